@@ -1,0 +1,22 @@
+// A one-way flag that the owner of work raises and the work polls between steps. Shared by value;
+// thread-safe.
+#ifndef VALUESCOPE_BASE_CANCELLATION_H_
+#define VALUESCOPE_BASE_CANCELLATION_H_
+
+#include <atomic>
+#include <memory>
+
+namespace valuescope {
+
+class Cancellation {
+ public:
+  void Cancel() { flag_->store(true, std::memory_order_release); }
+  bool cancelled() const { return flag_->load(std::memory_order_acquire); }
+
+ private:
+  std::shared_ptr<std::atomic<bool>> flag_ = std::make_shared<std::atomic<bool>>(false);
+};
+
+}  // namespace valuescope
+
+#endif  // VALUESCOPE_BASE_CANCELLATION_H_

@@ -1,0 +1,84 @@
+#include "base/error.h"
+
+#include "absl/status/status.h"
+#include "absl/strings/cord.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/time.h"
+
+namespace valuescope {
+namespace {
+
+constexpr char kReason[] = "valuescope/reason";
+constexpr char kField[] = "valuescope/field";
+constexpr char kDescription[] = "valuescope/description";
+constexpr char kRetryAfter[] = "valuescope/retry_after";
+
+absl::Status WithPayload(absl::Status status, const char* key, absl::string_view value) {
+  status.SetPayload(key, absl::Cord(value));
+  return status;
+}
+
+std::string PayloadOr(const absl::Status& status, const char* key) {
+  const auto payload = status.GetPayload(key);
+  return payload ? std::string(*payload) : std::string();
+}
+
+}  // namespace
+
+absl::Status InvalidField(absl::string_view field, absl::string_view description,
+                          absl::string_view reason) {
+  absl::Status status = absl::InvalidArgumentError(absl::StrCat("`", field, "`: ", description));
+  status.SetPayload(kReason, absl::Cord(reason));
+  status.SetPayload(kField, absl::Cord(field));
+  return WithPayload(std::move(status), kDescription, description);
+}
+
+absl::Status OutOfRange(absl::string_view field, double value, double lowest, double highest) {
+  return InvalidField(
+      field, absl::StrFormat("is %.10g, allowed range is %.10g to %.10g", value, lowest, highest),
+      "OUT_OF_RANGE");
+}
+
+absl::Status InField(absl::string_view prefix, const absl::Status& status) {
+  const ErrorDetails details = DetailsOf(status);
+  if (details.field.empty()) return status;
+  const bool index = details.field.front() == '[';
+  return InvalidField(absl::StrCat(prefix, index ? "" : ".", details.field), details.description,
+                      details.reason);
+}
+
+absl::Status ResourceNotFound(absl::string_view resource_name) {
+  return ErrorWithReason(absl::StatusCode::kNotFound, "RESOURCE_NOT_FOUND",
+                         absl::StrCat("`", resource_name, "` does not exist"));
+}
+
+absl::Status ErrorWithReason(absl::StatusCode code, absl::string_view reason,
+                             absl::string_view message) {
+  return WithPayload(absl::Status(code, message), kReason, reason);
+}
+
+absl::Status RetryLater(absl::string_view reason, absl::string_view message,
+                        absl::Duration retry_after) {
+  return WithPayload(ErrorWithReason(absl::StatusCode::kResourceExhausted, reason, message),
+                     kRetryAfter, absl::StrCat(absl::ToInt64Milliseconds(retry_after)));
+}
+
+absl::Status NeverFits(absl::string_view reason, absl::string_view message) {
+  return ErrorWithReason(absl::StatusCode::kResourceExhausted, reason, message);
+}
+
+ErrorDetails DetailsOf(const absl::Status& status) {
+  ErrorDetails details{.reason = PayloadOr(status, kReason),
+                       .field = PayloadOr(status, kField),
+                       .description = PayloadOr(status, kDescription),
+                       .retry_after = std::nullopt};
+  int64_t milliseconds = 0;
+  if (absl::SimpleAtoi(PayloadOr(status, kRetryAfter), &milliseconds)) {
+    details.retry_after = absl::Milliseconds(milliseconds);
+  }
+  return details;
+}
+
+}  // namespace valuescope

@@ -1,0 +1,21 @@
+// Random identifiers for resources, leases and requests.
+#ifndef VALUESCOPE_BASE_ID_H_
+#define VALUESCOPE_BASE_ID_H_
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+
+namespace valuescope {
+
+// A random (version 4) UUID from the operating system's generator, lower case.
+std::string NewUuid();
+
+// OK if `id` may stand behind "models/", "vectors/", ... : 1 to 128 of [A-Za-z0-9._-], first one
+// alphanumeric, no "..". `field` names it in the error.
+absl::Status CheckResourceId(absl::string_view field, absl::string_view id);
+
+}  // namespace valuescope
+
+#endif  // VALUESCOPE_BASE_ID_H_

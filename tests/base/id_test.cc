@@ -1,0 +1,29 @@
+#include "base/id.h"
+
+#include <gtest/gtest.h>
+
+namespace valuescope {
+namespace {
+
+TEST(ResourceId, AcceptsNamesAsPeopleWriteThem) {
+  for (const char* id : {"SmolLM2-135M-Instruct", "a", "v1.2_x", "0"}) {
+    EXPECT_TRUE(CheckResourceId("model", id).ok()) << id;
+  }
+}
+
+TEST(ResourceId, RefusesWhateverCouldLeaveAFolder) {
+  for (const char* id : {"", "..", ".hidden", "a/b", "a\\b", "a..b", "-x", "a b", "\xc3\xa9"}) {
+    EXPECT_FALSE(CheckResourceId("model", id).ok()) << id;
+  }
+  EXPECT_FALSE(CheckResourceId("model", std::string(129, 'a')).ok());
+}
+
+TEST(Uuid, IsFreshAndOfVersionFour) {
+  const std::string one = NewUuid();
+  EXPECT_EQ(one.size(), 36u);
+  EXPECT_EQ(one[14], '4');
+  EXPECT_NE(one, NewUuid());
+}
+
+}  // namespace
+}  // namespace valuescope
