@@ -1,0 +1,91 @@
+// One engine serves one loaded model. It batches the steps of every running request, whatever their
+// interventions and taps, and says nothing of devices: a model split over several of them fits
+// behind the same interface.
+#ifndef VALUESCOPE_ENGINE_ENGINE_H_
+#define VALUESCOPE_ENGINE_ENGINE_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/cancellation.h"
+#include "base/host_tensor.h"
+#include "engine/request.h"
+#include "model/architecture.h"
+
+namespace valuescope::engine {
+
+// Receives what a request produces. Called on the engine's thread: must return quickly and must not
+// call the engine except Running::Cancel. OnFinish is called exactly once, last. Implementations
+// outlive OnFinish because the engine holds a shared_ptr until then.
+class Observer {
+ public:
+  virtual ~Observer() = default;
+  virtual void OnDelta(const Delta& delta) = 0;
+  // OK with the completion, CANCELLED after Cancel (tokens so far are lost to the observer only if
+  // it did not see the deltas), DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, or INTERNAL when the step
+  // failed.
+  virtual void OnFinish(absl::StatusOr<Completion> completion) = 0;
+};
+
+// A submitted request. Destroying it does not cancel; Cancel may be called from any thread, any
+// number of times, and takes effect at the next step.
+class Running {
+ public:
+  virtual ~Running() = default;
+  virtual void Cancel() = 0;
+};
+
+struct EngineStatistics {
+  int64_t running = 0;        // requests in the batch
+  int64_t waiting = 0;        // admitted, not started
+  int64_t batch_rows = 0;     // tokens of the last step
+  int64_t prompt_tokens = 0;  // totals since start
+  int64_t generated_tokens = 0;
+  int64_t steps = 0;
+  int64_t interventions_applied = 0;  // token positions x layers touched
+  int64_t captured_bytes = 0;
+  double cache_used_ratio = 0;          // of the KV cache's blocks
+  int64_t distinct_rows_last_step = 0;  // intervention rows other than 0 in the last step
+  int64_t distinct_rows_max = 0;        // the most that ever shared one step
+};
+
+class Engine {
+ public:
+  virtual ~Engine() = default;
+
+  virtual const model::Architecture& architecture() const = 0;
+
+  // Validates at once: INVALID_ARGUMENT naming the field ("prompt", "sampling.top_p",
+  // "interventions[0].layers[1]", "taps[2].site") and its range; RESOURCE_EXHAUSTED with a retry
+  // delay when the queue is full, without one when the request can never fit. After OK the observer
+  // gets exactly one OnFinish.
+  virtual absl::StatusOr<std::unique_ptr<Running>> Submit(Request request,
+                                                          std::shared_ptr<Observer> observer) = 0;
+
+  // Write directions of one block's neurons: float32 [hidden, intermediate]. 0 <= layer <
+  // num_layers.
+  virtual HostTensor WriteDirections(int layer) const = 0;
+
+  virtual EngineStatistics statistics() const = 0;
+
+  // Takes nothing new, finishes running requests until `deadline`, then ends the rest with
+  // UNAVAILABLE. Idempotent.
+  virtual void Drain(absl::Time deadline) = 0;
+};
+
+// Runs requests together and waits for all of them; results in the order of `requests`. The first
+// error cancels the others and is returned with the index of its request in the field path
+// ("[3].prompt"). Raising `cancellation` cancels all of them: CANCELLED. Submits at most
+// `max_in_flight` at a time, so that a long list does not fill the queue. Not for the engine's own
+// thread.
+absl::StatusOr<std::vector<Completion>> RunAll(Engine& engine, std::vector<Request> requests,
+                                               const Cancellation& cancellation,
+                                               int max_in_flight = 32);
+
+}  // namespace valuescope::engine
+
+#endif  // VALUESCOPE_ENGINE_ENGINE_H_

@@ -1,0 +1,141 @@
+// A request as the engine takes it: token ids and plain data, no torch, no protobuf. One shape
+// serves generation (sampling set), capture and scoring (a given response, nothing sampled),
+// because all three are the same run of the one forward pass.
+#ifndef VALUESCOPE_ENGINE_REQUEST_H_
+#define VALUESCOPE_ENGINE_REQUEST_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "base/host_tensor.h"
+#include "model/site.h"
+
+namespace valuescope::engine {
+
+// Which tokens an intervention acts on or a tap reads. The prompt's P tokens are PROMPT; given or
+// generated tokens after them are RESPONSE. The first generated token is predicted at the last
+// prompt token, so RESPONSE does not act on it: FROM_LAST_PROMPT is the scope that steers a whole
+// answer. The last generated token is never fed back unless a tap needs it.
+enum class TokenKind : uint8_t {
+  kAll,
+  kPrompt,
+  kResponse,
+  kLastPrompt,
+  kLast,            // the last token of prompt + response (for taps)
+  kFromLastPrompt,  // LAST_PROMPT and RESPONSE: the default of interventions
+  kPositions,       // explicit 0-based positions; negative ones count from the end (prompt in
+                    // generation, else prompt + response)
+};
+
+struct TokenSelection {
+  TokenKind kind = TokenKind::kFromLastPrompt;
+  std::vector<int64_t> positions;  // for kPositions
+};
+
+// Adds coefficient * vector to the activations at one site of some layers, in float32.
+struct AddVector {
+  // One row a layer of Intervention::layers, in that order: [num_layers, width] row-major. Shared:
+  // sixteen requests with one vector hold it once.
+  std::shared_ptr<const std::vector<float>> rows;
+  float coefficient = 1.0f;
+};
+
+struct Intervention {
+  model::Site site = model::Site::kResidualPost;
+  std::vector<int> layers;  // absolute 0-based blocks, ascending, no duplicates
+  TokenSelection tokens;
+  AddVector add;
+};
+
+enum class Reduction : uint8_t { kNone, kMean, kSum, kMax, kLast };
+
+// Reads activations of some layers at one site, reduced on the device over the selected tokens.
+struct Tap {
+  model::Site site = model::Site::kResidualPost;
+  std::vector<int> layers;  // absolute, ascending
+  TokenSelection tokens{.kind = TokenKind::kResponse, .positions = {}};
+  Reduction reduction = Reduction::kNone;
+};
+
+struct Sampling {
+  int max_tokens = 256;      // >= 1
+  float temperature = 1.0f;  // 0 is greedy
+  float top_p = 1.0f;        // (0, 1]
+  int top_k = 0;             // 0: no limit
+  float min_p = 0.0f;        // [0, 1)
+  float repetition_penalty =
+      1.0f;           // > 0; 1 is none (over prompt and generated tokens, as transformers)
+  uint64_t seed = 0;  // the same seed gives the same tokens whatever else is in the batch
+  std::vector<std::string> stop;  // strings that end the text and are not part of it
+  bool ignore_eos = false;
+  int top_logprobs =
+      -1;  // -1: no log-probabilities; k >= 0: of the chosen token and the k likeliest
+};
+
+struct Request {
+  std::string tenant = "default";
+  std::vector<int32_t> prompt;          // >= 1 token
+  std::vector<int32_t> given_response;  // teacher-forced tokens after the prompt; excludes sampling
+  std::optional<Sampling> sampling;     // absent: nothing is sampled
+  bool score_response = false;          // log-probability of every given_response token
+  int top_logprobs = 0;  // with score_response: also the k likeliest tokens at each place
+  std::vector<Intervention> interventions;
+  std::vector<Tap> taps;
+  absl::Time deadline = absl::InfiniteFuture();
+  // Work of jobs gives way to people who wait.
+  bool background = false;
+};
+
+struct TokenLogprob {
+  int32_t id = 0;
+  float logprob =
+      0;  // natural logarithm, of the model's distribution before temperature and truncation
+  std::vector<std::pair<int32_t, float>> top;
+};
+
+enum class FinishReason : uint8_t { kStop, kLength, kCancelled };
+
+// How many token positions of which layers an intervention really touched, counted where the
+// operator ran.
+struct Receipt {
+  int intervention_index = 0;
+  std::vector<int> layers;
+  int64_t positions = 0;  // per layer
+};
+
+// What one tap read: tensor [layers, tokens, width], tokens = 1 when reduced. float32.
+struct Capture {
+  int tap_index = 0;
+  std::vector<int> layers;
+  std::vector<int64_t> positions;  // 0-based, of the tokens read (all that entered a reduction)
+  HostTensor tensor;
+};
+
+struct Completion {
+  std::string text;  // of the generated tokens, special tokens left out
+  std::vector<int32_t>
+      token_ids;  // generated; without the stop token and what a stop string trimmed
+  FinishReason finish_reason = FinishReason::kStop;
+  std::vector<TokenLogprob>
+      logprobs;  // one a generated token (if asked), or one a given_response token (if scored)
+  std::vector<Receipt> receipts;  // one an intervention
+  std::vector<Capture> captures;  // one a tap, in tap order
+  int64_t prompt_tokens = 0;
+  int64_t generated_tokens = 0;  // as counted for usage, the stop token included
+};
+
+// A piece of a running generation.
+struct Delta {
+  std::string text;                    // valid UTF-8, never half a character; may be empty
+  std::vector<int32_t> token_ids;      // tokens since the last delta
+  std::vector<TokenLogprob> logprobs;  // for them, if asked
+};
+
+}  // namespace valuescope::engine
+
+#endif  // VALUESCOPE_ENGINE_REQUEST_H_

@@ -1,0 +1,80 @@
+// Loaded models by id: everything a request needs to know of one (engine, text, digests), and the
+// registry that loads them in the background. A ServedModel is shared: whoever holds it may use it,
+// even while it is being replaced.
+#ifndef VALUESCOPE_ENGINE_SERVED_MODEL_H_
+#define VALUESCOPE_ENGINE_SERVED_MODEL_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "base/dtype.h"
+#include "engine/engine.h"
+#include "model/architecture.h"
+#include "text/text_model.h"
+
+namespace valuescope::engine {
+
+struct ServedModel {
+  std::string id;  // without "models/"
+  model::Architecture architecture;
+  DType dtype = DType::kFloat32;
+  std::string device;          // "cpu", "cuda:0"
+  std::string weights_digest;  // SHA-256, hexadecimal
+  std::shared_ptr<const text::TextModel> text;
+  std::shared_ptr<Engine> engine;
+};
+
+enum class ModelState : uint8_t { kAvailable, kLoading, kReady, kFailed };
+
+struct ModelEntry {
+  std::string id;
+  ModelState state = ModelState::kAvailable;
+  double progress = 0;                       // 0 .. 1 while loading
+  absl::Status error;                        // when failed
+  std::shared_ptr<const ServedModel> model;  // when ready
+};
+
+struct EngineOptions {
+  std::string device = "cpu";
+  DType dtype = DType::kFloat32;
+  int threads = 0;                        // 0: one a core
+  int64_t kv_cache_bytes = 1LL << 30;     // untouched pages cost nothing on a CPU
+  int max_batch_rows = 64;                // requests decoded in one step
+  int max_step_tokens = 512;              // prompt and decode tokens of one step
+  int max_waiting = 1024;                 // requests admitted and not started
+  int64_t max_capture_bytes = 1LL << 30;  // one request's captures on the host
+};
+
+class ModelRegistry {
+ public:
+  // `model_root` holds a folder a model. Ids are checked against the allow-list pattern (base/id.h)
+  // before a path is made.
+  static std::unique_ptr<ModelRegistry> Create(std::string model_root, EngineOptions options);
+  virtual ~ModelRegistry() = default;
+
+  // Starts loading in the background. NOT_FOUND for an unknown id; ALREADY_EXISTS while loading or
+  // loaded.
+  virtual absl::Status StartLoading(absl::string_view id) = 0;
+
+  // The folders under the root with a config.json, in name order, each with its state.
+  virtual std::vector<ModelEntry> List() const = 0;
+  virtual absl::StatusOr<ModelEntry> Find(absl::string_view id) const = 0;
+
+  // The model, if READY; else NOT_FOUND (unknown id) or FAILED_PRECONDITION with a reason
+  // (MODEL_NOT_LOADED, MODEL_LOADING, MODEL_FAILED).
+  virtual absl::StatusOr<std::shared_ptr<const ServedModel>> Get(absl::string_view id) const = 0;
+
+  // True once nothing is loading and nothing that was asked for failed.
+  virtual bool Settled() const = 0;
+  // Blocks until nothing is loading.
+  virtual void WaitUntilSettled() const = 0;
+
+  virtual void Drain(absl::Time deadline) = 0;
+};
+
+}  // namespace valuescope::engine
+
+#endif  // VALUESCOPE_ENGINE_SERVED_MODEL_H_

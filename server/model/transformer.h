@@ -1,0 +1,58 @@
+// THE forward pass. Generation, scoring, capture, steering and attribution all run through
+// Transformer::Forward, so what is measured is what is served.
+#ifndef VALUESCOPE_MODEL_TRANSFORMER_H_
+#define VALUESCOPE_MODEL_TRANSFORMER_H_
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "base/dtype.h"
+#include "model/architecture.h"
+#include "model/kv_cache.h"
+#include "model/step.h"
+
+namespace valuescope::model {
+
+struct LoadOptions {
+  c10::Device device = c10::kCPU;
+  DType dtype = DType::kFloat32;  // of weights and activations
+  // Called from the loading thread with the fraction of bytes read, 0 .. 1; may be empty.
+  std::function<void(double)> progress;
+};
+
+class Transformer {
+ public:
+  // Loads a Hugging Face folder: config.json and model.safetensors, or the shards that
+  // model.safetensors.index.json names. Nothing outside `folder` is opened. Errors name the tensor
+  // or key: unknown, missing or mis-shaped tensors, unsupported architecture, malformed files
+  // (INVALID_ARGUMENT), missing files (NOT_FOUND), too little memory (RESOURCE_EXHAUSTED).
+  static absl::StatusOr<std::unique_ptr<Transformer>> Load(const std::string& folder,
+                                                           const LoadOptions& options);
+  virtual ~Transformer() = default;
+
+  virtual const Architecture& architecture() const = 0;
+  virtual DType dtype() const = 0;
+  virtual c10::Device device() const = 0;
+
+  // SHA-256 over config.json and the weight files in name order, hexadecimal.
+  virtual const std::string& weights_digest() const = 0;
+
+  // Runs one step: writes the keys and values of its tokens to `cache`, applies `program` (one
+  // entry a wire) and returns the logits of batch.logit_tokens, [num_logits, vocabulary] float32.
+  // Reads nothing back to the host and allocates no memory whose size depends on values.
+  virtual at::Tensor Forward(const StepBatch& batch, KvCache& cache,
+                             const StepProgram& program) const = 0;
+
+  // Column i is what neuron i of block `layer` writes per unit of activation: [hidden,
+  // intermediate] float32, contiguous, on the CPU. 0 <= layer < num_layers.
+  virtual at::Tensor WriteDirections(int layer) const = 0;
+};
+
+}  // namespace valuescope::model
+
+#endif  // VALUESCOPE_MODEL_TRANSFORMER_H_
