@@ -1,0 +1,98 @@
+// What a kind of job is to the queue: a way to cut the work into shards, to run one, and to merge
+// their partial results. The queue knows nothing of what is computed.
+//
+// Determinism: partials and artifacts depend on the spec alone. Timestamps, hosts, job ids and
+// attempts never enter them, so a job that was killed and resumed gives the same bytes.
+#ifndef VALUESCOPE_JOBS_JOB_KIND_H_
+#define VALUESCOPE_JOBS_JOB_KIND_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "base/cancellation.h"
+#include "store/blob_store.h"
+#include "store/store.h"
+
+namespace valuescope::jobs {
+
+// A shard being run. Lives as long as the call of RunShard.
+class ShardContext {
+ public:
+  virtual ~ShardContext() = default;
+
+  virtual const std::string& tenant() const = 0;
+  virtual const std::string& spec() const = 0;  // JSON, as given at creation
+  virtual int64_t shard() const = 0;            // 0 .. num_shards - 1
+  virtual int64_t num_shards() const = 0;
+
+  // Where to go on: as given to the last Checkpoint of this shard, by whichever process; empty and
+  // 0 at first.
+  virtual const std::string& cursor() const = 0;
+  virtual const std::string& partial() const = 0;
+  virtual int64_t work_done() const = 0;
+
+  // Raised when the job is asked to stop, the lease is lost or the server drains. Look at it
+  // between chunks and return CANCELLED; what was checkpointed is kept.
+  virtual const Cancellation& cancellation() const = 0;
+
+  // Stores the shard's result so far, where to go on, and the units of work done in this shard in
+  // all, in one transaction. ABORTED where the lease is lost: return it.
+  virtual absl::Status Checkpoint(absl::string_view partial, absl::string_view cursor,
+                                  int64_t work_done) = 0;
+};
+
+struct ShardResult {
+  std::string partial;    // the shard's whole result, opaque to the queue
+  int64_t work_done = 0;  // units done in this shard in all
+};
+
+struct MergeContext {
+  const std::string& tenant;
+  const std::string& spec;                   // JSON
+  const std::vector<std::string>& partials;  // [num_shards], in shard order
+  store::BlobStore& blobs;                   // where artifact bytes go
+  const Cancellation& cancellation;
+};
+
+// An artifact of a finished job. It is stored as artifacts/JOB.ROLE.
+struct ArtifactDraft {
+  std::string role;  // "scores", "summary", ...: unique in the job, letters, digits, '_', '-'
+  std::string display_name;  // file name for people
+  std::string media_type;
+  std::string metadata;  // JSON
+  int format_version = 1;
+  store::StoredBlob blob;  // written to MergeContext::blobs
+};
+
+struct JobResult {
+  std::vector<ArtifactDraft> artifacts;
+  // Vectors and neuron sets made by the job. Tenant, job and creation time are set by the queue.
+  std::vector<store::Resource> resources;
+  std::string summary;  // JSON object, small
+};
+
+// Implemented by studies/. Thread-safe: several workers may run shards of one kind at once. The
+// status of an error decides whose fault it is (see jobs/worker.h).
+class JobKind {
+ public:
+  virtual ~JobKind() = default;
+
+  // "attribute_neurons", ...: as in store::NewJob::kind.
+  virtual absl::string_view Name() const = 0;
+
+  // Shards that `spec` (JSON) is cut into, 1 .. store::kMaxShards. Called before the job is
+  // created.
+  virtual absl::StatusOr<int64_t> NumShards(absl::string_view spec) const = 0;
+
+  virtual absl::StatusOr<ShardResult> RunShard(ShardContext& context) = 0;
+
+  virtual absl::StatusOr<JobResult> Merge(const MergeContext& context) = 0;
+};
+
+}  // namespace valuescope::jobs
+
+#endif  // VALUESCOPE_JOBS_JOB_KIND_H_

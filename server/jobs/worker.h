@@ -1,0 +1,73 @@
+// A worker: leases a shard, runs it, commits, takes the next; merges a job whose shards are done. A
+// second thread keeps the lease alive, sees that a job is to be stopped, and sweeps up leases of
+// workers that died. Several workers may share a queue.
+//
+// Whose fault an error is decides what happens: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION,
+// OUT_OF_RANGE and UNIMPLEMENTED come from the request and fail the job at once; ABORTED and
+// CANCELLED give the shard back without blame; everything else is the machinery's, and the shard is
+// tried again as often as the store allows.
+#ifndef VALUESCOPE_JOBS_WORKER_H_
+#define VALUESCOPE_JOBS_WORKER_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "jobs/job_kind.h"
+#include "jobs/job_queue.h"
+#include "store/blob_store.h"
+
+namespace valuescope::jobs {
+
+// Seen by metrics and logs; every function may be empty, none may block.
+struct WorkerObserver {
+  // A shard (or store::kMergeStep) ended; `status` OK, or why not.
+  std::function<void(const store::Lease& lease, absl::Duration duration,
+                     const absl::Status& status)>
+      on_step;
+  // The store failed outside a shard (polling, sweeping).
+  std::function<void(const absl::Status& status)> on_store_error;
+};
+
+struct WorkerOptions {
+  absl::Duration lease = absl::Seconds(30);        // longer than beat
+  absl::Duration beat = absl::Seconds(10);         // between extensions of the lease
+  absl::Duration sweep = absl::Seconds(5);         // between sweeps
+  absl::Duration poll = absl::Seconds(1);          // between looks for work of other processes
+  absl::Duration cancel_check = absl::Seconds(1);  // between looks whether the job is to stop
+  absl::Duration orphan_grace = absl::Hours(1);    // age at which blobs nobody names are removed
+  WorkerObserver observer;
+};
+
+class Worker {
+ public:
+  // `queue`, `blobs` and `kinds` outlive the worker. Names of kinds are unique.
+  Worker(JobQueue* queue, store::BlobStore* blobs, std::vector<JobKind*> kinds,
+         WorkerOptions options = {});
+  // Drains.
+  ~Worker();
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  // Starts the threads. Call once.
+  void Start();
+
+  // Looks for work, and for cancellations, now. JobQueue calls it on its own changes.
+  void Notify();
+
+  // Takes no new work, raises the cancellation of the running shard, waits until it returned, gives
+  // its lease back and ends the threads. Idempotent.
+  void Drain();
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace valuescope::jobs
+
+#endif  // VALUESCOPE_JOBS_WORKER_H_

@@ -1,0 +1,78 @@
+// Bytes apart from metadata: a blob is named by the SHA-256 of its content, written once and never
+// changed. Which tenant may read a blob is decided by the resource that names it (store/store.h),
+// never here, so equal bytes of two tenants are kept once and neither can learn of the other.
+//
+// Nothing of a blob is visible before all of it is durable.
+#ifndef VALUESCOPE_STORE_BLOB_STORE_H_
+#define VALUESCOPE_STORE_BLOB_STORE_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+
+namespace valuescope::store {
+
+// What names a blob.
+struct StoredBlob {
+  std::string digest;  // SHA-256, 64 lower-case hexadecimal digits
+  int64_t size = 0;    // bytes
+
+  bool operator==(const StoredBlob&) const = default;
+};
+
+// OK if `digest` is 64 lower-case hexadecimal digits, else INVALID_ARGUMENT naming `field`. Every
+// digest passes here before it becomes a path or a key.
+absl::Status CheckDigest(absl::string_view field, absl::string_view digest);
+
+// Writes one blob. Destroyed before Finish it leaves nothing behind. Not thread-safe.
+class BlobWriter {
+ public:
+  virtual ~BlobWriter() = default;
+
+  // Adds bytes at the end. RESOURCE_EXHAUSTED (reason STORAGE_FULL) where the storage is full.
+  // After an error the writer is good only for destruction.
+  virtual absl::Status Append(absl::string_view bytes) = 0;
+
+  // SHA-256 (hexadecimal) and size of what was appended so far, before anything is made visible.
+  virtual StoredBlob Written() const = 0;
+
+  // Makes the blob durable and visible. With `expected_digest` not empty and different from the
+  // content's: INVALID_ARGUMENT (reason CHECKSUM_MISMATCH), and nothing is stored. Call once.
+  virtual absl::StatusOr<StoredBlob> Finish(absl::string_view expected_digest = "") = 0;
+};
+
+// Thread-safe.
+class BlobStore {
+ public:
+  virtual ~BlobStore() = default;
+
+  virtual absl::StatusOr<std::unique_ptr<BlobWriter>> NewWriter() = 0;
+
+  // Bytes [offset, min(offset + length, size)); empty where offset is the size. Errors:
+  // INVALID_ARGUMENT for a malformed digest, OUT_OF_RANGE for a negative length or an offset
+  // outside 0 .. size, NOT_FOUND.
+  virtual absl::StatusOr<std::string> Read(absl::string_view digest, int64_t offset,
+                                           int64_t length) = 0;
+
+  // Size in bytes, or NOT_FOUND.
+  virtual absl::StatusOr<int64_t> Size(absl::string_view digest) = 0;
+
+  // Removes a blob that was last finished before `unused_since` (a blob written again is young
+  // again). OK where there is no such blob.
+  virtual absl::Status Remove(absl::string_view digest, absl::Time unused_since) = 0;
+};
+
+// Append and Finish at once.
+absl::StatusOr<StoredBlob> WriteBlob(BlobStore& blobs, absl::string_view bytes);
+
+// All bytes of a blob whose size is at most `max_size`; above it RESOURCE_EXHAUSTED.
+absl::StatusOr<std::string> ReadBlob(BlobStore& blobs, absl::string_view digest, int64_t max_size);
+
+}  // namespace valuescope::store
+
+#endif  // VALUESCOPE_STORE_BLOB_STORE_H_

@@ -1,0 +1,309 @@
+// What the server remembers: resources and jobs. Everybody reaches it through this contract; which
+// database is behind it is known to main only.
+//
+// Rules that hold for every implementation:
+// - Everything has a tenant. Another tenant's resource or job is NOT_FOUND, as if it did not exist.
+// - A call is one transaction: after an error nothing of it happened, after OK all of it is
+// durable.
+// - Resources are immutable. Bytes of any size are blobs (store/blob_store.h); rows name them.
+// - Jobs are a durable queue: a job is cut into shards, workers lease them, and every write of a
+//   worker is fenced by its lease's token, so a worker that lost its lease cannot write. Losing a
+//   lease reads as ABORTED, reason LEASE_LOST, and means: abandon the work.
+// - The store tells the time (its clock, or the database's), so replicas need not agree on one.
+//
+// Errors of every call: UNAVAILABLE (database busy or unreachable), RESOURCE_EXHAUSTED (reason
+// STORAGE_FULL), DATA_LOSS (database damaged). Thread-safe.
+#ifndef VALUESCOPE_STORE_STORE_H_
+#define VALUESCOPE_STORE_STORE_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+
+namespace valuescope::store {
+
+// --- Shared ------------------------------------------------------------------------------------
+
+// A request that creates something can be sent again: the same id with the same digest gives the
+// first result, with another digest ALREADY_EXISTS (reason REQUEST_ID_REUSED). Ids are per tenant.
+struct IdempotencyKey {
+  std::string request_id;      // empty: not idempotent
+  std::string request_digest;  // digest over the method and the body without its request_id
+};
+
+struct Page {
+  int page_size = 50;      // 1 .. 1000
+  std::string page_token;  // empty: the first page. INVALID_ARGUMENT where it is not one of ours
+};
+
+// --- Resources ---------------------------------------------------------------------------------
+
+enum class ResourceKind : uint8_t { kVector = 1, kNeuronSet = 2, kArtifact = 3 };
+
+// "vectors", "neuronSets", "artifacts": what stands before the slash in a resource's name.
+absl::string_view CollectionOf(ResourceKind kind);
+
+// "vectors/ID" and so on.
+std::string ResourceName(ResourceKind kind, absl::string_view id);
+
+struct ResourceReference {
+  ResourceKind kind = ResourceKind::kArtifact;
+  std::string id;
+
+  bool operator==(const ResourceReference&) const = default;
+};
+
+struct Resource {
+  std::string tenant;
+  ResourceKind kind = ResourceKind::kArtifact;
+  std::string id;            // see CheckResourceId in base/id.h
+  absl::Time created_at;     // set by the store
+  int format_version = 1;    // of metadata and bytes
+  std::string digest;        // SHA-256 of the content that the resource stands for, hexadecimal
+  std::string display_name;  // for people, at most 256 bytes
+  std::string media_type;    // of the blob's bytes
+  std::string metadata;      // opaque here; JSON by convention
+  std::string blob_digest;   // empty: no blob
+  int64_t blob_size = 0;     // bytes
+  std::string job_id;        // the job that made it; empty where no job did
+  std::string role;  // what it is to its job ("scores", "summary"); empty where no job made it
+};
+
+struct ResourceFilter {
+  std::string job_id;  // only resources made by this job; empty: all
+};
+
+struct ResourcePage {
+  std::vector<Resource> resources;
+  std::string next_page_token;  // empty on the last page
+};
+
+// --- Jobs --------------------------------------------------------------------------------------
+
+enum class JobState : uint8_t {
+  kQueued = 1,
+  kRunning = 2,     // a shard was leased since the job was queued
+  kCancelling = 3,  // asked to stop; a lease is still live
+  kSucceeded = 4,
+  kFailed = 5,
+  kCancelled = 6,
+};
+
+// "queued", "running", ... (metric labels, logs).
+absl::string_view NameOf(JobState state);
+
+// Succeeded, failed or cancelled.
+bool IsFinished(JobState state);
+
+struct JobError {
+  absl::StatusCode code = absl::StatusCode::kUnknown;
+  std::string reason;  // UPPER_SNAKE_CASE
+  std::string message;
+  std::optional<int64_t> shard;  // unset where the failure belongs to none
+};
+
+// What a job is created from.
+struct NewJob {
+  std::string tenant;
+  std::string kind;          // names the JobKind that runs it
+  std::string display_name;  // for people, at most 256 bytes
+  std::string request;       // the request as sent, opaque
+  std::string metadata;      // kept for the caller (estimate, unit of work), opaque
+  std::string spec;          // what the worker runs: JSON with every default and name resolved
+  int64_t num_shards = 1;    // 1 .. kMaxShards
+  int64_t total_work = 0;    // units of work in all shards together, >= 0
+  int priority = 0;          // -100 .. 100, higher first within the tenant
+  // Resources the job reads: they cannot be deleted before it is finished.
+  std::vector<ResourceReference> inputs;
+};
+
+inline constexpr int64_t kMaxShards = 1'000'000;
+
+struct Job {
+  std::string tenant;
+  std::string id;
+  std::string kind;
+  std::string display_name;
+  std::string request;  // empty in lists
+  std::string metadata;
+  std::string spec;  // empty in lists
+  int priority = 0;
+  JobState state = JobState::kQueued;
+  absl::Time created_at;
+  std::optional<absl::Time> started_at;   // first lease
+  std::optional<absl::Time> finished_at;  // set in the finished states only
+  std::optional<JobError> error;          // set in kFailed only
+  std::string result;                     // summary JSON; set in kSucceeded only
+  int64_t num_shards = 1;
+  int64_t shards_done = 0;
+  int64_t total_work = 0;  // units
+  int64_t work_done = 0;   // units committed
+  int64_t rescues = 0;     // leases that ran out or were left behind by a dead process
+  int64_t attempts = 1;    // times the job was queued: 1 + retries
+};
+
+struct JobFilter {
+  std::optional<JobState> state;
+  std::string kind;  // empty: every kind
+};
+
+struct JobPage {
+  std::vector<Job> jobs;  // without request and spec
+  std::string next_page_token;
+};
+
+struct JobCount {
+  std::string tenant;
+  std::string kind;
+  JobState state = JobState::kQueued;
+  int64_t count = 0;
+};
+
+// --- Leases ------------------------------------------------------------------------------------
+
+// The shard index under which a job's merge is leased, once all its shards are done.
+inline constexpr int64_t kMergeStep = -1;
+
+struct Lease {
+  std::string tenant;
+  std::string job_id;
+  std::string kind;
+  std::string spec;
+  int64_t shard = 0;  // 0 .. num_shards - 1, or kMergeStep
+  std::string token;
+  absl::Time expires_at;
+  int64_t num_shards = 1;
+  // As last committed in this shard by whoever worked on it; empty at first.
+  std::string cursor;
+  std::string partial;
+  int64_t work_done = 0;
+  // For the merge only: the partials of all shards in shard order.
+  std::vector<std::string> partials;
+
+  bool is_merge() const { return shard == kMergeStep; }
+};
+
+struct LeaseRequest {
+  std::vector<std::string> kinds;  // what this worker can run
+  absl::Duration duration = absl::Seconds(30);
+};
+
+struct ShardProgress {
+  std::string partial;    // replaces the one before
+  std::string cursor;     // replaces the one before
+  int64_t work_done = 0;  // units done in this shard in all, including before
+};
+
+class Store {
+ public:
+  virtual ~Store() = default;
+
+  // --- Resources ---
+
+  // Stores all of `resources` (of `tenant`, whatever theirs says) or none, and returns them as
+  // stored, in order. A resource whose id is there with the same digest is kept and returned as it
+  // is (names are content); with another digest: ALREADY_EXISTS, reason RESOURCE_EXISTS.
+  virtual absl::StatusOr<std::vector<Resource>> PutResources(absl::string_view tenant,
+                                                             std::vector<Resource> resources,
+                                                             const IdempotencyKey& key) = 0;
+
+  // What an earlier request with this key made (resources in their order), so that costly work is
+  // not done again: nullopt where the key is new or empty, ALREADY_EXISTS where it was used for
+  // another body.
+  virtual absl::StatusOr<std::optional<std::vector<ResourceReference>>> FindRequest(
+      absl::string_view tenant, const IdempotencyKey& key) = 0;
+
+  virtual absl::StatusOr<Resource> GetResource(absl::string_view tenant, ResourceKind kind,
+                                               absl::string_view id) = 0;
+
+  // Newest first; the order is stable while others are added.
+  virtual absl::StatusOr<ResourcePage> ListResources(absl::string_view tenant, ResourceKind kind,
+                                                     const ResourceFilter& filter,
+                                                     const Page& page) = 0;
+
+  // FAILED_PRECONDITION (reason RESOURCE_IN_USE) while a job that is not finished reads it.
+  virtual absl::Status DeleteResource(absl::string_view tenant, ResourceKind kind,
+                                      absl::string_view id) = 0;
+
+  // Digests of blobs that lost their last resource at least `grace` ago and still have none; each
+  // is returned once. The grace protects a writer that finished the same bytes and has yet to store
+  // the row: pass the same age to BlobStore::Remove.
+  virtual absl::StatusOr<std::vector<std::string>> TakeOrphanedBlobs(absl::Duration grace) = 0;
+
+  // --- Jobs as users see them ---
+
+  // Queues a job. INVALID_ARGUMENT for values out of range; NOT_FOUND for a missing input.
+  virtual absl::StatusOr<Job> CreateJob(const NewJob& job, const IdempotencyKey& key) = 0;
+
+  virtual absl::StatusOr<Job> GetJob(absl::string_view tenant, absl::string_view id) = 0;
+
+  // Newest first; the order is stable while others are added.
+  virtual absl::StatusOr<JobPage> ListJobs(absl::string_view tenant, const JobFilter& filter,
+                                           const Page& page) = 0;
+
+  // Asks to stop: CANCELLED at once where no lease is live, else CANCELLING until the last one
+  // ends. No effect on a finished job. Returns the job after it.
+  virtual absl::StatusOr<Job> RequestCancel(absl::string_view tenant, absl::string_view id) = 0;
+
+  // FAILED or CANCELLED -> QUEUED, keeping what is committed. FAILED_PRECONDITION (reason
+  // JOB_NOT_RETRYABLE) in other states.
+  virtual absl::StatusOr<Job> RetryJob(absl::string_view tenant, absl::string_view id,
+                                       const IdempotencyKey& key) = 0;
+
+  // Deletes a finished job and its artifacts; vectors and neuron sets stay. FAILED_PRECONDITION
+  // (reason JOB_NOT_FINISHED) in other states.
+  virtual absl::Status DeleteJob(absl::string_view tenant, absl::string_view id) = 0;
+
+  // --- Jobs as workers see them ---
+
+  // Leases a shard, or the merge of a job whose shards are all done; nullopt where there is nothing
+  // to do. Tenants take turns; within a tenant higher priority first, then the oldest job, then the
+  // lowest shard.
+  virtual absl::StatusOr<std::optional<Lease>> LeaseWork(const LeaseRequest& request) = 0;
+
+  // The four below are fenced and ABORTED (LEASE_LOST) unless the lease is live and its job
+  // running.
+
+  // Moves the expiry to now + duration.
+  virtual absl::Status ExtendLease(const Lease& lease, absl::Duration duration) = 0;
+  // Stores partial, cursor and progress together. The shard's infrastructure failures are forgiven:
+  // it gets on.
+  virtual absl::Status CommitProgress(const Lease& lease, const ShardProgress& progress) = 0;
+  // The same, and the shard is done.
+  virtual absl::Status CompleteShard(const Lease& lease, const ShardProgress& progress) = 0;
+  // Ends the job as SUCCEEDED with its summary (JSON) and resources, all in one transaction. Takes
+  // the merge's lease. Tenant, job_id and created_at of the resources are set here.
+  virtual absl::Status CompleteJob(const Lease& merge, absl::string_view summary,
+                                   std::vector<Resource> resources) = 0;
+
+  // The fault of the request: ends the job as FAILED with `error`. Fenced like those above.
+  virtual absl::Status FailJob(const Lease& lease, const absl::Status& error) = 0;
+  // The fault of the machinery: the shard can be leased again, and the job fails with `error` once
+  // a shard did so as often as the store's options allow without any progress. Fenced likewise.
+  virtual absl::Status FailShard(const Lease& lease, const absl::Status& error) = 0;
+
+  // Gives a lease back without blame (drain, cancel). A job that was asked to stop is CANCELLED
+  // when its last lease ends. OK for a lease that is already lost.
+  virtual absl::Status ReleaseLease(const Lease& lease) = 0;
+
+  // Takes back leases that ran out: each counts as a rescue of its job and an infrastructure
+  // failure of its shard. Returns the ids of the jobs that changed.
+  virtual absl::StatusOr<std::vector<std::string>> Sweep() = 0;
+
+  // --- Metrics ---
+
+  // Jobs of all tenants by kind and state.
+  virtual absl::StatusOr<std::vector<JobCount>> CountJobs() = 0;
+  // Rescues of all jobs that exist, and of those deleted since.
+  virtual absl::StatusOr<int64_t> TotalRescues() = 0;
+};
+
+}  // namespace valuescope::store
+
+#endif  // VALUESCOPE_STORE_STORE_H_
