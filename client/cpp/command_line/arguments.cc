@@ -1,0 +1,159 @@
+#include "arguments.h"
+
+#include <cmath>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <set>
+#include <sstream>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "valuescope/client.h"
+
+namespace valuescope::command_line {
+namespace {
+
+constexpr int kMostLayers = 4096;
+
+absl::Status BadLayers(absl::string_view text) {
+  return absl::InvalidArgumentError(absl::StrCat(
+      "'", text, "' is not a choice of layers; write 14, 10-14, 3,5,7-9 or all (0-based blocks)"));
+}
+
+absl::StatusOr<std::pair<int, int>> ParseRange(absl::string_view part, absl::string_view whole) {
+  const std::vector<std::string> ends = absl::StrSplit(part, '-');
+  int first = 0, last = 0;
+  if (ends.empty() || ends.size() > 2 || !absl::SimpleAtoi(ends.front(), &first) ||
+      !absl::SimpleAtoi(ends.back(), &last) || first < 0 || last < first || last >= kMostLayers) {
+    return BadLayers(whole);
+  }
+  return std::make_pair(first, last);
+}
+
+// Looks a lower-case name up among an enum's values, whose names carry `prefix`.
+template <typename Enum, typename Parse>
+absl::StatusOr<Enum> ParseEnum(absl::string_view name, absl::string_view prefix,
+                               absl::string_view what, Parse parse,
+                               const google::protobuf::EnumDescriptor* descriptor) {
+  Enum value;
+  if (parse(absl::StrCat(prefix, absl::AsciiStrToUpper(name)), &value) && value != 0) return value;
+  std::vector<std::string> allowed;
+  for (int i = 0; i < descriptor->value_count(); ++i) {
+    const auto* entry = descriptor->value(i);
+    if (entry->number() == 0) continue;
+    allowed.push_back(absl::AsciiStrToLower(entry->name().substr(prefix.size())));
+  }
+  return absl::InvalidArgumentError(absl::StrCat("'", name, "' is not a ", what, "; choose one of ",
+                                                 absl::StrJoin(allowed, ", ")));
+}
+
+absl::StatusOr<v1::Tensor> ReadRows(const std::string& path, size_t num_layers) {
+  const absl::StatusOr<std::string> bytes = ReadFile(path);
+  if (!bytes.ok()) return bytes.status();
+  if (bytes->empty() || bytes->size() % sizeof(float) != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("'", path, "' does not hold float32 numbers"));
+  }
+  const size_t elements = bytes->size() / sizeof(float);
+  v1::Tensor tensor;
+  tensor.set_dtype(v1::DATA_TYPE_FLOAT32);
+  if (num_layers > 1 && elements % num_layers == 0) {
+    tensor.add_shape(static_cast<int64_t>(num_layers));
+  }
+  tensor.add_shape(static_cast<int64_t>(
+      num_layers > 1 && elements % num_layers == 0 ? elements / num_layers : elements));
+  tensor.set_data(*bytes);
+  return tensor;
+}
+
+}  // namespace
+
+absl::StatusOr<v1::Layers> ParseLayers(absl::string_view text) {
+  v1::Layers layers;
+  if (text == "all") {
+    layers.set_all(true);
+    return layers;
+  }
+  std::set<int> chosen;
+  for (const absl::string_view part : absl::StrSplit(text, ',')) {
+    const auto range = ParseRange(part, text);
+    if (!range.ok()) return range.status();
+    for (int layer = range->first; layer <= range->second; ++layer) chosen.insert(layer);
+  }
+  layers.mutable_list()->mutable_layers()->Add(chosen.begin(), chosen.end());
+  return layers;
+}
+
+absl::StatusOr<v1::Intervention> ParseSteering(absl::string_view text, absl::string_view scope) {
+  const auto bad = [&] {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "'", text, "' is not a steering; write NAME:coefficient@layers, such as vectors/abc:6@14"));
+  };
+  const size_t at = text.rfind('@');
+  if (at == absl::string_view::npos) return bad();
+  const absl::string_view head = text.substr(0, at);
+  const size_t colon = head.rfind(':');
+  float coefficient = 0;
+  if (colon == absl::string_view::npos || colon == 0 ||
+      !absl::SimpleAtof(head.substr(colon + 1), &coefficient) || !std::isfinite(coefficient)) {
+    return bad();
+  }
+  auto layers = ParseLayers(text.substr(at + 1));
+  if (!layers.ok()) return layers.status();
+  const auto kind = ParseTokenKind(scope);
+  if (!kind.ok()) return kind.status();
+
+  v1::Intervention intervention;
+  intervention.set_site(v1::SITE_RESIDUAL_POST);
+  intervention.mutable_tokens()->set_kind(*kind);
+  absl::string_view name = head.substr(0, colon);
+  if (absl::ConsumePrefix(&name, "file:")) {
+    auto rows = ReadRows(std::string(name), static_cast<size_t>(layers->list().layers_size()));
+    if (!rows.ok()) return rows.status();
+    *intervention.mutable_add()->mutable_tensor() = *std::move(rows);
+  } else {
+    intervention.mutable_add()->set_vector(ResourceName("vectors", name));
+  }
+  *intervention.mutable_layers() = *std::move(layers);
+  intervention.mutable_add()->set_coefficient(coefficient);
+  return intervention;
+}
+
+absl::StatusOr<v1::Site> ParseSite(absl::string_view name) {
+  return ParseEnum<v1::Site>(name, "SITE_", "site", v1::Site_Parse, v1::Site_descriptor());
+}
+
+absl::StatusOr<v1::TokenKind> ParseTokenKind(absl::string_view name) {
+  return ParseEnum<v1::TokenKind>(name, "TOKEN_KIND_", "scope", v1::TokenKind_Parse,
+                                  v1::TokenKind_descriptor());
+}
+
+absl::StatusOr<v1::Reduction> ParseReduction(absl::string_view name) {
+  return ParseEnum<v1::Reduction>(name, "REDUCTION_", "reduction", v1::Reduction_Parse,
+                                  v1::Reduction_descriptor());
+}
+
+std::string ResourceName(absl::string_view collection, absl::string_view name) {
+  return absl::StartsWith(name, absl::StrCat(collection, "/"))
+             ? std::string(name)
+             : absl::StrCat(collection, "/", name);
+}
+
+absl::StatusOr<std::string> ReadFile(const std::string& path) {
+  std::ostringstream bytes;
+  if (path == "-") {
+    bytes << std::cin.rdbuf();
+    return bytes.str();
+  }
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return absl::InvalidArgumentError(absl::StrCat("cannot read '", path, "'"));
+  bytes << file.rdbuf();
+  return bytes.str();
+}
+
+}  // namespace valuescope::command_line

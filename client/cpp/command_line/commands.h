@@ -1,0 +1,109 @@
+// The commands, one function each: build a request from what was typed, call the client, print.
+// They return an exit code.
+#ifndef VALUESCOPE_COMMAND_LINE_COMMANDS_H_
+#define VALUESCOPE_COMMAND_LINE_COMMANDS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "valuescope/client.h"
+
+namespace valuescope::command_line {
+
+// What every command takes.
+struct Globals {
+  std::string server = "127.0.0.1:50051";
+  std::string token;
+  double timeout_seconds = 0;  // 0: no limit
+  bool json = false;
+
+  Client Connect() const;
+};
+
+// A prompt as people give it: words on the command line or "-" for standard input.
+struct PromptFlags {
+  std::string model;
+  std::vector<std::string> words;
+  std::optional<std::string> system;  // present and empty is an explicitly empty system message
+  bool raw = false;                   // plain text, no chat template
+  std::vector<std::string> vectors;   // NAME:coefficient@layers
+  std::string scope = "from_last_prompt";
+};
+
+struct GenerateFlags {
+  PromptFlags prompt;
+  int max_tokens = 256;
+  float temperature = 1.0f;
+  float top_p = 1.0f;
+  std::optional<uint64_t> seed;
+  int n = 1;
+  std::vector<std::string> stop;
+  bool ignore_eos = false;
+};
+
+struct CaptureFlags {
+  PromptFlags prompt;
+  std::string response;
+  std::string site = "residual_post";
+  std::string layers = "all";
+  std::string tokens = "all";
+  std::string reduction = "none";
+  std::string out;  // float32 file
+};
+
+struct ExtractFlags {
+  std::string model;
+  std::string data_set;  // file of JSON Lines, or artifacts/ID
+  std::string layers = "all";
+  std::string display_name;
+};
+
+struct ClassifyFlags {
+  std::string model;
+  std::string intrinsic;
+  std::string prompted;
+  std::string layers = "all";
+  double top_percent = 1;
+};
+
+struct AttributeFlags {
+  std::string model;
+  std::string data_set;
+  std::string vector;
+  std::string layers = "all";
+  std::string display_name;
+  bool validate_only = false;
+  bool watch = false;
+};
+
+int ListModels(const Globals& globals);
+int GetModel(const Globals& globals, const std::string& name);
+int Generate(const Globals& globals, const GenerateFlags& flags);
+int Capture(const Globals& globals, const CaptureFlags& flags);
+
+int ListVectors(const Globals& globals);
+int ExtractVectors(const Globals& globals, const ExtractFlags& flags);
+int DecomposeVectors(const Globals& globals, const std::string& intrinsic,
+                     const std::string& prompted);
+
+int ClassifyNeurons(const Globals& globals, const ClassifyFlags& flags);
+int AttributeNeurons(const Globals& globals, const AttributeFlags& flags);
+
+int CreateAttributionJob(const Globals& globals, const AttributeFlags& flags);
+int GetJob(const Globals& globals, const std::string& name);
+int ListJobs(const Globals& globals);
+int WatchJob(const Globals& globals, const std::string& name);
+int CancelJob(const Globals& globals, const std::string& name);
+
+int ListArtifacts(const Globals& globals);
+int WriteArtifact(const Globals& globals, const std::string& path, const std::string& media_type);
+int ReadArtifact(const Globals& globals, const std::string& name, const std::string& path);
+
+// Makes Ctrl-C cancel the streaming call in flight, so that the server stops working for it.
+void InstallInterruptHandler();
+
+}  // namespace valuescope::command_line
+
+#endif  // VALUESCOPE_COMMAND_LINE_COMMANDS_H_

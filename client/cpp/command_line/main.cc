@@ -1,0 +1,231 @@
+// valuescope: the command line. Flags become plain structs (commands.h); this file only declares
+// them.
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
+
+#include "commands.h"
+#include "output.h"
+
+namespace valuescope::command_line {
+namespace {
+
+constexpr char kFooter[] = R"(examples:
+  valuescope models
+  valuescope generate --model SmolLM2-135M-Instruct --system "" "How should I spend a free Saturday?"
+  valuescope generate --model SmolLM2-135M-Instruct --vector vectors/ID:6@14 "Plan my Sunday."
+  valuescope jobs create --model SmolLM2-135M-Instruct --vector vectors/ID --watch responses.jsonl
+
+exit codes: 0 done, 1 the server failed or cannot be reached, 2 the command line is wrong,
+3 the request was refused, 130 interrupted
+
+'valuescope COMMAND --help' explains a command.)";
+
+// The subcommand to run, chosen while parsing; printing and connecting wait until everything was
+// parsed.
+using Action = std::function<int()>;
+
+void AddPrompt(CLI::App& command, PromptFlags& flags) {
+  command.add_option("--model", flags.model, "model, such as SmolLM2-135M-Instruct")->required();
+  command.add_option("prompt", flags.words, "the user's words; - reads standard input")->required();
+  command
+      .add_option_function<std::string>(
+          "--system", [&flags](const std::string& text) { flags.system = text; },
+          "system message; --system \"\" is an explicitly empty one, which is not the same as none")
+      ->expected(1)
+      ->allow_extra_args(false);
+  command.add_flag("--raw", flags.raw, "plain text: no chat template");
+  command
+      .add_option("--vector", flags.vectors,
+                  "steer: NAME:coefficient@layers, such as vectors/ID:6@14 or file:v.f32:4@10-14; "
+                  "repeatable")
+      ->allow_extra_args(false);
+  command.add_option("--scope", flags.scope, "tokens that --vector acts on")
+      ->check(CLI::IsMember({"from_last_prompt", "prompt", "generated", "last_prompt", "all"}))
+      ->capture_default_str();
+}
+
+void AddModels(CLI::App& app, const Globals& globals, Action& action) {
+  CLI::App* models = app.add_subcommand("models", "models of the server (list, get NAME)");
+  models->add_subcommand("list", "all models")->callback([&] {
+    action = [&globals] { return ListModels(globals); };
+  });
+  CLI::App* get = models->add_subcommand("get", "one model: sizes, digests");
+  static std::string name;
+  get->add_option("name", name)->required();
+  get->callback([&] { action = [&globals] { return GetModel(globals, name); }; });
+  models->callback([&] {
+    if (!action) action = [&globals] { return ListModels(globals); };
+  });
+}
+
+void AddGenerate(CLI::App& app, const Globals& globals, Action& action) {
+  static GenerateFlags flags;
+  CLI::App* command = app.add_subcommand("generate", "generate text, steered or not, as it comes");
+  AddPrompt(*command, flags.prompt);
+  command->add_option("--max_tokens", flags.max_tokens, "most tokens to generate")
+      ->capture_default_str();
+  command->add_option("--temperature", flags.temperature, "0 is greedy")->capture_default_str();
+  command->add_option("--top_p", flags.top_p, "keep the likeliest tokens up to this probability")
+      ->capture_default_str();
+  command->add_option("--seed", flags.seed, "the same seed draws the same tokens");
+  command->add_option("--n", flags.n, "completions")->capture_default_str();
+  command->add_option("--stop", flags.stop, "string that ends the text; repeatable")
+      ->allow_extra_args(false);
+  command->add_flag("--ignore_eos", flags.ignore_eos, "go on past the end of the turn");
+  command->callback([&] { action = [&globals] { return Generate(globals, flags); }; });
+}
+
+void AddCapture(CLI::App& app, const Globals& globals, Action& action) {
+  static CaptureFlags flags;
+  CLI::App* command =
+      app.add_subcommand("capture", "activations of a prompt and its response: norms, or a file");
+  AddPrompt(*command, flags.prompt);
+  command->add_option("--response", flags.response, "text that follows the prompt");
+  command->add_option("--site", flags.site, "residual_post, mlp_neurons, ...")
+      ->capture_default_str();
+  command->add_option("--layers", flags.layers, "14, 10-14, 3,5,7 or all")->capture_default_str();
+  command->add_option("--tokens", flags.tokens, "all, prompt, response, last_prompt, last")
+      ->capture_default_str();
+  command->add_option("--reduction", flags.reduction, "none, mean, sum, max, last")
+      ->capture_default_str();
+  command->add_option("--out", flags.out, "write the rows as float32, in the table's order");
+  command->callback([&] { action = [&globals] { return Capture(globals, flags); }; });
+}
+
+void AddVectors(CLI::App& app, const Globals& globals, Action& action) {
+  CLI::App* vectors = app.add_subcommand("vectors", "value vectors (list, extract, decompose)");
+  vectors->require_subcommand(1);
+  vectors->add_subcommand("list", "stored vectors")->callback([&] {
+    action = [&globals] { return ListVectors(globals); };
+  });
+  static ExtractFlags flags;
+  CLI::App* extract =
+      vectors->add_subcommand("extract", "difference-in-means of labelled responses");
+  extract->add_option("--model", flags.model)->required();
+  extract->add_option("data_set", flags.data_set, "file of JSON Lines, or artifacts/ID")
+      ->required();
+  extract->add_option("--layers", flags.layers)->capture_default_str();
+  extract->add_option("--display_name", flags.display_name, "name for people");
+  extract->callback([&] { action = [&globals] { return ExtractVectors(globals, flags); }; });
+  static std::string intrinsic, prompted;
+  CLI::App* decompose =
+      vectors->add_subcommand("decompose", "shared and unique parts of two vectors");
+  decompose->add_option("intrinsic", intrinsic)->required();
+  decompose->add_option("prompted", prompted)->required();
+  decompose->callback(
+      [&] { action = [&globals] { return DecomposeVectors(globals, intrinsic, prompted); }; });
+}
+
+void AddAttribution(CLI::App& command, AttributeFlags& flags) {
+  command.add_option("--model", flags.model)->required();
+  command.add_option("--vector", flags.vector, "vectors/ID")->required();
+  command.add_option("data_set", flags.data_set, "file of JSON Lines, or artifacts/ID")->required();
+  command.add_option("--layers", flags.layers)->capture_default_str();
+}
+
+void AddNeurons(CLI::App& app, const Globals& globals, Action& action) {
+  CLI::App* neurons = app.add_subcommand("neurons", "value neurons (classify, attribute)");
+  neurons->require_subcommand(1);
+  static ClassifyFlags classify_flags;
+  CLI::App* classify =
+      neurons->add_subcommand("classify", "by write direction, against two vectors");
+  classify->add_option("--model", classify_flags.model)->required();
+  classify->add_option("--intrinsic", classify_flags.intrinsic, "vectors/ID")->required();
+  classify->add_option("--prompted", classify_flags.prompted, "vectors/ID")->required();
+  classify->add_option("--layers", classify_flags.layers)->capture_default_str();
+  classify->add_option("--top_percent", classify_flags.top_percent, "neurons kept in a layer")
+      ->capture_default_str();
+  classify->callback(
+      [&] { action = [&globals] { return ClassifyNeurons(globals, classify_flags); }; });
+  static AttributeFlags attribute_flags;
+  CLI::App* attribute =
+      neurons->add_subcommand("attribute", "direct contribution to a vector, at once");
+  AddAttribution(*attribute, attribute_flags);
+  attribute->callback(
+      [&] { action = [&globals] { return AttributeNeurons(globals, attribute_flags); }; });
+}
+
+void AddJobs(CLI::App& app, const Globals& globals, Action& action) {
+  CLI::App* jobs = app.add_subcommand(
+      "jobs", "long work that survives the server (create, list, get, watch, cancel)");
+  jobs->require_subcommand(1);
+  jobs->add_subcommand("list", "all jobs")->callback([&] {
+    action = [&globals] { return ListJobs(globals); };
+  });
+  static AttributeFlags flags;
+  CLI::App* create = jobs->add_subcommand("create", "attribute neurons over a data set");
+  AddAttribution(*create, flags);
+  create->add_option("--display_name", flags.display_name, "name for people");
+  create->add_flag("--validate_only", flags.validate_only, "check and estimate, run nothing");
+  create->add_flag("--watch", flags.watch, "show progress until it is finished");
+  create->callback([&] { action = [&globals] { return CreateAttributionJob(globals, flags); }; });
+  static std::string name;
+  using JobCommand = int (*)(const Globals&, const std::string&);
+  const auto add = [&](const char* verb, const char* help, JobCommand run) {
+    CLI::App* command = jobs->add_subcommand(verb, help);
+    command->add_option("name", name, "jobs/ID")->required();
+    command->callback(
+        [&action, &globals, run] { action = [&globals, run] { return run(globals, name); }; });
+  };
+  add("get", "one job and its results", GetJob);
+  add("watch", "progress until it is finished", WatchJob);
+  add("cancel", "ask it to stop", CancelJob);
+}
+
+void AddArtifacts(CLI::App& app, const Globals& globals, Action& action) {
+  CLI::App* artifacts = app.add_subcommand("artifacts", "stored files (list, write, read)");
+  artifacts->require_subcommand(1);
+  artifacts->add_subcommand("list", "all artifacts")->callback([&] {
+    action = [&globals] { return ListArtifacts(globals); };
+  });
+  static std::string write_path, media_type = "application/octet-stream";
+  CLI::App* write = artifacts->add_subcommand("write", "store a file");
+  write->add_option("path", write_path)->required();
+  write->add_option("--media_type", media_type, "data sets: application/x-ndjson")
+      ->capture_default_str();
+  write->callback(
+      [&] { action = [&globals] { return WriteArtifact(globals, write_path, media_type); }; });
+  static std::string name, read_path = "-";
+  CLI::App* read = artifacts->add_subcommand("read", "fetch a file, checked");
+  read->add_option("name", name, "artifacts/ID")->required();
+  read->add_option("path", read_path, "where to; - is standard output")->capture_default_str();
+  read->callback([&] { action = [&globals] { return ReadArtifact(globals, name, read_path); }; });
+}
+
+int Main(int argc, char** argv) {
+  Globals globals;
+  Action action;
+  CLI::App app("valuescope: value mechanisms of language models, captured, attributed and steered",
+               "valuescope");
+  app.footer(kFooter);
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.add_option("--server", globals.server, "HOST:PORT")
+      ->envname("VALUESCOPE_SERVER")
+      ->capture_default_str();
+  app.add_option("--token", globals.token, "bearer token")->envname("VALUESCOPE_TOKEN");
+  app.add_option("--timeout", globals.timeout_seconds, "seconds, 0 is no limit")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_flag("--json", globals.json, "JSON for programs instead of tables for people");
+  AddModels(app, globals, action);
+  AddGenerate(app, globals, action);
+  AddCapture(app, globals, action);
+  AddVectors(app, globals, action);
+  AddNeurons(app, globals, action);
+  AddJobs(app, globals, action);
+  AddArtifacts(app, globals, action);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kOk : kUsageError;
+  }
+  InstallInterruptHandler();
+  return action();
+}
+
+}  // namespace
+}  // namespace valuescope::command_line
+
+int main(int argc, char** argv) { return valuescope::command_line::Main(argc, argv); }

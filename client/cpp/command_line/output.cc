@@ -1,0 +1,138 @@
+#include "output.h"
+
+#include <google/protobuf/util/json_util.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <iostream>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
+#include "valuescope/client.h"
+
+namespace valuescope::command_line {
+namespace {
+
+const char* AdviceFor(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kUnavailable:
+      return "is the server running, and is --server=HOST:PORT (or VALUESCOPE_SERVER) right?";
+    case absl::StatusCode::kNotFound:
+      return "list what exists with 'valuescope models', 'vectors list', 'jobs list' or 'artifacts "
+             "list'";
+    case absl::StatusCode::kUnauthenticated:
+      return "this server wants a token: set --token or VALUESCOPE_TOKEN";
+    case absl::StatusCode::kDeadlineExceeded:
+      return "allow more time with --timeout=SECONDS";
+    case absl::StatusCode::kInternal:
+      return "a fault of the server: quote the request id to its operator";
+    default:
+      return nullptr;
+  }
+}
+
+}  // namespace
+
+int ExitCodeOf(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kOk:
+      return kOk;
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kNotFound:
+    case absl::StatusCode::kAlreadyExists:
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kOutOfRange:
+    case absl::StatusCode::kPermissionDenied:
+    case absl::StatusCode::kUnauthenticated:
+    case absl::StatusCode::kUnimplemented:
+      return kRequestRefused;
+    case absl::StatusCode::kCancelled:
+      return kInterrupted;
+    default:
+      return kServerError;
+  }
+}
+
+int Fail(const absl::Status& status) {
+  const ErrorDetails details = ErrorDetailsOf(status);
+  std::cerr << "error: " << std::string(status.message());
+  if (!details.reason.empty()) std::cerr << " [" << details.reason << "]";
+  std::cerr << "\n";
+  if (details.violations.size() > 1) {
+    for (const FieldViolation& violation : details.violations) {
+      std::cerr << "  " << violation.field << ": " << violation.description << "\n";
+    }
+  }
+  if (details.retry_after) {
+    std::cerr << "  try again in " << absl::FormatDuration(*details.retry_after) << "\n";
+  }
+  if (status.code() == absl::StatusCode::kInternal && !details.request_id.empty()) {
+    std::cerr << "  request id " << details.request_id << "\n";
+  }
+  if (const char* advice = AdviceFor(status)) std::cerr << "  " << advice << "\n";
+  return ExitCodeOf(status);
+}
+
+void PrintTable(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<size_t> widths;
+  for (const auto& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+  }
+  for (const auto& row : rows) {
+    std::string line;
+    for (size_t i = 0; i < row.size(); ++i) {
+      absl::StrAppendFormat(&line, "%-*s  ", static_cast<int>(widths[i]), row[i]);
+    }
+    std::cout << absl::StripTrailingAsciiWhitespace(line) << "\n";
+  }
+}
+
+void PrintJson(const google::protobuf::Message& message) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.preserve_proto_field_names = true;
+  options.always_print_primitive_fields = true;
+  std::string json;
+  if (google::protobuf::util::MessageToJsonString(message, &json, options).ok()) {
+    std::cout << json << "\n";
+  }
+}
+
+std::string LowerWithoutPrefix(const std::string& name, const std::string& prefix) {
+  return absl::AsciiStrToLower(absl::StripPrefix(name, prefix));
+}
+
+std::string ProgressText(const v1::Job& job) {
+  const v1::JobProgress& progress = job.progress();
+  std::string text = absl::StrFormat(
+      "%-10s %d/%d %s", LowerWithoutPrefix(v1::JobState_Name(job.state()), "JOB_STATE_"),
+      progress.done(), progress.total(), progress.unit());
+  if (progress.total() > 0) {
+    absl::StrAppendFormat(&text, "  %d%%", 100 * progress.done() / progress.total());
+  }
+  if (progress.has_eta()) absl::StrAppend(&text, "  ETA ", progress.eta().seconds(), "s");
+  return text;
+}
+
+void JobProgressLine::Update(const v1::Job& job) {
+  const std::string text = ProgressText(job);
+  if (text == last_) return;
+  last_ = text;
+  if (!isatty(STDERR_FILENO)) {
+    std::cerr << text << "\n";
+    return;
+  }
+  constexpr int64_t kWidth = 30;
+  const int64_t total = std::max<int64_t>(1, job.progress().total());
+  const int64_t filled = std::clamp<int64_t>(kWidth * job.progress().done() / total, 0, kWidth);
+  std::cerr << "\r[" << std::string(filled, '#') << std::string(kWidth - filled, '.') << "] "
+            << text << "\x1b[K" << std::flush;
+}
+
+void JobProgressLine::Finish() {
+  if (isatty(STDERR_FILENO) && !last_.empty()) std::cerr << "\n";
+}
+
+}  // namespace valuescope::command_line

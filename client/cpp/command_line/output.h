@@ -1,0 +1,54 @@
+// What people and programs see: aligned tables, a progress line, JSON, and errors that say what to
+// do next.
+#ifndef VALUESCOPE_COMMAND_LINE_OUTPUT_H_
+#define VALUESCOPE_COMMAND_LINE_OUTPUT_H_
+
+#include <google/protobuf/message.h>
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "valuescope/v1/jobs.pb.h"
+
+namespace valuescope::command_line {
+
+// Exit codes: who has to do something about it.
+inline constexpr int kOk = 0;
+inline constexpr int kServerError =
+    1;  // the server or the way to it: try again, or call its operator
+inline constexpr int kUsageError = 2;      // the command line itself
+inline constexpr int kRequestRefused = 3;  // understood and refused: change the request
+inline constexpr int kInterrupted = 130;   // Ctrl-C
+
+int ExitCodeOf(const absl::Status& status);
+
+// Prints "error: ..." with fields, retry delay and advice to standard error; returns the exit code.
+int Fail(const absl::Status& status);
+
+// Columns padded to their widest cell; the first row is the header.
+void PrintTable(const std::vector<std::vector<std::string>>& rows);
+
+// The message's JSON mapping with field names as in the contract, on one line.
+void PrintJson(const google::protobuf::Message& message);
+
+// "running  64/128 responses  50%  ETA 12s"
+std::string ProgressText(const v1::Job& job);
+
+// A job's progress while it is watched: one line drawn over itself on a terminal, a new line a
+// change otherwise. To standard error.
+class JobProgressLine {
+ public:
+  void Update(const v1::Job& job);
+  void Finish();
+
+ private:
+  std::string last_;
+};
+
+// "JOB_STATE_RUNNING" -> "running".
+std::string LowerWithoutPrefix(const std::string& name, const std::string& prefix);
+
+}  // namespace valuescope::command_line
+
+#endif  // VALUESCOPE_COMMAND_LINE_OUTPUT_H_
