@@ -1,0 +1,82 @@
+// A model's chat template: the Jinja program that turns a conversation into the one text that the
+// model was trained on. It comes with the model, so it is hostile: compiling and rendering run on a
+// budget of steps, memory and time, and the text it writes is capped.
+//
+// Templates get what transformers gives them: messages, add_generation_prompt, the special tokens
+// by name (bos_token, ...), the request's own arguments, raise_exception, strftime_now, tojson,
+// namespace, loop controls and Python's string methods.
+#ifndef VALUESCOPE_TEXT_CHAT_TEMPLATE_H_
+#define VALUESCOPE_TEXT_CHAT_TEMPLATE_H_
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+
+struct VsTemplate;
+
+namespace valuescope::text {
+
+// The longest text that a template may write.
+inline constexpr size_t kMaxRenderedBytes = size_t{16} << 20;
+
+struct ChatMessage {
+  std::string role;
+  // An empty system message is not the same as none: templates may insert a default one.
+  std::string content;
+};
+
+struct RenderOptions {
+  bool add_generation_prompt = true;  // open the assistant's turn at the end
+  std::string template_arguments;     // a JSON object of further variables; empty for none
+  absl::Time now;                     // strftime_now, in UTC
+  // Puts the system message at the head of the first user turn, a blank line between them, for
+  // templates that reject the system role.
+  bool fold_system_into_user = false;
+};
+
+// Immutable but for being disabled; safe from any number of threads.
+class ChatTemplate {
+ public:
+  // `special_tokens`: template variable and text, such as {"bos_token", "<s>"}.
+  // INVALID_ARGUMENT where `source` is no template; FAILED_PRECONDITION (CHAT_TEMPLATE_DISABLED)
+  // where compiling goes over its budget.
+  static absl::StatusOr<std::unique_ptr<ChatTemplate>> Compile(
+      absl::string_view source, std::vector<std::pair<std::string, std::string>> special_tokens);
+
+  ~ChatTemplate();
+  ChatTemplate(const ChatTemplate&) = delete;
+  ChatTemplate& operator=(const ChatTemplate&) = delete;
+
+  // The conversation as text. Errors:
+  //   INVALID_ARGUMENT about `messages`: none given, no UTF-8, or the template refuses them (with
+  //     the words of its raise_exception, reason CHAT_TEMPLATE_RAISED);
+  //   INVALID_ARGUMENT about `template_arguments`: no JSON object, or overriding `messages` or
+  //     `add_generation_prompt`;
+  //   RESOURCE_EXHAUSTED (CHAT_TEMPLATE_BUDGET): too many steps or too long a text;
+  //   FAILED_PRECONDITION (CHAT_TEMPLATE_DISABLED): too much memory or time, now or once before. A
+  //     template that did this is not run again.
+  absl::StatusOr<std::string> Render(const std::vector<ChatMessage>& messages,
+                                     const RenderOptions& options) const;
+
+  // SHA-256 of the source, hexadecimal.
+  const std::string& digest() const { return digest_; }
+
+ private:
+  ChatTemplate(VsTemplate* handle, std::string digest,
+               std::vector<std::pair<std::string, std::string>> special_tokens)
+      : handle_(handle), digest_(std::move(digest)), special_tokens_(std::move(special_tokens)) {}
+
+  VsTemplate* const handle_;
+  const std::string digest_;
+  const std::vector<std::pair<std::string, std::string>> special_tokens_;  // variable, text
+};
+
+}  // namespace valuescope::text
+
+#endif  // VALUESCOPE_TEXT_CHAT_TEMPLATE_H_

@@ -1,0 +1,333 @@
+//! The C interface of the text room (rust_interface.h describes it). Every function catches panics;
+//! owned results are freed by the matching function of this library.
+
+mod budget;
+mod python_values;
+mod template;
+mod tokenizer;
+
+use std::sync::{Arc, Mutex};
+
+use template::{ChatTemplate, Rendering};
+use tokenizer::{StreamingDecoder, Tokenizer};
+
+#[derive(Clone, Copy, PartialEq)]
+#[repr(i32)]
+pub enum FailureKind {
+    /// The file or the text is not acceptable.
+    Refused = 1,
+    /// The template's own raise_exception; the text is its message.
+    Raised = 2,
+    /// The template ran or wrote too long.
+    OverBudget = 3,
+    /// The template used too much memory or time and must not be run again.
+    Disabled = 4,
+    BadArguments = 5,
+    /// A panic; the text says where.
+    Internal = 6,
+}
+
+pub struct Failure {
+    pub kind: FailureKind,
+    pub text: String,
+}
+
+impl Failure {
+    pub fn new(kind: FailureKind, text: impl Into<String>) -> Failure {
+        Failure { kind, text: text.into() }
+    }
+}
+
+/// Bytes of the caller, valid during the call.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct VsBytes {
+    data: *const u8,
+    size: usize,
+}
+
+/// A string owned by this library until vs_string_free.
+#[repr(C)]
+pub struct VsString {
+    data: *mut u8,
+    size: usize,
+    capacity: usize,
+}
+
+/// Token ids owned by this library until vs_ids_free.
+#[repr(C)]
+pub struct VsIds {
+    data: *mut u32,
+    size: usize,
+    capacity: usize,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct VsPair {
+    first: VsBytes,
+    second: VsBytes,
+}
+
+#[repr(C)]
+pub struct VsRendering {
+    messages: *const VsPair, // (role, content)
+    num_messages: usize,
+    special_tokens: *const VsPair, // (variable, text)
+    num_special_tokens: usize,
+    arguments: VsBytes, // a JSON object, or empty
+    add_generation_prompt: bool,
+    now_seconds: i64,
+}
+
+pub struct VsTokenizer(Arc<Tokenizer>);
+pub struct VsStreamingDecoder(Mutex<StreamingDecoder>);
+pub struct VsTemplate(ChatTemplate);
+
+impl VsBytes {
+    /// SAFETY: `data` holds `size` bytes, or `size` is 0.
+    unsafe fn slice<'a>(self) -> &'a [u8] {
+        if self.size == 0 {
+            return &[];
+        }
+        std::slice::from_raw_parts(self.data, self.size)
+    }
+
+    /// SAFETY: as `slice`.
+    unsafe fn text<'a>(self) -> Result<&'a str, Failure> {
+        std::str::from_utf8(self.slice())
+            .map_err(|_| Failure::new(FailureKind::Refused, "is not valid UTF-8"))
+    }
+}
+
+impl From<String> for VsString {
+    fn from(text: String) -> VsString {
+        let mut bytes = std::mem::ManuallyDrop::new(text.into_bytes());
+        VsString { data: bytes.as_mut_ptr(), size: bytes.len(), capacity: bytes.capacity() }
+    }
+}
+
+impl From<Vec<u32>> for VsIds {
+    fn from(ids: Vec<u32>) -> VsIds {
+        let mut ids = std::mem::ManuallyDrop::new(ids);
+        VsIds { data: ids.as_mut_ptr(), size: ids.len(), capacity: ids.capacity() }
+    }
+}
+
+/// SAFETY: `pairs` holds `count` pairs whose bytes are valid.
+unsafe fn text_pairs(pairs: *const VsPair, count: usize) -> Result<Vec<(String, String)>, Failure> {
+    let pairs = if count == 0 { &[] } else { std::slice::from_raw_parts(pairs, count) };
+    let texts = pairs
+        .iter()
+        .map(|pair| Ok((pair.first.text()?.to_string(), pair.second.text()?.to_string())));
+    texts.collect()
+}
+
+/// Runs `work`; 0 on success, otherwise a FailureKind with its text in `error`.
+/// SAFETY: `error` is writable.
+unsafe fn border(error: *mut VsString, work: impl FnOnce() -> Result<(), Failure>) -> i32 {
+    let outcome = budget::catch_panic(work)
+        .unwrap_or_else(|place| Err(Failure::new(FailureKind::Internal, place)));
+    match outcome {
+        Ok(()) => 0,
+        Err(failure) => {
+            error.write(failure.text.into());
+            failure.kind as i32
+        }
+    }
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn vs_string_free(text: VsString) {
+    if !text.data.is_null() {
+        drop(Vec::from_raw_parts(text.data, text.size, text.capacity));
+    }
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn vs_ids_free(ids: VsIds) {
+    if !ids.data.is_null() {
+        drop(Vec::from_raw_parts(ids.data, ids.size, ids.capacity));
+    }
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn vs_tokenizer_load(
+    file: VsBytes,
+    result: *mut *mut VsTokenizer,
+    error: *mut VsString,
+) -> i32 {
+    border(error, || {
+        let tokenizer = Tokenizer::load(file.slice())?;
+        result.write(Box::into_raw(Box::new(VsTokenizer(Arc::new(tokenizer)))));
+        Ok(())
+    })
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn vs_tokenizer_free(tokenizer: *mut VsTokenizer) {
+    drop(Box::from_raw(tokenizer));
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn vs_tokenizer_id_limit(tokenizer: *const VsTokenizer) -> u32 {
+    (*tokenizer).0.id_limit()
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn vs_tokenizer_num_added(tokenizer: *const VsTokenizer) -> usize {
+    (*tokenizer).0.added().len()
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn vs_tokenizer_added(
+    tokenizer: *const VsTokenizer,
+    index: usize,
+    id: *mut u32,
+    special: *mut bool,
+    text: *mut VsString,
+    error: *mut VsString,
+) -> i32 {
+    border(error, || {
+        let added = &(&(*tokenizer).0.added())[index];
+        id.write(added.id);
+        special.write(added.special);
+        text.write(added.text.clone().into());
+        Ok(())
+    })
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn vs_tokenizer_encode(
+    tokenizer: *const VsTokenizer,
+    text: VsBytes,
+    add_special_tokens: bool,
+    ids: *mut VsIds,
+    error: *mut VsString,
+) -> i32 {
+    border(error, || {
+        ids.write((*tokenizer).0.encode(text.text()?, add_special_tokens)?.into());
+        Ok(())
+    })
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn vs_tokenizer_decode(
+    tokenizer: *const VsTokenizer,
+    ids: *const u32,
+    num_ids: usize,
+    skip_special_tokens: bool,
+    text: *mut VsString,
+    error: *mut VsString,
+) -> i32 {
+    border(error, || {
+        let ids = if num_ids == 0 { &[] } else { std::slice::from_raw_parts(ids, num_ids) };
+        text.write((*tokenizer).0.decode(ids, skip_special_tokens)?.into());
+        Ok(())
+    })
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn vs_tokenizer_piece(
+    tokenizer: *const VsTokenizer,
+    id: u32,
+    piece: *mut VsString,
+    error: *mut VsString,
+) -> i32 {
+    border(error, || {
+        let found = (*tokenizer).0.piece(id);
+        let found = found.ok_or_else(|| Failure::new(FailureKind::Refused, "no such token"))?;
+        piece.write(found.into());
+        Ok(())
+    })
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn vs_streaming_decoder_new(
+    tokenizer: *const VsTokenizer,
+    skip_special_tokens: bool,
+    result: *mut *mut VsStreamingDecoder,
+    error: *mut VsString,
+) -> i32 {
+    border(error, || {
+        let decoder = StreamingDecoder::new((*tokenizer).0.clone(), skip_special_tokens);
+        result.write(Box::into_raw(Box::new(VsStreamingDecoder(Mutex::new(decoder)))));
+        Ok(())
+    })
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn vs_streaming_decoder_free(decoder: *mut VsStreamingDecoder) {
+    drop(Box::from_raw(decoder));
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn vs_streaming_decoder_push(
+    decoder: *const VsStreamingDecoder,
+    id: u32,
+    text: *mut VsString,
+    error: *mut VsString,
+) -> i32 {
+    border(error, || {
+        text.write((*decoder).0.lock().unwrap().push(id)?.into());
+        Ok(())
+    })
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn vs_streaming_decoder_flush(
+    decoder: *const VsStreamingDecoder,
+    text: *mut VsString,
+    error: *mut VsString,
+) -> i32 {
+    border(error, || {
+        text.write((*decoder).0.lock().unwrap().flush()?.into());
+        Ok(())
+    })
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn vs_template_compile(
+    source: VsBytes,
+    max_output_bytes: usize,
+    result: *mut *mut VsTemplate,
+    error: *mut VsString,
+) -> i32 {
+    border(error, || {
+        let template = ChatTemplate::compile(source.text()?, max_output_bytes)?;
+        result.write(Box::into_raw(Box::new(VsTemplate(template))));
+        Ok(())
+    })
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn vs_template_free(template: *mut VsTemplate) {
+    drop(Box::from_raw(template));
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn vs_template_render(
+    template: *const VsTemplate,
+    rendering: *const VsRendering,
+    text: *mut VsString,
+    error: *mut VsString,
+) -> i32 {
+    border(error, || {
+        let rendering = &*rendering;
+        let messages = text_pairs(rendering.messages, rendering.num_messages)?;
+        let special_tokens = text_pairs(rendering.special_tokens, rendering.num_special_tokens)?;
+        let arguments = match rendering.arguments.size {
+            0 => None,
+            _ => Some(rendering.arguments.text()?.to_string()),
+        };
+        let rendered = (*template).0.render(Rendering {
+            messages,
+            arguments,
+            special_tokens,
+            add_generation_prompt: rendering.add_generation_prompt,
+            now_seconds: rendering.now_seconds,
+        })?;
+        text.write(rendered.into());
+        Ok(())
+    })
+}

@@ -1,0 +1,112 @@
+// The C interface of the Rust library in rust/ (crates tokenizers and minijinja). Private to this
+// room: the classes of tokenizer.h, streaming_decoder.h and chat_template.h own its objects.
+//
+// Functions that can fail return a VsFailure and, when that is not VS_OK, leave its text in `error`
+// and nothing in their result. No panic crosses.
+#ifndef VALUESCOPE_TEXT_RUST_INTERFACE_H_
+#define VALUESCOPE_TEXT_RUST_INTERFACE_H_
+
+#include <cstddef>
+#include <cstdint>
+
+extern "C" {
+
+enum VsFailure : int32_t {
+  VS_OK = 0,
+  VS_REFUSED = 1,      // the file or the text is not acceptable
+  VS_RAISED = 2,       // the template's raise_exception; the text is its message
+  VS_OVER_BUDGET = 3,  // the template ran or wrote too long
+  VS_DISABLED = 4,     // the template used too much memory or time and is not run again
+  VS_BAD_ARGUMENTS = 5,
+  VS_INTERNAL = 6,  // a panic; the text says where
+};
+
+struct VsBytes {  // the caller's, valid during the call
+  const char* data;
+  size_t size;
+};
+
+struct VsString {  // the library's, until vs_string_free
+  char* data;
+  size_t size;
+  size_t capacity;
+};
+
+struct VsIds {  // the library's, until vs_ids_free
+  uint32_t* data;
+  size_t size;
+  size_t capacity;
+};
+
+struct VsPair {
+  VsBytes first;
+  VsBytes second;
+};
+
+struct VsRendering {
+  const VsPair* messages;  // role, content
+  size_t num_messages;
+  const VsPair* special_tokens;  // variable, text
+  size_t num_special_tokens;
+  VsBytes arguments;  // a JSON object, or empty
+  bool add_generation_prompt;
+  int64_t now_seconds;  // since 1970, UTC
+};
+
+struct VsTokenizer;
+struct VsStreamingDecoder;
+struct VsTemplate;
+
+void vs_string_free(VsString text);
+void vs_ids_free(VsIds ids);
+
+VsFailure vs_tokenizer_load(VsBytes file, VsTokenizer** result, VsString* error);
+void vs_tokenizer_free(VsTokenizer* tokenizer);
+uint32_t vs_tokenizer_id_limit(const VsTokenizer* tokenizer);
+size_t vs_tokenizer_num_added(const VsTokenizer* tokenizer);
+VsFailure vs_tokenizer_added(const VsTokenizer* tokenizer, size_t index, uint32_t* id,
+                             bool* special, VsString* text, VsString* error);
+VsFailure vs_tokenizer_encode(const VsTokenizer* tokenizer, VsBytes text, bool add_special_tokens,
+                              VsIds* ids, VsString* error);
+VsFailure vs_tokenizer_decode(const VsTokenizer* tokenizer, const uint32_t* ids, size_t num_ids,
+                              bool skip_special_tokens, VsString* text, VsString* error);
+VsFailure vs_tokenizer_piece(const VsTokenizer* tokenizer, uint32_t id, VsString* piece,
+                             VsString* error);
+
+// Keeps the tokenizer alive by itself.
+VsFailure vs_streaming_decoder_new(const VsTokenizer* tokenizer, bool skip_special_tokens,
+                                   VsStreamingDecoder** result, VsString* error);
+void vs_streaming_decoder_free(VsStreamingDecoder* decoder);
+VsFailure vs_streaming_decoder_push(VsStreamingDecoder* decoder, uint32_t id, VsString* text,
+                                    VsString* error);
+VsFailure vs_streaming_decoder_flush(VsStreamingDecoder* decoder, VsString* text, VsString* error);
+
+VsFailure vs_template_compile(VsBytes source, size_t max_output_bytes, VsTemplate** result,
+                              VsString* error);
+void vs_template_free(VsTemplate* chat_template);
+VsFailure vs_template_render(const VsTemplate* chat_template, const VsRendering* rendering,
+                             VsString* text, VsString* error);
+
+}  // extern "C"
+
+namespace valuescope::text {
+
+// Frees on every way out.
+class OwnedString {
+ public:
+  OwnedString() = default;
+  ~OwnedString() { vs_string_free(string_); }
+  OwnedString(const OwnedString&) = delete;
+  OwnedString& operator=(const OwnedString&) = delete;
+
+  VsString* out() { return &string_; }
+  const char* data() const { return string_.data; }
+  size_t size() const { return string_.size; }
+
+ private:
+  VsString string_ = {};
+};
+
+}  // namespace valuescope::text
+
+#endif  // VALUESCOPE_TEXT_RUST_INTERFACE_H_

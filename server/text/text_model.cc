@@ -1,0 +1,200 @@
+#include "text/text_model.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "nlohmann/json.hpp"
+
+namespace valuescope::text {
+namespace {
+
+using nlohmann::json;
+
+constexpr size_t kMaxTokenizerBytes = size_t{256} << 20;
+constexpr size_t kMaxConfigBytes = size_t{16} << 20;  // tokenizer_config.json lists added tokens
+constexpr size_t kMaxTemplateBytes = size_t{1} << 20;
+
+constexpr const char* kSpecialTokens[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                          "pad_token", "cls_token", "mask_token"};
+
+// The content of a file of the model's folder; nothing where there is none.
+absl::StatusOr<std::optional<std::string>> ReadFile(const std::filesystem::path& folder,
+                                                    const std::string& name, size_t max_bytes) {
+  const std::filesystem::path path = folder / name;
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) return std::optional<std::string>();
+  if (!std::filesystem::is_regular_file(path, error)) return InvalidField(name, "is not a file");
+  const uintmax_t size = std::filesystem::file_size(path, error);
+  if (error) return InvalidField(name, "cannot be read");
+  if (size > max_bytes) {
+    return InvalidField(name,
+                        absl::StrCat("has ", size, " bytes, at most ", max_bytes, " are allowed"));
+  }
+  std::string content(size, '\0');
+  std::ifstream file(path, std::ios::binary);
+  if (!file.read(content.data(), static_cast<std::streamsize>(size))) {
+    return InvalidField(name, "cannot be read");
+  }
+  return std::optional<std::string>(std::move(content));
+}
+
+// A file that holds a JSON object; an empty object where there is no file.
+absl::StatusOr<json> ReadObject(const std::filesystem::path& folder, const std::string& name) {
+  VS_ASSIGN_OR_RETURN(const std::optional<std::string> content,
+                      ReadFile(folder, name, kMaxConfigBytes));
+  if (!content) return json::object();
+  json object = json::parse(*content, /*cb=*/nullptr, /*allow_exceptions=*/false);
+  if (!object.is_object()) return InvalidField(name, "is not a JSON object");
+  return object;
+}
+
+// A token by name: "bos_token": "<s>" or {"content": "<s>", ...}.
+std::optional<std::string> TokenText(const json& config, const char* name) {
+  auto value = config.find(name);
+  if (value == config.end()) return std::nullopt;
+  if (value->is_object()) {
+    const auto content = value->find("content");
+    if (content == value->end() || !content->is_string()) return std::nullopt;
+    return content->get<std::string>();
+  }
+  if (!value->is_string()) return std::nullopt;
+  return value->get<std::string>();
+}
+
+std::vector<std::pair<std::string, std::string>> SpecialTokens(const json& tokenizer_config,
+                                                               const json& special_tokens_map) {
+  std::vector<std::pair<std::string, std::string>> tokens;
+  for (const char* name : kSpecialTokens) {
+    std::optional<std::string> text = TokenText(tokenizer_config, name);
+    if (!text) text = TokenText(special_tokens_map, name);
+    if (text) tokens.emplace_back(name, *std::move(text));
+  }
+  return tokens;
+}
+
+// One template, or several by name of which "default" is for plain chats.
+std::optional<std::string> TemplateIn(const json& tokenizer_config) {
+  const auto value = tokenizer_config.find("chat_template");
+  if (value == tokenizer_config.end()) return std::nullopt;
+  if (value->is_string()) return value->get<std::string>();
+  if (!value->is_array()) return std::nullopt;
+  for (const json& entry : *value) {
+    if (!entry.is_object()) continue;
+    const auto name = entry.find("name");
+    const auto source = entry.find("template");
+    if (name == entry.end() || source == entry.end() || !source->is_string()) continue;
+    if (*name == "default") return source->get<std::string>();
+  }
+  return std::nullopt;
+}
+
+absl::StatusOr<std::unique_ptr<ChatTemplate>> LoadTemplate(const std::filesystem::path& folder,
+                                                           const json& tokenizer_config,
+                                                           const json& special_tokens_map) {
+  VS_ASSIGN_OR_RETURN(std::optional<std::string> source,
+                      ReadFile(folder, "chat_template.jinja", kMaxTemplateBytes));
+  if (!source) source = TemplateIn(tokenizer_config);
+  if (!source) {
+    return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "NO_CHAT_TEMPLATE",
+                           "the model has no chat template: send the prompt as text");
+  }
+  if (source->size() > kMaxTemplateBytes) {
+    return InvalidField("chat_template", absl::StrCat("has ", source->size(), " bytes, at most ",
+                                                      kMaxTemplateBytes, " are allowed"));
+  }
+  return ChatTemplate::Compile(*source, SpecialTokens(tokenizer_config, special_tokens_map));
+}
+
+bool IsTokenId(const json& value) {
+  return value.is_number_integer() && value >= 0 && value <= std::numeric_limits<int32_t>::max();
+}
+
+// "eos_token_id": 2 or [2, 3], ascending; null and absent give none.
+absl::StatusOr<std::vector<int32_t>> TokenIds(const json& config, const std::string& file,
+                                              const char* name) {
+  std::vector<int32_t> ids;
+  const auto value = config.find(name);
+  if (value == config.end() || value->is_null()) return ids;
+  const json list = value->is_array() ? *value : json::array({*value});
+  for (const json& id : list) {
+    if (!IsTokenId(id)) {
+      return InvalidField(absl::StrCat(file, ".", name), "is not a token id or a list of them");
+    }
+    ids.push_back(id.get<int32_t>());
+  }
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  return ids;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<TextModel>> TextModel::Load(const std::string& folder) {
+  std::unique_ptr<TextModel> model(new TextModel);
+  {
+    VS_ASSIGN_OR_RETURN(const std::optional<std::string> file,
+                        ReadFile(folder, "tokenizer.json", kMaxTokenizerBytes));
+    if (!file) return InvalidField("tokenizer.json", "is missing from the model's folder");
+    VS_ASSIGN_OR_RETURN(model->tokenizer_, Tokenizer::Load(*file));
+  }
+  VS_ASSIGN_OR_RETURN(const json tokenizer_config, ReadObject(folder, "tokenizer_config.json"));
+  VS_ASSIGN_OR_RETURN(const json special_tokens, ReadObject(folder, "special_tokens_map.json"));
+  model->chat_template_ = LoadTemplate(folder, tokenizer_config, special_tokens);
+
+  std::vector<int32_t> bos_ids;
+  for (const std::string name : {"generation_config.json", "config.json"}) {
+    VS_ASSIGN_OR_RETURN(const json config, ReadObject(folder, name));
+    if (model->eos_ids_.empty()) {
+      VS_ASSIGN_OR_RETURN(model->eos_ids_, TokenIds(config, name, "eos_token_id"));
+    }
+    if (bos_ids.empty()) {
+      VS_ASSIGN_OR_RETURN(bos_ids, TokenIds(config, name, "bos_token_id"));
+    }
+  }
+  const auto id_of = [&](const char* name) -> std::optional<int32_t> {
+    std::optional<std::string> text = TokenText(tokenizer_config, name);
+    if (!text) text = TokenText(special_tokens, name);
+    return text ? model->tokenizer_->AddedTokenId(*text) : std::nullopt;
+  };
+  if (!bos_ids.empty()) {
+    model->bos_id_ = bos_ids.front();
+  } else {
+    model->bos_id_ = id_of("bos_token");
+  }
+  if (const auto eos_id = id_of("eos_token"); model->eos_ids_.empty() && eos_id) {
+    model->eos_ids_.push_back(*eos_id);
+  }
+  return model;
+}
+
+absl::StatusOr<std::vector<int32_t>> TextModel::EncodeText(absl::string_view text,
+                                                           bool add_special_tokens) const {
+  return tokenizer_->Encode(text, add_special_tokens);
+}
+
+absl::StatusOr<EncodedText> TextModel::EncodeChat(const std::vector<ChatMessage>& messages,
+                                                  const RenderOptions& options) const {
+  if (!chat_template_.ok()) {
+    const absl::Status& status = chat_template_.status();
+    if (absl::IsFailedPrecondition(status)) return status;
+    return ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition, "CHAT_TEMPLATE_INVALID",
+        absl::StrCat("the model's chat template is unusable: ", status.message()));
+  }
+  EncodedText encoded;
+  VS_ASSIGN_OR_RETURN(encoded.text, (*chat_template_)->Render(messages, options));
+  VS_ASSIGN_OR_RETURN(encoded.ids, tokenizer_->Encode(encoded.text, /*add_special_tokens=*/false));
+  return encoded;
+}
+
+std::string TextModel::template_digest() const {
+  return chat_template_.ok() ? (*chat_template_)->digest() : "";
+}
+
+}  // namespace valuescope::text

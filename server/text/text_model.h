@@ -1,0 +1,68 @@
+// Everything of a model that is text: tokenizer, chat template and the ids that begin and end its
+// texts, read from a Hugging Face folder.
+//
+//   tokenizer.json          required
+//   tokenizer_config.json   special tokens by name; the chat template where there is no ...
+//   chat_template.jinja     ... file of its own
+//   special_tokens_map.json special tokens that tokenizer_config.json lacks
+//   generation_config.json  the ids that end a response; else config.json's; else the eos_token's
+#ifndef VALUESCOPE_TEXT_TEXT_MODEL_H_
+#define VALUESCOPE_TEXT_TEXT_MODEL_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+namespace valuescope::text {
+
+struct EncodedText {
+  std::string text;  // what was tokenised
+  std::vector<int32_t> ids;
+};
+
+// Immutable; safe from any number of threads.
+class TextModel {
+ public:
+  // INVALID_ARGUMENT names the file that is missing, too large or malformed. A chat template that
+  // does not compile does not stop the model from loading: its chats are refused.
+  static absl::StatusOr<std::unique_ptr<TextModel>> Load(const std::string& folder);
+
+  // The ids of plain text, with the tokenizer's own special tokens unless told otherwise.
+  absl::StatusOr<std::vector<int32_t>> EncodeText(absl::string_view text,
+                                                  bool add_special_tokens = true) const;
+
+  // A conversation by the model's template; the ids get no special tokens beyond those it writes.
+  // Errors are those of ChatTemplate::Render; FAILED_PRECONDITION (NO_CHAT_TEMPLATE,
+  // CHAT_TEMPLATE_INVALID) where there is none or it did not compile.
+  absl::StatusOr<EncodedText> EncodeChat(const std::vector<ChatMessage>& messages,
+                                         const RenderOptions& options) const;
+
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
+
+  // The ids that end a response, ascending; may be empty.
+  const std::vector<int32_t>& eos_ids() const { return eos_ids_; }
+  std::optional<int32_t> bos_id() const { return bos_id_; }
+
+  const std::string& tokenizer_digest() const { return tokenizer_->digest(); }
+  // Empty where the model has no usable chat template.
+  std::string template_digest() const;
+
+ private:
+  TextModel() = default;
+
+  std::unique_ptr<Tokenizer> tokenizer_;
+  absl::StatusOr<std::unique_ptr<ChatTemplate>> chat_template_;
+  std::vector<int32_t> eos_ids_;
+  std::optional<int32_t> bos_id_;
+};
+
+}  // namespace valuescope::text
+
+#endif  // VALUESCOPE_TEXT_TEXT_MODEL_H_
