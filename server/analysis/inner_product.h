@@ -1,0 +1,41 @@
+// Inner products and norms of float32 or float64 vectors, accumulated in float64 from the first
+// element to the last, so that equal inputs give equal bits.
+#ifndef VALUESCOPE_ANALYSIS_INNER_PRODUCT_H_
+#define VALUESCOPE_ANALYSIS_INNER_PRODUCT_H_
+
+#include <cmath>
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include "base/check.h"
+
+namespace valuescope::analysis {
+
+// sum_i a_i b_i; both [width].
+template <typename A, typename B>
+double InnerProduct(const A& a, const B& b) {
+  VS_CHECK(a.size() == b.size());
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) sum += static_cast<double>(a[i]) * b[i];
+  return sum;
+}
+
+// Euclidean length of a [width].
+template <typename A>
+double Norm(const A& a) {
+  return std::sqrt(InnerProduct(a, a));
+}
+
+// Whether no element is NaN or infinite.
+template <typename A>
+bool AllFinite(const A& a) {
+  for (const auto element : a) {
+    if (!std::isfinite(element)) return false;
+  }
+  return true;
+}
+
+}  // namespace valuescope::analysis
+
+#endif  // VALUESCOPE_ANALYSIS_INNER_PRODUCT_H_

@@ -1,0 +1,26 @@
+// Small statistics that the analyses share.
+#ifndef VALUESCOPE_ANALYSIS_STATISTICS_H_
+#define VALUESCOPE_ANALYSIS_STATISTICS_H_
+
+#include <optional>
+#include <span>
+#include <vector>
+
+namespace valuescope::analysis {
+
+// Area under the ROC curve, U / (n1 n0) of Mann and Whitney: the probability that a positive score
+// exceeds a negative one, ties counting one half. Absent if either side is empty.
+std::optional<double> AreaUnderRoc(std::span<const double> positive_scores,
+                                   std::span<const double> negative_scores);
+
+// Reliability of the whole from the correlation r of its halves, 2 r / (1 + r) (Spearman and
+// Brown). Absent for r <= -1, where it has no value.
+std::optional<double> SpearmanBrown(double half_correlation);
+
+// Quantile `probability` (0 .. 1) by linear interpolation between order statistics: place
+// probability * (n - 1) of the sorted values. Absent for no values.
+std::optional<double> Quantile(std::vector<double> values, double probability);
+
+}  // namespace valuescope::analysis
+
+#endif  // VALUESCOPE_ANALYSIS_STATISTICS_H_
