@@ -1,0 +1,34 @@
+#include "store/blob_store.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+
+namespace valuescope::store {
+
+absl::Status CheckDigest(absl::string_view field, absl::string_view digest) {
+  const bool valid = digest.size() == 64 && std::all_of(digest.begin(), digest.end(), [](char c) {
+                       return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+                     });
+  if (valid) return absl::OkStatus();
+  return InvalidField(field, "must be a SHA-256: 64 lower-case hexadecimal digits");
+}
+
+absl::StatusOr<StoredBlob> WriteBlob(BlobStore& blobs, absl::string_view bytes) {
+  VS_ASSIGN_OR_RETURN(std::unique_ptr<BlobWriter> writer, blobs.NewWriter());
+  VS_RETURN_IF_ERROR(writer->Append(bytes));
+  return writer->Finish();
+}
+
+absl::StatusOr<std::string> ReadBlob(BlobStore& blobs, absl::string_view digest, int64_t max_size) {
+  VS_ASSIGN_OR_RETURN(const int64_t size, blobs.Size(digest));
+  if (size > max_size) {
+    return NeverFits("BLOB_TOO_LARGE", absl::StrCat("the stored bytes are ", size, ", at most ",
+                                                    max_size, " are read at once"));
+  }
+  return blobs.Read(digest, /*offset=*/0, size);
+}
+
+}  // namespace valuescope::store

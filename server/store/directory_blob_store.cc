@@ -1,0 +1,214 @@
+#include "store/directory_blob_store.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "base/error.h"
+#include "base/id.h"
+#include "base/sha256.h"
+#include "base/status_macros.h"
+#include "store/file_lock.h"
+
+namespace valuescope::store {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Messages name the failed step, never the path.
+absl::Status FileError(absl::string_view step, int error) {
+  const bool full = error == ENOSPC || error == EDQUOT;
+  return ErrorWithReason(
+      absl::StatusCode::kUnavailable, full ? "STORAGE_FULL" : "STORAGE_UNREACHABLE",
+      absl::StrCat("the blob store cannot ", step, ": ", std::generic_category().message(error)));
+}
+
+absl::Status BlobNotFound() {
+  return ErrorWithReason(absl::StatusCode::kNotFound, "BLOB_NOT_FOUND",
+                         "the blob store has no such bytes");
+}
+
+// An open file, closed with its scope.
+class Descriptor {
+ public:
+  explicit Descriptor(int value) : value_(value) {}
+  ~Descriptor() {
+    if (value_ >= 0) close(value_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int value() const { return value_; }
+
+ private:
+  const int value_;
+};
+
+absl::Status SyncDirectory(const fs::path& directory) {
+  const Descriptor descriptor(open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (descriptor.value() < 0 || fsync(descriptor.value()) != 0) {
+    return FileError("sync a directory", errno);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status MakeDirectory(const fs::path& directory) {
+  if (mkdir(directory.c_str(), 0700) == 0) return SyncDirectory(directory.parent_path());
+  if (errno == EEXIST) return absl::OkStatus();
+  return FileError("make a directory", errno);
+}
+
+class DirectoryBlobStore : public BlobStore {
+ public:
+  DirectoryBlobStore(fs::path root, std::unique_ptr<FileLock> lock)
+      : root_(std::move(root)), lock_(std::move(lock)) {}
+
+  absl::StatusOr<std::unique_ptr<BlobWriter>> NewWriter() override;
+
+  absl::StatusOr<std::string> Read(absl::string_view digest, int64_t offset,
+                                   int64_t length) override {
+    VS_RETURN_IF_ERROR(CheckDigest("digest", digest));
+    const Descriptor file(open(PathOf(digest).c_str(), O_RDONLY | O_CLOEXEC));
+    if (file.value() < 0) return errno == ENOENT ? BlobNotFound() : FileError("open", errno);
+    struct stat status;
+    if (fstat(file.value(), &status) != 0) return FileError("read", errno);
+    if (offset < 0 || offset > status.st_size || length < 0) {
+      return absl::OutOfRangeError(absl::StrCat("offset ", offset, " and length ", length,
+                                                " are outside the ", status.st_size, " bytes"));
+    }
+    std::string bytes(static_cast<size_t>(std::min<int64_t>(length, status.st_size - offset)), 0);
+    size_t done = 0;
+    while (done < bytes.size()) {
+      const ssize_t count = pread(file.value(), bytes.data() + done, bytes.size() - done,
+                                  offset + static_cast<int64_t>(done));
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) return FileError("read", errno);
+      if (count == 0) return absl::DataLossError("a blob became shorter while it was read");
+      done += static_cast<size_t>(count);
+    }
+    return bytes;
+  }
+
+  absl::StatusOr<int64_t> Size(absl::string_view digest) override {
+    VS_RETURN_IF_ERROR(CheckDigest("digest", digest));
+    struct stat status;
+    if (stat(PathOf(digest).c_str(), &status) == 0) return static_cast<int64_t>(status.st_size);
+    if (errno == ENOENT) return BlobNotFound();
+    return FileError("read", errno);
+  }
+
+  absl::Status Remove(absl::string_view digest, absl::Time unused_since) override {
+    VS_RETURN_IF_ERROR(CheckDigest("digest", digest));
+    absl::MutexLock lock(&publish_mutex_);
+    const fs::path path = PathOf(digest);
+    struct stat status;
+    if (stat(path.c_str(), &status) != 0) {
+      return errno == ENOENT ? absl::OkStatus() : FileError("remove", errno);
+    }
+    if (absl::TimeFromTimespec(status.st_mtim) >= unused_since) return absl::OkStatus();
+    if (unlink(path.c_str()) != 0 && errno != ENOENT) return FileError("remove", errno);
+    return absl::OkStatus();
+  }
+
+  // Gives the synced file at `incoming` its name. Bytes that are there already are kept, and count
+  // as used from now on.
+  absl::Status Publish(const fs::path& incoming, absl::string_view digest) {
+    absl::MutexLock lock(&publish_mutex_);
+    const fs::path path = PathOf(digest);
+    if (utimensat(AT_FDCWD, path.c_str(), /*times=now*/ nullptr, /*flags=*/0) == 0) {
+      unlink(incoming.c_str());
+      return absl::OkStatus();
+    }
+    VS_RETURN_IF_ERROR(MakeDirectory(path.parent_path()));
+    if (rename(incoming.c_str(), path.c_str()) != 0) return FileError("publish bytes", errno);
+    return SyncDirectory(path.parent_path());
+  }
+
+  fs::path IncomingPath() const { return root_ / "incoming" / NewUuid(); }
+
+ private:
+  // `digest` has passed CheckDigest.
+  fs::path PathOf(absl::string_view digest) const {
+    return root_ / std::string(digest.substr(0, 2)) / std::string(digest);
+  }
+
+  const fs::path root_;
+  const std::unique_ptr<FileLock> lock_;
+  absl::Mutex publish_mutex_;  // a removal must not fall between "it is there" and "it is young"
+};
+
+class DirectoryBlobWriter : public BlobWriter {
+ public:
+  DirectoryBlobWriter(DirectoryBlobStore* store, fs::path path, int descriptor)
+      : store_(store), path_(std::move(path)), file_(descriptor) {}
+  ~DirectoryBlobWriter() override {
+    if (!published_) unlink(path_.c_str());
+  }
+
+  absl::Status Append(absl::string_view bytes) override {
+    hash_.Update(bytes);
+    size_ += static_cast<int64_t>(bytes.size());
+    while (!bytes.empty()) {
+      const ssize_t count = write(file_.value(), bytes.data(), bytes.size());
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) return FileError("write", errno);
+      bytes.remove_prefix(static_cast<size_t>(count));
+    }
+    return absl::OkStatus();
+  }
+
+  int64_t size() const override { return size_; }
+
+  absl::StatusOr<StoredBlob> Finish(absl::string_view expected_digest) override {
+    StoredBlob blob{.digest = hash_.HexDigest(), .size = size_};
+    if (!expected_digest.empty() && expected_digest != blob.digest) {
+      return InvalidField("sha256", absl::StrCat("the bytes received have SHA-256 ", blob.digest),
+                          "CHECKSUM_MISMATCH");
+    }
+    if (fsync(file_.value()) != 0) return FileError("sync", errno);
+    VS_RETURN_IF_ERROR(store_->Publish(path_, blob.digest));
+    published_ = true;
+    return blob;
+  }
+
+ private:
+  DirectoryBlobStore* const store_;
+  const fs::path path_;
+  const Descriptor file_;
+  Sha256 hash_;
+  int64_t size_ = 0;
+  bool published_ = false;
+};
+
+absl::StatusOr<std::unique_ptr<BlobWriter>> DirectoryBlobStore::NewWriter() {
+  fs::path path = IncomingPath();
+  const int descriptor = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (descriptor < 0) return FileError("make a file", errno);
+  return std::make_unique<DirectoryBlobWriter>(this, std::move(path), descriptor);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<BlobStore>> OpenDirectoryBlobStore(const std::string& root) {
+  std::error_code error;
+  fs::create_directories(root, error);
+  if (error) return FileError("make its directory", error.value());
+  const fs::path path = fs::canonical(root, error);
+  if (error) return FileError("open its directory", error.value());
+  VS_ASSIGN_OR_RETURN(std::unique_ptr<FileLock> lock, FileLock::Acquire(path / ".lock"));
+  // Whatever is in incoming/ was being written by a process that died.
+  fs::remove_all(path / "incoming", error);
+  if (error) return FileError("clear unfinished files", error.value());
+  VS_RETURN_IF_ERROR(MakeDirectory(path / "incoming"));
+  return std::make_unique<DirectoryBlobStore>(path, std::move(lock));
+}
+
+}  // namespace valuescope::store
