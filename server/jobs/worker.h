@@ -2,10 +2,11 @@
 // second thread keeps the lease alive, sees that a job is to be stopped, and sweeps up leases of
 // workers that died. Several workers may share a queue.
 //
-// Whose fault an error is decides what happens: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION,
-// OUT_OF_RANGE and UNIMPLEMENTED come from the request and fail the job at once; ABORTED and
-// CANCELLED give the shard back without blame; everything else is the machinery's, and the shard is
-// tried again as often as the store allows.
+// Whose fault an error is decides what happens. INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION,
+// OUT_OF_RANGE and UNIMPLEMENTED come from the request and fail the job at once. Whatever a shard
+// returns after its cancellation was raised, or after its lease was lost, gives it back without
+// blame. Everything else is the machinery's fault, and the shard is tried again as often as the
+// store allows.
 #ifndef VALUESCOPE_JOBS_WORKER_H_
 #define VALUESCOPE_JOBS_WORKER_H_
 
@@ -34,12 +35,11 @@ struct WorkerObserver {
 };
 
 struct WorkerOptions {
-  absl::Duration lease = absl::Seconds(30);        // longer than beat
-  absl::Duration beat = absl::Seconds(10);         // between extensions of the lease
-  absl::Duration sweep = absl::Seconds(5);         // between sweeps
-  absl::Duration poll = absl::Seconds(1);          // between looks for work of other processes
-  absl::Duration cancel_check = absl::Seconds(1);  // between looks whether the job is to stop
-  absl::Duration orphan_grace = absl::Hours(1);    // age at which blobs nobody names are removed
+  absl::Duration lease = absl::Seconds(30);      // longer than beat
+  absl::Duration beat = absl::Seconds(10);       // between extensions of the lease
+  absl::Duration sweep = absl::Seconds(5);       // between sweeps
+  absl::Duration poll = absl::Seconds(1);        // between looks for work of other processes
+  absl::Duration orphan_grace = absl::Hours(1);  // age at which blobs nobody names are removed
   WorkerObserver observer;
 };
 

@@ -34,12 +34,12 @@ class BlobWriter {
  public:
   virtual ~BlobWriter() = default;
 
-  // Adds bytes at the end. RESOURCE_EXHAUSTED (reason STORAGE_FULL) where the storage is full.
-  // After an error the writer is good only for destruction.
+  // Adds bytes at the end. UNAVAILABLE (reason STORAGE_FULL) where the storage is full. After an
+  // error the writer is good only for destruction.
   virtual absl::Status Append(absl::string_view bytes) = 0;
 
-  // SHA-256 (hexadecimal) and size of what was appended so far, before anything is made visible.
-  virtual StoredBlob Written() const = 0;
+  // Bytes appended so far.
+  virtual int64_t size() const = 0;
 
   // Makes the blob durable and visible. With `expected_digest` not empty and different from the
   // content's: INVALID_ARGUMENT (reason CHECKSUM_MISMATCH), and nothing is stored. Call once.

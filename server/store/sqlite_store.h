@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "base/clock.h"
 #include "store/store.h"
 
@@ -15,6 +16,8 @@ namespace valuescope::store {
 struct SqliteStoreOptions {
   // Infrastructure failures of one shard without progress in between that fail its job, >= 1.
   int max_shard_failures = 3;
+  // Pause before a shard that failed is leased again; doubles with every failure.
+  absl::Duration failure_backoff = absl::Seconds(1);
   const Clock* clock = &Clock::System();  // outlives the store
 };
 

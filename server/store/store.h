@@ -11,8 +11,8 @@
 //   lease reads as ABORTED, reason LEASE_LOST, and means: abandon the work.
 // - The store tells the time (its clock, or the database's), so replicas need not agree on one.
 //
-// Errors of every call: UNAVAILABLE (database busy or unreachable), RESOURCE_EXHAUSTED (reason
-// STORAGE_FULL), DATA_LOSS (database damaged). Thread-safe.
+// Errors of every call: UNAVAILABLE (database busy, unreachable or, with reason STORAGE_FULL, out
+// of space), DATA_LOSS (database damaged). Thread-safe.
 #ifndef VALUESCOPE_STORE_STORE_H_
 #define VALUESCOPE_STORE_STORE_H_
 
@@ -38,7 +38,8 @@ struct IdempotencyKey {
 };
 
 struct Page {
-  int page_size = 50;      // 1 .. 1000
+  // 0 means 50, above 1000 is lowered to 1000, negative is INVALID_ARGUMENT.
+  int page_size = 0;
   std::string page_token;  // empty: the first page. INVALID_ARGUMENT where it is not one of ours
 };
 
@@ -123,7 +124,7 @@ struct NewJob {
   std::vector<ResourceReference> inputs;
 };
 
-inline constexpr int64_t kMaxShards = 1'000'000;
+inline constexpr int64_t kMaxShards = 100'000;
 
 struct Job {
   std::string tenant;
@@ -267,8 +268,8 @@ class Store {
   // lowest shard.
   virtual absl::StatusOr<std::optional<Lease>> LeaseWork(const LeaseRequest& request) = 0;
 
-  // The four below are fenced and ABORTED (LEASE_LOST) unless the lease is live and its job
-  // running.
+  // The calls below up to FailShard are fenced: ABORTED (LEASE_LOST) where the lease was taken back
+  // or its job is not running (any more).
 
   // Moves the expiry to now + duration.
   virtual absl::Status ExtendLease(const Lease& lease, absl::Duration duration) = 0;
@@ -282,10 +283,11 @@ class Store {
   virtual absl::Status CompleteJob(const Lease& merge, absl::string_view summary,
                                    std::vector<Resource> resources) = 0;
 
-  // The fault of the request: ends the job as FAILED with `error`. Fenced like those above.
+  // The fault of the request: ends the job as FAILED with `error`.
   virtual absl::Status FailJob(const Lease& lease, const absl::Status& error) = 0;
-  // The fault of the machinery: the shard can be leased again, and the job fails with `error` once
-  // a shard did so as often as the store's options allow without any progress. Fenced likewise.
+  // The fault of the machinery: the shard can be leased again after a pause that doubles, and the
+  // job fails with `error` once a shard failed as often as the store's options allow without any
+  // progress in between.
   virtual absl::Status FailShard(const Lease& lease, const absl::Status& error) = 0;
 
   // Gives a lease back without blame (drain, cancel). A job that was asked to stop is CANCELLED
