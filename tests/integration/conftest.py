@@ -1,0 +1,103 @@
+"""A real server on SmolLM2-135M-Instruct, started from the build and reached through real gRPC on loopback."""
+
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CACHE = pathlib.Path(os.environ.get("VALUESCOPE_CACHE", pathlib.Path.home() / ".cache" / "valuescope"))
+BUILD = pathlib.Path(os.environ.get("VALUESCOPE_BUILD", ROOT / "build"))
+MODEL = "models/SmolLM2-135M-Instruct"
+
+sys.path.insert(0, str(ROOT / "client" / "python"))
+subprocess.run([sys.executable, str(ROOT / "client" / "python" / "generate_stubs.py")], check=True)
+
+import valuescope as vs  # noqa: E402
+
+
+class Server:
+    """One server process over a store in `directory`; a second one over the same directory continues its work."""
+
+    def __init__(self, directory, *flags):
+        self.log = directory / "server.log"
+        self._process = subprocess.Popen(
+            [
+                str(BUILD / "server" / "valuescope-server"),
+                "--listen=127.0.0.1:0",
+                "--metrics_listen=127.0.0.1:0",
+                f"--model_root={CACHE / 'models'}",
+                "--models=SmolLM2-135M-Instruct",
+                f"--store=sqlite:{directory / 'store.db'}",
+                *flags,
+            ],
+            stdout=subprocess.PIPE,
+            stderr=self.log.open("ab"),
+            text=True,
+        )
+        line = self._process.stdout.readline()
+        match = re.fullmatch(r"listening on (127\.0\.0\.1:\d+)\n", line)
+        assert match, f"announced {line!r}; log: {self.log.read_text()}"
+        self.address = match.group(1)
+        # Whatever else it prints would be a second line on a stream that promises one.
+        self.rest = []
+        threading.Thread(target=lambda: self.rest.extend(self._process.stdout), daemon=True).start()
+
+    def client(self):
+        client = vs.Client(self.address, timeout=120)
+        client.wait_until_ready(MODEL)
+        return client
+
+    def metrics(self):
+        address = re.findall(r'"metrics_address":\s*"([^"]+)"', self.log.read_text())[-1]
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as response:
+            return response.read().decode()
+
+    def kill(self):
+        """As a power cut would: no handler runs."""
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait(30)
+
+    def stop(self):
+        """SIGTERM; returns the exit code."""
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(60)
+
+    def running(self):
+        return self._process.poll() is None
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("server"))
+    yield server
+    if server.running():
+        assert server.stop() == 0
+    assert server.rest == []
+
+
+@pytest.fixture(scope="session")
+def client(server):
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def start_server(tmp_path):
+    servers = []
+
+    def start(directory=tmp_path, *flags):
+        directory.mkdir(exist_ok=True)
+        servers.append(Server(directory, *flags))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        if server.running():
+            server.kill()

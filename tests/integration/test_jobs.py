@@ -1,0 +1,119 @@
+"""The durable queue through the real server: progress, results as artifacts, and death in the middle."""
+
+import json
+
+import numpy as np
+import pytest
+import valuescope as vs
+from conftest import MODEL
+from valuescope import v1
+
+RESPONSES = 160
+
+
+@pytest.fixture(scope="module")
+def data_set():
+    """Labelled responses of random words; what they say does not matter here, only that there are enough of them."""
+    generator = np.random.default_rng(0)
+    return [
+        vs.labelled(
+            vs.chat(f"Question {index // 4}?", system=""),
+            [int(i) for i in generator.integers(1000, 40000, 24)],
+            bool(index % 2),
+            f"q{index // 4}",
+        )
+        for index in range(RESPONSES)
+    ]
+
+
+def submit(client, data_set):
+    vector = client.create_vector(MODEL, np.random.default_rng(1).standard_normal((30, 576)), layers=range(30))
+    artifact = client.write_artifact(data_set)
+    spec = v1.JobSpec(attribute_neurons=vs.attribution_request(MODEL, artifact.name, vector.name))
+    return client.create_job(spec, display_name="test")
+
+
+def results(client, job):
+    return {a.role: client.read_artifact(a.artifact) for a in client.job(job).result.artifacts}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(client, data_set):
+    job = submit(client, data_set)
+    states = [j.progress.done for j in client.watch_job(job.name)]
+    assert client.job(job.name).state == v1.JOB_STATE_SUCCEEDED
+    return states, results(client, job.name)
+
+
+def test_progress_rises_to_the_total_and_the_result_is_there(uninterrupted):
+    done, artifacts = uninterrupted
+    assert done == sorted(done)
+    assert done[-1] == RESPONSES
+    assert len(set(done)) > 3
+    assert set(artifacts) == {"scores", "summary"}
+    summary = json.loads(artifacts["summary"])
+    assert len(summary["layers"]) == 30
+
+
+def test_a_job_equals_the_attribution_at_once(client, data_set, uninterrupted):
+    vector = client.create_vector(MODEL, np.random.default_rng(1).standard_normal((30, 576)), layers=range(30))
+    response = client.attribute_neurons(MODEL, data_set, vector.name)
+    summary = json.loads(uninterrupted[1]["summary"])
+    for layer, entry in zip(response.neuron_set.layers, summary["layers"], strict=True):
+        assert layer.score_sum == pytest.approx(entry["score_sum"], rel=1e-9)
+
+
+def test_kill_9_in_the_middle_loses_at_most_the_shard_in_flight(start_server, data_set, tmp_path, uninterrupted):
+    first = start_server(tmp_path / "killed")
+    with first.client() as client:
+        job = submit(client, data_set)
+        for state in client.watch_job(job.name):
+            if state.progress.shards_done >= 3:
+                break
+        committed = client.job(job.name).progress
+    assert 3 <= committed.shards_done < committed.shards_total
+    first.kill()
+
+    second = start_server(tmp_path / "killed", "--job_lease_seconds=1")
+    with second.client() as client:
+        resumed = next(iter(client.watch_job(job.name))).progress
+        assert resumed.shards_done >= committed.shards_done
+        client.wait_for_job(job.name)
+        finished = client.job(job.name)
+        assert finished.progress.done == RESPONSES
+        assert finished.rescues <= 1
+        after = results(client, job.name)
+    shards_run = second.log.read_text().count('"shard committed"')
+    assert shards_run <= committed.shards_total - committed.shards_done
+    assert after == uninterrupted[1]
+    assert second.stop() == 0
+
+
+def test_a_cancelled_job_stops_and_says_so(client, data_set):
+    job = submit(client, data_set * 2)
+    client.cancel_job(job.name)
+    with pytest.raises(RuntimeError, match="cancelled"):
+        client.wait_for_job(job.name)
+
+
+def test_the_same_request_id_makes_one_job(client, data_set):
+    vector = client.create_vector(MODEL, np.ones((1, 576)), layers=[3])
+    artifact = client.write_artifact(data_set[:8])
+    spec = v1.JobSpec(attribute_neurons=vs.attribution_request(MODEL, artifact.name, vector.name, layers=[3]))
+    request_id = "3f1c7a52-7d0e-4b0e-9a58-0c8a4e6f1b2d"
+    first = client.create_job(spec, request_id=request_id)
+    assert client.create_job(spec, request_id=request_id).name == first.name
+    spec.attribute_neurons.top_k = 3
+    with pytest.raises(vs.ValuescopeError) as caught:
+        client.create_job(spec, request_id=request_id)
+    assert caught.value.code.name == "ALREADY_EXISTS"
+    client.wait_for_job(first.name)
+
+
+def test_a_bad_line_of_a_data_set_is_named(client):
+    artifact = client.write_artifact(b'{"prompt": {"text": "a"}, "response": {"text": "b"}, "expresses": true}\n{"prompt": 3}\n',
+                                     media_type="application/x-ndjson")
+    vector = client.create_vector(MODEL, np.ones((1, 576)), layers=[3])
+    spec = v1.JobSpec(attribute_neurons=vs.attribution_request(MODEL, artifact.name, vector.name, layers=[3]))
+    with pytest.raises(vs.InvalidRequest, match="line 2"):
+        client.create_job(spec)
