@@ -32,9 +32,9 @@ struct ChatMessage {
 };
 
 struct RenderOptions {
-  bool add_generation_prompt = true;  // open the assistant's turn at the end
-  std::string template_arguments;     // a JSON object of further variables; empty for none
-  absl::Time now;                     // strftime_now, in UTC
+  bool add_generation_prompt = true;    // open the assistant's turn at the end
+  std::string template_arguments = "";  // a JSON object of further variables; empty for none
+  absl::Time now = absl::UnixEpoch();   // strftime_now, in UTC
   // Puts the system message at the head of the first user turn, a blank line between them, for
   // templates that reject the system role.
   bool fold_system_into_user = false;

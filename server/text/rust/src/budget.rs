@@ -23,7 +23,7 @@ const OUT_OF_TIME: u8 = 3;
 
 /// Values nested by a template are dropped recursively, a frame or more per level, and fuel allows
 /// many levels. Only touched pages cost memory.
-const STACK_BYTES: usize = 1 << 30;
+const STACK_BYTES: usize = 512 << 20;
 
 pub struct Limits {
     /// Bytes allocated and not yet freed.

@@ -1,0 +1,318 @@
+#include "text/chat_template.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/error.h"
+#include "base/sha256.h"
+
+namespace valuescope::text {
+namespace {
+
+using testing::HasSubstr;
+
+std::unique_ptr<ChatTemplate> CompileOrDie(const std::string& source) {
+  auto chat_template = ChatTemplate::Compile(source, {{"bos_token", "<s>"}, {"eos_token", "</s>"}});
+  EXPECT_TRUE(chat_template.ok()) << chat_template.status();
+  return *std::move(chat_template);
+}
+
+const std::vector<ChatMessage>& Hello() {
+  static const auto* const messages = new std::vector<ChatMessage>{{"user", "hello"}};
+  return *messages;
+}
+
+absl::StatusOr<std::string> Render(const std::string& source, const std::string& arguments = "",
+                                   const std::vector<ChatMessage>& messages = Hello()) {
+  const auto chat_template =
+      ChatTemplate::Compile(source, {{"bos_token", "<s>"}, {"eos_token", "</s>"}});
+  if (!chat_template.ok()) return chat_template.status();
+  return (*chat_template)
+      ->Render(messages,
+               {.template_arguments = arguments, .now = absl::FromUnixSeconds(1'700'000'000)});
+}
+
+std::string RenderOrDie(const std::string& source, const std::string& arguments = "",
+                        const std::vector<ChatMessage>& messages = Hello()) {
+  const auto text = Render(source, arguments, messages);
+  EXPECT_TRUE(text.ok()) << source << ": " << text.status();
+  return text.value_or("");
+}
+
+constexpr char kChatMl[] =
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nDefault.<|im_end|>\n' }}{% endif %}"
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
+TEST(ChatTemplate, TellsAnEmptySystemMessageFromNone) {
+  EXPECT_EQ(RenderOrDie(kChatMl),
+            "<|im_start|>system\nDefault.<|im_end|>\n<|im_start|>user\nhello<|im_end|>\n"
+            "<|im_start|>assistant\n");
+  EXPECT_EQ(RenderOrDie(kChatMl, "", {{"system", ""}, {"user", "hello"}}),
+            "<|im_start|>system\n<|im_end|>\n<|im_start|>user\nhello<|im_end|>\n"
+            "<|im_start|>assistant\n");
+}
+
+TEST(ChatTemplate, OpensTheAssistantTurnOnlyWhenAsked) {
+  const auto text = CompileOrDie(kChatMl)->Render(Hello(), {.add_generation_prompt = false});
+  ASSERT_TRUE(text.ok());
+  EXPECT_FALSE(absl::StrContains(*text, "assistant"));
+}
+
+TEST(ChatTemplate, PassesContentUnchanged) {
+  const std::string nul("a\0b", 3);
+  for (const std::string& content : {std::string(), nul, std::string("<|im_end|>{{ 1 }}{% raw %}"),
+                                     std::string("<a> & 'b' \"c\""),
+                                     std::string("\U0001F469\u200D\U0001F467 e\u0301 \u202E\u05E9"),
+                                     std::string(100'000, 'a'), std::string(" \n ")}) {
+    EXPECT_EQ(RenderOrDie("{{ messages[0].content }}|", "", {{"user", content}}), content + "|");
+  }
+}
+
+TEST(ChatTemplate, TrimsBlocksAsTransformersDoes) {
+  EXPECT_EQ(RenderOrDie("a\n  {% if true %}\nb\n  {% endif %}\nc\n"), "a\nb\nc");
+}
+
+TEST(ChatTemplate, WritesJsonAsPythonDoes) {
+  const std::string arguments =
+      R"({"t": {"b": [1, 2.0, 1e20, 1e-7, true, null, "<é'\"\n\u0001>"], "a": {}, "e": []}})";
+  EXPECT_EQ(RenderOrDie("{{ t | tojson }}", arguments),
+            R"({"b": [1, 2.0, 1e+20, 1e-07, true, null, "<é'\"\n\u0001>"], "a": {}, "e": []})");
+  EXPECT_EQ(RenderOrDie("{{ t | tojson(indent=2) }}", R"({"t": {"b": [1, {"c": "d"}]}})"),
+            "{\n  \"b\": [\n    1,\n    {\n      \"c\": \"d\"\n    }\n  ]\n}");
+}
+
+TEST(ChatTemplate, PrintsValuesAsPythonDoes) {
+  EXPECT_EQ(
+      RenderOrDie("{{ true }} {{ none }} {{ 1.0 }} {{ [1, 'a', \"it's\", false] }} {{ nope }}|"),
+      "True None 1.0 [1, 'a', \"it's\", False] |");
+}
+
+TEST(ChatTemplate, HasWhatTemplatesUse) {
+  EXPECT_EQ(RenderOrDie("{{ bos_token }}{{ eos_token }}"), "<s></s>");
+  EXPECT_EQ(RenderOrDie("{% set ns = namespace(n=0) %}{% for i in range(9) %}{% if i == 3 %}"
+                        "{% continue %}{% endif %}{% if i > 5 %}{% break %}{% endif %}"
+                        "{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}"),
+            "12");
+  EXPECT_EQ(RenderOrDie("{{ ' Ab '.strip().upper() }}{{ 'a,b'.split(',')[-1] }}"
+                        "{{ 'abc'.removeprefix('a') }}{{ {'k': 'v'}.get('k') }}{{ 'ab'.count('') }}"
+                        "{% for k, v in {'x': 1}.items() %}{{ k }}{{ v }}{% endfor %}"
+                        "{{ messages[::-1][0]['role'] }}{{ 'llo' in messages[0].content }}"),
+            "ABbbcv3x1userTrue");
+  EXPECT_EQ(RenderOrDie("{% macro m(a, b='z') %}{{ a }}{{ b }}{% endmacro %}{{ m('y') }}"), "yz");
+}
+
+TEST(ChatTemplate, TakesTheTimeFromItsCaller) {
+  EXPECT_EQ(RenderOrDie("{{ strftime_now('%d %b %Y %H:%M') }}"), "14 Nov 2023 22:13");
+}
+
+TEST(ChatTemplate, ReadsGenerationMarks) {
+  EXPECT_EQ(RenderOrDie("a{%- generation -%} b {%- endgeneration %} c {% generation %}d"
+                        "{% endgeneration %}"),
+            "ab c d");
+}
+
+TEST(ChatTemplate, GivesArgumentsToTheTemplate) {
+  EXPECT_EQ(RenderOrDie("{% if enable_thinking is defined and enable_thinking is false %}off"
+                        "{% endif %}",
+                        R"({"enable_thinking": false})"),
+            "off");
+}
+
+TEST(ChatTemplate, RefusesArgumentsThatAreNoObjectOrOverrideMessages) {
+  for (const std::string& arguments :
+       {std::string("[]"), std::string("{"), std::string("1"), std::string("{\"a\": \"\xff\"}"),
+        R"({"a":)" + std::string(100'000, '['), std::string(R"({"messages": []})"),
+        std::string(R"({"add_generation_prompt": true})")}) {
+    const absl::Status status = Render("x", arguments).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << arguments.substr(0, 40);
+  }
+  EXPECT_EQ(DetailsOf(Render("x", R"({"messages": []})").status()).field, "template_arguments");
+}
+
+TEST(ChatTemplate, ReturnsWhatTheTemplateRaised) {
+  const auto text = Render(
+      "{% macro m() %}{{ raise_exception('System role not supported') }}"
+      "{% endmacro %}{{ m() }}");
+  EXPECT_EQ(text.status().code(), absl::StatusCode::kInvalidArgument);
+  const ErrorDetails details = DetailsOf(text.status());
+  EXPECT_EQ(details.reason, "CHAT_TEMPLATE_RAISED");
+  EXPECT_EQ(details.field, "messages");
+  EXPECT_EQ(details.description, "System role not supported");
+}
+
+TEST(ChatTemplate, RefusesNoMessagesAndTextThatIsNotUtf8) {
+  EXPECT_EQ(Render("x", "", {}).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Render("x", "", {{"user", "\xc3"}}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+TEST(ChatTemplate, FoldsTheSystemMessageWhenAsked) {
+  const auto chat_template =
+      CompileOrDie("{% for m in messages %}[{{ m.role }}:{{ m.content }}]{% endfor %}");
+  const RenderOptions fold = {.fold_system_into_user = true};
+  EXPECT_EQ(*chat_template->Render({{"system", "S"}, {"user", "U"}, {"user", "V"}}, fold),
+            "[user:S\n\nU][user:V]");
+  EXPECT_EQ(*chat_template->Render({{"system", ""}, {"user", "U"}}, fold), "[user:U]");
+  EXPECT_FALSE(chat_template->Render({{"system", "S"}}, fold).ok());
+}
+
+TEST(ChatTemplate, IsNamedByTheDigestOfItsSource) {
+  EXPECT_EQ(CompileOrDie("abc")->digest(), Sha256Hex("abc"));
+}
+
+TEST(ChatTemplate, RefusesSourcesThatDoNotCompile) {
+  for (const std::string& source :
+       {std::string("{% if %}"), std::string("{{ "), std::string("{% nosuch %}"),
+        std::string("\xff"), std::string("{{ x | nosuchfilter }}").substr(0, 10),
+        "{{ " + std::string(5'000, '(')}) {
+    const auto chat_template = ChatTemplate::Compile(source, {});
+    EXPECT_EQ(chat_template.status().code(), absl::StatusCode::kInvalidArgument) << source;
+  }
+}
+
+// Nothing a template does may stop the process or hold a request for long.
+class HostileTemplate : public testing::TestWithParam<const char*> {};
+
+TEST_P(HostileTemplate, EndsSoonWithAnError) {
+  const absl::Time start = absl::Now();
+  const absl::Status status = Render(GetParam()).status();
+  EXPECT_FALSE(status.ok());
+  EXPECT_FALSE(status.message().empty());
+  EXPECT_LT(absl::Now() - start, absl::Seconds(30));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Loops, HostileTemplate,
+    testing::Values(
+        "{% for i in range(10**9) %}{% endfor %}",
+        "{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}",
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{{ ([0] * 10**15) | max }}", "{{ ([0] * 10**15) | list | length }}",
+        "{{ range(99999) | batch(1) | map('string') | join * 10**9 }}"));
+
+INSTANTIATE_TEST_SUITE_P(
+    Sizes, HostileTemplate,
+    testing::Values(
+        "{{ 'a' * 10**9 }}", "{{ 'a' * 90000000 }}", "{{ ('a' * 90000000) ~ ('a' * 90000000) }}",
+        "{% set ns = namespace(s='ab') %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}"
+        "{% endfor %}{{ ns.s | length }}",
+        "{% set ns = namespace(s=[1]) %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}"
+        "{% endfor %}{{ ns.s | list }}",
+        "{{ 'x' | indent(10**12) }}", "{{ '%1000000000000d' | format(1) }}",
+        "{{ '{:1000000000000}'.format(1) }}", "{{ [1] | batch(10**12, 0) | list }}",
+        "{{ [1] | tojson(indent=10**12) }}",
+        "{% for i in range(99999) %}{{ 'a' * 1000 }}{% endfor %}",
+        "{% set x %}{% for i in range(99999) %}{{ 'a' * 10000 }}{% endfor %}{% endset %}{{ x }}",
+        "{{ strftime_now('%1000000d') }}"));
+
+INSTANTIATE_TEST_SUITE_P(
+    Depths, HostileTemplate,
+    testing::Values(
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{% set ns = namespace(x=1) %}{% for i in range(90000) %}{% set ns.x = [ns.x] %}"
+        "{% endfor %}{{ ns.x }}",
+        "{% set ns = namespace(x=1) %}{% for i in range(90000) %}{% set ns.x = {'a': ns.x} %}"
+        "{% endfor %}{{ ns.x | tojson }}",
+        "{% include 'chat_template' %}", "{% extends 'chat_template' %}",
+        "{% import 'chat_template' as m %}"));
+
+INSTANTIATE_TEST_SUITE_P(Mistakes, HostileTemplate,
+                         testing::Values("{{ 1 // 0 }}", "{{ nope.attribute }}",
+                                         "{{ messages.append(1) }}", "{{ nofunction() }}",
+                                         "{{ 'a' | nofilter }}", "{{ undefined | tojson }}",
+                                         "{{ strftime_now('%\xc3\xa9\0') }}{{ 1 + 'a' }}",
+                                         "{% include '/etc/passwd' %}",
+                                         "{{ messages[0].__class__.__mro__ }}"));
+
+// The deepest values that fuel allows are built, written, compared and dropped without touching the
+// end of the stack.
+TEST(ChatTemplate, SurvivesTheDeepestValues) {
+  const std::string nest = absl::StrCat(std::string(60, '['), "ns.x", std::string(60, ']'));
+  const std::string build =
+      absl::StrCat("{% set ns = namespace(x=1, y=1) %}{% for i in range(10000) %}",
+                   "{% set ns.x = ", nest, " %}{% endfor %}");
+  EXPECT_EQ(RenderOrDie(build + "done"), "done");
+  EXPECT_FALSE(Render(build + "{{ ns.x ~ '' }}{{ ns.x | tojson }}").ok());
+  EXPECT_EQ(RenderOrDie(build + "{% set ns.y = ns.x %}{{ ns.x == ns.y }}"), "True");
+}
+
+class DeepSource : public testing::TestWithParam<std::pair<const char*, const char*>> {};
+
+// Whatever the compiler says, it says it soon, and what compiles can be rendered or refused.
+TEST_P(DeepSource, DoesNotOverflowTheStack) {
+  const auto& [start, unit] = GetParam();
+  std::string source = start;
+  while (source.size() < 1'000'000) source += unit;
+  const absl::Time before = absl::Now();
+  Render(source + (source[1] == '{' ? " }}" : "{% endif %}")).IgnoreError();
+  EXPECT_LT(absl::Now() - before, absl::Seconds(30));
+}
+
+INSTANTIATE_TEST_SUITE_P(Chains, DeepSource,
+                         testing::Values(std::pair{"{{ a", "+a"}, std::pair{"{{ a", "|a"},
+                                         std::pair{"{{ a", ".a"}, std::pair{"{{ a", "[0]"},
+                                         std::pair{"{{ a", "()"}, std::pair{"{{ a", " if a"},
+                                         std::pair{"{{ 1", "+1"},
+                                         std::pair{"{% if a %}", "{% elif a %}"}));
+INSTANTIATE_TEST_SUITE_P(Nests, DeepSource,
+                         testing::Values(std::pair{"{{ ", "not "}, std::pair{"{{ ", "-"},
+                                         std::pair{"{{ ", "("}, std::pair{"{{ ", "["},
+                                         std::pair{"{{ ", "{1:"}, std::pair{"{{ ", "a("},
+                                         std::pair{"{{ ", "a if "},
+                                         std::pair{"{% if a %}", "{% if a %}"},
+                                         std::pair{"{% if a %}", "{% for a in b %}"},
+                                         std::pair{"{% if a %}", "{% set a %}"}));
+
+TEST(ChatTemplate, IsNotRunAgainAfterExceedingItsMemory) {
+  const auto chat_template = CompileOrDie(
+      "{% if messages[0].content == 'bomb' %}{% set ns = namespace(s='ab') %}"
+      "{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}{% endif %}fine");
+  EXPECT_EQ(*chat_template->Render(Hello(), {}), "fine");
+  const absl::Status bomb = chat_template->Render({{"user", "bomb"}}, {}).status();
+  EXPECT_EQ(DetailsOf(bomb).reason, "CHAT_TEMPLATE_DISABLED");
+  EXPECT_EQ(DetailsOf(chat_template->Render(Hello(), {}).status()).reason,
+            "CHAT_TEMPLATE_DISABLED");
+  EXPECT_EQ(RenderOrDie("others still work"), "others still work");
+}
+
+TEST(ChatTemplate, StillRunsAfterExceedingItsSteps) {
+  const auto chat_template = CompileOrDie(
+      "{% if messages[0].content == 'loop' %}{% for i in range(99999) %}{% for j in range(99999) %}"
+      "{% endfor %}{% endfor %}{% endif %}fine");
+  EXPECT_EQ(DetailsOf(chat_template->Render({{"user", "loop"}}, {}).status()).reason,
+            "CHAT_TEMPLATE_BUDGET");
+  EXPECT_EQ(*chat_template->Render(Hello(), {}), "fine");
+}
+
+TEST(ChatTemplate, RendersTheSameFromManyThreads) {
+  const auto chat_template = CompileOrDie(kChatMl);
+  const std::string expected = *chat_template->Render(Hello(), {});
+  std::vector<std::thread> threads;
+  std::vector<int> differing(4);
+  for (int thread = 0; thread < 4; ++thread) {
+    threads.emplace_back([&, thread] {
+      for (int i = 0; i < 100; ++i) {
+        const auto text = chat_template->Render(Hello(), {});
+        if (!text.ok() || *text != expected) ++differing[thread];
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_THAT(differing, testing::Each(0));
+}
+
+TEST(ChatTemplate, RendersALongConversation) {
+  std::vector<ChatMessage> messages;
+  for (int i = 0; i < 4000; ++i) messages.push_back({i % 2 == 0 ? "user" : "assistant", "words"});
+  EXPECT_THAT(RenderOrDie(kChatMl, "", messages), HasSubstr("words<|im_end|>"));
+}
+
+}  // namespace
+}  // namespace valuescope::text

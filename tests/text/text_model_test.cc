@@ -1,0 +1,214 @@
+#include "text/text_model.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <random>
+
+#include "base/error.h"
+#include "base/sha256.h"
+#include "tests/text/small_tokenizers.h"
+#include "text/streaming_decoder.h"
+
+namespace valuescope::text {
+namespace {
+
+using testing::ElementsAre;
+
+// A model's folder that lasts for one test.
+class TextModelFolder : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = testing::TempDir() + "/text_model_" +
+              testing::UnitTest::GetInstance()->current_test_info()->name();
+    std::filesystem::remove_all(folder_);
+    std::filesystem::create_directory(folder_);
+    Write("tokenizer.json", ByteLevelTokenizer());
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  void Write(const std::string& name, const std::string& content) {
+    std::ofstream(std::filesystem::path(folder_) / name, std::ios::binary) << content;
+  }
+
+  // Adds megabytes without writing them.
+  void Grow(const std::string& name, int64_t bytes) {
+    std::filesystem::resize_file(std::filesystem::path(folder_) / name, bytes);
+  }
+
+  std::unique_ptr<TextModel> LoadOrDie() {
+    auto model = TextModel::Load(folder_);
+    EXPECT_TRUE(model.ok()) << model.status();
+    return *std::move(model);
+  }
+
+  std::string Rendered() {
+    const auto encoded = LoadOrDie()->EncodeChat({{"user", "hello"}}, {});
+    EXPECT_TRUE(encoded.ok()) << encoded.status();
+    return encoded.ok() ? encoded->text : "";
+  }
+
+  absl::Status ChatStatus() { return LoadOrDie()->EncodeChat({{"user", "hello"}}, {}).status(); }
+
+  std::string FieldOfLoadError() {
+    const absl::Status status = TextModel::Load(folder_).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    return DetailsOf(status).field;
+  }
+
+  std::string folder_;
+};
+
+TEST_F(TextModelFolder, EncodesTextWithTheTokenizersSpecialTokensAndChatsWithout) {
+  Write("chat_template.jinja", "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}");
+  Write("tokenizer_config.json",
+        R"({"bos_token": "<s>", "eos_token": {"content": "<|im_end|>", "special": true}})");
+  const auto model = LoadOrDie();
+  EXPECT_THAT(*model->EncodeText("hello"), ElementsAre(262, 259));
+  EXPECT_THAT(*model->EncodeText("hello", /*add_special_tokens=*/false), ElementsAre(259));
+  const auto chat = model->EncodeChat({{"user", "hello"}}, {});
+  ASSERT_TRUE(chat.ok()) << chat.status();
+  EXPECT_EQ(chat->text, "<s>hello<|im_end|>");
+  EXPECT_THAT(chat->ids, ElementsAre(262, 259, 264));
+}
+
+TEST_F(TextModelFolder, PrefersTheTemplatesOwnFile) {
+  Write("tokenizer_config.json", R"({"chat_template": "config"})");
+  EXPECT_EQ(Rendered(), "config");
+  EXPECT_EQ(LoadOrDie()->template_digest(), Sha256Hex("config"));
+  Write("chat_template.jinja", "file");
+  EXPECT_EQ(Rendered(), "file");
+  EXPECT_EQ(LoadOrDie()->template_digest(), Sha256Hex("file"));
+}
+
+TEST_F(TextModelFolder, TakesTheDefaultOfSeveralTemplates) {
+  Write("tokenizer_config.json",
+        R"({"chat_template": [{"name": "tool_use", "template": "tools"}, 1, {"name": "default"},
+            {"name": "default", "template": "plain"}]})");
+  EXPECT_EQ(Rendered(), "plain");
+}
+
+TEST_F(TextModelFolder, LoadsWithoutATemplateOrWithABrokenOne) {
+  EXPECT_EQ(DetailsOf(ChatStatus()).reason, "NO_CHAT_TEMPLATE");
+  EXPECT_EQ(LoadOrDie()->template_digest(), "");
+  Write("chat_template.jinja", "{% if %}");
+  EXPECT_EQ(DetailsOf(ChatStatus()).reason, "CHAT_TEMPLATE_INVALID");
+  EXPECT_EQ(ChatStatus().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_TRUE(LoadOrDie()->EncodeText("hello").ok());
+}
+
+TEST_F(TextModelFolder, ReadsTheEndsOfResponses) {
+  EXPECT_THAT(LoadOrDie()->eos_ids(), ElementsAre());
+  Write("special_tokens_map.json", R"({"eos_token": "<|im_end|>", "bos_token": "<s>"})");
+  EXPECT_THAT(LoadOrDie()->eos_ids(), ElementsAre(264));
+  EXPECT_EQ(LoadOrDie()->bos_id(), 262);
+  Write("config.json", R"({"eos_token_id": 7, "bos_token_id": null})");
+  EXPECT_THAT(LoadOrDie()->eos_ids(), ElementsAre(7));
+  Write("generation_config.json", R"({"eos_token_id": [9, 8, 9], "bos_token_id": 1})");
+  EXPECT_THAT(LoadOrDie()->eos_ids(), ElementsAre(8, 9));
+  EXPECT_EQ(LoadOrDie()->bos_id(), 1);
+}
+
+TEST_F(TextModelFolder, NamesTheFileThatIsWrong) {
+  for (const char* content : {"", "[]", "{", "\xff", "{\"a\": 1,}"}) {
+    Write("tokenizer_config.json", content);
+    EXPECT_EQ(FieldOfLoadError(), "tokenizer_config.json");
+  }
+  Write("tokenizer_config.json", "{}");
+  for (const char* ids : {"-1", "1.5", "\"a\"", "[true]", "4294967296", "{}"}) {
+    Write("config.json", std::string(R"({"eos_token_id": )") + ids + "}");
+    EXPECT_EQ(FieldOfLoadError(), "config.json.eos_token_id") << ids;
+  }
+  Write("config.json", std::string(1'000'000, '['));
+  EXPECT_EQ(FieldOfLoadError(), "config.json");
+  Write("tokenizer.json", "{}");
+  EXPECT_EQ(FieldOfLoadError(), "tokenizer.json");
+  std::filesystem::remove(std::filesystem::path(folder_) / "tokenizer.json");
+  EXPECT_EQ(FieldOfLoadError(), "tokenizer.json");
+  std::filesystem::create_directory(std::filesystem::path(folder_) / "tokenizer.json");
+  EXPECT_EQ(FieldOfLoadError(), "tokenizer.json");
+}
+
+TEST_F(TextModelFolder, SurvivesDeepJsonThatIsValid) {
+  const int depth = 1'000'000;
+  Write("config.json", R"({"a": )" + std::string(depth, '[') + std::string(depth, ']') +
+                           R"(, "eos_token_id": 3})");
+  EXPECT_THAT(LoadOrDie()->eos_ids(), ElementsAre(3));
+}
+
+TEST_F(TextModelFolder, RefusesFilesOverTheirSize) {
+  Write("chat_template.jinja", "x");
+  Grow("chat_template.jinja", (1 << 20) + 1);
+  EXPECT_EQ(ChatStatus().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(ChatStatus().message()), testing::HasSubstr("1048576 are allowed"));
+  Grow("tokenizer.json", (256LL << 20) + 1);
+  EXPECT_EQ(FieldOfLoadError(), "tokenizer.json");
+}
+
+TEST_F(TextModelFolder, SaysNothingOfTheHostsPaths) {
+  std::filesystem::remove(std::filesystem::path(folder_) / "tokenizer.json");
+  EXPECT_THAT(std::string(TextModel::Load(folder_).status().message()),
+              testing::Not(testing::HasSubstr("/")));
+}
+
+// The real model, where it has been installed.
+class SmolLm2Text : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    const char* folder = std::getenv("VALUESCOPE_SMOLLM2");
+    const std::string path =
+        folder != nullptr ? folder : VALUESCOPE_CACHE_DIR "/models/SmolLM2-135M-Instruct";
+    if (!std::filesystem::exists(path)) return;
+    auto model = TextModel::Load(path);
+    ASSERT_TRUE(model.ok()) << model.status();
+    model_ = model->release();
+  }
+  static void TearDownTestSuite() { delete model_; }
+  void SetUp() override {
+    if (model_ == nullptr) GTEST_SKIP() << "SmolLM2 is not installed: run docker/setup";
+  }
+
+  static const TextModel* model_;
+};
+
+const TextModel* SmolLm2Text::model_ = nullptr;
+
+TEST_F(SmolLm2Text, KnowsItsIds) {
+  EXPECT_EQ(model_->tokenizer().vocabulary_size(), 49152);
+  EXPECT_THAT(model_->eos_ids(), ElementsAre(2));
+  EXPECT_EQ(model_->bos_id(), 1);
+}
+
+TEST_F(SmolLm2Text, InsertsItsDefaultSystemMessageOnlyWhereThereIsNone) {
+  const auto none = model_->EncodeChat({{"user", "Hi"}}, {});
+  const auto empty = model_->EncodeChat({{"system", ""}, {"user", "Hi"}}, {});
+  ASSERT_TRUE(none.ok() && empty.ok());
+  EXPECT_THAT(none->text, testing::HasSubstr("You are a helpful AI assistant"));
+  EXPECT_EQ(empty->text,
+            "<|im_start|>system\n<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
+            "<|im_start|>assistant\n");
+  EXPECT_EQ(empty->ids.front(), 1);
+}
+
+TEST_F(SmolLm2Text, StreamsRandomIdsAsItDecodesThem) {
+  std::mt19937 random(11);
+  const Tokenizer& tokenizer = model_->tokenizer();
+  for (int round = 0; round < 300; ++round) {
+    std::vector<int32_t> ids(random() % 100);
+    // The first ids are special tokens and single bytes.
+    const int limit = round % 2 == 0 ? 49152 : 300;
+    for (int32_t& id : ids) id = static_cast<int32_t>(random() % limit);
+    for (const bool skip : {false, true}) {
+      StreamingDecoder decoder(tokenizer, skip);
+      std::string joined;
+      for (const int32_t id : ids) joined += *decoder.Push(id);
+      EXPECT_EQ(joined + *decoder.Flush(), *tokenizer.Decode(ids, skip));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace valuescope::text
