@@ -88,6 +88,12 @@ TEST(ChatTemplate, WritesJsonAsPythonDoes) {
             "{\n  \"b\": [\n    1,\n    {\n      \"c\": \"d\"\n    }\n  ]\n}");
 }
 
+TEST(ChatTemplate, WritesJsonInTheFormAskedFor) {
+  EXPECT_EQ(RenderOrDie("{{ t | tojson(separators=(',', ':'), sort_keys=true) }}",
+                        R"({"t": {"b": [1, 2], "a": null}})"),
+            R"({"a":null,"b":[1,2]})");
+}
+
 TEST(ChatTemplate, PrintsValuesAsPythonDoes) {
   EXPECT_EQ(
       RenderOrDie("{{ true }} {{ none }} {{ 1.0 }} {{ [1, 'a', \"it's\", false] }} {{ nope }}|"),
@@ -101,10 +107,11 @@ TEST(ChatTemplate, HasWhatTemplatesUse) {
                         "{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}"),
             "12");
   EXPECT_EQ(RenderOrDie("{{ ' Ab '.strip().upper() }}{{ 'a,b'.split(',')[-1] }}"
-                        "{{ 'abc'.removeprefix('a') }}{{ {'k': 'v'}.get('k') }}{{ 'ab'.count('') }}"
+                        "{{ 'abc'.removeprefix('a') }}{{ {'k': 'v'}.get('k') }}{{ 'ab'.count('') "
+                        "}}{{ ''.isdigit() }}"
                         "{% for k, v in {'x': 1}.items() %}{{ k }}{{ v }}{% endfor %}"
                         "{{ messages[::-1][0]['role'] }}{{ 'llo' in messages[0].content }}"),
-            "ABbbcv3x1userTrue");
+            "ABbbcv3Falsex1userTrue");
   EXPECT_EQ(RenderOrDie("{% macro m(a, b='z') %}{{ a }}{{ b }}{% endmacro %}{{ m('y') }}"), "yz");
 }
 

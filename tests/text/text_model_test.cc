@@ -210,5 +210,68 @@ TEST_F(SmolLm2Text, StreamsRandomIdsAsItDecodesThem) {
   }
 }
 
+// What transformers gives for the same tokenizer and template files (golden/make_smollm2_text.py).
+class SmolLm2Golden : public SmolLm2Text {
+ protected:
+  static std::vector<ChatMessage> Messages(const nlohmann::json& pairs) {
+    std::vector<ChatMessage> messages;
+    for (const auto& pair : pairs) messages.push_back({pair[0], pair[1]});
+    return messages;
+  }
+
+  void SetUp() override {
+    std::ifstream file(VALUESCOPE_SOURCE_DIR "/tests/text/golden/smollm2_text.json");
+    golden_ = nlohmann::json::parse(file);
+    SmolLm2Text::SetUp();
+  }
+
+  nlohmann::json golden_;
+};
+
+TEST_F(SmolLm2Golden, TextsHaveTheReferencesIds) {
+  ASSERT_GT(golden_["texts"].size(), 100u);
+  for (const auto& text : golden_["texts"]) {
+    EXPECT_EQ(*model_->EncodeText(text["text"].get<std::string>()),
+              text["ids"].get<std::vector<int32_t>>())
+        << text["text"];
+  }
+}
+
+TEST_F(SmolLm2Golden, IdsHaveTheReferencesText) {
+  for (const auto& decoded : golden_["decoded"]) {
+    EXPECT_EQ(*model_->tokenizer().Decode(decoded["ids"].get<std::vector<int32_t>>(),
+                                          decoded["skip_special_tokens"].get<bool>()),
+              decoded["text"].get<std::string>());
+  }
+}
+
+TEST_F(SmolLm2Golden, ChatsHaveTheReferencesTextAndIds) {
+  for (const auto& chat : golden_["chats"]) {
+    const auto encoded =
+        model_->EncodeChat(Messages(chat["messages"]),
+                           {.add_generation_prompt = chat["add_generation_prompt"].get<bool>()});
+    ASSERT_TRUE(encoded.ok()) << encoded.status();
+    EXPECT_EQ(encoded->text, chat["text"].get<std::string>());
+    EXPECT_EQ(encoded->ids, chat["ids"].get<std::vector<int32_t>>());
+  }
+}
+
+TEST_F(SmolLm2Golden, TemplateFeaturesRenderAsInTheReference) {
+  // Ordered: the reference keeps the order of keys.
+  std::ifstream file(VALUESCOPE_SOURCE_DIR "/tests/text/golden/smollm2_text.json");
+  const auto ordered = nlohmann::ordered_json::parse(file);
+  const std::string arguments = nlohmann::ordered_json{{"value", ordered["value"]}}.dump();
+  for (const auto& snippet : golden_["snippets"]) {
+    const auto chat_template =
+        ChatTemplate::Compile(snippet["source"].get<std::string>(),
+                              {{"bos_token", "<|im_start|>"}, {"eos_token", "<|im_end|>"}});
+    ASSERT_TRUE(chat_template.ok()) << chat_template.status();
+    const auto text =
+        (*chat_template)->Render(Messages(snippet["messages"]), {.template_arguments = arguments});
+    ASSERT_TRUE(text.ok()) << text.status();
+    EXPECT_EQ(*text, snippet["text"].get<std::string>()) << snippet["source"];
+  }
+}
+
 }  // namespace
 }  // namespace valuescope::text

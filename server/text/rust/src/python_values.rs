@@ -17,6 +17,7 @@ struct Writer {
     out: String,
     style: Style,
     indent: Option<usize>,
+    sort_keys: bool,
     item_separator: String,
     key_separator: String,
     max_bytes: usize,
@@ -26,19 +27,27 @@ fn refuse(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message)
 }
 
-/// json.dumps(value, ensure_ascii=False, indent=indent, separators=separators).
-pub fn json_dumps(
-    value: &Value,
-    indent: Option<usize>,
-    separators: Option<(String, String)>,
-    max_bytes: usize,
-) -> Result<String, Error> {
-    let item_separator = if indent.is_some() { "," } else { ", " };
+/// Arguments of json.dumps.
+pub struct JsonForm {
+    pub indent: Option<usize>,
+    pub separators: Option<(String, String)>, // between items, after keys
+    pub sort_keys: bool,
+}
+
+/// json.dumps(value, ensure_ascii=False, ...).
+pub fn json_dumps(value: &Value, form: JsonForm, max_bytes: usize) -> Result<String, Error> {
+    let between_items = if form.indent.is_some() { "," } else { ", " };
     let (item_separator, key_separator) =
-        separators.unwrap_or_else(|| (item_separator.to_string(), ": ".to_string()));
-    let style = Style::Json;
-    let out = String::new();
-    let mut writer = Writer { out, style, indent, item_separator, key_separator, max_bytes };
+        form.separators.unwrap_or_else(|| (between_items.to_string(), ": ".to_string()));
+    let mut writer = Writer {
+        out: String::new(),
+        style: Style::Json,
+        indent: form.indent,
+        sort_keys: form.sort_keys,
+        item_separator,
+        key_separator,
+        max_bytes,
+    };
     writer.write(value, 0)?;
     Ok(writer.out)
 }
@@ -53,6 +62,7 @@ pub fn python_str(value: &Value, max_bytes: usize) -> Result<String, Error> {
                 out: String::new(),
                 style: Style::Repr,
                 indent: None,
+                sort_keys: false,
                 item_separator: ", ".to_string(),
                 key_separator: ": ".to_string(),
                 max_bytes,
@@ -127,7 +137,11 @@ impl Writer {
     fn write_map(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
         self.out.push('{');
         let mut empty = true;
-        for key in value.try_iter()? {
+        let mut keys: Vec<Value> = value.try_iter()?.collect();
+        if self.sort_keys {
+            keys.sort();
+        }
+        for key in keys {
             self.start_item(empty, depth);
             empty = false;
             if self.style == Style::Json && key.kind() != ValueKind::String {

@@ -13,7 +13,7 @@ use minijinja::value::{from_args, Kwargs, Rest};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
 
 use crate::budget::{self, Limits, Outcome};
-use crate::python_values::{json_dumps, python_str};
+use crate::python_values::{json_dumps, python_str, JsonForm};
 use crate::{Failure, FailureKind};
 
 /// Instructions of one rendering. Published templates need about a hundred a message.
@@ -96,11 +96,28 @@ fn tojson(value: &Value, kwargs: Kwargs, max_bytes: usize) -> Result<Value, Erro
             return Err(Error::new(ErrorKind::InvalidOperation, "separators needs two strings"));
         }
     };
-    // Python's defaults are the only values that published templates pass.
-    kwargs.get::<Option<bool>>("ensure_ascii")?;
-    kwargs.get::<Option<bool>>("sort_keys")?;
+    let sort_keys = kwargs.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
+    if kwargs.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false) {
+        let text = "tojson writes every character as it is: ensure_ascii must be false";
+        return Err(Error::new(ErrorKind::InvalidOperation, text));
+    }
     kwargs.assert_all_used()?;
-    json_dumps(value, indent, separators, max_bytes).map(Value::from)
+    json_dumps(value, JsonForm { indent, separators, sort_keys }, max_bytes).map(Value::from)
+}
+
+/// Upper case for the first character and those after one that `starts_word`, lower case for the rest.
+fn title_case(text: &str, starts_word: impl Fn(char) -> bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut start = true;
+    for c in text.chars() {
+        if start {
+            out.extend(c.to_uppercase());
+        } else {
+            out.extend(c.to_lowercase());
+        }
+        start = starts_word(c);
+    }
+    out
 }
 
 /// Python's str methods, dict.get and the like, where they differ from minijinja's own set.
@@ -112,6 +129,10 @@ fn python_method(
 ) -> Result<Value, Error> {
     if let Some(text) = value.as_str() {
         match method {
+            "title" => {
+                let () = from_args(args)?;
+                return Ok(title_case(text, |c| !c.is_alphabetic()).into());
+            }
             "removeprefix" => {
                 let (prefix,): (&str,) = from_args(args)?;
                 return Ok(text.strip_prefix(prefix).unwrap_or(text).into());
@@ -119,6 +140,11 @@ fn python_method(
             "removesuffix" => {
                 let (suffix,): (&str,) = from_args(args)?;
                 return Ok(text.strip_suffix(suffix).unwrap_or(text).into());
+            }
+            "isalnum" | "isalpha" | "isdigit" | "islower" | "isnumeric" | "isspace" | "isupper"
+                if text.is_empty() =>
+            {
+                return Ok(false.into());
             }
             // The general implementation does not end for an empty string.
             "count" if args.first().and_then(Value::as_str) == Some("") => {
@@ -200,6 +226,11 @@ fn environment(max_output_bytes: usize) -> Environment<'static> {
             }
         },
     );
+    // Jinja2's filter begins words in fewer places than Python's method.
+    environment.add_filter("title", move |value: &Value| {
+        let text = python_str(value, max_output_bytes)?;
+        Ok::<_, Error>(title_case(&text, |c| c.is_whitespace() || "-({[<".contains(c)))
+    });
     environment.add_filter("string", move |value: &Value| python_str(value, max_output_bytes));
     environment
 }
