@@ -29,7 +29,7 @@ namespace valuescope::store {
 namespace {
 
 constexpr int64_t kApplicationId = 0x56534350;  // "VSCP", in the header of the file
-constexpr int kBusyTimeoutMilliseconds = 5000;
+constexpr int kBusyTimeoutMilliseconds = 2000;
 
 constexpr char kSchema[] = R"sql(
 CREATE TABLE store_format (version INTEGER NOT NULL) STRICT;

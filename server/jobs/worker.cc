@@ -1,0 +1,342 @@
+#include "jobs/worker.h"
+
+#include <algorithm>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "base/cancellation.h"
+#include "base/check.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+
+namespace valuescope::jobs {
+namespace {
+
+bool IsUserError(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kNotFound:
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kOutOfRange:
+    case absl::StatusCode::kUnimplemented:
+      return true;
+    default:
+      return false;
+  }
+}
+
+bool IsLeaseLost(const absl::Status& status) { return DetailsOf(status).reason == "LEASE_LOST"; }
+
+class LeasedShard : public ShardContext {
+ public:
+  LeasedShard(JobQueue* queue, const store::Lease& lease, const Cancellation& cancellation)
+      : queue_(queue), lease_(lease), cancellation_(cancellation) {}
+
+  const std::string& tenant() const override { return lease_.tenant; }
+  const std::string& spec() const override { return lease_.spec; }
+  int64_t shard() const override { return lease_.shard; }
+  int64_t num_shards() const override { return lease_.num_shards; }
+  const std::string& cursor() const override { return lease_.cursor; }
+  const std::string& partial() const override { return lease_.partial; }
+  int64_t work_done() const override { return lease_.work_done; }
+  const Cancellation& cancellation() const override { return cancellation_; }
+
+  absl::Status Checkpoint(absl::string_view partial, absl::string_view cursor,
+                          int64_t work_done) override {
+    VS_RETURN_IF_ERROR(queue_->store().CommitProgress(
+        lease_,
+        {.partial = std::string(partial), .cursor = std::string(cursor), .work_done = work_done}));
+    queue_->Announce(lease_.job_id);
+    return absl::OkStatus();
+  }
+
+ private:
+  JobQueue* const queue_;
+  const store::Lease& lease_;
+  const Cancellation cancellation_;
+};
+
+store::Resource MakeArtifact(const std::string& job_id, ArtifactDraft draft) {
+  return store::Resource{
+      .tenant = "",
+      .kind = store::ResourceKind::kArtifact,
+      .id = absl::StrCat(job_id, ".", draft.role),
+      .created_at = {},
+      .format_version = draft.format_version,
+      .digest = draft.blob.digest,
+      .display_name = std::move(draft.display_name),
+      .media_type = std::move(draft.media_type),
+      .metadata = std::move(draft.metadata),
+      .blob_digest = draft.blob.digest,
+      .blob_size = draft.blob.size,
+      .job_id = job_id,
+      .role = std::move(draft.role),
+  };
+}
+
+}  // namespace
+
+class Worker::Impl {
+ public:
+  Impl(JobQueue* queue, store::BlobStore* blobs, std::vector<JobKind*> kinds, WorkerOptions options)
+      : queue_(queue), blobs_(blobs), kinds_(std::move(kinds)), options_(std::move(options)) {
+    for (const JobKind* kind : kinds_) lease_request_.kinds.emplace_back(kind->Name());
+    lease_request_.duration = options_.lease;
+  }
+
+  void Start() {
+    VS_CHECK(!listener_.has_value());
+    listener_ = queue_->AddListener([this] { Notify(); });
+    run_thread_ = std::thread([this] { Run(); });
+    keep_thread_ = std::thread([this] { Keep(); });
+  }
+
+  void Notify() {
+    absl::MutexLock lock(&mutex_);
+    ++notifications_;
+    changed_.SignalAll();
+  }
+
+  void Drain() {
+    {
+      absl::MutexLock lock(&mutex_);
+      draining_ = true;
+      if (active_) active_->cancellation.Cancel();
+      changed_.SignalAll();
+    }
+    if (!listener_) return;
+    // The lease is kept alive until the shard has returned.
+    if (run_thread_.joinable()) run_thread_.join();
+    {
+      absl::MutexLock lock(&mutex_);
+      ended_ = true;
+      changed_.SignalAll();
+    }
+    if (keep_thread_.joinable()) keep_thread_.join();
+    queue_->RemoveListener(*listener_);
+  }
+
+ private:
+  // The step being run, as the keeping thread sees it.
+  struct Active {
+    store::Lease lease;  // without cursor and partials
+    Cancellation cancellation;
+    absl::Time safe_until;  // the lease cannot have run out before
+  };
+
+  // --- The thread that works ---
+
+  void Run() {
+    while (true) {
+      uint64_t seen;
+      {
+        absl::MutexLock lock(&mutex_);
+        if (draining_) return;
+        seen = notifications_;
+      }
+      absl::StatusOr<std::optional<store::Lease>> lease = queue_->store().LeaseWork(lease_request_);
+      if (!lease.ok()) ReportStoreError(lease.status());
+      if (lease.ok() && lease->has_value()) {
+        RunStep(**lease, seen);
+      } else {
+        WaitForNotification(seen, absl::Now() + options_.poll);
+      }
+    }
+  }
+
+  void WaitForNotification(uint64_t seen, absl::Time deadline) {
+    absl::MutexLock lock(&mutex_);
+    while (notifications_ == seen && !draining_) {
+      if (changed_.WaitWithDeadline(&mutex_, deadline)) return;
+    }
+  }
+
+  void RunStep(const store::Lease& lease, uint64_t seen) {
+    const absl::Time start = absl::Now();
+    queue_->Announce(lease.job_id);
+    const Cancellation cancellation = Activate(lease, seen);
+    const absl::Status status =
+        lease.is_merge() ? RunMerge(lease, cancellation) : RunShard(lease, cancellation);
+    Deactivate();
+    if (!status.ok()) Settle(lease, cancellation, status);
+    queue_->Announce(lease.job_id);
+    if (options_.observer.on_step) {
+      options_.observer.on_step(lease, absl::Now() - start, status);
+    }
+  }
+
+  absl::Status RunShard(const store::Lease& lease, const Cancellation& cancellation) {
+    LeasedShard shard(queue_, lease, cancellation);
+    VS_ASSIGN_OR_RETURN(ShardResult result, KindOf(lease).RunShard(shard));
+    return queue_->store().CompleteShard(
+        lease, {.partial = std::move(result.partial), .cursor = "", .work_done = result.work_done});
+  }
+
+  absl::Status RunMerge(const store::Lease& lease, const Cancellation& cancellation) {
+    VS_ASSIGN_OR_RETURN(JobResult result, KindOf(lease).Merge({.tenant = lease.tenant,
+                                                               .spec = lease.spec,
+                                                               .partials = lease.partials,
+                                                               .blobs = *blobs_,
+                                                               .cancellation = cancellation}));
+    std::vector<store::Resource> resources = std::move(result.resources);
+    for (ArtifactDraft& draft : result.artifacts) {
+      resources.push_back(MakeArtifact(lease.job_id, std::move(draft)));
+    }
+    return queue_->store().CompleteJob(lease, result.summary, std::move(resources));
+  }
+
+  // Tells the store how a step that did not succeed ended.
+  void Settle(const store::Lease& lease, const Cancellation& cancellation,
+              const absl::Status& status) {
+    absl::Status settled;
+    if (cancellation.cancelled() || IsLeaseLost(status)) {
+      settled = queue_->store().ReleaseLease(lease);
+    } else if (IsUserError(status)) {
+      settled = queue_->store().FailJob(lease, status);
+    } else {
+      settled = queue_->store().FailShard(lease, status);
+    }
+    // The job was asked to stop, or the lease ran out, while the shard failed.
+    if (IsLeaseLost(settled)) settled = queue_->store().ReleaseLease(lease);
+    // A lease that could not be given back runs out by itself.
+    if (!settled.ok()) ReportStoreError(settled);
+  }
+
+  // `seen`: the notifications before the lease was taken.
+  Cancellation Activate(const store::Lease& lease, uint64_t seen) {
+    absl::MutexLock lock(&mutex_);
+    active_.emplace();
+    active_->lease.job_id = lease.job_id;
+    active_->lease.shard = lease.shard;
+    active_->lease.token = lease.token;
+    active_->safe_until = absl::Now() + options_.lease;
+    if (draining_) active_->cancellation.Cancel();
+    // A cancel that came between the lease and now found no active step: look again.
+    if (notifications_ != seen) {
+      ++notifications_;
+      changed_.SignalAll();
+    }
+    return active_->cancellation;
+  }
+
+  void Deactivate() {
+    absl::MutexLock lock(&mutex_);
+    active_.reset();
+  }
+
+  JobKind& KindOf(const store::Lease& lease) const {
+    const auto kind = std::find_if(kinds_.begin(), kinds_.end(), [&](const JobKind* candidate) {
+      return candidate->Name() == lease.kind;
+    });
+    VS_CHECK(kind != kinds_.end());
+    return **kind;
+  }
+
+  // --- The thread that keeps the lease and sweeps ---
+
+  void Keep() {
+    absl::Time next_sweep = absl::InfinitePast();
+    absl::Time next_beat = absl::Now() + options_.beat;
+    uint64_t seen = 0;
+    while (true) {
+      if (absl::Now() >= next_sweep) {
+        Sweep();
+        next_sweep = absl::Now() + options_.sweep;
+      }
+      bool notified = false;
+      {
+        absl::MutexLock lock(&mutex_);
+        const absl::Time deadline = std::min(next_sweep, next_beat);
+        while (notifications_ == seen && !ended_) {
+          if (changed_.WaitWithDeadline(&mutex_, deadline)) break;
+        }
+        if (ended_) return;
+        notified = notifications_ != seen;
+        seen = notifications_;
+      }
+      if (notified || absl::Now() >= next_beat) {
+        Beat();
+        next_beat = absl::Now() + options_.beat;
+      }
+    }
+  }
+
+  // Extends the lease of the running step. The fence tells at the same time whether the job is to
+  // stop.
+  void Beat() {
+    std::optional<Active> active;
+    {
+      absl::MutexLock lock(&mutex_);
+      active = active_;
+    }
+    if (!active) return;
+    const absl::Time asked_at = absl::Now();
+    const absl::Status status = queue_->store().ExtendLease(active->lease, options_.lease);
+    if (status.ok()) {
+      absl::MutexLock lock(&mutex_);
+      if (active_ && active_->lease.token == active->lease.token) {
+        active_->safe_until = asked_at + options_.lease;
+      }
+      return;
+    }
+    if (IsLeaseLost(status) || absl::Now() >= active->safe_until) active->cancellation.Cancel();
+    if (!IsLeaseLost(status)) ReportStoreError(status);
+  }
+
+  void Sweep() {
+    const absl::StatusOr<std::vector<std::string>> changed = queue_->store().Sweep();
+    if (!changed.ok()) return ReportStoreError(changed.status());
+    for (const std::string& job_id : *changed) queue_->Announce(job_id);
+    if (!changed->empty()) Notify();
+
+    const absl::Time unused_since = absl::Now() - options_.orphan_grace;
+    const absl::StatusOr<std::vector<std::string>> orphans =
+        queue_->store().TakeOrphanedBlobs(options_.orphan_grace);
+    if (!orphans.ok()) return ReportStoreError(orphans.status());
+    for (const std::string& digest : *orphans) {
+      if (absl::Status removed = blobs_->Remove(digest, unused_since); !removed.ok()) {
+        ReportStoreError(removed);
+      }
+    }
+  }
+
+  void ReportStoreError(const absl::Status& status) {
+    if (options_.observer.on_store_error) options_.observer.on_store_error(status);
+  }
+
+  JobQueue* const queue_;
+  store::BlobStore* const blobs_;
+  const std::vector<JobKind*> kinds_;
+  const WorkerOptions options_;
+  store::LeaseRequest lease_request_;
+  std::optional<int64_t> listener_;  // set once started
+
+  absl::Mutex mutex_;
+  absl::CondVar changed_;
+  uint64_t notifications_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool draining_ ABSL_GUARDED_BY(mutex_) = false;  // no new steps
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;     // the working thread has returned
+  std::optional<Active> active_ ABSL_GUARDED_BY(mutex_);
+
+  std::thread run_thread_;
+  std::thread keep_thread_;
+};
+
+Worker::Worker(JobQueue* queue, store::BlobStore* blobs, std::vector<JobKind*> kinds,
+               WorkerOptions options)
+    : impl_(std::make_unique<Impl>(queue, blobs, std::move(kinds), std::move(options))) {}
+
+Worker::~Worker() { Drain(); }
+
+void Worker::Start() { impl_->Start(); }
+
+void Worker::Notify() { impl_->Notify(); }
+
+void Worker::Drain() { impl_->Drain(); }
+
+}  // namespace valuescope::jobs

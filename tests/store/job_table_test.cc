@@ -1,0 +1,418 @@
+// The durable queue: states, leases, fences, fairness.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "absl/strings/str_cat.h"
+#include "base/error.h"
+#include "base/sha256.h"
+#include "store/sqlite_store.h"
+#include "store/store.h"
+#include "tests/store/temporary_folder.h"
+
+namespace valuescope::store {
+namespace {
+
+using testing::ElementsAre;
+using testing::IsEmpty;
+
+class JobTableTest : public testing::Test {
+ protected:
+  void SetUp() override { Open(); }
+
+  void Open() {
+    store_.reset();
+    auto opened = OpenSqliteStore(
+        folder_ / "store.db",
+        {.max_shard_failures = 3, .failure_backoff = absl::Seconds(1), .clock = &clock_});
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    store_ = *std::move(opened);
+  }
+
+  NewJob TwoShards(const std::string& tenant = "lab") {
+    NewJob job;
+    job.tenant = tenant;
+    job.kind = "count";
+    job.spec = "{}";
+    job.num_shards = 2;
+    job.total_work = 20;
+    return job;
+  }
+
+  std::string Create(const NewJob& job) {
+    const auto created = store_->CreateJob(job, {});
+    EXPECT_TRUE(created.ok()) << created.status();
+    return created.ok() ? created->id : "";
+  }
+
+  std::optional<Lease> Take() {
+    auto lease = store_->LeaseWork({.kinds = {"count"}, .duration = absl::Seconds(30)});
+    EXPECT_TRUE(lease.ok()) << lease.status();
+    return lease.ok() ? *lease : std::nullopt;
+  }
+
+  absl::Status Complete(const Lease& lease, const std::string& partial) {
+    return store_->CompleteShard(lease, {.partial = partial, .cursor = "", .work_done = 10});
+  }
+
+  Job Get(const std::string& id, const std::string& tenant = "lab") {
+    auto job = store_->GetJob(tenant, id);
+    EXPECT_TRUE(job.ok()) << job.status();
+    return job.ok() ? *job : Job();
+  }
+
+  // Runs both shards and the merge of the only job there is.
+  void RunToTheEnd() {
+    while (const std::optional<Lease> lease = Take()) {
+      if (lease->is_merge()) {
+        ASSERT_TRUE(store_->CompleteJob(*lease, "{}", {}).ok());
+      } else {
+        ASSERT_TRUE(Complete(*lease, "p").ok());
+      }
+    }
+  }
+
+  static Resource Artifact(const std::string& id, const std::string& content) {
+    Resource resource;
+    resource.kind = ResourceKind::kArtifact;
+    resource.id = id;
+    resource.digest = resource.blob_digest = Sha256Hex(content);
+    resource.role = "scores";
+    return resource;
+  }
+
+  TemporaryFolder folder_;
+  FakeClock clock_;
+  std::unique_ptr<Store> store_;
+};
+
+void ExpectLeaseLost(const absl::Status& status) {
+  EXPECT_EQ(status.code(), absl::StatusCode::kAborted);
+  EXPECT_EQ(DetailsOf(status).reason, "LEASE_LOST");
+}
+
+TEST_F(JobTableTest, AJobGoesFromQueuedOverItsShardsAndMergeToSucceeded) {
+  NewJob job = TwoShards();
+  job.request = std::string("\0request", 8);
+  job.metadata = "{\"unit\":\"responses\"}";
+  const std::string id = Create(job);
+  EXPECT_EQ(Get(id).state, JobState::kQueued);
+  EXPECT_EQ(Get(id).started_at, std::nullopt);
+
+  clock_.Advance(absl::Seconds(5));
+  const auto first = Take();
+  const auto second = Take();
+  ASSERT_TRUE(first && second);
+  EXPECT_EQ(first->shard, 0);
+  EXPECT_EQ(second->shard, 1);
+  EXPECT_EQ(first->spec, "{}");
+  EXPECT_EQ(Get(id).state, JobState::kRunning);
+  EXPECT_EQ(Get(id).started_at, clock_.Now());
+
+  ASSERT_TRUE(Complete(*second, "second").ok());
+  EXPECT_EQ(Take(), std::nullopt) << "the merge waits for every shard";
+  ASSERT_TRUE(Complete(*first, "first").ok());
+  EXPECT_EQ(Get(id).shards_done, 2);
+  EXPECT_EQ(Get(id).work_done, 20);
+
+  const auto merge = Take();
+  ASSERT_TRUE(merge && merge->is_merge());
+  EXPECT_THAT(merge->partials, ElementsAre("first", "second")) << "in the order of shards";
+  EXPECT_EQ(Take(), std::nullopt) << "only one worker merges";
+  ASSERT_TRUE(store_->CompleteJob(*merge, "{\"n\":2}", {Artifact(id + ".scores", "x")}).ok());
+
+  Open();
+  const Job done = Get(id);
+  EXPECT_EQ(done.state, JobState::kSucceeded);
+  EXPECT_EQ(done.result, "{\"n\":2}");
+  EXPECT_EQ(done.request, job.request);
+  EXPECT_EQ(done.metadata, job.metadata);
+  EXPECT_EQ(done.finished_at, clock_.Now());
+  EXPECT_EQ(done.rescues, 0);
+  const auto artifacts =
+      store_->ListResources("lab", ResourceKind::kArtifact, {.job_id = id}, {})->resources;
+  ASSERT_EQ(artifacts.size(), 1u);
+  EXPECT_EQ(artifacts[0].id, id + ".scores");
+  EXPECT_EQ(artifacts[0].role, "scores");
+}
+
+TEST_F(JobTableTest, ResultAndStateAreOneTransaction) {
+  const std::string id = Create(TwoShards());
+  ASSERT_TRUE(Complete(*Take(), "a").ok());
+  ASSERT_TRUE(Complete(*Take(), "b").ok());
+  const auto merge = Take();
+  EXPECT_FALSE(
+      store_->CompleteJob(*merge, "{}", {Artifact("fine", "x"), Artifact("../bad", "y")}).ok());
+  EXPECT_EQ(Get(id).state, JobState::kRunning);
+  EXPECT_FALSE(store_->GetResource("lab", ResourceKind::kArtifact, "fine").ok());
+  ASSERT_TRUE(store_->CompleteJob(*merge, "{}", {Artifact("fine", "x")}).ok());
+}
+
+TEST_F(JobTableTest, TheLateWorkerOfAnExpiredLeaseCanWriteNothing) {
+  const std::string id = Create(TwoShards());
+  const auto late = Take();
+  ASSERT_TRUE(
+      store_->CommitProgress(*late, {.partial = "half", .cursor = "5", .work_done = 5}).ok());
+  clock_.Advance(absl::Seconds(29));
+  EXPECT_THAT(*store_->Sweep(), IsEmpty());
+  clock_.Advance(absl::Seconds(1));
+  EXPECT_THAT(*store_->Sweep(), ElementsAre(id));
+  clock_.Advance(absl::Seconds(1));
+
+  const auto next = Take();
+  ASSERT_TRUE(next);
+  EXPECT_EQ(next->shard, 0);
+  EXPECT_EQ(next->partial, "half");
+  EXPECT_EQ(next->cursor, "5");
+  EXPECT_EQ(next->work_done, 5);
+  ExpectLeaseLost(
+      store_->CommitProgress(*late, {.partial = "late", .cursor = "9", .work_done = 9}));
+  ExpectLeaseLost(Complete(*late, "late"));
+  ExpectLeaseLost(store_->ExtendLease(*late, absl::Seconds(30)));
+  ExpectLeaseLost(store_->FailJob(*late, absl::InvalidArgumentError("late")));
+  ExpectLeaseLost(store_->FailShard(*late, absl::InternalError("late")));
+  EXPECT_TRUE(store_->ReleaseLease(*late).ok());
+
+  ASSERT_TRUE(Complete(*next, "whole").ok()) << "the new lease is untouched by all that";
+  const Job job = Get(id);
+  EXPECT_EQ(job.rescues, 1);
+  EXPECT_EQ(job.work_done, 10);
+  EXPECT_EQ(*store_->TotalRescues(), 1);
+}
+
+TEST_F(JobTableTest, AnExtendedLeaseDoesNotExpire) {
+  Create(TwoShards());
+  const auto lease = Take();
+  clock_.Advance(absl::Seconds(20));
+  ASSERT_TRUE(store_->ExtendLease(*lease, absl::Seconds(30)).ok());
+  clock_.Advance(absl::Seconds(20));
+  EXPECT_THAT(*store_->Sweep(), IsEmpty());
+  EXPECT_TRUE(Complete(*lease, "p").ok());
+}
+
+TEST_F(JobTableTest, APoisonShardFailsItsJobAndTheNeighboursGoOn) {
+  NewJob poison = TwoShards();
+  poison.num_shards = 1;
+  const std::string poisoned = Create(poison);
+  const std::string neighbour = Create(poison);
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    const auto lease = Take();
+    ASSERT_TRUE(lease);
+    ASSERT_EQ(lease->job_id, poisoned);
+    clock_.Advance(absl::Seconds(30));
+    ASSERT_THAT(*store_->Sweep(), ElementsAre(poisoned));
+    clock_.Advance(absl::Seconds(10));
+  }
+  const Job job = Get(poisoned);
+  EXPECT_EQ(job.state, JobState::kFailed);
+  EXPECT_EQ(job.rescues, 3);
+  ASSERT_TRUE(job.error);
+  EXPECT_EQ(job.error->reason, "WORKER_LOST");
+  EXPECT_EQ(job.error->shard, 0);
+  EXPECT_EQ(Take()->job_id, neighbour);
+}
+
+TEST_F(JobTableTest, AShardThatFailsPausesAndProgressForgivesItsFailures) {
+  const std::string id = Create(TwoShards());
+  for (int attempt = 0; attempt < 5; ++attempt) {
+    const auto lease = Take();
+    ASSERT_EQ(lease->shard, 0);
+    ASSERT_TRUE(
+        store_->CommitProgress(*lease, {.partial = "p", .cursor = "c", .work_done = 1}).ok());
+    ASSERT_TRUE(store_->FailShard(*lease, absl::ResourceExhaustedError("memory")).ok());
+    const auto other = Take();
+    ASSERT_EQ(other->shard, 1) << "shard 0 pauses";
+    ASSERT_TRUE(store_->ReleaseLease(*other).ok());
+    clock_.Advance(absl::Seconds(1));
+  }
+  EXPECT_EQ(Get(id).state, JobState::kRunning);
+  ASSERT_TRUE(store_->FailShard(*Take(), absl::ResourceExhaustedError("memory")).ok());
+  clock_.Advance(absl::Seconds(1));
+  EXPECT_EQ(Take()->shard, 1) << "the pause has doubled";
+  clock_.Advance(absl::Seconds(1));
+  EXPECT_EQ(Get(id).state, JobState::kRunning) << "two failures since the last progress";
+  ASSERT_TRUE(store_->FailShard(*Take(), absl::ResourceExhaustedError("memory")).ok());
+  EXPECT_EQ(Get(id).state, JobState::kFailed);
+  EXPECT_EQ(Get(id).error->code, absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(Get(id).error->message, "memory");
+}
+
+TEST_F(JobTableTest, AUserErrorFailsTheJobAtOnceAndStopsItsOtherShards) {
+  const std::string id = Create(TwoShards());
+  const auto first = Take();
+  const auto second = Take();
+  ASSERT_TRUE(store_->FailJob(*second, InvalidField("spec.layers", "must be below 30")).ok());
+  const Job job = Get(id);
+  EXPECT_EQ(job.state, JobState::kFailed);
+  EXPECT_EQ(job.error->code, absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(job.error->reason, "INVALID_FIELD");
+  EXPECT_EQ(job.error->shard, 1);
+  EXPECT_EQ(job.rescues, 0);
+  ExpectLeaseLost(Complete(*first, "p"));
+  EXPECT_EQ(Take(), std::nullopt);
+}
+
+TEST_F(JobTableTest, CancelIsImmediateWithoutLeasesAndElseWaitsForTheLastOne) {
+  const std::string idle = Create(TwoShards());
+  EXPECT_EQ(store_->RequestCancel("lab", idle)->state, JobState::kCancelled);
+
+  const std::string busy = Create(TwoShards());
+  const auto first = Take();
+  const auto second = Take();
+  EXPECT_EQ(store_->RequestCancel("lab", busy)->state, JobState::kCancelling);
+  EXPECT_EQ(store_->RequestCancel("lab", busy)->state, JobState::kCancelling) << "idempotent";
+  ExpectLeaseLost(store_->ExtendLease(*first, absl::Seconds(30)));
+  ExpectLeaseLost(Complete(*first, "p"));
+  ASSERT_TRUE(store_->ReleaseLease(*first).ok());
+  EXPECT_EQ(Get(busy).state, JobState::kCancelling);
+  EXPECT_EQ(Take(), std::nullopt) << "nothing of it is leased any more";
+  clock_.Advance(absl::Seconds(30));
+  EXPECT_THAT(*store_->Sweep(), ElementsAre(busy)) << "the second worker died";
+  EXPECT_EQ(Get(busy).state, JobState::kCancelled);
+  EXPECT_EQ(Get(busy).finished_at, clock_.Now());
+  EXPECT_EQ(store_->RequestCancel("lab", busy)->state, JobState::kCancelled);
+  EXPECT_EQ(store_->RequestCancel("other", busy).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(JobTableTest, RetryKeepsShardsThatAreDone) {
+  const std::string id = Create(TwoShards());
+  ASSERT_TRUE(Complete(*Take(), "kept").ok());
+  EXPECT_EQ(store_->RetryJob("lab", id, {}).status().code(), absl::StatusCode::kFailedPrecondition);
+  ASSERT_TRUE(store_->FailJob(*Take(), absl::InvalidArgumentError("bad")).ok());
+  const auto retried = store_->RetryJob("lab", id, {.request_id = "r", .request_digest = "d"});
+  ASSERT_TRUE(retried.ok());
+  EXPECT_EQ(retried->state, JobState::kQueued);
+  EXPECT_EQ(retried->error, std::nullopt);
+  EXPECT_EQ(retried->attempts, 2);
+  EXPECT_EQ(retried->shards_done, 1);
+  EXPECT_TRUE(store_->RetryJob("lab", id, {.request_id = "r", .request_digest = "d"}).ok())
+      << "sent again, not asked again";
+  EXPECT_EQ(Get(id).attempts, 2);
+  const auto lease = Take();
+  EXPECT_EQ(lease->shard, 1);
+  ASSERT_TRUE(Complete(*lease, "redone").ok());
+  EXPECT_THAT(Take()->partials, ElementsAre("kept", "redone"));
+}
+
+TEST_F(JobTableTest, TenantsTakeTurnsAndPriorityOrdersWithinATenant) {
+  const std::string a_low = Create(TwoShards("a"));
+  NewJob urgent = TwoShards("a");
+  urgent.priority = 5;
+  const std::string a_high = Create(urgent);
+  const std::string b = Create(TwoShards("b"));
+  std::vector<std::string> order;
+  while (const auto lease = Take()) order.push_back(lease->job_id);
+  EXPECT_THAT(order, ElementsAre(a_high, b, a_high, b, a_low, a_low));
+}
+
+TEST_F(JobTableTest, OnlyKindsThatTheWorkerKnowsAreLeased) {
+  Create(TwoShards());
+  EXPECT_EQ(*store_->LeaseWork({.kinds = {"other", "x\"];"}}), std::nullopt);
+  EXPECT_EQ(*store_->LeaseWork({.kinds = {}}), std::nullopt);
+  EXPECT_TRUE(Take());
+}
+
+TEST_F(JobTableTest, CreatingTwiceWithOneRequestIdMakesOneJob) {
+  const IdempotencyKey key{.request_id = "r", .request_digest = "d"};
+  const auto first = store_->CreateJob(TwoShards(), key);
+  const auto again = store_->CreateJob(TwoShards(), key);
+  ASSERT_TRUE(first.ok() && again.ok());
+  EXPECT_EQ(first->id, again->id);
+  EXPECT_EQ(store_->ListJobs("lab", {}, {})->jobs.size(), 1u);
+  EXPECT_EQ(
+      store_->CreateJob(TwoShards(), {.request_id = "r", .request_digest = "e"}).status().code(),
+      absl::StatusCode::kAlreadyExists);
+  const auto other = store_->CreateJob(TwoShards("other"), key);
+  ASSERT_TRUE(other.ok());
+  EXPECT_NE(other->id, first->id);
+}
+
+TEST_F(JobTableTest, ListsFilterByStateAndKindAndHideOtherTenants) {
+  const std::string first = Create(TwoShards());
+  const std::string second = Create(TwoShards());
+  NewJob other_kind = TwoShards();
+  other_kind.kind = "other";
+  const std::string third = Create(other_kind);
+  Create(TwoShards("stranger"));
+  ASSERT_TRUE(store_->RequestCancel("lab", second).ok());
+  const auto ids = [&](const JobFilter& filter) {
+    std::vector<std::string> found;
+    const auto page = store_->ListJobs("lab", filter, {});
+    EXPECT_TRUE(page.ok());
+    for (const Job& job : page->jobs) found.push_back(job.id);
+    return found;
+  };
+  EXPECT_THAT(ids({}), ElementsAre(third, second, first));
+  EXPECT_THAT(ids({.state = JobState::kQueued, .kind = ""}), ElementsAre(third, first));
+  EXPECT_THAT(ids({.state = std::nullopt, .kind = "count"}), ElementsAre(second, first));
+  EXPECT_EQ(store_->GetJob("stranger", first).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(JobTableTest, DeletingAJobTakesItsArtifactsAndLeavesItsVectors) {
+  const std::string id = Create(TwoShards());
+  EXPECT_EQ(store_->DeleteJob("lab", id).code(), absl::StatusCode::kFailedPrecondition);
+  ASSERT_TRUE(Complete(*Take(), "a").ok());
+  ASSERT_TRUE(Complete(*Take(), "b").ok());
+  Resource vector = Artifact("v", "vector");
+  vector.kind = ResourceKind::kVector;
+  ASSERT_TRUE(store_->CompleteJob(*Take(), "{}", {Artifact("a", "artifact"), vector}).ok());
+  EXPECT_EQ(store_->DeleteJob("other", id).code(), absl::StatusCode::kNotFound);
+  ASSERT_TRUE(store_->DeleteJob("lab", id).ok());
+  EXPECT_EQ(store_->GetJob("lab", id).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_FALSE(store_->GetResource("lab", ResourceKind::kArtifact, "a").ok());
+  EXPECT_TRUE(store_->GetResource("lab", ResourceKind::kVector, "v").ok());
+  EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::ZeroDuration()), ElementsAre(Sha256Hex("artifact")));
+}
+
+TEST_F(JobTableTest, WhatAnUnfinishedJobReadsCannotBeDeleted) {
+  ASSERT_TRUE(store_->PutResources("lab", {Artifact("data", "rows")}, {}).ok());
+  NewJob job = TwoShards();
+  job.inputs = {{.kind = ResourceKind::kArtifact, .id = "data"}};
+  Create(job);
+  EXPECT_EQ(DetailsOf(store_->DeleteResource("lab", ResourceKind::kArtifact, "data")).reason,
+            "RESOURCE_IN_USE");
+  RunToTheEnd();
+  EXPECT_TRUE(store_->DeleteResource("lab", ResourceKind::kArtifact, "data").ok());
+  EXPECT_EQ(store_->CreateJob(job, {}).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(store_->ListJobs("lab", {}, {})->jobs.size(), 1u) << "nothing of the failed one stays";
+}
+
+TEST_F(JobTableTest, LeasesOfADeadProcessAreTakenBackWhenTheStoreIsOpened) {
+  const std::string id = Create(TwoShards());
+  const auto orphan = Take();
+  Open();
+  EXPECT_EQ(Get(id).rescues, 1);
+  ExpectLeaseLost(Complete(*orphan, "p"));
+  clock_.Advance(absl::Seconds(1));
+  EXPECT_EQ(Take()->shard, 0);
+}
+
+TEST_F(JobTableTest, NumbersOutOfRangeAreRefused) {
+  for (const int64_t shards : {int64_t{0}, int64_t{-1}, kMaxShards + 1}) {
+    NewJob job = TwoShards();
+    job.num_shards = shards;
+    EXPECT_EQ(DetailsOf(store_->CreateJob(job, {}).status()).field, "num_shards");
+  }
+  NewJob job = TwoShards();
+  job.priority = 101;
+  EXPECT_EQ(DetailsOf(store_->CreateJob(job, {}).status()).field, "priority");
+}
+
+TEST_F(JobTableTest, CountsJobsByTenantKindAndState) {
+  Create(TwoShards());
+  Create(TwoShards());
+  ASSERT_TRUE(store_->RequestCancel("lab", Create(TwoShards())).ok());
+  int64_t queued = 0, cancelled = 0;
+  const auto counts = store_->CountJobs();
+  ASSERT_TRUE(counts.ok());
+  for (const JobCount& count : *counts) {
+    EXPECT_EQ(count.tenant, "lab");
+    EXPECT_EQ(count.kind, "count");
+    if (count.state == JobState::kQueued) queued = count.count;
+    if (count.state == JobState::kCancelled) cancelled = count.count;
+  }
+  EXPECT_EQ(queued, 2);
+  EXPECT_EQ(cancelled, 1);
+}
+
+}  // namespace
+}  // namespace valuescope::store
