@@ -14,7 +14,8 @@ absl::StatusOr<JobSnapshot> JobQueue::Create(const store::NewJob& job,
   VS_ASSIGN_OR_RETURN(store::Job created, store_->CreateJob(job, key));
   Announce(created.id);
   WakeWorkers();
-  return Snapshot(VersionOf(created.id), std::move(created));
+  const uint64_t version = VersionOf(created.id);
+  return Snapshot(version, std::move(created));
 }
 
 // The version is read before the job everywhere: a change in between is then seen twice, never

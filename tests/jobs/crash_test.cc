@@ -1,0 +1,178 @@
+// The queue survives SIGKILL: a child process works on a job and is killed at some committed chunk;
+// this process opens what it left, finishes the job, and compares.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "jobs/job_queue.h"
+#include "jobs/worker.h"
+#include "store/directory_blob_store.h"
+#include "store/sqlite_store.h"
+#include "tests/jobs/letters_kind.h"
+#include "tests/store/temporary_folder.h"
+
+namespace valuescope::jobs {
+namespace {
+
+using store::JobState;
+using testing::HasSubstr;
+using testing::Not;
+
+constexpr absl::Duration kPatience = absl::Seconds(60);
+
+// A server's half that matters here: store, blobs, queue, one worker.
+struct House {
+  explicit House(const TemporaryFolder& folder, LettersKind* kind) {
+    store::SqliteStoreOptions options;
+    options.failure_backoff = absl::ZeroDuration();
+    store = store::OpenSqliteStore(folder / "store.db", options).value();
+    blobs = store::OpenDirectoryBlobStore(folder / "blobs").value();
+    queue = std::make_unique<JobQueue>(store.get());
+    worker = std::make_unique<Worker>(queue.get(), blobs.get(), std::vector<JobKind*>{kind});
+  }
+
+  std::unique_ptr<store::Store> store;
+  std::unique_ptr<store::BlobStore> blobs;
+  std::unique_ptr<JobQueue> queue;
+  std::unique_ptr<Worker> worker;
+};
+
+store::Job Finish(House& house, const std::string& id) {
+  const absl::Time deadline = absl::Now() + kPatience;
+  auto snapshot = house.queue->Get("lab", id);
+  house.worker->Start();
+  while (snapshot.ok() && !store::IsFinished(snapshot->job.state)) {
+    snapshot = house.queue->WaitForChange("lab", id, snapshot->version, deadline);
+  }
+  EXPECT_TRUE(snapshot.ok()) << snapshot.status();
+  return snapshot.ok() ? snapshot->job : store::Job();
+}
+
+std::string ArtifactBytes(House& house, const std::string& id) {
+  const auto artifact =
+      house.store->GetResource("lab", store::ResourceKind::kArtifact, id + ".letters");
+  EXPECT_TRUE(artifact.ok()) << artifact.status();
+  return artifact.ok() ? *store::ReadBlob(*house.blobs, artifact->blob_digest, 1 << 20) : "";
+}
+
+std::string UninterruptedBytes() {
+  TemporaryFolder folder;
+  LettersKind kind;
+  House house(folder, &kind);
+  const std::string id = house.queue->Create(LettersKind::Job(), {})->job.id;
+  EXPECT_EQ(Finish(house, id).state, JobState::kSucceeded);
+  return ArtifactBytes(house, id);
+}
+
+// The child: reports each chunk on `pipe` before ("SHARD.CHUNK?") and after ("SHARD.CHUNK!") it was
+// stored, until it is killed.
+[[noreturn]] void WorkUntilKilled(const TemporaryFolder& folder, int pipe) {
+  LettersKind kind;
+  const auto report = [pipe](int64_t shard, int64_t chunk, char mark) {
+    const std::string line = absl::StrCat(shard, ".", chunk, std::string(1, mark), "\n");
+    if (write(pipe, line.data(), line.size()) < 0) _exit(1);
+  };
+  kind.before_chunk = [&](ShardContext& context, int64_t chunk) {
+    report(context.shard(), chunk, '?');
+    return absl::OkStatus();
+  };
+  kind.after_chunk = [&](const ShardContext& context, int64_t chunk) {
+    report(context.shard(), chunk, '!');
+  };
+  House house(folder, &kind);
+  house.worker->Start();
+  while (true) pause();
+}
+
+// Lines of the child's report, read until `stored` chunks are stored; the child is killed there,
+// and what it still managed to say is read too.
+std::string KillAfter(const TemporaryFolder& folder, int stored) {
+  int pipes[2];
+  EXPECT_EQ(pipe(pipes), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    close(pipes[0]);
+    WorkUntilKilled(folder, pipes[1]);
+  }
+  close(pipes[1]);
+  std::string said;
+  char letter;
+  while (stored > 0 && read(pipes[0], &letter, 1) == 1) {
+    said += letter;
+    if (letter == '!') --stored;
+  }
+  EXPECT_EQ(stored, 0) << "the child ended by itself";
+  EXPECT_EQ(kill(child, SIGKILL), 0);
+  while (read(pipes[0], &letter, 1) == 1) said += letter;
+  close(pipes[0]);
+  int status = 0;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+  return said;
+}
+
+class CrashTest : public testing::TestWithParam<int> {};
+
+TEST_P(CrashTest, NoStoredChunkRunsAgainAndTheBytesAreThoseOfAnUninterruptedRun) {
+  const std::string expected = UninterruptedBytes();
+  TemporaryFolder folder;
+  std::string id;
+  {
+    LettersKind kind;
+    House house(folder, &kind);
+    id = house.queue->Create(LettersKind::Job(), {})->job.id;
+  }
+  const std::string said = KillAfter(folder, /*stored=*/GetParam());
+
+  LettersKind kind;
+  House house(folder, &kind);
+  const store::Job found = house.queue->Get("lab", id)->job;
+  EXPECT_EQ(found.state, JobState::kRunning);
+  EXPECT_GE(found.work_done, GetParam()) << "what was reported as stored is there";
+  const store::Job job = Finish(house, id);
+  ASSERT_EQ(job.state, JobState::kSucceeded);
+  house.worker->Drain();
+
+  const std::vector<std::string> computed = kind.computed();
+  EXPECT_EQ(found.work_done + static_cast<int64_t>(computed.size()),
+            LettersKind::kShards * LettersKind::kChunks);
+  int repeated = 0;
+  for (const std::string& chunk : computed) {
+    EXPECT_THAT("\n" + said, Not(HasSubstr("\n" + chunk + "!"))) << "stored, and run again";
+    repeated += ("\n" + said).find("\n" + chunk + "?") != std::string::npos;
+  }
+  EXPECT_LE(repeated, 1) << "only the chunk in flight may be lost";
+  EXPECT_EQ(ArtifactBytes(house, id), expected);
+  EXPECT_LE(job.rescues, 1);
+}
+
+// Chunks after which the child dies: the first of a shard, in its middle, around its end, late.
+INSTANTIATE_TEST_SUITE_P(Points, CrashTest, testing::Values(1, 2, 4, 5, 19, 24, 43));
+
+TEST(RepeatedCrashTest, AJobThatIsKilledAgainAndAgainStillEnds) {
+  const std::string expected = UninterruptedBytes();
+  TemporaryFolder folder;
+  std::string id;
+  {
+    LettersKind kind;
+    House house(folder, &kind);
+    id = house.queue->Create(LettersKind::Job(), {})->job.id;
+  }
+  for (int kills = 0; kills < 5; ++kills) KillAfter(folder, /*stored=*/2);
+  LettersKind kind;
+  House house(folder, &kind);
+  const store::Job job = Finish(house, id);
+  EXPECT_EQ(job.state, JobState::kSucceeded) << "each life made progress, so no shard is poison";
+  EXPECT_EQ(ArtifactBytes(house, id), expected);
+}
+
+}  // namespace
+}  // namespace valuescope::jobs

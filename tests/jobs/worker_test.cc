@@ -1,0 +1,297 @@
+#include "jobs/worker.h"
+
+#include <SQLiteCpp/SQLiteCpp.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <memory>
+#include <set>
+#include <thread>
+
+#include "absl/synchronization/notification.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "jobs/job_queue.h"
+#include "store/directory_blob_store.h"
+#include "store/sqlite_store.h"
+#include "tests/jobs/letters_kind.h"
+#include "tests/store/temporary_folder.h"
+
+namespace valuescope::jobs {
+namespace {
+
+using store::JobState;
+using testing::IsEmpty;
+
+// Long enough that nothing happens because time passed: whatever a test sees was caused.
+constexpr absl::Duration kNever = absl::Hours(1);
+constexpr absl::Duration kPatience = absl::Seconds(30);
+
+class WorkerTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    auto store = store::OpenSqliteStore(
+        folder_ / "store.db",
+        {.max_shard_failures = 3, .failure_backoff = absl::ZeroDuration(), .clock = &clock_});
+    ASSERT_TRUE(store.ok()) << store.status();
+    store_ = *std::move(store);
+    auto blobs = store::OpenDirectoryBlobStore(folder_ / "blobs");
+    ASSERT_TRUE(blobs.ok()) << blobs.status();
+    blobs_ = *std::move(blobs);
+    queue_ = std::make_unique<JobQueue>(store_.get(), &clock_);
+  }
+
+  static WorkerOptions Patient() {
+    WorkerOptions options;
+    options.lease = options.beat = options.sweep = options.poll = kNever;
+    return options;
+  }
+
+  std::unique_ptr<Worker> MakeWorker(JobKind* kind, WorkerOptions options = Patient()) {
+    return std::make_unique<Worker>(queue_.get(), blobs_.get(), std::vector<JobKind*>{kind},
+                                    std::move(options));
+  }
+
+  // Watches the job until it is in `state`.
+  store::Job Await(const std::string& id, JobState state) {
+    const absl::Time deadline = absl::Now() + kPatience;
+    auto snapshot = queue_->Get("lab", id);
+    while (snapshot.ok() && snapshot->job.state != state) {
+      snapshot = queue_->WaitForChange("lab", id, snapshot->version, deadline);
+    }
+    EXPECT_TRUE(snapshot.ok()) << snapshot.status() << " waiting for " << store::NameOf(state);
+    return snapshot.ok() ? snapshot->job : store::Job();
+  }
+
+  // When the only lease there is runs out, as another program reads it from the database.
+  absl::Time LeaseEnd() {
+    SQLite::Database database(folder_ / "store.db", SQLite::OPEN_READONLY);
+    return absl::FromUnixMicros(
+        database.execAndGet("SELECT expires_at FROM steps WHERE state = 1").getInt64());
+  }
+
+  std::string Create(const store::NewJob& job) {
+    const auto created = queue_->Create(job, {});
+    EXPECT_TRUE(created.ok()) << created.status();
+    return created.ok() ? created->job.id : "";
+  }
+
+  TemporaryFolder folder_;
+  FakeClock clock_;
+  std::unique_ptr<store::Store> store_;
+  std::unique_ptr<store::BlobStore> blobs_;
+  std::unique_ptr<JobQueue> queue_;
+};
+
+TEST_F(WorkerTest, RunsAJobThatIsCreatedWhileItWaitsAndStoresTheArtifact) {
+  LettersKind kind;
+  auto worker = MakeWorker(&kind);
+  worker->Start();
+  const std::string id = Create(LettersKind::Job("lab", /*shards=*/3));
+  const store::Job job = Await(id, JobState::kSucceeded);
+  EXPECT_EQ(job.result, "{\"shards\":3}");
+  EXPECT_EQ(job.work_done, 12);
+  const auto artifact = store_->GetResource("lab", store::ResourceKind::kArtifact, id + ".letters");
+  ASSERT_TRUE(artifact.ok()) << artifact.status();
+  EXPECT_EQ(artifact->role, "letters");
+  EXPECT_EQ(artifact->media_type, "text/plain");
+  EXPECT_EQ(*store::ReadBlob(*blobs_, artifact->blob_digest, 100), "abcd|efgh|ijkl");
+}
+
+TEST_F(WorkerTest, SeveralWorkersShareTheShardsAndOneMerges) {
+  LettersKind kind;
+  std::atomic<int> merges = 0;
+  WorkerOptions options = Patient();
+  options.observer.on_step = [&](const store::Lease& lease, absl::Duration,
+                                 const absl::Status& status) {
+    EXPECT_TRUE(status.ok()) << status;
+    merges += lease.is_merge();
+  };
+  // A worker that finds nothing to do must see by itself when the merge has become ready.
+  options.poll = absl::Milliseconds(10);
+  auto first = MakeWorker(&kind, options);
+  auto second = MakeWorker(&kind, options);
+  first->Start();
+  second->Start();
+  Await(Create(LettersKind::Job()), JobState::kSucceeded);
+  first->Drain();
+  second->Drain();
+  EXPECT_EQ(merges, 1);
+  const auto computed = kind.computed();
+  EXPECT_EQ(std::set<std::string>(computed.begin(), computed.end()).size(), 48u);
+  EXPECT_EQ(computed.size(), 48u) << "no chunk twice";
+}
+
+TEST_F(WorkerTest, CancelStopsTheRunningShardBetweenItsChunks) {
+  LettersKind kind;
+  absl::Notification started;
+  kind.before_chunk = [&](ShardContext& context, int64_t chunk) {
+    if (chunk != 1) return absl::OkStatus();
+    started.Notify();
+    // The chunk in flight: it ends only when somebody tells it to, long before any beat.
+    while (!context.cancellation().cancelled()) std::this_thread::yield();
+    return absl::OkStatus();
+  };
+  auto worker = MakeWorker(&kind);
+  worker->Start();
+  const std::string id = Create(LettersKind::Job());
+  ASSERT_TRUE(started.WaitForNotificationWithTimeout(kPatience));
+  const auto cancelled = queue_->Cancel("lab", id);
+  ASSERT_TRUE(cancelled.ok());
+  const store::Job job = Await(id, JobState::kCancelled);
+  EXPECT_EQ(job.work_done, 1) << "what was stored before stays";
+  EXPECT_EQ(job.rescues, 0);
+}
+
+TEST_F(WorkerTest, DrainGivesTheShardBackWithoutBlameAndTheNextWorkerGoesOnFromItsCursor) {
+  LettersKind kind;
+  absl::Notification started;
+  kind.before_chunk = [&](ShardContext& context, int64_t chunk) {
+    if (context.shard() != 1 || chunk != 2) return absl::OkStatus();
+    started.Notify();
+    while (!context.cancellation().cancelled()) std::this_thread::yield();
+    return absl::CancelledError("draining");
+  };
+  auto worker = MakeWorker(&kind);
+  worker->Start();
+  const std::string id = Create(LettersKind::Job("lab", /*shards=*/3));
+  ASSERT_TRUE(started.WaitForNotificationWithTimeout(kPatience));
+  worker->Drain();
+  const store::Job drained = queue_->Get("lab", id)->job;
+  EXPECT_EQ(drained.state, JobState::kRunning);
+  EXPECT_EQ(drained.shards_done, 1);
+  EXPECT_EQ(drained.work_done, 6);
+
+  LettersKind rest;
+  auto next = MakeWorker(&rest);
+  next->Start();
+  EXPECT_EQ(Await(id, JobState::kSucceeded).rescues, 0);
+  EXPECT_THAT(rest.computed(), testing::ElementsAre("1.2", "1.3", "2.0", "2.1", "2.2", "2.3"));
+}
+
+TEST_F(WorkerTest, AUserErrorFailsTheJobAtTheFirstTry) {
+  LettersKind kind;
+  std::atomic<int> tries = 0;
+  kind.before_chunk = [&](ShardContext&, int64_t) {
+    ++tries;
+    return InvalidField("spec.layers", "must be below 30");
+  };
+  auto worker = MakeWorker(&kind);
+  worker->Start();
+  const store::Job job = Await(Create(LettersKind::Job()), JobState::kFailed);
+  EXPECT_EQ(job.error->code, absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(job.error->reason, "INVALID_FIELD");
+  EXPECT_EQ(job.error->shard, 0);
+  EXPECT_EQ(tries, 1);
+}
+
+TEST_F(WorkerTest, AnInfrastructureErrorIsTriedAgainAndThenFailsTheJob) {
+  LettersKind kind;
+  std::atomic<int> tries = 0;
+  kind.before_chunk = [&](ShardContext& context, int64_t) {
+    if (context.shard() != 0) return absl::OkStatus();
+    ++tries;
+    return absl::ResourceExhaustedError("out of device memory");
+  };
+  auto worker = MakeWorker(&kind);
+  worker->Start();
+  const store::Job job = Await(Create(LettersKind::Job()), JobState::kFailed);
+  EXPECT_EQ(job.error->code, absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(tries, 3);
+}
+
+TEST_F(WorkerTest, AnInfrastructureErrorThatPassesLeavesNoTrace) {
+  LettersKind kind;
+  std::atomic<int> tries = 0;
+  kind.before_chunk = [&](ShardContext&, int64_t chunk) {
+    return chunk == 2 && ++tries == 1 ? absl::UnavailableError("a hiccup") : absl::OkStatus();
+  };
+  auto worker = MakeWorker(&kind);
+  worker->Start();
+  const std::string id = Create(LettersKind::Job("lab", /*shards=*/1));
+  Await(id, JobState::kSucceeded);
+  EXPECT_THAT(kind.computed(), testing::ElementsAre("0.0", "0.1", "0.2", "0.3"));
+}
+
+TEST_F(WorkerTest, AWorkerThatLostItsLeaseIsStoppedAndItsLateCommitRefused) {
+  LettersKind slow;
+  absl::Notification started, resumed;
+  absl::Status late;
+  slow.before_chunk = [&](ShardContext& context, int64_t chunk) {
+    if (chunk != 1) return absl::OkStatus();
+    started.Notify();
+    resumed.WaitForNotification();
+    late = context.Checkpoint("late", "99", 99);
+    return late;
+  };
+  auto stalled = MakeWorker(&slow);
+  stalled->Start();
+  const std::string id = Create(LettersKind::Job("lab", /*shards=*/1));
+  ASSERT_TRUE(started.WaitForNotificationWithTimeout(kPatience));
+
+  // A beat that was on its way may extend the lease once more; then there is none for an hour.
+  do {
+    clock_.Advance(kNever);
+  } while (store_->Sweep()->empty());
+  LettersKind quick;
+  auto rescuer = MakeWorker(&quick);
+  rescuer->Start();
+  const store::Job job = Await(id, JobState::kSucceeded);
+  EXPECT_EQ(job.rescues, 1);
+  EXPECT_THAT(quick.computed(), testing::ElementsAre("0.1", "0.2", "0.3"));
+  resumed.Notify();
+  stalled->Drain();
+  EXPECT_EQ(DetailsOf(late).reason, "LEASE_LOST");
+  EXPECT_EQ(queue_->Get("lab", id)->job.state, JobState::kSucceeded);
+}
+
+TEST_F(WorkerTest, TheBeatKeepsALeaseThatIsShorterThanItsShard) {
+  LettersKind kind;
+  absl::Notification started, outlived;
+  kind.before_chunk = [&](ShardContext&, int64_t chunk) {
+    if (chunk != 1) return absl::OkStatus();
+    started.Notify();
+    outlived.WaitForNotification();
+    return absl::OkStatus();
+  };
+  WorkerOptions options = Patient();
+  options.lease = absl::Seconds(30);
+  options.beat = absl::Milliseconds(5);
+  auto worker = MakeWorker(&kind, options);
+  worker->Start();
+  const std::string id = Create(LettersKind::Job("lab", /*shards=*/1));
+  ASSERT_TRUE(started.WaitForNotificationWithTimeout(kPatience));
+  // Ten times 20 s pass, much longer in all than the lease, and each time a beat comes.
+  for (int i = 0; i < 10; ++i) {
+    clock_.Advance(absl::Seconds(20));
+    const absl::Time deadline = absl::Now() + kPatience;
+    while (LeaseEnd() < clock_.Now() + options.lease && absl::Now() < deadline) {
+      std::this_thread::yield();
+    }
+    EXPECT_THAT(*store_->Sweep(), IsEmpty());
+  }
+  outlived.Notify();
+  EXPECT_EQ(Await(id, JobState::kSucceeded).rescues, 0);
+}
+
+TEST_F(WorkerTest, TheSweepRemovesTheBytesOfDeletedJobs) {
+  LettersKind kind;
+  WorkerOptions options = Patient();
+  options.sweep = absl::Milliseconds(1);
+  options.orphan_grace = absl::ZeroDuration();
+  auto worker = MakeWorker(&kind, options);
+  worker->Start();
+  const std::string id = Create(LettersKind::Job("lab", /*shards=*/1));
+  Await(id, JobState::kSucceeded);
+  const std::string digest =
+      store_->GetResource("lab", store::ResourceKind::kArtifact, id + ".letters")->blob_digest;
+  ASSERT_TRUE(blobs_->Size(digest).ok());
+  ASSERT_TRUE(queue_->Delete("lab", id).ok());
+  const absl::Time deadline = absl::Now() + kPatience;
+  while (blobs_->Size(digest).ok() && absl::Now() < deadline) std::this_thread::yield();
+  EXPECT_EQ(blobs_->Size(digest).status().code(), absl::StatusCode::kNotFound);
+}
+
+}  // namespace
+}  // namespace valuescope::jobs
