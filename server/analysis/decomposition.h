@@ -36,8 +36,8 @@ struct DecompositionOptions {
   // Refuses where a warning would be given.
   bool strict = false;
   // Spearman-Brown reliabilities of the two vectors, for the disattenuated cosine.
-  std::optional<double> intrinsic_reliability;
-  std::optional<double> prompted_reliability;
+  std::optional<double> intrinsic_reliability = std::nullopt;
+  std::optional<double> prompted_reliability = std::nullopt;
 };
 
 enum class DecompositionWarning : uint8_t {

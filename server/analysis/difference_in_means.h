@@ -24,7 +24,7 @@ namespace valuescope::analysis {
 struct LabelledActivations {
   bool expresses = false;
   // Query that the response answers; empty: a query of its own.
-  std::string query_id;
+  std::string query_id = {};
   // a(r) [num_layers, width] row-major; the memory is the caller's and outlives the call.
   std::variant<std::span<const float>, std::span<const double>> mean_activations;
   // Number of tokens behind the mean and, per layer [num_layers], the sum of |x| over them. Left

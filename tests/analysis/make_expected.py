@@ -1,0 +1,193 @@
+"""Writes expected.json: what numpy says about small random inputs, for the C++ tests to reproduce.
+
+Run by hand when a definition changes (numpy is the only dependency):
+    python tests/analysis/make_expected.py
+Inputs are rounded to float32 first, so that both sides start from the same numbers. The code here is
+written from the definitions, with numpy.linalg.svd and loops, and shares nothing with the server's.
+"""
+
+import json
+import pathlib
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parent
+
+
+def rows(array):
+    return [float(x) for x in np.asarray(array, dtype=np.float64).ravel()]
+
+
+def float32(array):
+    return np.asarray(array, dtype=np.float32).astype(np.float64)
+
+
+def decomposition(rng, width, scale, normalize):
+    common = rng.normal(size=width)
+    v_int = float32(common + 0.8 * rng.normal(size=width))
+    v_prompt = float32(scale * (common + 0.8 * rng.normal(size=width)))
+    columns = np.stack([v_int, v_prompt], axis=1)
+    if normalize:
+        columns = columns / np.linalg.norm(columns, axis=0)
+    u, s, _ = np.linalg.svd(columns, full_matrices=False)
+    shared = u[:, 0] * np.sign(u[:, 0] @ columns.sum(axis=1))
+    difference = u[:, 1] * np.sign(u[:, 1] @ (columns[:, 0] - columns[:, 1]))
+    cosine = v_int @ v_prompt / np.linalg.norm(v_int) / np.linalg.norm(v_prompt)
+    return {
+        "intrinsic": rows(v_int),
+        "prompted": rows(v_prompt),
+        "normalize": normalize,
+        "singular_values": rows(s),
+        "explained_share": float(s[0] ** 2 / (s**2).sum()),
+        "shared": rows(shared),
+        "difference": rows(difference),
+        "cosine": float(cosine),
+        "retained": float(np.sqrt(1 - cosine**2)),
+        "intrinsic_orthogonal": rows(v_int - v_int @ v_prompt / (v_prompt @ v_prompt) * v_prompt),
+        "prompted_orthogonal": rows(v_prompt - v_int @ v_prompt / (v_int @ v_int) * v_int),
+    }
+
+
+def mean_delta(rng, width, num_values, unit):
+    intrinsic = float32(rng.normal(size=(num_values, width)))
+    prompted = float32(intrinsic + 0.7 * rng.normal(size=width) + rng.normal(size=(num_values, width)))
+    deltas = prompted - intrinsic
+    lengths = np.linalg.norm(deltas, axis=1, keepdims=True)
+    used = deltas / lengths if unit else deltas
+    mean = used.mean(axis=0)
+    m = mean / np.linalg.norm(mean)
+    cosines = (deltas / lengths) @ (deltas / lengths).T
+    return {
+        "intrinsic": rows(intrinsic),
+        "prompted": rows(prompted),
+        "num_values": num_values,
+        "width": width,
+        "unit": unit,
+        "direction": rows(m),
+        "norm": float(np.linalg.norm(mean)),
+        "explained_variance": float(((used @ m) ** 2).sum() / (used**2).sum()),
+        "mean_pairwise_cosine": float(cosines[np.triu_indices(num_values, 1)].mean()),
+    }
+
+
+def brute_auroc(positive, negative):
+    wins = [(p > n) + 0.5 * (p == n) for p in positive for n in negative]
+    return float(np.mean(wins))
+
+
+def halves(labels, queries):
+    order = list(dict.fromkeys(queries))
+    if len(order) < len(queries):
+        return np.array([order.index(q) % 2 for q in queries])
+    out = np.zeros(len(labels), dtype=int)
+    for label in (False, True):
+        places = np.flatnonzero(np.array(labels) == label)
+        out[places] = np.arange(len(places)) % 2
+    return out
+
+
+def difference_in_means(rng, labels, queries, num_layers, width):
+    labels = np.array(labels)
+    shift = rng.normal(size=(num_layers, width))
+    a = float32(rng.normal(size=(len(labels), num_layers, width)) + 0.6 * labels[:, None, None] * shift)
+    half = halves(list(labels), queries)
+    layers = []
+    for layer in range(num_layers):
+        x = a[:, layer]
+        v = x[labels].mean(axis=0) - x[~labels].mean(axis=0)
+        by_half = [
+            x[labels & (half == h)].mean(axis=0) - x[~labels & (half == h)].mean(axis=0)
+            for h in (0, 1)
+        ]
+        r = by_half[0] @ by_half[1] / np.linalg.norm(by_half[0]) / np.linalg.norm(by_half[1])
+        areas = [
+            brute_auroc(
+                x[labels & (half == h)] @ by_half[1 - h], x[~labels & (half == h)] @ by_half[1 - h]
+            )
+            for h in (0, 1)
+        ]
+        traces = [float(np.trace(np.cov(x[labels == flag], rowvar=False))) for flag in (True, False)]
+        layers.append({
+            "vector": rows(v),
+            "norm": float(np.linalg.norm(v)),
+            "relative_norm": float(np.linalg.norm(v) / np.linalg.norm(x, axis=1).mean()),
+            "split_half_cosine": float(r),
+            "reliability": float(2 * r / (1 + r)),
+            "auroc": float(np.mean(areas)),
+            "expressing_trace": traces[0],
+            "non_expressing_trace": traces[1],
+            "debiased": float(v @ v - traces[0] / labels.sum() - traces[1] / (~labels).sum()),
+        })
+    return {
+        "labels": [bool(label) for label in labels],
+        "queries": queries,
+        "num_layers": num_layers,
+        "width": width,
+        "activations": rows(a),
+        "layers": layers,
+    }
+
+
+def geometry(rng, hidden, intermediate, signed, relative):
+    w = float32(rng.normal(size=(hidden, intermediate)) * rng.uniform(0.5, 2, size=intermediate))
+    shared = float32(rng.normal(size=hidden))
+    difference = float32(rng.normal(size=hidden))
+    u_shared = shared / np.linalg.norm(shared)
+    rest = difference - difference @ u_shared * u_shared
+    u_diff = rest / np.linalg.norm(rest)
+    p = np.stack([u_shared, u_diff], axis=1) @ (np.stack([u_shared, u_diff]) @ w)
+    norms = np.linalg.norm(p, axis=0)
+    scores = norms / np.linalg.norm(w, axis=0) if relative else norms
+    axes = [("SHARED", u_shared), ("INTRINSIC", u_diff), ("PROMPTED", -u_diff)]
+    if signed:
+        axes.append(("SHARED_NEGATIVE", -u_shared))
+    kept = sorted(range(intermediate), key=lambda i: (-scores[i], i))[: intermediate // 2]
+    classes, angles = [], []
+    for i in range(intermediate):
+        angle = [np.degrees(np.arccos(np.clip(p[:, i] @ u / norms[i], -1, 1))) for _, u in axes]
+        nearest = int(np.argmin(angle))
+        angles.append(float(angle[nearest]))
+        inside = axes[nearest][0] if angle[nearest] < 30 else "UNCLASSIFIED"
+        classes.append(inside if i in kept else "NONE")
+    return {
+        "weights": rows(w),
+        "hidden": hidden,
+        "intermediate": intermediate,
+        "shared": rows(shared),
+        "difference": rows(difference),
+        "signed": signed,
+        "relative": relative,
+        "scores": rows(scores),
+        "angles": angles,
+        "classes": classes,
+        "members": kept,
+    }
+
+
+def main():
+    rng = np.random.default_rng(20240917)
+    one_each = [f"q{i}" for i in range(14)]
+    labels = [bool(b) for b in rng.permutation([True] * 8 + [False] * 6)]
+    grouped = [f"q{i // 3}" for i in range(24)]
+    grouped_labels = [i % 3 == 1 or i % 5 == 0 for i in range(24)]
+    expected = {
+        "decompositions": [
+            decomposition(rng, 12, 1.0, False),
+            decomposition(rng, 9, 6.0, False),
+            decomposition(rng, 9, 6.0, True),
+        ],
+        "mean_deltas": [mean_delta(rng, 8, 5, False), mean_delta(rng, 8, 5, True)],
+        "difference_in_means": [
+            difference_in_means(rng, labels, one_each, 2, 5),
+            difference_in_means(rng, grouped_labels, grouped, 1, 4),
+        ],
+        "geometry": [
+            geometry(rng, 6, 20, False, False),
+            geometry(rng, 6, 20, True, True),
+        ],
+    }
+    (ROOT / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+#include "analysis/statistics.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+namespace valuescope::analysis {
+namespace {
+
+double BruteForceAuroc(const std::vector<double>& positives, const std::vector<double>& negatives) {
+  double wins = 0;
+  for (const double p : positives) {
+    for (const double n : negatives) wins += p > n ? 1.0 : p == n ? 0.5 : 0.0;
+  }
+  return wins / static_cast<double>(positives.size() * negatives.size());
+}
+
+TEST(AreaUnderRoc, EqualsCountingEveryPairTiesIncluded) {
+  std::mt19937_64 random(5);
+  for (int trial = 0; trial < 20; ++trial) {
+    // Few distinct scores, so that ties are common.
+    std::vector<double> positives(1 + trial);
+    std::vector<double> negatives(13);
+    for (double& x : positives) x = static_cast<double>(random() % 6);
+    for (double& x : negatives) x = static_cast<double>(random() % 5);
+    EXPECT_DOUBLE_EQ(*AreaUnderRoc(positives, negatives), BruteForceAuroc(positives, negatives));
+  }
+}
+
+TEST(AreaUnderRoc, IsOneWhenSeparatedAHalfWhenTiedAndTurnsWithTheSign) {
+  EXPECT_EQ(*AreaUnderRoc(std::vector<double>{2, 3}, std::vector<double>{0, 1}), 1.0);
+  EXPECT_EQ(*AreaUnderRoc(std::vector<double>{0, 1}, std::vector<double>{2, 3}), 0.0);
+  EXPECT_EQ(*AreaUnderRoc(std::vector<double>{1, 1}, std::vector<double>{1}), 0.5);
+  EXPECT_FALSE(AreaUnderRoc({}, std::vector<double>{1}).has_value());
+}
+
+TEST(SpearmanBrown, DoublesTheLengthOfTheTest) {
+  EXPECT_DOUBLE_EQ(*SpearmanBrown(0.5), 2.0 / 3.0);
+  EXPECT_DOUBLE_EQ(*SpearmanBrown(1.0), 1.0);
+  EXPECT_DOUBLE_EQ(*SpearmanBrown(0.0), 0.0);
+  EXPECT_FALSE(SpearmanBrown(-1.0).has_value());
+}
+
+TEST(Quantile, InterpolatesBetweenSortedValues) {
+  EXPECT_DOUBLE_EQ(*Quantile({40, 10, 30, 20}, 0.5), 25.0);
+  EXPECT_DOUBLE_EQ(*Quantile({40, 10, 30, 20}, 0.1), 13.0);
+  EXPECT_DOUBLE_EQ(*Quantile({40, 10, 30, 20}, 1.0), 40.0);
+  EXPECT_FALSE(Quantile({}, 0.5).has_value());
+}
+
+}  // namespace
+}  // namespace valuescope::analysis
