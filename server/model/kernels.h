@@ -1,0 +1,62 @@
+// The forward pass's own operators, registered with the dispatcher (namespace "valuescope") so that
+// observers, meta tensors and other devices see them. Each has three implementations: a vectorised
+// one for float32 on a CPU, the plain ATen one of reference.h for every other type and device, and
+// one for meta tensors. On a CPU a token's result never depends on the tokens beside it.
+#ifndef VALUESCOPE_MODEL_KERNELS_H_
+#define VALUESCOPE_MODEL_KERNELS_H_
+
+#include <ATen/core/Tensor.h>
+
+namespace valuescope::model {
+
+// The heads of one model's attention.
+struct HeadShape {
+  int64_t num_heads = 0;     // query heads
+  int64_t num_kv_heads = 0;  // divides num_heads
+  int64_t head_dim = 0;      // even
+};
+
+// x / sqrt(mean(x^2) + epsilon) * weight. x [num_tokens, width], weight [width].
+at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon);
+
+// Rotates queries and keys by their positions (the two halves of a head are the real and imaginary
+// parts, as Hugging Face has it), in place, and writes keys and values to the cache.
+//   qkv [num_tokens, (num_heads + 2 num_kv_heads) * head_dim]; cosines, sines [max_positions,
+//   head_dim / 2] float32; positions, cache_slots [num_tokens] int64; keys, values [num_blocks,
+//   block_size, num_kv_heads, head_dim]
+void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines,
+                    const at::Tensor& positions, const at::Tensor& cache_slots, at::Tensor& keys,
+                    at::Tensor& values, const HeadShape& heads);
+
+// Causal attention of every token over its own sequence's cached keys and values, positions 0 ..
+// its own. Keys are taken in cache blocks from position 0 on with a running maximum, so neither
+// chunking nor company changes a bit.
+//   sequences, positions [num_tokens] int64; block_tables [num_sequences, max_blocks] int64
+// Returns [num_tokens, num_heads * head_dim].
+at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Tensor& values,
+                     const at::Tensor& sequences, const at::Tensor& positions,
+                     const at::Tensor& block_tables, const HeadShape& heads);
+
+// silu(gate) * up. gate_up [num_tokens, 2 * width], gate first -> [num_tokens, width].
+at::Tensor SiluMultiply(const at::Tensor& gate_up);
+
+// x[t] += rows[table_rows[t]] where table_rows[t] != 0, in float32, rounded once. x [num_tokens,
+// width], rows [capacity, width] float32.
+void AddRows(at::Tensor& x, const at::Tensor& rows, const at::Tensor& table_rows);
+
+// Taps (step.h): destination[rows[j]] = x[tokens[j]], += in float64, or max.
+void TapCopy(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
+             at::Tensor& destination);
+void TapSum(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
+            at::Tensor& destination);
+void TapMax(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
+            at::Tensor& destination);
+
+// MKL's packed product, float32 on a CPU only. PackWeight: [out, in] -> opaque; PackedProduct: x
+// [num_tokens, in] -> [num_tokens, out].
+at::Tensor PackWeight(const at::Tensor& weight);
+at::Tensor PackedProduct(const at::Tensor& x, const at::Tensor& packed, int64_t out_features);
+
+}  // namespace valuescope::model
+
+#endif  // VALUESCOPE_MODEL_KERNELS_H_

@@ -1,0 +1,37 @@
+// y = x W^T for a projection's logical weight W [out, in], whatever the storage behind it. On a CPU
+// in float32 the weight is packed once for MKL, which is faster than a plain product at every row
+// count and gives a row the same bits whatever rows are beside it. Elsewhere it is the plain
+// product.
+#ifndef VALUESCOPE_MODEL_LINEAR_H_
+#define VALUESCOPE_MODEL_LINEAR_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+
+namespace valuescope::model {
+
+class Linear {
+ public:
+  // Takes the weight [out, in] on its device; the plain copy is kept only where it is the storage.
+  static std::unique_ptr<Linear> Create(const at::Tensor& weight);
+  virtual ~Linear() = default;
+
+  // x [num_tokens, in] contiguous -> [num_tokens, out].
+  virtual at::Tensor Apply(const at::Tensor& x) const = 0;
+
+  int64_t in_features() const { return in_features_; }
+  int64_t out_features() const { return out_features_; }
+
+ protected:
+  Linear(int64_t in_features, int64_t out_features)
+      : in_features_(in_features), out_features_(out_features) {}
+
+ private:
+  int64_t in_features_;
+  int64_t out_features_;
+};
+
+}  // namespace valuescope::model
+
+#endif  // VALUESCOPE_MODEL_LINEAR_H_

@@ -1,0 +1,90 @@
+#include "model/reference.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+#include <limits>
+
+namespace valuescope::model::reference {
+
+at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
+  const at::Tensor wide = x.to(at::kFloat);
+  const at::Tensor scale = at::rsqrt(wide.pow(2).mean(-1, /*keepdim=*/true) + epsilon);
+  return weight * (wide * scale).to(x.scalar_type());
+}
+
+void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines,
+                    const at::Tensor& positions, const at::Tensor& cache_slots, at::Tensor& keys,
+                    at::Tensor& values, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim) {
+  const int64_t num_tokens = qkv.size(0), rotated = num_heads + num_kv_heads, half = head_dim / 2;
+  const at::Tensor by_head = qkv.view({num_tokens, num_heads + 2 * num_kv_heads, head_dim});
+  const at::Tensor turned = by_head.narrow(1, 0, rotated);
+  const at::Tensor cosine = cosines.index_select(0, positions).unsqueeze(1).to(qkv.scalar_type());
+  const at::Tensor sine = sines.index_select(0, positions).unsqueeze(1).to(qkv.scalar_type());
+  const at::Tensor first = turned.narrow(2, 0, half).clone();
+  const at::Tensor second = turned.narrow(2, half, half).clone();
+  turned.narrow(2, 0, half).copy_(first * cosine - second * sine);
+  turned.narrow(2, half, half).copy_(second * cosine + first * sine);
+  keys.view({-1, num_kv_heads, head_dim})
+      .index_copy_(0, cache_slots, by_head.narrow(1, num_heads, num_kv_heads).contiguous());
+  values.view({-1, num_kv_heads, head_dim})
+      .index_copy_(0, cache_slots, by_head.narrow(1, rotated, num_kv_heads).contiguous());
+}
+
+at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Tensor& values,
+                     const at::Tensor& sequences, const at::Tensor& positions,
+                     const at::Tensor& block_tables, int64_t num_heads, int64_t num_kv_heads,
+                     int64_t head_dim) {
+  const int64_t num_tokens = qkv.size(0), group = num_heads / num_kv_heads;
+  const at::Tensor queries = qkv.narrow(1, 0, num_heads * head_dim)
+                                 .reshape({num_tokens, num_kv_heads, group, head_dim})
+                                 .to(at::kFloat);
+  const at::Tensor tables = block_tables.index_select(0, sequences);  // [num_tokens, max_blocks]
+  const int64_t length = tables.size(1) * keys.size(1);
+  const auto of_token = [&](const at::Tensor& cache) {
+    return cache.index_select(0, tables.reshape(-1))
+        .view({num_tokens, length, num_kv_heads, head_dim})
+        .permute({0, 2, 1, 3})
+        .to(at::kFloat);  // [num_tokens, num_kv_heads, length, head_dim]
+  };
+  const at::Tensor beyond =
+      at::arange(length, positions.options()).unsqueeze(0) > positions.unsqueeze(1);
+  const at::Tensor mask = beyond.view({num_tokens, 1, 1, length});
+  at::Tensor scores = at::matmul(queries, of_token(keys).transpose(-1, -2)) / std::sqrt(head_dim);
+  scores = scores.masked_fill(mask, -std::numeric_limits<float>::infinity());
+  // Blocks beyond a sequence's end may hold anything, NaN too: zero weight alone would not silence
+  // them.
+  const at::Tensor seen = of_token(values).masked_fill(mask.transpose(-1, -2), 0);
+  return at::matmul(at::softmax(scores, -1), seen)
+      .reshape({num_tokens, num_heads * head_dim})
+      .to(qkv.scalar_type());
+}
+
+at::Tensor SiluMultiply(const at::Tensor& gate_up) {
+  const int64_t width = gate_up.size(1) / 2;
+  return at::silu(gate_up.narrow(1, 0, width)) * gate_up.narrow(1, width, width);
+}
+
+void AddRows(at::Tensor& x, const at::Tensor& rows, const at::Tensor& table_rows) {
+  const at::Tensor edited =
+      (x.to(at::kFloat) + rows.index_select(0, table_rows)).to(x.scalar_type());
+  x.copy_(at::where(table_rows.unsqueeze(1) != 0, edited, x));
+}
+
+void TapCopy(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
+             at::Tensor& destination) {
+  destination.index_copy_(0, rows, x.index_select(0, tokens).to(destination.scalar_type()));
+}
+
+void TapSum(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
+            at::Tensor& destination) {
+  destination.index_add_(0, rows, x.index_select(0, tokens).to(at::kDouble));
+}
+
+void TapMax(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
+            at::Tensor& destination) {
+  destination.index_reduce_(0, rows, x.index_select(0, tokens).to(destination.scalar_type()),
+                            "amax");
+}
+
+}  // namespace valuescope::model::reference

@@ -1,0 +1,30 @@
+// The readable counterpart of kernels.h in plain ATen operators: what the fast kernels are tested
+// against, and what runs on devices and in types that have no kernel of their own. Same signatures,
+// same meaning.
+#ifndef VALUESCOPE_MODEL_REFERENCE_H_
+#define VALUESCOPE_MODEL_REFERENCE_H_
+
+#include <ATen/core/Tensor.h>
+
+namespace valuescope::model::reference {
+
+at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon);
+void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines,
+                    const at::Tensor& positions, const at::Tensor& cache_slots, at::Tensor& keys,
+                    at::Tensor& values, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim);
+at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Tensor& values,
+                     const at::Tensor& sequences, const at::Tensor& positions,
+                     const at::Tensor& block_tables, int64_t num_heads, int64_t num_kv_heads,
+                     int64_t head_dim);
+at::Tensor SiluMultiply(const at::Tensor& gate_up);
+void AddRows(at::Tensor& x, const at::Tensor& rows, const at::Tensor& table_rows);
+void TapCopy(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
+             at::Tensor& destination);
+void TapSum(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
+            at::Tensor& destination);
+void TapMax(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
+            at::Tensor& destination);
+
+}  // namespace valuescope::model::reference
+
+#endif  // VALUESCOPE_MODEL_REFERENCE_H_

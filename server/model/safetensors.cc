@@ -1,0 +1,202 @@
+#include "model/safetensors.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <optional>
+#include <set>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/error.h"
+#include "base/host_tensor.h"
+#include "base/status_macros.h"
+#include "model/strict_json.h"
+
+namespace valuescope::model {
+namespace {
+
+using nlohmann::json;
+
+constexpr uint64_t kMaxHeaderBytes = 100'000'000;
+constexpr size_t kMaxNameBytes = 1024;
+constexpr size_t kMaxRank = 8;
+constexpr char kIndex[] = "model.safetensors.index.json";
+constexpr char kSingle[] = "model.safetensors";
+
+absl::Status Refused(absl::string_view file, absl::string_view why) {
+  return ErrorWithReason(absl::StatusCode::kInvalidArgument, "MALFORMED_MODEL_FILE",
+                         absl::StrCat(file, ": ", why));
+}
+
+std::optional<DType> ParseDType(const json& name) {
+  if (name == "F32") return DType::kFloat32;
+  if (name == "F16") return DType::kFloat16;
+  if (name == "BF16") return DType::kBFloat16;
+  if (name == "F64") return DType::kFloat64;
+  if (name == "I32") return DType::kInt32;
+  if (name == "I64") return DType::kInt64;
+  return std::nullopt;
+}
+
+bool IsUnsigned(const json& value) { return value.is_number_unsigned(); }
+
+struct Range {
+  uint64_t begin = 0;
+  uint64_t end = 0;
+};
+
+absl::StatusOr<StoredTensor> ParseEntry(absl::string_view file, const std::string& name,
+                                        const json& entry, absl::string_view data, Range& range) {
+  const auto refused = [&](absl::string_view why) {
+    return Refused(file, absl::StrCat("tensor \"", name, "\" ", why));
+  };
+  if (name.size() > kMaxNameBytes) return Refused(file, "has a tensor name over 1024 bytes");
+  if (!entry.is_object() || !entry.contains("dtype") || !entry.contains("shape") ||
+      !entry.contains("data_offsets")) {
+    return refused("lacks dtype, shape or data_offsets");
+  }
+  const std::optional<DType> dtype = ParseDType(entry["dtype"]);
+  if (!dtype) return refused("has a type that is not served");
+  const json& shape = entry["shape"];
+  if (!shape.is_array() || shape.size() > kMaxRank ||
+      !std::all_of(shape.begin(), shape.end(), IsUnsigned)) {
+    return refused("has a malformed shape");
+  }
+  const json& offsets = entry["data_offsets"];
+  if (!offsets.is_array() || offsets.size() != 2 || !IsUnsigned(offsets[0]) ||
+      !IsUnsigned(offsets[1])) {
+    return refused("has malformed data_offsets");
+  }
+  StoredTensor tensor{.dtype = *dtype, .shape = {}, .bytes = {}};
+  for (const json& dimension : shape) {
+    if (dimension.get<uint64_t>() > (uint64_t{1} << 40))
+      return refused("has a dimension that is too large");
+    tensor.shape.push_back(dimension.get<int64_t>());
+  }
+  const absl::StatusOr<int64_t> size = CheckedByteSize(*dtype, tensor.shape);
+  if (!size.ok()) return refused("has a shape that is too large");
+  range = {offsets[0].get<uint64_t>(), offsets[1].get<uint64_t>()};
+  if (range.begin > range.end || range.end > data.size())
+    return refused("lies beyond the end of the file");
+  if (range.end - range.begin != static_cast<uint64_t>(*size)) {
+    return refused("has a byte range that does not match its shape");
+  }
+  tensor.bytes = data.substr(range.begin, range.end - range.begin);
+  return tensor;
+}
+
+// The resolved path of `folder`/`name`, if it is beneath the resolved folder.
+absl::StatusOr<std::string> Beneath(const std::string& folder, const std::string& name) {
+  const auto resolve = [](const std::string& path) -> std::string {
+    char* real = realpath(path.c_str(), nullptr);
+    std::string result = real ? real : "";
+    std::free(real);
+    return result;
+  };
+  const std::string root = resolve(folder);
+  const std::string path = resolve(absl::StrCat(folder, "/", name));
+  if (root.empty() || path.empty()) {
+    return ErrorWithReason(absl::StatusCode::kNotFound, "MODEL_FILE_MISSING",
+                           absl::StrCat(name, " is missing from the model's folder"));
+  }
+  if (!absl::StartsWith(path, root + "/"))
+    return Refused(name, "is a link that leads out of the model's folder");
+  return path;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(const std::string& folder,
+                                                             const std::string& name) {
+  VS_ASSIGN_OR_RETURN(const std::string path, Beneath(folder, name));
+  // A FIFO in the folder must not block the server.
+  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  if (file < 0) return Refused(name, "cannot be read");
+  struct stat facts {};
+  if (fstat(file, &facts) != 0 || !S_ISREG(facts.st_mode)) {
+    close(file);
+    return Refused(name, "is not a regular file");
+  }
+  const size_t size = static_cast<size_t>(facts.st_size);
+  if (size == 0) {
+    close(file);
+    return std::unique_ptr<MappedFile>(new MappedFile({}));
+  }
+  void* mapping = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file, 0);
+  close(file);
+  if (mapping == MAP_FAILED) return Refused(name, "cannot be mapped");
+  return std::unique_ptr<MappedFile>(
+      new MappedFile(absl::string_view(static_cast<const char*>(mapping), size)));
+}
+
+MappedFile::~MappedFile() {
+  if (!bytes_.empty()) munmap(const_cast<char*>(bytes_.data()), bytes_.size());
+}
+
+absl::StatusOr<std::map<std::string, StoredTensor>> ParseSafetensors(absl::string_view file_name,
+                                                                     absl::string_view bytes) {
+  uint64_t header_bytes = 0;
+  if (bytes.size() < sizeof(header_bytes)) return Refused(file_name, "is too short for a header");
+  std::memcpy(&header_bytes, bytes.data(), sizeof(header_bytes));
+  if (header_bytes > kMaxHeaderBytes) return Refused(file_name, "has a header over 100 MB");
+  if (header_bytes > bytes.size() - sizeof(header_bytes)) {
+    return Refused(file_name, "has a header beyond the end of the file");
+  }
+  VS_ASSIGN_OR_RETURN(const json header,
+                      ParseStrictJson(file_name, bytes.substr(sizeof(header_bytes), header_bytes)));
+  if (!header.is_object()) return Refused(file_name, "has a header that is not an object");
+  const absl::string_view data = bytes.substr(sizeof(header_bytes) + header_bytes);
+
+  std::map<std::string, StoredTensor> tensors;
+  std::vector<std::pair<Range, std::string>> ranges;
+  for (const auto& [name, entry] : header.items()) {
+    if (name == "__metadata__") continue;
+    Range range;
+    VS_ASSIGN_OR_RETURN(tensors[name], ParseEntry(file_name, name, entry, data, range));
+    ranges.emplace_back(range, name);
+  }
+  std::sort(ranges.begin(), ranges.end(), [](const auto& a, const auto& b) {
+    return std::pair(a.first.begin, a.first.end) < std::pair(b.first.begin, b.first.end);
+  });
+  uint64_t covered = 0;
+  for (const auto& [range, name] : ranges) {
+    if (range.begin < covered)
+      return Refused(file_name, absl::StrCat("tensor \"", name, "\" overlaps another"));
+    if (range.begin > covered)
+      return Refused(file_name, absl::StrCat("has a hole before tensor \"", name, "\""));
+    covered = range.end;
+  }
+  if (covered != data.size()) return Refused(file_name, "has bytes behind the last tensor");
+  return tensors;
+}
+
+absl::StatusOr<std::vector<std::string>> WeightFileNames(const std::string& folder) {
+  auto index_file = MappedFile::Open(folder, kIndex);
+  if (absl::IsNotFound(index_file.status())) return std::vector<std::string>{kSingle};
+  if (!index_file.ok()) return index_file.status();
+  if ((*index_file)->bytes().size() > kMaxHeaderBytes) return Refused(kIndex, "is over 100 MB");
+  VS_ASSIGN_OR_RETURN(const json index, ParseStrictJson(kIndex, (*index_file)->bytes()));
+  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
+    return Refused(kIndex, "has no weight_map");
+  }
+  std::set<std::string> names;
+  for (const auto& [tensor, file] : index["weight_map"].items()) {
+    if (!file.is_string()) return Refused(kIndex, "names a file that is not a string");
+    const std::string name = file.get<std::string>();
+    if (name.empty() || name.size() > 255 || absl::StrContains(name, "/") || name.front() == '.' ||
+        name.find('\0') != std::string::npos || !absl::EndsWith(name, ".safetensors")) {
+      return Refused(kIndex, "names a file that is not a plain .safetensors name");
+    }
+    names.insert(name);
+  }
+  if (names.empty()) return Refused(kIndex, "names no files");
+  return std::vector<std::string>(names.begin(), names.end());
+}
+
+}  // namespace valuescope::model

@@ -1,0 +1,128 @@
+#include "model/weights.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/error.h"
+#include "base/sha256.h"
+#include "base/status_macros.h"
+#include "model/device_types.h"
+
+namespace valuescope::model {
+namespace {
+
+absl::Status Refused(absl::string_view why) {
+  return ErrorWithReason(absl::StatusCode::kInvalidArgument, "WEIGHTS_DO_NOT_FIT", why);
+}
+
+absl::Status CheckAgainstTable(const std::map<std::string, StoredTensor>& tensors,
+                               const Architecture& architecture) {
+  std::set<std::string> known;
+  for (const WeightSpec& spec : WeightTable(architecture)) {
+    known.insert(spec.name);
+    const auto found = tensors.find(spec.name);
+    if (found == tensors.end())
+      return Refused(absl::StrCat("tensor \"", spec.name, "\" is missing"));
+    if (found->second.shape != spec.shape) {
+      return Refused(absl::StrCat(
+          "tensor \"", spec.name, "\" has the shape [", absl::StrJoin(found->second.shape, ", "),
+          "], config.json asks for [", absl::StrJoin(spec.shape, ", "), "]"));
+    }
+    const DType dtype = found->second.dtype;
+    if (dtype != DType::kFloat32 && dtype != DType::kFloat16 && dtype != DType::kBFloat16) {
+      return Refused(absl::StrCat("tensor \"", spec.name, "\" is ", NameOf(dtype),
+                                  ", served are float32, float16 and bfloat16"));
+    }
+  }
+  // Some exporters write the tied unembedding or the rotary table out again; neither adds anything.
+  for (const auto& [name, tensor] : tensors) {
+    const bool redundant = (architecture.tied_embeddings && name == "lm_head.weight") ||
+                           absl::StrContains(name, "rotary_emb.inv_freq");
+    if (!known.contains(name) && !redundant)
+      return Refused(absl::StrCat("tensor \"", name, "\" is unknown"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::vector<WeightSpec> WeightTable(const Architecture& a) {
+  const int64_t q = a.num_heads * a.head_dim, kv = a.num_kv_heads * a.head_dim;
+  std::vector<WeightSpec> table = {{"model.embed_tokens.weight", {a.vocabulary, a.hidden}}};
+  for (int layer = 0; layer < a.num_layers; ++layer) {
+    const std::string block = absl::StrCat("model.layers.", layer, ".");
+    table.push_back({block + "input_layernorm.weight", {a.hidden}});
+    table.push_back({block + "self_attn.q_proj.weight", {q, a.hidden}});
+    table.push_back({block + "self_attn.k_proj.weight", {kv, a.hidden}});
+    table.push_back({block + "self_attn.v_proj.weight", {kv, a.hidden}});
+    table.push_back({block + "self_attn.o_proj.weight", {a.hidden, q}});
+    table.push_back({block + "post_attention_layernorm.weight", {a.hidden}});
+    table.push_back({block + "mlp.gate_proj.weight", {a.intermediate, a.hidden}});
+    table.push_back({block + "mlp.up_proj.weight", {a.intermediate, a.hidden}});
+    table.push_back({block + "mlp.down_proj.weight", {a.hidden, a.intermediate}});
+  }
+  table.push_back({"model.norm.weight", {a.hidden}});
+  if (!a.tied_embeddings) table.push_back({"lm_head.weight", {a.vocabulary, a.hidden}});
+  return table;
+}
+
+absl::StatusOr<std::unique_ptr<StoredWeights>> StoredWeights::Open(
+    const std::string& folder, const Architecture& architecture) {
+  auto weights = std::make_unique<StoredWeights>();
+  VS_ASSIGN_OR_RETURN(const std::vector<std::string> names, WeightFileNames(folder));
+  for (const std::string& name : names) {
+    VS_ASSIGN_OR_RETURN(auto file, MappedFile::Open(folder, name));
+    VS_ASSIGN_OR_RETURN(auto tensors, ParseSafetensors(name, file->bytes()));
+    weights->files_.push_back(std::move(file));
+    for (auto& [tensor_name, tensor] : tensors) {
+      if (!weights->tensors_.emplace(tensor_name, std::move(tensor)).second) {
+        return Refused(absl::StrCat("tensor \"", tensor_name, "\" is in two files"));
+      }
+    }
+  }
+  VS_RETURN_IF_ERROR(CheckAgainstTable(weights->tensors_, architecture));
+  return weights;
+}
+
+at::Tensor StoredWeights::Get(const std::string& name, c10::ScalarType dtype) const {
+  const StoredTensor& stored = tensors_.at(name);
+  // safetensors promises no alignment; the copy in `to` or a kernel may rely on it.
+  void* data = const_cast<char*>(stored.bytes.data());
+  const bool aligned = reinterpret_cast<uintptr_t>(data) % SizeOf(stored.dtype) == 0;
+  at::Tensor tensor;
+  if (aligned) {
+    tensor =
+        at::from_blob(data, stored.shape, at::TensorOptions().dtype(ScalarTypeOf(stored.dtype)));
+  } else {
+    tensor = at::empty(stored.shape, at::TensorOptions().dtype(ScalarTypeOf(stored.dtype)));
+    std::memcpy(tensor.data_ptr(), data, stored.bytes.size());
+  }
+  return tensor.to(dtype);
+}
+
+std::string StoredWeights::Digest(absl::string_view config_json,
+                                  const std::function<void(double)>& progress) const {
+  constexpr size_t kStride = 16 << 20;
+  size_t total = 0, done = 0;
+  for (const auto& file : files_) total += file->bytes().size();
+  Sha256 digest;
+  digest.Update(config_json);
+  for (const auto& file : files_) {
+    for (size_t offset = 0; offset < file->bytes().size(); offset += kStride) {
+      const absl::string_view part = file->bytes().substr(offset, kStride);
+      digest.Update(part);
+      done += part.size();
+      if (progress) progress(static_cast<double>(done) / static_cast<double>(total));
+    }
+  }
+  return digest.HexDigest();
+}
+
+}  // namespace valuescope::model
