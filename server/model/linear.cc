@@ -5,6 +5,10 @@
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros.h>
 
+#include <map>
+#include <mutex>
+#include <utility>
+
 #include "base/check.h"
 #include "model/kernels.h"
 
@@ -21,46 +25,67 @@ class PlainLinear : public Linear {
   at::Tensor weight_;  // [out, in]
 };
 
-// Rows of every product are padded to a multiple of this where MKL's result depends on the row
-// count.
-constexpr int64_t kFixedRows = 16;
+// MKL picks its kernel by the number of rows, and on some machines the kernels for few rows round
+// differently. A product of at least this many rows gives every row the same bits whatever rows are
+// beside it and wherever it stands among them; 0 means that no such number was found. Tried once a
+// shape: which kernel MKL picks depends on shapes only, so random numbers stand for all.
+int64_t FewestIndependentRows(const at::Tensor& packed, int64_t in_features, int64_t out_features) {
+  constexpr int64_t kMostRows = 67;
+  const at::Tensor x = at::randn({kMostRows, in_features}, packed.options());
+  const at::Tensor all = PackedProduct(x, packed, out_features);
+  const auto independent = [&](int64_t rows) {
+    for (const int64_t first : {0, 3}) {
+      const at::Tensor some = PackedProduct(x.narrow(0, first, rows), packed, out_features);
+      if (!some.equal(all.narrow(0, first, rows))) return false;
+    }
+    return true;
+  };
+  for (const int64_t rows : {33, 24, 20, 19, 18, 17}) {
+    if (!independent(rows)) return 0;
+  }
+  int64_t fewest = 17;
+  while (fewest > 1 && independent(fewest - 1)) --fewest;
+  return fewest;
+}
+
+int64_t FewestIndependentRowsOnce(const at::Tensor& packed, int64_t in_features,
+                                  int64_t out_features) {
+  static std::mutex mutex;
+  static std::map<std::pair<int64_t, int64_t>, int64_t> known;
+  const std::lock_guard<std::mutex> lock(mutex);
+  const auto [entry, fresh] = known.try_emplace({in_features, out_features});
+  if (fresh) entry->second = FewestIndependentRows(packed, in_features, out_features);
+  return entry->second;
+}
 
 class PackedLinear : public Linear {
  public:
   explicit PackedLinear(const at::Tensor& weight)
-      : Linear(weight.size(1), weight.size(0)), packed_(PackWeight(weight)) {
-    rows_are_independent_ = RowsAreIndependent();
-  }
+      : Linear(weight.size(1), weight.size(0)),
+        packed_(PackWeight(weight)),
+        fewest_rows_(FewestIndependentRowsOnce(packed_, in_features(), out_features())) {}
 
   at::Tensor Apply(const at::Tensor& x) const override {
-    if (rows_are_independent_) return PackedProduct(x, packed_, out_features());
+    if (fewest_rows_ == 0) return OneByOne(x);
+    const int64_t rows = x.size(0);
+    if (rows >= fewest_rows_) return PackedProduct(x, packed_, out_features());
+    at::Tensor padded = at::zeros({fewest_rows_, in_features()}, x.options());
+    padded.narrow(0, 0, rows).copy_(x);
+    return PackedProduct(padded, packed_, out_features()).narrow(0, 0, rows);
+  }
+
+ private:
+  // One product a row is slow, but only very small shapes need it.
+  at::Tensor OneByOne(const at::Tensor& x) const {
     at::Tensor result = at::empty({x.size(0), out_features()}, x.options());
-    for (int64_t row = 0; row < x.size(0); row += kFixedRows) {
-      const int64_t rows = std::min(kFixedRows, x.size(0) - row);
-      at::Tensor block = at::zeros({kFixedRows, in_features()}, x.options());
-      block.narrow(0, 0, rows).copy_(x.narrow(0, row, rows));
-      result.narrow(0, row, rows)
-          .copy_(PackedProduct(block, packed_, out_features()).narrow(0, 0, rows));
+    for (int64_t row = 0; row < x.size(0); ++row) {
+      result.narrow(0, row, 1).copy_(PackedProduct(x.narrow(0, row, 1), packed_, out_features()));
     }
     return result;
   }
 
- private:
-  // Whether a row's bits do not depend on how many rows are beside it, tried once for this shape
-  // and machine. Which kernel MKL picks depends on shapes only, so random numbers stand for all.
-  bool RowsAreIndependent() const {
-    const at::Tensor x = at::randn({64, in_features()});
-    const at::Tensor all = PackedProduct(x, packed_, out_features());
-    for (const int64_t rows : {1, 2, 5, 16, 33}) {
-      const at::Tensor some =
-          PackedProduct(x.narrow(0, 0, rows).contiguous(), packed_, out_features());
-      if (!some.equal(all.narrow(0, 0, rows))) return false;
-    }
-    return true;
-  }
-
   at::Tensor packed_;
-  bool rows_are_independent_ = false;
+  int64_t fewest_rows_;
 };
 
 }  // namespace

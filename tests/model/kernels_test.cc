@@ -1,0 +1,153 @@
+// The vectorised kernels against their plain references on random ragged shapes, and what is
+// promised of row 0.
+#include "model/kernels.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "model/linear.h"
+#include "model/reference.h"
+#include "tests/model/forward_harness.h"
+
+namespace valuescope::model {
+namespace {
+
+// float32 rounding over sums of some hundred terms.
+constexpr double kTolerance = 2e-6;
+
+class Kernels : public ::testing::Test {
+ protected:
+  void SetUp() override { at::manual_seed(20); }
+};
+
+TEST_F(Kernels, RmsNormEqualsItsReference) {
+  for (const auto& [tokens, width] : {std::pair(1, 48), std::pair(7, 576), std::pair(130, 33)}) {
+    const at::Tensor x = at::randn({tokens, width}) * 3, weight = at::randn({width});
+    EXPECT_LT(RelativeError(RmsNorm(x, weight, 1e-5), reference::RmsNorm(x, weight, 1e-5)),
+              kTolerance);
+  }
+}
+
+TEST_F(Kernels, SiluMultiplyEqualsItsReferenceOverTheWholeRange) {
+  at::Tensor x = at::cat({at::randn({5, 100}) * 4, at::linspace(-120, 120, 500).view({5, 100})}, 1);
+  EXPECT_LT(RelativeError(SiluMultiply(x), reference::SiluMultiply(x)), kTolerance);
+  const at::Tensor extreme = at::tensor({-200.0f, 200.0f, 0.0f, 1.0f, 1.0f, 1.0f}).view({1, 6});
+  EXPECT_LT((SiluMultiply(extreme) - reference::SiluMultiply(extreme)).abs().max().item<float>(),
+            1e-5f);
+}
+
+struct Ragged {
+  at::Tensor qkv, keys, values, sequences, positions, slots, tables, cosines, sines;
+  HeadShape heads;
+};
+
+// Three sequences at different places, their cache blocks scattered, earlier positions filled with
+// random keys and values.
+Ragged MakeRagged(HeadShape heads) {
+  Ragged r{.heads = heads};
+  const int64_t blocks = 12;
+  r.keys = at::randn({blocks, 16, heads.num_kv_heads, heads.head_dim});
+  r.values = at::randn_like(r.keys);
+  r.tables = at::tensor({7, 2, 9, 0, 4, 11, 1, 3, 5, 8, 6, 10}, at::kLong).view({3, 4});
+  r.sequences = at::tensor({0, 0, 0, 1, 2, 2}, at::kLong);
+  r.positions = at::tensor({15, 16, 17, 40, 0, 1}, at::kLong);
+  r.slots =
+      r.tables.index({r.sequences, at::div(r.positions, 16, "floor")}) * 16 + r.positions % 16;
+  r.qkv = at::randn({6, (heads.num_heads + 2 * heads.num_kv_heads) * heads.head_dim});
+  const at::Tensor angles = at::randn({64, heads.head_dim / 2});
+  r.cosines = angles.cos();
+  r.sines = angles.sin();
+  return r;
+}
+
+TEST_F(Kernels, RotationAndAttentionEqualTheirReferences) {
+  for (const HeadShape heads :
+       {HeadShape{9, 3, 64}, HeadShape{6, 2, 10}, HeadShape{4, 4, 8}, HeadShape{4, 1, 34}}) {
+    Ragged fast = MakeRagged(heads);
+    Ragged plain = fast;
+    plain.qkv = fast.qkv.clone();
+    plain.keys = fast.keys.clone();
+    plain.values = fast.values.clone();
+    RotateAndCache(fast.qkv, fast.cosines, fast.sines, fast.positions, fast.slots, fast.keys,
+                   fast.values, heads);
+    reference::RotateAndCache(plain.qkv, plain.cosines, plain.sines, plain.positions, plain.slots,
+                              plain.keys, plain.values, heads.num_heads, heads.num_kv_heads,
+                              heads.head_dim);
+    EXPECT_LT(RelativeError(fast.qkv, plain.qkv), kTolerance);
+    EXPECT_LT(RelativeError(fast.keys, plain.keys), kTolerance);
+    EXPECT_TRUE(fast.values.equal(plain.values));
+    const at::Tensor attended = Attention(fast.qkv, fast.keys, fast.values, fast.sequences,
+                                          fast.positions, fast.tables, heads);
+    const at::Tensor expected =
+        reference::Attention(plain.qkv, plain.keys, plain.values, plain.sequences, plain.positions,
+                             plain.tables, heads.num_heads, heads.num_kv_heads, heads.head_dim);
+    EXPECT_LT(RelativeError(attended, expected), kTolerance);
+  }
+}
+
+TEST_F(Kernels, AttentionIgnoresWhatLiesBeyondASequence) {
+  Ragged r = MakeRagged({9, 3, 64});
+  const at::Tensor before =
+      Attention(r.qkv, r.keys, r.values, r.sequences, r.positions, r.tables, r.heads);
+  r.keys[4].fill_(std::numeric_limits<float>::quiet_NaN());  // second sequence: block behind
+                                                             // position 40 is tables[1][3] = 3
+  r.keys[3].fill_(std::numeric_limits<float>::quiet_NaN());
+  r.values[3].fill_(std::numeric_limits<float>::quiet_NaN());
+  r.keys[4] = 0;
+  const at::Tensor after =
+      Attention(r.qkv, r.keys, r.values, r.sequences, r.positions, r.tables, r.heads);
+  EXPECT_TRUE(after[0].equal(before[0]));
+  EXPECT_TRUE(after[4].equal(before[4]));
+  EXPECT_TRUE(after[3].isfinite().all().item<bool>());
+}
+
+TEST_F(Kernels, AddRowsLeavesTokensOfRowZeroToTheBit) {
+  at::Tensor x = at::randn({5, 33});
+  x[0][0] = -0.0f;
+  at::Tensor rows = at::randn({4, 33});
+  rows[0].fill_(std::numeric_limits<float>::quiet_NaN());
+  const at::Tensor chosen = at::tensor({0, 3, 0, 1, 3}, at::kLong);
+  at::Tensor fast = x.clone(), plain = x.clone();
+  AddRows(fast, rows, chosen);
+  reference::AddRows(plain, rows, chosen);
+  EXPECT_TRUE(fast.equal(plain));
+  EXPECT_TRUE(fast[2].equal(x[2]));
+  EXPECT_TRUE(std::signbit(fast[0][0].item<float>()));
+  EXPECT_TRUE(fast[1].equal(x[1] + rows[3]));
+}
+
+TEST_F(Kernels, TapsEqualTheirReferences) {
+  const at::Tensor x = at::randn({9, 17});
+  const at::Tensor tokens = at::tensor({8, 1, 1, 3, 4}, at::kLong),
+                   rows = at::tensor({2, 0, 2, 2, 0}, at::kLong);
+  at::Tensor sum = at::randn({3, 17}, at::kDouble), sum_reference = sum.clone();
+  TapSum(x, tokens, rows, sum);
+  reference::TapSum(x, tokens, rows, sum_reference);
+  EXPECT_TRUE(sum.equal(sum_reference));
+  at::Tensor most = at::full({3, 17}, -1e30f), most_reference = most.clone();
+  TapMax(x, tokens, rows, most);
+  reference::TapMax(x, tokens, rows, most_reference);
+  EXPECT_TRUE(most.equal(most_reference));
+  const at::Tensor each = at::arange(5, at::kLong);
+  at::Tensor copy = at::zeros({5, 17}), copy_reference = copy.clone();
+  TapCopy(x, tokens, each, copy);
+  reference::TapCopy(x, tokens, each, copy_reference);
+  EXPECT_TRUE(copy.equal(copy_reference));
+}
+
+TEST_F(Kernels, PackedProductsEqualPlainOnesAndRowsDoNotDependOnCompany) {
+  for (const auto& [in, out] :
+       {std::pair(576, 960), std::pair(48, 112), std::pair(1536, 576), std::pair(17, 5)}) {
+    const at::Tensor weight = at::randn({out, in}), x = at::randn({70, in});
+    const auto linear = Linear::Create(weight);
+    const at::Tensor all = linear->Apply(x);
+    EXPECT_LT(RelativeError(all, at::linear(x.to(at::kDouble), weight.to(at::kDouble))), 1e-6);
+    for (const int64_t rows : {1, 2, 5, 16, 64}) {
+      EXPECT_TRUE(linear->Apply(x.narrow(0, 3, rows).contiguous()).equal(all.narrow(0, 3, rows)))
+          << rows;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace valuescope::model
