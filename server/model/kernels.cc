@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <vector>
@@ -24,7 +25,6 @@ void cblas_sgemm_pack(int layout, int identifier, int transpose, int m, int n, i
 void cblas_sgemm_compute(int layout, int transpose_a, int transpose_b, int m, int n, int k,
                          const float* a, int leading_a, const float* b, int leading_b, float beta,
                          float* c, int leading_c);
-int mkl_serv_cbwr_set(int branch);
 }
 
 // One binary serves every x86-64: the loader picks the widest variant that the machine has.
@@ -312,21 +312,17 @@ constexpr int kRowMajor = 101, kNoTranspose = 111, kTranspose = 112, kPacked = 1
 constexpr int kPackedRows = 256;
 
 // On other makers' processors MKL's widest kernels are slower for few rows and make a row's bits
-// depend on more of its company than its AVX2 kernels do; on Intel's they are the best of both.
-// Works only before the first call of MKL.
-void ChooseMklKernels() {
-  constexpr int kAvx2Branch = 10;
-  static const bool chosen = [] {
-    __builtin_cpu_init();
-    if (!__builtin_cpu_is("intel") && __builtin_cpu_supports("avx2"))
-      mkl_serv_cbwr_set(kAvx2Branch);
-    return true;
-  }();
-  static_cast<void>(chosen);
+// depend on more of its company than its AVX2 kernels do; on Intel's they are the best of both. MKL
+// reads the variable once, before its first product, so this runs before main; a value that the
+// operator set stands.
+__attribute__((constructor)) void ChooseMklKernels() {
+  __builtin_cpu_init();
+  if (!__builtin_cpu_is("intel") && __builtin_cpu_supports("avx2")) {
+    setenv("MKL_CBWR", "AVX2", /*overwrite=*/0);
+  }
 }
 
 at::Tensor PackWeightCpu(const at::Tensor& weight) {
-  ChooseMklKernels();
   const int out_features = static_cast<int>(weight.size(0)),
             in_features = static_cast<int>(weight.size(1));
   const size_t bytes = cblas_sgemm_pack_get_size(kMatrixB, kPackedRows, out_features, in_features);
