@@ -1,0 +1,439 @@
+#include "engine/engine_loop.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/from_blob.h>
+
+#include <algorithm>
+#include <atomic>
+#include <deque>
+#include <map>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "engine/intervention_table.h"
+#include "engine/sampler.h"
+#include "engine/scheduler.h"
+#include "engine/sequence.h"
+#include "engine/served_model.h"
+#include "engine/taps.h"
+#include "model/site.h"
+
+namespace valuescope::engine {
+namespace {
+
+constexpr int64_t kBlockSize = 16;
+constexpr int kMaxTopLogprobs = 20;
+constexpr absl::Duration kQueueRetry = absl::Seconds(1);
+
+absl::Status Draining() {
+  return ErrorWithReason(absl::StatusCode::kUnavailable, "DRAINING", "the server is shutting down");
+}
+
+// The host's side of a step's index tensors. The vectors live as long as the engine, so a step
+// allocates only while they grow.
+struct StepBuffers {
+  std::vector<int64_t> token_ids, positions, sequences, cache_slots, table_rows, logit_tokens,
+      block_tables;
+
+  void Clear() {
+    for (auto* each : {&token_ids, &positions, &sequences, &cache_slots, &table_rows, &logit_tokens,
+                       &block_tables}) {
+      each->clear();
+    }
+  }
+};
+
+class RunningHandle : public Running {
+ public:
+  explicit RunningHandle(std::shared_ptr<Sequence> sequence) : sequence_(std::move(sequence)) {}
+  void Cancel() override { sequence_->Cancel(); }
+
+ private:
+  std::shared_ptr<Sequence> sequence_;
+};
+
+class EngineLoop : public Engine {
+ public:
+  EngineLoop(std::unique_ptr<model::Transformer> transformer,
+             std::shared_ptr<const text::TextModel> text, const EngineOptions& options,
+             model::KvCache cache, int64_t num_blocks)
+      : transformer_(std::move(transformer)),
+        text_(std::move(text)),
+        options_(options),
+        cache_(std::move(cache)),
+        scheduler_options_{.block_size = kBlockSize,
+                           .num_blocks = num_blocks,
+                           .max_batch_rows = options.max_batch_rows,
+                           .max_step_tokens = options.max_step_tokens},
+        scheduler_(scheduler_options_),
+        tables_(transformer_->architecture(), 1 + kMostSetsPerRequest * options.max_batch_rows,
+                transformer_->device()) {
+    program_.resize(static_cast<size_t>(model::NumWires(transformer_->architecture())));
+    thread_ = std::thread([this] { Loop(); });
+  }
+
+  ~EngineLoop() override {
+    Drain(absl::InfinitePast());
+    thread_.join();
+  }
+
+  const model::Architecture& architecture() const override { return transformer_->architecture(); }
+
+  absl::StatusOr<std::unique_ptr<Running>> Submit(Request request,
+                                                  std::shared_ptr<Observer> observer) override {
+    VS_RETURN_IF_ERROR(CheckTokens(request));
+    const SequenceExtent extent{.prompt = static_cast<int64_t>(request.prompt.size()),
+                                .most = Sequence::MostFed(request),
+                                .generates = request.sampling.has_value()};
+    if (!scheduler_.CanEverFit(extent.most)) {
+      return NeverFits("KV_CACHE_TOO_SMALL",
+                       absl::StrCat("a request of ", extent.most,
+                                    " tokens does not fit this server's key/value cache of ",
+                                    scheduler_options_.num_blocks * kBlockSize, " tokens"));
+    }
+    VS_ASSIGN_OR_RETURN(
+        auto interventions,
+        CompiledInterventions::Compile(std::move(request.interventions), extent, architecture()));
+    // Tokens trimmed or not fed never reach a tap, so taps may hope for every token that is fed.
+    VS_ASSIGN_OR_RETURN(auto taps, SequenceTaps::Compile(request.taps, extent, architecture(),
+                                                         options_.max_capture_bytes));
+    absl::MutexLock lock(&mutex_);
+    if (draining_) return Draining();
+    if (static_cast<int>(inbox_.size()) + waiting_.load() >= options_.max_waiting) {
+      return RetryLater("QUEUE_FULL",
+                        absl::StrCat("the queue of ", options_.max_waiting, " requests is full"),
+                        kQueueRetry);
+    }
+    auto sequence =
+        std::make_shared<Sequence>(next_id_++, std::move(request), std::move(interventions),
+                                   std::move(taps), std::move(observer), *text_);
+    inbox_.push_back(sequence);
+    return std::make_unique<RunningHandle>(std::move(sequence));
+  }
+
+  HostTensor WriteDirections(int layer) const override {
+    const at::Tensor directions = transformer_->WriteDirections(layer);
+    HostTensor tensor{.dtype = DType::kFloat32, .shape = directions.sizes().vec(), .bytes = {}};
+    tensor.bytes.assign(static_cast<const char*>(directions.const_data_ptr()), directions.nbytes());
+    return tensor;
+  }
+
+  EngineStatistics statistics() const override {
+    absl::MutexLock lock(&mutex_);
+    EngineStatistics statistics = statistics_;
+    statistics.waiting += static_cast<int64_t>(inbox_.size());
+    return statistics;
+  }
+
+  void Drain(absl::Time deadline) override {
+    absl::MutexLock lock(&mutex_);
+    draining_ = true;
+    const auto idle = [this]()
+                          ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return idle_ && inbox_.empty(); };
+    mutex_.AwaitWithDeadline(absl::Condition(&idle), deadline);
+    abort_ = true;
+    mutex_.Await(absl::Condition(&stopped_));
+  }
+
+ private:
+  // --- Validation
+  // ----------------------------------------------------------------------------------------------------
+
+  absl::Status CheckIds(absl::string_view field, const std::vector<int32_t>& ids) const {
+    for (size_t i = 0; i < ids.size(); ++i) {
+      if (ids[i] < 0 || ids[i] >= architecture().vocabulary) {
+        return OutOfRange(absl::StrCat(std::string(field), "[", i, "]"), ids[i], 0,
+                          static_cast<double>(architecture().vocabulary - 1));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckTokens(const Request& request) const {
+    const int64_t context = architecture().max_positions;
+    const int64_t prompt = static_cast<int64_t>(request.prompt.size());
+    const int64_t response = static_cast<int64_t>(request.given_response.size());
+    if (prompt == 0) return InvalidField("prompt", "has no tokens; it needs at least one");
+    // At least one token must fit behind a prompt that is continued.
+    const int64_t most_prompt = context - (request.sampling ? 1 : response);
+    if (prompt > most_prompt) {
+      return InvalidField("prompt",
+                          absl::StrCat("has ", prompt, " tokens, allowed are 1 to ",
+                                       std::max<int64_t>(0, most_prompt),
+                                       " with this model's context of ", context, " tokens"),
+                          "PROMPT_TOO_LONG");
+    }
+    VS_RETURN_IF_ERROR(CheckIds("prompt", request.prompt));
+    VS_RETURN_IF_ERROR(CheckIds("given_response", request.given_response));
+    if (request.top_logprobs < 0 || request.top_logprobs > kMaxTopLogprobs) {
+      return OutOfRange("top_logprobs", request.top_logprobs, 0, kMaxTopLogprobs);
+    }
+    if (!request.sampling) return absl::OkStatus();
+    const Sampling& sampling = *request.sampling;
+    if (sampling.max_tokens < 1 || sampling.max_tokens > context - prompt) {
+      return OutOfRange("sampling.max_tokens", sampling.max_tokens, 1,
+                        static_cast<double>(context - prompt));
+    }
+    if (sampling.top_logprobs > kMaxTopLogprobs) {
+      return OutOfRange("logprobs", sampling.top_logprobs, 0, kMaxTopLogprobs);
+    }
+    return InField("sampling", CheckSampling(sampling));
+  }
+
+  // --- The loop
+  // ------------------------------------------------------------------------------------------------------
+
+  void Loop() {
+    at::set_num_threads(options_.threads > 0
+                            ? options_.threads
+                            : static_cast<int>(std::thread::hardware_concurrency()));
+    while (TakeInbox()) {
+      EndCancelledAndExpired();
+      const std::vector<StepItem> step = scheduler_.Plan();
+      if (!step.empty()) {
+        RunStepSafely(step);
+      }
+      Publish(step);
+    }
+    for (auto& [id, sequence] : active_) sequence->Fail(Draining());
+    active_.clear();
+    absl::MutexLock lock(&mutex_);
+    for (const auto& sequence : inbox_) sequence->Fail(Draining());
+    inbox_.clear();
+    stopped_ = true;
+  }
+
+  // Takes new requests, waiting for one where there is nothing else to do; false when told to stop.
+  bool TakeInbox() {
+    absl::MutexLock lock(&mutex_);
+    idle_ = active_.empty();
+    if (idle_) {
+      const auto wake = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+        return abort_ || !inbox_.empty();
+      };
+      mutex_.Await(absl::Condition(&wake));
+    }
+    if (abort_) return false;
+    for (std::shared_ptr<Sequence>& sequence : inbox_) {
+      scheduler_.Add(sequence->id(), static_cast<int64_t>(sequence->ids().size()),
+                     Sequence::MostFed(sequence->request()), sequence->request().background);
+      sequence->taps().Reset(transformer_->device());
+      active_.emplace(sequence->id(), std::move(sequence));
+    }
+    inbox_.clear();
+    idle_ = active_.empty();
+    waiting_ = static_cast<int>(scheduler_.num_waiting());
+    return true;
+  }
+
+  void EndCancelledAndExpired() {
+    const absl::Time now = absl::Now();
+    std::vector<std::pair<SequenceId, absl::Status>> ended;
+    for (const auto& [id, sequence] : active_) {
+      if (sequence->cancelled()) {
+        ended.emplace_back(id, ErrorWithReason(absl::StatusCode::kCancelled, "CANCELLED",
+                                               "the request was cancelled"));
+      } else if (now > sequence->request().deadline) {
+        ended.emplace_back(id,
+                           ErrorWithReason(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED",
+                                           "the deadline passed before the request was done"));
+      }
+    }
+    for (const auto& [id, status] : ended) Remove(id)->Fail(status);
+  }
+
+  std::shared_ptr<Sequence> Remove(SequenceId id) {
+    scheduler_.Remove(id);
+    std::shared_ptr<Sequence> sequence = std::move(active_.at(id));
+    active_.erase(id);
+    sequence->ReleaseRows(tables_);
+    return sequence;
+  }
+
+  // An operator that throws ends the requests of its step and nobody else.
+  void RunStepSafely(const std::vector<StepItem>& step) {
+    absl::Status failure;
+    try {
+      RunStep(step);
+      return;
+    } catch (const c10::OutOfMemoryError&) {
+      failure = NeverFits("DEVICE_OUT_OF_MEMORY", "the device ran out of memory in this step");
+    } catch (const std::exception&) {
+      failure =
+          ErrorWithReason(absl::StatusCode::kInternal, "STEP_FAILED", "a step of the model failed");
+    }
+    for (const StepItem& item : step) {
+      if (active_.contains(item.id)) Remove(item.id)->Fail(failure);
+    }
+  }
+
+  void RunStep(const std::vector<StepItem>& step) {
+    FillBuffers(step);
+    const at::Tensor logits =
+        transformer_->Forward(Batch(static_cast<int64_t>(step.size())), cache_, program_)
+            .to(at::kCPU)
+            .contiguous();
+    const int64_t vocabulary = architecture().vocabulary;
+    const float* data = logits.const_data_ptr<float>();
+    int64_t next_row = 0;
+    for (const StepItem& item : step) {
+      Sequence& sequence = *active_.at(item.id);
+      std::vector<std::span<const float>> rows;
+      for (int64_t position = item.first; position < item.first + item.count; ++position) {
+        if (!sequence.WantsLogits(position)) continue;
+        rows.emplace_back(data + next_row++ * vocabulary, vocabulary);
+      }
+      sequence.Ran(item.first, item.count, rows);
+      Settle(sequence);
+    }
+  }
+
+  void FillBuffers(const std::vector<StepItem>& step) {
+    buffers_.Clear();
+    for (model::WireProgram& wire : program_) {
+      wire.additions.clear();
+      wire.taps.clear();
+    }
+    size_t max_blocks = 1;
+    for (const StepItem& item : step)
+      max_blocks = std::max(max_blocks, scheduler_.Blocks(item.id).size());
+    buffers_.block_tables.assign(step.size() * max_blocks, 0);
+    std::vector<int64_t> rows_seen;
+    for (size_t s = 0; s < step.size(); ++s) {
+      Sequence& sequence = *active_.at(step[s].id);
+      const std::vector<int64_t>& blocks = scheduler_.Blocks(step[s].id);
+      std::copy(blocks.begin(), blocks.end(),
+                buffers_.block_tables.begin() + static_cast<std::ptrdiff_t>(s * max_blocks));
+      const int64_t offset = static_cast<int64_t>(buffers_.token_ids.size());
+      for (int64_t position = step[s].first; position < step[s].first + step[s].count; ++position) {
+        if (sequence.WantsLogits(position)) {
+          buffers_.logit_tokens.push_back(static_cast<int64_t>(buffers_.token_ids.size()));
+        }
+        buffers_.token_ids.push_back(sequence.ids()[static_cast<size_t>(position)]);
+        buffers_.positions.push_back(position);
+        buffers_.sequences.push_back(static_cast<int64_t>(s));
+        buffers_.cache_slots.push_back(blocks[static_cast<size_t>(position / kBlockSize)] *
+                                           kBlockSize +
+                                       position % kBlockSize);
+        const int64_t row = sequence.RowAt(position, tables_);
+        buffers_.table_rows.push_back(row);
+        if (row != 0) rows_seen.push_back(row);
+      }
+      if (!sequence.taps().empty()) {
+        sequence.taps().AddTo(program_, step[s].first, step[s].count, offset, sequence.TapEnd());
+      }
+    }
+    tables_.AddTo(program_);
+    std::sort(rows_seen.begin(), rows_seen.end());
+    distinct_rows_ = std::unique(rows_seen.begin(), rows_seen.end()) - rows_seen.begin();
+  }
+
+  model::StepBatch Batch(int64_t num_sequences) {
+    const auto tensor = [this](std::vector<int64_t>& values) {
+      return at::from_blob(values.data(), {static_cast<int64_t>(values.size())}, at::kLong)
+          .to(transformer_->device());
+    };
+    return {.token_ids = tensor(buffers_.token_ids),
+            .positions = tensor(buffers_.positions),
+            .sequences = tensor(buffers_.sequences),
+            .cache_slots = tensor(buffers_.cache_slots),
+            .block_tables = tensor(buffers_.block_tables).view({num_sequences, -1}),
+            .table_rows = tensor(buffers_.table_rows),
+            .logit_tokens = tensor(buffers_.logit_tokens)};
+  }
+
+  void Settle(Sequence& sequence) {
+    if (sequence.done()) {
+      const std::shared_ptr<Sequence> finished = Remove(sequence.id());
+      CountFinished(*finished);
+      finished->Finish();
+      return;
+    }
+    if (sequence.starts_over()) {
+      sequence.taps().Reset(transformer_->device());
+      sequence.StartedOver();
+    }
+    scheduler_.Advance(sequence.id(), sequence.fed(), static_cast<int64_t>(sequence.ids().size()));
+  }
+
+  void CountFinished(const Sequence& sequence) {
+    absl::MutexLock lock(&mutex_);
+    statistics_.prompt_tokens += static_cast<int64_t>(sequence.request().prompt.size() +
+                                                      sequence.request().given_response.size());
+    statistics_.generated_tokens += sequence.generated_tokens();
+  }
+
+  void Publish(const std::vector<StepItem>& step) {
+    absl::MutexLock lock(&mutex_);
+    statistics_.running = scheduler_.num_running();
+    statistics_.waiting = scheduler_.num_waiting();
+    waiting_ = static_cast<int>(statistics_.waiting);
+    statistics_.cache_used_ratio = scheduler_.used_ratio();
+    if (step.empty()) return;
+    ++statistics_.steps;
+    statistics_.batch_rows = static_cast<int64_t>(buffers_.token_ids.size());
+    statistics_.distinct_rows_last_step = distinct_rows_;
+    statistics_.distinct_rows_max = std::max(statistics_.distinct_rows_max, distinct_rows_);
+    int64_t steered = 0;
+    for (const int64_t row : buffers_.table_rows) steered += row != 0;
+    statistics_.interventions_applied += steered;
+    for (const model::WireProgram& wire : program_) {
+      for (const model::TapStage& tap : wire.taps) {
+        statistics_.captured_bytes += tap.tokens.size(0) * tap.destination.size(1) * 4;
+      }
+    }
+  }
+
+  const std::unique_ptr<model::Transformer> transformer_;
+  const std::shared_ptr<const text::TextModel> text_;
+  const EngineOptions options_;
+
+  // The engine's thread alone.
+  model::KvCache cache_;
+  const SchedulerOptions scheduler_options_;
+  Scheduler scheduler_;
+  InterventionTables tables_;
+  model::StepProgram program_;
+  StepBuffers buffers_;
+  std::map<SequenceId, std::shared_ptr<Sequence>> active_;
+  int64_t distinct_rows_ = 0;
+
+  mutable absl::Mutex mutex_;
+  std::deque<std::shared_ptr<Sequence>> inbox_ ABSL_GUARDED_BY(mutex_);
+  SequenceId next_id_ ABSL_GUARDED_BY(mutex_) = 1;
+  EngineStatistics statistics_ ABSL_GUARDED_BY(mutex_);
+  bool draining_ ABSL_GUARDED_BY(mutex_) = false;
+  bool abort_ ABSL_GUARDED_BY(mutex_) = false;
+  bool idle_ ABSL_GUARDED_BY(mutex_) = true;
+  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
+  std::atomic<int> waiting_{0};
+
+  std::thread thread_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> StartEngine(std::unique_ptr<model::Transformer> transformer,
+                                                    std::shared_ptr<const text::TextModel> text,
+                                                    const EngineOptions& options) {
+  const model::Architecture& architecture = transformer->architecture();
+  const int64_t block_bytes =
+      model::KvCache::BytesPerBlock(architecture, kBlockSize, transformer->dtype());
+  const int64_t num_blocks = options.kv_cache_bytes / block_bytes;
+  if (num_blocks < 1) {
+    return NeverFits("KV_CACHE_TOO_SMALL",
+                     absl::StrCat("kv_cache_bytes is ", options.kv_cache_bytes,
+                                  ", this model needs at least ", block_bytes));
+  }
+  VS_ASSIGN_OR_RETURN(model::KvCache cache,
+                      model::KvCache::Allocate(architecture, num_blocks, kBlockSize,
+                                               transformer->dtype(), transformer->device()));
+  return std::make_unique<EngineLoop>(std::move(transformer), std::move(text), options,
+                                      std::move(cache), num_blocks);
+}
+
+}  // namespace valuescope::engine

@@ -1,0 +1,172 @@
+#include "engine/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "absl/strings/str_cat.h"
+#include "base/error.h"
+
+namespace valuescope::engine {
+namespace {
+
+constexpr float kMaxTemperature = 100.0f;
+constexpr size_t kMaxStops = 16;
+
+absl::Status CheckRange(absl::string_view field, double value, double lowest, double highest) {
+  if (value >= lowest && value <= highest) return absl::OkStatus();  // NaN fails both
+  return OutOfRange(field, value, lowest, highest);
+}
+
+// splitmix64 over (seed, index): a counter needs no state to keep or restore.
+double UniformFrom(uint64_t seed, uint64_t index) {
+  uint64_t z = seed + 0x9e3779b97f4a7c15ull * (index + 1);
+  for (int round = 0; round < 2; ++round) {
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+    z ^= z >> 31;
+  }
+  return static_cast<double>(z >> 11) * 0x1.0p-53;
+}
+
+int32_t LargestOf(std::span<const float> logits) {
+  return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+}
+
+std::vector<float> Penalised(std::span<const float> logits, float penalty,
+                             const std::vector<int32_t>& seen) {
+  std::vector<float> result(logits.begin(), logits.end());
+  for (const int32_t id : seen) {
+    const float logit = logits[id];  // read from the source: an id seen twice is penalised once
+    result[id] = logit > 0 ? logit / penalty : logit * penalty;
+  }
+  return result;
+}
+
+// Tokens by falling probability, ties by id: the first `count` of them, sorted.
+void SortFirst(std::vector<int32_t>& ids, std::span<const float> logits, size_t count) {
+  const auto before = [&](int32_t a, int32_t b) {
+    return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
+  };
+  std::partial_sort(ids.begin(),
+                    ids.begin() + static_cast<std::ptrdiff_t>(std::min(count, ids.size())),
+                    ids.end(), before);
+}
+
+// Draws from weights in the order given.
+size_t Draw(const std::vector<double>& weights, double total, double uniform) {
+  double left = uniform * total;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    left -= weights[i];
+    if (left < 0) return i;
+  }
+  // Rounding may leave a crumb at the end: it belongs to the last token that has any weight.
+  size_t last = weights.size() - 1;
+  while (last > 0 && weights[last] == 0) --last;
+  return last;
+}
+
+}  // namespace
+
+absl::Status CheckSampling(const Sampling& sampling) {
+  if (absl::Status s = CheckRange("temperature", sampling.temperature, 0, kMaxTemperature); !s.ok())
+    return s;
+  if (!(sampling.top_p > 0 && sampling.top_p <= 1)) {
+    return InvalidField(
+        "top_p", absl::StrCat("is ", sampling.top_p, ", allowed are numbers above 0 up to 1"),
+        "OUT_OF_RANGE");
+  }
+  if (absl::Status s = CheckRange("top_k", sampling.top_k, 0, std::numeric_limits<int32_t>::max());
+      !s.ok())
+    return s;
+  if (absl::Status s = CheckRange("min_p", sampling.min_p, 0, 1); !s.ok()) return s;
+  if (!(sampling.repetition_penalty > 0) || !std::isfinite(sampling.repetition_penalty)) {
+    return InvalidField("repetition_penalty", "must be a number above 0", "OUT_OF_RANGE");
+  }
+  if (sampling.stop.size() > kMaxStops) {
+    return InvalidField("stop", absl::StrCat("has ", sampling.stop.size(),
+                                             " strings, allowed are at most ", kMaxStops));
+  }
+  for (size_t i = 0; i < sampling.stop.size(); ++i) {
+    if (sampling.stop[i].empty())
+      return InvalidField(absl::StrCat("stop[", i, "]"), "must not be empty");
+  }
+  return absl::OkStatus();
+}
+
+int32_t SampleToken(std::span<const float> logits, const Sampling& sampling,
+                    const std::vector<int32_t>& seen, int64_t index) {
+  std::vector<float> penalised;
+  if (sampling.repetition_penalty != 1.0f) {
+    penalised = Penalised(logits, sampling.repetition_penalty, seen);
+    logits = penalised;
+  }
+  if (sampling.temperature == 0) return LargestOf(logits);
+
+  const double largest = logits[LargestOf(logits)];
+  const auto weight_of = [&](int32_t id) {
+    return std::exp((static_cast<double>(logits[id]) - largest) / sampling.temperature);
+  };
+  std::vector<int32_t> ids(logits.size());
+  std::iota(ids.begin(), ids.end(), 0);
+  const double uniform = UniformFrom(sampling.seed, static_cast<uint64_t>(index));
+  const bool truncates = sampling.top_p < 1 || sampling.min_p > 0 || sampling.top_k > 0;
+  std::vector<double> weights;
+  if (!truncates) {
+    weights.reserve(ids.size());
+    for (const int32_t id : ids) weights.push_back(weight_of(id));
+    return ids[Draw(weights, std::accumulate(weights.begin(), weights.end(), 0.0), uniform)];
+  }
+
+  const size_t limit =
+      sampling.top_k > 0 ? std::min<size_t>(sampling.top_k, ids.size()) : ids.size();
+  // top_p is a share of the mass that top_k left.
+  double mass = 0;
+  if (limit == ids.size()) {
+    for (const int32_t id : ids) mass += weight_of(id);
+  } else {
+    SortFirst(ids, logits, limit);
+    for (size_t i = 0; i < limit; ++i) mass += weight_of(ids[i]);
+  }
+  // Few tokens usually hold the mass, so they are sorted in growing portions.
+  double kept = 0;
+  for (size_t sorted = std::min<size_t>(limit, 64);; sorted = std::min(limit, sorted * 8)) {
+    SortFirst(ids, logits, sorted);
+    weights.clear();
+    kept = 0;
+    bool complete = sorted == limit;
+    for (size_t i = 0; i < sorted; ++i) {
+      const double weight = weight_of(ids[i]);
+      const bool nucleus_full = kept >= sampling.top_p * mass;
+      if (i > 0 && (nucleus_full || weight < sampling.min_p)) {
+        complete = true;
+        break;
+      }
+      weights.push_back(weight);
+      kept += weight;
+    }
+    if (complete || kept >= sampling.top_p * mass) break;
+  }
+  return ids[Draw(weights, kept, uniform)];
+}
+
+TokenLogprob LogprobOf(std::span<const float> logits, int32_t token, int top) {
+  const double largest = logits[LargestOf(logits)];
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - largest);
+  const double normaliser = largest + std::log(sum);
+  TokenLogprob result{
+      .id = token, .logprob = static_cast<float>(logits[token] - normaliser), .top = {}};
+  if (top > 0) {
+    std::vector<int32_t> ids(logits.size());
+    std::iota(ids.begin(), ids.end(), 0);
+    SortFirst(ids, logits, static_cast<size_t>(top));
+    for (int i = 0; i < std::min<int>(top, static_cast<int>(ids.size())); ++i) {
+      result.top.emplace_back(ids[i], static_cast<float>(logits[ids[i]] - normaliser));
+    }
+  }
+  return result;
+}
+
+}  // namespace valuescope::engine

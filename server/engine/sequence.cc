@@ -1,0 +1,198 @@
+#include "engine/sequence.h"
+
+#include <algorithm>
+
+#include "engine/sampler.h"
+
+namespace valuescope::engine {
+
+Sequence::Sequence(SequenceId id, Request request, CompiledInterventions interventions,
+                   SequenceTaps taps, std::shared_ptr<Observer> observer,
+                   const text::TextModel& text)
+    : id_(id),
+      request_(std::move(request)),
+      interventions_(std::move(interventions)),
+      taps_(std::move(taps)),
+      observer_(std::move(observer)),
+      text_model_(text),
+      decoder_(text.tokenizer(), /*skip_special_tokens=*/true),
+      ids_(request_.prompt),
+      touched_(interventions_.interventions().size()),
+      generating_(request_.sampling.has_value()) {
+  ids_.insert(ids_.end(), request_.given_response.begin(), request_.given_response.end());
+}
+
+int64_t Sequence::MostFed(const Request& request) {
+  const int64_t prompt = static_cast<int64_t>(request.prompt.size());
+  if (request.sampling) {
+    // The last generated token is fed only where a tap wants its activations.
+    return prompt + request.sampling->max_tokens - (request.taps.empty() ? 1 : 0);
+  }
+  const int64_t all = prompt + static_cast<int64_t>(request.given_response.size());
+  // The last scored token predicts nothing that is asked for.
+  return request.score_response && request.taps.empty() ? std::max(prompt, all - 1) : all;
+}
+
+int64_t Sequence::RowAt(int64_t position, InterventionTables& tables) {
+  if (interventions_.empty()) return 0;
+  const uint64_t active = interventions_.ActiveAt(position);
+  if (active == 0) return 0;
+  const auto [row, fresh] = rows_.try_emplace(active, 0);
+  if (fresh) row->second = tables.AcquireRow(interventions_, active);
+  return row->second;
+}
+
+void Sequence::ReleaseRows(InterventionTables& tables) {
+  for (const auto& [active, row] : rows_) tables.ReleaseRow(row);
+  rows_.clear();
+}
+
+bool Sequence::WantsLogits(int64_t position) const {
+  if (replaying_) return false;
+  if (generating_) return position == static_cast<int64_t>(ids_.size()) - 1;
+  const int64_t prompt = static_cast<int64_t>(request_.prompt.size());
+  return request_.score_response && position >= prompt - 1 &&
+         position + 1 < static_cast<int64_t>(ids_.size());
+}
+
+void Sequence::CountReceipts(int64_t first, int64_t count) {
+  if (interventions_.empty()) return;
+  for (int64_t position = first; position < first + count; ++position) {
+    const uint64_t active = interventions_.ActiveAt(position);
+    for (size_t i = 0; i < touched_.size(); ++i)
+      touched_[i] += static_cast<int64_t>(active >> i & 1);
+  }
+}
+
+void Sequence::Ran(int64_t first, int64_t count,
+                   const std::vector<std::span<const float>>& logits) {
+  CountReceipts(first, count);
+  fed_ = first + count;
+  if (generating_) {
+    if (!logits.empty()) Sample(logits.front());
+    return;
+  }
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const size_t scored = request_.prompt.size() + scores_.size();
+    scores_.push_back(LogprobOf(logits[i], ids_[scored], request_.top_logprobs));
+  }
+  const int64_t wanted = replaying_ ? static_cast<int64_t>(ids_.size()) : MostFed(request_);
+  if (fed_ >= wanted) done_ = true;
+}
+
+void Sequence::Sample(std::span<const float> logits) {
+  const int32_t token = SampleToken(logits, *request_.sampling, ids_, generated_tokens_);
+  ++generated_tokens_;
+  const std::vector<int32_t>& stops = text_model_.eos_ids();
+  if (!request_.sampling->ignore_eos && std::binary_search(stops.begin(), stops.end(), token)) {
+    return EndGeneration(FinishReason::kStop);
+  }
+  AcceptToken(token, logits);
+  if (FindStop()) return EndGeneration(FinishReason::kStop, /*cut=*/true);
+  if (generated_tokens_ >= request_.sampling->max_tokens)
+    return EndGeneration(FinishReason::kLength);
+  SendDelta(/*final=*/false);
+}
+
+void Sequence::AcceptToken(int32_t token, std::span<const float> logits) {
+  Generated generated{.id = token, .text_begin = text_.size(), .logprob = {}};
+  if (request_.sampling->top_logprobs >= 0) {
+    generated.logprob = LogprobOf(logits, token, request_.sampling->top_logprobs);
+  }
+  generated_.push_back(std::move(generated));
+  ids_.push_back(token);
+  if (absl::StatusOr<std::string> piece = decoder_.Push(token); piece.ok()) text_ += *piece;
+}
+
+// Cuts text and tokens at the first stop string, if one is complete.
+bool Sequence::FindStop() {
+  size_t cut = std::string::npos;
+  for (const std::string& stop : request_.sampling->stop) {
+    // What was sent cannot hold the beginning of a stop string (SendDelta keeps it back).
+    cut = std::min(cut, text_.find(stop, sent_text_));
+  }
+  if (cut == std::string::npos) return false;
+  text_.resize(cut);
+  while (!generated_.empty() && generated_.back().text_begin >= cut) {
+    generated_.pop_back();
+    ids_.pop_back();
+  }
+  return true;
+}
+
+void Sequence::EndGeneration(FinishReason reason, bool cut) {
+  generating_ = false;
+  finish_reason_ = reason;
+  if (!cut) {
+    if (absl::StatusOr<std::string> rest = decoder_.Flush(); rest.ok()) text_ += *rest;
+  }
+  SendDelta(/*final=*/true);
+  const int64_t returned = static_cast<int64_t>(ids_.size());
+  if (taps_.empty() || !taps_.WantsGenerated() || fed_ == returned) {
+    done_ = fed_ >= returned || taps_.empty() || !taps_.WantsGenerated();
+    return;
+  }
+  replaying_ = true;
+  if (fed_ < returned) return;  // the last token runs once more, alone
+  // Trimmed tokens are in the reductions already. A sum cannot forget them, so the returned tokens
+  // run once again; the same tokens give the same bits.
+  fed_ = 0;
+  starts_over_ = true;
+  std::fill(touched_.begin(), touched_.end(), 0);
+}
+
+// Sends what can no longer change: text that is not the beginning of a stop string, and the tokens
+// it came from.
+void Sequence::SendDelta(bool final) {
+  size_t safe = text_.size();
+  if (!final) {
+    for (const std::string& stop : request_.sampling->stop) {
+      for (size_t kept = std::min(stop.size() - 1, text_.size() - sent_text_); kept > 0; --kept) {
+        if (text_.compare(text_.size() - kept, kept, stop, 0, kept) == 0) {
+          safe = std::min(safe, text_.size() - kept);
+          break;
+        }
+      }
+    }
+    // A character is whole in `text_`, but a stop string may begin within one only where it is not
+    // text at all.
+    safe = std::max(safe, sent_text_);
+  }
+  Delta delta;
+  delta.text = text_.substr(sent_text_, safe - sent_text_);
+  sent_text_ = safe;
+  const bool holding = !final && safe < text_.size();
+  while (sent_tokens_ < generated_.size() &&
+         (!holding || generated_[sent_tokens_].text_begin < safe)) {
+    Generated& token = generated_[sent_tokens_++];
+    delta.token_ids.push_back(token.id);
+    if (request_.sampling->top_logprobs >= 0) delta.logprobs.push_back(token.logprob);
+  }
+  if (!delta.text.empty() || !delta.token_ids.empty()) observer_->OnDelta(delta);
+}
+
+void Sequence::Finish() {
+  Completion completion;
+  completion.text = text_;
+  for (Generated& token : generated_) {
+    completion.token_ids.push_back(token.id);
+    if (request_.sampling->top_logprobs >= 0)
+      completion.logprobs.push_back(std::move(token.logprob));
+  }
+  if (!request_.sampling) completion.logprobs = std::move(scores_);
+  completion.finish_reason = finish_reason_;
+  for (size_t i = 0; i < touched_.size(); ++i) {
+    completion.receipts.push_back({.intervention_index = static_cast<int>(i),
+                                   .layers = interventions_.interventions()[i].layers,
+                                   .positions = touched_[i]});
+  }
+  if (!taps_.empty()) completion.captures = taps_.Read();
+  completion.prompt_tokens =
+      static_cast<int64_t>(request_.prompt.size() + request_.given_response.size());
+  completion.generated_tokens = generated_tokens_;
+  observer_->OnFinish(std::move(completion));
+}
+
+void Sequence::Fail(const absl::Status& status) { observer_->OnFinish(status); }
+
+}  // namespace valuescope::engine

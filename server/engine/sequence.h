@@ -1,0 +1,117 @@
+// One request while it runs: its tokens, what was fed of them, and what it owes its observer. Only
+// the engine's thread touches it.
+#ifndef VALUESCOPE_ENGINE_SEQUENCE_H_
+#define VALUESCOPE_ENGINE_SEQUENCE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/engine.h"
+#include "engine/intervention_table.h"
+#include "engine/request.h"
+#include "engine/scheduler.h"
+#include "engine/taps.h"
+#include "text/streaming_decoder.h"
+#include "text/text_model.h"
+
+namespace valuescope::engine {
+
+class Sequence {
+ public:
+  // `request` was validated: interventions and taps are compiled.
+  Sequence(SequenceId id, Request request, CompiledInterventions interventions, SequenceTaps taps,
+           std::shared_ptr<Observer> observer, const text::TextModel& text);
+
+  // Tokens that a request may feed in all: prompt, response, and the last generated token where a
+  // tap wants it.
+  static int64_t MostFed(const Request& request);
+
+  SequenceId id() const { return id_; }
+  const Request& request() const { return request_; }
+  const CompiledInterventions& interventions() const { return interventions_; }
+  SequenceTaps& taps() { return taps_; }
+  const std::vector<int32_t>& ids() const { return ids_; }
+  int64_t fed() const { return fed_; }
+
+  void Cancel() { cancelled_.store(true, std::memory_order_release); }
+  bool cancelled() const { return cancelled_.load(std::memory_order_acquire); }
+
+  // Intervention row of the token at `position`; rows are acquired as they are first needed.
+  int64_t RowAt(int64_t position, InterventionTables& tables);
+  void ReleaseRows(InterventionTables& tables);
+
+  // Whether the logits of the token at `position` are needed, to sample or to score what follows
+  // it.
+  bool WantsLogits(int64_t position) const;
+
+  // Tokens at or behind this position are not read by taps: they were trimmed.
+  int64_t TapEnd() const { return replaying_ ? static_cast<int64_t>(ids_.size()) : INT64_MAX; }
+
+  // Takes note that positions first .. first + count - 1 ran; `logits` are those of the positions
+  // that wanted some, in order.
+  void Ran(int64_t first, int64_t count, const std::vector<std::span<const float>>& logits);
+
+  // Everything was fed and sampled: Finish may be called.
+  bool done() const { return done_; }
+  // The fed tokens are no longer in step with the cache: the scheduler starts over (see Ran).
+  bool starts_over() const { return starts_over_; }
+  void StartedOver() { starts_over_ = false; }
+
+  int64_t generated_tokens() const { return generated_tokens_; }
+
+  // Tells the observer; exactly one of them, once.
+  void Finish();
+  void Fail(const absl::Status& status);
+
+ private:
+  // A generated token and where its text begins in the whole text.
+  struct Generated {
+    int32_t id = 0;
+    size_t text_begin = 0;
+    TokenLogprob logprob;
+  };
+
+  void CountReceipts(int64_t first, int64_t count);
+  void Sample(std::span<const float> logits);
+  void AcceptToken(int32_t token, std::span<const float> logits);
+  bool FindStop();
+  // `cut`: a stop string trimmed the text, so nothing of what the decoder holds belongs to it.
+  void EndGeneration(FinishReason reason, bool cut = false);
+  void SendDelta(bool final);
+
+  SequenceId id_;
+  Request request_;
+  CompiledInterventions interventions_;
+  SequenceTaps taps_;
+  std::shared_ptr<Observer> observer_;
+  const text::TextModel& text_model_;
+  text::StreamingDecoder decoder_;
+  std::atomic<bool> cancelled_{false};
+
+  std::vector<int32_t> ids_;  // prompt, then given or generated tokens
+  int64_t fed_ = 0;
+  std::map<uint64_t, int64_t> rows_;  // active set -> intervention row
+  std::vector<int64_t> touched_;      // positions, an intervention
+  std::vector<TokenLogprob> scores_;  // of given_response
+
+  std::vector<Generated> generated_;
+  std::string text_;  // of all generated tokens
+  size_t sent_text_ = 0;
+  size_t sent_tokens_ = 0;
+  int64_t generated_tokens_ = 0;  // sampled, the stop token included
+  FinishReason finish_reason_ = FinishReason::kStop;
+  bool generating_ = false;
+  bool replaying_ = false;  // feeding the returned tokens once more for the taps
+  bool starts_over_ = false;
+  bool done_ = false;
+};
+
+}  // namespace valuescope::engine
+
+#endif  // VALUESCOPE_ENGINE_SEQUENCE_H_

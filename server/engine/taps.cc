@@ -1,0 +1,167 @@
+#include "engine/taps.h"
+
+#include <ATen/ops/div.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include <cstring>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "base/error.h"
+#include "model/site.h"
+
+namespace valuescope::engine {
+namespace {
+
+constexpr size_t kMostTaps = 16;
+
+bool KeepsTokens(Reduction reduction) { return reduction == Reduction::kNone; }
+
+absl::Status CheckLayers(const Tap& tap, const model::Architecture& architecture) {
+  if (!model::IsPerLayer(tap.site)) {
+    if (tap.layers.empty()) return absl::OkStatus();
+    return InvalidField("layers",
+                        absl::StrCat(std::string(model::NameOf(tap.site)), " has no layers"));
+  }
+  if (tap.layers.empty()) return InvalidField("layers", "must name at least one layer");
+  for (size_t i = 0; i < tap.layers.size(); ++i) {
+    const std::string field = absl::StrCat("layers[", i, "]");
+    if (tap.layers[i] < 0 || tap.layers[i] >= architecture.num_layers) {
+      return OutOfRange(field, tap.layers[i], 0, architecture.num_layers - 1);
+    }
+    if (i > 0 && tap.layers[i] <= tap.layers[i - 1])
+      return InvalidField(field, "must be above the one before it");
+  }
+  return absl::OkStatus();
+}
+
+HostTensor ToHost(const at::Tensor& stacked) {
+  const at::Tensor host = stacked.to(at::kCPU, at::kFloat).contiguous();
+  HostTensor tensor{.dtype = DType::kFloat32, .shape = host.sizes().vec(), .bytes = {}};
+  tensor.bytes.assign(static_cast<const char*>(host.const_data_ptr()), host.nbytes());
+  return tensor;
+}
+
+}  // namespace
+
+absl::StatusOr<SequenceTaps> SequenceTaps::Compile(std::vector<Tap> taps,
+                                                   const SequenceExtent& extent,
+                                                   const model::Architecture& architecture,
+                                                   int64_t max_bytes) {
+  if (taps.size() > kMostTaps) {
+    return InvalidField("taps",
+                        absl::StrCat("are ", taps.size(), ", allowed are at most ", kMostTaps));
+  }
+  SequenceTaps compiled;
+  compiled.architecture_ = &architecture;
+  int64_t bytes = 0;
+  for (size_t i = 0; i < taps.size(); ++i) {
+    const std::string field = absl::StrCat("taps[", i, "]");
+    const Tap& tap = taps[i];
+    if (absl::Status s = CheckLayers(tap, architecture); !s.ok()) return InField(field, s);
+    auto scope = TokenScope::Resolve(tap.tokens, extent, /*for_tap=*/true);
+    if (!scope.ok()) return InField(absl::StrCat(field, ".tokens"), scope.status());
+    CompiledTap one;
+    one.tap = tap;
+    one.scope = *std::move(scope);
+    one.width = model::WidthOf(tap.site, architecture);
+    if (tap.layers.empty()) {
+      one.wires.push_back(model::WireIndex(model::Normalised({tap.site, 0}), architecture));
+    }
+    for (const int layer : tap.layers) {
+      one.wires.push_back(model::WireIndex(model::Normalised({tap.site, layer}), architecture));
+    }
+    const int64_t rows = KeepsTokens(tap.reduction) ? one.scope.MostTokens() : 1;
+    // At most 2^40 by the bounds of architecture and context, so the product stays within 64 bits.
+    bytes += static_cast<int64_t>(one.wires.size()) * rows * one.width * 8;
+    if (bytes > max_bytes) {
+      return NeverFits(
+          "CAPTURE_TOO_LARGE",
+          absl::StrCat("`", field, "`: the captures of one request may take ", max_bytes,
+                       " bytes; choose fewer layers or tokens, or a reduction"));
+    }
+    compiled.taps_.push_back(std::move(one));
+  }
+  return compiled;
+}
+
+void SequenceTaps::Reset(c10::Device device) {
+  device_ = device;
+  for (CompiledTap& one : taps_) {
+    one.positions.clear();
+    one.destinations.clear();
+    const int64_t rows = KeepsTokens(one.tap.reduction) ? one.scope.MostTokens() : 1;
+    const bool sums = one.tap.reduction == Reduction::kMean || one.tap.reduction == Reduction::kSum;
+    const auto options = at::TensorOptions().dtype(sums ? at::kDouble : at::kFloat).device(device);
+    for (size_t w = 0; w < one.wires.size(); ++w) {
+      one.destinations.push_back(
+          one.tap.reduction == Reduction::kMax
+              ? at::full({rows, one.width}, -std::numeric_limits<float>::infinity(), options)
+              : at::zeros({rows, one.width}, options));
+    }
+  }
+}
+
+void SequenceTaps::AddTo(model::StepProgram& program, int64_t first, int64_t count,
+                         int64_t step_offset, int64_t end) {
+  for (CompiledTap& one : taps_) {
+    std::vector<int64_t> tokens, rows;
+    for (int64_t position = first; position < std::min(first + count, end); ++position) {
+      if (!one.scope.Contains(position)) continue;
+      tokens.push_back(step_offset + position - first);
+      rows.push_back(KeepsTokens(one.tap.reduction) ? static_cast<int64_t>(one.positions.size())
+                                                    : 0);
+      one.positions.push_back(position);
+    }
+    if (one.tap.reduction == Reduction::kLast && tokens.size() > 1) {
+      tokens = {tokens.back()};
+      rows = {0};
+    }
+    if (tokens.empty()) continue;
+    const at::Tensor token_index = at::tensor(tokens, at::kLong).to(device_);
+    const at::Tensor row_index = at::tensor(rows, at::kLong).to(device_);
+    const model::TapOperation operation =
+        one.tap.reduction == Reduction::kMax ? model::TapOperation::kMax
+        : one.tap.reduction == Reduction::kMean || one.tap.reduction == Reduction::kSum
+            ? model::TapOperation::kSum
+            : model::TapOperation::kCopy;
+    for (size_t w = 0; w < one.wires.size(); ++w) {
+      program[one.wires[w]].taps.push_back({.operation = operation,
+                                            .tokens = token_index,
+                                            .rows = row_index,
+                                            .destination = one.destinations[w]});
+    }
+  }
+}
+
+bool SequenceTaps::WantsGenerated() const {
+  for (const CompiledTap& one : taps_) {
+    if (one.scope.WantsGenerated()) return true;
+  }
+  return false;
+}
+
+std::vector<Capture> SequenceTaps::Read() const {
+  std::vector<Capture> captures;
+  for (size_t i = 0; i < taps_.size(); ++i) {
+    const CompiledTap& one = taps_[i];
+    const int64_t count = static_cast<int64_t>(one.positions.size());
+    at::Tensor stacked = at::stack(one.destinations);  // [layers, rows, width]
+    if (KeepsTokens(one.tap.reduction)) stacked = stacked.narrow(1, 0, count);
+    if (one.tap.reduction == Reduction::kMean && count > 0)
+      stacked = at::div(stacked, static_cast<double>(count));
+    if (count == 0) stacked = stacked.narrow(1, 0, 0);
+    captures.push_back({.tap_index = static_cast<int>(i),
+                        .layers = one.tap.layers,
+                        .positions = one.positions,
+                        .tensor = ToHost(stacked)});
+    if (one.tap.reduction == Reduction::kLast && count > 1)
+      captures.back().positions = {one.positions.back()};
+  }
+  return captures;
+}
+
+}  // namespace valuescope::engine

@@ -1,0 +1,63 @@
+// Taps of one request: which tokens of which wires are read in a step, and what they add up to.
+// Reductions run on the device, so that what comes back is what was asked for and not every
+// activation.
+#ifndef VALUESCOPE_ENGINE_TAPS_H_
+#define VALUESCOPE_ENGINE_TAPS_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/request.h"
+#include "engine/token_scope.h"
+#include "model/architecture.h"
+#include "model/step.h"
+
+namespace valuescope::engine {
+
+class SequenceTaps {
+ public:
+  // INVALID_ARGUMENT with the field relative to the request ("taps[0].layers[2]");
+  // RESOURCE_EXHAUSTED, reason CAPTURE_TOO_LARGE, where the results would take more than
+  // `max_bytes`, computed before anything is allocated.
+  static absl::StatusOr<SequenceTaps> Compile(std::vector<Tap> taps, const SequenceExtent& extent,
+                                              const model::Architecture& architecture,
+                                              int64_t max_bytes);
+
+  // Allocates destinations, or empties them to start over.
+  void Reset(c10::Device device);
+
+  // Adds to the step's program the tokens that are read of positions first .. first + count - 1,
+  // which are tokens step_offset .. of the step. Tokens at or behind `end` are not read.
+  void AddTo(model::StepProgram& program, int64_t first, int64_t count, int64_t step_offset,
+             int64_t end);
+
+  // Whether a generated token must be fed although no token follows it.
+  bool WantsGenerated() const;
+  bool empty() const { return taps_.empty(); }
+
+  // The results so far, on the host. A tap that read no token gives an empty tensor [layers, 0,
+  // width].
+  std::vector<Capture> Read() const;
+
+ private:
+  struct CompiledTap {
+    Tap tap;
+    TokenScope scope;
+    int64_t width = 0;
+    std::vector<int> wires;                // normalised, one a layer
+    std::vector<int64_t> positions;        // read so far
+    std::vector<at::Tensor> destinations;  // one a wire: [rows, width]
+  };
+
+  const model::Architecture* architecture_ = nullptr;
+  c10::Device device_ = c10::kCPU;
+  std::vector<CompiledTap> taps_;
+};
+
+}  // namespace valuescope::engine
+
+#endif  // VALUESCOPE_ENGINE_TAPS_H_

@@ -1,0 +1,49 @@
+// Which positions of a sequence a TokenSelection names, once prompt and response lengths are known.
+#ifndef VALUESCOPE_ENGINE_TOKEN_SCOPE_H_
+#define VALUESCOPE_ENGINE_TOKEN_SCOPE_H_
+
+#include <cstdint>
+#include <set>
+
+#include "absl/status/statusor.h"
+#include "engine/request.h"
+
+namespace valuescope::engine {
+
+// How long a sequence is and may become.
+struct SequenceExtent {
+  int64_t prompt = 0;  // tokens
+  int64_t most = 0;    // tokens that may be fed: an intervention can act on positions 0 .. most - 1
+  bool generates =
+      false;  // negative positions then count from the end of the prompt, else from the end of all
+};
+
+class TokenScope {
+ public:
+  // INVALID_ARGUMENT, field "positions[i]" or "kind": positions out of range or given twice, LAST
+  // in an intervention on a generation (which token will be the last is not known), a scope that
+  // can meet no token (reason INTERVENTION_TOUCHES_NOTHING).
+  static absl::StatusOr<TokenScope> Resolve(const TokenSelection& selection,
+                                            const SequenceExtent& extent, bool for_tap);
+
+  bool Contains(int64_t position) const;
+
+  // Tokens that can be selected at most.
+  int64_t MostTokens() const;
+
+  // Whether the token at `position`, generated last, must be fed for this scope to be complete.
+  bool WantsGenerated() const { return last_ == kOpenEnd; }
+
+ private:
+  static constexpr int64_t kOpenEnd = INT64_MAX;
+
+  int64_t first_ = 0;
+  int64_t last_ = kOpenEnd;  // inclusive; kOpenEnd: whatever is fed
+  int64_t most_ = 0;
+  bool explicit_ = false;
+  std::set<int64_t> positions_;
+};
+
+}  // namespace valuescope::engine
+
+#endif  // VALUESCOPE_ENGINE_TOKEN_SCOPE_H_
