@@ -1,0 +1,170 @@
+#include "studies/attribute_neurons.h"
+
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "analysis/neuron_attribution.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "studies/response_means.h"
+
+namespace valuescope::studies {
+namespace {
+
+constexpr char kMagic[] = "VSACTSUM";  // eight characters
+constexpr size_t kMagicSize = 8;
+constexpr int64_t kSumsVersion = 1;
+
+void AppendBytes(std::string& out, const void* data, size_t size) {
+  out.append(static_cast<const char*>(data), size);
+}
+
+absl::Status Damaged() {
+  return ErrorWithReason(absl::StatusCode::kDataLoss, "PARTIAL_DAMAGED",
+                         "the stored partial result of a shard is damaged");
+}
+
+}  // namespace
+
+ActivationSums::ActivationSums(int64_t width) {
+  for (std::vector<double>& sums : sums_) sums.assign(static_cast<size_t>(width), 0.0);
+}
+
+absl::Status ActivationSums::Add(bool expresses, std::span<const float> means) {
+  std::vector<double>& sums = sums_[expresses ? 1 : 0];
+  if (means.size() != sums.size()) {
+    return InvalidField("activations", absl::StrCat("must have ", sums.size(), " elements"));
+  }
+  for (const float mean : means) {
+    if (!std::isfinite(mean)) {
+      return InvalidField("activations", "hold an element that is not finite", "NOT_FINITE");
+    }
+  }
+  for (size_t i = 0; i < sums.size(); ++i) sums[i] += means[i];
+  ++counts_[expresses ? 1 : 0];
+  return absl::OkStatus();
+}
+
+absl::Status ActivationSums::Merge(const ActivationSums& other) {
+  if (other.sums_[0].size() != sums_[0].size()) {
+    return InvalidField("activations", "sums of different widths cannot be merged");
+  }
+  for (size_t label = 0; label < sums_.size(); ++label) {
+    counts_[label] += other.counts_[label];
+    for (size_t i = 0; i < sums_[label].size(); ++i) sums_[label][i] += other.sums_[label][i];
+  }
+  return absl::OkStatus();
+}
+
+std::vector<double> ActivationSums::Means(bool expresses) const {
+  std::vector<double> means = sums_[expresses ? 1 : 0];
+  const int64_t n = count(expresses);
+  if (n > 0) {
+    for (double& mean : means) mean /= static_cast<double>(n);
+  }
+  return means;
+}
+
+std::string ActivationSums::Serialize() const {
+  std::string bytes(kMagic, kMagicSize);
+  const int64_t head[] = {kSumsVersion, static_cast<int64_t>(sums_[0].size()), counts_[0],
+                          counts_[1]};
+  AppendBytes(bytes, head, sizeof(head));
+  for (const std::vector<double>& sums : sums_) {
+    AppendBytes(bytes, sums.data(), sums.size() * sizeof(double));
+  }
+  return bytes;
+}
+
+absl::StatusOr<ActivationSums> ActivationSums::Parse(absl::string_view bytes, int64_t width) {
+  int64_t head[4];
+  ActivationSums result(width);
+  const size_t row = result.sums_[0].size() * sizeof(double);
+  if (bytes.size() != kMagicSize + sizeof(head) + 2 * row) return Damaged();
+  if (bytes.substr(0, kMagicSize) != absl::string_view(kMagic, kMagicSize)) return Damaged();
+  std::memcpy(head, bytes.data() + kMagicSize, sizeof(head));
+  if (head[0] != kSumsVersion || head[1] != width || head[2] < 0 || head[3] < 0) return Damaged();
+  result.counts_ = {head[2], head[3]};
+  const char* data = bytes.data() + kMagicSize + sizeof(head);
+  for (std::vector<double>& sums : result.sums_) {
+    if (row > 0) std::memcpy(sums.data(), data, row);
+    data += row;
+    for (const double sum : sums) {
+      if (!std::isfinite(sum)) return Damaged();
+    }
+  }
+  return result;
+}
+
+absl::Status AddChunk(engine::Engine& engine, std::span<const LabelledResponse> chunk,
+                      const AttributionPlan& plan, const Cancellation& cancellation,
+                      ActivationSums& sums) {
+  const ResponseMeansPlan means_plan = {.tenant = plan.tenant,
+                                        .site = model::Site::kMlpNeurons,
+                                        .layers = plan.layers,
+                                        .interventions = {},
+                                        .background = plan.background};
+  auto means = ResponseMeans(engine, chunk, means_plan, cancellation);
+  if (!means.ok()) return InField("responses", means.status());
+  for (size_t i = 0; i < chunk.size(); ++i) {
+    VS_RETURN_IF_ERROR(sums.Add(chunk[i].expresses, (*means)[i]));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckRows(const StoredVector& vector, std::span<const int> layers,
+                       std::optional<int> source_layer) {
+  if (source_layer) {
+    if (vector.RowOfLayer(*source_layer)) return absl::OkStatus();
+    return InvalidField("source_layer",
+                        absl::StrCat("is ", *source_layer, ", the vector has no row for it"));
+  }
+  for (const int layer : layers) {
+    if (!vector.RowOfLayer(layer)) {
+      return InvalidField("vector", absl::StrCat("has no row for layer ", layer));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<NeuronColumns>> ScoreNeurons(const engine::Engine& engine,
+                                                        const ActivationSums& sums,
+                                                        const StoredVector& vector,
+                                                        std::span<const int> layers,
+                                                        std::optional<int> source_layer) {
+  if (sums.count(true) == 0 || sums.count(false) == 0) {
+    return InvalidField("responses", "must have a response of each label", "EMPTY_LABEL");
+  }
+  VS_RETURN_IF_ERROR(CheckRows(vector, layers, source_layer));
+  const model::Architecture& architecture = engine.architecture();
+  const auto width = static_cast<size_t>(architecture.intermediate);
+  const std::vector<double> expressing = sums.Means(/*expresses=*/true);
+  const std::vector<double> others = sums.Means(/*expresses=*/false);
+  std::vector<NeuronColumns> columns;
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const auto first = expressing.begin() + static_cast<std::ptrdiff_t>(i * width);
+    const auto other = others.begin() + static_cast<std::ptrdiff_t>(i * width);
+    NeuronColumns column;
+    column.layer = layers[i];
+    column.mean_expressing.assign(first, first + static_cast<std::ptrdiff_t>(width));
+    column.mean_non_expressing.assign(other, other + static_cast<std::ptrdiff_t>(width));
+    const HostTensor weights = engine.WriteDirections(layers[i]);  // [hidden, intermediate]
+    auto contribution = analysis::ComputeDirectContribution(
+        {.expressing = column.mean_expressing, .non_expressing = column.mean_non_expressing},
+        {.columns = weights.As<float>(),
+         .hidden = architecture.hidden,
+         .intermediate = architecture.intermediate},
+        vector.row(*vector.RowOfLayer(source_layer.value_or(layers[i]))));
+    if (!contribution.ok()) {
+      return InvalidField("vector",
+                          absl::StrCat("layer ", layers[i], ": ", contribution.status().message()));
+    }
+    column.scores = std::move(contribution->scores);
+    columns.push_back(std::move(column));
+  }
+  return columns;
+}
+
+}  // namespace valuescope::studies

@@ -1,0 +1,81 @@
+// Direct contribution of MLP neurons to a value vector v over labelled responses:
+//   (mean_exp a_i - mean_unexp a_i) <w_i, v> / |v|^2,
+// the means those of response means over response tokens. The data set is cut into shards and each
+// shard into chunks of fixed composition; sums are float64, added in the order of the responses
+// within a shard and of the shards at the end, so that work which was interrupted and resumed gives
+// the same bits.
+#ifndef VALUESCOPE_STUDIES_ATTRIBUTE_NEURONS_H_
+#define VALUESCOPE_STUDIES_ATTRIBUTE_NEURONS_H_
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "base/cancellation.h"
+#include "engine/engine.h"
+#include "studies/labelled_responses.h"
+#include "studies/stored_neuron_set.h"
+#include "studies/stored_vector.h"
+
+namespace valuescope::studies {
+
+// Responses that run together and are committed together.
+inline constexpr int64_t kResponsesPerChunk = 16;
+
+// Sums of response means by label.
+class ActivationSums {
+ public:
+  // Of no responses. `width` is layers x intermediate.
+  explicit ActivationSums(int64_t width = 0);
+
+  // INVALID_ARGUMENT, and no change: another length, an element that is not finite.
+  absl::Status Add(bool expresses, std::span<const float> means);  // [width]
+  absl::Status Merge(const ActivationSums& other);
+
+  int64_t count(bool expresses) const { return counts_[expresses ? 1 : 0]; }
+  // [width]; zeros for a label without responses.
+  std::vector<double> Means(bool expresses) const;
+
+  // Magic, version, width, counts, sums; little-endian. Equal sums give equal bytes.
+  std::string Serialize() const;
+  // DATA_LOSS for bytes of another width, truncated, or holding impossible numbers.
+  static absl::StatusOr<ActivationSums> Parse(absl::string_view bytes, int64_t width);
+
+ private:
+  std::array<int64_t, 2> counts_ = {};            // [non-expressing, expressing]
+  std::array<std::vector<double>, 2> sums_ = {};  // [width] each
+};
+
+struct AttributionPlan {
+  std::string tenant;
+  std::vector<int> layers;  // ascending
+  bool background = false;
+};
+
+// Adds the responses, at most kResponsesPerChunk of them, to `sums`.
+absl::Status AddChunk(engine::Engine& engine, std::span<const LabelledResponse> chunk,
+                      const AttributionPlan& plan, const Cancellation& cancellation,
+                      ActivationSums& sums);
+
+// Columns with scores and means, one entry a layer. Block l takes `vector`'s row of layer l, or of
+// `source_layer`. INVALID_ARGUMENT naming "responses" (reason EMPTY_LABEL) or "vector" (no such
+// row, or a zero one).
+absl::StatusOr<std::vector<NeuronColumns>> ScoreNeurons(const engine::Engine& engine,
+                                                        const ActivationSums& sums,
+                                                        const StoredVector& vector,
+                                                        std::span<const int> layers,
+                                                        std::optional<int> source_layer);
+
+// INVALID_ARGUMENT naming "vector" or "source_layer" where a row that the layers need is missing.
+absl::Status CheckRows(const StoredVector& vector, std::span<const int> layers,
+                       std::optional<int> source_layer);
+
+}  // namespace valuescope::studies
+
+#endif  // VALUESCOPE_STUDIES_ATTRIBUTE_NEURONS_H_

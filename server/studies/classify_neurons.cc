@@ -1,0 +1,121 @@
+#include "studies/classify_neurons.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "analysis/decomposition.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+
+namespace valuescope::studies {
+namespace {
+
+using analysis::NeuronClass;
+
+struct Axes {
+  std::vector<float> shared;      // [hidden]
+  std::vector<float> difference;  // [hidden]
+  std::string missing;            // why there are none; empty where there are
+};
+
+absl::StatusOr<Axes> AxesOf(const StoredVector& first, const StoredVector& second,
+                            const ClassificationPlan& plan, int layer) {
+  const auto first_row = first.RowOfLayer(layer);
+  const auto second_row = second.RowOfLayer(layer);
+  if (!first_row || !second_row) {
+    return InvalidField("layers", absl::StrCat("a vector has no row for layer ", layer));
+  }
+  const std::span<const float> a = first.row(*first_row);
+  const std::span<const float> b = second.row(*second_row);
+  if (plan.source == AxesSource::kAxes) {
+    return Axes{.shared = {a.begin(), a.end()}, .difference = {b.begin(), b.end()}, .missing = ""};
+  }
+  auto parts = analysis::Decompose({.intrinsic = a, .prompted = b},
+                                   {.normalize_columns = plan.normalize_columns});
+  Axes axes;
+  if (!parts.ok()) {
+    axes.missing = std::string(parts.status().message());
+    return axes;
+  }
+  for (const auto warning : parts->warnings) {
+    axes.missing = warning == analysis::DecompositionWarning::kCollinear
+                       ? "the vectors are collinear"
+                       : "the vectors share no direction";
+  }
+  axes.shared = std::move(parts->shared);
+  axes.difference = std::move(parts->difference);
+  return axes;
+}
+
+NeuronColumns ColumnsOf(int layer, analysis::NeuronGeometry geometry) {
+  NeuronColumns columns;
+  columns.layer = layer;
+  columns.scores = std::move(geometry.scores);
+  columns.classes = std::move(geometry.classes);
+  columns.angles = std::move(geometry.angles);
+  return columns;
+}
+
+NeuronSetLayer SummaryOf(int layer, const analysis::NeuronGeometry& geometry,
+                         bool admit_negative_shared) {
+  NeuronSetLayer summary;
+  summary.layer = layer;
+  summary.num_neurons = static_cast<int64_t>(geometry.scores.size());
+  summary.num_members = static_cast<int64_t>(geometry.members.size());
+  for (int i = 1; i < analysis::kNumNeuronClasses; ++i) {
+    const auto neuron_class = static_cast<NeuronClass>(i);
+    if (neuron_class == NeuronClass::kSharedNegative && !admit_negative_shared) continue;
+    const auto place = static_cast<size_t>(i);
+    summary.classes.push_back({.neuron_class = neuron_class,
+                               .count = geometry.counts[place],
+                               .expected = geometry.expected_counts[place]});
+  }
+  for (const double score : geometry.scores) summary.score_sum += score;
+  const auto [low, high] = std::minmax_element(geometry.scores.begin(), geometry.scores.end());
+  summary.score_min = *low;
+  summary.score_max = *high;
+  return summary;
+}
+
+absl::Status NoSharedDirection(absl::string_view description) {
+  return InvalidField("layers", description, "NO_SHARED_DIRECTION");
+}
+
+}  // namespace
+
+absl::StatusOr<Classification> ClassifyNeurons(const engine::Engine& engine,
+                                               const StoredVector& first,
+                                               const StoredVector& second,
+                                               const ClassificationPlan& plan,
+                                               const Cancellation& cancellation) {
+  const model::Architecture& architecture = engine.architecture();
+  Classification result;
+  for (const int layer : plan.layers) {
+    if (cancellation.cancelled()) {
+      return ErrorWithReason(absl::StatusCode::kCancelled, "CANCELLED", "the work was cancelled");
+    }
+    VS_ASSIGN_OR_RETURN(const Axes axes, AxesOf(first, second, plan, layer));
+    if (!axes.missing.empty()) {
+      const std::string what = absl::StrCat("layer ", layer, ": ", axes.missing);
+      if (plan.strict) return NoSharedDirection(what);
+      result.warnings.push_back(absl::StrCat(what, "; left out"));
+      continue;
+    }
+    const HostTensor weights = engine.WriteDirections(layer);  // [hidden, intermediate]
+    auto geometry = analysis::ClassifyNeurons(
+        {.columns = weights.As<float>(),
+         .hidden = architecture.hidden,
+         .intermediate = architecture.intermediate},
+        {.shared = axes.shared, .difference = axes.difference}, plan.geometry);
+    VS_RETURN_IF_ERROR(geometry.status());
+    result.layers.push_back(SummaryOf(layer, *geometry, plan.geometry.admit_negative_shared));
+    result.columns.push_back(ColumnsOf(layer, *std::move(geometry)));
+  }
+  if (result.columns.empty()) {
+    return NoSharedDirection("no layer is left: the vectors share no direction in any of them");
+  }
+  return result;
+}
+
+}  // namespace valuescope::studies

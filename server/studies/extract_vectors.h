@@ -1,0 +1,43 @@
+// Extraction of a value vector (Han et al., arXiv 2509.24319): every labelled response runs through
+// the model once, its activations are averaged over the response's tokens on the device, and the
+// vector of a layer is the mean over expressing responses minus the mean over non-expressing ones.
+#ifndef VALUESCOPE_STUDIES_EXTRACT_VECTORS_H_
+#define VALUESCOPE_STUDIES_EXTRACT_VECTORS_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "analysis/difference_in_means.h"
+#include "base/cancellation.h"
+#include "engine/engine.h"
+#include "engine/request.h"
+#include "studies/labelled_responses.h"
+#include "studies/stored_vector.h"
+
+namespace valuescope::studies {
+
+struct ExtractionPlan {
+  std::string tenant;
+  model::Site site = model::Site::kResidualPost;
+  std::vector<int> layers;  // ascending; empty at sites without layers
+  std::vector<engine::Intervention> interventions;
+  analysis::DifferenceInMeansOptions statistics;
+};
+
+struct ExtractedVector {
+  std::vector<float> rows;                // [rows, width]
+  std::vector<RowStatistics> statistics;  // one a row
+  int64_t num_tokens = 0;                 // through the model
+  std::vector<std::string> warnings;
+};
+
+// INVALID_ARGUMENT naming "responses": a label without responses (reason EMPTY_LABEL), or what the
+// engine refuses. CANCELLED once `cancellation` is raised. Deterministic where the engine is.
+absl::StatusOr<ExtractedVector> ExtractVector(engine::Engine& engine, const ResponseSet& set,
+                                              const ExtractionPlan& plan,
+                                              const Cancellation& cancellation);
+
+}  // namespace valuescope::studies
+
+#endif  // VALUESCOPE_STUDIES_EXTRACT_VECTORS_H_

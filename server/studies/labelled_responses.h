@@ -1,0 +1,66 @@
+// Labelled responses are what every study starts from: what was asked, what was answered (as token
+// ids), and whether the answer expresses the value (Han et al., arXiv 2509.24319). Before use they
+// are trimmed: end-of-turn tokens at the end of a response say nothing of a value and are excluded
+// unless asked for, and responses that have no token left are dropped and counted.
+#ifndef VALUESCOPE_STUDIES_LABELLED_RESPONSES_H_
+#define VALUESCOPE_STUDIES_LABELLED_RESPONSES_H_
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "model/architecture.h"
+
+namespace valuescope::studies {
+
+struct LabelledResponse {
+  std::vector<int32_t> prompt;    // token ids, at least one
+  std::vector<int32_t> response;  // token ids; may be empty until trimmed
+  bool expresses = false;
+  std::string query_id = {};  // empty: a query of its own
+};
+
+struct ResponseSet {
+  std::vector<LabelledResponse> responses;  // none with an empty response
+  int64_t num_expressing = 0;
+  int64_t num_non_expressing = 0;
+  int64_t num_dropped = 0;
+  int64_t num_tokens = 0;  // of prompts and responses together
+};
+
+struct TrimOptions {
+  std::span<const int32_t> end_of_turn;  // the model's ids that end a turn
+  bool include_end_of_turn = false;      // keeps them
+};
+
+// INVALID_ARGUMENT naming "[i].prompt" or "[i].response" (i counts `responses`): an empty prompt,
+// ids outside the vocabulary, more tokens than the model's context holds.
+absl::Status CheckTokens(std::span<const LabelledResponse> responses,
+                         const model::Architecture& architecture);
+
+ResponseSet Trim(std::vector<LabelledResponse> responses, const TrimOptions& options);
+
+// INVALID_ARGUMENT naming `field` (reason EMPTY_LABEL) unless both labels have a response.
+absl::Status CheckBothLabels(absl::string_view field, const ResponseSet& set);
+
+// The set as a file that a job's worker reads back: safetensors (media type
+// "application/vnd.safetensors") with
+//   tokens            INT32 [num_tokens]  prompt and response of each response, one after another
+//   prompt_lengths    INT32 [responses]
+//   response_lengths  INT32 [responses]
+//   expresses         INT32 [responses]   0 or 1
+//   queries           INT32 [responses]   number of the query, in order of first appearance
+//   num_dropped       INT64 [1]
+// Equal sets give equal bytes; the names of queries are not kept, only which responses share one.
+std::string EncodeResponseSet(const ResponseSet& set);
+
+// DATA_LOSS for bytes that EncodeResponseSet cannot have written.
+absl::StatusOr<ResponseSet> DecodeResponseSet(absl::string_view bytes);
+
+}  // namespace valuescope::studies
+
+#endif  // VALUESCOPE_STUDIES_LABELLED_RESPONSES_H_

@@ -1,0 +1,67 @@
+// Where a result comes from, enough to make it again. The record enters artifacts, so it depends on
+// inputs and options alone: no dates, hosts or attempts.
+#ifndef VALUESCOPE_STUDIES_PROVENANCE_H_
+#define VALUESCOPE_STUDIES_PROVENANCE_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "base/dtype.h"
+#include "engine/served_model.h"
+#include "model/site.h"
+
+namespace valuescope::studies {
+
+// The exact content behind a name.
+struct InputDigest {
+  std::string name;    // "vectors/ID", ...
+  std::string digest;  // SHA-256, hexadecimal
+
+  bool operator==(const InputDigest&) const = default;
+};
+
+struct Provenance {
+  std::string model;  // "models/ID"
+  std::string model_digest;
+  std::string tokenizer_digest;
+  std::string template_digest;
+  model::Site site = model::Site::kResidualPost;
+  std::string pooling;    // "response mean"; empty where no tokens were pooled
+  std::string sign_rule;  // "mean(expressing) - mean(non-expressing)"
+  std::string judge;      // source of the labels; empty where there are none
+  std::vector<uint64_t> seeds;
+  int64_t num_expressing = 0;
+  int64_t num_non_expressing = 0;
+  int64_t num_dropped = 0;
+  std::vector<InputDigest> inputs;
+  DType compute_dtype = DType::kFloat32;
+  std::string determinism;     // "bitwise on cpu float32", "to rounding"
+  std::string hardware_class;  // "x86_64 avx2"
+
+  bool operator==(const Provenance&) const = default;
+};
+
+inline constexpr int kProvenanceVersion = 1;
+inline constexpr char kLayerConvention[] = "block, 0-based";
+inline constexpr char kResponseMeanPooling[] = "response mean";
+inline constexpr char kDifferenceSign[] = "mean(expressing) - mean(non-expressing)";
+
+// What every result of `model` records. The rest is the study's to fill in.
+Provenance ProvenanceOf(const engine::ServedModel& model);
+
+// "RESIDUAL_POST" and so on, as model::NameOf writes them. DATA_LOSS for other names.
+absl::StatusOr<model::Site> ParseSite(absl::string_view name);
+// "float32" and so on, as valuescope::NameOf writes them. DATA_LOSS for other names.
+absl::StatusOr<DType> ParseDType(absl::string_view name);
+
+// A JSON object with a format version; equal records give equal text.
+std::string ProvenanceToJson(const Provenance& provenance);
+// DATA_LOSS for text of another format.
+absl::StatusOr<Provenance> ProvenanceFromJson(absl::string_view json);
+
+}  // namespace valuescope::studies
+
+#endif  // VALUESCOPE_STUDIES_PROVENANCE_H_

@@ -1,0 +1,45 @@
+#include "studies/response_means.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+
+namespace valuescope::studies {
+
+absl::StatusOr<std::vector<std::vector<float>>> ResponseMeans(
+    engine::Engine& engine, std::span<const LabelledResponse> responses,
+    const ResponseMeansPlan& plan, const Cancellation& cancellation) {
+  std::vector<engine::Request> requests;
+  for (const LabelledResponse& response : responses) {
+    engine::Request request;
+    request.tenant = plan.tenant;
+    request.prompt = response.prompt;
+    request.given_response = response.response;
+    request.interventions = plan.interventions;
+    request.background = plan.background;
+    engine::Tap tap;
+    tap.site = plan.site;
+    tap.layers = plan.layers;
+    tap.tokens = {.kind = engine::TokenKind::kResponse, .positions = {}};
+    tap.reduction = engine::Reduction::kMean;
+    request.taps = {std::move(tap)};
+    requests.push_back(std::move(request));
+  }
+  VS_ASSIGN_OR_RETURN(std::vector<engine::Completion> completions,
+                      engine::RunAll(engine, std::move(requests), cancellation));
+  const int64_t rows = model::IsPerLayer(plan.site) ? static_cast<int64_t>(plan.layers.size()) : 1;
+  const int64_t size = rows * model::WidthOf(plan.site, engine.architecture());
+  std::vector<std::vector<float>> means;
+  for (const engine::Completion& completion : completions) {
+    if (completion.captures.size() != 1 || completion.captures[0].tensor.NumElements() != size) {
+      return ErrorWithReason(absl::StatusCode::kInternal, "CAPTURE_SHAPE",
+                             "the engine returned a capture of another shape than asked for");
+    }
+    VS_ASSIGN_OR_RETURN(means.emplace_back(), ToFloat32(completion.captures[0].tensor));
+  }
+  return means;
+}
+
+}  // namespace valuescope::studies

@@ -1,0 +1,34 @@
+// Mean activations of responses: one forward pass each, one tap that averages over the response's
+// tokens on the device.
+#ifndef VALUESCOPE_STUDIES_RESPONSE_MEANS_H_
+#define VALUESCOPE_STUDIES_RESPONSE_MEANS_H_
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "base/cancellation.h"
+#include "engine/engine.h"
+#include "engine/request.h"
+#include "studies/labelled_responses.h"
+
+namespace valuescope::studies {
+
+struct ResponseMeansPlan {
+  std::string tenant;
+  model::Site site = model::Site::kResidualPost;
+  std::vector<int> layers;  // ascending; empty at sites without layers
+  std::vector<engine::Intervention> interventions;
+  bool background = false;  // gives way to requests that people wait for
+};
+
+// a(r) of each response, [rows, width] row-major, in order. At most as many responses as should be
+// in memory together: the caller cuts long lists. INTERNAL where the engine returns another shape.
+absl::StatusOr<std::vector<std::vector<float>>> ResponseMeans(
+    engine::Engine& engine, std::span<const LabelledResponse> responses,
+    const ResponseMeansPlan& plan, const Cancellation& cancellation);
+
+}  // namespace valuescope::studies
+
+#endif  // VALUESCOPE_STUDIES_RESPONSE_MEANS_H_

@@ -1,0 +1,138 @@
+#include "studies/tensor_file.h"
+
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "model/safetensors.h"
+#include "nlohmann/json.hpp"
+
+namespace valuescope::studies {
+namespace {
+
+absl::string_view SafetensorsName(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return "F32";
+    case DType::kFloat16:
+      return "F16";
+    case DType::kBFloat16:
+      return "BF16";
+    case DType::kFloat64:
+      return "F64";
+    case DType::kInt32:
+      return "I32";
+    case DType::kInt64:
+      return "I64";
+  }
+  return "";
+}
+
+template <typename T>
+NamedTensor MakeColumn(std::string name, DType dtype, std::span<const T> values) {
+  HostTensor tensor;
+  tensor.dtype = dtype;
+  tensor.shape = {static_cast<int64_t>(values.size())};
+  tensor.bytes.assign(reinterpret_cast<const char*>(values.data()), values.size_bytes());
+  return {.name = std::move(name), .tensor = std::move(tensor)};
+}
+
+absl::Status Damaged(absl::string_view what) {
+  return ErrorWithReason(absl::StatusCode::kDataLoss, "TENSOR_FILE_DAMAGED",
+                         absl::StrCat("a stored tensor file is damaged: ", what));
+}
+
+}  // namespace
+
+NamedTensor Column(std::string name, std::span<const int32_t> values) {
+  return MakeColumn(std::move(name), DType::kInt32, values);
+}
+
+NamedTensor Column(std::string name, std::span<const int64_t> values) {
+  return MakeColumn(std::move(name), DType::kInt64, values);
+}
+
+NamedTensor Column(std::string name, std::span<const double> values) {
+  return MakeColumn(std::move(name), DType::kFloat64, values);
+}
+
+std::string WriteTensorFile(std::span<const NamedTensor> tensors, absl::string_view metadata) {
+  nlohmann::ordered_json header = nlohmann::ordered_json::object();
+  if (!metadata.empty()) {
+    header["__metadata__"] = nlohmann::ordered_json::parse(metadata.begin(), metadata.end());
+  }
+  int64_t offset = 0;
+  for (const NamedTensor& named : tensors) {
+    const int64_t end = offset + static_cast<int64_t>(named.tensor.bytes.size());
+    header[named.name] = {{"dtype", std::string(SafetensorsName(named.tensor.dtype))},
+                          {"shape", named.tensor.shape},
+                          {"data_offsets", {offset, end}}};
+    offset = end;
+  }
+  std::string text = header.dump();
+  text.append((8 - text.size() % 8) % 8, ' ');
+  const uint64_t length = text.size();
+  std::string file(sizeof(length), '\0');
+  std::memcpy(file.data(), &length, sizeof(length));
+  file.reserve(file.size() + text.size() + static_cast<size_t>(offset));
+  file += text;
+  for (const NamedTensor& named : tensors) file += named.tensor.bytes;
+  return file;
+}
+
+absl::StatusOr<TensorFile> TensorFile::Parse(std::string bytes) {
+  auto parsed = model::ParseSafetensors("stored tensors", bytes);
+  if (!parsed.ok()) return Damaged(parsed.status().message());
+  TensorFile file;
+  for (const auto& [name, stored] : *parsed) {
+    HostTensor tensor;
+    tensor.dtype = stored.dtype;
+    tensor.shape = stored.shape;
+    tensor.bytes = std::string(stored.bytes);
+    file.tensors_.push_back({.name = name, .tensor = std::move(tensor)});
+  }
+  return file;
+}
+
+template <typename T>
+absl::StatusOr<std::vector<T>> TensorFile::Read(absl::string_view name, DType dtype,
+                                                int64_t size) const {
+  for (const NamedTensor& named : tensors_) {
+    if (named.name != name) continue;
+    if (named.tensor.dtype != dtype) return Damaged(absl::StrCat(name, " has another type"));
+    if (size >= 0 && named.tensor.NumElements() != size) {
+      return Damaged(absl::StrCat(name, " has another size"));
+    }
+    std::vector<T> values(named.tensor.bytes.size() / sizeof(T));
+    if (!values.empty()) {
+      std::memcpy(values.data(), named.tensor.bytes.data(), values.size() * sizeof(T));
+    }
+    return values;
+  }
+  return Damaged(absl::StrCat("no tensor ", name));
+}
+
+absl::StatusOr<std::vector<int32_t>> TensorFile::Int32s(absl::string_view name,
+                                                        int64_t size) const {
+  return Read<int32_t>(name, DType::kInt32, size);
+}
+
+absl::StatusOr<std::vector<int64_t>> TensorFile::Int64s(absl::string_view name,
+                                                        int64_t size) const {
+  return Read<int64_t>(name, DType::kInt64, size);
+}
+
+absl::StatusOr<std::vector<float>> TensorFile::Floats(absl::string_view name, int64_t size) const {
+  return Read<float>(name, DType::kFloat32, size);
+}
+
+absl::StatusOr<std::vector<double>> TensorFile::Doubles(absl::string_view name,
+                                                        int64_t size) const {
+  return Read<double>(name, DType::kFloat64, size);
+}
+
+}  // namespace valuescope::studies
