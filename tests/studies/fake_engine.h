@@ -1,0 +1,148 @@
+// An engine whose activations follow from token ids by a formula that a test can work out by hand:
+// at block l, element d of token t is t * (d + 1) + l, at every site. A tap with MEAN over the
+// response's tokens therefore reads mean(t) * (d + 1) + l.
+#ifndef VALUESCOPE_TESTS_STUDIES_FAKE_ENGINE_H_
+#define VALUESCOPE_TESTS_STUDIES_FAKE_ENGINE_H_
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "engine/engine.h"
+#include "engine/served_model.h"
+
+namespace valuescope {
+
+class FakeEngine : public engine::Engine {
+ public:
+  FakeEngine() {
+    architecture_.family = "llama";
+    architecture_.num_layers = 2;
+    architecture_.hidden = 3;
+    architecture_.intermediate = 4;
+    architecture_.vocabulary = 100;
+    architecture_.max_positions = 64;
+  }
+
+  // Called with every request before it runs; an error is what Submit returns.
+  std::function<absl::Status(const engine::Request&)> before_submit;
+  std::atomic<int64_t> submitted = 0;
+
+  const model::Architecture& architecture() const override { return architecture_; }
+
+  absl::StatusOr<std::unique_ptr<engine::Running>> Submit(
+      engine::Request request, std::shared_ptr<engine::Observer> observer) override {
+    if (before_submit) {
+      if (absl::Status status = before_submit(request); !status.ok()) return status;
+    }
+    ++submitted;
+    engine::Completion completion;
+    for (size_t i = 0; i < request.taps.size(); ++i) {
+      completion.captures.push_back(MeanOf(static_cast<int>(i), request.taps[i], request));
+    }
+    observer->OnFinish(std::move(completion));
+    return std::make_unique<Finished>();
+  }
+
+  // Neuron i of block l writes (i + 1, i * l, -1).
+  HostTensor WriteDirections(int layer) const override {
+    HostTensor tensor =
+        HostTensor::Zeros(DType::kFloat32, {architecture_.hidden, architecture_.intermediate});
+    const auto columns = tensor.MutableAs<float>();
+    for (int64_t i = 0; i < architecture_.intermediate; ++i) {
+      columns[static_cast<size_t>(i)] = static_cast<float>(i + 1);
+      columns[static_cast<size_t>(architecture_.intermediate + i)] = static_cast<float>(i * layer);
+      columns[static_cast<size_t>(2 * architecture_.intermediate + i)] = -1;
+    }
+    return tensor;
+  }
+
+  engine::EngineStatistics statistics() const override { return {}; }
+  void Drain(absl::Time) override {}
+
+ private:
+  class Finished : public engine::Running {
+   public:
+    void Cancel() override {}
+  };
+
+  engine::Capture MeanOf(int index, const engine::Tap& tap, const engine::Request& request) const {
+    double mean = 0;
+    for (const int32_t id : request.given_response) mean += id;
+    mean /= static_cast<double>(request.given_response.size());
+    const int64_t width = model::WidthOf(tap.site, architecture_);
+    engine::Capture capture;
+    capture.tap_index = index;
+    capture.layers = tap.layers;
+    const auto rows = static_cast<int64_t>(tap.layers.size());
+    capture.tensor = HostTensor::Zeros(DType::kFloat32, {rows, 1, width});
+    const auto values = capture.tensor.MutableAs<float>();
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t d = 0; d < width; ++d) {
+        values[static_cast<size_t>(row * width + d)] = static_cast<float>(
+            mean * static_cast<double>(d + 1) + tap.layers[static_cast<size_t>(row)]);
+      }
+    }
+    return capture;
+  }
+
+  model::Architecture architecture_;
+};
+
+// A registry of models that are ready.
+class FakeModels : public engine::ModelRegistry {
+ public:
+  std::shared_ptr<FakeEngine> Add(const std::string& id, const std::string& digest) {
+    auto engine = std::make_shared<FakeEngine>();
+    auto model = std::make_shared<engine::ServedModel>();
+    model->id = id;
+    model->architecture = engine->architecture();
+    model->device = "cpu";
+    model->weights_digest = digest;
+    model->engine = engine;
+    models_[id] = model;
+    return engine;
+  }
+
+  absl::Status StartLoading(absl::string_view id) override { return Get(id).status(); }
+  std::vector<engine::ModelEntry> List() const override {
+    std::vector<engine::ModelEntry> entries;
+    for (const auto& [id, model] : models_) entries.push_back(Entry(model));
+    return entries;
+  }
+  absl::StatusOr<engine::ModelEntry> Find(absl::string_view id) const override {
+    auto model = Get(id);
+    if (!model.ok()) return model.status();
+    return Entry(*model);
+  }
+  absl::StatusOr<std::shared_ptr<const engine::ServedModel>> Get(
+      absl::string_view id) const override {
+    const auto place = models_.find(std::string(id));
+    if (place == models_.end()) return ResourceNotFound("models/" + std::string(id));
+    return place->second;
+  }
+  bool Settled() const override { return true; }
+  void WaitUntilSettled() const override {}
+  void Drain(absl::Time) override {}
+
+ private:
+  static engine::ModelEntry Entry(std::shared_ptr<const engine::ServedModel> model) {
+    engine::ModelEntry entry;
+    entry.id = model->id;
+    entry.state = engine::ModelState::kReady;
+    entry.progress = 1;
+    entry.model = std::move(model);
+    return entry;
+  }
+
+  std::map<std::string, std::shared_ptr<const engine::ServedModel>> models_;
+};
+
+}  // namespace valuescope
+
+#endif  // VALUESCOPE_TESTS_STUDIES_FAKE_ENGINE_H_

@@ -1,0 +1,298 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "base/error.h"
+#include "store/directory_blob_store.h"
+#include "studies/attribute_neurons.h"
+#include "studies/classify_neurons.h"
+#include "studies/extract_vectors.h"
+#include "studies/labelled_responses.h"
+#include "studies/stored_vector.h"
+#include "studies/tensor_file.h"
+#include "tests/store/temporary_folder.h"
+#include "tests/studies/fake_engine.h"
+
+namespace valuescope::studies {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+constexpr char kDigestA[] = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+LabelledResponse Response(std::vector<int32_t> ids, bool expresses, std::string query = "") {
+  return {.prompt = {1},
+          .response = std::move(ids),
+          .expresses = expresses,
+          .query_id = std::move(query)};
+}
+
+ResponseSet Set(std::vector<LabelledResponse> responses) {
+  return Trim(std::move(responses), {.end_of_turn = {}, .include_end_of_turn = false});
+}
+
+ExtractionPlan BothLayers() {
+  ExtractionPlan plan;
+  plan.layers = {0, 1};
+  plan.statistics.bootstrap_resamples = 0;
+  return plan;
+}
+
+StoredVector VectorOf(std::vector<float> rows) {
+  StoredVector vector;
+  vector.model = "models/tiny";
+  vector.model_digest = kDigestA;
+  vector.width = 3;
+  vector.layers = {0, 1};
+  vector.rows = std::move(rows);
+  vector.provenance.model = vector.model;
+  return vector;
+}
+
+TEST(LabelledResponsesTest, EndOfTurnGoesAndWhatIsEmptyIsCounted) {
+  const std::vector<int32_t> eos = {2, 3};
+  const ResponseSet set = Trim({Response({5, 2, 6, 3, 2}, true), Response({2, 3}, true),
+                                Response({}, false), Response({7}, false)},
+                               {.end_of_turn = eos, .include_end_of_turn = false});
+  ASSERT_EQ(set.responses.size(), 2u);
+  EXPECT_THAT(set.responses[0].response, ElementsAre(5, 2, 6));
+  EXPECT_EQ(set.num_dropped, 2);
+  EXPECT_EQ(set.num_expressing, 1);
+  EXPECT_EQ(set.num_non_expressing, 1);
+  EXPECT_EQ(set.num_tokens, 6);
+}
+
+TEST(LabelledResponsesTest, EndOfTurnStaysWhereAskedFor) {
+  const std::vector<int32_t> eos = {2};
+  const ResponseSet set =
+      Trim({Response({5, 2}, true)}, {.end_of_turn = eos, .include_end_of_turn = true});
+  EXPECT_THAT(set.responses[0].response, ElementsAre(5, 2));
+}
+
+TEST(LabelledResponsesTest, TokensThatTheModelCannotTakeAreNamed) {
+  const FakeEngine engine;
+  const auto field = [&engine](LabelledResponse response) {
+    const std::vector<LabelledResponse> list = {Response({1}, true), std::move(response)};
+    return DetailsOf(CheckTokens(list, engine.architecture())).field;
+  };
+  EXPECT_EQ(field(Response({1, 100}, true)), "[1].response.token_ids.ids[1]");
+  EXPECT_EQ(field({.prompt = {-1}, .response = {1}}), "[1].prompt.token_ids.ids[0]");
+  EXPECT_EQ(field({.prompt = {}, .response = {1}}), "[1].prompt");
+  EXPECT_EQ(field(Response(std::vector<int32_t>(64, 1), true)), "[1].prompt");
+  EXPECT_EQ(field(Response(std::vector<int32_t>(63, 1), true)), "");
+}
+
+TEST(LabelledResponsesTest, StoredSetsComeBackAndKeepWhichResponsesShareAQuery) {
+  ResponseSet set =
+      Set({Response({4, 5}, true, "b"), Response({6}, false), Response({7}, false, "b")});
+  set.num_dropped = 3;
+  const std::string bytes = EncodeResponseSet(set);
+  const auto back = DecodeResponseSet(bytes);
+  ASSERT_TRUE(back.ok()) << back.status();
+  ASSERT_EQ(back->responses.size(), 3u);
+  EXPECT_THAT(back->responses[0].response, ElementsAre(4, 5));
+  EXPECT_EQ(back->responses[0].query_id, back->responses[2].query_id);
+  EXPECT_NE(back->responses[0].query_id, back->responses[1].query_id);
+  EXPECT_EQ(back->num_dropped, 3);
+  EXPECT_EQ(back->num_expressing, 1);
+  EXPECT_EQ(EncodeResponseSet(*back), bytes);
+}
+
+TEST(LabelledResponsesTest, EveryTruncationOfAStoredSetIsDataLoss) {
+  const std::string bytes = EncodeResponseSet(Set({Response({4, 5}, true), Response({6}, false)}));
+  for (size_t size = 0; size < bytes.size(); ++size) {
+    EXPECT_EQ(DecodeResponseSet(bytes.substr(0, size)).status().code(), absl::StatusCode::kDataLoss)
+        << size;
+  }
+}
+
+// mean ids: expressing (10 + 20) / 2 = 15, others (4 + 6) / 2 = 5; element d of the difference is
+// 10 (d + 1), whatever the layer adds.
+TEST(ExtractVectorTest, EqualsTheDifferenceInMeansByHand) {
+  FakeEngine engine;
+  const ResponseSet set = Set({Response({8, 12}, true), Response({4}, false), Response({20}, true),
+                               Response({5, 6, 7}, false)});
+  const auto extracted = ExtractVector(engine, set, BothLayers(), Cancellation());
+  ASSERT_TRUE(extracted.ok()) << extracted.status();
+  EXPECT_THAT(extracted->rows, ElementsAre(10, 20, 30, 10, 20, 30));
+  ASSERT_EQ(extracted->statistics.size(), 2u);
+  EXPECT_EQ(extracted->statistics[1].layer, 1);
+  EXPECT_EQ(extracted->statistics[0].num_expressing, 2);
+  EXPECT_DOUBLE_EQ(extracted->statistics[0].norm, std::sqrt(1400.0));
+}
+
+TEST(ExtractVectorTest, SwappingLabelsNegates) {
+  FakeEngine engine;
+  std::vector<LabelledResponse> responses = {Response({8, 12}, true), Response({4}, false),
+                                             Response({20}, true), Response({9}, false)};
+  const auto straight = ExtractVector(engine, Set(responses), BothLayers(), Cancellation());
+  for (LabelledResponse& response : responses) response.expresses = !response.expresses;
+  const auto swapped = ExtractVector(engine, Set(responses), BothLayers(), Cancellation());
+  ASSERT_TRUE(straight.ok() && swapped.ok());
+  ASSERT_NE(straight->rows[0], 0);
+  for (size_t i = 0; i < straight->rows.size(); ++i) {
+    EXPECT_EQ(straight->rows[i], -swapped->rows[i]);
+  }
+}
+
+TEST(ExtractVectorTest, NeedsBothLabels) {
+  FakeEngine engine;
+  const auto extracted =
+      ExtractVector(engine, Set({Response({8}, true)}), BothLayers(), Cancellation());
+  EXPECT_EQ(DetailsOf(extracted.status()).reason, "EMPTY_LABEL");
+  EXPECT_EQ(engine.submitted, 0);
+}
+
+TEST(ExtractVectorTest, StopsWhenCancelled) {
+  FakeEngine engine;
+  Cancellation cancellation;
+  engine.before_submit = [&cancellation](const engine::Request&) {
+    cancellation.Cancel();
+    return absl::OkStatus();
+  };
+  std::vector<LabelledResponse> many(500, Response({8}, true));
+  many.push_back(Response({9}, false));
+  const auto extracted = ExtractVector(engine, Set(many), BothLayers(), cancellation);
+  EXPECT_EQ(extracted.status().code(), absl::StatusCode::kCancelled);
+  EXPECT_LT(engine.submitted, 100);
+}
+
+TEST(StoredVectorTest, IsNamedByItsContentAndComesBack) {
+  TemporaryFolder folder;
+  auto blobs = store::OpenDirectoryBlobStore(folder / "blobs");
+  ASSERT_TRUE(blobs.ok());
+  StoredVector vector = VectorOf({1, 2, 3, 4, 5, 6});
+  vector.statistics = {{.layer = 0, .num_expressing = 4, .norm = 2.5, .auroc = 0.75}};
+  const auto resource = MakeVectorResource(**blobs, vector);
+  ASSERT_TRUE(resource.ok()) << resource.status();
+  const auto back = ReadVector(**blobs, *resource);
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_EQ(back->rows, vector.rows);
+  EXPECT_EQ(back->layers, vector.layers);
+  EXPECT_EQ(back->statistics[0].auroc, 0.75);
+  EXPECT_FALSE(back->statistics[0].reliability.has_value());
+  EXPECT_EQ(back->provenance, vector.provenance);
+  vector.display_name = "another name for the same content";
+  EXPECT_EQ(MakeVectorResource(**blobs, vector)->id, resource->id);
+  vector.rows[5] = 7;
+  EXPECT_NE(MakeVectorResource(**blobs, vector)->id, resource->id);
+}
+
+TEST(StoredVectorTest, AnotherModelOrSiteIsRefused) {
+  FakeModels models;
+  models.Add("tiny", kDigestA);
+  models.Add("other", std::string(64, 'b'));
+  const StoredVector vector = VectorOf({1, 2, 3, 4, 5, 6});
+  const auto usable = [&vector, &models](const char* model, model::Site site) {
+    return CheckUsable(vector, **models.Get(model), site, "vector");
+  };
+  EXPECT_TRUE(usable("tiny", model::Site::kResidualPost).ok());
+  EXPECT_EQ(usable("other", model::Site::kResidualPost).code(),
+            absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(DetailsOf(usable("tiny", model::Site::kMlpNeurons)).reason, "WRONG_SITE");
+}
+
+TEST(StoredVectorTest, BadContentIsNamed) {
+  const FakeEngine engine;
+  const auto reason = [&engine](StoredVector vector) {
+    const ErrorDetails details = DetailsOf(CheckVector(vector, engine.architecture()));
+    return details.field + " " + details.reason;
+  };
+  EXPECT_EQ(reason(VectorOf({1, 2, 3, 4, 5, 6})), " ");
+  StoredVector wide = VectorOf({1, 2, 3, 4, 5, 6, 7, 8});
+  wide.width = 4;
+  EXPECT_EQ(reason(wide), "data WRONG_WIDTH");
+  EXPECT_EQ(reason(VectorOf({1, 2, 3, 4, 5, std::numeric_limits<float>::infinity()})),
+            "data NOT_FINITE");
+  EXPECT_EQ(reason(VectorOf({1, 2, 3})), "data INVALID_FIELD");
+  StoredVector outside = VectorOf({1, 2, 3, 4, 5, 6});
+  outside.layers = {0, 2};
+  EXPECT_EQ(reason(outside), "layers[1] OUT_OF_RANGE");
+  outside.layers = {1, 1};
+  EXPECT_EQ(reason(outside), "layers[1] INVALID_FIELD");
+}
+
+// Neuron i of layer l: the means differ by 10 (i + 1), w_i = (i + 1, i l, -1). With v = (1, 0, 0)
+// at layer 0 the score is 10 (i + 1) (i + 1); with v = (0, 2, 0) at layer 1 it is 10 (i + 1) 2 i /
+// 4 = 5 i (i + 1).
+TEST(ScoreNeuronsTest, EqualsTheContributionByHand) {
+  FakeEngine engine;
+  ActivationSums sums(8);
+  const std::vector<LabelledResponse> chunk = {Response({15}, true), Response({5}, false)};
+  ASSERT_TRUE(
+      AddChunk(engine, chunk, {.tenant = "lab", .layers = {0, 1}}, Cancellation(), sums).ok());
+  const std::vector<int> layers = {0, 1};
+  const auto columns =
+      ScoreNeurons(engine, sums, VectorOf({1, 0, 0, 0, 2, 0}), layers, std::nullopt);
+  ASSERT_TRUE(columns.ok()) << columns.status();
+  EXPECT_THAT((*columns)[0].scores, ElementsAre(10, 40, 90, 160));
+  EXPECT_THAT((*columns)[1].scores, ElementsAre(0, 10, 30, 60));
+  EXPECT_THAT((*columns)[1].mean_non_expressing, ElementsAre(6, 11, 16, 21));
+  const auto sourced = ScoreNeurons(engine, sums, VectorOf({1, 0, 0, 0, 2, 0}), layers, 0);
+  EXPECT_THAT((*sourced)[1].scores, ElementsAre(10, 40, 90, 160));
+}
+
+TEST(ScoreNeuronsTest, AMissingRowIsNamed) {
+  FakeEngine engine;
+  StoredVector vector = VectorOf({1, 2, 3});
+  vector.layers = {1};
+  const std::vector<int> layers = {0, 1};
+  EXPECT_EQ(DetailsOf(CheckRows(vector, layers, std::nullopt)).field, "vector");
+  EXPECT_EQ(DetailsOf(CheckRows(vector, layers, 0)).field, "source_layer");
+  EXPECT_TRUE(CheckRows(vector, layers, 1).ok());
+}
+
+TEST(ActivationSumsTest, PartialsComeBackAndDamageIsFound) {
+  ActivationSums sums(2);
+  ASSERT_TRUE(sums.Add(true, std::vector<float>{1, 2}).ok());
+  ASSERT_TRUE(sums.Add(false, std::vector<float>{3, 4}).ok());
+  EXPECT_FALSE(sums.Add(true, std::vector<float>{1, std::nanf("")}).ok());
+  const std::string bytes = sums.Serialize();
+  const auto back = ActivationSums::Parse(bytes, 2);
+  ASSERT_TRUE(back.ok());
+  EXPECT_EQ(back->Serialize(), bytes);
+  EXPECT_THAT(back->Means(true), ElementsAre(1, 2));
+  EXPECT_FALSE(ActivationSums::Parse(bytes, 3).ok());
+  for (size_t size = 0; size < bytes.size(); ++size) {
+    EXPECT_FALSE(ActivationSums::Parse(bytes.substr(0, size), 2).ok()) << size;
+  }
+}
+
+TEST(ClassifyNeuronsTest, LayersWithoutASharedDirectionAreLeftOutOrRefused) {
+  FakeEngine engine;
+  // Layer 0: collinear. Layer 1: two directions with a positive product.
+  const StoredVector intrinsic = VectorOf({1, 0, 0, 1, 0.5, 0});
+  const StoredVector prompted = VectorOf({2, 0, 0, 1, -0.5, 0});
+  ClassificationPlan plan;
+  plan.layers = {0, 1};
+  plan.geometry.top_percent = 50;
+  const auto result = ClassifyNeurons(engine, intrinsic, prompted, plan, Cancellation());
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_EQ(result->columns.size(), 1u);
+  EXPECT_EQ(result->columns[0].layer, 1);
+  EXPECT_THAT(result->warnings, ElementsAre(HasSubstr("layer 0")));
+  EXPECT_EQ(result->layers[0].num_members, 2);
+  plan.strict = true;
+  EXPECT_EQ(
+      DetailsOf(ClassifyNeurons(engine, intrinsic, prompted, plan, Cancellation()).status()).reason,
+      "NO_SHARED_DIRECTION");
+}
+
+TEST(TensorFileTest, EqualTensorsGiveEqualBytesAndTypesAreChecked) {
+  const std::vector<double> values = {1, 2, 3};
+  const std::vector<NamedTensor> tensors = {Column("x", values)};
+  const std::string bytes = WriteTensorFile(tensors);
+  EXPECT_EQ(bytes, WriteTensorFile(tensors));
+  const auto file = TensorFile::Parse(bytes);
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ(*file->Doubles("x", 3), values);
+  EXPECT_FALSE(file->Floats("x").ok());
+  EXPECT_FALSE(file->Doubles("x", 2).ok());
+  EXPECT_FALSE(file->Doubles("y").ok());
+}
+
+}  // namespace
+}  // namespace valuescope::studies
