@@ -8,6 +8,7 @@
 #include "store/directory_blob_store.h"
 #include "studies/attribute_neurons.h"
 #include "studies/classify_neurons.h"
+#include "studies/decompose_vectors.h"
 #include "studies/extract_vectors.h"
 #include "studies/labelled_responses.h"
 #include "studies/stored_vector.h"
@@ -279,6 +280,46 @@ TEST(ClassifyNeuronsTest, LayersWithoutASharedDirectionAreLeftOutOrRefused) {
   EXPECT_EQ(
       DetailsOf(ClassifyNeurons(engine, intrinsic, prompted, plan, Cancellation()).status()).reason,
       "NO_SHARED_DIRECTION");
+}
+
+// v_int = (3, 0, 0), v_prompt = (3, 4, 0) at layer 0: cosine 3/5, orthogonal parts by hand.
+TEST(DecomposePairsTest, SplitsEveryLayerAndComparesValues) {
+  const StoredVector intrinsic = VectorOf({3, 0, 0, 1, 0, 0});
+  const StoredVector prompted = VectorOf({3, 4, 0, 0, 1, 0});
+  const StoredVector other = VectorOf({0, 3, 4, 2, 1, 0});
+  DecompositionPlan plan;
+  plan.layers = {0, 1};
+  const auto result =
+      DecomposePairs({{.value = "a", .intrinsic = &intrinsic, .prompted = &prompted},
+                      {.value = "b", .intrinsic = &intrinsic, .prompted = &other}},
+                     plan);
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_EQ(result->pairs.size(), 2u);
+  const PairResult& pair = result->pairs[0];
+  EXPECT_DOUBLE_EQ(pair.layers[0].cosine, 0.6);
+  EXPECT_NEAR(pair.prompted_orthogonal[0], 0, 1e-6);
+  EXPECT_NEAR(pair.prompted_orthogonal[1], 4, 1e-6);
+  EXPECT_EQ(pair.shared.size(), 6u);
+  EXPECT_DOUBLE_EQ(pair.layers[1].cosine, 0);
+  EXPECT_FALSE(pair.warnings.empty());
+  EXPECT_EQ(result->mean_deltas.size(), 2u);
+  EXPECT_EQ(result->mean_delta.size(), 6u);
+  plan.strict = true;
+  const auto refused =
+      DecomposePairs({{.value = "a", .intrinsic = &intrinsic, .prompted = &prompted}}, plan);
+  EXPECT_EQ(DetailsOf(refused.status()).reason, "NO_SHARED_DIRECTION");
+}
+
+TEST(DecomposePairsTest, VectorsOfAnotherModelAreRefused) {
+  const StoredVector intrinsic = VectorOf({3, 0, 0, 1, 0, 0});
+  StoredVector foreign = VectorOf({3, 4, 0, 0, 1, 0});
+  foreign.model_digest = std::string(64, 'b');
+  DecompositionPlan plan;
+  plan.layers = {0};
+  EXPECT_EQ(DecomposePairs({{.value = "", .intrinsic = &intrinsic, .prompted = &foreign}}, plan)
+                .status()
+                .code(),
+            absl::StatusCode::kFailedPrecondition);
 }
 
 TEST(TensorFileTest, EqualTensorsGiveEqualBytesAndTypesAreChecked) {
