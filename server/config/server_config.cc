@@ -1,0 +1,409 @@
+#include "config/server_config.h"
+
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <limits>
+#include <set>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
+#include "base/id.h"
+#include "base/status_macros.h"
+#include "nlohmann/json.hpp"
+
+namespace valuescope::config {
+namespace {
+
+constexpr char kSqliteScheme[] = "sqlite:";
+constexpr int64_t kMaxConfigBytes = 1 << 20;
+
+// One setting: a flag --name=value and a key of the file, read by the same function.
+struct Setting {
+  absl::string_view name;
+  absl::string_view value;  // what stands behind '=' in the help
+  absl::string_view help;
+  // Errors say what is allowed; the caller puts the flag's name before them.
+  std::function<absl::Status(absl::string_view text, ServerConfig& config)> read;
+};
+
+absl::Status Refuse(absl::string_view what) { return absl::InvalidArgumentError(what); }
+
+absl::Status ReadInteger(absl::string_view text, int64_t lowest, int64_t highest, int64_t& value) {
+  if (!absl::SimpleAtoi(text, &value) || value < lowest || value > highest) {
+    return Refuse(absl::StrCat("must be a whole number from ", lowest, " to ", highest));
+  }
+  return absl::OkStatus();
+}
+
+std::function<absl::Status(absl::string_view, ServerConfig&)> Integer(int ServerConfig::*member,
+                                                                      int64_t lowest,
+                                                                      int64_t highest) {
+  return [=](absl::string_view text, ServerConfig& config) -> absl::Status {
+    int64_t value;
+    VS_RETURN_IF_ERROR(ReadInteger(text, lowest, highest, value));
+    config.*member = static_cast<int>(value);
+    return absl::OkStatus();
+  };
+}
+
+// "1073741824", "512MiB", "2GiB".
+std::function<absl::Status(absl::string_view, ServerConfig&)> Bytes(int64_t ServerConfig::*member,
+                                                                    int64_t lowest,
+                                                                    int64_t highest) {
+  return [=](absl::string_view text, ServerConfig& config) -> absl::Status {
+    int64_t unit = 1;
+    for (const auto& [suffix, bytes] : std::initializer_list<std::pair<const char*, int64_t>>{
+             {"KiB", int64_t{1} << 10}, {"MiB", int64_t{1} << 20}, {"GiB", int64_t{1} << 30}}) {
+      if (absl::EndsWith(text, suffix)) {
+        text.remove_suffix(3);
+        unit = bytes;
+        break;
+      }
+    }
+    int64_t count;
+    if (!absl::SimpleAtoi(text, &count) || count < 0 ||
+        count > std::numeric_limits<int64_t>::max() / unit || count * unit < lowest ||
+        count * unit > highest) {
+      return Refuse(absl::StrCat("must be ", lowest, " to ", highest,
+                                 " bytes, such as 1073741824, 512MiB or 1GiB"));
+    }
+    config.*member = count * unit;
+    return absl::OkStatus();
+  };
+}
+
+std::function<absl::Status(absl::string_view, ServerConfig&)> Boolean(bool ServerConfig::*member) {
+  return [=](absl::string_view text, ServerConfig& config) {
+    if (text != "true" && text != "false") return Refuse("must be true or false");
+    config.*member = text == "true";
+    return absl::OkStatus();
+  };
+}
+
+std::function<absl::Status(absl::string_view, ServerConfig&)> NonEmpty(
+    std::string ServerConfig::*member) {
+  return [=](absl::string_view text, ServerConfig& config) {
+    if (text.empty()) return Refuse("must not be empty");
+    config.*member = std::string(text);
+    return absl::OkStatus();
+  };
+}
+
+// Host and port of HOST:PORT, [IPV6]:PORT.
+absl::StatusOr<std::pair<std::string, int64_t>> SplitAddress(absl::string_view text) {
+  const size_t colon = text.rfind(':');
+  int64_t port;
+  if (colon == absl::string_view::npos || colon == 0 ||
+      !ReadInteger(text.substr(colon + 1), 0, 65535, port).ok()) {
+    return Refuse("must be HOST:PORT with a port from 0 to 65535 (0 takes a free one)");
+  }
+  absl::string_view host = text.substr(0, colon);
+  if (absl::StartsWith(host, "[") != absl::EndsWith(host, "]") ||
+      (!absl::StartsWith(host, "[") && absl::StrContains(host, ':'))) {
+    return Refuse("must put an IPv6 address in brackets, such as [::1]:50051");
+  }
+  if (absl::StartsWith(host, "[")) host = host.substr(1, host.size() - 2);
+  return std::make_pair(std::string(host), port);
+}
+
+bool IsLoopback(absl::string_view host) {
+  if (host == "localhost" || host == "::1") return true;
+  const std::vector<std::string> parts = absl::StrSplit(host, '.');
+  if (parts.size() != 4 || parts[0] != "127") return false;
+  for (const std::string& part : parts) {
+    int64_t value;
+    if (!ReadInteger(part, 0, 255, value).ok()) return false;
+  }
+  return true;
+}
+
+absl::Status ReadListen(absl::string_view text, ServerConfig& config) {
+  VS_RETURN_IF_ERROR(SplitAddress(text).status());
+  config.listen = std::string(text);
+  return absl::OkStatus();
+}
+
+absl::Status ReadMetricsListen(absl::string_view text, ServerConfig& config) {
+  if (!text.empty()) VS_RETURN_IF_ERROR(SplitAddress(text).status());
+  config.metrics_listen = std::string(text);
+  return absl::OkStatus();
+}
+
+absl::Status ReadModels(absl::string_view text, ServerConfig& config) {
+  config.models.clear();
+  for (const absl::string_view id : absl::StrSplit(text, ',', absl::SkipEmpty())) {
+    if (!CheckResourceId("models", id).ok()) {
+      return Refuse(
+          absl::StrCat("must list folder names beneath --model_root (letters, digits, "
+                       "'.', '_', '-'), separated by commas"));
+    }
+    config.models.emplace_back(id);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadStore(absl::string_view text, ServerConfig& config) {
+  if (absl::StartsWith(text, "postgresql:") || absl::StartsWith(text, "postgres:")) {
+    return Refuse("names PostgreSQL, which is not built in yet; use sqlite:PATH");
+  }
+  if (!absl::StartsWith(text, kSqliteScheme) || text == kSqliteScheme) {
+    return Refuse("must be sqlite:PATH");
+  }
+  config.store_path = std::string(text.substr(sizeof(kSqliteScheme) - 1));
+  return absl::OkStatus();
+}
+
+absl::Status ReadDevice(absl::string_view text, ServerConfig& config) {
+  if (text == "cuda" || absl::StartsWith(text, "cuda:")) {
+    return Refuse(
+        "names a CUDA device, but this server was built without its CUDA library; "
+        "use cpu");
+  }
+  if (text != "cpu") return Refuse("must be cpu");
+  config.device = std::string(text);
+  return absl::OkStatus();
+}
+
+absl::Status ReadDType(absl::string_view text, ServerConfig& config) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
+    if (text == NameOf(dtype)) {
+      config.dtype = dtype;
+      return absl::OkStatus();
+    }
+  }
+  return Refuse("must be float32, bfloat16 or float16");
+}
+
+absl::Status ReadDrainTimeout(absl::string_view text, ServerConfig& config) {
+  absl::Duration value;
+  if (!absl::ParseDuration(text, &value) || value < absl::ZeroDuration() ||
+      value > absl::Hours(24)) {
+    return Refuse("must be a duration from 0s to 24h, such as 30s or 1m30s");
+  }
+  config.drain_timeout = value;
+  return absl::OkStatus();
+}
+
+absl::Status ReadLogLevel(absl::string_view text, ServerConfig& config) {
+  if (text != "debug" && text != "info" && text != "warning" && text != "error") {
+    return Refuse("must be debug, info, warning or error");
+  }
+  config.log_level = std::string(text);
+  return absl::OkStatus();
+}
+
+const std::vector<Setting>& Settings() {
+  constexpr int64_t kMiB = int64_t{1} << 20;
+  constexpr int64_t kTiB = int64_t{1} << 40;
+  static const auto* settings = new std::vector<Setting>{
+      {"listen", "HOST:PORT",
+       "Address of the gRPC services. Port 0 takes a free one; the line\n"
+       "\"listening on HOST:PORT\" on standard output tells it. Default 127.0.0.1:50051.",
+       ReadListen},
+      {"metrics_listen", "HOST:PORT",
+       "Address of the Prometheus page /metrics; empty for none. Default 127.0.0.1:9464.",
+       ReadMetricsListen},
+      {"model_root", "DIR",
+       "Directory with one Hugging Face folder a model (config.json, *.safetensors,\n"
+       "tokenizer.json). Default models.",
+       NonEmpty(&ServerConfig::model_root)},
+      {"models", "NAME[,NAME]",
+       "Models to load at start; the server is ready once they are. Default none.", ReadModels},
+      {"store", "sqlite:PATH",
+       "Database of vectors, neuron sets, artifacts and jobs; made where there is none.\n"
+       "Default sqlite:valuescope.db.",
+       ReadStore},
+      {"artifacts", "DIR",
+       "Directory of the stored bytes. Default the database's path with .artifacts behind it.",
+       NonEmpty(&ServerConfig::artifacts)},
+      {"device", "cpu",
+       "Where models run. Default cpu. (cuda[:N] is UNVERIFIED: this build has no CUDA\n"
+       "library, and the CUDA path was never executed.)",
+       ReadDevice},
+      {"dtype", "TYPE",
+       "Element type models compute in: float32, bfloat16 or float16. Default float32.", ReadDType},
+      {"threads", "N", "Threads of the forward pass; 0 takes one a core. Default 0.",
+       Integer(&ServerConfig::threads, 0, 1024)},
+      {"kv_cache_bytes", "BYTES",
+       "Size of each model's key/value cache, also as 512MiB or 2GiB. Default 1GiB.",
+       Bytes(&ServerConfig::kv_cache_bytes, kMiB, 16 * kTiB)},
+      {"max_batch_rows", "N", "Requests decoded in one step. Default 64.",
+       Integer(&ServerConfig::max_batch_rows, 1, 4096)},
+      {"max_step_tokens", "N", "Prompt and decode tokens of one step. Default 512.",
+       Integer(&ServerConfig::max_step_tokens, 1, 1 << 20)},
+      {"max_message_bytes", "BYTES", "Largest request message. Default 64MiB.",
+       Bytes(&ServerConfig::max_message_bytes, kMiB, int64_t{1} << 30)},
+      {"drain_timeout", "DURATION",
+       "How long running calls may go on after SIGTERM, such as 30s. Default 30s.",
+       ReadDrainTimeout},
+      {"log_level", "LEVEL", "debug, info, warning or error. Default info.", ReadLogLevel},
+      {"insecure", "",
+       "Allows a --listen or --metrics_listen address that other machines can reach, although\n"
+       "there is no authentication: everybody who reaches it may do everything.",
+       Boolean(&ServerConfig::insecure)},
+      {"check_config", "", "Checks flags and file, and exits.",
+       Boolean(&ServerConfig::check_config)},
+  };
+  return *settings;
+}
+
+const Setting* FindSetting(absl::string_view name) {
+  for (const Setting& setting : Settings()) {
+    if (setting.name == name) return &setting;
+  }
+  return nullptr;
+}
+
+absl::Status Read(const Setting& setting, absl::string_view text, absl::string_view where,
+                  ServerConfig& config) {
+  const absl::Status status = setting.read(text, config);
+  if (status.ok()) return status;
+  return Refuse(absl::StrCat(where, " ", status.message(), ", not \"", text.substr(0, 200), "\""));
+}
+
+// A JSON value as the text that a flag would have.
+absl::StatusOr<std::string> FlagText(const nlohmann::json& value) {
+  if (value.is_string()) return value.get<std::string>();
+  if (value.is_boolean() || value.is_number_integer()) return value.dump();
+  if (value.is_array()) {
+    std::vector<std::string> items;
+    for (const nlohmann::json& item : value) {
+      if (!item.is_string()) return Refuse("must be a list of strings");
+      items.push_back(item.get<std::string>());
+    }
+    return absl::StrJoin(items, ",");
+  }
+  return Refuse("must be a string, a whole number, true, false or a list of strings");
+}
+
+absl::Status ReadFile(const std::string& path, ServerConfig& config) {
+  std::ifstream file(path, std::ios::binary);
+  std::string text;
+  if (file) {
+    text.resize(kMaxConfigBytes + 1);
+    file.read(text.data(), static_cast<std::streamsize>(text.size()));
+    text.resize(static_cast<size_t>(file.gcount()));
+  }
+  if (file.bad() || !file.is_open()) {
+    return Refuse(absl::StrCat("--config names a file that cannot be read: ", path));
+  }
+  if (text.size() > kMaxConfigBytes) {
+    return Refuse(absl::StrCat("--config names a file of more than ", kMaxConfigBytes, " bytes"));
+  }
+  // A key given twice would hide one of its values.
+  std::set<std::string> keys;
+  std::string repeated;
+  const auto watch_keys = [&](int depth, nlohmann::json::parse_event_t event,
+                              nlohmann::json& value) {
+    if (depth == 1 && event == nlohmann::json::parse_event_t::key &&
+        !keys.insert(value.get<std::string>()).second) {
+      repeated = value.get<std::string>();
+    }
+    return true;
+  };
+  const nlohmann::json json = nlohmann::json::parse(text, watch_keys, /*allow_exceptions=*/false);
+  if (!json.is_object()) return Refuse(absl::StrCat("--config: ", path, " is no JSON object"));
+  if (!repeated.empty()) return Refuse(absl::StrCat("--config: ", repeated, " is given twice"));
+  for (const auto& [name, value] : json.items()) {
+    const Setting* setting = FindSetting(name);
+    if (setting == nullptr) return Refuse(absl::StrCat("--config: unknown setting ", name));
+    const absl::StatusOr<std::string> flag_text = FlagText(value);
+    if (!flag_text.ok()) {
+      return Refuse(absl::StrCat("--config: ", name, " ", flag_text.status().message()));
+    }
+    VS_RETURN_IF_ERROR(Read(*setting, *flag_text, absl::StrCat("--config: ", name), config));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckReachable(absl::string_view flag, const std::string& address,
+                            const ServerConfig& config) {
+  if (address.empty() || config.insecure) return absl::OkStatus();
+  VS_ASSIGN_OR_RETURN(const auto host_and_port, SplitAddress(address));
+  if (IsLoopback(host_and_port.first)) return absl::OkStatus();
+  return Refuse(
+      absl::StrCat("--", flag, "=", address,
+                   " can be reached from other machines and there is no authentication; "
+                   "listen on 127.0.0.1, or pass --insecure if everybody who can reach it "
+                   "may use it"));
+}
+
+}  // namespace
+
+absl::StatusOr<ServerConfig> ParseServerConfig(const std::vector<std::string>& arguments) {
+  ServerConfig config;
+  std::vector<std::pair<const Setting*, std::string>> flags;
+  std::string file;
+  for (const std::string& argument : arguments) {
+    if (argument == "--help" || argument == "-h") {
+      config.help = true;
+      return config;
+    }
+    const size_t equals = argument.find('=');
+    const std::string name = argument.substr(0, equals);
+    if (!absl::StartsWith(name, "--")) {
+      return Refuse(absl::StrCat("unexpected argument \"", argument,
+                                 "\"; flags are written --name=value (see --help)"));
+    }
+    const bool has_value = equals != std::string::npos;
+    const std::string value = has_value ? argument.substr(equals + 1) : "";
+    if (name == "--config") {
+      if (value.empty()) return Refuse("--config needs a file: --config=FILE");
+      file = value;
+      continue;
+    }
+    const Setting* setting = FindSetting(absl::string_view(name).substr(2));
+    if (setting == nullptr) return Refuse(absl::StrCat("unknown flag ", name, " (see --help)"));
+    const bool is_switch = setting->value.empty();
+    if (!has_value && !is_switch) {
+      return Refuse(absl::StrCat(name, " needs a value: ", name, "=", std::string(setting->value)));
+    }
+    flags.emplace_back(setting, has_value ? value : "true");
+  }
+  if (!file.empty()) VS_RETURN_IF_ERROR(ReadFile(file, config));
+  for (const auto& [setting, text] : flags) {
+    VS_RETURN_IF_ERROR(Read(*setting, text, absl::StrCat("--", setting->name), config));
+  }
+  VS_RETURN_IF_ERROR(CheckReachable("listen", config.listen, config));
+  VS_RETURN_IF_ERROR(CheckReachable("metrics_listen", config.metrics_listen, config));
+  if (config.artifacts.empty()) config.artifacts = absl::StrCat(config.store_path, ".artifacts");
+  return config;
+}
+
+std::string HelpText() {
+  std::string text =
+      "valuescope-server: inference for research on value mechanisms of language models, over "
+      "gRPC.\n"
+      "It generates under steering, reads activations, extracts and decomposes value vectors,\n"
+      "attributes neurons, and runs long studies as durable jobs.\n"
+      "\n"
+      "Examples:\n"
+      "  valuescope-server --model_root=$HOME/models --models=SmolLM2-135M-Instruct\n"
+      "  valuescope-server --listen=127.0.0.1:0 --store=sqlite:/var/lib/valuescope/store.db\n"
+      "  valuescope-server --config=server.json --check_config\n"
+      "\n"
+      "Flags (the keys of the JSON file that --config names are the same; flags win):\n"
+      "  --config=FILE\n"
+      "      A JSON object, such as {\"models\": [\"SmolLM2-135M-Instruct\"], \"threads\": 2}.\n";
+  for (const Setting& setting : Settings()) {
+    absl::StrAppend(&text, "  --", setting.name, setting.value.empty() ? "" : "=", setting.value,
+                    "\n      ", absl::StrJoin(absl::StrSplit(setting.help, '\n'), "\n      "),
+                    "\n");
+  }
+  absl::StrAppend(
+      &text,
+      "\n"
+      "Logs are JSON Lines on standard error. SIGTERM drains: running calls may finish\n"
+      "within --drain_timeout; a second signal ends the server at once. Exit code 0 after\n"
+      "a drain, 2 for a bad configuration or an address in use, 1 for any other failure.\n");
+  return text;
+}
+
+}  // namespace valuescope::config

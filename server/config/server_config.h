@@ -1,0 +1,46 @@
+// The server's configuration: flags and a JSON file of the same names become one struct, checked
+// once, before anything starts. Flags win over the file.
+#ifndef VALUESCOPE_CONFIG_SERVER_CONFIG_H_
+#define VALUESCOPE_CONFIG_SERVER_CONFIG_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "base/dtype.h"
+
+namespace valuescope::config {
+
+struct ServerConfig {
+  std::string listen = "127.0.0.1:50051";         // HOST:PORT of gRPC; port 0 takes a free one
+  std::string metrics_listen = "127.0.0.1:9464";  // HOST:PORT of /metrics; empty: none
+  std::string model_root = "models";              // a folder a model
+  std::vector<std::string> models;                // ids to load at start
+  std::string store_path = "valuescope.db";       // the SQLite file
+  std::string artifacts;  // directory of blobs; by default store_path + ".artifacts"
+  std::string device = "cpu";
+  DType dtype = DType::kFloat32;
+  int threads = 0;  // 0: one a core
+  int64_t kv_cache_bytes = int64_t{1} << 30;
+  int max_batch_rows = 64;                        // requests decoded in one step
+  int max_step_tokens = 512;                      // prompt and decode tokens of one step
+  int64_t max_message_bytes = int64_t{64} << 20;  // of one request
+  absl::Duration drain_timeout = absl::Seconds(30);
+  std::string log_level = "info";  // debug, info, warning, error
+  bool insecure = false;           // allows listeners others can reach, without auth
+  bool check_config = false;       // check and exit
+  bool help = false;               // show HelpText and exit
+};
+
+// Reads flags (without the program's name) and the file that --config names. INVALID_ARGUMENT with
+// one line that names the flag, what is wrong and what is allowed.
+absl::StatusOr<ServerConfig> ParseServerConfig(const std::vector<std::string>& arguments);
+
+// What --help prints.
+std::string HelpText();
+
+}  // namespace valuescope::config
+
+#endif  // VALUESCOPE_CONFIG_SERVER_CONFIG_H_

@@ -1,0 +1,182 @@
+#include "observability/metrics.h"
+
+#include <exception>
+#include <map>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "prometheus/collectable.h"
+#include "prometheus/counter.h"
+#include "prometheus/exposer.h"
+#include "prometheus/gauge.h"
+#include "prometheus/histogram.h"
+#include "prometheus/registry.h"
+#include "prometheus/text_serializer.h"
+
+namespace valuescope::observability {
+namespace {
+
+using prometheus::ClientMetric;
+using prometheus::Histogram;
+using prometheus::MetricFamily;
+using prometheus::MetricType;
+
+// Seconds. From answers out of memory to jobs that run for minutes.
+const Histogram::BucketBoundaries kRpcSeconds = {.001, .0025, .005, .01, .025, .05, .1,  .25, .5,
+                                                 1,    2.5,   5,    10,  30,   60,  120, 300, 600};
+const Histogram::BucketBoundaries kTokenSeconds = {.001, .0025, .005, .01, .025, .05,
+                                                   .1,   .25,   .5,   1,   2.5,  5};
+const Histogram::BucketBoundaries kShardSeconds = {.1, .5, 1, 5, 10, 30, 60, 300, 900, 3600};
+
+using Labels = std::vector<ClientMetric::Label>;
+
+ClientMetric Value(MetricType type, double value, Labels labels = {}) {
+  ClientMetric metric;
+  metric.label = std::move(labels);
+  if (type == MetricType::Counter) {
+    metric.counter.value = value;
+  } else {
+    metric.gauge.value = value;
+  }
+  return metric;
+}
+
+MetricFamily Family(MetricType type, const char* name, const char* help, double value,
+                    Labels labels = {}) {
+  MetricFamily family;
+  family.name = name;
+  family.help = help;
+  family.type = type;
+  family.metric.push_back(Value(type, value, std::move(labels)));
+  return family;
+}
+
+std::vector<MetricFamily> FamiliesOf(const ServingState& state) {
+  constexpr MetricType kGauge = MetricType::Gauge;
+  constexpr MetricType kCounter = MetricType::Counter;
+  std::vector<MetricFamily> families = {
+      Family(kGauge, "valuescope_requests_running", "Requests in the batch.",
+             static_cast<double>(state.requests_running)),
+      Family(kGauge, "valuescope_requests_waiting", "Requests admitted and not started.",
+             static_cast<double>(state.requests_waiting)),
+      Family(kCounter, "valuescope_prompt_tokens_total", "Prompt tokens run.",
+             static_cast<double>(state.prompt_tokens)),
+      Family(kCounter, "valuescope_generated_tokens_total", "Tokens generated.",
+             static_cast<double>(state.generated_tokens)),
+      Family(kGauge, "valuescope_batch_rows", "Tokens of the last step.",
+             static_cast<double>(state.batch_rows)),
+      Family(kGauge, "valuescope_kv_cache_used_ratio", "Used part of the key/value cache, 0 to 1.",
+             state.kv_cache_used_ratio),
+      Family(kCounter, "valuescope_interventions_applied_total",
+             "Token positions times layers that interventions touched.",
+             static_cast<double>(state.interventions_applied), {{"op", "add"}}),
+      Family(kCounter, "valuescope_captured_bytes_total", "Bytes of activations captured.",
+             static_cast<double>(state.captured_bytes)),
+      Family(kCounter, "valuescope_job_rescues_total", "Leases taken back from dead workers.",
+             static_cast<double>(state.job_rescues)),
+  };
+  MetricFamily jobs;
+  jobs.name = "valuescope_jobs";
+  jobs.help = "Jobs by kind and state.";
+  jobs.type = kGauge;
+  for (const ServingState::JobCount& count : state.jobs) {
+    jobs.metric.push_back(Value(kGauge, static_cast<double>(count.count),
+                                {{"kind", count.kind}, {"state", count.state}}));
+  }
+  if (!jobs.metric.empty()) families.push_back(std::move(jobs));
+  return families;
+}
+
+// Asks for the state when it is scraped.
+class StateCollectable : public prometheus::Collectable {
+ public:
+  explicit StateCollectable(std::function<ServingState()> state) : state_(std::move(state)) {}
+  std::vector<MetricFamily> Collect() const override { return FamiliesOf(state_()); }
+
+ private:
+  const std::function<ServingState()> state_;
+};
+
+}  // namespace
+
+class Metrics::Impl {
+ public:
+  explicit Impl(absl::string_view version) {
+    prometheus::BuildGauge()
+        .Name("valuescope_build_info")
+        .Help("1, labelled with the version.")
+        .Register(*registry)
+        .Add({{"version", std::string(version)}})
+        .Set(1);
+  }
+
+  const std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
+  prometheus::Family<Histogram>& rpc = prometheus::BuildHistogram()
+                                           .Name("valuescope_rpc_duration_seconds")
+                                           .Help("Duration of RPCs by method and code.")
+                                           .Register(*registry);
+  prometheus::Family<Histogram>& shard = prometheus::BuildHistogram()
+                                             .Name("valuescope_job_shard_duration_seconds")
+                                             .Help("Duration of shards of jobs by kind.")
+                                             .Register(*registry);
+  Histogram& first_token = prometheus::BuildHistogram()
+                               .Name("valuescope_time_to_first_token_seconds")
+                               .Help("From the request's arrival to its first token.")
+                               .Register(*registry)
+                               .Add({}, kRpcSeconds);
+  Histogram& next_token = prometheus::BuildHistogram()
+                              .Name("valuescope_inter_token_latency_seconds")
+                              .Help("Between two tokens of one completion.")
+                              .Register(*registry)
+                              .Add({}, kTokenSeconds);
+  std::shared_ptr<StateCollectable> state;  // the exposer holds it weakly
+  std::unique_ptr<prometheus::Exposer> exposer;
+};
+
+Metrics::Metrics(absl::string_view version) : impl_(std::make_unique<Impl>(version)) {}
+Metrics::~Metrics() = default;
+
+void Metrics::RpcFinished(absl::string_view method, absl::string_view code,
+                          absl::Duration duration) {
+  impl_->rpc.Add({{"method", std::string(method)}, {"code", std::string(code)}}, kRpcSeconds)
+      .Observe(absl::ToDoubleSeconds(duration));
+}
+
+void Metrics::FirstToken(absl::Duration since_received) {
+  impl_->first_token.Observe(absl::ToDoubleSeconds(since_received));
+}
+
+void Metrics::NextToken(absl::Duration since_last) {
+  impl_->next_token.Observe(absl::ToDoubleSeconds(since_last));
+}
+
+void Metrics::ShardFinished(absl::string_view kind, absl::Duration duration) {
+  impl_->shard.Add({{"kind", std::string(kind)}}, kShardSeconds)
+      .Observe(absl::ToDoubleSeconds(duration));
+}
+
+absl::StatusOr<std::string> Metrics::Serve(const std::string& address,
+                                           std::function<ServingState()> state) {
+  try {
+    impl_->exposer = std::make_unique<prometheus::Exposer>(address, /*num_threads=*/2);
+  } catch (const std::exception&) {
+    return absl::UnavailableError(absl::StrCat("cannot listen for metrics on ", address));
+  }
+  impl_->state = std::make_shared<StateCollectable>(std::move(state));
+  impl_->exposer->RegisterCollectable(impl_->registry);
+  impl_->exposer->RegisterCollectable(impl_->state);
+  const std::string host = address.substr(0, address.rfind(':'));
+  return absl::StrCat(host, ":", impl_->exposer->GetListeningPorts().front());
+}
+
+void Metrics::StopServing() { impl_->exposer.reset(); }
+
+std::string Metrics::Page(const ServingState& state) const {
+  std::vector<MetricFamily> families = impl_->registry->Collect();
+  for (MetricFamily& family : FamiliesOf(state)) families.push_back(std::move(family));
+  return prometheus::TextSerializer().Serialize(families);
+}
+
+}  // namespace valuescope::observability

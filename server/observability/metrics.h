@@ -1,0 +1,72 @@
+// Numbers for Prometheus. What happens is counted as it happens; what is a state (running requests,
+// cache use, jobs) is read when somebody scrapes, so that nothing polls in between. Names follow
+// Prometheus's conventions: base units, `_total` for counters. Labels come from fixed sets, never
+// from users.
+#ifndef VALUESCOPE_OBSERVABILITY_METRICS_H_
+#define VALUESCOPE_OBSERVABILITY_METRICS_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+
+namespace valuescope::observability {
+
+// The server's state at the moment of a scrape, summed over models.
+struct ServingState {
+  int64_t requests_running = 0;
+  int64_t requests_waiting = 0;
+  int64_t prompt_tokens = 0;     // since start
+  int64_t generated_tokens = 0;  // since start
+  int64_t batch_rows = 0;        // of the last step
+  double kv_cache_used_ratio = 0;
+  int64_t interventions_applied = 0;  // token positions x layers, since start
+  int64_t captured_bytes = 0;         // since start
+
+  struct JobCount {
+    std::string kind;
+    std::string state;
+    int64_t count = 0;
+  };
+  std::vector<JobCount> jobs;
+  int64_t job_rescues = 0;
+};
+
+// Thread-safe.
+class Metrics {
+ public:
+  // `version` becomes the label of valuescope_build_info.
+  explicit Metrics(absl::string_view version);
+  ~Metrics();
+  Metrics(const Metrics&) = delete;
+  Metrics& operator=(const Metrics&) = delete;
+
+  // `method` is "Service.Rpc", `code` the canonical name ("OK", "NOT_FOUND").
+  void RpcFinished(absl::string_view method, absl::string_view code, absl::Duration duration);
+  void FirstToken(absl::Duration since_received);
+  void NextToken(absl::Duration since_last);
+  void ShardFinished(absl::string_view kind, absl::Duration duration);
+
+  // Answers scrapes at http://HOST:PORT/metrics; port 0 takes a free one. Returns the address that
+  // is listened on. UNAVAILABLE where it cannot be. `state` is called on the exposer's threads, for
+  // as long as the Metrics live or until StopServing. Call once.
+  absl::StatusOr<std::string> Serve(const std::string& address,
+                                    std::function<ServingState()> state);
+  void StopServing();
+
+  // The page that a scrape gets.
+  std::string Page(const ServingState& state) const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace valuescope::observability
+
+#endif  // VALUESCOPE_OBSERVABILITY_METRICS_H_

@@ -1,0 +1,129 @@
+#include "rpc/call.h"
+
+#include <algorithm>
+#include <chrono>
+#include <exception>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/error.h"
+#include "base/id.h"
+#include "base/status_macros.h"
+#include "observability/log.h"
+#include "rpc/status_to_grpc.h"
+
+namespace valuescope::rpc {
+namespace {
+
+constexpr char kRequestId[] = "x-request-id";
+constexpr char kTraceparent[] = "traceparent";
+constexpr size_t kMaxMetadataValue = 128;  // bytes that enter logs and the answer's headers
+
+// The value if it is short, printable and without spaces; else empty.
+std::string CleanValue(const CallMetadata& metadata, const char* key) {
+  const auto place = metadata.find(key);
+  if (place == metadata.end() || place->second.size() > kMaxMetadataValue) return "";
+  const std::string value(place->second.data(), place->second.size());
+  const bool clean = std::all_of(value.begin(), value.end(),
+                                 [](unsigned char c) { return absl::ascii_isgraph(c); });
+  return clean ? value : "";
+}
+
+absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
+  const auto deadline = context.deadline();
+  if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteFuture();
+  return absl::FromChrono(deadline);
+}
+
+absl::Status DeadlinePassed() {
+  return ErrorWithReason(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED",
+                         "the call's deadline passed");
+}
+
+}  // namespace
+
+Call::Call(CallRuntime* runtime, const Method* method, grpc::CallbackServerContext* grpc_context)
+    : runtime_(runtime), method_(method), grpc_context_(grpc_context) {
+  context_.received = absl::Now();
+  context_.deadline = DeadlineOf(*grpc_context);
+  context_.request_id = CleanValue(grpc_context->client_metadata(), kRequestId);
+  if (context_.request_id.empty()) context_.request_id = NewUuid();
+  context_.traceparent = CleanValue(grpc_context->client_metadata(), kTraceparent);
+  grpc_context->AddInitialMetadata(kRequestId, context_.request_id);
+}
+
+Call::~Call() {
+  if (entered_) runtime_->Leave(&context_);
+}
+
+absl::Status Call::Start(std::function<void()> run) {
+  VS_ASSIGN_OR_RETURN(context_.tenant,
+                      runtime_->authenticator().Authenticate(grpc_context_->client_metadata()));
+  VS_RETURN_IF_ERROR(runtime_->Enter(&context_));
+  entered_ = true;
+  return runtime_->Submit(method_->lane, std::move(run));
+}
+
+absl::Status Call::Run(const std::function<absl::Status()>& handler) {
+  if (absl::Now() >= context_.deadline) context_.Stop(DeadlinePassed());
+  VS_RETURN_IF_ERROR(context_.Why());
+  try {
+    return handler();
+  } catch (const std::exception& exception) {
+    return absl::InternalError(absl::StrCat("exception: ", exception.what()));
+  } catch (...) {
+    return absl::InternalError("exception of an unknown type");
+  }
+}
+
+void Call::ClientGone() {
+  if (absl::Now() >= context_.deadline) {
+    context_.Stop(DeadlinePassed());
+  } else {
+    context_.Stop(
+        ErrorWithReason(absl::StatusCode::kCancelled, "CANCELLED", "the client ended the call"));
+  }
+}
+
+void Call::Abort(absl::Status why) {
+  context_.Stop(std::move(why));
+  grpc_context_->TryCancel();
+}
+
+grpc::Status Call::Conclude(absl::Status status) {
+  // A handler that was stopped says CANCELLED; the client deserves to hear why.
+  if (status.code() == absl::StatusCode::kCancelled && !context_.Why().ok()) {
+    status = context_.Why();
+  }
+  const absl::Duration duration = absl::Now() - context_.received;
+  const std::string code =
+      status.ok() ? "OK" : std::string(absl::StatusCodeToString(status.code()));
+  const bool fault = status.code() == absl::StatusCode::kInternal ||
+                     status.code() == absl::StatusCode::kUnknown ||
+                     status.code() == absl::StatusCode::kDataLoss;
+  observability::Log(
+      fault ? observability::LogLevel::kError : observability::LogLevel::kInfo, "rpc",
+      {{"method", method_->name},
+       {"code", code},
+       {"reason", DetailsOf(status).reason},
+       {"seconds", absl::ToDoubleSeconds(duration)},
+       {"tenant", context_.tenant},
+       {"request_id", context_.request_id},
+       {"traceparent", context_.traceparent},
+       // Messages about requests may quote them; messages about faults are the server's own.
+       {"error", fault ? absl::string_view(status.message()) : absl::string_view()}});
+  if (runtime_->metrics() != nullptr) {
+    runtime_->metrics()->RpcFinished(method_->name, code, duration);
+  }
+  grpc_context_->AddTrailingMetadata(kRequestId, context_.request_id);
+  if (const std::optional<absl::Duration> delay = RetryDelayOf(status)) {
+    grpc_context_->AddTrailingMetadata(kRetryPushback,
+                                       absl::StrCat(absl::ToInt64Milliseconds(*delay)));
+  }
+  return ToGrpcStatus(status);
+}
+
+}  // namespace valuescope::rpc

@@ -1,0 +1,41 @@
+// Streams as handlers see them: blocking calls on the handler's own thread. Behind them stands
+// gRPC's callback API with one read or write in flight.
+#ifndef VALUESCOPE_RPC_STREAM_H_
+#define VALUESCOPE_RPC_STREAM_H_
+
+#include <cstddef>
+#include <optional>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace valuescope::rpc {
+
+// What may wait for a slow client: an outbox holds at least one message, and no more than this many
+// or this many bytes beyond it.
+inline constexpr size_t kMaxOutboxMessages = 16;
+inline constexpr size_t kMaxOutboxBytes = size_t{4} << 20;
+
+template <typename Response>
+class StreamWriter {
+ public:
+  virtual ~StreamWriter() = default;
+
+  // Puts a message into the outbox; blocks while it is full. Errors mean that nobody will read
+  // further messages: return them. CANCELLED (client left), DEADLINE_EXCEEDED (also a client that
+  // reads nothing for the stall timeout), UNAVAILABLE (drain).
+  virtual absl::Status Write(Response message) = 0;
+};
+
+template <typename Request>
+class StreamReader {
+ public:
+  virtual ~StreamReader() = default;
+
+  // The next message; nullopt once the client ended its stream. Errors as StreamWriter's.
+  virtual absl::StatusOr<std::optional<Request>> Read() = 0;
+};
+
+}  // namespace valuescope::rpc
+
+#endif  // VALUESCOPE_RPC_STREAM_H_

@@ -1,0 +1,41 @@
+// Named vectors as interventions need them. The conversions of requests know this interface alone;
+// who stores vectors implements it.
+#ifndef VALUESCOPE_RPC_VECTOR_RESOLVER_H_
+#define VALUESCOPE_RPC_VECTOR_RESOLVER_H_
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "engine/served_model.h"
+#include "model/site.h"
+
+namespace valuescope::rpc {
+
+struct ResolvedVector {
+  std::string name;    // "vectors/ID"
+  std::string digest;  // SHA-256 of the content, hexadecimal
+  model::Site site = model::Site::kResidualPost;
+  int64_t width = 0;                       // elements of a row
+  std::map<int, std::vector<float>> rows;  // [width] by absolute layer; {0} at sites without
+};
+
+// Thread-safe.
+class VectorResolver {
+ public:
+  virtual ~VectorResolver() = default;
+
+  // The vector called `name` ("vectors/ID") of `tenant`, for use at `site` of `model`.
+  // INVALID_ARGUMENT naming `field`: no such name form, another site or width. NOT_FOUND: no such
+  // vector of this tenant. FAILED_PRECONDITION (WRONG_MODEL): made on other weights.
+  virtual absl::StatusOr<ResolvedVector> Resolve(absl::string_view tenant, absl::string_view name,
+                                                 const engine::ServedModel& model, model::Site site,
+                                                 absl::string_view field) = 0;
+};
+
+}  // namespace valuescope::rpc
+
+#endif  // VALUESCOPE_RPC_VECTOR_RESOLVER_H_
