@@ -275,8 +275,10 @@ TEST_F(ReactorsTest, AClientThatLeavesItsStreamStopsTheWriter) {
 TEST_F(ReactorsTest, AClientThatNeverReadsIsEndedAndHoldsABoundedOutbox) {
   Start({.stall_timeout = absl::Milliseconds(200)});
   std::atomic<int> written = 0;
+  absl::Notification entered;
   absl::Status why;
   service_->read = [&](const CallContext&, StreamWriter<v1::ReadArtifactResponse>& writer) {
+    entered.Notify();
     v1::ReadArtifactResponse message;
     message.mutable_chunk()->set_data(std::string(1 << 20, 'x'));
     while (true) {
@@ -287,7 +289,8 @@ TEST_F(ReactorsTest, AClientThatNeverReadsIsEndedAndHoldsABoundedOutbox) {
   };
   grpc::ClientContext context;
   const auto reader = stub_->ReadArtifact(&context, {});
-  EXPECT_TRUE(runtime_->WaitUntilIdle(absl::Now() + absl::Seconds(20)));
+  entered.WaitForNotification();
+  ASSERT_TRUE(runtime_->WaitUntilIdle(absl::Now() + absl::Seconds(20)));
   EXPECT_EQ(DetailsOf(why).reason, "STREAM_STALLED");
   EXPECT_LT(written, 64);
   v1::ReadArtifactResponse message;
