@@ -50,6 +50,10 @@ absl::Status CheckRows(const Intervention& intervention, const model::Architectu
   }
   for (const float element : *intervention.add.rows) {
     if (!std::isfinite(element)) return InvalidField("add.tensor", "must hold finite numbers only");
+    if (!std::isfinite(element * intervention.add.coefficient)) {
+      return InvalidField("add.coefficient",
+                          "is too large for the vector: their product is beyond float32");
+    }
   }
   return absl::OkStatus();
 }

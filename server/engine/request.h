@@ -67,7 +67,7 @@ struct Sampling {
   float temperature = 1.0f;  // 0 is greedy
   float top_p = 1.0f;        // (0, 1]
   int top_k = 0;             // 0: no limit
-  float min_p = 0.0f;        // [0, 1)
+  float min_p = 0.0f;        // [0, 1]
   float repetition_penalty =
       1.0f;           // > 0; 1 is none (over prompt and generated tokens, as transformers)
   uint64_t seed = 0;  // the same seed gives the same tokens whatever else is in the batch

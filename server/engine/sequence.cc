@@ -161,7 +161,8 @@ void Sequence::SendDelta(bool final) {
   Delta delta;
   delta.text = text_.substr(sent_text_, safe - sent_text_);
   sent_text_ = safe;
-  const bool holding = !final && safe < text_.size();
+  // A token that has no text yet may be the beginning of a character that begins a stop string.
+  const bool holding = !final && !request_.sampling->stop.empty();
   while (sent_tokens_ < generated_.size() &&
          (!holding || generated_[sent_tokens_].text_begin < safe)) {
     Generated& token = generated_[sent_tokens_++];

@@ -66,6 +66,8 @@ absl::StatusOr<SequenceTaps> SequenceTaps::Compile(std::vector<Tap> taps,
     if (!scope.ok()) return InField(absl::StrCat(field, ".tokens"), scope.status());
     CompiledTap one;
     one.tap = tap;
+    // Which token is the last one shows at the end only, and any reduction of one token is itself.
+    if (tap.tokens.kind == TokenKind::kLast) one.tap.reduction = Reduction::kLast;
     one.scope = *std::move(scope);
     one.width = model::WidthOf(tap.site, architecture);
     if (tap.layers.empty()) {
@@ -74,7 +76,7 @@ absl::StatusOr<SequenceTaps> SequenceTaps::Compile(std::vector<Tap> taps,
     for (const int layer : tap.layers) {
       one.wires.push_back(model::WireIndex(model::Normalised({tap.site, layer}), architecture));
     }
-    const int64_t rows = KeepsTokens(tap.reduction) ? one.scope.MostTokens() : 1;
+    const int64_t rows = KeepsTokens(one.tap.reduction) ? one.scope.MostTokens() : 1;
     // At most 2^40 by the bounds of architecture and context, so the product stays within 64 bits.
     bytes += static_cast<int64_t>(one.wires.size()) * rows * one.width * 8;
     if (bytes > max_bytes) {

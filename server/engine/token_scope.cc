@@ -18,6 +18,7 @@ absl::Status TouchesNothing() {
 absl::StatusOr<TokenScope> TokenScope::Resolve(const TokenSelection& selection,
                                                const SequenceExtent& extent, bool for_tap) {
   TokenScope scope;
+  scope.prompt_ = extent.prompt;
   scope.most_ = extent.most;
   switch (selection.kind) {
     case TokenKind::kAll:

@@ -31,14 +31,15 @@ class TokenScope {
   // Tokens that can be selected at most.
   int64_t MostTokens() const;
 
-  // Whether the token at `position`, generated last, must be fed for this scope to be complete.
-  bool WantsGenerated() const { return last_ == kOpenEnd; }
+  // Whether the scope may hold the token generated last, which is fed only where someone wants it.
+  bool WantsGenerated() const { return last_ >= prompt_; }
 
  private:
   static constexpr int64_t kOpenEnd = INT64_MAX;
 
   int64_t first_ = 0;
   int64_t last_ = kOpenEnd;  // inclusive; kOpenEnd: whatever is fed
+  int64_t prompt_ = 0;
   int64_t most_ = 0;
   bool explicit_ = false;
   std::set<int64_t> positions_;

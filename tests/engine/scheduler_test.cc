@@ -1,0 +1,198 @@
+// The step policy: decoding before prompts, admission by the blocks of the worst case, and the
+// share of the background.
+#include "engine/scheduler.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <set>
+#include <vector>
+
+namespace valuescope::engine {
+namespace {
+
+using Step = std::vector<StepItem>;
+
+SchedulerOptions Options() {
+  return {.block_size = 4, .num_blocks = 8, .max_batch_rows = 4, .max_step_tokens = 10};
+}
+
+// Runs one step as an engine would: everything planned is fed, and a sequence whose known tokens
+// were all fed learns one more.
+Step RunStep(Scheduler& scheduler, std::map<SequenceId, int64_t>& known) {
+  const Step step = scheduler.Plan();
+  for (const StepItem& item : step) {
+    const int64_t fed = item.first + item.count;
+    if (fed == known[item.id]) ++known[item.id];
+    scheduler.Advance(item.id, fed, known[item.id]);
+  }
+  return step;
+}
+
+TEST(Scheduler, PlansNothingWhereNothingWaits) {
+  Scheduler scheduler(Options());
+  EXPECT_TRUE(scheduler.Plan().empty());
+  EXPECT_EQ(scheduler.num_running(), 0);
+  EXPECT_EQ(scheduler.used_ratio(), 0);
+}
+
+TEST(Scheduler, FeedsALongPromptInChunksOfTheBudget) {
+  Scheduler scheduler(Options());
+  std::map<SequenceId, int64_t> known{{1, 24}};
+  scheduler.Add(1, 24, 26, false);
+  EXPECT_EQ(RunStep(scheduler, known), (Step{{1, 0, 10}}));
+  EXPECT_EQ(RunStep(scheduler, known), (Step{{1, 10, 10}}));
+  EXPECT_EQ(RunStep(scheduler, known), (Step{{1, 20, 4}}));
+  EXPECT_EQ(RunStep(scheduler, known), (Step{{1, 24, 1}}));
+}
+
+TEST(Scheduler, DecodesBeforePromptsAndGivesThemTheRestOfTheBudget) {
+  Scheduler scheduler(Options());
+  std::map<SequenceId, int64_t> known{{1, 3}, {2, 2}};
+  scheduler.Add(1, 3, 6, false);
+  scheduler.Add(2, 2, 6, false);
+  EXPECT_EQ(RunStep(scheduler, known), (Step{{1, 0, 3}, {2, 0, 2}}));
+  scheduler.Add(3, 15, 16, false);
+  known[3] = 15;
+  EXPECT_EQ(RunStep(scheduler, known), (Step{{1, 3, 1}, {2, 2, 1}, {3, 0, 8}}));
+  EXPECT_EQ(RunStep(scheduler, known), (Step{{1, 4, 1}, {2, 3, 1}, {3, 8, 7}}));
+  EXPECT_EQ(RunStep(scheduler, known), (Step{{1, 5, 1}, {2, 4, 1}, {3, 15, 1}}));
+}
+
+TEST(Scheduler, NeverExceedsTheBudgetEvenWithDecodingAlone) {
+  SchedulerOptions options = Options();
+  options.max_step_tokens = 2;
+  Scheduler scheduler(options);
+  for (SequenceId id = 1; id <= 3; ++id) scheduler.Add(id, 1, 4, false);
+  EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 1}, {2, 0, 1}}));
+}
+
+TEST(Scheduler, LeavesOutSequencesThatWaitForATokenOfTheirOwn) {
+  Scheduler scheduler(Options());
+  scheduler.Add(1, 3, 6, false);
+  scheduler.Plan();
+  scheduler.Advance(1, 3, 3);
+  EXPECT_TRUE(scheduler.Plan().empty());
+}
+
+TEST(Scheduler, AdmitsByTheBlocksOfTheWorstCase) {
+  Scheduler scheduler(Options());
+  // Two short prompts, but each may grow to five blocks of the eight.
+  scheduler.Add(1, 2, 20, false);
+  scheduler.Add(2, 2, 20, false);
+  EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 2}}));
+  EXPECT_EQ(scheduler.num_running(), 1);
+  EXPECT_EQ(scheduler.num_waiting(), 1);
+  EXPECT_EQ(scheduler.Blocks(1).size(), 5u);
+  EXPECT_DOUBLE_EQ(scheduler.used_ratio(), 5.0 / 8.0);
+}
+
+TEST(Scheduler, GivesEveryBlockToOneSequenceOnly) {
+  Scheduler scheduler(Options());
+  for (SequenceId id = 1; id <= 4; ++id) scheduler.Add(id, 1, 8, false);
+  scheduler.Plan();
+  std::set<int64_t> blocks;
+  for (SequenceId id = 1; id <= 4; ++id) {
+    for (const int64_t block : scheduler.Blocks(id)) {
+      EXPECT_TRUE(blocks.insert(block).second) << "block " << block;
+      EXPECT_GE(block, 0);
+      EXPECT_LT(block, 8);
+    }
+  }
+  EXPECT_EQ(blocks.size(), 8u);
+  EXPECT_EQ(scheduler.used_ratio(), 1.0);
+}
+
+TEST(Scheduler, LetsNobodyPassTheHeadOfTheQueue) {
+  Scheduler scheduler(Options());
+  scheduler.Add(1, 2, 20, false);
+  scheduler.Add(2, 2, 20, false);  // does not fit beside the first
+  scheduler.Add(3, 2, 4, false);   // would fit
+  scheduler.Plan();
+  EXPECT_EQ(scheduler.num_running(), 1);
+  scheduler.Remove(1);
+  EXPECT_EQ(scheduler.Plan(), (Step{{2, 0, 2}, {3, 0, 2}}));
+}
+
+TEST(Scheduler, RunsAtMostTheRowsOfABatch) {
+  Scheduler scheduler(Options());
+  for (SequenceId id = 1; id <= 6; ++id) scheduler.Add(id, 1, 4, false);
+  EXPECT_EQ(scheduler.Plan().size(), 4u);
+  EXPECT_EQ(scheduler.num_waiting(), 2);
+}
+
+TEST(Scheduler, GivesEveryFourthAdmissionToTheBackground) {
+  SchedulerOptions options = Options();
+  options.num_blocks = 64;
+  options.max_batch_rows = 1;
+  Scheduler scheduler(options);
+  for (SequenceId id = 1; id <= 9; ++id) scheduler.Add(id, 1, 1, false);
+  for (SequenceId id = 101; id <= 103; ++id) scheduler.Add(id, 1, 1, true);
+  std::vector<SequenceId> order;
+  for (Step step = scheduler.Plan(); !step.empty(); step = scheduler.Plan()) {
+    ASSERT_EQ(step.size(), 1u);
+    order.push_back(step[0].id);
+    scheduler.Remove(step[0].id);
+  }
+  EXPECT_EQ(order, (std::vector<SequenceId>{1, 2, 3, 101, 4, 5, 6, 102, 7, 8, 9, 103}));
+}
+
+TEST(Scheduler, RunsTheBackgroundWhereNobodyElseWaits) {
+  Scheduler scheduler(Options());
+  scheduler.Add(7, 2, 4, true);
+  scheduler.Add(8, 2, 4, true);
+  EXPECT_EQ(scheduler.Plan(), (Step{{7, 0, 2}, {8, 0, 2}}));
+}
+
+TEST(Scheduler, RemovingFreesBlocks) {
+  Scheduler scheduler(Options());
+  scheduler.Add(1, 2, 32, false);
+  scheduler.Plan();
+  EXPECT_EQ(scheduler.used_ratio(), 1.0);
+  scheduler.Remove(1);
+  EXPECT_EQ(scheduler.used_ratio(), 0);
+  EXPECT_EQ(scheduler.num_running(), 0);
+  scheduler.Add(2, 2, 32, false);
+  EXPECT_EQ(scheduler.Plan(), (Step{{2, 0, 2}}));
+}
+
+TEST(Scheduler, RemovingAWaitingSequenceLetsTheNextOneIn) {
+  Scheduler scheduler(Options());
+  scheduler.Add(1, 2, 20, false);
+  scheduler.Add(2, 2, 20, false);
+  scheduler.Add(3, 2, 4, false);
+  scheduler.Add(4, 2, 4, true);
+  scheduler.Plan();
+  scheduler.Remove(2);
+  scheduler.Remove(4);
+  EXPECT_EQ(scheduler.num_waiting(), 1);
+  EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 2}, {3, 0, 2}}));
+  EXPECT_EQ(scheduler.num_waiting(), 0);
+}
+
+TEST(Scheduler, RemovingAStrangerChangesNothing) {
+  Scheduler scheduler(Options());
+  scheduler.Add(1, 2, 4, false);
+  scheduler.Remove(99);
+  EXPECT_EQ(scheduler.num_waiting(), 1);
+}
+
+TEST(Scheduler, StartsOverWithTheSameBlocks) {
+  Scheduler scheduler(Options());
+  std::map<SequenceId, int64_t> known{{1, 4}};
+  scheduler.Add(1, 4, 8, false);
+  for (int step = 0; step < 3; ++step) RunStep(scheduler, known);
+  const std::vector<int64_t> blocks = scheduler.Blocks(1);
+  scheduler.Advance(1, 0, 5);
+  EXPECT_EQ(scheduler.Blocks(1), blocks);
+  EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 5}}));
+}
+
+TEST(Scheduler, KnowsWhatNeverFits) {
+  Scheduler scheduler(Options());
+  EXPECT_TRUE(scheduler.CanEverFit(32));
+  EXPECT_FALSE(scheduler.CanEverFit(33));
+}
+
+}  // namespace
+}  // namespace valuescope::engine
