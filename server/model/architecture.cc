@@ -55,17 +55,20 @@ absl::StatusOr<bool> Flag(const json& config, const char* key, bool fallback) {
 
 // Older folders say rope_theta and rope_scaling, newer ones rope_parameters.
 absl::Status ReadRope(const json& config, Architecture& architecture) {
-  const char* scaling_key = Has(config, "rope_parameters") ? "rope_parameters" : "rope_scaling";
-  json scaling = Has(config, scaling_key) ? config[scaling_key] : json::object();
-  if (!scaling.is_object()) return Refused(scaling_key, "is not an object");
-  for (const char* type_key : {"rope_type", "type"}) {
-    if (!Has(scaling, type_key)) continue;
-    if (scaling[type_key] != "default") {
-      return Refused(scaling_key,
-                     "asks for a kind of rope scaling that is not served; served is \"default\"");
+  json source = config;
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    if (!Has(config, key)) continue;
+    const json& rope = config[key];
+    if (!rope.is_object()) return Refused(key, "is not an object");
+    for (const char* type_key : {"rope_type", "type"}) {
+      if (Has(rope, type_key) && rope[type_key] != "default") {
+        return Refused(key,
+                       "asks for a kind of rope scaling that is not served; served is \"default\"");
+      }
     }
+    if (Has(rope, "factor")) return Refused(key, "has a factor, which is not served");
+    if (Has(rope, "rope_theta")) source = rope;
   }
-  const json& source = Has(scaling, "rope_theta") ? scaling : config;
   VS_ASSIGN_OR_RETURN(architecture.rope_theta, Positive(source, "rope_theta", 10000.0));
   return absl::OkStatus();
 }

@@ -1,0 +1,357 @@
+// Weight files are hostile until proven otherwise: every malformed file is refused with a message
+// that says what is wrong with which tensor, and nothing outside the folder is opened.
+#include "model/safetensors.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include "base/error.h"
+#include "model/weights.h"
+
+namespace valuescope::model {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+std::string Length(uint64_t length) {
+  std::string bytes(sizeof(length), '\0');
+  std::memcpy(bytes.data(), &length, sizeof(length));
+  return bytes;
+}
+
+std::string File(const std::string& header, size_t data_bytes) {
+  return Length(header.size()) + header + std::string(data_bytes, 'x');
+}
+
+std::string Entry(const std::string& name, const std::string& dtype, const std::string& shape,
+                  const std::string& offsets) {
+  return "\"" + name + "\":{\"dtype\":\"" + dtype + "\",\"shape\":" + shape +
+         ",\"data_offsets\":" + offsets + "}";
+}
+
+TEST(ParseSafetensors, ReadsTensorsInAnyOrderWithMetadataAndPadding) {
+  const std::string header =
+      "{\"__metadata__\":{\"format\":\"pt\"}," + Entry("b", "F32", "[2,3]", "[4,28]") + "," +
+      Entry("a", "BF16", "[2]", "[0,4]") + "," + Entry("scalar", "F64", "[]", "[28,36]") + "," +
+      Entry("empty", "I64", "[0,7]", "[36,36]") + "}   ";
+  std::string bytes = File(header, 0);
+  for (char c = 0; c < 36; ++c) bytes.push_back(c);
+  const auto tensors = ParseSafetensors("model.safetensors", bytes);
+  ASSERT_TRUE(tensors.ok()) << tensors.status();
+  ASSERT_EQ(tensors->size(), 4u);
+  EXPECT_EQ(tensors->at("a").dtype, DType::kBFloat16);
+  EXPECT_EQ(tensors->at("a").bytes, absl::string_view("\0\1\2\3", 4));
+  EXPECT_EQ(tensors->at("b").shape, (std::vector<int64_t>{2, 3}));
+  EXPECT_EQ(tensors->at("b").bytes.size(), 24u);
+  EXPECT_EQ(tensors->at("b").bytes[0], 4);
+  EXPECT_TRUE(tensors->at("scalar").shape.empty());
+  EXPECT_TRUE(tensors->at("empty").bytes.empty());
+}
+
+TEST(ParseSafetensors, ReadsAFileWithoutTensors) {
+  const auto tensors = ParseSafetensors("model.safetensors", File("{}", 0));
+  ASSERT_TRUE(tensors.ok()) << tensors.status();
+  EXPECT_TRUE(tensors->empty());
+}
+
+struct Hostile {
+  const char* name;
+  std::string bytes;
+  const char* said;
+};
+
+class HostileFile : public ::testing::TestWithParam<Hostile> {};
+
+TEST_P(HostileFile, IsRefusedWithItsReason) {
+  const auto tensors = ParseSafetensors("shard.safetensors", GetParam().bytes);
+  ASSERT_FALSE(tensors.ok());
+  EXPECT_EQ(tensors.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(DetailsOf(tensors.status()).reason, "MALFORMED_MODEL_FILE");
+  EXPECT_THAT(std::string(tensors.status().message()), HasSubstr("shard.safetensors: "));
+  EXPECT_THAT(std::string(tensors.status().message()), HasSubstr(GetParam().said));
+}
+
+std::string One(const std::string& dtype, const std::string& shape, const std::string& offsets,
+                size_t data_bytes) {
+  return File("{" + Entry("w", dtype, shape, offsets) + "}", data_bytes);
+}
+
+std::string Two(const std::string& first, const std::string& second, size_t data_bytes) {
+  return File("{" + Entry("a", "F32", "[2]", first) + "," + Entry("b", "F32", "[2]", second) + "}",
+              data_bytes);
+}
+
+std::string Repeated(const std::string& piece, int times) {
+  std::string result;
+  for (int i = 0; i < times; ++i) result += piece;
+  return result;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Everything, HostileFile,
+    ::testing::Values(
+        Hostile{"Empty", "", "is too short for a header"},
+        Hostile{"CutInTheLength", "\x08\0\0\0", "is too short for a header"},
+        Hostile{"HeaderBeyondTheFile", Length(100) + "{}", "has a header beyond the end"},
+        Hostile{"HeaderOverTheLimit", Length(100'000'001) + "{}", "has a header over 100 MB"},
+        Hostile{"HeaderLengthWrapsAround", Length(UINT64_MAX) + "{}", "has a header over 100 MB"},
+        Hostile{"NoHeader", Length(0), "not valid JSON"},
+        Hostile{"HeaderIsNoJson", File("{\"w\":", 0), "not valid JSON"},
+        Hostile{"HeaderIsNoText", File("{\"\xff\xfe\":1}", 0), "not valid JSON"},
+        Hostile{"HeaderHasATail", File("{}{}", 0), "not valid JSON"},
+        Hostile{"HeaderIsAnArray", File("[]", 0), "has a header that is not an object"},
+        Hostile{"DeepArrays", File("{\"w\":" + std::string(100'000, '[') + "}", 0),
+                "nested deeper than 64"},
+        Hostile{"DeepObjects",
+                File(Repeated("{\"w\":", 100'000) + "1" + std::string(100'000, '}'), 0),
+                "nested deeper than 64"},
+        Hostile{"NameTwice",
+                File("{" + Entry("w", "F32", "[1]", "[0,4]") + "," +
+                         Entry("w", "F32", "[1]", "[4,8]") + "}",
+                     8),
+                "has the key \"w\" twice"},
+        Hostile{"KeyTwiceInAnEntry",
+                File("{\"w\":{\"dtype\":\"F32\",\"shape\":[1],\"shape\":[2],"
+                     "\"data_offsets\":[0,4]}}",
+                     4),
+                "has the key \"shape\" twice"},
+        Hostile{"NameTooLong",
+                File("{" + Entry(std::string(1025, 'n'), "F32", "[1]", "[0,4]") + "}", 4),
+                "has a tensor name over 1024 bytes"},
+        Hostile{"EntryIsNoObject", File("{\"w\":7}", 0), "tensor \"w\" lacks"},
+        Hostile{"EntryLacksOffsets", File("{\"w\":{\"dtype\":\"F32\",\"shape\":[1]}}", 4),
+                "tensor \"w\" lacks dtype, shape or data_offsets"},
+        Hostile{"UnknownType", One("F8_E4M3", "[4]", "[0,4]", 4),
+                "tensor \"w\" has a type that is not served"},
+        Hostile{"TypeIsANumber",
+                File("{\"w\":{\"dtype\":32,\"shape\":[],\"data_offsets\":[0,4]}}", 4),
+                "tensor \"w\" has a type that is not served"},
+        Hostile{"ShapeIsNoArray", One("F32", "1", "[0,4]", 4),
+                "tensor \"w\" has a malformed shape"},
+        Hostile{"NegativeDimension", One("F32", "[-1]", "[0,4]", 4),
+                "tensor \"w\" has a malformed shape"},
+        Hostile{"FractionalDimension", One("F32", "[1.0]", "[0,4]", 4),
+                "tensor \"w\" has a malformed shape"},
+        Hostile{"DimensionBeyond64Bits", One("F32", "[18446744073709551616]", "[0,4]", 4),
+                "tensor \"w\" has a malformed shape"},
+        Hostile{"TooManyDimensions", One("F32", "[1,1,1,1,1,1,1,1,1]", "[0,4]", 4),
+                "tensor \"w\" has a malformed shape"},
+        Hostile{"HugeDimension", One("F32", "[18446744073709551615]", "[0,4]", 4),
+                "tensor \"w\" has a dimension that is too large"},
+        // 2^32 * 2^32 elements would be none in 64 bits.
+        Hostile{"ShapeOverflows", One("F32", "[4294967296,4294967296]", "[0,0]", 0),
+                "tensor \"w\" has a shape that is too large"},
+        Hostile{"ShapeIsNotTheRange", One("F32", "[3]", "[0,8]", 8),
+                "tensor \"w\" has a byte range that does not match its shape"},
+        Hostile{"OneOffset", One("F32", "[1]", "[4]", 4),
+                "tensor \"w\" has malformed data_offsets"},
+        Hostile{"NegativeOffsets", One("F32", "[1]", "[-4,0]", 4),
+                "tensor \"w\" has malformed data_offsets"},
+        Hostile{"OffsetsAsText", One("F32", "[1]", "[\"0\",\"4\"]", 4),
+                "tensor \"w\" has malformed data_offsets"},
+        Hostile{"ReversedOffsets", One("F32", "[1]", "[4,0]", 4),
+                "tensor \"w\" lies beyond the end of the file"},
+        Hostile{"TruncatedData", One("F32", "[2]", "[0,8]", 7),
+                "tensor \"w\" lies beyond the end of the file"},
+        Hostile{"OffsetsBeyondTheEnd", One("F32", "[1]", "[1000,1004]", 4),
+                "tensor \"w\" lies beyond the end of the file"},
+        Hostile{"OffsetsAtTheEndOf64Bits",
+                One("F32", "[1]", "[18446744073709551612,18446744073709551615]", 4),
+                "tensor \"w\" lies beyond the end of the file"},
+        Hostile{"Overlap", Two("[0,8]", "[4,12]", 12), "tensor \"b\" overlaps another"},
+        Hostile{"SameRange", Two("[0,8]", "[0,8]", 8), "overlaps another"},
+        Hostile{"Hole", Two("[0,8]", "[12,20]", 20), "has a hole before tensor \"b\""},
+        Hostile{"HoleAtTheBeginning", One("F32", "[1]", "[4,8]", 8),
+                "has a hole before tensor \"w\""},
+        Hostile{"TrailingBytes", One("F32", "[1]", "[0,4]", 5), "has bytes behind the last tensor"},
+        Hostile{"DataWithoutTensors", File("{}", 1), "has bytes behind the last tensor"}),
+    [](const auto& info) { return std::string(info.param.name); });
+
+// An architecture of no blocks worth mentioning: its table is small enough to write by hand.
+Architecture Tiny() {
+  Architecture a;
+  a.family = "llama";
+  a.num_layers = 0;
+  a.hidden = 2;
+  a.vocabulary = 3;
+  a.tied_embeddings = true;
+  return a;
+}
+
+const char kEmbedding[] = "model.embed_tokens.weight";
+const char kNorm[] = "model.norm.weight";
+
+class ModelFolder : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    base_ = fs::path(::testing::TempDir()) /
+            ("safetensors_test_" + std::to_string(getpid()) + "_" +
+             ::testing::UnitTest::GetInstance()->current_test_info()->name());
+    fs::remove_all(base_);
+    fs::create_directories(base_ / "model");
+    fs::create_directories(base_ / "model-elsewhere");
+  }
+  void TearDown() override { fs::remove_all(base_); }
+
+  std::string folder() const { return (base_ / "model").string(); }
+
+  void Write(const std::string& name, const std::string& bytes) {
+    std::ofstream(base_ / "model" / name, std::ios::binary) << bytes;
+  }
+
+  void WriteIndex(const std::string& map) {
+    Write("model.safetensors.index.json", "{\"weight_map\":" + map + "}");
+  }
+
+  // What opening the folder's weights says, which never is the folder's own path.
+  std::string Refusal(absl::StatusCode code = absl::StatusCode::kInvalidArgument) {
+    const absl::Status status = StoredWeights::Open(folder(), Tiny()).status();
+    EXPECT_EQ(status.code(), code) << status;
+    EXPECT_THAT(std::string(status.message()), Not(HasSubstr(base_.string())));
+    return std::string(status.message());
+  }
+
+  fs::path base_;
+};
+
+std::string EmbeddingFile() {
+  return File("{" + Entry(kEmbedding, "F32", "[3,2]", "[0,24]") + "}", 24);
+}
+std::string NormFile() { return File("{" + Entry(kNorm, "F16", "[2]", "[0,4]") + "}", 4); }
+std::string BothFile() {
+  return File("{" + Entry(kEmbedding, "F32", "[3,2]", "[0,24]") + "," +
+                  Entry(kNorm, "F16", "[2]", "[24,28]") + "}",
+              28);
+}
+
+TEST_F(ModelFolder, OpensOneFile) {
+  Write("model.safetensors", BothFile());
+  EXPECT_TRUE(StoredWeights::Open(folder(), Tiny()).ok());
+}
+
+TEST_F(ModelFolder, OpensTheShardsOfTheIndexInNameOrder) {
+  Write("b.safetensors", EmbeddingFile());
+  Write("a.safetensors", NormFile());
+  Write("c.safetensors", "not named, not read");
+  WriteIndex("{\"x\":\"b.safetensors\",\"y\":\"a.safetensors\",\"z\":\"b.safetensors\"}");
+  const auto names = WeightFileNames(folder());
+  ASSERT_TRUE(names.ok()) << names.status();
+  EXPECT_EQ(*names, (std::vector<std::string>{"a.safetensors", "b.safetensors"}));
+  EXPECT_TRUE(StoredWeights::Open(folder(), Tiny()).ok());
+}
+
+TEST_F(ModelFolder, FollowsLinksThatStayInside) {
+  Write("weights.bin", BothFile());
+  fs::create_symlink("weights.bin", base_ / "model" / "model.safetensors");
+  EXPECT_TRUE(StoredWeights::Open(folder(), Tiny()).ok());
+}
+
+TEST_F(ModelFolder, SaysWhichFileIsMissing) {
+  EXPECT_THAT(Refusal(absl::StatusCode::kNotFound), HasSubstr("model.safetensors is missing"));
+  Write("a.safetensors", NormFile());
+  WriteIndex("{\"x\":\"a.safetensors\",\"y\":\"gone.safetensors\"}");
+  EXPECT_THAT(Refusal(absl::StatusCode::kNotFound), HasSubstr("gone.safetensors is missing"));
+}
+
+TEST_F(ModelFolder, RefusesLinksOutOfTheFolder) {
+  std::ofstream(base_ / "outside.safetensors", std::ios::binary) << BothFile();
+  fs::create_symlink("../outside.safetensors", base_ / "model" / "model.safetensors");
+  EXPECT_THAT(Refusal(), HasSubstr("is a link that leads out"));
+}
+
+TEST_F(ModelFolder, RefusesLinksToAFolderWhoseNameBeginsTheSame) {
+  std::ofstream(base_ / "model-elsewhere" / "w.safetensors", std::ios::binary) << BothFile();
+  fs::create_symlink("../model-elsewhere/w.safetensors", base_ / "model" / "model.safetensors");
+  EXPECT_THAT(Refusal(), HasSubstr("is a link that leads out"));
+}
+
+TEST_F(ModelFolder, TakesALinkToNowhereAsMissing) {
+  fs::create_symlink("nowhere", base_ / "model" / "model.safetensors");
+  EXPECT_THAT(Refusal(absl::StatusCode::kNotFound), HasSubstr("is missing"));
+}
+
+TEST_F(ModelFolder, RefusesAFifoWithoutWaitingForAWriter) {
+  ASSERT_EQ(mkfifo((base_ / "model" / "model.safetensors").c_str(), 0600), 0);
+  EXPECT_THAT(Refusal(), HasSubstr("is not a regular file"));
+}
+
+TEST_F(ModelFolder, RefusesAFolderAsAFile) {
+  fs::create_directory(base_ / "model" / "model.safetensors");
+  EXPECT_THAT(Refusal(), HasSubstr("is not a regular file"));
+}
+
+TEST_F(ModelFolder, RefusesAnEmptyFile) {
+  Write("model.safetensors", "");
+  EXPECT_THAT(Refusal(), HasSubstr("is too short for a header"));
+}
+
+TEST_F(ModelFolder, RefusesAnIndexThatNamesOtherPlaces) {
+  std::ofstream(base_ / "outside.safetensors", std::ios::binary) << BothFile();
+  for (const char* name :
+       {"../outside.safetensors", "/etc/x.safetensors", "sub/a.safetensors", ".a.safetensors",
+        "a.safetensors/..", "config.json", "", "a\\u0000.safetensors"}) {
+    WriteIndex("{\"w\":\"" + std::string(name) + "\"}");
+    EXPECT_THAT(Refusal(), HasSubstr("names a file that is not a plain .safetensors name")) << name;
+  }
+}
+
+TEST_F(ModelFolder, RefusesMalformedIndexes) {
+  const auto refusal = [&](const std::string& index) {
+    Write("model.safetensors.index.json", index);
+    return Refusal();
+  };
+  EXPECT_THAT(refusal("{"), HasSubstr("not valid JSON"));
+  EXPECT_THAT(refusal("[]"), HasSubstr("has no weight_map"));
+  EXPECT_THAT(refusal("{\"weight_map\":[]}"), HasSubstr("has no weight_map"));
+  EXPECT_THAT(refusal("{\"weight_map\":{}}"), HasSubstr("names no files"));
+  EXPECT_THAT(refusal("{\"weight_map\":{\"w\":1}}"), HasSubstr("is not a string"));
+  EXPECT_THAT(refusal("{\"weight_map\":{\"w\":\"a.safetensors\",\"w\":\"b.safetensors\"}}"),
+              HasSubstr("has the key \"w\" twice"));
+}
+
+TEST_F(ModelFolder, RefusesATensorInTwoFiles) {
+  Write("a.safetensors", BothFile());
+  Write("b.safetensors", NormFile());
+  WriteIndex("{\"x\":\"a.safetensors\",\"y\":\"b.safetensors\"}");
+  EXPECT_THAT(Refusal(), HasSubstr("tensor \"model.norm.weight\" is in two files"));
+}
+
+TEST_F(ModelFolder, RefusesTensorsThatAreMissingUnknownOrMisshaped) {
+  Write("model.safetensors", NormFile());
+  EXPECT_THAT(Refusal(), HasSubstr("tensor \"model.embed_tokens.weight\" is missing"));
+
+  Write("model.safetensors", File("{" + Entry(kEmbedding, "F32", "[2,3]", "[0,24]") + "," +
+                                      Entry(kNorm, "F16", "[2]", "[24,28]") + "}",
+                                  28));
+  EXPECT_THAT(Refusal(), HasSubstr("has the shape [2, 3], config.json asks for [3, 2]"));
+
+  Write("model.safetensors", File("{" + Entry(kEmbedding, "F64", "[3,2]", "[0,48]") + "," +
+                                      Entry(kNorm, "F16", "[2]", "[48,52]") + "}",
+                                  52));
+  EXPECT_THAT(Refusal(), HasSubstr("served are float32, float16 and bfloat16"));
+
+  Write("model.safetensors", File("{" + Entry(kEmbedding, "F32", "[3,2]", "[0,24]") + "," +
+                                      Entry(kNorm, "F16", "[2]", "[24,28]") + "," +
+                                      Entry("backdoor", "F16", "[2]", "[28,32]") + "}",
+                                  32));
+  EXPECT_THAT(Refusal(), HasSubstr("tensor \"backdoor\" is unknown"));
+}
+
+TEST_F(ModelFolder, ToleratesATiedUnembeddingWrittenOutAgain) {
+  Write("model.safetensors", File("{" + Entry(kEmbedding, "F32", "[3,2]", "[0,24]") + "," +
+                                      Entry(kNorm, "F16", "[2]", "[24,28]") + "," +
+                                      Entry("lm_head.weight", "F32", "[3,2]", "[28,52]") + "}",
+                                  52));
+  EXPECT_TRUE(StoredWeights::Open(folder(), Tiny()).ok());
+}
+
+}  // namespace
+}  // namespace valuescope::model
