@@ -1,1 +1,346 @@
-int main() { return 0; }
+// valuescope-server: composes the rooms, serves, and drains on SIGTERM.
+//
+// Order of a drain: readiness off; nothing new is taken; watchers of jobs and the worker stop (its
+// shard is given back); running calls may finish until the deadline, then get UNAVAILABLE; engines
+// stop; exit code 0. A second signal ends the process at once: everything that was answered is
+// durable, and a lease that is left behind is taken back at the next start.
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "config/server_config.h"
+#include "engine/served_model.h"
+#include "jobs/job_queue.h"
+#include "jobs/worker.h"
+#include "observability/log.h"
+#include "observability/metrics.h"
+#include "rpc/activation_service.h"
+#include "rpc/authenticator.h"
+#include "rpc/call_runtime.h"
+#include "rpc/generation_service.h"
+#include "rpc/model_service.h"
+#include "rpc/rpc_service.h"
+#include "rpc/stored_vector_resolver.h"
+#include "store/directory_blob_store.h"
+#include "store/sqlite_store.h"
+#include "studies/attribute_neurons_job.h"
+#include "valuescope/v1/artifacts.pb.h"
+#include "valuescope/v1/jobs.pb.h"
+#include "valuescope/v1/neurons.pb.h"
+#include "valuescope/v1/vectors.pb.h"
+
+namespace valuescope {
+namespace {
+
+using observability::Log;
+using observability::LogLevel;
+
+constexpr char kVersion[] = "0.1.0";
+constexpr int kFailure = 1;
+constexpr int kBadConfiguration = 2;
+constexpr char kReadiness[] = "readiness";
+constexpr char kLiveness[] = "liveness";
+// Kept of the drain's time for telling calls that they were ended.
+constexpr absl::Duration kGoodbye = absl::Seconds(2);
+
+int Fail(int code, const std::string& line) {
+  std::fprintf(stderr, "valuescope-server: %s\n", line.c_str());
+  return code;
+}
+
+LogLevel LevelOf(const std::string& name) {
+  if (name == "debug") return LogLevel::kDebug;
+  if (name == "warning") return LogLevel::kWarning;
+  if (name == "error") return LogLevel::kError;
+  return LogLevel::kInfo;
+}
+
+// SIGTERM and SIGINT are taken by sigwait in one thread; every other thread inherits the mask.
+sigset_t StopSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  return signals;
+}
+
+observability::ServingState StateOf(const engine::ModelRegistry& models, store::Store& store) {
+  observability::ServingState state;
+  for (const engine::ModelEntry& entry : models.List()) {
+    if (entry.model == nullptr) continue;
+    const engine::EngineStatistics statistics = entry.model->engine->statistics();
+    state.requests_running += statistics.running;
+    state.requests_waiting += statistics.waiting;
+    state.prompt_tokens += statistics.prompt_tokens;
+    state.generated_tokens += statistics.generated_tokens;
+    state.batch_rows += statistics.batch_rows;
+    state.kv_cache_used_ratio = std::max(state.kv_cache_used_ratio, statistics.cache_used_ratio);
+    state.interventions_applied += statistics.interventions_applied;
+    state.captured_bytes += statistics.captured_bytes;
+  }
+  if (const auto counts = store.CountJobs(); counts.ok()) {
+    for (const store::JobCount& count : *counts) {
+      state.jobs.push_back({.kind = count.kind,
+                            .state = std::string(store::NameOf(count.state)),
+                            .count = count.count});
+    }
+  }
+  if (const auto rescues = store.TotalRescues(); rescues.ok()) state.job_rescues = *rescues;
+  return state;
+}
+
+jobs::WorkerOptions ObservedWorker(observability::Metrics* metrics) {
+  jobs::WorkerOptions options;
+  options.observer.on_step = [metrics](const store::Lease& lease, absl::Duration duration,
+                                       const absl::Status& status) {
+    if (status.ok()) metrics->ShardFinished(lease.kind, duration);
+    Log(status.ok() ? LogLevel::kInfo : LogLevel::kWarning, "shard",
+        {{"job", lease.job_id},
+         {"kind", lease.kind},
+         {"shard", lease.shard},
+         {"seconds", absl::ToDoubleSeconds(duration)},
+         {"code", absl::StatusCodeToString(status.code())},
+         {"reason", DetailsOf(status).reason}});
+  };
+  options.observer.on_store_error = [](const absl::Status& status) {
+    Log(LogLevel::kError, "store failed", {{"error", status.message()}});
+  };
+  return options;
+}
+
+class Server {
+ public:
+  explicit Server(config::ServerConfig config) : config_(std::move(config)) {}
+  ~Server();
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  // Everything up to the announcement on standard output.
+  absl::Status Start();
+  // Blocks until a stop signal, then drains.
+  void ServeUntilSignalled(const sigset_t& signals);
+
+ private:
+  absl::Status OpenStore();
+  absl::Status FindModels();
+  absl::Status ServeMetrics();
+  absl::Status Listen();
+  void WatchReadiness();
+  void SetReady(bool ready) ABSL_EXCLUSIVE_LOCKS_REQUIRED(readiness_mutex_);
+  void Drain();
+
+  const config::ServerConfig config_;
+  observability::Metrics metrics_{kVersion};
+  rpc::OpenAuthenticator authenticator_;
+  std::unique_ptr<store::Store> store_;
+  std::unique_ptr<store::BlobStore> blobs_;
+  std::unique_ptr<engine::ModelRegistry> models_;
+  std::unique_ptr<jobs::JobQueue> queue_;
+  std::vector<std::unique_ptr<jobs::JobKind>> kinds_;
+  std::unique_ptr<jobs::Worker> worker_;
+  std::unique_ptr<rpc::VectorResolver> vectors_;
+  std::unique_ptr<rpc::CallRuntime> runtime_;
+  std::vector<std::unique_ptr<rpc::RpcService>> services_;
+  std::unique_ptr<grpc::Server> grpc_;
+  std::thread readiness_;
+  absl::Mutex readiness_mutex_;
+  bool draining_ ABSL_GUARDED_BY(readiness_mutex_) = false;  // nothing turns readiness on again
+};
+
+Server::~Server() {
+  // Scrapes and calls read what is destroyed next.
+  metrics_.StopServing();
+  if (grpc_ != nullptr) grpc_->Shutdown(absl::ToChronoTime(absl::Now()));
+  if (readiness_.joinable()) readiness_.join();
+}
+
+absl::Status Server::OpenStore() {
+  VS_ASSIGN_OR_RETURN(store_, store::OpenSqliteStore(config_.store_path));
+  VS_ASSIGN_OR_RETURN(blobs_, store::OpenDirectoryBlobStore(config_.artifacts));
+  return absl::OkStatus();
+}
+
+absl::Status Server::FindModels() {
+  models_ = engine::ModelRegistry::Create(config_.model_root,
+                                          {.device = config_.device,
+                                           .dtype = config_.dtype,
+                                           .threads = config_.threads,
+                                           .kv_cache_bytes = config_.kv_cache_bytes,
+                                           .max_batch_rows = config_.max_batch_rows,
+                                           .max_step_tokens = config_.max_step_tokens});
+  for (const std::string& id : config_.models) VS_RETURN_IF_ERROR(models_->Find(id).status());
+  return absl::OkStatus();
+}
+
+absl::Status Server::Listen() {
+  runtime_ = std::make_unique<rpc::CallRuntime>(&authenticator_, &metrics_);
+  vectors_ = std::make_unique<rpc::StoredVectorResolver>(store_.get(), blobs_.get());
+  rpc::CallRuntime* runtime = runtime_.get();
+  services_.push_back(std::make_unique<rpc::ModelService>(runtime, models_.get(), config_.dtype));
+  services_.push_back(
+      std::make_unique<rpc::GenerationService>(runtime, models_.get(), vectors_.get()));
+  services_.push_back(
+      std::make_unique<rpc::ActivationService>(runtime, models_.get(), vectors_.get()));
+  // Services without an implementation: every method says that it is not served.
+  for (const google::protobuf::Descriptor* message :
+       {v1::GetVectorRequest::descriptor(), v1::GetNeuronSetRequest::descriptor(),
+        v1::GetJobRequest::descriptor(), v1::GetArtifactRequest::descriptor()}) {
+    services_.push_back(
+        std::make_unique<rpc::RpcService>(message->file()->service(0)->full_name(), runtime));
+  }
+
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  int port = 0;
+  // Two servers on one port would each get a part of the calls.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddListeningPort(config_.listen, grpc::InsecureServerCredentials(), &port);
+  builder.SetMaxReceiveMessageSize(static_cast<int>(config_.max_message_bytes));
+  for (const auto& service : services_) builder.RegisterService(service.get());
+  grpc_ = builder.BuildAndStart();
+  if (grpc_ == nullptr || port == 0) {
+    return InvalidField(
+        "--listen", absl::StrCat("cannot listen on ", config_.listen, "; is the address in use?"));
+  }
+  {
+    absl::MutexLock lock(&readiness_mutex_);
+    SetReady(false);
+  }
+  const std::string host = config_.listen.substr(0, config_.listen.rfind(':'));
+  std::printf("listening on %s:%d\n", host.c_str(), port);
+  std::fflush(stdout);
+  return absl::OkStatus();
+}
+
+absl::Status Server::ServeMetrics() {
+  std::string address;
+  if (!config_.metrics_listen.empty()) {
+    const auto served =
+        metrics_.Serve(config_.metrics_listen, [this] { return StateOf(*models_, *store_); });
+    if (!served.ok()) return InvalidField("--metrics_listen", served.status().message());
+    address = *served;
+  }
+  Log(LogLevel::kInfo, "starting", {{"version", kVersion}, {"metrics_address", address}});
+  return absl::OkStatus();
+}
+
+absl::Status Server::Start() {
+  VS_RETURN_IF_ERROR(OpenStore());
+  VS_RETURN_IF_ERROR(FindModels());
+  VS_RETURN_IF_ERROR(ServeMetrics());
+  queue_ = std::make_unique<jobs::JobQueue>(store_.get());
+  kinds_.push_back(
+      std::make_unique<studies::AttributeNeuronsJob>(models_.get(), store_.get(), blobs_.get()));
+  std::vector<jobs::JobKind*> kinds;
+  for (const auto& kind : kinds_) kinds.push_back(kind.get());
+  worker_ = std::make_unique<jobs::Worker>(queue_.get(), blobs_.get(), std::move(kinds),
+                                           ObservedWorker(&metrics_));
+  VS_RETURN_IF_ERROR(Listen());
+  for (const std::string& id : config_.models) VS_RETURN_IF_ERROR(models_->StartLoading(id));
+  worker_->Start();
+  readiness_ = std::thread([this] { WatchReadiness(); });
+  return absl::OkStatus();
+}
+
+void Server::SetReady(bool ready) {
+  auto* health = grpc_->GetHealthCheckService();
+  health->SetServingStatus(ready);
+  health->SetServingStatus(kLiveness, true);
+  health->SetServingStatus(kReadiness, ready);
+}
+
+void Server::WatchReadiness() {
+  models_->WaitUntilSettled();
+  for (const std::string& id : config_.models) {
+    const auto entry = models_->Find(id);
+    const bool failed = entry.ok() && entry->state == engine::ModelState::kFailed;
+    Log(failed ? LogLevel::kError : LogLevel::kInfo, failed ? "model failed" : "model loaded",
+        {{"model", id}, {"error", failed ? entry->error.message() : absl::string_view()}});
+  }
+  absl::MutexLock lock(&readiness_mutex_);
+  if (!draining_) SetReady(models_->Settled());
+}
+
+void Server::Drain() {
+  const absl::Time deadline = absl::Now() + config_.drain_timeout;
+  {
+    absl::MutexLock lock(&readiness_mutex_);
+    draining_ = true;
+    SetReady(false);
+  }
+  runtime_->StopAccepting();
+  queue_->StopWaiting();
+  worker_->Drain();
+  if (!runtime_->WaitUntilIdle(deadline - kGoodbye)) {
+    runtime_->StopRunning();
+    runtime_->WaitUntilIdle(deadline);
+  }
+  models_->Drain(absl::Now());
+  grpc_->Shutdown(absl::ToChronoTime(std::max(deadline, absl::Now() + kGoodbye)));
+  grpc_->Wait();
+}
+
+void Server::ServeUntilSignalled(const sigset_t& signals) {
+  int signal = 0;
+  sigwait(&signals, &signal);
+  Log(LogLevel::kInfo, "draining",
+      {{"signal", signal}, {"seconds", absl::ToDoubleSeconds(config_.drain_timeout)}});
+  std::thread([signals] {
+    int again = 0;
+    sigwait(&signals, &again);
+    _exit(128 + again);
+  }).detach();
+  Drain();
+  Log(LogLevel::kInfo, "stopped");
+}
+
+int Main(const std::vector<std::string>& arguments) {
+  const auto config = config::ParseServerConfig(arguments);
+  if (!config.ok()) return Fail(kBadConfiguration, std::string(config.status().message()));
+  if (config->help) {
+    std::fputs(config::HelpText().c_str(), stdout);
+    return 0;
+  }
+  if (config->check_config) {
+    std::puts("the configuration is valid");
+    return 0;
+  }
+  const sigset_t signals = StopSignals();
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  observability::SetLogLevel(LevelOf(config->log_level));
+  Server server(*config);
+  if (const absl::Status status = server.Start(); !status.ok()) {
+    const bool configuration = status.code() == absl::StatusCode::kInvalidArgument ||
+                               status.code() == absl::StatusCode::kNotFound ||
+                               status.code() == absl::StatusCode::kFailedPrecondition;
+    return Fail(configuration ? kBadConfiguration : kFailure, std::string(status.message()));
+  }
+  server.ServeUntilSignalled(signals);
+  return 0;
+}
+
+}  // namespace
+}  // namespace valuescope
+
+int main(int argc, char** argv) {
+  return valuescope::Main(std::vector<std::string>(argv + 1, argv + argc));
+}

@@ -29,6 +29,7 @@
 #define VALUESCOPE_RPC_RPC_SERVICE_H_
 
 #include <google/protobuf/descriptor.h>
+#include <grpcpp/impl/codegen/proto_utils.h>
 #include <grpcpp/impl/codegen/server_callback_handlers.h>
 #include <grpcpp/impl/service_type.h>
 #include <grpcpp/support/server_callback.h>

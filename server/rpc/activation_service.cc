@@ -1,0 +1,122 @@
+#include "rpc/activation_service.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "rpc/engine_runs.h"
+#include "rpc/request_codec.h"
+#include "rpc/result_codec.h"
+#include "rpc/tensor_codec.h"
+
+namespace valuescope::rpc {
+namespace {
+
+constexpr int kMostTaps = 16;
+// Inputs that run or wait to be sent: results are held until the client took those before them.
+constexpr int kCaptureWindow = 8;
+
+// The engine knows one prompt and one response; the client has a list of inputs.
+absl::Status OfInput(int index, const absl::Status& status) {
+  const std::string field = DetailsOf(status).field;
+  if (!absl::StartsWith(field, "prompt") && !absl::StartsWith(field, "given_response")) {
+    return status;
+  }
+  return InField(absl::StrCat("inputs[", index, "]"), status);
+}
+
+absl::Status WriteInput(int index, const engine::Request& request,
+                        const engine::Completion& completion,
+                        StreamWriter<v1::CaptureResponse>& writer) {
+  v1::CaptureResponse first;
+  v1::InputReceipts& receipts = *first.mutable_receipts();
+  receipts.set_input_index(index);
+  for (const engine::Receipt& receipt : completion.receipts) {
+    *receipts.add_receipts() = ReceiptToProto(receipt);
+  }
+  receipts.set_prompt_tokens(static_cast<int32_t>(request.prompt.size()));
+  receipts.set_response_tokens(static_cast<int32_t>(request.given_response.size()));
+  VS_RETURN_IF_ERROR(writer.Write(std::move(first)));
+  for (const engine::Capture& capture : completion.captures) {
+    for (v1::CaptureChunk& chunk : CaptureToChunks(capture, index)) {
+      v1::CaptureResponse event;
+      *event.mutable_chunk() = std::move(chunk);
+      VS_RETURN_IF_ERROR(writer.Write(std::move(event)));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+ActivationService::ActivationService(CallRuntime* runtime, const engine::ModelRegistry* models,
+                                     VectorResolver* vectors)
+    : RpcService("valuescope.v1.ActivationService", runtime), models_(models), vectors_(vectors) {
+  ServerStream("Capture", Lane::kLong, this, &ActivationService::Capture);
+}
+
+absl::Status ActivationService::Capture(const CallContext& context,
+                                        const v1::CaptureRequest& request,
+                                        StreamWriter<v1::CaptureResponse>& writer) {
+  VS_ASSIGN_OR_RETURN(const auto model, ModelOfName("model", request.model(), *models_));
+  if (!request.artifact().empty()) {
+    return InvalidField("artifact", "is served only in a job; give inputs");
+  }
+  if (request.inputs_size() == 0) return InvalidField("inputs", "needs at least one input");
+  if (request.taps_size() < 1 || request.taps_size() > kMostTaps) {
+    return OutOfRange("taps", request.taps_size(), 1, kMostTaps);
+  }
+  UsedResources used;
+  engine::Request base;
+  VS_ASSIGN_OR_RETURN(base.taps, TapsFromProto(request.taps(), *model));
+  VS_ASSIGN_OR_RETURN(base.interventions,
+                      InterventionsFromProto(
+                          request.interventions(),
+                          {.tenant = context.tenant, .model = *model, .vectors = *vectors_}, used));
+  std::vector<engine::Request> inputs;
+  for (int i = 0; i < request.inputs_size(); ++i) {
+    const std::string field = absl::StrCat("inputs[", i, "]");
+    const v1::CaptureInput& input = request.inputs(i);
+    engine::Request one = base;
+    VS_ASSIGN_OR_RETURN(TokenisedPrompt prompt,
+                        PromptFromProto(absl::StrCat(field, ".prompt"), input.prompt(), *model,
+                                        {.now = absl::Now()}));
+    one.prompt = std::move(prompt.ids);
+    if (input.has_response()) {
+      VS_ASSIGN_OR_RETURN(one.given_response, ResponseFromProto(absl::StrCat(field, ".response"),
+                                                                input.response(), *model));
+    }
+    inputs.push_back(std::move(one));
+  }
+
+  EngineRuns runs(&context, model->engine.get(), {});
+  v1::CaptureResponse last;
+  v1::Usage& usage = *last.mutable_summary()->mutable_usage();
+  std::map<int, engine::Completion> done;  // not sent yet
+  const int count = request.inputs_size();
+  int submitted = 0;
+  for (int next = 0; next < count; ++next) {
+    for (; submitted < std::min(count, next + kCaptureWindow); ++submitted) {
+      const absl::Status status = runs.Submit(submitted, inputs[static_cast<size_t>(submitted)]);
+      if (!status.ok()) return OfInput(submitted, status);
+    }
+    while (!done.contains(next)) {
+      VS_ASSIGN_OR_RETURN(EngineEvent event, runs.Next());
+      done.emplace(event.index, std::get<engine::Completion>(std::move(event.what)));
+    }
+    const auto completion = done.extract(next);
+    VS_RETURN_IF_ERROR(
+        WriteInput(next, inputs[static_cast<size_t>(next)], completion.mapped(), writer));
+    usage.set_prompt_tokens(usage.prompt_tokens() + completion.mapped().prompt_tokens);
+  }
+  AddDigests(*model, used, last.mutable_summary()->mutable_digests());
+  return writer.Write(std::move(last));
+}
+
+}  // namespace valuescope::rpc

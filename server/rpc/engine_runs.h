@@ -1,0 +1,60 @@
+// The engine requests of one call, run together: a handler submits them, takes what they produce as
+// it comes, and everything is cancelled when the call is stopped or the handler gives up.
+#ifndef VALUESCOPE_RPC_ENGINE_RUNS_H_
+#define VALUESCOPE_RPC_ENGINE_RUNS_H_
+
+#include <memory>
+#include <optional>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/engine.h"
+#include "engine/request.h"
+#include "observability/metrics.h"
+#include "rpc/call_context.h"
+
+namespace valuescope::rpc {
+
+struct EngineEvent {
+  int index = 0;  // as given to Submit
+  std::variant<engine::Delta, engine::Completion> what;
+};
+
+struct EngineRunsOptions {
+  bool with_deltas = false;                   // else Next gives completions only
+  observability::Metrics* metrics = nullptr;  // gets the times between tokens; may be null
+};
+
+// For one handler's thread.
+class EngineRuns {
+ public:
+  // All outlive the runs.
+  EngineRuns(const CallContext* context, engine::Engine* engine, EngineRunsOptions options);
+  // Cancels what still runs.
+  ~EngineRuns();
+  EngineRuns(const EngineRuns&) = delete;
+  EngineRuns& operator=(const EngineRuns&) = delete;
+
+  // Starts a request for the call's tenant and deadline. Errors of engine::Engine::Submit.
+  absl::Status Submit(int index, engine::Request request);
+
+  // Waits for the next event. Deltas of one index come in order, joined where the caller is slower
+  // than the engine, and before its completion. The first request that fails ends all: its error,
+  // or the call's own reason to stop. Call only while a submitted request has not completed.
+  absl::StatusOr<EngineEvent> Next();
+
+ private:
+  class Shared;
+  class RequestObserver;
+
+  const CallContext* const context_;
+  engine::Engine* const engine_;
+  const std::shared_ptr<Shared> shared_;
+  std::optional<StopCallback> stop_;
+};
+
+}  // namespace valuescope::rpc
+
+#endif  // VALUESCOPE_RPC_ENGINE_RUNS_H_

@@ -1,0 +1,287 @@
+#include "rpc/generation_service.h"
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "rpc/engine_runs.h"
+#include "rpc/request_codec.h"
+#include "rpc/result_codec.h"
+#include "rpc/tensor_codec.h"
+
+namespace valuescope::rpc {
+namespace {
+
+constexpr int kMostCompletions = 64;
+constexpr int kMostLogprobs = 20;
+constexpr int kMostContinuations = 1024;
+// Continuations that run at once, so that one call does not fill the engine's queue.
+constexpr int kScoreWindow = 32;
+// Captures of one Generate; the rest of the message stays below 4 MB with it.
+constexpr size_t kMostCaptureBytes = size_t{3} << 20;
+
+// A Generate or StreamGenerate request, ready to run.
+struct GenerationPlan {
+  std::shared_ptr<const engine::ServedModel> model;
+  engine::Request request;  // of completion 0
+  int n = 1;
+  UsedResources used;
+
+  engine::Request RequestOf(int index) const {
+    engine::Request one = request;
+    one.sampling->seed = SeedOfCompletion(request.sampling->seed, index);
+    return one;
+  }
+};
+
+// `Request` is v1::GenerateRequest or v1::StreamGenerateRequest, which have the same fields.
+template <typename Request>
+absl::StatusOr<GenerationPlan> Plan(const CallContext& context, const Request& request,
+                                    const engine::ModelRegistry& models, VectorResolver& vectors) {
+  GenerationPlan plan;
+  VS_ASSIGN_OR_RETURN(plan.model, ModelOfName("model", request.model(), models));
+  const engine::ServedModel& model = *plan.model;
+  if (request.has_n()) plan.n = request.n();
+  if (plan.n < 1 || plan.n > kMostCompletions) {
+    return OutOfRange("n", plan.n, 1, kMostCompletions);
+  }
+  std::optional<int32_t> logprobs;
+  if (request.has_logprobs()) {
+    logprobs = request.logprobs();
+    if (*logprobs < 0 || *logprobs > kMostLogprobs) {
+      return OutOfRange("logprobs", *logprobs, 0, kMostLogprobs);
+    }
+  }
+  VS_ASSIGN_OR_RETURN(TokenisedPrompt prompt,
+                      PromptFromProto("prompt", request.prompt(), model, {.now = absl::Now()}));
+  const int64_t room = model.architecture.max_positions - static_cast<int64_t>(prompt.ids.size());
+  plan.request.prompt = std::move(prompt.ids);
+  plan.request.sampling = SamplingFromProto(request.sampling(), logprobs, room);
+  VS_ASSIGN_OR_RETURN(
+      plan.request.interventions,
+      InterventionsFromProto(request.interventions(),
+                             {.tenant = context.tenant, .model = model, .vectors = vectors},
+                             plan.used));
+  VS_ASSIGN_OR_RETURN(plan.request.taps, TapsFromProto(request.taps(), model));
+  return plan;
+}
+
+absl::Status SubmitAll(const GenerationPlan& plan, EngineRuns& runs) {
+  for (int index = 0; index < plan.n; ++index) {
+    VS_RETURN_IF_ERROR(runs.Submit(index, plan.RequestOf(index)));
+  }
+  return absl::OkStatus();
+}
+
+void CountUsage(const engine::Completion& completion, v1::Usage& usage) {
+  // The prompt is one, however many completions continue it.
+  usage.set_prompt_tokens(completion.prompt_tokens);
+  usage.set_generated_tokens(usage.generated_tokens() + completion.generated_tokens);
+}
+
+// Everything of a completion that a stream sends at its end.
+v1::Completion EndOfCompletion(const GenerationPlan& plan, int index,
+                               const engine::Completion& completion) {
+  v1::Completion proto;
+  proto.set_index(index);
+  proto.set_finish_reason(FinishReasonToProto(completion.finish_reason));
+  for (const engine::Receipt& receipt : completion.receipts) {
+    *proto.add_receipts() = ReceiptToProto(receipt);
+  }
+  proto.set_seed(SeedOfCompletion(plan.request.sampling->seed, index));
+  return proto;
+}
+
+v1::Completion WholeCompletion(const GenerationPlan& plan, int index,
+                               const engine::Completion& completion) {
+  v1::Completion proto = EndOfCompletion(plan, index, completion);
+  proto.set_text(completion.text);
+  proto.mutable_token_ids()->Assign(completion.token_ids.begin(), completion.token_ids.end());
+  if (plan.request.sampling->top_logprobs >= 0) {
+    *proto.mutable_logprobs() = LogprobsToProto(completion.logprobs);
+  }
+  for (const engine::Capture& capture : completion.captures) {
+    for (v1::CaptureChunk& chunk : CaptureToChunks(capture, index)) {
+      *proto.add_captures() = std::move(chunk);
+    }
+  }
+  return proto;
+}
+
+v1::StreamGenerateResponse DeltaEvent(const GenerationPlan& plan, int index,
+                                      const engine::Delta& delta) {
+  v1::StreamGenerateResponse event;
+  v1::CompletionDelta& proto = *event.mutable_delta();
+  proto.set_index(index);
+  proto.set_text(delta.text);
+  proto.mutable_token_ids()->Assign(delta.token_ids.begin(), delta.token_ids.end());
+  if (plan.request.sampling->top_logprobs >= 0) {
+    *proto.mutable_logprobs() = LogprobsToProto(delta.logprobs);
+  }
+  return event;
+}
+
+absl::Status WriteEnd(const GenerationPlan& plan, int index, const engine::Completion& completion,
+                      StreamWriter<v1::StreamGenerateResponse>& writer) {
+  for (const engine::Capture& capture : completion.captures) {
+    for (v1::CaptureChunk& chunk : CaptureToChunks(capture, index)) {
+      v1::StreamGenerateResponse event;
+      *event.mutable_capture() = std::move(chunk);
+      VS_RETURN_IF_ERROR(writer.Write(std::move(event)));
+    }
+  }
+  v1::StreamGenerateResponse event;
+  *event.mutable_completion() = EndOfCompletion(plan, index, completion);
+  return writer.Write(std::move(event));
+}
+
+size_t CaptureBytes(const engine::Completion& completion) {
+  size_t bytes = 0;
+  for (const engine::Capture& capture : completion.captures) {
+    bytes += capture.tensor.bytes.size() + capture.positions.size() * sizeof(int32_t);
+  }
+  return bytes;
+}
+
+v1::ContinuationScore ScoreToProto(const engine::Completion& completion,
+                                   const std::vector<int32_t>& ids) {
+  v1::ContinuationScore score;
+  double sum = 0;
+  for (const engine::TokenLogprob& token : completion.logprobs) {
+    score.add_token_logprobs(token.logprob);
+    sum += token.logprob;
+    if (!token.top.empty()) *score.add_top() = TopToProto(token);
+  }
+  score.set_sum(sum);
+  score.set_mean(sum / static_cast<double>(std::max<size_t>(1, completion.logprobs.size())));
+  score.mutable_token_ids()->Assign(ids.begin(), ids.end());
+  for (const engine::Receipt& receipt : completion.receipts) {
+    *score.add_receipts() = ReceiptToProto(receipt);
+  }
+  return score;
+}
+
+}  // namespace
+
+GenerationService::GenerationService(CallRuntime* runtime, const engine::ModelRegistry* models,
+                                     VectorResolver* vectors)
+    : RpcService("valuescope.v1.GenerationService", runtime),
+      runtime_(runtime),
+      models_(models),
+      vectors_(vectors) {
+  Unary("Generate", Lane::kLong, this, &GenerationService::Generate);
+  ServerStream("StreamGenerate", Lane::kLong, this, &GenerationService::StreamGenerate);
+  Unary("Score", Lane::kLong, this, &GenerationService::Score);
+}
+
+absl::Status GenerationService::Generate(const CallContext& context,
+                                         const v1::GenerateRequest& request,
+                                         v1::GenerateResponse* response) {
+  VS_ASSIGN_OR_RETURN(const GenerationPlan plan, Plan(context, request, *models_, *vectors_));
+  EngineRuns runs(&context, plan.model->engine.get(),
+                  {.with_deltas = false, .metrics = runtime_->metrics()});
+  VS_RETURN_IF_ERROR(SubmitAll(plan, runs));
+  for (int index = 0; index < plan.n; ++index) response->add_completions();
+  size_t capture_bytes = 0;
+  for (int done = 0; done < plan.n; ++done) {
+    VS_ASSIGN_OR_RETURN(const EngineEvent event, runs.Next());
+    const auto& completion = std::get<engine::Completion>(event.what);
+    capture_bytes += CaptureBytes(completion);
+    if (capture_bytes > kMostCaptureBytes) {
+      return NeverFits("CAPTURE_TOO_LARGE_FOR_MESSAGE",
+                       absl::StrCat("the captures take more than ", kMostCaptureBytes,
+                                    " bytes, too many for one message; use StreamGenerate"));
+    }
+    *response->mutable_completions(event.index) = WholeCompletion(plan, event.index, completion);
+    CountUsage(completion, *response->mutable_usage());
+  }
+  response->set_seed(plan.request.sampling->seed);
+  AddDigests(*plan.model, plan.used, response->mutable_digests());
+  if (request.return_prompt_token_ids()) {
+    response->mutable_prompt_token_ids()->Assign(plan.request.prompt.begin(),
+                                                 plan.request.prompt.end());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status GenerationService::StreamGenerate(const CallContext& context,
+                                               const v1::StreamGenerateRequest& request,
+                                               StreamWriter<v1::StreamGenerateResponse>& writer) {
+  VS_ASSIGN_OR_RETURN(const GenerationPlan plan, Plan(context, request, *models_, *vectors_));
+  EngineRuns runs(&context, plan.model->engine.get(),
+                  {.with_deltas = true, .metrics = runtime_->metrics()});
+  VS_RETURN_IF_ERROR(SubmitAll(plan, runs));
+  v1::StreamGenerateResponse last;
+  v1::GenerationSummary& summary = *last.mutable_summary();
+  for (int done = 0; done < plan.n;) {
+    VS_ASSIGN_OR_RETURN(const EngineEvent event, runs.Next());
+    if (const auto* delta = std::get_if<engine::Delta>(&event.what)) {
+      VS_RETURN_IF_ERROR(writer.Write(DeltaEvent(plan, event.index, *delta)));
+      continue;
+    }
+    const auto& completion = std::get<engine::Completion>(event.what);
+    VS_RETURN_IF_ERROR(WriteEnd(plan, event.index, completion, writer));
+    CountUsage(completion, *summary.mutable_usage());
+    ++done;
+  }
+  summary.set_seed(plan.request.sampling->seed);
+  AddDigests(*plan.model, plan.used, summary.mutable_digests());
+  if (request.return_prompt_token_ids()) {
+    summary.mutable_prompt_token_ids()->Assign(plan.request.prompt.begin(),
+                                               plan.request.prompt.end());
+  }
+  return writer.Write(std::move(last));
+}
+
+absl::Status GenerationService::Score(const CallContext& context, const v1::ScoreRequest& request,
+                                      v1::ScoreResponse* response) {
+  VS_ASSIGN_OR_RETURN(const auto model, ModelOfName("model", request.model(), *models_));
+  const int count = request.continuations_size();
+  if (count < 1 || count > kMostContinuations) {
+    return OutOfRange("continuations", count, 1, kMostContinuations);
+  }
+  VS_ASSIGN_OR_RETURN(TokenisedPrompt prompt,
+                      PromptFromProto("prompt", request.prompt(), *model, {.now = absl::Now()}));
+  UsedResources used;
+  engine::Request base;
+  base.prompt = std::move(prompt.ids);
+  base.score_response = true;
+  base.top_logprobs = request.top_logprobs();
+  VS_ASSIGN_OR_RETURN(base.interventions,
+                      InterventionsFromProto(
+                          request.interventions(),
+                          {.tenant = context.tenant, .model = *model, .vectors = *vectors_}, used));
+  std::vector<std::vector<int32_t>> continuations;
+  for (int i = 0; i < count; ++i) {
+    const std::string field = absl::StrCat("continuations[", i, "]");
+    VS_ASSIGN_OR_RETURN(auto ids, ResponseFromProto(field, request.continuations(i), *model));
+    if (ids.empty()) return InvalidField(field, "has no tokens; it needs at least one");
+    continuations.push_back(std::move(ids));
+  }
+  EngineRuns runs(&context, model->engine.get(), {});
+  for (int i = 0; i < count; ++i) response->add_scores();
+  int submitted = 0;
+  for (int done = 0; done < count; ++done) {
+    for (; submitted < std::min(count, done + kScoreWindow); ++submitted) {
+      engine::Request one = base;
+      one.given_response = continuations[static_cast<size_t>(submitted)];
+      VS_RETURN_IF_ERROR(runs.Submit(submitted, std::move(one)));
+    }
+    VS_ASSIGN_OR_RETURN(const EngineEvent event, runs.Next());
+    const auto& completion = std::get<engine::Completion>(event.what);
+    *response->mutable_scores(event.index) =
+        ScoreToProto(completion, continuations[static_cast<size_t>(event.index)]);
+    response->mutable_usage()->set_prompt_tokens(response->usage().prompt_tokens() +
+                                                 completion.prompt_tokens);
+  }
+  AddDigests(*model, used, response->mutable_digests());
+  return absl::OkStatus();
+}
+
+}  // namespace valuescope::rpc

@@ -1,0 +1,182 @@
+#include "rpc/model_service.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "rpc/request_codec.h"
+#include "rpc/study_codec.h"
+#include "rpc/tensor_codec.h"
+
+namespace valuescope::rpc {
+namespace {
+
+constexpr int kDefaultPageSize = 50;
+constexpr int kMostPageSize = 1000;
+
+v1::ModelState StateToProto(engine::ModelState state) {
+  switch (state) {
+    case engine::ModelState::kAvailable:
+      return v1::MODEL_STATE_AVAILABLE;
+    case engine::ModelState::kLoading:
+      return v1::MODEL_STATE_LOADING;
+    case engine::ModelState::kReady:
+      return v1::MODEL_STATE_READY;
+    case engine::ModelState::kFailed:
+      return v1::MODEL_STATE_FAILED;
+  }
+  return v1::MODEL_STATE_UNSPECIFIED;
+}
+
+void DescribeLoaded(const engine::ServedModel& model, v1::Model& proto) {
+  const model::Architecture& architecture = model.architecture;
+  proto.set_family(architecture.family);
+  proto.set_num_layers(architecture.num_layers);
+  proto.set_hidden_size(static_cast<int32_t>(architecture.hidden));
+  proto.set_intermediate_size(static_cast<int32_t>(architecture.intermediate));
+  proto.set_num_attention_heads(static_cast<int32_t>(architecture.num_heads));
+  proto.set_num_key_value_heads(static_cast<int32_t>(architecture.num_kv_heads));
+  proto.set_head_dim(static_cast<int32_t>(architecture.head_dim));
+  proto.set_vocab_size(static_cast<int32_t>(architecture.vocabulary));
+  proto.set_context_length(static_cast<int32_t>(architecture.max_positions));
+  proto.set_dtype(DataTypeToProto(model.dtype));
+  proto.set_device(model.device);
+  proto.set_weights_digest(model.weights_digest);
+  proto.set_tied_embeddings(architecture.tied_embeddings);
+  for (int site = 0; site <= static_cast<int>(model::Site::kLogits); ++site) {
+    const auto one = static_cast<model::Site>(site);
+    v1::SiteShape& shape = *proto.add_sites();
+    shape.set_site(SiteToProto(one));
+    shape.set_width(static_cast<int32_t>(model::WidthOf(one, architecture)));
+    shape.set_has_layers(model::IsPerLayer(one));
+  }
+  if (model.text == nullptr) return;
+  proto.set_tokenizer_digest(model.text->tokenizer_digest());
+  proto.set_template_digest(model.text->template_digest());
+  for (const int32_t id : model.text->eos_ids()) proto.add_stop_token_ids(id);
+}
+
+v1::Model ModelToProto(const engine::ModelEntry& entry) {
+  v1::Model proto;
+  proto.set_name(absl::StrCat("models/", entry.id));
+  proto.set_state(StateToProto(entry.state));
+  proto.set_load_progress(entry.state == engine::ModelState::kReady ? 1.0 : entry.progress);
+  if (entry.state == engine::ModelState::kFailed) {
+    proto.set_state_message(std::string(entry.error.message()));
+  }
+  if (entry.model != nullptr) DescribeLoaded(*entry.model, proto);
+  return proto;
+}
+
+template <typename Response>
+void AddPieces(const std::vector<int32_t>& ids, const text::Tokenizer& tokenizer,
+               Response& response) {
+  for (const int32_t id : ids) response.add_pieces(tokenizer.Piece(id));
+}
+
+}  // namespace
+
+ModelService::ModelService(CallRuntime* runtime, engine::ModelRegistry* models, DType dtype)
+    : RpcService("valuescope.v1.ModelService", runtime), models_(models), dtype_(dtype) {
+  Unary("ListModels", Lane::kQuick, this, &ModelService::ListModels);
+  Unary("GetModel", Lane::kQuick, this, &ModelService::GetModel);
+  Unary("LoadModel", Lane::kQuick, this, &ModelService::LoadModel);
+  Unary("Tokenize", Lane::kQuick, this, &ModelService::Tokenize);
+  Unary("Detokenize", Lane::kQuick, this, &ModelService::Detokenize);
+}
+
+absl::Status ModelService::ListModels(const CallContext&, const v1::ListModelsRequest& request,
+                                      v1::ListModelsResponse* response) {
+  if (request.page_size() < 0) {
+    return InvalidField("page_size", "must not be negative; 0 means 50, at most 1000 are returned");
+  }
+  // A token is the name that the page before ended with.
+  std::string after;
+  if (!request.page_token().empty() &&
+      (!absl::WebSafeBase64Unescape(request.page_token(), &after) || after.empty())) {
+    return InvalidField("page_token", "is not a token that ListModels returned");
+  }
+  const int page_size = request.page_size() == 0
+                            ? kDefaultPageSize
+                            : std::min<int>(request.page_size(), kMostPageSize);
+  for (const engine::ModelEntry& entry : models_->List()) {
+    if (entry.id <= after) continue;
+    if (response->models_size() == page_size) {
+      const std::string& last = response->models(page_size - 1).name();
+      response->set_next_page_token(absl::WebSafeBase64Escape(last.substr(sizeof("models/") - 1)));
+      break;
+    }
+    *response->add_models() = ModelToProto(entry);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ModelService::GetModel(const CallContext&, const v1::GetModelRequest& request,
+                                    v1::GetModelResponse* response) {
+  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "models", request.name()));
+  VS_ASSIGN_OR_RETURN(const engine::ModelEntry entry, models_->Find(id));
+  *response->mutable_model() = ModelToProto(entry);
+  return absl::OkStatus();
+}
+
+absl::Status ModelService::LoadModel(const CallContext&, const v1::LoadModelRequest& request,
+                                     v1::LoadModelResponse* response) {
+  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "models", request.name()));
+  if (request.dtype() != v1::DATA_TYPE_UNSPECIFIED && request.dtype() != DataTypeToProto(dtype_)) {
+    return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "OTHER_DTYPE",
+                           absl::StrCat("this server loads models in ", NameOf(dtype_),
+                                        "; start it with another --dtype"));
+  }
+  // Loading what is loaded or loading changes nothing, which also makes the call idempotent.
+  const absl::Status status = models_->StartLoading(id);
+  if (!status.ok() && status.code() != absl::StatusCode::kAlreadyExists) return status;
+  VS_ASSIGN_OR_RETURN(const engine::ModelEntry entry, models_->Find(id));
+  *response->mutable_model() = ModelToProto(entry);
+  return absl::OkStatus();
+}
+
+absl::Status ModelService::Tokenize(const CallContext&, const v1::TokenizeRequest& request,
+                                    v1::TokenizeResponse* response) {
+  VS_ASSIGN_OR_RETURN(const auto model, ModelOfName("model", request.model(), *models_));
+  const bool add_special_tokens =
+      request.has_add_special_tokens() ? request.add_special_tokens() : true;
+  VS_ASSIGN_OR_RETURN(
+      TokenisedPrompt prompt,
+      PromptFromProto("prompt", request.prompt(), *model,
+                      {.add_special_tokens = add_special_tokens, .now = absl::Now()}));
+  const text::Tokenizer& tokenizer = model->text->tokenizer();
+  if (request.prompt().has_token_ids()) {
+    VS_ASSIGN_OR_RETURN(prompt.text, tokenizer.Decode(prompt.ids, /*skip_special_tokens=*/false));
+  }
+  response->mutable_token_ids()->Assign(prompt.ids.begin(), prompt.ids.end());
+  AddPieces(prompt.ids, tokenizer, *response);
+  response->set_rendered_text(prompt.text);
+  response->set_tokenizer_digest(model->text->tokenizer_digest());
+  if (prompt.from_chat) response->set_template_digest(model->text->template_digest());
+  return absl::OkStatus();
+}
+
+absl::Status ModelService::Detokenize(const CallContext&, const v1::DetokenizeRequest& request,
+                                      v1::DetokenizeResponse* response) {
+  VS_ASSIGN_OR_RETURN(const auto model, ModelOfName("model", request.model(), *models_));
+  const std::vector<int32_t> ids(request.token_ids().begin(), request.token_ids().end());
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] < 0 || ids[i] >= model->architecture.vocabulary) {
+      return OutOfRange(absl::StrCat("token_ids[", i, "]"), ids[i], 0,
+                        static_cast<double>(model->architecture.vocabulary - 1));
+    }
+  }
+  const text::Tokenizer& tokenizer = model->text->tokenizer();
+  VS_ASSIGN_OR_RETURN(std::string text, tokenizer.Decode(ids, request.skip_special_tokens()));
+  response->set_text(std::move(text));
+  AddPieces(ids, tokenizer, *response);
+  return absl::OkStatus();
+}
+
+}  // namespace valuescope::rpc

@@ -1,0 +1,36 @@
+// Models beneath the model root, and their tokenizers.
+#ifndef VALUESCOPE_RPC_MODEL_SERVICE_H_
+#define VALUESCOPE_RPC_MODEL_SERVICE_H_
+
+#include "absl/status/status.h"
+#include "base/dtype.h"
+#include "engine/served_model.h"
+#include "rpc/rpc_service.h"
+#include "valuescope/v1/models.pb.h"
+
+namespace valuescope::rpc {
+
+class ModelService : public RpcService {
+ public:
+  // All outlive the service. `dtype` is what models are loaded in.
+  ModelService(CallRuntime* runtime, engine::ModelRegistry* models, DType dtype);
+
+ private:
+  absl::Status ListModels(const CallContext& context, const v1::ListModelsRequest& request,
+                          v1::ListModelsResponse* response);
+  absl::Status GetModel(const CallContext& context, const v1::GetModelRequest& request,
+                        v1::GetModelResponse* response);
+  absl::Status LoadModel(const CallContext& context, const v1::LoadModelRequest& request,
+                         v1::LoadModelResponse* response);
+  absl::Status Tokenize(const CallContext& context, const v1::TokenizeRequest& request,
+                        v1::TokenizeResponse* response);
+  absl::Status Detokenize(const CallContext& context, const v1::DetokenizeRequest& request,
+                          v1::DetokenizeResponse* response);
+
+  engine::ModelRegistry* const models_;
+  const DType dtype_;
+};
+
+}  // namespace valuescope::rpc
+
+#endif  // VALUESCOPE_RPC_MODEL_SERVICE_H_

@@ -1,0 +1,428 @@
+#include "rpc/request_codec.h"
+
+#include <algorithm>
+#include <memory>
+#include <random>
+#include <set>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/error.h"
+#include "base/id.h"
+#include "base/status_macros.h"
+#include "google/protobuf/util/json_util.h"
+#include "rpc/tensor_codec.h"
+
+namespace valuescope::rpc {
+namespace {
+
+constexpr int kDefaultMaxTokens = 256;
+
+std::string At(absl::string_view field, int index) { return absl::StrCat(field, "[", index, "]"); }
+
+absl::Status NotServed(absl::string_view field) {
+  return ErrorWithReason(absl::StatusCode::kUnimplemented, "OPTION_NOT_SERVED",
+                         absl::StrCat("`", field, "` is not served by this version of the server"));
+}
+
+absl::StatusOr<std::vector<int32_t>> IdsFromProto(absl::string_view field, const v1::TokenIds& ids,
+                                                  const engine::ServedModel& model) {
+  const int64_t vocabulary = model.architecture.vocabulary;
+  for (int i = 0; i < ids.ids_size(); ++i) {
+    if (ids.ids(i) < 0 || ids.ids(i) >= vocabulary) {
+      return OutOfRange(At(absl::StrCat(field, ".token_ids.ids"), i), ids.ids(i), 0,
+                        static_cast<double>(vocabulary - 1));
+    }
+  }
+  return std::vector<int32_t>(ids.ids().begin(), ids.ids().end());
+}
+
+absl::StatusOr<TokenisedPrompt> ChatFromProto(absl::string_view field, const v1::Chat& chat,
+                                              const engine::ServedModel& model, absl::Time now) {
+  std::vector<text::ChatMessage> messages;
+  for (const v1::Message& message : chat.messages()) {
+    messages.push_back({.role = message.role(), .content = message.content()});
+  }
+  text::RenderOptions options{.add_generation_prompt = chat.has_add_generation_prompt()
+                                                           ? chat.add_generation_prompt()
+                                                           : true,
+                              .now = now,
+                              .fold_system_into_user = chat.fold_system_into_user()};
+  if (chat.has_template_arguments() && !google::protobuf::util::MessageToJsonString(
+                                            chat.template_arguments(), &options.template_arguments)
+                                            .ok()) {
+    return InvalidField(absl::StrCat(field, ".template_arguments"),
+                        "must be a JSON object of finite numbers, strings, lists and objects");
+  }
+  absl::StatusOr<text::EncodedText> encoded = model.text->EncodeChat(messages, options);
+  if (!encoded.ok()) return InField(field, encoded.status());
+  return TokenisedPrompt{
+      .ids = std::move(encoded->ids), .text = std::move(encoded->text), .from_chat = true};
+}
+
+// The rows of an inline tensor, [width] or [number of layers, width], as [layers, width].
+absl::StatusOr<std::vector<float>> InlineRows(absl::string_view field, const v1::Tensor& tensor,
+                                              int64_t num_rows, int64_t width) {
+  const auto& shape = tensor.shape();
+  const bool one = shape.size() == 1 && shape[0] == width;
+  const bool many = shape.size() == 2 && shape[0] == num_rows && shape[1] == width;
+  if (!one && !many) {
+    return InvalidField(absl::StrCat(field, ".shape"),
+                        absl::StrCat("must be [", width, "] or [", num_rows, ", ", width,
+                                     "] (number of chosen layers, width of the site)"));
+  }
+  VS_ASSIGN_OR_RETURN(const HostTensor host, TensorFromProto(field, tensor));
+  if (host.dtype == DType::kInt32 || host.dtype == DType::kInt64) {
+    return InvalidField(absl::StrCat(field, ".dtype"), "must be a floating-point type");
+  }
+  VS_ASSIGN_OR_RETURN(const std::vector<float> values, ToFloat32(host));
+  if (many) return values;
+  std::vector<float> rows;
+  rows.reserve(static_cast<size_t>(num_rows * width));
+  for (int64_t row = 0; row < num_rows; ++row) {
+    rows.insert(rows.end(), values.begin(), values.end());
+  }
+  return rows;
+}
+
+// The rows of a stored vector that `layers` take, as [layers, width].
+absl::StatusOr<std::vector<float>> ResolvedRows(absl::string_view field, const v1::AddVector& add,
+                                                const ResolvedVector& vector,
+                                                const std::vector<int>& layers) {
+  std::vector<float> rows;
+  // At a site without layers a vector has one row, kept under 0.
+  const std::vector<int> wanted = layers.empty() ? std::vector<int>{0} : layers;
+  for (const int layer : wanted) {
+    const int source = add.has_source_layer() ? add.source_layer() : layer;
+    const auto row = vector.rows.find(source);
+    if (row == vector.rows.end()) {
+      return InvalidField(absl::StrCat(field, add.has_source_layer() ? ".source_layer" : ".vector"),
+                          absl::StrCat("`", vector.name, "` has no row for layer ", source));
+    }
+    rows.insert(rows.end(), row->second.begin(), row->second.end());
+  }
+  return rows;
+}
+
+absl::StatusOr<engine::AddVector> AddFromProto(absl::string_view field, const v1::AddVector& add,
+                                               const engine::Intervention& intervention,
+                                               const InterventionScope& scope,
+                                               UsedResources& used) {
+  engine::AddVector result;
+  result.coefficient = add.has_coefficient() ? add.coefficient() : 1.0f;
+  const int64_t width = model::WidthOf(intervention.site, scope.model.architecture);
+  std::vector<float> rows;
+  switch (add.source_case()) {
+    case v1::AddVector::kTensor: {
+      if (add.has_source_layer()) {
+        return InvalidField(absl::StrCat(field, ".source_layer"), "goes only with a named vector");
+      }
+      const auto num_rows = std::max<int64_t>(1, static_cast<int64_t>(intervention.layers.size()));
+      VS_ASSIGN_OR_RETURN(
+          rows, InlineRows(absl::StrCat(field, ".tensor"), add.tensor(), num_rows, width));
+      break;
+    }
+    case v1::AddVector::kVector: {
+      VS_ASSIGN_OR_RETURN(const ResolvedVector vector,
+                          scope.vectors.Resolve(scope.tenant, add.vector(), scope.model,
+                                                intervention.site, absl::StrCat(field, ".vector")));
+      used[vector.name] = vector.digest;
+      VS_ASSIGN_OR_RETURN(rows, ResolvedRows(field, add, vector, intervention.layers));
+      break;
+    }
+    case v1::AddVector::SOURCE_NOT_SET:
+      return InvalidField(field, "needs a vector or a tensor");
+  }
+  result.rows = std::make_shared<const std::vector<float>>(std::move(rows));
+  return result;
+}
+
+absl::StatusOr<engine::Intervention> InterventionFromProto(absl::string_view field,
+                                                           const v1::Intervention& proto,
+                                                           const InterventionScope& scope,
+                                                           UsedResources& used) {
+  switch (proto.operation_case()) {
+    case v1::Intervention::kAdd:
+      break;
+    case v1::Intervention::kProjectOut:
+      return NotServed(absl::StrCat(field, ".project_out"));
+    case v1::Intervention::kClamp:
+      return NotServed(absl::StrCat(field, ".clamp"));
+    case v1::Intervention::kScaleNeurons:
+      return NotServed(absl::StrCat(field, ".scale_neurons"));
+    case v1::Intervention::kAblateNeurons:
+      return NotServed(absl::StrCat(field, ".ablate_neurons"));
+    case v1::Intervention::kReplace:
+      return NotServed(absl::StrCat(field, ".replace"));
+    case v1::Intervention::OPERATION_NOT_SET:
+      return InvalidField(field, "needs an operation, such as add");
+  }
+  if (proto.preserve_norm()) return NotServed(absl::StrCat(field, ".preserve_norm"));
+  engine::Intervention intervention;
+  VS_ASSIGN_OR_RETURN(intervention.site, SiteFromProto(absl::StrCat(field, ".site"), proto.site()));
+  VS_ASSIGN_OR_RETURN(intervention.layers,
+                      LayersFromProto(absl::StrCat(field, ".layers"),
+                                      proto.has_layers() ? &proto.layers() : nullptr,
+                                      {.site = intervention.site,
+                                       .num_layers = scope.model.architecture.num_layers,
+                                       .all_by_default = false}));
+  VS_ASSIGN_OR_RETURN(intervention.tokens,
+                      TokensFromProto(absl::StrCat(field, ".tokens"), proto.tokens(),
+                                      engine::TokenKind::kFromLastPrompt));
+  VS_ASSIGN_OR_RETURN(intervention.add, AddFromProto(absl::StrCat(field, ".add"), proto.add(),
+                                                     intervention, scope, used));
+  return intervention;
+}
+
+absl::StatusOr<engine::Reduction> ReductionFromProto(absl::string_view field,
+                                                     v1::Reduction reduction) {
+  switch (reduction) {
+    case v1::REDUCTION_UNSPECIFIED:
+    case v1::REDUCTION_NONE:
+      return engine::Reduction::kNone;
+    case v1::REDUCTION_MEAN:
+      return engine::Reduction::kMean;
+    case v1::REDUCTION_SUM:
+      return engine::Reduction::kSum;
+    case v1::REDUCTION_MAX:
+      return engine::Reduction::kMax;
+    case v1::REDUCTION_LAST:
+      return engine::Reduction::kLast;
+    default:
+      return InvalidField(field, "must be NONE, MEAN, SUM, MAX or LAST (REDUCTION_...)");
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> IdOfName(absl::string_view field, absl::string_view collection,
+                                     absl::string_view name) {
+  if (!absl::StartsWith(name, collection) || name.size() <= collection.size() ||
+      name[collection.size()] != '/') {
+    return InvalidField(field, absl::StrCat("must be ", collection, "/ID"));
+  }
+  const absl::string_view id = name.substr(collection.size() + 1);
+  VS_RETURN_IF_ERROR(CheckResourceId(field, id));
+  return std::string(id);
+}
+
+absl::StatusOr<std::shared_ptr<const engine::ServedModel>> ModelOfName(
+    absl::string_view field, absl::string_view name, const engine::ModelRegistry& models) {
+  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName(field, "models", name));
+  return models.Get(id);
+}
+
+absl::StatusOr<TokenisedPrompt> PromptFromProto(absl::string_view field, const v1::Prompt& prompt,
+                                                const engine::ServedModel& model,
+                                                const PromptOptions& options) {
+  TokenisedPrompt result;
+  switch (prompt.prompt_case()) {
+    case v1::Prompt::kText: {
+      auto ids = model.text->EncodeText(prompt.text(), options.add_special_tokens);
+      if (!ids.ok()) return InField(field, ids.status());
+      result.ids = *std::move(ids);
+      result.text = prompt.text();
+      return result;
+    }
+    case v1::Prompt::kChat:
+      return ChatFromProto(absl::StrCat(field, ".chat"), prompt.chat(), model, options.now);
+    case v1::Prompt::kTokenIds: {
+      VS_ASSIGN_OR_RETURN(result.ids, IdsFromProto(field, prompt.token_ids(), model));
+      return result;
+    }
+    case v1::Prompt::PROMPT_NOT_SET:
+      break;
+  }
+  return InvalidField(field, "is required: text, chat or token_ids");
+}
+
+absl::StatusOr<std::vector<int32_t>> ResponseFromProto(absl::string_view field,
+                                                       const v1::Response& response,
+                                                       const engine::ServedModel& model) {
+  switch (response.response_case()) {
+    case v1::Response::kText: {
+      auto ids = model.text->EncodeText(response.text(), /*add_special_tokens=*/false);
+      if (!ids.ok()) return InField(field, ids.status());
+      return ids;
+    }
+    case v1::Response::kTokenIds:
+      return IdsFromProto(field, response.token_ids(), model);
+    case v1::Response::RESPONSE_NOT_SET:
+      break;
+  }
+  return InvalidField(field, "is required: text or token_ids");
+}
+
+absl::StatusOr<model::Site> SiteFromProto(absl::string_view field, v1::Site site,
+                                          model::Site otherwise) {
+  if (site == v1::SITE_UNSPECIFIED) return otherwise;
+  if (site < v1::SITE_EMBEDDING || site > v1::SITE_LOGITS) {
+    return InvalidField(field, "must be a SITE_... of the contract");
+  }
+  // The contract lists sites in the order of the forward pass, after UNSPECIFIED.
+  return static_cast<model::Site>(static_cast<int>(site) - 1);
+}
+
+absl::StatusOr<std::vector<int>> LayersFromProto(absl::string_view field, const v1::Layers* layers,
+                                                 const LayersOptions& options) {
+  const bool chosen = layers != nullptr && layers->layers_case() != v1::Layers::LAYERS_NOT_SET;
+  if (!model::IsPerLayer(options.site)) {
+    if (!chosen) return std::vector<int>();
+    return InvalidField(
+        field, absl::StrCat("must be unset: ", model::NameOf(options.site), " has no layers"));
+  }
+  const int last_layer = options.num_layers - 1;
+  const auto check = [&](absl::string_view path, int layer) {
+    if (layer >= 0 && layer <= last_layer) return absl::OkStatus();
+    return OutOfRange(path, layer, 0, last_layer);
+  };
+  std::set<int> result;
+  if (!chosen) {
+    if (!options.all_by_default) {
+      return InvalidField(field,
+                          absl::StrCat("is required: all, list or range of 0 to ", last_layer));
+    }
+    for (int layer = 0; layer <= last_layer; ++layer) result.insert(layer);
+  } else if (layers->layers_case() == v1::Layers::kAll) {
+    if (!layers->all()) return InvalidField(absl::StrCat(field, ".all"), "must be true");
+    for (int layer = 0; layer <= last_layer; ++layer) result.insert(layer);
+  } else if (layers->layers_case() == v1::Layers::kRange) {
+    const v1::LayerRange& range = layers->range();
+    VS_RETURN_IF_ERROR(check(absl::StrCat(field, ".range.first"), range.first()));
+    VS_RETURN_IF_ERROR(check(absl::StrCat(field, ".range.last"), range.last()));
+    if (range.last() < range.first()) {
+      return OutOfRange(absl::StrCat(field, ".range.last"), range.last(), range.first(),
+                        last_layer);
+    }
+    for (int layer = range.first(); layer <= range.last(); ++layer) result.insert(layer);
+  } else {
+    const v1::LayerList& list = layers->list();
+    const std::string path = absl::StrCat(field, ".list.layers");
+    if (list.layers_size() == 0) return InvalidField(path, "must name at least one layer");
+    for (int i = 0; i < list.layers_size(); ++i) {
+      VS_RETURN_IF_ERROR(check(At(path, i), list.layers(i)));
+      if (!result.insert(list.layers(i)).second) {
+        return InvalidField(At(path, i), absl::StrCat("names layer ", list.layers(i), " twice"));
+      }
+    }
+  }
+  return std::vector<int>(result.begin(), result.end());
+}
+
+absl::StatusOr<engine::TokenSelection> TokensFromProto(absl::string_view field,
+                                                       const v1::TokenSelection& tokens,
+                                                       engine::TokenKind otherwise) {
+  engine::TokenSelection selection;
+  selection.positions.assign(tokens.positions().begin(), tokens.positions().end());
+  switch (tokens.kind()) {
+    case v1::TOKEN_KIND_UNSPECIFIED:
+      selection.kind = selection.positions.empty() ? otherwise : engine::TokenKind::kPositions;
+      return selection;
+    case v1::TOKEN_KIND_ALL:
+      selection.kind = engine::TokenKind::kAll;
+      break;
+    case v1::TOKEN_KIND_PROMPT:
+      selection.kind = engine::TokenKind::kPrompt;
+      break;
+    case v1::TOKEN_KIND_RESPONSE:
+    case v1::TOKEN_KIND_GENERATED:
+      selection.kind = engine::TokenKind::kResponse;
+      break;
+    case v1::TOKEN_KIND_LAST_PROMPT:
+      selection.kind = engine::TokenKind::kLastPrompt;
+      break;
+    case v1::TOKEN_KIND_LAST:
+      selection.kind = engine::TokenKind::kLast;
+      break;
+    case v1::TOKEN_KIND_FROM_LAST_PROMPT:
+      selection.kind = engine::TokenKind::kFromLastPrompt;
+      break;
+    case v1::TOKEN_KIND_POSITIONS:
+      selection.kind = engine::TokenKind::kPositions;
+      return selection;
+    default:
+      return InvalidField(absl::StrCat(field, ".kind"), "must be a TOKEN_KIND_... of the contract");
+  }
+  if (!selection.positions.empty()) {
+    return InvalidField(absl::StrCat(field, ".positions"), "go only with TOKEN_KIND_POSITIONS");
+  }
+  return selection;
+}
+
+absl::StatusOr<std::vector<engine::Intervention>> InterventionsFromProto(
+    const google::protobuf::RepeatedPtrField<v1::Intervention>& interventions,
+    const InterventionScope& scope, UsedResources& used) {
+  constexpr int kMostInterventions = 64;
+  if (interventions.size() > kMostInterventions) {
+    return OutOfRange("interventions", interventions.size(), 0, kMostInterventions);
+  }
+  std::vector<engine::Intervention> result;
+  for (int i = 0; i < interventions.size(); ++i) {
+    VS_ASSIGN_OR_RETURN(
+        engine::Intervention intervention,
+        InterventionFromProto(At("interventions", i), interventions[i], scope, used));
+    result.push_back(std::move(intervention));
+  }
+  return result;
+}
+
+absl::StatusOr<std::vector<engine::Tap>> TapsFromProto(
+    const google::protobuf::RepeatedPtrField<v1::Tap>& taps, const engine::ServedModel& model) {
+  std::vector<engine::Tap> result;
+  for (int i = 0; i < taps.size(); ++i) {
+    const std::string field = At("taps", i);
+    const v1::Tap& proto = taps[i];
+    if (proto.neurons_size() > 0) return NotServed(absl::StrCat(field, ".neurons"));
+    if (proto.dtype() != v1::DATA_TYPE_UNSPECIFIED && proto.dtype() != v1::DATA_TYPE_FLOAT32) {
+      return NotServed(absl::StrCat(field, ".dtype"));
+    }
+    engine::Tap tap;
+    VS_ASSIGN_OR_RETURN(tap.site, SiteFromProto(absl::StrCat(field, ".site"), proto.site()));
+    VS_ASSIGN_OR_RETURN(tap.layers, LayersFromProto(absl::StrCat(field, ".layers"),
+                                                    proto.has_layers() ? &proto.layers() : nullptr,
+                                                    {.site = tap.site,
+                                                     .num_layers = model.architecture.num_layers,
+                                                     .all_by_default = true}));
+    VS_ASSIGN_OR_RETURN(tap.tokens, TokensFromProto(absl::StrCat(field, ".tokens"), proto.tokens(),
+                                                    engine::TokenKind::kAll));
+    VS_ASSIGN_OR_RETURN(tap.reduction,
+                        ReductionFromProto(absl::StrCat(field, ".reduction"), proto.reduction()));
+    result.push_back(std::move(tap));
+  }
+  return result;
+}
+
+engine::Sampling SamplingFromProto(const v1::SamplingParams& proto, std::optional<int32_t> logprobs,
+                                   int64_t room) {
+  engine::Sampling sampling;
+  sampling.max_tokens = proto.has_max_tokens()
+                            ? proto.max_tokens()
+                            : static_cast<int>(std::clamp<int64_t>(room, 1, kDefaultMaxTokens));
+  if (proto.has_temperature()) sampling.temperature = proto.temperature();
+  if (proto.has_top_p()) sampling.top_p = proto.top_p();
+  sampling.top_k = proto.top_k();
+  sampling.min_p = proto.min_p();
+  if (proto.has_repetition_penalty()) sampling.repetition_penalty = proto.repetition_penalty();
+  if (proto.has_seed()) {
+    sampling.seed = proto.seed();
+  } else {
+    std::random_device random;
+    sampling.seed = uint64_t{random()} << 32 | random();
+  }
+  sampling.stop.assign(proto.stop().begin(), proto.stop().end());
+  sampling.ignore_eos = proto.ignore_eos();
+  if (logprobs) sampling.top_logprobs = *logprobs;
+  return sampling;
+}
+
+uint64_t SeedOfCompletion(uint64_t seed, int index) {
+  if (index == 0) return seed;
+  // SplitMix64 (Steele, Lea and Flood, 2014): neighbouring seeds give unrelated streams.
+  uint64_t z = seed + static_cast<uint64_t>(index) * 0x9e3779b97f4a7c15;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+  return z ^ (z >> 31);
+}
+
+}  // namespace valuescope::rpc

@@ -1,0 +1,60 @@
+#include "rpc/result_codec.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace valuescope::rpc {
+
+v1::FinishReason FinishReasonToProto(engine::FinishReason reason) {
+  switch (reason) {
+    case engine::FinishReason::kStop:
+      return v1::FINISH_REASON_STOP;
+    case engine::FinishReason::kLength:
+      return v1::FINISH_REASON_LENGTH;
+    case engine::FinishReason::kCancelled:
+      return v1::FINISH_REASON_CANCELLED;
+  }
+  return v1::FINISH_REASON_UNSPECIFIED;
+}
+
+v1::InterventionReceipt ReceiptToProto(const engine::Receipt& receipt) {
+  v1::InterventionReceipt proto;
+  proto.set_intervention_index(receipt.intervention_index);
+  // A layer that no position reached was not touched.
+  if (receipt.positions > 0) {
+    proto.mutable_layers()->Assign(receipt.layers.begin(), receipt.layers.end());
+  }
+  proto.set_positions(receipt.positions);
+  return proto;
+}
+
+v1::TopLogprobs TopToProto(const engine::TokenLogprob& logprob) {
+  v1::TopLogprobs proto;
+  for (const auto& [id, value] : logprob.top) {
+    proto.add_token_ids(id);
+    proto.add_logprobs(value);
+  }
+  return proto;
+}
+
+v1::Logprobs LogprobsToProto(const std::vector<engine::TokenLogprob>& logprobs) {
+  v1::Logprobs proto;
+  for (const engine::TokenLogprob& logprob : logprobs) {
+    proto.add_token_logprobs(logprob.logprob);
+    if (!logprob.top.empty()) *proto.add_top() = TopToProto(logprob);
+  }
+  return proto;
+}
+
+void AddDigests(const engine::ServedModel& model, const UsedResources& used,
+                google::protobuf::RepeatedPtrField<v1::ResourceDigest>* digests) {
+  v1::ResourceDigest& own = *digests->Add();
+  own.set_name(absl::StrCat("models/", model.id));
+  own.set_digest(model.weights_digest);
+  for (const auto& [name, digest] : used) {
+    v1::ResourceDigest& one = *digests->Add();
+    one.set_name(name);
+    one.set_digest(digest);
+  }
+}
+
+}  // namespace valuescope::rpc

@@ -1,0 +1,27 @@
+// What the engine produced, as messages of the contract.
+#ifndef VALUESCOPE_RPC_RESULT_CODEC_H_
+#define VALUESCOPE_RPC_RESULT_CODEC_H_
+
+#include <vector>
+
+#include "engine/request.h"
+#include "engine/served_model.h"
+#include "rpc/request_codec.h"
+#include "valuescope/v1/common.pb.h"
+#include "valuescope/v1/generation.pb.h"
+
+namespace valuescope::rpc {
+
+v1::FinishReason FinishReasonToProto(engine::FinishReason reason);
+v1::InterventionReceipt ReceiptToProto(const engine::Receipt& receipt);
+// `top` only where likeliest tokens were asked for.
+v1::Logprobs LogprobsToProto(const std::vector<engine::TokenLogprob>& logprobs);
+v1::TopLogprobs TopToProto(const engine::TokenLogprob& logprob);
+
+// The model and everything in `used`, with their digests.
+void AddDigests(const engine::ServedModel& model, const UsedResources& used,
+                google::protobuf::RepeatedPtrField<v1::ResourceDigest>* digests);
+
+}  // namespace valuescope::rpc
+
+#endif  // VALUESCOPE_RPC_RESULT_CODEC_H_

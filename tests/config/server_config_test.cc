@@ -1,0 +1,171 @@
+#include "config/server_config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <string>
+#include <vector>
+
+namespace valuescope::config {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::Not;
+
+std::string Written(const std::string& text) {
+  static int count = 0;
+  const std::string path = testing::TempDir() + "/server_config_test_" +
+                           std::to_string(::getpid()) + "_" + std::to_string(count++) + ".json";
+  std::ofstream(path) << text;
+  return path;
+}
+
+TEST(ServerConfigTest, DefaultsListenOnLoopbackAndKeepBytesBesideTheDatabase) {
+  const auto config = ParseServerConfig({});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->listen, "127.0.0.1:50051");
+  EXPECT_EQ(config->metrics_listen, "127.0.0.1:9464");
+  EXPECT_EQ(config->artifacts, config->store_path + ".artifacts");
+  EXPECT_FALSE(config->insecure);
+}
+
+TEST(ServerConfigTest, EveryFlagIsRead) {
+  const auto config = ParseServerConfig(
+      {"--listen=127.0.0.1:0", "--metrics_listen=", "--model_root=/m", "--models=a,b",
+       "--store=sqlite:/s/x.db", "--artifacts=/s/blobs", "--device=cpu", "--dtype=bfloat16",
+       "--threads=2", "--kv_cache_bytes=512MiB", "--max_batch_rows=8", "--max_step_tokens=64",
+       "--max_message_bytes=2097152", "--drain_timeout=1m30s", "--log_level=debug", "--insecure",
+       "--check_config"});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->listen, "127.0.0.1:0");
+  EXPECT_EQ(config->metrics_listen, "");
+  EXPECT_EQ(config->model_root, "/m");
+  EXPECT_THAT(config->models, ElementsAre("a", "b"));
+  EXPECT_EQ(config->store_path, "/s/x.db");
+  EXPECT_EQ(config->artifacts, "/s/blobs");
+  EXPECT_EQ(config->dtype, DType::kBFloat16);
+  EXPECT_EQ(config->threads, 2);
+  EXPECT_EQ(config->kv_cache_bytes, int64_t{512} << 20);
+  EXPECT_EQ(config->max_batch_rows, 8);
+  EXPECT_EQ(config->max_step_tokens, 64);
+  EXPECT_EQ(config->max_message_bytes, 2097152);
+  EXPECT_EQ(config->drain_timeout, absl::Seconds(90));
+  EXPECT_EQ(config->log_level, "debug");
+  EXPECT_TRUE(config->insecure);
+  EXPECT_TRUE(config->check_config);
+}
+
+TEST(ServerConfigTest, FlagsWinOverTheFileWhereverTheyStand) {
+  const std::string path =
+      Written(R"({"models": ["a", "b"], "threads": 3, "insecure": true, "log_level": "error"})");
+  const auto config = ParseServerConfig({"--threads=5", "--config=" + path});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->threads, 5);
+  EXPECT_THAT(config->models, ElementsAre("a", "b"));
+  EXPECT_TRUE(config->insecure);
+  EXPECT_EQ(config->log_level, "error");
+}
+
+struct BadCase {
+  std::string argument;
+  std::string says;
+};
+
+TEST(ServerConfigTest, BadFlagsAreToldInOneLineWithWhatIsAllowed) {
+  for (const BadCase& bad : std::vector<BadCase>{
+           {"threads", "--name=value"},
+           {"--nonsense=1", "--nonsense"},
+           {"--threads", "--threads=N"},
+           {"--threads=-1", "0 to 1024"},
+           {"--threads=two", "0 to 1024"},
+           {"--threads=1e3", "0 to 1024"},
+           {"--listen=nowhere", "HOST:PORT"},
+           {"--listen=:50051", "HOST:PORT"},
+           {"--listen=127.0.0.1:65536", "65535"},
+           {"--listen=127.0.0.1:-1", "65535"},
+           {"--listen=::1:50051", "brackets"},
+           {"--listen=0.0.0.0:50051", "--insecure"},
+           {"--listen=example.org:50051", "--insecure"},
+           {"--listen=127.evil.example.org:50051", "--insecure"},
+           {"--listen=[::]:50051", "--insecure"},
+           {"--metrics_listen=0.0.0.0:9464", "--insecure"},
+           {"--model_root=", "empty"},
+           {"--models=../etc", "--model_root"},
+           {"--models=a/b", "--model_root"},
+           {"--store=postgresql://host/db", "not built in yet"},
+           {"--store=sqlite:", "sqlite:PATH"},
+           {"--store=/x.db", "sqlite:PATH"},
+           {"--device=cuda", "CUDA library"},
+           {"--device=cuda:1", "CUDA library"},
+           {"--device=tpu", "cpu"},
+           {"--dtype=int8", "float32, bfloat16 or float16"},
+           {"--kv_cache_bytes=0", "512MiB"},
+           {"--kv_cache_bytes=-1GiB", "512MiB"},
+           {"--kv_cache_bytes=9999999999GiB", "512MiB"},
+           {"--kv_cache_bytes=1.5GiB", "512MiB"},
+           {"--max_batch_rows=0", "1 to"},
+           {"--max_step_tokens=0", "1 to"},
+           {"--max_message_bytes=1", "1048576"},
+           {"--drain_timeout=30", "30s"},
+           {"--drain_timeout=-1s", "30s"},
+           {"--drain_timeout=inf", "24h"},
+           {"--log_level=loud", "debug, info"},
+           {"--insecure=yes", "true or false"},
+           {"--config=", "--config=FILE"},
+           {"--config=/nonexistent/x.json", "cannot be read"},
+       }) {
+    const auto config = ParseServerConfig({bad.argument});
+    ASSERT_FALSE(config.ok()) << bad.argument;
+    EXPECT_EQ(config.status().code(), absl::StatusCode::kInvalidArgument) << bad.argument;
+    const std::string message(config.status().message());
+    EXPECT_THAT(message, HasSubstr(bad.says)) << bad.argument;
+    EXPECT_THAT(message, Not(HasSubstr("\n"))) << bad.argument;
+  }
+}
+
+TEST(ServerConfigTest, BadFilesAreToldInOneLine) {
+  for (const auto& [text, says] : std::vector<std::pair<std::string, std::string>>{
+           {"", "no JSON object"},
+           {"[1]", "no JSON object"},
+           {"{\"threads\": 1", "no JSON object"},
+           {R"({"nonsense": 1})", "unknown setting nonsense"},
+           {R"({"config": "x"})", "unknown setting config"},
+           {R"({"threads": 1, "threads": 2})", "given twice"},
+           {R"({"threads": 1.5})", "whole number"},
+           {R"({"threads": null})", "whole number"},
+           {R"({"models": [1]})", "list of strings"},
+           {R"({"dtype": "int8"})", "dtype must be float32"},
+       }) {
+    const auto config = ParseServerConfig({"--config=" + Written(text)});
+    ASSERT_FALSE(config.ok()) << text;
+    EXPECT_THAT(std::string(config.status().message()), HasSubstr(says)) << text;
+    EXPECT_THAT(std::string(config.status().message()), Not(HasSubstr("\n"))) << text;
+  }
+  EXPECT_FALSE(ParseServerConfig({"--config=" + testing::TempDir()}).ok());
+}
+
+TEST(ServerConfigTest, LoopbackAndInsecureListenersAreAllowed) {
+  for (const char* listen : {"localhost:1", "127.0.0.2:0", "[::1]:50051"}) {
+    EXPECT_TRUE(ParseServerConfig({std::string("--listen=") + listen}).ok()) << listen;
+  }
+  EXPECT_TRUE(ParseServerConfig({"--listen=0.0.0.0:50051", "--insecure"}).ok());
+}
+
+TEST(ServerConfigTest, TheHelpTeachesEveryFlagAndSaysWhatWasNeverRun) {
+  const std::string help = HelpText();
+  for (const char* flag :
+       {"--listen=", "--metrics_listen=", "--model_root=", "--models=", "--store=", "--artifacts=",
+        "--device=", "--dtype=", "--threads=", "--kv_cache_bytes=", "--max_batch_rows=",
+        "--max_step_tokens=", "--max_message_bytes=", "--drain_timeout=", "--log_level=",
+        "--insecure", "--check_config", "--config="}) {
+    EXPECT_THAT(help, HasSubstr(flag));
+  }
+  EXPECT_THAT(help, HasSubstr("UNVERIFIED"));
+  EXPECT_TRUE(ParseServerConfig({"--help"})->help);
+}
+
+}  // namespace
+}  // namespace valuescope::config
