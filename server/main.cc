@@ -4,6 +4,7 @@
 // shard is given back); running calls may finish until the deadline, then get UNAVAILABLE; engines
 // stop; exit code 0. A second signal ends the process at once: everything that was answered is
 // durable, and a lease that is left behind is taken back at the next start.
+#include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
@@ -60,6 +61,16 @@ constexpr char kReadiness[] = "readiness";
 constexpr char kLiveness[] = "liveness";
 // Kept of the drain's time for telling calls that they were ended.
 constexpr absl::Duration kGoodbye = absl::Seconds(2);
+
+// gRPC's own log lines, as JSON like ours. What it says of an address that cannot be had is said
+// better by us, so it is heard from the moment the server listens.
+void LogGrpcQuietly(gpr_log_func_args* line) {
+  Log(LogLevel::kDebug, "grpc", {{"message", line->message}});
+}
+void LogGrpc(gpr_log_func_args* line) {
+  const bool error = line->severity == GPR_LOG_SEVERITY_ERROR;
+  Log(error ? LogLevel::kWarning : LogLevel::kDebug, "grpc", {{"message", line->message}});
+}
 
 int Fail(int code, const std::string& line) {
   std::fprintf(stderr, "valuescope-server: %s\n", line.c_str());
@@ -207,6 +218,7 @@ absl::Status Server::Listen() {
         std::make_unique<rpc::RpcService>(message->file()->service(0)->full_name(), runtime));
   }
 
+  gpr_set_log_function(LogGrpcQuietly);
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
@@ -225,6 +237,7 @@ absl::Status Server::Listen() {
     absl::MutexLock lock(&readiness_mutex_);
     SetReady(false);
   }
+  gpr_set_log_function(LogGrpc);
   const std::string host = config_.listen.substr(0, config_.listen.rfind(':'));
   std::printf("listening on %s:%d\n", host.c_str(), port);
   std::fflush(stdout);

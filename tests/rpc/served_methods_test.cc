@@ -1,0 +1,104 @@
+// Walks every RPC of every service of the contract against the running program, and compares what
+// it does not serve with what README.md says it does not serve.
+#include <gmock/gmock.h>
+#include <google/protobuf/descriptor.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <set>
+#include <string>
+
+#include "tests/rpc/server_process.h"
+#include "valuescope/v1/activations.pb.h"
+#include "valuescope/v1/artifacts.pb.h"
+#include "valuescope/v1/generation.pb.h"
+#include "valuescope/v1/jobs.pb.h"
+#include "valuescope/v1/models.pb.h"
+#include "valuescope/v1/neurons.pb.h"
+#include "valuescope/v1/vectors.pb.h"
+
+namespace valuescope::rpc {
+namespace {
+
+constexpr char kHeading[] = "Not implemented yet";
+
+// The answer to one empty message, whatever the method's shape.
+grpc::StatusCode CodeOf(grpc::GenericStub& stub, const std::string& method) {
+  grpc::ClientContext context;
+  context.set_wait_for_ready(true);
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+  grpc::CompletionQueue queue;
+  const auto next = [&queue] {
+    void* tag = nullptr;
+    bool ok = false;
+    return queue.Next(&tag, &ok) && ok;
+  };
+  const auto call = stub.PrepareCall(&context, method, &queue);
+  call->StartCall(nullptr);
+  next();
+  grpc::Slice empty;
+  call->Write(grpc::ByteBuffer(&empty, 1), nullptr);
+  if (next()) {
+    call->WritesDone(nullptr);
+    next();
+  }
+  grpc::ByteBuffer answer;
+  do {
+    call->Read(&answer, nullptr);
+  } while (next());
+  grpc::Status status;
+  call->Finish(&status, nullptr);
+  next();
+  return status.error_code();
+}
+
+// "- Service.Method" lines of the README's section.
+std::set<std::string> NotImplementedByReadme() {
+  std::ifstream readme(std::string(VALUESCOPE_SOURCE_DIR) + "/README.md");
+  EXPECT_TRUE(readme.is_open());
+  std::set<std::string> methods;
+  bool inside = false;
+  for (std::string line; std::getline(readme, line);) {
+    if (line.rfind("#", 0) == 0) {
+      inside = line.find(kHeading) != std::string::npos;
+    } else if (inside && line.rfind("- ", 0) == 0) {
+      std::string method;
+      for (const char c : line.substr(2)) {
+        if (c == '`') continue;
+        if (!std::isalnum(static_cast<unsigned char>(c)) && c != '.') break;
+        method += c;
+      }
+      methods.insert(method);
+    }
+  }
+  return methods;
+}
+
+TEST(ServedMethodsTest, WhatIsNotServedIsWhatTheReadmeLists) {
+  ServerProcess server;
+  const std::string address = server.WaitForAddress();
+  ASSERT_NE(address, "") << server.Log();
+  grpc::GenericStub stub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()));
+  std::set<std::string> unserved;
+  int walked = 0;
+  for (const google::protobuf::Descriptor* message :
+       {v1::CaptureRequest::descriptor(), v1::GetArtifactRequest::descriptor(),
+        v1::GenerateRequest::descriptor(), v1::GetJobRequest::descriptor(),
+        v1::GetModelRequest::descriptor(), v1::GetNeuronSetRequest::descriptor(),
+        v1::GetVectorRequest::descriptor()}) {
+    const google::protobuf::ServiceDescriptor& service = *message->file()->service(0);
+    for (int i = 0; i < service.method_count(); ++i, ++walked) {
+      const std::string& name = service.method(i)->name();
+      const grpc::StatusCode code = CodeOf(stub, "/" + service.full_name() + "/" + name);
+      EXPECT_NE(code, grpc::StatusCode::DEADLINE_EXCEEDED) << service.name() << "." << name;
+      if (code == grpc::StatusCode::UNIMPLEMENTED) unserved.insert(service.name() + "." + name);
+    }
+  }
+  EXPECT_GT(walked, 30);
+  EXPECT_EQ(unserved, NotImplementedByReadme());
+}
+
+}  // namespace
+}  // namespace valuescope::rpc
