@@ -34,19 +34,19 @@
 #include "observability/log.h"
 #include "observability/metrics.h"
 #include "rpc/activation_service.h"
+#include "rpc/artifact_service.h"
 #include "rpc/authenticator.h"
 #include "rpc/call_runtime.h"
 #include "rpc/generation_service.h"
+#include "rpc/job_service.h"
 #include "rpc/model_service.h"
+#include "rpc/neuron_service.h"
 #include "rpc/rpc_service.h"
 #include "rpc/stored_vector_resolver.h"
+#include "rpc/vector_service.h"
 #include "store/directory_blob_store.h"
 #include "store/sqlite_store.h"
 #include "studies/attribute_neurons_job.h"
-#include "valuescope/v1/artifacts.pb.h"
-#include "valuescope/v1/jobs.pb.h"
-#include "valuescope/v1/neurons.pb.h"
-#include "valuescope/v1/vectors.pb.h"
 
 namespace valuescope {
 namespace {
@@ -210,13 +210,13 @@ absl::Status Server::Listen() {
       std::make_unique<rpc::GenerationService>(runtime, models_.get(), vectors_.get()));
   services_.push_back(
       std::make_unique<rpc::ActivationService>(runtime, models_.get(), vectors_.get()));
-  // Services without an implementation: every method says that it is not served.
-  for (const google::protobuf::Descriptor* message :
-       {v1::GetVectorRequest::descriptor(), v1::GetNeuronSetRequest::descriptor(),
-        v1::GetJobRequest::descriptor(), v1::GetArtifactRequest::descriptor()}) {
-    services_.push_back(
-        std::make_unique<rpc::RpcService>(message->file()->service(0)->full_name(), runtime));
-  }
+  services_.push_back(std::make_unique<rpc::VectorService>(runtime, models_.get(), store_.get(),
+                                                           blobs_.get(), vectors_.get()));
+  services_.push_back(
+      std::make_unique<rpc::NeuronService>(runtime, models_.get(), store_.get(), blobs_.get()));
+  services_.push_back(std::make_unique<rpc::JobService>(runtime, models_.get(), queue_.get(),
+                                                        store_.get(), blobs_.get()));
+  services_.push_back(std::make_unique<rpc::ArtifactService>(runtime, store_.get(), blobs_.get()));
 
   gpr_set_log_function(LogGrpcQuietly);
   grpc::EnableDefaultHealthCheckService(true);

@@ -1,5 +1,6 @@
 #include "model/linear.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/randn.h>
@@ -7,6 +8,7 @@
 
 #include <map>
 #include <mutex>
+#include <tuple>
 #include <utility>
 
 #include "base/check.h"
@@ -28,7 +30,8 @@ class PlainLinear : public Linear {
 // MKL picks its kernel by the number of rows, and on some machines the kernels for few rows round
 // differently. A product of at least this many rows gives every row the same bits whatever rows are
 // beside it and wherever it stands among them; 0 means that no such number was found. Tried once a
-// shape: which kernel MKL picks depends on shapes only, so random numbers stand for all.
+// shape and number of threads: which kernel MKL picks and how it splits the work depend on these
+// only, so random numbers stand for all.
 int64_t FewestIndependentRows(const at::Tensor& packed, int64_t in_features, int64_t out_features) {
   constexpr int64_t kMostRows = 67;
   const at::Tensor x = at::randn({kMostRows, in_features}, packed.options());
@@ -49,11 +52,11 @@ int64_t FewestIndependentRows(const at::Tensor& packed, int64_t in_features, int
 }
 
 int64_t FewestIndependentRowsOnce(const at::Tensor& packed, int64_t in_features,
-                                  int64_t out_features) {
+                                  int64_t out_features, int threads) {
   static std::mutex mutex;
-  static std::map<std::pair<int64_t, int64_t>, int64_t> known;
+  static std::map<std::tuple<int64_t, int64_t, int>, int64_t> known;
   const std::lock_guard<std::mutex> lock(mutex);
-  const auto [entry, fresh] = known.try_emplace({in_features, out_features});
+  const auto [entry, fresh] = known.try_emplace({in_features, out_features, threads});
   if (fresh) entry->second = FewestIndependentRows(packed, in_features, out_features);
   return entry->second;
 }
@@ -61,20 +64,25 @@ int64_t FewestIndependentRowsOnce(const at::Tensor& packed, int64_t in_features,
 class PackedLinear : public Linear {
  public:
   explicit PackedLinear(const at::Tensor& weight)
-      : Linear(weight.size(1), weight.size(0)),
-        packed_(PackWeight(weight)),
-        fewest_rows_(FewestIndependentRowsOnce(packed_, in_features(), out_features())) {}
+      : Linear(weight.size(1), weight.size(0)), packed_(PackWeight(weight)) {
+    FewestRows();  // most models run with the threads they were loaded with
+  }
 
   at::Tensor Apply(const at::Tensor& x) const override {
-    if (fewest_rows_ == 0) return OneByOne(x);
+    const int64_t fewest_rows = FewestRows();
+    if (fewest_rows == 0) return OneByOne(x);
     const int64_t rows = x.size(0);
-    if (rows >= fewest_rows_) return PackedProduct(x, packed_, out_features());
-    at::Tensor padded = at::zeros({fewest_rows_, in_features()}, x.options());
+    if (rows >= fewest_rows) return PackedProduct(x, packed_, out_features());
+    at::Tensor padded = at::zeros({fewest_rows, in_features()}, x.options());
     padded.narrow(0, 0, rows).copy_(x);
     return PackedProduct(padded, packed_, out_features()).narrow(0, 0, rows);
   }
 
  private:
+  int64_t FewestRows() const {
+    return FewestIndependentRowsOnce(packed_, in_features(), out_features(), at::get_num_threads());
+  }
+
   // One product a row is slow, but only very small shapes need it.
   at::Tensor OneByOne(const at::Tensor& x) const {
     at::Tensor result = at::empty({x.size(0), out_features()}, x.options());
@@ -85,7 +93,6 @@ class PackedLinear : public Linear {
   }
 
   at::Tensor packed_;
-  int64_t fewest_rows_;
 };
 
 }  // namespace

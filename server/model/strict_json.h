@@ -12,9 +12,11 @@
 namespace valuescope::model {
 
 inline constexpr int kMaxJsonDepth = 64;
+// Room for a hundred thousand tensors.
+inline constexpr int kMaxJsonValues = 1 << 20;
 
-// INVALID_ARGUMENT, naming `what` (a file's name), for malformed text, nesting beyond kMaxJsonDepth
-// and duplicate keys.
+// INVALID_ARGUMENT, naming `what` (a file's name), for malformed text, nesting beyond
+// kMaxJsonDepth, more than kMaxJsonValues values and duplicate keys.
 absl::StatusOr<nlohmann::json> ParseStrictJson(absl::string_view what, absl::string_view text);
 
 }  // namespace valuescope::model

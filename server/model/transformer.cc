@@ -54,7 +54,8 @@ class LoadedTransformer : public Transformer {
   at::Tensor Forward(const StepBatch& batch, KvCache& cache,
                      const StepProgram& program) const override {
     const c10::InferenceMode guard;
-    at::Tensor x = embedding_.index_select(0, batch.token_ids);  // [num_tokens, hidden]
+    // at::index, because index_select has no kernel for meta tensors.
+    at::Tensor x = at::index(embedding_, {batch.token_ids});  // [num_tokens, hidden]
     Visit({Site::kEmbedding, 0}, x, batch, program);
     for (int layer = 0; layer < architecture_.num_layers; ++layer) {
       RunBlock(layer, x, batch, cache, program);
@@ -65,9 +66,9 @@ class LoadedTransformer : public Transformer {
     if (everywhere) {
       at::Tensor logits = unembedding_->Apply(normed).to(at::kFloat);
       Visit({Site::kLogits, 0}, logits, batch, program);
-      return logits.index_select(0, batch.logit_tokens);
+      return at::index(logits, {batch.logit_tokens});
     }
-    return unembedding_->Apply(normed.index_select(0, batch.logit_tokens)).to(at::kFloat);
+    return unembedding_->Apply(at::index(normed, {batch.logit_tokens})).to(at::kFloat);
   }
 
   at::Tensor WriteDirections(int layer) const override {
@@ -161,10 +162,8 @@ class LoadedTransformer : public Transformer {
   std::unique_ptr<Linear> unembedding_;  // hidden -> vocabulary
 };
 
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const std::string& folder,
-                                                               const LoadOptions& options) {
+absl::StatusOr<std::unique_ptr<Transformer>> LoadOrThrow(const std::string& folder,
+                                                         const LoadOptions& options) {
   VS_ASSIGN_OR_RETURN(const auto config, MappedFile::Open(folder, "config.json"));
   if (config->bytes().size() > kMaxConfigBytes) {
     return ErrorWithReason(absl::StatusCode::kInvalidArgument, "MALFORMED_MODEL_FILE",
@@ -172,12 +171,20 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const std::string
   }
   VS_ASSIGN_OR_RETURN(Architecture architecture, ParseArchitecture(config->bytes()));
   VS_ASSIGN_OR_RETURN(auto stored, StoredWeights::Open(folder, architecture));
+  // Packing is quick beside reading: the digest, which touches every byte, is the progress.
+  std::string digest = stored->Digest(config->bytes(), options.progress);
+  const c10::InferenceMode guard;
+  return std::make_unique<LoadedTransformer>(std::move(architecture), options, std::move(stored),
+                                             std::move(digest));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const std::string& folder,
+                                                               const LoadOptions& options) {
+  // Parsing allocates by what the files say, so it is inside as well.
   try {
-    // Packing is quick beside reading: the digest, which touches every byte, is the progress.
-    std::string digest = stored->Digest(config->bytes(), options.progress);
-    const c10::InferenceMode guard;
-    return std::make_unique<LoadedTransformer>(std::move(architecture), options, std::move(stored),
-                                               std::move(digest));
+    return LoadOrThrow(folder, options);
   } catch (const std::bad_alloc&) {
     return NeverFits("MODEL_TOO_LARGE", "the model does not fit the memory");
   } catch (const c10::OutOfMemoryError&) {

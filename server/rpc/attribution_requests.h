@@ -1,0 +1,39 @@
+// An AttributeNeuronsRequest, resolved: the same for the call that answers at once and for the job
+// that does it in shards.
+#ifndef VALUESCOPE_RPC_ATTRIBUTION_REQUESTS_H_
+#define VALUESCOPE_RPC_ATTRIBUTION_REQUESTS_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "engine/served_model.h"
+#include "rpc/request_codec.h"
+#include "store/blob_store.h"
+#include "store/store.h"
+#include "studies/attribute_neurons_job.h"
+#include "studies/labelled_responses.h"
+#include "studies/stored_vector.h"
+#include "valuescope/v1/neurons.pb.h"
+
+namespace valuescope::rpc {
+
+struct ResolvedAttribution {
+  std::shared_ptr<const engine::ServedModel> model;
+  studies::StoredVector vector;
+  studies::ResponseSet responses;
+  studies::AttributeNeuronsSpec spec;  // data_set_blob is left to the caller
+  UsedResources used;
+};
+
+// Everything that can be refused is refused here. UNIMPLEMENTED, naming the field, for methods
+// other than direct contribution.
+absl::StatusOr<ResolvedAttribution> ResolveAttribution(const v1::AttributeNeuronsRequest& request,
+                                                       const std::string& tenant,
+                                                       const engine::ModelRegistry& models,
+                                                       store::Store& store,
+                                                       store::BlobStore& blobs);
+
+}  // namespace valuescope::rpc
+
+#endif  // VALUESCOPE_RPC_ATTRIBUTION_REQUESTS_H_

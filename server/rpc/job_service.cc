@@ -1,0 +1,288 @@
+#include "rpc/job_service.h"
+
+#include <google/protobuf/util/json_util.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "rpc/attribution_requests.h"
+#include "rpc/idempotency.h"
+#include "rpc/request_codec.h"
+#include "studies/attribute_neurons_job.h"
+#include "studies/labelled_responses.h"
+
+namespace valuescope::rpc {
+namespace {
+
+constexpr size_t kMaxDisplayName = 256;
+constexpr int kMaxPriority = 100;
+constexpr char kUnit[] = "responses";
+// A watcher's thread looks this often whether its client is still there.
+constexpr absl::Duration kWatchPatience = absl::Seconds(1);
+// Prompt tokens that a model of this size class gets through in a second on this machine; the
+// estimate says how long a job takes alone.
+constexpr double kAssumedFlops = 100e9;
+
+void SetTime(absl::Time time, google::protobuf::Timestamp* proto) {
+  const int64_t nanoseconds = absl::ToUnixNanos(time);
+  proto->set_seconds(nanoseconds / 1'000'000'000);
+  proto->set_nanos(static_cast<int32_t>(nanoseconds % 1'000'000'000));
+}
+
+v1::JobState StateToProto(store::JobState state) {
+  switch (state) {
+    case store::JobState::kQueued:
+      return v1::JOB_STATE_QUEUED;
+    case store::JobState::kRunning:
+      return v1::JOB_STATE_RUNNING;
+    case store::JobState::kCancelling:
+      return v1::JOB_STATE_CANCELLING;
+    case store::JobState::kSucceeded:
+      return v1::JOB_STATE_SUCCEEDED;
+    case store::JobState::kFailed:
+      return v1::JOB_STATE_FAILED;
+    case store::JobState::kCancelled:
+      return v1::JOB_STATE_CANCELLED;
+  }
+  return v1::JOB_STATE_UNSPECIFIED;
+}
+
+std::optional<store::JobState> StateFromProto(v1::JobState state) {
+  for (int number = 1; number <= static_cast<int>(store::JobState::kCancelled); ++number) {
+    const auto ours = static_cast<store::JobState>(number);
+    if (StateToProto(ours) == state) return ours;
+  }
+  return std::nullopt;
+}
+
+// Without spec and result.
+v1::Job Describe(const store::Job& job, std::optional<absl::Duration> eta) {
+  v1::Job proto;
+  proto.set_name(absl::StrCat("jobs/", job.id));
+  proto.set_display_name(job.display_name);
+  proto.set_kind(job.kind);
+  proto.set_state(StateToProto(job.state));
+  v1::JobProgress& progress = *proto.mutable_progress();
+  progress.set_done(job.work_done);
+  progress.set_total(job.total_work);
+  progress.set_unit(kUnit);
+  progress.set_shards_done(job.shards_done);
+  progress.set_shards_total(job.num_shards);
+  if (eta) progress.mutable_eta()->set_seconds(absl::ToInt64Seconds(*eta));
+  proto.mutable_estimate()->ParseFromString(job.metadata);
+  if (job.error) {
+    proto.mutable_error()->set_code(static_cast<int>(job.error->code));
+    proto.mutable_error()->set_reason(job.error->reason);
+    proto.mutable_error()->set_message(job.error->message);
+    if (job.error->shard) proto.mutable_error()->set_shard(*job.error->shard);
+  }
+  proto.set_priority(job.priority);
+  SetTime(job.created_at, proto.mutable_create_time());
+  if (job.started_at) SetTime(*job.started_at, proto.mutable_start_time());
+  if (job.finished_at) SetTime(*job.finished_at, proto.mutable_end_time());
+  proto.set_rescues(job.rescues);
+  proto.set_owner(job.tenant);
+  return proto;
+}
+
+v1::JobEstimate EstimateOf(const ResolvedAttribution& attribution, int64_t num_shards) {
+  const model::Architecture& a = attribution.model->architecture;
+  v1::JobEstimate estimate;
+  estimate.set_tokens(attribution.responses.num_tokens);
+  estimate.set_forwards(attribution.spec.num_responses);
+  // Columns: score and two means, float64, of every neuron.
+  estimate.set_bytes(static_cast<int64_t>(attribution.spec.layers.size()) * a.intermediate * 3 * 8);
+  const double weights =
+      static_cast<double>(a.num_layers) *
+      static_cast<double>(3 * a.hidden * a.intermediate + 4 * a.hidden * a.hidden);
+  const double seconds =
+      2 * weights * static_cast<double>(attribution.responses.num_tokens) / kAssumedFlops;
+  estimate.mutable_duration()->set_seconds(static_cast<int64_t>(seconds) + 1);
+  estimate.set_shards(num_shards);
+  return estimate;
+}
+
+absl::Status CheckCommon(const v1::CreateJobRequest& request) {
+  if (request.display_name().size() > kMaxDisplayName)
+    return InvalidField("display_name", "must be at most 256 bytes");
+  if (request.priority() < -kMaxPriority || request.priority() > kMaxPriority) {
+    return OutOfRange("priority", request.priority(), -kMaxPriority, kMaxPriority);
+  }
+  const v1::JobSpec& spec = request.spec();
+  if (spec.spec_case() == v1::JobSpec::SPEC_NOT_SET)
+    return InvalidField("spec", "must be set; this version serves attribute_neurons");
+  if (!spec.has_attribute_neurons()) {
+    const auto* field = v1::JobSpec::descriptor()->FindFieldByNumber(spec.spec_case());
+    return ErrorWithReason(absl::StatusCode::kUnimplemented, "OPTION_NOT_SERVED",
+                           absl::StrCat("`spec.", field->name(),
+                                        "` is not served by this version; attribute_neurons is"));
+  }
+  if (!spec.attribute_neurons().request_id().empty()) {
+    return InvalidField("spec.attribute_neurons.request_id",
+                        "must be empty: the job has its own request_id");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+JobService::JobService(CallRuntime* runtime, engine::ModelRegistry* models, jobs::JobQueue* queue,
+                       store::Store* store, store::BlobStore* blobs)
+    : RpcService("valuescope.v1.JobService", runtime),
+      models_(models),
+      queue_(queue),
+      store_(store),
+      blobs_(blobs) {
+  Unary("CreateJob", Lane::kLong, this, &JobService::CreateJob);
+  Unary("GetJob", Lane::kQuick, this, &JobService::GetJob);
+  Unary("ListJobs", Lane::kQuick, this, &JobService::ListJobs);
+  ServerStream("WatchJob", Lane::kLong, this, &JobService::WatchJob);
+  Unary("CancelJob", Lane::kQuick, this, &JobService::CancelJob);
+  Unary("RetryJob", Lane::kQuick, this, &JobService::RetryJob);
+  Unary("DeleteJob", Lane::kQuick, this, &JobService::DeleteJob);
+}
+
+absl::Status JobService::CreateJob(const CallContext& context, const v1::CreateJobRequest& request,
+                                   v1::CreateJobResponse* response) {
+  VS_RETURN_IF_ERROR(CheckCommon(request));
+  VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key, KeyOf("JobService/CreateJob", request));
+  auto resolved = ResolveAttribution(request.spec().attribute_neurons(), context.tenant, *models_,
+                                     *store_, *blobs_);
+  if (!resolved.ok()) return InField("spec.attribute_neurons", resolved.status());
+  studies::AttributeNeuronsSpec& spec = resolved->spec;
+  const int64_t num_shards = (spec.num_responses - 1) / spec.responses_per_shard + 1;
+  const v1::JobEstimate estimate = EstimateOf(*resolved, num_shards);
+  *response->mutable_estimate() = estimate;
+  if (request.validate_only()) return absl::OkStatus();
+
+  VS_ASSIGN_OR_RETURN(const store::StoredBlob data_set,
+                      store::WriteBlob(*blobs_, studies::EncodeResponseSet(resolved->responses)));
+  spec.data_set_blob = data_set.digest;
+  if (spec.display_name.empty()) spec.display_name = request.display_name();
+  store::NewJob job;
+  job.tenant = context.tenant;
+  job.kind = studies::kAttributeNeuronsKind;
+  job.display_name = request.display_name();
+  job.request = DeterministicBytes(request.spec());
+  job.metadata = estimate.SerializeAsString();
+  job.spec = studies::SpecToJson(spec);
+  job.num_shards = num_shards;
+  job.total_work = spec.num_responses;
+  job.priority = request.priority();
+  job.inputs = {{.kind = store::ResourceKind::kVector, .id = spec.vector_id}};
+  VS_ASSIGN_OR_RETURN(const jobs::JobSnapshot snapshot, queue_->Create(job, key));
+  *response->mutable_job() = Describe(snapshot.job, snapshot.eta);
+  *response->mutable_job()->mutable_spec() = request.spec();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::JobResult> JobService::ResultOf(const store::Job& job) const {
+  v1::JobResult result;
+  const store::ResourceFilter filter{.job_id = job.id};
+  VS_ASSIGN_OR_RETURN(
+      const store::ResourcePage artifacts,
+      store_->ListResources(job.tenant, store::ResourceKind::kArtifact, filter, {}));
+  for (const store::Resource& resource : artifacts.resources) {
+    v1::JobArtifact& artifact = *result.add_artifacts();
+    artifact.set_role(resource.role);
+    artifact.set_artifact(store::ResourceName(resource.kind, resource.id));
+    artifact.set_sha256(resource.blob_digest);
+  }
+  std::sort(result.mutable_artifacts()->begin(), result.mutable_artifacts()->end(),
+            [](const v1::JobArtifact& a, const v1::JobArtifact& b) { return a.role() < b.role(); });
+  VS_ASSIGN_OR_RETURN(
+      const store::ResourcePage sets,
+      store_->ListResources(job.tenant, store::ResourceKind::kNeuronSet, filter, {}));
+  for (const store::Resource& resource : sets.resources) {
+    result.add_neuron_sets(store::ResourceName(resource.kind, resource.id));
+  }
+  const auto parsed =
+      google::protobuf::util::JsonStringToMessage(job.result, result.mutable_summary());
+  if (!parsed.ok()) return absl::DataLossError("the stored summary of a job is damaged");
+  return result;
+}
+
+absl::Status JobService::GetJob(const CallContext& context, const v1::GetJobRequest& request,
+                                v1::GetJobResponse* response) {
+  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "jobs", request.name()));
+  VS_ASSIGN_OR_RETURN(const jobs::JobSnapshot snapshot, queue_->Get(context.tenant, id));
+  *response->mutable_job() = Describe(snapshot.job, snapshot.eta);
+  response->mutable_job()->mutable_spec()->ParseFromString(snapshot.job.request);
+  if (snapshot.job.state == store::JobState::kSucceeded) {
+    VS_ASSIGN_OR_RETURN(*response->mutable_job()->mutable_result(), ResultOf(snapshot.job));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status JobService::ListJobs(const CallContext& context, const v1::ListJobsRequest& request,
+                                  v1::ListJobsResponse* response) {
+  store::JobFilter filter{.state = std::nullopt, .kind = request.kind()};
+  if (request.state() != v1::JOB_STATE_UNSPECIFIED) {
+    filter.state = StateFromProto(request.state());
+    if (!filter.state) return InvalidField("state", "is not a state of this version");
+  }
+  VS_ASSIGN_OR_RETURN(
+      const store::JobPage page,
+      queue_->List(context.tenant, filter,
+                   {.page_size = request.page_size(), .page_token = request.page_token()}));
+  for (const store::Job& job : page.jobs) *response->add_jobs() = Describe(job, std::nullopt);
+  response->set_next_page_token(page.next_page_token);
+  return absl::OkStatus();
+}
+
+absl::Status JobService::WatchJob(const CallContext& context, const v1::WatchJobRequest& request,
+                                  StreamWriter<v1::WatchJobResponse>& writer) {
+  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "jobs", request.name()));
+  VS_ASSIGN_OR_RETURN(jobs::JobSnapshot snapshot, queue_->Get(context.tenant, id));
+  while (true) {
+    v1::WatchJobResponse response;
+    *response.mutable_job() = Describe(snapshot.job, snapshot.eta);
+    if (snapshot.job.state == store::JobState::kSucceeded) {
+      VS_ASSIGN_OR_RETURN(*response.mutable_job()->mutable_result(), ResultOf(snapshot.job));
+    }
+    VS_RETURN_IF_ERROR(writer.Write(std::move(response)));
+    if (store::IsFinished(snapshot.job.state)) return absl::OkStatus();
+    while (true) {
+      if (context.cancellation.cancelled()) return context.Why();
+      auto next =
+          queue_->WaitForChange(context.tenant, id, snapshot.version, absl::Now() + kWatchPatience);
+      if (next.ok()) {
+        snapshot = *std::move(next);
+        break;
+      }
+      if (absl::IsCancelled(next.status())) {
+        return ErrorWithReason(absl::StatusCode::kUnavailable, "DRAINING",
+                               "the server is shutting down; the job goes on when it is back");
+      }
+      if (!absl::IsDeadlineExceeded(next.status())) return next.status();
+    }
+  }
+}
+
+absl::Status JobService::CancelJob(const CallContext& context, const v1::CancelJobRequest& request,
+                                   v1::CancelJobResponse* response) {
+  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "jobs", request.name()));
+  VS_ASSIGN_OR_RETURN(const jobs::JobSnapshot snapshot, queue_->Cancel(context.tenant, id));
+  *response->mutable_job() = Describe(snapshot.job, snapshot.eta);
+  return absl::OkStatus();
+}
+
+absl::Status JobService::RetryJob(const CallContext& context, const v1::RetryJobRequest& request,
+                                  v1::RetryJobResponse* response) {
+  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "jobs", request.name()));
+  VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key, KeyOf("JobService/RetryJob", request));
+  VS_ASSIGN_OR_RETURN(const jobs::JobSnapshot snapshot, queue_->Retry(context.tenant, id, key));
+  *response->mutable_job() = Describe(snapshot.job, snapshot.eta);
+  return absl::OkStatus();
+}
+
+absl::Status JobService::DeleteJob(const CallContext& context, const v1::DeleteJobRequest& request,
+                                   v1::DeleteJobResponse*) {
+  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "jobs", request.name()));
+  return queue_->Delete(context.tenant, id);
+}
+
+}  // namespace valuescope::rpc

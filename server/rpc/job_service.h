@@ -1,0 +1,49 @@
+// JobService: the durable queue as users see it.
+#ifndef VALUESCOPE_RPC_JOB_SERVICE_H_
+#define VALUESCOPE_RPC_JOB_SERVICE_H_
+
+#include <string>
+
+#include "engine/served_model.h"
+#include "jobs/job_queue.h"
+#include "rpc/rpc_service.h"
+#include "store/blob_store.h"
+#include "store/store.h"
+#include "valuescope/v1/jobs.pb.h"
+
+namespace valuescope::rpc {
+
+class JobService : public RpcService {
+ public:
+  // All outlive the service.
+  JobService(CallRuntime* runtime, engine::ModelRegistry* models, jobs::JobQueue* queue,
+             store::Store* store, store::BlobStore* blobs);
+
+ private:
+  absl::Status CreateJob(const CallContext& context, const v1::CreateJobRequest& request,
+                         v1::CreateJobResponse* response);
+  absl::Status GetJob(const CallContext& context, const v1::GetJobRequest& request,
+                      v1::GetJobResponse* response);
+  absl::Status ListJobs(const CallContext& context, const v1::ListJobsRequest& request,
+                        v1::ListJobsResponse* response);
+  absl::Status WatchJob(const CallContext& context, const v1::WatchJobRequest& request,
+                        StreamWriter<v1::WatchJobResponse>& writer);
+  absl::Status CancelJob(const CallContext& context, const v1::CancelJobRequest& request,
+                         v1::CancelJobResponse* response);
+  absl::Status RetryJob(const CallContext& context, const v1::RetryJobRequest& request,
+                        v1::RetryJobResponse* response);
+  absl::Status DeleteJob(const CallContext& context, const v1::DeleteJobRequest& request,
+                         v1::DeleteJobResponse* response);
+
+  // What a finished job left: artifacts by role, neuron sets, the head of the summary.
+  absl::StatusOr<v1::JobResult> ResultOf(const store::Job& job) const;
+
+  engine::ModelRegistry* const models_;
+  jobs::JobQueue* const queue_;
+  store::Store* const store_;
+  store::BlobStore* const blobs_;
+};
+
+}  // namespace valuescope::rpc
+
+#endif  // VALUESCOPE_RPC_JOB_SERVICE_H_

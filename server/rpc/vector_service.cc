@@ -1,0 +1,371 @@
+#include "rpc/vector_service.h"
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "rpc/idempotency.h"
+#include "rpc/request_codec.h"
+#include "rpc/response_sets.h"
+#include "rpc/result_codec.h"
+#include "rpc/stored_vectors.h"
+#include "rpc/study_codec.h"
+#include "rpc/tensor_codec.h"
+#include "studies/extract_vectors.h"
+
+namespace valuescope::rpc {
+namespace {
+
+constexpr int64_t kMostResponsesAtOnce = 2000;
+constexpr int64_t kMaxMessageData = 3 << 20;  // tensor bytes in one message, below its 4 MB
+constexpr int kMostPairs = 64;
+constexpr int kDefaultBootstrap = 1000;
+constexpr int kMostBootstrap = 10000;
+constexpr size_t kMaxDisplayName = 256;
+
+absl::Status CheckDisplayName(absl::string_view field, const std::string& name) {
+  if (name.size() <= kMaxDisplayName) return absl::OkStatus();
+  return InvalidField(
+      field, absl::StrCat("has ", name.size(), " bytes, allowed are at most ", kMaxDisplayName));
+}
+
+absl::Status NotServedOption(absl::string_view field) {
+  return ErrorWithReason(absl::StatusCode::kUnimplemented, "OPTION_NOT_SERVED",
+                         absl::StrCat("`", field, "` is not served by this version"));
+}
+
+absl::Status CheckExtraction(const v1::ExtractVectorsRequest& request) {
+  if (request.method() != v1::EXTRACTION_METHOD_UNSPECIFIED &&
+      request.method() != v1::EXTRACTION_METHOD_DIFFERENCE_IN_MEANS) {
+    return NotServedOption("method other than DIFFERENCE_IN_MEANS");
+  }
+  if (request.pooling() != v1::POOLING_UNSPECIFIED &&
+      request.pooling() != v1::POOLING_RESPONSE_MEAN) {
+    return NotServedOption("pooling other than RESPONSE_MEAN");
+  }
+  if (request.has_bootstrap_samples() &&
+      (request.bootstrap_samples() < 0 || request.bootstrap_samples() > kMostBootstrap)) {
+    return OutOfRange("bootstrap_samples", request.bootstrap_samples(), 0, kMostBootstrap);
+  }
+  return CheckDisplayName("display_name", request.display_name());
+}
+
+// The part of a decomposition that has a name of its own once stored.
+struct Derived {
+  v1::Vector* proto;
+  const std::vector<float>* rows;
+  std::string name;
+};
+
+}  // namespace
+
+VectorService::VectorService(CallRuntime* runtime, engine::ModelRegistry* models,
+                             store::Store* store, store::BlobStore* blobs, VectorResolver* resolver)
+    : RpcService("valuescope.v1.VectorService", runtime),
+      models_(models),
+      store_(store),
+      blobs_(blobs),
+      resolver_(resolver) {
+  Unary("ExtractVectors", Lane::kLong, this, &VectorService::ExtractVectors);
+  Unary("DecomposeVectors", Lane::kLong, this, &VectorService::DecomposeVectors);
+  Unary("CreateVector", Lane::kLong, this, &VectorService::CreateVector);
+  Unary("GetVector", Lane::kQuick, this, &VectorService::GetVector);
+  Unary("ListVectors", Lane::kQuick, this, &VectorService::ListVectors);
+  Unary("DeleteVector", Lane::kQuick, this, &VectorService::DeleteVector);
+}
+
+absl::Status VectorService::ExtractVectors(const CallContext& context,
+                                           const v1::ExtractVectorsRequest& request,
+                                           v1::ExtractVectorsResponse* response) {
+  VS_ASSIGN_OR_RETURN(const auto model, ModelOfName("model", request.model(), *models_));
+  VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key,
+                      KeyOf("VectorService/ExtractVectors", request));
+  VS_RETURN_IF_ERROR(CheckExtraction(request));
+  UsedResources used;
+  studies::ExtractionPlan plan;
+  plan.tenant = context.tenant;
+  VS_ASSIGN_OR_RETURN(plan.site, SiteFromProto("site", request.site()));
+  VS_ASSIGN_OR_RETURN(plan.layers,
+                      LayersFromProto("layers", request.has_layers() ? &request.layers() : nullptr,
+                                      {.site = plan.site,
+                                       .num_layers = model->architecture.num_layers,
+                                       .all_by_default = true}));
+  VS_ASSIGN_OR_RETURN(
+      plan.interventions,
+      InterventionsFromProto(request.interventions(), {context.tenant, *model, *resolver_}, used));
+  plan.statistics.bootstrap_resamples =
+      request.has_bootstrap_samples() ? request.bootstrap_samples() : kDefaultBootstrap;
+  plan.statistics.seed = request.seed();
+  VS_ASSIGN_OR_RETURN(
+      const studies::ResponseSet set,
+      ResponseSetOf({request.responses(), request.artifact(), request.include_end_of_turn()},
+                    context.tenant, *model, *store_, *blobs_, used));
+  if (static_cast<int64_t>(set.responses.size()) > kMostResponsesAtOnce) {
+    return NeverFits("USE_A_JOB", absl::StrCat(set.responses.size(),
+                                               " responses are too many for one call, which takes ",
+                                               kMostResponsesAtOnce, "; give fewer"));
+  }
+  VS_ASSIGN_OR_RETURN(studies::ExtractedVector extracted,
+                      studies::ExtractVector(*model->engine, set, plan, context.cancellation));
+  studies::StoredVector vector;
+  vector.model = absl::StrCat("models/", model->id);
+  vector.model_digest = model->weights_digest;
+  vector.site = plan.site;
+  vector.width = model::WidthOf(plan.site, model->architecture);
+  vector.layers = plan.layers;
+  vector.rows = std::move(extracted.rows);
+  vector.display_name = request.display_name();
+  vector.statistics = std::move(extracted.statistics);
+  vector.provenance = studies::ProvenanceOf(*model);
+  vector.provenance.site = plan.site;
+  vector.provenance.pooling = studies::kResponseMeanPooling;
+  vector.provenance.sign_rule = studies::kDifferenceSign;
+  vector.provenance.judge = request.judge().empty() ? "caller" : request.judge();
+  vector.provenance.seeds = {request.seed()};
+  vector.provenance.num_expressing = set.num_expressing;
+  vector.provenance.num_non_expressing = set.num_non_expressing;
+  vector.provenance.num_dropped = set.num_dropped;
+  for (const auto& [name, digest] : used) vector.provenance.inputs.push_back({name, digest});
+  VS_ASSIGN_OR_RETURN(store::Resource resource, studies::MakeVectorResource(*blobs_, vector));
+  VS_ASSIGN_OR_RETURN(const auto stored,
+                      store_->PutResources(context.tenant, {std::move(resource)}, key));
+  const bool fits = DataBytes(vector, static_cast<size_t>(vector.num_rows())) <= kMaxMessageData;
+  *response->mutable_vector() = VectorToProto(
+      stored.front(), vector, {.with_data = fits, .with_statistics = false, .layers = {}});
+  for (const studies::RowStatistics& row : vector.statistics)
+    *response->add_statistics() = StatisticsToProto(row);
+  response->set_num_dropped(set.num_dropped);
+  response->mutable_usage()->set_prompt_tokens(extracted.num_tokens);
+  AddDigests(*model, used, response->mutable_digests());
+  response->set_seed(request.seed());
+  for (const std::string& warning : extracted.warnings) response->add_warnings(warning);
+  return absl::OkStatus();
+}
+
+absl::Status VectorService::DecomposeVectors(const CallContext& context,
+                                             const v1::DecomposeVectorsRequest& request,
+                                             v1::DecomposeVectorsResponse* response) {
+  if (request.has_circumplex()) return NotServedOption("circumplex");
+  if (request.pairs_size() < 1 || request.pairs_size() > kMostPairs) {
+    return OutOfRange("pairs", request.pairs_size(), 1, kMostPairs);
+  }
+  VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key,
+                      KeyOf("VectorService/DecomposeVectors", request));
+  UsedResources used;
+  std::vector<studies::StoredVector> vectors;
+  vectors.reserve(2 * static_cast<size_t>(request.pairs_size()));
+  std::vector<studies::DecompositionPair> pairs;
+  std::vector<const studies::StoredVector*> all;
+  for (int i = 0; i < request.pairs_size(); ++i) {
+    const std::string field = absl::StrCat("pairs[", i, "]");
+    if (request.pairs_size() > 1 && request.pairs(i).value().empty()) {
+      return InvalidField(absl::StrCat(field, ".value"),
+                          "is required where more than one pair is given");
+    }
+    VS_ASSIGN_OR_RETURN(
+        studies::StoredVector intrinsic,
+        VectorOfName(absl::StrCat(field, ".intrinsic"), request.pairs(i).intrinsic(),
+                     context.tenant, *store_, *blobs_, used));
+    VS_ASSIGN_OR_RETURN(studies::StoredVector prompted,
+                        VectorOfName(absl::StrCat(field, ".prompted"), request.pairs(i).prompted(),
+                                     context.tenant, *store_, *blobs_, used));
+    for (studies::StoredVector* vector : {&intrinsic, &prompted}) {
+      if (!model::IsPerLayer(vector->site)) {
+        return InvalidField(field,
+                            "has a vector of a site without layers, which is not decomposed");
+      }
+      vectors.push_back(std::move(*vector));
+      all.push_back(&vectors.back());
+    }
+    pairs.push_back({.value = request.pairs(i).value(),
+                     .intrinsic = &vectors[vectors.size() - 2],
+                     .prompted = &vectors[vectors.size() - 1]});
+  }
+  studies::DecompositionPlan plan;
+  VS_ASSIGN_OR_RETURN(plan.layers,
+                      LayersOfVectors(request.has_layers() ? &request.layers() : nullptr, all));
+  plan.normalize_columns = request.normalize_columns();
+  plan.strict = request.strict();
+  plan.unit_deltas = request.unit_deltas();
+  VS_ASSIGN_OR_RETURN(const studies::DecompositionResult result,
+                      studies::DecomposePairs(pairs, plan));
+
+  std::vector<Derived> derived;
+  for (const studies::PairResult& pair : result.pairs) {
+    v1::PairDecomposition& proto = *response->add_decompositions();
+    proto.set_value(pair.value);
+    const std::string prefix = pair.value.empty() ? "" : absl::StrCat(pair.value, " ");
+    derived.push_back({proto.mutable_shared(), &pair.shared, prefix + "shared axis"});
+    derived.push_back({proto.mutable_difference(), &pair.difference, prefix + "difference axis"});
+    derived.push_back({proto.mutable_intrinsic_orthogonal(), &pair.intrinsic_orthogonal,
+                       prefix + "intrinsic, orthogonalised"});
+    derived.push_back({proto.mutable_prompted_orthogonal(), &pair.prompted_orthogonal,
+                       prefix + "prompted, orthogonalised"});
+    for (size_t l = 0; l < pair.layers.size(); ++l) {
+      const analysis::Decomposition& one = pair.layers[l];
+      v1::LayerDecomposition& layer = *proto.add_layers();
+      layer.set_layer(plan.layers[l]);
+      layer.set_cosine(one.cosine);
+      if (one.disattenuated_cosine) layer.set_disattenuated_cosine(*one.disattenuated_cosine);
+      layer.set_intrinsic_norm(one.intrinsic_norm);
+      layer.set_prompted_norm(one.prompted_norm);
+      layer.set_singular_value_shared(one.shared_singular_value);
+      layer.set_singular_value_difference(one.difference_singular_value);
+      layer.set_retained_norm_fraction(one.retained_norm_fraction);
+      layer.set_difference_defined(!one.difference.empty());
+      layer.set_shared_meaningful(one.cosine > 0);
+    }
+    for (const std::string& warning : pair.warnings) proto.add_warnings(warning);
+  }
+  for (size_t l = 0; l < result.mean_deltas.size(); ++l) {
+    v1::MeanDelta& delta = *response->add_mean_deltas();
+    delta.set_layer(plan.layers[l]);
+    delta.set_norm(result.mean_deltas[l].norm);
+    delta.set_explained_variance(result.mean_deltas[l].explained_variance.value_or(0));
+    delta.set_mean_pairwise_cosine(result.mean_deltas[l].mean_pairwise_cosine.value_or(0));
+  }
+  if (!result.mean_delta.empty())
+    derived.push_back({response->mutable_mean_delta(), &result.mean_delta, "mean delta"});
+
+  const studies::StoredVector& first = *all.front();
+  int64_t data_bytes = 0;
+  std::vector<studies::StoredVector> parts;
+  std::vector<store::Resource> resources;
+  for (const Derived& part : derived) {
+    studies::StoredVector vector;
+    vector.model = first.model;
+    vector.model_digest = first.model_digest;
+    vector.site = first.site;
+    vector.width = first.width;
+    vector.layers = plan.layers;
+    vector.rows = *part.rows;
+    vector.display_name = part.name.substr(0, kMaxDisplayName);
+    vector.provenance = first.provenance;
+    vector.provenance.sign_rule = "derived by decomposition";
+    vector.provenance.inputs.clear();
+    for (const auto& [name, digest] : used) vector.provenance.inputs.push_back({name, digest});
+    VS_ASSIGN_OR_RETURN(resources.emplace_back(), studies::MakeVectorResource(*blobs_, vector));
+    parts.push_back(std::move(vector));
+  }
+  const bool store = !request.has_store() || request.store();
+  if (store) {
+    // Two parts may have the same content (collinear inputs): one name serves both, so each is put
+    // once.
+    std::map<std::string, store::Resource> distinct;
+    for (const store::Resource& resource : resources) distinct.emplace(resource.id, resource);
+    std::vector<store::Resource> to_put;
+    for (const auto& [id, resource] : distinct) to_put.push_back(resource);
+    VS_ASSIGN_OR_RETURN(const auto stored,
+                        store_->PutResources(context.tenant, std::move(to_put), key));
+    for (store::Resource& resource : resources) {
+      for (const store::Resource& one : stored) {
+        if (one.id == resource.id) resource = one;
+      }
+    }
+  }
+  for (size_t i = 0; i < parts.size(); ++i) {
+    data_bytes += DataBytes(parts[i], plan.layers.size());
+    *derived[i].proto = VectorToProto(
+        resources[i], parts[i],
+        {.with_data = data_bytes <= kMaxMessageData, .with_statistics = false, .layers = {}});
+    if (!store) derived[i].proto->clear_name();
+  }
+  for (const auto& [name, digest] : used) {
+    v1::ResourceDigest& proto = *response->add_digests();
+    proto.set_name(name);
+    proto.set_digest(digest);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status VectorService::CreateVector(const CallContext& context,
+                                         const v1::CreateVectorRequest& request,
+                                         v1::CreateVectorResponse* response) {
+  const v1::Vector& given = request.vector();
+  VS_ASSIGN_OR_RETURN(const auto model, ModelOfName("vector.model", given.model(), *models_));
+  VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key,
+                      KeyOf("VectorService/CreateVector", request));
+  VS_RETURN_IF_ERROR(CheckDisplayName("vector.display_name", given.display_name()));
+  studies::StoredVector vector;
+  vector.model = given.model();
+  vector.model_digest = model->weights_digest;
+  VS_ASSIGN_OR_RETURN(vector.site, SiteFromProto("vector.site", given.site()));
+  vector.width = model::WidthOf(vector.site, model->architecture);
+  vector.layers.assign(given.layers().begin(), given.layers().end());
+  VS_ASSIGN_OR_RETURN(const HostTensor data, TensorFromProto("vector.data", given.data()));
+  const std::vector<int64_t> rows = {vector.num_rows(), vector.width}, row = {vector.width};
+  if (data.shape != rows && !(data.shape == row && vector.num_rows() == 1)) {
+    return InvalidField("vector.data",
+                        absl::StrCat("must have the shape [", vector.num_rows(), ", ", vector.width,
+                                     "]: one row of the site's width a layer"),
+                        "WRONG_WIDTH");
+  }
+  auto elements = ToFloat32(data);
+  if (!elements.ok()) return InField("vector.data", elements.status());
+  vector.rows = *std::move(elements);
+  if (absl::Status status = studies::CheckVector(vector, model->architecture); !status.ok())
+    return InField("vector", status);
+  vector.display_name = given.display_name();
+  vector.provenance = studies::ProvenanceOf(*model);
+  vector.provenance.site = vector.site;
+  vector.provenance.sign_rule = "caller";
+  VS_ASSIGN_OR_RETURN(store::Resource resource, studies::MakeVectorResource(*blobs_, vector));
+  VS_ASSIGN_OR_RETURN(const auto stored,
+                      store_->PutResources(context.tenant, {std::move(resource)}, key));
+  *response->mutable_vector() = VectorToProto(stored.front(), vector, {});
+  return absl::OkStatus();
+}
+
+absl::Status VectorService::GetVector(const CallContext& context,
+                                      const v1::GetVectorRequest& request,
+                                      v1::GetVectorResponse* response) {
+  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "vectors", request.name()));
+  VS_ASSIGN_OR_RETURN(const store::Resource resource,
+                      store_->GetResource(context.tenant, store::ResourceKind::kVector, id));
+  VS_ASSIGN_OR_RETURN(const studies::StoredVector described, studies::DescribeVector(resource));
+  VectorView view{.with_data = !request.omit_data(), .with_statistics = true, .layers = {}};
+  if (!described.layers.empty() && request.has_layers()) {
+    VS_ASSIGN_OR_RETURN(view.layers, LayersOfVectors(&request.layers(), {&described}));
+  }
+  const size_t rows =
+      view.layers.empty() ? static_cast<size_t>(described.num_rows()) : view.layers.size();
+  if (view.with_data && DataBytes(described, rows) > kMaxMessageData) {
+    return NeverFits("MESSAGE_TOO_LARGE", "the rows do not fit one message; choose fewer `layers`");
+  }
+  if (!view.with_data) {
+    *response->mutable_vector() = VectorToProto(resource, described, view);
+    return absl::OkStatus();
+  }
+  VS_ASSIGN_OR_RETURN(const studies::StoredVector vector, studies::ReadVector(*blobs_, resource));
+  *response->mutable_vector() = VectorToProto(resource, vector, view);
+  return absl::OkStatus();
+}
+
+absl::Status VectorService::ListVectors(const CallContext& context,
+                                        const v1::ListVectorsRequest& request,
+                                        v1::ListVectorsResponse* response) {
+  if (!request.model().empty()) return NotServedOption("model");
+  VS_ASSIGN_OR_RETURN(const store::ResourcePage page,
+                      store_->ListResources(
+                          context.tenant, store::ResourceKind::kVector, {},
+                          {.page_size = request.page_size(), .page_token = request.page_token()}));
+  for (const store::Resource& resource : page.resources) {
+    VS_ASSIGN_OR_RETURN(const studies::StoredVector vector, studies::DescribeVector(resource));
+    *response->add_vectors() = VectorToProto(resource, vector, {});
+  }
+  response->set_next_page_token(page.next_page_token);
+  return absl::OkStatus();
+}
+
+absl::Status VectorService::DeleteVector(const CallContext& context,
+                                         const v1::DeleteVectorRequest& request,
+                                         v1::DeleteVectorResponse*) {
+  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "vectors", request.name()));
+  return store_->DeleteResource(context.tenant, store::ResourceKind::kVector, id);
+}
+
+}  // namespace valuescope::rpc
