@@ -3,6 +3,7 @@
 #include "model/kernels.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
 #include "model/linear.h"
@@ -147,6 +148,21 @@ TEST_F(Kernels, PackedProductsEqualPlainOnesAndRowsDoNotDependOnCompany) {
           << rows;
     }
   }
+}
+
+// No other test has this shape: what was tried for it under one thread must not answer for two.
+TEST_F(Kernels, RowsDoNotDependOnCompanyUnderMoreThreadsThanTheWeightWasPackedWith) {
+  const int threads = at::get_num_threads();
+  const at::Tensor weight = at::randn({18, 62}), x = at::randn({70, 62});
+  at::set_num_threads(1);
+  const auto linear = Linear::Create(weight);
+  at::set_num_threads(2);
+  const at::Tensor all = linear->Apply(x);
+  for (const int64_t rows : {1, 5, 16}) {
+    EXPECT_TRUE(linear->Apply(x.narrow(0, 0, rows).contiguous()).equal(all.narrow(0, 0, rows)))
+        << rows;
+  }
+  at::set_num_threads(threads);
 }
 
 }  // namespace
