@@ -219,8 +219,8 @@ class EngineLoop : public Engine {
     }
     if (abort_) return false;
     for (std::shared_ptr<Sequence>& sequence : inbox_) {
-      scheduler_.Add(sequence->id(), static_cast<int64_t>(sequence->ids().size()),
-                     Sequence::MostFed(sequence->request()), sequence->request().background);
+      scheduler_.Add(sequence->id(), sequence->known(), Sequence::MostFed(sequence->request()),
+                     sequence->request().background);
       sequence->taps().Reset(transformer_->device());
       active_.emplace(sequence->id(), std::move(sequence));
     }
@@ -357,7 +357,7 @@ class EngineLoop : public Engine {
       sequence.taps().Reset(transformer_->device());
       sequence.StartedOver();
     }
-    scheduler_.Advance(sequence.id(), sequence.fed(), static_cast<int64_t>(sequence.ids().size()));
+    scheduler_.Advance(sequence.id(), sequence.fed(), sequence.known());
   }
 
   void CountFinished(const Sequence& sequence) {

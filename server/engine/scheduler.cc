@@ -25,7 +25,7 @@ bool Scheduler::CanEverFit(int64_t max_fed) const {
 }
 
 void Scheduler::Add(SequenceId id, int64_t known, int64_t max_fed, bool background) {
-  VS_CHECK(CanEverFit(max_fed));
+  VS_CHECK(known <= max_fed && CanEverFit(max_fed));
   (background ? background_ : foreground_)
       .push_back({.id = id, .known = known, .max_fed = max_fed});
 }
@@ -62,6 +62,7 @@ std::vector<StepItem> Scheduler::Plan() {
       const int64_t lag = sequence.known - sequence.fed;
       if (lag <= 0 || budget == 0 || (lag == 1) != decoding) continue;
       const int64_t count = std::min(lag, budget);
+      VS_CHECK(BlocksFor(sequence.fed + count) <= static_cast<int64_t>(sequence.blocks.size()));
       step.push_back({.id = id, .first = sequence.fed, .count = count});
       budget -= count;
     }

@@ -33,6 +33,11 @@ int64_t Sequence::MostFed(const Request& request) {
   return request.score_response && request.taps.empty() ? std::max(prompt, all - 1) : all;
 }
 
+int64_t Sequence::known() const {
+  const int64_t all = static_cast<int64_t>(ids_.size());
+  return generating_ || replaying_ ? all : std::min(all, MostFed(request_));
+}
+
 int64_t Sequence::RowAt(int64_t position, InterventionTables& tables) {
   if (interventions_.empty()) return 0;
   const uint64_t active = interventions_.ActiveAt(position);
@@ -76,8 +81,7 @@ void Sequence::Ran(int64_t first, int64_t count,
     const size_t scored = request_.prompt.size() + scores_.size();
     scores_.push_back(LogprobOf(logits[i], ids_[scored], request_.top_logprobs));
   }
-  const int64_t wanted = replaying_ ? static_cast<int64_t>(ids_.size()) : MostFed(request_);
-  if (fed_ >= wanted) done_ = true;
+  if (fed_ >= known()) done_ = true;
 }
 
 void Sequence::Sample(std::span<const float> logits) {

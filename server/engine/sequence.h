@@ -39,6 +39,10 @@ class Sequence {
   const std::vector<int32_t>& ids() const { return ids_; }
   int64_t fed() const { return fed_; }
 
+  // Tokens that may be fed now. The last token of a scored response predicts nothing that is asked
+  // for and stays out.
+  int64_t known() const;
+
   void Cancel() { cancelled_.store(true, std::memory_order_release); }
   bool cancelled() const { return cancelled_.load(std::memory_order_acquire); }
 

@@ -339,6 +339,20 @@ TEST_F(EngineTest, ReceiptsCountTheTokensThatWereTouched) {
   }
 }
 
+TEST_F(EngineTest, TheLastScoredTokenIsNotFedHoweverTheLengthMeetsTheCacheBlocks) {
+  for (size_t length = 1; length <= 34; ++length) {
+    Request request;
+    request.prompt = Prompt(0);
+    request.given_response.assign(length, 1000);
+    request.score_response = true;
+    request.interventions = {Steer(3, Direction(1, hidden()), 0.5f, TokenKind::kAll)};
+    const Completion completion = Run(request);
+    EXPECT_EQ(completion.logprobs.size(), length);
+    EXPECT_EQ(completion.receipts.front().positions,
+              static_cast<int64_t>(Prompt(0).size() + length - 1));
+  }
+}
+
 TEST_F(EngineTest, CoefficientsOfOneVectorAddUp) {
   const auto vector = Direction(4, hidden());
   Request twice = Generation(Prompt(2), 10);
