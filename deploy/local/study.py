@@ -25,11 +25,11 @@ HERE = pathlib.Path(__file__).resolve().parent
 SEED = 20250924
 MAX_TOKENS = 40
 # Samples a query and condition, and responses a label and condition that go into a vector.
-SAMPLES = 3
+SAMPLES = 4
 LARGEST_CLASS = 60
 SMALLEST_CLASS = 10
 STEERED_LAYERS = (10, 14, 18, 22)
-COEFFICIENTS = (2.0, 4.0, 6.0, 8.0)
+COEFFICIENTS = (4.0, 6.0, 8.0)
 RANDOM_DIRECTIONS = 3
 # A steered answer counts only while it is still language: its perplexity under the unsteered model may grow this much.
 PERPLEXITY_LIMIT = 3.0
