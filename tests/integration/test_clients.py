@@ -63,7 +63,7 @@ def test_grpcurl_generates_steered(server, vector, expected):
         [str(grpcurl), "-plaintext", "-d", json.dumps(request), server.address, "valuescope.v1.GenerationService/Generate"],
         capture_output=True, text=True, timeout=120, check=True,
     )
-    assert json.loads(done.stdout)["completions"][0]["tokenIds"] == expected
+    assert json.loads(done.stdout)["completions"][0]["token_ids"] == expected
 
 
 def test_the_command_line_lists_models_and_captures(server):
