@@ -35,9 +35,7 @@ v1::Artifact ToProto(const store::Resource& resource) {
   proto.set_sha256(resource.blob_digest);
   proto.set_format_version(resource.format_version);
   if (!resource.job_id.empty()) proto.set_job(absl::StrCat("jobs/", resource.job_id));
-  const int64_t nanoseconds = absl::ToUnixNanos(resource.created_at);
-  proto.mutable_create_time()->set_seconds(nanoseconds / 1'000'000'000);
-  proto.mutable_create_time()->set_nanos(static_cast<int32_t>(nanoseconds % 1'000'000'000));
+  *proto.mutable_create_time() = TimeToProto(resource.created_at);
   proto.set_owner(resource.tenant);
   if (const auto provenance = studies::ProvenanceFromJson(resource.metadata); provenance.ok()) {
     *proto.mutable_provenance() = ProvenanceToProto(*provenance);

@@ -11,6 +11,7 @@
 #include "rpc/attribution_requests.h"
 #include "rpc/idempotency.h"
 #include "rpc/request_codec.h"
+#include "rpc/study_codec.h"
 #include "studies/attribute_neurons_job.h"
 #include "studies/labelled_responses.h"
 
@@ -22,15 +23,8 @@ constexpr int kMaxPriority = 100;
 constexpr char kUnit[] = "responses";
 // A watcher's thread looks this often whether its client is still there.
 constexpr absl::Duration kWatchPatience = absl::Seconds(1);
-// Prompt tokens that a model of this size class gets through in a second on this machine; the
-// estimate says how long a job takes alone.
+// What two cores sustain in a forward pass: enough to tell seconds from hours in an estimate.
 constexpr double kAssumedFlops = 100e9;
-
-void SetTime(absl::Time time, google::protobuf::Timestamp* proto) {
-  const int64_t nanoseconds = absl::ToUnixNanos(time);
-  proto->set_seconds(nanoseconds / 1'000'000'000);
-  proto->set_nanos(static_cast<int32_t>(nanoseconds % 1'000'000'000));
-}
 
 v1::JobState StateToProto(store::JobState state) {
   switch (state) {
@@ -80,9 +74,9 @@ v1::Job Describe(const store::Job& job, std::optional<absl::Duration> eta) {
     if (job.error->shard) proto.mutable_error()->set_shard(*job.error->shard);
   }
   proto.set_priority(job.priority);
-  SetTime(job.created_at, proto.mutable_create_time());
-  if (job.started_at) SetTime(*job.started_at, proto.mutable_start_time());
-  if (job.finished_at) SetTime(*job.finished_at, proto.mutable_end_time());
+  *proto.mutable_create_time() = TimeToProto(job.created_at);
+  if (job.started_at) *proto.mutable_start_time() = TimeToProto(*job.started_at);
+  if (job.finished_at) *proto.mutable_end_time() = TimeToProto(*job.finished_at);
   proto.set_rescues(job.rescues);
   proto.set_owner(job.tenant);
   return proto;

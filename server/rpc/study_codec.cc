@@ -5,31 +5,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/util/time_util.h"
+#include "rpc/tensor_codec.h"
 
 namespace valuescope::rpc {
 namespace {
-
-v1::DataType DTypeToProto(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat32:
-      return v1::DATA_TYPE_FLOAT32;
-    case DType::kFloat16:
-      return v1::DATA_TYPE_FLOAT16;
-    case DType::kBFloat16:
-      return v1::DATA_TYPE_BFLOAT16;
-    case DType::kFloat64:
-      return v1::DATA_TYPE_FLOAT64;
-    case DType::kInt32:
-      return v1::DATA_TYPE_INT32;
-    case DType::kInt64:
-      return v1::DATA_TYPE_INT64;
-  }
-  return v1::DATA_TYPE_UNSPECIFIED;
-}
-
-google::protobuf::Timestamp TimeToProto(absl::Time time) {
-  return google::protobuf::util::TimeUtil::NanosecondsToTimestamp(absl::ToUnixNanos(time));
-}
 
 template <typename Message>
 void Describe(const store::Resource& resource, Message& message) {
@@ -45,6 +24,10 @@ bool Chosen(const VectorView& view, int layer) {
 }
 
 }  // namespace
+
+google::protobuf::Timestamp TimeToProto(absl::Time time) {
+  return google::protobuf::util::TimeUtil::NanosecondsToTimestamp(absl::ToUnixNanos(time));
+}
 
 v1::Site SiteToProto(model::Site site) {
   // The contract lists sites in the order of the forward pass, after UNSPECIFIED.
@@ -81,7 +64,7 @@ v1::Provenance ProvenanceToProto(const studies::Provenance& provenance) {
     digest.set_name(input.name);
     digest.set_digest(input.digest);
   }
-  message.set_compute_dtype(DTypeToProto(provenance.compute_dtype));
+  message.set_compute_dtype(DataTypeToProto(provenance.compute_dtype));
   message.set_determinism(provenance.determinism);
   message.set_hardware_class(provenance.hardware_class);
   return message;

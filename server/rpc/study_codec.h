@@ -9,6 +9,8 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "google/protobuf/timestamp.pb.h"
 #include "model/site.h"
 #include "store/store.h"
 #include "studies/provenance.h"
@@ -20,6 +22,7 @@
 
 namespace valuescope::rpc {
 
+google::protobuf::Timestamp TimeToProto(absl::Time time);
 v1::Site SiteToProto(model::Site site);
 v1::Provenance ProvenanceToProto(const studies::Provenance& provenance);
 v1::VectorStatistics StatisticsToProto(const studies::RowStatistics& row);
