@@ -14,6 +14,8 @@ import numpy as np  # noqa: E402
 from valuescope import v1  # noqa: E402
 
 COLOURS = {"intrinsic": "#2a6f97", "prompted": "#c8553d", "shared": "#588157", "neutral": "#8d99ae"}
+# Legends stand below the plot, where no line can hide behind them.
+BELOW = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncol": 2}
 plt.rcParams.update({
     "font.family": "sans-serif", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.alpha": 0.25, "svg.fonttype": "none", "svg.hashsalt": "valuescope",
@@ -107,7 +109,7 @@ def layer_lines(results):
     axes[2].set_title("norm of the vector over mean |x|")
     for axis in axes:
         axis.set_xlabel("layer (block, 0-based)")
-        axis.legend(fontsize=8, frameon=False)
+        axis.legend(fontsize=8, frameon=False, **BELOW)
     return svg(figure)
 
 
@@ -124,7 +126,8 @@ def development_heatmaps(results):
             for j, c in enumerate(coefficients):
                 row = cells[layer, c]
                 mark = " ★" if results["chosen"][kind][1:] == (layer, c) else ""
-                axis.annotate(f"{row['answers_with_word']}{mark}\nppl {row['perplexity']:.0f}", (j, i), ha="center", va="center", fontsize=7)
+                axis.annotate(f"{row['answers_with_word']}{mark}\nppl {row['perplexity']:.0f}", (j, i), ha="center", va="center", fontsize=7,
+                              color="white" if grid[i, j] > 0.6 * grid.max() else "black")
         axis.set_xticks(range(len(coefficients)), [f"{c:g}" for c in coefficients])
         axis.set_yticks(range(len(layers)), layers)
         axis.set_xlabel("coefficient")
@@ -152,7 +155,7 @@ def neuron_plots(results):
         axes[0].bar(x, counts, bottom=below, color=colour, label=name)
         below += counts
     axes[0].set_title("classes of the neurons kept in each layer (write directions)")
-    axes[0].legend(fontsize=8, frameon=False)
+    axes[0].legend(fontsize=8, frameon=False, **BELOW)
     sums = {int(entry["layer"]): entry["score_sum"] for entry in results["attribution"]["layers"]}
     axes[1].bar(list(sums), list(sums.values()), color=COLOURS["intrinsic"])
     axes[1].set_title("direct contribution of a layer's neurons to the intrinsic vector (sum of scores)")
@@ -167,7 +170,7 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; color: #222; }
 h1 { font-size: 1.7rem; margin-bottom: .2rem; } h2 { margin-top: 2.2rem; font-size: 1.2rem; }
 table { border-collapse: collapse; font-size: 14px; } th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: right; }
-th:first-child, td:first-child { text-align: left; } .examples td { text-align: left; vertical-align: top; }
+th:first-child, td:first-child { text-align: left; } .examples td, .examples th { text-align: left; vertical-align: top; }
 svg { max-width: 100%; height: auto; } .note { color: #555; } code { font-size: 90%; } .big { font-size: 1.25rem; }
 mark { background: #ffe8a3; }
 """
