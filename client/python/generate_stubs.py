@@ -1,6 +1,6 @@
 """Writes valuescope/v1/*_pb2*.py from proto/valuescope/v1/*.proto; does nothing where they are newer than their sources.
 
-    python generate_stubs.py [OUTPUT_DIRECTORY]
+python generate_stubs.py [OUTPUT_DIRECTORY]
 """
 
 import pathlib

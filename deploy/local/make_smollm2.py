@@ -71,23 +71,27 @@ def halves_apart(weight, heads):
 def config(fields):
     heads = fields["llama.attention.head_count"]
     hidden = fields["llama.embedding_length"]
-    return dict(sorted({
-        **CONFIG,
-        "bos_token_id": fields["tokenizer.ggml.bos_token_id"],
-        "eos_token_id": fields["tokenizer.ggml.eos_token_id"],
-        "pad_token_id": fields["tokenizer.ggml.padding_token_id"],
-        "head_dim": hidden // heads,
-        "hidden_size": hidden,
-        "intermediate_size": fields["llama.feed_forward_length"],
-        "max_position_embeddings": fields["llama.context_length"],
-        "num_attention_heads": heads,
-        "num_hidden_layers": fields["llama.block_count"],
-        "num_key_value_heads": fields["llama.attention.head_count_kv"],
-        # GGUF keeps it in float32; the published folder says 1e-05.
-        "rms_norm_eps": float(f"{fields['llama.attention.layer_norm_rms_epsilon']:.6g}"),
-        "rope_theta": fields["llama.rope.freq_base"],
-        "vocab_size": fields["llama.vocab_size"],
-    }.items()))
+    return dict(
+        sorted(
+            {
+                **CONFIG,
+                "bos_token_id": fields["tokenizer.ggml.bos_token_id"],
+                "eos_token_id": fields["tokenizer.ggml.eos_token_id"],
+                "pad_token_id": fields["tokenizer.ggml.padding_token_id"],
+                "head_dim": hidden // heads,
+                "hidden_size": hidden,
+                "intermediate_size": fields["llama.feed_forward_length"],
+                "max_position_embeddings": fields["llama.context_length"],
+                "num_attention_heads": heads,
+                "num_hidden_layers": fields["llama.block_count"],
+                "num_key_value_heads": fields["llama.attention.head_count_kv"],
+                # GGUF keeps it in float32; the published folder says 1e-05.
+                "rms_norm_eps": float(f"{fields['llama.attention.layer_norm_rms_epsilon']:.6g}"),
+                "rope_theta": fields["llama.rope.freq_base"],
+                "vocab_size": fields["llama.vocab_size"],
+            }.items()
+        )
+    )
 
 
 def special_tokens(fields):
@@ -97,12 +101,24 @@ def special_tokens(fields):
 
 
 def added_token(content):
-    return {"content": content, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    return {
+        "content": content,
+        "lstrip": False,
+        "normalized": False,
+        "rstrip": False,
+        "single_word": False,
+        "special": True,
+    }
 
 
 def tokenizer(fields):
     tokens = fields["tokenizer.ggml.tokens"]
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
     return {
         "version": "1.0",
         "truncation": None,
@@ -114,7 +130,12 @@ def tokenizer(fields):
             "pretokenizers": [{"type": "Digits", "individual_digits": True}, byte_level],
         },
         "post_processor": None,
-        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "decoder": {
+            "type": "ByteLevel",
+            "add_prefix_space": True,
+            "trim_offsets": True,
+            "use_regex": True,
+        },
         "model": {
             "type": "BPE",
             "dropout": None,
@@ -132,7 +153,10 @@ def tokenizer(fields):
 
 def tokenizer_config(fields):
     tokens = fields["tokenizer.ggml.tokens"]
-    name = {key: tokens[fields[f"tokenizer.ggml.{key}_token_id"]] for key in ("bos", "eos", "unknown", "padding")}
+    name = {
+        key: tokens[fields[f"tokenizer.ggml.{key}_token_id"]]
+        for key in ("bos", "eos", "unknown", "padding")
+    }
     return {
         "add_bos_token": False,
         "add_prefix_space": False,
@@ -161,7 +185,10 @@ def write_weights(reader, fields, path):
         offset += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    heads = {"q_proj": fields["llama.attention.head_count"], "k_proj": fields["llama.attention.head_count_kv"]}
+    heads = {
+        "q_proj": fields["llama.attention.head_count"],
+        "k_proj": fields["llama.attention.head_count_kv"],
+    }
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for index, name in enumerate(sorted(tensors)):
@@ -172,7 +199,11 @@ def write_weights(reader, fields, path):
                 weight = halves_apart(weight, heads[projection])
             file.write(np.ascontiguousarray(weight).tobytes())
             if sys.stderr.isatty():
-                print(f"\rsetup: converting weights {index + 1}/{len(tensors)}", end="", file=sys.stderr)
+                print(
+                    f"\rsetup: converting weights {index + 1}/{len(tensors)}",
+                    end="",
+                    file=sys.stderr,
+                )
     if sys.stderr.isatty():
         print(file=sys.stderr)
 
@@ -198,11 +229,14 @@ def main():
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     write_json(partial / "config.json", config(fields))
-    write_json(partial / "generation_config.json", {
-        "bos_token_id": fields["tokenizer.ggml.bos_token_id"],
-        "eos_token_id": fields["tokenizer.ggml.eos_token_id"],
-        "pad_token_id": fields["tokenizer.ggml.padding_token_id"],
-    })
+    write_json(
+        partial / "generation_config.json",
+        {
+            "bos_token_id": fields["tokenizer.ggml.bos_token_id"],
+            "eos_token_id": fields["tokenizer.ggml.eos_token_id"],
+            "pad_token_id": fields["tokenizer.ggml.padding_token_id"],
+        },
+    )
     write_json(partial / "tokenizer.json", tokenizer(fields))
     write_json(partial / "tokenizer_config.json", tokenizer_config(fields))
     write_weights(reader, fields, partial / "model.safetensors")

@@ -9,6 +9,7 @@ coefficient are chosen on development queries; every number of the result is fro
 """
 
 import argparse
+import itertools
 import json
 import pathlib
 import random
@@ -49,7 +50,7 @@ class WordList:
 
 def distinct_2(token_lists):
     """Distinct bigrams over all bigrams; bigrams never cross from one answer to the next."""
-    bigrams = [pair for ids in token_lists for pair in zip(ids, ids[1:])]
+    bigrams = [pair for ids in token_lists for pair in itertools.pairwise(ids)]
     return len(set(bigrams)) / max(1, len(bigrams))
 
 
@@ -79,8 +80,14 @@ class Study:
         """Generated, labelled responses: (label, conversation, token ids, query id, text)."""
         conversations = self.conversations(condition, self.queries["extraction"])
         generations = self.client.generate(
-            self.model, conversations, n=SAMPLES, max_tokens=MAX_TOKENS, temperature=0.9, top_p=0.95,
-            seed=[SEED + i for i in range(len(conversations))], progress=f"{condition} responses",
+            self.model,
+            conversations,
+            n=SAMPLES,
+            max_tokens=MAX_TOKENS,
+            temperature=0.9,
+            top_p=0.95,
+            seed=[SEED + i for i in range(len(conversations))],
+            progress=f"{condition} responses",
         )
         return [
             (self.words.count(c.text) > 0, conversation, list(c.token_ids), f"q{i}", c.text)
@@ -99,14 +106,21 @@ class Study:
                     f"{'with' if label else 'without'} a word of the list, {SMALLEST_CLASS} are needed"
                 )
             chosen += random.Random(SEED).sample(of_label, min(LARGEST_CLASS, len(of_label)))
-        return [vs.labelled(conversation, ids, label, query) for label, conversation, ids, query, _ in chosen]
+        return [
+            vs.labelled(conversation, ids, label, query)
+            for label, conversation, ids, query, _ in chosen
+        ]
 
     def extract(self, data_set, condition):
         artifact = self.client.write_artifact(data_set, display_name=f"{condition}.jsonl")
         with tqdm(total=len(data_set), desc=f"{condition} vector", unit=" responses") as bar:
             extracted = self.client.extract_vectors(
-                self.model, artifact.name, display_name=f"{self.value['value']} {condition}",
-                judge="word list", bootstrap_samples=200, seed=SEED,
+                self.model,
+                artifact.name,
+                display_name=f"{self.value['value']} {condition}",
+                judge="word list",
+                bootstrap_samples=200,
+                seed=SEED,
             )
             bar.update(len(data_set))
         return artifact.name, extracted
@@ -132,8 +146,12 @@ class Study:
         conversations = self.conversations("intrinsic", queries)
         names = [name for name in settings for _ in queries]
         generations = self.client.generate(
-            self.model, conversations * len(settings), max_tokens=MAX_TOKENS, temperature=0.0,
-            steer=[[settings[name]] if settings[name] else [] for name in names], progress=title,
+            self.model,
+            conversations * len(settings),
+            max_tokens=MAX_TOKENS,
+            temperature=0.0,
+            steer=[[settings[name]] if settings[name] else [] for name in names],
+            progress=title,
         )
         answers = {name: [] for name in settings}
         for name, generation in zip(names, generations, strict=True):
@@ -152,10 +170,14 @@ class Study:
                     surprisal[name][0] -= score.sum
                     surprisal[name][1] += len(score.token_logprobs)
                 bar.update(1)
-        return {name: float(np.exp(total / max(1, count))) for name, (total, count) in surprisal.items()}
+        return {
+            name: float(np.exp(total / max(1, count))) for name, (total, count) in surprisal.items()
+        }
 
     def measured(self, answers, perplexities):
-        counts = {name: [self.words.count(c.text) for c in group] for name, group in answers.items()}
+        counts = {
+            name: [self.words.count(c.text) for c in group] for name, group in answers.items()
+        }
         return {
             name: {
                 "answers": len(group),
@@ -163,7 +185,9 @@ class Study:
                 "words": sum(counts[name]),
                 "distinct_2": distinct_2([list(c.token_ids) for c in group]),
                 "perplexity": perplexities[name],
-                "receipt_positions": sum(r.positions * max(1, len(r.layers)) for c in group for r in c.receipts),
+                "receipt_positions": sum(
+                    r.positions * max(1, len(r.layers)) for c in group for r in c.receipts
+                ),
             }
             for name, group in answers.items()
         }
@@ -183,11 +207,15 @@ class Study:
         chosen = {}
         for kind in vectors:
             language = [
-                key for key, row in table.items() if key[0] == kind
+                key
+                for key, row in table.items()
+                if key[0] == kind
                 and row["perplexity"] <= PERPLEXITY_LIMIT * baseline["perplexity"]
                 and row["distinct_2"] * ANSWER_LIMIT >= baseline["distinct_2"]
             ]
-            chosen[kind] = max(language, key=lambda key: (table[key]["answers_with_word"], table[key]["words"]))
+            chosen[kind] = max(
+                language, key=lambda key: (table[key]["answers_with_word"], table[key]["words"])
+            )
         return table, chosen
 
     def test_settings(self, chosen, vectors, derived):
@@ -204,7 +232,9 @@ class Study:
         generator = np.random.default_rng(SEED)
         for index in range(RANDOM_DIRECTIONS):
             row = generator.standard_normal(row.shape)
-            settings[f"random {index + 1}"] = vs.Steer(row * (added / np.linalg.norm(row)), 1.0, layer)
+            settings[f"random {index + 1}"] = vs.Steer(
+                row * (added / np.linalg.norm(row)), 1.0, layer
+            )
         return settings
 
     # --- The whole -------------------------------------------------------------------------------------------------
@@ -221,11 +251,17 @@ class Study:
                 f"{condition} vector", lambda c=condition: self.extract(data_sets[c], c)
             )
         vectors = {condition: e.vector.name for condition, e in extracted.items()}
-        pair = self.timed("decomposition", lambda: client.decompose_vectors(vectors["intrinsic"], vectors["prompted"]))
-        neurons = self.timed(
-            "classification", lambda: client.classify_neurons(self.model, vectors["intrinsic"], vectors["prompted"])
+        pair = self.timed(
+            "decomposition",
+            lambda: client.decompose_vectors(vectors["intrinsic"], vectors["prompted"]),
         )
-        job, attribution = self.timed("attribution job", lambda: self.attribute(artifacts["intrinsic"], vectors["intrinsic"]))
+        neurons = self.timed(
+            "classification",
+            lambda: client.classify_neurons(self.model, vectors["intrinsic"], vectors["prompted"]),
+        )
+        job, attribution = self.timed(
+            "attribution job", lambda: self.attribute(artifacts["intrinsic"], vectors["intrinsic"])
+        )
 
         development, chosen = self.timed("choosing", lambda: self.choose(vectors))
         derived = {
@@ -235,9 +271,15 @@ class Study:
         }
         settings = self.test_settings(chosen, vectors, derived)
         queries = self.queries["test"]
-        answers = self.timed("steering unseen queries", lambda: self.answers(settings, queries, "steering unseen queries"))
+        answers = self.timed(
+            "steering unseen queries",
+            lambda: self.answers(settings, queries, "steering unseen queries"),
+        )
         table = self.measured(
-            answers, self.timed("scoring", lambda: self.perplexities(answers, queries, "scoring the answers"))
+            answers,
+            self.timed(
+                "scoring", lambda: self.perplexities(answers, queries, "scoring the answers")
+            ),
         )
         return {
             "value": self.value,
@@ -245,7 +287,8 @@ class Study:
             "queries": {name: len(group) for name, group in self.queries.items()},
             "responses": {
                 condition: {
-                    "generated": len(group), "with_word": sum(r[0] for r in group),
+                    "generated": len(group),
+                    "with_word": sum(r[0] for r in group),
                     "distinct_2": distinct_2([r[2] for r in group]),
                 }
                 for condition, group in responses.items()
@@ -259,7 +302,13 @@ class Study:
             "chosen": chosen,
             "test": table,
             "examples": [
-                (query, {name: answers[name][i].text for name in ("unsteered", "intrinsic", "prompted", "random 1")})
+                (
+                    query,
+                    {
+                        name: answers[name][i].text
+                        for name in ("unsteered", "intrinsic", "prompted", "random 1")
+                    },
+                )
                 for i, query in enumerate(queries[:6])
             ],
             "vectors": {condition: e.vector for condition, e in extracted.items()},
@@ -269,25 +318,42 @@ class Study:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--server", default="127.0.0.1:50051", metavar="HOST:PORT")
     parser.add_argument("--model", default="models/SmolLM2-135M-Instruct")
-    parser.add_argument("--value", type=pathlib.Path, default=HERE / "stimulation.json", help="words and system messages")
+    parser.add_argument(
+        "--value",
+        type=pathlib.Path,
+        default=HERE / "stimulation.json",
+        help="words and system messages",
+    )
     parser.add_argument("--queries", type=pathlib.Path, default=HERE / "queries.json")
-    parser.add_argument("--report", type=pathlib.Path, default=HERE / "report", help="directory of index.html and results.json")
+    parser.add_argument(
+        "--report",
+        type=pathlib.Path,
+        default=HERE / "report",
+        help="directory of index.html and results.json",
+    )
     arguments = parser.parse_args()
     with vs.Client(arguments.server) as client:
         client.wait_until_ready(arguments.model)
         study = Study(
-            client, arguments.model, json.loads(arguments.value.read_text()), json.loads(arguments.queries.read_text())
+            client,
+            arguments.model,
+            json.loads(arguments.value.read_text()),
+            json.loads(arguments.queries.read_text()),
         )
         results = study.run()
     page = report.write(results, arguments.report)
     test, words = results["test"], "answers with a value word"
     print(f"\n{words}, {test['unsteered']['answers']} unseen queries:")
     for name, row in test.items():
-        print(f"  {name:18} {row['answers_with_word']:3}   value words {row['words']:4}   Distinct-2 {row['distinct_2']:.2f}   "
-              f"perplexity {row['perplexity']:.1f}")
+        print(
+            f"  {name:18} {row['answers_with_word']:3}   value words {row['words']:4}   Distinct-2 {row['distinct_2']:.2f}   "
+            f"perplexity {row['perplexity']:.1f}"
+        )
     print(f"\nreport: {page}")
 
 

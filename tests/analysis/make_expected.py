@@ -50,7 +50,9 @@ def decomposition(rng, width, scale, normalize):
 
 def mean_delta(rng, width, num_values, unit):
     intrinsic = float32(rng.normal(size=(num_values, width)))
-    prompted = float32(intrinsic + 0.7 * rng.normal(size=width) + rng.normal(size=(num_values, width)))
+    prompted = float32(
+        intrinsic + 0.7 * rng.normal(size=width) + rng.normal(size=(num_values, width))
+    )
     deltas = prompted - intrinsic
     lengths = np.linalg.norm(deltas, axis=1, keepdims=True)
     used = deltas / lengths if unit else deltas
@@ -89,7 +91,9 @@ def halves(labels, queries):
 def difference_in_means(rng, labels, queries, num_layers, width):
     labels = np.array(labels)
     shift = rng.normal(size=(num_layers, width))
-    a = float32(rng.normal(size=(len(labels), num_layers, width)) + 0.6 * labels[:, None, None] * shift)
+    a = float32(
+        rng.normal(size=(len(labels), num_layers, width)) + 0.6 * labels[:, None, None] * shift
+    )
     half = halves(list(labels), queries)
     layers = []
     for layer in range(num_layers):
@@ -106,18 +110,22 @@ def difference_in_means(rng, labels, queries, num_layers, width):
             )
             for h in (0, 1)
         ]
-        traces = [float(np.trace(np.cov(x[labels == flag], rowvar=False))) for flag in (True, False)]
-        layers.append({
-            "vector": rows(v),
-            "norm": float(np.linalg.norm(v)),
-            "relative_norm": float(np.linalg.norm(v) / np.linalg.norm(x, axis=1).mean()),
-            "split_half_cosine": float(r),
-            "reliability": float(2 * r / (1 + r)),
-            "auroc": float(np.mean(areas)),
-            "expressing_trace": traces[0],
-            "non_expressing_trace": traces[1],
-            "debiased": float(v @ v - traces[0] / labels.sum() - traces[1] / (~labels).sum()),
-        })
+        traces = [
+            float(np.trace(np.cov(x[labels == flag], rowvar=False))) for flag in (True, False)
+        ]
+        layers.append(
+            {
+                "vector": rows(v),
+                "norm": float(np.linalg.norm(v)),
+                "relative_norm": float(np.linalg.norm(v) / np.linalg.norm(x, axis=1).mean()),
+                "split_half_cosine": float(r),
+                "reliability": float(2 * r / (1 + r)),
+                "auroc": float(np.mean(areas)),
+                "expressing_trace": traces[0],
+                "non_expressing_trace": traces[1],
+                "debiased": float(v @ v - traces[0] / labels.sum() - traces[1] / (~labels).sum()),
+            }
+        )
     return {
         "labels": [bool(label) for label in labels],
         "queries": queries,

@@ -43,16 +43,24 @@ def response_means(model, prompt, response):
     residual, neurons, handles = {}, {}, []
     for layer in CAPTURE_LAYERS:
         block = model.model.layers[layer]
-        handles.append(block.register_forward_hook(
-            lambda _m, _i, out, l=layer: residual.__setitem__(l, out[0] if isinstance(out, tuple) else out)))
-        handles.append(block.mlp.down_proj.register_forward_pre_hook(
-            lambda _m, i, l=layer: neurons.__setitem__(l, i[0])))
+        handles.append(
+            block.register_forward_hook(
+                lambda _m, _i, out, at=layer: residual.__setitem__(
+                    at, out[0] if isinstance(out, tuple) else out
+                )
+            )
+        )
+        handles.append(
+            block.mlp.down_proj.register_forward_pre_hook(
+                lambda _m, i, at=layer: neurons.__setitem__(at, i[0])
+            )
+        )
     model(torch.tensor([prompt + response]))
     for handle in handles:
         handle.remove()
 
     def mean(by_layer):
-        rows = [by_layer[l][0, len(prompt):].double().mean(0) for l in CAPTURE_LAYERS]
+        rows = [by_layer[at][0, len(prompt) :].double().mean(0) for at in CAPTURE_LAYERS]
         return torch.stack(rows).float().numpy().round(7).tolist()
 
     return mean(residual), mean(neurons)
@@ -60,9 +68,10 @@ def response_means(model, prompt, response):
 
 def steer(model, vector, prompt_length):
     """Adds COEFFICIENT * vector to the block's output from the last prompt token on."""
+
     def hook(_module, _inputs, output):
         hidden = (output[0] if isinstance(output, tuple) else output).clone()
-        hidden[:, prompt_length - 1:] += COEFFICIENT * vector
+        hidden[:, prompt_length - 1 :] += COEFFICIENT * vector
         return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
     return model.model.layers[STEERED_LAYER].register_forward_hook(hook)
@@ -74,7 +83,10 @@ def main():
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     prompts = [
         tokenizer.apply_chat_template(
-            [{"role": r, "content": c} for r, c in chat], add_generation_prompt=True, return_dict=True)["input_ids"]
+            [{"role": r, "content": c} for r, c in chat],
+            add_generation_prompt=True,
+            return_dict=True,
+        )["input_ids"]
         for chat in CHATS
     ]
     prompts += [tokenizer(text)["input_ids"] for text in TEXTS]
@@ -83,9 +95,16 @@ def main():
         ids, logprobs = greedy(model, prompt, 32)
         case = {"prompt_ids": prompt, "greedy_ids": ids, "greedy_logprobs": logprobs}
         if index == 0:
-            case["residual_post_mean"], case["mlp_neurons_mean"] = response_means(model, prompt, ids)
+            case["residual_post_mean"], case["mlp_neurons_mean"] = response_means(
+                model, prompt, ids
+            )
         cases.append(case)
-    vector = np.random.default_rng(11).standard_normal(model.config.hidden_size).astype(np.float32).round(4)
+    vector = (
+        np.random.default_rng(11)
+        .standard_normal(model.config.hidden_size)
+        .astype(np.float32)
+        .round(4)
+    )
     steered = []
     for prompt in prompts[:4]:
         handle = steer(model, torch.from_numpy(vector), len(prompt))
@@ -95,7 +114,12 @@ def main():
     result = {
         "capture_layers": CAPTURE_LAYERS,
         "cases": cases,
-        "steering": {"layer": STEERED_LAYER, "coefficient": COEFFICIENT, "vector": vector.tolist(), "cases": steered},
+        "steering": {
+            "layer": STEERED_LAYER,
+            "coefficient": COEFFICIENT,
+            "vector": vector.tolist(),
+            "cases": steered,
+        },
     }
     (HERE / "smollm2").mkdir(exist_ok=True)
     (HERE / "smollm2" / "served.json").write_text(json.dumps(result) + "\n")

@@ -12,7 +12,9 @@ import urllib.request
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-CACHE = pathlib.Path(os.environ.get("VALUESCOPE_CACHE", pathlib.Path.home() / ".cache" / "valuescope"))
+CACHE = pathlib.Path(
+    os.environ.get("VALUESCOPE_CACHE", pathlib.Path.home() / ".cache" / "valuescope")
+)
 BUILD = pathlib.Path(os.environ.get("VALUESCOPE_BUILD", ROOT / "build"))
 MODEL = "models/SmolLM2-135M-Instruct"
 

@@ -23,7 +23,9 @@ def vector(client):
 def expected(client, vector):
     """What Python's client gets; the others must get the same."""
     steer = vs.Steer(vector, 0.5, 14)
-    generation = client.generate(MODEL, vs.chat("Name a colour.", system=""), steer=[steer], max_tokens=8, temperature=0.0)
+    generation = client.generate(
+        MODEL, vs.chat("Name a colour.", system=""), steer=[steer], max_tokens=8, temperature=0.0
+    )
     assert generation.receipts[0].layers == [14]
     return generation.token_ids
 
@@ -31,7 +33,10 @@ def expected(client, vector):
 def run(server, *arguments, code=0):
     done = subprocess.run(
         [str(BUILD / "client" / "cpp" / "valuescope"), "--server", server.address, *arguments],
-        capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        stdin=subprocess.DEVNULL,
     )
     assert done.returncode == code, done.stderr
     return done
@@ -39,7 +44,18 @@ def run(server, *arguments, code=0):
 
 def test_the_command_line_generates_steered(server, vector, expected):
     steer = ["--vector", f"{vector}:0.5@14"]
-    flags = ["--model", NAME, "--system", "", "--max_tokens", "8", "--temperature", "0", *steer, "Name a colour."]
+    flags = [
+        "--model",
+        NAME,
+        "--system",
+        "",
+        "--max_tokens",
+        "8",
+        "--temperature",
+        "0",
+        *steer,
+        "Name a colour.",
+    ]
     response = json.loads(run(server, "--json", "generate", *flags).stdout)
     assert response["completions"][0]["token_ids"] == expected
     streamed = run(server, "generate", *flags)
@@ -53,22 +69,46 @@ def test_grpcurl_generates_steered(server, vector, expected):
         pytest.skip("grpcurl is not installed")
     request = {
         "model": MODEL,
-        "prompt": {"chat": {"messages": [{"role": "system", "content": ""}, {"role": "user", "content": "Name a colour."}]}},
+        "prompt": {
+            "chat": {
+                "messages": [
+                    {"role": "system", "content": ""},
+                    {"role": "user", "content": "Name a colour."},
+                ]
+            }
+        },
         "sampling": {"max_tokens": 8, "temperature": 0},
-        "interventions": [{"site": "SITE_RESIDUAL_POST", "layers": {"list": {"layers": [14]}},
-                           "add": {"vector": vector, "coefficient": 0.5}}],
+        "interventions": [
+            {
+                "site": "SITE_RESIDUAL_POST",
+                "layers": {"list": {"layers": [14]}},
+                "add": {"vector": vector, "coefficient": 0.5},
+            }
+        ],
     }
     # Through reflection: grpcurl has no .proto files at hand.
     done = subprocess.run(
-        [str(grpcurl), "-plaintext", "-d", json.dumps(request), server.address, "valuescope.v1.GenerationService/Generate"],
-        capture_output=True, text=True, timeout=120, check=True,
+        [
+            str(grpcurl),
+            "-plaintext",
+            "-d",
+            json.dumps(request),
+            server.address,
+            "valuescope.v1.GenerationService/Generate",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
     )
     assert json.loads(done.stdout)["completions"][0]["token_ids"] == expected
 
 
 def test_the_command_line_lists_models_and_captures(server):
     assert NAME in run(server, "models").stdout
-    table = run(server, "capture", "--model", NAME, "--layers", "3,5", "--reduction", "mean", "A prompt.").stdout
+    table = run(
+        server, "capture", "--model", NAME, "--layers", "3,5", "--reduction", "mean", "A prompt."
+    ).stdout
     assert [line.split()[0] for line in table.splitlines()[1:]] == ["3", "5"]
 
 
@@ -76,8 +116,17 @@ def test_exit_codes_say_whose_turn_it_is(server):
     run(server, "generate", "--model", NAME, code=2)
     assert "models/none" in run(server, "generate", "--model", "none", "x", code=3).stderr
     done = subprocess.run(
-        [str(BUILD / "client" / "cpp" / "valuescope"), "--server", "127.0.0.1:1", "--timeout", "1", "models"],
-        capture_output=True, text=True, timeout=60,
+        [
+            str(BUILD / "client" / "cpp" / "valuescope"),
+            "--server",
+            "127.0.0.1:1",
+            "--timeout",
+            "1",
+            "models",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 1
     assert "--server" in done.stderr
@@ -86,9 +135,14 @@ def test_exit_codes_say_whose_turn_it_is(server):
 def test_metrics_tell_what_was_done(server, client, expected):
     text = server.metrics()
     for name in [
-        "valuescope_rpc_duration_seconds_count", "valuescope_requests_running", "valuescope_requests_waiting",
-        "valuescope_generated_tokens_total", "valuescope_prompt_tokens_total", "valuescope_kv_cache_used_ratio",
-        "valuescope_interventions_applied_total", "valuescope_build_info",
+        "valuescope_rpc_duration_seconds_count",
+        "valuescope_requests_running",
+        "valuescope_requests_waiting",
+        "valuescope_generated_tokens_total",
+        "valuescope_prompt_tokens_total",
+        "valuescope_kv_cache_used_ratio",
+        "valuescope_interventions_applied_total",
+        "valuescope_build_info",
     ]:
         assert name in text
 
@@ -96,7 +150,9 @@ def test_metrics_tell_what_was_done(server, client, expected):
 def test_sigterm_finishes_and_exits_zero(start_server):
     server = start_server()
     with server.client() as client:
-        stream = client.stream(MODEL, "Once upon a time", max_tokens=40, temperature=0.0, ignore_eos=True)
+        stream = client.stream(
+            MODEL, "Once upon a time", max_tokens=40, temperature=0.0, ignore_eos=True
+        )
         next(stream)
         assert server.stop() == 0
     assert server.rest == []
@@ -113,11 +169,28 @@ def test_the_server_explains_itself_and_refuses_nonsense(tmp_path):
     binary = str(BUILD / "server" / "valuescope-server")
     text = subprocess.run([binary, "--help"], capture_output=True, text=True, timeout=30)
     assert text.returncode == 0
-    for flag in ["--listen", "--metrics_listen", "--model_root", "--models", "--store", "--device", "--dtype", "--threads"]:
+    for flag in [
+        "--listen",
+        "--metrics_listen",
+        "--model_root",
+        "--models",
+        "--store",
+        "--device",
+        "--dtype",
+        "--threads",
+    ]:
         assert flag in text.stdout
     assert "unverified" in text.stdout.lower()
-    for bad in [["--listen=nowhere"], ["--store=mysql://x"], ["--device=tpu"], ["--nonsense=1"], ["--listen=0.0.0.0:0"]]:
-        done = subprocess.run([binary, f"--model_root={tmp_path}", *bad], capture_output=True, text=True, timeout=30)
+    for bad in [
+        ["--listen=nowhere"],
+        ["--store=mysql://x"],
+        ["--device=tpu"],
+        ["--nonsense=1"],
+        ["--listen=0.0.0.0:0"],
+    ]:
+        done = subprocess.run(
+            [binary, f"--model_root={tmp_path}", *bad], capture_output=True, text=True, timeout=30
+        )
         assert done.returncode == 2, bad
         assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 

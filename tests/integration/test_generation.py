@@ -9,10 +9,22 @@ from conftest import MODEL, ROOT
 
 HIDDEN, LAYERS = 576, 30
 QUERIES = [
-    "How do bees find flowers?", "Name a colour.", "What should I cook tonight?", "Why is the sky blue?",
-    "Tell me about the sea.", "How do I tie a knot?", "What is a good hobby?", "Where do penguins live?",
-    "How does bread rise?", "What makes a good friend?", "Describe a forest.", "How far is the moon?",
-    "What is music for?", "Who invented paper?", "How do I learn to swim?", "What is a river?",
+    "How do bees find flowers?",
+    "Name a colour.",
+    "What should I cook tonight?",
+    "Why is the sky blue?",
+    "Tell me about the sea.",
+    "How do I tie a knot?",
+    "What is a good hobby?",
+    "Where do penguins live?",
+    "How does bread rise?",
+    "What makes a good friend?",
+    "Describe a forest.",
+    "How far is the moon?",
+    "What is music for?",
+    "Who invented paper?",
+    "How do I learn to swim?",
+    "What is a river?",
 ]
 
 
@@ -63,7 +75,9 @@ def test_greedy_tokens_and_scores_equal_transformers(client):
     golden = json.loads((ROOT / "tests" / "golden" / "smollm2" / "served.json").read_text())
     for case in golden["cases"]:
         prompt = case["prompt_ids"]
-        generation = client.generate(MODEL, prompt, max_tokens=len(case["greedy_ids"]), temperature=0.0, ignore_eos=True)
+        generation = client.generate(
+            MODEL, prompt, max_tokens=len(case["greedy_ids"]), temperature=0.0, ignore_eos=True
+        )
         assert generation.token_ids == case["greedy_ids"]
         (score,) = client.score(MODEL, prompt, [case["greedy_ids"]])
         np.testing.assert_allclose(score.token_logprobs, case["greedy_logprobs"], atol=2e-4)
@@ -75,7 +89,12 @@ def test_steered_greedy_tokens_equal_transformers_with_a_hook(client):
     for case in golden["steering"]["cases"]:
         steer = vs.Steer(row, golden["steering"]["coefficient"], golden["steering"]["layer"])
         generation = client.generate(
-            MODEL, case["prompt_ids"], steer=[steer], max_tokens=len(case["greedy_ids"]), temperature=0.0, ignore_eos=True
+            MODEL,
+            case["prompt_ids"],
+            steer=[steer],
+            max_tokens=len(case["greedy_ids"]),
+            temperature=0.0,
+            ignore_eos=True,
         )
         assert generation.token_ids == case["greedy_ids"]
         assert generation.receipts[0].positions == len(case["greedy_ids"])
@@ -106,11 +125,31 @@ def test_a_capture_while_generating_equals_the_capture_of_the_returned_tokens(cl
 @pytest.mark.parametrize(
     ("change", "code", "field", "says"),
     [
-        ({"steer": [vs.Steer(np.ones(HIDDEN), 1, 30)]}, "INVALID_ARGUMENT", "interventions[0].layers", "0 to 29"),
-        ({"steer": [vs.Steer(np.ones(HIDDEN - 1), 1, 3)]}, "INVALID_ARGUMENT", "interventions[0].add.tensor", "576"),
-        ({"steer": [vs.Steer(np.full(HIDDEN, np.nan), 1, 3)]}, "INVALID_ARGUMENT", "interventions[0].add.tensor", "finite"),
+        (
+            {"steer": [vs.Steer(np.ones(HIDDEN), 1, 30)]},
+            "INVALID_ARGUMENT",
+            "interventions[0].layers",
+            "0 to 29",
+        ),
+        (
+            {"steer": [vs.Steer(np.ones(HIDDEN - 1), 1, 3)]},
+            "INVALID_ARGUMENT",
+            "interventions[0].add.tensor",
+            "576",
+        ),
+        (
+            {"steer": [vs.Steer(np.full(HIDDEN, np.nan), 1, 3)]},
+            "INVALID_ARGUMENT",
+            "interventions[0].add.tensor",
+            "finite",
+        ),
         ({"steer": [vs.Steer("vectors/none", 1, 3)]}, "NOT_FOUND", "", "vectors/none"),
-        ({"steer": [vs.Steer(np.ones(HIDDEN), 1, 3, tokens="generated")], "max_tokens": 1}, "INVALID_ARGUMENT", "interventions[0]", ""),
+        (
+            {"steer": [vs.Steer(np.ones(HIDDEN), 1, 3, tokens="generated")], "max_tokens": 1},
+            "INVALID_ARGUMENT",
+            "interventions[0]",
+            "",
+        ),
         ({"model": "models/unknown"}, "NOT_FOUND", "", "models/unknown"),
         ({"model": "models/../../etc"}, "INVALID_ARGUMENT", "model", ""),
         ({"prompt": [5] * 9000}, "INVALID_ARGUMENT", "prompt", "8191"),
@@ -122,8 +161,15 @@ def test_a_capture_while_generating_equals_the_capture_of_the_returned_tokens(cl
         ({"n": 65}, "INVALID_ARGUMENT", "n", "64"),
     ],
 )
-def test_a_bad_request_is_told_the_field_and_the_range_and_the_next_one_works(client, change, code, field, says):
-    arguments = {"model": MODEL, "prompt": "The sea is", "max_tokens": 2, "temperature": 0.0} | change
+def test_a_bad_request_is_told_the_field_and_the_range_and_the_next_one_works(
+    client, change, code, field, says
+):
+    arguments = {
+        "model": MODEL,
+        "prompt": "The sea is",
+        "max_tokens": 2,
+        "temperature": 0.0,
+    } | change
     with pytest.raises(vs.ValuescopeError) as caught:
         client.generate(arguments.pop("model"), arguments.pop("prompt"), **arguments)
     error = caught.value

@@ -27,7 +27,9 @@ def data_set():
 
 
 def submit(client, data_set):
-    vector = client.create_vector(MODEL, np.random.default_rng(1).standard_normal((30, 576)), layers=range(30))
+    vector = client.create_vector(
+        MODEL, np.random.default_rng(1).standard_normal((30, 576)), layers=range(30)
+    )
     artifact = client.write_artifact(data_set)
     spec = v1.JobSpec(attribute_neurons=vs.attribution_request(MODEL, artifact.name, vector.name))
     return client.create_job(spec, display_name="test")
@@ -56,14 +58,18 @@ def test_progress_rises_to_the_total_and_the_result_is_there(uninterrupted):
 
 
 def test_a_job_equals_the_attribution_at_once(client, data_set, uninterrupted):
-    vector = client.create_vector(MODEL, np.random.default_rng(1).standard_normal((30, 576)), layers=range(30))
+    vector = client.create_vector(
+        MODEL, np.random.default_rng(1).standard_normal((30, 576)), layers=range(30)
+    )
     response = client.attribute_neurons(MODEL, data_set, vector.name)
     summary = json.loads(uninterrupted[1]["summary"])
     for layer, entry in zip(response.neuron_set.layers, summary["layers"], strict=True):
         assert layer.score_sum == pytest.approx(entry["score_sum"], rel=1e-9)
 
 
-def test_kill_9_in_the_middle_loses_at_most_the_shard_in_flight(start_server, data_set, tmp_path, uninterrupted):
+def test_kill_9_in_the_middle_loses_at_most_the_shard_in_flight(
+    start_server, data_set, tmp_path, uninterrupted
+):
     first = start_server(tmp_path / "killed")
     with first.client() as client:
         job = submit(client, data_set)
@@ -84,7 +90,11 @@ def test_kill_9_in_the_middle_loses_at_most_the_shard_in_flight(start_server, da
         assert finished.rescues <= 1
         after = results(client, job.name)
     # Both processes log into one file: every shard was committed by exactly one of them.
-    steps = [json.loads(line) for line in second.log.read_text().splitlines() if '"event":"shard"' in line]
+    steps = [
+        json.loads(line)
+        for line in second.log.read_text().splitlines()
+        if '"event":"shard"' in line
+    ]
     committed_shards = [s["shard"] for s in steps if s["code"] == "OK" and s["shard"] >= 0]
     assert sorted(committed_shards) == list(range(committed.shards_total))
     assert after == uninterrupted[1]
@@ -101,7 +111,9 @@ def test_a_cancelled_job_stops_and_says_so(client, data_set):
 def test_the_same_request_id_makes_one_job(client, data_set):
     vector = client.create_vector(MODEL, np.ones((1, 576)), layers=[3])
     artifact = client.write_artifact(data_set[:8])
-    spec = v1.JobSpec(attribute_neurons=vs.attribution_request(MODEL, artifact.name, vector.name, layers=[3]))
+    spec = v1.JobSpec(
+        attribute_neurons=vs.attribution_request(MODEL, artifact.name, vector.name, layers=[3])
+    )
     request_id = "3f1c7a52-7d0e-4b0e-9a58-0c8a4e6f1b2d"
     first = client.create_job(spec, request_id=request_id)
     assert client.create_job(spec, request_id=request_id).name == first.name
@@ -113,9 +125,13 @@ def test_the_same_request_id_makes_one_job(client, data_set):
 
 
 def test_a_bad_line_of_a_data_set_is_named(client):
-    artifact = client.write_artifact(b'{"prompt": {"text": "a"}, "response": {"text": "b"}, "expresses": true}\n{"prompt": 3}\n',
-                                     media_type="application/x-ndjson")
+    artifact = client.write_artifact(
+        b'{"prompt": {"text": "a"}, "response": {"text": "b"}, "expresses": true}\n{"prompt": 3}\n',
+        media_type="application/x-ndjson",
+    )
     vector = client.create_vector(MODEL, np.ones((1, 576)), layers=[3])
-    spec = v1.JobSpec(attribute_neurons=vs.attribution_request(MODEL, artifact.name, vector.name, layers=[3]))
+    spec = v1.JobSpec(
+        attribute_neurons=vs.attribution_request(MODEL, artifact.name, vector.name, layers=[3])
+    )
     with pytest.raises(vs.InvalidRequest, match="line 2"):
         client.create_job(spec)

@@ -153,7 +153,16 @@ class Client:
     # --- Generation ------------------------------------------------------------------------------------------------
 
     def generate(
-        self, model, prompt, *, steer=None, taps=(), n=None, logprobs=None, progress=None, **sampling
+        self,
+        model,
+        prompt,
+        *,
+        steer=None,
+        taps=(),
+        n=None,
+        logprobs=None,
+        progress=None,
+        **sampling,
     ):
         """Generates. With a list of prompts, runs them side by side and returns a list in the same order.
 
@@ -170,7 +179,9 @@ class Client:
         many = isinstance(prompt, Sequence) and not _is_one_prompt(prompt)
         prompts = list(prompt) if many else [prompt]
         seeds = sampling.pop("seed", None)
-        per_prompt_steer = many and isinstance(steer, list) and steer and isinstance(steer[0], (list, tuple))
+        per_prompt_steer = (
+            many and isinstance(steer, list) and steer and isinstance(steer[0], (list, tuple))
+        )
         requests = []
         for index, one in enumerate(prompts):
             params = v1.SamplingParams(**sampling)
@@ -191,7 +202,9 @@ class Client:
         results = [Generation(r) for r in self._many(self._generation.Generate, requests, progress)]
         return results if many else results[0]
 
-    def stream(self, model, prompt, *, steer=None, **sampling) -> Iterator[v1.StreamGenerateResponse]:
+    def stream(
+        self, model, prompt, *, steer=None, **sampling
+    ) -> Iterator[v1.StreamGenerateResponse]:
         """Streams one generation; leaving the loop early stops it on the server."""
         request = v1.StreamGenerateRequest(
             model=model,
@@ -221,9 +234,7 @@ class Client:
             inputs: prompts, or pairs (prompt, response).
             taps: read-outs made by `tap`.
         """
-        request = v1.CaptureRequest(
-            model=model, taps=taps, interventions=to_interventions(steer)
-        )
+        request = v1.CaptureRequest(model=model, taps=taps, interventions=to_interventions(steer))
         for one in inputs:
             added = request.inputs.add()
             if isinstance(one, tuple):
@@ -259,9 +270,7 @@ class Client:
     def decompose_vectors(self, intrinsic: str, prompted: str, **fields) -> v1.PairDecomposition:
         """Shared and unique parts of one value's two vectors."""
         pair = v1.VectorPair(intrinsic=intrinsic, prompted=prompted)
-        request = v1.DecomposeVectorsRequest(
-            pairs=[pair], request_id=str(uuid.uuid4()), **fields
-        )
+        request = v1.DecomposeVectorsRequest(pairs=[pair], request_id=str(uuid.uuid4()), **fields)
         return self._call(self._vector.DecomposeVectors, request).decompositions[0]
 
     def create_vector(
@@ -412,7 +421,13 @@ class Client:
         artifact = self.artifact(name)
         data = bytearray()
         failures = 0
-        with tqdm(desc=progress, disable=progress is None, total=artifact.size_bytes, unit="B", unit_scale=True) as bar:
+        with tqdm(
+            desc=progress,
+            disable=progress is None,
+            total=artifact.size_bytes,
+            unit="B",
+            unit_scale=True,
+        ) as bar:
             while len(data) < artifact.size_bytes:
                 request = v1.ReadArtifactRequest(name=name, offset=len(data))
                 try:
@@ -493,7 +508,9 @@ class Client:
 _FINISHED = (v1.JOB_STATE_SUCCEEDED, v1.JOB_STATE_FAILED, v1.JOB_STATE_CANCELLED)
 
 
-def attribution_request(model, responses, vector, *, layers="all", **fields) -> v1.AttributeNeuronsRequest:
+def attribution_request(
+    model, responses, vector, *, layers="all", **fields
+) -> v1.AttributeNeuronsRequest:
     """The request of `attribute_neurons`, and of a job that does the same: responses are a list or an artifact's name."""
     request = v1.AttributeNeuronsRequest(
         model=model,
@@ -514,7 +531,8 @@ def to_json_lines(responses) -> bytes:
     from google.protobuf import json_format
 
     lines = [
-        json_format.MessageToJson(r, indent=None, preserving_proto_field_name=True) for r in responses
+        json_format.MessageToJson(r, indent=None, preserving_proto_field_name=True)
+        for r in responses
     ]
     return ("\n".join(lines) + "\n").encode()
 
@@ -524,7 +542,8 @@ def _is_one_prompt(prompt) -> bool:
     if isinstance(prompt, str):
         return True
     return len(prompt) > 0 and (
-        isinstance(prompt[0], (int, np.integer)) or (isinstance(prompt[0], dict) and "role" in prompt[0])
+        isinstance(prompt[0], (int, np.integer))
+        or (isinstance(prompt[0], dict) and "role" in prompt[0])
     )
 
 

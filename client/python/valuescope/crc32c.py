@@ -13,7 +13,9 @@ _REVERSED_POLYNOMIAL = 0x82F63B78
 def _byte_table() -> np.ndarray:
     table = np.arange(256, dtype=np.uint32)
     for _ in range(8):
-        table = np.where(table & 1, (table >> 1) ^ _REVERSED_POLYNOMIAL, table >> 1).astype(np.uint32)
+        table = np.where(table & 1, (table >> 1) ^ _REVERSED_POLYNOMIAL, table >> 1).astype(
+            np.uint32
+        )
     return table
 
 

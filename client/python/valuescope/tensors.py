@@ -32,5 +32,9 @@ def from_numpy(array) -> v1.Tensor:
     array = np.ascontiguousarray(array)
     dtype = array.dtype.newbyteorder("<")
     if dtype not in _DATA_TYPE:
-        raise TypeError(f"dtype {array.dtype} has no counterpart; use float32, float16, float64, int32 or int64")
-    return v1.Tensor(dtype=_DATA_TYPE[dtype], shape=array.shape, data=array.astype(dtype, copy=False).tobytes())
+        raise TypeError(
+            f"dtype {array.dtype} has no counterpart; use float32, float16, float64, int32 or int64"
+        )
+    return v1.Tensor(
+        dtype=_DATA_TYPE[dtype], shape=array.shape, data=array.astype(dtype, copy=False).tobytes()
+    )

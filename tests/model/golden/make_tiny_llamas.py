@@ -20,14 +20,34 @@ NUM_TOKENS, NUM_GREEDY = 37, 16
 # The sizes share no factor by accident: a swapped axis or a wrong stride cannot go unnoticed.
 MODELS = {
     # Explicit head_dim, groups of three query heads, untied, the layout of nearly all published folders.
-    "grouped": dict(hidden_size=18, intermediate_size=28, num_hidden_layers=3, num_attention_heads=6,
-                    num_key_value_heads=2, head_dim=10, vocab_size=97, max_position_embeddings=128,
-                    rms_norm_eps=1e-5, rope_theta=500.0, tie_word_embeddings=False, torch_dtype="float32"),
+    "grouped": {
+        "hidden_size": 18,
+        "intermediate_size": 28,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "head_dim": 10,
+        "vocab_size": 97,
+        "max_position_embeddings": 128,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 500.0,
+        "tie_word_embeddings": False,
+        "torch_dtype": "float32",
+    },
     # head_dim left out, every head its own keys, tied, in two shards, the newer layout.
-    "tied_sharded": dict(hidden_size=24, intermediate_size=36, num_hidden_layers=2, num_attention_heads=4,
-                         num_key_value_heads=4, vocab_size=61, max_position_embeddings=96, rms_norm_eps=1e-6,
-                         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-                         tie_word_embeddings=True, dtype="float32"),
+    "tied_sharded": {
+        "hidden_size": 24,
+        "intermediate_size": 36,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "vocab_size": 61,
+        "max_position_embeddings": 96,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+        "tie_word_embeddings": True,
+        "dtype": "float32",
+    },
 }
 
 
@@ -38,11 +58,13 @@ def record(model):
     def output(name):
         def hook(_module, _inputs, out):
             seen[name] = (out[0] if isinstance(out, tuple) else out)[0].clone()
+
         return hook
 
     def value_in(name):
         def hook(_module, inputs):
             seen[name] = inputs[0][0].clone()
+
         return hook
 
     model.model.embed_tokens.register_forward_hook(output("EMBEDDING"))
@@ -78,18 +100,35 @@ def make(name, settings, seed):
 
     folder = HERE / name
     folder.mkdir(exist_ok=True)
-    config = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False, **settings}
+    config = {
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        **settings,
+    }
     (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
-    weights = {k: w.detach().contiguous() for k, w in model.named_parameters() if k != "lm_head.weight" or not
-               settings["tie_word_embeddings"]}
+    weights = {
+        k: w.detach().contiguous()
+        for k, w in model.named_parameters()
+        if k != "lm_head.weight" or not settings["tie_word_embeddings"]
+    }
     if "sharded" in name:
         names = sorted(weights)
         half = len(names) // 2
-        shards = {"model-00001-of-00002.safetensors": names[:half], "model-00002-of-00002.safetensors": names[half:]}
+        shards = {
+            "model-00001-of-00002.safetensors": names[:half],
+            "model-00002-of-00002.safetensors": names[half:],
+        }
         for file, keys in shards.items():
             save_file({k: weights[k] for k in keys}, folder / file)
-        index = {"metadata": {}, "weight_map": {k: file for file, keys in shards.items() for k in keys}}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1, sort_keys=True) + "\n")
+        index = {
+            "metadata": {},
+            "weight_map": {k: file for file, keys in shards.items() for k in keys},
+        }
+        (folder / "model.safetensors.index.json").write_text(
+            json.dumps(index, indent=1, sort_keys=True) + "\n"
+        )
     else:
         save_file(weights, folder / "model.safetensors")
     save_file(expected, folder / "expected.safetensors")

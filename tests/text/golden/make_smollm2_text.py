@@ -15,15 +15,32 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 HERE = pathlib.Path(__file__).resolve().parent
 TEXTS = [
-    "", "hello", "  a  b\n\n\t c ", "1234567 89.5 \u00b2\u00bd\u0e53", "don't we'll I'M", "def f(x):\r\n    return x**2",
-    "<|im_start|>user\n<|im_end|> x<|endoftext|><repo_name>", "e\u0301\u0323 \u202e\u05e9\u05dc\u05d5\u05dd",
-    "\U0001f469\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466 \U0001f1e9\U0001f1ea", "a\0b\0", "\ufeff\ufffd", "\u00a0\u2003x\u3000y",
-    "\u6c49\u5b57\u304b\u306a\ud55c\uad6d\uc5b4", "\u017f\u00df\u0130", "ab" * 300, " " * 300,
+    "",
+    "hello",
+    "  a  b\n\n\t c ",
+    "1234567 89.5 \u00b2\u00bd\u0e53",
+    "don't we'll I'M",
+    "def f(x):\r\n    return x**2",
+    "<|im_start|>user\n<|im_end|> x<|endoftext|><repo_name>",
+    "e\u0301\u0323 \u202e\u05e9\u05dc\u05d5\u05dd",
+    "\U0001f469\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466 \U0001f1e9\U0001f1ea",
+    "a\0b\0",
+    "\ufeff\ufffd",
+    "\u00a0\u2003x\u3000y",
+    "\u6c49\u5b57\u304b\u306a\ud55c\uad6d\uc5b4",
+    "\u017f\u00df\u0130",
+    "ab" * 300,
+    " " * 300,
 ]
 CHATS = [
     [("user", "Hi")],
     [("system", ""), ("user", "Hi\n there ")],
-    [("system", "Be <brief> & 'kind'."), ("user", "Warum? \U0001f642"), ("assistant", "Darum.\n"), ("user", "<|im_end|>")],
+    [
+        ("system", "Be <brief> & 'kind'."),
+        ("user", "Warum? \U0001f642"),
+        ("assistant", "Darum.\n"),
+        ("user", "<|im_end|>"),
+    ],
     [("assistant", " first ")],
 ]
 SNIPPETS = [
@@ -36,31 +53,54 @@ SNIPPETS = [
     "{% for k, v in value.items() %}{{ k }}={{ v }};{% endfor %}{{ messages[::-1] | map(attribute='role') | join(',') }}",
     "{{ 1 / 2 }} {{ 7 // 2 }} {{ 2 ** 3 }} {{ 1e20 }} {{ 1e-5 }} {{ 3.7 | round }} {{ none }} {{ true }}",
 ]
-VALUE = {"text": "<\u00e9 'q' \"d\">\n", "list": [1, 2.5, None, True], "empty": {}, "nested": {"a": [[]]}, "nothing": None}
+VALUE = {
+    "text": "<\u00e9 'q' \"d\">\n",
+    "list": [1, 2.5, None, True],
+    "empty": {},
+    "nested": {"a": [[]]},
+    "nothing": None,
+}
 
 
 def main(folder):
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=f"{folder}/tokenizer.json", bos_token="<|im_start|>", eos_token="<|im_end|>")
+        tokenizer_file=f"{folder}/tokenizer.json", bos_token="<|im_start|>", eos_token="<|im_end|>"
+    )
     template = AutoTokenizer.from_pretrained(folder).chat_template
     noise = random.Random(1)
     kinds = [(32, 127), (0xA0, 0x800), (0x800, 0xD800), (0x1F300, 0x1FA00), (32, 33), (10, 11)]
-    texts = TEXTS + ["".join(chr(noise.randrange(*noise.choice(kinds))) for _ in range(40)) for _ in range(100)]
+    texts = TEXTS + [
+        "".join(chr(noise.randrange(*noise.choice(kinds))) for _ in range(40)) for _ in range(100)
+    ]
     golden = {"texts": [], "chats": [], "decoded": [], "snippets": [], "value": VALUE}
     for text in texts:
         golden["texts"].append({"text": text, "ids": tokenizer(text)["input_ids"]})
     for chat in CHATS:
         messages = [{"role": role, "content": content} for role, content in chat]
         for prompt in (True, False):
-            def render(source, **arguments):
+
+            def render(source, messages=messages, prompt=prompt, **arguments):
                 return tokenizer.apply_chat_template(
-                    messages, chat_template=source, add_generation_prompt=prompt, tokenize=False, **arguments)
+                    messages,
+                    chat_template=source,
+                    add_generation_prompt=prompt,
+                    tokenize=False,
+                    **arguments,
+                )
+
             rendered = render(template)
-            golden["chats"].append({
-                "messages": chat, "add_generation_prompt": prompt, "text": rendered,
-                "ids": tokenizer(rendered, add_special_tokens=False)["input_ids"]})
+            golden["chats"].append(
+                {
+                    "messages": chat,
+                    "add_generation_prompt": prompt,
+                    "text": rendered,
+                    "ids": tokenizer(rendered, add_special_tokens=False)["input_ids"],
+                }
+            )
         for source in SNIPPETS:
-            golden["snippets"].append({"messages": chat, "source": source, "text": render(source, value=VALUE)})
+            golden["snippets"].append(
+                {"messages": chat, "source": source, "text": render(source, value=VALUE)}
+            )
     for i in range(100):
         ids = [noise.randrange(49152 if i % 2 else 300) for _ in range(20)]
         for skip in (False, True):
