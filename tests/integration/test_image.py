@@ -1,0 +1,61 @@
+"""The image's runtime stage holds every library that the built server loads."""
+
+import os
+import pathlib
+import re
+import subprocess
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ["VALUESCOPE_BUILD"])
+SERVER = BUILD / "server" / "valuescope-server"
+
+
+def output(*command) -> str:
+    return subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def loaded_libraries() -> list[pathlib.Path]:
+    return [pathlib.Path(path) for path in re.findall(r"=> (/\S+)", output("ldd", SERVER))]
+
+
+def with_dependencies(packages: set[str]) -> set[str]:
+    """The packages and all that they depend on, as the package database of this machine says."""
+    known, pending = set(), set(packages)
+    while pending:
+        name = pending.pop()
+        known.add(name)
+        shown = subprocess.run(
+            ["dpkg-query", "-W", "-f", "${Depends}", name],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        names = re.findall(r"(?:^|[,|]\s*)([a-z0-9][a-z0-9+.-]*)", shown.stdout)
+        pending |= set(names) - known
+    return known
+
+
+def test_packages_of_the_runtime_stage_hold_the_system_libraries():
+    setup = (ROOT / "docker" / "setup").read_text()
+    listed = re.search(r"runtime_packages=\(\n(.*?)\n\)", setup, re.DOTALL)
+    assert listed is not None
+    packages = with_dependencies(set(listed[1].split()))
+    for library in loaded_libraries():
+        if "torch" in str(library) or "nvidia" in str(library):
+            continue
+        # The database names files by their real place or by the link /lib -> /usr/lib.
+        owner = subprocess.run(
+            ["dpkg", "-S", library.name], capture_output=True, text=True, check=True
+        ).stdout
+        owners = {line.split(":")[0] for line in owner.splitlines()}
+        assert owners & packages, f"{library} comes from {owners}"
+
+
+def test_the_collected_libraries_are_those_the_server_finds_in_the_wheels(tmp_path):
+    from_wheels = [p for p in loaded_libraries() if "torch" in str(p) or "nvidia" in str(p)]
+    assert len(from_wheels) == 5
+    wheels = next(p for p in from_wheels if p.name == "libtorch_cpu.so").parents[2]
+    output(ROOT / "docker" / "collect-libraries", wheels, "cpu", tmp_path)
+    for library in from_wheels:
+        place = pathlib.Path(os.path.normpath(library))
+        assert (tmp_path / place.relative_to("/")).is_file(), place
