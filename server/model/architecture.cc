@@ -2,8 +2,11 @@
 
 #include <cmath>
 #include <optional>
+#include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "model/strict_json.h"
@@ -39,6 +42,14 @@ absl::StatusOr<int64_t> Size(const json& config, const char* key, int64_t limit,
   return value;
 }
 
+absl::StatusOr<int64_t> WholeNumber(const json& config, const char* key, int64_t fallback) {
+  if (!Has(config, key)) return fallback;
+  if (!config[key].is_number_integer() || config[key].get<int64_t>() < 0) {
+    return Refused(key, "is not a whole number");
+  }
+  return config[key].get<int64_t>();
+}
+
 absl::StatusOr<double> Positive(const json& config, const char* key, double fallback) {
   if (!Has(config, key)) return fallback;
   if (!config[key].is_number()) return Refused(key, "is not a number");
@@ -53,6 +64,69 @@ absl::StatusOr<bool> Flag(const json& config, const char* key, bool fallback) {
   return config[key].get<bool>();
 }
 
+// What the families have that config.json does not say, and what it means where it says nothing:
+// the defaults of transformers' configuration classes.
+struct Family {
+  const char* name = "";
+  int64_t max_positions = 0;
+  bool tied_embeddings = false;
+  bool gemma = false;            // unit-offset norms, post-norms, scaled embedding, soft caps
+  bool qkv_bias = false;         // always there
+  bool optional_biases = false;  // attention_bias gives all four projections one
+  bool head_norms = false;
+  int64_t head_dim = 0;        // 0: hidden_size / num_attention_heads
+  int64_t default_window = 0;  // where sliding_window is missing; 0: none
+};
+
+constexpr Family kFamilies[] = {
+    {.name = "llama", .max_positions = 2048, .optional_biases = true},
+    {.name = "qwen2", .max_positions = 32768, .qkv_bias = true},
+    {.name = "qwen3",
+     .max_positions = 32768,
+     .optional_biases = true,
+     .head_norms = true,
+     .head_dim = 128},
+    {.name = "mistral", .max_positions = 131072, .default_window = 4096},
+    {.name = "gemma2",
+     .max_positions = 8192,
+     .tied_embeddings = true,
+     .gemma = true,
+     .optional_biases = true,
+     .head_dim = 256,
+     .default_window = 4096},
+};
+
+absl::StatusOr<const Family*> FamilyOf(const json& config) {
+  if (!Has(config, "model_type") || !config["model_type"].is_string()) {
+    return Refused("model_type", "is missing");
+  }
+  const std::string name = config["model_type"].get<std::string>();
+  std::vector<absl::string_view> served;
+  for (const Family& family : kFamilies) {
+    if (name == family.name) return &family;
+    served.push_back(family.name);
+  }
+  return Refused("model_type", absl::StrCat("is \"", name.substr(0, 64),
+                                            "\"; served families: ", absl::StrJoin(served, ", ")));
+}
+
+absl::Status ReadLongRope(const char* key, const json& rope, Architecture& architecture) {
+  LongRope long_rope;
+  for (const auto& [name, value] : std::initializer_list<std::pair<const char*, double*>>{
+           {"factor", &long_rope.factor},
+           {"low_freq_factor", &long_rope.low_frequency_factor},
+           {"high_freq_factor", &long_rope.high_frequency_factor},
+           {"original_max_position_embeddings", &long_rope.original_positions}}) {
+    if (!Has(rope, name)) return Refused(key, absl::StrCat("lacks ", name));
+    VS_ASSIGN_OR_RETURN(*value, Positive(rope, name, 0));
+  }
+  if (long_rope.low_frequency_factor >= long_rope.high_frequency_factor) {
+    return Refused(key, "needs a high_freq_factor above its low_freq_factor");
+  }
+  architecture.long_rope = long_rope;
+  return absl::OkStatus();
+}
+
 // Older folders say rope_theta and rope_scaling, newer ones rope_parameters.
 absl::Status ReadRope(const json& config, Architecture& architecture) {
   json source = config;
@@ -60,16 +134,110 @@ absl::Status ReadRope(const json& config, Architecture& architecture) {
     if (!Has(config, key)) continue;
     const json& rope = config[key];
     if (!rope.is_object()) return Refused(key, "is not an object");
-    for (const char* type_key : {"rope_type", "type"}) {
-      if (Has(rope, type_key) && rope[type_key] != "default") {
-        return Refused(key,
-                       "asks for a kind of rope scaling that is not served; served is \"default\"");
-      }
+    std::string type = "default";
+    for (const char* type_key : {"type", "rope_type"}) {
+      if (Has(rope, type_key)) type = rope[type_key].is_string() ? rope[type_key] : json("");
     }
-    if (Has(rope, "factor")) return Refused(key, "has a factor, which is not served");
+    if (type == "llama3") {
+      VS_RETURN_IF_ERROR(ReadLongRope(key, rope, architecture));
+    } else if (type != "default") {
+      return Refused(key,
+                     "asks for a kind of rope scaling that is not served; served are "
+                     "\"default\" and \"llama3\"");
+    } else if (Has(rope, "factor")) {
+      return Refused(key, "has a factor, but its rope_type is \"default\"");
+    }
     if (Has(rope, "rope_theta")) source = rope;
   }
   VS_ASSIGN_OR_RETURN(architecture.rope_theta, Positive(source, "rope_theta", 10000.0));
+  return absl::OkStatus();
+}
+
+// Which layers see a window only: newer folders list it, for older ones the family knows.
+absl::Status ReadWindows(const json& config, const Family& family, Architecture& architecture) {
+  architecture.windows.assign(architecture.num_layers, 0);
+  const absl::string_view name = family.name;
+  int64_t window = family.default_window;
+  if (config.contains("sliding_window")) {
+    window = 0;
+    if (!config["sliding_window"].is_null()) {
+      VS_ASSIGN_OR_RETURN(window, Size(config, "sliding_window", kMaxDimension));
+    }
+  }
+  if (absl::StartsWith(name, "qwen")) {
+    VS_ASSIGN_OR_RETURN(const bool used, Flag(config, "use_sliding_window", false));
+    if (!used) window = 0;
+  }
+  if (name == "llama") window = 0;
+  if (Has(config, "layer_types")) {
+    const json& types = config["layer_types"];
+    if (!types.is_array() || types.size() != architecture.windows.size()) {
+      return Refused("layer_types", "does not list every layer");
+    }
+    for (size_t layer = 0; layer < types.size(); ++layer) {
+      if (types[layer] == "sliding_attention") {
+        if (window == 0)
+          return Refused("layer_types", "asks for a window, but sliding_window has none");
+        architecture.windows[layer] = window;
+      } else if (types[layer] != "full_attention") {
+        return Refused("layer_types", "may hold \"full_attention\" and \"sliding_attention\"");
+      }
+    }
+    return absl::OkStatus();
+  }
+  int64_t first = 0;
+  if (absl::StartsWith(name, "qwen") && window > 0) {
+    VS_ASSIGN_OR_RETURN(first, WholeNumber(config, "max_window_layers", 28));
+  }
+  const int stride = family.gemma ? 2 : 1;
+  for (int64_t layer = first; layer < architecture.num_layers; layer += stride) {
+    architecture.windows[layer] = window;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadActivation(const json& config, const Family& family, Architecture& architecture) {
+  const char* key = Has(config, "hidden_activation") ? "hidden_activation" : "hidden_act";
+  const char* expected = family.gemma ? "gelu_pytorch_tanh" : "silu";
+  if (Has(config, key) && config[key] != expected) {
+    return Refused(key, absl::StrCat("is not \"", expected, "\", the activation of this family"));
+  }
+  architecture.activation = family.gemma ? Activation::kGeluTanh : Activation::kSilu;
+  return absl::OkStatus();
+}
+
+absl::Status ReadBiases(const json& config, const Family& family, Architecture& architecture) {
+  VS_ASSIGN_OR_RETURN(const bool attention, Flag(config, "attention_bias", false));
+  VS_ASSIGN_OR_RETURN(const bool mlp, Flag(config, "mlp_bias", false));
+  if (attention && !family.optional_biases && !family.qkv_bias) {
+    return Refused("attention_bias", "is true, which this family does not have");
+  }
+  if (mlp && absl::string_view(family.name) != "llama") {
+    return Refused("mlp_bias", "is true, which this family does not have");
+  }
+  architecture.qkv_bias = family.qkv_bias || attention;
+  architecture.output_bias = family.optional_biases && attention;
+  architecture.mlp_bias = mlp;
+  return absl::OkStatus();
+}
+
+// A soft cap of null is none; a missing one is the family's.
+absl::StatusOr<double> SoftCap(const json& config, const char* key, double fallback) {
+  if (config.contains(key) && config[key].is_null()) return 0.0;
+  return Positive(config, key, fallback);
+}
+
+absl::Status ReadGemma(const json& config, Architecture& architecture) {
+  architecture.unit_offset_norms = true;
+  architecture.post_norms = true;
+  architecture.embedding_scale = std::sqrt(static_cast<double>(architecture.hidden));
+  VS_ASSIGN_OR_RETURN(const double scalar, Positive(config, "query_pre_attn_scalar", 256));
+  architecture.attention_scale = 1 / std::sqrt(scalar);
+  VS_ASSIGN_OR_RETURN(architecture.attention_soft_cap,
+                      SoftCap(config, "attn_logit_softcapping", 50));
+  VS_ASSIGN_OR_RETURN(architecture.final_soft_cap, SoftCap(config, "final_logit_softcapping", 30));
+  VS_ASSIGN_OR_RETURN(const bool both_ways, Flag(config, "use_bidirectional_attention", false));
+  if (both_ways) return Refused("use_bidirectional_attention", "is true, which is not served");
   return absl::OkStatus();
 }
 
@@ -104,15 +272,12 @@ absl::Status ReadEndTokens(const json& config, Architecture& architecture) {
 absl::StatusOr<Architecture> ParseArchitecture(absl::string_view config_json) {
   VS_ASSIGN_OR_RETURN(const json config, ParseStrictJson("config.json", config_json));
   if (!config.is_object()) return Refused("config.json", "is not an object");
-  if (!Has(config, "model_type") || !config["model_type"].is_string()) {
-    return Refused("model_type", "is missing");
+  VS_ASSIGN_OR_RETURN(const Family* const family, FamilyOf(config));
+  if (Has(config, "quantization_config")) {
+    return Refused("quantization_config", "is there, but quantised weights are not served");
   }
   Architecture architecture;
-  architecture.family = config["model_type"].get<std::string>();
-  if (architecture.family != "llama") {
-    return Refused("model_type", absl::StrCat("is \"", architecture.family.substr(0, 64),
-                                              "\"; served families: llama"));
-  }
+  architecture.family = family->name;
   VS_ASSIGN_OR_RETURN(const int64_t layers, Size(config, "num_hidden_layers", kMaxLayers));
   architecture.num_layers = static_cast<int>(layers);
   VS_ASSIGN_OR_RETURN(architecture.hidden, Size(config, "hidden_size", kMaxDimension));
@@ -121,26 +286,29 @@ absl::StatusOr<Architecture> ParseArchitecture(absl::string_view config_json) {
   VS_ASSIGN_OR_RETURN(architecture.num_kv_heads,
                       Size(config, "num_key_value_heads", kMaxDimension, architecture.num_heads));
   VS_ASSIGN_OR_RETURN(architecture.vocabulary, Size(config, "vocab_size", kMaxDimension));
-  VS_ASSIGN_OR_RETURN(architecture.max_positions,
-                      Size(config, "max_position_embeddings", kMaxDimension, 2048));
+  VS_ASSIGN_OR_RETURN(architecture.max_positions, Size(config, "max_position_embeddings",
+                                                       kMaxDimension, family->max_positions));
   if (architecture.num_heads % architecture.num_kv_heads != 0) {
     return Refused("num_key_value_heads", "does not divide num_attention_heads");
   }
-  if (!Has(config, "head_dim") && architecture.hidden % architecture.num_heads != 0) {
-    return Refused("num_attention_heads", "does not divide hidden_size, and head_dim is missing");
+  int64_t head_dim = family->head_dim;
+  if (head_dim == 0 && !Has(config, "head_dim")) {
+    if (architecture.hidden % architecture.num_heads != 0) {
+      return Refused("num_attention_heads", "does not divide hidden_size, and head_dim is missing");
+    }
+    head_dim = architecture.hidden / architecture.num_heads;
   }
-  VS_ASSIGN_OR_RETURN(architecture.head_dim,
-                      Size(config, "head_dim", 4096, architecture.hidden / architecture.num_heads));
+  VS_ASSIGN_OR_RETURN(architecture.head_dim, Size(config, "head_dim", 4096, head_dim));
   if (architecture.head_dim % 2 != 0) return Refused("head_dim", "is odd");
   VS_ASSIGN_OR_RETURN(architecture.rms_norm_epsilon, Positive(config, "rms_norm_eps", 1e-6));
-  VS_ASSIGN_OR_RETURN(architecture.tied_embeddings, Flag(config, "tie_word_embeddings", false));
-  for (const char* key : {"attention_bias", "mlp_bias"}) {
-    VS_ASSIGN_OR_RETURN(const bool bias, Flag(config, key, false));
-    if (bias) return Refused(key, "is true, which is not served for this family");
-  }
-  if (Has(config, "hidden_act") && config["hidden_act"] != "silu") {
-    return Refused("hidden_act", "is not \"silu\", the activation of this family");
-  }
+  VS_ASSIGN_OR_RETURN(architecture.tied_embeddings,
+                      Flag(config, "tie_word_embeddings", family->tied_embeddings));
+  architecture.head_norms = family->head_norms;
+  architecture.attention_scale = 1 / std::sqrt(static_cast<double>(architecture.head_dim));
+  if (family->gemma) VS_RETURN_IF_ERROR(ReadGemma(config, architecture));
+  VS_RETURN_IF_ERROR(ReadBiases(config, *family, architecture));
+  VS_RETURN_IF_ERROR(ReadActivation(config, *family, architecture));
+  VS_RETURN_IF_ERROR(ReadWindows(config, *family, architecture));
   VS_RETURN_IF_ERROR(ReadRope(config, architecture));
   VS_RETURN_IF_ERROR(ReadDtype(config, architecture));
   VS_RETURN_IF_ERROR(ReadEndTokens(config, architecture));

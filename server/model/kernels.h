@@ -7,6 +7,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "model/architecture.h"
+
 namespace valuescope::model {
 
 // The heads of one model's attention.
@@ -16,8 +18,22 @@ struct HeadShape {
   int64_t head_dim = 0;      // even
 };
 
-// x / sqrt(mean(x^2) + epsilon) * weight. x [num_tokens, width], weight [width].
+// How scores become weights. One layer may differ from the next in its window.
+struct AttentionScores {
+  double scale = 1;     // of query . key
+  double soft_cap = 0;  // c: scores become c tanh(score / c); 0 is none
+  int64_t window = 0;   // a token sees itself and window - 1 tokens before it; 0 is all of them
+};
+
+// x / sqrt(mean(x^2) + epsilon) * weight. x [num_tokens, width], weight [width]. A weight of x's
+// type multiplies what was rounded to that type; a float32 weight beside a narrower x multiplies
+// first and the product is rounded once.
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon);
+
+// RmsNorm over each query head and each key head, in place; values stay. query_weight, key_weight
+// [head_dim].
+void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor& key_weight,
+               double epsilon, const HeadShape& heads);
 
 // Rotates queries and keys by their positions (the two halves of a head are the real and imaginary
 // parts, as Hugging Face has it), in place, and writes keys and values to the cache.
@@ -29,16 +45,21 @@ void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor
                     at::Tensor& values, const HeadShape& heads);
 
 // Causal attention of every token over its own sequence's cached keys and values, positions 0 ..
-// its own. Keys are taken in cache blocks from position 0 on with a running maximum, so neither
-// chunking nor company changes a bit.
+// its own, or the window's part of them. Keys are taken in cache blocks, which start at multiples
+// of the block size whatever the batch, with a running maximum: neither chunking nor company
+// changes a bit.
 //   sequences, positions [num_tokens] int64; block_tables [num_sequences, max_blocks] int64
 // Returns [num_tokens, num_heads * head_dim].
 at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Tensor& values,
                      const at::Tensor& sequences, const at::Tensor& positions,
-                     const at::Tensor& block_tables, const HeadShape& heads);
+                     const at::Tensor& block_tables, const HeadShape& heads,
+                     const AttentionScores& scores);
 
-// silu(gate) * up. gate_up [num_tokens, 2 * width], gate first -> [num_tokens, width].
-at::Tensor SiluMultiply(const at::Tensor& gate_up);
+// activation(gate) * up. gate_up [num_tokens, 2 * width], gate first -> [num_tokens, width].
+at::Tensor GateMultiply(const at::Tensor& gate_up, Activation activation);
+
+// x becomes cap tanh(x / cap), in place. x [num_tokens, width], cap > 0.
+void SoftCap(at::Tensor& x, double cap);
 
 // x[t] += rows[table_rows[t]] where table_rows[t] != 0, in float32, rounded once. x [num_tokens,
 // width], rows [capacity, width] float32.

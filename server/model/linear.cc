@@ -8,6 +8,7 @@
 
 #include <map>
 #include <mutex>
+#include <optional>
 #include <tuple>
 #include <utility>
 
@@ -19,12 +20,17 @@ namespace {
 
 class PlainLinear : public Linear {
  public:
-  explicit PlainLinear(at::Tensor weight)
-      : Linear(weight.size(1), weight.size(0)), weight_(std::move(weight)) {}
-  at::Tensor Apply(const at::Tensor& x) const override { return at::linear(x, weight_); }
+  PlainLinear(at::Tensor weight, at::Tensor bias)
+      : Linear(weight.size(1), weight.size(0)),
+        weight_(std::move(weight)),
+        bias_(std::move(bias)) {}
+  at::Tensor Apply(const at::Tensor& x) const override {
+    return at::linear(x, weight_, bias_.defined() ? std::optional(bias_) : std::nullopt);
+  }
 
  private:
   at::Tensor weight_;  // [out, in]
+  at::Tensor bias_;    // [out], or undefined
 };
 
 // MKL picks its kernel by the number of rows, and on some machines the kernels for few rows round
@@ -63,12 +69,20 @@ int64_t FewestIndependentRowsOnce(const at::Tensor& packed, int64_t in_features,
 
 class PackedLinear : public Linear {
  public:
-  explicit PackedLinear(const at::Tensor& weight)
-      : Linear(weight.size(1), weight.size(0)), packed_(PackWeight(weight)) {
+  PackedLinear(const at::Tensor& weight, at::Tensor bias)
+      : Linear(weight.size(1), weight.size(0)),
+        packed_(PackWeight(weight)),
+        bias_(std::move(bias)) {
     FewestRows();  // most models run with the threads they were loaded with
   }
 
   at::Tensor Apply(const at::Tensor& x) const override {
+    at::Tensor product = Product(x);
+    return bias_.defined() ? product.add_(bias_) : product;
+  }
+
+ private:
+  at::Tensor Product(const at::Tensor& x) const {
     const int64_t fewest_rows = FewestRows();
     if (fewest_rows == 0) return OneByOne(x);
     const int64_t rows = x.size(0);
@@ -78,7 +92,6 @@ class PackedLinear : public Linear {
     return PackedProduct(padded, packed_, out_features()).narrow(0, 0, rows);
   }
 
- private:
   int64_t FewestRows() const {
     return FewestIndependentRowsOnce(packed_, in_features(), out_features(), at::get_num_threads());
   }
@@ -93,16 +106,17 @@ class PackedLinear : public Linear {
   }
 
   at::Tensor packed_;
+  at::Tensor bias_;  // [out], or undefined
 };
 
 }  // namespace
 
-std::unique_ptr<Linear> Linear::Create(const at::Tensor& weight) {
+std::unique_ptr<Linear> Linear::Create(const at::Tensor& weight, const at::Tensor& bias) {
   VS_CHECK(weight.dim() == 2);
   if (weight.is_cpu() && weight.scalar_type() == at::kFloat) {
-    return std::make_unique<PackedLinear>(weight.contiguous());
+    return std::make_unique<PackedLinear>(weight.contiguous(), bias);
   }
-  return std::make_unique<PlainLinear>(weight.contiguous());
+  return std::make_unique<PlainLinear>(weight.contiguous(), bias);
 }
 
 }  // namespace valuescope::model

@@ -1,6 +1,6 @@
-// y = x W^T for a projection's logical weight W [out, in], whatever the storage behind it. On a CPU
-// in float32 the weight is packed once for MKL, which is faster than a plain product at every row
-// count and gives a row the same bits whatever rows are beside it. Elsewhere it is the plain
+// y = x W^T + b for a projection's logical weight W [out, in], whatever the storage behind it. On a
+// CPU in float32 the weight is packed once for MKL, which is faster than a plain product at every
+// row count and gives a row the same bits whatever rows are beside it. Elsewhere it is the plain
 // product.
 #ifndef VALUESCOPE_MODEL_LINEAR_H_
 #define VALUESCOPE_MODEL_LINEAR_H_
@@ -13,8 +13,9 @@ namespace valuescope::model {
 
 class Linear {
  public:
-  // Takes the weight [out, in] on its device; the plain copy is kept only where it is the storage.
-  static std::unique_ptr<Linear> Create(const at::Tensor& weight);
+  // Takes the weight [out, in] on its device and the bias [out], which may be undefined; the plain
+  // copy is kept only where it is the storage.
+  static std::unique_ptr<Linear> Create(const at::Tensor& weight, const at::Tensor& bias = {});
   virtual ~Linear() = default;
 
   // x [num_tokens, in] contiguous -> [num_tokens, out].

@@ -2,15 +2,26 @@
 
 #include <ATen/ATen.h>
 
-#include <cmath>
 #include <limits>
+
+#include "model/architecture.h"
 
 namespace valuescope::model::reference {
 
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
   const at::Tensor wide = x.to(at::kFloat);
   const at::Tensor scale = at::rsqrt(wide.pow(2).mean(-1, /*keepdim=*/true) + epsilon);
-  return weight * (wide * scale).to(x.scalar_type());
+  if (weight.scalar_type() == x.scalar_type()) return weight * (wide * scale).to(x.scalar_type());
+  return (weight * (wide * scale)).to(x.scalar_type());
+}
+
+void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor& key_weight,
+               double epsilon, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim) {
+  const at::Tensor by_head = qkv.view({qkv.size(0), num_heads + 2 * num_kv_heads, head_dim});
+  const at::Tensor queries = by_head.narrow(1, 0, num_heads);
+  const at::Tensor keys = by_head.narrow(1, num_heads, num_kv_heads);
+  queries.copy_(RmsNorm(queries.clone(), query_weight, epsilon));
+  keys.copy_(RmsNorm(keys.clone(), key_weight, epsilon));
 }
 
 void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines,
@@ -34,7 +45,7 @@ void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor
 at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Tensor& values,
                      const at::Tensor& sequences, const at::Tensor& positions,
                      const at::Tensor& block_tables, int64_t num_heads, int64_t num_kv_heads,
-                     int64_t head_dim) {
+                     int64_t head_dim, double scale, double soft_cap, int64_t window) {
   const int64_t num_tokens = qkv.size(0), group = num_heads / num_kv_heads;
   const at::Tensor queries = qkv.narrow(1, 0, num_heads * head_dim)
                                  .reshape({num_tokens, num_kv_heads, group, head_dim})
@@ -47,10 +58,12 @@ at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Te
         .permute({0, 2, 1, 3})
         .to(at::kFloat);  // [num_tokens, num_kv_heads, length, head_dim]
   };
-  const at::Tensor beyond =
-      at::arange(length, positions.options()).unsqueeze(0) > positions.unsqueeze(1);
-  const at::Tensor mask = beyond.view({num_tokens, 1, 1, length});
-  at::Tensor scores = at::matmul(queries, of_token(keys).transpose(-1, -2)) / std::sqrt(head_dim);
+  const at::Tensor places = at::arange(length, positions.options()).unsqueeze(0);
+  at::Tensor unseen = places > positions.unsqueeze(1);
+  if (window > 0) unseen = unseen.logical_or(places <= positions.unsqueeze(1) - window);
+  const at::Tensor mask = unseen.view({num_tokens, 1, 1, length});
+  at::Tensor scores = at::matmul(queries, of_token(keys).transpose(-1, -2)) * scale;
+  if (soft_cap > 0) scores = at::tanh(scores / soft_cap) * soft_cap;
   scores = scores.masked_fill(mask, -std::numeric_limits<float>::infinity());
   // Blocks beyond a sequence's end may hold anything, NaN too: zero weight alone would not silence
   // them.
@@ -60,10 +73,14 @@ at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Te
       .to(qkv.scalar_type());
 }
 
-at::Tensor SiluMultiply(const at::Tensor& gate_up) {
+at::Tensor GateMultiply(const at::Tensor& gate_up, int64_t activation) {
   const int64_t width = gate_up.size(1) / 2;
-  return at::silu(gate_up.narrow(1, 0, width)) * gate_up.narrow(1, width, width);
+  const at::Tensor gate = gate_up.narrow(1, 0, width), up = gate_up.narrow(1, width, width);
+  if (static_cast<Activation>(activation) == Activation::kSilu) return at::silu(gate) * up;
+  return at::gelu(gate, "tanh") * up;
 }
+
+void SoftCap(at::Tensor& x, double cap) { x.copy_(at::tanh(x / cap) * cap); }
 
 void AddRows(at::Tensor& x, const at::Tensor& rows, const at::Tensor& table_rows) {
   const at::Tensor edited =

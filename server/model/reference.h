@@ -9,14 +9,17 @@
 namespace valuescope::model::reference {
 
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon);
+void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor& key_weight,
+               double epsilon, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim);
 void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines,
                     const at::Tensor& positions, const at::Tensor& cache_slots, at::Tensor& keys,
                     at::Tensor& values, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim);
 at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Tensor& values,
                      const at::Tensor& sequences, const at::Tensor& positions,
                      const at::Tensor& block_tables, int64_t num_heads, int64_t num_kv_heads,
-                     int64_t head_dim);
-at::Tensor SiluMultiply(const at::Tensor& gate_up);
+                     int64_t head_dim, double scale, double soft_cap, int64_t window);
+at::Tensor GateMultiply(const at::Tensor& gate_up, int64_t activation);
+void SoftCap(at::Tensor& x, double cap);
 void AddRows(at::Tensor& x, const at::Tensor& rows, const at::Tensor& table_rows);
 void TapCopy(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
              at::Tensor& destination);

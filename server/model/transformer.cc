@@ -20,13 +20,29 @@ constexpr size_t kMaxConfigBytes = 1 << 20;
 
 // One block's weights, fused where the forward pass wants one product.
 struct Block {
-  at::Tensor input_norm;            // [hidden]
+  at::Tensor attention_norm;        // [hidden], before attention
   std::unique_ptr<Linear> qkv;      // hidden -> (num_heads + 2 num_kv_heads) * head_dim
+  at::Tensor query_norm, key_norm;  // [head_dim], where heads are normed
   std::unique_ptr<Linear> output;   // num_heads * head_dim -> hidden
-  at::Tensor post_attention_norm;   // [hidden]
+  at::Tensor attention_post_norm;   // [hidden], where what is written is normed
+  at::Tensor mlp_norm;              // [hidden], before the MLP
   std::unique_ptr<Linear> gate_up;  // hidden -> 2 * intermediate
   std::unique_ptr<Linear> down;     // intermediate -> hidden
+  at::Tensor mlp_post_norm;         // [hidden], where what is written is normed
 };
+
+// Llama 3.1's frequencies, by the steps that transformers takes. frequencies [head_dim / 2]
+// float32.
+at::Tensor Stretched(const at::Tensor& frequencies, const LongRope& rope) {
+  const at::Tensor wavelengths = 2 * M_PI / frequencies;
+  const at::Tensor stretched = frequencies / rope.factor;
+  const at::Tensor shortness = (rope.original_positions / wavelengths - rope.low_frequency_factor) /
+                               (rope.high_frequency_factor - rope.low_frequency_factor);
+  const at::Tensor blended = (1 - shortness) * stretched + shortness * frequencies;
+  const at::Tensor is_long = wavelengths > rope.original_positions / rope.low_frequency_factor;
+  const at::Tensor is_short = wavelengths < rope.original_positions / rope.high_frequency_factor;
+  return at::where(is_long, stretched, at::where(is_short, frequencies, blended));
+}
 
 class LoadedTransformer : public Transformer {
  public:
@@ -38,10 +54,13 @@ class LoadedTransformer : public Transformer {
         digest_(std::move(digest)) {
     MakeRotations();
     embedding_ = Weight("model.embed_tokens.weight");
+    if (architecture_.embedding_scale != 1) {
+      embedding_scale_ = at::scalar_tensor(architecture_.embedding_scale, embedding_.options());
+    }
     for (int layer = 0; layer < architecture_.num_layers; ++layer) {
       blocks_.push_back(MakeBlock(absl::StrCat("model.layers.", layer, ".")));
     }
-    final_norm_ = Weight("model.norm.weight");
+    final_norm_ = NormWeight("model.norm.weight");
     unembedding_ =
         Linear::Create(architecture_.tied_embeddings ? embedding_ : Weight("lm_head.weight"));
   }
@@ -56,24 +75,28 @@ class LoadedTransformer : public Transformer {
     const c10::InferenceMode guard;
     // at::index, because index_select has no kernel for meta tensors.
     at::Tensor x = at::index(embedding_, {batch.token_ids});  // [num_tokens, hidden]
+    if (embedding_scale_.defined()) x.mul_(embedding_scale_);
     Visit({Site::kEmbedding, 0}, x, batch, program);
     for (int layer = 0; layer < architecture_.num_layers; ++layer) {
       RunBlock(layer, x, batch, cache, program);
     }
-    at::Tensor normed = RmsNorm(x, final_norm_, architecture_.rms_norm_epsilon);
+    at::Tensor normed = Norm(x, final_norm_);
     Visit({Site::kFinalNorm, 0}, normed, batch, program);
     const bool everywhere = !program[WireIndex({Site::kLogits, 0}, architecture_)].empty();
     if (everywhere) {
-      at::Tensor logits = unembedding_->Apply(normed).to(at::kFloat);
+      at::Tensor logits = Unembed(normed);
       Visit({Site::kLogits, 0}, logits, batch, program);
       return at::index(logits, {batch.logit_tokens});
     }
-    return unembedding_->Apply(at::index(normed, {batch.logit_tokens})).to(at::kFloat);
+    return Unembed(at::index(normed, {batch.logit_tokens}));
   }
 
   at::Tensor WriteDirections(int layer) const override {
-    return stored_->Get(absl::StrCat("model.layers.", layer, ".mlp.down_proj.weight"), at::kFloat)
-        .contiguous();
+    const std::string block = absl::StrCat("model.layers.", layer, ".");
+    const at::Tensor columns = stored_->Get(block + "mlp.down_proj.weight", at::kFloat);
+    if (!architecture_.post_norms) return columns.contiguous();
+    const at::Tensor gain = stored_->Get(block + "post_feedforward_layernorm.weight", at::kFloat);
+    return (columns * (gain + 1).unsqueeze(1)).contiguous();
   }
 
  private:
@@ -81,17 +104,46 @@ class LoadedTransformer : public Transformer {
     return stored_->Get(name, ScalarTypeOf(options_.dtype)).to(options_.device);
   }
 
+  // Where a norm multiplies by 1 + weight, it does so in float32.
+  at::Tensor NormWeight(const std::string& name) const {
+    if (!architecture_.unit_offset_norms) return Weight(name);
+    return (stored_->Get(name, at::kFloat) + 1).to(options_.device);
+  }
+
+  // Several projections of one input as one product, in the order given.
+  std::unique_ptr<Linear> Projection(const std::string& prefix,
+                                     const std::vector<const char*>& names, bool bias) const {
+    std::vector<at::Tensor> weights, biases;
+    for (const char* name : names) {
+      weights.push_back(Weight(absl::StrCat(prefix, name, ".weight")));
+      if (bias) biases.push_back(Weight(absl::StrCat(prefix, name, ".bias")));
+    }
+    return Linear::Create(weights.size() == 1 ? weights[0] : at::cat(weights),
+                          bias ? at::cat(biases) : at::Tensor());
+  }
+
   Block MakeBlock(const std::string& prefix) const {
-    const auto weight = [&](const char* name) { return Weight(prefix + name); };
-    return {.input_norm = weight("input_layernorm.weight"),
-            .qkv = Linear::Create(
-                at::cat({weight("self_attn.q_proj.weight"), weight("self_attn.k_proj.weight"),
-                         weight("self_attn.v_proj.weight")})),
-            .output = Linear::Create(weight("self_attn.o_proj.weight")),
-            .post_attention_norm = weight("post_attention_layernorm.weight"),
-            .gate_up = Linear::Create(
-                at::cat({weight("mlp.gate_proj.weight"), weight("mlp.up_proj.weight")})),
-            .down = Linear::Create(weight("mlp.down_proj.weight"))};
+    const Architecture& a = architecture_;
+    const auto norm = [&](const char* name) { return NormWeight(prefix + name + ".weight"); };
+    Block block;
+    block.attention_norm = norm("input_layernorm");
+    block.qkv = Projection(prefix, {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"},
+                           a.qkv_bias);
+    if (a.head_norms) {
+      block.query_norm = norm("self_attn.q_norm");
+      block.key_norm = norm("self_attn.k_norm");
+    }
+    block.output = Projection(prefix, {"self_attn.o_proj"}, a.output_bias);
+    if (a.post_norms) {
+      block.attention_post_norm = norm("post_attention_layernorm");
+      block.mlp_norm = norm("pre_feedforward_layernorm");
+      block.mlp_post_norm = norm("post_feedforward_layernorm");
+    } else {
+      block.mlp_norm = norm("post_attention_layernorm");
+    }
+    block.gate_up = Projection(prefix, {"mlp.gate_proj", "mlp.up_proj"}, a.mlp_bias);
+    block.down = Projection(prefix, {"mlp.down_proj"}, a.mlp_bias);
+    return block;
   }
 
   // Cosines and sines of every position in float32, by the steps that transformers takes.
@@ -99,7 +151,8 @@ class LoadedTransformer : public Transformer {
     const int64_t half = architecture_.head_dim / 2;
     const at::Tensor exponents =
         at::arange(0, 2 * half, 2, at::kFloat) / static_cast<double>(architecture_.head_dim);
-    const at::Tensor frequencies = 1.0 / at::pow(architecture_.rope_theta, exponents);
+    at::Tensor frequencies = 1.0 / at::pow(architecture_.rope_theta, exponents);
+    if (architecture_.long_rope) frequencies = Stretched(frequencies, *architecture_.long_rope);
     const at::Tensor positions = at::arange(architecture_.max_positions, at::kFloat);
     const at::Tensor angles = positions.unsqueeze(1) * frequencies.unsqueeze(0);
     cosines_ = at::cos(angles).contiguous().to(options_.device);
@@ -109,26 +162,51 @@ class LoadedTransformer : public Transformer {
   void RunBlock(int layer, at::Tensor& x, const StepBatch& batch, KvCache& cache,
                 const StepProgram& program) const {
     const Block& block = blocks_[layer];
-    const HeadShape heads{architecture_.num_heads, architecture_.num_kv_heads,
-                          architecture_.head_dim};
-    at::Tensor qkv = block.qkv->Apply(RmsNorm(x, block.input_norm, architecture_.rms_norm_epsilon));
-    RotateAndCache(qkv, cosines_, sines_, batch.positions, batch.cache_slots, cache.keys[layer],
-                   cache.values[layer], heads);
-    at::Tensor attended = Attention(qkv, cache.keys[layer], cache.values[layer], batch.sequences,
-                                    batch.positions, batch.block_tables, heads);
+    at::Tensor attended = Attend(layer, Norm(x, block.attention_norm), batch, cache);
     Visit({Site::kAttentionHeads, layer}, attended, batch, program);
     at::Tensor written = block.output->Apply(attended);
+    if (architecture_.post_norms) written = Norm(written, block.attention_post_norm);
     Visit({Site::kAttentionOutput, layer}, written, batch, program);
     x = x.add_(written);
     Visit({Site::kResidualMid, layer}, x, batch, program);
 
-    at::Tensor neurons = SiluMultiply(block.gate_up->Apply(
-        RmsNorm(x, block.post_attention_norm, architecture_.rms_norm_epsilon)));
+    at::Tensor neurons =
+        GateMultiply(block.gate_up->Apply(Norm(x, block.mlp_norm)), architecture_.activation);
     Visit({Site::kMlpNeurons, layer}, neurons, batch, program);
     written = block.down->Apply(neurons);
+    if (architecture_.post_norms) written = Norm(written, block.mlp_post_norm);
     Visit({Site::kMlpOutput, layer}, written, batch, program);
     x = x.add_(written);
     Visit({Site::kResidualPost, layer}, x, batch, program);
+  }
+
+  // The heads' outputs, [num_tokens, num_heads * head_dim].
+  at::Tensor Attend(int layer, const at::Tensor& normed, const StepBatch& batch,
+                    KvCache& cache) const {
+    const Architecture& a = architecture_;
+    const Block& block = blocks_[layer];
+    const HeadShape heads{a.num_heads, a.num_kv_heads, a.head_dim};
+    at::Tensor qkv = block.qkv->Apply(normed);
+    if (a.head_norms) {
+      NormHeads(qkv, block.query_norm, block.key_norm, a.rms_norm_epsilon, heads);
+    }
+    RotateAndCache(qkv, cosines_, sines_, batch.positions, batch.cache_slots, cache.keys[layer],
+                   cache.values[layer], heads);
+    return Attention(
+        qkv, cache.keys[layer], cache.values[layer], batch.sequences, batch.positions,
+        batch.block_tables, heads,
+        {.scale = a.attention_scale, .soft_cap = a.attention_soft_cap, .window = a.windows[layer]});
+  }
+
+  at::Tensor Norm(const at::Tensor& x, const at::Tensor& weight) const {
+    return RmsNorm(x, weight, architecture_.rms_norm_epsilon);
+  }
+
+  // [n, hidden] -> logits [n, vocabulary] float32
+  at::Tensor Unembed(const at::Tensor& normed) const {
+    at::Tensor logits = unembedding_->Apply(normed).to(at::kFloat);
+    if (architecture_.final_soft_cap > 0) SoftCap(logits, architecture_.final_soft_cap);
+    return logits;
   }
 
   // Everything users asked of this wire: additions in order, then taps.
@@ -156,6 +234,7 @@ class LoadedTransformer : public Transformer {
   std::unique_ptr<StoredWeights> stored_;
   std::string digest_;
   at::Tensor embedding_;        // [vocabulary, hidden]
+  at::Tensor embedding_scale_;  // one number in the model's dtype, where there is one
   at::Tensor cosines_, sines_;  // [max_positions, head_dim / 2] float32
   std::vector<Block> blocks_;
   at::Tensor final_norm_;                // [hidden]

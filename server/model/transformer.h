@@ -49,7 +49,9 @@ class Transformer {
                              const StepProgram& program) const = 0;
 
   // Column i is what neuron i of block `layer` writes per unit of activation: [hidden,
-  // intermediate] float32, contiguous, on the CPU. 0 <= layer < num_layers.
+  // intermediate] float32, contiguous, on the CPU. 0 <= layer < num_layers. Where the MLP's output
+  // is normed before it is added, the norm's gain is in the columns and its factor, which differs
+  // from token to token, is not.
   virtual at::Tensor WriteDirections(int layer) const = 0;
 };
 

@@ -56,17 +56,33 @@ absl::Status CheckAgainstTable(const std::map<std::string, StoredTensor>& tensor
 std::vector<WeightSpec> WeightTable(const Architecture& a) {
   const int64_t q = a.num_heads * a.head_dim, kv = a.num_kv_heads * a.head_dim;
   std::vector<WeightSpec> table = {{"model.embed_tokens.weight", {a.vocabulary, a.hidden}}};
+  std::string block;
+  const auto norm = [&](const char* name, int64_t width) {
+    table.push_back({absl::StrCat(block, name, ".weight"), {width}});
+  };
+  const auto projection = [&](const char* name, int64_t out, int64_t in, bool bias) {
+    table.push_back({absl::StrCat(block, name, ".weight"), {out, in}});
+    if (bias) table.push_back({absl::StrCat(block, name, ".bias"), {out}});
+  };
   for (int layer = 0; layer < a.num_layers; ++layer) {
-    const std::string block = absl::StrCat("model.layers.", layer, ".");
-    table.push_back({block + "input_layernorm.weight", {a.hidden}});
-    table.push_back({block + "self_attn.q_proj.weight", {q, a.hidden}});
-    table.push_back({block + "self_attn.k_proj.weight", {kv, a.hidden}});
-    table.push_back({block + "self_attn.v_proj.weight", {kv, a.hidden}});
-    table.push_back({block + "self_attn.o_proj.weight", {a.hidden, q}});
-    table.push_back({block + "post_attention_layernorm.weight", {a.hidden}});
-    table.push_back({block + "mlp.gate_proj.weight", {a.intermediate, a.hidden}});
-    table.push_back({block + "mlp.up_proj.weight", {a.intermediate, a.hidden}});
-    table.push_back({block + "mlp.down_proj.weight", {a.hidden, a.intermediate}});
+    block = absl::StrCat("model.layers.", layer, ".");
+    norm("input_layernorm", a.hidden);
+    projection("self_attn.q_proj", q, a.hidden, a.qkv_bias);
+    projection("self_attn.k_proj", kv, a.hidden, a.qkv_bias);
+    projection("self_attn.v_proj", kv, a.hidden, a.qkv_bias);
+    if (a.head_norms) {
+      norm("self_attn.q_norm", a.head_dim);
+      norm("self_attn.k_norm", a.head_dim);
+    }
+    projection("self_attn.o_proj", a.hidden, q, a.output_bias);
+    norm("post_attention_layernorm", a.hidden);
+    if (a.post_norms) {
+      norm("pre_feedforward_layernorm", a.hidden);
+      norm("post_feedforward_layernorm", a.hidden);
+    }
+    projection("mlp.gate_proj", a.intermediate, a.hidden, a.mlp_bias);
+    projection("mlp.up_proj", a.intermediate, a.hidden, a.mlp_bias);
+    projection("mlp.down_proj", a.hidden, a.intermediate, a.mlp_bias);
   }
   table.push_back({"model.norm.weight", {a.hidden}});
   if (!a.tied_embeddings) table.push_back({"lm_head.weight", {a.vocabulary, a.hidden}});

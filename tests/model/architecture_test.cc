@@ -155,7 +155,7 @@ TEST(ParseArchitecture, RefusesFamiliesThatAreNotServed) {
 TEST(ParseArchitecture, RefusesRopeScalingInEveryPlace) {
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
     for (const char* type_key : {"rope_type", "type"}) {
-      for (const char* type : {"linear", "dynamic", "yarn", "llama3", "longrope"}) {
+      for (const char* type : {"linear", "dynamic", "yarn", "longrope"}) {
         EXPECT_THAT(Refusal(With(key, {{type_key, type}, {"factor", 8.0}})),
                     HasSubstr("\"" + std::string(key) + "\" asks for a kind of rope scaling"));
       }
@@ -165,10 +165,134 @@ TEST(ParseArchitecture, RefusesRopeScalingInEveryPlace) {
     EXPECT_TRUE(ParseArchitecture(With(key, {{"rope_type", "default"}}).dump()).ok());
   }
   json both = Newer();
-  both["rope_scaling"] = {{"rope_type", "llama3"}, {"factor", 8.0}};
+  both["rope_scaling"] = {{"rope_type", "yarn"}, {"factor", 8.0}};
   EXPECT_THAT(Refusal(both), HasSubstr("\"rope_scaling\" asks for a kind of rope scaling"));
   // A factor scales whatever its kind is called.
   EXPECT_THAT(Refusal(With("rope_scaling", {{"factor", 2.0}})), HasSubstr("\"rope_scaling\""));
+}
+
+// --- The families, by configurations as they are published ---------------------------------------
+
+Architecture Parsed(const char* text) {
+  const auto parsed = ParseArchitecture(text);
+  EXPECT_TRUE(parsed.ok()) << parsed.status();
+  return parsed.ok() ? *parsed : Architecture();
+}
+
+TEST(ParseArchitecture, ReadsLlama32) {
+  const Architecture a = Parsed(R"({"architectures": ["LlamaForCausalLM"], "attention_bias": false,
+    "bos_token_id": 128000, "eos_token_id": 128001, "head_dim": 64, "hidden_act": "silu",
+    "hidden_size": 2048, "intermediate_size": 8192, "max_position_embeddings": 131072,
+    "mlp_bias": false, "model_type": "llama", "num_attention_heads": 32, "num_hidden_layers": 16,
+    "num_key_value_heads": 8, "rms_norm_eps": 1e-05, "rope_scaling": {"factor": 32.0,
+    "high_freq_factor": 4.0, "low_freq_factor": 1.0, "original_max_position_embeddings": 8192,
+    "rope_type": "llama3"}, "rope_theta": 500000.0, "tie_word_embeddings": true,
+    "torch_dtype": "bfloat16", "vocab_size": 128256})");
+  ASSERT_TRUE(a.long_rope.has_value());
+  EXPECT_EQ(a.long_rope->factor, 32);
+  EXPECT_EQ(a.long_rope->low_frequency_factor, 1);
+  EXPECT_EQ(a.long_rope->high_frequency_factor, 4);
+  EXPECT_EQ(a.long_rope->original_positions, 8192);
+  EXPECT_EQ(a.rope_theta, 500000);
+  EXPECT_FALSE(a.qkv_bias);
+  EXPECT_EQ(a.attention_scale, 0.125);
+}
+
+TEST(ParseArchitecture, ReadsQwen25WhoseWindowIsSwitchedOff) {
+  const Architecture a = Parsed(R"({"architectures": ["Qwen2ForCausalLM"], "eos_token_id": 151645,
+    "hidden_act": "silu", "hidden_size": 896, "intermediate_size": 4864,
+    "max_position_embeddings": 32768, "max_window_layers": 21, "model_type": "qwen2",
+    "num_attention_heads": 14, "num_hidden_layers": 24, "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-06, "rope_theta": 1000000.0, "sliding_window": 32768,
+    "tie_word_embeddings": true, "torch_dtype": "bfloat16", "use_sliding_window": false,
+    "vocab_size": 151936})");
+  EXPECT_TRUE(a.qkv_bias);
+  EXPECT_FALSE(a.output_bias);
+  EXPECT_FALSE(a.head_norms);
+  EXPECT_EQ(a.windows, std::vector<int64_t>(24, 0));
+}
+
+TEST(ParseArchitecture, Qwen2WithItsWindowSwitchedOnUsesItInTheUpperLayers) {
+  const Architecture a = Parsed(R"({"hidden_size": 8, "intermediate_size": 8,
+    "max_window_layers": 2, "model_type": "qwen2", "num_attention_heads": 2,
+    "num_hidden_layers": 4, "sliding_window": 16, "use_sliding_window": true,
+    "vocab_size": 16})");
+  EXPECT_EQ(a.windows, (std::vector<int64_t>{0, 0, 16, 16}));
+}
+
+TEST(ParseArchitecture, ReadsQwen3WithItsHeadNorms) {
+  const Architecture a = Parsed(R"({"attention_bias": false, "eos_token_id": 151645,
+    "head_dim": 128, "hidden_act": "silu", "hidden_size": 1024, "intermediate_size": 3072,
+    "max_position_embeddings": 40960, "max_window_layers": 28, "model_type": "qwen3",
+    "num_attention_heads": 16, "num_hidden_layers": 28, "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-06, "rope_scaling": null, "rope_theta": 1000000, "sliding_window": null,
+    "tie_word_embeddings": true, "use_sliding_window": false, "vocab_size": 151936})");
+  EXPECT_TRUE(a.head_norms);
+  EXPECT_FALSE(a.qkv_bias);
+  EXPECT_EQ(a.head_dim, 128);
+}
+
+TEST(ParseArchitecture, ReadsMistralWithAndWithoutItsWindow) {
+  const std::string text = R"({"hidden_act": "silu", "hidden_size": 4096,
+    "intermediate_size": 14336, "max_position_embeddings": 32768, "model_type": "mistral",
+    "num_attention_heads": 32, "num_hidden_layers": 3, "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "tie_word_embeddings": false,
+    "vocab_size": 32000, "sliding_window": )";
+  EXPECT_EQ(Parsed((text + "4096}").c_str()).windows, std::vector<int64_t>(3, 4096));
+  EXPECT_EQ(Parsed((text + "null}").c_str()).windows, std::vector<int64_t>(3, 0));
+}
+
+TEST(ParseArchitecture, ReadsGemma2) {
+  const Architecture a = Parsed(R"({"architectures": ["Gemma2ForCausalLM"],
+    "attention_bias": false, "attn_logit_softcapping": 50.0, "cache_implementation": "hybrid",
+    "eos_token_id": [1, 107], "final_logit_softcapping": 30.0, "head_dim": 256,
+    "hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh",
+    "hidden_size": 2304, "intermediate_size": 9216, "max_position_embeddings": 8192,
+    "model_type": "gemma2", "num_attention_heads": 8, "num_hidden_layers": 4,
+    "num_key_value_heads": 4, "query_pre_attn_scalar": 144, "rms_norm_eps": 1e-06,
+    "rope_theta": 10000.0, "sliding_window": 4096, "torch_dtype": "bfloat16",
+    "vocab_size": 256000})");
+  EXPECT_TRUE(a.tied_embeddings);  // this family's default
+  EXPECT_TRUE(a.unit_offset_norms);
+  EXPECT_TRUE(a.post_norms);
+  EXPECT_EQ(a.embedding_scale, 48);
+  EXPECT_DOUBLE_EQ(a.attention_scale, 1.0 / 12);
+  EXPECT_EQ(a.attention_soft_cap, 50);
+  EXPECT_EQ(a.final_soft_cap, 30);
+  EXPECT_EQ(a.activation, Activation::kGeluTanh);
+  EXPECT_EQ(a.windows, (std::vector<int64_t>{4096, 0, 4096, 0}));
+}
+
+TEST(ParseArchitecture, LayerTypesSayWhichLayersSeeAWindow) {
+  json config = With("layer_types", json::array());
+  config["model_type"] = "mistral";
+  config["num_hidden_layers"] = 3;
+  config["sliding_window"] = 7;
+  EXPECT_THAT(Refusal(config), HasSubstr("\"layer_types\" does not list every layer"));
+  config["layer_types"] = {"full_attention", "sliding_attention", "full_attention"};
+  EXPECT_EQ(Parsed(config.dump().c_str()).windows, (std::vector<int64_t>{0, 7, 0}));
+  config["layer_types"][0] = "chunked_attention";
+  EXPECT_THAT(Refusal(config), HasSubstr("\"layer_types\" may hold"));
+  config["layer_types"][0] = "sliding_attention";
+  config["sliding_window"] = nullptr;
+  EXPECT_THAT(Refusal(config), HasSubstr("sliding_window has none"));
+}
+
+TEST(ParseArchitecture, RefusesAnIncompleteLongRope) {
+  json rope = {{"rope_type", "llama3"},
+               {"factor", 8.0},
+               {"low_freq_factor", 1.0},
+               {"high_freq_factor", 4.0},
+               {"original_max_position_embeddings", 8192}};
+  EXPECT_TRUE(ParseArchitecture(With("rope_scaling", rope).dump()).ok());
+  for (const char* key :
+       {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}) {
+    json without = rope;
+    without.erase(key);
+    EXPECT_THAT(Refusal(With("rope_scaling", without)), HasSubstr(std::string("lacks ") + key));
+  }
+  rope["low_freq_factor"] = 4.0;
+  EXPECT_THAT(Refusal(With("rope_scaling", rope)), HasSubstr("high_freq_factor above"));
 }
 
 TEST(ParseArchitecture, RefusesNumbersThatAreNotPositive) {
@@ -182,8 +306,14 @@ TEST(ParseArchitecture, RefusesNumbersThatAreNotPositive) {
 }
 
 TEST(ParseArchitecture, RefusesWhatTheFamilyDoesNotHave) {
-  EXPECT_THAT(Refusal(With("attention_bias", true)), HasSubstr("\"attention_bias\" is true"));
-  EXPECT_THAT(Refusal(With("mlp_bias", true)), HasSubstr("\"mlp_bias\" is true"));
+  json mistral = With("attention_bias", true);
+  mistral["model_type"] = "mistral";
+  EXPECT_THAT(Refusal(mistral), HasSubstr("\"attention_bias\" is true"));
+  json qwen3 = With("mlp_bias", true);
+  qwen3["model_type"] = "qwen3";
+  EXPECT_THAT(Refusal(qwen3), HasSubstr("\"mlp_bias\" is true"));
+  EXPECT_THAT(Refusal(With("quantization_config", {{"bits", 4}})),
+              HasSubstr("\"quantization_config\""));
   EXPECT_THAT(Refusal(With("mlp_bias", "no")), HasSubstr("\"mlp_bias\" is not true or false"));
   EXPECT_THAT(Refusal(With("hidden_act", "gelu")), HasSubstr("\"hidden_act\""));
   EXPECT_THAT(Refusal(With("torch_dtype", "float8_e4m3fn")), HasSubstr("\"torch_dtype\""));

@@ -29,16 +29,44 @@ TEST_F(Kernels, RmsNormEqualsItsReference) {
   }
 }
 
-TEST_F(Kernels, SiluMultiplyEqualsItsReferenceOverTheWholeRange) {
-  at::Tensor x = at::cat({at::randn({5, 100}) * 4, at::linspace(-120, 120, 500).view({5, 100})}, 1);
-  EXPECT_LT(RelativeError(SiluMultiply(x), reference::SiluMultiply(x)), kTolerance);
+TEST_F(Kernels, GatesEqualTheirReferencesOverTheWholeRange) {
+  const at::Tensor x =
+      at::cat({at::randn({5, 100}) * 4, at::linspace(-120, 120, 500).view({5, 100})}, 1);
   const at::Tensor extreme = at::tensor({-200.0f, 200.0f, 0.0f, 1.0f, 1.0f, 1.0f}).view({1, 6});
-  EXPECT_LT((SiluMultiply(extreme) - reference::SiluMultiply(extreme)).abs().max().item<float>(),
-            1e-5f);
+  for (const Activation activation : {Activation::kSilu, Activation::kGeluTanh}) {
+    const auto reference = [&](const at::Tensor& gate_up) {
+      return reference::GateMultiply(gate_up, static_cast<int64_t>(activation));
+    };
+    EXPECT_LT(RelativeError(GateMultiply(x, activation), reference(x)), kTolerance);
+    const at::Tensor difference = GateMultiply(extreme, activation) - reference(extreme);
+    EXPECT_LT(difference.abs().max().item<float>(), 1e-5f);
+  }
+}
+
+TEST_F(Kernels, SoftCapEqualsItsReferenceAndStaysBelowTheCap) {
+  at::Tensor x = at::cat({at::randn({3, 50}) * 20, at::linspace(-1e4, 1e4, 150).view({3, 50})}, 1);
+  at::Tensor expected = x.clone();
+  SoftCap(x, 30);
+  reference::SoftCap(expected, 30);
+  EXPECT_LT(RelativeError(x, expected), kTolerance);
+  EXPECT_LE(x.abs().max().item<float>(), 30.0f);
+}
+
+TEST_F(Kernels, HeadNormsEqualTheirReferenceAndLeaveValuesAlone) {
+  const HeadShape heads{4, 2, 10};
+  at::Tensor fast = at::randn({7, 80}) * 2;
+  const at::Tensor before = fast.clone(), query = at::randn({10}), key = at::randn({10});
+  at::Tensor plain = fast.clone();
+  NormHeads(fast, query, key, 1e-5, heads);
+  reference::NormHeads(plain, query, key, 1e-5, 4, 2, 10);
+  EXPECT_LT(RelativeError(fast, plain), kTolerance);
+  EXPECT_TRUE(fast.narrow(1, 60, 20).equal(before.narrow(1, 60, 20)));
+  EXPECT_FALSE(fast.narrow(1, 0, 60).equal(before.narrow(1, 0, 60)));
 }
 
 struct Ragged {
-  at::Tensor qkv, keys, values, sequences, positions, slots, tables, cosines, sines;
+  at::Tensor qkv{}, keys{}, values{}, sequences{}, positions{}, slots{}, tables{}, cosines{},
+      sines{};
   HeadShape heads;
 };
 
@@ -77,26 +105,32 @@ TEST_F(Kernels, RotationAndAttentionEqualTheirReferences) {
     EXPECT_LT(RelativeError(fast.qkv, plain.qkv), kTolerance);
     EXPECT_LT(RelativeError(fast.keys, plain.keys), kTolerance);
     EXPECT_TRUE(fast.values.equal(plain.values));
-    const at::Tensor attended = Attention(fast.qkv, fast.keys, fast.values, fast.sequences,
-                                          fast.positions, fast.tables, heads);
-    const at::Tensor expected =
-        reference::Attention(plain.qkv, plain.keys, plain.values, plain.sequences, plain.positions,
-                             plain.tables, heads.num_heads, heads.num_kv_heads, heads.head_dim);
-    EXPECT_LT(RelativeError(attended, expected), kTolerance);
+    for (const AttentionScores scores :
+         {AttentionScores{.scale = 0.2}, AttentionScores{.scale = 0.5, .soft_cap = 1.5},
+          AttentionScores{.scale = 0.2, .window = 1}, AttentionScores{.scale = 0.2, .window = 17},
+          AttentionScores{.scale = 0.7, .soft_cap = 2, .window = 9}}) {
+      const at::Tensor attended = Attention(fast.qkv, fast.keys, fast.values, fast.sequences,
+                                            fast.positions, fast.tables, heads, scores);
+      const at::Tensor expected =
+          reference::Attention(plain.qkv, plain.keys, plain.values, plain.sequences,
+                               plain.positions, plain.tables, heads.num_heads, heads.num_kv_heads,
+                               heads.head_dim, scores.scale, scores.soft_cap, scores.window);
+      EXPECT_LT(RelativeError(attended, expected), kTolerance);
+    }
   }
 }
 
 TEST_F(Kernels, AttentionIgnoresWhatLiesBeyondASequence) {
   Ragged r = MakeRagged({9, 3, 64});
-  const at::Tensor before =
-      Attention(r.qkv, r.keys, r.values, r.sequences, r.positions, r.tables, r.heads);
+  const at::Tensor before = Attention(r.qkv, r.keys, r.values, r.sequences, r.positions, r.tables,
+                                      r.heads, {.scale = 0.125});
   r.keys[4].fill_(std::numeric_limits<float>::quiet_NaN());  // second sequence: block behind
                                                              // position 40 is tables[1][3] = 3
   r.keys[3].fill_(std::numeric_limits<float>::quiet_NaN());
   r.values[3].fill_(std::numeric_limits<float>::quiet_NaN());
   r.keys[4] = 0;
-  const at::Tensor after =
-      Attention(r.qkv, r.keys, r.values, r.sequences, r.positions, r.tables, r.heads);
+  const at::Tensor after = Attention(r.qkv, r.keys, r.values, r.sequences, r.positions, r.tables,
+                                     r.heads, {.scale = 0.125});
   EXPECT_TRUE(after[0].equal(before[0]));
   EXPECT_TRUE(after[4].equal(before[4]));
   EXPECT_TRUE(after[3].isfinite().all().item<bool>());

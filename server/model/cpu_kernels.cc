@@ -1,0 +1,373 @@
+// The vectorised float32 kernels of a CPU. A token's result never depends on the tokens beside it:
+// work is split by token and head, and every sum runs in an order that the token alone decides.
+#include "model/cpu_kernels.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "model/architecture.h"
+#include "model/reference.h"
+
+// One binary serves every x86-64: the loader picks the widest variant that the machine has.
+#define VS_VECTORISED \
+  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), noinline))
+
+namespace valuescope::model::cpu {
+namespace {
+
+// --- Loops over one row
+// ---------------------------------------------------------------------------
+
+VS_VECTORISED float SumOfSquares(const float* x, int64_t width) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < width; ++i) sum += x[i] * x[i];
+  return sum;
+}
+
+VS_VECTORISED void ScaleByWeight(const float* x, const float* weight, float scale, int64_t width,
+                                 float* out) {
+#pragma omp simd
+  for (int64_t i = 0; i < width; ++i) out[i] = weight[i] * (x[i] * scale);
+}
+
+VS_VECTORISED void RotateHead(float* head, const float* cosine, const float* sine, int64_t half) {
+#pragma omp simd
+  for (int64_t i = 0; i < half; ++i) {
+    const float real = head[i], imaginary = head[half + i];
+    head[i] = real * cosine[i] - imaginary * sine[i];
+    head[half + i] = imaginary * cosine[i] + real * sine[i];
+  }
+}
+
+VS_VECTORISED void AddTo(float* x, const float* row, int64_t width) {
+#pragma omp simd
+  for (int64_t i = 0; i < width; ++i) x[i] += row[i];
+}
+
+VS_VECTORISED void AddToDouble(double* sum, const float* row, int64_t width) {
+#pragma omp simd
+  for (int64_t i = 0; i < width; ++i) sum[i] += static_cast<double>(row[i]);
+}
+
+// exp(x) for x <= 0 as 2^n * p(f): the polynomial is Cephes' expf, within 2 ulp, and vectorises
+// where std::exp does not.
+inline float ExpOfNonPositive(float x) {
+  x = std::max(x, -87.0f);
+  const float n = std::nearbyint(x * 1.44269504088896341f);
+  const float f = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * f + 1.3981999507e-3f;
+  p = p * f + 8.3334519073e-3f;
+  p = p * f + 4.1665795894e-2f;
+  p = p * f + 1.6666665459e-1f;
+  p = p * f + 5.0000001201e-1f;
+  p = p * f * f + f + 1.0f;
+  const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
+  float scale;
+  std::memcpy(&scale, &bits, sizeof(scale));
+  return p * scale;
+}
+
+// By the exponential of a non-positive number, so that nothing overflows.
+inline float Sigmoid(float x) {
+  const float e = ExpOfNonPositive(-std::fabs(x));
+  return (x >= 0 ? 1.0f : e) / (1.0f + e);
+}
+
+inline float Tanh(float x) {
+  const float e = ExpOfNonPositive(-2.0f * std::fabs(x));
+  return std::copysign((1.0f - e) / (1.0f + e), x);
+}
+
+VS_VECTORISED void SiluMultiplyRow(const float* gate, const float* up, int64_t width, float* out) {
+#pragma omp simd
+  for (int64_t i = 0; i < width; ++i) out[i] = gate[i] * Sigmoid(gate[i]) * up[i];
+}
+
+// The tanh form of GELU is x sigmoid(2 z), z = sqrt(2 / pi) (x + .044715 x^3).
+VS_VECTORISED void GeluTanhMultiplyRow(const float* gate, const float* up, int64_t width,
+                                       float* out) {
+#pragma omp simd
+  for (int64_t i = 0; i < width; ++i) {
+    const float x = gate[i];
+    out[i] = x * Sigmoid(1.5957691216057308f * (x + 0.044715f * x * x * x)) * up[i];
+  }
+}
+
+VS_VECTORISED void SoftCapRow(float* x, float cap, int64_t width) {
+#pragma omp simd
+  for (int64_t i = 0; i < width; ++i) x[i] = cap * Tanh(x[i] / cap);
+}
+
+// One query head over the keys and values of one cache block: running maximum, sum and output of a
+// streaming softmax.
+struct StreamingSoftmax {
+  float maximum = -std::numeric_limits<float>::infinity();
+  float sum = 0;
+};
+
+constexpr int64_t kMaxBlock = 64;
+
+VS_VECTORISED void AttendBlock(const float* query, const float* keys, const float* values,
+                               int64_t count, int64_t stride, int64_t head_dim, float scale,
+                               float soft_cap, StreamingSoftmax& state, float* out) {
+  float scores[kMaxBlock];
+  for (int64_t j = 0; j < count; ++j) {
+    const float* key = keys + j * stride;
+    float dot = 0;
+#pragma omp simd reduction(+ : dot)
+    for (int64_t i = 0; i < head_dim; ++i) dot += query[i] * key[i];
+    scores[j] = dot * scale;
+  }
+  if (soft_cap > 0) {
+#pragma omp simd
+    for (int64_t j = 0; j < count; ++j) scores[j] = soft_cap * Tanh(scores[j] / soft_cap);
+  }
+  float maximum = state.maximum;
+  for (int64_t j = 0; j < count; ++j) maximum = std::max(maximum, scores[j]);
+  if (maximum > state.maximum) {
+    const float shrink = state.sum == 0 ? 0.0f : ExpOfNonPositive(state.maximum - maximum);
+    state.sum *= shrink;
+#pragma omp simd
+    for (int64_t i = 0; i < head_dim; ++i) out[i] *= shrink;
+    state.maximum = maximum;
+  }
+  for (int64_t j = 0; j < count; ++j) {
+    const float weight = ExpOfNonPositive(scores[j] - maximum);
+    state.sum += weight;
+    const float* value = values + j * stride;
+#pragma omp simd
+    for (int64_t i = 0; i < head_dim; ++i) out[i] += weight * value[i];
+  }
+}
+
+VS_VECTORISED void Scale(float* x, float factor, int64_t width) {
+#pragma omp simd
+  for (int64_t i = 0; i < width; ++i) x[i] *= factor;
+}
+
+// --- Operators
+// ------------------------------------------------------------------------------------
+
+bool HasKernel(const at::Tensor& x) { return x.scalar_type() == at::kFloat && x.is_contiguous(); }
+
+// Work below this many float operations is not worth waking another thread for.
+constexpr int64_t kGrainOperations = 16384;
+
+int64_t Grain(int64_t operations_per_item) {
+  return std::max<int64_t>(1, kGrainOperations / std::max<int64_t>(1, operations_per_item));
+}
+
+void NormRow(const float* x, const float* weight, double epsilon, int64_t width, float* out) {
+  const float mean = SumOfSquares(x, width) / static_cast<float>(width);
+  ScaleByWeight(x, weight, 1.0f / std::sqrt(mean + static_cast<float>(epsilon)), width, out);
+}
+
+// Later tokens of a prompt attend to more, so a thread's share takes items from both ends.
+int64_t FromBothEnds(int64_t place, int64_t count) {
+  return place % 2 == 0 ? place / 2 : count - 1 - place / 2;
+}
+
+// Several tokens may share a destination row, so rows are taken one after another, in order.
+template <typename Destination, typename RowOperation>
+void ForEachTappedRow(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
+                      at::Tensor& destination, RowOperation operation) {
+  const int64_t width = x.size(1);
+  const float* data = x.const_data_ptr<float>();
+  const int64_t* token = tokens.const_data_ptr<int64_t>();
+  const int64_t* row = rows.const_data_ptr<int64_t>();
+  Destination* out = destination.mutable_data_ptr<Destination>();
+  for (int64_t j = 0; j < tokens.size(0); ++j) {
+    operation(out + row[j] * width, data + token[j] * width, width);
+  }
+}
+
+}  // namespace
+
+at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
+  if (!HasKernel(x)) return reference::RmsNorm(x, weight, epsilon);
+  const int64_t width = x.size(1);
+  at::Tensor out = at::empty_like(x);
+  const float* in = x.const_data_ptr<float>();
+  const float* gain = weight.const_data_ptr<float>();
+  float* result = out.mutable_data_ptr<float>();
+  at::parallel_for(0, x.size(0), Grain(3 * width), [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      NormRow(in + t * width, gain, epsilon, width, result + t * width);
+    }
+  });
+  return out;
+}
+
+void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines,
+                    const at::Tensor& positions, const at::Tensor& cache_slots, at::Tensor& keys,
+                    at::Tensor& values, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim) {
+  if (!HasKernel(qkv)) {
+    return reference::RotateAndCache(qkv, cosines, sines, positions, cache_slots, keys, values,
+                                     num_heads, num_kv_heads, head_dim);
+  }
+  const int64_t row = qkv.size(1), half = head_dim / 2, kv_width = num_kv_heads * head_dim;
+  float* data = qkv.mutable_data_ptr<float>();
+  float* key_cache = keys.mutable_data_ptr<float>();
+  float* value_cache = values.mutable_data_ptr<float>();
+  const float* cosine = cosines.const_data_ptr<float>();
+  const float* sine = sines.const_data_ptr<float>();
+  const int64_t* position = positions.const_data_ptr<int64_t>();
+  const int64_t* slot = cache_slots.const_data_ptr<int64_t>();
+  at::parallel_for(0, qkv.size(0), Grain(4 * row), [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      float* token = data + t * row;
+      for (int64_t head = 0; head < num_heads + num_kv_heads; ++head) {
+        RotateHead(token + head * head_dim, cosine + position[t] * half, sine + position[t] * half,
+                   half);
+      }
+      const float* key = token + num_heads * head_dim;
+      std::memcpy(key_cache + slot[t] * kv_width, key, kv_width * sizeof(float));
+      std::memcpy(value_cache + slot[t] * kv_width, key + kv_width, kv_width * sizeof(float));
+    }
+  });
+}
+
+void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor& key_weight,
+               double epsilon, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim) {
+  if (!HasKernel(qkv)) {
+    return reference::NormHeads(qkv, query_weight, key_weight, epsilon, num_heads, num_kv_heads,
+                                head_dim);
+  }
+  const int64_t row = qkv.size(1), normed = num_heads + num_kv_heads;
+  float* data = qkv.mutable_data_ptr<float>();
+  const float* query_gain = query_weight.const_data_ptr<float>();
+  const float* key_gain = key_weight.const_data_ptr<float>();
+  at::parallel_for(0, qkv.size(0), Grain(3 * row), [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      for (int64_t head = 0; head < normed; ++head) {
+        float* x = data + t * row + head * head_dim;
+        NormRow(x, head < num_heads ? query_gain : key_gain, epsilon, head_dim, x);
+      }
+    }
+  });
+}
+
+at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Tensor& values,
+                     const at::Tensor& sequences, const at::Tensor& positions,
+                     const at::Tensor& block_tables, int64_t num_heads, int64_t num_kv_heads,
+                     int64_t head_dim, double scale, double soft_cap, int64_t window) {
+  const int64_t block_size = keys.size(1);
+  if (!HasKernel(qkv) || block_size > kMaxBlock) {
+    return reference::Attention(qkv, keys, values, sequences, positions, block_tables, num_heads,
+                                num_kv_heads, head_dim, scale, soft_cap, window);
+  }
+  const int64_t num_tokens = qkv.size(0), row = qkv.size(1), group = num_heads / num_kv_heads;
+  const int64_t stride = num_kv_heads * head_dim, max_blocks = block_tables.size(1);
+  at::Tensor out = at::zeros({num_tokens, num_heads * head_dim}, qkv.options());
+  const float* data = qkv.const_data_ptr<float>();
+  const float* key_cache = keys.const_data_ptr<float>();
+  const float* value_cache = values.const_data_ptr<float>();
+  const int64_t* sequence = sequences.const_data_ptr<int64_t>();
+  const int64_t* position = positions.const_data_ptr<int64_t>();
+  const int64_t* tables = block_tables.const_data_ptr<int64_t>();
+  float* result = out.mutable_data_ptr<float>();
+  const int64_t items = num_tokens * num_kv_heads;
+  at::parallel_for(0, items, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t place = begin; place < end; ++place) {
+      const int64_t item = FromBothEnds(place, items);
+      const int64_t t = item / num_kv_heads, kv_head = item % num_kv_heads;
+      const int64_t length = position[t] + 1;
+      const int64_t start = window > 0 ? std::max<int64_t>(0, length - window) : 0;
+      const int64_t* table = tables + sequence[t] * max_blocks;
+      for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+        float* output = result + (t * num_heads + head) * head_dim;
+        StreamingSoftmax state;
+        for (int64_t first = start; first < length;) {
+          const int64_t next = (first / block_size + 1) * block_size;
+          const int64_t slot = table[first / block_size] * block_size + first % block_size;
+          const int64_t offset = slot * stride + kv_head * head_dim;
+          AttendBlock(data + t * row + head * head_dim, key_cache + offset, value_cache + offset,
+                      std::min(next, length) - first, stride, head_dim, static_cast<float>(scale),
+                      static_cast<float>(soft_cap), state, output);
+          first = next;
+        }
+        Scale(output, 1.0f / state.sum, head_dim);
+      }
+    }
+  });
+  return out;
+}
+
+at::Tensor GateMultiply(const at::Tensor& gate_up, int64_t activation) {
+  if (!HasKernel(gate_up)) return reference::GateMultiply(gate_up, activation);
+  const int64_t width = gate_up.size(1) / 2;
+  at::Tensor out = at::empty({gate_up.size(0), width}, gate_up.options());
+  const float* in = gate_up.const_data_ptr<float>();
+  float* result = out.mutable_data_ptr<float>();
+  const auto multiply = static_cast<Activation>(activation) == Activation::kSilu
+                            ? SiluMultiplyRow
+                            : GeluTanhMultiplyRow;
+  at::parallel_for(0, gate_up.size(0), Grain(20 * width), [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      multiply(in + 2 * t * width, in + (2 * t + 1) * width, width, result + t * width);
+    }
+  });
+  return out;
+}
+
+void SoftCap(at::Tensor& x, double cap) {
+  if (!HasKernel(x)) return reference::SoftCap(x, cap);
+  const int64_t width = x.size(1);
+  float* data = x.mutable_data_ptr<float>();
+  at::parallel_for(0, x.size(0), Grain(20 * width), [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      SoftCapRow(data + t * width, static_cast<float>(cap), width);
+    }
+  });
+}
+
+void AddRows(at::Tensor& x, const at::Tensor& rows, const at::Tensor& table_rows) {
+  if (!HasKernel(x)) return reference::AddRows(x, rows, table_rows);
+  const int64_t width = x.size(1);
+  float* data = x.mutable_data_ptr<float>();
+  const float* table = rows.const_data_ptr<float>();
+  const int64_t* row = table_rows.const_data_ptr<int64_t>();
+  at::parallel_for(0, x.size(0), Grain(width), [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      if (row[t] != 0) AddTo(data + t * width, table + row[t] * width, width);
+    }
+  });
+}
+
+void TapCopy(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
+             at::Tensor& destination) {
+  if (!HasKernel(x)) return reference::TapCopy(x, tokens, rows, destination);
+  ForEachTappedRow<float>(x, tokens, rows, destination,
+                          [](float* out, const float* in, int64_t width) {
+                            std::memcpy(out, in, width * sizeof(float));
+                          });
+}
+
+void TapSum(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
+            at::Tensor& destination) {
+  if (!HasKernel(x)) return reference::TapSum(x, tokens, rows, destination);
+  ForEachTappedRow<double>(x, tokens, rows, destination, AddToDouble);
+}
+
+void TapMax(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
+            at::Tensor& destination) {
+  if (!HasKernel(x)) return reference::TapMax(x, tokens, rows, destination);
+  ForEachTappedRow<float>(x, tokens, rows, destination,
+                          [](float* out, const float* in, int64_t width) {
+                            // A NaN stays visible.
+                            for (int64_t i = 0; i < width; ++i) {
+                              if (!(in[i] <= out[i])) out[i] = in[i];
+                            }
+                          });
+}
+
+}  // namespace valuescope::model::cpu

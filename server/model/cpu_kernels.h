@@ -1,0 +1,37 @@
+// The vectorised float32 implementations behind kernels.h on a CPU; other types fall through to
+// reference.h. Same signatures, same meaning. kernels.cc registers them: a static library keeps
+// only what somebody names.
+#ifndef VALUESCOPE_MODEL_CPU_KERNELS_H_
+#define VALUESCOPE_MODEL_CPU_KERNELS_H_
+
+#include <ATen/core/Tensor.h>
+
+namespace valuescope::model::cpu {
+
+at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon);
+void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor& key_weight,
+               double epsilon, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim);
+void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines,
+                    const at::Tensor& positions, const at::Tensor& cache_slots, at::Tensor& keys,
+                    at::Tensor& values, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim);
+at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Tensor& values,
+                     const at::Tensor& sequences, const at::Tensor& positions,
+                     const at::Tensor& block_tables, int64_t num_heads, int64_t num_kv_heads,
+                     int64_t head_dim, double scale, double soft_cap, int64_t window);
+at::Tensor GateMultiply(const at::Tensor& gate_up, int64_t activation);
+void SoftCap(at::Tensor& x, double cap);
+void AddRows(at::Tensor& x, const at::Tensor& rows, const at::Tensor& table_rows);
+void TapCopy(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
+             at::Tensor& destination);
+void TapSum(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
+            at::Tensor& destination);
+void TapMax(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
+            at::Tensor& destination);
+
+// packed_product.cc
+at::Tensor PackWeight(const at::Tensor& weight);
+at::Tensor PackedProduct(const at::Tensor& x, const at::Tensor& packed, int64_t out_features);
+
+}  // namespace valuescope::model::cpu
+
+#endif  // VALUESCOPE_MODEL_CPU_KERNELS_H_
