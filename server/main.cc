@@ -95,6 +95,7 @@ sigset_t StopSignals() {
 
 observability::ServingState StateOf(const engine::ModelRegistry& models, store::Store& store) {
   observability::ServingState state;
+  int64_t weights = 0, cache = 0, captures = 0;
   for (const engine::ModelEntry& entry : models.List()) {
     if (entry.model == nullptr) continue;
     const engine::EngineStatistics statistics = entry.model->engine->statistics();
@@ -106,7 +107,11 @@ observability::ServingState StateOf(const engine::ModelRegistry& models, store::
     state.kv_cache_used_ratio = std::max(state.kv_cache_used_ratio, statistics.cache_used_ratio);
     state.interventions_applied += statistics.interventions_applied;
     state.captured_bytes += statistics.captured_bytes;
+    weights += entry.model->weight_bytes;
+    cache += statistics.cache_bytes;
+    captures += statistics.capture_memory_bytes;
   }
+  state.device_memory = {{"weights", weights}, {"kv_cache", cache}, {"captures", captures}};
   if (const auto counts = store.CountJobs(); counts.ok()) {
     for (const store::JobCount& count : *counts) {
       state.jobs.push_back({.kind = count.kind,
@@ -146,8 +151,9 @@ class Server {
 
   // Everything up to the announcement on standard output.
   absl::Status Start();
-  // Blocks until a stop signal, then drains.
-  void ServeUntilSignalled(const sigset_t& signals);
+  // Blocks until a stop signal, then drains. An error where a model that was asked for could not be
+  // loaded: an orchestrator must see that, and a server without its models helps nobody.
+  absl::Status ServeUntilSignalled(const sigset_t& signals);
 
  private:
   absl::Status OpenStore();
@@ -174,6 +180,7 @@ class Server {
   std::thread readiness_;
   absl::Mutex readiness_mutex_;
   bool draining_ ABSL_GUARDED_BY(readiness_mutex_) = false;  // nothing turns readiness on again
+  absl::Status model_failure_ ABSL_GUARDED_BY(readiness_mutex_);
 };
 
 Server::~Server() {
@@ -205,7 +212,7 @@ absl::Status Server::Listen() {
   runtime_ = std::make_unique<rpc::CallRuntime>(&authenticator_, &metrics_);
   vectors_ = std::make_unique<rpc::StoredVectorResolver>(store_.get(), blobs_.get());
   rpc::CallRuntime* runtime = runtime_.get();
-  services_.push_back(std::make_unique<rpc::ModelService>(runtime, models_.get(), config_.dtype));
+  services_.push_back(std::make_unique<rpc::ModelService>(runtime, models_.get(), store_.get()));
   services_.push_back(
       std::make_unique<rpc::GenerationService>(runtime, models_.get(), vectors_.get()));
   services_.push_back(
@@ -283,14 +290,26 @@ void Server::SetReady(bool ready) {
 
 void Server::WatchReadiness() {
   models_->WaitUntilSettled();
+  absl::Status failure;
   for (const std::string& id : config_.models) {
     const auto entry = models_->Find(id);
     const bool failed = entry.ok() && entry->state == engine::ModelState::kFailed;
     Log(failed ? LogLevel::kError : LogLevel::kInfo, failed ? "model failed" : "model loaded",
         {{"model", id}, {"error", failed ? entry->error.message() : absl::string_view()}});
+    if (failed && failure.ok()) {
+      failure =
+          absl::Status(entry->error.code(),
+                       absl::StrCat("the model ", id,
+                                    " of --models cannot be loaded: ", entry->error.message()));
+    }
   }
   absl::MutexLock lock(&readiness_mutex_);
-  if (!draining_) SetReady(models_->Settled());
+  if (draining_) return;
+  SetReady(failure.ok());
+  if (!failure.ok()) {
+    model_failure_ = std::move(failure);
+    kill(getpid(), SIGTERM);
+  }
 }
 
 void Server::Drain() {
@@ -312,7 +331,7 @@ void Server::Drain() {
   grpc_->Wait();
 }
 
-void Server::ServeUntilSignalled(const sigset_t& signals) {
+absl::Status Server::ServeUntilSignalled(const sigset_t& signals) {
   int signal = 0;
   sigwait(&signals, &signal);
   Log(LogLevel::kInfo, "draining",
@@ -324,6 +343,8 @@ void Server::ServeUntilSignalled(const sigset_t& signals) {
   }).detach();
   Drain();
   Log(LogLevel::kInfo, "stopped");
+  absl::MutexLock lock(&readiness_mutex_);
+  return model_failure_;
 }
 
 int Main(const std::vector<std::string>& arguments) {
@@ -341,13 +362,14 @@ int Main(const std::vector<std::string>& arguments) {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   observability::SetLogLevel(LevelOf(config->log_level));
   Server server(*config);
-  if (const absl::Status status = server.Start(); !status.ok()) {
+  absl::Status status = server.Start();
+  if (status.ok()) status = server.ServeUntilSignalled(signals);
+  if (!status.ok()) {
     const bool configuration = status.code() == absl::StatusCode::kInvalidArgument ||
                                status.code() == absl::StatusCode::kNotFound ||
                                status.code() == absl::StatusCode::kFailedPrecondition;
     return Fail(configuration ? kBadConfiguration : kFailure, std::string(status.message()));
   }
-  server.ServeUntilSignalled(signals);
   return 0;
 }
 

@@ -1,10 +1,13 @@
 #include "base/error.h"
 
+#include <cmath>
+
 #include "absl/status/status.h"
 #include "absl/strings/cord.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
 #include "absl/time/time.h"
 
 namespace valuescope {
@@ -25,6 +28,12 @@ std::string PayloadOr(const absl::Status& status, const char* key) {
   return payload ? std::string(*payload) : std::string();
 }
 
+// Whole numbers in full: people compare them digit by digit.
+std::string Spelled(double value) {
+  const bool whole = std::abs(value) < 9e15 && value == std::trunc(value);
+  return whole ? absl::StrCat(static_cast<int64_t>(value)) : absl::StrFormat("%.10g", value);
+}
+
 }  // namespace
 
 absl::Status InvalidField(absl::string_view field, absl::string_view description,
@@ -36,9 +45,10 @@ absl::Status InvalidField(absl::string_view field, absl::string_view description
 }
 
 absl::Status OutOfRange(absl::string_view field, double value, double lowest, double highest) {
-  return InvalidField(
-      field, absl::StrFormat("is %.10g, allowed range is %.10g to %.10g", value, lowest, highest),
-      "OUT_OF_RANGE");
+  return InvalidField(field,
+                      absl::StrCat("is ", Spelled(value), ", allowed range is ", Spelled(lowest),
+                                   " to ", Spelled(highest)),
+                      "OUT_OF_RANGE");
 }
 
 absl::Status InField(absl::string_view prefix, const absl::Status& status) {
@@ -67,6 +77,16 @@ absl::Status RetryLater(absl::string_view reason, absl::string_view message,
 
 absl::Status NeverFits(absl::string_view reason, absl::string_view message) {
   return ErrorWithReason(absl::StatusCode::kResourceExhausted, reason, message);
+}
+
+absl::Status WithFieldRenamed(const absl::Status& status, absl::string_view from,
+                              absl::string_view to) {
+  const ErrorDetails details = DetailsOf(status);
+  absl::string_view rest = details.field;
+  if (!absl::ConsumePrefix(&rest, from) || (!rest.empty() && rest[0] != '.' && rest[0] != '[')) {
+    return status;
+  }
+  return InvalidField(absl::StrCat(to, rest), details.description, details.reason);
 }
 
 ErrorDetails DetailsOf(const absl::Status& status) {

@@ -36,6 +36,11 @@ absl::Status OutOfRange(absl::string_view field, double value, double lowest, do
 // other statuses pass unchanged.
 absl::Status InField(absl::string_view prefix, const absl::Status& status);
 
+// Replaces the beginning of the field path of an InvalidField status, where it is `from` as a whole
+// name ("given_response[3]" -> "inputs[0].response[3]"); other statuses pass unchanged.
+absl::Status WithFieldRenamed(const absl::Status& status, absl::string_view from,
+                              absl::string_view to);
+
 // NOT_FOUND: "`models/x` does not exist". Also the answer for another tenant's resource.
 absl::Status ResourceNotFound(absl::string_view resource_name);
 

@@ -48,6 +48,8 @@ struct EngineStatistics {
   int64_t steps = 0;
   int64_t interventions_applied = 0;  // token positions x layers touched
   int64_t captured_bytes = 0;
+  int64_t cache_bytes = 0;              // of the key/value cache
+  int64_t capture_memory_bytes = 0;     // held now by captures that run or were not yet delivered
   double cache_used_ratio = 0;          // of the KV cache's blocks
   int64_t distinct_rows_last_step = 0;  // intervention rows other than 0 in the last step
   int64_t distinct_rows_max = 0;        // the most that ever shared one step

@@ -49,11 +49,11 @@ struct StepBuffers {
 
 class RunningHandle : public Running {
  public:
-  explicit RunningHandle(std::shared_ptr<Sequence> sequence) : sequence_(std::move(sequence)) {}
-  void Cancel() override { sequence_->Cancel(); }
+  explicit RunningHandle(Cancellation cancellation) : cancellation_(std::move(cancellation)) {}
+  void Cancel() override { cancellation_.Cancel(); }
 
  private:
-  std::shared_ptr<Sequence> sequence_;
+  Cancellation cancellation_;
 };
 
 class EngineLoop : public Engine {
@@ -71,7 +71,10 @@ class EngineLoop : public Engine {
                            .max_step_tokens = options.max_step_tokens},
         scheduler_(scheduler_options_),
         tables_(transformer_->architecture(), 1 + kMostSetsPerRequest * options.max_batch_rows,
-                transformer_->device()) {
+                transformer_->device()),
+        cache_bytes_(num_blocks *
+                     model::KvCache::BytesPerBlock(architecture(), kBlockSize, options.dtype)),
+        capture_memory_(options.capture_memory_bytes) {
     program_.resize(static_cast<size_t>(model::NumWires(transformer_->architecture())));
     thread_ = std::thread([this] { Loop(); });
   }
@@ -100,7 +103,14 @@ class EngineLoop : public Engine {
         CompiledInterventions::Compile(std::move(request.interventions), extent, architecture()));
     // Tokens trimmed or not fed never reach a tap, so taps may hope for every token that is fed.
     VS_ASSIGN_OR_RETURN(auto taps, SequenceTaps::Compile(request.taps, extent, architecture(),
-                                                         options_.max_capture_bytes));
+                                                         options_.capture_memory_bytes));
+    auto capture_memory = capture_memory_.Take(taps.bytes());
+    if (capture_memory == nullptr) {
+      return RetryLater("CAPTURE_MEMORY_FULL",
+                        absl::StrCat("the captures of other requests hold ", capture_memory_.used(),
+                                     " of this model's ", capture_memory_.capacity(), " bytes"),
+                        kQueueRetry);
+    }
     absl::MutexLock lock(&mutex_);
     if (draining_) return Draining();
     if (static_cast<int>(inbox_.size()) + waiting_.load() >= options_.max_waiting) {
@@ -108,11 +118,12 @@ class EngineLoop : public Engine {
                         absl::StrCat("the queue of ", options_.max_waiting, " requests is full"),
                         kQueueRetry);
     }
-    auto sequence =
-        std::make_shared<Sequence>(next_id_++, std::move(request), std::move(interventions),
-                                   std::move(taps), std::move(observer), *text_);
-    inbox_.push_back(sequence);
-    return std::make_unique<RunningHandle>(std::move(sequence));
+    auto sequence = std::make_shared<Sequence>(
+        next_id_++, std::move(request), std::move(interventions), std::move(taps),
+        std::move(observer), *text_, std::move(capture_memory));
+    auto handle = std::make_unique<RunningHandle>(sequence->cancellation());
+    inbox_.push_back(std::move(sequence));
+    return handle;
   }
 
   HostTensor WriteDirections(int layer) const override {
@@ -126,6 +137,8 @@ class EngineLoop : public Engine {
     absl::MutexLock lock(&mutex_);
     EngineStatistics statistics = statistics_;
     statistics.waiting += static_cast<int64_t>(inbox_.size());
+    statistics.cache_bytes = cache_bytes_;
+    statistics.capture_memory_bytes = capture_memory_.used();
     return statistics;
   }
 
@@ -159,13 +172,19 @@ class EngineLoop : public Engine {
     const int64_t response = static_cast<int64_t>(request.given_response.size());
     if (prompt == 0) return InvalidField("prompt", "has no tokens; it needs at least one");
     // At least one token must fit behind a prompt that is continued.
-    const int64_t most_prompt = context - (request.sampling ? 1 : response);
+    const int64_t most_prompt = context - (request.sampling ? 1 : 0);
     if (prompt > most_prompt) {
       return InvalidField("prompt",
-                          absl::StrCat("has ", prompt, " tokens, allowed are 1 to ",
-                                       std::max<int64_t>(0, most_prompt),
+                          absl::StrCat("has ", prompt, " tokens, allowed are 1 to ", most_prompt,
                                        " with this model's context of ", context, " tokens"),
                           "PROMPT_TOO_LONG");
+    }
+    if (response > context - prompt) {
+      return InvalidField("given_response",
+                          absl::StrCat("has ", response, " tokens, allowed are at most ",
+                                       context - prompt, " behind a prompt of ", prompt,
+                                       " with this model's context of ", context, " tokens"),
+                          "RESPONSE_TOO_LONG");
     }
     VS_RETURN_IF_ERROR(CheckIds("prompt", request.prompt));
     VS_RETURN_IF_ERROR(CheckIds("given_response", request.given_response));
@@ -179,7 +198,7 @@ class EngineLoop : public Engine {
                         static_cast<double>(context - prompt));
     }
     if (sampling.top_logprobs > kMaxTopLogprobs) {
-      return OutOfRange("logprobs", sampling.top_logprobs, 0, kMaxTopLogprobs);
+      return OutOfRange("sampling.top_logprobs", sampling.top_logprobs, 0, kMaxTopLogprobs);
     }
     return InField("sampling", CheckSampling(sampling));
   }
@@ -221,7 +240,6 @@ class EngineLoop : public Engine {
     for (std::shared_ptr<Sequence>& sequence : inbox_) {
       scheduler_.Add(sequence->id(), sequence->known(), Sequence::MostFed(sequence->request()),
                      sequence->request().background);
-      sequence->taps().Reset(transformer_->device());
       active_.emplace(sequence->id(), std::move(sequence));
     }
     inbox_.clear();
@@ -287,8 +305,11 @@ class EngineLoop : public Engine {
         if (!sequence.WantsLogits(position)) continue;
         rows.emplace_back(data + next_row++ * vocabulary, vocabulary);
       }
-      sequence.Ran(item.first, item.count, rows);
-      Settle(sequence);
+      if (const absl::Status status = sequence.Ran(item.first, item.count, rows); status.ok()) {
+        Settle(sequence);
+      } else {
+        Remove(item.id)->Fail(status);
+      }
     }
   }
 
@@ -324,6 +345,7 @@ class EngineLoop : public Engine {
         if (row != 0) rows_seen.push_back(row);
       }
       if (!sequence.taps().empty()) {
+        if (!sequence.taps().allocated()) sequence.taps().Reset(transformer_->device());
         sequence.taps().AddTo(program_, step[s].first, step[s].count, offset, sequence.TapEnd());
       }
     }
@@ -401,6 +423,9 @@ class EngineLoop : public Engine {
   StepBuffers buffers_;
   std::map<SequenceId, std::shared_ptr<Sequence>> active_;
   int64_t distinct_rows_ = 0;
+
+  const int64_t cache_bytes_;
+  CaptureMemory capture_memory_;
 
   mutable absl::Mutex mutex_;
   std::deque<std::shared_ptr<Sequence>> inbox_ ABSL_GUARDED_BY(mutex_);

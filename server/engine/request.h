@@ -13,6 +13,7 @@
 
 #include "absl/time/time.h"
 #include "base/host_tensor.h"
+#include "engine/capture_memory.h"
 #include "model/site.h"
 
 namespace valuescope::engine {
@@ -127,6 +128,8 @@ struct Completion {
   std::vector<Capture> captures;  // one a tap, in tap order
   int64_t prompt_tokens = 0;
   int64_t generated_tokens = 0;  // as counted for usage, the stop token included
+  // Held as long as the captures are.
+  std::shared_ptr<const CaptureMemory::Lease> memory;
 };
 
 // A piece of a running generation.

@@ -2,18 +2,37 @@
 
 #include <algorithm>
 
+#include "base/error.h"
+#include "base/status_macros.h"
 #include "engine/sampler.h"
 
 namespace valuescope::engine {
+namespace {
+
+// Steering that is strong enough drives activations beyond what numbers can hold, and NaN would be
+// sampled like anything else.
+absl::Status CheckFinite(std::span<const float> logits) {
+  float poison = 0;  // NaN as soon as one logit is not finite
+#pragma omp simd reduction(+ : poison)
+  for (size_t i = 0; i < logits.size(); ++i) poison += logits[i] * 0.0f;
+  if (poison == 0) return absl::OkStatus();
+  return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "LOGITS_NOT_FINITE",
+                         "the model's logits are not finite numbers; with interventions, lower "
+                         "their coefficients");
+}
+
+}  // namespace
 
 Sequence::Sequence(SequenceId id, Request request, CompiledInterventions interventions,
                    SequenceTaps taps, std::shared_ptr<Observer> observer,
-                   const text::TextModel& text)
+                   const text::TextModel& text,
+                   std::shared_ptr<const CaptureMemory::Lease> capture_memory)
     : id_(id),
       request_(std::move(request)),
       interventions_(std::move(interventions)),
       taps_(std::move(taps)),
       observer_(std::move(observer)),
+      capture_memory_(std::move(capture_memory)),
       text_model_(text),
       decoder_(text.tokenizer(), /*skip_special_tokens=*/true),
       ids_(request_.prompt),
@@ -69,19 +88,21 @@ void Sequence::CountReceipts(int64_t first, int64_t count) {
   }
 }
 
-void Sequence::Ran(int64_t first, int64_t count,
-                   const std::vector<std::span<const float>>& logits) {
+absl::Status Sequence::Ran(int64_t first, int64_t count,
+                           const std::vector<std::span<const float>>& logits) {
+  for (const std::span<const float> row : logits) VS_RETURN_IF_ERROR(CheckFinite(row));
   CountReceipts(first, count);
   fed_ = first + count;
   if (generating_) {
     if (!logits.empty()) Sample(logits.front());
-    return;
+    return absl::OkStatus();
   }
   for (size_t i = 0; i < logits.size(); ++i) {
     const size_t scored = request_.prompt.size() + scores_.size();
     scores_.push_back(LogprobOf(logits[i], ids_[scored], request_.top_logprobs));
   }
   if (fed_ >= known()) done_ = true;
+  return absl::OkStatus();
 }
 
 void Sequence::Sample(std::span<const float> logits) {
@@ -195,9 +216,14 @@ void Sequence::Finish() {
   completion.prompt_tokens =
       static_cast<int64_t>(request_.prompt.size() + request_.given_response.size());
   completion.generated_tokens = generated_tokens_;
+  completion.memory = std::move(capture_memory_);
   observer_->OnFinish(std::move(completion));
+  observer_.reset();
 }
 
-void Sequence::Fail(const absl::Status& status) { observer_->OnFinish(status); }
+void Sequence::Fail(const absl::Status& status) {
+  observer_->OnFinish(status);
+  observer_.reset();
+}
 
 }  // namespace valuescope::engine

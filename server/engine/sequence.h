@@ -3,7 +3,6 @@
 #ifndef VALUESCOPE_ENGINE_SEQUENCE_H_
 #define VALUESCOPE_ENGINE_SEQUENCE_H_
 
-#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -12,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "base/cancellation.h"
+#include "engine/capture_memory.h"
 #include "engine/engine.h"
 #include "engine/intervention_table.h"
 #include "engine/request.h"
@@ -26,7 +27,8 @@ class Sequence {
  public:
   // `request` was validated: interventions and taps are compiled.
   Sequence(SequenceId id, Request request, CompiledInterventions interventions, SequenceTaps taps,
-           std::shared_ptr<Observer> observer, const text::TextModel& text);
+           std::shared_ptr<Observer> observer, const text::TextModel& text,
+           std::shared_ptr<const CaptureMemory::Lease> capture_memory);
 
   // Tokens that a request may feed in all: prompt, response, and the last generated token where a
   // tap wants it.
@@ -43,8 +45,9 @@ class Sequence {
   // for and stays out.
   int64_t known() const;
 
-  void Cancel() { cancelled_.store(true, std::memory_order_release); }
-  bool cancelled() const { return cancelled_.load(std::memory_order_acquire); }
+  // A copy of the flag cancels; it does not keep the sequence and its results alive.
+  Cancellation cancellation() const { return cancellation_; }
+  bool cancelled() const { return cancellation_.cancelled(); }
 
   // Intervention row of the token at `position`; rows are acquired as they are first needed.
   int64_t RowAt(int64_t position, InterventionTables& tables);
@@ -58,8 +61,9 @@ class Sequence {
   int64_t TapEnd() const { return replaying_ ? static_cast<int64_t>(ids_.size()) : INT64_MAX; }
 
   // Takes note that positions first .. first + count - 1 ran; `logits` are those of the positions
-  // that wanted some, in order.
-  void Ran(int64_t first, int64_t count, const std::vector<std::span<const float>>& logits);
+  // that wanted some, in order. FAILED_PRECONDITION, reason LOGITS_NOT_FINITE, where they are no
+  // numbers to sample or score from.
+  absl::Status Ran(int64_t first, int64_t count, const std::vector<std::span<const float>>& logits);
 
   // Everything was fed and sampled: Finish may be called.
   bool done() const { return done_; }
@@ -69,7 +73,7 @@ class Sequence {
 
   int64_t generated_tokens() const { return generated_tokens_; }
 
-  // Tells the observer; exactly one of them, once.
+  // Tells the observer and lets go of it; exactly one of them, once.
   void Finish();
   void Fail(const absl::Status& status);
 
@@ -94,9 +98,10 @@ class Sequence {
   CompiledInterventions interventions_;
   SequenceTaps taps_;
   std::shared_ptr<Observer> observer_;
+  std::shared_ptr<const CaptureMemory::Lease> capture_memory_;
   const text::TextModel& text_model_;
   text::StreamingDecoder decoder_;
-  std::atomic<bool> cancelled_{false};
+  const Cancellation cancellation_;
 
   std::vector<int32_t> ids_;  // prompt, then given or generated tokens
   int64_t fed_ = 0;

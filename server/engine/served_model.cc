@@ -1,6 +1,8 @@
 #include "engine/served_model.h"
 
 #include <filesystem>
+#include <fstream>
+#include <limits>
 #include <map>
 #include <set>
 #include <thread>
@@ -8,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "base/error.h"
 #include "base/id.h"
 #include "base/status_macros.h"
@@ -34,8 +37,41 @@ absl::StatusOr<std::shared_ptr<const ServedModel>> LoadModel(
                                                                           .progress = progress}));
   served->architecture = transformer->architecture();
   served->weights_digest = transformer->weights_digest();
+  served->num_parameters = model::NumParameters(served->architecture);
+  served->weight_bytes = served->num_parameters * SizeOf(options.dtype);
   VS_ASSIGN_OR_RETURN(served->engine, StartEngine(std::move(transformer), served->text, options));
+  served->load_time = absl::Now();
   return std::shared_ptr<const ServedModel>(std::move(served));
+}
+
+// Bytes of main memory that are free, swap not counted; nullopt where the system does not say.
+std::optional<int64_t> FreeMemory() {
+  std::ifstream file("/proc/meminfo");
+  std::string key;
+  int64_t kibibytes;
+  while (file >> key >> kibibytes) {
+    if (key == "MemAvailable:") return kibibytes << 10;
+    file.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
+  }
+  return std::nullopt;
+}
+
+// The weights as they are computed with, and in float32 on a CPU once more as they are packed.
+// What is on disk is mapped and can be dropped, and an untouched cache takes nothing.
+int64_t MemoryNeeded(const model::Architecture& architecture, const EngineOptions& options) {
+  const int64_t weights = model::NumParameters(architecture) * SizeOf(options.dtype);
+  return options.dtype == DType::kFloat32 ? 2 * weights : weights;
+}
+
+absl::Status CheckFits(const fs::path& folder, const EngineOptions& options) {
+  VS_ASSIGN_OR_RETURN(const model::Architecture architecture,
+                      model::ReadArchitecture(folder.string()));
+  const std::optional<int64_t> free = FreeMemory();
+  const int64_t needed = MemoryNeeded(architecture, options);
+  if (!free || needed <= *free) return absl::OkStatus();
+  return NeverFits("MODEL_TOO_LARGE",
+                   absl::StrCat("the model needs about ", needed, " bytes in ",
+                                NameOf(options.dtype), ", ", *free, " are free"));
 }
 
 class FolderRegistry : public ModelRegistry {
@@ -47,20 +83,52 @@ class FolderRegistry : public ModelRegistry {
     for (std::thread& thread : threads_) thread.join();
   }
 
-  absl::Status StartLoading(absl::string_view id) override {
+  absl::Status StartLoading(absl::string_view id, std::optional<DType> dtype) override {
     VS_RETURN_IF_ERROR(CheckResourceId("model", id));
     const std::string key(id);
     if (!HasFolder(key)) return ResourceNotFound(ResourceName(id));
+    EngineOptions options = options_;
+    if (dtype) options.dtype = *dtype;
+    // A folder that cannot be read fails where people look for it: in the model's state.
+    const absl::Status fits = CheckFits(fs::path(root_) / key, options);
+    if (absl::IsResourceExhausted(fits)) return fits;
     absl::MutexLock lock(&mutex_);
     ModelEntry& entry = entries_[key];
     if (entry.state == ModelState::kLoading || entry.state == ModelState::kReady) {
+      if (entry.dtype != options.dtype) {
+        return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "OTHER_DTYPE",
+                               absl::StrCat("`", ResourceName(id), "` is loaded or loading in ",
+                                            NameOf(entry.dtype), "; unload it first"));
+      }
       return ErrorWithReason(absl::StatusCode::kAlreadyExists, "MODEL_ALREADY_LOADED",
                              absl::StrCat("`", ResourceName(id), "` is loaded or loading"));
     }
-    entry = {
-        .id = key, .state = ModelState::kLoading, .progress = 0, .error = {}, .model = nullptr};
+    entry = {.id = key,
+             .state = ModelState::kLoading,
+             .progress = 0,
+             .dtype = options.dtype,
+             .error = {},
+             .model = nullptr};
     ++loading_;
-    threads_.emplace_back([this, key] { Load(key); });
+    threads_.emplace_back([this, key, options] { Load(key, options); });
+    return absl::OkStatus();
+  }
+
+  absl::Status Unload(absl::string_view id, absl::Time deadline) override {
+    VS_RETURN_IF_ERROR(Find(id).status());
+    std::shared_ptr<const ServedModel> model;
+    {
+      absl::MutexLock lock(&mutex_);
+      const auto entry = entries_.find(std::string(id));
+      if (entry == entries_.end()) return absl::OkStatus();
+      if (entry->second.state == ModelState::kLoading) {
+        return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "MODEL_LOADING",
+                               absl::StrCat("`", ResourceName(id), "` is still loading"));
+      }
+      model = std::move(entry->second.model);
+      entries_.erase(entry);
+    }
+    if (model != nullptr) model->engine->Drain(deadline);
     return absl::OkStatus();
   }
 
@@ -135,16 +203,20 @@ class FolderRegistry : public ModelRegistry {
   ModelEntry EntryOf(const std::string& id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     const auto found = entries_.find(id);
     if (found != entries_.end()) return found->second;
-    return {
-        .id = id, .state = ModelState::kAvailable, .progress = 0, .error = {}, .model = nullptr};
+    return {.id = id,
+            .state = ModelState::kAvailable,
+            .progress = 0,
+            .dtype = options_.dtype,
+            .error = {},
+            .model = nullptr};
   }
 
-  void Load(const std::string& id) {
+  void Load(const std::string& id, const EngineOptions& options) {
     const auto progress = [this, &id](double fraction) {
       absl::MutexLock lock(&mutex_);
       entries_[id].progress = fraction;
     };
-    auto loaded = LoadModel(id, (fs::path(root_) / id).string(), options_, progress);
+    auto loaded = LoadModel(id, (fs::path(root_) / id).string(), options, progress);
     absl::MutexLock lock(&mutex_);
     ModelEntry& entry = entries_[id];
     --loading_;

@@ -5,11 +5,13 @@
 #define VALUESCOPE_ENGINE_SERVED_MODEL_H_
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "base/dtype.h"
 #include "engine/engine.h"
 #include "model/architecture.h"
@@ -23,6 +25,9 @@ struct ServedModel {
   DType dtype = DType::kFloat32;
   std::string device;          // "cpu", "cuda:0"
   std::string weights_digest;  // SHA-256, hexadecimal
+  int64_t num_parameters = 0;
+  int64_t weight_bytes = 0;  // of the weights in `dtype`
+  absl::Time load_time;      // when it became ready
   std::shared_ptr<const text::TextModel> text;
   std::shared_ptr<Engine> engine;
 };
@@ -33,6 +38,7 @@ struct ModelEntry {
   std::string id;
   ModelState state = ModelState::kAvailable;
   double progress = 0;                       // 0 .. 1 while loading
+  DType dtype = DType::kFloat32;             // in which it is or would be loaded
   absl::Status error;                        // when failed
   std::shared_ptr<const ServedModel> model;  // when ready
 };
@@ -40,12 +46,12 @@ struct ModelEntry {
 struct EngineOptions {
   std::string device = "cpu";
   DType dtype = DType::kFloat32;
-  int threads = 0;                        // 0: one a core
-  int64_t kv_cache_bytes = 1LL << 30;     // untouched pages cost nothing on a CPU
-  int max_batch_rows = 64;                // requests decoded in one step
-  int max_step_tokens = 512;              // prompt and decode tokens of one step
-  int max_waiting = 1024;                 // requests admitted and not started
-  int64_t max_capture_bytes = 1LL << 30;  // one request's captures on the host
+  int threads = 0;                           // 0: one a core
+  int64_t kv_cache_bytes = 1LL << 30;        // untouched pages cost nothing on a CPU
+  int max_batch_rows = 64;                   // requests decoded in one step
+  int max_step_tokens = 512;                 // prompt and decode tokens of one step
+  int max_waiting = 1024;                    // requests admitted and not started
+  int64_t capture_memory_bytes = 1LL << 30;  // of captures on the host, over all requests
 };
 
 class ModelRegistry {
@@ -55,9 +61,17 @@ class ModelRegistry {
   static std::unique_ptr<ModelRegistry> Create(std::string model_root, EngineOptions options);
   virtual ~ModelRegistry() = default;
 
-  // Starts loading in the background. NOT_FOUND for an unknown id; ALREADY_EXISTS while loading or
-  // loaded.
-  virtual absl::Status StartLoading(absl::string_view id) = 0;
+  // Starts loading in the background, in `dtype` or that of the options. NOT_FOUND for an unknown
+  // id; ALREADY_EXISTS while it is loading or loaded in this dtype, FAILED_PRECONDITION (reason
+  // OTHER_DTYPE) in another; RESOURCE_EXHAUSTED (reason MODEL_TOO_LARGE) where what config.json
+  // describes would not fit the memory that is free.
+  virtual absl::Status StartLoading(absl::string_view id, std::optional<DType> dtype) = 0;
+  absl::Status StartLoading(absl::string_view id) { return StartLoading(id, std::nullopt); }
+
+  // Takes a model out of service: Get refuses it at once, its requests may finish until `deadline`
+  // and then get UNAVAILABLE. NOT_FOUND for an unknown id, FAILED_PRECONDITION (reason
+  // MODEL_LOADING) while it is loading; OK where it is not loaded.
+  virtual absl::Status Unload(absl::string_view id, absl::Time deadline) = 0;
 
   // The folders under the root with a config.json, in name order, each with its state.
   virtual std::vector<ModelEntry> List() const = 0;

@@ -2,11 +2,10 @@
 
 #include <ATen/ops/div.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
-#include <cstring>
+#include <algorithm>
 #include <limits>
 
 #include "absl/strings/str_cat.h"
@@ -38,13 +37,6 @@ absl::Status CheckLayers(const Tap& tap, const model::Architecture& architecture
   return absl::OkStatus();
 }
 
-HostTensor ToHost(const at::Tensor& stacked) {
-  const at::Tensor host = stacked.to(at::kCPU, at::kFloat).contiguous();
-  HostTensor tensor{.dtype = DType::kFloat32, .shape = host.sizes().vec(), .bytes = {}};
-  tensor.bytes.assign(static_cast<const char*>(host.const_data_ptr()), host.nbytes());
-  return tensor;
-}
-
 }  // namespace
 
 absl::StatusOr<SequenceTaps> SequenceTaps::Compile(std::vector<Tap> taps,
@@ -57,7 +49,6 @@ absl::StatusOr<SequenceTaps> SequenceTaps::Compile(std::vector<Tap> taps,
   }
   SequenceTaps compiled;
   compiled.architecture_ = &architecture;
-  int64_t bytes = 0;
   for (size_t i = 0; i < taps.size(); ++i) {
     const std::string field = absl::StrCat("taps[", i, "]");
     const Tap& tap = taps[i];
@@ -78,8 +69,9 @@ absl::StatusOr<SequenceTaps> SequenceTaps::Compile(std::vector<Tap> taps,
     }
     const int64_t rows = KeepsTokens(one.tap.reduction) ? one.scope.MostTokens() : 1;
     // At most 2^40 by the bounds of architecture and context, so the product stays within 64 bits.
-    bytes += static_cast<int64_t>(one.wires.size()) * rows * one.width * 8;
-    if (bytes > max_bytes) {
+    // What is captured and its copy for the client are there at once.
+    compiled.bytes_ += static_cast<int64_t>(one.wires.size()) * rows * one.width * 8;
+    if (compiled.bytes_ > max_bytes) {
       return NeverFits(
           "CAPTURE_TOO_LARGE",
           absl::StrCat("`", field, "`: the captures of one request may take ", max_bytes,
@@ -92,6 +84,7 @@ absl::StatusOr<SequenceTaps> SequenceTaps::Compile(std::vector<Tap> taps,
 
 void SequenceTaps::Reset(c10::Device device) {
   device_ = device;
+  allocated_ = true;
   for (CompiledTap& one : taps_) {
     one.positions.clear();
     one.destinations.clear();
@@ -146,21 +139,32 @@ bool SequenceTaps::WantsGenerated() const {
   return false;
 }
 
+HostTensor SequenceTaps::ReadOne(const CompiledTap& one) const {
+  const int64_t count = static_cast<int64_t>(one.positions.size());
+  const int64_t rows = KeepsTokens(one.tap.reduction) ? count : std::min<int64_t>(count, 1);
+  HostTensor tensor{.dtype = DType::kFloat32,
+                    .shape = {static_cast<int64_t>(one.wires.size()), rows, one.width},
+                    .bytes = {}};
+  // Layer by layer, so that no third copy of everything exists.
+  tensor.bytes.reserve(one.wires.size() * static_cast<size_t>(rows * one.width) * sizeof(float));
+  for (at::Tensor part : one.destinations) {
+    part = part.narrow(0, 0, rows);
+    if (one.tap.reduction == Reduction::kMean) part = at::div(part, static_cast<double>(count));
+    part = part.to(at::kCPU, at::kFloat).contiguous();
+    tensor.bytes.append(static_cast<const char*>(part.const_data_ptr()), part.nbytes());
+  }
+  return tensor;
+}
+
 std::vector<Capture> SequenceTaps::Read() const {
   std::vector<Capture> captures;
   for (size_t i = 0; i < taps_.size(); ++i) {
     const CompiledTap& one = taps_[i];
-    const int64_t count = static_cast<int64_t>(one.positions.size());
-    at::Tensor stacked = at::stack(one.destinations);  // [layers, rows, width]
-    if (KeepsTokens(one.tap.reduction)) stacked = stacked.narrow(1, 0, count);
-    if (one.tap.reduction == Reduction::kMean && count > 0)
-      stacked = at::div(stacked, static_cast<double>(count));
-    if (count == 0) stacked = stacked.narrow(1, 0, 0);
     captures.push_back({.tap_index = static_cast<int>(i),
                         .layers = one.tap.layers,
                         .positions = one.positions,
-                        .tensor = ToHost(stacked)});
-    if (one.tap.reduction == Reduction::kLast && count > 1)
+                        .tensor = ReadOne(one)});
+    if (one.tap.reduction == Reduction::kLast && one.positions.size() > 1)
       captures.back().positions = {one.positions.back()};
   }
   return captures;

@@ -27,8 +27,12 @@ class SequenceTaps {
                                               const model::Architecture& architecture,
                                               int64_t max_bytes);
 
+  // Bytes of host memory that running and reading may take at once.
+  int64_t bytes() const { return bytes_; }
+
   // Allocates destinations, or empties them to start over.
   void Reset(c10::Device device);
+  bool allocated() const { return allocated_; }
 
   // Adds to the step's program the tokens that are read of positions first .. first + count - 1,
   // which are tokens step_offset .. of the step. Tokens at or behind `end` are not read.
@@ -53,7 +57,11 @@ class SequenceTaps {
     std::vector<at::Tensor> destinations;  // one a wire: [rows, width]
   };
 
+  HostTensor ReadOne(const CompiledTap& one) const;
+
   const model::Architecture* architecture_ = nullptr;
+  int64_t bytes_ = 0;
+  bool allocated_ = false;
   c10::Device device_ = c10::kCPU;
   std::vector<CompiledTap> taps_;
 };

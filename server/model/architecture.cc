@@ -18,6 +18,10 @@ using nlohmann::json;
 
 constexpr int64_t kMaxDimension = int64_t{1} << 24;
 constexpr int64_t kMaxLayers = 1024;
+constexpr int64_t kMaxHeadDim = 4096;
+// Of a cosine and a sine for every position and pair of a head: a million positions with heads of
+// 256.
+constexpr int64_t kMaxRotationBytes = int64_t{1} << 30;
 
 absl::Status Refused(absl::string_view key, absl::string_view why) {
   return ErrorWithReason(absl::StatusCode::kInvalidArgument, "UNSUPPORTED_MODEL",
@@ -35,9 +39,10 @@ absl::StatusOr<int64_t> Size(const json& config, const char* key, int64_t limit,
     return Refused(key, "is missing");
   }
   if (!config[key].is_number_integer()) return Refused(key, "is not an integer");
-  const int64_t value = config[key].get<int64_t>();
+  const int64_t value = config[key].get<int64_t>();  // beyond 63 bits: negative
   if (value < 1 || value > limit) {
-    return Refused(key, absl::StrCat("is ", value, ", allowed range is 1 to ", limit));
+    return Refused(key,
+                   absl::StrCat("is ", config[key].dump(), ", allowed range is 1 to ", limit));
   }
   return value;
 }
@@ -97,9 +102,8 @@ constexpr Family kFamilies[] = {
 };
 
 absl::StatusOr<const Family*> FamilyOf(const json& config) {
-  if (!Has(config, "model_type") || !config["model_type"].is_string()) {
-    return Refused("model_type", "is missing");
-  }
+  if (!Has(config, "model_type")) return Refused("model_type", "is missing");
+  if (!config["model_type"].is_string()) return Refused("model_type", "is not a string");
   const std::string name = config["model_type"].get<std::string>();
   std::vector<absl::string_view> served;
   for (const Family& family : kFamilies) {
@@ -108,6 +112,19 @@ absl::StatusOr<const Family*> FamilyOf(const json& config) {
   }
   return Refused("model_type", absl::StrCat("is \"", name.substr(0, 64),
                                             "\"; served families: ", absl::StrJoin(served, ", ")));
+}
+
+// The class that the folder was saved from: one that ends in an unembedding.
+absl::Status CheckArchitectures(const json& config) {
+  if (!Has(config, "architectures")) return absl::OkStatus();
+  const json& names = config["architectures"];
+  if (!names.is_array() || names.size() != 1 || !names[0].is_string()) {
+    return Refused("architectures", "is not a list of one name");
+  }
+  const std::string name = names[0].get<std::string>();
+  if (absl::EndsWith(name, "ForCausalLM")) return absl::OkStatus();
+  return Refused("architectures", absl::StrCat("is \"", name.substr(0, 64),
+                                               "\"; served are those that end in ForCausalLM"));
 }
 
 absl::Status ReadLongRope(const char* key, const json& rope, Architecture& architecture) {
@@ -273,6 +290,7 @@ absl::StatusOr<Architecture> ParseArchitecture(absl::string_view config_json) {
   VS_ASSIGN_OR_RETURN(const json config, ParseStrictJson("config.json", config_json));
   if (!config.is_object()) return Refused("config.json", "is not an object");
   VS_ASSIGN_OR_RETURN(const Family* const family, FamilyOf(config));
+  VS_RETURN_IF_ERROR(CheckArchitectures(config));
   if (Has(config, "quantization_config")) {
     return Refused("quantization_config", "is there, but quantised weights are not served");
   }
@@ -298,8 +316,18 @@ absl::StatusOr<Architecture> ParseArchitecture(absl::string_view config_json) {
     }
     head_dim = architecture.hidden / architecture.num_heads;
   }
-  VS_ASSIGN_OR_RETURN(architecture.head_dim, Size(config, "head_dim", 4096, head_dim));
+  VS_ASSIGN_OR_RETURN(architecture.head_dim, Size(config, "head_dim", kMaxHeadDim, head_dim));
+  if (architecture.head_dim > kMaxHeadDim) {
+    return Refused("head_dim", absl::StrCat("is ", architecture.head_dim,
+                                            ", allowed range is 1 to ", kMaxHeadDim));
+  }
   if (architecture.head_dim % 2 != 0) return Refused("head_dim", "is odd");
+  const int64_t most_positions = kMaxRotationBytes / (architecture.head_dim * int64_t{sizeof(float)});
+  if (architecture.max_positions > most_positions) {
+    return Refused("max_position_embeddings",
+                   absl::StrCat("is ", architecture.max_positions, ", allowed range with heads of ",
+                                architecture.head_dim, " is 1 to ", most_positions));
+  }
   VS_ASSIGN_OR_RETURN(architecture.rms_norm_epsilon, Positive(config, "rms_norm_eps", 1e-6));
   VS_ASSIGN_OR_RETURN(architecture.tied_embeddings,
                       Flag(config, "tie_word_embeddings", family->tied_embeddings));

@@ -67,12 +67,19 @@ struct Architecture {
   double final_soft_cap = 0;   // of the logits; 0: none
 };
 
+// Weights of a model, tied ones counted once; 2^56 where there are more, so that bytes can be
+// counted in 64 bits.
+int64_t NumParameters(const Architecture& architecture);
+
 // Reads config.json's text. Refuses, naming the key: an unknown model_type, missing or non-integer
 // sizes, sizes outside what this server can address (each dimension 1 .. 2^24, layers 1 .. 1024),
 // num_heads not divisible by num_kv_heads, an odd head_dim, rope scaling of a kind not served,
 // biases, activations or windows that the family does not have, quantised weights, JSON that is
 // malformed or nested deeper than 64.
 absl::StatusOr<Architecture> ParseArchitecture(absl::string_view config_json);
+
+// The same for the config.json of a folder.
+absl::StatusOr<Architecture> ReadArchitecture(const std::string& folder);
 
 }  // namespace valuescope::model
 

@@ -46,6 +46,13 @@ std::optional<DType> ParseDType(const json& name) {
 
 bool IsUnsigned(const json& value) { return value.is_number_unsigned(); }
 
+// What a refusal repeats of a file, cut short.
+std::string Quoted(const json& value) {
+  constexpr size_t kMaxQuoted = 80;
+  const std::string text = value.dump(/*indent=*/-1, /*indent_char=*/' ', /*ensure_ascii=*/true);
+  return text.size() <= kMaxQuoted ? text : absl::StrCat(text.substr(0, kMaxQuoted), "...");
+}
+
 struct Range {
   uint64_t begin = 0;
   uint64_t end = 0;
@@ -57,21 +64,23 @@ absl::StatusOr<StoredTensor> ParseEntry(absl::string_view file, const std::strin
     return Refused(file, absl::StrCat("tensor \"", name, "\" ", why));
   };
   if (name.size() > kMaxNameBytes) return Refused(file, "has a tensor name over 1024 bytes");
-  if (!entry.is_object() || !entry.contains("dtype") || !entry.contains("shape") ||
-      !entry.contains("data_offsets")) {
-    return refused("lacks dtype, shape or data_offsets");
+  if (!entry.is_object()) return refused("is not an object");
+  for (const char* key : {"dtype", "shape", "data_offsets"}) {
+    if (!entry.contains(key)) return refused(absl::StrCat("lacks ", key));
   }
   const std::optional<DType> dtype = ParseDType(entry["dtype"]);
-  if (!dtype) return refused("has a type that is not served");
+  if (!dtype) {
+    return refused(absl::StrCat("has a type that is not served: ", Quoted(entry["dtype"])));
+  }
   const json& shape = entry["shape"];
   if (!shape.is_array() || shape.size() > kMaxRank ||
       !std::all_of(shape.begin(), shape.end(), IsUnsigned)) {
-    return refused("has a malformed shape");
+    return refused(absl::StrCat("has a malformed shape: ", Quoted(shape)));
   }
   const json& offsets = entry["data_offsets"];
   if (!offsets.is_array() || offsets.size() != 2 || !IsUnsigned(offsets[0]) ||
       !IsUnsigned(offsets[1])) {
-    return refused("has malformed data_offsets");
+    return refused(absl::StrCat("has malformed data_offsets: ", Quoted(offsets)));
   }
   StoredTensor tensor{.dtype = *dtype, .shape = {}, .bytes = {}};
   for (const json& dimension : shape) {
@@ -82,13 +91,21 @@ absl::StatusOr<StoredTensor> ParseEntry(absl::string_view file, const std::strin
   const absl::StatusOr<int64_t> size = CheckedByteSize(*dtype, tensor.shape);
   if (!size.ok()) return refused("has a shape that is too large");
   range = {offsets[0].get<uint64_t>(), offsets[1].get<uint64_t>()};
-  if (range.begin > range.end || range.end > data.size())
-    return refused("lies beyond the end of the file");
+  if (range.begin > range.end) return refused("has data_offsets that end before they begin");
+  if (range.end > data.size()) return refused("lies beyond the end of the file");
   if (range.end - range.begin != static_cast<uint64_t>(*size)) {
     return refused("has a byte range that does not match its shape");
   }
   tensor.bytes = data.substr(range.begin, range.end - range.begin);
   return tensor;
+}
+
+absl::Status CheckMetadata(absl::string_view file, const json& metadata) {
+  const auto is_string = [](const json& value) { return value.is_string(); };
+  if (metadata.is_object() && std::all_of(metadata.begin(), metadata.end(), is_string)) {
+    return absl::OkStatus();
+  }
+  return Refused(file, "__metadata__ is not an object of strings");
 }
 
 // The resolved path of `folder`/`name`, if it is beneath the resolved folder.
@@ -144,9 +161,13 @@ absl::StatusOr<std::map<std::string, StoredTensor>> ParseSafetensors(absl::strin
   uint64_t header_bytes = 0;
   if (bytes.size() < sizeof(header_bytes)) return Refused(file_name, "is too short for a header");
   std::memcpy(&header_bytes, bytes.data(), sizeof(header_bytes));
-  if (header_bytes > kMaxHeaderBytes) return Refused(file_name, "has a header over 100 MB");
+  if (header_bytes > kMaxHeaderBytes) {
+    return Refused(file_name,
+                   absl::StrCat("has a header over 100 MB: ", header_bytes, " bytes"));
+  }
   if (header_bytes > bytes.size() - sizeof(header_bytes)) {
-    return Refused(file_name, "has a header beyond the end of the file");
+    return Refused(file_name, absl::StrCat("has a header of ", header_bytes,
+                                           " bytes beyond the end of the file"));
   }
   VS_ASSIGN_OR_RETURN(const json header,
                       ParseStrictJson(file_name, bytes.substr(sizeof(header_bytes), header_bytes)));
@@ -156,7 +177,10 @@ absl::StatusOr<std::map<std::string, StoredTensor>> ParseSafetensors(absl::strin
   std::map<std::string, StoredTensor> tensors;
   std::vector<std::pair<Range, std::string>> ranges;
   for (const auto& [name, entry] : header.items()) {
-    if (name == "__metadata__") continue;
+    if (name == "__metadata__") {
+      VS_RETURN_IF_ERROR(CheckMetadata(file_name, entry));
+      continue;
+    }
     Range range;
     VS_ASSIGN_OR_RETURN(tensors[name], ParseEntry(file_name, name, entry, data, range));
     ranges.emplace_back(range, name);
@@ -176,27 +200,33 @@ absl::StatusOr<std::map<std::string, StoredTensor>> ParseSafetensors(absl::strin
   return tensors;
 }
 
-absl::StatusOr<std::vector<std::string>> WeightFileNames(const std::string& folder) {
+absl::StatusOr<std::map<std::string, std::set<std::string>>> WeightFiles(
+    const std::string& folder) {
+  using Files = std::map<std::string, std::set<std::string>>;
   auto index_file = MappedFile::Open(folder, kIndex);
-  if (absl::IsNotFound(index_file.status())) return std::vector<std::string>{kSingle};
+  if (absl::IsNotFound(index_file.status())) return Files{{kSingle, {}}};
   if (!index_file.ok()) return index_file.status();
   if ((*index_file)->bytes().size() > kMaxHeaderBytes) return Refused(kIndex, "is over 100 MB");
   VS_ASSIGN_OR_RETURN(const json index, ParseStrictJson(kIndex, (*index_file)->bytes()));
   if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
     return Refused(kIndex, "has no weight_map");
   }
-  std::set<std::string> names;
+  Files files;
   for (const auto& [tensor, file] : index["weight_map"].items()) {
-    if (!file.is_string()) return Refused(kIndex, "names a file that is not a string");
+    if (!file.is_string()) {
+      return Refused(kIndex, absl::StrCat("tensor ", Quoted(tensor),
+                                          " has a file name that is not a string"));
+    }
     const std::string name = file.get<std::string>();
     if (name.empty() || name.size() > 255 || absl::StrContains(name, "/") || name.front() == '.' ||
         name.find('\0') != std::string::npos || !absl::EndsWith(name, ".safetensors")) {
-      return Refused(kIndex, "names a file that is not a plain .safetensors name");
+      return Refused(kIndex, absl::StrCat("names a file that is not a plain .safetensors name: ",
+                                          Quoted(file)));
     }
-    names.insert(name);
+    files[name].insert(tensor);
   }
-  if (names.empty()) return Refused(kIndex, "names no files");
-  return std::vector<std::string>(names.begin(), names.end());
+  if (files.empty()) return Refused(kIndex, "names no files");
+  return files;
 }
 
 }  // namespace valuescope::model

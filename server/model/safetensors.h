@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -45,9 +46,11 @@ class MappedFile {
 absl::StatusOr<std::map<std::string, StoredTensor>> ParseSafetensors(absl::string_view file_name,
                                                                      absl::string_view bytes);
 
-// The weight files of a Hugging Face folder in name order: those that model.safetensors.index.json
-// names, or model.safetensors.
-absl::StatusOr<std::vector<std::string>> WeightFileNames(const std::string& folder);
+// The weight files of a Hugging Face folder in name order, each with the tensors that the index
+// promises in it: those that model.safetensors.index.json names, or model.safetensors alone, of
+// which nothing is promised.
+absl::StatusOr<std::map<std::string, std::set<std::string>>> WeightFiles(
+    const std::string& folder);
 
 }  // namespace valuescope::model
 

@@ -1,6 +1,4 @@
-// JSON from files that nobody vouches for: bounded nesting, no duplicate keys, no exceptions. A
-// duplicate key is refused because two readers of the same file could then see two different
-// models.
+// The JSON of a model's file: base/strict_json.h with the file's name in the refusal.
 #ifndef VALUESCOPE_MODEL_STRICT_JSON_H_
 #define VALUESCOPE_MODEL_STRICT_JSON_H_
 
@@ -11,12 +9,8 @@
 
 namespace valuescope::model {
 
-inline constexpr int kMaxJsonDepth = 64;
-// Room for a hundred thousand tensors.
-inline constexpr int kMaxJsonValues = 1 << 20;
-
-// INVALID_ARGUMENT, naming `what` (a file's name), for malformed text, nesting beyond
-// kMaxJsonDepth, more than kMaxJsonValues values and duplicate keys.
+// INVALID_ARGUMENT (MALFORMED_MODEL_FILE), naming `what` (a file's name), where
+// valuescope::ParseStrictJson refuses the text.
 absl::StatusOr<nlohmann::json> ParseStrictJson(absl::string_view what, absl::string_view text);
 
 }  // namespace valuescope::model

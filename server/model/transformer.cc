@@ -241,23 +241,34 @@ class LoadedTransformer : public Transformer {
   std::unique_ptr<Linear> unembedding_;  // hidden -> vocabulary
 };
 
-absl::StatusOr<std::unique_ptr<Transformer>> LoadOrThrow(const std::string& folder,
-                                                         const LoadOptions& options) {
-  VS_ASSIGN_OR_RETURN(const auto config, MappedFile::Open(folder, "config.json"));
+absl::StatusOr<std::unique_ptr<MappedFile>> OpenConfig(const std::string& folder) {
+  VS_ASSIGN_OR_RETURN(auto config, MappedFile::Open(folder, "config.json"));
   if (config->bytes().size() > kMaxConfigBytes) {
     return ErrorWithReason(absl::StatusCode::kInvalidArgument, "MALFORMED_MODEL_FILE",
                            "config.json is over 1 MiB");
   }
+  return config;
+}
+
+absl::StatusOr<std::unique_ptr<Transformer>> LoadOrThrow(const std::string& folder,
+                                                         const LoadOptions& options) {
+  VS_ASSIGN_OR_RETURN(const auto config, OpenConfig(folder));
   VS_ASSIGN_OR_RETURN(Architecture architecture, ParseArchitecture(config->bytes()));
   VS_ASSIGN_OR_RETURN(auto stored, StoredWeights::Open(folder, architecture));
   // Packing is quick beside reading: the digest, which touches every byte, is the progress.
   std::string digest = stored->Digest(config->bytes(), options.progress);
+  VS_RETURN_IF_ERROR(stored->CheckFinite());
   const c10::InferenceMode guard;
   return std::make_unique<LoadedTransformer>(std::move(architecture), options, std::move(stored),
                                              std::move(digest));
 }
 
 }  // namespace
+
+absl::StatusOr<Architecture> ReadArchitecture(const std::string& folder) {
+  VS_ASSIGN_OR_RETURN(const auto config, OpenConfig(folder));
+  return ParseArchitecture(config->bytes());
+}
 
 absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const std::string& folder,
                                                                const LoadOptions& options) {

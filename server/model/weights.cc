@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <set>
 
 #include "absl/strings/match.h"
@@ -20,6 +21,50 @@ namespace {
 
 absl::Status Refused(absl::string_view why) {
   return ErrorWithReason(absl::StatusCode::kInvalidArgument, "WEIGHTS_DO_NOT_FIT", why);
+}
+
+// Longer names are cut in a message.
+constexpr size_t kMaxQuotedName = 256;
+constexpr char kEmbedding[] = "model.embed_tokens.weight";
+constexpr char kUnembedding[] = "lm_head.weight";
+
+// A tied unembedding that was written out again says the same as the embedding, or one of them would
+// silently win.
+absl::Status CheckTied(const StoredTensor& embedding, const StoredTensor& unembedding) {
+  const auto refused = [](absl::string_view why) {
+    return Refused(absl::StrCat("tensor \"", kUnembedding, "\" ", why,
+                                " the embedding, but config.json ties them"));
+  };
+  if (unembedding.dtype != embedding.dtype || unembedding.shape != embedding.shape) {
+    return refused("has another shape or type than");
+  }
+  if (unembedding.bytes != embedding.bytes) return refused("differs from");
+  return absl::OkStatus();
+}
+
+// Exponents of all ones are the infinities and what is not a number.
+template <typename Bits>
+bool AllFinite(absl::string_view bytes, Bits exponent) {
+  bool finite = true;
+  for (size_t i = 0; i < bytes.size(); i += sizeof(Bits)) {
+    Bits bits;  // safetensors promises no alignment
+    std::memcpy(&bits, bytes.data() + i, sizeof(bits));
+    finite &= (bits & exponent) != exponent;
+  }
+  return finite;
+}
+
+bool AllFinite(const StoredTensor& tensor) {
+  switch (tensor.dtype) {
+    case DType::kFloat32:
+      return AllFinite<uint32_t>(tensor.bytes, 0x7f800000);
+    case DType::kFloat16:
+      return AllFinite<uint16_t>(tensor.bytes, 0x7c00);
+    case DType::kBFloat16:
+      return AllFinite<uint16_t>(tensor.bytes, 0x7f80);
+    default:
+      return true;  // the table allows no others
+  }
 }
 
 absl::Status CheckAgainstTable(const std::map<std::string, StoredTensor>& tensors,
@@ -43,10 +88,14 @@ absl::Status CheckAgainstTable(const std::map<std::string, StoredTensor>& tensor
   }
   // Some exporters write the tied unembedding or the rotary table out again; neither adds anything.
   for (const auto& [name, tensor] : tensors) {
-    const bool redundant = (architecture.tied_embeddings && name == "lm_head.weight") ||
+    const bool redundant = (architecture.tied_embeddings && name == kUnembedding) ||
                            absl::StrContains(name, "rotary_emb.inv_freq");
     if (!known.contains(name) && !redundant)
-      return Refused(absl::StrCat("tensor \"", name, "\" is unknown"));
+      return Refused(absl::StrCat("tensor \"", name.substr(0, kMaxQuotedName), "\" is unknown"));
+  }
+  const auto unembedding = tensors.find(kUnembedding);
+  if (architecture.tied_embeddings && unembedding != tensors.end()) {
+    return CheckTied(tensors.at(kEmbedding), unembedding->second);
   }
   return absl::OkStatus();
 }
@@ -55,7 +104,7 @@ absl::Status CheckAgainstTable(const std::map<std::string, StoredTensor>& tensor
 
 std::vector<WeightSpec> WeightTable(const Architecture& a) {
   const int64_t q = a.num_heads * a.head_dim, kv = a.num_kv_heads * a.head_dim;
-  std::vector<WeightSpec> table = {{"model.embed_tokens.weight", {a.vocabulary, a.hidden}}};
+  std::vector<WeightSpec> table = {{kEmbedding, {a.vocabulary, a.hidden}}};
   std::string block;
   const auto norm = [&](const char* name, int64_t width) {
     table.push_back({absl::StrCat(block, name, ".weight"), {width}});
@@ -85,17 +134,31 @@ std::vector<WeightSpec> WeightTable(const Architecture& a) {
     projection("mlp.down_proj", a.hidden, a.intermediate, a.mlp_bias);
   }
   table.push_back({"model.norm.weight", {a.hidden}});
-  if (!a.tied_embeddings) table.push_back({"lm_head.weight", {a.vocabulary, a.hidden}});
+  if (!a.tied_embeddings) table.push_back({kUnembedding, {a.vocabulary, a.hidden}});
   return table;
+}
+
+int64_t NumParameters(const Architecture& architecture) {
+  double count = 0;  // exact below 2^53
+  for (const WeightSpec& spec : WeightTable(architecture)) {
+    count += std::accumulate(spec.shape.begin(), spec.shape.end(), 1.0, std::multiplies<>());
+  }
+  return static_cast<int64_t>(std::min(count, 0x1p56));
 }
 
 absl::StatusOr<std::unique_ptr<StoredWeights>> StoredWeights::Open(
     const std::string& folder, const Architecture& architecture) {
   auto weights = std::make_unique<StoredWeights>();
-  VS_ASSIGN_OR_RETURN(const std::vector<std::string> names, WeightFileNames(folder));
-  for (const std::string& name : names) {
+  VS_ASSIGN_OR_RETURN(const auto files, WeightFiles(folder));
+  for (const auto& [name, promised] : files) {
     VS_ASSIGN_OR_RETURN(auto file, MappedFile::Open(folder, name));
     VS_ASSIGN_OR_RETURN(auto tensors, ParseSafetensors(name, file->bytes()));
+    for (const std::string& tensor : promised) {
+      if (!tensors.contains(tensor)) {
+        return Refused(absl::StrCat("tensor \"", tensor.substr(0, kMaxQuotedName),
+                                    "\" is not in ", name, ", where the index says it is"));
+      }
+    }
     weights->files_.push_back(std::move(file));
     for (auto& [tensor_name, tensor] : tensors) {
       if (!weights->tensors_.emplace(tensor_name, std::move(tensor)).second) {
@@ -105,6 +168,16 @@ absl::StatusOr<std::unique_ptr<StoredWeights>> StoredWeights::Open(
   }
   VS_RETURN_IF_ERROR(CheckAgainstTable(weights->tensors_, architecture));
   return weights;
+}
+
+absl::Status StoredWeights::CheckFinite() const {
+  for (const auto& [name, tensor] : tensors_) {
+    if (!AllFinite(tensor)) {
+      return Refused(absl::StrCat("tensor \"", name, "\" holds a value that is not finite: every "
+                                  "answer of this model would be NaN; is the file damaged?"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 at::Tensor StoredWeights::Get(const std::string& name, c10::ScalarType dtype) const {

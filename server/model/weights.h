@@ -38,6 +38,9 @@ class StoredWeights {
   // this object. `name` is in the table.
   at::Tensor Get(const std::string& name, c10::ScalarType dtype) const;
 
+  // INVALID_ARGUMENT, naming the tensor, where a weight is NaN or infinite. Reads every byte.
+  absl::Status CheckFinite() const;
+
   // SHA-256 over `config_json` and the weight files in name order; `progress` hears the fraction of
   // bytes read.
   std::string Digest(absl::string_view config_json,

@@ -77,6 +77,14 @@ std::vector<MetricFamily> FamiliesOf(const ServingState& state) {
       Family(kCounter, "valuescope_job_rescues_total", "Leases taken back from dead workers.",
              static_cast<double>(state.job_rescues)),
   };
+  MetricFamily memory;
+  memory.name = "valuescope_device_memory_bytes";
+  memory.help = "Bytes held for models, by what holds them.";
+  memory.type = kGauge;
+  for (const auto& [kind, bytes] : state.device_memory) {
+    memory.metric.push_back(Value(kGauge, static_cast<double>(bytes), {{"kind", kind}}));
+  }
+  if (!memory.metric.empty()) families.push_back(std::move(memory));
   MetricFamily jobs;
   jobs.name = "valuescope_jobs";
   jobs.help = "Jobs by kind and state.";

@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -27,6 +28,9 @@ struct ServingState {
   double kv_cache_used_ratio = 0;
   int64_t interventions_applied = 0;  // token positions x layers, since start
   int64_t captured_bytes = 0;         // since start
+  // Bytes held on the models' device or for it, by what holds them ("weights", "kv_cache",
+  // "captures").
+  std::vector<std::pair<std::string, int64_t>> device_memory;
 
   struct JobCount {
     std::string kind;

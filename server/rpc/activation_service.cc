@@ -5,7 +5,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/error.h"
@@ -13,6 +12,7 @@
 #include "rpc/engine_runs.h"
 #include "rpc/request_codec.h"
 #include "rpc/result_codec.h"
+#include "rpc/status_to_grpc.h"
 #include "rpc/tensor_codec.h"
 
 namespace valuescope::rpc {
@@ -24,11 +24,9 @@ constexpr int kCaptureWindow = 8;
 
 // The engine knows one prompt and one response; the client has a list of inputs.
 absl::Status OfInput(int index, const absl::Status& status) {
-  const std::string field = DetailsOf(status).field;
-  if (!absl::StartsWith(field, "prompt") && !absl::StartsWith(field, "given_response")) {
-    return status;
-  }
-  return InField(absl::StrCat("inputs[", index, "]"), status);
+  const std::string input = absl::StrCat("inputs[", index, "]");
+  return WithFieldRenamed(WithFieldRenamed(status, "prompt", input + ".prompt"), "given_response",
+                          input + ".response");
 }
 
 absl::Status WriteInput(int index, const engine::Request& request,
@@ -44,11 +42,11 @@ absl::Status WriteInput(int index, const engine::Request& request,
   receipts.set_response_tokens(static_cast<int32_t>(request.given_response.size()));
   VS_RETURN_IF_ERROR(writer.Write(std::move(first)));
   for (const engine::Capture& capture : completion.captures) {
-    for (v1::CaptureChunk& chunk : CaptureToChunks(capture, index)) {
+    VS_RETURN_IF_ERROR(ForEachChunk(capture, index, [&](v1::CaptureChunk chunk) {
       v1::CaptureResponse event;
       *event.mutable_chunk() = std::move(chunk);
-      VS_RETURN_IF_ERROR(writer.Write(std::move(event)));
-    }
+      return writer.Write(std::move(event));
+    }));
   }
   return absl::OkStatus();
 }
@@ -104,6 +102,9 @@ absl::Status ActivationService::Capture(const CallContext& context,
   for (int next = 0; next < count; ++next) {
     for (; submitted < std::min(count, next + kCaptureWindow); ++submitted) {
       const absl::Status status = runs.Submit(submitted, inputs[static_cast<size_t>(submitted)]);
+      // What is under way makes room when it has been sent; only with nothing under way is a full
+      // server the client's to wait for.
+      if (submitted > next && RetryDelayOf(status)) break;
       if (!status.ok()) return OfInput(submitted, status);
     }
     while (!done.contains(next)) {

@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/crc32c.h"
@@ -23,6 +24,7 @@ namespace {
 constexpr int64_t kChunk = int64_t{1} << 20;
 constexpr int64_t kMaxArtifact = int64_t{1} << 40;
 constexpr size_t kMaxDisplayName = 256;
+constexpr size_t kMaxMediaType = 127;
 
 v1::Artifact ToProto(const store::Resource& resource) {
   v1::Artifact proto;
@@ -43,6 +45,11 @@ v1::Artifact ToProto(const store::Resource& resource) {
   return proto;
 }
 
+bool IsPrintable(absl::string_view text) {
+  return std::all_of(text.begin(), text.end(),
+                     [](unsigned char c) { return absl::ascii_isprint(c); });
+}
+
 absl::Status CheckHeader(const v1::WriteArtifactHeader& header) {
   if (header.size_bytes() < 0 || header.size_bytes() > kMaxArtifact) {
     return OutOfRange("header.size_bytes", static_cast<double>(header.size_bytes()), 0,
@@ -51,6 +58,9 @@ absl::Status CheckHeader(const v1::WriteArtifactHeader& header) {
   if (header.display_name().size() > kMaxDisplayName ||
       absl::StrContains(header.display_name(), "/")) {
     return InvalidField("header.display_name", "must be at most 256 bytes and hold no '/'");
+  }
+  if (header.media_type().size() > kMaxMediaType || !IsPrintable(header.media_type())) {
+    return InvalidField("header.media_type", "must be at most 127 printable ASCII characters");
   }
   return store::CheckDigest("header.sha256", header.sha256());
 }

@@ -51,6 +51,7 @@ class EngineRuns::Shared {
 
   void OnFinish(int index, absl::StatusOr<engine::Completion> completion) {
     absl::MutexLock lock(&mutex_);
+    if (cancelled_) completion = absl::CancelledError();  // for nobody: its captures go at once
     if (completion.ok()) {
       events_.push_back({.index = index, .what = *std::move(completion)});
     } else if (failure_.ok()) {

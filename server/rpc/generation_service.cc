@@ -10,6 +10,7 @@
 #include "absl/time/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "model/site.h"
 #include "rpc/engine_runs.h"
 #include "rpc/request_codec.h"
 #include "rpc/result_codec.h"
@@ -24,7 +25,7 @@ constexpr int kMostContinuations = 1024;
 // Continuations that run at once, so that one call does not fill the engine's queue.
 constexpr int kScoreWindow = 32;
 // Captures of one Generate; the rest of the message stays below 4 MB with it.
-constexpr size_t kMostCaptureBytes = size_t{3} << 20;
+constexpr int64_t kMostCaptureBytes = int64_t{3} << 20;
 
 // A Generate or StreamGenerate request, ready to run.
 struct GenerationPlan {
@@ -107,9 +108,10 @@ v1::Completion WholeCompletion(const GenerationPlan& plan, int index,
     *proto.mutable_logprobs() = LogprobsToProto(completion.logprobs);
   }
   for (const engine::Capture& capture : completion.captures) {
-    for (v1::CaptureChunk& chunk : CaptureToChunks(capture, index)) {
+    ForEachChunk(capture, index, [&](v1::CaptureChunk chunk) {
       *proto.add_captures() = std::move(chunk);
-    }
+      return absl::OkStatus();
+    }).IgnoreError();
   }
   return proto;
 }
@@ -130,23 +132,60 @@ v1::StreamGenerateResponse DeltaEvent(const GenerationPlan& plan, int index,
 absl::Status WriteEnd(const GenerationPlan& plan, int index, const engine::Completion& completion,
                       StreamWriter<v1::StreamGenerateResponse>& writer) {
   for (const engine::Capture& capture : completion.captures) {
-    for (v1::CaptureChunk& chunk : CaptureToChunks(capture, index)) {
+    VS_RETURN_IF_ERROR(ForEachChunk(capture, index, [&](v1::CaptureChunk chunk) {
       v1::StreamGenerateResponse event;
       *event.mutable_capture() = std::move(chunk);
-      VS_RETURN_IF_ERROR(writer.Write(std::move(event)));
-    }
+      return writer.Write(std::move(event));
+    }));
   }
   v1::StreamGenerateResponse event;
   *event.mutable_completion() = EndOfCompletion(plan, index, completion);
   return writer.Write(std::move(event));
 }
 
-size_t CaptureBytes(const engine::Completion& completion) {
-  size_t bytes = 0;
-  for (const engine::Capture& capture : completion.captures) {
-    bytes += capture.tensor.bytes.size() + capture.positions.size() * sizeof(int32_t);
+// What the taps of one completion can read at most.
+int64_t MostCaptureBytes(const GenerationPlan& plan) {
+  const int64_t prompt = static_cast<int64_t>(plan.request.prompt.size());
+  const int64_t response = plan.request.sampling->max_tokens;
+  int64_t bytes = 0;
+  for (const engine::Tap& tap : plan.request.taps) {
+    int64_t tokens = prompt + response;
+    switch (tap.tokens.kind) {
+      case engine::TokenKind::kAll:
+        break;
+      case engine::TokenKind::kPrompt:
+        tokens = prompt;
+        break;
+      case engine::TokenKind::kResponse:
+        tokens = response;
+        break;
+      case engine::TokenKind::kFromLastPrompt:
+        tokens = 1 + response;
+        break;
+      case engine::TokenKind::kPositions:
+        tokens = static_cast<int64_t>(tap.tokens.positions.size());
+        break;
+      case engine::TokenKind::kLastPrompt:
+      case engine::TokenKind::kLast:
+        tokens = 1;
+        break;
+    }
+    const int64_t rows = tap.reduction == engine::Reduction::kNone ? tokens : 1;
+    const int64_t layers = std::max<int64_t>(1, static_cast<int64_t>(tap.layers.size()));
+    bytes += layers * rows * model::WidthOf(tap.site, plan.model->architecture) *
+             static_cast<int64_t>(sizeof(float));
   }
   return bytes;
+}
+
+absl::Status CheckCapturesFitAMessage(const GenerationPlan& plan) {
+  const int64_t bytes = plan.n * MostCaptureBytes(plan);
+  if (bytes <= kMostCaptureBytes) return absl::OkStatus();
+  return NeverFits(
+      "CAPTURE_TOO_LARGE_FOR_MESSAGE",
+      absl::StrCat(
+          "`taps`: may read ", bytes, " bytes, allowed in one message are ", kMostCaptureBytes,
+          "; use StreamGenerate, a reduction, fewer layers or a lower sampling.max_tokens"));
 }
 
 v1::ContinuationScore ScoreToProto(const engine::Completion& completion,
@@ -184,20 +223,14 @@ absl::Status GenerationService::Generate(const CallContext& context,
                                          const v1::GenerateRequest& request,
                                          v1::GenerateResponse* response) {
   VS_ASSIGN_OR_RETURN(const GenerationPlan plan, Plan(context, request, *models_, *vectors_));
+  VS_RETURN_IF_ERROR(CheckCapturesFitAMessage(plan));
   EngineRuns runs(&context, plan.model->engine.get(),
                   {.with_deltas = false, .metrics = runtime_->metrics()});
   VS_RETURN_IF_ERROR(SubmitAll(plan, runs));
   for (int index = 0; index < plan.n; ++index) response->add_completions();
-  size_t capture_bytes = 0;
   for (int done = 0; done < plan.n; ++done) {
     VS_ASSIGN_OR_RETURN(const EngineEvent event, runs.Next());
     const auto& completion = std::get<engine::Completion>(event.what);
-    capture_bytes += CaptureBytes(completion);
-    if (capture_bytes > kMostCaptureBytes) {
-      return NeverFits("CAPTURE_TOO_LARGE_FOR_MESSAGE",
-                       absl::StrCat("the captures take more than ", kMostCaptureBytes,
-                                    " bytes, too many for one message; use StreamGenerate"));
-    }
     *response->mutable_completions(event.index) = WholeCompletion(plan, event.index, completion);
     CountUsage(completion, *response->mutable_usage());
   }
@@ -271,7 +304,8 @@ absl::Status GenerationService::Score(const CallContext& context, const v1::Scor
     for (; submitted < std::min(count, done + kScoreWindow); ++submitted) {
       engine::Request one = base;
       one.given_response = continuations[static_cast<size_t>(submitted)];
-      VS_RETURN_IF_ERROR(runs.Submit(submitted, std::move(one)));
+      VS_RETURN_IF_ERROR(WithFieldRenamed(runs.Submit(submitted, std::move(one)), "given_response",
+                                          absl::StrCat("continuations[", submitted, "]")));
     }
     VS_ASSIGN_OR_RETURN(const EngineEvent event, runs.Next());
     const auto& completion = std::get<engine::Completion>(event.what);

@@ -167,6 +167,12 @@ absl::Status JobService::CreateJob(const CallContext& context, const v1::CreateJ
   job.total_work = spec.num_responses;
   job.priority = request.priority();
   job.inputs = {{.kind = store::ResourceKind::kVector, .id = spec.vector_id}};
+  if (!request.spec().attribute_neurons().artifact().empty()) {
+    VS_ASSIGN_OR_RETURN(
+        const std::string artifact,
+        IdOfName("artifact", "artifacts", request.spec().attribute_neurons().artifact()));
+    job.inputs.push_back({.kind = store::ResourceKind::kArtifact, .id = artifact});
+  }
   VS_ASSIGN_OR_RETURN(const jobs::JobSnapshot snapshot, queue_->Create(job, key));
   *response->mutable_job() = Describe(snapshot.job, snapshot.eta);
   *response->mutable_job()->mutable_spec() = request.spec();

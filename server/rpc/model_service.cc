@@ -1,6 +1,8 @@
 #include "rpc/model_service.h"
 
 #include <algorithm>
+#include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -9,16 +11,20 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/error.h"
+#include "base/id.h"
 #include "base/status_macros.h"
 #include "rpc/request_codec.h"
 #include "rpc/study_codec.h"
 #include "rpc/tensor_codec.h"
+#include "studies/attribute_neurons_job.h"
 
 namespace valuescope::rpc {
 namespace {
 
 constexpr int kDefaultPageSize = 50;
 constexpr int kMostPageSize = 1000;
+// How long requests of a model that is unloaded may go on where the call has no deadline.
+constexpr absl::Duration kMostDrain = absl::Minutes(10);
 
 v1::ModelState StateToProto(engine::ModelState state) {
   switch (state) {
@@ -49,6 +55,9 @@ void DescribeLoaded(const engine::ServedModel& model, v1::Model& proto) {
   proto.set_device(model.device);
   proto.set_weights_digest(model.weights_digest);
   proto.set_tied_embeddings(architecture.tied_embeddings);
+  proto.set_num_parameters(model.num_parameters);
+  proto.set_weight_bytes(model.weight_bytes);
+  *proto.mutable_load_time() = TimeToProto(model.load_time);
   for (int site = 0; site <= static_cast<int>(model::Site::kLogits); ++site) {
     const auto one = static_cast<model::Site>(site);
     v1::SiteShape& shape = *proto.add_sites();
@@ -82,11 +91,12 @@ void AddPieces(const std::vector<int32_t>& ids, const text::Tokenizer& tokenizer
 
 }  // namespace
 
-ModelService::ModelService(CallRuntime* runtime, engine::ModelRegistry* models, DType dtype)
-    : RpcService("valuescope.v1.ModelService", runtime), models_(models), dtype_(dtype) {
+ModelService::ModelService(CallRuntime* runtime, engine::ModelRegistry* models, store::Store* store)
+    : RpcService("valuescope.v1.ModelService", runtime), models_(models), store_(store) {
   Unary("ListModels", Lane::kQuick, this, &ModelService::ListModels);
   Unary("GetModel", Lane::kQuick, this, &ModelService::GetModel);
   Unary("LoadModel", Lane::kQuick, this, &ModelService::LoadModel);
+  Unary("UnloadModel", Lane::kLong, this, &ModelService::UnloadModel);
   Unary("Tokenize", Lane::kQuick, this, &ModelService::Tokenize);
   Unary("Detokenize", Lane::kQuick, this, &ModelService::Detokenize);
 }
@@ -99,7 +109,8 @@ absl::Status ModelService::ListModels(const CallContext&, const v1::ListModelsRe
   // A token is the name that the page before ended with.
   std::string after;
   if (!request.page_token().empty() &&
-      (!absl::WebSafeBase64Unescape(request.page_token(), &after) || after.empty())) {
+      (!absl::WebSafeBase64Unescape(request.page_token(), &after) ||
+       !CheckResourceId("page_token", after).ok())) {
     return InvalidField("page_token", "is not a token that ListModels returned");
   }
   const int page_size = request.page_size() == 0
@@ -128,16 +139,54 @@ absl::Status ModelService::GetModel(const CallContext&, const v1::GetModelReques
 absl::Status ModelService::LoadModel(const CallContext&, const v1::LoadModelRequest& request,
                                      v1::LoadModelResponse* response) {
   VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "models", request.name()));
-  if (request.dtype() != v1::DATA_TYPE_UNSPECIFIED && request.dtype() != DataTypeToProto(dtype_)) {
-    return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "OTHER_DTYPE",
-                           absl::StrCat("this server loads models in ", NameOf(dtype_),
-                                        "; start it with another --dtype"));
+  std::optional<DType> dtype;
+  if (request.dtype() != v1::DATA_TYPE_UNSPECIFIED) {
+    VS_ASSIGN_OR_RETURN(dtype, DataTypeFromProto("dtype", request.dtype()));
+    if (*dtype != DType::kFloat32 && *dtype != DType::kFloat16 && *dtype != DType::kBFloat16) {
+      return InvalidField("dtype", "must be FLOAT32, BFLOAT16 or FLOAT16");
+    }
   }
   // Loading what is loaded or loading changes nothing, which also makes the call idempotent.
-  const absl::Status status = models_->StartLoading(id);
+  const absl::Status status = models_->StartLoading(id, dtype);
   if (!status.ok() && status.code() != absl::StatusCode::kAlreadyExists) return status;
   VS_ASSIGN_OR_RETURN(const engine::ModelEntry entry, models_->Find(id));
   *response->mutable_model() = ModelToProto(entry);
+  return absl::OkStatus();
+}
+
+absl::Status ModelService::UnloadModel(const CallContext& context,
+                                       const v1::UnloadModelRequest& request,
+                                       v1::UnloadModelResponse* response) {
+  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "models", request.name()));
+  VS_RETURN_IF_ERROR(models_->Find(id).status());
+  if (!request.force()) VS_RETURN_IF_ERROR(CheckNoJobRunsOn(id));
+  VS_RETURN_IF_ERROR(models_->Unload(id, std::min(context.deadline, absl::Now() + kMostDrain)));
+  VS_ASSIGN_OR_RETURN(const engine::ModelEntry entry, models_->Find(id));
+  *response->mutable_model() = ModelToProto(entry);
+  return absl::OkStatus();
+}
+
+// Jobs of every tenant: a model is the server's.
+absl::Status ModelService::CheckNoJobRunsOn(const std::string& id) const {
+  VS_ASSIGN_OR_RETURN(const std::vector<store::JobCount> counts, store_->CountJobs());
+  std::set<std::string> tenants;
+  for (const store::JobCount& count : counts) {
+    if (count.state == store::JobState::kRunning) tenants.insert(count.tenant);
+  }
+  for (const std::string& tenant : tenants) {
+    const store::JobFilter running{.state = store::JobState::kRunning, .kind = ""};
+    VS_ASSIGN_OR_RETURN(
+        const store::JobPage page,
+        store_->ListJobs(tenant, running, {.page_size = kMostPageSize, .page_token = ""}));
+    for (const store::Job& listed : page.jobs) {
+      VS_ASSIGN_OR_RETURN(const store::Job job, store_->GetJob(tenant, listed.id));
+      const auto spec = studies::SpecFromJson(job.spec);
+      if (!spec.ok() || spec->model != id) continue;
+      return ErrorWithReason(
+          absl::StatusCode::kFailedPrecondition, "JOBS_ARE_RUNNING",
+          absl::StrCat("jobs are running on `models/", id, "`; cancel them or set force"));
+    }
+  }
   return absl::OkStatus();
 }
 

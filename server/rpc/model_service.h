@@ -3,17 +3,17 @@
 #define VALUESCOPE_RPC_MODEL_SERVICE_H_
 
 #include "absl/status/status.h"
-#include "base/dtype.h"
 #include "engine/served_model.h"
 #include "rpc/rpc_service.h"
+#include "store/store.h"
 #include "valuescope/v1/models.pb.h"
 
 namespace valuescope::rpc {
 
 class ModelService : public RpcService {
  public:
-  // All outlive the service. `dtype` is what models are loaded in.
-  ModelService(CallRuntime* runtime, engine::ModelRegistry* models, DType dtype);
+  // All outlive the service.
+  ModelService(CallRuntime* runtime, engine::ModelRegistry* models, store::Store* store);
 
  private:
   absl::Status ListModels(const CallContext& context, const v1::ListModelsRequest& request,
@@ -22,13 +22,16 @@ class ModelService : public RpcService {
                         v1::GetModelResponse* response);
   absl::Status LoadModel(const CallContext& context, const v1::LoadModelRequest& request,
                          v1::LoadModelResponse* response);
+  absl::Status UnloadModel(const CallContext& context, const v1::UnloadModelRequest& request,
+                           v1::UnloadModelResponse* response);
+  absl::Status CheckNoJobRunsOn(const std::string& id) const;
   absl::Status Tokenize(const CallContext& context, const v1::TokenizeRequest& request,
                         v1::TokenizeResponse* response);
   absl::Status Detokenize(const CallContext& context, const v1::DetokenizeRequest& request,
                           v1::DetokenizeResponse* response);
 
   engine::ModelRegistry* const models_;
-  const DType dtype_;
+  store::Store* const store_;
 };
 
 }  // namespace valuescope::rpc

@@ -20,6 +20,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "rpc/call.h"
+#include "rpc/request_check.h"
 #include "rpc/stream.h"
 
 namespace valuescope::rpc {
@@ -43,6 +44,12 @@ inline absl::Status StalledStream() {
                          "nothing moved on the stream for too long");
 }
 
+template <typename Handler>
+absl::Status Checked(const google::protobuf::Message& request, Handler handler) {
+  VS_RETURN_IF_ERROR(CheckEnums(request));
+  return handler();
+}
+
 template <typename Request, typename Response>
 class UnaryReactor : public grpc::ServerUnaryReactor {
  public:
@@ -51,8 +58,9 @@ class UnaryReactor : public grpc::ServerUnaryReactor {
                const UnaryHandler<Request, Response>* handler)
       : call_(runtime, method, context) {
     const absl::Status status = call_.Start([this, request, response, handler] {
-      const absl::Status result =
-          call_.Run([&] { return (*handler)(call_.context(), *request, response); });
+      const absl::Status result = call_.Run([&] {
+        return Checked(*request, [&] { return (*handler)(call_.context(), *request, response); });
+      });
       Finish(call_.Conclude(result));
     });
     if (!status.ok()) Finish(call_.Conclude(status));
@@ -74,8 +82,9 @@ class ServerStreamReactor : public grpc::ServerWriteReactor<Response>,
                       const ServerStreamHandler<Request, Response>* handler)
       : call_(runtime, method, context) {
     const absl::Status status = call_.Start([this, request, handler] {
-      const absl::Status result =
-          call_.Run([&] { return (*handler)(call_.context(), *request, *this); });
+      const absl::Status result = call_.Run([&] {
+        return Checked(*request, [&] { return (*handler)(call_.context(), *request, *this); });
+      });
       Flush();
       this->Finish(call_.Conclude(result));
     });

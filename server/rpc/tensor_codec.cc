@@ -115,7 +115,8 @@ absl::StatusOr<HostTensor> TensorFromProto(absl::string_view field, const v1::Te
   return host;
 }
 
-std::vector<v1::CaptureChunk> CaptureToChunks(const engine::Capture& capture, int32_t input_index) {
+absl::Status ForEachChunk(const engine::Capture& capture, int32_t input_index,
+                          const std::function<absl::Status(v1::CaptureChunk)>& use) {
   const int64_t layers = capture.tensor.shape[0];
   const int64_t tokens = capture.tensor.shape[1];
   const int64_t row_bytes =
@@ -124,16 +125,15 @@ std::vector<v1::CaptureChunk> CaptureToChunks(const engine::Capture& capture, in
   const int64_t tokens_a_chunk = std::min(std::max<int64_t>(1, tokens), rows_a_chunk);
   const int64_t layers_a_chunk =
       tokens_a_chunk < tokens ? 1 : std::max<int64_t>(1, rows_a_chunk / tokens_a_chunk);
-  std::vector<v1::CaptureChunk> chunks;
   for (int64_t layer = 0; layer < layers; layer += layers_a_chunk) {
     Block block{.first_layer = layer, .layers = std::min(layers_a_chunk, layers - layer)};
     do {
       block.tokens = std::min(tokens_a_chunk, tokens - block.first_token);
-      chunks.push_back(ChunkOf(capture, input_index, block));
+      VS_RETURN_IF_ERROR(use(ChunkOf(capture, input_index, block)));
       block.first_token += block.tokens;
     } while (block.first_token < tokens);
   }
-  return chunks;
+  return absl::OkStatus();
 }
 
 }  // namespace valuescope::rpc

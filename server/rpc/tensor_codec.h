@@ -25,9 +25,11 @@ absl::StatusOr<DType> DataTypeFromProto(absl::string_view field, v1::DataType dt
 // from the shape, an element that is not finite.
 absl::StatusOr<HostTensor> TensorFromProto(absl::string_view field, const v1::Tensor& tensor);
 
-// A tap's result in pieces of at most kMaxChunkBytes; the rows of one layer stay in order. At least
-// one chunk, also for a tap that met no token.
-std::vector<v1::CaptureChunk> CaptureToChunks(const engine::Capture& capture, int32_t input_index);
+// Hands a tap's result to `use` in pieces of at most kMaxChunkBytes, made one at a time; the rows
+// of one layer stay in order. At least one chunk, also for a tap that met no token. Ends with the
+// first error of `use`.
+absl::Status ForEachChunk(const engine::Capture& capture, int32_t input_index,
+                          const std::function<absl::Status(v1::CaptureChunk)>& use);
 
 }  // namespace valuescope::rpc
 

@@ -150,7 +150,12 @@ absl::StatusOr<int64_t> AttributeNeuronsJob::NumShards(absl::string_view text) c
 absl::StatusOr<std::shared_ptr<const engine::ServedModel>> AttributeNeuronsJob::Model(
     const AttributeNeuronsSpec& spec, const Cancellation& cancellation) const {
   auto model = models_->Get(spec.model);
-  while (!model.ok() && DetailsOf(model.status()).reason == "MODEL_LOADING") {
+  // A model that was taken out of service may come back, and the job keeps what it has.
+  const auto may_come = [](const absl::Status& status) {
+    const std::string reason = DetailsOf(status).reason;
+    return reason == "MODEL_LOADING" || reason == "MODEL_NOT_LOADED";
+  };
+  while (may_come(model.status())) {
     if (cancellation.cancelled()) {
       return ErrorWithReason(absl::StatusCode::kCancelled, "CANCELLED", "the work was cancelled");
     }

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "base/strict_json.h"
 #include "nlohmann/json.hpp"
 
 namespace valuescope::text {
@@ -23,6 +24,16 @@ constexpr size_t kMaxTemplateBytes = size_t{1} << 20;
 constexpr const char* kSpecialTokens[] = {"bos_token", "eos_token", "unk_token", "sep_token",
                                           "pad_token", "cls_token", "mask_token"};
 
+// Whether a file is beneath a folder when all links are followed.
+bool LiesWithin(const std::filesystem::path& folder, const std::filesystem::path& file) {
+  std::error_code error;
+  const std::filesystem::path root = std::filesystem::canonical(folder, error);
+  if (error) return false;
+  const std::filesystem::path real = std::filesystem::canonical(file, error);
+  if (error) return false;
+  return std::mismatch(root.begin(), root.end(), real.begin(), real.end()).first == root.end();
+}
+
 // The content of a file of the model's folder; nothing where there is none.
 absl::StatusOr<std::optional<std::string>> ReadFile(const std::filesystem::path& folder,
                                                     const std::string& name, size_t max_bytes) {
@@ -30,6 +41,9 @@ absl::StatusOr<std::optional<std::string>> ReadFile(const std::filesystem::path&
   std::error_code error;
   if (!std::filesystem::exists(path, error)) return std::optional<std::string>();
   if (!std::filesystem::is_regular_file(path, error)) return InvalidField(name, "is not a file");
+  if (!LiesWithin(folder, path)) {
+    return InvalidField(name, "is a link that leads out of the model's folder");
+  }
   const uintmax_t size = std::filesystem::file_size(path, error);
   if (error) return InvalidField(name, "cannot be read");
   if (size > max_bytes) {
@@ -49,8 +63,9 @@ absl::StatusOr<json> ReadObject(const std::filesystem::path& folder, const std::
   VS_ASSIGN_OR_RETURN(const std::optional<std::string> content,
                       ReadFile(folder, name, kMaxConfigBytes));
   if (!content) return json::object();
-  json object = json::parse(*content, /*cb=*/nullptr, /*allow_exceptions=*/false);
-  if (!object.is_object()) return InvalidField(name, "is not a JSON object");
+  absl::StatusOr<json> object = ParseStrictJson(*content);
+  if (!object.ok()) return InvalidField(name, object.status().message());
+  if (!object->is_object()) return InvalidField(name, "is not a JSON object");
   return object;
 }
 
@@ -79,11 +94,14 @@ std::vector<std::pair<std::string, std::string>> SpecialTokens(const json& token
 }
 
 // One template, or several by name of which "default" is for plain chats.
-std::optional<std::string> TemplateIn(const json& tokenizer_config) {
+absl::StatusOr<std::optional<std::string>> TemplateIn(const json& tokenizer_config) {
   const auto value = tokenizer_config.find("chat_template");
-  if (value == tokenizer_config.end()) return std::nullopt;
+  if (value == tokenizer_config.end() || value->is_null()) return std::nullopt;
   if (value->is_string()) return value->get<std::string>();
-  if (!value->is_array()) return std::nullopt;
+  if (!value->is_array()) {
+    return InvalidField("tokenizer_config.json.chat_template",
+                        "is neither text nor a list of templates by name");
+  }
   for (const json& entry : *value) {
     if (!entry.is_object()) continue;
     const auto name = entry.find("name");
@@ -99,7 +117,9 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> LoadTemplate(const std::filesystem
                                                            const json& special_tokens_map) {
   VS_ASSIGN_OR_RETURN(std::optional<std::string> source,
                       ReadFile(folder, "chat_template.jinja", kMaxTemplateBytes));
-  if (!source) source = TemplateIn(tokenizer_config);
+  if (!source) {
+    VS_ASSIGN_OR_RETURN(source, TemplateIn(tokenizer_config));
+  }
   if (!source) {
     return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "NO_CHAT_TEMPLATE",
                            "the model has no chat template: send the prompt as text");
@@ -115,9 +135,19 @@ bool IsTokenId(const json& value) {
   return value.is_number_integer() && value >= 0 && value <= std::numeric_limits<int32_t>::max();
 }
 
+// The rows of the embedding, where config.json says how many: ids from there on have none.
+std::optional<int64_t> Vocabulary(const json& config) {
+  const auto size = config.find("vocab_size");
+  if (size == config.end() || !size->is_number_integer() || *size < 0) return std::nullopt;
+  return size->is_number_unsigned() && *size > std::numeric_limits<int64_t>::max()
+             ? std::nullopt
+             : std::optional<int64_t>(size->get<int64_t>());
+}
+
 // "eos_token_id": 2 or [2, 3], ascending; null and absent give none.
 absl::StatusOr<std::vector<int32_t>> TokenIds(const json& config, const std::string& file,
-                                              const char* name) {
+                                              const char* name,
+                                              std::optional<int64_t> vocabulary) {
   std::vector<int32_t> ids;
   const auto value = config.find(name);
   if (value == config.end() || value->is_null()) return ids;
@@ -125,6 +155,11 @@ absl::StatusOr<std::vector<int32_t>> TokenIds(const json& config, const std::str
   for (const json& id : list) {
     if (!IsTokenId(id)) {
       return InvalidField(absl::StrCat(file, ".", name), "is not a token id or a list of them");
+    }
+    if (vocabulary && id >= *vocabulary) {
+      return InvalidField(absl::StrCat(file, ".", name),
+                          absl::StrCat("names the token ", id.get<int32_t>(),
+                                       ", but config.json's vocab_size is ", *vocabulary));
     }
     ids.push_back(id.get<int32_t>());
   }
@@ -143,18 +178,26 @@ absl::StatusOr<std::unique_ptr<TextModel>> TextModel::Load(const std::string& fo
     if (!file) return InvalidField("tokenizer.json", "is missing from the model's folder");
     VS_ASSIGN_OR_RETURN(model->tokenizer_, Tokenizer::Load(*file));
   }
+  VS_ASSIGN_OR_RETURN(const json config, ReadObject(folder, "config.json"));
+  const std::optional<int64_t> vocabulary = Vocabulary(config);
+  if (vocabulary && model->tokenizer_->vocabulary_size() > *vocabulary) {
+    return InvalidField("tokenizer.json",
+                        absl::StrCat("has the id ", model->tokenizer_->vocabulary_size() - 1,
+                                     ", but config.json's vocab_size is ", *vocabulary));
+  }
   VS_ASSIGN_OR_RETURN(const json tokenizer_config, ReadObject(folder, "tokenizer_config.json"));
   VS_ASSIGN_OR_RETURN(const json special_tokens, ReadObject(folder, "special_tokens_map.json"));
   model->chat_template_ = LoadTemplate(folder, tokenizer_config, special_tokens);
 
   std::vector<int32_t> bos_ids;
-  for (const std::string name : {"generation_config.json", "config.json"}) {
-    VS_ASSIGN_OR_RETURN(const json config, ReadObject(folder, name));
+  VS_ASSIGN_OR_RETURN(const json generation, ReadObject(folder, "generation_config.json"));
+  for (const auto& [name, ids] : {std::pair<std::string, const json&>{"generation_config.json", generation},
+                                  {"config.json", config}}) {
     if (model->eos_ids_.empty()) {
-      VS_ASSIGN_OR_RETURN(model->eos_ids_, TokenIds(config, name, "eos_token_id"));
+      VS_ASSIGN_OR_RETURN(model->eos_ids_, TokenIds(ids, name, "eos_token_id", vocabulary));
     }
     if (bos_ids.empty()) {
-      VS_ASSIGN_OR_RETURN(bos_ids, TokenIds(config, name, "bos_token_id"));
+      VS_ASSIGN_OR_RETURN(bos_ids, TokenIds(ids, name, "bos_token_id", vocabulary));
     }
   }
   const auto id_of = [&](const char* name) -> std::optional<int32_t> {

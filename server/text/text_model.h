@@ -30,7 +30,8 @@ struct EncodedText {
 // Immutable; safe from any number of threads.
 class TextModel {
  public:
-  // INVALID_ARGUMENT names the file that is missing, too large or malformed. A chat template that
+  // INVALID_ARGUMENT names the file that is missing, too large or malformed, leads out of the
+  // folder, or has token ids beyond config.json's vocab_size. A chat template that
   // does not compile does not stop the model from loading: its chats are refused.
   static absl::StatusOr<std::unique_ptr<TextModel>> Load(const std::string& folder);
 

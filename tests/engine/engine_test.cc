@@ -632,7 +632,7 @@ TEST_F(EngineTest, NamesTheFieldOfWhatItRefuses) {
   request.given_response = {3, 50000};
   expect(Refusal(request), "given_response[1]", "0 to 49151");
   request.given_response.assign(8192, 1);
-  expect(Refusal(request), "prompt", "context of 8192");
+  expect(Refusal(request), "given_response", "at most 8190 behind a prompt of 2");
   request.given_response = {3};
   request.top_logprobs = 21;
   expect(Refusal(request), "top_logprobs", "0 to 20");
@@ -765,6 +765,71 @@ TEST(SmallEngine, EndsWhatOutlastsTheDrainingAsUnavailable) {
   for (const auto& recorder : recorders) {
     EXPECT_EQ(recorder->Await().status().code(), absl::StatusCode::kUnavailable);
   }
+}
+
+bool Becomes(const std::function<bool()>& condition) {
+  const absl::Time until = absl::Now() + kPatience;
+  while (!condition() && absl::Now() < until) std::this_thread::yield();
+  return condition();
+}
+
+// A client that keeps its handle must not keep what the engine gave away.
+TEST_F(EngineTest, AFinishedRequestIsLetGoOfWhileItsHandleIsKept) {
+  auto recorder = std::make_shared<Recorder>();
+  const std::weak_ptr<Recorder> watched = recorder;
+  Request request = Generation(Prompt(0), 3);
+  request.taps = {Read(Site::kResidualPost, {3}, TokenKind::kAll, Reduction::kNone)};
+  const auto handle = engine().Submit(std::move(request), recorder);
+  ASSERT_TRUE(handle.ok()) << handle.status();
+  ASSERT_TRUE(recorder->Await().ok());
+  recorder.reset();
+  EXPECT_TRUE(Becomes([&] { return watched.expired(); }));
+  (*handle)->Cancel();
+}
+
+TEST_F(EngineTest, CapturesThatNobodyTookMakeOthersWait) {
+  EXPECT_TRUE(Becomes([&] { return engine().statistics().capture_memory_bytes == 0; }));
+  Request large;
+  large.prompt = Prompt(0);
+  large.given_response.assign(1200, 100);
+  large.taps = {Read(Site::kMlpNeurons, {}, TokenKind::kAll, Reduction::kNone)};
+  for (int layer = 0; layer < 30; ++layer) large.taps[0].layers.push_back(layer);
+  // Over 1200 tokens x 30 layers x 1536 neurons, captured and copied: more than half of 1 GiB.
+  auto recorder = std::make_shared<Recorder>();
+  const auto handle = engine().Submit(large, recorder);
+  ASSERT_TRUE(handle.ok()) << handle.status();
+  EXPECT_GT(engine().statistics().capture_memory_bytes, int64_t{400} << 20);
+  large.given_response.resize(1700, 100);
+  const absl::Status refused = Refusal(large);
+  EXPECT_EQ(DetailsOf(refused).reason, "CAPTURE_MEMORY_FULL");
+  EXPECT_TRUE(DetailsOf(refused).retry_after.has_value());
+  (*handle)->Cancel();
+  EXPECT_EQ(recorder->Await().status().code(), absl::StatusCode::kCancelled);
+  EXPECT_TRUE(Becomes([&] { return engine().statistics().capture_memory_bytes == 0; }));
+}
+
+TEST_F(EngineTest, ADeliveredCaptureHoldsItsMemoryUntilItIsDropped) {
+  Request request = Generation(Prompt(0), 2);
+  request.taps = {Read(Site::kResidualPost, {3}, TokenKind::kAll, Reduction::kNone)};
+  {
+    const Completion kept = Run(request);
+    EXPECT_GT(engine().statistics().capture_memory_bytes, 0);
+  }
+  EXPECT_TRUE(Becomes([&] { return engine().statistics().capture_memory_bytes == 0; }));
+}
+
+TEST_F(EngineTest, SteeringBeyondTheRangeOfNumbersIsAnErrorAndNotAToken) {
+  Request request = Generation(Prompt(0), 3);
+  const auto huge =
+      std::make_shared<const std::vector<float>>(static_cast<size_t>(hidden()), 3e38f);
+  request.interventions = {Steer(5, huge, 1), Steer(5, huge, 1)};
+  auto recorder = std::make_shared<Recorder>();
+  const auto handle = engine().Submit(std::move(request), recorder);
+  ASSERT_TRUE(handle.ok()) << handle.status();
+  const auto completion = recorder->Await();
+  EXPECT_EQ(completion.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(DetailsOf(completion.status()).reason, "LOGITS_NOT_FINITE");
+  EXPECT_EQ(Run(Generation(Prompt(0), 3)).token_ids.size(), 3u);
 }
 
 }  // namespace

@@ -7,6 +7,8 @@
 
 #include <string>
 
+#include "base/strict_json.h"
+
 namespace valuescope::model {
 namespace {
 

@@ -63,7 +63,7 @@ class GenerationServiceTest : public testing::Test {
   CallRuntime runtime_{&authenticator_, &metrics_};
   GenerationService generation_service_{&runtime_, &models_, &vectors_};
   ActivationService activation_service_{&runtime_, &models_, &vectors_};
-  ModelService model_service_{&runtime_, &models_, DType::kFloat32};
+  ModelService model_service_{&runtime_, &models_, nullptr};  // no job is asked for
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<v1::GenerationService::Stub> generation_;
   std::unique_ptr<v1::ActivationService::Stub> activations_;

@@ -145,7 +145,10 @@ class OneModel : public engine::ModelRegistry {
     model_ = std::move(model);
   }
 
-  absl::Status StartLoading(absl::string_view id) override { return Get(id).status(); }
+  absl::Status Unload(absl::string_view id, absl::Time) override { return Get(id).status(); }
+  absl::Status StartLoading(absl::string_view id, std::optional<DType>) override {
+    return Get(id).status();
+  }
   std::vector<engine::ModelEntry> List() const override {
     engine::ModelEntry entry;
     entry.id = "m";

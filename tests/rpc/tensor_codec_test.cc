@@ -65,12 +65,21 @@ engine::Capture Counting(int64_t layers, int64_t tokens, int64_t width, bool red
   return capture;
 }
 
+std::vector<v1::CaptureChunk> ChunksOf(const engine::Capture& capture, int32_t input_index) {
+  std::vector<v1::CaptureChunk> chunks;
+  EXPECT_TRUE(ForEachChunk(capture, input_index, [&](v1::CaptureChunk chunk) {
+                chunks.push_back(std::move(chunk));
+                return absl::OkStatus();
+              }).ok());
+  return chunks;
+}
+
 // Puts chunks together again by layer and position.
 void ExpectWhole(const engine::Capture& capture, bool reduced) {
   const int64_t width = capture.tensor.shape[2];
   const auto expected = capture.tensor.As<float>();
   size_t rows = 0;
-  for (const v1::CaptureChunk& chunk : CaptureToChunks(capture, 4)) {
+  for (const v1::CaptureChunk& chunk : ChunksOf(capture, 4)) {
     EXPECT_EQ(chunk.input_index(), 4);
     EXPECT_EQ(chunk.tap_index(), 2);
     EXPECT_LE(static_cast<int64_t>(chunk.tensor().data().size()),
@@ -107,7 +116,7 @@ TEST(TensorCodecTest, CapturesLeaveInPiecesOfAtMostOneMebibyteThatMakeUpTheWhole
 }
 
 TEST(TensorCodecTest, ATapThatMetNoTokenStillHasAChunk) {
-  const auto chunks = CaptureToChunks(Counting(2, 0, 3, /*reduced=*/false), 0);
+  const auto chunks = ChunksOf(Counting(2, 0, 3, /*reduced=*/false), 0);
   ASSERT_EQ(chunks.size(), 1u);
   EXPECT_THAT(chunks[0].tensor().shape(), ElementsAre(2, 0, 3));
 }

@@ -109,7 +109,10 @@ class FakeModels : public engine::ModelRegistry {
     return engine;
   }
 
-  absl::Status StartLoading(absl::string_view id) override { return Get(id).status(); }
+  absl::Status Unload(absl::string_view id, absl::Time) override { return Get(id).status(); }
+  absl::Status StartLoading(absl::string_view id, std::optional<DType>) override {
+    return Get(id).status();
+  }
   std::vector<engine::ModelEntry> List() const override {
     std::vector<engine::ModelEntry> entries;
     for (const auto& [id, model] : models_) entries.push_back(Entry(model));

@@ -31,8 +31,12 @@ impl Tokenizer {
         // Padding and truncation belong to training pipelines; transformers resets both per call.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(refused)?;
-        let last_id = inner.get_vocab(true).into_values().max();
-        let last_id = last_id.ok_or_else(|| refused("the vocabulary is empty"))?;
+        let mut ids: Vec<u32> = inner.get_vocab(true).into_values().collect();
+        ids.sort_unstable();
+        if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(refused(format!("two tokens have the id {}", pair[0])));
+        }
+        let last_id = *ids.last().ok_or_else(|| refused("the vocabulary is empty"))?;
         let id_limit = last_id.checked_add(1).filter(|limit| *limit <= i32::MAX as u32);
         let id_limit = id_limit.ok_or_else(|| refused("token ids must be below 2^31"))?;
         let mut added: Vec<AddedToken> = inner

@@ -1,0 +1,289 @@
+"""What clients may not do to a server: hold its memory, break its lists, take away what jobs need; and what it does then."""
+
+import json
+import re
+import threading
+import time
+
+import grpc
+import numpy as np
+import pytest
+import valuescope as vs
+from conftest import CACHE, MODEL
+from valuescope import v1
+from valuescope.v1 import (
+    activations_pb2_grpc,
+    artifacts_pb2_grpc,
+    generation_pb2_grpc,
+    models_pb2_grpc,
+)
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def channel(server, client):
+    with grpc.insecure_channel(server.address) as channel:
+        yield channel
+
+
+def metric(server, name):
+    pattern = rf"^{re.escape(name)} (\S+)$"
+    match = re.search(pattern, server.metrics(), re.MULTILINE)
+    return float(match[1]) if match else 0.0
+
+
+def await_true(condition, seconds=60):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "the condition was not met in time"
+        time.sleep(0.02)
+
+
+def large_capture(inputs):
+    """Every input's result takes about 19 MiB: 30 layers x 280 tokens x 576 floats."""
+    return v1.CaptureRequest(
+        model=MODEL,
+        inputs=[v1.CaptureInput(prompt=v1.Prompt(token_ids=v1.TokenIds(ids=[400] * 280)))] * inputs,
+        taps=[
+            v1.Tap(
+                site=v1.SITE_RESIDUAL_POST,
+                layers=v1.Layers(all=True),
+                tokens=v1.TokenSelection(kind=v1.TOKEN_KIND_ALL),
+            )
+        ],
+    )
+
+
+def resident(server):
+    text = open(f"/proc/{server._process.pid}/status").read()
+    return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) * 1024
+
+
+def test_captures_that_nobody_reads_are_bounded_and_given_back(server, channel, client):
+    stub = activations_pb2_grpc.ActivationServiceStub(channel)
+    client.generate(MODEL, "warm", max_tokens=1, temperature=0)
+    before = resident(server)
+    held = 'valuescope_device_memory_bytes{kind="captures"}'
+    # Each could hold eight results at once: together about 3.5 GiB with their copies.
+    streams = [stub.Capture(large_capture(12)) for _ in range(12)]
+    await_true(lambda: metric(server, held) > 700 * MIB)
+    time.sleep(1)
+    assert metric(server, held) <= 1024 * MIB
+    assert resident(server) - before < 1600 * MIB
+    # Others go on.
+    assert client.generate(MODEL, "The sea is", max_tokens=2, temperature=0).text
+    for stream in streams:
+        stream.cancel()
+    await_true(lambda: metric(server, held) == 0)
+
+
+def test_captures_that_are_read_leave_nothing_behind(server, channel):
+    stub = activations_pb2_grpc.ActivationServiceStub(channel)
+
+    def read():
+        return sum(len(part.chunk.tensor.data) for part in stub.Capture(large_capture(4)))
+
+    assert read() == 4 * 30 * 280 * 576 * 4
+    first = resident(server)
+    for _ in range(6):
+        read()
+    # Six times 75 MiB went through.
+    assert resident(server) - first < 150 * MIB
+    assert metric(server, 'valuescope_device_memory_bytes{kind="captures"}') == 0
+
+
+def test_a_capture_too_large_for_one_message_is_refused_before_it_runs(channel):
+    stub = generation_pb2_grpc.GenerationServiceStub(channel)
+    tap = v1.Tap(site=v1.SITE_LOGITS, tokens=v1.TokenSelection(kind=v1.TOKEN_KIND_ALL))
+    request = v1.GenerateRequest(
+        model=MODEL,
+        prompt=v1.Prompt(token_ids=v1.TokenIds(ids=[400] * 2000)),
+        sampling=v1.SamplingParams(max_tokens=200, ignore_eos=True),
+        taps=[tap],
+    )
+    started = time.monotonic()
+    with pytest.raises(grpc.RpcError) as error:
+        stub.Generate(request)
+    assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "StreamGenerate" in error.value.details()
+    assert time.monotonic() - started < 2  # the prompt alone takes longer
+
+
+def test_steering_beyond_what_numbers_hold_is_an_error(client):
+    huge = np.full(576, 3e38, np.float32)
+    with pytest.raises(vs.ValuescopeError, match="finite"):
+        client.generate(
+            MODEL,
+            "The sea is",
+            max_tokens=3,
+            steer=[vs.Steer(huge, layers=5), vs.Steer(huge, layers=5)],
+        )
+
+
+def test_unknown_enum_values_and_page_tokens_are_named(channel):
+    capture = activations_pb2_grpc.ActivationServiceStub(channel)
+    request = large_capture(1)
+    request.taps[0].dtype = 999
+    with pytest.raises(grpc.RpcError) as error:
+        list(capture.Capture(request))
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "taps[0].dtype" in error.value.details()
+    models = models_pb2_grpc.ModelServiceStub(channel)
+    for token in ("AAAA", "x" * 100_000, "!"):
+        with pytest.raises(grpc.RpcError) as error:
+            models.ListModels(v1.ListModelsRequest(page_token=token))
+        assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_media_type_cannot_grow_the_list_of_artifacts(channel):
+    stub = artifacts_pb2_grpc.ArtifactServiceStub(channel)
+    header = v1.WriteArtifactHeader(size_bytes=0, sha256="0" * 64, media_type="x" * 128)
+    with pytest.raises(grpc.RpcError) as error:
+        stub.WriteArtifact(iter([v1.WriteArtifactRequest(header=header)]))
+    assert "header.media_type" in error.value.details()
+
+
+def test_an_overlong_continuation_is_named_and_not_its_prompt(channel):
+    stub = generation_pb2_grpc.GenerationServiceStub(channel)
+    long = v1.Response(token_ids=v1.TokenIds(ids=[400] * 8200))
+    short = v1.Response(token_ids=v1.TokenIds(ids=[400]))
+    with pytest.raises(grpc.RpcError) as error:
+        stub.Score(
+            v1.ScoreRequest(
+                model=MODEL, prompt=v1.Prompt(text="The sea is"), continuations=[short, long]
+            )
+        )
+    assert "`continuations[1]`" in error.value.details()
+    assert "8189" in error.value.details() or "at most" in error.value.details()
+
+
+def test_the_data_set_of_a_job_stays_until_the_job_is_done(client, channel):
+    vector = client.create_vector(
+        MODEL, np.random.default_rng(5).standard_normal((30, 576)), layers=range(30)
+    )
+    responses = [
+        vs.labelled(vs.chat("Hello?", system=""), [400 + i] * 24, bool(i % 2), f"q{i // 2}")
+        for i in range(64)
+    ]
+    artifact = client.write_artifact(responses)
+    spec = v1.JobSpec(attribute_neurons=vs.attribution_request(MODEL, artifact.name, vector.name))
+    job = client.create_job(spec)
+    artifacts = artifacts_pb2_grpc.ArtifactServiceStub(channel)
+    with pytest.raises(grpc.RpcError) as error:
+        artifacts.DeleteArtifact(v1.DeleteArtifactRequest(name=artifact.name))
+    assert error.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+    client.cancel_job(job.name)
+    await_true(lambda: client.job(job.name).state == v1.JOB_STATE_CANCELLED)
+    artifacts.DeleteArtifact(v1.DeleteArtifactRequest(name=artifact.name))
+
+
+def test_a_model_is_unloaded_and_loaded_again(start_server):
+    server = start_server()
+    with server.client() as client, grpc.insecure_channel(server.address) as channel:
+        models = models_pb2_grpc.ModelServiceStub(channel)
+        loaded = models.GetModel(v1.GetModelRequest(name=MODEL)).model
+        assert loaded.num_parameters == 134_515_008
+        assert loaded.weight_bytes == 4 * loaded.num_parameters
+        assert loaded.load_time.seconds > 1_700_000_000
+        before = client.generate(MODEL, "The sea is", max_tokens=8, temperature=0).token_ids
+        running = threading.Thread(
+            target=client.generate, args=(MODEL, "Once"), kwargs={"max_tokens": 40}
+        )
+        running.start()
+        await_true(lambda: metric(server, "valuescope_requests_running") > 0)
+        unloaded = models.UnloadModel(v1.UnloadModelRequest(name=MODEL)).model
+        assert unloaded.state == v1.MODEL_STATE_AVAILABLE
+        running.join()
+        with pytest.raises(vs.ValuescopeError, match="not loaded"):
+            client.generate(MODEL, "The sea is", max_tokens=1)
+        assert metric(server, 'valuescope_device_memory_bytes{kind="weights"}') == 0
+        models.LoadModel(v1.LoadModelRequest(name=MODEL))
+        client.wait_until_ready(MODEL)
+        after = client.generate(MODEL, "The sea is", max_tokens=8, temperature=0).token_ids
+        assert list(after) == list(before)
+
+
+def test_a_server_whose_model_cannot_be_loaded_ends_with_one_line(tmp_path, start_server):
+    root = tmp_path / "models"
+    (root / "broken").mkdir(parents=True)
+    source = CACHE / "models" / "SmolLM2-135M-Instruct"
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (root / "broken" / name).write_bytes((source / name).read_bytes())
+    (root / "broken" / "model.safetensors").write_bytes(b"\x10" + b"\0" * 7 + b"{}")
+    server = start_server(tmp_path / "run", f"--model_root={root}", "--models=broken")
+    assert server._process.wait(30) == 2
+    lines = server.log.read_text().splitlines()
+    plain = [line for line in lines if not line.startswith("{")]
+    assert len(plain) == 1 and "model.safetensors" in plain[0]
+    assert all(json.loads(line) for line in lines if line.startswith("{"))
+
+
+def test_sigterm_under_two_hundred_open_streams_ends_in_time(start_server, tmp_path):
+    server = start_server(tmp_path, "--drain_timeout=6s")
+    server.client().close()
+    with grpc.insecure_channel(server.address) as channel:
+        stub = generation_pb2_grpc.GenerationServiceStub(channel)
+        health = channel.unary_unary(
+            "/grpc.health.v1.Health/Check", request_serializer=None, response_deserializer=None
+        )
+        request = v1.StreamGenerateRequest(
+            model=MODEL,
+            prompt=v1.Prompt(text="Once upon a time"),
+            sampling=v1.SamplingParams(max_tokens=4000, ignore_eos=True),
+        )
+        ends = []
+
+        def follow(stream):
+            try:
+                for _ in stream:
+                    pass
+                ends.append("end")
+            except grpc.RpcError as error:
+                ends.append(error.code())
+
+        followers = [
+            threading.Thread(target=follow, args=(stub.StreamGenerate(request),), daemon=True)
+            for _ in range(200)
+        ]
+        for follower in followers:
+            follower.start()
+        await_true(
+            lambda: (
+                metric(server, "valuescope_requests_running")
+                + metric(server, "valuescope_requests_waiting")
+                == 200
+            )
+        )
+        started = time.monotonic()
+        server._process.terminate()
+
+        def not_ready():
+            try:
+                return health(b"\x0a\x09readiness") == b"\x08\x02"  # NOT_SERVING
+            except grpc.RpcError:
+                return False
+
+        await_true(not_ready, 2)
+        with pytest.raises(grpc.RpcError) as refused:
+            next(iter(stub.StreamGenerate(request)))
+        assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert server._process.wait(30) == 0
+        assert time.monotonic() - started < 7
+        for follower in followers:
+            follower.join(10)
+        assert len(ends) == 200
+        assert set(ends) == {grpc.StatusCode.UNAVAILABLE}
+
+
+def test_a_second_signal_ends_at_once(start_server, tmp_path):
+    server = start_server(tmp_path, "--drain_timeout=60s")
+    client = server.client()
+    stream = client.stream(MODEL, "Once", max_tokens=4000, ignore_eos=True)
+    next(iter(stream))
+    server._process.terminate()
+    await_true(lambda: '"draining"' in server.log.read_text())
+    started = time.monotonic()
+    server._process.terminate()
+    assert server._process.wait(10) == 128 + 15
+    assert time.monotonic() - started < 2
