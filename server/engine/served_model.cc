@@ -86,7 +86,7 @@ class FolderRegistry : public ModelRegistry {
   absl::Status StartLoading(absl::string_view id, std::optional<DType> dtype) override {
     VS_RETURN_IF_ERROR(CheckResourceId("model", id));
     const std::string key(id);
-    if (!HasFolder(key)) return ResourceNotFound(ResourceName(id));
+    VS_RETURN_IF_ERROR(CheckFolder(key));
     EngineOptions options = options_;
     if (dtype) options.dtype = *dtype;
     // A folder that cannot be read fails where people look for it: in the model's state.
@@ -137,7 +137,7 @@ class FolderRegistry : public ModelRegistry {
     std::error_code ignored;
     for (const fs::directory_entry& folder : fs::directory_iterator(root_, ignored)) {
       const std::string id = folder.path().filename().string();
-      if (CheckResourceId("model", id).ok() && HasFolder(id)) ids.insert(id);
+      if (CheckResourceId("model", id).ok() && CheckFolder(id).ok()) ids.insert(id);
     }
     std::vector<ModelEntry> entries;
     absl::MutexLock lock(&mutex_);
@@ -150,7 +150,7 @@ class FolderRegistry : public ModelRegistry {
     VS_RETURN_IF_ERROR(CheckResourceId("model", id));
     const std::string key(id);
     absl::MutexLock lock(&mutex_);
-    if (!entries_.contains(key) && !HasFolder(key)) return ResourceNotFound(ResourceName(id));
+    if (!entries_.contains(key)) VS_RETURN_IF_ERROR(CheckFolder(key));
     return EntryOf(key);
   }
 
@@ -195,9 +195,26 @@ class FolderRegistry : public ModelRegistry {
   }
 
  private:
-  bool HasFolder(const std::string& id) const {
-    std::error_code ignored;
-    return fs::is_regular_file(fs::path(root_) / id / "config.json", ignored);
+  // NOT_FOUND where the root has no such model. A link to a folder elsewhere is none: what the
+  // root's owner may read is not what everybody may load.
+  absl::Status CheckFolder(const std::string& id) const {
+    const auto refused = [&](absl::string_view why) {
+      return ErrorWithReason(absl::StatusCode::kNotFound, "RESOURCE_NOT_FOUND",
+                             absl::StrCat("`", ResourceName(id), "` ", why));
+    };
+    std::error_code error;
+    const fs::path folder = fs::canonical(fs::path(root_) / id, error);
+    if (error) return ResourceNotFound(ResourceName(id));
+    const fs::path root = fs::canonical(root_, error);
+    if (error || folder.parent_path() != root) {
+      return refused("is a link that leads out of the folder of models");
+    }
+    if (!fs::is_directory(folder, error)) return refused("is not a folder");
+    if (!fs::exists(folder / "config.json", error)) return refused("has no config.json");
+    if (!fs::is_regular_file(folder / "config.json", error)) {
+      return refused("is unusable: its config.json is not a regular file");
+    }
+    return absl::OkStatus();
   }
 
   ModelEntry EntryOf(const std::string& id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {

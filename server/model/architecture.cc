@@ -41,8 +41,7 @@ absl::StatusOr<int64_t> Size(const json& config, const char* key, int64_t limit,
   if (!config[key].is_number_integer()) return Refused(key, "is not an integer");
   const int64_t value = config[key].get<int64_t>();  // beyond 63 bits: negative
   if (value < 1 || value > limit) {
-    return Refused(key,
-                   absl::StrCat("is ", config[key].dump(), ", allowed range is 1 to ", limit));
+    return Refused(key, absl::StrCat("is ", config[key].dump(), ", allowed range is 1 to ", limit));
   }
   return value;
 }
@@ -275,9 +274,11 @@ absl::Status ReadEndTokens(const json& config, Architecture& architecture) {
   const json& eos = config["eos_token_id"];
   const json list = eos.is_array() ? eos : json::array({eos});
   for (const json& id : list) {
-    if (!id.is_number_integer() || id.get<int64_t>() < 0 ||
-        id.get<int64_t>() >= architecture.vocabulary) {
-      return Refused("eos_token_id", "names a token outside the vocabulary");
+    if (!id.is_number_integer())
+      return Refused("eos_token_id", "is not a token id or a list of them");
+    if (id.get<int64_t>() < 0 || id.get<int64_t>() >= architecture.vocabulary) {
+      return Refused("eos_token_id", absl::StrCat("names the token ", id.dump(),
+                                                  ", which is outside the vocabulary"));
     }
     architecture.eos_token_ids.push_back(id.get<int64_t>());
   }
@@ -322,7 +323,8 @@ absl::StatusOr<Architecture> ParseArchitecture(absl::string_view config_json) {
                                             ", allowed range is 1 to ", kMaxHeadDim));
   }
   if (architecture.head_dim % 2 != 0) return Refused("head_dim", "is odd");
-  const int64_t most_positions = kMaxRotationBytes / (architecture.head_dim * int64_t{sizeof(float)});
+  const int64_t most_positions =
+      kMaxRotationBytes / (architecture.head_dim * int64_t{sizeof(float)});
   if (architecture.max_positions > most_positions) {
     return Refused("max_position_embeddings",
                    absl::StrCat("is ", architecture.max_positions, ", allowed range with heads of ",

@@ -162,8 +162,7 @@ absl::StatusOr<std::map<std::string, StoredTensor>> ParseSafetensors(absl::strin
   if (bytes.size() < sizeof(header_bytes)) return Refused(file_name, "is too short for a header");
   std::memcpy(&header_bytes, bytes.data(), sizeof(header_bytes));
   if (header_bytes > kMaxHeaderBytes) {
-    return Refused(file_name,
-                   absl::StrCat("has a header over 100 MB: ", header_bytes, " bytes"));
+    return Refused(file_name, absl::StrCat("has a header over 100 MB: ", header_bytes, " bytes"));
   }
   if (header_bytes > bytes.size() - sizeof(header_bytes)) {
     return Refused(file_name, absl::StrCat("has a header of ", header_bytes,
@@ -214,8 +213,8 @@ absl::StatusOr<std::map<std::string, std::set<std::string>>> WeightFiles(
   Files files;
   for (const auto& [tensor, file] : index["weight_map"].items()) {
     if (!file.is_string()) {
-      return Refused(kIndex, absl::StrCat("tensor ", Quoted(tensor),
-                                          " has a file name that is not a string"));
+      return Refused(
+          kIndex, absl::StrCat("tensor ", Quoted(tensor), " has a file name that is not a string"));
     }
     const std::string name = file.get<std::string>();
     if (name.empty() || name.size() > 255 || absl::StrContains(name, "/") || name.front() == '.' ||

@@ -49,8 +49,7 @@ absl::StatusOr<std::map<std::string, StoredTensor>> ParseSafetensors(absl::strin
 // The weight files of a Hugging Face folder in name order, each with the tensors that the index
 // promises in it: those that model.safetensors.index.json names, or model.safetensors alone, of
 // which nothing is promised.
-absl::StatusOr<std::map<std::string, std::set<std::string>>> WeightFiles(
-    const std::string& folder);
+absl::StatusOr<std::map<std::string, std::set<std::string>>> WeightFiles(const std::string& folder);
 
 }  // namespace valuescope::model
 

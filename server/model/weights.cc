@@ -28,8 +28,8 @@ constexpr size_t kMaxQuotedName = 256;
 constexpr char kEmbedding[] = "model.embed_tokens.weight";
 constexpr char kUnembedding[] = "lm_head.weight";
 
-// A tied unembedding that was written out again says the same as the embedding, or one of them would
-// silently win.
+// A tied unembedding that was written out again says the same as the embedding, or one of them
+// would silently win.
 absl::Status CheckTied(const StoredTensor& embedding, const StoredTensor& unembedding) {
   const auto refused = [](absl::string_view why) {
     return Refused(absl::StrCat("tensor \"", kUnembedding, "\" ", why,
@@ -155,8 +155,8 @@ absl::StatusOr<std::unique_ptr<StoredWeights>> StoredWeights::Open(
     VS_ASSIGN_OR_RETURN(auto tensors, ParseSafetensors(name, file->bytes()));
     for (const std::string& tensor : promised) {
       if (!tensors.contains(tensor)) {
-        return Refused(absl::StrCat("tensor \"", tensor.substr(0, kMaxQuotedName),
-                                    "\" is not in ", name, ", where the index says it is"));
+        return Refused(absl::StrCat("tensor \"", tensor.substr(0, kMaxQuotedName), "\" is not in ",
+                                    name, ", where the index says it is"));
       }
     }
     weights->files_.push_back(std::move(file));
@@ -173,7 +173,8 @@ absl::StatusOr<std::unique_ptr<StoredWeights>> StoredWeights::Open(
 absl::Status StoredWeights::CheckFinite() const {
   for (const auto& [name, tensor] : tensors_) {
     if (!AllFinite(tensor)) {
-      return Refused(absl::StrCat("tensor \"", name, "\" holds a value that is not finite: every "
+      return Refused(absl::StrCat("tensor \"", name,
+                                  "\" holds a value that is not finite: every "
                                   "answer of this model would be NaN; is the file damaged?"));
     }
   }

@@ -146,8 +146,7 @@ std::optional<int64_t> Vocabulary(const json& config) {
 
 // "eos_token_id": 2 or [2, 3], ascending; null and absent give none.
 absl::StatusOr<std::vector<int32_t>> TokenIds(const json& config, const std::string& file,
-                                              const char* name,
-                                              std::optional<int64_t> vocabulary) {
+                                              const char* name, std::optional<int64_t> vocabulary) {
   std::vector<int32_t> ids;
   const auto value = config.find(name);
   if (value == config.end() || value->is_null()) return ids;
@@ -191,8 +190,9 @@ absl::StatusOr<std::unique_ptr<TextModel>> TextModel::Load(const std::string& fo
 
   std::vector<int32_t> bos_ids;
   VS_ASSIGN_OR_RETURN(const json generation, ReadObject(folder, "generation_config.json"));
-  for (const auto& [name, ids] : {std::pair<std::string, const json&>{"generation_config.json", generation},
-                                  {"config.json", config}}) {
+  for (const auto& [name, ids] :
+       {std::pair<std::string, const json&>{"generation_config.json", generation},
+        {"config.json", config}}) {
     if (model->eos_ids_.empty()) {
       VS_ASSIGN_OR_RETURN(model->eos_ids_, TokenIds(ids, name, "eos_token_id", vocabulary));
     }

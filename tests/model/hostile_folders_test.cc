@@ -197,7 +197,8 @@ Case InConfig(const std::string& name, const std::function<void(json&)>& breaks,
 
 Case WithKey(const std::string& name, const std::string& key, const json& value,
              const std::string& says) {
-  return InConfig(name, [=](json& config) { config[key] = value; }, says);
+  return InConfig(
+      name, [=](json& config) { config[key] = value; }, says);
 }
 
 Case InWeights(const std::string& name, const std::function<void(Parts&)>& breaks,
@@ -213,7 +214,8 @@ Case InWeights(const std::string& name, const std::function<void(Parts&)>& break
 
 Case InHeader(const std::string& name, const std::string& tensor, const std::string& key,
               const json& value, const std::string& says) {
-  return InWeights(name, [=](Parts& parts) { parts.header[tensor][key] = value; }, says);
+  return InWeights(
+      name, [=](Parts& parts) { parts.header[tensor][key] = value; }, says);
 }
 
 Case WithoutKey(const std::string& tensor, const std::string& key) {
@@ -329,7 +331,9 @@ std::vector<Case> HeaderCases() {
                "model.safetensors: has more than 1048576 values"),
       InWeights(
           "metadata_not_strings",
-          [](Parts& parts) { parts.header["__metadata__"] = {{"format", 1}}; },
+          [](Parts& parts) {
+            parts.header["__metadata__"] = {{"format", 1}};
+          },
           "__metadata__ is not an object of strings"),
       InWeights(
           "entry_is_a_number", [](Parts& parts) { parts.header["w"] = 7; },
@@ -403,7 +407,10 @@ std::vector<Case> WeightCases() {
           },
           "tensor \"model.norm.weight\" is missing"),
       InWeights(
-          "tensor_unknown", [](Parts& parts) { parts.Add("score.weight", {2, 8}); },
+          "tensor_unknown",
+          [](Parts& parts) {
+            parts.Add("score.weight", {2, 8});
+          },
           "tensor \"score.weight\" is unknown"),
       InWeights(
           "tied_model_with_another_head",
@@ -461,8 +468,13 @@ std::vector<Case> IndexCases() {
           "tensor \"score.weight\" is not in b.safetensors"),
       {"tensor_in_two_shards",
        [](const Root& root) {
-         root.Shard([](json& index) { index["weight_map"]["score.weight"] = "c.safetensors"; });
-         root.Write("c.safetensors", ReadFile(root.model() / "b.safetensors"));
+         root.Shard([](json& index) { index["weight_map"]["more"] = "c.safetensors"; });
+         Parts both;
+         both.header = json::object();
+         both.data.clear();
+         both.Add(kNorm, {8});
+         both.Add("more", {1});
+         root.Write("c.safetensors", both.WeightFile());
        },
        "tensor \"model.norm.weight\" is in two files"},
   };
@@ -551,7 +563,7 @@ std::vector<Case> ConfigCases() {
       WithKey("tied_text", "tie_word_embeddings", "yes", "\"tie_word_embeddings\""),
       WithKey("dtype_of_config_unknown", "torch_dtype", "int8", "\"torch_dtype\""),
       WithKey("end_outside_the_vocabulary", "eos_token_id", kVocabulary, "\"eos_token_id\""),
-      WithKey("end_that_is_text", "eos_token_id", "</s>", "config.json.eos_token_id"),
+      WithKey("end_that_is_text", "eos_token_id", "</s>", "\"eos_token_id\" is not"),
   };
 }
 
@@ -579,7 +591,7 @@ std::vector<Case> TextCases() {
       InTokenizer(
           "token_ids_beyond_the_embedding",
           [](json& tokenizer) { tokenizer["model"]["vocab"]["hello"] = 5000; },
-          "tokenizer.json has the id 5000, but config.json's vocab_size is 272"),
+          "`tokenizer.json`: has the id 5000, but config.json's vocab_size is 272"),
       InTokenizer(
           "two_tokens_with_one_id",
           [](json& tokenizer) { tokenizer["model"]["vocab"]["another"] = 5; },
@@ -588,23 +600,26 @@ std::vector<Case> TextCases() {
       WithFile("tokenizer_config_key_twice", "tokenizer_config.json",
                "{\"bos_token\":\"<s>\",\"bos_token\":\"</s>\"}",
                "`tokenizer_config.json`: has the key \"bos_token\" twice"),
-      WithFile("tokenizer_config_deep", "tokenizer_config.json", "{\"a\":" + Nested(1'000'000) + "}",
+      WithFile("tokenizer_config_deep", "tokenizer_config.json",
+               "{\"a\":" + Nested(1'000'000) + "}",
                "`tokenizer_config.json`: nested deeper than 64"),
       WithFile("generation_config_array", "generation_config.json", "[2]",
                "`generation_config.json`: is not a JSON object"),
-      WithFile("generation_config_end_negative", "generation_config.json",
-               "{\"eos_token_id\":-1}", "generation_config.json.eos_token_id"),
+      WithFile("generation_config_end_negative", "generation_config.json", "{\"eos_token_id\":-1}",
+               "generation_config.json.eos_token_id"),
       WithFile("generation_config_end_outside_the_vocabulary", "generation_config.json",
-               "{\"eos_token_id\":[2,272]}", "generation_config.json.eos_token_id`: names the token 272"),
+               "{\"eos_token_id\":[2,272]}",
+               "generation_config.json.eos_token_id`: names the token 272"),
       WithFile("generation_config_begin_outside_the_vocabulary", "generation_config.json",
-               "{\"bos_token_id\":999}", "generation_config.json.bos_token_id`: names the token 999"),
+               "{\"bos_token_id\":999}",
+               "generation_config.json.bos_token_id`: names the token 999"),
   };
 }
 
 std::vector<Case> AllCases() {
   std::vector<Case> all;
-  for (const auto& cases : {FolderCases(), HeaderCases(), WeightCases(), IndexCases(),
-                            ConfigCases(), TextCases()}) {
+  for (const auto& cases :
+       {FolderCases(), HeaderCases(), WeightCases(), IndexCases(), ConfigCases(), TextCases()}) {
     all.insert(all.end(), cases.begin(), cases.end());
   }
   return all;
@@ -632,7 +647,7 @@ TEST(HostileFolders, EveryMistakeIsRefusedInItsOwnWordsAndTheNextFolderLoads) {
     const int64_t before = PeakKilobytes();
     const absl::Status status = root.Load();
     EXPECT_LT(PeakKilobytes() - before, int64_t{1} << 20) << "took a gigabyte";
-    ASSERT_FALSE(status.ok());
+    EXPECT_FALSE(status.ok());
     EXPECT_TRUE(absl::IsInvalidArgument(status) || absl::IsNotFound(status) ||
                 absl::IsResourceExhausted(status))
         << status;

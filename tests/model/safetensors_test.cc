@@ -100,7 +100,8 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         Hostile{"Empty", "", "is too short for a header"},
         Hostile{"CutInTheLength", "\x08\0\0\0", "is too short for a header"},
-        Hostile{"HeaderBeyondTheFile", Length(100) + "{}", "has a header of 100 bytes beyond the end"},
+        Hostile{"HeaderBeyondTheFile", Length(100) + "{}",
+                "has a header of 100 bytes beyond the end"},
         Hostile{"HeaderOverTheLimit", Length(100'000'001) + "{}", "has a header over 100 MB"},
         Hostile{"HeaderLengthWrapsAround", Length(UINT64_MAX) + "{}", "has a header over 100 MB"},
         Hostile{"NoHeader", Length(0), "not valid JSON"},
@@ -245,8 +246,8 @@ TEST_F(ModelFolder, OpensTheShardsOfTheIndexInNameOrder) {
              "\":\"a.safetensors\"}");
   const auto files = WeightFiles(folder());
   ASSERT_TRUE(files.ok()) << files.status();
-  EXPECT_EQ(*files, (std::map<std::string, std::set<std::string>>{{"a.safetensors", {kNorm}},
-                                                                  {"b.safetensors", {kEmbedding}}}));
+  EXPECT_EQ(*files, (std::map<std::string, std::set<std::string>>{
+                        {"a.safetensors", {kNorm}}, {"b.safetensors", {kEmbedding}}}));
   EXPECT_TRUE(StoredWeights::Open(folder(), Tiny()).ok());
 }
 

@@ -342,7 +342,8 @@ TEST_F(BrokenFolder, ATensorInTwoShardsIsRefused) {
   const std::string one = ReadFile(folder_ / "model.safetensors");
   folder_.Write("copy.safetensors", one);
   folder_.Write("model.safetensors.index.json",
-                R"({"weight_map":{"a":"model.safetensors","b":"copy.safetensors"}})");
+                R"({"weight_map":{"model.norm.weight":"model.safetensors",
+                                  "model.embed_tokens.weight":"copy.safetensors"}})");
   ExpectRefused(absl::StatusCode::kInvalidArgument, "is in two files");
 }
 
