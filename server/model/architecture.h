@@ -25,6 +25,8 @@ struct LongRope {
   double low_frequency_factor = 1;
   double high_frequency_factor = 4;
   double original_positions = 8192;
+
+  friend bool operator==(const LongRope&, const LongRope&) = default;
 };
 
 struct Architecture {
@@ -65,6 +67,8 @@ struct Architecture {
       false;  // what attention and the MLP write is normed before it is added (Gemma 2)
   double embedding_scale = 1;  // rounded to the model's dtype before it multiplies
   double final_soft_cap = 0;   // of the logits; 0: none
+
+  friend bool operator==(const Architecture&, const Architecture&) = default;
 };
 
 // Weights of a model, tied ones counted once; 2^56 where there are more, so that bytes can be

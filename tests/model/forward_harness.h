@@ -32,7 +32,7 @@ class ForwardHarness {
     blocks_each_ = static_cast<int64_t>(longest) / kBlockSize + 1;
     cache_ = *KvCache::Allocate(model.architecture(),
                                 blocks_each_ * static_cast<int64_t>(sequences_.size()), kBlockSize,
-                                DType::kFloat32, c10::kCPU);
+                                model.dtype(), c10::kCPU);
     program_.resize(NumWires(model.architecture()));
   }
 

@@ -12,6 +12,7 @@
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -660,6 +661,28 @@ TEST(HostileFolders, EveryMistakeIsRefusedInItsOwnWordsAndTheNextFolderLoads) {
     EXPECT_TRUE(is_new) << "also said to " << earlier->second << ": " << message;
   }
   EXPECT_EQ(Root().Load(), absl::OkStatus());
+}
+
+// A model without a usable chat template still completes text, so it loads; its chats say why not.
+TEST(HostileFolders, ABrokenChatTemplateIsToldToThoseWhoChat) {
+  std::set<std::string> heard;
+  for (const auto& [chat_template, says] : std::vector<std::pair<json, std::string>>{
+           {7, "tokenizer_config.json.chat_template"},
+           {"{% if %}", "the model's chat template is unusable"},
+           {"{{ messages", "the model's chat template is unusable"},
+           {std::string((1 << 20) + 1, 'x'), "at most 1048576 are allowed"},
+           {json::array(), "has no chat template"}}) {
+    const Root root;
+    root.Write("tokenizer_config.json", json{{"chat_template", chat_template}}.dump());
+    EXPECT_EQ(root.Load(), absl::OkStatus());
+    const auto text = text::TextModel::Load(root.model().string());
+    ASSERT_TRUE(text.ok()) << text.status();
+    const absl::Status status = (*text)->EncodeChat({{"user", "hello"}}, {}).status();
+    EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(says));
+    EXPECT_TRUE(heard.insert(std::string(status.message())).second) << status;
+    EXPECT_TRUE((*text)->EncodeText("hello").ok());
+  }
 }
 
 TEST(HostileFolders, AnIdThatIsNoNameIsRefusedBeforeAPathIsMade) {

@@ -6,8 +6,8 @@
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
-#include "model/safetensors.h"
 #include "tests/model/forward_harness.h"
+#include "tests/model/golden_values.h"
 #include "tests/model/model_folder.h"
 
 namespace valuescope::model {
@@ -27,24 +27,12 @@ class TinyLlama : public ::testing::TestWithParam<const char*> {
     auto loaded = Transformer::Load(GoldenFolder(GetParam()), {});
     ASSERT_TRUE(loaded.ok()) << loaded.status();
     model_ = *std::move(loaded);
-    expected_bytes_ = ReadFile(GoldenFolder(GetParam()) / "expected.safetensors");
-    auto parsed = ParseSafetensors("expected.safetensors", expected_bytes_);
-    ASSERT_TRUE(parsed.ok()) << parsed.status();
-    expected_ = *std::move(parsed);
-    ids_ = Tokens("ids");
+    expected_ = std::make_unique<GoldenValues>(GoldenFolder(GetParam()) / "expected.safetensors");
+    ids_ = expected_->Tokens("ids");
   }
 
-  at::Tensor Expected(const std::string& name) const {
-    const StoredTensor& stored = expected_.at(name);
-    at::Tensor tensor = at::empty(
-        stored.shape, stored.dtype == DType::kInt64 ? at::kLong : at::ScalarType(at::kFloat));
-    std::memcpy(tensor.data_ptr(), stored.bytes.data(), stored.bytes.size());
-    return tensor;
-  }
-  std::vector<int64_t> Tokens(const std::string& name) const {
-    const at::Tensor tensor = Expected(name);
-    return {tensor.const_data_ptr<int64_t>(), tensor.const_data_ptr<int64_t>() + tensor.numel()};
-  }
+  at::Tensor Expected(const std::string& name) const { return expected_->Get(name); }
+  std::vector<int64_t> Tokens(const std::string& name) const { return expected_->Tokens(name); }
 
   // Every wire, under the name that the golden file gives it.
   std::vector<std::pair<std::string, Wire>> Wires() const {
@@ -95,8 +83,7 @@ class TinyLlama : public ::testing::TestWithParam<const char*> {
   }
 
   std::unique_ptr<Transformer> model_;
-  std::string expected_bytes_;
-  std::map<std::string, StoredTensor> expected_;
+  std::unique_ptr<GoldenValues> expected_;
   std::vector<int64_t> ids_;
 };
 

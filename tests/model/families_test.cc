@@ -1,0 +1,208 @@
+// Every family against transformers (tests/golden/make_families.py): all sites of all blocks, alone
+// and beside sequences of other lengths, in chunks and whole, and the greedy tokens.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "tests/model/forward_harness.h"
+#include "tests/model/golden_values.h"
+
+namespace valuescope::model {
+namespace {
+
+using nlohmann::json;
+
+std::filesystem::path Families() {
+  return std::filesystem::path(VALUESCOPE_SOURCE_DIR) / "tests/golden/families";
+}
+
+std::vector<std::string> FamilyNames() {
+  std::vector<std::string> names;
+  for (const auto& folder : std::filesystem::directory_iterator(Families())) {
+    names.push_back(folder.path().filename().string());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+// Rounding of each type over a few blocks, relative to a tensor's norm.
+double ToleranceOf(DType dtype) {
+  switch (dtype) {
+    case DType::kBFloat16:
+      return 2e-2;
+    case DType::kFloat16:
+      return 2.5e-3;
+    default:
+      return 1e-5;
+  }
+}
+
+class FamilyTest : public ::testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    const std::filesystem::path folder = Families() / GetParam();
+    const json description = json::parse(ReadFile(folder / "expected.json"));
+    sequences_ = description["sequences"].get<std::vector<std::vector<int64_t>>>();
+    kept_ = description["site_positions"].get<std::vector<std::vector<int64_t>>>();
+    greedy_prompt_ = description["greedy_prompt"].get<int>();
+    values_ = std::make_unique<GoldenValues>(folder / "expected.safetensors");
+    for (const DType dtype : {DType::kFloat32, DType::kFloat16, DType::kBFloat16}) {
+      if (description["dtype"] == std::string(NameOf(dtype))) dtype_ = dtype;
+    }
+    auto loaded = Transformer::Load(folder, {.dtype = dtype_, .progress = {}});
+    ASSERT_TRUE(loaded.ok()) << loaded.status();
+    model_ = *std::move(loaded);
+  }
+
+  // Every wire under the name that the golden file gives it.
+  std::vector<std::pair<std::string, Wire>> Wires() const {
+    std::vector<std::pair<std::string, Wire>> wires = {{"embedding", {Site::kEmbedding, 0}},
+                                                       {"final_norm", {Site::kFinalNorm, 0}}};
+    for (int layer = 0; layer < model_->architecture().num_layers; ++layer) {
+      for (const Site site : {Site::kAttentionHeads, Site::kAttentionOutput, Site::kResidualMid,
+                              Site::kMlpNeurons, Site::kMlpOutput, Site::kResidualPost}) {
+        const std::string name = absl::AsciiStrToLower(std::string(NameOf(site)));
+        wires.push_back({absl::StrCat(name, ".", layer), {site, layer}});
+      }
+    }
+    return wires;
+  }
+
+  // Runs sequences in steps of at most `chunk` tokens a sequence, all wires tapped, and compares
+  // everything that is expected of them.
+  void ExpectEqual(const std::vector<int>& which, int64_t chunk) {
+    std::vector<std::vector<int64_t>> sequences;
+    int64_t longest = 0;
+    for (const int k : which) {
+      sequences.push_back(sequences_[k]);
+      longest = std::max(longest, static_cast<int64_t>(sequences_[k].size()));
+    }
+    ForwardHarness harness(*model_, sequences);
+    const Architecture& a = model_->architecture();
+    const int64_t rows = longest * static_cast<int64_t>(which.size());
+    std::map<std::string, at::Tensor> seen;
+    for (const auto& [name, wire] : Wires()) {
+      seen[name] = at::full({rows, WidthOf(wire.site, a)}, -1e30f);
+    }
+    at::Tensor logits = at::zeros({rows, a.vocabulary});
+    for (int64_t first = 0; first < longest; first += chunk) {
+      std::vector<Piece> pieces;
+      std::vector<int64_t> places;
+      for (size_t s = 0; s < which.size(); ++s) {
+        const int64_t length = static_cast<int64_t>(sequences[s].size());
+        if (first >= length) continue;
+        pieces.push_back({static_cast<int>(s), first, std::min(chunk, length - first)});
+        for (int64_t p = 0; p < pieces.back().count; ++p) {
+          places.push_back(static_cast<int64_t>(s) * longest + first + p);
+        }
+      }
+      const at::Tensor rows_of_step = at::tensor(places, at::kLong);
+      for (const auto& [name, wire] : Wires()) {
+        harness.program()[WireIndex(wire, a)].taps = {
+            {.operation = TapOperation::kCopy,
+             .tokens = at::arange(static_cast<int64_t>(places.size()), at::kLong),
+             .rows = rows_of_step,
+             .destination = seen[name]}};
+      }
+      logits.index_copy_(0, rows_of_step, harness.Run(pieces));
+    }
+    for (size_t s = 0; s < which.size(); ++s) {
+      const std::string prefix = absl::StrCat(which[s], ".");
+      const int64_t begin = static_cast<int64_t>(s) * longest;
+      const at::Tensor own = logits.narrow(0, begin, static_cast<int64_t>(sequences[s].size()));
+      EXPECT_LT(RelativeError(own, values_->Get(prefix + "logits")), ToleranceOf(dtype_));
+      const at::Tensor kept = at::tensor(kept_[which[s]], at::kLong) + begin;
+      for (const auto& [name, value] : seen) {
+        EXPECT_LT(RelativeError(value.index_select(0, kept), values_->Get(prefix + name)),
+                  ToleranceOf(dtype_))
+            << prefix << name;
+      }
+    }
+  }
+
+  std::vector<std::vector<int64_t>> sequences_;
+  std::vector<std::vector<int64_t>> kept_;  // positions whose sites are expected
+  int greedy_prompt_ = 0;
+  DType dtype_ = DType::kFloat32;
+  std::unique_ptr<GoldenValues> values_;
+  std::unique_ptr<Transformer> model_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Golden, FamilyTest, ::testing::ValuesIn(FamilyNames()),
+                         [](const auto& info) { return info.param; });
+
+TEST(Families, AreAllThere) {
+  std::set<std::string> families;
+  for (const std::string& name : FamilyNames()) {
+    const auto architecture = ReadArchitecture(Families() / name);
+    ASSERT_TRUE(architecture.ok()) << name << architecture.status();
+    families.insert(architecture->family);
+  }
+  EXPECT_THAT(families,
+              ::testing::UnorderedElementsAre("gemma2", "llama", "mistral", "qwen2", "qwen3"));
+}
+
+TEST_P(FamilyTest, EverySiteEqualsTransformersAlone) {
+  for (int k = 0; k < static_cast<int>(sequences_.size()); ++k) ExpectEqual({k}, 1000);
+}
+
+TEST_P(FamilyTest, EverySiteEqualsTransformersBesideSequencesOfOtherLengths) {
+  ExpectEqual({0, 1, 2, 3}, 1000);
+  ExpectEqual({3, 1, 2, 3, 0}, 7);
+}
+
+TEST_P(FamilyTest, GreedyTokensEqualTransformers) {
+  const std::vector<int64_t> expected = values_->Tokens("greedy");
+  ASSERT_EQ(expected.size(), 64u);
+  ForwardHarness harness(*model_, {sequences_[greedy_prompt_]});
+  std::vector<int64_t>& ids = harness.sequences()[0];
+  at::Tensor last = harness.RunWhole(0);
+  std::vector<int64_t> greedy;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    greedy.push_back(last[last.size(0) - 1].argmax().item<int64_t>());
+    ids.push_back(greedy.back());
+    last = harness.Run({{0, static_cast<int64_t>(ids.size()) - 1, 1}});
+  }
+  EXPECT_EQ(greedy, expected);
+}
+
+TEST_P(FamilyTest, CompanyAndChunksChangeNoBitInFloat32) {
+  if (dtype_ != DType::kFloat32) GTEST_SKIP() << "promised for float32 on a CPU";
+  const auto logits_of = [&](const std::vector<int>& which, int64_t chunk) {
+    std::vector<std::vector<int64_t>> sequences;
+    for (const int k : which) sequences.push_back(sequences_[k]);
+    ForwardHarness harness(*model_, sequences);
+    std::vector<at::Tensor> own;  // of the first
+    const int64_t length = static_cast<int64_t>(sequences[0].size());
+    for (int64_t first = 0; first < length; first += chunk) {
+      std::vector<Piece> pieces;
+      for (size_t s = 0; s < which.size(); ++s) {
+        const int64_t left = static_cast<int64_t>(sequences[s].size()) - first;
+        if (left > 0) pieces.push_back({static_cast<int>(s), first, std::min(chunk, left)});
+      }
+      own.push_back(harness.Run(pieces).narrow(0, 0, pieces[0].count));
+    }
+    return at::cat(own);
+  };
+  const at::Tensor alone = logits_of({3}, 1000);
+  EXPECT_TRUE(logits_of({3, 0, 1, 2, 3}, 1000).equal(alone));
+  EXPECT_TRUE(logits_of({3, 2}, 5).equal(alone));
+  EXPECT_TRUE(logits_of({3}, 1).equal(alone));
+}
+
+TEST_P(FamilyTest, TheOlderLayoutOfItsConfigurationReadsTheSame) {
+  const std::filesystem::path folder = Families() / GetParam();
+  const auto newer = ParseArchitecture(ReadFile(folder / "config.json"));
+  const auto older = ParseArchitecture(ReadFile(folder / "legacy_config.json"));
+  ASSERT_TRUE(newer.ok()) << newer.status();
+  ASSERT_TRUE(older.ok()) << older.status();
+  EXPECT_TRUE(*newer == *older);
+}
+
+}  // namespace
+}  // namespace valuescope::model
