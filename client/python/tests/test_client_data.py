@@ -5,7 +5,6 @@ import pytest
 
 import valuescope as vs
 from valuescope import v1
-from valuescope.client import _assemble
 from valuescope.crc32c import crc32c
 
 
@@ -63,9 +62,13 @@ def test_chunks_of_a_tap_become_one_array():
             tensor=vs.from_numpy(np.full(shape, value, np.float32)),
         )
 
-    arrays = _assemble([chunk([0, 1], [0, 1], 1), chunk([0, 1], [2], 2), chunk([2], [0, 1, 2], 3)])
+    arrays = vs.Activations(
+        [chunk([0, 1], [0, 1], 1), chunk([0, 1], [2], 2), chunk([2], [0, 1, 2], 3)]
+    )
     assert arrays[1].shape == (3, 3, 2)
     assert arrays[1][1, 2, 0] == 2 and arrays[1][2, 0, 0] == 3
+    assert arrays.layers == {1: [0, 1, 2]} and arrays.positions == {1: [0, 1, 2]}
+    assert repr(arrays) == "Activations({1: float32[3, 3, 2]})"
 
 
 def test_a_data_set_line_keeps_the_empty_system_message_and_the_label():

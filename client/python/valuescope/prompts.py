@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+import numpy.typing as npt
+from google.protobuf import json_format
 
 from . import v1
-from .tensors import from_numpy
+from .tensors import data_type, from_numpy
+
+Prompt: TypeAlias = (
+    "str | Sequence[Mapping[str, str]] | Sequence[int] | npt.NDArray[np.integer] | v1.Prompt"
+)
+"""Plain text, a chat (messages of "role" and "content"), or token ids."""
+Response: TypeAlias = "str | Sequence[int] | npt.NDArray[np.integer] | v1.Response"
+"""Text or token ids."""
+Layers: TypeAlias = "str | int | Iterable[int] | v1.Layers"
+"""\"all\", one block, or several (0-based)."""
+Tokens: TypeAlias = "str | Iterable[int] | v1.TokenSelection"
+"""A scope's name or positions."""
+Steering: TypeAlias = "Steer | v1.Intervention | Sequence[Steer | v1.Intervention] | None"
+"""One change of activations, or several in order."""
+
+_T = TypeVar("_T")
 
 SCOPES = {
     "all": v1.TOKEN_KIND_ALL,
@@ -31,35 +49,51 @@ REDUCTIONS = {
 }
 
 
-def chat(user: str, system: str | None = None) -> list[dict]:
+def chat(user: str, system: str | None = None) -> list[dict[str, str]]:
     """A conversation of one user message. `system=""` is an explicitly empty system message, which is not the same as none:
     several templates insert a default system prompt when there is none."""
     messages = [] if system is None else [{"role": "system", "content": system}]
-    return messages + [{"role": "user", "content": user}]
+    return [*messages, {"role": "user", "content": user}]
 
 
-def to_prompt(prompt) -> v1.Prompt:
+def to_prompt(prompt: Prompt) -> v1.Prompt:
     """A `Prompt` from a string (plain text), a list of {"role", "content"} (a chat), or a sequence of token ids."""
     if isinstance(prompt, v1.Prompt):
         return prompt
     if isinstance(prompt, str):
         return v1.Prompt(text=prompt)
-    if isinstance(prompt, Sequence) and prompt and isinstance(prompt[0], dict):
-        messages = [v1.Message(role=m["role"], content=m["content"]) for m in prompt]
+    messages, ids = [], []
+    for part in prompt:
+        if isinstance(part, Mapping):
+            messages.append(v1.Message(role=part["role"], content=part["content"]))
+        else:
+            ids.append(int(part))
+    if messages and ids:
+        raise TypeError("a prompt is a chat or token ids, not both in one list")
+    if messages:
         return v1.Prompt(chat=v1.Chat(messages=messages))
-    return v1.Prompt(token_ids=v1.TokenIds(ids=_ids(prompt)))
+    return v1.Prompt(token_ids=v1.TokenIds(ids=ids))
 
 
-def to_response(response) -> v1.Response:
+def is_one_prompt(prompt: Prompt | Sequence[Prompt]) -> bool:
+    """A string, token ids or one conversation, as opposed to a list of prompts; an empty list is no prompt."""
+    if isinstance(prompt, (str, v1.Prompt)):
+        return True
+    if isinstance(prompt, np.ndarray):
+        return prompt.ndim == 1
+    return len(prompt) > 0 and isinstance(prompt[0], (int, np.integer, Mapping))
+
+
+def to_response(response: Response) -> v1.Response:
     """A `Response` from a string or a sequence of token ids. Prefer the ids of generated responses."""
     if isinstance(response, v1.Response):
         return response
     if isinstance(response, str):
         return v1.Response(text=response)
-    return v1.Response(token_ids=v1.TokenIds(ids=_ids(response)))
+    return v1.Response(token_ids=v1.TokenIds(ids=[int(i) for i in response]))
 
 
-def to_layers(layers) -> v1.Layers:
+def to_layers(layers: Layers) -> v1.Layers:
     """`Layers` from "all", one block, a `range`, or any sequence of blocks (0-based)."""
     if isinstance(layers, v1.Layers):
         return layers
@@ -72,7 +106,7 @@ def to_layers(layers) -> v1.Layers:
     return v1.Layers(list=v1.LayerList(layers=[int(layer) for layer in layers]))
 
 
-def to_tokens(tokens) -> v1.TokenSelection:
+def to_tokens(tokens: Tokens) -> v1.TokenSelection:
     """A `TokenSelection` from a name ("all", "prompt", "response", "generated", "last_prompt", "last", "from_last_prompt")
     or a sequence of positions (negative ones count from the end)."""
     if isinstance(tokens, v1.TokenSelection):
@@ -82,9 +116,9 @@ def to_tokens(tokens) -> v1.TokenSelection:
     return v1.TokenSelection(kind=v1.TOKEN_KIND_POSITIONS, positions=[int(p) for p in tokens])
 
 
-def to_site(site) -> int:
+def to_site(site: str | v1.Site) -> v1.Site:
     """A `Site` from its lower-case name, such as "residual_post" or "mlp_neurons"."""
-    return site if isinstance(site, int) else _named(SITES, site, "site")
+    return _named(SITES, site, "site") if isinstance(site, str) else site
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,22 +126,23 @@ class Steer:
     """Adds `coefficient` times a vector to the residual stream (or another site) at some layers.
 
     Attributes:
-        vector: "vectors/ID", or an array [width] or [layers, width].
-        coefficient: multiple that is added; 0 is a valid baseline.
+        vector: "vectors/ID", or an array [width] or [layers, width], sent as float32.
+        coefficient: multiple that is added; 0 is a valid baseline. Default 1.
         layers: blocks, as `to_layers` takes them.
         tokens: scope, as `to_tokens` takes it; "from_last_prompt" steers a whole answer.
         site: lower-case name of a site.
         source_layer: use this layer's row of a stored vector at every layer.
     """
 
-    vector: object
+    vector: str | npt.ArrayLike
     coefficient: float = 1.0
-    layers: object = "all"
-    tokens: object = "from_last_prompt"
-    site: str = "residual_post"
+    layers: Layers = "all"
+    tokens: Tokens = "from_last_prompt"
+    site: str | v1.Site = "residual_post"
     source_layer: int | None = None
 
     def to_intervention(self) -> v1.Intervention:
+        """The contract's message. Raises ValueError for a name that does not exist."""
         add = v1.AddVector(coefficient=self.coefficient)
         if isinstance(self.vector, str):
             add.vector = self.vector
@@ -123,7 +158,7 @@ class Steer:
         )
 
 
-def to_interventions(steer) -> list[v1.Intervention]:
+def to_interventions(steer: Steering) -> list[v1.Intervention]:
     """Interventions from None, one `Steer` or `Intervention`, or a sequence of them."""
     if steer is None:
         return []
@@ -132,18 +167,49 @@ def to_interventions(steer) -> list[v1.Intervention]:
     return [s.to_intervention() if isinstance(s, Steer) else s for s in steer]
 
 
-def tap(site="residual_post", layers="all", tokens="all", reduction="none") -> v1.Tap:
-    """A read-out of activations: where, of which tokens, reduced how ("none", "mean", "sum", "max", "last")."""
+def tap(
+    site: str | v1.Site = "residual_post",
+    layers: Layers | None = "all",
+    tokens: Tokens = "all",
+    reduction: str = "none",
+    *,
+    dtype: str = "float32",
+    neurons: Iterable[tuple[int, int]] = (),
+) -> v1.Tap:
+    """A read-out of activations: where, of which tokens, reduced how.
+
+    Args:
+        site: lower-case name, such as "residual_post" (width hidden_size) or "mlp_neurons" (width intermediate_size).
+        layers: blocks; ignored at sites that exist once a model ("embedding", "final_norm", "logits").
+        tokens: scope, as `to_tokens` takes it.
+        reduction: over the tokens, on the server: "none", "mean", "sum", "max" or "last".
+        dtype: of the values on the wire, such as "float32" or "bfloat16".
+        neurons: pairs (layer, index); only at "mlp_neurons": reads these alone.
+    """
+    site = to_site(site)
+    if site in (v1.SITE_EMBEDDING, v1.SITE_FINAL_NORM, v1.SITE_LOGITS):
+        layers = None
     return v1.Tap(
-        site=to_site(site),
-        layers=to_layers(layers),
+        site=site,
+        layers=None if layers is None else to_layers(layers),
         tokens=to_tokens(tokens),
         reduction=_named(REDUCTIONS, reduction, "reduction"),
+        dtype=data_type(dtype),
+        neurons=[v1.NeuronId(layer=layer, index=index) for layer, index in neurons],
     )
 
 
-def labelled(prompt, response, expresses: bool, query_id: str = "") -> v1.LabelledResponse:
-    """One labelled response of a data set."""
+def labelled(
+    prompt: Prompt, response: Response, expresses: bool, query_id: str = ""
+) -> v1.LabelledResponse:
+    """One labelled response of a data set.
+
+    Args:
+        prompt: what the response answers.
+        response: the response; prefer the ids of generated ones.
+        expresses: whether it expresses the value.
+        query_id: query that it answers; responses of one query stay together in split halves and bootstraps.
+    """
     return v1.LabelledResponse(
         prompt=to_prompt(prompt),
         response=to_response(response),
@@ -152,11 +218,45 @@ def labelled(prompt, response, expresses: bool, query_id: str = "") -> v1.Labell
     )
 
 
-def _ids(ids: Iterable) -> list[int]:
-    return [int(i) for i in ids]
+def to_json_lines(responses: Iterable[v1.LabelledResponse]) -> bytes:
+    """A data set as the server reads it: one labelled response a line, UTF-8."""
+    lines = [
+        json_format.MessageToJson(r, indent=None, preserving_proto_field_name=True)
+        for r in responses
+    ]
+    return ("\n".join(lines) + "\n").encode()
 
 
-def _named(table, name, what):
+def attribution_request(
+    model: str,
+    responses: str | Sequence[v1.LabelledResponse],
+    vector: str,
+    *,
+    layers: Layers = "all",
+    **fields: Any,
+) -> v1.AttributeNeuronsRequest:
+    """The request of `Client.attribute_neurons`, and of a job that does the same.
+
+    Args:
+        model: "models/ID".
+        responses: a list made by `labelled`, or the name of an artifact that holds one.
+        vector: "vectors/ID" that contributions are measured along.
+        layers: blocks whose neurons are scored.
+        fields: further fields of `AttributeNeuronsRequest`; a method other than direct_contribution is one of them.
+    """
+    request = v1.AttributeNeuronsRequest(
+        model=model, vector=vector, layers=to_layers(layers), **fields
+    )
+    if request.WhichOneof("method") is None:
+        request.direct_contribution.SetInParent()
+    if isinstance(responses, str):
+        request.artifact = responses
+    else:
+        request.responses.extend(responses)
+    return request
+
+
+def _named(table: Mapping[str, _T], name: str, what: str) -> _T:
     if name not in table:
         raise ValueError(f"{what} is {name!r}; choose one of {', '.join(table)}")
     return table[name]

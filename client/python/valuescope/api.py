@@ -1,0 +1,822 @@
+"""Every method of both clients, written once: which request it sends, and what it makes of the answer.
+
+`AsyncClient` is this over asyncio; `Client` runs the same methods over a transport that blocks.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import copy
+import functools
+import hashlib
+import heapq
+import pathlib
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeVar, cast, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from . import rpcs, v1
+from .crc32c import crc32c
+from .errors import REQUEST_ID, Damaged, JobFailed, Unavailable, ValuescopeError
+from .progress import progress as progress_bar
+from .prompts import (
+    Layers,
+    Prompt,
+    Response,
+    Steering,
+    attribution_request,
+    is_one_prompt,
+    to_interventions,
+    to_json_lines,
+    to_layers,
+    to_prompt,
+    to_response,
+    to_site,
+)
+from .results import Activations, Generation, Jobs, Models
+from .retry import Retry
+from .rpcs import RequestT, ResponseT, Rpc
+from .tensors import Array, from_numpy, to_numpy
+from .transport import Call, Metadata, Transport
+
+T = TypeVar("T")
+
+_CHUNK = 1 << 20
+# Calls in flight of one batch: enough to fill the server's batch, few enough not to fill its queue.
+_IN_FLIGHT = 32
+_FINISHED = (v1.JOB_STATE_SUCCEEDED, v1.JOB_STATE_FAILED, v1.JOB_STATE_CANCELLED)
+
+
+class Api:
+    """The methods. All raise a `ValuescopeError` that shows what the server said; `timeout` is the client's."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        token: str | None = None,
+        timeout: float | None = None,
+        retry: Retry | None = None,
+    ) -> None:
+        self._transport = transport
+        self._timeout = timeout
+        self._retry = retry or Retry()
+        self._credentials: Metadata = (
+            () if token is None else (("authorization", f"Bearer {token}"),)
+        )
+
+    def _limited(self: T, timeout: float | None) -> T:
+        """The same over the same connection with another timeout."""
+        other = copy.copy(self)
+        other._timeout = timeout  # type: ignore[attr-defined]
+        return other
+
+    async def wait_until_ready(self, model: str | None = None, timeout: float = 60.0) -> None:
+        """Waits until the server answers and, if given, `model` is READY.
+
+        Args:
+            model: "models/ID", or None for the server alone.
+            timeout: seconds to wait.
+
+        Raises:
+            RuntimeError: the model failed to load.
+            TimeoutError: it still loads.
+            Unavailable: the server still cannot be reached.
+        """
+        deadline = time.monotonic() + timeout
+        once = self._limited(max(0.1, timeout))
+        once._retry = Retry(attempts=1)
+        while True:
+            try:
+                if model is None:
+                    await once.models()
+                    return
+                found = await once.model(model)
+                if found.state == v1.MODEL_STATE_READY:
+                    return
+                if found.state == v1.MODEL_STATE_FAILED:
+                    raise RuntimeError(f"{model} failed to load: {found.state_message}")
+            except Unavailable:
+                if time.monotonic() > deadline:
+                    raise
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{model} is not ready after {timeout:.0f} s")
+            await self._transport.sleep(0.1)
+
+    # --- Models ----------------------------------------------------------------------------------------------------
+
+    async def models(self) -> Models:
+        """All models of the server, loaded or not, by name."""
+        return Models(await self._list(rpcs.LIST_MODELS, v1.ListModelsRequest(), "models"))
+
+    async def model(self, name: str) -> v1.Model:
+        """One model: state, sizes, dtype, device, digests, sites with their widths."""
+        return (await self._call(rpcs.GET_MODEL, v1.GetModelRequest(name=name))).model
+
+    async def load_model(self, name: str) -> v1.Model:
+        """Starts to load a model and returns at once; `wait_until_ready` waits for it."""
+        request = v1.LoadModelRequest(name=name, request_id=_new_id())
+        return (await self._call(rpcs.LOAD_MODEL, request)).model
+
+    async def unload_model(self, name: str, *, force: bool = False) -> v1.Model:
+        """Unloads a model after its running requests; `force` although jobs run on it."""
+        request = v1.UnloadModelRequest(name=name, force=force)
+        return (await self._call(rpcs.UNLOAD_MODEL, request)).model
+
+    async def tokenize(self, model: str, prompt: Prompt) -> v1.TokenizeResponse:
+        """Token ids, pieces and the rendered text of a prompt, exactly as generation sees it."""
+        request = v1.TokenizeRequest(model=model, prompt=to_prompt(prompt))
+        return await self._call(rpcs.TOKENIZE, request)
+
+    async def detokenize(self, model: str, token_ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens included."""
+        request = v1.DetokenizeRequest(model=model, token_ids=[int(i) for i in token_ids])
+        return (await self._call(rpcs.DETOKENIZE, request)).text
+
+    # --- Generation ------------------------------------------------------------------------------------------------
+
+    @overload
+    async def generate(  # type: ignore[overload-overlap]
+        self,
+        model: str,
+        prompt: Prompt,
+        *,
+        steer: Steering = None,
+        taps: Iterable[v1.Tap] = (),
+        n: int | None = None,
+        logprobs: int | None = None,
+        progress: str | bool | None = None,
+        seed: int | None = None,
+        **sampling: Any,
+    ) -> Generation: ...
+
+    @overload
+    async def generate(
+        self,
+        model: str,
+        prompt: Sequence[Prompt],
+        *,
+        steer: Steering | Sequence[Steering] = None,
+        taps: Iterable[v1.Tap] = (),
+        n: int | None = None,
+        logprobs: int | None = None,
+        progress: str | bool | None = None,
+        in_flight: int = _IN_FLIGHT,
+        on_error: Literal["raise", "return"] = "raise",
+        seed: int | Sequence[int] | None = None,
+        **sampling: Any,
+    ) -> list[Generation]: ...
+
+    async def generate(
+        self,
+        model: str,
+        prompt: Any,
+        *,
+        steer: Any = None,
+        taps: Iterable[v1.Tap] = (),
+        n: int | None = None,
+        logprobs: int | None = None,
+        progress: str | bool | None = None,
+        in_flight: int = _IN_FLIGHT,
+        on_error: Literal["raise", "return"] = "raise",
+        seed: Any = None,
+        **sampling: Any,
+    ) -> Any:
+        """Generates. With a list of prompts, runs them side by side and returns a list in the same order.
+
+        Args:
+            model: "models/ID".
+            prompt: text, chat (list of {"role", "content"}) or token ids; or a list of those.
+            steer: one or several `Steer`; for a list of prompts the same for all, or a list of lists.
+            taps: read-outs made by `tap`.
+            n: completions a prompt, 1 .. 64. Default 1.
+            logprobs: likeliest tokens to return at each position, 0 .. 20; None returns no log-probabilities.
+            progress: title of a progress bar over the prompts of a list; True for a default title.
+            in_flight: prompts of a list under way at once.
+            on_error: "raise" ends a list at its first failure and cancels the rest; "return" puts the `ValuescopeError` in
+                the prompt's place and goes on.
+            seed: of the draw; default a random one, which the result tells. For a list of prompts it may be a list.
+            sampling: further fields of `SamplingParams`: max_tokens (default 256), temperature (default 1; 0 is greedy),
+                top_p, top_k, min_p, repetition_penalty, stop, ignore_eos.
+
+        Returns:
+            A `Generation`, or a list of them.
+
+        Raises:
+            InvalidRequest: a range, an overlong prompt, an intervention that can touch nothing.
+            FailedPrecondition: the model is not READY; a vector of another model.
+            Exhausted: the queue stayed full, or the captures do not fit one message (then use `stream`).
+        """
+        many = not is_one_prompt(prompt)
+        prompts = list(prompt) if many else [prompt]
+        each_its_own = many and _is_list_of_lists(steer)
+        seeds = list(seed) if _is_list(seed) else [seed] * len(prompts)
+        steers = list(steer) if each_its_own else [steer] * len(prompts)
+        if not len(seeds) == len(steers) == len(prompts):
+            raise ValueError(
+                f"{len(prompts)} prompts, {len(seeds)} seeds and {len(steers)} lists of steering"
+            )
+        common = {"model": model, "taps": list(taps), "n": n, "logprobs": logprobs}
+        requests = [
+            v1.GenerateRequest(
+                prompt=to_prompt(one),
+                sampling=v1.SamplingParams(seed=its_seed, **sampling),
+                interventions=to_interventions(its_steer),
+                **common,
+            )
+            for one, its_seed, its_steer in zip(prompts, seeds, steers, strict=True)
+        ]
+        with progress_bar(progress, "prompts", len(requests), "prompts") as bar:
+            outcomes = await self._all(
+                rpcs.GENERATE,
+                requests,
+                in_flight=in_flight,
+                keep_errors=on_error == "return",
+                on_done=bar.show,
+            )
+        results = [o if isinstance(o, ValuescopeError) else Generation(o) for o in outcomes]
+        return results if many else results[0]
+
+    async def stream(
+        self,
+        model: str,
+        prompt: Prompt,
+        *,
+        steer: Steering = None,
+        taps: Iterable[v1.Tap] = (),
+        n: int | None = None,
+        logprobs: int | None = None,
+        **sampling: Any,
+    ) -> AsyncIterator[v1.StreamGenerateResponse]:
+        """Streams a generation: deltas of text and ids, captures, each completion's end with its receipts, one summary.
+
+        Leaving the loop early, or closing the iterator, stops the generation on the server. Arguments and errors as in
+        `generate`.
+        """
+        request = v1.StreamGenerateRequest(
+            model=model,
+            prompt=to_prompt(prompt),
+            sampling=v1.SamplingParams(**sampling),
+            interventions=to_interventions(steer),
+            taps=list(taps),
+            n=n,
+            logprobs=logprobs,
+        )
+        async with contextlib.aclosing(self._stream(rpcs.STREAM_GENERATE, request)) as events:
+            async for event in events:
+                yield event
+
+    async def score(
+        self,
+        model: str,
+        prompt: Prompt,
+        continuations: Iterable[Response],
+        *,
+        steer: Steering = None,
+        top_logprobs: int = 0,
+    ) -> list[v1.ContinuationScore]:
+        """Natural log-probabilities of given continuations of a prompt, at temperature 1.
+
+        Args:
+            model: "models/ID".
+            prompt: what comes before.
+            continuations: 1 .. 1024 texts or lists of token ids, scored independently.
+            steer: changes during the forward pass.
+            top_logprobs: likeliest tokens to return at each position, 0 .. 20.
+        """
+        request = v1.ScoreRequest(
+            model=model,
+            prompt=to_prompt(prompt),
+            continuations=[to_response(c) for c in continuations],
+            interventions=to_interventions(steer),
+            top_logprobs=top_logprobs,
+        )
+        return list((await self._call(rpcs.SCORE, request)).scores)
+
+    # --- Activations -----------------------------------------------------------------------------------------------
+
+    async def capture(
+        self,
+        model: str,
+        inputs: Iterable[Prompt | tuple[Prompt, Response]],
+        taps: Iterable[v1.Tap],
+        *,
+        steer: Steering = None,
+        progress: str | bool | None = None,
+    ) -> list[Activations]:
+        """Activations of given texts.
+
+        Args:
+            model: "models/ID".
+            inputs: prompts, or pairs (prompt, response).
+            taps: 1 .. 16 read-outs made by `tap`.
+            steer: changes during the forward pass; taps see the values after them.
+            progress: title of a progress bar over the inputs; True for a default title.
+
+        Returns:
+            For each input `Activations`: a dictionary from tap index to an array [layers, tokens, width], with the
+            interventions' receipts.
+        """
+        request = v1.CaptureRequest(
+            model=model, taps=list(taps), interventions=to_interventions(steer)
+        )
+        for one in inputs:
+            prompt, response = one if isinstance(one, tuple) else (one, None)
+            request.inputs.add(
+                prompt=to_prompt(cast(Prompt, prompt)),
+                response=None if response is None else to_response(cast(Response, response)),
+            )
+        chunks: dict[int, list[v1.CaptureChunk]] = collections.defaultdict(list)
+        receipts: dict[int, v1.InputReceipts] = {}
+        with progress_bar(progress, "inputs", len(request.inputs), "inputs") as bar:
+            async with contextlib.aclosing(self._stream(rpcs.CAPTURE, request)) as events:
+                async for event in events:
+                    if event.HasField("chunk"):
+                        chunks[event.chunk.input_index].append(event.chunk)
+                    elif event.HasField("receipts"):
+                        receipts[event.receipts.input_index] = event.receipts
+                        bar.show(len(receipts))
+        return [Activations(chunks[i], receipts.get(i)) for i in range(len(request.inputs))]
+
+    # --- Vectors ---------------------------------------------------------------------------------------------------
+
+    async def extract_vectors(
+        self,
+        model: str,
+        responses: str | Iterable[v1.LabelledResponse],
+        *,
+        layers: Layers = "all",
+        site: str | v1.Site = "residual_post",
+        request_id: str | None = None,
+        **fields: Any,
+    ) -> v1.ExtractVectorsResponse:
+        """Difference-in-means from labelled responses; stores the vector.
+
+        Args:
+            model: "models/ID".
+            responses: made by `labelled`, or the name of an artifact that holds them.
+            layers: rows of the vector.
+            site: where activations are read.
+            request_id: UUID of the request; default a new one.
+            fields: further fields of `ExtractVectorsRequest`, such as method, pooling, bootstrap_samples, seed, judge.
+
+        Raises:
+            Exhausted: reason USE_A_JOB where there are too many responses for one call.
+        """
+        request = v1.ExtractVectorsRequest(
+            model=model,
+            layers=to_layers(layers),
+            site=to_site(site),
+            request_id=request_id or _new_id(),
+            **fields,
+        )
+        if isinstance(responses, str):
+            request.artifact = responses
+        else:
+            request.responses.extend(responses)
+        return await self._call(rpcs.EXTRACT_VECTORS, request)
+
+    async def decompose_vectors(
+        self, intrinsic: str, prompted: str, **fields: Any
+    ) -> v1.PairDecomposition:
+        """Shared and unique parts of one value's two vectors ("vectors/ID"); `fields` as in `DecomposeVectorsRequest`."""
+        pair = v1.VectorPair(intrinsic=intrinsic, prompted=prompted)
+        request = v1.DecomposeVectorsRequest(pairs=[pair], request_id=_new_id(), **fields)
+        return (await self._call(rpcs.DECOMPOSE_VECTORS, request)).decompositions[0]
+
+    async def decompose_pairs(
+        self, pairs: Mapping[str, tuple[str, str]], **fields: Any
+    ) -> v1.DecomposeVectorsResponse:
+        """Decomposes several values at once and compares them.
+
+        Args:
+            pairs: value -> (intrinsic, prompted), each "vectors/ID".
+            fields: further fields of `DecomposeVectorsRequest`, such as circumplex.
+        """
+        request = v1.DecomposeVectorsRequest(
+            pairs=[
+                v1.VectorPair(value=value, intrinsic=intrinsic, prompted=prompted)
+                for value, (intrinsic, prompted) in pairs.items()
+            ],
+            request_id=_new_id(),
+            **fields,
+        )
+        return await self._call(rpcs.DECOMPOSE_VECTORS, request)
+
+    async def compare_vectors(
+        self, names: Iterable[str], *, layers: Layers | None = None, top_tokens: int = 0
+    ) -> v1.CompareVectorsResponse:
+        """Cosines of vectors by layer (default all that every vector has), and the tokens that each promotes."""
+        request = v1.CompareVectorsRequest(vectors=list(names), top_tokens=top_tokens)
+        if layers is not None:
+            request.layers.CopyFrom(to_layers(layers))
+        return await self._call(rpcs.COMPARE_VECTORS, request)
+
+    async def create_vector(
+        self,
+        model: str,
+        data: npt.ArrayLike,
+        *,
+        layers: int | Iterable[int],
+        site: str | v1.Site = "residual_post",
+        display_name: str = "",
+    ) -> v1.Vector:
+        """Stores an array [layers, width] (or [width] for one layer) as float32; `layers` are its rows' blocks."""
+        vector = v1.Vector(
+            model=model,
+            site=to_site(site),
+            layers=[layers] if isinstance(layers, int) else [int(layer) for layer in layers],
+            data=from_numpy(np.atleast_2d(np.asarray(data, np.float32))),
+            display_name=display_name,
+        )
+        request = v1.CreateVectorRequest(vector=vector, request_id=_new_id())
+        return (await self._call(rpcs.CREATE_VECTOR, request)).vector
+
+    async def vector(self, name: str) -> v1.Vector:
+        """A stored vector; `vector_data` gives its rows."""
+        return (await self._call(rpcs.GET_VECTOR, v1.GetVectorRequest(name=name))).vector
+
+    async def vector_data(self, name: str) -> dict[int, Array]:
+        """The rows of a stored vector by absolute layer, each [width] float32, not normalised.
+
+        A vector of a site without layers has its one row under 0.
+        """
+        vector = await self.vector(name)
+        return dict(zip(list(vector.layers) or [0], to_numpy(vector.data), strict=True))
+
+    async def vectors(self) -> list[v1.Vector]:
+        """All stored vectors, newest first, without data."""
+        return await self._list(rpcs.LIST_VECTORS, v1.ListVectorsRequest(), "vectors")
+
+    async def delete_vector(self, name: str) -> None:
+        """Deletes a vector; FailedPrecondition while an unfinished job uses it."""
+        await self._call(rpcs.DELETE_VECTOR, v1.DeleteVectorRequest(name=name))
+
+    # --- Neurons ---------------------------------------------------------------------------------------------------
+
+    async def classify_neurons(
+        self, model: str, intrinsic: str, prompted: str, *, layers: Layers = "all", **fields: Any
+    ) -> v1.NeuronSet:
+        """Classes of neurons by their write directions against the axes of two vectors ("vectors/ID").
+
+        Args:
+            model: "models/ID".
+            intrinsic, prompted: the value's vectors.
+            layers: blocks.
+            fields: further fields of `ClassifyNeuronsRequest`: top_percent (default 1), max_angle (degrees, default 30),
+                admit_negative_shared, strict, top_k.
+        """
+        request = v1.ClassifyNeuronsRequest(
+            model=model,
+            vectors=v1.ConditionVectors(intrinsic=intrinsic, prompted=prompted),
+            layers=to_layers(layers),
+            request_id=_new_id(),
+            **fields,
+        )
+        return (await self._call(rpcs.CLASSIFY_NEURONS, request)).neuron_set
+
+    async def attribute_neurons(
+        self,
+        model: str,
+        responses: str | Sequence[v1.LabelledResponse],
+        vector: str,
+        *,
+        layers: Layers = "all",
+        **fields: Any,
+    ) -> v1.AttributeNeuronsResponse:
+        """Direct contribution of every neuron to a vector, at once. For large data sets use `create_job`.
+
+        Arguments as in `attribution_request`. Raises Exhausted, reason USE_A_JOB, where it is too much for one call.
+        """
+        request = attribution_request(model, responses, vector, layers=layers, **fields)
+        request.request_id = _new_id()
+        return await self._call(rpcs.ATTRIBUTE_NEURONS, request)
+
+    async def neuron_set(self, name: str) -> v1.NeuronSet:
+        """A stored set: counts by layer and class, and its top members."""
+        request = v1.GetNeuronSetRequest(name=name)
+        return (await self._call(rpcs.GET_NEURON_SET, request)).neuron_set
+
+    async def neuron_sets(self) -> list[v1.NeuronSet]:
+        """All stored sets, newest first, without members."""
+        return await self._list(rpcs.LIST_NEURON_SETS, v1.ListNeuronSetsRequest(), "neuron_sets")
+
+    async def delete_neuron_set(self, name: str) -> None:
+        """Deletes a set and its artifact."""
+        await self._call(rpcs.DELETE_NEURON_SET, v1.DeleteNeuronSetRequest(name=name))
+
+    # --- Jobs ------------------------------------------------------------------------------------------------------
+
+    async def create_job(
+        self, spec: v1.JobSpec, *, display_name: str = "", request_id: str | None = None
+    ) -> v1.Job:
+        """Queues long work; the job survives the server and this process. The same request_id (a UUID) gives the same job."""
+        request = v1.CreateJobRequest(
+            spec=spec, display_name=display_name, request_id=request_id or _new_id()
+        )
+        return (await self._call(rpcs.CREATE_JOB, request)).job
+
+    async def estimate_job(self, spec: v1.JobSpec) -> v1.JobEstimate:
+        """What a job would cost, without running it."""
+        request = v1.CreateJobRequest(spec=spec, validate_only=True)
+        return (await self._call(rpcs.CREATE_JOB, request)).estimate
+
+    async def job(self, name: str) -> v1.Job:
+        """A job as it is now."""
+        return (await self._call(rpcs.GET_JOB, v1.GetJobRequest(name=name))).job
+
+    async def jobs(self) -> Jobs:
+        """All jobs, newest first, without their specs."""
+        return Jobs(await self._list(rpcs.LIST_JOBS, v1.ListJobsRequest(), "jobs"))
+
+    async def cancel_job(self, name: str) -> v1.Job:
+        """Asks a job to stop; no effect on a finished one."""
+        return (await self._call(rpcs.CANCEL_JOB, v1.CancelJobRequest(name=name))).job
+
+    async def retry_job(self, name: str) -> v1.Job:
+        """Queues a failed or cancelled job again; the shards that are done are kept."""
+        request = v1.RetryJobRequest(name=name, request_id=_new_id())
+        return (await self._call(rpcs.RETRY_JOB, request)).job
+
+    async def delete_job(self, name: str) -> None:
+        """Deletes a finished job and its artifacts; vectors and neuron sets stay."""
+        await self._call(rpcs.DELETE_JOB, v1.DeleteJobRequest(name=name))
+
+    async def watch_job(self, name: str, *, timeout: float | None = None) -> AsyncIterator[v1.Job]:
+        """The job now and at every change until it is finished; goes on after a lost connection.
+
+        Args:
+            name: "jobs/ID".
+            timeout: seconds to watch; default as long as it takes, whatever the client's timeout is.
+        """
+        request = v1.WatchJobRequest(name=name)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        failures = 0
+        while True:
+            left = None if deadline is None else deadline - time.monotonic()
+            try:
+                async with contextlib.aclosing(
+                    self._limited(left)._stream(rpcs.WATCH_JOB, request)
+                ) as changes:
+                    async for change in changes:
+                        failures = 0
+                        yield change.job
+                        if change.job.state in _FINISHED:
+                            return
+            except ValuescopeError as error:
+                failures += 1
+                await self._pause_or_raise(error, failures, deadline)
+
+    async def wait_for_job(
+        self, name: str, *, progress: str | bool | None = None, timeout: float | None = None
+    ) -> v1.Job:
+        """Waits until the job is finished, however often the connection is lost.
+
+        Args:
+            name: "jobs/ID".
+            progress: title of a progress bar; True for the job's name.
+            timeout: seconds to wait; default as long as it takes.
+
+        Raises:
+            JobFailed: it did not succeed.
+            DeadlineExceeded: it is not finished in time; the job itself goes on.
+        """
+        with progress_bar(progress, name) as bar:
+            async with contextlib.aclosing(self.watch_job(name, timeout=timeout)) as changes:
+                async for job in changes:
+                    if job.progress.total:
+                        bar.show(job.progress.done, job.progress.total, job.progress.unit)
+        if job.state != v1.JOB_STATE_SUCCEEDED:
+            state = v1.JobState.Name(job.state).removeprefix("JOB_STATE_").lower()
+            raise JobFailed(job, state)
+        return await self.job(name)
+
+    # --- Artifacts -------------------------------------------------------------------------------------------------
+
+    async def write_artifact(
+        self,
+        data: bytes | pathlib.Path | Sequence[v1.LabelledResponse],
+        *,
+        display_name: str = "",
+        media_type: str = "",
+    ) -> v1.Artifact:
+        """Stores bytes, a file, or labelled responses (as JSON Lines), checked by CRC32C and SHA-256 on the way.
+
+        Args:
+            data: what to store.
+            display_name: name for people; a file's own name by default.
+            media_type: default "application/octet-stream", for labelled responses "application/x-ndjson".
+        """
+        if isinstance(data, pathlib.Path):
+            display_name = display_name or data.name
+            content = data.read_bytes()
+        elif isinstance(data, (bytes, bytearray, memoryview)):
+            content = bytes(data)
+        else:
+            content, media_type = to_json_lines(data), "application/x-ndjson"
+        header = v1.WriteArtifactHeader(
+            display_name=display_name,
+            media_type=media_type,
+            size_bytes=len(content),
+            sha256=hashlib.sha256(content).hexdigest(),
+            request_id=_new_id(),
+        )
+
+        def requests() -> Iterable[v1.WriteArtifactRequest]:
+            yield v1.WriteArtifactRequest(header=header)
+            for offset in range(0, len(content), _CHUNK):
+                part = content[offset : offset + _CHUNK]
+                chunk = v1.ArtifactChunk(offset=offset, data=part, crc32c=crc32c(part))
+                yield v1.WriteArtifactRequest(chunk=chunk)
+
+        # The header's request_id makes a second upload harmless.
+        written = await self._all(rpcs.WRITE_ARTIFACT, [requests], repeatable=True)
+        return written[0].artifact
+
+    async def artifact(self, name: str) -> v1.Artifact:
+        """Size, digest and provenance of an artifact."""
+        return (await self._call(rpcs.GET_ARTIFACT, v1.GetArtifactRequest(name=name))).artifact
+
+    async def artifacts(self) -> list[v1.Artifact]:
+        """All artifacts, newest first."""
+        return await self._list(rpcs.LIST_ARTIFACTS, v1.ListArtifactsRequest(), "artifacts")
+
+    async def read_artifact(self, name: str, *, progress: str | bool | None = None) -> bytes:
+        """An artifact's bytes, checked; goes on where a lost connection broke off.
+
+        Raises:
+            Damaged: a checksum differs.
+        """
+        artifact = await self.artifact(name)
+        data = bytearray()
+        failures = 0
+        with progress_bar(progress, name, artifact.size_bytes, "bytes") as bar:
+            while len(data) < artifact.size_bytes:
+                request = v1.ReadArtifactRequest(name=name, offset=len(data))
+                try:
+                    async with contextlib.aclosing(
+                        self._stream(rpcs.READ_ARTIFACT, request)
+                    ) as parts:
+                        async for part in parts:
+                            chunk = part.chunk
+                            if chunk.offset != len(data) or crc32c(chunk.data) != chunk.crc32c:
+                                raise Damaged(f"{name}: chunk at {chunk.offset} is damaged")
+                            failures = 0
+                            data += chunk.data
+                            bar.show(len(data))
+                except Unavailable as error:
+                    failures += 1
+                    await self._pause_or_raise(error, failures, None)
+        if hashlib.sha256(data).hexdigest() != artifact.sha256:
+            raise Damaged(f"{name}: SHA-256 of the bytes read differs")
+        return bytes(data)
+
+    async def delete_artifact(self, name: str) -> None:
+        """Deletes an artifact; FailedPrecondition while an unfinished job uses it."""
+        await self._call(rpcs.DELETE_ARTIFACT, v1.DeleteArtifactRequest(name=name))
+
+    # --- Calls -----------------------------------------------------------------------------------------------------
+
+    async def _call(self, rpc: Rpc[RequestT, ResponseT], request: RequestT) -> ResponseT:
+        return (await self._all(rpc, [request]))[0]
+
+    async def _list(self, rpc: Rpc[RequestT, ResponseT], request: RequestT, field: str) -> Any:
+        """The items of every page."""
+        items: list[Any] = []
+        while True:
+            response: Any = await self._call(rpc, request)
+            items += getattr(response, field)
+            if not response.next_page_token:
+                return items
+            request.page_token = response.next_page_token  # type: ignore[attr-defined]
+
+    async def _all(
+        self,
+        rpc: Rpc[RequestT, ResponseT],
+        requests: Sequence[RequestT | Callable[[], Iterable[RequestT]]],
+        *,
+        in_flight: int = _IN_FLIGHT,
+        repeatable: bool | None = None,
+        keep_errors: bool = False,
+        on_done: Callable[[int], None] = lambda done: None,
+    ) -> list[Any]:
+        """Runs calls side by side, at most `in_flight` at once; responses in the requests' order.
+
+        A call that may be tried again waits for its time, and no other starts meanwhile: a server that is full is left alone.
+        Whatever ends this early cancels the calls in flight.
+        """
+        outcomes: list[Any] = [None] * len(requests)
+        waiting = collections.deque(range(len(requests)))
+        again: list[tuple[float, int]] = []
+        failures: collections.Counter[int] = collections.Counter()
+        deadlines: dict[int, float] = {}
+        running: dict[int, Call] = {}
+        inbox = self._transport.inbox()
+        done = 0
+
+        def start(index: int) -> None:
+            timeout = None
+            if self._timeout is not None:
+                now = time.monotonic()
+                timeout = deadlines.setdefault(index, now + self._timeout) - now
+            deliver = functools.partial(_put, inbox.put, index)
+            metadata = self._metadata()
+            running[index] = self._transport.start(rpc, requests[index], timeout, metadata, deliver)
+
+        try:
+            while done < len(requests):
+                while again and again[0][0] <= time.monotonic() and len(running) < in_flight:
+                    start(heapq.heappop(again)[1])
+                while waiting and not again and len(running) < in_flight:
+                    start(waiting.popleft())
+                pause = None
+                if again and len(running) < in_flight:
+                    pause = max(0.0, again[0][0] - time.monotonic())
+                item = await inbox.get(pause)
+                if item is None:
+                    continue
+                index, outcome = item
+                del running[index]
+                if isinstance(outcome, ValuescopeError):
+                    failures[index] += 1
+                    may_repeat = (
+                        _repeatable(rpc, requests[index]) if repeatable is None else repeatable
+                    )
+                    delay = self._retry.delay(outcome, failures[index]) if may_repeat else None
+                    due = time.monotonic() + (delay or 0.0)
+                    if delay is not None and due < deadlines.get(index, float("inf")):
+                        heapq.heappush(again, (due, index))
+                        continue
+                    if not keep_errors:
+                        raise outcome
+                else:
+                    failures.clear()  # the server gets on with the batch, so the others' patience starts anew
+                outcomes[index] = outcome
+                done += 1
+                on_done(done)
+        finally:
+            for call in running.values():
+                call.cancel()
+        return outcomes
+
+    async def _stream(
+        self, rpc: Rpc[RequestT, ResponseT], request: RequestT
+    ) -> AsyncIterator[ResponseT]:
+        """A stream of responses; tried again only while nothing of it has arrived."""
+        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        failures = 0
+        while True:
+            left = None if deadline is None else deadline - time.monotonic()
+            begun = False
+            stream = self._transport.stream(rpc, request, left, self._metadata())
+            try:
+                async with contextlib.aclosing(stream) as responses:  # type: ignore[type-var]
+                    async for response in responses:
+                        begun = True
+                        yield response
+                return
+            except ValuescopeError as error:
+                if begun or not _repeatable(rpc, request):
+                    raise
+                failures += 1
+                await self._pause_or_raise(error, failures, deadline)
+
+    async def _pause_or_raise(
+        self, error: ValuescopeError, failures: int, deadline: float | None
+    ) -> None:
+        """Waits before the next attempt, or raises where there is none."""
+        delay = self._retry.delay(error, failures)
+        if delay is None:
+            raise error
+        if deadline is not None and time.monotonic() + delay >= deadline:
+            raise error
+        await self._transport.sleep(delay)
+
+    def _metadata(self) -> Metadata:
+        return (*self._credentials, (REQUEST_ID, _new_id()))
+
+
+def _put(put: Callable[[tuple[int, Any]], None], index: int, outcome: Any) -> None:
+    put((index, outcome))
+
+
+def _repeatable(rpc: Rpc[Any, Any], request: object) -> bool:
+    return rpc.repeatable or bool(getattr(request, "request_id", ""))
+
+
+def _new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def _is_list(seed: object) -> bool:
+    return isinstance(seed, (list, tuple, range, np.ndarray))
+
+
+def _is_list_of_lists(steer: object) -> bool:
+    return isinstance(steer, (list, tuple)) and any(
+        s is None or isinstance(s, (list, tuple)) for s in steer
+    )

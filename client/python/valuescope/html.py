@@ -1,0 +1,117 @@
+"""Tables for notebooks. Everything shown is escaped: names and texts come from models, files and other people.
+
+IPython finds `_repr_html_` on this package's own classes. The contract's messages cannot carry one; `show_in_notebooks` tells a
+running IPython how to show them.
+"""
+
+from __future__ import annotations
+
+import html
+import sys
+from collections.abc import Iterable, Sequence
+
+from . import v1
+
+_CELL = 'style="text-align: left; white-space: pre-wrap; vertical-align: top"'
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> str:
+    """A table of escaped cells; a `Markup` cell stands as it is."""
+    head = "".join(f"<th {_CELL}>{_escape(heading)}</th>" for heading in headings)
+    body = "".join(
+        "<tr>" + "".join(f"<td {_CELL}>{_escape(cell)}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
+    title = f"<caption>{_escape(caption)}</caption>" if caption else ""
+    return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+class Markup(str):
+    """Text that is HTML already."""
+
+
+def models(found: Iterable[v1.Model]) -> str:
+    """One row a model."""
+    headings = ["model", "state", "family", "layers", "hidden", "neurons a layer", "dtype", "on"]
+    return table(
+        headings,
+        [
+            [
+                m.name,
+                _model_state(m),
+                m.family,
+                m.num_layers,
+                m.hidden_size,
+                m.intermediate_size,
+                v1.DataType.Name(m.dtype).removeprefix("DATA_TYPE_").lower(),
+                m.device,
+            ]
+            for m in found
+        ],
+    )
+
+
+def jobs(found: Iterable[v1.Job]) -> str:
+    """One row a job, with a bar."""
+    headings = ["job", "name", "kind", "state", "progress", "error"]
+    return table(
+        headings,
+        [
+            [
+                j.name,
+                j.display_name,
+                j.kind,
+                v1.JobState.Name(j.state).removeprefix("JOB_STATE_").lower(),
+                _bar(j.progress),
+                j.error.message,
+            ]
+            for j in found
+        ],
+    )
+
+
+def vector(found: v1.Vector) -> str:
+    """One vector: where it lives, and the norm and reliability of each row where it was extracted."""
+    site = v1.Site.Name(found.site).removeprefix("SITE_").lower()
+    rows = [
+        [
+            s.layer,
+            f"{s.norm:.4g}",
+            f"{s.reliability:.3f}" if s.HasField("reliability") else "",
+            f"{s.auroc:.3f}" if s.HasField("auroc") else "",
+        ]
+        for s in found.statistics
+    ]
+    caption = f"{found.name} {found.display_name}: {found.model} {site} [{len(found.layers)}, {found.width}]"
+    return table(["layer", "norm", "reliability", "AUROC"], rows, caption)
+
+
+def show_in_notebooks() -> None:
+    """Lets the IPython that runs this process, if one does, show models, jobs and vectors as tables."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    if shell is None:
+        return
+    formatter = shell.display_formatter.formatters["text/html"]
+    formatter.for_type(v1.Model, lambda model: models([model]))
+    formatter.for_type(v1.Job, lambda job: jobs([job]))
+    formatter.for_type(v1.Vector, vector)
+
+
+def _model_state(model: v1.Model) -> str:
+    state = v1.ModelState.Name(model.state).removeprefix("MODEL_STATE_").lower()
+    if model.state == v1.MODEL_STATE_LOADING:
+        return f"{state} {model.load_progress:.0%}"
+    return f"{state}: {model.state_message}" if model.state_message else state
+
+
+def _bar(progress: v1.JobProgress) -> Markup:
+    text = f"{progress.done}/{progress.total} {progress.unit}"
+    if progress.HasField("eta"):
+        text += f", {progress.eta.seconds} s left"
+    bar = f'<progress value="{progress.done}" max="{max(1, progress.total)}"></progress>'
+    return Markup(f"{bar} {html.escape(text)}")
+
+
+def _escape(cell: object) -> str:
+    return cell if isinstance(cell, Markup) else html.escape(str(cell))

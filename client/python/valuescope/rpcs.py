@@ -1,0 +1,117 @@
+"""The contract's RPCs with the types of their messages, and whether repeating one is harmless whatever its request says."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from . import v1
+
+RequestT = TypeVar("RequestT", bound=Message)
+ResponseT = TypeVar("ResponseT", bound=Message)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rpc(Generic[RequestT, ResponseT]):
+    """One RPC of valuescope.v1.
+
+    Attributes:
+        name: "Service/Method".
+        request, response: types of its messages.
+        repeatable: whether it only reads or computes; others may be repeated where the request carries a request_id.
+    """
+
+    name: str
+    request: type[RequestT]
+    response: type[ResponseT]
+    repeatable: bool = False
+
+    @property
+    def path(self) -> str:
+        return f"/valuescope.v1.{self.name}"
+
+
+CAPTURE = Rpc("ActivationService/Capture", v1.CaptureRequest, v1.CaptureResponse, True)
+
+WRITE_ARTIFACT = Rpc(
+    "ArtifactService/WriteArtifact", v1.WriteArtifactRequest, v1.WriteArtifactResponse
+)
+GET_ARTIFACT = Rpc(
+    "ArtifactService/GetArtifact", v1.GetArtifactRequest, v1.GetArtifactResponse, True
+)
+LIST_ARTIFACTS = Rpc(
+    "ArtifactService/ListArtifacts", v1.ListArtifactsRequest, v1.ListArtifactsResponse, True
+)
+READ_ARTIFACT = Rpc(
+    "ArtifactService/ReadArtifact", v1.ReadArtifactRequest, v1.ReadArtifactResponse, True
+)
+DELETE_ARTIFACT = Rpc(
+    "ArtifactService/DeleteArtifact", v1.DeleteArtifactRequest, v1.DeleteArtifactResponse
+)
+
+GENERATE = Rpc("GenerationService/Generate", v1.GenerateRequest, v1.GenerateResponse, True)
+STREAM_GENERATE = Rpc(
+    "GenerationService/StreamGenerate", v1.StreamGenerateRequest, v1.StreamGenerateResponse, True
+)
+SCORE = Rpc("GenerationService/Score", v1.ScoreRequest, v1.ScoreResponse, True)
+
+CREATE_JOB = Rpc("JobService/CreateJob", v1.CreateJobRequest, v1.CreateJobResponse)
+GET_JOB = Rpc("JobService/GetJob", v1.GetJobRequest, v1.GetJobResponse, True)
+LIST_JOBS = Rpc("JobService/ListJobs", v1.ListJobsRequest, v1.ListJobsResponse, True)
+WATCH_JOB = Rpc("JobService/WatchJob", v1.WatchJobRequest, v1.WatchJobResponse, True)
+# Cancelling has no effect on a finished job, so a second time changes nothing.
+CANCEL_JOB = Rpc("JobService/CancelJob", v1.CancelJobRequest, v1.CancelJobResponse, True)
+RETRY_JOB = Rpc("JobService/RetryJob", v1.RetryJobRequest, v1.RetryJobResponse)
+DELETE_JOB = Rpc("JobService/DeleteJob", v1.DeleteJobRequest, v1.DeleteJobResponse)
+
+LIST_MODELS = Rpc("ModelService/ListModels", v1.ListModelsRequest, v1.ListModelsResponse, True)
+GET_MODEL = Rpc("ModelService/GetModel", v1.GetModelRequest, v1.GetModelResponse, True)
+LOAD_MODEL = Rpc("ModelService/LoadModel", v1.LoadModelRequest, v1.LoadModelResponse)
+UNLOAD_MODEL = Rpc("ModelService/UnloadModel", v1.UnloadModelRequest, v1.UnloadModelResponse)
+TOKENIZE = Rpc("ModelService/Tokenize", v1.TokenizeRequest, v1.TokenizeResponse, True)
+DETOKENIZE = Rpc("ModelService/Detokenize", v1.DetokenizeRequest, v1.DetokenizeResponse, True)
+
+ATTRIBUTE_NEURONS = Rpc(
+    "NeuronService/AttributeNeurons", v1.AttributeNeuronsRequest, v1.AttributeNeuronsResponse
+)
+CLASSIFY_NEURONS = Rpc(
+    "NeuronService/ClassifyNeurons", v1.ClassifyNeuronsRequest, v1.ClassifyNeuronsResponse
+)
+COMPARE_NEURON_SETS = Rpc(
+    "NeuronService/CompareNeuronSets",
+    v1.CompareNeuronSetsRequest,
+    v1.CompareNeuronSetsResponse,
+    True,
+)
+GET_NEURON_SET = Rpc(
+    "NeuronService/GetNeuronSet", v1.GetNeuronSetRequest, v1.GetNeuronSetResponse, True
+)
+LIST_NEURON_SETS = Rpc(
+    "NeuronService/ListNeuronSets", v1.ListNeuronSetsRequest, v1.ListNeuronSetsResponse, True
+)
+DELETE_NEURON_SET = Rpc(
+    "NeuronService/DeleteNeuronSet", v1.DeleteNeuronSetRequest, v1.DeleteNeuronSetResponse
+)
+TOP_CONTEXTS = Rpc("NeuronService/TopContexts", v1.TopContextsRequest, v1.TopContextsResponse, True)
+
+EXTRACT_VECTORS = Rpc(
+    "VectorService/ExtractVectors", v1.ExtractVectorsRequest, v1.ExtractVectorsResponse
+)
+DECOMPOSE_VECTORS = Rpc(
+    "VectorService/DecomposeVectors", v1.DecomposeVectorsRequest, v1.DecomposeVectorsResponse
+)
+COMPARE_VECTORS = Rpc(
+    "VectorService/CompareVectors", v1.CompareVectorsRequest, v1.CompareVectorsResponse, True
+)
+CREATE_VECTOR = Rpc("VectorService/CreateVector", v1.CreateVectorRequest, v1.CreateVectorResponse)
+GET_VECTOR = Rpc("VectorService/GetVector", v1.GetVectorRequest, v1.GetVectorResponse, True)
+LIST_VECTORS = Rpc("VectorService/ListVectors", v1.ListVectorsRequest, v1.ListVectorsResponse, True)
+DELETE_VECTOR = Rpc("VectorService/DeleteVector", v1.DeleteVectorRequest, v1.DeleteVectorResponse)
+IMPORT_VECTORS = Rpc(
+    "VectorService/ImportVectors", v1.ImportVectorsRequest, v1.ImportVectorsResponse
+)
+EXPORT_VECTORS = Rpc(
+    "VectorService/ExportVectors", v1.ExportVectorsRequest, v1.ExportVectorsResponse, True
+)
