@@ -12,8 +12,9 @@ save_pretrained writes (configuration, weights, tokenizer) and three files more:
     k.residual_mid.L, k.residual_post.L, k.attention_output.L, k.mlp_output.L [kept, hidden],
     k.attention_heads.L [kept, heads * head_dim], k.mlp_neurons.L [kept, intermediate]. What attention and the MLP
     "output" is what they add to the residual stream.
-    greedy [64] int64 after the prompt of nine tokens, no cache, end tokens ignored; greedy_gaps [64] and their
-    least, greedy_margin [1]: how far the best logit was above the second.
+    greedy [64] int64 after the prompt of nine tokens, no cache, no end token among them (in half precision they are
+    those that float32 arithmetic finds, too); greedy_gaps [64] and their least,
+    greedy_margin [1]: how far the best logit was above the second.
     Half-precision folders: k.logits_float32, the same rounded weights computed in float32.
     float32 folders: the gradients of <v, sum over the last 3 positions of residual_post.(layers - 2)> for the
     sequence of nine tokens: grad.v, and for every L up to that block grad.residual_post.L and grad.mlp_neurons.L.
@@ -21,6 +22,7 @@ save_pretrained writes (configuration, weights, tokenizer) and three files more:
     only of block L, divides at its clean value.
 """
 
+import copy
 import json
 import pathlib
 import shutil
@@ -371,7 +373,7 @@ def write_json(path, value):
 
 
 def find_model(settings):
-    """The first seed whose greedy tokens are clear, varied and do not end the answer."""
+    """The first seed whose greedy tokens are clear, varied, end no answer and do not hang on how the model rounds."""
     config = AutoConfig.for_model(**{k: v for k, v in settings.items() if k != "dtype"})
     dtype = settings.get("dtype", "float32")
     least_gap = MARGIN[dtype] / (2 if config.model_type == "gemma2" else 1)  # its cap is low
@@ -386,7 +388,11 @@ def find_model(settings):
             for n in LENGTHS
         ]
         found = greedy(model, sequences[1], least_gap)
-        if found and len(set(found[0])) >= MIN_DISTINCT:
+        if not found or len(set(found[0])) < MIN_DISTINCT:
+            continue
+        exact = copy.deepcopy(model).float()
+        unrounded = greedy(exact, sequences[1], least_gap)
+        if unrounded and unrounded[0] == found[0]:
             return model, generator, seed, sequences, found
     raise RuntimeError("no seed will do")
 
