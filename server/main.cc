@@ -77,6 +77,11 @@ int Fail(int code, const std::string& line) {
   return code;
 }
 
+// The same status, its message beginning with the flag that can mend it.
+absl::Status OfFlag(absl::string_view flag, const absl::Status& status) {
+  return absl::Status(status.code(), absl::StrCat(flag, ": ", status.message()));
+}
+
 LogLevel LevelOf(const std::string& name) {
   if (name == "debug") return LogLevel::kDebug;
   if (name == "warning") return LogLevel::kWarning;
@@ -191,8 +196,12 @@ Server::~Server() {
 }
 
 absl::Status Server::OpenStore() {
-  VS_ASSIGN_OR_RETURN(store_, store::OpenSqliteStore(config_.store_path));
-  VS_ASSIGN_OR_RETURN(blobs_, store::OpenDirectoryBlobStore(config_.artifacts));
+  auto store = store::OpenSqliteStore(config_.store_path);
+  if (!store.ok()) return OfFlag("--store", store.status());
+  store_ = *std::move(store);
+  auto blobs = store::OpenDirectoryBlobStore(config_.artifacts);
+  if (!blobs.ok()) return OfFlag("--artifacts", blobs.status());
+  blobs_ = *std::move(blobs);
   return absl::OkStatus();
 }
 
@@ -354,6 +363,8 @@ int Main(const std::vector<std::string>& arguments) {
     std::fputs(config::HelpText().c_str(), stdout);
     return 0;
   }
+  const absl::Status places = config::CheckPlaces(*config);
+  if (!places.ok()) return Fail(kBadConfiguration, std::string(places.message()));
   if (config->check_config) {
     std::puts("the configuration is valid");
     return 0;

@@ -1,13 +1,17 @@
 #include "config/server_config.h"
 
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <iterator>
 #include <limits>
-#include <set>
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -16,6 +20,7 @@
 #include "absl/strings/string_view.h"
 #include "base/id.h"
 #include "base/status_macros.h"
+#include "base/strict_json.h"
 #include "nlohmann/json.hpp"
 
 namespace valuescope::config {
@@ -34,6 +39,12 @@ struct Setting {
 };
 
 absl::Status Refuse(absl::string_view what) { return absl::InvalidArgumentError(what); }
+
+// What people wrote, on one line whatever it was.
+std::string Shown(absl::string_view text) {
+  constexpr size_t kMaxShown = 200;
+  return absl::Utf8SafeCEscape(text.substr(0, kMaxShown));
+}
 
 absl::Status ReadInteger(absl::string_view text, int64_t lowest, int64_t highest, int64_t& value) {
   if (!absl::SimpleAtoi(text, &value) || value < lowest || value > highest) {
@@ -144,6 +155,9 @@ absl::Status ReadModels(absl::string_view text, ServerConfig& config) {
           absl::StrCat("must list folder names beneath --model_root (letters, digits, "
                        "'.', '_', '-'), separated by commas"));
     }
+    if (std::find(config.models.begin(), config.models.end(), id) != config.models.end()) {
+      return Refuse("must name every model once");
+    }
     config.models.emplace_back(id);
   }
   return absl::OkStatus();
@@ -248,7 +262,8 @@ const std::vector<Setting>& Settings() {
        "Allows a --listen or --metrics_listen address that other machines can reach, although\n"
        "there is no authentication: everybody who reaches it may do everything.",
        Boolean(&ServerConfig::insecure)},
-      {"check_config", "", "Checks flags and file, and exits.",
+      {"check_config", "",
+       "Checks flags, file and the places they name, and exits with 0 or 2. Opens nothing.",
        Boolean(&ServerConfig::check_config)},
   };
   return *settings;
@@ -263,9 +278,10 @@ const Setting* FindSetting(absl::string_view name) {
 
 absl::Status Read(const Setting& setting, absl::string_view text, absl::string_view where,
                   ServerConfig& config) {
+  if (absl::StrContains(text, '\0')) return Refuse(absl::StrCat(where, " must not contain NUL"));
   const absl::Status status = setting.read(text, config);
   if (status.ok()) return status;
-  return Refuse(absl::StrCat(where, " ", status.message(), ", not \"", text.substr(0, 200), "\""));
+  return Refuse(absl::StrCat(where, " ", status.message(), ", not \"", Shown(text), "\""));
 }
 
 // A JSON value as the text that a flag would have.
@@ -292,28 +308,21 @@ absl::Status ReadFile(const std::string& path, ServerConfig& config) {
     text.resize(static_cast<size_t>(file.gcount()));
   }
   if (file.bad() || !file.is_open()) {
-    return Refuse(absl::StrCat("--config names a file that cannot be read: ", path));
+    return Refuse(absl::StrCat("--config names a file that cannot be read: ", Shown(path)));
   }
   if (text.size() > kMaxConfigBytes) {
     return Refuse(absl::StrCat("--config names a file of more than ", kMaxConfigBytes, " bytes"));
   }
-  // A key given twice would hide one of its values.
-  std::set<std::string> keys;
-  std::string repeated;
-  const auto watch_keys = [&](int depth, nlohmann::json::parse_event_t event,
-                              nlohmann::json& value) {
-    if (depth == 1 && event == nlohmann::json::parse_event_t::key &&
-        !keys.insert(value.get<std::string>()).second) {
-      repeated = value.get<std::string>();
-    }
-    return true;
-  };
-  const nlohmann::json json = nlohmann::json::parse(text, watch_keys, /*allow_exceptions=*/false);
-  if (!json.is_object()) return Refuse(absl::StrCat("--config: ", path, " is no JSON object"));
-  if (!repeated.empty()) return Refuse(absl::StrCat("--config: ", repeated, " is given twice"));
-  for (const auto& [name, value] : json.items()) {
+  const absl::StatusOr<nlohmann::json> json = ParseStrictJson(text);
+  if (!json.ok()) {
+    return Refuse(absl::StrCat("--config: ", Shown(path), ": ", json.status().message()));
+  }
+  if (!json->is_object()) {
+    return Refuse(absl::StrCat("--config: ", Shown(path), " is no JSON object"));
+  }
+  for (const auto& [name, value] : json->items()) {
     const Setting* setting = FindSetting(name);
-    if (setting == nullptr) return Refuse(absl::StrCat("--config: unknown setting ", name));
+    if (setting == nullptr) return Refuse(absl::StrCat("--config: unknown setting ", Shown(name)));
     const absl::StatusOr<std::string> flag_text = FlagText(value);
     if (!flag_text.ok()) {
       return Refuse(absl::StrCat("--config: ", name, " ", flag_text.status().message()));
@@ -335,7 +344,89 @@ absl::Status CheckReachable(absl::string_view flag, const std::string& address,
                    "may use it"));
 }
 
+// Settings that are each allowed and cannot be had together.
+absl::Status CheckTogether(const ServerConfig& config) {
+  if (config.listen == config.metrics_listen && !absl::EndsWith(config.listen, ":0")) {
+    return Refuse(absl::StrCat("--listen and --metrics_listen must not be the same address, ",
+                               config.listen));
+  }
+  if (config.artifacts == config.store_path) {
+    return Refuse("--artifacts must not be the file of --store");
+  }
+  if (config.max_step_tokens < config.max_batch_rows) {
+    return Refuse(absl::StrCat("--max_step_tokens must be at least --max_batch_rows, ",
+                               config.max_batch_rows, ": a step has a token of every request, not ",
+                               config.max_step_tokens));
+  }
+  return absl::OkStatus();
+}
+
+bool IsUsableDirectory(const std::filesystem::path& path, int access_mode) {
+  std::error_code error;
+  const std::filesystem::path directory = path.empty() ? "." : path;
+  return std::filesystem::is_directory(directory, error) &&
+         access(directory.c_str(), access_mode | X_OK) == 0;
+}
+
+// Another program's file must not be taken for a damaged store. Nothing there, or nothing in it, is
+// a store to be.
+bool MayBeDatabase(const std::filesystem::path& path) {
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) return true;
+  if (!std::filesystem::is_regular_file(path, error)) return false;
+  constexpr absl::string_view kHeader("SQLite format 3\0", 16);
+  std::string begin(kHeader.size(), '\0');
+  std::ifstream file(path, std::ios::binary);
+  file.read(begin.data(), static_cast<std::streamsize>(begin.size()));
+  return file.gcount() == 0 || begin == kHeader;
+}
+
 }  // namespace
+
+absl::Status CheckPlaces(const ServerConfig& config) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  // The default root need not be there for a server without models.
+  if (config.model_root != ServerConfig().model_root &&
+      !IsUsableDirectory(config.model_root, R_OK)) {
+    return Refuse(absl::StrCat("--model_root must be a directory that the server may read, not \"",
+                               Shown(config.model_root), "\""));
+  }
+  for (const std::string& id : config.models) {
+    if (!fs::is_regular_file(fs::path(config.model_root) / id / "config.json", error)) {
+      return Refuse(absl::StrCat("--models names models/", id,
+                                 ", but --model_root=", Shown(config.model_root),
+                                 " has no such folder with a config.json"));
+    }
+  }
+  const fs::path store = config.store_path;
+  if (fs::is_directory(store, error)) {
+    return Refuse(absl::StrCat("--store must name a file, not the directory \"",
+                               Shown(config.store_path), "\""));
+  }
+  if (!MayBeDatabase(store)) {
+    return Refuse(
+        absl::StrCat("--store must name a SQLite database or a file that is not there "
+                     "yet, not \"",
+                     Shown(config.store_path), "\""));
+  }
+  if (!IsUsableDirectory(store.parent_path(), W_OK)) {
+    return Refuse(
+        absl::StrCat("--store must lie in a directory that the server may write to, not "
+                     "\"",
+                     Shown(store.parent_path().string()), "\""));
+  }
+  // What is missing of its path is made.
+  fs::path artifacts = config.artifacts;
+  while (!artifacts.empty() && !fs::exists(artifacts, error)) artifacts = artifacts.parent_path();
+  if (!IsUsableDirectory(artifacts, W_OK)) {
+    return Refuse(
+        absl::StrCat("--artifacts must be a directory that the server may write to or "
+                     "make, not \"",
+                     Shown(config.artifacts), "\""));
+  }
+  return absl::OkStatus();
+}
 
 absl::StatusOr<ServerConfig> ParseServerConfig(const std::vector<std::string>& arguments) {
   ServerConfig config;
@@ -349,7 +440,7 @@ absl::StatusOr<ServerConfig> ParseServerConfig(const std::vector<std::string>& a
     const size_t equals = argument.find('=');
     const std::string name = argument.substr(0, equals);
     if (!absl::StartsWith(name, "--")) {
-      return Refuse(absl::StrCat("unexpected argument \"", argument,
+      return Refuse(absl::StrCat("unexpected argument \"", Shown(argument),
                                  "\"; flags are written --name=value (see --help)"));
     }
     const bool has_value = equals != std::string::npos;
@@ -360,7 +451,8 @@ absl::StatusOr<ServerConfig> ParseServerConfig(const std::vector<std::string>& a
       continue;
     }
     const Setting* setting = FindSetting(absl::string_view(name).substr(2));
-    if (setting == nullptr) return Refuse(absl::StrCat("unknown flag ", name, " (see --help)"));
+    if (setting == nullptr)
+      return Refuse(absl::StrCat("unknown flag ", Shown(name), " (see --help)"));
     const bool is_switch = setting->value.empty();
     if (!has_value && !is_switch) {
       return Refuse(absl::StrCat(name, " needs a value: ", name, "=", std::string(setting->value)));
@@ -374,6 +466,7 @@ absl::StatusOr<ServerConfig> ParseServerConfig(const std::vector<std::string>& a
   VS_RETURN_IF_ERROR(CheckReachable("listen", config.listen, config));
   VS_RETURN_IF_ERROR(CheckReachable("metrics_listen", config.metrics_listen, config));
   if (config.artifacts.empty()) config.artifacts = absl::StrCat(config.store_path, ".artifacts");
+  VS_RETURN_IF_ERROR(CheckTogether(config));
   return config;
 }
 

@@ -38,6 +38,11 @@ struct ServerConfig {
 // one line that names the flag, what is wrong and what is allowed.
 absl::StatusOr<ServerConfig> ParseServerConfig(const std::vector<std::string>& arguments);
 
+// What only the machine can say: whether directories are there and may be read or written, and
+// whether every model of --models has its folder. INVALID_ARGUMENT with one line that names the
+// flag. Changes nothing.
+absl::Status CheckPlaces(const ServerConfig& config);
+
 // What --help prints.
 std::string HelpText();
 

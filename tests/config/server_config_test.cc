@@ -128,12 +128,12 @@ TEST(ServerConfigTest, BadFlagsAreToldInOneLineWithWhatIsAllowed) {
 
 TEST(ServerConfigTest, BadFilesAreToldInOneLine) {
   for (const auto& [text, says] : std::vector<std::pair<std::string, std::string>>{
-           {"", "no JSON object"},
+           {"", "not valid JSON"},
            {"[1]", "no JSON object"},
-           {"{\"threads\": 1", "no JSON object"},
+           {"{\"threads\": 1", "not valid JSON"},
            {R"({"nonsense": 1})", "unknown setting nonsense"},
            {R"({"config": "x"})", "unknown setting config"},
-           {R"({"threads": 1, "threads": 2})", "given twice"},
+           {R"({"threads": 1, "threads": 2})", "\"threads\" twice"},
            {R"({"threads": 1.5})", "whole number"},
            {R"({"threads": null})", "whole number"},
            {R"({"models": [1]})", "list of strings"},
