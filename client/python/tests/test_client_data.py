@@ -1,11 +1,15 @@
 """What the client makes of arrays, prompts and chunks, without a server."""
 
+import sys
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
 import valuescope as vs
-from valuescope import v1
+from valuescope import html, progress, results, v1
 from valuescope.crc32c import crc32c
+from valuescope.prompts import is_one_prompt, to_prompt
 
 
 def test_crc32c_equals_the_published_check_values():
@@ -76,3 +80,178 @@ def test_a_data_set_line_keeps_the_empty_system_message_and_the_label():
     assert b'"role": "system"' in line
     assert b'"expresses": false' in line
     assert line.count(b"\n") == 1
+
+
+# --- bfloat16 ------------------------------------------------------------------------------------------------------
+
+EVERY_BFLOAT16 = v1.Tensor(
+    dtype=v1.DATA_TYPE_BFLOAT16,
+    shape=[256, 256],
+    data=np.arange(1 << 16, dtype="<u2").tobytes(),
+)
+
+
+def test_every_bfloat16_comes_back_bit_for_bit():
+    widened = vs.to_numpy(EVERY_BFLOAT16)
+    assert widened.dtype == np.float32 and widened.shape == (256, 256)
+    assert vs.from_numpy(widened, dtype="bfloat16") == EVERY_BFLOAT16
+    bits = vs.to_bits(EVERY_BFLOAT16)
+    assert bits.dtype == np.uint16
+    np.testing.assert_array_equal(bits.ravel(), np.arange(1 << 16))
+
+
+def test_rounding_to_bfloat16_is_to_nearest_even_and_keeps_nans():
+    array = np.array(
+        [1.0, 1.00390625, 1.01171875, 1.0039064, 3.4e38, np.inf, -np.inf, -0.0], np.float32
+    )
+    bits = vs.to_bits(vs.from_numpy(array, dtype="bfloat16"))
+    assert [hex(b) for b in bits] == [
+        "0x3f80",
+        "0x3f80",  # a tie goes to the even neighbour below
+        "0x3f82",  # and above
+        "0x3f81",
+        "0x7f80",
+        "0x7f80",
+        "0xff80",
+        "0x8000",
+    ]
+    nans = np.array([0x7F800001, 0xFFFFFFFF], np.uint32).view(np.float32)
+    assert np.isnan(vs.to_numpy(vs.from_numpy(nans, dtype="bfloat16"))).all()
+
+
+def test_arrays_of_bfloat16_are_sent_as_they_are():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    array = vs.to_numpy(EVERY_BFLOAT16, widen_bfloat16=False)
+    assert array.dtype == ml_dtypes.bfloat16
+    assert vs.from_numpy(array) == EVERY_BFLOAT16
+    assert vs.from_numpy(array.T).data != EVERY_BFLOAT16.data  # row-major after the transposition
+    finite = np.isfinite(array.astype(np.float32))
+    theirs = np.linspace(-300, 300, 9999, dtype=np.float32)
+    assert vs.from_numpy(theirs.astype(ml_dtypes.bfloat16)) == vs.from_numpy(theirs, "bfloat16")
+    assert finite.sum() == 2 * 255 * 128
+
+
+def test_arrays_belong_to_the_caller():
+    array = vs.to_numpy(vs.from_numpy(np.ones(3, np.float32)))
+    array /= 2
+    assert array.tolist() == [0.5] * 3
+
+
+def test_a_scalar_and_an_empty_array_keep_their_shapes():
+    for array in (np.float32(3), np.zeros((0, 4), np.float64)):
+        for dtype in (None, "bfloat16"):
+            assert vs.to_numpy(vs.from_numpy(array, dtype)).shape == array.shape
+
+
+def test_a_foreign_dtype_and_a_damaged_tensor_are_refused():
+    with pytest.raises(TypeError, match="complex"):
+        vs.from_numpy(np.ones(2, complex))
+    with pytest.raises(ValueError):
+        vs.to_numpy(v1.Tensor(dtype=v1.DATA_TYPE_FLOAT32, shape=[3], data=bytes(8)))
+    with pytest.raises(ValueError, match="dtype"):
+        vs.to_numpy(v1.Tensor(shape=[2], data=bytes(8)))
+
+
+# --- What people see -----------------------------------------------------------------------------------------------
+
+
+def generation(text="A <b>bold</b> answer"):
+    receipt = v1.InterventionReceipt(intervention_index=0, layers=[3, 4, 5, 9], positions=7)
+    completion = v1.Completion(
+        text=text, token_ids=[1, 2], finish_reason=v1.FINISH_REASON_LENGTH, receipts=[receipt]
+    )
+    return vs.Generation(v1.GenerateResponse(completions=[completion], seed=11))
+
+
+def test_a_generation_shows_its_receipts():
+    shown = repr(generation())
+    for part in [
+        "bold",
+        "2 tokens",
+        "length",
+        "#0 touched 7 positions of layers 3-5, 9",
+        "seed 11",
+    ]:
+        assert part in shown
+    assert str(generation()) == generation().text
+
+
+def test_tables_escape_what_they_show():
+    hostile = "<script>alert(1)</script>"
+    job = v1.Job(name="jobs/j", display_name=hostile, error=v1.JobError(message=hostile))
+    job.progress.MergeFrom(v1.JobProgress(done=1, total=2, unit=hostile))
+    model = v1.Model(name=hostile, family=hostile, state_message=hostile, device=hostile)
+    vector = v1.Vector(name="vectors/v", display_name=hostile, model=hostile)
+    tables = [
+        generation(hostile)._repr_html_(),
+        results.Jobs([job])._repr_html_(),
+        results.Models([model])._repr_html_(),
+        html.vector(vector),
+    ]
+    for table in tables:
+        assert "<script>" not in table and "&lt;script&gt;" in table
+    assert '<progress value="1" max="2">' in tables[1]
+
+
+def test_a_running_ipython_is_told_how_to_show_messages(monkeypatch):
+    shown = {}
+
+    class Formatter:
+        for_type = staticmethod(shown.__setitem__)
+
+    class Shell:
+        class display_formatter:
+            formatters: ClassVar = {"text/html": Formatter}
+
+    class IPython:
+        get_ipython = staticmethod(Shell)
+
+    monkeypatch.setitem(sys.modules, "IPython", IPython)
+    vs.show_in_notebooks()
+    assert "models/m" in shown[v1.Model](v1.Model(name="models/m"))
+    assert "jobs/j" in shown[v1.Job](v1.Job(name="jobs/j"))
+    assert "vectors/v" in shown[v1.Vector](v1.Vector(name="vectors/v"))
+
+
+def test_progress_is_plain_lines_where_tqdm_is_missing(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    with progress.progress("answers", "", 3, "prompts") as bar:
+        bar.show(3)
+    assert capsys.readouterr().err == "answers: 3/3 prompts\n"
+
+
+def test_no_title_shows_no_progress(capsys):
+    with progress.progress(None, "default", 3) as bar:
+        bar.show(3)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_tap_of_neurons_names_its_columns():
+    def chunk(layer, indices):
+        return v1.CaptureChunk(
+            layers=[layer],
+            positions=[4],
+            tensor=vs.from_numpy(np.full((1, 1, len(indices)), layer, np.float32)),
+            neurons=[v1.NeuronId(layer=layer, index=i) for i in indices],
+        )
+
+    found = vs.Activations([chunk(3, [7]), chunk(5, [1, 2])])
+    assert found[0].tolist() == [[[3.0, 5.0, 5.0]]]
+    assert found.neurons == {0: [(3, 7), (5, 1), (5, 2)]}
+
+
+def test_a_site_without_layers_takes_none():
+    assert not vs.tap("logits").HasField("layers")
+    assert vs.tap("mlp_neurons", dtype="bfloat16").dtype == v1.DATA_TYPE_BFLOAT16
+    with pytest.raises(ValueError, match="bfloat16"):
+        vs.tap(dtype="float8")
+
+
+def test_prompts_are_told_from_lists_of_prompts():
+    for one in ["text", vs.chat("hi"), [1, 2], np.array([1, 2]), v1.Prompt(text="x")]:
+        assert is_one_prompt(one)
+    for several in [["a"], [vs.chat("hi")], [[1, 2]], np.array([[1, 2]]), []]:
+        assert not is_one_prompt(several)
+    assert to_prompt(np.array([5, 6])).token_ids.ids == [5, 6]
+    with pytest.raises(TypeError, match="not both"):
+        to_prompt([{"role": "user", "content": "hi"}, 3])

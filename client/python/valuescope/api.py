@@ -14,7 +14,7 @@ import heapq
 import pathlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, cast, overload
 
 import numpy as np
@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 _CHUNK = 1 << 20
 # Calls in flight of one batch: enough to fill the server's batch, few enough not to fill its queue.
-_IN_FLIGHT = 32
+IN_FLIGHT = 32
 _FINISHED = (v1.JOB_STATE_SUCCEEDED, v1.JOB_STATE_FAILED, v1.JOB_STATE_CANCELLED)
 
 
@@ -140,8 +140,9 @@ class Api:
     # --- Generation ------------------------------------------------------------------------------------------------
 
     @overload
-    async def generate(  # type: ignore[overload-overlap]
+    async def generate(
         self,
+        /,
         model: str,
         prompt: Prompt,
         *,
@@ -157,6 +158,7 @@ class Api:
     @overload
     async def generate(
         self,
+        /,
         model: str,
         prompt: Sequence[Prompt],
         *,
@@ -165,7 +167,7 @@ class Api:
         n: int | None = None,
         logprobs: int | None = None,
         progress: str | bool | None = None,
-        in_flight: int = _IN_FLIGHT,
+        in_flight: int = IN_FLIGHT,
         on_error: Literal["raise", "return"] = "raise",
         seed: int | Sequence[int] | None = None,
         **sampling: Any,
@@ -173,6 +175,7 @@ class Api:
 
     async def generate(
         self,
+        /,
         model: str,
         prompt: Any,
         *,
@@ -181,7 +184,7 @@ class Api:
         n: int | None = None,
         logprobs: int | None = None,
         progress: str | bool | None = None,
-        in_flight: int = _IN_FLIGHT,
+        in_flight: int = IN_FLIGHT,
         on_error: Literal["raise", "return"] = "raise",
         seed: Any = None,
         **sampling: Any,
@@ -220,13 +223,16 @@ class Api:
             raise ValueError(
                 f"{len(prompts)} prompts, {len(seeds)} seeds and {len(steers)} lists of steering"
             )
-        common = {"model": model, "taps": list(taps), "n": n, "logprobs": logprobs}
+        taps = list(taps)
         requests = [
             v1.GenerateRequest(
+                model=model,
                 prompt=to_prompt(one),
                 sampling=v1.SamplingParams(seed=its_seed, **sampling),
+                n=n,
+                logprobs=logprobs,
                 interventions=to_interventions(its_steer),
-                **common,
+                taps=taps,
             )
             for one, its_seed, its_steer in zip(prompts, seeds, steers, strict=True)
         ]
@@ -243,6 +249,7 @@ class Api:
 
     async def stream(
         self,
+        /,
         model: str,
         prompt: Prompt,
         *,
@@ -251,7 +258,7 @@ class Api:
         n: int | None = None,
         logprobs: int | None = None,
         **sampling: Any,
-    ) -> AsyncIterator[v1.StreamGenerateResponse]:
+    ) -> AsyncGenerator[v1.StreamGenerateResponse, None]:
         """Streams a generation: deltas of text and ids, captures, each completion's end with its receipts, one summary.
 
         Leaving the loop early, or closing the iterator, stops the generation on the server. Arguments and errors as in
@@ -346,6 +353,7 @@ class Api:
 
     async def extract_vectors(
         self,
+        /,
         model: str,
         responses: str | Iterable[v1.LabelledResponse],
         *,
@@ -381,7 +389,7 @@ class Api:
         return await self._call(rpcs.EXTRACT_VECTORS, request)
 
     async def decompose_vectors(
-        self, intrinsic: str, prompted: str, **fields: Any
+        self, /, intrinsic: str, prompted: str, **fields: Any
     ) -> v1.PairDecomposition:
         """Shared and unique parts of one value's two vectors ("vectors/ID"); `fields` as in `DecomposeVectorsRequest`."""
         pair = v1.VectorPair(intrinsic=intrinsic, prompted=prompted)
@@ -389,7 +397,7 @@ class Api:
         return (await self._call(rpcs.DECOMPOSE_VECTORS, request)).decompositions[0]
 
     async def decompose_pairs(
-        self, pairs: Mapping[str, tuple[str, str]], **fields: Any
+        self, /, pairs: Mapping[str, tuple[str, str]], **fields: Any
     ) -> v1.DecomposeVectorsResponse:
         """Decomposes several values at once and compares them.
 
@@ -459,7 +467,7 @@ class Api:
     # --- Neurons ---------------------------------------------------------------------------------------------------
 
     async def classify_neurons(
-        self, model: str, intrinsic: str, prompted: str, *, layers: Layers = "all", **fields: Any
+        self, /, model: str, intrinsic: str, prompted: str, *, layers: Layers = "all", **fields: Any
     ) -> v1.NeuronSet:
         """Classes of neurons by their write directions against the axes of two vectors ("vectors/ID").
 
@@ -481,6 +489,7 @@ class Api:
 
     async def attribute_neurons(
         self,
+        /,
         model: str,
         responses: str | Sequence[v1.LabelledResponse],
         vector: str,
@@ -546,7 +555,9 @@ class Api:
         """Deletes a finished job and its artifacts; vectors and neuron sets stay."""
         await self._call(rpcs.DELETE_JOB, v1.DeleteJobRequest(name=name))
 
-    async def watch_job(self, name: str, *, timeout: float | None = None) -> AsyncIterator[v1.Job]:
+    async def watch_job(
+        self, name: str, *, timeout: float | None = None
+    ) -> AsyncGenerator[v1.Job, None]:
         """The job now and at every change until it is finished; goes on after a lost connection.
 
         Args:
@@ -634,8 +645,8 @@ class Api:
                 yield v1.WriteArtifactRequest(chunk=chunk)
 
         # The header's request_id makes a second upload harmless.
-        written = await self._all(rpcs.WRITE_ARTIFACT, [requests], repeatable=True)
-        return written[0].artifact
+        responses = await self._all(rpcs.WRITE_ARTIFACT, [requests], repeatable=True)
+        return cast("v1.WriteArtifactResponse", responses[0]).artifact
 
     async def artifact(self, name: str) -> v1.Artifact:
         """Size, digest and provenance of an artifact."""
@@ -682,9 +693,11 @@ class Api:
     # --- Calls -----------------------------------------------------------------------------------------------------
 
     async def _call(self, rpc: Rpc[RequestT, ResponseT], request: RequestT) -> ResponseT:
-        return (await self._all(rpc, [request]))[0]
+        return cast("ResponseT", (await self._all(rpc, [request]))[0])
 
-    async def _list(self, rpc: Rpc[RequestT, ResponseT], request: RequestT, field: str) -> Any:
+    async def _list(
+        self, rpc: Rpc[RequestT, ResponseT], request: RequestT, field: str
+    ) -> list[Any]:
         """The items of every page."""
         items: list[Any] = []
         while True:
@@ -699,7 +712,7 @@ class Api:
         rpc: Rpc[RequestT, ResponseT],
         requests: Sequence[RequestT | Callable[[], Iterable[RequestT]]],
         *,
-        in_flight: int = _IN_FLIGHT,
+        in_flight: int = IN_FLIGHT,
         repeatable: bool | None = None,
         keep_errors: bool = False,
         on_done: Callable[[int], None] = lambda done: None,
@@ -765,7 +778,7 @@ class Api:
 
     async def _stream(
         self, rpc: Rpc[RequestT, ResponseT], request: RequestT
-    ) -> AsyncIterator[ResponseT]:
+    ) -> AsyncGenerator[ResponseT, None]:
         """A stream of responses; tried again only while nothing of it has arrived."""
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
         failures = 0
@@ -774,7 +787,7 @@ class Api:
             begun = False
             stream = self._transport.stream(rpc, request, left, self._metadata())
             try:
-                async with contextlib.aclosing(stream) as responses:  # type: ignore[type-var]
+                async with contextlib.aclosing(stream) as responses:
                     async for response in responses:
                         begun = True
                         yield response

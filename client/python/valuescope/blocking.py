@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 P = ParamSpec("P")
@@ -35,13 +35,13 @@ def blocking(
 
 
 def blocking_iterator(
-    method: Callable[Concatenate[SelfT, P], AsyncIterator[T]],
+    method: Callable[Concatenate[SelfT, P], AsyncGenerator[T, None]],
 ) -> Callable[Concatenate[Any, P], Iterator[T]]:
     """The plain generator method of an asynchronous one; closing the generator closes the other."""
 
     @functools.wraps(method)
     def plain(self: Any, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
-        items = cast("AsyncGenerator[T, None]", method(self._api, *args, **kwargs))
+        items = method(self._api, *args, **kwargs)
         try:
             while True:
                 try:

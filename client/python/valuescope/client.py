@@ -12,12 +12,16 @@ async with vs.AsyncClient("127.0.0.1:50051") as client:
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import grpc
 
-from .api import Api
+from . import v1
+from .api import IN_FLIGHT, Api
 from .blocking import blocking, blocking_iterator, run
+from .prompts import Prompt, Steering
+from .results import Generation
 from .retry import Retry
 from .transport import AsyncioTransport, BlockingTransport
 
@@ -122,7 +126,47 @@ class Client:
     tokenize = blocking(Api.tokenize)
     detokenize = blocking(Api.detokenize)
 
-    generate = blocking(Api.generate)
+    if TYPE_CHECKING:
+        # Type checkers do not carry overloads through `blocking`.
+        @overload
+        def generate(
+            self,
+            /,
+            model: str,
+            prompt: Prompt,
+            *,
+            steer: Steering = None,
+            taps: Iterable[v1.Tap] = (),
+            n: int | None = None,
+            logprobs: int | None = None,
+            progress: str | bool | None = None,
+            seed: int | None = None,
+            **sampling: Any,
+        ) -> Generation: ...
+
+        @overload
+        def generate(
+            self,
+            /,
+            model: str,
+            prompt: Sequence[Prompt],
+            *,
+            steer: Steering | Sequence[Steering] = None,
+            taps: Iterable[v1.Tap] = (),
+            n: int | None = None,
+            logprobs: int | None = None,
+            progress: str | bool | None = None,
+            in_flight: int = IN_FLIGHT,
+            on_error: Literal["raise", "return"] = "raise",
+            seed: int | Sequence[int] | None = None,
+            **sampling: Any,
+        ) -> list[Generation]: ...
+
+        def generate(self, /, *args: Any, **kwargs: Any) -> Any: ...
+
+    else:
+        generate = blocking(Api.generate)
+
     stream = blocking_iterator(Api.stream)
     score = blocking(Api.score)
     capture = blocking(Api.capture)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 _REVERSED_POLYNOMIAL = 0x82F63B78
 
 
 @functools.cache
-def _byte_table() -> np.ndarray:
+def _byte_table() -> npt.NDArray[np.uint32]:
     table = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         table = np.where(table & 1, (table >> 1) ^ _REVERSED_POLYNOMIAL, table >> 1).astype(
@@ -20,7 +22,7 @@ def _byte_table() -> np.ndarray:
 
 
 @functools.cache
-def _shift_tables(num_zero_bytes: int) -> np.ndarray:
+def _shift_tables(num_zero_bytes: int) -> npt.NDArray[np.uint32]:
     """[4, 256]: what each byte of a CRC becomes after `num_zero_bytes` more zero bytes. The map is linear over GF(2)."""
     basis = [1 << bit for bit in range(32)]
     table = _byte_table()
@@ -35,7 +37,7 @@ def _shift_tables(num_zero_bytes: int) -> np.ndarray:
     return tables
 
 
-def _shift(crcs, num_zero_bytes):
+def _shift(crcs: Any, num_zero_bytes: int) -> Any:
     tables = _shift_tables(num_zero_bytes)
     return (
         tables[0][crcs & 0xFF]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -37,13 +37,13 @@ SCOPES = {
     "last": v1.TOKEN_KIND_LAST,
     "from_last_prompt": v1.TOKEN_KIND_FROM_LAST_PROMPT,
 }
-SITES = {
-    name.removeprefix("SITE_").lower(): number
+SITES: dict[str, v1.Site] = {
+    name.removeprefix("SITE_").lower(): cast("v1.Site", number)
     for name, number in v1.Site.items()
     if number != v1.SITE_UNSPECIFIED
 }
-REDUCTIONS = {
-    name.removeprefix("REDUCTION_").lower(): number
+REDUCTIONS: dict[str, v1.Reduction] = {
+    name.removeprefix("REDUCTION_").lower(): cast("v1.Reduction", number)
     for name, number in v1.Reduction.items()
     if number != v1.REDUCTION_UNSPECIFIED
 }

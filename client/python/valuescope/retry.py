@@ -42,5 +42,5 @@ class Retry:
             return None
         if wish > self.patience:
             return None
-        backoff = min(self.longest, self.first * 2 ** (failures - 1))
+        backoff = min(self.longest, self.first * 2.0 ** (failures - 1))
         return max(wish, backoff * random.uniform(0.5, 1.0))

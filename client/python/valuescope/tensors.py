@@ -8,7 +8,7 @@ numbers their old bits back.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ _NUMPY: dict[v1.DataType, np.dtype[Any]] = {
     v1.DATA_TYPE_INT64: np.dtype("<i8"),
 }
 _DATA_TYPE = {dtype: data_type for data_type, dtype in _NUMPY.items()}
-_UNSIGNED = {2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
+_UNSIGNED: dict[int, np.dtype[Any]] = {2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
 
 
 def to_numpy(tensor: v1.Tensor, *, widen_bfloat16: bool = True) -> Array:
@@ -89,7 +89,7 @@ def data_type(dtype: str) -> v1.DataType:
     if name not in v1.DataType.keys() or name == "DATA_TYPE_UNSPECIFIED":
         names = [n.removeprefix("DATA_TYPE_").lower() for n in v1.DataType.keys()[1:]]
         raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(names)}")
-    return v1.DataType.Value(name)
+    return cast("v1.DataType", v1.DataType.Value(name))
 
 
 def _dtype(tensor: v1.Tensor) -> np.dtype[Any]:
@@ -116,8 +116,9 @@ def _bfloat16_bits(array: Array) -> Array:
 def _bfloat16() -> np.dtype[Any]:
     try:
         import ml_dtypes
+
+        return cast("np.dtype[Any]", np.dtype(ml_dtypes.bfloat16))
     except ImportError:
         raise ImportError(
             "arrays of bfloat16 need ml_dtypes: pip install 'valuescope[bfloat16]'"
         ) from None
-    return np.dtype(ml_dtypes.bfloat16)

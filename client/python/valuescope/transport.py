@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any, Protocol, TypeAlias
 
 import grpc
@@ -68,7 +68,7 @@ class Transport(Protocol):
         request: RequestT,
         timeout: float | None,
         metadata: Metadata,
-    ) -> AsyncIterator[ResponseT]:
+    ) -> AsyncGenerator[ResponseT, None]:
         """Sends a request and gives the responses; closing the iterator ends the call on the server."""
 
     def inbox(self) -> Inbox: ...
@@ -115,7 +115,7 @@ class BlockingTransport:
         request: RequestT,
         timeout: float | None,
         metadata: Metadata,
-    ) -> AsyncIterator[ResponseT]:
+    ) -> AsyncGenerator[ResponseT, None]:
         method = self._channel.unary_stream(
             rpc.path, rpc.request.SerializeToString, rpc.response.FromString
         )
@@ -202,7 +202,7 @@ class AsyncioTransport:
         request: RequestT,
         timeout: float | None,
         metadata: Metadata,
-    ) -> AsyncIterator[ResponseT]:
+    ) -> AsyncGenerator[ResponseT, None]:
         method = self._channel.unary_stream(
             rpc.path, rpc.request.SerializeToString, rpc.response.FromString
         )

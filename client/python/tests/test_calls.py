@@ -1,0 +1,649 @@
+"""What both clients do when calls fail, wait, are cancelled or run side by side, against a server in this process."""
+
+import asyncio
+import hashlib
+import inspect
+import signal
+import sys
+import threading
+import time
+
+import grpc
+import pytest
+from conftest import CLIENT_STREAMS, PATIENT, RPCS, SERVER_STREAMS, await_true
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+import valuescope as vs
+from valuescope import v1
+from valuescope.crc32c import crc32c
+from valuescope.v1 import (
+    activations_pb2,
+    artifacts_pb2,
+    generation_pb2,
+    jobs_pb2,
+    models_pb2,
+    neurons_pb2,
+    vectors_pb2,
+)
+
+GET_MODEL = "ModelService/GetModel"
+GENERATE = "GenerationService/Generate"
+MODEL = v1.GetModelResponse(model=v1.Model(name="models/m", num_layers=3))
+
+
+def refuse(context, code, *details, pushback=None, message="no"):
+    """Fails a call as the server does: google.rpc details and pushback in the trailing metadata."""
+    status = status_pb2.Status(code=code.value[0], message=message)
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    trailing = [("grpc-status-details-bin", status.SerializeToString())]
+    if pushback is not None:
+        trailing.append(("grpc-retry-pushback-ms", pushback))
+    context.set_trailing_metadata(trailing)
+    context.abort(code, message)
+
+
+def retry_info(seconds):
+    delay = duration_pb2.Duration()
+    delay.FromMilliseconds(int(seconds * 1000))
+    return error_details_pb2.RetryInfo(retry_delay=delay)
+
+
+def failing(times, code, *details, then=MODEL, **options):
+    """An answer that fails so many times."""
+    left = [times]
+
+    def answer(request, context):
+        if left[0] > 0:
+            left[0] -= 1
+            refuse(context, code, *details, **options)
+        return then
+
+    return answer
+
+
+# --- The clients themselves ----------------------------------------------------------------------------------------
+
+
+def test_the_table_of_rpcs_is_the_contract():
+    files = [activations_pb2, artifacts_pb2, generation_pb2, jobs_pb2, models_pb2, neurons_pb2]
+    found = {}
+    for file in [*files, vectors_pb2]:
+        for service in file.DESCRIPTOR.services_by_name.values():
+            for method in service.methods:
+                found[f"{service.name}/{method.name}"] = method
+    assert set(RPCS) == set(found)
+    for name, method in found.items():
+        assert RPCS[name].request.DESCRIPTOR.full_name == method.input_type.full_name
+        assert RPCS[name].response.DESCRIPTOR.full_name == method.output_type.full_name
+        assert method.client_streaming == (name in CLIENT_STREAMS)
+        assert method.server_streaming == (name in SERVER_STREAMS)
+
+
+def test_both_clients_have_the_same_documented_methods():
+    def methods(client):
+        return {
+            name: inspect.signature(method)
+            for name, method in inspect.getmembers(client, callable)
+            if not name.startswith("_")
+        }
+
+    plain, asynchronous = methods(vs.Client), methods(vs.AsyncClient)
+    assert set(plain) == set(asynchronous)
+    for name in set(plain) - {"with_timeout", "close"}:
+        assert plain[name].parameters == asynchronous[name].parameters, name
+        assert getattr(vs.Client, name).__doc__, name
+        assert not inspect.iscoroutinefunction(getattr(vs.Client, name)), name
+
+
+def test_the_blocking_client_works_beside_a_running_loop(fake):
+    fake.answers[GET_MODEL] = lambda request, context: MODEL
+
+    async def notebook_cell():
+        with vs.Client(fake.address) as client:
+            return client.model("models/m")
+
+    assert asyncio.run(notebook_cell()).num_layers == 3
+
+
+def test_an_asyncio_client_may_be_made_before_its_loop(fake):
+    fake.answers[GET_MODEL] = lambda request, context: MODEL
+    client = vs.AsyncClient(fake.address)
+
+    async def main():
+        async with client:
+            return await client.model("models/m")
+
+    assert asyncio.run(main()).num_layers == 3
+
+
+def test_connect_says_when_nobody_is_there():
+    with pytest.raises(vs.Unavailable):
+        vs.connect("127.0.0.1:1", wait=0.2)
+
+
+def test_connect_gives_a_client_that_works(fake):
+    fake.answers["ModelService/ListModels"] = lambda request, context: v1.ListModelsResponse()
+    with vs.connect(fake.address) as client:
+        assert client.models() == []
+
+
+def test_the_token_and_a_request_id_travel(both, fake):
+    fake.answers[GET_MODEL] = lambda request, context: MODEL
+    both.run(lambda client: client.model("models/m"), token="secret")
+    assert fake.metadata[0]["authorization"] == "Bearer secret"
+    assert len(fake.metadata[0]["x-request-id"]) == 36
+
+
+def test_every_page_is_read(both, fake):
+    pages = {
+        "": v1.ListModelsResponse(models=[v1.Model(name="a")], next_page_token="2"),
+        "2": v1.ListModelsResponse(models=[v1.Model(name="b")]),
+    }
+    fake.answers["ModelService/ListModels"] = lambda request, context: pages[request.page_token]
+    assert [m.name for m in both.run(lambda client: client.models())] == ["a", "b"]
+
+
+# --- Errors --------------------------------------------------------------------------------------------------------
+
+
+def test_an_error_shows_all_that_the_server_said(both, fake):
+    bad = error_details_pb2.BadRequest()
+    bad.field_violations.add(field="sampling.top_p", description="must lie in (0, 1]")
+    info = error_details_pb2.ErrorInfo(reason="OUT_OF_RANGE", metadata={"field": "sampling.top_p"})
+
+    def answer(request, context):
+        refuse(context, grpc.StatusCode.INVALID_ARGUMENT, info, bad, message="the request is wrong")
+
+    fake.answers[GENERATE] = answer
+    with pytest.raises(vs.InvalidRequest) as caught:
+        both.run(lambda client: client.generate("models/m", "x", top_p=2.0))
+    error = caught.value
+    assert error.code == grpc.StatusCode.INVALID_ARGUMENT
+    assert error.reason == "OUT_OF_RANGE"
+    assert error.metadata == {"field": "sampling.top_p"}
+    assert error.violations == (vs.FieldViolation("sampling.top_p", "must lie in (0, 1]"),)
+    assert error.retry_after is None
+    assert error.request_id == fake.metadata[0]["x-request-id"]
+    for part in ["the request is wrong", "OUT_OF_RANGE", "must lie in (0, 1]", error.request_id]:
+        assert part in str(error)
+
+
+def test_the_servers_request_id_comes_before_ours(both, fake):
+    def answer(request, context):
+        context.set_trailing_metadata([("x-request-id", "theirs")])
+        context.abort(grpc.StatusCode.INTERNAL, "quote x-request-id")
+
+    fake.answers[GET_MODEL] = answer
+    with pytest.raises(vs.ServerFault) as caught:
+        both.run(lambda client: client.model("models/m"))
+    assert caught.value.request_id == "theirs"
+
+
+def test_details_that_are_no_status_do_not_hide_the_error(both, fake):
+    def answer(request, context):
+        context.set_trailing_metadata([("grpc-status-details-bin", b"\xff\xff\xff")])
+        context.abort(grpc.StatusCode.NOT_FOUND, "models/none")
+
+    fake.answers[GET_MODEL] = answer
+    with pytest.raises(vs.NotFound, match="models/none"):
+        both.run(lambda client: client.model("models/none"))
+
+
+# --- Trying again --------------------------------------------------------------------------------------------------
+
+
+def test_a_read_is_tried_again_while_the_server_is_away(both, fake):
+    fake.answers[GET_MODEL] = failing(2, grpc.StatusCode.UNAVAILABLE)
+    assert both.run(lambda client: client.model("models/m")).num_layers == 3
+    assert fake.count(GET_MODEL) == 3
+
+
+def test_the_attempts_are_bounded(both, fake):
+    fake.answers[GET_MODEL] = failing(100, grpc.StatusCode.UNAVAILABLE)
+    with pytest.raises(vs.Unavailable):
+        both.run(lambda client: client.model("models/m"))
+    assert fake.count(GET_MODEL) == PATIENT.attempts
+
+
+def test_what_could_happen_twice_is_not_tried_again(both, fake):
+    fake.answers["VectorService/DeleteVector"] = failing(1, grpc.StatusCode.UNAVAILABLE)
+    with pytest.raises(vs.Unavailable):
+        both.run(lambda client: client.delete_vector("vectors/v"))
+    assert fake.count("VectorService/DeleteVector") == 1
+
+
+def test_a_request_id_makes_a_creation_safe_to_repeat(both, fake):
+    created = v1.CreateVectorResponse(vector=v1.Vector(name="vectors/v"))
+    fake.answers["VectorService/CreateVector"] = failing(
+        2, grpc.StatusCode.UNAVAILABLE, then=created
+    )
+    made = both.run(lambda client: client.create_vector("models/m", [1.0, 2.0], layers=3))
+    assert made.name == "vectors/v"
+    ids = [request.request_id for request in fake.requests["VectorService/CreateVector"]]
+    assert len(ids) == 3 and len(set(ids)) == 1
+
+
+@pytest.mark.parametrize("way", ["RetryInfo", "pushback"])
+def test_a_full_server_is_left_alone_for_as_long_as_it_asks(both, fake, way):
+    details = [retry_info(0.3)] if way == "RetryInfo" else []
+    pushback = None if details else "300"
+    fake.answers[GET_MODEL] = failing(
+        1, grpc.StatusCode.RESOURCE_EXHAUSTED, *details, pushback=pushback
+    )
+    started = time.monotonic()
+    both.run(lambda client: client.model("models/m"))
+    assert time.monotonic() - started >= 0.3
+    assert fake.count(GET_MODEL) == 2
+
+
+@pytest.mark.parametrize(
+    ("details", "pushback"),
+    [([], None), ([retry_info(0.01)], "-1"), ([retry_info(3600)], None)],
+    ids=["never fits", "refused", "beyond patience"],
+)
+def test_a_full_server_that_gives_no_hope_is_not_asked_again(both, fake, details, pushback):
+    fake.answers[GET_MODEL] = failing(
+        1, grpc.StatusCode.RESOURCE_EXHAUSTED, *details, pushback=pushback
+    )
+    with pytest.raises(vs.Exhausted):
+        both.run(lambda client: client.model("models/m"))
+    assert fake.count(GET_MODEL) == 1
+
+
+def test_waits_grow_and_stay_bounded():
+    away = vs.Unavailable("away", grpc.StatusCode.UNAVAILABLE)
+    retry = vs.Retry(attempts=20, first=0.1, longest=2.0)
+    waits = [retry.delay(away, failures) for failures in range(1, 20)]
+    assert all(0.05 * 2**i <= wait <= 0.1 * 2**i for i, wait in enumerate(waits[:4]))
+    assert all(1.0 <= wait <= 2.0 for wait in waits[6:])
+    assert retry.delay(away, 20) is None
+
+
+def test_the_timeout_covers_the_call_and_its_repetitions(both, fake):
+    fake.answers[GET_MODEL] = failing(100, grpc.StatusCode.RESOURCE_EXHAUSTED, retry_info(0.2))
+    started = time.monotonic()
+    with pytest.raises((vs.Exhausted, vs.DeadlineExceeded)):
+        both.run(lambda client: client.model("models/m"), timeout=0.5)
+    assert time.monotonic() - started < 2
+    assert fake.count(GET_MODEL) in (2, 3)
+
+
+def test_a_slow_call_ends_at_its_timeout(both, fake):
+    free = threading.Event()
+    fake.answers[GET_MODEL] = lambda request, context: free.wait(20) and MODEL
+    with pytest.raises(vs.DeadlineExceeded):
+        both.run(lambda client: client.with_timeout(0.2).model("models/m"))
+    free.set()
+
+
+# --- Batches -------------------------------------------------------------------------------------------------------
+
+
+def answer_text(request):
+    return v1.GenerateResponse(completions=[v1.Completion(text=request.prompt.text)])
+
+
+def test_a_batch_keeps_its_order_and_its_bound(both, fake):
+    lock, running, most = threading.Lock(), [0], [0]
+
+    def answer(request, context):
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        # The first of each eight takes longest, so answers arrive out of order.
+        time.sleep(0.03 if int(request.prompt.text) % 8 == 0 else 0.005)
+        with lock:
+            running[0] -= 1
+        return answer_text(request)
+
+    fake.answers[GENERATE] = answer
+    prompts = [str(index) for index in range(40)]
+    results = both.run(lambda client: client.generate("models/m", prompts, in_flight=6))
+    assert [g.text for g in results] == prompts
+    assert 2 <= most[0] <= 6
+
+
+def test_an_empty_batch_asks_nobody(both, fake):
+    assert both.run(lambda client: client.generate("models/m", [])) == []
+
+
+def test_each_prompt_gets_its_own_seed_and_steering(both, fake):
+    fake.answers[GENERATE] = lambda request, context: answer_text(request)
+    steer = [[vs.Steer("vectors/a")], [], None]
+    both.run(
+        lambda client: client.generate("models/m", ["0", "1", "2"], seed=[5, 6, 7], steer=steer)
+    )
+    sent = sorted(fake.requests[GENERATE], key=lambda request: request.prompt.text)
+    assert [request.sampling.seed for request in sent] == [5, 6, 7]
+    assert [len(request.interventions) for request in sent] == [1, 0, 0]
+
+
+def test_a_list_of_another_length_is_refused_here(both):
+    with pytest.raises(ValueError, match="2 prompts, 3 seeds"):
+        both.run(lambda client: client.generate("models/m", ["a", "b"], seed=[1, 2, 3]))
+
+
+def test_the_first_failure_of_a_batch_cancels_the_rest(both, fake):
+    free, cancelled, started = threading.Event(), threading.Event(), threading.Event()
+
+    def answer(request, context):
+        if request.prompt.text == "bad":
+            started.wait(10)
+            refuse(context, grpc.StatusCode.INVALID_ARGUMENT)
+        context.add_callback(lambda: context.is_active() or cancelled.set())
+        started.set()
+        free.wait(20)
+        return answer_text(request)
+
+    fake.answers[GENERATE] = answer
+    with pytest.raises(vs.InvalidRequest):
+        both.run(lambda client: client.generate("models/m", ["slow", "bad"]))
+    assert cancelled.wait(10)
+    free.set()
+
+
+def test_a_batch_may_keep_its_errors(both, fake):
+    def answer(request, context):
+        if request.prompt.text == "bad":
+            refuse(context, grpc.StatusCode.INVALID_ARGUMENT)
+        return answer_text(request)
+
+    fake.answers[GENERATE] = answer
+    results = both.run(
+        lambda client: client.generate("models/m", ["a", "bad", "c"], on_error="return")
+    )
+    assert [results[0].text, results[2].text] == ["a", "c"]
+    assert isinstance(results[1], vs.InvalidRequest)
+
+
+def test_a_batch_outlasts_a_full_queue(both, fake):
+    lock, running = threading.Lock(), [0]
+
+    def answer(request, context):
+        with lock:
+            running[0] += 1
+            full = running[0] > 3
+        try:
+            if full:
+                refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, retry_info(0.02))
+            time.sleep(0.01)
+            return answer_text(request)
+        finally:
+            with lock:
+                running[0] -= 1
+
+    fake.answers[GENERATE] = answer
+    prompts = [str(index) for index in range(30)]
+    results = both.run(lambda client: client.generate("models/m", prompts, in_flight=8))
+    assert [g.text for g in results] == prompts
+    assert fake.count(GENERATE) > 30
+
+
+def test_a_bar_counts_the_prompts(both, fake, capsys):
+    fake.answers[GENERATE] = lambda request, context: answer_text(request)
+    both.run(lambda client: client.generate("models/m", ["a", "b"], progress="answers"))
+    shown = capsys.readouterr().err
+    assert "answers" in shown and "2/2" in shown
+
+
+# --- Cancellation --------------------------------------------------------------------------------------------------
+
+
+class Slow:
+    """An answer that waits until its call ends, and tells."""
+
+    def __init__(self):
+        self.started, self.ended = threading.Event(), threading.Event()
+        self.cut_off = True
+
+    def __call__(self, request, context):
+        context.add_callback(self.ended.set)
+        self.started.set()
+        self.cut_off = self.ended.wait(20)
+        return v1.GenerateResponse()
+
+
+def test_cancelling_a_task_cancels_the_call(fake):
+    slow = fake.answers[GENERATE] = Slow()
+
+    async def main():
+        async with vs.AsyncClient(fake.address) as client:
+            task = asyncio.create_task(client.generate("models/m", "x"))
+            await asyncio.to_thread(slow.started.wait, 10)
+            assert not slow.ended.is_set()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await asyncio.to_thread(slow.ended.wait, 10)
+
+    asyncio.run(main())
+    assert slow.cut_off
+
+
+def test_an_interrupt_cancels_the_call(fake):
+    slow = fake.answers[GENERATE] = Slow()
+
+    def interrupt():
+        slow.started.wait(10)
+        main = threading.main_thread().ident
+        await_true(lambda: sys._current_frames()[main].f_code.co_name == "get")
+        signal.pthread_kill(main, signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with vs.Client(fake.address) as client:
+        with pytest.raises(KeyboardInterrupt):
+            client.generate("models/m", "x")
+        assert slow.ended.wait(10)
+        assert slow.cut_off
+
+
+def test_closing_the_client_ends_its_calls(fake):
+    slow = fake.answers[GENERATE] = Slow()
+
+    async def main():
+        client = vs.AsyncClient(fake.address)
+        task = asyncio.create_task(client.generate("models/m", "x"))
+        await asyncio.to_thread(slow.started.wait, 10)
+        await client.close()
+        with pytest.raises(vs.Cancelled):
+            await task
+
+    asyncio.run(main())
+
+
+def test_closing_a_blocking_client_ends_its_calls(fake):
+    slow = fake.answers[GENERATE] = Slow()
+    client = vs.Client(fake.address)
+    failures = []
+
+    def call():
+        try:
+            client.generate("models/m", "x")
+        except vs.ValuescopeError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    assert slow.started.wait(10)
+    client.close()
+    thread.join(10)
+    assert isinstance(failures[0], vs.Cancelled)
+
+
+def test_leaving_a_stream_stops_it_on_the_server(both, fake):
+    ended = threading.Event()
+
+    def answer(request, context):
+        context.add_callback(ended.set)
+        while context.is_active():
+            yield v1.StreamGenerateResponse(delta=v1.CompletionDelta(text="x"))
+            time.sleep(0.001)
+
+    fake.answers["GenerationService/StreamGenerate"] = answer
+    taken = both.take(lambda client: client.stream("models/m", "x", max_tokens=9), 3)
+    assert [event.delta.text for event in taken] == ["x"] * 3
+    assert ended.wait(10)
+
+
+# --- Streams -------------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_is_tried_again_only_before_it_began(both, fake):
+    times = [0]
+
+    def answer(request, context):
+        times[0] += 1
+        if times[0] == 1:
+            refuse(context, grpc.StatusCode.UNAVAILABLE)
+        yield v1.StreamGenerateResponse(delta=v1.CompletionDelta(text="x"))
+        refuse(context, grpc.StatusCode.UNAVAILABLE)
+
+    fake.answers["GenerationService/StreamGenerate"] = answer
+    with pytest.raises(vs.Unavailable):
+        both.take(lambda client: client.stream("models/m", "x"))
+    assert times[0] == 2
+
+
+def job(done, state=v1.JOB_STATE_RUNNING, **fields):
+    progress = v1.JobProgress(done=done, total=4, unit="responses")
+    return v1.WatchJobResponse(job=v1.Job(name="jobs/j", state=state, progress=progress, **fields))
+
+
+def test_watching_goes_on_after_a_lost_connection(both, fake):
+    def answer(request, context):
+        if fake.count("JobService/WatchJob") == 1:
+            yield job(1)
+            refuse(context, grpc.StatusCode.UNAVAILABLE)
+        yield job(2)
+        yield job(4, v1.JOB_STATE_SUCCEEDED)
+
+    fake.answers["JobService/WatchJob"] = answer
+    states = both.take(lambda client: client.watch_job("jobs/j"))
+    assert [state.progress.done for state in states] == [1, 2, 4]
+
+
+def test_a_job_may_take_longer_than_the_clients_timeout(both, fake, capsys):
+    def answer(request, context):
+        yield job(1)
+        time.sleep(0.4)
+        yield job(4, v1.JOB_STATE_SUCCEEDED)
+
+    fake.answers["JobService/WatchJob"] = answer
+    fake.answers["JobService/GetJob"] = lambda request, context: v1.GetJobResponse(
+        job=v1.Job(name="jobs/j")
+    )
+    done = both.run(lambda client: client.wait_for_job("jobs/j", progress=True), timeout=0.2)
+    assert done.name == "jobs/j"
+    shown = capsys.readouterr().err
+    assert "jobs/j" in shown and "4/4" in shown
+    with pytest.raises(vs.DeadlineExceeded):
+        both.run(lambda client: client.wait_for_job("jobs/j", timeout=0.1))
+
+
+def test_a_failed_job_raises_with_its_reason(both, fake):
+    error = v1.JobError(code=9, reason="MODEL_NOT_READY", message="the model was unloaded")
+    fake.answers["JobService/WatchJob"] = lambda request, context: iter(
+        [job(1, v1.JOB_STATE_FAILED, error=error)]
+    )
+    with pytest.raises(vs.JobFailed, match="jobs/j failed: the model was unloaded") as caught:
+        both.run(lambda client: client.wait_for_job("jobs/j"))
+    assert caught.value.code == grpc.StatusCode.FAILED_PRECONDITION
+    assert caught.value.reason == "MODEL_NOT_READY"
+    assert isinstance(caught.value, RuntimeError)
+
+
+def artifact_server(fake, content, *, damage=False, break_at=None):
+    artifact = v1.Artifact(
+        name="artifacts/a", size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest()
+    )
+
+    def read(request, context):
+        for offset in range(request.offset, len(content), 10):
+            if break_at is not None and offset == break_at and request.offset == 0:
+                refuse(context, grpc.StatusCode.UNAVAILABLE)
+            data = content[offset : offset + 10]
+            chunk = v1.ArtifactChunk(offset=offset, data=data, crc32c=crc32c(data) ^ damage)
+            yield v1.ReadArtifactResponse(chunk=chunk)
+
+    fake.answers["ArtifactService/GetArtifact"] = lambda request, context: v1.GetArtifactResponse(
+        artifact=artifact
+    )
+    fake.answers["ArtifactService/ReadArtifact"] = read
+
+
+def test_a_read_goes_on_where_it_broke_off(both, fake):
+    content = bytes(range(95))
+    artifact_server(fake, content, break_at=40)
+    assert both.run(lambda client: client.read_artifact("artifacts/a")) == content
+    assert [r.offset for r in fake.requests["ArtifactService/ReadArtifact"]] == [0, 40]
+
+
+def test_damaged_bytes_are_refused(both, fake):
+    artifact_server(fake, bytes(30), damage=True)
+    with pytest.raises(vs.Damaged, match="damaged") as caught:
+        both.run(lambda client: client.read_artifact("artifacts/a"))
+    assert isinstance(caught.value, OSError)
+
+
+def test_an_upload_starts_again_from_its_header(both, fake):
+    name = "ArtifactService/WriteArtifact"
+    written = v1.WriteArtifactResponse(artifact=v1.Artifact(name="artifacts/a"))
+    fake.answers[name] = failing(1, grpc.StatusCode.UNAVAILABLE, then=written)
+    content = bytes(range(256)) * 8192  # two chunks
+    assert both.run(lambda client: client.write_artifact(content)).name == "artifacts/a"
+    first, second = fake.requests[name]
+    assert first == second
+    assert b"".join(part.chunk.data for part in second) == content
+
+
+def test_a_capture_tells_its_inputs_apart(both, fake):
+    def answer(request, context):
+        for index, one in enumerate(request.inputs):
+            receipts = v1.InputReceipts(input_index=index, prompt_tokens=2)
+            yield v1.CaptureResponse(receipts=receipts)
+            tensor = vs.from_numpy([[[float(one.prompt.text)]] * 1])
+            yield v1.CaptureResponse(
+                chunk=v1.CaptureChunk(
+                    input_index=index, layers=[3], positions=[0, 1], tensor=tensor
+                )
+            )
+
+    fake.answers["ActivationService/Capture"] = answer
+    found = both.run(
+        lambda client: client.capture("models/m", ["7", "8"], [vs.tap(reduction="mean")])
+    )
+    assert [float(one[0][0, 0, 0]) for one in found] == [7.0, 8.0]
+    assert found[1].num_prompt_tokens == 2 and found[1].positions[0] == [0, 1]
+
+
+def test_calls_of_one_loop_run_at_once(fake):
+    meeting = threading.Barrier(3, timeout=10)
+
+    def answer(request, context):
+        meeting.wait()
+        return MODEL
+
+    fake.answers[GET_MODEL] = answer
+
+    async def main():
+        async with vs.AsyncClient(fake.address) as client:
+            return await asyncio.gather(*(client.model("models/m") for _ in range(3)))
+
+    assert len(asyncio.run(main())) == 3
+
+
+def test_nothing_is_left_waiting_when_a_batch_is_done(fake):
+    fake.answers[GENERATE] = lambda request, context: answer_text(request)
+
+    async def main():
+        async with vs.AsyncClient(fake.address) as client:
+            await client.generate("models/m", ["a"] * 10)
+            await asyncio.sleep(0)
+            return [t for t in asyncio.all_tasks() if "finish" in repr(t)]
+
+    assert asyncio.run(main()) == []
+    await_true(lambda: fake.count(GENERATE) == 10)
