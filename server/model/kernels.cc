@@ -3,6 +3,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <c10/core/GradMode.h>
 #include <torch/library.h>
 
 #include "model/cpu_kernels.h"
@@ -108,7 +109,12 @@ auto Operator(const char* name) {
 
 }  // namespace
 
+bool TracksGradients(const at::Tensor& x) {
+  return c10::GradMode::is_enabled() && x.requires_grad();
+}
+
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
+  if (TracksGradients(x)) return reference::RmsNorm(x, weight, epsilon);
   static const auto op =
       Operator<at::Tensor(const at::Tensor&, const at::Tensor&, double)>("valuescope::rms_norm");
   return op.call(x, weight, epsilon);
@@ -117,6 +123,10 @@ at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon
 void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines,
                     const at::Tensor& positions, const at::Tensor& cache_slots, at::Tensor& keys,
                     at::Tensor& values, const HeadShape& heads) {
+  if (TracksGradients(qkv)) {
+    return reference::RotateAndCache(qkv, cosines, sines, positions, cache_slots, keys, values,
+                                     heads.num_heads, heads.num_kv_heads, heads.head_dim);
+  }
   static const auto op =
       Operator<void(at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
                     const at::Tensor&, at::Tensor&, at::Tensor&, int64_t, int64_t, int64_t)>(
@@ -127,6 +137,10 @@ void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor
 
 void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor& key_weight,
                double epsilon, const HeadShape& heads) {
+  if (TracksGradients(qkv)) {
+    return reference::NormHeads(qkv, query_weight, key_weight, epsilon, heads.num_heads,
+                                heads.num_kv_heads, heads.head_dim);
+  }
   static const auto op = Operator<void(at::Tensor&, const at::Tensor&, const at::Tensor&, double,
                                        int64_t, int64_t, int64_t)>("valuescope::norm_heads");
   op.call(qkv, query_weight, key_weight, epsilon, heads.num_heads, heads.num_kv_heads,
@@ -137,6 +151,11 @@ at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Te
                      const at::Tensor& sequences, const at::Tensor& positions,
                      const at::Tensor& block_tables, const HeadShape& heads,
                      const AttentionScores& scores) {
+  if (TracksGradients(qkv)) {
+    return reference::Attention(qkv, keys, values, sequences, positions, block_tables,
+                                heads.num_heads, heads.num_kv_heads, heads.head_dim, scores.scale,
+                                scores.soft_cap, scores.window);
+  }
   static const auto op =
       Operator<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
                           const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t, int64_t,
@@ -146,17 +165,22 @@ at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Te
 }
 
 at::Tensor GateMultiply(const at::Tensor& gate_up, Activation activation) {
+  if (TracksGradients(gate_up)) {
+    return reference::GateMultiply(gate_up, static_cast<int64_t>(activation));
+  }
   static const auto op =
       Operator<at::Tensor(const at::Tensor&, int64_t)>("valuescope::gate_multiply");
   return op.call(gate_up, static_cast<int64_t>(activation));
 }
 
 void SoftCap(at::Tensor& x, double cap) {
+  if (TracksGradients(x)) return reference::SoftCap(x, cap);
   static const auto op = Operator<void(at::Tensor&, double)>("valuescope::soft_cap");
   op.call(x, cap);
 }
 
 void AddRows(at::Tensor& x, const at::Tensor& rows, const at::Tensor& table_rows) {
+  if (TracksGradients(x)) return reference::AddRows(x, rows, table_rows);
   static const auto op =
       Operator<void(at::Tensor&, const at::Tensor&, const at::Tensor&)>("valuescope::add_rows");
   op.call(x, rows, table_rows);

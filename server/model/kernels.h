@@ -11,6 +11,10 @@
 
 namespace valuescope::model {
 
+// Whether an operation on x is recorded for gradients. The operators below then run as their
+// references, which autograd can follow.
+bool TracksGradients(const at::Tensor& x);
+
 // The heads of one model's attention.
 struct HeadShape {
   int64_t num_heads = 0;     // query heads

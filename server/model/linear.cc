@@ -5,6 +5,7 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
 
 #include <map>
 #include <mutex>
@@ -69,19 +70,29 @@ int64_t FewestIndependentRowsOnce(const at::Tensor& packed, int64_t in_features,
 
 class PackedLinear : public Linear {
  public:
-  PackedLinear(const at::Tensor& weight, at::Tensor bias)
+  PackedLinear(const at::Tensor& weight, at::Tensor bias, std::function<at::Tensor()> plain)
       : Linear(weight.size(1), weight.size(0)),
         packed_(PackWeight(weight)),
-        bias_(std::move(bias)) {
+        bias_(std::move(bias)),
+        plain_(std::move(plain)) {
     FewestRows();  // most models run with the threads they were loaded with
   }
 
   at::Tensor Apply(const at::Tensor& x) const override {
+    if (TracksGradients(x)) return Plain(x);
     at::Tensor product = Product(x);
     return bias_.defined() ? product.add_(bias_) : product;
   }
 
  private:
+  at::Tensor Plain(const at::Tensor& x) const {
+    std::call_once(plain_made_, [this] {
+      const c10::NoGradGuard no_gradients;
+      plain_weight_ = plain_();
+    });
+    return at::linear(x, plain_weight_, bias_.defined() ? std::optional(bias_) : std::nullopt);
+  }
+
   at::Tensor Product(const at::Tensor& x) const {
     const int64_t fewest_rows = FewestRows();
     if (fewest_rows == 0) return OneByOne(x);
@@ -107,16 +118,20 @@ class PackedLinear : public Linear {
 
   at::Tensor packed_;
   at::Tensor bias_;  // [out], or undefined
+  const std::function<at::Tensor()> plain_;
+  mutable std::once_flag plain_made_;
+  mutable at::Tensor plain_weight_;  // [out, in], once gradients asked for it
 };
 
 }  // namespace
 
-std::unique_ptr<Linear> Linear::Create(const at::Tensor& weight, const at::Tensor& bias) {
-  VS_CHECK(weight.dim() == 2);
-  if (weight.is_cpu() && weight.scalar_type() == at::kFloat) {
-    return std::make_unique<PackedLinear>(weight.contiguous(), bias);
+std::unique_ptr<Linear> Linear::Create(std::function<at::Tensor()> weight, const at::Tensor& bias) {
+  const at::Tensor plain = weight().contiguous();
+  VS_CHECK(plain.dim() == 2);
+  if (plain.is_cpu() && plain.scalar_type() == at::kFloat) {
+    return std::make_unique<PackedLinear>(plain, bias, std::move(weight));
   }
-  return std::make_unique<PlainLinear>(weight.contiguous(), bias);
+  return std::make_unique<PlainLinear>(plain, bias);
 }
 
 }  // namespace valuescope::model

@@ -7,18 +7,20 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <memory>
 
 namespace valuescope::model {
 
 class Linear {
  public:
-  // Takes the weight [out, in] on its device and the bias [out], which may be undefined; the plain
-  // copy is kept only where it is the storage.
-  static std::unique_ptr<Linear> Create(const at::Tensor& weight, const at::Tensor& bias = {});
+  // `weight` gives the weight [out, in] on its device, now and, where the storage is another, when
+  // gradients first pass through: only then are there two copies. `bias` [out] may be undefined.
+  static std::unique_ptr<Linear> Create(std::function<at::Tensor()> weight,
+                                        const at::Tensor& bias = {});
   virtual ~Linear() = default;
 
-  // x [num_tokens, in] contiguous -> [num_tokens, out].
+  // x [num_tokens, in] contiguous -> [num_tokens, out]; differentiable by x. Thread-safe.
   virtual at::Tensor Apply(const at::Tensor& x) const = 0;
 
   int64_t in_features() const { return in_features_; }

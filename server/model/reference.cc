@@ -8,11 +8,26 @@
 
 namespace valuescope::model::reference {
 
-at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
+namespace {
+
+at::Tensor NormScale(const at::Tensor& wide, double epsilon) {
+  return at::rsqrt(wide.pow(2).mean(-1, /*keepdim=*/true) + epsilon);
+}
+
+at::Tensor Normed(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& scale) {
   const at::Tensor wide = x.to(at::kFloat);
-  const at::Tensor scale = at::rsqrt(wide.pow(2).mean(-1, /*keepdim=*/true) + epsilon);
   if (weight.scalar_type() == x.scalar_type()) return weight * (wide * scale).to(x.scalar_type());
   return (weight * (wide * scale)).to(x.scalar_type());
+}
+
+}  // namespace
+
+at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
+  return Normed(x, weight, NormScale(x.to(at::kFloat), epsilon));
+}
+
+at::Tensor HeldRmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
+  return Normed(x, weight, NormScale(x.detach().to(at::kFloat), epsilon));
 }
 
 void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor& key_weight,

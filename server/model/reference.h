@@ -9,6 +9,8 @@
 namespace valuescope::model::reference {
 
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon);
+// RmsNorm whose factor is a constant to gradients.
+at::Tensor HeldRmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon);
 void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor& key_weight,
                double epsilon, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim);
 void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines,

@@ -1,6 +1,7 @@
 #include "model/transformer.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
 
 #include "absl/strings/str_cat.h"
@@ -9,6 +10,7 @@
 #include "model/device_types.h"
 #include "model/kernels.h"
 #include "model/linear.h"
+#include "model/reference.h"
 #include "model/safetensors.h"
 #include "model/site.h"
 #include "model/weights.h"
@@ -61,8 +63,8 @@ class LoadedTransformer : public Transformer {
       blocks_.push_back(MakeBlock(absl::StrCat("model.layers.", layer, ".")));
     }
     final_norm_ = NormWeight("model.norm.weight");
-    unembedding_ =
-        Linear::Create(architecture_.tied_embeddings ? embedding_ : Weight("lm_head.weight"));
+    unembedding_ = Linear::Create(
+        [this] { return architecture_.tied_embeddings ? embedding_ : Weight("lm_head.weight"); });
   }
 
   const Architecture& architecture() const override { return architecture_; }
@@ -70,25 +72,13 @@ class LoadedTransformer : public Transformer {
   c10::Device device() const override { return options_.device; }
   const std::string& weights_digest() const override { return digest_; }
 
-  at::Tensor Forward(const StepBatch& batch, KvCache& cache,
-                     const StepProgram& program) const override {
-    const c10::InferenceMode guard;
-    // at::index, because index_select has no kernel for meta tensors.
-    at::Tensor x = at::index(embedding_, {batch.token_ids});  // [num_tokens, hidden]
-    if (embedding_scale_.defined()) x.mul_(embedding_scale_);
-    Visit({Site::kEmbedding, 0}, x, batch, program);
-    for (int layer = 0; layer < architecture_.num_layers; ++layer) {
-      RunBlock(layer, x, batch, cache, program);
-    }
-    at::Tensor normed = Norm(x, final_norm_);
-    Visit({Site::kFinalNorm, 0}, normed, batch, program);
-    const bool everywhere = !program[WireIndex({Site::kLogits, 0}, architecture_)].empty();
-    if (everywhere) {
-      at::Tensor logits = Unembed(normed);
-      Visit({Site::kLogits, 0}, logits, batch, program);
-      return at::index(logits, {batch.logit_tokens});
-    }
-    return Unembed(at::index(normed, {batch.logit_tokens}));
+  using Transformer::Forward;
+  at::Tensor Forward(const StepBatch& batch, KvCache& cache, const StepProgram& program,
+                     GradientTape* tape) const override {
+    const c10::InferenceMode inference(tape == nullptr);
+    const c10::AutoGradMode gradients(tape != nullptr);
+    if (tape != nullptr) tape->values.assign(tape->wires.size(), at::Tensor());
+    return RunStep({batch, cache, program, tape});
   }
 
   at::Tensor WriteDirections(int layer) const override {
@@ -100,6 +90,34 @@ class LoadedTransformer : public Transformer {
   }
 
  private:
+  // What every part of a step reads.
+  struct Step {
+    const StepBatch& batch;
+    KvCache& cache;
+    const StepProgram& program;
+    GradientTape* tape;
+  };
+
+  at::Tensor RunStep(const Step& step) const {
+    // at::index, because index_select has no kernel for meta tensors.
+    at::Tensor x = at::index(embedding_, {step.batch.token_ids});  // [num_tokens, hidden]
+    if (embedding_scale_.defined()) x.mul_(embedding_scale_);
+    if (step.tape != nullptr) x.requires_grad_();  // the root of the graph: weights are constants
+    Visit({Site::kEmbedding, 0}, x, step);
+    for (int layer = 0; layer < architecture_.num_layers; ++layer) {
+      RunBlock(layer, x, step);
+    }
+    at::Tensor normed = Norm(x, final_norm_);
+    Visit({Site::kFinalNorm, 0}, normed, step);
+    const bool everywhere = !step.program[WireIndex({Site::kLogits, 0}, architecture_)].empty();
+    if (everywhere) {
+      at::Tensor logits = Unembed(normed);
+      Visit({Site::kLogits, 0}, logits, step);
+      return at::index(logits, {step.batch.logit_tokens});
+    }
+    return Unembed(at::index(normed, {step.batch.logit_tokens}));
+  }
+
   at::Tensor Weight(const std::string& name) const {
     return stored_->Get(name, ScalarTypeOf(options_.dtype)).to(options_.device);
   }
@@ -113,13 +131,13 @@ class LoadedTransformer : public Transformer {
   // Several projections of one input as one product, in the order given.
   std::unique_ptr<Linear> Projection(const std::string& prefix,
                                      const std::vector<const char*>& names, bool bias) const {
-    std::vector<at::Tensor> weights, biases;
-    for (const char* name : names) {
-      weights.push_back(Weight(absl::StrCat(prefix, name, ".weight")));
-      if (bias) biases.push_back(Weight(absl::StrCat(prefix, name, ".bias")));
-    }
-    return Linear::Create(weights.size() == 1 ? weights[0] : at::cat(weights),
-                          bias ? at::cat(biases) : at::Tensor());
+    const auto joined = [this, prefix, names](const char* part) {
+      std::vector<at::Tensor> tensors;
+      for (const char* name : names) tensors.push_back(Weight(absl::StrCat(prefix, name, part)));
+      return tensors.size() == 1 ? tensors[0] : at::cat(tensors);
+    };
+    return Linear::Create([joined] { return joined(".weight"); },
+                          bias ? joined(".bias") : at::Tensor());
   }
 
   Block MakeBlock(const std::string& prefix) const {
@@ -159,25 +177,38 @@ class LoadedTransformer : public Transformer {
     sines_ = at::sin(angles).contiguous().to(options_.device);
   }
 
-  void RunBlock(int layer, at::Tensor& x, const StepBatch& batch, KvCache& cache,
-                const StepProgram& program) const {
+  void RunBlock(int layer, at::Tensor& x, const Step& step) const {
     const Block& block = blocks_[layer];
-    at::Tensor attended = Attend(layer, Norm(x, block.attention_norm), batch, cache);
-    Visit({Site::kAttentionHeads, layer}, attended, batch, program);
+    at::Tensor attended = Attend(layer, Norm(x, block.attention_norm), step.batch, step.cache);
+    Visit({Site::kAttentionHeads, layer}, attended, step);
     at::Tensor written = block.output->Apply(attended);
     if (architecture_.post_norms) written = Norm(written, block.attention_post_norm);
-    Visit({Site::kAttentionOutput, layer}, written, batch, program);
-    x = x.add_(written);
-    Visit({Site::kResidualMid, layer}, x, batch, program);
+    Visit({Site::kAttentionOutput, layer}, written, step);
+    AddTo(x, written, step);
+    Visit({Site::kResidualMid, layer}, x, step);
 
     at::Tensor neurons =
         GateMultiply(block.gate_up->Apply(Norm(x, block.mlp_norm)), architecture_.activation);
-    Visit({Site::kMlpNeurons, layer}, neurons, batch, program);
+    Visit({Site::kMlpNeurons, layer}, neurons, step);
     written = block.down->Apply(neurons);
-    if (architecture_.post_norms) written = Norm(written, block.mlp_post_norm);
-    Visit({Site::kMlpOutput, layer}, written, batch, program);
-    x = x.add_(written);
-    Visit({Site::kResidualPost, layer}, x, batch, program);
+    if (architecture_.post_norms) {
+      const bool held = step.tape != nullptr && step.tape->held_post_norm == layer;
+      written = held ? reference::HeldRmsNorm(written, block.mlp_post_norm,
+                                              architecture_.rms_norm_epsilon)
+                     : Norm(written, block.mlp_post_norm);
+    }
+    Visit({Site::kMlpOutput, layer}, written, step);
+    AddTo(x, written, step);
+    Visit({Site::kResidualPost, layer}, x, step);
+  }
+
+  // In place, except where the graph still needs what was there.
+  static void AddTo(at::Tensor& x, const at::Tensor& written, const Step& step) {
+    if (step.tape == nullptr) {
+      x.add_(written);
+    } else {
+      x = x + written;
+    }
   }
 
   // The heads' outputs, [num_tokens, num_heads * head_dim].
@@ -210,9 +241,12 @@ class LoadedTransformer : public Transformer {
   }
 
   // Everything users asked of this wire: additions in order, then taps.
-  void Visit(Wire wire, at::Tensor& x, const StepBatch& batch, const StepProgram& program) const {
-    const WireProgram& wanted = program[WireIndex(wire, architecture_)];
-    for (const AddStage& stage : wanted.additions) AddRows(x, stage.rows, batch.table_rows);
+  void Visit(Wire wire, at::Tensor& x, const Step& step) const {
+    const int index = WireIndex(wire, architecture_);
+    const WireProgram& wanted = step.program[index];
+    for (const AddStage& stage : wanted.additions) AddRows(x, stage.rows, step.batch.table_rows);
+    if (step.tape != nullptr) Record(index, x, *step.tape);
+    const c10::NoGradGuard no_gradients;
     for (const TapStage& tap : wanted.taps) {
       at::Tensor destination = tap.destination;
       switch (tap.operation) {
@@ -226,6 +260,12 @@ class LoadedTransformer : public Transformer {
           TapMax(x, tap.tokens, tap.rows, destination);
           break;
       }
+    }
+  }
+
+  static void Record(int wire, const at::Tensor& x, GradientTape& tape) {
+    for (size_t i = 0; i < tape.wires.size(); ++i) {
+      if (tape.wires[i] == wire) tape.values[i] = x;
     }
   }
 
@@ -258,7 +298,8 @@ absl::StatusOr<std::unique_ptr<Transformer>> LoadOrThrow(const std::string& fold
   // Packing is quick beside reading: the digest, which touches every byte, is the progress.
   std::string digest = stored->Digest(config->bytes(), options.progress);
   VS_RETURN_IF_ERROR(stored->CheckFinite());
-  const c10::InferenceMode guard;
+  // Not in inference mode: what is made there can take no part in a graph.
+  const c10::NoGradGuard guard;
   return std::make_unique<LoadedTransformer>(std::move(architecture), options, std::move(stored),
                                              std::move(digest));
 }

@@ -45,8 +45,13 @@ class Transformer {
   // Runs one step: writes the keys and values of its tokens to `cache`, applies `program` (one
   // entry a wire) and returns the logits of batch.logit_tokens, [num_logits, vocabulary] float32.
   // Reads nothing back to the host and allocates no memory whose size depends on values.
-  virtual at::Tensor Forward(const StepBatch& batch, KvCache& cache,
-                             const StepProgram& program) const = 0;
+  // With a `tape` the step also records its graph for gradients, and the logits are part of it;
+  // without one nothing of autograd runs.
+  virtual at::Tensor Forward(const StepBatch& batch, KvCache& cache, const StepProgram& program,
+                             GradientTape* tape) const = 0;
+  at::Tensor Forward(const StepBatch& batch, KvCache& cache, const StepProgram& program) const {
+    return Forward(batch, cache, program, nullptr);
+  }
 
   // Column i is what neuron i of block `layer` writes per unit of activation: [hidden,
   // intermediate] float32, contiguous, on the CPU. 0 <= layer < num_layers. Where the MLP's output

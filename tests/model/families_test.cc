@@ -1,5 +1,6 @@
 // Every family against transformers (tests/golden/make_families.py): all sites of all blocks, alone
 // and beside sequences of other lengths, in chunks and whole, and the greedy tokens.
+#include <c10/core/GradMode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -193,6 +194,55 @@ TEST_P(FamilyTest, CompanyAndChunksChangeNoBitInFloat32) {
   EXPECT_TRUE(logits_of({3, 0, 1, 2, 3}, 1000).equal(alone));
   EXPECT_TRUE(logits_of({3, 2}, 5).equal(alone));
   EXPECT_TRUE(logits_of({3}, 1).equal(alone));
+}
+
+// <v, the sum of residual_post.(layers - 2) over the last three positions> by every site below it.
+TEST_P(FamilyTest, GradientsEqualTransformers) {
+  if (dtype_ != DType::kFloat32) GTEST_SKIP() << "expected in float32 only";
+  const Architecture& a = model_->architecture();
+  const int target = a.num_layers - 2;
+  const auto gradients_of = [&](const std::vector<Wire>& wires, int held) {
+    ForwardHarness harness(*model_, {sequences_[1]});
+    GradientTape tape{.wires = {WireIndex({Site::kResidualPost, target}, a)},
+                      .values = {},
+                      .held_post_norm = held};
+    for (const Wire& wire : wires) tape.wires.push_back(WireIndex(wire, a));
+    const int64_t length = static_cast<int64_t>(sequences_[1].size());
+    harness.Run({{0, 0, length}}, {}, &tape);
+    const c10::AutoGradMode gradients(true);
+    const at::Tensor scalar =
+        at::mv(tape.values[0].narrow(0, length - 3, 3), values_->Get("grad.v")).sum();
+    return GradientsOf(scalar, {tape.values.begin() + 1, tape.values.end()});
+  };
+  std::vector<Wire> wires;
+  std::vector<std::string> names;
+  for (int layer = 0; layer <= target; ++layer) {
+    wires.push_back({Site::kMlpNeurons, layer});
+    names.push_back(absl::StrCat("mlp_neurons.", layer));
+    wires.push_back({Site::kResidualPost, layer});
+    names.push_back(absl::StrCat("residual_post.", layer));
+  }
+  const auto found = gradients_of(wires, -1);
+  for (size_t i = 0; i < wires.size(); ++i) {
+    EXPECT_LT(RelativeError(found[i], values_->Get("grad." + names[i])), 2e-5) << names[i];
+    if (wires[i].site != Site::kMlpNeurons) continue;
+    const std::string held = "grad_norm_held." + names[i];
+    ASSERT_EQ(values_->Has(held), a.post_norms);
+    if (!a.post_norms) continue;
+    EXPECT_LT(RelativeError(gradients_of({wires[i]}, wires[i].layer)[0], values_->Get(held)), 2e-5)
+        << held;
+  }
+}
+
+TEST_P(FamilyTest, AStepWithATapeGivesTheValuesOfOneWithout) {
+  if (dtype_ != DType::kFloat32) GTEST_SKIP() << "half types round differently in other operators";
+  ForwardHarness plain(*model_, {sequences_[2]}), taped(*model_, {sequences_[2]});
+  GradientTape tape;
+  const int64_t length = static_cast<int64_t>(sequences_[2].size());
+  const at::Tensor logits = taped.Run({{0, 0, length}}, {}, &tape);
+  EXPECT_TRUE(logits.requires_grad());
+  EXPECT_LT(RelativeError(logits.detach(), plain.RunWhole(0)), 1e-5);
+  EXPECT_FALSE(plain.RunWhole(0).requires_grad());
 }
 
 TEST_P(FamilyTest, TheOlderLayoutOfItsConfigurationReadsTheSame) {

@@ -40,7 +40,8 @@ class ForwardHarness {
   std::vector<std::vector<int64_t>>& sequences() { return sequences_; }
 
   // Logits of every token of the step, in the order of the pieces: [num_tokens, vocabulary].
-  at::Tensor Run(const std::vector<Piece>& pieces, const std::vector<int64_t>& table_rows = {}) {
+  at::Tensor Run(const std::vector<Piece>& pieces, const std::vector<int64_t>& table_rows = {},
+                 GradientTape* tape = nullptr) {
     std::vector<int64_t> ids, positions, sequence_rows, slots, logit_tokens;
     const int64_t num_sequences = static_cast<int64_t>(sequences_.size());
     at::Tensor tables =
@@ -63,7 +64,7 @@ class ForwardHarness {
                            .block_tables = tables,
                            .table_rows = at::tensor(rows, at::kLong),
                            .logit_tokens = at::tensor(logit_tokens, at::kLong)},
-                          cache_, program_);
+                          cache_, program_, tape);
   }
 
   at::Tensor RunWhole(int sequence) {

@@ -1,0 +1,14 @@
+#include <torch/csrc/autograd/autograd.h>
+
+#include "base/check.h"
+#include "model/step.h"
+
+namespace valuescope::model {
+
+std::vector<at::Tensor> GradientsOf(const at::Tensor& scalar, const std::vector<at::Tensor>& inputs,
+                                    bool keep_graph) {
+  VS_CHECK(scalar.numel() == 1 && scalar.requires_grad());
+  return torch::autograd::grad({scalar}, inputs, /*grad_outputs=*/{}, keep_graph);
+}
+
+}  // namespace valuescope::model
