@@ -600,6 +600,37 @@ def test_an_upload_starts_again_from_its_header(both, fake):
     assert b"".join(part.chunk.data for part in second) == content
 
 
+def test_a_file_of_vectors_comes_whole_or_not_at_all(both, fake):
+    content = bytes(range(50))
+
+    def answer(request, context):
+        end = 50 if request.vectors[0] == "vectors/whole" else 40
+        for offset in range(0, end, 10):
+            data = content[offset : offset + 10]
+            yield v1.ExportVectorsResponse(
+                offset=offset, data=data, crc32c=crc32c(data), total_bytes=50
+            )
+
+    fake.answers["VectorService/ExportVectors"] = answer
+    assert both.run(lambda client: client.export_vectors(["vectors/whole"])) == content
+    with pytest.raises(vs.Damaged, match="40 of"):
+        both.run(lambda client: client.export_vectors(["vectors/cut"]))
+
+
+def test_a_file_of_vectors_is_announced_by_its_digest(both, fake, tmp_path):
+    name = "VectorService/ImportVectors"
+    fake.answers[name] = lambda request, context: v1.ImportVectorsResponse(
+        vectors=[v1.Vector(name="vectors/v")]
+    )
+    file = tmp_path / "vectors.gguf"
+    file.write_bytes(b"GGUF")
+    made = both.run(lambda client: client.import_vectors("models/m", file, file_format="gguf"))
+    assert [vector.name for vector in made] == ["vectors/v"]
+    header, data = fake.requests[name][0]
+    assert header.header.format == v1.VECTOR_FORMAT_GGUF and data.data == b"GGUF"
+    assert header.header.sha256 == hashlib.sha256(b"GGUF").hexdigest()
+
+
 def test_a_capture_tells_its_inputs_apart(both, fake):
     def answer(request, context):
         for index, one in enumerate(request.inputs):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import copy
+import dataclasses
 import functools
 import hashlib
 import heapq
@@ -29,6 +30,7 @@ from .prompts import (
     Prompt,
     Response,
     Steering,
+    Tokens,
     attribution_request,
     is_one_prompt,
     to_interventions,
@@ -37,11 +39,12 @@ from .prompts import (
     to_prompt,
     to_response,
     to_site,
+    to_tokens,
 )
 from .results import Activations, Generation, Jobs, Models
 from .retry import Retry
 from .rpcs import RequestT, ResponseT, Rpc
-from .tensors import Array, from_numpy, to_numpy
+from .tensors import Array, data_type, from_numpy, to_numpy
 from .transport import Call, Metadata, Transport
 
 T = TypeVar("T")
@@ -117,9 +120,20 @@ class Api:
         """One model: state, sizes, dtype, device, digests, sites with their widths."""
         return (await self._call(rpcs.GET_MODEL, v1.GetModelRequest(name=name))).model
 
-    async def load_model(self, name: str) -> v1.Model:
-        """Starts to load a model and returns at once; `wait_until_ready` waits for it."""
-        request = v1.LoadModelRequest(name=name, request_id=_new_id())
+    async def load_model(self, name: str, *, dtype: str | None = None) -> v1.Model:
+        """Starts to load a model and returns at once; `wait_until_ready` waits for it.
+
+        Args:
+            name: "models/ID".
+            dtype: "float32", "bfloat16" or "float16"; default the server's.
+
+        Raises:
+            FailedPrecondition: it is loaded already with other options.
+            Exhausted: it does not fit the device.
+        """
+        request = v1.LoadModelRequest(
+            name=name, dtype=None if dtype is None else data_type(dtype), request_id=_new_id()
+        )
         return (await self._call(rpcs.LOAD_MODEL, request)).model
 
     async def unload_model(self, name: str, *, force: bool = False) -> v1.Model:
@@ -460,6 +474,75 @@ class Api:
         """All stored vectors, newest first, without data."""
         return await self._list(rpcs.LIST_VECTORS, v1.ListVectorsRequest(), "vectors")
 
+    async def export_vectors(
+        self,
+        names: Iterable[str],
+        *,
+        file_format: Literal["safetensors", "gguf"] = "safetensors",
+        layers: Layers | None = None,
+    ) -> bytes:
+        """Vectors as the bytes of one file, checked by CRC32C.
+
+        Args:
+            names: "vectors/ID" of one model; exactly one for "gguf" (a llama.cpp control vector).
+            file_format: of the file.
+            layers: rows to write; default all.
+
+        Raises:
+            Damaged: a checksum differs, or the end is missing.
+        """
+        request = v1.ExportVectorsRequest(vectors=list(names), format=_vector_format(file_format))
+        if layers is not None:
+            request.layers.CopyFrom(to_layers(layers))
+        data, total = bytearray(), 0
+        async with contextlib.aclosing(self._stream(rpcs.EXPORT_VECTORS, request)) as parts:
+            async for part in parts:
+                if part.offset != len(data) or crc32c(part.data) != part.crc32c:
+                    raise Damaged(f"the file's part at {part.offset} is damaged")
+                data += part.data
+                total = part.total_bytes
+        if len(data) != total:
+            raise Damaged(f"{len(data)} of the file's {total} bytes arrived")
+        return bytes(data)
+
+    async def import_vectors(
+        self,
+        model: str,
+        data: bytes | pathlib.Path,
+        *,
+        file_format: Literal["safetensors", "gguf"] = "safetensors",
+        site: str | v1.Site = "residual_post",
+        display_name: str = "",
+    ) -> list[v1.Vector]:
+        """Stores the vectors of a file.
+
+        Args:
+            model: "models/ID" that they belong to.
+            data: the file or its bytes.
+            file_format: of the file.
+            site: where the file does not tell.
+            display_name: name for people.
+        """
+        content = data.read_bytes() if isinstance(data, pathlib.Path) else bytes(data)
+        header = v1.ImportVectorsHeader(
+            model=model,
+            format=_vector_format(file_format),
+            site=to_site(site),
+            size_bytes=len(content),
+            sha256=hashlib.sha256(content).hexdigest(),
+            display_name=display_name,
+            request_id=_new_id(),
+        )
+
+        def requests() -> Iterable[v1.ImportVectorsRequest]:
+            yield v1.ImportVectorsRequest(header=header)
+            for offset in range(0, len(content), _CHUNK):
+                yield v1.ImportVectorsRequest(data=content[offset : offset + _CHUNK])
+
+        # The header's request_id makes a second upload harmless.
+        responses = await self._all(rpcs.IMPORT_VECTORS, [requests], repeatable=True)
+        return list(cast("v1.ImportVectorsResponse", responses[0]).vectors)
+
     async def delete_vector(self, name: str) -> None:
         """Deletes a vector; FailedPrecondition while an unfinished job uses it."""
         await self._call(rpcs.DELETE_VECTOR, v1.DeleteVectorRequest(name=name))
@@ -514,6 +597,46 @@ class Api:
         """All stored sets, newest first, without members."""
         return await self._list(rpcs.LIST_NEURON_SETS, v1.ListNeuronSetsRequest(), "neuron_sets")
 
+    async def compare_neuron_sets(
+        self, sets: Iterable[str | v1.NeuronSetFilter]
+    ) -> v1.CompareNeuronSetsResponse:
+        """Overlaps of 2 .. 64 sets ("neuronSets/ID", or filters of them), beside what random sets would give."""
+        filters = [s if not isinstance(s, str) else v1.NeuronSetFilter(neuron_set=s) for s in sets]
+        return await self._call(rpcs.COMPARE_NEURON_SETS, v1.CompareNeuronSetsRequest(sets=filters))
+
+    async def top_contexts(
+        self,
+        model: str,
+        neurons: Iterable[tuple[int, int]],
+        responses: str | Sequence[v1.LabelledResponse],
+        *,
+        tokens: Tokens = "response",
+        top_k: int | None = None,
+        window: int | None = None,
+    ) -> list[v1.NeuronContexts]:
+        """Texts in which neurons are most active, largest activation first.
+
+        Args:
+            model: "models/ID".
+            neurons: 1 .. 256 pairs (layer, index).
+            responses: texts made by `labelled`, or the name of an artifact that holds them.
+            tokens: tokens searched.
+            top_k: contexts a neuron, 1 .. 100. Default 10.
+            window: tokens shown before and after, 0 .. 64. Default 10.
+        """
+        request = v1.TopContextsRequest(
+            model=model,
+            neurons=[v1.NeuronId(layer=layer, index=index) for layer, index in neurons],
+            tokens=to_tokens(tokens),
+            top_k=top_k,
+            window=window,
+        )
+        if isinstance(responses, str):
+            request.artifact = responses
+        else:
+            request.responses.extend(responses)
+        return list((await self._call(rpcs.TOP_CONTEXTS, request)).neurons)
+
     async def delete_neuron_set(self, name: str) -> None:
         """Deletes a set and its artifact."""
         await self._call(rpcs.DELETE_NEURON_SET, v1.DeleteNeuronSetRequest(name=name))
@@ -560,27 +683,29 @@ class Api:
     ) -> AsyncGenerator[v1.Job, None]:
         """The job now and at every change until it is finished; goes on after a lost connection.
 
+        A server that is away, to be restarted for instance, is waited for with four times the attempts of other calls.
+
         Args:
             name: "jobs/ID".
             timeout: seconds to watch; default as long as it takes, whatever the client's timeout is.
         """
         request = v1.WatchJobRequest(name=name)
         deadline = None if timeout is None else time.monotonic() + timeout
-        failures = 0
         while True:
-            left = None if deadline is None else deadline - time.monotonic()
+            watcher = self._limited(None if deadline is None else deadline - time.monotonic())
+            watcher._retry = dataclasses.replace(self._retry, attempts=4 * self._retry.attempts)
+            begun = False
             try:
-                async with contextlib.aclosing(
-                    self._limited(left)._stream(rpcs.WATCH_JOB, request)
-                ) as changes:
+                async with contextlib.aclosing(watcher._stream(rpcs.WATCH_JOB, request)) as changes:
                     async for change in changes:
-                        failures = 0
+                        begun = True
                         yield change.job
                         if change.job.state in _FINISHED:
                             return
             except ValuescopeError as error:
-                failures += 1
-                await self._pause_or_raise(error, failures, deadline)
+                if not begun:
+                    raise
+                await self._pause_or_raise(error, 1, deadline)
 
     async def wait_for_job(
         self, name: str, *, progress: str | bool | None = None, timeout: float | None = None
@@ -664,10 +789,10 @@ class Api:
         """
         artifact = await self.artifact(name)
         data = bytearray()
-        failures = 0
         with progress_bar(progress, name, artifact.size_bytes, "bytes") as bar:
             while len(data) < artifact.size_bytes:
-                request = v1.ReadArtifactRequest(name=name, offset=len(data))
+                offset = len(data)
+                request = v1.ReadArtifactRequest(name=name, offset=offset)
                 try:
                     async with contextlib.aclosing(
                         self._stream(rpcs.READ_ARTIFACT, request)
@@ -676,12 +801,12 @@ class Api:
                             chunk = part.chunk
                             if chunk.offset != len(data) or crc32c(chunk.data) != chunk.crc32c:
                                 raise Damaged(f"{name}: chunk at {chunk.offset} is damaged")
-                            failures = 0
                             data += chunk.data
                             bar.show(len(data))
                 except Unavailable as error:
-                    failures += 1
-                    await self._pause_or_raise(error, failures, None)
+                    if len(data) == offset:
+                        raise
+                    await self._pause_or_raise(error, 1, None)
         if hashlib.sha256(data).hexdigest() != artifact.sha256:
             raise Damaged(f"{name}: SHA-256 of the bytes read differs")
         return bytes(data)
@@ -819,6 +944,10 @@ def _put(put: Callable[[tuple[int, Any]], None], index: int, outcome: Any) -> No
 
 def _repeatable(rpc: Rpc[Any, Any], request: object) -> bool:
     return rpc.repeatable or bool(getattr(request, "request_id", ""))
+
+
+def _vector_format(name: str) -> v1.VectorFormat:
+    return cast("v1.VectorFormat", v1.VectorFormat.Value(f"VECTOR_FORMAT_{name.upper()}"))
 
 
 def _new_id() -> str:

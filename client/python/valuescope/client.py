@@ -179,12 +179,16 @@ class Client:
     vector = blocking(Api.vector)
     vector_data = blocking(Api.vector_data)
     vectors = blocking(Api.vectors)
+    export_vectors = blocking(Api.export_vectors)
+    import_vectors = blocking(Api.import_vectors)
     delete_vector = blocking(Api.delete_vector)
 
     classify_neurons = blocking(Api.classify_neurons)
     attribute_neurons = blocking(Api.attribute_neurons)
     neuron_set = blocking(Api.neuron_set)
     neuron_sets = blocking(Api.neuron_sets)
+    compare_neuron_sets = blocking(Api.compare_neuron_sets)
+    top_contexts = blocking(Api.top_contexts)
     delete_neuron_set = blocking(Api.delete_neuron_set)
 
     create_job = blocking(Api.create_job)
