@@ -13,8 +13,8 @@ save_pretrained writes (configuration, weights, tokenizer) and three files more:
     k.attention_heads.L [kept, heads * head_dim], k.mlp_neurons.L [kept, intermediate]. What attention and the MLP
     "output" is what they add to the residual stream.
     greedy [64] int64 after the prompt of nine tokens, no cache, no end token among them (in half precision they are
-    those that float32 arithmetic finds, too); greedy_gaps [64] and their least,
-    greedy_margin [1]: how far the best logit was above the second.
+    those that float32 arithmetic finds, too); greedy_gaps [64] and their least, greedy_margin [1]: how far the best
+    logit was above the second.
     Half-precision folders: k.logits_float32, the same rounded weights computed in float32.
     float32 folders: the gradients of <v, sum over the last 3 positions of residual_post.(layers - 2)> for the
     sequence of nine tokens: grad.v, and for every L up to that block grad.residual_post.L and grad.mlp_neurons.L.
@@ -195,7 +195,7 @@ GEMMA_TEMPLATE = """{{ bos_token + ' ' }}
 {%- if add_generation_prompt %}{{ 'model ' }}{% endif %}"""
 
 
-def make_weights(model, seed):
+def make_weights(model, seed, projection_gain):
     """Wide enough that attention is far from uniform, the activation far from linear, the logits far apart."""
     generator = torch.Generator().manual_seed(seed)
     gemma = model.config.model_type == "gemma2"
@@ -213,7 +213,7 @@ def make_weights(model, seed):
             elif name.endswith("bias"):
                 weight.copy_(0.5 * noise)
             else:
-                weight.copy_(noise * 1.5 / weight.shape[-1] ** 0.5)
+                weight.copy_(noise * projection_gain / weight.shape[-1] ** 0.5)
     return generator
 
 
@@ -379,7 +379,8 @@ def find_model(settings):
     least_gap = MARGIN[dtype] / (2 if config.model_type == "gemma2" else 1)  # its cap is low
     for seed in range(1, 10_000):
         model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
-        generator = make_weights(model, seed)
+        # Gentler in half precision, so that rounding is not amplified from block to block.
+        generator = make_weights(model, seed, 1.5 if dtype == "float32" else 0.8)
         frequencies = model.model.rotary_emb.inv_freq
         model.to(getattr(torch, dtype))
         model.model.rotary_emb.inv_freq = frequencies  # loaded models keep them in float32

@@ -5,8 +5,8 @@
 Run with transformers 5.17.0; the tests need neither it nor torch. All that lies beneath this folder stays below 3 MB.
 
   texts: "text" and its ids, or "unit" written "times" over and runs of [id, count]; no special tokens around the
-    text; ids_with_special where those differ; decoded, and decoded_without_special (tokens), where they differ from the text; prefixes: what the
-    first 1, 2, 3 ... ids decode to, as a stream would see them.
+    text; ids_with_special where those differ; decoded, and decoded_without_special (tokens), where they differ from
+    the text; prefixes: what the first 1, 2, 3 ... ids decode to, as a stream would see them.
   chats: messages as [role, content], add_generation_prompt, the text that the template renders, and its ids.
 """
 
