@@ -1,0 +1,67 @@
+"""The C++ client as a package: installed into an empty prefix, moved, and used by a project that sees nothing else."""
+
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+from conftest import BUILD, MODEL, ROOT
+
+
+def run(*command, **options):
+    done = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, timeout=120, **options
+    )
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory):
+    """Where the package ended up: not where it was installed to."""
+    installed = tmp_path_factory.mktemp("installed") / "first"
+    run("cmake", "--install", BUILD, "--component", "client", "--prefix", installed)
+    moved = installed.parent / "second"
+    shutil.move(installed, moved)
+    return moved
+
+
+def files(prefix: pathlib.Path):
+    return [path for path in prefix.rglob("*") if path.is_file()]
+
+
+def test_the_package_holds_the_client_and_nothing_of_the_server(prefix):
+    names = {str(path.relative_to(prefix)) for path in files(prefix)}
+    assert {
+        "bin/valuescope",
+        "include/valuescope/client.h",
+        "include/valuescope/v1/generation.grpc.pb.h",
+        "lib/libvaluescope_client.a",
+        "lib/cmake/valuescope/valuescopeConfig.cmake",
+        "lib/cmake/valuescope/valuescopeConfigVersion.cmake",
+    } <= names
+    for name in names:
+        assert not name.startswith("include/") or name.startswith("include/valuescope/"), name
+        assert "server" not in name and "torch" not in name, name
+
+
+def test_the_package_remembers_neither_where_it_was_built_nor_where_it_was_installed(prefix):
+    for path in files(prefix):
+        content = path.read_bytes()
+        for place in [BUILD, ROOT, prefix.with_name("first")]:
+            assert f"{place}/".encode() not in content, f"{path.name} contains {place}"
+
+
+def test_a_project_that_sees_only_the_prefix_builds_and_talks_to_a_server(
+    prefix, tmp_path, server, client
+):
+    generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+    run(
+        "cmake", "-S", ROOT / "tests" / "consumer", "-B", tmp_path, *generator,
+        f"-DCMAKE_PREFIX_PATH={prefix}", "-DCMAKE_FIND_USE_PACKAGE_REGISTRY=OFF",
+    )  # fmt: skip
+    run("cmake", "--build", tmp_path)
+    whole, streamed, reason = run(tmp_path / "consumer", server.address, MODEL).rstrip().split("\n")
+    assert whole == client.generate(MODEL, "The sea is", max_tokens=5, temperature=0.0).text
+    assert streamed == whole
+    assert reason == "NOT_FOUND"
