@@ -10,7 +10,7 @@ import time
 
 import grpc
 import pytest
-from conftest import CLIENT_STREAMS, PATIENT, RPCS, SERVER_STREAMS, await_true
+from fake_server import CLIENT_STREAMS, PATIENT, RPCS, SERVER_STREAMS, await_true
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
