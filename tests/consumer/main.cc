@@ -1,4 +1,5 @@
-// consumer HOST:PORT models/ID: generates, streams the same and prints both texts, then asks for a model that is not there.
+// consumer HOST:PORT models/ID: generates, streams the same and prints both texts, then asks for a
+// model that is not there.
 #include <valuescope/client.h>
 
 #include <iostream>

@@ -64,4 +64,4 @@ def test_a_project_that_sees_only_the_prefix_builds_and_talks_to_a_server(
     whole, streamed, reason = run(tmp_path / "consumer", server.address, MODEL).rstrip().split("\n")
     assert whole == client.generate(MODEL, "The sea is", max_tokens=5, temperature=0.0).text
     assert streamed == whole
-    assert reason == "NOT_FOUND"
+    assert reason == "RESOURCE_NOT_FOUND"
