@@ -43,6 +43,11 @@ absl::StatusOr<ResolvedAttribution> ResolveAttribution(const v1::AttributeNeuron
   VS_ASSIGN_OR_RETURN(resolved.model, ModelOfName("model", request.model(), models));
   const engine::ServedModel& model = *resolved.model;
   VS_RETURN_IF_ERROR(CheckMethod(request));
+  if (model.architecture.post_norms) {
+    return ErrorWithReason(absl::StatusCode::kUnimplemented, "OPTION_NOT_SERVED",
+                           absl::StrCat("direct_contribution is not served for `models/", model.id,
+                                        "`, which norms what the MLP writes"));
+  }
   const int top_k = request.has_top_k() ? request.top_k() : kDefaultTop;
   if (top_k < 0 || top_k > kMostTop) return OutOfRange("top_k", top_k, 0, kMostTop);
   if (request.display_name().size() > kMaxDisplayName)

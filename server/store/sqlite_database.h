@@ -111,7 +111,8 @@ class SqliteDatabase {
     absl::MutexLock lock(&mutex_);
     try {
       SQLite::Transaction transaction(database_, SQLite::TransactionBehavior::IMMEDIATE);
-      SqliteTransaction open(database_, clock_->Now());
+      // Times are kept in microseconds, and what is returned at once equals what is read later.
+      SqliteTransaction open(database_, absl::FromUnixMicros(absl::ToUnixMicros(clock_->Now())));
       auto result = body(open);
       if (result.ok()) transaction.commit();
       return result;

@@ -1,27 +1,37 @@
-// The client against a server that misbehaves: full queues, vanishing connections, damaged chunks.
+// Calls and streams against a server that is full, draining, slow or gone.
 #include "valuescope/client.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
+#include <thread>
+#include <vector>
 
-#include "base/crc32c.h"
-#include "base/sha256.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
+#include "tests/client_cpp/fake_server.h"
 
 namespace valuescope {
 namespace {
 
+using ::testing::AllOf;
+using ::testing::Each;
 using ::testing::ElementsAre;
+using ::testing::Ge;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Le;
 using ::testing::SizeIs;
 
-grpc::Status Busy() {
+constexpr absl::Duration kLong = absl::Seconds(60);
+
+grpc::Status Full(absl::Duration wait) {
   google::rpc::RetryInfo retry;
-  retry.mutable_retry_delay()->set_nanos(1'000'000);
+  retry.mutable_retry_delay()->set_seconds(absl::ToInt64Seconds(wait));
   google::rpc::Status rich;
   rich.set_code(grpc::StatusCode::RESOURCE_EXHAUSTED);
   rich.add_details()->PackFrom(retry);
@@ -32,175 +42,299 @@ grpc::Status BadField() {
   google::rpc::BadRequest bad;
   auto* violation = bad.add_field_violations();
   violation->set_field("sampling.top_p");
-  violation->set_description("allowed range");
+  violation->set_description("allowed range (0, 1]");
   google::rpc::ErrorInfo info;
   info.set_reason("OUT_OF_RANGE");
+  (*info.mutable_metadata())["field"] = "sampling.top_p";
   google::rpc::Status rich;
   rich.add_details()->PackFrom(bad);
   rich.add_details()->PackFrom(info);
-  return {grpc::StatusCode::INVALID_ARGUMENT, "bad", rich.SerializeAsString()};
+  return {grpc::StatusCode::INVALID_ARGUMENT, "bad request", rich.SerializeAsString()};
 }
 
-class MoodyModels : public v1::ModelService::Service {
+const grpc::Status kDraining(grpc::StatusCode::UNAVAILABLE, "draining");
+
+// Holds a call until its client is gone.
+grpc::Status HoldUntilCancelled(grpc::ServerContext* context, std::atomic<int>& held) {
+  ++held;
+  while (!context->IsCancelled()) std::this_thread::yield();
+  --held;
+  return grpc::Status::CANCELLED;
+}
+
+class Models : public v1::ModelService::Service {
  public:
-  grpc::Status GetModel(grpc::ServerContext*, const v1::GetModelRequest* request,
+  grpc::Status GetModel(grpc::ServerContext* context, const v1::GetModelRequest* request,
                         v1::GetModelResponse* response) override {
     ++calls;
-    if (refusals-- > 0) return refusal;
+    if (hold) return HoldUntilCancelled(context, held);
+    const auto found = context->client_metadata().find("authorization");
+    authorization = found == context->client_metadata().end()
+                        ? ""
+                        : std::string(found->second.data(), found->second.size());
     response->mutable_model()->set_name(request->name());
-    return grpc::Status::OK;
+    return Answer(context);
   }
+  grpc::Status LoadModel(grpc::ServerContext* context, const v1::LoadModelRequest* request,
+                         v1::LoadModelResponse*) override {
+    ++calls;
+    request_ids.push_back(request->request_id());
+    return Answer(context);
+  }
+  grpc::Status UnloadModel(grpc::ServerContext* context, const v1::UnloadModelRequest*,
+                           v1::UnloadModelResponse*) override {
+    ++calls;
+    return Answer(context);
+  }
+
   std::atomic<int> calls{0};
-  std::atomic<int> refusals{0};
-  grpc::Status refusal;
+  std::atomic<bool> hold{false};
+  std::atomic<int> held{0};
+  int refusals = 0;
+  grpc::Status refusal = kDraining;
+  std::string pushback;
+  std::string authorization;
+  std::vector<std::string> request_ids;
+
+ private:
+  grpc::Status Answer(grpc::ServerContext* context) {
+    if (refusals-- <= 0) return grpc::Status::OK;
+    if (!pushback.empty()) context->AddTrailingMetadata("grpc-retry-pushback-ms", pushback);
+    context->AddTrailingMetadata("x-request-id", "r-17");
+    return refusal;
+  }
 };
 
-class BreakingArtifacts : public v1::ArtifactService::Service {
+class Generation : public v1::GenerationService::Service {
  public:
-  grpc::Status GetArtifact(grpc::ServerContext*, const v1::GetArtifactRequest* request,
-                           v1::GetArtifactResponse* response) override {
-    response->mutable_artifact()->set_name(request->name());
-    response->mutable_artifact()->set_size_bytes(static_cast<int64_t>(bytes.size()));
-    response->mutable_artifact()->set_sha256(digest);
-    return grpc::Status::OK;
-  }
-  // Sends two chunks of ten bytes a call, then breaks off; the caller has to come back for the
-  // rest.
-  grpc::Status ReadArtifact(grpc::ServerContext*, const v1::ReadArtifactRequest* request,
-                            grpc::ServerWriter<v1::ReadArtifactResponse>* writer) override {
-    ++reads;
-    int64_t offset = request->offset();
-    for (int chunk = 0; chunk < 2 && offset < static_cast<int64_t>(bytes.size()); ++chunk) {
-      v1::ReadArtifactResponse part;
-      part.mutable_chunk()->set_offset(offset);
-      part.mutable_chunk()->set_data(bytes.substr(static_cast<size_t>(offset), 10));
-      part.mutable_chunk()->set_crc32c(Crc32c(part.chunk().data()) ^ (damage ? 1u : 0u));
-      offset += 10;
-      writer->Write(part);
-    }
-    return offset < static_cast<int64_t>(bytes.size())
-               ? grpc::Status(grpc::StatusCode::UNAVAILABLE, "gone")
-               : grpc::Status::OK;
-  }
-  grpc::Status WriteArtifact(grpc::ServerContext*,
-                             grpc::ServerReader<v1::WriteArtifactRequest>* reader,
-                             v1::WriteArtifactResponse* response) override {
-    v1::WriteArtifactRequest part;
-    std::string received;
-    while (reader->Read(&part)) {
-      if (part.has_header()) {
-        header = part.header();
-      } else if (part.chunk().crc32c() == Crc32c(part.chunk().data()) &&
-                 part.chunk().offset() == static_cast<int64_t>(received.size())) {
-        received += part.chunk().data();
-      }
-    }
-    response->mutable_artifact()->set_sha256(Sha256Hex(received));
-    return grpc::Status::OK;
+  grpc::Status StreamGenerate(grpc::ServerContext* context, const v1::StreamGenerateRequest*,
+                              grpc::ServerWriter<v1::StreamGenerateResponse>* writer) override {
+    ++calls;
+    if (refusals-- > 0) return kDraining;
+    v1::StreamGenerateResponse event;
+    event.mutable_delta()->set_text("sea");
+    for (int i = 0; i < deltas; ++i) writer->Write(event);
+    return hold ? HoldUntilCancelled(context, held) : end;
   }
 
-  std::string bytes;
-  std::string digest;
-  bool damage = false;
-  std::atomic<int> reads{0};
-  v1::WriteArtifactHeader header;
+  std::atomic<int> calls{0};
+  int refusals = 0;
+  int deltas = 2;
+  grpc::Status end;
+  std::atomic<bool> hold{false};
+  std::atomic<int> held{0};
 };
 
 class ClientTest : public ::testing::Test {
  protected:
-  ClientTest() {
-    grpc::ServerBuilder builder;
-    int port = 0;
-    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
-    builder.RegisterService(&models_);
-    builder.RegisterService(&artifacts_);
-    server_ = builder.BuildAndStart();
-    client_ = std::make_unique<Client>("127.0.0.1:" + std::to_string(port));
+  void WaitUntil(const std::function<bool()>& condition) {
+    const absl::Time end = absl::Now() + kLong;
+    while (!condition()) {
+      ASSERT_LT(absl::Now(), end);
+      std::this_thread::yield();
+    }
   }
 
-  MoodyModels models_;
-  BreakingArtifacts artifacts_;
-  std::unique_ptr<grpc::Server> server_;
-  std::unique_ptr<Client> client_;
+  Models models_;
+  Generation generation_;
+  FakeServer server_{&models_, &generation_};
+  std::shared_ptr<NotingClock> clock_ = std::make_shared<NotingClock>();
+  Client client_{server_.address(), {.clock = clock_}};
 };
 
 TEST_F(ClientTest, ComesBackToAFullServerAfterTheDelayItNamed) {
   models_.refusals = 2;
-  models_.refusal = Busy();
+  models_.refusal = Full(absl::Seconds(7));
   v1::GetModelRequest request;
   request.set_name("models/x");
-  const auto response = client_->GetModel(request);
+  const auto response = client_.GetModel(request);
   ASSERT_TRUE(response.ok()) << response.status();
   EXPECT_EQ(response->model().name(), "models/x");
   EXPECT_EQ(models_.calls, 3);
+  EXPECT_THAT(clock_->waits(), ElementsAre(absl::Seconds(7), absl::Seconds(7)));
 }
 
-TEST_F(ClientTest, GivesUpInTheEndAndSaysWhy) {
+TEST_F(ClientTest, TakesThePushbackOfTheTrailingMetadataWhereItIsLonger) {
+  models_.refusals = 1;
+  models_.refusal = Full(absl::Seconds(2));
+  models_.pushback = "2500";
+  EXPECT_TRUE(client_.GetModel({}).ok());
+  EXPECT_THAT(clock_->waits(), ElementsAre(absl::Milliseconds(2500)));
+}
+
+TEST_F(ClientTest, DoesNotComeBackWhereTheServerForbidsItOrAsksForTooLong) {
+  models_.refusals = 1;
+  models_.pushback = "-1";
+  const auto refused = client_.GetModel({});
+  EXPECT_TRUE(ErrorDetailsOf(refused.status()).retry_refused);
+  models_.refusals = 1;
+  models_.pushback.clear();
+  models_.refusal = Full(absl::Seconds(3600));
+  const auto late = client_.GetModel({});
+  EXPECT_EQ(ErrorDetailsOf(late.status()).retry_after, absl::Seconds(3600));
+  EXPECT_EQ(models_.calls, 2);
+  EXPECT_THAT(clock_->waits(), IsEmpty());
+}
+
+TEST_F(ClientTest, BacksOffFromADrainingServerAndGivesUpInTheEnd) {
   models_.refusals = 100;
-  models_.refusal = Busy();
-  const auto response = client_->GetModel({});
-  EXPECT_EQ(response.status().code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_EQ(ErrorDetailsOf(response.status()).retry_after, absl::Milliseconds(1));
-  EXPECT_EQ(models_.calls, 5);
+  const auto response = client_.GetModel({});
+  EXPECT_EQ(response.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(models_.calls, 8);
+  EXPECT_THAT(clock_->waits(),
+              ElementsAre(absl::Milliseconds(50), absl::Milliseconds(100), absl::Milliseconds(200),
+                          absl::Milliseconds(400), absl::Milliseconds(800),
+                          absl::Milliseconds(1600), absl::Milliseconds(2500)));
 }
 
-TEST_F(ClientTest, DoesNotRepeatWhatCanNeverWorkAndShowsTheField) {
+TEST_F(ClientTest, NeverWaitsPastTheDeadline) {
+  models_.refusals = 100;
+  models_.refusal = Full(absl::Seconds(20));
+  const auto response = client_.GetModel({}, {.timeout = absl::Seconds(50)});
+  EXPECT_EQ(response.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(models_.calls, 3);
+}
+
+TEST_F(ClientTest, ObeysTheDeadlineOfTheCall) {
+  models_.hold = true;
+  const auto response = client_.GetModel({}, {.timeout = absl::Milliseconds(50)});
+  EXPECT_EQ(response.status().code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(models_.calls, 1);
+}
+
+TEST_F(ClientTest, RepeatsWhatCreatesUnderOneRequestIdAndNeverWhatUnloads) {
+  models_.refusals = 1;
+  EXPECT_TRUE(client_.LoadModel({}).ok());
+  ASSERT_THAT(models_.request_ids, SizeIs(2));
+  EXPECT_THAT(models_.request_ids[0], SizeIs(36));
+  EXPECT_EQ(models_.request_ids[0], models_.request_ids[1]);
+
+  models_.refusals = 1;
+  models_.calls = 0;
+  EXPECT_EQ(client_.UnloadModel({}).status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(models_.calls, 1);
+}
+
+TEST_F(ClientTest, DoesNotRepeatWhatCanNeverWorkAndShowsAllThatTheServerSaid) {
   models_.refusals = 1;
   models_.refusal = BadField();
-  const auto response = client_->GetModel({});
+  const absl::Status status = client_.GetModel({}).status();
   EXPECT_EQ(models_.calls, 1);
-  const ErrorDetails details = ErrorDetailsOf(response.status());
+  const ErrorDetails details = ErrorDetailsOf(status);
   EXPECT_EQ(details.reason, "OUT_OF_RANGE");
+  EXPECT_EQ(details.metadata.at("field"), "sampling.top_p");
   ASSERT_THAT(details.violations, SizeIs(1));
   EXPECT_EQ(details.violations[0].field, "sampling.top_p");
+  EXPECT_EQ(details.request_id, "r-17");
+  EXPECT_TRUE(status.GetPayload("type.googleapis.com/google.rpc.BadRequest"));
+  EXPECT_EQ(ErrorText(status),
+            "bad request [OUT_OF_RANGE]\n  sampling.top_p: allowed range (0, 1]");
 }
 
-TEST_F(ClientTest, ReadsAnArtifactOnWhereItsStreamBrokeOff) {
-  for (int i = 0; i < 73; ++i) artifacts_.bytes += static_cast<char>('a' + i % 26);
-  artifacts_.digest = Sha256Hex(artifacts_.bytes);
-  std::string read;
-  const auto artifact = client_->ReadArtifact("artifacts/x", [&](const std::string& part) {
-    read += part;
-    return absl::OkStatus();
+TEST_F(ClientTest, EndsACallThatAnotherThreadCancels) {
+  models_.hold = true;
+  CallOptions options;
+  options.cancellation = std::make_shared<Cancellation>();
+  std::thread other([&] {
+    WaitUntil([&] { return models_.held > 0; });
+    options.cancellation->Cancel();
   });
-  ASSERT_TRUE(artifact.ok()) << artifact.status();
-  EXPECT_EQ(read, artifacts_.bytes);
-  EXPECT_EQ(artifacts_.reads, 4);
+  EXPECT_EQ(client_.GetModel({}, options).status().code(), absl::StatusCode::kCancelled);
+  other.join();
+  WaitUntil([&] { return models_.held == 0; });
+
+  EXPECT_EQ(client_.GetModel({}, options).status().code(), absl::StatusCode::kCancelled);
+  models_.hold = false;
+  EXPECT_TRUE(client_.GetModel({}).ok());
 }
 
-TEST_F(ClientTest, RefusesDamagedBytes) {
-  artifacts_.bytes = "some bytes";
-  artifacts_.digest = Sha256Hex("other bytes");
-  const auto ignore = [](const std::string&) { return absl::OkStatus(); };
-  EXPECT_EQ(client_->ReadArtifact("artifacts/x", ignore).status().code(),
-            absl::StatusCode::kDataLoss);
-  artifacts_.damage = true;
-  EXPECT_EQ(client_->ReadArtifact("artifacts/x", ignore).status().code(),
-            absl::StatusCode::kDataLoss);
+TEST_F(ClientTest, EndsAWaitThatAnotherThreadCancels) {
+  models_.refusals = 100;
+  models_.refusal = Full(absl::Seconds(50));
+  Client client(server_.address());
+  CallOptions options;
+  options.cancellation = std::make_shared<Cancellation>();
+  std::thread other([&] {
+    WaitUntil([&] { return models_.calls > 0; });
+    options.cancellation->Cancel();
+  });
+  const absl::Time start = absl::Now();
+  EXPECT_EQ(client.GetModel({}, options).status().code(), absl::StatusCode::kCancelled);
+  EXPECT_LT(absl::Now() - start, absl::Seconds(40));
+  other.join();
 }
 
-TEST_F(ClientTest, SendsAnArtifactWithItsSizeItsDigestsAndARequestId) {
-  std::string bytes((size_t{5} << 19) + 3, '\0');
-  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(i * 31 >> 3);
-  const auto artifact = client_->WriteArtifact(bytes, {});
-  ASSERT_TRUE(artifact.ok()) << artifact.status();
-  EXPECT_EQ(artifact->sha256(), Sha256Hex(bytes));
-  EXPECT_EQ(artifacts_.header.sha256(), Sha256Hex(bytes));
-  EXPECT_EQ(artifacts_.header.size_bytes(), static_cast<int64_t>(bytes.size()));
-  EXPECT_THAT(artifacts_.header.request_id(), SizeIs(36));
+TEST_F(ClientTest, OpensAStreamAgainOnlyWhileNothingCame) {
+  generation_.refusals = 2;
+  auto stream = client_.StreamGenerate({});
+  v1::StreamGenerateResponse event;
+  int events = 0;
+  while (stream.Read(&event)) ++events;
+  EXPECT_TRUE(stream.Finish().ok()) << stream.Finish();
+  EXPECT_EQ(events, 2);
+  EXPECT_EQ(generation_.calls, 3);
+
+  generation_.calls = 0;
+  generation_.end = kDraining;
+  auto broken = client_.StreamGenerate({});
+  events = 0;
+  while (broken.Read(&event)) ++events;
+  EXPECT_EQ(events, 2);
+  EXPECT_EQ(broken.Finish().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(generation_.calls, 1);
 }
 
-TEST(Tensors, GoThereAndBack) {
-  const std::vector<float> elements = {1, -2, 3, 4, 5, 6};
-  const auto tensor = MakeTensor(elements, {2, 3});
-  ASSERT_TRUE(tensor.ok());
-  EXPECT_THAT(tensor->shape(), ElementsAre(2, 3));
-  EXPECT_EQ(*TensorElements(*tensor), elements);
-  EXPECT_FALSE(MakeTensor(elements, {2, 2}).ok());
-  EXPECT_FALSE(MakeTensor(elements, {-2, -3}).ok());
-  v1::Tensor cut = *tensor;
-  cut.mutable_data()->pop_back();
-  EXPECT_FALSE(TensorElements(cut).ok());
+TEST_F(ClientTest, AStreamThatGoesOutOfScopeIsCancelledOnTheServer) {
+  generation_.hold = true;
+  {
+    auto stream = client_.StreamGenerate({});
+    v1::StreamGenerateResponse event;
+    ASSERT_TRUE(stream.Read(&event));
+    const auto moved = std::move(stream);
+    WaitUntil([&] { return generation_.held == 1; });
+  }
+  WaitUntil([&] { return generation_.held == 0; });
+}
+
+TEST_F(ClientTest, AStreamIsCancelledByAnotherThreadWhileItIsRead) {
+  generation_.hold = true;
+  auto stream = client_.StreamGenerate({});
+  std::thread other([&] {
+    WaitUntil([&] { return generation_.held == 1; });
+    stream.Cancel();
+  });
+  EXPECT_EQ(stream.Finish().code(), absl::StatusCode::kCancelled);
+  other.join();
+}
+
+TEST_F(ClientTest, SendsTheTokenWhereThereIsOne) {
+  EXPECT_TRUE(client_.GetModel({}).ok());
+  EXPECT_EQ(models_.authorization, "");
+  Client client(server_.address(), {.token = "secret", .clock = clock_});
+  EXPECT_TRUE(client.GetModel({}).ok());
+  EXPECT_EQ(models_.authorization, "Bearer secret");
+}
+
+TEST(RetryDelays, GrowToTheirLimitAndStayWithinTheirUpperHalf) {
+  const RetryPolicy policy{.attempts = 100};
+  const absl::Status gone = absl::UnavailableError("gone");
+  std::vector<double> seconds;
+  for (int failures = 1; failures < 100; ++failures) {
+    const absl::Duration low = *RetryDelay(policy, gone, failures, 0.0);
+    const absl::Duration high = *RetryDelay(policy, gone, failures, 0.999);
+    EXPECT_LT(low, high);
+    seconds.push_back(absl::ToDoubleSeconds(high));
+  }
+  EXPECT_THAT(seconds, Each(AllOf(Ge(0.05), Le(5.0))));
+  EXPECT_FALSE(RetryDelay(policy, gone, 100, 0.5));
+  EXPECT_FALSE(RetryDelay(policy, absl::InternalError(""), 1, 0.5));
+  EXPECT_FALSE(RetryDelay(policy, absl::ResourceExhaustedError("never fits"), 1, 0.5));
+}
+
+TEST(ErrorText, NamesTheCodeWhereNothingWasSaid) {
+  EXPECT_THAT(ErrorText(absl::Status(absl::StatusCode::kUnavailable, "")),
+              HasSubstr("UNAVAILABLE"));
+  EXPECT_EQ(ErrorText(absl::OkStatus()), "OK");
 }
 
 }  // namespace

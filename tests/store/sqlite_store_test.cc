@@ -57,6 +57,15 @@ class SqliteStoreTest : public testing::Test {
   std::unique_ptr<Store> store_;
 };
 
+TEST_F(SqliteStoreTest, ATimeIsTheSameAtOnceAndLater) {
+  clock_.Advance(absl::Nanoseconds(123456789));
+  const auto put = store_->PutResources("default", {MakeVector("v", "content")}, {});
+  ASSERT_TRUE(put.ok()) << put.status();
+  const auto read = store_->GetResource("default", ResourceKind::kVector, "v");
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(put->front().created_at, read->created_at);
+}
+
 TEST_F(SqliteStoreTest, KeepsEveryFieldOfAResourceAcrossReopening) {
   Resource resource = MakeVector("v", "content");
   resource.format_version = 3;
