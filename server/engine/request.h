@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "base/dtype.h"
 #include "base/host_tensor.h"
 #include "engine/capture_memory.h"
 #include "model/site.h"
@@ -61,6 +62,10 @@ struct Tap {
   std::vector<int> layers;  // absolute, ascending
   TokenSelection tokens{.kind = TokenKind::kResponse, .positions = {}};
   Reduction reduction = Reduction::kNone;
+  DType dtype = DType::kFloat32;  // of the result: float32, float16, bfloat16 or float64
+  // Empty: whole activations. Else, for each of `layers`, the columns that are wanted, ascending
+  // and distinct; the result then comes layer by layer.
+  std::vector<std::vector<int64_t>> columns;
 };
 
 struct Sampling {
@@ -109,10 +114,11 @@ struct Receipt {
   int64_t positions = 0;  // per layer
 };
 
-// What one tap read: tensor [layers, tokens, width], tokens = 1 when reduced. float32.
+// What one tap read: tensor [layers, tokens, width] in the tap's dtype, tokens = 1 when reduced.
 struct Capture {
   int tap_index = 0;
   std::vector<int> layers;
+  std::vector<int64_t> columns;    // of the only layer, where the tap chose some
   std::vector<int64_t> positions;  // 0-based, of the tokens read (all that entered a reduction)
   HostTensor tensor;
 };
@@ -125,7 +131,7 @@ struct Completion {
   std::vector<TokenLogprob>
       logprobs;  // one a generated token (if asked), or one a given_response token (if scored)
   std::vector<Receipt> receipts;  // one an intervention
-  std::vector<Capture> captures;  // one a tap, in tap order
+  std::vector<Capture> captures;  // in tap order; one a tap, or one a layer where it has columns
   int64_t prompt_tokens = 0;
   int64_t generated_tokens = 0;  // as counted for usage, the stop token included
   // Held as long as the captures are.

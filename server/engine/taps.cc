@@ -2,6 +2,7 @@
 
 #include <ATen/ops/div.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/index_select.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
@@ -10,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
+#include "model/device_types.h"
 #include "model/site.h"
 
 namespace valuescope::engine {
@@ -33,6 +35,25 @@ absl::Status CheckLayers(const Tap& tap, const model::Architecture& architecture
     }
     if (i > 0 && tap.layers[i] <= tap.layers[i - 1])
       return InvalidField(field, "must be above the one before it");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckColumns(const Tap& tap, int64_t width) {
+  if (tap.columns.empty()) return absl::OkStatus();
+  if (tap.columns.size() != tap.layers.size()) {
+    return InvalidField("columns", "must be chosen for every layer");
+  }
+  for (const std::vector<int64_t>& columns : tap.columns) {
+    if (columns.empty()) return InvalidField("columns", "must be chosen for every layer");
+    for (size_t i = 0; i < columns.size(); ++i) {
+      if (columns[i] < 0 || columns[i] >= width) {
+        return OutOfRange("columns", static_cast<double>(columns[i]), 0,
+                          static_cast<double>(width - 1));
+      }
+      if (i > 0 && columns[i] <= columns[i - 1])
+        return InvalidField("columns", "must be ascending and distinct");
+    }
   }
   return absl::OkStatus();
 }
@@ -67,6 +88,7 @@ absl::StatusOr<SequenceTaps> SequenceTaps::Compile(std::vector<Tap> taps,
     for (const int layer : tap.layers) {
       one.wires.push_back(model::WireIndex(model::Normalised({tap.site, layer}), architecture));
     }
+    if (absl::Status s = CheckColumns(tap, one.width); !s.ok()) return InField(field, s);
     const int64_t rows = KeepsTokens(one.tap.reduction) ? one.scope.MostTokens() : 1;
     // At most 2^40 by the bounds of architecture and context, so the product stays within 64 bits.
     // What is captured and its copy for the client are there at once.
@@ -139,18 +161,20 @@ bool SequenceTaps::WantsGenerated() const {
   return false;
 }
 
-HostTensor SequenceTaps::ReadOne(const CompiledTap& one) const {
-  const int64_t count = static_cast<int64_t>(one.positions.size());
-  const int64_t rows = KeepsTokens(one.tap.reduction) ? count : std::min<int64_t>(count, 1);
-  HostTensor tensor{.dtype = DType::kFloat32,
-                    .shape = {static_cast<int64_t>(one.wires.size()), rows, one.width},
-                    .bytes = {}};
+HostTensor SequenceTaps::ReadLayers(const CompiledTap& one, size_t first, size_t count) {
+  const int64_t tokens = static_cast<int64_t>(one.positions.size());
+  const int64_t rows = KeepsTokens(one.tap.reduction) ? tokens : std::min<int64_t>(tokens, 1);
+  const bool some = !one.tap.columns.empty();
+  const int64_t width = some ? static_cast<int64_t>(one.tap.columns[first].size()) : one.width;
+  HostTensor tensor{
+      .dtype = one.tap.dtype, .shape = {static_cast<int64_t>(count), rows, width}, .bytes = {}};
   // Layer by layer, so that no third copy of everything exists.
-  tensor.bytes.reserve(one.wires.size() * static_cast<size_t>(rows * one.width) * sizeof(float));
-  for (at::Tensor part : one.destinations) {
-    part = part.narrow(0, 0, rows);
-    if (one.tap.reduction == Reduction::kMean) part = at::div(part, static_cast<double>(count));
-    part = part.to(at::kCPU, at::kFloat).contiguous();
+  tensor.bytes.reserve(count * static_cast<size_t>(rows * width * SizeOf(one.tap.dtype)));
+  for (size_t layer = first; layer < first + count; ++layer) {
+    at::Tensor part = one.destinations[layer].narrow(0, 0, rows);
+    if (some) part = part.index_select(1, at::tensor(one.tap.columns[layer], at::kLong));
+    if (one.tap.reduction == Reduction::kMean) part = at::div(part, static_cast<double>(tokens));
+    part = part.to(at::kCPU, model::ScalarTypeOf(one.tap.dtype)).contiguous();
     tensor.bytes.append(static_cast<const char*>(part.const_data_ptr()), part.nbytes());
   }
   return tensor;
@@ -160,12 +184,21 @@ std::vector<Capture> SequenceTaps::Read() const {
   std::vector<Capture> captures;
   for (size_t i = 0; i < taps_.size(); ++i) {
     const CompiledTap& one = taps_[i];
-    captures.push_back({.tap_index = static_cast<int>(i),
-                        .layers = one.tap.layers,
-                        .positions = one.positions,
-                        .tensor = ReadOne(one)});
+    Capture capture{.tap_index = static_cast<int>(i), .positions = one.positions};
     if (one.tap.reduction == Reduction::kLast && one.positions.size() > 1)
-      captures.back().positions = {one.positions.back()};
+      capture.positions = {one.positions.back()};
+    if (one.tap.columns.empty()) {
+      capture.layers = one.tap.layers;
+      capture.tensor = ReadLayers(one, 0, one.wires.size());
+      captures.push_back(std::move(capture));
+      continue;
+    }
+    for (size_t layer = 0; layer < one.wires.size(); ++layer) {
+      capture.layers = {one.tap.layers[layer]};
+      capture.columns = one.tap.columns[layer];
+      capture.tensor = ReadLayers(one, layer, 1);
+      captures.push_back(capture);
+    }
   }
   return captures;
 }

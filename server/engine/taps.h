@@ -43,8 +43,8 @@ class SequenceTaps {
   bool WantsGenerated() const;
   bool empty() const { return taps_.empty(); }
 
-  // The results so far, on the host. A tap that read no token gives an empty tensor [layers, 0,
-  // width].
+  // The results so far, on the host, in tap order. A tap that read no token gives an empty tensor
+  // [layers, 0, width].
   std::vector<Capture> Read() const;
 
  private:
@@ -57,7 +57,8 @@ class SequenceTaps {
     std::vector<at::Tensor> destinations;  // one a wire: [rows, width]
   };
 
-  HostTensor ReadOne(const CompiledTap& one) const;
+  // Layers first .. first + count - 1 of a tap.
+  static HostTensor ReadLayers(const CompiledTap& one, size_t first, size_t count);
 
   const model::Architecture* architecture_ = nullptr;
   int64_t bytes_ = 0;

@@ -172,8 +172,7 @@ int64_t MostCaptureBytes(const GenerationPlan& plan) {
     }
     const int64_t rows = tap.reduction == engine::Reduction::kNone ? tokens : 1;
     const int64_t layers = std::max<int64_t>(1, static_cast<int64_t>(tap.layers.size()));
-    bytes += layers * rows * model::WidthOf(tap.site, plan.model->architecture) *
-             static_cast<int64_t>(sizeof(float));
+    bytes += layers * rows * model::WidthOf(tap.site, plan.model->architecture) * SizeOf(tap.dtype);
   }
   return bytes;
 }

@@ -1,6 +1,7 @@
 #include "rpc/request_codec.h"
 
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <random>
 #include <set>
@@ -367,17 +368,57 @@ absl::StatusOr<std::vector<engine::Intervention>> InterventionsFromProto(
   return result;
 }
 
+namespace {
+
+// A tap of some neurons reads only the layers that have one.
+absl::Status ChooseNeurons(const std::string& field, const v1::Tap& proto,
+                           const engine::ServedModel& model, engine::Tap& tap) {
+  if (proto.neurons_size() == 0) return absl::OkStatus();
+  if (tap.site != model::Site::kMlpNeurons) {
+    return InvalidField(field, "may be chosen at MLP_NEURONS only");
+  }
+  std::map<int, std::set<int64_t>> by_layer;
+  for (int i = 0; i < proto.neurons_size(); ++i) {
+    const v1::NeuronId& neuron = proto.neurons(i);
+    const std::string name = At(field, i);
+    if (std::find(tap.layers.begin(), tap.layers.end(), neuron.layer()) == tap.layers.end()) {
+      return InvalidField(
+          absl::StrCat(name, ".layer"),
+          absl::StrCat("is ", neuron.layer(), ", which the tap's layers do not hold"));
+    }
+    if (neuron.index() < 0 || neuron.index() >= model.architecture.intermediate) {
+      return OutOfRange(absl::StrCat(name, ".index"), neuron.index(), 0,
+                        static_cast<double>(model.architecture.intermediate - 1));
+    }
+    if (!by_layer[neuron.layer()].insert(neuron.index()).second) {
+      return InvalidField(name, "is there twice");
+    }
+  }
+  tap.layers.clear();
+  for (const auto& [layer, columns] : by_layer) {
+    tap.layers.push_back(layer);
+    tap.columns.emplace_back(columns.begin(), columns.end());
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::StatusOr<std::vector<engine::Tap>> TapsFromProto(
     const google::protobuf::RepeatedPtrField<v1::Tap>& taps, const engine::ServedModel& model) {
   std::vector<engine::Tap> result;
   for (int i = 0; i < taps.size(); ++i) {
     const std::string field = At("taps", i);
     const v1::Tap& proto = taps[i];
-    if (proto.neurons_size() > 0) return NotServed(absl::StrCat(field, ".neurons"));
-    if (proto.dtype() != v1::DATA_TYPE_UNSPECIFIED && proto.dtype() != v1::DATA_TYPE_FLOAT32) {
-      return NotServed(absl::StrCat(field, ".dtype"));
-    }
     engine::Tap tap;
+    if (proto.dtype() != v1::DATA_TYPE_UNSPECIFIED) {
+      VS_ASSIGN_OR_RETURN(tap.dtype,
+                          DataTypeFromProto(absl::StrCat(field, ".dtype"), proto.dtype()));
+      if (tap.dtype == DType::kInt32 || tap.dtype == DType::kInt64) {
+        return InvalidField(absl::StrCat(field, ".dtype"),
+                            "must be FLOAT32, FLOAT16, BFLOAT16 or FLOAT64");
+      }
+    }
     VS_ASSIGN_OR_RETURN(tap.site, SiteFromProto(absl::StrCat(field, ".site"), proto.site()));
     VS_ASSIGN_OR_RETURN(tap.layers, LayersFromProto(absl::StrCat(field, ".layers"),
                                                     proto.has_layers() ? &proto.layers() : nullptr,
@@ -388,6 +429,7 @@ absl::StatusOr<std::vector<engine::Tap>> TapsFromProto(
                                                     engine::TokenKind::kAll));
     VS_ASSIGN_OR_RETURN(tap.reduction,
                         ReductionFromProto(absl::StrCat(field, ".reduction"), proto.reduction()));
+    VS_RETURN_IF_ERROR(ChooseNeurons(absl::StrCat(field, ".neurons"), proto, model, tap));
     result.push_back(std::move(tap));
   }
   return result;

@@ -57,6 +57,11 @@ v1::CaptureChunk ChunkOf(const engine::Capture& capture, int32_t input_index, co
   out.add_shape(block.layers);
   out.add_shape(block.tokens);
   out.add_shape(tensor.shape[2]);
+  for (const int64_t column : capture.columns) {
+    v1::NeuronId& neuron = *chunk.add_neurons();
+    neuron.set_layer(capture.layers.front());
+    neuron.set_index(static_cast<int32_t>(column));
+  }
   std::string& data = *out.mutable_data();
   data.reserve(static_cast<size_t>(block.layers * block.tokens * row_bytes));
   for (int64_t layer = block.first_layer; layer < block.first_layer + block.layers; ++layer) {

@@ -23,6 +23,12 @@ subprocess.run([sys.executable, str(ROOT / "client" / "python" / "generate_stubs
 
 import valuescope as vs  # noqa: E402
 
+MODELS = [f"--model_root={CACHE / 'models'}", "--models=SmolLM2-135M-Instruct"]
+
+
+def given(default, flag):
+    return flag.split("=")[0] == default.split("=")[0]
+
 
 class Server:
     """One server process over a store in `directory`; a second one over the same directory continues its work."""
@@ -34,9 +40,8 @@ class Server:
                 str(BUILD / "server" / "valuescope-server"),
                 "--listen=127.0.0.1:0",
                 "--metrics_listen=127.0.0.1:0",
-                f"--model_root={CACHE / 'models'}",
-                "--models=SmolLM2-135M-Instruct",
                 f"--store=sqlite:{directory / 'store.db'}",
+                *(default for default in MODELS if not any(given(default, flag) for flag in flags)),
                 *flags,
             ],
             stdout=subprocess.PIPE,
