@@ -1,5 +1,6 @@
 // Every family against transformers (tests/golden/make_families.py): all sites of all blocks, alone
 // and beside sequences of other lengths, in chunks and whole, and the greedy tokens.
+#include <ATen/record_function.h>
 #include <c10/core/GradMode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -257,6 +258,100 @@ TEST_P(FamilyTest, AStepWithATapeGivesTheValuesOfOneWithout) {
   EXPECT_TRUE(logits.requires_grad());
   EXPECT_LT(RelativeError(logits.detach(), plain.RunWhole(0)), 1e-5);
   EXPECT_FALSE(plain.RunWhole(0).requires_grad());
+}
+
+// --- What a step may do
+// --------------------------------------------------------------------------- A GPU launches a
+// kernel an operator and stalls whenever the host looks at a value. Both are counted here, where
+// there is no GPU.
+
+// Operators that an observer sees during its life: all, and those that no other operator called.
+class OperatorCount {
+ public:
+  OperatorCount() {
+    current_ = this;
+    handle_ = at::addThreadLocalCallback(at::RecordFunctionCallback(Started, Ended));
+  }
+  ~OperatorCount() {
+    at::removeCallback(handle_);
+    current_ = nullptr;
+  }
+  OperatorCount(const OperatorCount&) = delete;
+  OperatorCount& operator=(const OperatorCount&) = delete;
+
+  int outermost() const { return outermost_; }
+  const std::multiset<std::string>& names() const { return names_; }
+
+ private:
+  static std::unique_ptr<at::ObserverContext> Started(const at::RecordFunction& function) {
+    current_->names_.insert(function.name());
+    if (current_->depth_++ == 0) ++current_->outermost_;
+    return nullptr;
+  }
+  static void Ended(const at::RecordFunction&, at::ObserverContext*) { --current_->depth_; }
+
+  static inline thread_local OperatorCount* current_ = nullptr;
+  at::CallbackHandle handle_;
+  std::multiset<std::string> names_;
+  int depth_ = 0;
+  int outermost_ = 0;
+};
+
+// One decode step of three sequences on `device`, observed.
+template <typename Check>
+void ObserveDecodeStep(const Transformer& model, Check check) {
+  const Architecture& a = model.architecture();
+  const auto options = at::TensorOptions().device(model.device()).dtype(at::kLong);
+  KvCache cache = *KvCache::Allocate(a, 6, 16, model.dtype(), model.device());
+  const auto index = [&](std::vector<int64_t> values) {
+    const at::Tensor host = at::tensor(values, at::kLong);
+    return model.device() == c10::kMeta ? at::empty(host.sizes(), options) : host;
+  };
+  const StepBatch batch{.token_ids = index({3, 4, 5}),
+                        .positions = index({0, 1, 2}),
+                        .sequences = index({0, 1, 2}),
+                        .cache_slots = index({0, 33, 66}),
+                        .block_tables = index({0, 1, 2, 3, 4, 5}).view({3, 2}),
+                        .table_rows = index({0, 1, 0}),
+                        .logit_tokens = index({0, 1, 2})};
+  const StepProgram program(static_cast<size_t>(NumWires(a)));
+  model.Forward(batch, cache, program);  // what happens only once has happened
+  OperatorCount count;
+  const at::Tensor logits = model.Forward(batch, cache, program);
+  EXPECT_EQ(logits.sizes(), (std::vector<int64_t>{3, a.vocabulary}));
+  check(count);
+}
+
+void ExpectNoLookAtValues(const OperatorCount& count) {
+  for (const char* name : {"aten::item", "aten::_local_scalar_dense", "aten::nonzero",
+                           "aten::is_nonzero", "aten::equal", "aten::masked_select"}) {
+    EXPECT_FALSE(count.names().contains(name)) << name;
+  }
+}
+
+// A block is two norms, four products, the rotation, attention, the gate and two additions: 11.
+// Head norms are one more, post-norms two. A bias is an addition behind its product, and a product
+// of few rows may be padded, by four operators.
+TEST_P(FamilyTest, ADecodeStepLaunchesFewOperatorsAndLooksAtNoValue) {
+  if (dtype_ != DType::kFloat32) GTEST_SKIP() << "the packed path is float32's";
+  const Architecture& a = model_->architecture();
+  const int biases = 4 * (a.qkv_bias + a.output_bias + 2 * a.mlp_bias);
+  const int block = 11 + a.head_norms + 2 * a.post_norms + biases + 4 * 4;
+  // Embedding, its scale, final norm, unembedding with its soft cap, selection and conversion.
+  const int ends = 16;
+  ObserveDecodeStep(*model_, [&](const OperatorCount& count) {
+    ExpectNoLookAtValues(count);
+    EXPECT_LE(count.outermost(), ends + block * a.num_layers);
+    EXPECT_GE(count.outermost(), 11 * a.num_layers);  // it does observe
+  });
+}
+
+// The path of CUDA: the plain operators, here on tensors that have no values to look at.
+TEST_P(FamilyTest, AStepRunsOnTensorsWithoutValues) {
+  auto loaded = Transformer::Load(Families() / GetParam(),
+                                  {.device = c10::kMeta, .dtype = dtype_, .progress = {}});
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  ObserveDecodeStep(**loaded, ExpectNoLookAtValues);
 }
 
 TEST_P(FamilyTest, TheOlderLayoutOfItsConfigurationReadsTheSame) {
