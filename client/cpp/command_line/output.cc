@@ -10,7 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
-#include "valuescope/client.h"
+#include "valuescope/error.h"
 
 namespace valuescope::command_line {
 namespace {
@@ -56,21 +56,7 @@ int ExitCodeOf(const absl::Status& status) {
 }
 
 int Fail(const absl::Status& status) {
-  const ErrorDetails details = ErrorDetailsOf(status);
-  std::cerr << "error: " << std::string(status.message());
-  if (!details.reason.empty()) std::cerr << " [" << details.reason << "]";
-  std::cerr << "\n";
-  if (details.violations.size() > 1) {
-    for (const FieldViolation& violation : details.violations) {
-      std::cerr << "  " << violation.field << ": " << violation.description << "\n";
-    }
-  }
-  if (details.retry_after) {
-    std::cerr << "  try again in " << absl::FormatDuration(*details.retry_after) << "\n";
-  }
-  if (status.code() == absl::StatusCode::kInternal && !details.request_id.empty()) {
-    std::cerr << "  request id " << details.request_id << "\n";
-  }
+  std::cerr << "error: " << ErrorText(status) << "\n";
   if (const char* advice = AdviceFor(status)) std::cerr << "  " << advice << "\n";
   return ExitCodeOf(status);
 }

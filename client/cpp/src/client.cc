@@ -3,22 +3,15 @@
 #include <openssl/rand.h>
 
 #include <algorithm>
-#include <cstring>
-#include <type_traits>
+#include <utility>
 
-#include "absl/strings/cord.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "checksum.h"
-#include "google/rpc/error_details.pb.h"
-#include "google/rpc/status.pb.h"
 
 namespace valuescope {
 namespace {
 
-constexpr char kDetails[] = "valuescope/details";
-constexpr char kRequestId[] = "valuescope/request_id";
 constexpr int kMessageLimit = 16 << 20;
 constexpr size_t kChunkBytes = 1 << 20;
 
@@ -38,140 +31,65 @@ void FillRequestId(Request& request) {
   if (request.request_id().empty()) request.set_request_id(NewRequestId());
 }
 
-// How long to wait before another attempt, or nothing where another attempt is of no use.
-std::optional<absl::Duration> RetryDelay(const absl::Status& status, int attempt) {
-  const absl::Duration backoff =
-      std::min(absl::Milliseconds(100) * (1 << std::min(attempt, 10)), absl::Seconds(5));
-  if (status.code() == absl::StatusCode::kUnavailable) {
-    return ErrorDetailsOf(status).retry_after.value_or(backoff);
+// Sends header and chunks until all went or the server hung up.
+void Upload(const std::string& bytes, const v1::WriteArtifactHeader& header,
+            grpc::ClientWriter<v1::WriteArtifactRequest>& writer) {
+  v1::WriteArtifactRequest first;
+  *first.mutable_header() = header;
+  bool open = writer.Write(first);
+  for (size_t offset = 0; open && offset < bytes.size(); offset += kChunkBytes) {
+    const size_t size = std::min(kChunkBytes, bytes.size() - offset);
+    v1::WriteArtifactRequest part;
+    part.mutable_chunk()->set_offset(static_cast<int64_t>(offset));
+    part.mutable_chunk()->set_data(bytes.data() + offset, size);
+    part.mutable_chunk()->set_crc32c(ChunkChecksum(bytes.data() + offset, size));
+    open = writer.Write(part);
   }
-  if (status.code() == absl::StatusCode::kResourceExhausted) {
-    return ErrorDetailsOf(status).retry_after;
-  }
-  return std::nullopt;
+  writer.WritesDone();
 }
 
-float FromHalf(uint16_t bits) {
-  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
-  const uint32_t exponent = (bits >> 10) & 0x1fu;
-  const uint32_t mantissa = bits & 0x3ffu;
-  if (exponent == 0) {
-    const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;
-    return sign ? -magnitude : magnitude;
-  }
-  const uint32_t wide =
-      sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | (mantissa << 13);
-  float value;
-  std::memcpy(&value, &wide, sizeof(value));
-  return value;
-}
+// An artifact on its way in: what arrived is checked, counted and passed on.
+class Download {
+ public:
+  using Sink = std::function<absl::Status(const std::string&)>;
+  Download(const v1::Artifact& artifact, const Sink& sink) : artifact_(artifact), sink_(sink) {}
 
-float FromBFloat16(uint16_t bits) {
-  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-  float value;
-  std::memcpy(&value, &wide, sizeof(value));
-  return value;
-}
+  int64_t offset() const { return offset_; }
+  bool complete() const { return offset_ >= artifact_.size_bytes(); }
 
-template <typename T, typename Convert>
-std::vector<float> ConvertElements(const std::string& data, Convert convert) {
-  std::vector<float> elements(data.size() / sizeof(T));
-  for (size_t i = 0; i < elements.size(); ++i) {
-    T element;
-    std::memcpy(&element, data.data() + i * sizeof(T), sizeof(T));
-    elements[i] = convert(element);
-  }
-  return elements;
-}
-
-// Product of the dimensions, or nothing for a negative one or an overflow.
-template <typename Dimensions>
-std::optional<int64_t> ElementCount(const Dimensions& shape) {
-  int64_t count = 1;
-  for (const int64_t dimension : shape) {
-    if (dimension < 0 || (dimension > 0 && count > (int64_t{1} << 48) / dimension)) {
-      return std::nullopt;
+  absl::Status Add(const v1::ReadArtifactResponse& part) {
+    const std::string& data = part.chunk().data();
+    if (part.chunk().offset() != offset_ ||
+        part.chunk().crc32c() != ChunkChecksum(data.data(), data.size())) {
+      return absl::DataLossError(
+          absl::StrCat(artifact_.name(), ": the chunk at ", offset_, " is damaged"));
     }
-    count *= dimension;
+    digest_.Update(data);
+    offset_ += static_cast<int64_t>(data.size());
+    return sink_(data);
   }
-  return count;
-}
+
+  // Once the server said that this was all.
+  absl::Status Check() {
+    if (offset_ != artifact_.size_bytes()) {
+      return absl::DataLossError(absl::StrCat(artifact_.name(), ": ended at ", offset_, " of ",
+                                              artifact_.size_bytes(), " bytes"));
+    }
+    if (digest_.Hex() != artifact_.sha256()) {
+      return absl::DataLossError(
+          absl::StrCat(artifact_.name(), ": SHA-256 of the bytes read differs"));
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  const v1::Artifact& artifact_;
+  const Sink& sink_;
+  Sha256Digest digest_;
+  int64_t offset_ = 0;
+};
 
 }  // namespace
-
-absl::Status FromGrpcStatus(const grpc::Status& status, const grpc::ClientContext& context) {
-  if (status.ok()) return absl::OkStatus();
-  absl::Status result(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
-  result.SetPayload(kDetails, absl::Cord(status.error_details()));
-  const auto& trailing = context.GetServerTrailingMetadata();
-  if (const auto found = trailing.find("x-request-id"); found != trailing.end()) {
-    result.SetPayload(kRequestId,
-                      absl::Cord(absl::string_view(found->second.data(), found->second.size())));
-  }
-  return result;
-}
-
-ErrorDetails ErrorDetailsOf(const absl::Status& status) {
-  ErrorDetails details;
-  if (const auto id = status.GetPayload(kRequestId)) details.request_id = std::string(*id);
-  const auto payload = status.GetPayload(kDetails);
-  google::rpc::Status rich;
-  if (!payload || !rich.ParseFromString(std::string(*payload))) return details;
-  for (const auto& any : rich.details()) {
-    if (google::rpc::ErrorInfo info; any.UnpackTo(&info)) details.reason = info.reason();
-    if (google::rpc::BadRequest bad; any.UnpackTo(&bad)) {
-      for (const auto& violation : bad.field_violations()) {
-        details.violations.push_back({violation.field(), violation.description()});
-      }
-    }
-    if (google::rpc::RetryInfo retry; any.UnpackTo(&retry)) {
-      details.retry_after = absl::Seconds(retry.retry_delay().seconds()) +
-                            absl::Nanoseconds(retry.retry_delay().nanos());
-    }
-  }
-  return details;
-}
-
-absl::StatusOr<v1::Tensor> MakeTensor(std::span<const float> elements, std::vector<int64_t> shape) {
-  const std::optional<int64_t> count = ElementCount(shape);
-  if (!count || *count != static_cast<int64_t>(elements.size())) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("a tensor of this shape does not have ", elements.size(), " elements"));
-  }
-  v1::Tensor tensor;
-  tensor.set_dtype(v1::DATA_TYPE_FLOAT32);
-  tensor.mutable_shape()->Add(shape.begin(), shape.end());
-  tensor.set_data(elements.data(), elements.size_bytes());
-  return tensor;
-}
-
-absl::StatusOr<std::vector<float>> TensorElements(const v1::Tensor& tensor) {
-  const std::optional<int64_t> count = ElementCount(tensor.shape());
-  const auto sized = [&](int64_t size) {
-    return count && *count * size == static_cast<int64_t>(tensor.data().size());
-  };
-  switch (tensor.dtype()) {
-    case v1::DATA_TYPE_FLOAT32:
-      if (sized(4)) return ConvertElements<float>(tensor.data(), [](float x) { return x; });
-      break;
-    case v1::DATA_TYPE_FLOAT64:
-      if (sized(8)) {
-        return ConvertElements<double>(tensor.data(),
-                                       [](double x) { return static_cast<float>(x); });
-      }
-      break;
-    case v1::DATA_TYPE_FLOAT16:
-      if (sized(2)) return ConvertElements<uint16_t>(tensor.data(), FromHalf);
-      break;
-    case v1::DATA_TYPE_BFLOAT16:
-      if (sized(2)) return ConvertElements<uint16_t>(tensor.data(), FromBFloat16);
-      break;
-    default:
-      return absl::InvalidArgumentError(
-          absl::StrCat("not a tensor of floats: ", v1::DataType_Name(tensor.dtype())));
-  }
-  return absl::InvalidArgumentError("the tensor's bytes do not match its shape");
-}
 
 struct Client::Stubs {
   explicit Stubs(const std::shared_ptr<grpc::Channel>& channel)
@@ -193,214 +111,281 @@ struct Client::Stubs {
 };
 
 Client::Client(const std::string& target, ClientOptions options) : options_(std::move(options)) {
+  if (!options_.clock) options_.clock = RealRetryClock();
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMessageLimit);
   arguments.SetMaxSendMessageSize(kMessageLimit);
   const auto credentials =
       options_.credentials ? options_.credentials : grpc::InsecureChannelCredentials();
-  stubs_ = std::make_unique<Stubs>(grpc::CreateCustomChannel(target, credentials, arguments));
+  stubs_ = std::make_shared<Stubs>(grpc::CreateCustomChannel(target, credentials, arguments));
 }
 
 Client::~Client() = default;
 Client::Client(Client&&) noexcept = default;
 Client& Client::operator=(Client&&) noexcept = default;
 
-absl::Time Client::DeadlineFromNow() const { return absl::Now() + options_.timeout; }
-
-std::unique_ptr<grpc::ClientContext> Client::NewContext(absl::Time deadline) const {
-  auto context = std::make_unique<grpc::ClientContext>();
-  if (deadline != absl::InfiniteFuture()) context->set_deadline(absl::ToChronoTime(deadline));
-  if (!options_.token.empty()) {
-    context->AddMetadata("authorization", absl::StrCat("Bearer ", options_.token));
-  }
-  return context;
+internal::Attempts::Settings Client::SettingsOf(const CallOptions& options, Repeat repeat) const {
+  return {.retry = options_.retry,
+          .clock = options_.clock,
+          .token = options_.token,
+          .timeout = options.timeout.value_or(options_.timeout),
+          .cancellation = options.cancellation,
+          .repeatable = repeat == Repeat::kHarmless};
 }
 
 template <typename Stub, typename Request, typename Response>
-absl::StatusOr<Response> Client::Call(Stub& stub,
-                                      grpc::Status (Stub::*method)(grpc::ClientContext*,
-                                                                   const Request&, Response*),
-                                      const Request& request) {
-  const absl::Time deadline = DeadlineFromNow();
-  for (int attempt = 0;; ++attempt) {
-    const auto context = NewContext(deadline);
+absl::StatusOr<Response> Client::Call(
+    Stub& stub, grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+    const Request& request, const CallOptions& options, Repeat repeat) {
+  internal::Attempts attempts(SettingsOf(options, repeat));
+  absl::Status status;
+  do {
     Response response;
-    absl::Status status =
-        FromGrpcStatus((stub.*method)(context.get(), request, &response), *context);
+    status = attempts.End((stub.*method)(attempts.Begin(), request, &response));
     if (status.ok()) return response;
-    const std::optional<absl::Duration> delay = RetryDelay(status, attempt);
-    if (!delay || attempt == options_.max_retries || absl::Now() + *delay >= deadline) {
-      return status;
-    }
-    absl::SleepFor(*delay);
-  }
+  } while (attempts.Again(&status));
+  return status;
 }
 
-absl::StatusOr<v1::ListModelsResponse> Client::ListModels(const v1::ListModelsRequest& request) {
-  return Call(stubs_->models, &v1::ModelService::Stub::ListModels, request);
-}
-absl::StatusOr<v1::GetModelResponse> Client::GetModel(const v1::GetModelRequest& request) {
-  return Call(stubs_->models, &v1::ModelService::Stub::GetModel, request);
-}
-absl::StatusOr<v1::TokenizeResponse> Client::Tokenize(const v1::TokenizeRequest& request) {
-  return Call(stubs_->models, &v1::ModelService::Stub::Tokenize, request);
-}
-absl::StatusOr<v1::DetokenizeResponse> Client::Detokenize(const v1::DetokenizeRequest& request) {
-  return Call(stubs_->models, &v1::ModelService::Stub::Detokenize, request);
-}
-
-absl::StatusOr<v1::GenerateResponse> Client::Generate(const v1::GenerateRequest& request) {
-  return Call(stubs_->generation, &v1::GenerationService::Stub::Generate, request);
-}
-Stream<v1::StreamGenerateResponse> Client::StreamGenerate(
-    const v1::StreamGenerateRequest& request) {
-  auto context = NewContext(DeadlineFromNow());
-  auto reader = stubs_->generation.StreamGenerate(context.get(), request);
-  return {std::move(context), std::move(reader)};
-}
-absl::StatusOr<v1::ScoreResponse> Client::Score(const v1::ScoreRequest& request) {
-  return Call(stubs_->generation, &v1::GenerationService::Stub::Score, request);
-}
-Stream<v1::CaptureResponse> Client::Capture(const v1::CaptureRequest& request) {
-  auto context = NewContext(DeadlineFromNow());
-  auto reader = stubs_->activations.Capture(context.get(), request);
-  return {std::move(context), std::move(reader)};
+template <typename Stub, typename Request, typename Response>
+Stream<Response> Client::Open(Stub& stub,
+                              std::unique_ptr<grpc::ClientReader<Response>> (Stub::*method)(
+                                  grpc::ClientContext*, const Request&),
+                              const Request& request, const CallOptions& options) {
+  return Stream<Response>(
+      std::make_unique<internal::Attempts>(SettingsOf(options, Repeat::kHarmless)),
+      [stubs = stubs_, &stub, method, request](grpc::ClientContext* context) {
+        return (stub.*method)(context, request);
+      });
 }
 
-absl::StatusOr<v1::ExtractVectorsResponse> Client::ExtractVectors(
-    v1::ExtractVectorsRequest request) {
+absl::StatusOr<v1::ListModelsResponse> Client::ListModels(const v1::ListModelsRequest& request,
+                                                          const CallOptions& options) {
+  return Call(stubs_->models, &v1::ModelService::Stub::ListModels, request, options,
+              Repeat::kHarmless);
+}
+absl::StatusOr<v1::GetModelResponse> Client::GetModel(const v1::GetModelRequest& request,
+                                                      const CallOptions& options) {
+  return Call(stubs_->models, &v1::ModelService::Stub::GetModel, request, options,
+              Repeat::kHarmless);
+}
+absl::StatusOr<v1::LoadModelResponse> Client::LoadModel(v1::LoadModelRequest request,
+                                                        const CallOptions& options) {
   FillRequestId(request);
-  return Call(stubs_->vectors, &v1::VectorService::Stub::ExtractVectors, request);
+  return Call(stubs_->models, &v1::ModelService::Stub::LoadModel, request, options,
+              Repeat::kHarmless);
+}
+absl::StatusOr<v1::UnloadModelResponse> Client::UnloadModel(const v1::UnloadModelRequest& request,
+                                                            const CallOptions& options) {
+  return Call(stubs_->models, &v1::ModelService::Stub::UnloadModel, request, options,
+              Repeat::kNever);
+}
+absl::StatusOr<v1::TokenizeResponse> Client::Tokenize(const v1::TokenizeRequest& request,
+                                                      const CallOptions& options) {
+  return Call(stubs_->models, &v1::ModelService::Stub::Tokenize, request, options,
+              Repeat::kHarmless);
+}
+absl::StatusOr<v1::DetokenizeResponse> Client::Detokenize(const v1::DetokenizeRequest& request,
+                                                          const CallOptions& options) {
+  return Call(stubs_->models, &v1::ModelService::Stub::Detokenize, request, options,
+              Repeat::kHarmless);
+}
+
+absl::StatusOr<v1::GenerateResponse> Client::Generate(const v1::GenerateRequest& request,
+                                                      const CallOptions& options) {
+  return Call(stubs_->generation, &v1::GenerationService::Stub::Generate, request, options,
+              Repeat::kHarmless);
+}
+Stream<v1::StreamGenerateResponse> Client::StreamGenerate(const v1::StreamGenerateRequest& request,
+                                                          const CallOptions& options) {
+  return Open(stubs_->generation, &v1::GenerationService::Stub::StreamGenerate, request, options);
+}
+absl::StatusOr<v1::ScoreResponse> Client::Score(const v1::ScoreRequest& request,
+                                                const CallOptions& options) {
+  return Call(stubs_->generation, &v1::GenerationService::Stub::Score, request, options,
+              Repeat::kHarmless);
+}
+
+Stream<v1::CaptureResponse> Client::Capture(const v1::CaptureRequest& request,
+                                            const CallOptions& options) {
+  return Open(stubs_->activations, &v1::ActivationService::Stub::Capture, request, options);
+}
+
+absl::StatusOr<v1::ExtractVectorsResponse> Client::ExtractVectors(v1::ExtractVectorsRequest request,
+                                                                  const CallOptions& options) {
+  FillRequestId(request);
+  return Call(stubs_->vectors, &v1::VectorService::Stub::ExtractVectors, request, options,
+              Repeat::kHarmless);
 }
 absl::StatusOr<v1::DecomposeVectorsResponse> Client::DecomposeVectors(
-    v1::DecomposeVectorsRequest request) {
+    v1::DecomposeVectorsRequest request, const CallOptions& options) {
   FillRequestId(request);
-  return Call(stubs_->vectors, &v1::VectorService::Stub::DecomposeVectors, request);
+  return Call(stubs_->vectors, &v1::VectorService::Stub::DecomposeVectors, request, options,
+              Repeat::kHarmless);
 }
-absl::StatusOr<v1::CreateVectorResponse> Client::CreateVector(v1::CreateVectorRequest request) {
+absl::StatusOr<v1::CompareVectorsResponse> Client::CompareVectors(
+    const v1::CompareVectorsRequest& request, const CallOptions& options) {
+  return Call(stubs_->vectors, &v1::VectorService::Stub::CompareVectors, request, options,
+              Repeat::kHarmless);
+}
+absl::StatusOr<v1::CreateVectorResponse> Client::CreateVector(v1::CreateVectorRequest request,
+                                                              const CallOptions& options) {
   FillRequestId(request);
-  return Call(stubs_->vectors, &v1::VectorService::Stub::CreateVector, request);
+  return Call(stubs_->vectors, &v1::VectorService::Stub::CreateVector, request, options,
+              Repeat::kHarmless);
 }
-absl::StatusOr<v1::GetVectorResponse> Client::GetVector(const v1::GetVectorRequest& request) {
-  return Call(stubs_->vectors, &v1::VectorService::Stub::GetVector, request);
+absl::StatusOr<v1::GetVectorResponse> Client::GetVector(const v1::GetVectorRequest& request,
+                                                        const CallOptions& options) {
+  return Call(stubs_->vectors, &v1::VectorService::Stub::GetVector, request, options,
+              Repeat::kHarmless);
 }
-absl::StatusOr<v1::ListVectorsResponse> Client::ListVectors(const v1::ListVectorsRequest& request) {
-  return Call(stubs_->vectors, &v1::VectorService::Stub::ListVectors, request);
+absl::StatusOr<v1::ListVectorsResponse> Client::ListVectors(const v1::ListVectorsRequest& request,
+                                                            const CallOptions& options) {
+  return Call(stubs_->vectors, &v1::VectorService::Stub::ListVectors, request, options,
+              Repeat::kHarmless);
+}
+absl::StatusOr<v1::DeleteVectorResponse> Client::DeleteVector(
+    const v1::DeleteVectorRequest& request, const CallOptions& options) {
+  return Call(stubs_->vectors, &v1::VectorService::Stub::DeleteVector, request, options,
+              Repeat::kNever);
 }
 
-absl::StatusOr<v1::ClassifyNeuronsResponse> Client::ClassifyNeurons(
-    v1::ClassifyNeuronsRequest request) {
-  FillRequestId(request);
-  return Call(stubs_->neurons, &v1::NeuronService::Stub::ClassifyNeurons, request);
-}
 absl::StatusOr<v1::AttributeNeuronsResponse> Client::AttributeNeurons(
-    v1::AttributeNeuronsRequest request) {
+    v1::AttributeNeuronsRequest request, const CallOptions& options) {
   FillRequestId(request);
-  return Call(stubs_->neurons, &v1::NeuronService::Stub::AttributeNeurons, request);
+  return Call(stubs_->neurons, &v1::NeuronService::Stub::AttributeNeurons, request, options,
+              Repeat::kHarmless);
+}
+absl::StatusOr<v1::ClassifyNeuronsResponse> Client::ClassifyNeurons(
+    v1::ClassifyNeuronsRequest request, const CallOptions& options) {
+  FillRequestId(request);
+  return Call(stubs_->neurons, &v1::NeuronService::Stub::ClassifyNeurons, request, options,
+              Repeat::kHarmless);
+}
+absl::StatusOr<v1::CompareNeuronSetsResponse> Client::CompareNeuronSets(
+    const v1::CompareNeuronSetsRequest& request, const CallOptions& options) {
+  return Call(stubs_->neurons, &v1::NeuronService::Stub::CompareNeuronSets, request, options,
+              Repeat::kHarmless);
+}
+absl::StatusOr<v1::GetNeuronSetResponse> Client::GetNeuronSet(
+    const v1::GetNeuronSetRequest& request, const CallOptions& options) {
+  return Call(stubs_->neurons, &v1::NeuronService::Stub::GetNeuronSet, request, options,
+              Repeat::kHarmless);
+}
+absl::StatusOr<v1::ListNeuronSetsResponse> Client::ListNeuronSets(
+    const v1::ListNeuronSetsRequest& request, const CallOptions& options) {
+  return Call(stubs_->neurons, &v1::NeuronService::Stub::ListNeuronSets, request, options,
+              Repeat::kHarmless);
+}
+absl::StatusOr<v1::DeleteNeuronSetResponse> Client::DeleteNeuronSet(
+    const v1::DeleteNeuronSetRequest& request, const CallOptions& options) {
+  return Call(stubs_->neurons, &v1::NeuronService::Stub::DeleteNeuronSet, request, options,
+              Repeat::kNever);
+}
+absl::StatusOr<v1::TopContextsResponse> Client::TopContexts(const v1::TopContextsRequest& request,
+                                                            const CallOptions& options) {
+  return Call(stubs_->neurons, &v1::NeuronService::Stub::TopContexts, request, options,
+              Repeat::kHarmless);
 }
 
-absl::StatusOr<v1::CreateJobResponse> Client::CreateJob(v1::CreateJobRequest request) {
+absl::StatusOr<v1::CreateJobResponse> Client::CreateJob(v1::CreateJobRequest request,
+                                                        const CallOptions& options) {
   if (!request.validate_only()) FillRequestId(request);
-  return Call(stubs_->jobs, &v1::JobService::Stub::CreateJob, request);
+  return Call(stubs_->jobs, &v1::JobService::Stub::CreateJob, request, options, Repeat::kHarmless);
 }
-absl::StatusOr<v1::GetJobResponse> Client::GetJob(const v1::GetJobRequest& request) {
-  return Call(stubs_->jobs, &v1::JobService::Stub::GetJob, request);
+absl::StatusOr<v1::GetJobResponse> Client::GetJob(const v1::GetJobRequest& request,
+                                                  const CallOptions& options) {
+  return Call(stubs_->jobs, &v1::JobService::Stub::GetJob, request, options, Repeat::kHarmless);
 }
-absl::StatusOr<v1::ListJobsResponse> Client::ListJobs(const v1::ListJobsRequest& request) {
-  return Call(stubs_->jobs, &v1::JobService::Stub::ListJobs, request);
+absl::StatusOr<v1::ListJobsResponse> Client::ListJobs(const v1::ListJobsRequest& request,
+                                                      const CallOptions& options) {
+  return Call(stubs_->jobs, &v1::JobService::Stub::ListJobs, request, options, Repeat::kHarmless);
 }
-absl::StatusOr<v1::CancelJobResponse> Client::CancelJob(const v1::CancelJobRequest& request) {
-  return Call(stubs_->jobs, &v1::JobService::Stub::CancelJob, request);
+Stream<v1::WatchJobResponse> Client::WatchJob(const v1::WatchJobRequest& request,
+                                              const CallOptions& options) {
+  return Open(stubs_->jobs, &v1::JobService::Stub::WatchJob, request, options);
 }
-Stream<v1::WatchJobResponse> Client::WatchJob(const v1::WatchJobRequest& request) {
-  auto context = NewContext(DeadlineFromNow());
-  auto reader = stubs_->jobs.WatchJob(context.get(), request);
-  return {std::move(context), std::move(reader)};
+absl::StatusOr<v1::CancelJobResponse> Client::CancelJob(const v1::CancelJobRequest& request,
+                                                        const CallOptions& options) {
+  return Call(stubs_->jobs, &v1::JobService::Stub::CancelJob, request, options, Repeat::kHarmless);
+}
+absl::StatusOr<v1::RetryJobResponse> Client::RetryJob(v1::RetryJobRequest request,
+                                                      const CallOptions& options) {
+  FillRequestId(request);
+  return Call(stubs_->jobs, &v1::JobService::Stub::RetryJob, request, options, Repeat::kHarmless);
+}
+absl::StatusOr<v1::DeleteJobResponse> Client::DeleteJob(const v1::DeleteJobRequest& request,
+                                                        const CallOptions& options) {
+  return Call(stubs_->jobs, &v1::JobService::Stub::DeleteJob, request, options, Repeat::kNever);
 }
 
-absl::StatusOr<v1::GetArtifactResponse> Client::GetArtifact(const v1::GetArtifactRequest& request) {
-  return Call(stubs_->artifacts, &v1::ArtifactService::Stub::GetArtifact, request);
+absl::StatusOr<v1::GetArtifactResponse> Client::GetArtifact(const v1::GetArtifactRequest& request,
+                                                            const CallOptions& options) {
+  return Call(stubs_->artifacts, &v1::ArtifactService::Stub::GetArtifact, request, options,
+              Repeat::kHarmless);
 }
 absl::StatusOr<v1::ListArtifactsResponse> Client::ListArtifacts(
-    const v1::ListArtifactsRequest& request) {
-  return Call(stubs_->artifacts, &v1::ArtifactService::Stub::ListArtifacts, request);
+    const v1::ListArtifactsRequest& request, const CallOptions& options) {
+  return Call(stubs_->artifacts, &v1::ArtifactService::Stub::ListArtifacts, request, options,
+              Repeat::kHarmless);
+}
+absl::StatusOr<v1::DeleteArtifactResponse> Client::DeleteArtifact(
+    const v1::DeleteArtifactRequest& request, const CallOptions& options) {
+  return Call(stubs_->artifacts, &v1::ArtifactService::Stub::DeleteArtifact, request, options,
+              Repeat::kNever);
 }
 
 absl::StatusOr<v1::Artifact> Client::WriteArtifact(const std::string& bytes,
-                                                   v1::WriteArtifactHeader header) {
+                                                   v1::WriteArtifactHeader header,
+                                                   const CallOptions& options) {
   FillRequestId(header);
   Sha256Digest digest;
   digest.Update(bytes);
   header.set_sha256(digest.Hex());
   header.set_size_bytes(static_cast<int64_t>(bytes.size()));
 
-  const auto context = NewContext(DeadlineFromNow());
-  v1::WriteArtifactResponse response;
-  const auto writer = stubs_->artifacts.WriteArtifact(context.get(), &response);
-  v1::WriteArtifactRequest first;
-  *first.mutable_header() = std::move(header);
-  bool open = writer->Write(first);
-  for (size_t offset = 0; open && offset < bytes.size(); offset += kChunkBytes) {
-    const size_t size = std::min(kChunkBytes, bytes.size() - offset);
-    v1::WriteArtifactRequest part;
-    part.mutable_chunk()->set_offset(static_cast<int64_t>(offset));
-    part.mutable_chunk()->set_data(bytes.data() + offset, size);
-    part.mutable_chunk()->set_crc32c(ChunkChecksum(bytes.data() + offset, size));
-    open = writer->Write(part);
-  }
-  writer->WritesDone();
-  if (absl::Status status = FromGrpcStatus(writer->Finish(), *context); !status.ok()) return status;
-  return response.artifact();
+  internal::Attempts attempts(SettingsOf(options, Repeat::kHarmless));
+  absl::Status status;
+  do {
+    v1::WriteArtifactResponse response;
+    const auto writer = stubs_->artifacts.WriteArtifact(attempts.Begin(), &response);
+    Upload(bytes, header, *writer);
+    status = attempts.End(writer->Finish());
+    if (status.ok()) return response.artifact();
+  } while (attempts.Again(&status));
+  return status;
 }
 
 absl::StatusOr<v1::Artifact> Client::ReadArtifact(
-    const std::string& name, const std::function<absl::Status(const std::string&)>& sink) {
+    const std::string& name, const std::function<absl::Status(const std::string&)>& sink,
+    const CallOptions& options) {
   v1::GetArtifactRequest get;
   get.set_name(name);
-  const auto found = GetArtifact(get);
+  const auto found = GetArtifact(get, options);
   if (!found.ok()) return found.status();
-  const v1::Artifact& artifact = found->artifact();
-  const absl::Time deadline = DeadlineFromNow();
 
-  Sha256Digest digest;
-  int64_t offset = 0;
-  for (int attempt = 0; offset < artifact.size_bytes();) {
-    v1::ReadArtifactRequest request;
-    request.set_name(name);
-    request.set_offset(offset);
-    auto context = NewContext(deadline);
-    auto reader = stubs_->artifacts.ReadArtifact(context.get(), request);
-    Stream<v1::ReadArtifactResponse> stream(std::move(context), std::move(reader));
+  Download download(found->artifact(), sink);
+  internal::Attempts attempts(SettingsOf(options, Repeat::kHarmless));
+  v1::ReadArtifactRequest request;
+  request.set_name(name);
+  while (!download.complete()) {
+    request.set_offset(download.offset());
+    const auto reader = stubs_->artifacts.ReadArtifact(attempts.Begin(), request);
+    absl::Status mine;
     v1::ReadArtifactResponse part;
-    while (stream.Read(&part)) {
-      const std::string& data = part.chunk().data();
-      if (part.chunk().offset() != offset ||
-          part.chunk().crc32c() != ChunkChecksum(data.data(), data.size())) {
-        return absl::DataLossError(absl::StrCat(name, ": the chunk at ", offset, " is damaged"));
-      }
-      if (absl::Status status = sink(data); !status.ok()) return status;
-      digest.Update(data);
-      offset += static_cast<int64_t>(data.size());
-      attempt = 0;
+    while (reader->Read(&part)) {
+      if (!mine.ok()) continue;  // reads what is left of the call that was given up
+      mine = download.Add(part);
+      attempts.Progressed();
+      if (!mine.ok()) attempts.Cancel();
     }
-    const absl::Status status = stream.Finish();
-    if (status.ok()) {
-      if (offset < artifact.size_bytes()) {
-        return absl::DataLossError(
-            absl::StrCat(name, ": ended at ", offset, " of ", artifact.size_bytes(), " bytes"));
-      }
-      break;
-    }
-    const std::optional<absl::Duration> delay = RetryDelay(status, attempt);
-    if (!delay || attempt++ == options_.max_retries || absl::Now() + *delay >= deadline) {
-      return status;
-    }
-    absl::SleepFor(*delay);
+    absl::Status status = attempts.End(reader->Finish());
+    if (!mine.ok()) return mine;
+    if (status.ok()) break;
+    if (!attempts.Again(&status)) return status;
   }
-  if (digest.Hex() != artifact.sha256()) {
-    return absl::DataLossError(absl::StrCat(name, ": SHA-256 of the bytes read differs"));
-  }
-  return artifact;
+  if (absl::Status status = download.Check(); !status.ok()) return status;
+  return found->artifact();
 }
 
 }  // namespace valuescope
