@@ -1,0 +1,382 @@
+"""Times the forward pass, captures, decoding and loading of one model, with Hugging Face transformers beside it.
+
+Everything is float32. The processes that hold the model (forward_bench, which is the bare forward pass, the server, and with
+--peer-python transformers) stay loaded and take turns in every round, so that noise from other work on the machine hits all
+of them. `ratio` is the median over rounds of (time / time of what it is held against in the same round); `ratio of CPU` is the
+same for the CPU seconds that the process spent, which other work on the machine disturbs less. The last line is JSON.
+
+Build first: ninja -C build forward_bench valuescope-server
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import random
+import re
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import grpc
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CACHE = pathlib.Path(
+    os.environ.get("VALUESCOPE_CACHE", pathlib.Path.home() / ".cache" / "valuescope")
+)
+sys.path.insert(0, str(ROOT / "client" / "python"))
+subprocess.run([sys.executable, str(ROOT / "client" / "python" / "generate_stubs.py")], check=True)
+
+import valuescope as vs  # noqa: E402
+from valuescope import v1  # noqa: E402
+
+PARTS = ("load", "forward", "means", "residuals", "decode")
+SEQUENCES, LENGTH, PROMPT = 4, 256, 16
+DECODE_ROWS = (1, 16, 64)
+DECODE_CONTEXT = 32
+TARGETS = {"forward": 0.8, "means": 1.05, "means by gRPC": 1.05, "residuals by gRPC": 1.3}
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        prog="tests/bench/model",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build", metavar="DIR")
+    parser.add_argument("--server", type=pathlib.Path, help="default: the build directory's")
+    parser.add_argument("--model_root", type=pathlib.Path, default=CACHE / "models", metavar="DIR")
+    parser.add_argument("--model", default="SmolLM2-135M-Instruct", metavar="NAME")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5, help="default 5")
+    parser.add_argument(
+        "--parts", type=lambda text: text.split(","), default=list(PARTS), metavar="PART[,PART]",
+        help=f"of {', '.join(PARTS)}; default all of them",
+    )  # fmt: skip
+    parser.add_argument(
+        "--peer-python", metavar="FILE", help="a Python with transformers; without it, no peer"
+    )
+    parser.add_argument(
+        "--operators", action="store_true", help="also where forward and means spend their time"
+    )
+    arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"unknown part: {', '.join(sorted(unknown))}")
+    arguments.server = arguments.server or arguments.build / "server" / "valuescope-server"
+    return arguments
+
+
+def processor_seconds(pid):
+    """User and system time of all threads of a process."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_bytes(pid):
+    """VmHWM (peak), and what is resident now: RssAnon is its own, RssFile is mapped from files."""
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return {
+        name: int(re.search(rf"^{name}:\s+(\d+) kB", status, re.MULTILINE)[1]) * 1024
+        for name in ("VmHWM", "RssAnon", "RssFile")
+    }
+
+
+class Worker:
+    """A process that answers each line with one line of JSON."""
+
+    def __init__(self, command):
+        print("$", shlex.join(command), flush=True)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.pid = self._process.pid
+        self.started = self._answer()
+
+    def ask(self, line):
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _answer(self):
+        line = self._process.stdout.readline()
+        if not line:
+            sys.exit(f"{self._process.args[0]} ended with {self._process.wait()}")
+        return json.loads(line)
+
+
+class Server:
+    """The server on a store of its own, and the calls that are timed."""
+
+    def __init__(self, arguments, directory):
+        self.model = f"models/{arguments.model}"
+        command = [
+            str(arguments.server),
+            "--listen=127.0.0.1:0",
+            "--metrics_listen=",
+            f"--model_root={arguments.model_root}",
+            f"--models={arguments.model}",
+            f"--threads={arguments.threads}",
+            f"--store=sqlite:{directory}/bench.db",
+        ]
+        print("$", shlex.join(command), flush=True)
+        start = time.perf_counter()
+        with open(f"{directory}/server.log", "w") as log:
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        self.pid = self._process.pid
+        announced = re.fullmatch(r"listening on (\S+)\n", self._process.stdout.readline())
+        if not announced:
+            sys.exit(pathlib.Path(directory, "server.log").read_text())
+        self._client = vs.Client(announced[1], timeout=120)
+        self._client.wait_until_ready(self.model)
+        self.load_seconds = time.perf_counter() - start
+        self._capture = grpc.insecure_channel(announced[1]).unary_stream(
+            "/valuescope.v1.ActivationService/Capture",
+            request_serializer=v1.CaptureRequest.SerializeToString,
+        )
+
+    def close(self):
+        self._client.close()
+        self._process.terminate()
+        self._process.wait()
+
+    def forward(self):
+        """The plain forward pass through the engine: one token generated behind each sequence."""
+        self._client.generate(self.model, random_sequences(), max_tokens=1, temperature=0.0)
+
+    def means(self):
+        inputs = [(ids[:PROMPT], ids[PROMPT:]) for ids in random_sequences()]
+        taps = [
+            vs.tap(site, "all", "response", "mean") for site in ("residual_post", "mlp_neurons")
+        ]
+        self._client.capture(self.model, inputs, taps)
+
+    def residuals(self):
+        """Received, counted and thrown away, so that the client's part is small."""
+        request = v1.CaptureRequest(model=self.model, taps=[vs.tap("residual_post")])
+        for ids in random_sequences():
+            request.inputs.add(prompt=v1.Prompt(token_ids=v1.TokenIds(ids=ids)))
+        received = sum(len(message) for message in self._capture(request))
+        assert received > SEQUENCES * LENGTH * 4, received
+
+    def residual_arrays(self):
+        """The same into the arrays of the Python client."""
+        self._client.capture(self.model, random_sequences(), [vs.tap("residual_post")])
+
+
+def random_sequences():
+    return [[random.randrange(1000, 20000) for _ in range(LENGTH)] for _ in range(SEQUENCES)]
+
+
+class Measurements:
+    """Seconds and CPU seconds of each case in each round."""
+
+    def __init__(self):
+        self.seconds, self.processor = {}, {}
+
+    def of_worker(self, case, worker, line):
+        before = processor_seconds(worker.pid)
+        self._add(case, worker.ask(line)["seconds"], processor_seconds(worker.pid) - before)
+
+    def of_server(self, case, server, call):
+        before, start = processor_seconds(server.pid), time.perf_counter()
+        call()
+        self._add(case, time.perf_counter() - start, processor_seconds(server.pid) - before)
+
+    def _add(self, case, seconds, processor):
+        self.seconds.setdefault(case, []).append(seconds)
+        self.processor.setdefault(case, []).append(processor)
+
+    def summary(self, case, against):
+        """Ratios are None where `against` was not measured."""
+        result = {
+            "median_seconds": statistics.median(self.seconds[case]),
+            "best_seconds": min(self.seconds[case]),
+            "median_cpu_seconds": statistics.median(self.processor[case]),
+            "against": against,
+            "ratio": ratio(self.seconds, case, against),
+            "cpu_ratio": ratio(self.processor, case, against),
+            "target": TARGETS.get(case),
+        }
+        known = result["ratio"] is not None and result["target"] is not None
+        result["met"] = result["ratio"] <= result["target"] if known else None
+        return result
+
+
+def ratio(measured, case, against):
+    if against not in measured:
+        return None
+    pairs = zip(measured[case], measured[against], strict=True)
+    return statistics.median(ours / theirs for ours, theirs in pairs)
+
+
+def measure(arguments, bench, peer, server):
+    shape = f"{SEQUENCES} {LENGTH}"
+    measured, against = Measurements(), {}
+
+    def worker(case, process, line, reference=None):
+        against[case] = reference
+        measured.of_worker(case, process, line)
+
+    def call(case, method, reference="forward"):
+        against[case] = reference
+        measured.of_server(case, server, method)
+
+    def one_round():
+        if {"forward", "means", "residuals"} & set(arguments.parts):
+            worker("forward", bench, f"forward {shape}", "transformers forward")
+        if "forward" in arguments.parts:
+            if peer:
+                worker("transformers forward", peer, f"forward {shape}")
+            call("forward by gRPC", server.forward)
+        if "means" in arguments.parts:
+            worker("means", bench, f"means {shape} {PROMPT}", "forward")
+            call("means by gRPC", server.means)
+        if "residuals" in arguments.parts:
+            worker("residuals", bench, f"residuals {shape}", "forward")
+            call("residuals by gRPC", server.residuals)
+            call("residuals as arrays", server.residual_arrays)
+
+    one_round()  # warms caches and thread pools
+    measured = Measurements()
+    for _ in range(arguments.rounds):
+        one_round()
+    return {case: measured.summary(case, against[case]) for case in measured.seconds}
+
+
+def measure_decoding(bench, rounds):
+    speeds = {rows: [] for rows in DECODE_ROWS}
+    for _ in range(rounds):
+        for rows in DECODE_ROWS:
+            steps = 32 if rows == 1 else 8
+            seconds = bench.ask(f"decode {rows} {DECODE_CONTEXT} {steps}")["seconds"]
+            speeds[rows].append(rows * steps / seconds)
+    return {
+        str(rows): {"median_tokens_per_second": statistics.median(s), "best": max(s)}
+        for rows, s in speeds.items()
+    }
+
+
+def measure_loading(arguments, bench, bench_memory, peer, server):
+    """Called before anything ran, so that what is resident is what loading leaves."""
+    folder = arguments.model_root / arguments.model
+    file_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    loading = {
+        "weight_file_bytes": file_bytes,
+        "server": {"load_seconds": server.load_seconds, **memory_bytes(server.pid)},
+        "forward_bench": {"load_seconds": bench.started["load_seconds"], **bench_memory},
+    }
+    if peer:
+        loading["transformers"] = {
+            "load_seconds": peer.started["load_seconds"], **memory_bytes(peer.pid)
+        }  # fmt: skip
+    return loading
+
+
+def number(value, digits=3):
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def print_table(header, rows):
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    for row in [header, *rows]:
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        print("  ".join([row[0].ljust(widths[0]), *cells[1:]]))
+    print()
+
+
+def print_results(results):
+    if cases := results.get("cases"):
+        rows = [
+            [
+                case,
+                number(r["median_seconds"]),
+                number(r["best_seconds"]),
+                number(r["median_cpu_seconds"], 2),
+                r["against"] or "-",
+                number(r["ratio"]),
+                number(r["cpu_ratio"]),
+                number(r["target"], 2),
+                {None: "-", True: "met", False: "missed"}[r["met"]],
+            ]
+            for case, r in cases.items()
+        ]
+        header = "case|median s|best s|CPU s|against|ratio|ratio of CPU|target|".split("|")
+        print_table(header, rows)
+    if decode := results.get("decode"):
+        rows = [
+            [f"decode, {rows} rows", number(d["median_tokens_per_second"], 1), number(d["best"], 1)]
+            for rows, d in decode.items()
+        ]
+        print_table(["case", "median tokens/s", "best"], rows)
+    if load := results.get("load"):
+        size = load["weight_file_bytes"]
+        rows = [
+            [
+                f"{name}, idle",
+                number(load[name]["load_seconds"], 2),
+                number(load[name]["VmHWM"] / 1e6, 0),
+                number(load[name]["VmHWM"] / size, 2),
+                number(load[name]["RssAnon"] / 1e6, 0),
+                number(load[name]["RssFile"] / 1e6, 0),
+            ]
+            for name in ("server", "forward_bench", "transformers")
+            if name in load
+        ]
+        print_table(
+            ["loaded", "load s", "peak MB", f"peak / {size / 1e6:.0f} MB", "own MB", "mapped MB"],
+            rows,
+        )
+    for command, milliseconds in results.get("operators", {}).items():
+        slowest = sorted(milliseconds.items(), key=lambda item: -item[1])[:10]
+        rows = [[name, number(value, 1)] for name, value in slowest]
+        print_table([f"operators of {command}", "ms a call"], rows)
+
+
+def main():
+    arguments = parse_arguments()
+    random.seed(1)
+    folder = str(arguments.model_root / arguments.model)
+    threads = str(arguments.threads)
+    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    with tempfile.TemporaryDirectory() as directory:
+        bench = Worker([str(arguments.build / "tests" / "forward_bench"), folder, threads])
+        bench_memory = memory_bytes(bench.pid)
+        server = Server(arguments, directory)
+        peer = None
+        if arguments.peer_python:
+            script = str(pathlib.Path(__file__).with_name("transformers_peer.py"))
+            peer = Worker([arguments.peer_python, script, folder, threads])
+        results = {"threads": arguments.threads, "rounds": arguments.rounds}
+        results["load_average_before"] = os.getloadavg()[0]
+        results["peer"] = peer.started["versions"] if peer else None
+        if "load" in arguments.parts:
+            results["load"] = measure_loading(arguments, bench, bench_memory, peer, server)
+        if {"forward", "means", "residuals"} & set(arguments.parts):
+            results["cases"] = measure(arguments, bench, peer, server)
+        if "decode" in arguments.parts:
+            results["decode"] = measure_decoding(bench, arguments.rounds)
+        if arguments.operators:
+            results["operators"] = {
+                command: bench.ask(f"operators {arguments.rounds} {command}")["milliseconds"]
+                for command in (
+                    f"forward {SEQUENCES} {LENGTH}",
+                    f"means {SEQUENCES} {LENGTH} {PROMPT}",
+                )
+            }
+        results["load_average_after"] = os.getloadavg()[0]
+        for process in filter(None, [bench, peer, server]):
+            process.close()
+    print()
+    print_results(results)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

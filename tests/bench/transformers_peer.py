@@ -1,0 +1,45 @@
+"""Hugging Face transformers as the peer of forward_bench: the same commands on standard input, the same answers.
+
+transformers_peer.py MODEL_FOLDER THREADS
+
+Its own Python (torch, transformers) runs it. It keeps no cache of keys and values in `forward`, which is to its advantage.
+"""
+
+import json
+import sys
+import time
+
+import torch
+import transformers
+
+
+def answer(**fields):
+    print(json.dumps(fields), flush=True)
+
+
+def forward(model, sequences, length):
+    tokens = torch.randint(model.config.vocab_size, (sequences, length))
+    start = time.perf_counter()
+    model(tokens, logits_to_keep=1, use_cache=False)
+    return time.perf_counter() - start
+
+
+def main():
+    folder, threads = sys.argv[1], int(sys.argv[2])
+    torch.set_num_threads(threads)
+    start = time.perf_counter()
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    answer(
+        load_seconds=time.perf_counter() - start,
+        versions=f"transformers {transformers.__version__}, torch {torch.__version__}",
+    )
+    with torch.inference_mode():
+        for line in sys.stdin:
+            command, *arguments = line.split()
+            if command != "forward":
+                sys.exit(f"unknown command: {command}")
+            answer(seconds=forward(model, *map(int, arguments)))
+
+
+if __name__ == "__main__":
+    main()
