@@ -74,8 +74,8 @@ class Cancellation {
 
 // Of one call.
 struct CallOptions {
-  std::optional<absl::Duration>
-      timeout;  // retries and a stream's whole life included; default the client's
+  // Retries and a stream's whole life included. Default the client's.
+  std::optional<absl::Duration> timeout = std::nullopt;
   std::shared_ptr<Cancellation> cancellation = nullptr;
 };
 
