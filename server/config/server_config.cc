@@ -250,7 +250,7 @@ const std::vector<Setting>& Settings() {
        Bytes(&ServerConfig::kv_cache_bytes, kMiB, 16 * kTiB)},
       {"max_batch_rows", "N", "Requests decoded in one step. Default 64.",
        Integer(&ServerConfig::max_batch_rows, 1, 4096)},
-      {"max_step_tokens", "N", "Prompt and decode tokens of one step. Default 512.",
+      {"max_step_tokens", "N", "Prompt and decode tokens of one step. Default 256.",
        Integer(&ServerConfig::max_step_tokens, 1, 1 << 20)},
       {"max_message_bytes", "BYTES", "Largest request message. Default 64MiB.",
        Bytes(&ServerConfig::max_message_bytes, kMiB, int64_t{1} << 30)},

@@ -239,7 +239,7 @@ class EngineLoop : public Engine {
     if (abort_) return false;
     for (std::shared_ptr<Sequence>& sequence : inbox_) {
       scheduler_.Add(sequence->id(), sequence->known(), Sequence::MostFed(sequence->request()),
-                     sequence->request().background);
+                     sequence->request().background, sequence->request().client);
       active_.emplace(sequence->id(), std::move(sequence));
     }
     inbox_.clear();

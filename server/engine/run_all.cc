@@ -1,3 +1,4 @@
+#include <atomic>
 #include <map>
 
 #include "absl/strings/str_cat.h"
@@ -35,6 +36,11 @@ class Collector : public Observer {
 
 }  // namespace
 
+uint64_t NewClient() {
+  static std::atomic<uint64_t> last{0};
+  return last.fetch_add(1, std::memory_order_relaxed) + 1;
+}
+
 absl::StatusOr<std::vector<Completion>> RunAll(Engine& engine, std::vector<Request> requests,
                                                const Cancellation& cancellation,
                                                int max_in_flight) {
@@ -43,6 +49,8 @@ absl::StatusOr<std::vector<Completion>> RunAll(Engine& engine, std::vector<Reque
   std::map<size_t, std::unique_ptr<Running>> running;
   absl::Status failure;
   size_t next = 0;
+  const uint64_t client = NewClient();
+  for (Request& request : requests) request.client = client;
   const auto fail = [&](absl::Status status) {
     if (!failure.ok()) return;
     failure = std::move(status);

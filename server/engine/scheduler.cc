@@ -1,6 +1,7 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "base/check.h"
 
@@ -9,6 +10,9 @@ namespace {
 
 // Admissions of the foreground for one of the background while both wait.
 constexpr int kForegroundTurns = 3;
+// Prompt tokens that a client gets at a time: small beside a step, so that many share it, and
+// enough for a product to be worth its start.
+constexpr int64_t kPromptQuantum = 64;
 
 }  // namespace
 
@@ -24,13 +28,44 @@ bool Scheduler::CanEverFit(int64_t max_fed) const {
   return BlocksFor(max_fed) <= options_.num_blocks;
 }
 
-void Scheduler::Add(SequenceId id, int64_t known, int64_t max_fed, bool background) {
-  VS_CHECK(known <= max_fed && CanEverFit(max_fed));
-  (background ? background_ : foreground_)
-      .push_back({.id = id, .known = known, .max_fed = max_fed});
+void Scheduler::Queue::Add(ClientId client, Waiting waiting) {
+  const auto found = std::find_if(clients_.begin(), clients_.end(),
+                                  [&](const auto& each) { return each.first == client; });
+  if (found != clients_.end()) {
+    found->second.push_back(waiting);
+  } else {
+    clients_.push_back({client, {waiting}});
+  }
 }
 
-std::deque<Scheduler::Waiting>* Scheduler::NextQueue() {
+void Scheduler::Queue::PopFront() {
+  auto turn = std::move(clients_.front());
+  clients_.pop_front();
+  turn.second.pop_front();
+  if (!turn.second.empty()) clients_.push_back(std::move(turn));
+}
+
+void Scheduler::Queue::Remove(SequenceId id) {
+  for (auto& [client, waiting] : clients_) {
+    std::erase_if(waiting, [id](const Waiting& each) { return each.id == id; });
+  }
+  std::erase_if(clients_, [](const auto& each) { return each.second.empty(); });
+}
+
+int64_t Scheduler::Queue::size() const {
+  int64_t size = 0;
+  for (const auto& [client, waiting] : clients_) size += static_cast<int64_t>(waiting.size());
+  return size;
+}
+
+void Scheduler::Add(SequenceId id, int64_t known, int64_t max_fed, bool background,
+                    ClientId client) {
+  VS_CHECK(known <= max_fed && CanEverFit(max_fed));
+  (background ? background_ : foreground_)
+      .Add(client, {.id = id, .known = known, .max_fed = max_fed});
+}
+
+Scheduler::Queue* Scheduler::NextQueue() {
   if (foreground_.empty()) return background_.empty() ? nullptr : &background_;
   if (!background_.empty() && foreground_turns_ >= kForegroundTurns) return &background_;
   return &foreground_;
@@ -38,15 +73,19 @@ std::deque<Scheduler::Waiting>* Scheduler::NextQueue() {
 
 void Scheduler::Admit() {
   while (num_running() < options_.max_batch_rows) {
-    std::deque<Waiting>* queue = NextQueue();
+    Queue* queue = NextQueue();
     if (queue == nullptr) return;
     const Waiting next = queue->front();
     const int64_t needed = BlocksFor(next.max_fed);
     // The head waits for its blocks; letting smaller ones pass could make it wait forever.
     if (needed > static_cast<int64_t>(free_blocks_.size())) return;
-    queue->pop_front();
+    Running running{.fed = 0,
+                    .known = next.known,
+                    .background = queue == &background_,
+                    .client = queue->front_client(),
+                    .blocks = {}};
+    queue->PopFront();
     foreground_turns_ = queue == &foreground_ ? foreground_turns_ + 1 : 0;
-    Running running{.fed = 0, .known = next.known, .blocks = {}};
     running.blocks.assign(free_blocks_.rbegin(), free_blocks_.rbegin() + needed);
     free_blocks_.resize(free_blocks_.size() - static_cast<size_t>(needed));
     running_.emplace(next.id, std::move(running));
@@ -55,19 +94,63 @@ void Scheduler::Admit() {
 
 std::vector<StepItem> Scheduler::Plan() {
   Admit();
+  PlanPrompts(PlanDecoding());
   std::vector<StepItem> step;
-  int64_t budget = options_.max_step_tokens;
   for (const bool decoding : {true, false}) {
-    for (const auto& [id, sequence] : running_) {
-      const int64_t lag = sequence.known - sequence.fed;
-      if (lag <= 0 || budget == 0 || (lag == 1) != decoding) continue;
-      const int64_t count = std::min(lag, budget);
-      VS_CHECK(BlocksFor(sequence.fed + count) <= static_cast<int64_t>(sequence.blocks.size()));
-      step.push_back({.id = id, .first = sequence.fed, .count = count});
-      budget -= count;
+    for (auto& [id, sequence] : running_) {
+      if (sequence.planned == 0 || (sequence.known - sequence.fed == 1) != decoding) continue;
+      VS_CHECK(BlocksFor(sequence.fed + sequence.planned) <=
+               static_cast<int64_t>(sequence.blocks.size()));
+      step.push_back({.id = id, .first = sequence.fed, .count = sequence.planned});
     }
   }
   return step;
+}
+
+// Every sequence that lags by one token runs it. Returns what is left of the budget.
+int64_t Scheduler::PlanDecoding() {
+  int64_t budget = options_.max_step_tokens;
+  for (auto& [id, sequence] : running_) {
+    sequence.planned = sequence.known - sequence.fed == 1 && budget > 0 ? 1 : 0;
+    budget -= sequence.planned;
+  }
+  return budget;
+}
+
+void Scheduler::PlanPrompts(int64_t budget) {
+  const bool background_lags = std::any_of(running_.begin(), running_.end(), [](const auto& each) {
+    return each.second.background && each.second.known - each.second.fed > each.second.planned;
+  });
+  const int64_t reserved = background_lags ? budget / 4 : 0;
+  budget = reserved + ShareAmongClients(/*background=*/false, budget - reserved);
+  budget = ShareAmongClients(/*background=*/true, budget);
+  ShareAmongClients(/*background=*/false, budget);  // what the background did not need
+}
+
+// Hands out prompt tokens in rounds: each client's oldest lagging sequence gets a quantum a round.
+// The client after the one that began the last step begins. Returns what nobody needed.
+int64_t Scheduler::ShareAmongClients(bool background, int64_t budget) {
+  std::map<ClientId, std::vector<Running*>> lagging;  // a client's in order of age
+  for (auto& [id, sequence] : running_) {
+    if (sequence.background != background) continue;
+    if (sequence.known - sequence.fed > sequence.planned)
+      lagging[sequence.client].push_back(&sequence);
+  }
+  if (lagging.empty() || budget == 0) return budget;
+  auto turn = lagging.upper_bound(last_served_[background]);
+  if (turn == lagging.end()) turn = lagging.begin();
+  last_served_[background] = turn->first;
+  while (budget > 0 && !lagging.empty()) {
+    Running& sequence = *turn->second.front();
+    const int64_t lag = sequence.known - sequence.fed - sequence.planned;
+    const int64_t count = std::min({lag, budget, kPromptQuantum});
+    sequence.planned += count;
+    budget -= count;
+    if (count == lag) turn->second.erase(turn->second.begin());
+    turn = turn->second.empty() ? lagging.erase(turn) : std::next(turn);
+    if (turn == lagging.end()) turn = lagging.begin();
+  }
+  return budget;
 }
 
 void Scheduler::Advance(SequenceId id, int64_t fed, int64_t known) {
@@ -84,9 +167,8 @@ void Scheduler::Remove(SequenceId id) {
     running_.erase(found);
     return;
   }
-  for (std::deque<Waiting>* queue : {&foreground_, &background_}) {
-    std::erase_if(*queue, [id](const Waiting& waiting) { return waiting.id == id; });
-  }
+  foreground_.Remove(id);
+  background_.Remove(id);
 }
 
 double Scheduler::used_ratio() const {

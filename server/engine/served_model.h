@@ -49,7 +49,7 @@ struct EngineOptions {
   int threads = 0;                           // 0: one a core
   int64_t kv_cache_bytes = 1LL << 30;        // untouched pages cost nothing on a CPU
   int max_batch_rows = 64;                   // requests decoded in one step
-  int max_step_tokens = 512;                 // prompt and decode tokens of one step
+  int max_step_tokens = 256;                 // prompt and decode tokens of one step
   int max_waiting = 1024;                    // requests admitted and not started
   int64_t capture_memory_bytes = 1LL << 30;  // of captures on the host, over all requests
 };

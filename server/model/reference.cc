@@ -77,13 +77,15 @@ at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Te
   at::Tensor unseen = places > positions.unsqueeze(1);
   if (window > 0) unseen = unseen.logical_or(places <= positions.unsqueeze(1) - window);
   const at::Tensor mask = unseen.view({num_tokens, 1, 1, length});
-  at::Tensor scores = at::matmul(queries, of_token(keys).transpose(-1, -2)) * scale;
+  // Blocks beyond a sequence's end may hold anything, NaN too: zero weight alone would not silence
+  // them, neither in the sum nor in its gradient.
+  const auto seen_of = [&](const at::Tensor& cache) {
+    return of_token(cache).masked_fill(mask.transpose(-1, -2), 0);
+  };
+  at::Tensor scores = at::matmul(queries, seen_of(keys).transpose(-1, -2)) * scale;
   if (soft_cap > 0) scores = at::tanh(scores / soft_cap) * soft_cap;
   scores = scores.masked_fill(mask, -std::numeric_limits<float>::infinity());
-  // Blocks beyond a sequence's end may hold anything, NaN too: zero weight alone would not silence
-  // them.
-  const at::Tensor seen = of_token(values).masked_fill(mask.transpose(-1, -2), 0);
-  return at::matmul(at::softmax(scores, -1), seen)
+  return at::matmul(at::softmax(scores, -1), seen_of(values))
       .reshape({num_tokens, num_heads * head_dim})
       .to(qkv.scalar_type());
 }

@@ -130,6 +130,7 @@ EngineRuns::~EngineRuns() {
 
 absl::Status EngineRuns::Submit(int index, engine::Request request) {
   request.tenant = context_->tenant;
+  request.client = client_;
   request.deadline = context_->deadline;
   auto observer = std::make_shared<RequestObserver>(shared_, index, context_->received);
   auto running = engine_->Submit(std::move(request), std::move(observer));

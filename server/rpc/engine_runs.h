@@ -51,6 +51,7 @@ class EngineRuns {
 
   const CallContext* const context_;
   engine::Engine* const engine_;
+  const uint64_t client_ = engine::NewClient();  // one call, one turn
   const std::shared_ptr<Shared> shared_;
   std::optional<StopCallback> stop_;
 };

@@ -137,6 +137,71 @@ TEST(Scheduler, GivesEveryFourthAdmissionToTheBackground) {
   EXPECT_EQ(order, (std::vector<SequenceId>{1, 2, 3, 101, 4, 5, 6, 102, 7, 8, 9, 103}));
 }
 
+SchedulerOptions Large() {
+  return {.block_size = 16, .num_blocks = 1024, .max_batch_rows = 64, .max_step_tokens = 256};
+}
+
+TEST(Scheduler, ANewClientsPromptSharesTheNextStepWithThoseOfAClientThatSentMany) {
+  Scheduler scheduler(Large());
+  for (SequenceId id = 1; id <= 40; ++id) scheduler.Add(id, 200, 200, false, /*client=*/1);
+  EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 200}, {2, 0, 56}}));
+  scheduler.Add(100, 30, 60, false, /*client=*/2);
+  const Step step = scheduler.Plan();
+  EXPECT_EQ(step.back(), (StepItem{100, 0, 30}));
+}
+
+TEST(Scheduler, ClientsWithLongPromptsGetEqualSharesOfAStep) {
+  Scheduler scheduler(Large());
+  scheduler.Add(1, 1000, 1000, false, 7);
+  scheduler.Add(2, 1000, 1000, false, 8);
+  scheduler.Add(3, 1000, 1000, false, 7);
+  EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 128}, {2, 0, 128}}));
+}
+
+TEST(Scheduler, TheClientThatBeginsAStepChanges) {
+  SchedulerOptions options = Large();
+  options.max_step_tokens = 64;
+  Scheduler scheduler(options);
+  for (SequenceId id = 1; id <= 3; ++id) {
+    scheduler.Add(id, 200, 200, false, static_cast<ClientId>(id));
+  }
+  std::vector<SequenceId> served;
+  std::map<SequenceId, int64_t> fed;
+  for (int i = 0; i < 6; ++i) {
+    const Step step = scheduler.Plan();
+    ASSERT_EQ(step.size(), 1u);
+    served.push_back(step[0].id);
+    fed[step[0].id] += step[0].count;
+    scheduler.Advance(step[0].id, fed[step[0].id], 200);
+  }
+  EXPECT_EQ(served, (std::vector<SequenceId>{1, 2, 3, 1, 2, 3}));
+}
+
+TEST(Scheduler, AdmitsClientsInTurn) {
+  SchedulerOptions options = Large();
+  options.max_batch_rows = 1;
+  Scheduler scheduler(options);
+  for (SequenceId id = 1; id <= 4; ++id) scheduler.Add(id, 1, 1, false, 1);
+  scheduler.Add(50, 1, 1, false, 2);
+  std::vector<SequenceId> order;
+  for (Step step = scheduler.Plan(); !step.empty(); step = scheduler.Plan()) {
+    order.push_back(step[0].id);
+    scheduler.Remove(step[0].id);
+  }
+  EXPECT_EQ(order, (std::vector<SequenceId>{1, 50, 2, 3, 4}));
+}
+
+TEST(Scheduler, TheBackgroundsPromptsKeepAQuarterOfTheStepAndGetWhatIsLeft) {
+  Scheduler scheduler(Large());
+  scheduler.Add(1, 1000, 1000, true, 1);
+  EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 256}}));
+  scheduler.Add(2, 1000, 1000, false, 2);
+  EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 64}, {2, 0, 192}}));
+  scheduler.Add(3, 20, 40, false, 3);
+  scheduler.Remove(2);
+  EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 236}, {3, 0, 20}}));
+}
+
 TEST(Scheduler, RunsTheBackgroundWhereNobodyElseWaits) {
   Scheduler scheduler(Options());
   scheduler.Add(7, 2, 4, true);

@@ -33,6 +33,10 @@ class ForwardHarness {
     cache_ = *KvCache::Allocate(model.architecture(),
                                 blocks_each_ * static_cast<int64_t>(sequences_.size()), kBlockSize,
                                 model.dtype(), c10::kCPU);
+    // What a cache holds before it is written to is anybody's guess, so here it is the worst.
+    for (std::vector<at::Tensor>* part : {&cache_.keys, &cache_.values}) {
+      for (at::Tensor& layer : *part) layer.fill_(std::numeric_limits<float>::quiet_NaN());
+    }
     program_.resize(NumWires(model.architecture()));
   }
 
