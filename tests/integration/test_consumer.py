@@ -37,6 +37,7 @@ def test_the_package_holds_the_client_and_nothing_of_the_server(prefix):
         "include/valuescope/client.h",
         "include/valuescope/v1/generation.grpc.pb.h",
         "lib/libvaluescope_client.a",
+        "share/bash-completion/completions/valuescope",
         "lib/cmake/valuescope/valuescopeConfig.cmake",
         "lib/cmake/valuescope/valuescopeConfigVersion.cmake",
     } <= names

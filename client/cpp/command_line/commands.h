@@ -101,8 +101,9 @@ int ListArtifacts(const Globals& globals);
 int WriteArtifact(const Globals& globals, const std::string& path, const std::string& media_type);
 int ReadArtifact(const Globals& globals, const std::string& name, const std::string& path);
 
-// Makes Ctrl-C cancel the streaming call in flight, so that the server stops working for it.
-void InstallInterruptHandler();
+// Makes Ctrl-C cancel the calls in flight, so that the server stops working for them; a second one
+// ends the process. To be called before any other thread starts.
+void HandleSignals();
 
 }  // namespace valuescope::command_line
 

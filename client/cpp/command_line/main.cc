@@ -2,9 +2,11 @@
 // them.
 #include <CLI/CLI.hpp>
 #include <functional>
+#include <iostream>
 #include <string>
 
 #include "commands.h"
+#include "completion.h"
 #include "output.h"
 
 namespace valuescope::command_line {
@@ -15,6 +17,9 @@ constexpr char kFooter[] = R"(examples:
   valuescope generate --model SmolLM2-135M-Instruct --system "" "How should I spend a free Saturday?"
   valuescope generate --model SmolLM2-135M-Instruct --vector vectors/ID:6@14 "Plan my Sunday."
   valuescope jobs create --model SmolLM2-135M-Instruct --vector vectors/ID --watch responses.jsonl
+
+--json prints one JSON document, or JSON Lines for lists and streams, with the contract's field names. Progress and remarks go to
+standard error, the progress bar only to a terminal; there are no colours.
 
 exit codes: 0 done, 1 the server failed or cannot be reached, 2 the command line is wrong,
 3 the request was refused, 130 interrupted
@@ -193,6 +198,24 @@ void AddArtifacts(CLI::App& app, const Globals& globals, Action& action) {
   read->callback([&] { action = [&globals] { return ReadArtifact(globals, name, read_path); }; });
 }
 
+void AddCompletion(CLI::App& app, Action& action) {
+  CLI::App* completion = app.add_subcommand(
+      "completion", "script that completes commands in a shell (bash, zsh, fish)");
+  completion->require_subcommand(1);
+  completion->footer("example, for this shell:\n  source <(valuescope completion bash)");
+  const auto add = [&](const char* name, const char* help, Shell shell) {
+    completion->add_subcommand(name, help)->callback([&app, &action, shell] {
+      action = [&app, shell] {
+        std::cout << CompletionScript(app, shell);
+        return kOk;
+      };
+    });
+  };
+  add("bash", "source <(valuescope completion bash)", Shell::kBash);
+  add("zsh", "valuescope completion zsh > a folder of $fpath/_valuescope", Shell::kZsh);
+  add("fish", "valuescope completion fish | source", Shell::kFish);
+}
+
 int Main(int argc, char** argv) {
   Globals globals;
   Action action;
@@ -216,12 +239,13 @@ int Main(int argc, char** argv) {
   AddNeurons(app, globals, action);
   AddJobs(app, globals, action);
   AddArtifacts(app, globals, action);
+  AddCompletion(app, action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kOk : kUsageError;
   }
-  InstallInterruptHandler();
+  HandleSignals();
   return action();
 }
 

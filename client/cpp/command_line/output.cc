@@ -90,6 +90,8 @@ std::string LowerWithoutPrefix(const std::string& name, const std::string& prefi
   return absl::AsciiStrToLower(absl::StripPrefix(name, prefix));
 }
 
+std::string ShortDigest(const std::string& digest) { return digest.substr(0, 12); }
+
 std::string ProgressText(const v1::Job& job) {
   const v1::JobProgress& progress = job.progress();
   std::string text = absl::StrFormat(

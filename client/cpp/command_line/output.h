@@ -46,6 +46,9 @@ class JobProgressLine {
   std::string last_;
 };
 
+// Enough of a digest to tell two apart.
+std::string ShortDigest(const std::string& digest);
+
 // "JOB_STATE_RUNNING" -> "running".
 std::string LowerWithoutPrefix(const std::string& name, const std::string& prefix);
 

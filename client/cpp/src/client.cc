@@ -129,7 +129,7 @@ internal::Attempts::Settings Client::SettingsOf(const CallOptions& options, Repe
           .clock = options_.clock,
           .token = options_.token,
           .timeout = options.timeout.value_or(options_.timeout),
-          .cancellation = options.cancellation,
+          .cancellation = options.cancellation ? options.cancellation : options_.cancellation,
           .repeatable = repeat == Repeat::kHarmless};
 }
 

@@ -40,6 +40,7 @@ struct ClientOptions {
   std::string token = "";                             // bearer token; empty sends none
   absl::Duration timeout = absl::InfiniteDuration();  // of each call, its retries included
   std::shared_ptr<grpc::ChannelCredentials> credentials = nullptr;  // null connects in the clear
+  std::shared_ptr<Cancellation> cancellation = nullptr;  // of calls whose options name none
   RetryPolicy retry = {};
   std::shared_ptr<RetryClock> clock = nullptr;  // null is the real one
 };

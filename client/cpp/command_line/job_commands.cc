@@ -1,0 +1,122 @@
+#include <iostream>
+
+#include "absl/strings/str_cat.h"
+#include "arguments.h"
+#include "commands.h"
+#include "output.h"
+#include "pages.h"
+#include "requests.h"
+
+namespace valuescope::command_line {
+namespace {
+
+void PrintJobs(const std::vector<v1::Job>& jobs) {
+  std::vector<std::vector<std::string>> rows = {{"JOB", "KIND", "STATE", "DONE", "NAME"}};
+  for (const v1::Job& job : jobs) {
+    rows.push_back(
+        {job.name(), job.kind(), LowerWithoutPrefix(v1::JobState_Name(job.state()), "JOB_STATE_"),
+         absl::StrCat(job.progress().done(), "/", job.progress().total()), job.display_name()});
+  }
+  PrintTable(rows);
+}
+
+void PrintEstimate(const v1::JobEstimate& estimate) {
+  PrintTable({{"tokens", absl::StrCat(estimate.tokens())},
+              {"forward passes", absl::StrCat(estimate.forwards())},
+              {"bytes of artifacts", absl::StrCat(estimate.bytes())},
+              {"seconds alone", absl::StrCat(estimate.duration().seconds())},
+              {"shards", absl::StrCat(estimate.shards())}});
+}
+
+void PrintJob(const Globals& globals, const v1::Job& job) {
+  if (globals.json) return PrintJson(job);
+  PrintJobs({job});
+  if (job.has_error()) std::cout << "error: " << job.error().message() << "\n";
+  for (const v1::JobArtifact& artifact : job.result().artifacts()) {
+    std::cout << artifact.role() << ": " << artifact.artifact() << "\n";
+  }
+  for (const std::string& set : job.result().neuron_sets())
+    std::cout << "neuron set: " << set << "\n";
+}
+
+}  // namespace
+
+int CreateAttributionJob(const Globals& globals, const AttributeFlags& flags) {
+  Client client = globals.Connect();
+  auto attribution = MakeAttribution(client, flags);
+  if (!attribution.ok()) return Fail(attribution.status());
+  v1::CreateJobRequest request;
+  request.set_validate_only(flags.validate_only);
+  request.set_display_name(flags.display_name);
+  *request.mutable_spec()->mutable_attribute_neurons() = *std::move(attribution);
+  const auto response = client.CreateJob(request);
+  if (!response.ok()) return Fail(response.status());
+  if (flags.validate_only) {
+    if (globals.json) {
+      PrintJson(response->estimate());
+    } else {
+      PrintEstimate(response->estimate());
+    }
+    return kOk;
+  }
+  if (flags.watch) return WatchJob(globals, response->job().name());
+  if (globals.json) {
+    PrintJson(response->job());
+  } else {
+    std::cout << response->job().name() << "\n";
+  }
+  return kOk;
+}
+
+int GetJob(const Globals& globals, const std::string& name) {
+  v1::GetJobRequest request;
+  request.set_name(ResourceName("jobs", name));
+  Client client = globals.Connect();
+  const auto response = client.GetJob(request);
+  if (!response.ok()) return Fail(response.status());
+  PrintJob(globals, response->job());
+  return kOk;
+}
+
+int ListJobs(const Globals& globals) {
+  Client client = globals.Connect();
+  const auto jobs = AllPages<v1::Job>(
+      v1::ListJobsRequest(), [&](const auto& request) { return client.ListJobs(request); },
+      [](const auto& page) { return page.jobs(); });
+  if (!jobs.ok()) return Fail(jobs.status());
+  if (globals.json) return PrintJsonLines(*jobs);
+  PrintJobs(*jobs);
+  return kOk;
+}
+
+int WatchJob(const Globals& globals, const std::string& name) {
+  v1::WatchJobRequest request;
+  request.set_name(ResourceName("jobs", name));
+  Client client = globals.Connect();
+  Stream<v1::WatchJobResponse> stream = client.WatchJob(request);
+  JobProgressLine line;
+  v1::WatchJobResponse response;
+  while (stream.Read(&response)) {
+    if (globals.json) {
+      PrintJson(response.job());
+    } else {
+      line.Update(response.job());
+    }
+  }
+  line.Finish();
+  if (const absl::Status status = stream.Finish(); !status.ok()) return Fail(status);
+  const int code = globals.json ? kOk : GetJob(globals, name);
+  return response.job().state() == v1::JOB_STATE_SUCCEEDED ? code : kServerError;
+}
+
+int CancelJob(const Globals& globals, const std::string& name) {
+  v1::CancelJobRequest request;
+  request.set_name(ResourceName("jobs", name));
+  Client client = globals.Connect();
+  const auto response = client.CancelJob(request);
+  if (!response.ok()) return Fail(response.status());
+  PrintJob(globals, response->job());
+  return kOk;
+}
+
+}  // namespace valuescope::command_line

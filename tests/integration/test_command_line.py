@@ -1,0 +1,151 @@
+"""The command line as shells and scripts meet it: completion, pipes, Ctrl-C, standard input, JSON."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from conftest import BUILD, MODEL
+
+PROGRAM = BUILD / "client" / "cpp" / "valuescope"
+NAME = MODEL.removeprefix("models/")
+ENDLESS = ["--model", NAME, "--max_tokens", "4000", "--ignore_eos", "Once upon a time"]
+
+
+def run(*arguments, **options):
+    options = {"capture_output": True, "text": True, "timeout": 120, **options}
+    return subprocess.run([str(PROGRAM), *arguments], **options)
+
+
+def complete(*words):
+    """What bash offers for the last word."""
+    script = """
+        source <("$1" completion bash) || exit 1
+        shift
+        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+        _valuescope
+        printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    done = subprocess.run(
+        ["bash", "-uc", script, "bash", str(PROGRAM), "valuescope", *words],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return done.stdout.split()
+
+
+def test_bash_completes_commands_and_flags():
+    assert complete("gen") == ["generate"]
+    assert complete("jobs", "w") == ["watch"]
+    assert complete("jobs", "create", "--val") == ["--validate_only"]
+    assert complete("--server", "127.0.0.1:1", "generate", "--vec") == ["--vector"]
+    assert complete("capture", "--js") == ["--json"]
+    assert complete("models", "--vec") == []
+    assert set(complete("completion", "")) >= {"bash", "zsh", "fish"}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_every_command_of_the_help_is_completed(shell):
+    script = run("completion", shell).stdout
+    listed = run("--help").stdout.split("Subcommands:")[1].split("\n\n")[0]
+    commands = [line.split()[0] for line in listed.strip().splitlines() if line[2:3].strip()]
+    assert {"models", "generate", "completion"} <= set(commands)
+    for command in commands:
+        assert command in script, command
+
+
+def test_help_teaches_exit_codes_and_examples():
+    text = run("--help").stdout
+    for phrase in ["exit codes:", "130 interrupted", "examples:", "--json"]:
+        assert phrase in text
+
+
+def test_a_reader_that_leaves_ends_it_quietly(server, client):
+    with subprocess.Popen(
+        [str(PROGRAM), "--server", server.address, "generate", *ENDLESS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.wait(60) == -signal.SIGPIPE
+        assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("json_flag", [[], ["--json"]], ids=["stream", "unary"])
+def test_ctrl_c_cancels_the_call_and_exits_130(server, client, json_flag):
+    def running():
+        lines = server.metrics().splitlines()
+        return sum(
+            float(line.split()[-1])
+            for line in lines
+            if line.startswith("valuescope_requests_running")
+        )
+
+    def wait_until(condition):
+        end = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+    wait_until(lambda: running() == 0)
+    with subprocess.Popen(
+        [str(PROGRAM), "--server", server.address, *json_flag, "generate", *ENDLESS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        wait_until(lambda: running() > 0)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        assert process.returncode == 130
+    wait_until(lambda: running() == 0)
+
+
+def test_ctrl_c_ends_it_while_standard_input_is_read(server):
+    with subprocess.Popen(
+        [str(PROGRAM), "--server", server.address, "generate", "--model", NAME, "-"],
+        stdin=subprocess.PIPE,
+    ) as process:
+        # Its threads block the signal before anything is read.
+        end = time.monotonic() + 30
+        while not int(blocked_signals(process.pid), 16) & (1 << (signal.SIGINT - 1)):
+            assert time.monotonic() < end
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+
+
+def blocked_signals(pid):
+    with open(f"/proc/{pid}/status") as status:
+        return next(line.split()[1] for line in status if line.startswith("SigBlk"))
+
+
+def test_a_prompt_comes_from_standard_input(server, client):
+    flags = ["--json", "generate", "--model", NAME, "--max_tokens", "4", "--temperature", "0"]
+    typed = run("--server", server.address, *flags, "Name a colour.")
+    piped = run("--server", server.address, *flags, "-", input="Name a colour.")
+    ids = [json.loads(done.stdout)["completions"][0]["token_ids"] for done in (typed, piped)]
+    assert ids[0] == ids[1] != []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["models"], ["vectors", "list"], ["jobs", "list"], ["artifacts", "list"]],
+    ids=" ".join,
+)
+def test_lists_are_json_lines(server, client, arguments):
+    done = run("--server", server.address, "--json", *arguments)
+    assert done.returncode == 0, done.stderr
+    for line in done.stdout.splitlines():
+        assert json.loads(line)["name"]
+
+
+def test_errors_leave_standard_output_to_results_and_carry_no_colours(server, client):
+    done = run("--server", server.address, "--json", "models", "get", "none", env=os.environ)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "RESOURCE_NOT_FOUND" in done.stderr
+    assert "\x1b" not in done.stderr
