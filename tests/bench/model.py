@@ -9,12 +9,14 @@ Build first: ninja -C build forward_bench valuescope-server
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
 import random
 import re
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -344,18 +346,26 @@ def main():
     random.seed(1)
     folder = str(arguments.model_root / arguments.model)
     threads = str(arguments.threads)
-    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    with tempfile.TemporaryDirectory() as directory:
+    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores before anything ran")
+    # Ended from outside, it still ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as started:
         bench = Worker([str(arguments.build / "tests" / "forward_bench"), folder, threads])
+        started.callback(bench.close)
         bench_memory = memory_bytes(bench.pid)
         server = Server(arguments, directory)
+        started.callback(server.close)
         peer = None
         if arguments.peer_python:
             script = str(pathlib.Path(__file__).with_name("transformers_peer.py"))
             peer = Worker([arguments.peer_python, script, folder, threads])
-        results = {"threads": arguments.threads, "rounds": arguments.rounds}
-        results["load_average_before"] = os.getloadavg()[0]
-        results["peer"] = peer.started["versions"] if peer else None
+            started.callback(peer.close)
+        results = {
+            "threads": arguments.threads,
+            "rounds": arguments.rounds,
+            "peer": peer.started["versions"] if peer else None,
+            "load_average_before": os.getloadavg()[0],
+        }
         if "load" in arguments.parts:
             results["load"] = measure_loading(arguments, bench, bench_memory, peer, server)
         if {"forward", "means", "residuals"} & set(arguments.parts):
@@ -371,9 +381,9 @@ def main():
                 )
             }
         results["load_average_after"] = os.getloadavg()[0]
-        for process in filter(None, [bench, peer, server]):
-            process.close()
-    print()
+    print(
+        f"\nload average now {results['load_average_after']:.1f}: more than the threads is other people's work\n"
+    )
     print_results(results)
     print(json.dumps(results))
 
