@@ -15,9 +15,14 @@
 #include "model/architecture.h"
 #include "model/reference.h"
 
-// One binary serves every x86-64: the loader picks the widest variant that the machine has.
+// One binary serves every x86-64: the loader picks the widest variant that the machine has. Tools
+// that only read the code (clang's) know clones under other rules.
+#ifdef __clang__
+#define VS_VECTORISED
+#else
 #define VS_VECTORISED \
   __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), noinline))
+#endif
 
 namespace valuescope::model::cpu {
 namespace {
