@@ -302,7 +302,7 @@ def print_results(results):
                 number(r["best_seconds"]),
                 number(r["median_cpu_seconds"], 2),
                 r["against"] or "-",
-                number(r["ratio"]),
+                "absent" if r["against"] and r["ratio"] is None else number(r["ratio"]),
                 number(r["cpu_ratio"]),
                 number(r["target"], 2),
                 {None: "-", True: "met", False: "missed"}[r["met"]],
