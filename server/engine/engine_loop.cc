@@ -218,10 +218,10 @@ class EngineLoop : public Engine {
       }
       Publish(step);
     }
-    for (auto& [id, sequence] : active_) sequence->Fail(Draining());
+    for (auto& [id, sequence] : active_) sequence->Tell(Draining());
     active_.clear();
     absl::MutexLock lock(&mutex_);
-    for (const auto& sequence : inbox_) sequence->Fail(Draining());
+    for (const auto& sequence : inbox_) sequence->Tell(Draining());
     inbox_.clear();
     stopped_ = true;
   }
@@ -261,7 +261,7 @@ class EngineLoop : public Engine {
                                            "the deadline passed before the request was done"));
       }
     }
-    for (const auto& [id, status] : ended) Remove(id)->Fail(status);
+    for (const auto& [id, status] : ended) Remove(id)->Tell(status);
   }
 
   std::shared_ptr<Sequence> Remove(SequenceId id) {
@@ -285,7 +285,7 @@ class EngineLoop : public Engine {
           ErrorWithReason(absl::StatusCode::kInternal, "STEP_FAILED", "a step of the model failed");
     }
     for (const StepItem& item : step) {
-      if (active_.contains(item.id)) Remove(item.id)->Fail(failure);
+      if (active_.contains(item.id)) Remove(item.id)->Tell(failure);
     }
   }
 
@@ -308,7 +308,7 @@ class EngineLoop : public Engine {
       if (const absl::Status status = sequence.Ran(item.first, item.count, rows); status.ok()) {
         Settle(sequence);
       } else {
-        Remove(item.id)->Fail(status);
+        Remove(item.id)->Tell(status);
       }
     }
   }
@@ -372,7 +372,7 @@ class EngineLoop : public Engine {
     if (sequence.done()) {
       const std::shared_ptr<Sequence> finished = Remove(sequence.id());
       CountFinished(*finished);
-      finished->Finish();
+      FinishSafely(*finished);
       return;
     }
     if (sequence.starts_over()) {
@@ -380,6 +380,17 @@ class EngineLoop : public Engine {
       sequence.StartedOver();
     }
     scheduler_.Advance(sequence.id(), sequence.fed(), sequence.known());
+  }
+
+  // Reading captures takes memory that may not be there; the observer hears of the end in any case.
+  static void FinishSafely(Sequence& sequence) {
+    absl::StatusOr<Completion> completion = absl::InternalError("");
+    try {
+      completion = sequence.TakeCompletion();
+    } catch (const std::exception&) {
+      completion = NeverFits("HOST_OUT_OF_MEMORY", "there was no memory for the result");
+    }
+    sequence.Tell(std::move(completion));
   }
 
   void CountFinished(const Sequence& sequence) {

@@ -81,9 +81,10 @@ absl::Status CheckSampling(const Sampling& sampling) {
       !s.ok())
     return s;
   if (absl::Status s = CheckRange("min_p", sampling.min_p, 0, 1); !s.ok()) return s;
-  if (!(sampling.repetition_penalty > 0) || !std::isfinite(sampling.repetition_penalty)) {
-    return InvalidField("repetition_penalty", "must be a number above 0", "OUT_OF_RANGE");
-  }
+  // Beyond this, logits leave what numbers can hold.
+  if (absl::Status s = CheckRange("repetition_penalty", sampling.repetition_penalty, 0.01f, 100);
+      !s.ok())
+    return s;
   if (sampling.stop.size() > kMaxStops) {
     return InvalidField("stop", absl::StrCat("has ", sampling.stop.size(),
                                              " strings, allowed are at most ", kMaxStops));

@@ -197,7 +197,7 @@ void Sequence::SendDelta(bool final) {
   if (!delta.text.empty() || !delta.token_ids.empty()) observer_->OnDelta(delta);
 }
 
-void Sequence::Finish() {
+Completion Sequence::TakeCompletion() {
   Completion completion;
   completion.text = text_;
   for (Generated& token : generated_) {
@@ -217,12 +217,11 @@ void Sequence::Finish() {
       static_cast<int64_t>(request_.prompt.size() + request_.given_response.size());
   completion.generated_tokens = generated_tokens_;
   completion.memory = std::move(capture_memory_);
-  observer_->OnFinish(std::move(completion));
-  observer_.reset();
+  return completion;
 }
 
-void Sequence::Fail(const absl::Status& status) {
-  observer_->OnFinish(status);
+void Sequence::Tell(absl::StatusOr<Completion> completion) {
+  observer_->OnFinish(std::move(completion));
   observer_.reset();
 }
 

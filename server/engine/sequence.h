@@ -73,9 +73,10 @@ class Sequence {
 
   int64_t generated_tokens() const { return generated_tokens_; }
 
-  // Tells the observer and lets go of it; exactly one of them, once.
-  void Finish();
-  void Fail(const absl::Status& status);
+  // The result of a sequence that is done; takes what it consists of. Throws where memory ends.
+  Completion TakeCompletion();
+  // Tells the observer the result, or why there is none, and lets go of it. Once.
+  void Tell(absl::StatusOr<Completion> completion);
 
  private:
   // A generated token and where its text begins in the whole text.

@@ -1,6 +1,7 @@
 #include "jobs/worker.h"
 
 #include <algorithm>
+#include <exception>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -160,13 +161,22 @@ class Worker::Impl {
     const absl::Time start = absl::Now();
     queue_->Announce(lease.job_id);
     const Cancellation cancellation = Activate(lease, seen);
-    const absl::Status status =
-        lease.is_merge() ? RunMerge(lease, cancellation) : RunShard(lease, cancellation);
+    const absl::Status status = RunSafely(lease, cancellation);
     Deactivate();
     if (!status.ok()) Settle(lease, cancellation, status);
     queue_->Announce(lease.job_id);
     if (options_.observer.on_step) {
       options_.observer.on_step(lease, absl::Now() - start, status);
+    }
+  }
+
+  // A kind that throws (memory, a library) fails its shard and not the server.
+  absl::Status RunSafely(const store::Lease& lease, const Cancellation& cancellation) {
+    try {
+      return lease.is_merge() ? RunMerge(lease, cancellation) : RunShard(lease, cancellation);
+    } catch (const std::exception&) {
+      return ErrorWithReason(absl::StatusCode::kInternal, "SHARD_THREW",
+                             "the work on a shard ended with an exception");
     }
   }
 

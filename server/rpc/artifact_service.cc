@@ -39,7 +39,7 @@ v1::Artifact ToProto(const store::Resource& resource) {
   if (!resource.job_id.empty()) proto.set_job(absl::StrCat("jobs/", resource.job_id));
   *proto.mutable_create_time() = TimeToProto(resource.created_at);
   proto.set_owner(resource.tenant);
-  if (const auto provenance = studies::ProvenanceFromJson(resource.metadata); provenance.ok()) {
+  if (const auto provenance = studies::ProvenanceOfMetadata(resource.metadata); provenance.ok()) {
     *proto.mutable_provenance() = ProvenanceToProto(*provenance);
   }
   return proto;

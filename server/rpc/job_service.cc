@@ -193,15 +193,15 @@ absl::StatusOr<v1::JobResult> JobService::ResultOf(const store::Job& job) const 
   }
   std::sort(result.mutable_artifacts()->begin(), result.mutable_artifacts()->end(),
             [](const v1::JobArtifact& a, const v1::JobArtifact& b) { return a.role() < b.role(); });
-  VS_ASSIGN_OR_RETURN(
-      const store::ResourcePage sets,
-      store_->ListResources(job.tenant, store::ResourceKind::kNeuronSet, filter, {}));
-  for (const store::Resource& resource : sets.resources) {
-    result.add_neuron_sets(store::ResourceName(resource.kind, resource.id));
-  }
   const auto parsed =
       google::protobuf::util::JsonStringToMessage(job.result, result.mutable_summary());
   if (!parsed.ok()) return absl::DataLossError("the stored summary of a job is damaged");
+  const auto sets = result.summary().fields().find("neuron_sets");
+  if (sets != result.summary().fields().end()) {
+    for (const auto& set : sets->second.list_value().values()) {
+      result.add_neuron_sets(set.string_value());
+    }
+  }
   return result;
 }
 

@@ -26,6 +26,8 @@ constexpr int kMostPairs = 64;
 constexpr int kDefaultBootstrap = 1000;
 constexpr int kMostBootstrap = 10000;
 constexpr size_t kMaxDisplayName = 256;
+// Of a pair; names of what is derived from it stay below kMaxDisplayName.
+constexpr size_t kMaxValue = 128;
 
 absl::Status CheckDisplayName(absl::string_view field, const std::string& name) {
   if (name.size() <= kMaxDisplayName) return absl::OkStatus();
@@ -166,6 +168,9 @@ absl::Status VectorService::DecomposeVectors(const CallContext& context,
       return InvalidField(absl::StrCat(field, ".value"),
                           "is required where more than one pair is given");
     }
+    if (request.pairs(i).value().size() > kMaxValue) {
+      return InvalidField(absl::StrCat(field, ".value"), "must be at most 128 bytes");
+    }
     VS_ASSIGN_OR_RETURN(
         studies::StoredVector intrinsic,
         VectorOfName(absl::StrCat(field, ".intrinsic"), request.pairs(i).intrinsic(),
@@ -243,7 +248,7 @@ absl::Status VectorService::DecomposeVectors(const CallContext& context,
     vector.width = first.width;
     vector.layers = plan.layers;
     vector.rows = *part.rows;
-    vector.display_name = part.name.substr(0, kMaxDisplayName);
+    vector.display_name = part.name;
     vector.provenance = first.provenance;
     vector.provenance.sign_rule = "derived by decomposition";
     vector.provenance.inputs.clear();

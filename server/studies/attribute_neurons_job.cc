@@ -238,7 +238,12 @@ absl::StatusOr<jobs::JobResult> AttributeNeuronsJob::Merge(const jobs::MergeCont
                       Draft(context.blobs, "summary", "summary.json", "application/json",
                             result.summary, spec.provenance));
   job.resources.push_back(MakeNeuronSetResource(result.set, job.artifacts[0].blob));
-  job.summary = SummaryJson(result, set.num_tokens, kHeadNeurons, /*with_provenance=*/false);
+  // By name: an earlier job may have made the same set, and then the set is that job's.
+  json summary =
+      json::parse(SummaryJson(result, set.num_tokens, kHeadNeurons, /*with_provenance=*/false));
+  summary["neuron_sets"] = {
+      store::ResourceName(store::ResourceKind::kNeuronSet, job.resources.back().id)};
+  job.summary = DumpJson(summary);
   return job;
 }
 

@@ -122,4 +122,13 @@ absl::StatusOr<Provenance> ProvenanceFromJson(absl::string_view text) {
   return provenance;
 }
 
+absl::StatusOr<Provenance> ProvenanceOfMetadata(absl::string_view metadata) {
+  const json record = json::parse(metadata.begin(), metadata.end(), nullptr, false);
+  if (!record.is_object() || !record.contains("provenance") || !record["provenance"].is_string()) {
+    return ErrorWithReason(absl::StatusCode::kDataLoss, "METADATA_DAMAGED",
+                           "the metadata of a resource has no provenance");
+  }
+  return ProvenanceFromJson(record["provenance"].get<std::string>());
+}
+
 }  // namespace valuescope::studies

@@ -62,6 +62,10 @@ std::string ProvenanceToJson(const Provenance& provenance);
 // DATA_LOSS for text of another format.
 absl::StatusOr<Provenance> ProvenanceFromJson(absl::string_view json);
 
+// The provenance within a resource's metadata (JSON with a member "provenance"); DATA_LOSS where
+// there is none.
+absl::StatusOr<Provenance> ProvenanceOfMetadata(absl::string_view metadata);
+
 }  // namespace valuescope::studies
 
 #endif  // VALUESCOPE_STUDIES_PROVENANCE_H_

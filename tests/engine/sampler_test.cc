@@ -233,7 +233,7 @@ TEST(CheckSampling, TakesTheEndsOfEveryRange) {
   sampling.top_p = 1e-9f;
   sampling.top_k = std::numeric_limits<int>::max();
   sampling.min_p = 1;
-  sampling.repetition_penalty = 1e-3f;
+  sampling.repetition_penalty = 0.01f;
   sampling.stop.assign(16, "stop");
   EXPECT_TRUE(CheckSampling(sampling).ok());
 }

@@ -201,6 +201,22 @@ TEST_F(WorkerTest, AnInfrastructureErrorIsTriedAgainAndThenFailsTheJob) {
   EXPECT_EQ(tries, 3);
 }
 
+TEST_F(WorkerTest, AKindThatThrowsFailsItsJobAndTheWorkerGoesOn) {
+  LettersKind kind;
+  std::atomic<bool> throws = true;
+  kind.before_chunk = [&](ShardContext&, int64_t) -> absl::Status {
+    if (throws) throw std::bad_alloc();
+    return absl::OkStatus();
+  };
+  auto worker = MakeWorker(&kind);
+  worker->Start();
+  const store::Job failed = Await(Create(LettersKind::Job("lab", 1)), JobState::kFailed);
+  ASSERT_TRUE(failed.error.has_value());
+  EXPECT_EQ(failed.error->reason, "SHARD_THREW");
+  throws = false;
+  Await(Create(LettersKind::Job("lab", 1)), JobState::kSucceeded);
+}
+
 TEST_F(WorkerTest, AnInfrastructureErrorThatPassesLeavesNoTrace) {
   LettersKind kind;
   std::atomic<int> tries = 0;
