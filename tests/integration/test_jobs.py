@@ -135,3 +135,13 @@ def test_a_bad_line_of_a_data_set_is_named(client):
     )
     with pytest.raises(vs.InvalidRequest, match="line 2"):
         client.create_job(spec)
+
+
+def test_a_job_that_makes_what_another_made_names_it_too(client, data_set):
+    jobs = [client.wait_for_job(submit(client, data_set[:16]).name) for _ in range(2)]
+    results = [client.job(job.name).result for job in jobs]
+    assert len(results[0].neuron_sets) == 1
+    assert list(results[1].neuron_sets) == list(results[0].neuron_sets)
+    for made in results[1].artifacts:
+        artifact = client.artifact(made.artifact)
+        assert artifact.provenance.model_digest == client.model(MODEL).weights_digest
