@@ -81,8 +81,8 @@ absl::StatusOr<std::vector<Completion>> RunAll(Engine& engine, std::vector<Reque
       running.erase(index);
       if (completion.ok()) {
         results[index] = *std::move(completion);
-        // What a list keeps is its caller's to bound. Two lists that held leases while they wait for
-        // more could wait for each other for ever.
+        // What a list keeps is its caller's to bound. Two lists that held leases while they wait
+        // for more could wait for each other for ever.
         results[index].memory.reset();
       } else {
         fail(InField(absl::StrCat("[", index, "]"), completion.status()));
