@@ -424,7 +424,15 @@ def test_cancelling_a_task_cancels_the_call(fake):
     assert slow.cut_off
 
 
-def test_an_interrupt_cancels_the_call(fake):
+@pytest.fixture
+def interruptible():
+    """SIGINT as a program in the foreground has it: one that a shell put in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_cancels_the_call(interruptible, fake):
     slow = fake.answers[GENERATE] = Slow()
 
     def interrupt():
