@@ -295,9 +295,8 @@ absl::StatusOr<std::unique_ptr<Transformer>> LoadOrThrow(const std::string& fold
   VS_ASSIGN_OR_RETURN(const auto config, OpenConfig(folder));
   VS_ASSIGN_OR_RETURN(Architecture architecture, ParseArchitecture(config->bytes()));
   VS_ASSIGN_OR_RETURN(auto stored, StoredWeights::Open(folder, architecture));
-  // Packing is quick beside reading: the digest, which touches every byte, is the progress.
-  std::string digest = stored->Digest(config->bytes(), options.progress);
-  VS_RETURN_IF_ERROR(stored->CheckFinite());
+  // Packing is quick beside reading: the walk that touches every byte is the progress.
+  VS_ASSIGN_OR_RETURN(std::string digest, stored->Verify(config->bytes(), options.progress));
   // Not in inference mode: what is made there can take no part in a graph.
   const c10::NoGradGuard guard;
   return std::make_unique<LoadedTransformer>(std::move(architecture), options, std::move(stored),

@@ -170,17 +170,6 @@ absl::StatusOr<std::unique_ptr<StoredWeights>> StoredWeights::Open(
   return weights;
 }
 
-absl::Status StoredWeights::CheckFinite() const {
-  for (const auto& [name, tensor] : tensors_) {
-    if (!AllFinite(tensor)) {
-      return Refused(absl::StrCat("tensor \"", name,
-                                  "\" holds a value that is not finite: every "
-                                  "answer of this model would be NaN; is the file damaged?"));
-    }
-  }
-  return absl::OkStatus();
-}
-
 at::Tensor StoredWeights::Get(const std::string& name, c10::ScalarType dtype) const {
   const StoredTensor& stored = tensors_.at(name);
   // safetensors promises no alignment; the copy in `to` or a kernel may rely on it.
@@ -197,17 +186,43 @@ at::Tensor StoredWeights::Get(const std::string& name, c10::ScalarType dtype) co
   return tensor.to(dtype);
 }
 
-std::string StoredWeights::Digest(absl::string_view config_json,
-                                  const std::function<void(double)>& progress) const {
+std::vector<const StoredWeights::Named*> StoredWeights::TensorsOf(const MappedFile& file) const {
+  const absl::string_view bytes = file.bytes();
+  std::vector<const Named*> own;
+  for (const Named& named : tensors_) {
+    const char* place = named.second.bytes.data();
+    if (place >= bytes.data() && place < bytes.data() + bytes.size()) own.push_back(&named);
+  }
+  std::sort(own.begin(), own.end(), [](const Named* a, const Named* b) {
+    return a->second.bytes.data() < b->second.bytes.data();
+  });
+  return own;
+}
+
+absl::StatusOr<std::string> StoredWeights::Verify(
+    absl::string_view config_json, const std::function<void(double)>& progress) const {
   constexpr size_t kStride = 16 << 20;
   size_t total = 0, done = 0;
   for (const auto& file : files_) total += file->bytes().size();
   Sha256 digest;
   digest.Update(config_json);
   for (const auto& file : files_) {
+    const std::vector<const Named*> tensors = TensorsOf(*file);
+    auto next = tensors.begin();
     for (size_t offset = 0; offset < file->bytes().size(); offset += kStride) {
       const absl::string_view part = file->bytes().substr(offset, kStride);
       digest.Update(part);
+      // Right behind the digest a tensor's pages are still at hand.
+      const char* read = part.data() + part.size();
+      for (; next != tensors.end(); ++next) {
+        const auto& [name, tensor] = **next;
+        if (tensor.bytes.data() + tensor.bytes.size() > read) break;
+        if (!AllFinite(tensor)) {
+          return Refused(absl::StrCat("tensor \"", name,
+                                      "\" holds a value that is not finite: every "
+                                      "answer of this model would be NaN; is the file damaged?"));
+        }
+      }
       done += part.size();
       if (progress) progress(static_cast<double>(done) / static_cast<double>(total));
     }

@@ -38,15 +38,18 @@ class StoredWeights {
   // this object. `name` is in the table.
   at::Tensor Get(const std::string& name, c10::ScalarType dtype) const;
 
-  // INVALID_ARGUMENT, naming the tensor, where a weight is NaN or infinite. Reads every byte.
-  absl::Status CheckFinite() const;
-
   // SHA-256 over `config_json` and the weight files in name order; `progress` hears the fraction of
-  // bytes read.
-  std::string Digest(absl::string_view config_json,
-                     const std::function<void(double)>& progress) const;
+  // bytes read. INVALID_ARGUMENT, naming the tensor, where a weight is NaN or infinite. Every byte
+  // is read, in one walk over the files.
+  absl::StatusOr<std::string> Verify(absl::string_view config_json,
+                                     const std::function<void(double)>& progress) const;
 
  private:
+  using Named = std::map<std::string, StoredTensor>::value_type;
+
+  // The tensors within a file, in the order of their bytes.
+  std::vector<const Named*> TensorsOf(const MappedFile& file) const;
+
   std::vector<std::unique_ptr<MappedFile>> files_;
   std::map<std::string, StoredTensor> tensors_;
 };
