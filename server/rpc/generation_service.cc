@@ -10,6 +10,7 @@
 #include "absl/time/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "engine/token_scope.h"
 #include "model/site.h"
 #include "rpc/engine_runs.h"
 #include "rpc/request_codec.h"
@@ -143,36 +144,21 @@ absl::Status WriteEnd(const GenerationPlan& plan, int index, const engine::Compl
   return writer.Write(std::move(event));
 }
 
-// What the taps of one completion can read at most.
+// What the taps of one completion can read at most. A scope that cannot be resolved counts for
+// nothing here: the engine refuses it by name.
 int64_t MostCaptureBytes(const GenerationPlan& plan) {
   const int64_t prompt = static_cast<int64_t>(plan.request.prompt.size());
-  const int64_t response = plan.request.sampling->max_tokens;
+  const engine::SequenceExtent extent{
+      .prompt = prompt, .most = prompt + plan.request.sampling->max_tokens, .generates = true};
   int64_t bytes = 0;
   for (const engine::Tap& tap : plan.request.taps) {
-    int64_t tokens = prompt + response;
-    switch (tap.tokens.kind) {
-      case engine::TokenKind::kAll:
-        break;
-      case engine::TokenKind::kPrompt:
-        tokens = prompt;
-        break;
-      case engine::TokenKind::kResponse:
-        tokens = response;
-        break;
-      case engine::TokenKind::kFromLastPrompt:
-        tokens = 1 + response;
-        break;
-      case engine::TokenKind::kPositions:
-        tokens = static_cast<int64_t>(tap.tokens.positions.size());
-        break;
-      case engine::TokenKind::kLastPrompt:
-      case engine::TokenKind::kLast:
-        tokens = 1;
-        break;
-    }
-    const int64_t rows = tap.reduction == engine::Reduction::kNone ? tokens : 1;
+    const auto scope = engine::TokenScope::Resolve(tap.tokens, extent, /*for_tap=*/true);
+    if (!scope.ok()) continue;
+    const bool one_row =
+        tap.reduction != engine::Reduction::kNone || tap.tokens.kind == engine::TokenKind::kLast;
     const int64_t layers = std::max<int64_t>(1, static_cast<int64_t>(tap.layers.size()));
-    bytes += layers * rows * model::WidthOf(tap.site, plan.model->architecture) * SizeOf(tap.dtype);
+    bytes += layers * (one_row ? 1 : scope->MostTokens()) *
+             model::WidthOf(tap.site, plan.model->architecture) * SizeOf(tap.dtype);
   }
   return bytes;
 }
