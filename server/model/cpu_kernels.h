@@ -28,10 +28,6 @@ void TapSum(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& row
 void TapMax(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
             at::Tensor& destination);
 
-// packed_product.cc
-at::Tensor PackWeight(const at::Tensor& weight);
-at::Tensor PackedProduct(const at::Tensor& x, const at::Tensor& packed, int64_t out_features);
-
 }  // namespace valuescope::model::cpu
 
 #endif  // VALUESCOPE_MODEL_CPU_KERNELS_H_

@@ -31,9 +31,6 @@ void NormHeadsMeta(at::Tensor&, const at::Tensor&, const at::Tensor&, double, in
 void SoftCapMeta(at::Tensor&, double) {}
 void AddRowsMeta(at::Tensor&, const at::Tensor&, const at::Tensor&) {}
 void TapMeta(const at::Tensor&, const at::Tensor&, const at::Tensor&, at::Tensor&) {}
-at::Tensor PackedProductMeta(const at::Tensor& x, const at::Tensor&, int64_t out_features) {
-  return at::empty({x.size(0), out_features}, x.options());
-}
 
 TORCH_LIBRARY(valuescope, library) {
   library.def("rms_norm(Tensor x, Tensor weight, float epsilon) -> Tensor");
@@ -56,8 +53,6 @@ TORCH_LIBRARY(valuescope, library) {
   library.def("tap_copy(Tensor x, Tensor tokens, Tensor rows, Tensor(a!) destination) -> ()");
   library.def("tap_sum(Tensor x, Tensor tokens, Tensor rows, Tensor(a!) destination) -> ()");
   library.def("tap_max(Tensor x, Tensor tokens, Tensor rows, Tensor(a!) destination) -> ()");
-  library.def("pack_weight(Tensor weight) -> Tensor");
-  library.def("packed_product(Tensor x, Tensor packed, int out_features) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(valuescope, CPU, library) {
@@ -71,8 +66,6 @@ TORCH_LIBRARY_IMPL(valuescope, CPU, library) {
   library.impl("tap_copy", cpu::TapCopy);
   library.impl("tap_sum", cpu::TapSum);
   library.impl("tap_max", cpu::TapMax);
-  library.impl("pack_weight", cpu::PackWeight);
-  library.impl("packed_product", cpu::PackedProduct);
 }
 
 TORCH_LIBRARY_IMPL(valuescope, Meta, library) {
@@ -86,7 +79,6 @@ TORCH_LIBRARY_IMPL(valuescope, Meta, library) {
   library.impl("tap_copy", TapMeta);
   library.impl("tap_sum", TapMeta);
   library.impl("tap_max", TapMeta);
-  library.impl("packed_product", PackedProductMeta);
 }
 
 TORCH_LIBRARY_IMPL(valuescope, CUDA, library) {
@@ -204,17 +196,6 @@ void TapMax(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& row
             at::Tensor& destination) {
   static const auto op = Operator<TapSignature>("valuescope::tap_max");
   op.call(x, tokens, rows, destination);
-}
-
-at::Tensor PackWeight(const at::Tensor& weight) {
-  static const auto op = Operator<at::Tensor(const at::Tensor&)>("valuescope::pack_weight");
-  return op.call(weight);
-}
-
-at::Tensor PackedProduct(const at::Tensor& x, const at::Tensor& packed, int64_t out_features) {
-  static const auto op = Operator<at::Tensor(const at::Tensor&, const at::Tensor&, int64_t)>(
-      "valuescope::packed_product");
-  return op.call(x, packed, out_features);
 }
 
 }  // namespace valuescope::model

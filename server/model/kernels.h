@@ -77,10 +77,12 @@ void TapSum(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& row
 void TapMax(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
             at::Tensor& destination);
 
-// MKL's packed product, float32 on a CPU only. PackWeight: [out, in] -> opaque; PackedProduct: x
-// [num_tokens, in] -> [num_tokens, out].
+// x W^T + b on a CPU with a weight in the layout of the kernel that reads it; only where CanPack.
+// PackWeight: [out, in] -> opaque, of the same size; PackedProduct: x [num_tokens, in] contiguous,
+// bias [out] or undefined -> [num_tokens, out].
+bool CanPack(const at::Tensor& weight);
 at::Tensor PackWeight(const at::Tensor& weight);
-at::Tensor PackedProduct(const at::Tensor& x, const at::Tensor& packed, int64_t out_features);
+at::Tensor PackedProduct(const at::Tensor& x, const at::Tensor& packed, const at::Tensor& bias);
 
 }  // namespace valuescope::model
 

@@ -1,7 +1,7 @@
 // y = x W^T + b for a projection's logical weight W [out, in], whatever the storage behind it. On a
-// CPU in float32 the weight is packed once for MKL, which is faster than a plain product at every
-// row count and gives a row the same bits whatever rows are beside it. Elsewhere it is the plain
-// product.
+// CPU in float32, and in bfloat16 where the processor has products for it, the weight is packed
+// once for oneDNN, which is faster than a plain product at every row count; a row then gets the
+// same bits whatever rows are beside it. Elsewhere it is the plain product.
 #ifndef VALUESCOPE_MODEL_LINEAR_H_
 #define VALUESCOPE_MODEL_LINEAR_H_
 
