@@ -32,9 +32,11 @@ absl::StatusOr<std::shared_ptr<const ServedModel>> LoadModel(
   served->dtype = options.dtype;
   served->device = options.device;
   VS_ASSIGN_OR_RETURN(served->text, text::TextModel::Load(folder));
-  VS_ASSIGN_OR_RETURN(auto transformer, model::Transformer::Load(folder, {.device = c10::kCPU,
-                                                                          .dtype = options.dtype,
-                                                                          .progress = progress}));
+  VS_ASSIGN_OR_RETURN(auto transformer,
+                      model::Transformer::Load(folder, {.device = c10::kCPU,
+                                                        .dtype = options.dtype,
+                                                        .threads = options.threads,
+                                                        .progress = progress}));
   served->architecture = transformer->architecture();
   served->weights_digest = transformer->weights_digest();
   served->num_parameters = model::NumParameters(served->architecture);
@@ -56,11 +58,12 @@ std::optional<int64_t> FreeMemory() {
   return std::nullopt;
 }
 
-// The weights as they are computed with, and in float32 on a CPU once more as they are packed.
-// What is on disk is mapped and can be dropped, and an untouched cache takes nothing.
+// The weights as they are computed with, and the embedding's rows beside a tied unembedding's
+// product. What is on disk is mapped and can be dropped, and an untouched cache takes nothing.
 int64_t MemoryNeeded(const model::Architecture& architecture, const EngineOptions& options) {
-  const int64_t weights = model::NumParameters(architecture) * SizeOf(options.dtype);
-  return options.dtype == DType::kFloat32 ? 2 * weights : weights;
+  const int64_t embedding =
+      architecture.tied_embeddings ? architecture.vocabulary * architecture.hidden : 0;
+  return (model::NumParameters(architecture) + embedding) * SizeOf(options.dtype);
 }
 
 absl::Status CheckFits(const fs::path& folder, const EngineOptions& options) {

@@ -5,10 +5,10 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/roll.h>
-#include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
+#include <bit>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -36,37 +36,51 @@ class PlainLinear : public Linear {
   at::Tensor bias_;    // [out], or undefined
 };
 
+// Products run at these numbers of rows only, padded to the next: 1, 2, 3, 4, 6, 8, 12, 16, and
+// from there four to every doubling. The library makes a kernel for every number of rows that it
+// meets, which takes it a millisecond and most of a megabyte each.
+int64_t Bucket(int64_t rows) {
+  if (rows <= 2) return rows;
+  const auto below = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(rows - 1)));
+  const int64_t step = below < 16 ? below / 2 : below / 4;
+  return (rows + step - 1) / step * step;
+}
+
 // Which products give a row the same bits whatever rows are beside it and wherever it stands among
-// them. A library picks its kernel by the number of rows, and kernels may round differently.
+// them. The library's kernels may round differently.
 struct SafeRows {
-  // Every product of at least so many rows does; 0: not known of any number.
+  // Every product of a bucket from this one on does; 0: not known of any.
   int64_t fewest = 0;
   // Where `fewest` is 0: products of exactly so many rows do. At worst a row alone.
   int64_t block = 1;
 };
 
-// Row counts that are tried: all small ones, where kernels change, then around the usual tiles.
-constexpr int64_t kManyRows = 257;
-constexpr int64_t kMostTriedAlways = 34;
+constexpr int64_t kMostTried = 256;
+// Padding up to so many rows is cheaper than fixed blocks.
+constexpr int64_t kMostPadding = 32;
 constexpr int64_t kFixedBlock = 16;
 // Products of more elements are tried with fewer rows, to bound memory and time.
 constexpr int64_t kMostElements = 4 << 20;
 
-// The fewest rows from which on `independent` holds, of those that are tried; 0 if none.
+// The smallest bucket from which on `independent` holds up to `most`; 0 if that is a large one.
 int64_t FewestIndependent(int64_t most, const std::function<bool(int64_t)>& independent) {
-  for (const int64_t rows : {256, 255, 129, 128, 127, 96, 67, 65, 64, 63, 49, 48, 47}) {
-    if (rows <= most && !independent(rows)) return 0;
+  int64_t fewest = 0;
+  for (int64_t rows = 1; rows <= most; rows = Bucket(rows + 1)) {
+    if (!independent(rows)) {
+      fewest = 0;
+    } else if (fewest == 0) {
+      fewest = rows;
+    }
   }
-  int64_t fewest = kMostTriedAlways + 1;
-  while (fewest > 1 && independent(fewest - 1)) --fewest;
-  return fewest <= kMostTriedAlways ? fewest : 0;
+  return fewest <= kMostPadding ? fewest : 0;
 }
 
 // Tried once a shape, type and number of threads: which kernel the library picks and how it splits
 // the work depend on these only, so random numbers stand for all.
 SafeRows Try(const at::Tensor& packed, int64_t in_features, int64_t out_features,
              c10::ScalarType dtype) {
-  const int64_t most = std::clamp(kMostElements / out_features, kMostTriedAlways + 3, kManyRows);
+  const int64_t most =
+      Bucket(std::clamp(kMostElements / out_features, 2 * kMostPadding, kMostTried));
   const at::Tensor x = at::randn({most, in_features}).to(dtype);
   const at::Tensor all = PackedProduct(x, packed, {});
   const auto same = [&](int64_t first, int64_t rows) {
@@ -109,10 +123,8 @@ class PackedLinear : public Linear {
   at::Tensor Apply(const at::Tensor& x) const override {
     if (TracksGradients(x)) return Plain(x);
     const SafeRows safe = Safe(x.scalar_type());
-    const int64_t rows = x.size(0);
     if (safe.fewest == 0) return InBlocks(x, safe.block);
-    if (rows >= safe.fewest) return PackedProduct(x, packed_, bias_);
-    return PackedProduct(Padded(x, safe.fewest), packed_, bias_).narrow(0, 0, rows);
+    return Product(x, std::max(safe.fewest, Bucket(x.size(0))));
   }
 
  private:
@@ -128,19 +140,21 @@ class PackedLinear : public Linear {
     return TryOnce(packed_, in_features(), out_features(), dtype);
   }
 
-  static at::Tensor Padded(const at::Tensor& x, int64_t rows) {
-    at::Tensor padded = at::zeros({rows, x.size(1)}, x.options());
-    padded.narrow(0, 0, x.size(0)).copy_(x);
-    return padded;
+  // As a product of `rows` rows, at least x's.
+  at::Tensor Product(const at::Tensor& x, int64_t rows) const {
+    const int64_t own = x.size(0);
+    if (own == rows) return PackedProduct(x, packed_, bias_);
+    at::Tensor padded = at::empty({rows, in_features()}, x.options());
+    padded.narrow(0, 0, own).copy_(x);
+    padded.narrow(0, own, rows - own).zero_();
+    return PackedProduct(padded, packed_, bias_).narrow(0, 0, own);
   }
 
   at::Tensor InBlocks(const at::Tensor& x, int64_t block) const {
     at::Tensor result = at::empty({x.size(0), out_features()}, x.options());
     for (int64_t first = 0; first < x.size(0); first += block) {
       const int64_t rows = std::min(block, x.size(0) - first);
-      const at::Tensor part = x.narrow(0, first, rows);
-      const at::Tensor whole = rows == block ? part : Padded(part, block);
-      result.narrow(0, first, rows).copy_(PackedProduct(whole, packed_, bias_).narrow(0, 0, rows));
+      result.narrow(0, first, rows).copy_(Product(x.narrow(0, first, rows), block));
     }
     return result;
   }

@@ -156,6 +156,15 @@ MappedFile::~MappedFile() {
   if (!bytes_.empty()) munmap(const_cast<char*>(bytes_.data()), bytes_.size());
 }
 
+void MappedFile::Release(absl::string_view part) {
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<uintptr_t>(part.data());
+  // Pages that a neighbour shares stay.
+  const uintptr_t first = (begin + page - 1) / page * page,
+                  last = (begin + part.size()) / page * page;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+}
+
 absl::StatusOr<std::map<std::string, StoredTensor>> ParseSafetensors(absl::string_view file_name,
                                                                      absl::string_view bytes) {
   uint64_t header_bytes = 0;

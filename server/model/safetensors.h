@@ -35,6 +35,10 @@ class MappedFile {
 
   absl::string_view bytes() const { return bytes_; }
 
+  // Gives the memory of `part` of the bytes back to the system, which reads the file again where
+  // someone asks again.
+  static void Release(absl::string_view part);
+
  private:
   explicit MappedFile(absl::string_view bytes) : bytes_(bytes) {}
   absl::string_view bytes_;

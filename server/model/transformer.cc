@@ -1,9 +1,12 @@
 #include "model/transformer.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
+#include <malloc.h>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/status_macros.h"
@@ -19,6 +22,9 @@ namespace valuescope::model {
 namespace {
 
 constexpr size_t kMaxConfigBytes = 1 << 20;
+constexpr char kEmbedding[] = "model.embed_tokens.weight";
+constexpr char kUnembedding[] = "lm_head.weight";
+constexpr char kFinalNorm[] = "model.norm.weight";
 
 // One block's weights, fused where the forward pass wants one product.
 struct Block {
@@ -49,22 +55,35 @@ at::Tensor Stretched(const at::Tensor& frequencies, const LongRope& rope) {
 class LoadedTransformer : public Transformer {
  public:
   LoadedTransformer(Architecture architecture, LoadOptions options,
-                    std::unique_ptr<StoredWeights> stored, std::string digest)
+                    std::unique_ptr<StoredWeights> stored)
       : architecture_(std::move(architecture)),
         options_(std::move(options)),
         stored_(std::move(stored)),
-        digest_(std::move(digest)) {
+        table_(WeightTable(architecture_)) {}
+
+  // Block by block: what a block needs is read, checked and copied, and its file's memory given
+  // back, so that there is never much more than one copy.
+  absl::Status Load(absl::string_view config_json) {
     MakeRotations();
-    embedding_ = Weight("model.embed_tokens.weight");
+    VS_RETURN_IF_ERROR(Read(kEmbedding));
+    embedding_ = Weight(kEmbedding);
     if (architecture_.embedding_scale != 1) {
       embedding_scale_ = at::scalar_tensor(architecture_.embedding_scale, embedding_.options());
     }
+    const char* unembedding = architecture_.tied_embeddings ? kEmbedding : kUnembedding;
+    if (!architecture_.tied_embeddings) VS_RETURN_IF_ERROR(Read(unembedding));
+    unembedding_ = Linear::Create([this, unembedding] { return Weight(unembedding); });
+    Release(unembedding);
     for (int layer = 0; layer < architecture_.num_layers; ++layer) {
-      blocks_.push_back(MakeBlock(absl::StrCat("model.layers.", layer, ".")));
+      const std::string prefix = absl::StrCat("model.layers.", layer, ".");
+      VS_RETURN_IF_ERROR(Read(prefix));
+      blocks_.push_back(MakeBlock(prefix));
+      Release(prefix);
     }
-    final_norm_ = NormWeight("model.norm.weight");
-    unembedding_ = Linear::Create(
-        [this] { return architecture_.tied_embeddings ? embedding_ : Weight("lm_head.weight"); });
+    VS_RETURN_IF_ERROR(Read(kFinalNorm));
+    final_norm_ = NormWeight(kFinalNorm);
+    digest_ = stored_->Digest(config_json);
+    return absl::OkStatus();
   }
 
   const Architecture& architecture() const override { return architecture_; }
@@ -116,6 +135,22 @@ class LoadedTransformer : public Transformer {
       return at::index(logits, {step.batch.logit_tokens});
     }
     return Unembed(at::index(normed, {step.batch.logit_tokens}));
+  }
+
+  // Looks at every tensor whose name begins so for the first time.
+  absl::Status Read(absl::string_view prefix) {
+    for (const WeightSpec& spec : table_) {
+      if (!absl::StartsWith(spec.name, prefix)) continue;
+      VS_RETURN_IF_ERROR(stored_->Read(spec.name));
+      if (options_.progress) options_.progress(stored_->fraction_read());
+    }
+    return absl::OkStatus();
+  }
+
+  void Release(absl::string_view prefix) const {
+    for (const WeightSpec& spec : table_) {
+      if (absl::StartsWith(spec.name, prefix)) stored_->Release(spec.name);
+    }
   }
 
   at::Tensor Weight(const std::string& name) const {
@@ -272,6 +307,7 @@ class LoadedTransformer : public Transformer {
   Architecture architecture_;
   LoadOptions options_;
   std::unique_ptr<StoredWeights> stored_;
+  const std::vector<WeightSpec> table_;
   std::string digest_;
   at::Tensor embedding_;        // [vocabulary, hidden]
   at::Tensor embedding_scale_;  // one number in the model's dtype, where there is one
@@ -290,17 +326,33 @@ absl::StatusOr<std::unique_ptr<MappedFile>> OpenConfig(const std::string& folder
   return config;
 }
 
+// Weights are allocated once and stay, with temporary copies in between, which on a heap leave
+// holes of half the weights' size. While this lives, large allocations have pages of their own;
+// after it they come from the heap again, where a step gets its activations without page faults.
+class PagesOfTheirOwn {
+ public:
+  PagesOfTheirOwn() { mallopt(M_MMAP_THRESHOLD, 1 << 20); }
+  ~PagesOfTheirOwn() {
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    mallopt(M_TRIM_THRESHOLD, 64 << 20);
+    malloc_trim(0);
+  }
+};
+
 absl::StatusOr<std::unique_ptr<Transformer>> LoadOrThrow(const std::string& folder,
                                                          const LoadOptions& options) {
   VS_ASSIGN_OR_RETURN(const auto config, OpenConfig(folder));
   VS_ASSIGN_OR_RETURN(Architecture architecture, ParseArchitecture(config->bytes()));
   VS_ASSIGN_OR_RETURN(auto stored, StoredWeights::Open(folder, architecture));
-  // Packing is quick beside reading: the walk that touches every byte is the progress.
-  VS_ASSIGN_OR_RETURN(std::string digest, stored->Verify(config->bytes(), options.progress));
+  auto model =
+      std::make_unique<LoadedTransformer>(std::move(architecture), options, std::move(stored));
   // Not in inference mode: what is made there can take no part in a graph.
   const c10::NoGradGuard guard;
-  return std::make_unique<LoadedTransformer>(std::move(architecture), options, std::move(stored),
-                                             std::move(digest));
+  const PagesOfTheirOwn pages;
+  // Kernels are made for a number of threads.
+  if (options.threads > 0) at::set_num_threads(options.threads);
+  VS_RETURN_IF_ERROR(model->Load(config->bytes()));
+  return model;
 }
 
 }  // namespace

@@ -21,6 +21,7 @@ namespace valuescope::model {
 struct LoadOptions {
   c10::Device device = c10::kCPU;
   DType dtype = DType::kFloat32;  // of weights and activations
+  int threads = 0;                // that will run it; 0: as many as this thread's work has
   // Called from the loading thread with the fraction of bytes read, 0 .. 1; may be empty.
   std::function<void(double)> progress;
 };
@@ -39,7 +40,7 @@ class Transformer {
   virtual DType dtype() const = 0;
   virtual c10::Device device() const = 0;
 
-  // SHA-256 over config.json and the weight files in name order, hexadecimal.
+  // SHA-256 over config.json and every tensor by name, hexadecimal (StoredWeights::Digest).
   virtual const std::string& weights_digest() const = 0;
 
   // Runs one step: writes the keys and values of its tokens to `cache`, applies `program` (one

@@ -28,20 +28,6 @@ constexpr size_t kMaxQuotedName = 256;
 constexpr char kEmbedding[] = "model.embed_tokens.weight";
 constexpr char kUnembedding[] = "lm_head.weight";
 
-// A tied unembedding that was written out again says the same as the embedding, or one of them
-// would silently win.
-absl::Status CheckTied(const StoredTensor& embedding, const StoredTensor& unembedding) {
-  const auto refused = [](absl::string_view why) {
-    return Refused(absl::StrCat("tensor \"", kUnembedding, "\" ", why,
-                                " the embedding, but config.json ties them"));
-  };
-  if (unembedding.dtype != embedding.dtype || unembedding.shape != embedding.shape) {
-    return refused("has another shape or type than");
-  }
-  if (unembedding.bytes != embedding.bytes) return refused("differs from");
-  return absl::OkStatus();
-}
-
 // Exponents of all ones are the infinities and what is not a number.
 template <typename Bits>
 bool AllFinite(absl::string_view bytes, Bits exponent) {
@@ -65,6 +51,13 @@ bool AllFinite(const StoredTensor& tensor) {
     default:
       return true;  // the table allows no others
   }
+}
+
+// A tied unembedding that was written out again says the same as the embedding, or one of them
+// would silently win.
+absl::Status NotTied(absl::string_view why) {
+  return Refused(absl::StrCat("tensor \"", kUnembedding, "\" ", why,
+                              " the embedding, but config.json ties them"));
 }
 
 absl::Status CheckAgainstTable(const std::map<std::string, StoredTensor>& tensors,
@@ -94,10 +87,11 @@ absl::Status CheckAgainstTable(const std::map<std::string, StoredTensor>& tensor
       return Refused(absl::StrCat("tensor \"", name.substr(0, kMaxQuotedName), "\" is unknown"));
   }
   const auto unembedding = tensors.find(kUnembedding);
-  if (architecture.tied_embeddings && unembedding != tensors.end()) {
-    return CheckTied(tensors.at(kEmbedding), unembedding->second);
-  }
-  return absl::OkStatus();
+  if (known.contains(kUnembedding) || unembedding == tensors.end()) return absl::OkStatus();
+  const StoredTensor& embedding = tensors.at(kEmbedding);
+  const bool same =
+      unembedding->second.dtype == embedding.dtype && unembedding->second.shape == embedding.shape;
+  return same ? absl::OkStatus() : NotTied("has another shape or type than");
 }
 
 }  // namespace
@@ -167,6 +161,10 @@ absl::StatusOr<std::unique_ptr<StoredWeights>> StoredWeights::Open(
     }
   }
   VS_RETURN_IF_ERROR(CheckAgainstTable(weights->tensors_, architecture));
+  for (const WeightSpec& spec : WeightTable(architecture)) {
+    weights->total_bytes_ += weights->tensors_.at(spec.name).bytes.size();
+  }
+  weights->tied_ = architecture.tied_embeddings;
   return weights;
 }
 
@@ -186,46 +184,38 @@ at::Tensor StoredWeights::Get(const std::string& name, c10::ScalarType dtype) co
   return tensor.to(dtype);
 }
 
-std::vector<const StoredWeights::Named*> StoredWeights::TensorsOf(const MappedFile& file) const {
-  const absl::string_view bytes = file.bytes();
-  std::vector<const Named*> own;
-  for (const Named& named : tensors_) {
-    const char* place = named.second.bytes.data();
-    if (place >= bytes.data() && place < bytes.data() + bytes.size()) own.push_back(&named);
+absl::Status StoredWeights::Read(const std::string& name) {
+  const StoredTensor& tensor = tensors_.at(name);
+  // Right behind the digest the bytes are still at hand.
+  const std::string digest = Sha256Hex(tensor.bytes);
+  if (!AllFinite(tensor)) {
+    return Refused(absl::StrCat("tensor \"", name,
+                                "\" holds a value that is not finite: every answer of this model "
+                                "would be NaN; is the file damaged?"));
   }
-  std::sort(own.begin(), own.end(), [](const Named* a, const Named* b) {
-    return a->second.bytes.data() < b->second.bytes.data();
-  });
-  return own;
+  if (tied_ && name == kEmbedding && tensors_.contains(kUnembedding)) {
+    if (Sha256Hex(tensors_.at(kUnembedding).bytes) != digest) return NotTied("differs from");
+  }
+  digests_[name] = digest;
+  read_bytes_ += tensor.bytes.size();
+  return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> StoredWeights::Verify(
-    absl::string_view config_json, const std::function<void(double)>& progress) const {
-  constexpr size_t kStride = 16 << 20;
-  size_t total = 0, done = 0;
-  for (const auto& file : files_) total += file->bytes().size();
+double StoredWeights::fraction_read() const {
+  return static_cast<double>(read_bytes_) / static_cast<double>(total_bytes_);
+}
+
+void StoredWeights::Release(const std::string& name) const {
+  MappedFile::Release(tensors_.at(name).bytes);
+}
+
+std::string StoredWeights::Digest(absl::string_view config_json) const {
   Sha256 digest;
   digest.Update(config_json);
-  for (const auto& file : files_) {
-    const std::vector<const Named*> tensors = TensorsOf(*file);
-    auto next = tensors.begin();
-    for (size_t offset = 0; offset < file->bytes().size(); offset += kStride) {
-      const absl::string_view part = file->bytes().substr(offset, kStride);
-      digest.Update(part);
-      // Right behind the digest a tensor's pages are still at hand.
-      const char* read = part.data() + part.size();
-      for (; next != tensors.end(); ++next) {
-        const auto& [name, tensor] = **next;
-        if (tensor.bytes.data() + tensor.bytes.size() > read) break;
-        if (!AllFinite(tensor)) {
-          return Refused(absl::StrCat("tensor \"", name,
-                                      "\" holds a value that is not finite: every "
-                                      "answer of this model would be NaN; is the file damaged?"));
-        }
-      }
-      done += part.size();
-      if (progress) progress(static_cast<double>(done) / static_cast<double>(total));
-    }
+  for (const auto& [name, own] : digests_) {
+    const StoredTensor& tensor = tensors_.at(name);
+    digest.Update(absl::StrCat("\n", name, " ", NameOf(tensor.dtype), " [",
+                               absl::StrJoin(tensor.shape, ", "), "] ", own));
   }
   return digest.HexDigest();
 }

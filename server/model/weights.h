@@ -38,20 +38,27 @@ class StoredWeights {
   // this object. `name` is in the table.
   at::Tensor Get(const std::string& name, c10::ScalarType dtype) const;
 
-  // SHA-256 over `config_json` and the weight files in name order; `progress` hears the fraction of
-  // bytes read. INVALID_ARGUMENT, naming the tensor, where a weight is NaN or infinite. Every byte
-  // is read, in one walk over the files.
-  absl::StatusOr<std::string> Verify(absl::string_view config_json,
-                                     const std::function<void(double)>& progress) const;
+  // Reads a tensor, the first time that anybody looks at its bytes: notes their digest.
+  // INVALID_ARGUMENT, naming it, where a weight is NaN or infinite; where it is an embedding to
+  // which the unembedding is tied, also where a copy of it for the unembedding differs.
+  absl::Status Read(const std::string& name);
+
+  // The part of all bytes that was read, 0 .. 1.
+  double fraction_read() const;
+
+  // Gives the memory of a tensor's file back to the system, once all that is needed was copied.
+  void Release(const std::string& name) const;
+
+  // SHA-256 over `config_json` and, in name order, each tensor's name, type, shape and own SHA-256:
+  // how the tensors are spread over files does not matter. Every tensor was read.
+  std::string Digest(absl::string_view config_json) const;
 
  private:
-  using Named = std::map<std::string, StoredTensor>::value_type;
-
-  // The tensors within a file, in the order of their bytes.
-  std::vector<const Named*> TensorsOf(const MappedFile& file) const;
-
   std::vector<std::unique_ptr<MappedFile>> files_;
   std::map<std::string, StoredTensor> tensors_;
+  std::map<std::string, std::string> digests_;  // of the tensors that were read
+  size_t total_bytes_ = 0, read_bytes_ = 0;     // of the table's tensors
+  bool tied_ = false;
 };
 
 }  // namespace valuescope::model

@@ -56,7 +56,7 @@ class FamilyTest : public ::testing::TestWithParam<std::string> {
     for (const DType dtype : {DType::kFloat32, DType::kFloat16, DType::kBFloat16}) {
       if (description["dtype"] == std::string(NameOf(dtype))) dtype_ = dtype;
     }
-    auto loaded = Transformer::Load(folder, {.dtype = dtype_, .progress = {}});
+    auto loaded = Transformer::Load(folder, {.dtype = dtype_, .threads = 0, .progress = {}});
     ASSERT_TRUE(loaded.ok()) << loaded.status();
     model_ = *std::move(loaded);
   }
@@ -348,8 +348,9 @@ TEST_P(FamilyTest, ADecodeStepLaunchesFewOperatorsAndLooksAtNoValue) {
 
 // The path of CUDA: the plain operators, here on tensors that have no values to look at.
 TEST_P(FamilyTest, AStepRunsOnTensorsWithoutValues) {
-  auto loaded = Transformer::Load(Families() / GetParam(),
-                                  {.device = c10::kMeta, .dtype = dtype_, .progress = {}});
+  auto loaded =
+      Transformer::Load(Families() / GetParam(),
+                        {.device = c10::kMeta, .dtype = dtype_, .threads = 0, .progress = {}});
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   ObserveDecodeStep(**loaded, ExpectNoLookAtValues);
 }

@@ -193,8 +193,8 @@ TEST_P(TinyLlama, WriteDirectionsTurnNeuronsIntoWhatTheMlpAdds) {
 }
 
 TEST_P(TinyLlama, HalfPrecisionRunsThroughThePlainOperators) {
-  auto loaded =
-      Transformer::Load(GoldenFolder(GetParam()), {.dtype = DType::kBFloat16, .progress = {}});
+  auto loaded = Transformer::Load(GoldenFolder(GetParam()),
+                                  {.dtype = DType::kBFloat16, .threads = 0, .progress = {}});
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   const Architecture& a = (*loaded)->architecture();
   const int64_t length = static_cast<int64_t>(ids_.size());
@@ -215,8 +215,9 @@ TEST_P(TinyLlama, HalfPrecisionRunsThroughThePlainOperators) {
 
 // Nothing in a step may look at values: on meta tensors there are none.
 TEST_P(TinyLlama, AStepRunsOnTensorsWithoutValues) {
-  auto loaded = Transformer::Load(GoldenFolder(GetParam()),
-                                  {.device = c10::kMeta, .dtype = DType::kFloat32, .progress = {}});
+  auto loaded = Transformer::Load(
+      GoldenFolder(GetParam()),
+      {.device = c10::kMeta, .dtype = DType::kFloat32, .threads = 0, .progress = {}});
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   const Architecture& a = (*loaded)->architecture();
   KvCache cache = *KvCache::Allocate(a, 4, 16, DType::kFloat32, c10::kMeta);
