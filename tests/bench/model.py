@@ -116,16 +116,16 @@ class Worker:
 class Server:
     """The server on a store of its own, and the calls that are timed."""
 
-    def __init__(self, arguments, directory):
+    def __init__(self, arguments, directory, loaded=True):
         self.model = f"models/{arguments.model}"
         command = [
             str(arguments.server),
             "--listen=127.0.0.1:0",
             "--metrics_listen=",
             f"--model_root={arguments.model_root}",
-            f"--models={arguments.model}",
+            f"--models={arguments.model if loaded else ''}",
             f"--threads={arguments.threads}",
-            f"--store=sqlite:{directory}/bench.db",
+            f"--store=sqlite:{directory}/bench{'' if loaded else '-empty'}.db",
         ]
         print("$", shlex.join(command), flush=True)
         start = time.perf_counter()
@@ -136,7 +136,8 @@ class Server:
         if not announced:
             sys.exit(pathlib.Path(directory, "server.log").read_text())
         self._client = vs.Client(announced[1], timeout=120)
-        self._client.wait_until_ready(self.model)
+        if loaded:
+            self._client.wait_until_ready(self.model)
         self.load_seconds = time.perf_counter() - start
         self._capture = grpc.insecure_channel(announced[1]).unary_stream(
             "/valuescope.v1.ActivationService/Capture",
@@ -265,13 +266,23 @@ def measure_decoding(bench, rounds):
     }
 
 
-def measure_loading(arguments, bench, bench_memory, peer, server):
+def memory_of_empty(arguments, directory):
+    """What the program and its libraries take, which the size of a model has no part in."""
+    server = Server(arguments, directory, loaded=False)
+    try:
+        return memory_bytes(server.pid)
+    finally:
+        server.close()
+
+
+def measure_loading(arguments, directory, bench, bench_memory, peer, server):
     """Called before anything ran, so that what is resident is what loading leaves."""
     folder = arguments.model_root / arguments.model
     file_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     loading = {
         "weight_file_bytes": file_bytes,
         "server": {"load_seconds": server.load_seconds, **memory_bytes(server.pid)},
+        "server without a model": {"load_seconds": None, **memory_of_empty(arguments, directory)},
         "forward_bench": {"load_seconds": bench.started["load_seconds"], **bench_memory},
     }
     if peer:
@@ -319,6 +330,7 @@ def print_results(results):
         print_table(["case", "median tokens/s", "best"], rows)
     if load := results.get("load"):
         size = load["weight_file_bytes"]
+        above = load["server"]["VmHWM"] - load["server without a model"]["VmHWM"]
         rows = [
             [
                 f"{name}, idle",
@@ -328,13 +340,14 @@ def print_results(results):
                 number(load[name]["RssAnon"] / 1e6, 0),
                 number(load[name]["RssFile"] / 1e6, 0),
             ]
-            for name in ("server", "forward_bench", "transformers")
+            for name in ("server", "server without a model", "forward_bench", "transformers")
             if name in load
         ]
         print_table(
             ["loaded", "load s", "peak MB", f"peak / {size / 1e6:.0f} MB", "own MB", "mapped MB"],
             rows,
         )
+        print(f"the model takes the server {above / size:.2f} times its file\n")
     for command, milliseconds in results.get("operators", {}).items():
         slowest = sorted(milliseconds.items(), key=lambda item: -item[1])[:10]
         rows = [[name, number(value, 1)] for name, value in slowest]
@@ -367,7 +380,9 @@ def main():
             "load_average_before": os.getloadavg()[0],
         }
         if "load" in arguments.parts:
-            results["load"] = measure_loading(arguments, bench, bench_memory, peer, server)
+            results["load"] = measure_loading(
+                arguments, directory, bench, bench_memory, peer, server
+            )
         if {"forward", "means", "residuals"} & set(arguments.parts):
             results["cases"] = measure(arguments, bench, peer, server)
         if "decode" in arguments.parts:

@@ -170,16 +170,24 @@ TEST_F(Kernels, TapsEqualTheirReferences) {
   EXPECT_TRUE(copy.equal(copy_reference));
 }
 
+// bfloat16 keeps 8 bits, and the expected values are computed from the rounded operands.
 TEST_F(Kernels, PackedProductsEqualPlainOnesAndRowsDoNotDependOnCompany) {
-  for (const auto& [in, out] :
-       {std::pair(576, 960), std::pair(48, 112), std::pair(1536, 576), std::pair(17, 5)}) {
-    const at::Tensor weight = at::randn({out, in}), x = at::randn({70, in});
-    const auto linear = Linear::Create([&] { return weight; });
-    const at::Tensor all = linear->Apply(x);
-    EXPECT_LT(RelativeError(all, at::linear(x.to(at::kDouble), weight.to(at::kDouble))), 1e-6);
-    for (const int64_t rows : {1, 2, 5, 16, 64}) {
-      EXPECT_TRUE(linear->Apply(x.narrow(0, 3, rows).contiguous()).equal(all.narrow(0, 3, rows)))
-          << rows;
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    for (const auto& [in, out] :
+         {std::pair(576, 960), std::pair(48, 112), std::pair(1536, 576), std::pair(17, 5)}) {
+      const at::Tensor weight = at::randn({out, in}).to(dtype), bias = at::randn({out}).to(dtype),
+                       x = at::randn({200, in}).to(dtype);
+      if (!CanPack(weight)) continue;
+      const auto linear = Linear::Create([&] { return weight; }, bias);
+      const at::Tensor all = linear->Apply(x);
+      const at::Tensor expected =
+          at::linear(x.to(at::kDouble), weight.to(at::kDouble), bias.to(at::kDouble));
+      EXPECT_LT(RelativeError(all, expected), dtype == at::kFloat ? 1e-6 : 4e-3);
+      for (const int64_t rows : {1, 2, 3, 5, 7, 16, 17, 33, 64, 70, 129}) {
+        EXPECT_TRUE(linear->Apply(x.narrow(0, 3, rows).contiguous()).equal(all.narrow(0, 3, rows)))
+            << dtype << " " << in << " " << out << " " << rows;
+      }
+      EXPECT_EQ(linear->Apply(x.narrow(0, 0, 0)).sizes(), (std::vector<int64_t>{0, out}));
     }
   }
 }

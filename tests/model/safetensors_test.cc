@@ -357,5 +357,46 @@ TEST_F(ModelFolder, ToleratesATiedUnembeddingWrittenOutAgain) {
   EXPECT_TRUE(StoredWeights::Open(folder(), Tiny()).ok());
 }
 
+// Digest of the folder's weights, all of them read.
+std::string DigestOf(const std::string& folder) {
+  const auto weights = StoredWeights::Open(folder, Tiny());
+  EXPECT_TRUE(weights.ok()) << weights.status();
+  for (const char* name : {kEmbedding, kNorm}) EXPECT_TRUE((*weights)->Read(name).ok());
+  EXPECT_EQ((*weights)->fraction_read(), 1);
+  return (*weights)->Digest("{}");
+}
+
+TEST_F(ModelFolder, TheDigestIsOfTheTensorsWhateverFilesTheyAreIn) {
+  Write("model.safetensors", BothFile());
+  const std::string whole = DigestOf(folder());
+  Write("b.safetensors", EmbeddingFile());
+  Write("a.safetensors", NormFile());
+  WriteIndex("{\"" + std::string(kEmbedding) + "\":\"b.safetensors\",\"" + kNorm +
+             "\":\"a.safetensors\"}");
+  EXPECT_EQ(DigestOf(folder()), whole);
+  std::string other = NormFile();
+  other.back() ^= 1;
+  Write("a.safetensors", other);
+  EXPECT_NE(DigestOf(folder()), whole);
+}
+
+TEST_F(ModelFolder, AReleasedTensorStillHasItsValues) {
+  const int64_t rows = 4096;  // some pages
+  Architecture a = Tiny();
+  a.vocabulary = rows;
+  const std::string bytes = std::to_string(rows * 8);
+  Write(
+      "model.safetensors",
+      File("{" + Entry(kEmbedding, "F32", "[4096,2]", "[0," + bytes + "]") + "," +
+               Entry(kNorm, "F16", "[2]", "[" + bytes + "," + std::to_string(rows * 8 + 4) + "]") +
+               "}",
+           rows * 8 + 4));
+  const auto weights = StoredWeights::Open(folder(), a);
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  const at::Tensor before = (*weights)->Get(kEmbedding, at::kFloat).clone();
+  (*weights)->Release(kEmbedding);
+  EXPECT_TRUE((*weights)->Get(kEmbedding, at::kFloat).equal(before));
+}
+
 }  // namespace
 }  // namespace valuescope::model
