@@ -213,6 +213,7 @@ class EngineLoop : public Engine {
     while (TakeInbox()) {
       EndCancelledAndExpired();
       const std::vector<StepItem> step = scheduler_.Plan();
+      waiting_ = static_cast<int>(scheduler_.num_waiting());  // what was admitted left the queue
       if (!step.empty()) {
         RunStepSafely(step);
       }
