@@ -32,6 +32,9 @@ constexpr char kUsage[] =
     "                                       every layer over the tokens behind PROMPT\n"
     "  residuals SEQUENCES LENGTH           the same, copying RESIDUAL_POST of every layer\n"
     "  decode ROWS CONTEXT STEPS            greedy steps of ROWS sequences behind CONTEXT tokens\n"
+    "  generate ROWS PROMPT STEPS           ROWS prompts of PROMPT tokens, then STEPS greedy "
+    "tokens\n"
+    "                                       of each, the first from the prompt\n"
     "  operators CALLS COMMAND ARGUMENT...  milliseconds a call that COMMAND spends in each\n"
     "                                       operator, without those that it calls\n";
 
@@ -160,11 +163,26 @@ double RunDecode(const Transformer& model, std::istream& arguments) {
   return SecondsSince(start);
 }
 
+double RunGenerate(const Transformer& model, std::istream& arguments) {
+  int64_t rows = 0, prompt = 0, steps = 0;
+  arguments >> rows >> prompt >> steps;
+  VS_CHECK(rows > 0 && prompt > 0 && steps > 0);
+  Sequences sequences(model, rows, prompt + steps);
+  const at::Tensor tokens = RandomTokens(model, rows, prompt);
+  const auto start = Clock::now();
+  at::Tensor next = sequences.Feed(tokens, 0).argmax(1, true);
+  for (int64_t step = 1; step < steps; ++step) {
+    next = sequences.Feed(next, prompt + step - 1).argmax(1, true);
+  }
+  return SecondsSince(start);
+}
+
 double Run(const Transformer& model, const std::string& command, std::istream& arguments) {
   if (command == "forward") return RunForward(model, arguments);
   if (command == "means") return RunMeans(model, arguments);
   if (command == "residuals") return RunResiduals(model, arguments);
   if (command == "decode") return RunDecode(model, arguments);
+  if (command == "generate") return RunGenerate(model, arguments);
   std::cerr << "unknown command: " << command << "\n" << kUsage;
   std::exit(2);
 }

@@ -135,30 +135,31 @@ class Server:
         announced = re.fullmatch(r"listening on (\S+)\n", self._process.stdout.readline())
         if not announced:
             sys.exit(pathlib.Path(directory, "server.log").read_text())
-        self._client = vs.Client(announced[1], timeout=120)
+        self.target = announced[1]
+        self.client = vs.Client(self.target, timeout=120)
         if loaded:
-            self._client.wait_until_ready(self.model)
+            self.client.wait_until_ready(self.model)
         self.load_seconds = time.perf_counter() - start
-        self._capture = grpc.insecure_channel(announced[1]).unary_stream(
+        self._capture = grpc.insecure_channel(self.target).unary_stream(
             "/valuescope.v1.ActivationService/Capture",
             request_serializer=v1.CaptureRequest.SerializeToString,
         )
 
     def close(self):
-        self._client.close()
+        self.client.close()
         self._process.terminate()
         self._process.wait()
 
     def forward(self):
         """The plain forward pass through the engine: one token generated behind each sequence."""
-        self._client.generate(self.model, random_sequences(), max_tokens=1, temperature=0.0)
+        self.client.generate(self.model, random_sequences(), max_tokens=1, temperature=0.0)
 
     def means(self):
         inputs = [(ids[:PROMPT], ids[PROMPT:]) for ids in random_sequences()]
         taps = [
             vs.tap(site, "all", "response", "mean") for site in ("residual_post", "mlp_neurons")
         ]
-        self._client.capture(self.model, inputs, taps)
+        self.client.capture(self.model, inputs, taps)
 
     def residuals(self):
         """Received, counted and thrown away, so that the client's part is small."""
@@ -170,7 +171,7 @@ class Server:
 
     def residual_arrays(self):
         """The same into the arrays of the Python client."""
-        self._client.capture(self.model, random_sequences(), [vs.tap("residual_post")])
+        self.client.capture(self.model, random_sequences(), [vs.tap("residual_post")])
 
 
 def random_sequences():

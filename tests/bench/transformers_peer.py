@@ -1,8 +1,9 @@
-"""Hugging Face transformers as the peer of forward_bench: the same commands on standard input, the same answers.
+"""Hugging Face transformers as the peer of forward_bench: its commands on standard input, its answers.
 
 transformers_peer.py MODEL_FOLDER THREADS
 
-Its own Python (torch, transformers) runs it. It keeps no cache of keys and values in `forward`, which is to its advantage.
+Its own Python (torch, transformers) runs it. It keeps no cache of keys and values in `forward`, which is to its advantage. `generate` takes
+{"prompts": [[id, ...], ...], "new_tokens": n} and also answers with the token ids.
 """
 
 import json
@@ -24,6 +25,21 @@ def forward(model, sequences, length):
     return time.perf_counter() - start
 
 
+def generate(model, prompts, new_tokens):
+    """Greedy, one batch of prompts of equal length."""
+    tokens = torch.tensor(prompts)
+    start = time.perf_counter()
+    output = model.generate(
+        tokens,
+        attention_mask=torch.ones_like(tokens),
+        max_new_tokens=new_tokens,
+        min_new_tokens=new_tokens,
+        do_sample=False,
+    )
+    seconds = time.perf_counter() - start
+    return seconds, output[:, tokens.shape[1] :].tolist()
+
+
 def main():
     folder, threads = sys.argv[1], int(sys.argv[2])
     torch.set_num_threads(threads)
@@ -36,9 +52,13 @@ def main():
     with torch.inference_mode():
         for line in sys.stdin:
             command, *arguments = line.split()
-            if command != "forward":
+            if command == "forward":
+                answer(seconds=forward(model, *map(int, arguments)))
+            elif command == "generate":
+                seconds, token_ids = generate(model, **json.loads(line.partition(" ")[2]))
+                answer(seconds=seconds, token_ids=token_ids)
+            else:
                 sys.exit(f"unknown command: {command}")
-            answer(seconds=forward(model, *map(int, arguments)))
 
 
 if __name__ == "__main__":
