@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -22,12 +23,15 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "config/server_config.h"
+#include "cuda/cuda_devices.h"
 #include "engine/served_model.h"
 #include "jobs/job_queue.h"
 #include "jobs/worker.h"
@@ -205,9 +209,34 @@ absl::Status Server::OpenStore() {
   return absl::OkStatus();
 }
 
+using FreeMemory = std::function<absl::StatusOr<int64_t>()>;
+
+// Bytes that are free on the GPU that --device names; empty for a CPU.
+absl::StatusOr<FreeMemory> FreeMemoryOf(const std::string& device) {
+  int index = 0;
+  absl::string_view number = device;
+  if (!absl::ConsumePrefix(&number, "cuda:") || !absl::SimpleAtoi(number, &index)) {
+    return FreeMemory();
+  }
+  VS_ASSIGN_OR_RETURN(const cuda::Devices* devices, cuda::OpenDevices());
+  if (index >= devices->count()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("this machine's GPUs are cuda:0 .. cuda:", devices->count() - 1));
+  }
+  Log(LogLevel::kWarning, "the CUDA path is unverified: it was never executed on a GPU",
+      {{"device", device}, {"name", devices->NameOf(index)}});
+  return FreeMemory([devices, index]() -> absl::StatusOr<int64_t> {
+    VS_ASSIGN_OR_RETURN(const cuda::DeviceMemory memory, devices->MemoryOf(index));
+    return memory.free + memory.reserved - memory.allocated;
+  });
+}
+
 absl::Status Server::FindModels() {
+  const auto free_memory = FreeMemoryOf(config_.device);
+  if (!free_memory.ok()) return OfFlag("--device", free_memory.status());
   models_ = engine::ModelRegistry::Create(config_.model_root,
                                           {.device = config_.device,
+                                           .free_memory = *free_memory,
                                            .dtype = config_.dtype,
                                            .threads = config_.threads,
                                            .kv_cache_bytes = config_.kv_cache_bytes,

@@ -18,6 +18,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "base/id.h"
 #include "base/status_macros.h"
 #include "base/strict_json.h"
@@ -28,6 +29,7 @@ namespace {
 
 constexpr char kSqliteScheme[] = "sqlite:";
 constexpr int64_t kMaxConfigBytes = 1 << 20;
+constexpr int kMostGpus = 16;
 
 // One setting: a flag --name=value and a key of the file, read by the same function.
 struct Setting {
@@ -175,13 +177,16 @@ absl::Status ReadStore(absl::string_view text, ServerConfig& config) {
 }
 
 absl::Status ReadDevice(absl::string_view text, ServerConfig& config) {
-  if (text == "cuda" || absl::StartsWith(text, "cuda:")) {
-    return Refuse(
-        "names a CUDA device, but this server was built without its CUDA library; "
-        "use cpu");
+  int index = 0;
+  const bool is_gpu =
+      text == "cuda" || (absl::ConsumePrefix(&text, "cuda:") && absl::SimpleAtoi(text, &index) &&
+                         index >= 0 && index < kMostGpus);
+  if (is_gpu) {
+    config.device = absl::StrCat("cuda:", index);
+    return absl::OkStatus();
   }
-  if (text != "cpu") return Refuse("must be cpu");
-  config.device = std::string(text);
+  if (text != "cpu") return Refuse(absl::StrCat("must be cpu, cuda or cuda:0 .. ", kMostGpus - 1));
+  config.device = "cpu";
   return absl::OkStatus();
 }
 
@@ -237,9 +242,9 @@ const std::vector<Setting>& Settings() {
       {"artifacts", "DIR",
        "Directory of the stored bytes. Default the database's path with .artifacts behind it.",
        NonEmpty(&ServerConfig::artifacts)},
-      {"device", "cpu",
-       "Where models run. Default cpu. (cuda[:N] is UNVERIFIED: this build has no CUDA\n"
-       "library, and the CUDA path was never executed.)",
+      {"device", "cpu|cuda[:N]",
+       "Where models run. Default cpu. cuda is UNVERIFIED: it was never executed on a GPU. It\n"
+       "needs a build against libtorch with its CUDA libraries (docker/setup --cuda).",
        ReadDevice},
       {"dtype", "TYPE",
        "Element type models compute in: float32, bfloat16 or float16. Default float32.", ReadDType},

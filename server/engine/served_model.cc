@@ -33,7 +33,7 @@ absl::StatusOr<std::shared_ptr<const ServedModel>> LoadModel(
   served->device = options.device;
   VS_ASSIGN_OR_RETURN(served->text, text::TextModel::Load(folder));
   VS_ASSIGN_OR_RETURN(auto transformer,
-                      model::Transformer::Load(folder, {.device = c10::kCPU,
+                      model::Transformer::Load(folder, {.device = c10::Device(options.device),
                                                         .dtype = options.dtype,
                                                         .threads = options.threads,
                                                         .progress = progress}));
@@ -46,8 +46,13 @@ absl::StatusOr<std::shared_ptr<const ServedModel>> LoadModel(
   return std::shared_ptr<const ServedModel>(std::move(served));
 }
 
-// Bytes of main memory that are free, swap not counted; nullopt where the system does not say.
-std::optional<int64_t> FreeMemory() {
+// Bytes that are free where the model goes, swap not counted; nullopt where the system does not
+// say.
+std::optional<int64_t> FreeMemory(const EngineOptions& options) {
+  if (options.free_memory) {
+    const absl::StatusOr<int64_t> free = options.free_memory();
+    return free.ok() ? std::optional(*free) : std::nullopt;
+  }
   std::ifstream file("/proc/meminfo");
   std::string key;
   int64_t kibibytes;
@@ -69,7 +74,7 @@ int64_t MemoryNeeded(const model::Architecture& architecture, const EngineOption
 absl::Status CheckFits(const fs::path& folder, const EngineOptions& options) {
   VS_ASSIGN_OR_RETURN(const model::Architecture architecture,
                       model::ReadArchitecture(folder.string()));
-  const std::optional<int64_t> free = FreeMemory();
+  const std::optional<int64_t> free = FreeMemory(options);
   const int64_t needed = MemoryNeeded(architecture, options);
   if (!free || needed <= *free) return absl::OkStatus();
   return NeverFits("MODEL_TOO_LARGE",

@@ -4,6 +4,7 @@
 #ifndef VALUESCOPE_ENGINE_SERVED_MODEL_H_
 #define VALUESCOPE_ENGINE_SERVED_MODEL_H_
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -44,7 +45,8 @@ struct ModelEntry {
 };
 
 struct EngineOptions {
-  std::string device = "cpu";
+  std::string device = "cpu";                            // or "cuda:N", once its library is open
+  std::function<absl::StatusOr<int64_t>()> free_memory;  // bytes on it; empty: main memory's
   DType dtype = DType::kFloat32;
   int threads = 0;                           // 0: one a core
   int64_t kv_cache_bytes = 1LL << 30;        // untouched pages cost nothing on a CPU

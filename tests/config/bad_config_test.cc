@@ -110,7 +110,7 @@ TEST(BadConfig, EveryBadFlagGetsALineOfItsOwn) {
            {{"--artifacts="}, "--artifacts", "must not be empty"},
            {{"--store=sqlite:x", "--artifacts=x"}, "--artifacts", "--store"},
            {{"--device=tpu"}, "--device", "must be cpu"},
-           {{"--device=cuda:0"}, "--device", "use cpu"},
+           {{"--device=cuda:one"}, "--device", "cuda:0 .. 15"},
            {{"--dtype=int8"}, "--dtype", "float32, bfloat16 or float16"},
            {{"--dtype=FLOAT32"}, "--dtype", "float32, bfloat16 or float16"},
            {{"--kv_cache_bytes=0"}, "--kv_cache_bytes", "such as"},

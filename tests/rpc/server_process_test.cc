@@ -57,6 +57,16 @@ TEST(ServerProcessTest, ABadFlagIsToldInOneLineAndNothingElse) {
   EXPECT_EQ(std::count(log.begin(), log.end(), '\n'), 1);
 }
 
+// The wheel that tests are built with has no CUDA libraries beside it.
+TEST(ServerProcessTest, AGpuThatCannotBeUsedIsToldInOneLineWithWhatIsMissing) {
+  ServerProcess server({"--device=cuda"});
+  EXPECT_EQ(server.WaitForExit(), 2);
+  const std::string log = server.Log();
+  EXPECT_THAT(log, HasSubstr("--device: CUDA cannot be used: "));
+  EXPECT_THAT(log, HasSubstr(".so"));
+  EXPECT_EQ(std::count(log.begin(), log.end(), '\n'), 1);
+}
+
 TEST(ServerProcessTest, AnUnknownModelStopsTheStart) {
   ServerProcess server({"--models=nobody"});
   EXPECT_EQ(server.WaitForExit(), 2);
