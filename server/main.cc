@@ -8,6 +8,7 @@
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/resource_quota.h>
 #include <pthread.h>
 #include <signal.h>
 #include <unistd.h>
@@ -63,6 +64,8 @@ constexpr int kFailure = 1;
 constexpr int kBadConfiguration = 2;
 constexpr char kReadiness[] = "readiness";
 constexpr char kLiveness[] = "liveness";
+// Messages of the largest size that may be on their way in at a time.
+constexpr int64_t kMessagesAtOnce = 4;
 // Kept of the drain's time for telling calls that they were ended.
 constexpr absl::Duration kGoodbye = absl::Seconds(2);
 
@@ -272,6 +275,10 @@ absl::Status Server::Listen() {
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddListeningPort(config_.listen, grpc::InsecureServerCredentials(), &port);
   builder.SetMaxReceiveMessageSize(static_cast<int>(config_.max_message_bytes));
+  // gRPC looks at a message's size once it has all of it; the quota ends a call before.
+  grpc::ResourceQuota quota("server");
+  quota.Resize(static_cast<size_t>(kMessagesAtOnce * config_.max_message_bytes));
+  builder.SetResourceQuota(quota);
   for (const auto& service : services_) builder.RegisterService(service.get());
   grpc_ = builder.BuildAndStart();
   if (grpc_ == nullptr || port == 0) {

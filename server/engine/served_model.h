@@ -45,8 +45,9 @@ struct ModelEntry {
 };
 
 struct EngineOptions {
-  std::string device = "cpu";                            // or "cuda:N", once its library is open
-  std::function<absl::StatusOr<int64_t>()> free_memory;  // bytes on it; empty: main memory's
+  std::string device = "cpu";  // or "cuda:N", once its library is open
+  std::function<absl::StatusOr<int64_t>()> free_memory =
+      nullptr;  // bytes on it; null: main memory's
   DType dtype = DType::kFloat32;
   int threads = 0;                           // 0: one a core
   int64_t kv_cache_bytes = 1LL << 30;        // untouched pages cost nothing on a CPU

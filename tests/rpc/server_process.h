@@ -64,6 +64,7 @@ class ServerProcess {
   }
 
   void Signal(int signal) { ::kill(pid_, signal); }
+  pid_t pid() const { return pid_; }
 
   // Exit code, or 128 + the signal that ended it.
   int WaitForExit() {
