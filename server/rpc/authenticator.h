@@ -2,16 +2,16 @@
 #ifndef VALUESCOPE_RPC_AUTHENTICATOR_H_
 #define VALUESCOPE_RPC_AUTHENTICATOR_H_
 
-#include <grpcpp/support/string_ref.h>
-
 #include <map>
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 namespace valuescope::rpc {
 
-using CallMetadata = std::multimap<grpc::string_ref, grpc::string_ref>;
+// What the client sent beside its request: keys in lower case. The bytes belong to the call.
+using CallMetadata = std::multimap<absl::string_view, absl::string_view>;
 
 // Thread-safe; must not block.
 class Authenticator {

@@ -1,9 +1,7 @@
 #include "rpc/call.h"
 
 #include <algorithm>
-#include <chrono>
 #include <exception>
-#include <optional>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -13,7 +11,6 @@
 #include "base/id.h"
 #include "base/status_macros.h"
 #include "observability/log.h"
-#include "rpc/status_to_grpc.h"
 
 namespace valuescope::rpc {
 namespace {
@@ -26,16 +23,10 @@ constexpr size_t kMaxMetadataValue = 128;  // bytes that enter logs and the answ
 std::string CleanValue(const CallMetadata& metadata, const char* key) {
   const auto place = metadata.find(key);
   if (place == metadata.end() || place->second.size() > kMaxMetadataValue) return "";
-  const std::string value(place->second.data(), place->second.size());
+  const std::string value(place->second);
   const bool clean = std::all_of(value.begin(), value.end(),
                                  [](unsigned char c) { return absl::ascii_isgraph(c); });
   return clean ? value : "";
-}
-
-absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
-  const auto deadline = context.deadline();
-  if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteFuture();
-  return absl::FromChrono(deadline);
 }
 
 absl::Status DeadlinePassed() {
@@ -45,23 +36,33 @@ absl::Status DeadlinePassed() {
 
 }  // namespace
 
-Call::Call(CallRuntime* runtime, const Method* method, grpc::CallbackServerContext* grpc_context)
-    : runtime_(runtime), method_(method), grpc_context_(grpc_context) {
+Call::Call(CallRuntime* runtime, const Method* method, Peer* peer)
+    : runtime_(runtime), method_(method), peer_(peer) {
   context_.received = absl::Now();
-  context_.deadline = DeadlineOf(*grpc_context);
-  context_.request_id = CleanValue(grpc_context->client_metadata(), kRequestId);
+  context_.deadline = peer->deadline();
+  const CallMetadata metadata = peer->metadata();
+  context_.request_id = CleanValue(metadata, kRequestId);
   if (context_.request_id.empty()) context_.request_id = NewUuid();
-  context_.traceparent = CleanValue(grpc_context->client_metadata(), kTraceparent);
-  grpc_context->AddInitialMetadata(kRequestId, context_.request_id);
+  context_.traceparent = CleanValue(metadata, kTraceparent);
+  peer->AddInitialMetadata(kRequestId, context_.request_id);
 }
 
 Call::~Call() {
   if (entered_) runtime_->Leave(&context_);
 }
 
-absl::Status Call::Start(std::function<void()> run) {
-  VS_ASSIGN_OR_RETURN(context_.tenant,
-                      runtime_->authenticator().Authenticate(grpc_context_->client_metadata()));
+void Call::Start(std::function<absl::Status()> handler, std::function<void()> flush) {
+  const absl::Status admitted =
+      Admit([this, handler = std::move(handler), flush = std::move(flush)] {
+        const absl::Status result = Run(handler);
+        flush();
+        peer_->Finish(Conclude(result));
+      });
+  if (!admitted.ok()) peer_->Finish(Conclude(admitted));
+}
+
+absl::Status Call::Admit(std::function<void()> run) {
+  VS_ASSIGN_OR_RETURN(context_.tenant, runtime_->authenticator().Authenticate(peer_->metadata()));
   VS_RETURN_IF_ERROR(runtime_->Enter(&context_));
   entered_ = true;
   return runtime_->Submit(method_->lane, std::move(run));
@@ -90,10 +91,10 @@ void Call::ClientGone() {
 
 void Call::Abort(absl::Status why) {
   context_.Stop(std::move(why));
-  grpc_context_->TryCancel();
+  peer_->TryCancel();
 }
 
-grpc::Status Call::Conclude(absl::Status status) {
+absl::Status Call::Conclude(absl::Status status) {
   // A handler that was stopped says CANCELLED; the client deserves to hear why.
   if (status.code() == absl::StatusCode::kCancelled && !context_.Why().ok()) {
     status = context_.Why();
@@ -118,12 +119,8 @@ grpc::Status Call::Conclude(absl::Status status) {
   if (runtime_->metrics() != nullptr) {
     runtime_->metrics()->RpcFinished(method_->name, code, duration);
   }
-  grpc_context_->AddTrailingMetadata(kRequestId, context_.request_id);
-  if (const std::optional<absl::Duration> delay = RetryDelayOf(status)) {
-    grpc_context_->AddTrailingMetadata(kRetryPushback,
-                                       absl::StrCat(absl::ToInt64Milliseconds(*delay)));
-  }
-  return ToGrpcStatus(status);
+  peer_->AddTrailingMetadata(kRequestId, context_.request_id);
+  return status;
 }
 
 }  // namespace valuescope::rpc

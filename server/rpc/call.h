@@ -4,15 +4,14 @@
 #ifndef VALUESCOPE_RPC_CALL_H_
 #define VALUESCOPE_RPC_CALL_H_
 
-#include <grpcpp/server_context.h>
-#include <grpcpp/support/status.h>
-
 #include <functional>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "rpc/call_context.h"
 #include "rpc/call_runtime.h"
+#include "rpc/peer.h"
 
 namespace valuescope::rpc {
 
@@ -26,34 +25,40 @@ class Call {
  public:
   // Reads the metadata and puts the request id into the initial metadata of the answer. All outlive
   // the call.
-  Call(CallRuntime* runtime, const Method* method, grpc::CallbackServerContext* grpc_context);
+  Call(CallRuntime* runtime, const Method* method, Peer* peer);
   ~Call();
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
 
-  CallContext& context() { return context_; }
-  CallRuntime& runtime() { return *runtime_; }
+  const CallContext& context() const { return context_; }
+  absl::Duration stall_timeout() const { return runtime_->stall_timeout(); }
 
-  // Authenticates, enters the runtime and puts `run` on the method's lane. After an error `run` is
-  // never called.
-  absl::Status Start(std::function<void()> run);
-
-  // Runs a handler: not at all if the call was stopped in the queue; an exception becomes INTERNAL.
-  absl::Status Run(const std::function<absl::Status()>& handler);
+  // Authenticates, enters the runtime and puts `handler` on the method's lane; it does not run if
+  // the call is refused or was stopped in the queue, and an exception becomes INTERNAL. `flush`
+  // runs after it, for what is still on its way to the client. Then, exactly once whatever
+  // happened, the peer's Finish: on the lane's thread, or in here where the call is refused.
+  void Start(
+      std::function<absl::Status()> handler, std::function<void()> flush = [] {});
 
   // The client left or its deadline passed.
   void ClientGone();
 
-  // Ends the RPC for the peer, whatever is in flight (a stalled stream).
+  // Ends the call for its handler; what the client gets is still up to Finish.
+  void Stop(absl::Status why) { context_.Stop(std::move(why)); }
+
+  // Ends the call for the peer too, whatever is in flight (a stalled stream).
   void Abort(absl::Status why);
 
-  // What the client gets: translated, logged and measured. Call once, right before Finish.
-  grpc::Status Conclude(absl::Status status);
-
  private:
+  // OK: `run` will be called, once. After an error it never is.
+  absl::Status Admit(std::function<void()> run);
+  absl::Status Run(const std::function<absl::Status()>& handler);
+  // What the client gets: logged and measured.
+  absl::Status Conclude(absl::Status status);
+
   CallRuntime* const runtime_;
   const Method* const method_;
-  grpc::CallbackServerContext* const grpc_context_;
+  Peer* const peer_;
   CallContext context_;
   bool entered_ = false;
 };

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/error.h"
 
 namespace valuescope::rpc {
 
@@ -15,6 +16,12 @@ namespace valuescope::rpc {
 // or this many bytes beyond it.
 inline constexpr size_t kMaxOutboxMessages = 16;
 inline constexpr size_t kMaxOutboxBytes = size_t{4} << 20;
+
+// What a stream ends with that moved nothing for the stall timeout.
+inline absl::Status StalledStream() {
+  return ErrorWithReason(absl::StatusCode::kDeadlineExceeded, "STREAM_STALLED",
+                         "nothing moved on the stream for too long");
+}
 
 template <typename Response>
 class StreamWriter {

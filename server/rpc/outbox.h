@@ -1,0 +1,150 @@
+// What a handler wrote and the client has not taken yet: a bounded queue between the handler's
+// thread, which may wait, and the transport, which has one write in flight and never waits.
+#ifndef VALUESCOPE_RPC_OUTBOX_H_
+#define VALUESCOPE_RPC_OUTBOX_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "rpc/call.h"
+#include "rpc/stream.h"
+
+namespace valuescope::rpc {
+
+// How long a stopped stream may take to hand over what was already written.
+inline constexpr absl::Duration kStoppedFlush = absl::Seconds(1);
+
+template <typename Response>
+class WriteTransport {
+ public:
+  virtual ~WriteTransport() = default;
+
+  // Begins to send `*message`, which stays where it is until the outbox hears OnWriteDone, from any
+  // thread, once. Peer::TryCancel makes that happen soon. Does not block.
+  virtual void StartWrite(const Response* message) = 0;
+};
+
+// Write and Flush are called by the handler's thread alone. Response has ByteSizeLong().
+template <typename Response>
+class Outbox : public StreamWriter<Response> {
+ public:
+  // Both outlive the outbox.
+  Outbox(Call* call, WriteTransport<Response>* transport) : call_(call), transport_(transport) {}
+  Outbox(const Outbox&) = delete;
+  Outbox& operator=(const Outbox&) = delete;
+
+  absl::Status Write(Response message) override {
+    StopCallback wake(&call_->context(), [this] { Wake(); });
+    const size_t bytes = message.ByteSizeLong();
+    const Response* first = nullptr;
+    bool moves;
+    {
+      absl::MutexLock lock(&mutex_);
+      const auto has_room = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+        return Stopped() || messages_.empty() ||
+               (messages_.size() <= kMaxOutboxMessages && bytes_ + bytes <= kMaxOutboxBytes);
+      };
+      moves = AwaitMoving(has_room);
+      if (!moves) {
+        broken_ = true;
+      } else if (!Stopped()) {
+        messages_.push_back(std::move(message));
+        bytes_ += bytes;
+        if (messages_.size() == 1) first = &messages_.front();
+      }
+    }
+    if (!moves) call_->Abort(StalledStream());
+    if (first != nullptr) transport_->StartWrite(first);
+    return WhyNoMore();
+  }
+
+  // Waits until no write is in flight: the client took everything, or will take nothing more. A
+  // call that was stopped gives a client that still reads a moment for what is in the outbox.
+  void Flush() {
+    StopCallback wake(&call_->context(), [this] { Wake(); });
+    const auto sent = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return messages_.empty(); };
+    {
+      absl::MutexLock lock(&mutex_);
+      const auto sent_or_stopped = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+        return messages_.empty() || Stopped();
+      };
+      AwaitMoving(sent_or_stopped);
+      if (Stopped()) mutex_.AwaitWithTimeout(absl::Condition(&sent), kStoppedFlush);
+      if (messages_.empty()) return;
+      broken_ = true;
+    }
+    call_->Abort(StalledStream());
+    absl::MutexLock lock(&mutex_);
+    mutex_.Await(absl::Condition(&sent));
+  }
+
+  // The transport's reaction; `ok` false where the message cannot reach the client any more.
+  void OnWriteDone(bool ok) {
+    const Response* next = nullptr;
+    {
+      absl::MutexLock lock(&mutex_);
+      bytes_ -= messages_.front().ByteSizeLong();
+      messages_.pop_front();
+      ++written_;
+      if (!ok) broken_ = true;
+      if (broken_) {
+        messages_.clear();
+        bytes_ = 0;
+      }
+      if (!messages_.empty()) next = &messages_.front();
+    }
+    if (next != nullptr) transport_->StartWrite(next);
+  }
+
+ private:
+  // OK while more can be written. A write that failed says that the client left, often before the
+  // transport does.
+  absl::Status WhyNoMore() {
+    bool broken;
+    {
+      absl::MutexLock lock(&mutex_);
+      broken = broken_;
+    }
+    if (broken) call_->ClientGone();
+    return call_->context().Why();
+  }
+
+  bool Stopped() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return broken_ || call_->context().cancellation.cancelled();
+  }
+
+  // Waits for `condition`; false when no write ended for the stall timeout.
+  template <typename Condition>
+  bool AwaitMoving(Condition condition) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    while (!condition()) {
+      const uint64_t written = written_;
+      const auto moved = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+        return condition() || written_ != written;
+      };
+      if (!mutex_.AwaitWithTimeout(absl::Condition(&moved), call_->stall_timeout())) return false;
+    }
+    return true;
+  }
+
+  // Makes waiters look at the cancellation: absl::Mutex evaluates conditions when it is unlocked.
+  void Wake() { absl::MutexLock lock(&mutex_); }
+
+  Call* const call_;
+  WriteTransport<Response>* const transport_;
+  absl::Mutex mutex_;
+  bool broken_ ABSL_GUARDED_BY(mutex_) = false;  // nothing more can be written
+  uint64_t written_ ABSL_GUARDED_BY(mutex_) = 0;
+  // The front is in flight. A deque keeps its elements where they are while others come and go.
+  std::deque<Response> messages_ ABSL_GUARDED_BY(mutex_);
+  size_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace valuescope::rpc
+
+#endif  // VALUESCOPE_RPC_OUTBOX_H_

@@ -1,0 +1,342 @@
+// A call's life and its streams where threads meet: handlers, reactions, cancels and drains beside
+// each other, over a transport that keeps gRPC's promises and no others.
+#include "rpc/call.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "base/error.h"
+#include "observability/log.h"
+#include "tests/rpc/fake_stream.h"
+
+namespace valuescope::rpc {
+namespace {
+
+constexpr absl::Duration kNever = absl::Hours(1);
+
+class CallTest : public testing::Test {
+ protected:
+  CallTest() { observability::SetLogLevel(observability::LogLevel::kError); }
+
+  void Open(CallRuntimeOptions options) {
+    runtime_ = std::make_unique<CallRuntime>(&authenticator_, /*metrics=*/nullptr, options);
+  }
+  std::unique_ptr<FakeStream> NewStream(absl::Time deadline = absl::InfiniteFuture()) {
+    if (runtime_ == nullptr) Open({.stall_timeout = kNever});
+    return std::make_unique<FakeStream>(runtime_.get(), &reactions_, deadline);
+  }
+
+  static void WaitForStop(const CallContext& context) {
+    absl::Notification stopped;
+    StopCallback stop(&context, [&] { stopped.Notify(); });
+    stopped.WaitForNotification();
+  }
+  // A handler that writes for as long as anybody reads.
+  static absl::Status WriteOn(FakeStream& stream, size_t size = 1) {
+    for (int64_t id = 0;; ++id) VS_RETURN_IF_ERROR(stream.outbox().Write({id, size}));
+  }
+  static absl::Status WriteSome(FakeStream& stream, int64_t count) {
+    for (int64_t id = 0; id < count; ++id) VS_RETURN_IF_ERROR(stream.outbox().Write({id}));
+    return absl::OkStatus();
+  }
+  static std::vector<int64_t> UpTo(int64_t count) {
+    std::vector<int64_t> ids(count);
+    std::iota(ids.begin(), ids.end(), 0);
+    return ids;
+  }
+
+  OpenAuthenticator authenticator_;
+  // As many as a machine may have; made before the runtime, whose threads use them.
+  WorkerPool reactions_{{.max_threads = 3, .max_queued = 100'000}};
+  std::unique_ptr<CallRuntime> runtime_;
+};
+
+TEST_F(CallTest, WhatIsWrittenArrivesInOrderAndTheEndComesLast) {
+  const auto stream = NewStream();
+  stream->Start([&] { return WriteSome(*stream, 500); });
+  EXPECT_EQ(stream->TakeAll(), UpTo(500));
+  EXPECT_TRUE(stream->WaitUntilDone().ok());
+}
+
+TEST_F(CallTest, AnOutboxHoldsABoundedNumberOfMessagesAndBytes) {
+  for (const size_t size : {size_t{1}, size_t{1} << 20, size_t{64} << 20}) {
+    Open({.stall_timeout = absl::Milliseconds(50)});
+    const auto stream = NewStream();
+    std::atomic<int> written = 0;
+    stream->Start([&]() -> absl::Status {
+      while (true) {
+        VS_RETURN_IF_ERROR(stream->outbox().Write({written, size}));
+        ++written;
+      }
+    });
+    EXPECT_EQ(DetailsOf(stream->WaitUntilDone()).reason, "STREAM_STALLED");
+    EXPECT_TRUE(stream->server_cancelled());
+    EXPECT_GE(written, 1);
+    EXPECT_LE(written, static_cast<int>(kMaxOutboxMessages) + 1);
+    EXPECT_LE(written, std::max<int>(1, static_cast<int>(kMaxOutboxBytes / size)));
+  }
+}
+
+TEST_F(CallTest, ASlowReaderIsServedUntilItIsCutOff) {
+  Open({.stall_timeout = absl::Milliseconds(200)});
+  const auto stream = NewStream();
+  stream->Start([&] { return WriteOn(*stream); });
+  // Each message within the stall timeout, all of them beyond it.
+  const absl::Time started = absl::Now();
+  int64_t taken = 0;
+  while (absl::Now() - started < absl::Milliseconds(500)) {
+    const auto message = stream->Take();
+    ASSERT_TRUE(message.has_value());
+    EXPECT_EQ(message->id, taken++);
+    absl::SleepFor(absl::Milliseconds(20));  // what makes it slow
+  }
+  stream->Cut();
+  // Nothing says that the client left but the write that fails.
+  EXPECT_EQ(stream->WaitUntilDone().code(), absl::StatusCode::kCancelled);
+}
+
+TEST_F(CallTest, NothingIsWrittenAfterAWriteFailed) {
+  const auto stream = NewStream();
+  absl::Notification cut;
+  std::vector<absl::Status> statuses;
+  stream->Start([&] {
+    EXPECT_TRUE(stream->outbox().Write({0}).ok());
+    EXPECT_TRUE(stream->outbox().Write({1}).ok());
+    cut.WaitForNotification();
+    // The failure is heard from another thread; from then on every write says it.
+    while (statuses.empty() || statuses.back().ok()) {
+      statuses.push_back(stream->outbox().Write({2}));
+    }
+    for (int i = 0; i < 3; ++i) statuses.push_back(stream->outbox().Write({3}));
+    return statuses.back();
+  });
+  stream->WaitUntilWriting();
+  stream->Cut();
+  cut.Notify();
+  EXPECT_EQ(stream->WaitUntilDone().code(), absl::StatusCode::kCancelled);
+  for (size_t i = statuses.size() - 3; i < statuses.size(); ++i) EXPECT_FALSE(statuses[i].ok());
+  EXPECT_EQ(stream->started_writes(), 1);
+}
+
+TEST_F(CallTest, ADrainHandsOverWhatWasWrittenToAClientThatReads) {
+  const auto stream = NewStream();
+  absl::Notification written;
+  stream->Start([&] {
+    EXPECT_TRUE(WriteSome(*stream, 5).ok());
+    written.Notify();
+    WaitForStop(stream->call().context());
+    return absl::CancelledError();
+  });
+  written.WaitForNotification();
+  runtime_->StopAccepting();
+  runtime_->StopRunning();
+  EXPECT_EQ(stream->TakeAll(), UpTo(5));
+  EXPECT_EQ(DetailsOf(stream->WaitUntilDone()).reason, "DRAINING");
+}
+
+TEST_F(CallTest, ADrainWaitsOnlyAMomentForAClientThatDoesNotRead) {
+  const auto stream = NewStream();
+  absl::Notification written;
+  stream->Start([&] {
+    EXPECT_TRUE(WriteSome(*stream, 5).ok());
+    written.Notify();
+    WaitForStop(stream->call().context());
+    return absl::CancelledError();
+  });
+  written.WaitForNotification();
+  runtime_->StopRunning();
+  EXPECT_EQ(DetailsOf(stream->WaitUntilDone()).reason, "DRAINING");
+  EXPECT_TRUE(stream->server_cancelled());
+}
+
+TEST_F(CallTest, AReaderThatStopsAfterTheLastWriteIsEndedByTheFlush) {
+  Open({.stall_timeout = absl::Milliseconds(50)});
+  const auto stream = NewStream();
+  stream->Start([&] { return WriteSome(*stream, 5); });
+  EXPECT_EQ(stream->Take()->id, 0);
+  stream->WaitUntilDone();
+  EXPECT_TRUE(stream->server_cancelled());
+  EXPECT_EQ(DetailsOf(stream->call().context().Why()).reason, "STREAM_STALLED");
+}
+
+TEST_F(CallTest, ACancelBesideAWriteEndsTheHandlerAndIsFinishedOnce) {
+  std::mt19937 random(7);
+  for (int round = 0; round < 200; ++round) {
+    const auto stream = NewStream();
+    stream->Start([&] { return WriteOn(*stream); });
+    const int taken = static_cast<int>(random() % 20);
+    for (int i = 0; i < taken; ++i) ASSERT_TRUE(stream->Take().has_value());
+    std::thread canceller([&] { stream->Cancel(); });
+    const std::vector<int64_t> rest = stream->TakeAll();
+    canceller.join();
+    if (!rest.empty()) {
+      EXPECT_EQ(rest.front(), taken);
+    }
+    EXPECT_EQ(stream->WaitUntilDone().code(), absl::StatusCode::kCancelled);
+  }
+}
+
+TEST_F(CallTest, ARefusedCallIsFinishedOnceAndNeverRuns) {
+  Open({.long_running = {.max_threads = 1, .max_queued = 0}, .stall_timeout = kNever});
+  const auto running = NewStream();
+  absl::Notification entered;
+  running->Start([&] {
+    entered.Notify();
+    WaitForStop(running->call().context());
+    return absl::CancelledError();
+  });
+  entered.WaitForNotification();
+  const auto never = [] {
+    ADD_FAILURE() << "a refused call ran";
+    return absl::OkStatus();
+  };
+  const auto full = NewStream();
+  full->Start(never);
+  EXPECT_EQ(DetailsOf(full->WaitUntilDone()).reason, "QUEUE_FULL");
+  runtime_->StopAccepting();
+  const auto late = NewStream();
+  late->Start(never);
+  EXPECT_EQ(DetailsOf(late->WaitUntilDone()).reason, "DRAINING");
+  running->Cancel();
+}
+
+TEST_F(CallTest, ACallThatWasStoppedInTheQueueDoesNotRun) {
+  Open({.long_running = {.max_threads = 1, .max_queued = 8}, .stall_timeout = kNever});
+  const auto first = NewStream();
+  absl::Notification entered, release;
+  first->Start([&] {
+    entered.Notify();
+    release.WaitForNotification();
+    return absl::OkStatus();
+  });
+  entered.WaitForNotification();
+  const auto never = [] {
+    ADD_FAILURE() << "a stopped call ran";
+    return absl::OkStatus();
+  };
+  const auto cancelled = NewStream();
+  cancelled->Start(never);
+  cancelled->Cancel();
+  WaitForStop(cancelled->call().context());
+  const auto late = NewStream(absl::Now());
+  late->Start(never);
+  release.Notify();
+  EXPECT_EQ(cancelled->WaitUntilDone().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(late->WaitUntilDone().code(), absl::StatusCode::kDeadlineExceeded);
+}
+
+TEST_F(CallTest, AnExceptionAfterAWriteStillFlushesAndFinishes) {
+  const auto stream = NewStream();
+  stream->Start([&]() -> absl::Status {
+    EXPECT_TRUE(WriteSome(*stream, 3).ok());
+    throw std::runtime_error("made for the test");
+  });
+  EXPECT_EQ(stream->TakeAll(), UpTo(3));
+  EXPECT_EQ(stream->WaitUntilDone().code(), absl::StatusCode::kInternal);
+}
+
+// Reads to the end; the ids that came.
+absl::StatusOr<std::vector<int64_t>> ReadAll(FakeStream& stream) {
+  std::vector<int64_t> ids;
+  while (true) {
+    VS_ASSIGN_OR_RETURN(const std::optional<FakeMessage> message, stream.inbox().Read());
+    if (!message) return ids;
+    ids.push_back(message->id);
+  }
+}
+
+TEST_F(CallTest, AnUploadIsReadInOrderToItsEnd) {
+  const auto stream = NewStream();
+  std::vector<int64_t> read;
+  stream->Start([&]() -> absl::Status {
+    VS_ASSIGN_OR_RETURN(read, ReadAll(*stream));
+    EXPECT_FALSE((*stream->inbox().Read()).has_value());  // the end stays the end
+    return absl::OkStatus();
+  });
+  for (int64_t id = 0; id < 200; ++id) stream->Send(FakeMessage{id});
+  stream->Send(std::nullopt);
+  EXPECT_TRUE(stream->WaitUntilDone().ok());
+  EXPECT_EQ(read, UpTo(200));
+}
+
+TEST_F(CallTest, AnUploadThatStallsOrIsCancelledEndsItsReader) {
+  Open({.stall_timeout = absl::Milliseconds(50)});
+  auto idle = NewStream();
+  idle->Start([&] { return ReadAll(*idle).status(); });
+  EXPECT_EQ(DetailsOf(idle->WaitUntilDone()).reason, "STREAM_STALLED");
+  idle.reset();
+  Open({.stall_timeout = kNever});
+  const auto cancelled = NewStream();
+  cancelled->Start([&] { return ReadAll(*cancelled).status(); });
+  cancelled->WaitUntilReading();
+  cancelled->Cancel();
+  EXPECT_EQ(cancelled->WaitUntilDone().code(), absl::StatusCode::kCancelled);
+}
+
+// What one random client does to its call, and what may come of it.
+void ActRandomly(FakeStream& stream, CallRuntime& runtime, uint32_t seed, int64_t messages) {
+  std::mt19937 random(seed);
+  const int end = static_cast<int>(random() % 4);
+  const int64_t before = static_cast<int64_t>(random() % (messages + 5));
+  int64_t taken = 0;
+  for (; taken < before; ++taken) {
+    const std::optional<FakeMessage> message = stream.Take();
+    if (!message) break;
+    EXPECT_EQ(message->id, taken);
+    stream.Send(FakeMessage{taken});
+    if (random() % 8 == 0) std::this_thread::yield();
+  }
+  if (end == 1) stream.Cancel();
+  if (end == 2) stream.Cut();
+  if (end == 3) runtime.StopRunning();  // everybody's
+  while (const std::optional<FakeMessage> message = stream.Take()) {
+    EXPECT_EQ(message->id, taken++);
+    stream.Send(FakeMessage{taken});
+  }
+  const absl::Status status = stream.WaitUntilDone();
+  EXPECT_LE(taken, messages);
+  const bool left = end == 1 || end == 2;
+  if (status.ok() && !left) {
+    EXPECT_EQ(taken, messages);
+  }
+}
+
+TEST_F(CallTest, RandomClientsOnManyThreadsLeaveEveryCallFinishedOnce) {
+  Open({.long_running = {.max_threads = 8, .max_queued = 256}, .stall_timeout = kNever});
+  constexpr int kClients = 6, kRounds = 40;
+  std::vector<std::thread> clients;
+  for (int client = 0; client < kClients; ++client) {
+    clients.emplace_back([&, client] {
+      for (int round = 0; round < kRounds; ++round) {
+        const uint32_t seed = client * kRounds + round;
+        const int64_t messages = seed % 60;
+        const auto stream = NewStream(seed % 5 == 0 ? absl::Now() + absl::Milliseconds(seed % 7)
+                                                    : absl::InfiniteFuture());
+        // What it reads back only races with the rest: it may be ended by any of it.
+        stream->Start([&]() -> absl::Status {
+          for (int64_t id = 0; id < messages; ++id) {
+            VS_RETURN_IF_ERROR(stream->outbox().Write({id, 1 + seed % 3 * (size_t{1} << 20)}));
+            if (id % 16 == 15) VS_RETURN_IF_ERROR(stream->inbox().Read().status());
+          }
+          return absl::OkStatus();
+        });
+        ActRandomly(*stream, *runtime_, seed, messages);
+      }
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  EXPECT_TRUE(runtime_->WaitUntilIdle(absl::Now() + absl::Seconds(20)));
+}
+
+}  // namespace
+}  // namespace valuescope::rpc
