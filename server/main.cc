@@ -1,9 +1,10 @@
 // valuescope-server: composes the rooms, serves, and drains on SIGTERM.
 //
-// Order of a drain: readiness off; nothing new is taken; watchers of jobs and the worker stop (its
-// shard is given back); running calls may finish until the deadline, then get UNAVAILABLE; engines
-// stop; exit code 0. A second signal ends the process at once: everything that was answered is
-// durable, and a lease that is left behind is taken back at the next start.
+// Order of a drain: readiness off; nothing new is taken; models that are loading stop loading;
+// watchers of jobs and the worker stop (its shard is given back); running calls may finish until
+// the deadline, then get UNAVAILABLE; engines stop; exit code 0. A second signal ends the process
+// at once: everything that was answered is durable, and a lease that is left behind is taken back
+// at the next start.
 #include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
@@ -339,7 +340,9 @@ void Server::WatchReadiness() {
   for (const std::string& id : config_.models) {
     const auto entry = models_->Find(id);
     const bool failed = entry.ok() && entry->state == engine::ModelState::kFailed;
-    Log(failed ? LogLevel::kError : LogLevel::kInfo, failed ? "model failed" : "model loaded",
+    const bool loaded = entry.ok() && entry->state == engine::ModelState::kReady;
+    Log(failed ? LogLevel::kError : LogLevel::kInfo,
+        failed ? "model failed" : (loaded ? "model loaded" : "model load cancelled"),
         {{"model", id}, {"error", failed ? entry->error.message() : absl::string_view()}});
     if (failed && failure.ok()) {
       failure =
@@ -365,6 +368,7 @@ void Server::Drain() {
     SetReady(false);
   }
   runtime_->StopAccepting();
+  models_->StopLoading();
   queue_->StopWaiting();
   worker_->Drain();
   if (!runtime_->WaitUntilIdle(deadline - kGoodbye)) {

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "base/cancellation.h"
 #include "base/error.h"
 #include "base/id.h"
 #include "base/status_macros.h"
@@ -26,7 +27,7 @@ std::string ResourceName(absl::string_view id) { return absl::StrCat("models/", 
 
 absl::StatusOr<std::shared_ptr<const ServedModel>> LoadModel(
     const std::string& id, const std::string& folder, const EngineOptions& options,
-    const std::function<void(double)>& progress) {
+    const std::function<void(double)>& progress, const Cancellation& cancellation) {
   auto served = std::make_shared<ServedModel>();
   served->id = id;
   served->dtype = options.dtype;
@@ -36,7 +37,8 @@ absl::StatusOr<std::shared_ptr<const ServedModel>> LoadModel(
                       model::Transformer::Load(folder, {.device = c10::Device(options.device),
                                                         .dtype = options.dtype,
                                                         .threads = options.threads,
-                                                        .progress = progress}));
+                                                        .progress = progress,
+                                                        .cancellation = cancellation}));
   served->architecture = transformer->architecture();
   served->weights_digest = transformer->weights_digest();
   served->num_parameters = model::NumParameters(served->architecture);
@@ -88,6 +90,7 @@ class FolderRegistry : public ModelRegistry {
       : root_(std::move(root)), options_(std::move(options)) {}
 
   ~FolderRegistry() override {
+    StopLoading();
     for (std::thread& thread : threads_) thread.join();
   }
 
@@ -101,6 +104,10 @@ class FolderRegistry : public ModelRegistry {
     const absl::Status fits = CheckFits(fs::path(root_) / key, options);
     if (absl::IsResourceExhausted(fits)) return fits;
     absl::MutexLock lock(&mutex_);
+    if (stopped_) {
+      return ErrorWithReason(absl::StatusCode::kUnavailable, "DRAINING",
+                             "the server is shutting down; retry on another replica");
+    }
     ModelEntry& entry = entries_[key];
     if (entry.state == ModelState::kLoading || entry.state == ModelState::kReady) {
       if (entry.dtype != options.dtype) {
@@ -117,8 +124,9 @@ class FolderRegistry : public ModelRegistry {
              .dtype = options.dtype,
              .error = {},
              .model = nullptr};
-    ++loading_;
-    threads_.emplace_back([this, key, options] { Load(key, options); });
+    const Cancellation cancellation;
+    loads_.insert_or_assign(key, cancellation);
+    threads_.emplace_back([this, key, options, cancellation] { Load(key, options, cancellation); });
     return absl::OkStatus();
   }
 
@@ -127,12 +135,12 @@ class FolderRegistry : public ModelRegistry {
     std::shared_ptr<const ServedModel> model;
     {
       absl::MutexLock lock(&mutex_);
-      const auto entry = entries_.find(std::string(id));
-      if (entry == entries_.end()) return absl::OkStatus();
-      if (entry->second.state == ModelState::kLoading) {
+      if (!EndLoad(std::string(id), deadline)) {
         return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "MODEL_LOADING",
                                absl::StrCat("`", ResourceName(id), "` is still loading"));
       }
+      const auto entry = entries_.find(std::string(id));
+      if (entry == entries_.end()) return absl::OkStatus();
       model = std::move(entry->second.model);
       entries_.erase(entry);
     }
@@ -183,7 +191,7 @@ class FolderRegistry : public ModelRegistry {
 
   bool Settled() const override {
     absl::MutexLock lock(&mutex_);
-    if (loading_ > 0) return false;
+    if (!loads_.empty()) return false;
     for (const auto& [id, entry] : entries_) {
       if (entry.state == ModelState::kFailed) return false;
     }
@@ -192,8 +200,14 @@ class FolderRegistry : public ModelRegistry {
 
   void WaitUntilSettled() const override {
     absl::MutexLock lock(&mutex_);
-    const auto none = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return loading_ == 0; };
+    const auto none = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return loads_.empty(); };
     mutex_.Await(absl::Condition(&none));
+  }
+
+  void StopLoading() override {
+    absl::MutexLock lock(&mutex_);
+    stopped_ = true;
+    for (auto& [id, cancellation] : loads_) cancellation.Cancel();
   }
 
   void Drain(absl::Time deadline) override {
@@ -236,15 +250,29 @@ class FolderRegistry : public ModelRegistry {
             .model = nullptr};
   }
 
-  void Load(const std::string& id, const EngineOptions& options) {
+  // Cancels the load of a model, if one runs, and waits for its end; false if it still runs at
+  // `deadline`.
+  bool EndLoad(const std::string& id, absl::Time deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const auto load = loads_.find(id);
+    if (load == loads_.end()) return true;
+    load->second.Cancel();
+    const auto ended = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !loads_.contains(id); };
+    return mutex_.AwaitWithDeadline(absl::Condition(&ended), deadline);
+  }
+
+  void Load(const std::string& id, const EngineOptions& options, const Cancellation& cancellation) {
     const auto progress = [this, &id](double fraction) {
       absl::MutexLock lock(&mutex_);
       entries_[id].progress = fraction;
     };
-    auto loaded = LoadModel(id, (fs::path(root_) / id).string(), options, progress);
+    auto loaded = LoadModel(id, (fs::path(root_) / id).string(), options, progress, cancellation);
     absl::MutexLock lock(&mutex_);
+    loads_.erase(id);
+    if (absl::IsCancelled(loaded.status())) {
+      entries_.erase(id);  // as if nobody had asked for it
+      return;
+    }
     ModelEntry& entry = entries_[id];
-    --loading_;
     if (loaded.ok()) {
       entry.state = ModelState::kReady;
       entry.progress = 1;
@@ -259,7 +287,8 @@ class FolderRegistry : public ModelRegistry {
   const EngineOptions options_;
   mutable absl::Mutex mutex_;
   std::map<std::string, ModelEntry> entries_ ABSL_GUARDED_BY(mutex_);
-  int loading_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::map<std::string, Cancellation> loads_ ABSL_GUARDED_BY(mutex_);  // that run, by id
+  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;                       // nothing loads any more
   std::vector<std::thread> threads_;
 };
 

@@ -72,8 +72,9 @@ class ModelRegistry {
   absl::Status StartLoading(absl::string_view id) { return StartLoading(id, std::nullopt); }
 
   // Takes a model out of service: Get refuses it at once, its requests may finish until `deadline`
-  // and then get UNAVAILABLE. NOT_FOUND for an unknown id, FAILED_PRECONDITION (reason
-  // MODEL_LOADING) while it is loading; OK where it is not loaded.
+  // and then get UNAVAILABLE. Where it is still loading the load is cancelled; FAILED_PRECONDITION
+  // (reason MODEL_LOADING) if it did not end by `deadline`. NOT_FOUND for an unknown id; OK where
+  // it is not loaded.
   virtual absl::Status Unload(absl::string_view id, absl::Time deadline) = 0;
 
   // The folders under the root with a config.json, in name order, each with its state.
@@ -88,6 +89,9 @@ class ModelRegistry {
   virtual bool Settled() const = 0;
   // Blocks until nothing is loading.
   virtual void WaitUntilSettled() const = 0;
+
+  // Cancels what is loading, without waiting for its end, and lets nothing load any more.
+  virtual void StopLoading() = 0;
 
   virtual void Drain(absl::Time deadline) = 0;
 };

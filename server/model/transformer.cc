@@ -141,6 +141,7 @@ class LoadedTransformer : public Transformer {
   absl::Status Read(absl::string_view prefix) {
     for (const WeightSpec& spec : table_) {
       if (!absl::StartsWith(spec.name, prefix)) continue;
+      if (options_.cancellation.cancelled()) return absl::CancelledError("the load was cancelled");
       VS_RETURN_IF_ERROR(stored_->Read(spec.name));
       if (options_.progress) options_.progress(stored_->fraction_read());
     }

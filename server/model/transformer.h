@@ -11,6 +11,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "base/cancellation.h"
 #include "base/dtype.h"
 #include "model/architecture.h"
 #include "model/kv_cache.h"
@@ -24,6 +25,8 @@ struct LoadOptions {
   int threads = 0;                // that will run it; 0: as many as this thread's work has
   // Called from the loading thread with the fraction of bytes read, 0 .. 1; may be empty.
   std::function<void(double)> progress;
+  // Looked at before every tensor: raised, the load ends with CANCELLED.
+  Cancellation cancellation;
 };
 
 class Transformer {
@@ -31,7 +34,8 @@ class Transformer {
   // Loads a Hugging Face folder: config.json and model.safetensors, or the shards that
   // model.safetensors.index.json names. Nothing outside `folder` is opened. Errors name the tensor
   // or key: unknown, missing or mis-shaped tensors, unsupported architecture, malformed files
-  // (INVALID_ARGUMENT), missing files (NOT_FOUND), too little memory (RESOURCE_EXHAUSTED).
+  // (INVALID_ARGUMENT), missing files (NOT_FOUND), too little memory (RESOURCE_EXHAUSTED),
+  // cancelled (CANCELLED).
   static absl::StatusOr<std::unique_ptr<Transformer>> Load(const std::string& folder,
                                                            const LoadOptions& options);
   virtual ~Transformer() = default;

@@ -39,7 +39,9 @@ class StreamReader {
  public:
   virtual ~StreamReader() = default;
 
-  // The next message; nullopt once the client ended its stream. Errors as StreamWriter's.
+  // The next message; nullopt once the client ended its stream, or vanished: a transport may say
+  // that before it says that the call is cancelled, so a stream that has to be whole announces its
+  // size. Errors as StreamWriter's.
   virtual absl::StatusOr<std::optional<Request>> Read() = 0;
 };
 

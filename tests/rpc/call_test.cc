@@ -277,7 +277,12 @@ TEST_F(CallTest, AnUploadThatStallsOrIsCancelledEndsItsReader) {
   idle.reset();
   Open({.stall_timeout = kNever});
   const auto cancelled = NewStream();
-  cancelled->Start([&] { return ReadAll(*cancelled).status(); });
+  cancelled->Start([&] {
+    const absl::Status read = ReadAll(*cancelled).status();
+    // The read may end before the call is known to be cancelled.
+    WaitForStop(cancelled->call().context());
+    return read.ok() ? absl::CancelledError() : read;
+  });
   cancelled->WaitUntilReading();
   cancelled->Cancel();
   EXPECT_EQ(cancelled->WaitUntilDone().code(), absl::StatusCode::kCancelled);

@@ -167,6 +167,7 @@ class OneModel : public engine::ModelRegistry {
   }
   bool Settled() const override { return true; }
   void WaitUntilSettled() const override {}
+  void StopLoading() override {}
   void Drain(absl::Time) override {}
 
  private:

@@ -131,6 +131,7 @@ class FakeModels : public engine::ModelRegistry {
   }
   bool Settled() const override { return true; }
   void WaitUntilSettled() const override {}
+  void StopLoading() override {}
   void Drain(absl::Time) override {}
 
  private:

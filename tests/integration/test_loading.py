@@ -1,0 +1,101 @@
+"""A load that takes long: it is cancelled by a drain and by UnloadModel."""
+
+import json
+import time
+
+import grpc
+import pytest
+from conftest import ROOT
+from valuescope import v1
+from valuescope.v1 import models_pb2_grpc
+
+LARGE = "models/large"
+SOURCE = ROOT / "tests" / "golden" / "families" / "llama_tied"
+LAYERS, HIDDEN, INTERMEDIATE, VOCABULARY, HEADS = 12, 1024, 8192, 97, 16
+
+
+def shapes():
+    """Of every weight, in the order in which they lie in the file."""
+    yield "model.embed_tokens.weight", [VOCABULARY, HIDDEN]
+    for layer in range(LAYERS):
+        block = f"model.layers.{layer}."
+        yield block + "input_layernorm.weight", [HIDDEN]
+        for name in "qkvo":
+            yield f"{block}self_attn.{name}_proj.weight", [HIDDEN, HIDDEN]
+        yield block + "post_attention_layernorm.weight", [HIDDEN]
+        for name in ("gate", "up"):
+            yield f"{block}mlp.{name}_proj.weight", [INTERMEDIATE, HIDDEN]
+        yield block + "mlp.down_proj.weight", [HIDDEN, INTERMEDIATE]
+    yield "model.norm.weight", [HIDDEN]
+
+
+def write_large_model(folder):
+    """1.4 GB of zeros, which the file system does not have to keep: a load reads and digests them like any others."""
+    folder.mkdir(parents=True)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((SOURCE / name).read_bytes())
+    config = json.loads((SOURCE / "config.json").read_text())
+    config |= {
+        "hidden_size": HIDDEN, "intermediate_size": INTERMEDIATE, "num_hidden_layers": LAYERS, "head_dim": HIDDEN // HEADS,
+        "num_attention_heads": HEADS, "num_key_value_heads": HEADS, "vocab_size": VOCABULARY, "attention_bias": False, "mlp_bias": False,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    header, end = {}, 0
+    for name, shape in shapes():
+        begin, end = end, end + 4 * shape[0] * (shape[1] if len(shape) > 1 else 1)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+
+
+@pytest.fixture(scope="module")
+def model_root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    write_large_model(root / "large")
+    return root
+
+
+def await_loading(stub):
+    """Until some of the weights were read; the model that is then still loading."""
+    until = time.monotonic() + 60
+    while True:
+        model = stub.GetModel(v1.GetModelRequest(name=LARGE)).model
+        assert model.state == v1.MODEL_STATE_LOADING, "the load ended before the test could see it"
+        if model.load_progress > 0.02:
+            return model
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def messages(server):
+    return [json.loads(line)["event"] for line in server.log.read_text().splitlines()]
+
+
+def test_sigterm_cancels_a_load(start_server, tmp_path, model_root):
+    server = start_server(
+        tmp_path, f"--model_root={model_root}", "--models=large", "--drain_timeout=5s"
+    )
+    with grpc.insecure_channel(server.address) as channel:
+        await_loading(models_pb2_grpc.ModelServiceStub(channel))
+    started = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - started < 5
+    assert "model load cancelled" in messages(server)
+    assert "model loaded" not in messages(server)
+
+
+def test_a_load_is_cancelled_by_unloading_and_begins_again(start_server, tmp_path, model_root):
+    server = start_server(tmp_path, f"--model_root={model_root}", "--models=")
+    with grpc.insecure_channel(server.address) as channel:
+        stub = models_pb2_grpc.ModelServiceStub(channel)
+        stub.LoadModel(v1.LoadModelRequest(name=LARGE))
+        progress = await_loading(stub).load_progress
+        unloaded = stub.UnloadModel(v1.UnloadModelRequest(name=LARGE)).model
+        assert unloaded.state == v1.MODEL_STATE_AVAILABLE
+        again = stub.LoadModel(v1.LoadModelRequest(name=LARGE)).model
+        assert again.state == v1.MODEL_STATE_LOADING
+        assert again.load_progress < progress
+        await_loading(stub)
+    assert server.stop() == 0
