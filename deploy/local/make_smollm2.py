@@ -19,6 +19,16 @@ import numpy as np
 
 FORMAT = 1  # raise it when the output changes
 
+# SHA-256 of what is read and of what comes out of it.
+GGUF_DIGEST = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+DIGESTS = {
+    "config.json": "f6556ca2e190f366e090dc6ea8d376cb1db959a5b1eca09203bf4e95ae28a16b",
+    "generation_config.json": "8025b6679dcf077f5d339bd154238d70891decb48f35f294bfaa33a343140439",
+    "model.safetensors": "a672150fb4f99d7c8f4168cecdd464069c0ef3a37d8113f22ddb9d48031d03cd",
+    "tokenizer.json": "0da8edfc4669f50b2c90a2aaa1a043517ea141e7d9fc30c68b808623e44a466c",
+    "tokenizer_config.json": "061bcec73bdc8ce3a3c8c583d56440e479064c5b35653fd8599d4c8c191f2091",
+}
+
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
     "attention_bias": False,
@@ -51,6 +61,13 @@ def find_gguf(source):
     if len(found) != 1:
         sys.exit(f"make_smollm2: {len(found)} .gguf files under {source}, expected one")
     return found[0]
+
+
+def check_digest(path, expected):
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != expected:
+        sys.exit(f"make_smollm2: {path} has the SHA-256 {digest}, expected {expected}")
 
 
 def hugging_face_name(name):
@@ -221,6 +238,7 @@ def main():
     if (output / ".complete").exists() and (output / ".complete").read_text() == stamp:
         return
 
+    check_digest(gguf, GGUF_DIGEST)
     from gguf import GGUFReader
 
     reader = GGUFReader(gguf)
@@ -240,9 +258,8 @@ def main():
     write_json(partial / "tokenizer.json", tokenizer(fields))
     write_json(partial / "tokenizer_config.json", tokenizer_config(fields))
     write_weights(reader, fields, partial / "model.safetensors")
-    with (partial / "model.safetensors").open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    print(f"setup: {output.name}: model.safetensors sha256 {digest}", file=sys.stderr)
+    for name, digest in DIGESTS.items():
+        check_digest(partial / name, digest)
     (partial / ".complete").write_text(stamp)
     shutil.rmtree(output, ignore_errors=True)
     os.rename(partial, output)
