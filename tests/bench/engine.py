@@ -17,6 +17,7 @@ import pathlib
 import random
 import signal
 import statistics
+import sys
 import tempfile
 
 import model as single  # the bench of one model: processes that answer, and the server
@@ -222,7 +223,7 @@ def main():
     folder = str(arguments.model_root / arguments.model)
     threads = str(arguments.threads)
     # Ended from outside, it still ends what it started.
-    signal.signal(signal.SIGTERM, lambda *_: exit(143))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores before anything ran")
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as started:
         server = single.Server(arguments, directory)
