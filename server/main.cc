@@ -16,6 +16,8 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
@@ -396,6 +398,18 @@ absl::Status Server::ServeUntilSignalled(const sigset_t& signals) {
   return model_failure_;
 }
 
+// Threads that wait for work spin for milliseconds by default, on a machine with other work at the
+// expense of the very threads they wait for: beside two busy neighbours decoding fell from 650 to
+// 35 tokens a second, and with this to 270, at 4 % of the speed alone. The OpenMP library reads the
+// variable when it is loaded, so the program starts itself once more. What the operator set stands.
+void SpinBriefly(char** argv) {
+  if (getenv("GOMP_SPINCOUNT") != nullptr || getenv("OMP_WAIT_POLICY") != nullptr) return;
+  setenv("GOMP_SPINCOUNT", "1000", /*overwrite=*/1);
+  std::error_code error;
+  const auto program = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (!error) execv(program.c_str(), argv);  // where that cannot be, the default does
+}
+
 int Main(const std::vector<std::string>& arguments) {
   const auto config = config::ParseServerConfig(arguments);
   if (!config.ok()) return Fail(kBadConfiguration, std::string(config.status().message()));
@@ -428,5 +442,6 @@ int Main(const std::vector<std::string>& arguments) {
 }  // namespace valuescope
 
 int main(int argc, char** argv) {
+  valuescope::SpinBriefly(argv);
   return valuescope::Main(std::vector<std::string>(argv + 1, argv + argc));
 }

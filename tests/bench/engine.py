@@ -231,7 +231,9 @@ def main():
         programs = arguments.build / "tests"
         clients = single.Worker([str(programs / "generation_bench"), server.target, server.model])
         started.callback(clients.close)
-        bench = single.Worker([str(programs / "forward_bench"), folder, threads])
+        bench = single.Worker(
+            [str(programs / "forward_bench"), folder, threads], **single.AS_THE_SERVER
+        )
         started.callback(bench.close)
         peer = None
         if arguments.peer_python:

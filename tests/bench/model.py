@@ -86,13 +86,21 @@ def memory_bytes(pid):
     }
 
 
+# The server's own choice for its threads.
+AS_THE_SERVER = {"GOMP_SPINCOUNT": "1000"}
+
+
 class Worker:
     """A process that answers each line with one line of JSON."""
 
-    def __init__(self, command):
-        print("$", shlex.join(command), flush=True)
+    def __init__(self, command, **variables):
+        print("$", *(f"{k}={v}" for k, v in variables.items()), shlex.join(command), flush=True)
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **variables},
         )
         self.pid = self._process.pid
         self.started = self._answer()
@@ -364,7 +372,9 @@ def main():
     # Ended from outside, it still ends what it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as started:
-        bench = Worker([str(arguments.build / "tests" / "forward_bench"), folder, threads])
+        bench = Worker(
+            [str(arguments.build / "tests" / "forward_bench"), folder, threads], **AS_THE_SERVER
+        )
         started.callback(bench.close)
         bench_memory = memory_bytes(bench.pid)
         server = Server(arguments, directory)
