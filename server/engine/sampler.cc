@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
+#include "engine/logit_row.h"
 
 namespace valuescope::engine {
 namespace {
@@ -30,10 +31,6 @@ double UniformFrom(uint64_t seed, uint64_t index) {
   return static_cast<double>(z >> 11) * 0x1.0p-53;
 }
 
-int32_t LargestOf(std::span<const float> logits) {
-  return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-}
-
 std::vector<float> Penalised(std::span<const float> logits, float penalty,
                              const std::vector<int32_t>& seen) {
   std::vector<float> result(logits.begin(), logits.end());
@@ -52,19 +49,6 @@ void SortFirst(std::vector<int32_t>& ids, std::span<const float> logits, size_t 
   std::partial_sort(ids.begin(),
                     ids.begin() + static_cast<std::ptrdiff_t>(std::min(count, ids.size())),
                     ids.end(), before);
-}
-
-// Draws from weights in the order given.
-size_t Draw(const std::vector<double>& weights, double total, double uniform) {
-  double left = uniform * total;
-  for (size_t i = 0; i < weights.size(); ++i) {
-    left -= weights[i];
-    if (left < 0) return i;
-  }
-  // Rounding may leave a crumb at the end: it belongs to the last token that has any weight.
-  size_t last = weights.size() - 1;
-  while (last > 0 && weights[last] == 0) --last;
-  return last;
 }
 
 }  // namespace
@@ -103,60 +87,54 @@ int32_t SampleToken(std::span<const float> logits, const Sampling& sampling,
     penalised = Penalised(logits, sampling.repetition_penalty, seen);
     logits = penalised;
   }
-  if (sampling.temperature == 0) return LargestOf(logits);
+  const int32_t likeliest = IndexOfLargest(logits);
+  if (sampling.temperature == 0) return likeliest;
 
-  const double largest = logits[LargestOf(logits)];
-  const auto weight_of = [&](int32_t id) {
-    return std::exp((static_cast<double>(logits[id]) - largest) / sampling.temperature);
-  };
-  std::vector<int32_t> ids(logits.size());
-  std::iota(ids.begin(), ids.end(), 0);
+  const std::vector<float> weights =
+      WeightsOf(logits, logits[static_cast<size_t>(likeliest)], sampling.temperature);
   const double uniform = UniformFrom(sampling.seed, static_cast<uint64_t>(index));
   const bool truncates = sampling.top_p < 1 || sampling.min_p > 0 || sampling.top_k > 0;
-  std::vector<double> weights;
-  if (!truncates) {
-    weights.reserve(ids.size());
-    for (const int32_t id : ids) weights.push_back(weight_of(id));
-    return ids[Draw(weights, std::accumulate(weights.begin(), weights.end(), 0.0), uniform)];
-  }
+  if (!truncates) return static_cast<int32_t>(IndexOfSum(weights, uniform * SumOf(weights)));
 
+  std::vector<int32_t> ids(logits.size());
+  std::iota(ids.begin(), ids.end(), 0);
   const size_t limit =
       sampling.top_k > 0 ? std::min<size_t>(sampling.top_k, ids.size()) : ids.size();
   // top_p is a share of the mass that top_k left.
   double mass = 0;
   if (limit == ids.size()) {
-    for (const int32_t id : ids) mass += weight_of(id);
+    mass = SumOf(weights);
   } else {
     SortFirst(ids, logits, limit);
-    for (size_t i = 0; i < limit; ++i) mass += weight_of(ids[i]);
+    for (size_t i = 0; i < limit; ++i) mass += static_cast<double>(weights[ids[i]]);
   }
   // Few tokens usually hold the mass, so they are sorted in growing portions.
-  double kept = 0;
+  std::vector<float> kept;
+  double kept_mass = 0;
   for (size_t sorted = std::min<size_t>(limit, 64);; sorted = std::min(limit, sorted * 8)) {
     SortFirst(ids, logits, sorted);
-    weights.clear();
-    kept = 0;
+    kept.clear();
+    kept_mass = 0;
     bool complete = sorted == limit;
     for (size_t i = 0; i < sorted; ++i) {
-      const double weight = weight_of(ids[i]);
-      const bool nucleus_full = kept >= sampling.top_p * mass;
+      const float weight = weights[ids[i]];
+      const bool nucleus_full = kept_mass >= sampling.top_p * mass;
       if (i > 0 && (nucleus_full || weight < sampling.min_p)) {
         complete = true;
         break;
       }
-      weights.push_back(weight);
-      kept += weight;
+      kept.push_back(weight);
+      kept_mass += static_cast<double>(weight);
     }
-    if (complete || kept >= sampling.top_p * mass) break;
+    if (complete || kept_mass >= sampling.top_p * mass) break;
   }
-  return ids[Draw(weights, kept, uniform)];
+  return ids[IndexOfSum(kept, uniform * SumOf(kept))];
 }
 
 TokenLogprob LogprobOf(std::span<const float> logits, int32_t token, int top) {
-  const double largest = logits[LargestOf(logits)];
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - largest);
-  const double normaliser = largest + std::log(sum);
+  const float largest = logits[static_cast<size_t>(IndexOfLargest(logits))];
+  const double normaliser =
+      static_cast<double>(largest) + std::log(SumOf(WeightsOf(logits, largest, 1.0f)));
   TokenLogprob result{
       .id = token, .logprob = static_cast<float>(logits[token] - normaliser), .top = {}};
   if (top > 0) {

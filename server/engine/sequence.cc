@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "engine/logit_row.h"
 #include "engine/sampler.h"
 
 namespace valuescope::engine {
@@ -12,10 +13,7 @@ namespace {
 // Steering that is strong enough drives activations beyond what numbers can hold, and NaN would be
 // sampled like anything else.
 absl::Status CheckFinite(std::span<const float> logits) {
-  float poison = 0;  // NaN as soon as one logit is not finite
-#pragma omp simd reduction(+ : poison)
-  for (size_t i = 0; i < logits.size(); ++i) poison += logits[i] * 0.0f;
-  if (poison == 0) return absl::OkStatus();
+  if (AllFinite(logits)) return absl::OkStatus();
   return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "LOGITS_NOT_FINITE",
                          "the model's logits are not finite numbers; with interventions, lower "
                          "their coefficients");

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "engine/logit_row.h"
 
 namespace valuescope::engine {
 namespace {
@@ -199,6 +200,46 @@ TEST(SampleToken, DependsOnSeedAndIndexOnly) {
   }
   EXPECT_GT(by_index.size(), 30u);
   EXPECT_GT(by_seed.size(), 30u);
+}
+
+// A row as wide as a real vocabulary: blocks, their remainder, and weights that vanish.
+TEST(LogitRow, WeightsSumsAndPlacesEqualThoseOfDoublePrecision) {
+  std::vector<float> logits(49155);
+  for (size_t i = 0; i < logits.size(); ++i) {
+    logits[i] =
+        static_cast<float>(8 * std::sin(0.37 * static_cast<double>(i)) - (i % 7 == 0 ? 95 : 0));
+  }
+  logits[40001] = 9.5f;
+  EXPECT_EQ(IndexOfLargest(logits), 40001);
+  EXPECT_TRUE(AllFinite(logits));
+  for (const float temperature : {0.25f, 1.0f, 3.0f}) {
+    const std::vector<float> weights = WeightsOf(logits, 9.5f, temperature);
+    double sum = 0;
+    std::vector<double> running;
+    for (size_t i = 0; i < logits.size(); ++i) {
+      const double exact = std::exp((static_cast<double>(logits[i]) - 9.5) / temperature);
+      EXPECT_NEAR(weights[i], exact, 1e-5 * exact + 1e-37) << i;
+      running.push_back(sum += exact);
+    }
+    EXPECT_NEAR(SumOf(weights) / sum, 1, 1e-6);
+    for (const double share : {0.0, 0.001, 0.3, 0.77, 0.9999}) {
+      const size_t place = IndexOfSum(weights, share * SumOf(weights));
+      EXPECT_GT(weights[place], 0);
+      EXPECT_GE(running[place] / sum, share - 1e-6);
+      EXPECT_LE(place == 0 ? 0 : running[place - 1] / sum, share + 1e-6);
+    }
+  }
+  for (const float bad :
+       {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
+    logits[49154] = bad;
+    EXPECT_FALSE(AllFinite(logits));
+  }
+}
+
+TEST(LogitRow, NeverPlacesASumWhereThereIsNoWeight) {
+  EXPECT_EQ(IndexOfSum(std::vector<float>{0, 1, 0, 0}, 1.0), 1u);
+  EXPECT_EQ(IndexOfSum(std::vector<float>{0, 0, 1}, 0.0), 2u);
+  EXPECT_EQ(IndexOfLargest(std::vector<float>{1, 3, 3, 2}), 1);
 }
 
 TEST(LogprobOf, EqualsTheLogarithmOfTheSoftmax) {

@@ -1,0 +1,118 @@
+#include "engine/logit_row.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/check.h"
+
+// One binary serves every x86-64: the loader picks the widest variant that the machine has. Tools
+// that only read the code (clang's) know clones under other rules.
+#ifdef __clang__
+#define VS_VECTORISED
+#else
+#define VS_VECTORISED \
+  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), noinline))
+#endif
+
+namespace valuescope::engine {
+namespace {
+
+// Few enough for sums in float32, many enough to make what is done a block cheap.
+constexpr size_t kBlock = 256;
+
+// NaN as soon as one is not finite.
+VS_VECTORISED float Poison(const float* logits, size_t count) {
+  float poison = 0;
+#pragma omp simd reduction(+ : poison)
+  for (size_t i = 0; i < count; ++i) poison += logits[i] * 0.0f;
+  return poison;
+}
+
+VS_VECTORISED float Largest(const float* logits, size_t count) {
+  float largest = logits[0];
+#pragma omp simd reduction(max : largest)
+  for (size_t i = 0; i < count; ++i) largest = std::max(largest, logits[i]);
+  return largest;
+}
+
+VS_VECTORISED float Sum(const float* weights, size_t count) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (size_t i = 0; i < count; ++i) sum += weights[i];
+  return sum;
+}
+
+// exp(x) as 2^n p(f) by Cephes' polynomial, which vectorises where std::exp does not.
+VS_VECTORISED void Weigh(const float* logits, size_t count, float largest, float temperature,
+                         float* weights) {
+#pragma omp simd
+  for (size_t i = 0; i < count; ++i) {
+    const float x = (logits[i] - largest) / temperature;
+    const float bounded = std::max(x, -87.0f);
+    const float n = std::nearbyint(bounded * 1.44269504088896341f);
+    const float f = (bounded - n * 0.693359375f) - n * -2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * f + 1.3981999507e-3f;
+    p = p * f + 8.3334519073e-3f;
+    p = p * f + 4.1665795894e-2f;
+    p = p * f + 1.6666665459e-1f;
+    p = p * f + 5.0000001201e-1f;
+    p = p * f * f + f + 1.0f;
+    const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
+    float scale;
+    std::memcpy(&scale, &bits, sizeof(scale));
+    weights[i] = x < -87.0f ? 0.0f : p * scale;
+  }
+}
+
+}  // namespace
+
+bool AllFinite(std::span<const float> logits) { return Poison(logits.data(), logits.size()) == 0; }
+
+int32_t IndexOfLargest(std::span<const float> logits) {
+  size_t best = 0;
+  float largest = logits[0];
+  for (size_t first = 0; first < logits.size(); first += kBlock) {
+    const float here = Largest(&logits[first], std::min(kBlock, logits.size() - first));
+    if (here > largest) {
+      largest = here;
+      best = first;
+    }
+  }
+  while (logits[best] != largest) ++best;
+  return static_cast<int32_t>(best);
+}
+
+std::vector<float> WeightsOf(std::span<const float> logits, float largest, float temperature) {
+  std::vector<float> weights(logits.size());
+  Weigh(logits.data(), logits.size(), largest, temperature, weights.data());
+  return weights;
+}
+
+double SumOf(std::span<const float> weights) {
+  double sum = 0;
+  for (size_t first = 0; first < weights.size(); first += kBlock) {
+    sum += static_cast<double>(Sum(&weights[first], std::min(kBlock, weights.size() - first)));
+  }
+  return sum;
+}
+
+size_t IndexOfSum(std::span<const float> weights, double threshold) {
+  size_t first = 0;
+  for (; first + kBlock < weights.size(); first += kBlock) {
+    const double block = static_cast<double>(Sum(&weights[first], kBlock));
+    if (threshold < block) break;
+    threshold -= block;
+  }
+  for (size_t i = first; i < weights.size(); ++i) {
+    threshold -= static_cast<double>(weights[i]);
+    if (threshold < 0) return i;
+  }
+  // Rounding may leave a crumb at the end: it belongs to the last token that has any weight.
+  size_t last = weights.size() - 1;
+  while (last > 0 && weights[last] == 0) --last;
+  return last;
+}
+
+}  // namespace valuescope::engine

@@ -1,0 +1,29 @@
+// Loops over one row of logits, as wide as the vocabulary: one is run for every token that is
+// sampled or scored, so they are vectorised.
+#ifndef VALUESCOPE_ENGINE_LOGIT_ROW_H_
+#define VALUESCOPE_ENGINE_LOGIT_ROW_H_
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace valuescope::engine {
+
+bool AllFinite(std::span<const float> logits);
+
+// The largest of finite logits, the first where several are; `logits` is not empty.
+int32_t IndexOfLargest(std::span<const float> logits);
+
+// exp((logit - largest) / temperature) of each, 0 below 1e-37; to 1e-5 of itself. largest is the
+// largest logit, temperature > 0.
+std::vector<float> WeightsOf(std::span<const float> logits, float largest, float temperature);
+
+double SumOf(std::span<const float> weights);
+
+// The first index at which the running sum of `weights` is above `threshold`, which is below their
+// SumOf up to rounding; never one without weight.
+size_t IndexOfSum(std::span<const float> weights, double threshold);
+
+}  // namespace valuescope::engine
+
+#endif  // VALUESCOPE_ENGINE_LOGIT_ROW_H_
