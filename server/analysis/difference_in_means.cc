@@ -192,13 +192,19 @@ class QueryResampler {
   std::mt19937_64 random_;
 };
 
+absl::Status Cancelled() { return absl::CancelledError("the statistics were cancelled"); }
+
 // |difference in means| of each resample. `cell_sums` is [num_cells, width].
-std::vector<double> BootstrapNorms(const Grouping& grouping, const std::vector<double>& cell_sums,
-                                   int64_t width, const DifferenceInMeansOptions& options) {
+absl::StatusOr<std::vector<double>> BootstrapNorms(const Grouping& grouping,
+                                                   const std::vector<double>& cell_sums,
+                                                   int64_t width,
+                                                   const DifferenceInMeansOptions& options,
+                                                   const Cancellation& cancellation) {
   QueryResampler resampler(grouping, options.seed);
   std::vector<double> norms;
   norms.reserve(options.bootstrap_resamples);
   while (static_cast<int>(norms.size()) < options.bootstrap_resamples) {
+    if (cancellation.cancelled()) return Cancelled();
     const int batch =
         std::min<int>(kResampleBatch, options.bootstrap_resamples - static_cast<int>(norms.size()));
     std::vector<std::vector<double>> weights;  // [batch][num_cells]
@@ -306,7 +312,8 @@ void SetHeldOutStatistics(Responses responses, const Grouping& grouping, int64_t
 
 absl::StatusOr<LayerDifference> ComputeLayer(Responses responses, const Grouping& grouping,
                                              int64_t layer, int64_t width, bool over_tokens,
-                                             const DifferenceInMeansOptions& options) {
+                                             const DifferenceInMeansOptions& options,
+                                             const Cancellation& cancellation) {
   VS_ASSIGN_OR_RETURN(const LayerSums sums, SumLayer(responses, grouping, layer, width));
   std::array<VectorMoments, 2> moments = sums.moments[0];  // [label]
   for (int label : {0, 1}) VS_RETURN_IF_ERROR(moments[label].Merge(sums.moments[1][label]));
@@ -322,7 +329,8 @@ absl::StatusOr<LayerDifference> ComputeLayer(Responses responses, const Grouping
   SetDebiasedSquaredNorm(moments[1], moments[0], out);
   SetHeldOutStatistics(responses, grouping, layer, sums, out);
   if (options.bootstrap_resamples > 0 && grouping.num_queries > 1) {
-    const std::vector<double> norms = BootstrapNorms(grouping, sums.cell_sums, width, options);
+    VS_ASSIGN_OR_RETURN(const std::vector<double> norms,
+                        BootstrapNorms(grouping, sums.cell_sums, width, options, cancellation));
     out.norm_interval = {.lower = *Quantile(norms, (1 - options.interval_level) / 2),
                          .upper = *Quantile(norms, (1 + options.interval_level) / 2),
                          .level = options.interval_level};
@@ -334,7 +342,7 @@ absl::StatusOr<LayerDifference> ComputeLayer(Responses responses, const Grouping
 
 absl::StatusOr<DifferenceInMeans> ComputeDifferenceInMeans(
     std::span<const LabelledActivations> responses, int64_t num_layers, int64_t width,
-    const DifferenceInMeansOptions& options) {
+    const DifferenceInMeansOptions& options, const Cancellation& cancellation) {
   VS_RETURN_IF_ERROR(CheckOptions(options));
   VS_RETURN_IF_ERROR(CheckInput(responses, num_layers, width));
   const Grouping grouping = Group(responses);
@@ -345,9 +353,10 @@ absl::StatusOr<DifferenceInMeans> ComputeDifferenceInMeans(
     ++(response.expresses ? out.num_expressing : out.num_non_expressing);
   }
   for (int64_t layer = 0; layer < num_layers; ++layer) {
-    VS_ASSIGN_OR_RETURN(
-        LayerDifference difference,
-        ComputeLayer(responses, grouping, layer, width, out.relative_norm_over_tokens, options));
+    if (cancellation.cancelled()) return Cancelled();
+    VS_ASSIGN_OR_RETURN(LayerDifference difference,
+                        ComputeLayer(responses, grouping, layer, width,
+                                     out.relative_norm_over_tokens, options, cancellation));
     out.layers.push_back(std::move(difference));
   }
   return out;

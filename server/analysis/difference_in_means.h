@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "base/cancellation.h"
 
 namespace valuescope::analysis {
 
@@ -84,11 +85,12 @@ struct DifferenceInMeans {
 
 // INVALID_ARGUMENT, naming `responses[i]...` or `options...`: no response of a label (reason
 // EMPTY_LABEL), a length other than num_layers * width, a non-finite element, token norms without
-// tokens, options out of range. num_layers and width >= 1. Deterministic: the same input gives the
-// same bits.
+// tokens, options out of range. num_layers and width >= 1. CANCELLED soon after `cancellation` is
+// raised: it is looked at between layers and between batches of resamples. Deterministic: the same
+// input gives the same bits.
 absl::StatusOr<DifferenceInMeans> ComputeDifferenceInMeans(
     std::span<const LabelledActivations> responses, int64_t num_layers, int64_t width,
-    const DifferenceInMeansOptions& options = {});
+    const DifferenceInMeansOptions& options = {}, const Cancellation& cancellation = {});
 
 }  // namespace valuescope::analysis
 

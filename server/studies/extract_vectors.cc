@@ -91,7 +91,7 @@ absl::StatusOr<ExtractedVector> ExtractVector(engine::Engine& engine, const Resp
   const int64_t rows = model::IsPerLayer(plan.site) ? static_cast<int64_t>(plan.layers.size()) : 1;
   VS_ASSIGN_OR_RETURN(
       const analysis::DifferenceInMeans difference,
-      analysis::ComputeDifferenceInMeans(activations, rows, width, plan.statistics));
+      analysis::ComputeDifferenceInMeans(activations, rows, width, plan.statistics, cancellation));
   ExtractedVector result;
   for (size_t i = 0; i < difference.layers.size(); ++i) {
     const analysis::LayerDifference& row = difference.layers[i];

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "analysis/inner_product.h"
 #include "base/error.h"
 #include "tests/analysis/expected_values.h"
@@ -269,6 +271,24 @@ TEST(DifferenceInMeans, BadInputIsRefusedByName) {
   EXPECT_EQ(error_field(good, {.bootstrap_resamples = -1}), "options.bootstrap_resamples");
   EXPECT_EQ(error_field(good, {.interval_level = 1.0}), "options.interval_level");
   EXPECT_FALSE(ComputeDifferenceInMeans(good.Responses(), int64_t{1} << 40, int64_t{1} << 40).ok());
+}
+
+TEST(DifferenceInMeans, StopsWhenCancelledBetweenResamples) {
+  DataSet data = RandomDataSet(/*num_queries=*/20000, /*responses_a_query=*/1);
+  data.num_layers = 1;
+  Cancellation cancellation;
+  // Nothing tells when resampling begins: it takes most of the time, here several seconds.
+  std::thread canceller([&] {
+    absl::SleepFor(absl::Milliseconds(100));
+    cancellation.Cancel();
+  });
+  const absl::Time started = absl::Now();
+  const auto result = ComputeDifferenceInMeans(data.Responses(), data.num_layers, data.width,
+                                               {.bootstrap_resamples = 10000}, cancellation);
+  const absl::Duration took = absl::Now() - started;
+  canceller.join();
+  EXPECT_EQ(result.status().code(), absl::StatusCode::kCancelled);
+  EXPECT_LT(took, absl::Seconds(1));
 }
 
 }  // namespace
