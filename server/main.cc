@@ -240,14 +240,15 @@ absl::StatusOr<FreeMemory> FreeMemoryOf(const std::string& device) {
 absl::Status Server::FindModels() {
   const auto free_memory = FreeMemoryOf(config_.device);
   if (!free_memory.ok()) return OfFlag("--device", free_memory.status());
-  models_ = engine::ModelRegistry::Create(config_.model_root,
-                                          {.device = config_.device,
-                                           .free_memory = *free_memory,
-                                           .dtype = config_.dtype,
-                                           .threads = config_.threads,
-                                           .kv_cache_bytes = config_.kv_cache_bytes,
-                                           .max_batch_rows = config_.max_batch_rows,
-                                           .max_step_tokens = config_.max_step_tokens});
+  models_ =
+      engine::ModelRegistry::Create(config_.model_root, {.device = config_.device,
+                                                         .free_memory = *free_memory,
+                                                         .dtype = config_.dtype,
+                                                         .threads = config_.threads,
+                                                         .kv_cache_bytes = config_.kv_cache_bytes,
+                                                         .max_batch_rows = config_.max_batch_rows,
+                                                         .max_step_tokens = config_.max_step_tokens,
+                                                         .max_waiting = config_.max_waiting});
   for (const std::string& id : config_.models) VS_RETURN_IF_ERROR(models_->Find(id).status());
   return absl::OkStatus();
 }

@@ -257,6 +257,10 @@ const std::vector<Setting>& Settings() {
        Integer(&ServerConfig::max_batch_rows, 1, 4096)},
       {"max_step_tokens", "N", "Prompt and decode tokens of one step. Default 256.",
        Integer(&ServerConfig::max_step_tokens, 1, 1 << 20)},
+      {"max_waiting", "N",
+       "Requests of a model that may wait for their first step; one more is told to retry\n"
+       "later. Default 1024.",
+       Integer(&ServerConfig::max_waiting, 1, 1 << 20)},
       {"max_message_bytes", "BYTES", "Largest request message. Default 64MiB.",
        Bytes(&ServerConfig::max_message_bytes, kMiB, int64_t{1} << 30)},
       {"drain_timeout", "DURATION",

@@ -26,6 +26,7 @@ struct ServerConfig {
   int64_t kv_cache_bytes = int64_t{1} << 30;
   int max_batch_rows = 64;                        // requests decoded in one step
   int max_step_tokens = 256;                      // prompt and decode tokens of one step
+  int max_waiting = 1024;                         // requests of a model admitted and not started
   int64_t max_message_bytes = int64_t{64} << 20;  // of one request
   absl::Duration drain_timeout = absl::Seconds(30);
   std::string log_level = "info";  // debug, info, warning, error

@@ -124,7 +124,7 @@ class Worker:
 class Server:
     """The server on a store of its own, and the calls that are timed."""
 
-    def __init__(self, arguments, directory, loaded=True):
+    def __init__(self, arguments, directory, loaded=True, flags=()):
         self.model = f"models/{arguments.model}"
         command = [
             str(arguments.server),
@@ -134,6 +134,7 @@ class Server:
             f"--models={arguments.model if loaded else ''}",
             f"--threads={arguments.threads}",
             f"--store=sqlite:{directory}/bench{'' if loaded else '-empty'}.db",
+            *flags,
         ]
         print("$", shlex.join(command), flush=True)
         start = time.perf_counter()

@@ -119,6 +119,7 @@ TEST(BadConfig, EveryBadFlagGetsALineOfItsOwn) {
            {{"--kv_cache_bytes=9223372036854775807GiB"}, "--kv_cache_bytes", "such as"},
            {{"--max_batch_rows=0"}, "--max_batch_rows", "1 to 4096"},
            {{"--max_step_tokens=0"}, "--max_step_tokens", "1 to 1048576"},
+           {{"--max_waiting=0"}, "--max_waiting", "1 to 1048576"},
            {{"--max_step_tokens=16", "--max_batch_rows=32"},
             "--max_step_tokens",
             "at least --max_batch_rows"},

@@ -37,8 +37,8 @@ TEST(ServerConfigTest, EveryFlagIsRead) {
       {"--listen=127.0.0.1:0", "--metrics_listen=", "--model_root=/m", "--models=a,b",
        "--store=sqlite:/s/x.db", "--artifacts=/s/blobs", "--device=cpu", "--dtype=bfloat16",
        "--threads=2", "--kv_cache_bytes=512MiB", "--max_batch_rows=8", "--max_step_tokens=64",
-       "--max_message_bytes=2097152", "--drain_timeout=1m30s", "--log_level=debug", "--insecure",
-       "--check_config"});
+       "--max_waiting=9", "--max_message_bytes=2097152", "--drain_timeout=1m30s",
+       "--log_level=debug", "--insecure", "--check_config"});
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->listen, "127.0.0.1:0");
   EXPECT_EQ(config->metrics_listen, "");
@@ -51,6 +51,7 @@ TEST(ServerConfigTest, EveryFlagIsRead) {
   EXPECT_EQ(config->kv_cache_bytes, int64_t{512} << 20);
   EXPECT_EQ(config->max_batch_rows, 8);
   EXPECT_EQ(config->max_step_tokens, 64);
+  EXPECT_EQ(config->max_waiting, 9);
   EXPECT_EQ(config->max_message_bytes, 2097152);
   EXPECT_EQ(config->drain_timeout, absl::Seconds(90));
   EXPECT_EQ(config->log_level, "debug");
@@ -160,8 +161,8 @@ TEST(ServerConfigTest, TheHelpTeachesEveryFlagAndSaysWhatWasNeverRun) {
   for (const char* flag :
        {"--listen=", "--metrics_listen=", "--model_root=", "--models=", "--store=", "--artifacts=",
         "--device=", "--dtype=", "--threads=", "--kv_cache_bytes=", "--max_batch_rows=",
-        "--max_step_tokens=", "--max_message_bytes=", "--drain_timeout=", "--log_level=",
-        "--insecure", "--check_config", "--config="}) {
+        "--max_step_tokens=", "--max_waiting=", "--max_message_bytes=", "--drain_timeout=",
+        "--log_level=", "--insecure", "--check_config", "--config="}) {
     EXPECT_THAT(help, HasSubstr(flag));
   }
   EXPECT_THAT(help, HasSubstr("UNVERIFIED"));

@@ -75,6 +75,7 @@ def server(tmp_path_factory):
         tmp_path_factory.mktemp("storm"),
         f"--model_root={ROOT / 'tests' / 'golden' / 'families'}",
         f"--models={ID}",
+        "--threads=1",
         "--max_batch_rows=16",
     )
     with grpc.insecure_channel(server.address) as channel:
