@@ -120,6 +120,12 @@ observability::ServingState StateOf(const engine::ModelRegistry& models, store::
     state.generated_tokens += statistics.generated_tokens;
     state.batch_rows += statistics.batch_rows;
     state.kv_cache_used_ratio = std::max(state.kv_cache_used_ratio, statistics.cache_used_ratio);
+    state.kv_cache_promised_ratio =
+        std::max(state.kv_cache_promised_ratio, statistics.cache_promised_ratio);
+    state.kv_cache_cached_ratio =
+        std::max(state.kv_cache_cached_ratio, statistics.cache_cached_ratio);
+    state.prefix_hit_tokens += statistics.prefix_hit_tokens;
+    state.preemptions += statistics.preemptions;
     state.interventions_applied += statistics.interventions_applied;
     state.captured_bytes += statistics.captured_bytes;
     weights += entry.model->weight_bytes;

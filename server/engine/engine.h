@@ -51,9 +51,14 @@ struct EngineStatistics {
   int64_t steps = 0;
   int64_t interventions_applied = 0;  // token positions x layers touched
   int64_t captured_bytes = 0;
-  int64_t cache_bytes = 0;              // of the key/value cache
-  int64_t capture_memory_bytes = 0;     // held now by captures that run or were not yet delivered
-  double cache_used_ratio = 0;          // of the KV cache's blocks
+  int64_t cache_bytes = 0;           // of the key/value cache
+  int64_t capture_memory_bytes = 0;  // held now by captures that run or were not yet delivered
+  // Parts of the key/value cache's blocks, each 0 to 1.
+  double cache_used_ratio = 0;          // held by running requests
+  double cache_promised_ratio = 0;      // held by running requests or kept free for them
+  double cache_cached_ratio = 0;        // held by nobody, kept for requests that begin alike
+  int64_t prefix_hit_tokens = 0;        // since start: tokens found in the cache and not run again
+  int64_t preemptions = 0;              // since start: background requests that gave way
   int64_t distinct_rows_last_step = 0;  // intervention rows other than 0 in the last step
   int64_t distinct_rows_max = 0;        // the most that ever shared one step
 };
@@ -70,6 +75,10 @@ class Engine {
   // gets exactly one OnFinish.
   virtual absl::StatusOr<std::unique_ptr<Running>> Submit(Request request,
                                                           std::shared_ptr<Observer> observer) = 0;
+
+  // Whether Submit would take a request now: UNAVAILABLE while draining, RESOURCE_EXHAUSTED with a
+  // retry delay when the queue is full. Costs nothing, so callers ask before they prepare one.
+  virtual absl::Status CheckAccepts() const { return absl::OkStatus(); }
 
   // Write directions of one block's neurons: float32 [hidden, intermediate]. 0 <= layer <
   // num_layers.

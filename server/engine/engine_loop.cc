@@ -25,7 +25,6 @@
 namespace valuescope::engine {
 namespace {
 
-constexpr int64_t kBlockSize = 16;
 constexpr int kMaxTopLogprobs = 20;
 constexpr absl::Duration kQueueRetry = absl::Seconds(1);
 
@@ -65,8 +64,7 @@ class EngineLoop : public Engine {
         text_(std::move(text)),
         options_(options),
         cache_(std::move(cache)),
-        scheduler_options_{.block_size = kBlockSize,
-                           .num_blocks = num_blocks,
+        scheduler_options_{.num_blocks = num_blocks,
                            .max_batch_rows = options.max_batch_rows,
                            .max_step_tokens = options.max_step_tokens},
         scheduler_(scheduler_options_),
@@ -98,6 +96,8 @@ class EngineLoop : public Engine {
                                     " tokens does not fit this server's key/value cache of ",
                                     scheduler_options_.num_blocks * kBlockSize, " tokens"));
     }
+    // Before anything that takes long: being turned away is cheap.
+    VS_RETURN_IF_ERROR(CheckAccepts());
     VS_ASSIGN_OR_RETURN(
         auto interventions,
         CompiledInterventions::Compile(std::move(request.interventions), extent, architecture()));
@@ -111,19 +111,19 @@ class EngineLoop : public Engine {
                                      " of this model's ", capture_memory_.capacity(), " bytes"),
                         kQueueRetry);
     }
-    absl::MutexLock lock(&mutex_);
-    if (draining_) return Draining();
-    if (static_cast<int>(inbox_.size()) + waiting_.load() >= options_.max_waiting) {
-      return RetryLater("QUEUE_FULL",
-                        absl::StrCat("the queue of ", options_.max_waiting, " requests is full"),
-                        kQueueRetry);
-    }
     auto sequence = std::make_shared<Sequence>(
-        next_id_++, std::move(request), std::move(interventions), std::move(taps),
+        next_id_.fetch_add(1), std::move(request), std::move(interventions), std::move(taps),
         std::move(observer), *text_, std::move(capture_memory));
     auto handle = std::make_unique<RunningHandle>(sequence->cancellation());
+    absl::MutexLock lock(&mutex_);
+    VS_RETURN_IF_ERROR(CheckAcceptsLocked());
     inbox_.push_back(std::move(sequence));
     return handle;
+  }
+
+  absl::Status CheckAccepts() const override {
+    absl::MutexLock lock(&mutex_);
+    return CheckAcceptsLocked();
   }
 
   HostTensor WriteDirections(int layer) const override {
@@ -153,6 +153,15 @@ class EngineLoop : public Engine {
   }
 
  private:
+  absl::Status CheckAcceptsLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (draining_) return Draining();
+    if (static_cast<int64_t>(inbox_.size()) + statistics_.waiting < options_.max_waiting)
+      return absl::OkStatus();
+    return RetryLater("QUEUE_FULL",
+                      absl::StrCat("the queue of ", options_.max_waiting, " requests is full"),
+                      kQueueRetry);
+  }
+
   // --- Validation
   // ----------------------------------------------------------------------------------------------------
 
@@ -212,12 +221,12 @@ class EngineLoop : public Engine {
                             : static_cast<int>(std::thread::hardware_concurrency()));
     while (TakeInbox()) {
       EndCancelledAndExpired();
-      const std::vector<StepItem> step = scheduler_.Plan();
-      waiting_ = static_cast<int>(scheduler_.num_waiting());  // what was admitted left the queue
-      if (!step.empty()) {
-        RunStepSafely(step);
-      }
-      Publish(step);
+      const std::vector<StepItem> step = Prepared(scheduler_.Plan());
+      Publish();
+      if (step.empty()) continue;
+      RunStepSafely(step);
+      CountStep();
+      Publish();
     }
     for (auto& [id, sequence] : active_) sequence->Tell(Draining());
     active_.clear();
@@ -229,23 +238,25 @@ class EngineLoop : public Engine {
 
   // Takes new requests, waiting for one where there is nothing else to do; false when told to stop.
   bool TakeInbox() {
-    absl::MutexLock lock(&mutex_);
-    idle_ = active_.empty();
-    if (idle_) {
-      const auto wake = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-        return abort_ || !inbox_.empty();
-      };
-      mutex_.Await(absl::Condition(&wake));
+    std::deque<std::shared_ptr<Sequence>> arrived;
+    {
+      absl::MutexLock lock(&mutex_);
+      idle_ = active_.empty();
+      if (idle_) {
+        const auto wake = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+          return abort_ || !inbox_.empty();
+        };
+        mutex_.Await(absl::Condition(&wake));
+      }
+      if (abort_) return false;
+      arrived.swap(inbox_);
+      idle_ = active_.empty() && arrived.empty();
+      statistics_.waiting += static_cast<int64_t>(arrived.size());  // until Publish counts them
     }
-    if (abort_) return false;
-    for (std::shared_ptr<Sequence>& sequence : inbox_) {
-      scheduler_.Add(sequence->id(), sequence->known(), Sequence::MostFed(sequence->request()),
-                     sequence->request().background, sequence->request().client);
+    for (std::shared_ptr<Sequence>& sequence : arrived) {
+      scheduler_.Add(sequence->TakeArrival());
       active_.emplace(sequence->id(), std::move(sequence));
     }
-    inbox_.clear();
-    idle_ = active_.empty();
-    waiting_ = static_cast<int>(scheduler_.num_waiting());
     return true;
   }
 
@@ -271,6 +282,23 @@ class EngineLoop : public Engine {
     active_.erase(id);
     sequence->ReleaseRows(tables_);
     return sequence;
+  }
+
+  // Follows what the scheduler decided. A request that finds no memory for what running it takes
+  // ends alone, and the others of the step go on.
+  std::vector<StepItem> Prepared(std::vector<StepItem> step) {
+    for (const SequenceId id : scheduler_.preempted()) active_.at(id)->SendBack(tables_);
+    std::erase_if(step, [this](const StepItem& item) {
+      try {
+        active_.at(item.id)->Prepare(item.first, item.count, tables_, transformer_->device());
+        return false;
+      } catch (const std::exception&) {
+        Remove(item.id)->Tell(NeverFits(
+            "OUT_OF_MEMORY", "there was no memory for the request's interventions or captures"));
+        return true;
+      }
+    });
+    return step;
   }
 
   // An operator that throws ends the requests of its step and nobody else.
@@ -307,7 +335,7 @@ class EngineLoop : public Engine {
         rows.emplace_back(data + next_row++ * vocabulary, vocabulary);
       }
       if (const absl::Status status = sequence.Ran(item.first, item.count, rows); status.ok()) {
-        Settle(sequence);
+        Settle(sequence, item.first + item.count);
       } else {
         Remove(item.id)->Tell(status);
       }
@@ -341,12 +369,11 @@ class EngineLoop : public Engine {
         buffers_.cache_slots.push_back(blocks[static_cast<size_t>(position / kBlockSize)] *
                                            kBlockSize +
                                        position % kBlockSize);
-        const int64_t row = sequence.RowAt(position, tables_);
+        const int64_t row = sequence.RowAt(position);
         buffers_.table_rows.push_back(row);
         if (row != 0) rows_seen.push_back(row);
       }
       if (!sequence.taps().empty()) {
-        if (!sequence.taps().allocated()) sequence.taps().Reset(transformer_->device());
         sequence.taps().AddTo(program_, step[s].first, step[s].count, offset, sequence.TapEnd());
       }
     }
@@ -369,18 +396,18 @@ class EngineLoop : public Engine {
             .logit_tokens = tensor(buffers_.logit_tokens)};
   }
 
-  void Settle(Sequence& sequence) {
+  // The first `fed` tokens of the sequence are in the cache now.
+  void Settle(Sequence& sequence, int64_t fed) {
+    const SequenceId id = sequence.id();
+    scheduler_.Advance(id, fed, std::max(fed, sequence.known()), sequence.TakeNewKeys());
+    if (sequence.starts_over()) sequence.taps().Reset(transformer_->device());
     if (sequence.done()) {
-      const std::shared_ptr<Sequence> finished = Remove(sequence.id());
+      const std::shared_ptr<Sequence> finished = Remove(id);
       CountFinished(*finished);
       FinishSafely(*finished);
-      return;
+    } else if (sequence.starts_over()) {
+      sequence.StartOver(scheduler_.StartOver(id, sequence.known()));
     }
-    if (sequence.starts_over()) {
-      sequence.taps().Reset(transformer_->device());
-      sequence.StartedOver();
-    }
-    scheduler_.Advance(sequence.id(), sequence.fed(), sequence.known());
   }
 
   // Reading captures takes memory that may not be there; the observer hears of the end in any case.
@@ -401,13 +428,20 @@ class EngineLoop : public Engine {
     statistics_.generated_tokens += sequence.generated_tokens();
   }
 
-  void Publish(const std::vector<StepItem>& step) {
+  // Where requests and blocks are, for who asks and for the bound of the queue.
+  void Publish() {
     absl::MutexLock lock(&mutex_);
     statistics_.running = scheduler_.num_running();
     statistics_.waiting = scheduler_.num_waiting();
-    waiting_ = static_cast<int>(statistics_.waiting);
     statistics_.cache_used_ratio = scheduler_.used_ratio();
-    if (step.empty()) return;
+    statistics_.cache_promised_ratio = scheduler_.promised_ratio();
+    statistics_.cache_cached_ratio = scheduler_.cached_ratio();
+    statistics_.prefix_hit_tokens = scheduler_.prefix_hit_tokens();
+    statistics_.preemptions = scheduler_.preemptions();
+  }
+
+  void CountStep() {
+    absl::MutexLock lock(&mutex_);
     ++statistics_.steps;
     statistics_.batch_rows = static_cast<int64_t>(buffers_.token_ids.size());
     statistics_.distinct_rows_last_step = distinct_rows_;
@@ -441,13 +475,12 @@ class EngineLoop : public Engine {
 
   mutable absl::Mutex mutex_;
   std::deque<std::shared_ptr<Sequence>> inbox_ ABSL_GUARDED_BY(mutex_);
-  SequenceId next_id_ ABSL_GUARDED_BY(mutex_) = 1;
   EngineStatistics statistics_ ABSL_GUARDED_BY(mutex_);
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   bool abort_ ABSL_GUARDED_BY(mutex_) = false;
   bool idle_ ABSL_GUARDED_BY(mutex_) = true;
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
-  std::atomic<int> waiting_{0};
+  std::atomic<SequenceId> next_id_{1};
 
   std::thread thread_;
 };

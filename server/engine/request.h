@@ -135,7 +135,8 @@ struct Completion {
   std::vector<Receipt> receipts;  // one an intervention
   std::vector<Capture> captures;  // in tap order; one a tap, or one a layer where it has columns
   int64_t prompt_tokens = 0;
-  int64_t generated_tokens = 0;  // as counted for usage, the stop token included
+  int64_t cached_prompt_tokens = 0;  // of prompt_tokens, those that others had computed
+  int64_t generated_tokens = 0;      // as counted for usage, the stop token included
   // Held as long as the captures are.
   std::shared_ptr<const CaptureMemory::Lease> memory;
 };

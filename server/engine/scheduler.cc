@@ -16,54 +16,73 @@ constexpr int64_t kPromptQuantum = 64;
 
 }  // namespace
 
-Scheduler::Scheduler(SchedulerOptions options) : options_(options) {
-  for (int64_t block = options_.num_blocks - 1; block >= 0; --block) free_blocks_.push_back(block);
-}
+Scheduler::Scheduler(SchedulerOptions options) : options_(options), pool_(options.num_blocks) {}
 
 int64_t Scheduler::BlocksFor(int64_t tokens) const {
   return (tokens + options_.block_size - 1) / options_.block_size;
+}
+
+double Scheduler::RatioOf(int64_t blocks) const {
+  if (options_.num_blocks == 0) return 0;
+  return static_cast<double>(blocks) / static_cast<double>(options_.num_blocks);
 }
 
 bool Scheduler::CanEverFit(int64_t max_fed) const {
   return BlocksFor(max_fed) <= options_.num_blocks;
 }
 
-void Scheduler::Queue::Add(ClientId client, Waiting waiting) {
-  const auto found = std::find_if(clients_.begin(), clients_.end(),
-                                  [&](const auto& each) { return each.first == client; });
-  if (found != clients_.end()) {
-    found->second.push_back(waiting);
-  } else {
-    clients_.push_back({client, {waiting}});
-  }
+// --- The queues
+// ------------------------------------------------------------------------------------------
+
+std::deque<Scheduler::Queue::Turn>::iterator Scheduler::Queue::Find(ClientId client) {
+  return std::find_if(clients_.begin(), clients_.end(),
+                      [&](const Turn& each) { return each.first == client; });
 }
 
-void Scheduler::Queue::PopFront() {
-  auto turn = std::move(clients_.front());
+void Scheduler::Queue::Add(Waiting waiting) {
+  const ClientId client = waiting.arrival.client;
+  auto turn = Find(client);
+  if (turn == clients_.end()) turn = clients_.insert(clients_.end(), {client, {}});
+  turn->second.push_back(std::move(waiting));
+  ++size_;
+}
+
+void Scheduler::Queue::PutBack(Waiting waiting) {
+  Turn turn{waiting.arrival.client, {}};
+  if (const auto found = Find(turn.first); found != clients_.end()) {
+    turn.second = std::move(found->second);
+    clients_.erase(found);
+  }
+  turn.second.push_front(std::move(waiting));
+  clients_.push_front(std::move(turn));
+  ++size_;
+}
+
+Scheduler::Waiting Scheduler::Queue::TakeFront() {
+  Turn turn = std::move(clients_.front());
   clients_.pop_front();
+  Waiting front = std::move(turn.second.front());
   turn.second.pop_front();
   if (!turn.second.empty()) clients_.push_back(std::move(turn));
+  --size_;
+  return front;
 }
 
 void Scheduler::Queue::Remove(SequenceId id) {
   for (auto& [client, waiting] : clients_) {
-    std::erase_if(waiting, [id](const Waiting& each) { return each.id == id; });
+    size_ -= static_cast<int64_t>(
+        std::erase_if(waiting, [id](const Waiting& each) { return each.arrival.id == id; }));
   }
-  std::erase_if(clients_, [](const auto& each) { return each.second.empty(); });
+  std::erase_if(clients_, [](const Turn& each) { return each.second.empty(); });
 }
 
-int64_t Scheduler::Queue::size() const {
-  int64_t size = 0;
-  for (const auto& [client, waiting] : clients_) size += static_cast<int64_t>(waiting.size());
-  return size;
+void Scheduler::Add(Arrival arrival) {
+  VS_CHECK(arrival.known >= 1 && arrival.known <= arrival.max_fed && CanEverFit(arrival.max_fed));
+  (arrival.background ? background_ : foreground_).Add({.arrival = std::move(arrival)});
 }
 
-void Scheduler::Add(SequenceId id, int64_t known, int64_t max_fed, bool background,
-                    ClientId client) {
-  VS_CHECK(known <= max_fed && CanEverFit(max_fed));
-  (background ? background_ : foreground_)
-      .Add(client, {.id = id, .known = known, .max_fed = max_fed});
-}
+// --- Admission
+// -------------------------------------------------------------------------------------------
 
 Scheduler::Queue* Scheduler::NextQueue() {
   if (foreground_.empty()) return background_.empty() ? nullptr : &background_;
@@ -72,35 +91,153 @@ Scheduler::Queue* Scheduler::NextQueue() {
 }
 
 void Scheduler::Admit() {
-  while (num_running() < options_.max_batch_rows) {
-    Queue* queue = NextQueue();
-    if (queue == nullptr) return;
-    const Waiting next = queue->front();
-    const int64_t needed = BlocksFor(next.max_fed);
-    // The head waits for its blocks; letting smaller ones pass could make it wait forever.
-    if (needed > static_cast<int64_t>(free_blocks_.size())) return;
-    Running running{.fed = 0,
-                    .known = next.known,
-                    .background = queue == &background_,
-                    .client = queue->front_client(),
-                    .blocks = {}};
-    queue->PopFront();
-    foreground_turns_ = queue == &foreground_ ? foreground_turns_ + 1 : 0;
-    running.blocks.assign(free_blocks_.rbegin(), free_blocks_.rbegin() + needed);
-    free_blocks_.resize(free_blocks_.size() - static_cast<size_t>(needed));
-    running_.emplace(next.id, std::move(running));
+  for (Queue* queue = NextQueue(); queue != nullptr; queue = NextQueue()) {
+    if (AdmitHead(*queue)) continue;
+    // The head waits for its blocks; letting smaller ones pass could make it wait forever. A
+    // person's head passes the background's where the background itself makes the room: that it can
+    // do only as often as it has sequences that give way.
+    if (foreground_.empty() || !MakeRoom()) return;
+    VS_CHECK(AdmitHead(foreground_));
   }
 }
 
+bool Scheduler::AdmitHead(Queue& queue) {
+  if (!HasRoom(queue.front().arrival, {})) return false;
+  const bool in_turn = !foreground_.empty();
+  Running running;
+  running.what = queue.TakeFront();
+  const bool background = running.what.arrival.background;
+  foreground_turns_ = background ? 0 : foreground_turns_ + 1;
+  running.keeps_place = !background || in_turn || running.what.preemptions >= kMostPreemptions;
+  promised_ += BlocksFor(running.what.arrival.max_fed);
+  const SequenceId id = running.what.arrival.id;
+  TakeShared(running_.emplace(id, std::move(running)).first->second);
+  return true;
+}
+
+// The first blocks of a sequence that it may have from others: all that end before a token that
+// must run. The last known token always must, for what follows from it.
+int64_t Scheduler::MostShared(const Arrival& arrival) const {
+  const int64_t tokens = std::min(arrival.run_from, arrival.known - 1);
+  return std::min(static_cast<int64_t>(arrival.keys.size()), tokens / options_.block_size);
+}
+
+// Blocks that an arrival would take of those that nobody holds, after a release. What others hold
+// anyway costs nothing.
+int64_t Scheduler::BlocksNeeded(const Arrival& arrival, const Release& release) const {
+  int64_t needed = BlocksFor(arrival.max_fed);
+  const int64_t most_shared = MostShared(arrival);
+  for (int64_t i = 0; i < most_shared; ++i) {
+    const std::optional<int64_t> block = pool_.Find(arrival.keys[static_cast<size_t>(i)]);
+    if (!block) break;
+    const auto released = release.holders.find(*block);
+    const int64_t going = released == release.holders.end() ? 0 : released->second;
+    if (pool_.holders(*block) > going) --needed;
+  }
+  return needed;
+}
+
+bool Scheduler::HasRoom(const Arrival& arrival, const Release& release) const {
+  if (num_running() - static_cast<int64_t>(release.victims.size()) >= options_.max_batch_rows)
+    return false;
+  return BlocksNeeded(arrival, release) <= Unpromised() + release.blocks;
+}
+
+// --- Preemption
+// ------------------------------------------------------------------------------------------
+
+// Sends back just enough of the background for the foreground's head, or nobody where all of it
+// would not do.
+bool Scheduler::MakeRoom() {
+  const Arrival& head = foreground_.front().arrival;
+  Release release;
+  for (auto each = running_.rbegin(); each != running_.rend(); ++each) {
+    if (each->second.keeps_place) continue;
+    AddVictim(each->second, release);
+    if (!HasRoom(head, release)) continue;
+    for (const SequenceId victim : release.victims) Preempt(victim);
+    return true;
+  }
+  return false;
+}
+
+void Scheduler::AddVictim(const Running& sequence, Release& release) const {
+  release.victims.push_back(sequence.what.arrival.id);
+  release.blocks += PromisedTo(sequence);
+  for (const int64_t block : sequence.blocks) {
+    if (++release.holders[block] == pool_.holders(block)) ++release.blocks;
+  }
+}
+
+void Scheduler::Preempt(SequenceId id) {
+  auto taken = running_.extract(id);
+  Running& sequence = taken.mapped();
+  LetGo(sequence);
+  ++sequence.what.preemptions;
+  ++preemptions_;
+  preempted_.push_back(id);
+  background_.PutBack(std::move(sequence.what));
+}
+
+// --- Blocks
+// ----------------------------------------------------------------------------------------------
+
+int64_t Scheduler::PromisedTo(const Running& sequence) const {
+  return BlocksFor(sequence.what.arrival.max_fed) - static_cast<int64_t>(sequence.blocks.size());
+}
+
+// The last block is let go of first, so that the beginning of a prefix, without which the rest is
+// of no use, outlasts it.
+void Scheduler::LetGo(Running& sequence) {
+  promised_ -= PromisedTo(sequence);
+  for (auto block = sequence.blocks.rbegin(); block != sequence.blocks.rend(); ++block) {
+    pool_.Release(*block);
+  }
+  sequence.blocks.clear();
+}
+
+// Whether the next token of a sequence begins a block that may come from others.
+bool Scheduler::BeginsShared(const Running& sequence) const {
+  const int64_t next = sequence.fed / options_.block_size;
+  return sequence.fed % options_.block_size == 0 && next < MostShared(sequence.what.arrival) &&
+         next == static_cast<int64_t>(sequence.blocks.size());
+}
+
+void Scheduler::TakeShared(Running& sequence) {
+  while (BeginsShared(sequence)) {
+    const std::optional<int64_t> block =
+        pool_.Find(sequence.what.arrival.keys[sequence.blocks.size()]);
+    if (!block) return;
+    pool_.Hold(*block);
+    sequence.blocks.push_back(*block);
+    --promised_;
+    sequence.fed += options_.block_size;
+    prefix_hit_tokens_ += options_.block_size;
+  }
+}
+
+void Scheduler::TakeOwn(Running& sequence) {
+  const int64_t blocks = BlocksFor(sequence.fed + sequence.planned);
+  while (static_cast<int64_t>(sequence.blocks.size()) < blocks) {
+    sequence.blocks.push_back(pool_.Take());
+    --promised_;
+  }
+}
+
+// --- Steps
+// -----------------------------------------------------------------------------------------------
+
 std::vector<StepItem> Scheduler::Plan() {
+  preempted_.clear();
+  computed_.clear();
+  for (auto& [id, sequence] : running_) TakeShared(sequence);
   Admit();
   PlanPrompts(PlanDecoding());
   std::vector<StepItem> step;
   for (const bool decoding : {true, false}) {
     for (auto& [id, sequence] : running_) {
-      if (sequence.planned == 0 || (sequence.known - sequence.fed == 1) != decoding) continue;
-      VS_CHECK(BlocksFor(sequence.fed + sequence.planned) <=
-               static_cast<int64_t>(sequence.blocks.size()));
+      if (sequence.planned == 0 || (sequence.lag() == 1) != decoding) continue;
+      TakeOwn(sequence);
       step.push_back({.id = id, .first = sequence.fed, .count = sequence.planned});
     }
   }
@@ -111,7 +248,7 @@ std::vector<StepItem> Scheduler::Plan() {
 int64_t Scheduler::PlanDecoding() {
   int64_t budget = options_.max_step_tokens;
   for (auto& [id, sequence] : running_) {
-    sequence.planned = sequence.known - sequence.fed == 1 && budget > 0 ? 1 : 0;
+    sequence.planned = sequence.lag() == 1 && budget > 0 ? 1 : 0;
     budget -= sequence.planned;
   }
   return budget;
@@ -119,7 +256,7 @@ int64_t Scheduler::PlanDecoding() {
 
 void Scheduler::PlanPrompts(int64_t budget) {
   const bool background_lags = std::any_of(running_.begin(), running_.end(), [](const auto& each) {
-    return each.second.background && each.second.known - each.second.fed > each.second.planned;
+    return each.second.what.arrival.background && each.second.lag() > each.second.planned;
   });
   const int64_t reserved = background_lags ? budget / 4 : 0;
   budget = reserved + ShareAmongClients(/*background=*/false, budget - reserved);
@@ -127,53 +264,88 @@ void Scheduler::PlanPrompts(int64_t budget) {
   ShareAmongClients(/*background=*/false, budget);  // what the background did not need
 }
 
+// Whether another sequence of this step computes the block that this one needs next and may share.
+// Where none does, this one is the one from now on.
+bool Scheduler::Waits(const Running& sequence) {
+  const std::vector<BlockKey>& keys = sequence.what.arrival.keys;
+  const auto next = static_cast<size_t>(sequence.fed / options_.block_size);
+  if (sequence.planned > 0 || next >= keys.size()) return false;
+  return !computed_.insert(keys[next]).second && BeginsShared(sequence);
+}
+
 // Hands out prompt tokens in rounds: each client's oldest lagging sequence gets a quantum a round.
 // The client after the one that began the last step begins. Returns what nobody needed.
 int64_t Scheduler::ShareAmongClients(bool background, int64_t budget) {
-  std::map<ClientId, std::vector<Running*>> lagging;  // a client's in order of age
+  std::map<ClientId, std::deque<Running*>> lagging;  // a client's in order of age
   for (auto& [id, sequence] : running_) {
-    if (sequence.background != background) continue;
-    if (sequence.known - sequence.fed > sequence.planned)
-      lagging[sequence.client].push_back(&sequence);
+    if (sequence.what.arrival.background != background) continue;
+    if (sequence.lag() > sequence.planned)
+      lagging[sequence.what.arrival.client].push_back(&sequence);
   }
   if (lagging.empty() || budget == 0) return budget;
+  // Whoever is in the middle of a block goes on, and others wait for it although their turn may
+  // come first: it is at the head of its client, so its own turn comes too.
+  for (const auto& [client, sequences] : lagging) {
+    if (!BeginsShared(*sequences.front())) Waits(*sequences.front());
+  }
   auto turn = lagging.upper_bound(last_served_[background]);
   if (turn == lagging.end()) turn = lagging.begin();
   last_served_[background] = turn->first;
   while (budget > 0 && !lagging.empty()) {
-    Running& sequence = *turn->second.front();
-    const int64_t lag = sequence.known - sequence.fed - sequence.planned;
-    const int64_t count = std::min({lag, budget, kPromptQuantum});
-    sequence.planned += count;
-    budget -= count;
-    if (count == lag) turn->second.erase(turn->second.begin());
-    turn = turn->second.empty() ? lagging.erase(turn) : std::next(turn);
+    std::deque<Running*>& sequences = turn->second;
+    while (!sequences.empty() && Waits(*sequences.front())) sequences.pop_front();
+    if (!sequences.empty()) {
+      Running& sequence = *sequences.front();
+      const int64_t lag = sequence.lag() - sequence.planned;
+      const int64_t count = std::min({lag, budget, kPromptQuantum});
+      sequence.planned += count;
+      budget -= count;
+      if (count == lag) sequences.pop_front();
+    }
+    turn = sequences.empty() ? lagging.erase(turn) : std::next(turn);
     if (turn == lagging.end()) turn = lagging.begin();
   }
   return budget;
 }
 
-void Scheduler::Advance(SequenceId id, int64_t fed, int64_t known) {
+// --- What happened
+// ---------------------------------------------------------------------------------------
+
+void Scheduler::Advance(SequenceId id, int64_t fed, int64_t known,
+                        const std::vector<BlockKey>& keys) {
   Running& sequence = running_.at(id);
-  VS_CHECK(fed <= known && BlocksFor(fed) <= static_cast<int64_t>(sequence.blocks.size()));
+  Arrival& arrival = sequence.what.arrival;
+  const int64_t begin = sequence.fed / options_.block_size;
+  VS_CHECK(fed >= sequence.fed && fed <= known &&
+           BlocksFor(fed) <= static_cast<int64_t>(sequence.blocks.size()));
   sequence.fed = fed;
-  sequence.known = known;
+  arrival.known = known;
+  arrival.keys.insert(arrival.keys.end(), keys.begin(), keys.end());
+  const int64_t last = arrival.may_start_over ? std::min(fed, arrival.run_from) : fed;
+  const int64_t end =
+      std::min(static_cast<int64_t>(arrival.keys.size()), last / options_.block_size);
+  for (int64_t i = begin; i < end; ++i) {
+    pool_.Publish(sequence.blocks[static_cast<size_t>(i)], arrival.keys[static_cast<size_t>(i)]);
+  }
+}
+
+int64_t Scheduler::StartOver(SequenceId id, int64_t known) {
+  Running& sequence = running_.at(id);
+  const Arrival& arrival = sequence.what.arrival;
+  VS_CHECK(arrival.may_start_over && arrival.run_from < known && known <= sequence.fed);
+  sequence.fed = arrival.run_from / options_.block_size * options_.block_size;
+  sequence.what.arrival.known = known;
+  return sequence.fed;
 }
 
 void Scheduler::Remove(SequenceId id) {
   if (const auto found = running_.find(id); found != running_.end()) {
-    free_blocks_.insert(free_blocks_.end(), found->second.blocks.begin(),
-                        found->second.blocks.end());
+    LetGo(found->second);
     running_.erase(found);
     return;
   }
   foreground_.Remove(id);
   background_.Remove(id);
-}
-
-double Scheduler::used_ratio() const {
-  if (options_.num_blocks == 0) return 0;
-  return 1.0 - static_cast<double>(free_blocks_.size()) / static_cast<double>(options_.num_blocks);
 }
 
 }  // namespace valuescope::engine

@@ -1,22 +1,40 @@
-// Which tokens run in the next step. Pure policy: it knows token counts and cache blocks, no
-// tensors and no clock.
+// Which tokens run in the next step, and in which cache blocks. Pure policy: it knows token counts,
+// blocks and keys, no tensors and no clock.
 //
 // A sequence has some tokens known (prompt, given response, what was sampled so far) of which some
 // were fed. Each step feeds every running sequence that lags by one token (decoding), then fills
-// the token budget with chunks of prompts. A sequence is admitted only when blocks for all it may
-// ever feed are free, so nothing that runs can run out.
+// the token budget with chunks of prompts.
 //
-// Clients take turns, both in being admitted and in their share of the budget for prompts: one that
-// sends a thousand sequences delays another's first by a turn, not by a thousand. People come
-// before the background, which keeps a quarter of what both ask for.
+// Admission: a sequence runs only once blocks for all that it may ever feed are promised to it,
+// whatever part of them it takes in the end. A promise costs admissions, but nothing that runs can
+// run out: no person's request is ever thrown back by another's, the worst case is known before
+// the first token is sent, and only the background, which was told so, is preempted.
+//
+// Sharing: a full block whose content has a key (prefix_keys.h) is published and held by every
+// sequence that begins with this content. A sequence takes what is there before it computes, block
+// by block, and waits while another one is computing just the block that it needs next. Tokens that
+// somebody must see run (`run_from`, and the last known token) are run in blocks of its own.
+//
+// Turns: clients take turns, both in being admitted and in their share of the budget for prompts:
+// one that sends a thousand sequences delays another's first by a turn, not by a thousand. People
+// come before the background, which keeps a quarter of what both ask for.
+//
+// Preemption: where a person's sequence finds no row or too few blocks, background sequences give
+// up theirs, youngest first, and go back to the head of their queue; what they had computed stays
+// cached as long as nobody needs the room. None is sent back that came in by the background's own
+// turn, nor more than kMostPreemptions times, so each of them ends.
 #ifndef VALUESCOPE_ENGINE_SCHEDULER_H_
 #define VALUESCOPE_ENGINE_SCHEDULER_H_
 
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
+
+#include "engine/block_pool.h"
+#include "engine/prefix_keys.h"
 
 namespace valuescope::engine {
 
@@ -24,14 +42,33 @@ using SequenceId = int64_t;
 // Sequences of one client share its turn: those of one call, or of one shard of a job.
 using ClientId = uint64_t;
 
+// Tokens of a cache block, in every engine.
+inline constexpr int64_t kBlockSize = 16;
+
 struct SchedulerOptions {
-  int64_t block_size = 16;  // tokens a cache block
+  int64_t block_size = kBlockSize;
   int64_t num_blocks = 0;
   int64_t max_batch_rows = 64;    // sequences running at once
   int64_t max_step_tokens = 512;  // tokens of one step
 };
 
-// Tokens first .. first + count - 1 of a sequence run in this step.
+// A sequence to be scheduled.
+struct Arrival {
+  SequenceId id = 0;
+  int64_t known = 0;    // tokens, at least 1
+  int64_t max_fed = 0;  // tokens that it may feed in all
+  bool background = false;
+  ClientId client = 0;
+  std::vector<BlockKey> keys =
+      {};  // of the full blocks of its known tokens, in order; may end early
+  // Tokens from here on must run: what they do is read. Blocks behind it are never others'.
+  int64_t run_from = INT64_MAX;
+  // It may call StartOver, so what it computes from run_from on is not given to others.
+  bool may_start_over = false;
+};
+
+// Tokens first .. first + count - 1 of a sequence run in this step. Those before `first` are in the
+// cache, computed by this sequence or by another.
 struct StepItem {
   SequenceId id = 0;
   int64_t first = 0;
@@ -42,76 +79,126 @@ struct StepItem {
 
 class Scheduler {
  public:
+  // A background sequence is sent back this often at most.
+  static constexpr int kMostPreemptions = 3;
+
   explicit Scheduler(SchedulerOptions options);
 
   // Whether a sequence that feeds up to `max_fed` tokens could run on an empty machine.
   bool CanEverFit(int64_t max_fed) const;
 
-  // Queues a sequence with `known` tokens that may feed up to `max_fed` in all. Foreground
-  // sequences are admitted before background ones, except that every fourth admission goes to the
-  // background while it waits. Within each, clients take turns; a client's own are in order.
-  void Add(SequenceId id, int64_t known, int64_t max_fed, bool background, ClientId client = 0);
+  // Queues a sequence. Foreground sequences are admitted before background ones, except that every
+  // fourth admission goes to the background while it waits. Within each, clients take turns; a
+  // client's own are in order.
+  void Add(Arrival arrival);
 
   // Admits what fits, then chooses the next step; empty when nothing can run.
   std::vector<StepItem> Plan();
+  // Sequences that the last Plan sent back: what they fed is forgotten and begins at 0 again, what
+  // is known of them stays known.
+  const std::vector<SequenceId>& preempted() const { return preempted_; }
 
-  // `fed` tokens of a running sequence are in the cache and `known` tokens are known. fed <
-  // previous starts over.
-  void Advance(SequenceId id, int64_t fed, int64_t known);
+  // `fed` tokens of a running sequence are in the cache and `known` tokens are known; `keys` are
+  // those of full blocks that became known since.
+  void Advance(SequenceId id, int64_t fed, int64_t known, const std::vector<BlockKey>& keys = {});
 
-  // Forgets a sequence, running or waiting, and frees its blocks.
+  // A running sequence that may start over runs again what must be seen, `known` tokens long.
+  // Returns how many tokens before it stay in the cache.
+  int64_t StartOver(SequenceId id, int64_t known);
+
+  // Forgets a sequence, running or waiting, and lets go of its blocks.
   void Remove(SequenceId id);
 
-  // Cache blocks of a running sequence, in order.
+  bool IsRunning(SequenceId id) const { return running_.contains(id); }
+  // Cache blocks of a running sequence that it needed so far, in order.
   const std::vector<int64_t>& Blocks(SequenceId id) const { return running_.at(id).blocks; }
+  const BlockPool& pool() const { return pool_; }
 
   int64_t num_running() const { return static_cast<int64_t>(running_.size()); }
   int64_t num_waiting() const { return foreground_.size() + background_.size(); }
-  double used_ratio() const;
+  // Parts of all blocks: held by running sequences; held by or promised to them; kept for reuse.
+  double used_ratio() const { return RatioOf(pool_.held()); }
+  double promised_ratio() const { return RatioOf(pool_.held() + promised_); }
+  double cached_ratio() const { return RatioOf(pool_.cached()); }
+  // Since the start: tokens that sequences found in the cache, and sequences that were sent back.
+  int64_t prefix_hit_tokens() const { return prefix_hit_tokens_; }
+  int64_t preemptions() const { return preemptions_; }
 
  private:
   struct Waiting {
-    SequenceId id = 0;
-    int64_t known = 0;
-    int64_t max_fed = 0;
+    Arrival arrival;
+    int preemptions = 0;
   };
   // Waiting sequences, client by client in turn.
   class Queue {
    public:
-    void Add(ClientId client, Waiting waiting);
+    void Add(Waiting waiting);
+    void PutBack(Waiting waiting);  // before everybody
     const Waiting& front() const { return clients_.front().second.front(); }
-    ClientId front_client() const { return clients_.front().first; }
-    void PopFront();  // and the client goes to the end
+    Waiting TakeFront();  // and the client goes to the end
     void Remove(SequenceId id);
     bool empty() const { return clients_.empty(); }
-    int64_t size() const;
+    int64_t size() const { return size_; }
 
    private:
-    std::deque<std::pair<ClientId, std::deque<Waiting>>> clients_;  // none is empty
+    using Turn = std::pair<ClientId, std::deque<Waiting>>;
+    std::deque<Turn>::iterator Find(ClientId client);
+
+    std::deque<Turn> clients_;  // none is empty
+    int64_t size_ = 0;
   };
   struct Running {
+    Waiting what;
+    bool keeps_place = false;  // is not preempted
     int64_t fed = 0;
-    int64_t known = 0;
-    bool background = false;
-    ClientId client = 0;
-    std::vector<int64_t> blocks;
-    int64_t planned = 0;  // tokens of the step being planned
+    int64_t planned = 0;          // tokens of the step being planned
+    std::vector<int64_t> blocks;  // first those of others, then its own
+
+    int64_t lag() const { return what.arrival.known - fed; }
+  };
+  // What preempting some sequences would give back.
+  struct Release {
+    std::vector<SequenceId> victims;
+    int64_t blocks = 0;
+    std::map<int64_t, int64_t> holders;  // block -> how many of its holders are victims
   };
 
   int64_t BlocksFor(int64_t tokens) const;
+  double RatioOf(int64_t blocks) const;
+  int64_t MostShared(const Arrival& arrival) const;
+  int64_t PromisedTo(const Running& sequence) const;
+  int64_t Unpromised() const { return pool_.available() - promised_; }
+
   void Admit();
   Queue* NextQueue();
+  bool AdmitHead(Queue& queue);
+  bool MakeRoom();
+  int64_t BlocksNeeded(const Arrival& arrival, const Release& release) const;
+  bool HasRoom(const Arrival& arrival, const Release& release) const;
+  void AddVictim(const Running& sequence, Release& release) const;
+  void Preempt(SequenceId id);
+  void LetGo(Running& sequence);
+
+  void TakeShared(Running& sequence);
+  void TakeOwn(Running& sequence);
   int64_t PlanDecoding();
   void PlanPrompts(int64_t budget);
   int64_t ShareAmongClients(bool background, int64_t budget);
+  bool Waits(const Running& sequence);
+  bool BeginsShared(const Running& sequence) const;
 
   SchedulerOptions options_;
-  std::vector<int64_t> free_blocks_;
+  BlockPool pool_;
+  int64_t promised_ = 0;  // blocks that running sequences may still take
   Queue foreground_;
   Queue background_;
   std::map<SequenceId, Running> running_;  // by id: older sequences first
   int foreground_turns_ = 0;
   ClientId last_served_[2] = {0, 0};  // foreground, background: who had the first share of prompts
+  std::unordered_set<BlockKey> computed_;  // blocks that the step being planned works on
+  std::vector<SequenceId> preempted_;
+  int64_t prefix_hit_tokens_ = 0;
+  int64_t preemptions_ = 0;
 };
 
 }  // namespace valuescope::engine

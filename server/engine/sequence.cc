@@ -1,6 +1,7 @@
 #include "engine/sequence.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
 #include "base/status_macros.h"
@@ -34,9 +35,11 @@ Sequence::Sequence(SequenceId id, Request request, CompiledInterventions interve
       text_model_(text),
       decoder_(text.tokenizer(), /*skip_special_tokens=*/true),
       ids_(request_.prompt),
+      prefix_keys_(request_.tenant, kBlockSize),
       touched_(interventions_.interventions().size()),
       generating_(request_.sampling.has_value()) {
   ids_.insert(ids_.end(), request_.given_response.begin(), request_.given_response.end());
+  new_keys_ = TakeNewKeys();  // now, on the caller's thread: a long prompt has many
 }
 
 int64_t Sequence::MostFed(const Request& request) {
@@ -55,13 +58,74 @@ int64_t Sequence::known() const {
   return generating_ || replaying_ ? all : std::min(all, MostFed(request_));
 }
 
-int64_t Sequence::RowAt(int64_t position, InterventionTables& tables) {
+std::vector<BlockKey> Sequence::TakeNewKeys() {
+  // What acts on a token has no name that other requests share.
+  const auto steering = [this](int64_t position) -> std::optional<std::string> {
+    if (interventions_.empty() || interventions_.ActiveAt(position) == 0) return "";
+    return std::nullopt;
+  };
+  std::vector<BlockKey> keys = std::exchange(new_keys_, {});
+  for (BlockKey& key : prefix_keys_.Extend(ids_, steering)) keys.push_back(std::move(key));
+  return keys;
+}
+
+int64_t Sequence::RunFrom() const {
+  const int64_t scored =
+      request_.score_response ? static_cast<int64_t>(request_.prompt.size()) - 1 : INT64_MAX;
+  return std::min(scored, taps_.FirstRead());
+}
+
+Arrival Sequence::TakeArrival() {
+  return {.id = id_,
+          .known = known(),
+          .max_fed = MostFed(request_),
+          .background = request_.background,
+          .client = request_.client,
+          .keys = TakeNewKeys(),
+          .run_from = RunFrom(),
+          .may_start_over =
+              taps_.WantsGenerated() && request_.sampling && !request_.sampling->stop.empty()};
+}
+
+void Sequence::Prepare(int64_t first, int64_t count, InterventionTables& tables,
+                       c10::Device device) {
+  CountReceipts(fed_, first - fed_);
+  if (!was_sent_back_) cached_prompt_tokens_ += first - fed_;
+  fed_ = first;
+  if (!taps_.empty() && !taps_.allocated()) taps_.Reset(device);
+  if (interventions_.empty()) return;
+  for (int64_t position = first; position < first + count; ++position) {
+    const uint64_t active = interventions_.ActiveAt(position);
+    if (active == 0 || rows_.contains(active)) continue;
+    int64_t& row = rows_[active];  // before a row is acquired that could not be kept
+    row = tables.AcquireRow(interventions_, active);
+  }
+}
+
+int64_t Sequence::RowAt(int64_t position) const {
   if (interventions_.empty()) return 0;
   const uint64_t active = interventions_.ActiveAt(position);
-  if (active == 0) return 0;
-  const auto [row, fresh] = rows_.try_emplace(active, 0);
-  if (fresh) row->second = tables.AcquireRow(interventions_, active);
-  return row->second;
+  return active == 0 ? 0 : rows_.at(active);
+}
+
+void Sequence::ForgetRuns() {
+  fed_ = 0;
+  scores_.clear();
+  std::fill(touched_.begin(), touched_.end(), 0);
+}
+
+void Sequence::SendBack(InterventionTables& tables) {
+  ForgetRuns();
+  was_sent_back_ = true;
+  taps_.Release();
+  ReleaseRows(tables);
+}
+
+void Sequence::StartOver(int64_t fed) {
+  ForgetRuns();
+  starts_over_ = false;
+  CountReceipts(0, fed);
+  fed_ = fed;
 }
 
 void Sequence::ReleaseRows(InterventionTables& tables) {
@@ -158,10 +222,13 @@ void Sequence::EndGeneration(FinishReason reason, bool cut) {
   replaying_ = true;
   if (fed_ < returned) return;  // the last token runs once more, alone
   // Trimmed tokens are in the reductions already. A sum cannot forget them, so the returned tokens
-  // run once again; the same tokens give the same bits.
-  fed_ = 0;
+  // that are read run once again; the same tokens give the same bits.
   starts_over_ = true;
-  std::fill(touched_.begin(), touched_.end(), 0);
+  if (taps_.FirstRead() < returned) return;
+  ForgetRuns();
+  CountReceipts(0, returned);
+  fed_ = returned;
+  done_ = true;
 }
 
 // Sends what can no longer change: text that is not the beginning of a stop string, and the tokens
@@ -213,6 +280,7 @@ Completion Sequence::TakeCompletion() {
   if (!taps_.empty()) completion.captures = taps_.Read();
   completion.prompt_tokens =
       static_cast<int64_t>(request_.prompt.size() + request_.given_response.size());
+  completion.cached_prompt_tokens = cached_prompt_tokens_;
   completion.generated_tokens = generated_tokens_;
   completion.memory = std::move(capture_memory_);
   return completion;

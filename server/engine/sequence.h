@@ -15,6 +15,7 @@
 #include "engine/capture_memory.h"
 #include "engine/engine.h"
 #include "engine/intervention_table.h"
+#include "engine/prefix_keys.h"
 #include "engine/request.h"
 #include "engine/scheduler.h"
 #include "engine/taps.h"
@@ -45,13 +46,26 @@ class Sequence {
   // for and stays out.
   int64_t known() const;
 
+  // How this sequence is to be scheduled, before it first runs.
+  Arrival TakeArrival();
+  // The keys of full blocks of its tokens that became known since.
+  std::vector<BlockKey> TakeNewKeys();
+
   // A copy of the flag cancels; it does not keep the sequence and its results alive.
   Cancellation cancellation() const { return cancellation_; }
   bool cancelled() const { return cancellation_.cancelled(); }
 
-  // Intervention row of the token at `position`; rows are acquired as they are first needed.
-  int64_t RowAt(int64_t position, InterventionTables& tables);
+  // Acquires what running positions first .. first + count - 1 takes: intervention rows, and the
+  // captures' destinations. What lies before `first` is in the cache, made under the same
+  // interventions. Throws where memory ends.
+  void Prepare(int64_t first, int64_t count, InterventionTables& tables, c10::Device device);
+  // Intervention row of the token at `position`, which was prepared.
+  int64_t RowAt(int64_t position) const;
   void ReleaseRows(InterventionTables& tables);
+
+  // The scheduler sent the sequence back: it gives back what Prepare acquired and runs from token 0
+  // again. What it sampled stays, so its observer hears nothing twice.
+  void SendBack(InterventionTables& tables);
 
   // Whether the logits of the token at `position` are needed, to sample or to score what follows
   // it.
@@ -67,9 +81,10 @@ class Sequence {
 
   // Everything was fed and sampled: Finish may be called.
   bool done() const { return done_; }
-  // The fed tokens are no longer in step with the cache: the scheduler starts over (see Ran).
+  // Taps read tokens that a stop string trimmed: they are to be emptied, and where this is not
+  // done, the scheduler starts over and the sequence goes on from `fed`.
   bool starts_over() const { return starts_over_; }
-  void StartedOver() { starts_over_ = false; }
+  void StartOver(int64_t fed);
 
   int64_t generated_tokens() const { return generated_tokens_; }
 
@@ -86,6 +101,9 @@ class Sequence {
     TokenLogprob logprob;
   };
 
+  // First position whose run somebody needs to see besides the last known one.
+  int64_t RunFrom() const;
+  void ForgetRuns();
   void CountReceipts(int64_t first, int64_t count);
   void Sample(std::span<const float> logits);
   void AcceptToken(int32_t token, std::span<const float> logits);
@@ -105,7 +123,11 @@ class Sequence {
   const Cancellation cancellation_;
 
   std::vector<int32_t> ids_;  // prompt, then given or generated tokens
+  PrefixKeys prefix_keys_;
+  std::vector<BlockKey> new_keys_;  // not yet taken
   int64_t fed_ = 0;
+  int64_t cached_prompt_tokens_ = 0;
+  bool was_sent_back_ = false;
   std::map<uint64_t, int64_t> rows_;  // active set -> intervention row
   std::vector<int64_t> touched_;      // positions, an intervention
   std::vector<TokenLogprob> scores_;  // of given_response

@@ -122,6 +122,20 @@ void SequenceTaps::Reset(c10::Device device) {
   }
 }
 
+void SequenceTaps::Release() {
+  allocated_ = false;
+  for (CompiledTap& one : taps_) {
+    one.positions.clear();
+    one.destinations.clear();
+  }
+}
+
+int64_t SequenceTaps::FirstRead() const {
+  int64_t first = INT64_MAX;
+  for (const CompiledTap& one : taps_) first = std::min(first, one.scope.First());
+  return first;
+}
+
 void SequenceTaps::AddTo(model::StepProgram& program, int64_t first, int64_t count,
                          int64_t step_offset, int64_t end) {
   for (CompiledTap& one : taps_) {

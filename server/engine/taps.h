@@ -32,12 +32,17 @@ class SequenceTaps {
 
   // Allocates destinations, or empties them to start over.
   void Reset(c10::Device device);
+  // Frees destinations and forgets what was read, until the next Reset.
+  void Release();
   bool allocated() const { return allocated_; }
 
   // Adds to the step's program the tokens that are read of positions first .. first + count - 1,
   // which are tokens step_offset .. of the step. Tokens at or behind `end` are not read.
   void AddTo(model::StepProgram& program, int64_t first, int64_t count, int64_t step_offset,
              int64_t end);
+
+  // The first position that may be read, so must run; INT64_MAX where there are no taps.
+  int64_t FirstRead() const;
 
   // Whether a generated token must be fed although no token follows it.
   bool WantsGenerated() const;

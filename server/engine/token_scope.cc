@@ -42,6 +42,8 @@ absl::StatusOr<TokenScope> TokenScope::Resolve(const TokenSelection& selection,
         return InvalidField(
             "kind",
             "LAST cannot steer a generation: which token is the last is not known before it ends");
+      } else {
+        scope.first_ = extent.prompt - 1;  // the last one where no token is returned
       }
       break;
     case TokenKind::kPositions:

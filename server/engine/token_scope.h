@@ -28,6 +28,9 @@ class TokenScope {
 
   bool Contains(int64_t position) const;
 
+  // The first position that can be selected.
+  int64_t First() const { return explicit_ ? *positions_.begin() : first_; }
+
   // Tokens that can be selected at most.
   int64_t MostTokens() const;
 

@@ -18,14 +18,19 @@
 
 namespace valuescope::observability {
 
-// The server's state at the moment of a scrape, summed over models.
+// The server's state at the moment of a scrape, summed over models unless said otherwise.
 struct ServingState {
   int64_t requests_running = 0;
   int64_t requests_waiting = 0;
   int64_t prompt_tokens = 0;     // since start
   int64_t generated_tokens = 0;  // since start
   int64_t batch_rows = 0;        // of the last step
+  // Parts of the key/value cache, of the model where it is largest.
   double kv_cache_used_ratio = 0;
+  double kv_cache_promised_ratio = 0;
+  double kv_cache_cached_ratio = 0;
+  int64_t prefix_hit_tokens = 0;      // since start
+  int64_t preemptions = 0;            // since start
   int64_t interventions_applied = 0;  // token positions x layers, since start
   int64_t captured_bytes = 0;         // since start
   // Bytes held on the models' device or for it, by what holds them ("weights", "kv_cache",

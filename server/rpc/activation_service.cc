@@ -63,6 +63,7 @@ absl::Status ActivationService::Capture(const CallContext& context,
                                         const v1::CaptureRequest& request,
                                         StreamWriter<v1::CaptureResponse>& writer) {
   VS_ASSIGN_OR_RETURN(const auto model, ModelOfName("model", request.model(), *models_));
+  VS_RETURN_IF_ERROR(model->engine->CheckAccepts());
   if (!request.artifact().empty()) {
     return InvalidField("artifact", "is served only in a job; give inputs");
   }
@@ -115,6 +116,8 @@ absl::Status ActivationService::Capture(const CallContext& context,
     VS_RETURN_IF_ERROR(
         WriteInput(next, inputs[static_cast<size_t>(next)], completion.mapped(), writer));
     usage.set_prompt_tokens(usage.prompt_tokens() + completion.mapped().prompt_tokens);
+    usage.set_cached_prompt_tokens(usage.cached_prompt_tokens() +
+                                   completion.mapped().cached_prompt_tokens);
   }
   AddDigests(*model, used, last.mutable_summary()->mutable_digests());
   return writer.Write(std::move(last));

@@ -49,6 +49,7 @@ absl::StatusOr<GenerationPlan> Plan(const CallContext& context, const Request& r
   GenerationPlan plan;
   VS_ASSIGN_OR_RETURN(plan.model, ModelOfName("model", request.model(), models));
   const engine::ServedModel& model = *plan.model;
+  VS_RETURN_IF_ERROR(model.engine->CheckAccepts());
   if (request.has_n()) plan.n = request.n();
   if (plan.n < 1 || plan.n > kMostCompletions) {
     return OutOfRange("n", plan.n, 1, kMostCompletions);
@@ -82,7 +83,12 @@ absl::Status SubmitAll(const GenerationPlan& plan, EngineRuns& runs) {
 }
 
 void CountUsage(const engine::Completion& completion, v1::Usage& usage) {
-  // The prompt is one, however many completions continue it.
+  // The prompt is one, however many completions continue it: of its tokens, those were cached that
+  // none of them ran.
+  const bool first = usage.prompt_tokens() == 0;
+  usage.set_cached_prompt_tokens(
+      first ? completion.cached_prompt_tokens
+            : std::min(usage.cached_prompt_tokens(), completion.cached_prompt_tokens));
   usage.set_prompt_tokens(completion.prompt_tokens);
   usage.set_generated_tokens(usage.generated_tokens() + completion.generated_tokens);
 }
@@ -260,6 +266,7 @@ absl::Status GenerationService::StreamGenerate(const CallContext& context,
 absl::Status GenerationService::Score(const CallContext& context, const v1::ScoreRequest& request,
                                       v1::ScoreResponse* response) {
   VS_ASSIGN_OR_RETURN(const auto model, ModelOfName("model", request.model(), *models_));
+  VS_RETURN_IF_ERROR(model->engine->CheckAccepts());
   const int count = request.continuations_size();
   if (count < 1 || count > kMostContinuations) {
     return OutOfRange("continuations", count, 1, kMostContinuations);
@@ -296,8 +303,9 @@ absl::Status GenerationService::Score(const CallContext& context, const v1::Scor
     const auto& completion = std::get<engine::Completion>(event.what);
     *response->mutable_scores(event.index) =
         ScoreToProto(completion, continuations[static_cast<size_t>(event.index)]);
-    response->mutable_usage()->set_prompt_tokens(response->usage().prompt_tokens() +
-                                                 completion.prompt_tokens);
+    v1::Usage& usage = *response->mutable_usage();
+    usage.set_prompt_tokens(usage.prompt_tokens() + completion.prompt_tokens);
+    usage.set_cached_prompt_tokens(usage.cached_prompt_tokens() + completion.cached_prompt_tokens);
   }
   AddDigests(*model, used, response->mutable_digests());
   return absl::OkStatus();

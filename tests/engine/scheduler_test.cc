@@ -17,6 +17,12 @@ SchedulerOptions Options() {
   return {.block_size = 4, .num_blocks = 8, .max_batch_rows = 4, .max_step_tokens = 10};
 }
 
+void Add(Scheduler& scheduler, SequenceId id, int64_t known, int64_t max_fed, bool background,
+         ClientId client = 0) {
+  scheduler.Add(
+      {.id = id, .known = known, .max_fed = max_fed, .background = background, .client = client});
+}
+
 // Runs one step as an engine would: everything planned is fed, and a sequence whose known tokens
 // were all fed learns one more.
 Step RunStep(Scheduler& scheduler, std::map<SequenceId, int64_t>& known) {
@@ -39,7 +45,7 @@ TEST(Scheduler, PlansNothingWhereNothingWaits) {
 TEST(Scheduler, FeedsALongPromptInChunksOfTheBudget) {
   Scheduler scheduler(Options());
   std::map<SequenceId, int64_t> known{{1, 24}};
-  scheduler.Add(1, 24, 26, false);
+  Add(scheduler, 1, 24, 26, false);
   EXPECT_EQ(RunStep(scheduler, known), (Step{{1, 0, 10}}));
   EXPECT_EQ(RunStep(scheduler, known), (Step{{1, 10, 10}}));
   EXPECT_EQ(RunStep(scheduler, known), (Step{{1, 20, 4}}));
@@ -49,10 +55,10 @@ TEST(Scheduler, FeedsALongPromptInChunksOfTheBudget) {
 TEST(Scheduler, DecodesBeforePromptsAndGivesThemTheRestOfTheBudget) {
   Scheduler scheduler(Options());
   std::map<SequenceId, int64_t> known{{1, 3}, {2, 2}};
-  scheduler.Add(1, 3, 6, false);
-  scheduler.Add(2, 2, 6, false);
+  Add(scheduler, 1, 3, 6, false);
+  Add(scheduler, 2, 2, 6, false);
   EXPECT_EQ(RunStep(scheduler, known), (Step{{1, 0, 3}, {2, 0, 2}}));
-  scheduler.Add(3, 15, 16, false);
+  Add(scheduler, 3, 15, 16, false);
   known[3] = 15;
   EXPECT_EQ(RunStep(scheduler, known), (Step{{1, 3, 1}, {2, 2, 1}, {3, 0, 8}}));
   EXPECT_EQ(RunStep(scheduler, known), (Step{{1, 4, 1}, {2, 3, 1}, {3, 8, 7}}));
@@ -63,13 +69,13 @@ TEST(Scheduler, NeverExceedsTheBudgetEvenWithDecodingAlone) {
   SchedulerOptions options = Options();
   options.max_step_tokens = 2;
   Scheduler scheduler(options);
-  for (SequenceId id = 1; id <= 3; ++id) scheduler.Add(id, 1, 4, false);
+  for (SequenceId id = 1; id <= 3; ++id) Add(scheduler, id, 1, 4, false);
   EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 1}, {2, 0, 1}}));
 }
 
 TEST(Scheduler, LeavesOutSequencesThatWaitForATokenOfTheirOwn) {
   Scheduler scheduler(Options());
-  scheduler.Add(1, 3, 6, false);
+  Add(scheduler, 1, 3, 6, false);
   scheduler.Plan();
   scheduler.Advance(1, 3, 3);
   EXPECT_TRUE(scheduler.Plan().empty());
@@ -78,18 +84,21 @@ TEST(Scheduler, LeavesOutSequencesThatWaitForATokenOfTheirOwn) {
 TEST(Scheduler, AdmitsByTheBlocksOfTheWorstCase) {
   Scheduler scheduler(Options());
   // Two short prompts, but each may grow to five blocks of the eight.
-  scheduler.Add(1, 2, 20, false);
-  scheduler.Add(2, 2, 20, false);
+  Add(scheduler, 1, 2, 20, false);
+  Add(scheduler, 2, 2, 20, false);
   EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 2}}));
   EXPECT_EQ(scheduler.num_running(), 1);
   EXPECT_EQ(scheduler.num_waiting(), 1);
-  EXPECT_EQ(scheduler.Blocks(1).size(), 5u);
-  EXPECT_DOUBLE_EQ(scheduler.used_ratio(), 5.0 / 8.0);
+  EXPECT_EQ(scheduler.Blocks(1).size(), 1u);  // the others are promised and not taken
+  EXPECT_DOUBLE_EQ(scheduler.used_ratio(), 1.0 / 8.0);
+  EXPECT_DOUBLE_EQ(scheduler.promised_ratio(), 5.0 / 8.0);
 }
 
 TEST(Scheduler, GivesEveryBlockToOneSequenceOnly) {
-  Scheduler scheduler(Options());
-  for (SequenceId id = 1; id <= 4; ++id) scheduler.Add(id, 1, 8, false);
+  SchedulerOptions options = Options();
+  options.max_step_tokens = 32;
+  Scheduler scheduler(options);
+  for (SequenceId id = 1; id <= 4; ++id) Add(scheduler, id, 8, 8, false);
   scheduler.Plan();
   std::set<int64_t> blocks;
   for (SequenceId id = 1; id <= 4; ++id) {
@@ -105,9 +114,9 @@ TEST(Scheduler, GivesEveryBlockToOneSequenceOnly) {
 
 TEST(Scheduler, LetsNobodyPassTheHeadOfTheQueue) {
   Scheduler scheduler(Options());
-  scheduler.Add(1, 2, 20, false);
-  scheduler.Add(2, 2, 20, false);  // does not fit beside the first
-  scheduler.Add(3, 2, 4, false);   // would fit
+  Add(scheduler, 1, 2, 20, false);
+  Add(scheduler, 2, 2, 20, false);  // does not fit beside the first
+  Add(scheduler, 3, 2, 4, false);   // would fit
   scheduler.Plan();
   EXPECT_EQ(scheduler.num_running(), 1);
   scheduler.Remove(1);
@@ -116,7 +125,7 @@ TEST(Scheduler, LetsNobodyPassTheHeadOfTheQueue) {
 
 TEST(Scheduler, RunsAtMostTheRowsOfABatch) {
   Scheduler scheduler(Options());
-  for (SequenceId id = 1; id <= 6; ++id) scheduler.Add(id, 1, 4, false);
+  for (SequenceId id = 1; id <= 6; ++id) Add(scheduler, id, 1, 4, false);
   EXPECT_EQ(scheduler.Plan().size(), 4u);
   EXPECT_EQ(scheduler.num_waiting(), 2);
 }
@@ -126,8 +135,8 @@ TEST(Scheduler, GivesEveryFourthAdmissionToTheBackground) {
   options.num_blocks = 64;
   options.max_batch_rows = 1;
   Scheduler scheduler(options);
-  for (SequenceId id = 1; id <= 9; ++id) scheduler.Add(id, 1, 1, false);
-  for (SequenceId id = 101; id <= 103; ++id) scheduler.Add(id, 1, 1, true);
+  for (SequenceId id = 1; id <= 9; ++id) Add(scheduler, id, 1, 1, false);
+  for (SequenceId id = 101; id <= 103; ++id) Add(scheduler, id, 1, 1, true);
   std::vector<SequenceId> order;
   for (Step step = scheduler.Plan(); !step.empty(); step = scheduler.Plan()) {
     ASSERT_EQ(step.size(), 1u);
@@ -143,18 +152,18 @@ SchedulerOptions Large() {
 
 TEST(Scheduler, ANewClientsPromptSharesTheNextStepWithThoseOfAClientThatSentMany) {
   Scheduler scheduler(Large());
-  for (SequenceId id = 1; id <= 40; ++id) scheduler.Add(id, 200, 200, false, /*client=*/1);
+  for (SequenceId id = 1; id <= 40; ++id) Add(scheduler, id, 200, 200, false, /*client=*/1);
   EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 200}, {2, 0, 56}}));
-  scheduler.Add(100, 30, 60, false, /*client=*/2);
+  Add(scheduler, 100, 30, 60, false, /*client=*/2);
   const Step step = scheduler.Plan();
   EXPECT_EQ(step.back(), (StepItem{100, 0, 30}));
 }
 
 TEST(Scheduler, ClientsWithLongPromptsGetEqualSharesOfAStep) {
   Scheduler scheduler(Large());
-  scheduler.Add(1, 1000, 1000, false, 7);
-  scheduler.Add(2, 1000, 1000, false, 8);
-  scheduler.Add(3, 1000, 1000, false, 7);
+  Add(scheduler, 1, 1000, 1000, false, 7);
+  Add(scheduler, 2, 1000, 1000, false, 8);
+  Add(scheduler, 3, 1000, 1000, false, 7);
   EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 128}, {2, 0, 128}}));
 }
 
@@ -163,7 +172,7 @@ TEST(Scheduler, TheClientThatBeginsAStepChanges) {
   options.max_step_tokens = 64;
   Scheduler scheduler(options);
   for (SequenceId id = 1; id <= 3; ++id) {
-    scheduler.Add(id, 200, 200, false, static_cast<ClientId>(id));
+    Add(scheduler, id, 200, 200, false, static_cast<ClientId>(id));
   }
   std::vector<SequenceId> served;
   std::map<SequenceId, int64_t> fed;
@@ -181,8 +190,8 @@ TEST(Scheduler, AdmitsClientsInTurn) {
   SchedulerOptions options = Large();
   options.max_batch_rows = 1;
   Scheduler scheduler(options);
-  for (SequenceId id = 1; id <= 4; ++id) scheduler.Add(id, 1, 1, false, 1);
-  scheduler.Add(50, 1, 1, false, 2);
+  for (SequenceId id = 1; id <= 4; ++id) Add(scheduler, id, 1, 1, false, 1);
+  Add(scheduler, 50, 1, 1, false, 2);
   std::vector<SequenceId> order;
   for (Step step = scheduler.Plan(); !step.empty(); step = scheduler.Plan()) {
     order.push_back(step[0].id);
@@ -193,40 +202,40 @@ TEST(Scheduler, AdmitsClientsInTurn) {
 
 TEST(Scheduler, TheBackgroundsPromptsKeepAQuarterOfTheStepAndGetWhatIsLeft) {
   Scheduler scheduler(Large());
-  scheduler.Add(1, 1000, 1000, true, 1);
+  Add(scheduler, 1, 1000, 1000, true, 1);
   EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 256}}));
-  scheduler.Add(2, 1000, 1000, false, 2);
+  Add(scheduler, 2, 1000, 1000, false, 2);
   EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 64}, {2, 0, 192}}));
-  scheduler.Add(3, 20, 40, false, 3);
+  Add(scheduler, 3, 20, 40, false, 3);
   scheduler.Remove(2);
   EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 236}, {3, 0, 20}}));
 }
 
 TEST(Scheduler, RunsTheBackgroundWhereNobodyElseWaits) {
   Scheduler scheduler(Options());
-  scheduler.Add(7, 2, 4, true);
-  scheduler.Add(8, 2, 4, true);
+  Add(scheduler, 7, 2, 4, true);
+  Add(scheduler, 8, 2, 4, true);
   EXPECT_EQ(scheduler.Plan(), (Step{{7, 0, 2}, {8, 0, 2}}));
 }
 
 TEST(Scheduler, RemovingFreesBlocks) {
   Scheduler scheduler(Options());
-  scheduler.Add(1, 2, 32, false);
+  Add(scheduler, 1, 2, 32, false);
   scheduler.Plan();
-  EXPECT_EQ(scheduler.used_ratio(), 1.0);
+  EXPECT_EQ(scheduler.promised_ratio(), 1.0);
   scheduler.Remove(1);
-  EXPECT_EQ(scheduler.used_ratio(), 0);
+  EXPECT_EQ(scheduler.promised_ratio(), 0);
   EXPECT_EQ(scheduler.num_running(), 0);
-  scheduler.Add(2, 2, 32, false);
+  Add(scheduler, 2, 2, 32, false);
   EXPECT_EQ(scheduler.Plan(), (Step{{2, 0, 2}}));
 }
 
 TEST(Scheduler, RemovingAWaitingSequenceLetsTheNextOneIn) {
   Scheduler scheduler(Options());
-  scheduler.Add(1, 2, 20, false);
-  scheduler.Add(2, 2, 20, false);
-  scheduler.Add(3, 2, 4, false);
-  scheduler.Add(4, 2, 4, true);
+  Add(scheduler, 1, 2, 20, false);
+  Add(scheduler, 2, 2, 20, false);
+  Add(scheduler, 3, 2, 4, false);
+  Add(scheduler, 4, 2, 4, true);
   scheduler.Plan();
   scheduler.Remove(2);
   scheduler.Remove(4);
@@ -237,7 +246,7 @@ TEST(Scheduler, RemovingAWaitingSequenceLetsTheNextOneIn) {
 
 TEST(Scheduler, RemovingAStrangerChangesNothing) {
   Scheduler scheduler(Options());
-  scheduler.Add(1, 2, 4, false);
+  Add(scheduler, 1, 2, 4, false);
   scheduler.Remove(99);
   EXPECT_EQ(scheduler.num_waiting(), 1);
 }
@@ -245,12 +254,13 @@ TEST(Scheduler, RemovingAStrangerChangesNothing) {
 TEST(Scheduler, StartsOverWithTheSameBlocks) {
   Scheduler scheduler(Options());
   std::map<SequenceId, int64_t> known{{1, 4}};
-  scheduler.Add(1, 4, 8, false);
-  for (int step = 0; step < 3; ++step) RunStep(scheduler, known);
+  scheduler.Add({.id = 1, .known = 4, .max_fed = 12, .run_from = 5, .may_start_over = true});
+  for (int step = 0; step < 6; ++step) RunStep(scheduler, known);
   const std::vector<int64_t> blocks = scheduler.Blocks(1);
-  scheduler.Advance(1, 0, 5);
+  // Only what must be seen again runs again, from the beginning of its block.
+  EXPECT_EQ(scheduler.StartOver(1, 7), 4);
   EXPECT_EQ(scheduler.Blocks(1), blocks);
-  EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 5}}));
+  EXPECT_EQ(scheduler.Plan(), (Step{{1, 4, 3}}));
 }
 
 TEST(Scheduler, KnowsWhatNeverFits) {

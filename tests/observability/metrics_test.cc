@@ -47,6 +47,10 @@ TEST(MetricsTest, EventsAndStateStandOnThePageUnderTheirNames) {
   state.generated_tokens = 50;
   state.batch_rows = 7;
   state.kv_cache_used_ratio = 0.25;
+  state.kv_cache_promised_ratio = 0.5;
+  state.kv_cache_cached_ratio = 0.125;
+  state.prefix_hit_tokens = 640;
+  state.preemptions = 9;
   state.interventions_applied = 11;
   state.captured_bytes = 4096;
   state.jobs = {{.kind = "attribute_neurons", .state = "running", .count = 4}};
@@ -60,6 +64,8 @@ TEST(MetricsTest, EventsAndStateStandOnThePageUnderTheirNames) {
         "valuescope_requests_running 3", "valuescope_requests_waiting 2",
         "valuescope_prompt_tokens_total 100", "valuescope_generated_tokens_total 50",
         "valuescope_batch_rows 7", "valuescope_kv_cache_used_ratio 0.25",
+        "valuescope_kv_cache_promised_ratio 0.5", "valuescope_kv_cache_cached_ratio 0.125",
+        "valuescope_prefix_hit_tokens_total 640", "valuescope_preemptions_total 9",
         "valuescope_interventions_applied_total{op=\"add\"} 11",
         "valuescope_captured_bytes_total 4096",
         "valuescope_jobs{kind=\"attribute_neurons\",state=\"running\"} 4",
