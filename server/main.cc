@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -110,7 +111,8 @@ sigset_t StopSignals() {
 
 observability::ServingState StateOf(const engine::ModelRegistry& models, store::Store& store) {
   observability::ServingState state;
-  int64_t weights = 0, cache = 0, captures = 0;
+  int64_t weights = 0, cache = 0, captures = 0, interventions = 0;
+  std::array<int64_t, engine::kNumOperations> applied{};
   for (const engine::ModelEntry& entry : models.List()) {
     if (entry.model == nullptr) continue;
     const engine::EngineStatistics statistics = entry.model->engine->statistics();
@@ -126,13 +128,20 @@ observability::ServingState StateOf(const engine::ModelRegistry& models, store::
         std::max(state.kv_cache_cached_ratio, statistics.cache_cached_ratio);
     state.prefix_hit_tokens += statistics.prefix_hit_tokens;
     state.preemptions += statistics.preemptions;
-    state.interventions_applied += statistics.interventions_applied;
+    for (size_t i = 0; i < applied.size(); ++i) applied[i] += statistics.interventions_applied[i];
     state.captured_bytes += statistics.captured_bytes;
     weights += entry.model->weight_bytes;
     cache += statistics.cache_bytes;
     captures += statistics.capture_memory_bytes;
+    interventions += statistics.intervention_bytes;
   }
-  state.device_memory = {{"weights", weights}, {"kv_cache", cache}, {"captures", captures}};
+  for (size_t i = 0; i < applied.size(); ++i) {
+    state.interventions_applied.emplace_back(std::string(engine::NameOfOperation(i)), applied[i]);
+  }
+  state.device_memory = {{"weights", weights},
+                         {"kv_cache", cache},
+                         {"captures", captures},
+                         {"interventions", interventions}};
   if (const auto counts = store.CountJobs(); counts.ok()) {
     for (const store::JobCount& count : *counts) {
       state.jobs.push_back({.kind = count.kind,

@@ -4,6 +4,7 @@
 #ifndef VALUESCOPE_ENGINE_ENGINE_H_
 #define VALUESCOPE_ENGINE_ENGINE_H_
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -49,9 +50,11 @@ struct EngineStatistics {
   int64_t prompt_tokens = 0;  // totals since start
   int64_t generated_tokens = 0;
   int64_t steps = 0;
-  int64_t interventions_applied = 0;  // token positions x layers touched
+  // Token positions x layers touched by each kind of operation, by Operation::index().
+  std::array<int64_t, kNumOperations> interventions_applied{};
   int64_t captured_bytes = 0;
   int64_t cache_bytes = 0;           // of the key/value cache
+  int64_t intervention_bytes = 0;    // of the intervention tables
   int64_t capture_memory_bytes = 0;  // held now by captures that run or were not yet delivered
   // Parts of the key/value cache's blocks, each 0 to 1.
   double cache_used_ratio = 0;          // held by running requests

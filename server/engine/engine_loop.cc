@@ -4,6 +4,7 @@
 #include <ATen/ops/from_blob.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <deque>
 #include <map>
@@ -68,8 +69,7 @@ class EngineLoop : public Engine {
                            .max_batch_rows = options.max_batch_rows,
                            .max_step_tokens = options.max_step_tokens},
         scheduler_(scheduler_options_),
-        tables_(transformer_->architecture(), 1 + kMostSetsPerRequest * options.max_batch_rows,
-                transformer_->device()),
+        tables_(transformer_->device()),
         cache_bytes_(num_blocks *
                      model::KvCache::BytesPerBlock(architecture(), kBlockSize, options.dtype)),
         capture_memory_(options.capture_memory_bytes) {
@@ -345,7 +345,7 @@ class EngineLoop : public Engine {
   void FillBuffers(const std::vector<StepItem>& step) {
     buffers_.Clear();
     for (model::WireProgram& wire : program_) {
-      wire.additions.clear();
+      wire.stages.clear();
       wire.taps.clear();
     }
     size_t max_blocks = 1;
@@ -378,6 +378,8 @@ class EngineLoop : public Engine {
       }
     }
     tables_.AddTo(program_);
+    applied_.fill(0);
+    tables_.CountApplied(buffers_.table_rows, applied_);
     std::sort(rows_seen.begin(), rows_seen.end());
     distinct_rows_ = std::unique(rows_seen.begin(), rows_seen.end()) - rows_seen.begin();
   }
@@ -434,6 +436,7 @@ class EngineLoop : public Engine {
     statistics_.running = scheduler_.num_running();
     statistics_.waiting = scheduler_.num_waiting();
     statistics_.cache_used_ratio = scheduler_.used_ratio();
+    statistics_.intervention_bytes = tables_.bytes();
     statistics_.cache_promised_ratio = scheduler_.promised_ratio();
     statistics_.cache_cached_ratio = scheduler_.cached_ratio();
     statistics_.prefix_hit_tokens = scheduler_.prefix_hit_tokens();
@@ -446,9 +449,8 @@ class EngineLoop : public Engine {
     statistics_.batch_rows = static_cast<int64_t>(buffers_.token_ids.size());
     statistics_.distinct_rows_last_step = distinct_rows_;
     statistics_.distinct_rows_max = std::max(statistics_.distinct_rows_max, distinct_rows_);
-    int64_t steered = 0;
-    for (const int64_t row : buffers_.table_rows) steered += row != 0;
-    statistics_.interventions_applied += steered;
+    for (size_t i = 0; i < applied_.size(); ++i)
+      statistics_.interventions_applied[i] += applied_[i];
     for (const model::WireProgram& wire : program_) {
       for (const model::TapStage& tap : wire.taps) {
         statistics_.captured_bytes += tap.tokens.size(0) * tap.destination.size(1) * 4;
@@ -469,6 +471,7 @@ class EngineLoop : public Engine {
   StepBuffers buffers_;
   std::map<SequenceId, std::shared_ptr<Sequence>> active_;
   int64_t distinct_rows_ = 0;
+  std::array<int64_t, kNumOperations> applied_{};  // by the last step
 
   const int64_t cache_bytes_;
   CaptureMemory capture_memory_;

@@ -1,164 +1,149 @@
 #include "engine/intervention_table.h"
 
-#include <ATen/ops/add.h>
-#include <ATen/ops/from_blob.h>
-#include <ATen/ops/mul.h>
 #include <ATen/ops/zeros.h>
 
-#include <cmath>
-#include <set>
+#include <algorithm>
 
-#include "absl/strings/str_cat.h"
 #include "base/check.h"
-#include "base/error.h"
-#include "base/status_macros.h"
-#include "model/site.h"
 
 namespace valuescope::engine {
 namespace {
 
-constexpr size_t kMostInterventions = 64;
+constexpr int64_t kLeastCapacity = 16;
 
-absl::Status CheckLayers(const Intervention& intervention,
-                         const model::Architecture& architecture) {
-  if (!model::IsPerLayer(intervention.site)) {
-    if (intervention.layers.empty()) return absl::OkStatus();
-    return InvalidField(
-        "layers", absl::StrCat(std::string(model::NameOf(intervention.site)), " has no layers"));
-  }
-  if (intervention.layers.empty()) return InvalidField("layers", "must name at least one layer");
-  for (size_t i = 0; i < intervention.layers.size(); ++i) {
-    const int layer = intervention.layers[i];
-    const std::string field = absl::StrCat("layers[", i, "]");
-    if (layer < 0 || layer >= architecture.num_layers) {
-      return OutOfRange(field, layer, 0, architecture.num_layers - 1);
-    }
-    if (i > 0 && layer <= intervention.layers[i - 1])
-      return InvalidField(field, "must be above the one before it");
-  }
-  return absl::OkStatus();
+// The tables of a stage; the first axis of each is rows.
+std::vector<at::Tensor*> TablesOf(model::AddStage& stage) { return {&stage.active, &stage.rows}; }
+std::vector<at::Tensor*> TablesOf(model::ScaleOrSetStage& stage) {
+  return {&stage.active, &stage.factors, &stage.values};
+}
+std::vector<at::Tensor*> TablesOf(model::ProjectStage& stage) {
+  return {&stage.active, &stage.basis, &stage.ranks, &stage.kept, &stage.targets};
+}
+std::vector<at::Tensor*> TablesOf(model::Stage& stage) {
+  return std::visit([](auto& each) { return TablesOf(each); }, stage);
 }
 
-absl::Status CheckRows(const Intervention& intervention, const model::Architecture& architecture) {
-  const int64_t num_rows = std::max<int64_t>(1, static_cast<int64_t>(intervention.layers.size()));
-  const int64_t width = model::WidthOf(intervention.site, architecture);
-  if (!std::isfinite(intervention.add.coefficient))
-    return InvalidField("add.coefficient", "must be finite");
-  if (intervention.add.rows == nullptr ||
-      static_cast<int64_t>(intervention.add.rows->size()) != num_rows * width) {
-    return InvalidField("add.tensor", absl::StrCat("must have ", width, " elements a layer"));
+at::Tensor& ActiveOf(model::Stage& stage) {
+  return std::visit([](auto& each) -> at::Tensor& { return each.active; }, stage);
+}
+
+int64_t CapacityFor(int64_t row) {
+  int64_t capacity = kLeastCapacity;
+  while (capacity <= row) capacity *= 2;
+  return capacity;
+}
+
+// The corner of `table` that `shape` covers.
+at::Tensor Corner(at::Tensor table, at::IntArrayRef shape) {
+  for (size_t axis = 0; axis < shape.size(); ++axis) {
+    table = table.narrow(static_cast<int64_t>(axis), 0, shape[axis]);
   }
-  for (const float element : *intervention.add.rows) {
-    if (!std::isfinite(element)) return InvalidField("add.tensor", "must hold finite numbers only");
-    if (!std::isfinite(element * intervention.add.coefficient)) {
-      return InvalidField("add.coefficient",
-                          "is too large for the vector: their product is beyond float32");
+  return table;
+}
+
+// `table` with room for row `row` of the extents of `edit` [1, ...]; itself where there is room.
+at::Tensor WithRoom(const at::Tensor& table, const at::Tensor& edit, int64_t row,
+                    c10::Device device) {
+  std::vector<int64_t> shape = edit.sizes().vec();
+  shape[0] = CapacityFor(row);
+  if (table.defined()) {
+    for (size_t axis = 0; axis < shape.size(); ++axis) {
+      shape[axis] = std::max(shape[axis], table.size(static_cast<int64_t>(axis)));
     }
+    if (table.sizes() == at::IntArrayRef(shape)) return table;
   }
-  return absl::OkStatus();
+  const at::Tensor larger = at::zeros(shape, edit.options().device(device));
+  if (table.defined()) Corner(larger, table.sizes()).copy_(table);
+  return larger;
 }
 
 }  // namespace
 
-absl::StatusOr<CompiledInterventions> CompiledInterventions::Compile(
-    std::vector<Intervention> interventions, const SequenceExtent& extent,
-    const model::Architecture& architecture) {
-  if (interventions.size() > kMostInterventions) {
-    return InvalidField(
-        "interventions",
-        absl::StrCat("are ", interventions.size(), ", allowed are at most ", kMostInterventions));
+int64_t InterventionTables::TakeLowestFreeRow() {
+  int64_t row = 1;
+  for (const auto& [live, unused] : rows_) {
+    if (live != row) break;
+    ++row;
   }
-  CompiledInterventions compiled;
-  for (size_t i = 0; i < interventions.size(); ++i) {
-    const std::string field = absl::StrCat("interventions[", i, "]");
-    const Intervention& one = interventions[i];
-    if (absl::Status s = CheckLayers(one, architecture); !s.ok()) return InField(field, s);
-    if (absl::Status s = CheckRows(one, architecture); !s.ok()) return InField(field, s);
-    auto scope = TokenScope::Resolve(one.tokens, extent, /*for_tap=*/false);
-    if (!scope.ok()) return InField(absl::StrCat(field, ".tokens"), scope.status());
-    compiled.scopes_.push_back(*std::move(scope));
-  }
-  compiled.interventions_ = std::move(interventions);
-  std::set<uint64_t> sets;
-  for (int64_t position = 0; position < extent.most; ++position) {
-    sets.insert(compiled.ActiveAt(position));
-    if (static_cast<int64_t>(sets.size()) > kMostSetsPerRequest) {
-      return InvalidField("interventions",
-                          absl::StrCat("overlap in more than ", kMostSetsPerRequest,
-                                       " different ways over the tokens; split the request"));
-    }
-  }
-  return compiled;
+  rows_[row];
+  return row;
 }
 
-uint64_t CompiledInterventions::ActiveAt(int64_t position) const {
-  uint64_t active = 0;
-  for (size_t i = 0; i < scopes_.size(); ++i) {
-    if (scopes_[i].Contains(position)) active |= uint64_t{1} << i;
+void InterventionTables::Write(const StageKey& key, int64_t row, const model::Stage& edit) {
+  Table& table = tables_[key];
+  table.rows.insert(row);
+  model::Stage source = edit, grown = table.stage;
+  if (table.rows.size() == 1) grown = model::Stage(edit);
+  const std::vector<at::Tensor*> sources = TablesOf(source), destinations = TablesOf(grown);
+  for (size_t i = 0; i < sources.size(); ++i) {
+    const at::Tensor before = table.rows.size() == 1 ? at::Tensor() : *destinations[i];
+    *destinations[i] = WithRoom(before, *sources[i], row, device_);
+    std::vector<int64_t> one_row = sources[i]->sizes().vec();
+    Corner(destinations[i]->narrow(0, row, 1), one_row).copy_(*sources[i]);
   }
-  return active;
-}
-
-InterventionTables::InterventionTables(const model::Architecture& architecture, int64_t capacity,
-                                       c10::Device device)
-    : architecture_(architecture), capacity_(capacity), device_(device) {
-  for (int64_t row = capacity - 1; row > 0; --row) free_rows_.push_back(row);
-}
-
-at::Tensor& InterventionTables::TableOf(int wire, int64_t width) {
-  at::Tensor& rows = tables_[wire].rows;
-  if (!rows.defined())
-    rows = at::zeros({capacity_, width}, at::TensorOptions().dtype(at::kFloat).device(device_));
-  return rows;
+  table.stage = std::move(grown);
 }
 
 int64_t InterventionTables::AcquireRow(const CompiledInterventions& compiled, uint64_t active) {
-  std::map<int, at::Tensor> additions;  // by wire: [width]
-  for (size_t i = 0; i < compiled.interventions().size(); ++i) {
-    const Intervention& one = compiled.interventions()[i];
-    if ((active >> i & 1) == 0 || one.add.coefficient == 0) continue;
-    const int64_t width = model::WidthOf(one.site, architecture_);
-    const size_t num_rows = std::max<size_t>(1, one.layers.size());
-    for (size_t r = 0; r < num_rows; ++r) {
-      const model::Wire wire =
-          model::Normalised({one.site, one.layers.empty() ? 0 : one.layers[r]});
-      const float* source = one.add.rows->data() + static_cast<int64_t>(r) * width;
-      const at::Tensor row = at::mul(at::from_blob(const_cast<float*>(source), {width}, at::kFloat),
-                                     one.add.coefficient);
-      at::Tensor& sum = additions[model::WireIndex(wire, architecture_)];
-      sum = sum.defined() ? at::add(sum, row) : row;
+  const std::vector<WireEdit> edits = compiled.EditsOf(active);
+  if (edits.empty()) return 0;
+  const int64_t row = TakeLowestFreeRow();
+  try {
+    Row& owned = rows_.at(row);
+    owned.touched = compiled.LayersTouched(active);
+    std::map<int, int> ordinals;  // of the next edit, by wire
+    for (const WireEdit& edit : edits) {
+      const StageKey key{edit.wire, ordinals[edit.wire]++, edit.stage.index()};
+      owned.tables.push_back(key);
+      Write(key, row, edit.stage);
     }
-  }
-  if (additions.empty()) return 0;
-  // Admission bounds the sets of every running request, so a row is always free.
-  VS_CHECK(!free_rows_.empty());
-  const int64_t row = free_rows_.back();
-  free_rows_.pop_back();
-  std::vector<int>& wires = wires_of_row_[row];
-  for (const auto& [wire, addition] : additions) {
-    TableOf(wire, addition.size(0))[row].copy_(addition);
-    ++tables_[wire].live_rows;
-    wires.push_back(wire);
+  } catch (...) {
+    ReleaseRow(row);
+    throw;
   }
   return row;
 }
 
 void InterventionTables::ReleaseRow(int64_t row) {
-  const auto found = wires_of_row_.find(row);
-  if (found == wires_of_row_.end()) return;
-  // The next owner of the row may not touch these wires, so nothing may stay behind.
-  for (const int wire : found->second) {
-    tables_[wire].rows[row].zero_();
-    --tables_[wire].live_rows;
+  const auto found = rows_.find(row);
+  if (found == rows_.end()) return;
+  for (const StageKey& key : found->second.tables) {
+    const auto table = tables_.find(key);
+    // Where acquiring ended half-way, the last one may be missing.
+    if (table == tables_.end()) continue;
+    table->second.rows.erase(row);
+    if (table->second.rows.empty()) {
+      tables_.erase(table);
+    } else if (at::Tensor& active = ActiveOf(table->second.stage); row < active.size(0)) {
+      active[row].zero_();
+    }
   }
-  wires_of_row_.erase(found);
-  free_rows_.push_back(row);
+  rows_.erase(found);
 }
 
 void InterventionTables::AddTo(model::StepProgram& program) const {
-  for (const auto& [wire, table] : tables_) {
-    if (table.live_rows > 0) program[wire].additions.push_back({table.rows});
+  // In the order of the keys: a wire's ordinals ascend.
+  for (const auto& [key, table] : tables_) {
+    program[static_cast<size_t>(std::get<0>(key))].stages.push_back(table.stage);
   }
+}
+
+void InterventionTables::CountApplied(std::span<const int64_t> rows,
+                                      std::array<int64_t, kNumOperations>& applied) const {
+  for (const int64_t row : rows) {
+    const auto found = rows_.find(row);
+    if (found == rows_.end()) continue;
+    for (size_t i = 0; i < applied.size(); ++i) applied[i] += found->second.touched[i];
+  }
+}
+
+int64_t InterventionTables::bytes() const {
+  int64_t bytes = 0;
+  for (const auto& [key, table] : tables_) {
+    model::Stage stage = table.stage;
+    for (const at::Tensor* each : TablesOf(stage)) bytes += static_cast<int64_t>(each->nbytes());
+  }
+  return bytes;
 }
 
 }  // namespace valuescope::engine

@@ -9,8 +9,10 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "base/dtype.h"
 #include "base/host_tensor.h"
@@ -39,19 +41,69 @@ struct TokenSelection {
   std::vector<int64_t> positions;  // for kPositions
 };
 
-// Adds coefficient * vector to the activations at one site of some layers, in float32.
+inline constexpr int kMostInterventions = 64;  // of a request
+inline constexpr int kMostDirections = 64;     // of a ProjectOut, at each layer
+
+// Numbers of an operation, row-major. Shared: sixteen requests with one vector hold it once.
+// num_layers is the number of Intervention::layers, in whose order the rows come; 1 at sites that
+// have none.
+using SharedFloats = std::shared_ptr<const std::vector<float>>;
+
+// x <- x + coefficient * row.
 struct AddVector {
-  // One row a layer of Intervention::layers, in that order: [num_layers, width] row-major. Shared:
-  // sixteen requests with one vector hold it once.
-  std::shared_ptr<const std::vector<float>> rows;
+  SharedFloats rows;  // [num_layers, width]
   float coefficient = 1.0f;
 };
 
+// Keeps 1 - strength of the projection on the span of the directions. Their lengths do not matter;
+// none may be zero.
+struct ProjectOut {
+  SharedFloats directions;     // [num_layers, num_directions, width]
+  int64_t num_directions = 1;  // >= 1
+  float strength = 1.0f;       // 0 .. 1
+};
+
+// Sets <x, v / |v|>; no v may be zero.
+struct Clamp {
+  SharedFloats rows;  // [num_layers, width]
+  float value = 0.0f;
+};
+
+// Neurons of a layer (MLP_NEURONS) or its heads (ATTENTION_HEADS: all head_dim elements of one):
+// for each of Intervention::layers their indices, ascending and distinct. A layer that owns none is
+// not touched.
+using ChosenNeurons = std::vector<std::vector<int64_t>>;
+
+struct ScaleNeurons {
+  ChosenNeurons neurons;
+  float factor = 1.0f;
+};
+
+struct AblateNeurons {
+  ChosenNeurons neurons;
+  SharedFloats means;  // [num_layers, width]: what takes their place; null: 0
+};
+
+// x <- row.
+struct Replace {
+  SharedFloats rows;           // [num_layers, num_positions, width]
+  bool each_position = false;  // a row for each of TokenSelection::positions in the order given;
+                               // else num_positions is 1 and every token gets the layer's row
+};
+
+using Operation = std::variant<AddVector, ProjectOut, Clamp, ScaleNeurons, AblateNeurons, Replace>;
+inline constexpr int kNumOperations = std::variant_size_v<Operation>;
+
+// "add", "project_out", ... as the contract spells it; 0 <= index < kNumOperations.
+absl::string_view NameOfOperation(size_t index);
+
+// Changes the activations at one site of some layers, in float32.
 struct Intervention {
   model::Site site = model::Site::kResidualPost;
   std::vector<int> layers;  // absolute 0-based blocks, ascending, no duplicates
   TokenSelection tokens;
-  AddVector add;
+  Operation operation;
+  bool preserve_norm = false;  // the result y becomes y |x| / |y|
 };
 
 enum class Reduction : uint8_t { kNone, kMean, kSum, kMax, kLast };

@@ -146,7 +146,7 @@ void Sequence::CountReceipts(int64_t first, int64_t count) {
   for (int64_t position = first; position < first + count; ++position) {
     const uint64_t active = interventions_.ActiveAt(position);
     for (size_t i = 0; i < touched_.size(); ++i)
-      touched_[i] += static_cast<int64_t>(active >> i & 1);
+      touched_[i] += static_cast<int64_t>(interventions_.Acts(active, i));
   }
 }
 

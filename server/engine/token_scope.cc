@@ -15,6 +15,10 @@ absl::Status TouchesNothing() {
 
 }  // namespace
 
+int64_t AbsolutePosition(int64_t given, const SequenceExtent& extent) {
+  return given < 0 ? given + (extent.generates ? extent.prompt : extent.most) : given;
+}
+
 absl::StatusOr<TokenScope> TokenScope::Resolve(const TokenSelection& selection,
                                                const SequenceExtent& extent, bool for_tap) {
   TokenScope scope;
@@ -57,7 +61,7 @@ absl::StatusOr<TokenScope> TokenScope::Resolve(const TokenSelection& selection,
     for (size_t i = 0; i < selection.positions.size(); ++i) {
       const int64_t given = selection.positions[i];
       const std::string field = absl::StrCat("positions[", i, "]");
-      const int64_t position = given < 0 ? given + end : given;
+      const int64_t position = AbsolutePosition(given, extent);
       if (position < 0 || position >= extent.most) {
         return OutOfRange(field, static_cast<double>(given), static_cast<double>(-end),
                           static_cast<double>(extent.most - 1));

@@ -18,6 +18,10 @@ struct SequenceExtent {
       false;  // negative positions then count from the end of the prompt, else from the end of all
 };
 
+// The 0-based position that `given` names: negative ones count from the end of the prompt in
+// generation, else of all.
+int64_t AbsolutePosition(int64_t given, const SequenceExtent& extent);
+
 class TokenScope {
  public:
   // INVALID_ARGUMENT, field "positions[i]" or "kind": positions out of range or given twice, LAST

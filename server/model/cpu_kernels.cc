@@ -14,6 +14,7 @@
 
 #include "model/architecture.h"
 #include "model/reference.h"
+#include "model/step.h"
 
 // One binary serves every x86-64: the loader picks the widest variant that the machine has. Tools
 // that only read the code (clang's) know clones under other rules.
@@ -55,6 +56,24 @@ VS_VECTORISED void RotateHead(float* head, const float* cosine, const float* sin
 VS_VECTORISED void AddTo(float* x, const float* row, int64_t width) {
 #pragma omp simd
   for (int64_t i = 0; i < width; ++i) x[i] += row[i];
+}
+
+VS_VECTORISED void ScaleOrSetRow(float* x, const float* factors, const float* values,
+                                 int64_t width) {
+#pragma omp simd
+  for (int64_t i = 0; i < width; ++i) x[i] = factors[i] != 0 ? x[i] * factors[i] : values[i];
+}
+
+VS_VECTORISED float Dot(const float* x, const float* y, int64_t width) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < width; ++i) sum += x[i] * y[i];
+  return sum;
+}
+
+VS_VECTORISED void AddMultiple(float* x, float factor, const float* row, int64_t width) {
+#pragma omp simd
+  for (int64_t i = 0; i < width; ++i) x[i] += factor * row[i];
 }
 
 VS_VECTORISED void AddToDouble(double* sum, const float* row, int64_t width) {
@@ -174,6 +193,32 @@ int64_t Grain(int64_t operations_per_item) {
 void NormRow(const float* x, const float* weight, double epsilon, int64_t width, float* out) {
   const float mean = SumOfSquares(x, width) / static_cast<float>(width);
   ScaleByWeight(x, weight, 1.0f / std::sqrt(mean + static_cast<float>(epsilon)), width, out);
+}
+
+// Calls edit(token, row) for every token whose row is active, on float32, and preserves its norm
+// where the row asks for it. What is narrower is widened for it, which loses nothing, and rounded.
+template <typename Operation>
+void EditActiveRows(at::Tensor& x, const at::Tensor& active, const at::Tensor& table_rows,
+                    int64_t operations_per_token, const Operation& edit) {
+  at::Tensor wide = HasKernel(x) ? x : x.to(at::kFloat).contiguous();
+  const int64_t width = x.size(1), capacity = active.size(0);
+  float* data = wide.mutable_data_ptr<float>();
+  const uint8_t* activity = active.const_data_ptr<uint8_t>();
+  const int64_t* rows = table_rows.const_data_ptr<int64_t>();
+  at::parallel_for(0, x.size(0), Grain(operations_per_token), [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      const int64_t row = rows[t];
+      if (row >= capacity || activity[row] == kInactive) continue;
+      float* token = data + t * width;
+      const bool preserves = activity[row] == kPreservesNorm;
+      const float before = preserves ? std::sqrt(SumOfSquares(token, width)) : 0.0f;
+      edit(token, row);
+      if (!preserves) continue;
+      const float after = std::sqrt(SumOfSquares(token, width));
+      if (after > 0) Scale(token, before / after, width);
+    }
+  });
+  if (!wide.is_same(x)) x.copy_(wide);
 }
 
 // Later tokens of a prompt attend to more, so a thread's share takes items from both ends.
@@ -335,15 +380,41 @@ void SoftCap(at::Tensor& x, double cap) {
   });
 }
 
-void AddRows(at::Tensor& x, const at::Tensor& rows, const at::Tensor& table_rows) {
-  if (!HasKernel(x)) return reference::AddRows(x, rows, table_rows);
+void AddRows(at::Tensor& x, const at::Tensor& active, const at::Tensor& rows,
+             const at::Tensor& table_rows) {
   const int64_t width = x.size(1);
-  float* data = x.mutable_data_ptr<float>();
   const float* table = rows.const_data_ptr<float>();
-  const int64_t* row = table_rows.const_data_ptr<int64_t>();
-  at::parallel_for(0, x.size(0), Grain(width), [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) {
-      if (row[t] != 0) AddTo(data + t * width, table + row[t] * width, width);
+  EditActiveRows(x, active, table_rows, width,
+                 [&](float* token, int64_t row) { AddTo(token, table + row * width, width); });
+}
+
+void ScaleOrSet(at::Tensor& x, const at::Tensor& active, const at::Tensor& factors,
+                const at::Tensor& values, const at::Tensor& table_rows) {
+  const int64_t width = x.size(1);
+  const float* factor = factors.const_data_ptr<float>();
+  const float* value = values.const_data_ptr<float>();
+  EditActiveRows(x, active, table_rows, width, [&](float* token, int64_t row) {
+    ScaleOrSetRow(token, factor + row * width, value + row * width, width);
+  });
+}
+
+void Project(at::Tensor& x, const at::Tensor& active, const at::Tensor& basis,
+             const at::Tensor& ranks, const at::Tensor& kept, const at::Tensor& targets,
+             const at::Tensor& table_rows) {
+  const int64_t width = x.size(1), most = basis.size(1);
+  const float* directions = basis.const_data_ptr<float>();
+  const int64_t* rank = ranks.const_data_ptr<int64_t>();
+  const float* keeps = kept.const_data_ptr<float>();
+  const float* target = targets.const_data_ptr<float>();
+  EditActiveRows(x, active, table_rows, 4 * width * most, [&](float* token, int64_t row) {
+    const float* own = directions + row * most * width;
+    float change[kMostDirections];
+    for (int64_t k = 0; k < rank[row]; ++k) {
+      const float along = Dot(token, own + k * width, width);
+      change[k] = (keeps[row] - 1.0f) * along + target[row * most + k];
+    }
+    for (int64_t k = 0; k < rank[row]; ++k) {
+      AddMultiple(token, change[k], own + k * width, width);
     }
   });
 }

@@ -29,8 +29,29 @@ at::Tensor GateMultiplyMeta(const at::Tensor& gate_up, int64_t) {
 void NormHeadsMeta(at::Tensor&, const at::Tensor&, const at::Tensor&, double, int64_t, int64_t,
                    int64_t) {}
 void SoftCapMeta(at::Tensor&, double) {}
-void AddRowsMeta(at::Tensor&, const at::Tensor&, const at::Tensor&) {}
+void AddRowsMeta(at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&) {}
+void ScaleOrSetMeta(at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                    const at::Tensor&) {}
+void ProjectMeta(at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                 const at::Tensor&, const at::Tensor&, const at::Tensor&) {}
 void TapMeta(const at::Tensor&, const at::Tensor&, const at::Tensor&, at::Tensor&) {}
+
+// --- References of the edits, in place
+// ----------------------------------------------------------
+
+void AddRowsPlain(at::Tensor& x, const at::Tensor& active, const at::Tensor& rows,
+                  const at::Tensor& table_rows) {
+  x.copy_(reference::Added(x, active, rows, table_rows));
+}
+void ScaleOrSetPlain(at::Tensor& x, const at::Tensor& active, const at::Tensor& factors,
+                     const at::Tensor& values, const at::Tensor& table_rows) {
+  x.copy_(reference::ScaledOrSet(x, active, factors, values, table_rows));
+}
+void ProjectPlain(at::Tensor& x, const at::Tensor& active, const at::Tensor& basis,
+                  const at::Tensor& ranks, const at::Tensor& kept, const at::Tensor& targets,
+                  const at::Tensor& table_rows) {
+  x.copy_(reference::Projected(x, active, basis, ranks, kept, targets, table_rows));
+}
 
 TORCH_LIBRARY(valuescope, library) {
   library.def("rms_norm(Tensor x, Tensor weight, float epsilon) -> Tensor");
@@ -49,7 +70,13 @@ TORCH_LIBRARY(valuescope, library) {
       "int window) -> Tensor");
   library.def("gate_multiply(Tensor gate_up, int activation) -> Tensor");
   library.def("soft_cap(Tensor(a!) x, float cap) -> ()");
-  library.def("add_rows(Tensor(a!) x, Tensor rows, Tensor table_rows) -> ()");
+  library.def("add_rows(Tensor(a!) x, Tensor active, Tensor rows, Tensor table_rows) -> ()");
+  library.def(
+      "scale_or_set(Tensor(a!) x, Tensor active, Tensor factors, Tensor values, Tensor table_rows) "
+      "-> ()");
+  library.def(
+      "project(Tensor(a!) x, Tensor active, Tensor basis, Tensor ranks, Tensor kept, Tensor "
+      "targets, Tensor table_rows) -> ()");
   library.def("tap_copy(Tensor x, Tensor tokens, Tensor rows, Tensor(a!) destination) -> ()");
   library.def("tap_sum(Tensor x, Tensor tokens, Tensor rows, Tensor(a!) destination) -> ()");
   library.def("tap_max(Tensor x, Tensor tokens, Tensor rows, Tensor(a!) destination) -> ()");
@@ -63,6 +90,8 @@ TORCH_LIBRARY_IMPL(valuescope, CPU, library) {
   library.impl("gate_multiply", cpu::GateMultiply);
   library.impl("soft_cap", cpu::SoftCap);
   library.impl("add_rows", cpu::AddRows);
+  library.impl("scale_or_set", cpu::ScaleOrSet);
+  library.impl("project", cpu::Project);
   library.impl("tap_copy", cpu::TapCopy);
   library.impl("tap_sum", cpu::TapSum);
   library.impl("tap_max", cpu::TapMax);
@@ -76,6 +105,8 @@ TORCH_LIBRARY_IMPL(valuescope, Meta, library) {
   library.impl("norm_heads", NormHeadsMeta);
   library.impl("soft_cap", SoftCapMeta);
   library.impl("add_rows", AddRowsMeta);
+  library.impl("scale_or_set", ScaleOrSetMeta);
+  library.impl("project", ProjectMeta);
   library.impl("tap_copy", TapMeta);
   library.impl("tap_sum", TapMeta);
   library.impl("tap_max", TapMeta);
@@ -88,7 +119,9 @@ TORCH_LIBRARY_IMPL(valuescope, CUDA, library) {
   library.impl("gate_multiply", reference::GateMultiply);
   library.impl("norm_heads", reference::NormHeads);
   library.impl("soft_cap", reference::SoftCap);
-  library.impl("add_rows", reference::AddRows);
+  library.impl("add_rows", AddRowsPlain);
+  library.impl("scale_or_set", ScaleOrSetPlain);
+  library.impl("project", ProjectPlain);
   library.impl("tap_copy", reference::TapCopy);
   library.impl("tap_sum", reference::TapSum);
   library.impl("tap_max", reference::TapMax);
@@ -171,11 +204,39 @@ void SoftCap(at::Tensor& x, double cap) {
   op.call(x, cap);
 }
 
-void AddRows(at::Tensor& x, const at::Tensor& rows, const at::Tensor& table_rows) {
-  if (TracksGradients(x)) return reference::AddRows(x, rows, table_rows);
+void Edit(at::Tensor& x, const AddStage& stage, const at::Tensor& table_rows) {
+  if (TracksGradients(x)) {
+    x = reference::Added(x, stage.active, stage.rows, table_rows);
+    return;
+  }
   static const auto op =
-      Operator<void(at::Tensor&, const at::Tensor&, const at::Tensor&)>("valuescope::add_rows");
-  op.call(x, rows, table_rows);
+      Operator<void(at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&)>(
+          "valuescope::add_rows");
+  op.call(x, stage.active, stage.rows, table_rows);
+}
+
+void Edit(at::Tensor& x, const ScaleOrSetStage& stage, const at::Tensor& table_rows) {
+  if (TracksGradients(x)) {
+    x = reference::ScaledOrSet(x, stage.active, stage.factors, stage.values, table_rows);
+    return;
+  }
+  static const auto op =
+      Operator<void(at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                    const at::Tensor&)>("valuescope::scale_or_set");
+  op.call(x, stage.active, stage.factors, stage.values, table_rows);
+}
+
+void Edit(at::Tensor& x, const ProjectStage& stage, const at::Tensor& table_rows) {
+  if (TracksGradients(x)) {
+    x = reference::Projected(x, stage.active, stage.basis, stage.ranks, stage.kept, stage.targets,
+                             table_rows);
+    return;
+  }
+  static const auto op =
+      Operator<void(at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                    const at::Tensor&, const at::Tensor&, const at::Tensor&)>(
+          "valuescope::project");
+  op.call(x, stage.active, stage.basis, stage.ranks, stage.kept, stage.targets, table_rows);
 }
 
 using TapSignature = void(const at::Tensor&, const at::Tensor&, const at::Tensor&, at::Tensor&);

@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "model/architecture.h"
+#include "model/step.h"
 
 namespace valuescope::model {
 
@@ -65,9 +66,11 @@ at::Tensor GateMultiply(const at::Tensor& gate_up, Activation activation);
 // x becomes cap tanh(x / cap), in place. x [num_tokens, width], cap > 0.
 void SoftCap(at::Tensor& x, double cap);
 
-// x[t] += rows[table_rows[t]] where table_rows[t] != 0, in float32, rounded once. x [num_tokens,
-// width], rows [capacity, width] float32.
-void AddRows(at::Tensor& x, const at::Tensor& rows, const at::Tensor& table_rows);
+// The edits of step.h, in place: token t by row table_rows[t] of the stage's tables. x [num_tokens,
+// width], table_rows [num_tokens] int64. Where gradients are recorded, x becomes a new tensor.
+void Edit(at::Tensor& x, const AddStage& stage, const at::Tensor& table_rows);
+void Edit(at::Tensor& x, const ScaleOrSetStage& stage, const at::Tensor& table_rows);
+void Edit(at::Tensor& x, const ProjectStage& stage, const at::Tensor& table_rows);
 
 // Taps (step.h): destination[rows[j]] = x[tokens[j]], += in float64, or max.
 void TapCopy(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,

@@ -3,8 +3,10 @@
 #include <ATen/ATen.h>
 
 #include <limits>
+#include <vector>
 
 #include "model/architecture.h"
+#include "model/step.h"
 
 namespace valuescope::model::reference {
 
@@ -99,10 +101,71 @@ at::Tensor GateMultiply(const at::Tensor& gate_up, int64_t activation) {
 
 void SoftCap(at::Tensor& x, double cap) { x.copy_(at::tanh(x / cap) * cap); }
 
-void AddRows(at::Tensor& x, const at::Tensor& rows, const at::Tensor& table_rows) {
-  const at::Tensor edited =
-      (x.to(at::kFloat) + rows.index_select(0, table_rows)).to(x.scalar_type());
-  x.copy_(at::where(table_rows.unsqueeze(1) != 0, edited, x));
+namespace {
+
+// What the tokens of a step find in a stage's tables.
+struct FoundRows {
+  FoundRows(const at::Tensor& active, const at::Tensor& table_rows)
+      // Rows beyond a table are inactive, as row 0 is.
+      : rows(at::where(table_rows < active.size(0), table_rows, 0)),
+        activity(active.index_select(0, rows)) {}
+
+  // [num_tokens, ...]; 0 for inactive rows, because a gradient would carry on what is stale there.
+  at::Tensor Of(const at::Tensor& table) const {
+    std::vector<int64_t> shape(static_cast<size_t>(table.dim()), 1);
+    shape[0] = -1;
+    return table.index_select(0, rows).masked_fill((activity == kInactive).view(shape), 0);
+  }
+
+  at::Tensor rows;      // [num_tokens] int64
+  at::Tensor activity;  // [num_tokens] uint8
+};
+
+// Norm preserved where asked for, rounded, and only for tokens of active rows. before [num_tokens,
+// width] of any type, after [num_tokens, width] float32, activity [num_tokens] uint8.
+at::Tensor Rounded(const at::Tensor& before, at::Tensor after, const at::Tensor& activity) {
+  const at::Tensor preserves = (activity == kPreservesNorm).unsqueeze(1);
+  // Autograd follows both branches of a where: neither may divide by zero.
+  const auto norm_of = [](const at::Tensor& x) {
+    const at::Tensor squares = x.pow(2).sum(-1, /*keepdim=*/true);
+    return at::where(squares > 0, squares, 1).sqrt() * (squares > 0);
+  };
+  const at::Tensor norm = norm_of(after);
+  const at::Tensor ratio = norm_of(before.to(at::kFloat)) / at::where(norm > 0, norm, 1);
+  after = at::where(preserves.logical_and(norm > 0), after * ratio, after);
+  return at::where((activity != kInactive).unsqueeze(1), after.to(before.scalar_type()), before);
+}
+
+}  // namespace
+
+at::Tensor Added(const at::Tensor& x, const at::Tensor& active, const at::Tensor& rows,
+                 const at::Tensor& table_rows) {
+  const FoundRows found(active, table_rows);
+  return Rounded(x, x.to(at::kFloat) + found.Of(rows), found.activity);
+}
+
+at::Tensor ScaledOrSet(const at::Tensor& x, const at::Tensor& active, const at::Tensor& factors,
+                       const at::Tensor& values, const at::Tensor& table_rows) {
+  const FoundRows found(active, table_rows);
+  const at::Tensor factor = found.Of(factors);
+  const at::Tensor edited = at::where(factor != 0, x.to(at::kFloat) * factor, found.Of(values));
+  return Rounded(x, edited, found.activity);
+}
+
+at::Tensor Projected(const at::Tensor& x, const at::Tensor& active, const at::Tensor& basis,
+                     const at::Tensor& ranks, const at::Tensor& kept, const at::Tensor& targets,
+                     const at::Tensor& table_rows) {
+  const FoundRows found(active, table_rows);
+  const at::Tensor wide = x.to(at::kFloat);
+  // Where a row has fewer directions than the table, anything may stand behind them.
+  const at::Tensor unused = at::arange(basis.size(1), ranks.options()).unsqueeze(0) >=
+                            found.Of(ranks).unsqueeze(1);  // [num_tokens, rank]
+  const at::Tensor directions = found.Of(basis).masked_fill(unused.unsqueeze(2), 0);
+  const at::Tensor along = (wide.unsqueeze(1) * directions).sum(-1);  // [num_tokens, rank]
+  const at::Tensor change =
+      (found.Of(kept).unsqueeze(1) - 1) * along + found.Of(targets).masked_fill(unused, 0);
+  const at::Tensor edited = wide + (change.unsqueeze(2) * directions).sum(1);
+  return Rounded(x, edited, found.activity);
 }
 
 void TapCopy(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,

@@ -22,7 +22,14 @@ at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Te
                      int64_t head_dim, double scale, double soft_cap, int64_t window);
 at::Tensor GateMultiply(const at::Tensor& gate_up, int64_t activation);
 void SoftCap(at::Tensor& x, double cap);
-void AddRows(at::Tensor& x, const at::Tensor& rows, const at::Tensor& table_rows);
+// The edits return what x becomes and leave x alone, so that autograd can follow them.
+at::Tensor Added(const at::Tensor& x, const at::Tensor& active, const at::Tensor& rows,
+                 const at::Tensor& table_rows);
+at::Tensor ScaledOrSet(const at::Tensor& x, const at::Tensor& active, const at::Tensor& factors,
+                       const at::Tensor& values, const at::Tensor& table_rows);
+at::Tensor Projected(const at::Tensor& x, const at::Tensor& active, const at::Tensor& basis,
+                     const at::Tensor& ranks, const at::Tensor& kept, const at::Tensor& targets,
+                     const at::Tensor& table_rows);
 void TapCopy(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
              at::Tensor& destination);
 void TapSum(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,

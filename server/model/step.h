@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <variant>
 #include <vector>
 
 namespace valuescope::model {
@@ -27,11 +28,44 @@ struct StepBatch {
       logit_tokens;  // [num_logits] int64, tokens (indices into the step) whose logits are needed
 };
 
-// Adds rows[table_rows[t]] to token t, in float32, rounded once to the model's dtype. Tokens of row
-// 0 keep their bits.
-struct AddStage {
-  at::Tensor rows;  // [capacity, width] float32, on the device; row 0 is never read
+// Edits of one wire are stages: tables whose row table_rows[t] says what happens to token t. All
+// arithmetic is float32, rounded once to the model's dtype after each stage. Tables are small: a
+// row at or beyond a table's capacity is a row that the table does nothing to. What an inactive row
+// holds is never read.
+enum RowActivity : uint8_t {
+  kInactive = 0,       // the token keeps its bits exactly
+  kActs = 1,           // the stage edits the token
+  kPreservesNorm = 2,  // acts, and the result y becomes y |x| / |y|; a zero y stays zero
 };
+
+// y = x + rows[r].
+struct AddStage {
+  at::Tensor active;  // [capacity] uint8, RowActivity; row 0 is inactive
+  at::Tensor rows;    // [capacity, width] float32
+};
+
+// y_i = factors[r][i] x_i where that factor is not 0, else values[r][i]: scales and overwrites
+// single elements, and the others keep their bits.
+struct ScaleOrSetStage {
+  at::Tensor active;   // [capacity] uint8
+  at::Tensor factors;  // [capacity, width] float32
+  at::Tensor values;   // [capacity, width] float32
+};
+
+// y = x + sum_k ((kept[r] - 1) <x, b_k> + targets[r][k]) b_k over the first ranks[r] rows b_k of
+// basis[r], which are orthonormal: the projection on their span becomes kept times what it was,
+// plus the targets.
+struct ProjectStage {
+  at::Tensor active;   // [capacity] uint8
+  at::Tensor basis;    // [capacity, rank, width] float32
+  at::Tensor ranks;    // [capacity] int64, 1 .. rank, at most kMostDirections
+  at::Tensor kept;     // [capacity] float32
+  at::Tensor targets;  // [capacity, rank] float32
+};
+
+inline constexpr int64_t kMostDirections = 64;
+
+using Stage = std::variant<AddStage, ScaleOrSetStage, ProjectStage>;
 
 enum class TapOperation : uint8_t {
   kCopy,  // destination[rows[j]] = x[tokens[j]]             destination float32 [capacity, width]
@@ -48,13 +82,13 @@ struct TapStage {
   at::Tensor destination;  // [capacity, width]
 };
 
-// What happens on one wire: first the additions in order, then the taps (a capture sees the edited
+// What happens on one wire: first the edits in order, then the taps (a capture sees the edited
 // value).
 struct WireProgram {
-  std::vector<AddStage> additions;
+  std::vector<Stage> stages;
   std::vector<TapStage> taps;
 
-  bool empty() const { return additions.empty() && taps.empty(); }
+  bool empty() const { return stages.empty() && taps.empty(); }
 };
 
 // Indexed by WireIndex (model/site.h); an empty program costs nothing.

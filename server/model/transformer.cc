@@ -276,11 +276,13 @@ class LoadedTransformer : public Transformer {
     return logits;
   }
 
-  // Everything users asked of this wire: additions in order, then taps.
+  // Everything users asked of this wire: edits in order, then taps.
   void Visit(Wire wire, at::Tensor& x, const Step& step) const {
     const int index = WireIndex(wire, architecture_);
     const WireProgram& wanted = step.program[index];
-    for (const AddStage& stage : wanted.additions) AddRows(x, stage.rows, step.batch.table_rows);
+    for (const Stage& stage : wanted.stages) {
+      std::visit([&](const auto& each) { Edit(x, each, step.batch.table_rows); }, stage);
+    }
     if (step.tape != nullptr) Record(index, x, *step.tape);
     const c10::NoGradGuard no_gradients;
     for (const TapStage& tap : wanted.taps) {

@@ -83,14 +83,19 @@ std::vector<MetricFamily> FamiliesOf(const ServingState& state) {
       Family(kCounter, "valuescope_preemptions_total",
              "Background requests that gave way to others and began again.",
              static_cast<double>(state.preemptions)),
-      Family(kCounter, "valuescope_interventions_applied_total",
-             "Token positions times layers that interventions touched.",
-             static_cast<double>(state.interventions_applied), {{"op", "add"}}),
       Family(kCounter, "valuescope_captured_bytes_total", "Bytes of activations captured.",
              static_cast<double>(state.captured_bytes)),
       Family(kCounter, "valuescope_job_rescues_total", "Leases taken back from dead workers.",
              static_cast<double>(state.job_rescues)),
   };
+  MetricFamily applied;
+  applied.name = "valuescope_interventions_applied_total";
+  applied.help = "Token positions times layers that interventions touched, by operation.";
+  applied.type = kCounter;
+  for (const auto& [operation, count] : state.interventions_applied) {
+    applied.metric.push_back(Value(kCounter, static_cast<double>(count), {{"op", operation}}));
+  }
+  if (!applied.metric.empty()) families.push_back(std::move(applied));
   MetricFamily memory;
   memory.name = "valuescope_device_memory_bytes";
   memory.help = "Bytes held for models, by what holds them.";

@@ -29,12 +29,13 @@ struct ServingState {
   double kv_cache_used_ratio = 0;
   double kv_cache_promised_ratio = 0;
   double kv_cache_cached_ratio = 0;
-  int64_t prefix_hit_tokens = 0;      // since start
-  int64_t preemptions = 0;            // since start
-  int64_t interventions_applied = 0;  // token positions x layers, since start
-  int64_t captured_bytes = 0;         // since start
+  int64_t prefix_hit_tokens = 0;  // since start
+  int64_t preemptions = 0;        // since start
+  // Token positions x layers since start, by operation ("add", "clamp", ...).
+  std::vector<std::pair<std::string, int64_t>> interventions_applied;
+  int64_t captured_bytes = 0;  // since start
   // Bytes held on the models' device or for it, by what holds them ("weights", "kv_cache",
-  // "captures").
+  // "captures", "interventions").
   std::vector<std::pair<std::string, int64_t>> device_memory;
 
   struct JobCount {

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "rpc/engine_runs.h"
+#include "rpc/intervention_codec.h"
 #include "rpc/request_codec.h"
 #include "rpc/result_codec.h"
 #include "rpc/status_to_grpc.h"

@@ -13,6 +13,7 @@
 #include "engine/token_scope.h"
 #include "model/site.h"
 #include "rpc/engine_runs.h"
+#include "rpc/intervention_codec.h"
 #include "rpc/request_codec.h"
 #include "rpc/result_codec.h"
 #include "rpc/tensor_codec.h"

@@ -22,11 +22,6 @@ constexpr int kDefaultMaxTokens = 256;
 
 std::string At(absl::string_view field, int index) { return absl::StrCat(field, "[", index, "]"); }
 
-absl::Status NotServed(absl::string_view field) {
-  return ErrorWithReason(absl::StatusCode::kUnimplemented, "OPTION_NOT_SERVED",
-                         absl::StrCat("`", field, "` is not served by this version of the server"));
-}
-
 absl::StatusOr<std::vector<int32_t>> IdsFromProto(absl::string_view field, const v1::TokenIds& ids,
                                                   const engine::ServedModel& model) {
   const int64_t vocabulary = model.architecture.vocabulary;
@@ -60,120 +55,6 @@ absl::StatusOr<TokenisedPrompt> ChatFromProto(absl::string_view field, const v1:
   if (!encoded.ok()) return InField(field, encoded.status());
   return TokenisedPrompt{
       .ids = std::move(encoded->ids), .text = std::move(encoded->text), .from_chat = true};
-}
-
-// The rows of an inline tensor, [width] or [number of layers, width], as [layers, width].
-absl::StatusOr<std::vector<float>> InlineRows(absl::string_view field, const v1::Tensor& tensor,
-                                              int64_t num_rows, int64_t width) {
-  const auto& shape = tensor.shape();
-  const bool one = shape.size() == 1 && shape[0] == width;
-  const bool many = shape.size() == 2 && shape[0] == num_rows && shape[1] == width;
-  if (!one && !many) {
-    return InvalidField(absl::StrCat(field, ".shape"),
-                        absl::StrCat("must be [", width, "] or [", num_rows, ", ", width,
-                                     "] (number of chosen layers, width of the site)"));
-  }
-  VS_ASSIGN_OR_RETURN(const HostTensor host, TensorFromProto(field, tensor));
-  if (host.dtype == DType::kInt32 || host.dtype == DType::kInt64) {
-    return InvalidField(absl::StrCat(field, ".dtype"), "must be a floating-point type");
-  }
-  VS_ASSIGN_OR_RETURN(const std::vector<float> values, ToFloat32(host));
-  if (many) return values;
-  std::vector<float> rows;
-  rows.reserve(static_cast<size_t>(num_rows * width));
-  for (int64_t row = 0; row < num_rows; ++row) {
-    rows.insert(rows.end(), values.begin(), values.end());
-  }
-  return rows;
-}
-
-// The rows of a stored vector that `layers` take, as [layers, width].
-absl::StatusOr<std::vector<float>> ResolvedRows(absl::string_view field, const v1::AddVector& add,
-                                                const ResolvedVector& vector,
-                                                const std::vector<int>& layers) {
-  std::vector<float> rows;
-  // At a site without layers a vector has one row, kept under 0.
-  const std::vector<int> wanted = layers.empty() ? std::vector<int>{0} : layers;
-  for (const int layer : wanted) {
-    const int source = add.has_source_layer() ? add.source_layer() : layer;
-    const auto row = vector.rows.find(source);
-    if (row == vector.rows.end()) {
-      return InvalidField(absl::StrCat(field, add.has_source_layer() ? ".source_layer" : ".vector"),
-                          absl::StrCat("`", vector.name, "` has no row for layer ", source));
-    }
-    rows.insert(rows.end(), row->second.begin(), row->second.end());
-  }
-  return rows;
-}
-
-absl::StatusOr<engine::AddVector> AddFromProto(absl::string_view field, const v1::AddVector& add,
-                                               const engine::Intervention& intervention,
-                                               const InterventionScope& scope,
-                                               UsedResources& used) {
-  engine::AddVector result;
-  result.coefficient = add.has_coefficient() ? add.coefficient() : 1.0f;
-  const int64_t width = model::WidthOf(intervention.site, scope.model.architecture);
-  std::vector<float> rows;
-  switch (add.source_case()) {
-    case v1::AddVector::kTensor: {
-      if (add.has_source_layer()) {
-        return InvalidField(absl::StrCat(field, ".source_layer"), "goes only with a named vector");
-      }
-      const auto num_rows = std::max<int64_t>(1, static_cast<int64_t>(intervention.layers.size()));
-      VS_ASSIGN_OR_RETURN(
-          rows, InlineRows(absl::StrCat(field, ".tensor"), add.tensor(), num_rows, width));
-      break;
-    }
-    case v1::AddVector::kVector: {
-      VS_ASSIGN_OR_RETURN(const ResolvedVector vector,
-                          scope.vectors.Resolve(scope.tenant, add.vector(), scope.model,
-                                                intervention.site, absl::StrCat(field, ".vector")));
-      used[vector.name] = vector.digest;
-      VS_ASSIGN_OR_RETURN(rows, ResolvedRows(field, add, vector, intervention.layers));
-      break;
-    }
-    case v1::AddVector::SOURCE_NOT_SET:
-      return InvalidField(field, "needs a vector or a tensor");
-  }
-  result.rows = std::make_shared<const std::vector<float>>(std::move(rows));
-  return result;
-}
-
-absl::StatusOr<engine::Intervention> InterventionFromProto(absl::string_view field,
-                                                           const v1::Intervention& proto,
-                                                           const InterventionScope& scope,
-                                                           UsedResources& used) {
-  switch (proto.operation_case()) {
-    case v1::Intervention::kAdd:
-      break;
-    case v1::Intervention::kProjectOut:
-      return NotServed(absl::StrCat(field, ".project_out"));
-    case v1::Intervention::kClamp:
-      return NotServed(absl::StrCat(field, ".clamp"));
-    case v1::Intervention::kScaleNeurons:
-      return NotServed(absl::StrCat(field, ".scale_neurons"));
-    case v1::Intervention::kAblateNeurons:
-      return NotServed(absl::StrCat(field, ".ablate_neurons"));
-    case v1::Intervention::kReplace:
-      return NotServed(absl::StrCat(field, ".replace"));
-    case v1::Intervention::OPERATION_NOT_SET:
-      return InvalidField(field, "needs an operation, such as add");
-  }
-  if (proto.preserve_norm()) return NotServed(absl::StrCat(field, ".preserve_norm"));
-  engine::Intervention intervention;
-  VS_ASSIGN_OR_RETURN(intervention.site, SiteFromProto(absl::StrCat(field, ".site"), proto.site()));
-  VS_ASSIGN_OR_RETURN(intervention.layers,
-                      LayersFromProto(absl::StrCat(field, ".layers"),
-                                      proto.has_layers() ? &proto.layers() : nullptr,
-                                      {.site = intervention.site,
-                                       .num_layers = scope.model.architecture.num_layers,
-                                       .all_by_default = false}));
-  VS_ASSIGN_OR_RETURN(intervention.tokens,
-                      TokensFromProto(absl::StrCat(field, ".tokens"), proto.tokens(),
-                                      engine::TokenKind::kFromLastPrompt));
-  VS_ASSIGN_OR_RETURN(intervention.add, AddFromProto(absl::StrCat(field, ".add"), proto.add(),
-                                                     intervention, scope, used));
-  return intervention;
 }
 
 absl::StatusOr<engine::Reduction> ReductionFromProto(absl::string_view field,
@@ -349,23 +230,6 @@ absl::StatusOr<engine::TokenSelection> TokensFromProto(absl::string_view field,
     return InvalidField(absl::StrCat(field, ".positions"), "go only with TOKEN_KIND_POSITIONS");
   }
   return selection;
-}
-
-absl::StatusOr<std::vector<engine::Intervention>> InterventionsFromProto(
-    const google::protobuf::RepeatedPtrField<v1::Intervention>& interventions,
-    const InterventionScope& scope, UsedResources& used) {
-  constexpr int kMostInterventions = 64;
-  if (interventions.size() > kMostInterventions) {
-    return OutOfRange("interventions", interventions.size(), 0, kMostInterventions);
-  }
-  std::vector<engine::Intervention> result;
-  for (int i = 0; i < interventions.size(); ++i) {
-    VS_ASSIGN_OR_RETURN(
-        engine::Intervention intervention,
-        InterventionFromProto(At("interventions", i), interventions[i], scope, used));
-    result.push_back(std::move(intervention));
-  }
-  return result;
 }
 
 namespace {

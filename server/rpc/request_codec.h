@@ -17,7 +17,6 @@
 #include "engine/request.h"
 #include "engine/served_model.h"
 #include "model/site.h"
-#include "rpc/vector_resolver.h"
 #include "valuescope/v1/common.pb.h"
 #include "valuescope/v1/generation.pb.h"
 
@@ -76,18 +75,6 @@ absl::StatusOr<engine::TokenSelection> TokensFromProto(absl::string_view field,
 
 // Resources that a request used, by name.
 using UsedResources = std::map<std::string, std::string>;  // name, digest
-
-struct InterventionScope {
-  std::string tenant;
-  const engine::ServedModel& model;
-  VectorResolver& vectors;
-};
-
-// Adds the vectors used to `used`. UNIMPLEMENTED naming the field for operations that are not
-// served; the errors of VectorResolver::Resolve.
-absl::StatusOr<std::vector<engine::Intervention>> InterventionsFromProto(
-    const google::protobuf::RepeatedPtrField<v1::Intervention>& interventions,
-    const InterventionScope& scope, UsedResources& used);
 
 absl::StatusOr<std::vector<engine::Tap>> TapsFromProto(
     const google::protobuf::RepeatedPtrField<v1::Tap>& taps, const engine::ServedModel& model);

@@ -1,4 +1,4 @@
-// Named vectors of interventions, read from the store.
+// Named vectors and neuron sets of interventions, read from the store.
 #ifndef VALUESCOPE_RPC_STORED_VECTOR_RESOLVER_H_
 #define VALUESCOPE_RPC_STORED_VECTOR_RESOLVER_H_
 
@@ -17,6 +17,10 @@ class StoredVectorResolver : public VectorResolver {
   absl::StatusOr<ResolvedVector> Resolve(absl::string_view tenant, absl::string_view name,
                                          const engine::ServedModel& model, model::Site site,
                                          absl::string_view field) override;
+  absl::StatusOr<ResolvedNeurons> ResolveNeurons(absl::string_view tenant, absl::string_view name,
+                                                 v1::NeuronClass neuron_class,
+                                                 const engine::ServedModel& model,
+                                                 absl::string_view field) override;
 
  private:
   store::Store* const store_;

@@ -1,5 +1,5 @@
-// Named vectors as interventions need them. The conversions of requests know this interface alone;
-// who stores vectors implements it.
+// Named vectors and neuron sets as interventions need them. The conversions of requests know this
+// interface alone; who stores them implements it.
 #ifndef VALUESCOPE_RPC_VECTOR_RESOLVER_H_
 #define VALUESCOPE_RPC_VECTOR_RESOLVER_H_
 
@@ -12,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "engine/served_model.h"
 #include "model/site.h"
+#include "valuescope/v1/common.pb.h"
 
 namespace valuescope::rpc {
 
@@ -21,6 +22,12 @@ struct ResolvedVector {
   model::Site site = model::Site::kResidualPost;
   int64_t width = 0;                       // elements of a row
   std::map<int, std::vector<float>> rows;  // [width] by absolute layer; {0} at sites without
+};
+
+struct ResolvedNeurons {
+  std::string name;                              // "neuronSets/ID"
+  std::string digest;                            // SHA-256 of the content, hexadecimal
+  std::map<int, std::vector<int64_t>> by_layer;  // indices within the layer, ascending
 };
 
 // Thread-safe.
@@ -34,6 +41,15 @@ class VectorResolver {
   virtual absl::StatusOr<ResolvedVector> Resolve(absl::string_view tenant, absl::string_view name,
                                                  const engine::ServedModel& model, model::Site site,
                                                  absl::string_view field) = 0;
+
+  // The members of the neuron set called `name` ("neuronSets/ID"); only those of `neuron_class`
+  // where it is not UNSPECIFIED. Errors as above; INVALID_ARGUMENT also for a class of a set whose
+  // method assigns none.
+  virtual absl::StatusOr<ResolvedNeurons> ResolveNeurons(absl::string_view tenant,
+                                                         absl::string_view name,
+                                                         v1::NeuronClass neuron_class,
+                                                         const engine::ServedModel& model,
+                                                         absl::string_view field) = 0;
 };
 
 }  // namespace valuescope::rpc

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "rpc/idempotency.h"
+#include "rpc/intervention_codec.h"
 #include "rpc/request_codec.h"
 #include "rpc/response_sets.h"
 #include "rpc/result_codec.h"

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <tuple>
 #include <utility>
 
@@ -110,6 +111,12 @@ std::vector<NeuronScore> TopNeurons(std::span<const NeuronColumns> columns, int6
   std::partial_sort(members.begin(), members.begin() + count, members.end(), before);
   members.resize(static_cast<size_t>(count));
   return members;
+}
+
+std::vector<NeuronScore> Members(std::span<const NeuronColumns> columns, int64_t top_k) {
+  const bool classed = std::any_of(columns.begin(), columns.end(),
+                                   [](const NeuronColumns& each) { return !each.classes.empty(); });
+  return TopNeurons(columns, classed ? std::numeric_limits<int64_t>::max() : top_k);
 }
 
 std::vector<NeuronSetLayer> SummariseLayers(std::span<const NeuronColumns> columns,

@@ -86,6 +86,9 @@ std::optional<analysis::NeuronClass> ClassOfContractNumber(int32_t number);
 // classes are assigned, members are the neurons that were kept; else all neurons compete.
 std::vector<NeuronScore> TopNeurons(std::span<const NeuronColumns> columns, int64_t top_k);
 
+// All members: the neurons that were kept where classes are assigned, else the `top_k` first.
+std::vector<NeuronScore> Members(std::span<const NeuronColumns> columns, int64_t top_k);
+
 // Sum, extremes and members of each layer of a set without classes, whose members are `top`.
 std::vector<NeuronSetLayer> SummariseLayers(std::span<const NeuronColumns> columns,
                                             std::span<const NeuronScore> top);

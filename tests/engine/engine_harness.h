@@ -83,7 +83,7 @@ inline Intervention Steer(int layer, std::shared_ptr<const std::vector<float>> r
   return {.site = model::Site::kResidualPost,
           .layers = {layer},
           .tokens = {.kind = kind, .positions = {}},
-          .add = {.rows = std::move(rows), .coefficient = coefficient}};
+          .operation = AddVector{.rows = std::move(rows), .coefficient = coefficient}};
 }
 
 inline Tap Read(model::Site site, std::vector<int> layers, TokenKind kind, Reduction reduction) {

@@ -2,7 +2,6 @@
 // are refused.
 #include "engine/intervention_table.h"
 
-#include <ATen/ops/count_nonzero.h>
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
@@ -10,13 +9,13 @@
 #include <set>
 
 #include "base/error.h"
+#include "model/kernels.h"
 
 namespace valuescope::engine {
 namespace {
 
 using model::Site;
 
-constexpr int64_t kCapacity = 20;
 constexpr SequenceExtent kExtent{.prompt = 4, .most = 40, .generates = true};
 
 model::Architecture Small() {
@@ -33,16 +32,21 @@ model::Architecture Small() {
   return a;
 }
 
-std::shared_ptr<const std::vector<float>> Rows(std::vector<float> values) {
+SharedFloats Rows(std::vector<float> values) {
   return std::make_shared<const std::vector<float>>(std::move(values));
+}
+
+Intervention At(Site site, std::vector<int> layers, Operation operation) {
+  return {.site = site,
+          .layers = std::move(layers),
+          .tokens = {.kind = TokenKind::kAll, .positions = {}},
+          .operation = std::move(operation)};
 }
 
 Intervention Add(Site site, std::vector<int> layers, std::vector<float> rows,
                  float coefficient = 1) {
-  return {.site = site,
-          .layers = std::move(layers),
-          .tokens = {.kind = TokenKind::kAll, .positions = {}},
-          .add = {.rows = Rows(std::move(rows)), .coefficient = coefficient}};
+  return At(site, std::move(layers),
+            AddVector{.rows = Rows(std::move(rows)), .coefficient = coefficient});
 }
 
 class InterventionTable : public ::testing::Test {
@@ -67,26 +71,39 @@ class InterventionTable : public ::testing::Test {
     return program;
   }
 
-  // What row `row` adds at a wire; empty where the wire has no table in the program.
-  std::vector<float> Added(model::Wire wire, int64_t row) {
+  // What becomes of an activation at a wire for a token of row `row`.
+  std::vector<float> Edited(model::Wire wire, int64_t row, const std::vector<float>& x) {
+    at::Tensor value = at::tensor(x).view({1, -1});
     const model::StepProgram program = Program();
-    const auto& additions =
-        program[static_cast<size_t>(model::WireIndex(model::Normalised(wire), small_))].additions;
-    if (additions.empty()) return {};
-    EXPECT_EQ(additions.size(), 1u);
-    const at::Tensor values = additions[0].rows[row].contiguous();
-    return {values.const_data_ptr<float>(), values.const_data_ptr<float>() + values.numel()};
+    for (const model::Stage& stage :
+         program[static_cast<size_t>(model::WireIndex(model::Normalised(wire), small_))].stages) {
+      std::visit([&](const auto& each) { model::Edit(value, each, at::tensor({row}, at::kLong)); },
+                 stage);
+    }
+    return {value.const_data_ptr<float>(), value.const_data_ptr<float>() + value.numel()};
+  }
+
+  // What row `row` adds at a wire of the hidden width, or of `width`.
+  std::vector<float> Added(model::Wire wire, int64_t row, size_t width = 4) {
+    return Edited(wire, row, std::vector<float>(width));
+  }
+
+  size_t NumStages(model::Wire wire) {
+    return Program()[static_cast<size_t>(model::WireIndex(model::Normalised(wire), small_))]
+        .stages.size();
   }
 
   int TouchedWires() {
     int touched = 0;
-    for (const model::WireProgram& wire : Program()) touched += !wire.additions.empty();
+    for (const model::WireProgram& wire : Program()) touched += !wire.stages.empty();
     return touched;
   }
 
   const model::Architecture small_ = Small();
-  InterventionTables tables_{small_, kCapacity, c10::kCPU};
+  InterventionTables tables_{c10::kCPU};
 };
+
+const std::vector<float> kNothing(4);
 
 TEST_F(InterventionTable, HoldsCoefficientTimesVectorOfEveryLayer) {
   const auto compiled =
@@ -94,34 +111,54 @@ TEST_F(InterventionTable, HoldsCoefficientTimesVectorOfEveryLayer) {
   const int64_t row = tables_.AcquireRow(compiled, 1);
   EXPECT_GT(row, 0);
   EXPECT_EQ(Added({Site::kResidualPost, 0}, row), (std::vector<float>{-0.5f, -1, -1.5f, -2}));
-  EXPECT_EQ(Added({Site::kResidualPost, 1}, row), (std::vector<float>{}));
+  EXPECT_EQ(Added({Site::kResidualPost, 1}, row), kNothing);
   EXPECT_EQ(Added({Site::kResidualPost, 2}, row), (std::vector<float>{-2.5f, -3, -3.5f, -4}));
   EXPECT_EQ(TouchedWires(), 2);
 }
 
-TEST_F(InterventionTable, SumsWhatMeetsOnOneWire) {
-  const auto compiled = Compile({Add(Site::kResidualPost, {1}, {1, 2, 3, 4}, 2),
-                                 Add(Site::kResidualPost, {1}, {10, 20, 30, 40}, 0.5f)});
-  EXPECT_EQ(Added({Site::kResidualPost, 1}, tables_.AcquireRow(compiled, 0b11)),
-            (std::vector<float>{7, 14, 21, 28}));
-  EXPECT_EQ(Added({Site::kResidualPost, 1}, tables_.AcquireRow(compiled, 0b01)),
-            (std::vector<float>{2, 4, 6, 8}));
-  EXPECT_EQ(Added({Site::kResidualPost, 1}, tables_.AcquireRow(compiled, 0b10)),
-            (std::vector<float>{5, 10, 15, 20}));
+TEST_F(InterventionTable, WhatMeetsOnOneWireRunsInOrderAndRoundsEachTime) {
+  // 1e8 + 3 - 1e8 is 0 in float32; a sum made beforehand would add 3.
+  const auto compiled = Compile({Add(Site::kResidualPost, {1}, {1e8f, 1, 1, 1}),
+                                 Add(Site::kResidualPost, {1}, {-1e8f, 2, 2, 2})});
+  const model::Wire wire{Site::kResidualPost, 1};
+  const std::vector<float> x = {3, 0, 0, 0};
+  EXPECT_EQ(Edited(wire, tables_.AcquireRow(compiled, compiled.ActiveAt(0)), x),
+            (std::vector<float>{0, 3, 3, 3}));
+  EXPECT_EQ(NumStages(wire), 2u);
+}
+
+TEST_F(InterventionTable, TheOrderIsTheRequestsOwnWhateverOthersDoAtTheWire) {
+  const ScaleNeurons twice{.neurons = {{0, 1, 2, 3, 4, 5}}, .factor = 2};
+  const Intervention scale = At(Site::kMlpNeurons, {1}, twice);
+  const Intervention add = Add(Site::kMlpNeurons, {1}, {1, 1, 1, 1, 1, 1});
+  const auto scale_first = Compile({scale, add}), add_first = Compile({add, scale});
+  const int64_t one = tables_.AcquireRow(scale_first, scale_first.ActiveAt(0));
+  const int64_t other = tables_.AcquireRow(add_first, add_first.ActiveAt(0));
+  const model::Wire wire{Site::kMlpNeurons, 1};
+  EXPECT_EQ(NumStages(wire), 4u);  // two ordinals, two kinds
+  EXPECT_EQ(Edited(wire, one, std::vector<float>(6, 10)), std::vector<float>(6, 21));
+  EXPECT_EQ(Edited(wire, other, std::vector<float>(6, 10)), std::vector<float>(6, 22));
 }
 
 TEST_F(InterventionTable, TheInputOfABlockIsTheOutputOfTheOneBefore) {
   const auto compiled = Compile({Add(Site::kResidualPre, {0, 2}, {1, 1, 1, 1, 2, 2, 2, 2}),
                                  Add(Site::kResidualPost, {1}, {5, 5, 5, 5})});
-  const int64_t row = tables_.AcquireRow(compiled, 0b11);
+  const int64_t row = tables_.AcquireRow(compiled, compiled.ActiveAt(0));
   EXPECT_EQ(Added({Site::kEmbedding, 0}, row), (std::vector<float>{1, 1, 1, 1}));
   EXPECT_EQ(Added({Site::kResidualPost, 1}, row), (std::vector<float>{7, 7, 7, 7}));
   EXPECT_EQ(TouchedWires(), 2);
 }
 
 TEST_F(InterventionTable, NothingIsRowZero) {
-  const auto compiled = Compile({Add(Site::kResidualPost, {1}, {1, 2, 3, 4}, 0)});
-  EXPECT_EQ(tables_.AcquireRow(compiled, 1), 0);
+  const auto compiled =
+      Compile({Add(Site::kResidualPost, {1}, {1, 2, 3, 4}, 0),
+               At(Site::kResidualPost, {1},
+                  ProjectOut{.directions = Rows({1, 0, 0, 0}), .num_directions = 1, .strength = 0}),
+               At(Site::kMlpNeurons, {0}, ScaleNeurons{.neurons = {{2}}, .factor = 1})});
+  EXPECT_NE(compiled.ActiveAt(0), 0u);  // they are there, for the receipts
+  for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(compiled.Acts(compiled.ActiveAt(0), i));
+  EXPECT_EQ(tables_.AcquireRow(compiled, compiled.ActiveAt(0)), 0);
+  EXPECT_EQ(compiled.ContentDigest(compiled.ActiveAt(0)), "");
   EXPECT_EQ(tables_.AcquireRow(compiled, 0), 0);
   EXPECT_EQ(tables_.live_rows(), 0);
   EXPECT_EQ(TouchedWires(), 0);
@@ -132,31 +169,161 @@ TEST_F(InterventionTable, NothingIsRowZero) {
 TEST_F(InterventionTable, ReleasedRowsLeaveNothingBehind) {
   const auto first = Compile({Add(Site::kResidualPost, {0, 1}, {1, 2, 3, 4, 5, 6, 7, 8})});
   const auto second = Compile({Add(Site::kResidualPost, {1}, {9, 9, 9, 9})});
+  const auto others = Compile({Add(Site::kResidualPost, {0}, {7, 7, 7, 7})});
   const int64_t row = tables_.AcquireRow(first, 1);
-  const at::Tensor table =
-      Program()[static_cast<size_t>(model::WireIndex({Site::kResidualPost, 0}, small_))]
-          .additions[0]
-          .rows;
+  const int64_t other = tables_.AcquireRow(others, 1);  // keeps the table of block 0
   tables_.ReleaseRow(row);
-  EXPECT_EQ(TouchedWires(), 0);
-  EXPECT_EQ(at::count_nonzero(table).item<int64_t>(), 0);
+  EXPECT_EQ(TouchedWires(), 1);
   // The next owner of the same row adds at one of the wires only.
   EXPECT_EQ(tables_.AcquireRow(second, 1), row);
-  EXPECT_EQ(Added({Site::kResidualPost, 0}, row), (std::vector<float>{}));
+  EXPECT_EQ(Added({Site::kResidualPost, 0}, row), kNothing);
   EXPECT_EQ(Added({Site::kResidualPost, 1}, row), (std::vector<float>{9, 9, 9, 9}));
+  EXPECT_EQ(Added({Site::kResidualPost, 0}, other), (std::vector<float>{7, 7, 7, 7}));
+  tables_.ReleaseRow(row);
+  tables_.ReleaseRow(other);
+  EXPECT_EQ(TouchedWires(), 0);
+  EXPECT_EQ(tables_.bytes(), 0);
 }
 
-TEST_F(InterventionTable, KeepsRowsOfDifferentRequestsApart) {
-  std::set<int64_t> rows;
-  for (float value = 1; value < static_cast<float>(kCapacity); ++value) {
-    const auto compiled = Compile({Add(Site::kMlpNeurons, {1}, std::vector<float>(6, value))});
-    const int64_t row = tables_.AcquireRow(compiled, 1);
-    EXPECT_TRUE(rows.insert(row).second);
-    EXPECT_EQ(Added({Site::kMlpNeurons, 1}, row), std::vector<float>(6, value));
+TEST_F(InterventionTable, TablesGrowByDoublingAndKeepWhatTheyHold) {
+  const auto value_of = [](int i) { return std::vector<float>(6, static_cast<float>(i)); };
+  std::vector<int64_t> rows;
+  for (int i = 1; i <= 40; ++i) {
+    const auto compiled = Compile({Add(Site::kMlpNeurons, {1}, value_of(i))});
+    rows.push_back(tables_.AcquireRow(compiled, 1));
+    EXPECT_EQ(rows.back(), i);  // the lowest that is free
+    const int64_t capacity = i < 16 ? 16 : i < 32 ? 32 : 64;
+    EXPECT_EQ(tables_.bytes(), capacity * (1 + 6 * 4));
   }
-  EXPECT_EQ(tables_.live_rows(), kCapacity - 1);
-  for (const int64_t row : rows) tables_.ReleaseRow(row);
+  for (int i = 1; i <= 40; ++i) {
+    EXPECT_EQ(Added({Site::kMlpNeurons, 1}, rows[static_cast<size_t>(i - 1)], 6), value_of(i));
+  }
+  // A row beyond another wire's small table is nothing there.
+  const auto elsewhere = Compile({Add(Site::kResidualPost, {0}, {1, 1, 1, 1})});
+  tables_.ReleaseRow(5);
+  EXPECT_EQ(tables_.AcquireRow(elsewhere, 1), 5);
+  EXPECT_EQ(Added({Site::kResidualPost, 0}, 40), kNothing);
+  for (int64_t row = 1; row <= 40; ++row) tables_.ReleaseRow(row);
   EXPECT_EQ(tables_.live_rows(), 0);
+  EXPECT_EQ(tables_.bytes(), 0);
+}
+
+TEST_F(InterventionTable, DirectionsOfDifferentCountShareATable) {
+  const auto project = [&](std::vector<float> directions, int64_t count, float strength) {
+    return Compile({At(Site::kResidualPost, {0},
+                       ProjectOut{.directions = Rows(std::move(directions)),
+                                  .num_directions = count,
+                                  .strength = strength})});
+  };
+  const auto one = project({0, 2, 0, 0}, 1, 1);
+  // Dependent directions drop out: the span of these three is that of the first two axes.
+  const auto three = project({5, 0, 0, 0, 1, 1, 0, 0, 0.1f, 0.7f, 0, 0}, 3, 0.5f);
+  const int64_t first = tables_.AcquireRow(one, 1), second = tables_.AcquireRow(three, 1);
+  const model::Wire wire{Site::kResidualPost, 0};
+  EXPECT_EQ(NumStages(wire), 1u);
+  EXPECT_EQ(Edited(wire, first, {1, 2, 3, 4}), (std::vector<float>{1, 0, 3, 4}));
+  const std::vector<float> damped = Edited(wire, second, {1, 2, 3, 4});
+  for (const auto& [i, value] : {std::pair(0, 0.5f), {1, 1.0f}, {2, 3.0f}, {3, 4.0f}}) {
+    EXPECT_NEAR(damped[static_cast<size_t>(i)], value, 1e-6) << i;
+  }
+}
+
+TEST_F(InterventionTable, ClampSetsTheProjection) {
+  const auto compiled =
+      Compile({At(Site::kResidualPost, {0}, Clamp{.rows = Rows({0, 0, 5, 0}), .value = -2})});
+  EXPECT_EQ(Edited({Site::kResidualPost, 0}, tables_.AcquireRow(compiled, 1), {1, 2, 3, 4}),
+            (std::vector<float>{1, 2, -2, 4}));
+}
+
+TEST_F(InterventionTable, NeuronsAndHeadsAreScaledAndAblatedWhereTheyAre) {
+  const auto neurons = Compile(
+      {At(Site::kMlpNeurons, {0, 1, 2}, ScaleNeurons{.neurons = {{}, {1, 4}, {}}, .factor = 3}),
+       At(Site::kMlpNeurons, {1},
+          AblateNeurons{.neurons = {{2}}, .means = Rows({9, 9, 7, 9, 9, 9})})});
+  EXPECT_EQ(neurons.interventions()[0].layers, std::vector<int>{1});  // what receipts tell
+  const int64_t row = tables_.AcquireRow(neurons, 1);
+  EXPECT_EQ(TouchedWires(), 1);
+  EXPECT_EQ(Edited({Site::kMlpNeurons, 1}, row, {1, 1, 1, 1, 1, 1}),
+            (std::vector<float>{1, 3, 7, 1, 3, 1}));
+  const auto heads = Compile(
+      {At(Site::kAttentionHeads, {2}, AblateNeurons{.neurons = {{1}}, .means = Rows({5, 6, 7, 8})}),
+       At(Site::kAttentionHeads, {2}, ScaleNeurons{.neurons = {{0}}, .factor = 0})});
+  EXPECT_EQ(Edited({Site::kAttentionHeads, 2}, tables_.AcquireRow(heads, 1), {1, 2, 3, 4}),
+            (std::vector<float>{0, 0, 7, 8}));
+}
+
+TEST_F(InterventionTable, AReplacementOfPositionsGivesEachItsRowOfEachLayer) {
+  Intervention patch = At(Site::kResidualPost, {0, 2},
+                          Replace{.rows = Rows({1, 1, 1, 1, 2, 2, 2, 2,    //
+                                                3, 3, 3, 3, 4, 4, 4, 4}),  //
+                                  .each_position = true});
+  patch.tokens = {.kind = TokenKind::kPositions, .positions = {7, -4}};  // -4: 0 of a prompt of 4
+  const auto compiled = Compile({patch});
+  EXPECT_EQ(compiled.ActiveAt(1), 0u);
+  const int64_t at_seven = tables_.AcquireRow(compiled, compiled.ActiveAt(7));
+  const int64_t at_zero = tables_.AcquireRow(compiled, compiled.ActiveAt(0));
+  const std::vector<float> x = {8, 8, 8, 8};
+  EXPECT_EQ(Edited({Site::kResidualPost, 0}, at_seven, x), std::vector<float>(4, 1));
+  EXPECT_EQ(Edited({Site::kResidualPost, 2}, at_seven, x), std::vector<float>(4, 3));
+  EXPECT_EQ(Edited({Site::kResidualPost, 0}, at_zero, x), std::vector<float>(4, 2));
+  EXPECT_EQ(Edited({Site::kResidualPost, 2}, at_zero, x), std::vector<float>(4, 4));
+  EXPECT_NE(compiled.ContentDigest(compiled.ActiveAt(0)),
+            compiled.ContentDigest(compiled.ActiveAt(7)));
+}
+
+TEST_F(InterventionTable, ARowThatDoesNotFitMemoryLeavesNothing) {
+  const auto good = Compile({Add(Site::kResidualPost, {0}, {1, 1, 1, 1})});
+  EXPECT_EQ(tables_.AcquireRow(good, 1), 1);
+  const int64_t held = tables_.bytes();
+  EXPECT_THROW(
+      {
+        InterventionTables elsewhere{c10::Device(c10::kCUDA, 0)};  // this build has none
+        try {
+          elsewhere.AcquireRow(good, 1);
+        } catch (...) {
+          EXPECT_EQ(elsewhere.live_rows(), 0);
+          EXPECT_EQ(elsewhere.bytes(), 0);
+          throw;
+        }
+      },
+      std::exception);
+  EXPECT_EQ(tables_.bytes(), held);
+}
+
+TEST_F(InterventionTable, DigestsNameWhatIsDoneAndNothingElse) {
+  const auto digest = [&](std::vector<Intervention> interventions) {
+    const auto compiled = Compile(std::move(interventions));
+    return compiled.ContentDigest(compiled.ActiveAt(0));
+  };
+  const Intervention base = Add(Site::kResidualPost, {0, 1}, {1, 2, 3, 4, 5, 6, 7, 8}, 2);
+  const std::string name = digest({base});
+  EXPECT_EQ(name.size(), 64u);
+  EXPECT_EQ(digest({base}), name);
+  // What changes no bit is no part of it, nor is the scope.
+  EXPECT_EQ(digest({base, Add(Site::kResidualMid, {0}, {1, 1, 1, 1}, 0)}), name);
+  Intervention scoped = base;
+  scoped.tokens = {.kind = TokenKind::kPrompt, .positions = {}};
+  EXPECT_EQ(digest({scoped}), name);
+  std::set<std::string> seen{name};
+  const auto differs = [&](std::vector<Intervention> interventions) {
+    EXPECT_TRUE(seen.insert(digest(std::move(interventions))).second);
+  };
+  differs({Add(Site::kResidualMid, {0, 1}, {1, 2, 3, 4, 5, 6, 7, 8}, 2)});
+  differs({Add(Site::kResidualPost, {0, 2}, {1, 2, 3, 4, 5, 6, 7, 8}, 2)});
+  differs({Add(Site::kResidualPost, {0, 1}, {1, 2, 3, 4, 5, 6, 7, 9}, 2)});
+  differs({Add(Site::kResidualPost, {0, 1}, {1, 2, 3, 4, 5, 6, 7, 8}, 3)});
+  differs({base, base});
+  Intervention preserving = base;
+  preserving.preserve_norm = true;
+  differs({preserving});
+  differs({base, preserving});
+  differs({preserving, base});
+  const auto rows = Rows({1, 2, 3, 4, 5, 6, 7, 8});
+  differs({At(Site::kResidualPost, {0, 1}, Clamp{.rows = rows, .value = 2})});
+  differs({At(Site::kResidualPost, {0, 1}, Replace{.rows = rows})});
+  differs({At(Site::kResidualPost, {0, 1}, ProjectOut{.directions = rows})});
+  differs({At(Site::kMlpNeurons, {0}, ScaleNeurons{.neurons = {{1}}, .factor = 0})});
+  differs({At(Site::kMlpNeurons, {0}, AblateNeurons{.neurons = {{1}}, .means = nullptr})});
 }
 
 TEST_F(InterventionTable, KnowsWhichInterventionsActOnAToken) {
@@ -165,23 +332,34 @@ TEST_F(InterventionTable, KnowsWhichInterventionsActOnAToken) {
   Intervention answer = Add(Site::kResidualPost, {0}, {1, 1, 1, 1});
   answer.tokens = {.kind = TokenKind::kFromLastPrompt, .positions = {}};
   const auto compiled = Compile({prompt, answer});
-  EXPECT_EQ(compiled.ActiveAt(0), 0b01u);
-  EXPECT_EQ(compiled.ActiveAt(3), 0b11u);
-  EXPECT_EQ(compiled.ActiveAt(4), 0b10u);
+  const auto acting = [&](int64_t position) {
+    return std::pair(compiled.Acts(compiled.ActiveAt(position), 0),
+                     compiled.Acts(compiled.ActiveAt(position), 1));
+  };
+  EXPECT_EQ(acting(0), std::pair(true, false));
+  EXPECT_EQ(acting(3), std::pair(true, true));
+  EXPECT_EQ(acting(4), std::pair(false, true));
+  EXPECT_EQ(acting(1000), std::pair(false, true));
+  EXPECT_EQ(compiled.ActiveAt(0), compiled.ActiveAt(2));
 }
 
-TEST_F(InterventionTable, RefusesMoreThanSixteenDistinctSets) {
-  // n single positions make n sets, and the empty one.
+TEST_F(InterventionTable, RefusesMoreDistinctSetsThanItsMost) {
   const auto at_positions = [](int64_t count) {
-    std::vector<Intervention> interventions;
+    Intervention patch =
+        At(Site::kResidualPost, {0},
+           Replace{.rows = Rows(std::vector<float>(4 * count, 1)), .each_position = true});
+    patch.tokens.kind = TokenKind::kPositions;
     for (int64_t position = 0; position < count; ++position) {
-      interventions.push_back(Add(Site::kResidualPost, {0}, {1, 1, 1, 1}));
-      interventions.back().tokens = {.kind = TokenKind::kPositions, .positions = {position}};
+      patch.tokens.positions.push_back(position);
     }
-    return interventions;
+    return patch;
   };
-  Compile(at_positions(15));
-  EXPECT_EQ(FieldRefused(at_positions(16)), "interventions");
+  const SequenceExtent extent{.prompt = 300, .most = 310, .generates = true};
+  EXPECT_TRUE(CompiledInterventions::Compile({at_positions(256)}, extent, small_).ok());
+  const absl::Status refused =
+      CompiledInterventions::Compile({at_positions(257)}, extent, small_).status();
+  EXPECT_EQ(DetailsOf(refused).field, "interventions");
+  EXPECT_NE(refused.message().find("256"), std::string::npos);
 }
 
 TEST_F(InterventionTable, RefusesMoreThanItsMostInterventions) {
@@ -190,6 +368,51 @@ TEST_F(InterventionTable, RefusesMoreThanItsMostInterventions) {
   EXPECT_EQ(Added({Site::kResidualPost, 0}, tables_.AcquireRow(compiled, compiled.ActiveAt(0))),
             (std::vector<float>{64, 64, 64, 64}));
   EXPECT_EQ(FieldRefused(std::vector<Intervention>(65, one)), "interventions");
+}
+
+TEST_F(InterventionTable, NamesTheFieldOfEveryOperationThatIsWrong) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const auto refused = [&](Site site, Operation operation) {
+    return FieldRefused({At(site, {0}, std::move(operation))});
+  };
+  const SharedFloats axis = Rows({1, 0, 0, 0}), zero = Rows({0, 0, 0, 0}), shorter = Rows({1});
+  EXPECT_EQ(refused(Site::kResidualPost, ProjectOut{.directions = zero}),
+            "interventions[0].project_out");
+  EXPECT_EQ(refused(Site::kResidualPost, ProjectOut{.directions = shorter}),
+            "interventions[0].project_out.tensor");
+  for (const float strength : {-0.1f, 1.1f, nan}) {
+    EXPECT_EQ(refused(Site::kResidualPost,
+                      ProjectOut{.directions = axis, .num_directions = 1, .strength = strength}),
+              "interventions[0].project_out.strength");
+  }
+  EXPECT_EQ(refused(Site::kResidualPost, Clamp{.rows = zero, .value = 1}),
+            "interventions[0].clamp");
+  EXPECT_EQ(refused(Site::kResidualPost, Clamp{.rows = axis, .value = nan}),
+            "interventions[0].clamp.value");
+  EXPECT_EQ(refused(Site::kResidualPost, Clamp{.rows = Rows({1, nan, 0, 0}), .value = 1}),
+            "interventions[0].clamp.tensor");
+  EXPECT_EQ(refused(Site::kResidualPost, ScaleNeurons{.neurons = {{0}}, .factor = 2}),
+            "interventions[0].site");
+  const std::string neurons = "interventions[0].scale_neurons.neurons";
+  EXPECT_EQ(refused(Site::kMlpNeurons, ScaleNeurons{.neurons = {{6}}, .factor = 2}), neurons);
+  EXPECT_EQ(refused(Site::kMlpNeurons, ScaleNeurons{.neurons = {{-1}}, .factor = 2}), neurons);
+  EXPECT_EQ(refused(Site::kMlpNeurons, ScaleNeurons{.neurons = {{1, 1}}, .factor = 2}), neurons);
+  EXPECT_EQ(refused(Site::kMlpNeurons, ScaleNeurons{.neurons = {{}}, .factor = 2}), neurons);
+  EXPECT_EQ(refused(Site::kAttentionHeads, ScaleNeurons{.neurons = {{2}}, .factor = 2}), neurons);
+  EXPECT_EQ(refused(Site::kMlpNeurons, ScaleNeurons{.neurons = {{1}}, .factor = nan}),
+            "interventions[0].scale_neurons.factor");
+  EXPECT_EQ(refused(Site::kMlpNeurons, AblateNeurons{.neurons = {{1}}, .means = axis}),
+            "interventions[0].ablate_neurons.reference");
+  EXPECT_EQ(refused(Site::kResidualPost, Replace{.rows = nullptr}),
+            "interventions[0].replace.tensor");
+  EXPECT_EQ(refused(Site::kResidualPost, Replace{.rows = axis, .each_position = true}),
+            "interventions[0].replace.tensor");
+  const absl::Status nothing =
+      CompiledInterventions::Compile(
+          {At(Site::kMlpNeurons, {0}, AblateNeurons{.neurons = {{}}, .means = nullptr})}, kExtent,
+          small_)
+          .status();
+  EXPECT_EQ(DetailsOf(nothing).reason, "INTERVENTION_TOUCHES_NOTHING");
 }
 
 TEST_F(InterventionTable, NamesTheFieldThatIsWrong) {
@@ -225,7 +448,7 @@ TEST_F(InterventionTable, NamesTheFieldThatIsWrong) {
   EXPECT_EQ(FieldRefused({Add(Site::kResidualPost, {0}, {1, 1e38f, 1, 1}, 1e10f)}),
             "interventions[0].add.coefficient");
   Intervention without_rows = good;
-  without_rows.add.rows = nullptr;
+  without_rows.operation = AddVector();
   EXPECT_EQ(FieldRefused({without_rows}), "interventions[0].add.tensor");
 
   Intervention elsewhere = good;

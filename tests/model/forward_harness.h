@@ -23,6 +23,13 @@ struct Piece {
   int64_t count = 0;
 };
 
+// The activity of a stage's table whose rows all act, but for row 0: [capacity].
+inline at::Tensor EveryRowActive(int64_t capacity) {
+  at::Tensor active = at::full({capacity}, kActs, at::kByte);
+  active[0] = kInactive;
+  return active;
+}
+
 class ForwardHarness {
  public:
   ForwardHarness(const Transformer& model, std::vector<std::vector<int64_t>> sequences)

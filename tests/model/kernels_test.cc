@@ -6,6 +6,9 @@
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
+
 #include "model/linear.h"
 #include "model/reference.h"
 #include "tests/model/forward_harness.h"
@@ -136,19 +139,140 @@ TEST_F(Kernels, AttentionIgnoresWhatLiesBeyondASequence) {
   EXPECT_TRUE(after[3].isfinite().all().item<bool>());
 }
 
-TEST_F(Kernels, AddRowsLeavesTokensOfRowZeroToTheBit) {
-  at::Tensor x = at::randn({5, 33});
-  x[0][0] = -0.0f;
-  at::Tensor rows = at::randn({4, 33});
-  rows[0].fill_(std::numeric_limits<float>::quiet_NaN());
-  const at::Tensor chosen = at::tensor({0, 3, 0, 1, 3}, at::kLong);
-  at::Tensor fast = x.clone(), plain = x.clone();
-  AddRows(fast, rows, chosen);
-  reference::AddRows(plain, rows, chosen);
-  EXPECT_TRUE(fast.equal(plain));
-  EXPECT_TRUE(fast[2].equal(x[2]));
-  EXPECT_TRUE(std::signbit(fast[0][0].item<float>()));
-  EXPECT_TRUE(fast[1].equal(x[1] + rows[3]));
+// --- Edits
+// ----------------------------------------------------------------------------------------
+
+// Row 0 inactive, row 1 acts, row 2 preserves norms, row 3 was given back; stale numbers are NaN.
+at::Tensor SomeActivity() {
+  return at::tensor({int{kInactive}, int{kActs}, int{kPreservesNorm}, int{kInactive}}, at::kByte);
+}
+
+at::Tensor WithStaleRows(at::Tensor table) {
+  for (const int64_t row : {0, 3}) table[row].fill_(std::numeric_limits<float>::quiet_NaN());
+  return table;
+}
+
+AddStage SomeAddition(int64_t width) {
+  return {.active = SomeActivity(), .rows = WithStaleRows(at::randn({4, width}))};
+}
+
+ScaleOrSetStage SomeScaling(int64_t width) {
+  const at::Tensor factors = at::randn({4, width});
+  return {.active = SomeActivity(),
+          .factors = WithStaleRows(at::where(at::rand({4, width}) < 0.5, factors, 0)),
+          .values = WithStaleRows(at::randn({4, width}))};
+}
+
+ProjectStage SomeProjection(int64_t width) {
+  ProjectStage stage{.active = SomeActivity(),
+                     .basis = WithStaleRows(at::randn({4, 3, width}) / std::sqrt(width)),
+                     .ranks = at::tensor({0, 2, 3, 1}, at::kLong),
+                     .kept = at::tensor({0.0f, 0.25f, 0.0f, 0.0f}),
+                     .targets = WithStaleRows(at::randn({4, 3}))};
+  // Beyond a row's rank anything may stand.
+  stage.basis[1][2].fill_(std::numeric_limits<float>::quiet_NaN());
+  stage.targets[1][2].fill_(std::numeric_limits<float>::quiet_NaN());
+  return stage;
+}
+
+at::Tensor Reference(const at::Tensor& x, const AddStage& stage, const at::Tensor& rows) {
+  return reference::Added(x, stage.active, stage.rows, rows);
+}
+at::Tensor Reference(const at::Tensor& x, const ScaleOrSetStage& stage, const at::Tensor& rows) {
+  return reference::ScaledOrSet(x, stage.active, stage.factors, stage.values, rows);
+}
+at::Tensor Reference(const at::Tensor& x, const ProjectStage& stage, const at::Tensor& rows) {
+  return reference::Projected(x, stage.active, stage.basis, stage.ranks, stage.kept, stage.targets,
+                              rows);
+}
+
+class Edits : public Kernels {
+ protected:
+  // Kernel against reference, alone against together, and the bits of tokens nobody edits. Row 900
+  // lies beyond the table.
+  template <typename Stage>
+  void Check(Stage (*make)(int64_t)) {
+    const at::Tensor chosen = at::tensor({0, 2, 900, 1, 2, 1, 3}, at::kLong);
+    for (const int64_t width : {33, 576}) {
+      const Stage stage = make(width);
+      for (const at::ScalarType type : {at::kFloat, at::kBFloat16, at::kHalf}) {
+        at::Tensor x = at::randn({7, width}).to(type);
+        x[0][0] = x[2][0] = -0.0f;
+        at::Tensor fast = x.clone();
+        Edit(fast, stage, chosen);
+        EXPECT_EQ(fast.scalar_type(), type);
+        const at::Tensor plain = Reference(x, stage, chosen);
+        EXPECT_LT(RelativeError(fast, plain), type == at::kFloat ? kTolerance : 1e-2);
+        EXPECT_TRUE(fast.isfinite().all().template item<bool>());
+        for (const int64_t untouched : {0, 2, 6}) EXPECT_TRUE(fast[untouched].equal(x[untouched]));
+        EXPECT_TRUE(std::signbit(fast[0][0].template item<float>()));
+        EXPECT_TRUE(std::signbit(fast[2][0].template item<float>()));
+        for (const int64_t t : {1, 3, 4, 5}) {
+          EXPECT_FALSE(fast[t].equal(x[t]));
+          at::Tensor alone = x.narrow(0, t, 1).clone();
+          Edit(alone, stage, chosen.narrow(0, t, 1));
+          EXPECT_TRUE(alone[0].equal(fast[t])) << "token " << t;
+        }
+        if (type != at::kFloat) continue;
+        for (const int64_t t : {1, 4}) {
+          EXPECT_NEAR(fast[t].norm().template item<double>(), x[t].norm().template item<double>(),
+                      1e-4);
+        }
+      }
+    }
+  }
+
+  // d sum(w * edited) / dx of the operator against the finite difference along a direction.
+  template <typename Stage>
+  void CheckGradient(Stage (*make)(int64_t)) {
+    const Stage stage = make(33);
+    const at::Tensor chosen = at::tensor({0, 2, 900, 1}, at::kLong);
+    const at::Tensor start = at::randn({4, 33}), weights = at::randn({4, 33}),
+                     along = at::randn({4, 33});
+    at::Tensor x = start.clone().requires_grad_();
+    const at::Tensor leaf = x;
+    Edit(x, stage, chosen);
+    const at::Tensor gradient = GradientsOf((x * weights).sum(), {leaf})[0];
+    const auto value_at = [&](double step) {
+      at::Tensor moved = start + along * step;
+      Edit(moved, stage, chosen);
+      return (moved.to(at::kDouble) * weights).sum().template item<double>();
+    };
+    const double difference = (value_at(0.01) - value_at(-0.01)) / 0.02;
+    EXPECT_NEAR((gradient * along).sum().item<double>(), difference,
+                2e-3 * (1 + std::abs(difference)));
+  }
+};
+
+TEST_F(Edits, AdditionEqualsItsReference) { Check(SomeAddition); }
+TEST_F(Edits, ScalingEqualsItsReference) { Check(SomeScaling); }
+TEST_F(Edits, ProjectionEqualsItsReference) { Check(SomeProjection); }
+
+TEST_F(Edits, AreDifferentiable) {
+  CheckGradient(SomeAddition);
+  CheckGradient(SomeScaling);
+  CheckGradient(SomeProjection);
+}
+
+TEST_F(Edits, AFactorOfZeroSetsEvenWhatIsNotFinite) {
+  at::Tensor x = at::full({1, 3}, std::numeric_limits<float>::infinity());
+  const ScaleOrSetStage stage{.active = at::tensor({0, 1}, at::kByte),
+                              .factors = at::tensor({0.f, 0.f, 0.f, 0.f, 0.f, 1.f}).view({2, 3}),
+                              .values = at::tensor({0.f, 0.f, 0.f, 5.f, 0.f, 7.f}).view({2, 3})};
+  Edit(x, stage, at::tensor({1}, at::kLong));
+  EXPECT_EQ(x[0][0].item<float>(), 5);
+  EXPECT_EQ(x[0][1].item<float>(), 0);
+  EXPECT_TRUE(std::isinf(x[0][2].item<float>()));
+}
+
+TEST_F(Edits, PreservingTheNormLeavesZeroAtZero) {
+  at::Tensor x = at::tensor({3.f, 4.f, 0.f, 0.f}).view({2, 2});
+  const AddStage stage{.active = at::tensor({0, 2, 2}, at::kByte),
+                       .rows = at::tensor({0.f, 0.f, -3.f, -4.f, 2.f, 0.f}).view({3, 2})};
+  const at::Tensor chosen = at::tensor({1, 2}, at::kLong);
+  EXPECT_TRUE(Reference(x, stage, chosen).eq(0).all().item<bool>());
+  Edit(x, stage, chosen);
+  EXPECT_TRUE(x.eq(0).all().item<bool>());  // y = 0 stays; y of x = 0 has the norm 0
 }
 
 TEST_F(Kernels, TapsEqualTheirReferences) {

@@ -90,8 +90,8 @@ TEST_F(SmolLm2, SteeringAtABlockEqualsTransformersWithAHook) {
     const auto prompt = example["prompt_ids"].get<std::vector<int64_t>>();
     const auto expected = example["greedy_ids"].get<std::vector<int64_t>>();
     ForwardHarness harness(*model_, {prompt});
-    harness.program()[WireIndex({Site::kResidualPost, steering["layer"].get<int>()}, a)]
-        .additions = {{rows}};
+    harness.program()[WireIndex({Site::kResidualPost, steering["layer"].get<int>()}, a)].stages = {
+        AddStage{.active = EveryRowActive(2), .rows = rows}};
     std::vector<int64_t> table_rows(prompt.size());
     table_rows.back() = 1;
     at::Tensor last = harness.Run({{0, 0, static_cast<int64_t>(prompt.size())}}, table_rows)[-1];

@@ -142,7 +142,7 @@ TEST_P(TinyLlama, AnAdditionMovesTheWireByTheRowAndLeavesOtherTokensAlone) {
   at::Tensor seen = at::zeros({length, a.hidden});
   ForwardHarness harness(*model_, {ids_});
   WireProgram& program = harness.program()[WireIndex(wire, a)];
-  program.additions = {{rows}};
+  program.stages = {AddStage{.active = EveryRowActive(3), .rows = rows}};
   program.taps = {{.operation = TapOperation::kCopy,
                    .tokens = at::arange(length, at::kLong),
                    .rows = at::arange(length, at::kLong),
@@ -223,11 +223,20 @@ TEST_P(TinyLlama, AStepRunsOnTensorsWithoutValues) {
   KvCache cache = *KvCache::Allocate(a, 4, 16, DType::kFloat32, c10::kMeta);
   const auto index = at::TensorOptions().device(c10::kMeta).dtype(at::kLong);
   const auto wide = index.dtype(at::kFloat);
+  const at::Tensor byte = at::empty({4}, index.dtype(at::kByte));
   StepProgram program(NumWires(a));
   for (const auto& [name, wire] : Wires()) {
     const int64_t width = WidthOf(wire.site, a);
     program[WireIndex(wire, a)] = {
-        .additions = {{at::empty({4, width}, wide)}},
+        .stages = {AddStage{.active = byte, .rows = at::empty({4, width}, wide)},
+                   ScaleOrSetStage{.active = byte,
+                                   .factors = at::empty({4, width}, wide),
+                                   .values = at::empty({4, width}, wide)},
+                   ProjectStage{.active = byte,
+                                .basis = at::empty({4, 2, width}, wide),
+                                .ranks = at::empty({4}, index),
+                                .kept = at::empty({4}, wide),
+                                .targets = at::empty({4, 2}, wide)}},
         .taps = {{TapOperation::kCopy, at::empty({2}, index), at::empty({2}, index),
                   at::empty({4, width}, wide)},
                  {TapOperation::kSum, at::empty({2}, index), at::empty({2}, index),

@@ -51,7 +51,7 @@ TEST(MetricsTest, EventsAndStateStandOnThePageUnderTheirNames) {
   state.kv_cache_cached_ratio = 0.125;
   state.prefix_hit_tokens = 640;
   state.preemptions = 9;
-  state.interventions_applied = 11;
+  state.interventions_applied = {{"add", 11}, {"clamp", 0}};
   state.captured_bytes = 4096;
   state.jobs = {{.kind = "attribute_neurons", .state = "running", .count = 4}};
   state.job_rescues = 1;
@@ -67,6 +67,7 @@ TEST(MetricsTest, EventsAndStateStandOnThePageUnderTheirNames) {
         "valuescope_kv_cache_promised_ratio 0.5", "valuescope_kv_cache_cached_ratio 0.125",
         "valuescope_prefix_hit_tokens_total 640", "valuescope_preemptions_total 9",
         "valuescope_interventions_applied_total{op=\"add\"} 11",
+        "valuescope_interventions_applied_total{op=\"clamp\"} 0",
         "valuescope_captured_bytes_total 4096",
         "valuescope_jobs{kind=\"attribute_neurons\",state=\"running\"} 4",
         "valuescope_job_rescues_total 1", "valuescope_build_info{version=\"1.2.3\"} 1"}) {

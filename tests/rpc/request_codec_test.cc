@@ -23,21 +23,6 @@ Message Parse(const std::string& text) {
   return message;
 }
 
-// vectors/v has rows for layers 1 and 3 at width 2.
-class OneVector : public VectorResolver {
- public:
-  absl::StatusOr<ResolvedVector> Resolve(absl::string_view tenant, absl::string_view name,
-                                         const engine::ServedModel&, model::Site site,
-                                         absl::string_view) override {
-    if (tenant != "me" || name != "vectors/v") return ResourceNotFound(name);
-    return ResolvedVector{.name = "vectors/v",
-                          .digest = "d",
-                          .site = site,
-                          .width = 2,
-                          .rows = {{1, {10, 11}}, {3, {30, 31}}}};
-  }
-};
-
 class RequestCodecTest : public testing::Test {
  protected:
   RequestCodecTest() {
@@ -47,106 +32,8 @@ class RequestCodecTest : public testing::Test {
     model_.architecture.vocabulary = 10;
   }
 
-  absl::StatusOr<std::vector<engine::Intervention>> Interventions(
-      const std::vector<std::string>& texts) {
-    google::protobuf::RepeatedPtrField<v1::Intervention> protos;
-    for (const std::string& text : texts) *protos.Add() = Parse<v1::Intervention>(text);
-    used_.clear();
-    return InterventionsFromProto(protos, {.tenant = "me", .model = model_, .vectors = vectors_},
-                                  used_);
-  }
-
-  void ExpectRefused(const std::string& intervention, const std::string& field,
-                     const std::string& says) {
-    const auto result = Interventions({intervention});
-    ASSERT_FALSE(result.ok()) << intervention;
-    EXPECT_EQ(result.status().code(), absl::StatusCode::kInvalidArgument) << intervention;
-    EXPECT_EQ(DetailsOf(result.status()).field, field) << intervention;
-    EXPECT_THAT(std::string(result.status().message()), HasSubstr(says)) << intervention;
-  }
-
   engine::ServedModel model_;
-  OneVector vectors_;
-  UsedResources used_;
 };
-
-// [2] float32: 1, 2.
-const char kPair[] =
-    R"(tensor { dtype: DATA_TYPE_FLOAT32 shape: 2 data: "\000\000\200\077\000\000\000\100" })";
-
-TEST_F(RequestCodecTest, AnInlineRowServesEveryChosenLayer) {
-  const auto result = Interventions(
-      {std::string("layers { range { first: 1 last: 2 } } add { coefficient: 0 ") + kPair + "}"});
-  ASSERT_TRUE(result.ok()) << result.status();
-  const engine::Intervention& one = result->front();
-  EXPECT_EQ(one.site, model::Site::kResidualPost);
-  EXPECT_THAT(one.layers, ElementsAre(1, 2));
-  EXPECT_EQ(one.tokens.kind, engine::TokenKind::kFromLastPrompt);
-  EXPECT_EQ(one.add.coefficient, 0);  // an explicit zero is a zero
-  EXPECT_THAT(*one.add.rows, ElementsAre(1, 2, 1, 2));
-}
-
-TEST_F(RequestCodecTest, ANamedVectorGivesEachLayerItsRowOrOneRowToAll) {
-  auto result =
-      Interventions({R"(layers { list { layers: 3 layers: 1 } } add { vector: "vectors/v" })"});
-  ASSERT_TRUE(result.ok()) << result.status();
-  EXPECT_THAT(result->front().layers, ElementsAre(1, 3));
-  EXPECT_THAT(*result->front().add.rows, ElementsAre(10, 11, 30, 31));
-  EXPECT_EQ(result->front().add.coefficient, 1);
-  EXPECT_EQ(used_["vectors/v"], "d");
-  result = Interventions({R"(layers { all: true } add { vector: "vectors/v" source_layer: 3 })"});
-  ASSERT_TRUE(result.ok()) << result.status();
-  EXPECT_THAT(*result->front().add.rows, ElementsAre(30, 31, 30, 31, 30, 31, 30, 31));
-}
-
-TEST_F(RequestCodecTest, BadInterventionsNameTheirFieldAndTheRange) {
-  const std::string add = std::string("add { ") + kPair + "}";
-  ExpectRefused(add, "interventions[0].layers", "0 to 3");
-  ExpectRefused("layers { list { layers: 1 layers: 4 } }" + add,
-                "interventions[0].layers.list.layers[1]", "0 to 3");
-  ExpectRefused("layers { list { layers: -1 } }" + add, "interventions[0].layers.list.layers[0]",
-                "0 to 3");
-  ExpectRefused("layers { list { layers: 1 layers: 1 } }" + add,
-                "interventions[0].layers.list.layers[1]", "twice");
-  ExpectRefused("layers { list { } }" + add, "interventions[0].layers.list.layers", "at least one");
-  ExpectRefused("layers { range { first: 2 last: 1 } }" + add, "interventions[0].layers.range.last",
-                "2 to 3");
-  ExpectRefused("layers { range { first: 0 last: 2147483647 } }" + add,
-                "interventions[0].layers.range.last", "0 to 3");
-  ExpectRefused("layers { all: false }" + add, "interventions[0].layers.all", "true");
-  ExpectRefused("site: SITE_LOGITS layers { all: true }" + add, "interventions[0].layers",
-                "no layers");
-  ExpectRefused("layers { all: true }", "interventions[0]", "operation");
-  ExpectRefused("layers { all: true } add { }", "interventions[0].add", "vector or a tensor");
-  ExpectRefused("site: SITE_MLP_NEURONS layers { all: true }" + add,
-                "interventions[0].add.tensor.shape", "[3]");
-  ExpectRefused(std::string("layers { all: true } add { source_layer: 1 ") + kPair + "}",
-                "interventions[0].add.source_layer", "named vector");
-  ExpectRefused(R"(layers { all: true } add { vector: "vectors/v" })",
-                "interventions[0].add.vector", "layer 0");
-  ExpectRefused("layers { all: true } tokens { kind: TOKEN_KIND_ALL positions: 1 }" + add,
-                "interventions[0].tokens.positions", "TOKEN_KIND_POSITIONS");
-  ExpectRefused("site: 77 layers { all: true }" + add, "interventions[0].site", "SITE_");
-}
-
-TEST_F(RequestCodecTest, WhatIsNotServedIsNamed) {
-  for (const std::string& operation :
-       {"project_out", "clamp", "scale_neurons", "ablate_neurons", "replace"}) {
-    const auto result = Interventions({"layers { all: true } " + operation + " { }"});
-    EXPECT_EQ(result.status().code(), absl::StatusCode::kUnimplemented);
-    EXPECT_THAT(std::string(result.status().message()), HasSubstr("interventions[0]." + operation));
-  }
-  EXPECT_EQ(
-      Interventions({std::string("preserve_norm: true layers { all: true } add { ") + kPair + "}"})
-          .status()
-          .code(),
-      absl::StatusCode::kUnimplemented);
-}
-
-TEST_F(RequestCodecTest, AnotherTenantsVectorDoesNotExist) {
-  EXPECT_EQ(Interventions({R"(layers { all: true } add { vector: "vectors/w" })"}).status().code(),
-            absl::StatusCode::kNotFound);
-}
 
 TEST_F(RequestCodecTest, TapsReadEverythingUnlessTold) {
   google::protobuf::RepeatedPtrField<v1::Tap> protos;

@@ -181,6 +181,11 @@ class NoVectors : public VectorResolver {
                                          absl::string_view) override {
     return ResourceNotFound(name);
   }
+  absl::StatusOr<ResolvedNeurons> ResolveNeurons(absl::string_view, absl::string_view name,
+                                                 v1::NeuronClass, const engine::ServedModel&,
+                                                 absl::string_view) override {
+    return ResourceNotFound(name);
+  }
 };
 
 }  // namespace valuescope::rpc

@@ -1,7 +1,7 @@
 """valuescope: value mechanisms of language models, captured, attributed and steered through a shared server.
 
-`connect` and `Client` are the ways in, `AsyncClient` for asyncio; `chat`, `labelled`, `tap` and `Steer` make what their methods
-take. The generated messages are in `valuescope.v1`.
+`connect` and `Client` are the ways in, `AsyncClient` for asyncio; `chat`, `labelled`, `tap` and the edits (`Steer`,
+`ProjectOut`, `Clamp`, `ScaleNeurons`, `AblateNeurons`, `Replace`) make what their methods take. The generated messages are in `valuescope.v1`.
 """
 
 from .client import AsyncClient, Client, connect
@@ -23,20 +23,36 @@ from .errors import (
     ValuescopeError,
 )
 from .html import show_in_notebooks
-from .prompts import Steer, attribution_request, chat, labelled, tap, to_json_lines
+from .prompts import (
+    AblateNeurons,
+    Clamp,
+    Edit,
+    ProjectOut,
+    Replace,
+    ScaleNeurons,
+    Steer,
+    attribution_request,
+    chat,
+    labelled,
+    tap,
+    to_json_lines,
+)
 from .results import Activations, Generation
 from .retry import Retry
 from .tensors import from_numpy, to_bits, to_numpy
 
 __all__ = [
+    "AblateNeurons",
     "AccessDenied",
     "Activations",
     "AlreadyExists",
     "AsyncClient",
     "Cancelled",
+    "Clamp",
     "Client",
     "Damaged",
     "DeadlineExceeded",
+    "Edit",
     "Exhausted",
     "FailedPrecondition",
     "FieldViolation",
@@ -45,7 +61,10 @@ __all__ = [
     "JobFailed",
     "NotFound",
     "NotServed",
+    "ProjectOut",
+    "Replace",
     "Retry",
+    "ScaleNeurons",
     "ServerFault",
     "Steer",
     "Unavailable",

@@ -23,7 +23,7 @@ Layers: TypeAlias = "str | int | Iterable[int] | v1.Layers"
 """\"all\", one block, or several (0-based)."""
 Tokens: TypeAlias = "str | Iterable[int] | v1.TokenSelection"
 """A scope's name or positions."""
-Steering: TypeAlias = "Steer | v1.Intervention | Sequence[Steer | v1.Intervention] | None"
+Steering: TypeAlias = "Edit | v1.Intervention | Sequence[Edit | v1.Intervention] | None"
 """One change of activations, or several in order."""
 
 _T = TypeVar("_T")
@@ -46,6 +46,12 @@ REDUCTIONS: dict[str, v1.Reduction] = {
     name.removeprefix("REDUCTION_").lower(): cast("v1.Reduction", number)
     for name, number in v1.Reduction.items()
     if number != v1.REDUCTION_UNSPECIFIED
+}
+
+NEURON_CLASSES: dict[str, v1.NeuronClass] = {
+    name.removeprefix("NEURON_CLASS_").lower(): cast("v1.NeuronClass", number)
+    for name, number in v1.NeuronClass.items()
+    if number != v1.NEURON_CLASS_UNSPECIFIED
 }
 
 
@@ -121,8 +127,53 @@ def to_site(site: str | v1.Site) -> v1.Site:
     return _named(SITES, site, "site") if isinstance(site, str) else site
 
 
+_ONCE_SITES = (v1.SITE_EMBEDDING, v1.SITE_FINAL_NORM, v1.SITE_LOGITS)
+
+
+class Edit:
+    """A change of activations: what every one has. `Steer`, `ProjectOut`, `Clamp`, `ScaleNeurons`, `AblateNeurons` and
+    `Replace` say what is done.
+
+    Attributes:
+        layers: blocks, as `to_layers` takes them; ignored at sites that exist once a model.
+        tokens: scope, as `to_tokens` takes it; "from_last_prompt" steers a whole answer.
+        site: lower-case name of a site.
+        preserve_norm: rescale the result to the norm of what was there before.
+    """
+
+    layers: Layers
+    tokens: Tokens
+    site: str | v1.Site
+    preserve_norm: bool
+
+    def to_intervention(self) -> v1.Intervention:
+        """The contract's message. Raises ValueError for a name that does not exist."""
+        site = to_site(self.site)
+        intervention = v1.Intervention(
+            site=site, tokens=to_tokens(self.tokens), preserve_norm=self.preserve_norm
+        )
+        if site not in _ONCE_SITES:
+            intervention.layers.CopyFrom(to_layers(self.layers))
+        self._fill(intervention)
+        return intervention
+
+    def _fill(self, intervention: v1.Intervention) -> None:
+        raise NotImplementedError
+
+
+def _fill_source(
+    operation: v1.AddVector | v1.Clamp, vector: str | npt.ArrayLike, source_layer: int | None
+) -> None:
+    if isinstance(vector, str):
+        operation.vector = vector
+    else:
+        operation.tensor.CopyFrom(from_numpy(np.asarray(vector, np.float32)))
+    if source_layer is not None:
+        operation.source_layer = source_layer
+
+
 @dataclasses.dataclass(frozen=True)
-class Steer:
+class Steer(Edit):
     """Adds `coefficient` times a vector to the residual stream (or another site) at some layers.
 
     Attributes:
@@ -132,6 +183,7 @@ class Steer:
         tokens: scope, as `to_tokens` takes it; "from_last_prompt" steers a whole answer.
         site: lower-case name of a site.
         source_layer: use this layer's row of a stored vector at every layer.
+        preserve_norm: rescale the result to the norm of what was there before.
     """
 
     vector: str | npt.ArrayLike
@@ -140,31 +192,159 @@ class Steer:
     tokens: Tokens = "from_last_prompt"
     site: str | v1.Site = "residual_post"
     source_layer: int | None = None
+    preserve_norm: bool = False
 
-    def to_intervention(self) -> v1.Intervention:
-        """The contract's message. Raises ValueError for a name that does not exist."""
-        add = v1.AddVector(coefficient=self.coefficient)
-        if isinstance(self.vector, str):
-            add.vector = self.vector
+    def _fill(self, intervention: v1.Intervention) -> None:
+        intervention.add.coefficient = self.coefficient
+        _fill_source(intervention.add, self.vector, self.source_layer)
+
+
+@dataclasses.dataclass(frozen=True)
+class ProjectOut(Edit):
+    """Removes or damps the component along the span of one or several directions, whatever their lengths.
+
+    Attributes:
+        directions: "vectors/ID" or several such names, or an array [width], [layers, width] (one direction a layer) or
+            [layers, directions, width].
+        strength: part of the projection that is removed, 0 to 1.
+        source_layer: use this layer's rows of stored vectors at every layer.
+    """
+
+    directions: str | Sequence[str] | npt.ArrayLike
+    strength: float = 1.0
+    layers: Layers = "all"
+    tokens: Tokens = "from_last_prompt"
+    site: str | v1.Site = "residual_post"
+    source_layer: int | None = None
+    preserve_norm: bool = False
+
+    def _fill(self, intervention: v1.Intervention) -> None:
+        project = intervention.project_out
+        project.strength = self.strength
+        given = [self.directions] if isinstance(self.directions, str) else self.directions
+        if isinstance(given, Sequence) and given and all(isinstance(d, str) for d in given):
+            project.vectors.extend(cast("Sequence[str]", given))
         else:
-            add.tensor.CopyFrom(from_numpy(np.asarray(self.vector, np.float32)))
+            project.tensor.CopyFrom(from_numpy(np.asarray(given, np.float32)))
         if self.source_layer is not None:
-            add.source_layer = self.source_layer
-        return v1.Intervention(
-            site=to_site(self.site),
-            layers=to_layers(self.layers),
-            tokens=to_tokens(self.tokens),
-            add=add,
+            project.source_layer = self.source_layer
+
+
+@dataclasses.dataclass(frozen=True)
+class Clamp(Edit):
+    """Sets the projection on a vector's direction: afterwards <x, v / |v|> is `value`.
+
+    Attributes:
+        vector: "vectors/ID", or an array [width] or [layers, width].
+        value: the projection, in units of the activation.
+        source_layer: use this layer's row of a stored vector at every layer.
+    """
+
+    vector: str | npt.ArrayLike
+    value: float
+    layers: Layers = "all"
+    tokens: Tokens = "from_last_prompt"
+    site: str | v1.Site = "residual_post"
+    source_layer: int | None = None
+    preserve_norm: bool = False
+
+    def _fill(self, intervention: v1.Intervention) -> None:
+        intervention.clamp.value = self.value
+        _fill_source(intervention.clamp, self.vector, self.source_layer)
+
+
+Neurons: TypeAlias = "str | Iterable[tuple[int, int]]"
+"""\"neuronSets/ID\", or pairs (layer, index)."""
+
+
+def _fill_neurons(
+    operation: v1.ScaleNeurons | v1.AblateNeurons, neurons: Neurons, neuron_class: str | None
+) -> None:
+    if isinstance(neurons, str):
+        operation.neuron_set = neurons
+    else:
+        operation.neurons.extend(
+            v1.NeuronId(layer=int(layer), index=int(index)) for layer, index in neurons
         )
+    if neuron_class is not None:
+        setattr(operation, "class", _named(NEURON_CLASSES, neuron_class, "neuron_class"))
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaleNeurons(Edit):
+    """Multiplies neurons' activations; at site "attention_heads" whole heads.
+
+    Attributes:
+        neurons: "neuronSets/ID", or pairs (layer, index); those outside `layers` are left alone.
+        factor: multiplier; 0 zeroes.
+        neuron_class: only members of this class of a neuron set, such as "shared".
+    """
+
+    neurons: Neurons
+    factor: float
+    layers: Layers = "all"
+    tokens: Tokens = "from_last_prompt"
+    site: str | v1.Site = "mlp_neurons"
+    neuron_class: str | None = None
+    preserve_norm: bool = False
+
+    def _fill(self, intervention: v1.Intervention) -> None:
+        intervention.scale_neurons.factor = self.factor
+        _fill_neurons(intervention.scale_neurons, self.neurons, self.neuron_class)
+
+
+@dataclasses.dataclass(frozen=True)
+class AblateNeurons(Edit):
+    """Puts 0, or the mean of a reference, in the place of neurons' activations; at site "attention_heads" of whole heads.
+
+    Attributes:
+        neurons: "neuronSets/ID", or pairs (layer, index); those outside `layers` are left alone.
+        reference: None for 0, or the "vectors/ID" of this site whose rows are the means.
+        neuron_class: only members of this class of a neuron set, such as "shared".
+    """
+
+    neurons: Neurons
+    reference: str | None = None
+    layers: Layers = "all"
+    tokens: Tokens = "from_last_prompt"
+    site: str | v1.Site = "mlp_neurons"
+    neuron_class: str | None = None
+    preserve_norm: bool = False
+
+    def _fill(self, intervention: v1.Intervention) -> None:
+        intervention.ablate_neurons.mode = v1.ABLATION_MODE_ZERO
+        if self.reference is not None:
+            intervention.ablate_neurons.mode = v1.ABLATION_MODE_MEAN
+            intervention.ablate_neurons.reference = self.reference
+        _fill_neurons(intervention.ablate_neurons, self.neurons, self.neuron_class)
+
+
+@dataclasses.dataclass(frozen=True)
+class Replace(Edit):
+    """Overwrites activations (activation patching).
+
+    Attributes:
+        activations: an array [width] for all, [layers, width], or [layers, positions, width] where `tokens` are positions.
+    """
+
+    activations: npt.ArrayLike
+    layers: Layers = "all"
+    tokens: Tokens = "from_last_prompt"
+    site: str | v1.Site = "residual_post"
+    preserve_norm: bool = False
+
+    def _fill(self, intervention: v1.Intervention) -> None:
+        tensor = from_numpy(np.asarray(self.activations, np.float32))
+        intervention.replace.tensor.CopyFrom(tensor)
 
 
 def to_interventions(steer: Steering) -> list[v1.Intervention]:
-    """Interventions from None, one `Steer` or `Intervention`, or a sequence of them."""
+    """Interventions from None, one `Edit` (such as `Steer`) or `Intervention`, or a sequence of them."""
     if steer is None:
         return []
-    if isinstance(steer, (Steer, v1.Intervention)):
+    if isinstance(steer, (Edit, v1.Intervention)):
         steer = [steer]
-    return [s.to_intervention() if isinstance(s, Steer) else s for s in steer]
+    return [s.to_intervention() if isinstance(s, Edit) else s for s in steer]
 
 
 def tap(
@@ -187,7 +367,7 @@ def tap(
         neurons: pairs (layer, index); only at "mlp_neurons": reads these alone.
     """
     site = to_site(site)
-    if site in (v1.SITE_EMBEDDING, v1.SITE_FINAL_NORM, v1.SITE_LOGITS):
+    if site in _ONCE_SITES:
         layers = None
     return v1.Tap(
         site=site,

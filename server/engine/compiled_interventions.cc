@@ -1,0 +1,534 @@
+#include "engine/compiled_interventions.h"
+
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <optional>
+#include <span>
+
+#include "absl/strings/str_cat.h"
+#include "base/error.h"
+#include "base/sha256.h"
+#include "base/status_macros.h"
+#include "model/site.h"
+
+namespace valuescope::engine {
+
+static_assert(kMostDirections <= model::kMostDirections);
+
+namespace {
+
+using model::Site;
+
+template <typename... Cases>
+struct Overloaded : Cases... {
+  using Cases::operator()...;
+};
+template <typename... Cases>
+Overloaded(Cases...) -> Overloaded<Cases...>;
+
+int64_t NumLayers(const Intervention& intervention) {
+  return std::max<int64_t>(1, static_cast<int64_t>(intervention.layers.size()));
+}
+
+// What one index of a neuron operation stands for: elements of the activation.
+int64_t ElementsPerNeuron(Site site, const model::Architecture& architecture) {
+  return site == Site::kAttentionHeads ? architecture.head_dim : 1;
+}
+
+// --- Checks
+// ---------------------------------------------------------------------------------------
+
+absl::Status TouchesNothing(absl::string_view field, absl::string_view why) {
+  return InvalidField(field, why, "INTERVENTION_TOUCHES_NOTHING");
+}
+
+absl::Status CheckLayers(const Intervention& intervention,
+                         const model::Architecture& architecture) {
+  if (!model::IsPerLayer(intervention.site)) {
+    if (intervention.layers.empty()) return absl::OkStatus();
+    return InvalidField(
+        "layers", absl::StrCat(std::string(model::NameOf(intervention.site)), " has no layers"));
+  }
+  if (intervention.layers.empty()) return InvalidField("layers", "must name at least one layer");
+  for (size_t i = 0; i < intervention.layers.size(); ++i) {
+    const int layer = intervention.layers[i];
+    const std::string field = absl::StrCat("layers[", i, "]");
+    if (layer < 0 || layer >= architecture.num_layers) {
+      return OutOfRange(field, layer, 0, architecture.num_layers - 1);
+    }
+    if (i > 0 && layer <= intervention.layers[i - 1])
+      return InvalidField(field, "must be above the one before it");
+  }
+  return absl::OkStatus();
+}
+
+// That there are `count` finite numbers in rows of `width`.
+absl::Status CheckNumbers(absl::string_view field, const SharedFloats& numbers, int64_t count,
+                          int64_t width) {
+  if (numbers == nullptr || static_cast<int64_t>(numbers->size()) != count * width) {
+    return InvalidField(field, absl::StrCat("must have ", count, " rows of ", width, " elements"));
+  }
+  for (const float element : *numbers) {
+    if (!std::isfinite(element)) return InvalidField(field, "must hold finite numbers only");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckFinite(absl::string_view field, float number) {
+  return std::isfinite(number) ? absl::OkStatus() : InvalidField(field, "must be finite");
+}
+
+absl::Status CheckNeurons(absl::string_view field, const ChosenNeurons& neurons,
+                          const Intervention& intervention,
+                          const model::Architecture& architecture) {
+  if (intervention.site != Site::kMlpNeurons && intervention.site != Site::kAttentionHeads) {
+    return InvalidField("site", "must be MLP_NEURONS or ATTENTION_HEADS for this operation");
+  }
+  if (neurons.size() != intervention.layers.size()) {
+    return InvalidField(field, "must be given for each layer");
+  }
+  const int64_t count = model::WidthOf(intervention.site, architecture) /
+                        ElementsPerNeuron(intervention.site, architecture);
+  bool any = false;
+  for (const std::vector<int64_t>& of_layer : neurons) {
+    for (size_t i = 0; i < of_layer.size(); ++i) {
+      if (of_layer[i] < 0 || of_layer[i] >= count) {
+        return OutOfRange(field, static_cast<double>(of_layer[i]), 0,
+                          static_cast<double>(count - 1));
+      }
+      if (i > 0 && of_layer[i] <= of_layer[i - 1]) {
+        return InvalidField(field, "must be ascending within a layer, each once");
+      }
+    }
+    any = any || !of_layer.empty();
+  }
+  if (any) return absl::OkStatus();
+  return TouchesNothing(field, "are in none of the chosen layers, so nothing would be touched");
+}
+
+absl::Status CheckOperation(const Intervention& intervention,
+                            const model::Architecture& architecture) {
+  const int64_t layers = NumLayers(intervention);
+  const int64_t width = model::WidthOf(intervention.site, architecture);
+  return std::visit(
+      Overloaded{
+          [&](const AddVector& add) -> absl::Status {
+            VS_RETURN_IF_ERROR(CheckFinite("add.coefficient", add.coefficient));
+            VS_RETURN_IF_ERROR(CheckNumbers("add.tensor", add.rows, layers, width));
+            for (const float element : *add.rows) {
+              if (std::isfinite(element * add.coefficient)) continue;
+              return InvalidField("add.coefficient",
+                                  "is too large for the vector: their product is beyond float32");
+            }
+            return absl::OkStatus();
+          },
+          [&](const ProjectOut& project) -> absl::Status {
+            if (!(project.strength >= 0 && project.strength <= 1)) {
+              return OutOfRange("project_out.strength", project.strength, 0, 1);
+            }
+            if (project.num_directions < 1 || project.num_directions > kMostDirections) {
+              return OutOfRange("project_out.tensor", static_cast<double>(project.num_directions),
+                                1, kMostDirections);
+            }
+            return CheckNumbers("project_out.tensor", project.directions,
+                                layers * project.num_directions, width);
+          },
+          [&](const Clamp& clamp) -> absl::Status {
+            VS_RETURN_IF_ERROR(CheckFinite("clamp.value", clamp.value));
+            return CheckNumbers("clamp.tensor", clamp.rows, layers, width);
+          },
+          [&](const ScaleNeurons& scale) -> absl::Status {
+            VS_RETURN_IF_ERROR(CheckFinite("scale_neurons.factor", scale.factor));
+            return CheckNeurons("scale_neurons.neurons", scale.neurons, intervention, architecture);
+          },
+          [&](const AblateNeurons& ablate) -> absl::Status {
+            VS_RETURN_IF_ERROR(
+                CheckNeurons("ablate_neurons.neurons", ablate.neurons, intervention, architecture));
+            if (ablate.means == nullptr) return absl::OkStatus();
+            return CheckNumbers("ablate_neurons.reference", ablate.means, layers, width);
+          },
+          [&](const Replace& replace) -> absl::Status {
+            const auto& positions = intervention.tokens.positions;
+            if (replace.each_position &&
+                (intervention.tokens.kind != TokenKind::kPositions || positions.empty())) {
+              return InvalidField("replace.tensor",
+                                  "has rows for positions, so `tokens` must name these positions");
+            }
+            const int64_t rows = replace.each_position ? static_cast<int64_t>(positions.size()) : 1;
+            return CheckNumbers("replace.tensor", replace.rows, layers * rows, width);
+          },
+      },
+      intervention.operation);
+}
+
+// --- Directions
+// -----------------------------------------------------------------------------------
+
+// A direction whose part outside the span of those before it is smaller than this, of its own
+// length, is taken as dependent: as float32 cannot tell it from one.
+constexpr double kDependent = 1e-6;
+
+// An orthonormal basis of the span of `directions` [num_directions, width], by Gram-Schmidt, twice,
+// in float64. nullopt: a direction is zero.
+std::optional<std::vector<float>> Orthonormal(std::span<const float> directions, int64_t width) {
+  std::vector<std::vector<double>> basis;
+  const auto norm_of = [](const std::vector<double>& v) {
+    double sum = 0;
+    for (const double x : v) sum += x * x;
+    return std::sqrt(sum);
+  };
+  for (size_t first = 0; first < directions.size(); first += static_cast<size_t>(width)) {
+    const auto given = directions.subspan(first, static_cast<size_t>(width));
+    std::vector<double> rest(given.begin(), given.end());
+    const double length = norm_of(rest);
+    if (length == 0) return std::nullopt;
+    for (int round = 0; round < 2; ++round) {
+      for (const std::vector<double>& each : basis) {
+        double along = 0;
+        for (size_t i = 0; i < rest.size(); ++i) along += rest[i] * each[i];
+        for (size_t i = 0; i < rest.size(); ++i) rest[i] -= along * each[i];
+      }
+    }
+    const double left = norm_of(rest);
+    if (left <= kDependent * length) continue;
+    for (double& x : rest) x /= left;
+    basis.push_back(std::move(rest));
+  }
+  std::vector<float> result;
+  for (const std::vector<double>& each : basis)
+    result.insert(result.end(), each.begin(), each.end());
+  return result;
+}
+
+// The basis of each layer of a project_out or clamp; empty for the other operations.
+absl::StatusOr<std::vector<std::vector<float>>> BasesOf(const Intervention& intervention,
+                                                        int64_t width) {
+  const auto* project = std::get_if<ProjectOut>(&intervention.operation);
+  const auto* clamp = std::get_if<Clamp>(&intervention.operation);
+  std::vector<std::vector<float>> bases;
+  if (project == nullptr && clamp == nullptr) return bases;
+  const std::vector<float>& rows = project != nullptr ? *project->directions : *clamp->rows;
+  const auto size = static_cast<size_t>((project != nullptr ? project->num_directions : 1) * width);
+  for (size_t first = 0; first < rows.size(); first += size) {
+    auto basis = Orthonormal(std::span<const float>(rows).subspan(first, size), width);
+    if (!basis) {
+      return InvalidField(
+          project != nullptr ? "project_out" : "clamp",
+          absl::StrCat("must have no zero direction, as for row ", first / size, " of the layers"));
+    }
+    bases.push_back(*std::move(basis));
+  }
+  return bases;
+}
+
+// --- Normal form
+// ----------------------------------------------------------------------------------
+
+// Takes the layers out of a neuron operation that own no chosen neuron.
+void DropLayersWithoutNeurons(Intervention& intervention, int64_t width) {
+  ChosenNeurons* neurons = nullptr;
+  SharedFloats* means = nullptr;
+  if (auto* scale = std::get_if<ScaleNeurons>(&intervention.operation)) neurons = &scale->neurons;
+  if (auto* ablate = std::get_if<AblateNeurons>(&intervention.operation)) {
+    neurons = &ablate->neurons;
+    if (ablate->means != nullptr) means = &ablate->means;
+  }
+  if (neurons == nullptr) return;
+  std::vector<int> layers;
+  ChosenNeurons kept;
+  std::vector<float> kept_means;
+  for (size_t l = 0; l < neurons->size(); ++l) {
+    if ((*neurons)[l].empty()) continue;
+    layers.push_back(intervention.layers[l]);
+    kept.push_back(std::move((*neurons)[l]));
+    if (means == nullptr) continue;
+    const auto row = (*means)->begin() + static_cast<std::ptrdiff_t>(l) * width;
+    kept_means.insert(kept_means.end(), row, row + width);
+  }
+  intervention.layers = std::move(layers);
+  *neurons = std::move(kept);
+  if (means != nullptr) *means = std::make_shared<const std::vector<float>>(std::move(kept_means));
+}
+
+bool ChangesNothing(const Operation& operation) {
+  if (const auto* add = std::get_if<AddVector>(&operation)) return add->coefficient == 0;
+  if (const auto* project = std::get_if<ProjectOut>(&operation)) return project->strength == 0;
+  if (const auto* scale = std::get_if<ScaleNeurons>(&operation)) return scale->factor == 1;
+  return false;
+}
+
+// --- Lowering
+// -------------------------------------------------------------------------------------
+
+at::Tensor View(const float* data, int64_t count) {
+  return at::from_blob(const_cast<float*>(data), {count}, at::kFloat);
+}
+
+at::Tensor RowOf(const SharedFloats& rows, int64_t row, int64_t width) {
+  return View(rows->data() + row * width, width).unsqueeze(0);
+}
+
+// One layer of a neuron operation: `factor` for the chosen elements, or, where it is 0, their
+// means.
+model::ScaleOrSetStage NeuronStage(const std::vector<int64_t>& neurons, int64_t elements,
+                                   int64_t width, float factor, const float* means) {
+  model::ScaleOrSetStage stage{.active = {},
+                               .factors = at::ones({1, width}, at::kFloat),
+                               .values = at::zeros({1, width}, at::kFloat)};
+  float* factors = stage.factors.mutable_data_ptr<float>();
+  float* values = stage.values.mutable_data_ptr<float>();
+  for (const int64_t neuron : neurons) {
+    for (int64_t i = neuron * elements; i < (neuron + 1) * elements; ++i) {
+      factors[i] = factor;
+      if (means != nullptr) values[i] = means[i];
+    }
+  }
+  return stage;
+}
+
+model::ProjectStage ProjectionStage(const std::vector<float>& basis, int64_t width, float kept,
+                                    float target) {
+  const int64_t rank = static_cast<int64_t>(basis.size()) / width;
+  return {.active = {},
+          .basis = View(basis.data(), rank * width).view({1, rank, width}),
+          .ranks = at::full({1}, rank, at::kLong),
+          .kept = at::full({1}, kept, at::kFloat),
+          .targets = at::full({1, rank}, target, at::kFloat)};
+}
+
+// Layer `l` (an index into the intervention's layers) of one intervention.
+model::Stage StageOf(const Intervention& intervention, size_t l, int variant,
+                     const std::vector<std::vector<float>>& bases,
+                     const model::Architecture& architecture) {
+  const int64_t width = model::WidthOf(intervention.site, architecture);
+  const int64_t elements = ElementsPerNeuron(intervention.site, architecture);
+  const auto row = static_cast<int64_t>(l);
+  model::Stage stage = std::visit(
+      Overloaded{
+          [&](const AddVector& add) -> model::Stage {
+            return model::AddStage{.active = {},
+                                   .rows = at::mul(RowOf(add.rows, row, width), add.coefficient)};
+          },
+          [&](const ProjectOut& project) -> model::Stage {
+            return ProjectionStage(bases[l], width, 1 - project.strength, 0);
+          },
+          [&](const Clamp& clamp) -> model::Stage {
+            return ProjectionStage(bases[l], width, 0, clamp.value);
+          },
+          [&](const ScaleNeurons& scale) -> model::Stage {
+            return NeuronStage(scale.neurons[l], elements, width, scale.factor, nullptr);
+          },
+          [&](const AblateNeurons& ablate) -> model::Stage {
+            const float* means =
+                ablate.means == nullptr ? nullptr : ablate.means->data() + row * width;
+            return NeuronStage(ablate.neurons[l], elements, width, 0, means);
+          },
+          [&](const Replace& replace) -> model::Stage {
+            const auto positions = replace.each_position
+                                       ? static_cast<int64_t>(intervention.tokens.positions.size())
+                                       : 1;
+            return model::ScaleOrSetStage{
+                .active = {},
+                .factors = at::zeros({1, width}, at::kFloat),
+                .values = RowOf(replace.rows, row * positions + variant, width)};
+          },
+      },
+      intervention.operation);
+  const int activity = intervention.preserve_norm ? model::kPreservesNorm : model::kActs;
+  std::visit([&](auto& each) { each.active = at::full({1}, activity, at::kByte); }, stage);
+  return stage;
+}
+
+// --- Digests
+// --------------------------------------------------------------------------------------
+
+// Writes numbers so that no two contents are written alike: every part says its length first.
+class Writer {
+ public:
+  template <typename Number>
+  void Put(Number number) {
+    sha_.Update(absl::string_view(reinterpret_cast<const char*>(&number), sizeof(number)));
+  }
+  template <typename Number>
+  void PutAll(const std::vector<Number>& numbers) {
+    Put(static_cast<uint64_t>(numbers.size()));
+    sha_.Update(absl::string_view(reinterpret_cast<const char*>(numbers.data()),
+                                  numbers.size() * sizeof(Number)));
+  }
+  void PutAll(const ChosenNeurons& neurons) {
+    Put(static_cast<uint64_t>(neurons.size()));
+    for (const std::vector<int64_t>& of_layer : neurons) PutAll(of_layer);
+  }
+  void PutAll(const SharedFloats& numbers) {
+    Put(static_cast<uint8_t>(numbers != nullptr));
+    if (numbers != nullptr) PutAll(*numbers);
+  }
+  std::string Digest() { return sha_.HexDigest(); }
+
+ private:
+  Sha256 sha_;
+};
+
+std::string DigestOf(const Intervention& intervention) {
+  Writer writer;
+  writer.Put(static_cast<int32_t>(intervention.site));
+  writer.PutAll(intervention.layers);
+  writer.Put(static_cast<uint8_t>(intervention.preserve_norm));
+  writer.Put(static_cast<uint64_t>(intervention.operation.index()));
+  std::visit(Overloaded{
+                 [&](const AddVector& add) {
+                   writer.Put(add.coefficient);
+                   writer.PutAll(add.rows);
+                 },
+                 [&](const ProjectOut& project) {
+                   writer.Put(project.strength);
+                   writer.Put(project.num_directions);
+                   writer.PutAll(project.directions);
+                 },
+                 [&](const Clamp& clamp) {
+                   writer.Put(clamp.value);
+                   writer.PutAll(clamp.rows);
+                 },
+                 [&](const ScaleNeurons& scale) {
+                   writer.Put(scale.factor);
+                   writer.PutAll(scale.neurons);
+                 },
+                 [&](const AblateNeurons& ablate) {
+                   writer.PutAll(ablate.neurons);
+                   writer.PutAll(ablate.means);
+                 },
+                 [&](const Replace& replace) {
+                   writer.Put(static_cast<uint8_t>(replace.each_position));
+                   writer.PutAll(replace.rows);
+                 },
+             },
+             intervention.operation);
+  return writer.Digest();
+}
+
+}  // namespace
+
+absl::string_view NameOfOperation(size_t index) {
+  constexpr absl::string_view kNames[kNumOperations] = {
+      "add", "project_out", "clamp", "scale_neurons", "ablate_neurons", "replace"};
+  return kNames[index];
+}
+
+absl::StatusOr<CompiledInterventions> CompiledInterventions::Compile(
+    std::vector<Intervention> interventions, const SequenceExtent& extent,
+    const model::Architecture& architecture) {
+  if (interventions.size() > static_cast<size_t>(kMostInterventions)) {
+    return InvalidField(
+        "interventions",
+        absl::StrCat("are ", interventions.size(), ", allowed are at most ", kMostInterventions));
+  }
+  CompiledInterventions compiled;
+  if (interventions.empty()) return compiled;
+  compiled.architecture_ = architecture;
+  for (size_t i = 0; i < interventions.size(); ++i) {
+    const std::string field = absl::StrCat("interventions[", i, "]");
+    Intervention& one = interventions[i];
+    if (absl::Status s = CheckLayers(one, architecture); !s.ok()) return InField(field, s);
+    if (absl::Status s = CheckOperation(one, architecture); !s.ok()) return InField(field, s);
+    const int64_t width = model::WidthOf(one.site, architecture);
+    auto bases = BasesOf(one, width);
+    if (!bases.ok()) return InField(field, bases.status());
+    compiled.bases_.push_back(*std::move(bases));
+    auto scope = TokenScope::Resolve(one.tokens, extent, /*for_tap=*/false);
+    if (!scope.ok()) return InField(absl::StrCat(field, ".tokens"), scope.status());
+    compiled.scopes_.push_back(*std::move(scope));
+    DropLayersWithoutNeurons(one, width);
+  }
+  compiled.interventions_ = std::move(interventions);
+  VS_RETURN_IF_ERROR(compiled.EnumerateSets(extent));
+  compiled.MakeDigests();
+  return compiled;
+}
+
+absl::Status CompiledInterventions::EnumerateSets(const SequenceExtent& extent) {
+  // Of replacements of single positions: which row a position takes.
+  std::vector<std::map<int64_t, int>> rows(interventions_.size());
+  for (size_t i = 0; i < interventions_.size(); ++i) {
+    const auto* replace = std::get_if<Replace>(&interventions_[i].operation);
+    if (replace == nullptr || !replace->each_position) continue;
+    const std::vector<int64_t>& positions = interventions_[i].tokens.positions;
+    for (size_t p = 0; p < positions.size(); ++p) {
+      rows[i].emplace(AbsolutePosition(positions[p], extent), static_cast<int>(p));
+    }
+  }
+  variants_.assign(1, std::vector<int>(interventions_.size(), kAbsent));
+  std::map<std::vector<int>, uint16_t> known{{variants_.front(), uint16_t{0}}};
+  // One more than can be fed: what follows is as this one.
+  for (int64_t position = 0; position <= extent.most; ++position) {
+    std::vector<int> set(interventions_.size(), kAbsent);
+    for (size_t i = 0; i < scopes_.size(); ++i) {
+      if (!scopes_[i].Contains(position)) continue;
+      const auto row = rows[i].find(position);
+      set[i] = row == rows[i].end() ? 0 : row->second;
+    }
+    const auto [found, fresh] = known.try_emplace(set, static_cast<uint16_t>(variants_.size()));
+    if (fresh) variants_.push_back(std::move(set));
+    if (static_cast<int64_t>(variants_.size()) > kMostSetsPerRequest + 1) {
+      return InvalidField("interventions",
+                          absl::StrCat("act in more than ", kMostSetsPerRequest,
+                                       " different ways over the tokens (a replacement of single "
+                                       "positions in one for each); split the request"));
+    }
+    set_of_position_.push_back(found->second);
+  }
+  return absl::OkStatus();
+}
+
+void CompiledInterventions::MakeDigests() {
+  std::vector<std::string> each;
+  for (const Intervention& one : interventions_) each.push_back(DigestOf(one));
+  digests_.assign(variants_.size(), "");
+  for (size_t set = 1; set < variants_.size(); ++set) {
+    std::string content;
+    for (size_t i = 0; i < each.size(); ++i) {
+      if (!Acts(set, i) || ChangesNothing(interventions_[i].operation)) continue;
+      absl::StrAppend(&content, each[i], ":", variants_[set][i], ";");
+    }
+    if (!content.empty()) digests_[set] = Sha256Hex(content);
+  }
+}
+
+uint64_t CompiledInterventions::ActiveAt(int64_t position) const {
+  if (set_of_position_.empty()) return 0;
+  const auto last = static_cast<int64_t>(set_of_position_.size()) - 1;
+  return set_of_position_[static_cast<size_t>(std::min(position, last))];
+}
+
+std::vector<WireEdit> CompiledInterventions::EditsOf(uint64_t active) const {
+  std::vector<WireEdit> edits;
+  for (size_t i = 0; i < interventions_.size(); ++i) {
+    const Intervention& one = interventions_[i];
+    if (!Acts(active, i) || ChangesNothing(one.operation)) continue;
+    for (size_t l = 0; l < static_cast<size_t>(NumLayers(one)); ++l) {
+      const model::Wire wire =
+          model::Normalised({one.site, one.layers.empty() ? 0 : one.layers[l]});
+      edits.push_back({.wire = model::WireIndex(wire, architecture_),
+                       .stage = StageOf(one, l, variants_[active][i], bases_[i], architecture_)});
+    }
+  }
+  return edits;
+}
+
+std::array<int64_t, kNumOperations> CompiledInterventions::LayersTouched(uint64_t active) const {
+  std::array<int64_t, kNumOperations> touched{};
+  for (size_t i = 0; i < interventions_.size(); ++i) {
+    const Intervention& one = interventions_[i];
+    if (!Acts(active, i) || ChangesNothing(one.operation)) continue;
+    touched[one.operation.index()] += NumLayers(one);
+  }
+  return touched;
+}
+
+}  // namespace valuescope::engine
