@@ -61,16 +61,22 @@ TEST(MetricsTest, EventsAndStateStandOnThePageUnderTheirNames) {
         "valuescope_time_to_first_token_seconds_count 1",
         "valuescope_inter_token_latency_seconds_count 1",
         "valuescope_job_shard_duration_seconds_count{kind=\"attribute_neurons\"} 1",
-        "valuescope_requests_running 3", "valuescope_requests_waiting 2",
-        "valuescope_prompt_tokens_total 100", "valuescope_generated_tokens_total 50",
-        "valuescope_batch_rows 7", "valuescope_kv_cache_used_ratio 0.25",
-        "valuescope_kv_cache_promised_ratio 0.5", "valuescope_kv_cache_cached_ratio 0.125",
-        "valuescope_prefix_hit_tokens_total 640", "valuescope_preemptions_total 9",
+        "valuescope_requests_running 3",
+        "valuescope_requests_waiting 2",
+        "valuescope_prompt_tokens_total 100",
+        "valuescope_generated_tokens_total 50",
+        "valuescope_batch_rows 7",
+        "valuescope_kv_cache_used_ratio 0.25",
+        "valuescope_kv_cache_promised_ratio 0.5",
+        "valuescope_kv_cache_cached_ratio 0.125",
+        "valuescope_prefix_hit_tokens_total 640",
+        "valuescope_preemptions_total 9",
         "valuescope_interventions_applied_total{op=\"add\"} 11",
         "valuescope_interventions_applied_total{op=\"clamp\"} 0",
         "valuescope_captured_bytes_total 4096",
         "valuescope_jobs{kind=\"attribute_neurons\",state=\"running\"} 4",
-        "valuescope_job_rescues_total 1", "valuescope_build_info{version=\"1.2.3\"} 1"}) {
+        "valuescope_job_rescues_total 1",
+        "valuescope_build_info{version=\"1.2.3\"} 1"}) {
     EXPECT_THAT(page, HasSubstr(line));
   }
 }

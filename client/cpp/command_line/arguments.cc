@@ -53,24 +53,6 @@ absl::StatusOr<Enum> ParseEnum(absl::string_view name, absl::string_view prefix,
                                                  absl::StrJoin(allowed, ", ")));
 }
 
-absl::StatusOr<v1::Tensor> ReadRows(const std::string& path, size_t num_layers) {
-  const absl::StatusOr<std::string> bytes = ReadFile(path);
-  if (!bytes.ok()) return bytes.status();
-  if (bytes->empty() || bytes->size() % sizeof(float) != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("'", path, "' does not hold float32 numbers"));
-  }
-  const size_t elements = bytes->size() / sizeof(float);
-  v1::Tensor tensor;
-  tensor.set_dtype(v1::DATA_TYPE_FLOAT32);
-  if (num_layers > 1 && elements % num_layers == 0) {
-    tensor.add_shape(static_cast<int64_t>(num_layers));
-  }
-  tensor.add_shape(static_cast<int64_t>(
-      num_layers > 1 && elements % num_layers == 0 ? elements / num_layers : elements));
-  tensor.set_data(*bytes);
-  return tensor;
-}
-
 }  // namespace
 
 absl::StatusOr<v1::Layers> ParseLayers(absl::string_view text) {
@@ -89,41 +71,6 @@ absl::StatusOr<v1::Layers> ParseLayers(absl::string_view text) {
   return layers;
 }
 
-absl::StatusOr<v1::Intervention> ParseSteering(absl::string_view text, absl::string_view scope) {
-  const auto bad = [&] {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "'", text, "' is not a steering; write NAME:coefficient@layers, such as vectors/abc:6@14"));
-  };
-  const size_t at = text.rfind('@');
-  if (at == absl::string_view::npos) return bad();
-  const absl::string_view head = text.substr(0, at);
-  const size_t colon = head.rfind(':');
-  float coefficient = 0;
-  if (colon == absl::string_view::npos || colon == 0 ||
-      !absl::SimpleAtof(head.substr(colon + 1), &coefficient) || !std::isfinite(coefficient)) {
-    return bad();
-  }
-  auto layers = ParseLayers(text.substr(at + 1));
-  if (!layers.ok()) return layers.status();
-  const auto kind = ParseTokenKind(scope);
-  if (!kind.ok()) return kind.status();
-
-  v1::Intervention intervention;
-  intervention.set_site(v1::SITE_RESIDUAL_POST);
-  intervention.mutable_tokens()->set_kind(*kind);
-  absl::string_view name = head.substr(0, colon);
-  if (absl::ConsumePrefix(&name, "file:")) {
-    auto rows = ReadRows(std::string(name), static_cast<size_t>(layers->list().layers_size()));
-    if (!rows.ok()) return rows.status();
-    *intervention.mutable_add()->mutable_tensor() = *std::move(rows);
-  } else {
-    intervention.mutable_add()->set_vector(ResourceName("vectors", name));
-  }
-  *intervention.mutable_layers() = *std::move(layers);
-  intervention.mutable_add()->set_coefficient(coefficient);
-  return intervention;
-}
-
 absl::StatusOr<v1::Site> ParseSite(absl::string_view name) {
   return ParseEnum<v1::Site>(name, "SITE_", "site", v1::Site_Parse, v1::Site_descriptor());
 }
@@ -136,6 +83,11 @@ absl::StatusOr<v1::TokenKind> ParseTokenKind(absl::string_view name) {
 absl::StatusOr<v1::Reduction> ParseReduction(absl::string_view name) {
   return ParseEnum<v1::Reduction>(name, "REDUCTION_", "reduction", v1::Reduction_Parse,
                                   v1::Reduction_descriptor());
+}
+
+absl::StatusOr<v1::NeuronClass> ParseNeuronClass(absl::string_view name) {
+  return ParseEnum<v1::NeuronClass>(name, "NEURON_CLASS_", "class", v1::NeuronClass_Parse,
+                                    v1::NeuronClass_descriptor());
 }
 
 std::string ResourceName(absl::string_view collection, absl::string_view name) {

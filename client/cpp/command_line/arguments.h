@@ -1,6 +1,6 @@
 // The small languages of the command line: layers ("14", "10-14", "3,5,7-9", "all"), steering
-// ("NAME:coefficient@layers"), sites, scopes and reductions by their names. Everything a person
-// mistypes comes back as a sentence that shows what is allowed.
+// ("NAME:coefficient@layers") and other edits, sites, scopes and reductions by their names.
+// Everything a person mistypes comes back as a sentence that shows what is allowed.
 #ifndef VALUESCOPE_COMMAND_LINE_ARGUMENTS_H_
 #define VALUESCOPE_COMMAND_LINE_ARGUMENTS_H_
 
@@ -16,14 +16,28 @@ namespace valuescope::command_line {
 // "14", "10-14", "3,5,7-9" or "all".
 absl::StatusOr<v1::Layers> ParseLayers(absl::string_view text);
 
-// "vectors/ID:6@14" or "file:PATH.f32:6@10-14". The file holds little-endian float32 numbers: one
-// row, or one row a layer. `scope` is the name of a token kind, such as "from_last_prompt".
+// One change of activations, "OPERATION:WHAT[:NUMBER]@LAYERS[/SITE]":
+//
+//   add:vectors/ID:6@14                              coefficient, default 1
+//   project_out:vectors/A+vectors/B:0.5@all          strength, default 1
+//   clamp:file:PATH.f32:2.5@10-14/residual_mid       value
+//   scale_neurons:3/17+3/20:0.5@all                  neurons as LAYER/INDEX; factor
+//   ablate_neurons:neuronSets/ID=shared@all          a set, or one class of it; zeroes, or with
+//   ablate_neurons:2/1:vectors/MEANS@all/attention_heads   :NAME puts the rows of that vector there
+//   replace:file:PATH.f32@14
+//
+// A file holds little-endian float32 numbers: one row, or one row a layer. Sites without layers go
+// "@/logits". `scope` is the name of a token kind, such as "from_last_prompt".
+absl::StatusOr<v1::Intervention> ParseEdit(absl::string_view text, absl::string_view scope);
+
+// "vectors/ID:6@14", short for "add:vectors/ID:6@14"; here the coefficient is required.
 absl::StatusOr<v1::Intervention> ParseSteering(absl::string_view text, absl::string_view scope);
 
 // Lower-case names without their prefix: "residual_post", "from_last_prompt", "mean".
 absl::StatusOr<v1::Site> ParseSite(absl::string_view name);
 absl::StatusOr<v1::TokenKind> ParseTokenKind(absl::string_view name);
 absl::StatusOr<v1::Reduction> ParseReduction(absl::string_view name);
+absl::StatusOr<v1::NeuronClass> ParseNeuronClass(absl::string_view name);
 
 // "x" or "models/x" -> "models/x".
 std::string ResourceName(absl::string_view collection, absl::string_view name);

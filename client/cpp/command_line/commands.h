@@ -29,6 +29,8 @@ struct PromptFlags {
   std::optional<std::string> system;  // present and empty is an explicitly empty system message
   bool raw = false;                   // plain text, no chat template
   std::vector<std::string> vectors;   // NAME:coefficient@layers
+  std::vector<std::string> edits;     // OPERATION:WHAT:number@layers/site, after the vectors
+  bool preserve_norm = false;         // of every vector and edit
   std::string scope = "from_last_prompt";
 };
 

@@ -45,7 +45,16 @@ void AddPrompt(CLI::App& command, PromptFlags& flags) {
                   "steer: NAME:coefficient@layers, such as vectors/ID:6@14 or file:v.f32:4@10-14; "
                   "repeatable")
       ->allow_extra_args(false);
-  command.add_option("--scope", flags.scope, "tokens that --vector acts on")
+  command
+      .add_option("--edit", flags.edits,
+                  "another change, in order behind --vector: add:NAME:6@14, "
+                  "project_out:NAME+NAME:0.5@all, clamp:NAME:2.5@10-14/residual_mid, "
+                  "scale_neurons:3/17+3/20:0.5@all, ablate_neurons:neuronSets/ID=shared@all, "
+                  "ablate_neurons:2/1:MEANS@all/attention_heads, replace:file:x.f32@14; repeatable")
+      ->allow_extra_args(false);
+  command.add_flag("--preserve_norm", flags.preserve_norm,
+                   "after each --vector and --edit, rescale to the norm from before it");
+  command.add_option("--scope", flags.scope, "tokens that --vector and --edit act on")
       ->check(CLI::IsMember({"from_last_prompt", "prompt", "generated", "last_prompt", "all"}))
       ->capture_default_str();
 }

@@ -17,13 +17,20 @@ namespace valuescope::command_line {
 // standard input.
 absl::StatusOr<v1::Prompt> MakePrompt(const PromptFlags& flags);
 
-// One intervention for each --vector.
+// One intervention for each --vector, then one for each --edit.
 template <typename Request>
 absl::Status AddInterventions(const PromptFlags& flags, Request& request) {
-  for (const std::string& text : flags.vectors) {
-    absl::StatusOr<v1::Intervention> intervention = ParseSteering(text, flags.scope);
+  const auto add = [&](absl::StatusOr<v1::Intervention> intervention) {
     if (!intervention.ok()) return intervention.status();
+    intervention->set_preserve_norm(flags.preserve_norm);
     *request.add_interventions() = *std::move(intervention);
+    return absl::OkStatus();
+  };
+  for (const std::string& text : flags.vectors) {
+    if (absl::Status added = add(ParseSteering(text, flags.scope)); !added.ok()) return added;
+  }
+  for (const std::string& text : flags.edits) {
+    if (absl::Status added = add(ParseEdit(text, flags.scope)); !added.ok()) return added;
   }
   return absl::OkStatus();
 }

@@ -56,6 +56,53 @@ def test_a_wrong_scope_is_refused_with_the_allowed_ones():
         vs.Steer("vectors/x", tokens="everywhere").to_intervention()
 
 
+def test_every_edit_becomes_its_operation():
+    rows = np.arange(4, dtype=np.float32)
+    where = {"layers": [1, 2], "tokens": [0, -1], "preserve_norm": True}
+    edits = {
+        "add": vs.Steer(rows, 2.0, **where),
+        "project_out": vs.ProjectOut([rows, rows], 0.5, **where),
+        "clamp": vs.Clamp("vectors/x", 0.0, source_layer=3, **where),
+        "scale_neurons": vs.ScaleNeurons([(1, 5)], 0.0, **where),
+        "ablate_neurons": vs.AblateNeurons("neuronSets/s", neuron_class="shared", **where),
+        "replace": vs.Replace(np.ones((2, 2, 4)), **where),
+    }
+    for operation, edit in edits.items():
+        message = edit.to_intervention()
+        assert message.WhichOneof("operation") == operation
+        assert list(message.layers.list.layers) == [1, 2]
+        assert list(message.tokens.positions) == [0, -1]
+        assert message.preserve_norm
+        on_neurons = operation.endswith("neurons")
+        assert message.site == (v1.SITE_MLP_NEURONS if on_neurons else v1.SITE_RESIDUAL_POST)
+    made = {name: getattr(edit.to_intervention(), name) for name, edit in edits.items()}
+    assert list(made["project_out"].tensor.shape) == [2, 4]
+    assert made["project_out"].strength == 0.5
+    assert made["clamp"].HasField("value")
+    assert made["clamp"].vector == "vectors/x"
+    assert made["clamp"].source_layer == 3
+    assert made["scale_neurons"].HasField("factor")
+    assert [(n.layer, n.index) for n in made["scale_neurons"].neurons] == [(1, 5)]
+    assert made["ablate_neurons"].neuron_set == "neuronSets/s"
+    assert getattr(made["ablate_neurons"], "class") == v1.NEURON_CLASS_SHARED
+    assert made["ablate_neurons"].mode == v1.ABLATION_MODE_ZERO
+    assert list(made["replace"].tensor.shape) == [2, 2, 4]
+
+
+def test_directions_and_means_go_by_name():
+    project = vs.ProjectOut(["vectors/a", "vectors/b"]).to_intervention().project_out
+    assert list(project.vectors) == ["vectors/a", "vectors/b"]
+    assert list(vs.ProjectOut("vectors/a").to_intervention().project_out.vectors) == ["vectors/a"]
+    heads = vs.AblateNeurons([(0, 1)], "vectors/m", site="attention_heads").to_intervention()
+    assert heads.site == v1.SITE_ATTENTION_HEADS
+    assert heads.ablate_neurons.mode == v1.ABLATION_MODE_MEAN
+    assert heads.ablate_neurons.reference == "vectors/m"
+
+
+def test_a_site_that_exists_once_has_no_layers():
+    assert not vs.Replace(np.ones(3), site="logits").to_intervention().HasField("layers")
+
+
 def test_chunks_of_a_tap_become_one_array():
     def chunk(layers, positions, value):
         shape = (len(layers), len(positions), 2)
