@@ -29,6 +29,8 @@ std::string CleanValue(const CallMetadata& metadata, const char* key) {
   return clean ? value : "";
 }
 
+constexpr absl::Duration kTimerSlack = absl::Milliseconds(5);
+
 absl::Status DeadlinePassed() {
   return ErrorWithReason(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED",
                          "the call's deadline passed");
@@ -81,7 +83,8 @@ absl::Status Call::Run(const std::function<absl::Status()>& handler) {
 }
 
 void Call::ClientGone() {
-  if (absl::Now() >= context_.deadline) {
+  // gRPC's timer may end a call a moment before this clock says so.
+  if (absl::Now() + kTimerSlack >= context_.deadline) {
     context_.Stop(DeadlinePassed());
   } else {
     context_.Stop(
