@@ -7,8 +7,9 @@
 #include "base/check.h"
 
 // One binary serves every x86-64: the loader picks the widest variant that the machine has. Tools
-// that only read the code (clang's) know clones under other rules.
-#ifdef __clang__
+// that only read the code (clang's) know clones under other rules, and ThreadSanitizer would run in
+// the loader's choice before it can.
+#if defined(__clang__) || defined(__SANITIZE_THREAD__)
 #define VS_VECTORISED
 #else
 #define VS_VECTORISED \

@@ -42,7 +42,7 @@ class PlainLinear : public Linear {
 int64_t Bucket(int64_t rows) {
   if (rows <= 2) return rows;
   const auto below = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(rows - 1)));
-  const int64_t step = below < 16 ? below / 2 : below / 4;
+  const int64_t step = std::max<int64_t>(1, below < 16 ? below / 2 : below / 4);
   return (rows + step - 1) / step * step;
 }
 
