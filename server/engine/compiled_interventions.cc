@@ -49,26 +49,6 @@ absl::Status TouchesNothing(absl::string_view field, absl::string_view why) {
   return InvalidField(field, why, "INTERVENTION_TOUCHES_NOTHING");
 }
 
-absl::Status CheckLayers(const Intervention& intervention,
-                         const model::Architecture& architecture) {
-  if (!model::IsPerLayer(intervention.site)) {
-    if (intervention.layers.empty()) return absl::OkStatus();
-    return InvalidField(
-        "layers", absl::StrCat(std::string(model::NameOf(intervention.site)), " has no layers"));
-  }
-  if (intervention.layers.empty()) return InvalidField("layers", "must name at least one layer");
-  for (size_t i = 0; i < intervention.layers.size(); ++i) {
-    const int layer = intervention.layers[i];
-    const std::string field = absl::StrCat("layers[", i, "]");
-    if (layer < 0 || layer >= architecture.num_layers) {
-      return OutOfRange(field, layer, 0, architecture.num_layers - 1);
-    }
-    if (i > 0 && layer <= intervention.layers[i - 1])
-      return InvalidField(field, "must be above the one before it");
-  }
-  return absl::OkStatus();
-}
-
 // That there are `count` finite numbers in rows of `width`.
 absl::Status CheckNumbers(absl::string_view field, const SharedFloats& numbers, int64_t count,
                           int64_t width) {
@@ -435,7 +415,8 @@ absl::StatusOr<CompiledInterventions> CompiledInterventions::Compile(
   for (size_t i = 0; i < interventions.size(); ++i) {
     const std::string field = absl::StrCat("interventions[", i, "]");
     Intervention& one = interventions[i];
-    if (absl::Status s = CheckLayers(one, architecture); !s.ok()) return InField(field, s);
+    if (absl::Status s = model::CheckLayers(one.site, one.layers, architecture); !s.ok())
+      return InField(field, s);
     if (absl::Status s = CheckOperation(one, architecture); !s.ok()) return InField(field, s);
     const int64_t width = model::WidthOf(one.site, architecture);
     auto bases = BasesOf(one, width);

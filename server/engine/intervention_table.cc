@@ -81,6 +81,8 @@ void InterventionTables::Write(const StageKey& key, int64_t row, const model::St
     std::vector<int64_t> one_row = sources[i]->sizes().vec();
     Corner(destinations[i]->narrow(0, row, 1), one_row).copy_(*sources[i]);
   }
+  table.bytes = 0;
+  for (const at::Tensor* each : destinations) table.bytes += static_cast<int64_t>(each->nbytes());
   table.stage = std::move(grown);
 }
 
@@ -139,10 +141,7 @@ void InterventionTables::CountApplied(std::span<const int64_t> rows,
 
 int64_t InterventionTables::bytes() const {
   int64_t bytes = 0;
-  for (const auto& [key, table] : tables_) {
-    model::Stage stage = table.stage;
-    for (const at::Tensor* each : TablesOf(stage)) bytes += static_cast<int64_t>(each->nbytes());
-  }
+  for (const auto& [key, table] : tables_) bytes += table.bytes;
   return bytes;
 }
 

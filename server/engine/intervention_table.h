@@ -54,6 +54,7 @@ class InterventionTables {
   struct Table {
     model::Stage stage;
     std::set<int64_t> rows;  // live
+    int64_t bytes = 0;
   };
 
   struct Row {

@@ -1,20 +1,8 @@
 #include "engine/logit_row.h"
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 
-#include "base/check.h"
-
-// One binary serves every x86-64: the loader picks the widest variant that the machine has. Tools
-// that only read the code (clang's) know clones under other rules, and ThreadSanitizer would run in
-// the loader's choice before it can.
-#if defined(__clang__) || defined(__SANITIZE_THREAD__)
-#define VS_VECTORISED
-#else
-#define VS_VECTORISED \
-  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), noinline))
-#endif
+#include "base/vectorised.h"
 
 namespace valuescope::engine {
 namespace {
@@ -44,26 +32,12 @@ VS_VECTORISED float Sum(const float* weights, size_t count) {
   return sum;
 }
 
-// exp(x) as 2^n p(f) by Cephes' polynomial, which vectorises where std::exp does not.
 VS_VECTORISED void Weigh(const float* logits, size_t count, float largest, float temperature,
                          float* weights) {
 #pragma omp simd
   for (size_t i = 0; i < count; ++i) {
     const float x = (logits[i] - largest) / temperature;
-    const float bounded = std::max(x, -87.0f);
-    const float n = std::nearbyint(bounded * 1.44269504088896341f);
-    const float f = (bounded - n * 0.693359375f) - n * -2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * f + 1.3981999507e-3f;
-    p = p * f + 8.3334519073e-3f;
-    p = p * f + 4.1665795894e-2f;
-    p = p * f + 1.6666665459e-1f;
-    p = p * f + 5.0000001201e-1f;
-    p = p * f * f + f + 1.0f;
-    const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
-    float scale;
-    std::memcpy(&scale, &bits, sizeof(scale));
-    weights[i] = x < -87.0f ? 0.0f : p * scale;
+    weights[i] = x < kLeastExponent ? 0.0f : ExpOfNonPositive(x);
   }
 }
 

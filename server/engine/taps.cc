@@ -21,24 +21,6 @@ constexpr size_t kMostTaps = 16;
 
 bool KeepsTokens(Reduction reduction) { return reduction == Reduction::kNone; }
 
-absl::Status CheckLayers(const Tap& tap, const model::Architecture& architecture) {
-  if (!model::IsPerLayer(tap.site)) {
-    if (tap.layers.empty()) return absl::OkStatus();
-    return InvalidField("layers",
-                        absl::StrCat(std::string(model::NameOf(tap.site)), " has no layers"));
-  }
-  if (tap.layers.empty()) return InvalidField("layers", "must name at least one layer");
-  for (size_t i = 0; i < tap.layers.size(); ++i) {
-    const std::string field = absl::StrCat("layers[", i, "]");
-    if (tap.layers[i] < 0 || tap.layers[i] >= architecture.num_layers) {
-      return OutOfRange(field, tap.layers[i], 0, architecture.num_layers - 1);
-    }
-    if (i > 0 && tap.layers[i] <= tap.layers[i - 1])
-      return InvalidField(field, "must be above the one before it");
-  }
-  return absl::OkStatus();
-}
-
 absl::Status CheckColumns(const Tap& tap, int64_t width) {
   if (tap.columns.empty()) return absl::OkStatus();
   if (tap.columns.size() != tap.layers.size()) {
@@ -73,7 +55,8 @@ absl::StatusOr<SequenceTaps> SequenceTaps::Compile(std::vector<Tap> taps,
   for (size_t i = 0; i < taps.size(); ++i) {
     const std::string field = absl::StrCat("taps[", i, "]");
     const Tap& tap = taps[i];
-    if (absl::Status s = CheckLayers(tap, architecture); !s.ok()) return InField(field, s);
+    if (absl::Status s = model::CheckLayers(tap.site, tap.layers, architecture); !s.ok())
+      return InField(field, s);
     auto scope = TokenScope::Resolve(tap.tokens, extent, /*for_tap=*/true);
     if (!scope.ok()) return InField(absl::StrCat(field, ".tokens"), scope.status());
     CompiledTap one;

@@ -12,19 +12,10 @@
 #include <cstring>
 #include <limits>
 
+#include "base/vectorised.h"
 #include "model/architecture.h"
 #include "model/reference.h"
 #include "model/step.h"
-
-// One binary serves every x86-64: the loader picks the widest variant that the machine has. Tools
-// that only read the code (clang's) know clones under other rules, and ThreadSanitizer would run in
-// the loader's choice before it can.
-#if defined(__clang__) || defined(__SANITIZE_THREAD__)
-#define VS_VECTORISED
-#else
-#define VS_VECTORISED \
-  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), noinline))
-#endif
 
 namespace valuescope::model::cpu {
 namespace {
@@ -80,25 +71,6 @@ VS_VECTORISED void AddMultiple(float* x, float factor, const float* row, int64_t
 VS_VECTORISED void AddToDouble(double* sum, const float* row, int64_t width) {
 #pragma omp simd
   for (int64_t i = 0; i < width; ++i) sum[i] += static_cast<double>(row[i]);
-}
-
-// exp(x) for x <= 0 as 2^n * p(f): the polynomial is Cephes' expf, within 2 ulp, and vectorises
-// where std::exp does not.
-inline float ExpOfNonPositive(float x) {
-  x = std::max(x, -87.0f);
-  const float n = std::nearbyint(x * 1.44269504088896341f);
-  const float f = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * f + 1.3981999507e-3f;
-  p = p * f + 8.3334519073e-3f;
-  p = p * f + 4.1665795894e-2f;
-  p = p * f + 1.6666665459e-1f;
-  p = p * f + 5.0000001201e-1f;
-  p = p * f * f + f + 1.0f;
-  const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
-  float scale;
-  std::memcpy(&scale, &bits, sizeof(scale));
-  return p * scale;
 }
 
 // By the exponential of a non-positive number, so that nothing overflows.

@@ -1,6 +1,10 @@
 #include "model/site.h"
 
+#include <string>
+
+#include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/error.h"
 #include "model/architecture.h"
 
 namespace valuescope::model {
@@ -42,6 +46,24 @@ absl::string_view NameOf(Site site) {
 
 bool IsPerLayer(Site site) {
   return site != Site::kEmbedding && site != Site::kFinalNorm && site != Site::kLogits;
+}
+
+absl::Status CheckLayers(Site site, const std::vector<int>& layers,
+                         const Architecture& architecture) {
+  if (!IsPerLayer(site)) {
+    if (layers.empty()) return absl::OkStatus();
+    return InvalidField("layers", absl::StrCat(std::string(NameOf(site)), " has no layers"));
+  }
+  if (layers.empty()) return InvalidField("layers", "must name at least one layer");
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const std::string field = absl::StrCat("layers[", i, "]");
+    if (layers[i] < 0 || layers[i] >= architecture.num_layers) {
+      return OutOfRange(field, layers[i], 0, architecture.num_layers - 1);
+    }
+    if (i > 0 && layers[i] <= layers[i - 1])
+      return InvalidField(field, "must be above the one before it");
+  }
+  return absl::OkStatus();
 }
 
 int64_t WidthOf(Site site, const Architecture& architecture) {

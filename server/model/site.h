@@ -6,7 +6,9 @@
 #define VALUESCOPE_MODEL_SITE_H_
 
 #include <cstdint>
+#include <vector>
 
+#include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 
 namespace valuescope::model {
@@ -31,6 +33,11 @@ absl::string_view NameOf(Site site);
 
 // True for sites that exist once a block; the others ignore `layer`.
 bool IsPerLayer(Site site);
+
+// INVALID_ARGUMENT, field "layers" or "layers[i]": layers at a site that has none, none at a site
+// that has some, blocks that the model has not or that do not ascend.
+absl::Status CheckLayers(Site site, const std::vector<int>& layers,
+                         const Architecture& architecture);
 
 // Width of an activation at `site`.
 int64_t WidthOf(Site site, const Architecture& architecture);

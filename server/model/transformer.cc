@@ -22,9 +22,6 @@ namespace valuescope::model {
 namespace {
 
 constexpr size_t kMaxConfigBytes = 1 << 20;
-constexpr char kEmbedding[] = "model.embed_tokens.weight";
-constexpr char kUnembedding[] = "lm_head.weight";
-constexpr char kFinalNorm[] = "model.norm.weight";
 
 // One block's weights, fused where the forward pass wants one product.
 struct Block {
@@ -65,12 +62,12 @@ class LoadedTransformer : public Transformer {
   // back, so that there is never much more than one copy.
   absl::Status Load(absl::string_view config_json) {
     MakeRotations();
-    VS_RETURN_IF_ERROR(Read(kEmbedding));
-    embedding_ = Weight(kEmbedding);
+    VS_RETURN_IF_ERROR(Read(kEmbeddingWeight));
+    embedding_ = Weight(kEmbeddingWeight);
     if (architecture_.embedding_scale != 1) {
       embedding_scale_ = at::scalar_tensor(architecture_.embedding_scale, embedding_.options());
     }
-    const char* unembedding = architecture_.tied_embeddings ? kEmbedding : kUnembedding;
+    const char* unembedding = architecture_.tied_embeddings ? kEmbeddingWeight : kUnembeddingWeight;
     if (!architecture_.tied_embeddings) VS_RETURN_IF_ERROR(Read(unembedding));
     unembedding_ = Linear::Create([this, unembedding] { return Weight(unembedding); });
     Release(unembedding);
@@ -80,8 +77,8 @@ class LoadedTransformer : public Transformer {
       blocks_.push_back(MakeBlock(prefix));
       Release(prefix);
     }
-    VS_RETURN_IF_ERROR(Read(kFinalNorm));
-    final_norm_ = NormWeight(kFinalNorm);
+    VS_RETURN_IF_ERROR(Read(kFinalNormWeight));
+    final_norm_ = NormWeight(kFinalNormWeight);
     digest_ = stored_->Digest(config_json);
     return absl::OkStatus();
   }

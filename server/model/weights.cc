@@ -25,8 +25,6 @@ absl::Status Refused(absl::string_view why) {
 
 // Longer names are cut in a message.
 constexpr size_t kMaxQuotedName = 256;
-constexpr char kEmbedding[] = "model.embed_tokens.weight";
-constexpr char kUnembedding[] = "lm_head.weight";
 
 // Exponents of all ones are the infinities and what is not a number.
 template <typename Bits>
@@ -56,7 +54,7 @@ bool AllFinite(const StoredTensor& tensor) {
 // A tied unembedding that was written out again says the same as the embedding, or one of them
 // would silently win.
 absl::Status NotTied(absl::string_view why) {
-  return Refused(absl::StrCat("tensor \"", kUnembedding, "\" ", why,
+  return Refused(absl::StrCat("tensor \"", kUnembeddingWeight, "\" ", why,
                               " the embedding, but config.json ties them"));
 }
 
@@ -81,14 +79,14 @@ absl::Status CheckAgainstTable(const std::map<std::string, StoredTensor>& tensor
   }
   // Some exporters write the tied unembedding or the rotary table out again; neither adds anything.
   for (const auto& [name, tensor] : tensors) {
-    const bool redundant = (architecture.tied_embeddings && name == kUnembedding) ||
+    const bool redundant = (architecture.tied_embeddings && name == kUnembeddingWeight) ||
                            absl::StrContains(name, "rotary_emb.inv_freq");
     if (!known.contains(name) && !redundant)
       return Refused(absl::StrCat("tensor \"", name.substr(0, kMaxQuotedName), "\" is unknown"));
   }
-  const auto unembedding = tensors.find(kUnembedding);
-  if (known.contains(kUnembedding) || unembedding == tensors.end()) return absl::OkStatus();
-  const StoredTensor& embedding = tensors.at(kEmbedding);
+  const auto unembedding = tensors.find(kUnembeddingWeight);
+  if (known.contains(kUnembeddingWeight) || unembedding == tensors.end()) return absl::OkStatus();
+  const StoredTensor& embedding = tensors.at(kEmbeddingWeight);
   const bool same =
       unembedding->second.dtype == embedding.dtype && unembedding->second.shape == embedding.shape;
   return same ? absl::OkStatus() : NotTied("has another shape or type than");
@@ -98,7 +96,7 @@ absl::Status CheckAgainstTable(const std::map<std::string, StoredTensor>& tensor
 
 std::vector<WeightSpec> WeightTable(const Architecture& a) {
   const int64_t q = a.num_heads * a.head_dim, kv = a.num_kv_heads * a.head_dim;
-  std::vector<WeightSpec> table = {{kEmbedding, {a.vocabulary, a.hidden}}};
+  std::vector<WeightSpec> table = {{kEmbeddingWeight, {a.vocabulary, a.hidden}}};
   std::string block;
   const auto norm = [&](const char* name, int64_t width) {
     table.push_back({absl::StrCat(block, name, ".weight"), {width}});
@@ -127,8 +125,8 @@ std::vector<WeightSpec> WeightTable(const Architecture& a) {
     projection("mlp.up_proj", a.intermediate, a.hidden, a.mlp_bias);
     projection("mlp.down_proj", a.hidden, a.intermediate, a.mlp_bias);
   }
-  table.push_back({"model.norm.weight", {a.hidden}});
-  if (!a.tied_embeddings) table.push_back({kUnembedding, {a.vocabulary, a.hidden}});
+  table.push_back({kFinalNormWeight, {a.hidden}});
+  if (!a.tied_embeddings) table.push_back({kUnembeddingWeight, {a.vocabulary, a.hidden}});
   return table;
 }
 
@@ -193,8 +191,8 @@ absl::Status StoredWeights::Read(const std::string& name) {
                                 "\" holds a value that is not finite: every answer of this model "
                                 "would be NaN; is the file damaged?"));
   }
-  if (tied_ && name == kEmbedding && tensors_.contains(kUnembedding)) {
-    if (Sha256Hex(tensors_.at(kUnembedding).bytes) != digest) return NotTied("differs from");
+  if (tied_ && name == kEmbeddingWeight && tensors_.contains(kUnembeddingWeight)) {
+    if (Sha256Hex(tensors_.at(kUnembeddingWeight).bytes) != digest) return NotTied("differs from");
   }
   digests_[name] = digest;
   read_bytes_ += tensor.bytes.size();

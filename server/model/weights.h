@@ -6,7 +6,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -17,6 +16,10 @@
 #include "model/safetensors.h"
 
 namespace valuescope::model {
+
+inline constexpr char kEmbeddingWeight[] = "model.embed_tokens.weight";
+inline constexpr char kUnembeddingWeight[] = "lm_head.weight";
+inline constexpr char kFinalNormWeight[] = "model.norm.weight";
 
 struct WeightSpec {
   std::string name;            // as Hugging Face spells it

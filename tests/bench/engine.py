@@ -9,7 +9,6 @@ steered and one not, in alternating order; its ratio comes with a 95 % bootstrap
 Build first: ninja -C build forward_bench generation_bench valuescope-server
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -36,26 +35,10 @@ TARGETS = {
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        prog="tests/bench/engine",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--build", type=pathlib.Path, default=single.ROOT / "build", metavar="DIR")
-    parser.add_argument("--server", type=pathlib.Path, help="default: the build directory's")
-    parser.add_argument(
-        "--model_root", type=pathlib.Path, default=single.CACHE / "models", metavar="DIR"
-    )
-    parser.add_argument("--model", default="SmolLM2-135M-Instruct", metavar="NAME")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5, help="default 5")
+    parser = single.argument_parser("engine", __doc__)
     parser.add_argument("--pairs", type=int, default=10, help="of steered and not; default 10")
-    parser.add_argument(
-        "--peer-python", metavar="FILE", help="a Python with transformers; without it, no peer"
-    )
-    arguments = parser.parse_args()
-    arguments.server = arguments.server or arguments.build / "server" / "valuescope-server"
-    return arguments
+    single.add_peer(parser)
+    return single.parsed(parser)
 
 
 class Generations:

@@ -42,32 +42,47 @@ DECODE_CONTEXT = 32
 TARGETS = {"forward": 0.8, "means": 1.05, "means by gRPC": 1.05, "residuals by gRPC": 1.3}
 
 
-def parse_arguments():
+def argument_parser(name, description, rounds=5):
+    """What every bench here takes: which build, model and number of threads, and how often."""
     parser = argparse.ArgumentParser(
-        prog="tests/bench/model",
-        description=__doc__,
+        prog=f"tests/bench/{name}",
+        description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build", metavar="DIR")
     parser.add_argument("--server", type=pathlib.Path, help="default: the build directory's")
     parser.add_argument("--model_root", type=pathlib.Path, default=CACHE / "models", metavar="DIR")
     parser.add_argument("--model", default="SmolLM2-135M-Instruct", metavar="NAME")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5, help="default 5")
+    parser.add_argument("--threads", type=int, default=2, help="of the model; default 2")
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"default {rounds}")
+    return parser
+
+
+def add_peer(parser):
+    parser.add_argument(
+        "--peer-python", metavar="FILE", help="a Python with transformers; without it, no peer"
+    )
+
+
+def parsed(parser):
+    arguments = parser.parse_args()
+    arguments.server = arguments.server or arguments.build / "server" / "valuescope-server"
+    return arguments
+
+
+def parse_arguments():
+    parser = argument_parser("model", __doc__)
     parser.add_argument(
         "--parts", type=lambda text: text.split(","), default=list(PARTS), metavar="PART[,PART]",
         help=f"of {', '.join(PARTS)}; default all of them",
     )  # fmt: skip
-    parser.add_argument(
-        "--peer-python", metavar="FILE", help="a Python with transformers; without it, no peer"
-    )
+    add_peer(parser)
     parser.add_argument(
         "--operators", action="store_true", help="also where forward and means spend their time"
     )
-    arguments = parser.parse_args()
+    arguments = parsed(parser)
     if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"unknown part: {', '.join(sorted(unknown))}")
-    arguments.server = arguments.server or arguments.build / "server" / "valuescope-server"
     return arguments
 
 

@@ -9,10 +9,8 @@ same machine as the server and take time from it. The last line is JSON.
 Build first: ninja -C build valuescope-server
 """
 
-import argparse
 import json
 import os
-import pathlib
 import random
 import statistics
 import sys
@@ -34,28 +32,14 @@ TARGETS = {
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        prog="tests/bench/overload",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--build", type=pathlib.Path, default=single.ROOT / "build", metavar="DIR")
-    parser.add_argument("--server", type=pathlib.Path, help="default: the build directory's")
-    parser.add_argument(
-        "--model_root", type=pathlib.Path, default=single.CACHE / "models", metavar="DIR"
-    )
-    parser.add_argument("--model", default="SmolLM2-135M-Instruct", metavar="NAME")
-    parser.add_argument("--threads", type=int, default=2, help="of the server; default 2")
+    parser = single.argument_parser("overload", __doc__, rounds=3)
     parser.add_argument("--rows", type=int, default=8, help="requests in a step; default 8")
     parser.add_argument("--waiting", type=int, default=16, help="size of the queue; default 16")
     parser.add_argument("--prompt", type=int, default=32, help="tokens; default 32")
     parser.add_argument("--new", type=int, default=16, help="tokens generated; default 16")
     parser.add_argument("--times", type=float, default=4, help="capacity offered; default 4")
     parser.add_argument("--seconds", type=float, default=12, help="of a measurement; default 12")
-    parser.add_argument("--rounds", type=int, default=3, help="default 3")
-    arguments = parser.parse_args()
-    arguments.server = arguments.server or arguments.build / "server" / "valuescope-server"
-    return arguments
+    return single.parsed(parser)
 
 
 def request_maker(arguments):

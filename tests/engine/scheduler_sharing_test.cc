@@ -8,11 +8,10 @@
 #include <vector>
 
 #include "engine/scheduler.h"
+#include "tests/engine/scheduler_steps.h"
 
 namespace valuescope::engine {
 namespace {
-
-using Step = std::vector<StepItem>;
 
 constexpr int64_t kBlock = 4;
 
@@ -34,17 +33,6 @@ Arrival Prompt(SequenceId id, const std::string& name, int64_t tokens, ClientId 
           .max_fed = tokens + 8,
           .client = client,
           .keys = Keys(name, tokens / kBlock)};
-}
-
-// Feeds what was planned; a sequence whose known tokens were all fed learns one more.
-Step RunStep(Scheduler& scheduler, std::map<SequenceId, int64_t>& known) {
-  const Step step = scheduler.Plan();
-  for (const StepItem& item : step) {
-    const int64_t fed = item.first + item.count;
-    if (fed == known[item.id]) ++known[item.id];
-    scheduler.Advance(item.id, fed, known[item.id]);
-  }
-  return step;
 }
 
 TEST(SharedPrefix, ASecondPromptTakesTheBlocksOfTheFirstAndRunsTheRest) {

@@ -8,10 +8,10 @@
 #include <set>
 #include <vector>
 
+#include "tests/engine/scheduler_steps.h"
+
 namespace valuescope::engine {
 namespace {
-
-using Step = std::vector<StepItem>;
 
 SchedulerOptions Options() {
   return {.block_size = 4, .num_blocks = 8, .max_batch_rows = 4, .max_step_tokens = 10};
@@ -21,18 +21,6 @@ void Add(Scheduler& scheduler, SequenceId id, int64_t known, int64_t max_fed, bo
          ClientId client = 0) {
   scheduler.Add(
       {.id = id, .known = known, .max_fed = max_fed, .background = background, .client = client});
-}
-
-// Runs one step as an engine would: everything planned is fed, and a sequence whose known tokens
-// were all fed learns one more.
-Step RunStep(Scheduler& scheduler, std::map<SequenceId, int64_t>& known) {
-  const Step step = scheduler.Plan();
-  for (const StepItem& item : step) {
-    const int64_t fed = item.first + item.count;
-    if (fed == known[item.id]) ++known[item.id];
-    scheduler.Advance(item.id, fed, known[item.id]);
-  }
-  return step;
 }
 
 TEST(Scheduler, PlansNothingWhereNothingWaits) {

@@ -2,16 +2,12 @@
 retry get theirs. How fast that is, tests/bench/overload measures.
 """
 
-import pathlib
-import sys
 import time
 
 import grpc
 import pytest
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integration"))
-from conftest import ROOT, Server
-from offered_load import HEALTH, READINESS, SERVING, HealthProbe, Offer
+from golden_server import golden_server
+from offered_load import HealthProbe, Offer
 from valuescope import v1
 from valuescope.v1 import generation_pb2_grpc
 
@@ -21,22 +17,9 @@ REQUESTS = 40
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    server = Server(
-        tmp_path_factory.mktemp("overload"),
-        f"--model_root={ROOT / 'tests' / 'golden' / 'families'}",
-        f"--models={ID}",
-        "--threads=1",  # two would wait for each other beside a busy client
-        "--max_batch_rows=2",
-        "--max_waiting=4",
-    )
-    with grpc.insecure_channel(server.address) as channel:
-        check = channel.unary_unary(HEALTH)
-        until = time.monotonic() + 60
-        while check(READINESS) != SERVING:
-            assert time.monotonic() < until
-            time.sleep(0.01)
-    yield server
-    assert server.stop() == 0
+    directory = tmp_path_factory.mktemp("overload")
+    with golden_server(directory, ID, "--max_batch_rows=2", "--max_waiting=4") as server:
+        yield server
 
 
 def request(index):

@@ -6,19 +6,15 @@ scales the numbers, for servers under a sanitizer.
 """
 
 import os
-import pathlib
 import random
 import re
-import sys
 import threading
 import time
 
 import grpc
 import pytest
+from golden_server import await_true, golden_server
 from raw_calls import RawCall, in_threads, record
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integration"))
-from conftest import ROOT, Server
 from valuescope import v1
 from valuescope.v1 import activations_pb2_grpc, generation_pb2_grpc
 
@@ -71,31 +67,15 @@ class Stubs:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    server = Server(
-        tmp_path_factory.mktemp("storm"),
-        f"--model_root={ROOT / 'tests' / 'golden' / 'families'}",
-        f"--models={ID}",
-        "--threads=1",
-        "--max_batch_rows=16",
-    )
-    with grpc.insecure_channel(server.address) as channel:
-        health = channel.unary_unary("/grpc.health.v1.Health/Check")
-        await_true(lambda: health(b"\x0a\x09readiness") == b"\x08\x01", 60)
-    yield server
-    assert server.stop() == 0, server.log.read_text()[-4000:]
+    directory = tmp_path_factory.mktemp("storm")
+    with golden_server(directory, ID, "--max_batch_rows=16") as server:
+        yield server
 
 
 @pytest.fixture
 def stubs(server):
     with grpc.insecure_channel(server.address) as channel:
         yield Stubs(channel)
-
-
-def await_true(condition, seconds):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "the condition was not met in time"
-        time.sleep(0.01)
 
 
 def held(server):
