@@ -11,17 +11,13 @@ PrefixKeys::PrefixKeys(absl::string_view tenant, int64_t block_size)
 std::vector<BlockKey> PrefixKeys::Extend(const std::vector<int32_t>& ids,
                                          const SteeringNamer& steering) {
   std::vector<BlockKey> keys;
-  while (!ended_ && (named_ + 1) * block_size_ <= static_cast<int64_t>(ids.size())) {
+  while ((named_ + 1) * block_size_ <= static_cast<int64_t>(ids.size())) {
     // Every part has a fixed width or says its length, so no two contents are written alike.
     std::string content = parent_;
     for (int64_t position = named_ * block_size_; position < (named_ + 1) * block_size_;
          ++position) {
-      const std::optional<std::string> name = steering(position);
-      if (!name) {
-        ended_ = true;
-        return keys;
-      }
-      absl::StrAppend(&content, ids[static_cast<size_t>(position)], ":", name->size(), ":", *name);
+      const std::string name = steering(position);
+      absl::StrAppend(&content, ids[static_cast<size_t>(position)], ":", name.size(), ":", name);
     }
     parent_ = Sha256Hex(content);
     keys.push_back(parent_);

@@ -12,7 +12,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,9 +21,8 @@ namespace valuescope::engine {
 
 using BlockKey = std::string;
 
-// Names what acts on the token at a position; empty: nothing does. nullopt: it has no name that
-// others could share, and neither has what follows it.
-using SteeringNamer = std::function<std::optional<std::string>(int64_t position)>;
+// Names what acts on the token at a position; empty: nothing does. Equal names do equal things.
+using SteeringNamer = std::function<std::string(int64_t position)>;
 
 // The chain of one sequence. It grows with the sequence and never changes.
 class PrefixKeys {
@@ -37,8 +35,7 @@ class PrefixKeys {
  private:
   int64_t block_size_;
   BlockKey parent_;
-  int64_t named_ = 0;   // blocks
-  bool ended_ = false;  // a token without a name was met
+  int64_t named_ = 0;  // blocks
 };
 
 }  // namespace valuescope::engine

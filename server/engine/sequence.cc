@@ -59,10 +59,9 @@ int64_t Sequence::known() const {
 }
 
 std::vector<BlockKey> Sequence::TakeNewKeys() {
-  // What acts on a token has no name that other requests share.
-  const auto steering = [this](int64_t position) -> std::optional<std::string> {
-    if (interventions_.empty() || interventions_.ActiveAt(position) == 0) return "";
-    return std::nullopt;
+  const auto steering = [this](int64_t position) -> std::string {
+    if (interventions_.empty()) return "";
+    return interventions_.ContentDigest(interventions_.ActiveAt(position));
   };
   std::vector<BlockKey> keys = std::exchange(new_keys_, {});
   for (BlockKey& key : prefix_keys_.Extend(ids_, steering)) keys.push_back(std::move(key));

@@ -310,6 +310,35 @@ TEST_F(PrefixReuse, ASteeredPrefixIsNeverTakenForAnother) {
   EXPECT_EQ(CachedOf(request), 0);
   request.interventions[0].tokens = {.kind = TokenKind::kPositions, .positions = {50}};
   EXPECT_EQ(CachedOf(request), 48);
+  request.interventions = {Steer(0, vector, 3, TokenKind::kAll)};
+  EXPECT_EQ(CachedOf(request), 0);
+  request.interventions.push_back(Steer(1, vector, 2, TokenKind::kAll));
+  EXPECT_EQ(CachedOf(request), 0);
+  std::swap(request.interventions[0], request.interventions[1]);
+  EXPECT_EQ(CachedOf(request), 0);
+}
+
+TEST_F(PrefixReuse, APrefixSteeredAlikeIsNotRunAgainAndChangesNothing) {
+  Request request = OfSeventyTokens();
+  const auto vector = Direction(1, engine_->architecture().hidden);
+  request.interventions = {Steer(1, vector, 2, TokenKind::kAll)};
+  const Completion first = Run(request);
+  EXPECT_EQ(first.cached_prompt_tokens, 0);
+  const Completion second = Run(request);
+  EXPECT_EQ(second.cached_prompt_tokens, 64);
+  EXPECT_EQ(second.token_ids, first.token_ids);
+  request.interventions[0].tokens = {.kind = TokenKind::kPrompt};
+  EXPECT_EQ(CachedOf(request), 64);  // on the prompt it is the same
+  request.tenant = "another";
+  EXPECT_EQ(CachedOf(request), 0);
+}
+
+TEST_F(PrefixReuse, ACoefficientOfZeroLeavesThePrefixUnsteered) {
+  Request request = OfSeventyTokens();
+  Run(request);
+  request.interventions = {
+      Steer(1, Direction(1, engine_->architecture().hidden), 0, TokenKind::kAll)};
+  EXPECT_EQ(CachedOf(request), 64);
 }
 
 TEST_F(PrefixReuse, SamplesOfOnePromptRunItOnce) {
@@ -322,6 +351,20 @@ TEST_F(PrefixReuse, SamplesOfOnePromptRunItOnce) {
       RunTogether(*StartOwn(FolderOf("qwen3"), Options(16, 64)), Apart(samples));
   ExpectAllSame(RunTogether(*engine_, samples), apart);
   EXPECT_EQ(engine_->statistics().prefix_hit_tokens, 7 * 64);
+}
+
+TEST_F(PrefixReuse, SamplesOfOneSteeredPromptRunItOnceBesideThoseOfAnother) {
+  std::vector<Request> samples(8, OfSeventyTokens());
+  for (size_t i = 0; i < samples.size(); ++i) {
+    samples[i].sampling->temperature = 1;
+    samples[i].sampling->seed = i;
+    samples[i].interventions = {Steer(1, Direction(1, engine_->architecture().hidden),
+                                      i % 2 == 0 ? 2 : 3, TokenKind::kAll)};
+  }
+  const std::vector<Completion> apart =
+      RunTogether(*StartOwn(FolderOf("qwen3"), Options(16, 64)), Apart(samples));
+  ExpectAllSame(RunTogether(*engine_, samples), apart);
+  EXPECT_EQ(engine_->statistics().prefix_hit_tokens, 2 * 3 * 64);
 }
 
 TEST_F(PrefixReuse, ReceiptsCountTheTokensOfAReusedPrefix) {

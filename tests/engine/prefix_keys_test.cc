@@ -8,7 +8,7 @@
 namespace valuescope::engine {
 namespace {
 
-std::optional<std::string> Nothing(int64_t) { return ""; }
+std::string Nothing(int64_t) { return ""; }
 
 std::vector<int32_t> Tokens(int count) {
   std::vector<int32_t> tokens;
@@ -42,7 +42,7 @@ TEST(PrefixKeys, DifferWithEverythingThatABlockDependsOn) {
   other_first[0] = 7;
   other_last[7] = 7;
   const auto at = [](int64_t place, const std::string& name) {
-    return [place, name](int64_t position) -> std::optional<std::string> {
+    return [place, name](int64_t position) -> std::string {
       return position == place ? name : "";
     };
   };
@@ -62,16 +62,6 @@ TEST(PrefixKeys, DifferWithEverythingThatABlockDependsOn) {
 TEST(PrefixKeys, OneBlockTwiceHasTwoNames) {
   const std::vector<BlockKey> keys = KeysOf({1, 2, 3, 4, 1, 2, 3, 4});
   EXPECT_NE(keys[0], keys[1]);
-}
-
-TEST(PrefixKeys, EndBeforeTheFirstTokenWithoutAName) {
-  const auto unnamed = [](int64_t position) -> std::optional<std::string> {
-    if (position == 6) return std::nullopt;
-    return "";
-  };
-  PrefixKeys keys("t", 4);
-  EXPECT_EQ(keys.Extend(Tokens(16), unnamed), KeysOf(Tokens(4)));
-  EXPECT_TRUE(keys.Extend(Tokens(32), Nothing).empty());
 }
 
 }  // namespace

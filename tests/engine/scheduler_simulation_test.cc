@@ -36,7 +36,7 @@ struct Simulated {
   PrefixKeys keys{"tenant", kBlock};
 };
 
-std::optional<std::string> Unsteered(int64_t) { return ""; }
+std::string Unsteered(int64_t) { return ""; }
 
 class Simulation {
  public:
