@@ -32,12 +32,15 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "config/server_config.h"
 #include "cuda/cuda_devices.h"
 #include "engine/served_model.h"
+#include "engine/step_watchdog.h"
 #include "jobs/job_queue.h"
 #include "jobs/worker.h"
 #include "observability/log.h"
@@ -113,14 +116,14 @@ observability::ServingState StateOf(const engine::ModelRegistry& models, store::
   observability::ServingState state;
   int64_t weights = 0, cache = 0, captures = 0, interventions = 0;
   std::array<int64_t, engine::kNumOperations> applied{};
-  for (const engine::ModelEntry& entry : models.List()) {
-    if (entry.model == nullptr) continue;
-    const engine::EngineStatistics statistics = entry.model->engine->statistics();
+  for (const auto& model : models.Served()) {
+    const engine::EngineStatistics statistics = model->engine->statistics();
     state.requests_running += statistics.running;
     state.requests_waiting += statistics.waiting;
     state.prompt_tokens += statistics.prompt_tokens;
     state.generated_tokens += statistics.generated_tokens;
     state.batch_rows += statistics.batch_rows;
+    state.step_running = std::max(state.step_running, absl::Now() - statistics.step_began);
     state.kv_cache_used_ratio = std::max(state.kv_cache_used_ratio, statistics.cache_used_ratio);
     state.kv_cache_promised_ratio =
         std::max(state.kv_cache_promised_ratio, statistics.cache_promised_ratio);
@@ -130,7 +133,7 @@ observability::ServingState StateOf(const engine::ModelRegistry& models, store::
     state.preemptions += statistics.preemptions;
     for (size_t i = 0; i < applied.size(); ++i) applied[i] += statistics.interventions_applied[i];
     state.captured_bytes += statistics.captured_bytes;
-    weights += entry.model->weight_bytes;
+    weights += model->weight_bytes;
     cache += statistics.cache_bytes;
     captures += statistics.capture_memory_bytes;
     interventions += statistics.intervention_bytes;
@@ -191,7 +194,10 @@ class Server {
   absl::Status ServeMetrics();
   absl::Status Listen();
   void WatchReadiness();
-  void SetReady(bool ready) ABSL_EXCLUSIVE_LOCKS_REQUIRED(readiness_mutex_);
+  void WatchEngines();
+  void TellHealth() ABSL_EXCLUSIVE_LOCKS_REQUIRED(health_mutex_);
+  // Ends the process with `failure`, by a drain: this server can no longer do what it is there for.
+  void GiveUp(absl::Status failure) ABSL_EXCLUSIVE_LOCKS_REQUIRED(health_mutex_);
   void Drain();
 
   const config::ServerConfig config_;
@@ -208,16 +214,22 @@ class Server {
   std::vector<std::unique_ptr<rpc::RpcService>> services_;
   std::unique_ptr<grpc::Server> grpc_;
   std::thread readiness_;
-  absl::Mutex readiness_mutex_;
-  bool draining_ ABSL_GUARDED_BY(readiness_mutex_) = false;  // nothing turns readiness on again
-  absl::Status model_failure_ ABSL_GUARDED_BY(readiness_mutex_);
+  std::thread engines_;
+  absl::Notification stopped_;
+  absl::Mutex health_mutex_;
+  bool ready_ ABSL_GUARDED_BY(health_mutex_) = false;
+  bool alive_ ABSL_GUARDED_BY(health_mutex_) = true;
+  bool draining_ ABSL_GUARDED_BY(health_mutex_) = false;  // nothing turns readiness on again
+  absl::Status failure_ ABSL_GUARDED_BY(health_mutex_);
 };
 
 Server::~Server() {
   // Scrapes and calls read what is destroyed next.
   metrics_.StopServing();
   if (grpc_ != nullptr) grpc_->Shutdown(absl::ToChronoTime(absl::Now()));
+  stopped_.Notify();
   if (readiness_.joinable()) readiness_.join();
+  if (engines_.joinable()) engines_.join();
 }
 
 absl::Status Server::OpenStore() {
@@ -305,8 +317,8 @@ absl::Status Server::Listen() {
         "--listen", absl::StrCat("cannot listen on ", config_.listen, "; is the address in use?"));
   }
   {
-    absl::MutexLock lock(&readiness_mutex_);
-    SetReady(false);
+    absl::MutexLock lock(&health_mutex_);
+    TellHealth();
   }
   gpr_set_log_function(LogGrpc);
   const std::string host = config_.listen.substr(0, config_.listen.rfind(':'));
@@ -342,14 +354,23 @@ absl::Status Server::Start() {
   for (const std::string& id : config_.models) VS_RETURN_IF_ERROR(models_->StartLoading(id));
   worker_->Start();
   readiness_ = std::thread([this] { WatchReadiness(); });
+  engines_ = std::thread([this] { WatchEngines(); });
   return absl::OkStatus();
 }
 
-void Server::SetReady(bool ready) {
+void Server::TellHealth() {
   auto* health = grpc_->GetHealthCheckService();
-  health->SetServingStatus(ready);
-  health->SetServingStatus(kLiveness, true);
-  health->SetServingStatus(kReadiness, ready);
+  health->SetServingStatus(ready_);
+  health->SetServingStatus(kLiveness, alive_);
+  health->SetServingStatus(kReadiness, ready_);
+}
+
+void Server::GiveUp(absl::Status failure) {
+  if (!failure_.ok()) return;
+  failure_ = std::move(failure);
+  ready_ = false;
+  TellHealth();
+  kill(getpid(), SIGTERM);
 }
 
 void Server::WatchReadiness() {
@@ -369,21 +390,55 @@ void Server::WatchReadiness() {
                                     " of --models cannot be loaded: ", entry->error.message()));
     }
   }
-  absl::MutexLock lock(&readiness_mutex_);
+  absl::MutexLock lock(&health_mutex_);
   if (draining_) return;
-  SetReady(failure.ok());
-  if (!failure.ok()) {
-    model_failure_ = std::move(failure);
-    kill(getpid(), SIGTERM);
+  if (!failure.ok()) return GiveUp(std::move(failure));
+  ready_ = true;
+  TellHealth();
+}
+
+void Server::WatchEngines() {
+  engine::StepWatchdog watchdog(
+      config_.step_timeout, &Clock::System(),
+      {.on_stuck =
+           [](const std::string& model, absl::Duration running) {
+             Log(LogLevel::kError, "a step is stuck",
+                 {{"model", model}, {"seconds", absl::ToDoubleSeconds(running)}});
+           },
+       .on_moving =
+           [](const std::string& model) {
+             Log(LogLevel::kWarning, "a step that was stuck has ended", {{"model", model}});
+           }});
+  // Often enough to see a stuck step soon after its time is over.
+  const absl::Duration pause =
+      std::clamp(config_.step_timeout / 4, absl::Milliseconds(10), absl::Seconds(1));
+  while (!stopped_.WaitForNotificationWithTimeout(pause)) {
+    std::vector<engine::RunningStep> steps;
+    absl::Status failure;
+    for (const auto& model : models_->Served()) {
+      const engine::EngineStatistics statistics = model->engine->statistics();
+      steps.push_back({.model = model->id, .began = statistics.step_began});
+      if (statistics.device_failed) {
+        failure =
+            absl::InternalError(absl::StrCat("the device of the model ", model->id, " failed"));
+      }
+    }
+    const bool alive = watchdog.Look(steps);
+    absl::MutexLock lock(&health_mutex_);
+    if (!failure.ok() && !draining_) GiveUp(std::move(failure));
+    if (alive == alive_) continue;
+    alive_ = alive;
+    TellHealth();
   }
 }
 
 void Server::Drain() {
   const absl::Time deadline = absl::Now() + config_.drain_timeout;
   {
-    absl::MutexLock lock(&readiness_mutex_);
+    absl::MutexLock lock(&health_mutex_);
     draining_ = true;
-    SetReady(false);
+    ready_ = false;
+    TellHealth();
   }
   runtime_->StopAccepting();
   models_->StopLoading();
@@ -410,8 +465,8 @@ absl::Status Server::ServeUntilSignalled(const sigset_t& signals) {
   }).detach();
   Drain();
   Log(LogLevel::kInfo, "stopped");
-  absl::MutexLock lock(&readiness_mutex_);
-  return model_failure_;
+  absl::MutexLock lock(&health_mutex_);
+  return failure_;
 }
 
 // Threads that wait for work spin for milliseconds by default, on a machine with other work at the

@@ -200,14 +200,17 @@ absl::Status ReadDType(absl::string_view text, ServerConfig& config) {
   return Refuse("must be float32, bfloat16 or float16");
 }
 
-absl::Status ReadDrainTimeout(absl::string_view text, ServerConfig& config) {
-  absl::Duration value;
-  if (!absl::ParseDuration(text, &value) || value < absl::ZeroDuration() ||
-      value > absl::Hours(24)) {
-    return Refuse("must be a duration from 0s to 24h, such as 30s or 1m30s");
-  }
-  config.drain_timeout = value;
-  return absl::OkStatus();
+std::function<absl::Status(absl::string_view, ServerConfig&)> UpToADay(
+    absl::Duration ServerConfig::*member) {
+  return [member](absl::string_view text, ServerConfig& config) -> absl::Status {
+    absl::Duration value;
+    if (!absl::ParseDuration(text, &value) || value < absl::ZeroDuration() ||
+        value > absl::Hours(24)) {
+      return Refuse("must be a duration from 0s to 24h, such as 30s or 1m30s");
+    }
+    config.*member = value;
+    return absl::OkStatus();
+  };
 }
 
 absl::Status ReadLogLevel(absl::string_view text, ServerConfig& config) {
@@ -265,7 +268,11 @@ const std::vector<Setting>& Settings() {
        Bytes(&ServerConfig::max_message_bytes, kMiB, int64_t{1} << 30)},
       {"drain_timeout", "DURATION",
        "How long running calls may go on after SIGTERM, such as 30s. Default 30s.",
-       ReadDrainTimeout},
+       UpToADay(&ServerConfig::drain_timeout)},
+      {"step_timeout", "DURATION",
+       "A step of a model that runs longer is reported: the log says so and the health service's\n"
+       "liveness is NOT_SERVING until it ends. 0s reports none. Default 2m.",
+       UpToADay(&ServerConfig::step_timeout)},
       {"log_level", "LEVEL", "debug, info, warning or error. Default info.", ReadLogLevel},
       {"insecure", "",
        "Allows a --listen or --metrics_listen address that other machines can reach, although\n"

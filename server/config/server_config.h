@@ -29,10 +29,11 @@ struct ServerConfig {
   int max_waiting = 1024;                         // requests of a model admitted and not started
   int64_t max_message_bytes = int64_t{64} << 20;  // of one request
   absl::Duration drain_timeout = absl::Seconds(30);
-  std::string log_level = "info";  // debug, info, warning, error
-  bool insecure = false;           // allows listeners others can reach, without auth
-  bool check_config = false;       // check and exit
-  bool help = false;               // show HelpText and exit
+  absl::Duration step_timeout = absl::Minutes(2);  // 0: however long a step takes
+  std::string log_level = "info";                  // debug, info, warning, error
+  bool insecure = false;      // allows listeners others can reach, without auth
+  bool check_config = false;  // check and exit
+  bool help = false;          // show HelpText and exit
 };
 
 // Reads flags (without the program's name) and the file that --config names. INVALID_ARGUMENT with

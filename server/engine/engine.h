@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "base/cancellation.h"
 #include "base/host_tensor.h"
 #include "engine/request.h"
@@ -30,8 +31,8 @@ class Observer {
   virtual ~Observer() = default;
   virtual void OnDelta(const Delta& delta) = 0;
   // OK with the completion, CANCELLED after Cancel (tokens so far are lost to the observer only if
-  // it did not see the deltas), DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, or INTERNAL when the step
-  // failed.
+  // it did not see the deltas), DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL when the step
+  // failed, or UNAVAILABLE when the device did.
   virtual void OnFinish(absl::StatusOr<Completion> completion) = 0;
 };
 
@@ -64,6 +65,8 @@ struct EngineStatistics {
   int64_t preemptions = 0;              // since start: background requests that gave way
   int64_t distinct_rows_last_step = 0;  // intervention rows other than 0 in the last step
   int64_t distinct_rows_max = 0;        // the most that ever shared one step
+  absl::Time step_began = absl::InfiniteFuture();  // of the step that runs now, if one does
+  bool device_failed = false;  // for good: every request ends with UNAVAILABLE (DEVICE_FAILED)
 };
 
 class Engine {

@@ -47,6 +47,13 @@ struct StepBuffers {
   }
 };
 
+// What a failed device ends everything with. It fails every call that follows, so only another
+// process can go on.
+absl::Status DeviceFailed() {
+  return ErrorWithReason(absl::StatusCode::kUnavailable, "DEVICE_FAILED",
+                         "the model's device failed; the server has to start again");
+}
+
 class RunningHandle : public Running {
  public:
   explicit RunningHandle(Cancellation cancellation) : cancellation_(std::move(cancellation)) {}
@@ -154,6 +161,7 @@ class EngineLoop : public Engine {
 
  private:
   absl::Status CheckAcceptsLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (statistics_.device_failed) return DeviceFailed();
     if (draining_) return Draining();
     if (static_cast<int64_t>(inbox_.size()) + statistics_.waiting < options_.max_waiting)
       return absl::OkStatus();
@@ -219,21 +227,34 @@ class EngineLoop : public Engine {
     at::set_num_threads(options_.threads > 0
                             ? options_.threads
                             : static_cast<int>(std::thread::hardware_concurrency()));
-    while (TakeInbox()) {
-      EndCancelledAndExpired();
-      const std::vector<StepItem> step = Prepared(scheduler_.Plan());
-      Publish();
-      if (step.empty()) continue;
-      RunStepSafely(step);
-      CountStep();
-      Publish();
+    bool device_failed = false;
+    try {
+      while (TakeInbox()) RunOnce();
+    } catch (const c10::AcceleratorError&) {
+      device_failed = true;
     }
-    for (auto& [id, sequence] : active_) sequence->Tell(Draining());
+    const absl::Status end = device_failed ? DeviceFailed() : Draining();
+    // Nothing of what the requests hold is given back one by one: a failed device cannot do it.
+    for (auto& [id, sequence] : active_) sequence->Tell(end);
     active_.clear();
     absl::MutexLock lock(&mutex_);
-    for (const auto& sequence : inbox_) sequence->Tell(Draining());
+    for (const auto& sequence : inbox_) sequence->Tell(end);
     inbox_.clear();
-    stopped_ = true;
+    statistics_.device_failed = device_failed;
+    statistics_.step_began = absl::InfiniteFuture();
+    statistics_.running = statistics_.waiting = 0;
+    statistics_.cache_used_ratio = statistics_.cache_promised_ratio = 0;
+    idle_ = stopped_ = true;
+  }
+
+  void RunOnce() {
+    EndCancelledAndExpired();
+    const std::vector<StepItem> step = Prepared(scheduler_.Plan());
+    Publish();
+    if (step.empty()) return;
+    RunStepSafely(step);
+    CountStep();
+    Publish();
   }
 
   // Takes new requests, waiting for one where there is nothing else to do; false when told to stop.
@@ -243,6 +264,7 @@ class EngineLoop : public Engine {
       absl::MutexLock lock(&mutex_);
       idle_ = active_.empty();
       if (idle_) {
+        statistics_.step_began = absl::InfiniteFuture();
         const auto wake = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
           return abort_ || !inbox_.empty();
         };
@@ -252,6 +274,7 @@ class EngineLoop : public Engine {
       arrived.swap(inbox_);
       idle_ = active_.empty() && arrived.empty();
       statistics_.waiting += static_cast<int64_t>(arrived.size());  // until Publish counts them
+      statistics_.step_began = absl::Now();
     }
     for (std::shared_ptr<Sequence>& sequence : arrived) {
       scheduler_.Add(sequence->TakeArrival());
@@ -292,6 +315,8 @@ class EngineLoop : public Engine {
       try {
         active_.at(item.id)->Prepare(item.first, item.count, tables_, transformer_->device());
         return false;
+      } catch (const c10::AcceleratorError&) {
+        throw;
       } catch (const std::exception&) {
         Remove(item.id)->Tell(NeverFits(
             "OUT_OF_MEMORY", "there was no memory for the request's interventions or captures"));
@@ -301,7 +326,8 @@ class EngineLoop : public Engine {
     return step;
   }
 
-  // An operator that throws ends the requests of its step and nobody else.
+  // An operator that throws ends the requests of its step and nobody else, unless it was the device
+  // that failed.
   void RunStepSafely(const std::vector<StepItem>& step) {
     absl::Status failure;
     try {
@@ -309,6 +335,8 @@ class EngineLoop : public Engine {
       return;
     } catch (const c10::OutOfMemoryError&) {
       failure = NeverFits("DEVICE_OUT_OF_MEMORY", "the device ran out of memory in this step");
+    } catch (const c10::AcceleratorError&) {
+      throw;
     } catch (const std::exception&) {
       failure =
           ErrorWithReason(absl::StatusCode::kInternal, "STEP_FAILED", "a step of the model failed");
@@ -417,6 +445,9 @@ class EngineLoop : public Engine {
     absl::StatusOr<Completion> completion = absl::InternalError("");
     try {
       completion = sequence.TakeCompletion();
+    } catch (const c10::AcceleratorError&) {
+      sequence.Tell(DeviceFailed());
+      throw;
     } catch (const std::exception&) {
       completion = NeverFits("HOST_OUT_OF_MEMORY", "there was no memory for the result");
     }

@@ -162,6 +162,15 @@ class FolderRegistry : public ModelRegistry {
     return entries;
   }
 
+  std::vector<std::shared_ptr<const ServedModel>> Served() const override {
+    std::vector<std::shared_ptr<const ServedModel>> served;
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [id, entry] : entries_) {
+      if (entry.model != nullptr) served.push_back(entry.model);
+    }
+    return served;
+  }
+
   absl::StatusOr<ModelEntry> Find(absl::string_view id) const override {
     VS_RETURN_IF_ERROR(CheckResourceId("model", id));
     const std::string key(id);

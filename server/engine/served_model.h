@@ -85,6 +85,9 @@ class ModelRegistry {
   // (MODEL_NOT_LOADED, MODEL_LOADING, MODEL_FAILED).
   virtual absl::StatusOr<std::shared_ptr<const ServedModel>> Get(absl::string_view id) const = 0;
 
+  // The models that are READY, in name order. Reads no directory.
+  virtual std::vector<std::shared_ptr<const ServedModel>> Served() const = 0;
+
   // True once nothing is loading and nothing that was asked for failed.
   virtual bool Settled() const = 0;
   // Blocks until nothing is loading.

@@ -25,6 +25,7 @@ struct ServingState {
   int64_t prompt_tokens = 0;     // since start
   int64_t generated_tokens = 0;  // since start
   int64_t batch_rows = 0;        // of the last step
+  absl::Duration step_running;   // since its begin, of the oldest step that runs now
   // Parts of the key/value cache, of the model where it is largest.
   double kv_cache_used_ratio = 0;
   double kv_cache_promised_ratio = 0;

@@ -126,6 +126,7 @@ TEST(BadConfig, EveryBadFlagGetsALineOfItsOwn) {
            {{"--max_message_bytes=1"}, "--max_message_bytes", "1048576 to"},
            {{"--max_message_bytes=2GiB"}, "--max_message_bytes", "to 1073741824"},
            {{"--drain_timeout=-1s"}, "--drain_timeout", "0s to 24h"},
+           {{"--step_timeout=1"}, "--step_timeout", "0s to 24h"},
            {{"--drain_timeout=30"}, "--drain_timeout", "0s to 24h"},
            {{"--drain_timeout=inf"}, "--drain_timeout", "0s to 24h"},
            {{"--log_level=verbose"}, "--log_level", "debug, info, warning or error"},

@@ -1,6 +1,5 @@
 // The engine's own thread beside those that submit, cancel, read statistics and drain, over a model
 // that answers at once: every request that was taken ends exactly once and nothing stays behind.
-#include <ATen/ops/full.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -14,56 +13,12 @@
 #include "base/error.h"
 #include "engine/engine_loop.h"
 #include "engine/served_model.h"
-#include "model/transformer.h"
-#include "tests/model/model_folder.h"
-#include "text/text_model.h"
+#include "tests/engine/fake_transformer.h"
 
 namespace valuescope::engine {
 namespace {
 
-constexpr int kVocabulary = 97;
 constexpr absl::Duration kPatience = absl::Seconds(60);
-
-int32_t After(int64_t token) {
-  return static_cast<int32_t>((token * 5 + 7) % (kVocabulary - 3) + 3);
-}
-
-// Says After(t) behind every token t.
-class FakeTransformer : public model::Transformer {
- public:
-  FakeTransformer() {
-    architecture_.num_layers = 1;
-    architecture_.hidden = 4;
-    architecture_.intermediate = 4;
-    architecture_.num_heads = architecture_.num_kv_heads = 1;
-    architecture_.head_dim = 4;
-    architecture_.vocabulary = kVocabulary;
-    architecture_.max_positions = 128;
-    architecture_.windows = {0};
-  }
-
-  const model::Architecture& architecture() const override { return architecture_; }
-  DType dtype() const override { return DType::kFloat32; }
-  c10::Device device() const override { return c10::kCPU; }
-  const std::string& weights_digest() const override { return digest_; }
-  at::Tensor WriteDirections(int) const override { return at::full({4, 4}, 0.0f); }
-
-  at::Tensor Forward(const model::StepBatch& batch, model::KvCache&, const model::StepProgram&,
-                     model::GradientTape*) const override {
-    const int64_t count = batch.logit_tokens.numel();
-    at::Tensor logits = at::full({count, kVocabulary}, -1.0f);  // [num_logits, vocabulary]
-    const auto* rows = batch.logit_tokens.const_data_ptr<int64_t>();
-    const auto* tokens = batch.token_ids.const_data_ptr<int64_t>();
-    for (int64_t i = 0; i < count; ++i) {
-      logits.mutable_data_ptr<float>()[i * kVocabulary + After(tokens[rows[i]])] = 1.0f;
-    }
-    return logits;
-  }
-
- private:
-  model::Architecture architecture_;
-  const std::string digest_ = "fake";
-};
 
 class Recorder : public Observer {
  public:
@@ -110,16 +65,7 @@ class Recorder : public Observer {
 class EngineThreads : public testing::Test {
  protected:
   void SetUp() override {
-    // Without a chat template, which the text library compiles on a thread that is not followed.
-    const model::ModelFolder folder;
-    folder.Write("tokenizer.json",
-                 model::ReadFile(std::string(VALUESCOPE_SOURCE_DIR) +
-                                 "/tests/golden/families/llama_tied/tokenizer.json"));
-    folder.Write("tokenizer_config.json", "{}");
-    folder.Write("config.json", "{}");
-    auto text = text::TextModel::Load(folder.path());
-    ASSERT_TRUE(text.ok()) << text.status();
-    auto engine = StartEngine(std::make_unique<FakeTransformer>(), *std::move(text),
+    auto engine = StartEngine(std::make_unique<FakeTransformer>(), TextWithoutTemplate(),
                               {.threads = 1,
                                .kv_cache_bytes = 1 << 16,
                                .max_batch_rows = 4,

@@ -42,9 +42,7 @@ TEST(PrefixKeys, DifferWithEverythingThatABlockDependsOn) {
   other_first[0] = 7;
   other_last[7] = 7;
   const auto at = [](int64_t place, const std::string& name) {
-    return [place, name](int64_t position) -> std::string {
-      return position == place ? name : "";
-    };
+    return [place, name](int64_t position) -> std::string { return position == place ? name : ""; };
   };
   std::set<BlockKey> second;
   for (const auto& keys :

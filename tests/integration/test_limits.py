@@ -1,5 +1,6 @@
 """What clients may not do to a server: hold its memory, break its lists, take away what jobs need; and what it does then."""
 
+import itertools
 import json
 import re
 import threading
@@ -285,6 +286,36 @@ def test_sigterm_under_two_hundred_open_streams_ends_in_time(start_server, tmp_p
             follower.join(10)
         assert len(ends) == 200
         assert set(ends) == {grpc.StatusCode.UNAVAILABLE}
+
+
+def test_a_step_that_takes_too_long_shows_in_the_liveness_and_the_log_until_it_ends(
+    start_server, tmp_path
+):
+    server = start_server(tmp_path, "--step_timeout=20ms", "--max_step_tokens=2048")
+    client = server.client()
+    with grpc.insecure_channel(server.address) as channel:
+        watch = channel.unary_stream(
+            "/grpc.health.v1.Health/Watch", request_serializer=None, response_deserializer=None
+        )
+        # A state may be told again when it did not change.
+        told = watch(b"\x0a\x08liveness", timeout=60)
+        states = (state for state, _ in itertools.groupby(told))
+        assert next(states) == b"\x08\x01"  # SERVING
+        stub = generation_pb2_grpc.GenerationServiceStub(channel)
+        prompt = v1.Prompt(token_ids=v1.TokenIds(ids=[400 + i % 90 for i in range(2000)]))
+        answer = stub.Generate.future(
+            v1.GenerateRequest(model=MODEL, prompt=prompt, sampling=v1.SamplingParams(max_tokens=1))
+        )
+        assert next(states) == b"\x08\x02"  # NOT_SERVING
+        assert next(states) == b"\x08\x01"
+        assert len(answer.result(60).completions) == 1
+    client.close()
+    assert metric(server, "valuescope_step_running_seconds") == 0
+    events = [json.loads(line) for line in server.log.read_text().splitlines()]
+    stuck = [event for event in events if event["event"] == "a step is stuck"]
+    assert [event["model"] for event in stuck] == [MODEL.removeprefix("models/")]
+    assert stuck[0]["seconds"] > 0.02
+    assert any(event["event"] == "a step that was stuck has ended" for event in events)
 
 
 def test_a_second_signal_ends_at_once(start_server, tmp_path):

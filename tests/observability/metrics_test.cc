@@ -46,6 +46,7 @@ TEST(MetricsTest, EventsAndStateStandOnThePageUnderTheirNames) {
   state.prompt_tokens = 100;
   state.generated_tokens = 50;
   state.batch_rows = 7;
+  state.step_running = absl::Milliseconds(1500);
   state.kv_cache_used_ratio = 0.25;
   state.kv_cache_promised_ratio = 0.5;
   state.kv_cache_cached_ratio = 0.125;
@@ -66,6 +67,7 @@ TEST(MetricsTest, EventsAndStateStandOnThePageUnderTheirNames) {
         "valuescope_prompt_tokens_total 100",
         "valuescope_generated_tokens_total 50",
         "valuescope_batch_rows 7",
+        "valuescope_step_running_seconds 1.5",
         "valuescope_kv_cache_used_ratio 0.25",
         "valuescope_kv_cache_promised_ratio 0.5",
         "valuescope_kv_cache_cached_ratio 0.125",

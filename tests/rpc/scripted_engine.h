@@ -156,6 +156,9 @@ class OneModel : public engine::ModelRegistry {
     entry.model = model_;
     return {entry};
   }
+  std::vector<std::shared_ptr<const engine::ServedModel>> Served() const override {
+    return {model_};
+  }
   absl::StatusOr<engine::ModelEntry> Find(absl::string_view id) const override {
     if (id != "m") return ResourceNotFound("models/" + std::string(id));
     return List().front();

@@ -118,6 +118,11 @@ class FakeModels : public engine::ModelRegistry {
     for (const auto& [id, model] : models_) entries.push_back(Entry(model));
     return entries;
   }
+  std::vector<std::shared_ptr<const engine::ServedModel>> Served() const override {
+    std::vector<std::shared_ptr<const engine::ServedModel>> served;
+    for (const auto& [id, model] : models_) served.push_back(model);
+    return served;
+  }
   absl::StatusOr<engine::ModelEntry> Find(absl::string_view id) const override {
     auto model = Get(id);
     if (!model.ok()) return model.status();

@@ -1,0 +1,170 @@
+// What an engine does when a step fails or does not end.
+#include <c10/util/Exception.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <stdexcept>
+#include <vector>
+
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "base/error.h"
+#include "engine/engine_loop.h"
+#include "tests/engine/engine_harness.h"
+#include "tests/engine/fake_transformer.h"
+
+namespace valuescope::engine {
+namespace {
+
+// Throws what it was armed with, once.
+class Fault {
+ public:
+  using Throw = void (*)();
+
+  void Arm(Throw fault) {
+    absl::MutexLock lock(&mutex_);
+    fault_ = fault;
+  }
+  void Strike() {
+    Throw fault = nullptr;
+    {
+      absl::MutexLock lock(&mutex_);
+      std::swap(fault, fault_);
+    }
+    if (fault != nullptr) fault();
+  }
+
+ private:
+  absl::Mutex mutex_;
+  Throw fault_ ABSL_GUARDED_BY(mutex_) = nullptr;
+};
+
+class EngineFailure : public testing::Test {
+ protected:
+  std::unique_ptr<Engine> Start(std::function<void()> before_step) {
+    auto engine = StartEngine(std::make_unique<FakeTransformer>(std::move(before_step)),
+                              TextWithoutTemplate(),
+                              {.threads = 1,
+                               .kv_cache_bytes = 1 << 16,
+                               .max_batch_rows = 2,
+                               .max_step_tokens = 16,
+                               .max_waiting = 6});
+    EXPECT_TRUE(engine.ok()) << engine.status();
+    return *std::move(engine);
+  }
+  std::unique_ptr<Engine> StartFaulty() {
+    return Start([this] { fault_.Strike(); });
+  }
+
+  // Submits before the engine can have run any of them to its end.
+  static std::vector<std::shared_ptr<Recorder>> Submit(Engine& engine, int count) {
+    std::vector<std::shared_ptr<Recorder>> recorders;
+    for (int i = 0; i < count; ++i) {
+      Request request = Generation({3 + i, 40, 50}, 60);
+      request.sampling->ignore_eos = true;
+      recorders.push_back(std::make_shared<Recorder>());
+      const auto running = engine.Submit(std::move(request), recorders.back());
+      EXPECT_TRUE(running.ok()) << running.status();
+    }
+    return recorders;
+  }
+
+  static absl::Status OneAfterwards(Engine& engine) {
+    auto recorder = std::make_shared<Recorder>();
+    const auto running = engine.Submit(Generation({5, 6, 7}, 3), recorder);
+    return running.ok() ? recorder->Await().status() : running.status();
+  }
+
+  static bool Empty(const Engine& engine) {
+    const EngineStatistics now = engine.statistics();
+    return now.running == 0 && now.waiting == 0 && now.cache_used_ratio == 0;
+  }
+
+  Fault fault_;
+};
+
+TEST_F(EngineFailure, AnOperatorThatThrowsEndsItsStepsRequestsAndTheNextOnesAreServed) {
+  const auto engine = StartFaulty();
+  fault_.Arm([] { throw std::runtime_error("of an operator"); });
+  const auto recorder = Submit(*engine, 1)[0];
+  const absl::Status status = recorder->Await().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(DetailsOf(status).reason, "STEP_FAILED");
+  EXPECT_EQ(status.message().find("of an operator"), absl::string_view::npos);
+  EXPECT_TRUE(OneAfterwards(*engine).ok());
+  EXPECT_TRUE(Becomes([&] { return Empty(*engine); }));
+  EXPECT_FALSE(engine->statistics().device_failed);
+}
+
+TEST_F(EngineFailure, ThoseThatWaitedWhenAStepFailedAreServed) {
+  absl::Notification all_submitted;
+  const auto engine = Start([&] {
+    all_submitted.WaitForNotification();
+    fault_.Strike();
+  });
+  fault_.Arm([] { throw std::runtime_error("of an operator"); });
+  const auto recorders = Submit(*engine, 4);
+  all_submitted.Notify();
+  int served = 0, failed = 0;
+  for (const auto& recorder : recorders) {
+    const absl::Status status = recorder->Await().status();
+    served += static_cast<int>(status.ok());
+    failed += static_cast<int>(DetailsOf(status).reason == "STEP_FAILED");
+  }
+  EXPECT_GE(failed, 1);
+  EXPECT_GE(served, 2);  // a step has room for two
+  EXPECT_EQ(served + failed, 4);
+}
+
+TEST_F(EngineFailure, ADeviceWithoutMemoryRefusesTheStepsRequestsAndGoesOn) {
+  const auto engine = StartFaulty();
+  fault_.Arm([] { TORCH_CHECK_WITH(OutOfMemoryError, false, "no memory"); });
+  const absl::Status status = Submit(*engine, 1)[0]->Await().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(DetailsOf(status).reason, "DEVICE_OUT_OF_MEMORY");
+  EXPECT_TRUE(OneAfterwards(*engine).ok());
+}
+
+TEST_F(EngineFailure, ADeviceThatFailedServesNobodyAnyMoreAndKeepsNobodyWaiting) {
+  absl::Notification all_submitted;
+  auto engine = Start([&] {
+    all_submitted.WaitForNotification();
+    fault_.Strike();
+  });
+  fault_.Arm([] { throw c10::AcceleratorError({"kernel", "file", 1}, 700, "illegal address"); });
+  const auto recorders = Submit(*engine, 4);
+  all_submitted.Notify();
+  for (const auto& recorder : recorders) {
+    const absl::Status status = recorder->Await().status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+    EXPECT_EQ(DetailsOf(status).reason, "DEVICE_FAILED");
+  }
+  EXPECT_TRUE(Becomes([&] { return engine->statistics().device_failed; }));
+  EXPECT_EQ(DetailsOf(OneAfterwards(*engine)).reason, "DEVICE_FAILED");
+  EXPECT_EQ(engine->statistics().step_began, absl::InfiniteFuture());
+  EXPECT_TRUE(Empty(*engine));
+  engine->Drain(absl::InfiniteFuture());
+}
+
+TEST_F(EngineFailure, AStepTellsSinceWhenItRunsAndAnIdleEngineThatNoneDoes) {
+  absl::Notification stuck, go_on;
+  const auto engine = Start([&] {
+    if (!stuck.HasBeenNotified()) stuck.Notify();
+    go_on.WaitForNotification();
+  });
+  EXPECT_TRUE(Becomes([&] { return engine->statistics().step_began == absl::InfiniteFuture(); }));
+  const absl::Time before = absl::Now();
+  const auto recorder = Submit(*engine, 1)[0];
+  stuck.WaitForNotification();
+  const absl::Time began = engine->statistics().step_began;
+  EXPECT_GE(began, before);
+  EXPECT_LE(began, absl::Now());
+  EXPECT_EQ(engine->statistics().step_began, began);
+  go_on.Notify();
+  EXPECT_TRUE(recorder->Await().ok());
+  EXPECT_TRUE(Becomes([&] { return engine->statistics().step_began == absl::InfiniteFuture(); }));
+}
+
+}  // namespace
+}  // namespace valuescope::engine
