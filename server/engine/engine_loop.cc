@@ -1,7 +1,7 @@
 #include "engine/engine_loop.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/from_blob.h>
+#include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <array>
@@ -20,6 +20,7 @@
 #include "engine/scheduler.h"
 #include "engine/sequence.h"
 #include "engine/served_model.h"
+#include "engine/step_buffers.h"
 #include "engine/taps.h"
 #include "model/site.h"
 
@@ -32,20 +33,6 @@ constexpr absl::Duration kQueueRetry = absl::Seconds(1);
 absl::Status Draining() {
   return ErrorWithReason(absl::StatusCode::kUnavailable, "DRAINING", "the server is shutting down");
 }
-
-// The host's side of a step's index tensors. The vectors live as long as the engine, so a step
-// allocates only while they grow.
-struct StepBuffers {
-  std::vector<int64_t> token_ids, positions, sequences, cache_slots, table_rows, logit_tokens,
-      block_tables;
-
-  void Clear() {
-    for (auto* each : {&token_ids, &positions, &sequences, &cache_slots, &table_rows, &logit_tokens,
-                       &block_tables}) {
-      each->clear();
-    }
-  }
-};
 
 // What a failed device ends everything with. It fails every call that follows, so only another
 // process can go on.
@@ -77,6 +64,9 @@ class EngineLoop : public Engine {
                            .max_step_tokens = options.max_step_tokens},
         scheduler_(scheduler_options_),
         tables_(transformer_->device()),
+        buffers_(options.max_step_tokens, std::min(options.max_batch_rows, options.max_step_tokens),
+                 std::min(num_blocks, (architecture().max_positions + kBlockSize - 1) / kBlockSize),
+                 transformer_->device()),
         cache_bytes_(num_blocks *
                      model::KvCache::BytesPerBlock(architecture(), kBlockSize, options.dtype)),
         capture_memory_(options.capture_memory_bytes) {
@@ -348,8 +338,11 @@ class EngineLoop : public Engine {
 
   void RunStep(const std::vector<StepItem>& step) {
     FillBuffers(step);
+    int64_t most_tokens = 0;
+    for (const StepItem& item : step) most_tokens = std::max(most_tokens, item.count);
     const at::Tensor logits =
-        transformer_->Forward(Batch(static_cast<int64_t>(step.size())), cache_, program_)
+        transformer_
+            ->Forward(Batch(static_cast<int64_t>(step.size()), most_tokens), cache_, program_)
             .to(at::kCPU)
             .contiguous();
     const int64_t vocabulary = architecture().vocabulary;
@@ -379,26 +372,25 @@ class EngineLoop : public Engine {
     size_t max_blocks = 1;
     for (const StepItem& item : step)
       max_blocks = std::max(max_blocks, scheduler_.Blocks(item.id).size());
-    buffers_.block_tables.assign(step.size() * max_blocks, 0);
+    buffers_.block_tables.FillZeros(static_cast<int64_t>(step.size() * max_blocks));
     std::vector<int64_t> rows_seen;
     for (size_t s = 0; s < step.size(); ++s) {
       Sequence& sequence = *active_.at(step[s].id);
       const std::vector<int64_t>& blocks = scheduler_.Blocks(step[s].id);
       std::copy(blocks.begin(), blocks.end(),
-                buffers_.block_tables.begin() + static_cast<std::ptrdiff_t>(s * max_blocks));
-      const int64_t offset = static_cast<int64_t>(buffers_.token_ids.size());
+                buffers_.block_tables.values().subspan(s * max_blocks).begin());
+      const int64_t offset = buffers_.token_ids.size();
       for (int64_t position = step[s].first; position < step[s].first + step[s].count; ++position) {
         if (sequence.WantsLogits(position)) {
-          buffers_.logit_tokens.push_back(static_cast<int64_t>(buffers_.token_ids.size()));
+          buffers_.logit_tokens.Push(buffers_.token_ids.size());
         }
-        buffers_.token_ids.push_back(sequence.ids()[static_cast<size_t>(position)]);
-        buffers_.positions.push_back(position);
-        buffers_.sequences.push_back(static_cast<int64_t>(s));
-        buffers_.cache_slots.push_back(blocks[static_cast<size_t>(position / kBlockSize)] *
-                                           kBlockSize +
-                                       position % kBlockSize);
+        buffers_.token_ids.Push(sequence.ids()[static_cast<size_t>(position)]);
+        buffers_.positions.Push(position);
+        buffers_.sequences.Push(static_cast<int64_t>(s));
+        buffers_.cache_slots.Push(blocks[static_cast<size_t>(position / kBlockSize)] * kBlockSize +
+                                  position % kBlockSize);
         const int64_t row = sequence.RowAt(position);
-        buffers_.table_rows.push_back(row);
+        buffers_.table_rows.Push(row);
         if (row != 0) rows_seen.push_back(row);
       }
       if (!sequence.taps().empty()) {
@@ -407,23 +399,20 @@ class EngineLoop : public Engine {
     }
     tables_.AddTo(program_);
     applied_.fill(0);
-    tables_.CountApplied(buffers_.table_rows, applied_);
+    tables_.CountApplied(buffers_.table_rows.values(), applied_);
     std::sort(rows_seen.begin(), rows_seen.end());
     distinct_rows_ = std::unique(rows_seen.begin(), rows_seen.end()) - rows_seen.begin();
   }
 
-  model::StepBatch Batch(int64_t num_sequences) {
-    const auto tensor = [this](std::vector<int64_t>& values) {
-      return at::from_blob(values.data(), {static_cast<int64_t>(values.size())}, at::kLong)
-          .to(transformer_->device());
-    };
-    return {.token_ids = tensor(buffers_.token_ids),
-            .positions = tensor(buffers_.positions),
-            .sequences = tensor(buffers_.sequences),
-            .cache_slots = tensor(buffers_.cache_slots),
-            .block_tables = tensor(buffers_.block_tables).view({num_sequences, -1}),
-            .table_rows = tensor(buffers_.table_rows),
-            .logit_tokens = tensor(buffers_.logit_tokens)};
+  model::StepBatch Batch(int64_t num_sequences, int64_t most_tokens) const {
+    return {.token_ids = buffers_.token_ids.OnDevice(),
+            .positions = buffers_.positions.OnDevice(),
+            .sequences = buffers_.sequences.OnDevice(),
+            .cache_slots = buffers_.cache_slots.OnDevice(),
+            .block_tables = buffers_.block_tables.OnDevice().view({num_sequences, -1}),
+            .table_rows = buffers_.table_rows.OnDevice(),
+            .logit_tokens = buffers_.logit_tokens.OnDevice(),
+            .most_tokens = most_tokens};
   }
 
   // The first `fed` tokens of the sequence are in the cache now.
@@ -477,7 +466,7 @@ class EngineLoop : public Engine {
   void CountStep() {
     absl::MutexLock lock(&mutex_);
     ++statistics_.steps;
-    statistics_.batch_rows = static_cast<int64_t>(buffers_.token_ids.size());
+    statistics_.batch_rows = buffers_.token_ids.size();
     statistics_.distinct_rows_last_step = distinct_rows_;
     statistics_.distinct_rows_max = std::max(statistics_.distinct_rows_max, distinct_rows_);
     for (size_t i = 0; i < applied_.size(); ++i)
@@ -536,8 +525,15 @@ absl::StatusOr<std::unique_ptr<Engine>> StartEngine(std::unique_ptr<model::Trans
   VS_ASSIGN_OR_RETURN(model::KvCache cache,
                       model::KvCache::Allocate(architecture, num_blocks, kBlockSize,
                                                transformer->dtype(), transformer->device()));
-  return std::make_unique<EngineLoop>(std::move(transformer), std::move(text), options,
-                                      std::move(cache), num_blocks);
+  try {
+    return std::make_unique<EngineLoop>(std::move(transformer), std::move(text), options,
+                                        std::move(cache), num_blocks);
+  } catch (const c10::Error&) {
+    return NeverFits(
+        "OUT_OF_MEMORY",
+        absl::StrCat("there was no memory for the index tensors of steps of ",
+                     options.max_batch_rows, " requests and ", options.max_step_tokens, " tokens"));
+  }
 }
 
 }  // namespace valuescope::engine

@@ -1,40 +1,25 @@
 #include "model/kernels.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <c10/core/GradMode.h>
 #include <torch/library.h>
 
 #include "model/cpu_kernels.h"
+#include "model/cuda_kernels.h"
 #include "model/reference.h"
 
 namespace valuescope::model {
 namespace {
 
-// --- Meta tensors: shapes without values
-// ----------------------------------------------------------
-
-at::Tensor RmsNormMeta(const at::Tensor& x, const at::Tensor&, double) { return at::empty_like(x); }
-void RotateAndCacheMeta(at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                        const at::Tensor&, at::Tensor&, at::Tensor&, int64_t, int64_t, int64_t) {}
-at::Tensor AttentionMeta(const at::Tensor& qkv, const at::Tensor&, const at::Tensor&,
-                         const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t num_heads,
-                         int64_t, int64_t head_dim, double, double, int64_t) {
-  return at::empty({qkv.size(0), num_heads * head_dim}, qkv.options());
+// The kernel for a CPU walks the tokens one by one and needs no room for the longest sequence.
+at::Tensor AttentionOnCpu(const at::Tensor& qkv, const at::Tensor& keys, const at::Tensor& values,
+                          const at::Tensor& sequences, const at::Tensor& positions,
+                          const at::Tensor& block_tables, int64_t /*most_tokens*/,
+                          int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, double scale,
+                          double soft_cap, int64_t window) {
+  return cpu::Attention(qkv, keys, values, sequences, positions, block_tables, num_heads,
+                        num_kv_heads, head_dim, scale, soft_cap, window);
 }
-at::Tensor GateMultiplyMeta(const at::Tensor& gate_up, int64_t) {
-  return at::empty({gate_up.size(0), gate_up.size(1) / 2}, gate_up.options());
-}
-void NormHeadsMeta(at::Tensor&, const at::Tensor&, const at::Tensor&, double, int64_t, int64_t,
-                   int64_t) {}
-void SoftCapMeta(at::Tensor&, double) {}
-void AddRowsMeta(at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&) {}
-void ScaleOrSetMeta(at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                    const at::Tensor&) {}
-void ProjectMeta(at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                 const at::Tensor&, const at::Tensor&, const at::Tensor&) {}
-void TapMeta(const at::Tensor&, const at::Tensor&, const at::Tensor&, at::Tensor&) {}
 
 // --- References of the edits, in place
 // ----------------------------------------------------------
@@ -65,7 +50,8 @@ TORCH_LIBRARY(valuescope, library) {
       "Tensor(b!) keys, Tensor(c!) values, int num_heads, int num_kv_heads, int head_dim) -> ()");
   library.def(
       "attention(Tensor qkv, Tensor keys, Tensor values, Tensor sequences, Tensor positions, "
-      "Tensor block_tables, int num_heads, int num_kv_heads, int head_dim, float scale, float "
+      "Tensor block_tables, int most_tokens, int num_heads, int num_kv_heads, int head_dim, float "
+      "scale, float "
       "soft_cap, "
       "int window) -> Tensor");
   library.def("gate_multiply(Tensor gate_up, int activation) -> Tensor");
@@ -86,7 +72,7 @@ TORCH_LIBRARY_IMPL(valuescope, CPU, library) {
   library.impl("rms_norm", cpu::RmsNorm);
   library.impl("norm_heads", cpu::NormHeads);
   library.impl("rotate_and_cache", cpu::RotateAndCache);
-  library.impl("attention", cpu::Attention);
+  library.impl("attention", AttentionOnCpu);
   library.impl("gate_multiply", cpu::GateMultiply);
   library.impl("soft_cap", cpu::SoftCap);
   library.impl("add_rows", cpu::AddRows);
@@ -97,27 +83,14 @@ TORCH_LIBRARY_IMPL(valuescope, CPU, library) {
   library.impl("tap_max", cpu::TapMax);
 }
 
-TORCH_LIBRARY_IMPL(valuescope, Meta, library) {
-  library.impl("rms_norm", RmsNormMeta);
-  library.impl("rotate_and_cache", RotateAndCacheMeta);
-  library.impl("attention", AttentionMeta);
-  library.impl("gate_multiply", GateMultiplyMeta);
-  library.impl("norm_heads", NormHeadsMeta);
-  library.impl("soft_cap", SoftCapMeta);
-  library.impl("add_rows", AddRowsMeta);
-  library.impl("scale_or_set", ScaleOrSetMeta);
-  library.impl("project", ProjectMeta);
-  library.impl("tap_copy", TapMeta);
-  library.impl("tap_sum", TapMeta);
-  library.impl("tap_max", TapMeta);
-}
-
-TORCH_LIBRARY_IMPL(valuescope, CUDA, library) {
+// What a GPU runs. Tensors without values run the same, so that every machine can see that a step
+// never looks at one.
+void RegisterForCuda(torch::Library& library) {
   library.impl("rms_norm", reference::RmsNorm);
-  library.impl("rotate_and_cache", reference::RotateAndCache);
-  library.impl("attention", reference::Attention);
-  library.impl("gate_multiply", reference::GateMultiply);
   library.impl("norm_heads", reference::NormHeads);
+  library.impl("rotate_and_cache", reference::RotateAndCache);
+  library.impl("attention", cuda::Attention);
+  library.impl("gate_multiply", reference::GateMultiply);
   library.impl("soft_cap", reference::SoftCap);
   library.impl("add_rows", AddRowsPlain);
   library.impl("scale_or_set", ScaleOrSetPlain);
@@ -126,6 +99,9 @@ TORCH_LIBRARY_IMPL(valuescope, CUDA, library) {
   library.impl("tap_sum", reference::TapSum);
   library.impl("tap_max", reference::TapMax);
 }
+
+TORCH_LIBRARY_IMPL(valuescope, CUDA, library) { RegisterForCuda(library); }
+TORCH_LIBRARY_IMPL(valuescope, Meta, library) { RegisterForCuda(library); }
 
 template <typename Signature>
 auto Operator(const char* name) {
@@ -174,7 +150,7 @@ void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor
 
 at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Tensor& values,
                      const at::Tensor& sequences, const at::Tensor& positions,
-                     const at::Tensor& block_tables, const HeadShape& heads,
+                     const at::Tensor& block_tables, int64_t most_tokens, const HeadShape& heads,
                      const AttentionScores& scores) {
   if (TracksGradients(qkv)) {
     return reference::Attention(qkv, keys, values, sequences, positions, block_tables,
@@ -184,9 +160,10 @@ at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Te
   static const auto op =
       Operator<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
                           const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t, int64_t,
-                          int64_t, double, double, int64_t)>("valuescope::attention");
-  return op.call(qkv, keys, values, sequences, positions, block_tables, heads.num_heads,
-                 heads.num_kv_heads, heads.head_dim, scores.scale, scores.soft_cap, scores.window);
+                          int64_t, int64_t, double, double, int64_t)>("valuescope::attention");
+  return op.call(qkv, keys, values, sequences, positions, block_tables, most_tokens,
+                 heads.num_heads, heads.num_kv_heads, heads.head_dim, scores.scale, scores.soft_cap,
+                 scores.window);
 }
 
 at::Tensor GateMultiply(const at::Tensor& gate_up, Activation activation) {

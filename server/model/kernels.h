@@ -53,11 +53,12 @@ void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor
 // its own, or the window's part of them. Keys are taken in cache blocks, which start at multiples
 // of the block size whatever the batch, with a running maximum: neither chunking nor company
 // changes a bit.
-//   sequences, positions [num_tokens] int64; block_tables [num_sequences, max_blocks] int64
+//   sequences, positions [num_tokens] int64; block_tables [num_sequences, max_blocks] int64;
+//   most_tokens: as StepBatch has it
 // Returns [num_tokens, num_heads * head_dim].
 at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Tensor& values,
                      const at::Tensor& sequences, const at::Tensor& positions,
-                     const at::Tensor& block_tables, const HeadShape& heads,
+                     const at::Tensor& block_tables, int64_t most_tokens, const HeadShape& heads,
                      const AttentionScores& scores);
 
 // activation(gate) * up. gate_up [num_tokens, 2 * width], gate first -> [num_tokens, width].

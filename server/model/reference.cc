@@ -77,7 +77,7 @@ at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Te
   };
   const at::Tensor places = at::arange(length, positions.options()).unsqueeze(0);
   at::Tensor unseen = places > positions.unsqueeze(1);
-  if (window > 0) unseen = unseen.logical_or(places <= positions.unsqueeze(1) - window);
+  if (window > 0) unseen = unseen | (places <= positions.unsqueeze(1) - window);
   const at::Tensor mask = unseen.view({num_tokens, 1, 1, length});
   // Blocks beyond a sequence's end may hold anything, NaN too: zero weight alone would not silence
   // them, neither in the sum nor in its gradient.
@@ -132,7 +132,7 @@ at::Tensor Rounded(const at::Tensor& before, at::Tensor after, const at::Tensor&
   };
   const at::Tensor norm = norm_of(after);
   const at::Tensor ratio = norm_of(before.to(at::kFloat)) / at::where(norm > 0, norm, 1);
-  after = at::where(preserves.logical_and(norm > 0), after * ratio, after);
+  after = at::where(preserves & (norm > 0), after * ratio, after);
   return at::where((activity != kInactive).unsqueeze(1), after.to(before.scalar_type()), before);
 }
 

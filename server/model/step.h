@@ -26,6 +26,9 @@ struct StepBatch {
   at::Tensor table_rows;  // [num_tokens] int64, intervention row; 0 is nothing
   at::Tensor
       logit_tokens;  // [num_logits] int64, tokens (indices into the step) whose logits are needed
+  // How many tokens the sequence with most tokens in this step has. A sequence's tokens have
+  // consecutive positions.
+  int64_t most_tokens = 0;
 };
 
 // Edits of one wire are stages: tables whose row table_rows[t] says what happens to token t. All

@@ -258,7 +258,7 @@ class LoadedTransformer : public Transformer {
                    cache.values[layer], heads);
     return Attention(
         qkv, cache.keys[layer], cache.values[layer], batch.sequences, batch.positions,
-        batch.block_tables, heads,
+        batch.block_tables, batch.most_tokens, heads,
         {.scale = a.attention_scale, .soft_cap = a.attention_soft_cap, .window = a.windows[layer]});
   }
 

@@ -43,7 +43,8 @@ class Fault {
 class EngineFailure : public testing::Test {
  protected:
   std::unique_ptr<Engine> Start(std::function<void()> before_step) {
-    auto engine = StartEngine(std::make_unique<FakeTransformer>(std::move(before_step)),
+    auto engine = StartEngine(std::make_unique<FakeTransformer>(
+                                  [before_step](const model::StepBatch&) { before_step(); }),
                               TextWithoutTemplate(),
                               {.threads = 1,
                                .kv_cache_bytes = 1 << 16,

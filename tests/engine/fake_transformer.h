@@ -26,7 +26,8 @@ inline int32_t After(int64_t token) {
 class FakeTransformer : public model::Transformer {
  public:
   // `before_step` runs on the engine's thread before every step, and may throw.
-  explicit FakeTransformer(std::function<void()> before_step = [] {})
+  explicit FakeTransformer(std::function<void(const model::StepBatch&)> before_step =
+                               [](const model::StepBatch&) {})
       : before_step_(std::move(before_step)) {
     architecture_.num_layers = 1;
     architecture_.hidden = 4;
@@ -46,7 +47,7 @@ class FakeTransformer : public model::Transformer {
 
   at::Tensor Forward(const model::StepBatch& batch, model::KvCache&, const model::StepProgram&,
                      model::GradientTape*) const override {
-    before_step_();
+    before_step_(batch);
     const int64_t count = batch.logit_tokens.numel();
     at::Tensor logits = at::full({count, kVocabulary}, -1.0f);  // [num_logits, vocabulary]
     const auto* rows = batch.logit_tokens.const_data_ptr<int64_t>();
@@ -58,7 +59,7 @@ class FakeTransformer : public model::Transformer {
   }
 
  private:
-  const std::function<void()> before_step_;
+  const std::function<void(const model::StepBatch&)> before_step_;
   model::Architecture architecture_;
   const std::string digest_ = "fake";
 };

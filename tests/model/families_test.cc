@@ -313,7 +313,8 @@ void ObserveDecodeStep(const Transformer& model, Check check) {
                         .cache_slots = index({0, 33, 66}),
                         .block_tables = index({0, 1, 2, 3, 4, 5}).view({3, 2}),
                         .table_rows = index({0, 1, 0}),
-                        .logit_tokens = index({0, 1, 2})};
+                        .logit_tokens = index({0, 1, 2}),
+                        .most_tokens = 1};
   const StepProgram program(static_cast<size_t>(NumWires(a)));
   model.Forward(batch, cache, program);  // what happens only once has happened
   OperatorCount count;

@@ -57,7 +57,9 @@ class ForwardHarness {
     const int64_t num_sequences = static_cast<int64_t>(sequences_.size());
     at::Tensor tables =
         at::arange(num_sequences * blocks_each_, at::kLong).view({num_sequences, blocks_each_});
+    int64_t most_tokens = 0;
     for (const Piece& piece : pieces) {
+      most_tokens = std::max(most_tokens, piece.count);
       for (int64_t p = piece.first; p < piece.first + piece.count; ++p) {
         logit_tokens.push_back(static_cast<int64_t>(ids.size()));
         ids.push_back(sequences_[piece.sequence][p]);
@@ -74,7 +76,8 @@ class ForwardHarness {
                            .cache_slots = at::tensor(slots, at::kLong),
                            .block_tables = tables,
                            .table_rows = at::tensor(rows, at::kLong),
-                           .logit_tokens = at::tensor(logit_tokens, at::kLong)},
+                           .logit_tokens = at::tensor(logit_tokens, at::kLong),
+                           .most_tokens = most_tokens},
                           cache_, program_, tape);
   }
 

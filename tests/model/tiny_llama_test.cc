@@ -250,7 +250,8 @@ TEST_P(TinyLlama, AStepRunsOnTensorsWithoutValues) {
                         .cache_slots = at::empty({3}, index),
                         .block_tables = at::empty({2, 4}, index),
                         .table_rows = at::empty({3}, index),
-                        .logit_tokens = at::empty({2}, index)};
+                        .logit_tokens = at::empty({2}, index),
+                        .most_tokens = 2};
   for (const StepProgram& each : {StepProgram(NumWires(a)), program}) {
     const at::Tensor logits = (*loaded)->Forward(batch, cache, each);
     EXPECT_EQ(logits.sizes(), (std::vector<int64_t>{2, a.vocabulary}));
