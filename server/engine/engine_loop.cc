@@ -345,22 +345,39 @@ class EngineLoop : public Engine {
             ->Forward(Batch(static_cast<int64_t>(step.size()), most_tokens), cache_, program_)
             .to(at::kCPU)
             .contiguous();
-    const int64_t vocabulary = architecture().vocabulary;
-    const float* data = logits.const_data_ptr<float>();
-    int64_t next_row = 0;
-    for (const StepItem& item : step) {
-      Sequence& sequence = *active_.at(item.id);
-      std::vector<std::span<const float>> rows;
-      for (int64_t position = item.first; position < item.first + item.count; ++position) {
-        if (!sequence.WantsLogits(position)) continue;
-        rows.emplace_back(data + next_row++ * vocabulary, vocabulary);
+    const std::vector<absl::Status> read = ReadLogits(step, logits);
+    for (size_t i = 0; i < step.size(); ++i) {
+      if (!read[i].ok()) {
+        Remove(step[i].id)->Tell(read[i]);
+        continue;
       }
-      if (const absl::Status status = sequence.Ran(item.first, item.count, rows); status.ok()) {
-        Settle(sequence, item.first + item.count);
-      } else {
-        Remove(item.id)->Tell(status);
+      Sequence& sequence = *active_.at(step[i].id);
+      sequence.Ran(step[i].first, step[i].count);
+      Settle(sequence, step[i].first + step[i].count);
+    }
+  }
+
+  // Every sequence of the step reads its rows of `logits` [num_logits, vocabulary], on all threads.
+  std::vector<absl::Status> ReadLogits(const std::vector<StepItem>& step,
+                                       const at::Tensor& logits) {
+    const auto vocabulary = static_cast<size_t>(architecture().vocabulary);
+    const float* next_row = logits.const_data_ptr<float>();
+    std::vector<std::vector<std::span<const float>>> rows(step.size());
+    for (size_t i = 0; i < step.size(); ++i) {
+      const StepItem& item = step[i];
+      for (int64_t position = item.first; position < item.first + item.count; ++position) {
+        if (!active_.at(item.id)->WantsLogits(position)) continue;
+        rows[i].emplace_back(next_row, vocabulary);
+        next_row += vocabulary;
       }
     }
+    std::vector<absl::Status> read(step.size());
+    at::parallel_for(0, static_cast<int64_t>(step.size()), /*grain_size=*/1,
+                     [&](int64_t begin, int64_t end) {
+                       for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i)
+                         read[i] = active_.at(step[i].id)->ReadLogits(rows[i]);
+                     });
+    return read;
   }
 
   void FillBuffers(const std::vector<StepItem>& step) {

@@ -149,45 +149,47 @@ void Sequence::CountReceipts(int64_t first, int64_t count) {
   }
 }
 
-absl::Status Sequence::Ran(int64_t first, int64_t count,
-                           const std::vector<std::span<const float>>& logits) {
+absl::Status Sequence::ReadLogits(const std::vector<std::span<const float>>& logits) {
   for (const std::span<const float> row : logits) VS_RETURN_IF_ERROR(CheckFinite(row));
-  CountReceipts(first, count);
-  fed_ = first + count;
-  if (generating_) {
-    if (!logits.empty()) Sample(logits.front());
-    return absl::OkStatus();
+  if (!generating_) {
+    for (const std::span<const float> row : logits) {
+      const size_t scored = request_.prompt.size() + scores_.size();
+      scores_.push_back(LogprobOf(row, ids_[scored], request_.top_logprobs));
+    }
+  } else if (!logits.empty()) {
+    const Sampling& sampling = *request_.sampling;
+    drawn_ = {.id = SampleToken(logits.front(), sampling, ids_, generated_tokens_), .logprob = {}};
+    if (sampling.top_logprobs >= 0) {
+      drawn_->logprob = LogprobOf(logits.front(), drawn_->id, sampling.top_logprobs);
+    }
   }
-  for (size_t i = 0; i < logits.size(); ++i) {
-    const size_t scored = request_.prompt.size() + scores_.size();
-    scores_.push_back(LogprobOf(logits[i], ids_[scored], request_.top_logprobs));
-  }
-  if (fed_ >= known()) done_ = true;
   return absl::OkStatus();
 }
 
-void Sequence::Sample(std::span<const float> logits) {
-  const int32_t token = SampleToken(logits, *request_.sampling, ids_, generated_tokens_);
+void Sequence::Ran(int64_t first, int64_t count) {
+  CountReceipts(first, count);
+  fed_ = first + count;
+  if (drawn_) {
+    AcceptDrawn();
+  } else if (!generating_ && fed_ >= known()) {
+    done_ = true;
+  }
+}
+
+void Sequence::AcceptDrawn() {
+  const Drawn drawn = *std::exchange(drawn_, std::nullopt);
   ++generated_tokens_;
   const std::vector<int32_t>& stops = text_model_.eos_ids();
-  if (!request_.sampling->ignore_eos && std::binary_search(stops.begin(), stops.end(), token)) {
+  if (!request_.sampling->ignore_eos && std::binary_search(stops.begin(), stops.end(), drawn.id)) {
     return EndGeneration(FinishReason::kStop);
   }
-  AcceptToken(token, logits);
+  generated_.push_back({.id = drawn.id, .text_begin = text_.size(), .logprob = drawn.logprob});
+  ids_.push_back(drawn.id);
+  if (absl::StatusOr<std::string> piece = decoder_.Push(drawn.id); piece.ok()) text_ += *piece;
   if (FindStop()) return EndGeneration(FinishReason::kStop, /*cut=*/true);
   if (generated_tokens_ >= request_.sampling->max_tokens)
     return EndGeneration(FinishReason::kLength);
   SendDelta(/*final=*/false);
-}
-
-void Sequence::AcceptToken(int32_t token, std::span<const float> logits) {
-  Generated generated{.id = token, .text_begin = text_.size(), .logprob = {}};
-  if (request_.sampling->top_logprobs >= 0) {
-    generated.logprob = LogprobOf(logits, token, request_.sampling->top_logprobs);
-  }
-  generated_.push_back(std::move(generated));
-  ids_.push_back(token);
-  if (absl::StatusOr<std::string> piece = decoder_.Push(token); piece.ok()) text_ += *piece;
 }
 
 // Cuts text and tokens at the first stop string, if one is complete.

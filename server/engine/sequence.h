@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -74,10 +75,15 @@ class Sequence {
   // Tokens at or behind this position are not read by taps: they were trimmed.
   int64_t TapEnd() const { return replaying_ ? static_cast<int64_t>(ids_.size()) : INT64_MAX; }
 
-  // Takes note that positions first .. first + count - 1 ran; `logits` are those of the positions
-  // that wanted some, in order. FAILED_PRECONDITION, reason LOGITS_NOT_FINITE, where they are no
-  // numbers to sample or score from.
-  absl::Status Ran(int64_t first, int64_t count, const std::vector<std::span<const float>>& logits);
+  // Draws the next token from `logits`, or scores what was given behind them; they are those of the
+  // positions that wanted some, in order. Most of what a step costs the host is here, and nothing
+  // but this sequence is touched: the sequences of a step may do it at the same time.
+  // FAILED_PRECONDITION, reason LOGITS_NOT_FINITE, where there are no numbers to sample or score
+  // from.
+  absl::Status ReadLogits(const std::vector<std::span<const float>>& logits);
+
+  // Takes note that positions first .. first + count - 1 ran and their logits were read.
+  void Ran(int64_t first, int64_t count);
 
   // Everything was fed and sampled: Finish may be called.
   bool done() const { return done_; }
@@ -101,12 +107,17 @@ class Sequence {
     TokenLogprob logprob;
   };
 
+  // The next token, before it has any text.
+  struct Drawn {
+    int32_t id = 0;
+    TokenLogprob logprob;  // where asked for
+  };
+
   // First position whose run somebody needs to see besides the last known one.
   int64_t RunFrom() const;
   void ForgetRuns();
   void CountReceipts(int64_t first, int64_t count);
-  void Sample(std::span<const float> logits);
-  void AcceptToken(int32_t token, std::span<const float> logits);
+  void AcceptDrawn();
   bool FindStop();
   // `cut`: a stop string trimmed the text, so nothing of what the decoder holds belongs to it.
   void EndGeneration(FinishReason reason, bool cut = false);
@@ -132,6 +143,7 @@ class Sequence {
   std::vector<int64_t> touched_;      // positions, an intervention
   std::vector<TokenLogprob> scores_;  // of given_response
 
+  std::optional<Drawn> drawn_;  // not yet accepted
   std::vector<Generated> generated_;
   std::string text_;  // of all generated tokens
   size_t sent_text_ = 0;
