@@ -196,7 +196,8 @@ class Server {
   void WatchReadiness();
   void WatchEngines();
   void TellHealth() ABSL_EXCLUSIVE_LOCKS_REQUIRED(health_mutex_);
-  // Ends the process with `failure`, by a drain: this server can no longer do what it is there for.
+  // Ends the process with `failure`, by a drain, unless it drains already: this server can no
+  // longer do what it is there for.
   void GiveUp(absl::Status failure) ABSL_EXCLUSIVE_LOCKS_REQUIRED(health_mutex_);
   void Drain();
 
@@ -366,7 +367,7 @@ void Server::TellHealth() {
 }
 
 void Server::GiveUp(absl::Status failure) {
-  if (!failure_.ok()) return;
+  if (draining_ || !failure_.ok()) return;
   failure_ = std::move(failure);
   ready_ = false;
   TellHealth();
@@ -425,7 +426,7 @@ void Server::WatchEngines() {
     }
     const bool alive = watchdog.Look(steps);
     absl::MutexLock lock(&health_mutex_);
-    if (!failure.ok() && !draining_) GiveUp(std::move(failure));
+    if (!failure.ok()) GiveUp(std::move(failure));
     if (alive == alive_) continue;
     alive_ = alive;
     TellHealth();

@@ -338,13 +338,8 @@ class EngineLoop : public Engine {
 
   void RunStep(const std::vector<StepItem>& step) {
     FillBuffers(step);
-    int64_t most_tokens = 0;
-    for (const StepItem& item : step) most_tokens = std::max(most_tokens, item.count);
     const at::Tensor logits =
-        transformer_
-            ->Forward(Batch(static_cast<int64_t>(step.size()), most_tokens), cache_, program_)
-            .to(at::kCPU)
-            .contiguous();
+        transformer_->Forward(Batch(step), cache_, program_).to(at::kCPU).contiguous();
     const std::vector<absl::Status> read = ReadLogits(step, logits);
     for (size_t i = 0; i < step.size(); ++i) {
       if (!read[i].ok()) {
@@ -421,7 +416,10 @@ class EngineLoop : public Engine {
     distinct_rows_ = std::unique(rows_seen.begin(), rows_seen.end()) - rows_seen.begin();
   }
 
-  model::StepBatch Batch(int64_t num_sequences, int64_t most_tokens) const {
+  model::StepBatch Batch(const std::vector<StepItem>& step) const {
+    const auto num_sequences = static_cast<int64_t>(step.size());
+    int64_t most_tokens = 0;
+    for (const StepItem& item : step) most_tokens = std::max(most_tokens, item.count);
     return {.token_ids = buffers_.token_ids.OnDevice(),
             .positions = buffers_.positions.OnDevice(),
             .sequences = buffers_.sequences.OnDevice(),

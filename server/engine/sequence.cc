@@ -158,7 +158,9 @@ absl::Status Sequence::ReadLogits(const std::vector<std::span<const float>>& log
     }
   } else if (!logits.empty()) {
     const Sampling& sampling = *request_.sampling;
-    drawn_ = {.id = SampleToken(logits.front(), sampling, ids_, generated_tokens_), .logprob = {}};
+    drawn_ = Generated{.id = SampleToken(logits.front(), sampling, ids_, generated_tokens_),
+                       .text_begin = text_.size(),
+                       .logprob = {}};
     if (sampling.top_logprobs >= 0) {
       drawn_->logprob = LogprobOf(logits.front(), drawn_->id, sampling.top_logprobs);
     }
@@ -177,13 +179,13 @@ void Sequence::Ran(int64_t first, int64_t count) {
 }
 
 void Sequence::AcceptDrawn() {
-  const Drawn drawn = *std::exchange(drawn_, std::nullopt);
+  const Generated drawn = *std::exchange(drawn_, std::nullopt);
   ++generated_tokens_;
   const std::vector<int32_t>& stops = text_model_.eos_ids();
   if (!request_.sampling->ignore_eos && std::binary_search(stops.begin(), stops.end(), drawn.id)) {
     return EndGeneration(FinishReason::kStop);
   }
-  generated_.push_back({.id = drawn.id, .text_begin = text_.size(), .logprob = drawn.logprob});
+  generated_.push_back(drawn);
   ids_.push_back(drawn.id);
   if (absl::StatusOr<std::string> piece = decoder_.Push(drawn.id); piece.ok()) text_ += *piece;
   if (FindStop()) return EndGeneration(FinishReason::kStop, /*cut=*/true);

@@ -107,12 +107,6 @@ class Sequence {
     TokenLogprob logprob;
   };
 
-  // The next token, before it has any text.
-  struct Drawn {
-    int32_t id = 0;
-    TokenLogprob logprob;  // where asked for
-  };
-
   // First position whose run somebody needs to see besides the last known one.
   int64_t RunFrom() const;
   void ForgetRuns();
@@ -143,7 +137,7 @@ class Sequence {
   std::vector<int64_t> touched_;      // positions, an intervention
   std::vector<TokenLogprob> scores_;  // of given_response
 
-  std::optional<Drawn> drawn_;  // not yet accepted
+  std::optional<Generated> drawn_;  // the next one, not yet accepted
   std::vector<Generated> generated_;
   std::string text_;  // of all generated tokens
   size_t sent_text_ = 0;

@@ -10,7 +10,6 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "base/error.h"
-#include "engine/engine_loop.h"
 #include "tests/engine/engine_harness.h"
 #include "tests/engine/fake_transformer.h"
 
@@ -43,22 +42,17 @@ class Fault {
 class EngineFailure : public testing::Test {
  protected:
   std::unique_ptr<Engine> Start(std::function<void()> before_step) {
-    auto engine = StartEngine(std::make_unique<FakeTransformer>(
-                                  [before_step](const model::StepBatch&) { before_step(); }),
-                              TextWithoutTemplate(),
-                              {.threads = 1,
-                               .kv_cache_bytes = 1 << 16,
-                               .max_batch_rows = 2,
-                               .max_step_tokens = 16,
-                               .max_waiting = 6});
-    EXPECT_TRUE(engine.ok()) << engine.status();
-    return *std::move(engine);
+    return StartFake({.threads = 1,
+                      .kv_cache_bytes = 1 << 16,
+                      .max_batch_rows = 2,
+                      .max_step_tokens = 16,
+                      .max_waiting = 6},
+                     [before_step](const model::StepBatch&) { before_step(); });
   }
   std::unique_ptr<Engine> StartFaulty() {
     return Start([this] { fault_.Strike(); });
   }
 
-  // Submits before the engine can have run any of them to its end.
   static std::vector<std::shared_ptr<Recorder>> Submit(Engine& engine, int count) {
     std::vector<std::shared_ptr<Recorder>> recorders;
     for (int i = 0; i < count; ++i) {

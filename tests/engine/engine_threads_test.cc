@@ -11,8 +11,6 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "base/error.h"
-#include "engine/engine_loop.h"
-#include "engine/served_model.h"
 #include "tests/engine/fake_transformer.h"
 
 namespace valuescope::engine {
@@ -65,14 +63,12 @@ class Recorder : public Observer {
 class EngineThreads : public testing::Test {
  protected:
   void SetUp() override {
-    auto engine = StartEngine(std::make_unique<FakeTransformer>(), TextWithoutTemplate(),
-                              {.threads = 1,
-                               .kv_cache_bytes = 1 << 16,
-                               .max_batch_rows = 4,
-                               .max_step_tokens = 16,
-                               .max_waiting = 6});
-    ASSERT_TRUE(engine.ok()) << engine.status();
-    engine_ = *std::move(engine);
+    engine_ = StartFake({.threads = 1,
+                         .kv_cache_bytes = 1 << 16,
+                         .max_batch_rows = 4,
+                         .max_step_tokens = 16,
+                         .max_waiting = 6});
+    ASSERT_NE(engine_, nullptr);
   }
 
   static Request Random(std::mt19937& random) {

@@ -10,6 +10,8 @@
 #include <string>
 #include <utility>
 
+#include "engine/engine_loop.h"
+#include "engine/served_model.h"
 #include "model/transformer.h"
 #include "tests/model/model_folder.h"
 #include "text/text_model.h"
@@ -26,8 +28,7 @@ inline int32_t After(int64_t token) {
 class FakeTransformer : public model::Transformer {
  public:
   // `before_step` runs on the engine's thread before every step, and may throw.
-  explicit FakeTransformer(std::function<void(const model::StepBatch&)> before_step =
-                               [](const model::StepBatch&) {})
+  explicit FakeTransformer(std::function<void(const model::StepBatch&)> before_step)
       : before_step_(std::move(before_step)) {
     architecture_.num_layers = 1;
     architecture_.hidden = 4;
@@ -75,6 +76,16 @@ inline std::shared_ptr<const text::TextModel> TextWithoutTemplate() {
   auto text = text::TextModel::Load(folder.path());
   EXPECT_TRUE(text.ok()) << text.status();
   return *std::move(text);
+}
+
+// An engine around a FakeTransformer, or a failed expectation.
+inline std::unique_ptr<Engine> StartFake(
+    const EngineOptions& options,
+    std::function<void(const model::StepBatch&)> before_step = [](const model::StepBatch&) {}) {
+  auto engine = StartEngine(std::make_unique<FakeTransformer>(std::move(before_step)),
+                            TextWithoutTemplate(), options);
+  EXPECT_TRUE(engine.ok()) << engine.status();
+  return engine.ok() ? *std::move(engine) : nullptr;
 }
 
 }  // namespace valuescope::engine

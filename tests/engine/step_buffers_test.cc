@@ -10,7 +10,6 @@
 #include <string>
 #include <vector>
 
-#include "engine/engine_loop.h"
 #include "tests/engine/engine_harness.h"
 #include "tests/engine/fake_transformer.h"
 
@@ -50,19 +49,18 @@ TEST(StepBuffers, KeepTheirAddressesOverAllStepsOfAnEngine) {
     addresses["logit_tokens"].insert(address_of(batch.logit_tokens));
     shapes.insert({batch.token_ids.size(0), batch.block_tables.size(0), batch.most_tokens});
   };
-  auto engine = StartEngine(
-      std::make_unique<FakeTransformer>(note), TextWithoutTemplate(),
-      {.threads = 1, .kv_cache_bytes = 1 << 16, .max_batch_rows = 4, .max_step_tokens = 16});
-  ASSERT_TRUE(engine.ok()) << engine.status();
+  const auto engine = StartFake(
+      {.threads = 1, .kv_cache_bytes = 1 << 16, .max_batch_rows = 4, .max_step_tokens = 16}, note);
+  ASSERT_NE(engine, nullptr);
   std::vector<std::shared_ptr<Recorder>> recorders;
   for (const int prompt : {50, 3, 1, 20, 33, 2}) {
     Request request = Generation(std::vector<int32_t>(prompt, 5 + prompt), 30);
     request.sampling->ignore_eos = true;
     recorders.push_back(std::make_shared<Recorder>());
-    ASSERT_TRUE((*engine)->Submit(std::move(request), recorders.back()).ok());
+    ASSERT_TRUE(engine->Submit(std::move(request), recorders.back()).ok());
   }
   for (const auto& recorder : recorders) EXPECT_TRUE(recorder->Await().ok());
-  (*engine)->Drain(absl::InfiniteFuture());
+  engine->Drain(absl::InfiniteFuture());
   EXPECT_GE(shapes.size(), 3u);
   EXPECT_EQ(addresses.size(), 7u);
   for (const auto& [name, seen] : addresses) EXPECT_EQ(seen.size(), 1u) << name;

@@ -4,6 +4,8 @@
 #include <ATen/ExpandUtils.h>
 #include <torch/library.h>
 
+#include <vector>
+
 namespace valuescope::model {
 namespace {
 
