@@ -429,6 +429,7 @@ absl::StatusOr<CompiledInterventions> CompiledInterventions::Compile(
   }
   compiled.interventions_ = std::move(interventions);
   VS_RETURN_IF_ERROR(compiled.EnumerateSets(extent));
+  VS_RETURN_IF_ERROR(compiled.CheckEdits());
   compiled.MakeDigests();
   return compiled;
 }
@@ -467,6 +468,19 @@ absl::Status CompiledInterventions::EnumerateSets(const SequenceExtent& extent) 
   return absl::OkStatus();
 }
 
+absl::Status CompiledInterventions::CheckEdits() const {
+  int64_t edits = 0;
+  for (size_t set = 1; set < variants_.size(); ++set) {
+    for (const int64_t layers : LayersTouched(set)) edits += layers;
+  }
+  if (edits <= kMostEditsPerRequest) return absl::OkStatus();
+  return InvalidField(
+      "interventions",
+      absl::StrCat("act in ", variants_.size() - 1, " different ways over the tokens, which makes ",
+                   edits, " edits of single layers, allowed are at most ", kMostEditsPerRequest,
+                   "; use fewer positions, interventions or layers, or split the request"));
+}
+
 void CompiledInterventions::MakeDigests() {
   std::vector<std::string> each;
   for (const Intervention& one : interventions_) each.push_back(DigestOf(one));
@@ -500,6 +514,24 @@ std::vector<WireEdit> CompiledInterventions::EditsOf(uint64_t active) const {
     }
   }
   return edits;
+}
+
+int64_t CompiledInterventions::TableBytes() const {
+  int64_t bytes = 0;
+  for (size_t set = 1; set < variants_.size(); ++set) {
+    for (size_t i = 0; i < interventions_.size(); ++i) {
+      const Intervention& one = interventions_[i];
+      if (!Acts(set, i) || ChangesNothing(one.operation)) continue;
+      int64_t rows = 1;  // of float32, at each layer
+      if (std::get_if<AddVector>(&one.operation) == nullptr) rows = 2;
+      if (const auto* project = std::get_if<ProjectOut>(&one.operation)) {
+        rows = project->num_directions;
+      }
+      bytes += NumLayers(one) * rows * model::WidthOf(one.site, architecture_) *
+               static_cast<int64_t>(sizeof(float));
+    }
+  }
+  return bytes;
 }
 
 std::array<int64_t, kNumOperations> CompiledInterventions::LayersTouched(uint64_t active) const {

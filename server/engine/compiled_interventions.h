@@ -18,6 +18,9 @@
 namespace valuescope::engine {
 
 inline constexpr int64_t kMostSetsPerRequest = 256;
+// Sets x interventions in them x their layers: each is an edit that is written into a table, and
+// everybody's next step waits for it.
+inline constexpr int64_t kMostEditsPerRequest = 1 << 14;
 
 // What one intervention does at one wire: a stage of one row, on the host.
 struct WireEdit {
@@ -32,7 +35,7 @@ class CompiledInterventions {
   // out of range or not ascending, numbers that are not finite or not [layers, ..., width], zero
   // directions, neurons out of range, scopes (token_scope.h), interventions that touch nothing
   // (reason INTERVENTION_TOUCHES_NOTHING), more than kMostSetsPerRequest different sets of active
-  // interventions in one request.
+  // interventions in one request or more than kMostEditsPerRequest edits of all of them.
   static absl::StatusOr<CompiledInterventions> Compile(std::vector<Intervention> interventions,
                                                        const SequenceExtent& extent,
                                                        const model::Architecture& architecture);
@@ -53,6 +56,9 @@ class CompiledInterventions {
   // edits under one model. Empty where the set changes no bit.
   const std::string& ContentDigest(uint64_t active) const { return digests_[active]; }
 
+  // Of all sets, as they lie in tables where nobody else is.
+  int64_t TableBytes() const;
+
   // Layers that the set touches with each kind of operation, by Operation::index(), of the edits
   // that really run.
   std::array<int64_t, kNumOperations> LayersTouched(uint64_t active) const;
@@ -65,6 +71,7 @@ class CompiledInterventions {
   static constexpr int kAbsent = -1;
 
   absl::Status EnumerateSets(const SequenceExtent& extent);
+  absl::Status CheckEdits() const;
   void MakeDigests();
 
   model::Architecture architecture_;

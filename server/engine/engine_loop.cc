@@ -63,7 +63,7 @@ class EngineLoop : public Engine {
                            .max_batch_rows = options.max_batch_rows,
                            .max_step_tokens = options.max_step_tokens},
         scheduler_(scheduler_options_),
-        tables_(transformer_->device()),
+        tables_(transformer_->device(), options.intervention_memory_bytes),
         buffers_(options.max_step_tokens, std::min(options.max_batch_rows, options.max_step_tokens),
                  std::min(num_blocks, (architecture().max_positions + kBlockSize - 1) / kBlockSize),
                  transformer_->device()),
@@ -98,6 +98,7 @@ class EngineLoop : public Engine {
     VS_ASSIGN_OR_RETURN(
         auto interventions,
         CompiledInterventions::Compile(std::move(request.interventions), extent, architecture()));
+    VS_RETURN_IF_ERROR(CheckTables(interventions));
     // Tokens trimmed or not fed never reach a tap, so taps may hope for every token that is fed.
     VS_ASSIGN_OR_RETURN(auto taps, SequenceTaps::Compile(request.taps, extent, architecture(),
                                                          options_.capture_memory_bytes));
@@ -171,6 +172,28 @@ class EngineLoop : public Engine {
       }
     }
     return absl::OkStatus();
+  }
+
+  // A request may take a quarter of the tables' memory. While less than that is free, none that
+  // needs some is taken, so that those who run find it.
+  absl::Status CheckTables(const CompiledInterventions& interventions) const {
+    const int64_t bytes = interventions.TableBytes();
+    const int64_t most = options_.intervention_memory_bytes / 4;
+    if (bytes > most) {
+      return NeverFits(
+          "INTERVENTIONS_TOO_LARGE",
+          absl::StrCat("`interventions`: take ", bytes, " bytes of tables, allowed are ", most,
+                       "; use fewer positions, directions or layers"));
+    }
+    if (bytes == 0 || statistics().intervention_bytes <= 3 * most) return absl::OkStatus();
+    return TablesAreFull();
+  }
+
+  absl::Status TablesAreFull() const {
+    return RetryLater("INTERVENTION_MEMORY_FULL",
+                      absl::StrCat("the interventions of the requests that run fill this model's ",
+                                   options_.intervention_memory_bytes, " bytes of tables"),
+                      kQueueRetry);
   }
 
   absl::Status CheckTokens(const Request& request) const {
@@ -307,6 +330,9 @@ class EngineLoop : public Engine {
         return false;
       } catch (const c10::AcceleratorError&) {
         throw;
+      } catch (const TablesFull&) {
+        Remove(item.id)->Tell(TablesAreFull());
+        return true;
       } catch (const std::exception&) {
         Remove(item.id)->Tell(NeverFits(
             "OUT_OF_MEMORY", "there was no memory for the request's interventions or captures"));

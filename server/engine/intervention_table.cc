@@ -9,7 +9,8 @@
 namespace valuescope::engine {
 namespace {
 
-constexpr int64_t kLeastCapacity = 16;
+// Few: a row of 64 directions on all layers of a large model is hundreds of megabytes.
+constexpr int64_t kLeastCapacity = 4;
 
 // The tables of a stage; the first axis of each is rows.
 std::vector<at::Tensor*> TablesOf(model::AddStage& stage) { return {&stage.active, &stage.rows}; }
@@ -41,17 +42,23 @@ at::Tensor Corner(at::Tensor table, at::IntArrayRef shape) {
   return table;
 }
 
+// The extents of `table`, which may be undefined, once it has room for row `row` of those of `edit`
+// [1, ...].
+std::vector<int64_t> ShapeWithRoom(const at::Tensor& table, const at::Tensor& edit, int64_t row) {
+  std::vector<int64_t> shape = edit.sizes().vec();
+  shape[0] = CapacityFor(row);
+  if (!table.defined()) return shape;
+  for (size_t axis = 0; axis < shape.size(); ++axis) {
+    shape[axis] = std::max(shape[axis], table.size(static_cast<int64_t>(axis)));
+  }
+  return shape;
+}
+
 // `table` with room for row `row` of the extents of `edit` [1, ...]; itself where there is room.
 at::Tensor WithRoom(const at::Tensor& table, const at::Tensor& edit, int64_t row,
                     c10::Device device) {
-  std::vector<int64_t> shape = edit.sizes().vec();
-  shape[0] = CapacityFor(row);
-  if (table.defined()) {
-    for (size_t axis = 0; axis < shape.size(); ++axis) {
-      shape[axis] = std::max(shape[axis], table.size(static_cast<int64_t>(axis)));
-    }
-    if (table.sizes() == at::IntArrayRef(shape)) return table;
-  }
+  const std::vector<int64_t> shape = ShapeWithRoom(table, edit, row);
+  if (table.defined() && table.sizes() == at::IntArrayRef(shape)) return table;
   const at::Tensor larger = at::zeros(shape, edit.options().device(device));
   if (table.defined()) Corner(larger, table.sizes()).copy_(table);
   return larger;
@@ -67,6 +74,32 @@ int64_t InterventionTables::TakeLowestFreeRow() {
   }
   rows_[row];
   return row;
+}
+
+// Of all tables, once `edits` are row `row`. They have no extents that could overflow: each is a
+// part of a message times a number of rows.
+int64_t InterventionTables::BytesAfter(int64_t row, const std::vector<WireEdit>& edits) const {
+  int64_t total = bytes();
+  std::map<int, int> ordinals;
+  for (const WireEdit& edit : edits) {
+    const auto found = tables_.find({edit.wire, ordinals[edit.wire]++, edit.stage.index()});
+    model::Stage source = edit.stage, table;
+    if (found != tables_.end()) {
+      table = found->second.stage;
+      total -= found->second.bytes;
+    }
+    const std::vector<at::Tensor*> sources = TablesOf(source);
+    const std::vector<at::Tensor*> before =
+        found == tables_.end() ? std::vector<at::Tensor*>(sources.size()) : TablesOf(table);
+    for (size_t i = 0; i < sources.size(); ++i) {
+      int64_t bytes = static_cast<int64_t>(sources[i]->element_size());
+      for (const int64_t extent :
+           ShapeWithRoom(before[i] == nullptr ? at::Tensor() : *before[i], *sources[i], row))
+        bytes *= extent;
+      total += bytes;
+    }
+  }
+  return total;
 }
 
 void InterventionTables::Write(const StageKey& key, int64_t row, const model::Stage& edit) {
@@ -91,6 +124,7 @@ int64_t InterventionTables::AcquireRow(const CompiledInterventions& compiled, ui
   if (edits.empty()) return 0;
   const int64_t row = TakeLowestFreeRow();
   try {
+    if (BytesAfter(row, edits) > max_bytes_) throw TablesFull();
     Row& owned = rows_.at(row);
     owned.touched = compiled.LayersTouched(active);
     std::map<int, int> ordinals;  // of the next edit, by wire

@@ -10,9 +10,11 @@
 
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <set>
 #include <span>
+#include <stdexcept>
 #include <tuple>
 #include <vector>
 
@@ -22,15 +24,26 @@
 
 namespace valuescope::engine {
 
-// The tables of one engine, on its device. A row is the lowest free one, and a table has room for
-// 16 rows or a power of two that holds its highest row: its address changes only when it grows, and
-// it is given back when its last row is.
+// With another row, the tables would be larger than they may become.
+class TablesFull : public std::runtime_error {
+ public:
+  TablesFull() : std::runtime_error("the intervention tables are full") {}
+};
+
+// The tables of one engine, on its device. A row is the lowest free one, and a table has room for a
+// power of two that holds its highest row: its address changes only when it grows, and it is given
+// back when its last row is.
 class InterventionTables {
  public:
-  explicit InterventionTables(c10::Device device) : device_(device) {}
+  // `max_bytes` of all tables together: what a row takes depends on who else is there, because the
+  // rows of a table are as wide as its widest and as many as its highest number asks for.
+  explicit InterventionTables(c10::Device device,
+                              int64_t max_bytes = std::numeric_limits<int64_t>::max())
+      : device_(device), max_bytes_(max_bytes) {}
 
   // The row for the set `active` of a request's interventions; 0 where they change no bit. Throws
-  // where memory ends, and then nothing is held.
+  // where memory ends, TablesFull before they are larger than they may be, and then nothing is
+  // held.
   int64_t AcquireRow(const CompiledInterventions& compiled, uint64_t active);
 
   // Gives a row back; row 0 is ignored.
@@ -63,9 +76,11 @@ class InterventionTables {
   };
 
   int64_t TakeLowestFreeRow();
+  int64_t BytesAfter(int64_t row, const std::vector<WireEdit>& edits) const;
   void Write(const StageKey& key, int64_t row, const model::Stage& edit);
 
   c10::Device device_;
+  int64_t max_bytes_;
   std::map<StageKey, Table> tables_;
   std::map<int64_t, Row> rows_;  // live
 };

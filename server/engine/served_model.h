@@ -49,12 +49,13 @@ struct EngineOptions {
   std::function<absl::StatusOr<int64_t>()> free_memory =
       nullptr;  // bytes on it; null: main memory's
   DType dtype = DType::kFloat32;
-  int threads = 0;                           // 0: one a core
-  int64_t kv_cache_bytes = 1LL << 30;        // untouched pages cost nothing on a CPU
-  int max_batch_rows = 64;                   // requests decoded in one step
-  int max_step_tokens = 256;                 // prompt and decode tokens of one step
-  int max_waiting = 1024;                    // requests admitted and not started
-  int64_t capture_memory_bytes = 1LL << 30;  // of captures on the host, over all requests
+  int threads = 0;                                // 0: one a core
+  int64_t kv_cache_bytes = 1LL << 30;             // untouched pages cost nothing on a CPU
+  int max_batch_rows = 64;                        // requests decoded in one step
+  int max_step_tokens = 256;                      // prompt and decode tokens of one step
+  int max_waiting = 1024;                         // requests admitted and not started
+  int64_t capture_memory_bytes = 1LL << 30;       // of captures on the host, over all requests
+  int64_t intervention_memory_bytes = 1LL << 30;  // of intervention tables, over all requests
 };
 
 class ModelRegistry {

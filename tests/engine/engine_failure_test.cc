@@ -161,5 +161,62 @@ TEST_F(EngineFailure, AStepTellsSinceWhenItRunsAndAnIdleEngineThatNoneDoes) {
   EXPECT_TRUE(Becomes([&] { return engine->statistics().step_began == absl::InfiniteFuture(); }));
 }
 
+// Two different ways in which its tokens are steered: before and behind the end of the prompt.
+Request SteeredTwice() {
+  Request request = Generation({3, 40, 50}, 60);
+  request.sampling->ignore_eos = true;
+  for (const TokenKind kind : {TokenKind::kPrompt, TokenKind::kResponse}) {
+    const auto row = std::make_shared<const std::vector<float>>(4, 1.0f);
+    request.interventions.push_back({.site = model::Site::kResidualPost,
+                                     .layers = {0},
+                                     .tokens = {.kind = kind, .positions = {}},
+                                     .operation = AddVector{.rows = row, .coefficient = 1}});
+  }
+  return request;
+}
+
+TEST_F(EngineFailure, WhoFindsTheInterventionTablesFullIsToldToComeBack) {
+  absl::Notification both;
+  // Room for a table of four rows of four numbers; row 0 is nothing, so for three.
+  const auto engine = StartFake({.threads = 1,
+                                 .kv_cache_bytes = 1 << 16,
+                                 .max_batch_rows = 2,
+                                 .max_step_tokens = 16,
+                                 .intervention_memory_bytes = 4 * (4 * 4 + 1) + 64},
+                                [&](const model::StepBatch&) { both.WaitForNotification(); });
+  std::vector<std::shared_ptr<Recorder>> recorders;
+  for (int i = 0; i < 2; ++i) {
+    recorders.push_back(std::make_shared<Recorder>());
+    const auto running = engine->Submit(SteeredTwice(), recorders.back());
+    ASSERT_TRUE(running.ok()) << running.status();
+  }
+  both.Notify();
+  const absl::Status first = recorders[0]->Await().status(),
+                     second = recorders[1]->Await().status();
+  EXPECT_NE(first.ok(), second.ok());
+  const absl::Status& refused = first.ok() ? second : first;
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(DetailsOf(refused).reason, "INTERVENTION_MEMORY_FULL");
+  EXPECT_TRUE(DetailsOf(refused).retry_after.has_value());
+  EXPECT_TRUE(Becomes([&] { return engine->statistics().intervention_bytes == 0; }));
+  auto again = std::make_shared<Recorder>();
+  ASSERT_TRUE(engine->Submit(SteeredTwice(), again).ok());
+  EXPECT_TRUE(again->Await().ok());
+}
+
+TEST_F(EngineFailure, InterventionsBeyondAQuarterOfTheTablesNeverRun) {
+  const auto engine = StartFake({.threads = 1,
+                                 .kv_cache_bytes = 1 << 16,
+                                 .max_batch_rows = 2,
+                                 .max_step_tokens = 16,
+                                 .intervention_memory_bytes = 4 * 2 * 16 - 1},
+                                [](const model::StepBatch&) {});
+  const auto refused = engine->Submit(SteeredTwice(), std::make_shared<Recorder>()).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(DetailsOf(refused).reason, "INTERVENTIONS_TOO_LARGE");
+  EXPECT_FALSE(DetailsOf(refused).retry_after.has_value());
+  EXPECT_TRUE(OneAfterwards(*engine).ok());
+}
+
 }  // namespace
 }  // namespace valuescope::engine

@@ -3,6 +3,7 @@
 #include "engine/intervention_table.h"
 
 #include <ATen/ops/tensor.h>
+#include <c10/core/CPUAllocator.h>
 #include <gtest/gtest.h>
 
 #include <limits>
@@ -192,7 +193,8 @@ TEST_F(InterventionTable, TablesGrowByDoublingAndKeepWhatTheyHold) {
     const auto compiled = Compile({Add(Site::kMlpNeurons, {1}, value_of(i))});
     rows.push_back(tables_.AcquireRow(compiled, 1));
     EXPECT_EQ(rows.back(), i);  // the lowest that is free
-    const int64_t capacity = i < 16 ? 16 : i < 32 ? 32 : 64;
+    int64_t capacity = 4;
+    while (capacity <= i) capacity *= 2;
     EXPECT_EQ(tables_.bytes(), capacity * (1 + 6 * 4));
   }
   for (int i = 1; i <= 40; ++i) {
@@ -288,6 +290,105 @@ TEST_F(InterventionTable, ARowThatDoesNotFitMemoryLeavesNothing) {
       },
       std::exception);
   EXPECT_EQ(tables_.bytes(), held);
+}
+
+TEST_F(InterventionTable, ARowThatWouldMakeTheTablesTooLargeIsRefusedAndLeavesNothing) {
+  const auto row_of = [&](int64_t directions) {
+    std::vector<float> axes(static_cast<size_t>(directions) * 4);
+    for (size_t i = 0; i < static_cast<size_t>(directions); ++i) axes[i * 4 + i] = 1;
+    return Compile(
+        {Add(Site::kResidualPost, {0}, {1, 2, 3, 4}),
+         At(Site::kResidualPost, {0},
+            ProjectOut{.directions = Rows(std::move(axes)), .num_directions = directions})});
+  };
+  const auto narrow = row_of(1), wide = row_of(4);
+  InterventionTables unbounded{c10::kCPU};
+  for (int i = 0; i < 3; ++i) unbounded.AcquireRow(narrow, 1);
+  InterventionTables tables{c10::kCPU, unbounded.bytes()};
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(tables.AcquireRow(narrow, 1), i + 1);
+  EXPECT_THROW(tables.AcquireRow(narrow, 1), TablesFull);  // needs twice the rows
+  tables.ReleaseRow(2);
+  EXPECT_THROW(tables.AcquireRow(wide, 1), TablesFull);  // makes everybody's rows wider
+  EXPECT_EQ(tables.live_rows(), 2);
+  EXPECT_EQ(tables.bytes(), unbounded.bytes());
+  EXPECT_EQ(tables.AcquireRow(narrow, 1), 2);
+}
+
+// Fails the allocation it is told to.
+class FailingAllocator : public c10::Allocator {
+ public:
+  explicit FailingAllocator(int countdown) : countdown_(countdown) {
+    c10::SetCPUAllocator(this, /*priority=*/100);
+  }
+  ~FailingAllocator() override { c10::SetCPUAllocator(real_, /*priority=*/100); }
+  c10::DataPtr allocate(size_t bytes) override {
+    if (countdown_-- == 0) throw std::bad_alloc();
+    return real_->allocate(bytes);
+  }
+  void copy_data(void* to, const void* from, size_t count) const override {
+    real_->copy_data(to, from, count);
+  }
+  bool struck() const { return countdown_ < 0; }
+
+ private:
+  c10::Allocator* const real_ = c10::GetCPUAllocator();
+  int countdown_;
+};
+
+TEST_F(InterventionTable, WhereverMemoryEndsARowIsThereWholeOrNotAtAll) {
+  const auto others = Compile({Add(Site::kResidualPost, {0, 1}, {1, 2, 3, 4, 5, 6, 7, 8})});
+  for (int i = 0; i < 3; ++i) tables_.AcquireRow(others, 1);  // the next row makes them grow
+  const auto one = Compile({Add(Site::kResidualPost, {0, 1}, {9, 9, 9, 9, 8, 8, 8, 8}),
+                            At(Site::kResidualPost, {1}, Clamp{.rows = Rows({0, 1, 0, 0})}),
+                            At(Site::kMlpNeurons, {2}, ScaleNeurons{.neurons = {{1}}})});
+  const int64_t held = tables_.bytes();
+  int failures = 0;
+  for (bool struck = true; struck; ++failures) {
+    int64_t row = 0;
+    {
+      FailingAllocator allocator(failures);
+      try {
+        row = tables_.AcquireRow(one, 1);
+      } catch (const std::bad_alloc&) {
+      }
+      struck = allocator.struck();
+    }
+    ASSERT_EQ(row != 0, !struck);
+    if (!struck) break;
+    ASSERT_EQ(tables_.live_rows(), 3);
+    ASSERT_EQ(Added({Site::kResidualPost, 0}, 4), kNothing) << failures;
+    ASSERT_EQ(Added({Site::kResidualPost, 1}, 4), kNothing) << failures;
+    for (int64_t other = 1; other <= 3; ++other) {
+      ASSERT_EQ(Added({Site::kResidualPost, 1}, other), (std::vector<float>{5, 6, 7, 8}));
+    }
+    ASSERT_EQ(NumStages({Site::kMlpNeurons, 2}), 0u);
+  }
+  EXPECT_GT(failures, 5);
+  EXPECT_GT(tables_.bytes(), held);
+  EXPECT_EQ(Added({Site::kResidualPost, 0}, 4), (std::vector<float>{9, 9, 9, 9}));
+}
+
+TEST_F(InterventionTable, EditsOfARequestAreCounted) {
+  // 255 sets of up to 8 interventions on 3 layers are fine, 60 interventions are not.
+  const auto scattered = [](int count) {
+    std::vector<Intervention> interventions;
+    for (int i = 0; i < count; ++i) {
+      Intervention one = Add(Site::kResidualPost, {0, 1, 2}, std::vector<float>(12, 1));
+      one.tokens = {.kind = TokenKind::kPositions, .positions = {}};
+      for (int64_t p = 0; p < 255; ++p) {
+        if (((p + 1) >> (i % 8)) & 1) one.tokens.positions.push_back(p);
+      }
+      interventions.push_back(std::move(one));
+    }
+    return interventions;
+  };
+  const SequenceExtent extent{.prompt = 255, .most = 300, .generates = true};
+  const auto fits = CompiledInterventions::Compile(scattered(8), extent, small_);
+  ASSERT_TRUE(fits.ok()) << fits.status();
+  EXPECT_EQ(fits->TableBytes(), 8 * 128 * 3 * 4 * 4);
+  const auto refused = CompiledInterventions::Compile(scattered(60), extent, small_).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(DetailsOf(refused).field, "interventions");
 }
 
 TEST_F(InterventionTable, DigestsNameWhatIsDoneAndNothingElse) {
