@@ -22,6 +22,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -49,6 +50,7 @@
 #include "rpc/artifact_service.h"
 #include "rpc/authenticator.h"
 #include "rpc/call_runtime.h"
+#include "rpc/decoding_failures.h"
 #include "rpc/generation_service.h"
 #include "rpc/job_service.h"
 #include "rpc/model_service.h"
@@ -73,6 +75,8 @@ constexpr char kReadiness[] = "readiness";
 constexpr char kLiveness[] = "liveness";
 // Messages of the largest size that may be on their way in at a time.
 constexpr int64_t kMessagesAtOnce = 4;
+// And that calls which run or wait may hold.
+constexpr int64_t kMessagesHeld = 8;
 // Kept of the drain's time for telling calls that they were ended.
 constexpr absl::Duration kGoodbye = absl::Seconds(2);
 
@@ -282,7 +286,9 @@ absl::Status Server::FindModels() {
 }
 
 absl::Status Server::Listen() {
-  runtime_ = std::make_unique<rpc::CallRuntime>(&authenticator_, &metrics_);
+  runtime_ = std::make_unique<rpc::CallRuntime>(
+      &authenticator_, &metrics_,
+      rpc::CallRuntimeOptions{.request_bytes = kMessagesHeld * config_.max_message_bytes});
   vectors_ = std::make_unique<rpc::StoredVectorResolver>(store_.get(), blobs_.get());
   rpc::CallRuntime* runtime = runtime_.get();
   services_.push_back(std::make_unique<rpc::ModelService>(runtime, models_.get(), store_.get()));
@@ -311,6 +317,7 @@ absl::Status Server::Listen() {
   grpc::ResourceQuota quota("server");
   quota.Resize(static_cast<size_t>(kMessagesAtOnce * config_.max_message_bytes));
   builder.SetResourceQuota(quota);
+  builder.experimental().SetInterceptorCreators(rpc::DecodingFailureInterceptors());
   for (const auto& service : services_) builder.RegisterService(service.get());
   grpc_ = builder.BuildAndStart();
   if (grpc_ == nullptr || port == 0) {
@@ -459,11 +466,15 @@ absl::Status Server::ServeUntilSignalled(const sigset_t& signals) {
   sigwait(&signals, &signal);
   Log(LogLevel::kInfo, "draining",
       {{"signal", signal}, {"seconds", absl::ToDoubleSeconds(config_.drain_timeout)}});
-  std::thread([signals] {
-    int again = 0;
-    sigwait(&signals, &again);
-    _exit(128 + again);
-  }).detach();
+  try {
+    std::thread([signals] {
+      int again = 0;
+      sigwait(&signals, &again);
+      _exit(128 + again);
+    }).detach();
+  } catch (const std::system_error&) {
+    // Without memory for a thread, a second signal does not cut the drain short.
+  }
   Drain();
   Log(LogLevel::kInfo, "stopped");
   absl::MutexLock lock(&health_mutex_);

@@ -53,9 +53,10 @@ Call::~Call() {
   if (entered_) runtime_->Leave(&context_);
 }
 
-void Call::Start(std::function<absl::Status()> handler, std::function<void()> flush) {
+void Call::Start(size_t request_bytes, std::function<absl::Status()> handler,
+                 std::function<void()> flush) {
   const absl::Status admitted =
-      Admit([this, handler = std::move(handler), flush = std::move(flush)] {
+      Admit(request_bytes, [this, handler = std::move(handler), flush = std::move(flush)] {
         const absl::Status result = Run(handler);
         flush();
         peer_->Finish(Conclude(result));
@@ -63,9 +64,9 @@ void Call::Start(std::function<absl::Status()> handler, std::function<void()> fl
   if (!admitted.ok()) peer_->Finish(Conclude(admitted));
 }
 
-absl::Status Call::Admit(std::function<void()> run) {
+absl::Status Call::Admit(size_t request_bytes, std::function<void()> run) {
   VS_ASSIGN_OR_RETURN(context_.tenant, runtime_->authenticator().Authenticate(peer_->metadata()));
-  VS_RETURN_IF_ERROR(runtime_->Enter(&context_));
+  VS_RETURN_IF_ERROR(runtime_->Enter(&context_, static_cast<int64_t>(request_bytes)));
   entered_ = true;
   return runtime_->Submit(method_->lane, std::move(run));
 }

@@ -33,12 +33,14 @@ class Call {
   const CallContext& context() const { return context_; }
   absl::Duration stall_timeout() const { return runtime_->stall_timeout(); }
 
+  // A call whose request has `request_bytes` as it came; 0 where requests come one by one.
   // Authenticates, enters the runtime and puts `handler` on the method's lane; it does not run if
   // the call is refused or was stopped in the queue, and an exception becomes INTERNAL. `flush`
   // runs after it, for what is still on its way to the client. Then, exactly once whatever
   // happened, the peer's Finish: on the lane's thread, or in here where the call is refused.
   void Start(
-      std::function<absl::Status()> handler, std::function<void()> flush = [] {});
+      size_t request_bytes, std::function<absl::Status()> handler,
+      std::function<void()> flush = [] {});
 
   // The client left or its deadline passed.
   void ClientGone();
@@ -51,7 +53,7 @@ class Call {
 
  private:
   // OK: `run` will be called, once. After an error it never is.
-  absl::Status Admit(std::function<void()> run);
+  absl::Status Admit(size_t request_bytes, std::function<void()> run);
   absl::Status Run(const std::function<absl::Status()>& handler);
   // What the client gets: logged and measured.
   absl::Status Conclude(absl::Status status);

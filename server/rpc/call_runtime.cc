@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/error.h"
 
 namespace valuescope::rpc {
@@ -40,19 +41,30 @@ bool CallRuntime::WaitUntilIdle(absl::Time deadline) {
 
 void CallRuntime::StopRunning() {
   absl::MutexLock lock(&mutex_);
-  for (CallContext* call : running_) call->Stop(Draining());
+  for (const auto& [call, bytes] : running_) call->Stop(Draining());
 }
 
-absl::Status CallRuntime::Enter(CallContext* call) {
+absl::Status CallRuntime::Enter(CallContext* call, int64_t request_bytes) {
   absl::MutexLock lock(&mutex_);
   if (!accepting_) return Draining();
-  running_.insert(call);
+  // One alone is bounded by what a message may be.
+  if (request_bytes_ > 0 && request_bytes > options_.request_bytes - request_bytes_) {
+    return RetryLater(
+        "REQUEST_MEMORY_FULL",
+        absl::StrCat("the requests that run or wait hold ", request_bytes_, " of ",
+                     options_.request_bytes, " bytes, and this one has ", request_bytes),
+        absl::Seconds(1));
+  }
+  running_.emplace(call, request_bytes);
+  request_bytes_ += request_bytes;
   return absl::OkStatus();
 }
 
 void CallRuntime::Leave(CallContext* call) {
   absl::MutexLock lock(&mutex_);
-  running_.erase(call);
+  const auto found = running_.find(call);
+  request_bytes_ -= found->second;
+  running_.erase(found);
 }
 
 }  // namespace valuescope::rpc

@@ -5,7 +5,7 @@
 
 #include <cstdint>
 #include <functional>
-#include <set>
+#include <map>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -29,6 +29,9 @@ struct CallRuntimeOptions {
   WorkerPoolOptions quick = {.max_threads = 4, .max_queued = 256};
   // Threads that mostly wait: the engine's own queue bounds the work behind them.
   WorkerPoolOptions long_running = {.max_threads = 256, .max_queued = 256};
+  // Of the request messages of all calls that run or wait. What is made from one takes up to twice
+  // as much again.
+  int64_t request_bytes = int64_t{512} << 20;
   // A stream that moves nothing for this long is ended.
   absl::Duration stall_timeout = absl::Seconds(60);
 };
@@ -61,8 +64,10 @@ class CallRuntime {
 
   // --- For the calls ---
 
-  // UNAVAILABLE while draining, else OK and the call counts as running until Leave.
-  absl::Status Enter(CallContext* call);
+  // UNAVAILABLE while draining; RESOURCE_EXHAUSTED (REQUEST_MEMORY_FULL, retry later) where the
+  // messages of others leave no room for one of `request_bytes`; else OK and the call counts as
+  // running until Leave.
+  absl::Status Enter(CallContext* call, int64_t request_bytes);
   void Leave(CallContext* call);
 
  private:
@@ -73,7 +78,8 @@ class CallRuntime {
   const CallRuntimeOptions options_;
   absl::Mutex mutex_;
   bool accepting_ ABSL_GUARDED_BY(mutex_) = true;
-  std::set<CallContext*> running_ ABSL_GUARDED_BY(mutex_);
+  std::map<CallContext*, int64_t> running_ ABSL_GUARDED_BY(mutex_);  // and bytes of its request
+  int64_t request_bytes_ ABSL_GUARDED_BY(mutex_) = 0;                // of all of them
   // Last, so that handlers end before what they use.
   WorkerPool quick_;
   WorkerPool long_running_;

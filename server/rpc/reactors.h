@@ -65,7 +65,7 @@ class UnaryReactor : public grpc::ServerUnaryReactor {
                const UnaryHandler<Request, Response>* handler)
       : peer_(context, [this](grpc::Status status) { Finish(std::move(status)); }),
         call_(runtime, method, &peer_) {
-    call_.Start([this, request, response, handler]() -> absl::Status {
+    call_.Start(request->ByteSizeLong(), [this, request, response, handler]() -> absl::Status {
       VS_RETURN_IF_ERROR(CheckEnums(*request));
       return (*handler)(call_.context(), *request, response);
     });
@@ -90,6 +90,7 @@ class ServerStreamReactor : public grpc::ServerWriteReactor<Response>,
         call_(runtime, method, &peer_),
         outbox_(&call_, this) {
     call_.Start(
+        request->ByteSizeLong(),
         [this, request, handler]() -> absl::Status {
           VS_RETURN_IF_ERROR(CheckEnums(*request));
           return (*handler)(call_.context(), *request, outbox_);
@@ -121,7 +122,7 @@ class ClientStreamReactor : public grpc::ServerReadReactor<Request>,
         call_(runtime, method, &peer_),
         inbox_(&call_, this) {
     call_.Start(
-        [this, response, handler] { return (*handler)(call_.context(), inbox_, response); });
+        0, [this, response, handler] { return (*handler)(call_.context(), inbox_, response); });
   }
 
   void OnCancel() override { call_.ClientGone(); }

@@ -1,5 +1,6 @@
 #include "rpc/worker_pool.h"
 
+#include <exception>
 #include <utility>
 
 namespace valuescope::rpc {
@@ -17,11 +18,23 @@ WorkerPool::~WorkerPool() {
 bool WorkerPool::TrySubmit(std::function<void()>& work) {
   absl::MutexLock lock(&mutex_);
   const bool needs_thread = queue_.size() >= idle_;
-  const bool can_start = threads_.size() < options_.max_threads;
-  if (needs_thread && !can_start && queue_.size() - idle_ >= options_.max_queued) return false;
+  if (needs_thread && !StartThread()) {
+    if (threads_.empty() || queue_.size() - idle_ >= options_.max_queued) return false;
+  }
   queue_.push_back(std::move(work));
-  if (needs_thread && can_start) threads_.emplace_back([this] { Loop(); });
   return true;
+}
+
+// Before the work is queued: an exception would tell the caller that it was not taken, and he would
+// let go of what it needs.
+bool WorkerPool::StartThread() {
+  if (threads_.size() >= options_.max_threads) return false;
+  try {
+    threads_.emplace_back([this] { Loop(); });
+    return true;
+  } catch (const std::exception&) {  // no memory for its stack, or no more threads
+    return false;
+  }
 }
 
 void WorkerPool::Loop() {

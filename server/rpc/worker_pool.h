@@ -29,10 +29,12 @@ class WorkerPool {
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
 
-  // False, without taking `work`, when the queue is full.
+  // False, without taking `work`, when the queue is full, or where the machine has no thread for it
+  // and none was started before.
   bool TrySubmit(std::function<void()>& work);
 
  private:
+  bool StartThread() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Loop();
   bool HasWorkOrStops() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return stopping_ || !queue_.empty();

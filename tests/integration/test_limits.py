@@ -329,3 +329,67 @@ def test_a_second_signal_ends_at_once(start_server, tmp_path):
     server._process.terminate()
     assert server._process.wait(10) == 128 + 15
     assert time.monotonic() - started < 2
+
+
+def seen(server):
+    """Requests that the engine has."""
+    return metric(server, "valuescope_requests_running") + metric(
+        server, "valuescope_requests_waiting"
+    )
+
+
+def test_requests_that_wait_hold_a_bounded_amount_of_memory(start_server, tmp_path):
+    """One runs and many wait: what they sent is counted, not only how many they are."""
+    server = start_server(tmp_path, "--max_batch_rows=1", "--max_message_bytes=1048576")
+    with grpc.insecure_channel(server.address) as channel:
+        stub = generation_pb2_grpc.GenerationServiceStub(channel)
+        rows = np.full((25, 576), 0.01, np.float32)
+        steering = v1.Intervention(
+            layers=v1.Layers(list=v1.LayerList(layers=range(25))),
+            add=v1.AddVector(tensor=vs.from_numpy(rows)),
+        )
+        request = v1.GenerateRequest(
+            model=MODEL,
+            prompt=v1.Prompt(token_ids=v1.TokenIds(ids=[400] * 8)),
+            sampling=v1.SamplingParams(max_tokens=2000, temperature=0, ignore_eos=True),
+            interventions=[steering] * 15,
+        )
+        fit = 8 * MIB // request.ByteSize()
+        with server.client() as client:
+            client.generate(MODEL, "ready", max_tokens=1)
+        calls = []
+        while len(calls) < fit + 3:  # one by one: a transport takes few large messages at once
+            calls.append(stub.Generate.future(request))
+            await_true(lambda: seen(server) == len(calls) or calls[-1].done())
+        refused = [call for call in calls if call.done()]
+        assert len(refused) == 3
+        for call in refused:
+            assert call.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "the requests that run or wait hold" in call.details()
+            assert "grpc-retry-pushback-ms" in dict(call.trailing_metadata())
+        for call in calls:
+            call.cancel()
+        del request.interventions[:]
+        request.sampling.max_tokens = 1
+        await_true(lambda: stub.Generate(request, timeout=60).completions)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [b"\xff\xff\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe"],
+    ids=["no message", "cut off", "not UTF-8"],
+)
+def test_a_message_that_cannot_be_decoded_is_an_invalid_argument(server, channel, message):
+    for shape in (
+        channel.unary_unary("/valuescope.v1.GenerationService/Generate"),
+        channel.unary_stream("/valuescope.v1.GenerationService/StreamGenerate"),
+    ):
+        with pytest.raises(grpc.RpcError) as raised:
+            answer = shape(message)
+            list(answer if hasattr(answer, "__next__") else [])
+        assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert "UTF-8" in raised.value.details()
+    # What is not offered is still that.
+    with pytest.raises(grpc.RpcError) as raised:
+        channel.unary_unary("/valuescope.v1.GenerationService/Invent")(message)
+    assert raised.value.code() == grpc.StatusCode.UNIMPLEMENTED

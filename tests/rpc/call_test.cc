@@ -210,6 +210,33 @@ TEST_F(CallTest, ARefusedCallIsFinishedOnceAndNeverRuns) {
   running->Cancel();
 }
 
+TEST_F(CallTest, RequestsHoldABoundedNumberOfBytesUntilTheirCallsEnd) {
+  Open({.request_bytes = 1000, .stall_timeout = kNever});
+  const auto served = [] { return absl::OkStatus(); };
+  {
+    const auto running = NewStream();
+    running->Start(
+        [&] {
+          WaitForStop(running->call().context());
+          return absl::CancelledError();
+        },
+        600);
+    const auto refused = NewStream(), fits = NewStream();
+    refused->Start(served, 401);
+    const absl::Status status = refused->WaitUntilDone();
+    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_EQ(DetailsOf(status).reason, "REQUEST_MEMORY_FULL");
+    EXPECT_TRUE(DetailsOf(status).retry_after.has_value());
+    fits->Start(served, 400);
+    EXPECT_TRUE(fits->WaitUntilDone().ok());
+    running->Cancel();
+  }
+  // One alone may have any size: how large a message may be is decided elsewhere.
+  const auto alone = NewStream();
+  alone->Start(served, 5000);
+  EXPECT_TRUE(alone->WaitUntilDone().ok());
+}
+
 TEST_F(CallTest, ACallThatWasStoppedInTheQueueDoesNotRun) {
   Open({.long_running = {.max_threads = 1, .max_queued = 8}, .stall_timeout = kNever});
   const auto first = NewStream();

@@ -41,8 +41,8 @@ class FakeStream : public Peer,
   Outbox<FakeMessage>& outbox() { return outbox_; }
   Inbox<FakeMessage>& inbox() { return inbox_; }
 
-  void Start(std::function<absl::Status()> handler) {
-    call_.Start(std::move(handler), [this] { outbox_.Flush(); });
+  void Start(std::function<absl::Status()> handler, size_t request_bytes = 0) {
+    call_.Start(request_bytes, std::move(handler), [this] { outbox_.Flush(); });
   }
 
   // --- The client ---

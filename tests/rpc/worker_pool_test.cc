@@ -1,6 +1,7 @@
 #include "rpc/worker_pool.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <atomic>
 #include <functional>
@@ -37,6 +38,33 @@ TEST(WorkerPoolTest, RunsAsMuchAtOnceAsItHasThreadsAndQueuesTheRest) {
   }
   EXPECT_EQ(ran, 5);  // what was accepted runs, also when the pool ends
 }
+
+// Sanitizers reserve address space without end, so it cannot be what runs out.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST(WorkerPoolDeathTest, WithoutMemoryForAThreadWorkWaitsForOneOrIsRefused) {
+  const auto run = [] {
+    WorkerPool fresh({.max_threads = 1, .max_queued = 3}), warm({.max_threads = 2});
+    absl::Notification started, release;
+    std::function<void()> first = [&] {
+      started.Notify();
+      release.WaitForNotification();
+    };
+    if (!warm.TrySubmit(first)) exit(1);
+    started.WaitForNotification();
+    const rlimit nothing{1 << 20, 1 << 20};
+    setrlimit(RLIMIT_AS, &nothing);
+    std::atomic<bool> ran = false;
+    std::function<void()> work = [&] { ran = true; };
+    if (fresh.TrySubmit(work) || work == nullptr) exit(2);
+    if (!warm.TrySubmit(work) || ran) exit(3);  // behind the first, on its thread
+    std::function<void()> last = [&] { _exit(ran ? 0 : 4); };
+    if (!warm.TrySubmit(last)) exit(5);
+    release.Notify();
+    while (true) pause();
+  };
+  EXPECT_EXIT(run(), testing::ExitedWithCode(0), "");
+}
+#endif
 
 }  // namespace
 }  // namespace valuescope::rpc
