@@ -307,6 +307,33 @@ def test_a_batch_keeps_its_order_and_its_bound(both, fake):
     assert 2 <= most[0] <= 6
 
 
+def test_a_batch_without_room_for_a_call_is_refused(both, fake):
+    for in_flight in (0, -1):
+        with pytest.raises(ValueError, match="it must be at least 1"):
+            both.run(lambda client, n=in_flight: client.generate("m", ["a"], in_flight=n))
+    assert fake.count(GENERATE) == 0
+
+
+def test_prompts_may_come_from_a_generator(both, fake):
+    fake.answers[GENERATE] = lambda request, context: answer_text(request)
+    results = both.run(lambda client: client.generate("models/m", (c for c in "abc")))
+    assert [g.text for g in results] == ["a", "b", "c"]
+
+
+def test_a_stop_string_is_one_and_not_its_characters(both, fake):
+    seen = []
+
+    def answer(request, context):
+        seen.append(list(request.sampling.stop))
+        return answer_text(request)
+
+    fake.answers[GENERATE] = answer
+    for stop in ("END", ["END", "."], ()):
+        both.run(lambda client, s=stop: client.generate("models/m", "a", stop=s))
+    both.run(lambda client: client.generate("models/m", "a"))
+    assert seen == [["END"], ["END", "."], [], []]
+
+
 def test_an_empty_batch_asks_nobody(both, fake):
     assert both.run(lambda client: client.generate("models/m", [])) == []
 
@@ -340,8 +367,9 @@ def test_the_first_failure_of_a_batch_cancels_the_rest(both, fake):
         return answer_text(request)
 
     fake.answers[GENERATE] = answer
-    with pytest.raises(vs.InvalidRequest):
+    with pytest.raises(vs.InvalidRequest, match="item of the list: 1") as raised:
         both.run(lambda client: client.generate("models/m", ["slow", "bad"]))
+    assert raised.value.index == 1
     assert cancelled.wait(10)
     free.set()
 

@@ -89,6 +89,40 @@ def test_every_edit_becomes_its_operation():
     assert list(made["replace"].tensor.shape) == [2, 2, 4]
 
 
+def test_rows_follow_their_layers_in_whatever_order_these_are_given():
+    rows = np.arange(6, dtype=np.float32).reshape(3, 2)
+    for layers in ([5, 3, 4], iter([5, 3, 4]), np.array([5, 3, 4])):
+        for edit in (
+            vs.Steer(rows, layers=layers),
+            vs.Clamp(rows, 1.0, layers=[5, 3, 4]),
+            vs.ProjectOut(rows, layers=[5, 3, 4]),
+            vs.Replace(rows, layers=[5, 3, 4]),
+        ):
+            message = edit.to_intervention()
+            assert list(message.layers.list.layers) == [3, 4, 5]
+            tensor = getattr(message, message.WhichOneof("operation")).tensor
+            assert vs.to_numpy(tensor).tolist() == [[2, 3], [4, 5], [0, 1]]
+    one = vs.Steer(rows[0], layers=[5, 3]).to_intervention()
+    assert vs.to_numpy(one.add.tensor).tolist() == [0, 1]
+    with pytest.raises(ValueError, match="every block may be there once"):
+        vs.Steer(rows, layers=[3, 3, 4])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "error", "says"),
+    [
+        (b"abc", TypeError, "not bytes"),
+        (np.array(["a", "b"]), TypeError, "item 0 of the prompt"),
+        ([1, 2.5], TypeError, "item 1 of the prompt is 2.5"),
+        ([{"role": "user"}], ValueError, "message 0 of the chat has no 'content'"),
+        ([{"role": "user", "content": "a"}, {"content": "b"}], ValueError, "message 1"),
+    ],
+)
+def test_what_is_no_prompt_is_refused_with_its_place(prompt, error, says):
+    with pytest.raises(error, match=says):
+        vs.prompts.to_prompt(prompt)
+
+
 def test_directions_and_means_go_by_name():
     project = vs.ProjectOut(["vectors/a", "vectors/b"]).to_intervention().project_out
     assert list(project.vectors) == ["vectors/a", "vectors/b"]

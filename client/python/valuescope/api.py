@@ -218,7 +218,7 @@ class Api:
                 the prompt's place and goes on.
             seed: of the draw; default a random one, which the result tells. For a list of prompts it may be a list.
             sampling: further fields of `SamplingParams`: max_tokens (default 256), temperature (default 1; 0 is greedy),
-                top_p, top_k, min_p, repetition_penalty, stop, ignore_eos.
+                top_p, top_k, min_p, repetition_penalty, stop (a string or several), ignore_eos.
 
         Returns:
             A `Generation`, or a list of them.
@@ -228,6 +228,8 @@ class Api:
             FailedPrecondition: the model is not READY; a vector of another model.
             Exhausted: the queue stayed full, or the captures do not fit one message (then use `stream`).
         """
+        if not hasattr(prompt, "__len__") and not isinstance(prompt, v1.Prompt):
+            prompt = list(prompt)  # a generator of prompts
         many = not is_one_prompt(prompt)
         prompts = list(prompt) if many else [prompt]
         each_its_own = many and _is_list_of_lists(steer)
@@ -242,7 +244,7 @@ class Api:
             v1.GenerateRequest(
                 model=model,
                 prompt=to_prompt(one),
-                sampling=v1.SamplingParams(seed=its_seed, **sampling),
+                sampling=_sampling(seed=its_seed, **sampling),
                 n=n,
                 logprobs=logprobs,
                 interventions=to_interventions(its_steer),
@@ -281,7 +283,7 @@ class Api:
         request = v1.StreamGenerateRequest(
             model=model,
             prompt=to_prompt(prompt),
-            sampling=v1.SamplingParams(**sampling),
+            sampling=_sampling(**sampling),
             interventions=to_interventions(steer),
             taps=list(taps),
             n=n,
@@ -842,11 +844,13 @@ class Api:
         keep_errors: bool = False,
         on_done: Callable[[int], None] = lambda done: None,
     ) -> list[Any]:
-        """Runs calls side by side, at most `in_flight` at once; responses in the requests' order.
+        """Runs calls side by side, at most `in_flight` >= 1 at once; responses in the requests' order.
 
         A call that may be tried again waits for its time, and no other starts meanwhile: a server that is full is left alone.
         Whatever ends this early cancels the calls in flight.
         """
+        if in_flight < 1:
+            raise ValueError(f"in_flight is {in_flight}; it must be at least 1")
         outcomes: list[Any] = [None] * len(requests)
         waiting = collections.deque(range(len(requests)))
         again: list[tuple[float, int]] = []
@@ -889,6 +893,7 @@ class Api:
                     if delay is not None and due < deadlines.get(index, float("inf")):
                         heapq.heappush(again, (due, index))
                         continue
+                    outcome.index = index if len(requests) > 1 else None
                     if not keep_errors:
                         raise outcome
                 else:
@@ -952,6 +957,10 @@ def _vector_format(name: str) -> v1.VectorFormat:
 
 def _new_id() -> str:
     return str(uuid.uuid4())
+
+
+def _sampling(stop: str | Iterable[str] = (), **fields: Any) -> v1.SamplingParams:
+    return v1.SamplingParams(stop=[stop] if isinstance(stop, str) else stop, **fields)
 
 
 def _is_list(seed: object) -> bool:

@@ -47,7 +47,10 @@ class ValuescopeError(Exception):
         retry_after: seconds after which to try again; None where trying again does not help or nothing is known.
         retry_refused: whether the server asked not to be tried again.
         request_id: id of the request in the server's log; quote it when reporting a fault.
+        index: which item of a list (of prompts, say) failed, from 0; None where there was one only.
     """
+
+    index: int | None = None
 
     def __init__(
         self,
@@ -73,6 +76,8 @@ class ValuescopeError(Exception):
 
     def __str__(self) -> str:
         lines = [f"{self.code.name}: {self.details}"]
+        if self.index is not None:
+            lines.append(f"  item of the list: {self.index}")
         if self.reason and self.reason != self.code.name:
             lines.append(f"  reason: {self.reason}")
         lines += [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -68,12 +69,14 @@ def to_prompt(prompt: Prompt) -> v1.Prompt:
         return prompt
     if isinstance(prompt, str):
         return v1.Prompt(text=prompt)
+    if isinstance(prompt, (bytes, bytearray)):
+        raise TypeError("a prompt is text, a chat or token ids, not bytes; decode them")
     messages, ids = [], []
-    for part in prompt:
+    for place, part in enumerate(prompt):
         if isinstance(part, Mapping):
-            messages.append(v1.Message(role=part["role"], content=part["content"]))
+            messages.append(_message(place, part))
         else:
-            ids.append(int(part))
+            ids.append(_token_id(place, part))
     if messages and ids:
         raise TypeError("a prompt is a chat or token ids, not both in one list")
     if messages:
@@ -81,9 +84,25 @@ def to_prompt(prompt: Prompt) -> v1.Prompt:
     return v1.Prompt(token_ids=v1.TokenIds(ids=ids))
 
 
+def _message(place: int, part: Mapping[str, str]) -> v1.Message:
+    for key in ("role", "content"):
+        if not isinstance(part.get(key), str):
+            raise ValueError(f"message {place} of the chat has no {key!r} that is text")
+    return v1.Message(role=part["role"], content=part["content"])
+
+
+def _token_id(place: int, part: Any) -> int:
+    try:
+        return operator.index(part)
+    except TypeError:
+        raise TypeError(
+            f"item {place} of the prompt is {part!r}; a prompt is text, a chat or token ids"
+        ) from None
+
+
 def is_one_prompt(prompt: Prompt | Sequence[Prompt]) -> bool:
     """A string, token ids or one conversation, as opposed to a list of prompts; an empty list is no prompt."""
-    if isinstance(prompt, (str, v1.Prompt)):
+    if isinstance(prompt, (str, bytes, bytearray, v1.Prompt)):
         return True
     if isinstance(prompt, np.ndarray):
         return prompt.ndim == 1
@@ -135,7 +154,8 @@ class Edit:
     `Replace` say what is done.
 
     Attributes:
-        layers: blocks, as `to_layers` takes them; ignored at sites that exist once a model.
+        layers: blocks, as `to_layers` takes them; ignored at sites that exist once a model. The rows of an array are in
+            their order.
         tokens: scope, as `to_tokens` takes it; "from_last_prompt" steers a whole answer.
         site: lower-case name of a site.
         preserve_norm: rescale the result to the norm of what was there before.
@@ -146,6 +166,14 @@ class Edit:
     site: str | v1.Site
     preserve_norm: bool
 
+    def __post_init__(self) -> None:
+        if isinstance(self.layers, (str, int, np.integer, v1.Layers)):
+            return
+        layers = [int(layer) for layer in self.layers]
+        if len(set(layers)) < len(layers):
+            raise ValueError(f"layers is {layers}; every block may be there once")
+        object.__setattr__(self, "layers", layers)  # once: an iterator is read only once
+
     def to_intervention(self) -> v1.Intervention:
         """The contract's message. Raises ValueError for a name that does not exist."""
         site = to_site(self.site)
@@ -153,21 +181,34 @@ class Edit:
             site=site, tokens=to_tokens(self.tokens), preserve_norm=self.preserve_norm
         )
         if site not in _ONCE_SITES:
-            intervention.layers.CopyFrom(to_layers(self.layers))
+            intervention.layers.CopyFrom(
+                to_layers(sorted(self.layers) if isinstance(self.layers, list) else self.layers)
+            )
         self._fill(intervention)
         return intervention
 
     def _fill(self, intervention: v1.Intervention) -> None:
         raise NotImplementedError
 
+    def _rows(self, array: npt.ArrayLike) -> v1.Tensor:
+        """An array of one row for all layers, or of one a layer in the order of `layers`, as the contract has them: in
+        ascending order of layer."""
+        rows = np.asarray(array, np.float32)
+        if isinstance(self.layers, list) and rows.ndim > 1 and len(rows) == len(self.layers):
+            rows = rows[np.argsort(self.layers)]
+        return from_numpy(rows)
+
 
 def _fill_source(
-    operation: v1.AddVector | v1.Clamp, vector: str | npt.ArrayLike, source_layer: int | None
+    edit: Edit,
+    operation: v1.AddVector | v1.Clamp,
+    vector: str | npt.ArrayLike,
+    source_layer: int | None,
 ) -> None:
     if isinstance(vector, str):
         operation.vector = vector
     else:
-        operation.tensor.CopyFrom(from_numpy(np.asarray(vector, np.float32)))
+        operation.tensor.CopyFrom(edit._rows(vector))
     if source_layer is not None:
         operation.source_layer = source_layer
 
@@ -196,7 +237,7 @@ class Steer(Edit):
 
     def _fill(self, intervention: v1.Intervention) -> None:
         intervention.add.coefficient = self.coefficient
-        _fill_source(intervention.add, self.vector, self.source_layer)
+        _fill_source(self, intervention.add, self.vector, self.source_layer)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,7 +266,7 @@ class ProjectOut(Edit):
         if isinstance(given, Sequence) and given and all(isinstance(d, str) for d in given):
             project.vectors.extend(cast("Sequence[str]", given))
         else:
-            project.tensor.CopyFrom(from_numpy(np.asarray(given, np.float32)))
+            project.tensor.CopyFrom(self._rows(cast("npt.ArrayLike", given)))
         if self.source_layer is not None:
             project.source_layer = self.source_layer
 
@@ -250,7 +291,7 @@ class Clamp(Edit):
 
     def _fill(self, intervention: v1.Intervention) -> None:
         intervention.clamp.value = self.value
-        _fill_source(intervention.clamp, self.vector, self.source_layer)
+        _fill_source(self, intervention.clamp, self.vector, self.source_layer)
 
 
 Neurons: TypeAlias = "str | Iterable[tuple[int, int]]"
@@ -334,8 +375,7 @@ class Replace(Edit):
     preserve_norm: bool = False
 
     def _fill(self, intervention: v1.Intervention) -> None:
-        tensor = from_numpy(np.asarray(self.activations, np.float32))
-        intervention.replace.tensor.CopyFrom(tensor)
+        intervention.replace.tensor.CopyFrom(self._rows(self.activations))
 
 
 def to_interventions(steer: Steering) -> list[v1.Intervention]:
