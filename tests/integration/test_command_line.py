@@ -149,3 +149,39 @@ def test_errors_leave_standard_output_to_results_and_carry_no_colours(server, cl
     assert (done.returncode, done.stdout) == (3, "")
     assert "RESOURCE_NOT_FOUND" in done.stderr
     assert "\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize("seed", ["-1", "18446744073709551616", "1e3", ""])
+def test_a_seed_that_is_none_is_a_wrong_command_line(seed):
+    done = run("--server", "127.0.0.1:1", "generate", "--model", NAME, f"--seed={seed}", "x")
+    assert done.returncode == 2
+    assert "--seed" in done.stderr
+
+
+def test_output_that_cannot_be_written_is_a_failure(server, client):
+    with open("/dev/full", "w") as full:
+        done = run(
+            "--server",
+            server.address,
+            "models",
+            stdout=full,
+            capture_output=False,
+            stderr=subprocess.PIPE,
+        )
+    assert done.returncode == 1
+    assert "standard output cannot be written" in done.stderr
+
+
+def test_a_device_is_no_file_of_vectors():
+    done = run(
+        "--server",
+        "127.0.0.1:1",
+        "generate",
+        "--model",
+        NAME,
+        "--vector",
+        "file:/dev/zero:1@3",
+        "x",
+    )
+    assert done.returncode == 2
+    assert "is a device" in done.stderr

@@ -1,6 +1,7 @@
 #include "arguments.h"
 
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -101,6 +102,11 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
   if (path == "-") {
     bytes << std::cin.rdbuf();
     return bytes.str();
+  }
+  std::error_code error;
+  if (std::filesystem::is_character_file(path, error)) {  // such as /dev/zero, which never ends
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", path, "' is a device; - reads standard input"));
   }
   std::ifstream file(path, std::ios::binary);
   if (!file) return absl::InvalidArgumentError(absl::StrCat("cannot read '", path, "'"));

@@ -1,10 +1,14 @@
 // valuescope: the command line. Flags become plain structs (commands.h); this file only declares
 // them.
 #include <CLI/CLI.hpp>
+#include <cstdint>
 #include <functional>
 #include <iostream>
 #include <string>
 
+#include "absl/algorithm/container.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "commands.h"
 #include "completion.h"
 #include "output.h"
@@ -82,7 +86,14 @@ void AddGenerate(CLI::App& app, const Globals& globals, Action& action) {
   command->add_option("--temperature", flags.temperature, "0 is greedy")->capture_default_str();
   command->add_option("--top_p", flags.top_p, "keep the likeliest tokens up to this probability")
       ->capture_default_str();
-  command->add_option("--seed", flags.seed, "the same seed draws the same tokens");
+  command->add_option("--seed", flags.seed, "the same seed draws the same tokens")
+      ->check(
+          [](const std::string& text) -> std::string {
+            uint64_t seed = 0;
+            const bool digits = absl::c_all_of(text, absl::ascii_isdigit);
+            return digits && absl::SimpleAtoi(text, &seed) ? "" : text + " is no seed";
+          },
+          "0 .. 18446744073709551615");
   command->add_option("--n", flags.n, "completions")->capture_default_str();
   command->add_option("--stop", flags.stop, "string that ends the text; repeatable")
       ->allow_extra_args(false);
@@ -255,7 +266,11 @@ int Main(int argc, char** argv) {
     return app.exit(error) == 0 ? kOk : kUsageError;
   }
   HandleSignals();
-  return action();
+  const int code = action();
+  // What cannot be written is lost, and a script must not take it for done.
+  if (std::cout.flush() || code != kOk) return code;
+  std::cerr << "error: standard output cannot be written\n";
+  return kServerError;
 }
 
 }  // namespace
