@@ -23,9 +23,10 @@ namespace valuescope::engine {
 // A number for Request::client that no other caller has. Thread-safe.
 uint64_t NewClient();
 
-// Receives what a request produces. Called on the engine's thread: must return quickly and must not
-// call the engine except Running::Cancel. OnFinish is called exactly once, last. Implementations
-// outlive OnFinish because the engine holds a shared_ptr until then.
+// Receives what a request produces. Called on one thread of the engine, beside the step that runs:
+// must return quickly and must not call the engine except Running::Cancel. OnFinish is called
+// exactly once, last. Implementations outlive OnFinish because the engine holds a shared_ptr until
+// then.
 class Observer {
  public:
   virtual ~Observer() = default;

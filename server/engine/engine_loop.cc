@@ -15,6 +15,7 @@
 #include "absl/time/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "engine/courier.h"
 #include "engine/intervention_table.h"
 #include "engine/sampler.h"
 #include "engine/scheduler.h"
@@ -111,7 +112,7 @@ class EngineLoop : public Engine {
     }
     auto sequence = std::make_shared<Sequence>(
         next_id_.fetch_add(1), std::move(request), std::move(interventions), std::move(taps),
-        std::move(observer), *text_, std::move(capture_memory));
+        std::move(observer), *text_, std::move(capture_memory), news_);
     auto handle = std::make_unique<RunningHandle>(sequence->cancellation());
     absl::MutexLock lock(&mutex_);
     VS_RETURN_IF_ERROR(CheckAcceptsLocked());
@@ -250,13 +251,19 @@ class EngineLoop : public Engine {
     // Nothing of what the requests hold is given back one by one: a failed device cannot do it.
     for (auto& [id, sequence] : active_) sequence->Tell(end);
     active_.clear();
+    {
+      absl::MutexLock lock(&mutex_);
+      statistics_.device_failed = device_failed;
+      statistics_.step_began = absl::InfiniteFuture();
+      statistics_.running = statistics_.waiting = 0;
+      statistics_.cache_used_ratio = statistics_.cache_promised_ratio = 0;
+      draining_ = true;
+      for (const auto& sequence : inbox_) sequence->Tell(end);
+      inbox_.clear();
+    }
+    courier_.Deliver(std::exchange(news_, {}));
+    courier_.Stop();
     absl::MutexLock lock(&mutex_);
-    for (const auto& sequence : inbox_) sequence->Tell(end);
-    inbox_.clear();
-    statistics_.device_failed = device_failed;
-    statistics_.step_began = absl::InfiniteFuture();
-    statistics_.running = statistics_.waiting = 0;
-    statistics_.cache_used_ratio = statistics_.cache_promised_ratio = 0;
     idle_ = stopped_ = true;
   }
 
@@ -264,10 +271,12 @@ class EngineLoop : public Engine {
     EndCancelledAndExpired();
     const std::vector<StepItem> step = Prepared(scheduler_.Plan());
     Publish();
+    courier_.Deliver(std::exchange(news_, {}));  // who ended before the step does not wait for it
     if (step.empty()) return;
     RunStepSafely(step);
     CountStep();
     Publish();
+    courier_.Deliver(std::exchange(news_, {}));
   }
 
   // Takes new requests, waiting for one where there is nothing else to do; false when told to stop.
@@ -531,6 +540,8 @@ class EngineLoop : public Engine {
   model::StepProgram program_;
   StepBuffers buffers_;
   std::map<SequenceId, std::shared_ptr<Sequence>> active_;
+  std::vector<News> news_;  // of this step
+  Courier courier_;
   int64_t distinct_rows_ = 0;
   std::array<int64_t, kNumOperations> applied_{};  // by the last step
 

@@ -25,13 +25,15 @@ absl::Status CheckFinite(std::span<const float> logits) {
 Sequence::Sequence(SequenceId id, Request request, CompiledInterventions interventions,
                    SequenceTaps taps, std::shared_ptr<Observer> observer,
                    const text::TextModel& text,
-                   std::shared_ptr<const CaptureMemory::Lease> capture_memory)
+                   std::shared_ptr<const CaptureMemory::Lease> capture_memory,
+                   std::vector<News>& news)
     : id_(id),
       request_(std::move(request)),
       interventions_(std::move(interventions)),
       taps_(std::move(taps)),
       observer_(std::move(observer)),
       capture_memory_(std::move(capture_memory)),
+      news_(news),
       text_model_(text),
       decoder_(text.tokenizer(), /*skip_special_tokens=*/true),
       ids_(request_.prompt),
@@ -262,7 +264,9 @@ void Sequence::SendDelta(bool final) {
     delta.token_ids.push_back(token.id);
     if (request_.sampling->top_logprobs >= 0) delta.logprobs.push_back(token.logprob);
   }
-  if (!delta.text.empty() || !delta.token_ids.empty()) observer_->OnDelta(delta);
+  if (!delta.text.empty() || !delta.token_ids.empty()) {
+    news_.push_back({.observer = observer_, .what = std::move(delta)});
+  }
 }
 
 Completion Sequence::TakeCompletion() {
@@ -290,8 +294,7 @@ Completion Sequence::TakeCompletion() {
 }
 
 void Sequence::Tell(absl::StatusOr<Completion> completion) {
-  observer_->OnFinish(std::move(completion));
-  observer_.reset();
+  news_.push_back({.observer = std::move(observer_), .what = std::move(completion)});
 }
 
 }  // namespace valuescope::engine

@@ -14,6 +14,7 @@
 
 #include "base/cancellation.h"
 #include "engine/capture_memory.h"
+#include "engine/courier.h"
 #include "engine/engine.h"
 #include "engine/intervention_table.h"
 #include "engine/prefix_keys.h"
@@ -27,10 +28,11 @@ namespace valuescope::engine {
 
 class Sequence {
  public:
-  // `request` was validated: interventions and taps are compiled.
+  // `request` was validated: interventions and taps are compiled. What the observer is to be told
+  // goes to the end of `news`.
   Sequence(SequenceId id, Request request, CompiledInterventions interventions, SequenceTaps taps,
            std::shared_ptr<Observer> observer, const text::TextModel& text,
-           std::shared_ptr<const CaptureMemory::Lease> capture_memory);
+           std::shared_ptr<const CaptureMemory::Lease> capture_memory, std::vector<News>& news);
 
   // Tokens that a request may feed in all: prompt, response, and the last generated token where a
   // tap wants it.
@@ -96,7 +98,7 @@ class Sequence {
 
   // The result of a sequence that is done; takes what it consists of. Throws where memory ends.
   Completion TakeCompletion();
-  // Tells the observer the result, or why there is none, and lets go of it. Once.
+  // The observer is to be told the result, or why there is none, and let go of. Once.
   void Tell(absl::StatusOr<Completion> completion);
 
  private:
@@ -123,6 +125,7 @@ class Sequence {
   SequenceTaps taps_;
   std::shared_ptr<Observer> observer_;
   std::shared_ptr<const CaptureMemory::Lease> capture_memory_;
+  std::vector<News>& news_;
   const text::TextModel& text_model_;
   text::StreamingDecoder decoder_;
   const Cancellation cancellation_;

@@ -114,7 +114,7 @@ class EngineRuns::RequestObserver : public engine::Observer {
   const std::shared_ptr<Shared> shared_;
   const int index_;
   const absl::Time received_;
-  absl::Time last_token_ = absl::InfinitePast();  // touched by the engine's thread only
+  absl::Time last_token_ = absl::InfinitePast();  // touched where the engine tells
 };
 
 EngineRuns::EngineRuns(const CallContext* context, engine::Engine* engine,
