@@ -107,11 +107,12 @@ TEST_F(CallTest, ASlowReaderIsServedUntilItIsCutOff) {
 
 TEST_F(CallTest, NothingIsWrittenAfterAWriteFailed) {
   const auto stream = NewStream();
-  absl::Notification cut;
+  absl::Notification written, cut;
   std::vector<absl::Status> statuses;
   stream->Start([&] {
     EXPECT_TRUE(stream->outbox().Write({0}).ok());
     EXPECT_TRUE(stream->outbox().Write({1}).ok());
+    written.Notify();
     cut.WaitForNotification();
     // The failure is heard from another thread; from then on every write says it.
     while (statuses.empty() || statuses.back().ok()) {
@@ -120,7 +121,7 @@ TEST_F(CallTest, NothingIsWrittenAfterAWriteFailed) {
     for (int i = 0; i < 3; ++i) statuses.push_back(stream->outbox().Write({3}));
     return statuses.back();
   });
-  stream->WaitUntilWriting();
+  written.WaitForNotification();  // the first is in flight, and both were taken
   stream->Cut();
   cut.Notify();
   EXPECT_EQ(stream->WaitUntilDone().code(), absl::StatusCode::kCancelled);
