@@ -237,6 +237,12 @@ void DropLayersWithoutNeurons(Intervention& intervention, int64_t width) {
   if (means != nullptr) *means = std::make_shared<const std::vector<float>>(std::move(kept_means));
 }
 
+// Rows of its site's width that an operation's edit of one layer holds, at most.
+int64_t MostRows(const Operation& operation) {
+  if (const auto* project = std::get_if<ProjectOut>(&operation)) return project->num_directions;
+  return std::holds_alternative<AddVector>(operation) ? 1 : 2;
+}
+
 bool ChangesNothing(const Operation& operation) {
   if (const auto* add = std::get_if<AddVector>(&operation)) return add->coefficient == 0;
   if (const auto* project = std::get_if<ProjectOut>(&operation)) return project->strength == 0;
@@ -488,7 +494,7 @@ void CompiledInterventions::MakeDigests() {
   for (size_t set = 1; set < variants_.size(); ++set) {
     std::string content;
     for (size_t i = 0; i < each.size(); ++i) {
-      if (!Acts(set, i) || ChangesNothing(interventions_[i].operation)) continue;
+      if (!Changes(set, i)) continue;
       absl::StrAppend(&content, each[i], ":", variants_[set][i], ";");
     }
     if (!content.empty()) digests_[set] = Sha256Hex(content);
@@ -501,11 +507,15 @@ uint64_t CompiledInterventions::ActiveAt(int64_t position) const {
   return set_of_position_[static_cast<size_t>(std::min(position, last))];
 }
 
+bool CompiledInterventions::Changes(uint64_t active, size_t index) const {
+  return Acts(active, index) && !ChangesNothing(interventions_[index].operation);
+}
+
 std::vector<WireEdit> CompiledInterventions::EditsOf(uint64_t active) const {
   std::vector<WireEdit> edits;
   for (size_t i = 0; i < interventions_.size(); ++i) {
     const Intervention& one = interventions_[i];
-    if (!Acts(active, i) || ChangesNothing(one.operation)) continue;
+    if (!Changes(active, i)) continue;
     for (size_t l = 0; l < static_cast<size_t>(NumLayers(one)); ++l) {
       const model::Wire wire =
           model::Normalised({one.site, one.layers.empty() ? 0 : one.layers[l]});
@@ -521,13 +531,8 @@ int64_t CompiledInterventions::TableBytes() const {
   for (size_t set = 1; set < variants_.size(); ++set) {
     for (size_t i = 0; i < interventions_.size(); ++i) {
       const Intervention& one = interventions_[i];
-      if (!Acts(set, i) || ChangesNothing(one.operation)) continue;
-      int64_t rows = 1;  // of float32, at each layer
-      if (std::get_if<AddVector>(&one.operation) == nullptr) rows = 2;
-      if (const auto* project = std::get_if<ProjectOut>(&one.operation)) {
-        rows = project->num_directions;
-      }
-      bytes += NumLayers(one) * rows * model::WidthOf(one.site, architecture_) *
+      if (!Changes(set, i)) continue;
+      bytes += NumLayers(one) * MostRows(one.operation) * model::WidthOf(one.site, architecture_) *
                static_cast<int64_t>(sizeof(float));
     }
   }
@@ -538,7 +543,7 @@ std::array<int64_t, kNumOperations> CompiledInterventions::LayersTouched(uint64_
   std::array<int64_t, kNumOperations> touched{};
   for (size_t i = 0; i < interventions_.size(); ++i) {
     const Intervention& one = interventions_[i];
-    if (!Acts(active, i) || ChangesNothing(one.operation)) continue;
+    if (!Changes(active, i)) continue;
     touched[one.operation.index()] += NumLayers(one);
   }
   return touched;

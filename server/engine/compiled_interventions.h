@@ -56,7 +56,7 @@ class CompiledInterventions {
   // edits under one model. Empty where the set changes no bit.
   const std::string& ContentDigest(uint64_t active) const { return digests_[active]; }
 
-  // Of all sets, as they lie in tables where nobody else is.
+  // What the edits of all sets hold, at most; tables add the room that they keep for other rows.
   int64_t TableBytes() const;
 
   // Layers that the set touches with each kind of operation, by Operation::index(), of the edits
@@ -72,6 +72,8 @@ class CompiledInterventions {
 
   absl::Status EnumerateSets(const SequenceExtent& extent);
   absl::Status CheckEdits() const;
+  // Whether intervention `index` belongs to the set `active` and changes a bit.
+  bool Changes(uint64_t active, size_t index) const;
   void MakeDigests();
 
   model::Architecture architecture_;

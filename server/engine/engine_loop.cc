@@ -257,11 +257,11 @@ class EngineLoop : public Engine {
       statistics_.step_began = absl::InfiniteFuture();
       statistics_.running = statistics_.waiting = 0;
       statistics_.cache_used_ratio = statistics_.cache_promised_ratio = 0;
-      draining_ = true;
+      draining_ = true;  // nobody comes after those that are told here
       for (const auto& sequence : inbox_) sequence->Tell(end);
       inbox_.clear();
     }
-    courier_.Deliver(std::exchange(news_, {}));
+    SendNews();
     courier_.Stop();
     absl::MutexLock lock(&mutex_);
     idle_ = stopped_ = true;
@@ -271,13 +271,15 @@ class EngineLoop : public Engine {
     EndCancelledAndExpired();
     const std::vector<StepItem> step = Prepared(scheduler_.Plan());
     Publish();
-    courier_.Deliver(std::exchange(news_, {}));  // who ended before the step does not wait for it
+    SendNews();  // who ended before the step does not wait for it
     if (step.empty()) return;
     RunStepSafely(step);
     CountStep();
     Publish();
-    courier_.Deliver(std::exchange(news_, {}));
+    SendNews();
   }
+
+  void SendNews() { courier_.Deliver(std::exchange(news_, {})); }
 
   // Takes new requests, waiting for one where there is nothing else to do; false when told to stop.
   bool TakeInbox() {

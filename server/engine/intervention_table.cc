@@ -24,6 +24,11 @@ std::vector<at::Tensor*> TablesOf(model::Stage& stage) {
   return std::visit([](auto& each) { return TablesOf(each); }, stage);
 }
 
+// A stage of the same kind, whose tables are still to be made.
+model::Stage WithoutTables(const model::Stage& stage) {
+  return std::visit([](auto each) -> model::Stage { return decltype(each){}; }, stage);
+}
+
 at::Tensor& ActiveOf(model::Stage& stage) {
   return std::visit([](auto& each) -> at::Tensor& { return each.active; }, stage);
 }
@@ -83,19 +88,14 @@ int64_t InterventionTables::BytesAfter(int64_t row, const std::vector<WireEdit>&
   std::map<int, int> ordinals;
   for (const WireEdit& edit : edits) {
     const auto found = tables_.find({edit.wire, ordinals[edit.wire]++, edit.stage.index()});
-    model::Stage source = edit.stage, table;
-    if (found != tables_.end()) {
-      table = found->second.stage;
-      total -= found->second.bytes;
-    }
-    const std::vector<at::Tensor*> sources = TablesOf(source);
-    const std::vector<at::Tensor*> before =
-        found == tables_.end() ? std::vector<at::Tensor*>(sources.size()) : TablesOf(table);
+    const bool is_new = found == tables_.end();
+    if (!is_new) total -= found->second.bytes;
+    model::Stage source = edit.stage;
+    model::Stage table = is_new ? WithoutTables(edit.stage) : found->second.stage;
+    const std::vector<at::Tensor*> sources = TablesOf(source), tables = TablesOf(table);
     for (size_t i = 0; i < sources.size(); ++i) {
       int64_t bytes = static_cast<int64_t>(sources[i]->element_size());
-      for (const int64_t extent :
-           ShapeWithRoom(before[i] == nullptr ? at::Tensor() : *before[i], *sources[i], row))
-        bytes *= extent;
+      for (const int64_t extent : ShapeWithRoom(*tables[i], *sources[i], row)) bytes *= extent;
       total += bytes;
     }
   }
@@ -105,12 +105,11 @@ int64_t InterventionTables::BytesAfter(int64_t row, const std::vector<WireEdit>&
 void InterventionTables::Write(const StageKey& key, int64_t row, const model::Stage& edit) {
   Table& table = tables_[key];
   table.rows.insert(row);
+  if (table.rows.size() == 1) table.stage = WithoutTables(edit);
   model::Stage source = edit, grown = table.stage;
-  if (table.rows.size() == 1) grown = model::Stage(edit);
   const std::vector<at::Tensor*> sources = TablesOf(source), destinations = TablesOf(grown);
   for (size_t i = 0; i < sources.size(); ++i) {
-    const at::Tensor before = table.rows.size() == 1 ? at::Tensor() : *destinations[i];
-    *destinations[i] = WithRoom(before, *sources[i], row, device_);
+    *destinations[i] = WithRoom(*destinations[i], *sources[i], row, device_);
     std::vector<int64_t> one_row = sources[i]->sizes().vec();
     Corner(destinations[i]->narrow(0, row, 1), one_row).copy_(*sources[i]);
   }

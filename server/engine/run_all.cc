@@ -13,7 +13,7 @@ namespace {
 // How often the flag of the caller is looked at; a cancelled list stops within this and a step.
 constexpr absl::Duration kCancellationPoll = absl::Milliseconds(50);
 
-// What the waiting thread and the engine's thread share.
+// What the waiting thread and the engine's telling one share.
 struct Collection {
   absl::Mutex mutex;
   std::map<size_t, absl::StatusOr<Completion>> finished ABSL_GUARDED_BY(mutex);

@@ -3,13 +3,13 @@
 
 #include <gtest/gtest.h>
 
-#include <atomic>
 #include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
 
 namespace valuescope::engine {
 namespace {
@@ -34,7 +34,8 @@ class Listener : public Observer {
 };
 
 News Says(const std::shared_ptr<Observer>& observer, std::string text) {
-  return {.observer = observer, .what = Delta{.text = std::move(text)}};
+  return {.observer = observer,
+          .what = Delta{.text = std::move(text), .token_ids = {}, .logprobs = {}}};
 }
 News Ends(const std::shared_ptr<Observer>& observer, absl::StatusOr<Completion> how) {
   return {.observer = observer, .what = std::move(how)};
@@ -80,12 +81,13 @@ TEST(CourierTest, ADeliveryDoesNotWaitForTheTellingButTheOneAfterTheNextDoes) {
   Courier courier;
   courier.Deliver({Says(slow, "1")});  // is being told
   courier.Deliver({Says(slow, "2")});  // waits
-  std::atomic<bool> third = false;
+  absl::Notification third;
   std::thread engine([&] {
     courier.Deliver({Says(slow, "3")});
-    third = true;
+    third.Notify();
   });
-  EXPECT_FALSE(third);
+  // Without a bound it would be there at once.
+  EXPECT_FALSE(third.WaitForNotificationWithTimeout(absl::Milliseconds(50)));
   gate.Notify();
   engine.join();
   courier.Stop();
