@@ -247,40 +247,40 @@ absl::Status Server::OpenStore() {
   return absl::OkStatus();
 }
 
-using FreeMemory = std::function<absl::StatusOr<int64_t>()>;
-
-// Bytes that are free on the GPU that --device names; empty for a CPU.
-absl::StatusOr<FreeMemory> FreeMemoryOf(const std::string& device) {
+// Adds what engines ask of the GPU that --device names; of a CPU they ask nothing.
+absl::Status AddDevice(engine::EngineOptions& options) {
   int index = 0;
-  absl::string_view number = device;
+  absl::string_view number = options.device;
   if (!absl::ConsumePrefix(&number, "cuda:") || !absl::SimpleAtoi(number, &index)) {
-    return FreeMemory();
+    return absl::OkStatus();
   }
   VS_ASSIGN_OR_RETURN(const cuda::Devices* devices, cuda::OpenDevices());
   if (index >= devices->count()) {
     return absl::InvalidArgumentError(
         absl::StrCat("this machine's GPUs are cuda:0 .. cuda:", devices->count() - 1));
   }
-  Log(LogLevel::kWarning, "the CUDA path is unverified: it was never executed on a GPU",
-      {{"device", device}, {"name", devices->NameOf(index)}});
-  return FreeMemory([devices, index]() -> absl::StatusOr<int64_t> {
+  Log(LogLevel::kInfo, "models run on a GPU",
+      {{"device", options.device}, {"name", devices->NameOf(index)}});
+  options.free_memory = [devices, index]() -> absl::StatusOr<int64_t> {
     VS_ASSIGN_OR_RETURN(const cuda::DeviceMemory memory, devices->MemoryOf(index));
     return memory.free + memory.reserved - memory.allocated;
-  });
+  };
+  options.make_recorder = [devices] { return devices->MakeRecorder(); };
+  return absl::OkStatus();
 }
 
 absl::Status Server::FindModels() {
-  const auto free_memory = FreeMemoryOf(config_.device);
-  if (!free_memory.ok()) return OfFlag("--device", free_memory.status());
-  models_ =
-      engine::ModelRegistry::Create(config_.model_root, {.device = config_.device,
-                                                         .free_memory = *free_memory,
-                                                         .dtype = config_.dtype,
-                                                         .threads = config_.threads,
-                                                         .kv_cache_bytes = config_.kv_cache_bytes,
-                                                         .max_batch_rows = config_.max_batch_rows,
-                                                         .max_step_tokens = config_.max_step_tokens,
-                                                         .max_waiting = config_.max_waiting});
+  engine::EngineOptions options{.device = config_.device,
+                                .dtype = config_.dtype,
+                                .batch_invariant = config_.batch_invariant,
+                                .threads = config_.threads,
+                                .kv_cache_bytes = config_.kv_cache_bytes,
+                                .max_batch_rows = config_.max_batch_rows,
+                                .max_step_tokens = config_.max_step_tokens,
+                                .max_waiting = config_.max_waiting};
+  const absl::Status device = AddDevice(options);
+  if (!device.ok()) return OfFlag("--device", device);
+  models_ = engine::ModelRegistry::Create(config_.model_root, std::move(options));
   for (const std::string& id : config_.models) VS_RETURN_IF_ERROR(models_->Find(id).status());
   return absl::OkStatus();
 }

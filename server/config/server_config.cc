@@ -246,11 +246,15 @@ const std::vector<Setting>& Settings() {
        "Directory of the stored bytes. Default the database's path with .artifacts behind it.",
        NonEmpty(&ServerConfig::artifacts)},
       {"device", "cpu|cuda[:N]",
-       "Where models run. Default cpu. cuda is UNVERIFIED: it was never executed on a GPU. It\n"
-       "needs a build against libtorch with its CUDA libraries (docker/setup --cuda).",
+       "Where models run. Default cpu. cuda needs libtorch with its CUDA libraries\n"
+       "(docker/setup --cuda).",
        ReadDevice},
       {"dtype", "TYPE",
        "Element type models compute in: float32, bfloat16 or float16. Default float32.", ReadDType},
+      {"batch_invariant", "",
+       "A request gets the same bits whoever else is in its batch, at some cost in speed. On a\n"
+       "CPU in float32 it does in any case.",
+       Boolean(&ServerConfig::batch_invariant)},
       {"threads", "N", "Threads of the forward pass; 0 takes one a core. Default 0.",
        Integer(&ServerConfig::threads, 0, 1024)},
       {"kv_cache_bytes", "BYTES",

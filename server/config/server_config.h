@@ -22,7 +22,8 @@ struct ServerConfig {
   std::string artifacts;  // directory of blobs; by default store_path + ".artifacts"
   std::string device = "cpu";
   DType dtype = DType::kFloat32;
-  int threads = 0;  // 0: one a core
+  bool batch_invariant = false;  // see HelpText; on a CPU float32 is in any case
+  int threads = 0;               // 0: one a core
   int64_t kv_cache_bytes = int64_t{1} << 30;
   int max_batch_rows = 64;                        // requests decoded in one step
   int max_step_tokens = 256;                      // prompt and decode tokens of one step

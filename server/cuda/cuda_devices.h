@@ -1,14 +1,15 @@
 // The GPUs of this machine. What needs CUDA's own libraries is in one shared library beside the
 // server, opened only where a GPU was asked for: a server without them runs on the CPU, and one
-// that cannot open them says which is missing. UNVERIFIED: nothing behind this interface has run on
-// a GPU.
+// that cannot open them says which is missing.
 #ifndef VALUESCOPE_CUDA_CUDA_DEVICES_H_
 #define VALUESCOPE_CUDA_CUDA_DEVICES_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "engine/work_recorder.h"
 
 namespace valuescope::cuda {
 
@@ -28,6 +29,8 @@ class Devices {
   virtual std::string NameOf(int device) const = 0;
   // FAILED_PRECONDITION, reason CUDA_FAILED, where the driver refuses.
   virtual absl::StatusOr<DeviceMemory> MemoryOf(int device) const = 0;
+  // Records into CUDA graphs that share their memory.
+  virtual std::unique_ptr<engine::WorkRecorder> MakeRecorder() const = 0;
 };
 
 // Opens the library once; it stays open. FAILED_PRECONDITION, reason CUDA_UNAVAILABLE: what cannot

@@ -1,5 +1,7 @@
 // The shared library behind cuda_devices.h: the only code that includes or links CUDA. Opening it
 // brings libtorch's CUDA operators into the process.
+#include <ATen/Context.h>
+#include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -10,6 +12,40 @@
 
 namespace valuescope::cuda {
 namespace {
+
+class RecordedGraph : public engine::RecordedWork {
+ public:
+  RecordedGraph(at::cuda::MempoolId_t memory, const std::function<void()>& work) {
+    // Other threads, which serve other models, may go on allocating.
+    graph_.capture_begin(memory, cudaStreamCaptureModeThreadLocal);
+    try {
+      work();
+    } catch (...) {
+      try {
+        graph_.capture_end();
+      } catch (...) {
+        // Nothing but the first failure is worth telling.
+      }
+      throw;
+    }
+    graph_.capture_end();
+  }
+
+  void Repeat() override { graph_.replay(); }
+
+ private:
+  at::cuda::CUDAGraph graph_;
+};
+
+class GraphRecorder : public engine::WorkRecorder {
+ public:
+  std::unique_ptr<engine::RecordedWork> Record(const std::function<void()>& work) override {
+    return std::make_unique<RecordedGraph>(memory_, work);
+  }
+
+ private:
+  const at::cuda::MempoolId_t memory_ = at::cuda::graph_pool_handle();
+};
 
 class RealDevices : public Devices {
  public:
@@ -40,6 +76,10 @@ class RealDevices : public Devices {
                              "the device does not answer");
     }
   }
+
+  std::unique_ptr<engine::WorkRecorder> MakeRecorder() const override {
+    return std::make_unique<GraphRecorder>();
+  }
 };
 
 }  // namespace
@@ -48,5 +88,7 @@ class RealDevices : public Devices {
 extern "C" __attribute__((visibility("default"))) const valuescope::cuda::Devices*
 valuescope_cuda_devices() {
   static const valuescope::cuda::RealDevices devices;
+  // cuDNN's attention makes a plan for every shape that it meets, and picks other kernels for them.
+  at::globalContext().setSDPUseCuDNN(false);
   return &devices;
 }

@@ -52,6 +52,7 @@ struct EngineStatistics {
   int64_t prompt_tokens = 0;  // totals since start
   int64_t generated_tokens = 0;
   int64_t steps = 0;
+  int64_t repeated_steps = 0;  // of them, those that repeated a recording (recorded_steps.h)
   // Token positions x layers touched by each kind of operation, by Operation::index().
   std::array<int64_t, kNumOperations> interventions_applied{};
   int64_t captured_bytes = 0;

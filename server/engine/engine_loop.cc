@@ -1,6 +1,7 @@
 #include "engine/engine_loop.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/where.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -16,7 +17,9 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "engine/courier.h"
+#include "engine/device_queue.h"
 #include "engine/intervention_table.h"
+#include "engine/recorded_steps.h"
 #include "engine/sampler.h"
 #include "engine/scheduler.h"
 #include "engine/sequence.h"
@@ -29,6 +32,8 @@ namespace valuescope::engine {
 namespace {
 
 constexpr int kMaxTopLogprobs = 20;
+// Of a step that is recorded, so that short sequences share recordings.
+constexpr int64_t kLeastRecordedBlocks = 4;
 constexpr absl::Duration kQueueRetry = absl::Seconds(1);
 
 absl::Status Draining() {
@@ -64,10 +69,14 @@ class EngineLoop : public Engine {
                            .max_batch_rows = options.max_batch_rows,
                            .max_step_tokens = options.max_step_tokens},
         scheduler_(scheduler_options_),
-        tables_(transformer_->device(), options.intervention_memory_bytes),
-        buffers_(options.max_step_tokens, std::min(options.max_batch_rows, options.max_step_tokens),
-                 std::min(num_blocks, (architecture().max_positions + kBlockSize - 1) / kBlockSize),
-                 transformer_->device()),
+        queue_(transformer_->device()),
+        steps_(*transformer_, options.make_recorder ? options.make_recorder() : nullptr),
+        tables_(transformer_->device(), options.intervention_memory_bytes,
+                /*keeps_addresses=*/steps_.records()),
+        most_{.sequences = std::min(options.max_batch_rows, options.max_step_tokens),
+              .blocks = std::min(num_blocks,
+                                 (architecture().max_positions + kBlockSize - 1) / kBlockSize)},
+        buffers_(options.max_step_tokens, most_.sequences, most_.blocks, transformer_->device()),
         cache_bytes_(num_blocks *
                      model::KvCache::BytesPerBlock(architecture(), kBlockSize, options.dtype)),
         capture_memory_(options.capture_memory_bytes) {
@@ -243,6 +252,7 @@ class EngineLoop : public Engine {
                             : static_cast<int>(std::thread::hardware_concurrency()));
     bool device_failed = false;
     try {
+      queue_.TakeThread();
       while (TakeInbox()) RunOnce();
     } catch (const c10::AcceleratorError&) {
       device_failed = true;
@@ -376,8 +386,9 @@ class EngineLoop : public Engine {
   void RunStep(const std::vector<StepItem>& step) {
     FillBuffers(step);
     const at::Tensor logits =
-        transformer_->Forward(Batch(step), cache_, program_).to(at::kCPU).contiguous();
-    const std::vector<absl::Status> read = ReadLogits(step, logits);
+        steps_.Run(Batch(step), cache_, program_, shape_.repeatable).narrow(0, 0, num_logits_);
+    const std::vector<absl::Status> read =
+        OnlyLargestWanted(step) ? ReadLargest(step, logits) : ReadLogits(step, logits);
     for (size_t i = 0; i < step.size(); ++i) {
       if (!read[i].ok()) {
         Remove(step[i].id)->Tell(read[i]);
@@ -389,9 +400,33 @@ class EngineLoop : public Engine {
     }
   }
 
+  // Whether a GPU can spare the host from reading whole rows of logits.
+  bool OnlyLargestWanted(const std::vector<StepItem>& step) const {
+    return !transformer_->device().is_cpu() && num_logits_ > 0 &&
+           std::all_of(step.begin(), step.end(), [this](const StepItem& item) {
+             return active_.at(item.id)->TakesLargest();
+           });
+  }
+
+  // The device finds each row's largest logit, and the host reads one number a row.
+  std::vector<absl::Status> ReadLargest(const std::vector<StepItem>& step,
+                                        const at::Tensor& logits) {
+    const at::Tensor largest =
+        queue_.ToHost(at::where(logits.isfinite().all(-1), logits.argmax(-1), -1));
+    const int64_t* next = largest.const_data_ptr<int64_t>();
+    std::vector<absl::Status> read;
+    for (const StepItem& item : step) {
+      Sequence& sequence = *active_.at(item.id);
+      const bool wants = sequence.WantsLogits(item.first + item.count - 1);
+      read.push_back(wants ? sequence.ReadLargest(*next++) : absl::OkStatus());
+    }
+    return read;
+  }
+
   // Every sequence of the step reads its rows of `logits` [num_logits, vocabulary], on all threads.
   std::vector<absl::Status> ReadLogits(const std::vector<StepItem>& step,
-                                       const at::Tensor& logits) {
+                                       const at::Tensor& on_device) {
+    const at::Tensor logits = queue_.ToHost(on_device);
     const auto vocabulary = static_cast<size_t>(architecture().vocabulary);
     const float* next_row = logits.const_data_ptr<float>();
     std::vector<std::vector<std::span<const float>>> rows(step.size());
@@ -412,16 +447,41 @@ class EngineLoop : public Engine {
     return read;
   }
 
+  // How many sequences and blocks of each a step has.
+  struct StepShape {
+    int64_t sequences = 0;
+    int64_t blocks = 0;
+    bool repeatable = false;  // padded, so that a recording may serve
+  };
+
+  // A decode step is as large as a recording of it, if anything is recorded.
+  StepShape ShapeOf(const std::vector<StepItem>& step) const {
+    StepShape shape{.sequences = static_cast<int64_t>(step.size()),
+                    .blocks = 1,
+                    .repeatable = steps_.records()};
+    for (const StepItem& item : step) {
+      const Sequence& sequence = *active_.at(item.id);
+      shape.blocks =
+          std::max(shape.blocks, static_cast<int64_t>(scheduler_.Blocks(item.id).size()));
+      shape.repeatable &=
+          item.count == 1 && sequence.WantsLogits(item.first) && !sequence.has_taps();
+    }
+    if (!shape.repeatable) return shape;
+    shape.sequences = RecordedExtent(shape.sequences, most_.sequences);
+    shape.blocks = RecordedExtent(
+        std::max(shape.blocks, std::min(kLeastRecordedBlocks, most_.blocks)), most_.blocks);
+    return shape;
+  }
+
   void FillBuffers(const std::vector<StepItem>& step) {
     buffers_.Clear();
+    shape_ = ShapeOf(step);
     for (model::WireProgram& wire : program_) {
       wire.stages.clear();
       wire.taps.clear();
     }
-    size_t max_blocks = 1;
-    for (const StepItem& item : step)
-      max_blocks = std::max(max_blocks, scheduler_.Blocks(item.id).size());
-    buffers_.block_tables.FillZeros(static_cast<int64_t>(step.size() * max_blocks));
+    const auto max_blocks = static_cast<size_t>(shape_.blocks);
+    buffers_.block_tables.FillZeros(shape_.sequences * shape_.blocks);
     std::vector<int64_t> rows_seen;
     for (size_t s = 0; s < step.size(); ++s) {
       Sequence& sequence = *active_.at(step[s].id);
@@ -446,6 +506,9 @@ class EngineLoop : public Engine {
         sequence.taps().AddTo(program_, step[s].first, step[s].count, offset, sequence.TapEnd());
       }
     }
+    num_tokens_ = buffers_.token_ids.size();
+    num_logits_ = buffers_.logit_tokens.size();
+    PadBuffers(static_cast<int64_t>(step.size()));
     tables_.AddTo(program_);
     applied_.fill(0);
     tables_.CountApplied(buffers_.table_rows.values(), applied_);
@@ -453,18 +516,31 @@ class EngineLoop : public Engine {
     distinct_rows_ = std::unique(rows_seen.begin(), rows_seen.end()) - rows_seen.begin();
   }
 
+  // Sequences `first` .. of the step's shape: one token each, whose key and value go to a block
+  // that no sequence has.
+  void PadBuffers(int64_t first) {
+    for (int64_t s = first; s < shape_.sequences; ++s) {
+      buffers_.logit_tokens.Push(buffers_.token_ids.size());
+      buffers_.token_ids.Push(0);
+      buffers_.positions.Push(0);
+      buffers_.sequences.Push(s);
+      buffers_.cache_slots.Push(scheduler_options_.num_blocks * kBlockSize);
+      buffers_.table_rows.Push(0);
+    }
+  }
+
   model::StepBatch Batch(const std::vector<StepItem>& step) const {
-    const auto num_sequences = static_cast<int64_t>(step.size());
     int64_t most_tokens = 0;
     for (const StepItem& item : step) most_tokens = std::max(most_tokens, item.count);
-    return {.token_ids = buffers_.token_ids.OnDevice(),
-            .positions = buffers_.positions.OnDevice(),
-            .sequences = buffers_.sequences.OnDevice(),
-            .cache_slots = buffers_.cache_slots.OnDevice(),
-            .block_tables = buffers_.block_tables.OnDevice().view({num_sequences, -1}),
-            .table_rows = buffers_.table_rows.OnDevice(),
-            .logit_tokens = buffers_.logit_tokens.OnDevice(),
-            .most_tokens = most_tokens};
+    return {
+        .token_ids = buffers_.token_ids.OnDevice(),
+        .positions = buffers_.positions.OnDevice(),
+        .sequences = buffers_.sequences.OnDevice(),
+        .cache_slots = buffers_.cache_slots.OnDevice(),
+        .block_tables = buffers_.block_tables.OnDevice().view({shape_.sequences, shape_.blocks}),
+        .table_rows = buffers_.table_rows.OnDevice(),
+        .logit_tokens = buffers_.logit_tokens.OnDevice(),
+        .most_tokens = most_tokens};
   }
 
   // The first `fed` tokens of the sequence are in the cache now.
@@ -518,7 +594,8 @@ class EngineLoop : public Engine {
   void CountStep() {
     absl::MutexLock lock(&mutex_);
     ++statistics_.steps;
-    statistics_.batch_rows = buffers_.token_ids.size();
+    statistics_.repeated_steps = steps_.num_repeated();
+    statistics_.batch_rows = num_tokens_;
     statistics_.distinct_rows_last_step = distinct_rows_;
     statistics_.distinct_rows_max = std::max(statistics_.distinct_rows_max, distinct_rows_);
     for (size_t i = 0; i < applied_.size(); ++i)
@@ -538,9 +615,15 @@ class EngineLoop : public Engine {
   model::KvCache cache_;
   const SchedulerOptions scheduler_options_;
   Scheduler scheduler_;
+  DeviceQueue queue_;
+  RecordedSteps steps_;
   InterventionTables tables_;
   model::StepProgram program_;
+  const StepShape most_;  // of any step
   StepBuffers buffers_;
+  StepShape shape_;         // of this step, padding included
+  int64_t num_tokens_ = 0;  // of this step, without padding
+  int64_t num_logits_ = 0;
   std::map<SequenceId, std::shared_ptr<Sequence>> active_;
   std::vector<News> news_;  // of this step
   Courier courier_;
@@ -576,8 +659,9 @@ absl::StatusOr<std::unique_ptr<Engine>> StartEngine(std::unique_ptr<model::Trans
                      absl::StrCat("kv_cache_bytes is ", options.kv_cache_bytes,
                                   ", this model needs at least ", block_bytes));
   }
+  const int64_t for_padding = options.make_recorder ? 1 : 0;
   VS_ASSIGN_OR_RETURN(model::KvCache cache,
-                      model::KvCache::Allocate(architecture, num_blocks, kBlockSize,
+                      model::KvCache::Allocate(architecture, num_blocks + for_padding, kBlockSize,
                                                transformer->dtype(), transformer->device()));
   try {
     return std::make_unique<EngineLoop>(std::move(transformer), std::move(text), options,

@@ -1,6 +1,6 @@
 #include "engine/intervention_table.h"
 
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/full.h>
 
 #include <algorithm>
 
@@ -11,6 +11,9 @@ namespace {
 
 // Few: a row of 64 directions on all layers of a large model is hundreds of megabytes.
 constexpr int64_t kLeastCapacity = 4;
+
+// What rows hold that nobody has: added, it changes no bit; as a factor it is 0.
+constexpr double kNothing = -0.0;
 
 // The tables of a stage; the first axis of each is rows.
 std::vector<at::Tensor*> TablesOf(model::AddStage& stage) { return {&stage.active, &stage.rows}; }
@@ -29,8 +32,22 @@ model::Stage WithoutTables(const model::Stage& stage) {
   return std::visit([](auto each) -> model::Stage { return decltype(each){}; }, stage);
 }
 
-at::Tensor& ActiveOf(model::Stage& stage) {
-  return std::visit([](auto& each) -> at::Tensor& { return each.active; }, stage);
+// How many rows the tables of a stage have room for.
+int64_t CapacityOf(const model::Stage& stage) {
+  return std::visit(
+      [](const auto& each) { return each.active.defined() ? each.active.size(0) : 0; }, stage);
+}
+
+// Makes row `row`, for which there is room, one that does nothing.
+void Silence(model::Stage& stage, int64_t row) {
+  std::visit([row](auto& each) { each.active[row].zero_(); }, stage);
+  if (auto* add = std::get_if<model::AddStage>(&stage)) add->rows[row].fill_(kNothing);
+}
+
+bool PreservesNorm(const model::Stage& edit) {
+  return std::visit(
+             [](const auto& each) { return each.active.template const_data_ptr<uint8_t>()[0]; },
+             edit) == model::kPreservesNorm;
 }
 
 int64_t CapacityFor(int64_t row) {
@@ -64,7 +81,7 @@ at::Tensor WithRoom(const at::Tensor& table, const at::Tensor& edit, int64_t row
                     c10::Device device) {
   const std::vector<int64_t> shape = ShapeWithRoom(table, edit, row);
   if (table.defined() && table.sizes() == at::IntArrayRef(shape)) return table;
-  const at::Tensor larger = at::zeros(shape, edit.options().device(device));
+  const at::Tensor larger = at::full(shape, kNothing, edit.options().device(device));
   if (table.defined()) Corner(larger, table.sizes()).copy_(table);
   return larger;
 }
@@ -87,11 +104,12 @@ int64_t InterventionTables::BytesAfter(int64_t row, const std::vector<WireEdit>&
   int64_t total = bytes();
   std::map<int, int> ordinals;
   for (const WireEdit& edit : edits) {
-    const auto found = tables_.find({edit.wire, ordinals[edit.wire]++, edit.stage.index()});
+    const StageKey key{edit.wire, ordinals[edit.wire]++, edit.stage.index()};
+    const auto found = tables_.find(key);
     const bool is_new = found == tables_.end();
     if (!is_new) total -= found->second.bytes;
     model::Stage source = edit.stage;
-    model::Stage table = is_new ? WithoutTables(edit.stage) : found->second.stage;
+    model::Stage table = is_new ? StartOf(key, edit.stage) : found->second.stage;
     const std::vector<at::Tensor*> sources = TablesOf(source), tables = TablesOf(table);
     for (size_t i = 0; i < sources.size(); ++i) {
       int64_t bytes = static_cast<int64_t>(sources[i]->element_size());
@@ -102,10 +120,19 @@ int64_t InterventionTables::BytesAfter(int64_t row, const std::vector<WireEdit>&
   return total;
 }
 
+model::Stage InterventionTables::StartOf(const StageKey& key, const model::Stage& edit) const {
+  const auto kept = kept_.find(key);
+  return kept == kept_.end() ? WithoutTables(edit) : kept->second.stage;
+}
+
 void InterventionTables::Write(const StageKey& key, int64_t row, const model::Stage& edit) {
   Table& table = tables_[key];
+  if (table.rows.empty()) {
+    table.stage = StartOf(key, edit);
+    kept_.erase(key);
+  }
   table.rows.insert(row);
-  if (table.rows.size() == 1) table.stage = WithoutTables(edit);
+  if (PreservesNorm(edit)) table.preserving.insert(row);
   model::Stage source = edit, grown = table.stage;
   const std::vector<at::Tensor*> sources = TablesOf(source), destinations = TablesOf(grown);
   for (size_t i = 0; i < sources.size(); ++i) {
@@ -116,6 +143,13 @@ void InterventionTables::Write(const StageKey& key, int64_t row, const model::St
   table.bytes = 0;
   for (const at::Tensor* each : destinations) table.bytes += static_cast<int64_t>(each->nbytes());
   table.stage = std::move(grown);
+  SetOnlyAdds(table);
+}
+
+void InterventionTables::SetOnlyAdds(Table& table) {
+  if (auto* add = std::get_if<model::AddStage>(&table.stage)) {
+    add->only_adds = table.preserving.empty();
+  }
 }
 
 int64_t InterventionTables::AcquireRow(const CompiledInterventions& compiled, uint64_t active) {
@@ -123,6 +157,7 @@ int64_t InterventionTables::AcquireRow(const CompiledInterventions& compiled, ui
   if (edits.empty()) return 0;
   const int64_t row = TakeLowestFreeRow();
   try {
+    if (BytesAfter(row, edits) + kept_bytes() > max_bytes_) kept_.clear();
     if (BytesAfter(row, edits) > max_bytes_) throw TablesFull();
     Row& owned = rows_.at(row);
     owned.touched = compiled.LayersTouched(active);
@@ -147,11 +182,17 @@ void InterventionTables::ReleaseRow(int64_t row) {
     // Where acquiring ended half-way, the last one may be missing.
     if (table == tables_.end()) continue;
     table->second.rows.erase(row);
-    if (table->second.rows.empty()) {
-      tables_.erase(table);
-    } else if (at::Tensor& active = ActiveOf(table->second.stage); row < active.size(0)) {
-      active[row].zero_();
+    table->second.preserving.erase(row);
+    // Where acquiring ended half-way, there may be no room for the row, or none at all.
+    const int64_t capacity = CapacityOf(table->second.stage);
+    const bool last = table->second.rows.empty(), keep = keeps_addresses_ && capacity > 0;
+    if (row < capacity && (!last || keep)) {
+      Silence(table->second.stage, row);
+      SetOnlyAdds(table->second);
     }
+    if (!last) continue;
+    if (keep) kept_.insert_or_assign(key, std::move(table->second));
+    tables_.erase(table);
   }
   rows_.erase(found);
 }
@@ -172,9 +213,12 @@ void InterventionTables::CountApplied(std::span<const int64_t> rows,
   }
 }
 
-int64_t InterventionTables::bytes() const {
+int64_t InterventionTables::bytes() const { return BytesOf(tables_); }
+int64_t InterventionTables::kept_bytes() const { return BytesOf(kept_); }
+
+int64_t InterventionTables::BytesOf(const std::map<StageKey, Table>& tables) {
   int64_t bytes = 0;
-  for (const auto& [key, table] : tables_) bytes += table.bytes;
+  for (const auto& [key, table] : tables) bytes += table.bytes;
   return bytes;
 }
 

@@ -32,14 +32,17 @@ class TablesFull : public std::runtime_error {
 
 // The tables of one engine, on its device. A row is the lowest free one, and a table has room for a
 // power of two that holds its highest row: its address changes only when it grows, and it is given
-// back when its last row is.
+// back when its last row is, unless addresses are to be kept.
 class InterventionTables {
  public:
   // `max_bytes` of all tables together: what a row takes depends on who else is there, because the
-  // rows of a table are as wide as its widest and as many as its highest number asks for.
+  // rows of a table are as wide as its widest and as many as its highest number asks for. With
+  // `keeps_addresses`, a table that its last row left is kept for the next that comes to its place,
+  // as long as nobody needs the memory: what was recorded with its address then serves again.
   explicit InterventionTables(c10::Device device,
-                              int64_t max_bytes = std::numeric_limits<int64_t>::max())
-      : device_(device), max_bytes_(max_bytes) {}
+                              int64_t max_bytes = std::numeric_limits<int64_t>::max(),
+                              bool keeps_addresses = false)
+      : device_(device), max_bytes_(max_bytes), keeps_addresses_(keeps_addresses) {}
 
   // The row for the set `active` of a request's interventions; 0 where they change no bit. Throws
   // where memory ends, TablesFull before they are larger than they may be, and then nothing is
@@ -59,6 +62,8 @@ class InterventionTables {
 
   int64_t live_rows() const { return static_cast<int64_t>(rows_.size()); }
   int64_t bytes() const;
+  // Of tables that are kept for their addresses.
+  int64_t kept_bytes() const;
 
  private:
   // Place in the order of execution: wire, ordinal of the operation on it, kind of stage.
@@ -66,7 +71,8 @@ class InterventionTables {
 
   struct Table {
     model::Stage stage;
-    std::set<int64_t> rows;  // live
+    std::set<int64_t> rows;        // live
+    std::set<int64_t> preserving;  // of them, those that preserve norms
     int64_t bytes = 0;
   };
 
@@ -76,13 +82,19 @@ class InterventionTables {
   };
 
   int64_t TakeLowestFreeRow();
+  // Where the next table at `key` starts: one that was kept, or nothing yet.
+  model::Stage StartOf(const StageKey& key, const model::Stage& edit) const;
   int64_t BytesAfter(int64_t row, const std::vector<WireEdit>& edits) const;
   void Write(const StageKey& key, int64_t row, const model::Stage& edit);
+  static void SetOnlyAdds(Table& table);
+  static int64_t BytesOf(const std::map<StageKey, Table>& tables);
 
   c10::Device device_;
   int64_t max_bytes_;
+  bool keeps_addresses_;
   std::map<StageKey, Table> tables_;
-  std::map<int64_t, Row> rows_;  // live
+  std::map<StageKey, Table> kept_;  // without rows
+  std::map<int64_t, Row> rows_;     // live
 };
 
 }  // namespace valuescope::engine

@@ -13,11 +13,14 @@ namespace {
 
 // Steering that is strong enough drives activations beyond what numbers can hold, and NaN would be
 // sampled like anything else.
-absl::Status CheckFinite(std::span<const float> logits) {
-  if (AllFinite(logits)) return absl::OkStatus();
+absl::Status NotFinite() {
   return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "LOGITS_NOT_FINITE",
                          "the model's logits are not finite numbers; with interventions, lower "
                          "their coefficients");
+}
+
+absl::Status CheckFinite(std::span<const float> logits) {
+  return AllFinite(logits) ? absl::OkStatus() : NotFinite();
 }
 
 }  // namespace
@@ -167,6 +170,18 @@ absl::Status Sequence::ReadLogits(const std::vector<std::span<const float>>& log
       drawn_->logprob = LogprobOf(logits.front(), drawn_->id, sampling.top_logprobs);
     }
   }
+  return absl::OkStatus();
+}
+
+bool Sequence::TakesLargest() const {
+  if (!request_.sampling) return !request_.score_response;
+  const Sampling& sampling = *request_.sampling;
+  return sampling.temperature == 0 && sampling.repetition_penalty == 1 && sampling.top_logprobs < 0;
+}
+
+absl::Status Sequence::ReadLargest(int64_t id) {
+  if (id < 0) return NotFinite();
+  drawn_ = Generated{.id = static_cast<int32_t>(id), .text_begin = text_.size(), .logprob = {}};
   return absl::OkStatus();
 }
 

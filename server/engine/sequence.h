@@ -42,6 +42,7 @@ class Sequence {
   const Request& request() const { return request_; }
   const CompiledInterventions& interventions() const { return interventions_; }
   SequenceTaps& taps() { return taps_; }
+  bool has_taps() const { return !taps_.empty(); }
   const std::vector<int32_t>& ids() const { return ids_; }
   int64_t fed() const { return fed_; }
 
@@ -83,6 +84,12 @@ class Sequence {
   // FAILED_PRECONDITION, reason LOGITS_NOT_FINITE, where there are no numbers to sample or score
   // from.
   absl::Status ReadLogits(const std::vector<std::span<const float>>& logits);
+
+  // Whether it takes at most one row of logits a step, and from that the likeliest token only.
+  bool TakesLargest() const;
+  // The same as ReadLogits where that holds: the id of the largest logit, -1 where some are no
+  // numbers.
+  absl::Status ReadLargest(int64_t id);
 
   // Takes note that positions first .. first + count - 1 ran and their logits were read.
   void Ran(int64_t first, int64_t count);

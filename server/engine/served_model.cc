@@ -32,11 +32,14 @@ absl::StatusOr<std::shared_ptr<const ServedModel>> LoadModel(
   served->id = id;
   served->dtype = options.dtype;
   served->device = options.device;
+  served->batch_invariant = options.batch_invariant || (c10::Device(options.device).is_cpu() &&
+                                                        options.dtype == DType::kFloat32);
   VS_ASSIGN_OR_RETURN(served->text, text::TextModel::Load(folder));
   VS_ASSIGN_OR_RETURN(auto transformer,
                       model::Transformer::Load(folder, {.device = c10::Device(options.device),
                                                         .dtype = options.dtype,
                                                         .threads = options.threads,
+                                                        .batch_invariant = options.batch_invariant,
                                                         .progress = progress,
                                                         .cancellation = cancellation}));
   served->architecture = transformer->architecture();

@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "base/dtype.h"
 #include "engine/engine.h"
+#include "engine/work_recorder.h"
 #include "model/architecture.h"
 #include "text/text_model.h"
 
@@ -24,8 +25,9 @@ struct ServedModel {
   std::string id;  // without "models/"
   model::Architecture architecture;
   DType dtype = DType::kFloat32;
-  std::string device;          // "cpu", "cuda:0"
-  std::string weights_digest;  // SHA-256, hexadecimal
+  std::string device;            // "cpu", "cuda:0"
+  bool batch_invariant = false;  // a request's bits never depend on who is beside it
+  std::string weights_digest;    // SHA-256, hexadecimal
   int64_t num_parameters = 0;
   int64_t weight_bytes = 0;  // of the weights in `dtype`
   absl::Time load_time;      // when it became ready
@@ -48,7 +50,10 @@ struct EngineOptions {
   std::string device = "cpu";  // or "cuda:N", once its library is open
   std::function<absl::StatusOr<int64_t>()> free_memory =
       nullptr;  // bytes on it; null: main memory's
+  // Of what records steps on the device, one an engine; null: nothing is recorded.
+  std::function<std::unique_ptr<WorkRecorder>()> make_recorder = nullptr;
   DType dtype = DType::kFloat32;
+  bool batch_invariant = false;                   // LoadOptions has it
   int threads = 0;                                // 0: one a core
   int64_t kv_cache_bytes = 1LL << 30;             // untouched pages cost nothing on a CPU
   int max_batch_rows = 64;                        // requests decoded in one step

@@ -169,7 +169,9 @@ HostTensor SequenceTaps::ReadLayers(const CompiledTap& one, size_t first, size_t
   tensor.bytes.reserve(count * static_cast<size_t>(rows * width * SizeOf(one.tap.dtype)));
   for (size_t layer = first; layer < first + count; ++layer) {
     at::Tensor part = one.destinations[layer].narrow(0, 0, rows);
-    if (some) part = part.index_select(1, at::tensor(one.tap.columns[layer], at::kLong));
+    if (some) {
+      part = part.index_select(1, at::tensor(one.tap.columns[layer], at::kLong).to(part.device()));
+    }
     if (one.tap.reduction == Reduction::kMean) part = at::div(part, static_cast<double>(tokens));
     part = part.to(at::kCPU, model::ScalarTypeOf(one.tap.dtype)).contiguous();
     tensor.bytes.append(static_cast<const char*>(part.const_data_ptr()), part.nbytes());

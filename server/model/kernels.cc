@@ -11,31 +11,31 @@
 namespace valuescope::model {
 namespace {
 
-// The kernel for a CPU walks the tokens one by one and needs no room for the longest sequence.
+// A CPU's kernel for float32 needs no plan; it walks the tokens one by one.
+std::vector<at::Tensor> PlanAttentionOnCpu(const at::Tensor& sequences, const at::Tensor& positions,
+                                           const at::Tensor& block_tables, const at::Tensor& keys,
+                                           int64_t most_tokens, int64_t group, double soft_cap,
+                                           int64_t window, bool batch_invariant) {
+  return {};
+}
+
+void AddRowsOnCpu(at::Tensor& x, const at::Tensor& active, const at::Tensor& rows,
+                  const at::Tensor& table_rows, bool only_adds) {
+  cpu::AddRows(x, active, rows, table_rows);
+}
+
 at::Tensor AttentionOnCpu(const at::Tensor& qkv, const at::Tensor& keys, const at::Tensor& values,
                           const at::Tensor& sequences, const at::Tensor& positions,
-                          const at::Tensor& block_tables, int64_t /*most_tokens*/,
+                          const at::Tensor& block_tables, at::TensorList plan, int64_t most_tokens,
                           int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, double scale,
-                          double soft_cap, int64_t window) {
+                          double soft_cap, int64_t window, bool batch_invariant) {
+  if (batch_invariant && qkv.scalar_type() != at::kFloat) {
+    return cuda::Attention(qkv, keys, values, sequences, positions, block_tables, plan, most_tokens,
+                           num_heads, num_kv_heads, head_dim, scale, soft_cap, window,
+                           batch_invariant);
+  }
   return cpu::Attention(qkv, keys, values, sequences, positions, block_tables, num_heads,
                         num_kv_heads, head_dim, scale, soft_cap, window);
-}
-
-// --- References of the edits, in place
-// ----------------------------------------------------------
-
-void AddRowsPlain(at::Tensor& x, const at::Tensor& active, const at::Tensor& rows,
-                  const at::Tensor& table_rows) {
-  x.copy_(reference::Added(x, active, rows, table_rows));
-}
-void ScaleOrSetPlain(at::Tensor& x, const at::Tensor& active, const at::Tensor& factors,
-                     const at::Tensor& values, const at::Tensor& table_rows) {
-  x.copy_(reference::ScaledOrSet(x, active, factors, values, table_rows));
-}
-void ProjectPlain(at::Tensor& x, const at::Tensor& active, const at::Tensor& basis,
-                  const at::Tensor& ranks, const at::Tensor& kept, const at::Tensor& targets,
-                  const at::Tensor& table_rows) {
-  x.copy_(reference::Projected(x, active, basis, ranks, kept, targets, table_rows));
 }
 
 TORCH_LIBRARY(valuescope, library) {
@@ -49,14 +49,17 @@ TORCH_LIBRARY(valuescope, library) {
       "cache_slots, "
       "Tensor(b!) keys, Tensor(c!) values, int num_heads, int num_kv_heads, int head_dim) -> ()");
   library.def(
+      "plan_attention(Tensor sequences, Tensor positions, Tensor block_tables, Tensor keys, int "
+      "most_tokens, int group, float soft_cap, int window, bool batch_invariant) -> Tensor[]");
+  library.def(
       "attention(Tensor qkv, Tensor keys, Tensor values, Tensor sequences, Tensor positions, "
-      "Tensor block_tables, int most_tokens, int num_heads, int num_kv_heads, int head_dim, float "
-      "scale, float "
-      "soft_cap, "
-      "int window) -> Tensor");
+      "Tensor block_tables, Tensor[] plan, int most_tokens, int num_heads, int num_kv_heads, int "
+      "head_dim, float scale, float soft_cap, int window, bool batch_invariant) -> Tensor");
   library.def("gate_multiply(Tensor gate_up, int activation) -> Tensor");
   library.def("soft_cap(Tensor(a!) x, float cap) -> ()");
-  library.def("add_rows(Tensor(a!) x, Tensor active, Tensor rows, Tensor table_rows) -> ()");
+  library.def(
+      "add_rows(Tensor(a!) x, Tensor active, Tensor rows, Tensor table_rows, bool only_adds) -> "
+      "()");
   library.def(
       "scale_or_set(Tensor(a!) x, Tensor active, Tensor factors, Tensor values, Tensor table_rows) "
       "-> ()");
@@ -72,10 +75,11 @@ TORCH_LIBRARY_IMPL(valuescope, CPU, library) {
   library.impl("rms_norm", cpu::RmsNorm);
   library.impl("norm_heads", cpu::NormHeads);
   library.impl("rotate_and_cache", cpu::RotateAndCache);
+  library.impl("plan_attention", PlanAttentionOnCpu);
   library.impl("attention", AttentionOnCpu);
   library.impl("gate_multiply", cpu::GateMultiply);
   library.impl("soft_cap", cpu::SoftCap);
-  library.impl("add_rows", cpu::AddRows);
+  library.impl("add_rows", AddRowsOnCpu);
   library.impl("scale_or_set", cpu::ScaleOrSet);
   library.impl("project", cpu::Project);
   library.impl("tap_copy", cpu::TapCopy);
@@ -86,17 +90,18 @@ TORCH_LIBRARY_IMPL(valuescope, CPU, library) {
 // What a GPU runs. Tensors without values run the same, so that every machine can see that a step
 // never looks at one.
 void RegisterForCuda(torch::Library& library) {
-  library.impl("rms_norm", reference::RmsNorm);
-  library.impl("norm_heads", reference::NormHeads);
+  library.impl("rms_norm", cuda::RmsNorm);
+  library.impl("norm_heads", cuda::NormHeads);
   library.impl("rotate_and_cache", reference::RotateAndCache);
+  library.impl("plan_attention", cuda::PlanAttention);
   library.impl("attention", cuda::Attention);
   library.impl("gate_multiply", reference::GateMultiply);
   library.impl("soft_cap", reference::SoftCap);
-  library.impl("add_rows", AddRowsPlain);
-  library.impl("scale_or_set", ScaleOrSetPlain);
-  library.impl("project", ProjectPlain);
+  library.impl("add_rows", cuda::AddRows);
+  library.impl("scale_or_set", cuda::ScaleOrSet);
+  library.impl("project", cuda::Project);
   library.impl("tap_copy", reference::TapCopy);
-  library.impl("tap_sum", reference::TapSum);
+  library.impl("tap_sum", cuda::TapSum);
   library.impl("tap_max", reference::TapMax);
 }
 
@@ -148,22 +153,33 @@ void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor
           heads.head_dim);
 }
 
+std::vector<at::Tensor> PlanAttention(const StepBatch& batch, const at::Tensor& keys,
+                                      const HeadShape& heads, const AttentionScores& scores) {
+  static const auto op =
+      Operator<std::vector<at::Tensor>(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                       const at::Tensor&, int64_t, int64_t, double, int64_t, bool)>(
+          "valuescope::plan_attention");
+  return op.call(batch.sequences, batch.positions, batch.block_tables, keys, batch.most_tokens,
+                 heads.num_heads / heads.num_kv_heads, scores.soft_cap, scores.window,
+                 scores.batch_invariant);
+}
+
 at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Tensor& values,
-                     const at::Tensor& sequences, const at::Tensor& positions,
-                     const at::Tensor& block_tables, int64_t most_tokens, const HeadShape& heads,
-                     const AttentionScores& scores) {
+                     const StepBatch& batch, const std::vector<at::Tensor>& plan,
+                     const HeadShape& heads, const AttentionScores& scores) {
   if (TracksGradients(qkv)) {
-    return reference::Attention(qkv, keys, values, sequences, positions, block_tables,
-                                heads.num_heads, heads.num_kv_heads, heads.head_dim, scores.scale,
-                                scores.soft_cap, scores.window);
+    return reference::Attention(qkv, keys, values, batch.sequences, batch.positions,
+                                batch.block_tables, heads.num_heads, heads.num_kv_heads,
+                                heads.head_dim, scores.scale, scores.soft_cap, scores.window);
   }
   static const auto op =
       Operator<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                          const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t, int64_t,
-                          int64_t, int64_t, double, double, int64_t)>("valuescope::attention");
-  return op.call(qkv, keys, values, sequences, positions, block_tables, most_tokens,
-                 heads.num_heads, heads.num_kv_heads, heads.head_dim, scores.scale, scores.soft_cap,
-                 scores.window);
+                          const at::Tensor&, const at::Tensor&, const at::Tensor&, at::TensorList,
+                          int64_t, int64_t, int64_t, int64_t, double, double, int64_t, bool)>(
+          "valuescope::attention");
+  return op.call(qkv, keys, values, batch.sequences, batch.positions, batch.block_tables, plan,
+                 batch.most_tokens, heads.num_heads, heads.num_kv_heads, heads.head_dim,
+                 scores.scale, scores.soft_cap, scores.window, scores.batch_invariant);
 }
 
 at::Tensor GateMultiply(const at::Tensor& gate_up, Activation activation) {
@@ -187,9 +203,9 @@ void Edit(at::Tensor& x, const AddStage& stage, const at::Tensor& table_rows) {
     return;
   }
   static const auto op =
-      Operator<void(at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&)>(
+      Operator<void(at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, bool)>(
           "valuescope::add_rows");
-  op.call(x, stage.active, stage.rows, table_rows);
+  op.call(x, stage.active, stage.rows, table_rows, stage.only_adds);
 }
 
 void Edit(at::Tensor& x, const ScaleOrSetStage& stage, const at::Tensor& table_rows) {

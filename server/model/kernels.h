@@ -28,6 +28,9 @@ struct AttentionScores {
   double scale = 1;     // of query . key
   double soft_cap = 0;  // c: scores become c tanh(score / c); 0 is none
   int64_t window = 0;   // a token sees itself and window - 1 tokens before it; 0 is all of them
+  // Nothing of a token's result may depend on its company, whatever that costs. On a CPU in float32
+  // nothing does in any case.
+  bool batch_invariant = false;
 };
 
 // x / sqrt(mean(x^2) + epsilon) * weight. x [num_tokens, width], weight [width]. A weight of x's
@@ -49,17 +52,20 @@ void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor
                     const at::Tensor& positions, const at::Tensor& cache_slots, at::Tensor& keys,
                     at::Tensor& values, const HeadShape& heads);
 
+// What the layers with the same scores share in a step, made once for all of them; only the
+// device's own Attention reads it.
+std::vector<at::Tensor> PlanAttention(const StepBatch& batch, const at::Tensor& keys,
+                                      const HeadShape& heads, const AttentionScores& scores);
+
 // Causal attention of every token over its own sequence's cached keys and values, positions 0 ..
 // its own, or the window's part of them. Keys are taken in cache blocks, which start at multiples
 // of the block size whatever the batch, with a running maximum: neither chunking nor company
-// changes a bit.
-//   sequences, positions [num_tokens] int64; block_tables [num_sequences, max_blocks] int64;
-//   most_tokens: as StepBatch has it
+// changes a bit of what a CPU computes in float32.
+//   qkv, keys, values as RotateAndCache has them; plan: PlanAttention's of this batch
 // Returns [num_tokens, num_heads * head_dim].
 at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Tensor& values,
-                     const at::Tensor& sequences, const at::Tensor& positions,
-                     const at::Tensor& block_tables, int64_t most_tokens, const HeadShape& heads,
-                     const AttentionScores& scores);
+                     const StepBatch& batch, const std::vector<at::Tensor>& plan,
+                     const HeadShape& heads, const AttentionScores& scores);
 
 // activation(gate) * up. gate_up [num_tokens, 2 * width], gate first -> [num_tokens, width].
 at::Tensor GateMultiply(const at::Tensor& gate_up, Activation activation);

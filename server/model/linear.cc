@@ -1,10 +1,13 @@
 #include "model/linear.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/randperm.h>
 #include <ATen/ops/roll.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
@@ -21,19 +24,76 @@
 namespace valuescope::model {
 namespace {
 
+// y [n, out] of x [n, in].
+using Product = std::function<at::Tensor(const at::Tensor&)>;
+
+// The product of x as one of `rows` rows, at least x's.
+at::Tensor PaddedProduct(const at::Tensor& x, int64_t rows, const Product& product) {
+  const int64_t own = x.size(0);
+  if (own == rows) return product(x);
+  at::Tensor padded = at::empty({rows, x.size(1)}, x.options());
+  padded.narrow(0, 0, own).copy_(x);
+  padded.narrow(0, own, rows - own).zero_();
+  return product(padded).narrow(0, 0, own);
+}
+
+// The product of x as products of `block` rows each.
+at::Tensor ProductInBlocks(const at::Tensor& x, int64_t block, int64_t out_features,
+                           const Product& product) {
+  if (x.size(0) <= block) return PaddedProduct(x, block, product);
+  at::Tensor result = at::empty({x.size(0), out_features}, x.options());
+  for (int64_t first = 0; first < x.size(0); first += block) {
+    const int64_t rows = std::min(block, x.size(0) - first);
+    result.narrow(0, first, rows).copy_(PaddedProduct(x.narrow(0, first, rows), block, product));
+  }
+  return result;
+}
+
+// Whether a product of as many rows as x gives a row the same bits wherever it stands.
+bool PlaceDoesNotMatter(const at::Tensor& x, const Product& product) {
+  const at::Tensor once = product(x);
+  for (const int64_t shift : {1, 5, 8}) {
+    if (!product(x.roll(shift, 0)).roll(-shift, 0).equal(once)) return false;
+  }
+  return true;
+}
+
 class PlainLinear : public Linear {
  public:
-  PlainLinear(at::Tensor weight, at::Tensor bias)
+  PlainLinear(at::Tensor weight, at::Tensor bias, Rows rows)
       : Linear(weight.size(1), weight.size(0)),
         weight_(std::move(weight)),
-        bias_(std::move(bias)) {}
+        bias_(std::move(bias)),
+        block_(rows == Rows::kIndependent ? IndependentBlock() : 0) {}
+
   at::Tensor Apply(const at::Tensor& x) const override {
-    return at::linear(x, weight_, bias_.defined() ? std::optional(bias_) : std::nullopt);
+    if (block_ == 0 || TracksGradients(x)) return Multiply(x);
+    return ProductInBlocks(x, block_, out_features(),
+                           [this](const at::Tensor& rows) { return Multiply(rows); });
   }
 
  private:
+  at::Tensor Multiply(const at::Tensor& x) const {
+    return at::linear(x, weight_, bias_.defined() ? std::optional(bias_) : std::nullopt);
+  }
+
+  // A library picks its kernel by the number of rows, so there is one number for all. Which are
+  // good is tried, because within one kernel parts of the rows may be split differently.
+  int64_t IndependentBlock() const {
+    constexpr int64_t kBlocks[] = {64, 16};
+    if (weight_.is_meta()) return kBlocks[0];
+    for (const int64_t block : kBlocks) {
+      const at::Tensor x = at::randn({block, in_features()}).to(weight_.options());
+      if (PlaceDoesNotMatter(x, [this](const at::Tensor& rows) { return Multiply(rows); })) {
+        return block;
+      }
+    }
+    return 1;
+  }
+
   at::Tensor weight_;  // [out, in]
   at::Tensor bias_;    // [out], or undefined
+  int64_t block_;      // rows of every product; 0: as many as there are
 };
 
 // Products run at these numbers of rows only, padded to the next: 1, 2, 3, 4, 6, 8, 12, 16, and
@@ -75,13 +135,37 @@ int64_t FewestIndependent(int64_t most, const std::function<bool(int64_t)>& inde
   return fewest <= kMostPadding ? fewest : 0;
 }
 
+// Rows x and a packed weight to try products with.
+struct Trial {
+  at::Tensor x;       // [rows, in]
+  at::Tensor packed;  // of [out, in]
+};
+
+// A type of few bits rounds away most of what the order of a sum changes. Here every term meets its
+// negative somewhere else in the sum, so that what is left is that difference and nothing else.
+Trial CancellingTrial(int64_t rows, int64_t in_features, int64_t out_features,
+                      c10::ScalarType dtype) {
+  const int64_t half = in_features / 2;
+  const at::Tensor elsewhere = at::randperm(half, at::kLong);
+  const auto twice = [&](const at::Tensor& first, double sign) {
+    const at::Tensor rest = at::zeros({first.size(0), in_features - 2 * half});
+    return at::cat({first, first.index_select(1, elsewhere).mul(sign), rest}, 1).to(dtype);
+  };
+  return {.x = twice(at::randn({rows, half}), 1),
+          .packed = PackWeight(twice(at::randn({out_features, half}), -1))};
+}
+
 // Tried once a shape, type and number of threads: which kernel the library picks and how it splits
 // the work depend on these only, so random numbers stand for all.
-SafeRows Try(const at::Tensor& packed, int64_t in_features, int64_t out_features,
+SafeRows Try(const at::Tensor& own_packed, int64_t in_features, int64_t out_features,
              c10::ScalarType dtype) {
   const int64_t most =
       Bucket(std::clamp(kMostElements / out_features, 2 * kMostPadding, kMostTried));
-  const at::Tensor x = at::randn({most, in_features}).to(dtype);
+  // A weight too large for a second one has so many outputs that some row shows a difference.
+  const bool cancels = dtype != at::kFloat && in_features * out_features <= 4 * kMostElements;
+  const auto [x, packed] =
+      cancels ? CancellingTrial(most, in_features, out_features, dtype)
+              : Trial{.x = at::randn({most, in_features}).to(dtype), .packed = own_packed};
   const at::Tensor all = PackedProduct(x, packed, {});
   const auto same = [&](int64_t first, int64_t rows) {
     return PackedProduct(x.narrow(0, first, rows), packed, {}).equal(all.narrow(0, first, rows));
@@ -93,9 +177,10 @@ SafeRows Try(const at::Tensor& packed, int64_t in_features, int64_t out_features
     return {.fewest = fewest};
   }
   // One number of rows has to do for all, if it does not matter where a row stands.
-  const at::Tensor block = x.narrow(0, 0, kFixedBlock);
-  const at::Tensor rolled = PackedProduct(block.roll(5, 0), packed, {}).roll(-5, 0);
-  return {.block = rolled.equal(PackedProduct(block, packed, {})) ? kFixedBlock : 1};
+  const bool same_anywhere = PlaceDoesNotMatter(
+      x.narrow(0, 0, kFixedBlock),
+      [&packed](const at::Tensor& rows) { return PackedProduct(rows, packed, {}); });
+  return {.block = same_anywhere ? kFixedBlock : 1};
 }
 
 SafeRows TryOnce(const at::Tensor& packed, int64_t in_features, int64_t out_features,
@@ -123,8 +208,11 @@ class PackedLinear : public Linear {
   at::Tensor Apply(const at::Tensor& x) const override {
     if (TracksGradients(x)) return Plain(x);
     const SafeRows safe = Safe(x.scalar_type());
-    if (safe.fewest == 0) return InBlocks(x, safe.block);
-    return Product(x, std::max(safe.fewest, Bucket(x.size(0))));
+    const auto product = [this](const at::Tensor& rows) {
+      return PackedProduct(rows, packed_, bias_);
+    };
+    if (safe.fewest == 0) return ProductInBlocks(x, safe.block, out_features(), product);
+    return PaddedProduct(x, std::max(safe.fewest, Bucket(x.size(0))), product);
   }
 
  private:
@@ -140,25 +228,6 @@ class PackedLinear : public Linear {
     return TryOnce(packed_, in_features(), out_features(), dtype);
   }
 
-  // As a product of `rows` rows, at least x's.
-  at::Tensor Product(const at::Tensor& x, int64_t rows) const {
-    const int64_t own = x.size(0);
-    if (own == rows) return PackedProduct(x, packed_, bias_);
-    at::Tensor padded = at::empty({rows, in_features()}, x.options());
-    padded.narrow(0, 0, own).copy_(x);
-    padded.narrow(0, own, rows - own).zero_();
-    return PackedProduct(padded, packed_, bias_).narrow(0, 0, own);
-  }
-
-  at::Tensor InBlocks(const at::Tensor& x, int64_t block) const {
-    at::Tensor result = at::empty({x.size(0), out_features()}, x.options());
-    for (int64_t first = 0; first < x.size(0); first += block) {
-      const int64_t rows = std::min(block, x.size(0) - first);
-      result.narrow(0, first, rows).copy_(Product(x.narrow(0, first, rows), block));
-    }
-    return result;
-  }
-
   at::Tensor packed_;
   at::Tensor bias_;  // [out], or undefined
   const std::function<at::Tensor()> plain_;
@@ -168,13 +237,14 @@ class PackedLinear : public Linear {
 
 }  // namespace
 
-std::unique_ptr<Linear> Linear::Create(std::function<at::Tensor()> weight, const at::Tensor& bias) {
+std::unique_ptr<Linear> Linear::Create(std::function<at::Tensor()> weight, const at::Tensor& bias,
+                                       Rows rows) {
   const at::Tensor plain = weight().contiguous();
   VS_CHECK(plain.dim() == 2);
   if (CanPack(plain)) {
     return std::make_unique<PackedLinear>(plain, bias, std::move(weight));
   }
-  return std::make_unique<PlainLinear>(plain, bias);
+  return std::make_unique<PlainLinear>(plain, bias, rows);
 }
 
 }  // namespace valuescope::model

@@ -1,12 +1,14 @@
 // y = x W^T + b for a projection's logical weight W [out, in], whatever the storage behind it. On a
 // CPU in float32, and in bfloat16 where the processor has products for it, the weight is packed
 // once for oneDNN, which is faster than a plain product at every row count; a row then gets the
-// same bits whatever rows are beside it. Elsewhere it is the plain product.
+// same bits whatever rows are beside it. Elsewhere it is the plain product, in blocks of a fixed
+// number of rows where the same was asked for.
 #ifndef VALUESCOPE_MODEL_LINEAR_H_
 #define VALUESCOPE_MODEL_LINEAR_H_
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 
@@ -14,10 +16,13 @@ namespace valuescope::model {
 
 class Linear {
  public:
+  // Whether a row's bits may depend on the rows beside it. A packed product's never do.
+  enum class Rows : uint8_t { kFast, kIndependent };
+
   // `weight` gives the weight [out, in] on its device, now and, where the storage is another, when
   // gradients first pass through: only then are there two copies. `bias` [out] may be undefined.
   static std::unique_ptr<Linear> Create(std::function<at::Tensor()> weight,
-                                        const at::Tensor& bias = {});
+                                        const at::Tensor& bias = {}, Rows rows = Rows::kFast);
   virtual ~Linear() = default;
 
   // x [num_tokens, in] contiguous -> [num_tokens, out]; differentiable by x. Thread-safe.

@@ -161,10 +161,14 @@ at::Tensor Projected(const at::Tensor& x, const at::Tensor& active, const at::Te
   const at::Tensor unused = at::arange(basis.size(1), ranks.options()).unsqueeze(0) >=
                             found.Of(ranks).unsqueeze(1);  // [num_tokens, rank]
   const at::Tensor directions = found.Of(basis).masked_fill(unused.unsqueeze(2), 0);
-  const at::Tensor along = (wide.unsqueeze(1) * directions).sum(-1);  // [num_tokens, rank]
-  const at::Tensor change =
-      (found.Of(kept).unsqueeze(1) - 1) * along + found.Of(targets).masked_fill(unused, 0);
-  const at::Tensor edited = wide + (change.unsqueeze(2) * directions).sum(1);
+  const at::Tensor wanted = found.Of(targets).masked_fill(unused, 0);
+  const at::Tensor change = found.Of(kept).unsqueeze(1) - 1;  // [num_tokens, 1]
+  at::Tensor edited = wide;
+  for (int64_t k = 0; k < directions.size(1); ++k) {
+    const at::Tensor direction = directions.select(1, k);  // [num_tokens, width]
+    const at::Tensor along = (wide * direction).sum(-1, /*keepdim=*/true);
+    edited = edited + (change * along + wanted.narrow(1, k, 1)) * direction;
+  }
   return Rounded(x, edited, found.activity);
 }
 
@@ -180,8 +184,8 @@ void TapSum(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& row
 
 void TapMax(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
             at::Tensor& destination) {
-  destination.index_reduce_(0, rows, x.index_select(0, tokens).to(destination.scalar_type()),
-                            "amax");
+  const at::Tensor read = x.index_select(0, tokens).to(destination.scalar_type());
+  destination.scatter_reduce_(0, rows.unsqueeze(1).expand_as(read), read, "amax");
 }
 
 }  // namespace valuescope::model::reference

@@ -45,6 +45,9 @@ enum RowActivity : uint8_t {
 struct AddStage {
   at::Tensor active;  // [capacity] uint8, RowActivity; row 0 is inactive
   at::Tensor rows;    // [capacity, width] float32
+  // Promises that no row preserves norms and that inactive ones hold -0.0, which changes no bit of
+  // what it is added to: a GPU then adds without a look at `active`.
+  bool only_adds = false;
 };
 
 // y_i = factors[r][i] x_i where that factor is not 0, else values[r][i]: scales and overwrites

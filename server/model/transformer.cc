@@ -6,6 +6,8 @@
 #include <c10/core/InferenceMode.h>
 #include <malloc.h>
 
+#include <map>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
@@ -69,7 +71,7 @@ class LoadedTransformer : public Transformer {
     }
     const char* unembedding = architecture_.tied_embeddings ? kEmbeddingWeight : kUnembeddingWeight;
     if (!architecture_.tied_embeddings) VS_RETURN_IF_ERROR(Read(unembedding));
-    unembedding_ = Linear::Create([this, unembedding] { return Weight(unembedding); });
+    unembedding_ = Linear::Create([this, unembedding] { return Weight(unembedding); }, {}, Rows());
     Release(unembedding);
     for (int layer = 0; layer < architecture_.num_layers; ++layer) {
       const std::string prefix = absl::StrCat("model.layers.", layer, ".");
@@ -94,7 +96,7 @@ class LoadedTransformer : public Transformer {
     const c10::InferenceMode inference(tape == nullptr);
     const c10::AutoGradMode gradients(tape != nullptr);
     if (tape != nullptr) tape->values.assign(tape->wires.size(), at::Tensor());
-    return RunStep({batch, cache, program, tape});
+    return RunStep({batch, cache, program, tape, Plans(batch, cache, tape)});
   }
 
   at::Tensor WriteDirections(int layer) const override {
@@ -112,7 +114,31 @@ class LoadedTransformer : public Transformer {
     KvCache& cache;
     const StepProgram& program;
     GradientTape* tape;
+    std::map<int64_t, std::vector<at::Tensor>> plans;  // PlanAttention's, by window
   };
+
+  // A graph for gradients is made of the references, which need none.
+  std::map<int64_t, std::vector<at::Tensor>> Plans(const StepBatch& batch, const KvCache& cache,
+                                                   const GradientTape* tape) const {
+    std::map<int64_t, std::vector<at::Tensor>> plans;
+    if (tape != nullptr) return plans;
+    for (int layer = 0; layer < architecture_.num_layers; ++layer) {
+      const auto [plan, fresh] = plans.try_emplace(architecture_.windows[layer]);
+      if (fresh) plan->second = PlanAttention(batch, cache.keys[layer], heads(), Scores(layer));
+    }
+    return plans;
+  }
+
+  HeadShape heads() const {
+    return {architecture_.num_heads, architecture_.num_kv_heads, architecture_.head_dim};
+  }
+
+  AttentionScores Scores(int layer) const {
+    return {.scale = architecture_.attention_scale,
+            .soft_cap = architecture_.attention_soft_cap,
+            .window = architecture_.windows[layer],
+            .batch_invariant = options_.batch_invariant};
+  }
 
   at::Tensor RunStep(const Step& step) const {
     // at::index, because index_select has no kernel for meta tensors.
@@ -170,7 +196,11 @@ class LoadedTransformer : public Transformer {
       return tensors.size() == 1 ? tensors[0] : at::cat(tensors);
     };
     return Linear::Create([joined] { return joined(".weight"); },
-                          bias ? joined(".bias") : at::Tensor());
+                          bias ? joined(".bias") : at::Tensor(), Rows());
+  }
+
+  Linear::Rows Rows() const {
+    return options_.batch_invariant ? Linear::Rows::kIndependent : Linear::Rows::kFast;
   }
 
   Block MakeBlock(const std::string& prefix) const {
@@ -212,7 +242,7 @@ class LoadedTransformer : public Transformer {
 
   void RunBlock(int layer, at::Tensor& x, const Step& step) const {
     const Block& block = blocks_[layer];
-    at::Tensor attended = Attend(layer, Norm(x, block.attention_norm), step.batch, step.cache);
+    at::Tensor attended = Attend(layer, Norm(x, block.attention_norm), step);
     Visit({Site::kAttentionHeads, layer}, attended, step);
     at::Tensor written = block.output->Apply(attended);
     if (architecture_.post_norms) written = Norm(written, block.attention_post_norm);
@@ -245,21 +275,19 @@ class LoadedTransformer : public Transformer {
   }
 
   // The heads' outputs, [num_tokens, num_heads * head_dim].
-  at::Tensor Attend(int layer, const at::Tensor& normed, const StepBatch& batch,
-                    KvCache& cache) const {
-    const Architecture& a = architecture_;
+  at::Tensor Attend(int layer, const at::Tensor& normed, const Step& step) const {
     const Block& block = blocks_[layer];
-    const HeadShape heads{a.num_heads, a.num_kv_heads, a.head_dim};
+    at::Tensor &keys = step.cache.keys[layer], &values = step.cache.values[layer];
     at::Tensor qkv = block.qkv->Apply(normed);
-    if (a.head_norms) {
-      NormHeads(qkv, block.query_norm, block.key_norm, a.rms_norm_epsilon, heads);
+    if (architecture_.head_norms) {
+      NormHeads(qkv, block.query_norm, block.key_norm, architecture_.rms_norm_epsilon, heads());
     }
-    RotateAndCache(qkv, cosines_, sines_, batch.positions, batch.cache_slots, cache.keys[layer],
-                   cache.values[layer], heads);
-    return Attention(
-        qkv, cache.keys[layer], cache.values[layer], batch.sequences, batch.positions,
-        batch.block_tables, batch.most_tokens, heads,
-        {.scale = a.attention_scale, .soft_cap = a.attention_soft_cap, .window = a.windows[layer]});
+    RotateAndCache(qkv, cosines_, sines_, step.batch.positions, step.batch.cache_slots, keys,
+                   values, heads());
+    const auto plan = step.plans.find(architecture_.windows[layer]);
+    return Attention(qkv, keys, values, step.batch,
+                     plan == step.plans.end() ? std::vector<at::Tensor>() : plan->second, heads(),
+                     Scores(layer));
   }
 
   at::Tensor Norm(const at::Tensor& x, const at::Tensor& weight) const {

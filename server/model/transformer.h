@@ -23,6 +23,9 @@ struct LoadOptions {
   c10::Device device = c10::kCPU;
   DType dtype = DType::kFloat32;  // of weights and activations
   int threads = 0;                // that will run it; 0: as many as this thread's work has
+  // No bit of a token's results may depend on its company. On a CPU in float32 none does in any
+  // case; elsewhere products then run in fixed blocks of rows.
+  bool batch_invariant = false;
   // Called from the loading thread with the fraction of bytes read, 0 .. 1; may be empty.
   std::function<void(double)> progress;
   // Looked at before every tensor: raised, the load ends with CANCELLED.

@@ -53,6 +53,7 @@ void DescribeLoaded(const engine::ServedModel& model, v1::Model& proto) {
   proto.set_context_length(static_cast<int32_t>(architecture.max_positions));
   proto.set_dtype(DataTypeToProto(model.dtype));
   proto.set_device(model.device);
+  proto.set_batch_invariant(model.batch_invariant);
   proto.set_weights_digest(model.weights_digest);
   proto.set_tied_embeddings(architecture.tied_embeddings);
   proto.set_num_parameters(model.num_parameters);

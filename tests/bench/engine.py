@@ -1,9 +1,9 @@
 """Times generation through the server, with Hugging Face transformers and the bare forward pass beside it.
 
-Everything is float32 and greedy, on the same prompts and threads. The server (asked by C++ clients, one connection),
+Everything is greedy, on the same prompts and threads, on a CPU in float32 unless --device and --dtype say otherwise. The server (asked by C++ clients, one connection),
 forward_bench (a loop over the bare forward pass, without engine and gRPC) and with --peer-python transformers' `generate`
 stay loaded and take turns in every round, so that noise from other work on the machine hits all of them. `ratio` is the median
-over rounds of (tokens/s / tokens/s of what it is held against in the same round). Steering is compared in pairs, one run
+over rounds of (tokens/s / tokens/s of what it is held against in the same round). On a GPU there is no bare loop. Steering is compared in pairs, one run
 steered and one not, in alternating order; its ratio comes with a 95 % bootstrap interval. The last line is JSON.
 
 Build first: ninja -C build forward_bench generation_bench valuescope-server
@@ -24,6 +24,7 @@ import numpy as np
 
 PROMPT, NEW = 40, 80
 ROWS = (1, 16)
+ROWS_OF_GPU = (1, 16, 64)
 # Of tokens/s: against the peer, and steered against not.
 TARGETS = {
     "server, 1 row": 1.7,
@@ -36,6 +37,11 @@ TARGETS = {
 
 def parse_arguments():
     parser = single.argument_parser("engine", __doc__)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda[:N]; default cpu")
+    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
+    parser.add_argument(
+        "--server-flag", action="append", default=[], metavar="FLAG", help="one more; repeatable"
+    )
     parser.add_argument("--pairs", type=int, default=10, help="of steered and not; default 10")
     single.add_peer(parser)
     return single.parsed(parser)
@@ -98,17 +104,18 @@ def measure_against_peer(arguments, generations, bench, peer):
         )
 
     for number in range(arguments.rounds + 1):  # the first warms up
-        for rows in ROWS:
+        for rows in ROWS if bench else ROWS_OF_GPU:
             prompts = generations.prompts(rows)
             ours = generations.run(prompts)
-            bare = bench.ask(f"generate {rows} {PROMPT} {NEW}")
+            bare = bench and bench.ask(f"generate {rows} {PROMPT} {NEW}")
             theirs = peer and peer.ask(
                 "generate " + json.dumps({"prompts": prompts, "new_tokens": NEW})
             )
             if number == 0:
                 continue
             note("server", rows, ours)
-            note("bare loop", rows, bare)
+            if bare:
+                note("bare loop", rows, bare)
             feeling = felt.setdefault(
                 f"server, {rows} row{'s' * (rows > 1)}", {"first": [], "gap": []}
             )
@@ -137,13 +144,16 @@ def ratio_case(case, against, ratio, interval=None):
 
 def compare_speeds(speeds):
     cases = {}
-    for rows in ("1 row", "16 rows"):
-        ours = speeds[f"server, {rows}"]
+    for case, ours in speeds.items():
+        who, rows = case.split(", ")
+        if who != "server":
+            continue
         if f"transformers, {rows}" in speeds:
             ratio = median_ratio(ours, speeds[f"transformers, {rows}"])
             cases[f"server, {rows}"] = ratio_case(f"server, {rows}", f"transformers, {rows}", ratio)
-        ratio = median_ratio(ours, speeds[f"bare loop, {rows}"])
-        cases[f"engine, {rows}"] = ratio_case(f"engine, {rows}", f"bare loop, {rows}", ratio)
+        if f"bare loop, {rows}" in speeds:
+            ratio = median_ratio(ours, speeds[f"bare loop, {rows}"])
+            cases[f"engine, {rows}"] = ratio_case(f"engine, {rows}", f"bare loop, {rows}", ratio)
     return cases
 
 
@@ -209,19 +219,23 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores before anything ran")
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as started:
-        server = single.Server(arguments, directory)
+        place = [f"--device={arguments.device}", f"--dtype={arguments.dtype}"]
+        server = single.Server(arguments, directory, flags=place + arguments.server_flag)
         started.callback(server.close)
         programs = arguments.build / "tests"
         clients = single.Worker([str(programs / "generation_bench"), server.target, server.model])
         started.callback(clients.close)
-        bench = single.Worker(
-            [str(programs / "forward_bench"), folder, threads], **single.AS_THE_SERVER
-        )
-        started.callback(bench.close)
-        peer = None
+        bench = peer = None
+        if arguments.device == "cpu":
+            bench = single.Worker(
+                [str(programs / "forward_bench"), folder, threads], **single.AS_THE_SERVER
+            )
+            started.callback(bench.close)
         if arguments.peer_python:
             script = str(pathlib.Path(__file__).with_name("transformers_peer.py"))
-            peer = single.Worker([arguments.peer_python, script, folder, threads])
+            peer = single.Worker(
+                [arguments.peer_python, script, folder, threads, arguments.device, arguments.dtype]
+            )
             started.callback(peer.close)
         description = server.client.model(server.model)
         generations = Generations(clients, description.vocab_size)
@@ -232,6 +246,8 @@ def main():
             case = measure_steering(arguments, generations, vectors, rows)
             ratios[f"{rows} rows, {rows} steerings"] = case
         results = {
+            "device": arguments.device,
+            "dtype": arguments.dtype,
             "threads": arguments.threads,
             "rounds": arguments.rounds,
             "pairs": arguments.pairs,

@@ -130,6 +130,7 @@ TEST(BadConfig, EveryBadFlagGetsALineOfItsOwn) {
            {{"--drain_timeout=30"}, "--drain_timeout", "0s to 24h"},
            {{"--drain_timeout=inf"}, "--drain_timeout", "0s to 24h"},
            {{"--log_level=verbose"}, "--log_level", "debug, info, warning or error"},
+           {{"--batch_invariant=yes"}, "--batch_invariant", "true or false"},
            {{"--insecure=1"}, "--insecure", "true or false"},
            {{"--check_config=maybe"}, "--check_config", "true or false"},
            {{"--config"}, "--config", "--config=FILE"},

@@ -29,16 +29,31 @@ TEST(ServerConfigTest, DefaultsListenOnLoopbackAndKeepBytesBesideTheDatabase) {
   EXPECT_EQ(config->listen, "127.0.0.1:50051");
   EXPECT_EQ(config->metrics_listen, "127.0.0.1:9464");
   EXPECT_EQ(config->artifacts, config->store_path + ".artifacts");
+  EXPECT_FALSE(config->batch_invariant);
   EXPECT_FALSE(config->insecure);
 }
 
 TEST(ServerConfigTest, EveryFlagIsRead) {
-  const auto config = ParseServerConfig(
-      {"--listen=127.0.0.1:0", "--metrics_listen=", "--model_root=/m", "--models=a,b",
-       "--store=sqlite:/s/x.db", "--artifacts=/s/blobs", "--device=cpu", "--dtype=bfloat16",
-       "--threads=2", "--kv_cache_bytes=512MiB", "--max_batch_rows=8", "--max_step_tokens=64",
-       "--max_waiting=9", "--max_message_bytes=2097152", "--drain_timeout=1m30s",
-       "--step_timeout=250ms", "--log_level=debug", "--insecure", "--check_config"});
+  const auto config = ParseServerConfig({"--listen=127.0.0.1:0",
+                                         "--metrics_listen=",
+                                         "--model_root=/m",
+                                         "--models=a,b",
+                                         "--store=sqlite:/s/x.db",
+                                         "--artifacts=/s/blobs",
+                                         "--device=cpu",
+                                         "--dtype=bfloat16",
+                                         "--threads=2",
+                                         "--kv_cache_bytes=512MiB",
+                                         "--max_batch_rows=8",
+                                         "--max_step_tokens=64",
+                                         "--max_waiting=9",
+                                         "--max_message_bytes=2097152",
+                                         "--drain_timeout=1m30s",
+                                         "--step_timeout=250ms",
+                                         "--log_level=debug",
+                                         "--batch_invariant",
+                                         "--insecure",
+                                         "--check_config"});
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->listen, "127.0.0.1:0");
   EXPECT_EQ(config->metrics_listen, "");
@@ -56,6 +71,7 @@ TEST(ServerConfigTest, EveryFlagIsRead) {
   EXPECT_EQ(config->drain_timeout, absl::Seconds(90));
   EXPECT_EQ(config->step_timeout, absl::Milliseconds(250));
   EXPECT_EQ(config->log_level, "debug");
+  EXPECT_TRUE(config->batch_invariant);
   EXPECT_TRUE(config->insecure);
   EXPECT_TRUE(config->check_config);
 }
@@ -157,17 +173,17 @@ TEST(ServerConfigTest, LoopbackAndInsecureListenersAreAllowed) {
   EXPECT_TRUE(ParseServerConfig({"--listen=0.0.0.0:50051", "--insecure"}).ok());
 }
 
-TEST(ServerConfigTest, TheHelpTeachesEveryFlagAndSaysWhatWasNeverRun) {
+TEST(ServerConfigTest, TheHelpTeachesEveryFlag) {
   const std::string help = HelpText();
   for (const char* flag :
-       {"--listen=",      "--metrics_listen=",    "--model_root=",     "--models=",
-        "--store=",       "--artifacts=",         "--device=",         "--dtype=",
-        "--threads=",     "--kv_cache_bytes=",    "--max_batch_rows=", "--max_step_tokens=",
-        "--max_waiting=", "--max_message_bytes=", "--drain_timeout=",  "--step_timeout=",
-        "--log_level=",   "--insecure",           "--check_config",    "--config="}) {
+       {"--listen=",        "--metrics_listen=",    "--model_root=",     "--models=",
+        "--store=",         "--artifacts=",         "--device=",         "--dtype=",
+        "--threads=",       "--kv_cache_bytes=",    "--max_batch_rows=", "--max_step_tokens=",
+        "--max_waiting=",   "--max_message_bytes=", "--drain_timeout=",  "--step_timeout=",
+        "--log_level=",     "--insecure",           "--check_config",    "--config=",
+        "--batch_invariant"}) {
     EXPECT_THAT(help, HasSubstr(flag));
   }
-  EXPECT_THAT(help, HasSubstr("UNVERIFIED"));
   EXPECT_TRUE(ParseServerConfig({"--help"})->help);
 }
 

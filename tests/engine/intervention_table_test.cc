@@ -186,6 +186,69 @@ TEST_F(InterventionTable, ReleasedRowsLeaveNothingBehind) {
   EXPECT_EQ(tables_.bytes(), 0);
 }
 
+// What a recorded step holds is an address.
+TEST_F(InterventionTable, WhereAddressesAreKeptATableServesTheNextAtItsPlaceAndNobodyElse) {
+  InterventionTables kept{c10::kCPU, 1 << 20, /*keeps_addresses=*/true};
+  const auto wire =
+      static_cast<size_t>(model::WireIndex(model::Normalised({Site::kResidualPost, 1}), small_));
+  const auto stages = [&] {
+    model::StepProgram program(static_cast<size_t>(model::NumWires(small_)));
+    kept.AddTo(program);
+    return program[wire].stages;
+  };
+  const auto first = Compile({Add(Site::kResidualPost, {1}, {1, 2, 3, 4})});
+  const int64_t row = kept.AcquireRow(first, 1);
+  const at::Tensor rows = std::get<model::AddStage>(stages()[0]).rows;
+  EXPECT_GT(kept.bytes(), 0);
+  kept.ReleaseRow(row);
+  EXPECT_TRUE(stages().empty());
+  EXPECT_EQ(kept.bytes(), 0);
+  EXPECT_GT(kept.kept_bytes(), 0);
+  // The table of the next one is the same, and what it held is gone.
+  EXPECT_EQ(kept.AcquireRow(Compile({Add(Site::kResidualPost, {1}, {9, 9, 9, 9})}), 1), row);
+  ASSERT_EQ(stages().size(), 1u);
+  EXPECT_TRUE(std::get<model::AddStage>(stages()[0]).rows.is_same(rows));
+  EXPECT_EQ(kept.kept_bytes(), 0);
+  kept.ReleaseRow(row);
+  EXPECT_TRUE(rows.eq(0).all().item<bool>());
+  EXPECT_TRUE(rows.signbit().all().item<bool>());
+}
+
+TEST_F(InterventionTable, KeptTablesGiveWayToThoseInUse) {
+  const auto one = Compile({Add(Site::kResidualPost, {0}, {1, 2, 3, 4})});
+  const auto other = Compile({Add(Site::kResidualPost, {1}, {1, 2, 3, 4})});
+  InterventionTables kept{c10::kCPU, 4 * (1 + 4 * 4), /*keeps_addresses=*/true};  // one table
+  kept.ReleaseRow(kept.AcquireRow(one, 1));
+  EXPECT_GT(kept.kept_bytes(), 0);
+  const int64_t row = kept.AcquireRow(other, 1);
+  EXPECT_EQ(kept.kept_bytes(), 0);
+  EXPECT_THROW(kept.AcquireRow(one, 1), TablesFull);
+  kept.ReleaseRow(row);
+  EXPECT_EQ(kept.live_rows(), 0);
+}
+
+TEST_F(InterventionTable, AdditionsSayWhetherTheyOnlyAdd) {
+  const auto only_adds = [this] {
+    for (const model::WireProgram& each : Program()) {
+      for (const model::Stage& stage : each.stages) {
+        return std::get<model::AddStage>(stage).only_adds;
+      }
+    }
+    return false;
+  };
+  Intervention preserving = Add(Site::kResidualPost, {1}, {1, 2, 3, 4});
+  preserving.preserve_norm = true;
+  const auto plain = Compile({Add(Site::kResidualPost, {1}, {1, 2, 3, 4})});
+  const auto careful = Compile({preserving});
+  const int64_t first = tables_.AcquireRow(plain, 1);
+  EXPECT_TRUE(only_adds());
+  const int64_t second = tables_.AcquireRow(careful, 1);
+  EXPECT_FALSE(only_adds());
+  tables_.ReleaseRow(second);
+  EXPECT_TRUE(only_adds());
+  tables_.ReleaseRow(first);
+}
+
 TEST_F(InterventionTable, TablesGrowByDoublingAndKeepWhatTheyHold) {
   const auto value_of = [](int i) { return std::vector<float>(6, static_cast<float>(i)); };
   std::vector<int64_t> rows;

@@ -23,6 +23,9 @@ subprocess.run([sys.executable, str(ROOT / "client" / "python" / "generate_stubs
 
 import valuescope as vs  # noqa: E402
 
+# More flags for every server, such as --device=cuda:0: how tests/gpu runs these tests elsewhere.
+MORE_FLAGS = os.environ.get("VALUESCOPE_SERVER_FLAGS", "").split()
+
 MODELS = [f"--model_root={CACHE / 'models'}", "--models=SmolLM2-135M-Instruct"]
 
 
@@ -42,6 +45,7 @@ class Server:
                 "--metrics_listen=127.0.0.1:0",
                 f"--store=sqlite:{directory / 'store.db'}",
                 *(default for default in MODELS if not any(given(default, flag) for flag in flags)),
+                *MORE_FLAGS,
                 *flags,
             ],
             stdout=subprocess.PIPE,

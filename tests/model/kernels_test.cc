@@ -9,7 +9,6 @@
 #include <cmath>
 #include <limits>
 
-#include "model/cuda_kernels.h"
 #include "model/linear.h"
 #include "model/reference.h"
 #include "tests/model/forward_harness.h"
@@ -72,6 +71,13 @@ struct Ragged {
   at::Tensor qkv{}, keys{}, values{}, sequences{}, positions{}, slots{}, tables{}, cosines{},
       sines{};
   HeadShape heads;
+
+  at::Tensor Attend(const AttentionScores& scores) const {
+    const StepBatch batch{
+        .positions = positions, .sequences = sequences, .block_tables = tables, .most_tokens = 3};
+    return Attention(qkv, keys, values, batch, PlanAttention(batch, keys, heads, scores), heads,
+                     scores);
+  }
 };
 
 // Three sequences at different places, their cache blocks scattered, earlier positions filled with
@@ -113,8 +119,7 @@ TEST_F(Kernels, RotationAndAttentionEqualTheirReferences) {
          {AttentionScores{.scale = 0.2}, AttentionScores{.scale = 0.5, .soft_cap = 1.5},
           AttentionScores{.scale = 0.2, .window = 1}, AttentionScores{.scale = 0.2, .window = 17},
           AttentionScores{.scale = 0.7, .soft_cap = 2, .window = 9}}) {
-      const at::Tensor attended = Attention(fast.qkv, fast.keys, fast.values, fast.sequences,
-                                            fast.positions, fast.tables, 3, heads, scores);
+      const at::Tensor attended = fast.Attend(scores);
       const at::Tensor expected =
           reference::Attention(plain.qkv, plain.keys, plain.values, plain.sequences,
                                plain.positions, plain.tables, heads.num_heads, heads.num_kv_heads,
@@ -124,52 +129,15 @@ TEST_F(Kernels, RotationAndAttentionEqualTheirReferences) {
   }
 }
 
-// The way of a GPU, run on a CPU: prompts and decoded tokens together, decoded tokens alone, in any
-// order of sequences, and a sequence that rests.
-TEST_F(Kernels, FusedAttentionEqualsItsReference) {
-  for (const HeadShape heads :
-       {HeadShape{9, 3, 64}, HeadShape{6, 2, 10}, HeadShape{4, 4, 8}, HeadShape{4, 1, 34}}) {
-    Ragged r = MakeRagged(heads);
-    const float nan = std::numeric_limits<float>::quiet_NaN();
-    for (at::Tensor* part : {&r.keys, &r.values}) {
-      (*part)[3].fill_(nan);  // the second sequence's block behind its position 40
-      (*part)[1][9].fill_(nan);
-    }
-    const auto attend = [&](const at::Tensor& chosen, int64_t most_tokens) {
-      const at::Tensor qkv = r.qkv.index_select(0, chosen);
-      const at::Tensor sequences = r.sequences.index_select(0, chosen);
-      const at::Tensor positions = r.positions.index_select(0, chosen);
-      for (const AttentionScores scores :
-           {AttentionScores{.scale = 0.2}, AttentionScores{.scale = 0.2, .window = 1},
-            AttentionScores{.scale = 0.2, .window = 17},
-            AttentionScores{.scale = 0.5, .soft_cap = 1.5, .window = 9}}) {
-        const at::Tensor fused = cuda::Attention(
-            qkv, r.keys, r.values, sequences, positions, r.tables, most_tokens, heads.num_heads,
-            heads.num_kv_heads, heads.head_dim, scores.scale, scores.soft_cap, scores.window);
-        const at::Tensor expected = reference::Attention(
-            qkv, r.keys, r.values, sequences, positions, r.tables, heads.num_heads,
-            heads.num_kv_heads, heads.head_dim, scores.scale, scores.soft_cap, scores.window);
-        EXPECT_LT(RelativeError(fused, expected), kTolerance);
-      }
-    };
-    attend(at::tensor({0, 1, 2, 3, 4, 5}, at::kLong), 3);
-    attend(at::tensor({4, 5, 3, 0, 1, 2}, at::kLong), 5);
-    attend(at::tensor({2, 3, 5}, at::kLong), 1);
-    attend(at::tensor({0, 1, 4}, at::kLong), 2);
-  }
-}
-
 TEST_F(Kernels, AttentionIgnoresWhatLiesBeyondASequence) {
   Ragged r = MakeRagged({9, 3, 64});
-  const at::Tensor before = Attention(r.qkv, r.keys, r.values, r.sequences, r.positions, r.tables,
-                                      3, r.heads, {.scale = 0.125});
+  const at::Tensor before = r.Attend({.scale = 0.125});
   r.keys[4].fill_(std::numeric_limits<float>::quiet_NaN());  // second sequence: block behind
                                                              // position 40 is tables[1][3] = 3
   r.keys[3].fill_(std::numeric_limits<float>::quiet_NaN());
   r.values[3].fill_(std::numeric_limits<float>::quiet_NaN());
   r.keys[4] = 0;
-  const at::Tensor after = Attention(r.qkv, r.keys, r.values, r.sequences, r.positions, r.tables, 3,
-                                     r.heads, {.scale = 0.125});
+  const at::Tensor after = r.Attend({.scale = 0.125});
   EXPECT_TRUE(after[0].equal(before[0]));
   EXPECT_TRUE(after[4].equal(before[4]));
   EXPECT_TRUE(after[3].isfinite().all().item<bool>());
