@@ -262,7 +262,9 @@ const std::vector<Setting>& Settings() {
        Bytes(&ServerConfig::kv_cache_bytes, kMiB, 16 * kTiB)},
       {"max_batch_rows", "N", "Requests decoded in one step. Default 64.",
        Integer(&ServerConfig::max_batch_rows, 1, 4096)},
-      {"max_step_tokens", "N", "Prompt and decode tokens of one step. Default 256.",
+      {"max_step_tokens", "N",
+       "Prompt and decode tokens of one step. Default 256, on a GPU 2048; at least\n"
+       "--max_batch_rows.",
        Integer(&ServerConfig::max_step_tokens, 1, 1 << 20)},
       {"max_waiting", "N",
        "Requests of a model that may wait for their first step; one more is told to retry\n"
@@ -486,6 +488,9 @@ absl::StatusOr<ServerConfig> ParseServerConfig(const std::vector<std::string>& a
   VS_RETURN_IF_ERROR(CheckReachable("listen", config.listen, config));
   VS_RETURN_IF_ERROR(CheckReachable("metrics_listen", config.metrics_listen, config));
   if (config.artifacts.empty()) config.artifacts = absl::StrCat(config.store_path, ".artifacts");
+  if (config.max_step_tokens == 0) {
+    config.max_step_tokens = std::max(config.max_batch_rows, config.device == "cpu" ? 256 : 2048);
+  }
   VS_RETURN_IF_ERROR(CheckTogether(config));
   return config;
 }

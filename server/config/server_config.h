@@ -26,7 +26,8 @@ struct ServerConfig {
   int threads = 0;               // 0: one a core
   int64_t kv_cache_bytes = int64_t{1} << 30;
   int max_batch_rows = 64;                        // requests decoded in one step
-  int max_step_tokens = 256;                      // prompt and decode tokens of one step
+  // Prompt and decode tokens of one step; as the device likes it where no flag says how many.
+  int max_step_tokens = 0;
   int max_waiting = 1024;                         // requests of a model admitted and not started
   int64_t max_message_bytes = int64_t{64} << 20;  // of one request
   absl::Duration drain_timeout = absl::Seconds(30);

@@ -138,7 +138,8 @@ void InterventionTables::Write(const StageKey& key, int64_t row, const model::St
   for (size_t i = 0; i < sources.size(); ++i) {
     *destinations[i] = WithRoom(*destinations[i], *sources[i], row, device_);
     std::vector<int64_t> one_row = sources[i]->sizes().vec();
-    Corner(destinations[i]->narrow(0, row, 1), one_row).copy_(*sources[i]);
+    // Not waiting is safe: what is not pinned is read before the call returns.
+    Corner(destinations[i]->narrow(0, row, 1), one_row).copy_(*sources[i], /*non_blocking=*/true);
   }
   table.bytes = 0;
   for (const at::Tensor* each : destinations) table.bytes += static_cast<int64_t>(each->nbytes());

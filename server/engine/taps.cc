@@ -135,8 +135,11 @@ void SequenceTaps::AddTo(model::StepProgram& program, int64_t first, int64_t cou
       rows = {0};
     }
     if (tokens.empty()) continue;
-    const at::Tensor token_index = at::tensor(tokens, at::kLong).to(device_);
-    const at::Tensor row_index = at::tensor(rows, at::kLong).to(device_);
+    const auto on_device = [this](const std::vector<int64_t>& indices) {
+      // Not waiting is safe: what is not pinned is read before the call returns.
+      return at::tensor(indices, at::kLong).to(device_, at::kLong, /*non_blocking=*/true);
+    };
+    const at::Tensor token_index = on_device(tokens), row_index = on_device(rows);
     const model::TapOperation operation =
         one.tap.reduction == Reduction::kMax ? model::TapOperation::kMax
         : one.tap.reduction == Reduction::kMean || one.tap.reduction == Reduction::kSum

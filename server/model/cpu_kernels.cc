@@ -231,11 +231,11 @@ at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon
 }
 
 void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines,
-                    const at::Tensor& positions, const at::Tensor& cache_slots, at::Tensor& keys,
-                    at::Tensor& values, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim) {
+                    const at::Tensor& cache_slots, at::Tensor& keys, at::Tensor& values,
+                    int64_t num_heads, int64_t num_kv_heads, int64_t head_dim) {
   if (!HasKernel(qkv)) {
-    return reference::RotateAndCache(qkv, cosines, sines, positions, cache_slots, keys, values,
-                                     num_heads, num_kv_heads, head_dim);
+    return reference::RotateAndCache(qkv, cosines, sines, cache_slots, keys, values, num_heads,
+                                     num_kv_heads, head_dim);
   }
   const int64_t row = qkv.size(1), half = head_dim / 2, kv_width = num_kv_heads * head_dim;
   float* data = qkv.mutable_data_ptr<float>();
@@ -243,14 +243,12 @@ void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor
   float* value_cache = values.mutable_data_ptr<float>();
   const float* cosine = cosines.const_data_ptr<float>();
   const float* sine = sines.const_data_ptr<float>();
-  const int64_t* position = positions.const_data_ptr<int64_t>();
   const int64_t* slot = cache_slots.const_data_ptr<int64_t>();
   at::parallel_for(0, qkv.size(0), Grain(4 * row), [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       float* token = data + t * row;
       for (int64_t head = 0; head < num_heads + num_kv_heads; ++head) {
-        RotateHead(token + head * head_dim, cosine + position[t] * half, sine + position[t] * half,
-                   half);
+        RotateHead(token + head * head_dim, cosine + t * half, sine + t * half, half);
       }
       const float* key = token + num_heads * head_dim;
       std::memcpy(key_cache + slot[t] * kv_width, key, kv_width * sizeof(float));

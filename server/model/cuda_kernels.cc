@@ -128,13 +128,19 @@ bool TakesTokensOneByOne(const at::Tensor& keys, double soft_cap, bool batch_inv
 // What PlanAttention returns, in this order.
 struct Plan {
   explicit Plan(at::TensorList parts)
-      : rows(parts[0]), query_positions(parts[1]), last_positions(parts[2]), mask(parts[3]) {}
+      : rows(parts[0]),
+        query_positions(parts[1]),
+        last_positions(parts[2]),
+        beyond(parts[3]),
+        mask(parts[4]) {}
 
   // [num_tokens] int64, place of a token's query in num_sequences rows of most_tokens
   const at::Tensor& rows;
   // [num_sequences, most_tokens] int64; padding is at position 0, which sees itself
   const at::Tensor& query_positions;
   const at::Tensor& last_positions;  // [num_sequences] int64
+  // [num_sequences, length, 1, 1] bool: behind a sequence's end, where blocks may hold anything
+  const at::Tensor& beyond;
   // [num_sequences, 1, group * most_tokens, length] of the model's type: 0, or -infinity where a
   // query does not see a key; empty where the scores are capped
   const at::Tensor& mask;
@@ -170,6 +176,24 @@ void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor
   norm(num_heads, num_kv_heads, key_weight);
 }
 
+// In as few launches as there can be.
+void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines,
+                    const at::Tensor& cache_slots, at::Tensor& keys, at::Tensor& values,
+                    int64_t num_heads, int64_t num_kv_heads, int64_t head_dim) {
+  const int64_t half = head_dim / 2, rotated = num_heads + num_kv_heads;
+  const at::Tensor by_head = qkv.view({qkv.size(0), num_heads + 2 * num_kv_heads, head_dim});
+  const at::Tensor turned = by_head.narrow(1, 0, rotated);
+  const at::Tensor first = turned.narrow(2, 0, half), second = turned.narrow(2, half, half);
+  const at::Tensor cosine = cosines.unsqueeze(1), sine = sines.unsqueeze(1);
+  const at::Tensor real = (first * cosine).addcmul_(second, sine, -1);
+  second.mul_(cosine).addcmul_(first, sine);
+  first.copy_(real);
+  keys.view({-1, num_kv_heads, head_dim})
+      .index_copy_(0, cache_slots, by_head.narrow(1, num_heads, num_kv_heads));
+  values.view({-1, num_kv_heads, head_dim})
+      .index_copy_(0, cache_slots, by_head.narrow(1, rotated, num_kv_heads));
+}
+
 std::vector<at::Tensor> PlanAttention(const at::Tensor& sequences, const at::Tensor& positions,
                                       const at::Tensor& block_tables, const at::Tensor& keys,
                                       int64_t most_tokens, int64_t group, double soft_cap,
@@ -185,9 +209,11 @@ std::vector<at::Tensor> PlanAttention(const at::Tensor& sequences, const at::Ten
   const at::Tensor rows = sequences * most_tokens + positions - first.index_select(0, sequences);
   const at::Tensor query_positions =
       Scattered(positions, rows, num_sequences * most_tokens).view({num_sequences, most_tokens});
+  const int64_t length = block_tables.size(1) * keys.size(1);
+  const at::Tensor places = at::arange(length, positions.options());
+  const at::Tensor last = per_sequence(0, "amax");
   at::Tensor mask = at::empty({0}, keys.options());
   if (soft_cap <= 0) {
-    const at::Tensor places = at::arange(block_tables.size(1) * keys.size(1), positions.options());
     const at::Tensor own = query_positions.view({num_sequences, 1, most_tokens, 1});
     at::Tensor unseen = places > own;
     if (window > 0) unseen = unseen | (places <= own - window);
@@ -195,7 +221,9 @@ std::vector<at::Tensor> PlanAttention(const at::Tensor& sequences, const at::Ten
                .masked_fill_(unseen, kNothingSeen)
                .repeat({1, 1, group, 1});
   }
-  return {rows, query_positions, per_sequence(0, "amax"), mask};
+  const at::Tensor beyond =
+      (places.unsqueeze(0) > last.unsqueeze(1)).view({num_sequences, length, 1, 1});
+  return {rows, query_positions, last, beyond, mask};
 }
 
 at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Tensor& values,
@@ -228,14 +256,11 @@ at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Te
                                     soft_cap, window))
         .to(qkv.scalar_type());
   }
-  // Blocks beyond a sequence's end may hold anything, NaN too, which no mask silences.
-  const at::Tensor beyond =
-      (at::arange(length, positions.options()).unsqueeze(0) > shared.last_positions.unsqueeze(1))
-          .view({num_sequences, length, 1, 1});
+  // What is beyond may be NaN, which no mask silences.
   const auto of_sequences = [&](const at::Tensor& cache) {
     return cache.index_select(0, block_tables.reshape(-1))
         .view({num_sequences, length, num_kv_heads, head_dim})
-        .masked_fill_(beyond, 0)
+        .masked_fill_(shared.beyond, 0)
         .permute({0, 2, 1, 3});
   };
   return of_tokens(at::scaled_dot_product_attention(queries, of_sequences(keys),

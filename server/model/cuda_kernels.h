@@ -20,6 +20,9 @@ namespace valuescope::model::cuda {
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon);
 void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor& key_weight,
                double epsilon, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim);
+void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines,
+                    const at::Tensor& cache_slots, at::Tensor& keys, at::Tensor& values,
+                    int64_t num_heads, int64_t num_kv_heads, int64_t head_dim);
 
 // What the layers of a step that have one window share, made once a step (kernels.h). Empty where
 // the attention takes the tokens one by one.

@@ -45,8 +45,7 @@ TORCH_LIBRARY(valuescope, library) {
       "num_heads, "
       "int num_kv_heads, int head_dim) -> ()");
   library.def(
-      "rotate_and_cache(Tensor(a!) qkv, Tensor cosines, Tensor sines, Tensor positions, Tensor "
-      "cache_slots, "
+      "rotate_and_cache(Tensor(a!) qkv, Tensor cosines, Tensor sines, Tensor cache_slots, "
       "Tensor(b!) keys, Tensor(c!) values, int num_heads, int num_kv_heads, int head_dim) -> ()");
   library.def(
       "plan_attention(Tensor sequences, Tensor positions, Tensor block_tables, Tensor keys, int "
@@ -92,7 +91,7 @@ TORCH_LIBRARY_IMPL(valuescope, CPU, library) {
 void RegisterForCuda(torch::Library& library) {
   library.impl("rms_norm", cuda::RmsNorm);
   library.impl("norm_heads", cuda::NormHeads);
-  library.impl("rotate_and_cache", reference::RotateAndCache);
+  library.impl("rotate_and_cache", cuda::RotateAndCache);
   library.impl("plan_attention", cuda::PlanAttention);
   library.impl("attention", cuda::Attention);
   library.impl("gate_multiply", reference::GateMultiply);
@@ -127,18 +126,18 @@ at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon
 }
 
 void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines,
-                    const at::Tensor& positions, const at::Tensor& cache_slots, at::Tensor& keys,
-                    at::Tensor& values, const HeadShape& heads) {
+                    const at::Tensor& cache_slots, at::Tensor& keys, at::Tensor& values,
+                    const HeadShape& heads) {
   if (TracksGradients(qkv)) {
-    return reference::RotateAndCache(qkv, cosines, sines, positions, cache_slots, keys, values,
+    return reference::RotateAndCache(qkv, cosines, sines, cache_slots, keys, values,
                                      heads.num_heads, heads.num_kv_heads, heads.head_dim);
   }
   static const auto op =
       Operator<void(at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                    const at::Tensor&, at::Tensor&, at::Tensor&, int64_t, int64_t, int64_t)>(
+                    at::Tensor&, at::Tensor&, int64_t, int64_t, int64_t)>(
           "valuescope::rotate_and_cache");
-  op.call(qkv, cosines, sines, positions, cache_slots, keys, values, heads.num_heads,
-          heads.num_kv_heads, heads.head_dim);
+  op.call(qkv, cosines, sines, cache_slots, keys, values, heads.num_heads, heads.num_kv_heads,
+          heads.head_dim);
 }
 
 void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor& key_weight,

@@ -45,12 +45,12 @@ void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor
 
 // Rotates queries and keys by their positions (the two halves of a head are the real and imaginary
 // parts, as Hugging Face has it), in place, and writes keys and values to the cache.
-//   qkv [num_tokens, (num_heads + 2 num_kv_heads) * head_dim]; cosines, sines [max_positions,
-//   head_dim / 2] float32; positions, cache_slots [num_tokens] int64; keys, values [num_blocks,
-//   block_size, num_kv_heads, head_dim]
+//   qkv [num_tokens, (num_heads + 2 num_kv_heads) * head_dim]; cosines, sines [num_tokens,
+//   head_dim / 2] of qkv's type, those of each token's position; cache_slots [num_tokens] int64;
+//   keys, values [num_blocks, block_size, num_kv_heads, head_dim]
 void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines,
-                    const at::Tensor& positions, const at::Tensor& cache_slots, at::Tensor& keys,
-                    at::Tensor& values, const HeadShape& heads);
+                    const at::Tensor& cache_slots, at::Tensor& keys, at::Tensor& values,
+                    const HeadShape& heads);
 
 // What the layers with the same scores share in a step, made once for all of them; only the
 // device's own Attention reads it.

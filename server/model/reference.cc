@@ -42,13 +42,12 @@ void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor
 }
 
 void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines,
-                    const at::Tensor& positions, const at::Tensor& cache_slots, at::Tensor& keys,
-                    at::Tensor& values, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim) {
+                    const at::Tensor& cache_slots, at::Tensor& keys, at::Tensor& values,
+                    int64_t num_heads, int64_t num_kv_heads, int64_t head_dim) {
   const int64_t num_tokens = qkv.size(0), rotated = num_heads + num_kv_heads, half = head_dim / 2;
   const at::Tensor by_head = qkv.view({num_tokens, num_heads + 2 * num_kv_heads, head_dim});
   const at::Tensor turned = by_head.narrow(1, 0, rotated);
-  const at::Tensor cosine = cosines.index_select(0, positions).unsqueeze(1).to(qkv.scalar_type());
-  const at::Tensor sine = sines.index_select(0, positions).unsqueeze(1).to(qkv.scalar_type());
+  const at::Tensor cosine = cosines.unsqueeze(1), sine = sines.unsqueeze(1);
   const at::Tensor first = turned.narrow(2, 0, half).clone();
   const at::Tensor second = turned.narrow(2, half, half).clone();
   turned.narrow(2, 0, half).copy_(first * cosine - second * sine);

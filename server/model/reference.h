@@ -14,8 +14,8 @@ at::Tensor HeldRmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps
 void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor& key_weight,
                double epsilon, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim);
 void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines,
-                    const at::Tensor& positions, const at::Tensor& cache_slots, at::Tensor& keys,
-                    at::Tensor& values, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim);
+                    const at::Tensor& cache_slots, at::Tensor& keys, at::Tensor& values,
+                    int64_t num_heads, int64_t num_kv_heads, int64_t head_dim);
 at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Tensor& values,
                      const at::Tensor& sequences, const at::Tensor& positions,
                      const at::Tensor& block_tables, int64_t num_heads, int64_t num_kv_heads,

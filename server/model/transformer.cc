@@ -96,7 +96,12 @@ class LoadedTransformer : public Transformer {
     const c10::InferenceMode inference(tape == nullptr);
     const c10::AutoGradMode gradients(tape != nullptr);
     if (tape != nullptr) tape->values.assign(tape->wires.size(), at::Tensor());
-    return RunStep({batch, cache, program, tape, Plans(batch, cache, tape)});
+    // at::index here and below, because index_select has no kernel for meta tensors.
+    const auto of_positions = [&](const at::Tensor& table) {
+      return at::index(table, {batch.positions}).to(ScalarTypeOf(options_.dtype));
+    };
+    return RunStep({batch, cache, program, tape, Plans(batch, cache, tape), of_positions(cosines_),
+                    of_positions(sines_)});
   }
 
   at::Tensor WriteDirections(int layer) const override {
@@ -115,6 +120,7 @@ class LoadedTransformer : public Transformer {
     const StepProgram& program;
     GradientTape* tape;
     std::map<int64_t, std::vector<at::Tensor>> plans;  // PlanAttention's, by window
+    at::Tensor cosines, sines;  // [num_tokens, head_dim / 2] of the model's type
   };
 
   // A graph for gradients is made of the references, which need none.
@@ -141,7 +147,6 @@ class LoadedTransformer : public Transformer {
   }
 
   at::Tensor RunStep(const Step& step) const {
-    // at::index, because index_select has no kernel for meta tensors.
     at::Tensor x = at::index(embedding_, {step.batch.token_ids});  // [num_tokens, hidden]
     if (embedding_scale_.defined()) x.mul_(embedding_scale_);
     if (step.tape != nullptr) x.requires_grad_();  // the root of the graph: weights are constants
@@ -282,8 +287,7 @@ class LoadedTransformer : public Transformer {
     if (architecture_.head_norms) {
       NormHeads(qkv, block.query_norm, block.key_norm, architecture_.rms_norm_epsilon, heads());
     }
-    RotateAndCache(qkv, cosines_, sines_, step.batch.positions, step.batch.cache_slots, keys,
-                   values, heads());
+    RotateAndCache(qkv, step.cosines, step.sines, step.batch.cache_slots, keys, values, heads());
     const auto plan = step.plans.find(architecture_.windows[layer]);
     return Attention(qkv, keys, values, step.batch,
                      plan == step.plans.end() ? std::vector<at::Tensor>() : plan->second, heads(),

@@ -76,6 +76,13 @@ TEST(ServerConfigTest, EveryFlagIsRead) {
   EXPECT_TRUE(config->check_config);
 }
 
+TEST(ServerConfigTest, AStepIsAsLongAsTheDeviceLikesItWhereNoFlagSaysHowLong) {
+  EXPECT_EQ(ParseServerConfig({})->max_step_tokens, 256);
+  EXPECT_EQ(ParseServerConfig({"--device=cuda"})->max_step_tokens, 2048);
+  EXPECT_EQ(ParseServerConfig({"--max_batch_rows=4000"})->max_step_tokens, 4000);
+  EXPECT_EQ(ParseServerConfig({"--device=cuda", "--max_step_tokens=64"})->max_step_tokens, 64);
+}
+
 TEST(ServerConfigTest, FlagsWinOverTheFileWhereverTheyStand) {
   const std::string path =
       Written(R"({"models": ["a", "b"], "threads": 3, "insecure": true, "log_level": "error"})");

@@ -132,6 +132,22 @@ TEST_F(CudaKernels, HeadNormsEqualTheirReferenceAndLeaveValuesAlone) {
   EXPECT_TRUE(fast.narrow(1, 60, 20).equal(before.narrow(1, 60, 20)));
 }
 
+TEST_F(CudaKernels, RotationEqualsItsReferenceAndFillsTheCache) {
+  for (const at::ScalarType type : kTypes) {
+    at::Tensor fast = Random({5, 80}, type), plain = fast.cpu().clone();  // 4 + 2 x 2 heads of 10
+    const at::Tensor cosines = Random({5, 5}, type), sines = Random({5, 5}, type);
+    const at::Tensor slots = Indices({40, 3, 17, 0, 63});
+    at::Tensor keys = Random({4, 16, 2, 10}, type), values = Random({4, 16, 2, 10}, type);
+    at::Tensor plain_keys = keys.cpu().clone(), plain_values = values.cpu().clone();
+    cuda::RotateAndCache(fast, cosines, sines, slots, keys, values, 4, 2, 10);
+    reference::RotateAndCache(plain, cosines.cpu(), sines.cpu(), slots.cpu(), plain_keys,
+                              plain_values, 4, 2, 10);
+    EXPECT_LT(RelativeError(fast.cpu(), plain), ToleranceOf(type));
+    EXPECT_LT(RelativeError(keys.cpu(), plain_keys), ToleranceOf(type));
+    EXPECT_TRUE(values.cpu().equal(plain_values));
+  }
+}
+
 // Prompts and decoded tokens together, decoded tokens alone, in any order of sequences, and a
 // sequence that rests.
 TEST_F(CudaKernels, AttentionEqualsItsReference) {

@@ -93,7 +93,7 @@ Ragged MakeRagged(HeadShape heads) {
   r.slots =
       r.tables.index({r.sequences, at::div(r.positions, 16, "floor")}) * 16 + r.positions % 16;
   r.qkv = at::randn({6, (heads.num_heads + 2 * heads.num_kv_heads) * heads.head_dim});
-  const at::Tensor angles = at::randn({64, heads.head_dim / 2});
+  const at::Tensor angles = at::randn({6, heads.head_dim / 2});
   r.cosines = angles.cos();
   r.sines = angles.sin();
   return r;
@@ -107,11 +107,9 @@ TEST_F(Kernels, RotationAndAttentionEqualTheirReferences) {
     plain.qkv = fast.qkv.clone();
     plain.keys = fast.keys.clone();
     plain.values = fast.values.clone();
-    RotateAndCache(fast.qkv, fast.cosines, fast.sines, fast.positions, fast.slots, fast.keys,
-                   fast.values, heads);
-    reference::RotateAndCache(plain.qkv, plain.cosines, plain.sines, plain.positions, plain.slots,
-                              plain.keys, plain.values, heads.num_heads, heads.num_kv_heads,
-                              heads.head_dim);
+    RotateAndCache(fast.qkv, fast.cosines, fast.sines, fast.slots, fast.keys, fast.values, heads);
+    reference::RotateAndCache(plain.qkv, plain.cosines, plain.sines, plain.slots, plain.keys,
+                              plain.values, heads.num_heads, heads.num_kv_heads, heads.head_dim);
     EXPECT_LT(RelativeError(fast.qkv, plain.qkv), kTolerance);
     EXPECT_LT(RelativeError(fast.keys, plain.keys), kTolerance);
     EXPECT_TRUE(fast.values.equal(plain.values));
