@@ -442,6 +442,7 @@ void Server::WatchEngines() {
 
 void Server::Drain() {
   const absl::Time deadline = absl::Now() + config_.drain_timeout;
+  const absl::Duration goodbye = std::min(kGoodbye, config_.drain_timeout / 10);
   {
     absl::MutexLock lock(&health_mutex_);
     draining_ = true;
@@ -452,7 +453,7 @@ void Server::Drain() {
   models_->StopLoading();
   queue_->StopWaiting();
   worker_->Drain();
-  if (!runtime_->WaitUntilIdle(deadline - kGoodbye)) {
+  if (!runtime_->WaitUntilIdle(deadline - goodbye)) {
     runtime_->StopRunning();
     runtime_->WaitUntilIdle(deadline);
   }

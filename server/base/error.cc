@@ -1,6 +1,8 @@
 #include "base/error.h"
 
+#include <charconv>
 #include <cmath>
+#include <iterator>
 
 #include "absl/status/status.h"
 #include "absl/strings/cord.h"
@@ -28,10 +30,16 @@ std::string PayloadOr(const absl::Status& status, const char* key) {
   return payload ? std::string(*payload) : std::string();
 }
 
-// Whole numbers in full: people compare them digit by digit.
+// Whole numbers in full: people compare them digit by digit. Others as briefly as somebody wrote
+// them, if they came as float32.
 std::string Spelled(double value) {
   const bool whole = std::abs(value) < 9e15 && value == std::trunc(value);
-  return whole ? absl::StrCat(static_cast<int64_t>(value)) : absl::StrFormat("%.10g", value);
+  if (whole) return absl::StrCat(static_cast<int64_t>(value));
+  const auto single = static_cast<float>(value);
+  if (static_cast<double>(single) != value) return absl::StrFormat("%.10g", value);
+  char digits[32];
+  const auto end = std::to_chars(std::begin(digits), std::end(digits), single).ptr;
+  return std::string(std::begin(digits), end);
 }
 
 }  // namespace

@@ -247,7 +247,8 @@ const std::vector<Setting>& Settings() {
        NonEmpty(&ServerConfig::artifacts)},
       {"device", "cpu|cuda[:N]",
        "Where models run. Default cpu. cuda needs libtorch with its CUDA libraries\n"
-       "(docker/setup --cuda).",
+       "(docker/setup --cuda). Tested on one NVIDIA H100; unverified on other cards and on\n"
+       "several of them.",
        ReadDevice},
       {"dtype", "TYPE",
        "Element type models compute in: float32, bfloat16 or float16. Default float32.", ReadDType},

@@ -25,7 +25,7 @@ struct ServerConfig {
   bool batch_invariant = false;  // see HelpText; on a CPU float32 is in any case
   int threads = 0;               // 0: one a core
   int64_t kv_cache_bytes = int64_t{1} << 30;
-  int max_batch_rows = 64;                        // requests decoded in one step
+  int max_batch_rows = 64;  // requests decoded in one step
   // Prompt and decode tokens of one step; as the device likes it where no flag says how many.
   int max_step_tokens = 0;
   int max_waiting = 1024;                         // requests of a model admitted and not started

@@ -199,9 +199,9 @@ absl::StatusOr<std::vector<std::vector<float>>> BasesOf(const Intervention& inte
   for (size_t first = 0; first < rows.size(); first += size) {
     auto basis = Orthonormal(std::span<const float>(rows).subspan(first, size), width);
     if (!basis) {
-      return InvalidField(
-          project != nullptr ? "project_out" : "clamp",
-          absl::StrCat("must have no zero direction, as for row ", first / size, " of the layers"));
+      return InvalidField(project != nullptr ? "project_out" : "clamp",
+                          absl::StrCat("has a direction of length zero in row ", first / size,
+                                       "; every one must have a length"));
     }
     bases.push_back(*std::move(basis));
   }

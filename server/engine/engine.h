@@ -84,19 +84,23 @@ class Engine {
   virtual absl::StatusOr<std::unique_ptr<Running>> Submit(Request request,
                                                           std::shared_ptr<Observer> observer) = 0;
 
-  // Whether Submit would take a request now: UNAVAILABLE while draining, RESOURCE_EXHAUSTED with a
-  // retry delay when the queue is full. Costs nothing, so callers ask before they prepare one.
+  // Whether Submit would take a request now: what Drain was given while draining,
+  // RESOURCE_EXHAUSTED with a retry delay when the queue is full. Costs nothing, so callers ask
+  // before they prepare one.
   virtual absl::Status CheckAccepts() const { return absl::OkStatus(); }
 
   // Write directions of one block's neurons: float32 [hidden, intermediate]. 0 <= layer <
   // num_layers.
-  virtual HostTensor WriteDirections(int layer) const = 0;
+  virtual absl::StatusOr<HostTensor> WriteDirections(int layer) const = 0;
 
   virtual EngineStatistics statistics() const = 0;
 
-  // Takes nothing new, finishes running requests until `deadline`, then ends the rest with
-  // UNAVAILABLE. Idempotent.
-  virtual void Drain(absl::Time deadline) = 0;
+  // Takes nothing new, finishes running requests until `deadline`, then ends the rest. Those that
+  // are refused or ended hear `why`. May be called again, also while a call waits: the earliest
+  // deadline counts, and the last `why` before it.
+  virtual void Drain(absl::Time deadline, const absl::Status& why) = 0;
+  // Because the server shuts down: UNAVAILABLE, reason DRAINING.
+  void Drain(absl::Time deadline);
 };
 
 // Runs requests together and waits for all of them; results in the order of `requests`. The first

@@ -36,10 +36,6 @@ constexpr int kMaxTopLogprobs = 20;
 constexpr int64_t kLeastRecordedBlocks = 4;
 constexpr absl::Duration kQueueRetry = absl::Seconds(1);
 
-absl::Status Draining() {
-  return ErrorWithReason(absl::StatusCode::kUnavailable, "DRAINING", "the server is shutting down");
-}
-
 // What a failed device ends everything with. It fails every call that follows, so only another
 // process can go on.
 absl::Status DeviceFailed() {
@@ -85,7 +81,7 @@ class EngineLoop : public Engine {
   }
 
   ~EngineLoop() override {
-    Drain(absl::InfinitePast());
+    Engine::Drain(absl::InfinitePast());
     thread_.join();
   }
 
@@ -134,8 +130,8 @@ class EngineLoop : public Engine {
     return CheckAcceptsLocked();
   }
 
-  HostTensor WriteDirections(int layer) const override {
-    const at::Tensor directions = transformer_->WriteDirections(layer);
+  absl::StatusOr<HostTensor> WriteDirections(int layer) const override {
+    VS_ASSIGN_OR_RETURN(const at::Tensor directions, transformer_->WriteDirections(layer));
     HostTensor tensor{.dtype = DType::kFloat32, .shape = directions.sizes().vec(), .bytes = {}};
     tensor.bytes.assign(static_cast<const char*>(directions.const_data_ptr()), directions.nbytes());
     return tensor;
@@ -150,9 +146,9 @@ class EngineLoop : public Engine {
     return statistics;
   }
 
-  void Drain(absl::Time deadline) override {
+  void Drain(absl::Time deadline, const absl::Status& why) override {
     absl::MutexLock lock(&mutex_);
-    draining_ = true;
+    if (!abort_) refusal_ = why;
     const auto idle = [this]()
                           ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return idle_ && inbox_.empty(); };
     mutex_.AwaitWithDeadline(absl::Condition(&idle), deadline);
@@ -163,7 +159,7 @@ class EngineLoop : public Engine {
  private:
   absl::Status CheckAcceptsLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (statistics_.device_failed) return DeviceFailed();
-    if (draining_) return Draining();
+    VS_RETURN_IF_ERROR(refusal_);
     if (static_cast<int64_t>(inbox_.size()) + statistics_.waiting < options_.max_waiting)
       return absl::OkStatus();
     return RetryLater("QUEUE_FULL",
@@ -257,7 +253,7 @@ class EngineLoop : public Engine {
     } catch (const c10::AcceleratorError&) {
       device_failed = true;
     }
-    const absl::Status end = device_failed ? DeviceFailed() : Draining();
+    const absl::Status end = device_failed ? DeviceFailed() : WhyItDrains();
     // Nothing of what the requests hold is given back one by one: a failed device cannot do it.
     for (auto& [id, sequence] : active_) sequence->Tell(end);
     active_.clear();
@@ -267,7 +263,7 @@ class EngineLoop : public Engine {
       statistics_.step_began = absl::InfiniteFuture();
       statistics_.running = statistics_.waiting = 0;
       statistics_.cache_used_ratio = statistics_.cache_promised_ratio = 0;
-      draining_ = true;  // nobody comes after those that are told here
+      refusal_ = end;  // nobody comes after those that are told here
       for (const auto& sequence : inbox_) sequence->Tell(end);
       inbox_.clear();
     }
@@ -275,6 +271,11 @@ class EngineLoop : public Engine {
     courier_.Stop();
     absl::MutexLock lock(&mutex_);
     idle_ = stopped_ = true;
+  }
+
+  absl::Status WhyItDrains() const {
+    absl::MutexLock lock(&mutex_);
+    return refusal_;
   }
 
   void RunOnce() {
@@ -378,6 +379,7 @@ class EngineLoop : public Engine {
       failure =
           ErrorWithReason(absl::StatusCode::kInternal, "STEP_FAILED", "a step of the model failed");
     }
+    queue_.Wait();  // the next step writes what this one's launches read
     for (const StepItem& item : step) {
       if (active_.contains(item.id)) Remove(item.id)->Tell(failure);
     }
@@ -636,7 +638,7 @@ class EngineLoop : public Engine {
   mutable absl::Mutex mutex_;
   std::deque<std::shared_ptr<Sequence>> inbox_ ABSL_GUARDED_BY(mutex_);
   EngineStatistics statistics_ ABSL_GUARDED_BY(mutex_);
-  bool draining_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status refusal_ ABSL_GUARDED_BY(mutex_);  // what new requests hear; OK while they are taken
   bool abort_ ABSL_GUARDED_BY(mutex_) = false;
   bool idle_ ABSL_GUARDED_BY(mutex_) = true;
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
@@ -646,6 +648,11 @@ class EngineLoop : public Engine {
 };
 
 }  // namespace
+
+void Engine::Drain(absl::Time deadline) {
+  Drain(deadline,
+        ErrorWithReason(absl::StatusCode::kUnavailable, "DRAINING", "the server is shutting down"));
+}
 
 absl::StatusOr<std::unique_ptr<Engine>> StartEngine(std::unique_ptr<model::Transformer> transformer,
                                                     std::shared_ptr<const text::TextModel> text,

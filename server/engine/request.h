@@ -158,7 +158,7 @@ struct TokenLogprob {
   std::vector<std::pair<int32_t, float>> top;
 };
 
-enum class FinishReason : uint8_t { kStop, kLength, kCancelled };
+enum class FinishReason : uint8_t { kStop, kLength };
 
 // How many token positions of which layers an intervention really touched, counted where the
 // operator ran.

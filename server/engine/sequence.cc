@@ -23,6 +23,24 @@ absl::Status CheckFinite(std::span<const float> logits) {
   return AllFinite(logits) ? absl::OkStatus() : NotFinite();
 }
 
+// Whether a tap of a generation behind `prompt` tokens may read what is generated.
+bool MayReadGenerated(const TokenSelection& tokens, int64_t prompt) {
+  switch (tokens.kind) {
+    case TokenKind::kPrompt:
+    case TokenKind::kLastPrompt:
+      return false;
+    case TokenKind::kPositions:
+      return std::any_of(tokens.positions.begin(), tokens.positions.end(),
+                         [prompt](int64_t position) { return position >= prompt; });
+    case TokenKind::kAll:
+    case TokenKind::kResponse:
+    case TokenKind::kLast:
+    case TokenKind::kFromLastPrompt:
+      return true;
+  }
+  return true;
+}
+
 }  // namespace
 
 Sequence::Sequence(SequenceId id, Request request, CompiledInterventions interventions,
@@ -51,7 +69,10 @@ int64_t Sequence::MostFed(const Request& request) {
   const int64_t prompt = static_cast<int64_t>(request.prompt.size());
   if (request.sampling) {
     // The last generated token is fed only where a tap wants its activations.
-    return prompt + request.sampling->max_tokens - (request.taps.empty() ? 1 : 0);
+    const bool wanted =
+        std::any_of(request.taps.begin(), request.taps.end(),
+                    [prompt](const Tap& tap) { return MayReadGenerated(tap.tokens, prompt); });
+    return prompt + request.sampling->max_tokens - (wanted ? 0 : 1);
   }
   const int64_t all = prompt + static_cast<int64_t>(request.given_response.size());
   // The last scored token predicts nothing that is asked for.
@@ -232,6 +253,8 @@ void Sequence::EndGeneration(FinishReason reason, bool cut) {
   finish_reason_ = reason;
   if (!cut) {
     if (absl::StatusOr<std::string> rest = decoder_.Flush(); rest.ok()) text_ += *rest;
+    // What stands for half a character may complete a stop string too.
+    if (FindStop()) finish_reason_ = FinishReason::kStop;
   }
   SendDelta(/*final=*/true);
   const int64_t returned = static_cast<int64_t>(ids_.size());

@@ -5,11 +5,14 @@
 #include <limits>
 #include <map>
 #include <set>
+#include <system_error>
 #include <thread>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "base/cancellation.h"
 #include "base/error.h"
@@ -22,6 +25,8 @@ namespace valuescope::engine {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr absl::Duration kThreadRetry = absl::Seconds(1);
 
 std::string ResourceName(absl::string_view id) { return absl::StrCat("models/", std::string(id)); }
 
@@ -68,23 +73,26 @@ std::optional<int64_t> FreeMemory(const EngineOptions& options) {
   return std::nullopt;
 }
 
-// The weights as they are computed with, and the embedding's rows beside a tied unembedding's
-// product. What is on disk is mapped and can be dropped, and an untouched cache takes nothing.
+// The weights as they are computed with, the embedding's rows beside a tied unembedding's product,
+// and the cosines and sines of every position. What is on disk is mapped and can be dropped, and an
+// untouched cache takes nothing.
 int64_t MemoryNeeded(const model::Architecture& architecture, const EngineOptions& options) {
   const int64_t embedding =
       architecture.tied_embeddings ? architecture.vocabulary * architecture.hidden : 0;
-  return (model::NumParameters(architecture) + embedding) * SizeOf(options.dtype);
+  const int64_t rotations =
+      2 * architecture.max_positions * (architecture.head_dim / 2) * SizeOf(DType::kFloat32);
+  return (model::NumParameters(architecture) + embedding) * SizeOf(options.dtype) + rotations;
 }
 
-absl::Status CheckFits(const fs::path& folder, const EngineOptions& options) {
-  VS_ASSIGN_OR_RETURN(const model::Architecture architecture,
-                      model::ReadArchitecture(folder.string()));
+// `promised`: bytes of those that are free which loads that run still take.
+absl::Status CheckFits(int64_t needed, int64_t promised, const EngineOptions& options) {
   const std::optional<int64_t> free = FreeMemory(options);
-  const int64_t needed = MemoryNeeded(architecture, options);
-  if (!free || needed <= *free) return absl::OkStatus();
+  if (!free || needed <= *free - promised) return absl::OkStatus();
+  const std::string others =
+      promised > 0 ? absl::StrCat(", of which models that are loading take ", promised) : "";
   return NeverFits("MODEL_TOO_LARGE",
                    absl::StrCat("the model needs about ", needed, " bytes in ",
-                                NameOf(options.dtype), ", ", *free, " are free"));
+                                NameOf(options.dtype), ", ", *free, " are free", others));
 }
 
 class FolderRegistry : public ModelRegistry {
@@ -94,61 +102,46 @@ class FolderRegistry : public ModelRegistry {
 
   ~FolderRegistry() override {
     StopLoading();
-    for (std::thread& thread : threads_) thread.join();
+    StopUnloading();
+    {
+      absl::MutexLock lock(&mutex_);
+      const auto none = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return threads_.empty(); };
+      mutex_.Await(absl::Condition(&none));
+    }
+    if (ended_.joinable()) ended_.join();
   }
 
   absl::Status StartLoading(absl::string_view id, std::optional<DType> dtype) override {
     VS_RETURN_IF_ERROR(CheckResourceId("model", id));
     const std::string key(id);
-    VS_RETURN_IF_ERROR(CheckFolder(key));
     EngineOptions options = options_;
     if (dtype) options.dtype = *dtype;
+    {
+      absl::MutexLock lock(&mutex_);
+      VS_RETURN_IF_ERROR(CheckMayLoad(key, options.dtype));
+    }
+    VS_RETURN_IF_ERROR(CheckFolder(key));
     // A folder that cannot be read fails where people look for it: in the model's state.
-    const absl::Status fits = CheckFits(fs::path(root_) / key, options);
-    if (absl::IsResourceExhausted(fits)) return fits;
+    const auto architecture = model::ReadArchitecture((fs::path(root_) / key).string());
+    const int64_t needed = architecture.ok() ? MemoryNeeded(*architecture, options) : 0;
     absl::MutexLock lock(&mutex_);
-    if (stopped_) {
-      return ErrorWithReason(absl::StatusCode::kUnavailable, "DRAINING",
-                             "the server is shutting down; retry on another replica");
-    }
-    ModelEntry& entry = entries_[key];
-    if (entry.state == ModelState::kLoading || entry.state == ModelState::kReady) {
-      if (entry.dtype != options.dtype) {
-        return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "OTHER_DTYPE",
-                               absl::StrCat("`", ResourceName(id), "` is loaded or loading in ",
-                                            NameOf(entry.dtype), "; unload it first"));
-      }
-      return ErrorWithReason(absl::StatusCode::kAlreadyExists, "MODEL_ALREADY_LOADED",
-                             absl::StrCat("`", ResourceName(id), "` is loaded or loading"));
-    }
-    entry = {.id = key,
-             .state = ModelState::kLoading,
-             .progress = 0,
-             .dtype = options.dtype,
-             .error = {},
-             .model = nullptr};
-    const Cancellation cancellation;
-    loads_.insert_or_assign(key, cancellation);
-    threads_.emplace_back([this, key, options, cancellation] { Load(key, options, cancellation); });
-    return absl::OkStatus();
+    // Somebody else may have been faster.
+    VS_RETURN_IF_ERROR(CheckMayLoad(key, options.dtype));
+    VS_RETURN_IF_ERROR(CheckFits(needed, BytesStillToLoad(), options));
+    return BeginLoad(key, needed, options);
   }
 
   absl::Status Unload(absl::string_view id, absl::Time deadline) override {
     VS_RETURN_IF_ERROR(Find(id).status());
-    std::shared_ptr<const ServedModel> model;
+    std::shared_ptr<absl::Notification> gone;
     {
       absl::MutexLock lock(&mutex_);
-      if (!EndLoad(std::string(id), deadline)) {
-        return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "MODEL_LOADING",
-                               absl::StrCat("`", ResourceName(id), "` is still loading"));
-      }
-      const auto entry = entries_.find(std::string(id));
-      if (entry == entries_.end()) return absl::OkStatus();
-      model = std::move(entry->second.model);
-      entries_.erase(entry);
+      VS_ASSIGN_OR_RETURN(gone, BeginUnload(std::string(id)));
     }
-    if (model != nullptr) model->engine->Drain(deadline);
-    return absl::OkStatus();
+    if (gone == nullptr || gone->WaitForNotificationWithDeadline(deadline)) return absl::OkStatus();
+    return ErrorWithReason(
+        absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED",
+        absl::StrCat("`", ResourceName(id), "` is still unloading, which goes on"));
   }
 
   std::vector<ModelEntry> List() const override {
@@ -195,6 +188,8 @@ class FolderRegistry : public ModelRegistry {
         return refused("MODEL_LOADING", "is still loading");
       case ModelState::kFailed:
         return refused("MODEL_FAILED", "could not be loaded");
+      case ModelState::kUnloading:
+        return refused("MODEL_NOT_LOADED", "is not loaded any more; it is unloading");
       case ModelState::kAvailable:
         break;
     }
@@ -219,7 +214,7 @@ class FolderRegistry : public ModelRegistry {
   void StopLoading() override {
     absl::MutexLock lock(&mutex_);
     stopped_ = true;
-    for (auto& [id, cancellation] : loads_) cancellation.Cancel();
+    for (auto& [id, load] : loads_) load.cancellation.Cancel();
   }
 
   void Drain(absl::Time deadline) override {
@@ -229,6 +224,12 @@ class FolderRegistry : public ModelRegistry {
   }
 
  private:
+  // A load that runs.
+  struct RunningLoad {
+    Cancellation cancellation;
+    int64_t needed = 0;  // bytes, from its begin to its end
+  };
+
   // NOT_FOUND where the root has no such model. A link to a folder elsewhere is none: what the
   // root's owner may read is not what everybody may load.
   absl::Status CheckFolder(const std::string& id) const {
@@ -262,29 +263,156 @@ class FolderRegistry : public ModelRegistry {
             .model = nullptr};
   }
 
-  // Cancels the load of a model, if one runs, and waits for its end; false if it still runs at
-  // `deadline`.
-  bool EndLoad(const std::string& id, absl::Time deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    const auto load = loads_.find(id);
-    if (load == loads_.end()) return true;
-    load->second.Cancel();
-    const auto ended = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !loads_.contains(id); };
-    return mutex_.AwaitWithDeadline(absl::Condition(&ended), deadline);
+  absl::Status CheckMayLoad(const std::string& id, DType dtype) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (stopped_) {
+      return ErrorWithReason(absl::StatusCode::kUnavailable, "DRAINING",
+                             "the server is shutting down; retry on another replica");
+    }
+    const auto entry = entries_.find(id);
+    if (entry == entries_.end() || entry->second.state == ModelState::kFailed) {
+      return absl::OkStatus();
+    }
+    const std::string name = absl::StrCat("`", ResourceName(id), "`");
+    if (entry->second.state == ModelState::kUnloading) {
+      return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "MODEL_UNLOADING",
+                             absl::StrCat(name, " is unloading; load it again once it is gone"));
+    }
+    if (entry->second.dtype != dtype) {
+      return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "OTHER_DTYPE",
+                             absl::StrCat(name, " is loaded or loading in ",
+                                          NameOf(entry->second.dtype), "; unload it first"));
+    }
+    return ErrorWithReason(absl::StatusCode::kAlreadyExists, "MODEL_ALREADY_LOADED",
+                           absl::StrCat(name, " is loaded or loading"));
+  }
+
+  // What loads that run have not taken yet, so that two of them are not given the same memory.
+  int64_t BytesStillToLoad() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    double bytes = 0;
+    for (const auto& [id, load] : loads_) {
+      bytes += static_cast<double>(load.needed) * (1 - entries_.at(id).progress);
+    }
+    return static_cast<int64_t>(bytes);
+  }
+
+  absl::Status BeginLoad(const std::string& id, int64_t needed, const EngineOptions& options)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const Cancellation cancellation;
+    VS_RETURN_IF_ERROR(
+        StartThread([this, id, options, cancellation] { Load(id, options, cancellation); }));
+    entries_.insert_or_assign(id, ModelEntry{.id = id,
+                                             .state = ModelState::kLoading,
+                                             .progress = 0,
+                                             .dtype = options.dtype,
+                                             .error = {},
+                                             .model = nullptr});
+    loads_.insert_or_assign(id, RunningLoad{.cancellation = cancellation, .needed = needed});
+    return absl::OkStatus();
+  }
+
+  // Cancels the model's load or begins to end its requests. The result is notified once nothing of
+  // the model is left, whoever loads it again then; null where it is not loaded.
+  absl::StatusOr<std::shared_ptr<absl::Notification>> BeginUnload(const std::string& id)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const auto entry = entries_.find(id);
+    if (entry == entries_.end()) return nullptr;
+    switch (entry->second.state) {
+      case ModelState::kUnloading:
+        return unloads_.at(id);
+      case ModelState::kLoading:
+        loads_.at(id).cancellation.Cancel();
+        break;
+      case ModelState::kReady:
+        VS_RETURN_IF_ERROR(StartThread([this, id] { EndRequests(id); }));
+        break;
+      case ModelState::kFailed:
+      case ModelState::kAvailable:
+        entries_.erase(entry);
+        return nullptr;
+    }
+    entry->second.state = ModelState::kUnloading;
+    return unloads_[id] = std::make_shared<absl::Notification>();
+  }
+
+  // As if nobody had asked for the model.
+  void Forget(const std::string& id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    entries_.erase(id);
+    const auto unload = unloads_.extract(id);
+    if (!unload.empty()) unload.mapped()->Notify();
+  }
+
+  void EndRequests(const std::string& id) {
+    std::shared_ptr<const ServedModel> model;
+    {
+      absl::MutexLock lock(&mutex_);
+      model = entries_.at(id).model;
+    }
+    model->engine->Drain(absl::InfiniteFuture(),
+                         ErrorWithReason(absl::StatusCode::kUnavailable, "MODEL_UNLOADING",
+                                         absl::StrCat("`", ResourceName(id), "` is unloading")));
+    {
+      absl::MutexLock lock(&mutex_);
+      entries_.at(id).model = nullptr;
+    }
+    model = nullptr;  // whoever hears that it is gone may count on its memory
+    absl::MutexLock lock(&mutex_);
+    Forget(id);
+  }
+
+  // Ends the requests of models that are unloading.
+  void StopUnloading() {
+    std::vector<std::shared_ptr<const ServedModel>> unloading;
+    {
+      absl::MutexLock lock(&mutex_);
+      for (const auto& [id, entry] : entries_) {
+        const bool ends = entry.state == ModelState::kUnloading && entry.model != nullptr;
+        if (ends) unloading.push_back(entry.model);
+      }
+    }
+    for (const auto& model : unloading) model->engine->Drain(absl::InfinitePast());
+  }
+
+  // Runs `work`, which waits for the lock before it does anything that others can see.
+  absl::Status StartThread(std::function<void()> work) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const int64_t number = ++last_thread_;
+    std::thread& thread = threads_[number];
+    try {
+      thread = std::thread([this, number, work = std::move(work)] {
+        work();
+        EndThread(number);
+      });
+    } catch (const std::system_error&) {
+      threads_.erase(number);
+      return RetryLater("TOO_MANY_THREADS",
+                        "the machine has no thread to load or unload a model with", kThreadRetry);
+    }
+    return absl::OkStatus();
+  }
+
+  // The last thing that a thread does. One that has ended holds its stack until it is joined, so
+  // the next one to end joins it.
+  void EndThread(int64_t number) {
+    std::thread before;
+    {
+      absl::MutexLock lock(&mutex_);
+      before = std::exchange(ended_, std::move(threads_.at(number)));
+      threads_.erase(number);
+    }
+    if (before.joinable()) before.join();
   }
 
   void Load(const std::string& id, const EngineOptions& options, const Cancellation& cancellation) {
     const auto progress = [this, &id](double fraction) {
       absl::MutexLock lock(&mutex_);
-      entries_[id].progress = fraction;
+      entries_.at(id).progress = fraction;
     };
     auto loaded = LoadModel(id, (fs::path(root_) / id).string(), options, progress, cancellation);
     absl::MutexLock lock(&mutex_);
     loads_.erase(id);
-    if (absl::IsCancelled(loaded.status())) {
-      entries_.erase(id);  // as if nobody had asked for it
-      return;
-    }
-    ModelEntry& entry = entries_[id];
+    // Also where the load was done before it noticed.
+    if (cancellation.cancelled()) return Forget(id);
+    ModelEntry& entry = entries_.at(id);
     if (loaded.ok()) {
       entry.state = ModelState::kReady;
       entry.progress = 1;
@@ -299,9 +427,14 @@ class FolderRegistry : public ModelRegistry {
   const EngineOptions options_;
   mutable absl::Mutex mutex_;
   std::map<std::string, ModelEntry> entries_ ABSL_GUARDED_BY(mutex_);
-  std::map<std::string, Cancellation> loads_ ABSL_GUARDED_BY(mutex_);  // that run, by id
-  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;                       // nothing loads any more
-  std::vector<std::thread> threads_;
+  std::map<std::string, RunningLoad> loads_ ABSL_GUARDED_BY(mutex_);  // by id
+  // Of the entries that are unloading, by id: notified once they are gone.
+  std::map<std::string, std::shared_ptr<absl::Notification>> unloads_ ABSL_GUARDED_BY(mutex_);
+  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;  // nothing loads any more
+  // That load or unload, by number, and the one that ended last.
+  std::map<int64_t, std::thread> threads_ ABSL_GUARDED_BY(mutex_);
+  std::thread ended_ ABSL_GUARDED_BY(mutex_);
+  int64_t last_thread_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace

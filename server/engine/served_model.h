@@ -35,7 +35,7 @@ struct ServedModel {
   std::shared_ptr<Engine> engine;
 };
 
-enum class ModelState : uint8_t { kAvailable, kLoading, kReady, kFailed };
+enum class ModelState : uint8_t { kAvailable, kLoading, kReady, kFailed, kUnloading };
 
 struct ModelEntry {
   std::string id;
@@ -43,7 +43,7 @@ struct ModelEntry {
   double progress = 0;                       // 0 .. 1 while loading
   DType dtype = DType::kFloat32;             // in which it is or would be loaded
   absl::Status error;                        // when failed
-  std::shared_ptr<const ServedModel> model;  // when ready
+  std::shared_ptr<const ServedModel> model;  // when ready, and while its requests end
 };
 
 struct EngineOptions {
@@ -72,15 +72,18 @@ class ModelRegistry {
 
   // Starts loading in the background, in `dtype` or that of the options. NOT_FOUND for an unknown
   // id; ALREADY_EXISTS while it is loading or loaded in this dtype, FAILED_PRECONDITION (reason
-  // OTHER_DTYPE) in another; RESOURCE_EXHAUSTED (reason MODEL_TOO_LARGE) where what config.json
-  // describes would not fit the memory that is free.
+  // OTHER_DTYPE) in another; FAILED_PRECONDITION (reason MODEL_UNLOADING) while it is unloading;
+  // RESOURCE_EXHAUSTED (reason MODEL_TOO_LARGE) where what config.json describes would not fit the
+  // memory that is free and that no other load still takes, and with a retry delay (reason
+  // TOO_MANY_THREADS) where the machine has no thread for it.
   virtual absl::Status StartLoading(absl::string_view id, std::optional<DType> dtype) = 0;
   absl::Status StartLoading(absl::string_view id) { return StartLoading(id, std::nullopt); }
 
-  // Takes a model out of service: Get refuses it at once, its requests may finish until `deadline`
-  // and then get UNAVAILABLE. Where it is still loading the load is cancelled; FAILED_PRECONDITION
-  // (reason MODEL_LOADING) if it did not end by `deadline`. NOT_FOUND for an unknown id; OK where
-  // it is not loaded.
+  // Takes a model out of service: Get and its engine refuse new requests at once, those that run
+  // may finish. Where it is still loading the load is cancelled. OK once nothing of it is left, and
+  // where it is not loaded; DEADLINE_EXCEEDED if that takes longer than until `deadline`, and then
+  // it goes on in the background. NOT_FOUND for an unknown id; RESOURCE_EXHAUSTED with a retry
+  // delay (reason TOO_MANY_THREADS) where the machine has no thread for it.
   virtual absl::Status Unload(absl::string_view id, absl::Time deadline) = 0;
 
   // The folders under the root with a config.json, in name order, each with its state.
@@ -91,7 +94,8 @@ class ModelRegistry {
   // (MODEL_NOT_LOADED, MODEL_LOADING, MODEL_FAILED).
   virtual absl::StatusOr<std::shared_ptr<const ServedModel>> Get(absl::string_view id) const = 0;
 
-  // The models that are READY, in name order. Reads no directory.
+  // The models that have an engine, which are those READY and those whose requests end before they
+  // are unloaded, in name order. Reads no directory.
   virtual std::vector<std::shared_ptr<const ServedModel>> Served() const = 0;
 
   // True once nothing is loading and nothing that was asked for failed.
@@ -102,6 +106,7 @@ class ModelRegistry {
   // Cancels what is loading, without waiting for its end, and lets nothing load any more.
   virtual void StopLoading() = 0;
 
+  // Drains every engine, also those that are unloading.
   virtual void Drain(absl::Time deadline) = 0;
 };
 

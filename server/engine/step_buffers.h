@@ -13,7 +13,7 @@
 namespace valuescope::engine {
 
 // A list of indices that the host writes and the device reads. For a GPU it is in pinned memory and
-// copied without waiting, which is safe because every step ends with a read of its logits.
+// copied without waiting, which is safe because every step ends by waiting for what it launched.
 class IndexBuffer {
  public:
   IndexBuffer(int64_t capacity, c10::Device device);

@@ -74,8 +74,11 @@ absl::StatusOr<SequenceTaps> SequenceTaps::Compile(std::vector<Tap> taps,
     if (absl::Status s = CheckColumns(tap, one.width); !s.ok()) return InField(field, s);
     const int64_t rows = KeepsTokens(one.tap.reduction) ? one.scope.MostTokens() : 1;
     // At most 2^40 by the bounds of architecture and context, so the product stays within 64 bits.
-    // What is captured and its copy for the client are there at once.
-    compiled.bytes_ += static_cast<int64_t>(one.wires.size()) * rows * one.width * 8;
+    // What is captured (reductions of one row in float64, others in float32) and its copy for the
+    // client are there at once.
+    const int64_t held = KeepsTokens(one.tap.reduction) ? 4 : 8;
+    compiled.bytes_ +=
+        static_cast<int64_t>(one.wires.size()) * rows * one.width * (held + SizeOf(one.tap.dtype));
     if (compiled.bytes_ > max_bytes) {
       return NeverFits(
           "CAPTURE_TOO_LARGE",

@@ -8,7 +8,11 @@
 namespace valuescope::engine {
 namespace {
 
-absl::Status TouchesNothing() {
+absl::Status MeetsNothing(bool for_tap) {
+  if (for_tap) {
+    return InvalidField("kind", "selects no token of this request, so it would read nothing",
+                        "TAP_READS_NOTHING");
+  }
   return InvalidField("kind", "selects no token of this request, so it would touch nothing",
                       "INTERVENTION_TOUCHES_NOTHING");
 }
@@ -71,7 +75,7 @@ absl::StatusOr<TokenScope> TokenScope::Resolve(const TokenSelection& selection,
     }
     scope.last_ = *scope.positions_.rbegin();
   }
-  if (scope.MostTokens() <= 0) return TouchesNothing();
+  if (scope.MostTokens() <= 0) return MeetsNothing(for_tap);
   return scope;
 }
 

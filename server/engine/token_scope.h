@@ -26,7 +26,7 @@ class TokenScope {
  public:
   // INVALID_ARGUMENT, field "positions[i]" or "kind": positions out of range or given twice, LAST
   // in an intervention on a generation (which token will be the last is not known), a scope that
-  // can meet no token (reason INTERVENTION_TOUCHES_NOTHING).
+  // can meet no token (reason INTERVENTION_TOUCHES_NOTHING or TAP_READS_NOTHING).
   static absl::StatusOr<TokenScope> Resolve(const TokenSelection& selection,
                                             const SequenceExtent& extent, bool for_tap);
 

@@ -49,6 +49,14 @@ at::Tensor ProductInBlocks(const at::Tensor& x, int64_t block, int64_t out_featu
   return result;
 }
 
+// x [n, in] with zeros behind it up to `columns` columns.
+at::Tensor WithColumns(const at::Tensor& x, int64_t columns) {
+  if (x.size(1) == columns) return x;
+  const at::Tensor wider = at::zeros({x.size(0), columns}, x.options());
+  wider.narrow(1, 0, x.size(1)).copy_(x);
+  return wider;
+}
+
 // Whether a product of as many rows as x gives a row the same bits wherever it stands.
 bool PlaceDoesNotMatter(const at::Tensor& x, const Product& product) {
   const at::Tensor once = product(x);
@@ -188,18 +196,31 @@ SafeRows TryOnce(const at::Tensor& packed, int64_t in_features, int64_t out_feat
   using Case = std::tuple<int64_t, int64_t, c10::ScalarType, int>;
   static std::mutex mutex;
   static std::map<Case, SafeRows> known;
+  const Case asked(in_features, out_features, dtype, at::get_num_threads());
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (const auto found = known.find(asked); found != known.end()) return found->second;
+  }
+  // Not under the lock: other models' steps must not wait for this one's load.
+  const SafeRows tried = Try(packed, in_features, out_features, dtype);
   const std::lock_guard<std::mutex> lock(mutex);
-  const auto [entry, fresh] =
-      known.try_emplace(Case(in_features, out_features, dtype, at::get_num_threads()), SafeRows());
-  if (fresh) entry->second = Try(packed, in_features, out_features, dtype);
-  return entry->second;
+  return known.try_emplace(asked, tried).first->second;
+}
+
+// Columns of a packed product. A processor's tiles of bfloat16 hold 32: where a row ends within
+// one, the library reads on into the next row, whose NaN times 0 would be this row's too.
+int64_t PackedColumns(const at::Tensor& weight) {
+  constexpr int64_t kTile = 32;
+  if (weight.scalar_type() == at::kFloat) return weight.size(1);
+  return (weight.size(1) + kTile - 1) / kTile * kTile;
 }
 
 class PackedLinear : public Linear {
  public:
   PackedLinear(const at::Tensor& weight, at::Tensor bias, std::function<at::Tensor()> plain)
       : Linear(weight.size(1), weight.size(0)),
-        packed_(PackWeight(weight)),
+        columns_(PackedColumns(weight)),
+        packed_(PackWeight(WithColumns(weight, columns_))),
         bias_(std::move(bias)),
         plain_(std::move(plain)) {
     Safe(weight.scalar_type());  // most models run with the threads they were loaded with
@@ -211,25 +232,27 @@ class PackedLinear : public Linear {
     const auto product = [this](const at::Tensor& rows) {
       return PackedProduct(rows, packed_, bias_);
     };
-    if (safe.fewest == 0) return ProductInBlocks(x, safe.block, out_features(), product);
-    return PaddedProduct(x, std::max(safe.fewest, Bucket(x.size(0))), product);
+    const at::Tensor rows = WithColumns(x, columns_);
+    if (safe.fewest == 0) return ProductInBlocks(rows, safe.block, out_features(), product);
+    return PaddedProduct(rows, std::max(safe.fewest, Bucket(x.size(0))), product);
   }
 
  private:
   at::Tensor Plain(const at::Tensor& x) const {
     std::call_once(plain_made_, [this] {
       const c10::NoGradGuard no_gradients;
-      plain_weight_ = plain_();
+      plain_weight_ = plain_().clone();
     });
     return at::linear(x, plain_weight_, bias_.defined() ? std::optional(bias_) : std::nullopt);
   }
 
   SafeRows Safe(c10::ScalarType dtype) const {
-    return TryOnce(packed_, in_features(), out_features(), dtype);
+    return TryOnce(packed_, columns_, out_features(), dtype);
   }
 
-  at::Tensor packed_;
-  at::Tensor bias_;  // [out], or undefined
+  const int64_t columns_;
+  at::Tensor packed_;  // of [out, columns_]
+  at::Tensor bias_;    // [out], or undefined
   const std::function<at::Tensor()> plain_;
   mutable std::once_flag plain_made_;
   mutable at::Tensor plain_weight_;  // [out, in], once gradients asked for it
@@ -244,7 +267,7 @@ std::unique_ptr<Linear> Linear::Create(std::function<at::Tensor()> weight, const
   if (CanPack(plain)) {
     return std::make_unique<PackedLinear>(plain, bias, std::move(weight));
   }
-  return std::make_unique<PlainLinear>(plain, bias, rows);
+  return std::make_unique<PlainLinear>(plain.is_cpu() ? plain.clone() : plain, bias, rows);
 }
 
 }  // namespace valuescope::model

@@ -20,7 +20,8 @@ class Linear {
   enum class Rows : uint8_t { kFast, kIndependent };
 
   // `weight` gives the weight [out, in] on its device, now and, where the storage is another, when
-  // gradients first pass through: only then are there two copies. `bias` [out] may be undefined.
+  // gradients first pass through: only then are there two copies. It may show a file: what is kept
+  // is copied. `bias` [out] is kept as it is and may be undefined.
   static std::unique_ptr<Linear> Create(std::function<at::Tensor()> weight,
                                         const at::Tensor& bias = {}, Rows rows = Rows::kFast);
   virtual ~Linear() = default;

@@ -141,19 +141,34 @@ absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(const std::string& 
     return Refused(name, "is not a regular file");
   }
   const size_t size = static_cast<size_t>(facts.st_size);
-  if (size == 0) {
-    close(file);
-    return std::unique_ptr<MappedFile>(new MappedFile({}));
+  absl::string_view bytes;
+  if (size > 0) {
+    void* mapping = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file, 0);
+    if (mapping == MAP_FAILED) {
+      close(file);
+      return Refused(name, "cannot be mapped");
+    }
+    bytes = absl::string_view(static_cast<const char*>(mapping), size);
   }
-  void* mapping = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file, 0);
-  close(file);
-  if (mapping == MAP_FAILED) return Refused(name, "cannot be mapped");
-  return std::unique_ptr<MappedFile>(
-      new MappedFile(absl::string_view(static_cast<const char*>(mapping), size)));
+  return std::unique_ptr<MappedFile>(new MappedFile(file, facts, bytes));
 }
+
+MappedFile::MappedFile(int file, const struct stat& facts, absl::string_view bytes)
+    : file_(file),
+      size_(facts.st_size),
+      seconds_(facts.st_mtim.tv_sec),
+      nanoseconds_(facts.st_mtim.tv_nsec),
+      bytes_(bytes) {}
 
 MappedFile::~MappedFile() {
   if (!bytes_.empty()) munmap(const_cast<char*>(bytes_.data()), bytes_.size());
+  close(file_);
+}
+
+bool MappedFile::IsUnchanged() const {
+  struct stat facts {};
+  return fstat(file_, &facts) == 0 && facts.st_size == size_ && facts.st_mtim.tv_sec == seconds_ &&
+         facts.st_mtim.tv_nsec == nanoseconds_;
 }
 
 void MappedFile::Release(absl::string_view part) {

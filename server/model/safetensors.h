@@ -4,6 +4,8 @@
 #ifndef VALUESCOPE_MODEL_SAFETENSORS_H_
 #define VALUESCOPE_MODEL_SAFETENSORS_H_
 
+#include <sys/stat.h>
+
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -35,12 +37,19 @@ class MappedFile {
 
   absl::string_view bytes() const { return bytes_; }
 
+  // Whether the file is as long and as old as when it was opened. Behind the end of one that was
+  // cut short, reading the bytes would end the process.
+  bool IsUnchanged() const;
+
   // Gives the memory of `part` of the bytes back to the system, which reads the file again where
   // someone asks again.
   static void Release(absl::string_view part);
 
  private:
-  explicit MappedFile(absl::string_view bytes) : bytes_(bytes) {}
+  MappedFile(int file, const struct stat& facts, absl::string_view bytes);
+
+  const int file_;  // open, because only through it the bytes' own file can be asked
+  const int64_t size_, seconds_, nanoseconds_;  // of its last change
   absl::string_view bytes_;
 };
 

@@ -61,7 +61,7 @@ class LoadedTransformer : public Transformer {
         table_(WeightTable(architecture_)) {}
 
   // Block by block: what a block needs is read, checked and copied, and its file's memory given
-  // back, so that there is never much more than one copy.
+  // back, so that there is never much more than one copy. Nothing that is kept shows the file.
   absl::Status Load(absl::string_view config_json) {
     MakeRotations();
     VS_RETURN_IF_ERROR(Read(kEmbeddingWeight));
@@ -71,7 +71,8 @@ class LoadedTransformer : public Transformer {
     }
     const char* unembedding = architecture_.tied_embeddings ? kEmbeddingWeight : kUnembeddingWeight;
     if (!architecture_.tied_embeddings) VS_RETURN_IF_ERROR(Read(unembedding));
-    unembedding_ = Linear::Create([this, unembedding] { return Weight(unembedding); }, {}, Rows());
+    unembedding_ =
+        Linear::Create([this, unembedding] { return ViewOfWeight(unembedding); }, {}, Rows());
     Release(unembedding);
     for (int layer = 0; layer < architecture_.num_layers; ++layer) {
       const std::string prefix = absl::StrCat("model.layers.", layer, ".");
@@ -82,7 +83,7 @@ class LoadedTransformer : public Transformer {
     VS_RETURN_IF_ERROR(Read(kFinalNormWeight));
     final_norm_ = NormWeight(kFinalNormWeight);
     digest_ = stored_->Digest(config_json);
-    return absl::OkStatus();
+    return stored_->CheckUnchanged();
   }
 
   const Architecture& architecture() const override { return architecture_; }
@@ -104,10 +105,11 @@ class LoadedTransformer : public Transformer {
                     of_positions(sines_)});
   }
 
-  at::Tensor WriteDirections(int layer) const override {
+  absl::StatusOr<at::Tensor> WriteDirections(int layer) const override {
+    VS_RETURN_IF_ERROR(stored_->CheckUnchanged());
     const std::string block = absl::StrCat("model.layers.", layer, ".");
     const at::Tensor columns = stored_->Get(block + "mlp.down_proj.weight", at::kFloat);
-    if (!architecture_.post_norms) return columns.contiguous();
+    if (!architecture_.post_norms) return columns.clone(at::MemoryFormat::Contiguous);
     const at::Tensor gain = stored_->Get(block + "post_feedforward_layernorm.weight", at::kFloat);
     return (columns * (gain + 1).unsqueeze(1)).contiguous();
   }
@@ -170,6 +172,7 @@ class LoadedTransformer : public Transformer {
     for (const WeightSpec& spec : table_) {
       if (!absl::StartsWith(spec.name, prefix)) continue;
       if (options_.cancellation.cancelled()) return absl::CancelledError("the load was cancelled");
+      VS_RETURN_IF_ERROR(stored_->CheckUnchanged());
       VS_RETURN_IF_ERROR(stored_->Read(spec.name));
       if (options_.progress) options_.progress(stored_->fraction_read());
     }
@@ -182,7 +185,14 @@ class LoadedTransformer : public Transformer {
     }
   }
 
+  // In memory of its own.
   at::Tensor Weight(const std::string& name) const {
+    return stored_->Get(name, ScalarTypeOf(options_.dtype))
+        .to(options_.device, /*non_blocking=*/false, /*copy=*/true);
+  }
+
+  // What is packed next, or read once.
+  at::Tensor ViewOfWeight(const std::string& name) const {
     return stored_->Get(name, ScalarTypeOf(options_.dtype)).to(options_.device);
   }
 
@@ -197,11 +207,13 @@ class LoadedTransformer : public Transformer {
                                      const std::vector<const char*>& names, bool bias) const {
     const auto joined = [this, prefix, names](const char* part) {
       std::vector<at::Tensor> tensors;
-      for (const char* name : names) tensors.push_back(Weight(absl::StrCat(prefix, name, part)));
+      for (const char* name : names) {
+        tensors.push_back(ViewOfWeight(absl::StrCat(prefix, name, part)));
+      }
       return tensors.size() == 1 ? tensors[0] : at::cat(tensors);
     };
     return Linear::Create([joined] { return joined(".weight"); },
-                          bias ? joined(".bias") : at::Tensor(), Rows());
+                          bias ? joined(".bias").clone() : at::Tensor(), Rows());
   }
 
   Linear::Rows Rows() const {

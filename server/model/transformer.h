@@ -65,7 +65,9 @@ class Transformer {
   // intermediate] float32, contiguous, on the CPU. 0 <= layer < num_layers. Where the MLP's output
   // is normed before it is added, the norm's gain is in the columns and its factor, which differs
   // from token to token, is not.
-  virtual at::Tensor WriteDirections(int layer) const = 0;
+  // Reads the model's files once more: FAILED_PRECONDITION, reason MODEL_FILES_CHANGED, where they
+  // are no longer what was loaded.
+  virtual absl::StatusOr<at::Tensor> WriteDirections(int layer) const = 0;
 };
 
 }  // namespace valuescope::model

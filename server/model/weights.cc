@@ -182,6 +182,17 @@ at::Tensor StoredWeights::Get(const std::string& name, c10::ScalarType dtype) co
   return tensor.to(dtype);
 }
 
+absl::Status StoredWeights::CheckUnchanged() const {
+  for (const auto& file : files_) {
+    if (!file->IsUnchanged()) {
+      return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "MODEL_FILES_CHANGED",
+                             "the model's files were written to since its load began; load it "
+                             "again once they are complete");
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status StoredWeights::Read(const std::string& name) {
   const StoredTensor& tensor = tensors_.at(name);
   // Right behind the digest the bytes are still at hand.

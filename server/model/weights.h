@@ -38,8 +38,12 @@ class StoredWeights {
                                                              const Architecture& architecture);
 
   // The tensor in `dtype`, without a copy where the file has that type: it then lives as long as
-  // this object. `name` is in the table.
+  // this object, and changes with the file. `name` is in the table.
   at::Tensor Get(const std::string& name, c10::ScalarType dtype) const;
+
+  // FAILED_PRECONDITION, reason MODEL_FILES_CHANGED, where a file was written to since it was
+  // opened.
+  absl::Status CheckUnchanged() const;
 
   // Reads a tensor, the first time that anybody looks at its bytes: notes their digest.
   // INVALID_ARGUMENT, naming it, where a weight is NaN or infinite; where it is an embedding to

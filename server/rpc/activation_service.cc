@@ -13,13 +13,13 @@
 #include "rpc/intervention_codec.h"
 #include "rpc/request_codec.h"
 #include "rpc/result_codec.h"
-#include "rpc/status_to_grpc.h"
 #include "rpc/tensor_codec.h"
 
 namespace valuescope::rpc {
 namespace {
 
 constexpr int kMostTaps = 16;
+constexpr int kMostInputs = 65536;
 // Inputs that run or wait to be sent: results are held until the client took those before them.
 constexpr int kCaptureWindow = 8;
 
@@ -30,8 +30,30 @@ absl::Status OfInput(int index, const absl::Status& status) {
                           input + ".response");
 }
 
-absl::Status WriteInput(int index, const engine::Request& request,
-                        const engine::Completion& completion,
+struct Input {
+  std::vector<int32_t> prompt, response;  // token ids
+};
+
+absl::StatusOr<std::vector<Input>> InputsFromProto(const v1::CaptureRequest& request,
+                                                   const engine::ServedModel& model) {
+  std::vector<Input> inputs;
+  for (int i = 0; i < request.inputs_size(); ++i) {
+    const std::string field = absl::StrCat("inputs[", i, "]");
+    const v1::CaptureInput& input = request.inputs(i);
+    VS_ASSIGN_OR_RETURN(TokenisedPrompt prompt,
+                        PromptFromProto(absl::StrCat(field, ".prompt"), input.prompt(), model,
+                                        {.now = absl::Now()}));
+    inputs.push_back({.prompt = std::move(prompt.ids), .response = {}});
+    if (input.has_response()) {
+      VS_ASSIGN_OR_RETURN(
+          inputs.back().response,
+          ResponseFromProto(absl::StrCat(field, ".response"), input.response(), model));
+    }
+  }
+  return inputs;
+}
+
+absl::Status WriteInput(int index, const Input& input, const engine::Completion& completion,
                         StreamWriter<v1::CaptureResponse>& writer) {
   v1::CaptureResponse first;
   v1::InputReceipts& receipts = *first.mutable_receipts();
@@ -39,8 +61,8 @@ absl::Status WriteInput(int index, const engine::Request& request,
   for (const engine::Receipt& receipt : completion.receipts) {
     *receipts.add_receipts() = ReceiptToProto(receipt);
   }
-  receipts.set_prompt_tokens(static_cast<int32_t>(request.prompt.size()));
-  receipts.set_response_tokens(static_cast<int32_t>(request.given_response.size()));
+  receipts.set_prompt_tokens(static_cast<int32_t>(input.prompt.size()));
+  receipts.set_response_tokens(static_cast<int32_t>(input.response.size()));
   VS_RETURN_IF_ERROR(writer.Write(std::move(first)));
   for (const engine::Capture& capture : completion.captures) {
     VS_RETURN_IF_ERROR(ForEachChunk(capture, index, [&](v1::CaptureChunk chunk) {
@@ -68,7 +90,9 @@ absl::Status ActivationService::Capture(const CallContext& context,
   if (!request.artifact().empty()) {
     return InvalidField("artifact", "is served only in a job; give inputs");
   }
-  if (request.inputs_size() == 0) return InvalidField("inputs", "needs at least one input");
+  if (request.inputs_size() < 1 || request.inputs_size() > kMostInputs) {
+    return OutOfRange("inputs", request.inputs_size(), 1, kMostInputs);
+  }
   if (request.taps_size() < 1 || request.taps_size() > kMostTaps) {
     return OutOfRange("taps", request.taps_size(), 1, kMostTaps);
   }
@@ -79,21 +103,14 @@ absl::Status ActivationService::Capture(const CallContext& context,
                       InterventionsFromProto(
                           request.interventions(),
                           {.tenant = context.tenant, .model = *model, .vectors = *vectors_}, used));
-  std::vector<engine::Request> inputs;
-  for (int i = 0; i < request.inputs_size(); ++i) {
-    const std::string field = absl::StrCat("inputs[", i, "]");
-    const v1::CaptureInput& input = request.inputs(i);
+  VS_ASSIGN_OR_RETURN(const std::vector<Input> inputs, InputsFromProto(request, *model));
+  // What inputs share is copied for those that run only.
+  const auto request_of = [&](int index) {
     engine::Request one = base;
-    VS_ASSIGN_OR_RETURN(TokenisedPrompt prompt,
-                        PromptFromProto(absl::StrCat(field, ".prompt"), input.prompt(), *model,
-                                        {.now = absl::Now()}));
-    one.prompt = std::move(prompt.ids);
-    if (input.has_response()) {
-      VS_ASSIGN_OR_RETURN(one.given_response, ResponseFromProto(absl::StrCat(field, ".response"),
-                                                                input.response(), *model));
-    }
-    inputs.push_back(std::move(one));
-  }
+    one.prompt = inputs[static_cast<size_t>(index)].prompt;
+    one.given_response = inputs[static_cast<size_t>(index)].response;
+    return one;
+  };
 
   EngineRuns runs(&context, model->engine.get(), {});
   v1::CaptureResponse last;
@@ -102,13 +119,9 @@ absl::Status ActivationService::Capture(const CallContext& context,
   const int count = request.inputs_size();
   int submitted = 0;
   for (int next = 0; next < count; ++next) {
-    for (; submitted < std::min(count, next + kCaptureWindow); ++submitted) {
-      const absl::Status status = runs.Submit(submitted, inputs[static_cast<size_t>(submitted)]);
-      // What is under way makes room when it has been sent; only with nothing under way is a full
-      // server the client's to wait for.
-      if (submitted > next && RetryDelayOf(status)) break;
-      if (!status.ok()) return OfInput(submitted, status);
-    }
+    const absl::Status status =
+        runs.SubmitWhileRoom(std::min(count, next + kCaptureWindow), next, request_of, submitted);
+    if (!status.ok()) return OfInput(submitted, status);
     while (!done.contains(next)) {
       VS_ASSIGN_OR_RETURN(EngineEvent event, runs.Next());
       done.emplace(event.index, std::get<engine::Completion>(std::move(event.what)));

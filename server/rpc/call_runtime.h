@@ -21,7 +21,7 @@ namespace valuescope::rpc {
 // Which threads run a method, so that what answers from memory is not stuck behind what takes
 // minutes.
 enum class Lane : uint8_t {
-  kQuick,  // milliseconds: lookups, tokenising, metadata
+  kQuick,  // milliseconds: lookups, metadata
   kLong,   // waits for the engine, or for a client that reads or writes a stream
 };
 

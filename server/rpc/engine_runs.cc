@@ -7,6 +7,8 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "base/status_macros.h"
+#include "rpc/status_to_grpc.h"
 
 namespace valuescope::rpc {
 namespace {
@@ -136,6 +138,17 @@ absl::Status EngineRuns::Submit(int index, engine::Request request) {
   auto running = engine_->Submit(std::move(request), std::move(observer));
   if (!running.ok()) return running.status();
   shared_->Started(*std::move(running));
+  return absl::OkStatus();
+}
+
+absl::Status EngineRuns::SubmitWhileRoom(int end, int done,
+                                         const std::function<engine::Request(int)>& request_of,
+                                         int& submitted) {
+  for (; submitted < end; ++submitted) {
+    const absl::Status status = Submit(submitted, request_of(submitted));
+    if (submitted > done && RetryDelayOf(status)) break;
+    VS_RETURN_IF_ERROR(status);
+  }
   return absl::OkStatus();
 }
 

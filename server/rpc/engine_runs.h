@@ -3,6 +3,7 @@
 #ifndef VALUESCOPE_RPC_ENGINE_RUNS_H_
 #define VALUESCOPE_RPC_ENGINE_RUNS_H_
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <variant>
@@ -39,6 +40,14 @@ class EngineRuns {
 
   // Starts a request for the call's tenant and deadline. Errors of engine::Engine::Submit.
   absl::Status Submit(int index, engine::Request request);
+
+  // Submits what `request_of` makes for `submitted`, `submitted` + 1, .. `end` - 1 and counts it
+  // on, until the server is full: what is under way, `done` .. `submitted` - 1, makes room when it
+  // is done. Only with nothing under way is a full server an error. Of an error `submitted` is the
+  // index.
+  absl::Status SubmitWhileRoom(int end, int done,
+                               const std::function<engine::Request(int)>& request_of,
+                               int& submitted);
 
   // Waits for the next event. Deltas of one index come in order, joined where the caller is slower
   // than the engine, and before its completion. The first request that fails ends all: its error,

@@ -28,6 +28,8 @@ constexpr int kMostContinuations = 1024;
 constexpr int kScoreWindow = 32;
 // Captures of one Generate; the rest of the message stays below 4 MB with it.
 constexpr int64_t kMostCaptureBytes = int64_t{3} << 20;
+// What a client takes by default.
+constexpr int64_t kMostMessageBytes = int64_t{4} << 20;
 
 // A Generate or StreamGenerate request, ready to run.
 struct GenerationPlan {
@@ -76,11 +78,11 @@ absl::StatusOr<GenerationPlan> Plan(const CallContext& context, const Request& r
   return plan;
 }
 
-absl::Status SubmitAll(const GenerationPlan& plan, EngineRuns& runs) {
-  for (int index = 0; index < plan.n; ++index) {
-    VS_RETURN_IF_ERROR(runs.Submit(index, plan.RequestOf(index)));
-  }
-  return absl::OkStatus();
+// All completions, or as many as there is room for while `done` of them are.
+absl::Status SubmitCompletions(const GenerationPlan& plan, int done, EngineRuns& runs,
+                               int& submitted) {
+  return runs.SubmitWhileRoom(
+      plan.n, done, [&plan](int index) { return plan.RequestOf(index); }, submitted);
 }
 
 void CountUsage(const engine::Completion& completion, v1::Usage& usage) {
@@ -170,6 +172,17 @@ int64_t MostCaptureBytes(const GenerationPlan& plan) {
   return bytes;
 }
 
+// How long texts become shows at their end only.
+absl::Status CheckFitsAMessage(const v1::GenerateResponse& response) {
+  const auto bytes = static_cast<int64_t>(response.ByteSizeLong());
+  if (bytes <= kMostMessageBytes) return absl::OkStatus();
+  return NeverFits(
+      "RESPONSE_TOO_LARGE",
+      absl::StrCat("the response has ", bytes, " bytes, one message has ", kMostMessageBytes,
+                   "; use StreamGenerate, or a lower `n`, `logprobs` or "
+                   "`sampling.max_tokens`"));
+}
+
 absl::Status CheckCapturesFitAMessage(const GenerationPlan& plan) {
   const int64_t bytes = plan.n * MostCaptureBytes(plan);
   if (bytes <= kMostCaptureBytes) return absl::OkStatus();
@@ -178,6 +191,23 @@ absl::Status CheckCapturesFitAMessage(const GenerationPlan& plan) {
       absl::StrCat(
           "`taps`: may read ", bytes, " bytes, allowed in one message are ", kMostCaptureBytes,
           "; use StreamGenerate, a reduction, fewer layers or a lower sampling.max_tokens"));
+}
+
+// Of one score: ids and log-probabilities are at most 5 and 4 bytes each, and a list of likeliest
+// tokens has a header of its own.
+absl::Status CheckScoresFitAMessage(const std::vector<std::vector<int32_t>>& continuations,
+                                    const v1::ScoreRequest& request) {
+  const int64_t top = std::max(request.top_logprobs(), 0);
+  int64_t bytes = 0;
+  for (const std::vector<int32_t>& ids : continuations) {
+    bytes += 64 + 64 * request.interventions_size() +
+             static_cast<int64_t>(ids.size()) * (9 + (top > 0 ? 8 + 9 * top : 0));
+  }
+  if (bytes <= kMostMessageBytes) return absl::OkStatus();
+  return NeverFits(
+      "RESPONSE_TOO_LARGE",
+      absl::StrCat("the scores take about ", bytes, " bytes, one message has ", kMostMessageBytes,
+                   "; ask for fewer `continuations` at once or fewer `top_logprobs`"));
 }
 
 v1::ContinuationScore ScoreToProto(const engine::Completion& completion,
@@ -218,9 +248,9 @@ absl::Status GenerationService::Generate(const CallContext& context,
   VS_RETURN_IF_ERROR(CheckCapturesFitAMessage(plan));
   EngineRuns runs(&context, plan.model->engine.get(),
                   {.with_deltas = false, .metrics = runtime_->metrics()});
-  VS_RETURN_IF_ERROR(SubmitAll(plan, runs));
   for (int index = 0; index < plan.n; ++index) response->add_completions();
-  for (int done = 0; done < plan.n; ++done) {
+  for (int done = 0, submitted = 0; done < plan.n; ++done) {
+    VS_RETURN_IF_ERROR(SubmitCompletions(plan, done, runs, submitted));
     VS_ASSIGN_OR_RETURN(const EngineEvent event, runs.Next());
     const auto& completion = std::get<engine::Completion>(event.what);
     *response->mutable_completions(event.index) = WholeCompletion(plan, event.index, completion);
@@ -228,6 +258,7 @@ absl::Status GenerationService::Generate(const CallContext& context,
   }
   response->set_seed(plan.request.sampling->seed);
   AddDigests(*plan.model, plan.used, response->mutable_digests());
+  VS_RETURN_IF_ERROR(CheckFitsAMessage(*response));
   if (request.return_prompt_token_ids()) {
     response->mutable_prompt_token_ids()->Assign(plan.request.prompt.begin(),
                                                  plan.request.prompt.end());
@@ -241,9 +272,10 @@ absl::Status GenerationService::StreamGenerate(const CallContext& context,
   VS_ASSIGN_OR_RETURN(const GenerationPlan plan, Plan(context, request, *models_, *vectors_));
   EngineRuns runs(&context, plan.model->engine.get(),
                   {.with_deltas = true, .metrics = runtime_->metrics()});
-  VS_RETURN_IF_ERROR(SubmitAll(plan, runs));
   v1::StreamGenerateResponse last;
   v1::GenerationSummary& summary = *last.mutable_summary();
+  int submitted = 0;
+  VS_RETURN_IF_ERROR(SubmitCompletions(plan, /*done=*/0, runs, submitted));
   for (int done = 0; done < plan.n;) {
     VS_ASSIGN_OR_RETURN(const EngineEvent event, runs.Next());
     if (const auto* delta = std::get_if<engine::Delta>(&event.what)) {
@@ -253,7 +285,7 @@ absl::Status GenerationService::StreamGenerate(const CallContext& context,
     const auto& completion = std::get<engine::Completion>(event.what);
     VS_RETURN_IF_ERROR(WriteEnd(plan, event.index, completion, writer));
     CountUsage(completion, *summary.mutable_usage());
-    ++done;
+    VS_RETURN_IF_ERROR(SubmitCompletions(plan, ++done, runs, submitted));
   }
   summary.set_seed(plan.request.sampling->seed);
   AddDigests(*plan.model, plan.used, summary.mutable_digests());
@@ -290,15 +322,21 @@ absl::Status GenerationService::Score(const CallContext& context, const v1::Scor
     if (ids.empty()) return InvalidField(field, "has no tokens; it needs at least one");
     continuations.push_back(std::move(ids));
   }
+  VS_RETURN_IF_ERROR(CheckScoresFitAMessage(continuations, request));
+  const auto request_of = [&](int index) {
+    engine::Request one = base;
+    one.given_response = continuations[static_cast<size_t>(index)];
+    return one;
+  };
   EngineRuns runs(&context, model->engine.get(), {});
   for (int i = 0; i < count; ++i) response->add_scores();
   int submitted = 0;
   for (int done = 0; done < count; ++done) {
-    for (; submitted < std::min(count, done + kScoreWindow); ++submitted) {
-      engine::Request one = base;
-      one.given_response = continuations[static_cast<size_t>(submitted)];
-      VS_RETURN_IF_ERROR(WithFieldRenamed(runs.Submit(submitted, std::move(one)), "given_response",
-                                          absl::StrCat("continuations[", submitted, "]")));
+    const absl::Status status =
+        runs.SubmitWhileRoom(std::min(count, done + kScoreWindow), done, request_of, submitted);
+    if (!status.ok()) {
+      return WithFieldRenamed(status, "given_response",
+                              absl::StrCat("continuations[", submitted, "]"));
     }
     VS_ASSIGN_OR_RETURN(const EngineEvent event, runs.Next());
     const auto& completion = std::get<engine::Completion>(event.what);

@@ -412,9 +412,10 @@ absl::StatusOr<engine::Intervention> InterventionFromProto(const std::string& fi
                                       {.site = intervention.site,
                                        .num_layers = scope.model.architecture.num_layers,
                                        .all_by_default = info.on_neurons}));
-  VS_ASSIGN_OR_RETURN(intervention.tokens,
-                      TokensFromProto(absl::StrCat(field, ".tokens"), proto.tokens(),
-                                      engine::TokenKind::kFromLastPrompt));
+  VS_ASSIGN_OR_RETURN(
+      intervention.tokens,
+      TokensFromProto(absl::StrCat(field, ".tokens"), proto.tokens(),
+                      scope.model.architecture.max_positions, engine::TokenKind::kFromLastPrompt));
   const std::string operation = absl::StrCat(field, ".", info.name);
   VS_ASSIGN_OR_RETURN(
       intervention.operation,

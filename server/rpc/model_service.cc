@@ -13,6 +13,8 @@
 #include "base/error.h"
 #include "base/id.h"
 #include "base/status_macros.h"
+#include "google/protobuf/io/coded_stream.h"
+#include "rpc/idempotency.h"
 #include "rpc/request_codec.h"
 #include "rpc/study_codec.h"
 #include "rpc/tensor_codec.h"
@@ -21,9 +23,15 @@
 namespace valuescope::rpc {
 namespace {
 
+using google::protobuf::io::CodedOutputStream;
+
 constexpr int kDefaultPageSize = 50;
 constexpr int kMostPageSize = 1000;
-// How long requests of a model that is unloaded may go on where the call has no deadline.
+// Of what is tokenised or turned into text at once.
+constexpr size_t kMostTextBytes = size_t{1} << 20;
+constexpr int kMostIds = 1 << 18;
+constexpr size_t kMostReplyBytes = 4'000'000;  // what clients take by default, less some metadata
+// How long UnloadModel waits for a model's requests where the call has no deadline.
 constexpr absl::Duration kMostDrain = absl::Minutes(10);
 
 v1::ModelState StateToProto(engine::ModelState state) {
@@ -36,6 +44,8 @@ v1::ModelState StateToProto(engine::ModelState state) {
       return v1::MODEL_STATE_READY;
     case engine::ModelState::kFailed:
       return v1::MODEL_STATE_FAILED;
+    case engine::ModelState::kUnloading:
+      return v1::MODEL_STATE_UNLOADING;
   }
   return v1::MODEL_STATE_UNSPECIFIED;
 }
@@ -84,10 +94,53 @@ v1::Model ModelToProto(const engine::ModelEntry& entry) {
   return proto;
 }
 
+absl::Status CheckNumIds(absl::string_view field, int count) {
+  if (count <= kMostIds) return absl::OkStatus();
+  return InvalidField(field, absl::StrCat("are ", count, " ids, allowed are at most ", kMostIds),
+                      "OUT_OF_RANGE");
+}
+
+absl::Status CheckTextBytes(absl::string_view field, size_t bytes) {
+  if (bytes <= kMostTextBytes) return absl::OkStatus();
+  return InvalidField(
+      field, absl::StrCat("has ", bytes, " bytes of text, allowed are at most ", kMostTextBytes),
+      "OUT_OF_RANGE");
+}
+
+// Asked first: tokenising takes a hundred times the memory of the text and more.
+absl::Status CheckTokenizeSize(const v1::Prompt& prompt) {
+  if (prompt.has_text()) return CheckTextBytes("prompt.text", prompt.text().size());
+  if (prompt.has_token_ids()) {
+    return CheckNumIds("prompt.token_ids.ids", prompt.token_ids().ids_size());
+  }
+  size_t bytes = 0;
+  for (const v1::Message& message : prompt.chat().messages()) {
+    bytes += message.role().size() + message.content().size();
+  }
+  return CheckTextBytes("prompt.chat.messages", bytes);
+}
+
+absl::Status CheckFitsAMessage(size_t bytes) {
+  if (bytes <= kMostReplyBytes) return absl::OkStatus();
+  return NeverFits("RESPONSE_TOO_LARGE",
+                   absl::StrCat("the tokens with their pieces and text take more than the ",
+                                kMostReplyBytes, " bytes of one message; send less at once"));
+}
+
+// As long as the response stays below what one message has. Before the text is made, which is about
+// as long as its pieces.
 template <typename Response>
-void AddPieces(const std::vector<int32_t>& ids, const text::Tokenizer& tokenizer,
-               Response& response) {
-  for (const int32_t id : ids) response.add_pieces(tokenizer.Piece(id));
+absl::Status AddPieces(const std::vector<int32_t>& ids, const text::Tokenizer& tokenizer,
+                       Response& response) {
+  size_t bytes = response.ByteSizeLong();
+  for (const int32_t id : ids) {
+    std::string piece = tokenizer.Piece(id);
+    const auto size = static_cast<uint32_t>(piece.size());
+    bytes += 1 + CodedOutputStream::VarintSize32(size) + size;  // a tag, the length, the bytes
+    VS_RETURN_IF_ERROR(CheckFitsAMessage(bytes));
+    response.add_pieces(std::move(piece));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -98,8 +151,9 @@ ModelService::ModelService(CallRuntime* runtime, engine::ModelRegistry* models, 
   Unary("GetModel", Lane::kQuick, this, &ModelService::GetModel);
   Unary("LoadModel", Lane::kQuick, this, &ModelService::LoadModel);
   Unary("UnloadModel", Lane::kLong, this, &ModelService::UnloadModel);
-  Unary("Tokenize", Lane::kQuick, this, &ModelService::Tokenize);
-  Unary("Detokenize", Lane::kQuick, this, &ModelService::Detokenize);
+  // A second and more for the longest texts.
+  Unary("Tokenize", Lane::kLong, this, &ModelService::Tokenize);
+  Unary("Detokenize", Lane::kLong, this, &ModelService::Detokenize);
 }
 
 absl::Status ModelService::ListModels(const CallContext&, const v1::ListModelsRequest& request,
@@ -137,7 +191,8 @@ absl::Status ModelService::GetModel(const CallContext&, const v1::GetModelReques
   return absl::OkStatus();
 }
 
-absl::Status ModelService::LoadModel(const CallContext&, const v1::LoadModelRequest& request,
+absl::Status ModelService::LoadModel(const CallContext& context,
+                                     const v1::LoadModelRequest& request,
                                      v1::LoadModelResponse* response) {
   VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "models", request.name()));
   std::optional<DType> dtype;
@@ -147,9 +202,14 @@ absl::Status ModelService::LoadModel(const CallContext&, const v1::LoadModelRequ
       return InvalidField("dtype", "must be FLOAT32, BFLOAT16 or FLOAT16");
     }
   }
-  // Loading what is loaded or loading changes nothing, which also makes the call idempotent.
-  const absl::Status status = models_->StartLoading(id, dtype);
-  if (!status.ok() && status.code() != absl::StatusCode::kAlreadyExists) return status;
+  VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key, KeyOf("ModelService/LoadModel", request));
+  VS_ASSIGN_OR_RETURN(const auto earlier, store_->FindRequest(context.tenant, key));
+  if (!earlier) {
+    // Loading what is loaded or loading changes nothing.
+    const absl::Status status = models_->StartLoading(id, dtype);
+    if (!status.ok() && status.code() != absl::StatusCode::kAlreadyExists) return status;
+    VS_RETURN_IF_ERROR(store_->PutResources(context.tenant, {}, key).status());
+  }
   VS_ASSIGN_OR_RETURN(const engine::ModelEntry entry, models_->Find(id));
   *response->mutable_model() = ModelToProto(entry);
   return absl::OkStatus();
@@ -162,8 +222,10 @@ absl::Status ModelService::UnloadModel(const CallContext& context,
   VS_RETURN_IF_ERROR(models_->Find(id).status());
   if (!request.force()) VS_RETURN_IF_ERROR(CheckNoJobRunsOn(id));
   VS_RETURN_IF_ERROR(models_->Unload(id, std::min(context.deadline, absl::Now() + kMostDrain)));
-  VS_ASSIGN_OR_RETURN(const engine::ModelEntry entry, models_->Find(id));
-  *response->mutable_model() = ModelToProto(entry);
+  // Not looked up: somebody may load it again by now, and its folder may be gone.
+  engine::ModelEntry unloaded;
+  unloaded.id = id;
+  *response->mutable_model() = ModelToProto(unloaded);
   return absl::OkStatus();
 }
 
@@ -193,6 +255,7 @@ absl::Status ModelService::CheckNoJobRunsOn(const std::string& id) const {
 
 absl::Status ModelService::Tokenize(const CallContext&, const v1::TokenizeRequest& request,
                                     v1::TokenizeResponse* response) {
+  VS_RETURN_IF_ERROR(CheckTokenizeSize(request.prompt()));
   VS_ASSIGN_OR_RETURN(const auto model, ModelOfName("model", request.model(), *models_));
   const bool add_special_tokens =
       request.has_add_special_tokens() ? request.add_special_tokens() : true;
@@ -201,19 +264,20 @@ absl::Status ModelService::Tokenize(const CallContext&, const v1::TokenizeReques
       PromptFromProto("prompt", request.prompt(), *model,
                       {.add_special_tokens = add_special_tokens, .now = absl::Now()}));
   const text::Tokenizer& tokenizer = model->text->tokenizer();
+  response->mutable_token_ids()->Assign(prompt.ids.begin(), prompt.ids.end());
+  VS_RETURN_IF_ERROR(AddPieces(prompt.ids, tokenizer, *response));
   if (request.prompt().has_token_ids()) {
     VS_ASSIGN_OR_RETURN(prompt.text, tokenizer.Decode(prompt.ids, /*skip_special_tokens=*/false));
   }
-  response->mutable_token_ids()->Assign(prompt.ids.begin(), prompt.ids.end());
-  AddPieces(prompt.ids, tokenizer, *response);
-  response->set_rendered_text(prompt.text);
+  response->set_rendered_text(std::move(prompt.text));
   response->set_tokenizer_digest(model->text->tokenizer_digest());
   if (prompt.from_chat) response->set_template_digest(model->text->template_digest());
-  return absl::OkStatus();
+  return CheckFitsAMessage(response->ByteSizeLong());
 }
 
 absl::Status ModelService::Detokenize(const CallContext&, const v1::DetokenizeRequest& request,
                                       v1::DetokenizeResponse* response) {
+  VS_RETURN_IF_ERROR(CheckNumIds("token_ids", request.token_ids_size()));
   VS_ASSIGN_OR_RETURN(const auto model, ModelOfName("model", request.model(), *models_));
   const std::vector<int32_t> ids(request.token_ids().begin(), request.token_ids().end());
   for (size_t i = 0; i < ids.size(); ++i) {
@@ -223,10 +287,10 @@ absl::Status ModelService::Detokenize(const CallContext&, const v1::DetokenizeRe
     }
   }
   const text::Tokenizer& tokenizer = model->text->tokenizer();
+  VS_RETURN_IF_ERROR(AddPieces(ids, tokenizer, *response));
   VS_ASSIGN_OR_RETURN(std::string text, tokenizer.Decode(ids, request.skip_special_tokens()));
   response->set_text(std::move(text));
-  AddPieces(ids, tokenizer, *response);
-  return absl::OkStatus();
+  return CheckFitsAMessage(response->ByteSizeLong());
 }
 
 }  // namespace valuescope::rpc

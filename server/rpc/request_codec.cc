@@ -1,12 +1,14 @@
 #include "rpc/request_codec.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <memory>
 #include <random>
 #include <set>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
@@ -19,6 +21,7 @@ namespace valuescope::rpc {
 namespace {
 
 constexpr int kDefaultMaxTokens = 256;
+constexpr size_t kMaxTemplateArgumentBytes = size_t{1} << 20;
 
 std::string At(absl::string_view field, int index) { return absl::StrCat(field, "[", index, "]"); }
 
@@ -34,8 +37,55 @@ absl::StatusOr<std::vector<int32_t>> IdsFromProto(absl::string_view field, const
   return std::vector<int32_t>(ids.ids().begin(), ids.ids().end());
 }
 
+// JSON has no NaN, no infinity and nothing for a value that is not set.
+bool IsJson(const google::protobuf::Value& value) {
+  switch (value.kind_case()) {
+    case google::protobuf::Value::KIND_NOT_SET:
+      return false;
+    case google::protobuf::Value::kNumberValue:
+      return std::isfinite(value.number_value());
+    case google::protobuf::Value::kListValue:
+      return absl::c_all_of(value.list_value().values(), IsJson);
+    case google::protobuf::Value::kStructValue:
+      return absl::c_all_of(value.struct_value().fields(),
+                            [](const auto& entry) { return IsJson(entry.second); });
+    default:
+      return true;
+  }
+}
+
+// As JSON; empty where none are given.
+absl::StatusOr<std::string> TemplateArguments(absl::string_view field, const v1::Chat& chat) {
+  std::string json;
+  if (!chat.has_template_arguments()) return json;
+  const google::protobuf::Struct& arguments = chat.template_arguments();
+  if (const size_t bytes = arguments.ByteSizeLong(); bytes > kMaxTemplateArgumentBytes) {
+    return InvalidField(
+        field,
+        absl::StrCat("hold ", bytes, " bytes, allowed are at most ", kMaxTemplateArgumentBytes),
+        "OUT_OF_RANGE");
+  }
+  if (!absl::c_all_of(arguments.fields(), [](const auto& entry) { return IsJson(entry.second); }) ||
+      !google::protobuf::util::MessageToJsonString(arguments, &json).ok()) {
+    return InvalidField(field,
+                        "must hold null, booleans, finite numbers, strings, lists and objects, and "
+                        "no value that is not set");
+  }
+  return json;
+}
+
+// Before anything is copied of it.
+absl::Status CheckSize(const v1::Chat& chat) {
+  size_t bytes = 0;
+  for (const v1::Message& message : chat.messages()) {
+    bytes += message.role().size() + message.content().size();
+  }
+  return text::CheckChatSize(static_cast<size_t>(chat.messages_size()), bytes);
+}
+
 absl::StatusOr<TokenisedPrompt> ChatFromProto(absl::string_view field, const v1::Chat& chat,
                                               const engine::ServedModel& model, absl::Time now) {
+  if (absl::Status status = CheckSize(chat); !status.ok()) return InField(field, status);
   std::vector<text::ChatMessage> messages;
   for (const v1::Message& message : chat.messages()) {
     messages.push_back({.role = message.role(), .content = message.content()});
@@ -45,12 +95,8 @@ absl::StatusOr<TokenisedPrompt> ChatFromProto(absl::string_view field, const v1:
                                                            : true,
                               .now = now,
                               .fold_system_into_user = chat.fold_system_into_user()};
-  if (chat.has_template_arguments() && !google::protobuf::util::MessageToJsonString(
-                                            chat.template_arguments(), &options.template_arguments)
-                                            .ok()) {
-    return InvalidField(absl::StrCat(field, ".template_arguments"),
-                        "must be a JSON object of finite numbers, strings, lists and objects");
-  }
+  VS_ASSIGN_OR_RETURN(options.template_arguments,
+                      TemplateArguments(absl::StrCat(field, ".template_arguments"), chat));
   absl::StatusOr<text::EncodedText> encoded = model.text->EncodeChat(messages, options);
   if (!encoded.ok()) return InField(field, encoded.status());
   return TokenisedPrompt{
@@ -155,6 +201,10 @@ absl::StatusOr<std::vector<int>> LayersFromProto(absl::string_view field, const 
         field, absl::StrCat("must be unset: ", model::NameOf(options.site), " has no layers"));
   }
   const int last_layer = options.num_layers - 1;
+  if (layers != nullptr && !chosen) {
+    return InvalidField(field, absl::StrCat("chooses nothing: all, list or range of 0 to ",
+                                            last_layer, ", or leave it out"));
+  }
   const auto check = [&](absl::string_view path, int layer) {
     if (layer >= 0 && layer <= last_layer) return absl::OkStatus();
     return OutOfRange(path, layer, 0, last_layer);
@@ -194,7 +244,14 @@ absl::StatusOr<std::vector<int>> LayersFromProto(absl::string_view field, const 
 
 absl::StatusOr<engine::TokenSelection> TokensFromProto(absl::string_view field,
                                                        const v1::TokenSelection& tokens,
+                                                       int64_t context,
                                                        engine::TokenKind otherwise) {
+  if (tokens.positions_size() > context) {
+    return InvalidField(absl::StrCat(field, ".positions"),
+                        absl::StrCat("are ", tokens.positions_size(), ", allowed are at most the ",
+                                     context, " of this model's context"),
+                        "OUT_OF_RANGE");
+  }
   engine::TokenSelection selection;
   selection.positions.assign(tokens.positions().begin(), tokens.positions().end());
   switch (tokens.kind()) {
@@ -289,8 +346,9 @@ absl::StatusOr<std::vector<engine::Tap>> TapsFromProto(
                                                     {.site = tap.site,
                                                      .num_layers = model.architecture.num_layers,
                                                      .all_by_default = true}));
-    VS_ASSIGN_OR_RETURN(tap.tokens, TokensFromProto(absl::StrCat(field, ".tokens"), proto.tokens(),
-                                                    engine::TokenKind::kAll));
+    VS_ASSIGN_OR_RETURN(tap.tokens,
+                        TokensFromProto(absl::StrCat(field, ".tokens"), proto.tokens(),
+                                        model.architecture.max_positions, engine::TokenKind::kAll));
     VS_ASSIGN_OR_RETURN(tap.reduction,
                         ReductionFromProto(absl::StrCat(field, ".reduction"), proto.reduction()));
     VS_RETURN_IF_ERROR(ChooseNeurons(absl::StrCat(field, ".neurons"), proto, model, tap));

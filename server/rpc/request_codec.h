@@ -57,9 +57,9 @@ absl::StatusOr<std::vector<int32_t>> ResponseFromProto(absl::string_view field,
 absl::StatusOr<model::Site> SiteFromProto(absl::string_view field, v1::Site site,
                                           model::Site otherwise = model::Site::kResidualPost);
 
-// The blocks chosen, ascending, each 0 .. num_layers - 1. `layers` null or without a choice means
-// all where `all_by_default`, else INVALID_ARGUMENT. At a site without layers: empty, and
-// INVALID_ARGUMENT where a choice is made.
+// The blocks chosen, ascending, each 0 .. num_layers - 1. `layers` null means all where
+// `all_by_default`, else INVALID_ARGUMENT, as for one without a choice. At a site without layers:
+// empty, and INVALID_ARGUMENT where a choice is made.
 struct LayersOptions {
   model::Site site = model::Site::kResidualPost;
   int num_layers = 0;
@@ -68,9 +68,11 @@ struct LayersOptions {
 absl::StatusOr<std::vector<int>> LayersFromProto(absl::string_view field, const v1::Layers* layers,
                                                  const LayersOptions& options);
 
-// `otherwise` stands for a selection that is not given.
+// `otherwise` stands for a selection that is not given. No sequence has more than `context`
+// positions to name.
 absl::StatusOr<engine::TokenSelection> TokensFromProto(absl::string_view field,
                                                        const v1::TokenSelection& tokens,
+                                                       int64_t context,
                                                        engine::TokenKind otherwise);
 
 // Resources that a request used, by name.

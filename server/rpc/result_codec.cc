@@ -10,8 +10,6 @@ v1::FinishReason FinishReasonToProto(engine::FinishReason reason) {
       return v1::FINISH_REASON_STOP;
     case engine::FinishReason::kLength:
       return v1::FINISH_REASON_LENGTH;
-    case engine::FinishReason::kCancelled:
-      return v1::FINISH_REASON_CANCELLED;
   }
   return v1::FINISH_REASON_UNSPECIFIED;
 }

@@ -150,7 +150,8 @@ absl::StatusOr<std::vector<NeuronColumns>> ScoreNeurons(const engine::Engine& en
     column.layer = layers[i];
     column.mean_expressing.assign(first, first + static_cast<std::ptrdiff_t>(width));
     column.mean_non_expressing.assign(other, other + static_cast<std::ptrdiff_t>(width));
-    const HostTensor weights = engine.WriteDirections(layers[i]);  // [hidden, intermediate]
+    // [hidden, intermediate]
+    VS_ASSIGN_OR_RETURN(const HostTensor weights, engine.WriteDirections(layers[i]));
     auto contribution = analysis::ComputeDirectContribution(
         {.expressing = column.mean_expressing, .non_expressing = column.mean_non_expressing},
         {.columns = weights.As<float>(),

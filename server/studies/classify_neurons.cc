@@ -102,7 +102,8 @@ absl::StatusOr<Classification> ClassifyNeurons(const engine::Engine& engine,
       result.warnings.push_back(absl::StrCat(what, "; left out"));
       continue;
     }
-    const HostTensor weights = engine.WriteDirections(layer);  // [hidden, intermediate]
+    // [hidden, intermediate]
+    VS_ASSIGN_OR_RETURN(const HostTensor weights, engine.WriteDirections(layer));
     auto geometry = analysis::ClassifyNeurons(
         {.columns = weights.As<float>(),
          .hidden = architecture.hidden,

@@ -32,7 +32,28 @@ absl::StatusOr<std::vector<ChatMessage>> FoldSystem(const std::vector<ChatMessag
   return folded;
 }
 
+size_t BytesOf(const std::vector<ChatMessage>& messages) {
+  size_t bytes = 0;
+  for (const ChatMessage& message : messages) bytes += message.role.size() + message.content.size();
+  return bytes;
+}
+
 }  // namespace
+
+absl::Status CheckChatSize(size_t num_messages, size_t bytes) {
+  if (num_messages < 1 || num_messages > kMaxMessages) {
+    return InvalidField("messages",
+                        absl::StrCat("are ", num_messages, ", allowed are 1 to ", kMaxMessages),
+                        "OUT_OF_RANGE");
+  }
+  if (bytes > kMaxChatBytes) {
+    return InvalidField(
+        "messages",
+        absl::StrCat("hold ", bytes, " bytes of text, allowed are at most ", kMaxChatBytes),
+        "OUT_OF_RANGE");
+  }
+  return absl::OkStatus();
+}
 
 absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Compile(
     absl::string_view source, std::vector<std::pair<std::string, std::string>> special_tokens) {
@@ -49,13 +70,13 @@ ChatTemplate::~ChatTemplate() { vs_template_free(handle_); }
 
 absl::StatusOr<std::string> ChatTemplate::Render(const std::vector<ChatMessage>& messages,
                                                  const RenderOptions& options) const {
+  VS_RETURN_IF_ERROR(CheckChatSize(messages.size(), BytesOf(messages)));
   if (options.fold_system_into_user) {
     VS_ASSIGN_OR_RETURN(const std::vector<ChatMessage> folded, FoldSystem(messages));
     RenderOptions rest = options;
     rest.fold_system_into_user = false;
     return Render(folded, rest);
   }
-  if (messages.empty()) return InvalidField("messages", "needs at least one message");
   std::vector<VsPair> message_pairs;
   for (const ChatMessage& message : messages) {
     message_pairs.push_back({Borrow(message.role), Borrow(message.content)});

@@ -1,6 +1,6 @@
 // A model's chat template: the Jinja program that turns a conversation into the one text that the
 // model was trained on. It comes with the model, so it is hostile: compiling and rendering run on a
-// budget of steps, memory and time, and the text it writes is capped.
+// budget of steps, memory and processor time, few at once, and the text it writes is capped.
 //
 // Templates get what transformers gives them: messages, add_generation_prompt, the special tokens
 // by name (bos_token, ...), the request's own arguments, raise_exception, strftime_now, tojson,
@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
@@ -24,6 +25,9 @@ namespace valuescope::text {
 
 // The longest text that a template may write.
 inline constexpr size_t kMaxRenderedBytes = size_t{16} << 20;
+// Of one chat. Each message costs memory beyond its text.
+inline constexpr size_t kMaxMessages = 4096;
+inline constexpr size_t kMaxChatBytes = size_t{4} << 20;  // roles and contents together
 
 struct ChatMessage {
   std::string role;
@@ -40,6 +44,9 @@ struct RenderOptions {
   bool fold_system_into_user = false;
 };
 
+// INVALID_ARGUMENT about `messages` where they are too many or hold too much text for Render.
+absl::Status CheckChatSize(size_t num_messages, size_t bytes);
+
 // Immutable but for being disabled; safe from any number of threads.
 class ChatTemplate {
  public:
@@ -54,13 +61,15 @@ class ChatTemplate {
   ChatTemplate& operator=(const ChatTemplate&) = delete;
 
   // The conversation as text. Errors:
-  //   INVALID_ARGUMENT about `messages`: none given, no UTF-8, or the template refuses them (with
-  //     the words of its raise_exception, reason CHAT_TEMPLATE_RAISED);
+  //   INVALID_ARGUMENT about `messages`: none given, too much (CheckChatSize), no UTF-8, or the
+  //     template refuses them (with the words of its raise_exception, reason
+  //     CHAT_TEMPLATE_RAISED);
   //   INVALID_ARGUMENT about `template_arguments`: no JSON object, or overriding `messages` or
   //     `add_generation_prompt`;
-  //   RESOURCE_EXHAUSTED (CHAT_TEMPLATE_BUDGET): too many steps or too long a text;
-  //   FAILED_PRECONDITION (CHAT_TEMPLATE_DISABLED): too much memory or time, now or once before. A
-  //     template that did this is not run again.
+  //   RESOURCE_EXHAUSTED (CHAT_TEMPLATE_BUDGET): too many steps, too much time or too long a text;
+  //   FAILED_PRECONDITION (CHAT_TEMPLATE_DISABLED): now or once before it took too much memory or
+  //     could not be stopped when its time was over, or it often took too much time for a few
+  //     messages. A template that did this is not run again.
   absl::StatusOr<std::string> Render(const std::vector<ChatMessage>& messages,
                                      const RenderOptions& options) const;
 

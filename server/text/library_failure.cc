@@ -23,8 +23,8 @@ absl::Status StatusOf(VsFailure failure, const OwnedString& error, absl::string_
     case VS_INTERNAL:
       break;
   }
-  return ErrorWithReason(absl::StatusCode::kInternal, "TEXT_LIBRARY_FAILED",
-                         absl::StrCat("the text library failed at ", View(error)));
+  // Without a reason the words go to the log and not to the client.
+  return absl::InternalError(absl::StrCat("the text library failed: ", View(error)));
 }
 
 }  // namespace valuescope::text

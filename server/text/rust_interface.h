@@ -15,10 +15,10 @@ enum VsFailure : int32_t {
   VS_OK = 0,
   VS_REFUSED = 1,      // the file or the text is not acceptable
   VS_RAISED = 2,       // the template's raise_exception; the text is its message
-  VS_OVER_BUDGET = 3,  // the template ran or wrote too long
-  VS_DISABLED = 4,     // the template used too much memory or time and is not run again
+  VS_OVER_BUDGET = 3,  // the template ran or wrote too long for this input
+  VS_DISABLED = 4,     // the template could not be stopped, or was often slow, and is not run again
   VS_BAD_ARGUMENTS = 5,
-  VS_INTERNAL = 6,  // a panic; the text says where
+  VS_INTERNAL = 6,  // a panic; the text says where in its crate
 };
 
 struct VsBytes {  // the caller's, valid during the call

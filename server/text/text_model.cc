@@ -218,6 +218,11 @@ absl::StatusOr<std::unique_ptr<TextModel>> TextModel::Load(const std::string& fo
 
 absl::StatusOr<std::vector<int32_t>> TextModel::EncodeText(absl::string_view text,
                                                            bool add_special_tokens) const {
+  if (text.size() > kMostTextBytes) {
+    return InvalidField(
+        "text", absl::StrCat("has ", text.size(), " bytes, allowed are at most ", kMostTextBytes),
+        "TEXT_TOO_LONG");
+  }
   return tokenizer_->Encode(text, add_special_tokens);
 }
 
@@ -232,7 +237,9 @@ absl::StatusOr<EncodedText> TextModel::EncodeChat(const std::vector<ChatMessage>
   }
   EncodedText encoded;
   VS_ASSIGN_OR_RETURN(encoded.text, (*chat_template_)->Render(messages, options));
-  VS_ASSIGN_OR_RETURN(encoded.ids, tokenizer_->Encode(encoded.text, /*add_special_tokens=*/false));
+  auto ids = tokenizer_->Encode(encoded.text, /*add_special_tokens=*/false);
+  if (!ids.ok()) return WithFieldRenamed(ids.status(), "text", "messages");
+  encoded.ids = *std::move(ids);
   return encoded;
 }
 

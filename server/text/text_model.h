@@ -28,6 +28,9 @@ struct EncodedText {
 };
 
 // Immutable; safe from any number of threads.
+// More than any context has; encoding takes many times the text's memory.
+inline constexpr size_t kMostTextBytes = size_t{4} << 20;
+
 class TextModel {
  public:
   // INVALID_ARGUMENT names the file that is missing, too large or malformed, leads out of the
@@ -36,6 +39,8 @@ class TextModel {
   static absl::StatusOr<std::unique_ptr<TextModel>> Load(const std::string& folder);
 
   // The ids of plain text, with the tokenizer's own special tokens unless told otherwise.
+  // INVALID_ARGUMENT, field "text", where it has more than kMostTextBytes or the tokenizer gives
+  // up on it.
   absl::StatusOr<std::vector<int32_t>> EncodeText(absl::string_view text,
                                                   bool add_special_tokens = true) const;
 

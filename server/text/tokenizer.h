@@ -37,7 +37,9 @@ class Tokenizer {
   Tokenizer& operator=(const Tokenizer&) = delete;
 
   // The ids of `text`; `add_special_tokens` adds those that the file's post-processor names (a
-  // leading BOS). INVALID_ARGUMENT where `text` is not UTF-8; NUL is an ordinary character.
+  // leading BOS). INVALID_ARGUMENT where `text` is not UTF-8 or one of the file's regular
+  // expressions gives up on it; NUL is an ordinary character. Memory of up to two hundred times the
+  // text: calls with long ones wait for each other.
   absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text,
                                               bool add_special_tokens) const;
 

@@ -6,11 +6,17 @@
 
 #include <cstdio>
 #include <fstream>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 
 namespace valuescope::command_line {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 
 TEST(Layers, AreNumbersRangesAndLists) {
@@ -31,11 +37,11 @@ TEST(Layers, RefuseWhatIsNoChoice) {
 TEST(Steering, HasANameACoefficientAndLayers) {
   const auto steering = ParseSteering("vectors/ab-c:-6.5@14", "generated");
   ASSERT_TRUE(steering.ok()) << steering.status();
-  EXPECT_EQ(steering->add().vector(), "vectors/ab-c");
-  EXPECT_EQ(steering->add().coefficient(), -6.5f);
-  EXPECT_THAT(steering->layers().list().layers(), ElementsAre(14));
-  EXPECT_EQ(steering->tokens().kind(), v1::TOKEN_KIND_GENERATED);
-  EXPECT_EQ(ParseSteering("abc:1@all", "all")->add().vector(), "vectors/abc");
+  EXPECT_EQ(steering->intervention.add().vector(), "vectors/ab-c");
+  EXPECT_EQ(steering->intervention.add().coefficient(), -6.5f);
+  EXPECT_THAT(steering->intervention.layers().list().layers(), ElementsAre(14));
+  EXPECT_EQ(steering->intervention.tokens().kind(), v1::TOKEN_KIND_GENERATED);
+  EXPECT_EQ(ParseSteering("abc:1@all", "all")->intervention.add().vector(), "vectors/abc");
 }
 
 TEST(Steering, RefusesWhatIsNone) {
@@ -47,23 +53,10 @@ TEST(Steering, RefusesWhatIsNone) {
               HasSubstr("from_last_prompt"));
 }
 
-TEST(Steering, ReadsRowsFromAFile) {
-  const std::string path = ::testing::TempDir() + "/rows.f32";
-  const std::vector<float> rows = {1, 2, 3, 4, 5, 6};
-  std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(rows.data()), 24);
-  const auto each = ParseSteering("file:" + path + ":2@4-5", "all");
-  ASSERT_TRUE(each.ok()) << each.status();
-  EXPECT_THAT(each->add().tensor().shape(), ElementsAre(2, 3));
-  EXPECT_THAT(ParseSteering("file:" + path + ":2@4", "all")->add().tensor().shape(),
-              ElementsAre(6));
-  EXPECT_FALSE(ParseSteering("file:/nowhere/rows:2@4", "all").ok());
-  std::remove(path.c_str());
-}
-
 v1::Intervention Edit(absl::string_view text) {
   const auto edit = ParseEdit(text, "all");
   EXPECT_TRUE(edit.ok()) << edit.status();
-  return edit.value_or(v1::Intervention());
+  return edit.value_or(ParsedEdit()).intervention;
 }
 
 TEST(Edits, HaveOneFormAnOperation) {
@@ -96,15 +89,80 @@ TEST(Edits, HaveOneFormAnOperation) {
   EXPECT_EQ(edit.site(), v1::SITE_ATTENTION_HEADS);
 }
 
-TEST(Edits, TakeRowsFromFiles) {
-  const std::string path = ::testing::TempDir() + "/edit_rows.f32";
-  std::ofstream(path, std::ios::binary).write("\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 16);
-  EXPECT_THAT(Edit("replace:file:" + path + "@4-5").replace().tensor().shape(), ElementsAre(2, 2));
-  EXPECT_THAT(Edit("clamp:file:" + path + ":1@4").clamp().tensor().shape(), ElementsAre(4));
-  const v1::Intervention logits = Edit("replace:file:" + path + "@/logits");
-  EXPECT_EQ(logits.site(), v1::SITE_LOGITS);
-  EXPECT_FALSE(logits.has_layers());
-  std::remove(path.c_str());
+TEST(Edits, LeaveLayersOutAtSitesThatHaveNone) {
+  for (const char* site : {"embedding", "final_norm", "logits"}) {
+    for (const char* layers : {"all", ""}) {
+      const v1::Intervention edit = Edit(absl::StrCat("add:a:1@", layers, "/", site));
+      EXPECT_EQ(edit.site(), *ParseSite(site));
+      EXPECT_FALSE(edit.has_layers()) << site << layers;
+    }
+    const auto numbered = ParseEdit(absl::StrCat("add:a:1@3/", site), "all");
+    ASSERT_FALSE(numbered.ok());
+    EXPECT_EQ(numbered.status().message(),
+              absl::StrCat("'3' chooses layers, but ", site, " has none; write all"));
+  }
+}
+
+// A file of zeros for as long as it lives.
+class NumbersFile {
+ public:
+  explicit NumbersFile(size_t elements) {
+    std::ofstream(path, std::ios::binary) << std::string(elements * sizeof(float), '\0');
+  }
+  ~NumbersFile() { std::remove(path.c_str()); }
+  const std::string path = ::testing::TempDir() + "/numbers.f32";
+};
+
+// 12 layers; the residual stream is 6 wide, the neurons 8, and there are 10 tokens.
+v1::Model Model() {
+  v1::Model model;
+  model.set_name("models/m");
+  model.set_num_layers(12);
+  for (const auto& [site, width] :
+       {std::pair(v1::SITE_RESIDUAL_POST, 6), std::pair(v1::SITE_MLP_NEURONS, 8),
+        std::pair(v1::SITE_LOGITS, 10)}) {
+    v1::SiteShape& shape = *model.add_sites();
+    shape.set_site(site);
+    shape.set_width(width);
+  }
+  return model;
+}
+
+// The shape that a file of so many numbers gets; `edit` says FILE where its name goes.
+absl::StatusOr<std::vector<int64_t>> Shape(absl::string_view edit, size_t elements) {
+  const NumbersFile file(elements);
+  auto parsed = ParseEdit(absl::StrReplaceAll(edit, {{"FILE", "file:" + file.path}}), "all");
+  if (!parsed.ok()) return parsed.status();
+  if (absl::Status shaped = ShapeRows(Model(), *parsed); !shaped.ok()) return shaped;
+  const v1::Intervention& intervention = parsed->intervention;
+  const v1::Tensor& rows = intervention.has_add()           ? intervention.add().tensor()
+                           : intervention.has_clamp()       ? intervention.clamp().tensor()
+                           : intervention.has_project_out() ? intervention.project_out().tensor()
+                                                            : intervention.replace().tensor();
+  return std::vector<int64_t>(rows.shape().begin(), rows.shape().end());
+}
+
+TEST(Files, AreOneRowWhereTheyHoldTheSitesWidth) {
+  EXPECT_THAT(*Shape("add:FILE:1@3-5", 6), ElementsAre(6));  // 3 layers divide 6
+  EXPECT_THAT(*Shape("add:FILE:1@all", 6), ElementsAre(6));
+  EXPECT_THAT(*Shape("replace:FILE@4-5/mlp_neurons", 8), ElementsAre(8));
+  EXPECT_THAT(*Shape("replace:FILE@all/logits", 10), ElementsAre(10));
+}
+
+TEST(Files, AreARowALayerWhereTheyHoldThatMany) {
+  EXPECT_THAT(*Shape("add:FILE:1@3-5", 18), ElementsAre(3, 6));
+  EXPECT_THAT(*Shape("clamp:FILE:1@all", 72), ElementsAre(12, 6));
+  EXPECT_THAT(*Shape("project_out:FILE@1,3/mlp_neurons", 16), ElementsAre(2, 8));
+}
+
+TEST(Files, OfAnyOtherSizeAreRefusedByNameAndNumbers) {
+  const std::string message(Shape("add:FILE:1@3-5", 12).status().message());
+  EXPECT_THAT(message, HasSubstr("numbers.f32' holds 12 numbers; here it needs 6 (one row) or 18 "
+                                 "(one row for each of 3 layers)"));
+  EXPECT_THAT(std::string(Shape("add:FILE:1@3", 12).status().message()),
+              EndsWith("here it needs 6 (one row)"));
+  EXPECT_FALSE(Shape("replace:FILE@all/logits", 120).ok());
+  EXPECT_FALSE(ParseSteering("file:/nowhere/rows:2@4", "all").ok());
 }
 
 TEST(Edits, RefuseWhatIsNoneAndShowTheForms) {
@@ -129,6 +187,13 @@ TEST(Names, AreCompletedAndChecked) {
   EXPECT_EQ(*ParseSite("mlp_neurons"), v1::SITE_MLP_NEURONS);
   EXPECT_THAT(std::string(ParseSite("unspecified").status().message()), HasSubstr("residual_post"));
   EXPECT_EQ(*ParseReduction("mean"), v1::REDUCTION_MEAN);
+}
+
+TEST(Help, ListsEverySiteAndWhichHaveNoLayers) {
+  EXPECT_EQ(SitesHelp(),
+            "sites: residual_pre, residual_mid, residual_post, attention_heads, attention_output, "
+            "mlp_neurons, mlp_output\n"
+            "sites without layers, where all stands for none: embedding, final_norm, logits");
 }
 
 }  // namespace

@@ -427,6 +427,20 @@ TEST_F(EngineTest, CharactersOfSeveralTokensAreSentWholeAndStopWhole) {
   EXPECT_EQ(sent, *word);
 }
 
+// An answer that ends within a character ends with the sign for that.
+TEST_F(EngineTest, AStopStringThatOnlyTheEndCompletesIsCutToo) {
+  const auto smile = served_->text->EncodeText("\xF0\x9F\x98\x80", false);
+  ASSERT_GT(smile->size(), 1u);
+  Request request = Generation(Prompt(3), 1);
+  Force(request, {smile->front()});
+  EXPECT_EQ(Run(request).text, "\xEF\xBF\xBD");
+  request.sampling->stop = {"\xEF\xBF\xBD"};
+  const Completion cut = Run(request);
+  EXPECT_EQ(cut.text, "");
+  EXPECT_TRUE(cut.token_ids.empty());
+  EXPECT_EQ(cut.finish_reason, FinishReason::kStop);
+}
+
 TEST_F(EngineTest, AStopTokenEndsTheGenerationAndIsNotReturned) {
   const int32_t eos = served_->text->eos_ids().front();
   Request request = Generation(Prompt(3), 10);
@@ -535,6 +549,9 @@ TEST_F(EngineTest, NamesTheFieldOfWhatItRefuses) {
   request = Generation({1, 2}, 1);
   request.interventions = {Steer(3, Direction(0, hidden()), 1, TokenKind::kResponse)};
   expect(Refusal(request), "interventions[0].tokens.kind", "touch nothing");
+  EXPECT_EQ(DetailsOf(Refusal(request)).reason, "INTERVENTION_TOUCHES_NOTHING");
+  // What is read of the prompt makes no generated token run.
+  request.taps = {Read(Site::kResidualPost, {3}, TokenKind::kPrompt, Reduction::kMean)};
   EXPECT_EQ(DetailsOf(Refusal(request)).reason, "INTERVENTION_TOUCHES_NOTHING");
   request = Generation({1, 2}, 4);
   request.taps = {Read(Site::kResidualPost, {3}, TokenKind::kAll, Reduction::kNone),

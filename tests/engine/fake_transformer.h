@@ -44,7 +44,7 @@ class FakeTransformer : public model::Transformer {
   DType dtype() const override { return DType::kFloat32; }
   c10::Device device() const override { return c10::kCPU; }
   const std::string& weights_digest() const override { return digest_; }
-  at::Tensor WriteDirections(int) const override { return at::full({4, 4}, 0.0f); }
+  absl::StatusOr<at::Tensor> WriteDirections(int) const override { return at::full({4, 4}, 0.0f); }
 
   at::Tensor Forward(const model::StepBatch& batch, model::KvCache&, const model::StepProgram&,
                      model::GradientTape*) const override {

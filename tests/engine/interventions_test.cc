@@ -197,7 +197,7 @@ TEST_P(Interventions, ScalingANeuronScalesWhatItWrites) {
   const auto plain = Captured(taps, {});
   const auto scaled = Captured(
       taps, {Edit(Site::kMlpNeurons, ScaleNeurons{.neurons = {{kNeuron}}, .factor = kFactor})});
-  const HostTensor directions = engine().WriteDirections(kMiddle);  // [hidden, intermediate]
+  const HostTensor directions = *engine().WriteDirections(kMiddle);  // [hidden, intermediate]
   const auto hidden = static_cast<size_t>(architecture().hidden);
   const auto neurons = static_cast<size_t>(architecture().intermediate);
   std::vector<float> expected = plain[1];

@@ -97,7 +97,7 @@ TEST_F(Registry, RefusesToLoadTwice) {
   EXPECT_EQ((*served)->id, id);
   EXPECT_EQ((*served)->architecture.num_layers, 30);
   EXPECT_EQ((*served)->weights_digest.size(), 64u);
-  const HostTensor directions = (*served)->engine->WriteDirections(29);
+  const HostTensor directions = *(*served)->engine->WriteDirections(29);
   EXPECT_EQ(directions.shape, (std::vector<int64_t>{576, 1536}));
   registry->Drain(absl::Now());
 }

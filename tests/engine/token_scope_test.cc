@@ -12,6 +12,7 @@ using Positions = std::vector<int64_t>;
 
 // A prompt of four tokens and three more: generated, or given.
 constexpr SequenceExtent kGeneration{.prompt = 4, .most = 7, .generates = true};
+constexpr SequenceExtent kOnlyAPrompt{.prompt = 4, .most = 4, .generates = false};
 constexpr SequenceExtent kGiven{.prompt = 4, .most = 7, .generates = false};
 
 Positions Contained(const TokenScope& scope, int64_t most) {
@@ -170,6 +171,14 @@ INSTANTIATE_TEST_SUITE_P(
                               "positions",
                               "INVALID_FIELD",
                               "at least one"},
+                      Refusal{"ATapOnAResponseThatIsNotThere",
+                              TokenKind::kResponse,
+                              {},
+                              kOnlyAPrompt,
+                              true,
+                              "kind",
+                              "TAP_READS_NOTHING",
+                              "read nothing"},
                       // One generated token is never fed: there is no response token to act on.
                       Refusal{"ResponseOfOneToken",
                               TokenKind::kResponse,

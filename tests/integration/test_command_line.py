@@ -8,6 +8,7 @@ import time
 
 import pytest
 from conftest import BUILD, MODEL
+from valuescope import v1
 
 PROGRAM = BUILD / "client" / "cpp" / "valuescope"
 NAME = MODEL.removeprefix("models/")
@@ -43,6 +44,8 @@ def test_bash_completes_commands_and_flags():
     assert complete("jobs", "w") == ["watch"]
     assert complete("jobs", "create", "--val") == ["--validate_only"]
     assert complete("--server", "127.0.0.1:1", "generate", "--vec") == ["--vector"]
+    assert complete("generate", "--top") == ["--top_p", "--top_k"]
+    assert complete("generate", "--logp") == ["--logprobs"]
     assert complete("capture", "--js") == ["--json"]
     assert complete("models", "--vec") == []
     assert set(complete("completion", "")) >= {"bash", "zsh", "fish"}
@@ -62,6 +65,77 @@ def test_help_teaches_exit_codes_and_examples():
     text = run("--help").stdout
     for phrase in ["exit codes:", "130 interrupted", "examples:", "--json"]:
         assert phrase in text
+
+
+@pytest.mark.parametrize("command", ["generate", "capture"])
+def test_help_names_the_sites_and_those_without_layers(command):
+    text = run(command, "--help").stdout
+    assert "residual_mid" in text
+    assert "sites without layers, where all stands for none: embedding, final_norm, logits" in text
+
+
+def test_help_of_capture_tells_of_the_chat_template_and_how_to_do_without():
+    text = " ".join(run("capture", "--help").stdout.split())
+    assert "often puts a default system message before it; --raw captures the text alone" in text
+
+
+@pytest.mark.parametrize("site", ["embedding", "final_norm", "logits"])
+@pytest.mark.parametrize("layers", ["all", ""])
+def test_sites_without_layers_are_changed_and_captured(server, client, tmp_path, site, layers):
+    widths = {v1.Site.Name(shape.site): shape.width for shape in client.model(MODEL).sites}
+    rows = tmp_path / "rows.f32"
+    rows.write_bytes(bytes(4 * widths[f"SITE_{site.upper()}"]))
+    edit = f"--edit=add:file:{rows}@{layers}/{site}"
+    call = ["--server", server.address, "capture", "--model", NAME, "--scope", "all", edit]
+    done = run(*call, "--site", site, "Hi")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("LAYER")
+
+
+def test_a_file_as_wide_as_the_site_is_one_row_for_all_layers(server, client, tmp_path):
+    width = client.model(MODEL).hidden_size
+    rows = tmp_path / "rows.f32"
+    call = ["--server", server.address, "generate", "--model", NAME, "--max_tokens", "2"]
+    call += ["--vector", f"file:{rows}:1@3-5", "Hi"]
+    assert width % 3 == 0
+    for elements, code in [(width, 0), (3 * width, 0), (2 * width, 2)]:
+        rows.write_bytes(bytes(4 * elements))
+        done = run(*call)
+        assert done.returncode == code, done.stderr
+    assert (
+        f"holds {2 * width} numbers; here it needs {width} (one row) or {3 * width}" in done.stderr
+    )
+
+
+def test_a_refused_generation_leaves_standard_output_empty(server, client):
+    done = run("--server", server.address, "generate", "--model", NAME, "--max_tokens", "0", "Hi")
+    assert (done.returncode, done.stdout) == (3, "")
+
+
+def test_completions_come_whole_each_under_its_number(server, client):
+    flags = ["--model", NAME, "--max_tokens", "12", "--n", "3", "--seed", "1", "Hi"]
+    call = ["--server", server.address, "generate", *flags]
+    texts = [one["text"] for one in json.loads(run(*call, "--json").stdout)["completions"]]
+    assert run(*call).stdout == "".join(f"[{i}]\n{text}\n" for i, text in enumerate(texts))
+
+
+def test_log_probabilities_are_a_table_behind_the_text(server, client):
+    flags = ["--model", NAME, "--max_tokens", "4", "--temperature", "0", "--logprobs", "2", "Hi"]
+    call = ["--server", server.address, "generate", *flags]
+    completion = json.loads(run(*call, "--json").stdout)["completions"][0]
+    text, header, *rows = run(*call).stdout.splitlines()
+    assert text == completion["text"]
+    assert header.split() == ["LOGPROB", "ID", "TOKEN", "LIKELIEST"]
+    assert [int(row.split()[1]) for row in rows] == completion["token_ids"]
+
+
+@pytest.mark.parametrize(
+    "flag", ["--top_k=1.5", "--min_p=x", "--repetition_penalty=much", "--logprobs=many"]
+)
+def test_what_is_no_number_is_a_wrong_command_line(flag):
+    done = run("--server", "127.0.0.1:1", "generate", "--model", NAME, flag, "x")
+    assert done.returncode == 2
+    assert f"Could not convert: {flag.split('=')[0]}" in done.stderr
 
 
 def test_a_reader_that_leaves_ends_it_quietly(server, client):

@@ -216,6 +216,39 @@ def test_a_model_is_unloaded_and_loaded_again(start_server):
         assert list(after) == list(before)
 
 
+def test_an_unload_that_outlasts_its_call_goes_on_and_ends_nobodys_request(start_server):
+    server = start_server()
+    with server.client() as client, grpc.insecure_channel(server.address) as channel:
+        models = models_pb2_grpc.ModelServiceStub(channel)
+        results = []
+        running = threading.Thread(
+            target=lambda: results.append(
+                client.generate(MODEL, "Once", max_tokens=300, ignore_eos=True)
+            )
+        )
+        running.start()
+        await_true(lambda: metric(server, "valuescope_requests_running") > 0)
+        with pytest.raises(grpc.RpcError) as error:
+            models.UnloadModel(v1.UnloadModelRequest(name=MODEL), timeout=0.2)
+        assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        unloading = models.GetModel(v1.GetModelRequest(name=MODEL)).model
+        assert unloading.state == v1.MODEL_STATE_UNLOADING
+        assert [
+            listed.state
+            for listed in models.ListModels(v1.ListModelsRequest()).models
+            if listed.name == MODEL
+        ] == [v1.MODEL_STATE_UNLOADING]
+        with pytest.raises(grpc.RpcError) as error:
+            models.LoadModel(v1.LoadModelRequest(name=MODEL))
+        assert error.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+        with pytest.raises(vs.ValuescopeError, match="unloading"):
+            client.generate(MODEL, "The sea is", max_tokens=1)
+        unloaded = models.UnloadModel(v1.UnloadModelRequest(name=MODEL)).model
+        assert unloaded.state == v1.MODEL_STATE_AVAILABLE
+        running.join()
+        assert len(results[0].token_ids) == 300
+
+
 def test_a_server_whose_model_cannot_be_loaded_ends_with_one_line(tmp_path, start_server):
     root = tmp_path / "models"
     (root / "broken").mkdir(parents=True)
@@ -393,3 +426,60 @@ def test_a_message_that_cannot_be_decoded_is_an_invalid_argument(server, channel
     with pytest.raises(grpc.RpcError) as raised:
         channel.unary_unary("/valuescope.v1.GenerationService/Invent")(message)
     assert raised.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_list_longer_than_the_queue_waits_for_itself(start_server, tmp_path):
+    server = start_server(tmp_path, "--max_batch_rows=1", "--max_waiting=2")
+    with server.client() as client, grpc.insecure_channel(server.address) as channel:
+        scores = client.score(MODEL, "The sea", [" is blue", " is wide"] * 6)
+        assert len({score.sum for score in scores}) == 2
+        stub = generation_pb2_grpc.GenerationServiceStub(channel)
+        request = {
+            "model": MODEL,
+            "prompt": v1.Prompt(text="The sea is"),
+            "sampling": v1.SamplingParams(max_tokens=3, seed=1, ignore_eos=True),
+            "n": 12,
+        }
+        whole = stub.Generate(v1.GenerateRequest(**request), timeout=60)
+        assert len({completion.seed for completion in whole.completions}) == 12
+        ends = {
+            event.completion.index: event.completion.seed
+            for event in stub.StreamGenerate(v1.StreamGenerateRequest(**request), timeout=60)
+            if event.HasField("completion")
+        }
+        assert [ends[index] for index in range(12)] == [c.seed for c in whole.completions]
+
+
+def test_scores_that_fit_no_message_are_refused_before_they_run(channel):
+    stub = generation_pb2_grpc.GenerationServiceStub(channel)
+    long = v1.Response(token_ids=v1.TokenIds(ids=[400] * 1000))
+    request = v1.ScoreRequest(
+        model=MODEL,
+        prompt=v1.Prompt(text="The sea is"),
+        continuations=[long] * 64,
+        top_logprobs=20,
+    )
+    started = time.monotonic()
+    with pytest.raises(grpc.RpcError, match="fewer `continuations` at once") as error:
+        stub.Score(request, timeout=60)
+    assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert time.monotonic() - started < 2  # one continuation alone takes longer
+
+
+def test_more_positions_than_a_sequence_has_are_refused_before_they_are_copied(server, channel):
+    stub = activations_pb2_grpc.ActivationServiceStub(channel)
+    tap = v1.Tap(site=v1.SITE_RESIDUAL_POST, layers=v1.Layers(all=True))
+    tap.tokens.positions.extend([0] * 1_000_000)
+    one = v1.CaptureInput(prompt=v1.Prompt(token_ids=v1.TokenIds(ids=[400])))
+    before = resident(server)
+    with pytest.raises(grpc.RpcError, match=r"taps\[0\].tokens.positions.*at most the 8192"):
+        list(stub.Capture(v1.CaptureRequest(model=MODEL, inputs=[one] * 400, taps=[tap])))
+    assert resident(server) - before < 100 * MIB
+
+
+def test_a_choice_of_layers_without_a_choice_is_refused(channel):
+    stub = activations_pb2_grpc.ActivationServiceStub(channel)
+    one = v1.CaptureInput(prompt=v1.Prompt(token_ids=v1.TokenIds(ids=[400])))
+    tap = v1.Tap(site=v1.SITE_RESIDUAL_POST, layers=v1.Layers())
+    with pytest.raises(grpc.RpcError, match=r"taps\[0\].layers.*chooses nothing"):
+        list(stub.Capture(v1.CaptureRequest(model=MODEL, inputs=[one], taps=[tap])))

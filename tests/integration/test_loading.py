@@ -1,7 +1,9 @@
-"""A load that takes long: it is cancelled by a drain and by UnloadModel."""
+"""Loading and unloading over gRPC: a load that takes long and is cancelled, and calls that are sent twice."""
 
 import json
+import shutil
 import time
+import uuid
 
 import grpc
 import pytest
@@ -99,3 +101,54 @@ def test_a_load_is_cancelled_by_unloading_and_begins_again(start_server, tmp_pat
         assert again.load_progress < progress
         await_loading(stub)
     assert server.stop() == 0
+
+
+def await_state(stub, name, state):
+    until = time.monotonic() + 60
+    while stub.GetModel(v1.GetModelRequest(name=name)).model.state != state:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def small(start_server, tmp_path):
+    """A stub of a server with models/small, which is not loaded, and the model's folder."""
+    folder = tmp_path / "models" / "small"
+    shutil.copytree(SOURCE, folder)
+    server = start_server(tmp_path, f"--model_root={folder.parent}", "--models=")
+    with grpc.insecure_channel(server.address) as channel:
+        yield models_pb2_grpc.ModelServiceStub(channel), folder
+
+
+def test_a_request_to_load_is_sent_twice(small):
+    stub, _ = small
+    with pytest.raises(grpc.RpcError) as error:
+        stub.LoadModel(v1.LoadModelRequest(name="models/small", request_id="twice"))
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "`request_id`" in error.value.details()
+
+    once = v1.LoadModelRequest(name="models/small", request_id=str(uuid.uuid4()))
+    stub.LoadModel(once)
+    await_state(stub, "models/small", v1.MODEL_STATE_READY)
+    assert stub.LoadModel(once).model.state == v1.MODEL_STATE_READY
+    other = v1.LoadModelRequest(
+        name="models/small", request_id=once.request_id, dtype=v1.DATA_TYPE_FLOAT32
+    )
+    with pytest.raises(grpc.RpcError) as error:
+        stub.LoadModel(other)
+    assert error.value.code() == grpc.StatusCode.ALREADY_EXISTS
+
+    stub.UnloadModel(v1.UnloadModelRequest(name="models/small"))
+    assert stub.LoadModel(once).model.state == v1.MODEL_STATE_AVAILABLE
+
+
+def test_a_model_whose_folder_was_deleted_is_unloaded(small):
+    stub, folder = small
+    stub.LoadModel(v1.LoadModelRequest(name="models/small"))
+    await_state(stub, "models/small", v1.MODEL_STATE_READY)
+    shutil.rmtree(folder)
+    unloaded = stub.UnloadModel(v1.UnloadModelRequest(name="models/small")).model
+    assert (unloaded.name, unloaded.state) == ("models/small", v1.MODEL_STATE_AVAILABLE)
+    with pytest.raises(grpc.RpcError) as error:
+        stub.GetModel(v1.GetModelRequest(name="models/small"))
+    assert error.value.code() == grpc.StatusCode.NOT_FOUND

@@ -318,6 +318,23 @@ TEST_F(Kernels, PackedProductsEqualPlainOnesAndRowsDoNotDependOnCompany) {
   }
 }
 
+TEST_F(Kernels, ARowThatIsNoNumberStaysAlone) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
+    for (const int64_t in : {45, 46, 64, 900}) {
+      const at::Tensor weight = at::randn({92, in}).to(dtype);
+      const auto linear = Linear::Create([&] { return weight; });
+      for (const int64_t rows : {2, 16, 24, 64, 100}) {
+        for (const int64_t bad : {int64_t{0}, rows / 2, rows - 1}) {
+          at::Tensor x = at::randn({rows, in}).to(dtype);
+          x[bad].fill_(std::numeric_limits<float>::quiet_NaN());
+          EXPECT_EQ(linear->Apply(x).isnan().any(1).sum().item<int64_t>(), 1)
+              << dtype << " " << in << " " << rows;
+        }
+      }
+    }
+  }
+}
+
 // No other test has this shape: what was tried for it under one thread must not answer for two.
 TEST_F(Kernels, RowsDoNotDependOnCompanyUnderMoreThreadsThanTheWeightWasPackedWith) {
   const int threads = at::get_num_threads();

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
+#include "base/error.h"
 #include "tests/model/forward_harness.h"
 #include "tests/model/golden_values.h"
 #include "tests/model/model_folder.h"
@@ -185,7 +186,7 @@ TEST_P(TinyLlama, SumsOverSeveralStepsEqualOneStepToTheBit) {
 
 TEST_P(TinyLlama, WriteDirectionsTurnNeuronsIntoWhatTheMlpAdds) {
   for (int layer = 0; layer < model_->architecture().num_layers; ++layer) {
-    const at::Tensor directions = model_->WriteDirections(layer);
+    const at::Tensor directions = *model_->WriteDirections(layer);
     const at::Tensor written =
         at::matmul(Expected(absl::StrCat("MLP_NEURONS.", layer)), directions.transpose(0, 1));
     EXPECT_LT(RelativeError(written, Expected(absl::StrCat("MLP_OUTPUT.", layer))), kTolerance);
@@ -255,6 +256,31 @@ TEST_P(TinyLlama, AStepRunsOnTensorsWithoutValues) {
   for (const StepProgram& each : {StepProgram(NumWires(a)), program}) {
     const at::Tensor logits = (*loaded)->Forward(batch, cache, each);
     EXPECT_EQ(logits.sizes(), (std::vector<int64_t>{2, a.vocabulary}));
+  }
+}
+
+// Somebody writes to the files of a model that is served, in place, as a copy over them does.
+TEST_P(TinyLlama, AFileThatIsWrittenToChangesNoAnswerAndIsReadNoMore) {
+  for (const DType dtype : {DType::kFloat32, DType::kFloat16}) {
+    const ModelFolder folder;
+    folder.CopyFrom(GoldenFolder(GetParam()));
+    auto loaded = Transformer::Load(folder.path(), {.dtype = dtype});
+    ASSERT_TRUE(loaded.ok()) << loaded.status();
+    const auto logits = [&] {
+      return ForwardHarness(**loaded, {ids_}).Run({{0, 0, static_cast<int64_t>(ids_.size())}});
+    };
+    ASSERT_TRUE((*loaded)->WriteDirections(0).ok());
+    const at::Tensor before = logits();
+    for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
+      if (entry.path().extension() != ".safetensors") continue;
+      std::string bytes = ReadFile(entry.path());
+      std::fill(bytes.begin() + static_cast<std::ptrdiff_t>(bytes.size() / 2), bytes.end(), '?');
+      std::fstream(entry.path(), std::ios::in | std::ios::out | std::ios::binary) << bytes;
+      EXPECT_TRUE(logits().equal(before));
+      std::filesystem::resize_file(entry.path(), 100);
+    }
+    EXPECT_TRUE(logits().equal(before));
+    EXPECT_EQ(DetailsOf((*loaded)->WriteDirections(0).status()).reason, "MODEL_FILES_CHANGED");
   }
 }
 

@@ -72,6 +72,7 @@ class InterventionCodecTest : public testing::Test {
     model_.architecture.num_heads = 2;
     model_.architecture.head_dim = 1;
     model_.architecture.vocabulary = 10;
+    model_.architecture.max_positions = 64;
   }
 
   Result Interventions(const std::vector<std::string>& texts) {

@@ -7,6 +7,7 @@
 #include <set>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "base/error.h"
 
 namespace valuescope::rpc {
@@ -61,6 +62,39 @@ TEST_F(RequestCodecTest, TokenIdsAreCheckedAgainstTheVocabulary) {
           ResponseFromProto("r", Parse<v1::Response>("token_ids { ids: -1 }"), model_).status())
           .field,
       "r.token_ids.ids[0]");
+}
+
+TEST_F(RequestCodecTest, TemplateArgumentsAreFiniteAndSet) {
+  for (const char* value :
+       {"number_value: nan", "number_value: inf", "number_value: -inf", "",
+        "list_value { values { bool_value: true } values { number_value: inf } }",
+        "struct_value { fields { key: 'b' value { list_value { values {} } } } }"}) {
+    const auto prompt = Parse<v1::Prompt>(absl::StrCat(
+        "chat { messages { role: 'user' } template_arguments { fields { key: 'a' value { ", value,
+        " } } } }"));
+    const absl::Status status =
+        PromptFromProto("prompt", prompt, model_, {.now = absl::UnixEpoch()}).status();
+    EXPECT_EQ(DetailsOf(status).field, "prompt.chat.template_arguments") << value;
+  }
+}
+
+TEST_F(RequestCodecTest, TemplateArgumentsAreBounded) {
+  v1::Prompt prompt = Parse<v1::Prompt>("chat { messages { role: 'user' } }");
+  (*prompt.mutable_chat()->mutable_template_arguments()->mutable_fields())["a"].set_string_value(
+      std::string(1 << 20, 'a'));
+  const absl::Status status =
+      PromptFromProto("prompt", prompt, model_, {.now = absl::UnixEpoch()}).status();
+  EXPECT_EQ(DetailsOf(status).field, "prompt.chat.template_arguments");
+  EXPECT_THAT(std::string(status.message()), HasSubstr("at most 1048576"));
+}
+
+TEST_F(RequestCodecTest, ChatsAreBoundedBeforeTheyAreCopied) {
+  v1::Prompt prompt;
+  for (int i = 0; i < 4097; ++i) prompt.mutable_chat()->add_messages();
+  const absl::Status many =
+      PromptFromProto("prompt", prompt, model_, {.now = absl::UnixEpoch()}).status();
+  EXPECT_EQ(DetailsOf(many).field, "prompt.chat.messages");
+  EXPECT_THAT(std::string(many.message()), HasSubstr("1 to 4096"));
 }
 
 TEST_F(RequestCodecTest, SamplingTakesDefaultsOnlyForWhatIsNotGiven) {

@@ -62,9 +62,9 @@ class ScriptedEngine : public engine::Engine {
     return std::make_unique<Held>(this, nullptr);
   }
 
-  HostTensor WriteDirections(int) const override { return {}; }
+  absl::StatusOr<HostTensor> WriteDirections(int) const override { return HostTensor(); }
   engine::EngineStatistics statistics() const override { return {}; }
-  void Drain(absl::Time) override {}
+  void Drain(absl::Time, const absl::Status&) override {}
 
  private:
   class Held : public engine::Running {

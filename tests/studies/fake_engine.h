@@ -50,7 +50,7 @@ class FakeEngine : public engine::Engine {
   }
 
   // Neuron i of block l writes (i + 1, i * l, -1).
-  HostTensor WriteDirections(int layer) const override {
+  absl::StatusOr<HostTensor> WriteDirections(int layer) const override {
     HostTensor tensor =
         HostTensor::Zeros(DType::kFloat32, {architecture_.hidden, architecture_.intermediate});
     const auto columns = tensor.MutableAs<float>();
@@ -63,7 +63,7 @@ class FakeEngine : public engine::Engine {
   }
 
   engine::EngineStatistics statistics() const override { return {}; }
-  void Drain(absl::Time) override {}
+  void Drain(absl::Time, const absl::Status&) override {}
 
  private:
   class Finished : public engine::Running {

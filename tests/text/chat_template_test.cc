@@ -154,6 +154,22 @@ TEST(ChatTemplate, ReturnsWhatTheTemplateRaised) {
   EXPECT_EQ(details.description, "System role not supported");
 }
 
+TEST(ChatTemplate, RefusesMoreThanAChatMayHold) {
+  const auto chat_template = CompileOrDie("{{ messages | length }}");
+  const std::vector<ChatMessage> most(kMaxMessages, {"user", ""});
+  EXPECT_EQ(*chat_template->Render(most, {}), "4096");
+  const absl::Status many =
+      chat_template->Render(std::vector<ChatMessage>(kMaxMessages + 1), {}).status();
+  EXPECT_EQ(DetailsOf(many).field, "messages");
+  EXPECT_THAT(std::string(many.message()), HasSubstr("are 4097, allowed are 1 to 4096"));
+  const std::vector<ChatMessage> longest = {{"user", std::string(kMaxChatBytes - 4, 'a')}};
+  EXPECT_EQ(*chat_template->Render(longest, {}), "1");
+  const absl::Status large =
+      chat_template->Render({longest[0], {"user", ""}}, {.fold_system_into_user = true}).status();
+  EXPECT_EQ(DetailsOf(large).field, "messages");
+  EXPECT_THAT(std::string(large.message()), HasSubstr("allowed are at most 4194304"));
+}
+
 TEST(ChatTemplate, RefusesNoMessagesAndTextThatIsNotUtf8) {
   EXPECT_EQ(Render("x", "", {}).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(Render("x", "", {{"user", "\xc3"}}).status().code(),
@@ -296,6 +312,54 @@ TEST(ChatTemplate, StillRunsAfterExceedingItsSteps) {
   EXPECT_EQ(DetailsOf(chat_template->Render({{"user", "loop"}}, {}).status()).reason,
             "CHAT_TEMPLATE_BUDGET");
   EXPECT_EQ(*chat_template->Render(Hello(), {}), "fine");
+}
+
+// Prints now and then, so that it can be stopped.
+constexpr char kSlow[] =
+    "{% set x = 'a' * 4000000 %}{% if messages[0].content.startswith('slow') %}"
+    "{% for i in range(99999) %}{{ x | upper | length }}{% endfor %}{% endif %}fine";
+
+TEST(ChatTemplate, StillRunsAfterOneRequestTakesItsTime) {
+  const auto chat_template = CompileOrDie(kSlow);
+  const std::vector<ChatMessage> much = {{"user", "slow" + std::string(100'000, 'a')}};
+  const absl::Status slow = chat_template->Render(much, {}).status();
+  EXPECT_EQ(DetailsOf(slow).reason, "CHAT_TEMPLATE_BUDGET");
+  EXPECT_THAT(std::string(slow.message()), HasSubstr("more than 5 s"));
+  EXPECT_EQ(*chat_template->Render(Hello(), {}), "fine");
+}
+
+TEST(ChatTemplate, IsNotRunAgainAfterTakingItsTimeForLittleThrice) {
+  const auto chat_template = CompileOrDie(kSlow);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(*chat_template->Render(Hello(), {}), "fine");
+    EXPECT_EQ(DetailsOf(chat_template->Render({{"user", "slow"}}, {}).status()).reason,
+              "CHAT_TEMPLATE_BUDGET");
+  }
+  EXPECT_EQ(DetailsOf(chat_template->Render(Hello(), {}).status()).reason,
+            "CHAT_TEMPLATE_DISABLED");
+}
+
+// A second or so of a processor each: together they take longer than one may.
+TEST(ChatTemplate, DoesNotCountTheTimeThatOthersTake) {
+  const auto chat_template = CompileOrDie(
+      "{% set x = 'a' * 4000000 %}{% for i in range(400) %}{{ x | upper | length }}{% endfor %}");
+  std::vector<std::thread> threads;
+  std::vector<absl::Status> statuses(16);
+  for (absl::Status& status : statuses) {
+    threads.emplace_back([&] { status = chat_template->Render(Hello(), {}).status(); });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const absl::Status& status : statuses) EXPECT_TRUE(status.ok()) << status;
+}
+
+// As templates gather system messages; the text so far is copied for each.
+TEST(ChatTemplate, GathersTheLongestChatWithinItsBudget) {
+  const std::vector<ChatMessage> messages(
+      kMaxMessages, {"user", std::string(kMaxChatBytes / kMaxMessages - 4, 'a')});
+  EXPECT_EQ(RenderOrDie("{% set ns = namespace(s='') %}{% for m in messages %}"
+                        "{% set ns.s = ns.s + m.content %}{% endfor %}{{ ns.s | length }}",
+                        "", messages),
+            absl::StrCat(kMaxChatBytes - 4 * kMaxMessages));
 }
 
 TEST(ChatTemplate, RendersTheSameFromManyThreads) {

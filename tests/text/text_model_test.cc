@@ -68,11 +68,24 @@ TEST_F(TextModelFolder, EncodesTextWithTheTokenizersSpecialTokensAndChatsWithout
         R"({"bos_token": "<s>", "eos_token": {"content": "<|im_end|>", "special": true}})");
   const auto model = LoadOrDie();
   EXPECT_THAT(*model->EncodeText("hello"), ElementsAre(262, 259));
+  const absl::Status too_long = model->EncodeText(std::string(kMostTextBytes + 1, 'a')).status();
+  EXPECT_EQ(DetailsOf(too_long).field, "text");
   EXPECT_THAT(*model->EncodeText("hello", /*add_special_tokens=*/false), ElementsAre(259));
   const auto chat = model->EncodeChat({{"user", "hello"}}, {});
   ASSERT_TRUE(chat.ok()) << chat.status();
   EXPECT_EQ(chat->text, "<s>hello<|im_end|>");
   EXPECT_THAT(chat->ids, ElementsAre(262, 259, 264));
+}
+
+TEST_F(TextModelFolder, NamesTheMessagesThatItsTokenizerGivesUpOn) {
+  nlohmann::json file = nlohmann::json::parse(ByteLevelTokenizer());
+  file["normalizer"] = {{"type", "Replace"}, {"pattern", {{"Regex", "^(a+)+$"}}}, {"content", "x"}};
+  Write("tokenizer.json", file.dump());
+  Write("chat_template.jinja", "{{ messages[0].content }}");
+  const absl::Status status =
+      LoadOrDie()->EncodeChat({{"user", std::string(40, 'a') + "!"}}, {}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(DetailsOf(status).field, "messages");
 }
 
 TEST_F(TextModelFolder, PrefersTheTemplatesOwnFile) {

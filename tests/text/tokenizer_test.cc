@@ -5,8 +5,10 @@
 
 #include <thread>
 
+#include "base/error.h"
 #include "base/sha256.h"
 #include "tests/text/small_tokenizers.h"
+#include "text/library_failure.h"
 
 namespace valuescope::text {
 namespace {
@@ -92,6 +94,24 @@ TEST(Tokenizer, RefusesTextThatIsNotUtf8) {
   const auto tokenizer = LoadOrDie(ByteLevelTokenizer());
   const auto ids = tokenizer->Encode("a\xff", /*add_special_tokens=*/false);
   EXPECT_EQ(ids.status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(Tokenizer, RefusesTextOnWhichAnExpressionOfItsFileGivesUp) {
+  nlohmann::json file = nlohmann::json::parse(ByteLevelTokenizer());
+  file["normalizer"] = {{"type", "Replace"}, {"pattern", {{"Regex", "^(a+)+$"}}}, {"content", "x"}};
+  const auto tokenizer = LoadOrDie(file.dump());
+  const absl::Status status = tokenizer->Encode(std::string(40, 'a') + "!", false).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(DetailsOf(status).field, "text");
+  EXPECT_THAT(std::string(status.message()), testing::Not(testing::HasSubstr("/")));
+  EXPECT_TRUE(tokenizer->Encode("aaa", false).ok());
+}
+
+// Only faults without a reason have words that stay in the log.
+TEST(Tokenizer, FaultsOfItsLibraryAreForTheLog) {
+  const absl::Status status = StatusOf(VS_INTERNAL, OwnedString(), "text");
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(DetailsOf(status).reason, "");
 }
 
 TEST(Tokenizer, IsNamedByTheDigestOfItsFile) {

@@ -21,6 +21,7 @@ namespace valuescope::command_line {
 namespace {
 
 constexpr int kMostLayers = 4096;
+constexpr char kSitePrefix[] = "SITE_";
 
 absl::Status BadLayers(absl::string_view text) {
   return absl::InvalidArgumentError(absl::StrCat(
@@ -35,6 +36,10 @@ absl::StatusOr<std::pair<int, int>> ParseRange(absl::string_view part, absl::str
     return BadLayers(whole);
   }
   return std::make_pair(first, last);
+}
+
+bool HasLayers(v1::Site site) {
+  return site != v1::SITE_EMBEDDING && site != v1::SITE_FINAL_NORM && site != v1::SITE_LOGITS;
 }
 
 // Looks a lower-case name up among an enum's values, whose names carry `prefix`.
@@ -72,8 +77,31 @@ absl::StatusOr<v1::Layers> ParseLayers(absl::string_view text) {
   return layers;
 }
 
+absl::StatusOr<std::optional<v1::Layers>> ParseLayersAt(v1::Site site, absl::string_view text) {
+  if (HasLayers(site)) return ParseLayers(text);
+  if (text.empty() || text == "all") return std::nullopt;
+  return absl::InvalidArgumentError(
+      absl::StrCat("'", text, "' chooses layers, but ", SiteName(site), " has none; write all"));
+}
+
 absl::StatusOr<v1::Site> ParseSite(absl::string_view name) {
-  return ParseEnum<v1::Site>(name, "SITE_", "site", v1::Site_Parse, v1::Site_descriptor());
+  return ParseEnum<v1::Site>(name, kSitePrefix, "site", v1::Site_Parse, v1::Site_descriptor());
+}
+
+std::string SiteName(v1::Site site) {
+  return absl::AsciiStrToLower(absl::StripPrefix(v1::Site_Name(site), kSitePrefix));
+}
+
+std::string SitesHelp() {
+  std::vector<std::string> with_layers, without;
+  for (int i = 0; i < v1::Site_descriptor()->value_count(); ++i) {
+    const auto site = static_cast<v1::Site>(v1::Site_descriptor()->value(i)->number());
+    if (site == v1::SITE_UNSPECIFIED) continue;
+    (HasLayers(site) ? with_layers : without).push_back(SiteName(site));
+  }
+  return absl::StrCat(
+      "sites: ", absl::StrJoin(with_layers, ", "),
+      "\nsites without layers, where all stands for none: ", absl::StrJoin(without, ", "));
 }
 
 absl::StatusOr<v1::TokenKind> ParseTokenKind(absl::string_view name) {

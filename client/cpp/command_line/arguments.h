@@ -4,17 +4,29 @@
 #ifndef VALUESCOPE_COMMAND_LINE_ARGUMENTS_H_
 #define VALUESCOPE_COMMAND_LINE_ARGUMENTS_H_
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "valuescope/v1/common.pb.h"
+#include "valuescope/v1/models.pb.h"
 
 namespace valuescope::command_line {
 
 // "14", "10-14", "3,5,7-9" or "all".
 absl::StatusOr<v1::Layers> ParseLayers(absl::string_view text);
+
+// The same at one site. Sites that exist once a model, such as logits, have no layers: "all" and ""
+// are none there, and numbers are an error.
+absl::StatusOr<std::optional<v1::Layers>> ParseLayersAt(v1::Site site, absl::string_view text);
+
+// A change of activations as typed.
+struct ParsedEdit {
+  v1::Intervention intervention;
+  std::string file;  // that its rows were read from; empty where they are named
+};
 
 // One change of activations, "OPERATION:WHAT[:NUMBER]@LAYERS[/SITE]":
 //
@@ -26,18 +38,26 @@ absl::StatusOr<v1::Layers> ParseLayers(absl::string_view text);
 //   ablate_neurons:2/1:vectors/MEANS@all/attention_heads   :NAME puts the rows of that vector there
 //   replace:file:PATH.f32@14
 //
-// A file holds little-endian float32 numbers: one row, or one row a layer. Sites without layers go
-// "@/logits". `scope` is the name of a token kind, such as "from_last_prompt".
-absl::StatusOr<v1::Intervention> ParseEdit(absl::string_view text, absl::string_view scope);
+// A file holds little-endian float32 numbers; ShapeRows makes rows of them. Sites without layers go
+// "@all/logits" or "@/logits". `scope` is the name of a token kind, such as "from_last_prompt".
+absl::StatusOr<ParsedEdit> ParseEdit(absl::string_view text, absl::string_view scope);
 
 // "vectors/ID:6@14", short for "add:vectors/ID:6@14"; here the coefficient is required.
-absl::StatusOr<v1::Intervention> ParseSteering(absl::string_view text, absl::string_view scope);
+absl::StatusOr<ParsedEdit> ParseSteering(absl::string_view text, absl::string_view scope);
+
+// Makes the numbers of a file one row for all layers or one row a layer, whichever its site's width
+// says they are.
+absl::Status ShapeRows(const v1::Model& model, ParsedEdit& edit);
 
 // Lower-case names without their prefix: "residual_post", "from_last_prompt", "mean".
 absl::StatusOr<v1::Site> ParseSite(absl::string_view name);
+std::string SiteName(v1::Site site);
 absl::StatusOr<v1::TokenKind> ParseTokenKind(absl::string_view name);
 absl::StatusOr<v1::Reduction> ParseReduction(absl::string_view name);
 absl::StatusOr<v1::NeuronClass> ParseNeuronClass(absl::string_view name);
+
+// The names of all sites, and which have no layers, for a command's help.
+std::string SitesHelp();
 
 // "x" or "models/x" -> "models/x".
 std::string ResourceName(absl::string_view collection, absl::string_view name);

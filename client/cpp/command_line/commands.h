@@ -39,8 +39,12 @@ struct GenerateFlags {
   int max_tokens = 256;
   float temperature = 1.0f;
   float top_p = 1.0f;
+  int top_k = 0;
+  float min_p = 0.0f;
+  float repetition_penalty = 1.0f;
   std::optional<uint64_t> seed;
   int n = 1;
+  std::optional<int> logprobs;  // likeliest tokens at each position
   std::vector<std::string> stop;
   bool ignore_eos = false;
 };

@@ -1,4 +1,5 @@
 // Changes of activations as words of the command line; see ParseEdit in arguments.h.
+#include <algorithm>
 #include <cmath>
 #include <optional>
 
@@ -15,8 +16,9 @@ namespace {
 constexpr char kForms[] =
     "add:NAME:coefficient@layers, project_out:NAME+NAME:strength@layers, clamp:NAME:value@layers, "
     "scale_neurons:NEURONS:factor@layers, ablate_neurons:NEURONS[:MEANS]@layers or "
-    "replace:file:PATH@layers, each with /site behind the layers where it is not the default; NAME "
-    "is vectors/ID or file:PATH, NEURONS neuronSets/ID[=class] or LAYER/INDEX+LAYER/INDEX";
+    "replace:file:PATH@layers, each with /site behind the layers where it is not the default (a "
+    "site without layers as @all/logits); NAME is vectors/ID or file:PATH, NEURONS "
+    "neuronSets/ID[=class] or LAYER/INDEX+LAYER/INDEX";
 
 // The parts of "OPERATION:WHAT[:LAST]@LAYERS[/SITE]".
 struct Words {
@@ -24,7 +26,6 @@ struct Words {
   absl::string_view operation;
   std::string what;
   std::optional<std::string> last;  // behind the last colon of what is not a file's prefix
-  int num_layers = 0;               // listed
 
   absl::Status Bad(absl::string_view why) const {
     return absl::InvalidArgumentError(
@@ -32,18 +33,16 @@ struct Words {
   }
 };
 
-absl::StatusOr<v1::Tensor> ReadRows(const std::string& path, size_t num_layers) {
+// All numbers of a file as one row; how many rows they are is known only beside a model.
+absl::StatusOr<v1::Tensor> ReadRows(const std::string& path) {
   const absl::StatusOr<std::string> bytes = ReadFile(path);
   if (!bytes.ok()) return bytes.status();
   if (bytes->empty() || bytes->size() % sizeof(float) != 0) {
     return absl::InvalidArgumentError(absl::StrCat("'", path, "' does not hold float32 numbers"));
   }
-  const size_t elements = bytes->size() / sizeof(float);
-  const bool each_layer = num_layers > 1 && elements % num_layers == 0;
   v1::Tensor tensor;
   tensor.set_dtype(v1::DATA_TYPE_FLOAT32);
-  if (each_layer) tensor.add_shape(static_cast<int64_t>(num_layers));
-  tensor.add_shape(static_cast<int64_t>(each_layer ? elements / num_layers : elements));
+  tensor.add_shape(static_cast<int64_t>(bytes->size() / sizeof(float)));
   tensor.set_data(*bytes);
   return tensor;
 }
@@ -65,7 +64,7 @@ absl::Status SetSource(const Words& words, Operation& operation) {
     operation.set_vector(ResourceName("vectors", name));
     return absl::OkStatus();
   }
-  auto rows = ReadRows(std::string(name), static_cast<size_t>(words.num_layers));
+  auto rows = ReadRows(std::string(name));
   if (!rows.ok()) return rows.status();
   *operation.mutable_tensor() = *std::move(rows);
   return absl::OkStatus();
@@ -74,7 +73,7 @@ absl::Status SetSource(const Words& words, Operation& operation) {
 absl::Status SetDirections(const Words& words, v1::ProjectOut& project) {
   absl::string_view name = words.what;
   if (absl::ConsumePrefix(&name, "file:")) {
-    auto rows = ReadRows(std::string(name), static_cast<size_t>(words.num_layers));
+    auto rows = ReadRows(std::string(name));
     if (!rows.ok()) return rows.status();
     *project.mutable_tensor() = *std::move(rows);
     return absl::OkStatus();
@@ -145,7 +144,7 @@ absl::Status SetOperation(const Words& words, v1::Intervention& intervention) {
   if (words.operation == "replace") {
     absl::string_view path = words.what;
     if (words.last || !absl::ConsumePrefix(&path, "file:")) return words.Bad("names no file");
-    auto rows = ReadRows(std::string(path), static_cast<size_t>(words.num_layers));
+    auto rows = ReadRows(std::string(path));
     if (!rows.ok()) return rows.status();
     *intervention.mutable_replace()->mutable_tensor() = *std::move(rows);
     return absl::OkStatus();
@@ -162,15 +161,37 @@ absl::Status SetPlace(absl::string_view place, v1::Intervention& intervention) {
     intervention.set_site(*site);
     if (parts[0].empty()) return absl::OkStatus();
   }
-  auto layers = ParseLayers(parts[0]);
+  auto layers = ParseLayersAt(intervention.site(), parts[0]);
   if (!layers.ok()) return layers.status();
-  *intervention.mutable_layers() = *std::move(layers);
+  if (*layers) *intervention.mutable_layers() = **std::move(layers);
   return absl::OkStatus();
+}
+
+v1::Tensor& RowsOf(v1::Intervention& intervention) {
+  if (intervention.has_add()) return *intervention.mutable_add()->mutable_tensor();
+  if (intervention.has_clamp()) return *intervention.mutable_clamp()->mutable_tensor();
+  if (intervention.has_project_out()) return *intervention.mutable_project_out()->mutable_tensor();
+  return *intervention.mutable_replace()->mutable_tensor();
+}
+
+// How many rows a tensor of one row a layer has.
+int64_t NumRows(const v1::Layers& layers, const v1::Model& model) {
+  return layers.all() ? model.num_layers() : std::max(1, layers.list().layers_size());
+}
+
+absl::Status BadSize(const ParsedEdit& edit, int64_t elements, int64_t width, int64_t num_rows) {
+  std::string allowed = absl::StrCat(width, " (one row)");
+  if (num_rows > 1) {
+    absl::StrAppend(&allowed, " or ", num_rows * width, " (one row for each of ", num_rows,
+                    " layers)");
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("'", edit.file, "' holds ", elements, " numbers; here it needs ", allowed));
 }
 
 }  // namespace
 
-absl::StatusOr<v1::Intervention> ParseEdit(absl::string_view text, absl::string_view scope) {
+absl::StatusOr<ParsedEdit> ParseEdit(absl::string_view text, absl::string_view scope) {
   Words words{.whole = text};
   const size_t colon = text.find(':'), at = text.rfind('@');
   if (at == absl::string_view::npos || colon == absl::string_view::npos || colon > at) {
@@ -185,17 +206,36 @@ absl::StatusOr<v1::Intervention> ParseEdit(absl::string_view text, absl::string_
   if (has_last) words.last = std::string(middle.substr(last + 1));
   if (words.what.size() <= prefix) return words.Bad("says not what with");
 
-  v1::Intervention intervention;
+  ParsedEdit edit;
+  v1::Intervention& intervention = edit.intervention;
   if (absl::Status place = SetPlace(text.substr(at + 1), intervention); !place.ok()) return place;
-  words.num_layers = intervention.layers().list().layers_size();
   const auto kind = ParseTokenKind(scope);
   if (!kind.ok()) return kind.status();
   intervention.mutable_tokens()->set_kind(*kind);
   if (absl::Status operation = SetOperation(words, intervention); !operation.ok()) return operation;
-  return intervention;
+  if (prefix > 0) edit.file = words.what.substr(prefix);
+  return edit;
 }
 
-absl::StatusOr<v1::Intervention> ParseSteering(absl::string_view text, absl::string_view scope) {
+absl::Status ShapeRows(const v1::Model& model, ParsedEdit& edit) {
+  const v1::Site site = edit.intervention.site() == v1::SITE_UNSPECIFIED ? v1::SITE_RESIDUAL_POST
+                                                                         : edit.intervention.site();
+  const auto found =
+      std::find_if(model.sites().begin(), model.sites().end(),
+                   [site](const v1::SiteShape& shape) { return shape.site() == site; });
+  // A model that is not loaded tells no sites; the server refuses it and says what state it is in.
+  if (found == model.sites().end()) return absl::OkStatus();
+  v1::Tensor& rows = RowsOf(edit.intervention);
+  const int64_t elements = rows.shape(0), width = found->width();
+  const int64_t num_rows = NumRows(edit.intervention.layers(), model);
+  if (elements == width) return absl::OkStatus();
+  if (elements != num_rows * width) return BadSize(edit, elements, width, num_rows);
+  rows.set_shape(0, num_rows);
+  rows.add_shape(width);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ParsedEdit> ParseSteering(absl::string_view text, absl::string_view scope) {
   auto steering = ParseEdit(absl::StrCat("add:", text), scope);
   // Behind "file:" a path follows; any other colon ends the name.
   absl::string_view name = text;

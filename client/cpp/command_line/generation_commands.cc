@@ -1,10 +1,13 @@
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <iostream>
+#include <map>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "arguments.h"
 #include "commands.h"
 #include "output.h"
@@ -23,11 +26,14 @@ absl::StatusOr<v1::StreamGenerateRequest> MakeGenerateRequest(const GenerateFlag
   sampling.set_max_tokens(flags.max_tokens);
   sampling.set_temperature(flags.temperature);
   sampling.set_top_p(flags.top_p);
+  sampling.set_top_k(flags.top_k);
+  sampling.set_min_p(flags.min_p);
+  sampling.set_repetition_penalty(flags.repetition_penalty);
   if (flags.seed) sampling.set_seed(*flags.seed);
   for (const std::string& stop : flags.stop) sampling.add_stop(stop);
   sampling.set_ignore_eos(flags.ignore_eos);
   request.set_n(flags.n);
-  if (absl::Status status = AddInterventions(flags.prompt, request); !status.ok()) return status;
+  if (flags.logprobs) request.set_logprobs(*flags.logprobs);
   return request;
 }
 
@@ -41,38 +47,143 @@ v1::GenerateRequest AsUnary(const v1::StreamGenerateRequest& request) {
 void PrintReceipts(const google::protobuf::RepeatedPtrField<v1::InterventionReceipt>& receipts) {
   for (const v1::InterventionReceipt& receipt : receipts) {
     std::cerr << "intervention " << receipt.intervention_index() << " touched "
-              << receipt.positions() << " positions of layers "
+              << receipt.positions() << " positions"
+              << (receipt.layers().empty() ? "" : " of layers ")
               << absl::StrJoin(receipt.layers(), ",") << "\n";
   }
 }
 
-int PrintStream(Stream<v1::StreamGenerateResponse>& stream, bool many) {
-  int shown = -1;
+// Pieces of a completion's tokens and, behind them, of the likeliest ones at each position.
+absl::StatusOr<v1::DetokenizeResponse> Pieces(Client& client, const std::string& model,
+                                              const v1::Completion& completion) {
+  v1::DetokenizeRequest request;
+  request.set_model(model);
+  *request.mutable_token_ids() = completion.token_ids();
+  for (const v1::TopLogprobs& top : completion.logprobs().top()) {
+    request.mutable_token_ids()->MergeFrom(top.token_ids());
+  }
+  absl::StatusOr<v1::DetokenizeResponse> response = client.Detokenize(request);
+  if (!response.ok()) return response.status();
+  if (response->pieces_size() != request.token_ids_size()) {
+    return absl::InternalError("the server sent another number of pieces than of tokens");
+  }
+  // Some vocabularies spell line breaks as they are, which would break a table's rows.
+  for (std::string& piece : *response->mutable_pieces()) {
+    absl::StrReplaceAll({{"\n", "\\n"}, {"\r", "\\r"}, {"\t", "\\t"}}, &piece);
+  }
+  return response;
+}
+
+std::string Likeliest(const v1::TopLogprobs& top, int first_piece,
+                      const v1::DetokenizeResponse& pieces) {
+  std::string text;
+  for (int i = 0; i < std::min(top.token_ids_size(), top.logprobs_size()); ++i) {
+    absl::StrAppendFormat(&text, "%s %.4f  ", pieces.pieces(first_piece + i), top.logprobs(i));
+  }
+  return text;
+}
+
+// A row a token, with its piece as the vocabulary spells it.
+absl::Status PrintLogprobs(Client& client, const std::string& model,
+                           const v1::Completion& completion) {
+  const v1::Logprobs& logprobs = completion.logprobs();
+  const int num_tokens = std::min(completion.token_ids_size(), logprobs.token_logprobs_size());
+  if (num_tokens == 0) return absl::OkStatus();
+  const auto pieces = Pieces(client, model, completion);
+  if (!pieces.ok()) return pieces.status();
+  std::vector<std::vector<std::string>> rows = {
+      {"LOGPROB", "ID", "TOKEN", logprobs.top().empty() ? "" : "LIKELIEST"}};
+  int next_piece = completion.token_ids_size();
+  for (int i = 0; i < num_tokens; ++i) {
+    rows.push_back({absl::StrFormat("%.4f", logprobs.token_logprobs(i)),
+                    absl::StrCat(completion.token_ids(i)), pieces->pieces(i)});
+    if (i >= logprobs.top_size()) continue;
+    rows.back().push_back(Likeliest(logprobs.top(i), next_piece, *pieces));
+    next_piece += logprobs.top(i).token_ids_size();
+  }
+  PrintTable(rows);
+  return absl::OkStatus();
+}
+
+// Completions for a person: one alone as its text comes; several, which interleave, whole and in
+// order.
+class CompletionPrinter {
+ public:
+  CompletionPrinter(Client& client, const v1::StreamGenerateRequest& request)
+      : client_(client), model_(request.model()), many_(request.n() > 1) {}
+
+  void Add(const v1::CompletionDelta& delta) {
+    v1::Completion& completion = completions_[delta.index()];
+    completion.set_index(delta.index());
+    absl::StrAppend(completion.mutable_text(), delta.text());
+    completion.mutable_token_ids()->MergeFrom(delta.token_ids());
+    completion.mutable_logprobs()->MergeFrom(delta.logprobs());
+    if (!many_) std::cout << delta.text() << std::flush;
+  }
+
+  // Prints those that ended and have none before them that goes on.
+  absl::Status End(const v1::Completion& end) {
+    completions_[end.index()].MergeFrom(end);
+    for (auto next = completions_.find(next_); next != completions_.end() && HasEnded(next->second);
+         next = completions_.find(++next_)) {
+      PrintText(next->second);
+      PrintRemarks(next->second);
+      const absl::Status printed = PrintLogprobs(client_, model_, next->second);
+      if (!printed.ok()) return printed;
+      completions_.erase(next);
+    }
+    return absl::OkStatus();
+  }
+
+  // What there is of completions that nothing ends any more.
+  void PrintUnfinished() {
+    for (const auto& [index, completion] : completions_) {
+      if (!completion.text().empty()) PrintText(completion);
+    }
+  }
+
+ private:
+  static bool HasEnded(const v1::Completion& completion) {
+    return completion.finish_reason() != v1::FINISH_REASON_UNSPECIFIED;
+  }
+
+  void PrintText(const v1::Completion& completion) {
+    if (many_) std::cout << "[" << completion.index() << "]\n" << completion.text();
+    if (!completion.text().empty()) std::cout << "\n";
+    std::cout << std::flush;
+  }
+
+  static void PrintRemarks(const v1::Completion& completion) {
+    std::cerr << "completion " << completion.index() << ": "
+              << LowerWithoutPrefix(v1::FinishReason_Name(completion.finish_reason()),
+                                    "FINISH_REASON_")
+              << ", seed " << completion.seed() << "\n";
+    PrintReceipts(completion.receipts());
+  }
+
+  Client& client_;
+  const std::string model_;
+  const bool many_;
+  std::map<int, v1::Completion> completions_;  // by index, not printed
+  int next_ = 0;                               // to print
+};
+
+int PrintStream(Stream<v1::StreamGenerateResponse>& stream, CompletionPrinter& printer) {
   v1::StreamGenerateResponse event;
   while (stream.Read(&event)) {
     if (event.has_delta()) {
-      // Completions interleave; a header marks every change of the speaker.
-      if (many && event.delta().index() != shown && !event.delta().text().empty()) {
-        std::cout << (shown < 0 ? "" : "\n") << "[" << event.delta().index() << "] ";
-        shown = event.delta().index();
-      }
-      std::cout << event.delta().text() << std::flush;
+      printer.Add(event.delta());
     } else if (event.has_completion()) {
-      if (!many) std::cout << "\n";
-      std::cerr << "completion " << event.completion().index() << ": "
-                << LowerWithoutPrefix(v1::FinishReason_Name(event.completion().finish_reason()),
-                                      "FINISH_REASON_")
-                << ", seed " << event.completion().seed() << "\n";
-      PrintReceipts(event.completion().receipts());
+      const absl::Status printed = printer.End(event.completion());
+      if (!printed.ok()) return Fail(printed);
     } else if (event.has_summary()) {
-      if (many) std::cout << "\n";
       std::cerr << event.summary().usage().prompt_tokens() << " prompt tokens, "
                 << event.summary().usage().generated_tokens() << " generated\n";
     }
   }
   const absl::Status status = stream.Finish();
   if (status.ok()) return kOk;
-  std::cout << std::endl;
+  printer.PrintUnfinished();
   return Fail(status);
 }
 
@@ -85,12 +196,17 @@ double Norm(std::span<const float> elements) {
 }  // namespace
 
 int Generate(const Globals& globals, const GenerateFlags& flags) {
-  const absl::StatusOr<v1::StreamGenerateRequest> request = MakeGenerateRequest(flags);
-  if (!request.ok()) {
-    Fail(request.status());
-    return kUsageError;
+  absl::StatusOr<v1::StreamGenerateRequest> request = MakeGenerateRequest(flags);
+  absl::StatusOr<std::vector<ParsedEdit>> edits = ParseEdits(flags.prompt);
+  for (const absl::Status& status : {request.status(), edits.status()}) {
+    if (!status.ok()) {
+      Fail(status);
+      return kUsageError;
+    }
   }
   Client client = globals.Connect();
+  if (const int code = ShapeFiles(client, request->model(), *edits); code != kOk) return code;
+  AddInterventions(*std::move(edits), *request);
   if (globals.json) {
     const auto response = client.Generate(AsUnary(*request));
     if (!response.ok()) return Fail(response.status());
@@ -98,7 +214,8 @@ int Generate(const Globals& globals, const GenerateFlags& flags) {
     return kOk;
   }
   Stream<v1::StreamGenerateResponse> stream = client.StreamGenerate(*request);
-  return PrintStream(stream, flags.n > 1);
+  CompletionPrinter printer(client, *request);
+  return PrintStream(stream, printer);
 }
 
 int Capture(const Globals& globals, const CaptureFlags& flags) {
@@ -106,12 +223,12 @@ int Capture(const Globals& globals, const CaptureFlags& flags) {
   request.set_model(ResourceName("models", flags.prompt.model));
   const auto prompt = MakePrompt(flags.prompt);
   const auto site = ParseSite(flags.site);
-  const auto layers = ParseLayers(flags.layers);
+  const auto layers = ParseLayersAt(site.value_or(v1::SITE_UNSPECIFIED), flags.layers);
   const auto tokens = ParseTokenKind(flags.tokens);
   const auto reduction = ParseReduction(flags.reduction);
-  for (const absl::Status& status :
-       {prompt.status(), site.status(), layers.status(), tokens.status(), reduction.status(),
-        AddInterventions(flags.prompt, request)}) {
+  auto edits = ParseEdits(flags.prompt);
+  for (const absl::Status& status : {prompt.status(), site.status(), layers.status(),
+                                     tokens.status(), reduction.status(), edits.status()}) {
     if (!status.ok()) {
       Fail(status);
       return kUsageError;
@@ -122,7 +239,7 @@ int Capture(const Globals& globals, const CaptureFlags& flags) {
   if (!flags.response.empty()) input.mutable_response()->set_text(flags.response);
   v1::Tap& tap = *request.add_taps();
   tap.set_site(*site);
-  *tap.mutable_layers() = *layers;
+  if (*layers) *tap.mutable_layers() = **layers;
   tap.mutable_tokens()->set_kind(*tokens);
   tap.set_reduction(*reduction);
 
@@ -133,6 +250,8 @@ int Capture(const Globals& globals, const CaptureFlags& flags) {
       return Fail(absl::InvalidArgumentError(absl::StrCat("cannot write '", flags.out, "'")));
   }
   Client client = globals.Connect();
+  if (const int code = ShapeFiles(client, request.model(), *edits); code != kOk) return code;
+  AddInterventions(*std::move(edits), request);
   Stream<v1::CaptureResponse> stream = client.Capture(request);
   std::vector<std::vector<std::string>> rows = {{"LAYER", "POSITION", "NORM"}};
   v1::CaptureResponse event;

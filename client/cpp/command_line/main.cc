@@ -9,6 +9,8 @@
 #include "absl/algorithm/container.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "arguments.h"
 #include "commands.h"
 #include "completion.h"
 #include "output.h"
@@ -36,7 +38,11 @@ using Action = std::function<int()>;
 
 void AddPrompt(CLI::App& command, PromptFlags& flags) {
   command.add_option("--model", flags.model, "model, such as SmolLM2-135M-Instruct")->required();
-  command.add_option("prompt", flags.words, "the user's words; - reads standard input")->required();
+  command
+      .add_option("prompt", flags.words,
+                  "the user's words, a message in the model's chat template unless --raw; - reads "
+                  "standard input")
+      ->required();
   command
       .add_option_function<std::string>(
           "--system", [&flags](const std::string& text) { flags.system = text; },
@@ -54,7 +60,8 @@ void AddPrompt(CLI::App& command, PromptFlags& flags) {
                   "another change, in order behind --vector: add:NAME:6@14, "
                   "project_out:NAME+NAME:0.5@all, clamp:NAME:2.5@10-14/residual_mid, "
                   "scale_neurons:3/17+3/20:0.5@all, ablate_neurons:neuronSets/ID=shared@all, "
-                  "ablate_neurons:2/1:MEANS@all/attention_heads, replace:file:x.f32@14; repeatable")
+                  "ablate_neurons:2/1:MEANS@all/attention_heads, replace:file:x.f32@14, "
+                  "add:file:x.f32:1@all/embedding; /SITE as listed below; repeatable")
       ->allow_extra_args(false);
   command.add_flag("--preserve_norm", flags.preserve_norm,
                    "after each --vector and --edit, rescale to the norm from before it");
@@ -86,6 +93,16 @@ void AddGenerate(CLI::App& app, const Globals& globals, Action& action) {
   command->add_option("--temperature", flags.temperature, "0 is greedy")->capture_default_str();
   command->add_option("--top_p", flags.top_p, "keep the likeliest tokens up to this probability")
       ->capture_default_str();
+  command->add_option("--top_k", flags.top_k, "keep this many likeliest tokens; 0 keeps all")
+      ->capture_default_str();
+  command
+      ->add_option("--min_p", flags.min_p,
+                   "keep tokens at least this fraction as likely as the likeliest")
+      ->capture_default_str();
+  command
+      ->add_option("--repetition_penalty", flags.repetition_penalty,
+                   "above 1, tokens seen before become less likely")
+      ->capture_default_str();
   command->add_option("--seed", flags.seed, "the same seed draws the same tokens")
       ->check(
           [](const std::string& text) -> std::string {
@@ -95,9 +112,13 @@ void AddGenerate(CLI::App& app, const Globals& globals, Action& action) {
           },
           "0 .. 18446744073709551615");
   command->add_option("--n", flags.n, "completions")->capture_default_str();
+  command->add_option(
+      "--logprobs", flags.logprobs,
+      "log-probabilities of the tokens, and of this many likeliest ones beside each");
   command->add_option("--stop", flags.stop, "string that ends the text; repeatable")
       ->allow_extra_args(false);
   command->add_flag("--ignore_eos", flags.ignore_eos, "go on past the end of the turn");
+  command->footer(SitesHelp());
   command->callback([&] { action = [&globals] { return Generate(globals, flags); }; });
 }
 
@@ -107,14 +128,18 @@ void AddCapture(CLI::App& app, const Globals& globals, Action& action) {
       app.add_subcommand("capture", "activations of a prompt and its response: norms, or a file");
   AddPrompt(*command, flags.prompt);
   command->add_option("--response", flags.response, "text that follows the prompt");
-  command->add_option("--site", flags.site, "residual_post, mlp_neurons, ...")
-      ->capture_default_str();
+  command->add_option("--site", flags.site, "as listed below")->capture_default_str();
   command->add_option("--layers", flags.layers, "14, 10-14, 3,5,7 or all")->capture_default_str();
   command->add_option("--tokens", flags.tokens, "all, prompt, response, last_prompt, last")
       ->capture_default_str();
   command->add_option("--reduction", flags.reduction, "none, mean, sum, max, last")
       ->capture_default_str();
   command->add_option("--out", flags.out, "write the rows as float32, in the table's order");
+  command->footer(
+      absl::StrCat("The prompt goes through the model's chat template, which often puts a default "
+                   "system message\nbefore it; --raw captures the text alone, --system sets the "
+                   "message.\n\n",
+                   SitesHelp()));
   command->callback([&] { action = [&globals] { return Capture(globals, flags); }; });
 }
 

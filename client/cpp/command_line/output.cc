@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <iostream>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -31,6 +32,12 @@ const char* AdviceFor(const absl::Status& status) {
     default:
       return nullptr;
   }
+}
+
+// Characters of UTF-8, not bytes.
+size_t Length(const std::string& text) {
+  return static_cast<size_t>(absl::c_count_if(
+      text, [](char byte) { return (static_cast<unsigned char>(byte) & 0xC0) != 0x80; }));
 }
 
 }  // namespace
@@ -65,12 +72,12 @@ void PrintTable(const std::vector<std::vector<std::string>>& rows) {
   std::vector<size_t> widths;
   for (const auto& row : rows) {
     widths.resize(std::max(widths.size(), row.size()));
-    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], Length(row[i]));
   }
   for (const auto& row : rows) {
     std::string line;
     for (size_t i = 0; i < row.size(); ++i) {
-      absl::StrAppendFormat(&line, "%-*s  ", static_cast<int>(widths[i]), row[i]);
+      absl::StrAppend(&line, row[i], std::string(widths[i] - Length(row[i]) + 2, ' '));
     }
     std::cout << absl::StripTrailingAsciiWhitespace(line) << "\n";
   }

@@ -1,8 +1,11 @@
 #include "requests.h"
 
+#include <algorithm>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_join.h"
 #include "arguments.h"
+#include "output.h"
 
 namespace valuescope::command_line {
 
@@ -29,6 +32,40 @@ absl::StatusOr<v1::Prompt> MakePrompt(const PromptFlags& flags) {
   user->set_role("user");
   user->set_content(text);
   return prompt;
+}
+
+absl::StatusOr<std::vector<ParsedEdit>> ParseEdits(const PromptFlags& flags) {
+  std::vector<ParsedEdit> edits;
+  const auto add = [&](absl::StatusOr<ParsedEdit> edit) {
+    if (!edit.ok()) return edit.status();
+    edit->intervention.set_preserve_norm(flags.preserve_norm);
+    edits.push_back(*std::move(edit));
+    return absl::OkStatus();
+  };
+  for (const std::string& text : flags.vectors) {
+    if (absl::Status added = add(ParseSteering(text, flags.scope)); !added.ok()) return added;
+  }
+  for (const std::string& text : flags.edits) {
+    if (absl::Status added = add(ParseEdit(text, flags.scope)); !added.ok()) return added;
+  }
+  return edits;
+}
+
+int ShapeFiles(Client& client, const std::string& model, std::vector<ParsedEdit>& edits) {
+  const auto has_file = [](const ParsedEdit& edit) { return !edit.file.empty(); };
+  if (std::none_of(edits.begin(), edits.end(), has_file)) return kOk;
+  v1::GetModelRequest request;
+  request.set_name(model);
+  const auto response = client.GetModel(request);
+  if (!response.ok()) return Fail(response.status());
+  for (ParsedEdit& edit : edits) {
+    if (!has_file(edit)) continue;
+    if (const absl::Status status = ShapeRows(response->model(), edit); !status.ok()) {
+      Fail(status);
+      return kUsageError;
+    }
+  }
+  return kOk;
 }
 
 absl::StatusOr<std::string> DataSetArtifact(Client& client, const std::string& data_set) {

@@ -5,6 +5,7 @@
 
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -17,22 +18,16 @@ namespace valuescope::command_line {
 // standard input.
 absl::StatusOr<v1::Prompt> MakePrompt(const PromptFlags& flags);
 
-// One intervention for each --vector, then one for each --edit.
+// One for each --vector, then one for each --edit.
+absl::StatusOr<std::vector<ParsedEdit>> ParseEdits(const PromptFlags& flags);
+
+// Shapes the rows that come from files, by the widths that the server tells of `model`; asks it
+// nothing where there are none. Prints what is wrong; returns an exit code.
+int ShapeFiles(Client& client, const std::string& model, std::vector<ParsedEdit>& edits);
+
 template <typename Request>
-absl::Status AddInterventions(const PromptFlags& flags, Request& request) {
-  const auto add = [&](absl::StatusOr<v1::Intervention> intervention) {
-    if (!intervention.ok()) return intervention.status();
-    intervention->set_preserve_norm(flags.preserve_norm);
-    *request.add_interventions() = *std::move(intervention);
-    return absl::OkStatus();
-  };
-  for (const std::string& text : flags.vectors) {
-    if (absl::Status added = add(ParseSteering(text, flags.scope)); !added.ok()) return added;
-  }
-  for (const std::string& text : flags.edits) {
-    if (absl::Status added = add(ParseEdit(text, flags.scope)); !added.ok()) return added;
-  }
-  return absl::OkStatus();
+void AddInterventions(std::vector<ParsedEdit> edits, Request& request) {
+  for (ParsedEdit& edit : edits) *request.add_interventions() = std::move(edit.intervention);
 }
 
 // Uploads a local file of labelled responses, or passes the name of an artifact through.

@@ -5,11 +5,18 @@ mod budget;
 mod python_values;
 mod template;
 mod tokenizer;
+mod turns;
 
 use std::sync::{Arc, Mutex};
 
 use template::{ChatTemplate, Rendering};
 use tokenizer::{StreamingDecoder, Tokenizer};
+use turns::Turns;
+
+/// Encoding takes up to two hundred times the bytes of the text, so longer ones than this wait for
+/// each other.
+const LONG_TEXT: usize = 64 << 10;
+static LONG_ENCODINGS: Turns = Turns::new(4);
 
 #[derive(Clone, Copy, PartialEq)]
 #[repr(i32)]
@@ -18,9 +25,9 @@ pub enum FailureKind {
     Refused = 1,
     /// The template's own raise_exception; the text is its message.
     Raised = 2,
-    /// The template ran or wrote too long.
+    /// The template ran or wrote too long for this input.
     OverBudget = 3,
-    /// The template used too much memory or time and must not be run again.
+    /// The template could not be stopped, or took too long for little, and must not be run again.
     Disabled = 4,
     BadArguments = 5,
     /// A panic; the text says where.
@@ -126,9 +133,7 @@ unsafe fn text_pairs(pairs: *const VsPair, count: usize) -> Result<Vec<(String, 
 /// Runs `work`; 0 on success, otherwise a FailureKind with its text in `error`.
 /// SAFETY: `error` is writable.
 unsafe fn border(error: *mut VsString, work: impl FnOnce() -> Result<(), Failure>) -> i32 {
-    let outcome = budget::catch_panic(work)
-        .unwrap_or_else(|place| Err(Failure::new(FailureKind::Internal, place)));
-    match outcome {
+    match budget::catch_panic(work).unwrap_or_else(Err) {
         Ok(()) => 0,
         Err(failure) => {
             error.write(failure.text.into());
@@ -206,7 +211,9 @@ pub unsafe extern "C" fn vs_tokenizer_encode(
     error: *mut VsString,
 ) -> i32 {
     border(error, || {
-        ids.write((*tokenizer).0.encode(text.text()?, add_special_tokens)?.into());
+        let text = text.text()?;
+        let _turn = (text.len() > LONG_TEXT).then(|| LONG_ENCODINGS.take());
+        ids.write((*tokenizer).0.encode(text, add_special_tokens)?.into());
         Ok(())
     })
 }

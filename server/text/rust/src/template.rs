@@ -5,7 +5,7 @@
 use std::ffi::CString;
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
 
 use crate::budget::{self, Limits, Outcome};
 use crate::python_values::{json_dumps, python_str, JsonForm};
+use crate::turns::Turns;
 use crate::{Failure, FailureKind};
 
 /// Instructions of one rendering. Published templates need about a hundred a message.
@@ -24,6 +25,14 @@ const BASE_MEMORY_BYTES: usize = 128 << 20;
 /// Further bytes for each byte of messages and arguments: their own values, captured blocks.
 const MEMORY_PER_INPUT_BYTE: usize = 64;
 const TIME_LIMIT: Duration = Duration::from_secs(5);
+/// How long a rendering that is asked to stop may take to its next printed value or method call.
+const GRACE: Duration = Duration::from_secs(3);
+/// Templates take milliseconds for this much. One that spends its time on it again and again would
+/// only keep the others from their turns.
+const LITTLE_INPUT: usize = 64 << 10;
+const MOST_LATE_FOR_LITTLE: usize = 3;
+/// Each may hold its memory budget.
+static TURNS: Turns = Turns::new(4);
 const MAX_INDENT: usize = 64;
 
 const NAME: &str = "chat_template";
@@ -31,8 +40,10 @@ const NAME: &str = "chat_template";
 pub struct ChatTemplate {
     environment: Arc<Environment<'static>>,
     max_output_bytes: usize,
-    /// A rendering went over its budget and may have left a parked thread behind.
+    /// A rendering could not be stopped and may have left a parked thread behind, or was late for
+    /// little too often.
     disabled: AtomicBool,
+    late_for_little: AtomicUsize,
 }
 
 pub struct Rendering {
@@ -54,6 +65,25 @@ impl fmt::Display for Raised {
 }
 
 impl std::error::Error for Raised {}
+
+/// Ends a rendering that was asked to stop.
+#[derive(Debug)]
+struct Stopped;
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("stopped")
+    }
+}
+
+impl std::error::Error for Stopped {}
+
+fn stop_if_asked() -> Result<(), Error> {
+    if budget::asked_to_stop() {
+        return Err(Error::new(ErrorKind::InvalidOperation, "out of time").with_source(Stopped));
+    }
+    Ok(())
+}
 
 /// Stops the rendering when the text is longer than allowed.
 struct CappedOutput {
@@ -127,6 +157,7 @@ fn python_method(
     method: &str,
     args: &[Value],
 ) -> Result<Value, Error> {
+    stop_if_asked()?;
     if let Some(text) = value.as_str() {
         match method {
             "title" => {
@@ -209,6 +240,7 @@ fn environment(max_output_bytes: usize) -> Environment<'static> {
     environment.set_fuel(Some(FUEL));
     environment.set_unknown_method_callback(python_method);
     environment.set_formatter(move |out, _, value| {
+        stop_if_asked()?;
         let written = match value.as_str() {
             Some(text) => out.write_str(text),
             None => out.write_str(&python_str(value, max_output_bytes)?),
@@ -254,6 +286,11 @@ fn failure_of(error: Error, output_full: bool) -> Failure {
         if let Some(Raised(text)) = cause.downcast_ref::<Raised>() {
             return Failure::new(FailureKind::Raised, text.chars().take(2000).collect::<String>());
         }
+        if cause.is::<Stopped>() {
+            let seconds = TIME_LIMIT.as_secs();
+            let text = format!("the chat template ran for more than {seconds} s of a processor");
+            return Failure::new(FailureKind::OverBudget, text);
+        }
         if cause.downcast_ref::<Error>().is_some_and(|e| e.kind() == ErrorKind::OutOfFuel) {
             let text = format!("the chat template ran for more than {FUEL} steps");
             return Failure::new(FailureKind::OverBudget, text);
@@ -267,14 +304,14 @@ fn failure_of(error: Error, output_full: bool) -> Failure {
     Failure::new(FailureKind::Refused, describe(&error))
 }
 
-fn settle<T>(outcome: Outcome<Result<T, Failure>>, limits: &str) -> Result<T, Failure> {
+fn settle<T>(outcome: Outcome<Result<T, Failure>>) -> Result<T, Failure> {
     match outcome {
-        Outcome::Done(result) => result,
-        Outcome::Panicked(text) => Err(Failure::new(FailureKind::Internal, text)),
+        Outcome::Done(result) | Outcome::Late(result) => result,
+        Outcome::Panicked(failure) => Err(failure),
         Outcome::NoThread(text) => Err(Failure::new(FailureKind::Internal, text)),
         Outcome::OutOfMemory | Outcome::OutOfTime => Err(Failure::new(
             FailureKind::Disabled,
-            format!("the chat template used more {limits} than allowed and is disabled"),
+            "the chat template used more memory or time than allowed and is disabled",
         )),
     }
 }
@@ -332,17 +369,25 @@ impl ChatTemplate {
         let mut environment = environment(max_output_bytes);
         let source = without_generation_tags(source);
         let memory_bytes = BASE_MEMORY_BYTES + MEMORY_PER_INPUT_BYTE * source.len();
-        let limits = Limits { memory_bytes, time: TIME_LIMIT };
+        // The compiler never looks whether it should stop.
+        let limits = Limits { memory_bytes, time: TIME_LIMIT, grace: Duration::ZERO };
+        let _turn = TURNS.take();
         let compiled =
             budget::run(limits, move || match environment.add_template_owned(NAME, source) {
                 Ok(()) => Ok(environment),
                 Err(error) => Err(failure_of(error, false)),
             });
-        let environment = Arc::new(settle(compiled, "memory or time")?);
-        Ok(ChatTemplate { environment, max_output_bytes, disabled: AtomicBool::new(false) })
+        Ok(ChatTemplate {
+            environment: Arc::new(settle(compiled)?),
+            max_output_bytes,
+            disabled: AtomicBool::new(false),
+            late_for_little: AtomicUsize::new(0),
+        })
     }
 
     pub fn render(&self, rendering: Rendering) -> Result<String, Failure> {
+        let _turn = TURNS.take();
+        // Asked now: another may have disabled it during the wait.
         if self.disabled.load(Ordering::Acquire) {
             let text = "the chat template used more memory or time than allowed before";
             return Err(Failure::new(FailureKind::Disabled, text));
@@ -351,15 +396,22 @@ impl ChatTemplate {
         let input_bytes: usize = pairs.map(|(a, b)| a.len() + b.len() + 64).sum::<usize>()
             + rendering.arguments.as_ref().map_or(0, String::len);
         let memory_bytes = BASE_MEMORY_BYTES + MEMORY_PER_INPUT_BYTE * input_bytes;
-        let limits = Limits { memory_bytes, time: TIME_LIMIT };
+        let limits = Limits { memory_bytes, time: TIME_LIMIT, grace: GRACE };
         let (environment, limit) = (self.environment.clone(), self.max_output_bytes);
-        let rendered = settle(
-            budget::run(limits, move || render_now(&environment, rendering, limit)),
-            "memory or time",
-        );
-        if matches!(&rendered, Err(failure) if failure.kind == FailureKind::Disabled) {
+        let outcome = budget::run(limits, move || render_now(&environment, rendering, limit));
+        if self.must_not_run_again(&outcome, input_bytes) {
             self.disabled.store(true, Ordering::Release);
         }
-        rendered
+        settle(outcome)
+    }
+
+    fn must_not_run_again<T>(&self, outcome: &Outcome<T>, input_bytes: usize) -> bool {
+        match outcome {
+            Outcome::OutOfMemory | Outcome::OutOfTime => true,
+            Outcome::Late(_) if input_bytes <= LITTLE_INPUT => {
+                self.late_for_little.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_LATE_FOR_LITTLE
+            }
+            _ => false,
+        }
     }
 }
