@@ -125,14 +125,14 @@ class LoadedTransformer : public Transformer {
     at::Tensor cosines, sines;  // [num_tokens, head_dim / 2] of the model's type
   };
 
-  // A graph for gradients is made of the references, which need none.
+  // One for each window; empty with a tape, whose graph is made of the references.
   std::map<int64_t, std::vector<at::Tensor>> Plans(const StepBatch& batch, const KvCache& cache,
                                                    const GradientTape* tape) const {
     std::map<int64_t, std::vector<at::Tensor>> plans;
-    if (tape != nullptr) return plans;
     for (int layer = 0; layer < architecture_.num_layers; ++layer) {
       const auto [plan, fresh] = plans.try_emplace(architecture_.windows[layer]);
-      if (fresh) plan->second = PlanAttention(batch, cache.keys[layer], heads(), Scores(layer));
+      if (!fresh || tape != nullptr) continue;
+      plan->second = PlanAttention(batch, cache.keys[layer], heads(), Scores(layer));
     }
     return plans;
   }
@@ -300,10 +300,8 @@ class LoadedTransformer : public Transformer {
       NormHeads(qkv, block.query_norm, block.key_norm, architecture_.rms_norm_epsilon, heads());
     }
     RotateAndCache(qkv, step.cosines, step.sines, step.batch.cache_slots, keys, values, heads());
-    const auto plan = step.plans.find(architecture_.windows[layer]);
-    return Attention(qkv, keys, values, step.batch,
-                     plan == step.plans.end() ? std::vector<at::Tensor>() : plan->second, heads(),
-                     Scores(layer));
+    return Attention(qkv, keys, values, step.batch, step.plans.at(architecture_.windows[layer]),
+                     heads(), Scores(layer));
   }
 
   at::Tensor Norm(const at::Tensor& x, const at::Tensor& weight) const {
