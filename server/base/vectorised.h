@@ -42,6 +42,11 @@ inline float ExpOfNonPositive(float x) {
   return p * scale;
 }
 
+inline float Tanh(float x) {
+  const float e = ExpOfNonPositive(-2.0f * std::fabs(x));
+  return std::copysign((1.0f - e) / (1.0f + e), x);
+}
+
 }  // namespace valuescope
 
 #endif  // VALUESCOPE_BASE_VECTORISED_H_

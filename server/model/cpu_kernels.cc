@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
 
 #include "base/vectorised.h"
 #include "model/architecture.h"
@@ -79,11 +78,6 @@ inline float Sigmoid(float x) {
   return (x >= 0 ? 1.0f : e) / (1.0f + e);
 }
 
-inline float Tanh(float x) {
-  const float e = ExpOfNonPositive(-2.0f * std::fabs(x));
-  return std::copysign((1.0f - e) / (1.0f + e), x);
-}
-
 VS_VECTORISED void SiluMultiplyRow(const float* gate, const float* up, int64_t width, float* out) {
 #pragma omp simd
   for (int64_t i = 0; i < width; ++i) out[i] = gate[i] * Sigmoid(gate[i]) * up[i];
@@ -102,48 +96,6 @@ VS_VECTORISED void GeluTanhMultiplyRow(const float* gate, const float* up, int64
 VS_VECTORISED void SoftCapRow(float* x, float cap, int64_t width) {
 #pragma omp simd
   for (int64_t i = 0; i < width; ++i) x[i] = cap * Tanh(x[i] / cap);
-}
-
-// One query head over the keys and values of one cache block: running maximum, sum and output of a
-// streaming softmax.
-struct StreamingSoftmax {
-  float maximum = -std::numeric_limits<float>::infinity();
-  float sum = 0;
-};
-
-constexpr int64_t kMaxBlock = 64;
-
-VS_VECTORISED void AttendBlock(const float* query, const float* keys, const float* values,
-                               int64_t count, int64_t stride, int64_t head_dim, float scale,
-                               float soft_cap, StreamingSoftmax& state, float* out) {
-  float scores[kMaxBlock];
-  for (int64_t j = 0; j < count; ++j) {
-    const float* key = keys + j * stride;
-    float dot = 0;
-#pragma omp simd reduction(+ : dot)
-    for (int64_t i = 0; i < head_dim; ++i) dot += query[i] * key[i];
-    scores[j] = dot * scale;
-  }
-  if (soft_cap > 0) {
-#pragma omp simd
-    for (int64_t j = 0; j < count; ++j) scores[j] = soft_cap * Tanh(scores[j] / soft_cap);
-  }
-  float maximum = state.maximum;
-  for (int64_t j = 0; j < count; ++j) maximum = std::max(maximum, scores[j]);
-  if (maximum > state.maximum) {
-    const float shrink = state.sum == 0 ? 0.0f : ExpOfNonPositive(state.maximum - maximum);
-    state.sum *= shrink;
-#pragma omp simd
-    for (int64_t i = 0; i < head_dim; ++i) out[i] *= shrink;
-    state.maximum = maximum;
-  }
-  for (int64_t j = 0; j < count; ++j) {
-    const float weight = ExpOfNonPositive(scores[j] - maximum);
-    state.sum += weight;
-    const float* value = values + j * stride;
-#pragma omp simd
-    for (int64_t i = 0; i < head_dim; ++i) out[i] += weight * value[i];
-  }
 }
 
 VS_VECTORISED void Scale(float* x, float factor, int64_t width) {
@@ -194,11 +146,6 @@ void EditActiveRows(at::Tensor& x, const at::Tensor& active, const at::Tensor& t
   if (!wide.is_same(x)) x.copy_(wide);
 }
 
-// Later tokens of a prompt attend to more, so a thread's share takes items from both ends.
-int64_t FromBothEnds(int64_t place, int64_t count) {
-  return place % 2 == 0 ? place / 2 : count - 1 - place / 2;
-}
-
 // Several tokens may share a destination row, so rows are taken one after another, in order.
 template <typename Destination, typename RowOperation>
 void ForEachTappedRow(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
@@ -230,6 +177,18 @@ at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon
   return out;
 }
 
+namespace {
+
+// heads [count, head_dim] to a token's place in the cache, which may be a column of it.
+void WriteHeads(const float* heads, int64_t count, int64_t head_dim,
+                at::TensorAccessor<float, 2> place) {
+  for (int64_t head = 0; head < count; ++head) {
+    for (int64_t i = 0; i < head_dim; ++i) place[head][i] = heads[head * head_dim + i];
+  }
+}
+
+}  // namespace
+
 void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines,
                     const at::Tensor& cache_slots, at::Tensor& keys, at::Tensor& values,
                     int64_t num_heads, int64_t num_kv_heads, int64_t head_dim) {
@@ -239,8 +198,8 @@ void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor
   }
   const int64_t row = qkv.size(1), half = head_dim / 2, kv_width = num_kv_heads * head_dim;
   float* data = qkv.mutable_data_ptr<float>();
-  float* key_cache = keys.mutable_data_ptr<float>();
-  float* value_cache = values.mutable_data_ptr<float>();
+  const int64_t block_size = keys.size(1);
+  auto key_cache = keys.accessor<float, 4>(), value_cache = values.accessor<float, 4>();
   const float* cosine = cosines.const_data_ptr<float>();
   const float* sine = sines.const_data_ptr<float>();
   const int64_t* slot = cache_slots.const_data_ptr<int64_t>();
@@ -251,8 +210,9 @@ void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor
         RotateHead(token + head * head_dim, cosine + t * half, sine + t * half, half);
       }
       const float* key = token + num_heads * head_dim;
-      std::memcpy(key_cache + slot[t] * kv_width, key, kv_width * sizeof(float));
-      std::memcpy(value_cache + slot[t] * kv_width, key + kv_width, kv_width * sizeof(float));
+      const int64_t block = slot[t] / block_size, offset = slot[t] % block_size;
+      WriteHeads(key, num_kv_heads, head_dim, key_cache[block][offset]);
+      WriteHeads(key + kv_width, num_kv_heads, head_dim, value_cache[block][offset]);
     }
   });
 }
@@ -275,52 +235,6 @@ void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor
       }
     }
   });
-}
-
-at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Tensor& values,
-                     const at::Tensor& sequences, const at::Tensor& positions,
-                     const at::Tensor& block_tables, int64_t num_heads, int64_t num_kv_heads,
-                     int64_t head_dim, double scale, double soft_cap, int64_t window) {
-  const int64_t block_size = keys.size(1);
-  if (!HasKernel(qkv) || block_size > kMaxBlock) {
-    return reference::Attention(qkv, keys, values, sequences, positions, block_tables, num_heads,
-                                num_kv_heads, head_dim, scale, soft_cap, window);
-  }
-  const int64_t num_tokens = qkv.size(0), row = qkv.size(1), group = num_heads / num_kv_heads;
-  const int64_t stride = num_kv_heads * head_dim, max_blocks = block_tables.size(1);
-  at::Tensor out = at::zeros({num_tokens, num_heads * head_dim}, qkv.options());
-  const float* data = qkv.const_data_ptr<float>();
-  const float* key_cache = keys.const_data_ptr<float>();
-  const float* value_cache = values.const_data_ptr<float>();
-  const int64_t* sequence = sequences.const_data_ptr<int64_t>();
-  const int64_t* position = positions.const_data_ptr<int64_t>();
-  const int64_t* tables = block_tables.const_data_ptr<int64_t>();
-  float* result = out.mutable_data_ptr<float>();
-  const int64_t items = num_tokens * num_kv_heads;
-  at::parallel_for(0, items, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t place = begin; place < end; ++place) {
-      const int64_t item = FromBothEnds(place, items);
-      const int64_t t = item / num_kv_heads, kv_head = item % num_kv_heads;
-      const int64_t length = position[t] + 1;
-      const int64_t start = window > 0 ? std::max<int64_t>(0, length - window) : 0;
-      const int64_t* table = tables + sequence[t] * max_blocks;
-      for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-        float* output = result + (t * num_heads + head) * head_dim;
-        StreamingSoftmax state;
-        for (int64_t first = start; first < length;) {
-          const int64_t next = (first / block_size + 1) * block_size;
-          const int64_t slot = table[first / block_size] * block_size + first % block_size;
-          const int64_t offset = slot * stride + kv_head * head_dim;
-          AttendBlock(data + t * row + head * head_dim, key_cache + offset, value_cache + offset,
-                      std::min(next, length) - first, stride, head_dim, static_cast<float>(scale),
-                      static_cast<float>(soft_cap), state, output);
-          first = next;
-        }
-        Scale(output, 1.0f / state.sum, head_dim);
-      }
-    }
-  });
-  return out;
 }
 
 at::Tensor GateMultiply(const at::Tensor& gate_up, int64_t activation) {

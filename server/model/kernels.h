@@ -87,12 +87,18 @@ void TapSum(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& row
 void TapMax(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
             at::Tensor& destination);
 
-// x W^T + b on a CPU with a weight in the layout of the kernel that reads it; only where CanPack.
-// PackWeight: [out, in] -> opaque, of the same size; PackedProduct: x [num_tokens, in] contiguous,
-// bias [out] or undefined -> [num_tokens, out].
+// A weight on a CPU in the layout of the library whose products are the fastest there (which one
+// depends on the processor alone).
+struct PackedWeight {
+  at::Tensor blocks;  // opaque
+  int64_t out_features = 0;
+};
+
+// x W^T + b with a packed W; only where CanPack. PackWeight: [out, in] -> about the same size;
+// PackedProduct: x [num_tokens, in] contiguous, bias [out] or undefined -> [num_tokens, out].
 bool CanPack(const at::Tensor& weight);
-at::Tensor PackWeight(const at::Tensor& weight);
-at::Tensor PackedProduct(const at::Tensor& x, const at::Tensor& packed, const at::Tensor& bias);
+PackedWeight PackWeight(const at::Tensor& weight);
+at::Tensor PackedProduct(const at::Tensor& x, const PackedWeight& packed, const at::Tensor& bias);
 
 }  // namespace valuescope::model
 

@@ -15,6 +15,19 @@ int64_t KvCache::BytesPerBlock(const Architecture& architecture, int64_t block_s
          architecture.head_dim * SizeOf(dtype);
 }
 
+bool KvCache::KeysAreColumns(const at::Tensor& keys) {
+  return keys.size(1) == kColumns && keys.stride(1) == 1 && keys.stride(3) == kColumns;
+}
+
+at::Tensor KvCache::EmptyKeys(int64_t num_blocks, int64_t block_size, int64_t num_kv_heads,
+                              int64_t head_dim, const at::TensorOptions& options) {
+  if (options.device().is_cpu() && options.dtype() == at::kFloat && block_size == kColumns) {
+    return at::empty({num_blocks, num_kv_heads, head_dim, block_size}, options)
+        .permute({0, 3, 1, 2});
+  }
+  return at::empty({num_blocks, block_size, num_kv_heads, head_dim}, options);
+}
+
 absl::StatusOr<KvCache> KvCache::Allocate(const Architecture& architecture, int64_t num_blocks,
                                           int64_t block_size, DType dtype, c10::Device device) {
   KvCache cache;
@@ -22,10 +35,10 @@ absl::StatusOr<KvCache> KvCache::Allocate(const Architecture& architecture, int6
   const auto options = at::TensorOptions().dtype(ScalarTypeOf(dtype)).device(device);
   try {
     for (int layer = 0; layer < architecture.num_layers; ++layer) {
-      for (auto* side : {&cache.keys, &cache.values}) {
-        side->push_back(at::empty(
-            {num_blocks, block_size, architecture.num_kv_heads, architecture.head_dim}, options));
-      }
+      cache.keys.push_back(EmptyKeys(num_blocks, block_size, architecture.num_kv_heads,
+                                     architecture.head_dim, options));
+      cache.values.push_back(at::empty(
+          {num_blocks, block_size, architecture.num_kv_heads, architecture.head_dim}, options));
     }
   } catch (const std::exception&) {
     return NeverFits("KV_CACHE_TOO_LARGE", absl::StrCat("a key/value cache of ", num_blocks,

@@ -105,8 +105,8 @@ class PlainLinear : public Linear {
 };
 
 // Products run at these numbers of rows only, padded to the next: 1, 2, 3, 4, 6, 8, 12, 16, and
-// from there four to every doubling. The library makes a kernel for every number of rows that it
-// meets, which takes it a millisecond and most of a megabyte each.
+// from there four to every doubling. oneDNN makes a kernel for every number of rows that it meets,
+// which takes it a millisecond and most of a megabyte each; and what runs is what was tried.
 int64_t Bucket(int64_t rows) {
   if (rows <= 2) return rows;
   const auto below = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(rows - 1)));
@@ -145,8 +145,8 @@ int64_t FewestIndependent(int64_t most, const std::function<bool(int64_t)>& inde
 
 // Rows x and a packed weight to try products with.
 struct Trial {
-  at::Tensor x;       // [rows, in]
-  at::Tensor packed;  // of [out, in]
+  at::Tensor x;         // [rows, in]
+  PackedWeight packed;  // of [out, in]
 };
 
 // A type of few bits rounds away most of what the order of a sum changes. Here every term meets its
@@ -165,15 +165,17 @@ Trial CancellingTrial(int64_t rows, int64_t in_features, int64_t out_features,
 
 // Tried once a shape, type and number of threads: which kernel the library picks and how it splits
 // the work depend on these only, so random numbers stand for all.
-SafeRows Try(const at::Tensor& own_packed, int64_t in_features, int64_t out_features,
+SafeRows Try(const PackedWeight& own_packed, int64_t in_features, int64_t out_features,
              c10::ScalarType dtype) {
   const int64_t most =
       Bucket(std::clamp(kMostElements / out_features, 2 * kMostPadding, kMostTried));
   // A weight too large for a second one has so many outputs that some row shows a difference.
   const bool cancels = dtype != at::kFloat && in_features * out_features <= 4 * kMostElements;
-  const auto [x, packed] =
+  const Trial trial =
       cancels ? CancellingTrial(most, in_features, out_features, dtype)
               : Trial{.x = at::randn({most, in_features}).to(dtype), .packed = own_packed};
+  const at::Tensor& x = trial.x;
+  const PackedWeight& packed = trial.packed;
   const at::Tensor all = PackedProduct(x, packed, {});
   const auto same = [&](int64_t first, int64_t rows) {
     return PackedProduct(x.narrow(0, first, rows), packed, {}).equal(all.narrow(0, first, rows));
@@ -191,7 +193,7 @@ SafeRows Try(const at::Tensor& own_packed, int64_t in_features, int64_t out_feat
   return {.block = same_anywhere ? kFixedBlock : 1};
 }
 
-SafeRows TryOnce(const at::Tensor& packed, int64_t in_features, int64_t out_features,
+SafeRows TryOnce(const PackedWeight& packed, int64_t in_features, int64_t out_features,
                  c10::ScalarType dtype) {
   using Case = std::tuple<int64_t, int64_t, c10::ScalarType, int>;
   static std::mutex mutex;
@@ -251,8 +253,8 @@ class PackedLinear : public Linear {
   }
 
   const int64_t columns_;
-  at::Tensor packed_;  // of [out, columns_]
-  at::Tensor bias_;    // [out], or undefined
+  PackedWeight packed_;  // of [out, columns_]
+  at::Tensor bias_;      // [out], or undefined
   const std::function<at::Tensor()> plain_;
   mutable std::once_flag plain_made_;
   mutable at::Tensor plain_weight_;  // [out, in], once gradients asked for it

@@ -52,10 +52,10 @@ void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor
   const at::Tensor second = turned.narrow(2, half, half).clone();
   turned.narrow(2, 0, half).copy_(first * cosine - second * sine);
   turned.narrow(2, half, half).copy_(second * cosine + first * sine);
-  keys.view({-1, num_kv_heads, head_dim})
-      .index_copy_(0, cache_slots, by_head.narrow(1, num_heads, num_kv_heads).contiguous());
-  values.view({-1, num_kv_heads, head_dim})
-      .index_copy_(0, cache_slots, by_head.narrow(1, rotated, num_kv_heads).contiguous());
+  const c10::List<std::optional<at::Tensor>> places(
+      {at::div(cache_slots, keys.size(1), "floor"), at::remainder(cache_slots, keys.size(1))});
+  at::index_put_(keys, places, by_head.narrow(1, num_heads, num_kv_heads));
+  at::index_put_(values, places, by_head.narrow(1, rotated, num_kv_heads));
 }
 
 at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Tensor& values,

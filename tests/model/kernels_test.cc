@@ -85,8 +85,9 @@ struct Ragged {
 Ragged MakeRagged(HeadShape heads) {
   Ragged r{.heads = heads};
   const int64_t blocks = 12;
-  r.keys = at::randn({blocks, 16, heads.num_kv_heads, heads.head_dim});
-  r.values = at::randn_like(r.keys);
+  r.keys = KvCache::EmptyKeys(blocks, 16, heads.num_kv_heads, heads.head_dim, at::kFloat);
+  r.keys.normal_();
+  r.values = at::randn({blocks, 16, heads.num_kv_heads, heads.head_dim});
   r.tables = at::tensor({7, 2, 9, 0, 4, 11, 1, 3, 5, 8, 6, 10}, at::kLong).view({3, 4});
   r.sequences = at::tensor({0, 0, 0, 1, 2, 2}, at::kLong);
   r.positions = at::tensor({15, 16, 17, 40, 0, 1}, at::kLong);
@@ -139,6 +140,44 @@ TEST_F(Kernels, AttentionIgnoresWhatLiesBeyondASequence) {
   EXPECT_TRUE(after[0].equal(before[0]));
   EXPECT_TRUE(after[4].equal(before[4]));
   EXPECT_TRUE(after[3].isfinite().all().item<bool>());
+}
+
+// A long run of one sequence's tokens, which go over its blocks together where they can, and two
+// tokens of another sequence behind them.
+TEST_F(Kernels, AttentionOfATokenEqualsItsReferenceAndDoesNotDependOnItsCompany) {
+  constexpr int64_t kRun = 70, kBlocks = 6;
+  const at::Tensor tables = at::randperm(2 * kBlocks, at::kLong).view({2, kBlocks});
+  const at::Tensor positions = at::cat({at::arange(5, 5 + kRun, at::kLong), at::arange(2)});
+  const at::Tensor sequences = (at::arange(kRun + 2) >= kRun).to(at::kLong);
+  for (const HeadShape heads : {HeadShape{6, 2, 64}, HeadShape{5, 1, 80}, HeadShape{2, 2, 34},
+                                HeadShape{4, 2, 130}, HeadShape{7, 1, 10}}) {
+    at::Tensor keys =
+        KvCache::EmptyKeys(2 * kBlocks, 16, heads.num_kv_heads, heads.head_dim, at::kFloat);
+    keys.normal_();
+    const at::Tensor values = at::randn(keys.sizes());
+    const at::Tensor qkv =
+        at::randn({kRun + 2, (heads.num_heads + 2 * heads.num_kv_heads) * heads.head_dim});
+    for (const AttentionScores scores :
+         {AttentionScores{.scale = 0.3}, AttentionScores{.scale = 0.3, .soft_cap = 2, .window = 21},
+          AttentionScores{.scale = 1, .window = 3}}) {
+      const auto attend = [&](int64_t first, int64_t count) {
+        const StepBatch batch{.positions = positions.narrow(0, first, count),
+                              .sequences = sequences.narrow(0, first, count),
+                              .block_tables = tables};
+        return Attention(qkv.narrow(0, first, count), keys, values, batch, {}, heads, scores);
+      };
+      const at::Tensor all = attend(0, kRun + 2);
+      EXPECT_LT(RelativeError(
+                    all, reference::Attention(qkv, keys, values, sequences, positions, tables,
+                                              heads.num_heads, heads.num_kv_heads, heads.head_dim,
+                                              scores.scale, scores.soft_cap, scores.window)),
+                kTolerance);
+      for (int64_t t = 0; t < kRun + 2; ++t) {
+        EXPECT_TRUE(attend(t, 1)[0].equal(all[t])) << "token " << t << " of " << heads.head_dim;
+      }
+      EXPECT_TRUE(attend(7, 30).equal(all.narrow(0, 7, 30))) << heads.head_dim;
+    }
+  }
 }
 
 // --- Edits
