@@ -18,7 +18,16 @@
   __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), noinline))
 #endif
 
+#define VS_INLINED inline __attribute__((always_inline))
+
 namespace valuescope {
+
+// A vector that compilers know on every machine and split where the machine's are narrower.
+inline constexpr int kLanes = 16;
+using Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(4), may_alias)) = float;
+
+VS_INLINED const Lanes& LanesAt(const float* x) { return *reinterpret_cast<const Lanes*>(x); }
+VS_INLINED Lanes& LanesAt(float* x) { return *reinterpret_cast<Lanes*>(x); }
 
 // Below it, ExpOfNonPositive gives what it gives here, some 1e-38.
 inline constexpr float kLeastExponent = -87.0f;

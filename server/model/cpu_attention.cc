@@ -21,16 +21,8 @@
 namespace valuescope::model::cpu {
 namespace {
 
-constexpr int kLanes = KvCache::kColumns;
+static_assert(KvCache::kColumns == kLanes);
 constexpr int kMostRows = 4;
-
-// Compilers know this type on every machine and split it where its vectors are narrower.
-using Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(4), may_alias)) = float;
-
-#define VS_INLINED inline __attribute__((always_inline))
-
-VS_INLINED const Lanes& LanesAt(const float* x) { return *reinterpret_cast<const Lanes*>(x); }
-VS_INLINED Lanes& LanesAt(float* x) { return *reinterpret_cast<Lanes*>(x); }
 
 // One query head of one token.
 struct Row {
@@ -231,6 +223,20 @@ int64_t FromBothEnds(int64_t place, int64_t count) {
   return place % 2 == 0 ? place / 2 : count - 1 - place / 2;
 }
 
+// The first position that a token sees.
+int64_t FirstKey(int64_t position, int64_t window) {
+  return window > 0 ? std::max<int64_t>(0, position + 1 - window) : 0;
+}
+
+// Work below this many float operations is done before another thread is awake.
+constexpr int64_t kGrainOperations = 200000;
+
+// How many of `items` equal shares of attending to so many keys in all are worth a thread.
+int64_t Grain(int64_t items, int64_t num_keys, int64_t operations_per_key) {
+  const int64_t operations = std::max<int64_t>(1, num_keys * operations_per_key);
+  return std::max<int64_t>(1, items * kGrainOperations / operations);
+}
+
 bool HasKernel(const at::Tensor& qkv, const at::Tensor& keys, const at::Tensor& values) {
   return qkv.scalar_type() == at::kFloat && qkv.is_contiguous() && KvCache::KeysAreColumns(keys) &&
          values.is_contiguous();
@@ -256,7 +262,11 @@ at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Te
   const Scoring scoring{static_cast<float>(scale), static_cast<float>(soft_cap)};
   const std::vector<Tile> tiles = Tiles(sequence, position, qkv.size(0));
   const int64_t items = static_cast<int64_t>(tiles.size()) * num_kv_heads;
-  at::parallel_for(0, items, 1, [&](int64_t begin, int64_t end) {
+  int64_t num_keys = 0;
+  for (int64_t t = 0; t < qkv.size(0); ++t)
+    num_keys += position[t] + 1 - FirstKey(position[t], window);
+  const int64_t grain = Grain(items, num_keys, 4 * num_heads * head_dim);
+  at::parallel_for(0, items, grain, [&](int64_t begin, int64_t end) {
     std::vector<Row> rows;
     for (int64_t place = begin; place < end; ++place) {
       const int64_t item = FromBothEnds(place, items), kv_head = item % num_kv_heads;
@@ -264,11 +274,10 @@ at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Te
       rows.clear();
       for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
         for (int64_t t = tile.first_token; t < tile.first_token + tile.num_tokens; ++t) {
-          const int64_t length = position[t] + 1;
           rows.push_back({.query = query_data + t * qkv.size(1) + head * head_dim,
                           .out = out_data + (t * num_heads + head) * head_dim,
-                          .first = window > 0 ? std::max<int64_t>(0, length - window) : 0,
-                          .end = length});
+                          .first = FirstKey(position[t], window),
+                          .end = position[t] + 1});
         }
       }
       Attend(rows.data(), static_cast<int64_t>(rows.size()),

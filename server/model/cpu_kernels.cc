@@ -146,18 +146,21 @@ void EditActiveRows(at::Tensor& x, const at::Tensor& active, const at::Tensor& t
   if (!wide.is_same(x)) x.copy_(wide);
 }
 
-// Several tokens may share a destination row, so rows are taken one after another, in order.
+// Several tokens may share a destination row, so rows are taken one after another, in order, and
+// threads divide the columns.
 template <typename Destination, typename RowOperation>
 void ForEachTappedRow(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
                       at::Tensor& destination, RowOperation operation) {
-  const int64_t width = x.size(1);
+  const int64_t width = x.size(1), count = tokens.size(0);
   const float* data = x.const_data_ptr<float>();
   const int64_t* token = tokens.const_data_ptr<int64_t>();
   const int64_t* row = rows.const_data_ptr<int64_t>();
   Destination* out = destination.mutable_data_ptr<Destination>();
-  for (int64_t j = 0; j < tokens.size(0); ++j) {
-    operation(out + row[j] * width, data + token[j] * width, width);
-  }
+  at::parallel_for(0, width, Grain(count), [&](int64_t begin, int64_t end) {
+    for (int64_t j = 0; j < count; ++j) {
+      operation(out + row[j] * width + begin, data + token[j] * width + begin, end - begin);
+    }
+  });
 }
 
 }  // namespace

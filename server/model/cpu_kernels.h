@@ -18,6 +18,11 @@ at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Te
                      const at::Tensor& sequences, const at::Tensor& positions,
                      const at::Tensor& block_tables, int64_t num_heads, int64_t num_kv_heads,
                      int64_t head_dim, double scale, double soft_cap, int64_t window);
+// weight [out, in] contiguous float32 -> [groups of 48 outputs, in, 48]
+at::Tensor PackForProduct(const at::Tensor& weight);
+// x [num_tokens, in] contiguous float32 -> [num_tokens, out]; on every processor, and fast on those
+// with vectors of 16.
+at::Tensor Product(const at::Tensor& x, const at::Tensor& packed, int64_t out_features);
 at::Tensor GateMultiply(const at::Tensor& gate_up, int64_t activation);
 void SoftCap(at::Tensor& x, double cap);
 // The edits take x of every type: they work on a float32 copy of what is narrower.

@@ -87,11 +87,13 @@ void TapSum(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& row
 void TapMax(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
             at::Tensor& destination);
 
-// A weight on a CPU in the layout of the library whose products are the fastest there (which one
-// depends on the processor alone).
+// A weight on a CPU in the layout of the kernels that are the fastest there (which ones depends on
+// the processor alone).
 struct PackedWeight {
   at::Tensor blocks;  // opaque
   int64_t out_features = 0;
+  // Nothing is made for every number of rows that a product has.
+  bool takes_any_rows = false;
 };
 
 // x W^T + b with a packed W; only where CanPack. PackWeight: [out, in] -> about the same size;

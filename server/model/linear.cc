@@ -236,7 +236,8 @@ class PackedLinear : public Linear {
     };
     const at::Tensor rows = WithColumns(x, columns_);
     if (safe.fewest == 0) return ProductInBlocks(rows, safe.block, out_features(), product);
-    return PaddedProduct(rows, std::max(safe.fewest, Bucket(x.size(0))), product);
+    const int64_t wanted = packed_.takes_any_rows ? x.size(0) : Bucket(x.size(0));
+    return PaddedProduct(rows, std::max(safe.fewest, wanted), product);
   }
 
  private:

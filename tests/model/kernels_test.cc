@@ -9,6 +9,7 @@
 #include <cmath>
 #include <limits>
 
+#include "model/cpu_kernels.h"
 #include "model/linear.h"
 #include "model/reference.h"
 #include "tests/model/forward_harness.h"
@@ -354,6 +355,26 @@ TEST_F(Kernels, PackedProductsEqualPlainOnesAndRowsDoNotDependOnCompany) {
       }
       EXPECT_EQ(linear->Apply(x.narrow(0, 0, 0)).sizes(), (std::vector<int64_t>{0, out}));
     }
+  }
+}
+
+// On processors where Linear takes another one, too. 4100 inputs are many chains, and no less
+// exact.
+TEST_F(Kernels, TheOwnProductEqualsPlainOnesAndRowsDoNotDependOnCompany) {
+  for (const auto& [in, out] : {std::pair(576, 960), std::pair(4100, 100), std::pair(17, 5),
+                                std::pair(1, 49), std::pair(641, 48)}) {
+    const at::Tensor weight = at::randn({out, in}), x = at::randn({600, in});
+    const at::Tensor packed = cpu::PackForProduct(weight);
+    const at::Tensor all = cpu::Product(x, packed, out);
+    EXPECT_LT(RelativeError(all, at::linear(x.to(at::kDouble), weight.to(at::kDouble))), 5e-7);
+    for (int64_t rows = 1; rows < 600; rows += rows < 20 ? 1 : 57) {
+      const at::Tensor some = cpu::Product(x.narrow(0, 3 % rows, rows).contiguous(), packed, out);
+      EXPECT_TRUE(some.equal(all.narrow(0, 3 % rows, rows))) << in << " " << out << " " << rows;
+    }
+    const int threads = at::get_num_threads();
+    at::set_num_threads(3);
+    EXPECT_TRUE(cpu::Product(x, packed, out).equal(all));
+    at::set_num_threads(threads);
   }
 }
 
