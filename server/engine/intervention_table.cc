@@ -50,9 +50,10 @@ bool PreservesNorm(const model::Stage& edit) {
              edit) == model::kPreservesNorm;
 }
 
+// Beyond the row there is at least one, and the last is nobody's.
 int64_t CapacityFor(int64_t row) {
   int64_t capacity = kLeastCapacity;
-  while (capacity <= row) capacity *= 2;
+  while (capacity <= row + 1) capacity *= 2;
   return capacity;
 }
 

@@ -31,8 +31,8 @@ class TablesFull : public std::runtime_error {
 };
 
 // The tables of one engine, on its device. A row is the lowest free one, and a table has room for a
-// power of two that holds its highest row: its address changes only when it grows, and it is given
-// back when its last row is, unless addresses are to be kept.
+// power of two that holds its highest row and, last, one that nobody gets: its address changes only
+// when it grows, and it is given back when its last row is, unless addresses are to be kept.
 class InterventionTables {
  public:
   // `max_bytes` of all tables together: what a row takes depends on who else is there, because the

@@ -272,7 +272,7 @@ void AddRows(at::Tensor& x, const at::Tensor& active, const at::Tensor& rows,
              const at::Tensor& table_rows, bool only_adds) {
   if (only_adds) {
     // In float32, rounded once: the sum has the wider of the two types before it is stored.
-    x.add_(rows.index_select(0, at::where(table_rows < rows.size(0), table_rows, 0)));
+    x.add_(rows.index_select(0, table_rows.clamp_max(rows.size(0) - 1)));
     return;
   }
   EditInFixedRows(x, table_rows, [&](const at::Tensor& some, const at::Tensor& their_rows) {

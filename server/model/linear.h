@@ -1,8 +1,8 @@
 // y = x W^T + b for a projection's logical weight W [out, in], whatever the storage behind it. On a
 // CPU in float32, and in bfloat16 where the processor has products for it, the weight is packed
 // once, for kernels that are faster than a plain product at nearly every row count; a row then gets
-// the same bits whatever rows are beside it. Elsewhere it is the plain product, in blocks of a fixed
-// number of rows where the same was asked for.
+// the same bits whatever rows are beside it. Elsewhere it is the plain product, in blocks of a
+// fixed number of rows where the same was asked for.
 #ifndef VALUESCOPE_MODEL_LINEAR_H_
 #define VALUESCOPE_MODEL_LINEAR_H_
 

@@ -45,8 +45,9 @@ enum RowActivity : uint8_t {
 struct AddStage {
   at::Tensor active;  // [capacity] uint8, RowActivity; row 0 is inactive
   at::Tensor rows;    // [capacity, width] float32
-  // Promises that no row preserves norms and that inactive ones hold -0.0, which changes no bit of
-  // what it is added to: a GPU then adds without a look at `active`.
+  // Promises that no row preserves norms and that inactive ones, of which the last is one, hold
+  // -0.0, which changes no bit of what it is added to: a GPU then adds without a look at `active`,
+  // and the last row for what is beyond the table.
   bool only_adds = false;
 };
 
