@@ -146,6 +146,14 @@ void EditActiveRows(at::Tensor& x, const at::Tensor& active, const at::Tensor& t
   if (!wide.is_same(x)) x.copy_(wide);
 }
 
+// heads [count, head_dim] to a token's place in the cache, which may be a column of it.
+void WriteHeads(const float* heads, int64_t count, int64_t head_dim,
+                at::TensorAccessor<float, 2> place) {
+  for (int64_t head = 0; head < count; ++head) {
+    for (int64_t i = 0; i < head_dim; ++i) place[head][i] = heads[head * head_dim + i];
+  }
+}
+
 // Several tokens may share a destination row, so rows are taken one after another, in order, and
 // threads divide the columns.
 template <typename Destination, typename RowOperation>
@@ -179,18 +187,6 @@ at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon
   });
   return out;
 }
-
-namespace {
-
-// heads [count, head_dim] to a token's place in the cache, which may be a column of it.
-void WriteHeads(const float* heads, int64_t count, int64_t head_dim,
-                at::TensorAccessor<float, 2> place) {
-  for (int64_t head = 0; head < count; ++head) {
-    for (int64_t i = 0; i < head_dim; ++i) place[head][i] = heads[head * head_dim + i];
-  }
-}
-
-}  // namespace
 
 void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines,
                     const at::Tensor& cache_slots, at::Tensor& keys, at::Tensor& values,

@@ -37,10 +37,6 @@ constexpr int64_t kRowsArrangedAlone = 32;
 // Inputs from fetching an element of the weight into the first cache to its use.
 constexpr int64_t kFetchDistance = 8;
 
-int64_t RoundedUp(int64_t count, int64_t multiple) {
-  return (count + multiple - 1) / multiple * multiple;
-}
-
 // The most rows, a power of two, that a tile of at most `rows` has.
 int64_t TileRows(int64_t rows) {
   if (rows >= kMostRows) return kMostRows;
@@ -137,23 +133,39 @@ VS_VECTORISED void Arrange(const float* x, int64_t rows, int64_t in, float* out)
   }
 }
 
+// Every tile's rows as Arrange has them, one tile behind the other. [rows, in]
+at::Tensor Arranged(const at::Tensor& x) {
+  const int64_t num_rows = x.size(0), in = x.size(1);
+  if (num_rows == 1) return x;
+  at::Tensor arranged = at::empty_like(x);
+  const float* from = x.const_data_ptr<float>();
+  float* to = arranged.mutable_data_ptr<float>();
+  const int64_t tiles = at::divup(num_rows, kMostRows);
+  const int64_t grain = num_rows <= kRowsArrangedAlone ? tiles : 1;
+  at::parallel_for(0, tiles, grain, [&](int64_t begin, int64_t end) {
+    const int64_t last = std::min(num_rows, end * kMostRows);
+    for (int64_t row = begin * kMostRows, rows = 0; row < last; row += rows) {
+      rows = TileRows(last - row);
+      Arrange(from + row * in, rows, in, to + row * in);
+    }
+  });
+  return arranged;
+}
+
 // The sizes of one product.
 struct Shape {
   int64_t rows, in, out;
 
-  int64_t groups() const { return RoundedUp(out, kGroup) / kGroup; }
+  int64_t groups() const { return at::divup(out, kGroup); }
   // Evenly divided, so that no part is a short one.
-  int64_t depth() const {
-    const int64_t parts = (in + kMostDepth - 1) / kMostDepth;
-    return (in + parts - 1) / parts;
-  }
+  int64_t depth() const { return at::divup(in, at::divup(in, kMostDepth)); }
 };
 
 // The rows first .. end - 1 of one group's outputs. `next` is the group that this thread takes
 // next, or null.
 void MultiplyGroup(const Shape& shape, const float* arranged, const float* weight, int64_t first,
                    int64_t end, const float* next, float* y, int64_t y_stride) {
-  const int64_t most_depth = shape.depth(), tiles = (end - first + kMostRows - 1) / kMostRows;
+  const int64_t most_depth = shape.depth(), tiles = at::divup(end - first, kMostRows);
   for (int64_t input = 0; input < shape.in; input += most_depth) {
     const int64_t depth = std::min(most_depth, shape.in - input);
     const bool last = input + depth == shape.in;
@@ -185,32 +197,30 @@ void CopyPart(const float* whole, int64_t rows, int64_t width, float* y, int64_t
 // long as a weight in it; what no weight has used yet takes no memory.
 class Stretch {
  public:
-  static constexpr size_t kLargePage = 2 << 20;
   static constexpr size_t kBytes = 64 << 20;
 
-  explicit Stretch(size_t bytes) : bytes_(RoundedUp(bytes, kLargePage) + kLargePage) {
-    memory_ = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  explicit Stretch(size_t bytes)
+      : bytes_(bytes),
+        memory_(mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {
     if (memory_ == MAP_FAILED) throw std::bad_alloc();
     madvise(memory_, bytes_, MADV_HUGEPAGE);  // where the system gives them
-    const auto address = reinterpret_cast<uintptr_t>(memory_);
-    used_ = kLargePage - address % kLargePage;
   }
   ~Stretch() { munmap(memory_, bytes_); }
   Stretch(const Stretch&) = delete;
   Stretch& operator=(const Stretch&) = delete;
 
-  // Null where there is no room.
+  // Null where there is no room. A weight's groups are of whole cache lines, so each begins at one.
   float* Take(size_t bytes) {
-    constexpr int64_t kAlignment = 64;
-    const size_t begin = used_;
-    if (bytes > bytes_ - begin) return nullptr;
-    used_ = std::min<size_t>(bytes_, RoundedUp(begin + bytes, kAlignment));
-    return reinterpret_cast<float*>(static_cast<char*>(memory_) + begin);
+    if (bytes > bytes_ - used_) return nullptr;
+    char* begin = static_cast<char*>(memory_) + used_;
+    used_ += bytes;
+    return reinterpret_cast<float*>(begin);
   }
 
  private:
-  size_t bytes_, used_;
-  void* memory_;
+  const size_t bytes_;
+  size_t used_ = 0;
+  void* const memory_;
 };
 
 // Uninitialised; throws std::bad_alloc.
@@ -235,7 +245,7 @@ at::Tensor EmptyWeight(at::IntArrayRef sizes) {
 at::Tensor PackForProduct(const at::Tensor& weight) {
   VS_CHECK(weight.scalar_type() == at::kFloat && weight.is_contiguous());
   const int64_t out = weight.size(0), in = weight.size(1);
-  const int64_t groups = RoundedUp(out, kGroup) / kGroup;
+  const int64_t groups = at::divup(out, kGroup);
   at::Tensor packed = EmptyWeight({groups, in, kGroup});
   const float* source = weight.const_data_ptr<float>();
   float* data = packed.mutable_data_ptr<float>();
@@ -256,27 +266,12 @@ at::Tensor Product(const at::Tensor& x, const at::Tensor& packed, int64_t out_fe
   const Shape shape{x.size(0), x.size(1), out_features};
   VS_CHECK(packed.size(0) == shape.groups() && packed.size(1) == shape.in && x.is_contiguous());
   at::Tensor y = at::empty({shape.rows, shape.out}, x.options());
-  at::Tensor arranged = x;  // [in, rows] of each tile one behind the other
-  const float* inputs = x.const_data_ptr<float>();
-  if (shape.rows > 1) {
-    arranged = at::empty_like(x);
-    float* to = arranged.mutable_data_ptr<float>();
-    const int64_t tiles = (shape.rows + kMostRows - 1) / kMostRows;
-    const int64_t grain = shape.rows <= kRowsArrangedAlone ? tiles : 1;
-    at::parallel_for(0, tiles, grain, [&](int64_t begin, int64_t end) {
-      const int64_t last = std::min(shape.rows, end * kMostRows);
-      for (int64_t row = begin * kMostRows; row < last;) {
-        const int64_t rows = TileRows(last - row);
-        Arrange(inputs + row * shape.in, rows, shape.in, to + row * shape.in);
-        row += rows;
-      }
-    });
-  }
+  const at::Tensor arranged = Arranged(x);
   const float* from = arranged.const_data_ptr<float>();
   const float* weight = packed.const_data_ptr<float>();
   float* result = y.mutable_data_ptr<float>();
   const int64_t groups = shape.groups();
-  const int64_t parts = (shape.rows + kRowsAtOnce - 1) / kRowsAtOnce;
+  const int64_t parts = at::divup(shape.rows, kRowsAtOnce);
   at::parallel_for(0, parts * groups, 1, [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t group = item % groups, column = group * kGroup;
