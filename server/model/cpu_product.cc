@@ -29,9 +29,12 @@ constexpr int kVectors = 3;
 constexpr int64_t kGroup = kVectors * kLanes;
 constexpr int64_t kMostRows = 8;
 // Inputs of one chain. What a tile reads of a weight and of x then fits the nearest caches.
-constexpr int64_t kMostDepth = 320;
-// Rows whose inputs fit the second cache beside it.
-constexpr int64_t kRowsAtOnce = 256;
+constexpr int64_t kMostDepth = 384;
+// Tiles that go over a group one behind the other, and how much of x they take along: it stays in
+// the second cache, whose other half a neighbour on the processor may be using.
+constexpr int64_t kTilesAtOnce = 8;
+constexpr int64_t kRowsAtOnce = kTilesAtOnce * kMostRows;
+constexpr int64_t kElementsAtOnce = kRowsAtOnce * 1536;
 // Below so many rows, waking other threads to arrange the rows costs more than it saves.
 constexpr int64_t kRowsArrangedAlone = 32;
 // Inputs from fetching an element of the weight into the first cache to its use.
@@ -43,15 +46,15 @@ int64_t TileRows(int64_t rows) {
   return rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
 }
 
-// What a tile may fetch for the one behind it: line i of `lines` floats apart.
+// The weight that comes next, of which a tile fetches `each` floats with every input.
 struct Ahead {
   const float* weight;
-  int64_t lines;
+  int64_t each;
 };
 
 // y [kRows, kGroup] becomes, or where it is not the `first` part gains, x [depth, kRows] times
 // weight [depth, kGroup].
-template <int kRows, bool kFetchesAhead>
+template <int kRows, int kLinesAhead>
 VS_INLINED void MultiplyTile(const float* x, const float* weight, int64_t depth, bool first,
                              float* y, int64_t y_stride, Ahead ahead) {
   Lanes sums[kRows][kVectors];
@@ -60,6 +63,7 @@ VS_INLINED void MultiplyTile(const float* x, const float* weight, int64_t depth,
 #pragma GCC unroll 3
     for (int v = 0; v < kVectors; ++v) {
       sums[r][v] = Lanes{};
+      __builtin_prefetch(y + r * y_stride + v * kLanes, 1, 3);
     }
   }
   for (int64_t i = 0; i < depth; ++i) {
@@ -68,7 +72,7 @@ VS_INLINED void MultiplyTile(const float* x, const float* weight, int64_t depth,
     for (int v = 0; v < kVectors; ++v) {
       weights[v] = LanesAt(weight + i * kGroup + v * kLanes);
       __builtin_prefetch(weight + (i + kFetchDistance) * kGroup + v * kLanes, 0, 3);
-      if (kFetchesAhead) __builtin_prefetch(ahead.weight + i * ahead.lines + v * kLanes, 0, 2);
+      if (v < kLinesAhead) __builtin_prefetch(ahead.weight + i * ahead.each + v * kLanes, 0, 2);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
@@ -91,28 +95,31 @@ VS_VECTORISED void Multiply(int64_t rows, const float* x, const float* weight, i
                             bool first, float* y, int64_t y_stride, Ahead ahead) {
   switch (rows) {
     case 1:
-      return MultiplyTile<1, true>(x, weight, depth, first, y, y_stride, ahead);
+      return MultiplyTile<1, 3>(x, weight, depth, first, y, y_stride, ahead);
     case 2:
-      return MultiplyTile<2, true>(x, weight, depth, first, y, y_stride, ahead);
+      return MultiplyTile<2, 3>(x, weight, depth, first, y, y_stride, ahead);
     case 4:
-      return MultiplyTile<4, true>(x, weight, depth, first, y, y_stride, ahead);
+      return MultiplyTile<4, 3>(x, weight, depth, first, y, y_stride, ahead);
     default:
-      if (ahead.lines == 0) {
-        return MultiplyTile<8, false>(x, weight, depth, first, y, y_stride, ahead);
+      if (ahead.each == 0) {
+        return MultiplyTile<8, 0>(x, weight, depth, first, y, y_stride, ahead);
       }
-      return MultiplyTile<8, true>(x, weight, depth, first, y, y_stride, ahead);
+      if (ahead.each <= kLanes) {
+        return MultiplyTile<8, 1>(x, weight, depth, first, y, y_stride, ahead);
+      }
+      return MultiplyTile<8, 3>(x, weight, depth, first, y, y_stride, ahead);
   }
 }
 
-// x [rows, in] -> [in, rows] for a tile's rows.
-VS_VECTORISED void Arrange(const float* x, int64_t rows, int64_t in, float* out) {
+// x [rows, in], its rows `x_stride` apart, -> [in, rows] for a tile's rows.
+VS_VECTORISED void Arrange(const float* x, int64_t x_stride, int64_t rows, int64_t in, float* out) {
   using Four __attribute__((vector_size(16), aligned(4), may_alias)) = float;
   int64_t i = 0;
   if (rows % 4 == 0) {
     for (; i + 4 <= in; i += 4) {
       for (int64_t r = 0; r < rows; r += 4) {
         const auto row = [&](int64_t k) -> const Four& {
-          return *reinterpret_cast<const Four*>(x + (r + k) * in + i);
+          return *reinterpret_cast<const Four*>(x + (r + k) * x_stride + i);
         };
         const auto column = [&](int64_t k) -> Four& {
           return *reinterpret_cast<Four*>(out + (i + k) * rows + r);
@@ -129,11 +136,19 @@ VS_VECTORISED void Arrange(const float* x, int64_t rows, int64_t in, float* out)
     }
   }
   for (; i < in; ++i) {
-    for (int64_t r = 0; r < rows; ++r) out[i * rows + r] = x[r * in + i];
+    for (int64_t r = 0; r < rows; ++r) out[i * rows + r] = x[r * x_stride + i];
   }
 }
 
-// Every tile's rows as Arrange has them, one tile behind the other. [rows, in]
+// x as Arrange has it, one tile behind the other.
+void ArrangeTiles(const float* x, int64_t x_stride, int64_t num_rows, int64_t in, float* out) {
+  for (int64_t row = 0, rows = 0; row < num_rows; row += rows) {
+    rows = TileRows(num_rows - row);
+    Arrange(x + row * x_stride, x_stride, rows, in, out + row * in);
+  }
+}
+
+// The same for all of x [rows, in], by all threads.
 at::Tensor Arranged(const at::Tensor& x) {
   const int64_t num_rows = x.size(0), in = x.size(1);
   if (num_rows == 1) return x;
@@ -143,44 +158,62 @@ at::Tensor Arranged(const at::Tensor& x) {
   const int64_t tiles = at::divup(num_rows, kMostRows);
   const int64_t grain = num_rows <= kRowsArrangedAlone ? tiles : 1;
   at::parallel_for(0, tiles, grain, [&](int64_t begin, int64_t end) {
-    const int64_t last = std::min(num_rows, end * kMostRows);
-    for (int64_t row = begin * kMostRows, rows = 0; row < last; row += rows) {
-      rows = TileRows(last - row);
-      Arrange(from + row * in, rows, in, to + row * in);
-    }
+    const int64_t first = begin * kMostRows, last = std::min(num_rows, end * kMostRows);
+    ArrangeTiles(from + first * in, in, last - first, in, to + first * in);
   });
   return arranged;
 }
 
-// The sizes of one product.
-struct Shape {
-  int64_t rows, in, out;
+struct Range {
+  int64_t first, end;
 
-  int64_t groups() const { return at::divup(out, kGroup); }
-  // Evenly divided, so that no part is a short one.
-  int64_t depth() const { return at::divup(in, at::divup(in, kMostDepth)); }
+  int64_t size() const { return end - first; }
 };
 
-// The rows first .. end - 1 of one group's outputs. `next` is the group that this thread takes
-// next, or null.
-void MultiplyGroup(const Shape& shape, const float* arranged, const float* weight, int64_t first,
-                   int64_t end, const float* next, float* y, int64_t y_stride) {
-  const int64_t most_depth = shape.depth(), tiles = at::divup(end - first, kMostRows);
-  for (int64_t input = 0; input < shape.in; input += most_depth) {
-    const int64_t depth = std::min(most_depth, shape.in - input);
-    const bool last = input + depth == shape.in;
-    const float* behind = last ? next : weight + (input + depth) * kGroup;
-    int64_t tile = 0;
-    for (int64_t row = first, rows = 0; row < end; row += rows, ++tile) {
-      rows = TileRows(end - row);
-      // One tile fetches all of what is next, the first two of several half of it each.
-      Ahead ahead{weight, 0};
-      if (behind != nullptr && tiles == 1 && tile == 0) ahead = {behind, kGroup};
-      if (behind != nullptr && tiles > 1 && tile < 2) {
-        ahead = {behind + tile * (depth / 2) * kGroup, kGroup / 2};
-      }
-      Multiply(rows, arranged + row * shape.in + input * rows, weight + input * kGroup, depth,
-               input == 0, y + (row - first) * y_stride, y_stride, ahead);
+// One product. x [rows, in] is in tiles of [in, rows] already where `is_arranged`.
+struct Operands {
+  int64_t rows, in, out;
+  const float* x;
+  bool is_arranged;
+  const float* weight;
+  float* y;
+
+  int64_t groups() const { return at::divup(out, kGroup); }
+  int64_t tiles() const { return at::divup(rows, kMostRows); }
+  // Parts of at most kTilesAtOnce tiles; part i begins at tile FirstTile(i).
+  int64_t parts() const { return at::divup(tiles(), kTilesAtOnce); }
+  int64_t FirstTile(int64_t part) const { return tiles() * part / parts(); }
+  // Evenly divided, so that no chain is a short one.
+  int64_t depth() const { return at::divup(in, at::divup(in, kMostDepth)); }
+  // The inputs that `rows` rows take along, in whole chains.
+  int64_t span(int64_t rows) const {
+    return std::min(in, depth() * std::max<int64_t>(1, kElementsAtOnce / (rows * depth())));
+  }
+};
+
+// Rows in tiles that have the inputs of `inputs`.
+struct Tiles {
+  const float* x;
+  int64_t rows;
+  Range inputs;
+};
+
+// What `inputs` of the tiles' rows add to one group's outputs, y [rows, kGroup]. `next` is what of
+// the weight comes after it, or null.
+void MultiplyGroup(const Tiles& tiles, const Range& inputs, int64_t most_depth, const float* weight,
+                   const float* next, float* y, int64_t y_stride) {
+  const int64_t num_tiles = at::divup(tiles.rows, kMostRows);
+  for (int64_t input = inputs.first; input < inputs.end; input += most_depth) {
+    const int64_t depth = std::min(most_depth, inputs.end - input);
+    const float* behind = input + depth < inputs.end ? weight + (input + depth) * kGroup : next;
+    // Every tile fetches its share.
+    Ahead ahead{behind, behind != nullptr ? at::divup(kGroup, num_tiles) : 0};
+    for (int64_t row = 0, rows = 0; row < tiles.rows; row += rows) {
+      rows = TileRows(tiles.rows - row);
+      const float* x = tiles.x + row * tiles.inputs.size() + (input - tiles.inputs.first) * rows;
+      Multiply(rows, x, weight + input * kGroup, depth, input == 0, y + row * y_stride, y_stride,
+               ahead);
+      ahead.weight += depth * ahead.each;
     }
   }
 }
@@ -189,6 +222,33 @@ void MultiplyGroup(const Shape& shape, const float* arranged, const float* weigh
 void CopyPart(const float* whole, int64_t rows, int64_t width, float* y, int64_t y_stride) {
   for (int64_t r = 0; r < rows; ++r) {
     std::copy_n(whole + r * kGroup, width, y + r * y_stride);
+  }
+}
+
+// A part's rows and the groups of `groups`. `arranged` has room for what rows take along, where
+// nobody arranged x before.
+void MultiplyPart(const Operands& of, int64_t part, const Range& groups, float* arranged) {
+  const int64_t first = of.FirstTile(part) * kMostRows;
+  const int64_t rows = std::min(of.rows, of.FirstTile(part + 1) * kMostRows) - first;
+  const int64_t span = of.span(rows);
+  const float* x = of.x + first * of.in;
+  float padded[kRowsAtOnce * kGroup];  // the last group's outputs, where it has fewer
+  for (int64_t input = 0; input < of.in; input += span) {
+    const Range inputs{input, std::min(of.in, input + span)};
+    if (!of.is_arranged) ArrangeTiles(x + input, of.in, rows, inputs.size(), arranged);
+    const Tiles tiles = of.is_arranged ? Tiles{x, rows, {0, of.in}} : Tiles{arranged, rows, inputs};
+    for (int64_t group = groups.first; group < groups.end; ++group) {
+      const float* weight = of.weight + group * of.in * kGroup;
+      const float* next = group + 1 < groups.end ? weight + (of.in + input) * kGroup : nullptr;
+      const int64_t column = group * kGroup, width = std::min(kGroup, of.out - column);
+      float* y = of.y + first * of.out + column;
+      if (width == kGroup) {
+        MultiplyGroup(tiles, inputs, of.depth(), weight, next, y, of.out);
+      } else {
+        MultiplyGroup(tiles, inputs, of.depth(), weight, next, padded, kGroup);
+        if (inputs.end == of.in) CopyPart(padded, rows, width, y, of.out);
+      }
+    }
   }
 }
 
@@ -263,31 +323,33 @@ at::Tensor PackForProduct(const at::Tensor& weight) {
 }
 
 at::Tensor Product(const at::Tensor& x, const at::Tensor& packed, int64_t out_features) {
-  const Shape shape{x.size(0), x.size(1), out_features};
-  VS_CHECK(packed.size(0) == shape.groups() && packed.size(1) == shape.in && x.is_contiguous());
-  at::Tensor y = at::empty({shape.rows, shape.out}, x.options());
-  const at::Tensor arranged = Arranged(x);
-  const float* from = arranged.const_data_ptr<float>();
-  const float* weight = packed.const_data_ptr<float>();
-  float* result = y.mutable_data_ptr<float>();
-  const int64_t groups = shape.groups();
-  const int64_t parts = at::divup(shape.rows, kRowsAtOnce);
-  at::parallel_for(0, parts * groups, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t item = begin; item < end; ++item) {
-      const int64_t group = item % groups, column = group * kGroup;
-      const int64_t first = item / groups * kRowsAtOnce;
-      const int64_t last = std::min(shape.rows, first + kRowsAtOnce);
-      const auto weight_of = [&](int64_t of) { return weight + of * shape.in * kGroup; };
-      const float* next = item + 1 < end ? weight_of((item + 1) % groups) : nullptr;
-      const int64_t width = std::min(kGroup, shape.out - column);
-      float* own = result + first * shape.out + column;
-      if (width == kGroup) {
-        MultiplyGroup(shape, from, weight_of(group), first, last, next, own, shape.out);
-      } else {
-        float whole[kRowsAtOnce * kGroup];
-        MultiplyGroup(shape, from, weight_of(group), first, last, next, whole, kGroup);
-        CopyPart(whole, last - first, width, own, shape.out);
-      }
+  at::Tensor y = at::empty({x.size(0), out_features}, x.options());
+  Operands of{.rows = x.size(0),
+              .in = x.size(1),
+              .out = out_features,
+              .x = x.const_data_ptr<float>(),
+              .is_arranged = false,
+              .weight = packed.const_data_ptr<float>(),
+              .y = y.mutable_data_ptr<float>()};
+  const int64_t groups = of.groups();
+  VS_CHECK(packed.size(0) == groups && packed.size(1) == of.in && x.is_contiguous());
+  // With a part for every thread, each arranges what it is about to multiply, in its caches.
+  at::Tensor arranged;
+  if (of.parts() < at::get_num_threads()) {
+    arranged = Arranged(x);
+    of.x = arranged.const_data_ptr<float>();
+    of.is_arranged = true;
+  }
+  at::parallel_for(0, of.tiles() * groups, 1, [&](int64_t begin, int64_t end) {
+    std::unique_ptr<float[]> own;
+    if (!of.is_arranged) own.reset(new float[std::min(kElementsAtOnce, kRowsAtOnce * of.in)]);
+    for (int64_t part = 0; part < of.parts(); ++part) {
+      const int64_t first = of.FirstTile(part), tiles = of.FirstTile(part + 1) - first;
+      const auto group_at = [&](int64_t item) {
+        return std::clamp<int64_t>(item - first * groups, 0, tiles * groups) / tiles;
+      };
+      const Range taken{group_at(begin), group_at(end)};
+      if (taken.size() > 0) MultiplyPart(of, part, taken, own.get());
     }
   });
   return y;

@@ -371,10 +371,15 @@ TEST_F(Kernels, TheOwnProductEqualsPlainOnesAndRowsDoNotDependOnCompany) {
       const at::Tensor some = cpu::Product(x.narrow(0, 3 % rows, rows).contiguous(), packed, out);
       EXPECT_TRUE(some.equal(all.narrow(0, 3 % rows, rows))) << in << " " << out << " " << rows;
     }
-    const int threads = at::get_num_threads();
-    at::set_num_threads(3);
-    EXPECT_TRUE(cpu::Product(x, packed, out).equal(all));
-    at::set_num_threads(threads);
+    const int before = at::get_num_threads();
+    for (const int threads : {1, 3, 16}) {  // with more parts of rows than threads, and fewer
+      at::set_num_threads(threads);
+      for (const int64_t rows : {30, 65, 600}) {
+        const at::Tensor some = cpu::Product(x.narrow(0, 0, rows), packed, out);
+        EXPECT_TRUE(some.equal(all.narrow(0, 0, rows))) << in << " " << rows << " " << threads;
+      }
+    }
+    at::set_num_threads(before);
   }
 }
 
