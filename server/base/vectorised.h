@@ -4,6 +4,7 @@
 #define VALUESCOPE_BASE_VECTORISED_H_
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -25,6 +26,7 @@ namespace valuescope {
 // A vector that compilers know on every machine and split where the machine's are narrower.
 inline constexpr int kLanes = 16;
 using Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(4), may_alias)) = float;
+using LaneIndices __attribute__((vector_size(kLanes * sizeof(float)))) = int32_t;
 
 VS_INLINED const Lanes& LanesAt(const float* x) { return *reinterpret_cast<const Lanes*>(x); }
 VS_INLINED Lanes& LanesAt(float* x) { return *reinterpret_cast<Lanes*>(x); }
@@ -49,6 +51,23 @@ inline float ExpOfNonPositive(float x) {
   float scale;
   std::memcpy(&scale, &bits, sizeof(scale));
   return p * scale;
+}
+
+// The same in place of every lane's x. Adding 1.5 * 2^23 rounds to a whole number, whose bits are
+// then the lowest ones.
+VS_INLINED void TakeExpOfNonPositive(Lanes& x) {
+  constexpr float kRounds = 12582912.0f;
+  x = x < kLeastExponent ? Lanes{} + kLeastExponent : x;
+  const Lanes rounded = x * 1.44269504088896341f + kRounds;
+  const Lanes n = rounded - kRounds;
+  const Lanes f = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+  Lanes p = f * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * f + 8.3334519073e-3f;
+  p = p * f + 4.1665795894e-2f;
+  p = p * f + 1.6666665459e-1f;
+  p = p * f + 5.0000001201e-1f;
+  p = p * f * f + f + 1.0f;
+  x = p * std::bit_cast<Lanes>((std::bit_cast<LaneIndices>(rounded) + 127) << 23);
 }
 
 inline float Tanh(float x) {

@@ -1,7 +1,8 @@
-// Attention of a CPU in float32. Up to four rows (a query head of a token each) go over the blocks
-// of a sequence's cache together, so that a block's keys and values are read once for all of them.
-// What is computed for a row, and in which order, depends on the row alone: on its first and last
-// key and on where blocks begin, never on its company.
+// Attention of a CPU in float32. Rows (a query head of a token each) go over the blocks of a
+// sequence's cache together, so that keys and values are read once for many of them: two blocks at
+// a time, those at even places with the ones behind them. What is computed for a row, and in which
+// order, depends on the row alone: on its first and last key and on where blocks begin, never on
+// its company.
 //
 // A block has as many keys as a vector has lanes. Its keys are stored as columns (kv_cache.h), so
 // the scores of a block are one vector: the sum over i of query[i] times the keys' i-th elements.
@@ -22,7 +23,11 @@ namespace valuescope::model::cpu {
 namespace {
 
 static_assert(KvCache::kColumns == kLanes);
+constexpr int64_t kPair = 2 * kLanes;
+// Rows whose sums registers hold, and rows that go over a pair of blocks one behind the other: what
+// they and the pair take fits the nearest cache.
 constexpr int kMostRows = 4;
+constexpr int64_t kRowsAtOnce = 32;
 
 // One query head of one token.
 struct Row {
@@ -31,7 +36,7 @@ struct Row {
   int64_t first, end;  // the keys it sees: positions first .. end - 1
   // A softmax whose maximum grows from block to block.
   float maximum = -std::numeric_limits<float>::infinity();
-  float sums[kLanes] = {};  // of the weights, a lane each
+  Lanes sums = {};  // of the weights, a lane each
 };
 
 // One head of one sequence's cache.
@@ -47,100 +52,149 @@ struct Scoring {
   float scale, soft_cap;
 };
 
-// What a row's weights in one block are, and which of its keys they are for.
-struct BlockWeights {
-  float weights[kLanes];
+// The keys and values of two blocks, from position `begin` on.
+struct Pair {
+  int64_t begin;
+  const float* keys[2];
+  const float* values[2];
+};
+
+// A row's weights in a pair, and which of its keys they are for.
+struct PairWeights {
+  Lanes weights[2];
   float rescale;  // of everything before
   int64_t begin, end;
 };
 
 template <int kRows>
-VS_INLINED void Scores(const Row* rows, const float* keys, int64_t head_dim, float scale,
-                       BlockWeights* out) {
-  // Two sums a row: each waits for its last product.
-  Lanes even[kRows] = {}, odd[kRows] = {};
+VS_INLINED void Scores(const Row* rows, const Pair& pair, int64_t head_dim, float scale,
+                       PairWeights* out) {
+  // Two sums a row and block: each waits for its last product.
+  Lanes even[kRows][2] = {}, odd[kRows][2] = {};
   for (int64_t i = 0; i < head_dim; i += 2) {
-    const Lanes first = LanesAt(keys + i * kLanes), second = LanesAt(keys + (i + 1) * kLanes);
-    for (int r = 0; r < kRows; ++r) {
-      even[r] += rows[r].query[i] * first;
-      odd[r] += rows[r].query[i + 1] * second;
+#pragma GCC unroll 2
+    for (int b = 0; b < 2; ++b) {
+      const Lanes first = LanesAt(pair.keys[b] + i * kLanes);
+      const Lanes second = LanesAt(pair.keys[b] + (i + 1) * kLanes);
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r) {
+        even[r][b] += rows[r].query[i] * first;
+        odd[r][b] += rows[r].query[i + 1] * second;
+      }
     }
   }
-  for (int r = 0; r < kRows; ++r) LanesAt(out[r].weights) = (even[r] + odd[r]) * scale;
+  for (int r = 0; r < kRows; ++r) {
+    for (int b = 0; b < 2; ++b) out[r].weights[b] = (even[r][b] + odd[r][b]) * scale;
+  }
+}
+
+VS_INLINED Lanes Larger(const Lanes& a, const Lanes& b) { return a > b ? a : b; }
+
+VS_INLINED float Largest(Lanes x) {
+  x = Larger(x,
+             __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+  x = Larger(x,
+             __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+  x = Larger(x,
+             __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+  x = Larger(x,
+             __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
+  return x[0];
+}
+
+// Soft caps are of few families, and cost far more than the loop around them.
+VS_INLINED void SoftCap(Lanes& scores, float cap) {
+  for (int j = 0; j < kLanes; ++j) scores[j] = cap * Tanh(scores[j] / cap);
+}
+
+// x at the places begin .. end - 1, `otherwise` at the others.
+VS_INLINED Lanes Within(const Lanes& x, float begin, float end, float otherwise) {
+  constexpr Lanes kPlaces = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const Lanes others = Lanes{} + otherwise;
+  const Lanes from_begin = kPlaces >= begin ? x : others;
+  return kPlaces < end ? from_begin : others;
 }
 
 // From scores to weights; keys that the row does not see weigh nothing.
-VS_INLINED void Weigh(Row& row, int64_t block_begin, float soft_cap, BlockWeights& block) {
+VS_INLINED void Weigh(Row& row, int64_t pair_begin, float soft_cap, PairWeights& pair) {
   constexpr float kUnseen = -std::numeric_limits<float>::infinity();
-  block.begin = std::clamp<int64_t>(row.first - block_begin, 0, kLanes);
-  block.end = std::clamp<int64_t>(row.end - block_begin, block.begin, kLanes);
-  block.rescale = 1;
-  if (block.begin == block.end) return;
-  float* scores = block.weights;
+  pair.begin = std::clamp<int64_t>(row.first - pair_begin, 0, kPair);
+  pair.end = std::clamp<int64_t>(row.end - pair_begin, pair.begin, kPair);
+  const bool all = pair.end - pair.begin == kPair;
+  const auto only_seen = [&](float otherwise) {
+    for (int b = 0; b < 2; ++b) {
+      pair.weights[b] = Within(pair.weights[b], static_cast<float>(pair.begin - b * kLanes),
+                               static_cast<float>(pair.end - b * kLanes), otherwise);
+    }
+  };
   if (soft_cap > 0) {
-#pragma omp simd
-    for (int j = 0; j < kLanes; ++j) scores[j] = soft_cap * Tanh(scores[j] / soft_cap);
+    for (Lanes& scores : pair.weights) SoftCap(scores, soft_cap);
   }
-  const auto begin = static_cast<int32_t>(block.begin), end = static_cast<int32_t>(block.end);
-  float maximum = row.maximum;
-#pragma omp simd reduction(max : maximum)
-  for (int32_t j = 0; j < kLanes; ++j) {
-    const float seen = j >= begin && j < end ? scores[j] : kUnseen;
-    maximum = seen > maximum ? seen : maximum;
-  }
+  if (!all) only_seen(kUnseen);
+  const float maximum = std::max(row.maximum, Largest(Larger(pair.weights[0], pair.weights[1])));
+  pair.rescale = 1;
   if (maximum > row.maximum) {
-    block.rescale = row.maximum == kUnseen ? 0.0f : ExpOfNonPositive(row.maximum - maximum);
+    pair.rescale = row.maximum == kUnseen ? 0.0f : ExpOfNonPositive(row.maximum - maximum);
     row.maximum = maximum;
   }
-#pragma omp simd
-  for (int32_t j = 0; j < kLanes; ++j) {
-    const float weight = ExpOfNonPositive(scores[j] - maximum);
-    scores[j] = j >= begin && j < end ? weight : 0.0f;
-    row.sums[j] = row.sums[j] * block.rescale + scores[j];
+  for (Lanes& weights : pair.weights) {
+    weights -= maximum;
+    TakeExpOfNonPositive(weights);
   }
+  if (!all) only_seen(0);
+  row.sums = row.sums * pair.rescale + pair.weights[0];
+  row.sums += pair.weights[1];
 }
 
 // out = rescale out + the weighted values, of kVectors vectors of a head's dimensions from `at` on.
 // Unseen slots may hold anything and are not read.
 template <int kRows, int kVectors>
-VS_INLINED void AddValues(const Row* rows, const BlockWeights* blocks, const float* values,
+VS_INLINED void AddValues(const Row* rows, const PairWeights* weights, const Pair& pair,
                           int64_t stride, int64_t at) {
   Lanes sums[kRows][kVectors];
-  int64_t begin = 0, end = kLanes;  // seen by all
+  int64_t begin = 0, end = kPair;  // seen by all
   for (int r = 0; r < kRows; ++r) {
-    begin = std::max(begin, blocks[r].begin);
-    end = std::min(end, blocks[r].end);
+    begin = std::max(begin, weights[r].begin);
+    end = std::min(end, weights[r].end);
     for (int v = 0; v < kVectors; ++v) {
-      sums[r][v] = LanesAt(rows[r].out + at + v * kLanes) * blocks[r].rescale;
+      sums[r][v] = LanesAt(rows[r].out + at + v * kLanes) * weights[r].rescale;
     }
   }
   end = std::max(begin, end);
-  const auto add = [&](int r, int64_t j) {
-    for (int v = 0; v < kVectors; ++v) {
-      sums[r][v] += blocks[r].weights[j] * LanesAt(values + j * stride + at + v * kLanes);
-    }
+  const auto add = [&](int r, int64_t b, int64_t j) {
+    const float* values = pair.values[b] + j * stride + at;
+    const float weight = weights[r].weights[b][j];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) sums[r][v] += weight * LanesAt(values + v * kLanes);
   };
   for (int r = 0; r < kRows; ++r) {
-    for (int64_t j = blocks[r].begin; j < std::min(begin, blocks[r].end); ++j) add(r, j);
+    const int64_t last = std::min(begin, weights[r].end);
+    for (int64_t j = weights[r].begin; j < last; ++j) add(r, j / kLanes, j % kLanes);
   }
-  for (int64_t j = begin; j < end; ++j) {
-    for (int r = 0; r < kRows; ++r) add(r, j);
+  for (int64_t b = 0; b < 2; ++b) {
+    const int64_t last = std::min<int64_t>(end - b * kLanes, kLanes);
+    for (int64_t j = std::max<int64_t>(begin - b * kLanes, 0); j < last; ++j) {
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r) add(r, b, j);
+    }
   }
   for (int r = 0; r < kRows; ++r) {
-    for (int64_t j = std::max(end, blocks[r].begin); j < blocks[r].end; ++j) add(r, j);
+    const int64_t first = std::max(end, weights[r].begin);
+    for (int64_t j = first; j < weights[r].end; ++j) add(r, j / kLanes, j % kLanes);
     for (int v = 0; v < kVectors; ++v) LanesAt(rows[r].out + at + v * kLanes) = sums[r][v];
   }
 }
 
 // The same for the dimensions behind the last whole vector.
 template <int kRows>
-VS_INLINED void AddLastValues(const Row* rows, const BlockWeights* blocks, const float* values,
+VS_INLINED void AddLastValues(const Row* rows, const PairWeights* weights, const Pair& pair,
                               int64_t stride, int64_t at, int64_t head_dim) {
   for (int r = 0; r < kRows; ++r) {
     for (int64_t i = at; i < head_dim; ++i) {
-      float sum = rows[r].out[i] * blocks[r].rescale;
-      for (int64_t j = blocks[r].begin; j < blocks[r].end; ++j) {
-        sum += blocks[r].weights[j] * values[j * stride + i];
+      float sum = rows[r].out[i] * weights[r].rescale;
+      for (int64_t j = weights[r].begin; j < weights[r].end; ++j) {
+        const int64_t b = j / kLanes, lane = j % kLanes;
+        sum += weights[r].weights[b][lane] * pair.values[b][lane * stride + i];
       }
       rows[r].out[i] = sum;
     }
@@ -148,47 +202,58 @@ VS_INLINED void AddLastValues(const Row* rows, const BlockWeights* blocks, const
 }
 
 template <int kRows>
-VS_INLINED void AttendTogether(Row* rows, const CachedHead& head, const Scoring& scoring) {
+VS_INLINED void AttendToPair(Row* rows, const Pair& pair, const CachedHead& head,
+                             const Scoring& scoring) {
   constexpr int kWide = 4;
-  int64_t first = rows[0].first, end = rows[0].end;
-  for (int r = 1; r < kRows; ++r) {
-    first = std::min(first, rows[r].first);
-    end = std::max(end, rows[r].end);
+  PairWeights weights[kRows];
+  Scores<kRows>(rows, pair, head.head_dim, scoring.scale, weights);
+  for (int r = 0; r < kRows; ++r) Weigh(rows[r], pair.begin, scoring.soft_cap, weights[r]);
+  int64_t at = 0;
+  for (; at + kWide * kLanes <= head.head_dim; at += kWide * kLanes) {
+    AddValues<kRows, kWide>(rows, weights, pair, head.value_stride, at);
   }
-  BlockWeights blocks[kRows];
-  for (int64_t b = first / kLanes; b * kLanes < end; ++b) {
-    const float* values = head.values + head.blocks[b] * head.value_block;
-    Scores<kRows>(rows, head.keys + head.blocks[b] * head.key_block, head.head_dim, scoring.scale,
-                  blocks);
-    for (int r = 0; r < kRows; ++r) Weigh(rows[r], b * kLanes, scoring.soft_cap, blocks[r]);
-    int64_t at = 0;
-    for (; at + kWide * kLanes <= head.head_dim; at += kWide * kLanes) {
-      AddValues<kRows, kWide>(rows, blocks, values, head.value_stride, at);
-    }
-    for (; at + kLanes <= head.head_dim; at += kLanes) {
-      AddValues<kRows, 1>(rows, blocks, values, head.value_stride, at);
-    }
-    AddLastValues<kRows>(rows, blocks, values, head.value_stride, at, head.head_dim);
+  for (; at + kLanes <= head.head_dim; at += kLanes) {
+    AddValues<kRows, 1>(rows, weights, pair, head.value_stride, at);
   }
+  AddLastValues<kRows>(rows, weights, pair, head.value_stride, at, head.head_dim);
 }
 
-VS_VECTORISED void Attend(Row* rows, int64_t count, const CachedHead& head,
-                          const Scoring& scoring) {
+VS_VECTORISED void AttendRowsToPair(Row* rows, int64_t count, const Pair& pair,
+                                    const CachedHead& head, const Scoring& scoring) {
   static_assert(kMostRows == 4);
   for (int64_t r = 0; r < count; r += kMostRows) {
     switch (count - r) {
       case 1:
-        AttendTogether<1>(rows + r, head, scoring);
+        AttendToPair<1>(rows + r, pair, head, scoring);
         break;
       case 2:
-        AttendTogether<2>(rows + r, head, scoring);
+        AttendToPair<2>(rows + r, pair, head, scoring);
         break;
       case 3:
-        AttendTogether<3>(rows + r, head, scoring);
+        AttendToPair<3>(rows + r, pair, head, scoring);
         break;
       default:
-        AttendTogether<kMostRows>(rows + r, head, scoring);
+        AttendToPair<kMostRows>(rows + r, pair, head, scoring);
     }
+  }
+}
+
+// At most kRowsAtOnce rows.
+void Attend(Row* rows, int64_t count, const CachedHead& head, const Scoring& scoring) {
+  int64_t first = rows[0].first, end = rows[0].end;
+  for (int64_t r = 1; r < count; ++r) {
+    first = std::min(first, rows[r].first);
+    end = std::max(end, rows[r].end);
+  }
+  for (int64_t begin = first / kPair * kPair; begin < end; begin += kPair) {
+    Pair pair{.begin = begin};
+    for (int64_t b = 0; b < 2; ++b) {
+      // In the place of a block that no row sees stands one that some row does.
+      const int64_t place = std::clamp(begin / kLanes + b, first / kLanes, (end - 1) / kLanes);
+      pair.keys[b] = head.keys + head.blocks[place] * head.key_block;
+      pair.values[b] = head.values + head.blocks[place] * head.value_block;
+    }
+    AttendRowsToPair(rows, count, pair, head, scoring);
   }
   for (int64_t r = 0; r < count; ++r) {
     float sum = 0;
@@ -280,15 +345,17 @@ at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Te
                           .end = position[t] + 1});
         }
       }
-      Attend(rows.data(), static_cast<int64_t>(rows.size()),
-             {.keys = keys.const_data_ptr<float>() + kv_head * keys.stride(2),
-              .values = values.const_data_ptr<float>() + kv_head * values.stride(2),
-              .blocks = tables + sequence[tile.first_token] * block_tables.size(1),
-              .key_block = keys.stride(0),
-              .value_block = values.stride(0),
-              .value_stride = values.stride(1),
-              .head_dim = head_dim},
-             scoring);
+      const CachedHead cached{.keys = keys.const_data_ptr<float>() + kv_head * keys.stride(2),
+                              .values = values.const_data_ptr<float>() + kv_head * values.stride(2),
+                              .blocks = tables + sequence[tile.first_token] * block_tables.size(1),
+                              .key_block = keys.stride(0),
+                              .value_block = values.stride(0),
+                              .value_stride = values.stride(1),
+                              .head_dim = head_dim};
+      const auto count = static_cast<int64_t>(rows.size());
+      for (int64_t r = 0; r < count; r += kRowsAtOnce) {
+        Attend(rows.data() + r, std::min(kRowsAtOnce, count - r), cached, scoring);
+      }
     }
   });
   return out;
