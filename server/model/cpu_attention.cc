@@ -61,7 +61,7 @@ struct Pair {
 
 // A row's weights in a pair, and which of its keys they are for.
 struct PairWeights {
-  Lanes weights[2];
+  alignas(kLanes * sizeof(float)) Lanes weights[2];
   float rescale;  // of everything before
   int64_t begin, end;
 };
