@@ -4,7 +4,6 @@
 #define VALUESCOPE_BASE_VECTORISED_H_
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -26,7 +25,7 @@ namespace valuescope {
 // A vector that compilers know on every machine and split where the machine's are narrower.
 inline constexpr int kLanes = 16;
 using Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(4), may_alias)) = float;
-using LaneIndices __attribute__((vector_size(kLanes * sizeof(float)))) = int32_t;
+using LaneBits __attribute__((vector_size(kLanes * sizeof(float)))) = uint32_t;
 
 VS_INLINED const Lanes& LanesAt(const float* x) { return *reinterpret_cast<const Lanes*>(x); }
 VS_INLINED Lanes& LanesAt(float* x) { return *reinterpret_cast<Lanes*>(x); }
@@ -67,7 +66,8 @@ VS_INLINED void TakeExpOfNonPositive(Lanes& x) {
   p = p * f + 1.6666665459e-1f;
   p = p * f + 5.0000001201e-1f;
   p = p * f * f + f + 1.0f;
-  x = p * std::bit_cast<Lanes>((std::bit_cast<LaneIndices>(rounded) + 127) << 23);
+  // Not std::bit_cast, for which Lanes would have to be aligned as a vector.
+  x = p * __builtin_bit_cast(Lanes, (__builtin_bit_cast(LaneBits, rounded) + 127u) << 23);
 }
 
 inline float Tanh(float x) {

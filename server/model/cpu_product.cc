@@ -40,11 +40,8 @@ constexpr int64_t kRowsArrangedAlone = 32;
 // Inputs from fetching an element of the weight into the first cache to its use.
 constexpr int64_t kFetchDistance = 8;
 
-// The most rows, a power of two, that a tile of at most `rows` has.
-int64_t TileRows(int64_t rows) {
-  if (rows >= kMostRows) return kMostRows;
-  return rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
-}
+// How many of `rows` rows the next tile has.
+int64_t TileRows(int64_t rows) { return std::min(rows, kMostRows); }
 
 // The weight that comes next, of which a tile fetches `each` floats with every input.
 struct Ahead {
@@ -98,8 +95,16 @@ VS_VECTORISED void Multiply(int64_t rows, const float* x, const float* weight, i
       return MultiplyTile<1, 3>(x, weight, depth, first, y, y_stride, ahead);
     case 2:
       return MultiplyTile<2, 3>(x, weight, depth, first, y, y_stride, ahead);
+    case 3:
+      return MultiplyTile<3, 3>(x, weight, depth, first, y, y_stride, ahead);
     case 4:
       return MultiplyTile<4, 3>(x, weight, depth, first, y, y_stride, ahead);
+    case 5:
+      return MultiplyTile<5, 3>(x, weight, depth, first, y, y_stride, ahead);
+    case 6:
+      return MultiplyTile<6, 3>(x, weight, depth, first, y, y_stride, ahead);
+    case 7:
+      return MultiplyTile<7, 3>(x, weight, depth, first, y, y_stride, ahead);
     default:
       if (ahead.each == 0) {
         return MultiplyTile<8, 0>(x, weight, depth, first, y, y_stride, ahead);
@@ -207,7 +212,8 @@ void MultiplyGroup(const Tiles& tiles, const Range& inputs, int64_t most_depth, 
     const int64_t depth = std::min(most_depth, inputs.end - input);
     const float* behind = input + depth < inputs.end ? weight + (input + depth) * kGroup : next;
     // Every tile fetches its share.
-    Ahead ahead{behind, behind != nullptr ? at::divup(kGroup, num_tiles) : 0};
+    Ahead ahead{weight, 0};
+    if (behind != nullptr) ahead = {behind, at::divup(kGroup, num_tiles)};
     for (int64_t row = 0, rows = 0; row < tiles.rows; row += rows) {
       rows = TileRows(tiles.rows - row);
       const float* x = tiles.x + row * tiles.inputs.size() + (input - tiles.inputs.first) * rows;

@@ -1,7 +1,7 @@
 // Products with a weight that is laid out once for them: our own kernel (cpu_product.cc) or
 // oneDNN's, which are reached through libtorch's operators. In float32 on Intel's processors with
-// AVX-512, ours need nine tenths of the time of MKL's packed products for one row, seven tenths for
-// eight and sixteen, and up to a tenth more for hundreds. On AMD's, oneDNN's are the best known.
+// AVX-512, ours need three quarters of the time of MKL's packed products for one row, six tenths
+// for eight and sixteen, and nearly as long for hundreds. On AMD's, oneDNN's are the best known.
 // oneDNN's bits hardly ever depend on a row's company, and linear.cc sees to the rest.
 #include <ATen/core/List.h>
 #include <ATen/core/dispatch/Dispatcher.h>

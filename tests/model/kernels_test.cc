@@ -132,8 +132,7 @@ TEST_F(Kernels, RotationAndAttentionEqualTheirReferences) {
 TEST_F(Kernels, AttentionIgnoresWhatLiesBeyondASequence) {
   Ragged r = MakeRagged({9, 3, 64});
   const at::Tensor before = r.Attend({.scale = 0.125});
-  r.keys[4].fill_(std::numeric_limits<float>::quiet_NaN());  // second sequence: block behind
-                                                             // position 40 is tables[1][3] = 3
+  // second sequence: block behind position 40 is tables[1][3] = 3
   r.keys[3].fill_(std::numeric_limits<float>::quiet_NaN());
   r.values[3].fill_(std::numeric_limits<float>::quiet_NaN());
   r.keys[4] = 0;
@@ -177,6 +176,31 @@ TEST_F(Kernels, AttentionOfATokenEqualsItsReferenceAndDoesNotDependOnItsCompany)
         EXPECT_TRUE(attend(t, 1)[0].equal(all[t])) << "token " << t << " of " << heads.head_dim;
       }
       EXPECT_TRUE(attend(7, 30).equal(all.narrow(0, 7, 30))) << heads.head_dim;
+
+      // What no token sees may hold anything, and its blocks need not be there.
+      at::Tensor spoiled_keys = keys.clone(), spoiled_values = values.clone(),
+                 spoiled_tables = tables.clone();
+      struct Seen {
+        int64_t sequence, first_query, end;
+      };
+      for (const auto& [sequence, first, end] : {Seen{0, 5, 5 + kRun}, Seen{1, 0, 2}}) {
+        const int64_t seen = scores.window > 0 ? first + 1 - scores.window : 0;
+        for (int64_t slot = 0; slot < 16 * kBlocks; ++slot) {
+          if (slot >= seen && slot < end) continue;
+          const int64_t block = tables[sequence][slot / 16].item<int64_t>();
+          for (at::Tensor* spoiled : {&spoiled_keys, &spoiled_values}) {
+            (*spoiled)[block][slot % 16].fill_(std::numeric_limits<float>::quiet_NaN());
+          }
+          if (slot / 16 * 16 >= end) spoiled_tables[sequence][slot / 16] = int64_t{1} << 40;
+        }
+      }
+      EXPECT_TRUE(
+          Attention(
+              qkv, spoiled_keys, spoiled_values,
+              {.positions = positions, .sequences = sequences, .block_tables = spoiled_tables}, {},
+              heads, scores)
+              .equal(all))
+          << heads.head_dim;
     }
   }
 }
