@@ -19,6 +19,8 @@
 #include "base/id.h"
 #include "base/status_macros.h"
 #include "engine/engine_loop.h"
+#include "model/device_types.h"
+#include "model/kernels.h"
 #include "model/transformer.h"
 
 namespace valuescope::engine {
@@ -73,15 +75,19 @@ std::optional<int64_t> FreeMemory(const EngineOptions& options) {
   return std::nullopt;
 }
 
-// The weights as they are computed with, the embedding's rows beside a tied unembedding's product,
-// and the cosines and sines of every position. What is on disk is mapped and can be dropped, and an
-// untouched cache takes nothing.
+// The weights as they are computed with, the embedding's rows beside a tied unembedding that is
+// packed, and the cosines and sines of every position. What is on disk is mapped and can be
+// dropped. On a CPU an untouched cache takes nothing.
 int64_t MemoryNeeded(const model::Architecture& architecture, const EngineOptions& options) {
-  const int64_t embedding =
-      architecture.tied_embeddings ? architecture.vocabulary * architecture.hidden : 0;
+  const c10::Device device(options.device);
+  const bool two_embeddings =
+      architecture.tied_embeddings && model::CanPack(device, model::ScalarTypeOf(options.dtype));
+  const int64_t embedding = two_embeddings ? architecture.vocabulary * architecture.hidden : 0;
+  const int64_t cache = device.is_cpu() ? 0 : options.kv_cache_bytes;
   const int64_t rotations =
       2 * architecture.max_positions * (architecture.head_dim / 2) * SizeOf(DType::kFloat32);
-  return (model::NumParameters(architecture) + embedding) * SizeOf(options.dtype) + rotations;
+  return (model::NumParameters(architecture) + embedding) * SizeOf(options.dtype) + rotations +
+         cache;
 }
 
 // `promised`: bytes of those that are free which loads that run still take.

@@ -98,7 +98,7 @@ struct PackedWeight {
 
 // x W^T + b with a packed W; only where CanPack. PackWeight: [out, in] -> about the same size;
 // PackedProduct: x [num_tokens, in] contiguous, bias [out] or undefined -> [num_tokens, out].
-bool CanPack(const at::Tensor& weight);
+bool CanPack(c10::Device device, c10::ScalarType dtype);
 PackedWeight PackWeight(const at::Tensor& weight);
 at::Tensor PackedProduct(const at::Tensor& x, const PackedWeight& packed, const at::Tensor& bias);
 

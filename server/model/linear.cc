@@ -244,7 +244,7 @@ class PackedLinear : public Linear {
   at::Tensor Plain(const at::Tensor& x) const {
     std::call_once(plain_made_, [this] {
       const c10::NoGradGuard no_gradients;
-      plain_weight_ = plain_().clone();
+      plain_weight_ = plain_();
     });
     return at::linear(x, plain_weight_, bias_.defined() ? std::optional(bias_) : std::nullopt);
   }
@@ -254,9 +254,9 @@ class PackedLinear : public Linear {
   }
 
   const int64_t columns_;
-  PackedWeight packed_;  // of [out, columns_]
-  at::Tensor bias_;      // [out], or undefined
-  const std::function<at::Tensor()> plain_;
+  PackedWeight packed_;                      // of [out, columns_]
+  at::Tensor bias_;                          // [out], or undefined
+  const std::function<at::Tensor()> plain_;  // shows no file
   mutable std::once_flag plain_made_;
   mutable at::Tensor plain_weight_;  // [out, in], once gradients asked for it
 };
@@ -267,10 +267,19 @@ std::unique_ptr<Linear> Linear::Create(std::function<at::Tensor()> weight, const
                                        Rows rows) {
   const at::Tensor plain = weight().contiguous();
   VS_CHECK(plain.dim() == 2);
-  if (CanPack(plain)) {
-    return std::make_unique<PackedLinear>(plain, bias, std::move(weight));
+  if (CanPack(plain.device(), plain.scalar_type())) {
+    return std::make_unique<PackedLinear>(
+        plain, bias, [weight = std::move(weight)] { return weight().clone(); });
   }
   return std::make_unique<PlainLinear>(plain.is_cpu() ? plain.clone() : plain, bias, rows);
+}
+
+std::unique_ptr<Linear> Linear::Share(const at::Tensor& weight, Rows rows) {
+  VS_CHECK(weight.dim() == 2 && weight.is_contiguous());
+  if (CanPack(weight.device(), weight.scalar_type())) {
+    return std::make_unique<PackedLinear>(weight, at::Tensor(), [weight] { return weight; });
+  }
+  return std::make_unique<PlainLinear>(weight, at::Tensor(), rows);
 }
 
 }  // namespace valuescope::model

@@ -24,6 +24,9 @@ class Linear {
   // is copied. `bias` [out] is kept as it is and may be undefined.
   static std::unique_ptr<Linear> Create(std::function<at::Tensor()> weight,
                                         const at::Tensor& bias = {}, Rows rows = Rows::kFast);
+  // The same without a bias for a weight that somebody else keeps as well, as a tied embedding is:
+  // where it is not packed, both have the same memory.
+  static std::unique_ptr<Linear> Share(const at::Tensor& weight, Rows rows = Rows::kFast);
   virtual ~Linear() = default;
 
   // x [num_tokens, in] contiguous -> [num_tokens, out]; differentiable by x. Thread-safe.

@@ -48,11 +48,11 @@ at::Tensor OneDnnProduct(const at::Tensor& x, const PackedWeight& packed, const 
 
 }  // namespace
 
-bool CanPack(const at::Tensor& weight) {
-  if (!weight.is_cpu()) return false;
-  if (weight.scalar_type() == at::kFloat) return true;
+bool CanPack(c10::Device device, c10::ScalarType dtype) {
+  if (!device.is_cpu()) return false;
+  if (dtype == at::kFloat) return true;
   // What oneDNN asks of a processor for bfloat16.
-  return weight.scalar_type() == at::kBFloat16 && __builtin_cpu_supports("avx512bw") &&
+  return dtype == at::kBFloat16 && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
 

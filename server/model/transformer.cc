@@ -69,11 +69,15 @@ class LoadedTransformer : public Transformer {
     if (architecture_.embedding_scale != 1) {
       embedding_scale_ = at::scalar_tensor(architecture_.embedding_scale, embedding_.options());
     }
-    const char* unembedding = architecture_.tied_embeddings ? kEmbeddingWeight : kUnembeddingWeight;
-    if (!architecture_.tied_embeddings) VS_RETURN_IF_ERROR(Read(unembedding));
-    unembedding_ =
-        Linear::Create([this, unembedding] { return ViewOfWeight(unembedding); }, {}, Rows());
-    Release(unembedding);
+    Release(kEmbeddingWeight);
+    if (architecture_.tied_embeddings) {
+      unembedding_ = Linear::Share(embedding_, Rows());
+    } else {
+      VS_RETURN_IF_ERROR(Read(kUnembeddingWeight));
+      unembedding_ =
+          Linear::Create([this] { return ViewOfWeight(kUnembeddingWeight); }, {}, Rows());
+      Release(kUnembeddingWeight);
+    }
     for (int layer = 0; layer < architecture_.num_layers; ++layer) {
       const std::string prefix = absl::StrCat("model.layers.", layer, ".");
       VS_RETURN_IF_ERROR(Read(prefix));

@@ -258,6 +258,29 @@ TEST_F(ModelRegistryTest, CountsTheRotationsOfEveryPosition) {
   EXPECT_EQ(registry_->StartLoading("other"), absl::OkStatus());
 }
 
+// A second embedding is what packing makes of a tied one, which float16 is not.
+TEST_F(ModelRegistryTest, CountsATiedEmbeddingTwiceOnlyWhereItIsPacked) {
+  for (const char* id : {"small", "other"}) {
+    json config = Config(id);
+    config["vocab_size"] = 1 << 20;  // x 36 numbers: 151 MB in float32
+    config["tie_word_embeddings"] = true;
+    WriteConfig(id, config);
+  }
+  free_ = 250'000'000;
+  EXPECT_EQ(DetailsOf(registry_->StartLoading("small", DType::kFloat32)).reason, "MODEL_TOO_LARGE");
+  free_ = 100'000'000;
+  EXPECT_EQ(registry_->StartLoading("other", DType::kFloat16), absl::OkStatus());
+}
+
+TEST_F(ModelRegistryTest, CountsTheCacheWhereItIsTakenAtOnce) {
+  EngineOptions options;
+  options.device = "cuda:0";
+  const auto registry = Create(std::move(options));
+  free_ = 1 << 20;  // of which the cache takes all
+  EXPECT_EQ(DetailsOf(registry->StartLoading("small")).reason, "MODEL_TOO_LARGE");
+  EXPECT_EQ(registry_->StartLoading("small"), absl::OkStatus());
+}
+
 // 0.4 GB of zeros, which the file system does not have to keep.
 void MakeLarge(const fs::path& folder, json config) {
   constexpr int64_t kLayers = 8, kHidden = 36, kIntermediate = 1 << 17;

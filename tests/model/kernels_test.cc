@@ -367,7 +367,7 @@ TEST_F(Kernels, PackedProductsEqualPlainOnesAndRowsDoNotDependOnCompany) {
          {std::pair(576, 960), std::pair(48, 112), std::pair(1536, 576), std::pair(17, 5)}) {
       const at::Tensor weight = at::randn({out, in}).to(dtype), bias = at::randn({out}).to(dtype),
                        x = at::randn({200, in}).to(dtype);
-      if (!CanPack(weight)) continue;
+      if (!CanPack(at::kCPU, dtype)) continue;
       const auto linear = Linear::Create([&] { return weight; }, bias);
       const at::Tensor all = linear->Apply(x);
       const at::Tensor expected =
@@ -379,6 +379,24 @@ TEST_F(Kernels, PackedProductsEqualPlainOnesAndRowsDoNotDependOnCompany) {
       }
       EXPECT_EQ(linear->Apply(x.narrow(0, 0, 0)).sizes(), (std::vector<int64_t>{0, out}));
     }
+  }
+}
+
+// A tied embedding is there once, except that a packed product has its own.
+TEST_F(Kernels, ASharedWeightIsCopiedOnlyToPackIt) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
+    at::Tensor weight = at::randn({92, 45}).to(dtype);
+    const at::Tensor x = at::randn({3, 45}).to(dtype);
+    const auto shared = Linear::Share(weight), own = Linear::Create([&] { return weight; });
+    const at::Tensor before = own->Apply(x);
+    EXPECT_TRUE(shared->Apply(x).equal(before)) << dtype;
+    weight.zero_();
+    const bool packs = CanPack(at::kCPU, dtype);
+    EXPECT_TRUE(shared->Apply(x).equal(packs ? before : at::zeros_like(before))) << dtype;
+    EXPECT_TRUE(own->Apply(x).equal(before)) << dtype;
+    // Gradients go through what is not packed.
+    const at::Tensor traced = x.clone().requires_grad_();
+    EXPECT_TRUE(shared->Apply(traced).detach().equal(at::zeros_like(before))) << dtype;
   }
 }
 
