@@ -14,6 +14,7 @@
 #include "model/site.h"
 #include "rpc/engine_runs.h"
 #include "rpc/intervention_codec.h"
+#include "rpc/reply_size.h"
 #include "rpc/request_codec.h"
 #include "rpc/result_codec.h"
 #include "rpc/tensor_codec.h"
@@ -28,8 +29,6 @@ constexpr int kMostContinuations = 1024;
 constexpr int kScoreWindow = 32;
 // Captures of one Generate; the rest of the message stays below 4 MB with it.
 constexpr int64_t kMostCaptureBytes = int64_t{3} << 20;
-// What a client takes by default.
-constexpr int64_t kMostMessageBytes = int64_t{4} << 20;
 
 // A Generate or StreamGenerate request, ready to run.
 struct GenerationPlan {
@@ -174,13 +173,8 @@ int64_t MostCaptureBytes(const GenerationPlan& plan) {
 
 // How long texts become shows at their end only.
 absl::Status CheckFitsAMessage(const v1::GenerateResponse& response) {
-  const auto bytes = static_cast<int64_t>(response.ByteSizeLong());
-  if (bytes <= kMostMessageBytes) return absl::OkStatus();
-  return NeverFits(
-      "RESPONSE_TOO_LARGE",
-      absl::StrCat("the response has ", bytes, " bytes, one message has ", kMostMessageBytes,
-                   "; use StreamGenerate, or a lower `n`, `logprobs` or "
-                   "`sampling.max_tokens`"));
+  return CheckReplySize(static_cast<int64_t>(response.ByteSizeLong()), "the completions",
+                        "use StreamGenerate, or a lower `n`, `logprobs` or `sampling.max_tokens`");
 }
 
 absl::Status CheckCapturesFitAMessage(const GenerationPlan& plan) {
@@ -203,11 +197,8 @@ absl::Status CheckScoresFitAMessage(const std::vector<std::vector<int32_t>>& con
     bytes += 64 + 64 * request.interventions_size() +
              static_cast<int64_t>(ids.size()) * (9 + (top > 0 ? 8 + 9 * top : 0));
   }
-  if (bytes <= kMostMessageBytes) return absl::OkStatus();
-  return NeverFits(
-      "RESPONSE_TOO_LARGE",
-      absl::StrCat("the scores take about ", bytes, " bytes, one message has ", kMostMessageBytes,
-                   "; ask for fewer `continuations` at once or fewer `top_logprobs`"));
+  return CheckReplySize(bytes, "the scores",
+                        "ask for fewer `continuations` at once or fewer `top_logprobs`");
 }
 
 v1::ContinuationScore ScoreToProto(const engine::Completion& completion,

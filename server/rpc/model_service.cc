@@ -15,6 +15,7 @@
 #include "base/status_macros.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "rpc/idempotency.h"
+#include "rpc/reply_size.h"
 #include "rpc/request_codec.h"
 #include "rpc/study_codec.h"
 #include "rpc/tensor_codec.h"
@@ -30,7 +31,6 @@ constexpr int kMostPageSize = 1000;
 // Of what is tokenised or turned into text at once.
 constexpr size_t kMostTextBytes = size_t{1} << 20;
 constexpr int kMostIds = 1 << 18;
-constexpr size_t kMostReplyBytes = 4'000'000;  // what clients take by default, less some metadata
 // How long UnloadModel waits for a model's requests where the call has no deadline.
 constexpr absl::Duration kMostDrain = absl::Minutes(10);
 
@@ -121,10 +121,8 @@ absl::Status CheckTokenizeSize(const v1::Prompt& prompt) {
 }
 
 absl::Status CheckFitsAMessage(size_t bytes) {
-  if (bytes <= kMostReplyBytes) return absl::OkStatus();
-  return NeverFits("RESPONSE_TOO_LARGE",
-                   absl::StrCat("the tokens with their pieces and text take more than the ",
-                                kMostReplyBytes, " bytes of one message; send less at once"));
+  return CheckReplySize(static_cast<int64_t>(bytes), "the tokens with their pieces and text",
+                        "send less at once");
 }
 
 // As long as the response stays below what one message has. Before the text is made, which is about
