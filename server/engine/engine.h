@@ -84,6 +84,11 @@ class Engine {
   virtual absl::StatusOr<std::unique_ptr<Running>> Submit(Request request,
                                                           std::shared_ptr<Observer> observer) = 0;
 
+  // What Submit would say of the request if nothing else ran: its errors without those that pass
+  // by themselves. Costs about as much as Submit does, so that a list can be refused before the
+  // first of it runs.
+  virtual absl::Status Check(const Request& request) const = 0;
+
   // Whether Submit would take a request now: what Drain was given while draining,
   // RESOURCE_EXHAUSTED with a retry delay when the queue is full. Costs nothing, so callers ask
   // before they prepare one.
@@ -103,8 +108,9 @@ class Engine {
   void Drain(absl::Time deadline);
 };
 
-// Runs requests together and waits for all of them; results in the order of `requests`. The first
-// error cancels the others and is returned with the index of its request in the field path
+// Runs requests together and waits for all of them; results in the order of `requests`. None runs
+// before all were checked. The first error cancels the others and is returned with the index of its
+// request in the field path
 // ("[3].prompt"). Raising `cancellation` cancels all of them: CANCELLED. Submits at most
 // `max_in_flight` at a time, so that a long list does not fill the queue. Not for the engine's own
 // thread.

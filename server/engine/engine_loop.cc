@@ -89,25 +89,12 @@ class EngineLoop : public Engine {
 
   absl::StatusOr<std::unique_ptr<Running>> Submit(Request request,
                                                   std::shared_ptr<Observer> observer) override {
-    VS_RETURN_IF_ERROR(CheckTokens(request));
-    const SequenceExtent extent{.prompt = static_cast<int64_t>(request.prompt.size()),
-                                .most = Sequence::MostFed(request),
-                                .generates = request.sampling.has_value()};
-    if (!scheduler_.CanEverFit(extent.most)) {
-      return NeverFits("KV_CACHE_TOO_SMALL",
-                       absl::StrCat("a request of ", extent.most,
-                                    " tokens does not fit this server's key/value cache of ",
-                                    scheduler_options_.num_blocks * kBlockSize, " tokens"));
-    }
+    VS_ASSIGN_OR_RETURN(const SequenceExtent extent, CheckedExtent(request));
     // Before anything that takes long: being turned away is cheap.
     VS_RETURN_IF_ERROR(CheckAccepts());
-    VS_ASSIGN_OR_RETURN(
-        auto interventions,
-        CompiledInterventions::Compile(std::move(request.interventions), extent, architecture()));
-    VS_RETURN_IF_ERROR(CheckTables(interventions));
-    // Tokens trimmed or not fed never reach a tap, so taps may hope for every token that is fed.
-    VS_ASSIGN_OR_RETURN(auto taps, SequenceTaps::Compile(request.taps, extent, architecture(),
-                                                         options_.capture_memory_bytes));
+    VS_ASSIGN_OR_RETURN(auto interventions, CompiledFor(extent, std::move(request.interventions)));
+    VS_RETURN_IF_ERROR(CheckTablesHaveRoom(interventions));
+    VS_ASSIGN_OR_RETURN(auto taps, CompiledFor(extent, request.taps));
     auto capture_memory = capture_memory_.Take(taps.bytes());
     if (capture_memory == nullptr) {
       return RetryLater("CAPTURE_MEMORY_FULL",
@@ -123,6 +110,12 @@ class EngineLoop : public Engine {
     VS_RETURN_IF_ERROR(CheckAcceptsLocked());
     inbox_.push_back(std::move(sequence));
     return handle;
+  }
+
+  absl::Status Check(const Request& request) const override {
+    VS_ASSIGN_OR_RETURN(const SequenceExtent extent, CheckedExtent(request));
+    VS_RETURN_IF_ERROR(CompiledFor(extent, request.interventions).status());
+    return CompiledFor(extent, request.taps).status();
   }
 
   absl::Status CheckAccepts() const override {
@@ -180,18 +173,45 @@ class EngineLoop : public Engine {
     return absl::OkStatus();
   }
 
-  // A request may take a quarter of the tables' memory. While less than that is free, none that
-  // needs some is taken, so that those who run find it.
-  absl::Status CheckTables(const CompiledInterventions& interventions) const {
-    const int64_t bytes = interventions.TableBytes();
-    const int64_t most = options_.intervention_memory_bytes / 4;
-    if (bytes > most) {
-      return NeverFits(
-          "INTERVENTIONS_TOO_LARGE",
-          absl::StrCat("`interventions`: take ", bytes, " bytes of tables, allowed are ", most,
-                       "; use fewer positions, directions or layers"));
+  absl::StatusOr<SequenceExtent> CheckedExtent(const Request& request) const {
+    VS_RETURN_IF_ERROR(CheckTokens(request));
+    const SequenceExtent extent{.prompt = static_cast<int64_t>(request.prompt.size()),
+                                .most = Sequence::MostFed(request),
+                                .generates = request.sampling.has_value()};
+    if (scheduler_.CanEverFit(extent.most)) return extent;
+    return NeverFits("KV_CACHE_TOO_SMALL",
+                     absl::StrCat("a request of ", extent.most,
+                                  " tokens does not fit this server's key/value cache of ",
+                                  scheduler_options_.num_blocks * kBlockSize, " tokens"));
+  }
+
+  // A request may take a quarter of the tables' memory.
+  int64_t MostTableBytes() const { return options_.intervention_memory_bytes / 4; }
+
+  absl::StatusOr<CompiledInterventions> CompiledFor(const SequenceExtent& extent,
+                                                    std::vector<Intervention> interventions) const {
+    VS_ASSIGN_OR_RETURN(auto compiled, CompiledInterventions::Compile(std::move(interventions),
+                                                                      extent, architecture()));
+    const int64_t bytes = compiled.TableBytes();
+    if (bytes <= MostTableBytes()) return compiled;
+    return NeverFits("INTERVENTIONS_TOO_LARGE",
+                     absl::StrCat("`interventions`: take ", bytes, " bytes of tables, allowed are ",
+                                  MostTableBytes(), "; use fewer positions, directions or layers"));
+  }
+
+  // Tokens trimmed or not fed never reach a tap, so taps may hope for every token that is fed.
+  absl::StatusOr<SequenceTaps> CompiledFor(const SequenceExtent& extent,
+                                           const std::vector<Tap>& taps) const {
+    return SequenceTaps::Compile(taps, extent, architecture(), options_.capture_memory_bytes);
+  }
+
+  // While less is free than a request may take, none that needs some is taken, so that those who
+  // run find it.
+  absl::Status CheckTablesHaveRoom(const CompiledInterventions& interventions) const {
+    const bool needs_none = interventions.TableBytes() == 0;
+    if (needs_none || statistics().intervention_bytes <= 3 * MostTableBytes()) {
+      return absl::OkStatus();
     }
-    if (bytes == 0 || statistics().intervention_bytes <= 3 * most) return absl::OkStatus();
     return TablesAreFull();
   }
 

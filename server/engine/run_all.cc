@@ -5,6 +5,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "base/error.h"
+#include "base/status_macros.h"
 #include "engine/engine.h"
 
 namespace valuescope::engine {
@@ -44,6 +45,9 @@ uint64_t NewClient() {
 absl::StatusOr<std::vector<Completion>> RunAll(Engine& engine, std::vector<Request> requests,
                                                const Cancellation& cancellation,
                                                int max_in_flight) {
+  for (size_t i = 0; i < requests.size() && !cancellation.cancelled(); ++i) {
+    VS_RETURN_IF_ERROR(InField(absl::StrCat("[", i, "]"), engine.Check(requests[i])));
+  }
   auto collection = std::make_shared<Collection>();
   std::vector<Completion> results(requests.size());
   std::map<size_t, std::unique_ptr<Running>> running;

@@ -75,19 +75,25 @@ std::optional<int64_t> FreeMemory(const EngineOptions& options) {
   return std::nullopt;
 }
 
+// Bytes that a model takes of its device.
+struct MemoryNeed {
+  int64_t weights = 0;  // taken while it loads
+  int64_t cache = 0;    // taken at once when it is loaded
+};
+
 // The weights as they are computed with, the embedding's rows beside a tied unembedding that is
 // packed, and the cosines and sines of every position. What is on disk is mapped and can be
 // dropped. On a CPU an untouched cache takes nothing.
-int64_t MemoryNeeded(const model::Architecture& architecture, const EngineOptions& options) {
+MemoryNeed MemoryNeeded(const model::Architecture& architecture, const EngineOptions& options) {
   const c10::Device device(options.device);
   const bool two_embeddings =
       architecture.tied_embeddings && model::CanPack(device, model::ScalarTypeOf(options.dtype));
   const int64_t embedding = two_embeddings ? architecture.vocabulary * architecture.hidden : 0;
-  const int64_t cache = device.is_cpu() ? 0 : options.kv_cache_bytes;
   const int64_t rotations =
       2 * architecture.max_positions * (architecture.head_dim / 2) * SizeOf(DType::kFloat32);
-  return (model::NumParameters(architecture) + embedding) * SizeOf(options.dtype) + rotations +
-         cache;
+  return {.weights =
+              (model::NumParameters(architecture) + embedding) * SizeOf(options.dtype) + rotations,
+          .cache = device.is_cpu() ? 0 : options.kv_cache_bytes};
 }
 
 // `promised`: bytes of those that are free which loads that run still take.
@@ -100,6 +106,35 @@ absl::Status CheckFits(int64_t needed, int64_t promised, const EngineOptions& op
                    absl::StrCat("the model needs about ", needed, " bytes in ",
                                 NameOf(options.dtype), ", ", *free, " are free", others));
 }
+
+// Waits for the last of those who use something, or until nobody shall be waited for any more.
+class LastUse {
+ public:
+  void End() {
+    absl::MutexLock lock(&mutex_);
+    ended_ = true;
+  }
+  void AwaitEnd() {
+    absl::MutexLock lock(&mutex_);
+    mutex_.Await(absl::Condition(&ended_));
+  }
+
+ private:
+  absl::Mutex mutex_;
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+// What all who got a model share. A call may submit one request after the other, so a model that is
+// unloaded goes on until every call has let go of it.
+struct Use {
+  explicit Use(std::shared_ptr<const ServedModel> served) : model(std::move(served)) {}
+  ~Use() { last->End(); }
+  Use(const Use&) = delete;
+  Use& operator=(const Use&) = delete;
+
+  const std::shared_ptr<const ServedModel> model;
+  const std::shared_ptr<LastUse> last = std::make_shared<LastUse>();
+};
 
 class FolderRegistry : public ModelRegistry {
  public:
@@ -129,11 +164,12 @@ class FolderRegistry : public ModelRegistry {
     VS_RETURN_IF_ERROR(CheckFolder(key));
     // A folder that cannot be read fails where people look for it: in the model's state.
     const auto architecture = model::ReadArchitecture((fs::path(root_) / key).string());
-    const int64_t needed = architecture.ok() ? MemoryNeeded(*architecture, options) : 0;
+    const MemoryNeed needed =
+        architecture.ok() ? MemoryNeeded(*architecture, options) : MemoryNeed();
     absl::MutexLock lock(&mutex_);
     // Somebody else may have been faster.
     VS_RETURN_IF_ERROR(CheckMayLoad(key, options.dtype));
-    VS_RETURN_IF_ERROR(CheckFits(needed, BytesStillToLoad(), options));
+    VS_RETURN_IF_ERROR(CheckFits(needed.weights + needed.cache, BytesStillToLoad(), options));
     return BeginLoad(key, needed, options);
   }
 
@@ -182,20 +218,26 @@ class FolderRegistry : public ModelRegistry {
   }
 
   absl::StatusOr<std::shared_ptr<const ServedModel>> Get(absl::string_view id) const override {
-    VS_ASSIGN_OR_RETURN(const ModelEntry entry, Find(id));
+    VS_RETURN_IF_ERROR(CheckResourceId("model", id));
+    const std::string key(id);
+    absl::MutexLock lock(&mutex_);
+    if (const auto use = uses_.find(key); use != uses_.end()) {
+      return std::shared_ptr<const ServedModel>(use->second, use->second->model.get());
+    }
+    const auto entry = entries_.find(key);
+    if (entry == entries_.end()) VS_RETURN_IF_ERROR(CheckFolder(key));
     const auto refused = [&](absl::string_view reason, absl::string_view why) {
       return ErrorWithReason(absl::StatusCode::kFailedPrecondition, reason,
                              absl::StrCat("`", ResourceName(id), "` ", why));
     };
-    switch (entry.state) {
-      case ModelState::kReady:
-        return entry.model;
+    switch (entry == entries_.end() ? ModelState::kAvailable : entry->second.state) {
       case ModelState::kLoading:
         return refused("MODEL_LOADING", "is still loading");
       case ModelState::kFailed:
         return refused("MODEL_FAILED", "could not be loaded");
       case ModelState::kUnloading:
         return refused("MODEL_NOT_LOADED", "is not loaded any more; it is unloading");
+      case ModelState::kReady:
       case ModelState::kAvailable:
         break;
     }
@@ -230,10 +272,15 @@ class FolderRegistry : public ModelRegistry {
   }
 
  private:
+  struct RunningUnload {
+    std::shared_ptr<absl::Notification> gone;  // once nothing of the model is left
+    std::shared_ptr<LastUse> last_use;         // null where it was still loading
+  };
+
   // A load that runs.
   struct RunningLoad {
     Cancellation cancellation;
-    int64_t needed = 0;  // bytes, from its begin to its end
+    MemoryNeed needed;
   };
 
   // NOT_FOUND where the root has no such model. A link to a folder elsewhere is none: what the
@@ -297,12 +344,14 @@ class FolderRegistry : public ModelRegistry {
   int64_t BytesStillToLoad() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     double bytes = 0;
     for (const auto& [id, load] : loads_) {
-      bytes += static_cast<double>(load.needed) * (1 - entries_.at(id).progress);
+      const double unread = 1 - entries_.at(id).progress;
+      bytes += static_cast<double>(load.needed.weights) * unread +
+               static_cast<double>(load.needed.cache);
     }
     return static_cast<int64_t>(bytes);
   }
 
-  absl::Status BeginLoad(const std::string& id, int64_t needed, const EngineOptions& options)
+  absl::Status BeginLoad(const std::string& id, MemoryNeed needed, const EngineOptions& options)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     const Cancellation cancellation;
     VS_RETURN_IF_ERROR(
@@ -325,7 +374,7 @@ class FolderRegistry : public ModelRegistry {
     if (entry == entries_.end()) return nullptr;
     switch (entry->second.state) {
       case ModelState::kUnloading:
-        return unloads_.at(id);
+        return unloads_.at(id).gone;
       case ModelState::kLoading:
         loads_.at(id).cancellation.Cancel();
         break;
@@ -338,22 +387,29 @@ class FolderRegistry : public ModelRegistry {
         return nullptr;
     }
     entry->second.state = ModelState::kUnloading;
-    return unloads_[id] = std::make_shared<absl::Notification>();
+    const auto use = uses_.extract(id);
+    RunningUnload& unload = unloads_[id];
+    unload.gone = std::make_shared<absl::Notification>();
+    if (!use.empty()) unload.last_use = use.mapped()->last;
+    return unload.gone;
   }
 
   // As if nobody had asked for the model.
   void Forget(const std::string& id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     entries_.erase(id);
     const auto unload = unloads_.extract(id);
-    if (!unload.empty()) unload.mapped()->Notify();
+    if (!unload.empty()) unload.mapped().gone->Notify();
   }
 
   void EndRequests(const std::string& id) {
     std::shared_ptr<const ServedModel> model;
+    std::shared_ptr<LastUse> last_use;
     {
       absl::MutexLock lock(&mutex_);
       model = entries_.at(id).model;
+      last_use = unloads_.at(id).last_use;
     }
+    last_use->AwaitEnd();
     model->engine->Drain(absl::InfiniteFuture(),
                          ErrorWithReason(absl::StatusCode::kUnavailable, "MODEL_UNLOADING",
                                          absl::StrCat("`", ResourceName(id), "` is unloading")));
@@ -372,8 +428,9 @@ class FolderRegistry : public ModelRegistry {
     {
       absl::MutexLock lock(&mutex_);
       for (const auto& [id, entry] : entries_) {
-        const bool ends = entry.state == ModelState::kUnloading && entry.model != nullptr;
-        if (ends) unloading.push_back(entry.model);
+        if (entry.state != ModelState::kUnloading || entry.model == nullptr) continue;
+        unloading.push_back(entry.model);
+        unloads_.at(id).last_use->End();
       }
     }
     for (const auto& model : unloading) model->engine->Drain(absl::InfinitePast());
@@ -423,6 +480,7 @@ class FolderRegistry : public ModelRegistry {
       entry.state = ModelState::kReady;
       entry.progress = 1;
       entry.model = *std::move(loaded);
+      uses_.emplace(id, std::make_shared<Use>(entry.model));
     } else {
       entry.state = ModelState::kFailed;
       entry.error = loaded.status();
@@ -433,9 +491,9 @@ class FolderRegistry : public ModelRegistry {
   const EngineOptions options_;
   mutable absl::Mutex mutex_;
   std::map<std::string, ModelEntry> entries_ ABSL_GUARDED_BY(mutex_);
-  std::map<std::string, RunningLoad> loads_ ABSL_GUARDED_BY(mutex_);  // by id
-  // Of the entries that are unloading, by id: notified once they are gone.
-  std::map<std::string, std::shared_ptr<absl::Notification>> unloads_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, RunningLoad> loads_ ABSL_GUARDED_BY(mutex_);          // by id
+  std::map<std::string, RunningUnload> unloads_ ABSL_GUARDED_BY(mutex_);      // by id
+  std::map<std::string, std::shared_ptr<Use>> uses_ ABSL_GUARDED_BY(mutex_);  // of what is READY
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;  // nothing loads any more
   // That load or unload, by number, and the one that ended last.
   std::map<int64_t, std::thread> threads_ ABSL_GUARDED_BY(mutex_);

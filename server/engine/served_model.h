@@ -79,11 +79,12 @@ class ModelRegistry {
   virtual absl::Status StartLoading(absl::string_view id, std::optional<DType> dtype) = 0;
   absl::Status StartLoading(absl::string_view id) { return StartLoading(id, std::nullopt); }
 
-  // Takes a model out of service: Get and its engine refuse new requests at once, those that run
-  // may finish. Where it is still loading the load is cancelled. OK once nothing of it is left, and
-  // where it is not loaded; DEADLINE_EXCEEDED if that takes longer than until `deadline`, and then
-  // it goes on in the background. NOT_FOUND for an unknown id; RESOURCE_EXHAUSTED with a retry
-  // delay (reason TOO_MANY_THREADS) where the machine has no thread for it.
+  // Takes a model out of service: Get refuses it at once, while those who got it before may go on
+  // until they let go of it. Where it is still loading the load is cancelled. OK once nothing of it
+  // is left, and where it is not loaded; DEADLINE_EXCEEDED if that takes longer than until
+  // `deadline`, and then it goes on in the background. NOT_FOUND for an unknown id;
+  // RESOURCE_EXHAUSTED with a retry delay (reason TOO_MANY_THREADS) where the machine has no thread
+  // for it.
   virtual absl::Status Unload(absl::string_view id, absl::Time deadline) = 0;
 
   // The folders under the root with a config.json, in name order, each with its state.

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/error.h"
@@ -20,37 +23,77 @@ namespace {
 
 constexpr int kMostTaps = 16;
 constexpr int kMostInputs = 65536;
-// Inputs that run or wait to be sent: results are held until the client took those before them.
-constexpr int kCaptureWindow = 8;
+// Inputs that run or wait to be sent: results are held until the client took those before them. So
+// many, or fewer that have so many tokens: what fills steps, while long ones do not pile up.
+constexpr int kMostInFlight = 32;
+constexpr size_t kMostTokensInFlight = 4096;
 
-// The engine knows one prompt and one response; the client has a list of inputs.
+// The engine knows one prompt and one response; the client has a list of inputs. What is wrong for
+// one of them may be a tap that reads nothing of it.
 absl::Status OfInput(int index, const absl::Status& status) {
   const std::string input = absl::StrCat("inputs[", index, "]");
-  return WithFieldRenamed(WithFieldRenamed(status, "prompt", input + ".prompt"), "given_response",
-                          input + ".response");
+  const absl::Status renamed = WithFieldRenamed(
+      WithFieldRenamed(status, "prompt", input + ".prompt"), "given_response", input + ".response");
+  const ErrorDetails details = DetailsOf(renamed);
+  if (details.field.empty() || absl::StartsWith(details.field, input)) return renamed;
+  return InvalidField(details.field, absl::StrCat(details.description, " (for `", input, "`)"),
+                      details.reason);
 }
 
 struct Input {
   std::vector<int32_t> prompt, response;  // token ids
+  size_t num_tokens() const { return prompt.size() + response.size(); }
 };
 
-absl::StatusOr<std::vector<Input>> InputsFromProto(const v1::CaptureRequest& request,
+absl::StatusOr<Input> InputFromProto(const std::string& field, const v1::CaptureInput& proto,
+                                     const engine::ServedModel& model) {
+  Input input;
+  VS_ASSIGN_OR_RETURN(
+      TokenisedPrompt prompt,
+      PromptFromProto(absl::StrCat(field, ".prompt"), proto.prompt(), model, {.now = absl::Now()}));
+  input.prompt = std::move(prompt.ids);
+  if (proto.has_response()) {
+    VS_ASSIGN_OR_RETURN(input.response, ResponseFromProto(absl::StrCat(field, ".response"),
+                                                          proto.response(), model));
+  }
+  return input;
+}
+
+engine::Request WithInput(engine::Request request, const Input& input) {
+  request.prompt = input.prompt;
+  request.given_response = input.response;
+  return request;
+}
+
+// All inputs, each of which the engine will take: nothing runs before that is known.
+absl::StatusOr<std::vector<Input>> InputsFromProto(const CallContext& context,
+                                                   const v1::CaptureRequest& request,
+                                                   const engine::Request& base,
                                                    const engine::ServedModel& model) {
   std::vector<Input> inputs;
+  // What the engine has to say depends on the numbers of tokens; ids were looked at already.
+  std::set<std::pair<size_t, size_t>> checked;
   for (int i = 0; i < request.inputs_size(); ++i) {
-    const std::string field = absl::StrCat("inputs[", i, "]");
-    const v1::CaptureInput& input = request.inputs(i);
-    VS_ASSIGN_OR_RETURN(TokenisedPrompt prompt,
-                        PromptFromProto(absl::StrCat(field, ".prompt"), input.prompt(), model,
-                                        {.now = absl::Now()}));
-    inputs.push_back({.prompt = std::move(prompt.ids), .response = {}});
-    if (input.has_response()) {
-      VS_ASSIGN_OR_RETURN(
-          inputs.back().response,
-          ResponseFromProto(absl::StrCat(field, ".response"), input.response(), model));
+    VS_RETURN_IF_ERROR(context.Why());
+    VS_ASSIGN_OR_RETURN(Input input,
+                        InputFromProto(absl::StrCat("inputs[", i, "]"), request.inputs(i), model));
+    if (checked.emplace(input.prompt.size(), input.response.size()).second) {
+      VS_RETURN_IF_ERROR(OfInput(i, model.engine->Check(WithInput(base, input))));
     }
+    inputs.push_back(std::move(input));
   }
   return inputs;
+}
+
+// The end of the inputs that may run while `first` was not sent.
+int WindowEnd(const std::vector<Input>& inputs, int first) {
+  const int most = std::min(static_cast<int>(inputs.size()), first + kMostInFlight);
+  int end = first;
+  size_t tokens = 0;
+  while (end < most && (end < first + 2 || tokens < kMostTokensInFlight)) {
+    tokens += inputs[static_cast<size_t>(end++)].num_tokens();
+  }
+  return end;
 }
 
 absl::Status WriteInput(int index, const Input& input, const engine::Completion& completion,
@@ -103,13 +146,11 @@ absl::Status ActivationService::Capture(const CallContext& context,
                       InterventionsFromProto(
                           request.interventions(),
                           {.tenant = context.tenant, .model = *model, .vectors = *vectors_}, used));
-  VS_ASSIGN_OR_RETURN(const std::vector<Input> inputs, InputsFromProto(request, *model));
+  VS_ASSIGN_OR_RETURN(const std::vector<Input> inputs,
+                      InputsFromProto(context, request, base, *model));
   // What inputs share is copied for those that run only.
   const auto request_of = [&](int index) {
-    engine::Request one = base;
-    one.prompt = inputs[static_cast<size_t>(index)].prompt;
-    one.given_response = inputs[static_cast<size_t>(index)].response;
-    return one;
+    return WithInput(base, inputs[static_cast<size_t>(index)]);
   };
 
   EngineRuns runs(&context, model->engine.get(), {});
@@ -120,7 +161,7 @@ absl::Status ActivationService::Capture(const CallContext& context,
   int submitted = 0;
   for (int next = 0; next < count; ++next) {
     const absl::Status status =
-        runs.SubmitWhileRoom(std::min(count, next + kCaptureWindow), next, request_of, submitted);
+        runs.SubmitWhileRoom(WindowEnd(inputs, next), next, request_of, submitted);
     if (!status.ok()) return OfInput(submitted, status);
     while (!done.contains(next)) {
       VS_ASSIGN_OR_RETURN(EngineEvent event, runs.Next());

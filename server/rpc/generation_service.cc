@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -307,10 +308,19 @@ absl::Status GenerationService::Score(const CallContext& context, const v1::Scor
                           request.interventions(),
                           {.tenant = context.tenant, .model = *model, .vectors = *vectors_}, used));
   std::vector<std::vector<int32_t>> continuations;
+  std::set<size_t> checked;
   for (int i = 0; i < count; ++i) {
     const std::string field = absl::StrCat("continuations[", i, "]");
     VS_ASSIGN_OR_RETURN(auto ids, ResponseFromProto(field, request.continuations(i), *model));
     if (ids.empty()) return InvalidField(field, "has no tokens; it needs at least one");
+    VS_RETURN_IF_ERROR(context.Why());
+    // Nothing runs before it is known that all will. What the engine has to say depends on the
+    // number of tokens; ids were looked at already.
+    if (checked.insert(ids.size()).second) {
+      engine::Request one = base;
+      one.given_response = ids;
+      VS_RETURN_IF_ERROR(WithFieldRenamed(model->engine->Check(one), "given_response", field));
+    }
     continuations.push_back(std::move(ids));
   }
   VS_RETURN_IF_ERROR(CheckScoresFitAMessage(continuations, request));

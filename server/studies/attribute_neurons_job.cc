@@ -184,7 +184,7 @@ absl::StatusOr<ResponseSet> AttributeNeuronsJob::DataSet(const AttributeNeuronsS
 
 absl::StatusOr<jobs::ShardResult> AttributeNeuronsJob::RunShard(jobs::ShardContext& context) {
   VS_ASSIGN_OR_RETURN(const AttributeNeuronsSpec spec, SpecFromJson(context.spec()));
-  VS_ASSIGN_OR_RETURN(const auto model, Model(spec, context.cancellation()));
+  VS_ASSIGN_OR_RETURN(auto model, Model(spec, context.cancellation()));
   VS_ASSIGN_OR_RETURN(const ResponseSet set, DataSet(spec));
   const int64_t width = static_cast<int64_t>(spec.layers.size()) * model->architecture.intermediate;
   const int64_t first = context.shard() * spec.responses_per_shard;
@@ -204,6 +204,9 @@ absl::StatusOr<jobs::ShardResult> AttributeNeuronsJob::RunShard(jobs::ShardConte
   while (done < size) {
     const int64_t count = std::min(kResponsesPerChunk, size - done);
     const auto chunk = all.subspan(static_cast<size_t>(first + done), static_cast<size_t>(count));
+    // Anew for every chunk: who unloads the model waits for a chunk and not for a shard.
+    model = nullptr;
+    VS_ASSIGN_OR_RETURN(model, Model(spec, context.cancellation()));
     VS_RETURN_IF_ERROR(AddChunk(*model->engine, chunk, plan, context.cancellation(), sums));
     done += count;
     if (done < size) {

@@ -172,6 +172,30 @@ TEST_F(ModelRegistryTest, AnUnloadWhoseCallerIsGoneLetsRequestsEndAndRefusesNewO
   Load("small");
 }
 
+// A call has one request after the other to make.
+TEST_F(ModelRegistryTest, WhoGotAModelGoesOnWithItWhileItUnloads) {
+  Load("small");
+  auto model = *registry_->Get("small");
+  EXPECT_EQ(registry_->Unload("small", absl::Now()).code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(ReasonOfGet("small"), "MODEL_NOT_LOADED");
+  for (int i = 0; i < 2; ++i) {
+    const auto recorder = std::make_shared<Recorder>();
+    ASSERT_TRUE(model->engine->Submit(Generation({3, 4, 5}, 4), recorder).ok());
+    EXPECT_TRUE(recorder->Await().ok());
+  }
+  EXPECT_EQ(StateOf("small"), ModelState::kUnloading);
+  model = nullptr;
+  EXPECT_EQ(registry_->Unload("small", absl::InfiniteFuture()), absl::OkStatus());
+}
+
+TEST_F(ModelRegistryTest, ARegistryThatEndsDoesNotWaitForWhoHasAModel) {
+  Load("small");
+  const auto model = *registry_->Get("small");
+  EXPECT_EQ(registry_->Unload("small", absl::Now()).code(), absl::StatusCode::kDeadlineExceeded);
+  registry_ = nullptr;
+  EXPECT_EQ(DetailsOf(model->engine->CheckAccepts()).reason, "DRAINING");
+}
+
 TEST_F(ModelRegistryTest, AServerThatStopsEndsRequestsOfAModelThatIsUnloading) {
   Load("small");
   const auto request = StartHeldRequest("small");

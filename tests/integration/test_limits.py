@@ -170,6 +170,33 @@ def test_an_overlong_continuation_is_named_and_not_its_prompt(channel):
     assert "8189" in error.value.details() or "at most" in error.value.details()
 
 
+def test_a_bad_input_is_refused_before_any_other_runs(server, channel):
+    stub = activations_pb2_grpc.ActivationServiceStub(channel)
+    good = v1.CaptureInput(
+        prompt=v1.Prompt(token_ids=v1.TokenIds(ids=[400] * 30)),
+        response=v1.Response(token_ids=v1.TokenIds(ids=[401] * 30)),
+    )
+    response = v1.Tap(tokens=v1.TokenSelection(kind=v1.TOKEN_KIND_RESPONSE))
+    for says, bad in {
+        "inputs[50].prompt": v1.CaptureInput(
+            prompt=v1.Prompt(token_ids=v1.TokenIds(ids=[400] * 8193))
+        ),
+        "inputs[50].response": v1.CaptureInput(
+            prompt=good.prompt, response=v1.Response(token_ids=v1.TokenIds(ids=[400] * 8192))
+        ),
+        "(for `inputs[50]`)": v1.CaptureInput(prompt=good.prompt),
+    }.items():
+        request = v1.CaptureRequest(model=MODEL, inputs=[good] * 50 + [bad], taps=[response])
+        before = metric(server, "valuescope_prompt_tokens_total")
+        received = []
+        with pytest.raises(grpc.RpcError) as error:
+            received.extend(stub.Capture(request))
+        assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert says in error.value.details()
+        assert not received
+        assert metric(server, "valuescope_prompt_tokens_total") == before
+
+
 def test_the_data_set_of_a_job_stays_until_the_job_is_done(client, channel):
     vector = client.create_vector(
         MODEL, np.random.default_rng(5).standard_normal((30, 576)), layers=range(30)
@@ -247,6 +274,37 @@ def test_an_unload_that_outlasts_its_call_goes_on_and_ends_nobodys_request(start
         assert unloaded.state == v1.MODEL_STATE_AVAILABLE
         running.join()
         assert len(results[0].token_ids) == 300
+
+
+def test_an_unload_lets_a_call_of_many_inputs_run_to_its_end(start_server):
+    """Most of them have not been given to the engine when the unload begins."""
+    server = start_server()
+    with server.client() as client, grpc.insecure_channel(server.address) as channel:
+        models = models_pb2_grpc.ModelServiceStub(channel)
+        prompts = [[400 + i] * 40 for i in range(120)]
+        results = {}
+
+        def capture():
+            results["captures"] = client.capture(MODEL, prompts, [vs.tap(reduction="mean")])
+
+        def score():
+            stub = generation_pb2_grpc.GenerationServiceStub(channel)
+            continuations = [
+                v1.Response(token_ids=v1.TokenIds(ids=[400 + i] * 20)) for i in range(120)
+            ]
+            prompt = v1.Prompt(text="The sea is")
+            request = v1.ScoreRequest(model=MODEL, prompt=prompt, continuations=continuations)
+            results["scores"] = stub.Score(request).scores
+
+        calls = [threading.Thread(target=call) for call in (capture, score)]
+        for call in calls:
+            call.start()
+        await_true(lambda: metric(server, "valuescope_requests_running") > 32)
+        unloaded = models.UnloadModel(v1.UnloadModelRequest(name=MODEL)).model
+        assert unloaded.state == v1.MODEL_STATE_AVAILABLE
+        for call in calls:
+            call.join()
+        assert len(results["captures"]) == len(results["scores"]) == 120
 
 
 def test_a_server_whose_model_cannot_be_loaded_ends_with_one_line(tmp_path, start_server):

@@ -62,6 +62,7 @@ class ScriptedEngine : public engine::Engine {
     return std::make_unique<Held>(this, nullptr);
   }
 
+  absl::Status Check(const engine::Request&) const override { return absl::OkStatus(); }
   absl::StatusOr<HostTensor> WriteDirections(int) const override { return HostTensor(); }
   engine::EngineStatistics statistics() const override { return {}; }
   void Drain(absl::Time, const absl::Status&) override {}

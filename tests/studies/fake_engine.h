@@ -49,6 +49,8 @@ class FakeEngine : public engine::Engine {
     return std::make_unique<Finished>();
   }
 
+  absl::Status Check(const engine::Request&) const override { return absl::OkStatus(); }
+
   // Neuron i of block l writes (i + 1, i * l, -1).
   absl::StatusOr<HostTensor> WriteDirections(int layer) const override {
     HostTensor tensor =
