@@ -2,7 +2,6 @@
 
 #include <ATen/ops/div.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/index_select.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
@@ -64,21 +63,25 @@ absl::StatusOr<SequenceTaps> SequenceTaps::Compile(std::vector<Tap> taps,
     // Which token is the last one shows at the end only, and any reduction of one token is itself.
     if (tap.tokens.kind == TokenKind::kLast) one.tap.reduction = Reduction::kLast;
     one.scope = *std::move(scope);
-    one.width = model::WidthOf(tap.site, architecture);
+    const int64_t width = model::WidthOf(tap.site, architecture);
     if (tap.layers.empty()) {
       one.wires.push_back(model::WireIndex(model::Normalised({tap.site, 0}), architecture));
     }
     for (const int layer : tap.layers) {
       one.wires.push_back(model::WireIndex(model::Normalised({tap.site, layer}), architecture));
     }
-    if (absl::Status s = CheckColumns(tap, one.width); !s.ok()) return InField(field, s);
-    const int64_t rows = KeepsTokens(one.tap.reduction) ? one.scope.MostTokens() : 1;
+    if (absl::Status s = CheckColumns(tap, width); !s.ok()) return InField(field, s);
+    int64_t row_elements = 0;  // of all layers
+    for (size_t w = 0; w < one.wires.size(); ++w) {
+      one.widths.push_back(tap.columns.empty() ? width
+                                               : static_cast<int64_t>(tap.columns[w].size()));
+      row_elements += one.widths.back();
+    }
     // At most 2^40 by the bounds of architecture and context, so the product stays within 64 bits.
     // What is captured (reductions of one row in float64, others in float32) and its copy for the
     // client are there at once.
     const int64_t held = KeepsTokens(one.tap.reduction) ? 4 : 8;
-    compiled.bytes_ +=
-        static_cast<int64_t>(one.wires.size()) * rows * one.width * (held + SizeOf(one.tap.dtype));
+    compiled.bytes_ += row_elements * one.rows() * (held + SizeOf(one.tap.dtype));
     if (compiled.bytes_ > max_bytes) {
       return NeverFits(
           "CAPTURE_TOO_LARGE",
@@ -90,30 +93,38 @@ absl::StatusOr<SequenceTaps> SequenceTaps::Compile(std::vector<Tap> taps,
   return compiled;
 }
 
+int64_t SequenceTaps::CompiledTap::rows() const {
+  return KeepsTokens(tap.reduction) ? scope.MostTokens() : 1;
+}
+
+void SequenceTaps::CompiledTap::Release() {
+  positions.clear();
+  columns.clear();
+  destinations.clear();
+}
+
 void SequenceTaps::Reset(c10::Device device) {
   device_ = device;
   allocated_ = true;
   for (CompiledTap& one : taps_) {
-    one.positions.clear();
-    one.destinations.clear();
-    const int64_t rows = KeepsTokens(one.tap.reduction) ? one.scope.MostTokens() : 1;
+    one.Release();
     const bool sums = one.tap.reduction == Reduction::kMean || one.tap.reduction == Reduction::kSum;
     const auto options = at::TensorOptions().dtype(sums ? at::kDouble : at::kFloat).device(device);
     for (size_t w = 0; w < one.wires.size(); ++w) {
-      one.destinations.push_back(
-          one.tap.reduction == Reduction::kMax
-              ? at::full({rows, one.width}, -std::numeric_limits<float>::infinity(), options)
-              : at::zeros({rows, one.width}, options));
+      one.columns.push_back(one.tap.columns.empty()
+                                ? at::Tensor()
+                                : at::tensor(one.tap.columns[w], at::kLong).to(device));
+      one.destinations.push_back(one.tap.reduction == Reduction::kMax
+                                     ? at::full({one.rows(), one.widths[w]},
+                                                -std::numeric_limits<float>::infinity(), options)
+                                     : at::zeros({one.rows(), one.widths[w]}, options));
     }
   }
 }
 
 void SequenceTaps::Release() {
   allocated_ = false;
-  for (CompiledTap& one : taps_) {
-    one.positions.clear();
-    one.destinations.clear();
-  }
+  for (CompiledTap& one : taps_) one.Release();
 }
 
 int64_t SequenceTaps::FirstRead() const {
@@ -152,7 +163,8 @@ void SequenceTaps::AddTo(model::StepProgram& program, int64_t first, int64_t cou
       program[one.wires[w]].taps.push_back({.operation = operation,
                                             .tokens = token_index,
                                             .rows = row_index,
-                                            .destination = one.destinations[w]});
+                                            .destination = one.destinations[w],
+                                            .columns = one.columns[w]});
     }
   }
 }
@@ -167,17 +179,13 @@ bool SequenceTaps::WantsGenerated() const {
 HostTensor SequenceTaps::ReadLayers(const CompiledTap& one, size_t first, size_t count) {
   const int64_t tokens = static_cast<int64_t>(one.positions.size());
   const int64_t rows = KeepsTokens(one.tap.reduction) ? tokens : std::min<int64_t>(tokens, 1);
-  const bool some = !one.tap.columns.empty();
-  const int64_t width = some ? static_cast<int64_t>(one.tap.columns[first].size()) : one.width;
+  const int64_t width = one.widths[first];
   HostTensor tensor{
       .dtype = one.tap.dtype, .shape = {static_cast<int64_t>(count), rows, width}, .bytes = {}};
   // Layer by layer, so that no third copy of everything exists.
   tensor.bytes.reserve(count * static_cast<size_t>(rows * width * SizeOf(one.tap.dtype)));
   for (size_t layer = first; layer < first + count; ++layer) {
     at::Tensor part = one.destinations[layer].narrow(0, 0, rows);
-    if (some) {
-      part = part.index_select(1, at::tensor(one.tap.columns[layer], at::kLong).to(part.device()));
-    }
     if (one.tap.reduction == Reduction::kMean) part = at::div(part, static_cast<double>(tokens));
     part = part.to(at::kCPU, model::ScalarTypeOf(one.tap.dtype)).contiguous();
     tensor.bytes.append(static_cast<const char*>(part.const_data_ptr()), part.nbytes());

@@ -56,10 +56,14 @@ class SequenceTaps {
   struct CompiledTap {
     Tap tap;
     TokenScope scope;
-    int64_t width = 0;
     std::vector<int> wires;                // normalised, one a layer
+    std::vector<int64_t> widths;           // one a wire
     std::vector<int64_t> positions;        // read so far
+    std::vector<at::Tensor> columns;       // one a wire: [width]; undefined: all
     std::vector<at::Tensor> destinations;  // one a wire: [rows, width]
+
+    int64_t rows() const;
+    void Release();
   };
 
   // Layers first .. first + count - 1 of a tap.

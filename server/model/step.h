@@ -87,6 +87,8 @@ struct TapStage {
   at::Tensor tokens;       // [n] int64, indices into the step
   at::Tensor rows;         // [n] int64, rows of destination
   at::Tensor destination;  // [capacity, width]
+  // [width of the destination] int64, elements of the activation; undefined: all of them.
+  at::Tensor columns = {};
 };
 
 // What happens on one wire: first the edits in order, then the taps (a capture sees the edited

@@ -330,15 +330,16 @@ class LoadedTransformer : public Transformer {
     const c10::NoGradGuard no_gradients;
     for (const TapStage& tap : wanted.taps) {
       at::Tensor destination = tap.destination;
+      const at::Tensor read = tap.columns.defined() ? at::index(x, {std::nullopt, tap.columns}) : x;
       switch (tap.operation) {
         case TapOperation::kCopy:
-          TapCopy(x, tap.tokens, tap.rows, destination);
+          TapCopy(read, tap.tokens, tap.rows, destination);
           break;
         case TapOperation::kSum:
-          TapSum(x, tap.tokens, tap.rows, destination);
+          TapSum(read, tap.tokens, tap.rows, destination);
           break;
         case TapOperation::kMax:
-          TapMax(x, tap.tokens, tap.rows, destination);
+          TapMax(read, tap.tokens, tap.rows, destination);
           break;
       }
     }

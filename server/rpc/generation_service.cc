@@ -166,8 +166,12 @@ int64_t MostCaptureBytes(const GenerationPlan& plan) {
     const bool one_row =
         tap.reduction != engine::Reduction::kNone || tap.tokens.kind == engine::TokenKind::kLast;
     const int64_t layers = std::max<int64_t>(1, static_cast<int64_t>(tap.layers.size()));
-    bytes += layers * (one_row ? 1 : scope->MostTokens()) *
-             model::WidthOf(tap.site, plan.model->architecture) * SizeOf(tap.dtype);
+    int64_t elements = layers * model::WidthOf(tap.site, plan.model->architecture);
+    if (!tap.columns.empty()) elements = 0;
+    for (const std::vector<int64_t>& of_layer : tap.columns) {
+      elements += static_cast<int64_t>(of_layer.size());
+    }
+    bytes += elements * (one_row ? 1 : scope->MostTokens()) * SizeOf(tap.dtype);
   }
   return bytes;
 }

@@ -707,6 +707,35 @@ TEST_F(EngineTest, CapturesThatNobodyTookMakeOthersWait) {
   EXPECT_TRUE(Becomes([&] { return engine().statistics().capture_memory_bytes == 0; }));
 }
 
+TEST_F(EngineTest, ACaptureOfSomeNeuronsTakesMemoryForTheseOnly) {
+  Request request;
+  request.prompt = Prompt(0);
+  Tap some = Read(Site::kMlpNeurons, {3, 7}, TokenKind::kAll, Reduction::kNone);
+  const Tap all = some;
+  some.columns = {{5, 1535}, {0}};
+  request.taps = {all, some};
+  const auto tokens = static_cast<int64_t>(request.prompt.size());
+  Completion both = Run(request);
+  both.memory.reset();
+  request.taps = {some};
+  const Completion one = Run(request);
+  ASSERT_EQ(one.captures.size(), 2u);  // one a layer
+  const std::span<const float> whole = both.captures[0].tensor.As<float>();
+  for (size_t layer = 0; layer < 2; ++layer) {
+    const auto& columns = some.columns[layer];
+    EXPECT_EQ(one.captures[layer].columns, columns);
+    const std::span<const float> chosen = one.captures[layer].tensor.As<float>();
+    ASSERT_EQ(chosen.size(), columns.size() * request.prompt.size());
+    for (size_t i = 0; i < chosen.size(); ++i) {
+      const size_t token = i / columns.size();
+      const auto column = static_cast<size_t>(columns[i % columns.size()]);
+      EXPECT_EQ(chosen[i], whole[(layer * request.prompt.size() + token) * 1536 + column]);
+    }
+  }
+  // Captured and copied: 3 neurons of every token, 4 bytes each.
+  EXPECT_EQ(engine().statistics().capture_memory_bytes, 2 * 3 * tokens * 4);
+}
+
 TEST_F(EngineTest, ADeliveredCaptureHoldsItsMemoryUntilItIsDropped) {
   Request request = Generation(Prompt(0), 2);
   request.taps = {Read(Site::kResidualPost, {3}, TokenKind::kAll, Reduction::kNone)};
