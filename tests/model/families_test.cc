@@ -40,7 +40,7 @@ double ToleranceOf(DType dtype) {
     case DType::kBFloat16:
       return 2e-2;
     case DType::kFloat16:
-      return 5e-3;
+      return 2.5e-3;
     default:
       return 1e-5;
   }
