@@ -52,7 +52,7 @@ class ChatTemplate {
  public:
   // `special_tokens`: template variable and text, such as {"bos_token", "<s>"}.
   // INVALID_ARGUMENT where `source` is no template; FAILED_PRECONDITION (CHAT_TEMPLATE_DISABLED)
-  // where compiling goes over its budget.
+  // where compiling goes over its budget or the source was disabled before.
   static absl::StatusOr<std::unique_ptr<ChatTemplate>> Compile(
       absl::string_view source, std::vector<std::pair<std::string, std::string>> special_tokens);
 
@@ -69,7 +69,8 @@ class ChatTemplate {
   //   RESOURCE_EXHAUSTED (CHAT_TEMPLATE_BUDGET): too many steps, too much time or too long a text;
   //   FAILED_PRECONDITION (CHAT_TEMPLATE_DISABLED): now or once before it took too much memory or
   //     could not be stopped when its time was over, or it often took too much time for a few
-  //     messages. A template that did this is not run again.
+  //     messages. A source that did this is not run again in this process, and once several could
+  //     not be stopped none is.
   absl::StatusOr<std::string> Render(const std::vector<ChatMessage>& messages,
                                      const RenderOptions& options) const;
 

@@ -43,6 +43,15 @@ struct VsPair {
   VsBytes second;
 };
 
+struct VsDeclaredToken {
+  VsBytes text;
+  bool single_word;
+  bool lstrip;
+  bool rstrip;
+  bool normalized;
+  bool special;
+};
+
 struct VsRendering {
   const VsPair* messages;  // role, content
   size_t num_messages;
@@ -60,9 +69,12 @@ struct VsTemplate;
 void vs_string_free(VsString text);
 void vs_ids_free(VsIds ids);
 
-VsFailure vs_tokenizer_load(VsBytes file, VsTokenizer** result, VsString* error);
+// `declared` are tokens beyond those of the file; new ids stay below `most_ids`.
+VsFailure vs_tokenizer_load(VsBytes file, const VsDeclaredToken* declared, size_t num_declared,
+                            uint32_t most_ids, VsTokenizer** result, VsString* error);
 void vs_tokenizer_free(VsTokenizer* tokenizer);
 uint32_t vs_tokenizer_id_limit(const VsTokenizer* tokenizer);
+size_t vs_tokenizer_fewest_tokens(const VsTokenizer* tokenizer, VsBytes text);
 size_t vs_tokenizer_num_added(const VsTokenizer* tokenizer);
 VsFailure vs_tokenizer_added(const VsTokenizer* tokenizer, size_t index, uint32_t* id,
                              bool* special, VsString* text, VsString* error);

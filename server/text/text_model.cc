@@ -11,6 +11,7 @@
 #include "base/status_macros.h"
 #include "base/strict_json.h"
 #include "nlohmann/json.hpp"
+#include "text/declared_tokens.h"
 
 namespace valuescope::text {
 namespace {
@@ -20,9 +21,6 @@ using nlohmann::json;
 constexpr size_t kMaxTokenizerBytes = size_t{256} << 20;
 constexpr size_t kMaxConfigBytes = size_t{16} << 20;  // tokenizer_config.json lists added tokens
 constexpr size_t kMaxTemplateBytes = size_t{1} << 20;
-
-constexpr const char* kSpecialTokens[] = {"bos_token", "eos_token", "unk_token", "sep_token",
-                                          "pad_token", "cls_token", "mask_token"};
 
 // Whether a file is beneath a folder when all links are followed.
 bool LiesWithin(const std::filesystem::path& folder, const std::filesystem::path& file) {
@@ -69,30 +67,6 @@ absl::StatusOr<json> ReadObject(const std::filesystem::path& folder, const std::
   return object;
 }
 
-// A token by name: "bos_token": "<s>" or {"content": "<s>", ...}.
-std::optional<std::string> TokenText(const json& config, const char* name) {
-  auto value = config.find(name);
-  if (value == config.end()) return std::nullopt;
-  if (value->is_object()) {
-    const auto content = value->find("content");
-    if (content == value->end() || !content->is_string()) return std::nullopt;
-    return content->get<std::string>();
-  }
-  if (!value->is_string()) return std::nullopt;
-  return value->get<std::string>();
-}
-
-std::vector<std::pair<std::string, std::string>> SpecialTokens(const json& tokenizer_config,
-                                                               const json& special_tokens_map) {
-  std::vector<std::pair<std::string, std::string>> tokens;
-  for (const char* name : kSpecialTokens) {
-    std::optional<std::string> text = TokenText(tokenizer_config, name);
-    if (!text) text = TokenText(special_tokens_map, name);
-    if (text) tokens.emplace_back(name, *std::move(text));
-  }
-  return tokens;
-}
-
 // One template, or several by name of which "default" is for plain chats.
 absl::StatusOr<std::optional<std::string>> TemplateIn(const json& tokenizer_config) {
   const auto value = tokenizer_config.find("chat_template");
@@ -112,9 +86,11 @@ absl::StatusOr<std::optional<std::string>> TemplateIn(const json& tokenizer_conf
   return std::nullopt;
 }
 
+using NamedTokens = std::vector<std::pair<std::string, std::string>>;
+
 absl::StatusOr<std::unique_ptr<ChatTemplate>> LoadTemplate(const std::filesystem::path& folder,
                                                            const json& tokenizer_config,
-                                                           const json& special_tokens_map) {
+                                                           NamedTokens special_tokens) {
   VS_ASSIGN_OR_RETURN(std::optional<std::string> source,
                       ReadFile(folder, "chat_template.jinja", kMaxTemplateBytes));
   if (!source) {
@@ -128,7 +104,7 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> LoadTemplate(const std::filesystem
     return InvalidField("chat_template", absl::StrCat("has ", source->size(), " bytes, at most ",
                                                       kMaxTemplateBytes, " are allowed"));
   }
-  return ChatTemplate::Compile(*source, SpecialTokens(tokenizer_config, special_tokens_map));
+  return ChatTemplate::Compile(*source, std::move(special_tokens));
 }
 
 bool IsTokenId(const json& value) {
@@ -167,25 +143,38 @@ absl::StatusOr<std::vector<int32_t>> TokenIds(const json& config, const std::str
   return ids;
 }
 
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::filesystem::path& folder,
+                                                         const json& tokenizer_config,
+                                                         const NamedTokens& special_tokens,
+                                                         std::optional<int64_t> vocabulary) {
+  VS_ASSIGN_OR_RETURN(const std::optional<std::string> file,
+                      ReadFile(folder, "tokenizer.json", kMaxTokenizerBytes));
+  if (!file) return InvalidField("tokenizer.json", "is missing from the model's folder");
+  VS_ASSIGN_OR_RETURN(const std::vector<DeclaredToken> declared,
+                      DeclaredTokens(tokenizer_config, special_tokens));
+  constexpr int64_t kMostIds = std::numeric_limits<int32_t>::max();
+  const int64_t most_ids = std::min(vocabulary.value_or(kMostIds), kMostIds);
+  VS_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer,
+                      Tokenizer::Load(*file, declared, static_cast<uint32_t>(most_ids)));
+  if (vocabulary && tokenizer->vocabulary_size() > *vocabulary) {
+    return InvalidField("tokenizer.json",
+                        absl::StrCat("has the id ", tokenizer->vocabulary_size() - 1,
+                                     ", but config.json's vocab_size is ", *vocabulary));
+  }
+  return tokenizer;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TextModel>> TextModel::Load(const std::string& folder) {
   std::unique_ptr<TextModel> model(new TextModel);
-  {
-    VS_ASSIGN_OR_RETURN(const std::optional<std::string> file,
-                        ReadFile(folder, "tokenizer.json", kMaxTokenizerBytes));
-    if (!file) return InvalidField("tokenizer.json", "is missing from the model's folder");
-    VS_ASSIGN_OR_RETURN(model->tokenizer_, Tokenizer::Load(*file));
-  }
   VS_ASSIGN_OR_RETURN(const json config, ReadObject(folder, "config.json"));
-  const std::optional<int64_t> vocabulary = Vocabulary(config);
-  if (vocabulary && model->tokenizer_->vocabulary_size() > *vocabulary) {
-    return InvalidField("tokenizer.json",
-                        absl::StrCat("has the id ", model->tokenizer_->vocabulary_size() - 1,
-                                     ", but config.json's vocab_size is ", *vocabulary));
-  }
   VS_ASSIGN_OR_RETURN(const json tokenizer_config, ReadObject(folder, "tokenizer_config.json"));
-  VS_ASSIGN_OR_RETURN(const json special_tokens, ReadObject(folder, "special_tokens_map.json"));
+  VS_ASSIGN_OR_RETURN(const json special_tokens_map, ReadObject(folder, "special_tokens_map.json"));
+  const NamedTokens special_tokens = NamedSpecialTokens(tokenizer_config, special_tokens_map);
+  const std::optional<int64_t> vocabulary = Vocabulary(config);
+  VS_ASSIGN_OR_RETURN(model->tokenizer_,
+                      LoadTokenizer(folder, tokenizer_config, special_tokens, vocabulary));
   model->chat_template_ = LoadTemplate(folder, tokenizer_config, special_tokens);
 
   std::vector<int32_t> bos_ids;
@@ -200,10 +189,11 @@ absl::StatusOr<std::unique_ptr<TextModel>> TextModel::Load(const std::string& fo
       VS_ASSIGN_OR_RETURN(bos_ids, TokenIds(ids, name, "bos_token_id", vocabulary));
     }
   }
-  const auto id_of = [&](const char* name) -> std::optional<int32_t> {
-    std::optional<std::string> text = TokenText(tokenizer_config, name);
-    if (!text) text = TokenText(special_tokens, name);
-    return text ? model->tokenizer_->AddedTokenId(*text) : std::nullopt;
+  const auto id_of = [&](absl::string_view name) -> std::optional<int32_t> {
+    const auto token = std::find_if(special_tokens.begin(), special_tokens.end(),
+                                    [&](const auto& named) { return named.first == name; });
+    if (token == special_tokens.end()) return std::nullopt;
+    return model->tokenizer_->AddedTokenId(token->second);
   };
   if (!bos_ids.empty()) {
     model->bos_id_ = bos_ids.front();
@@ -217,17 +207,32 @@ absl::StatusOr<std::unique_ptr<TextModel>> TextModel::Load(const std::string& fo
 }
 
 absl::StatusOr<std::vector<int32_t>> TextModel::EncodeText(absl::string_view text,
-                                                           bool add_special_tokens) const {
+                                                           bool add_special_tokens,
+                                                           size_t most_tokens) const {
   if (text.size() > kMostTextBytes) {
     return InvalidField(
         "text", absl::StrCat("has ", text.size(), " bytes, allowed are at most ", kMostTextBytes),
         "TEXT_TOO_LONG");
   }
+  return EncodeWithin(most_tokens, text, add_special_tokens);
+}
+
+absl::StatusOr<std::vector<int32_t>> TextModel::EncodeWithin(size_t most_tokens,
+                                                             absl::string_view text,
+                                                             bool add_special_tokens) const {
+  const size_t fewest = tokenizer_->FewestTokens(text);
+  if (fewest > most_tokens) {
+    return InvalidField("text",
+                        absl::StrCat("has ", text.size(), " bytes, which are at least ", fewest,
+                                     " tokens; allowed are at most ", most_tokens),
+                        "TEXT_TOO_LONG");
+  }
   return tokenizer_->Encode(text, add_special_tokens);
 }
 
 absl::StatusOr<EncodedText> TextModel::EncodeChat(const std::vector<ChatMessage>& messages,
-                                                  const RenderOptions& options) const {
+                                                  const RenderOptions& options,
+                                                  size_t most_tokens) const {
   if (!chat_template_.ok()) {
     const absl::Status& status = chat_template_.status();
     if (absl::IsFailedPrecondition(status)) return status;
@@ -237,7 +242,7 @@ absl::StatusOr<EncodedText> TextModel::EncodeChat(const std::vector<ChatMessage>
   }
   EncodedText encoded;
   VS_ASSIGN_OR_RETURN(encoded.text, (*chat_template_)->Render(messages, options));
-  auto ids = tokenizer_->Encode(encoded.text, /*add_special_tokens=*/false);
+  auto ids = EncodeWithin(most_tokens, encoded.text, /*add_special_tokens=*/false);
   if (!ids.ok()) return WithFieldRenamed(ids.status(), "text", "messages");
   encoded.ids = *std::move(ids);
   return encoded;

@@ -2,8 +2,8 @@
 // texts, read from a Hugging Face folder.
 //
 //   tokenizer.json          required
-//   tokenizer_config.json   special tokens by name; the chat template where there is no ...
-//   chat_template.jinja     ... file of its own
+//   tokenizer_config.json   further tokens, special ones by name; the chat template where ...
+//   chat_template.jinja     ... there is no file of its own
 //   special_tokens_map.json special tokens that tokenizer_config.json lacks
 //   generation_config.json  the ids that end a response; else config.json's; else the eos_token's
 #ifndef VALUESCOPE_TEXT_TEXT_MODEL_H_
@@ -30,6 +30,7 @@ struct EncodedText {
 // Immutable; safe from any number of threads.
 // More than any context has; encoding takes many times the text's memory.
 inline constexpr size_t kMostTextBytes = size_t{4} << 20;
+inline constexpr size_t kAnyNumberOfTokens = SIZE_MAX;
 
 class TextModel {
  public:
@@ -39,16 +40,20 @@ class TextModel {
   static absl::StatusOr<std::unique_ptr<TextModel>> Load(const std::string& folder);
 
   // The ids of plain text, with the tokenizer's own special tokens unless told otherwise.
-  // INVALID_ARGUMENT, field "text", where it has more than kMostTextBytes or the tokenizer gives
-  // up on it.
+  // INVALID_ARGUMENT, field "text", where it has more than kMostTextBytes, cannot be as few as
+  // `most_tokens` (reason TEXT_TOO_LONG, both before it is tokenised, which takes a second a
+  // megabyte), or the tokenizer gives up on it.
   absl::StatusOr<std::vector<int32_t>> EncodeText(absl::string_view text,
-                                                  bool add_special_tokens = true) const;
+                                                  bool add_special_tokens = true,
+                                                  size_t most_tokens = kAnyNumberOfTokens) const;
 
   // A conversation by the model's template; the ids get no special tokens beyond those it writes.
   // Errors are those of ChatTemplate::Render; FAILED_PRECONDITION (NO_CHAT_TEMPLATE,
-  // CHAT_TEMPLATE_INVALID) where there is none or it did not compile.
+  // CHAT_TEMPLATE_INVALID) where there is none or it did not compile. `most_tokens` as above, field
+  // "messages".
   absl::StatusOr<EncodedText> EncodeChat(const std::vector<ChatMessage>& messages,
-                                         const RenderOptions& options) const;
+                                         const RenderOptions& options,
+                                         size_t most_tokens = kAnyNumberOfTokens) const;
 
   const Tokenizer& tokenizer() const { return *tokenizer_; }
 
@@ -62,6 +67,8 @@ class TextModel {
 
  private:
   TextModel() = default;
+  absl::StatusOr<std::vector<int32_t>> EncodeWithin(size_t most_tokens, absl::string_view text,
+                                                    bool add_special_tokens) const;
 
   std::unique_ptr<Tokenizer> tokenizer_;
   absl::StatusOr<std::unique_ptr<ChatTemplate>> chat_template_;

@@ -9,11 +9,23 @@
 
 namespace valuescope::text {
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(absl::string_view file) {
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(
+    absl::string_view file, const std::vector<DeclaredToken>& declared, uint32_t most_ids) {
+  std::vector<VsDeclaredToken> tokens;
+  tokens.reserve(declared.size());
+  for (const DeclaredToken& token : declared) {
+    tokens.push_back({.text = Borrow(token.text),
+                      .single_word = token.single_word,
+                      .lstrip = token.lstrip,
+                      .rstrip = token.rstrip,
+                      .normalized = token.normalized,
+                      .special = token.special});
+  }
   VsTokenizer* handle = nullptr;
   OwnedString error;
-  VS_RETURN_IF_ERROR(
-      StatusOf(vs_tokenizer_load(Borrow(file), &handle, error.out()), error, "tokenizer.json"));
+  VS_RETURN_IF_ERROR(StatusOf(
+      vs_tokenizer_load(Borrow(file), tokens.data(), tokens.size(), most_ids, &handle, error.out()),
+      error, "tokenizer.json"));
   std::unique_ptr<Tokenizer> tokenizer(new Tokenizer(handle));
   tokenizer->vocabulary_size_ = static_cast<int32_t>(vs_tokenizer_id_limit(handle));
   tokenizer->digest_ = Sha256Hex(file);
@@ -22,6 +34,10 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(absl::string_view fil
 }
 
 Tokenizer::~Tokenizer() { vs_tokenizer_free(handle_); }
+
+size_t Tokenizer::FewestTokens(absl::string_view text) const {
+  return vs_tokenizer_fewest_tokens(handle_, Borrow(text));
+}
 
 absl::Status Tokenizer::ReadAddedTokens() {
   const size_t count = vs_tokenizer_num_added(handle_);

@@ -3,7 +3,9 @@
 #ifndef VALUESCOPE_TEXT_TOKENIZER_H_
 #define VALUESCOPE_TEXT_TOKENIZER_H_
 
+#include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -24,13 +26,27 @@ struct AddedToken {
   bool special = false;  // left out where special tokens are skipped
 };
 
+// A token that a file beside tokenizer.json names.
+struct DeclaredToken {
+  std::string text;
+  bool single_word = false;
+  bool lstrip = false;  // takes in the white space before it
+  bool rstrip = false;
+  bool normalized = false;  // is looked for in normalised text
+  bool special = true;
+};
+
 // Immutable; safe from any number of threads.
 class Tokenizer {
  public:
   // `file` is the content of tokenizer.json. Its padding and truncation are ignored.
   // INVALID_ARGUMENT where the tokenizer library refuses it, the vocabulary is empty or an id does
   // not fit 31 bits.
-  static absl::StatusOr<std::unique_ptr<Tokenizer>> Load(absl::string_view file);
+  // `declared` are added like transformers adds them: a token that the vocabulary has keeps its id,
+  // the others get the next ids below `most_ids`, and where none is left their text is ordinary.
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> Load(
+      absl::string_view file, const std::vector<DeclaredToken>& declared = {},
+      uint32_t most_ids = std::numeric_limits<int32_t>::max());
 
   ~Tokenizer();
   Tokenizer(const Tokenizer&) = delete;
@@ -53,6 +69,10 @@ class Tokenizer {
 
   // One more than the largest id, added tokens included.
   int32_t vocabulary_size() const { return vocabulary_size_; }
+
+  // How many ids Encode gives for the text at least, told without tokenising it. 0 where tokens may
+  // stand for any length of text, as those for unknown words do.
+  size_t FewestTokens(absl::string_view text) const;
 
   // In order of ids.
   const std::vector<AddedToken>& added_tokens() const { return added_tokens_; }

@@ -1,25 +1,39 @@
-"""Makes text/corpus.json: what transformers makes of awkward text with SmolLM2-135M-Instruct's tokenizer and template.
+"""Makes text/: what transformers makes of awkward text.
 
     python make_text_corpus.py MODEL_FOLDER
 
-Run with transformers 5.17.0; the tests need neither it nor torch. All that lies beneath this folder stays below 3 MB.
+MODEL_FOLDER is SmolLM2-135M-Instruct's. Run with transformers 5.17.0; the tests need neither it nor torch. What it
+makes stays below 400 kB.
 
-  texts: "text" and its ids, or "unit" written "times" over and runs of [id, count]; no special tokens around the
-    text; ids_with_special where those differ; decoded, and decoded_without_special (tokens), where they differ from
-    the text; prefixes: what the first 1, 2, 3 ... ids decode to, as a stream would see them.
+byte_fallback/tokenizer.json is a small tokenizer of the kind that Llama and Mistral use, made here. corpus.json holds
+
+  texts: "text" and its ids by SmolLM2's tokenizer, or "unit" written "times" over and runs of [id, count]; no special
+    tokens around the text; ids_with_special where those differ; decoded, and decoded_without_special (tokens), where
+    they differ from the text; prefixes: what the first 1, 2, 3 ... ids decode to, as a stream would see them.
+  long: units written times over, mostly 100 kB; how many the ids are, the SHA-256 of the ids in decimal with commas
+    between them, and that of the text that they decode to.
+  byte_fallback, byte_fallback_long: the same of the small tokenizer.
   chats: messages as [role, content], add_generation_prompt, the text that the template renders, and its ids.
+  templates: messages, arguments as JSON in their order, and of each source the text that it renders, null where Jinja2 raises an error.
+  declared: a tokenizer.json; of each tokenizer_config.json beside it the ids of texts and what these ids, with special
+    tokens around, decode to without special tokens.
 """
 
+import collections
+import hashlib
 import itertools
 import json
 import pathlib
 import sys
+import tempfile
 
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
+from transformers.utils.chat_template_utils import render_jinja_template
 
 HERE = pathlib.Path(__file__).resolve().parent
 MAX_IDS_WITH_PREFIXES = 24
-MAX_BYTES = 3_000_000
+MAX_BYTES = 400_000
 
 TEXTS = [
     "",
@@ -98,6 +112,10 @@ REPEATED = [
     ("\r\n", 10_000),
     ("ab ", 6_667),
 ]
+LONGEST = [
+    (unit, 100_000 // len(unit.encode()))
+    for unit in ("a", " ", "\n", "0", "\u00e9", "\u65e5", "\U0001f600")
+]
 CHATS = [
     [("user", "Hi")],
     [("system", ""), ("user", "Hi")],
@@ -117,6 +135,289 @@ CHATS = [
     [("system", "\u05e9\u05dc\u05d5\u05dd \u202e"), ("user", "\U0001f468\u200d\U0001f469 e\u0301")],
     [("user", "\"double\" 'single' \\ / \\n <b> & \u2028")],
 ]
+
+
+TEMPLATE_MESSAGES = [
+    ("system", "Sys"),
+    ("user", "h\u00e9 <b>&\"'</b> \u65e5\u672c|x  w1 "),
+    ("assistant", "\x1c a\x85b\n\tc\u2028d \x1f"),
+]
+TEMPLATE_ARGUMENTS = {
+    "t": {
+        "b": [1, 2.0, 1e20, 1e-7, True, None, "<\u00e9'\"\n\x01\U0001f600>"],
+        "a": {},
+        "e": [],
+        "Z": {"k": [1, {"x": "y"}]},
+    },
+    "rows": [{"n": "b", "v": {"w": 2}}, {"n": "A", "v": {"w": 1}}],
+    "query": {"a b": "c/d \u00e9", "x": None, "n": 1},
+}
+STRINGS = [
+    "'a b  c '",
+    "'aXbXc'",
+    "''",
+    "'\u65e5\u672c\u8a9e \u00e9\u65e5'",
+    "messages[2].content",
+    "'-42'",
+    "'\u0661\u00b2 \u2167\u2460'",
+    "'Abc Def'",
+]
+METHODS = """upper() lower() title() swapcase() capitalize() isalpha() isalnum() isdecimal() isdigit() isspace() islower()
+isupper() strip() lstrip() rstrip() split() rsplit() splitlines() splitlines(true) find('b') rfind('\u65e5') index('a')
+rindex('b') count('') count('a',1) find('',5) find('',50) find('b',-3) find('a',1,-1) startswith('a') startswith('b',1)
+startswith('',9) startswith(('a','\u65e5')) endswith(('c','\u65e5'),1) endswith('b',0,-1) split('X',1) split(maxsplit=1)
+split(None,1) split(sep='b') rsplit('X',1) rsplit(None,1) rsplit(maxsplit=0) split('') split('X',-1) partition('X')
+rpartition('X') partition('') ljust(8) rjust(8,'*') center(8) center(9) center(9,'\u65e5') center(3,'ab') zfill(6)
+ljust(-1) removeprefix('a') removesuffix('c') strip('a\u65e5') replace('a','\u65e5') replace('','-') replace('b','',1)
+join(['x','y']) join([1]) format(1) nosuch() strip(1) find()""".split()
+VALUES = "5 -5 2.5 3.5 -2.5 0.5 1.5 2.675 1250.0 150 250 true 'x' '12' '1_0' '1__0' '0x1f' '12.7' none nope [1] -0.4".split()
+VALUE_FILTERS = """round round(1) round(2) round(-1) round(-2) round(0,'floor') round(1,'ceil') round(method='ceil')
+round(-2,'ceil') round(0,'bad') int int(7) int(default=9) int(0,16) float float(1.5) length count default('z')
+default('z',true) default('z',boolean=false) string tojson wordcount upper""".split()
+TESTED = """5 1.5 true none nope 'Ab' 'ab' '' [1] (1,2) {} messages messages[1:] messages[0] messages[0].items()
+messages[0].keys() range(3) range raise_exception namespace(a=1)""".split()
+TESTS = "sequence iterable mapping number integer float string boolean callable none defined true".split()
+TEXTS_FILTERED = [
+    "'hello wide world foo'",
+    "'a-b c_d, \u00e9\u65e5\u672c 1.5'",
+    "'line1\\nline2\\n\\nline4\\n'",
+    "'a\\r\\nb\\x0bc'",
+    "'<a href=\"x\">&\\'/'",
+    "' \\x1c x \\x1f '",
+]
+TEXT_FILTERS = """truncate(9) truncate(9,true) truncate(9,leeway=0) truncate(length=12,killwords=true,end='!',leeway=0)
+truncate(2) truncate wordcount center(40) center(21) center(width=22) urlencode indent indent(2,true) indent(2,true,true)
+indent(width='>',first=true) indent(blank=true) e forceescape escape|escape title trim trim('l') replace('o','0',1) tojson
+tojson(4) tojson(ensure_ascii=true)""".split()
+EXPRESSIONS = """
+t|tojson(indent=2)
+t|tojson(indent='--')
+t|tojson(false,2)
+t|tojson(indent=none)
+t|tojson(separators=(',',':'),sort_keys=true)
+t.items()
+t.items()|list
+t.keys()
+t.values()|list
+t|items|list
+t|dictsort
+t.items()|tojson
+'a,b'.partition(',')|tojson
+'a,b'.partition(',')[-1]
+query|urlencode
+query.items()|urlencode
+rows|join(',',attribute='n')
+rows|join(',','v.w')
+[1,2,3].index(2)
+[1,2,3].index(9)
+nope|length
+none|length
+none|list
+none|join
+tools is none and documents is none
+tools and 'x'
+{'items': 1, 'keys': 2}.items()|list
+1/0
+1//0
+1.0//0
+'%s-%d'|format('a',3)
+messages[1].content[:messages[1].content.find('|')]
+messages[1].content[messages[1].content.rfind('|')+1:]
+['\\u200b\\u2028\\x9f']
+debug()
+""".strip().splitlines()
+SOURCES = [
+    "{% for m in messages %}\r\n<{{ m.role }}>\r\n{{ m.content }}\r\n{% endfor %}\r\n",
+    "a\r\nb\rc\n\r\nd\r\n",
+    "{{ 'a\r\nb' }}",
+    "a\r",
+    "{% raw %}\r\n{{ x }}{% endraw %}",
+    "{{ '{% generation %}' }}",
+    "{% generation %}a{% endgeneration %}",
+    "{% raw %}{% generation %}x{% endgeneration %}{% endraw %}",
+    "{%- raw -%} {% generation %} {%- endraw -%} z",
+    "{# {% generation %} #}b",
+    "{# ' #}{% generation %}x{% endgeneration %}",
+    "it's {% generation %}x{% endgeneration %} it's",
+    "{%- generation -%} x {%- endgeneration -%} y",
+    '{{ "it\'s {% endgeneration %}" }}{%+ generation +%}\n x{% endgeneration %}',
+    "{% if '%}' == x %}{% endif %}{% generation %}q{% endgeneration %}",
+    "{{ {'a':{'b':'{% generation %}'}} }}",
+    "{{ '\\'{% generation %}' }}",
+    "{% generation %}{% set y=1 %}{{ y }}{% endgeneration %}{{ y }}",
+    "{% autoescape true %}{{ messages[1].content }}{{ '<'|safe }}{{ '<b>'|e }}{% endautoescape %}{{ '<' }}",
+    "{% set c=cycler('a','b') %}{{ c.next() }}{{ c.next() }}{{ c.current }}{{ c.next() }}{{ c.next() }}{{ c.reset() }}{{ c.next() }}",
+    "{% set j=joiner() %}{{ j() }}a{{ j() }}b{{ j() }}c",
+    "{% set j=joiner('|') %}{{ j() }}a{{ j() }}b",
+    "{% macro m(a,b='x') %}{{ a }}{{ b }}{% endmacro %}{{ m(1) }}{{ m is callable }}{{ m(1,b=2) }}",
+    "{% set d={'items':{'type':'string'}} %}{% for k,v in d.items() %}{{ k }}={{ v }}{% endfor %}{{ d['items'].type }}",
+    "{% if tools is not none %}[TOOLS]{% endif %}{{ messages[-1].content }}",
+    "{% if documents is defined and documents is not none %}D{% else %}-{% endif %}",
+    "{% for m in messages %}{% if m.content is sequence %}{{ m.content }}{% endif %}{% endfor %}",
+]
+
+
+def template_sources():
+    expressions = [f"({value}).{method}" for value in STRINGS for method in METHODS]
+    expressions += [f"({value})|{name}" for value in VALUES for name in VALUE_FILTERS]
+    expressions += [f"({value}) is {name}" for value in TESTED for name in TESTS]
+    expressions += [f"({value})|{name}" for value in TEXTS_FILTERED for name in TEXT_FILTERS]
+    return SOURCES + ["{{ " + expression + " }}" for expression in expressions + EXPRESSIONS]
+
+
+def rendered(source, messages):
+    try:
+        return render_jinja_template([messages], chat_template=source, **TEMPLATE_ARGUMENTS)[0][0]
+    except Exception:
+        return None
+
+
+def template_cases():
+    messages = [{"role": role, "content": content} for role, content in TEMPLATE_MESSAGES]
+    cases = [[source, rendered(source, messages)] for source in template_sources()]
+    arguments = json.dumps(TEMPLATE_ARGUMENTS)
+    return {"messages": TEMPLATE_MESSAGES, "arguments": arguments, "cases": cases}
+
+
+WORDS = ["<unk>", "<s>", "</s>", "a", "b", "c", "d", "e"]
+PLAIN = {
+    "lstrip": False,
+    "rstrip": False,
+    "normalized": False,
+    "single_word": False,
+    "special": True,
+}
+CONFIGURATIONS = [
+    {},
+    {"added_tokens_decoder": {"3": {**PLAIN, "content": "a"}, "20": {**PLAIN, "content": "<x>"}}},
+    {
+        "added_tokens_decoder": {
+            "9": {**PLAIN, "content": "<y>", "special": False, "normalized": True}
+        }
+    },
+    {"added_tokens_decoder": {"2": {**PLAIN, "content": "</s>", "special": False}}},
+    {
+        "added_tokens_decoder": {
+            "8": {**PLAIN, "content": "ab", "special": False, "single_word": True}
+        }
+    },
+    {"extra_special_tokens": ["b", "<z>"]},
+    {
+        "additional_special_tokens": [
+            "c",
+            {"__type": "AddedToken", **PLAIN, "content": "<w>", "lstrip": True, "rstrip": True},
+        ]
+    },
+    {"extra_special_tokens": {"image_token": "<img>", "boi_token": "d"}},
+    {"image_token": "<img>"},
+    {"eos_token": "e", "pad_token": "<pad>"},
+    {
+        "added_tokens_decoder": {
+            "8": {**PLAIN, "content": "<pad>", "special": False, "rstrip": True}
+        },
+        "pad_token": "<pad>",
+        "extra_special_tokens": ["<pad>", "a"],
+    },
+    {
+        "added_tokens_decoder": {
+            "10": {**PLAIN, "content": "<t10>"},
+            "9": {**PLAIN, "content": "<t9>"},
+        },
+        "bos_token": "<s>",
+        "mask_token": "<m>",
+        "extra_special_tokens": ["<q>"],
+    },
+]
+DECLARED_TEXTS = [
+    "a b c d e",
+    "<s>a </s> b",
+    "a<x>b <y> c",
+    "x<z>y <w> z <w>",
+    "<img>a<img> d",
+    "<pad> a  <pad>b e",
+    "ab xab ab",
+    "<t9><t10><m><q> q",
+]
+
+
+def word_tokenizer():
+    tokenizer = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens(
+        [AddedToken(word, special=True, normalized=False) for word in WORDS[:3]]
+    )
+    return tokenizer
+
+
+def declared_case(file, config):
+    with tempfile.TemporaryDirectory() as folder:
+        (pathlib.Path(folder) / "tokenizer.json").write_text(file)
+        settings = {"tokenizer_class": "PreTrainedTokenizerFast", **config}
+        (pathlib.Path(folder) / "tokenizer_config.json").write_text(json.dumps(settings))
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    texts = []
+    for text in DECLARED_TEXTS:
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        texts.append([text, ids, tokenizer.decode(ids, skip_special_tokens=True)])
+    return {"config": config, "texts": texts}
+
+
+def declared_cases():
+    file = word_tokenizer().to_str()
+    return {"tokenizer": file, "cases": [declared_case(file, config) for config in CONFIGURATIONS]}
+
+
+def merged(word, pair):
+    out = []
+    for piece in word:
+        if out and (out[-1], piece) == pair:
+            out[-1] += piece
+        else:
+            out.append(piece)
+    return out
+
+
+def learn_merges(texts, count):
+    """Byte-pair encoding: the most frequent pair first, the smaller of equals."""
+    words = [list(text.replace(" ", "\u2581")) for text in texts]
+    merges = []
+    for _ in range(count):
+        pairs = collections.Counter(pair for word in words for pair in itertools.pairwise(word))
+        pairs = {pair: times for pair, times in pairs.items() if "\0" not in pair[0] + pair[1]}
+        merges.append(min(pairs, key=lambda pair: (-pairs[pair], pair)))
+        words = [merged(word, merges[-1]) for word in words]
+    return merges
+
+
+def byte_fallback_tokenizer():
+    special = ["<unk>", "<s>", "</s>"]
+    merges = learn_merges(TEXTS, 200)
+    letters = {letter for pair in merges for letter in "".join(pair)}
+    letters |= set("\u2581abcdefghijklmnopqrstuvwxyzABC.,!?\u00e9\u65e5\u672c\U0001f600")
+    pieces = special + [f"<0x{byte:02X}>" for byte in range(256)] + sorted(letters)
+    pieces += dict.fromkeys("".join(pair) for pair in merges)
+    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = Tokenizer(
+        models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("\u2581", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    tokenizer.add_special_tokens(
+        [AddedToken(text, special=True, normalized=False) for text in special]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
+    return tokenizer
 
 
 def text_case(tokenizer, text):
@@ -141,6 +442,29 @@ def as_runs(case):
     return {"runs": [[i, len(list(run))] for i, run in itertools.groupby(ids)], **case}
 
 
+def digest_case(tokenizer, unit, times):
+    ids = tokenizer(unit * times, add_special_tokens=False)["input_ids"]
+    decoded = tokenizer.decode(ids, skip_special_tokens=False)
+    return {
+        "unit": unit,
+        "times": times,
+        "count": len(ids),
+        "sha256": hashlib.sha256(",".join(map(str, ids)).encode()).hexdigest(),
+        "decoded_sha256": hashlib.sha256(decoded.encode()).hexdigest(),
+    }
+
+
+def text_cases(tokenizer):
+    return [{"text": text, **text_case(tokenizer, text)} for text in TEXTS]
+
+
+def run_cases(tokenizer):
+    return [
+        {"unit": unit, "times": times, **as_runs(text_case(tokenizer, unit * times))}
+        for unit, times in REPEATED
+    ]
+
+
 def chat_case(tokenizer, chat, prompt):
     messages = [{"role": role, "content": content} for role, content in chat]
     text = tokenizer.apply_chat_template(messages, add_generation_prompt=prompt, tokenize=False)
@@ -155,17 +479,21 @@ def chat_case(tokenizer, chat, prompt):
 def main(folder):
     # As the file has it: the class that AutoTokenizer picks would put its own pre-tokenizer in.
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    small_file = HERE / "text" / "byte_fallback" / "tokenizer.json"
+    small_file.parent.mkdir(parents=True, exist_ok=True)
+    small_file.write_text(byte_fallback_tokenizer().to_str() + "\n")
+    small = PreTrainedTokenizerFast(tokenizer_file=str(small_file))
     corpus = {
-        "texts": [{"text": text, **text_case(tokenizer, text)} for text in TEXTS]
-        + [
-            {"unit": unit, "times": times, **as_runs(text_case(tokenizer, unit * times))}
-            for unit, times in REPEATED
-        ],
+        "texts": text_cases(tokenizer) + run_cases(tokenizer),
+        "long": [digest_case(tokenizer, *text) for text in LONGEST],
+        "byte_fallback": text_cases(small),
+        "byte_fallback_long": [digest_case(small, *text) for text in REPEATED + LONGEST],
         "chats": [chat_case(tokenizer, chat, prompt) for chat in CHATS for prompt in (True, False)],
+        "templates": template_cases(),
+        "declared": declared_cases(),
     }
-    (HERE / "text").mkdir(exist_ok=True)
     (HERE / "text" / "corpus.json").write_text(json.dumps(corpus, separators=(",", ":")) + "\n")
-    size = sum(file.stat().st_size for file in HERE.rglob("*") if file.is_file())
+    size = sum(file.stat().st_size for file in (HERE / "text").rglob("*") if file.is_file())
     assert size < MAX_BYTES, size
 
 

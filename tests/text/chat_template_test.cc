@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <thread>
 
 #include "absl/strings/match.h"
@@ -203,12 +204,16 @@ TEST(ChatTemplate, RefusesSourcesThatDoNotCompile) {
 // Nothing a template does may stop the process or hold a request for long.
 class HostileTemplate : public testing::TestWithParam<const char*> {};
 
+// In a process of its own, as some of them cost a thread.
 TEST_P(HostileTemplate, EndsSoonWithAnError) {
-  const absl::Time start = absl::Now();
-  const absl::Status status = Render(GetParam()).status();
-  EXPECT_FALSE(status.ok());
-  EXPECT_FALSE(status.message().empty());
-  EXPECT_LT(absl::Now() - start, absl::Seconds(30));
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const auto run = [] {
+    const absl::Time start = absl::Now();
+    const absl::Status status = Render(GetParam()).status();
+    const bool soon = absl::Now() - start < absl::Seconds(30);
+    std::_Exit(!status.ok() && !status.message().empty() && soon ? 0 : 1);
+  };
+  EXPECT_EXIT(run(), testing::ExitedWithCode(0), "");
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -230,7 +235,10 @@ INSTANTIATE_TEST_SUITE_P(
         "{% endfor %}{{ ns.s | list }}",
         "{{ 'x' | indent(10**12) }}", "{{ '%1000000000000d' | format(1) }}",
         "{{ '{:1000000000000}'.format(1) }}", "{{ [1] | batch(10**12, 0) | list }}",
-        "{{ [1] | tojson(indent=10**12) }}",
+        "{{ [1] | tojson(indent=10**12) }}", "{{ 'a'.ljust(10**12) }}", "{{ 'a'.rjust(10**12) }}",
+        "{{ 'a'.center(10**12) }}", "{{ '1'.zfill(10**12) }}", "{{ 'a' | center(10**12) }}",
+        "{{ ('a' * 1000000).replace('a', 'b' * 1000) | wordcount }}",
+        "{{ 'a'.ljust(9000000000000000000, '\u00e9') }}", "{{ 1 | round(10**30) }}",
         "{% for i in range(99999) %}{{ 'a' * 1000 }}{% endfor %}",
         "{% set x %}{% for i in range(99999) %}{{ 'a' * 10000 }}{% endfor %}{% endset %}{{ x }}",
         "{{ strftime_now('%1000000d') }}"));
@@ -282,7 +290,7 @@ INSTANTIATE_TEST_SUITE_P(Chains, DeepSource,
                          testing::Values(std::pair{"{{ a", "+a"}, std::pair{"{{ a", "|a"},
                                          std::pair{"{{ a", ".a"}, std::pair{"{{ a", "[0]"},
                                          std::pair{"{{ a", "()"}, std::pair{"{{ a", " if a"},
-                                         std::pair{"{{ 1", "+1"},
+                                         std::pair{"{{ 1", "+1"}, std::pair{"{% raw %}", "{%"},
                                          std::pair{"{% if a %}", "{% elif a %}"}));
 INSTANTIATE_TEST_SUITE_P(Nests, DeepSource,
                          testing::Values(std::pair{"{{ ", "not "}, std::pair{"{{ ", "-"},
@@ -303,6 +311,36 @@ TEST(ChatTemplate, IsNotRunAgainAfterExceedingItsMemory) {
   EXPECT_EQ(DetailsOf(chat_template->Render(Hello(), {}).status()).reason,
             "CHAT_TEMPLATE_DISABLED");
   EXPECT_EQ(RenderOrDie("others still work"), "others still work");
+}
+
+constexpr char kDoubles[] =
+    "{% set ns = namespace(s='ab') %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}"
+    "{% endfor %}";
+
+std::string ReasonOf(const absl::StatusOr<std::string>& text) {
+  return DetailsOf(text.status()).reason;
+}
+
+TEST(ChatTemplate, StaysDisabledWhenItIsCompiledAgain) {
+  const std::string bomb = absl::StrCat(kDoubles, "compiled again");
+  EXPECT_EQ(ReasonOf(Render(bomb)), "CHAT_TEMPLATE_DISABLED");
+  EXPECT_EQ(DetailsOf(ChatTemplate::Compile(bomb, {}).status()).reason, "CHAT_TEMPLATE_DISABLED");
+  EXPECT_EQ(RenderOrDie("others still work"), "others still work");
+}
+
+// Whatever the templates are, what the process loses is bounded.
+void LoseThreadsAndExit() {
+  for (int i = 0; i < 4; ++i) {
+    if (ReasonOf(Render(absl::StrCat(kDoubles, i))) != "CHAT_TEMPLATE_DISABLED") std::_Exit(1);
+  }
+  const absl::Status refused = Render("a harmless one").status();
+  const bool told = absl::StrContains(refused.message(), "until the server is restarted");
+  std::_Exit(told && DetailsOf(refused).reason == "CHAT_TEMPLATE_DISABLED" ? 0 : 2);
+}
+
+TEST(ChatTemplate, NoneRunsAfterSeveralCouldNotBeStopped) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(LoseThreadsAndExit(), testing::ExitedWithCode(0), "");
 }
 
 TEST(ChatTemplate, StillRunsAfterExceedingItsSteps) {

@@ -1,11 +1,14 @@
-// Awkward text through SmolLM2-135M-Instruct's tokenizer and template, against transformers
+// Awkward text through tokenizers and templates, against transformers
 // (tests/golden/make_text_corpus.py).
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/str_join.h"
+#include "base/sha256.h"
 #include "text/streaming_decoder.h"
 #include "text/text_model.h"
 
@@ -21,9 +24,16 @@ class Corpus : public ::testing::Test {
         TextModel::Load(std::string(VALUESCOPE_CACHE_DIR) + "/models/SmolLM2-135M-Instruct");
     ASSERT_TRUE(loaded.ok()) << "run docker/setup: " << loaded.status();
     model_ = *std::move(loaded);
-    std::ifstream(std::string(VALUESCOPE_SOURCE_DIR) + "/tests/golden/text/corpus.json") >> golden_;
+    const std::string golden = std::string(VALUESCOPE_SOURCE_DIR) + "/tests/golden/text";
+    std::ifstream(golden + "/corpus.json") >> golden_;
+    auto small = TextModel::Load(golden + "/byte_fallback");
+    ASSERT_TRUE(small.ok()) << small.status();
+    byte_fallback_ = *std::move(small);
   }
-  static void TearDownTestSuite() { model_.reset(); }
+  static void TearDownTestSuite() {
+    model_.reset();
+    byte_fallback_.reset();
+  }
 
   static std::string TextOf(const json& entry) {
     if (entry.contains("text")) return entry["text"].get<std::string>();
@@ -40,41 +50,41 @@ class Corpus : public ::testing::Test {
     return ids;
   }
 
-  static inline std::unique_ptr<TextModel> model_;
-  static inline json golden_;
-};
-
-TEST_F(Corpus, TextsBecomeTheIdsOfTransformersAndBack) {
-  ASSERT_GE(golden_["texts"].size(), 50u);
-  for (const json& entry : golden_["texts"]) {
+  static void CheckText(const Tokenizer& tokenizer, const json& entry) {
     const std::string text = TextOf(entry);
     SCOPED_TRACE(text.substr(0, 80));
     const std::vector<int32_t> expected = IdsOf(entry);
-    const auto ids = model_->tokenizer().Encode(text, /*add_special_tokens=*/false);
+    const auto ids = tokenizer.Encode(text, /*add_special_tokens=*/false);
     ASSERT_TRUE(ids.ok()) << ids.status();
     EXPECT_EQ(*ids, expected);
-    const auto with = model_->tokenizer().Encode(text, /*add_special_tokens=*/true);
+    const auto with = tokenizer.Encode(text, /*add_special_tokens=*/true);
     ASSERT_TRUE(with.ok()) << with.status();
     EXPECT_EQ(*with, entry.contains("ids_with_special")
                          ? entry["ids_with_special"].get<std::vector<int32_t>>()
                          : expected);
-    EXPECT_EQ(*model_->tokenizer().Decode(expected, /*skip_special_tokens=*/false),
+    EXPECT_EQ(*tokenizer.Decode(expected, /*skip_special_tokens=*/false),
               entry.value("decoded", text));
-    EXPECT_EQ(*model_->tokenizer().Decode(expected, /*skip_special_tokens=*/true),
-              entry.value("decoded_without_special", entry.value("decoded", text)));
+    EXPECT_EQ(*tokenizer.Decode(expected, /*skip_special_tokens=*/true),
+              entry.value("decoded_without_special", text));
   }
-}
 
-// A stream shows a prefix of what the whole decodes to, never half a character, and all of it.
-TEST_F(Corpus, StreamsAreThePrefixesOfTransformersWithoutHalfCharacters) {
-  int with_prefixes = 0;
-  for (const json& entry : golden_["texts"]) {
-    if (!entry.contains("prefixes")) continue;
-    ++with_prefixes;
+  static void CheckLongText(const Tokenizer& tokenizer, const json& entry) {
+    const std::string text = TextOf(entry);
+    SCOPED_TRACE(text.substr(0, 8));
+    const auto ids = tokenizer.Encode(text, /*add_special_tokens=*/false);
+    ASSERT_TRUE(ids.ok()) << ids.status();
+    EXPECT_EQ(ids->size(), entry["count"].get<size_t>());
+    EXPECT_GE(ids->size(), tokenizer.FewestTokens(text));
+    EXPECT_EQ(Sha256Hex(absl::StrJoin(*ids, ",")), entry["sha256"].get<std::string>());
+    EXPECT_EQ(Sha256Hex(*tokenizer.Decode(*ids, /*skip_special_tokens=*/false)),
+              entry["decoded_sha256"].get<std::string>());
+  }
+
+  static void CheckStream(const Tokenizer& tokenizer, const json& entry) {
     const std::vector<int32_t> ids = IdsOf(entry);
     SCOPED_TRACE(TextOf(entry));
     const std::string whole = entry.value("decoded", TextOf(entry));
-    StreamingDecoder decoder(model_->tokenizer(), /*skip_special_tokens=*/false);
+    StreamingDecoder decoder(tokenizer, /*skip_special_tokens=*/false);
     std::string shown;
     for (size_t i = 0; i < ids.size(); ++i) {
       const auto piece = decoder.Push(ids[i]);
@@ -90,6 +100,39 @@ TEST_F(Corpus, StreamsAreThePrefixesOfTransformersWithoutHalfCharacters) {
     }
     shown += *decoder.Flush();
     EXPECT_EQ(shown, whole);
+  }
+
+  static inline std::unique_ptr<TextModel> model_;
+  static inline std::unique_ptr<TextModel> byte_fallback_;
+  static inline json golden_;
+};
+
+TEST_F(Corpus, TextsBecomeTheIdsOfTransformersAndBack) {
+  ASSERT_GE(golden_["texts"].size(), 50u);
+  for (const json& entry : golden_["texts"]) CheckText(model_->tokenizer(), entry);
+}
+
+TEST_F(Corpus, TextsBecomeTheIdsOfTransformersByByteFallback) {
+  ASSERT_GE(golden_["byte_fallback"].size(), 50u);
+  for (const json& entry : golden_["byte_fallback"]) {
+    CheckText(byte_fallback_->tokenizer(), entry);
+  }
+}
+
+TEST_F(Corpus, LongTextsBecomeTheIdsOfTransformersAndBack) {
+  for (const json& entry : golden_["long"]) CheckLongText(model_->tokenizer(), entry);
+  for (const json& entry : golden_["byte_fallback_long"]) {
+    CheckLongText(byte_fallback_->tokenizer(), entry);
+  }
+}
+
+// A stream shows a prefix of what the whole decodes to, never half a character, and all of it.
+TEST_F(Corpus, StreamsAreThePrefixesOfTransformersWithoutHalfCharacters) {
+  int with_prefixes = 0;
+  for (const json& entry : golden_["texts"]) {
+    if (!entry.contains("prefixes")) continue;
+    ++with_prefixes;
+    CheckStream(model_->tokenizer(), entry);
   }
   EXPECT_GE(with_prefixes, 20);
 }
@@ -108,6 +151,53 @@ TEST_F(Corpus, ChatsRenderAsTransformersRendersThem) {
     EXPECT_EQ(encoded->text, entry["text"].get<std::string>());
     EXPECT_EQ(encoded->ids, entry["ids"].get<std::vector<int32_t>>());
   }
+}
+
+TEST_F(Corpus, TemplatesRenderAsTransformersRendersThem) {
+  const json& templates = golden_["templates"];
+  ASSERT_GE(templates["cases"].size(), 1000u);
+  std::vector<ChatMessage> messages;
+  for (const json& message : templates["messages"]) {
+    messages.push_back({message[0].get<std::string>(), message[1].get<std::string>()});
+  }
+  RenderOptions options;
+  options.add_generation_prompt = false;
+  options.template_arguments = templates["arguments"].get<std::string>();
+  for (const json& entry : templates["cases"]) {
+    SCOPED_TRACE(entry[0].get<std::string>());
+    const auto compiled = ChatTemplate::Compile(entry[0].get<std::string>(), {});
+    ASSERT_TRUE(compiled.ok()) << compiled.status();
+    const auto text = (*compiled)->Render(messages, options);
+    if (entry[1].is_null()) {
+      EXPECT_EQ(text.status().code(), absl::StatusCode::kInvalidArgument) << text.value_or("");
+    } else {
+      ASSERT_TRUE(text.ok()) << text.status();
+      EXPECT_EQ(*text, entry[1].get<std::string>());
+    }
+  }
+}
+
+TEST_F(Corpus, DeclaredTokensAreThoseOfTransformers) {
+  const json& declared = golden_["declared"];
+  ASSERT_GE(declared["cases"].size(), 10u);
+  const std::filesystem::path folder = testing::TempDir() + "/declared_tokens";
+  std::filesystem::create_directories(folder);
+  std::ofstream(folder / "tokenizer.json") << declared["tokenizer"].get<std::string>();
+  for (const json& entry : declared["cases"]) {
+    SCOPED_TRACE(entry["config"].dump());
+    std::ofstream(folder / "tokenizer_config.json") << entry["config"].dump();
+    const auto model = TextModel::Load(folder);
+    ASSERT_TRUE(model.ok()) << model.status();
+    for (const json& text : entry["texts"]) {
+      SCOPED_TRACE(text[0].get<std::string>());
+      const auto ids = (*model)->EncodeText(text[0].get<std::string>(), false);
+      ASSERT_TRUE(ids.ok()) << ids.status();
+      EXPECT_EQ(*ids, text[1].get<std::vector<int32_t>>());
+      EXPECT_EQ(*(*model)->tokenizer().Decode(*ids, /*skip_special_tokens=*/true),
+                text[2].get<std::string>());
+    }
+  }
+  std::filesystem::remove_all(folder);
 }
 
 }  // namespace

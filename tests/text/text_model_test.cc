@@ -8,6 +8,7 @@
 #include <fstream>
 #include <random>
 
+#include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/sha256.h"
 #include "tests/text/small_tokenizers.h"
@@ -137,12 +138,63 @@ TEST_F(TextModelFolder, NamesTheFileThatIsWrong) {
   }
   Write("config.json", std::string(1'000'000, '['));
   EXPECT_EQ(FieldOfLoadError(), "config.json");
+  Write("config.json", "{}");
   Write("tokenizer.json", "{}");
   EXPECT_EQ(FieldOfLoadError(), "tokenizer.json");
   std::filesystem::remove(std::filesystem::path(folder_) / "tokenizer.json");
   EXPECT_EQ(FieldOfLoadError(), "tokenizer.json");
   std::filesystem::create_directory(std::filesystem::path(folder_) / "tokenizer.json");
   EXPECT_EQ(FieldOfLoadError(), "tokenizer.json");
+}
+
+TEST_F(TextModelFolder, AddsTheTokensThatItsConfigurationDeclares) {
+  Write("tokenizer_config.json", R"({"image_token": "<img>", "pad_token": "h"})");
+  Write("chat_template.jinja", "{{ image_token }}{{ messages[0].content }}");
+  const auto model = LoadOrDie();
+  EXPECT_EQ(model->tokenizer().AddedTokenId("<img>"), 267);
+  EXPECT_THAT(*model->EncodeText("h<img>", false), ElementsAre(104, 267));
+  EXPECT_EQ(*model->tokenizer().Decode({104, 267, 259}, /*skip_special_tokens=*/true), "hello");
+  StreamingDecoder decoder(model->tokenizer(), /*skip_special_tokens=*/true);
+  EXPECT_EQ(*decoder.Push(104) + *decoder.Push(267) + *decoder.Push(259), "hello");
+  EXPECT_EQ(Rendered(), "<img>hello");
+}
+
+// transformers would give it an id that the model has no row for.
+TEST_F(TextModelFolder, LeavesOutDeclaredTokensBeyondTheVocabulary) {
+  Write("tokenizer_config.json", R"({"extra_special_tokens": ["<one>", "<two>"]})");
+  Write("config.json", R"({"vocab_size": 268})");
+  const auto model = LoadOrDie();
+  EXPECT_EQ(model->tokenizer().AddedTokenId("<one>"), 267);
+  EXPECT_EQ(model->tokenizer().AddedTokenId("<two>"), std::nullopt);
+  EXPECT_EQ(model->tokenizer().vocabulary_size(), 268);
+}
+
+TEST_F(TextModelFolder, RefusesMalformedDeclaredTokens) {
+  for (const char* config :
+       {R"({"added_tokens_decoder": []})", R"({"added_tokens_decoder": {"x": {"content": "a"}}})",
+        R"({"added_tokens_decoder": {"1": "a"}})", R"({"added_tokens_decoder": {"1": {}}})",
+        R"({"added_tokens_decoder": {"99999999999999999999": {"content": "a"}}})",
+        R"({"added_tokens_decoder": {"1": {"content": "a", "special": 1}}})",
+        R"({"extra_special_tokens": 1})", R"({"extra_special_tokens": [1]})",
+        R"({"additional_special_tokens": [{"content": 2}]})"}) {
+    Write("tokenizer_config.json", config);
+    EXPECT_THAT(FieldOfLoadError(), testing::StartsWith("tokenizer_config.json.")) << config;
+  }
+  Write("tokenizer_config.json", R"({"extra_special_tokens": ["", "a", "a"], "pad_token": ""})");
+  LoadOrDie();
+}
+
+TEST_F(TextModelFolder, RefusesMoreDeclaredTokensThanAnyModelHas) {
+  const nlohmann::json long_one = {{"extra_special_tokens", {std::string(2 << 20, 'a')}}};
+  Write("tokenizer_config.json", long_one.dump());
+  EXPECT_EQ(FieldOfLoadError(), "tokenizer_config.json");
+  nlohmann::json many = nlohmann::json::array();
+  for (int i = 0; i < 100'000; ++i) many.push_back(absl::StrCat(i));
+  Write("tokenizer_config.json", nlohmann::json{{"extra_special_tokens", many}}.dump());
+  EXPECT_EQ(FieldOfLoadError(), "tokenizer_config.json");
+  many.erase(many.begin() + 60'000, many.end());
+  Write("tokenizer_config.json", nlohmann::json{{"extra_special_tokens", many}}.dump());
+  EXPECT_EQ(LoadOrDie()->tokenizer().AddedTokenId("59999").has_value(), true);
 }
 
 TEST_F(TextModelFolder, RefusesDeepJsonThatIsValid) {

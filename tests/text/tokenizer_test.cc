@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <thread>
 
 #include "base/error.h"
@@ -150,6 +151,40 @@ TEST(Tokenizer, RefusesIdsBeyondThirtyOneBits) {
   nlohmann::json file = nlohmann::json::parse(ByteLevelTokenizer());
   file["model"]["vocab"]["zz"] = 4'294'967'295;
   EXPECT_EQ(Tokenizer::Load(file.dump()).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(Tokenizer, TellsHowFewTokensATextMayHave) {
+  const std::string text(1200, 'a');
+  const auto byte_level = LoadOrDie(ByteLevelTokenizer());
+  EXPECT_EQ(byte_level->FewestTokens(text), 100u);  // "<|im_start|>" has 12 bytes
+  EXPECT_EQ(LoadOrDie(ByteFallbackTokenizer())->FewestTokens(text), 200u);  // "<0x00>"
+  EXPECT_EQ(byte_level->FewestTokens(""), 0u);
+}
+
+TEST(Tokenizer, CountsNoBytesThatAreLeftOutOfTheIds) {
+  nlohmann::json file = nlohmann::json::parse(ByteLevelTokenizer());
+  file["model"]["vocab"]["bb"] = file["model"]["vocab"]["a"];
+  file["model"]["vocab"].erase("a");
+  file["model"]["merges"] = nlohmann::json::array();
+  const auto tokenizer = LoadOrDie(file.dump());
+  EXPECT_EQ(tokenizer->FewestTokens(std::string(1200, 'a')), 0u);
+  EXPECT_EQ(tokenizer->Encode(std::string(1200, 'a'), /*add_special_tokens=*/false)->size(), 0u);
+  EXPECT_EQ(tokenizer->FewestTokens(std::string(1200, 'b')), 100u);
+}
+
+TEST(Tokenizer, KnowsNoFewestWhereATokenTakesAnyLengthOfText) {
+  const std::string text(1200, 'a');
+  nlohmann::json file = nlohmann::json::parse(ByteLevelTokenizer());
+  file["added_tokens"][1]["rstrip"] = true;
+  EXPECT_EQ(LoadOrDie(file.dump())->FewestTokens(text), 0u);
+  file = nlohmann::json::parse(ByteFallbackTokenizer());
+  file["model"]["byte_fallback"] = false;
+  EXPECT_EQ(LoadOrDie(file.dump())->FewestTokens(text), 0u);
+  file = nlohmann::json::parse(ByteLevelTokenizer());
+  file["normalizer"] = {{"type", "NFC"}};
+  EXPECT_EQ(LoadOrDie(file.dump())->FewestTokens(text), 25u);
+  file["normalizer"] = {{"type", "Strip"}, {"strip_left", true}, {"strip_right", true}};
+  EXPECT_EQ(LoadOrDie(file.dump())->FewestTokens(text), 0u);
 }
 
 TEST(Tokenizer, GivesTheSameIdsFromManyThreads) {

@@ -9,14 +9,14 @@
 //! `asked_to_stop`, and ends with an error of its own. What does not notice, and what has spent its
 //! memory, cannot be unwound from inside an allocation (that is undefined behaviour) and stopping
 //! the process is no answer either: it is parked there for ever, keeping at most its budget, and
-//! the caller gets an error. The owner of the template must not run it again, which bounds what is
-//! lost to one budget for each rendering that ran at that moment.
+//! the caller gets an error. The owner of the template must not run it again, and after a few such
+//! losses nothing is run any more: that bounds what the process loses, whatever it is given.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, RefCell};
 use std::os::unix::thread::JoinHandleExt;
 use std::panic::{catch_unwind, AssertUnwindSafe, PanicHookInfo};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
@@ -34,6 +34,10 @@ const STACK_BYTES: usize = 512 << 20;
 /// Between looks at the clock of a thread that is about to run out of time.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 
+/// Threads given up and not ended since. Those that run when it is reached may be lost as well.
+pub const MOST_LOST_THREADS: isize = 4;
+static LOST_THREADS: AtomicIsize = AtomicIsize::new(0);
+
 pub struct Limits {
     /// Bytes allocated and not yet freed.
     pub memory_bytes: usize,
@@ -50,6 +54,8 @@ pub enum Outcome<T> {
     Panicked(Failure),
     OutOfMemory,
     OutOfTime,
+    /// Not run: too many threads were lost before.
+    TooManyLost,
     NoThread(String),
 }
 
@@ -62,13 +68,16 @@ struct Progress {
 }
 
 impl Progress {
-    fn end(&self, state: u8) -> bool {
-        let moved = self
-            .state
-            .compare_exchange(RUNNING, state, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok();
+    fn end(&self, state: u8) {
+        let before =
+            self.state.compare_exchange(RUNNING, state, Ordering::AcqRel, Ordering::Acquire);
+        match before {
+            Ok(_) if state != FINISHED => LOST_THREADS.fetch_add(1, Ordering::Relaxed),
+            // It was given up and has come to its end after all.
+            Err(_) if state == FINISHED => LOST_THREADS.fetch_sub(1, Ordering::Relaxed),
+            _ => 0,
+        };
         self.waiter.unpark();
-        moved
     }
 }
 
@@ -208,6 +217,9 @@ pub fn run<T: Send + 'static>(
     limits: Limits,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Outcome<T> {
+    if LOST_THREADS.load(Ordering::Relaxed) >= MOST_LOST_THREADS {
+        return Outcome::TooManyLost;
+    }
     let progress = Arc::new(Progress {
         state: AtomicU8::new(RUNNING),
         asked_to_stop: AtomicBool::new(false),

@@ -2,8 +2,14 @@
 //! owned results are freed by the matching function of this library.
 
 mod budget;
+mod jinja_filters;
+mod jinja_globals;
+mod python_arguments;
+mod python_strings;
 mod python_values;
 mod template;
+mod template_source;
+mod text_per_token;
 mod tokenizer;
 mod turns;
 
@@ -76,6 +82,17 @@ pub struct VsPair {
     second: VsBytes,
 }
 
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct VsDeclaredToken {
+    text: VsBytes,
+    single_word: bool,
+    lstrip: bool,
+    rstrip: bool,
+    normalized: bool,
+    special: bool,
+}
+
 #[repr(C)]
 pub struct VsRendering {
     messages: *const VsPair, // (role, content)
@@ -130,6 +147,25 @@ unsafe fn text_pairs(pairs: *const VsPair, count: usize) -> Result<Vec<(String, 
     texts.collect()
 }
 
+/// SAFETY: `tokens` holds `count` tokens whose bytes are valid.
+unsafe fn declared_tokens(
+    tokens: *const VsDeclaredToken,
+    count: usize,
+) -> Result<Vec<tokenizers::AddedToken>, Failure> {
+    let tokens = if count == 0 { &[] } else { std::slice::from_raw_parts(tokens, count) };
+    let tokens = tokens.iter().map(|token| {
+        Ok(tokenizers::AddedToken {
+            content: token.text.text()?.to_string(),
+            single_word: token.single_word,
+            lstrip: token.lstrip,
+            rstrip: token.rstrip,
+            normalized: token.normalized,
+            special: token.special,
+        })
+    });
+    tokens.collect()
+}
+
 /// Runs `work`; 0 on success, otherwise a FailureKind with its text in `error`.
 /// SAFETY: `error` is writable.
 unsafe fn border(error: *mut VsString, work: impl FnOnce() -> Result<(), Failure>) -> i32 {
@@ -159,11 +195,15 @@ pub unsafe extern "C" fn vs_ids_free(ids: VsIds) {
 #[no_mangle]
 pub unsafe extern "C" fn vs_tokenizer_load(
     file: VsBytes,
+    declared: *const VsDeclaredToken,
+    num_declared: usize,
+    most_ids: u32,
     result: *mut *mut VsTokenizer,
     error: *mut VsString,
 ) -> i32 {
     border(error, || {
-        let tokenizer = Tokenizer::load(file.slice())?;
+        let declared = declared_tokens(declared, num_declared)?;
+        let tokenizer = Tokenizer::load(file.slice(), declared, most_ids)?;
         result.write(Box::into_raw(Box::new(VsTokenizer(Arc::new(tokenizer)))));
         Ok(())
     })
@@ -177,6 +217,14 @@ pub unsafe extern "C" fn vs_tokenizer_free(tokenizer: *mut VsTokenizer) {
 #[no_mangle]
 pub unsafe extern "C" fn vs_tokenizer_id_limit(tokenizer: *const VsTokenizer) -> u32 {
     (*tokenizer).0.id_limit()
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn vs_tokenizer_fewest_tokens(
+    tokenizer: *const VsTokenizer,
+    text: VsBytes,
+) -> usize {
+    (*tokenizer).0.fewest_tokens(text.slice())
 }
 
 #[no_mangle]

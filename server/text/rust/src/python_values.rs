@@ -1,11 +1,54 @@
 //! Values as Python writes them. Chat templates are written for Jinja2, where `{{ true }}` prints
 //! True and `tojson` is json.dumps.
 
-use minijinja::value::ValueKind;
+use std::sync::Arc;
+
+use minijinja::value::{Enumerator, Object, ObjectRepr, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
+use unicode_categories::UnicodeCategories;
 
 /// Deeper values are refused: json.dumps has the same guard.
 const MAX_DEPTH: usize = 200;
+
+/// Prints in round brackets, and is a list otherwise.
+#[derive(Debug)]
+pub struct Tuple(pub Vec<Value>);
+
+impl Object for Tuple {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Seq
+    }
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.0.get(key.as_usize()?).cloned()
+    }
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Seq(self.0.len())
+    }
+}
+
+/// What dict.keys(), dict.values() and dict.items() give.
+#[derive(Debug)]
+pub struct DictView {
+    pub name: &'static str,
+    pub items: Vec<Value>,
+}
+
+impl Object for DictView {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Iterable
+    }
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Values(self.items.clone())
+    }
+    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
+        Some(self.items.len())
+    }
+}
+
+/// The pairs of a dict, or of anything else that gives pairs.
+pub fn tuples(pairs: impl Iterator<Item = (Value, Value)>) -> Vec<Value> {
+    pairs.map(|(key, value)| Value::from_object(Tuple(vec![key, value]))).collect()
+}
 
 #[derive(Clone, Copy, PartialEq)]
 enum Style {
@@ -16,25 +59,27 @@ enum Style {
 struct Writer {
     out: String,
     style: Style,
-    indent: Option<usize>,
+    indent: Option<String>,
     sort_keys: bool,
+    ensure_ascii: bool,
     item_separator: String,
     key_separator: String,
     max_bytes: usize,
 }
 
-fn refuse(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+pub fn refuse(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message)
 }
 
 /// Arguments of json.dumps.
 pub struct JsonForm {
-    pub indent: Option<usize>,
+    pub indent: Option<String>,               // of one level
     pub separators: Option<(String, String)>, // between items, after keys
     pub sort_keys: bool,
+    pub ensure_ascii: bool,
 }
 
-/// json.dumps(value, ensure_ascii=False, ...).
+/// json.dumps(value, ...).
 pub fn json_dumps(value: &Value, form: JsonForm, max_bytes: usize) -> Result<String, Error> {
     let between_items = if form.indent.is_some() { "," } else { ", " };
     let (item_separator, key_separator) =
@@ -44,6 +89,7 @@ pub fn json_dumps(value: &Value, form: JsonForm, max_bytes: usize) -> Result<Str
         style: Style::Json,
         indent: form.indent,
         sort_keys: form.sort_keys,
+        ensure_ascii: form.ensure_ascii,
         item_separator,
         key_separator,
         max_bytes,
@@ -63,6 +109,7 @@ pub fn python_str(value: &Value, max_bytes: usize) -> Result<String, Error> {
                 style: Style::Repr,
                 indent: None,
                 sort_keys: false,
+                ensure_ascii: false,
                 item_separator: ", ".to_string(),
                 key_separator: ": ".to_string(),
                 max_bytes,
@@ -74,13 +121,7 @@ pub fn python_str(value: &Value, max_bytes: usize) -> Result<String, Error> {
 }
 
 /// repr(float): shortest digits that read back, exponent form below 1e-4 and from 1e16.
-fn python_float(number: f64, style: Style) -> String {
-    if !number.is_finite() {
-        let (nan, infinity) =
-            if style == Style::Json { ("NaN", "Infinity") } else { ("nan", "inf") };
-        let sign = if number < 0.0 { "-" } else { "" };
-        return if number.is_nan() { nan.to_string() } else { format!("{sign}{infinity}") };
-    }
+fn python_float(number: f64) -> String {
     if number == 0.0 || (1e-4..1e16).contains(&number.abs()) {
         return format!("{number:?}");
     }
@@ -88,6 +129,11 @@ fn python_float(number: f64, style: Style) -> String {
     let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
     format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
+}
+
+/// str.isprintable of one character, but for the code points that no character has.
+fn is_printable(c: char) -> bool {
+    c == ' ' || !(c.is_other() || c.is_separator())
 }
 
 impl Writer {
@@ -110,7 +156,11 @@ impl Writer {
             ValueKind::Number if value.is_integer() => self.out.push_str(&value.to_string()),
             ValueKind::Number => {
                 let number = f64::try_from(value.clone())?;
-                self.out.push_str(&python_float(number, self.style));
+                // Python raises ZeroDivisionError where minijinja goes on with such a number.
+                if !number.is_finite() {
+                    return Err(refuse("a number is not finite, as after a division by zero"));
+                }
+                self.out.push_str(&python_float(number));
             }
             ValueKind::String => self.write_string(value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => self.write_sequence(value, depth)?,
@@ -123,6 +173,34 @@ impl Writer {
     }
 
     fn write_sequence(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
+        if self.style == Style::Repr {
+            if let Some(tuple) = value.downcast_object_ref::<Tuple>() {
+                return self.write_tuple(tuple, depth);
+            }
+        }
+        if let Some(view) = value.downcast_object_ref::<DictView>() {
+            if self.style == Style::Json {
+                return Err(refuse(format!("{} is not JSON serializable", view.name)));
+            }
+            self.out.push_str(&format!("{}(", view.name));
+            self.write_list(value, depth)?;
+            self.out.push(')');
+            return Ok(());
+        }
+        self.write_list(value, depth)
+    }
+
+    fn write_tuple(&mut self, tuple: &Tuple, depth: usize) -> Result<(), Error> {
+        self.out.push('(');
+        for (index, item) in tuple.0.iter().enumerate() {
+            self.start_item(index == 0, depth);
+            self.write(item, depth + 1)?;
+        }
+        self.out.push_str(if tuple.0.len() == 1 { ",)" } else { ")" });
+        Ok(())
+    }
+
+    fn write_list(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
         self.out.push('[');
         let mut empty = true;
         for item in value.try_iter()? {
@@ -173,9 +251,9 @@ impl Writer {
     }
 
     fn new_line(&mut self, depth: usize) {
-        if let Some(indent) = self.indent {
+        if let Some(indent) = &self.indent {
             self.out.push('\n');
-            self.out.extend(std::iter::repeat(' ').take(indent * depth));
+            self.out.extend(std::iter::repeat_n(indent.as_str(), depth));
         }
     }
 
@@ -192,10 +270,17 @@ impl Writer {
                 '\u{8}' if json => self.out.push_str("\\b"),
                 '\u{c}' if json => self.out.push_str("\\f"),
                 c if c == quote => self.out.extend(['\\', c]),
-                c if json && c < ' ' => self.out.push_str(&format!("\\u{:04x}", c as u32)),
-                c if !json && (c < ' ' || ('\u{7f}'..'\u{a1}').contains(&c)) => {
-                    self.out.push_str(&format!("\\x{:02x}", c as u32))
+                c if json && self.ensure_ascii && !c.is_ascii() => {
+                    for unit in c.encode_utf16(&mut [0; 2]) {
+                        self.out.push_str(&format!("\\u{unit:04x}"));
+                    }
                 }
+                c if json && c < ' ' => self.out.push_str(&format!("\\u{:04x}", c as u32)),
+                c if !json && !is_printable(c) => self.out.push_str(&match c as u32 {
+                    code @ 0..=0xff => format!("\\x{code:02x}"),
+                    code @ 0x100..=0xffff => format!("\\u{code:04x}"),
+                    code => format!("\\U{code:08x}"),
+                }),
                 c => self.out.push(c),
             }
         }

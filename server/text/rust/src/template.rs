@@ -2,18 +2,25 @@
 //! controls, raise_exception, strftime_now, tojson without HTML escapes and Python's string
 //! methods, compiled and rendered within a budget.
 
+use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::ffi::CString;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use minijinja::value::{from_args, Kwargs, Rest};
+use minijinja::value::{from_args, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
 
 use crate::budget::{self, Limits, Outcome};
-use crate::python_values::{json_dumps, python_str, JsonForm};
+use crate::jinja_filters::{add_filters, add_tests, escaped, pairs_of};
+use crate::jinja_globals::add_globals;
+use crate::python_strings;
+use crate::python_values::{python_str, refuse, DictView};
+use crate::template_source;
 use crate::turns::Turns;
 use crate::{Failure, FailureKind};
 
@@ -33,16 +40,42 @@ const LITTLE_INPUT: usize = 64 << 10;
 const MOST_LATE_FOR_LITTLE: usize = 3;
 /// Each may hold its memory budget.
 static TURNS: Turns = Turns::new(4);
-const MAX_INDENT: usize = 64;
 
 const NAME: &str = "chat_template";
+
+/// The sources that must not be run again in this process, so that loading a model anew is no way
+/// around it. The oldest are forgotten.
+static DISABLED: Mutex<VecDeque<u64>> = Mutex::new(VecDeque::new());
+const MOST_DISABLED: usize = 1024;
+
+/// A name for a source that nobody outside the process can foresee.
+fn key_of(source: &str) -> u64 {
+    static KEYS: OnceLock<RandomState> = OnceLock::new();
+    KEYS.get_or_init(RandomState::new).hash_one(source)
+}
+
+fn disable(key: u64) {
+    let mut disabled = DISABLED.lock().unwrap();
+    if disabled.len() == MOST_DISABLED {
+        disabled.pop_front();
+    }
+    disabled.push_back(key);
+}
+
+fn refuse_if_disabled(key: u64) -> Result<(), Failure> {
+    if DISABLED.lock().unwrap().contains(&key) {
+        let text = "the chat template used more memory or time than allowed before";
+        return Err(Failure::new(FailureKind::Disabled, text));
+    }
+    Ok(())
+}
 
 pub struct ChatTemplate {
     environment: Arc<Environment<'static>>,
     max_output_bytes: usize,
-    /// A rendering could not be stopped and may have left a parked thread behind, or was late for
-    /// little too often.
-    disabled: AtomicBool,
+    /// Of its source; disabled when a rendering could not be stopped and may have left a parked
+    /// thread behind, or was late for little too often.
+    key: u64,
     late_for_little: AtomicUsize,
 }
 
@@ -111,80 +144,49 @@ fn raise_exception(message: &Value) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, "raised by the template").with_source(Raised(text)))
 }
 
-fn tojson(value: &Value, kwargs: Kwargs, max_bytes: usize) -> Result<Value, Error> {
-    let indent = match kwargs.get::<Option<usize>>("indent")? {
-        Some(indent) if indent > MAX_INDENT => {
-            return Err(Error::new(ErrorKind::InvalidOperation, "indent is too large"));
-        }
-        indent => indent,
-    };
-    let separators = kwargs.get::<Option<Vec<String>>>("separators")?;
-    let separators = match separators.as_deref() {
-        None => None,
-        Some([item, key]) => Some((item.clone(), key.clone())),
-        Some(_) => {
-            return Err(Error::new(ErrorKind::InvalidOperation, "separators needs two strings"));
-        }
-    };
-    let sort_keys = kwargs.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
-    if kwargs.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false) {
-        let text = "tojson writes every character as it is: ensure_ascii must be false";
-        return Err(Error::new(ErrorKind::InvalidOperation, text));
-    }
-    kwargs.assert_all_used()?;
-    json_dumps(value, JsonForm { indent, separators, sort_keys }, max_bytes).map(Value::from)
-}
-
-/// Upper case for the first character and those after one that `starts_word`, lower case for the rest.
-fn title_case(text: &str, starts_word: impl Fn(char) -> bool) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut start = true;
-    for c in text.chars() {
-        if start {
-            out.extend(c.to_uppercase());
-        } else {
-            out.extend(c.to_lowercase());
-        }
-        start = starts_word(c);
-    }
-    out
-}
-
-/// Python's str methods, dict.get and the like, where they differ from minijinja's own set.
+/// Methods of Python's values, where they differ from minijinja's own set.
 fn python_method(
     state: &State,
     value: &Value,
     method: &str,
     args: &[Value],
+    max_bytes: usize,
 ) -> Result<Value, Error> {
     stop_if_asked()?;
-    if let Some(text) = value.as_str() {
-        match method {
-            "title" => {
-                let () = from_args(args)?;
-                return Ok(title_case(text, |c| !c.is_alphabetic()).into());
-            }
-            "removeprefix" => {
-                let (prefix,): (&str,) = from_args(args)?;
-                return Ok(text.strip_prefix(prefix).unwrap_or(text).into());
-            }
-            "removesuffix" => {
-                let (suffix,): (&str,) = from_args(args)?;
-                return Ok(text.strip_suffix(suffix).unwrap_or(text).into());
-            }
-            "isalnum" | "isalpha" | "isdigit" | "islower" | "isnumeric" | "isspace" | "isupper"
-                if text.is_empty() =>
-            {
-                return Ok(false.into());
-            }
-            // The general implementation does not end for an empty string.
-            "count" if args.first().and_then(Value::as_str) == Some("") => {
-                return Ok((text.chars().count() + 1).into());
-            }
-            _ => {}
+    let result = match value.kind() {
+        ValueKind::String => {
+            let text = value.as_str().unwrap_or_default();
+            python_strings::call(text, method, args, max_bytes)?
         }
+        ValueKind::Map => dict_method(value, method, args)?,
+        ValueKind::Seq if method == "index" => Some(index_of(value, args)?),
+        _ => None,
+    };
+    match result {
+        Some(result) => Ok(result),
+        None => minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args),
     }
-    minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)
+}
+
+fn dict_method(value: &Value, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
+    let view = match method {
+        "items" => DictView { name: "dict_items", items: pairs_of(value)? },
+        "keys" => DictView { name: "dict_keys", items: value.try_iter()?.collect() },
+        "values" => {
+            let pairs = value.as_object().and_then(|object| object.try_iter_pairs());
+            let items = pairs.into_iter().flatten().map(|(_, value)| value).collect();
+            DictView { name: "dict_values", items }
+        }
+        _ => return Ok(None),
+    };
+    let () = from_args(args)?;
+    Ok(Some(Value::from_object(view)))
+}
+
+fn index_of(list: &Value, args: &[Value]) -> Result<Value, Error> {
+    let (wanted,): (&Value,) = from_args(args)?;
+    let place = list.try_iter()?.position(|item| item == *wanted);
+    Ok(place.ok_or_else(|| refuse("the value is not in the list"))?.into())
 }
 
 /// datetime.strftime of a date without a time zone, in the C locale, for `seconds` in UTC.
@@ -210,27 +212,6 @@ fn strftime(seconds: i64, format: &str) -> Result<Value, Error> {
     }
 }
 
-/// transformers' {% generation %} blocks only mark the assistant's text: they become scopes.
-fn without_generation_tags(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let (before, tag) = rest.split_at(start);
-        out.push_str(before);
-        let length = tag.find("%}").map_or(tag.len(), |end| end + 2);
-        let (tag, after) = tag.split_at(length);
-        let words = tag.trim_start_matches("{%").trim_end_matches("%}");
-        match words.trim_matches(['-', '+']).trim() {
-            "generation" => out.push_str(&tag.replace("generation", "with")),
-            "endgeneration" => out.push_str(&tag.replace("endgeneration", "endwith")),
-            _ => out.push_str(tag),
-        }
-        rest = after;
-    }
-    out.push_str(rest);
-    out
-}
-
 fn environment(max_output_bytes: usize) -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_trim_blocks(true);
@@ -238,32 +219,25 @@ fn environment(max_output_bytes: usize) -> Environment<'static> {
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_recursion_limit(RECURSION_LIMIT);
     environment.set_fuel(Some(FUEL));
-    environment.set_unknown_method_callback(python_method);
-    environment.set_formatter(move |out, _, value| {
+    environment.set_unknown_method_callback(move |state, value, method, args| {
+        python_method(state, value, method, args, max_output_bytes)
+    });
+    environment.set_formatter(move |out, state, value| {
         stop_if_asked()?;
-        let written = match value.as_str() {
-            Some(text) => out.write_str(text),
-            None => out.write_str(&python_str(value, max_output_bytes)?),
+        let text = match value.as_str() {
+            Some(text) => Cow::Borrowed(text),
+            None => Cow::Owned(python_str(value, max_output_bytes)?),
+        };
+        let written = match state.auto_escape() {
+            AutoEscape::Html if !value.is_safe() => out.write_str(&escaped(&text)),
+            _ => out.write_str(&text),
         };
         written.map_err(Error::from)
     });
     environment.add_function("raise_exception", |message: &Value| raise_exception(message));
-    environment.add_filter(
-        "tojson",
-        move |value: &Value, arguments: Rest<Value>, kwargs: Kwargs| {
-            if arguments.is_empty() {
-                tojson(value, kwargs, max_output_bytes)
-            } else {
-                Err(Error::from(ErrorKind::TooManyArguments))
-            }
-        },
-    );
-    // Jinja2's filter begins words in fewer places than Python's method.
-    environment.add_filter("title", move |value: &Value| {
-        let text = python_str(value, max_output_bytes)?;
-        Ok::<_, Error>(title_case(&text, |c| c.is_whitespace() || "-({[<".contains(c)))
-    });
-    environment.add_filter("string", move |value: &Value| python_str(value, max_output_bytes));
+    add_filters(&mut environment, max_output_bytes);
+    add_tests(&mut environment);
+    add_globals(&mut environment);
     environment
 }
 
@@ -308,6 +282,13 @@ fn settle<T>(outcome: Outcome<Result<T, Failure>>) -> Result<T, Failure> {
     match outcome {
         Outcome::Done(result) | Outcome::Late(result) => result,
         Outcome::Panicked(failure) => Err(failure),
+        Outcome::TooManyLost => Err(Failure::new(
+            FailureKind::Disabled,
+            format!(
+                "{} chat templates could not be stopped: none is used until the server is restarted",
+                budget::MOST_LOST_THREADS
+            ),
+        )),
         Outcome::NoThread(text) => Err(Failure::new(FailureKind::Internal, text)),
         Outcome::OutOfMemory | Outcome::OutOfTime => Err(Failure::new(
             FailureKind::Disabled,
@@ -324,7 +305,9 @@ fn parse_arguments(text: &str) -> Result<serde_json::Map<String, serde_json::Val
 }
 
 fn context_of(rendering: Rendering) -> Result<Value, Failure> {
-    let mut variables: Vec<(String, Value)> = Vec::new();
+    // transformers always passes these two; the template finds None where there are none.
+    let mut variables: Vec<(String, Value)> =
+        vec![("tools".to_string(), ().into()), ("documents".to_string(), ().into())];
     for (name, text) in rendering.special_tokens {
         variables.push((name, text.into()));
     }
@@ -365,22 +348,27 @@ fn render_now(
 
 impl ChatTemplate {
     pub fn compile(source: &str, max_output_bytes: usize) -> Result<ChatTemplate, Failure> {
+        let key = key_of(source);
         // Outside the budget: initialises tables that every template shares.
         let mut environment = environment(max_output_bytes);
-        let source = without_generation_tags(source);
+        let source = template_source::prepare(source);
         let memory_bytes = BASE_MEMORY_BYTES + MEMORY_PER_INPUT_BYTE * source.len();
         // The compiler never looks whether it should stop.
         let limits = Limits { memory_bytes, time: TIME_LIMIT, grace: Duration::ZERO };
         let _turn = TURNS.take();
+        refuse_if_disabled(key)?;
         let compiled =
             budget::run(limits, move || match environment.add_template_owned(NAME, source) {
                 Ok(()) => Ok(environment),
                 Err(error) => Err(failure_of(error, false)),
             });
+        if matches!(compiled, Outcome::OutOfMemory | Outcome::OutOfTime) {
+            disable(key);
+        }
         Ok(ChatTemplate {
             environment: Arc::new(settle(compiled)?),
             max_output_bytes,
-            disabled: AtomicBool::new(false),
+            key,
             late_for_little: AtomicUsize::new(0),
         })
     }
@@ -388,10 +376,7 @@ impl ChatTemplate {
     pub fn render(&self, rendering: Rendering) -> Result<String, Failure> {
         let _turn = TURNS.take();
         // Asked now: another may have disabled it during the wait.
-        if self.disabled.load(Ordering::Acquire) {
-            let text = "the chat template used more memory or time than allowed before";
-            return Err(Failure::new(FailureKind::Disabled, text));
-        }
+        refuse_if_disabled(self.key)?;
         let pairs = rendering.messages.iter().chain(&rendering.special_tokens);
         let input_bytes: usize = pairs.map(|(a, b)| a.len() + b.len() + 64).sum::<usize>()
             + rendering.arguments.as_ref().map_or(0, String::len);
@@ -400,7 +385,7 @@ impl ChatTemplate {
         let (environment, limit) = (self.environment.clone(), self.max_output_bytes);
         let outcome = budget::run(limits, move || render_now(&environment, rendering, limit));
         if self.must_not_run_again(&outcome, input_bytes) {
-            self.disabled.store(true, Ordering::Release);
+            disable(self.key);
         }
         settle(outcome)
     }

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use tokenizers::{DecoderWrapper, Tokenizer as HfTokenizer};
+use tokenizers::{AddedToken as HfAddedToken, DecoderWrapper, Tokenizer as HfTokenizer};
 
+use crate::text_per_token::TextPerToken;
 use crate::{Failure, FailureKind};
 
 pub struct Tokenizer {
     inner: HfTokenizer,
     id_limit: u32,
+    text_per_token: TextPerToken,
     /// By id.
     added: Vec<AddedToken>,
     /// GPT-2's alphabet, where the decoder is byte level: the byte that each character stands for.
@@ -25,9 +27,37 @@ fn refused(error: impl std::fmt::Display) -> Failure {
     Failure::new(FailureKind::Refused, error.to_string().chars().take(300).collect::<String>())
 }
 
+/// A token that the vocabulary has keeps its id; the others get the next ones. One for which the
+/// model has no id left is not added: its text stays ordinary text.
+fn add_declared(inner: &mut HfTokenizer, mut declared: Vec<HfAddedToken>, most_ids: u32) {
+    let size = inner.get_vocab_size(false) as u32;
+    let last_added = inner.get_added_tokens_decoder().into_keys().max();
+    let mut next = last_added.map_or(size, |last| size.max(last.saturating_add(1)));
+    let mut new = std::collections::HashSet::new();
+    declared.retain(|token| {
+        if inner.token_to_id(&token.content).is_some() || new.contains(&token.content) {
+            return true;
+        }
+        let has_place = next < most_ids && inner.id_to_token(next).is_none();
+        if has_place {
+            next += 1;
+            new.insert(token.content.clone());
+        }
+        has_place
+    });
+    inner.add_tokens(&declared);
+}
+
 impl Tokenizer {
-    pub fn load(bytes: &[u8]) -> Result<Tokenizer, Failure> {
+    /// `declared` are further tokens, added like transformers adds those that only its configuration
+    /// names; their ids stay below `most_ids`.
+    pub fn load(
+        bytes: &[u8],
+        declared: Vec<HfAddedToken>,
+        most_ids: u32,
+    ) -> Result<Tokenizer, Failure> {
         let mut inner = HfTokenizer::from_bytes(bytes).map_err(refused)?;
+        add_declared(&mut inner, declared, most_ids);
         // Padding and truncation belong to training pipelines; transformers resets both per call.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(refused)?;
@@ -39,22 +69,33 @@ impl Tokenizer {
         let last_id = *ids.last().ok_or_else(|| refused("the vocabulary is empty"))?;
         let id_limit = last_id.checked_add(1).filter(|limit| *limit <= i32::MAX as u32);
         let id_limit = id_limit.ok_or_else(|| refused("token ids must be below 2^31"))?;
+        // A token may have become special by a later declaration.
+        let is_special = |text: &str| inner.get_added_vocabulary().is_special_token(text);
         let mut added: Vec<AddedToken> = inner
             .get_added_tokens_decoder()
             .into_iter()
-            .map(|(id, token)| AddedToken { id, text: token.content, special: token.special })
+            .map(|(id, token)| {
+                let special = is_special(&token.content);
+                AddedToken { id, text: token.content, special }
+            })
             .collect();
         added.sort_by_key(|token| token.id);
         let byte_level = match inner.get_decoder() {
             Some(DecoderWrapper::ByteLevel(_)) => Some(ByteAlphabet::new()),
             _ => None,
         };
-        Ok(Tokenizer { inner, id_limit, added, byte_level })
+        let text_per_token = TextPerToken::of(&inner);
+        Ok(Tokenizer { inner, id_limit, text_per_token, added, byte_level })
     }
 
     /// One more than the largest id.
     pub fn id_limit(&self) -> u32 {
         self.id_limit
+    }
+
+    /// Of the ids of a text; 0 where nothing is known.
+    pub fn fewest_tokens(&self, text: &[u8]) -> usize {
+        self.text_per_token.fewest_tokens(text)
     }
 
     pub fn added(&self) -> &[AddedToken] {
@@ -82,12 +123,12 @@ impl Tokenizer {
 
 /// GPT-2's stand-ins for bytes: printable Latin-1 characters stand for themselves, the other bytes
 /// in order for the characters from U+0100 on.
-struct ByteAlphabet {
+pub struct ByteAlphabet {
     byte_of: Vec<Option<u8>>, // by character
 }
 
 impl ByteAlphabet {
-    fn new() -> ByteAlphabet {
+    pub fn new() -> ByteAlphabet {
         let mut byte_of = vec![None; 512];
         let mut next = 256;
         for byte in 0..=255u8 {
@@ -99,6 +140,11 @@ impl ByteAlphabet {
             }
         }
         ByteAlphabet { byte_of }
+    }
+
+    pub fn characters(&self) -> impl Iterator<Item = (char, u8)> + '_ {
+        let characters = (0u32..).map_while(char::from_u32);
+        characters.zip(&self.byte_of).filter_map(|(c, byte)| byte.map(|byte| (c, byte)))
     }
 
     /// A piece with a character outside the alphabet (an added token) stands for its own bytes.
