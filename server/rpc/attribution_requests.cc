@@ -35,7 +35,7 @@ absl::Status CheckMethod(const v1::AttributeNeuronsRequest& request) {
 }  // namespace
 
 absl::StatusOr<ResolvedAttribution> ResolveAttribution(const v1::AttributeNeuronsRequest& request,
-                                                       const std::string& tenant,
+                                                       const CallContext& context,
                                                        const engine::ModelRegistry& models,
                                                        store::Store& store,
                                                        store::BlobStore& blobs) {
@@ -52,8 +52,8 @@ absl::StatusOr<ResolvedAttribution> ResolveAttribution(const v1::AttributeNeuron
   if (top_k < 0 || top_k > kMostTop) return OutOfRange("top_k", top_k, 0, kMostTop);
   if (request.display_name().size() > kMaxDisplayName)
     return InvalidField("display_name", "must be at most 256 bytes");
-  VS_ASSIGN_OR_RETURN(resolved.vector, VectorOfName("vector", request.vector(), tenant, store,
-                                                    blobs, resolved.used));
+  VS_ASSIGN_OR_RETURN(resolved.vector, VectorOfName("vector", request.vector(), context.tenant,
+                                                    store, blobs, resolved.used));
   VS_RETURN_IF_ERROR(
       studies::CheckUsable(resolved.vector, model, model::Site::kResidualPost, "vector"));
   studies::AttributeNeuronsSpec& spec = resolved.spec;
@@ -74,7 +74,7 @@ absl::StatusOr<ResolvedAttribution> ResolveAttribution(const v1::AttributeNeuron
   VS_ASSIGN_OR_RETURN(
       resolved.responses,
       ResponseSetOf({request.responses(), request.artifact(), request.include_end_of_turn()},
-                    tenant, model, store, blobs, resolved.used));
+                    context, model, store, blobs, resolved.used));
   spec.model = model.id;
   spec.model_digest = model.weights_digest;
   VS_ASSIGN_OR_RETURN(spec.vector_id, IdOfName("vector", "vectors", request.vector()));

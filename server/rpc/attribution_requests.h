@@ -4,10 +4,10 @@
 #define VALUESCOPE_RPC_ATTRIBUTION_REQUESTS_H_
 
 #include <memory>
-#include <string>
 
 #include "absl/status/statusor.h"
 #include "engine/served_model.h"
+#include "rpc/call_context.h"
 #include "rpc/request_codec.h"
 #include "store/blob_store.h"
 #include "store/store.h"
@@ -29,7 +29,7 @@ struct ResolvedAttribution {
 // Everything that can be refused is refused here. UNIMPLEMENTED, naming the field, for methods
 // other than direct contribution.
 absl::StatusOr<ResolvedAttribution> ResolveAttribution(const v1::AttributeNeuronsRequest& request,
-                                                       const std::string& tenant,
+                                                       const CallContext& context,
                                                        const engine::ModelRegistry& models,
                                                        store::Store& store,
                                                        store::BlobStore& blobs);

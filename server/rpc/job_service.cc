@@ -143,8 +143,8 @@ absl::Status JobService::CreateJob(const CallContext& context, const v1::CreateJ
                                    v1::CreateJobResponse* response) {
   VS_RETURN_IF_ERROR(CheckCommon(request));
   VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key, KeyOf("JobService/CreateJob", request));
-  auto resolved = ResolveAttribution(request.spec().attribute_neurons(), context.tenant, *models_,
-                                     *store_, *blobs_);
+  auto resolved =
+      ResolveAttribution(request.spec().attribute_neurons(), context, *models_, *store_, *blobs_);
   if (!resolved.ok()) return InField("spec.attribute_neurons", resolved.status());
   studies::AttributeNeuronsSpec& spec = resolved->spec;
   const int64_t num_shards = (spec.num_responses - 1) / spec.responses_per_shard + 1;

@@ -259,8 +259,9 @@ absl::Status ModelService::Tokenize(const CallContext&, const v1::TokenizeReques
       request.has_add_special_tokens() ? request.add_special_tokens() : true;
   VS_ASSIGN_OR_RETURN(
       TokenisedPrompt prompt,
-      PromptFromProto("prompt", request.prompt(), *model,
-                      {.add_special_tokens = add_special_tokens, .now = absl::Now()}));
+      PromptFromProto(
+          "prompt", request.prompt(), *model,
+          {.add_special_tokens = add_special_tokens, .now = absl::Now(), .within_context = false}));
   const text::Tokenizer& tokenizer = model->text->tokenizer();
   response->mutable_token_ids()->Assign(prompt.ids.begin(), prompt.ids.end());
   VS_RETURN_IF_ERROR(AddPieces(prompt.ids, tokenizer, *response));

@@ -64,7 +64,7 @@ absl::Status NeuronService::AttributeNeurons(const CallContext& context,
   VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key,
                       KeyOf("NeuronService/AttributeNeurons", request));
   VS_ASSIGN_OR_RETURN(const ResolvedAttribution resolved,
-                      ResolveAttribution(request, context.tenant, *models_, *store_, *blobs_));
+                      ResolveAttribution(request, context, *models_, *store_, *blobs_));
   const engine::ServedModel& model = *resolved.model;
   if (resolved.spec.num_responses > kMostResponsesAtOnce) {
     return NeverFits("USE_A_JOB",

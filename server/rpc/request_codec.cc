@@ -37,6 +37,11 @@ absl::StatusOr<std::vector<int32_t>> IdsFromProto(absl::string_view field, const
   return std::vector<int32_t>(ids.ids().begin(), ids.ids().end());
 }
 
+size_t MostTokens(const engine::ServedModel& model, bool within_context = true) {
+  return within_context ? static_cast<size_t>(model.architecture.max_positions)
+                        : text::kAnyNumberOfTokens;
+}
+
 // JSON has no NaN, no infinity and nothing for a value that is not set.
 bool IsJson(const google::protobuf::Value& value) {
   switch (value.kind_case()) {
@@ -84,7 +89,8 @@ absl::Status CheckSize(const v1::Chat& chat) {
 }
 
 absl::StatusOr<TokenisedPrompt> ChatFromProto(absl::string_view field, const v1::Chat& chat,
-                                              const engine::ServedModel& model, absl::Time now) {
+                                              const engine::ServedModel& model,
+                                              const PromptOptions& prompt_options) {
   if (absl::Status status = CheckSize(chat); !status.ok()) return InField(field, status);
   std::vector<text::ChatMessage> messages;
   for (const v1::Message& message : chat.messages()) {
@@ -93,11 +99,12 @@ absl::StatusOr<TokenisedPrompt> ChatFromProto(absl::string_view field, const v1:
   text::RenderOptions options{.add_generation_prompt = chat.has_add_generation_prompt()
                                                            ? chat.add_generation_prompt()
                                                            : true,
-                              .now = now,
+                              .now = prompt_options.now,
                               .fold_system_into_user = chat.fold_system_into_user()};
   VS_ASSIGN_OR_RETURN(options.template_arguments,
                       TemplateArguments(absl::StrCat(field, ".template_arguments"), chat));
-  absl::StatusOr<text::EncodedText> encoded = model.text->EncodeChat(messages, options);
+  absl::StatusOr<text::EncodedText> encoded =
+      model.text->EncodeChat(messages, options, MostTokens(model, prompt_options.within_context));
   if (!encoded.ok()) return InField(field, encoded.status());
   return TokenisedPrompt{
       .ids = std::move(encoded->ids), .text = std::move(encoded->text), .from_chat = true};
@@ -147,14 +154,15 @@ absl::StatusOr<TokenisedPrompt> PromptFromProto(absl::string_view field, const v
   TokenisedPrompt result;
   switch (prompt.prompt_case()) {
     case v1::Prompt::kText: {
-      auto ids = model.text->EncodeText(prompt.text(), options.add_special_tokens);
+      auto ids = model.text->EncodeText(prompt.text(), options.add_special_tokens,
+                                        MostTokens(model, options.within_context));
       if (!ids.ok()) return InField(field, ids.status());
       result.ids = *std::move(ids);
       result.text = prompt.text();
       return result;
     }
     case v1::Prompt::kChat:
-      return ChatFromProto(absl::StrCat(field, ".chat"), prompt.chat(), model, options.now);
+      return ChatFromProto(absl::StrCat(field, ".chat"), prompt.chat(), model, options);
     case v1::Prompt::kTokenIds: {
       VS_ASSIGN_OR_RETURN(result.ids, IdsFromProto(field, prompt.token_ids(), model));
       return result;
@@ -170,7 +178,8 @@ absl::StatusOr<std::vector<int32_t>> ResponseFromProto(absl::string_view field,
                                                        const engine::ServedModel& model) {
   switch (response.response_case()) {
     case v1::Response::kText: {
-      auto ids = model.text->EncodeText(response.text(), /*add_special_tokens=*/false);
+      auto ids =
+          model.text->EncodeText(response.text(), /*add_special_tokens=*/false, MostTokens(model));
       if (!ids.ok()) return InField(field, ids.status());
       return ids;
     }

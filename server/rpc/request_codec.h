@@ -40,6 +40,8 @@ struct TokenisedPrompt {
 struct PromptOptions {
   bool add_special_tokens = true;  // for plain text
   absl::Time now;                  // the clock of chat templates
+  // Whether what cannot fit the model's context is refused before it is tokenised.
+  bool within_context = true;
 };
 
 // INVALID_ARGUMENT naming a field beneath `field`: nothing set, not UTF-8, a template that refuses

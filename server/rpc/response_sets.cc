@@ -48,7 +48,7 @@ absl::StatusOr<std::vector<DataSetLine>> LinesOf(const std::string& name, const 
 }  // namespace
 
 absl::StatusOr<studies::ResponseSet> ResponseSetOf(const ResponseSource& source,
-                                                   const std::string& tenant,
+                                                   const CallContext& context,
                                                    const engine::ServedModel& model,
                                                    store::Store& store, store::BlobStore& blobs,
                                                    UsedResources& used) {
@@ -58,12 +58,15 @@ absl::StatusOr<studies::ResponseSet> ResponseSetOf(const ResponseSource& source,
   const PromptOptions options{.add_special_tokens = true, .now = absl::Now()};
   std::vector<studies::LabelledResponse> responses;
   for (int i = 0; i < source.responses.size(); ++i) {
+    VS_RETURN_IF_ERROR(context.Why());
     VS_ASSIGN_OR_RETURN(responses.emplace_back(), Tokenised(absl::StrCat("responses[", i, "]"),
                                                             source.responses[i], model, options));
   }
   if (!source.artifact.empty()) {
-    VS_ASSIGN_OR_RETURN(const auto lines, LinesOf(source.artifact, tenant, store, blobs, used));
+    VS_ASSIGN_OR_RETURN(const auto lines,
+                        LinesOf(source.artifact, context.tenant, store, blobs, used));
     for (const DataSetLine& line : lines) {
+      VS_RETURN_IF_ERROR(context.Why());
       auto one = Tokenised("response", line.response, model, options);
       if (!one.ok()) {
         return InvalidField("artifact",

@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/served_model.h"
+#include "rpc/call_context.h"
 #include "rpc/request_codec.h"
 #include "store/blob_store.h"
 #include "store/store.h"
@@ -23,9 +24,9 @@ struct ResponseSource {
 
 // Exactly one of responses and artifact must be given. Both labels must be there. INVALID_ARGUMENT
 // names "responses[i]..." or "artifact" with the number of the line. An artifact used is added to
-// `used`.
+// `used`. Tokenising many takes long: the call's reason to stop ends it.
 absl::StatusOr<studies::ResponseSet> ResponseSetOf(const ResponseSource& source,
-                                                   const std::string& tenant,
+                                                   const CallContext& context,
                                                    const engine::ServedModel& model,
                                                    store::Store& store, store::BlobStore& blobs,
                                                    UsedResources& used);

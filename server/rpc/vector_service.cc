@@ -106,7 +106,7 @@ absl::Status VectorService::ExtractVectors(const CallContext& context,
   VS_ASSIGN_OR_RETURN(
       const studies::ResponseSet set,
       ResponseSetOf({request.responses(), request.artifact(), request.include_end_of_turn()},
-                    context.tenant, *model, *store_, *blobs_, used));
+                    context, *model, *store_, *blobs_, used));
   if (static_cast<int64_t>(set.responses.size()) > kMostResponsesAtOnce) {
     return NeverFits("USE_A_JOB", absl::StrCat(set.responses.size(),
                                                " responses are too many for one call, which takes ",

@@ -170,6 +170,46 @@ def test_an_overlong_continuation_is_named_and_not_its_prompt(channel):
     assert "8189" in error.value.details() or "at most" in error.value.details()
 
 
+def test_a_text_that_cannot_fit_the_context_is_refused_before_it_is_tokenised(channel):
+    """Tokenising it would take a second a megabyte, and nobody could stop that."""
+    text = "the sea is calm " * (3 * MIB // 16)
+    calls = {
+        "prompt.text": lambda stubs: stubs[0].Generate(
+            v1.GenerateRequest(model=MODEL, prompt=v1.Prompt(text=text))
+        ),
+        "prompt.chat.messages": lambda stubs: stubs[0].Generate(
+            v1.GenerateRequest(
+                model=MODEL,
+                prompt=v1.Prompt(chat=v1.Chat(messages=[v1.Message(role="user", content=text)])),
+            )
+        ),
+        "continuations[0].text": lambda stubs: stubs[0].Score(
+            v1.ScoreRequest(
+                model=MODEL, prompt=v1.Prompt(text="The"), continuations=[v1.Response(text=text)]
+            )
+        ),
+        "inputs[0].prompt.text": lambda stubs: list(
+            stubs[1].Capture(
+                v1.CaptureRequest(
+                    model=MODEL,
+                    inputs=[v1.CaptureInput(prompt=v1.Prompt(text=text))] * 15,
+                    taps=[v1.Tap(site=v1.SITE_RESIDUAL_POST)],
+                )
+            )
+        ),
+    }
+    stubs = (
+        generation_pb2_grpc.GenerationServiceStub(channel),
+        activations_pb2_grpc.ActivationServiceStub(channel),
+    )
+    for field, call in calls.items():
+        with pytest.raises(grpc.RpcError) as error:
+            call(stubs)
+        assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert f"`{field}`: has " in error.value.details(), error.value.details()
+        assert "allowed are at most 8192" in error.value.details()
+
+
 def test_a_bad_input_is_refused_before_any_other_runs(server, channel):
     stub = activations_pb2_grpc.ActivationServiceStub(channel)
     good = v1.CaptureInput(
