@@ -24,8 +24,9 @@ namespace {
 constexpr int kMostTaps = 16;
 constexpr int kMostInputs = 65536;
 // Inputs that run or wait to be sent: results are held until the client took those before them. So
-// many, or fewer that have so many tokens: what fills steps, while long ones do not pile up.
-constexpr int kMostInFlight = 32;
+// many, because many calls share the queue, or fewer that have so many tokens, which fill steps as
+// well and hold more.
+constexpr int kMostInFlight = 16;
 constexpr size_t kMostTokensInFlight = 4096;
 
 // The engine knows one prompt and one response; the client has a list of inputs. What is wrong for
