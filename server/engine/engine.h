@@ -110,10 +110,9 @@ class Engine {
 
 // Runs requests together and waits for all of them; results in the order of `requests`. None runs
 // before all were checked. The first error cancels the others and is returned with the index of its
-// request in the field path
-// ("[3].prompt"). Raising `cancellation` cancels all of them: CANCELLED. Submits at most
-// `max_in_flight` at a time, so that a long list does not fill the queue. Not for the engine's own
-// thread.
+// request in the field path ("[3].prompt"). Raising `cancellation` cancels all of them: CANCELLED.
+// Submits at most `max_in_flight` at a time, so that a long list does not fill the queue. Not for
+// the engine's own thread.
 absl::StatusOr<std::vector<Completion>> RunAll(Engine& engine, std::vector<Request> requests,
                                                const Cancellation& cancellation,
                                                int max_in_flight = 32);

@@ -165,11 +165,13 @@ int64_t MostCaptureBytes(const GenerationPlan& plan) {
     if (!scope.ok()) continue;
     const bool one_row =
         tap.reduction != engine::Reduction::kNone || tap.tokens.kind == engine::TokenKind::kLast;
-    const int64_t layers = std::max<int64_t>(1, static_cast<int64_t>(tap.layers.size()));
-    int64_t elements = layers * model::WidthOf(tap.site, plan.model->architecture);
-    if (!tap.columns.empty()) elements = 0;
+    int64_t elements = 0;  // of one token, in all layers
     for (const std::vector<int64_t>& of_layer : tap.columns) {
       elements += static_cast<int64_t>(of_layer.size());
+    }
+    if (tap.columns.empty()) {
+      const int64_t layers = std::max<int64_t>(1, static_cast<int64_t>(tap.layers.size()));
+      elements = layers * model::WidthOf(tap.site, plan.model->architecture);
     }
     bytes += elements * (one_row ? 1 : scope->MostTokens()) * SizeOf(tap.dtype);
   }
