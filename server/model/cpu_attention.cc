@@ -6,8 +6,7 @@
 //
 // A block has as many keys as a vector has lanes. Its keys are stored as columns (kv_cache.h), so
 // the scores of a block are one vector: the sum over i of query[i] times the keys' i-th elements.
-#include <ATen/Parallel.h>
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cmath>
@@ -18,6 +17,7 @@
 #include "model/cpu_kernels.h"
 #include "model/kv_cache.h"
 #include "model/reference.h"
+#include "model/work_shares.h"
 
 namespace valuescope::model::cpu {
 namespace {
@@ -32,7 +32,7 @@ constexpr int64_t kRowsAtOnce = 32;
 // One query head of one token.
 struct Row {
   const float* query;  // [head_dim]
-  float* out;          // [head_dim], zero at first
+  float* out;          // [head_dim]
   int64_t first, end;  // the keys it sees: positions first .. end - 1
   // A softmax whose maximum grows from block to block.
   float maximum = -std::numeric_limits<float>::infinity();
@@ -245,6 +245,7 @@ void Attend(Row* rows, int64_t count, const CachedHead& head, const Scoring& sco
     first = std::min(first, rows[r].first);
     end = std::max(end, rows[r].end);
   }
+  for (int64_t r = 0; r < count; ++r) std::fill_n(rows[r].out, head.head_dim, 0.0f);
   for (int64_t begin = first / kPair * kPair; begin < end; begin += kPair) {
     Pair pair{.begin = begin};
     for (int64_t b = 0; b < 2; ++b) {
@@ -283,11 +284,6 @@ std::vector<Tile> Tiles(const int64_t* sequences, const int64_t* positions, int6
   return tiles;
 }
 
-// Later tokens of a prompt attend to more, so a thread's share takes items from both ends.
-int64_t FromBothEnds(int64_t place, int64_t count) {
-  return place % 2 == 0 ? place / 2 : count - 1 - place / 2;
-}
-
 // The first position that a token sees.
 int64_t FirstKey(int64_t position, int64_t window) {
   return window > 0 ? std::max<int64_t>(0, position + 1 - window) : 0;
@@ -317,7 +313,7 @@ at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Te
     return reference::Attention(qkv, keys, values, sequences, positions, block_tables, num_heads,
                                 num_kv_heads, head_dim, scale, soft_cap, window);
   }
-  at::Tensor out = at::zeros({qkv.size(0), num_heads * head_dim}, qkv.options());
+  at::Tensor out = at::empty({qkv.size(0), num_heads * head_dim}, qkv.options());
   const int64_t group = num_heads / num_kv_heads;
   const float* query_data = qkv.const_data_ptr<float>();
   float* out_data = out.mutable_data_ptr<float>();
@@ -331,10 +327,10 @@ at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Te
   for (int64_t t = 0; t < qkv.size(0); ++t)
     num_keys += position[t] + 1 - FirstKey(position[t], window);
   const int64_t grain = Grain(items, num_keys, 4 * num_heads * head_dim);
-  at::parallel_for(0, items, grain, [&](int64_t begin, int64_t end) {
+  ForRanges(items, grain, [&](int64_t begin, int64_t end) {
     std::vector<Row> rows;
-    for (int64_t place = begin; place < end; ++place) {
-      const int64_t item = FromBothEnds(place, items), kv_head = item % num_kv_heads;
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t kv_head = item % num_kv_heads;
       const Tile& tile = tiles[static_cast<size_t>(item / num_kv_heads)];
       rows.clear();
       for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {

@@ -2,7 +2,6 @@
 // work is split by token and head, and every sum runs in an order that the token alone decides.
 #include "model/cpu_kernels.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
@@ -15,6 +14,7 @@
 #include "model/architecture.h"
 #include "model/reference.h"
 #include "model/step.h"
+#include "model/work_shares.h"
 
 namespace valuescope::model::cpu {
 namespace {
@@ -78,18 +78,50 @@ inline float Sigmoid(float x) {
   return (x >= 0 ? 1.0f : e) / (1.0f + e);
 }
 
-VS_VECTORISED void SiluMultiplyRow(const float* gate, const float* up, int64_t width, float* out) {
-#pragma omp simd
-  for (int64_t i = 0; i < width; ++i) out[i] = gate[i] * Sigmoid(gate[i]) * up[i];
+VS_INLINED Lanes Sigmoid(const Lanes& x) {
+  Lanes e = x < 0 ? x : -x;
+  TakeExpOfNonPositive(e);
+  return (x >= 0 ? Lanes{} + 1.0f : e) / (1.0f + e);
 }
 
+struct Silu {
+  VS_INLINED float operator()(float x) const { return x * Sigmoid(x); }
+  VS_INLINED Lanes operator()(const Lanes& x) const { return x * Sigmoid(x); }
+};
+
 // The tanh form of GELU is x sigmoid(2 z), z = sqrt(2 / pi) (x + .044715 x^3).
-VS_VECTORISED void GeluTanhMultiplyRow(const float* gate, const float* up, int64_t width,
-                                       float* out) {
-#pragma omp simd
-  for (int64_t i = 0; i < width; ++i) {
-    const float x = gate[i];
-    out[i] = x * Sigmoid(1.5957691216057308f * (x + 0.044715f * x * x * x)) * up[i];
+struct GeluTanh {
+  static constexpr float kTwice = 1.5957691216057308f;
+  VS_INLINED float operator()(float x) const {
+    return x * Sigmoid(kTwice * (x + 0.044715f * x * x * x));
+  }
+  VS_INLINED Lanes operator()(const Lanes& x) const {
+    return x * Sigmoid(kTwice * (x + 0.044715f * x * x * x));
+  }
+};
+
+template <typename Function>
+VS_INLINED void GateMultiplyRow(const Function& activation, const float* gate, const float* up,
+                                int64_t width, float* out) {
+  int64_t i = 0;
+  for (; i + kLanes <= width; i += kLanes) {
+    LanesAt(out + i) = activation(LanesAt(gate + i)) * LanesAt(up + i);
+  }
+  for (; i < width; ++i) out[i] = activation(gate[i]) * up[i];
+}
+
+VS_VECTORISED void SiluMultiplyRows(const float* gate, const float* up, int64_t stride,
+                                    int64_t rows, int64_t width, float* out, int64_t out_stride) {
+  for (int64_t r = 0; r < rows; ++r) {
+    GateMultiplyRow(Silu(), gate + r * stride, up + r * stride, width, out + r * out_stride);
+  }
+}
+
+VS_VECTORISED void GeluTanhMultiplyRows(const float* gate, const float* up, int64_t stride,
+                                        int64_t rows, int64_t width, float* out,
+                                        int64_t out_stride) {
+  for (int64_t r = 0; r < rows; ++r) {
+    GateMultiplyRow(GeluTanh(), gate + r * stride, up + r * stride, width, out + r * out_stride);
   }
 }
 
@@ -130,7 +162,7 @@ void EditActiveRows(at::Tensor& x, const at::Tensor& active, const at::Tensor& t
   float* data = wide.mutable_data_ptr<float>();
   const uint8_t* activity = active.const_data_ptr<uint8_t>();
   const int64_t* rows = table_rows.const_data_ptr<int64_t>();
-  at::parallel_for(0, x.size(0), Grain(operations_per_token), [&](int64_t begin, int64_t end) {
+  ForRanges(x.size(0), Grain(operations_per_token), [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       const int64_t row = rows[t];
       if (row >= capacity || activity[row] == kInactive) continue;
@@ -164,7 +196,7 @@ void ForEachTappedRow(const at::Tensor& x, const at::Tensor& tokens, const at::T
   const int64_t* token = tokens.const_data_ptr<int64_t>();
   const int64_t* row = rows.const_data_ptr<int64_t>();
   Destination* out = destination.mutable_data_ptr<Destination>();
-  at::parallel_for(0, width, Grain(count), [&](int64_t begin, int64_t end) {
+  ForRanges(width, Grain(count), [&](int64_t begin, int64_t end) {
     for (int64_t j = 0; j < count; ++j) {
       operation(out + row[j] * width + begin, data + token[j] * width + begin, end - begin);
     }
@@ -180,7 +212,7 @@ at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon
   const float* in = x.const_data_ptr<float>();
   const float* gain = weight.const_data_ptr<float>();
   float* result = out.mutable_data_ptr<float>();
-  at::parallel_for(0, x.size(0), Grain(3 * width), [&](int64_t begin, int64_t end) {
+  ForRanges(x.size(0), Grain(3 * width), [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       NormRow(in + t * width, gain, epsilon, width, result + t * width);
     }
@@ -202,7 +234,7 @@ void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor
   const float* cosine = cosines.const_data_ptr<float>();
   const float* sine = sines.const_data_ptr<float>();
   const int64_t* slot = cache_slots.const_data_ptr<int64_t>();
-  at::parallel_for(0, qkv.size(0), Grain(4 * row), [&](int64_t begin, int64_t end) {
+  ForRanges(qkv.size(0), Grain(4 * row), [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       float* token = data + t * row;
       for (int64_t head = 0; head < num_heads + num_kv_heads; ++head) {
@@ -226,7 +258,7 @@ void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor
   float* data = qkv.mutable_data_ptr<float>();
   const float* query_gain = query_weight.const_data_ptr<float>();
   const float* key_gain = key_weight.const_data_ptr<float>();
-  at::parallel_for(0, qkv.size(0), Grain(3 * row), [&](int64_t begin, int64_t end) {
+  ForRanges(qkv.size(0), Grain(3 * row), [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       for (int64_t head = 0; head < normed; ++head) {
         float* x = data + t * row + head * head_dim;
@@ -236,19 +268,22 @@ void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor
   });
 }
 
+void GateMultiplyRows(Activation activation, const float* gate, const float* up, int64_t stride,
+                      int64_t rows, int64_t width, float* out, int64_t out_stride) {
+  const auto multiply = activation == Activation::kSilu ? SiluMultiplyRows : GeluTanhMultiplyRows;
+  multiply(gate, up, stride, rows, width, out, out_stride);
+}
+
 at::Tensor GateMultiply(const at::Tensor& gate_up, int64_t activation) {
   if (!HasKernel(gate_up)) return reference::GateMultiply(gate_up, activation);
   const int64_t width = gate_up.size(1) / 2;
   at::Tensor out = at::empty({gate_up.size(0), width}, gate_up.options());
   const float* in = gate_up.const_data_ptr<float>();
   float* result = out.mutable_data_ptr<float>();
-  const auto multiply = static_cast<Activation>(activation) == Activation::kSilu
-                            ? SiluMultiplyRow
-                            : GeluTanhMultiplyRow;
-  at::parallel_for(0, gate_up.size(0), Grain(20 * width), [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) {
-      multiply(in + 2 * t * width, in + (2 * t + 1) * width, width, result + t * width);
-    }
+  ForRanges(gate_up.size(0), Grain(20 * width), [&](int64_t begin, int64_t end) {
+    const float* gate = in + 2 * begin * width;
+    GateMultiplyRows(static_cast<Activation>(activation), gate, gate + width, 2 * width,
+                     end - begin, width, result + begin * width, width);
   });
   return out;
 }
@@ -257,7 +292,7 @@ void SoftCap(at::Tensor& x, double cap) {
   if (!HasKernel(x)) return reference::SoftCap(x, cap);
   const int64_t width = x.size(1);
   float* data = x.mutable_data_ptr<float>();
-  at::parallel_for(0, x.size(0), Grain(20 * width), [&](int64_t begin, int64_t end) {
+  ForRanges(x.size(0), Grain(20 * width), [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       SoftCapRow(data + t * width, static_cast<float>(cap), width);
     }
@@ -292,12 +327,13 @@ void Project(at::Tensor& x, const at::Tensor& active, const at::Tensor& basis,
   const float* target = targets.const_data_ptr<float>();
   EditActiveRows(x, active, table_rows, 4 * width * most, [&](float* token, int64_t row) {
     const float* own = directions + row * most * width;
+    const int64_t count = rank[row];
     float change[kMostDirections];
-    for (int64_t k = 0; k < rank[row]; ++k) {
+    for (int64_t k = 0; k < count; ++k) {
       const float along = Dot(token, own + k * width, width);
       change[k] = (keeps[row] - 1.0f) * along + target[row * most + k];
     }
-    for (int64_t k = 0; k < rank[row]; ++k) {
+    for (int64_t k = 0; k < count; ++k) {
       AddMultiple(token, change[k], own + k * width, width);
     }
   });

@@ -6,6 +6,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "model/architecture.h"
+
 namespace valuescope::model::cpu {
 
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon);
@@ -23,6 +25,13 @@ at::Tensor PackForProduct(const at::Tensor& weight);
 // x [num_tokens, in] contiguous float32 -> [num_tokens, out]; on every processor, and fast on those
 // with vectors of 16.
 at::Tensor Product(const at::Tensor& x, const at::Tensor& packed, int64_t out_features);
+// The same for two weights, packed alike: activation(x gate^T) * (x up^T), [num_tokens, out].
+at::Tensor GatedProduct(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& up,
+                        int64_t out_features, int64_t activation);
+// out [rows, width] = activation(gate) * up. Rows of gate and up are `stride` apart, those of out
+// `out_stride`.
+void GateMultiplyRows(Activation activation, const float* gate, const float* up, int64_t stride,
+                      int64_t rows, int64_t width, float* out, int64_t out_stride);
 at::Tensor GateMultiply(const at::Tensor& gate_up, int64_t activation);
 void SoftCap(at::Tensor& x, double cap);
 // The edits take x of every type: they work on a float32 copy of what is narrower.

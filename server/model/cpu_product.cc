@@ -20,7 +20,9 @@
 
 #include "base/check.h"
 #include "base/vectorised.h"
+#include "model/architecture.h"
 #include "model/cpu_kernels.h"
+#include "model/work_shares.h"
 
 namespace valuescope::model::cpu {
 namespace {
@@ -162,37 +164,43 @@ at::Tensor Arranged(const at::Tensor& x) {
   float* to = arranged.mutable_data_ptr<float>();
   const int64_t tiles = at::divup(num_rows, kMostRows);
   const int64_t grain = num_rows <= kRowsArrangedAlone ? tiles : 1;
-  at::parallel_for(0, tiles, grain, [&](int64_t begin, int64_t end) {
+  ForRanges(tiles, grain, [&](int64_t begin, int64_t end) {
     const int64_t first = begin * kMostRows, last = std::min(num_rows, end * kMostRows);
     ArrangeTiles(from + first * in, in, last - first, in, to + first * in);
   });
   return arranged;
 }
 
-struct Range {
-  int64_t first, end;
-
-  int64_t size() const { return end - first; }
-};
-
-// One product. x [rows, in] is in tiles of [in, rows] already where `is_arranged`.
+// One product, or where there is a second weight, what an MLP's neurons are: activation(x W^T) *
+// (x U^T). x [rows, in] is in tiles of [in, rows] already where `is_arranged`.
 struct Operands {
-  int64_t rows, in, out;
-  const float* x;
-  bool is_arranged;
+  int64_t rows = 0, in = 0, out;
+  const float* x = nullptr;
+  bool is_arranged = false;
   const float* weight;
-  float* y;
+  const float* up = nullptr;
+  Activation activation = Activation::kSilu;
+  float* y = nullptr;
 
   int64_t groups() const { return at::divup(out, kGroup); }
   int64_t tiles() const { return at::divup(rows, kMostRows); }
   // Parts of at most kTilesAtOnce tiles; part i begins at tile FirstTile(i).
   int64_t parts() const { return at::divup(tiles(), kTilesAtOnce); }
   int64_t FirstTile(int64_t part) const { return tiles() * part / parts(); }
+  Range Rows(int64_t part) const {
+    return {FirstTile(part) * kMostRows, std::min(rows, FirstTile(part + 1) * kMostRows)};
+  }
   // Evenly divided, so that no chain is a short one.
   int64_t depth() const { return at::divup(in, at::divup(in, kMostDepth)); }
-  // The inputs that `rows` rows take along, in whole chains.
-  int64_t span(int64_t rows) const {
-    return std::min(in, depth() * std::max<int64_t>(1, kElementsAtOnce / (rows * depth())));
+  // The inputs that a part's rows take along, in whole chains.
+  int64_t span(int64_t part) const {
+    const int64_t chains = kElementsAtOnce / (Rows(part).size() * depth());
+    return std::min(in, depth() * std::max<int64_t>(1, chains));
+  }
+  // A group has a block of each weight; blocks are numbered group by group.
+  int64_t weights() const { return up == nullptr ? 1 : 2; }
+  const float* Block(int64_t block) const {
+    return (block % weights() == 0 ? weight : up) + block / weights() * in * kGroup;
   }
 };
 
@@ -203,9 +211,45 @@ struct Tiles {
   Range inputs;
 };
 
-// What `inputs` of the tiles' rows add to one group's outputs, y [rows, kGroup]. `next` is what of
+// What a thread has of its own.
+class Scratch {
+ public:
+  // Groups of an MLP's neurons that wait for all of their inputs.
+  static constexpr int64_t kMostGroups = 8;
+
+  explicit Scratch(const Operands& of) : of_(of) {
+    if (!of.is_arranged) x_.reset(new float[std::min(kElementsAtOnce, kRowsAtOnce * of.in)]);
+  }
+
+  // A part's rows with `inputs`, or all.
+  Tiles Arranged(int64_t part, const Range& inputs) {
+    const Range rows = of_.Rows(part);
+    const float* x = of_.x + rows.first * of_.in;
+    if (of_.is_arranged) return {x, rows.size(), {0, of_.in}};
+    if (part != part_ || inputs.first != input_) {
+      ArrangeTiles(x + inputs.first, of_.in, rows.size(), inputs.size(), x_.get());
+      part_ = part;
+      input_ = inputs.first;
+    }
+    return {x_.get(), rows.size(), inputs};
+  }
+
+  // Room for a block's outputs, [kRowsAtOnce, kGroup].
+  float* Held(int64_t block) {
+    constexpr int64_t kBlock = kRowsAtOnce * kGroup;
+    if (held_ == nullptr) held_.reset(new float[2 * kMostGroups * kBlock]);
+    return held_.get() + block * kBlock;
+  }
+
+ private:
+  const Operands& of_;
+  std::unique_ptr<float[]> x_, held_;
+  int64_t part_ = -1, input_ = -1;  // what x_ has
+};
+
+// What `inputs` of the tiles' rows add to one block's outputs, y [rows, kGroup]. `next` is what of
 // the weight comes after it, or null.
-void MultiplyGroup(const Tiles& tiles, const Range& inputs, int64_t most_depth, const float* weight,
+void MultiplyBlock(const Tiles& tiles, const Range& inputs, int64_t most_depth, const float* weight,
                    const float* next, float* y, int64_t y_stride) {
   const int64_t num_tiles = at::divup(tiles.rows, kMostRows);
   for (int64_t input = inputs.first; input < inputs.end; input += most_depth) {
@@ -231,29 +275,57 @@ void CopyPart(const float* whole, int64_t rows, int64_t width, float* y, int64_t
   }
 }
 
-// A part's rows and the groups of `groups`. `arranged` has room for what rows take along, where
-// nobody arranged x before.
-void MultiplyPart(const Operands& of, int64_t part, const Range& groups, float* arranged) {
-  const int64_t first = of.FirstTile(part) * kMostRows;
-  const int64_t rows = std::min(of.rows, of.FirstTile(part + 1) * kMostRows) - first;
-  const int64_t span = of.span(rows);
-  const float* x = of.x + first * of.in;
-  float padded[kRowsAtOnce * kGroup];  // the last group's outputs, where it has fewer
+// A part's rows and the groups of `groups`, whose outputs are neurons' at most
+// Scratch::kMostGroups. `following` is what of a weight comes after them, or null.
+void MultiplyPart(const Operands& of, int64_t part, const Range& groups, const float* following,
+                  Scratch& own) {
+  const Range rows = of.Rows(part);
+  const int64_t span = of.span(part), weights = of.weights();
+  const int64_t first = groups.first * weights, end = groups.end * weights;
   for (int64_t input = 0; input < of.in; input += span) {
     const Range inputs{input, std::min(of.in, input + span)};
-    if (!of.is_arranged) ArrangeTiles(x + input, of.in, rows, inputs.size(), arranged);
-    const Tiles tiles = of.is_arranged ? Tiles{x, rows, {0, of.in}} : Tiles{arranged, rows, inputs};
-    for (int64_t group = groups.first; group < groups.end; ++group) {
-      const float* weight = of.weight + group * of.in * kGroup;
-      const float* next = group + 1 < groups.end ? weight + (of.in + input) * kGroup : nullptr;
-      const int64_t column = group * kGroup, width = std::min(kGroup, of.out - column);
-      float* y = of.y + first * of.out + column;
-      if (width == kGroup) {
-        MultiplyGroup(tiles, inputs, of.depth(), weight, next, y, of.out);
-      } else {
-        MultiplyGroup(tiles, inputs, of.depth(), weight, next, padded, kGroup);
-        if (inputs.end == of.in) CopyPart(padded, rows, width, y, of.out);
+    const bool last = inputs.end == of.in;
+    const Tiles tiles = own.Arranged(part, inputs);
+    for (int64_t block = first; block < end; ++block) {
+      const int64_t column = block / weights * kGroup, width = std::min(kGroup, of.out - column);
+      const float* next =
+          block + 1 < end ? of.Block(block + 1) + input * kGroup : (last ? following : nullptr);
+      float* y = of.y + rows.first * of.out + column;
+      if (weights == 1 && width == kGroup) {
+        MultiplyBlock(tiles, inputs, of.depth(), of.Block(block), next, y, of.out);
+        continue;
       }
+      float* held = own.Held(weights == 1 ? 0 : block - first);
+      MultiplyBlock(tiles, inputs, of.depth(), of.Block(block), next, held, kGroup);
+      if (!last) continue;
+      if (weights == 1) {
+        CopyPart(held, rows.size(), width, y, of.out);
+      } else if (block % 2 == 1) {
+        GateMultiplyRows(of.activation, own.Held(block - 1 - first), held, kGroup, rows.size(),
+                         width, y, of.out);
+      }
+    }
+  }
+}
+
+// What `take` gives of the groups of all parts, which are numbered part by part.
+template <typename Take>
+void MultiplyShare(const Operands& of, const Take& take) {
+  Scratch own(of);
+  const int64_t groups = of.groups();
+  for (Range taken = take(), later; taken.size() > 0; taken = later) {
+    later = take();  // now, to know which of the weight comes next
+    while (taken.size() > 0) {
+      const int64_t part = taken.first / groups, first = taken.first % groups;
+      int64_t end = std::min(groups, first + taken.size());
+      if (of.up != nullptr) {
+        end = std::min(end, first + (of.span(part) == of.in ? 1 : Scratch::kMostGroups));
+      }
+      taken.first += end - first;
+      const Range& rest = taken.size() > 0 ? taken : later;
+      const float* following =
+          rest.size() > 0 ? of.Block(rest.first % groups * of.weights()) : nullptr;
+      MultiplyPart(of, part, {first, end}, following, own);
     }
   }
 }
@@ -328,37 +400,42 @@ at::Tensor PackForProduct(const at::Tensor& weight) {
   return packed;
 }
 
-at::Tensor Product(const at::Tensor& x, const at::Tensor& packed, int64_t out_features) {
-  at::Tensor y = at::empty({x.size(0), out_features}, x.options());
-  Operands of{.rows = x.size(0),
-              .in = x.size(1),
-              .out = out_features,
-              .x = x.const_data_ptr<float>(),
-              .is_arranged = false,
-              .weight = packed.const_data_ptr<float>(),
-              .y = y.mutable_data_ptr<float>()};
-  const int64_t groups = of.groups();
-  VS_CHECK(packed.size(0) == groups && packed.size(1) == of.in && x.is_contiguous());
+namespace {
+
+// All of `of` but x's arrangement and y is known.
+at::Tensor Multiplied(const at::Tensor& x, Operands of) {
+  VS_CHECK(x.is_contiguous());
+  at::Tensor y = at::empty({x.size(0), of.out}, x.options());
+  of.rows = x.size(0);
+  of.in = x.size(1);
+  of.y = y.mutable_data_ptr<float>();
   // With a part for every thread, each arranges what it is about to multiply, in its caches.
-  at::Tensor arranged;
-  if (of.parts() < at::get_num_threads()) {
-    arranged = Arranged(x);
-    of.x = arranged.const_data_ptr<float>();
-    of.is_arranged = true;
-  }
-  at::parallel_for(0, of.tiles() * groups, 1, [&](int64_t begin, int64_t end) {
-    std::unique_ptr<float[]> own;
-    if (!of.is_arranged) own.reset(new float[std::min(kElementsAtOnce, kRowsAtOnce * of.in)]);
-    for (int64_t part = 0; part < of.parts(); ++part) {
-      const int64_t first = of.FirstTile(part), tiles = of.FirstTile(part + 1) - first;
-      const auto group_at = [&](int64_t item) {
-        return std::clamp<int64_t>(item - first * groups, 0, tiles * groups) / tiles;
-      };
-      const Range taken{group_at(begin), group_at(end)};
-      if (taken.size() > 0) MultiplyPart(of, part, taken, own.get());
-    }
-  });
+  of.is_arranged = of.parts() < at::get_num_threads();
+  const at::Tensor rows = of.is_arranged ? Arranged(x) : x;
+  of.x = rows.const_data_ptr<float>();
+  ShareWork(of.parts() * of.groups(), 1, [&](const auto& take) { MultiplyShare(of, take); });
   return y;
+}
+
+void CheckPacked(const at::Tensor& packed, const at::Tensor& x, int64_t out_features) {
+  VS_CHECK(packed.size(0) == at::divup(out_features, kGroup) && packed.size(1) == x.size(1));
+}
+
+}  // namespace
+
+at::Tensor Product(const at::Tensor& x, const at::Tensor& packed, int64_t out_features) {
+  CheckPacked(packed, x, out_features);
+  return Multiplied(x, {.out = out_features, .weight = packed.const_data_ptr<float>()});
+}
+
+at::Tensor GatedProduct(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& up,
+                        int64_t out_features, int64_t activation) {
+  CheckPacked(gate, x, out_features);
+  CheckPacked(up, x, out_features);
+  return Multiplied(x, {.out = out_features,
+                        .weight = gate.const_data_ptr<float>(),
+                        .up = up.const_data_ptr<float>(),
+                        .activation = static_cast<Activation>(activation)});
 }
 
 }  // namespace valuescope::model::cpu

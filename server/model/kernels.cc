@@ -55,6 +55,9 @@ TORCH_LIBRARY(valuescope, library) {
       "Tensor block_tables, Tensor[] plan, int most_tokens, int num_heads, int num_kv_heads, int "
       "head_dim, float scale, float soft_cap, int window, bool batch_invariant) -> Tensor");
   library.def("packed_product(Tensor x, Tensor packed, int out_features) -> Tensor");
+  library.def(
+      "gated_product(Tensor x, Tensor gate, Tensor up, int out_features, int activation) -> "
+      "Tensor");
   library.def("gate_multiply(Tensor gate_up, int activation) -> Tensor");
   library.def("soft_cap(Tensor(a!) x, float cap) -> ()");
   library.def(
@@ -78,6 +81,7 @@ TORCH_LIBRARY_IMPL(valuescope, CPU, library) {
   library.impl("plan_attention", PlanAttentionOnCpu);
   library.impl("attention", AttentionOnCpu);
   library.impl("packed_product", cpu::Product);
+  library.impl("gated_product", cpu::GatedProduct);
   library.impl("gate_multiply", cpu::GateMultiply);
   library.impl("soft_cap", cpu::SoftCap);
   library.impl("add_rows", AddRowsOnCpu);

@@ -92,8 +92,8 @@ void TapMax(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& row
 struct PackedWeight {
   at::Tensor blocks;  // opaque
   int64_t out_features = 0;
-  // Nothing is made for every number of rows that a product has.
-  bool takes_any_rows = false;
+  // By cpu_kernels.h's own product, which makes nothing for a number of rows and has a gated form.
+  bool is_own = false;
 };
 
 // x W^T + b with a packed W; only where CanPack. PackWeight: [out, in] -> about the same size;
@@ -101,6 +101,12 @@ struct PackedWeight {
 bool CanPack(c10::Device device, c10::ScalarType dtype);
 PackedWeight PackWeight(const at::Tensor& weight);
 at::Tensor PackedProduct(const at::Tensor& x, const PackedWeight& packed, const at::Tensor& bias);
+
+// activation(x gate^T) * (x up^T) in one go, which neither writes the two products to memory nor
+// reads them from there; only where both are packed as our own. x [num_tokens, in] contiguous ->
+// [num_tokens, out].
+at::Tensor GatedProduct(const at::Tensor& x, const PackedWeight& gate, const PackedWeight& up,
+                        Activation activation);
 
 }  // namespace valuescope::model
 

@@ -217,6 +217,26 @@ int64_t PackedColumns(const at::Tensor& weight) {
   return (weight.size(1) + kTile - 1) / kTile * kTile;
 }
 
+// A packed weight's plain form, made when gradients first ask for it.
+class PlainWeight {
+ public:
+  // What `make` gives shows no file.
+  explicit PlainWeight(std::function<at::Tensor()> make) : make_(std::move(make)) {}
+
+  const at::Tensor& Get() const {
+    std::call_once(made_, [this] {
+      const c10::NoGradGuard no_gradients;
+      weight_ = make_();
+    });
+    return weight_;
+  }
+
+ private:
+  const std::function<at::Tensor()> make_;
+  mutable std::once_flag made_;
+  mutable at::Tensor weight_;  // [out, in]
+};
+
 class PackedLinear : public Linear {
  public:
   PackedLinear(const at::Tensor& weight, at::Tensor bias, std::function<at::Tensor()> plain)
@@ -236,17 +256,13 @@ class PackedLinear : public Linear {
     };
     const at::Tensor rows = WithColumns(x, columns_);
     if (safe.fewest == 0) return ProductInBlocks(rows, safe.block, out_features(), product);
-    const int64_t wanted = packed_.takes_any_rows ? x.size(0) : Bucket(x.size(0));
+    const int64_t wanted = packed_.is_own ? x.size(0) : Bucket(x.size(0));
     return PaddedProduct(rows, std::max(safe.fewest, wanted), product);
   }
 
  private:
   at::Tensor Plain(const at::Tensor& x) const {
-    std::call_once(plain_made_, [this] {
-      const c10::NoGradGuard no_gradients;
-      plain_weight_ = plain_();
-    });
-    return at::linear(x, plain_weight_, bias_.defined() ? std::optional(bias_) : std::nullopt);
+    return at::linear(x, plain_.Get(), bias_.defined() ? std::optional(bias_) : std::nullopt);
   }
 
   SafeRows Safe(c10::ScalarType dtype) const {
@@ -254,14 +270,66 @@ class PackedLinear : public Linear {
   }
 
   const int64_t columns_;
-  PackedWeight packed_;                      // of [out, columns_]
-  at::Tensor bias_;                          // [out], or undefined
-  const std::function<at::Tensor()> plain_;  // shows no file
-  mutable std::once_flag plain_made_;
-  mutable at::Tensor plain_weight_;  // [out, in], once gradients asked for it
+  PackedWeight packed_;  // of [out, columns_]
+  at::Tensor bias_;      // [out], or undefined
+  const PlainWeight plain_;
 };
 
+// The gate where nothing does it in one go.
+class PlainGate : public Gate {
+ public:
+  PlainGate(std::unique_ptr<Linear> projections, Activation activation)
+      : projections_(std::move(projections)), activation_(activation) {}
+
+  at::Tensor Apply(const at::Tensor& x) const override {
+    return GateMultiply(projections_->Apply(x), activation_);
+  }
+
+ private:
+  const std::unique_ptr<Linear> projections_;
+  const Activation activation_;
+};
+
+class PackedGate : public Gate {
+ public:
+  PackedGate(PackedWeight gate, PackedWeight up, std::function<at::Tensor()> plain,
+             Activation activation)
+      : gate_(std::move(gate)),
+        up_(std::move(up)),
+        plain_(std::move(plain)),
+        activation_(activation) {}
+
+  at::Tensor Apply(const at::Tensor& x) const override {
+    if (TracksGradients(x)) return GateMultiply(at::linear(x, plain_.Get()), activation_);
+    return GatedProduct(x, gate_, up_, activation_);
+  }
+
+ private:
+  const PackedWeight gate_, up_;  // of [out, in]
+  const PlainWeight plain_;       // [2 out, in]
+  const Activation activation_;
+};
+
+// Null where our own product is not the one that weights are packed for.
+std::unique_ptr<Gate> CreatePacked(const std::function<at::Tensor()>& weight,
+                                   Activation activation) {
+  const at::Tensor both = weight().contiguous();
+  if (!CanPack(both.device(), both.scalar_type())) return nullptr;
+  const int64_t out = both.size(0) / 2, in = both.size(1);
+  PackedWeight gate = PackWeight(both.narrow(0, 0, out));
+  if (!gate.is_own || TryOnce(gate, in, out, both.scalar_type()).fewest != 1) return nullptr;
+  return std::make_unique<PackedGate>(
+      std::move(gate), PackWeight(both.narrow(0, out, out)), [weight] { return weight().clone(); },
+      activation);
+}
+
 }  // namespace
+
+std::unique_ptr<Gate> Gate::Create(std::function<at::Tensor()> weight, const at::Tensor& bias,
+                                   Activation activation, Linear::Rows rows) {
+  if (auto packed = bias.defined() ? nullptr : CreatePacked(weight, activation)) return packed;
+  return std::make_unique<PlainGate>(Linear::Create(std::move(weight), bias, rows), activation);
+}
 
 std::unique_ptr<Linear> Linear::Create(std::function<at::Tensor()> weight, const at::Tensor& bias,
                                        Rows rows) {

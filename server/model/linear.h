@@ -2,7 +2,7 @@
 // CPU in float32, and in bfloat16 where the processor has products for it, the weight is packed
 // once, for kernels that are faster than a plain product at nearly every row count; a row then gets
 // the same bits whatever rows are beside it. Elsewhere it is the plain product, in blocks of a
-// fixed number of rows where the same was asked for.
+// fixed number of rows where the same was asked for. A gate is two of them at once.
 #ifndef VALUESCOPE_MODEL_LINEAR_H_
 #define VALUESCOPE_MODEL_LINEAR_H_
 
@@ -11,6 +11,8 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+
+#include "model/architecture.h"
 
 namespace valuescope::model {
 
@@ -42,6 +44,21 @@ class Linear {
  private:
   int64_t in_features_;
   int64_t out_features_;
+};
+
+// What an MLP's neurons are: activation(x Wg^T + bg) * (x Wu^T + bu). On a CPU in float32 that is
+// one product, whose outputs are gated while they are in a thread's cache.
+class Gate {
+ public:
+  // `weight` [2 * out, in] and `bias` [2 * out] or undefined have the gate's part first; both as
+  // Linear::Create has them.
+  static std::unique_ptr<Gate> Create(std::function<at::Tensor()> weight, const at::Tensor& bias,
+                                      Activation activation,
+                                      Linear::Rows rows = Linear::Rows::kFast);
+  virtual ~Gate() = default;
+
+  // x [num_tokens, in] contiguous -> [num_tokens, out]; differentiable by x. Thread-safe.
+  virtual at::Tensor Apply(const at::Tensor& x) const = 0;
 };
 
 }  // namespace valuescope::model

@@ -7,6 +7,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 
+#include "base/check.h"
 #include "model/cpu_kernels.h"
 #include "model/kernels.h"
 
@@ -63,13 +64,23 @@ PackedWeight PackWeight(const at::Tensor& weight) {
   return {
       .blocks = own ? cpu::PackForProduct(weight.contiguous()) : reorder.call(weight, kOneDnnRows),
       .out_features = weight.size(0),
-      .takes_any_rows = own};
+      .is_own = own};
 }
 
 at::Tensor PackedProduct(const at::Tensor& x, const PackedWeight& packed, const at::Tensor& bias) {
   if (x.size(0) == 0) return at::empty({0, packed.out_features}, x.options());
   return TakesOwnKernel(x) ? OwnProduct(x.contiguous(), packed, bias)
                            : OneDnnProduct(x, packed, bias);
+}
+
+at::Tensor GatedProduct(const at::Tensor& x, const PackedWeight& gate, const PackedWeight& up,
+                        Activation activation) {
+  VS_CHECK(gate.is_own && up.is_own && gate.out_features == up.out_features);
+  static const auto product =
+      Operator<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t,
+                          int64_t)>("valuescope::gated_product");
+  return product.call(x.contiguous(), gate.blocks, up.blocks, gate.out_features,
+                      static_cast<int64_t>(activation));
 }
 
 }  // namespace valuescope::model

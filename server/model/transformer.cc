@@ -33,7 +33,7 @@ struct Block {
   std::unique_ptr<Linear> output;   // num_heads * head_dim -> hidden
   at::Tensor attention_post_norm;   // [hidden], where what is written is normed
   at::Tensor mlp_norm;              // [hidden], before the MLP
-  std::unique_ptr<Linear> gate_up;  // hidden -> 2 * intermediate
+  std::unique_ptr<Gate> gate;       // hidden -> intermediate
   std::unique_ptr<Linear> down;     // intermediate -> hidden
   at::Tensor mlp_post_norm;         // [hidden], where what is written is normed
 };
@@ -206,18 +206,29 @@ class LoadedTransformer : public Transformer {
     return (stored_->Get(name, at::kFloat) + 1).to(options_.device);
   }
 
-  // Several projections of one input as one product, in the order given.
+  // Several projections' weights or biases one under the other, in the order given.
+  at::Tensor Joined(const std::string& prefix, const std::vector<const char*>& names,
+                    const char* part) const {
+    std::vector<at::Tensor> tensors;
+    for (const char* name : names) {
+      tensors.push_back(ViewOfWeight(absl::StrCat(prefix, name, part)));
+    }
+    return tensors.size() == 1 ? tensors[0] : at::cat(tensors);
+  }
+
+  // Several projections of one input as one product.
   std::unique_ptr<Linear> Projection(const std::string& prefix,
                                      const std::vector<const char*>& names, bool bias) const {
-    const auto joined = [this, prefix, names](const char* part) {
-      std::vector<at::Tensor> tensors;
-      for (const char* name : names) {
-        tensors.push_back(ViewOfWeight(absl::StrCat(prefix, name, part)));
-      }
-      return tensors.size() == 1 ? tensors[0] : at::cat(tensors);
-    };
-    return Linear::Create([joined] { return joined(".weight"); },
-                          bias ? joined(".bias").clone() : at::Tensor(), Rows());
+    return Linear::Create([=, this] { return Joined(prefix, names, ".weight"); },
+                          bias ? Joined(prefix, names, ".bias").clone() : at::Tensor(), Rows());
+  }
+
+  std::unique_ptr<Gate> MlpGate(const std::string& prefix) const {
+    const std::vector<const char*> names = {"mlp.gate_proj", "mlp.up_proj"};
+    return Gate::Create(
+        [=, this] { return Joined(prefix, names, ".weight"); },
+        architecture_.mlp_bias ? Joined(prefix, names, ".bias").clone() : at::Tensor(),
+        architecture_.activation, Rows());
   }
 
   Linear::Rows Rows() const {
@@ -243,7 +254,7 @@ class LoadedTransformer : public Transformer {
     } else {
       block.mlp_norm = norm("post_attention_layernorm");
     }
-    block.gate_up = Projection(prefix, {"mlp.gate_proj", "mlp.up_proj"}, a.mlp_bias);
+    block.gate = MlpGate(prefix);
     block.down = Projection(prefix, {"mlp.down_proj"}, a.mlp_bias);
     return block;
   }
@@ -271,8 +282,7 @@ class LoadedTransformer : public Transformer {
     AddTo(x, written, step);
     Visit({Site::kResidualMid, layer}, x, step);
 
-    at::Tensor neurons =
-        GateMultiply(block.gate_up->Apply(Norm(x, block.mlp_norm)), architecture_.activation);
+    at::Tensor neurons = block.gate->Apply(Norm(x, block.mlp_norm));
     Visit({Site::kMlpNeurons, layer}, neurons, step);
     written = block.down->Apply(neurons);
     if (architecture_.post_norms) {

@@ -425,6 +425,59 @@ TEST_F(Kernels, TheOwnProductEqualsPlainOnesAndRowsDoNotDependOnCompany) {
   }
 }
 
+// Also where a group has fewer outputs, and where not all inputs fit a thread's cache at once.
+TEST_F(Kernels, TheGatedProductEqualsTwoPlainOnesAndRowsDoNotDependOnCompany) {
+  for (const Activation activation : {Activation::kSilu, Activation::kGeluTanh}) {
+    for (const auto& [in, out] : {std::pair(576, 1536), std::pair(4100, 1000), std::pair(17, 5),
+                                  std::pair(1700, 49), std::pair(641, 48)}) {
+      const double scale = 1 / std::sqrt(in);
+      const at::Tensor gate = at::randn({out, in}) * scale, up = at::randn({out, in}) * scale,
+                       x = at::randn({200, in});
+      const at::Tensor packed_gate = cpu::PackForProduct(gate), packed_up = cpu::PackForProduct(up);
+      const auto product = [&](const at::Tensor& rows) {
+        return cpu::GatedProduct(rows, packed_gate, packed_up, out,
+                                 static_cast<int64_t>(activation));
+      };
+      const at::Tensor all = product(x);
+      const at::Tensor both = at::linear(x.to(at::kDouble), at::cat({gate, up}).to(at::kDouble));
+      EXPECT_LT(RelativeError(all, reference::GateMultiply(both, static_cast<int64_t>(activation))),
+                1e-6)
+          << in << " " << out;
+      const int before = at::get_num_threads();
+      for (const int threads : {1, 2, 5}) {
+        at::set_num_threads(threads);
+        for (const int64_t rows : {1, 2, 7, 8, 30, 65, 197}) {
+          EXPECT_TRUE(product(x.narrow(0, 3, rows).contiguous()).equal(all.narrow(0, 3, rows)))
+              << in << " " << out << " " << rows << " " << threads;
+        }
+      }
+      at::set_num_threads(before);
+    }
+  }
+}
+
+TEST_F(Kernels, AGateEqualsItsPlainFormWithAndWithoutABiasAndInEveryType) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
+    for (const bool has_bias : {false, true}) {
+      const at::Tensor weight = (at::randn({2 * 70, 64}) / 8).to(dtype);
+      const at::Tensor bias = has_bias ? at::randn({2 * 70}).to(dtype) : at::Tensor();
+      const auto gate = Gate::Create([&] { return weight; }, bias, Activation::kSilu);
+      const at::Tensor x = at::randn({9, 64}).to(dtype);
+      const at::Tensor both =
+          at::linear(x.to(at::kDouble), weight.to(at::kDouble),
+                     has_bias ? std::optional(bias.to(at::kDouble)) : std::nullopt);
+      const at::Tensor expected =
+          reference::GateMultiply(both, static_cast<int64_t>(Activation::kSilu));
+      const double most = dtype == at::kFloat ? 1e-6 : dtype == at::kHalf ? 2e-3 : 1e-2;
+      EXPECT_LT(RelativeError(gate->Apply(x), expected), most) << dtype << " " << has_bias;
+      const at::Tensor traced = x.clone().requires_grad_();
+      const at::Tensor result = gate->Apply(traced);
+      EXPECT_TRUE(result.requires_grad());
+      EXPECT_LT(RelativeError(result.detach(), expected), most) << dtype << " " << has_bias;
+    }
+  }
+}
+
 TEST_F(Kernels, ARowThatIsNoNumberStaysAlone) {
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
     for (const int64_t in : {45, 46, 64, 900}) {

@@ -1,0 +1,104 @@
+// Work on a CPU that threads divide as they get on. A core of a shared machine may be half as fast
+// as another for a while, and with shares that are fixed all others would wait for it. Each thread
+// begins with a share of its own, whose items it takes in order (what follows often reads the
+// same), a part of what is left at a time; when there is nothing left, it takes from the end of
+// another's. What is computed for an item must not depend on who does it.
+#ifndef VALUESCOPE_MODEL_WORK_SHARES_H_
+#define VALUESCOPE_MODEL_WORK_SHARES_H_
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "base/check.h"
+
+namespace valuescope::model {
+
+struct Range {
+  int64_t first = 0, end = 0;
+
+  int64_t size() const { return end - first; }
+};
+
+// Thread-safe.
+class WorkShares {
+ public:
+  // `count` items, below 2^31, in `num_shares` shares of about the same size. `fewest` are worth
+  // being taken at once.
+  WorkShares(int64_t count, int64_t num_shares, int64_t fewest)
+      : fewest_(fewest), shares_(static_cast<size_t>(num_shares)) {
+    VS_CHECK(count < int64_t{1} << 31);
+    for (int64_t i = 0; i < num_shares; ++i) {
+      shares_[static_cast<size_t>(i)].left =
+          Packed({count * i / num_shares, count * (i + 1) / num_shares});
+    }
+  }
+
+  // Empty only when every item was taken.
+  Range Take(size_t own) {
+    for (size_t i = 0; i < shares_.size(); ++i) {
+      const Range taken = TakeFrom(shares_[(own + i) % shares_.size()], /*from_end=*/i > 0);
+      if (taken.size() > 0) return taken;
+    }
+    return {};
+  }
+
+ private:
+  // A line of the cache each.
+  struct alignas(64) Share {
+    std::atomic<uint64_t> left;
+  };
+
+  static uint64_t Packed(const Range& range) {
+    return static_cast<uint64_t>(range.first) << 32 | static_cast<uint64_t>(range.end);
+  }
+
+  // The owner takes a quarter, so that some is left for whoever is faster; others take half.
+  Range TakeFrom(Share& share, bool from_end) const {
+    uint64_t seen = share.left.load(std::memory_order_relaxed);
+    while (true) {
+      const Range left{static_cast<int64_t>(seen >> 32), static_cast<int64_t>(seen & 0xffffffff)};
+      if (left.size() == 0) return {};
+      const int64_t part = at::divup(left.size(), from_end ? 2 : 4);
+      const int64_t taken = std::min(left.size(), std::max(fewest_, part));
+      const int64_t border = from_end ? left.end - taken : left.first + taken;
+      const Range first{left.first, border}, last{border, left.end};
+      if (share.left.compare_exchange_weak(seen, Packed(from_end ? first : last),
+                                           std::memory_order_relaxed)) {
+        return from_end ? last : first;
+      }
+    }
+  }
+
+  const int64_t fewest_;
+  std::vector<Share> shares_;
+};
+
+// Calls body(take) once in each thread that takes part; take() gives the next items, none when all
+// are taken. `fewest` items are worth a thread.
+template <typename Body>
+void ShareWork(int64_t count, int64_t fewest, const Body& body) {
+  const int64_t threads = std::clamp<int64_t>(at::divup(count, fewest), 1, at::get_num_threads());
+  WorkShares shares(count, threads, fewest);
+  at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
+    // One thread may have to run them all.
+    for (int64_t own = begin; own < end; ++own) {
+      body([&shares, own] { return shares.Take(static_cast<size_t>(own)); });
+    }
+  });
+}
+
+// Calls body(first, end) for ranges that make up 0 .. count - 1.
+template <typename Body>
+void ForRanges(int64_t count, int64_t fewest, const Body& body) {
+  ShareWork(count, fewest, [&](const auto& take) {
+    for (Range range = take(); range.size() > 0; range = take()) body(range.first, range.end);
+  });
+}
+
+}  // namespace valuescope::model
+
+#endif  // VALUESCOPE_MODEL_WORK_SHARES_H_
