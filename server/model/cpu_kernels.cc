@@ -2,6 +2,7 @@
 // work is split by token and head, and every sum runs in an order that the token alone decides.
 #include "model/cpu_kernels.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
@@ -67,9 +68,38 @@ VS_VECTORISED void AddMultiple(float* x, float factor, const float* row, int64_t
   for (int64_t i = 0; i < width; ++i) x[i] += factor * row[i];
 }
 
-VS_VECTORISED void AddToDouble(double* sum, const float* row, int64_t width) {
-#pragma omp simd
-  for (int64_t i = 0; i < width; ++i) sum[i] += static_cast<double>(row[i]);
+// What a sum takes of rows at a time: four lines of a cache.
+constexpr int64_t kTappedColumns = 64;
+
+// sum [width] += the rows of x, `stride` apart, that `tokens` [count] names, one after another; at
+// most kTappedColumns. Several sums of a token each go on in registers.
+VS_VECTORISED void AddRowsToDouble(double* sum, const float* x, int64_t stride,
+                                   const int64_t* tokens, int64_t count, int64_t width) {
+  using Sums __attribute__((vector_size(kLanes * sizeof(double)), aligned(8), may_alias)) = double;
+  constexpr int kVectors = kTappedColumns / kLanes;
+  constexpr int64_t kAhead = 8;
+  if (width < kTappedColumns) {
+    for (int64_t j = 0; j < count; ++j) {
+      const float* row = x + tokens[j] * stride;
+      for (int64_t i = 0; i < width; ++i) sum[i] += static_cast<double>(row[i]);
+    }
+    return;
+  }
+  Sums sums[kVectors];
+  const auto place = [sum](int v) -> Sums& { return *reinterpret_cast<Sums*>(sum + v * kLanes); };
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) sums[v] = place(v);
+  for (int64_t j = 0; j < count; ++j) {
+    const float* ahead = x + tokens[std::min(count - 1, j + kAhead)] * stride;
+    const float* row = x + tokens[j] * stride;
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      __builtin_prefetch(ahead + v * kLanes, 0, 3);
+      sums[v] += __builtin_convertvector(LanesAt(row + v * kLanes), Sums);
+    }
+  }
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) place(v) = sums[v];
 }
 
 // By the exponential of a non-positive number, so that nothing overflows.
@@ -187,16 +217,17 @@ void WriteHeads(const float* heads, int64_t count, int64_t head_dim,
 }
 
 // Several tokens may share a destination row, so rows are taken one after another, in order, and
-// threads divide the columns.
-template <typename Destination, typename RowOperation>
+// threads divide the columns. Calls operation(out, row, width).
+template <typename RowOperation>
 void ForEachTappedRow(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
                       at::Tensor& destination, RowOperation operation) {
   const int64_t width = x.size(1), count = tokens.size(0);
   const float* data = x.const_data_ptr<float>();
   const int64_t* token = tokens.const_data_ptr<int64_t>();
   const int64_t* row = rows.const_data_ptr<int64_t>();
-  Destination* out = destination.mutable_data_ptr<Destination>();
-  ForRanges(width, Grain(count), [&](int64_t begin, int64_t end) {
+  float* out = destination.mutable_data_ptr<float>();
+  // Not in ever smaller parts: a row is copied fastest in large ones.
+  at::parallel_for(0, width, Grain(count), [&](int64_t begin, int64_t end) {
     for (int64_t j = 0; j < count; ++j) {
       operation(out + row[j] * width + begin, data + token[j] * width + begin, end - begin);
     }
@@ -342,28 +373,43 @@ void Project(at::Tensor& x, const at::Tensor& active, const at::Tensor& basis,
 void TapCopy(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
              at::Tensor& destination) {
   if (!HasKernel(x)) return reference::TapCopy(x, tokens, rows, destination);
-  ForEachTappedRow<float>(x, tokens, rows, destination,
-                          [](float* out, const float* in, int64_t width) {
-                            std::memcpy(out, in, width * sizeof(float));
-                          });
+  ForEachTappedRow(x, tokens, rows, destination, [](float* out, const float* in, int64_t width) {
+    std::memcpy(out, in, width * sizeof(float));
+  });
 }
 
 void TapSum(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
             at::Tensor& destination) {
   if (!HasKernel(x)) return reference::TapSum(x, tokens, rows, destination);
-  ForEachTappedRow<double>(x, tokens, rows, destination, AddToDouble);
+  const int64_t width = x.size(1), count = tokens.size(0);
+  const float* data = x.const_data_ptr<float>();
+  const int64_t* token = tokens.const_data_ptr<int64_t>();
+  const int64_t* row = rows.const_data_ptr<int64_t>();
+  double* sums = destination.mutable_data_ptr<double>();
+  const int64_t parts = at::divup(width, kTappedColumns);
+  ForRanges(parts, Grain(count * kTappedColumns), [&](int64_t begin, int64_t end) {
+    for (int64_t part = begin; part < end; ++part) {
+      const int64_t column = part * kTappedColumns;
+      const int64_t columns = std::min(kTappedColumns, width - column);
+      // Tokens behind each other mostly have one sum.
+      for (int64_t first = 0, next = 0; first < count; first = next) {
+        while (next < count && row[next] == row[first]) ++next;
+        AddRowsToDouble(sums + row[first] * width + column, data + column, width, token + first,
+                        next - first, columns);
+      }
+    }
+  });
 }
 
 void TapMax(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
             at::Tensor& destination) {
   if (!HasKernel(x)) return reference::TapMax(x, tokens, rows, destination);
-  ForEachTappedRow<float>(x, tokens, rows, destination,
-                          [](float* out, const float* in, int64_t width) {
-                            // A NaN stays visible.
-                            for (int64_t i = 0; i < width; ++i) {
-                              if (!(in[i] <= out[i])) out[i] = in[i];
-                            }
-                          });
+  ForEachTappedRow(x, tokens, rows, destination, [](float* out, const float* in, int64_t width) {
+    // A NaN stays visible.
+    for (int64_t i = 0; i < width; ++i) {
+      if (!(in[i] <= out[i])) out[i] = in[i];
+    }
+  });
 }
 
 }  // namespace valuescope::model::cpu

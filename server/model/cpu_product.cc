@@ -313,18 +313,17 @@ template <typename Take>
 void MultiplyShare(const Operands& of, const Take& take) {
   Scratch own(of);
   const int64_t groups = of.groups();
-  for (Range taken = take(), later; taken.size() > 0; taken = later) {
-    later = take();  // now, to know which of the weight comes next
-    while (taken.size() > 0) {
-      const int64_t part = taken.first / groups, first = taken.first % groups;
-      int64_t end = std::min(groups, first + taken.size());
+  for (Taken taken = take(); taken.items.size() > 0; taken = take()) {
+    Range& items = taken.items;
+    while (items.size() > 0) {
+      const int64_t part = items.first / groups, first = items.first % groups;
+      int64_t end = std::min(groups, first + items.size());
       if (of.up != nullptr) {
         end = std::min(end, first + (of.span(part) == of.in ? 1 : Scratch::kMostGroups));
       }
-      taken.first += end - first;
-      const Range& rest = taken.size() > 0 ? taken : later;
-      const float* following =
-          rest.size() > 0 ? of.Block(rest.first % groups * of.weights()) : nullptr;
+      items.first += end - first;
+      const bool goes_on = items.size() > 0 || taken.goes_on;
+      const float* following = goes_on ? of.Block(items.first % groups * of.weights()) : nullptr;
       MultiplyPart(of, part, {first, end}, following, own);
     }
   }

@@ -23,6 +23,13 @@ struct Range {
   int64_t size() const { return end - first; }
 };
 
+// What a thread took.
+struct Taken {
+  Range items;
+  // Most likely the same thread takes what follows them next.
+  bool goes_on = false;
+};
+
 // Thread-safe.
 class WorkShares {
  public:
@@ -37,11 +44,11 @@ class WorkShares {
     }
   }
 
-  // Empty only when every item was taken.
-  Range Take(size_t own) {
+  // No items only when all were taken.
+  Taken Take(size_t own) {
     for (size_t i = 0; i < shares_.size(); ++i) {
-      const Range taken = TakeFrom(shares_[(own + i) % shares_.size()], /*from_end=*/i > 0);
-      if (taken.size() > 0) return taken;
+      const Taken taken = TakeFrom(shares_[(own + i) % shares_.size()], /*from_end=*/i > 0);
+      if (taken.items.size() > 0) return taken;
     }
     return {};
   }
@@ -57,7 +64,7 @@ class WorkShares {
   }
 
   // The owner takes a quarter, so that some is left for whoever is faster; others take half.
-  Range TakeFrom(Share& share, bool from_end) const {
+  Taken TakeFrom(Share& share, bool from_end) const {
     uint64_t seen = share.left.load(std::memory_order_relaxed);
     while (true) {
       const Range left{static_cast<int64_t>(seen >> 32), static_cast<int64_t>(seen & 0xffffffff)};
@@ -68,7 +75,8 @@ class WorkShares {
       const Range first{left.first, border}, last{border, left.end};
       if (share.left.compare_exchange_weak(seen, Packed(from_end ? first : last),
                                            std::memory_order_relaxed)) {
-        return from_end ? last : first;
+        if (from_end) return {.items = last};
+        return {.items = first, .goes_on = last.size() > 0};
       }
     }
   }
@@ -95,7 +103,9 @@ void ShareWork(int64_t count, int64_t fewest, const Body& body) {
 template <typename Body>
 void ForRanges(int64_t count, int64_t fewest, const Body& body) {
   ShareWork(count, fewest, [&](const auto& take) {
-    for (Range range = take(); range.size() > 0; range = take()) body(range.first, range.end);
+    for (Range items = take().items; items.size() > 0; items = take().items) {
+      body(items.first, items.end);
+    }
   });
 }
 

@@ -342,22 +342,24 @@ TEST_F(Edits, PreservingTheNormLeavesZeroAtZero) {
 }
 
 TEST_F(Kernels, TapsEqualTheirReferences) {
-  const at::Tensor x = at::randn({9, 17});
-  const at::Tensor tokens = at::tensor({8, 1, 1, 3, 4}, at::kLong),
-                   rows = at::tensor({2, 0, 2, 2, 0}, at::kLong);
-  at::Tensor sum = at::randn({3, 17}, at::kDouble), sum_reference = sum.clone();
-  TapSum(x, tokens, rows, sum);
-  reference::TapSum(x, tokens, rows, sum_reference);
-  EXPECT_TRUE(sum.equal(sum_reference));
-  at::Tensor most = at::full({3, 17}, -1e30f), most_reference = most.clone();
-  TapMax(x, tokens, rows, most);
-  reference::TapMax(x, tokens, rows, most_reference);
-  EXPECT_TRUE(most.equal(most_reference));
-  const at::Tensor each = at::arange(5, at::kLong);
-  at::Tensor copy = at::zeros({5, 17}), copy_reference = copy.clone();
-  TapCopy(x, tokens, each, copy);
-  reference::TapCopy(x, tokens, each, copy_reference);
-  EXPECT_TRUE(copy.equal(copy_reference));
+  for (const int64_t width : {17, 64, 200}) {
+    const at::Tensor x = at::randn({9, width});
+    const at::Tensor tokens = at::tensor({8, 1, 1, 3, 4, 5, 0, 2, 2, 7, 6, 5}, at::kLong),
+                     rows = at::tensor({2, 0, 2, 2, 0, 1, 1, 1, 1, 1, 1, 1}, at::kLong);
+    at::Tensor sum = at::randn({3, width}, at::kDouble), sum_reference = sum.clone();
+    TapSum(x, tokens, rows, sum);
+    reference::TapSum(x, tokens, rows, sum_reference);
+    EXPECT_TRUE(sum.equal(sum_reference)) << width;
+    at::Tensor most = at::full({3, width}, -1e30f), most_reference = most.clone();
+    TapMax(x, tokens, rows, most);
+    reference::TapMax(x, tokens, rows, most_reference);
+    EXPECT_TRUE(most.equal(most_reference)) << width;
+    const at::Tensor each = at::arange(12, at::kLong);
+    at::Tensor copy = at::zeros({12, width}), copy_reference = copy.clone();
+    TapCopy(x, tokens, each, copy);
+    reference::TapCopy(x, tokens, each, copy_reference);
+    EXPECT_TRUE(copy.equal(copy_reference)) << width;
+  }
 }
 
 // bfloat16 keeps 8 bits, and the expected values are computed from the rounded operands.

@@ -12,10 +12,11 @@ TEST(WorkShares, AreTakenInOrderAndMoreAtOnceWhileMuchIsLeft) {
   WorkShares shares(64, 1, 2);
   std::vector<int64_t> sizes;
   int64_t next = 0;
-  for (Range taken = shares.Take(0); taken.size() > 0; taken = shares.Take(0)) {
-    EXPECT_EQ(taken.first, next);
-    next = taken.end;
-    sizes.push_back(taken.size());
+  for (Taken taken = shares.Take(0); taken.items.size() > 0; taken = shares.Take(0)) {
+    EXPECT_EQ(taken.items.first, next);
+    next = taken.items.end;
+    EXPECT_EQ(taken.goes_on, next < 64);
+    sizes.push_back(taken.items.size());
   }
   EXPECT_EQ(next, 64);
   EXPECT_EQ(sizes.front(), 16);
@@ -26,7 +27,7 @@ TEST(WorkShares, AreTakenInOrderAndMoreAtOnceWhileMuchIsLeft) {
 // Thread 0 takes once and is not seen again.
 TEST(WorkShares, OfASlowThreadAreTakenFromTheEndByWhoIsDone) {
   WorkShares shares(100, 2, 1);
-  const Range held = shares.Take(0);
+  const Range held = shares.Take(0).items;
   EXPECT_EQ(held.first, 0);
   EXPECT_LT(held.size(), 50);
   std::vector<int> times(100);
@@ -35,7 +36,7 @@ TEST(WorkShares, OfASlowThreadAreTakenFromTheEndByWhoIsDone) {
   };
   count(held);
   int64_t end = 0;  // of what was taken of the other share first
-  for (Range taken = shares.Take(1); taken.size() > 0; taken = shares.Take(1)) {
+  for (Range taken = shares.Take(1).items; taken.size() > 0; taken = shares.Take(1).items) {
     if (taken.first < 50 && end == 0) end = taken.end;
     count(taken);
   }
