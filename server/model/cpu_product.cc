@@ -147,11 +147,13 @@ VS_VECTORISED void Arrange(const float* x, int64_t x_stride, int64_t rows, int64
   }
 }
 
-// x as Arrange has it, one tile behind the other.
-void ArrangeTiles(const float* x, int64_t x_stride, int64_t num_rows, int64_t in, float* out) {
+// The inputs of `inputs` of x [num_rows, in] as Arrange has them, one tile of [in, rows] behind the
+// other.
+void ArrangeTiles(const float* x, int64_t num_rows, int64_t in, const Range& inputs, float* out) {
   for (int64_t row = 0, rows = 0; row < num_rows; row += rows) {
     rows = TileRows(num_rows - row);
-    Arrange(x + row * x_stride, x_stride, rows, in, out + row * in);
+    Arrange(x + row * in + inputs.first, in, rows, inputs.size(),
+            out + row * in + inputs.first * rows);
   }
 }
 
@@ -166,7 +168,7 @@ at::Tensor Arranged(const at::Tensor& x) {
   const int64_t grain = num_rows <= kRowsArrangedAlone ? tiles : 1;
   ForRanges(tiles, grain, [&](int64_t begin, int64_t end) {
     const int64_t first = begin * kMostRows, last = std::min(num_rows, end * kMostRows);
-    ArrangeTiles(from + first * in, in, last - first, in, to + first * in);
+    ArrangeTiles(from + first * in, last - first, in, {0, in}, to + first * in);
   });
   return arranged;
 }
@@ -192,7 +194,7 @@ struct Operands {
   }
   // Evenly divided, so that no chain is a short one.
   int64_t depth() const { return at::divup(in, at::divup(in, kMostDepth)); }
-  // The inputs that a part's rows take along, in whole chains.
+  // The inputs that a part's rows take along from group to group, in whole chains.
   int64_t span(int64_t part) const {
     const int64_t chains = kElementsAtOnce / (Rows(part).size() * depth());
     return std::min(in, depth() * std::max<int64_t>(1, chains));
@@ -204,65 +206,64 @@ struct Operands {
   }
 };
 
-// Rows in tiles that have the inputs of `inputs`.
-struct Tiles {
-  const float* x;
-  int64_t rows;
-  Range inputs;
-};
-
 // What a thread has of its own.
 class Scratch {
  public:
   // Groups of an MLP's neurons that wait for all of their inputs.
   static constexpr int64_t kMostGroups = 8;
 
-  explicit Scratch(const Operands& of) : of_(of) {
-    if (!of.is_arranged) x_.reset(new float[std::min(kElementsAtOnce, kRowsAtOnce * of.in)]);
-  }
+  explicit Scratch(const Operands& of) : of_(of) {}
 
-  // A part's rows with `inputs`, or all.
-  Tiles Arranged(int64_t part, const Range& inputs) {
+  // A part's rows in tiles of [in, rows], of which at least the inputs before `end` are there.
+  const float* Arranged(int64_t part, int64_t end) {
     const Range rows = of_.Rows(part);
     const float* x = of_.x + rows.first * of_.in;
-    if (of_.is_arranged) return {x, rows.size(), {0, of_.in}};
-    if (part != part_ || inputs.first != input_) {
-      ArrangeTiles(x + inputs.first, of_.in, rows.size(), inputs.size(), x_.get());
-      part_ = part;
-      input_ = inputs.first;
-    }
-    return {x_.get(), rows.size(), inputs};
+    if (of_.is_arranged) return x;
+    if (part != part_) arranged_ = 0;
+    part_ = part;
+    if (x_ == nullptr) x_ = Lines(kRowsAtOnce * of_.in);
+    if (arranged_ < end) ArrangeTiles(x, rows.size(), of_.in, {arranged_, end}, x_[0].floats);
+    arranged_ = std::max(arranged_, end);
+    return x_[0].floats;
   }
 
   // Room for a block's outputs, [kRowsAtOnce, kGroup].
   float* Held(int64_t block) {
     constexpr int64_t kBlock = kRowsAtOnce * kGroup;
-    if (held_ == nullptr) held_.reset(new float[2 * kMostGroups * kBlock]);
-    return held_.get() + block * kBlock;
+    if (held_ == nullptr) held_ = Lines(of_.weights() * kMostGroups * kBlock);
+    return held_[block * kBlock / kLanes].floats;
   }
 
  private:
+  // Of a cache.
+  struct alignas(kLanes * sizeof(float)) Line {
+    float floats[kLanes];
+  };
+
+  static std::unique_ptr<Line[]> Lines(int64_t floats) {
+    return std::make_unique_for_overwrite<Line[]>(static_cast<size_t>(at::divup(floats, kLanes)));
+  }
+
   const Operands& of_;
-  std::unique_ptr<float[]> x_, held_;
-  int64_t part_ = -1, input_ = -1;  // what x_ has
+  std::unique_ptr<Line[]> x_, held_;
+  int64_t part_ = -1, arranged_ = 0;  // what x_ has: the inputs before arranged_
 };
 
-// What `inputs` of the tiles' rows add to one block's outputs, y [rows, kGroup]. `next` is what of
-// the weight comes after it, or null.
-void MultiplyBlock(const Tiles& tiles, const Range& inputs, int64_t most_depth, const float* weight,
-                   const float* next, float* y, int64_t y_stride) {
-  const int64_t num_tiles = at::divup(tiles.rows, kMostRows);
-  for (int64_t input = inputs.first; input < inputs.end; input += most_depth) {
-    const int64_t depth = std::min(most_depth, inputs.end - input);
+// What `inputs` of x add to one block's outputs, y [rows, kGroup]. x is in tiles of [in, rows].
+// `next` is what of the weight comes after it, or null.
+void MultiplyBlock(const Operands& of, const float* x, int64_t num_rows, const Range& inputs,
+                   const float* weight, const float* next, float* y, int64_t y_stride) {
+  const int64_t num_tiles = at::divup(num_rows, kMostRows);
+  for (int64_t input = inputs.first; input < inputs.end; input += of.depth()) {
+    const int64_t depth = std::min(of.depth(), inputs.end - input);
     const float* behind = input + depth < inputs.end ? weight + (input + depth) * kGroup : next;
     // Every tile fetches its share.
     Ahead ahead{weight, 0};
     if (behind != nullptr) ahead = {behind, at::divup(kGroup, num_tiles)};
-    for (int64_t row = 0, rows = 0; row < tiles.rows; row += rows) {
-      rows = TileRows(tiles.rows - row);
-      const float* x = tiles.x + row * tiles.inputs.size() + (input - tiles.inputs.first) * rows;
-      Multiply(rows, x, weight + input * kGroup, depth, input == 0, y + row * y_stride, y_stride,
-               ahead);
+    for (int64_t row = 0, rows = 0; row < num_rows; row += rows) {
+      rows = TileRows(num_rows - row);
+      Multiply(rows, x + row * of.in + input * rows, weight + input * kGroup, depth, input == 0,
+               y + row * y_stride, y_stride, ahead);
       ahead.weight += depth * ahead.each;
     }
   }
@@ -285,18 +286,22 @@ void MultiplyPart(const Operands& of, int64_t part, const Range& groups, const f
   for (int64_t input = 0; input < of.in; input += span) {
     const Range inputs{input, std::min(of.in, input + span)};
     const bool last = inputs.end == of.in;
-    const Tiles tiles = own.Arranged(part, inputs);
+    const float* x = own.Arranged(part, inputs.end);
     for (int64_t block = first; block < end; ++block) {
       const int64_t column = block / weights * kGroup, width = std::min(kGroup, of.out - column);
-      const float* next =
-          block + 1 < end ? of.Block(block + 1) + input * kGroup : (last ? following : nullptr);
+      const float* next = following;
+      if (block + 1 < end) {
+        next = of.Block(block + 1) + input * kGroup;
+      } else if (!last) {
+        next = of.Block(first) + inputs.end * kGroup;
+      }
       float* y = of.y + rows.first * of.out + column;
       if (weights == 1 && width == kGroup) {
-        MultiplyBlock(tiles, inputs, of.depth(), of.Block(block), next, y, of.out);
+        MultiplyBlock(of, x, rows.size(), inputs, of.Block(block), next, y, of.out);
         continue;
       }
       float* held = own.Held(weights == 1 ? 0 : block - first);
-      MultiplyBlock(tiles, inputs, of.depth(), of.Block(block), next, held, kGroup);
+      MultiplyBlock(of, x, rows.size(), inputs, of.Block(block), next, held, kGroup);
       if (!last) continue;
       if (weights == 1) {
         CopyPart(held, rows.size(), width, y, of.out);
@@ -409,7 +414,7 @@ at::Tensor Multiplied(const at::Tensor& x, Operands of) {
   of.in = x.size(1);
   of.y = y.mutable_data_ptr<float>();
   // With a part for every thread, each arranges what it is about to multiply, in its caches.
-  of.is_arranged = of.parts() < at::get_num_threads();
+  of.is_arranged = of.rows == 1 || of.parts() < at::get_num_threads();
   const at::Tensor rows = of.is_arranged ? Arranged(x) : x;
   of.x = rows.const_data_ptr<float>();
   ShareWork(of.parts() * of.groups(), 1, [&](const auto& take) { MultiplyShare(of, take); });

@@ -92,13 +92,15 @@ void TapMax(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& row
 struct PackedWeight {
   at::Tensor blocks;  // opaque
   int64_t out_features = 0;
-  // By cpu_kernels.h's own product, which makes nothing for a number of rows and has a gated form.
+  // For our own product, which makes nothing for a number of rows.
   bool is_own = false;
 };
 
 // x W^T + b with a packed W; only where CanPack. PackWeight: [out, in] -> about the same size;
 // PackedProduct: x [num_tokens, in] contiguous, bias [out] or undefined -> [num_tokens, out].
 bool CanPack(c10::Device device, c10::ScalarType dtype);
+// Whether it is packed for cpu_kernels.h's own product, which has a gated form.
+bool PacksAsOwn(c10::Device device, c10::ScalarType dtype);
 PackedWeight PackWeight(const at::Tensor& weight);
 at::Tensor PackedProduct(const at::Tensor& x, const PackedWeight& packed, const at::Tensor& bias);
 

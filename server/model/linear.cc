@@ -310,36 +310,36 @@ class PackedGate : public Gate {
   const Activation activation_;
 };
 
-// Null where our own product is not the one that weights are packed for.
-std::unique_ptr<Gate> CreatePacked(const std::function<at::Tensor()>& weight,
-                                   Activation activation) {
-  const at::Tensor both = weight().contiguous();
-  if (!CanPack(both.device(), both.scalar_type())) return nullptr;
-  const int64_t out = both.size(0) / 2, in = both.size(1);
-  PackedWeight gate = PackWeight(both.narrow(0, 0, out));
-  if (!gate.is_own || TryOnce(gate, in, out, both.scalar_type()).fewest != 1) return nullptr;
-  return std::make_unique<PackedGate>(
-      std::move(gate), PackWeight(both.narrow(0, out, out)), [weight] { return weight().clone(); },
-      activation);
+// `plain` is what `weight` gives.
+std::unique_ptr<Linear> CreateOf(const at::Tensor& plain, std::function<at::Tensor()> weight,
+                                 const at::Tensor& bias, Linear::Rows rows) {
+  if (CanPack(plain.device(), plain.scalar_type())) {
+    return std::make_unique<PackedLinear>(
+        plain, bias, [weight = std::move(weight)] { return weight().clone(); });
+  }
+  return std::make_unique<PlainLinear>(plain.is_cpu() ? plain.clone() : plain, bias, rows);
 }
 
 }  // namespace
 
 std::unique_ptr<Gate> Gate::Create(std::function<at::Tensor()> weight, const at::Tensor& bias,
                                    Activation activation, Linear::Rows rows) {
-  if (auto packed = bias.defined() ? nullptr : CreatePacked(weight, activation)) return packed;
-  return std::make_unique<PlainGate>(Linear::Create(std::move(weight), bias, rows), activation);
+  const at::Tensor plain = weight().contiguous();
+  VS_CHECK(plain.dim() == 2 && plain.size(0) % 2 == 0);
+  if (bias.defined() || !PacksAsOwn(plain.device(), plain.scalar_type())) {
+    return std::make_unique<PlainGate>(CreateOf(plain, std::move(weight), bias, rows), activation);
+  }
+  const int64_t out = plain.size(0) / 2;
+  return std::make_unique<PackedGate>(
+      PackWeight(plain.narrow(0, 0, out)), PackWeight(plain.narrow(0, out, out)),
+      [weight = std::move(weight)] { return weight().clone(); }, activation);
 }
 
 std::unique_ptr<Linear> Linear::Create(std::function<at::Tensor()> weight, const at::Tensor& bias,
                                        Rows rows) {
   const at::Tensor plain = weight().contiguous();
   VS_CHECK(plain.dim() == 2);
-  if (CanPack(plain.device(), plain.scalar_type())) {
-    return std::make_unique<PackedLinear>(
-        plain, bias, [weight = std::move(weight)] { return weight().clone(); });
-  }
-  return std::make_unique<PlainLinear>(plain.is_cpu() ? plain.clone() : plain, bias, rows);
+  return CreateOf(plain, std::move(weight), bias, rows);
 }
 
 std::unique_ptr<Linear> Linear::Share(const at::Tensor& weight, Rows rows) {

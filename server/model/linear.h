@@ -46,8 +46,9 @@ class Linear {
   int64_t out_features_;
 };
 
-// What an MLP's neurons are: activation(x Wg^T + bg) * (x Wu^T + bu). On a CPU in float32 that is
-// one product, whose outputs are gated while they are in a thread's cache.
+// What an MLP's neurons are: activation(x Wg^T + bg) * (x Wu^T + bu). Where a weight is packed for
+// our own product and there is no bias, that is one product, whose outputs are gated while they are
+// in a thread's cache.
 class Gate {
  public:
   // `weight` [2 * out, in] and `bias` [2 * out] or undefined have the gate's part first; both as

@@ -18,13 +18,6 @@ namespace {
 // few rows, the products of many are no faster and change a row's bits with its company.
 constexpr int64_t kOneDnnRows = 512;
 
-// By the processor, not by a measurement: what a server computes must not depend on how busy its
-// machine was when it started.
-bool TakesOwnKernel(const at::Tensor& x) {
-  return x.scalar_type() == at::kFloat && __builtin_cpu_is("intel") != 0 &&
-         __builtin_cpu_supports("avx512f") != 0;
-}
-
 template <typename Function>
 auto Operator(const char* name) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Function>();
@@ -57,10 +50,17 @@ bool CanPack(c10::Device device, c10::ScalarType dtype) {
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
 
+// By the processor, not by a measurement: what a server computes must not depend on how busy its
+// machine was when it started.
+bool PacksAsOwn(c10::Device device, c10::ScalarType dtype) {
+  return device.is_cpu() && dtype == at::kFloat && __builtin_cpu_is("intel") != 0 &&
+         __builtin_cpu_supports("avx512f") != 0;
+}
+
 PackedWeight PackWeight(const at::Tensor& weight) {
   static const auto reorder = Operator<at::Tensor(const at::Tensor&, std::optional<int64_t>)>(
       "mkldnn::_reorder_linear_weight");
-  const bool own = TakesOwnKernel(weight);
+  const bool own = PacksAsOwn(weight.device(), weight.scalar_type());
   return {
       .blocks = own ? cpu::PackForProduct(weight.contiguous()) : reorder.call(weight, kOneDnnRows),
       .out_features = weight.size(0),
@@ -69,8 +69,8 @@ PackedWeight PackWeight(const at::Tensor& weight) {
 
 at::Tensor PackedProduct(const at::Tensor& x, const PackedWeight& packed, const at::Tensor& bias) {
   if (x.size(0) == 0) return at::empty({0, packed.out_features}, x.options());
-  return TakesOwnKernel(x) ? OwnProduct(x.contiguous(), packed, bias)
-                           : OneDnnProduct(x, packed, bias);
+  return PacksAsOwn(x.device(), x.scalar_type()) ? OwnProduct(x.contiguous(), packed, bias)
+                                                 : OneDnnProduct(x, packed, bias);
 }
 
 at::Tensor GatedProduct(const at::Tensor& x, const PackedWeight& gate, const PackedWeight& up,

@@ -63,13 +63,15 @@ class WorkShares {
     return static_cast<uint64_t>(range.first) << 32 | static_cast<uint64_t>(range.end);
   }
 
-  // The owner takes a quarter, so that some is left for whoever is faster; others take half.
+  // The owner takes a quarter, so that some is left for whoever is faster; others take half. What
+  // nobody else can take is one piece.
   Taken TakeFrom(Share& share, bool from_end) const {
     uint64_t seen = share.left.load(std::memory_order_relaxed);
     while (true) {
       const Range left{static_cast<int64_t>(seen >> 32), static_cast<int64_t>(seen & 0xffffffff)};
       if (left.size() == 0) return {};
-      const int64_t part = at::divup(left.size(), from_end ? 2 : 4);
+      const int64_t pieces = from_end ? 2 : shares_.size() == 1 ? 1 : 4;
+      const int64_t part = at::divup(left.size(), pieces);
       const int64_t taken = std::min(left.size(), std::max(fewest_, part));
       const int64_t border = from_end ? left.end - taken : left.first + taken;
       const Range first{left.first, border}, last{border, left.end};
@@ -86,10 +88,12 @@ class WorkShares {
 };
 
 // Calls body(take) once in each thread that takes part; take() gives the next items, none when all
-// are taken. `fewest` items are worth a thread.
+// are taken. `fewest` items, at least 1, are worth a thread.
 template <typename Body>
 void ShareWork(int64_t count, int64_t fewest, const Body& body) {
-  const int64_t threads = std::clamp<int64_t>(at::divup(count, fewest), 1, at::get_num_threads());
+  if (count == 0) return;
+  const int64_t most = at::in_parallel_region() ? 1 : at::get_num_threads();
+  const int64_t threads = std::min(at::divup(count, fewest), most);
   WorkShares shares(count, threads, fewest);
   at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
     // One thread may have to run them all.

@@ -418,7 +418,7 @@ TEST_F(Kernels, TheOwnProductEqualsPlainOnesAndRowsDoNotDependOnCompany) {
     const int before = at::get_num_threads();
     for (const int threads : {1, 3, 16}) {  // with more parts of rows than threads, and fewer
       at::set_num_threads(threads);
-      for (const int64_t rows : {30, 65, 600}) {
+      for (const int64_t rows : {0, 30, 65, 600}) {
         const at::Tensor some = cpu::Product(x.narrow(0, 0, rows), packed, out);
         EXPECT_TRUE(some.equal(all.narrow(0, 0, rows))) << in << " " << rows << " " << threads;
       }
@@ -448,7 +448,7 @@ TEST_F(Kernels, TheGatedProductEqualsTwoPlainOnesAndRowsDoNotDependOnCompany) {
       const int before = at::get_num_threads();
       for (const int threads : {1, 2, 5}) {
         at::set_num_threads(threads);
-        for (const int64_t rows : {1, 2, 7, 8, 30, 65, 197}) {
+        for (const int64_t rows : {0, 1, 2, 7, 8, 30, 65, 197}) {
           EXPECT_TRUE(product(x.narrow(0, 3, rows).contiguous()).equal(all.narrow(0, 3, rows)))
               << in << " " << out << " " << rows << " " << threads;
         }
@@ -463,7 +463,11 @@ TEST_F(Kernels, AGateEqualsItsPlainFormWithAndWithoutABiasAndInEveryType) {
     for (const bool has_bias : {false, true}) {
       const at::Tensor weight = (at::randn({2 * 70, 64}) / 8).to(dtype);
       const at::Tensor bias = has_bias ? at::randn({2 * 70}).to(dtype) : at::Tensor();
-      const auto gate = Gate::Create([&] { return weight; }, bias, Activation::kSilu);
+      int times = 0;
+      const auto gate = Gate::Create([&] { return ++times, weight; }, bias, Activation::kSilu);
+      EXPECT_EQ(times, 1);
+      EXPECT_EQ(gate->Apply(at::empty({0, 64}, weight.options())).sizes(),
+                (std::vector<int64_t>{0, 70}));
       const at::Tensor x = at::randn({9, 64}).to(dtype);
       const at::Tensor both =
           at::linear(x.to(at::kDouble), weight.to(at::kDouble),
@@ -485,12 +489,15 @@ TEST_F(Kernels, ARowThatIsNoNumberStaysAlone) {
     for (const int64_t in : {45, 46, 64, 900}) {
       const at::Tensor weight = at::randn({92, in}).to(dtype);
       const auto linear = Linear::Create([&] { return weight; });
+      const auto gate = Gate::Create([&] { return weight; }, {}, Activation::kSilu);
       for (const int64_t rows : {2, 16, 24, 64, 100}) {
         for (const int64_t bad : {int64_t{0}, rows / 2, rows - 1}) {
           at::Tensor x = at::randn({rows, in}).to(dtype);
           x[bad].fill_(std::numeric_limits<float>::quiet_NaN());
-          EXPECT_EQ(linear->Apply(x).isnan().any(1).sum().item<int64_t>(), 1)
-              << dtype << " " << in << " " << rows;
+          for (const at::Tensor& y : {linear->Apply(x), gate->Apply(x)}) {
+            EXPECT_EQ(y.isnan().any(1).sum().item<int64_t>(), 1)
+                << dtype << " " << in << " " << rows;
+          }
         }
       }
     }

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <vector>
 
@@ -9,10 +10,11 @@ namespace valuescope::model {
 namespace {
 
 TEST(WorkShares, AreTakenInOrderAndMoreAtOnceWhileMuchIsLeft) {
-  WorkShares shares(64, 1, 2);
+  WorkShares shares(128, 2, 2);
   std::vector<int64_t> sizes;
   int64_t next = 0;
-  for (Taken taken = shares.Take(0); taken.items.size() > 0; taken = shares.Take(0)) {
+  while (next < 64) {
+    const Taken taken = shares.Take(0);
     EXPECT_EQ(taken.items.first, next);
     next = taken.items.end;
     EXPECT_EQ(taken.goes_on, next < 64);
@@ -22,6 +24,12 @@ TEST(WorkShares, AreTakenInOrderAndMoreAtOnceWhileMuchIsLeft) {
   EXPECT_EQ(sizes.front(), 16);
   EXPECT_TRUE(std::is_sorted(sizes.rbegin(), sizes.rend()));
   EXPECT_EQ(sizes.back(), 2);
+}
+
+TEST(WorkShares, ThatNobodyElseCanTakeAreOnePiece) {
+  WorkShares shares(64, 1, 2);
+  EXPECT_EQ(shares.Take(0).items.size(), 64);
+  EXPECT_EQ(shares.Take(0).items.size(), 0);
 }
 
 // Thread 0 takes once and is not seen again.
