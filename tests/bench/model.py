@@ -2,8 +2,9 @@
 
 Everything is float32. The processes that hold the model (forward_bench, which is the bare forward pass, the server, and with
 --peer-python transformers) stay loaded and take turns in every round, so that noise from other work on the machine hits all
-of them. `ratio` is the median over rounds of (time / time of what it is held against in the same round); `ratio of CPU` is the
-same for the CPU seconds that the process spent, which other work on the machine disturbs less. The last line is JSON.
+of them. What is held against something runs right before or behind it, in turns: `ratio` is the median over rounds of (time /
+its time); `ratio of CPU` is the same for the CPU seconds that the process spent, which other work on the machine disturbs less.
+The last line is JSON.
 
 The server's key/value cache is small and used up before anything is timed. The system clears each page of it at its first use,
 which takes a call some 3 % longer until the whole cache was used once; forward_bench finds its own among what it has freed.
@@ -14,6 +15,7 @@ Build first: ninja -C build forward_bench valuescope-server
 import argparse
 import contextlib
 import json
+import math
 import os
 import pathlib
 import random
@@ -217,10 +219,11 @@ def random_sequences():
 
 
 class Measurements:
-    """Seconds and CPU seconds of each case in each round."""
+    """Seconds and CPU seconds of each case at each of its turns, and their ratios to what it is held against."""
 
     def __init__(self):
         self.seconds, self.processor = {}, {}
+        self._ratios = {}  # by case: of seconds and of CPU seconds, pair by pair
 
     def of_worker(self, case, worker, line):
         before = processor_seconds(worker.pid)
@@ -231,67 +234,74 @@ class Measurements:
         call()
         self._add(case, time.perf_counter() - start, processor_seconds(server.pid) - before)
 
+    def pair(self, case, against):
+        """What both took last."""
+        self._ratios.setdefault(case, []).append(
+            [each[case][-1] / each[against][-1] for each in (self.seconds, self.processor)]
+        )
+
     def _add(self, case, seconds, processor):
         self.seconds.setdefault(case, []).append(seconds)
         self.processor.setdefault(case, []).append(processor)
 
     def summary(self, case, against):
-        """Ratios are None where `against` was not measured."""
-        result = {
+        """Ratios are None for what is held against nothing."""
+        ratio, cpu_ratio = map(
+            statistics.median, zip(*self._ratios.get(case, [[math.nan] * 2]), strict=True)
+        )
+        known = not math.isnan(ratio)
+        target = TARGETS.get(case)
+        return {
             "median_seconds": statistics.median(self.seconds[case]),
             "best_seconds": min(self.seconds[case]),
             "median_cpu_seconds": statistics.median(self.processor[case]),
             "against": against,
-            "ratio": ratio(self.seconds, case, against),
-            "cpu_ratio": ratio(self.processor, case, against),
-            "target": TARGETS.get(case),
+            "ratio": ratio if known else None,
+            "cpu_ratio": cpu_ratio if known else None,
+            "target": target,
+            "met": ratio <= target if known and target is not None else None,
         }
-        known = result["ratio"] is not None and result["target"] is not None
-        result["met"] = result["ratio"] <= result["target"] if known else None
-        return result
-
-
-def ratio(measured, case, against):
-    if against not in measured:
-        return None
-    pairs = zip(measured[case], measured[against], strict=True)
-    return statistics.median(ours / theirs for ours, theirs in pairs)
 
 
 def measure(arguments, bench, peer, server):
     shape = f"{SEQUENCES} {LENGTH}"
     measured, against = Measurements(), {}
 
-    def worker(case, process, line, reference=None):
-        against[case] = reference
-        measured.of_worker(case, process, line)
+    def worker(case, process, line):
+        return case, lambda: measured.of_worker(case, process, line)
 
-    def call(case, method, reference="forward"):
-        against[case] = reference
-        measured.of_server(case, server, method)
+    def call(case, method):
+        return case, lambda: measured.of_server(case, server, method)
 
-    def one_round():
-        if {"forward", "means", "residuals"} & set(arguments.parts):
-            worker("forward", bench, f"forward {shape}", "transformers forward")
-        if "forward" in arguments.parts:
-            if peer:
-                worker("transformers forward", peer, f"forward {shape}")
-            call("forward by gRPC", server.forward)
-        if "means" in arguments.parts:
-            worker("means", bench, f"means {shape} {PROMPT}", "forward")
-            call("means by gRPC", server.means)
-        if "residuals" in arguments.parts:
-            worker("residuals", bench, f"residuals {shape}", "forward")
-            call("residuals by gRPC", server.residuals)
-            call("residuals as arrays", server.residual_arrays)
+    forward = worker("forward", bench, f"forward {shape}")
+    pairs = []
+    if peer and "forward" in arguments.parts:
+        pairs.append((forward, worker("transformers forward", peer, f"forward {shape}")))
+    served = call("forward by gRPC", server.forward)
+    if "forward" in arguments.parts:
+        pairs.append((served, forward))
+    if "means" in arguments.parts:
+        pairs.append((worker("means", bench, f"means {shape} {PROMPT}"), forward))
+        pairs.append((call("means by gRPC", server.means), served))
+    if "residuals" in arguments.parts:
+        pairs.append((worker("residuals", bench, f"residuals {shape}"), forward))
+        pairs.append((call("residuals by gRPC", server.residuals), forward))
+        pairs.append((call("residuals as arrays", server.residual_arrays), forward))
+
+    def one_round(number):
+        for case, reference in pairs:
+            against[case[0]] = reference[0]
+            for _, run in (case, reference) if number % 2 else (reference, case):
+                run()
+            measured.pair(case[0], reference[0])
 
     for _ in range(CACHED_CALLS):
         server.forward()
-    one_round()  # warms caches and thread pools
+    one_round(0)  # warms caches and thread pools
     measured = Measurements()
-    for _ in range(arguments.rounds):
-        one_round()
-    return {case: measured.summary(case, against[case]) for case in measured.seconds}
+    for number in range(arguments.rounds):
+        one_round(number)
+    return {case: measured.summary(case, against.get(case)) for case in measured.seconds}
 
 
 def measure_decoding(bench, rounds):
