@@ -71,8 +71,8 @@ VS_VECTORISED void AddMultiple(float* x, float factor, const float* row, int64_t
 // What a sum takes of rows at a time: four lines of a cache.
 constexpr int64_t kTappedColumns = 64;
 
-// sum [width] += the rows of x, `stride` apart, that `tokens` [count] names, one after another; at
-// most kTappedColumns. Several sums of a token each go on in registers.
+// sum [width] += the rows of x, `stride` apart, that `tokens` [count] names, one after another.
+// width is at most kTappedColumns, whose sums stay in registers.
 VS_VECTORISED void AddRowsToDouble(double* sum, const float* x, int64_t stride,
                                    const int64_t* tokens, int64_t count, int64_t width) {
   using Sums __attribute__((vector_size(kLanes * sizeof(double)), aligned(8), may_alias)) = double;
@@ -114,6 +114,7 @@ VS_INLINED Lanes Sigmoid(const Lanes& x) {
   return (x >= 0 ? Lanes{} + 1.0f : e) / (1.0f + e);
 }
 
+// Not templates: as an argument of one, Lanes would have to be aligned as a vector.
 struct Silu {
   VS_INLINED float operator()(float x) const { return x * Sigmoid(x); }
   VS_INLINED Lanes operator()(const Lanes& x) const { return x * Sigmoid(x); }

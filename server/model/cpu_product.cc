@@ -222,8 +222,10 @@ class Scratch {
     if (part != part_) arranged_ = 0;
     part_ = part;
     if (x_ == nullptr) x_ = Lines(kRowsAtOnce * of_.in);
-    if (arranged_ < end) ArrangeTiles(x, rows.size(), of_.in, {arranged_, end}, x_[0].floats);
-    arranged_ = std::max(arranged_, end);
+    if (arranged_ < end) {
+      ArrangeTiles(x, rows.size(), of_.in, {arranged_, end}, x_[0].floats);
+      arranged_ = end;
+    }
     return x_[0].floats;
   }
 
@@ -406,7 +408,7 @@ at::Tensor PackForProduct(const at::Tensor& weight) {
 
 namespace {
 
-// All of `of` but x's arrangement and y is known.
+// y of what `of` has of the weights; what it has of x and y is set here.
 at::Tensor Multiplied(const at::Tensor& x, Operands of) {
   VS_CHECK(x.is_contiguous());
   at::Tensor y = at::empty({x.size(0), of.out}, x.options());

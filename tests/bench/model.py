@@ -15,7 +15,6 @@ Build first: ninja -C build forward_bench valuescope-server
 import argparse
 import contextlib
 import json
-import math
 import os
 import pathlib
 import random
@@ -223,6 +222,7 @@ class Measurements:
 
     def __init__(self):
         self.seconds, self.processor = {}, {}
+        self._against = {}
         self._ratios = {}  # by case: of seconds and of CPU seconds, pair by pair
 
     def of_worker(self, case, worker, line):
@@ -236,6 +236,7 @@ class Measurements:
 
     def pair(self, case, against):
         """What both took last."""
+        self._against[case] = against
         self._ratios.setdefault(case, []).append(
             [each[case][-1] / each[against][-1] for each in (self.seconds, self.processor)]
         )
@@ -244,28 +245,27 @@ class Measurements:
         self.seconds.setdefault(case, []).append(seconds)
         self.processor.setdefault(case, []).append(processor)
 
-    def summary(self, case, against):
+    def summary(self, case):
         """Ratios are None for what is held against nothing."""
-        ratio, cpu_ratio = map(
-            statistics.median, zip(*self._ratios.get(case, [[math.nan] * 2]), strict=True)
-        )
-        known = not math.isnan(ratio)
+        ratio, cpu_ratio = None, None
+        if case in self._ratios:
+            ratio, cpu_ratio = map(statistics.median, zip(*self._ratios[case], strict=True))
         target = TARGETS.get(case)
         return {
             "median_seconds": statistics.median(self.seconds[case]),
             "best_seconds": min(self.seconds[case]),
             "median_cpu_seconds": statistics.median(self.processor[case]),
-            "against": against,
-            "ratio": ratio if known else None,
-            "cpu_ratio": cpu_ratio if known else None,
+            "against": self._against.get(case),
+            "ratio": ratio,
+            "cpu_ratio": cpu_ratio,
             "target": target,
-            "met": ratio <= target if known and target is not None else None,
+            "met": None if ratio is None or target is None else ratio <= target,
         }
 
 
 def measure(arguments, bench, peer, server):
     shape = f"{SEQUENCES} {LENGTH}"
-    measured, against = Measurements(), {}
+    measured = Measurements()
 
     def worker(case, process, line):
         return case, lambda: measured.of_worker(case, process, line)
@@ -290,7 +290,6 @@ def measure(arguments, bench, peer, server):
 
     def one_round(number):
         for case, reference in pairs:
-            against[case[0]] = reference[0]
             for _, run in (case, reference) if number % 2 else (reference, case):
                 run()
             measured.pair(case[0], reference[0])
@@ -301,7 +300,7 @@ def measure(arguments, bench, peer, server):
     measured = Measurements()
     for number in range(arguments.rounds):
         one_round(number)
-    return {case: measured.summary(case, against.get(case)) for case in measured.seconds}
+    return {case: measured.summary(case) for case in measured.seconds}
 
 
 def measure_decoding(bench, rounds):
