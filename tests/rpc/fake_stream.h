@@ -35,7 +35,7 @@ class FakeStream : public Peer,
   // Reactions run on `threads`, which outlives the stream.
   FakeStream(CallRuntime* runtime, WorkerPool* threads, absl::Time deadline)
       : threads_(threads), deadline_(deadline), call_(runtime, &method_, this) {}
-  ~FakeStream() override { WaitUntilDone(); }
+  ~FakeStream() override { WaitUntilDone().IgnoreError(); }
 
   Call& call() { return call_; }
   Outbox<FakeMessage>& outbox() { return outbox_; }
