@@ -69,8 +69,7 @@ PackedWeight PackWeight(const at::Tensor& weight) {
 
 at::Tensor PackedProduct(const at::Tensor& x, const PackedWeight& packed, const at::Tensor& bias) {
   if (x.size(0) == 0) return at::empty({0, packed.out_features}, x.options());
-  return PacksAsOwn(x.device(), x.scalar_type()) ? OwnProduct(x.contiguous(), packed, bias)
-                                                 : OneDnnProduct(x, packed, bias);
+  return packed.is_own ? OwnProduct(x.contiguous(), packed, bias) : OneDnnProduct(x, packed, bias);
 }
 
 at::Tensor GatedProduct(const at::Tensor& x, const PackedWeight& gate, const PackedWeight& up,
