@@ -12,7 +12,10 @@
 namespace valuescope {
 namespace {
 
-constexpr int kMessageLimit = 16 << 20;
+// The server's messages stay under 4 MiB; this much is for one that is configured otherwise.
+constexpr int kMostReplyBytes = 16 << 20;
+// What a request may have is the server's to say (its --max_message_bytes).
+constexpr int kNoLimit = -1;
 constexpr size_t kChunkBytes = 1 << 20;
 
 std::string NewRequestId() {
@@ -113,8 +116,8 @@ struct Client::Stubs {
 Client::Client(const std::string& target, ClientOptions options) : options_(std::move(options)) {
   if (!options_.clock) options_.clock = RealRetryClock();
   grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(kMessageLimit);
-  arguments.SetMaxSendMessageSize(kMessageLimit);
+  arguments.SetMaxReceiveMessageSize(kMostReplyBytes);
+  arguments.SetMaxSendMessageSize(kNoLimit);
   const auto credentials =
       options_.credentials ? options_.credentials : grpc::InsecureChannelCredentials();
   stubs_ = std::make_shared<Stubs>(grpc::CreateCustomChannel(target, credentials, arguments));

@@ -19,7 +19,7 @@ from fake_server import Both, FakeServer  # noqa: E402
 def fake():
     handler = FakeServer()
     with concurrent.futures.ThreadPoolExecutor(64) as threads:
-        server = grpc.server(threads)
+        server = grpc.server(threads, options=[("grpc.max_receive_message_length", -1)])
         server.add_generic_rpc_handlers((handler,))
         handler.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         server.start()

@@ -349,6 +349,74 @@ def test_each_prompt_gets_its_own_seed_and_steering(both, fake):
     assert [len(request.interventions) for request in sent] == [1, 0, 0]
 
 
+def test_the_requests_of_a_list_are_made_when_they_are_sent(both, fake, monkeypatch):
+    made, seen = [], []
+    convert = vs.api.to_interventions
+
+    def counted(steer):
+        made.append(steer)
+        return convert(steer)
+
+    def answer(request, context):
+        seen.append(len(made))
+        return answer_text(request)
+
+    monkeypatch.setattr(vs.api, "to_interventions", counted)
+    fake.answers[GENERATE] = answer
+    steers = [[vs.Steer([float(i), 0.0])] for i in range(20)]
+    found = both.run(
+        lambda client: client.generate("models/m", ["a"] * 20, steer=steers, in_flight=1)
+    )
+    assert len(found) == 20
+    # Each is looked at before the first is sent, and made when it is sent.
+    assert seen == [20 + i for i in range(1, 21)]
+    sent = [vs.to_numpy(r.interventions[0].add.tensor)[0] for r in fake.requests[GENERATE]]
+    assert sent == [float(i) for i in range(20)]
+
+
+def test_bad_steering_of_the_last_prompt_is_said_before_the_first_runs(both, fake):
+    fake.answers[GENERATE] = lambda request, context: answer_text(request)
+    steers = [[vs.Steer("vectors/x")], [vs.Steer("vectors/x", tokens="everywhere")]]
+    with pytest.raises(ValueError, match="everywhere"):
+        both.run(lambda client: client.generate("models/m", ["a", "b"], steer=steers))
+    assert fake.count(GENERATE) == 0
+
+
+def test_a_long_request_is_the_servers_to_judge(both, fake):
+    fake.answers[GENERATE] = lambda request, context: v1.GenerateResponse(
+        completions=[v1.Completion(text=str(len(request.prompt.text)))]
+    )
+    answer = both.run(lambda client: client.generate("models/m", "x" * (20 << 20)))
+    assert answer.text == str(20 << 20)
+
+
+def test_lists_are_filtered_and_jobs_have_a_priority(both, fake):
+    fake.answers["JobService/ListJobs"] = lambda request, context: v1.ListJobsResponse()
+    fake.answers["ArtifactService/ListArtifacts"] = lambda request, context: (
+        v1.ListArtifactsResponse()
+    )
+    fake.answers["JobService/CreateJob"] = lambda request, context: v1.CreateJobResponse()
+    both.run(lambda client: client.jobs(state="failed", kind="attribute_neurons"))
+    both.run(lambda client: client.artifacts(job="jobs/j"))
+    both.run(lambda client: client.create_job(v1.JobSpec(), priority=-3))
+    listed = fake.requests["JobService/ListJobs"][0]
+    assert (listed.state, listed.kind) == (v1.JOB_STATE_FAILED, "attribute_neurons")
+    assert fake.requests["ArtifactService/ListArtifacts"][0].job == "jobs/j"
+    assert fake.requests["JobService/CreateJob"][0].priority == -3
+    with pytest.raises(ValueError, match="queued, running"):
+        both.run(lambda client: client.jobs(state="waiting"))
+
+
+def test_one_name_is_not_a_list_of_letters(both, fake):
+    fake.answers["VectorService/CompareVectors"] = lambda request, context: (
+        v1.CompareVectorsResponse()
+    )
+    both.run(lambda client: client.compare_vectors("vectors/a"))
+    assert list(fake.requests["VectorService/CompareVectors"][0].vectors) == ["vectors/a"]
+    with pytest.raises(TypeError, match=r"data is a string: write data\.encode"):
+        both.run(lambda client: client.write_artifact("text"))
+
+
 def test_a_list_of_another_length_is_refused_here(both):
     with pytest.raises(ValueError, match="2 prompts, 3 seeds"):
         both.run(lambda client: client.generate("models/m", ["a", "b"], seed=[1, 2, 3]))

@@ -1,15 +1,18 @@
 """What the client makes of arrays, prompts and chunks, without a server."""
 
+import copy
+import pickle
 import sys
 from typing import ClassVar
 
+import grpc
 import numpy as np
 import pytest
 
 import valuescope as vs
-from valuescope import html, progress, results, v1
+from valuescope import given, html, progress, results, v1
 from valuescope.crc32c import crc32c
-from valuescope.prompts import is_one_prompt, to_prompt
+from valuescope.prompts import to_capture_inputs, to_prompt, to_prompts, to_responses
 
 
 def test_crc32c_equals_the_published_check_values():
@@ -328,11 +331,189 @@ def test_a_site_without_layers_takes_none():
         vs.tap(dtype="float8")
 
 
+class Column:
+    """What a column of pandas, an array of torch and the like have in common: no len or index that helps, but a list."""
+
+    def __init__(self, values):
+        self._values = values
+
+    def __iter__(self):
+        raise AssertionError("iterating gives scalars of the library's own")
+
+    def tolist(self):
+        return self._values
+
+
+class Table:
+    columns = ("prompt", "seed")
+
+    def __iter__(self):
+        return iter(self.columns)
+
+
 def test_prompts_are_told_from_lists_of_prompts():
-    for one in ["text", vs.chat("hi"), [1, 2], np.array([1, 2]), v1.Prompt(text="x")]:
-        assert is_one_prompt(one)
-    for several in [["a"], [vs.chat("hi")], [[1, 2]], np.array([[1, 2]]), []]:
-        assert not is_one_prompt(several)
+    ids = np.array([1, 2])
+    for one in [
+        "text",
+        vs.chat("hi"),
+        [1, 2],
+        (1, 2),
+        ids,
+        list(ids),
+        Column([1, 2]),
+        v1.Prompt(text="x"),
+    ]:
+        prompts, many = to_prompts(one)
+        assert prompts == [to_prompt(one)] and not many
+    texts = [v1.Prompt(text="a"), v1.Prompt(text="b")]
+    for several in [
+        ["a", "b"],
+        ("a", "b"),
+        np.array(["a", "b"]),
+        Column(["a", "b"]),
+        iter("ab"),
+        texts,
+    ]:
+        assert to_prompts(several) == (texts, True)
+    assert to_prompts(np.array([[1, 2], [3, 4]])) == ([to_prompt([1, 2]), to_prompt([3, 4])], True)
+    assert to_prompts([vs.chat("hi")]) == ([to_prompt(vs.chat("hi"))], True)
+    for none in [[], Column([]), np.array([])]:
+        assert to_prompts(none) == ([], True)
     assert to_prompt(np.array([5, 6])).token_ids.ids == [5, 6]
     with pytest.raises(TypeError, match="not both"):
         to_prompt([{"role": "user", "content": "hi"}, 3])
+
+
+@pytest.mark.parametrize(
+    ("prompts", "says"),
+    [
+        (Column(["a", float("nan")]), "item 1 of the list: .*nan"),
+        (["a", None], "item 1 of the list: .*None"),
+        ([[1], [2.0]], "item 1 of the list: item 0 of the prompt is 2.0"),
+        ([[True, False]], "item 0 of the prompt is True"),
+        (Table(), "a table; pass one of its columns"),
+        ({"input_ids": [1, 2]}, "pass its input_ids"),
+        ({"role": "user", "content": "x"}, "pass a list of such messages"),
+        (b"abc", "decode them"),
+        (3, "the list of prompts is 3"),
+    ],
+)
+def test_what_is_no_list_of_prompts_is_refused_in_words(prompts, says):
+    with pytest.raises(TypeError, match=says):
+        to_prompts(prompts)
+
+
+def test_a_string_is_one_input_and_one_response():
+    assert [i.prompt.text for i in to_capture_inputs("hello")] == ["hello"]
+    assert [r.text for r in to_responses("hello")] == ["hello"]
+    assert [list(r.token_ids.ids) for r in to_responses([1, 2])] == [[1, 2]]
+    assert [list(r.token_ids.ids) for r in to_responses(np.array([[1, 2], [3, 4]]))] == [
+        [1, 2],
+        [3, 4],
+    ]
+    assert [list(i.prompt.token_ids.ids) for i in to_capture_inputs([1, 2])] == [[1, 2]]
+    assert to_capture_inputs(vs.chat("hi")) == [v1.CaptureInput(prompt=to_prompt(vs.chat("hi")))]
+    pairs = to_capture_inputs([("a", "b"), "c", ("d", None)])
+    assert [p.prompt.text for p in pairs] == ["a", "c", "d"]
+    assert [p.HasField("response") for p in pairs] == [True, False, False]
+    with pytest.raises(TypeError, match="tuple of two"):
+        to_capture_inputs(("a", "b"))
+    with pytest.raises(TypeError, match="item 1 of the list: a pair is"):
+        to_capture_inputs(["a", ("b", "c", "d")])
+    with pytest.raises(TypeError, match="not bytes"):
+        to_responses(b"abc")
+
+
+def test_scalars_and_columns_of_other_libraries_are_numbers():
+    assert list(vs.tap("residual_post", np.int64(3)).layers.list.layers) == [3]
+    assert list(
+        vs.Steer("vectors/x", layers=np.argmax([0, 3, 1])).to_intervention().layers.list.layers
+    ) == [1]
+    assert list(
+        vs.Steer("vectors/x", layers=Column([4, 2])).to_intervention().layers.list.layers
+    ) == [2, 4]
+    assert list(vs.tap(tokens=Column([0, -1])).tokens.positions) == [0, -1]
+    neurons = (
+        vs.ScaleNeurons(np.array([[1, 5], [2, 6]]), 0.0).to_intervention().scale_neurons.neurons
+    )
+    assert [(n.layer, n.index) for n in neurons] == [(1, 5), (2, 6)]
+    assert list(
+        vs.ProjectOut(np.array(["vectors/a", "vectors/b"])).to_intervention().project_out.vectors
+    ) == [
+        "vectors/a",
+        "vectors/b",
+    ]
+    assert vs.labelled("a", "b", np.bool_(True), np.int64(7)).query_id == "7"
+    for wrong in [1.5, True, "2", None, np.float64(2), np.array([True, False])]:
+        with pytest.raises(TypeError, match="layers"):
+            vs.tap("residual_post", [wrong] if np.ndim(wrong) == 0 else wrong)
+    with pytest.raises(TypeError, match="expresses is 'no'"):
+        vs.labelled("a", "b", "no")
+    with pytest.raises(TypeError, match=r"item 0 of steer is 'v'|steer is 'vectors/x'"):
+        vs.prompts.to_interventions("vectors/x")
+    with pytest.raises(TypeError, match="item 1 of responses is 'b'"):
+        vs.to_json_lines([vs.labelled("a", "b", True), "b"])
+
+
+def test_tensors_with_gradients_or_of_bfloat16_become_arrays():
+    class Tensor:  # as torch's
+        dtype = "torch.bfloat16"
+
+        def __init__(self, steps=()):
+            self.steps = steps
+
+        def detach(self):
+            return Tensor((*self.steps, "detach"))
+
+        def cpu(self):
+            return Tensor((*self.steps, "cpu"))
+
+        def float(self):
+            assert self.steps == ("detach", "cpu")
+            return np.array([1.5, 2.0], np.float32)
+
+    assert given.array(Tensor()).tolist() == [1.5, 2.0]
+    assert vs.to_numpy(vs.from_numpy(Tensor())).tolist() == [1.5, 2.0]
+    assert vs.to_numpy(vs.Steer(Tensor()).to_intervention().add.tensor).tolist() == [1.5, 2.0]
+
+
+@pytest.mark.parametrize("through", ["pickle", "copy", "deepcopy"])
+def test_an_error_survives_the_way_to_another_process(through):
+    copied = {
+        "pickle": lambda error: pickle.loads(pickle.dumps(error)),
+        "copy": copy.copy,
+        "deepcopy": copy.deepcopy,
+    }[through]
+    told = {
+        "violations": [vs.FieldViolation("n", "1 .. 64")],
+        "retry_after": 2.5,
+        "metadata": {"field": "n"},
+        "request_id": "id",
+    }
+    invalid = vs.InvalidRequest("n is 65", grpc.StatusCode.INVALID_ARGUMENT, "OUT_OF_RANGE", **told)
+    invalid.index = 7
+    failed = v1.Job(
+        name="jobs/j", error=v1.JobError(code=9, reason="WRONG_MODEL", message="other weights")
+    )
+    for error in [invalid, vs.Damaged("a checksum differs"), vs.JobFailed(failed, "failed")]:
+        other = copied(error)
+        assert type(other) is type(error) and str(other) == str(error)
+        assert other.args == error.args and vars(other) == vars(error)
+
+
+def test_a_client_is_not_taken_to_another_process(fake):
+    for client in [vs.Client(fake.address), vs.AsyncClient(fake.address)]:
+        with pytest.raises(TypeError, match="connect anew"):
+            pickle.dumps(client)
+
+
+def test_captures_are_decoded_once_and_scores_are_arrays():
+    chunk = v1.CaptureChunk(
+        layers=[0], positions=[0], tensor=vs.from_numpy(np.ones((1, 1, 2), np.float32))
+    )
+    found = vs.Generation(v1.GenerateResponse(completions=[v1.Completion(captures=[chunk])]))
+    assert found.captures is found.captures and found.captures[0][0].shape == (1, 1, 2)
+    scores = vs.Scores([v1.ContinuationScore(token_logprobs=[-1, -2], sum=-3, mean=-1.5)] * 2)
+    assert scores[0].sum == -3
+    assert scores.sums.tolist() == [-3, -3] and scores.means.tolist() == [-1.5, -1.5]
+    assert [t.tolist() for t in scores.token_logprobs] == [[-1, -2]] * 2

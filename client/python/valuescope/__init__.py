@@ -37,7 +37,7 @@ from .prompts import (
     tap,
     to_json_lines,
 )
-from .results import Activations, Generation
+from .results import Activations, Generation, Scores
 from .retry import Retry
 from .tensors import from_numpy, to_bits, to_numpy
 
@@ -65,6 +65,7 @@ __all__ = [
     "Replace",
     "Retry",
     "ScaleNeurons",
+    "Scores",
     "ServerFault",
     "Steer",
     "Unavailable",

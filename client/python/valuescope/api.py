@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar, cast, overload
 import numpy as np
 import numpy.typing as npt
 
-from . import rpcs, v1
+from . import given, rpcs, v1
 from .crc32c import crc32c
 from .errors import REQUEST_ID, Damaged, JobFailed, Unavailable, ValuescopeError
 from .progress import progress as progress_bar
@@ -32,16 +32,20 @@ from .prompts import (
     Steering,
     Tokens,
     attribution_request,
-    is_one_prompt,
+    fill_data_set,
+    to_capture_inputs,
     to_interventions,
     to_json_lines,
     to_layers,
+    to_neurons,
     to_prompt,
-    to_response,
+    to_prompts,
+    to_responses,
     to_site,
+    to_taps,
     to_tokens,
 )
-from .results import Activations, Generation, Jobs, Models
+from .results import Activations, Generation, Jobs, Models, Scores
 from .retry import Retry
 from .rpcs import RequestT, ResponseT, Rpc
 from .tensors import Array, data_type, from_numpy, to_numpy
@@ -148,7 +152,7 @@ class Api:
 
     async def detokenize(self, model: str, token_ids: Sequence[int]) -> str:
         """The text of token ids, special tokens included."""
-        request = v1.DetokenizeRequest(model=model, token_ids=[int(i) for i in token_ids])
+        request = v1.DetokenizeRequest(model=model, token_ids=given.wholes(token_ids, "token_ids"))
         return (await self._call(rpcs.DETOKENIZE, request)).text
 
     # --- Generation ------------------------------------------------------------------------------------------------
@@ -161,7 +165,7 @@ class Api:
         prompt: Prompt,
         *,
         steer: Steering = None,
-        taps: Iterable[v1.Tap] = (),
+        taps: v1.Tap | Iterable[v1.Tap] = (),
         n: int | None = None,
         logprobs: int | None = None,
         progress: str | bool | None = None,
@@ -177,7 +181,7 @@ class Api:
         prompt: Sequence[Prompt],
         *,
         steer: Steering | Sequence[Steering] = None,
-        taps: Iterable[v1.Tap] = (),
+        taps: v1.Tap | Iterable[v1.Tap] = (),
         n: int | None = None,
         logprobs: int | None = None,
         progress: str | bool | None = None,
@@ -194,7 +198,7 @@ class Api:
         prompt: Any,
         *,
         steer: Any = None,
-        taps: Iterable[v1.Tap] = (),
+        taps: v1.Tap | Iterable[v1.Tap] = (),
         n: int | None = None,
         logprobs: int | None = None,
         progress: str | bool | None = None,
@@ -207,9 +211,9 @@ class Api:
 
         Args:
             model: "models/ID".
-            prompt: text, chat (list of {"role", "content"}) or token ids; or a list of those.
+            prompt: text, chat (list of {"role", "content"}) or token ids; or a list, a pandas column or an array of those.
             steer: one or several `Steer`; for a list of prompts the same for all, or a list of lists.
-            taps: read-outs made by `tap`.
+            taps: one or several read-outs made by `tap`.
             n: completions a prompt, 1 .. 64. Default 1.
             logprobs: likeliest tokens to return at each position, 0 .. 20; None returns no log-probabilities.
             progress: title of a progress bar over the prompts of a list; True for a default title.
@@ -228,30 +232,34 @@ class Api:
             FailedPrecondition: the model is not READY; a vector of another model.
             Exhausted: the queue stayed full, or the captures do not fit one message (then use `stream`).
         """
-        if not hasattr(prompt, "__len__") and not isinstance(prompt, v1.Prompt):
-            prompt = list(prompt)  # a generator of prompts
-        many = not is_one_prompt(prompt)
-        prompts = list(prompt) if many else [prompt]
+        prompts, many = to_prompts(prompt)
+        seeds = _for_each(len(prompts), "seeds", seed, many and _is_list(seed))
+        seeds = [_whole_or_none(one, f"seed {place}") for place, one in enumerate(seeds)]
         each_its_own = many and _is_list_of_lists(steer)
-        seeds = list(seed) if _is_list(seed) else [seed] * len(prompts)
-        steers = list(steer) if each_its_own else [steer] * len(prompts)
-        if not len(seeds) == len(steers) == len(prompts):
-            raise ValueError(
-                f"{len(prompts)} prompts, {len(seeds)} seeds and {len(steers)} lists of steering"
-            )
-        taps = list(taps)
-        requests = [
-            v1.GenerateRequest(
-                model=model,
-                prompt=to_prompt(one),
-                sampling=_sampling(seed=its_seed, **sampling),
-                n=n,
-                logprobs=logprobs,
-                interventions=to_interventions(its_steer),
-                taps=taps,
-            )
-            for one, its_seed, its_steer in zip(prompts, seeds, steers, strict=True)
-        ]
+        steers = _for_each(len(prompts), "lists of steering", steer, each_its_own)
+        shared = v1.GenerateRequest(
+            model=model,
+            sampling=_sampling(**sampling),
+            n=_whole_or_none(n, "n"),
+            logprobs=_whole_or_none(logprobs, "logprobs"),
+            interventions=None if each_its_own else to_interventions(steer),
+            taps=to_taps(taps),
+        )
+        if each_its_own:  # what is wrong with the last one is said before the first one runs
+            for its_steer in steers:
+                to_interventions(its_steer)
+
+        def request_of(index: int) -> v1.GenerateRequest:
+            request = v1.GenerateRequest()
+            request.CopyFrom(shared)
+            request.prompt.CopyFrom(prompts[index])
+            if seeds[index] is not None:
+                request.sampling.seed = seeds[index]
+            if each_its_own:
+                request.interventions.extend(to_interventions(steers[index]))
+            return request
+
+        requests = _Made(len(prompts), request_of)
         with progress_bar(progress, "prompts", len(requests), "prompts") as bar:
             outcomes = await self._all(
                 rpcs.GENERATE,
@@ -270,7 +278,7 @@ class Api:
         prompt: Prompt,
         *,
         steer: Steering = None,
-        taps: Iterable[v1.Tap] = (),
+        taps: v1.Tap | Iterable[v1.Tap] = (),
         n: int | None = None,
         logprobs: int | None = None,
         **sampling: Any,
@@ -285,9 +293,9 @@ class Api:
             prompt=to_prompt(prompt),
             sampling=_sampling(**sampling),
             interventions=to_interventions(steer),
-            taps=list(taps),
-            n=n,
-            logprobs=logprobs,
+            taps=to_taps(taps),
+            n=_whole_or_none(n, "n"),
+            logprobs=_whole_or_none(logprobs, "logprobs"),
         )
         async with contextlib.aclosing(self._stream(rpcs.STREAM_GENERATE, request)) as events:
             async for event in events:
@@ -297,36 +305,39 @@ class Api:
         self,
         model: str,
         prompt: Prompt,
-        continuations: Iterable[Response],
+        continuations: Response | Iterable[Response],
         *,
         steer: Steering = None,
         top_logprobs: int = 0,
-    ) -> list[v1.ContinuationScore]:
+    ) -> Scores:
         """Natural log-probabilities of given continuations of a prompt, at temperature 1.
 
         Args:
             model: "models/ID".
             prompt: what comes before.
-            continuations: 1 .. 1024 texts or lists of token ids, scored independently.
+            continuations: 1 .. 1024 texts or lists of token ids, scored independently; or one of these.
             steer: changes during the forward pass.
             top_logprobs: likeliest tokens to return at each position, 0 .. 20.
+
+        Returns:
+            A list of the contract's `ContinuationScore`, one a continuation, with `sums` and `means` as arrays.
         """
         request = v1.ScoreRequest(
             model=model,
             prompt=to_prompt(prompt),
-            continuations=[to_response(c) for c in continuations],
+            continuations=to_responses(continuations),
             interventions=to_interventions(steer),
             top_logprobs=top_logprobs,
         )
-        return list((await self._call(rpcs.SCORE, request)).scores)
+        return Scores((await self._call(rpcs.SCORE, request)).scores)
 
     # --- Activations -----------------------------------------------------------------------------------------------
 
     async def capture(
         self,
         model: str,
-        inputs: Iterable[Prompt | tuple[Prompt, Response]],
-        taps: Iterable[v1.Tap],
+        inputs: Prompt | Iterable[Prompt | tuple[Prompt, Response]],
+        taps: v1.Tap | Iterable[v1.Tap],
         *,
         steer: Steering = None,
         progress: str | bool | None = None,
@@ -335,8 +346,8 @@ class Api:
 
         Args:
             model: "models/ID".
-            inputs: prompts, or pairs (prompt, response).
-            taps: 1 .. 16 read-outs made by `tap`.
+            inputs: prompts, or pairs (prompt, response); or one prompt.
+            taps: 1 .. 16 read-outs made by `tap`, or one.
             steer: changes during the forward pass; taps see the values after them.
             progress: title of a progress bar over the inputs; True for a default title.
 
@@ -345,14 +356,11 @@ class Api:
             interventions' receipts.
         """
         request = v1.CaptureRequest(
-            model=model, taps=list(taps), interventions=to_interventions(steer)
+            model=model,
+            inputs=to_capture_inputs(inputs),
+            taps=to_taps(taps),
+            interventions=to_interventions(steer),
         )
-        for one in inputs:
-            prompt, response = one if isinstance(one, tuple) else (one, None)
-            request.inputs.add(
-                prompt=to_prompt(cast(Prompt, prompt)),
-                response=None if response is None else to_response(cast(Response, response)),
-            )
         chunks: dict[int, list[v1.CaptureChunk]] = collections.defaultdict(list)
         receipts: dict[int, v1.InputReceipts] = {}
         with progress_bar(progress, "inputs", len(request.inputs), "inputs") as bar:
@@ -371,7 +379,7 @@ class Api:
         self,
         /,
         model: str,
-        responses: str | Iterable[v1.LabelledResponse],
+        responses: str | v1.LabelledResponse | Iterable[v1.LabelledResponse],
         *,
         layers: Layers = "all",
         site: str | v1.Site = "residual_post",
@@ -398,10 +406,7 @@ class Api:
             request_id=request_id or _new_id(),
             **fields,
         )
-        if isinstance(responses, str):
-            request.artifact = responses
-        else:
-            request.responses.extend(responses)
+        fill_data_set(request, responses)
         return await self._call(rpcs.EXTRACT_VECTORS, request)
 
     async def decompose_vectors(
@@ -435,7 +440,9 @@ class Api:
         self, names: Iterable[str], *, layers: Layers | None = None, top_tokens: int = 0
     ) -> v1.CompareVectorsResponse:
         """Cosines of vectors by layer (default all that every vector has), and the tokens that each promotes."""
-        request = v1.CompareVectorsRequest(vectors=list(names), top_tokens=top_tokens)
+        request = v1.CompareVectorsRequest(
+            vectors=given.strings(names, "names"), top_tokens=top_tokens
+        )
         if layers is not None:
             request.layers.CopyFrom(to_layers(layers))
         return await self._call(rpcs.COMPARE_VECTORS, request)
@@ -453,8 +460,8 @@ class Api:
         vector = v1.Vector(
             model=model,
             site=to_site(site),
-            layers=[layers] if isinstance(layers, int) else [int(layer) for layer in layers],
-            data=from_numpy(np.atleast_2d(np.asarray(data, np.float32))),
+            layers=given.wholes(layers, "layers"),
+            data=from_numpy(np.atleast_2d(given.array(data, np.float32))),
             display_name=display_name,
         )
         request = v1.CreateVectorRequest(vector=vector, request_id=_new_id())
@@ -493,7 +500,9 @@ class Api:
         Raises:
             Damaged: a checksum differs, or the end is missing.
         """
-        request = v1.ExportVectorsRequest(vectors=list(names), format=_vector_format(file_format))
+        request = v1.ExportVectorsRequest(
+            vectors=given.strings(names, "names"), format=_vector_format(file_format)
+        )
         if layers is not None:
             request.layers.CopyFrom(to_layers(layers))
         data, total = bytearray(), 0
@@ -525,6 +534,8 @@ class Api:
             site: where the file does not tell.
             display_name: name for people.
         """
+        if isinstance(data, (str, int)):
+            raise TypeError("data must be bytes, or pathlib.Path for a file's name")
         content = data.read_bytes() if isinstance(data, pathlib.Path) else bytes(data)
         header = v1.ImportVectorsHeader(
             model=model,
@@ -603,7 +614,10 @@ class Api:
         self, sets: Iterable[str | v1.NeuronSetFilter]
     ) -> v1.CompareNeuronSetsResponse:
         """Overlaps of 2 .. 64 sets ("neuronSets/ID", or filters of them), beside what random sets would give."""
-        filters = [s if not isinstance(s, str) else v1.NeuronSetFilter(neuron_set=s) for s in sets]
+        listed = (
+            [sets] if isinstance(sets, (str, v1.NeuronSetFilter)) else given.items(sets, "sets")
+        )
+        filters = [v1.NeuronSetFilter(neuron_set=s) if isinstance(s, str) else s for s in listed]
         return await self._call(rpcs.COMPARE_NEURON_SETS, v1.CompareNeuronSetsRequest(sets=filters))
 
     async def top_contexts(
@@ -628,15 +642,12 @@ class Api:
         """
         request = v1.TopContextsRequest(
             model=model,
-            neurons=[v1.NeuronId(layer=layer, index=index) for layer, index in neurons],
+            neurons=to_neurons(neurons),
             tokens=to_tokens(tokens),
             top_k=top_k,
             window=window,
         )
-        if isinstance(responses, str):
-            request.artifact = responses
-        else:
-            request.responses.extend(responses)
+        fill_data_set(request, responses)
         return list((await self._call(rpcs.TOP_CONTEXTS, request)).neurons)
 
     async def delete_neuron_set(self, name: str) -> None:
@@ -646,11 +657,26 @@ class Api:
     # --- Jobs ------------------------------------------------------------------------------------------------------
 
     async def create_job(
-        self, spec: v1.JobSpec, *, display_name: str = "", request_id: str | None = None
+        self,
+        spec: v1.JobSpec,
+        *,
+        display_name: str = "",
+        priority: int = 0,
+        request_id: str | None = None,
     ) -> v1.Job:
-        """Queues long work; the job survives the server and this process. The same request_id (a UUID) gives the same job."""
+        """Queues long work; the job survives the server and this process.
+
+        Args:
+            spec: what to do.
+            display_name: name for people.
+            priority: -100 .. 100; among your own jobs the higher one runs first.
+            request_id: a UUID; the same one gives the same job. Default a new one.
+        """
         request = v1.CreateJobRequest(
-            spec=spec, display_name=display_name, request_id=request_id or _new_id()
+            spec=spec,
+            display_name=display_name,
+            priority=given.whole(priority, "priority"),
+            request_id=request_id or _new_id(),
         )
         return (await self._call(rpcs.CREATE_JOB, request)).job
 
@@ -663,9 +689,17 @@ class Api:
         """A job as it is now."""
         return (await self._call(rpcs.GET_JOB, v1.GetJobRequest(name=name))).job
 
-    async def jobs(self) -> Jobs:
-        """All jobs, newest first, without their specs."""
-        return Jobs(await self._list(rpcs.LIST_JOBS, v1.ListJobsRequest(), "jobs"))
+    async def jobs(self, *, state: str | None = None, kind: str = "") -> Jobs:
+        """Jobs, newest first, without their specs.
+
+        Args:
+            state: only those in this state, such as "running" or "failed"; None for all.
+            kind: only those of this kind, such as "attribute_neurons"; empty for all.
+        """
+        request = v1.ListJobsRequest(kind=kind)
+        if state is not None:
+            request.state = _job_state(state)
+        return Jobs(await self._list(rpcs.LIST_JOBS, request, "jobs"))
 
     async def cancel_job(self, name: str) -> v1.Job:
         """Asks a job to stop; no effect on a finished one."""
@@ -737,7 +771,7 @@ class Api:
 
     async def write_artifact(
         self,
-        data: bytes | pathlib.Path | Sequence[v1.LabelledResponse],
+        data: bytes | pathlib.Path | v1.LabelledResponse | Iterable[v1.LabelledResponse],
         *,
         display_name: str = "",
         media_type: str = "",
@@ -754,6 +788,10 @@ class Api:
             content = data.read_bytes()
         elif isinstance(data, (bytes, bytearray, memoryview)):
             content = bytes(data)
+        elif isinstance(data, str):
+            raise TypeError(
+                "data is a string: write data.encode(), or pathlib.Path for a file's name"
+            )
         else:
             content, media_type = to_json_lines(data), "application/x-ndjson"
         header = v1.WriteArtifactHeader(
@@ -779,9 +817,10 @@ class Api:
         """Size, digest and provenance of an artifact."""
         return (await self._call(rpcs.GET_ARTIFACT, v1.GetArtifactRequest(name=name))).artifact
 
-    async def artifacts(self) -> list[v1.Artifact]:
-        """All artifacts, newest first."""
-        return await self._list(rpcs.LIST_ARTIFACTS, v1.ListArtifactsRequest(), "artifacts")
+    async def artifacts(self, *, job: str = "") -> list[v1.Artifact]:
+        """Artifacts, newest first; with `job` ("jobs/ID") only those that it made."""
+        request = v1.ListArtifactsRequest(job=job)
+        return await self._list(rpcs.LIST_ARTIFACTS, request, "artifacts")
 
     async def read_artifact(self, name: str, *, progress: str | bool | None = None) -> bytes:
         """An artifact's bytes, checked; goes on where a lost connection broke off.
@@ -959,15 +998,52 @@ def _new_id() -> str:
     return str(uuid.uuid4())
 
 
+def _job_state(name: str) -> v1.JobState:
+    full = f"JOB_STATE_{name.upper()}"
+    if full not in v1.JobState.keys()[1:]:
+        names = [n.removeprefix("JOB_STATE_").lower() for n in v1.JobState.keys()[1:]]
+        raise ValueError(f"state is {name!r}; choose one of {', '.join(names)}")
+    return cast("v1.JobState", v1.JobState.Value(full))
+
+
 def _sampling(stop: str | Iterable[str] = (), **fields: Any) -> v1.SamplingParams:
-    return v1.SamplingParams(stop=[stop] if isinstance(stop, str) else stop, **fields)
+    numbers = {name: given.plain(value) for name, value in fields.items()}
+    return v1.SamplingParams(stop=given.strings(stop, "stop"), **numbers)
 
 
-def _is_list(seed: object) -> bool:
-    return isinstance(seed, (list, tuple, range, np.ndarray))
+def _whole_or_none(value: Any, what: str) -> int | None:
+    return None if value is None else given.whole(value, what)
 
 
-def _is_list_of_lists(steer: object) -> bool:
-    return isinstance(steer, (list, tuple)) and any(
-        s is None or isinstance(s, (list, tuple)) for s in steer
+def _for_each(count: int, what: str, value: Any, is_list: bool) -> list[Any]:
+    """One value for each of `count` prompts: its own, or the same for all."""
+    values = given.items(value, what) if is_list else [value] * count
+    if len(values) != count:
+        raise ValueError(f"{count} prompts, {len(values)} {what}")
+    return values
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(given.plain(value), Iterable) and not isinstance(value, str)
+
+
+def _is_list_of_lists(steer: Any) -> bool:
+    """A list with a list (or nothing) for each prompt, as opposed to one list of edits for all."""
+    listed = given.plain(steer)
+    return isinstance(listed, (list, tuple)) and any(
+        s is None or isinstance(s, (list, tuple)) for s in listed
     )
+
+
+class _Made(Sequence[RequestT]):
+    """Requests that are made when they are sent: each holds a copy of its steering, which may be megabytes."""
+
+    def __init__(self, count: int, make: Callable[[int], RequestT]) -> None:
+        self._count = count
+        self._make = make
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._make(index)

@@ -74,6 +74,10 @@ class ValuescopeError(Exception):
         self.retry_refused = retry_refused
         self.request_id = request_id
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions are made again from their args alone, which are not what these constructors take.
+        return _restored, (type(self), self.args, self.__dict__)
+
     def __str__(self) -> str:
         lines = [f"{self.code.name}: {self.details}"]
         if self.index is not None:
@@ -157,6 +161,16 @@ class JobFailed(ValuescopeError, RuntimeError):
             message += f": {job.error.message}"
         super().__init__(message, code, job.error.reason)
         self.job = job
+
+
+def _restored(
+    kind: type[ValuescopeError], args: tuple[Any, ...], state: Mapping[str, Any]
+) -> ValuescopeError:
+    """An error from another process, or a copy."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode if code != grpc.StatusCode.OK}

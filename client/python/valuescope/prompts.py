@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 from google.protobuf import json_format
 
-from . import v1
+from . import given, v1
 from .tensors import data_type, from_numpy
 
 Prompt: TypeAlias = (
@@ -72,7 +71,7 @@ def to_prompt(prompt: Prompt) -> v1.Prompt:
     if isinstance(prompt, (bytes, bytearray)):
         raise TypeError("a prompt is text, a chat or token ids, not bytes; decode them")
     messages, ids = [], []
-    for place, part in enumerate(prompt):
+    for place, part in enumerate(_parts(prompt)):
         if isinstance(part, Mapping):
             messages.append(_message(place, part))
         else:
@@ -84,6 +83,17 @@ def to_prompt(prompt: Prompt) -> v1.Prompt:
     return v1.Prompt(token_ids=v1.TokenIds(ids=ids))
 
 
+def _parts(prompt: Any) -> list[Any]:
+    """Messages or token ids."""
+    if isinstance(prompt, Mapping):
+        hint = "its input_ids" if "input_ids" in prompt else "a list of such messages"
+        raise TypeError(f"a prompt is text, a chat or token ids, not a mapping; pass {hint}")
+    try:
+        return given.items(prompt, "the prompt")
+    except TypeError as error:
+        raise TypeError(f"{error}: a prompt is text, a chat or token ids") from None
+
+
 def _message(place: int, part: Mapping[str, str]) -> v1.Message:
     for key in ("role", "content"):
         if not isinstance(part.get(key), str):
@@ -93,20 +103,86 @@ def _message(place: int, part: Mapping[str, str]) -> v1.Message:
 
 def _token_id(place: int, part: Any) -> int:
     try:
-        return operator.index(part)
+        return given.whole(part, "")
     except TypeError:
         raise TypeError(
-            f"item {place} of the prompt is {part!r}; a prompt is text, a chat or token ids"
+            f"item {place} of the prompt is {given.shown(part)}; a prompt is text, a chat or token ids"
         ) from None
 
 
-def is_one_prompt(prompt: Prompt | Sequence[Prompt]) -> bool:
-    """A string, token ids or one conversation, as opposed to a list of prompts; an empty list is no prompt."""
-    if isinstance(prompt, (str, bytes, bytearray, v1.Prompt)):
-        return True
-    if isinstance(prompt, np.ndarray):
-        return prompt.ndim == 1
-    return len(prompt) > 0 and isinstance(prompt[0], (int, np.integer, Mapping))
+def to_prompts(prompts: Any) -> tuple[list[v1.Prompt], bool]:
+    """The prompts that are given, and whether it is a list of them (also of one) instead of one prompt.
+
+    A string, token ids and one conversation are one prompt. A list, a column or an array of these, and a generator, are several.
+
+    Raises:
+        TypeError: one of them is none of these; the error says which.
+    """
+    if isinstance(prompts, (str, bytes, bytearray, Mapping, v1.Prompt)):
+        return [to_prompt(cast(Prompt, prompts))], False
+    parts = given.items(prompts, "the list of prompts")
+    if parts and (isinstance(parts[0], Mapping) or _is_token_id(parts[0])):
+        return [to_prompt(parts)], False
+    return [_in_list(to_prompt, place, part) for place, part in enumerate(parts)], True
+
+
+def _is_token_id(part: Any) -> bool:
+    number = given.plain(part)
+    return isinstance(number, int) and not isinstance(number, bool)
+
+
+def _in_list(convert: Callable[[Any], _T], place: int, one: Any) -> _T:
+    """The error of one item says which it is."""
+    try:
+        return convert(one)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"item {place} of the list: {error}") from None
+
+
+def to_capture_inputs(inputs: Any) -> list[v1.CaptureInput]:
+    """Inputs of a capture: one prompt, or a list of prompts and of pairs (prompt, response).
+
+    Raises:
+        TypeError: an item that is neither, with its place; a tuple of two, which could be two prompts or one pair.
+    """
+    if isinstance(inputs, tuple) and len(inputs) == 2 and not _is_token_id(inputs[0]):
+        raise TypeError("inputs is a tuple of two: write [(prompt, response)], or [prompt, prompt]")
+    if isinstance(inputs, (str, bytes, bytearray, Mapping, v1.Prompt)):
+        inputs = [inputs]
+    parts = given.items(inputs, "inputs")
+    if parts and (isinstance(parts[0], Mapping) or _is_token_id(parts[0])):
+        parts = [parts]
+    return [_in_list(_capture_input, place, part) for place, part in enumerate(parts)]
+
+
+def _capture_input(one: Any) -> v1.CaptureInput:
+    if not isinstance(one, tuple):
+        return v1.CaptureInput(prompt=to_prompt(one))
+    if len(one) != 2:
+        raise TypeError(f"a pair is (prompt, response), not {len(one)} parts")
+    prompt, response = one
+    return v1.CaptureInput(
+        prompt=to_prompt(prompt), response=None if response is None else to_response(response)
+    )
+
+
+def to_responses(responses: Any) -> list[v1.Response]:
+    """One response (a string, token ids), or a list of them.
+
+    Raises:
+        TypeError: an item that is neither, with its place.
+    """
+    if isinstance(responses, (str, bytes, bytearray, v1.Response)):
+        return [to_response(cast(Response, responses))]
+    parts = given.items(responses, "the list of responses")
+    if parts and _is_token_id(parts[0]):
+        return [to_response(parts)]
+    return [_in_list(to_response, place, part) for place, part in enumerate(parts)]
+
+
+def to_taps(taps: v1.Tap | Iterable[v1.Tap]) -> list[v1.Tap]:
+    """One tap made by `tap`, or several."""
+    return [taps] if isinstance(taps, v1.Tap) else given.items(taps, "taps")
 
 
 def to_response(response: Response) -> v1.Response:
@@ -115,7 +191,9 @@ def to_response(response: Response) -> v1.Response:
         return response
     if isinstance(response, str):
         return v1.Response(text=response)
-    return v1.Response(token_ids=v1.TokenIds(ids=[int(i) for i in response]))
+    if isinstance(response, (bytes, bytearray)):
+        raise TypeError("a response is text or token ids, not bytes; decode them")
+    return v1.Response(token_ids=v1.TokenIds(ids=given.wholes(response, "the response")))
 
 
 def to_layers(layers: Layers) -> v1.Layers:
@@ -126,9 +204,7 @@ def to_layers(layers: Layers) -> v1.Layers:
         if layers != "all":
             raise ValueError(f'layers is {layers!r}; write "all", an int or a sequence of ints')
         return v1.Layers(all=True)
-    if isinstance(layers, (int, np.integer)):
-        layers = [layers]
-    return v1.Layers(list=v1.LayerList(layers=[int(layer) for layer in layers]))
+    return v1.Layers(list=v1.LayerList(layers=given.wholes(layers, "layers")))
 
 
 def to_tokens(tokens: Tokens) -> v1.TokenSelection:
@@ -138,7 +214,8 @@ def to_tokens(tokens: Tokens) -> v1.TokenSelection:
         return tokens
     if isinstance(tokens, str):
         return v1.TokenSelection(kind=_named(SCOPES, tokens, "tokens"))
-    return v1.TokenSelection(kind=v1.TOKEN_KIND_POSITIONS, positions=[int(p) for p in tokens])
+    positions = given.wholes(tokens, "tokens")
+    return v1.TokenSelection(kind=v1.TOKEN_KIND_POSITIONS, positions=positions)
 
 
 def to_site(site: str | v1.Site) -> v1.Site:
@@ -167,9 +244,9 @@ class Edit:
     preserve_norm: bool
 
     def __post_init__(self) -> None:
-        if isinstance(self.layers, (str, int, np.integer, v1.Layers)):
+        if isinstance(self.layers, (str, v1.Layers)):
             return
-        layers = [int(layer) for layer in self.layers]
+        layers = given.wholes(self.layers, "layers")
         if len(set(layers)) < len(layers):
             raise ValueError(f"layers is {layers}; every block may be there once")
         object.__setattr__(self, "layers", layers)  # once: an iterator is read only once
@@ -193,7 +270,7 @@ class Edit:
     def _rows(self, array: npt.ArrayLike) -> v1.Tensor:
         """An array of one row for all layers, or of one a layer in the order of `layers`, as the contract has them: in
         ascending order of layer."""
-        rows = np.asarray(array, np.float32)
+        rows = given.array(array, np.float32)
         if isinstance(self.layers, list) and rows.ndim > 1 and len(rows) == len(self.layers):
             rows = rows[np.argsort(self.layers)]
         return from_numpy(rows)
@@ -262,13 +339,22 @@ class ProjectOut(Edit):
     def _fill(self, intervention: v1.Intervention) -> None:
         project = intervention.project_out
         project.strength = self.strength
-        given = [self.directions] if isinstance(self.directions, str) else self.directions
-        if isinstance(given, Sequence) and given and all(isinstance(d, str) for d in given):
-            project.vectors.extend(cast("Sequence[str]", given))
+        names = _names_or_none(self.directions)
+        if names is not None:
+            project.vectors.extend(names)
         else:
-            project.tensor.CopyFrom(self._rows(cast("npt.ArrayLike", given)))
+            project.tensor.CopyFrom(self._rows(cast("npt.ArrayLike", self.directions)))
         if self.source_layer is not None:
             project.source_layer = self.source_layer
+
+
+def _names_or_none(directions: Any) -> list[str] | None:
+    """Names of vectors, whatever holds them; None for numbers."""
+    if isinstance(directions, str):
+        return [directions]
+    listed = given.plain(directions)
+    is_names = isinstance(listed, (list, tuple)) and listed and isinstance(listed[0], str)
+    return given.strings(listed, "directions") if is_names else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -298,15 +384,26 @@ Neurons: TypeAlias = "str | Iterable[tuple[int, int]]"
 """\"neuronSets/ID\", or pairs (layer, index)."""
 
 
+def to_neurons(neurons: Any) -> list[v1.NeuronId]:
+    """Pairs (layer, index), or an array [neurons, 2] of them."""
+    pairs = []
+    for place, pair in enumerate(given.items(neurons, "neurons")):
+        numbers = given.wholes(pair, f"item {place} of neurons")
+        if len(numbers) != 2:
+            raise TypeError(
+                f"item {place} of neurons is {given.shown(pair)}; it must be (layer, index)"
+            )
+        pairs.append(v1.NeuronId(layer=numbers[0], index=numbers[1]))
+    return pairs
+
+
 def _fill_neurons(
     operation: v1.ScaleNeurons | v1.AblateNeurons, neurons: Neurons, neuron_class: str | None
 ) -> None:
     if isinstance(neurons, str):
         operation.neuron_set = neurons
     else:
-        operation.neurons.extend(
-            v1.NeuronId(layer=int(layer), index=int(index)) for layer, index in neurons
-        )
+        operation.neurons.extend(to_neurons(neurons))
     if neuron_class is not None:
         setattr(operation, "class", _named(NEURON_CLASSES, neuron_class, "neuron_class"))
 
@@ -384,7 +481,14 @@ def to_interventions(steer: Steering) -> list[v1.Intervention]:
         return []
     if isinstance(steer, (Edit, v1.Intervention)):
         steer = [steer]
-    return [s.to_intervention() if isinstance(s, Edit) else s for s in steer]
+    interventions = []
+    for place, one in enumerate(given.items(steer, "steer")):
+        if not isinstance(one, (Edit, v1.Intervention)):
+            raise TypeError(
+                f"item {place} of steer is {given.shown(one)}; make it with Steer, Clamp, ..."
+            )
+        interventions.append(one.to_intervention() if isinstance(one, Edit) else one)
+    return interventions
 
 
 def tap(
@@ -415,12 +519,12 @@ def tap(
         tokens=to_tokens(tokens),
         reduction=_named(REDUCTIONS, reduction, "reduction"),
         dtype=data_type(dtype),
-        neurons=[v1.NeuronId(layer=layer, index=index) for layer, index in neurons],
+        neurons=to_neurons(neurons),
     )
 
 
 def labelled(
-    prompt: Prompt, response: Response, expresses: bool, query_id: str = ""
+    prompt: Prompt, response: Response, expresses: bool, query_id: str | int = ""
 ) -> v1.LabelledResponse:
     """One labelled response of a data set.
 
@@ -428,21 +532,54 @@ def labelled(
         prompt: what the response answers.
         response: the response; prefer the ids of generated ones.
         expresses: whether it expresses the value.
-        query_id: query that it answers; responses of one query stay together in split halves and bootstraps.
+        query_id: query that it answers, a name or a number; responses of one query stay together in split halves and
+            bootstraps.
     """
+    if not isinstance(given.plain(expresses), (bool, int)):
+        raise TypeError(f"expresses is {given.shown(expresses)}; it must be True or False")
     return v1.LabelledResponse(
         prompt=to_prompt(prompt),
         response=to_response(response),
-        expresses=expresses,
-        query_id=query_id,
+        expresses=bool(expresses),
+        query_id=query_id if isinstance(query_id, str) else str(given.whole(query_id, "query_id")),
     )
+
+
+def fill_data_set(
+    request: v1.ExtractVectorsRequest | v1.AttributeNeuronsRequest | v1.TopContextsRequest,
+    responses: Any,
+) -> None:
+    """Puts labelled responses, one or several, or the name of an artifact that holds them, into a request."""
+    if isinstance(responses, str):
+        request.artifact = responses
+    else:
+        request.responses.extend(to_data_set(responses))
+
+
+def to_data_set(responses: Any) -> list[v1.LabelledResponse]:
+    """Labelled responses, one or several.
+
+    Raises:
+        TypeError: an item that `labelled` did not make, with its place.
+    """
+    listed = (
+        [responses]
+        if isinstance(responses, v1.LabelledResponse)
+        else given.items(responses, "responses")
+    )
+    for place, one in enumerate(listed):
+        if not isinstance(one, v1.LabelledResponse):
+            raise TypeError(
+                f"item {place} of responses is {given.shown(one)}; make it with labelled"
+            )
+    return listed
 
 
 def to_json_lines(responses: Iterable[v1.LabelledResponse]) -> bytes:
     """A data set as the server reads it: one labelled response a line, UTF-8."""
     lines = [
         json_format.MessageToJson(r, indent=None, preserving_proto_field_name=True)
-        for r in responses
+        for r in to_data_set(responses)
     ]
     return ("\n".join(lines) + "\n").encode()
 
@@ -469,10 +606,7 @@ def attribution_request(
     )
     if request.WhichOneof("method") is None:
         request.direct_contribution.SetInParent()
-    if isinstance(responses, str):
-        request.artifact = responses
-    else:
-        request.responses.extend(responses)
+    fill_data_set(request, responses)
     return request
 
 

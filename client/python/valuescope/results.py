@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import textwrap
 from collections.abc import Iterable
 from typing import Any
@@ -121,7 +122,7 @@ class Generation:
             return None
         return np.array(completion.logprobs.token_logprobs, np.float32)
 
-    @property
+    @functools.cached_property
     def captures(self) -> list[Activations]:
         """What the taps saw, for each completion."""
         return [Activations(c.captures) for c in self.response.completions]
@@ -151,6 +152,25 @@ class Generation:
             ],
             caption=f"seed {self.seed}",
         )
+
+
+class Scores(list[v1.ContinuationScore]):
+    """Scores of continuations in the order of the request, natural logarithms."""
+
+    @property
+    def sums(self) -> Array:
+        """Log-probability of each whole continuation [continuations], float64."""
+        return np.array([score.sum for score in self])
+
+    @property
+    def means(self) -> Array:
+        """Mean log-probability a token of each continuation [continuations], float64."""
+        return np.array([score.mean for score in self])
+
+    @property
+    def token_logprobs(self) -> list[Array]:
+        """Log-probabilities of each continuation's tokens, each [tokens] float32."""
+        return [np.array(score.token_logprobs, np.float32) for score in self]
 
 
 class Models(list[v1.Model]):

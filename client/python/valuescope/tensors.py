@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from . import v1
+from . import given, v1
 
 Array = npt.NDArray[Any]
 
@@ -57,14 +57,15 @@ def from_numpy(array: npt.ArrayLike, dtype: str | None = None) -> v1.Tensor:
     """The tensor of an array or nested list.
 
     Args:
-        array: elements of float32, float16, float64, int32, int64 or `ml_dtypes.bfloat16`, of any strides and byte order.
+        array: elements of float32, float16, float64, int32, int64 or `ml_dtypes.bfloat16`, of any strides and byte order; also a
+            tensor of torch (bfloat16 becomes float32 without loss).
         dtype: converts to one of these first; "bfloat16" rounds to the nearest, ties to even, and gives numbers that are
             bfloat16 already their own bits.
 
     Raises:
         TypeError: a dtype that the contract lacks.
     """
-    array = np.asarray(array)
+    array = given.array(array)
     if dtype == "bfloat16" or (dtype is None and array.dtype.name == "bfloat16"):
         return v1.Tensor(
             dtype=v1.DATA_TYPE_BFLOAT16, shape=array.shape, data=_bfloat16_bits(array).tobytes()

@@ -22,10 +22,11 @@ from .rpcs import RequestT, ResponseT, Rpc
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
 Outcome: TypeAlias = Any  # a response, or the ValuescopeError in its place
 
-_MESSAGE_LIMIT = 16 << 20
 _OPTIONS = [
-    ("grpc.max_receive_message_length", _MESSAGE_LIMIT),
-    ("grpc.max_send_message_length", _MESSAGE_LIMIT),
+    # The server's messages stay under 4 MiB; this much is for one that is configured otherwise.
+    ("grpc.max_receive_message_length", 16 << 20),
+    # What a request may have is the server's to say (its --max_message_bytes).
+    ("grpc.max_send_message_length", -1),
     # A server that restarts is found again within seconds.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -79,7 +80,14 @@ class Transport(Protocol):
         """Ends the connection and every call on it."""
 
 
-class BlockingTransport:
+class _OfThisProcess:
+    """A connection is not copied into another process, by pickle or a pool's workers."""
+
+    def __getstate__(self) -> None:
+        raise TypeError("a client cannot be pickled: connect anew in the other process")
+
+
+class BlockingTransport(_OfThisProcess):
     """Over grpc's channel; safe to use from several threads."""
 
     def __init__(self, target: str, credentials: grpc.ChannelCredentials | None) -> None:
@@ -150,7 +158,7 @@ class _BlockingInbox:
             return None
 
 
-class AsyncioTransport:
+class AsyncioTransport(_OfThisProcess):
     """Over grpc's asyncio channel; belongs to the event loop that first uses it."""
 
     def __init__(self, target: str, credentials: grpc.ChannelCredentials | None) -> None:
