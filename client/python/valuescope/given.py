@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 import reprlib
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -80,10 +80,10 @@ def strings(value: Any, what: str) -> list[str]:
     return listed
 
 
-def array(value: Any, dtype: npt.DTypeLike = None) -> npt.NDArray[Any]:
+def array(value: Any, dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any]:
     """A numpy array of an array, a nested list or a tensor, also one that has gradients, lies on a GPU or is bfloat16."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         if str(value.dtype) == "torch.bfloat16":
             value = value.float()  # exact; numpy has no bfloat16
-    return cast("npt.NDArray[Any]", np.asarray(value, dtype))
+    return np.asarray(value, dtype)

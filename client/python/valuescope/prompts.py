@@ -343,7 +343,7 @@ class ProjectOut(Edit):
         if names is not None:
             project.vectors.extend(names)
         else:
-            project.tensor.CopyFrom(self._rows(cast("npt.ArrayLike", self.directions)))
+            project.tensor.CopyFrom(self._rows(self.directions))
         if self.source_layer is not None:
             project.source_layer = self.source_layer
 
