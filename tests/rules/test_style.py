@@ -51,5 +51,5 @@ def test_the_top_level_stays_what_it_is():
     names = {name.split("/")[0] for name in tracked()}
     names = {name for name in names if not name.startswith(".")}
     assert names == {
-        "proto", "server", "client", "deploy", "docker", "tests", "CMakeLists.txt", "README.md",
+        "proto", "server", "client", "deploy", "docker", "tests", "findings", "CMakeLists.txt", "README.md",
     }  # fmt: skip
