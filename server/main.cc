@@ -1,10 +1,10 @@
 // valuescope-server: composes the rooms, serves, and drains on SIGTERM.
 //
 // Order of a drain: readiness off; nothing new is taken; models that are loading stop loading;
-// watchers of jobs and the worker stop (its shard is given back); running calls may finish until
-// the deadline, then get UNAVAILABLE; engines stop; exit code 0. A second signal ends the process
-// at once: everything that was answered is durable, and a lease that is left behind is taken back
-// at the next start.
+// watchers of jobs stop and the worker is asked to (its shard is given back); running calls may
+// finish until the deadline, then get UNAVAILABLE, whether or not the worker has returned; engines
+// stop; exit code 0. A second signal ends the process at once: everything that was answered is
+// durable, and a lease that is left behind is taken back at the next start.
 #include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
@@ -203,15 +203,16 @@ class Server {
   // Ends the process with `failure`, by a drain, unless it drains already: this server can no
   // longer do what it is there for.
   void GiveUp(absl::Status failure) ABSL_EXCLUSIVE_LOCKS_REQUIRED(health_mutex_);
-  void Drain();
+  // False where a shard goes on although everything else has ended.
+  bool Drain();
 
   const config::ServerConfig config_;
   observability::Metrics metrics_{kVersion};
   rpc::OpenAuthenticator authenticator_;
   std::unique_ptr<store::Store> store_;
   std::unique_ptr<store::BlobStore> blobs_;
-  std::unique_ptr<engine::ModelRegistry> models_;
   std::unique_ptr<jobs::JobQueue> queue_;
+  std::unique_ptr<engine::ModelRegistry> models_;  // tells the queue what came and went
   std::vector<std::unique_ptr<jobs::JobKind>> kinds_;
   std::unique_ptr<jobs::Worker> worker_;
   std::unique_ptr<rpc::VectorResolver> vectors_;
@@ -278,6 +279,7 @@ absl::Status Server::FindModels() {
                                 .max_batch_rows = config_.max_batch_rows,
                                 .max_step_tokens = config_.max_step_tokens,
                                 .max_waiting = config_.max_waiting};
+  options.on_change = [this] { queue_->NeedsChanged(); };
   const absl::Status device = AddDevice(options);
   if (!device.ok()) return OfFlag("--device", device);
   models_ = engine::ModelRegistry::Create(config_.model_root, std::move(options));
@@ -349,13 +351,14 @@ absl::Status Server::ServeMetrics() {
 
 absl::Status Server::Start() {
   VS_RETURN_IF_ERROR(OpenStore());
+  queue_ = std::make_unique<jobs::JobQueue>(store_.get());
   VS_RETURN_IF_ERROR(FindModels());
   VS_RETURN_IF_ERROR(ServeMetrics());
-  queue_ = std::make_unique<jobs::JobQueue>(store_.get());
   kinds_.push_back(
       std::make_unique<studies::AttributeNeuronsJob>(models_.get(), store_.get(), blobs_.get()));
   std::vector<jobs::JobKind*> kinds;
   for (const auto& kind : kinds_) kinds.push_back(kind.get());
+  queue_->SetKinds({kinds.begin(), kinds.end()});
   worker_ = std::make_unique<jobs::Worker>(queue_.get(), blobs_.get(), std::move(kinds),
                                            ObservedWorker(&metrics_));
   VS_RETURN_IF_ERROR(Listen());
@@ -440,7 +443,7 @@ void Server::WatchEngines() {
   }
 }
 
-void Server::Drain() {
+bool Server::Drain() {
   const absl::Time deadline = absl::Now() + config_.drain_timeout;
   const absl::Duration goodbye = std::min(kGoodbye, config_.drain_timeout / 10);
   {
@@ -452,14 +455,16 @@ void Server::Drain() {
   runtime_->StopAccepting();
   models_->StopLoading();
   queue_->StopWaiting();
-  worker_->Drain();
+  worker_->BeginDrain();
   if (!runtime_->WaitUntilIdle(deadline - goodbye)) {
     runtime_->StopRunning();
     runtime_->WaitUntilIdle(deadline);
   }
   models_->Drain(absl::Now());
+  const bool worker_ended = worker_->Drain(std::max(deadline, absl::Now() + kGoodbye));
   grpc_->Shutdown(absl::ToChronoTime(std::max(deadline, absl::Now() + kGoodbye)));
   grpc_->Wait();
+  return worker_ended;
 }
 
 absl::Status Server::ServeUntilSignalled(const sigset_t& signals) {
@@ -476,9 +481,13 @@ absl::Status Server::ServeUntilSignalled(const sigset_t& signals) {
   } catch (const std::system_error&) {
     // Without memory for a thread, a second signal does not cut the drain short.
   }
-  Drain();
+  const bool worker_ended = Drain();
+  if (!worker_ended) Log(LogLevel::kWarning, "a shard did not stop in time");
   Log(LogLevel::kInfo, "stopped");
   absl::MutexLock lock(&health_mutex_);
+  // Whoever ignores its cancellation for so long would hold up the process. Its lease is taken back
+  // at the next start.
+  if (!worker_ended) _exit(failure_.ok() ? 0 : kFailure);
   return failure_;
 }
 

@@ -443,6 +443,7 @@ class FolderRegistry : public ModelRegistry {
     try {
       thread = std::thread([this, number, work = std::move(work)] {
         work();
+        if (options_.on_change) options_.on_change();
         EndThread(number);
       });
     } catch (const std::system_error&) {

@@ -52,6 +52,8 @@ struct EngineOptions {
       nullptr;  // bytes on it; null: main memory's
   // Of what records steps on the device, one an engine; null: nothing is recorded.
   std::function<std::unique_ptr<WorkRecorder>()> make_recorder = nullptr;
+  // Called after a load or unload has ended, however it did; must not block. Null: nobody asks.
+  std::function<void()> on_change = nullptr;
   DType dtype = DType::kFloat32;
   bool batch_invariant = false;                   // LoadOptions has it
   int threads = 0;                                // 0: one a core

@@ -7,6 +7,7 @@
 #define VALUESCOPE_JOBS_JOB_KIND_H_
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,12 @@
 #include "store/store.h"
 
 namespace valuescope::jobs {
+
+// A status that says what is missing here, for people, such as "`models/ID` is not loaded". From
+// RunShard and Merge it gives the lease back without blame: the work goes on, here or elsewhere,
+// where what it needs is.
+absl::Status NotReady(absl::string_view what);
+bool IsNotReady(const absl::Status& status);
 
 // A shard being run. Lives as long as the call of RunShard.
 class ShardContext {
@@ -52,10 +59,13 @@ struct ShardResult {
 
 struct MergeContext {
   const std::string& tenant;
-  const std::string& spec;                   // JSON
-  const std::vector<std::string>& partials;  // [num_shards], in shard order
-  store::BlobStore& blobs;                   // where artifact bytes go
-  const Cancellation& cancellation;
+  const std::string& spec;  // JSON
+  int64_t num_shards;
+  // A shard's partial, read when it is asked for: all together may be larger than memory. ABORTED
+  // where the lease is lost: return it.
+  std::function<absl::StatusOr<std::string>(int64_t shard)> partial;
+  store::BlobStore& blobs;           // where artifact bytes go
+  const Cancellation& cancellation;  // as a shard's
 };
 
 // An artifact of a finished job. It is stored as artifacts/JOB.ROLE.
@@ -87,6 +97,11 @@ class JobKind {
   // Shards that `spec` (JSON) is cut into, 1 .. store::kMaxShards. Called before the job is
   // created.
   virtual absl::StatusOr<int64_t> NumShards(absl::string_view spec) const = 0;
+
+  // OK where what a job needs (store::NewJob::needs) is here, else NotReady. Work that is not ready
+  // is not leased. Asked often; what is here may change at any time, and whoever changes it calls
+  // JobQueue::NeedsChanged.
+  virtual absl::Status Readiness(absl::string_view /*needs*/) const { return absl::OkStatus(); }
 
   virtual absl::StatusOr<ShardResult> RunShard(ShardContext& context) = 0;
 

@@ -1,5 +1,6 @@
 #include "jobs/job_queue.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/error.h"
@@ -8,6 +9,8 @@
 namespace valuescope::jobs {
 
 JobQueue::JobQueue(store::Store* store, const Clock* clock) : store_(store), clock_(clock) {}
+
+void JobQueue::SetKinds(std::vector<const JobKind*> kinds) { kinds_ = std::move(kinds); }
 
 absl::StatusOr<JobSnapshot> JobQueue::Create(const store::NewJob& job,
                                              const store::IdempotencyKey& key) {
@@ -52,6 +55,15 @@ absl::Status JobQueue::Delete(absl::string_view tenant, absl::string_view id) {
   return absl::OkStatus();
 }
 
+std::string JobQueue::WaitingFor(const store::Job& job) const {
+  if (job.state != store::JobState::kQueued && job.state != store::JobState::kRunning) return "";
+  const auto kind = std::find_if(kinds_.begin(), kinds_.end(), [&](const JobKind* candidate) {
+    return candidate->Name() == job.kind;
+  });
+  if (kind == kinds_.end()) return "";
+  return std::string((*kind)->Readiness(job.needs).message());
+}
+
 absl::StatusOr<JobSnapshot> JobQueue::WaitForChange(absl::string_view tenant, absl::string_view id,
                                                     uint64_t last_version, absl::Time deadline) {
   {
@@ -82,6 +94,15 @@ void JobQueue::Announce(absl::string_view job_id) {
   changed_.SignalAll();
 }
 
+void JobQueue::NeedsChanged() {
+  {
+    absl::MutexLock lock(&mutex_);
+    for (auto& [id, version] : versions_) version = ++last_version_;
+    changed_.SignalAll();
+  }
+  WakeWorkers();
+}
+
 int64_t JobQueue::AddListener(std::function<void()> wake) {
   absl::MutexLock lock(&listeners_mutex_);
   listeners_[++last_listener_] = std::move(wake);
@@ -107,7 +128,11 @@ uint64_t JobQueue::VersionOf(absl::string_view job_id) {
 absl::StatusOr<JobSnapshot> JobQueue::Snapshot(uint64_t version, absl::StatusOr<store::Job> job) {
   if (!job.ok()) return std::move(job).status();
   const std::optional<absl::Duration> eta = EstimateRemaining(*job);
-  return JobSnapshot{.job = *std::move(job), .version = version, .eta = eta};
+  std::string waiting_for = WaitingFor(*job);
+  return JobSnapshot{.job = *std::move(job),
+                     .version = version,
+                     .eta = eta,
+                     .waiting_for = std::move(waiting_for)};
 }
 
 std::optional<absl::Duration> JobQueue::EstimateRemaining(const store::Job& job) {

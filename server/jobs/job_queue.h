@@ -9,6 +9,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -17,6 +18,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "jobs/job_kind.h"
 #include "store/store.h"
 
 namespace valuescope::jobs {
@@ -25,6 +27,7 @@ struct JobSnapshot {
   store::Job job;
   uint64_t version = 0;               // rises whenever the job changes; 0 until it first does
   std::optional<absl::Duration> eta;  // time to the end at the observed speed; unset while unknown
+  std::string waiting_for;            // what is missing here, for people; empty while nothing is
 };
 
 // Thread-safe. Errors are those of store::Store.
@@ -35,6 +38,10 @@ class JobQueue {
   JobQueue(const JobQueue&) = delete;
   JobQueue& operator=(const JobQueue&) = delete;
 
+  // The kinds that this process runs: what jobs wait for is known of these alone. Call it once,
+  // before anything else. They outlive every other call.
+  void SetKinds(std::vector<const JobKind*> kinds);
+
   absl::StatusOr<JobSnapshot> Create(const store::NewJob& job, const store::IdempotencyKey& key);
   absl::StatusOr<JobSnapshot> Get(absl::string_view tenant, absl::string_view id);
   absl::StatusOr<store::JobPage> List(absl::string_view tenant, const store::JobFilter& filter,
@@ -43,6 +50,10 @@ class JobQueue {
   absl::StatusOr<JobSnapshot> Retry(absl::string_view tenant, absl::string_view id,
                                     const store::IdempotencyKey& key);
   absl::Status Delete(absl::string_view tenant, absl::string_view id);
+
+  // What keeps a job that is queued or running from being run here, for people: empty while nothing
+  // does, or while only its turn has not come.
+  std::string WaitingFor(const store::Job& job) const;
 
   // Blocks until the job's version is above `last_version`, and returns it; call Get first and pass
   // its version. DEADLINE_EXCEEDED at `deadline` (real time), CANCELLED after StopWaiting,
@@ -56,6 +67,9 @@ class JobQueue {
   // --- For workers ---
 
   store::Store& store() { return *store_; }
+
+  // Something that jobs need came or went: workers look again, and so do watchers.
+  void NeedsChanged();
 
   // The job changed: wakes its watchers.
   void Announce(absl::string_view job_id);
@@ -79,6 +93,7 @@ class JobQueue {
 
   store::Store* const store_;
   const Clock* const clock_;
+  std::vector<const JobKind*> kinds_;
   absl::Mutex mutex_;
   absl::CondVar changed_;
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;

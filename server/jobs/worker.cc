@@ -3,12 +3,16 @@
 #include <algorithm>
 #include <exception>
 #include <optional>
+#include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "base/cancellation.h"
 #include "base/check.h"
@@ -35,16 +39,17 @@ bool IsLeaseLost(const absl::Status& status) { return DetailsOf(status).reason =
 
 class LeasedShard : public ShardContext {
  public:
-  LeasedShard(JobQueue* queue, const store::Lease& lease, const Cancellation& cancellation)
-      : queue_(queue), lease_(lease), cancellation_(cancellation) {}
+  LeasedShard(JobQueue* queue, const store::Lease& lease, store::ShardProgress progress,
+              const Cancellation& cancellation)
+      : queue_(queue), lease_(lease), progress_(std::move(progress)), cancellation_(cancellation) {}
 
   const std::string& tenant() const override { return lease_.tenant; }
   const std::string& spec() const override { return lease_.spec; }
   int64_t shard() const override { return lease_.shard; }
   int64_t num_shards() const override { return lease_.num_shards; }
-  const std::string& cursor() const override { return lease_.cursor; }
-  const std::string& partial() const override { return lease_.partial; }
-  int64_t work_done() const override { return lease_.work_done; }
+  const std::string& cursor() const override { return progress_.cursor; }
+  const std::string& partial() const override { return progress_.partial; }
+  int64_t work_done() const override { return progress_.work_done; }
   const Cancellation& cancellation() const override { return cancellation_; }
 
   absl::Status Checkpoint(absl::string_view partial, absl::string_view cursor,
@@ -59,6 +64,7 @@ class LeasedShard : public ShardContext {
  private:
   JobQueue* const queue_;
   const store::Lease& lease_;
+  const store::ShardProgress progress_;
   const Cancellation cancellation_;
 };
 
@@ -85,10 +91,7 @@ store::Resource MakeArtifact(const std::string& job_id, ArtifactDraft draft) {
 class Worker::Impl {
  public:
   Impl(JobQueue* queue, store::BlobStore* blobs, std::vector<JobKind*> kinds, WorkerOptions options)
-      : queue_(queue), blobs_(blobs), kinds_(std::move(kinds)), options_(std::move(options)) {
-    for (const JobKind* kind : kinds_) lease_request_.kinds.emplace_back(kind->Name());
-    lease_request_.duration = options_.lease;
-  }
+      : queue_(queue), blobs_(blobs), kinds_(std::move(kinds)), options_(std::move(options)) {}
 
   void Start() {
     VS_CHECK(!listener_.has_value());
@@ -103,15 +106,18 @@ class Worker::Impl {
     changed_.SignalAll();
   }
 
-  void Drain() {
-    {
-      absl::MutexLock lock(&mutex_);
-      draining_ = true;
-      if (active_) active_->cancellation.Cancel();
-      changed_.SignalAll();
-    }
-    if (!listener_) return;
+  void BeginDrain() {
+    absl::MutexLock lock(&mutex_);
+    draining_ = true;
+    if (active_) active_->cancellation.Cancel();
+    changed_.SignalAll();
+  }
+
+  bool Drain(absl::Time deadline) {
+    BeginDrain();
+    if (!listener_) return true;
     // The lease is kept alive until the shard has returned.
+    if (!run_ended_.WaitForNotificationWithDeadline(deadline)) return false;
     if (run_thread_.joinable()) run_thread_.join();
     {
       absl::MutexLock lock(&mutex_);
@@ -120,12 +126,13 @@ class Worker::Impl {
     }
     if (keep_thread_.joinable()) keep_thread_.join();
     queue_->RemoveListener(*listener_);
+    return true;
   }
 
  private:
   // The step being run, as the keeping thread sees it.
   struct Active {
-    store::Lease lease;  // without cursor and partials
+    store::Lease lease;  // what names it: job, shard, token
     Cancellation cancellation;
     absl::Time safe_until;  // the lease cannot have run out before
   };
@@ -133,21 +140,49 @@ class Worker::Impl {
   // --- The thread that works ---
 
   void Run() {
-    while (true) {
-      uint64_t seen;
-      {
-        absl::MutexLock lock(&mutex_);
-        if (draining_) return;
-        seen = notifications_;
-      }
-      absl::StatusOr<std::optional<store::Lease>> lease = queue_->store().LeaseWork(lease_request_);
-      if (!lease.ok()) ReportStoreError(lease.status());
-      if (lease.ok() && lease->has_value()) {
-        RunStep(**lease, seen);
-      } else {
-        WaitForNotification(seen, absl::Now() + options_.poll);
-      }
+    while (const std::optional<uint64_t> seen = NotificationsUnlessDraining()) {
+      bool worked = false;
+      Guarded([&] { worked = Step(*seen); });
+      if (!worked) WaitForNotification(*seen, absl::Now() + options_.poll);
     }
+    run_ended_.Notify();
+  }
+
+  std::optional<uint64_t> NotificationsUnlessDraining() {
+    absl::MutexLock lock(&mutex_);
+    if (draining_) return std::nullopt;
+    return notifications_;
+  }
+
+  // Where memory ran out, the server goes on. A lease that was being settled runs out by itself.
+  template <typename Work>
+  void Guarded(Work work) {
+    try {
+      work();
+    } catch (const std::exception&) {
+      ReportStoreError(ErrorWithReason(absl::StatusCode::kInternal, "WORKER_THREW",
+                                       "a worker's look for work ended with an exception"));
+    }
+  }
+
+  // False where there is nothing to do.
+  bool Step(uint64_t seen) {
+    const absl::StatusOr<std::optional<store::Lease>> lease = TakeLease();
+    if (!lease.ok()) ReportStoreError(lease.status());
+    if (!lease.ok() || !lease->has_value()) return false;
+    const absl::Cleanup deactivate = [this] { Deactivate(); };
+    RunStep(**lease, seen);
+    return true;
+  }
+
+  absl::StatusOr<std::optional<store::Lease>> TakeLease() {
+    VS_ASSIGN_OR_RETURN(std::vector<store::WorkType> work, queue_->store().ListWork());
+    std::erase_if(work, [this](const store::WorkType& type) {
+      const JobKind* kind = FindKind(type.kind);
+      return kind == nullptr || !kind->Readiness(type.needs).ok();
+    });
+    if (work.empty()) return std::nullopt;
+    return queue_->store().LeaseWork({.can_run = std::move(work), .duration = options_.lease});
   }
 
   void WaitForNotification(uint64_t seen, absl::Time deadline) {
@@ -181,16 +216,24 @@ class Worker::Impl {
   }
 
   absl::Status RunShard(const store::Lease& lease, const Cancellation& cancellation) {
-    LeasedShard shard(queue_, lease, cancellation);
+    VS_ASSIGN_OR_RETURN(store::ShardProgress progress,
+                        queue_->store().ReadProgress(lease, lease.shard));
+    LeasedShard shard(queue_, lease, std::move(progress), cancellation);
     VS_ASSIGN_OR_RETURN(ShardResult result, KindOf(lease).RunShard(shard));
     return queue_->store().CompleteShard(
         lease, {.partial = std::move(result.partial), .cursor = "", .work_done = result.work_done});
   }
 
   absl::Status RunMerge(const store::Lease& lease, const Cancellation& cancellation) {
+    const auto partial = [&](int64_t shard) -> absl::StatusOr<std::string> {
+      VS_ASSIGN_OR_RETURN(store::ShardProgress progress,
+                          queue_->store().ReadProgress(lease, shard));
+      return std::move(progress.partial);
+    };
     VS_ASSIGN_OR_RETURN(JobResult result, KindOf(lease).Merge({.tenant = lease.tenant,
                                                                .spec = lease.spec,
-                                                               .partials = lease.partials,
+                                                               .num_shards = lease.num_shards,
+                                                               .partial = partial,
                                                                .blobs = *blobs_,
                                                                .cancellation = cancellation}));
     std::vector<store::Resource> resources = std::move(result.resources);
@@ -204,7 +247,7 @@ class Worker::Impl {
   void Settle(const store::Lease& lease, const Cancellation& cancellation,
               const absl::Status& status) {
     absl::Status settled;
-    if (cancellation.cancelled() || IsLeaseLost(status)) {
+    if (cancellation.cancelled() || IsLeaseLost(status) || IsNotReady(status)) {
       settled = queue_->store().ReleaseLease(lease);
     } else if (IsUserError(status)) {
       settled = queue_->store().FailJob(lease, status);
@@ -239,29 +282,39 @@ class Worker::Impl {
     active_.reset();
   }
 
-  JobKind& KindOf(const store::Lease& lease) const {
+  JobKind* FindKind(absl::string_view name) const {
     const auto kind = std::find_if(kinds_.begin(), kinds_.end(), [&](const JobKind* candidate) {
-      return candidate->Name() == lease.kind;
+      return candidate->Name() == name;
     });
-    VS_CHECK(kind != kinds_.end());
-    return **kind;
+    return kind == kinds_.end() ? nullptr : *kind;
+  }
+
+  JobKind& KindOf(const store::Lease& lease) const {
+    JobKind* kind = FindKind(lease.kind);
+    VS_CHECK(kind != nullptr);
+    return *kind;
   }
 
   // --- The thread that keeps the lease and sweeps ---
 
   void Keep() {
+    absl::Time next_scan = absl::InfinitePast();
     absl::Time next_sweep = absl::InfinitePast();
     absl::Time next_beat = absl::Now() + options_.beat;
     uint64_t seen = 0;
     while (true) {
       if (absl::Now() >= next_sweep) {
-        Sweep();
+        Guarded([this] { Sweep(); });
         next_sweep = absl::Now() + options_.sweep;
+      }
+      if (absl::Now() >= next_scan) {
+        Guarded([this] { ScanBlobs(); });
+        next_scan = absl::Now() + options_.scan;
       }
       bool notified = false;
       {
         absl::MutexLock lock(&mutex_);
-        const absl::Time deadline = std::min(next_sweep, next_beat);
+        const absl::Time deadline = std::min({next_sweep, next_beat, next_scan});
         while (notifications_ == seen && !ended_) {
           if (changed_.WaitWithDeadline(&mutex_, deadline)) break;
         }
@@ -270,7 +323,7 @@ class Worker::Impl {
         seen = notifications_;
       }
       if (notified || absl::Now() >= next_beat) {
-        Beat();
+        Guarded([this] { Beat(); });
         next_beat = absl::Now() + options_.beat;
       }
     }
@@ -315,6 +368,18 @@ class Worker::Impl {
     }
   }
 
+  // Marks blobs that nobody names, some at a time. What was finished of late may get its name yet.
+  void ScanBlobs() {
+    const auto digests =
+        blobs_->List(scanned_, options_.blobs_a_scan, absl::Now() - options_.orphan_grace);
+    if (!digests.ok()) return ReportStoreError(digests.status());
+    scanned_ = digests->empty() ? "" : digests->back();
+    if (digests->empty()) return;
+    if (absl::Status marked = queue_->store().MarkOrphanedBlobs(*digests); !marked.ok()) {
+      ReportStoreError(marked);
+    }
+  }
+
   void ReportStoreError(const absl::Status& status) {
     if (options_.observer.on_store_error) options_.observer.on_store_error(status);
   }
@@ -323,8 +388,9 @@ class Worker::Impl {
   store::BlobStore* const blobs_;
   const std::vector<JobKind*> kinds_;
   const WorkerOptions options_;
-  store::LeaseRequest lease_request_;
   std::optional<int64_t> listener_;  // set once started
+  std::string scanned_;              // the last blob that a scan has seen; the keeping thread's
+  absl::Notification run_ended_;
 
   absl::Mutex mutex_;
   absl::CondVar changed_;
@@ -347,6 +413,8 @@ void Worker::Start() { impl_->Start(); }
 
 void Worker::Notify() { impl_->Notify(); }
 
-void Worker::Drain() { impl_->Drain(); }
+void Worker::BeginDrain() { impl_->BeginDrain(); }
+
+bool Worker::Drain(absl::Time deadline) { return impl_->Drain(deadline); }
 
 }  // namespace valuescope::jobs

@@ -1,12 +1,17 @@
-// A worker: leases a shard, runs it, commits, takes the next; merges a job whose shards are done. A
-// second thread keeps the lease alive, sees that a job is to be stopped, and sweeps up leases of
-// workers that died. Several workers may share a queue.
+// A worker: leases a shard of what can be run here (JobKind::Readiness), runs it, commits, takes
+// the next; merges a job whose shards are done. A second thread keeps the lease alive, sees that a
+// job is to be stopped, and sweeps up leases of workers that died and blobs that nobody names.
+// Several workers may share a queue.
 //
 // Whose fault an error is decides what happens. INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION,
 // OUT_OF_RANGE and UNIMPLEMENTED come from the request and fail the job at once. Whatever a shard
 // returns after its cancellation was raised, or after its lease was lost, gives it back without
-// blame. Everything else is the machinery's fault, and the shard is tried again as often as the
-// store allows.
+// blame, and so does NotReady. Everything else, exceptions too, is the machinery's fault, and the
+// shard is tried again as often as the store allows.
+//
+// A blob without a name is what a failed or killed writer left. Every scan asks of some blobs, in
+// the order of their digests, whether anything names them; those without a name for longer than the
+// grace are removed.
 #ifndef VALUESCOPE_JOBS_WORKER_H_
 #define VALUESCOPE_JOBS_WORKER_H_
 
@@ -30,7 +35,7 @@ struct WorkerObserver {
   std::function<void(const store::Lease& lease, absl::Duration duration,
                      const absl::Status& status)>
       on_step;
-  // The store failed outside a shard (polling, sweeping).
+  // The store, or memory, failed outside a shard (polling, sweeping).
   std::function<void(const absl::Status& status)> on_store_error;
 };
 
@@ -40,6 +45,8 @@ struct WorkerOptions {
   absl::Duration sweep = absl::Seconds(5);       // between sweeps
   absl::Duration poll = absl::Seconds(1);        // between looks for work of other processes
   absl::Duration orphan_grace = absl::Hours(1);  // age at which blobs nobody names are removed
+  absl::Duration scan = absl::Minutes(1);        // between scans for such blobs
+  int64_t blobs_a_scan = 1000;                   // looked at in one
   WorkerObserver observer;
 };
 
@@ -59,9 +66,14 @@ class Worker {
   // Looks for work, and for cancellations, now. JobQueue calls it on its own changes.
   void Notify();
 
-  // Takes no new work, raises the cancellation of the running shard, waits until it returned, gives
-  // its lease back and ends the threads. Idempotent.
-  void Drain();
+  // Takes no new work and raises the cancellation of the running shard, without waiting for it.
+  void BeginDrain();
+
+  // The same, and waits until the shard has returned and its lease is given back, and ends the
+  // threads. False where that takes longer than until `deadline`: it goes on, and its lease is
+  // kept; ask again, or end the process, whose lease is taken back at the next start. The
+  // destructor waits without a deadline. Idempotent.
+  bool Drain(absl::Time deadline = absl::InfiniteFuture());
 
  private:
   class Impl;

@@ -82,6 +82,18 @@ v1::Job Describe(const store::Job& job, std::optional<absl::Duration> eta) {
   return proto;
 }
 
+v1::Job Describe(const jobs::JobSnapshot& snapshot) {
+  v1::Job proto = Describe(snapshot.job, snapshot.eta);
+  proto.set_waiting_for(snapshot.waiting_for);
+  return proto;
+}
+
+v1::Job DescribeWithSpec(const jobs::JobSnapshot& snapshot) {
+  v1::Job proto = Describe(snapshot);
+  proto.mutable_spec()->ParseFromString(snapshot.job.request);
+  return proto;
+}
+
 v1::JobEstimate EstimateOf(const ResolvedAttribution& attribution, int64_t num_shards) {
   const model::Architecture& a = attribution.model->architecture;
   v1::JobEstimate estimate;
@@ -146,6 +158,9 @@ absl::Status JobService::CreateJob(const CallContext& context, const v1::CreateJ
   auto resolved =
       ResolveAttribution(request.spec().attribute_neurons(), context, *models_, *store_, *blobs_);
   if (!resolved.ok()) return InField("spec.attribute_neurons", resolved.status());
+  if (absl::Status size = studies::CheckEncodedSize(resolved->responses); !size.ok()) {
+    return InField("spec.attribute_neurons", size);
+  }
   studies::AttributeNeuronsSpec& spec = resolved->spec;
   const int64_t num_shards = (spec.num_responses - 1) / spec.responses_per_shard + 1;
   const v1::JobEstimate estimate = EstimateOf(*resolved, num_shards);
@@ -161,11 +176,13 @@ absl::Status JobService::CreateJob(const CallContext& context, const v1::CreateJ
   job.kind = studies::kAttributeNeuronsKind;
   job.display_name = request.display_name();
   job.request = DeterministicBytes(request.spec());
-  job.metadata = estimate.SerializeAsString();
+  job.metadata = DeterministicBytes(estimate);
   job.spec = studies::SpecToJson(spec);
   job.num_shards = num_shards;
   job.total_work = spec.num_responses;
   job.priority = request.priority();
+  job.needs = studies::NeedsOfModel(spec.model);
+  job.blobs = {data_set.digest};
   job.inputs = {{.kind = store::ResourceKind::kVector, .id = spec.vector_id}};
   if (!request.spec().attribute_neurons().artifact().empty()) {
     VS_ASSIGN_OR_RETURN(
@@ -174,8 +191,7 @@ absl::Status JobService::CreateJob(const CallContext& context, const v1::CreateJ
     job.inputs.push_back({.kind = store::ResourceKind::kArtifact, .id = artifact});
   }
   VS_ASSIGN_OR_RETURN(const jobs::JobSnapshot snapshot, queue_->Create(job, key));
-  *response->mutable_job() = Describe(snapshot.job, snapshot.eta);
-  *response->mutable_job()->mutable_spec() = request.spec();
+  *response->mutable_job() = DescribeWithSpec(snapshot);
   return absl::OkStatus();
 }
 
@@ -209,8 +225,7 @@ absl::Status JobService::GetJob(const CallContext& context, const v1::GetJobRequ
                                 v1::GetJobResponse* response) {
   VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "jobs", request.name()));
   VS_ASSIGN_OR_RETURN(const jobs::JobSnapshot snapshot, queue_->Get(context.tenant, id));
-  *response->mutable_job() = Describe(snapshot.job, snapshot.eta);
-  response->mutable_job()->mutable_spec()->ParseFromString(snapshot.job.request);
+  *response->mutable_job() = DescribeWithSpec(snapshot);
   if (snapshot.job.state == store::JobState::kSucceeded) {
     VS_ASSIGN_OR_RETURN(*response->mutable_job()->mutable_result(), ResultOf(snapshot.job));
   }
@@ -228,7 +243,11 @@ absl::Status JobService::ListJobs(const CallContext& context, const v1::ListJobs
       const store::JobPage page,
       queue_->List(context.tenant, filter,
                    {.page_size = request.page_size(), .page_token = request.page_token()}));
-  for (const store::Job& job : page.jobs) *response->add_jobs() = Describe(job, std::nullopt);
+  for (const store::Job& job : page.jobs) {
+    v1::Job& proto = *response->add_jobs();
+    proto = Describe(job, std::nullopt);
+    proto.set_waiting_for(queue_->WaitingFor(job));
+  }
   response->set_next_page_token(page.next_page_token);
   return absl::OkStatus();
 }
@@ -239,7 +258,7 @@ absl::Status JobService::WatchJob(const CallContext& context, const v1::WatchJob
   VS_ASSIGN_OR_RETURN(jobs::JobSnapshot snapshot, queue_->Get(context.tenant, id));
   while (true) {
     v1::WatchJobResponse response;
-    *response.mutable_job() = Describe(snapshot.job, snapshot.eta);
+    *response.mutable_job() = Describe(snapshot);
     if (snapshot.job.state == store::JobState::kSucceeded) {
       VS_ASSIGN_OR_RETURN(*response.mutable_job()->mutable_result(), ResultOf(snapshot.job));
     }
@@ -266,7 +285,7 @@ absl::Status JobService::CancelJob(const CallContext& context, const v1::CancelJ
                                    v1::CancelJobResponse* response) {
   VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "jobs", request.name()));
   VS_ASSIGN_OR_RETURN(const jobs::JobSnapshot snapshot, queue_->Cancel(context.tenant, id));
-  *response->mutable_job() = Describe(snapshot.job, snapshot.eta);
+  *response->mutable_job() = Describe(snapshot);
   return absl::OkStatus();
 }
 
@@ -275,7 +294,7 @@ absl::Status JobService::RetryJob(const CallContext& context, const v1::RetryJob
   VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "jobs", request.name()));
   VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key, KeyOf("JobService/RetryJob", request));
   VS_ASSIGN_OR_RETURN(const jobs::JobSnapshot snapshot, queue_->Retry(context.tenant, id, key));
-  *response->mutable_job() = Describe(snapshot.job, snapshot.eta);
+  *response->mutable_job() = Describe(snapshot);
   return absl::OkStatus();
 }
 

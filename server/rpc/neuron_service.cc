@@ -95,7 +95,8 @@ absl::Status NeuronService::AttributeNeurons(const CallContext& context,
   }
   VS_ASSIGN_OR_RETURN(const auto columns,
                       studies::ScoreNeurons(*model.engine, sums, resolved.vector,
-                                            resolved.spec.layers, resolved.spec.source_layer));
+                                            resolved.spec.layers, resolved.spec.source_layer,
+                                            context.cancellation));
   const studies::AttributionResult result =
       studies::SummariseAttribution(columns, resolved.spec, resolved.responses.num_tokens);
   VS_ASSIGN_OR_RETURN(const store::Resource resource,

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -61,6 +62,11 @@ class BlobStore {
 
   // Size in bytes, or NOT_FOUND.
   virtual absl::StatusOr<int64_t> Size(absl::string_view digest) = 0;
+
+  // Digests of blobs that were last finished before `finished_before`, ascending: the first `limit`
+  // of those behind `after` (empty: from the start), fewer only where there are no more.
+  virtual absl::StatusOr<std::vector<std::string>> List(absl::string_view after, int64_t limit,
+                                                        absl::Time finished_before) = 0;
 
   // Removes a blob that was last finished before `unused_since` (a blob written again is young
   // again). OK where there is no such blob.

@@ -66,6 +66,20 @@ absl::Status MakeDirectory(const fs::path& directory) {
   return FileError("make a directory", errno);
 }
 
+// Names in a folder that are not below `from`, ascending. What cannot be read is empty: whoever
+// walks through comes again.
+std::vector<std::string> NamesIn(const fs::path& folder, absl::string_view from) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
+    std::string name = entry->path().filename().string();
+    if (name >= from) names.push_back(std::move(name));
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
 class DirectoryBlobStore : public BlobStore {
  public:
   DirectoryBlobStore(fs::path root, std::unique_ptr<FileLock> lock)
@@ -103,6 +117,25 @@ class DirectoryBlobStore : public BlobStore {
     if (stat(PathOf(digest).c_str(), &status) == 0) return static_cast<int64_t>(status.st_size);
     if (errno == ENOENT) return BlobNotFound();
     return FileError("read", errno);
+  }
+
+  absl::StatusOr<std::vector<std::string>> List(absl::string_view after, int64_t limit,
+                                                absl::Time finished_before) override {
+    std::vector<std::string> digests;
+    for (const std::string& folder : NamesIn(root_, /*from=*/after.substr(0, 2))) {
+      if (folder.size() != 2) continue;
+      for (std::string& digest : NamesIn(root_ / folder, after)) {
+        if (static_cast<int64_t>(digests.size()) >= limit) return digests;
+        struct stat status;
+        if (digest == after || !CheckDigest("digest", digest).ok() ||
+            stat((root_ / folder / digest).c_str(), &status) != 0 ||
+            absl::TimeFromTimespec(status.st_mtim) >= finished_before) {
+          continue;
+        }
+        digests.push_back(std::move(digest));
+      }
+    }
+    return digests;
   }
 
   absl::Status Remove(absl::string_view digest, absl::Time unused_since) override {

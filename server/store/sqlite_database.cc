@@ -1,14 +1,15 @@
-// Tables, format 1. Times are microseconds since 1970; sequence numbers are never reused, so lists
+// Tables, format 2. Times are microseconds since 1970; sequence numbers are never reused, so lists
 // ordered by them are stable.
 //
 //   store_format     one row: the format version
 //   resources        vectors, neuron sets, artifacts' metadata
-//   orphaned_blobs   blobs that lost their last resource, and when
+//   orphaned_blobs   blobs that nothing names, and since when that is known
 //   requests         idempotency keys; request_results: the resources that each made, in order
 //   tenants          whose turn it is: the tenant with the lowest last_turn is served next
 //   jobs             one row a job; shards_done and work_done are sums over its steps, kept in step
 //   steps            one row a shard, and one with shard -1 for the merge
 //   job_inputs       resources that jobs read
+//   job_blobs        blobs that jobs read and nothing else need name
 //   counters         sums that outlive deleted jobs
 #include "store/sqlite_database.h"
 
@@ -18,6 +19,7 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
+#include <new>
 #include <system_error>
 
 #include "absl/memory/memory.h"
@@ -31,7 +33,7 @@ namespace {
 constexpr int64_t kApplicationId = 0x56534350;  // "VSCP", in the header of the file
 constexpr int kBusyTimeoutMilliseconds = 2000;
 
-constexpr char kSchema[] = R"sql(
+constexpr char kFormat1[] = R"sql(
 CREATE TABLE store_format (version INTEGER NOT NULL) STRICT;
 
 CREATE TABLE resources (
@@ -135,6 +137,25 @@ CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
 INSERT INTO counters VALUES ('rescues', 0);
 )sql";
 
+// Format 2 says of a job what it needs and which blobs it reads, which format 1 has in the specs of
+// its one kind. A new database goes this way too, so that there is one text of each table.
+constexpr char kUpgradeFrom1[] = R"sql(
+ALTER TABLE jobs ADD COLUMN needs TEXT NOT NULL DEFAULT '';
+CREATE INDEX jobs_by_work ON jobs (kind, needs) WHERE state IN (1, 2);
+CREATE TABLE job_blobs (
+  job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  digest TEXT NOT NULL,
+  PRIMARY KEY (job, digest)
+) STRICT;
+CREATE INDEX job_blobs_by_digest ON job_blobs (digest);
+UPDATE jobs SET needs = coalesce('models/' || (CAST(spec AS TEXT) ->> 'model'), '')
+  WHERE kind = 'attribute_neurons' AND json_valid(CAST(spec AS TEXT));
+INSERT INTO job_blobs SELECT sequence, CAST(spec AS TEXT) ->> 'data_set_blob' FROM jobs
+  WHERE kind = 'attribute_neurons' AND json_valid(CAST(spec AS TEXT))
+    AND CAST(spec AS TEXT) ->> 'data_set_blob' IS NOT NULL;
+UPDATE store_format SET version = 2;
+)sql";
+
 absl::Status RefuseNetworkFileSystem(const std::string& path) {
   const std::filesystem::path folder = std::filesystem::path(path).parent_path();
   struct statfs status;
@@ -165,6 +186,18 @@ bool IsNetworkFileSystem(uint64_t magic) {
   // f_type is a signed word, so magic numbers above 2^31 may arrive sign-extended.
   return std::find(kNetwork.begin(), kNetwork.end(), static_cast<uint32_t>(magic)) !=
          kNetwork.end();
+}
+
+absl::Status StatusOf(const std::exception& error) {
+  if (const auto* sqlite = dynamic_cast<const SQLite::Exception*>(&error)) {
+    return SqliteError(sqlite->getErrorCode());
+  }
+  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr) {
+    return RetryLater("OUT_OF_MEMORY", "the machine has no memory for what is asked of the store",
+                      absl::Seconds(1));
+  }
+  return ErrorWithReason(absl::StatusCode::kInternal, "STORE_FAILED",
+                         "the store failed: an exception ended the transaction");
 }
 
 absl::Status SqliteError(int code) {
@@ -205,8 +238,8 @@ absl::StatusOr<std::unique_ptr<SqliteDatabase>> SqliteDatabase::Open(const std::
     database->Configure();
     VS_RETURN_IF_ERROR(database->BringToPresentFormat());
     return database;
-  } catch (const SQLite::Exception& error) {
-    return SqliteError(error.getErrorCode());
+  } catch (const std::exception& error) {
+    return StatusOf(error);
   }
 }
 
@@ -229,12 +262,19 @@ absl::Status SqliteDatabase::BringToPresentFormat() {
   if (empty) {
     SQLite::Transaction transaction(database_, SQLite::TransactionBehavior::IMMEDIATE);
     database_.exec(absl::StrCat("PRAGMA application_id = ", kApplicationId));
-    database_.exec(kSchema);
-    database_.exec(absl::StrCat("INSERT INTO store_format VALUES (", kDatabaseFormat, ")"));
+    database_.exec(kFormat1);
+    database_.exec("INSERT INTO store_format VALUES (1)");
+    database_.exec(kUpgradeFrom1);
     transaction.commit();
     return absl::OkStatus();
   }
   const int64_t format = database_.execAndGet("SELECT version FROM store_format").getInt64();
+  if (format == 1) {
+    SQLite::Transaction transaction(database_, SQLite::TransactionBehavior::IMMEDIATE);
+    database_.exec(kUpgradeFrom1);
+    transaction.commit();
+    return absl::OkStatus();
+  }
   if (format == kDatabaseFormat) return absl::OkStatus();
   return ErrorWithReason(
       absl::StatusCode::kFailedPrecondition, "STORE_TOO_NEW",

@@ -1,5 +1,5 @@
 // One SQLite connection: opened, locked, checked and brought to the present format; used one
-// transaction at a time. SQLiteCpp's exceptions end here and become Status.
+// transaction at a time. Exceptions, SQLiteCpp's and others, end here and become Status.
 #ifndef VALUESCOPE_STORE_SQLITE_DATABASE_H_
 #define VALUESCOPE_STORE_SQLITE_DATABASE_H_
 
@@ -24,7 +24,7 @@
 namespace valuescope::store {
 
 // Format of the tables that this code reads and writes.
-inline constexpr int64_t kDatabaseFormat = 1;
+inline constexpr int64_t kDatabaseFormat = 2;
 
 // Bound as BLOB, where std::string is bound as TEXT.
 struct Bytes {
@@ -93,6 +93,10 @@ class SqliteTransaction {
 // The Status of a SQLite result code. Messages carry neither paths nor values.
 absl::Status SqliteError(int code);
 
+// What ended a transaction, or the opening of a database, as a Status: SQLite's by its code; where
+// the machine had no memory RESOURCE_EXHAUSTED with a retry delay.
+absl::Status StatusOf(const std::exception& error);
+
 // True for a file system whose locks SQLite cannot trust (NFS, SMB, AFS, Ceph, ...), by the magic
 // number that statfs(2) reports.
 bool IsNetworkFileSystem(uint64_t magic);
@@ -116,8 +120,8 @@ class SqliteDatabase {
       auto result = body(open);
       if (result.ok()) transaction.commit();
       return result;
-    } catch (const SQLite::Exception& error) {
-      return SqliteError(error.getErrorCode());
+    } catch (const std::exception& error) {
+      return StatusOf(error);
     }
   }
 

@@ -11,6 +11,7 @@
 #include "base/id.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
+#include "store/blob_store.h"
 #include "store/page_token.h"
 #include "store/sqlite_resources.h"
 
@@ -31,7 +32,7 @@ constexpr absl::Duration kMaxBackoff = absl::Minutes(5);
 #define JOB_COLUMNS                                                                              \
   "sequence, tenant, id, kind, display_name, priority, state, created_at, started_at, "          \
   "finished_at, error_code, error_reason, error_message, error_shard, num_shards, shards_done, " \
-  "total_work, work_done, rescues, attempts, result, metadata"
+  "total_work, work_done, rescues, attempts, result, metadata, needs"
 
 std::optional<absl::Time> ReadTime(SQLite::Column column) {
   if (column.isNull()) return std::nullopt;
@@ -59,6 +60,7 @@ Job ReadJob(SQLite::Statement& row) {
       .metadata = row.getColumn(21).getString(),
       .spec = "",
       .priority = row.getColumn(5).getInt(),
+      .needs = row.getColumn(22).getString(),
       .state = static_cast<JobState>(row.getColumn(6).getInt()),
       .created_at = absl::FromUnixMicros(row.getColumn(7).getInt64()),
       .started_at = ReadTime(row.getColumn(8)),
@@ -105,6 +107,37 @@ absl::Status InsertInputs(SqliteTransaction& transaction, int64_t sequence, cons
                         job.tenant, static_cast<int64_t>(input.kind), input.id);
   }
   return absl::OkStatus();
+}
+
+absl::Status InsertBlobs(SqliteTransaction& transaction, int64_t sequence, const NewJob& job) {
+  for (const std::string& digest : job.blobs) {
+    VS_RETURN_IF_ERROR(CheckDigest("blobs", digest));
+    transaction.Execute("INSERT OR IGNORE INTO job_blobs VALUES (?, ?)", sequence, digest);
+  }
+  return absl::OkStatus();
+}
+
+std::vector<std::string> BlobsOf(SqliteTransaction& transaction, absl::string_view id) {
+  std::vector<std::string> digests;
+  SQLite::Statement rows = transaction.Query(
+      "SELECT b.digest FROM job_blobs b JOIN jobs j ON j.sequence = b.job WHERE j.id = ?", id);
+  while (rows.executeStep()) digests.push_back(rows.getColumn(0).getString());
+  return digests;
+}
+
+// FAILED_PRECONDITION naming an input of the job that is not there any more.
+absl::Status CheckInputs(SqliteTransaction& transaction, absl::string_view id) {
+  SQLite::Statement row = transaction.Query(
+      "SELECT i.kind, i.id FROM job_inputs i JOIN jobs j ON j.sequence = i.job WHERE j.id = ?"
+      " AND NOT EXISTS (SELECT 1 FROM resources r"
+      "   WHERE r.tenant = i.tenant AND r.kind = i.kind AND r.id = i.id) LIMIT 1",
+      id);
+  if (!row.executeStep()) return absl::OkStatus();
+  const auto kind = static_cast<ResourceKind>(row.getColumn(0).getInt());
+  return ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition, "INPUT_DELETED",
+      absl::StrCat("`jobs/", id, "` reads `", ResourceName(kind, row.getColumn(1).getString()),
+                   "`, which was deleted; create a new job"));
 }
 
 absl::Status LeaseLost() {
@@ -192,51 +225,39 @@ void CountFailure(SqliteTransaction& transaction, int64_t job, int64_t shard, in
                       now_failed, transaction.now() + pause, job, shard);
 }
 
-// The next tenant's best job that has a step ready, as its sequence number.
+// The next tenant's best job that can be run and has a step ready, as its sequence number.
 std::optional<int64_t> NextJob(SqliteTransaction& transaction,
-                               const std::vector<std::string>& kinds) {
+                               const std::vector<WorkType>& can_run) {
+  nlohmann::json types = nlohmann::json::array();
+  for (const WorkType& type : can_run) types.push_back({type.kind, type.needs});
   return transaction.Integer(
       "SELECT j.sequence FROM jobs j JOIN tenants t ON t.tenant = j.tenant"
-      " WHERE j.state IN (1, 2) AND j.kind IN (SELECT value FROM json_each(?1))"
+      " WHERE j.state IN (1, 2) AND (j.kind, j.needs) IN"
+      "   (SELECT value ->> 0, value ->> 1 FROM json_each(?1))"
       " AND EXISTS (SELECT 1 FROM steps s WHERE s.job = j.sequence AND s.state = 0"
       "   AND s.not_before <= ?2 AND (s.shard >= 0 OR j.shards_done = j.num_shards))"
       " ORDER BY t.last_turn, j.priority DESC, j.sequence LIMIT 1",
-      nlohmann::json(kinds).dump(-1, ' ', /*ensure_ascii=*/true,
-                                 nlohmann::json::error_handler_t::replace),
+      types.dump(-1, ' ', /*ensure_ascii=*/true, nlohmann::json::error_handler_t::replace),
       transaction.now());
-}
-
-std::vector<std::string> ReadPartials(SqliteTransaction& transaction, int64_t job) {
-  std::vector<std::string> partials;
-  SQLite::Statement rows = transaction.Query(
-      "SELECT partial FROM steps WHERE job = ? AND shard >= 0 ORDER BY shard", job);
-  while (rows.executeStep()) partials.push_back(rows.getColumn(0).getString());
-  return partials;
 }
 
 // The lowest ready step of a job that NextJob chose.
 Lease ReadNextStep(SqliteTransaction& transaction, int64_t job) {
   SQLite::Statement row = transaction.Query(
-      "SELECT j.tenant, j.id, j.kind, j.spec, j.num_shards, s.shard, s.cursor, s.partial,"
-      " s.work_done FROM jobs j JOIN steps s ON s.job = j.sequence"
+      "SELECT j.tenant, j.id, j.kind, j.spec, j.num_shards, s.shard"
+      " FROM jobs j JOIN steps s ON s.job = j.sequence"
       " WHERE j.sequence = ? AND s.state = 0 AND s.not_before <= ?"
       " AND (s.shard >= 0 OR j.shards_done = j.num_shards) ORDER BY s.shard LIMIT 1",
       job, transaction.now());
   row.executeStep();
-  Lease lease{.tenant = row.getColumn(0).getString(),
-              .job_id = row.getColumn(1).getString(),
-              .kind = row.getColumn(2).getString(),
-              .spec = row.getColumn(3).getString(),
-              .shard = row.getColumn(5).getInt64(),
-              .token = NewUuid(),
-              .expires_at = {},
-              .num_shards = row.getColumn(4).getInt64(),
-              .cursor = row.getColumn(6).getString(),
-              .partial = row.getColumn(7).getString(),
-              .work_done = row.getColumn(8).getInt64(),
-              .partials = {}};
-  if (lease.is_merge()) lease.partials = ReadPartials(transaction, job);
-  return lease;
+  return Lease{.tenant = row.getColumn(0).getString(),
+               .job_id = row.getColumn(1).getString(),
+               .kind = row.getColumn(2).getString(),
+               .spec = row.getColumn(3).getString(),
+               .shard = row.getColumn(5).getInt64(),
+               .token = NewUuid(),
+               .expires_at = {},
+               .num_shards = row.getColumn(4).getInt64()};
 }
 
 }  // namespace
@@ -254,14 +275,16 @@ absl::StatusOr<Job> CreateJob(SqliteTransaction& transaction, const NewJob& job,
       "INSERT OR IGNORE INTO tenants SELECT ?, coalesce(max(last_turn), 0) + 1 FROM tenants",
       job.tenant);
   transaction.Execute(
-      "INSERT INTO jobs (id, tenant, kind, display_name, priority, state, created_at, num_shards,"
-      " total_work, metadata, request, spec) VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?)",
-      id, job.tenant, job.kind, job.display_name, static_cast<int64_t>(job.priority),
+      "INSERT INTO jobs (id, tenant, kind, display_name, priority, needs, state, created_at,"
+      " num_shards, total_work, metadata, request, spec)"
+      " VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?)",
+      id, job.tenant, job.kind, job.display_name, static_cast<int64_t>(job.priority), job.needs,
       transaction.now(), job.num_shards, job.total_work, Bytes{job.metadata}, Bytes{job.request},
       Bytes{job.spec});
   const int64_t sequence = transaction.LastSequence();
   InsertSteps(transaction, sequence, job.num_shards);
   VS_RETURN_IF_ERROR(InsertInputs(transaction, sequence, job));
+  VS_RETURN_IF_ERROR(InsertBlobs(transaction, sequence, job));
   RememberRequest(transaction, job.tenant, key, {.job_id = id, .references = {}});
   return GetJob(transaction, job.tenant, id);
 }
@@ -272,8 +295,8 @@ absl::StatusOr<Job> GetJob(SqliteTransaction& transaction, absl::string_view ten
       "SELECT " JOB_COLUMNS ", request, spec FROM jobs WHERE id = ? AND tenant = ?", id, tenant);
   if (!row.executeStep()) return ResourceNotFound(absl::StrCat("jobs/", id));
   Job job = ReadJob(row);
-  job.request = row.getColumn(22).getString();
-  job.spec = row.getColumn(23).getString();
+  job.request = row.getColumn(23).getString();
+  job.spec = row.getColumn(24).getString();
   return job;
 }
 
@@ -323,6 +346,7 @@ absl::StatusOr<Job> RetryJob(SqliteTransaction& transaction, absl::string_view t
                            absl::StrCat("`jobs/", id, "` is ", NameOf(job.state),
                                         "; only a failed or cancelled job can be retried"));
   }
+  VS_RETURN_IF_ERROR(CheckInputs(transaction, id));
   transaction.Execute(
       "UPDATE jobs SET state = 1, attempts = attempts + 1, finished_at = NULL, error_code = NULL,"
       " error_reason = NULL, error_message = NULL, error_shard = NULL WHERE id = ?",
@@ -344,13 +368,26 @@ absl::Status DeleteJob(SqliteTransaction& transaction, absl::string_view tenant,
         absl::StrCat("`jobs/", id, "` is ", NameOf(job.state), "; cancel it first"));
   }
   VS_RETURN_IF_ERROR(DeleteArtifactsOf(transaction, tenant, id));
+  const std::vector<std::string> blobs = BlobsOf(transaction, id);
   transaction.Execute("DELETE FROM jobs WHERE id = ?", id);
+  MarkIfUnnamed(transaction, blobs);
   return absl::OkStatus();
+}
+
+std::vector<WorkType> ListWork(SqliteTransaction& transaction) {
+  std::vector<WorkType> types;
+  SQLite::Statement rows =
+      transaction.Query("SELECT DISTINCT kind, needs FROM jobs WHERE state IN (1, 2)");
+  while (rows.executeStep()) {
+    types.push_back(
+        {.kind = rows.getColumn(0).getString(), .needs = rows.getColumn(1).getString()});
+  }
+  return types;
 }
 
 absl::StatusOr<std::optional<Lease>> LeaseWork(SqliteTransaction& transaction,
                                                const LeaseRequest& request) {
-  const std::optional<int64_t> job = NextJob(transaction, request.kinds);
+  const std::optional<int64_t> job = NextJob(transaction, request.can_run);
   if (!job) return std::nullopt;
   Lease lease = ReadNextStep(transaction, *job);
   lease.expires_at = transaction.now() + request.duration;
@@ -364,6 +401,20 @@ absl::StatusOr<std::optional<Lease>> LeaseWork(SqliteTransaction& transaction,
       "UPDATE tenants SET last_turn = (SELECT max(last_turn) + 1 FROM tenants) WHERE tenant = ?",
       lease.tenant);
   return lease;
+}
+
+absl::StatusOr<ShardProgress> ReadProgress(SqliteTransaction& transaction, const Lease& lease,
+                                           int64_t shard) {
+  VS_ASSIGN_OR_RETURN(const HeldStep step, CheckLease(transaction, lease));
+  SQLite::Statement row = transaction.Query(
+      "SELECT partial, cursor, work_done FROM steps WHERE job = ? AND shard = ?", step.job, shard);
+  if (!row.executeStep()) {
+    return OutOfRange("shard", static_cast<double>(shard), 0,
+                      static_cast<double>(lease.num_shards - 1));
+  }
+  return ShardProgress{.partial = row.getColumn(0).getString(),
+                       .cursor = row.getColumn(1).getString(),
+                       .work_done = row.getColumn(2).getInt64()};
 }
 
 absl::Status ExtendLease(SqliteTransaction& transaction, const Lease& lease,

@@ -31,8 +31,11 @@ absl::StatusOr<Job> RetryJob(SqliteTransaction& transaction, absl::string_view t
 absl::Status DeleteJob(SqliteTransaction& transaction, absl::string_view tenant,
                        absl::string_view id);
 
+std::vector<WorkType> ListWork(SqliteTransaction& transaction);
 absl::StatusOr<std::optional<Lease>> LeaseWork(SqliteTransaction& transaction,
                                                const LeaseRequest& request);
+absl::StatusOr<ShardProgress> ReadProgress(SqliteTransaction& transaction, const Lease& lease,
+                                           int64_t shard);
 absl::Status ExtendLease(SqliteTransaction& transaction, const Lease& lease,
                          absl::Duration duration);
 absl::Status CommitProgress(SqliteTransaction& transaction, const Lease& lease,

@@ -45,10 +45,12 @@ std::optional<Resource> FindResource(SqliteTransaction& transaction, absl::strin
   return ReadResource(row);
 }
 
-bool IsReferenced(SqliteTransaction& transaction, absl::string_view blob_digest) {
+bool IsNamed(SqliteTransaction& transaction, absl::string_view blob_digest) {
   return transaction
-      .Integer("SELECT 1 FROM resources WHERE blob_digest <> '' AND blob_digest = ? LIMIT 1",
-               blob_digest)
+      .Integer(
+          "SELECT 1 FROM resources WHERE blob_digest <> '' AND blob_digest = ?1"
+          " UNION ALL SELECT 1 FROM job_blobs WHERE digest = ?1 LIMIT 1",
+          blob_digest)
       .has_value();
 }
 
@@ -169,10 +171,7 @@ absl::Status DeleteResource(SqliteTransaction& transaction, absl::string_view te
   }
   transaction.Execute("DELETE FROM resources WHERE tenant = ? AND kind = ? AND id = ?", tenant,
                       static_cast<int64_t>(kind), id);
-  if (!resource.blob_digest.empty() && !IsReferenced(transaction, resource.blob_digest)) {
-    transaction.Execute("INSERT OR REPLACE INTO orphaned_blobs VALUES (?, ?)", resource.blob_digest,
-                        transaction.now());
-  }
+  if (!resource.blob_digest.empty()) MarkIfUnnamed(transaction, {resource.blob_digest});
   return absl::OkStatus();
 }
 
@@ -189,6 +188,22 @@ absl::Status DeleteArtifactsOf(SqliteTransaction& transaction, absl::string_view
   return absl::OkStatus();
 }
 
+void MarkIfUnnamed(SqliteTransaction& transaction, const std::vector<std::string>& digests) {
+  for (const std::string& digest : digests) {
+    if (IsNamed(transaction, digest)) continue;
+    transaction.Execute("INSERT OR REPLACE INTO orphaned_blobs VALUES (?, ?)", digest,
+                        transaction.now());
+  }
+}
+
+void MarkOrphanedBlobs(SqliteTransaction& transaction, const std::vector<std::string>& digests) {
+  for (const std::string& digest : digests) {
+    if (IsNamed(transaction, digest)) continue;
+    transaction.Execute("INSERT OR IGNORE INTO orphaned_blobs VALUES (?, ?)", digest,
+                        transaction.now());
+  }
+}
+
 std::vector<std::string> TakeOrphanedBlobs(SqliteTransaction& transaction, absl::Duration grace) {
   const absl::Time before = transaction.now() - grace;
   std::vector<std::string> orphans;
@@ -196,7 +211,7 @@ std::vector<std::string> TakeOrphanedBlobs(SqliteTransaction& transaction, absl:
       transaction.Query("SELECT digest FROM orphaned_blobs WHERE since <= ?", before);
   while (rows.executeStep()) {
     std::string digest = rows.getColumn(0).getString();
-    if (!IsReferenced(transaction, digest)) orphans.push_back(std::move(digest));
+    if (!IsNamed(transaction, digest)) orphans.push_back(std::move(digest));
   }
   transaction.Execute("DELETE FROM orphaned_blobs WHERE since <= ?", before);
   return orphans;

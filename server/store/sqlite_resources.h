@@ -14,12 +14,6 @@
 
 namespace valuescope::store {
 
-// An earlier request with the same key.
-struct EarlierRequest {
-  std::string job_id;                         // the job it created or retried, or empty
-  std::vector<ResourceReference> references;  // the resources it made, in order
-};
-
 absl::StatusOr<std::optional<EarlierRequest>> FindEarlierRequest(SqliteTransaction& transaction,
                                                                  absl::string_view tenant,
                                                                  const IdempotencyKey& key);
@@ -42,6 +36,9 @@ absl::Status DeleteResource(SqliteTransaction& transaction, absl::string_view te
 // Deletes the artifacts that a job made.
 absl::Status DeleteArtifactsOf(SqliteTransaction& transaction, absl::string_view tenant,
                                absl::string_view job_id);
+// Marks `digests`, of whatever has just lost a name, that have none left.
+void MarkIfUnnamed(SqliteTransaction& transaction, const std::vector<std::string>& digests);
+void MarkOrphanedBlobs(SqliteTransaction& transaction, const std::vector<std::string>& digests);
 std::vector<std::string> TakeOrphanedBlobs(SqliteTransaction& transaction, absl::Duration grace);
 
 }  // namespace valuescope::store

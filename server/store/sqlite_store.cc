@@ -57,16 +57,11 @@ class SqliteStore : public Store {
         });
   }
 
-  absl::StatusOr<std::optional<std::vector<ResourceReference>>> FindRequest(
-      absl::string_view tenant, const IdempotencyKey& key) override {
-    return database_->Transact(
-        [&](SqliteTransaction& transaction)
-            -> absl::StatusOr<std::optional<std::vector<ResourceReference>>> {
-          VS_ASSIGN_OR_RETURN(std::optional<EarlierRequest> earlier,
-                              FindEarlierRequest(transaction, tenant, key));
-          if (!earlier) return std::nullopt;
-          return std::move(earlier->references);
-        });
+  absl::StatusOr<std::optional<EarlierRequest>> FindRequest(absl::string_view tenant,
+                                                            const IdempotencyKey& key) override {
+    return database_->Transact([&](SqliteTransaction& transaction) {
+      return FindEarlierRequest(transaction, tenant, key);
+    });
   }
 
   absl::StatusOr<Resource> GetResource(absl::string_view tenant, ResourceKind kind,
@@ -88,6 +83,13 @@ class SqliteStore : public Store {
                               absl::string_view id) override {
     return database_->Transact([&](SqliteTransaction& transaction) {
       return store::DeleteResource(transaction, tenant, kind, id);
+    });
+  }
+
+  absl::Status MarkOrphanedBlobs(const std::vector<std::string>& digests) override {
+    return database_->Transact([&](SqliteTransaction& transaction) {
+      store::MarkOrphanedBlobs(transaction, digests);
+      return absl::OkStatus();
     });
   }
 
@@ -133,9 +135,22 @@ class SqliteStore : public Store {
         [&](SqliteTransaction& transaction) { return store::DeleteJob(transaction, tenant, id); });
   }
 
+  absl::StatusOr<std::vector<WorkType>> ListWork() override {
+    return database_->Transact(
+        [&](SqliteTransaction& transaction) -> absl::StatusOr<std::vector<WorkType>> {
+          return store::ListWork(transaction);
+        });
+  }
+
   absl::StatusOr<std::optional<Lease>> LeaseWork(const LeaseRequest& request) override {
     return database_->Transact(
         [&](SqliteTransaction& transaction) { return store::LeaseWork(transaction, request); });
+  }
+
+  absl::StatusOr<ShardProgress> ReadProgress(const Lease& lease, int64_t shard) override {
+    return database_->Transact([&](SqliteTransaction& transaction) {
+      return store::ReadProgress(transaction, lease, shard);
+    });
   }
 
   absl::Status ExtendLease(const Lease& lease, absl::Duration duration) override {

@@ -23,7 +23,8 @@ struct SqliteStoreOptions {
 
 // Opens or makes the database at `path` and holds it for this process alone: a second opening gets
 // FAILED_PRECONDITION (reason STORE_IN_USE), and leases found in the file belong to a dead process,
-// so they are taken back at once, as Sweep does with those that ran out.
+// so they are taken back at once, as Sweep does with those that ran out. A database of an earlier
+// format is brought to the present one, which older servers then refuse.
 // Errors: FAILED_PRECONDITION with reason STORE_TOO_NEW (made by a newer version), NOT_A_STORE (the
 // file is another application's database) or NETWORK_FILE_SYSTEM (locks cannot be trusted there);
 // UNAVAILABLE where the file cannot be opened; DATA_LOSS where it is damaged.

@@ -60,6 +60,12 @@ struct ResourceReference {
   bool operator==(const ResourceReference&) const = default;
 };
 
+// What an earlier request with the same key did.
+struct EarlierRequest {
+  std::string job_id;                         // the job it created or retried, or empty
+  std::vector<ResourceReference> references;  // the resources it made, in order
+};
+
 struct Resource {
   std::string tenant;
   ResourceKind kind = ResourceKind::kArtifact;
@@ -120,8 +126,10 @@ struct NewJob {
   int64_t num_shards = 1;    // 1 .. kMaxShards
   int64_t total_work = 0;    // units of work in all shards together, >= 0
   int priority = 0;          // -100 .. 100, higher first within the tenant
+  std::string needs;  // what a worker must have to run it ("models/ID"), opaque; may be empty
   // Resources the job reads: they cannot be deleted before it is finished.
   std::vector<ResourceReference> inputs;
+  std::vector<std::string> blobs;  // digests of blobs it reads: named by it until it is deleted
 };
 
 inline constexpr int64_t kMaxShards = 100'000;
@@ -135,6 +143,7 @@ struct Job {
   std::string metadata;
   std::string spec;  // empty in lists
   int priority = 0;
+  std::string needs;
   JobState state = JobState::kQueued;
   absl::Time created_at;
   std::optional<absl::Time> started_at;   // first lease
@@ -168,6 +177,14 @@ struct JobCount {
 
 // --- Leases ------------------------------------------------------------------------------------
 
+// What can be done of the jobs there are: the kind of some and what they need.
+struct WorkType {
+  std::string kind;
+  std::string needs;
+
+  bool operator==(const WorkType&) const = default;
+};
+
 // The shard index under which a job's merge is leased, once all its shards are done.
 inline constexpr int64_t kMergeStep = -1;
 
@@ -180,18 +197,12 @@ struct Lease {
   std::string token;
   absl::Time expires_at;
   int64_t num_shards = 1;
-  // As last committed in this shard by whoever worked on it; empty at first.
-  std::string cursor;
-  std::string partial;
-  int64_t work_done = 0;
-  // For the merge only: the partials of all shards in shard order.
-  std::vector<std::string> partials;
 
   bool is_merge() const { return shard == kMergeStep; }
 };
 
 struct LeaseRequest {
-  std::vector<std::string> kinds;  // what this worker can run
+  std::vector<WorkType> can_run;  // here and now
   absl::Duration duration = absl::Seconds(30);
 };
 
@@ -214,11 +225,10 @@ class Store {
                                                              std::vector<Resource> resources,
                                                              const IdempotencyKey& key) = 0;
 
-  // What an earlier request with this key made (resources in their order), so that costly work is
-  // not done again: nullopt where the key is new or empty, ALREADY_EXISTS where it was used for
-  // another body.
-  virtual absl::StatusOr<std::optional<std::vector<ResourceReference>>> FindRequest(
-      absl::string_view tenant, const IdempotencyKey& key) = 0;
+  // What an earlier request with this key made, so that costly work is not done again: nullopt
+  // where the key is new or empty, ALREADY_EXISTS where it was used for another body.
+  virtual absl::StatusOr<std::optional<EarlierRequest>> FindRequest(absl::string_view tenant,
+                                                                    const IdempotencyKey& key) = 0;
 
   virtual absl::StatusOr<Resource> GetResource(absl::string_view tenant, ResourceKind kind,
                                                absl::string_view id) = 0;
@@ -232,8 +242,14 @@ class Store {
   virtual absl::Status DeleteResource(absl::string_view tenant, ResourceKind kind,
                                       absl::string_view id) = 0;
 
-  // Digests of blobs that lost their last resource at least `grace` ago and still have none; each
-  // is returned once. The grace protects a writer that finished the same bytes and has yet to store
+  // Blobs that nothing here names: no resource, and no job that reads them. A blob that lost its
+  // last name is marked by the call that took it. One that never had a name (its writer failed or
+  // died before it stored the row) is found by whoever walks through BlobStore::List and asks here:
+  // of `digests`, those without a name are marked, unless they are already.
+  virtual absl::Status MarkOrphanedBlobs(const std::vector<std::string>& digests) = 0;
+
+  // Digests of blobs that were marked at least `grace` ago and still have no name; each is returned
+  // once. The grace protects a writer that finished the same bytes and has yet to store
   // the row: pass the same age to BlobStore::Remove.
   virtual absl::StatusOr<std::vector<std::string>> TakeOrphanedBlobs(absl::Duration grace) = 0;
 
@@ -252,8 +268,8 @@ class Store {
   // ends. No effect on a finished job. Returns the job after it.
   virtual absl::StatusOr<Job> RequestCancel(absl::string_view tenant, absl::string_view id) = 0;
 
-  // FAILED or CANCELLED -> QUEUED, keeping what is committed. FAILED_PRECONDITION (reason
-  // JOB_NOT_RETRYABLE) in other states.
+  // FAILED or CANCELLED -> QUEUED, keeping what is committed. FAILED_PRECONDITION in other states
+  // (reason JOB_NOT_RETRYABLE) and where an input was deleted since (INPUT_DELETED).
   virtual absl::StatusOr<Job> RetryJob(absl::string_view tenant, absl::string_view id,
                                        const IdempotencyKey& key) = 0;
 
@@ -263,13 +279,21 @@ class Store {
 
   // --- Jobs as workers see them ---
 
-  // Leases a shard, or the merge of a job whose shards are all done; nullopt where there is nothing
-  // to do. Tenants take turns; within a tenant higher priority first, then the oldest job, then the
-  // lowest shard.
+  // The kinds and needs of the jobs that are queued or running, each once.
+  virtual absl::StatusOr<std::vector<WorkType>> ListWork() = 0;
+
+  // Leases a shard, or the merge of a job whose shards are all done; nullopt where nothing of what
+  // can be run is to do. Tenants take turns; within a tenant higher priority first, then the oldest
+  // job, then the lowest shard. Jobs that cannot be run here hide none that can.
   virtual absl::StatusOr<std::optional<Lease>> LeaseWork(const LeaseRequest& request) = 0;
 
   // The calls below up to FailShard are fenced: ABORTED (LEASE_LOST) where the lease was taken back
   // or its job is not running (any more).
+
+  // A shard of the leased job as last committed by whoever worked on it; empty and 0 at first.
+  // Apart from the lease, and of one shard at a time: whoever dies of its size has been seen to
+  // try.
+  virtual absl::StatusOr<ShardProgress> ReadProgress(const Lease& lease, int64_t shard) = 0;
 
   // Moves the expiry to now + duration.
   virtual absl::Status ExtendLease(const Lease& lease, absl::Duration duration) = 0;

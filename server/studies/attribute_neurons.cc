@@ -114,6 +114,11 @@ absl::Status AddChunk(engine::Engine& engine, std::span<const LabelledResponse> 
   return absl::OkStatus();
 }
 
+absl::Status CheckGoesOn(const Cancellation& cancellation) {
+  if (!cancellation.cancelled()) return absl::OkStatus();
+  return ErrorWithReason(absl::StatusCode::kCancelled, "CANCELLED", "the work was cancelled");
+}
+
 absl::Status CheckRows(const StoredVector& vector, std::span<const int> layers,
                        std::optional<int> source_layer) {
   if (source_layer) {
@@ -133,7 +138,8 @@ absl::StatusOr<std::vector<NeuronColumns>> ScoreNeurons(const engine::Engine& en
                                                         const ActivationSums& sums,
                                                         const StoredVector& vector,
                                                         std::span<const int> layers,
-                                                        std::optional<int> source_layer) {
+                                                        std::optional<int> source_layer,
+                                                        const Cancellation& cancellation) {
   if (sums.count(true) == 0 || sums.count(false) == 0) {
     return InvalidField("responses", "must have a response of each label", "EMPTY_LABEL");
   }
@@ -144,6 +150,7 @@ absl::StatusOr<std::vector<NeuronColumns>> ScoreNeurons(const engine::Engine& en
   const std::vector<double> others = sums.Means(/*expresses=*/false);
   std::vector<NeuronColumns> columns;
   for (size_t i = 0; i < layers.size(); ++i) {
+    VS_RETURN_IF_ERROR(CheckGoesOn(cancellation));
     const auto first = expressing.begin() + static_cast<std::ptrdiff_t>(i * width);
     const auto other = others.begin() + static_cast<std::ptrdiff_t>(i * width);
     NeuronColumns column;

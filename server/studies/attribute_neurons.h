@@ -65,12 +65,13 @@ absl::Status AddChunk(engine::Engine& engine, std::span<const LabelledResponse> 
 
 // Columns with scores and means, one entry a layer. Block l takes `vector`'s row of layer l, or of
 // `source_layer`. INVALID_ARGUMENT naming "responses" (reason EMPTY_LABEL) or "vector" (no such
-// row, or a zero one).
-absl::StatusOr<std::vector<NeuronColumns>> ScoreNeurons(const engine::Engine& engine,
-                                                        const ActivationSums& sums,
-                                                        const StoredVector& vector,
-                                                        std::span<const int> layers,
-                                                        std::optional<int> source_layer);
+// row, or a zero one). CANCELLED between two layers.
+absl::StatusOr<std::vector<NeuronColumns>> ScoreNeurons(
+    const engine::Engine& engine, const ActivationSums& sums, const StoredVector& vector,
+    std::span<const int> layers, std::optional<int> source_layer, const Cancellation& cancellation);
+
+// CANCELLED where the work was cancelled.
+absl::Status CheckGoesOn(const Cancellation& cancellation);
 
 // INVALID_ARGUMENT naming "vector" or "source_layer" where a row that the layers need is missing.
 absl::Status CheckRows(const StoredVector& vector, std::span<const int> layers,

@@ -6,7 +6,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "absl/strings/strip.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
@@ -20,8 +20,7 @@ using nlohmann::json;
 
 constexpr int kSpecVersion = 1;
 constexpr int kSummaryVersion = 1;
-// How often a shard that waits for its model looks again.
-constexpr absl::Duration kModelPoll = absl::Milliseconds(50);
+constexpr char kModels[] = "models/";
 // Neurons in a job's summary, which is the head of the "summary" artifact.
 constexpr size_t kHeadNeurons = 10;
 
@@ -142,27 +141,22 @@ AttributionResult SummariseAttribution(const std::vector<NeuronColumns>& columns
   return result;
 }
 
+std::string NeedsOfModel(absl::string_view id) { return absl::StrCat(kModels, id); }
+
+absl::Status AttributeNeuronsJob::Readiness(absl::string_view needs) const {
+  const absl::Status model = models_->Get(absl::StripPrefix(needs, kModels)).status();
+  return model.ok() ? model : jobs::NotReady(model.message());
+}
+
 absl::StatusOr<int64_t> AttributeNeuronsJob::NumShards(absl::string_view text) const {
   VS_ASSIGN_OR_RETURN(const AttributeNeuronsSpec spec, SpecFromJson(text));
   return (spec.num_responses - 1) / spec.responses_per_shard + 1;
 }
 
 absl::StatusOr<std::shared_ptr<const engine::ServedModel>> AttributeNeuronsJob::Model(
-    const AttributeNeuronsSpec& spec, const Cancellation& cancellation) const {
+    const AttributeNeuronsSpec& spec) const {
   auto model = models_->Get(spec.model);
-  // A model that was taken out of service may come back, and the job keeps what it has.
-  const auto may_come = [](const absl::Status& status) {
-    const std::string reason = DetailsOf(status).reason;
-    return reason == "MODEL_LOADING" || reason == "MODEL_NOT_LOADED";
-  };
-  while (may_come(model.status())) {
-    if (cancellation.cancelled()) {
-      return ErrorWithReason(absl::StatusCode::kCancelled, "CANCELLED", "the work was cancelled");
-    }
-    absl::SleepFor(kModelPoll);
-    model = models_->Get(spec.model);
-  }
-  VS_RETURN_IF_ERROR(model.status());
+  if (!model.ok()) return jobs::NotReady(model.status().message());
   if ((*model)->weights_digest != spec.model_digest) {
     return ErrorWithReason(
         absl::StatusCode::kFailedPrecondition, "WRONG_MODEL",
@@ -184,7 +178,7 @@ absl::StatusOr<ResponseSet> AttributeNeuronsJob::DataSet(const AttributeNeuronsS
 
 absl::StatusOr<jobs::ShardResult> AttributeNeuronsJob::RunShard(jobs::ShardContext& context) {
   VS_ASSIGN_OR_RETURN(const AttributeNeuronsSpec spec, SpecFromJson(context.spec()));
-  VS_ASSIGN_OR_RETURN(auto model, Model(spec, context.cancellation()));
+  VS_ASSIGN_OR_RETURN(auto model, Model(spec));
   VS_ASSIGN_OR_RETURN(const ResponseSet set, DataSet(spec));
   const int64_t width = static_cast<int64_t>(spec.layers.size()) * model->architecture.intermediate;
   const int64_t first = context.shard() * spec.responses_per_shard;
@@ -206,7 +200,7 @@ absl::StatusOr<jobs::ShardResult> AttributeNeuronsJob::RunShard(jobs::ShardConte
     const auto chunk = all.subspan(static_cast<size_t>(first + done), static_cast<size_t>(count));
     // Anew for every chunk: who unloads the model waits for a chunk and not for a shard.
     model = nullptr;
-    VS_ASSIGN_OR_RETURN(model, Model(spec, context.cancellation()));
+    VS_ASSIGN_OR_RETURN(model, Model(spec));
     VS_RETURN_IF_ERROR(AddChunk(*model->engine, chunk, plan, context.cancellation(), sums));
     done += count;
     if (done < size) {
@@ -218,11 +212,13 @@ absl::StatusOr<jobs::ShardResult> AttributeNeuronsJob::RunShard(jobs::ShardConte
 
 absl::StatusOr<jobs::JobResult> AttributeNeuronsJob::Merge(const jobs::MergeContext& context) {
   VS_ASSIGN_OR_RETURN(const AttributeNeuronsSpec spec, SpecFromJson(context.spec));
-  VS_ASSIGN_OR_RETURN(const auto model, Model(spec, context.cancellation));
+  VS_ASSIGN_OR_RETURN(const auto model, Model(spec));
   VS_ASSIGN_OR_RETURN(const ResponseSet set, DataSet(spec));
   const int64_t width = static_cast<int64_t>(spec.layers.size()) * model->architecture.intermediate;
   ActivationSums sums(width);
-  for (const std::string& partial : context.partials) {
+  for (int64_t shard = 0; shard < context.num_shards; ++shard) {
+    VS_RETURN_IF_ERROR(CheckGoesOn(context.cancellation));
+    VS_ASSIGN_OR_RETURN(const std::string partial, context.partial(shard));
     VS_ASSIGN_OR_RETURN(const ActivationSums part, ActivationSums::Parse(partial, width));
     VS_RETURN_IF_ERROR(sums.Merge(part));
   }
@@ -231,7 +227,8 @@ absl::StatusOr<jobs::JobResult> AttributeNeuronsJob::Merge(const jobs::MergeCont
       store_->GetResource(context.tenant, store::ResourceKind::kVector, spec.vector_id));
   VS_ASSIGN_OR_RETURN(const StoredVector vector, ReadVector(*blobs_, resource));
   VS_ASSIGN_OR_RETURN(const std::vector<NeuronColumns> columns,
-                      ScoreNeurons(*model->engine, sums, vector, spec.layers, spec.source_layer));
+                      ScoreNeurons(*model->engine, sums, vector, spec.layers, spec.source_layer,
+                                   context.cancellation));
   const AttributionResult result = SummariseAttribution(columns, spec, set.num_tokens);
   jobs::JobResult job;
   VS_ASSIGN_OR_RETURN(job.artifacts.emplace_back(),

@@ -25,14 +25,13 @@
 #include "jobs/job_kind.h"
 #include "store/blob_store.h"
 #include "studies/attribute_neurons.h"
+#include "studies/labelled_responses.h"
 #include "studies/provenance.h"
 
 namespace valuescope::studies {
 
 inline constexpr char kAttributeNeuronsKind[] = "attribute_neurons";
 inline constexpr int64_t kMaxAttributionShards = 32;
-// Largest tokenised data set, bytes: a worker holds one in memory.
-inline constexpr int64_t kMaxDataSetBytes = int64_t{256} << 20;
 
 struct AttributeNeuronsSpec {
   std::string model;         // id, without "models/"
@@ -48,6 +47,9 @@ struct AttributeNeuronsSpec {
   std::string display_name;
   Provenance provenance;  // of the result
 };
+
+// What a worker must have for a job on a model: store::NewJob::needs.
+std::string NeedsOfModel(absl::string_view id);
 
 // A fixed function of the number of responses.
 int64_t ResponsesPerShard(int64_t num_responses);
@@ -75,14 +77,16 @@ class AttributeNeuronsJob : public jobs::JobKind {
 
   absl::string_view Name() const override { return kAttributeNeuronsKind; }
   absl::StatusOr<int64_t> NumShards(absl::string_view spec) const override;
-  // FAILED_PRECONDITION: the model is not loaded (MODEL_...) or has other weights (WRONG_MODEL).
-  // Waits while it is being loaded.
+  // OK where the model is READY, whatever weights it has.
+  absl::Status Readiness(absl::string_view needs) const override;
+  // NotReady where the model is not READY, or no longer: between two chunks a shard lets go of it.
+  // FAILED_PRECONDITION (reason WRONG_MODEL) where it has other weights than at the job's creation.
   absl::StatusOr<jobs::ShardResult> RunShard(jobs::ShardContext& context) override;
   absl::StatusOr<jobs::JobResult> Merge(const jobs::MergeContext& context) override;
 
  private:
   absl::StatusOr<std::shared_ptr<const engine::ServedModel>> Model(
-      const AttributeNeuronsSpec& spec, const Cancellation& cancellation) const;
+      const AttributeNeuronsSpec& spec) const;
   absl::StatusOr<ResponseSet> DataSet(const AttributeNeuronsSpec& spec) const;
 
   engine::ModelRegistry* const models_;

@@ -101,6 +101,20 @@ absl::Status CheckBothLabels(absl::string_view field, const ResponseSet& set) {
                       "EMPTY_LABEL");
 }
 
+absl::Status CheckEncodedSize(const ResponseSet& set) {
+  // Above the names and shapes in the file's header.
+  constexpr int64_t kHeaderBytes = 4096;
+  constexpr int64_t kColumns = 4;  // of a response
+  const auto elements = set.num_tokens + kColumns * static_cast<int64_t>(set.responses.size());
+  const int64_t bytes = elements * static_cast<int64_t>(sizeof(int32_t)) + kHeaderBytes;
+  if (bytes <= kMaxDataSetBytes) return absl::OkStatus();
+  return NeverFits(
+      "DATA_SET_TOO_LARGE",
+      absl::StrCat("the ", set.responses.size(), " responses and their prompts have ",
+                   set.num_tokens, " tokens, which take ", bytes, " bytes, a job works on at most ",
+                   kMaxDataSetBytes, "; split the data set"));
+}
+
 std::string EncodeResponseSet(const ResponseSet& set) {
   std::vector<int32_t> tokens, prompt_lengths, response_lengths, expresses;
   for (const LabelledResponse& response : set.responses) {

@@ -47,6 +47,13 @@ ResponseSet Trim(std::vector<LabelledResponse> responses, const TrimOptions& opt
 // INVALID_ARGUMENT naming `field` (reason EMPTY_LABEL) unless both labels have a response.
 absl::Status CheckBothLabels(absl::string_view field, const ResponseSet& set);
 
+// Largest encoded set, bytes: a worker holds one in memory.
+inline constexpr int64_t kMaxDataSetBytes = int64_t{256} << 20;
+
+// RESOURCE_EXHAUSTED (reason DATA_SET_TOO_LARGE) where EncodeResponseSet would give more. Known
+// from the counts, before anything is encoded.
+absl::Status CheckEncodedSize(const ResponseSet& set);
+
 // The set as a file that a job's worker reads back: safetensors (media type
 // "application/vnd.safetensors") with
 //   tokens            INT32 [num_tokens]  prompt and response of each response, one after another

@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "base/error.h"
@@ -170,6 +171,30 @@ TEST_F(ModelRegistryTest, AnUnloadWhoseCallerIsGoneLetsRequestsEndAndRefusesNewO
   EXPECT_EQ(StateOf("small"), ModelState::kAvailable);
   EXPECT_EQ(registry_->Served().size(), 0u);
   Load("small");
+}
+
+TEST_F(ModelRegistryTest, EveryLoadAndUnloadThatEndedIsToldOfAfterItsStateChanged) {
+  absl::Mutex mutex;
+  std::vector<ModelState> told;
+  EngineOptions options;
+  options.on_change = [&] {
+    absl::MutexLock lock(&mutex);
+    told.push_back(StateOf("small"));
+  };
+  const auto becomes = [&](const std::vector<ModelState>& expected) {
+    return Becomes([&] {
+      absl::MutexLock lock(&mutex);
+      return told == expected;
+    });
+  };
+  registry_ = Create(options);
+  Load("small");
+  EXPECT_TRUE(becomes({ModelState::kReady}));
+  ASSERT_EQ(registry_->Unload("small", absl::InfiniteFuture()), absl::OkStatus());
+  EXPECT_TRUE(becomes({ModelState::kReady, ModelState::kAvailable}));
+  ASSERT_EQ(registry_->StartLoading("broken"), absl::OkStatus());
+  EXPECT_TRUE(becomes({ModelState::kReady, ModelState::kAvailable, ModelState::kAvailable}));
+  registry_ = nullptr;
 }
 
 // A call has one request after the other to make.

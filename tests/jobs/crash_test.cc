@@ -174,5 +174,34 @@ TEST(RepeatedCrashTest, AJobThatIsKilledAgainAndAgainStillEnds) {
   EXPECT_EQ(ArtifactBytes(house, id), expected);
 }
 
+TEST(RepeatedCrashTest, AMergeThatKillsItsWorkerEachTimeFailsItsJob) {
+  TemporaryFolder folder;
+  std::string id;
+  {
+    LettersKind kind;
+    House house(folder, &kind);
+    id = house.queue->Create(LettersKind::Job("lab", /*shards=*/2), {})->job.id;
+  }
+  for (int life = 0; life < 3; ++life) {
+    const pid_t child = fork();
+    if (child == 0) {
+      LettersKind kind;
+      kind.before_merged = [](int64_t) { raise(SIGKILL); };
+      House house(folder, &kind);
+      house.worker->Start();
+      while (true) pause();
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+  }
+  LettersKind kind;
+  House house(folder, &kind);
+  const store::Job job = house.queue->Get("lab", id)->job;
+  EXPECT_EQ(job.state, JobState::kFailed);
+  EXPECT_EQ(job.error->reason, "WORKER_LOST");
+  EXPECT_EQ(job.shards_done, 2) << "RetryJob goes on from there";
+}
+
 }  // namespace
 }  // namespace valuescope::jobs

@@ -27,7 +27,7 @@ class JobQueueTest : public testing::Test {
 
   store::Lease Take() {
     store::LeaseRequest request;
-    request.kinds = {"letters"};
+    request.can_run = {{.kind = "letters", .needs = ""}};
     return store_->LeaseWork(request)->value();
   }
 
@@ -114,6 +114,31 @@ TEST_F(JobQueueTest, ListenersAreWokenByWhatWorkersMustKnowUntilTheyAreRemoved) 
   queue_->RemoveListener(listener);
   ASSERT_TRUE(queue_->Cancel("lab", id).ok());
   EXPECT_EQ(wakes, 3);
+}
+
+TEST_F(JobQueueTest, AJobSaysWhatItWaitsForAndWatchersHearThatItCame) {
+  LettersKind kind;
+  absl::Status missing = NotReady("`models/a` is not loaded");
+  kind.readiness = [&](absl::string_view needs) {
+    return needs == "models/a" ? missing : absl::OkStatus();
+  };
+  queue_->SetKinds({&kind});
+  store::NewJob job = LettersKind::Job();
+  EXPECT_EQ(queue_->Create(job, {})->waiting_for, "");
+  job.needs = "models/a";
+  const auto waiting = queue_->Create(job, {});
+  EXPECT_EQ(waiting->waiting_for, "`models/a` is not loaded");
+  int wakes = 0;
+  const int64_t listener = queue_->AddListener([&] { ++wakes; });
+  missing = absl::OkStatus();
+  queue_->NeedsChanged();
+  EXPECT_EQ(wakes, 1);
+  const auto changed = queue_->WaitForChange("lab", waiting->job.id, waiting->version, absl::Now());
+  ASSERT_TRUE(changed.ok()) << changed.status();
+  EXPECT_EQ(changed->waiting_for, "");
+  missing = NotReady("gone again");
+  EXPECT_EQ(queue_->Cancel("lab", waiting->job.id)->waiting_for, "") << "it waits no more";
+  queue_->RemoveListener(listener);
 }
 
 }  // namespace

@@ -26,10 +26,18 @@ class LettersKind : public JobKind {
   std::function<absl::Status(ShardContext&, int64_t chunk)> before_chunk;
   // Called when a chunk is stored.
   std::function<void(const ShardContext&, int64_t chunk)> after_chunk;
+  // Called before the merge reads the partial of a shard.
+  std::function<void(int64_t shard)> before_merged;
+  // Answers Readiness; empty: everything is ready.
+  std::function<absl::Status(absl::string_view needs)> readiness;
 
   absl::string_view Name() const override { return "letters"; }
 
   absl::StatusOr<int64_t> NumShards(absl::string_view spec) const override { return kShards; }
+
+  absl::Status Readiness(absl::string_view needs) const override {
+    return readiness ? readiness(needs) : absl::OkStatus();
+  }
 
   absl::StatusOr<ShardResult> RunShard(ShardContext& context) override {
     std::string partial = context.partial();
@@ -49,8 +57,13 @@ class LettersKind : public JobKind {
   }
 
   absl::StatusOr<JobResult> Merge(const MergeContext& context) override {
+    std::vector<std::string> partials;
+    for (int64_t shard = 0; shard < context.num_shards; ++shard) {
+      if (before_merged) before_merged(shard);
+      VS_ASSIGN_OR_RETURN(partials.emplace_back(), context.partial(shard));
+    }
     VS_ASSIGN_OR_RETURN(const store::StoredBlob blob,
-                        store::WriteBlob(context.blobs, absl::StrJoin(context.partials, "|")));
+                        store::WriteBlob(context.blobs, absl::StrJoin(partials, "|")));
     JobResult result;
     result.artifacts.push_back({.role = "letters",
                                 .display_name = "letters.txt",
@@ -58,7 +71,7 @@ class LettersKind : public JobKind {
                                 .metadata = "{}",
                                 .format_version = 1,
                                 .blob = blob});
-    result.summary = absl::StrCat("{\"shards\":", context.partials.size(), "}");
+    result.summary = absl::StrCat("{\"shards\":", context.num_shards, "}");
     return result;
   }
 

@@ -6,9 +6,11 @@
 
 #include <atomic>
 #include <memory>
+#include <new>
 #include <set>
 #include <thread>
 
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "base/clock.h"
 #include "base/error.h"
@@ -309,6 +311,133 @@ TEST_F(WorkerTest, TheSweepRemovesTheBytesOfDeletedJobs) {
   const absl::Time deadline = absl::Now() + kPatience;
   while (blobs_->Size(digest).ok() && absl::Now() < deadline) std::this_thread::yield();
   EXPECT_EQ(blobs_->Size(digest).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(WorkerTest, WorkThatIsNotReadyWaitsWithoutALeaseAndRunsOnceItIs) {
+  LettersKind kind;
+  std::atomic<bool> ready = false;
+  kind.readiness = [&](absl::string_view needs) {
+    return needs.empty() || ready ? absl::OkStatus() : NotReady("`models/a` is not loaded");
+  };
+  queue_->SetKinds({&kind});
+  auto worker = MakeWorker(&kind);
+  worker->Start();
+  store::NewJob needy = LettersKind::Job("lab", /*shards=*/1);
+  needy.needs = "models/a";
+  needy.priority = 100;
+  const std::string waiting = Create(needy), cancelled = Create(needy);
+  Await(Create(LettersKind::Job("lab", /*shards=*/1)), JobState::kSucceeded);
+  EXPECT_EQ(queue_->Get("lab", waiting)->job.state, JobState::kQueued);
+  EXPECT_EQ(queue_->Get("lab", waiting)->waiting_for, "`models/a` is not loaded");
+  EXPECT_EQ(queue_->Cancel("lab", cancelled)->job.state, JobState::kCancelled) << "at once";
+  ready = true;
+  queue_->NeedsChanged();
+  Await(waiting, JobState::kSucceeded);
+}
+
+TEST_F(WorkerTest, AShardWhoseNeedsGoAwayIsGivenBackWithoutBlameAndGoesOnFromItsCursor) {
+  LettersKind kind;
+  std::atomic<bool> ready = true;
+  std::atomic<int> losses = 0;
+  kind.readiness = [&](absl::string_view) { return ready ? absl::OkStatus() : NotReady("gone"); };
+  // More often than a shard may fail.
+  kind.before_chunk = [&](ShardContext&, int64_t chunk) {
+    if (chunk != 2 || losses == 5) return absl::OkStatus();
+    ++losses;
+    ready = false;
+    return NotReady("gone");
+  };
+  queue_->SetKinds({&kind});
+  std::atomic<int> steps = 0;
+  WorkerOptions options = Patient();
+  options.observer.on_step = [&](const store::Lease&, absl::Duration, const absl::Status&) {
+    ++steps;
+  };
+  auto worker = MakeWorker(&kind, options);
+  worker->Start();
+  const std::string id = Create(LettersKind::Job("lab", /*shards=*/1));
+  for (int lost = 1; lost <= 5; ++lost) {
+    const absl::Time deadline = absl::Now() + kPatience;
+    while (steps < lost && absl::Now() < deadline) std::this_thread::yield();
+    ASSERT_EQ(steps, lost);
+    EXPECT_EQ(queue_->Get("lab", id)->waiting_for, "gone");
+    EXPECT_EQ(queue_->Get("lab", id)->job.state, JobState::kRunning);
+    ready = true;
+    queue_->NeedsChanged();
+  }
+  EXPECT_EQ(Await(id, JobState::kSucceeded).rescues, 0);
+  EXPECT_THAT(kind.computed(), testing::ElementsAre("0.0", "0.1", "0.2", "0.3"));
+}
+
+TEST_F(WorkerTest, AnExceptionOutsideAShardIsReportedAndTheWorkerGoesOn) {
+  LettersKind kind;
+  std::atomic<int> asked = 0;
+  kind.readiness = [&](absl::string_view) {
+    if (++asked == 1) throw std::bad_alloc();
+    return absl::OkStatus();
+  };
+  std::atomic<int> reports = 0;
+  WorkerOptions options = Patient();
+  options.poll = absl::Milliseconds(1);
+  options.observer.on_store_error = [&](const absl::Status& status) {
+    reports += DetailsOf(status).reason == "WORKER_THREW";
+  };
+  auto worker = MakeWorker(&kind, options);
+  worker->Start();
+  Await(Create(LettersKind::Job("lab", /*shards=*/1)), JobState::kSucceeded);
+  EXPECT_EQ(reports, 1);
+}
+
+TEST_F(WorkerTest, AShardThatIgnoresItsCancellationDoesNotHoldUpWhoDrainsWithADeadline) {
+  LettersKind kind;
+  absl::Notification started, released;
+  kind.before_chunk = [&](ShardContext&, int64_t chunk) {
+    if (chunk != 1) return absl::OkStatus();
+    started.Notify();
+    released.WaitForNotification();
+    return absl::CancelledError("at last");
+  };
+  auto worker = MakeWorker(&kind);
+  worker->Start();
+  const std::string id = Create(LettersKind::Job("lab", /*shards=*/1));
+  ASSERT_TRUE(started.WaitForNotificationWithTimeout(kPatience));
+  worker->BeginDrain();
+  EXPECT_FALSE(worker->Drain(absl::Now()));
+  LeaseEnd();  // throws where the lease was let go of
+  released.Notify();
+  EXPECT_TRUE(worker->Drain());
+  EXPECT_EQ(queue_->Get("lab", id)->job.rescues, 0);
+  LettersKind rest;
+  auto next = MakeWorker(&rest);
+  next->Start();
+  EXPECT_EQ(Await(id, JobState::kSucceeded).rescues, 0);
+}
+
+TEST_F(WorkerTest, ScansFindBytesThatNeverHadAName) {
+  LettersKind kind;
+  WorkerOptions options = Patient();
+  options.sweep = options.scan = absl::Milliseconds(1);
+  options.orphan_grace = absl::ZeroDuration();
+  options.blobs_a_scan = 2;
+  store::NewJob job = LettersKind::Job("lab", /*shards=*/1);
+  job.blobs = {store::WriteBlob(*blobs_, "what a job reads")->digest};
+  const std::string id = Create(job);
+  std::vector<std::string> left;
+  for (int i = 0; i < 5; ++i) {
+    left.push_back(store::WriteBlob(*blobs_, absl::StrCat("left by a failed call ", i))->digest);
+  }
+  auto worker = MakeWorker(&kind, options);
+  worker->Start();
+  const absl::Time deadline = absl::Now() + kPatience;
+  for (const std::string& digest : left) {
+    while (blobs_->Size(digest).ok() && absl::Now() < deadline) std::this_thread::yield();
+    EXPECT_EQ(blobs_->Size(digest).status().code(), absl::StatusCode::kNotFound);
+  }
+  EXPECT_TRUE(blobs_->Size(job.blobs[0]).ok());
+  Await(id, JobState::kSucceeded);
+  ASSERT_TRUE(queue_->Delete("lab", id).ok());
+  while (blobs_->Size(job.blobs[0]).ok() && absl::Now() < deadline) std::this_thread::yield();
+  EXPECT_EQ(blobs_->Size(job.blobs[0]).status().code(), absl::StatusCode::kNotFound);
 }
 
 }  // namespace

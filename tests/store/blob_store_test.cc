@@ -3,9 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/error.h"
 #include "base/sha256.h"
@@ -125,6 +127,27 @@ TEST_F(BlobStoreTest, RemovesOldBlobsAndKeepsThoseWrittenAgain) {
   ASSERT_TRUE(blobs_->Remove(digest, absl::Now() - absl::Hours(1)).ok());
   EXPECT_EQ(blobs_->Size(digest).status().code(), absl::StatusCode::kNotFound);
   EXPECT_TRUE(blobs_->Remove(digest, absl::Now()).ok()) << "removing twice is no error";
+}
+
+TEST_F(BlobStoreTest, AWalkMeetsEveryOldBlobOnceAndNothingElse) {
+  std::vector<std::string> written;
+  for (int i = 0; i < 40; ++i) written.push_back(WriteBlob(*blobs_, absl::StrCat(i))->digest);
+  std::sort(written.begin(), written.end());
+  std::ofstream(folder_ / ("blobs/" + written[0].substr(0, 2) + "/stray")) << "not a blob";
+  std::ofstream(folder_ / "blobs/incoming/upload") << "half";
+  std::vector<std::string> met;
+  std::string after;
+  while (true) {
+    const auto part = blobs_->List(after, /*limit=*/7, absl::InfiniteFuture());
+    ASSERT_TRUE(part.ok()) << part.status();
+    ASSERT_LE(part->size(), 7u);
+    if (part->empty()) break;
+    met.insert(met.end(), part->begin(), part->end());
+    after = met.back();
+  }
+  EXPECT_EQ(met, written);
+  EXPECT_THAT(*blobs_->List("", 100, absl::Now() - absl::Hours(1)), testing::IsEmpty())
+      << "all are young";
 }
 
 TEST_F(BlobStoreTest, ASecondOpeningIsRefused) {

@@ -4,9 +4,12 @@
 #include <SQLiteCpp/SQLiteCpp.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sqlite3.h>
 
 #include <filesystem>
 #include <fstream>
+#include <new>
+#include <stdexcept>
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
@@ -117,13 +120,13 @@ TEST_F(SqliteStoreTest, EqualContentUnderAnIdIsTheSameResourceAndOtherContentIsR
 
 TEST_F(SqliteStoreTest, ARepeatedRequestGivesTheFirstResult) {
   const IdempotencyKey key{.request_id = "r1", .request_digest = "d1"};
-  EXPECT_EQ(*store_->FindRequest("lab", key), std::nullopt);
+  EXPECT_FALSE(store_->FindRequest("lab", key)->has_value());
   ASSERT_TRUE(store_->PutResources("lab", {MakeVector("b", "1"), MakeVector("a", "2")}, key).ok());
   Open();
   const auto found = store_->FindRequest("lab", key);
   ASSERT_TRUE(found.ok() && found->has_value());
-  EXPECT_THAT(**found, ElementsAre(ResourceReference{ResourceKind::kVector, "b"},
-                                   ResourceReference{ResourceKind::kVector, "a"}));
+  EXPECT_THAT((*found)->references, ElementsAre(ResourceReference{ResourceKind::kVector, "b"},
+                                                ResourceReference{ResourceKind::kVector, "a"}));
   const auto again = store_->PutResources("lab", {MakeVector("c", "3")}, key);
   ASSERT_TRUE(again.ok());
   EXPECT_EQ(again->at(0).id, "b");
@@ -134,8 +137,8 @@ TEST_F(SqliteStoreTest, ARepeatedRequestGivesTheFirstResult) {
       store_->FindRequest("lab", {.request_id = "r1", .request_digest = "d2"}).status();
   EXPECT_EQ(reused.code(), absl::StatusCode::kAlreadyExists);
   EXPECT_EQ(DetailsOf(reused).reason, "REQUEST_ID_REUSED");
-  EXPECT_EQ(*store_->FindRequest("other", {.request_id = "r1", .request_digest = "d2"}),
-            std::nullopt)
+  EXPECT_FALSE(
+      store_->FindRequest("other", {.request_id = "r1", .request_digest = "d2"})->has_value())
       << "request ids are per tenant";
 }
 
@@ -220,6 +223,61 @@ TEST_F(SqliteStoreTest, ABlobThatIsNamedAgainIsNoOrphan) {
   Put("lab", MakeVector("v", "content"));
   clock_.Advance(absl::Hours(2));
   EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::Hours(1)), IsEmpty());
+}
+
+TEST_F(SqliteStoreTest, ABlobThatNeverHadANameIsAnOrphanOnceItWasMarkedForLongEnough) {
+  Put("lab", MakeVector("v", "named"));
+  const std::vector<std::string> met = {Sha256Hex("named"), Sha256Hex("nameless")};
+  ASSERT_TRUE(store_->MarkOrphanedBlobs(met).ok());
+  clock_.Advance(absl::Minutes(59));
+  ASSERT_TRUE(store_->MarkOrphanedBlobs(met).ok()) << "the first mark counts";
+  EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::Hours(1)), IsEmpty());
+  clock_.Advance(absl::Minutes(1));
+  EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::Hours(1)), ElementsAre(Sha256Hex("nameless")));
+}
+
+TEST_F(SqliteStoreTest, ADatabaseOfTheFormatBeforeIsBroughtToThePresentOne) {
+  NewJob job;
+  job.tenant = "lab";
+  job.kind = "attribute_neurons";
+  const std::string blob = Sha256Hex("data");
+  job.spec = absl::StrCat("{\"model\":\"tiny\",\"data_set_blob\":\"", blob, "\"}");
+  const std::string id = store_->CreateJob(job, {})->id;
+  job.kind = "other";
+  job.spec = "not JSON";
+  ASSERT_TRUE(store_->CreateJob(job, {}).ok());
+  store_.reset();
+  {
+    SQLite::Database database(folder_ / "store.db", SQLite::OPEN_READWRITE);
+    database.exec(
+        "DROP INDEX jobs_by_work; DROP TABLE job_blobs; ALTER TABLE jobs DROP COLUMN needs;"
+        "UPDATE store_format SET version = 1");
+  }
+  Open();
+  EXPECT_EQ(store_->GetJob("lab", id)->needs, "models/tiny");
+  ASSERT_TRUE(store_->MarkOrphanedBlobs({blob, Sha256Hex("nameless")}).ok());
+  EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::ZeroDuration()), ElementsAre(Sha256Hex("nameless")));
+  Open();
+}
+
+TEST_F(SqliteStoreTest, WhatATransactionThrowsBecomesAStatusAndNothingOfItHappened) {
+  store_.reset();
+  auto database = SqliteDatabase::Open(folder_ / "store.db", &clock_);
+  ASSERT_TRUE(database.ok()) << database.status();
+  const auto throwing = [&](const auto& exception) {
+    return (*database)->Transact([&](SqliteTransaction& transaction) -> absl::Status {
+      transaction.Execute("INSERT INTO counters VALUES ('x', 1)");
+      throw exception;
+    });
+  };
+  EXPECT_EQ(DetailsOf(throwing(std::bad_alloc())).reason, "OUT_OF_MEMORY");
+  EXPECT_EQ(DetailsOf(throwing(std::length_error("too long"))).reason, "STORE_FAILED");
+  EXPECT_EQ(DetailsOf(throwing(SQLite::Exception("full", SQLITE_FULL))).reason, "STORAGE_FULL");
+  const auto rows = (*database)->Transact([](SqliteTransaction& transaction) {
+    return absl::StatusOr<int64_t>(
+        *transaction.Integer("SELECT count(*) FROM counters WHERE name = 'x'"));
+  });
+  EXPECT_EQ(*rows, 0);
 }
 
 TEST_F(SqliteStoreTest, ADatabaseOfANewerVersionIsRefusedAndLeftAlone) {

@@ -31,6 +31,7 @@ class Site {
     engine = models_.Add("tiny", kDigest);
     queue = std::make_unique<jobs::JobQueue>(store_.get());
     kind = std::make_unique<AttributeNeuronsJob>(&models_, store_.get(), blobs_.get());
+    queue->SetKinds({kind.get()});
     worker = std::make_unique<jobs::Worker>(queue.get(), blobs_.get(),
                                             std::vector<jobs::JobKind*>{kind.get()});
   }
@@ -66,6 +67,8 @@ class Site {
     job.spec = SpecToJson(spec);
     job.num_shards = *kind->NumShards(job.spec);
     job.total_work = kManyResponses;
+    job.needs = NeedsOfModel(spec.model);
+    job.blobs = {spec.data_set_blob};
     const auto created = queue->Create(job, {});
     EXPECT_TRUE(created.ok()) << created.status();
     return created->job.id;
@@ -128,7 +131,7 @@ TEST(AttributeNeuronsJobTest, ShardsGiveTheScoresOfTheWhole) {
   vector.width = 3;
   vector.layers = {0, 1};
   vector.rows = {1, 0, 1, 0, 2, 1};
-  const auto expected = ScoreNeurons(*site.engine, whole, vector, vector.layers, std::nullopt);
+  const auto expected = ScoreNeurons(*site.engine, whole, vector, vector.layers, std::nullopt, {});
   const auto columns = site.NeuronSetColumns();
   ASSERT_EQ(columns.size(), 2u);
   for (size_t layer = 0; layer < 2; ++layer) {
@@ -171,6 +174,40 @@ TEST(AttributeNeuronsJobTest, ACutAndAResumeGiveTheSameBytesAndRepeatNoChunkThat
   EXPECT_EQ(again.Artifacts(id), expected);
   EXPECT_LE(before + again.engine->submitted, kManyResponses + kResponsesPerChunk);
   EXPECT_LT(again.engine->submitted, kManyResponses);
+}
+
+TEST(AttributeNeuronsJobTest, WithoutItsModelAJobWaitsAndGoesOnWhereItWasOnceTheModelIsBack) {
+  TemporaryFolder undisturbed_folder;
+  Site undisturbed(undisturbed_folder);
+  const std::string undisturbed_id = undisturbed.CreateJob();
+  undisturbed.worker->Start();
+  ASSERT_EQ(undisturbed.Await(undisturbed_id).state, store::JobState::kSucceeded);
+
+  TemporaryFolder folder;
+  Site site(folder);
+  const std::string id = site.CreateJob();
+  // The model goes in the middle of a chunk, which is in the middle of a shard.
+  site.engine->before_submit = [&](const engine::Request&) {
+    if (site.engine->submitted == 200) site.models_.Remove("tiny");
+    return absl::OkStatus();
+  };
+  site.worker->Start();
+  const absl::Time deadline = absl::Now() + absl::Seconds(60);
+  auto snapshot = site.queue->Get("lab", id);
+  while (snapshot.ok() && snapshot->waiting_for.empty()) {
+    snapshot = site.queue->WaitForChange("lab", id, snapshot->version, deadline);
+  }
+  ASSERT_TRUE(snapshot.ok()) << snapshot.status();
+  EXPECT_EQ(snapshot->job.state, store::JobState::kRunning);
+  EXPECT_THAT(snapshot->waiting_for, testing::HasSubstr("models/tiny"));
+
+  const auto again = site.models_.Add("tiny", kDigest);
+  site.queue->NeedsChanged();
+  const store::Job job = site.Await(id);
+  ASSERT_EQ(job.state, store::JobState::kSucceeded);
+  EXPECT_EQ(job.rescues, 0);
+  EXPECT_EQ(site.engine->submitted + again->submitted, kManyResponses) << "no chunk twice";
+  EXPECT_EQ(site.Artifacts(id), undisturbed.Artifacts(undisturbed_id));
 }
 
 TEST(AttributeNeuronsJobTest, OtherWeightsUnderTheSameNameFailTheJob) {

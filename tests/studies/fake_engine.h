@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 #include "base/error.h"
 #include "engine/engine.h"
 #include "engine/served_model.h"
@@ -32,6 +34,8 @@ class FakeEngine : public engine::Engine {
   // Called with every request before it runs; an error is what Submit returns.
   std::function<absl::Status(const engine::Request&)> before_submit;
   std::atomic<int64_t> submitted = 0;
+  // Called with a layer before its write directions are given.
+  std::function<void(int layer)> before_directions;
 
   const model::Architecture& architecture() const override { return architecture_; }
 
@@ -53,6 +57,7 @@ class FakeEngine : public engine::Engine {
 
   // Neuron i of block l writes (i + 1, i * l, -1).
   absl::StatusOr<HostTensor> WriteDirections(int layer) const override {
+    if (before_directions) before_directions(layer);
     HostTensor tensor =
         HostTensor::Zeros(DType::kFloat32, {architecture_.hidden, architecture_.intermediate});
     const auto columns = tensor.MutableAs<float>();
@@ -96,7 +101,7 @@ class FakeEngine : public engine::Engine {
   model::Architecture architecture_;
 };
 
-// A registry of models that are ready.
+// A registry of models that are ready. Thread-safe.
 class FakeModels : public engine::ModelRegistry {
  public:
   std::shared_ptr<FakeEngine> Add(const std::string& id, const std::string& digest) {
@@ -107,8 +112,14 @@ class FakeModels : public engine::ModelRegistry {
     model->device = "cpu";
     model->weights_digest = digest;
     model->engine = engine;
+    absl::MutexLock lock(&mutex_);
     models_[id] = model;
     return engine;
+  }
+
+  void Remove(const std::string& id) {
+    absl::MutexLock lock(&mutex_);
+    models_.erase(id);
   }
 
   absl::Status Unload(absl::string_view id, absl::Time) override { return Get(id).status(); }
@@ -117,11 +128,13 @@ class FakeModels : public engine::ModelRegistry {
   }
   std::vector<engine::ModelEntry> List() const override {
     std::vector<engine::ModelEntry> entries;
+    absl::MutexLock lock(&mutex_);
     for (const auto& [id, model] : models_) entries.push_back(Entry(model));
     return entries;
   }
   std::vector<std::shared_ptr<const engine::ServedModel>> Served() const override {
     std::vector<std::shared_ptr<const engine::ServedModel>> served;
+    absl::MutexLock lock(&mutex_);
     for (const auto& [id, model] : models_) served.push_back(model);
     return served;
   }
@@ -132,6 +145,7 @@ class FakeModels : public engine::ModelRegistry {
   }
   absl::StatusOr<std::shared_ptr<const engine::ServedModel>> Get(
       absl::string_view id) const override {
+    absl::MutexLock lock(&mutex_);
     const auto place = models_.find(std::string(id));
     if (place == models_.end()) return ResourceNotFound("models/" + std::string(id));
     return place->second;
@@ -151,7 +165,8 @@ class FakeModels : public engine::ModelRegistry {
     return entry;
   }
 
-  std::map<std::string, std::shared_ptr<const engine::ServedModel>> models_;
+  mutable absl::Mutex mutex_;
+  std::map<std::string, std::shared_ptr<const engine::ServedModel>> models_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace valuescope

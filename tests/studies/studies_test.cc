@@ -227,13 +227,44 @@ TEST(ScoreNeuronsTest, EqualsTheContributionByHand) {
       AddChunk(engine, chunk, {.tenant = "lab", .layers = {0, 1}}, Cancellation(), sums).ok());
   const std::vector<int> layers = {0, 1};
   const auto columns =
-      ScoreNeurons(engine, sums, VectorOf({1, 0, 0, 0, 2, 0}), layers, std::nullopt);
+      ScoreNeurons(engine, sums, VectorOf({1, 0, 0, 0, 2, 0}), layers, std::nullopt, {});
   ASSERT_TRUE(columns.ok()) << columns.status();
   EXPECT_THAT((*columns)[0].scores, ElementsAre(10, 40, 90, 160));
   EXPECT_THAT((*columns)[1].scores, ElementsAre(0, 10, 30, 60));
   EXPECT_THAT((*columns)[1].mean_non_expressing, ElementsAre(6, 11, 16, 21));
-  const auto sourced = ScoreNeurons(engine, sums, VectorOf({1, 0, 0, 0, 2, 0}), layers, 0);
+  const auto sourced = ScoreNeurons(engine, sums, VectorOf({1, 0, 0, 0, 2, 0}), layers, 0, {});
   EXPECT_THAT((*sourced)[1].scores, ElementsAre(10, 40, 90, 160));
+}
+
+TEST(ScoreNeuronsTest, StopsBetweenTwoLayersWhenItIsCancelled) {
+  FakeEngine engine;
+  ActivationSums sums(8);
+  const std::vector<LabelledResponse> chunk = {Response({15}, true), Response({5}, false)};
+  ASSERT_TRUE(
+      AddChunk(engine, chunk, {.tenant = "lab", .layers = {0, 1}}, Cancellation(), sums).ok());
+  Cancellation cancellation;
+  std::vector<int> read;
+  engine.before_directions = [&](int layer) {
+    read.push_back(layer);
+    cancellation.Cancel();
+  };
+  const std::vector<int> layers = {0, 1};
+  const auto columns =
+      ScoreNeurons(engine, sums, VectorOf({1, 0, 0, 0, 2, 0}), layers, std::nullopt, cancellation);
+  EXPECT_EQ(columns.status().code(), absl::StatusCode::kCancelled);
+  EXPECT_THAT(read, ElementsAre(0));
+}
+
+TEST(ResponseSetTest, ASetThatNoWorkerCouldHoldIsKnownFromItsCounts) {
+  ResponseSet set;
+  set.num_tokens = 60'000'000;
+  EXPECT_TRUE(CheckEncodedSize(set).ok());
+  set.num_tokens = 70'000'000;
+  EXPECT_EQ(DetailsOf(CheckEncodedSize(set)).reason, "DATA_SET_TOO_LARGE");
+  set = Trim({{.prompt = {1, 2}, .response = {3}, .expresses = true}},
+             {.end_of_turn = {}, .include_end_of_turn = true});
+  const auto bytes = static_cast<int64_t>(EncodeResponseSet(set).size());
+  EXPECT_LE(bytes, set.num_tokens * 4 + 4 * 4 + 4096) << "what the check takes it to have";
 }
 
 TEST(ScoreNeuronsTest, AMissingRowIsNamed) {
