@@ -13,6 +13,7 @@
 #include "base/id.h"
 #include "base/status_macros.h"
 #include "rpc/idempotency.h"
+#include "rpc/replays.h"
 #include "rpc/request_codec.h"
 #include "rpc/study_codec.h"
 #include "studies/provenance.h"
@@ -116,6 +117,12 @@ absl::Status ArtifactService::WriteArtifact(const CallContext& context,
   VS_RETURN_IF_ERROR(CheckHeader(header));
   auto key = KeyOf("ArtifactService/WriteArtifact", header);
   if (!key.ok()) return InField("header", key.status());
+  // The header names the bytes, so a repetition is answered before they have come again.
+  VS_ASSIGN_OR_RETURN(const auto earlier, EarlierResult(*store_, context.tenant, *key));
+  if (earlier) {
+    *response->mutable_artifact() = ToProto(*earlier);
+    return absl::OkStatus();
+  }
   VS_ASSIGN_OR_RETURN(auto writer, blobs_->NewWriter());
   while (true) {
     VS_ASSIGN_OR_RETURN(const std::optional<v1::WriteArtifactRequest> part, reader.Read());

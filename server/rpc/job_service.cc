@@ -155,6 +155,13 @@ absl::Status JobService::CreateJob(const CallContext& context, const v1::CreateJ
                                    v1::CreateJobResponse* response) {
   VS_RETURN_IF_ERROR(CheckCommon(request));
   VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key, KeyOf("JobService/CreateJob", request));
+  VS_ASSIGN_OR_RETURN(const auto earlier, store_->FindRequest(context.tenant, key));
+  if (earlier) {
+    VS_ASSIGN_OR_RETURN(const auto snapshot, queue_->Get(context.tenant, earlier->job_id));
+    *response->mutable_job() = DescribeWithSpec(snapshot);
+    *response->mutable_estimate() = response->job().estimate();
+    return absl::OkStatus();
+  }
   auto resolved =
       ResolveAttribution(request.spec().attribute_neurons(), context, *models_, *store_, *blobs_);
   if (!resolved.ok()) return InField("spec.attribute_neurons", resolved.status());

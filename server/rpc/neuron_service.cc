@@ -11,6 +11,7 @@
 #include "base/status_macros.h"
 #include "rpc/attribution_requests.h"
 #include "rpc/idempotency.h"
+#include "rpc/replays.h"
 #include "rpc/request_codec.h"
 #include "rpc/result_codec.h"
 #include "rpc/stored_vectors.h"
@@ -63,6 +64,8 @@ absl::Status NeuronService::AttributeNeurons(const CallContext& context,
                                              v1::AttributeNeuronsResponse* response) {
   VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key,
                       KeyOf("NeuronService/AttributeNeurons", request));
+  VS_ASSIGN_OR_RETURN(const auto earlier, EarlierResult(*store_, context.tenant, key));
+  if (earlier) return ReplayAttributeNeurons(*earlier, *blobs_, response);
   VS_ASSIGN_OR_RETURN(const ResolvedAttribution resolved,
                       ResolveAttribution(request, context, *models_, *store_, *blobs_));
   const engine::ServedModel& model = *resolved.model;
@@ -93,10 +96,10 @@ absl::Status NeuronService::AttributeNeurons(const CallContext& context,
     }
     VS_RETURN_IF_ERROR(sums.Merge(part));
   }
-  VS_ASSIGN_OR_RETURN(const auto columns,
-                      studies::ScoreNeurons(*model.engine, sums, resolved.vector,
-                                            resolved.spec.layers, resolved.spec.source_layer,
-                                            context.cancellation));
+  VS_ASSIGN_OR_RETURN(
+      const auto columns,
+      studies::ScoreNeurons(*model.engine, sums, resolved.vector, resolved.spec.layers,
+                            resolved.spec.source_layer, context.cancellation));
   const studies::AttributionResult result =
       studies::SummariseAttribution(columns, resolved.spec, resolved.responses.num_tokens);
   VS_ASSIGN_OR_RETURN(const store::Resource resource,
@@ -113,9 +116,11 @@ absl::Status NeuronService::AttributeNeurons(const CallContext& context,
 absl::Status NeuronService::ClassifyNeurons(const CallContext& context,
                                             const v1::ClassifyNeuronsRequest& request,
                                             v1::ClassifyNeuronsResponse* response) {
-  VS_ASSIGN_OR_RETURN(const auto model, ModelOfName("model", request.model(), *models_));
   VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key,
                       KeyOf("NeuronService/ClassifyNeurons", request));
+  VS_ASSIGN_OR_RETURN(const auto earlier, EarlierResult(*store_, context.tenant, key));
+  if (earlier) return ReplayClassifyNeurons(*earlier, *blobs_, response);
+  VS_ASSIGN_OR_RETURN(const auto model, ModelOfName("model", request.model(), *models_));
   studies::ClassificationPlan plan;
   if (request.has_top_percent()) plan.geometry.top_percent = request.top_percent();
   if (request.has_max_angle()) plan.geometry.max_angle_degrees = request.max_angle();

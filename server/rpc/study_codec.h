@@ -38,6 +38,9 @@ struct VectorView {
 v1::Vector VectorToProto(const store::Resource& resource, const studies::StoredVector& vector,
                          const VectorView& view);
 
+// Tensor bytes in one message, below its 4 MB.
+inline constexpr int64_t kMaxMessageData = 3 << 20;
+
 // Bytes that the rows would take in a message.
 int64_t DataBytes(const studies::StoredVector& vector, size_t num_layers);
 

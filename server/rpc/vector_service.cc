@@ -10,6 +10,7 @@
 #include "base/status_macros.h"
 #include "rpc/idempotency.h"
 #include "rpc/intervention_codec.h"
+#include "rpc/replays.h"
 #include "rpc/request_codec.h"
 #include "rpc/response_sets.h"
 #include "rpc/result_codec.h"
@@ -22,7 +23,6 @@ namespace valuescope::rpc {
 namespace {
 
 constexpr int64_t kMostResponsesAtOnce = 2000;
-constexpr int64_t kMaxMessageData = 3 << 20;  // tensor bytes in one message, below its 4 MB
 constexpr int kMostPairs = 64;
 constexpr int kDefaultBootstrap = 1000;
 constexpr int kMostBootstrap = 10000;
@@ -84,9 +84,11 @@ VectorService::VectorService(CallRuntime* runtime, engine::ModelRegistry* models
 absl::Status VectorService::ExtractVectors(const CallContext& context,
                                            const v1::ExtractVectorsRequest& request,
                                            v1::ExtractVectorsResponse* response) {
-  VS_ASSIGN_OR_RETURN(const auto model, ModelOfName("model", request.model(), *models_));
   VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key,
                       KeyOf("VectorService/ExtractVectors", request));
+  VS_ASSIGN_OR_RETURN(const auto earlier, EarlierResult(*store_, context.tenant, key));
+  if (earlier) return ReplayExtractVectors(*earlier, *blobs_, response);
+  VS_ASSIGN_OR_RETURN(const auto model, ModelOfName("model", request.model(), *models_));
   VS_RETURN_IF_ERROR(CheckExtraction(request));
   UsedResources used;
   studies::ExtractionPlan plan;
@@ -158,6 +160,8 @@ absl::Status VectorService::DecomposeVectors(const CallContext& context,
   }
   VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key,
                       KeyOf("VectorService/DecomposeVectors", request));
+  // A repetition is worked out again: a fixed function of stored vectors, which never change.
+  VS_RETURN_IF_ERROR(store_->FindRequest(context.tenant, key).status());
   UsedResources used;
   std::vector<studies::StoredVector> vectors;
   vectors.reserve(2 * static_cast<size_t>(request.pairs_size()));
@@ -292,9 +296,11 @@ absl::Status VectorService::CreateVector(const CallContext& context,
                                          const v1::CreateVectorRequest& request,
                                          v1::CreateVectorResponse* response) {
   const v1::Vector& given = request.vector();
-  VS_ASSIGN_OR_RETURN(const auto model, ModelOfName("vector.model", given.model(), *models_));
   VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key,
                       KeyOf("VectorService/CreateVector", request));
+  VS_ASSIGN_OR_RETURN(const auto earlier, EarlierResult(*store_, context.tenant, key));
+  if (earlier) return ReplayCreateVector(*earlier, response);
+  VS_ASSIGN_OR_RETURN(const auto model, ModelOfName("vector.model", given.model(), *models_));
   VS_RETURN_IF_ERROR(CheckDisplayName("vector.display_name", given.display_name()));
   studies::StoredVector vector;
   vector.model = given.model();
