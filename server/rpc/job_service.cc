@@ -10,6 +10,7 @@
 #include "base/status_macros.h"
 #include "rpc/attribution_requests.h"
 #include "rpc/idempotency.h"
+#include "rpc/job_specs.h"
 #include "rpc/request_codec.h"
 #include "rpc/study_codec.h"
 #include "studies/attribute_neurons_job.h"
@@ -91,6 +92,7 @@ v1::Job Describe(const jobs::JobSnapshot& snapshot) {
 v1::Job DescribeWithSpec(const jobs::JobSnapshot& snapshot) {
   v1::Job proto = Describe(snapshot);
   proto.mutable_spec()->ParseFromString(snapshot.job.request);
+  LeaveOutLargeFields(*proto.mutable_spec());
   return proto;
 }
 
@@ -126,6 +128,7 @@ absl::Status CheckCommon(const v1::CreateJobRequest& request) {
                            absl::StrCat("`spec.", field->name(),
                                         "` is not served by this version; attribute_neurons is"));
   }
+  if (spec.omitted_size() > 0) return InvalidField("spec.omitted", "is set by the server");
   if (!spec.attribute_neurons().request_id().empty()) {
     return InvalidField("spec.attribute_neurons.request_id",
                         "must be empty: the job has its own request_id");
@@ -168,6 +171,9 @@ absl::Status JobService::CreateJob(const CallContext& context, const v1::CreateJ
   if (absl::Status size = studies::CheckEncodedSize(resolved->responses); !size.ok()) {
     return InField("spec.attribute_neurons", size);
   }
+  v1::JobSpec kept = request.spec();
+  LeaveOutLargeFields(kept);
+  VS_RETURN_IF_ERROR(CheckSpecSize(kept));
   studies::AttributeNeuronsSpec& spec = resolved->spec;
   const int64_t num_shards = (spec.num_responses - 1) / spec.responses_per_shard + 1;
   const v1::JobEstimate estimate = EstimateOf(*resolved, num_shards);
@@ -182,7 +188,7 @@ absl::Status JobService::CreateJob(const CallContext& context, const v1::CreateJ
   job.tenant = context.tenant;
   job.kind = studies::kAttributeNeuronsKind;
   job.display_name = request.display_name();
-  job.request = DeterministicBytes(request.spec());
+  job.request = DeterministicBytes(kept);
   job.metadata = DeterministicBytes(estimate);
   job.spec = studies::SpecToJson(spec);
   job.num_shards = num_shards;
