@@ -11,11 +11,13 @@ namespace valuescope::command_line {
 namespace {
 
 void PrintJobs(const std::vector<v1::Job>& jobs) {
-  std::vector<std::vector<std::string>> rows = {{"JOB", "KIND", "STATE", "DONE", "NAME"}};
+  std::vector<std::vector<std::string>> rows = {
+      {"JOB", "KIND", "STATE", "DONE", "NAME", "WAITS FOR"}};
   for (const v1::Job& job : jobs) {
-    rows.push_back(
-        {job.name(), job.kind(), LowerWithoutPrefix(v1::JobState_Name(job.state()), "JOB_STATE_"),
-         absl::StrCat(job.progress().done(), "/", job.progress().total()), job.display_name()});
+    rows.push_back({job.name(), job.kind(),
+                    LowerWithoutPrefix(v1::JobState_Name(job.state()), "JOB_STATE_"),
+                    absl::StrCat(job.progress().done(), "/", job.progress().total()),
+                    job.display_name(), job.waiting_for()});
   }
   PrintTable(rows);
 }

@@ -108,6 +108,7 @@ std::string ProgressText(const v1::Job& job) {
     absl::StrAppendFormat(&text, "  %d%%", 100 * progress.done() / progress.total());
   }
   if (progress.has_eta()) absl::StrAppend(&text, "  ETA ", progress.eta().seconds(), "s");
+  if (!job.waiting_for().empty()) absl::StrAppend(&text, "  waits: ", job.waiting_for());
   return text;
 }
 

@@ -304,6 +304,21 @@ def test_progress_is_plain_lines_where_tqdm_is_missing(monkeypatch, capsys):
     assert capsys.readouterr().err == "answers: 3/3 prompts\n"
 
 
+def test_what_a_job_waits_for_is_shown_at_once_and_once(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    with progress.progress("jobs/j", "", 3, "responses") as bar:
+        bar.show(1)
+        for _ in range(3):
+            bar.show(1, note="`models/m` is not loaded")
+        assert capsys.readouterr().err == "jobs/j: 1/3 responses (`models/m` is not loaded)\n"
+        bar.show(3)
+    assert capsys.readouterr().err == "jobs/j: 3/3 responses\n"
+    waiting = v1.Job(
+        name="jobs/j", state=v1.JOB_STATE_QUEUED, waiting_for="`models/m` is not loaded"
+    )
+    assert "queued: `models/m` is not loaded" in html.jobs([waiting])
+
+
 def test_no_title_shows_no_progress(capsys):
     with progress.progress(None, "default", 3) as bar:
         bar.show(3)

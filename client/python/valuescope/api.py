@@ -761,7 +761,12 @@ class Api:
             async with contextlib.aclosing(self.watch_job(name, timeout=timeout)) as changes:
                 async for job in changes:
                     if job.progress.total:
-                        bar.show(job.progress.done, job.progress.total, job.progress.unit)
+                        bar.show(
+                            job.progress.done,
+                            job.progress.total,
+                            job.progress.unit,
+                            note=job.waiting_for,
+                        )
         if job.state != v1.JOB_STATE_SUCCEEDED:
             state = v1.JobState.Name(job.state).removeprefix("JOB_STATE_").lower()
             raise JobFailed(job, state)

@@ -61,7 +61,7 @@ def jobs(found: Iterable[v1.Job]) -> str:
                 j.name,
                 j.display_name,
                 j.kind,
-                v1.JobState.Name(j.state).removeprefix("JOB_STATE_").lower(),
+                _job_state(j),
                 _bar(j.progress),
                 j.error.message,
             ]
@@ -103,6 +103,11 @@ def _model_state(model: v1.Model) -> str:
     if model.state == v1.MODEL_STATE_LOADING:
         return f"{state} {model.load_progress:.0%}"
     return f"{state}: {model.state_message}" if model.state_message else state
+
+
+def _job_state(job: v1.Job) -> str:
+    state = v1.JobState.Name(job.state).removeprefix("JOB_STATE_").lower()
+    return f"{state}: {job.waiting_for}" if job.waiting_for else state
 
 
 def _bar(progress: v1.JobProgress) -> Markup:

@@ -13,8 +13,10 @@ _SECONDS_BETWEEN_LINES = 2.0
 class Progress(Protocol):
     """How far some work is; used in a `with`."""
 
-    def show(self, done: float, total: float | None = None, unit: str | None = None) -> None:
-        """`done` of `total` units; None keeps what was said before."""
+    def show(
+        self, done: float, total: float | None = None, unit: str | None = None, note: str = ""
+    ) -> None:
+        """`done` of `total` units; None keeps what was said before. `note`: why it does not get on."""
 
     def __enter__(self) -> Progress: ...
 
@@ -41,7 +43,9 @@ def progress(
 
 
 class _Silent:
-    def show(self, done: float, total: float | None = None, unit: str | None = None) -> None:
+    def show(
+        self, done: float, total: float | None = None, unit: str | None = None, note: str = ""
+    ) -> None:
         pass
 
     def __enter__(self) -> _Silent:
@@ -55,12 +59,17 @@ class _Bar(_Silent):
     def __init__(self, bar: Any) -> None:
         self._bar = bar
 
-    def show(self, done: float, total: float | None = None, unit: str | None = None) -> None:
+    def show(
+        self, done: float, total: float | None = None, unit: str | None = None, note: str = ""
+    ) -> None:
         if total is not None:
             self._bar.total = total
         if unit is not None:
             self._bar.unit = f" {unit}"
+        self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)
+        if note:
+            self._bar.refresh()
 
     def __exit__(self, *exception: object) -> None:
         self._bar.close()
@@ -72,13 +81,18 @@ class _Lines(_Silent):
     def __init__(self, title: str, total: float | None, unit: str, stream: TextIO) -> None:
         self._title, self._total, self._unit, self._stream = title, total, unit, stream
         self._done = 0.0
+        self._note = ""
         self._last_line = time.monotonic()
 
-    def show(self, done: float, total: float | None = None, unit: str | None = None) -> None:
+    def show(
+        self, done: float, total: float | None = None, unit: str | None = None, note: str = ""
+    ) -> None:
         self._done = done
         self._total = self._total if total is None else total
         self._unit = self._unit if unit is None else unit
-        if time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
+        told, self._note = self._note, note
+        due = time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES
+        if due or note not in ("", told):
             self._write()
 
     def __exit__(self, *exception: object) -> None:
@@ -87,4 +101,7 @@ class _Lines(_Silent):
     def _write(self) -> None:
         self._last_line = time.monotonic()
         of = "" if self._total is None else f"/{self._total:g}"
-        print(f"{self._title}: {self._done:g}{of} {self._unit}", file=self._stream, flush=True)
+        note = f" ({self._note})" if self._note else ""
+        print(
+            f"{self._title}: {self._done:g}{of} {self._unit}{note}", file=self._stream, flush=True
+        )
