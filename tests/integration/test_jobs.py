@@ -103,9 +103,16 @@ def test_kill_9_in_the_middle_loses_at_most_the_shard_in_flight(
 
 def test_a_cancelled_job_stops_and_says_so(client, data_set):
     job = submit(client, data_set * 2)
-    client.cancel_job(job.name)
+    for state in client.watch_job(job.name):
+        if state.progress.done > 0:
+            break
+    asked = client.cancel_job(job.name).state
+    assert asked in (v1.JOB_STATE_CANCELLING, v1.JOB_STATE_CANCELLED)
     with pytest.raises(RuntimeError, match="cancelled"):
         client.wait_for_job(job.name)
+    stopped = client.job(job.name)
+    assert stopped.state == v1.JOB_STATE_CANCELLED
+    assert 0 < stopped.progress.done < stopped.progress.total
 
 
 def test_the_same_request_id_makes_one_job(client, data_set):
