@@ -1,8 +1,9 @@
-// Attention of a CPU in float32. Rows (a query head of a token each) go over the blocks of a
-// sequence's cache together, so that keys and values are read once for many of them: two blocks at
-// a time, those at even places with the ones behind them. What is computed for a row, and in which
-// order, depends on the row alone: on its first and last key and on where blocks begin, never on
-// its company.
+// Attention of a CPU. Rows (a query head of a token each) go over the blocks of a sequence's cache
+// together, so that keys and values are read once for many of them: two blocks at a time, those at
+// even places with the ones behind them. What is computed for a row, and in which order, depends on
+// the row alone: on its first and last key and on where blocks begin, never on its company.
+// Everything is computed in float32: of a half type, two blocks are widened once for the rows that
+// go over them, and a row is rounded when it has seen all.
 //
 // A block has as many keys as a vector has lanes. Its keys are stored as columns (kv_cache.h), so
 // the scores of a block are one vector: the sum over i of query[i] times the keys' i-th elements.
@@ -11,10 +12,12 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "base/vectorised.h"
 #include "model/cpu_kernels.h"
+#include "model/half_types.h"
 #include "model/kv_cache.h"
 #include "model/reference.h"
 #include "model/work_shares.h"
@@ -40,9 +43,10 @@ struct Row {
 };
 
 // One head of one sequence's cache.
+template <typename T>
 struct CachedHead {
-  const float* keys;      // of a block: [head_dim, kLanes]
-  const float* values;    // of a block: [kLanes, value_stride], head_dim of them this head's
+  const T* keys;          // of a block: [head_dim, kLanes]
+  const T* values;        // of a block: [kLanes, value_stride], head_dim of them this head's
   const int64_t* blocks;  // the sequence's
   int64_t key_block, value_block, value_stride;  // elements
   int64_t head_dim;
@@ -52,11 +56,12 @@ struct Scoring {
   float scale, soft_cap;
 };
 
-// The keys and values of two blocks, from position `begin` on.
+// The keys and values of two blocks, from position `begin` on, as CachedHead has them.
 struct Pair {
   int64_t begin;
   const float* keys[2];
   const float* values[2];
+  int64_t value_stride;
 };
 
 // A row's weights in a pair, and which of its keys they are for.
@@ -202,65 +207,111 @@ VS_INLINED void AddLastValues(const Row* rows, const PairWeights* weights, const
 }
 
 template <int kRows>
-VS_INLINED void AttendToPair(Row* rows, const Pair& pair, const CachedHead& head,
+VS_INLINED void AttendToPair(Row* rows, const Pair& pair, int64_t head_dim,
                              const Scoring& scoring) {
   constexpr int kWide = 4;
   PairWeights weights[kRows];
-  Scores<kRows>(rows, pair, head.head_dim, scoring.scale, weights);
+  Scores<kRows>(rows, pair, head_dim, scoring.scale, weights);
   for (int r = 0; r < kRows; ++r) Weigh(rows[r], pair.begin, scoring.soft_cap, weights[r]);
   int64_t at = 0;
-  for (; at + kWide * kLanes <= head.head_dim; at += kWide * kLanes) {
-    AddValues<kRows, kWide>(rows, weights, pair, head.value_stride, at);
+  for (; at + kWide * kLanes <= head_dim; at += kWide * kLanes) {
+    AddValues<kRows, kWide>(rows, weights, pair, pair.value_stride, at);
   }
-  for (; at + kLanes <= head.head_dim; at += kLanes) {
-    AddValues<kRows, 1>(rows, weights, pair, head.value_stride, at);
+  for (; at + kLanes <= head_dim; at += kLanes) {
+    AddValues<kRows, 1>(rows, weights, pair, pair.value_stride, at);
   }
-  AddLastValues<kRows>(rows, weights, pair, head.value_stride, at, head.head_dim);
+  AddLastValues<kRows>(rows, weights, pair, pair.value_stride, at, head_dim);
 }
 
-VS_VECTORISED void AttendRowsToPair(Row* rows, int64_t count, const Pair& pair,
-                                    const CachedHead& head, const Scoring& scoring) {
+VS_VECTORISED void AttendRowsToPair(Row* rows, int64_t count, const Pair& pair, int64_t head_dim,
+                                    const Scoring& scoring) {
   static_assert(kMostRows == 4);
   for (int64_t r = 0; r < count; r += kMostRows) {
     switch (count - r) {
       case 1:
-        AttendToPair<1>(rows + r, pair, head, scoring);
+        AttendToPair<1>(rows + r, pair, head_dim, scoring);
         break;
       case 2:
-        AttendToPair<2>(rows + r, pair, head, scoring);
+        AttendToPair<2>(rows + r, pair, head_dim, scoring);
         break;
       case 3:
-        AttendToPair<3>(rows + r, pair, head, scoring);
+        AttendToPair<3>(rows + r, pair, head_dim, scoring);
         break;
       default:
-        AttendToPair<kMostRows>(rows + r, pair, head, scoring);
+        AttendToPair<kMostRows>(rows + r, pair, head_dim, scoring);
     }
   }
 }
 
-// At most kRowsAtOnce rows.
-void Attend(Row* rows, int64_t count, const CachedHead& head, const Scoring& scoring) {
-  int64_t first = rows[0].first, end = rows[0].end;
-  for (int64_t r = 1; r < count; ++r) {
-    first = std::min(first, rows[r].first);
-    end = std::max(end, rows[r].end);
+// The blocks of a head as float32: those of a half type are widened two by two.
+template <typename T>
+class WideBlocks {
+ public:
+  explicit WideBlocks(int64_t head_dim) {
+    if constexpr (!kAreWide) memory_.resize(static_cast<size_t>(2 * kPair * head_dim));
   }
-  for (int64_t r = 0; r < count; ++r) std::fill_n(rows[r].out, head.head_dim, 0.0f);
-  for (int64_t begin = first / kPair * kPair; begin < end; begin += kPair) {
-    Pair pair{.begin = begin};
-    for (int64_t b = 0; b < 2; ++b) {
-      // In the place of a block that no row sees stands one that some row does.
-      const int64_t place = std::clamp(begin / kLanes + b, first / kLanes, (end - 1) / kLanes);
-      pair.keys[b] = head.keys + head.blocks[place] * head.key_block;
-      pair.values[b] = head.values + head.blocks[place] * head.value_block;
+
+  // Those at two places of the sequence, the first of which is for the position `begin`.
+  Pair At(const CachedHead<T>& head, int64_t begin, const int64_t (&places)[2]) {
+    Pair pair{.begin = begin, .value_stride = kAreWide ? head.value_stride : head.head_dim};
+    for (int b = 0; b < 2; ++b) {
+      const T* keys = head.keys + head.blocks[places[b]] * head.key_block;
+      const T* values = head.values + head.blocks[places[b]] * head.value_block;
+      if constexpr (kAreWide) {
+        pair.keys[b] = keys;
+        pair.values[b] = values;
+      } else {
+        const int64_t size = kLanes * head.head_dim;
+        float *wide_keys = memory_.data() + 2 * b * size, *wide_values = wide_keys + size;
+        Widen(keys, size, wide_keys);
+        Widen(values, head.value_stride, kLanes, head.head_dim, wide_values);
+        pair.keys[b] = wide_keys;
+        pair.values[b] = wide_values;
+      }
     }
-    AttendRowsToPair(rows, count, pair, head, scoring);
+    return pair;
   }
-  for (int64_t r = 0; r < count; ++r) {
+
+ private:
+  static constexpr bool kAreWide = std::is_same_v<T, float>;
+  std::vector<float> memory_;
+};
+
+// What a thread has of its own.
+template <typename T>
+struct Scratch {
+  explicit Scratch(int64_t head_dim)
+      : queries(kRowsAtOnce, head_dim), outs(kRowsAtOnce, head_dim), blocks(head_dim) {}
+
+  std::vector<Row> rows;
+  WideRows<T> queries, outs;
+  WideBlocks<T> blocks;
+};
+
+// At most kRowsAtOnce rows.
+template <typename T>
+void Attend(std::vector<Row>& rows, const CachedHead<T>& head, const Scoring& scoring,
+            WideBlocks<T>& blocks) {
+  const auto count = static_cast<int64_t>(rows.size());
+  int64_t first = rows[0].first, end = rows[0].end;
+  for (const Row& row : rows) {
+    first = std::min(first, row.first);
+    end = std::max(end, row.end);
+  }
+  for (const Row& row : rows) std::fill_n(row.out, head.head_dim, 0.0f);
+  for (int64_t begin = first / kPair * kPair; begin < end; begin += kPair) {
+    // In the place of a block that no row sees stands one that some row does.
+    const auto seen = [&](int64_t place) {
+      return std::clamp(place, first / kLanes, (end - 1) / kLanes);
+    };
+    const Pair pair = blocks.At(head, begin, {seen(begin / kLanes), seen(begin / kLanes + 1)});
+    AttendRowsToPair(rows.data(), count, pair, head.head_dim, scoring);
+  }
+  for (const Row& row : rows) {
     float sum = 0;
-    for (int j = 0; j < kLanes; ++j) sum += rows[r].sums[j];
+    for (int j = 0; j < kLanes; ++j) sum += row.sums[j];
     const float factor = 1.0f / sum;
-    for (int64_t i = 0; i < head.head_dim; ++i) rows[r].out[i] *= factor;
+    for (int64_t i = 0; i < head.head_dim; ++i) row.out[i] *= factor;
   }
 }
 
@@ -298,9 +349,72 @@ int64_t Grain(int64_t items, int64_t num_keys, int64_t operations_per_key) {
   return std::max<int64_t>(1, items * kGrainOperations / operations);
 }
 
+// What a call is about, and the head shape that all of it has.
+struct Operands {
+  const at::Tensor &qkv, &keys, &values, &block_tables, &out;
+  const int64_t *sequences, *positions;
+  int64_t num_heads, num_kv_heads, head_dim, window;
+  Scoring scoring;
+};
+
+// The rows of a tile that share a key head, kRowsAtOnce at a time.
+template <typename T>
+void AttendTile(const Operands& of, const Tile& tile, int64_t kv_head, Scratch<T>& own) {
+  const int64_t group = of.num_heads / of.num_kv_heads, count = group * tile.num_tokens;
+  const int64_t sequence = of.sequences[tile.first_token];
+  const CachedHead<T> cached{
+      .keys = of.keys.const_data_ptr<T>() + kv_head * of.keys.stride(2),
+      .values = of.values.const_data_ptr<T>() + kv_head * of.values.stride(2),
+      .blocks = of.block_tables.const_data_ptr<int64_t>() + sequence * of.block_tables.size(1),
+      .key_block = of.keys.stride(0),
+      .value_block = of.values.stride(0),
+      .value_stride = of.values.stride(1),
+      .head_dim = of.head_dim};
+  const auto token = [&](int64_t i) { return tile.first_token + i % tile.num_tokens; };
+  const auto head = [&](int64_t i) { return kv_head * group + i / tile.num_tokens; };
+  const T* queries = of.qkv.const_data_ptr<T>();
+  T* outs = of.out.mutable_data_ptr<T>();
+  const auto out = [&](int64_t i) {
+    return outs + (token(i) * of.num_heads + head(i)) * of.head_dim;
+  };
+  for (int64_t first = 0; first < count; first += kRowsAtOnce) {
+    const int64_t end = std::min(count, first + kRowsAtOnce);
+    own.rows.clear();
+    for (int64_t i = first; i < end; ++i) {
+      const T* query = queries + token(i) * of.qkv.size(1) + head(i) * of.head_dim;
+      own.rows.push_back({.query = own.queries.Read(query, i - first),
+                          .out = own.outs.Of(out(i), i - first),
+                          .first = FirstKey(of.positions[token(i)], of.window),
+                          .end = of.positions[token(i)] + 1});
+    }
+    Attend(own.rows, cached, of.scoring, own.blocks);
+    for (int64_t i = first; i < end; ++i) own.outs.Write(out(i), i - first);
+  }
+}
+
+template <typename T>
+void AttendAll(const Operands& of) {
+  const int64_t num_tokens = of.qkv.size(0);
+  const std::vector<Tile> tiles = Tiles(of.sequences, of.positions, num_tokens);
+  const int64_t items = static_cast<int64_t>(tiles.size()) * of.num_kv_heads;
+  int64_t num_keys = 0;
+  for (int64_t t = 0; t < num_tokens; ++t) {
+    num_keys += of.positions[t] + 1 - FirstKey(of.positions[t], of.window);
+  }
+  const int64_t grain = Grain(items, num_keys, 4 * of.num_heads * of.head_dim);
+  ForRanges(items, grain, [&](int64_t begin, int64_t end) {
+    Scratch<T> own(of.head_dim);
+    for (int64_t item = begin; item < end; ++item) {
+      const Tile& tile = tiles[static_cast<size_t>(item / of.num_kv_heads)];
+      AttendTile<T>(of, tile, item % of.num_kv_heads, own);
+    }
+  });
+}
+
 bool HasKernel(const at::Tensor& qkv, const at::Tensor& keys, const at::Tensor& values) {
-  return qkv.scalar_type() == at::kFloat && qkv.is_contiguous() && KvCache::KeysAreColumns(keys) &&
-         values.is_contiguous();
+  const at::ScalarType type = qkv.scalar_type();
+  return IsModelType(type) && keys.scalar_type() == type && values.scalar_type() == type &&
+         qkv.is_contiguous() && KvCache::KeysAreColumns(keys) && values.is_contiguous();
 }
 
 }  // namespace
@@ -313,47 +427,20 @@ at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Te
     return reference::Attention(qkv, keys, values, sequences, positions, block_tables, num_heads,
                                 num_kv_heads, head_dim, scale, soft_cap, window);
   }
-  at::Tensor out = at::empty({qkv.size(0), num_heads * head_dim}, qkv.options());
-  const int64_t group = num_heads / num_kv_heads;
-  const float* query_data = qkv.const_data_ptr<float>();
-  float* out_data = out.mutable_data_ptr<float>();
-  const int64_t* sequence = sequences.const_data_ptr<int64_t>();
-  const int64_t* position = positions.const_data_ptr<int64_t>();
-  const int64_t* tables = block_tables.const_data_ptr<int64_t>();
-  const Scoring scoring{static_cast<float>(scale), static_cast<float>(soft_cap)};
-  const std::vector<Tile> tiles = Tiles(sequence, position, qkv.size(0));
-  const int64_t items = static_cast<int64_t>(tiles.size()) * num_kv_heads;
-  int64_t num_keys = 0;
-  for (int64_t t = 0; t < qkv.size(0); ++t)
-    num_keys += position[t] + 1 - FirstKey(position[t], window);
-  const int64_t grain = Grain(items, num_keys, 4 * num_heads * head_dim);
-  ForRanges(items, grain, [&](int64_t begin, int64_t end) {
-    std::vector<Row> rows;
-    for (int64_t item = begin; item < end; ++item) {
-      const int64_t kv_head = item % num_kv_heads;
-      const Tile& tile = tiles[static_cast<size_t>(item / num_kv_heads)];
-      rows.clear();
-      for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-        for (int64_t t = tile.first_token; t < tile.first_token + tile.num_tokens; ++t) {
-          rows.push_back({.query = query_data + t * qkv.size(1) + head * head_dim,
-                          .out = out_data + (t * num_heads + head) * head_dim,
-                          .first = FirstKey(position[t], window),
-                          .end = position[t] + 1});
-        }
-      }
-      const CachedHead cached{.keys = keys.const_data_ptr<float>() + kv_head * keys.stride(2),
-                              .values = values.const_data_ptr<float>() + kv_head * values.stride(2),
-                              .blocks = tables + sequence[tile.first_token] * block_tables.size(1),
-                              .key_block = keys.stride(0),
-                              .value_block = values.stride(0),
-                              .value_stride = values.stride(1),
-                              .head_dim = head_dim};
-      const auto count = static_cast<int64_t>(rows.size());
-      for (int64_t r = 0; r < count; r += kRowsAtOnce) {
-        Attend(rows.data() + r, std::min(kRowsAtOnce, count - r), cached, scoring);
-      }
-    }
-  });
+  const at::Tensor out = at::empty({qkv.size(0), num_heads * head_dim}, qkv.options());
+  const Operands operands{.qkv = qkv,
+                          .keys = keys,
+                          .values = values,
+                          .block_tables = block_tables,
+                          .out = out,
+                          .sequences = sequences.const_data_ptr<int64_t>(),
+                          .positions = positions.const_data_ptr<int64_t>(),
+                          .num_heads = num_heads,
+                          .num_kv_heads = num_kv_heads,
+                          .head_dim = head_dim,
+                          .window = window,
+                          .scoring = {static_cast<float>(scale), static_cast<float>(soft_cap)}};
+  ForTypeOf(qkv, [&](auto number) { AttendAll<decltype(number)>(operands); });
   return out;
 }
 

@@ -1,5 +1,6 @@
-// The vectorised float32 kernels of a CPU. A token's result never depends on the tokens beside it:
-// work is split by token and head, and every sum runs in an order that the token alone decides.
+// The vectorised kernels of a CPU, which compute in float32 whatever the type. A token's result
+// never depends on the tokens beside it: work is split by token and head, and every sum runs in an
+// order that the token alone decides.
 #include "model/cpu_kernels.h"
 
 #include <ATen/Parallel.h>
@@ -9,10 +10,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <numeric>
 
 #include "base/vectorised.h"
 #include "model/architecture.h"
+#include "model/half_types.h"
 #include "model/reference.h"
 #include "model/step.h"
 #include "model/work_shares.h"
@@ -102,6 +104,23 @@ VS_VECTORISED void AddRowsToDouble(double* sum, const float* x, int64_t stride,
   for (int v = 0; v < kVectors; ++v) place(v) = sums[v];
 }
 
+// The same for rows of a half type, some of which are widened at a time.
+template <typename T>
+void AddRowsToDouble(double* sum, const T* x, int64_t stride, const int64_t* tokens, int64_t count,
+                     int64_t width) {
+  constexpr int64_t kRows = 32;
+  float wide[kRows * kTappedColumns];
+  int64_t in_order[kRows];
+  std::iota(in_order, in_order + kRows, 0);
+  for (int64_t first = 0; first < count; first += kRows) {
+    const int64_t rows = std::min(kRows, count - first);
+    for (int64_t j = 0; j < rows; ++j) {
+      Widen(x + tokens[first + j] * stride, width, wide + j * width);
+    }
+    AddRowsToDouble(sum, wide, width, in_order, rows, width);
+  }
+}
+
 // By the exponential of a non-positive number, so that nothing overflows.
 inline float Sigmoid(float x) {
   const float e = ExpOfNonPositive(-std::fabs(x));
@@ -169,7 +188,7 @@ VS_VECTORISED void Scale(float* x, float factor, int64_t width) {
 // --- Operators
 // ------------------------------------------------------------------------------------
 
-bool HasKernel(const at::Tensor& x) { return x.scalar_type() == at::kFloat && x.is_contiguous(); }
+bool HasKernel(const at::Tensor& x) { return IsModelType(x.scalar_type()) && x.is_contiguous(); }
 
 // Work below this many float operations is not worth waking another thread for.
 constexpr int64_t kGrainOperations = 16384;
@@ -178,40 +197,74 @@ int64_t Grain(int64_t operations_per_item) {
   return std::max<int64_t>(1, kGrainOperations / std::max<int64_t>(1, operations_per_item));
 }
 
-void NormRow(const float* x, const float* weight, double epsilon, int64_t width, float* out) {
-  const float mean = SumOfSquares(x, width) / static_cast<float>(width);
-  ScaleByWeight(x, weight, 1.0f / std::sqrt(mean + static_cast<float>(epsilon)), width, out);
+// A norm's weight, and how it multiplies.
+struct Gain {
+  Gain(const at::Tensor& weight, const at::Tensor& x)
+      : wide(weight.to(at::kFloat).contiguous()),
+        data(wide.const_data_ptr<float>()),
+        rounds_first(x.scalar_type() != at::kFloat && weight.scalar_type() == x.scalar_type()) {}
+
+  const at::Tensor wide;  // float32
+  const float* const data;
+  const bool rounds_first;  // what it multiplies is rounded to x's type before
+};
+
+template <typename T>
+void NormRow(const T* x, const Gain& gain, double epsilon, int64_t width, WideRows<T>& row,
+             T* out) {
+  const float* in = row.Read(x);
+  float* normed = row.Of(out);
+  const float mean = SumOfSquares(in, width) / static_cast<float>(width);
+  const float scale = 1.0f / std::sqrt(mean + static_cast<float>(epsilon));
+  if (gain.rounds_first) {
+    Scale(normed, scale, width);
+    row.Write(out);
+    ScaleByWeight(row.Read(out), gain.data, 1.0f, width, normed);
+  } else {
+    ScaleByWeight(in, gain.data, scale, width, normed);
+  }
+  row.Write(out);
 }
 
-// Calls edit(token, row) for every token whose row is active, on float32, and preserves its norm
-// where the row asks for it. What is narrower is widened for it, which loses nothing, and rounded.
+// Calls edit(token, row) on a token's numbers, and preserves their norm where asked to.
+template <typename Operation>
+void EditToken(float* token, int64_t width, int64_t row, bool preserves, const Operation& edit) {
+  const float before = preserves ? std::sqrt(SumOfSquares(token, width)) : 0.0f;
+  edit(token, row);
+  if (!preserves) return;
+  const float after = std::sqrt(SumOfSquares(token, width));
+  if (after > 0) Scale(token, before / after, width);
+}
+
+// The same for every token whose row is active.
 template <typename Operation>
 void EditActiveRows(at::Tensor& x, const at::Tensor& active, const at::Tensor& table_rows,
                     int64_t operations_per_token, const Operation& edit) {
-  at::Tensor wide = HasKernel(x) ? x : x.to(at::kFloat).contiguous();
+  at::Tensor whole = x.contiguous();
   const int64_t width = x.size(1), capacity = active.size(0);
-  float* data = wide.mutable_data_ptr<float>();
   const uint8_t* activity = active.const_data_ptr<uint8_t>();
   const int64_t* rows = table_rows.const_data_ptr<int64_t>();
-  ForRanges(x.size(0), Grain(operations_per_token), [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) {
-      const int64_t row = rows[t];
-      if (row >= capacity || activity[row] == kInactive) continue;
-      float* token = data + t * width;
-      const bool preserves = activity[row] == kPreservesNorm;
-      const float before = preserves ? std::sqrt(SumOfSquares(token, width)) : 0.0f;
-      edit(token, row);
-      if (!preserves) continue;
-      const float after = std::sqrt(SumOfSquares(token, width));
-      if (after > 0) Scale(token, before / after, width);
-    }
+  ForTypeOf(x, [&](auto number) {
+    using T = decltype(number);
+    T* data = whole.mutable_data_ptr<T>();
+    ForRanges(x.size(0), Grain(operations_per_token), [&](int64_t begin, int64_t end) {
+      WideRows<T> wide(1, width);
+      for (int64_t t = begin; t < end; ++t) {
+        const int64_t row = rows[t];
+        if (row >= capacity || activity[row] == kInactive) continue;
+        T* token = data + t * width;
+        wide.Read(token);
+        EditToken(wide.Of(token), width, row, activity[row] == kPreservesNorm, edit);
+        wide.Write(token);
+      }
+    });
   });
-  if (!wide.is_same(x)) x.copy_(wide);
+  if (!whole.is_same(x)) x.copy_(whole);
 }
 
 // heads [count, head_dim] to a token's place in the cache, which may be a column of it.
-void WriteHeads(const float* heads, int64_t count, int64_t head_dim,
-                at::TensorAccessor<float, 2> place) {
+template <typename T>
+void WriteHeads(const T* heads, int64_t count, int64_t head_dim, at::TensorAccessor<T, 2> place) {
   for (int64_t head = 0; head < count; ++head) {
     for (int64_t i = 0; i < head_dim; ++i) place[head][i] = heads[head * head_dim + i];
   }
@@ -223,15 +276,17 @@ template <typename RowOperation>
 void ForEachTappedRow(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
                       at::Tensor& destination, RowOperation operation) {
   const int64_t width = x.size(1), count = tokens.size(0);
-  const float* data = x.const_data_ptr<float>();
   const int64_t* token = tokens.const_data_ptr<int64_t>();
   const int64_t* row = rows.const_data_ptr<int64_t>();
   float* out = destination.mutable_data_ptr<float>();
-  // Not in ever smaller parts: a row is copied fastest in large ones.
-  at::parallel_for(0, width, Grain(count), [&](int64_t begin, int64_t end) {
-    for (int64_t j = 0; j < count; ++j) {
-      operation(out + row[j] * width + begin, data + token[j] * width + begin, end - begin);
-    }
+  ForTypeOf(x, [&](auto number) {
+    const auto* data = x.const_data_ptr<decltype(number)>();
+    // Not in ever smaller parts: a row is copied fastest in large ones.
+    at::parallel_for(0, width, Grain(count), [&](int64_t begin, int64_t end) {
+      for (int64_t j = 0; j < count; ++j) {
+        operation(out + row[j] * width + begin, data + token[j] * width + begin, end - begin);
+      }
+    });
   });
 }
 
@@ -240,14 +295,18 @@ void ForEachTappedRow(const at::Tensor& x, const at::Tensor& tokens, const at::T
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
   if (!HasKernel(x)) return reference::RmsNorm(x, weight, epsilon);
   const int64_t width = x.size(1);
+  const Gain gain(weight, x);
   at::Tensor out = at::empty_like(x);
-  const float* in = x.const_data_ptr<float>();
-  const float* gain = weight.const_data_ptr<float>();
-  float* result = out.mutable_data_ptr<float>();
-  ForRanges(x.size(0), Grain(3 * width), [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) {
-      NormRow(in + t * width, gain, epsilon, width, result + t * width);
-    }
+  ForTypeOf(x, [&](auto number) {
+    using T = decltype(number);
+    const T* in = x.const_data_ptr<T>();
+    T* result = out.mutable_data_ptr<T>();
+    ForRanges(x.size(0), Grain(3 * width), [&](int64_t begin, int64_t end) {
+      WideRows<T> row(1, width);
+      for (int64_t t = begin; t < end; ++t) {
+        NormRow(in + t * width, gain, epsilon, width, row, result + t * width);
+      }
+    });
   });
   return out;
 }
@@ -260,23 +319,32 @@ void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor
                                      num_kv_heads, head_dim);
   }
   const int64_t row = qkv.size(1), half = head_dim / 2, kv_width = num_kv_heads * head_dim;
-  float* data = qkv.mutable_data_ptr<float>();
   const int64_t block_size = keys.size(1);
-  auto key_cache = keys.accessor<float, 4>(), value_cache = values.accessor<float, 4>();
-  const float* cosine = cosines.const_data_ptr<float>();
-  const float* sine = sines.const_data_ptr<float>();
   const int64_t* slot = cache_slots.const_data_ptr<int64_t>();
-  ForRanges(qkv.size(0), Grain(4 * row), [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) {
-      float* token = data + t * row;
-      for (int64_t head = 0; head < num_heads + num_kv_heads; ++head) {
-        RotateHead(token + head * head_dim, cosine + t * half, sine + t * half, half);
+  ForTypeOf(qkv, [&](auto number) {
+    using T = decltype(number);
+    T* data = qkv.mutable_data_ptr<T>();
+    auto key_cache = keys.accessor<T, 4>(), value_cache = values.accessor<T, 4>();
+    const T* cosine = cosines.const_data_ptr<T>();
+    const T* sine = sines.const_data_ptr<T>();
+    ForRanges(qkv.size(0), Grain(4 * row), [&](int64_t begin, int64_t end) {
+      WideRows<T> angles(2, half), wide(1, head_dim);
+      for (int64_t t = begin; t < end; ++t) {
+        T* token = data + t * row;
+        const float* real = angles.Read(cosine + t * half, 0);
+        const float* imaginary = angles.Read(sine + t * half, 1);
+        for (int64_t head = 0; head < num_heads + num_kv_heads; ++head) {
+          T* turned = token + head * head_dim;
+          wide.Read(turned);
+          RotateHead(wide.Of(turned), real, imaginary, half);
+          wide.Write(turned);
+        }
+        const T* key = token + num_heads * head_dim;
+        const int64_t block = slot[t] / block_size, offset = slot[t] % block_size;
+        WriteHeads<T>(key, num_kv_heads, head_dim, key_cache[block][offset]);
+        WriteHeads<T>(key + kv_width, num_kv_heads, head_dim, value_cache[block][offset]);
       }
-      const float* key = token + num_heads * head_dim;
-      const int64_t block = slot[t] / block_size, offset = slot[t] % block_size;
-      WriteHeads(key, num_kv_heads, head_dim, key_cache[block][offset]);
-      WriteHeads(key + kv_width, num_kv_heads, head_dim, value_cache[block][offset]);
-    }
+    });
   });
 }
 
@@ -287,16 +355,19 @@ void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor
                                 head_dim);
   }
   const int64_t row = qkv.size(1), normed = num_heads + num_kv_heads;
-  float* data = qkv.mutable_data_ptr<float>();
-  const float* query_gain = query_weight.const_data_ptr<float>();
-  const float* key_gain = key_weight.const_data_ptr<float>();
-  ForRanges(qkv.size(0), Grain(3 * row), [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) {
-      for (int64_t head = 0; head < normed; ++head) {
-        float* x = data + t * row + head * head_dim;
-        NormRow(x, head < num_heads ? query_gain : key_gain, epsilon, head_dim, x);
+  const Gain query_gain(query_weight, qkv), key_gain(key_weight, qkv);
+  ForTypeOf(qkv, [&](auto number) {
+    using T = decltype(number);
+    T* data = qkv.mutable_data_ptr<T>();
+    ForRanges(qkv.size(0), Grain(3 * row), [&](int64_t begin, int64_t end) {
+      WideRows<T> wide(1, head_dim);
+      for (int64_t t = begin; t < end; ++t) {
+        for (int64_t head = 0; head < normed; ++head) {
+          T* x = data + t * row + head * head_dim;
+          NormRow(x, head < num_heads ? query_gain : key_gain, epsilon, head_dim, wide, x);
+        }
       }
-    }
+    });
   });
 }
 
@@ -310,12 +381,20 @@ at::Tensor GateMultiply(const at::Tensor& gate_up, int64_t activation) {
   if (!HasKernel(gate_up)) return reference::GateMultiply(gate_up, activation);
   const int64_t width = gate_up.size(1) / 2;
   at::Tensor out = at::empty({gate_up.size(0), width}, gate_up.options());
-  const float* in = gate_up.const_data_ptr<float>();
-  float* result = out.mutable_data_ptr<float>();
-  ForRanges(gate_up.size(0), Grain(20 * width), [&](int64_t begin, int64_t end) {
-    const float* gate = in + 2 * begin * width;
-    GateMultiplyRows(static_cast<Activation>(activation), gate, gate + width, 2 * width,
-                     end - begin, width, result + begin * width, width);
+  ForTypeOf(gate_up, [&](auto number) {
+    using T = decltype(number);
+    const T* in = gate_up.const_data_ptr<T>();
+    T* result = out.mutable_data_ptr<T>();
+    ForRanges(gate_up.size(0), Grain(20 * width), [&](int64_t begin, int64_t end) {
+      WideRows<T> both(1, 2 * width), product(1, width);
+      for (int64_t t = begin; t < end; ++t) {
+        const float* gate = both.Read(in + 2 * t * width);
+        T* row = result + t * width;
+        GateMultiplyRows(static_cast<Activation>(activation), gate, gate + width, 2 * width, 1,
+                         width, product.Of(row), width);
+        product.Write(row);
+      }
+    });
   });
   return out;
 }
@@ -323,11 +402,18 @@ at::Tensor GateMultiply(const at::Tensor& gate_up, int64_t activation) {
 void SoftCap(at::Tensor& x, double cap) {
   if (!HasKernel(x)) return reference::SoftCap(x, cap);
   const int64_t width = x.size(1);
-  float* data = x.mutable_data_ptr<float>();
-  ForRanges(x.size(0), Grain(20 * width), [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) {
-      SoftCapRow(data + t * width, static_cast<float>(cap), width);
-    }
+  ForTypeOf(x, [&](auto number) {
+    using T = decltype(number);
+    T* data = x.mutable_data_ptr<T>();
+    ForRanges(x.size(0), Grain(20 * width), [&](int64_t begin, int64_t end) {
+      WideRows<T> wide(1, width);
+      for (int64_t t = begin; t < end; ++t) {
+        T* row = data + t * width;
+        wide.Read(row);
+        SoftCapRow(wide.Of(row), static_cast<float>(cap), width);
+        wide.Write(row);
+      }
+    });
   });
 }
 
@@ -374,41 +460,43 @@ void Project(at::Tensor& x, const at::Tensor& active, const at::Tensor& basis,
 void TapCopy(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
              at::Tensor& destination) {
   if (!HasKernel(x)) return reference::TapCopy(x, tokens, rows, destination);
-  ForEachTappedRow(x, tokens, rows, destination, [](float* out, const float* in, int64_t width) {
-    std::memcpy(out, in, width * sizeof(float));
-  });
+  ForEachTappedRow(x, tokens, rows, destination,
+                   [](float* out, const auto* in, int64_t width) { Widen(in, width, out); });
 }
 
 void TapSum(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
             at::Tensor& destination) {
   if (!HasKernel(x)) return reference::TapSum(x, tokens, rows, destination);
   const int64_t width = x.size(1), count = tokens.size(0);
-  const float* data = x.const_data_ptr<float>();
   const int64_t* token = tokens.const_data_ptr<int64_t>();
   const int64_t* row = rows.const_data_ptr<int64_t>();
   double* sums = destination.mutable_data_ptr<double>();
   const int64_t parts = at::divup(width, kTappedColumns);
-  ForRanges(parts, Grain(count * kTappedColumns), [&](int64_t begin, int64_t end) {
-    for (int64_t part = begin; part < end; ++part) {
-      const int64_t column = part * kTappedColumns;
-      const int64_t columns = std::min(kTappedColumns, width - column);
-      // Tokens behind each other mostly have one sum.
-      for (int64_t first = 0, next = 0; first < count; first = next) {
-        while (next < count && row[next] == row[first]) ++next;
-        AddRowsToDouble(sums + row[first] * width + column, data + column, width, token + first,
-                        next - first, columns);
+  ForTypeOf(x, [&](auto number) {
+    const auto* data = x.const_data_ptr<decltype(number)>();
+    ForRanges(parts, Grain(count * kTappedColumns), [&](int64_t begin, int64_t end) {
+      for (int64_t part = begin; part < end; ++part) {
+        const int64_t column = part * kTappedColumns;
+        const int64_t columns = std::min(kTappedColumns, width - column);
+        // Tokens behind each other mostly have one sum.
+        for (int64_t first = 0, next = 0; first < count; first = next) {
+          while (next < count && row[next] == row[first]) ++next;
+          AddRowsToDouble(sums + row[first] * width + column, data + column, width, token + first,
+                          next - first, columns);
+        }
       }
-    }
+    });
   });
 }
 
 void TapMax(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
             at::Tensor& destination) {
   if (!HasKernel(x)) return reference::TapMax(x, tokens, rows, destination);
-  ForEachTappedRow(x, tokens, rows, destination, [](float* out, const float* in, int64_t width) {
+  ForEachTappedRow(x, tokens, rows, destination, [](float* out, const auto* in, int64_t width) {
     // A NaN stays visible.
     for (int64_t i = 0; i < width; ++i) {
-      if (!(in[i] <= out[i])) out[i] = in[i];
+      const auto value = static_cast<float>(in[i]);
+      if (!(value <= out[i])) out[i] = value;
     }
   });
 }

@@ -1,6 +1,5 @@
-// The vectorised float32 implementations behind kernels.h on a CPU; other types fall through to
-// reference.h. Same signatures, same meaning. kernels.cc registers them: a static library keeps
-// only what somebody names.
+// The vectorised implementations behind kernels.h on a CPU. Same signatures, same meaning. kernels.cc
+// registers them: a static library keeps only what somebody names.
 #ifndef VALUESCOPE_MODEL_CPU_KERNELS_H_
 #define VALUESCOPE_MODEL_CPU_KERNELS_H_
 
@@ -34,7 +33,6 @@ void GateMultiplyRows(Activation activation, const float* gate, const float* up,
                       int64_t rows, int64_t width, float* out, int64_t out_stride);
 at::Tensor GateMultiply(const at::Tensor& gate_up, int64_t activation);
 void SoftCap(at::Tensor& x, double cap);
-// The edits take x of every type: they work on a float32 copy of what is narrower.
 void AddRows(at::Tensor& x, const at::Tensor& active, const at::Tensor& rows,
              const at::Tensor& table_rows);
 void ScaleOrSet(at::Tensor& x, const at::Tensor& active, const at::Tensor& factors,

@@ -11,7 +11,7 @@
 namespace valuescope::model {
 namespace {
 
-// A CPU's kernel for float32 needs no plan; it walks the tokens one by one.
+// A CPU's kernel needs no plan; it walks the tokens one by one.
 std::vector<at::Tensor> PlanAttentionOnCpu(const at::Tensor& sequences, const at::Tensor& positions,
                                            const at::Tensor& block_tables, const at::Tensor& keys,
                                            int64_t most_tokens, int64_t group, double soft_cap,
@@ -29,11 +29,6 @@ at::Tensor AttentionOnCpu(const at::Tensor& qkv, const at::Tensor& keys, const a
                           const at::Tensor& block_tables, at::TensorList plan, int64_t most_tokens,
                           int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, double scale,
                           double soft_cap, int64_t window, bool batch_invariant) {
-  if (batch_invariant && qkv.scalar_type() != at::kFloat) {
-    return cuda::Attention(qkv, keys, values, sequences, positions, block_tables, plan, most_tokens,
-                           num_heads, num_kv_heads, head_dim, scale, soft_cap, window,
-                           batch_invariant);
-  }
   return cpu::Attention(qkv, keys, values, sequences, positions, block_tables, num_heads,
                         num_kv_heads, head_dim, scale, soft_cap, window);
 }

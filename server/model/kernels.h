@@ -1,7 +1,8 @@
 // The forward pass's own operators, registered with the dispatcher (namespace "valuescope") so that
 // observers, meta tensors and other devices see them. Each has three implementations: a vectorised
-// one for float32 on a CPU, the plain ATen one of reference.h for every other type and device, and
-// one for meta tensors. On a CPU a token's result never depends on the tokens beside it.
+// one for a CPU (cpu_kernels.h), one of few launches for a GPU and for meta tensors
+// (cuda_kernels.h), and the plain one of reference.h, which gradients can follow. On a CPU a token's
+// result never depends on the tokens beside it.
 #ifndef VALUESCOPE_MODEL_KERNELS_H_
 #define VALUESCOPE_MODEL_KERNELS_H_
 
@@ -28,8 +29,8 @@ struct AttentionScores {
   double scale = 1;     // of query . key
   double soft_cap = 0;  // c: scores become c tanh(score / c); 0 is none
   int64_t window = 0;   // a token sees itself and window - 1 tokens before it; 0 is all of them
-  // Nothing of a token's result may depend on its company, whatever that costs. On a CPU in float32
-  // nothing does in any case.
+  // Nothing of a token's result may depend on its company, whatever that costs. On a CPU nothing
+  // does in any case.
   bool batch_invariant = false;
 };
 
@@ -60,7 +61,7 @@ std::vector<at::Tensor> PlanAttention(const StepBatch& batch, const at::Tensor& 
 // Causal attention of every token over its own sequence's cached keys and values, positions 0 ..
 // its own, or the window's part of them. Keys are taken in cache blocks, which start at multiples
 // of the block size whatever the batch, with a running maximum: neither chunking nor company
-// changes a bit of what a CPU computes in float32.
+// changes a bit of what a CPU computes.
 //   qkv, keys, values as RotateAndCache has them; plan: PlanAttention's of this batch
 // Returns [num_tokens, num_heads * head_dim].
 at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Tensor& values,

@@ -36,7 +36,7 @@ bool KvCache::KeysAreColumns(const at::Tensor& keys) {
 
 at::Tensor KvCache::EmptyKeys(int64_t num_blocks, int64_t block_size, int64_t num_kv_heads,
                               int64_t head_dim, const at::TensorOptions& options) {
-  if (options.device().is_cpu() && options.dtype() == at::kFloat && block_size == kColumns) {
+  if (options.device().is_cpu() && block_size == kColumns) {
     return at::empty({num_blocks, num_kv_heads, head_dim, block_size}, options)
         .permute({0, 3, 1, 2});
   }

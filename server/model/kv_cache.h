@@ -19,13 +19,13 @@ struct KvCache {
   std::vector<at::Tensor> keys;    // a layer: [num_blocks, block_size, num_kv_heads, head_dim]
   std::vector<at::Tensor> values;  // a layer: the same shape, contiguous
 
-  // On a CPU in float32, with blocks of so many tokens, a block's keys are stored as columns: the
-  // tensor is a view of [num_blocks, num_kv_heads, head_dim, block_size]. A vector then holds the
-  // same element of all keys.
+  // On a CPU, with blocks of so many tokens, a block's keys are stored as columns: the tensor is a
+  // view of [num_blocks, num_kv_heads, head_dim, block_size]. A vector then holds the same element
+  // of all keys.
   static constexpr int kColumns = 16;
   static bool KeysAreColumns(const at::Tensor& keys);
 
-  // Uninitialised keys of one layer in the layout that their type and device want.
+  // Uninitialised keys of one layer in the layout that their device wants.
   static at::Tensor EmptyKeys(int64_t num_blocks, int64_t block_size, int64_t num_kv_heads,
                               int64_t head_dim, const at::TensorOptions& options);
 

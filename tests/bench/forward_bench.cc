@@ -9,6 +9,7 @@
 #include <iostream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -25,7 +26,7 @@ using nlohmann::json;
 using Clock = std::chrono::steady_clock;
 
 constexpr char kUsage[] =
-    "usage: forward_bench MODEL_FOLDER THREADS\n"
+    "usage: forward_bench MODEL_FOLDER THREADS [DTYPE]   float32 (default), bfloat16 or float16\n"
     "commands on standard input, one a line; each answers with one line of JSON:\n"
     "  forward SEQUENCES LENGTH             whole sequences, logits of each one's last token\n"
     "  means SEQUENCES LENGTH PROMPT        the same, summing RESIDUAL_POST and MLP_NEURONS of\n"
@@ -232,15 +233,23 @@ json RunOperators(const Transformer& model, std::istream& arguments) {
   return milliseconds;
 }
 
+std::optional<DType> ReadDType(const std::string& name) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
+    if (name == NameOf(dtype)) return dtype;
+  }
+  return std::nullopt;
+}
+
 int Main(int argc, char** argv) {
   int threads = 0;
-  if (argc != 3 || !absl::SimpleAtoi(argv[2], &threads) || threads < 1) {
+  const std::optional<DType> dtype = ReadDType(argc == 4 ? argv[3] : "float32");
+  if (argc < 3 || argc > 4 || !absl::SimpleAtoi(argv[2], &threads) || threads < 1 || !dtype) {
     std::cerr << kUsage;
     return 2;
   }
   at::set_num_threads(threads);
   const auto start = Clock::now();
-  auto model = Transformer::Load(argv[1], {});
+  auto model = Transformer::Load(argv[1], {.dtype = *dtype});
   if (!model.ok()) {
     std::cerr << model.status() << "\n";
     return 1;

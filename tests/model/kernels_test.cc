@@ -4,10 +4,14 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <c10/core/Allocator.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 
 #include "model/cpu_kernels.h"
 #include "model/linear.h"
@@ -20,52 +24,81 @@ namespace {
 // float32 rounding over sums of some hundred terms.
 constexpr double kTolerance = 2e-6;
 
+constexpr at::ScalarType kTypes[] = {at::kFloat, at::kBFloat16, at::kHalf};
+
+// Of what is computed in float32 and rounded once, or in places twice.
+double ToleranceOf(at::ScalarType type) {
+  return type == at::kFloat ? kTolerance : type == at::kHalf ? 4e-4 : 3e-3;
+}
+
 class Kernels : public ::testing::Test {
  protected:
   void SetUp() override { at::manual_seed(20); }
 };
 
-TEST_F(Kernels, RmsNormEqualsItsReference) {
-  for (const auto& [tokens, width] : {std::pair(1, 48), std::pair(7, 576), std::pair(130, 33)}) {
-    const at::Tensor x = at::randn({tokens, width}) * 3, weight = at::randn({width});
-    EXPECT_LT(RelativeError(RmsNorm(x, weight, 1e-5), reference::RmsNorm(x, weight, 1e-5)),
-              kTolerance);
+// A weight of x's type multiplies what was rounded, a wider one does not.
+TEST_F(Kernels, RmsNormEqualsItsReferenceAndRowsDoNotDependOnCompany) {
+  for (const at::ScalarType type : kTypes) {
+    for (const at::ScalarType weight_type : {type, at::kFloat}) {
+      for (const auto& [tokens, width] :
+           {std::pair(1, 48), std::pair(7, 576), std::pair(130, 33)}) {
+        const at::Tensor x = (at::randn({tokens, width}) * 3).to(type);
+        const at::Tensor weight = at::randn({width}).to(weight_type);
+        const at::Tensor normed = RmsNorm(x, weight, 1e-5);
+        EXPECT_EQ(normed.scalar_type(), type);
+        EXPECT_LT(RelativeError(normed, reference::RmsNorm(x, weight, 1e-5)), ToleranceOf(type));
+        const int64_t last = tokens - 1;
+        EXPECT_TRUE(RmsNorm(x.narrow(0, last, 1), weight, 1e-5)[0].equal(normed[last]));
+      }
+    }
   }
 }
 
 TEST_F(Kernels, GatesEqualTheirReferencesOverTheWholeRange) {
-  const at::Tensor x =
+  const at::Tensor wide =
       at::cat({at::randn({5, 100}) * 4, at::linspace(-120, 120, 500).view({5, 100})}, 1);
   const at::Tensor extreme = at::tensor({-200.0f, 200.0f, 0.0f, 1.0f, 1.0f, 1.0f}).view({1, 6});
-  for (const Activation activation : {Activation::kSilu, Activation::kGeluTanh}) {
-    const auto reference = [&](const at::Tensor& gate_up) {
-      return reference::GateMultiply(gate_up, static_cast<int64_t>(activation));
-    };
-    EXPECT_LT(RelativeError(GateMultiply(x, activation), reference(x)), kTolerance);
-    const at::Tensor difference = GateMultiply(extreme, activation) - reference(extreme);
-    EXPECT_LT(difference.abs().max().item<float>(), 1e-5f);
+  for (const at::ScalarType type : kTypes) {
+    for (const Activation activation : {Activation::kSilu, Activation::kGeluTanh}) {
+      const at::Tensor x = wide.to(type);
+      const auto reference = [&](const at::Tensor& gate_up) {
+        return reference::GateMultiply(gate_up.to(at::kFloat), static_cast<int64_t>(activation));
+      };
+      EXPECT_LT(RelativeError(GateMultiply(x, activation), reference(x)), ToleranceOf(type));
+      const at::Tensor difference =
+          GateMultiply(extreme.to(type), activation) - reference(extreme.to(type));
+      EXPECT_LT(difference.abs().max().item<float>(),
+                type == at::kFloat ? 1e-5 : 200 * ToleranceOf(type));
+    }
   }
 }
 
 TEST_F(Kernels, SoftCapEqualsItsReferenceAndStaysBelowTheCap) {
-  at::Tensor x = at::cat({at::randn({3, 50}) * 20, at::linspace(-1e4, 1e4, 150).view({3, 50})}, 1);
-  at::Tensor expected = x.clone();
-  SoftCap(x, 30);
-  reference::SoftCap(expected, 30);
-  EXPECT_LT(RelativeError(x, expected), kTolerance);
-  EXPECT_LE(x.abs().max().item<float>(), 30.0f);
+  const at::Tensor wide =
+      at::cat({at::randn({3, 50}) * 20, at::linspace(-1e4, 1e4, 150).view({3, 50})}, 1);
+  for (const at::ScalarType type : kTypes) {
+    at::Tensor x = wide.to(type, /*non_blocking=*/false, /*copy=*/true);
+    at::Tensor expected = x.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+    SoftCap(x, 30);
+    reference::SoftCap(expected, 30);
+    EXPECT_LT(RelativeError(x, expected), ToleranceOf(type));
+    EXPECT_LE(x.abs().max().item<float>(), 30.0f);
+  }
 }
 
 TEST_F(Kernels, HeadNormsEqualTheirReferenceAndLeaveValuesAlone) {
   const HeadShape heads{4, 2, 10};
-  at::Tensor fast = at::randn({7, 80}) * 2;
-  const at::Tensor before = fast.clone(), query = at::randn({10}), key = at::randn({10});
-  at::Tensor plain = fast.clone();
-  NormHeads(fast, query, key, 1e-5, heads);
-  reference::NormHeads(plain, query, key, 1e-5, 4, 2, 10);
-  EXPECT_LT(RelativeError(fast, plain), kTolerance);
-  EXPECT_TRUE(fast.narrow(1, 60, 20).equal(before.narrow(1, 60, 20)));
-  EXPECT_FALSE(fast.narrow(1, 0, 60).equal(before.narrow(1, 0, 60)));
+  for (const at::ScalarType type : kTypes) {
+    at::Tensor fast = (at::randn({7, 80}) * 2).to(type);
+    const at::Tensor before = fast.clone(), query = at::randn({10}).to(type),
+                     key = at::randn({10}).to(type);
+    at::Tensor plain = fast.clone();
+    NormHeads(fast, query, key, 1e-5, heads);
+    reference::NormHeads(plain, query, key, 1e-5, 4, 2, 10);
+    EXPECT_LT(RelativeError(fast, plain), ToleranceOf(type));
+    EXPECT_TRUE(fast.narrow(1, 60, 20).equal(before.narrow(1, 60, 20)));
+    EXPECT_FALSE(fast.narrow(1, 0, 60).equal(before.narrow(1, 0, 60)));
+  }
 }
 
 struct Ragged {
@@ -83,124 +116,186 @@ struct Ragged {
 
 // Three sequences at different places, their cache blocks scattered, earlier positions filled with
 // random keys and values.
-Ragged MakeRagged(HeadShape heads) {
+Ragged MakeRagged(HeadShape heads, at::ScalarType type) {
   Ragged r{.heads = heads};
   const int64_t blocks = 12;
-  r.keys = KvCache::EmptyKeys(blocks, 16, heads.num_kv_heads, heads.head_dim, at::kFloat);
+  r.keys = KvCache::EmptyKeys(blocks, 16, heads.num_kv_heads, heads.head_dim, type);
   r.keys.normal_();
-  r.values = at::randn({blocks, 16, heads.num_kv_heads, heads.head_dim});
+  r.values = at::randn({blocks, 16, heads.num_kv_heads, heads.head_dim}).to(type);
   r.tables = at::tensor({7, 2, 9, 0, 4, 11, 1, 3, 5, 8, 6, 10}, at::kLong).view({3, 4});
   r.sequences = at::tensor({0, 0, 0, 1, 2, 2}, at::kLong);
   r.positions = at::tensor({15, 16, 17, 40, 0, 1}, at::kLong);
   r.slots =
       r.tables.index({r.sequences, at::div(r.positions, 16, "floor")}) * 16 + r.positions % 16;
-  r.qkv = at::randn({6, (heads.num_heads + 2 * heads.num_kv_heads) * heads.head_dim});
+  r.qkv = at::randn({6, (heads.num_heads + 2 * heads.num_kv_heads) * heads.head_dim}).to(type);
   const at::Tensor angles = at::randn({6, heads.head_dim / 2});
-  r.cosines = angles.cos();
-  r.sines = angles.sin();
+  r.cosines = angles.cos().to(type);
+  r.sines = angles.sin().to(type);
   return r;
 }
 
+// What attention is in float32, of whatever type its operands are.
+at::Tensor WideReference(const Ragged& r, const AttentionScores& scores) {
+  return reference::Attention(r.qkv.to(at::kFloat), r.keys.to(at::kFloat), r.values.to(at::kFloat),
+                              r.sequences, r.positions, r.tables, r.heads.num_heads,
+                              r.heads.num_kv_heads, r.heads.head_dim, scores.scale, scores.soft_cap,
+                              scores.window);
+}
+
 TEST_F(Kernels, RotationAndAttentionEqualTheirReferences) {
-  for (const HeadShape heads :
-       {HeadShape{9, 3, 64}, HeadShape{6, 2, 10}, HeadShape{4, 4, 8}, HeadShape{4, 1, 34}}) {
-    Ragged fast = MakeRagged(heads);
-    Ragged plain = fast;
-    plain.qkv = fast.qkv.clone();
-    plain.keys = fast.keys.clone();
-    plain.values = fast.values.clone();
-    RotateAndCache(fast.qkv, fast.cosines, fast.sines, fast.slots, fast.keys, fast.values, heads);
-    reference::RotateAndCache(plain.qkv, plain.cosines, plain.sines, plain.slots, plain.keys,
-                              plain.values, heads.num_heads, heads.num_kv_heads, heads.head_dim);
-    EXPECT_LT(RelativeError(fast.qkv, plain.qkv), kTolerance);
-    EXPECT_LT(RelativeError(fast.keys, plain.keys), kTolerance);
-    EXPECT_TRUE(fast.values.equal(plain.values));
-    for (const AttentionScores scores :
-         {AttentionScores{.scale = 0.2}, AttentionScores{.scale = 0.5, .soft_cap = 1.5},
-          AttentionScores{.scale = 0.2, .window = 1}, AttentionScores{.scale = 0.2, .window = 17},
-          AttentionScores{.scale = 0.7, .soft_cap = 2, .window = 9}}) {
-      const at::Tensor attended = fast.Attend(scores);
-      const at::Tensor expected =
-          reference::Attention(plain.qkv, plain.keys, plain.values, plain.sequences,
-                               plain.positions, plain.tables, heads.num_heads, heads.num_kv_heads,
-                               heads.head_dim, scores.scale, scores.soft_cap, scores.window);
-      EXPECT_LT(RelativeError(attended, expected), kTolerance);
+  for (const at::ScalarType type : kTypes) {
+    for (const HeadShape heads :
+         {HeadShape{9, 3, 64}, HeadShape{6, 2, 10}, HeadShape{4, 4, 8}, HeadShape{4, 1, 34}}) {
+      Ragged fast = MakeRagged(heads, type);
+      Ragged plain = fast;
+      for (at::Tensor* each : {&plain.qkv, &plain.keys, &plain.values}) *each = each->clone();
+      RotateAndCache(fast.qkv, fast.cosines, fast.sines, fast.slots, fast.keys, fast.values, heads);
+      reference::RotateAndCache(plain.qkv, plain.cosines, plain.sines, plain.slots, plain.keys,
+                                plain.values, heads.num_heads, heads.num_kv_heads, heads.head_dim);
+      EXPECT_LT(RelativeError(fast.qkv, plain.qkv), ToleranceOf(type));
+      EXPECT_LT(RelativeError(fast.keys, plain.keys), ToleranceOf(type));
+      EXPECT_TRUE(fast.values.equal(plain.values));
+      for (const AttentionScores scores :
+           {AttentionScores{.scale = 0.2}, AttentionScores{.scale = 0.5, .soft_cap = 1.5},
+            AttentionScores{.scale = 0.2, .window = 1}, AttentionScores{.scale = 0.2, .window = 17},
+            AttentionScores{.scale = 0.7, .soft_cap = 2, .window = 9}}) {
+        const at::Tensor attended = fast.Attend(scores);
+        EXPECT_EQ(attended.scalar_type(), type);
+        EXPECT_LT(RelativeError(attended, WideReference(fast, scores)), ToleranceOf(type));
+      }
     }
   }
 }
 
 TEST_F(Kernels, AttentionIgnoresWhatLiesBeyondASequence) {
-  Ragged r = MakeRagged({9, 3, 64});
-  const at::Tensor before = r.Attend({.scale = 0.125});
-  // second sequence: block behind position 40 is tables[1][3] = 3
-  r.keys[3].fill_(std::numeric_limits<float>::quiet_NaN());
-  r.values[3].fill_(std::numeric_limits<float>::quiet_NaN());
-  r.keys[4] = 0;
-  const at::Tensor after = r.Attend({.scale = 0.125});
-  EXPECT_TRUE(after[0].equal(before[0]));
-  EXPECT_TRUE(after[4].equal(before[4]));
-  EXPECT_TRUE(after[3].isfinite().all().item<bool>());
+  for (const at::ScalarType type : kTypes) {
+    Ragged r = MakeRagged({9, 3, 64}, type);
+    const at::Tensor before = r.Attend({.scale = 0.125});
+    // second sequence: block behind position 40 is tables[1][3] = 3
+    r.keys[3].fill_(std::numeric_limits<float>::quiet_NaN());
+    r.values[3].fill_(std::numeric_limits<float>::quiet_NaN());
+    r.keys[4] = 0;
+    const at::Tensor after = r.Attend({.scale = 0.125});
+    EXPECT_TRUE(after[0].equal(before[0]));
+    EXPECT_TRUE(after[4].equal(before[4]));
+    EXPECT_TRUE(after[3].isfinite().all().item<bool>());
+  }
 }
 
 // A long run of one sequence's tokens, which go over its blocks together where they can, and two
 // tokens of another sequence behind them.
-TEST_F(Kernels, AttentionOfATokenEqualsItsReferenceAndDoesNotDependOnItsCompany) {
-  constexpr int64_t kRun = 70, kBlocks = 6;
-  const at::Tensor tables = at::randperm(2 * kBlocks, at::kLong).view({2, kBlocks});
-  const at::Tensor positions = at::cat({at::arange(5, 5 + kRun, at::kLong), at::arange(2)});
-  const at::Tensor sequences = (at::arange(kRun + 2) >= kRun).to(at::kLong);
-  for (const HeadShape heads : {HeadShape{6, 2, 64}, HeadShape{5, 1, 80}, HeadShape{2, 2, 34},
-                                HeadShape{4, 2, 130}, HeadShape{7, 1, 10}}) {
-    at::Tensor keys =
-        KvCache::EmptyKeys(2 * kBlocks, 16, heads.num_kv_heads, heads.head_dim, at::kFloat);
-    keys.normal_();
-    const at::Tensor values = at::randn(keys.sizes());
-    const at::Tensor qkv =
-        at::randn({kRun + 2, (heads.num_heads + 2 * heads.num_kv_heads) * heads.head_dim});
-    for (const AttentionScores scores :
-         {AttentionScores{.scale = 0.3}, AttentionScores{.scale = 0.3, .soft_cap = 2, .window = 21},
-          AttentionScores{.scale = 1, .window = 3}}) {
-      const auto attend = [&](int64_t first, int64_t count) {
-        const StepBatch batch{.positions = positions.narrow(0, first, count),
-                              .sequences = sequences.narrow(0, first, count),
-                              .block_tables = tables};
-        return Attention(qkv.narrow(0, first, count), keys, values, batch, {}, heads, scores);
-      };
-      const at::Tensor all = attend(0, kRun + 2);
-      EXPECT_LT(RelativeError(
-                    all, reference::Attention(qkv, keys, values, sequences, positions, tables,
-                                              heads.num_heads, heads.num_kv_heads, heads.head_dim,
-                                              scores.scale, scores.soft_cap, scores.window)),
-                kTolerance);
-      for (int64_t t = 0; t < kRun + 2; ++t) {
-        EXPECT_TRUE(attend(t, 1)[0].equal(all[t])) << "token " << t << " of " << heads.head_dim;
-      }
-      EXPECT_TRUE(attend(7, 30).equal(all.narrow(0, 7, 30))) << heads.head_dim;
+class LongRun {
+ public:
+  static constexpr int64_t kRun = 70, kTokens = kRun + 2;
 
-      // What no token sees may hold anything, and its blocks need not be there.
-      at::Tensor spoiled_keys = keys.clone(), spoiled_values = values.clone(),
-                 spoiled_tables = tables.clone();
-      struct Seen {
-        int64_t sequence, first_query, end;
-      };
-      for (const auto& [sequence, first, end] : {Seen{0, 5, 5 + kRun}, Seen{1, 0, 2}}) {
-        const int64_t seen = scores.window > 0 ? first + 1 - scores.window : 0;
-        for (int64_t slot = 0; slot < 16 * kBlocks; ++slot) {
-          if (slot >= seen && slot < end) continue;
-          const int64_t block = tables[sequence][slot / 16].item<int64_t>();
-          for (at::Tensor* spoiled : {&spoiled_keys, &spoiled_values}) {
-            (*spoiled)[block][slot % 16].fill_(std::numeric_limits<float>::quiet_NaN());
-          }
-          if (slot / 16 * 16 >= end) spoiled_tables[sequence][slot / 16] = int64_t{1} << 40;
+  LongRun(const HeadShape& heads, at::ScalarType type) {
+    all_.heads = heads;
+    all_.tables = at::randperm(2 * kBlocks, at::kLong).view({2, kBlocks});
+    all_.positions = at::cat({at::arange(kFirst, kFirst + kRun, at::kLong), at::arange(2)});
+    all_.sequences = (at::arange(kTokens) >= kRun).to(at::kLong);
+    all_.keys = KvCache::EmptyKeys(2 * kBlocks, 16, heads.num_kv_heads, heads.head_dim, type);
+    all_.keys.normal_();
+    all_.values = at::randn(all_.keys.sizes()).to(type);
+    const int64_t width = (heads.num_heads + 2 * heads.num_kv_heads) * heads.head_dim;
+    all_.qkv = at::randn({kTokens, width}).to(type);
+  }
+
+  const Ragged& all() const { return all_; }
+
+  at::Tensor Attend(const AttentionScores& scores, int64_t first, int64_t count) const {
+    Ragged some = all_;
+    for (at::Tensor* each : {&some.qkv, &some.positions, &some.sequences}) {
+      *each = each->narrow(0, first, count);
+    }
+    return some.Attend(scores);
+  }
+
+  // With NaN wherever no token looks, and tables of blocks that are not there.
+  Ragged Spoiled(int64_t window) const {
+    Ragged spoiled = all_;
+    for (at::Tensor* each : {&spoiled.keys, &spoiled.values, &spoiled.tables}) {
+      *each = each->clone();
+    }
+    struct Seen {
+      int64_t sequence, first_query, end;
+    };
+    for (const auto& [sequence, first, end] : {Seen{0, kFirst, kFirst + kRun}, Seen{1, 0, 2}}) {
+      const int64_t seen = window > 0 ? first + 1 - window : 0;
+      for (int64_t slot = 0; slot < 16 * kBlocks; ++slot) {
+        if (slot >= seen && slot < end) continue;
+        const int64_t block = all_.tables[sequence][slot / 16].item<int64_t>();
+        for (const at::Tensor& cache : {spoiled.keys, spoiled.values}) {
+          cache[block][slot % 16].fill_(std::numeric_limits<float>::quiet_NaN());
         }
+        if (slot / 16 * 16 >= end) spoiled.tables[sequence][slot / 16] = int64_t{1} << 40;
       }
-      EXPECT_TRUE(
-          Attention(
-              qkv, spoiled_keys, spoiled_values,
-              {.positions = positions, .sequences = sequences, .block_tables = spoiled_tables}, {},
-              heads, scores)
-              .equal(all))
-          << heads.head_dim;
+    }
+    return spoiled;
+  }
+
+ private:
+  static constexpr int64_t kFirst = 5, kBlocks = 6;
+  Ragged all_;
+};
+
+TEST_F(Kernels, AttentionOfATokenEqualsItsReferenceAndDoesNotDependOnItsCompany) {
+  for (const at::ScalarType type : kTypes) {
+    for (const HeadShape heads : {HeadShape{6, 2, 64}, HeadShape{5, 1, 80}, HeadShape{2, 2, 34},
+                                  HeadShape{4, 2, 130}, HeadShape{7, 1, 10}}) {
+      const LongRun run(heads, type);
+      for (const AttentionScores scores :
+           {AttentionScores{.scale = 0.3},
+            AttentionScores{.scale = 0.3, .soft_cap = 2, .window = 21},
+            AttentionScores{.scale = 1, .window = 3}}) {
+        const at::Tensor all = run.all().Attend(scores);
+        EXPECT_LT(RelativeError(all, WideReference(run.all(), scores)), ToleranceOf(type)) << type;
+        for (int64_t t = 0; t < LongRun::kTokens; ++t) {
+          EXPECT_TRUE(run.Attend(scores, t, 1)[0].equal(all[t]))
+              << type << ", token " << t << " of " << heads.head_dim;
+        }
+        EXPECT_TRUE(run.Attend(scores, 7, 30).equal(all.narrow(0, 7, 30))) << heads.head_dim;
+        EXPECT_TRUE(run.Spoiled(scores.window).Attend(scores).equal(all)) << heads.head_dim;
+      }
+    }
+  }
+}
+
+// What this thread takes of a CPU's memory for tensors while it lives.
+class TensorBytes : public c10::MemoryReportingInfoBase {
+ public:
+  void reportMemoryUsage(void*, int64_t bytes, size_t, size_t, c10::Device) override {
+    taken_ += std::max<int64_t>(0, bytes);
+  }
+  bool memoryProfilingEnabled() const override { return true; }
+
+  int64_t taken() const { return taken_; }
+
+ private:
+  int64_t taken_ = 0;
+};
+
+TEST_F(Kernels, AttentionOverALongContextTakesNoMemoryForIt) {
+  constexpr int64_t kContext = 8192, kTokens = 16;
+  const HeadShape heads{8, 2, 64};
+  for (const at::ScalarType type : kTypes) {
+    Ragged r{.heads = heads};
+    r.keys = KvCache::EmptyKeys(kContext / 16, 16, heads.num_kv_heads, heads.head_dim, type);
+    r.keys.zero_();
+    r.values = at::ones(r.keys.sizes(), type);
+    r.tables = at::arange(kContext / 16, at::kLong).view({1, -1});
+    r.sequences = at::zeros({kTokens}, at::kLong);
+    r.positions = at::arange(kContext - kTokens, kContext, at::kLong);
+    r.qkv = at::randn({kTokens, 12 * 64}).to(type);
+    for (const bool batch_invariant : {false, true}) {
+      const auto bytes = std::make_shared<TensorBytes>();
+      {
+        const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, bytes);
+        EXPECT_TRUE(
+            r.Attend({.scale = 1, .batch_invariant = batch_invariant}).eq(1).all().item<bool>());
+      }
+      EXPECT_GE(bytes->taken(), r.qkv.nbytes() / 2) << "it counts";
+      EXPECT_LE(bytes->taken(), 4 * static_cast<int64_t>(r.qkv.nbytes()))
+          << type << " beside a cache of " << 2 * r.keys.nbytes();
     }
   }
 }
@@ -261,7 +356,7 @@ class Edits : public Kernels {
     const at::Tensor chosen = at::tensor({0, 2, 900, 1, 2, 1, 3}, at::kLong);
     for (const int64_t width : {33, 576}) {
       const Stage stage = make(width);
-      for (const at::ScalarType type : {at::kFloat, at::kBFloat16, at::kHalf}) {
+      for (const at::ScalarType type : kTypes) {
         at::Tensor x = at::randn({7, width}).to(type);
         x[0][0] = x[2][0] = -0.0f;
         at::Tensor fast = x.clone();
@@ -341,24 +436,29 @@ TEST_F(Edits, PreservingTheNormLeavesZeroAtZero) {
   EXPECT_TRUE(x.eq(0).all().item<bool>());  // y = 0 stays; y of x = 0 has the norm 0
 }
 
+// More tokens than are widened at a time.
 TEST_F(Kernels, TapsEqualTheirReferences) {
-  for (const int64_t width : {17, 64, 200}) {
-    const at::Tensor x = at::randn({9, width});
-    const at::Tensor tokens = at::tensor({8, 1, 1, 3, 4, 5, 0, 2, 2, 7, 6, 5}, at::kLong),
-                     rows = at::tensor({2, 0, 2, 2, 0, 1, 1, 1, 1, 1, 1, 1}, at::kLong);
-    at::Tensor sum = at::randn({3, width}, at::kDouble), sum_reference = sum.clone();
-    TapSum(x, tokens, rows, sum);
-    reference::TapSum(x, tokens, rows, sum_reference);
-    EXPECT_TRUE(sum.equal(sum_reference)) << width;
-    at::Tensor most = at::full({3, width}, -1e30f), most_reference = most.clone();
-    TapMax(x, tokens, rows, most);
-    reference::TapMax(x, tokens, rows, most_reference);
-    EXPECT_TRUE(most.equal(most_reference)) << width;
-    const at::Tensor each = at::arange(12, at::kLong);
-    at::Tensor copy = at::zeros({12, width}), copy_reference = copy.clone();
-    TapCopy(x, tokens, each, copy);
-    reference::TapCopy(x, tokens, each, copy_reference);
-    EXPECT_TRUE(copy.equal(copy_reference)) << width;
+  const at::Tensor tokens =
+      at::cat({at::tensor({8, 1, 1, 3, 4}, at::kLong), at::randint(0, 9, {50}, at::kLong)});
+  const at::Tensor rows = at::cat({at::tensor({2, 0, 2, 2, 0}, at::kLong),
+                                   at::ones({45}, at::kLong), at::zeros({5}, at::kLong)});
+  for (const at::ScalarType type : kTypes) {
+    for (const int64_t width : {17, 64, 200}) {
+      const at::Tensor x = at::randn({9, width}).to(type);
+      at::Tensor sum = at::randn({3, width}, at::kDouble), sum_reference = sum.clone();
+      TapSum(x, tokens, rows, sum);
+      reference::TapSum(x, tokens, rows, sum_reference);
+      EXPECT_TRUE(sum.equal(sum_reference)) << type << " " << width;
+      at::Tensor most = at::full({3, width}, -1e30f), most_reference = most.clone();
+      TapMax(x, tokens, rows, most);
+      reference::TapMax(x, tokens, rows, most_reference);
+      EXPECT_TRUE(most.equal(most_reference)) << type << " " << width;
+      const at::Tensor each = at::arange(tokens.size(0), at::kLong);
+      at::Tensor copy = at::zeros({tokens.size(0), width}), copy_reference = copy.clone();
+      TapCopy(x, tokens, each, copy);
+      reference::TapCopy(x, tokens, each, copy_reference);
+      EXPECT_TRUE(copy.equal(copy_reference)) << type << " " << width;
+    }
   }
 }
 
