@@ -122,7 +122,7 @@ void AddRowsToDouble(double* sum, const T* x, int64_t stride, const int64_t* tok
 }
 
 // By the exponential of a non-positive number, so that nothing overflows.
-inline float Sigmoid(float x) {
+VS_INLINED float Sigmoid(float x) {
   const float e = ExpOfNonPositive(-std::fabs(x));
   return (x >= 0 ? 1.0f : e) / (1.0f + e);
 }
