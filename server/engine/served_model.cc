@@ -81,18 +81,25 @@ struct MemoryNeed {
   int64_t cache = 0;    // taken at once when it is loaded
 };
 
+// oneDNN makes a kernel, most of a megabyte, for every number of rows that a product has. A model's
+// products are of some five shapes, each is tried with twenty numbers of rows while it loads, and
+// the steps have some more.
+constexpr int64_t kOneDnnKernelBytes = 96 << 20;
+
 // The weights as they are computed with, the embedding's rows beside a tied unembedding that is
-// packed, and the cosines and sines of every position. What is on disk is mapped and can be
-// dropped. On a CPU an untouched cache takes nothing.
+// packed, the cosines and sines of every position, and kernels that a library makes. What is on
+// disk is mapped and can be dropped. On a CPU an untouched cache takes nothing.
 MemoryNeed MemoryNeeded(const model::Architecture& architecture, const EngineOptions& options) {
   const c10::Device device(options.device);
-  const bool two_embeddings =
-      architecture.tied_embeddings && model::CanPack(device, model::ScalarTypeOf(options.dtype));
+  const c10::ScalarType type = model::ScalarTypeOf(options.dtype);
+  const bool packs = model::CanPack(device, type);
+  const bool two_embeddings = architecture.tied_embeddings && packs;
   const int64_t embedding = two_embeddings ? architecture.vocabulary * architecture.hidden : 0;
   const int64_t rotations =
       2 * architecture.max_positions * (architecture.head_dim / 2) * SizeOf(DType::kFloat32);
-  return {.weights =
-              (model::NumParameters(architecture) + embedding) * SizeOf(options.dtype) + rotations,
+  const int64_t kernels = packs && !model::PacksAsOwn(device, type) ? kOneDnnKernelBytes : 0;
+  return {.weights = (model::NumParameters(architecture) + embedding) * SizeOf(options.dtype) +
+                     rotations + kernels,
           .cache = device.is_cpu() ? 0 : options.kv_cache_bytes};
 }
 

@@ -16,6 +16,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "base/error.h"
+#include "model/kernels.h"
 #include "tests/engine/engine_harness.h"
 #include "tests/engine/fake_transformer.h"
 #include "tests/model/model_folder.h"
@@ -318,6 +319,15 @@ TEST_F(ModelRegistryTest, CountsATiedEmbeddingTwiceOnlyWhereItIsPacked) {
   free_ = 250'000'000;
   EXPECT_EQ(DetailsOf(registry_->StartLoading("small", DType::kFloat32)).reason, "MODEL_TOO_LARGE");
   free_ = 100'000'000;
+  EXPECT_EQ(registry_->StartLoading("other", DType::kFloat16), absl::OkStatus());
+}
+
+TEST_F(ModelRegistryTest, CountsTheKernelsThatALibraryMakesForItsProducts) {
+  free_ = 60'000'000;  // a thousand times the weights
+  if (model::CanPack(c10::kCPU, c10::ScalarType::BFloat16)) {
+    EXPECT_EQ(DetailsOf(registry_->StartLoading("small", DType::kBFloat16)).reason,
+              "MODEL_TOO_LARGE");
+  }
   EXPECT_EQ(registry_->StartLoading("other", DType::kFloat16), absl::OkStatus());
 }
 

@@ -193,7 +193,7 @@ TEST_P(TinyLlama, WriteDirectionsTurnNeuronsIntoWhatTheMlpAdds) {
   }
 }
 
-TEST_P(TinyLlama, HalfPrecisionRunsThroughThePlainOperators) {
+TEST_P(TinyLlama, HalfPrecisionIsNearFloat32) {
   auto loaded = Transformer::Load(GoldenFolder(GetParam()),
                                   {.dtype = DType::kBFloat16, .threads = 0, .progress = {}});
   ASSERT_TRUE(loaded.ok()) << loaded.status();
