@@ -1,5 +1,5 @@
-// The vectorised implementations behind kernels.h on a CPU. Same signatures, same meaning. kernels.cc
-// registers them: a static library keeps only what somebody names.
+// The vectorised implementations behind kernels.h on a CPU. Same signatures, same meaning.
+// kernels.cc registers them: a static library keeps only what somebody names.
 #ifndef VALUESCOPE_MODEL_CPU_KERNELS_H_
 #define VALUESCOPE_MODEL_CPU_KERNELS_H_
 

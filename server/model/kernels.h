@@ -1,8 +1,8 @@
 // The forward pass's own operators, registered with the dispatcher (namespace "valuescope") so that
 // observers, meta tensors and other devices see them. Each has three implementations: a vectorised
 // one for a CPU (cpu_kernels.h), one of few launches for a GPU and for meta tensors
-// (cuda_kernels.h), and the plain one of reference.h, which gradients can follow. On a CPU a token's
-// result never depends on the tokens beside it.
+// (cuda_kernels.h), and the plain one of reference.h, which gradients can follow. On a CPU a
+// token's result never depends on the tokens beside it.
 #ifndef VALUESCOPE_MODEL_KERNELS_H_
 #define VALUESCOPE_MODEL_KERNELS_H_
 

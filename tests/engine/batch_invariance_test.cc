@@ -289,8 +289,8 @@ TEST_P(BatchInvariance, AJobThatGaveWayGivesWhatItWouldHaveGivenAndTellsNothingT
   ExpectNothingHeld(*engine);
 }
 
-// Half types run through many small operators, which takes minutes under a sanitizer;
-// cuda_kernels_test runs the same operators there.
+// Half types take two to three times as long, which under a sanitizer is minutes; kernels_test and
+// cuda_kernels_test run their operators there.
 std::vector<Case> Cases() {
   std::vector<Case> cases = {{"gemma2"}, {"llama3_rope"}, {"mistral"}, {"qwen2"}, {"qwen3"}};
 #ifndef __SANITIZE_ADDRESS__
