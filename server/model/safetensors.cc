@@ -1,11 +1,11 @@
 #include "model/safetensors.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <optional>
@@ -24,6 +24,7 @@ namespace {
 using nlohmann::json;
 
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;
+constexpr size_t kLengthBytes = 8;  // of the header, before it
 constexpr size_t kMaxNameBytes = 1024;
 constexpr size_t kMaxRank = 8;
 constexpr char kIndex[] = "model.safetensors.index.json";
@@ -58,8 +59,9 @@ struct Range {
   uint64_t end = 0;
 };
 
-absl::StatusOr<StoredTensor> ParseEntry(absl::string_view file, const std::string& name,
-                                        const json& entry, absl::string_view data, Range& range) {
+// `begin`, `end`: of the file's data.
+absl::StatusOr<TensorPlace> ParseEntry(absl::string_view file, const std::string& name,
+                                       const json& entry, uint64_t begin, uint64_t end) {
   const auto refused = [&](absl::string_view why) {
     return Refused(file, absl::StrCat("tensor \"", name, "\" ", why));
   };
@@ -82,7 +84,7 @@ absl::StatusOr<StoredTensor> ParseEntry(absl::string_view file, const std::strin
       !IsUnsigned(offsets[1])) {
     return refused(absl::StrCat("has malformed data_offsets: ", Quoted(offsets)));
   }
-  StoredTensor tensor{.dtype = *dtype, .shape = {}, .bytes = {}};
+  TensorPlace tensor{.dtype = *dtype, .shape = {}};
   for (const json& dimension : shape) {
     if (dimension.get<uint64_t>() > (uint64_t{1} << 40))
       return refused("has a dimension that is too large");
@@ -90,13 +92,14 @@ absl::StatusOr<StoredTensor> ParseEntry(absl::string_view file, const std::strin
   }
   const absl::StatusOr<int64_t> size = CheckedByteSize(*dtype, tensor.shape);
   if (!size.ok()) return refused("has a shape that is too large");
-  range = {offsets[0].get<uint64_t>(), offsets[1].get<uint64_t>()};
+  const Range range{offsets[0].get<uint64_t>(), offsets[1].get<uint64_t>()};
   if (range.begin > range.end) return refused("has data_offsets that end before they begin");
-  if (range.end > data.size()) return refused("lies beyond the end of the file");
+  if (range.end > end - begin) return refused("lies beyond the end of the file");
   if (range.end - range.begin != static_cast<uint64_t>(*size)) {
     return refused("has a byte range that does not match its shape");
   }
-  tensor.bytes = data.substr(range.begin, range.end - range.begin);
+  tensor.offset = static_cast<int64_t>(begin + range.begin);
+  tensor.size = *size;
   return tensor;
 }
 
@@ -129,8 +132,14 @@ absl::StatusOr<std::string> Beneath(const std::string& folder, const std::string
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(const std::string& folder,
-                                                             const std::string& name) {
+absl::Status ModelFilesChanged() {
+  return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "MODEL_FILES_CHANGED",
+                         "the model's files were written to since its load began; load it again "
+                         "once they are complete");
+}
+
+absl::StatusOr<std::unique_ptr<ModelFile>> ModelFile::Open(const std::string& folder,
+                                                           const std::string& name) {
   VS_ASSIGN_OR_RETURN(const std::string path, Beneath(folder, name));
   // A FIFO in the folder must not block the server.
   const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
@@ -140,78 +149,84 @@ absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(const std::string& 
     close(file);
     return Refused(name, "is not a regular file");
   }
-  const size_t size = static_cast<size_t>(facts.st_size);
-  absl::string_view bytes;
-  if (size > 0) {
-    void* mapping = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file, 0);
-    if (mapping == MAP_FAILED) {
-      close(file);
-      return Refused(name, "cannot be mapped");
-    }
-    bytes = absl::string_view(static_cast<const char*>(mapping), size);
-  }
-  return std::unique_ptr<MappedFile>(new MappedFile(file, facts, bytes));
+  return std::unique_ptr<ModelFile>(new ModelFile(name, file, facts));
 }
 
-MappedFile::MappedFile(int file, const struct stat& facts, absl::string_view bytes)
-    : file_(file),
+ModelFile::ModelFile(std::string name, int file, const struct stat& facts)
+    : name_(std::move(name)),
+      file_(file),
       size_(facts.st_size),
       seconds_(facts.st_mtim.tv_sec),
-      nanoseconds_(facts.st_mtim.tv_nsec),
-      bytes_(bytes) {}
+      nanoseconds_(facts.st_mtim.tv_nsec) {}
 
-MappedFile::~MappedFile() {
-  if (!bytes_.empty()) munmap(const_cast<char*>(bytes_.data()), bytes_.size());
-  close(file_);
+ModelFile::~ModelFile() { close(file_); }
+
+absl::Status ModelFile::Read(int64_t offset, int64_t size, char* bytes) const {
+  while (size > 0) {
+    const ssize_t count = pread(file_, bytes, static_cast<size_t>(size), offset);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return Refused(name_, "cannot be read");
+    if (count == 0) return ModelFilesChanged();
+    bytes += count;
+    offset += count;
+    size -= count;
+  }
+  return absl::OkStatus();
 }
 
-bool MappedFile::IsUnchanged() const {
+absl::StatusOr<std::string> ModelFile::ReadAll(int64_t most) const {
+  if (size_ > most) return Refused(name_, absl::StrCat("is over ", most, " bytes"));
+  std::string bytes(static_cast<size_t>(size_), '\0');
+  VS_RETURN_IF_ERROR(Read(0, size_, bytes.data()));
+  return bytes;
+}
+
+bool ModelFile::IsUnchanged() const {
   struct stat facts {};
   return fstat(file_, &facts) == 0 && facts.st_size == size_ && facts.st_mtim.tv_sec == seconds_ &&
          facts.st_mtim.tv_nsec == nanoseconds_;
 }
 
-void MappedFile::Release(absl::string_view part) {
-  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const auto begin = reinterpret_cast<uintptr_t>(part.data());
-  // Pages that a neighbour shares stay.
-  const uintptr_t first = (begin + page - 1) / page * page,
-                  last = (begin + part.size()) / page * page;
-  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
-}
+namespace {
 
-absl::StatusOr<std::map<std::string, StoredTensor>> ParseSafetensors(absl::string_view file_name,
-                                                                     absl::string_view bytes) {
+// Of the header, by the file's first eight bytes.
+absl::StatusOr<int64_t> HeaderBytes(absl::string_view file_name, absl::string_view begin,
+                                    int64_t file_size) {
   uint64_t header_bytes = 0;
-  if (bytes.size() < sizeof(header_bytes)) return Refused(file_name, "is too short for a header");
-  std::memcpy(&header_bytes, bytes.data(), sizeof(header_bytes));
+  if (begin.size() < kLengthBytes) return Refused(file_name, "is too short for a header");
+  std::memcpy(&header_bytes, begin.data(), sizeof(header_bytes));
   if (header_bytes > kMaxHeaderBytes) {
     return Refused(file_name, absl::StrCat("has a header over 100 MB: ", header_bytes, " bytes"));
   }
-  if (header_bytes > bytes.size() - sizeof(header_bytes)) {
+  if (header_bytes > static_cast<uint64_t>(file_size) - kLengthBytes) {
     return Refused(file_name, absl::StrCat("has a header of ", header_bytes,
                                            " bytes beyond the end of the file"));
   }
-  VS_ASSIGN_OR_RETURN(const json header,
-                      ParseStrictJson(file_name, bytes.substr(sizeof(header_bytes), header_bytes)));
-  if (!header.is_object()) return Refused(file_name, "has a header that is not an object");
-  const absl::string_view data = bytes.substr(sizeof(header_bytes) + header_bytes);
+  return static_cast<int64_t>(header_bytes);
+}
 
-  std::map<std::string, StoredTensor> tensors;
+absl::StatusOr<std::map<std::string, TensorPlace>> ParseHeader(absl::string_view file_name,
+                                                               absl::string_view text,
+                                                               int64_t file_size) {
+  VS_ASSIGN_OR_RETURN(const json header, ParseStrictJson(file_name, text));
+  if (!header.is_object()) return Refused(file_name, "has a header that is not an object");
+  const uint64_t begin = kLengthBytes + text.size(), end = static_cast<uint64_t>(file_size);
+  std::map<std::string, TensorPlace> tensors;
   std::vector<std::pair<Range, std::string>> ranges;
   for (const auto& [name, entry] : header.items()) {
     if (name == "__metadata__") {
       VS_RETURN_IF_ERROR(CheckMetadata(file_name, entry));
       continue;
     }
-    Range range;
-    VS_ASSIGN_OR_RETURN(tensors[name], ParseEntry(file_name, name, entry, data, range));
-    ranges.emplace_back(range, name);
+    TensorPlace& tensor = tensors[name];
+    VS_ASSIGN_OR_RETURN(tensor, ParseEntry(file_name, name, entry, begin, end));
+    const auto first = static_cast<uint64_t>(tensor.offset);
+    ranges.emplace_back(Range{first, first + static_cast<uint64_t>(tensor.size)}, name);
   }
   std::sort(ranges.begin(), ranges.end(), [](const auto& a, const auto& b) {
     return std::pair(a.first.begin, a.first.end) < std::pair(b.first.begin, b.first.end);
   });
-  uint64_t covered = 0;
+  uint64_t covered = begin;
   for (const auto& [range, name] : ranges) {
     if (range.begin < covered)
       return Refused(file_name, absl::StrCat("tensor \"", name, "\" overlaps another"));
@@ -219,18 +234,45 @@ absl::StatusOr<std::map<std::string, StoredTensor>> ParseSafetensors(absl::strin
       return Refused(file_name, absl::StrCat("has a hole before tensor \"", name, "\""));
     covered = range.end;
   }
-  if (covered != data.size()) return Refused(file_name, "has bytes behind the last tensor");
+  if (covered != end) return Refused(file_name, "has bytes behind the last tensor");
   return tensors;
+}
+
+}  // namespace
+
+absl::StatusOr<std::map<std::string, StoredTensor>> ParseSafetensors(absl::string_view file_name,
+                                                                     absl::string_view bytes) {
+  const auto size = static_cast<int64_t>(bytes.size());
+  VS_ASSIGN_OR_RETURN(const int64_t header_bytes, HeaderBytes(file_name, bytes, size));
+  const auto header = bytes.substr(kLengthBytes, static_cast<size_t>(header_bytes));
+  VS_ASSIGN_OR_RETURN(auto places, ParseHeader(file_name, header, size));
+  std::map<std::string, StoredTensor> tensors;
+  for (auto& [name, place] : places) {
+    tensors[name] = {
+        .dtype = place.dtype,
+        .shape = std::move(place.shape),
+        .bytes = bytes.substr(static_cast<size_t>(place.offset), static_cast<size_t>(place.size))};
+  }
+  return tensors;
+}
+
+absl::StatusOr<std::map<std::string, TensorPlace>> ReadTensorPlaces(const ModelFile& file) {
+  std::string begin(static_cast<size_t>(std::min<int64_t>(file.size(), kLengthBytes)), '\0');
+  VS_RETURN_IF_ERROR(file.Read(0, static_cast<int64_t>(begin.size()), begin.data()));
+  VS_ASSIGN_OR_RETURN(const int64_t header_bytes, HeaderBytes(file.name(), begin, file.size()));
+  std::string header(static_cast<size_t>(header_bytes), '\0');
+  VS_RETURN_IF_ERROR(file.Read(kLengthBytes, header_bytes, header.data()));
+  return ParseHeader(file.name(), header, file.size());
 }
 
 absl::StatusOr<std::map<std::string, std::set<std::string>>> WeightFiles(
     const std::string& folder) {
   using Files = std::map<std::string, std::set<std::string>>;
-  auto index_file = MappedFile::Open(folder, kIndex);
+  auto index_file = ModelFile::Open(folder, kIndex);
   if (absl::IsNotFound(index_file.status())) return Files{{kSingle, {}}};
   if (!index_file.ok()) return index_file.status();
-  if ((*index_file)->bytes().size() > kMaxHeaderBytes) return Refused(kIndex, "is over 100 MB");
-  VS_ASSIGN_OR_RETURN(const json index, ParseStrictJson(kIndex, (*index_file)->bytes()));
+  VS_ASSIGN_OR_RETURN(const std::string text, (*index_file)->ReadAll(kMaxHeaderBytes));
+  VS_ASSIGN_OR_RETURN(const json index, ParseStrictJson(kIndex, text));
   if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
     return Refused(kIndex, "has no weight_map");
   }

@@ -1,6 +1,7 @@
 // Reads .safetensors files: eight bytes of header length, a JSON header naming each tensor's type,
-// shape and byte range, then the bytes. Files are memory-mapped and never trusted: every size and
-// offset is checked before it is used.
+// shape and byte range, then the bytes. Files are never trusted: every size and offset is checked
+// before it is used. They are read, not mapped: behind the end of a mapped file that somebody cuts
+// short waits a signal that ends the process.
 #ifndef VALUESCOPE_MODEL_SAFETENSORS_H_
 #define VALUESCOPE_MODEL_SAFETENSORS_H_
 
@@ -22,42 +23,59 @@ namespace valuescope::model {
 struct StoredTensor {
   DType dtype = DType::kFloat32;
   std::vector<int64_t> shape;
-  absl::string_view bytes;  // within the mapping
+  absl::string_view bytes;  // within the file's
 };
 
-// A regular file beneath a folder, mapped read-only. Symbolic links that lead out of the folder are
-// refused.
-class MappedFile {
+// A tensor of a file that is not read yet.
+struct TensorPlace {
+  DType dtype = DType::kFloat32;
+  std::vector<int64_t> shape;
+  int64_t offset = 0;  // of its first byte in the file
+  int64_t size = 0;    // bytes
+};
+
+// A regular file beneath a folder, open for reading. Symbolic links that lead out of the folder are
+// refused. Thread-safe.
+class ModelFile {
  public:
-  static absl::StatusOr<std::unique_ptr<MappedFile>> Open(const std::string& folder,
-                                                          const std::string& name);
-  ~MappedFile();
-  MappedFile(const MappedFile&) = delete;
-  MappedFile& operator=(const MappedFile&) = delete;
+  static absl::StatusOr<std::unique_ptr<ModelFile>> Open(const std::string& folder,
+                                                         const std::string& name);
+  ~ModelFile();
+  ModelFile(const ModelFile&) = delete;
+  ModelFile& operator=(const ModelFile&) = delete;
 
-  absl::string_view bytes() const { return bytes_; }
+  const std::string& name() const { return name_; }
+  int64_t size() const { return size_; }
 
-  // Whether the file is as long and as old as when it was opened. Behind the end of one that was
-  // cut short, reading the bytes would end the process.
+  // Reads bytes offset .. offset + size - 1, which lie within size(), to `bytes`.
+  // FAILED_PRECONDITION, reason MODEL_FILES_CHANGED, where the file has become shorter.
+  absl::Status Read(int64_t offset, int64_t size, char* bytes) const;
+
+  // All of it. INVALID_ARGUMENT where it has more than `most` bytes.
+  absl::StatusOr<std::string> ReadAll(int64_t most) const;
+
+  // Whether the file is as long and as old as when it was opened.
   bool IsUnchanged() const;
 
-  // Gives the memory of `part` of the bytes back to the system, which reads the file again where
-  // someone asks again.
-  static void Release(absl::string_view part);
-
  private:
-  MappedFile(int file, const struct stat& facts, absl::string_view bytes);
+  ModelFile(std::string name, int file, const struct stat& facts);
 
-  const int file_;  // open, because only through it the bytes' own file can be asked
+  const std::string name_;
+  const int file_;
   const int64_t size_, seconds_, nanoseconds_;  // of its last change
-  absl::string_view bytes_;
 };
+
+// FAILED_PRECONDITION, reason MODEL_FILES_CHANGED.
+absl::Status ModelFilesChanged();
 
 // Tensors by name. Refuses, naming the tensor: a header over 100 MB or beyond the file, malformed
 // JSON, duplicate names, unknown types, shapes whose size is not their byte range, ranges that
 // overlap, leave holes or pass the end.
 absl::StatusOr<std::map<std::string, StoredTensor>> ParseSafetensors(absl::string_view file_name,
                                                                      absl::string_view bytes);
+
+// The same of a file of which only the header is read.
+absl::StatusOr<std::map<std::string, TensorPlace>> ReadTensorPlaces(const ModelFile& file);
 
 // The weight files of a Hugging Face folder in name order, each with the tensors that the index
 // promises in it: those that model.safetensors.index.json names, or model.safetensors alone, of

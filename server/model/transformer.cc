@@ -23,7 +23,7 @@
 namespace valuescope::model {
 namespace {
 
-constexpr size_t kMaxConfigBytes = 1 << 20;
+constexpr int64_t kMaxConfigBytes = 1 << 20;
 
 // One block's weights, fused where the forward pass wants one product.
 struct Block {
@@ -60,8 +60,8 @@ class LoadedTransformer : public Transformer {
         stored_(std::move(stored)),
         table_(WeightTable(architecture_)) {}
 
-  // Block by block: what a block needs is read, checked and copied, and its file's memory given
-  // back, so that there is never much more than one copy. Nothing that is kept shows the file.
+  // Block by block: what a block needs is read, checked and copied, and then let go of, so that
+  // there is never much more than one copy.
   absl::Status Load(absl::string_view config_json) {
     MakeRotations();
     VS_RETURN_IF_ERROR(Read(kEmbeddingWeight));
@@ -74,8 +74,7 @@ class LoadedTransformer : public Transformer {
       unembedding_ = Linear::Share(embedding_, Rows());
     } else {
       VS_RETURN_IF_ERROR(Read(kUnembeddingWeight));
-      unembedding_ =
-          Linear::Create([this] { return ViewOfWeight(kUnembeddingWeight); }, {}, Rows());
+      unembedding_ = Linear::Create([this] { return Weight(kUnembeddingWeight); }, {}, Rows());
       Release(kUnembeddingWeight);
     }
     for (int layer = 0; layer < architecture_.num_layers; ++layer) {
@@ -86,6 +85,7 @@ class LoadedTransformer : public Transformer {
     }
     VS_RETURN_IF_ERROR(Read(kFinalNormWeight));
     final_norm_ = NormWeight(kFinalNormWeight);
+    Release(kFinalNormWeight);
     digest_ = stored_->Digest(config_json);
     return stored_->CheckUnchanged();
   }
@@ -112,9 +112,12 @@ class LoadedTransformer : public Transformer {
   absl::StatusOr<at::Tensor> WriteDirections(int layer) const override {
     VS_RETURN_IF_ERROR(stored_->CheckUnchanged());
     const std::string block = absl::StrCat("model.layers.", layer, ".");
-    const at::Tensor columns = stored_->Get(block + "mlp.down_proj.weight", at::kFloat);
-    if (!architecture_.post_norms) return columns.clone(at::MemoryFormat::Contiguous);
-    const at::Tensor gain = stored_->Get(block + "post_feedforward_layernorm.weight", at::kFloat);
+    VS_ASSIGN_OR_RETURN(const at::Tensor columns,
+                        stored_->ReadAgain(block + "mlp.down_proj.weight", at::kFloat));
+    if (!architecture_.post_norms) return columns;
+    VS_ASSIGN_OR_RETURN(
+        const at::Tensor gain,
+        stored_->ReadAgain(block + "post_feedforward_layernorm.weight", at::kFloat));
     return (columns * (gain + 1).unsqueeze(1)).contiguous();
   }
 
@@ -183,20 +186,14 @@ class LoadedTransformer : public Transformer {
     return absl::OkStatus();
   }
 
-  void Release(absl::string_view prefix) const {
+  void Release(absl::string_view prefix) {
     for (const WeightSpec& spec : table_) {
       if (absl::StartsWith(spec.name, prefix)) stored_->Release(spec.name);
     }
   }
 
-  // In memory of its own.
+  // One that was read.
   at::Tensor Weight(const std::string& name) const {
-    return stored_->Get(name, ScalarTypeOf(options_.dtype))
-        .to(options_.device, /*non_blocking=*/false, /*copy=*/true);
-  }
-
-  // What is packed next, or read once.
-  at::Tensor ViewOfWeight(const std::string& name) const {
     return stored_->Get(name, ScalarTypeOf(options_.dtype)).to(options_.device);
   }
 
@@ -211,7 +208,7 @@ class LoadedTransformer : public Transformer {
                     const char* part) const {
     std::vector<at::Tensor> tensors;
     for (const char* name : names) {
-      tensors.push_back(ViewOfWeight(absl::StrCat(prefix, name, part)));
+      tensors.push_back(Weight(absl::StrCat(prefix, name, part)));
     }
     return tensors.size() == 1 ? tensors[0] : at::cat(tensors);
   }
@@ -374,13 +371,9 @@ class LoadedTransformer : public Transformer {
   std::unique_ptr<Linear> unembedding_;  // hidden -> vocabulary
 };
 
-absl::StatusOr<std::unique_ptr<MappedFile>> OpenConfig(const std::string& folder) {
-  VS_ASSIGN_OR_RETURN(auto config, MappedFile::Open(folder, "config.json"));
-  if (config->bytes().size() > kMaxConfigBytes) {
-    return ErrorWithReason(absl::StatusCode::kInvalidArgument, "MALFORMED_MODEL_FILE",
-                           "config.json is over 1 MiB");
-  }
-  return config;
+absl::StatusOr<std::string> ReadConfig(const std::string& folder) {
+  VS_ASSIGN_OR_RETURN(const auto config, ModelFile::Open(folder, "config.json"));
+  return config->ReadAll(kMaxConfigBytes);
 }
 
 // Weights are allocated once and stay, with temporary copies in between, which on a heap leave
@@ -398,8 +391,8 @@ class PagesOfTheirOwn {
 
 absl::StatusOr<std::unique_ptr<Transformer>> LoadOrThrow(const std::string& folder,
                                                          const LoadOptions& options) {
-  VS_ASSIGN_OR_RETURN(const auto config, OpenConfig(folder));
-  VS_ASSIGN_OR_RETURN(Architecture architecture, ParseArchitecture(config->bytes()));
+  VS_ASSIGN_OR_RETURN(const std::string config, ReadConfig(folder));
+  VS_ASSIGN_OR_RETURN(Architecture architecture, ParseArchitecture(config));
   VS_ASSIGN_OR_RETURN(auto stored, StoredWeights::Open(folder, architecture));
   auto model =
       std::make_unique<LoadedTransformer>(std::move(architecture), options, std::move(stored));
@@ -408,15 +401,15 @@ absl::StatusOr<std::unique_ptr<Transformer>> LoadOrThrow(const std::string& fold
   const PagesOfTheirOwn pages;
   // Kernels are made for a number of threads.
   if (options.threads > 0) at::set_num_threads(options.threads);
-  VS_RETURN_IF_ERROR(model->Load(config->bytes()));
+  VS_RETURN_IF_ERROR(model->Load(config));
   return model;
 }
 
 }  // namespace
 
 absl::StatusOr<Architecture> ReadArchitecture(const std::string& folder) {
-  VS_ASSIGN_OR_RETURN(const auto config, OpenConfig(folder));
-  return ParseArchitecture(config->bytes());
+  VS_ASSIGN_OR_RETURN(const std::string config, ReadConfig(folder));
+  return ParseArchitecture(config);
 }
 
 absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const std::string& folder,

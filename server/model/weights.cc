@@ -1,7 +1,6 @@
 #include "model/weights.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
 
 #include <algorithm>
 #include <cstring>
@@ -31,24 +30,28 @@ template <typename Bits>
 bool AllFinite(absl::string_view bytes, Bits exponent) {
   bool finite = true;
   for (size_t i = 0; i < bytes.size(); i += sizeof(Bits)) {
-    Bits bits;  // safetensors promises no alignment
+    Bits bits;
     std::memcpy(&bits, bytes.data() + i, sizeof(bits));
     finite &= (bits & exponent) != exponent;
   }
   return finite;
 }
 
-bool AllFinite(const StoredTensor& tensor) {
-  switch (tensor.dtype) {
+bool AllFinite(absl::string_view bytes, DType dtype) {
+  switch (dtype) {
     case DType::kFloat32:
-      return AllFinite<uint32_t>(tensor.bytes, 0x7f800000);
+      return AllFinite<uint32_t>(bytes, 0x7f800000);
     case DType::kFloat16:
-      return AllFinite<uint16_t>(tensor.bytes, 0x7c00);
+      return AllFinite<uint16_t>(bytes, 0x7c00);
     case DType::kBFloat16:
-      return AllFinite<uint16_t>(tensor.bytes, 0x7f80);
+      return AllFinite<uint16_t>(bytes, 0x7f80);
     default:
       return true;  // the table allows no others
   }
+}
+
+absl::string_view BytesOf(const at::Tensor& tensor) {
+  return {static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()};
 }
 
 // A tied unembedding that was written out again says the same as the embedding, or one of them
@@ -58,7 +61,7 @@ absl::Status NotTied(absl::string_view why) {
                               " the embedding, but config.json ties them"));
 }
 
-absl::Status CheckAgainstTable(const std::map<std::string, StoredTensor>& tensors,
+absl::Status CheckAgainstTable(const std::map<std::string, TensorPlace>& tensors,
                                const Architecture& architecture) {
   std::set<std::string> known;
   for (const WeightSpec& spec : WeightTable(architecture)) {
@@ -86,7 +89,7 @@ absl::Status CheckAgainstTable(const std::map<std::string, StoredTensor>& tensor
   }
   const auto unembedding = tensors.find(kUnembeddingWeight);
   if (known.contains(kUnembeddingWeight) || unembedding == tensors.end()) return absl::OkStatus();
-  const StoredTensor& embedding = tensors.at(kEmbeddingWeight);
+  const TensorPlace& embedding = tensors.at(kEmbeddingWeight);
   const bool same =
       unembedding->second.dtype == embedding.dtype && unembedding->second.shape == embedding.shape;
   return same ? absl::OkStatus() : NotTied("has another shape or type than");
@@ -142,87 +145,88 @@ absl::StatusOr<std::unique_ptr<StoredWeights>> StoredWeights::Open(
     const std::string& folder, const Architecture& architecture) {
   auto weights = std::make_unique<StoredWeights>();
   VS_ASSIGN_OR_RETURN(const auto files, WeightFiles(folder));
+  std::map<std::string, TensorPlace> places;
   for (const auto& [name, promised] : files) {
-    VS_ASSIGN_OR_RETURN(auto file, MappedFile::Open(folder, name));
-    VS_ASSIGN_OR_RETURN(auto tensors, ParseSafetensors(name, file->bytes()));
+    VS_ASSIGN_OR_RETURN(auto file, ModelFile::Open(folder, name));
+    VS_ASSIGN_OR_RETURN(auto tensors, ReadTensorPlaces(*file));
     for (const std::string& tensor : promised) {
       if (!tensors.contains(tensor)) {
         return Refused(absl::StrCat("tensor \"", tensor.substr(0, kMaxQuotedName), "\" is not in ",
                                     name, ", where the index says it is"));
       }
     }
-    weights->files_.push_back(std::move(file));
     for (auto& [tensor_name, tensor] : tensors) {
-      if (!weights->tensors_.emplace(tensor_name, std::move(tensor)).second) {
+      weights->tensors_[tensor_name] = {.place = tensor, .file = file.get()};
+      if (!places.emplace(tensor_name, std::move(tensor)).second) {
         return Refused(absl::StrCat("tensor \"", tensor_name, "\" is in two files"));
       }
     }
+    weights->files_.push_back(std::move(file));
   }
-  VS_RETURN_IF_ERROR(CheckAgainstTable(weights->tensors_, architecture));
+  VS_RETURN_IF_ERROR(CheckAgainstTable(places, architecture));
   for (const WeightSpec& spec : WeightTable(architecture)) {
-    weights->total_bytes_ += weights->tensors_.at(spec.name).bytes.size();
+    weights->total_bytes_ += places.at(spec.name).size;
   }
   weights->tied_ = architecture.tied_embeddings;
   return weights;
 }
 
-at::Tensor StoredWeights::Get(const std::string& name, c10::ScalarType dtype) const {
-  const StoredTensor& stored = tensors_.at(name);
-  // safetensors promises no alignment; the copy in `to` or a kernel may rely on it.
-  void* data = const_cast<char*>(stored.bytes.data());
-  const bool aligned = reinterpret_cast<uintptr_t>(data) % SizeOf(stored.dtype) == 0;
-  at::Tensor tensor;
-  if (aligned) {
-    tensor =
-        at::from_blob(data, stored.shape, at::TensorOptions().dtype(ScalarTypeOf(stored.dtype)));
-  } else {
-    tensor = at::empty(stored.shape, at::TensorOptions().dtype(ScalarTypeOf(stored.dtype)));
-    std::memcpy(tensor.data_ptr(), data, stored.bytes.size());
-  }
-  return tensor.to(dtype);
-}
-
 absl::Status StoredWeights::CheckUnchanged() const {
   for (const auto& file : files_) {
-    if (!file->IsUnchanged()) {
-      return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "MODEL_FILES_CHANGED",
-                             "the model's files were written to since its load began; load it "
-                             "again once they are complete");
-    }
+    if (!file->IsUnchanged()) return ModelFilesChanged();
   }
   return absl::OkStatus();
 }
 
+absl::StatusOr<at::Tensor> StoredWeights::ReadTensor(const std::string& name) const {
+  const auto& [place, file] = tensors_.at(name);
+  at::Tensor tensor = at::empty(place.shape, at::TensorOptions().dtype(ScalarTypeOf(place.dtype)));
+  VS_RETURN_IF_ERROR(
+      file->Read(place.offset, place.size, static_cast<char*>(tensor.mutable_data_ptr())));
+  return tensor;
+}
+
+absl::StatusOr<at::Tensor> StoredWeights::ReadAgain(const std::string& name,
+                                                    c10::ScalarType dtype) const {
+  VS_ASSIGN_OR_RETURN(const at::Tensor tensor, ReadTensor(name));
+  return tensor.to(dtype);
+}
+
+at::Tensor StoredWeights::Get(const std::string& name, c10::ScalarType dtype) const {
+  return held_.at(name).to(dtype);
+}
+
 absl::Status StoredWeights::Read(const std::string& name) {
-  const StoredTensor& tensor = tensors_.at(name);
+  VS_ASSIGN_OR_RETURN(at::Tensor tensor, ReadTensor(name));
+  const TensorPlace& place = tensors_.at(name).place;
   // Right behind the digest the bytes are still at hand.
-  const std::string digest = Sha256Hex(tensor.bytes);
-  if (!AllFinite(tensor)) {
+  const std::string digest = Sha256Hex(BytesOf(tensor));
+  if (!AllFinite(BytesOf(tensor), place.dtype)) {
     return Refused(absl::StrCat("tensor \"", name,
                                 "\" holds a value that is not finite: every answer of this model "
                                 "would be NaN; is the file damaged?"));
   }
+  held_[name] = std::move(tensor);
   if (tied_ && name == kEmbeddingWeight && tensors_.contains(kUnembeddingWeight)) {
-    if (Sha256Hex(tensors_.at(kUnembeddingWeight).bytes) != digest) return NotTied("differs from");
+    VS_ASSIGN_OR_RETURN(const at::Tensor copy, ReadTensor(kUnembeddingWeight));
+    if (Sha256Hex(BytesOf(copy)) != digest) return NotTied("differs from");
   }
   digests_[name] = digest;
-  read_bytes_ += tensor.bytes.size();
+  read_bytes_ += place.size;
   return absl::OkStatus();
 }
 
+void StoredWeights::Release(const std::string& name) { held_.erase(name); }
+
 double StoredWeights::fraction_read() const {
   return static_cast<double>(read_bytes_) / static_cast<double>(total_bytes_);
-}
-
-void StoredWeights::Release(const std::string& name) const {
-  MappedFile::Release(tensors_.at(name).bytes);
 }
 
 std::string StoredWeights::Digest(absl::string_view config_json) const {
   Sha256 digest;
   digest.Update(config_json);
   for (const auto& [name, own] : digests_) {
-    const StoredTensor& tensor = tensors_.at(name);
+    const TensorPlace& tensor = tensors_.at(name).place;
     digest.Update(absl::StrCat("\n", name, " ", NameOf(tensor.dtype), " [",
                                absl::StrJoin(tensor.shape, ", "), "] ", own));
   }

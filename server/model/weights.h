@@ -30,41 +30,53 @@ struct WeightSpec {
 // unembedding is not listed.
 std::vector<WeightSpec> WeightTable(const Architecture& architecture);
 
-// A folder's weight files, mapped, with every tensor of the table present in the right shape and
-// type and nothing else in them.
+// A folder's weight files, with every tensor of the table present in the right shape and type and
+// nothing else in them. Tensors are read one by one into memory of their own.
 class StoredWeights {
  public:
   static absl::StatusOr<std::unique_ptr<StoredWeights>> Open(const std::string& folder,
                                                              const Architecture& architecture);
 
-  // The tensor in `dtype`, without a copy where the file has that type: it then lives as long as
-  // this object, and changes with the file. `name` is in the table.
-  at::Tensor Get(const std::string& name, c10::ScalarType dtype) const;
-
   // FAILED_PRECONDITION, reason MODEL_FILES_CHANGED, where a file was written to since it was
   // opened.
   absl::Status CheckUnchanged() const;
 
-  // Reads a tensor, the first time that anybody looks at its bytes: notes their digest.
+  // Reads a tensor, notes its digest and holds it until Release. `name` is in the table.
   // INVALID_ARGUMENT, naming it, where a weight is NaN or infinite; where it is an embedding to
   // which the unembedding is tied, also where a copy of it for the unembedding differs.
+  // FAILED_PRECONDITION, reason MODEL_FILES_CHANGED, where its file was cut short.
   absl::Status Read(const std::string& name);
+
+  // A tensor that is held, in `dtype`; without a copy where the file has that type.
+  at::Tensor Get(const std::string& name, c10::ScalarType dtype) const;
+
+  // Lets go of it.
+  void Release(const std::string& name);
+
+  // A tensor in `dtype`, read anew. Errors of Read without what it looks for in the numbers.
+  // Thread-safe.
+  absl::StatusOr<at::Tensor> ReadAgain(const std::string& name, c10::ScalarType dtype) const;
 
   // The part of all bytes that was read, 0 .. 1.
   double fraction_read() const;
-
-  // Gives the memory of a tensor's file back to the system, once all that is needed was copied.
-  void Release(const std::string& name) const;
 
   // SHA-256 over `config_json` and, in name order, each tensor's name, type, shape and own SHA-256:
   // how the tensors are spread over files does not matter. Every tensor was read.
   std::string Digest(absl::string_view config_json) const;
 
  private:
-  std::vector<std::unique_ptr<MappedFile>> files_;
-  std::map<std::string, StoredTensor> tensors_;
+  struct Stored {
+    TensorPlace place;
+    const ModelFile* file = nullptr;
+  };
+
+  absl::StatusOr<at::Tensor> ReadTensor(const std::string& name) const;
+
+  std::vector<std::unique_ptr<ModelFile>> files_;
+  std::map<std::string, Stored> tensors_;
+  std::map<std::string, at::Tensor> held_;      // as stored
   std::map<std::string, std::string> digests_;  // of the tensors that were read
-  size_t total_bytes_ = 0, read_bytes_ = 0;     // of the table's tensors
+  int64_t total_bytes_ = 0, read_bytes_ = 0;    // of the table's tensors
   bool tied_ = false;
 };
 

@@ -380,22 +380,34 @@ TEST_F(ModelFolder, TheDigestIsOfTheTensorsWhateverFilesTheyAreIn) {
   EXPECT_NE(DigestOf(folder()), whole);
 }
 
-TEST_F(ModelFolder, AReleasedTensorStillHasItsValues) {
-  const int64_t rows = 4096;  // some pages
-  Architecture a = Tiny();
-  a.vocabulary = rows;
-  const std::string bytes = std::to_string(rows * 8);
-  Write(
-      "model.safetensors",
-      File("{" + Entry(kEmbedding, "F32", "[4096,2]", "[0," + bytes + "]") + "," +
-               Entry(kNorm, "F16", "[2]", "[" + bytes + "," + std::to_string(rows * 8 + 4) + "]") +
-               "}",
-           rows * 8 + 4));
-  const auto weights = StoredWeights::Open(folder(), a);
+TEST_F(ModelFolder, AReleasedTensorCanBeReadAgain) {
+  Write("model.safetensors", BothFile());
+  const auto weights = StoredWeights::Open(folder(), Tiny());
   ASSERT_TRUE(weights.ok()) << weights.status();
-  const at::Tensor before = (*weights)->Get(kEmbedding, at::kFloat).clone();
+  ASSERT_TRUE((*weights)->Read(kEmbedding).ok());
+  const at::Tensor before = (*weights)->Get(kEmbedding, at::kFloat);
   (*weights)->Release(kEmbedding);
-  EXPECT_TRUE((*weights)->Get(kEmbedding, at::kFloat).equal(before));
+  const auto again = (*weights)->ReadAgain(kEmbedding, at::kFloat);
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_TRUE(again->equal(before));
+}
+
+// Wherever the cut is: at the first byte, within the header, within a tensor.
+TEST_F(ModelFolder, AFileThatIsCutShortWhileItIsReadIsAnError) {
+  const size_t size = BothFile().size();
+  for (const size_t left : {size_t{0}, size_t{4}, size / 2, size - 5}) {
+    Write("model.safetensors", BothFile());
+    const auto weights = StoredWeights::Open(folder(), Tiny());
+    ASSERT_TRUE(weights.ok()) << weights.status();
+    fs::resize_file(base_ / "model" / "model.safetensors", left);
+    EXPECT_FALSE((*weights)->CheckUnchanged().ok());
+    // Between such a look and the read the file can be cut as well.
+    for (const absl::Status& status :
+         {(*weights)->Read(kNorm), (*weights)->ReadAgain(kNorm, at::kFloat).status()}) {
+      EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << left;
+      EXPECT_EQ(DetailsOf(status).reason, "MODEL_FILES_CHANGED") << left;
+    }
+  }
 }
 
 }  // namespace
