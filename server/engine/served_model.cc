@@ -4,6 +4,7 @@
 #include <fstream>
 #include <limits>
 #include <map>
+#include <new>
 #include <set>
 #include <system_error>
 #include <thread>
@@ -58,6 +59,25 @@ absl::StatusOr<std::shared_ptr<const ServedModel>> LoadModel(
   return std::shared_ptr<const ServedModel>(std::move(served));
 }
 
+// The same where something throws, which would end the process: a thread that the machine does not
+// have, memory for a tokenizer or an engine.
+absl::StatusOr<std::shared_ptr<const ServedModel>> LoadModelSafely(
+    const std::string& id, const std::string& folder, const EngineOptions& options,
+    const std::function<void(double)>& progress, const Cancellation& cancellation) {
+  try {
+    return LoadModel(id, folder, options, progress, cancellation);
+  } catch (const std::bad_alloc&) {
+    return NeverFits("MODEL_TOO_LARGE", "the model does not fit the memory");
+  } catch (const std::system_error& error) {
+    return ErrorWithReason(
+        absl::StatusCode::kResourceExhausted, "MODEL_LOAD_FAILED",
+        absl::StrCat("the machine refused what the model needs: ", error.code().message()));
+  } catch (const std::exception&) {
+    return ErrorWithReason(absl::StatusCode::kInternal, "MODEL_LOAD_FAILED",
+                           "the model could not be loaded");
+  }
+}
+
 // Bytes that are free where the model goes, swap not counted; nullopt where the system does not
 // say.
 std::optional<int64_t> FreeMemory(const EngineOptions& options) {
@@ -87,8 +107,8 @@ struct MemoryNeed {
 constexpr int64_t kOneDnnKernelBytes = 96 << 20;
 
 // The weights as they are computed with, the embedding's rows beside a tied unembedding that is
-// packed, the cosines and sines of every position, and kernels that a library makes. What is on
-// disk is mapped and can be dropped. On a CPU an untouched cache takes nothing.
+// packed, the cosines and sines of every position, and kernels that a library makes. On a CPU an
+// untouched cache takes nothing.
 MemoryNeed MemoryNeeded(const model::Architecture& architecture, const EngineOptions& options) {
   const c10::Device device(options.device);
   const c10::ScalarType type = model::ScalarTypeOf(options.dtype);
@@ -478,7 +498,8 @@ class FolderRegistry : public ModelRegistry {
       absl::MutexLock lock(&mutex_);
       entries_.at(id).progress = fraction;
     };
-    auto loaded = LoadModel(id, (fs::path(root_) / id).string(), options, progress, cancellation);
+    auto loaded =
+        LoadModelSafely(id, (fs::path(root_) / id).string(), options, progress, cancellation);
     absl::MutexLock lock(&mutex_);
     loads_.erase(id);
     // Also where the load was done before it noticed.

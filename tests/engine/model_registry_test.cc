@@ -146,6 +146,37 @@ class ModelRegistryTest : public ::testing::Test {
   std::unique_ptr<ModelRegistry> registry_;
 };
 
+// --- Loads that throw -----------------------------------------------------------------------
+
+TEST_F(ModelRegistryTest, WhateverALoadThrowsIsTheModelsStateAndOthersGoOn) {
+  struct Case {
+    std::function<void()> thrown;
+    absl::StatusCode code;
+    std::string reason;
+  };
+  const std::vector<Case> cases = {
+      {[] { throw std::bad_alloc(); }, absl::StatusCode::kResourceExhausted, "MODEL_TOO_LARGE"},
+      {[] { throw std::system_error(EAGAIN, std::generic_category()); },
+       absl::StatusCode::kResourceExhausted, "MODEL_LOAD_FAILED"},
+      {[] { throw std::runtime_error("something"); }, absl::StatusCode::kInternal,
+       "MODEL_LOAD_FAILED"}};
+  EngineOptions options;
+  options.make_recorder = [&cases, turn = std::make_shared<size_t>(0)] {
+    if (*turn < cases.size()) cases[(*turn)++].thrown();
+    return nullptr;
+  };
+  registry_ = Create(std::move(options));
+  for (const Case& one : cases) {
+    ASSERT_EQ(registry_->StartLoading("small"), absl::OkStatus());
+    registry_->WaitUntilSettled();
+    const auto entry = registry_->Find("small");
+    EXPECT_EQ(entry->state, ModelState::kFailed);
+    EXPECT_EQ(entry->error.code(), one.code) << entry->error;
+    EXPECT_EQ(DetailsOf(entry->error).reason, one.reason) << entry->error;
+  }
+  Load("small");  // the next time it may work
+}
+
 // --- Unloading ------------------------------------------------------------------------------
 
 TEST_F(ModelRegistryTest, AnUnloadWhoseCallerIsGoneLetsRequestsEndAndRefusesNewOnes) {
