@@ -278,7 +278,10 @@ absl::Status Server::FindModels() {
                                 .kv_cache_bytes = config_.kv_cache_bytes,
                                 .max_batch_rows = config_.max_batch_rows,
                                 .max_step_tokens = config_.max_step_tokens,
-                                .max_waiting = config_.max_waiting};
+                                .max_waiting = config_.max_waiting,
+                                .capture_memory_bytes = config_.capture_memory_bytes,
+                                .intervention_memory_bytes = config_.intervention_memory_bytes,
+                                .request_memory_bytes = config_.request_memory_bytes};
   options.on_change = [this] { queue_->NeedsChanged(); };
   const absl::Status device = AddDevice(options);
   if (!device.ok()) return OfFlag("--device", device);

@@ -271,8 +271,22 @@ const std::vector<Setting>& Settings() {
        "Requests of a model that may wait for their first step; one more is told to retry\n"
        "later. Default 1024.",
        Integer(&ServerConfig::max_waiting, 1, 1 << 20)},
-      {"max_message_bytes", "BYTES", "Largest request message. Default 64MiB.",
+      {"max_message_bytes", "BYTES",
+       "Largest request message. The calls that run or wait hold at most eight times as much\n"
+       "together. Default 64MiB.",
        Bytes(&ServerConfig::max_message_bytes, kMiB, int64_t{1} << 30)},
+      {"request_memory_bytes", "BYTES",
+       "What a model's requests that run or wait may hold beside their messages: token ids,\n"
+       "numbers and neurons of interventions, log-probabilities. Who finds it full is told to\n"
+       "retry later; what can never fit is refused. Default 1GiB.",
+       Bytes(&ServerConfig::request_memory_bytes, kMiB, 16 * kTiB)},
+      {"capture_memory_bytes", "BYTES",
+       "What the captures of a model's requests may hold until they are sent. Default 1GiB.",
+       Bytes(&ServerConfig::capture_memory_bytes, kMiB, 16 * kTiB)},
+      {"intervention_memory_bytes", "BYTES",
+       "What a model's tables of interventions may hold, on its device. A request waits until\n"
+       "there is room for its own; one that can never have it is refused. Default 1GiB.",
+       Bytes(&ServerConfig::intervention_memory_bytes, kMiB, 16 * kTiB)},
       {"drain_timeout", "DURATION",
        "How long running calls may go on after SIGTERM, such as 30s. Default 30s.",
        UpToADay(&ServerConfig::drain_timeout)},

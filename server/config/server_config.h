@@ -30,6 +30,10 @@ struct ServerConfig {
   int max_step_tokens = 0;
   int max_waiting = 1024;                         // requests of a model admitted and not started
   int64_t max_message_bytes = int64_t{64} << 20;  // of one request
+  // Of each model: what its requests are made of, captures, and tables of interventions.
+  int64_t request_memory_bytes = int64_t{1} << 30;
+  int64_t capture_memory_bytes = int64_t{1} << 30;
+  int64_t intervention_memory_bytes = int64_t{1} << 30;
   absl::Duration drain_timeout = absl::Seconds(30);
   absl::Duration step_timeout = absl::Minutes(2);  // 0: however long a step takes
   std::string log_level = "info";                  // debug, info, warning, error

@@ -10,12 +10,14 @@
 #include <cmath>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
+#include "engine/engine.h"
 #include "model/site.h"
 
 namespace valuescope::engine {
@@ -25,6 +27,9 @@ static_assert(kMostDirections <= model::kMostDirections);
 namespace {
 
 using model::Site;
+
+// Of a position that a scope names, here and in the sets that are made of it.
+constexpr int64_t kPositionBytes = 64;
 
 template <typename... Cases>
 struct Overloaded : Cases... {
@@ -77,7 +82,7 @@ absl::Status CheckNeurons(absl::string_view field, const ChosenNeurons& neurons,
   const int64_t count = model::WidthOf(intervention.site, architecture) /
                         ElementsPerNeuron(intervention.site, architecture);
   bool any = false;
-  for (const std::vector<int64_t>& of_layer : neurons) {
+  for (const NeuronIndices& of_layer : neurons) {
     for (size_t i = 0; i < of_layer.size(); ++i) {
       if (of_layer[i] < 0 || of_layer[i] >= count) {
         return OutOfRange(field, static_cast<double>(of_layer[i]), 0,
@@ -237,10 +242,10 @@ void DropLayersWithoutNeurons(Intervention& intervention, int64_t width) {
   if (means != nullptr) *means = std::make_shared<const std::vector<float>>(std::move(kept_means));
 }
 
-// Rows of its site's width that an operation's edit of one layer holds, at most.
-int64_t MostRows(const Operation& operation) {
-  if (const auto* project = std::get_if<ProjectOut>(&operation)) return project->num_directions;
-  return std::holds_alternative<AddVector>(operation) ? 1 : 2;
+// Takes the rows out of an operation whose bases are made of them.
+void DropRows(Operation& operation) {
+  if (auto* project = std::get_if<ProjectOut>(&operation)) project->directions = nullptr;
+  if (auto* clamp = std::get_if<Clamp>(&operation)) clamp->rows = nullptr;
 }
 
 bool ChangesNothing(const Operation& operation) {
@@ -263,8 +268,8 @@ at::Tensor RowOf(const SharedFloats& rows, int64_t row, int64_t width) {
 
 // One layer of a neuron operation: `factor` for the chosen elements, or, where it is 0, their
 // means.
-model::ScaleOrSetStage NeuronStage(const std::vector<int64_t>& neurons, int64_t elements,
-                                   int64_t width, float factor, const float* means) {
+model::ScaleOrSetStage NeuronStage(const NeuronIndices& neurons, int64_t elements, int64_t width,
+                                   float factor, const float* means) {
   model::ScaleOrSetStage stage{.active = {},
                                .factors = at::ones({1, width}, at::kFloat),
                                .values = at::zeros({1, width}, at::kFloat)};
@@ -332,6 +337,15 @@ model::Stage StageOf(const Intervention& intervention, size_t l, int variant,
   return stage;
 }
 
+// Which of the stages StageOf makes.
+size_t StageKindOf(const Operation& operation) {
+  const auto index_of = [](const model::Stage& stage) { return stage.index(); };
+  if (std::holds_alternative<AddVector>(operation)) return index_of(model::AddStage{});
+  const bool projects =
+      std::holds_alternative<ProjectOut>(operation) || std::holds_alternative<Clamp>(operation);
+  return projects ? index_of(model::ProjectStage{}) : index_of(model::ScaleOrSetStage{});
+}
+
 // --- Digests
 // --------------------------------------------------------------------------------------
 
@@ -350,7 +364,7 @@ class Writer {
   }
   void PutAll(const ChosenNeurons& neurons) {
     Put(static_cast<uint64_t>(neurons.size()));
-    for (const std::vector<int64_t>& of_layer : neurons) PutAll(of_layer);
+    for (const NeuronIndices& of_layer : neurons) PutAll(of_layer.values());
   }
   void PutAll(const SharedFloats& numbers) {
     Put(static_cast<uint8_t>(numbers != nullptr));
@@ -407,17 +421,19 @@ absl::string_view NameOfOperation(size_t index) {
   return kNames[index];
 }
 
-absl::StatusOr<CompiledInterventions> CompiledInterventions::Compile(
-    std::vector<Intervention> interventions, const SequenceExtent& extent,
-    const model::Architecture& architecture) {
+// --- What a call's requests share
+// ---------------------------------------------------------------
+
+absl::StatusOr<std::shared_ptr<const PreparedInterventions>> PreparedInterventions::Prepare(
+    std::vector<Intervention> interventions, const model::Architecture& architecture,
+    std::shared_ptr<MemoryLedger::Lease> memory) {
   if (interventions.size() > static_cast<size_t>(kMostInterventions)) {
     return InvalidField(
         "interventions",
         absl::StrCat("are ", interventions.size(), ", allowed are at most ", kMostInterventions));
   }
-  CompiledInterventions compiled;
-  if (interventions.empty()) return compiled;
-  compiled.architecture_ = architecture;
+  auto prepared = std::make_shared<PreparedInterventions>();
+  prepared->architecture_ = architecture;
   for (size_t i = 0; i < interventions.size(); ++i) {
     const std::string field = absl::StrCat("interventions[", i, "]");
     Intervention& one = interventions[i];
@@ -427,35 +443,126 @@ absl::StatusOr<CompiledInterventions> CompiledInterventions::Compile(
     const int64_t width = model::WidthOf(one.site, architecture);
     auto bases = BasesOf(one, width);
     if (!bases.ok()) return InField(field, bases.status());
-    compiled.bases_.push_back(*std::move(bases));
-    auto scope = TokenScope::Resolve(one.tokens, extent, /*for_tap=*/false);
-    if (!scope.ok()) return InField(absl::StrCat(field, ".tokens"), scope.status());
-    compiled.scopes_.push_back(*std::move(scope));
+    prepared->bases_.push_back(*std::move(bases));
     DropLayersWithoutNeurons(one, width);
+    prepared->digests_.push_back(DigestOf(one));
+    DropRows(one.operation);
   }
-  compiled.interventions_ = std::move(interventions);
+  prepared->interventions_ = std::move(interventions);
+  if (memory != nullptr) memory->ShrinkTo(prepared->bytes());
+  prepared->memory_ = std::move(memory);
+  return prepared;
+}
+
+absl::StatusOr<std::shared_ptr<const CompiledInterventions>> PreparedInterventions::For(
+    const SequenceExtent& extent) const {
+  const Extent key{extent.prompt, extent.most, extent.generates};
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto found = compiled_.find(key);
+    if (found != compiled_.end()) {
+      if (auto compiled = found->second.lock()) return compiled;
+    }
+  }
+  VS_ASSIGN_OR_RETURN(auto made, CompiledInterventions::Compile(shared_from_this(), extent));
+  auto compiled = std::make_shared<const CompiledInterventions>(std::move(made));
+  absl::MutexLock lock(&mutex_);
+  std::erase_if(compiled_, [](const auto& each) { return each.second.expired(); });
+  compiled_.insert_or_assign(key, compiled);
+  return compiled;
+}
+
+int64_t PreparedInterventions::bytes() const {
+  int64_t bytes = 0;
+  std::set<const void*> seen;  // interventions may share numbers
+  const auto add = [&](const void* numbers, size_t size) {
+    if (numbers != nullptr && seen.insert(numbers).second) bytes += static_cast<int64_t>(size);
+  };
+  const auto add_rows = [&](const SharedFloats& rows) {
+    if (rows != nullptr) add(rows.get(), rows->size() * sizeof(float));
+  };
+  const auto add_neurons = [&](const ChosenNeurons& neurons) {
+    for (const NeuronIndices& of_layer : neurons) {
+      add(&of_layer.values(), of_layer.size() * sizeof(int64_t));
+    }
+  };
+  for (const Intervention& one : interventions_) {
+    bytes += static_cast<int64_t>(one.tokens.positions.size()) * kPositionBytes;
+    std::visit(Overloaded{[&](const AddVector& add_vector) { add_rows(add_vector.rows); },
+                          [&](const ProjectOut&) {}, [&](const Clamp&) {},
+                          [&](const ScaleNeurons& scale) { add_neurons(scale.neurons); },
+                          [&](const AblateNeurons& ablate) {
+                            add_neurons(ablate.neurons);
+                            add_rows(ablate.means);
+                          },
+                          [&](const Replace& replace) { add_rows(replace.rows); }},
+               one.operation);
+  }
+  for (const auto& of_intervention : bases_) {
+    for (const std::vector<float>& basis : of_intervention) {
+      bytes += static_cast<int64_t>(basis.size() * sizeof(float));
+    }
+  }
+  return bytes;
+}
+
+absl::StatusOr<std::shared_ptr<const PreparedInterventions>> Engine::Prepare(
+    std::vector<Intervention> interventions, std::shared_ptr<MemoryLedger::Lease> memory) const {
+  return PreparedInterventions::Prepare(std::move(interventions), architecture(),
+                                        std::move(memory));
+}
+
+// --- What depends on the tokens
+// -----------------------------------------------------------------
+
+absl::StatusOr<CompiledInterventions> CompiledInterventions::Compile(
+    std::shared_ptr<const PreparedInterventions> prepared, const SequenceExtent& extent) {
+  CompiledInterventions compiled;
+  compiled.prepared_ = std::move(prepared);
+  if (compiled.empty()) return compiled;
+  const std::vector<Intervention>& interventions = compiled.interventions();
+  for (size_t i = 0; i < interventions.size(); ++i) {
+    auto scope = TokenScope::Resolve(interventions[i].tokens, extent, /*for_tap=*/false);
+    if (!scope.ok()) {
+      return InField(absl::StrCat("interventions[", i, "].tokens"), scope.status());
+    }
+    compiled.scopes_.push_back(*std::move(scope));
+  }
   VS_RETURN_IF_ERROR(compiled.EnumerateSets(extent));
   VS_RETURN_IF_ERROR(compiled.CheckEdits());
   compiled.MakeDigests();
   return compiled;
 }
 
+absl::StatusOr<CompiledInterventions> CompiledInterventions::Compile(
+    std::vector<Intervention> interventions, const SequenceExtent& extent,
+    const model::Architecture& architecture) {
+  VS_ASSIGN_OR_RETURN(auto prepared,
+                      PreparedInterventions::Prepare(std::move(interventions), architecture));
+  return Compile(std::move(prepared), extent);
+}
+
+const std::vector<Intervention>& CompiledInterventions::interventions() const {
+  static const std::vector<Intervention> none;
+  return prepared_ == nullptr ? none : prepared_->interventions();
+}
+
 absl::Status CompiledInterventions::EnumerateSets(const SequenceExtent& extent) {
   // Of replacements of single positions: which row a position takes.
-  std::vector<std::map<int64_t, int>> rows(interventions_.size());
-  for (size_t i = 0; i < interventions_.size(); ++i) {
-    const auto* replace = std::get_if<Replace>(&interventions_[i].operation);
+  std::vector<std::map<int64_t, int>> rows(interventions().size());
+  for (size_t i = 0; i < interventions().size(); ++i) {
+    const auto* replace = std::get_if<Replace>(&interventions()[i].operation);
     if (replace == nullptr || !replace->each_position) continue;
-    const std::vector<int64_t>& positions = interventions_[i].tokens.positions;
+    const std::vector<int64_t>& positions = interventions()[i].tokens.positions;
     for (size_t p = 0; p < positions.size(); ++p) {
       rows[i].emplace(AbsolutePosition(positions[p], extent), static_cast<int>(p));
     }
   }
-  variants_.assign(1, std::vector<int>(interventions_.size(), kAbsent));
+  variants_.assign(1, std::vector<int>(interventions().size(), kAbsent));
   std::map<std::vector<int>, uint16_t> known{{variants_.front(), uint16_t{0}}};
   // One more than can be fed: what follows is as this one.
   for (int64_t position = 0; position <= extent.most; ++position) {
-    std::vector<int> set(interventions_.size(), kAbsent);
+    std::vector<int> set(interventions().size(), kAbsent);
     for (size_t i = 0; i < scopes_.size(); ++i) {
       if (!scopes_[i].Contains(position)) continue;
       const auto row = rows[i].find(position);
@@ -488,8 +595,7 @@ absl::Status CompiledInterventions::CheckEdits() const {
 }
 
 void CompiledInterventions::MakeDigests() {
-  std::vector<std::string> each;
-  for (const Intervention& one : interventions_) each.push_back(DigestOf(one));
+  const std::vector<std::string>& each = prepared_->digests();
   digests_.assign(variants_.size(), "");
   for (size_t set = 1; set < variants_.size(); ++set) {
     std::string content;
@@ -508,41 +614,53 @@ uint64_t CompiledInterventions::ActiveAt(int64_t position) const {
 }
 
 bool CompiledInterventions::Changes(uint64_t active, size_t index) const {
-  return Acts(active, index) && !ChangesNothing(interventions_[index].operation);
+  return Acts(active, index) && !ChangesNothing(interventions()[index].operation);
 }
 
 std::vector<WireEdit> CompiledInterventions::EditsOf(uint64_t active) const {
   std::vector<WireEdit> edits;
-  for (size_t i = 0; i < interventions_.size(); ++i) {
-    const Intervention& one = interventions_[i];
+  if (empty()) return edits;
+  const model::Architecture& architecture = prepared_->architecture();
+  for (size_t i = 0; i < interventions().size(); ++i) {
+    const Intervention& one = interventions()[i];
     if (!Changes(active, i)) continue;
     for (size_t l = 0; l < static_cast<size_t>(NumLayers(one)); ++l) {
       const model::Wire wire =
           model::Normalised({one.site, one.layers.empty() ? 0 : one.layers[l]});
-      edits.push_back({.wire = model::WireIndex(wire, architecture_),
-                       .stage = StageOf(one, l, variants_[active][i], bases_[i], architecture_)});
+      edits.push_back(
+          {.wire = model::WireIndex(wire, architecture),
+           .stage = StageOf(one, l, variants_[active][i], prepared_->bases()[i], architecture)});
     }
   }
   return edits;
 }
 
-int64_t CompiledInterventions::TableBytes() const {
-  int64_t bytes = 0;
-  for (size_t set = 1; set < variants_.size(); ++set) {
-    for (size_t i = 0; i < interventions_.size(); ++i) {
-      const Intervention& one = interventions_[i];
-      if (!Changes(set, i)) continue;
-      bytes += NumLayers(one) * MostRows(one.operation) * model::WidthOf(one.site, architecture_) *
-               static_cast<int64_t>(sizeof(float));
+std::vector<EditShape> CompiledInterventions::ShapesOf(uint64_t active) const {
+  std::vector<EditShape> shapes;
+  if (empty()) return shapes;
+  const model::Architecture& architecture = prepared_->architecture();
+  for (size_t i = 0; i < interventions().size(); ++i) {
+    const Intervention& one = interventions()[i];
+    if (!Changes(active, i)) continue;
+    const int64_t width = model::WidthOf(one.site, architecture);
+    const auto& bases = prepared_->bases()[i];
+    for (size_t l = 0; l < static_cast<size_t>(NumLayers(one)); ++l) {
+      const model::Wire wire =
+          model::Normalised({one.site, one.layers.empty() ? 0 : one.layers[l]});
+      const int64_t rank = bases.empty() ? 0 : static_cast<int64_t>(bases[l].size()) / width;
+      shapes.push_back({.wire = model::WireIndex(wire, architecture),
+                        .kind = StageKindOf(one.operation),
+                        .width = width,
+                        .rank = rank});
     }
   }
-  return bytes;
+  return shapes;
 }
 
 std::array<int64_t, kNumOperations> CompiledInterventions::LayersTouched(uint64_t active) const {
   std::array<int64_t, kNumOperations> touched{};
-  for (size_t i = 0; i < interventions_.size(); ++i) {
-    const Intervention& one = interventions_[i];
+  for (size_t i = 0; i < interventions().size(); ++i) {
+    const Intervention& one = interventions()[i];
     if (!Changes(active, i)) continue;
     touched[one.operation.index()] += NumLayers(one);
   }

@@ -1,15 +1,21 @@
 // A request's interventions once they are known to be good: scopes resolved to positions,
 // directions made orthonormal, and each set of them that may act on a token lowered to single edits
-// of wires.
+// of wires. What does not depend on the request's tokens is made once for all requests of a call.
 #ifndef VALUESCOPE_ENGINE_COMPILED_INTERVENTIONS_H_
 #define VALUESCOPE_ENGINE_COMPILED_INTERVENTIONS_H_
 
 #include <array>
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <string>
+#include <tuple>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "base/memory_ledger.h"
 #include "engine/request.h"
 #include "engine/token_scope.h"
 #include "model/architecture.h"
@@ -28,17 +34,73 @@ struct WireEdit {
   model::Stage stage;
 };
 
-// A request's interventions with their scopes resolved. Built by Compile; then only read.
-class CompiledInterventions {
+// What a table needs to know of an edit to have room for it.
+struct EditShape {
+  int wire = 0;       // WireIndex
+  size_t kind = 0;    // model::Stage::index()
+  int64_t width = 0;  // elements of a row
+  int64_t rank = 0;   // of a projection; else 0
+};
+
+class CompiledInterventions;
+
+// The interventions of a call as far as they do not depend on its tokens: checked, directions made
+// orthonormal, digests taken. Built by Prepare; then only read, by any thread.
+class PreparedInterventions : public std::enable_shared_from_this<PreparedInterventions> {
  public:
   // INVALID_ARGUMENT with the field relative to the request ("interventions[1].layers[0]"): layers
   // out of range or not ascending, numbers that are not finite or not [layers, ..., width], zero
-  // directions, neurons out of range, scopes (token_scope.h), interventions that touch nothing
-  // (reason INTERVENTION_TOUCHES_NOTHING), more than kMostSetsPerRequest different sets of active
-  // interventions in one request or more than kMostEditsPerRequest edits of all of them.
+  // directions, neurons out of range. Keeps `memory`, which may be null, as long as it lives, and
+  // gives back of it what is beyond bytes().
+  static absl::StatusOr<std::shared_ptr<const PreparedInterventions>> Prepare(
+      std::vector<Intervention> interventions, const model::Architecture& architecture,
+      std::shared_ptr<MemoryLedger::Lease> memory = nullptr);
+
+  // For requests of this extent: the same object as long as one of them lives. INVALID_ARGUMENT as
+  // CompiledInterventions::Compile.
+  absl::StatusOr<std::shared_ptr<const CompiledInterventions>> For(
+      const SequenceExtent& extent) const;
+
+  // Neuron operations have lost the layers that own no chosen neuron, projections and clamps their
+  // rows, which stand in bases().
+  const std::vector<Intervention>& interventions() const { return interventions_; }
+  // By intervention, for project_out and clamp: the orthonormal basis of each layer, [rank, width].
+  const std::vector<std::vector<std::vector<float>>>& bases() const { return bases_; }
+  // By intervention: SHA-256 over everything but its tokens.
+  const std::vector<std::string>& digests() const { return digests_; }
+  const model::Architecture& architecture() const { return architecture_; }
+  // Of all that is held.
+  int64_t bytes() const;
+
+ private:
+  using Extent = std::tuple<int64_t, int64_t, bool>;
+
+  model::Architecture architecture_;
+  std::vector<Intervention> interventions_;
+  std::vector<std::vector<std::vector<float>>> bases_;
+  std::vector<std::string> digests_;
+  std::shared_ptr<MemoryLedger::Lease> memory_;
+  mutable absl::Mutex mutex_;
+  mutable std::map<Extent, std::weak_ptr<const CompiledInterventions>> compiled_
+      ABSL_GUARDED_BY(mutex_);
+};
+
+// A request's interventions with their scopes resolved. Built by Compile; then only read.
+class CompiledInterventions {
+ public:
+  // INVALID_ARGUMENT with the field relative to the request: scopes (token_scope.h), interventions
+  // that touch nothing (reason INTERVENTION_TOUCHES_NOTHING), more than kMostSetsPerRequest
+  // different sets of active interventions in one request or more than kMostEditsPerRequest edits
+  // of all of them.
+  static absl::StatusOr<CompiledInterventions> Compile(
+      std::shared_ptr<const PreparedInterventions> prepared, const SequenceExtent& extent);
+  // Prepares them first.
   static absl::StatusOr<CompiledInterventions> Compile(std::vector<Intervention> interventions,
                                                        const SequenceExtent& extent,
                                                        const model::Architecture& architecture);
+
+  // How many sets there are; they are numbered from 1.
+  uint64_t num_sets() const { return variants_.size() - 1; }
 
   // The set of interventions that act on the token at `position`, as a number that only this object
   // understands. 0: none does.
@@ -50,22 +112,21 @@ class CompiledInterventions {
   // What the set `active` does, in order. Leaves out what changes no bit: a coefficient or strength
   // of 0, a factor of 1.
   std::vector<WireEdit> EditsOf(uint64_t active) const;
+  // Their shapes, without making them.
+  std::vector<EditShape> ShapesOf(uint64_t active) const;
 
   // SHA-256 over everything that decides what the set `active` does to a token: site, layers,
   // operation, numbers and preserve_norm of its interventions in order. Equal digests mean equal
   // edits under one model. Empty where the set changes no bit.
   const std::string& ContentDigest(uint64_t active) const { return digests_[active]; }
 
-  // What the edits of all sets hold, at most; tables add the room that they keep for other rows.
-  int64_t TableBytes() const;
-
   // Layers that the set touches with each kind of operation, by Operation::index(), of the edits
   // that really run.
   std::array<int64_t, kNumOperations> LayersTouched(uint64_t active) const;
 
-  // As compiled: neuron operations have lost the layers that own no chosen neuron.
-  const std::vector<Intervention>& interventions() const { return interventions_; }
-  bool empty() const { return interventions_.empty(); }
+  // As prepared; none where nothing was.
+  const std::vector<Intervention>& interventions() const;
+  bool empty() const { return interventions().empty(); }
 
  private:
   static constexpr int kAbsent = -1;
@@ -76,11 +137,8 @@ class CompiledInterventions {
   bool Changes(uint64_t active, size_t index) const;
   void MakeDigests();
 
-  model::Architecture architecture_;
-  std::vector<Intervention> interventions_;
+  std::shared_ptr<const PreparedInterventions> prepared_;
   std::vector<TokenScope> scopes_;
-  // By intervention, for project_out and clamp: the orthonormal basis of each layer, [rank, width].
-  std::vector<std::vector<std::vector<float>>> bases_;
   // By set, by intervention: kAbsent, or which of its rows a replacement of single positions takes
   // (0 for all others). Set 0 is "nothing".
   std::vector<std::vector<int>> variants_{{}};

@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "base/cancellation.h"
 #include "base/host_tensor.h"
+#include "base/memory_ledger.h"
 #include "engine/request.h"
 #include "model/architecture.h"
 
@@ -59,6 +60,7 @@ struct EngineStatistics {
   int64_t cache_bytes = 0;           // of the key/value cache
   int64_t intervention_bytes = 0;    // of the intervention tables
   int64_t capture_memory_bytes = 0;  // held now by captures that run or were not yet delivered
+  int64_t request_memory_bytes = 0;  // held now by what requests and calls took for themselves
   // Parts of the key/value cache's blocks, each 0 to 1.
   double cache_used_ratio = 0;          // held by running requests
   double cache_promised_ratio = 0;      // held by running requests or kept free for them
@@ -93,6 +95,22 @@ class Engine {
   // RESOURCE_EXHAUSTED with a retry delay when the queue is full. Costs nothing, so callers ask
   // before they prepare one.
   virtual absl::Status CheckAccepts() const { return absl::OkStatus(); }
+
+  // Host memory for what a call makes of its request, given back when the last copy of the lease
+  // is gone. RESOURCE_EXHAUSTED: reason REQUEST_TOO_LARGE where nobody could ever have `bytes`,
+  // with a retry delay (reason REQUEST_MEMORY_FULL) where others hold too much now.
+  virtual absl::StatusOr<std::shared_ptr<MemoryLedger::Lease>> TakeRequestMemory(int64_t bytes);
+
+  // RESOURCE_EXHAUSTED, reason INTERVENTIONS_TOO_LARGE, where interventions whose rows have `bytes`
+  // bytes, each counted once, can never fit the tables.
+  virtual absl::Status CheckInterventionBytes(int64_t) const { return absl::OkStatus(); }
+
+  // The interventions of a call for Request::prepared, made once for all of its requests. They
+  // keep `memory`, which may be null, and take no more of it than they hold. Errors: those of
+  // PreparedInterventions::Prepare.
+  virtual absl::StatusOr<std::shared_ptr<const PreparedInterventions>> Prepare(
+      std::vector<Intervention> interventions,
+      std::shared_ptr<MemoryLedger::Lease> memory = nullptr) const;
 
   // Write directions of one block's neurons: float32 [hidden, intermediate]. 0 <= layer <
   // num_layers.

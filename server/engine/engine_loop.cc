@@ -75,7 +75,8 @@ class EngineLoop : public Engine {
         buffers_(options.max_step_tokens, most_.sequences, most_.blocks, transformer_->device()),
         cache_bytes_(num_blocks *
                      model::KvCache::BytesPerBlock(architecture(), kBlockSize, options.dtype)),
-        capture_memory_(options.capture_memory_bytes) {
+        capture_memory_(options.capture_memory_bytes),
+        request_memory_(options.request_memory_bytes) {
     program_.resize(static_cast<size_t>(model::NumWires(transformer_->architecture())));
     thread_ = std::thread([this] { Loop(); });
   }
@@ -92,9 +93,9 @@ class EngineLoop : public Engine {
     VS_ASSIGN_OR_RETURN(const SequenceExtent extent, CheckedExtent(request));
     // Before anything that takes long: being turned away is cheap.
     VS_RETURN_IF_ERROR(CheckAccepts());
-    VS_ASSIGN_OR_RETURN(auto interventions, CompiledFor(extent, std::move(request.interventions)));
-    VS_RETURN_IF_ERROR(CheckTablesHaveRoom(interventions));
+    VS_ASSIGN_OR_RETURN(auto interventions, InterventionsFor(extent, request));
     VS_ASSIGN_OR_RETURN(auto taps, CompiledFor(extent, request.taps));
+    VS_ASSIGN_OR_RETURN(auto request_memory, TakeRequestMemory(Sequence::HostBytes(request)));
     auto capture_memory = capture_memory_.Take(taps.bytes());
     if (capture_memory == nullptr) {
       return RetryLater("CAPTURE_MEMORY_FULL",
@@ -102,9 +103,13 @@ class EngineLoop : public Engine {
                                      " of this model's ", capture_memory_.capacity(), " bytes"),
                         kQueueRetry);
     }
+    request.interventions.clear();  // compiled
     auto sequence = std::make_shared<Sequence>(
         next_id_.fetch_add(1), std::move(request), std::move(interventions), std::move(taps),
-        std::move(observer), *text_, std::move(capture_memory), news_);
+        std::move(observer), *text_,
+        Sequence::Leases{.request = std::move(request_memory),
+                         .captures = std::move(capture_memory)},
+        news_);
     auto handle = std::make_unique<RunningHandle>(sequence->cancellation());
     absl::MutexLock lock(&mutex_);
     VS_RETURN_IF_ERROR(CheckAcceptsLocked());
@@ -114,13 +119,34 @@ class EngineLoop : public Engine {
 
   absl::Status Check(const Request& request) const override {
     VS_ASSIGN_OR_RETURN(const SequenceExtent extent, CheckedExtent(request));
-    VS_RETURN_IF_ERROR(CompiledFor(extent, request.interventions).status());
+    VS_RETURN_IF_ERROR(InterventionsFor(extent, request).status());
     return CompiledFor(extent, request.taps).status();
   }
 
   absl::Status CheckAccepts() const override {
     absl::MutexLock lock(&mutex_);
     return CheckAcceptsLocked();
+  }
+
+  absl::StatusOr<std::shared_ptr<MemoryLedger::Lease>> TakeRequestMemory(int64_t bytes) override {
+    if (bytes > request_memory_.capacity()) {
+      return NeverFits("REQUEST_TOO_LARGE",
+                       absl::StrCat("the request takes ", bytes, " bytes of memory, which has ",
+                                    request_memory_.capacity(), " for all of this model"));
+    }
+    std::shared_ptr<MemoryLedger::Lease> lease = request_memory_.Take(bytes);
+    if (lease != nullptr) return lease;
+    return RetryLater("REQUEST_MEMORY_FULL",
+                      absl::StrCat("the requests that run or wait hold ", request_memory_.used(),
+                                   " of this model's ", request_memory_.capacity(),
+                                   " bytes, and this one needs ", bytes),
+                      kQueueRetry);
+  }
+
+  absl::Status CheckInterventionBytes(int64_t bytes) const override {
+    constexpr int64_t kRows = InterventionTables::kLeastCapacity;
+    if (bytes <= options_.intervention_memory_bytes / kRows) return absl::OkStatus();
+    return TooLargeForTables(bytes > INT64_MAX / kRows ? INT64_MAX : bytes * kRows);
   }
 
   absl::StatusOr<HostTensor> WriteDirections(int layer) const override {
@@ -136,6 +162,7 @@ class EngineLoop : public Engine {
     statistics.waiting += static_cast<int64_t>(inbox_.size());
     statistics.cache_bytes = cache_bytes_;
     statistics.capture_memory_bytes = capture_memory_.used();
+    statistics.request_memory_bytes = request_memory_.used();
     return statistics;
   }
 
@@ -185,41 +212,30 @@ class EngineLoop : public Engine {
                                   scheduler_options_.num_blocks * kBlockSize, " tokens"));
   }
 
-  // A request may take a quarter of the tables' memory.
-  int64_t MostTableBytes() const { return options_.intervention_memory_bytes / 4; }
-
-  absl::StatusOr<CompiledInterventions> CompiledFor(const SequenceExtent& extent,
-                                                    std::vector<Intervention> interventions) const {
-    VS_ASSIGN_OR_RETURN(auto compiled, CompiledInterventions::Compile(std::move(interventions),
-                                                                      extent, architecture()));
-    const int64_t bytes = compiled.TableBytes();
-    if (bytes <= MostTableBytes()) return compiled;
+  absl::Status TooLargeForTables(int64_t bytes) const {
     return NeverFits("INTERVENTIONS_TOO_LARGE",
                      absl::StrCat("`interventions`: take ", bytes, " bytes of tables, allowed are ",
-                                  MostTableBytes(), "; use fewer positions, directions or layers"));
+                                  options_.intervention_memory_bytes,
+                                  "; use fewer positions, directions or layers"));
+  }
+
+  // Whether the tables could hold them if nobody else were there.
+  absl::StatusOr<std::shared_ptr<const CompiledInterventions>> InterventionsFor(
+      const SequenceExtent& extent, const Request& request) const {
+    std::shared_ptr<const PreparedInterventions> prepared = request.prepared;
+    if (prepared == nullptr) {
+      VS_ASSIGN_OR_RETURN(prepared, Prepare(request.interventions));
+    }
+    VS_ASSIGN_OR_RETURN(auto compiled, prepared->For(extent));
+    const int64_t bytes = InterventionTables(c10::kCPU).BytesWith(*compiled);
+    if (bytes <= options_.intervention_memory_bytes) return compiled;
+    return TooLargeForTables(bytes);
   }
 
   // Tokens trimmed or not fed never reach a tap, so taps may hope for every token that is fed.
   absl::StatusOr<SequenceTaps> CompiledFor(const SequenceExtent& extent,
                                            const std::vector<Tap>& taps) const {
     return SequenceTaps::Compile(taps, extent, architecture(), options_.capture_memory_bytes);
-  }
-
-  // While less is free than a request may take, none that needs some is taken, so that those who
-  // run find it.
-  absl::Status CheckTablesHaveRoom(const CompiledInterventions& interventions) const {
-    const bool needs_none = interventions.TableBytes() == 0;
-    if (needs_none || statistics().intervention_bytes <= 3 * MostTableBytes()) {
-      return absl::OkStatus();
-    }
-    return TablesAreFull();
-  }
-
-  absl::Status TablesAreFull() const {
-    return RetryLater("INTERVENTION_MEMORY_FULL",
-                      absl::StrCat("the interventions of the requests that run fill this model's ",
-                                   options_.intervention_memory_bytes, " bytes of tables"),
-                      kQueueRetry);
   }
 
   absl::Status CheckTokens(const Request& request) const {
@@ -300,7 +316,7 @@ class EngineLoop : public Engine {
 
   void RunOnce() {
     EndCancelledAndExpired();
-    const std::vector<StepItem> step = Prepared(scheduler_.Plan());
+    const std::vector<StepItem> step = Prepared(Planned());
     Publish();
     SendNews();  // who ended before the step does not wait for it
     if (step.empty()) return;
@@ -362,22 +378,40 @@ class EngineLoop : public Engine {
     return sequence;
   }
 
+  // What the scheduler decides. A request that finds no memory for its rows is refused them here
+  // and ended by Prepared.
+  std::vector<StepItem> Planned() {
+    return scheduler_.Plan([this](SequenceId id) {
+      try {
+        return active_.at(id)->AcquireRows(tables_);
+      } catch (const c10::AcceleratorError&) {
+        throw;
+      } catch (const std::exception&) {
+        without_memory_.push_back(id);
+        return false;
+      }
+    });
+  }
+
+  static absl::Status OutOfMemory() {
+    return NeverFits("OUT_OF_MEMORY",
+                     "there was no memory for the request's interventions or captures");
+  }
+
   // Follows what the scheduler decided. A request that finds no memory for what running it takes
   // ends alone, and the others of the step go on.
   std::vector<StepItem> Prepared(std::vector<StepItem> step) {
     for (const SequenceId id : scheduler_.preempted()) active_.at(id)->SendBack(tables_);
+    for (const SequenceId id : without_memory_) Remove(id)->Tell(OutOfMemory());
+    without_memory_.clear();
     std::erase_if(step, [this](const StepItem& item) {
       try {
-        active_.at(item.id)->Prepare(item.first, item.count, tables_, transformer_->device());
+        active_.at(item.id)->Prepare(item.first, transformer_->device());
         return false;
       } catch (const c10::AcceleratorError&) {
         throw;
-      } catch (const TablesFull&) {
-        Remove(item.id)->Tell(TablesAreFull());
-        return true;
       } catch (const std::exception&) {
-        Remove(item.id)->Tell(NeverFits(
-            "OUT_OF_MEMORY", "there was no memory for the request's interventions or captures"));
+        Remove(item.id)->Tell(OutOfMemory());
         return true;
       }
     });
@@ -647,13 +681,15 @@ class EngineLoop : public Engine {
   int64_t num_tokens_ = 0;  // of this step, without padding
   int64_t num_logits_ = 0;
   std::map<SequenceId, std::shared_ptr<Sequence>> active_;
-  std::vector<News> news_;  // of this step
+  std::vector<SequenceId> without_memory_;  // for the rows that they asked for
+  std::vector<News> news_;                  // of this step
   Courier courier_;
   int64_t distinct_rows_ = 0;
   std::array<int64_t, kNumOperations> applied_{};  // by the last step
 
   const int64_t cache_bytes_;
   CaptureMemory capture_memory_;
+  MemoryLedger request_memory_;
 
   mutable absl::Mutex mutex_;
   std::deque<std::shared_ptr<Sequence>> inbox_ ABSL_GUARDED_BY(mutex_);
@@ -668,6 +704,10 @@ class EngineLoop : public Engine {
 };
 
 }  // namespace
+
+absl::StatusOr<std::shared_ptr<MemoryLedger::Lease>> Engine::TakeRequestMemory(int64_t bytes) {
+  return MemoryLedger(bytes).Take(bytes);
+}
 
 void Engine::Drain(absl::Time deadline) {
   Drain(deadline,

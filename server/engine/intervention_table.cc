@@ -3,14 +3,18 @@
 #include <ATen/ops/full.h>
 
 #include <algorithm>
+#include <type_traits>
 
 #include "base/check.h"
 
 namespace valuescope::engine {
 namespace {
 
-// Few: a row of 64 directions on all layers of a large model is hundreds of megabytes.
-constexpr int64_t kLeastCapacity = 4;
+constexpr size_t kScaleOrSetKind = 1, kProjectKind = 2;  // model::Stage::index()
+static_assert(std::is_same_v<std::variant_alternative_t<kScaleOrSetKind, model::Stage>,
+                             model::ScaleOrSetStage>);
+static_assert(
+    std::is_same_v<std::variant_alternative_t<kProjectKind, model::Stage>, model::ProjectStage>);
 
 // What rows hold that nobody has: added, it changes no bit; as a factor it is 0.
 constexpr double kNothing = -0.0;
@@ -52,7 +56,7 @@ bool PreservesNorm(const model::Stage& edit) {
 
 // Beyond the row there is at least one, and the last is nobody's.
 int64_t CapacityFor(int64_t row) {
-  int64_t capacity = kLeastCapacity;
+  int64_t capacity = InterventionTables::kLeastCapacity;
   while (capacity <= row + 1) capacity *= 2;
   return capacity;
 }
@@ -89,34 +93,79 @@ at::Tensor WithRoom(const at::Tensor& table, const at::Tensor& edit, int64_t row
 
 }  // namespace
 
-int64_t InterventionTables::TakeLowestFreeRow() {
-  int64_t row = 1;
-  for (const auto& [live, unused] : rows_) {
-    if (live != row) break;
+InterventionTables::Extent InterventionTables::Extent::Of(const model::Stage& stage) {
+  if (const auto* project = std::get_if<model::ProjectStage>(&stage)) {
+    if (!project->basis.defined()) return {};
+    return {.capacity = project->basis.size(0),
+            .width = project->basis.size(2),
+            .rank = project->basis.size(1)};
+  }
+  const auto* add = std::get_if<model::AddStage>(&stage);
+  const at::Tensor& rows =
+      add != nullptr ? add->rows : std::get<model::ScaleOrSetStage>(stage).factors;
+  if (!rows.defined()) return {};
+  return {.capacity = rows.size(0), .width = rows.size(1)};
+}
+
+// As the members of the stage add up.
+int64_t InterventionTables::Extent::bytes(size_t kind) const {
+  constexpr auto kFloat = static_cast<int64_t>(sizeof(float));
+  int64_t of_row = 1 + width * kFloat;  // AddStage
+  if (kind == kScaleOrSetKind) of_row += width * kFloat;
+  if (kind == kProjectKind) {
+    of_row =
+        1 + rank * width * kFloat + static_cast<int64_t>(sizeof(int64_t)) + kFloat + rank * kFloat;
+  }
+  return capacity * of_row;
+}
+
+int64_t InterventionTables::LowestFreeRow(int64_t from) const {
+  int64_t row = from;
+  for (auto live = rows_.lower_bound(from); live != rows_.end() && live->first == row; ++live) {
     ++row;
   }
-  rows_[row];
   return row;
 }
 
-// Of all tables, once `edits` are row `row`. They have no extents that could overflow: each is a
-// part of a message times a number of rows.
-int64_t InterventionTables::BytesAfter(int64_t row, const std::vector<WireEdit>& edits) const {
-  int64_t total = bytes();
-  std::map<int, int> ordinals;
-  for (const WireEdit& edit : edits) {
-    const StageKey key{edit.wire, ordinals[edit.wire]++, edit.stage.index()};
-    const auto found = tables_.find(key);
-    const bool is_new = found == tables_.end();
-    if (!is_new) total -= found->second.bytes;
-    model::Stage source = edit.stage;
-    model::Stage table = is_new ? StartOf(key, edit.stage) : found->second.stage;
-    const std::vector<at::Tensor*> sources = TablesOf(source), tables = TablesOf(table);
-    for (size_t i = 0; i < sources.size(); ++i) {
-      int64_t bytes = static_cast<int64_t>(sources[i]->element_size());
-      for (const int64_t extent : ShapeWithRoom(*tables[i], *sources[i], row)) bytes *= extent;
-      total += bytes;
+int64_t InterventionTables::BytesWith(const CompiledInterventions& compiled) const {
+  return BytesWithSets(compiled, 1, compiled.num_sets() + 1);
+}
+
+// Of all tables, once the sets first .. end - 1 have rows. They have no extents that could
+// overflow: each is a part of a message times a number of rows.
+int64_t InterventionTables::BytesWithSets(const CompiledInterventions& compiled, uint64_t first,
+                                          uint64_t end) const {
+  std::map<StageKey, Extent> grown;
+  std::set<std::string> fresh;
+  int64_t row = 0;
+  for (uint64_t active = first; active < end; ++active) {
+    const std::string& digest = compiled.ContentDigest(active);
+    if (digest.empty() || rows_by_digest_.contains(digest) || !fresh.insert(digest).second) {
+      continue;
     }
+    row = LowestFreeRow(row + 1);
+    std::map<int, int> ordinals;
+    for (const EditShape& shape : compiled.ShapesOf(active)) {
+      const StageKey key{shape.wire, ordinals[shape.wire]++, shape.kind};
+      const auto [place, is_new] = grown.try_emplace(key);
+      Extent& extent = place->second;
+      if (is_new) {
+        if (const auto table = tables_.find(key); table != tables_.end()) {
+          extent = Extent::Of(table->second.stage);
+        } else if (const auto kept = kept_.find(key); kept != kept_.end()) {
+          extent = Extent::Of(kept->second.stage);
+        }
+      }
+      extent.capacity = std::max(extent.capacity, CapacityFor(row));
+      extent.width = std::max(extent.width, shape.width);
+      extent.rank = std::max(extent.rank, shape.rank);
+    }
+  }
+  int64_t total = bytes();
+  for (const auto& [key, extent] : grown) {
+    const auto table = tables_.find(key);
+    if (table != tables_.end()) total -= table->second.bytes;
+    total += extent.bytes(std::get<2>(key));
   }
   return total;
 }
@@ -154,21 +203,46 @@ void InterventionTables::SetOnlyAdds(Table& table) {
   }
 }
 
-int64_t InterventionTables::AcquireRow(const CompiledInterventions& compiled, uint64_t active) {
-  const std::vector<WireEdit> edits = compiled.EditsOf(active);
-  if (edits.empty()) return 0;
-  const int64_t row = TakeLowestFreeRow();
+bool InterventionTables::MakeRoom(const CompiledInterventions& compiled, uint64_t first,
+                                  uint64_t end) {
+  if (BytesWithSets(compiled, first, end) + kept_bytes() > max_bytes_) kept_.clear();
+  return BytesWithSets(compiled, first, end) <= max_bytes_;
+}
+
+std::optional<int64_t> InterventionTables::AcquireRow(const CompiledInterventions& compiled,
+                                                      uint64_t active) {
+  if (!MakeRoom(compiled, active, active + 1)) return std::nullopt;
+  return TakeRow(compiled, active);
+}
+
+std::optional<std::vector<int64_t>> InterventionTables::AcquireRows(
+    const CompiledInterventions& compiled) {
+  const uint64_t end = compiled.num_sets() + 1;
+  if (!MakeRoom(compiled, 1, end)) return std::nullopt;
+  std::vector<int64_t> rows(end, 0);
   try {
-    if (BytesAfter(row, edits) + kept_bytes() > max_bytes_) kept_.clear();
-    if (BytesAfter(row, edits) > max_bytes_) throw TablesFull();
-    Row& owned = rows_.at(row);
+    for (uint64_t active = 1; active < end; ++active) rows[active] = TakeRow(compiled, active);
+  } catch (...) {
+    for (const int64_t row : rows) ReleaseRow(row);
+    throw;
+  }
+  return rows;
+}
+
+int64_t InterventionTables::TakeRow(const CompiledInterventions& compiled, uint64_t active) {
+  const std::string& digest = compiled.ContentDigest(active);
+  if (digest.empty()) return 0;
+  if (const auto found = rows_by_digest_.find(digest); found != rows_by_digest_.end()) {
+    ++rows_.at(found->second).holders;
+    return found->second;
+  }
+  const int64_t row = LowestFreeRow();
+  Row& owned = rows_[row];
+  try {
+    owned.digest = digest;
+    rows_by_digest_.emplace(digest, row);
     owned.touched = compiled.LayersTouched(active);
-    std::map<int, int> ordinals;  // of the next edit, by wire
-    for (const WireEdit& edit : edits) {
-      const StageKey key{edit.wire, ordinals[edit.wire]++, edit.stage.index()};
-      owned.tables.push_back(key);
-      Write(key, row, edit.stage);
-    }
+    WriteRow(row, compiled.EditsOf(active));
   } catch (...) {
     ReleaseRow(row);
     throw;
@@ -176,9 +250,18 @@ int64_t InterventionTables::AcquireRow(const CompiledInterventions& compiled, ui
   return row;
 }
 
+void InterventionTables::WriteRow(int64_t row, const std::vector<WireEdit>& edits) {
+  std::map<int, int> ordinals;  // of the next edit, by wire
+  for (const WireEdit& edit : edits) {
+    const StageKey key{edit.wire, ordinals[edit.wire]++, edit.stage.index()};
+    rows_.at(row).tables.push_back(key);
+    Write(key, row, edit.stage);
+  }
+}
+
 void InterventionTables::ReleaseRow(int64_t row) {
   const auto found = rows_.find(row);
-  if (found == rows_.end()) return;
+  if (found == rows_.end() || --found->second.holders > 0) return;
   for (const StageKey& key : found->second.tables) {
     const auto table = tables_.find(key);
     // Where acquiring ended half-way, the last one may be missing.
@@ -196,7 +279,9 @@ void InterventionTables::ReleaseRow(int64_t row) {
     if (keep) kept_.insert_or_assign(key, std::move(table->second));
     tables_.erase(table);
   }
+  rows_by_digest_.erase(found->second.digest);
   rows_.erase(found);
+  ++rows_freed_;
 }
 
 void InterventionTables::AddTo(model::StepProgram& program) const {

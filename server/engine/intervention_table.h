@@ -1,8 +1,10 @@
 // Interventions as rows of tables. All requests of a step share a few tables a wire; each token
-// carries one row index, and row 0 is "nothing". A row belongs to one request and one set of its
-// interventions (those whose scope holds the token). The k-th thing that a row does at a wire is in
-// the wire's k-th stage, so any number of different steerings costs one gathered edit a stage in
-// use, and everybody's own order holds.
+// carries one row index, and row 0 is "nothing". A row is one content: whoever steers a token in
+// the same way shares it, as the completions of a call do. A request holds a row for each set of
+// its interventions (those whose scope holds a token) from before it runs until it ends, so nobody
+// who runs can find the tables full. The k-th thing that a row does at a wire is in the wire's k-th
+// stage, so any number of different steerings costs one gathered edit a stage in use, and
+// everybody's own order holds.
 #ifndef VALUESCOPE_ENGINE_INTERVENTION_TABLE_H_
 #define VALUESCOPE_ENGINE_INTERVENTION_TABLE_H_
 
@@ -12,9 +14,10 @@
 #include <cstdint>
 #include <limits>
 #include <map>
+#include <optional>
 #include <set>
 #include <span>
-#include <stdexcept>
+#include <string>
 #include <tuple>
 #include <vector>
 
@@ -24,17 +27,16 @@
 
 namespace valuescope::engine {
 
-// With another row, the tables would be larger than they may become.
-class TablesFull : public std::runtime_error {
- public:
-  TablesFull() : std::runtime_error("the intervention tables are full") {}
-};
-
-// The tables of one engine, on its device. A row is the lowest free one, and a table has room for a
-// power of two that holds its highest row and, last, one that nobody gets: its address changes only
-// when it grows, and it is given back when its last row is, unless addresses are to be kept.
+// The tables of one engine, on its device. A new row is the lowest free one, and a table has room
+// for a power of two that holds its highest row and, last, one that nobody gets: its address
+// changes only when it grows, and it is given back when its last row is, unless addresses are to be
+// kept.
 class InterventionTables {
  public:
+  // Rows that a table has room for at least. Few: a row of 64 directions on all layers of a large
+  // model is hundreds of megabytes.
+  static constexpr int64_t kLeastCapacity = 4;
+
   // `max_bytes` of all tables together: what a row takes depends on who else is there, because the
   // rows of a table are as wide as its widest and as many as its highest number asks for. With
   // `keeps_addresses`, a table that its last row left is kept for the next that comes to its place,
@@ -44,13 +46,21 @@ class InterventionTables {
                               bool keeps_addresses = false)
       : device_(device), max_bytes_(max_bytes), keeps_addresses_(keeps_addresses) {}
 
-  // The row for the set `active` of a request's interventions; 0 where they change no bit. Throws
-  // where memory ends, TablesFull before they are larger than they may be, and then nothing is
-  // held.
-  int64_t AcquireRow(const CompiledInterventions& compiled, uint64_t active);
+  // The rows of all sets of a request's interventions, by set; 0 for those that change no bit, such
+  // as set 0. nullopt, and nothing is held, where the tables would be larger than they may become.
+  // Throws where memory ends, and then nothing is held either.
+  std::optional<std::vector<int64_t>> AcquireRows(const CompiledInterventions& compiled);
+  // Of one set.
+  std::optional<int64_t> AcquireRow(const CompiledInterventions& compiled, uint64_t active);
+
+  // What all tables have once these rows are acquired.
+  int64_t BytesWith(const CompiledInterventions& compiled) const;
 
   // Gives a row back; row 0 is ignored.
   void ReleaseRow(int64_t row);
+  // How many rows were given up by their last holder so far: what found no room finds none before
+  // this has changed.
+  int64_t rows_freed() const { return rows_freed_; }
 
   // Puts the stages of every wire that some live row touches into the program.
   void AddTo(model::StepProgram& program) const;
@@ -77,14 +87,32 @@ class InterventionTables {
   };
 
   struct Row {
+    std::string digest;
+    int64_t holders = 1;
     std::vector<StageKey> tables;
     std::array<int64_t, kNumOperations> touched{};
   };
 
-  int64_t TakeLowestFreeRow();
+  // Of a table.
+  struct Extent {
+    int64_t capacity = 0;  // rows
+    int64_t width = 0;
+    int64_t rank = 0;  // of projections
+
+    static Extent Of(const model::Stage& stage);
+    int64_t bytes(size_t kind) const;
+  };
+
+  int64_t LowestFreeRow(int64_t from = 1) const;
+  int64_t BytesWithSets(const CompiledInterventions& compiled, uint64_t first, uint64_t end) const;
+  // Whether there is room for them, made by letting go of what is kept for its addresses where need
+  // be.
+  bool MakeRoom(const CompiledInterventions& compiled, uint64_t first, uint64_t end);
+  // There is room for it.
+  int64_t TakeRow(const CompiledInterventions& compiled, uint64_t active);
+  void WriteRow(int64_t row, const std::vector<WireEdit>& edits);
   // Where the next table at `key` starts: one that was kept, or nothing yet.
   model::Stage StartOf(const StageKey& key, const model::Stage& edit) const;
-  int64_t BytesAfter(int64_t row, const std::vector<WireEdit>& edits) const;
   void Write(const StageKey& key, int64_t row, const model::Stage& edit);
   static void SetOnlyAdds(Table& table);
   static int64_t BytesOf(const std::map<StageKey, Table>& tables);
@@ -95,6 +123,8 @@ class InterventionTables {
   std::map<StageKey, Table> tables_;
   std::map<StageKey, Table> kept_;  // without rows
   std::map<int64_t, Row> rows_;     // live
+  std::map<std::string, int64_t> rows_by_digest_;
+  int64_t rows_freed_ = 0;
 };
 
 }  // namespace valuescope::engine

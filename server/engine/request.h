@@ -5,6 +5,7 @@
 #define VALUESCOPE_ENGINE_REQUEST_H_
 
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <string>
@@ -69,10 +70,36 @@ struct Clamp {
   float value = 0.0f;
 };
 
+// Indices of neurons, ascending and distinct. Copies share them: a set of millions that 64
+// interventions name is held once.
+class NeuronIndices {
+ public:
+  using value_type = int64_t;
+  using const_iterator = std::vector<int64_t>::const_iterator;
+
+  NeuronIndices() = default;
+  NeuronIndices(std::vector<int64_t> indices)
+      : indices_(std::make_shared<const std::vector<int64_t>>(std::move(indices))) {}
+  NeuronIndices(std::initializer_list<int64_t> indices)
+      : NeuronIndices(std::vector<int64_t>(indices)) {}
+
+  const std::vector<int64_t>& values() const {
+    static const std::vector<int64_t> none;
+    return indices_ == nullptr ? none : *indices_;
+  }
+  const_iterator begin() const { return values().begin(); }
+  const_iterator end() const { return values().end(); }
+  size_t size() const { return values().size(); }
+  bool empty() const { return values().empty(); }
+  int64_t operator[](size_t i) const { return values()[i]; }
+
+ private:
+  std::shared_ptr<const std::vector<int64_t>> indices_;
+};
+
 // Neurons of a layer (MLP_NEURONS) or its heads (ATTENTION_HEADS: all head_dim elements of one):
-// for each of Intervention::layers their indices, ascending and distinct. A layer that owns none is
-// not touched.
-using ChosenNeurons = std::vector<std::vector<int64_t>>;
+// for each of Intervention::layers. A layer that owns none is not touched.
+using ChosenNeurons = std::vector<NeuronIndices>;
 
 struct ScaleNeurons {
   ChosenNeurons neurons;
@@ -117,7 +144,7 @@ struct Tap {
   DType dtype = DType::kFloat32;  // of the result: float32, float16, bfloat16 or float64
   // Empty: whole activations. Else, for each of `layers`, the columns that are wanted, ascending
   // and distinct; the result then comes layer by layer.
-  std::vector<std::vector<int64_t>> columns;
+  std::vector<NeuronIndices> columns;
 };
 
 struct Sampling {
@@ -135,6 +162,8 @@ struct Sampling {
       -1;  // -1: no log-probabilities; k >= 0: of the chosen token and the k likeliest
 };
 
+class PreparedInterventions;  // compiled_interventions.h
+
 struct Request {
   std::string tenant = "default";
   // Requests that share a number share a turn in the engine; see NewClient. 0: one for all.
@@ -145,6 +174,8 @@ struct Request {
   bool score_response = false;          // log-probability of every given_response token
   int top_logprobs = 0;  // with score_response: also the k likeliest tokens at each place
   std::vector<Intervention> interventions;
+  // Those of a call, prepared once for all of its requests; excludes `interventions`.
+  std::shared_ptr<const PreparedInterventions> prepared;
   std::vector<Tap> taps;
   absl::Time deadline = absl::InfiniteFuture();
   // Work of jobs gives way to people who wait.

@@ -14,6 +14,8 @@ namespace {
 
 constexpr float kMaxTemperature = 100.0f;
 constexpr size_t kMaxStops = 16;
+constexpr size_t kMaxStopBytes = size_t{1}
+                                 << 16;  // of all together: every completion looks for them
 
 absl::Status CheckRange(absl::string_view field, double value, double lowest, double highest) {
   if (value >= lowest && value <= highest) return absl::OkStatus();  // NaN fails both
@@ -73,9 +75,15 @@ absl::Status CheckSampling(const Sampling& sampling) {
     return InvalidField("stop", absl::StrCat("has ", sampling.stop.size(),
                                              " strings, allowed are at most ", kMaxStops));
   }
+  size_t stop_bytes = 0;
   for (size_t i = 0; i < sampling.stop.size(); ++i) {
     if (sampling.stop[i].empty())
       return InvalidField(absl::StrCat("stop[", i, "]"), "must not be empty");
+    stop_bytes += sampling.stop[i].size();
+  }
+  if (stop_bytes > kMaxStopBytes) {
+    return InvalidField("stop", absl::StrCat("has ", stop_bytes, " bytes, allowed are at most ",
+                                             kMaxStopBytes, " of all strings together"));
   }
   return absl::OkStatus();
 }

@@ -59,20 +59,34 @@ void Scheduler::Queue::PutBack(Waiting waiting) {
 }
 
 Scheduler::Waiting Scheduler::Queue::TakeFront() {
+  --size_;
+  if (!TriesAside()) return TakeTurn();
+  Waiting front = std::move(aside_.front());
+  aside_.pop_front();
+  return front;
+}
+
+Scheduler::Waiting Scheduler::Queue::TakeTurn() {
   Turn turn = std::move(clients_.front());
   clients_.pop_front();
   Waiting front = std::move(turn.second.front());
   turn.second.pop_front();
   if (!turn.second.empty()) clients_.push_back(std::move(turn));
-  --size_;
   return front;
 }
 
+void Scheduler::Queue::SetAside() {
+  if (!TriesAside()) aside_.push_back(TakeTurn());
+  aside_waits_ = true;
+}
+
 void Scheduler::Queue::Remove(SequenceId id) {
-  for (auto& [client, waiting] : clients_) {
+  const auto remove = [this, id](std::deque<Waiting>& waiting) {
     size_ -= static_cast<int64_t>(
         std::erase_if(waiting, [id](const Waiting& each) { return each.arrival.id == id; }));
-  }
+  };
+  remove(aside_);
+  for (auto& [client, waiting] : clients_) remove(waiting);
   std::erase_if(clients_, [](const Turn& each) { return each.second.empty(); });
 }
 
@@ -90,19 +104,32 @@ Scheduler::Queue* Scheduler::NextQueue() {
   return &foreground_;
 }
 
-void Scheduler::Admit() {
+void Scheduler::Admit(const Reserve& reserve) {
+  foreground_.TryAside();
+  background_.TryAside();
   for (Queue* queue = NextQueue(); queue != nullptr; queue = NextQueue()) {
-    if (AdmitHead(*queue)) continue;
+    if (AdmitHead(*queue, reserve)) continue;
     // The head waits for its blocks; letting smaller ones pass could make it wait forever. A
     // person's head passes the background's where the background itself makes the room: that it can
     // do only as often as it has sequences that give way.
     if (foreground_.empty() || !MakeRoom()) return;
-    VS_CHECK(AdmitHead(foreground_));
+    VS_CHECK(AdmitHead(foreground_, reserve));
   }
 }
 
-bool Scheduler::AdmitHead(Queue& queue) {
-  if (!HasRoom(queue.front().arrival, {})) return false;
+// Admits the head or sets it aside; false where it has to wait for blocks or a row.
+bool Scheduler::AdmitHead(Queue& queue, const Reserve& reserve) {
+  const Arrival& head = queue.front().arrival;
+  // What a person waits for, the background leaves alone.
+  if (head.reserves && (queue.aside_waits() || foreground_.aside_waits())) {
+    queue.SetAside();
+    return true;
+  }
+  if (!HasRoom(head, {})) return false;
+  if (head.reserves && !reserve(head.id)) {
+    queue.SetAside();
+    return true;
+  }
   const bool in_turn = !foreground_.empty();
   Running running;
   running.what = queue.TakeFront();
@@ -227,11 +254,11 @@ void Scheduler::TakeOwn(Running& sequence) {
 // --- Steps
 // -----------------------------------------------------------------------------------------------
 
-std::vector<StepItem> Scheduler::Plan() {
+std::vector<StepItem> Scheduler::Plan(const Reserve& reserve) {
   preempted_.clear();
   computed_.clear();
   for (auto& [id, sequence] : running_) TakeShared(sequence);
-  Admit();
+  Admit(reserve);
   PlanPrompts(PlanDecoding());
   std::vector<StepItem> step;
   for (const bool decoding : {true, false}) {

@@ -10,6 +10,10 @@
 // run out: no person's request is ever thrown back by another's, the worst case is known before
 // the first token is sent, and only the background, which was told so, is preempted.
 //
+// What else a sequence takes to run, such as rows of tables, it reserves when it is admitted. One
+// that finds none is set aside, and those that need none pass it; those that do come behind it, in
+// their order. So nothing that runs finds a table full, and nobody waits for what he does not need.
+//
 // Sharing: a full block whose content has a key (prefix_keys.h) is published and held by every
 // sequence that begins with this content. A sequence takes what is there before it computes, block
 // by block, and waits while another one is computing just the block that it needs next. Tokens that
@@ -28,6 +32,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <unordered_set>
 #include <utility>
@@ -63,6 +68,8 @@ struct Arrival {
       {};  // of the full blocks of its known tokens, in order; may end early
   // Tokens from here on must run: what they do is read. Blocks behind it are never others'.
   int64_t run_from = INT64_MAX;
+  // It is admitted only once Plan's `reserve` takes what it needs besides blocks.
+  bool reserves = false;
   // It may call StartOver, so what it computes from run_from on is not given to others.
   bool may_start_over = false;
 };
@@ -92,8 +99,13 @@ class Scheduler {
   // client's own are in order.
   void Add(Arrival arrival);
 
-  // Admits what fits, then chooses the next step; empty when nothing can run.
-  std::vector<StepItem> Plan();
+  // Reserves what a sequence needs besides blocks, or takes nothing and says false.
+  using Reserve = std::function<bool(SequenceId)>;
+
+  // Admits what fits, then chooses the next step; empty when nothing can run. `reserve` is asked
+  // about sequences that ask for it, which are running if it says true; it must say true of the
+  // one that waits longest when none is running.
+  std::vector<StepItem> Plan(const Reserve& reserve = [](SequenceId) { return true; });
   // Sequences that the last Plan sent back: what they fed is forgotten and begins at 0 again, what
   // is known of them stays known.
   const std::vector<SequenceId>& preempted() const { return preempted_; }
@@ -133,18 +145,31 @@ class Scheduler {
   class Queue {
    public:
     void Add(Waiting waiting);
-    void PutBack(Waiting waiting);  // before everybody
-    const Waiting& front() const { return clients_.front().second.front(); }
+    void PutBack(Waiting waiting);  // before everybody but those set aside
+    const Waiting& front() const {
+      return TriesAside() ? aside_.front() : clients_.front().second.front();
+    }
     Waiting TakeFront();  // and the client goes to the end
     void Remove(SequenceId id);
-    bool empty() const { return clients_.empty(); }
+    // Whether nobody is left to be tried.
+    bool empty() const { return !TriesAside() && clients_.empty(); }
     int64_t size() const { return size_; }
+
+    // The front finds nothing to reserve: until TryAside, others come before it.
+    void SetAside();
+    void TryAside() { aside_waits_ = false; }
+    // Whether somebody waits for a reservation, which nobody is to have before him.
+    bool aside_waits() const { return aside_waits_; }
 
    private:
     using Turn = std::pair<ClientId, std::deque<Waiting>>;
     std::deque<Turn>::iterator Find(ClientId client);
+    bool TriesAside() const { return !aside_waits_ && !aside_.empty(); }
+    Waiting TakeTurn();
 
     std::deque<Turn> clients_;  // none is empty
+    std::deque<Waiting> aside_;
+    bool aside_waits_ = false;
     int64_t size_ = 0;
   };
   struct Running {
@@ -169,9 +194,9 @@ class Scheduler {
   int64_t PromisedTo(const Running& sequence) const;
   int64_t Unpromised() const { return pool_.available() - promised_; }
 
-  void Admit();
+  void Admit(const Reserve& reserve);
   Queue* NextQueue();
-  bool AdmitHead(Queue& queue);
+  bool AdmitHead(Queue& queue, const Reserve& reserve);
   bool MakeRoom();
   int64_t BlocksNeeded(const Arrival& arrival, const Release& release) const;
   bool HasRoom(const Arrival& arrival, const Release& release) const;

@@ -43,23 +43,22 @@ bool MayReadGenerated(const TokenSelection& tokens, int64_t prompt) {
 
 }  // namespace
 
-Sequence::Sequence(SequenceId id, Request request, CompiledInterventions interventions,
-                   SequenceTaps taps, std::shared_ptr<Observer> observer,
-                   const text::TextModel& text,
-                   std::shared_ptr<const CaptureMemory::Lease> capture_memory,
+Sequence::Sequence(SequenceId id, Request request,
+                   std::shared_ptr<const CompiledInterventions> interventions, SequenceTaps taps,
+                   std::shared_ptr<Observer> observer, const text::TextModel& text, Leases leases,
                    std::vector<News>& news)
     : id_(id),
       request_(std::move(request)),
       interventions_(std::move(interventions)),
       taps_(std::move(taps)),
       observer_(std::move(observer)),
-      capture_memory_(std::move(capture_memory)),
+      leases_(std::move(leases)),
       news_(news),
       text_model_(text),
       decoder_(text.tokenizer(), /*skip_special_tokens=*/true),
       ids_(request_.prompt),
       prefix_keys_(request_.tenant, kBlockSize),
-      touched_(interventions_.interventions().size()),
+      touched_(interventions_->interventions().size()),
       generating_(request_.sampling.has_value()) {
   ids_.insert(ids_.end(), request_.given_response.begin(), request_.given_response.end());
   new_keys_ = TakeNewKeys();  // now, on the caller's thread: a long prompt has many
@@ -79,6 +78,35 @@ int64_t Sequence::MostFed(const Request& request) {
   return request.score_response && request.taps.empty() ? std::max(prompt, all - 1) : all;
 }
 
+int64_t Sequence::HostBytes(const Request& request) {
+  // Token ids twice, and the keys of their blocks.
+  constexpr int64_t kTokenBytes = 12;
+  constexpr int64_t kLogprobBytes = sizeof(std::pair<int32_t, float>);
+  const auto given = static_cast<int64_t>(request.prompt.size() + request.given_response.size());
+  int64_t bytes = given * kTokenBytes;
+  const auto add_drawn = [&](int64_t tokens, int64_t top) {
+    bytes += tokens *
+             (static_cast<int64_t>(sizeof(Generated)) + std::max<int64_t>(0, top) * kLogprobBytes);
+  };
+  if (request.sampling) {
+    add_drawn(request.sampling->max_tokens, request.sampling->top_logprobs);
+    for (const std::string& stop : request.sampling->stop) {
+      bytes += static_cast<int64_t>(sizeof(stop) + stop.size());
+    }
+  }
+  if (request.score_response) {
+    add_drawn(static_cast<int64_t>(request.given_response.size()), request.top_logprobs);
+  }
+  for (const Tap& tap : request.taps) {
+    // Positions as given and in a set; columns as an index.
+    bytes += static_cast<int64_t>(tap.tokens.positions.size()) * 64;
+    for (const auto& columns : tap.columns) {
+      bytes += static_cast<int64_t>(columns.size() * 2 * sizeof(int64_t));
+    }
+  }
+  return bytes;
+}
+
 int64_t Sequence::known() const {
   const int64_t all = static_cast<int64_t>(ids_.size());
   return generating_ || replaying_ ? all : std::min(all, MostFed(request_));
@@ -86,8 +114,8 @@ int64_t Sequence::known() const {
 
 std::vector<BlockKey> Sequence::TakeNewKeys() {
   const auto steering = [this](int64_t position) -> std::string {
-    if (interventions_.empty()) return "";
-    return interventions_.ContentDigest(interventions_.ActiveAt(position));
+    if (interventions_->empty()) return "";
+    return interventions_->ContentDigest(interventions_->ActiveAt(position));
   };
   std::vector<BlockKey> keys = std::exchange(new_keys_, {});
   for (BlockKey& key : prefix_keys_.Extend(ids_, steering)) keys.push_back(std::move(key));
@@ -108,29 +136,31 @@ Arrival Sequence::TakeArrival() {
           .client = request_.client,
           .keys = TakeNewKeys(),
           .run_from = RunFrom(),
+          .reserves = !interventions_->empty(),
           .may_start_over =
               taps_.WantsGenerated() && request_.sampling && !request_.sampling->stop.empty()};
 }
 
-void Sequence::Prepare(int64_t first, int64_t count, InterventionTables& tables,
-                       c10::Device device) {
+bool Sequence::AcquireRows(InterventionTables& tables) {
+  if (refused_at_ == tables.rows_freed()) return false;
+  std::optional<std::vector<int64_t>> rows = tables.AcquireRows(*interventions_);
+  if (rows) {
+    rows_ = *std::move(rows);
+  } else {
+    refused_at_ = tables.rows_freed();
+  }
+  return rows.has_value();
+}
+
+void Sequence::Prepare(int64_t first, c10::Device device) {
   CountReceipts(fed_, first - fed_);
   if (!was_sent_back_) cached_prompt_tokens_ += first - fed_;
   fed_ = first;
   if (!taps_.empty() && !taps_.allocated()) taps_.Reset(device);
-  if (interventions_.empty()) return;
-  for (int64_t position = first; position < first + count; ++position) {
-    const uint64_t active = interventions_.ActiveAt(position);
-    if (active == 0 || rows_.contains(active)) continue;
-    int64_t& row = rows_[active];  // before a row is acquired that could not be kept
-    row = tables.AcquireRow(interventions_, active);
-  }
 }
 
 int64_t Sequence::RowAt(int64_t position) const {
-  if (interventions_.empty()) return 0;
-  const uint64_t active = interventions_.ActiveAt(position);
-  return active == 0 ? 0 : rows_.at(active);
+  return rows_.empty() ? 0 : rows_[interventions_->ActiveAt(position)];
 }
 
 void Sequence::ForgetRuns() {
@@ -154,7 +184,7 @@ void Sequence::StartOver(int64_t fed) {
 }
 
 void Sequence::ReleaseRows(InterventionTables& tables) {
-  for (const auto& [active, row] : rows_) tables.ReleaseRow(row);
+  for (const int64_t row : rows_) tables.ReleaseRow(row);
   rows_.clear();
 }
 
@@ -167,11 +197,11 @@ bool Sequence::WantsLogits(int64_t position) const {
 }
 
 void Sequence::CountReceipts(int64_t first, int64_t count) {
-  if (interventions_.empty()) return;
+  if (interventions_->empty()) return;
   for (int64_t position = first; position < first + count; ++position) {
-    const uint64_t active = interventions_.ActiveAt(position);
+    const uint64_t active = interventions_->ActiveAt(position);
     for (size_t i = 0; i < touched_.size(); ++i)
-      touched_[i] += static_cast<int64_t>(interventions_.Acts(active, i));
+      touched_[i] += static_cast<int64_t>(interventions_->Acts(active, i));
   }
 }
 
@@ -319,7 +349,7 @@ Completion Sequence::TakeCompletion() {
   completion.finish_reason = finish_reason_;
   for (size_t i = 0; i < touched_.size(); ++i) {
     completion.receipts.push_back({.intervention_index = static_cast<int>(i),
-                                   .layers = interventions_.interventions()[i].layers,
+                                   .layers = interventions_->interventions()[i].layers,
                                    .positions = touched_[i]});
   }
   if (!taps_.empty()) completion.captures = taps_.Read();
@@ -327,7 +357,7 @@ Completion Sequence::TakeCompletion() {
       static_cast<int64_t>(request_.prompt.size() + request_.given_response.size());
   completion.cached_prompt_tokens = cached_prompt_tokens_;
   completion.generated_tokens = generated_tokens_;
-  completion.memory = std::move(capture_memory_);
+  completion.memory = std::move(leases_.captures);
   return completion;
 }
 

@@ -4,7 +4,6 @@
 #define VALUESCOPE_ENGINE_SEQUENCE_H_
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -13,6 +12,7 @@
 #include <vector>
 
 #include "base/cancellation.h"
+#include "base/memory_ledger.h"
 #include "engine/capture_memory.h"
 #include "engine/courier.h"
 #include "engine/engine.h"
@@ -28,11 +28,22 @@ namespace valuescope::engine {
 
 class Sequence {
  public:
-  // `request` was validated: interventions and taps are compiled. What the observer is to be told
-  // goes to the end of `news`.
-  Sequence(SequenceId id, Request request, CompiledInterventions interventions, SequenceTaps taps,
-           std::shared_ptr<Observer> observer, const text::TextModel& text,
-           std::shared_ptr<const CaptureMemory::Lease> capture_memory, std::vector<News>& news);
+  // What a sequence holds of the engine's memory.
+  struct Leases {
+    std::shared_ptr<const MemoryLedger::Lease> request;
+    std::shared_ptr<const CaptureMemory::Lease> captures;
+  };
+
+  // `request` was validated: interventions, which others may share, and taps are compiled. What the
+  // observer is to be told goes to the end of `news`.
+  Sequence(SequenceId id, Request request,
+           std::shared_ptr<const CompiledInterventions> interventions, SequenceTaps taps,
+           std::shared_ptr<Observer> observer, const text::TextModel& text, Leases leases,
+           std::vector<News>& news);
+
+  // Host memory that a request takes at most from its admission to its end, without what others
+  // share with it.
+  static int64_t HostBytes(const Request& request);
 
   // Tokens that a request may feed in all: prompt, response, and the last generated token where a
   // tap wants it.
@@ -40,7 +51,7 @@ class Sequence {
 
   SequenceId id() const { return id_; }
   const Request& request() const { return request_; }
-  const CompiledInterventions& interventions() const { return interventions_; }
+  const CompiledInterventions& interventions() const { return *interventions_; }
   SequenceTaps& taps() { return taps_; }
   bool has_taps() const { return !taps_.empty(); }
   const std::vector<int32_t>& ids() const { return ids_; }
@@ -59,16 +70,20 @@ class Sequence {
   Cancellation cancellation() const { return cancellation_; }
   bool cancelled() const { return cancellation_.cancelled(); }
 
-  // Acquires what running positions first .. first + count - 1 takes: intervention rows, and the
-  // captures' destinations. What lies before `first` is in the cache, made under the same
-  // interventions. Throws where memory ends.
-  void Prepare(int64_t first, int64_t count, InterventionTables& tables, c10::Device device);
-  // Intervention row of the token at `position`, which was prepared.
+  // Acquires the intervention rows that running it may take; false, and nothing is held, where the
+  // tables have no room. Costs nothing where no room was made since it last said so. Throws where
+  // memory ends.
+  bool AcquireRows(InterventionTables& tables);
+  // Takes note that positions from `first` on run, and allocates the captures' destinations. What
+  // lies before `first` is in the cache, made under the same interventions. Throws where memory
+  // ends.
+  void Prepare(int64_t first, c10::Device device);
+  // Intervention row of the token at `position`.
   int64_t RowAt(int64_t position) const;
   void ReleaseRows(InterventionTables& tables);
 
-  // The scheduler sent the sequence back: it gives back what Prepare acquired and runs from token 0
-  // again. What it sampled stays, so its observer hears nothing twice.
+  // The scheduler sent the sequence back: it gives back what it acquired to run and runs from token
+  // 0 again. What it sampled stays, so its observer hears nothing twice.
   void SendBack(InterventionTables& tables);
 
   // Whether the logits of the token at `position` are needed, to sample or to score what follows
@@ -128,10 +143,10 @@ class Sequence {
 
   SequenceId id_;
   Request request_;
-  CompiledInterventions interventions_;
+  std::shared_ptr<const CompiledInterventions> interventions_;
   SequenceTaps taps_;
   std::shared_ptr<Observer> observer_;
-  std::shared_ptr<const CaptureMemory::Lease> capture_memory_;
+  Leases leases_;
   std::vector<News>& news_;
   const text::TextModel& text_model_;
   text::StreamingDecoder decoder_;
@@ -143,8 +158,9 @@ class Sequence {
   int64_t fed_ = 0;
   int64_t cached_prompt_tokens_ = 0;
   bool was_sent_back_ = false;
-  std::map<uint64_t, int64_t> rows_;  // active set -> intervention row
-  std::vector<int64_t> touched_;      // positions, an intervention
+  std::vector<int64_t> rows_;     // intervention rows by active set; empty while none is acquired
+  int64_t refused_at_ = -1;       // InterventionTables::rows_freed when there was no room
+  std::vector<int64_t> touched_;  // positions, an intervention
   std::vector<TokenLogprob> scores_;  // of given_response
 
   std::optional<Generated> drawn_;  // the next one, not yet accepted

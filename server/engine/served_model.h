@@ -63,6 +63,7 @@ struct EngineOptions {
   int max_waiting = 1024;                         // requests admitted and not started
   int64_t capture_memory_bytes = 1LL << 30;       // of captures on the host, over all requests
   int64_t intervention_memory_bytes = 1LL << 30;  // of intervention tables, over all requests
+  int64_t request_memory_bytes = 1LL << 30;       // of what requests are made of on the host
 };
 
 class ModelRegistry {

@@ -25,7 +25,7 @@ absl::Status CheckColumns(const Tap& tap, int64_t width) {
   if (tap.columns.size() != tap.layers.size()) {
     return InvalidField("columns", "must be chosen for every layer");
   }
-  for (const std::vector<int64_t>& columns : tap.columns) {
+  for (const NeuronIndices& columns : tap.columns) {
     if (columns.empty()) return InvalidField("columns", "must be chosen for every layer");
     for (size_t i = 0; i < columns.size(); ++i) {
       if (columns[i] < 0 || columns[i] >= width) {
@@ -113,7 +113,7 @@ void SequenceTaps::Reset(c10::Device device) {
     for (size_t w = 0; w < one.wires.size(); ++w) {
       one.columns.push_back(one.tap.columns.empty()
                                 ? at::Tensor()
-                                : at::tensor(one.tap.columns[w], at::kLong).to(device));
+                                : at::tensor(one.tap.columns[w].values(), at::kLong).to(device));
       one.destinations.push_back(one.tap.reduction == Reduction::kMax
                                      ? at::full({one.rows(), one.widths[w]},
                                                 -std::numeric_limits<float>::infinity(), options)
@@ -208,7 +208,7 @@ std::vector<Capture> SequenceTaps::Read() const {
     }
     for (size_t layer = 0; layer < one.wires.size(); ++layer) {
       capture.layers = {one.tap.layers[layer]};
-      capture.columns = one.tap.columns[layer];
+      capture.columns = one.tap.columns[layer].values();
       capture.tensor = ReadLayers(one, layer, 1);
       captures.push_back(capture);
     }

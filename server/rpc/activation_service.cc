@@ -12,6 +12,7 @@
 #include "absl/time/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "rpc/call_memory.h"
 #include "rpc/engine_runs.h"
 #include "rpc/intervention_codec.h"
 #include "rpc/request_codec.h"
@@ -70,7 +71,8 @@ engine::Request WithInput(engine::Request request, const Input& input) {
 absl::StatusOr<std::vector<Input>> InputsFromProto(const CallContext& context,
                                                    const v1::CaptureRequest& request,
                                                    const engine::Request& base,
-                                                   const engine::ServedModel& model) {
+                                                   const engine::ServedModel& model,
+                                                   CallMemory& memory) {
   std::vector<Input> inputs;
   // What the engine has to say depends on the numbers of tokens; ids were looked at already.
   std::set<std::pair<size_t, size_t>> checked;
@@ -78,6 +80,8 @@ absl::StatusOr<std::vector<Input>> InputsFromProto(const CallContext& context,
     VS_RETURN_IF_ERROR(context.Why());
     VS_ASSIGN_OR_RETURN(Input input,
                         InputFromProto(absl::StrCat("inputs[", i, "]"), request.inputs(i), model));
+    VS_RETURN_IF_ERROR(memory.Add(
+        static_cast<int64_t>(sizeof(input) + input.num_tokens() * sizeof(input.prompt.front()))));
     if (checked.emplace(input.prompt.size(), input.response.size()).second) {
       VS_RETURN_IF_ERROR(OfInput(i, model.engine->Check(WithInput(base, input))));
     }
@@ -143,12 +147,13 @@ absl::Status ActivationService::Capture(const CallContext& context,
   UsedResources used;
   engine::Request base;
   VS_ASSIGN_OR_RETURN(base.taps, TapsFromProto(request.taps(), *model));
-  VS_ASSIGN_OR_RETURN(base.interventions,
-                      InterventionsFromProto(
-                          request.interventions(),
-                          {.tenant = context.tenant, .model = *model, .vectors = *vectors_}, used));
+  VS_ASSIGN_OR_RETURN(
+      base.prepared,
+      PreparedFromProto(request.interventions(),
+                        {.tenant = context.tenant, .model = *model, .vectors = *vectors_}, used));
+  CallMemory memory(model->engine.get());
   VS_ASSIGN_OR_RETURN(const std::vector<Input> inputs,
-                      InputsFromProto(context, request, base, *model));
+                      InputsFromProto(context, request, base, *model, memory));
   // What inputs share is copied for those that run only.
   const auto request_of = [&](int index) {
     return WithInput(base, inputs[static_cast<size_t>(index)]);

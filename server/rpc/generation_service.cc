@@ -13,6 +13,7 @@
 #include "base/status_macros.h"
 #include "engine/token_scope.h"
 #include "model/site.h"
+#include "rpc/call_memory.h"
 #include "rpc/engine_runs.h"
 #include "rpc/intervention_codec.h"
 #include "rpc/reply_size.h"
@@ -28,6 +29,8 @@ constexpr int kMostLogprobs = 20;
 constexpr int kMostContinuations = 1024;
 // Continuations that run at once, so that one call does not fill the engine's queue.
 constexpr int kScoreWindow = 32;
+// Bytes that a list of small messages takes for each on its way.
+constexpr int64_t kMessageFactor = 4;
 // Captures of one Generate; the rest of the message stays below 4 MB with it.
 constexpr int64_t kMostCaptureBytes = int64_t{3} << 20;
 
@@ -70,10 +73,9 @@ absl::StatusOr<GenerationPlan> Plan(const CallContext& context, const Request& r
   plan.request.prompt = std::move(prompt.ids);
   plan.request.sampling = SamplingFromProto(request.sampling(), logprobs, room);
   VS_ASSIGN_OR_RETURN(
-      plan.request.interventions,
-      InterventionsFromProto(request.interventions(),
-                             {.tenant = context.tenant, .model = model, .vectors = vectors},
-                             plan.used));
+      plan.request.prepared,
+      PreparedFromProto(request.interventions(),
+                        {.tenant = context.tenant, .model = model, .vectors = vectors}, plan.used));
   VS_ASSIGN_OR_RETURN(plan.request.taps, TapsFromProto(request.taps(), model));
   return plan;
 }
@@ -166,7 +168,7 @@ int64_t MostCaptureBytes(const GenerationPlan& plan) {
     const bool one_row =
         tap.reduction != engine::Reduction::kNone || tap.tokens.kind == engine::TokenKind::kLast;
     int64_t elements = 0;  // of one token, in all layers
-    for (const std::vector<int64_t>& of_layer : tap.columns) {
+    for (const engine::NeuronIndices& of_layer : tap.columns) {
       elements += static_cast<int64_t>(of_layer.size());
     }
     if (tap.columns.empty()) {
@@ -184,6 +186,18 @@ absl::Status CheckFitsAMessage(const v1::GenerateResponse& response) {
                         "use StreamGenerate, or a lower `n`, `logprobs` or `sampling.max_tokens`");
 }
 
+// Of a whole reply, which holds what all completions gave until it is sent.
+int64_t MostReplyBytes(const GenerationPlan& plan) {
+  constexpr int64_t kTokenBytes = 16, kLogprobBytes = 16;
+  const engine::Sampling& sampling = *plan.request.sampling;
+  const int64_t logprobs = sampling.top_logprobs < 0 ? 0 : sampling.top_logprobs + 1;
+  // What is out of range is for the engine to say.
+  const int64_t tokens =
+      std::clamp<int64_t>(sampling.max_tokens, 0, plan.model->architecture.max_positions);
+  return plan.n * (std::max<int64_t>(0, MostCaptureBytes(plan)) +
+                   tokens * (kTokenBytes + logprobs * kLogprobBytes));
+}
+
 absl::Status CheckCapturesFitAMessage(const GenerationPlan& plan) {
   const int64_t bytes = plan.n * MostCaptureBytes(plan);
   if (bytes <= kMostCaptureBytes) return absl::OkStatus();
@@ -194,18 +208,17 @@ absl::Status CheckCapturesFitAMessage(const GenerationPlan& plan) {
           "; use StreamGenerate, a reduction, fewer layers or a lower sampling.max_tokens"));
 }
 
-// Of one score: ids and log-probabilities are at most 5 and 4 bytes each, and a list of likeliest
+// Of one reply: ids and log-probabilities are at most 5 and 4 bytes each, and a list of likeliest
 // tokens has a header of its own.
-absl::Status CheckScoresFitAMessage(const std::vector<std::vector<int32_t>>& continuations,
-                                    const v1::ScoreRequest& request) {
+int64_t MostScoreBytes(const std::vector<std::vector<int32_t>>& continuations,
+                       const v1::ScoreRequest& request) {
   const int64_t top = std::max(request.top_logprobs(), 0);
   int64_t bytes = 0;
   for (const std::vector<int32_t>& ids : continuations) {
     bytes += 64 + 64 * request.interventions_size() +
              static_cast<int64_t>(ids.size()) * (9 + (top > 0 ? 8 + 9 * top : 0));
   }
-  return CheckReplySize(bytes, "the scores",
-                        "ask for fewer `continuations` at once or fewer `top_logprobs`");
+  return bytes;
 }
 
 v1::ContinuationScore ScoreToProto(const engine::Completion& completion,
@@ -244,6 +257,8 @@ absl::Status GenerationService::Generate(const CallContext& context,
                                          v1::GenerateResponse* response) {
   VS_ASSIGN_OR_RETURN(const GenerationPlan plan, Plan(context, request, *models_, *vectors_));
   VS_RETURN_IF_ERROR(CheckCapturesFitAMessage(plan));
+  VS_ASSIGN_OR_RETURN(const auto reply,
+                      plan.model->engine->TakeRequestMemory(MostReplyBytes(plan)));
   EngineRuns runs(&context, plan.model->engine.get(),
                   {.with_deltas = false, .metrics = runtime_->metrics()});
   for (int index = 0; index < plan.n; ++index) response->add_completions();
@@ -309,17 +324,20 @@ absl::Status GenerationService::Score(const CallContext& context, const v1::Scor
   base.prompt = std::move(prompt.ids);
   base.score_response = true;
   base.top_logprobs = request.top_logprobs();
-  VS_ASSIGN_OR_RETURN(base.interventions,
-                      InterventionsFromProto(
-                          request.interventions(),
-                          {.tenant = context.tenant, .model = *model, .vectors = *vectors_}, used));
+  VS_ASSIGN_OR_RETURN(
+      base.prepared,
+      PreparedFromProto(request.interventions(),
+                        {.tenant = context.tenant, .model = *model, .vectors = *vectors_}, used));
   std::vector<std::vector<int32_t>> continuations;
+  CallMemory memory(model->engine.get());
   std::set<size_t> checked;
   for (int i = 0; i < count; ++i) {
     const std::string field = absl::StrCat("continuations[", i, "]");
     VS_ASSIGN_OR_RETURN(auto ids, ResponseFromProto(field, request.continuations(i), *model));
     if (ids.empty()) return InvalidField(field, "has no tokens; it needs at least one");
     VS_RETURN_IF_ERROR(context.Why());
+    VS_RETURN_IF_ERROR(
+        memory.Add(static_cast<int64_t>(sizeof(ids) + ids.size() * sizeof(ids.front()))));
     // Nothing runs before it is known that all will. What the engine has to say depends on the
     // number of tokens; ids were looked at already.
     if (checked.insert(ids.size()).second) {
@@ -329,7 +347,12 @@ absl::Status GenerationService::Score(const CallContext& context, const v1::Scor
     }
     continuations.push_back(std::move(ids));
   }
-  VS_RETURN_IF_ERROR(CheckScoresFitAMessage(continuations, request));
+  const int64_t reply_bytes = MostScoreBytes(continuations, request);
+  VS_RETURN_IF_ERROR(CheckReplySize(reply_bytes, "the scores",
+                                    "ask for fewer `continuations` at once or fewer "
+                                    "`top_logprobs`"));
+  // As messages they take several times as much as on their way.
+  VS_RETURN_IF_ERROR(memory.Add(kMessageFactor * reply_bytes));
   const auto request_of = [&](int index) {
     engine::Request one = base;
     one.given_response = continuations[static_cast<size_t>(index)];

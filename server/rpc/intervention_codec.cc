@@ -1,16 +1,22 @@
 #include "rpc/intervention_codec.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <optional>
 #include <set>
+#include <span>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "engine/engine.h"
 #include "model/site.h"
+#include "rpc/named_resources.h"
 #include "rpc/tensor_codec.h"
 
 namespace valuescope::rpc {
@@ -18,12 +24,16 @@ namespace {
 
 std::string At(absl::string_view field, int index) { return absl::StrCat(field, "[", index, "]"); }
 
+// A vector's rows for some layers, of which all interventions that take them have one copy.
+using RowsKey = std::tuple<NamedVector, std::optional<int>, std::vector<int>>;
+
 // What the conversion of one operation needs to know of its surroundings.
 struct Context {
   const std::string& field;  // of the operation: "interventions[2].add"
   const engine::Intervention& intervention;
   const InterventionScope& scope;
-  UsedResources& used;
+  NamedResources& names;
+  std::map<RowsKey, engine::SharedFloats>& rows;  // made so far
 
   std::string Field(absl::string_view name) const { return absl::StrCat(field, ".", name); }
   int64_t num_layers() const {
@@ -91,27 +101,38 @@ absl::StatusOr<InlineTensor> InlineFromProto(const Context& context, const v1::T
   return result;
 }
 
-// The rows of the vector `name` that the chosen layers take, [num_layers, width].
-absl::StatusOr<std::vector<float>> NamedRows(const Context& context, const std::string& field,
-                                             const std::string& name,
-                                             std::optional<int> source_layer = std::nullopt) {
-  VS_ASSIGN_OR_RETURN(const ResolvedVector vector,
-                      context.scope.vectors.Resolve(context.scope.tenant, name, context.scope.model,
-                                                    context.intervention.site, field));
-  context.used[vector.name] = vector.digest;
-  std::vector<float> rows;
-  // At a site without layers a vector has one row, kept under 0.
+// The layers whose rows of a named vector the intervention takes. At a site without layers a vector
+// has one row, kept under 0.
+std::vector<int> SourceLayers(const engine::Intervention& intervention,
+                              std::optional<int> source_layer) {
+  if (source_layer) return {*source_layer};
+  return intervention.layers.empty() ? std::vector<int>{0} : intervention.layers;
+}
+
+// The row of the vector `name` that the chosen layer at `index` takes, [width].
+absl::StatusOr<std::span<const float>> NamedRow(const Context& context, const std::string& field,
+                                                const std::string& name, int64_t index,
+                                                std::optional<int> source_layer) {
   const std::vector<int>& chosen = context.intervention.layers;
-  for (const int layer : chosen.empty() ? std::vector<int>{0} : chosen) {
-    const int source = source_layer.value_or(layer);
-    const auto row = vector.rows.find(source);
-    if (row == vector.rows.end()) {
-      return InvalidField(source_layer ? context.Field("source_layer") : field,
-                          absl::StrCat("`", vector.name, "` has no row for layer ", source));
-    }
-    rows.insert(rows.end(), row->second.begin(), row->second.end());
+  const int layer = chosen.empty() ? 0 : chosen[static_cast<size_t>(index)];
+  return context.names.Row({name, context.intervention.site}, source_layer.value_or(layer), field,
+                           source_layer ? context.Field("source_layer") : field);
+}
+
+// The rows of the vector `name` that the chosen layers take, [num_layers, width].
+absl::StatusOr<engine::SharedFloats> NamedRows(const Context& context, const std::string& field,
+                                               const std::string& name,
+                                               std::optional<int> source_layer = std::nullopt) {
+  const RowsKey key{{name, context.intervention.site}, source_layer, context.intervention.layers};
+  if (const auto made = context.rows.find(key); made != context.rows.end()) return made->second;
+  std::vector<float> rows;
+  rows.reserve(static_cast<size_t>(context.num_layers() * context.width()));
+  for (int64_t index = 0; index < context.num_layers(); ++index) {
+    VS_ASSIGN_OR_RETURN(const std::span<const float> row,
+                        NamedRow(context, field, name, index, source_layer));
+    rows.insert(rows.end(), row.begin(), row.end());
   }
-  return rows;
+  return context.rows.emplace(key, Shared(std::move(rows))).first->second;
 }
 
 template <typename Proto>
@@ -130,11 +151,8 @@ absl::StatusOr<engine::SharedFloats> RowsFromProto(const Context& context, const
       VS_ASSIGN_OR_RETURN(InlineTensor inline_rows, InlineFromProto(context, proto.tensor()));
       return Shared(std::move(inline_rows.numbers));
     }
-    case Proto::kVector: {
-      VS_ASSIGN_OR_RETURN(std::vector<float> rows, NamedRows(context, context.Field("vector"),
-                                                             proto.vector(), SourceLayer(proto)));
-      return Shared(std::move(rows));
-    }
+    case Proto::kVector:
+      return NamedRows(context, context.Field("vector"), proto.vector(), SourceLayer(proto));
     default:
       return InvalidField(context.field, "needs a vector or a tensor");
   }
@@ -143,7 +161,7 @@ absl::StatusOr<engine::SharedFloats> RowsFromProto(const Context& context, const
 // --- Neurons
 // --------------------------------------------------------------------------------------
 
-using NeuronsByLayer = std::map<int, std::vector<int64_t>>;
+using NeuronsByLayer = std::map<int, engine::NeuronIndices>;
 
 absl::StatusOr<NeuronsByLayer> ListedNeurons(
     const Context& context, const google::protobuf::RepeatedPtrField<v1::NeuronId>& listed) {
@@ -169,7 +187,7 @@ absl::StatusOr<NeuronsByLayer> ListedNeurons(
   }
   NeuronsByLayer result;
   for (const auto& [layer, indices] : by_layer) {
-    result[layer].assign(indices.begin(), indices.end());
+    result[layer] = std::vector<int64_t>(indices.begin(), indices.end());
   }
   return result;
 }
@@ -195,11 +213,9 @@ absl::StatusOr<NeuronsByLayer> NeuronsFromProto(const Context& context, const Pr
   if (!v1::NeuronClass_IsValid(proto.class_())) {
     return InvalidField(context.Field("class"), "must be a NEURON_CLASS_... of the contract");
   }
-  VS_ASSIGN_OR_RETURN(ResolvedNeurons resolved, context.scope.vectors.ResolveNeurons(
-                                                    context.scope.tenant, proto.neuron_set(),
-                                                    proto.class_(), context.scope.model, field));
-  context.used[resolved.name] = resolved.digest;
-  return std::move(resolved.by_layer);
+  VS_ASSIGN_OR_RETURN(const ResolvedNeurons* resolved,
+                      context.names.Neurons({proto.neuron_set(), proto.class_()}, field));
+  return resolved->by_layer;
 }
 
 // Narrows the intervention to the chosen layers that own a neuron.
@@ -213,7 +229,7 @@ absl::StatusOr<engine::ChosenNeurons> ChooseNeurons(const Context& context, cons
     const auto owned = by_layer.find(layer);
     if (owned == by_layer.end()) continue;
     layers.push_back(layer);
-    neurons.push_back(std::move(owned->second));
+    neurons.push_back(owned->second);
   }
   if (layers.empty()) {
     return InvalidField(
@@ -238,18 +254,15 @@ absl::StatusOr<engine::Operation> AddFromProto(const Context& context, const v1:
 // The rows of several vectors, [num_layers, vectors, width].
 absl::StatusOr<std::vector<float>> NamedDirections(const Context& context,
                                                    const v1::ProjectOut& proto) {
-  std::vector<std::vector<float>> each;
-  for (int i = 0; i < proto.vectors_size(); ++i) {
-    VS_ASSIGN_OR_RETURN(std::vector<float> rows, NamedRows(context, At(context.Field("vectors"), i),
-                                                           proto.vectors(i), SourceLayer(proto)));
-    each.push_back(std::move(rows));
-  }
-  const auto width = static_cast<std::ptrdiff_t>(context.width());
   std::vector<float> directions;
-  for (std::ptrdiff_t layer = 0; layer < context.num_layers(); ++layer) {
-    for (const std::vector<float>& rows : each) {
-      const auto row = rows.begin() + layer * width;
-      directions.insert(directions.end(), row, row + width);
+  directions.reserve(
+      static_cast<size_t>(context.num_layers() * proto.vectors_size() * context.width()));
+  for (int64_t layer = 0; layer < context.num_layers(); ++layer) {
+    for (int i = 0; i < proto.vectors_size(); ++i) {
+      VS_ASSIGN_OR_RETURN(const std::span<const float> row,
+                          NamedRow(context, At(context.Field("vectors"), i), proto.vectors(i),
+                                   layer, SourceLayer(proto)));
+      directions.insert(directions.end(), row.begin(), row.end());
     }
   }
   return directions;
@@ -321,9 +334,8 @@ absl::StatusOr<engine::Operation> AblateFromProto(const Context& context,
   engine::AblateNeurons ablate;
   VS_ASSIGN_OR_RETURN(ablate.neurons, ChooseNeurons(context, proto, intervention));
   if (!mean) return ablate;
-  VS_ASSIGN_OR_RETURN(std::vector<float> means,
+  VS_ASSIGN_OR_RETURN(ablate.means,
                       NamedRows(context, context.Field("reference"), proto.reference()));
-  ablate.means = Shared(std::move(means));
   return ablate;
 }
 
@@ -390,12 +402,17 @@ absl::StatusOr<engine::Operation> OperationFromProto(const Context& context,
   }
 }
 
-absl::StatusOr<engine::Intervention> InterventionFromProto(const std::string& field,
-                                                           const v1::Intervention& proto,
-                                                           const InterventionScope& scope,
-                                                           UsedResources& used) {
-  VS_ASSIGN_OR_RETURN(const OperationInfo info, InfoOf(field, proto));
+// Everything of an intervention but its operation.
+struct Outline {
+  std::string field;  // of the operation: "interventions[2].add"
   engine::Intervention intervention;
+};
+
+absl::StatusOr<Outline> OutlineFromProto(const std::string& field, const v1::Intervention& proto,
+                                         const model::Architecture& architecture) {
+  VS_ASSIGN_OR_RETURN(const OperationInfo info, InfoOf(field, proto));
+  Outline outline{.field = absl::StrCat(field, ".", info.name), .intervention = {}};
+  engine::Intervention& intervention = outline.intervention;
   intervention.preserve_norm = proto.preserve_norm();
   VS_ASSIGN_OR_RETURN(
       intervention.site,
@@ -410,35 +427,201 @@ absl::StatusOr<engine::Intervention> InterventionFromProto(const std::string& fi
                       LayersFromProto(absl::StrCat(field, ".layers"),
                                       proto.has_layers() ? &proto.layers() : nullptr,
                                       {.site = intervention.site,
-                                       .num_layers = scope.model.architecture.num_layers,
+                                       .num_layers = architecture.num_layers,
                                        .all_by_default = info.on_neurons}));
   VS_ASSIGN_OR_RETURN(
       intervention.tokens,
-      TokensFromProto(absl::StrCat(field, ".tokens"), proto.tokens(),
-                      scope.model.architecture.max_positions, engine::TokenKind::kFromLastPrompt));
-  const std::string operation = absl::StrCat(field, ".", info.name);
-  VS_ASSIGN_OR_RETURN(
-      intervention.operation,
-      OperationFromProto({operation, intervention, scope, used}, proto, intervention));
-  return intervention;
+      TokensFromProto(absl::StrCat(field, ".tokens"), proto.tokens(), architecture.max_positions,
+                      engine::TokenKind::kFromLastPrompt));
+  return outline;
+}
+
+// --- Sizes
+// ----------------------------------------------------------------------------------------
+
+// What interventions take, by what they declare, in bytes. Sums that are too large for an integer
+// stay at the largest.
+struct DeclaredSize {
+  int64_t rows = 0;        // of the tables, each once
+  int64_t host = 0;        // for as long as a request of the call lives, without what is named
+  int64_t converting = 0;  // for the one that is converted now, at most
+
+  void AddRows(int64_t bytes) { Add(rows, bytes); }
+  void AddHost(int64_t bytes) { Add(host, bytes); }
+  void Converts(int64_t bytes) { converting = std::max(converting, bytes); }
+  int64_t OnHost(const NamedResources& names) const {
+    int64_t total = names.bytes();
+    Add(total, host);
+    Add(total, converting);
+    return total;
+  }
+
+ private:
+  static void Add(int64_t& sum, int64_t bytes) {
+    if (__builtin_add_overflow(sum, bytes, &sum)) sum = INT64_MAX;
+  }
+};
+
+int64_t FloatBytes(std::initializer_list<int64_t> extents) {
+  int64_t bytes = sizeof(float);
+  for (const int64_t extent : extents) {
+    if (__builtin_mul_overflow(bytes, extent, &bytes)) return INT64_MAX;
+  }
+  return bytes;
+}
+
+void AddInline(const Context& context, const v1::Tensor& tensor, DeclaredSize& size) {
+  const auto data = static_cast<int64_t>(tensor.data().size());
+  const bool halves =
+      tensor.dtype() == v1::DATA_TYPE_FLOAT16 || tensor.dtype() == v1::DATA_TYPE_BFLOAT16;
+  const int64_t numbers = halves ? 2 * data : data;  // bytes as float32
+  size.AddHost(std::max(numbers, FloatBytes({context.num_layers(), context.width()})));
+  size.Converts(data + 2 * numbers);  // the bytes, their numbers to look at, those to keep
+}
+
+void AddNamed(const Context& context, const std::string& name, std::optional<int> source_layer,
+              DeclaredSize& size) {
+  context.names.NeedRows({name, context.intervention.site},
+                         SourceLayers(context.intervention, source_layer));
+  size.AddHost(FloatBytes({context.num_layers(), context.width()}));
+}
+
+// Of an operation with a vector or a tensor for each layer.
+template <typename Proto>
+void AddSource(const Context& context, const Proto& proto, DeclaredSize& size) {
+  if (proto.source_case() == Proto::kTensor) AddInline(context, proto.tensor(), size);
+  if (proto.source_case() == Proto::kVector) {
+    AddNamed(context, proto.vector(), SourceLayer(proto), size);
+  }
+}
+
+int64_t DirectionsOf(const v1::ProjectOut& proto) {
+  if (!proto.has_tensor()) return proto.vectors_size();
+  return proto.tensor().shape_size() == 3 ? std::max<int64_t>(1, proto.tensor().shape(1)) : 1;
+}
+
+void AddProjectOut(const Context& context, const v1::ProjectOut& proto, DeclaredSize& size) {
+  // What cannot be right is refused where it is read.
+  const int64_t directions = std::min<int64_t>(DirectionsOf(proto), engine::kMostDirections);
+  if (proto.has_tensor()) AddInline(context, proto.tensor(), size);
+  for (int64_t i = 0; i < directions && !proto.has_tensor(); ++i) {
+    AddNamed(context, proto.vectors(static_cast<int>(i)), SourceLayer(proto), size);
+  }
+  const int64_t bytes = FloatBytes({context.num_layers(), directions, context.width()});
+  size.AddHost(bytes);  // the basis beside the directions
+  if (!proto.has_strength() || proto.strength() != 0) size.AddRows(bytes);
+}
+
+// How many of the chosen layers own a neuron.
+template <typename Proto>
+absl::StatusOr<int64_t> LayersWithNeurons(const Context& context, const Proto& proto,
+                                          DeclaredSize& size) {
+  std::set<int> owners;
+  for (const v1::NeuronId& neuron : proto.neurons()) owners.insert(neuron.layer());
+  constexpr int64_t kListedBytes = 64;  // in a set of a map, then as an index
+  size.AddHost(kListedBytes * proto.neurons_size());
+  if (!proto.neuron_set().empty() && proto.neurons_size() == 0 &&
+      context.intervention.site == model::Site::kMlpNeurons &&
+      v1::NeuronClass_IsValid(proto.class_())) {
+    VS_ASSIGN_OR_RETURN(const NeuronCounts* counts,
+                        context.names.NeedNeurons({proto.neuron_set(), proto.class_()},
+                                                  context.Field("neuron_set")));
+    for (const auto& [layer, count] : counts->by_layer) {
+      if (count > 0) owners.insert(layer);
+    }
+  }
+  return std::count_if(context.intervention.layers.begin(), context.intervention.layers.end(),
+                       [&](int layer) { return owners.contains(layer); });
+}
+
+absl::Status AddDeclared(const Context& context, const v1::Intervention& proto,
+                         DeclaredSize& size) {
+  constexpr int64_t kPositionBytes = 64;
+  size.AddHost(kPositionBytes * proto.tokens().positions_size());
+  const int64_t row = FloatBytes({context.width()});
+  const int64_t rows = FloatBytes({context.num_layers(), context.width()});
+  switch (proto.operation_case()) {
+    case v1::Intervention::kAdd:
+      AddSource(context, proto.add(), size);
+      if (!proto.add().has_coefficient() || proto.add().coefficient() != 0) size.AddRows(rows);
+      return absl::OkStatus();
+    case v1::Intervention::kProjectOut:
+      AddProjectOut(context, proto.project_out(), size);
+      return absl::OkStatus();
+    case v1::Intervention::kClamp:
+      AddSource(context, proto.clamp(), size);
+      size.AddHost(rows);  // the basis
+      size.AddRows(rows);
+      return absl::OkStatus();
+    case v1::Intervention::kReplace:
+      AddInline(context, proto.replace().tensor(), size);
+      size.AddRows(2 * rows);
+      return absl::OkStatus();
+    case v1::Intervention::kScaleNeurons: {
+      VS_ASSIGN_OR_RETURN(const int64_t layers,
+                          LayersWithNeurons(context, proto.scale_neurons(), size));
+      if (proto.scale_neurons().factor() != 1) size.AddRows(2 * layers * row);
+      return absl::OkStatus();
+    }
+    case v1::Intervention::kAblateNeurons: {
+      VS_ASSIGN_OR_RETURN(const int64_t layers,
+                          LayersWithNeurons(context, proto.ablate_neurons(), size));
+      size.AddRows(2 * layers * row);
+      if (!proto.ablate_neurons().reference().empty()) {
+        AddNamed(context, proto.ablate_neurons().reference(), std::nullopt, size);
+        size.AddHost(rows);  // the layers without neurons drop out in a copy
+      }
+      return absl::OkStatus();
+    }
+    case v1::Intervention::OPERATION_NOT_SET:
+      break;
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
 
-absl::StatusOr<std::vector<engine::Intervention>> InterventionsFromProto(
+absl::StatusOr<CallInterventions> InterventionsFromProto(
     const google::protobuf::RepeatedPtrField<v1::Intervention>& interventions,
     const InterventionScope& scope, UsedResources& used) {
   if (interventions.size() > engine::kMostInterventions) {
     return OutOfRange("interventions", interventions.size(), 0, engine::kMostInterventions);
   }
-  std::vector<engine::Intervention> result;
+  CallInterventions result;
+  if (interventions.empty()) return result;
+  std::vector<Outline> outlines;
   for (int i = 0; i < interventions.size(); ++i) {
     VS_ASSIGN_OR_RETURN(
-        engine::Intervention intervention,
-        InterventionFromProto(At("interventions", i), interventions[i], scope, used));
-    result.push_back(std::move(intervention));
+        outlines.emplace_back(),
+        OutlineFromProto(At("interventions", i), interventions[i], scope.model.architecture));
+  }
+  NamedResources names(scope.tenant, scope.model, scope.vectors, used);
+  std::map<RowsKey, engine::SharedFloats> rows;
+  const auto context_of = [&](const Outline& outline) {
+    return Context{outline.field, outline.intervention, scope, names, rows};
+  };
+  DeclaredSize size;
+  for (int i = 0; i < interventions.size(); ++i) {
+    const Outline& outline = outlines[static_cast<size_t>(i)];
+    VS_RETURN_IF_ERROR(AddDeclared(context_of(outline), interventions[i], size));
+  }
+  VS_RETURN_IF_ERROR(scope.model.engine->CheckInterventionBytes(size.rows));
+  VS_ASSIGN_OR_RETURN(result.memory, scope.model.engine->TakeRequestMemory(size.OnHost(names)));
+  for (int i = 0; i < interventions.size(); ++i) {
+    Outline& outline = outlines[static_cast<size_t>(i)];
+    VS_ASSIGN_OR_RETURN(
+        outline.intervention.operation,
+        OperationFromProto(context_of(outline), interventions[i], outline.intervention));
+    result.interventions.push_back(std::move(outline.intervention));
   }
   return result;
+}
+
+absl::StatusOr<std::shared_ptr<const engine::PreparedInterventions>> PreparedFromProto(
+    const google::protobuf::RepeatedPtrField<v1::Intervention>& interventions,
+    const InterventionScope& scope, UsedResources& used) {
+  VS_ASSIGN_OR_RETURN(CallInterventions made, InterventionsFromProto(interventions, scope, used));
+  return scope.model.engine->Prepare(std::move(made.interventions), std::move(made.memory));
 }
 
 }  // namespace valuescope::rpc

@@ -1,15 +1,18 @@
 // Interventions of the contract as the engine takes them: names resolved to numbers, tensors
 // brought to [layers, ..., width], neurons grouped by layer. Errors name the field by its whole
 // path
-// ("interventions[2].add.tensor.shape") and the values it may have; nothing is allocated for a
-// tensor before its shape is known to be right.
+// ("interventions[2].add.tensor.shape") and the values it may have. Sizes come first: what the
+// tables and the host would have to hold follows from the shapes that the request declares and from
+// the metadata of what it names, and is taken or refused before a name is read or a byte allocated.
 #ifndef VALUESCOPE_RPC_INTERVENTION_CODEC_H_
 #define VALUESCOPE_RPC_INTERVENTION_CODEC_H_
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "base/memory_ledger.h"
 #include "engine/request.h"
 #include "engine/served_model.h"
 #include "rpc/request_codec.h"
@@ -24,9 +27,20 @@ struct InterventionScope {
   VectorResolver& vectors;
 };
 
-// Adds the vectors and neuron sets used to `used`. INVALID_ARGUMENT, and the errors of
-// VectorResolver.
-absl::StatusOr<std::vector<engine::Intervention>> InterventionsFromProto(
+struct CallInterventions {
+  std::vector<engine::Intervention> interventions;
+  std::shared_ptr<MemoryLedger::Lease> memory;  // for them and what is made of them
+};
+
+// Adds the vectors and neuron sets used to `used`. INVALID_ARGUMENT; RESOURCE_EXHAUSTED where they
+// are too large for the model's engine (engine::Engine::CheckInterventionBytes, TakeRequestMemory);
+// the errors of VectorResolver.
+absl::StatusOr<CallInterventions> InterventionsFromProto(
+    const google::protobuf::RepeatedPtrField<v1::Intervention>& interventions,
+    const InterventionScope& scope, UsedResources& used);
+
+// The same, prepared for all requests of the call; the errors of engine::Engine::Prepare too.
+absl::StatusOr<std::shared_ptr<const engine::PreparedInterventions>> PreparedFromProto(
     const google::protobuf::RepeatedPtrField<v1::Intervention>& interventions,
     const InterventionScope& scope, UsedResources& used);
 

@@ -65,7 +65,7 @@ class UnaryReactor : public grpc::ServerUnaryReactor {
                const UnaryHandler<Request, Response>* handler)
       : peer_(context, [this](grpc::Status status) { Finish(std::move(status)); }),
         call_(runtime, method, &peer_) {
-    call_.Start(request->ByteSizeLong(), [this, request, response, handler]() -> absl::Status {
+    call_.Start(request->SpaceUsedLong(), [this, request, response, handler]() -> absl::Status {
       VS_RETURN_IF_ERROR(CheckEnums(*request));
       return (*handler)(call_.context(), *request, response);
     });
@@ -90,7 +90,7 @@ class ServerStreamReactor : public grpc::ServerWriteReactor<Response>,
         call_(runtime, method, &peer_),
         outbox_(&call_, this) {
     call_.Start(
-        request->ByteSizeLong(),
+        request->SpaceUsedLong(),
         [this, request, handler]() -> absl::Status {
           VS_RETURN_IF_ERROR(CheckEnums(*request));
           return (*handler)(call_.context(), *request, outbox_);

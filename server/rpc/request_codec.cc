@@ -327,7 +327,7 @@ absl::Status ChooseNeurons(const std::string& field, const v1::Tap& proto,
   tap.layers.clear();
   for (const auto& [layer, columns] : by_layer) {
     tap.layers.push_back(layer);
-    tap.columns.emplace_back(columns.begin(), columns.end());
+    tap.columns.emplace_back(std::vector<int64_t>(columns.begin(), columns.end()));
   }
   return absl::OkStatus();
 }

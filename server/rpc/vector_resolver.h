@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "engine/request.h"
 #include "engine/served_model.h"
 #include "model/site.h"
 #include "valuescope/v1/common.pb.h"
@@ -25,9 +26,15 @@ struct ResolvedVector {
 };
 
 struct ResolvedNeurons {
-  std::string name;                              // "neuronSets/ID"
-  std::string digest;                            // SHA-256 of the content, hexadecimal
-  std::map<int, std::vector<int64_t>> by_layer;  // indices within the layer, ascending
+  std::string name;                               // "neuronSets/ID"
+  std::string digest;                             // SHA-256 of the content, hexadecimal
+  std::map<int, engine::NeuronIndices> by_layer;  // indices within the layer
+};
+
+// What a neuron set's metadata says.
+struct NeuronCounts {
+  std::map<int, int64_t> by_layer;  // neurons; layers without any may be absent
+  int64_t bytes_to_read = 0;        // of the file that holds them; 0: none has to be read
 };
 
 // Thread-safe.
@@ -41,6 +48,13 @@ class VectorResolver {
   virtual absl::StatusOr<ResolvedVector> Resolve(absl::string_view tenant, absl::string_view name,
                                                  const engine::ServedModel& model, model::Site site,
                                                  absl::string_view field) = 0;
+
+  // How many members ResolveNeurons would give, without reading them. Its errors.
+  virtual absl::StatusOr<NeuronCounts> CountNeurons(absl::string_view tenant,
+                                                    absl::string_view name,
+                                                    v1::NeuronClass neuron_class,
+                                                    const engine::ServedModel& model,
+                                                    absl::string_view field) = 0;
 
   // The members of the neuron set called `name` ("neuronSets/ID"); only those of `neuron_class`
   // where it is not UNSPECIFIED. Errors as above; INVALID_ARGUMENT also for a class of a set whose

@@ -101,7 +101,7 @@ absl::Status VectorService::ExtractVectors(const CallContext& context,
                                        .all_by_default = true}));
   VS_ASSIGN_OR_RETURN(
       plan.interventions,
-      InterventionsFromProto(request.interventions(), {context.tenant, *model, *resolver_}, used));
+      PreparedFromProto(request.interventions(), {context.tenant, *model, *resolver_}, used));
   plan.statistics.bootstrap_resamples =
       request.has_bootstrap_samples() ? request.bootstrap_samples() : kDefaultBootstrap;
   plan.statistics.seed = request.seed();

@@ -104,7 +104,7 @@ absl::Status AddChunk(engine::Engine& engine, std::span<const LabelledResponse> 
   const ResponseMeansPlan means_plan = {.tenant = plan.tenant,
                                         .site = model::Site::kMlpNeurons,
                                         .layers = plan.layers,
-                                        .interventions = {},
+                                        .interventions = nullptr,
                                         .background = plan.background};
   auto means = ResponseMeans(engine, chunk, means_plan, cancellation);
   if (!means.ok()) return InField("responses", means.status());

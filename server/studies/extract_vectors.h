@@ -4,6 +4,7 @@
 #ifndef VALUESCOPE_STUDIES_EXTRACT_VECTORS_H_
 #define VALUESCOPE_STUDIES_EXTRACT_VECTORS_H_
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -21,7 +22,8 @@ struct ExtractionPlan {
   std::string tenant;
   model::Site site = model::Site::kResidualPost;
   std::vector<int> layers;  // ascending; empty at sites without layers
-  std::vector<engine::Intervention> interventions;
+  // Of all responses; null: none.
+  std::shared_ptr<const engine::PreparedInterventions> interventions;
   analysis::DifferenceInMeansOptions statistics;
 };
 

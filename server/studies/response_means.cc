@@ -17,7 +17,7 @@ absl::StatusOr<std::vector<std::vector<float>>> ResponseMeans(
     request.tenant = plan.tenant;
     request.prompt = response.prompt;
     request.given_response = response.response;
-    request.interventions = plan.interventions;
+    request.prepared = plan.interventions;
     request.background = plan.background;
     engine::Tap tap;
     tap.site = plan.site;

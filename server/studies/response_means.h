@@ -3,6 +3,7 @@
 #ifndef VALUESCOPE_STUDIES_RESPONSE_MEANS_H_
 #define VALUESCOPE_STUDIES_RESPONSE_MEANS_H_
 
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -19,7 +20,8 @@ struct ResponseMeansPlan {
   std::string tenant;
   model::Site site = model::Site::kResidualPost;
   std::vector<int> layers;  // ascending; empty at sites without layers
-  std::vector<engine::Intervention> interventions;
+  // Of all responses; null: none.
+  std::shared_ptr<const engine::PreparedInterventions> interventions;
   bool background = false;  // gives way to requests that people wait for
 };
 

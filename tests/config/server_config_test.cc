@@ -48,6 +48,9 @@ TEST(ServerConfigTest, EveryFlagIsRead) {
                                          "--max_step_tokens=64",
                                          "--max_waiting=9",
                                          "--max_message_bytes=2097152",
+                                         "--request_memory_bytes=3MiB",
+                                         "--capture_memory_bytes=4MiB",
+                                         "--intervention_memory_bytes=5MiB",
                                          "--drain_timeout=1m30s",
                                          "--step_timeout=250ms",
                                          "--log_level=debug",
@@ -68,6 +71,9 @@ TEST(ServerConfigTest, EveryFlagIsRead) {
   EXPECT_EQ(config->max_step_tokens, 64);
   EXPECT_EQ(config->max_waiting, 9);
   EXPECT_EQ(config->max_message_bytes, 2097152);
+  EXPECT_EQ(config->request_memory_bytes, 3 << 20);
+  EXPECT_EQ(config->capture_memory_bytes, 4 << 20);
+  EXPECT_EQ(config->intervention_memory_bytes, 5 << 20);
   EXPECT_EQ(config->drain_timeout, absl::Seconds(90));
   EXPECT_EQ(config->step_timeout, absl::Milliseconds(250));
   EXPECT_EQ(config->log_level, "debug");
@@ -182,13 +188,30 @@ TEST(ServerConfigTest, LoopbackAndInsecureListenersAreAllowed) {
 
 TEST(ServerConfigTest, TheHelpTeachesEveryFlag) {
   const std::string help = HelpText();
-  for (const char* flag :
-       {"--listen=",        "--metrics_listen=",    "--model_root=",     "--models=",
-        "--store=",         "--artifacts=",         "--device=",         "--dtype=",
-        "--threads=",       "--kv_cache_bytes=",    "--max_batch_rows=", "--max_step_tokens=",
-        "--max_waiting=",   "--max_message_bytes=", "--drain_timeout=",  "--step_timeout=",
-        "--log_level=",     "--insecure",           "--check_config",    "--config=",
-        "--batch_invariant"}) {
+  for (const char* flag : {"--listen=",
+                           "--metrics_listen=",
+                           "--model_root=",
+                           "--models=",
+                           "--store=",
+                           "--artifacts=",
+                           "--device=",
+                           "--dtype=",
+                           "--threads=",
+                           "--kv_cache_bytes=",
+                           "--max_batch_rows=",
+                           "--max_step_tokens=",
+                           "--max_waiting=",
+                           "--max_message_bytes=",
+                           "--drain_timeout=",
+                           "--step_timeout=",
+                           "--log_level=",
+                           "--insecure",
+                           "--check_config",
+                           "--config=",
+                           "--batch_invariant",
+                           "--request_memory_bytes=",
+                           "--capture_memory_bytes=",
+                           "--intervention_memory_bytes="}) {
     EXPECT_THAT(help, HasSubstr(flag));
   }
   EXPECT_TRUE(ParseServerConfig({"--help"})->help);

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "absl/synchronization/mutex.h"
@@ -162,11 +163,12 @@ TEST_F(EngineFailure, AStepTellsSinceWhenItRunsAndAnIdleEngineThatNoneDoes) {
 }
 
 // Two different ways in which its tokens are steered: before and behind the end of the prompt.
-Request SteeredTwice() {
+Request SteeredTwice(float value = 1) {
   Request request = Generation({3, 40, 50}, 60);
   request.sampling->ignore_eos = true;
   for (const TokenKind kind : {TokenKind::kPrompt, TokenKind::kResponse}) {
-    const auto row = std::make_shared<const std::vector<float>>(4, 1.0f);
+    value += kind == TokenKind::kResponse;
+    const auto row = std::make_shared<const std::vector<float>>(4, value);
     request.interventions.push_back({.site = model::Site::kResidualPost,
                                      .layers = {0},
                                      .tokens = {.kind = kind, .positions = {}},
@@ -175,41 +177,95 @@ Request SteeredTwice() {
   return request;
 }
 
-TEST_F(EngineFailure, WhoFindsTheInterventionTablesFullIsToldToComeBack) {
-  absl::Notification both;
-  // Room for a table of four rows of four numbers; row 0 is nothing, so for three.
+// Of a request with two rows: a table of four rows of four numbers; row 0 is nothing and the last
+// nobody's.
+constexpr int64_t kTableOfTwo = 4 * (4 * 4 + 1);
+
+TEST_F(EngineFailure, WhoFindsTheInterventionTablesFullWaitsForThemAndOthersGoOn) {
+  absl::Notification all;
   const auto engine = StartFake({.threads = 1,
                                  .kv_cache_bytes = 1 << 16,
-                                 .max_batch_rows = 2,
+                                 .max_batch_rows = 4,
                                  .max_step_tokens = 16,
-                                 .intervention_memory_bytes = 4 * (4 * 4 + 1) + 64},
-                                [&](const model::StepBatch&) { both.WaitForNotification(); });
+                                 .intervention_memory_bytes = kTableOfTwo + 64},
+                                [&](const model::StepBatch&) { all.WaitForNotification(); });
   std::vector<std::shared_ptr<Recorder>> recorders;
-  for (int i = 0; i < 2; ++i) {
+  std::vector<std::unique_ptr<Running>> running;
+  const auto submit = [&](Request request) {
     recorders.push_back(std::make_shared<Recorder>());
-    const auto running = engine->Submit(SteeredTwice(), recorders.back());
-    ASSERT_TRUE(running.ok()) << running.status();
+    auto one = engine->Submit(std::move(request), recorders.back());
+    ASSERT_TRUE(one.ok()) << one.status();
+    running.push_back(*std::move(one));
+  };
+  submit(SteeredTwice(1));
+  submit(SteeredTwice(10));  // finds no room beside the first
+  submit(SteeredTwice(20));
+  Request plain = Generation({3, 40, 50}, 8);
+  plain.sampling->ignore_eos = true;
+  submit(std::move(plain));
+  all.Notify();
+  ASSERT_TRUE(recorders[3]->Await().ok());
+  for (const auto& recorder : recorders) {
+    const auto completion = recorder->Await();
+    EXPECT_TRUE(completion.ok()) << completion.status();
   }
-  both.Notify();
-  const absl::Status first = recorders[0]->Await().status(),
-                     second = recorders[1]->Await().status();
-  EXPECT_NE(first.ok(), second.ok());
-  const absl::Status& refused = first.ok() ? second : first;
-  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_EQ(DetailsOf(refused).reason, "INTERVENTION_MEMORY_FULL");
-  EXPECT_TRUE(DetailsOf(refused).retry_after.has_value());
   EXPECT_TRUE(Becomes([&] { return engine->statistics().intervention_bytes == 0; }));
-  auto again = std::make_shared<Recorder>();
-  ASSERT_TRUE(engine->Submit(SteeredTwice(), again).ok());
-  EXPECT_TRUE(again->Await().ok());
+  EXPECT_LE(engine->statistics().distinct_rows_max, 2);
 }
 
-TEST_F(EngineFailure, InterventionsBeyondAQuarterOfTheTablesNeverRun) {
+TEST_F(EngineFailure, CompletionsOfOneCallShareTheirRows) {
+  const auto engine = StartFake({.threads = 1,
+                                 .kv_cache_bytes = 1 << 20,
+                                 .max_batch_rows = 64,
+                                 .max_step_tokens = 64,
+                                 .intervention_memory_bytes = kTableOfTwo},
+                                [](const model::StepBatch&) {});
+  Request request = SteeredTwice();
+  request.prepared = *engine->Prepare(std::exchange(request.interventions, {}));
+  std::vector<std::shared_ptr<Recorder>> recorders;
+  for (int i = 0; i < 64; ++i) {
+    recorders.push_back(std::make_shared<Recorder>());
+    const auto running = engine->Submit(request, recorders.back());
+    ASSERT_TRUE(running.ok()) << running.status();
+  }
+  for (const auto& recorder : recorders) EXPECT_TRUE(recorder->Await().ok());
+}
+
+TEST_F(EngineFailure, WhatRequestsHoldIsBoundedAndGivenBack) {
+  absl::Notification go_on;
   const auto engine = StartFake({.threads = 1,
                                  .kv_cache_bytes = 1 << 16,
                                  .max_batch_rows = 2,
                                  .max_step_tokens = 16,
-                                 .intervention_memory_bytes = 4 * 2 * 16 - 1},
+                                 .request_memory_bytes = 1 << 16},
+                                [&](const model::StepBatch&) { go_on.WaitForNotification(); });
+  Request request = Generation({3, 40, 50}, 60);
+  request.sampling->ignore_eos = true;
+  absl::Status refused;
+  std::vector<std::shared_ptr<Recorder>> recorders;
+  while (refused.ok() && recorders.size() < 1000) {
+    recorders.push_back(std::make_shared<Recorder>());
+    refused = engine->Submit(request, recorders.back()).status();
+  }
+  recorders.pop_back();
+  EXPECT_EQ(DetailsOf(refused).reason, "REQUEST_MEMORY_FULL") << refused;
+  EXPECT_TRUE(DetailsOf(refused).retry_after.has_value());
+  EXPECT_GT(recorders.size(), 1u);
+  EXPECT_LE(engine->statistics().request_memory_bytes, 1 << 16);
+  go_on.Notify();
+  for (const auto& recorder : recorders) EXPECT_TRUE(recorder->Await().ok());
+  EXPECT_TRUE(Becomes([&] { return engine->statistics().request_memory_bytes == 0; }));
+  const absl::Status never = engine->TakeRequestMemory((1 << 16) + 1).status();
+  EXPECT_EQ(DetailsOf(never).reason, "REQUEST_TOO_LARGE");
+  EXPECT_FALSE(DetailsOf(never).retry_after.has_value());
+}
+
+TEST_F(EngineFailure, InterventionsThatTheTablesCanNeverHoldNeverRun) {
+  const auto engine = StartFake({.threads = 1,
+                                 .kv_cache_bytes = 1 << 16,
+                                 .max_batch_rows = 2,
+                                 .max_step_tokens = 16,
+                                 .intervention_memory_bytes = kTableOfTwo - 1},
                                 [](const model::StepBatch&) {});
   const auto refused = engine->Submit(SteeredTwice(), std::make_shared<Recorder>()).status();
   EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);

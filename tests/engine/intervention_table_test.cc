@@ -65,6 +65,13 @@ class InterventionTable : public ::testing::Test {
     return DetailsOf(status).field;
   }
 
+  static int64_t Acquired(InterventionTables& tables, const CompiledInterventions& compiled,
+                          uint64_t active) {
+    const std::optional<int64_t> row = tables.AcquireRow(compiled, active);
+    EXPECT_TRUE(row.has_value());
+    return row.value_or(-1);
+  }
+
   // The tables by wire, as a step would see them.
   model::StepProgram Program() {
     model::StepProgram program(static_cast<size_t>(model::NumWires(small_)));
@@ -109,7 +116,7 @@ const std::vector<float> kNothing(4);
 TEST_F(InterventionTable, HoldsCoefficientTimesVectorOfEveryLayer) {
   const auto compiled =
       Compile({Add(Site::kResidualPost, {0, 2}, {1, 2, 3, 4, 5, 6, 7, 8}, -0.5f)});
-  const int64_t row = tables_.AcquireRow(compiled, 1);
+  const int64_t row = Acquired(tables_, compiled, 1);
   EXPECT_GT(row, 0);
   EXPECT_EQ(Added({Site::kResidualPost, 0}, row), (std::vector<float>{-0.5f, -1, -1.5f, -2}));
   EXPECT_EQ(Added({Site::kResidualPost, 1}, row), kNothing);
@@ -123,7 +130,7 @@ TEST_F(InterventionTable, WhatMeetsOnOneWireRunsInOrderAndRoundsEachTime) {
                                  Add(Site::kResidualPost, {1}, {-1e8f, 2, 2, 2})});
   const model::Wire wire{Site::kResidualPost, 1};
   const std::vector<float> x = {3, 0, 0, 0};
-  EXPECT_EQ(Edited(wire, tables_.AcquireRow(compiled, compiled.ActiveAt(0)), x),
+  EXPECT_EQ(Edited(wire, Acquired(tables_, compiled, compiled.ActiveAt(0)), x),
             (std::vector<float>{0, 3, 3, 3}));
   EXPECT_EQ(NumStages(wire), 2u);
 }
@@ -133,8 +140,8 @@ TEST_F(InterventionTable, TheOrderIsTheRequestsOwnWhateverOthersDoAtTheWire) {
   const Intervention scale = At(Site::kMlpNeurons, {1}, twice);
   const Intervention add = Add(Site::kMlpNeurons, {1}, {1, 1, 1, 1, 1, 1});
   const auto scale_first = Compile({scale, add}), add_first = Compile({add, scale});
-  const int64_t one = tables_.AcquireRow(scale_first, scale_first.ActiveAt(0));
-  const int64_t other = tables_.AcquireRow(add_first, add_first.ActiveAt(0));
+  const int64_t one = Acquired(tables_, scale_first, scale_first.ActiveAt(0));
+  const int64_t other = Acquired(tables_, add_first, add_first.ActiveAt(0));
   const model::Wire wire{Site::kMlpNeurons, 1};
   EXPECT_EQ(NumStages(wire), 4u);  // two ordinals, two kinds
   EXPECT_EQ(Edited(wire, one, std::vector<float>(6, 10)), std::vector<float>(6, 21));
@@ -144,7 +151,7 @@ TEST_F(InterventionTable, TheOrderIsTheRequestsOwnWhateverOthersDoAtTheWire) {
 TEST_F(InterventionTable, TheInputOfABlockIsTheOutputOfTheOneBefore) {
   const auto compiled = Compile({Add(Site::kResidualPre, {0, 2}, {1, 1, 1, 1, 2, 2, 2, 2}),
                                  Add(Site::kResidualPost, {1}, {5, 5, 5, 5})});
-  const int64_t row = tables_.AcquireRow(compiled, compiled.ActiveAt(0));
+  const int64_t row = Acquired(tables_, compiled, compiled.ActiveAt(0));
   EXPECT_EQ(Added({Site::kEmbedding, 0}, row), (std::vector<float>{1, 1, 1, 1}));
   EXPECT_EQ(Added({Site::kResidualPost, 1}, row), (std::vector<float>{7, 7, 7, 7}));
   EXPECT_EQ(TouchedWires(), 2);
@@ -158,9 +165,9 @@ TEST_F(InterventionTable, NothingIsRowZero) {
                At(Site::kMlpNeurons, {0}, ScaleNeurons{.neurons = {{2}}, .factor = 1})});
   EXPECT_NE(compiled.ActiveAt(0), 0u);  // they are there, for the receipts
   for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(compiled.Acts(compiled.ActiveAt(0), i));
-  EXPECT_EQ(tables_.AcquireRow(compiled, compiled.ActiveAt(0)), 0);
+  EXPECT_EQ(Acquired(tables_, compiled, compiled.ActiveAt(0)), 0);
   EXPECT_EQ(compiled.ContentDigest(compiled.ActiveAt(0)), "");
-  EXPECT_EQ(tables_.AcquireRow(compiled, 0), 0);
+  EXPECT_EQ(Acquired(tables_, compiled, 0), 0);
   EXPECT_EQ(tables_.live_rows(), 0);
   EXPECT_EQ(TouchedWires(), 0);
   tables_.ReleaseRow(0);
@@ -171,12 +178,12 @@ TEST_F(InterventionTable, ReleasedRowsLeaveNothingBehind) {
   const auto first = Compile({Add(Site::kResidualPost, {0, 1}, {1, 2, 3, 4, 5, 6, 7, 8})});
   const auto second = Compile({Add(Site::kResidualPost, {1}, {9, 9, 9, 9})});
   const auto others = Compile({Add(Site::kResidualPost, {0}, {7, 7, 7, 7})});
-  const int64_t row = tables_.AcquireRow(first, 1);
-  const int64_t other = tables_.AcquireRow(others, 1);  // keeps the table of block 0
+  const int64_t row = Acquired(tables_, first, 1);
+  const int64_t other = Acquired(tables_, others, 1);  // keeps the table of block 0
   tables_.ReleaseRow(row);
   EXPECT_EQ(TouchedWires(), 1);
   // The next owner of the same row adds at one of the wires only.
-  EXPECT_EQ(tables_.AcquireRow(second, 1), row);
+  EXPECT_EQ(Acquired(tables_, second, 1), row);
   EXPECT_EQ(Added({Site::kResidualPost, 0}, row), kNothing);
   EXPECT_EQ(Added({Site::kResidualPost, 1}, row), (std::vector<float>{9, 9, 9, 9}));
   EXPECT_EQ(Added({Site::kResidualPost, 0}, other), (std::vector<float>{7, 7, 7, 7}));
@@ -197,7 +204,7 @@ TEST_F(InterventionTable, WhereAddressesAreKeptATableServesTheNextAtItsPlaceAndN
     return program[wire].stages;
   };
   const auto first = Compile({Add(Site::kResidualPost, {1}, {1, 2, 3, 4})});
-  const int64_t row = kept.AcquireRow(first, 1);
+  const int64_t row = Acquired(kept, first, 1);
   const at::Tensor rows = std::get<model::AddStage>(stages()[0]).rows;
   EXPECT_GT(kept.bytes(), 0);
   kept.ReleaseRow(row);
@@ -205,7 +212,7 @@ TEST_F(InterventionTable, WhereAddressesAreKeptATableServesTheNextAtItsPlaceAndN
   EXPECT_EQ(kept.bytes(), 0);
   EXPECT_GT(kept.kept_bytes(), 0);
   // The table of the next one is the same, and what it held is gone.
-  EXPECT_EQ(kept.AcquireRow(Compile({Add(Site::kResidualPost, {1}, {9, 9, 9, 9})}), 1), row);
+  EXPECT_EQ(Acquired(kept, Compile({Add(Site::kResidualPost, {1}, {9, 9, 9, 9})}), 1), row);
   ASSERT_EQ(stages().size(), 1u);
   EXPECT_TRUE(std::get<model::AddStage>(stages()[0]).rows.is_same(rows));
   EXPECT_EQ(kept.kept_bytes(), 0);
@@ -218,11 +225,11 @@ TEST_F(InterventionTable, KeptTablesGiveWayToThoseInUse) {
   const auto one = Compile({Add(Site::kResidualPost, {0}, {1, 2, 3, 4})});
   const auto other = Compile({Add(Site::kResidualPost, {1}, {1, 2, 3, 4})});
   InterventionTables kept{c10::kCPU, 4 * (1 + 4 * 4), /*keeps_addresses=*/true};  // one table
-  kept.ReleaseRow(kept.AcquireRow(one, 1));
+  kept.ReleaseRow(Acquired(kept, one, 1));
   EXPECT_GT(kept.kept_bytes(), 0);
-  const int64_t row = kept.AcquireRow(other, 1);
+  const int64_t row = Acquired(kept, other, 1);
   EXPECT_EQ(kept.kept_bytes(), 0);
-  EXPECT_THROW(kept.AcquireRow(one, 1), TablesFull);
+  EXPECT_EQ(kept.AcquireRow(one, 1), std::nullopt);
   kept.ReleaseRow(row);
   EXPECT_EQ(kept.live_rows(), 0);
 }
@@ -240,11 +247,15 @@ TEST_F(InterventionTable, AdditionsSayWhetherTheyOnlyAdd) {
   preserving.preserve_norm = true;
   const auto plain = Compile({Add(Site::kResidualPost, {1}, {1, 2, 3, 4})});
   const auto careful = Compile({preserving});
-  const int64_t first = tables_.AcquireRow(plain, 1);
+  const int64_t first = Acquired(tables_, plain, 1);
   EXPECT_TRUE(only_adds());
   // A GPU takes the last row for whatever is beyond the table.
   std::vector<int64_t> more;
-  for (int i = 0; i < 6; ++i) more.push_back(tables_.AcquireRow(plain, 1));
+  for (int i = 0; i < 6; ++i) {
+    const float value = static_cast<float>(5 + i);
+    const auto another = Compile({Add(Site::kResidualPost, {1}, {1, 2, 3, value})});
+    more.push_back(Acquired(tables_, another, 1));
+  }
   for (const model::WireProgram& each : Program()) {
     for (const model::Stage& stage : each.stages) {
       const auto& add = std::get<model::AddStage>(stage);
@@ -254,7 +265,7 @@ TEST_F(InterventionTable, AdditionsSayWhetherTheyOnlyAdd) {
     }
   }
   for (const int64_t row : more) tables_.ReleaseRow(row);
-  const int64_t second = tables_.AcquireRow(careful, 1);
+  const int64_t second = Acquired(tables_, careful, 1);
   EXPECT_FALSE(only_adds());
   tables_.ReleaseRow(second);
   EXPECT_TRUE(only_adds());
@@ -266,7 +277,7 @@ TEST_F(InterventionTable, TablesGrowByDoublingAndKeepWhatTheyHold) {
   std::vector<int64_t> rows;
   for (int i = 1; i <= 40; ++i) {
     const auto compiled = Compile({Add(Site::kMlpNeurons, {1}, value_of(i))});
-    rows.push_back(tables_.AcquireRow(compiled, 1));
+    rows.push_back(Acquired(tables_, compiled, 1));
     EXPECT_EQ(rows.back(), i);  // the lowest that is free
     int64_t capacity = 4;
     while (capacity <= i + 1) capacity *= 2;  // the last row is nobody's
@@ -278,7 +289,7 @@ TEST_F(InterventionTable, TablesGrowByDoublingAndKeepWhatTheyHold) {
   // A row beyond another wire's small table is nothing there.
   const auto elsewhere = Compile({Add(Site::kResidualPost, {0}, {1, 1, 1, 1})});
   tables_.ReleaseRow(5);
-  EXPECT_EQ(tables_.AcquireRow(elsewhere, 1), 5);
+  EXPECT_EQ(Acquired(tables_, elsewhere, 1), 5);
   EXPECT_EQ(Added({Site::kResidualPost, 0}, 40), kNothing);
   for (int64_t row = 1; row <= 40; ++row) tables_.ReleaseRow(row);
   EXPECT_EQ(tables_.live_rows(), 0);
@@ -295,7 +306,7 @@ TEST_F(InterventionTable, DirectionsOfDifferentCountShareATable) {
   const auto one = project({0, 2, 0, 0}, 1, 1);
   // Dependent directions drop out: the span of these three is that of the first two axes.
   const auto three = project({5, 0, 0, 0, 1, 1, 0, 0, 0.1f, 0.7f, 0, 0}, 3, 0.5f);
-  const int64_t first = tables_.AcquireRow(one, 1), second = tables_.AcquireRow(three, 1);
+  const int64_t first = Acquired(tables_, one, 1), second = Acquired(tables_, three, 1);
   const model::Wire wire{Site::kResidualPost, 0};
   EXPECT_EQ(NumStages(wire), 1u);
   EXPECT_EQ(Edited(wire, first, {1, 2, 3, 4}), (std::vector<float>{1, 0, 3, 4}));
@@ -308,7 +319,7 @@ TEST_F(InterventionTable, DirectionsOfDifferentCountShareATable) {
 TEST_F(InterventionTable, ClampSetsTheProjection) {
   const auto compiled =
       Compile({At(Site::kResidualPost, {0}, Clamp{.rows = Rows({0, 0, 5, 0}), .value = -2})});
-  EXPECT_EQ(Edited({Site::kResidualPost, 0}, tables_.AcquireRow(compiled, 1), {1, 2, 3, 4}),
+  EXPECT_EQ(Edited({Site::kResidualPost, 0}, Acquired(tables_, compiled, 1), {1, 2, 3, 4}),
             (std::vector<float>{1, 2, -2, 4}));
 }
 
@@ -318,14 +329,14 @@ TEST_F(InterventionTable, NeuronsAndHeadsAreScaledAndAblatedWhereTheyAre) {
        At(Site::kMlpNeurons, {1},
           AblateNeurons{.neurons = {{2}}, .means = Rows({9, 9, 7, 9, 9, 9})})});
   EXPECT_EQ(neurons.interventions()[0].layers, std::vector<int>{1});  // what receipts tell
-  const int64_t row = tables_.AcquireRow(neurons, 1);
+  const int64_t row = Acquired(tables_, neurons, 1);
   EXPECT_EQ(TouchedWires(), 1);
   EXPECT_EQ(Edited({Site::kMlpNeurons, 1}, row, {1, 1, 1, 1, 1, 1}),
             (std::vector<float>{1, 3, 7, 1, 3, 1}));
   const auto heads = Compile(
       {At(Site::kAttentionHeads, {2}, AblateNeurons{.neurons = {{1}}, .means = Rows({5, 6, 7, 8})}),
        At(Site::kAttentionHeads, {2}, ScaleNeurons{.neurons = {{0}}, .factor = 0})});
-  EXPECT_EQ(Edited({Site::kAttentionHeads, 2}, tables_.AcquireRow(heads, 1), {1, 2, 3, 4}),
+  EXPECT_EQ(Edited({Site::kAttentionHeads, 2}, Acquired(tables_, heads, 1), {1, 2, 3, 4}),
             (std::vector<float>{0, 0, 7, 8}));
 }
 
@@ -337,8 +348,8 @@ TEST_F(InterventionTable, AReplacementOfPositionsGivesEachItsRowOfEachLayer) {
   patch.tokens = {.kind = TokenKind::kPositions, .positions = {7, -4}};  // -4: 0 of a prompt of 4
   const auto compiled = Compile({patch});
   EXPECT_EQ(compiled.ActiveAt(1), 0u);
-  const int64_t at_seven = tables_.AcquireRow(compiled, compiled.ActiveAt(7));
-  const int64_t at_zero = tables_.AcquireRow(compiled, compiled.ActiveAt(0));
+  const int64_t at_seven = Acquired(tables_, compiled, compiled.ActiveAt(7));
+  const int64_t at_zero = Acquired(tables_, compiled, compiled.ActiveAt(0));
   const std::vector<float> x = {8, 8, 8, 8};
   EXPECT_EQ(Edited({Site::kResidualPost, 0}, at_seven, x), std::vector<float>(4, 1));
   EXPECT_EQ(Edited({Site::kResidualPost, 2}, at_seven, x), std::vector<float>(4, 3));
@@ -350,7 +361,7 @@ TEST_F(InterventionTable, AReplacementOfPositionsGivesEachItsRowOfEachLayer) {
 
 TEST_F(InterventionTable, ARowThatDoesNotFitMemoryLeavesNothing) {
   const auto good = Compile({Add(Site::kResidualPost, {0}, {1, 1, 1, 1})});
-  EXPECT_EQ(tables_.AcquireRow(good, 1), 1);
+  EXPECT_EQ(Acquired(tables_, good, 1), 1);
   const int64_t held = tables_.bytes();
   EXPECT_THROW(
       {
@@ -368,25 +379,71 @@ TEST_F(InterventionTable, ARowThatDoesNotFitMemoryLeavesNothing) {
 }
 
 TEST_F(InterventionTable, ARowThatWouldMakeTheTablesTooLargeIsRefusedAndLeavesNothing) {
-  const auto row_of = [&](int64_t directions) {
+  const auto row_of = [&](int64_t directions, float added = 1) {
     std::vector<float> axes(static_cast<size_t>(directions) * 4);
     for (size_t i = 0; i < static_cast<size_t>(directions); ++i) axes[i * 4 + i] = 1;
     return Compile(
-        {Add(Site::kResidualPost, {0}, {1, 2, 3, 4}),
+        {Add(Site::kResidualPost, {0}, {added, 2, 3, 4}),
          At(Site::kResidualPost, {0},
             ProjectOut{.directions = Rows(std::move(axes)), .num_directions = directions})});
   };
-  const auto narrow = row_of(1), wide = row_of(4);
+  const auto narrow = row_of(1), another = row_of(1, 2), third = row_of(1, 3), wide = row_of(4);
   InterventionTables unbounded{c10::kCPU};
-  for (int i = 0; i < 2; ++i) unbounded.AcquireRow(narrow, 1);
+  Acquired(unbounded, narrow, 1);
+  EXPECT_EQ(unbounded.BytesWith(another), unbounded.bytes());
+  Acquired(unbounded, another, 1);
   InterventionTables tables{c10::kCPU, unbounded.bytes()};
-  for (int i = 0; i < 2; ++i) EXPECT_EQ(tables.AcquireRow(narrow, 1), i + 1);
-  EXPECT_THROW(tables.AcquireRow(narrow, 1), TablesFull);  // needs twice the rows
+  EXPECT_EQ(Acquired(tables, narrow, 1), 1);
+  EXPECT_EQ(Acquired(tables, another, 1), 2);
+  EXPECT_EQ(tables.AcquireRow(third, 1), std::nullopt);  // needs twice the rows
+  const int64_t freed = tables.rows_freed();
   tables.ReleaseRow(2);
-  EXPECT_THROW(tables.AcquireRow(wide, 1), TablesFull);  // makes everybody's rows wider
+  EXPECT_EQ(tables.AcquireRow(wide, 1), std::nullopt);  // makes everybody's rows wider
   EXPECT_EQ(tables.live_rows(), 1);
   EXPECT_EQ(tables.bytes(), unbounded.bytes());
-  EXPECT_EQ(tables.AcquireRow(narrow, 1), 2);
+  EXPECT_EQ(tables.rows_freed(), freed + 1);
+  EXPECT_EQ(Acquired(tables, third, 1), 2);
+}
+
+TEST_F(InterventionTable, WhatIsDoneAlikeHasOneRowUntilItsLastHolderIsGone) {
+  const auto one = Compile({Add(Site::kResidualPost, {0}, {1, 2, 3, 4})});
+  const auto same = Compile({Add(Site::kResidualPost, {0}, {1, 2, 3, 4})});
+  const auto other = Compile({Add(Site::kResidualPost, {0}, {1, 2, 3, 5})});
+  const int64_t row = Acquired(tables_, one, 1);
+  const int64_t held = tables_.bytes();
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(Acquired(tables_, same, 1), row);
+  EXPECT_NE(Acquired(tables_, other, 1), row);
+  EXPECT_EQ(tables_.live_rows(), 2);
+  EXPECT_EQ(tables_.bytes(), held);
+  for (int i = 0; i < 100; ++i) tables_.ReleaseRow(row);
+  EXPECT_EQ(Added({Site::kResidualPost, 0}, row), (std::vector<float>{1, 2, 3, 4}));
+  tables_.ReleaseRow(row);
+  EXPECT_EQ(tables_.live_rows(), 1);
+}
+
+// The shapes of edits are all that is asked before there is memory for the edits themselves.
+TEST_F(InterventionTable, WhatRowsWillTakeIsKnownBeforeTheyAreMade) {
+  Intervention patch = At(Site::kResidualMid, {0, 2},
+                          Replace{.rows = Rows(std::vector<float>(16, 1)), .each_position = true});
+  patch.tokens = {.kind = TokenKind::kPositions, .positions = {1, 2}};
+  const auto compiled =
+      Compile({Add(Site::kResidualPost, {0, 1}, std::vector<float>(8, 2)), patch,
+               At(Site::kResidualPost, {1},
+                  ProjectOut{.directions = Rows({1, 0, 0, 0, 0, 1, 0, 0}), .num_directions = 2}),
+               At(Site::kMlpNeurons, {2}, ScaleNeurons{.neurons = {{1, 3}}, .factor = 2}),
+               At(Site::kResidualPost, {1}, Clamp{.rows = Rows({0, 0, 0, 3})})});
+  const auto before = Compile({Add(Site::kResidualPost, {1}, {7, 7, 7, 7})});
+  for (int i = 0; i < 2; ++i) {
+    const int64_t expected = tables_.BytesWith(compiled);
+    const auto rows = tables_.AcquireRows(compiled);
+    ASSERT_TRUE(rows.has_value());
+    EXPECT_EQ(tables_.bytes(), expected);
+    EXPECT_EQ(rows->size(), compiled.num_sets() + 1);
+    EXPECT_EQ(rows->front(), 0);
+    for (const int64_t row : *rows) tables_.ReleaseRow(row);
+    EXPECT_EQ(tables_.live_rows(), i);
+    Acquired(tables_, before, 1);
+  }
 }
 
 // Fails the allocation it is told to.
@@ -411,8 +468,10 @@ class FailingAllocator : public c10::Allocator {
 };
 
 TEST_F(InterventionTable, WhereverMemoryEndsARowIsThereWholeOrNotAtAll) {
-  const auto others = Compile({Add(Site::kResidualPost, {0, 1}, {1, 2, 3, 4, 5, 6, 7, 8})});
-  for (int i = 0; i < 3; ++i) tables_.AcquireRow(others, 1);  // the next row makes them grow
+  for (int i = 0; i < 3; ++i) {  // the next row makes them grow
+    const float value = static_cast<float>(i);
+    Acquired(tables_, Compile({Add(Site::kResidualPost, {0, 1}, {value, 2, 3, 4, 5, 6, 7, 8})}), 1);
+  }
   const auto one = Compile({Add(Site::kResidualPost, {0, 1}, {9, 9, 9, 9, 8, 8, 8, 8}),
                             At(Site::kResidualPost, {1}, Clamp{.rows = Rows({0, 1, 0, 0})}),
                             At(Site::kMlpNeurons, {2}, ScaleNeurons{.neurons = {{1}}})});
@@ -423,7 +482,7 @@ TEST_F(InterventionTable, WhereverMemoryEndsARowIsThereWholeOrNotAtAll) {
     {
       FailingAllocator allocator(failures);
       try {
-        row = tables_.AcquireRow(one, 1);
+        row = Acquired(tables_, one, 1);
       } catch (const std::bad_alloc&) {
       }
       struck = allocator.struck();
@@ -460,7 +519,7 @@ TEST_F(InterventionTable, EditsOfARequestAreCounted) {
   const SequenceExtent extent{.prompt = 255, .most = 300, .generates = true};
   const auto fits = CompiledInterventions::Compile(scattered(8), extent, small_);
   ASSERT_TRUE(fits.ok()) << fits.status();
-  EXPECT_EQ(fits->TableBytes(), 8 * 128 * 3 * 4 * 4);
+  EXPECT_EQ(fits->num_sets(), 255u);
   const auto refused = CompiledInterventions::Compile(scattered(60), extent, small_).status();
   EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(DetailsOf(refused).field, "interventions");
@@ -541,7 +600,7 @@ TEST_F(InterventionTable, RefusesMoreDistinctSetsThanItsMost) {
 TEST_F(InterventionTable, RefusesMoreThanItsMostInterventions) {
   const Intervention one = Add(Site::kResidualPost, {0}, {1, 1, 1, 1});
   const auto compiled = Compile(std::vector<Intervention>(64, one));
-  EXPECT_EQ(Added({Site::kResidualPost, 0}, tables_.AcquireRow(compiled, compiled.ActiveAt(0))),
+  EXPECT_EQ(Added({Site::kResidualPost, 0}, Acquired(tables_, compiled, compiled.ActiveAt(0))),
             (std::vector<float>{64, 64, 64, 64}));
   EXPECT_EQ(FieldRefused(std::vector<Intervention>(65, one)), "interventions");
 }

@@ -277,6 +277,8 @@ TEST(CheckSampling, TakesTheEndsOfEveryRange) {
   sampling.repetition_penalty = 0.01f;
   sampling.stop.assign(16, "stop");
   EXPECT_TRUE(CheckSampling(sampling).ok());
+  sampling.stop.assign(16, std::string(4096, 's'));
+  EXPECT_TRUE(CheckSampling(sampling).ok());
 }
 
 TEST(CheckSampling, NamesTheFieldThatIsOutOfRange) {
@@ -296,6 +298,7 @@ TEST(CheckSampling, NamesTheFieldThatIsOutOfRange) {
     EXPECT_EQ(field_of([&](Sampling& s) { s.top_p = bad; }), "top_p") << bad;
   }
   EXPECT_EQ(field_of([](Sampling& s) { s.top_k = -1; }), "top_k");
+  EXPECT_EQ(field_of([](Sampling& s) { s.stop = {std::string(65536, 's'), "t"}; }), "stop");
   for (const float bad : {-0.1f, 1.1f, nan}) {
     EXPECT_EQ(field_of([&](Sampling& s) { s.min_p = bad; }), "min_p") << bad;
   }

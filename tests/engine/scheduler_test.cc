@@ -257,5 +257,98 @@ TEST(Scheduler, KnowsWhatNeverFits) {
   EXPECT_FALSE(scheduler.CanEverFit(33));
 }
 
+// --- Reservations
+// ---------------------------------------------------------------------------------
+
+// Places that sequences reserve: as many as each needs.
+class Places {
+ public:
+  Places(Scheduler& scheduler, int64_t free) : scheduler_(scheduler), free_(free) {}
+
+  void Add(SequenceId id, int64_t needed, bool background = false) {
+    needed_[id] = needed;
+    scheduler_.Add(
+        {.id = id, .known = 1, .max_fed = 4, .background = background, .reserves = needed > 0});
+  }
+  void Plan() {
+    asked_.clear();
+    scheduler_.Plan([this](SequenceId id) {
+      asked_.push_back(id);
+      if (needed_[id] > free_) return false;
+      free_ -= needed_[id];
+      return true;
+    });
+  }
+  void End(SequenceId id) {
+    if (scheduler_.IsRunning(id)) free_ += needed_[id];
+    scheduler_.Remove(id);
+  }
+  std::vector<SequenceId> Running() const {
+    std::vector<SequenceId> running;
+    for (const auto& [id, needed] : needed_) {
+      if (scheduler_.IsRunning(id)) running.push_back(id);
+    }
+    return running;
+  }
+  const std::vector<SequenceId>& asked() const { return asked_; }
+
+ private:
+  Scheduler& scheduler_;
+  int64_t free_;
+  std::map<SequenceId, int64_t> needed_;
+  std::vector<SequenceId> asked_;  // by the last plan
+};
+
+using Ids = std::vector<SequenceId>;
+
+TEST(Scheduler, WhoFindsNothingToReserveIsPassedByThoseWhoNeedNothingAndByNobodyElse) {
+  SchedulerOptions options = Options();
+  options.max_batch_rows = 8;
+  Scheduler scheduler(options);
+  Places places(scheduler, 3);
+  places.Add(1, 2);
+  places.Add(2, 2);
+  places.Add(3, 1);  // there is one, but the second would then wait the longer
+  places.Add(4, 0);
+  places.Plan();
+  EXPECT_EQ(places.Running(), (Ids{1, 4}));
+  EXPECT_EQ(places.asked(), (Ids{1, 2}));
+  EXPECT_EQ(scheduler.num_waiting(), 2);
+  places.Add(5, 1);
+  places.Add(6, 0);
+  places.Plan();
+  EXPECT_EQ(places.Running(), (Ids{1, 4, 6}));
+  EXPECT_EQ(places.asked(), (Ids{2}));
+  places.End(1);
+  places.Plan();
+  EXPECT_EQ(places.Running(), (Ids{2, 3, 4, 6}));
+  places.End(2);
+  places.Plan();
+  EXPECT_EQ(places.Running(), (Ids{3, 4, 5, 6}));
+  EXPECT_EQ(scheduler.num_waiting(), 0);
+}
+
+TEST(Scheduler, WhoIsSetAsideCanBeRemovedAndTheBackgroundLeavesToPeopleWhatTheyWaitFor) {
+  SchedulerOptions options = Options();
+  options.max_batch_rows = 8;
+  Scheduler scheduler(options);
+  Places places(scheduler, 3);
+  places.Add(1, 2);
+  places.Add(2, 2);
+  places.Add(3, 1, /*background=*/true);
+  places.Plan();
+  EXPECT_EQ(places.Running(), (Ids{1}));
+  EXPECT_EQ(scheduler.num_waiting(), 2);
+  places.End(2);
+  EXPECT_EQ(scheduler.num_waiting(), 1);
+  places.Plan();
+  EXPECT_EQ(places.Running(), (Ids{1, 3}));
+  places.End(1);
+  places.End(3);
+  places.Plan();
+  EXPECT_EQ(scheduler.num_waiting(), 0);
+  EXPECT_EQ(scheduler.num_running(), 0);
+}
+
 }  // namespace
 }  // namespace valuescope::engine

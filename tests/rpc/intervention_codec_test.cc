@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "tests/rpc/scripted_engine.h"
 
 namespace valuescope::rpc {
 namespace {
@@ -27,9 +28,12 @@ Message Parse(const std::string& text) {
 // layers 0 and 2 at MLP_NEURONS; neuronSets/s has members in layers 0 and 2.
 class FewResources : public VectorResolver {
  public:
+  int reads = 0;  // of vectors and neuron sets
+
   absl::StatusOr<ResolvedVector> Resolve(absl::string_view tenant, absl::string_view name,
                                          const engine::ServedModel&, model::Site site,
                                          absl::string_view field) override {
+    ++reads;
     if (tenant != "me") return ResourceNotFound(name);
     const bool of_neurons = name == "vectors/m";
     if (!of_neurons && name != "vectors/v") return ResourceNotFound(name);
@@ -50,10 +54,21 @@ class FewResources : public VectorResolver {
                           .rows = {{1, {10, 11}}, {3, {30, 31}}}};
   }
 
+  absl::StatusOr<NeuronCounts> CountNeurons(absl::string_view tenant, absl::string_view name,
+                                            v1::NeuronClass neuron_class,
+                                            const engine::ServedModel&,
+                                            absl::string_view) override {
+    if (tenant != "me" || name != "neuronSets/s") return ResourceNotFound(name);
+    NeuronCounts counts{.by_layer = {{0, 1}, {2, 0}}, .bytes_to_read = 0};
+    if (neuron_class == v1::NEURON_CLASS_UNSPECIFIED) counts.by_layer[2] = 2;
+    return counts;
+  }
+
   absl::StatusOr<ResolvedNeurons> ResolveNeurons(absl::string_view tenant, absl::string_view name,
                                                  v1::NeuronClass neuron_class,
                                                  const engine::ServedModel&,
                                                  absl::string_view) override {
+    ++reads;
     if (tenant != "me" || name != "neuronSets/s") return ResourceNotFound(name);
     ResolvedNeurons neurons{.name = "neuronSets/s", .digest = "ds", .by_layer = {{0, {1}}}};
     if (neuron_class == v1::NEURON_CLASS_UNSPECIFIED) neurons.by_layer[2] = {0, 2};
@@ -73,14 +88,18 @@ class InterventionCodecTest : public testing::Test {
     model_.architecture.head_dim = 1;
     model_.architecture.vocabulary = 10;
     model_.architecture.max_positions = 64;
+    model_.engine = engine_;
   }
 
   Result Interventions(const std::vector<std::string>& texts) {
     google::protobuf::RepeatedPtrField<v1::Intervention> protos;
     for (const std::string& text : texts) *protos.Add() = Parse<v1::Intervention>(text);
     used_.clear();
-    return InterventionsFromProto(protos, {.tenant = "me", .model = model_, .vectors = resources_},
-                                  used_);
+    auto made = InterventionsFromProto(
+        protos, {.tenant = "me", .model = model_, .vectors = resources_}, used_);
+    if (!made.ok()) return made.status();
+    memory_ = std::move(made->memory);
+    return std::move(made->interventions);
   }
 
   template <typename Operation>
@@ -97,8 +116,10 @@ class InterventionCodecTest : public testing::Test {
     EXPECT_THAT(std::string(result.status().message()), HasSubstr(says)) << intervention;
   }
 
+  const std::shared_ptr<ScriptedEngine> engine_ = std::make_shared<ScriptedEngine>();
   engine::ServedModel model_;
   FewResources resources_;
+  std::shared_ptr<MemoryLedger::Lease> memory_;  // of the last ones
   UsedResources used_;
 };
 
@@ -322,6 +343,80 @@ TEST_F(InterventionCodecTest, EveryMistakeNamesItsFieldAndWhatIsAllowed) {
   ExpectRefused(all + "tokens { positions: 0 positions: 1 positions: 2 } replace { " +
                     Counting({4, 2, 2}) + "}",
                 replace + ".shape", "3 positions");
+}
+
+TEST_F(InterventionCodecTest, AResourceIsReadOnceHoweverManyNameIt) {
+  std::vector<std::string> all(
+      20, R"(layers { list { layers: 1 layers: 3 } } project_out { vectors: "vectors/v"
+                                                                  vectors: "vectors/v" })");
+  all.resize(40, R"(layers { list { layers: 3 } } add { vector: "vectors/v" })");
+  all.resize(60, R"(scale_neurons { neuron_set: "neuronSets/s" factor: 2 })");
+  const auto result = Interventions(all);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(resources_.reads, 2);
+  // And what they take of it is there once.
+  const auto rows_of = [&](size_t i) {
+    return std::get<engine::AddVector>((*result)[i].operation).rows;
+  };
+  EXPECT_THAT(*rows_of(20), ElementsAre(30, 31));
+  EXPECT_EQ(rows_of(20), rows_of(39));
+  const auto neurons_of = [&](size_t i) {
+    return &std::get<engine::ScaleNeurons>((*result)[i].operation).neurons[0].values();
+  };
+  EXPECT_EQ(neurons_of(40), neurons_of(59));
+}
+
+TEST_F(InterventionCodecTest, WhatIsTooLargeIsRefusedBeforeAnythingIsRead) {
+  // Bytes of rows: width of the site x layers x rows that each of them needs.
+  struct Case {
+    std::string text;
+    int64_t rows;
+  };
+  const std::vector<Case> cases = {
+      {R"(layers { list { layers: 1 layers: 3 } } add { vector: "vectors/v" })", 2 * 2 * 4},
+      {R"(layers { list { layers: 3 } } add { vector: "vectors/v" coefficient: 0 })", 0},
+      {R"(layers { list { layers: 3 } } clamp { vector: "vectors/v" value: 1 })", 2 * 4},
+      {R"(layers { all: true } project_out { source_layer: 1 vectors: "vectors/v"
+                                             vectors: "vectors/v" vectors: "vectors/v" })",
+       3 * 4 * 2 * 4},
+      {"layers { all: true } project_out { " + Counting({4, 2, 2}) + " }", 2 * 4 * 2 * 4},
+      {std::string("layers { all: true } replace { ") + kPair + " }", 2 * 4 * 2 * 4},
+      {R"(scale_neurons { neuron_set: "neuronSets/s" factor: 2 })", 2 * 2 * 3 * 4},
+      {R"(scale_neurons { neuron_set: "neuronSets/s" class: NEURON_CLASS_SHARED factor: 2 })",
+       2 * 3 * 4},
+      {R"(ablate_neurons { neurons { layer: 1 index: 2 } neurons { layer: 1 index: 0 } })",
+       2 * 3 * 4},
+      {R"(ablate_neurons { neuron_set: "neuronSets/s" mode: ABLATION_MODE_MEAN
+                           reference: "vectors/m" } layers { list { layers: 0 } })",
+       2 * 3 * 4},
+  };
+  for (const Case& one : cases) {
+    for (const int count : {1, 64}) {
+      engine_->intervention_bytes = count * one.rows;
+      const std::vector<std::string> all(static_cast<size_t>(count), one.text);
+      EXPECT_TRUE(Interventions(all).ok()) << one.text << Interventions(all).status();
+      resources_.reads = 0;
+      engine_->intervention_bytes -= 1;
+      EXPECT_EQ(DetailsOf(Interventions(all).status()).reason, "INTERVENTIONS_TOO_LARGE")
+          << one.text;
+      EXPECT_EQ(resources_.reads, 0);
+    }
+  }
+}
+
+TEST_F(InterventionCodecTest, HostMemoryIsTakenBeforeAnythingIsReadAndHeldByTheResult) {
+  engine_->request_memory = MemoryLedger(10'000);
+  const std::string add = R"(layers { list { layers: 1 layers: 3 } } add { vector: "vectors/v" })";
+  ASSERT_TRUE(Interventions({add}).ok());
+  EXPECT_GE(engine_->request_memory.used(), 2 * 2 * 4);
+  EXPECT_EQ(engine_->request_memory.used(), memory_->bytes());
+  const auto others = engine_->request_memory.Take(10'000 - engine_->request_memory.used());
+  resources_.reads = 0;
+  const auto refused = Interventions({add}).status();
+  EXPECT_EQ(DetailsOf(refused).reason, "REQUEST_MEMORY_FULL") << refused;
+  EXPECT_EQ(resources_.reads, 0);
+  memory_ = nullptr;
+  EXPECT_TRUE(Interventions({add}).ok());
 }
 
 }  // namespace
