@@ -54,7 +54,8 @@ NeuronService::NeuronService(CallRuntime* runtime, engine::ModelRegistry* models
       blobs_(blobs) {
   Unary("AttributeNeurons", Lane::kLong, this, &NeuronService::AttributeNeurons);
   Unary("ClassifyNeurons", Lane::kLong, this, &NeuronService::ClassifyNeurons);
-  Unary("GetNeuronSet", Lane::kQuick, this, &NeuronService::GetNeuronSet);
+  // Reads all of the set's columns to find the first.
+  Unary("GetNeuronSet", Lane::kLong, this, &NeuronService::GetNeuronSet);
   Unary("ListNeuronSets", Lane::kQuick, this, &NeuronService::ListNeuronSets);
   Unary("DeleteNeuronSet", Lane::kQuick, this, &NeuronService::DeleteNeuronSet);
 }
