@@ -722,7 +722,7 @@ TEST_F(EngineTest, ACaptureOfSomeNeuronsTakesMemoryForTheseOnly) {
   ASSERT_EQ(one.captures.size(), 2u);  // one a layer
   const std::span<const float> whole = both.captures[0].tensor.As<float>();
   for (size_t layer = 0; layer < 2; ++layer) {
-    const auto& columns = some.columns[layer];
+    const auto& columns = some.columns[layer].values();
     EXPECT_EQ(one.captures[layer].columns, columns);
     const std::span<const float> chosen = one.captures[layer].tensor.As<float>();
     ASSERT_EQ(chosen.size(), columns.size() * request.prompt.size());
