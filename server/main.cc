@@ -15,7 +15,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -119,13 +118,10 @@ sigset_t StopSignals() {
 observability::ServingState StateOf(const engine::ModelRegistry& models, store::Store& store) {
   observability::ServingState state;
   int64_t weights = 0, cache = 0, captures = 0, interventions = 0;
-  std::array<int64_t, engine::kNumOperations> applied{};
   for (const auto& model : models.Served()) {
     const engine::EngineStatistics statistics = model->engine->statistics();
     state.requests_running += statistics.running;
     state.requests_waiting += statistics.waiting;
-    state.prompt_tokens += statistics.prompt_tokens;
-    state.generated_tokens += statistics.generated_tokens;
     state.batch_rows += statistics.batch_rows;
     state.step_running = std::max(state.step_running, absl::Now() - statistics.step_began);
     state.kv_cache_used_ratio = std::max(state.kv_cache_used_ratio, statistics.cache_used_ratio);
@@ -133,17 +129,21 @@ observability::ServingState StateOf(const engine::ModelRegistry& models, store::
         std::max(state.kv_cache_promised_ratio, statistics.cache_promised_ratio);
     state.kv_cache_cached_ratio =
         std::max(state.kv_cache_cached_ratio, statistics.cache_cached_ratio);
-    state.prefix_hit_tokens += statistics.prefix_hit_tokens;
-    state.preemptions += statistics.preemptions;
-    for (size_t i = 0; i < applied.size(); ++i) applied[i] += statistics.interventions_applied[i];
-    state.captured_bytes += statistics.captured_bytes;
     weights += model->weight_bytes;
     cache += statistics.cache_bytes;
     captures += statistics.capture_memory_bytes;
     interventions += statistics.intervention_bytes;
   }
-  for (size_t i = 0; i < applied.size(); ++i) {
-    state.interventions_applied.emplace_back(std::string(engine::NameOfOperation(i)), applied[i]);
+  // Not by summing what is served: to who scrapes, a counter that falls is one that began anew.
+  const engine::EngineTotals totals = models.Totals();
+  state.prompt_tokens = totals.prompt_tokens;
+  state.generated_tokens = totals.generated_tokens;
+  state.prefix_hit_tokens = totals.prefix_hit_tokens;
+  state.preemptions = totals.preemptions;
+  state.captured_bytes = totals.captured_bytes;
+  for (size_t i = 0; i < totals.interventions_applied.size(); ++i) {
+    state.interventions_applied.emplace_back(std::string(engine::NameOfOperation(i)),
+                                             totals.interventions_applied[i]);
   }
   state.device_memory = {{"weights", weights},
                          {"kv_cache", cache},

@@ -46,17 +46,28 @@ class Running {
   virtual void Cancel() = 0;
 };
 
-struct EngineStatistics {
-  int64_t running = 0;        // requests in the batch
-  int64_t waiting = 0;        // admitted, not started
-  int64_t batch_rows = 0;     // tokens of the last step
-  int64_t prompt_tokens = 0;  // totals since start
-  int64_t generated_tokens = 0;
+// What an engine did since its start. Counted as it runs, whatever becomes of the requests: those
+// that are cancelled or fail have cost the machine the same. A step that fails has run nothing. A
+// request that gives way, or begins again behind a stop string, runs tokens anew, and they count
+// anew.
+struct EngineTotals {
+  int64_t prompt_tokens = 0;     // of prompts and given responses that ran, not those in the cache
+  int64_t generated_tokens = 0;  // that were sampled, the stop token included
   int64_t steps = 0;
   int64_t repeated_steps = 0;  // of them, those that repeated a recording (recorded_steps.h)
   // Token positions x layers touched by each kind of operation, by Operation::index().
   std::array<int64_t, kNumOperations> interventions_applied{};
   int64_t captured_bytes = 0;
+  int64_t prefix_hit_tokens = 0;  // found in the cache and not run again
+  int64_t preemptions = 0;        // background requests that gave way
+
+  void Add(const EngineTotals& other);
+};
+
+struct EngineStatistics : EngineTotals {
+  int64_t running = 0;               // requests in the batch
+  int64_t waiting = 0;               // admitted, not started
+  int64_t batch_rows = 0;            // tokens of the last step
   int64_t cache_bytes = 0;           // of the key/value cache
   int64_t intervention_bytes = 0;    // of the intervention tables
   int64_t capture_memory_bytes = 0;  // held now by captures that run or were not yet delivered
@@ -65,8 +76,6 @@ struct EngineStatistics {
   double cache_used_ratio = 0;          // held by running requests
   double cache_promised_ratio = 0;      // held by running requests or kept free for them
   double cache_cached_ratio = 0;        // held by nobody, kept for requests that begin alike
-  int64_t prefix_hit_tokens = 0;        // since start: tokens found in the cache and not run again
-  int64_t preemptions = 0;              // since start: background requests that gave way
   int64_t distinct_rows_last_step = 0;  // intervention rows other than 0 in the last step
   int64_t distinct_rows_max = 0;        // the most that ever shared one step
   absl::Time step_began = absl::InfiniteFuture();  // of the step that runs now, if one does

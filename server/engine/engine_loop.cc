@@ -321,7 +321,6 @@ class EngineLoop : public Engine {
     SendNews();  // who ended before the step does not wait for it
     if (step.empty()) return;
     RunStepSafely(step);
-    CountStep();
     Publish();
     SendNews();
   }
@@ -443,17 +442,23 @@ class EngineLoop : public Engine {
     FillBuffers(step);
     const at::Tensor logits =
         steps_.Run(Batch(step), cache_, program_, shape_.repeatable).narrow(0, 0, num_logits_);
+    CountStep(step);
     const std::vector<absl::Status> read =
         OnlyLargestWanted(step) ? ReadLargest(step, logits) : ReadLogits(step, logits);
+    int64_t generated = 0;
     for (size_t i = 0; i < step.size(); ++i) {
       if (!read[i].ok()) {
         Remove(step[i].id)->Tell(read[i]);
         continue;
       }
       Sequence& sequence = *active_.at(step[i].id);
+      generated -= sequence.generated_tokens();
       sequence.Ran(step[i].first, step[i].count);
+      generated += sequence.generated_tokens();
       Settle(sequence, step[i].first + step[i].count);
     }
+    absl::MutexLock lock(&mutex_);
+    statistics_.generated_tokens += generated;
   }
 
   // Whether a GPU can spare the host from reading whole rows of logits.
@@ -605,9 +610,7 @@ class EngineLoop : public Engine {
     scheduler_.Advance(id, fed, std::max(fed, sequence.known()), sequence.TakeNewKeys());
     if (sequence.starts_over()) sequence.taps().Reset(transformer_->device());
     if (sequence.done()) {
-      const std::shared_ptr<Sequence> finished = Remove(id);
-      CountFinished(*finished);
-      FinishSafely(*finished);
+      FinishSafely(*Remove(id));
     } else if (sequence.starts_over()) {
       sequence.StartOver(scheduler_.StartOver(id, sequence.known()));
     }
@@ -627,13 +630,6 @@ class EngineLoop : public Engine {
     sequence.Tell(std::move(completion));
   }
 
-  void CountFinished(const Sequence& sequence) {
-    absl::MutexLock lock(&mutex_);
-    statistics_.prompt_tokens += static_cast<int64_t>(sequence.request().prompt.size() +
-                                                      sequence.request().given_response.size());
-    statistics_.generated_tokens += sequence.generated_tokens();
-  }
-
   // Where requests and blocks are, for who asks and for the bound of the queue.
   void Publish() {
     absl::MutexLock lock(&mutex_);
@@ -647,9 +643,23 @@ class EngineLoop : public Engine {
     statistics_.preemptions = scheduler_.preemptions();
   }
 
-  void CountStep() {
+  // Of the tokens of a step, those of prompts and given responses; the others were generated.
+  int64_t PromptTokens(const std::vector<StepItem>& step) const {
+    int64_t tokens = 0;
+    for (const StepItem& item : step) {
+      const Request& request = active_.at(item.id)->request();
+      const auto given =
+          static_cast<int64_t>(request.prompt.size() + request.given_response.size());
+      tokens += std::clamp<int64_t>(given - item.first, 0, item.count);
+    }
+    return tokens;
+  }
+
+  // Before the requests of the step hear of it, so that whoever has an answer finds it counted.
+  void CountStep(const std::vector<StepItem>& step) {
     absl::MutexLock lock(&mutex_);
     ++statistics_.steps;
+    statistics_.prompt_tokens += PromptTokens(step);
     statistics_.repeated_steps = steps_.num_repeated();
     statistics_.batch_rows = num_tokens_;
     statistics_.distinct_rows_last_step = distinct_rows_;

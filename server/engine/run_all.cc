@@ -42,6 +42,19 @@ uint64_t NewClient() {
   return last.fetch_add(1, std::memory_order_relaxed) + 1;
 }
 
+void EngineTotals::Add(const EngineTotals& other) {
+  prompt_tokens += other.prompt_tokens;
+  generated_tokens += other.generated_tokens;
+  steps += other.steps;
+  repeated_steps += other.repeated_steps;
+  for (size_t i = 0; i < interventions_applied.size(); ++i) {
+    interventions_applied[i] += other.interventions_applied[i];
+  }
+  captured_bytes += other.captured_bytes;
+  prefix_hit_tokens += other.prefix_hit_tokens;
+  preemptions += other.preemptions;
+}
+
 absl::StatusOr<std::vector<Completion>> RunAll(Engine& engine, std::vector<Request> requests,
                                                const Cancellation& cancellation,
                                                int max_in_flight) {

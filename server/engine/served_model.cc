@@ -236,6 +236,15 @@ class FolderRegistry : public ModelRegistry {
     return served;
   }
 
+  EngineTotals Totals() const override {
+    absl::MutexLock lock(&mutex_);
+    EngineTotals totals = unloaded_;
+    for (const auto& [id, entry] : entries_) {
+      if (entry.model != nullptr) totals.Add(entry.model->engine->statistics());
+    }
+    return totals;
+  }
+
   absl::StatusOr<ModelEntry> Find(absl::string_view id) const override {
     VS_RETURN_IF_ERROR(CheckResourceId("model", id));
     const std::string key(id);
@@ -442,6 +451,7 @@ class FolderRegistry : public ModelRegistry {
                                          absl::StrCat("`", ResourceName(id), "` is unloading")));
     {
       absl::MutexLock lock(&mutex_);
+      unloaded_.Add(model->engine->statistics());
       entries_.at(id).model = nullptr;
     }
     model = nullptr;  // whoever hears that it is gone may count on its memory
@@ -523,7 +533,8 @@ class FolderRegistry : public ModelRegistry {
   std::map<std::string, RunningLoad> loads_ ABSL_GUARDED_BY(mutex_);          // by id
   std::map<std::string, RunningUnload> unloads_ ABSL_GUARDED_BY(mutex_);      // by id
   std::map<std::string, std::shared_ptr<Use>> uses_ ABSL_GUARDED_BY(mutex_);  // of what is READY
-  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;  // nothing loads any more
+  EngineTotals unloaded_ ABSL_GUARDED_BY(mutex_);  // of engines that are gone
+  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;   // nothing loads any more
   // That load or unload, by number, and the one that ended last.
   std::map<int64_t, std::thread> threads_ ABSL_GUARDED_BY(mutex_);
   std::thread ended_ ABSL_GUARDED_BY(mutex_);

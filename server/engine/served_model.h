@@ -102,6 +102,10 @@ class ModelRegistry {
   // are unloaded, in name order. Reads no directory.
   virtual std::vector<std::shared_ptr<const ServedModel>> Served() const = 0;
 
+  // What the engines of all models did since the registry was made, models that were unloaded
+  // included: no number ever falls.
+  virtual EngineTotals Totals() const = 0;
+
   // True once nothing is loading and nothing that was asked for failed.
   virtual bool Settled() const = 0;
   // Blocks until nothing is loading.

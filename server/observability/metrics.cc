@@ -61,9 +61,13 @@ std::vector<MetricFamily> FamiliesOf(const ServingState& state) {
              static_cast<double>(state.requests_running)),
       Family(kGauge, "valuescope_requests_waiting", "Requests admitted and not started.",
              static_cast<double>(state.requests_waiting)),
-      Family(kCounter, "valuescope_prompt_tokens_total", "Prompt tokens run.",
+      Family(kCounter, "valuescope_prompt_tokens_total",
+             "Tokens of prompts and given responses that ran, those found in the cache left out, "
+             "those "
+             "that ran again counted again.",
              static_cast<double>(state.prompt_tokens)),
-      Family(kCounter, "valuescope_generated_tokens_total", "Tokens generated.",
+      Family(kCounter, "valuescope_generated_tokens_total",
+             "Tokens generated, also for requests that ended early.",
              static_cast<double>(state.generated_tokens)),
       Family(kGauge, "valuescope_batch_rows", "Tokens of the last step.",
              static_cast<double>(state.batch_rows)),

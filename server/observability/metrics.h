@@ -18,11 +18,13 @@
 
 namespace valuescope::observability {
 
-// The server's state at the moment of a scrape, summed over models unless said otherwise.
+// The server's state at the moment of a scrape, summed over models unless said otherwise. What is
+// counted since start never falls: it holds the work of models that were unloaded since, and of
+// requests that were cancelled or failed.
 struct ServingState {
   int64_t requests_running = 0;
   int64_t requests_waiting = 0;
-  int64_t prompt_tokens = 0;     // since start
+  int64_t prompt_tokens = 0;     // since start, that ran: without prefix_hit_tokens
   int64_t generated_tokens = 0;  // since start
   int64_t batch_rows = 0;        // of the last step
   absl::Duration step_running;   // since its begin, of the oldest step that runs now

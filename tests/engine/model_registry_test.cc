@@ -245,6 +245,28 @@ TEST_F(ModelRegistryTest, WhoGotAModelGoesOnWithItWhileItUnloads) {
   EXPECT_EQ(registry_->Unload("small", absl::InfiniteFuture()), absl::OkStatus());
 }
 
+TEST_F(ModelRegistryTest, TotalsKeepWhatAModelDidThatIsUnloaded) {
+  Load("small");
+  Load("other");
+  const auto request = StartHeldRequest("small");
+  EXPECT_EQ(registry_->Unload("small", absl::Now()).code(), absl::StatusCode::kDeadlineExceeded);
+  const EngineTotals unloading = registry_->Totals();
+  EXPECT_EQ(unloading.prompt_tokens, 3);
+  request->GoOn();
+  ASSERT_TRUE(request->Await().ok());
+  ASSERT_EQ(registry_->Unload("small", absl::InfiniteFuture()), absl::OkStatus());
+  const EngineTotals unloaded = registry_->Totals();
+  EXPECT_EQ(unloaded.prompt_tokens, 3);
+  EXPECT_EQ(unloaded.generated_tokens, 40);
+  EXPECT_GE(unloaded.steps, unloading.steps);
+  Load("small");
+  const auto recorder = std::make_shared<Recorder>();
+  ASSERT_TRUE((*registry_->Get("small"))->engine->Submit(Generation({3, 4, 5}, 1), recorder).ok());
+  ASSERT_TRUE(recorder->Await().ok());
+  EXPECT_EQ(registry_->Totals().prompt_tokens, 6);
+  EXPECT_EQ(registry_->Totals().generated_tokens, 41);
+}
+
 TEST_F(ModelRegistryTest, ARegistryThatEndsDoesNotWaitForWhoHasAModel) {
   Load("small");
   const auto model = *registry_->Get("small");

@@ -34,6 +34,19 @@ def metric(server, name):
     return float(match[1]) if match else 0.0
 
 
+def totals(server):
+    """Every counter that the scrape reads, by name and labels."""
+    return {
+        line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1])
+        for line in server.metrics().splitlines()
+        if re.match(r"valuescope_\w+_total\b", line)
+    }
+
+
+def grown(before, after, name):
+    return after[name] - before[name]
+
+
 def await_true(condition, seconds=60):
     until = time.monotonic() + seconds
     while not condition():
@@ -277,10 +290,34 @@ def test_a_model_is_unloaded_and_loaded_again(start_server):
         with pytest.raises(vs.ValuescopeError, match="not loaded"):
             client.generate(MODEL, "The sea is", max_tokens=1)
         assert metric(server, 'valuescope_device_memory_bytes{kind="weights"}') == 0
+        counted = totals(server)
+        assert counted["valuescope_generated_tokens_total"] > len(before)
         models.LoadModel(v1.LoadModelRequest(name=MODEL))
         client.wait_until_ready(MODEL)
         after = client.generate(MODEL, "The sea is", max_tokens=8, temperature=0).token_ids
         assert list(after) == list(before)
+        counted_again = totals(server)
+        assert all(counted_again[name] >= was for name, was in counted.items())
+        assert grown(counted, counted_again, "valuescope_generated_tokens_total") >= len(after)
+
+
+def test_counters_count_what_ran_whatever_became_of_it(server, client):
+    prompt = list(range(1000, 1200))
+    before = totals(server)
+    received = 0
+    for event in client.stream(MODEL, prompt, max_tokens=400, ignore_eos=True):
+        received += len(event.delta.token_ids)
+        if received >= 20:
+            break
+    await_true(lambda: metric(server, "valuescope_requests_running") == 0)
+    after = totals(server)
+    assert grown(before, after, "valuescope_prompt_tokens_total") == 200
+    assert grown(before, after, "valuescope_generated_tokens_total") >= received
+    cached = client.generate(MODEL, prompt, max_tokens=1).response.usage.cached_prompt_tokens
+    assert cached > 100
+    again = totals(server)
+    assert grown(after, again, "valuescope_prompt_tokens_total") == 200 - cached
+    assert grown(after, again, "valuescope_prefix_hit_tokens_total") == cached
 
 
 def test_an_unload_that_outlasts_its_call_goes_on_and_ends_nobodys_request(start_server):

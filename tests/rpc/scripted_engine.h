@@ -185,6 +185,7 @@ class OneModel : public engine::ModelRegistry {
   std::vector<std::shared_ptr<const engine::ServedModel>> Served() const override {
     return {model_};
   }
+  engine::EngineTotals Totals() const override { return {}; }
   absl::StatusOr<engine::ModelEntry> Find(absl::string_view id) const override {
     if (id != "m") return ResourceNotFound("models/" + std::string(id));
     return List().front();

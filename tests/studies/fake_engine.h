@@ -138,6 +138,7 @@ class FakeModels : public engine::ModelRegistry {
     for (const auto& [id, model] : models_) served.push_back(model);
     return served;
   }
+  engine::EngineTotals Totals() const override { return {}; }
   absl::StatusOr<engine::ModelEntry> Find(absl::string_view id) const override {
     auto model = Get(id);
     if (!model.ok()) return model.status();
