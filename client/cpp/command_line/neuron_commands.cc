@@ -59,6 +59,7 @@ int ClassifyNeurons(const Globals& globals, const ClassifyFlags& flags) {
     PrintJson(*response);
   } else {
     PrintNeuronSet(response->neuron_set());
+    PrintWarnings(response->warnings());
   }
   return kOk;
 }
@@ -73,6 +74,7 @@ int AttributeNeurons(const Globals& globals, const AttributeFlags& flags) {
     PrintJson(*response);
   } else {
     PrintNeuronSet(response->neuron_set());
+    PrintWarnings(response->warnings());
   }
   return kOk;
 }

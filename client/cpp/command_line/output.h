@@ -4,6 +4,7 @@
 #define VALUESCOPE_COMMAND_LINE_OUTPUT_H_
 
 #include <google/protobuf/message.h>
+#include <google/protobuf/repeated_field.h>
 
 #include <string>
 #include <vector>
@@ -28,6 +29,9 @@ int Fail(const absl::Status& status);
 
 // Columns padded to their widest cell; the first row is the header.
 void PrintTable(const std::vector<std::vector<std::string>>& rows);
+
+// "warning: ..." for each, to standard error.
+void PrintWarnings(const google::protobuf::RepeatedPtrField<std::string>& warnings);
 
 // The message's JSON mapping with field names as in the contract, on one line.
 void PrintJson(const google::protobuf::Message& message);

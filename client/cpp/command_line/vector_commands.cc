@@ -59,8 +59,7 @@ int ExtractVectors(const Globals& globals, const ExtractFlags& flags) {
          row.has_auroc() ? absl::StrFormat("%.3f", row.auroc()) : "-"});
   }
   PrintTable(rows);
-  for (const std::string& warning : response->warnings())
-    std::cerr << "warning: " << warning << "\n";
+  PrintWarnings(response->warnings());
   return kOk;
 }
 
@@ -90,7 +89,8 @@ int DecomposeVectors(const Globals& globals, const std::string& intrinsic,
                     absl::StrFormat("%.4g", layer.singular_value_difference())});
   }
   PrintTable(rows);
-  for (const std::string& warning : parts.warnings()) std::cerr << "warning: " << warning << "\n";
+  PrintWarnings(parts.warnings());
+  PrintWarnings(response->warnings());
   return kOk;
 }
 

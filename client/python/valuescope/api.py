@@ -15,6 +15,7 @@ import heapq
 import pathlib
 import time
 import uuid
+import warnings
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, cast, overload
 
@@ -573,6 +574,9 @@ class Api:
             layers: blocks.
             fields: further fields of `ClassifyNeuronsRequest`: top_percent (default 1), max_angle (degrees, default 30),
                 admit_negative_shared, strict, top_k.
+
+        Warns (UserWarning) of layers that were left out because the vectors give no axes there; `warnings` of the set
+        keeps them.
         """
         request = v1.ClassifyNeuronsRequest(
             model=model,
@@ -581,7 +585,10 @@ class Api:
             request_id=_new_id(),
             **fields,
         )
-        return (await self._call(rpcs.CLASSIFY_NEURONS, request)).neuron_set
+        response = await self._call(rpcs.CLASSIFY_NEURONS, request)
+        for warning in response.warnings:
+            warnings.warn(warning, stacklevel=2)
+        return response.neuron_set
 
     async def attribute_neurons(
         self,
