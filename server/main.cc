@@ -262,6 +262,7 @@ absl::Status AddDevice(engine::EngineOptions& options) {
   }
   Log(LogLevel::kInfo, "models run on a GPU",
       {{"device", options.device}, {"name", devices->NameOf(index)}});
+  options.device_name = devices->NameOf(index);
   options.free_memory = [devices, index]() -> absl::StatusOr<int64_t> {
     VS_ASSIGN_OR_RETURN(const cuda::DeviceMemory memory, devices->MemoryOf(index));
     return memory.free + memory.reserved - memory.allocated;

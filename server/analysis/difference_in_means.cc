@@ -23,6 +23,9 @@ constexpr int kMaxResamples = 10000;
 // Resamples drawn together, and coordinates summed together, so that the sums stay in cache.
 constexpr int kResampleBatch = 16;
 constexpr int64_t kCoordinateBlock = 64;
+// Coordinates whose cells are summed at a time: of whole rows the sums would take twice the room of
+// the activations themselves.
+constexpr int64_t kCoordinateSlab = 16 * kCoordinateBlock;
 
 int LabelIndex(const LabelledActivations& response) { return response.expresses ? 1 : 0; }
 
@@ -143,6 +146,29 @@ void ReadRow(const LabelledActivations& response, int64_t layer, std::vector<dou
       response.mean_activations);
 }
 
+// Coordinates begin .. begin + size - 1 of one layer.
+struct Slab {
+  int64_t layer = 0;
+  int64_t width = 0;  // of the layer
+  int64_t begin = 0;
+  int64_t size = 0;
+};
+
+// Sum of a(r) over the responses of each cell: [num_cells, slab.size], in float64.
+std::vector<double> CellSums(Responses responses, const Grouping& grouping, const Slab& slab) {
+  std::vector<double> sums(grouping.cell_size.size() * slab.size, 0.0);
+  for (size_t r = 0; r < responses.size(); ++r) {
+    double* sum = sums.data() + grouping.cell[r] * slab.size;
+    std::visit(
+        [&](const auto activations) {
+          const auto* source = activations.data() + slab.layer * slab.width + slab.begin;
+          for (int64_t i = 0; i < slab.size; ++i) sum[i] += source[i];
+        },
+        responses[r].mean_activations);
+  }
+  return sums;
+}
+
 std::vector<double> Difference(std::span<const double> a, std::span<const double> b) {
   std::vector<double> out(a.size());
   for (size_t i = 0; i < a.size(); ++i) out[i] = a[i] - b[i];
@@ -150,7 +176,7 @@ std::vector<double> Difference(std::span<const double> a, std::span<const double
 }
 
 // Draws queries with replacement, again where a label is missing. The same seed gives the same
-// draws for every layer.
+// draws for every layer, and every slab of it.
 class QueryResampler {
  public:
   QueryResampler(const Grouping& grouping, uint64_t seed) : grouping_(grouping), random_(seed) {}
@@ -194,22 +220,18 @@ class QueryResampler {
 
 absl::Status Cancelled() { return absl::CancelledError("the statistics were cancelled"); }
 
-// |difference in means| of each resample. `cell_sums` is [num_cells, width].
-absl::StatusOr<std::vector<double>> BootstrapNorms(const Grouping& grouping,
-                                                   const std::vector<double>& cell_sums,
-                                                   int64_t width,
-                                                   const DifferenceInMeansOptions& options,
-                                                   const Cancellation& cancellation) {
-  QueryResampler resampler(grouping, options.seed);
-  std::vector<double> norms;
-  norms.reserve(options.bootstrap_resamples);
-  while (static_cast<int>(norms.size()) < options.bootstrap_resamples) {
+// Adds what a slab contributes to the squared norm of each resampled difference in means:
+// `squared_norms` is [resamples].
+absl::Status AddSquaredNorms(const Grouping& grouping, const std::vector<double>& cell_sums,
+                             int64_t width, uint64_t seed, const Cancellation& cancellation,
+                             std::span<double> squared_norms) {
+  QueryResampler resampler(grouping, seed);
+  for (; !squared_norms.empty(); squared_norms = squared_norms.subspan(
+                                     std::min<size_t>(kResampleBatch, squared_norms.size()))) {
     if (cancellation.cancelled()) return Cancelled();
-    const int batch =
-        std::min<int>(kResampleBatch, options.bootstrap_resamples - static_cast<int>(norms.size()));
+    const int batch = static_cast<int>(std::min<size_t>(kResampleBatch, squared_norms.size()));
     std::vector<std::vector<double>> weights;  // [batch][num_cells]
     for (int b = 0; b < batch; ++b) weights.push_back(resampler.DrawCellWeights());
-    std::vector<double> squared_norms(batch, 0.0);
     for (int64_t begin = 0; begin < width; begin += kCoordinateBlock) {
       const int64_t size = std::min(kCoordinateBlock, width - begin);
       double sums[kResampleBatch][kCoordinateBlock] = {};
@@ -225,15 +247,31 @@ absl::StatusOr<std::vector<double>> BootstrapNorms(const Grouping& grouping,
         for (int64_t i = 0; i < size; ++i) squared_norms[b] += sums[b][i] * sums[b][i];
       }
     }
-    for (const double squared_norm : squared_norms) norms.push_back(std::sqrt(squared_norm));
   }
+  return absl::OkStatus();
+}
+
+// |difference in means| of each resample.
+absl::StatusOr<std::vector<double>> BootstrapNorms(Responses responses, const Grouping& grouping,
+                                                   int64_t layer, int64_t width,
+                                                   const DifferenceInMeansOptions& options,
+                                                   const Cancellation& cancellation) {
+  std::vector<double> norms(options.bootstrap_resamples, 0.0);
+  for (int64_t begin = 0; begin < width; begin += kCoordinateSlab) {
+    const Slab slab = {.layer = layer,
+                       .width = width,
+                       .begin = begin,
+                       .size = std::min(kCoordinateSlab, width - begin)};
+    VS_RETURN_IF_ERROR(AddSquaredNorms(grouping, CellSums(responses, grouping, slab), slab.size,
+                                       options.seed, cancellation, norms));
+  }
+  for (double& norm : norms) norm = std::sqrt(norm);
   return norms;
 }
 
 // Sums over the responses of one layer, one pass.
 struct LayerSums {
   std::array<std::array<VectorMoments, 2>, 2> moments;  // [half][label]
-  std::vector<double> cell_sums;                        // [num_cells, width]
   double response_norms = 0;                            // sum of |a(r)|
 };
 
@@ -241,14 +279,11 @@ absl::StatusOr<LayerSums> SumLayer(Responses responses, const Grouping& grouping
                                    int64_t width) {
   LayerSums out;
   for (auto& half : out.moments) half.fill(VectorMoments(width));
-  out.cell_sums.assign(grouping.cell_size.size() * width, 0.0);
   std::vector<double> row(width);
   for (size_t r = 0; r < responses.size(); ++r) {
     ReadRow(responses[r], layer, row);
     VectorMoments& moments = out.moments[grouping.half[r]][LabelIndex(responses[r])];
     VS_RETURN_IF_ERROR(moments.Add(std::span<const double>(row)));
-    double* sum = out.cell_sums.data() + grouping.cell[r] * width;
-    for (int64_t i = 0; i < width; ++i) sum[i] += row[i];
     out.response_norms += Norm(row);
   }
   return out;
@@ -330,7 +365,7 @@ absl::StatusOr<LayerDifference> ComputeLayer(Responses responses, const Grouping
   SetHeldOutStatistics(responses, grouping, layer, sums, out);
   if (options.bootstrap_resamples > 0 && grouping.num_queries > 1) {
     VS_ASSIGN_OR_RETURN(const std::vector<double> norms,
-                        BootstrapNorms(grouping, sums.cell_sums, width, options, cancellation));
+                        BootstrapNorms(responses, grouping, layer, width, options, cancellation));
     out.norm_interval = {.lower = *Quantile(norms, (1 - options.interval_level) / 2),
                          .upper = *Quantile(norms, (1 + options.interval_level) / 2),
                          .level = options.interval_level};

@@ -87,7 +87,8 @@ struct DifferenceInMeans {
 // EMPTY_LABEL), a length other than num_layers * width, a non-finite element, token norms without
 // tokens, options out of range. num_layers and width >= 1. CANCELLED soon after `cancellation` is
 // raised: it is looked at between layers and between batches of resamples. Deterministic: the same
-// input gives the same bits.
+// input gives the same bits. Takes little memory beside the activations, which are the caller's: 64
+// bytes a coordinate of one layer, and 8 KiB a query and label.
 absl::StatusOr<DifferenceInMeans> ComputeDifferenceInMeans(
     std::span<const LabelledActivations> responses, int64_t num_layers, int64_t width,
     const DifferenceInMeansOptions& options = {}, const Cancellation& cancellation = {});

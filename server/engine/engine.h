@@ -82,6 +82,9 @@ struct EngineStatistics : EngineTotals {
   bool device_failed = false;  // for good: every request ends with UNAVAILABLE (DEVICE_FAILED)
 };
 
+// Held as long as the captures are that it was taken for.
+using KeptCaptures = std::shared_ptr<const void>;
+
 class Engine {
  public:
   virtual ~Engine() = default;
@@ -120,6 +123,14 @@ class Engine {
   virtual absl::StatusOr<std::shared_ptr<const PreparedInterventions>> Prepare(
       std::vector<Intervention> interventions,
       std::shared_ptr<MemoryLedger::Lease> memory = nullptr) const;
+
+  // Room for captures that a caller keeps together after the requests that made them: counted like
+  // the captures of requests until the result is gone. At most half of the capture memory goes to
+  // those who keep some, so that the requests of others, and their own, find the rest.
+  // RESOURCE_EXHAUSTED: above that half (reason CAPTURES_TOO_LARGE), or, with a retry delay, while
+  // others have what is asked for (reason CAPTURE_MEMORY_FULL). Engines that do not count keep
+  // anything.
+  virtual absl::StatusOr<KeptCaptures> KeepCaptures(int64_t) { return KeptCaptures(); }
 
   // Write directions of one block's neurons: float32 [hidden, intermediate]. 0 <= layer <
   // num_layers.

@@ -76,6 +76,7 @@ class EngineLoop : public Engine {
         cache_bytes_(num_blocks *
                      model::KvCache::BytesPerBlock(architecture(), kBlockSize, options.dtype)),
         capture_memory_(options.capture_memory_bytes),
+        kept_captures_(options.capture_memory_bytes / 2),
         request_memory_(options.request_memory_bytes) {
     program_.resize(static_cast<size_t>(model::NumWires(transformer_->architecture())));
     thread_ = std::thread([this] { Loop(); });
@@ -97,12 +98,7 @@ class EngineLoop : public Engine {
     VS_ASSIGN_OR_RETURN(auto taps, CompiledFor(extent, request.taps));
     VS_ASSIGN_OR_RETURN(auto request_memory, TakeRequestMemory(Sequence::HostBytes(request)));
     auto capture_memory = capture_memory_.Take(taps.bytes());
-    if (capture_memory == nullptr) {
-      return RetryLater("CAPTURE_MEMORY_FULL",
-                        absl::StrCat("the captures of other requests hold ", capture_memory_.used(),
-                                     " of this model's ", capture_memory_.capacity(), " bytes"),
-                        kQueueRetry);
-    }
+    if (capture_memory == nullptr) return CaptureMemoryFull();
     request.interventions.clear();  // compiled
     auto sequence = std::make_shared<Sequence>(
         next_id_.fetch_add(1), std::move(request), std::move(interventions), std::move(taps),
@@ -149,6 +145,20 @@ class EngineLoop : public Engine {
     return TooLargeForTables(bytes > INT64_MAX / kRows ? INT64_MAX : bytes * kRows);
   }
 
+  absl::StatusOr<KeptCaptures> KeepCaptures(int64_t bytes) override {
+    if (bytes > kept_captures_.capacity()) {
+      return NeverFits("CAPTURES_TOO_LARGE",
+                       absl::StrCat("captures that are kept together take ", bytes,
+                                    " bytes, allowed are ", kept_captures_.capacity(),
+                                    "; give fewer responses or fewer layers at once"));
+    }
+    using Leases = std::array<std::shared_ptr<const CaptureMemory::Lease>, 2>;
+    auto leases =
+        std::make_shared<Leases>(Leases{kept_captures_.Take(bytes), capture_memory_.Take(bytes)});
+    if ((*leases)[0] != nullptr && (*leases)[1] != nullptr) return leases;
+    return CaptureMemoryFull();
+  }
+
   absl::StatusOr<HostTensor> WriteDirections(int layer) const override {
     VS_ASSIGN_OR_RETURN(const at::Tensor directions, transformer_->WriteDirections(layer));
     HostTensor tensor{.dtype = DType::kFloat32, .shape = directions.sizes().vec(), .bytes = {}};
@@ -177,6 +187,13 @@ class EngineLoop : public Engine {
   }
 
  private:
+  absl::Status CaptureMemoryFull() const {
+    return RetryLater("CAPTURE_MEMORY_FULL",
+                      absl::StrCat("the captures of other requests hold ", capture_memory_.used(),
+                                   " of this model's ", capture_memory_.capacity(), " bytes"),
+                      kQueueRetry);
+  }
+
   absl::Status CheckAcceptsLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (statistics_.device_failed) return DeviceFailed();
     VS_RETURN_IF_ERROR(refusal_);
@@ -699,6 +716,7 @@ class EngineLoop : public Engine {
 
   const int64_t cache_bytes_;
   CaptureMemory capture_memory_;
+  CaptureMemory kept_captures_;  // the part of it that is kept together; counted in both
   MemoryLedger request_memory_;
 
   mutable absl::Mutex mutex_;

@@ -40,6 +40,7 @@ absl::StatusOr<std::shared_ptr<const ServedModel>> LoadModel(
   served->id = id;
   served->dtype = options.dtype;
   served->device = options.device;
+  served->device_name = options.device_name;
   served->batch_invariant = options.batch_invariant || (c10::Device(options.device).is_cpu() &&
                                                         options.dtype == DType::kFloat32);
   VS_ASSIGN_OR_RETURN(served->text, text::TextModel::Load(folder));

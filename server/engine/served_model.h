@@ -26,6 +26,7 @@ struct ServedModel {
   model::Architecture architecture;
   DType dtype = DType::kFloat32;
   std::string device;            // "cpu", "cuda:0"
+  std::string device_name;       // kind of a GPU, such as "NVIDIA H200"; empty for a CPU
   bool batch_invariant = false;  // a request's bits never depend on who is beside it
   std::string weights_digest;    // SHA-256, hexadecimal
   int64_t num_parameters = 0;
@@ -48,6 +49,7 @@ struct ModelEntry {
 
 struct EngineOptions {
   std::string device = "cpu";  // or "cuda:N", once its library is open
+  std::string device_name;     // ServedModel has it
   std::function<absl::StatusOr<int64_t>()> free_memory =
       nullptr;  // bytes on it; null: main memory's
   // Of what records steps on the device, one an engine; null: nothing is recorded.

@@ -192,6 +192,24 @@ TEST(DifferenceInMeans, BootstrapWidthIsTheStandardErrorOfAMean) {
   EXPECT_NEAR(width / standard_error, 3.92, 0.35);
 }
 
+// Coordinates that are zero add nothing, wherever the others stand among them.
+TEST(DifferenceInMeans, WideLayersHaveTheIntervalOfTheirCoordinatesToTheBit) {
+  const DataSet narrow = RandomDataSet(6, 3);
+  const ConfidenceInterval expected = *narrow.Compute({.seed = 3}).layers[0].norm_interval;
+  for (const int64_t begin : {0, 1020, 1022, 2047, 2996}) {
+    DataSet wide = narrow;
+    wide.width = 3000;
+    for (size_t r = 0; r < wide.activations.size(); ++r) {
+      wide.activations[r].assign(3000, 0.0);
+      std::copy(narrow.activations[r].begin(), narrow.activations[r].end(),
+                wide.activations[r].begin() + begin);
+    }
+    const ConfidenceInterval interval = *wide.Compute({.seed = 3}).layers[0].norm_interval;
+    EXPECT_EQ(interval.lower, expected.lower) << begin;
+    EXPECT_EQ(interval.upper, expected.upper) << begin;
+  }
+}
+
 TEST(DifferenceInMeans, TheSeedAloneDecidesTheResamples) {
   const DataSet data = RandomDataSet(12, 2);
   const auto interval = [&](uint64_t seed) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/synchronization/notification.h"
+#include "base/error.h"
 #include "tests/engine/engine_harness.h"
 #include "tests/engine/fake_transformer.h"
 
@@ -134,6 +135,30 @@ TEST_F(EngineTotalsTest, WhatRunsAgainAfterARequestGaveWayCountsAgain) {
   EXPECT_GT(totals.prompt_tokens + totals.prefix_hit_tokens, 2 * kPrompt);
   // Tokens are sampled once, however often they are run.
   EXPECT_EQ(totals.generated_tokens, 80 + 2);
+}
+
+TEST(KeptCapturesTest, AreCountedLikeThoseOfRequestsAndTakeHalfOfTheMemoryAtMost) {
+  const auto engine = StartFake({.threads = 1,
+                                 .kv_cache_bytes = 1 << 16,
+                                 .max_batch_rows = 1,
+                                 .max_step_tokens = 16,
+                                 .capture_memory_bytes = 1000});
+  const auto refusal = [&engine](int64_t bytes) {
+    return DetailsOf(engine->KeepCaptures(bytes).status());
+  };
+  EXPECT_EQ(refusal(501).reason, "CAPTURES_TOO_LARGE");
+  EXPECT_FALSE(refusal(501).retry_after.has_value());
+  {
+    const auto kept = engine->KeepCaptures(400);
+    ASSERT_TRUE(kept.ok()) << kept.status();
+    EXPECT_EQ(engine->statistics().capture_memory_bytes, 400);
+    EXPECT_EQ(refusal(101).reason, "CAPTURE_MEMORY_FULL");
+    EXPECT_TRUE(refusal(101).retry_after.has_value());
+    EXPECT_EQ(engine->statistics().capture_memory_bytes, 400);
+    EXPECT_TRUE(engine->KeepCaptures(100).ok());
+  }
+  EXPECT_EQ(engine->statistics().capture_memory_bytes, 0);
+  EXPECT_TRUE(engine->KeepCaptures(500).ok());
 }
 
 }  // namespace
