@@ -5,8 +5,10 @@
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "rpc/request_record.h"
 #include "rpc/response_sets.h"
 #include "rpc/stored_vectors.h"
+#include "rpc/study_codec.h"
 
 namespace valuescope::rpc {
 namespace {
@@ -37,8 +39,8 @@ absl::Status CheckMethod(const v1::AttributeNeuronsRequest& request) {
 absl::StatusOr<ResolvedAttribution> ResolveAttribution(const v1::AttributeNeuronsRequest& request,
                                                        const CallContext& context,
                                                        const engine::ModelRegistry& models,
-                                                       store::Store& store,
-                                                       store::BlobStore& blobs) {
+                                                       store::Store& store, store::BlobStore& blobs,
+                                                       int64_t most_responses) {
   ResolvedAttribution resolved;
   VS_ASSIGN_OR_RETURN(resolved.model, ModelOfName("model", request.model(), models));
   const engine::ServedModel& model = *resolved.model;
@@ -52,6 +54,7 @@ absl::StatusOr<ResolvedAttribution> ResolveAttribution(const v1::AttributeNeuron
   if (top_k < 0 || top_k > kMostTop) return OutOfRange("top_k", top_k, 0, kMostTop);
   if (request.display_name().size() > kMaxDisplayName)
     return InvalidField("display_name", "must be at most 256 bytes");
+  VS_RETURN_IF_ERROR(CheckJudge(request));
   VS_ASSIGN_OR_RETURN(resolved.vector, VectorOfName("vector", request.vector(), context.tenant,
                                                     store, blobs, resolved.used));
   VS_RETURN_IF_ERROR(
@@ -64,38 +67,41 @@ absl::StatusOr<ResolvedAttribution> ResolveAttribution(const v1::AttributeNeuron
   if (!chosen && !spec.source_layer) {
     spec.layers = resolved.vector.layers;
   } else {
+    // All blocks of a source layer are those that can have written its row.
+    const int num_layers = !chosen && resolved.vector.RowOfLayer(*spec.source_layer)
+                               ? *spec.source_layer + 1
+                               : model.architecture.num_layers;
     VS_ASSIGN_OR_RETURN(
-        spec.layers, LayersFromProto("layers", request.has_layers() ? &request.layers() : nullptr,
-                                     {.site = model::Site::kMlpNeurons,
-                                      .num_layers = model.architecture.num_layers,
-                                      .all_by_default = true}));
+        spec.layers,
+        LayersFromProto(
+            "layers", request.has_layers() ? &request.layers() : nullptr,
+            {.site = model::Site::kMlpNeurons, .num_layers = num_layers, .all_by_default = true}));
   }
   VS_RETURN_IF_ERROR(studies::CheckRows(resolved.vector, spec.layers, spec.source_layer));
   VS_ASSIGN_OR_RETURN(
       resolved.responses,
-      ResponseSetOf({request.responses(), request.artifact(), request.include_end_of_turn()},
+      ResponseSetOf({request.responses(), request.artifact(), request.include_end_of_turn(),
+                     most_responses, "create a job with the same request"},
                     context, model, store, blobs, resolved.used));
   spec.model = model.id;
   spec.model_digest = model.weights_digest;
   VS_ASSIGN_OR_RETURN(spec.vector_id, IdOfName("vector", "vectors", request.vector()));
-  spec.vector_digest = studies::VectorDigest(resolved.vector);
+  spec.vector_digest = resolved.used.at(request.vector());
   spec.num_responses = static_cast<int64_t>(resolved.responses.responses.size());
   spec.responses_per_shard = studies::ResponsesPerShard(spec.num_responses);
   spec.top_k = top_k;
   spec.display_name = request.display_name();
-  spec.provenance = studies::ProvenanceOf(model);
+  spec.provenance = studies::ProvenanceOf(model, resolved.responses.rendered_chat);
   spec.provenance.site = model::Site::kMlpNeurons;
   spec.provenance.pooling = studies::kResponseMeanPooling;
   spec.provenance.sign_rule = studies::kDifferenceSign;
-  spec.provenance.judge = "caller";
+  spec.provenance.judge = JudgeOf(request);
   spec.provenance.num_expressing = resolved.responses.num_expressing;
   spec.provenance.num_non_expressing = resolved.responses.num_non_expressing;
   spec.provenance.num_dropped = resolved.responses.num_dropped;
-  // The vector and the responses decide the result; the data set goes by its content, because every
-  // upload has a name of its own.
-  for (const auto& [name, digest] : resolved.used) {
-    spec.provenance.inputs.push_back({name == request.artifact() ? "responses" : name, digest});
-  }
+  spec.provenance.inputs = InputsOf(resolved.used, request.artifact());
+  spec.provenance.options = RecordOfRequest(
+      request, {"model", "responses", "artifact", "vector", "judge", "display_name", "request_id"});
   return resolved;
 }
 

@@ -9,6 +9,7 @@
 #include "engine/served_model.h"
 #include "rpc/call_context.h"
 #include "rpc/request_codec.h"
+#include "rpc/response_sets.h"
 #include "store/blob_store.h"
 #include "store/store.h"
 #include "studies/attribute_neurons_job.h"
@@ -27,12 +28,12 @@ struct ResolvedAttribution {
 };
 
 // Everything that can be refused is refused here. UNIMPLEMENTED, naming the field, for methods
-// other than direct contribution.
+// other than direct contribution; RESOURCE_EXHAUSTED (reason USE_A_JOB) above `most_responses`.
 absl::StatusOr<ResolvedAttribution> ResolveAttribution(const v1::AttributeNeuronsRequest& request,
                                                        const CallContext& context,
                                                        const engine::ModelRegistry& models,
-                                                       store::Store& store,
-                                                       store::BlobStore& blobs);
+                                                       store::Store& store, store::BlobStore& blobs,
+                                                       int64_t most_responses = kMostResponses);
 
 }  // namespace valuescope::rpc
 

@@ -13,6 +13,7 @@
 #include "rpc/idempotency.h"
 #include "rpc/replays.h"
 #include "rpc/request_codec.h"
+#include "rpc/request_record.h"
 #include "rpc/result_codec.h"
 #include "rpc/stored_vectors.h"
 #include "rpc/study_codec.h"
@@ -67,15 +68,10 @@ absl::Status NeuronService::AttributeNeurons(const CallContext& context,
                       KeyOf("NeuronService/AttributeNeurons", request));
   VS_ASSIGN_OR_RETURN(const auto earlier, EarlierResult(*store_, context.tenant, key));
   if (earlier) return ReplayAttributeNeurons(*earlier, *blobs_, response);
-  VS_ASSIGN_OR_RETURN(const ResolvedAttribution resolved,
-                      ResolveAttribution(request, context, *models_, *store_, *blobs_));
+  VS_ASSIGN_OR_RETURN(
+      const ResolvedAttribution resolved,
+      ResolveAttribution(request, context, *models_, *store_, *blobs_, kMostResponsesAtOnce));
   const engine::ServedModel& model = *resolved.model;
-  if (resolved.spec.num_responses > kMostResponsesAtOnce) {
-    return NeverFits("USE_A_JOB",
-                     absl::StrCat(resolved.spec.num_responses,
-                                  " responses are too many for one call, which takes ",
-                                  kMostResponsesAtOnce, "; create a job with the same request"));
-  }
   // The same shards, in the same order, as a job would have: the scores then have the same bits.
   const int64_t width =
       static_cast<int64_t>(resolved.spec.layers.size()) * model.architecture.intermediate;
@@ -83,6 +79,7 @@ absl::Status NeuronService::AttributeNeurons(const CallContext& context,
       .tenant = context.tenant, .layers = resolved.spec.layers, .background = false};
   const std::span<const studies::LabelledResponse> all = resolved.responses.responses;
   studies::ActivationSums sums(width);
+  int64_t cached_tokens = 0;
   for (size_t shard = 0; shard < all.size();
        shard += static_cast<size_t>(resolved.spec.responses_per_shard)) {
     const auto responses = all.subspan(
@@ -93,7 +90,7 @@ absl::Status NeuronService::AttributeNeurons(const CallContext& context,
       if (context.cancellation.cancelled()) return context.Why();
       const size_t size = std::min<size_t>(responses.size() - chunk, studies::kResponsesPerChunk);
       VS_RETURN_IF_ERROR(studies::AddChunk(*model.engine, responses.subspan(chunk, size), plan,
-                                           context.cancellation, part));
+                                           context.cancellation, part, &cached_tokens));
     }
     VS_RETURN_IF_ERROR(sums.Merge(part));
   }
@@ -106,10 +103,12 @@ absl::Status NeuronService::AttributeNeurons(const CallContext& context,
   VS_ASSIGN_OR_RETURN(const store::Resource resource,
                       PutSet(result.set, result.columns, context.tenant, key, *store_, *blobs_));
   *response->mutable_neuron_set() = NeuronSetToProto(resource, result.set, result.top);
+  for (const std::string& warning : result.set.warnings) response->add_warnings(warning);
   response->set_num_expressing(resolved.responses.num_expressing);
   response->set_num_non_expressing(resolved.responses.num_non_expressing);
   response->set_num_dropped(resolved.responses.num_dropped);
   response->mutable_usage()->set_prompt_tokens(resolved.responses.num_tokens);
+  response->mutable_usage()->set_cached_prompt_tokens(cached_tokens);
   AddDigests(model, resolved.used, response->mutable_digests());
   return absl::OkStatus();
 }
@@ -167,9 +166,12 @@ absl::Status NeuronService::ClassifyNeurons(const CallContext& context,
   set.display_name = request.display_name();
   set.top_k = top_k;
   set.layers = classification.layers;
-  set.provenance = studies::ProvenanceOf(*model);
+  set.warnings = classification.warnings;
+  set.provenance = studies::ProvenanceOf(*model, /*rendered_chat=*/false);
   set.provenance.site = model::Site::kMlpNeurons;
-  for (const auto& [name, digest] : used) set.provenance.inputs.push_back({name, digest});
+  set.provenance.inputs = InputsOf(used);
+  set.provenance.options =
+      RecordOfRequest(request, {"model", "strict", "display_name", "request_id"});
   VS_ASSIGN_OR_RETURN(const store::Resource resource,
                       PutSet(set, studies::EncodeColumns(classification.columns), context.tenant,
                              key, *store_, *blobs_));

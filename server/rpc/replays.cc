@@ -76,6 +76,7 @@ absl::Status ReplayAttributeNeurons(const store::Resource& resource, store::Blob
   response->set_num_non_expressing(set.provenance.num_non_expressing);
   response->set_num_dropped(set.provenance.num_dropped);
   AddDigests(set.provenance, response->mutable_digests());
+  *response->mutable_warnings() = response->neuron_set().warnings();
   return absl::OkStatus();
 }
 
@@ -84,7 +85,7 @@ absl::Status ReplayClassifyNeurons(const store::Resource& resource, store::BlobS
   VS_ASSIGN_OR_RETURN(const studies::StoredNeuronSet set, studies::DescribeNeuronSet(resource));
   VS_ASSIGN_OR_RETURN(*response->mutable_neuron_set(), ReadSet(resource, set, blobs));
   AddDigests(set.provenance, response->mutable_digests());
-  response->add_warnings(kReplayed);
+  *response->mutable_warnings() = response->neuron_set().warnings();
   return absl::OkStatus();
 }
 

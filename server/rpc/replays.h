@@ -2,8 +2,8 @@
 // from what the first run stored, whatever models are loaded now, and none of the work is done
 // again: numbers of another run beside the first one's name and digest would belong to nothing.
 //
-// Of the first answer they lack its warnings, which are not stored (a warning says so), and usage
-// is 0, because nothing was used.
+// Of the first answer of an extraction they lack the warnings, which are not stored (a warning says
+// so), and usage is 0, because nothing was used.
 #ifndef VALUESCOPE_RPC_REPLAYS_H_
 #define VALUESCOPE_RPC_REPLAYS_H_
 

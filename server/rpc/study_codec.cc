@@ -64,10 +64,21 @@ v1::Provenance ProvenanceToProto(const studies::Provenance& provenance) {
     digest.set_name(input.name);
     digest.set_digest(input.digest);
   }
-  message.set_compute_dtype(DataTypeToProto(provenance.compute_dtype));
+  message.set_options(provenance.options);
+  if (provenance.compute_dtype) {
+    message.set_compute_dtype(DataTypeToProto(*provenance.compute_dtype));
+  }
   message.set_determinism(provenance.determinism);
   message.set_hardware_class(provenance.hardware_class);
   return message;
+}
+
+std::vector<studies::InputDigest> InputsOf(const UsedResources& used, absl::string_view data_set) {
+  std::vector<studies::InputDigest> inputs;
+  for (const auto& [name, digest] : used) {
+    inputs.push_back({name == data_set ? studies::kDataSetInput : name, digest});
+  }
+  return inputs;
 }
 
 v1::VectorStatistics StatisticsToProto(const studies::RowStatistics& row) {
@@ -161,6 +172,7 @@ v1::NeuronSet NeuronSetToProto(const store::Resource& resource, const studies::S
       proto.set_expected_count(count.expected);
     }
   }
+  for (const std::string& warning : set.warnings) message.add_warnings(warning);
   for (const studies::NeuronScore& score : top) *message.add_top() = NeuronScoreToProto(score);
   message.set_artifact(
       store::ResourceName(store::ResourceKind::kArtifact,

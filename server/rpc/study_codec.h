@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "google/protobuf/timestamp.pb.h"
 #include "model/site.h"
+#include "rpc/request_codec.h"
 #include "store/store.h"
 #include "studies/provenance.h"
 #include "studies/stored_neuron_set.h"
@@ -26,6 +27,10 @@ google::protobuf::Timestamp TimeToProto(absl::Time time);
 v1::Site SiteToProto(model::Site site);
 v1::Provenance ProvenanceToProto(const studies::Provenance& provenance);
 v1::VectorStatistics StatisticsToProto(const studies::RowStatistics& row);
+
+// What a study records of `used`. The data set, artifacts/ID or empty, goes by its content.
+std::vector<studies::InputDigest> InputsOf(const UsedResources& used,
+                                           absl::string_view data_set = "");
 
 // Rows that a Vector message carries.
 struct VectorView {

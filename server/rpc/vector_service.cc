@@ -12,6 +12,7 @@
 #include "rpc/intervention_codec.h"
 #include "rpc/replays.h"
 #include "rpc/request_codec.h"
+#include "rpc/request_record.h"
 #include "rpc/response_sets.h"
 #include "rpc/result_codec.h"
 #include "rpc/stored_vectors.h"
@@ -54,15 +55,68 @@ absl::Status CheckExtraction(const v1::ExtractVectorsRequest& request) {
       (request.bootstrap_samples() < 0 || request.bootstrap_samples() > kMostBootstrap)) {
     return OutOfRange("bootstrap_samples", request.bootstrap_samples(), 0, kMostBootstrap);
   }
+  VS_RETURN_IF_ERROR(CheckJudge(request));
   return CheckDisplayName("display_name", request.display_name());
 }
+
+studies::Provenance ProvenanceOf(const v1::ExtractVectorsRequest& request,
+                                 const engine::ServedModel& model, const studies::ResponseSet& set,
+                                 const studies::ExtractionPlan& plan, const UsedResources& used) {
+  studies::Provenance provenance = studies::ProvenanceOf(model, set.rendered_chat);
+  provenance.site = plan.site;
+  provenance.pooling = studies::kResponseMeanPooling;
+  provenance.sign_rule = studies::kDifferenceSign;
+  provenance.judge = JudgeOf(request);
+  provenance.seeds = {request.seed()};
+  provenance.num_expressing = set.num_expressing;
+  provenance.num_non_expressing = set.num_non_expressing;
+  provenance.num_dropped = set.num_dropped;
+  provenance.inputs = InputsOf(used, request.artifact());
+  provenance.options = RecordOfRequest(
+      request, {"model", "responses", "artifact", "judge", "seed", "display_name", "request_id"});
+  return provenance;
+}
+
+// Vectors that a part of a decomposition was made of, each once, with their digests by name.
+struct Sources {
+  v1::DecomposeVectorsRequest request;  // with the pairs that the part was made of
+  std::vector<const studies::StoredVector*> vectors;
+  UsedResources used;
+
+  void Add(const v1::VectorPair& pair, const studies::DecompositionPair& read,
+           const UsedResources& all) {
+    *request.add_pairs() = pair;
+    Add(pair.intrinsic(), *read.intrinsic, all);
+    Add(pair.prompted(), *read.prompted, all);
+  }
+
+ private:
+  void Add(const std::string& name, const studies::StoredVector& vector, const UsedResources& all) {
+    if (used.emplace(name, all.at(name)).second) vectors.push_back(&vector);
+  }
+};
 
 // The part of a decomposition that has a name of its own once stored.
 struct Derived {
   v1::Vector* proto;
   const std::vector<float>* rows;
   std::string name;
+  std::string sign_rule;
+  const Sources* sources;
 };
+
+studies::Provenance ProvenanceOf(const Derived& part) {
+  std::vector<const studies::Provenance*> sources;
+  for (const studies::StoredVector* vector : part.sources->vectors) {
+    sources.push_back(&vector->provenance);
+  }
+  studies::Provenance provenance = studies::DerivedProvenance(sources);
+  provenance.sign_rule = part.sign_rule;
+  provenance.inputs = InputsOf(part.sources->used);
+  // With the pairs: which of two inputs is the intrinsic one is nowhere else.
+  provenance.options = RecordOfRequest(part.sources->request, {"strict", "store", "request_id"});
+  return provenance;
+}
 
 }  // namespace
 
@@ -105,15 +159,10 @@ absl::Status VectorService::ExtractVectors(const CallContext& context,
   plan.statistics.bootstrap_resamples =
       request.has_bootstrap_samples() ? request.bootstrap_samples() : kDefaultBootstrap;
   plan.statistics.seed = request.seed();
-  VS_ASSIGN_OR_RETURN(
-      const studies::ResponseSet set,
-      ResponseSetOf({request.responses(), request.artifact(), request.include_end_of_turn()},
-                    context, *model, *store_, *blobs_, used));
-  if (static_cast<int64_t>(set.responses.size()) > kMostResponsesAtOnce) {
-    return NeverFits("USE_A_JOB", absl::StrCat(set.responses.size(),
-                                               " responses are too many for one call, which takes ",
-                                               kMostResponsesAtOnce, "; give fewer"));
-  }
+  VS_ASSIGN_OR_RETURN(const studies::ResponseSet set,
+                      ResponseSetOf({request.responses(), request.artifact(),
+                                     request.include_end_of_turn(), kMostResponsesAtOnce},
+                                    context, *model, *store_, *blobs_, used));
   VS_ASSIGN_OR_RETURN(studies::ExtractedVector extracted,
                       studies::ExtractVector(*model->engine, set, plan, context.cancellation));
   studies::StoredVector vector;
@@ -125,16 +174,7 @@ absl::Status VectorService::ExtractVectors(const CallContext& context,
   vector.rows = std::move(extracted.rows);
   vector.display_name = request.display_name();
   vector.statistics = std::move(extracted.statistics);
-  vector.provenance = studies::ProvenanceOf(*model);
-  vector.provenance.site = plan.site;
-  vector.provenance.pooling = studies::kResponseMeanPooling;
-  vector.provenance.sign_rule = studies::kDifferenceSign;
-  vector.provenance.judge = request.judge().empty() ? "caller" : request.judge();
-  vector.provenance.seeds = {request.seed()};
-  vector.provenance.num_expressing = set.num_expressing;
-  vector.provenance.num_non_expressing = set.num_non_expressing;
-  vector.provenance.num_dropped = set.num_dropped;
-  for (const auto& [name, digest] : used) vector.provenance.inputs.push_back({name, digest});
+  vector.provenance = ProvenanceOf(request, *model, set, plan, used);
   VS_ASSIGN_OR_RETURN(store::Resource resource, studies::MakeVectorResource(*blobs_, vector));
   VS_ASSIGN_OR_RETURN(const auto stored,
                       store_->PutResources(context.tenant, {std::move(resource)}, key));
@@ -145,6 +185,7 @@ absl::Status VectorService::ExtractVectors(const CallContext& context,
     *response->add_statistics() = StatisticsToProto(row);
   response->set_num_dropped(set.num_dropped);
   response->mutable_usage()->set_prompt_tokens(extracted.num_tokens);
+  response->mutable_usage()->set_cached_prompt_tokens(extracted.num_cached_tokens);
   AddDigests(*model, used, response->mutable_digests());
   response->set_seed(request.seed());
   for (const std::string& warning : extracted.warnings) response->add_warnings(warning);
@@ -204,17 +245,32 @@ absl::Status VectorService::DecomposeVectors(const CallContext& context,
   VS_ASSIGN_OR_RETURN(const studies::DecompositionResult result,
                       studies::DecomposePairs(pairs, plan));
 
+  std::vector<Sources> sources(pairs.size() + 1);  // of each pair, and of all
+  for (Sources& each : sources) {
+    each.request = request;
+    each.request.clear_pairs();
+  }
+  for (size_t i = 0; i < pairs.size(); ++i) {
+    for (Sources* each : {&sources[i], &sources.back()}) {
+      each->Add(request.pairs(static_cast<int>(i)), pairs[i], used);
+    }
+  }
   std::vector<Derived> derived;
-  for (const studies::PairResult& pair : result.pairs) {
+  for (size_t i = 0; i < result.pairs.size(); ++i) {
+    const studies::PairResult& pair = result.pairs[i];
     v1::PairDecomposition& proto = *response->add_decompositions();
     proto.set_value(pair.value);
     const std::string prefix = pair.value.empty() ? "" : absl::StrCat(pair.value, " ");
-    derived.push_back({proto.mutable_shared(), &pair.shared, prefix + "shared axis"});
-    derived.push_back({proto.mutable_difference(), &pair.difference, prefix + "difference axis"});
+    derived.push_back({proto.mutable_shared(), &pair.shared, prefix + "shared axis",
+                       "<u, v_int + v_prompt> > 0", &sources[i]});
+    derived.push_back({proto.mutable_difference(), &pair.difference, prefix + "difference axis",
+                       "<u, v_int - v_prompt> > 0", &sources[i]});
     derived.push_back({proto.mutable_intrinsic_orthogonal(), &pair.intrinsic_orthogonal,
-                       prefix + "intrinsic, orthogonalised"});
+                       prefix + "intrinsic, orthogonalised",
+                       "that of v_int, orthogonalised on v_prompt", &sources[i]});
     derived.push_back({proto.mutable_prompted_orthogonal(), &pair.prompted_orthogonal,
-                       prefix + "prompted, orthogonalised"});
+                       prefix + "prompted, orthogonalised",
+                       "that of v_prompt, orthogonalised on v_int", &sources[i]});
     for (size_t l = 0; l < pair.layers.size(); ++l) {
       const analysis::Decomposition& one = pair.layers[l];
       v1::LayerDecomposition& layer = *proto.add_layers();
@@ -239,7 +295,9 @@ absl::Status VectorService::DecomposeVectors(const CallContext& context,
     delta.set_mean_pairwise_cosine(result.mean_deltas[l].mean_pairwise_cosine.value_or(0));
   }
   if (!result.mean_delta.empty())
-    derived.push_back({response->mutable_mean_delta(), &result.mean_delta, "mean delta"});
+    derived.push_back({response->mutable_mean_delta(), &result.mean_delta, "mean delta",
+                       "mean of v_prompt - v_int", &sources.back()});
+  for (const std::string& warning : result.warnings) response->add_warnings(warning);
 
   const studies::StoredVector& first = *all.front();
   int64_t data_bytes = 0;
@@ -254,10 +312,7 @@ absl::Status VectorService::DecomposeVectors(const CallContext& context,
     vector.layers = plan.layers;
     vector.rows = *part.rows;
     vector.display_name = part.name;
-    vector.provenance = first.provenance;
-    vector.provenance.sign_rule = "derived by decomposition";
-    vector.provenance.inputs.clear();
-    for (const auto& [name, digest] : used) vector.provenance.inputs.push_back({name, digest});
+    vector.provenance = ProvenanceOf(part);
     VS_ASSIGN_OR_RETURN(resources.emplace_back(), studies::MakeVectorResource(*blobs_, vector));
     parts.push_back(std::move(vector));
   }
@@ -322,7 +377,7 @@ absl::Status VectorService::CreateVector(const CallContext& context,
   if (absl::Status status = studies::CheckVector(vector, model->architecture); !status.ok())
     return InField("vector", status);
   vector.display_name = given.display_name();
-  vector.provenance = studies::ProvenanceOf(*model);
+  vector.provenance = studies::ProvenanceWithin(*model);
   vector.provenance.site = vector.site;
   vector.provenance.sign_rule = "caller";
   VS_ASSIGN_OR_RETURN(store::Resource resource, studies::MakeVectorResource(*blobs_, vector));

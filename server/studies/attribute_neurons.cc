@@ -100,7 +100,7 @@ absl::StatusOr<ActivationSums> ActivationSums::Parse(absl::string_view bytes, in
 
 absl::Status AddChunk(engine::Engine& engine, std::span<const LabelledResponse> chunk,
                       const AttributionPlan& plan, const Cancellation& cancellation,
-                      ActivationSums& sums) {
+                      ActivationSums& sums, int64_t* cached_tokens) {
   const ResponseMeansPlan means_plan = {.tenant = plan.tenant,
                                         .site = model::Site::kMlpNeurons,
                                         .layers = plan.layers,
@@ -109,8 +109,9 @@ absl::Status AddChunk(engine::Engine& engine, std::span<const LabelledResponse> 
   auto means = ResponseMeans(engine, chunk, means_plan, cancellation);
   if (!means.ok()) return InField("responses", means.status());
   for (size_t i = 0; i < chunk.size(); ++i) {
-    VS_RETURN_IF_ERROR(sums.Add(chunk[i].expresses, (*means)[i]));
+    VS_RETURN_IF_ERROR(sums.Add(chunk[i].expresses, means->rows[i]));
   }
+  if (cached_tokens != nullptr) *cached_tokens += means->cached_tokens;
   return absl::OkStatus();
 }
 
@@ -122,9 +123,17 @@ absl::Status CheckGoesOn(const Cancellation& cancellation) {
 absl::Status CheckRows(const StoredVector& vector, std::span<const int> layers,
                        std::optional<int> source_layer) {
   if (source_layer) {
-    if (vector.RowOfLayer(*source_layer)) return absl::OkStatus();
-    return InvalidField("source_layer",
-                        absl::StrCat("is ", *source_layer, ", the vector has no row for it"));
+    if (!vector.RowOfLayer(*source_layer)) {
+      return InvalidField("source_layer",
+                          absl::StrCat("is ", *source_layer, ", the vector has no row for it"));
+    }
+    if (layers.empty() || layers.back() <= *source_layer) return absl::OkStatus();
+    return InvalidField(
+        "layers",
+        absl::StrCat("names layer ", layers.back(), ", allowed are 0 to ", *source_layer,
+                     ": the row of `source_layer` is read behind block ", *source_layer,
+                     ", and later blocks cannot have written it"),
+        "OUT_OF_RANGE");
   }
   for (const int layer : layers) {
     if (!vector.RowOfLayer(layer)) {

@@ -1,6 +1,9 @@
 // Direct contribution of MLP neurons to a value vector v over labelled responses:
 //   (mean_exp a_i - mean_unexp a_i) <w_i, v> / |v|^2,
-// the means those of response means over response tokens. The data set is cut into shards and each
+// the means those of response means over response tokens. v is the row of the neuron's own block,
+// or that of one source layer. Only what a block adds to the residual stream at or before the place
+// where v is read is part of v, so of a source layer (read behind its block) the blocks 0 to that
+// layer have contributions and later ones have none. The data set is cut into shards and each
 // shard into chunks of fixed composition; sums are float64, added in the order of the responses
 // within a shard and of the shards at the end, so that work which was interrupted and resumed gives
 // the same bits.
@@ -58,14 +61,15 @@ struct AttributionPlan {
   bool background = false;
 };
 
-// Adds the responses, at most kResponsesPerChunk of them, to `sums`.
+// Adds the responses, at most kResponsesPerChunk of them, to `sums`, and to `cached_tokens`, if it
+// is given, the prompt tokens that were found in the cache instead of run.
 absl::Status AddChunk(engine::Engine& engine, std::span<const LabelledResponse> chunk,
                       const AttributionPlan& plan, const Cancellation& cancellation,
-                      ActivationSums& sums);
+                      ActivationSums& sums, int64_t* cached_tokens = nullptr);
 
 // Columns with scores and means, one entry a layer. Block l takes `vector`'s row of layer l, or of
-// `source_layer`. INVALID_ARGUMENT naming "responses" (reason EMPTY_LABEL) or "vector" (no such
-// row, or a zero one). CANCELLED between two layers.
+// `source_layer`. INVALID_ARGUMENT naming "responses" (reason EMPTY_LABEL) or "vector" (a zero
+// row), and that of CheckRows. CANCELLED between two layers.
 absl::StatusOr<std::vector<NeuronColumns>> ScoreNeurons(
     const engine::Engine& engine, const ActivationSums& sums, const StoredVector& vector,
     std::span<const int> layers, std::optional<int> source_layer, const Cancellation& cancellation);
@@ -73,7 +77,8 @@ absl::StatusOr<std::vector<NeuronColumns>> ScoreNeurons(
 // CANCELLED where the work was cancelled.
 absl::Status CheckGoesOn(const Cancellation& cancellation);
 
-// INVALID_ARGUMENT naming "vector" or "source_layer" where a row that the layers need is missing.
+// `layers` ascend. INVALID_ARGUMENT naming "vector" or "source_layer" where a row that the layers
+// need is missing, and "layers" (reason OUT_OF_RANGE) where one lies behind the source layer.
 absl::Status CheckRows(const StoredVector& vector, std::span<const int> layers,
                        std::optional<int> source_layer);
 

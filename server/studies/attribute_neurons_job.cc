@@ -136,6 +136,11 @@ AttributionResult SummariseAttribution(const std::vector<NeuronColumns>& columns
   result.set.top_k = spec.top_k;
   result.set.layers = SummariseLayers(columns, result.top);
   result.set.provenance = spec.provenance;
+  if (IsNoisy(spec.provenance.num_expressing, spec.provenance.num_non_expressing)) {
+    result.set.warnings.push_back(absl::StrCat(
+        "only ", spec.provenance.num_expressing, " expressing and ",
+        spec.provenance.num_non_expressing, " non-expressing responses: the scores are noisy"));
+  }
   result.columns = EncodeColumns(columns);
   result.summary = SummaryJson(result, num_tokens, result.top.size(), /*with_provenance=*/true);
   return result;

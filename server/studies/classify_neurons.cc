@@ -78,8 +78,24 @@ NeuronSetLayer SummaryOf(int layer, const analysis::NeuronGeometry& geometry,
   return summary;
 }
 
+// Whether a layer's axes span no plane: a row is zero, which is how a decomposition writes an axis
+// that does not exist, or both lie on one line.
+bool HasNoAxes(const absl::Status& status) {
+  const std::string reason = DetailsOf(status).reason;
+  return reason == "ZERO_VECTOR" || reason == "COLLINEAR";
+}
+
 absl::Status NoSharedDirection(absl::string_view description) {
   return InvalidField("layers", description, "NO_SHARED_DIRECTION");
+}
+
+// A layer without axes: a refusal where the plan is strict, else a warning.
+absl::Status LeaveOut(int layer, absl::string_view why, const ClassificationPlan& plan,
+                      Classification& result) {
+  const std::string what = absl::StrCat("layer ", layer, ": ", why);
+  if (plan.strict) return NoSharedDirection(what);
+  result.warnings.push_back(absl::StrCat(what, "; left out"));
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -97,9 +113,7 @@ absl::StatusOr<Classification> ClassifyNeurons(const engine::Engine& engine,
     }
     VS_ASSIGN_OR_RETURN(const Axes axes, AxesOf(first, second, plan, layer));
     if (!axes.missing.empty()) {
-      const std::string what = absl::StrCat("layer ", layer, ": ", axes.missing);
-      if (plan.strict) return NoSharedDirection(what);
-      result.warnings.push_back(absl::StrCat(what, "; left out"));
+      VS_RETURN_IF_ERROR(LeaveOut(layer, axes.missing, plan, result));
       continue;
     }
     // [hidden, intermediate]
@@ -109,12 +123,17 @@ absl::StatusOr<Classification> ClassifyNeurons(const engine::Engine& engine,
          .hidden = architecture.hidden,
          .intermediate = architecture.intermediate},
         {.shared = axes.shared, .difference = axes.difference}, plan.geometry);
+    if (HasNoAxes(geometry.status())) {
+      VS_RETURN_IF_ERROR(LeaveOut(layer, geometry.status().message(), plan, result));
+      continue;
+    }
     VS_RETURN_IF_ERROR(geometry.status());
     result.layers.push_back(SummaryOf(layer, *geometry, plan.geometry.admit_negative_shared));
     result.columns.push_back(ColumnsOf(layer, *std::move(geometry)));
   }
   if (result.columns.empty()) {
-    return NoSharedDirection("no layer is left: the vectors share no direction in any of them");
+    return NoSharedDirection(absl::StrCat(
+        "no layer is left: the vectors give axes in none of them (", result.warnings.front(), ")"));
   }
   return result;
 }

@@ -36,8 +36,9 @@ struct Classification {
 };
 
 // `first` is the intrinsic vector or u_shared, `second` the prompted one or u_diff.
-// INVALID_ARGUMENT: a row that is missing; with `strict`, reason NO_SHARED_DIRECTION, where vectors
-// share no direction or are collinear; no layer is left (the same reason).
+// A layer has no axes where the condition vectors share no direction, and where rows are zero or
+// collinear. INVALID_ARGUMENT: a row that is missing; reason NO_SHARED_DIRECTION, naming the layer,
+// with `strict` for a layer without axes, and else where no layer is left.
 absl::StatusOr<Classification> ClassifyNeurons(const engine::Engine& engine,
                                                const StoredVector& first,
                                                const StoredVector& second,

@@ -58,6 +58,13 @@ absl::Status InPair(size_t index, int layer, const absl::Status& status) {
                       details.reason.empty() ? "INVALID_FIELD" : details.reason);
 }
 
+// The same error of a field, saying at which layer.
+absl::Status InLayer(int layer, const absl::Status& status) {
+  const ErrorDetails details = DetailsOf(status);
+  return InvalidField(details.field, absl::StrCat("layer ", layer, ": ", details.description),
+                      details.reason);
+}
+
 absl::StatusOr<PairResult> DecomposePair(const DecompositionPair& pair, size_t index,
                                          const DecompositionPlan& plan) {
   PairResult result;
@@ -106,10 +113,15 @@ absl::StatusOr<DecompositionResult> DecomposePairs(const std::vector<Decompositi
   for (const int layer : plan.layers) {
     std::vector<analysis::VectorPair> rows;
     for (const DecompositionPair& pair : pairs) rows.push_back(RowsOf(pair, layer));
-    VS_ASSIGN_OR_RETURN(analysis::MeanDelta delta,
-                        analysis::ComputeMeanDelta(rows, {.unit_deltas = plan.unit_deltas}));
-    AppendRow(result.mean_delta, delta.direction, first.width);
-    result.mean_deltas.push_back(std::move(delta));
+    auto delta = analysis::ComputeMeanDelta(rows, {.unit_deltas = plan.unit_deltas});
+    if (!delta.ok()) return InLayer(layer, delta.status());
+    if (delta->direction.empty()) {
+      result.warnings.push_back(absl::StrCat("layer ", layer,
+                                             ": the deltas cancel one another, their mean has no "
+                                             "direction and explains nothing"));
+    }
+    AppendRow(result.mean_delta, delta->direction, first.width);
+    result.mean_deltas.push_back(*std::move(delta));
   }
   return result;
 }

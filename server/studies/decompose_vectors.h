@@ -42,10 +42,12 @@ struct DecompositionResult {
   std::vector<PairResult> pairs;
   std::vector<analysis::MeanDelta> mean_deltas;  // [layers]; empty for one pair
   std::vector<float> mean_delta;                 // [layers, width]; zero where there is none
+  std::vector<std::string> warnings;             // layers without a mean delta
 };
 
 // INVALID_ARGUMENT: "pairs", vectors of different models, sites or widths, or a row that is
-// missing or zero; with `strict`, reason NO_SHARED_DIRECTION, where a warning would be given.
+// missing or zero, or values whose two vectors are equal, with the layer; with `strict`, reason
+// NO_SHARED_DIRECTION, where a warning of a pair would be given.
 absl::StatusOr<DecompositionResult> DecomposePairs(const std::vector<DecompositionPair>& pairs,
                                                    const DecompositionPlan& plan);
 

@@ -30,12 +30,15 @@ struct ExtractionPlan {
 struct ExtractedVector {
   std::vector<float> rows;                // [rows, width]
   std::vector<RowStatistics> statistics;  // one a row
-  int64_t num_tokens = 0;                 // through the model
+  int64_t num_tokens = 0;                 // of prompts and responses
+  int64_t num_cached_tokens = 0;          // of them, found in the cache instead of run
   std::vector<std::string> warnings;
 };
 
 // INVALID_ARGUMENT naming "responses": a label without responses (reason EMPTY_LABEL), or what the
 // engine refuses. CANCELLED once `cancellation` is raised. Deterministic where the engine is.
+// Statistics look at every response again, so the means of all are kept, within the engine's memory
+// for captures: RESOURCE_EXHAUSTED where they do not fit it, before anything runs.
 absl::StatusOr<ExtractedVector> ExtractVector(engine::Engine& engine, const ResponseSet& set,
                                               const ExtractionPlan& plan,
                                               const Cancellation& cancellation);

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
+#include "base/sha256.h"
 #include "base/status_macros.h"
 #include "studies/tensor_file.h"
 
@@ -133,6 +134,23 @@ std::string EncodeResponseSet(const ResponseSet& set) {
                                             Column("queries", queries),
                                             Column("num_dropped", dropped)};
   return WriteTensorFile(columns);
+}
+
+std::string DigestOf(const ResponseSet& set) {
+  Sha256 hash;
+  hash.Update(absl::StrCat("valuescope responses 1\n", set.responses.size(), "\n"));
+  const std::vector<int32_t> queries = QueryNumbers(set.responses);
+  const auto update = [&hash](const std::vector<int32_t>& ids) {
+    hash.Update({reinterpret_cast<const char*>(ids.data()), ids.size() * sizeof(int32_t)});
+  };
+  for (size_t i = 0; i < set.responses.size(); ++i) {
+    const LabelledResponse& response = set.responses[i];
+    hash.Update(absl::StrCat(response.prompt.size(), " ", response.response.size(), " ",
+                             response.expresses ? 1 : 0, " ", queries[i], "\n"));
+    update(response.prompt);
+    update(response.response);
+  }
+  return hash.HexDigest();
 }
 
 absl::StatusOr<ResponseSet> DecodeResponseSet(absl::string_view bytes) {

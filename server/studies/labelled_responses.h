@@ -29,7 +29,8 @@ struct ResponseSet {
   int64_t num_expressing = 0;
   int64_t num_non_expressing = 0;
   int64_t num_dropped = 0;
-  int64_t num_tokens = 0;  // of prompts and responses together
+  int64_t num_tokens = 0;      // of prompts and responses together
+  bool rendered_chat = false;  // a chat template wrote some of the prompts; not stored
 };
 
 struct TrimOptions {
@@ -54,6 +55,12 @@ inline constexpr int64_t kMaxDataSetBytes = int64_t{256} << 20;
 // from the counts, before anything is encoded.
 absl::Status CheckEncodedSize(const ResponseSet& set);
 
+// Whether a label has so few responses that a reader of their means should know: the paper's
+// vectors rest on hundreds.
+inline bool IsNoisy(int64_t num_expressing, int64_t num_non_expressing) {
+  return num_expressing < 10 || num_non_expressing < 10;
+}
+
 // The set as a file that a job's worker reads back: safetensors (media type
 // "application/vnd.safetensors") with
 //   tokens            INT32 [num_tokens]  prompt and response of each response, one after another
@@ -64,6 +71,10 @@ absl::Status CheckEncodedSize(const ResponseSet& set);
 //   num_dropped       INT64 [1]
 // Equal sets give equal bytes; the names of queries are not kept, only which responses share one.
 std::string EncodeResponseSet(const ResponseSet& set);
+
+// SHA-256, hexadecimal, of what a study reads of the set: tokens, labels, and which responses share
+// a query. The same whether they came inline or as a file.
+std::string DigestOf(const ResponseSet& set);
 
 // DATA_LOSS for bytes that EncodeResponseSet cannot have written.
 absl::StatusOr<ResponseSet> DecodeResponseSet(absl::string_view bytes);

@@ -1,9 +1,12 @@
 #include "studies/provenance.h"
 
+#include <algorithm>
 #include <array>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
@@ -31,6 +34,27 @@ absl::StatusOr<typename Values::value_type> ByName(const Values& values, absl::s
                          absl::StrCat("`", name, "` is not a name that stored metadata may hold"));
 }
 
+constexpr char kToRounding[] = "to rounding";
+
+// How far another run of the same requests repeats the numbers.
+std::string DeterminismOf(const engine::ServedModel& model) {
+  const bool cpu_float32 = model.device == "cpu" && model.dtype == DType::kFloat32;
+  if (!cpu_float32 && !model.batch_invariant) return kToRounding;
+  const std::string type = model.device.substr(0, model.device.find(':'));
+  return absl::StrCat("bitwise on ", type, " ", NameOf(model.dtype));
+}
+
+// The texts that differ, in order of appearance, empty ones left out.
+std::string Together(std::span<const Provenance* const> sources, std::string Provenance::*member) {
+  std::vector<absl::string_view> texts;
+  for (const Provenance* source : sources) {
+    const std::string& text = source->*member;
+    if (text.empty() || std::find(texts.begin(), texts.end(), text) != texts.end()) continue;
+    texts.push_back(text);
+  }
+  return absl::StrJoin(texts, "; ");
+}
+
 // Kernels are chosen by what the processor offers, and with them the last bits of a sum.
 std::string HardwareClass() {
 #if defined(__x86_64__)
@@ -46,19 +70,46 @@ std::string HardwareClass() {
 
 }  // namespace
 
-Provenance ProvenanceOf(const engine::ServedModel& model) {
+Provenance ProvenanceWithin(const engine::ServedModel& model) {
   Provenance provenance;
   provenance.model = absl::StrCat("models/", model.id);
   provenance.model_digest = model.weights_digest;
-  if (model.text != nullptr) {
-    provenance.tokenizer_digest = model.text->tokenizer_digest();
+  if (model.text != nullptr) provenance.tokenizer_digest = model.text->tokenizer_digest();
+  return provenance;
+}
+
+Provenance ProvenanceOf(const engine::ServedModel& model, bool rendered_chat) {
+  Provenance provenance = ProvenanceWithin(model);
+  if (rendered_chat && model.text != nullptr) {
     provenance.template_digest = model.text->template_digest();
   }
   provenance.compute_dtype = model.dtype;
-  const bool bitwise = model.device == "cpu" && model.dtype == DType::kFloat32;
-  provenance.determinism = bitwise ? "bitwise on cpu float32" : "to rounding";
-  provenance.hardware_class = HardwareClass();
+  provenance.determinism = DeterminismOf(model);
+  provenance.hardware_class = model.device_name.empty() ? HardwareClass() : model.device_name;
   return provenance;
+}
+
+Provenance DerivedProvenance(std::span<const Provenance* const> sources) {
+  Provenance derived;
+  for (const auto member :
+       {&Provenance::tokenizer_digest, &Provenance::template_digest, &Provenance::pooling,
+        &Provenance::judge, &Provenance::hardware_class}) {
+    derived.*member = Together(sources, member);
+  }
+  derived.model = sources.front()->model;
+  derived.model_digest = sources.front()->model_digest;
+  derived.site = sources.front()->site;
+  derived.compute_dtype = sources.front()->compute_dtype;
+  derived.determinism = sources.front()->determinism;
+  for (const Provenance* source : sources) {
+    derived.seeds.insert(derived.seeds.end(), source->seeds.begin(), source->seeds.end());
+    derived.num_expressing += source->num_expressing;
+    derived.num_non_expressing += source->num_non_expressing;
+    derived.num_dropped += source->num_dropped;
+    if (source->compute_dtype != derived.compute_dtype) derived.compute_dtype.reset();
+    if (source->determinism != derived.determinism) derived.determinism = kToRounding;
+  }
+  return derived;
 }
 
 absl::StatusOr<model::Site> ParseSite(absl::string_view name) { return ByName(kSites, name); }
@@ -86,7 +137,9 @@ std::string ProvenanceToJson(const Provenance& provenance) {
       {"num_non_expressing", provenance.num_non_expressing},
       {"num_dropped", provenance.num_dropped},
       {"inputs", std::move(inputs)},
-      {"compute_dtype", std::string(NameOf(provenance.compute_dtype))},
+      {"options", provenance.options},
+      {"compute_dtype",
+       provenance.compute_dtype ? std::string(NameOf(*provenance.compute_dtype)) : ""},
       {"determinism", provenance.determinism},
       {"hardware_class", provenance.hardware_class},
   };
@@ -113,12 +166,15 @@ absl::StatusOr<Provenance> ProvenanceFromJson(absl::string_view text) {
       provenance.inputs.push_back({.name = input.at("name").get<std::string>(),
                                    .digest = input.at("digest").get<std::string>()});
     }
+    provenance.options = record.value("options", "");  // records of before have none
     dtype = record.at("compute_dtype").get<std::string>();
     provenance.determinism = record.at("determinism").get<std::string>();
     provenance.hardware_class = record.at("hardware_class").get<std::string>();
   }));
   VS_ASSIGN_OR_RETURN(provenance.site, ParseSite(site));
-  VS_ASSIGN_OR_RETURN(provenance.compute_dtype, ParseDType(dtype));
+  if (!dtype.empty()) {
+    VS_ASSIGN_OR_RETURN(provenance.compute_dtype, ParseDType(dtype));
+  }
   return provenance;
 }
 

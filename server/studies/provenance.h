@@ -1,9 +1,12 @@
-// Where a result comes from, enough to make it again. The record enters artifacts, so it depends on
-// inputs and options alone: no dates, hosts or attempts.
+// Where a result comes from, enough to make it again. The record enters artifacts and names, so it
+// depends on inputs and options alone: no dates, hosts or attempts. What is true of a part only is
+// said of it only: a vector that somebody gave was computed by no model, whatever it belongs to.
 #ifndef VALUESCOPE_STUDIES_PROVENANCE_H_
 #define VALUESCOPE_STUDIES_PROVENANCE_H_
 
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -17,7 +20,7 @@ namespace valuescope::studies {
 
 // The exact content behind a name.
 struct InputDigest {
-  std::string name;    // "vectors/ID", ...
+  std::string name;    // "vectors/ID", ... or what it is to the study, such as "responses"
   std::string digest;  // SHA-256, hexadecimal
 
   bool operator==(const InputDigest&) const = default;
@@ -27,7 +30,7 @@ struct Provenance {
   std::string model;  // "models/ID"
   std::string model_digest;
   std::string tokenizer_digest;
-  std::string template_digest;
+  std::string template_digest;  // empty where no chat was rendered
   model::Site site = model::Site::kResidualPost;
   std::string pooling;    // "response mean"; empty where no tokens were pooled
   std::string sign_rule;  // "mean(expressing) - mean(non-expressing)"
@@ -37,9 +40,10 @@ struct Provenance {
   int64_t num_non_expressing = 0;
   int64_t num_dropped = 0;
   std::vector<InputDigest> inputs;
-  DType compute_dtype = DType::kFloat32;
-  std::string determinism;     // "bitwise on cpu float32", "to rounding"
-  std::string hardware_class;  // "x86_64 avx2"
+  std::string options;                 // what was chosen beside the inputs, a JSON object; or empty
+  std::optional<DType> compute_dtype;  // none where no model computed
+  std::string determinism;             // "bitwise on cpu float32", "to rounding"
+  std::string hardware_class;          // "x86_64 avx2", "NVIDIA H200"
 
   bool operator==(const Provenance&) const = default;
 };
@@ -48,9 +52,21 @@ inline constexpr int kProvenanceVersion = 1;
 inline constexpr char kLayerConvention[] = "block, 0-based";
 inline constexpr char kResponseMeanPooling[] = "response mean";
 inline constexpr char kDifferenceSign[] = "mean(expressing) - mean(non-expressing)";
+// Names of inputs that go by their content: every upload of a file has a name of its own.
+inline constexpr char kResponsesInput[] = "responses";  // the labelled responses, tokenised
+inline constexpr char kDataSetInput[] = "data set";     // the file that they came in
 
-// What every result of `model` records. The rest is the study's to fill in.
-Provenance ProvenanceOf(const engine::ServedModel& model);
+// What everything that lives in `model` records, whoever made it.
+Provenance ProvenanceWithin(const engine::ServedModel& model);
+
+// What every result that `model` computed records. The rest is the study's to fill in; the template
+// is recorded where the study rendered chats (`rendered_chat`).
+Provenance ProvenanceOf(const engine::ServedModel& model, bool rendered_chat);
+
+// Of what was derived from `sources`, at least one, all of one model: what all of them agree on,
+// texts in which they differ one after another, counts added up, seeds in order. Inputs, options
+// and sign are the study's to fill in.
+Provenance DerivedProvenance(std::span<const Provenance* const> sources);
 
 // "RESIDUAL_POST" and so on, as model::NameOf writes them. DATA_LOSS for other names.
 absl::StatusOr<model::Site> ParseSite(absl::string_view name);

@@ -8,9 +8,10 @@
 
 namespace valuescope::studies {
 
-absl::StatusOr<std::vector<std::vector<float>>> ResponseMeans(
-    engine::Engine& engine, std::span<const LabelledResponse> responses,
-    const ResponseMeansPlan& plan, const Cancellation& cancellation) {
+absl::StatusOr<Means> ResponseMeans(engine::Engine& engine,
+                                    std::span<const LabelledResponse> responses,
+                                    const ResponseMeansPlan& plan,
+                                    const Cancellation& cancellation) {
   std::vector<engine::Request> requests;
   for (const LabelledResponse& response : responses) {
     engine::Request request;
@@ -31,13 +32,15 @@ absl::StatusOr<std::vector<std::vector<float>>> ResponseMeans(
                       engine::RunAll(engine, std::move(requests), cancellation));
   const int64_t rows = model::IsPerLayer(plan.site) ? static_cast<int64_t>(plan.layers.size()) : 1;
   const int64_t size = rows * model::WidthOf(plan.site, engine.architecture());
-  std::vector<std::vector<float>> means;
-  for (const engine::Completion& completion : completions) {
+  Means means;
+  for (engine::Completion& completion : completions) {
     if (completion.captures.size() != 1 || completion.captures[0].tensor.NumElements() != size) {
       return ErrorWithReason(absl::StatusCode::kInternal, "CAPTURE_SHAPE",
                              "the engine returned a capture of another shape than asked for");
     }
-    VS_ASSIGN_OR_RETURN(means.emplace_back(), ToFloat32(completion.captures[0].tensor));
+    VS_ASSIGN_OR_RETURN(means.rows.emplace_back(), ToFloat32(completion.captures[0].tensor));
+    completion.captures.clear();  // not twice in memory
+    means.cached_tokens += completion.cached_prompt_tokens;
   }
   return means;
 }

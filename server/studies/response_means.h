@@ -3,6 +3,7 @@
 #ifndef VALUESCOPE_STUDIES_RESPONSE_MEANS_H_
 #define VALUESCOPE_STUDIES_RESPONSE_MEANS_H_
 
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -25,11 +26,17 @@ struct ResponseMeansPlan {
   bool background = false;  // gives way to requests that people wait for
 };
 
-// a(r) of each response, [rows, width] row-major, in order. At most as many responses as should be
-// in memory together: the caller cuts long lists. INTERNAL where the engine returns another shape.
-absl::StatusOr<std::vector<std::vector<float>>> ResponseMeans(
-    engine::Engine& engine, std::span<const LabelledResponse> responses,
-    const ResponseMeansPlan& plan, const Cancellation& cancellation);
+struct Means {
+  std::vector<std::vector<float>> rows;  // a(r) of each response, [rows, width] row-major, in order
+  int64_t cached_tokens = 0;             // of prompts, found in the cache instead of run
+};
+
+// At most as many responses as should be in memory together: the caller cuts long lists. INTERNAL
+// where the engine returns another shape.
+absl::StatusOr<Means> ResponseMeans(engine::Engine& engine,
+                                    std::span<const LabelledResponse> responses,
+                                    const ResponseMeansPlan& plan,
+                                    const Cancellation& cancellation);
 
 }  // namespace valuescope::studies
 

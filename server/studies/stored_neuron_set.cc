@@ -167,8 +167,10 @@ store::Resource MakeNeuronSetResource(const StoredNeuronSet& set, const store::S
   store::Resource resource;
   resource.kind = store::ResourceKind::kNeuronSet;
   resource.format_version = kNeuronSetFormatVersion;
-  resource.digest = Sha256Hex(absl::StrCat("valuescope neuron set 1\n", set.model_digest, "\n",
-                                           set.method, "\n", set.top_k, "\n", blob.digest, "\n"));
+  const std::string provenance = ProvenanceToJson(set.provenance);
+  resource.digest = Sha256Hex(absl::StrCat(
+      "valuescope neuron set 2\n", set.model_digest, "\n", set.method, "\n", set.top_k, "\n",
+      blob.digest, "\n", DumpJson(layers), "\n", DumpJson(set.warnings), "\n", provenance, "\n"));
   resource.id = IdOfDigest(resource.digest);
   resource.display_name = set.display_name;
   resource.media_type = kSafetensorsMediaType;
@@ -178,7 +180,8 @@ store::Resource MakeNeuronSetResource(const StoredNeuronSet& set, const store::S
                                 {"method", set.method},
                                 {"top_k", set.top_k},
                                 {"layers", std::move(layers)},
-                                {"provenance", ProvenanceToJson(set.provenance)}});
+                                {"warnings", set.warnings},
+                                {"provenance", provenance}});
   resource.blob_digest = blob.digest;
   resource.blob_size = blob.size;
   return resource;
@@ -194,6 +197,7 @@ absl::StatusOr<StoredNeuronSet> DescribeNeuronSet(const store::Resource& resourc
     set.method = value.at("method").get<std::string>();
     set.top_k = value.at("top_k").get<int64_t>();
     for (const json& layer : value.at("layers")) set.layers.push_back(LayerFromJson(layer));
+    set.warnings = value.value("warnings", set.warnings);  // sets of before have none
     provenance = value.at("provenance").get<std::string>();
   }));
   VS_ASSIGN_OR_RETURN(set.provenance, ProvenanceFromJson(provenance));

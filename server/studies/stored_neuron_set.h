@@ -7,7 +7,8 @@
 //             layer.{l}.angle                FLOAT64, degrees: geometric classification only
 //             layer.{l}.mean_expressing      FLOAT64, and
 //             layer.{l}.mean_non_expressing  FLOAT64: direct contribution only
-//   digest    SHA-256 over model digest, method, top_k and the blob's digest
+//   digest    SHA-256 over model digest, method, top_k, the blob's digest, summaries a layer,
+//             warnings and provenance. Sets stored before the last three entered keep theirs.
 //
 // The blob is read by users as artifacts/neuron-set.ID.
 #ifndef VALUESCOPE_STUDIES_STORED_NEURON_SET_H_
@@ -75,6 +76,7 @@ struct StoredNeuronSet {
   std::string display_name;
   int64_t top_k = 0;                   // as asked for
   std::vector<NeuronSetLayer> layers;  // ascending
+  std::vector<std::string> warnings;   // what a reader of the numbers should know
   Provenance provenance;
 };
 

@@ -64,9 +64,13 @@ RowStatistics StatisticsFromJson(const json& value) {
   return row;
 }
 
-std::string MetadataOf(const StoredVector& vector) {
+json StatisticsToJson(const std::vector<RowStatistics>& rows) {
   json statistics = json::array();
-  for (const RowStatistics& row : vector.statistics) statistics.push_back(StatisticsToJson(row));
+  for (const RowStatistics& row : rows) statistics.push_back(StatisticsToJson(row));
+  return statistics;
+}
+
+std::string MetadataOf(const StoredVector& vector) {
   return DumpJson({{"format_version", kVectorFormatVersion},
                    {"model", vector.model},
                    {"model_digest", vector.model_digest},
@@ -74,7 +78,7 @@ std::string MetadataOf(const StoredVector& vector) {
                    {"width", vector.width},
                    {"layers", vector.layers},
                    {"provenance", ProvenanceToJson(vector.provenance)},
-                   {"statistics", std::move(statistics)}});
+                   {"statistics", StatisticsToJson(vector.statistics)}});
 }
 
 absl::Status CheckLayers(const StoredVector& vector, int num_layers) {
@@ -127,9 +131,11 @@ absl::Status CheckVector(const StoredVector& vector, const model::Architecture& 
 
 std::string VectorDigest(const StoredVector& vector) {
   Sha256 hash;
-  hash.Update(absl::StrCat("valuescope vector 1\n", vector.model_digest, "\n", NameOf(vector.site),
+  hash.Update(absl::StrCat("valuescope vector 2\n", vector.model_digest, "\n", NameOf(vector.site),
                            "\n", absl::StrJoin(vector.layers, ","), "\n", vector.width, "\n"));
   hash.Update(BytesOf(vector.rows));
+  hash.Update(ProvenanceToJson(vector.provenance));
+  hash.Update(DumpJson(StatisticsToJson(vector.statistics)));
   return hash.HexDigest();
 }
 

@@ -1,9 +1,12 @@
 // Vectors as they are kept: a resource whose metadata (JSON) tells model, site, layers, provenance
 // and statistics, and whose blob holds the rows. Its name is the head of its digest, so storing the
-// same content twice gives the same name.
+// same content twice gives the same name. Where rows come from and how good they are is content
+// too: an extraction that gives known rows with other statistics gets a name of its own, and nobody
+// is shown the numbers of another one.
 //
 //   blob      safetensors, one tensor "rows", FLOAT32 [rows, width]
-//   digest    SHA-256 over model digest, site, layers and the rows' bytes
+//   digest    SHA-256 over model digest, site, layers, the rows' bytes, provenance and statistics.
+//             Vectors stored before provenance and statistics entered keep their digests.
 #ifndef VALUESCOPE_STUDIES_STORED_VECTOR_H_
 #define VALUESCOPE_STUDIES_STORED_VECTOR_H_
 

@@ -3,6 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "base/error.h"
 #include "rpc/data_set_lines.h"
 
@@ -18,19 +21,60 @@ constexpr char kGood[] =
 constexpr char kCamel[] =
     R"({"prompt": {"tokenIds": {"ids": [1]}}, "response": {"text": "a"}, "expresses": false, "queryId": "q"})";
 
-absl::Status Refusal(const std::string& bytes) {
-  return ParseDataSetLines("artifact", bytes, /*labels_required=*/true).status();
+// A file that gives `most` bytes at a time.
+ReadPiece FileOf(std::string bytes, int64_t most = 1 << 30) {
+  return [bytes = std::move(bytes), most](int64_t offset, int64_t length) {
+    return bytes.substr(static_cast<size_t>(offset), static_cast<size_t>(std::min(length, most)));
+  };
 }
 
+absl::StatusOr<std::vector<DataSetLine>> LinesOf(const ReadPiece& file) {
+  DataSetLines reader("artifact", file, /*labels_required=*/true);
+  std::vector<DataSetLine> lines;
+  while (true) {
+    auto line = reader.Next();
+    if (!line.ok()) return line.status();
+    if (!*line) return lines;
+    lines.push_back(**line);
+  }
+}
+
+absl::Status Refusal(const std::string& bytes) { return LinesOf(FileOf(bytes)).status(); }
+
 TEST(DataSetLinesTest, BothSpellingsAndBlankLinesAreRead) {
-  const auto lines = ParseDataSetLines("artifact", std::string("\n") + kGood + "\r\n  \n" + kCamel,
-                                       /*labels_required=*/true);
+  const auto lines = LinesOf(FileOf(std::string("\n") + kGood + "\r\n  \n" + kCamel));
   ASSERT_TRUE(lines.ok()) << lines.status();
   ASSERT_EQ(lines->size(), 2u);
   EXPECT_EQ((*lines)[0].number, 2);
   EXPECT_THAT((*lines)[0].response.response().token_ids().ids(), ElementsAre(4, 5));
   EXPECT_EQ((*lines)[1].number, 4);
   EXPECT_EQ((*lines)[1].response.query_id(), "q");
+}
+
+TEST(DataSetLinesTest, PiecesOfAnySizeGiveTheSameLines) {
+  for (const char* end : {"", "\n", "\n\n \n"}) {
+    const std::string file = std::string("\n\n") + kGood + "\n \n" + kCamel + end;
+    for (const int64_t most : {1, 2, 7, 64, 1000}) {
+      const auto lines = LinesOf(FileOf(file, most));
+      ASSERT_TRUE(lines.ok()) << lines.status();
+      ASSERT_EQ(lines->size(), 2u);
+      EXPECT_EQ((*lines)[0].number, 3);
+      EXPECT_EQ((*lines)[1].number, 5);
+      EXPECT_EQ((*lines)[1].response.query_id(), "q");
+      EXPECT_EQ(*CountDataSetLines(FileOf(file, most), 100), 2);
+    }
+  }
+}
+
+TEST(DataSetLinesTest, CountingStopsOneAboveTheMost) {
+  int64_t read = 0;
+  const ReadPiece endless = [&read](int64_t, int64_t) {
+    ++read;
+    return std::string("not even JSON\n\n  \n");
+  };
+  EXPECT_EQ(*CountDataSetLines(endless, 5), 6);
+  EXPECT_EQ(read, 6);
+  EXPECT_EQ(*CountDataSetLines(FileOf(" \n\t\n"), 5), 0);
 }
 
 TEST(DataSetLinesTest, ABadLineIsNamedByItsNumberAndNeverQuoted) {

@@ -5,6 +5,7 @@
 #define VALUESCOPE_TESTS_STUDIES_FAKE_ENGINE_H_
 
 #include <atomic>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -36,6 +37,8 @@ class FakeEngine : public engine::Engine {
   std::atomic<int64_t> submitted = 0;
   // Called with a layer before its write directions are given.
   std::function<void(int layer)> before_directions;
+  int64_t most_kept = INT64_MAX;  // bytes that KeepCaptures grants
+  int64_t cached_tokens = 0;      // as every completion tells
 
   const model::Architecture& architecture() const override { return architecture_; }
 
@@ -46,6 +49,7 @@ class FakeEngine : public engine::Engine {
     }
     ++submitted;
     engine::Completion completion;
+    completion.cached_prompt_tokens = cached_tokens;
     for (size_t i = 0; i < request.taps.size(); ++i) {
       completion.captures.push_back(MeanOf(static_cast<int>(i), request.taps[i], request));
     }
@@ -54,6 +58,11 @@ class FakeEngine : public engine::Engine {
   }
 
   absl::Status Check(const engine::Request&) const override { return absl::OkStatus(); }
+
+  absl::StatusOr<engine::KeptCaptures> KeepCaptures(int64_t bytes) override {
+    if (bytes > most_kept) return NeverFits("CAPTURES_TOO_LARGE", "too large");
+    return engine::KeptCaptures();
+  }
 
   // Neuron i of block l writes (i + 1, i * l, -1).
   absl::StatusOr<HostTensor> WriteDirections(int layer) const override {

@@ -2,7 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <set>
 
 #include "base/error.h"
 #include "store/directory_blob_store.h"
@@ -102,6 +104,24 @@ TEST(LabelledResponsesTest, StoredSetsComeBackAndKeepWhichResponsesShareAQuery) 
   EXPECT_EQ(EncodeResponseSet(*back), bytes);
 }
 
+TEST(LabelledResponsesTest, TheDigestIsOfWhatAStudyReads) {
+  const auto digest = [](std::vector<LabelledResponse> responses) {
+    return DigestOf(Set(std::move(responses)));
+  };
+  const std::string first = digest({Response({4, 5}, true, "b"), Response({6}, false)});
+  // Names of queries say nothing.
+  EXPECT_EQ(digest({Response({4, 5}, true, "c"), Response({6}, false)}), first);
+  std::set<std::string> digests = {first};
+  for (const std::vector<LabelledResponse>& other : std::vector<std::vector<LabelledResponse>>{
+           {Response({4, 5}, true, "b"), Response({6}, false, "b")},
+           {Response({4, 5}, false, "b"), Response({6}, true)},
+           {Response({4}, true, "b"), Response({5, 6}, false)},
+           {Response({6}, false), Response({4, 5}, true, "b")},
+           {{.prompt = {1, 4}, .response = {5}, .expresses = true}, Response({6}, false)}}) {
+    EXPECT_TRUE(digests.insert(digest(other)).second);
+  }
+}
+
 TEST(LabelledResponsesTest, EveryTruncationOfAStoredSetIsDataLoss) {
   const std::string bytes = EncodeResponseSet(Set({Response({4, 5}, true), Response({6}, false)}));
   for (size_t size = 0; size < bytes.size(); ++size) {
@@ -147,6 +167,28 @@ TEST(ExtractVectorTest, NeedsBothLabels) {
   EXPECT_EQ(engine.submitted, 0);
 }
 
+TEST(ExtractVectorTest, WhatIsKeptIsAskedForBeforeAnythingRuns) {
+  FakeEngine engine;
+  const ResponseSet set = Set({Response({8}, true), Response({4}, false), Response({2}, false)});
+  const int64_t bytes =
+      2 * 3 * 2 * 3 * 4;  // kept and in its chunk, responses, layers, width, float
+  engine.most_kept = bytes - 1;
+  const auto refused = ExtractVector(engine, set, BothLayers(), Cancellation());
+  EXPECT_EQ(DetailsOf(refused.status()).reason, "CAPTURES_TOO_LARGE");
+  EXPECT_EQ(engine.submitted, 0);
+  engine.most_kept = bytes;
+  EXPECT_TRUE(ExtractVector(engine, set, BothLayers(), Cancellation()).ok());
+}
+
+TEST(ExtractVectorTest, TellsWhatTheCacheSpared) {
+  FakeEngine engine;
+  engine.cached_tokens = 5;
+  const auto extracted = ExtractVector(engine, Set({Response({8}, true), Response({4}, false)}),
+                                       BothLayers(), Cancellation());
+  ASSERT_TRUE(extracted.ok()) << extracted.status();
+  EXPECT_EQ(extracted->num_cached_tokens, 10);
+}
+
 TEST(ExtractVectorTest, StopsWhenCancelled) {
   FakeEngine engine;
   Cancellation cancellation;
@@ -180,6 +222,59 @@ TEST(StoredVectorTest, IsNamedByItsContentAndComesBack) {
   EXPECT_EQ(MakeVectorResource(**blobs, vector)->id, resource->id);
   vector.rows[5] = 7;
   EXPECT_NE(MakeVectorResource(**blobs, vector)->id, resource->id);
+}
+
+TEST(StoredVectorTest, TheSameRowsWithAnotherRecordAreAnotherVector) {
+  TemporaryFolder folder;
+  auto blobs = store::OpenDirectoryBlobStore(folder / "blobs");
+  ASSERT_TRUE(blobs.ok());
+  const auto make = [&blobs](const std::function<void(StoredVector&)>& change) {
+    StoredVector vector = VectorOf({1, 2, 3, 4, 5, 6});
+    vector.statistics = {{.layer = 0, .norm = 2.5}, {.layer = 1, .norm = 3.5}};
+    change(vector);
+    return *MakeVectorResource(**blobs, vector);
+  };
+  const store::Resource first = make([](StoredVector&) {});
+  EXPECT_EQ(make([](StoredVector&) {}).id, first.id);
+  std::set<std::string> ids = {first.id};
+  const std::vector<std::function<void(StoredVector&)>> changes = {
+      [](StoredVector& vector) { vector.statistics[1].reliability = 0.5; },
+      [](StoredVector& vector) { vector.statistics.clear(); },
+      [](StoredVector& vector) { vector.provenance.judge = "somebody"; },
+      [](StoredVector& vector) {
+        vector.provenance.inputs = {{"responses", "ab"}};
+      },
+      [](StoredVector& vector) { vector.provenance.options = R"({"site":"SITE_EMBEDDING"})"; },
+      [](StoredVector& vector) { vector.provenance.compute_dtype = DType::kBFloat16; }};
+  for (const auto& change : changes) {
+    const store::Resource other = make(change);
+    EXPECT_TRUE(ids.insert(other.id).second);
+    EXPECT_EQ(other.blob_digest, first.blob_digest);
+    EXPECT_EQ(DescribeVector(other)->provenance, [&change] {
+      StoredVector vector = VectorOf({1, 2, 3, 4, 5, 6});
+      vector.statistics.resize(2);
+      change(vector);
+      return vector.provenance;
+    }());
+  }
+}
+
+TEST(StoredVectorTest, RecordsOfBeforeOptionsAreRead) {
+  store::Resource resource;
+  resource.metadata =
+      R"({"format_version":1,"layers":[0],"model":"models/tiny","model_digest":"aa",)"
+      R"("provenance":"{\"compute_dtype\":\"float32\",\"determinism\":\"to rounding\",)"
+      R"(\"format_version\":1,\"hardware_class\":\"x86_64\",\"inputs\":[],\"judge\":\"caller\",)"
+      R"(\"layer_convention\":\"block, 0-based\",\"model\":\"models/tiny\",)"
+      R"(\"model_digest\":\"aa\",\"num_dropped\":0,\"num_expressing\":1,)"
+      R"(\"num_non_expressing\":1,\"pooling\":\"response mean\",\"seeds\":[7],)"
+      R"(\"sign_rule\":\"x\",\"site\":\"RESIDUAL_POST\",\"template_digest\":\"\",)"
+      R"(\"tokenizer_digest\":\"bb\"}","site":"RESIDUAL_POST","statistics":[],"width":3})";
+  const auto vector = DescribeVector(resource);
+  ASSERT_TRUE(vector.ok()) << vector.status();
+  EXPECT_EQ(vector->provenance.options, "");
+  EXPECT_EQ(vector->provenance.compute_dtype, DType::kFloat32);
+  EXPECT_THAT(vector->provenance.seeds, ElementsAre(7));
 }
 
 TEST(StoredVectorTest, AnotherModelOrSiteIsRefused) {
@@ -232,8 +327,25 @@ TEST(ScoreNeuronsTest, EqualsTheContributionByHand) {
   EXPECT_THAT((*columns)[0].scores, ElementsAre(10, 40, 90, 160));
   EXPECT_THAT((*columns)[1].scores, ElementsAre(0, 10, 30, 60));
   EXPECT_THAT((*columns)[1].mean_non_expressing, ElementsAre(6, 11, 16, 21));
-  const auto sourced = ScoreNeurons(engine, sums, VectorOf({1, 0, 0, 0, 2, 0}), layers, 0, {});
-  EXPECT_THAT((*sourced)[1].scores, ElementsAre(10, 40, 90, 160));
+}
+
+// v = (0, 2, 0) behind block 1: of block 0, w_i has nothing along it; block 1 as in the test above.
+TEST(ScoreNeuronsTest, ASourceLayerIsWrittenByTheBlocksUpToItAndNoOthers) {
+  FakeEngine engine;
+  ActivationSums sums(8);
+  const std::vector<LabelledResponse> chunk = {Response({15}, true), Response({5}, false)};
+  ASSERT_TRUE(
+      AddChunk(engine, chunk, {.tenant = "lab", .layers = {0, 1}}, Cancellation(), sums).ok());
+  const StoredVector vector = VectorOf({1, 0, 0, 0, 2, 0});
+  const auto columns = ScoreNeurons(engine, sums, vector, std::vector<int>{0, 1}, 1, {});
+  ASSERT_TRUE(columns.ok()) << columns.status();
+  EXPECT_THAT((*columns)[0].scores, ElementsAre(0, 0, 0, 0));
+  EXPECT_THAT((*columns)[1].scores, ElementsAre(0, 10, 30, 60));
+  const absl::Status later =
+      ScoreNeurons(engine, sums, vector, std::vector<int>{0, 1}, 0, {}).status();
+  EXPECT_EQ(later.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(DetailsOf(later).field, "layers");
+  EXPECT_THAT(later.message(), HasSubstr("names layer 1, allowed are 0 to 0"));
 }
 
 TEST(ScoreNeuronsTest, StopsBetweenTwoLayersWhenItIsCancelled) {
@@ -274,7 +386,7 @@ TEST(ScoreNeuronsTest, AMissingRowIsNamed) {
   const std::vector<int> layers = {0, 1};
   EXPECT_EQ(DetailsOf(CheckRows(vector, layers, std::nullopt)).field, "vector");
   EXPECT_EQ(DetailsOf(CheckRows(vector, layers, 0)).field, "source_layer");
-  EXPECT_TRUE(CheckRows(vector, layers, 1).ok());
+  EXPECT_TRUE(CheckRows(vector, layers, 1).ok());  // which both blocks may have written
 }
 
 TEST(ActivationSumsTest, PartialsComeBackAndDamageIsFound) {
@@ -313,6 +425,52 @@ TEST(ClassifyNeuronsTest, LayersWithoutASharedDirectionAreLeftOutOrRefused) {
       "NO_SHARED_DIRECTION");
 }
 
+// As DecomposeVectors writes an axis that does not exist.
+TEST(ClassifyNeuronsTest, ALayerWhoseAxisIsZeroIsLeftOutOrRefusedByItsName) {
+  FakeEngine engine;
+  const StoredVector shared = VectorOf({1, 0, 0, 1, 0, 0});
+  const StoredVector difference = VectorOf({0, 0, 0, 0, 1, 0});
+  ClassificationPlan plan;
+  plan.source = AxesSource::kAxes;
+  plan.layers = {0, 1};
+  const auto result = ClassifyNeurons(engine, shared, difference, plan, Cancellation());
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_EQ(result->layers.size(), 1u);
+  EXPECT_EQ(result->layers[0].layer, 1);
+  EXPECT_THAT(result->warnings, ElementsAre(HasSubstr("layer 0: `axes.difference`")));
+  plan.layers = {0};
+  const absl::Status none =
+      ClassifyNeurons(engine, shared, difference, plan, Cancellation()).status();
+  EXPECT_EQ(DetailsOf(none).reason, "NO_SHARED_DIRECTION");
+  EXPECT_THAT(none.message(), HasSubstr("layer 0"));
+  plan.layers = {0, 1};
+  plan.strict = true;
+  const absl::Status strict =
+      ClassifyNeurons(engine, shared, difference, plan, Cancellation()).status();
+  EXPECT_EQ(DetailsOf(strict).reason, "NO_SHARED_DIRECTION");
+  EXPECT_THAT(strict.message(), HasSubstr("layer 0"));
+}
+
+TEST(StoredNeuronSetTest, WarningsAndProvenanceStayWithTheSetAndAreInItsName) {
+  StoredNeuronSet set;
+  set.method = kGeometricMethod;
+  set.layers = {{.layer = 1, .num_neurons = 4, .classes = {{.expected = 0.5}}}};
+  set.warnings = {"layer 0: left out"};
+  const store::StoredBlob blob = {.digest = kDigestA, .size = 1};
+  const store::Resource resource = MakeNeuronSetResource(set, blob);
+  const auto back = DescribeNeuronSet(resource);
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_EQ(back->warnings, set.warnings);
+  EXPECT_EQ(MakeNeuronSetResource(set, blob).id, resource.id);
+  StoredNeuronSet quiet = set, other = set, wide = set;
+  quiet.warnings.clear();
+  other.provenance.options = "{}";
+  wide.layers[0].classes[0].expected = 0.6;
+  for (const StoredNeuronSet& each : {quiet, other, wide}) {
+    EXPECT_NE(MakeNeuronSetResource(each, blob).id, resource.id);
+  }
+}
+
 // v_int = (3, 0, 0), v_prompt = (3, 4, 0) at layer 0: cosine 3/5, orthogonal parts by hand.
 TEST(DecomposePairsTest, SplitsEveryLayerAndComparesValues) {
   const StoredVector intrinsic = VectorOf({3, 0, 0, 1, 0, 0});
@@ -339,6 +497,25 @@ TEST(DecomposePairsTest, SplitsEveryLayerAndComparesValues) {
   const auto refused =
       DecomposePairs({{.value = "a", .intrinsic = &intrinsic, .prompted = &prompted}}, plan);
   EXPECT_EQ(DetailsOf(refused.status()).reason, "NO_SHARED_DIRECTION");
+}
+
+// Layer 0: one prompts along x, the other against it. Layer 1: one value's vectors are equal.
+TEST(DecomposePairsTest, LayersWithoutAMeanDeltaAreNamed) {
+  const StoredVector origin = VectorOf({1, 1, 0, 1, 1, 0});
+  const StoredVector up = VectorOf({2, 1, 0, 1, 1, 0});
+  const StoredVector down = VectorOf({0, 1, 0, 1, 2, 0});
+  const std::vector<DecompositionPair> pairs = {
+      {.value = "a", .intrinsic = &origin, .prompted = &up},
+      {.value = "b", .intrinsic = &origin, .prompted = &down}};
+  DecompositionPlan plan;
+  plan.layers = {0};
+  const auto result = DecomposePairs(pairs, plan);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_THAT(result->warnings, ElementsAre(HasSubstr("layer 0: the deltas cancel")));
+  plan.layers = {1};
+  const absl::Status equal = DecomposePairs(pairs, plan).status();
+  EXPECT_EQ(DetailsOf(equal).field, "pairs[0]");
+  EXPECT_THAT(equal.message(), HasSubstr("layer 1"));
 }
 
 TEST(DecomposePairsTest, VectorsOfAnotherModelAreRefused) {
