@@ -72,6 +72,9 @@ void vs_ids_free(VsIds ids);
 // `declared` are tokens beyond those of the file; new ids stay below `most_ids`.
 VsFailure vs_tokenizer_load(VsBytes file, const VsDeclaredToken* declared, size_t num_declared,
                             uint32_t most_ids, VsTokenizer** result, VsString* error);
+bool vs_tokenizer_is_bpe(const VsTokenizer* tokenizer);
+// Before the tokenizer decodes anything.
+void vs_tokenizer_clean_up(VsTokenizer* tokenizer);
 void vs_tokenizer_free(VsTokenizer* tokenizer);
 uint32_t vs_tokenizer_id_limit(const VsTokenizer* tokenizer);
 size_t vs_tokenizer_fewest_tokens(const VsTokenizer* tokenizer, VsBytes text);
@@ -85,13 +88,17 @@ VsFailure vs_tokenizer_decode(const VsTokenizer* tokenizer, const uint32_t* ids,
 VsFailure vs_tokenizer_piece(const VsTokenizer* tokenizer, uint32_t id, VsString* piece,
                              VsString* error);
 
-// Keeps the tokenizer alive by itself.
+// Keeps the tokenizer alive by itself. A decoder for stop strings skips no special tokens.
 VsFailure vs_streaming_decoder_new(const VsTokenizer* tokenizer, bool skip_special_tokens,
-                                   VsStreamingDecoder** result, VsString* error);
+                                   bool for_stop_strings, VsStreamingDecoder** result,
+                                   VsString* error);
 void vs_streaming_decoder_free(VsStreamingDecoder* decoder);
+// `stretches`: three numbers for each stretch of the text: its bytes, and the first and last of the
+// ids pushed that it comes from, counted from 0.
 VsFailure vs_streaming_decoder_push(VsStreamingDecoder* decoder, uint32_t id, VsString* text,
-                                    VsString* error);
-VsFailure vs_streaming_decoder_flush(VsStreamingDecoder* decoder, VsString* text, VsString* error);
+                                    VsIds* stretches, VsString* error);
+VsFailure vs_streaming_decoder_flush(VsStreamingDecoder* decoder, VsString* text, VsIds* stretches,
+                                     VsString* error);
 
 VsFailure vs_template_compile(VsBytes source, size_t max_output_bytes, VsTemplate** result,
                               VsString* error);

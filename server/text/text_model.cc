@@ -164,6 +164,18 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::filesystem::
   return tokenizer;
 }
 
+// transformers' clean_up_tokenization_spaces, which it does to byte-pair encoding only where told
+// that this is harmful.
+bool CleansUpSpaces(const json& tokenizer_config, const Tokenizer& tokenizer) {
+  constexpr char kEvenBpe[] =
+      "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output";
+  const auto says = [&](const char* name) {
+    const auto value = tokenizer_config.find(name);
+    return value != tokenizer_config.end() && *value == true;
+  };
+  return says("clean_up_tokenization_spaces") && (!tokenizer.is_bpe() || says(kEvenBpe));
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TextModel>> TextModel::Load(const std::string& folder) {
@@ -175,6 +187,7 @@ absl::StatusOr<std::unique_ptr<TextModel>> TextModel::Load(const std::string& fo
   const std::optional<int64_t> vocabulary = Vocabulary(config);
   VS_ASSIGN_OR_RETURN(model->tokenizer_,
                       LoadTokenizer(folder, tokenizer_config, special_tokens, vocabulary));
+  if (CleansUpSpaces(tokenizer_config, *model->tokenizer_)) model->tokenizer_->CleanUpSpaces();
   model->chat_template_ = LoadTemplate(folder, tokenizer_config, special_tokens);
 
   std::vector<int32_t> bos_ids;

@@ -2,7 +2,8 @@
 // texts, read from a Hugging Face folder.
 //
 //   tokenizer.json          required
-//   tokenizer_config.json   further tokens, special ones by name; the chat template where ...
+//   tokenizer_config.json   further tokens, special ones by name; clean_up_tokenization_spaces; the
+//                           chat template where ...
 //   chat_template.jinja     ... there is no file of its own
 //   special_tokens_map.json special tokens that tokenizer_config.json lacks
 //   generation_config.json  the ids that end a response; else config.json's; else the eos_token's

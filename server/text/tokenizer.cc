@@ -33,6 +33,10 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(
   return tokenizer;
 }
 
+void Tokenizer::CleanUpSpaces() { vs_tokenizer_clean_up(handle_); }
+
+bool Tokenizer::is_bpe() const { return vs_tokenizer_is_bpe(handle_); }
+
 Tokenizer::~Tokenizer() { vs_tokenizer_free(handle_); }
 
 size_t Tokenizer::FewestTokens(absl::string_view text) const {

@@ -48,6 +48,12 @@ class Tokenizer {
       absl::string_view file, const std::vector<DeclaredToken>& declared = {},
       uint32_t most_ids = std::numeric_limits<int32_t>::max());
 
+  // Before it is shared: decoding takes spaces away that stand before punctuation and English
+  // contractions, as transformers does where clean_up_tokenization_spaces is set.
+  void CleanUpSpaces();
+  // Whether the model is byte-pair encoding.
+  bool is_bpe() const;
+
   ~Tokenizer();
   Tokenizer(const Tokenizer&) = delete;
   Tokenizer& operator=(const Tokenizer&) = delete;

@@ -159,6 +159,19 @@ TEST_F(TextModelFolder, AddsTheTokensThatItsConfigurationDeclares) {
   EXPECT_EQ(Rendered(), "<img>hello");
 }
 
+TEST_F(TextModelFolder, CleansUpSpacesWhereItsConfigurationSaysSo) {
+  const auto decoded = [this] {
+    const auto model = LoadOrDie();
+    const auto ids = model->EncodeText("a .", /*add_special_tokens=*/false);
+    return *model->tokenizer().Decode(*ids, /*skip_special_tokens=*/true);
+  };
+  Write("tokenizer_config.json", R"({"clean_up_tokenization_spaces": true})");
+  EXPECT_EQ(decoded(), "a .");  // byte-pair encoding
+  Write("tokenizer_config.json", R"({"clean_up_tokenization_spaces": true,
+      "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output": true})");
+  EXPECT_EQ(decoded(), "a.");
+}
+
 // transformers would give it an id that the model has no row for.
 TEST_F(TextModelFolder, LeavesOutDeclaredTokensBeyondTheVocabulary) {
   Write("tokenizer_config.json", R"({"extra_special_tokens": ["<one>", "<two>"]})");

@@ -2,11 +2,14 @@
 //! owned results are freed by the matching function of this library.
 
 mod budget;
+mod decoder_steps;
 mod jinja_filters;
 mod jinja_globals;
 mod python_arguments;
 mod python_strings;
 mod python_values;
+mod sourced_text;
+mod streaming_decoder;
 mod template;
 mod template_source;
 mod text_per_token;
@@ -15,8 +18,10 @@ mod turns;
 
 use std::sync::{Arc, Mutex};
 
+use sourced_text::SourcedText;
+use streaming_decoder::StreamingDecoder;
 use template::{ChatTemplate, Rendering};
-use tokenizer::{StreamingDecoder, Tokenizer};
+use tokenizer::Tokenizer;
 use turns::Turns;
 
 /// Encoding takes up to two hundred times the bytes of the text, so longer ones than this wait for
@@ -210,6 +215,19 @@ pub unsafe extern "C" fn vs_tokenizer_load(
 }
 
 #[no_mangle]
+pub unsafe extern "C" fn vs_tokenizer_is_bpe(tokenizer: *const VsTokenizer) -> bool {
+    (*tokenizer).0.is_bpe()
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn vs_tokenizer_clean_up(tokenizer: *mut VsTokenizer) {
+    // Nobody shares it yet.
+    if let Some(tokenizer) = Arc::get_mut(&mut (*tokenizer).0) {
+        tokenizer.clean_up();
+    }
+}
+
+#[no_mangle]
 pub unsafe extern "C" fn vs_tokenizer_free(tokenizer: *mut VsTokenizer) {
     drop(Box::from_raw(tokenizer));
 }
@@ -301,14 +319,29 @@ pub unsafe extern "C" fn vs_tokenizer_piece(
 pub unsafe extern "C" fn vs_streaming_decoder_new(
     tokenizer: *const VsTokenizer,
     skip_special_tokens: bool,
+    for_stop_strings: bool,
     result: *mut *mut VsStreamingDecoder,
     error: *mut VsString,
 ) -> i32 {
     border(error, || {
-        let decoder = StreamingDecoder::new((*tokenizer).0.clone(), skip_special_tokens);
+        let tokenizer = (*tokenizer).0.clone();
+        let decoder = match for_stop_strings {
+            true => StreamingDecoder::for_stop_strings(tokenizer),
+            false => StreamingDecoder::new(tokenizer, skip_special_tokens),
+        };
         result.write(Box::into_raw(Box::new(VsStreamingDecoder(Mutex::new(decoder)))));
         Ok(())
     })
+}
+
+/// SAFETY: `text` and `stretches` are writable.
+unsafe fn write_sourced(sourced: SourcedText, text: *mut VsString, stretches: *mut VsIds) {
+    let numbers = sourced
+        .stretches()
+        .iter()
+        .flat_map(|(size, source)| [*size as u32, source.first, source.last]);
+    stretches.write(numbers.collect::<Vec<u32>>().into());
+    text.write(sourced.into_text().into());
 }
 
 #[no_mangle]
@@ -321,10 +354,11 @@ pub unsafe extern "C" fn vs_streaming_decoder_push(
     decoder: *const VsStreamingDecoder,
     id: u32,
     text: *mut VsString,
+    stretches: *mut VsIds,
     error: *mut VsString,
 ) -> i32 {
     border(error, || {
-        text.write((*decoder).0.lock().unwrap().push(id)?.into());
+        write_sourced((*decoder).0.lock().unwrap().push(id), text, stretches);
         Ok(())
     })
 }
@@ -333,10 +367,11 @@ pub unsafe extern "C" fn vs_streaming_decoder_push(
 pub unsafe extern "C" fn vs_streaming_decoder_flush(
     decoder: *const VsStreamingDecoder,
     text: *mut VsString,
+    stretches: *mut VsIds,
     error: *mut VsString,
 ) -> i32 {
     border(error, || {
-        text.write((*decoder).0.lock().unwrap().flush()?.into());
+        write_sourced((*decoder).0.lock().unwrap().flush(), text, stretches);
         Ok(())
     })
 }

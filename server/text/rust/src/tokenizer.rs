@@ -1,9 +1,8 @@
-//! The reference tokenizer, and decoding token by token.
+//! The reference tokenizer.
 
-use std::sync::Arc;
+use tokenizers::{AddedToken as HfAddedToken, ModelWrapper, Tokenizer as HfTokenizer};
 
-use tokenizers::{AddedToken as HfAddedToken, DecoderWrapper, Tokenizer as HfTokenizer};
-
+use crate::decoder_steps::{add_text_cleanup, cleaned_up, steps_of, ByteRuns, Step};
 use crate::text_per_token::TextPerToken;
 use crate::{Failure, FailureKind};
 
@@ -13,8 +12,7 @@ pub struct Tokenizer {
     text_per_token: TextPerToken,
     /// By id.
     added: Vec<AddedToken>,
-    /// GPT-2's alphabet, where the decoder is byte level: the byte that each character stands for.
-    byte_level: Option<ByteAlphabet>,
+    cleans_up: bool,
 }
 
 pub struct AddedToken {
@@ -80,12 +78,8 @@ impl Tokenizer {
             })
             .collect();
         added.sort_by_key(|token| token.id);
-        let byte_level = match inner.get_decoder() {
-            Some(DecoderWrapper::ByteLevel(_)) => Some(ByteAlphabet::new()),
-            _ => None,
-        };
         let text_per_token = TextPerToken::of(&inner);
-        Ok(Tokenizer { inner, id_limit, text_per_token, added, byte_level })
+        Ok(Tokenizer { inner, id_limit, text_per_token, added, cleans_up: false })
     }
 
     /// One more than the largest id.
@@ -108,16 +102,34 @@ impl Tokenizer {
     }
 
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, Failure> {
-        self.inner.decode(ids, skip_special_tokens).map_err(refused)
+        let text = self.inner.decode(ids, skip_special_tokens).map_err(refused)?;
+        Ok(if self.cleans_up { cleaned_up(text) } else { text })
+    }
+
+    /// Decoding from now on takes spaces away that stand before punctuation and the like.
+    pub fn clean_up(&mut self) {
+        self.cleans_up = true;
+    }
+
+    pub fn is_bpe(&self) -> bool {
+        matches!(self.inner.get_model(), ModelWrapper::BPE(_))
     }
 
     pub fn piece(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
 
-    fn is_special(&self, id: u32) -> bool {
-        let place = self.added.binary_search_by_key(&id, |token| token.id);
-        place.is_ok_and(|place| self.added[place].special)
+    /// What decoding does to the pieces of tokens.
+    pub fn decoder_steps(&self, byte_runs: ByteRuns) -> Vec<Box<dyn Step>> {
+        let mut steps = steps_of(self.inner.get_decoder(), byte_runs);
+        if self.cleans_up {
+            add_text_cleanup(&mut steps);
+        }
+        steps
+    }
+
+    pub fn is_special(&self, piece: &str) -> bool {
+        self.inner.get_added_vocabulary().is_special_token(piece)
     }
 }
 
@@ -147,107 +159,7 @@ impl ByteAlphabet {
         characters.zip(&self.byte_of).filter_map(|(c, byte)| byte.map(|byte| (c, byte)))
     }
 
-    /// A piece with a character outside the alphabet (an added token) stands for its own bytes.
-    fn bytes_of(&self, piece: &str) -> Vec<u8> {
-        let bytes = piece.chars().map(|c| self.byte_of.get(c as usize).copied().flatten());
-        bytes.collect::<Option<Vec<u8>>>().unwrap_or_else(|| piece.as_bytes().to_vec())
+    pub fn byte_of(&self, character: char) -> Option<u8> {
+        self.byte_of.get(character as usize).copied().flatten()
     }
-}
-
-/// Turns token ids into text as they come. The pieces of text joined equal the decoding of all ids
-/// at once; none ends within a character.
-///
-/// Byte-level decoders are followed byte by byte. Others are not functions of single tokens (the
-/// first token loses its space, byte tokens are judged run by run), so there the text of a new
-/// token is what it adds to the text of those before it, and a run of byte tokens waits for its end.
-pub struct StreamingDecoder {
-    tokenizer: Arc<Tokenizer>,
-    skip_special_tokens: bool,
-    pending_bytes: Vec<u8>,
-    /// The tokens of the last text given out, then those not yet given out.
-    window: Vec<u32>,
-    context_length: usize,
-}
-
-impl StreamingDecoder {
-    pub fn new(tokenizer: Arc<Tokenizer>, skip_special_tokens: bool) -> StreamingDecoder {
-        let (pending_bytes, window) = (Vec::new(), Vec::new());
-        StreamingDecoder {
-            tokenizer,
-            skip_special_tokens,
-            pending_bytes,
-            window,
-            context_length: 0,
-        }
-    }
-
-    pub fn push(&mut self, id: u32) -> Result<String, Failure> {
-        let Some(piece) = self.tokenizer.piece(id) else { return Ok(String::new()) };
-        if self.skip_special_tokens && self.tokenizer.is_special(id) {
-            return Ok(String::new());
-        }
-        if let Some(alphabet) = &self.tokenizer.byte_level {
-            self.pending_bytes.extend(alphabet.bytes_of(&piece));
-            return Ok(self.take_characters());
-        }
-        self.window.push(id);
-        if is_byte_token(&piece) {
-            return Ok(String::new());
-        }
-        self.take_window()
-    }
-
-    pub fn flush(&mut self) -> Result<String, Failure> {
-        let bytes = std::mem::take(&mut self.pending_bytes);
-        if self.tokenizer.byte_level.is_some() {
-            return Ok(String::from_utf8_lossy(&bytes).into_owned());
-        }
-        let text = self.take_window();
-        self.window.clear();
-        self.context_length = 0;
-        text
-    }
-
-    /// Everything but an incomplete character at the end, which later bytes may complete.
-    fn take_characters(&mut self) -> String {
-        let mut text = String::new();
-        let mut rest = &self.pending_bytes[..];
-        loop {
-            match std::str::from_utf8(rest) {
-                Ok(valid) => {
-                    text.push_str(valid);
-                    rest = &[];
-                    break;
-                }
-                Err(error) => {
-                    let (valid, after) = rest.split_at(error.valid_up_to());
-                    text.push_str(&String::from_utf8_lossy(valid));
-                    rest = after;
-                    let Some(invalid) = error.error_len() else { break };
-                    text.push(char::REPLACEMENT_CHARACTER);
-                    rest = &rest[invalid..];
-                }
-            }
-        }
-        let kept = self.pending_bytes.len() - rest.len();
-        self.pending_bytes.drain(..kept);
-        text
-    }
-
-    fn take_window(&mut self) -> Result<String, Failure> {
-        let context = self.tokenizer.decode(&self.window[..self.context_length], false)?;
-        let whole = self.tokenizer.decode(&self.window, false)?;
-        let Some(added) = whole.strip_prefix(&context).filter(|added| !added.is_empty()) else {
-            return Ok(String::new());
-        };
-        self.window.drain(..self.context_length);
-        self.context_length = self.window.len();
-        Ok(added.to_string())
-    }
-}
-
-/// "<0xE2>" of byte-fallback vocabularies.
-fn is_byte_token(piece: &str) -> bool {
-    let digits = piece.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
-    digits.is_some_and(|digits| digits.len() == 2 && u8::from_str_radix(digits, 16).is_ok())
 }
