@@ -43,14 +43,73 @@ std::vector<float> Penalised(std::span<const float> logits, float penalty,
   return result;
 }
 
-// Tokens by falling probability, ties by id: the first `count` of them, sorted.
-void SortFirst(std::vector<int32_t>& ids, std::span<const float> logits, size_t count) {
+enum class Ties : uint8_t { kLowestIdFirst, kHighestIdFirst };
+
+// Sorts the first `count` tokens by falling score.
+void SortFirst(std::vector<int32_t>& ids, std::span<const float> scores, size_t count, Ties ties) {
   const auto before = [&](int32_t a, int32_t b) {
-    return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
+    if (scores[a] != scores[b]) return scores[a] > scores[b];
+    return ties == Ties::kLowestIdFirst ? a < b : a > b;
   };
   std::partial_sort(ids.begin(),
                     ids.begin() + static_cast<std::ptrdiff_t>(std::min(count, ids.size())),
                     ids.end(), before);
+}
+
+std::vector<int32_t> AllIds(size_t count) {
+  std::vector<int32_t> ids(count);
+  std::iota(ids.begin(), ids.end(), 0);
+  return ids;
+}
+
+// How many tokens score at least as high as the k-th; permutes `ids`.
+size_t CountOfTop(int k, std::vector<int32_t>& ids, std::span<const float> scores) {
+  if (k == 0 || static_cast<size_t>(k) >= ids.size()) return ids.size();
+  const auto kth = ids.begin() + (k - 1);
+  std::nth_element(ids.begin(), kth, ids.end(),
+                   [&](int32_t a, int32_t b) { return scores[a] > scores[b]; });
+  const float least = scores[*kth];
+  return static_cast<size_t>(
+      std::count_if(scores.begin(), scores.end(), [least](float score) { return score >= least; }));
+}
+
+// CandidatesOf, behind the penalty.
+Candidates Filtered(std::span<const float> logits, float largest, const Sampling& sampling) {
+  const std::vector<float> weights = WeightsOf(logits, largest, sampling.temperature);
+  // Rounding makes some logits equal that were not, and then they are.
+  std::vector<float> scores(logits.begin(), logits.end());
+  for (float& score : scores) score /= sampling.temperature;
+  std::vector<int32_t> ids = AllIds(logits.size());
+  const size_t limit = CountOfTop(sampling.top_k, ids, scores);
+  // top_p is a share of the mass that top_k left.
+  double mass = 0;
+  if (limit == ids.size()) {
+    mass = SumOf(weights);
+  } else {
+    SortFirst(ids, scores, limit, Ties::kHighestIdFirst);
+    for (size_t i = 0; i < limit; ++i) mass += static_cast<double>(weights[ids[i]]);
+  }
+  // Few tokens usually hold the mass, so they are sorted in growing portions.
+  Candidates kept;
+  double kept_mass = 0;
+  for (size_t sorted = std::min<size_t>(limit, 64);; sorted = std::min(limit, sorted * 8)) {
+    SortFirst(ids, scores, sorted, Ties::kHighestIdFirst);
+    kept = {};
+    kept_mass = 0;
+    bool complete = sorted == limit;
+    for (size_t i = 0; i < sorted; ++i) {
+      const float weight = weights[ids[i]];
+      const bool nucleus_full = kept_mass >= sampling.top_p * mass;
+      if (i > 0 && (nucleus_full || weight < sampling.min_p)) {
+        complete = true;
+        break;
+      }
+      kept.ids.push_back(ids[i]);
+      kept.weights.push_back(weight);
+      kept_mass += static_cast<double>(weight);
+    }
+    if (complete || kept_mass >= sampling.top_p * mass) return kept;
+  }
 }
 
 }  // namespace
@@ -88,6 +147,12 @@ absl::Status CheckSampling(const Sampling& sampling) {
   return absl::OkStatus();
 }
 
+Candidates CandidatesOf(std::span<const float> logits, const Sampling& sampling,
+                        const std::vector<int32_t>& seen) {
+  const std::vector<float> penalised = Penalised(logits, sampling.repetition_penalty, seen);
+  return Filtered(penalised, penalised[IndexOfLargest(penalised)], sampling);
+}
+
 int32_t SampleToken(std::span<const float> logits, const Sampling& sampling,
                     const std::vector<int32_t>& seen, int64_t index) {
   std::vector<float> penalised;
@@ -98,45 +163,15 @@ int32_t SampleToken(std::span<const float> logits, const Sampling& sampling,
   const int32_t likeliest = IndexOfLargest(logits);
   if (sampling.temperature == 0) return likeliest;
 
-  const std::vector<float> weights =
-      WeightsOf(logits, logits[static_cast<size_t>(likeliest)], sampling.temperature);
+  const float largest = logits[static_cast<size_t>(likeliest)];
   const double uniform = UniformFrom(sampling.seed, static_cast<uint64_t>(index));
   const bool truncates = sampling.top_p < 1 || sampling.min_p > 0 || sampling.top_k > 0;
-  if (!truncates) return static_cast<int32_t>(IndexOfSum(weights, uniform * SumOf(weights)));
-
-  std::vector<int32_t> ids(logits.size());
-  std::iota(ids.begin(), ids.end(), 0);
-  const size_t limit =
-      sampling.top_k > 0 ? std::min<size_t>(sampling.top_k, ids.size()) : ids.size();
-  // top_p is a share of the mass that top_k left.
-  double mass = 0;
-  if (limit == ids.size()) {
-    mass = SumOf(weights);
-  } else {
-    SortFirst(ids, logits, limit);
-    for (size_t i = 0; i < limit; ++i) mass += static_cast<double>(weights[ids[i]]);
+  if (!truncates) {
+    const std::vector<float> weights = WeightsOf(logits, largest, sampling.temperature);
+    return static_cast<int32_t>(IndexOfSum(weights, uniform * SumOf(weights)));
   }
-  // Few tokens usually hold the mass, so they are sorted in growing portions.
-  std::vector<float> kept;
-  double kept_mass = 0;
-  for (size_t sorted = std::min<size_t>(limit, 64);; sorted = std::min(limit, sorted * 8)) {
-    SortFirst(ids, logits, sorted);
-    kept.clear();
-    kept_mass = 0;
-    bool complete = sorted == limit;
-    for (size_t i = 0; i < sorted; ++i) {
-      const float weight = weights[ids[i]];
-      const bool nucleus_full = kept_mass >= sampling.top_p * mass;
-      if (i > 0 && (nucleus_full || weight < sampling.min_p)) {
-        complete = true;
-        break;
-      }
-      kept.push_back(weight);
-      kept_mass += static_cast<double>(weight);
-    }
-    if (complete || kept_mass >= sampling.top_p * mass) break;
-  }
-  return ids[IndexOfSum(kept, uniform * SumOf(kept))];
+  const Candidates kept = Filtered(logits, largest, sampling);
+  return kept.ids[IndexOfSum(kept.weights, uniform * SumOf(kept.weights))];
 }
 
 TokenLogprob LogprobOf(std::span<const float> logits, int32_t token, int top) {
@@ -146,9 +181,8 @@ TokenLogprob LogprobOf(std::span<const float> logits, int32_t token, int top) {
   TokenLogprob result{
       .id = token, .logprob = static_cast<float>(logits[token] - normaliser), .top = {}};
   if (top > 0) {
-    std::vector<int32_t> ids(logits.size());
-    std::iota(ids.begin(), ids.end(), 0);
-    SortFirst(ids, logits, static_cast<size_t>(top));
+    std::vector<int32_t> ids = AllIds(logits.size());
+    SortFirst(ids, logits, static_cast<size_t>(top), Ties::kLowestIdFirst);
     for (int i = 0; i < std::min<int>(top, static_cast<int>(ids.size())); ++i) {
       result.top.emplace_back(ids[i], static_cast<float>(logits[ids[i]] - normaliser));
     }

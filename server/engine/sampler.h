@@ -16,6 +16,20 @@ namespace valuescope::engine {
 // "top_p", ...).
 absl::Status CheckSampling(const Sampling& sampling);
 
+// Tokens that may be drawn, likeliest first, the highest id first of those alike, and their
+// probabilities but for one factor.
+struct Candidates {
+  std::vector<int32_t> ids;
+  std::vector<float> weights;
+};
+
+// What the filters leave of `logits` [vocabulary] at a temperature above 0: the tokens that Hugging
+// Face transformers leaves. top_k: those at least as likely as the k-th, so that ties stay. top_p:
+// those before which less than this share of the mass lies that top_k left; of tokens alike the
+// highest ids. min_p: those at least this fraction as likely as the likeliest.
+Candidates CandidatesOf(std::span<const float> logits, const Sampling& sampling,
+                        const std::vector<int32_t>& seen);
+
 // The token for `logits` [vocabulary]. `seen` are the ids of prompt and response so far (for the
 // repetition penalty); `index` counts generated tokens from 0. Greedy at temperature 0, ties to the
 // lowest id. Order: repetition penalty, temperature, top_k, top_p, min_p.

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <fstream>
 #include <limits>
 #include <map>
 #include <numeric>
@@ -13,6 +14,7 @@
 
 #include "base/error.h"
 #include "engine/logit_row.h"
+#include "nlohmann/json.hpp"
 
 namespace valuescope::engine {
 namespace {
@@ -97,11 +99,11 @@ TEST(SampleToken, NeverDrawsATokenWithoutProbability) {
   EXPECT_EQ(Support(Counts({0, never, 0, never}, Sampling())), (std::set<int32_t>{0, 2}));
 }
 
-TEST(SampleToken, TopKKeepsTheLikeliestWithTiesToTheLowestId) {
+TEST(SampleToken, TopKKeepsTheLikeliestAndTiesWithTheLastOfThem) {
   Sampling sampling;
   sampling.top_k = 2;
   EXPECT_EQ(Support(Counts(kLogits, sampling)), (std::set<int32_t>{1, 5}));
-  EXPECT_EQ(Support(Counts({1, 1, 1, 1}, sampling)), (std::set<int32_t>{0, 1}));
+  EXPECT_EQ(Support(Counts({2, 1, 1, 0, 1}, sampling)), (std::set<int32_t>{0, 1, 2, 4}));
   sampling.top_k = 1000;
   EXPECT_LT(ChiSquare(Counts(kLogits, sampling), Softmax(kLogits, 1)), kLikely);
 }
@@ -126,13 +128,41 @@ TEST(SampleToken, TopPFindsItsSetAmongManyTokensAlike) {
   const std::vector<float> logits(3000, 0.25f);
   Sampling sampling;
   sampling.top_p = 0.5f;
-  int32_t highest = 0;
+  int32_t lowest = 3000;
   for (uint64_t seed = 0; seed < 2000; ++seed) {
     sampling.seed = seed;
-    highest = std::max(highest, SampleToken(logits, sampling, {}, 0));
+    lowest = std::min(lowest, SampleToken(logits, sampling, {}, 0));
   }
-  EXPECT_LT(highest, 1501);
-  EXPECT_GT(highest, 1400);
+  EXPECT_GE(lowest, 1500);
+  EXPECT_LT(lowest, 1600);
+}
+
+// What transformers' processors leave, made by tests/golden/make_sampling.py.
+TEST(CandidatesOf, AreThoseThatTransformersLeaves) {
+  std::ifstream file(VALUESCOPE_SOURCE_DIR "/tests/golden/sampling.json");
+  const nlohmann::json golden = nlohmann::json::parse(file);
+  ASSERT_GT(golden["cases"].size(), 200u);
+  for (const nlohmann::json& entry : golden["cases"]) {
+    SCOPED_TRACE(entry.dump());
+    Sampling sampling;
+    sampling.repetition_penalty = entry["repetition_penalty"];
+    sampling.temperature = entry["temperature"];
+    sampling.top_k = entry["top_k"];
+    sampling.top_p = entry["top_p"];
+    sampling.min_p = entry["min_p"];
+    const auto logits = golden["rows"][entry["row"].get<std::string>()].get<std::vector<float>>();
+    const Candidates kept = CandidatesOf(logits, sampling, entry["seen"]);
+    std::map<int32_t, double> weights;
+    for (size_t i = 0; i < kept.ids.size(); ++i) weights[kept.ids[i]] = kept.weights[i];
+    std::vector<int32_t> ids;
+    for (const auto& [id, weight] : weights) ids.push_back(id);
+    ASSERT_EQ(ids, entry["kept"].get<std::vector<int32_t>>());
+    const double sum = SumOf(kept.weights);
+    for (size_t i = 0; i < ids.size(); ++i) {
+      const double expected = entry["probabilities"][i];
+      EXPECT_NEAR(weights[ids[i]] / sum, expected, 2e-5 * expected);
+    }
+  }
 }
 
 TEST(SampleToken, TopPIsAShareOfWhatTopKLeft) {
