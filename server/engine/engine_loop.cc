@@ -289,7 +289,7 @@ class EngineLoop : public Engine {
     if (sampling.top_logprobs > kMaxTopLogprobs) {
       return OutOfRange("sampling.top_logprobs", sampling.top_logprobs, 0, kMaxTopLogprobs);
     }
-    return InField("sampling", CheckSampling(sampling));
+    return InField("sampling", CheckSampling(sampling, architecture().vocabulary));
   }
 
   // --- The loop

@@ -156,8 +156,9 @@ struct Sampling {
   float repetition_penalty =
       1.0f;           // > 0; 1 is none (over prompt and generated tokens, as transformers)
   uint64_t seed = 0;  // the same seed gives the same tokens whatever else is in the batch
-  std::vector<std::string> stop;  // strings that end the text and are not part of it
-  bool ignore_eos = false;
+  std::vector<std::string> stop;        // strings that end the text and are not part of it
+  std::vector<int32_t> stop_token_ids;  // tokens that end it, beside the model's own
+  bool ignore_eos = false;              // goes on past the model's own
   int top_logprobs =
       -1;  // -1: no log-probabilities; k >= 0: of the chosen token and the k likeliest
 };

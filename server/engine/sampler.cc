@@ -14,8 +14,8 @@ namespace {
 
 constexpr float kMaxTemperature = 100.0f;
 constexpr size_t kMaxStops = 16;
-constexpr size_t kMaxStopBytes = size_t{1}
-                                 << 16;  // of all together: every completion looks for them
+constexpr size_t kMaxStopBytes = size_t{64} << 10;  // together: every completion looks for them
+constexpr size_t kMaxStopTokens = 256;
 
 absl::Status CheckRange(absl::string_view field, double value, double lowest, double highest) {
   if (value >= lowest && value <= highest) return absl::OkStatus();  // NaN fails both
@@ -112,9 +112,23 @@ Candidates Filtered(std::span<const float> logits, float largest, const Sampling
   }
 }
 
+absl::Status CheckStopTokens(const std::vector<int32_t>& ids, int64_t vocabulary) {
+  if (ids.size() > kMaxStopTokens) {
+    return InvalidField("stop_token_ids",
+                        absl::StrCat("has ", ids.size(), " ids, allowed are at most ",
+                                     kMaxStopTokens, ", each counted once"));
+  }
+  for (const int32_t id : ids) {
+    if (absl::Status s = CheckRange("stop_token_ids", id, 0, static_cast<double>(vocabulary - 1));
+        !s.ok())
+      return s;
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
-absl::Status CheckSampling(const Sampling& sampling) {
+absl::Status CheckSampling(const Sampling& sampling, int64_t vocabulary) {
   if (absl::Status s = CheckRange("temperature", sampling.temperature, 0, kMaxTemperature); !s.ok())
     return s;
   if (!(sampling.top_p > 0 && sampling.top_p <= 1)) {
@@ -144,7 +158,7 @@ absl::Status CheckSampling(const Sampling& sampling) {
     return InvalidField("stop", absl::StrCat("has ", stop_bytes, " bytes, allowed are at most ",
                                              kMaxStopBytes, " of all strings together"));
   }
-  return absl::OkStatus();
+  return CheckStopTokens(sampling.stop_token_ids, vocabulary);
 }
 
 Candidates CandidatesOf(std::span<const float> logits, const Sampling& sampling,

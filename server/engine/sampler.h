@@ -13,8 +13,8 @@
 namespace valuescope::engine {
 
 // Ranges of everything in Sampling but max_tokens; fields as in the contract ("temperature",
-// "top_p", ...).
-absl::Status CheckSampling(const Sampling& sampling);
+// "top_p", ...). `vocabulary`: the model's, for stop_token_ids.
+absl::Status CheckSampling(const Sampling& sampling, int64_t vocabulary);
 
 // Tokens that may be drawn, likeliest first, the highest id first of those alike, and their
 // probabilities but for one factor.

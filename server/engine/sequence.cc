@@ -1,6 +1,7 @@
 #include "engine/sequence.h"
 
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include "base/error.h"
@@ -21,6 +22,11 @@ absl::Status NotFinite() {
 
 absl::Status CheckFinite(std::span<const float> logits) {
   return AllFinite(logits) ? absl::OkStatus() : NotFinite();
+}
+
+std::span<const std::string> StopsOf(const Request& request) {
+  if (!request.sampling) return {};
+  return request.sampling->stop;
 }
 
 // Whether a tap of a generation behind `prompt` tokens may read what is generated.
@@ -55,10 +61,10 @@ Sequence::Sequence(SequenceId id, Request request,
       leases_(std::move(leases)),
       news_(news),
       text_model_(text),
-      decoder_(text.tokenizer(), /*skip_special_tokens=*/true),
       ids_(request_.prompt),
       prefix_keys_(request_.tenant, kBlockSize),
       touched_(interventions_->interventions().size()),
+      text_(text.tokenizer(), StopsOf(request_)),
       generating_(request_.sampling.has_value()) {
   ids_.insert(ids_.end(), request_.given_response.begin(), request_.given_response.end());
   new_keys_ = TakeNewKeys();  // now, on the caller's thread: a long prompt has many
@@ -215,7 +221,6 @@ absl::Status Sequence::ReadLogits(const std::vector<std::span<const float>>& log
   } else if (!logits.empty()) {
     const Sampling& sampling = *request_.sampling;
     drawn_ = Generated{.id = SampleToken(logits.front(), sampling, ids_, generated_tokens_),
-                       .text_begin = text_.size(),
                        .logprob = {}};
     if (sampling.top_logprobs >= 0) {
       drawn_->logprob = LogprobOf(logits.front(), drawn_->id, sampling.top_logprobs);
@@ -232,7 +237,7 @@ bool Sequence::TakesLargest() const {
 
 absl::Status Sequence::ReadLargest(int64_t id) {
   if (id < 0) return NotFinite();
-  drawn_ = Generated{.id = static_cast<int32_t>(id), .text_begin = text_.size(), .logprob = {}};
+  drawn_ = Generated{.id = static_cast<int32_t>(id), .logprob = {}};
   return absl::OkStatus();
 }
 
@@ -246,88 +251,64 @@ void Sequence::Ran(int64_t first, int64_t count) {
   }
 }
 
+bool Sequence::IsStopToken(int32_t id) const {
+  const Sampling& sampling = *request_.sampling;
+  if (std::find(sampling.stop_token_ids.begin(), sampling.stop_token_ids.end(), id) !=
+      sampling.stop_token_ids.end()) {
+    return true;
+  }
+  const std::vector<int32_t>& ends = text_model_.eos_ids();
+  return !sampling.ignore_eos && std::binary_search(ends.begin(), ends.end(), id);
+}
+
 void Sequence::AcceptDrawn() {
   const Generated drawn = *std::exchange(drawn_, std::nullopt);
   ++generated_tokens_;
-  const std::vector<int32_t>& stops = text_model_.eos_ids();
-  if (!request_.sampling->ignore_eos && std::binary_search(stops.begin(), stops.end(), drawn.id)) {
-    return EndGeneration(FinishReason::kStop);
+  const bool stops = IsStopToken(drawn.id);
+  if (!stops) {
+    generated_.push_back(drawn);
+    ids_.push_back(drawn.id);
+    if (text_.Push(drawn.id)) return EndGeneration(FinishReason::kStop);
+    if (generated_tokens_ < request_.sampling->max_tokens) return SendDelta();
   }
-  generated_.push_back(drawn);
-  ids_.push_back(drawn.id);
-  if (absl::StatusOr<std::string> piece = decoder_.Push(drawn.id); piece.ok()) text_ += *piece;
-  if (FindStop()) return EndGeneration(FinishReason::kStop, /*cut=*/true);
-  if (generated_tokens_ >= request_.sampling->max_tokens)
-    return EndGeneration(FinishReason::kLength);
-  SendDelta(/*final=*/false);
+  // What stands for half a character may complete a stop string too.
+  const bool cut = text_.Finish();
+  EndGeneration(stops || cut ? FinishReason::kStop : FinishReason::kLength);
 }
 
-// Cuts text and tokens at the first stop string, if one is complete.
-bool Sequence::FindStop() {
-  size_t cut = std::string::npos;
-  for (const std::string& stop : request_.sampling->stop) {
-    // What was sent cannot hold the beginning of a stop string (SendDelta keeps it back).
-    cut = std::min(cut, text_.find(stop, sent_text_));
-  }
-  if (cut == std::string::npos) return false;
-  text_.resize(cut);
-  while (!generated_.empty() && generated_.back().text_begin >= cut) {
-    generated_.pop_back();
-    ids_.pop_back();
-  }
-  return true;
-}
-
-void Sequence::EndGeneration(FinishReason reason, bool cut) {
+void Sequence::EndGeneration(FinishReason reason) {
   generating_ = false;
   finish_reason_ = reason;
-  if (!cut) {
-    if (absl::StatusOr<std::string> rest = decoder_.Flush(); rest.ok()) text_ += *rest;
-    // What stands for half a character may complete a stop string too.
-    if (FindStop()) finish_reason_ = FinishReason::kStop;
-  }
-  SendDelta(/*final=*/true);
+  ids_.resize(ids_.size() - (generated_.size() - text_.settled_tokens()));
+  generated_.resize(text_.settled_tokens());
+  SendDelta();
   const int64_t returned = static_cast<int64_t>(ids_.size());
-  if (taps_.empty() || !taps_.WantsGenerated() || fed_ == returned) {
-    done_ = fed_ >= returned || taps_.empty() || !taps_.WantsGenerated();
+  const bool read = !taps_.empty() && taps_.WantsGenerated();
+  if (read && fed_ < returned) {
+    replaying_ = true;  // the last token runs once more, alone
     return;
   }
-  replaying_ = true;
-  if (fed_ < returned) return;  // the last token runs once more, alone
-  // Trimmed tokens are in the reductions already. A sum cannot forget them, so the returned tokens
-  // that are read run once again; the same tokens give the same bits.
-  starts_over_ = true;
-  if (taps_.FirstRead() < returned) return;
-  ForgetRuns();
-  CountReceipts(0, returned);
-  fed_ = returned;
+  if (read && fed_ > returned) {
+    // Trimmed tokens are in the reductions already. A sum cannot forget them, so the returned
+    // tokens that are read run once again; the same tokens give the same bits.
+    replaying_ = true;
+    starts_over_ = true;
+    if (taps_.FirstRead() < returned) return;
+  }
+  if (fed_ > returned) {
+    ForgetRuns();
+    CountReceipts(0, returned);
+    fed_ = returned;
+  }
   done_ = true;
 }
 
-// Sends what can no longer change: text that is not the beginning of a stop string, and the tokens
-// it came from.
-void Sequence::SendDelta(bool final) {
-  size_t safe = text_.size();
-  if (!final) {
-    for (const std::string& stop : request_.sampling->stop) {
-      for (size_t kept = std::min(stop.size() - 1, text_.size() - sent_text_); kept > 0; --kept) {
-        if (text_.compare(text_.size() - kept, kept, stop, 0, kept) == 0) {
-          safe = std::min(safe, text_.size() - kept);
-          break;
-        }
-      }
-    }
-    // A character is whole in `text_`, but a stop string may begin within one only where it is not
-    // text at all.
-    safe = std::max(safe, sent_text_);
-  }
+// Sends what can no longer change.
+void Sequence::SendDelta() {
   Delta delta;
-  delta.text = text_.substr(sent_text_, safe - sent_text_);
-  sent_text_ = safe;
-  // A token that has no text yet may be the beginning of a character that begins a stop string.
-  const bool holding = !final && !request_.sampling->stop.empty();
-  while (sent_tokens_ < generated_.size() &&
-         (!holding || generated_[sent_tokens_].text_begin < safe)) {
+  delta.text = text_.text().substr(sent_text_, text_.settled_text() - sent_text_);
+  sent_text_ = text_.settled_text();
+  while (sent_tokens_ < text_.settled_tokens()) {
     Generated& token = generated_[sent_tokens_++];
     delta.token_ids.push_back(token.id);
     if (request_.sampling->top_logprobs >= 0) delta.logprobs.push_back(token.logprob);
@@ -339,7 +320,7 @@ void Sequence::SendDelta(bool final) {
 
 Completion Sequence::TakeCompletion() {
   Completion completion;
-  completion.text = text_;
+  completion.text = text_.text();
   for (Generated& token : generated_) {
     completion.token_ids.push_back(token.id);
     if (request_.sampling->top_logprobs >= 0)

@@ -16,12 +16,12 @@
 #include "engine/capture_memory.h"
 #include "engine/courier.h"
 #include "engine/engine.h"
+#include "engine/generated_text.h"
 #include "engine/intervention_table.h"
 #include "engine/prefix_keys.h"
 #include "engine/request.h"
 #include "engine/scheduler.h"
 #include "engine/taps.h"
-#include "text/streaming_decoder.h"
 #include "text/text_model.h"
 
 namespace valuescope::engine {
@@ -124,10 +124,8 @@ class Sequence {
   void Tell(absl::StatusOr<Completion> completion);
 
  private:
-  // A generated token and where its text begins in the whole text.
   struct Generated {
     int32_t id = 0;
-    size_t text_begin = 0;
     TokenLogprob logprob;
   };
 
@@ -136,10 +134,9 @@ class Sequence {
   void ForgetRuns();
   void CountReceipts(int64_t first, int64_t count);
   void AcceptDrawn();
-  bool FindStop();
-  // `cut`: a stop string trimmed the text, so nothing of what the decoder holds belongs to it.
-  void EndGeneration(FinishReason reason, bool cut = false);
-  void SendDelta(bool final);
+  bool IsStopToken(int32_t id) const;
+  void EndGeneration(FinishReason reason);
+  void SendDelta();
 
   SequenceId id_;
   Request request_;
@@ -149,7 +146,6 @@ class Sequence {
   Leases leases_;
   std::vector<News>& news_;
   const text::TextModel& text_model_;
-  text::StreamingDecoder decoder_;
   const Cancellation cancellation_;
 
   std::vector<int32_t> ids_;  // prompt, then given or generated tokens
@@ -165,7 +161,7 @@ class Sequence {
 
   std::optional<Generated> drawn_;  // the next one, not yet accepted
   std::vector<Generated> generated_;
-  std::string text_;  // of all generated tokens
+  GeneratedText text_;
   size_t sent_text_ = 0;
   size_t sent_tokens_ = 0;
   int64_t generated_tokens_ = 0;  // sampled, the stop token included

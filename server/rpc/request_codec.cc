@@ -384,6 +384,9 @@ engine::Sampling SamplingFromProto(const v1::SamplingParams& proto, std::optiona
     sampling.seed = uint64_t{random()} << 32 | random();
   }
   sampling.stop.assign(proto.stop().begin(), proto.stop().end());
+  const std::set<int32_t> stop_token_ids(proto.stop_token_ids().begin(),
+                                         proto.stop_token_ids().end());
+  sampling.stop_token_ids.assign(stop_token_ids.begin(), stop_token_ids.end());
   sampling.ignore_eos = proto.ignore_eos();
   if (logprobs) sampling.top_logprobs = *logprobs;
   return sampling;

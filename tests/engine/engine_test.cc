@@ -461,6 +461,54 @@ TEST_F(EngineTest, AStopTokenEndsTheGenerationAndIsNotReturned) {
   EXPECT_EQ(ignoring.token_ids.size(), 10u);
 }
 
+TEST_F(EngineTest, FurtherStopTokensEndItWhateverBecomesOfTheModelsOwn) {
+  const int32_t eos = served_->text->eos_ids().front();
+  Request request = Generation(Prompt(3), 4);
+  Force(request, {753, eos, 3987, 753});
+  request.sampling->ignore_eos = true;
+  for (const auto& [stops, count] : {std::pair<std::vector<int32_t>, size_t>{{}, 4},
+                                     {{3987}, 2},
+                                     {{12, 3987, eos}, 1},
+                                     {{753}, 0}}) {
+    request.sampling->stop_token_ids = stops;
+    const Completion completion = Run(request);
+    EXPECT_EQ(completion.token_ids.size(), count);
+    EXPECT_EQ(completion.finish_reason, count == 4 ? FinishReason::kLength : FinishReason::kStop);
+    EXPECT_EQ(completion.generated_tokens, static_cast<int64_t>(std::min<size_t>(count + 1, 4)));
+  }
+  request.sampling->stop_token_ids = {static_cast<int32_t>(served_->architecture.vocabulary)};
+  EXPECT_EQ(DetailsOf(engine().Check(request)).field, "sampling.stop_token_ids");
+}
+
+// Special tokens are not shown; stop strings are found in them.
+TEST_F(EngineTest, AStopStringMayBeASpecialToken) {
+  const int32_t end = *served_->text->tokenizer().AddedTokenId("<|im_end|>");
+  Request request = Generation(Prompt(3), 4);
+  Force(request, {753, 3987, end, 753});
+  request.sampling->ignore_eos = true;
+  EXPECT_EQ(Run(request).text, Decoded({753, 3987, 753}));
+  request.sampling->stop = {"<|im_end|>"};
+  const Completion completion = Run(request);
+  EXPECT_EQ(completion.text, Decoded({753, 3987}));
+  EXPECT_EQ(completion.token_ids, (std::vector<int32_t>{753, 3987}));
+  EXPECT_EQ(completion.generated_tokens, 3);
+}
+
+// Positions that only trimmed tokens stood at count for nothing, whether taps look on or not.
+TEST_F(EngineTest, ReceiptsCountNoTokenThatAStopStringTrimmed) {
+  Request request = Generation(Prompt(3), 4);
+  Force(request, {753, 3987, 504, 2229});
+  const int64_t prompt = static_cast<int64_t>(request.prompt.size());
+  request.interventions.push_back(Steer(3, Direction(1, hidden()), 0, TokenKind::kAll));
+  request.sampling->stop = {Decoded({3987, 504, 2229})};
+  for (const bool tapped : {false, true}) {
+    if (tapped) request.taps = EveryKindOfTap();
+    const Completion completion = Run(request);
+    EXPECT_EQ(completion.token_ids, std::vector<int32_t>{753});
+    EXPECT_EQ(completion.receipts.back().positions, prompt + 1);
+  }
+}
+
 TEST_F(EngineTest, DeltasJoinToTheCompletion) {
   Request request = Generation(Prompt(1), 20);
   request.sampling->temperature = 1;

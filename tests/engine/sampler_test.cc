@@ -20,6 +20,7 @@ namespace valuescope::engine {
 namespace {
 
 constexpr int kDraws = 20000;
+constexpr int64_t kVocabulary = 1000;
 
 Sampling Greedy() {
   Sampling sampling;
@@ -299,16 +300,17 @@ TEST(LogprobOf, StaysFiniteForLargeLogits) {
 
 TEST(CheckSampling, TakesTheEndsOfEveryRange) {
   Sampling sampling;
-  EXPECT_TRUE(CheckSampling(sampling).ok());
+  EXPECT_TRUE(CheckSampling(sampling, kVocabulary).ok());
   sampling.temperature = 100;
   sampling.top_p = 1e-9f;
   sampling.top_k = std::numeric_limits<int>::max();
   sampling.min_p = 1;
   sampling.repetition_penalty = 0.01f;
   sampling.stop.assign(16, "stop");
-  EXPECT_TRUE(CheckSampling(sampling).ok());
+  sampling.stop_token_ids.assign(256, kVocabulary - 1);
+  EXPECT_TRUE(CheckSampling(sampling, kVocabulary).ok());
   sampling.stop.assign(16, std::string(4096, 's'));
-  EXPECT_TRUE(CheckSampling(sampling).ok());
+  EXPECT_TRUE(CheckSampling(sampling, kVocabulary).ok());
 }
 
 TEST(CheckSampling, NamesTheFieldThatIsOutOfRange) {
@@ -317,7 +319,7 @@ TEST(CheckSampling, NamesTheFieldThatIsOutOfRange) {
   const auto field_of = [](const auto& change) {
     Sampling sampling;
     change(sampling);
-    const absl::Status status = CheckSampling(sampling);
+    const absl::Status status = CheckSampling(sampling, kVocabulary);
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
     return DetailsOf(status).field;
   };
@@ -338,6 +340,11 @@ TEST(CheckSampling, NamesTheFieldThatIsOutOfRange) {
   }
   EXPECT_EQ(field_of([](Sampling& s) { s.stop.assign(17, "x"); }), "stop");
   EXPECT_EQ(field_of([](Sampling& s) { s.stop = {"x", ""}; }), "stop[1]");
+  for (const std::vector<int32_t>& bad :
+       {std::vector<int32_t>{-1}, std::vector<int32_t>{1, kVocabulary},
+        std::vector<int32_t>(257)}) {
+    EXPECT_EQ(field_of([&](Sampling& s) { s.stop_token_ids = bad; }), "stop_token_ids");
+  }
 }
 
 }  // namespace
