@@ -129,8 +129,29 @@ def test_log_probabilities_are_a_table_behind_the_text(server, client):
     assert [int(row.split()[1]) for row in rows] == completion["token_ids"]
 
 
+def test_stop_tokens_are_listed_or_repeated(server, client):
+    flags = ["--model", NAME, "--max_tokens", "8", "--temperature", "0", "--json", "Hi"]
+    call = ["--server", server.address, "generate", *flags]
+    ids = json.loads(run(*call).stdout)["completions"][0]["token_ids"]
+    before = ids[: min(ids.index(ids[3]), ids.index(ids[5]))]
+    for stops in (
+        [f"--stop_token_ids={ids[3]},{ids[5]}"],
+        ["--stop_token_ids", str(ids[5]), "--stop_token_ids", str(ids[3])],
+    ):
+        completion = json.loads(run(*call, *stops).stdout)["completions"][0]
+        assert completion.get("token_ids", []) == before
+    assert run(*call, "--stop_token_ids=-1").returncode == 3
+
+
 @pytest.mark.parametrize(
-    "flag", ["--top_k=1.5", "--min_p=x", "--repetition_penalty=much", "--logprobs=many"]
+    "flag",
+    [
+        "--top_k=1.5",
+        "--min_p=x",
+        "--repetition_penalty=much",
+        "--logprobs=many",
+        "--stop_token_ids=x",
+    ],
 )
 def test_what_is_no_number_is_a_wrong_command_line(flag):
     done = run("--server", "127.0.0.1:1", "generate", "--model", NAME, flag, "x")

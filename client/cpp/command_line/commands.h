@@ -46,6 +46,7 @@ struct GenerateFlags {
   int n = 1;
   std::optional<int> logprobs;  // likeliest tokens at each position
   std::vector<std::string> stop;
+  std::vector<int> stop_token_ids;
   bool ignore_eos = false;
 };
 

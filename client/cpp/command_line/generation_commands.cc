@@ -31,6 +31,7 @@ absl::StatusOr<v1::StreamGenerateRequest> MakeGenerateRequest(const GenerateFlag
   sampling.set_repetition_penalty(flags.repetition_penalty);
   if (flags.seed) sampling.set_seed(*flags.seed);
   for (const std::string& stop : flags.stop) sampling.add_stop(stop);
+  for (const int id : flags.stop_token_ids) sampling.add_stop_token_ids(id);
   sampling.set_ignore_eos(flags.ignore_eos);
   request.set_n(flags.n);
   if (flags.logprobs) request.set_logprobs(*flags.logprobs);

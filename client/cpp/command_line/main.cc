@@ -117,7 +117,12 @@ void AddGenerate(CLI::App& app, const Globals& globals, Action& action) {
       "log-probabilities of the tokens, and of this many likeliest ones beside each");
   command->add_option("--stop", flags.stop, "string that ends the text; repeatable")
       ->allow_extra_args(false);
-  command->add_flag("--ignore_eos", flags.ignore_eos, "go on past the end of the turn");
+  command
+      ->add_option("--stop_token_ids", flags.stop_token_ids,
+                   "ids of tokens that end the text, separated by commas; repeatable")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  command->add_flag("--ignore_eos", flags.ignore_eos, "go on past the model's own stop tokens");
   command->footer(SitesHelp());
   command->callback([&] { action = [&globals] { return Generate(globals, flags); }; });
 }

@@ -9,6 +9,7 @@ import threading
 import time
 
 import grpc
+import numpy as np
 import pytest
 from fake_server import CLIENT_STREAMS, PATIENT, RPCS, SERVER_STREAMS, await_true
 from google.protobuf import any_pb2, duration_pb2
@@ -332,6 +333,22 @@ def test_a_stop_string_is_one_and_not_its_characters(both, fake):
         both.run(lambda client, s=stop: client.generate("models/m", "a", stop=s))
     both.run(lambda client: client.generate("models/m", "a"))
     assert seen == [["END"], ["END", "."], [], []]
+
+
+def test_stop_tokens_are_one_id_or_several(both, fake):
+    seen = []
+
+    def answer(request, context):
+        seen.append(list(request.sampling.stop_token_ids))
+        return answer_text(request)
+
+    fake.answers[GENERATE] = answer
+    for ids in (7, np.int64(7), [7, 9], np.array([7, 9]), range(2)):
+        both.run(lambda client, i=ids: client.generate("models/m", "a", stop_token_ids=i))
+    assert seen == [[7], [7], [7, 9], [7, 9], [0, 1]]
+    for wrong in ("7", 7.5, ["7"], [7.5]):
+        with pytest.raises(TypeError):
+            both.run(lambda client, w=wrong: client.generate("models/m", "a", stop_token_ids=w))
 
 
 def test_an_empty_batch_asks_nobody(both, fake):

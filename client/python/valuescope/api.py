@@ -223,7 +223,8 @@ class Api:
                 the prompt's place and goes on.
             seed: of the draw; default a random one, which the result tells. For a list of prompts it may be a list.
             sampling: further fields of `SamplingParams`: max_tokens (default 256), temperature (default 1; 0 is greedy),
-                top_p, top_k, min_p, repetition_penalty, stop (a string or several), ignore_eos.
+                top_p, top_k, min_p, repetition_penalty, stop (a string or several), stop_token_ids (an id or several),
+                ignore_eos.
 
         Returns:
             A `Generation`, or a list of them.
@@ -1018,9 +1019,14 @@ def _job_state(name: str) -> v1.JobState:
     return cast("v1.JobState", v1.JobState.Value(full))
 
 
-def _sampling(stop: str | Iterable[str] = (), **fields: Any) -> v1.SamplingParams:
-    numbers = {name: given.plain(value) for name, value in fields.items()}
-    return v1.SamplingParams(stop=given.strings(stop, "stop"), **numbers)
+def _sampling(
+    stop: str | Iterable[str] = (), stop_token_ids: int | Iterable[int] = (), **fields: Any
+) -> v1.SamplingParams:
+    return v1.SamplingParams(
+        stop=given.strings(stop, "stop"),
+        stop_token_ids=given.wholes(stop_token_ids, "stop_token_ids"),
+        **{name: given.plain(value) for name, value in fields.items()},
+    )
 
 
 def _whole_or_none(value: Any, what: str) -> int | None:
