@@ -109,12 +109,12 @@ void GeneratedText::Settle(size_t place) {
 }
 
 // Tokens up to the first one that has all its text at or behind a place of the searched text. Those
-// without any text go with the ones before.
+// without any text go with the one before, unless that is cut itself.
 size_t GeneratedText::TokensBefore(size_t place) const {
   const size_t next = searched_.StretchFrom(place);
   size_t tokens = 0;
   if (next > 0) tokens = searched_.stretches[next - 1].last_token + 1;
-  if (next < searched_.stretches.size()) {
+  if (next < searched_.stretches.size() && searched_.begins[next] == place) {
     tokens = std::max(tokens, searched_.stretches[next].first_token);
   }
   return tokens;

@@ -117,12 +117,13 @@ TEST_F(GeneratedTextOf, AnyDecoderKeepsTheTokensThatItsTextNeeds) {
   for (const char* name :
        {"byte level", "byte level in a sequence", "llama", "gemma", "bytes, fused, marks",
         "metaspace always", "word pieces as they are", "none", "ctc as it is"}) {
-    const auto tokenizer = TokenizerOf(name);
+    const auto tokenizer = TokenizerNamed(name);
     for (int round = 0; round < 300; ++round) {
       const std::vector<int32_t> ids = Draw(random, 1 + random() % 16);
       const std::string whole = Searched(*tokenizer, ids);
       if (whole.empty()) continue;
       const std::string stop = PartOf(whole, random);
+      if (stop.find("\ufffd") != std::string::npos) continue;  // bytes without a text of their own
       SCOPED_TRACE(std::string(name) + nlohmann::json(ids).dump() + "|" + stop);
       const End end = Run(*tokenizer, ids, {stop});
       EXPECT_TRUE(end.stopped);
@@ -176,7 +177,7 @@ TEST_F(GeneratedTextOf, ACaseEndsWhereItShould) {
       {"byte level", {"a", "<|im_end|>", "b"}, {"ab"}, false, "ab", 3, 3},
       {"byte level", {"<|im_end|>", "b"}, {"<|im_end|>"}, true, "", 0, 1},
       {"byte level", {"\u00e2", "</s>", "b"}, {"</s>"}, true, "\ufffd", 1, 2},
-      {"llama", {"\u2581a", "</s>", "\u2581b"}, {"</s>"}, true, "a", 1, 2},
+      {"llama", {"\u2581a", "</s>", "\u2581ab"}, {"</s>"}, true, "a", 1, 2},
       {"llama", {"<0xE2>", "<0x82>", "<0xAC>", "</s>"}, {"</s>"}, true, "\u20ac", 3, 4},
       {"llama", {"<0xE2>", "<0x82>", "<0xAC>", "</s>"}, {"\u20ac</s>"}, true, "", 0, 4},
       {"llama", {"</s>", "\u2581a", "\u2581ab", "b"}, {"a a"}, true, "", 2, 3},
@@ -203,9 +204,10 @@ TEST_F(GeneratedTextOf, ACaseEndsWhereItShould) {
       {"fused, then byte level", {"a", "b", "a"}, {"b"}, true, "a", 1, 3},
       // A token without text goes with the one before it.
       {"gemma", {"a", "", "b"}, {"b"}, true, "a", 2, 3},
+      {"gemma", {"ab", "", "b"}, {"bb"}, true, "a", 1, 3},
   };
   for (const Case& one : cases) {
-    const auto tokenizer = TokenizerOf(one.decoder);
+    const auto tokenizer = TokenizerNamed(one.decoder);
     const End end = Run(*tokenizer, IdsOf(one.pieces), one.stops);
     SCOPED_TRACE(one.decoder + " " + nlohmann::json(one.pieces).dump() + " " +
                  nlohmann::json(one.stops).dump());
@@ -218,7 +220,7 @@ TEST_F(GeneratedTextOf, ACaseEndsWhereItShould) {
 
 // A long answer by byte tokens alone: what is held back is given once, and the end is still found.
 TEST_F(GeneratedTextOf, ALongRunOfBytesIsHeldBackAndStopsAtOnce) {
-  const auto tokenizer = TokenizerOf("llama");
+  const auto tokenizer = TokenizerNamed("llama");
   std::vector<int32_t> ids;
   std::string text;
   for (int i = 0; i < 30000; ++i) {

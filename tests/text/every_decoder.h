@@ -29,7 +29,7 @@ class EveryDecoder : public ::testing::Test {
 
   const nlohmann::json& decoders() const { return golden_["decoders"]; }
 
-  std::unique_ptr<Tokenizer> TokenizerOf(const std::string& name) const {
+  std::unique_ptr<Tokenizer> TokenizerNamed(const std::string& name) const {
     for (const nlohmann::json& entry : decoders()) {
       if (entry["name"] == name) return TokenizerOf(entry);
     }

@@ -159,7 +159,7 @@ TEST_F(EveryDecoder, GivesTextAsSoonAsItIsCertain) {
       {"expression", {"a", "b", "ab"}}};
   for (const auto& [name, pieces] : cases) {
     SCOPED_TRACE(name);
-    const auto tokenizer = TokenizerOf(name);
+    const auto tokenizer = TokenizerNamed(name);
     StreamingDecoder decoder(*tokenizer, /*skip_special_tokens=*/true);
     std::vector<int32_t> ids;
     std::string joined;
@@ -172,7 +172,7 @@ TEST_F(EveryDecoder, GivesTextAsSoonAsItIsCertain) {
 }
 
 TEST_F(EveryDecoder, SaysWhichTokensACharacterComesFrom) {
-  const auto tokenizer = TokenizerOf("gemma");
+  const auto tokenizer = TokenizerNamed("gemma");
   StreamingDecoder decoder(*tokenizer, /*skip_special_tokens=*/true);
   std::vector<Stretch> stretches;
   for (const int32_t id : IdsOf({"a", "<s>", "<0xE2>", "<0x82>", "<0xAC>", "<0x0A>", "ab"})) {
