@@ -113,11 +113,7 @@ absl::Status CheckTokenizeSize(const v1::Prompt& prompt) {
   if (prompt.has_token_ids()) {
     return CheckNumIds("prompt.token_ids.ids", prompt.token_ids().ids_size());
   }
-  size_t bytes = 0;
-  for (const v1::Message& message : prompt.chat().messages()) {
-    bytes += message.role().size() + message.content().size();
-  }
-  return CheckTextBytes("prompt.chat.messages", bytes);
+  return CheckTextBytes("prompt.chat.messages", SizeOf(prompt.chat()).bytes);
 }
 
 absl::Status CheckFitsAMessage(size_t bytes) {

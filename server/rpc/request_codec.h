@@ -17,10 +17,14 @@
 #include "engine/request.h"
 #include "engine/served_model.h"
 #include "model/site.h"
+#include "text/chat_template.h"
 #include "valuescope/v1/common.pb.h"
 #include "valuescope/v1/generation.pb.h"
 
 namespace valuescope::rpc {
+
+// What a chat counts against the limits of one.
+text::ChatSize SizeOf(const v1::Chat& chat);
 
 // "x" of "models/x". INVALID_ARGUMENT naming `field` unless `name` is `collection`/ID.
 absl::StatusOr<std::string> IdOfName(absl::string_view field, absl::string_view collection,

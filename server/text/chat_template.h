@@ -4,7 +4,8 @@
 //
 // Templates get what transformers gives them: messages, add_generation_prompt, the special tokens
 // by name (bos_token, ...), the request's own arguments, raise_exception, strftime_now, tojson,
-// namespace, loop controls and Python's string methods.
+// namespace, loop controls and Python's methods. It is Jinja2 with Python's values throughout: what
+// Jinja2 refuses, or what only Python could write (such as where an object lies), is refused.
 #ifndef VALUESCOPE_TEXT_CHAT_TEMPLATE_H_
 #define VALUESCOPE_TEXT_CHAT_TEMPLATE_H_
 
@@ -27,12 +28,31 @@ namespace valuescope::text {
 inline constexpr size_t kMaxRenderedBytes = size_t{16} << 20;
 // Of one chat. Each message costs memory beyond its text.
 inline constexpr size_t kMaxMessages = 4096;
-inline constexpr size_t kMaxChatBytes = size_t{4} << 20;  // roles and contents together
+inline constexpr size_t kMaxChatBytes = size_t{4} << 20;  // of text, everything together
+inline constexpr size_t kMaxChatParts = 4096;  // parts of contents and calls of tools together
+
+// How a template finds a message's content.
+enum class ContentKind {
+  kText,
+  kParts,   // a list of texts
+  kNone,    // Python's None
+  kAbsent,  // no such key
+};
+
+// A further key of a message.
+struct ChatMember {
+  std::string name;
+  std::string value;
+  bool is_json = false;  // else the value is the text itself
+};
 
 struct ChatMessage {
   std::string role;
   // An empty system message is not the same as none: templates may insert a default one.
-  std::string content;
+  std::string content = "";
+  ContentKind content_kind = ContentKind::kText;
+  std::vector<std::string> parts = {};
+  std::vector<ChatMember> more = {};  // in the template's order
 };
 
 struct RenderOptions {
@@ -44,8 +64,14 @@ struct RenderOptions {
   bool fold_system_into_user = false;
 };
 
-// INVALID_ARGUMENT about `messages` where they are too many or hold too much text for Render.
-absl::Status CheckChatSize(size_t num_messages, size_t bytes);
+struct ChatSize {
+  size_t messages = 0;
+  size_t parts = 0;
+  size_t bytes = 0;
+};
+
+// INVALID_ARGUMENT about `messages` where they are too many or hold too much for Render.
+absl::Status CheckChatSize(const ChatSize& size);
 
 // Immutable but for being disabled; safe from any number of threads.
 class ChatTemplate {

@@ -1,4 +1,4 @@
-// The C interface of the Rust library in rust/ (crates tokenizers and minijinja). Private to this
+// The C interface of the Rust library in rust/ (the crate tokenizers, and Jinja2). Private to this
 // room: the classes of tokenizer.h, streaming_decoder.h and chat_template.h own its objects.
 //
 // Functions that can fail return a VsFailure and, when that is not VS_OK, leave its text in `error`
@@ -52,8 +52,19 @@ struct VsDeclaredToken {
   bool special;
 };
 
+struct VsMember {
+  VsBytes name;
+  VsBytes value;
+  bool is_json;  // else the value is the text itself
+};
+
+struct VsMessage {
+  const VsMember* members;  // in the template's order
+  size_t num_members;
+};
+
 struct VsRendering {
-  const VsPair* messages;  // role, content
+  const VsMessage* messages;
   size_t num_messages;
   const VsPair* special_tokens;  // variable, text
   size_t num_special_tokens;

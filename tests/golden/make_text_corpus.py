@@ -15,6 +15,8 @@ byte_fallback/tokenizer.json is a small tokenizer of the kind that Llama and Mis
   byte_fallback, byte_fallback_long: the same of the small tokenizer.
   chats: messages as [role, content], add_generation_prompt, the text that the template renders, and its ids.
   templates: messages, arguments as JSON in their order, and of each source the text that it renders, null where Jinja2 raises an error.
+  values: values of every type, as expressions; forms: templates with the place X for one of them, and what they render
+    with each; pairs: the same with the places X and Y, the results in the order of X, then of Y.
   declared: a tokenizer.json; of each tokenizer_config.json beside it the ids of texts and what these ids, with special
     tokens around, decode to without special tokens.
 """
@@ -257,12 +259,304 @@ SOURCES = [
 ]
 
 
+# Statements: scopes, loops, macros, captures, what is refused when a template is compiled and what only when it runs.
+SOURCES += r"""
+{% set x=1 %}{% for i in [1,2] %}{{ x }}{% set x=5 %}{{ x }}{% endfor %}{{ x }}
+{% for i in [1,2] %}{% if i==1 %}{% set y=i %}{% endif %}{{ y }}{% endfor %}{{ y }}
+{% if true %}{% set z=3 %}{% endif %}{{ z }}
+{% for i in [1,2,3] %}{% if i==2 %}{% continue %}{% endif %}{{ i }}{% else %}none{% endfor %}
+{% for i in [1] %}{% continue %}{% else %}else{% endfor %}
+{% for i in [1,2] %}{% break %}{% else %}else{% endfor %}
+{% for i in [] %}x{% else %}{{ i }}else{% endfor %}
+{% for o in [1,2] %}{% for i in [] %}{% else %}{% continue %}{% endfor %}{{ o }}{% endfor %}
+{% for a,b in {'x':1,'y':2}.items() %}{{ a }}{{ b }}{{ loop.last }}{% endfor %}
+{% for (a,b),c in [((1,2),3)] %}{{ a }}{{ b }}{{ c }}{% endfor %}
+{% for a,b in [(1,2,3)] %}{{ a }}{% endfor %}
+{% for a,b in ['xy'] %}{{ b }}{{ a }}{% endfor %}
+{% for a,b in [1] %}{% endfor %}
+{% for i in range(7) if i is odd %}{{ loop.index }}/{{ loop.length }}:{{ i }}{{ loop.previtem }}{{ loop.nextitem }},{% endfor %}
+{% for i in range(3) if loop.index %}{{ i }}{% endfor %}
+{% set ns=namespace(stop=false) %}{% for i in range(9) if not ns.stop %}{{ i }}{% if i==2 %}{% set ns.stop=true %}{% endif %}{% endfor %}
+{% for i in 'abc' %}{{ loop.cycle('x','y') }}{{ loop.changed(i=='a') }}{{ loop.revindex }}{{ loop.revindex0 }}{{ loop.depth }}{% endfor %}
+{% for i in [[1,[2]],[3]] recursive %}{% if i is iterable %}({{ loop(i) }}{{ loop.depth }}){% else %}{{ i }}{% endif %}{% endfor %}
+{% for i in [1] %}{{ loop([2]) }}{% endfor %}
+{% for i in [1,2] %}{{ loop }}{% endfor %}
+{% for i in [1] %}{% set loop=2 %}{% endfor %}
+{% for loop in [1] %}{% endfor %}
+{% set loop=2 %}{{ loop }}
+{% for i in [1,2] %}{% for j in [3,4] %}{{ loop.index }}{% endfor %}{{ loop.index }}{% endfor %}
+{% break %}
+{% macro m() %}{% break %}{% endmacro %}{% for i in [1] %}{{ m() }}{% endfor %}
+{% for i in [1,2] %}{% set x %}a{% if i==1 %}{% continue %}{% endif %}b{% endset %}{{ x }}{% endfor %}
+{% set x %}a{{ 1 }}{% endset %}{{ x }}{{ x is string }}
+{% set x | upper %}ab{{ 1 }}{% endset %}{{ x }}
+{% set x | length %}abc{% endset %}{{ x + 1 }}
+{% filter upper %}a{% set q=1 %}b{{ q }}{% endfilter %}{{ q }}
+{% filter length %}abc{% endfilter %}
+{% filter replace('a','b') | upper %}aXa{% endfilter %}
+{% with a=1, b=2 %}{{ a }}{{ b }}{% set c=3 %}{% endwith %}{{ a }}{{ c }}
+{% set a=9 %}{% with a=1, b=a %}{{ b }}{% endwith %}
+{% macro m(a,b=a) %}{{ a }}|{{ b }}{% endmacro %}{{ m(1) }}{{ m(1,2) }}{{ m(b=3) }}{{ m() }}
+{% macro m(a) %}{{ a }}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1,2,3,x=4) }}
+{% macro m(a) %}{{ a }}{% endmacro %}{{ m(1,2) }}
+{% macro m(a) %}{{ a }}{% endmacro %}{{ m(x=2) }}
+{% macro m(a) %}{{ a }}{% endmacro %}{{ m(1,a=2) }}
+{% macro m() %}{{ caller() }}{% endmacro %}{% call m() %}x{% endcall %}
+{% macro m() %}{{ caller('y') }}{% endmacro %}{% call(v) m() %}x{{ v }}{% endcall %}
+{% macro m() %}{% if caller %}c{% else %}n{% endif %}{% endmacro %}{{ m() }}{% call m() %}{% endcall %}
+{% macro m() %}x{% endmacro %}{% call m() %}y{% endcall %}
+{% macro m(caller) %}{{ caller }}{% endmacro %}{{ m(1) }}
+{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}B{% endmacro %}{{ a() }}
+{% macro f(n) %}{{ n }}{% if n > 0 %}{{ f(n-1) }}{% endif %}{% endmacro %}{{ f(3) }}
+{% set v=1 %}{% macro m() %}{{ v }}{% endmacro %}{% set v=2 %}{{ m() }}
+{% macro m() %}{% set w=1 %}{% endmacro %}{{ m() }}{{ w }}
+{% macro m() %}x{% endmacro %}{{ m }}{{ m.name }}{{ m.arguments }}
+{% macro m(a,a) %}{% endmacro %}
+{% macro m(a=1,b) %}{% endmacro %}
+{% for i in [1] %}{% macro m() %}{{ i }}{% endmacro %}{{ m() }}{% endfor %}{{ m }}
+{% block a %}A{% set s=1 %}{% endblock %}{{ s }}
+{% set t=4 %}{% block b %}{{ t }}{% endblock b %}
+{% for i in [1,2] %}{% block c scoped %}{{ i }}{% endblock %}{% endfor %}
+{% for i in [1,2] %}{% block c %}{{ i }}{% endblock %}{% endfor %}
+{% block a %}{% endblock %}{% block a %}{% endblock %}
+{% print 1, 'a', [2] %}
+{% do 1 %}
+{% set x=1, 2 %}{{ x }}
+{% set a, b=1, 2 %}{{ b }}{{ a }}
+{% set a, b=1 %}
+{% set ns=namespace(a=1) %}{% set ns.b=2 %}{{ ns.a }}{{ ns.b }}{{ ns['a'] }}{{ ns.c }}|{{ ns }}
+{% set d={} %}{% set d.a=1 %}
+{% set nope.a=1 %}
+{% set ns=namespace({'a':1},b=2) %}{% for i in [1] %}{% set ns.a=ns.a+i %}{% endfor %}{{ ns.a }}{{ ns.b }}
+{% if false %}{{ 1|nosuch }}{% endif %}ok
+{% if true %}{{ 1|nosuch }}{% endif %}
+{% for i in [] %}{{ 1|nosuch }}{% endfor %}
+{{ 1|nosuch if false else 2 }}
+{% if false %}{% for i in [] %}{{ 1|nosuch }}{% endfor %}{% endif %}
+{% if false %}{{ 1 is nosuch }}{% endif %}ok
+{% include 'x' %}
+{% if false %}{% include 'x' %}{% endif %}ok
+{% autoescape true %}{{ '<' }}{{ '<'|safe }}{{ '<' + '<'|safe }}{{ ['<','<'|safe]|join }}{% set x %}<{{ '<' }}{% endset %}{{ x }}{% endautoescape %}
+{% macro m() %}<{{ '<' }}{% endmacro %}{% autoescape true %}{{ m() }}{% endautoescape %}{{ m() }}
+{{ 'a' if false }}|{{ ('a' if false) is defined }}
+{{ 1 if 0 else 2 if 0 else 3 }}
+{{ not 1 == 2 }}{{ not none and 1 }}{{ 1 < 2 < 3 }}{{ 1 < 3 < 2 }}{{ 1 in [1] == true }}
+{{ -2 ** 2 }}{{ 2 ** 3 ** 2 }}{{ -3|abs }}{{ - 3 }}{{ +true }}{{ 2 ** -1 }}
+{{ 1 ~ 2 + 3 }}{{ 1 + 2 ~ 3 }}{{ 7 // 2 * 2 }}{{ 7 % 4 * 2 }}
+{{ 'a' 'b' }}{{ 'a' ~ 'b' 'c' }}
+{{ 1_000 }}{{ 0x1F }}{{ 0b11 }}{{ 0o17 }}{{ 1e3 }}{{ 1.5e-7 }}{{ 1_0.5 }}
+{{ 007 }}
+{{ 'a\tb\x41\u00e9\101\q\'' }}{{ "\"x" }}{{ 'é\é' }}
+{{ (1) }}{{ (1,) }}{{ () }}{{ 1, 2 }}{{ [1,] }}{{ {'a':1,} }}
+{{ [] }}{{ [[], {}] }}{{ {} }}{{ {1:2, 'a':none, true:3} }}{{ {1.0:2}[1] }}
+{{ {[1]:2} }}
+{{ {'a':1}.a }}{{ {'items':1}.items() }}{{ {'items':1}['items'] }}{{ {'a':{'items':{'type':'x'}}}.a['items'].type }}
+{{ {'items':{'type':'x'}}.items.type }}|{{ {'items':1}.items is callable }}
+{{ {'keys':1}.keys == 1 }}{{ {'update':1}.update }}{{ [].append }}{{ {}.pop is defined }}
+{{ [].append(1) }}
+{{ {}.update({}) }}
+{{ ''.__class__ }}|{{ ''.__class__ is defined }}
+{{ ''.__class__.__mro__ }}
+{{ none.a }}|{{ none['a'] }}|{{ (1).a }}|{{ 'a'.b }}|{{ [].c }}
+{{ none.a.b }}
+{{ nope.a }}
+{{ nope['a'] }}
+{{ nope() }}
+{{ none() }}
+{{ 'abc'[0] }}{{ 'abc'[-1] }}{{ 'abc'[5] }}|{{ 'abc'['x'] }}|{{ [1,2][true] }}{{ [1][1.0] }}|{{ (1,2).0 }}{{ [[5]].0.0 }}
+{{ 'abcdef'[1:4] }}{{ 'abcdef'[::-1] }}{{ 'abcdef'[::2] }}{{ [1,2,3][-2:] }}{{ (1,2,3)[:2] }}{{ 'abc'[none:none] }}{{ 'abc'[9:] }}{{ 'abc'[-9:2] }}{{ 'abc'[2:0:-1] }}
+{{ 'abc'[::0] }}
+{% set s='abc' %}{{ s['a':] }}
+{% set d={} %}{{ d[1:] }}
+{% set n=none %}{{ n[1:] }}
+{{ range(3) }}{{ range(1,4)|list }}{{ range(5,0,-2)|list }}{{ range(3)[1] }}{{ range(9)[2:5]|list }}{{ range(0)|first }}{{ 2 in range(3) }}
+{{ range(100001) }}
+{{ range(1,2,0) }}
+{{ dict(a=1, b=2) }}{{ dict([('a',1)]) }}{{ dict({'a':1}, a=2) }}
+{{ '%s|%r|%d|%5.1f|%x|%%|%-4s|%04d|%+d' % ('a', 'b', 3, 2.55, 255, 'c', 7, 8) }}
+{{ '%(a)s' % {'a': 1} }}{{ '%s' % 1 }}{{ '%s' % [1,2] }}{{ '%s' % none }}{{ 'x' % [] }}{{ '%s' % (1,) }}
+{{ 'x' % 1 }}
+{{ '%s %s' % 1 }}
+{{ '%d' % 'a' }}
+{{ '%q' % 1 }}
+{{ '%s-%s' | format(1, 'a') }}{{ '%(x)s' | format(x=2) }}
+{{ '{} {}'.format(1, 'a') }}{{ '{1}{0}'.format(1,2) }}{{ '{a}{b[0]}'.format(a=1,b=[3]) }}{{ '{:>5}|{:<5}|{:^5}|{:05d}|{:.2f}|{:,}|{:x}|{!r:>4}'.format(1,2,3,4,5.678,1234567,255,'q') }}{{ '{{}}'.format() }}
+{{ '{}'.format() }}
+{{ '{0} {}'.format(1) }}
+{{ '{:d}'.format('a') }}
+{{ [3,1,2]|sort }}{{ ['b','A','c']|sort }}{{ ['b','A']|sort(case_sensitive=true) }}{{ [1,2]|sort(reverse=true) }}{{ rows|sort(attribute='n')|map(attribute='n')|list }}{{ rows|sort(attribute='v.w')|map(attribute='n')|join }}
+{{ [1,'a']|sort }}
+{{ [none,1]|sort }}
+{{ [1,2]|map('string')|list }}{{ [1,2]|map('nosuch') is defined }}{{ ['a']|map('upper')|join }}{{ rows|map(attribute='zz',default='d')|list }}{{ none|map('upper')|list }}{{ ''|map('upper')|list }}
+{{ [1]|map('nosuch')|list }}
+{{ 5|map('string')|list }}
+{{ [0,1,'',none]|select|list }}{{ [1,2,3]|select('odd')|list }}{{ [1,2,3]|reject('gt',1)|list }}{{ rows|selectattr('n','eq','A')|list|length }}{{ rows|rejectattr('n')|list }}{{ none|select|list }}{{ messages|selectattr('role','equalto','user')|map(attribute='role')|list }}{{ rows|selectattr('x','undefined')|list|length }}{{ [1,2]|select('in',[1])|list }}{{ [1,2]|select('==',1)|list }}
+{% set g=[1,2]|select %}{% if g %}T{% endif %}{{ g|list }}{{ g|list }}{{ ([]|select) and 1 }}
+{{ [1,2]|select|length }}
+{{ [1,2]|select|last }}
+{{ [1,1,2,'a','A']|unique|list }}{{ [[1]]|unique is defined }}{{ [1,2]|min }}{{ ['b','A']|max }}{{ []|max }}|{{ [1,2.5]|sum }}{{ []|sum }}{{ rows|sum('v.w') }}{{ [[1],[2]]|sum(start=[]) }}
+{{ ['a']|sum }}
+{{ [1,2,3]|batch(2)|list }}{{ [1,2,3]|batch(2,0)|list }}{{ [1,2,3]|slice(2)|list }}{{ [1,2,3]|slice(2,'x')|list }}{{ rows|groupby('n') }}{{ ['a','b']|first }}{{ 'ab'|last }}{{ {'a':1}|first }}{{ {'a':1}|last }}{{ []|first }}|{{ []|last }}
+{{ 5|first }}
+{{ 'abc'|reverse }}{{ [1,2]|reverse|list }}{{ {'a':1,'b':2}|reverse|list }}{{ 'abc'|list }}{{ {'a':1}|list }}{{ nope|list }}{{ nope|reverse|list }}
+{{ {'b':1,'a':2}|dictsort }}{{ {'b':1,'a':2}|dictsort(by='value',reverse=true) }}{{ {'B':1,'a':2}|dictsort(true) }}
+{{ {1:1,'a':2}|dictsort }}
+{{ 'a'|replace('a',1) }}{{ 121|replace(1,'x') }}{{ 'aaa'|replace('a','b',2) }}{{ none|replace('N','n') }}{{ true|lower }}{{ 1.50|string }}{{ none|upper }}{{ [1]|string }}{{ ['a','b']|join(1) }}{{ 'abc'|join('-') }}
+{{ 1234|filesizeformat }}{{ 1|filesizeformat }}{{ 1048576|filesizeformat(true) }}{{ {'a':'<','b':none}|xmlattr }}{{ '<b>x</b>  y'|striptags }}{{ ' x '|trim|length }}{{ 'xax'|trim('x') }}
+{{ {'a':1}|attr('a') }}|{{ 'a'|attr('upper') is callable }}{{ namespace(x=1)|attr('x') }}
+{{ {'a':1}|tojson }}{{ (1,2)|tojson }}{{ {1:2,none:3,true:4,1.5:5}|tojson }}{{ 1e400|tojson }}{{ 'é<>&\''|tojson }}{{ [1e16,1e-5,1.0,-0.0,123456789012345680]|tojson }}{{ {'b':1,'a':2}|tojson(sort_keys=true) }}{{ []|tojson(indent=2) }}{{ {'a':[]}|tojson(indent=1) }}
+{{ range(2)|tojson }}
+{{ {}.keys()|tojson }}
+{{ namespace()|tojson }}
+{{ {(1,):2}|tojson }}
+{{ {1:2,'a':3}|tojson(sort_keys=true) }}
+{{ 'a' is sameas 'a' }}{{ none is sameas none }}{{ [] is sameas [] }}{{ 1 is sameas true }}{{ 'upper' is filter }}{{ 'nosuch' is filter }}{{ 'odd' is test }}{{ 1 is eq 1 }}{{ 4 is divisibleby 2 }}{{ 4 is divisibleby(3) }}{{ 1 is not none }}{{ 1 is in [1] }}{{ 'a' is in('abc') }}{{ [] is not defined }}{{ 1 is number and true }}
+{{ 1 is odd is defined }}
+{{ messages|length }}{{ messages[0]|items|list }}{{ messages[0].items()|list }}{{ messages[0] }}{{ messages[0].get('x') }}{{ messages[0].get('x', 1) }}{{ 'role' in messages[0] }}{{ 'x' not in messages[0] }}
+{{ {'a':1}.get([]) }}
+{{ [] in {} }}
+{{ dict(**{'a':1}) }}{{ range(*[1,3])|list }}{{ dict(a=1,**{'b':2}) }}
+{{ dict(a=1,**{'a':2}) }}
+{{ dict(a=1,a=2) }}
+{{ range(3, a=1) }}
+{{ x.y if x is defined else 'u' }}{{ x|default('d') }}{{ x|d }}{{ none|default('d') }}{{ none|default('d', true) }}{{ ''|default('e', boolean=true) }}{{ (x or 'o') }}{{ (x and 'o') }}|{{ x == nope }}{{ x == none }}{{ x is none }}{{ x is undefined }}{{ [x] }}{{ x|length }}{{ x ~ 1 }}{{ x in [x] }}
+{{ x + 1 }}
+{{ x in 'a' }}
+{{ 'a' in x }}{{ x|join }}{{ x|string }}|{{ x|trim }}|{{ x|upper }}|{{ x|tojson if false else 1 }}
+{{ x|tojson }}
+{{ x|int }}
+{{ x < 1 }}
+{{ - x }}
+{{ raise_exception('no') }}
+{{ raise_exception(1) }}
+{{ strftime_now('%Y') is string }}
+{{ cycler }}
+{{ 1 / 3 }}{{ 4 / 2 }}{{ 7 // 2 }}{{ -7 // 2 }}{{ 7 // -2 }}{{ -7 % 3 }}{{ 7 % -3 }}{{ 7.5 // 2 }}{{ -7.5 % 2 }}{{ 1e308 * 10 }}{{ 0.1 + 0.2 }}{{ 1e16 }}{{ 123456789.0 }}{{ 5 % 2.5 }}
+{{ 1 % 0 }}
+{{ 2.0 ** 0.5 }}{{ 0 ** 0 }}{{ true + true }}{{ 'a' * 3 }}{{ 3 * 'a' }}{{ 'a' * -1 }}{{ [0] * 2 }}{{ (1,) * 2 }}{{ 'a' * true }}
+{{ 'a' * 1.0 }}
+{{ 0 ** -1 }}
+{{ a b }}
+{{ }}
+{% if %}{% endif %}
+{% for %}{% endfor %}
+{% for i in [1] %}
+{{ [1 }}
+{{ (1] }}
+{{ 'a }}
+{# x
+{% raw %}
+{{ 1 + }}
+{{ .a }}
+{{ a. }}
+{{ a|  }}
+{{ f(a=1, 2) }}
+{% set true=1 %}
+{% set 1=2 %}
+{% endif %}
+{% else %}
+{{ a is }}
+{{ 1 | upper | lower }}{{ 'A'|lower|upper }}{{ ('a'|upper)() if false else 1 }}
+a {%- if true -%} b {%- endif -%} c
+a {%+ if true %} b {% endif +%} c
+a {{- 1 -}} b {{ 2 }} c
+a {#- x -#} b {# y #} c
+a {# 1 #}{# 2 -#} b
+{%- set x = 1 -%} {{ x }}
+""".strip("\n").splitlines()
+SOURCES += [
+    "  {% if true %}\n  a\n  {% endif %}\nb",
+    "  {%+ if true %}\n  a\n  {%- endif %}\nb",
+    "x  {% if true %}\n\n  a{% endif %}\n\nb",
+    "{{ 1 }}  {% if true %}a{% endif %}",
+    "{{ 1 }}\n  {# c #}\n  b",
+    "{# a #}\n{# b #}\nc\n\n",
+    "{% raw %}\n  {% endraw %}\nb",
+    "a\n  {%- raw -%}  x  {%- endraw -%}  \nb",
+    "a\n  {% raw %}  {{ x }}  {%+ endraw %}\nb",
+    "{% set x = [\n  1,\n  2\n] %}\n{{ x }}",
+    "{{ {'a': {'b': '}}'}}.a.b }}",
+    "{{ '{{' }}{{ '%}' }}{# {{ #}",
+    "a{{ 1 -}}\n\n b",
+    "\t{% if true %}\ta{% endif %}\t\n",
+    "\u3000{% if true %}a{% endif %}\u3000{%- if true %}b{% endif %}",
+]
+
+
 def template_sources():
     expressions = [f"({value}).{method}" for value in STRINGS for method in METHODS]
     expressions += [f"({value})|{name}" for value in VALUES for name in VALUE_FILTERS]
     expressions += [f"({value}) is {name}" for value in TESTED for name in TESTS]
     expressions += [f"({value})|{name}" for value in TEXTS_FILTERED for name in TEXT_FILTERS]
     return SOURCES + ["{{ " + expression + " }}" for expression in expressions + EXPRESSIONS]
+
+
+# Of every type, several of a type where they differ.
+VALUE_TYPES = """none nope true false 0 3 -2 2.5 -0.5 '' 'ab' '12' [] [1] [1,'b'] () (1,) (1,2) {} {'a':1} {1:'b'} range(2)
+namespace(a=1) {'a':1}.items() {'a':1}.keys()""".split()
+PAIRED_TYPES = (
+    """none nope true 0 3 -2 4.0 '' 'ab' [] [1] (1,2) {} {'a':1} range(2) namespace(a=1)""".split()
+)
+FORMS = """{{(X)}} {{-(X)}} {{+(X)}} {{not(X)}} {{'t'if(X)else'f'}} {{(X)~1}} {{(X).a}} {{(X)['a']}} {{(X)[0]}} {{(X)[1:]}} {{(X)[-1]}}
+{{(X)()}} {{(X).a.b}} {{(X)['a']['b']}} {{(X).items()}} {{(X).keys()|list}} {{(X).get('a')}} {{(X).upper()}} {{(X).strip()}} {{(X).split()}}
+{{(X).join(['p','q'])}} {{(X).count(1)}} {{(X).index(1)}} {{(X).startswith('a')}} {{(X).append(1)}} {{(X).copy()}} {{(X).format(1)}} {{(X).a=='a'}}
+{%for"i"in(X)%}[{{i}}]{%else%}-{%endfor%} {%for"i"in(X)%}{{loop.index}}{{loop.last}}{{loop.length}}{%else%}-{%endfor%}
+{%for"i"in(X)if"i"%}[{{i}}]{%endfor%} {%for"i,j"in(X)%}[{{i}}{{j}}]{%endfor%} {%set"a,b=X"%}{{a}}{{b}} {%set"ns=X"%}{%set"ns.b=1"%}{{ns.b}}
+{%if(X)%}y{%else%}n{%endif%} {%with"q=X"%}{{q}}{%endwith%} {%set"q=X"%}{{q==X}} {%macro"m(v)"%}{{v}}{%endmacro%}{{m(X)}}
+{{dict(X)}} {{range(X)|list}} {{namespace(X)}} {{[*X]}} {{dict(*X)}} {{dict(**X)}} {{raise_exception(X)}} {{(1,2)[X]}} {{{'a':1}[X]}} {{'abc'[X]}} {{'abc'[:X]}} {{{X:1}}}""".split()
+FORMS = [form.replace('"i"', " i ").replace('"', " ") for form in FORMS]
+FORMS += [
+    "{{(X)|" + name + "}}"
+    for name in """abs attr('a') batch(2)|list capitalize center(6) count default('d') default('d',true) dictsort e escape filesizeformat first
+float float('d') forceescape format(1) groupby('a') indent indent(2,true) int int('d') items|list join join(',') join(',','a') last length list
+lower map('string')|list map(attribute='a')|list map('upper')|join max min reject|list rejectattr('a')|list replace('a','z') replace(1,2) reverse|list
+round round(1) round(0,'floor') safe select|list select('string')|list selectattr('a')|list selectattr('a','defined')|list
+slice(2)|list sort sort(reverse=true) string striptags sum sum(start=1) title tojson tojson(indent=1) trim trim('a') truncate truncate(3,leeway=0) unique|list
+upper urlencode wordcount xmlattr""".split()
+]
+FORMS += [
+    "{{(X)is " + name + "}}"
+    for name in """boolean callable defined divisibleby(2) eq(1) escaped even false filter float ge(1) gt(1) in([1]) in('ab1') in({'a':1}) integer
+iterable le(1) lower lt(1) mapping ne(1) none number odd sameas(none) sequence string test true undefined upper""".split()
+]
+PAIRS = [
+    "{{x" + operator + "y}}"
+    for operator in (
+        *"+ - * / // % ** ~ == != < <= > >=".split(),
+        " in ",
+        " not in ",
+        " and ",
+        " or ",
+    )
+]
+PAIRS += """{{x[y]}} {{x.get(y,'d')}} {{x.index(y)}} {{[x]==[y]}} {{[x]<[y]}} {{{x:1}=={y:1}}} {{[x,y]|sort}} {{[x,y]|unique|list}}
+{{[x,y]|sum}} {{[x,y]|max}} {{[x,y]|join(x)}} {{'%s~%s'%(x,y)}} {{x|replace(y,'z')}} {{x~if~y}} {{x~is~eq(y)}} {{x~is~in(y)}}""".replace(
+    "~", " "
+).split("\n")
+PAIRS = [part for pair in PAIRS for part in pair.split(" {{")]
+PAIRS = [pair if pair.startswith("{{") else "{{" + pair for pair in PAIRS]
+# Variables: of constants Jinja2 computes some things by other rules before the template runs.
+FORMS = ["{%set x=X%}" + form.replace("(X)", "x").replace("X", "x") for form in FORMS]
+PAIRS = ["{%set x=X%}{%set y=Y%}" + pair for pair in PAIRS]
+
+
+def matrix_cases(messages):
+    forms = [
+        [form, [rendered(form.replace("X", value), messages) for value in VALUE_TYPES]]
+        for form in FORMS
+    ]
+    pairs = [
+        [
+            pair,
+            [
+                rendered(pair.replace("Y", right).replace("X", left), messages)
+                for left in PAIRED_TYPES
+                for right in PAIRED_TYPES
+            ],
+        ]
+        for pair in PAIRS
+    ]
+    return {"values": VALUE_TYPES, "forms": forms, "paired": PAIRED_TYPES, "pairs": pairs}
 
 
 def rendered(source, messages):
@@ -276,7 +570,12 @@ def template_cases():
     messages = [{"role": role, "content": content} for role, content in TEMPLATE_MESSAGES]
     cases = [[source, rendered(source, messages)] for source in template_sources()]
     arguments = json.dumps(TEMPLATE_ARGUMENTS)
-    return {"messages": TEMPLATE_MESSAGES, "arguments": arguments, "cases": cases}
+    return {
+        "messages": TEMPLATE_MESSAGES,
+        "arguments": arguments,
+        "cases": cases,
+        **matrix_cases(messages),
+    }
 
 
 WORDS = ["<unk>", "<s>", "</s>", "a", "b", "c", "d", "e"]

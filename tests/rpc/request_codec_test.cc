@@ -97,6 +97,61 @@ TEST_F(RequestCodecTest, ChatsAreBoundedBeforeTheyAreCopied) {
   EXPECT_THAT(std::string(many.message()), HasSubstr("1 to 4096"));
 }
 
+TEST_F(RequestCodecTest, ChatsCountAllTheirText) {
+  const auto chat = Parse<v1::Chat>(R"pb(
+    messages {
+      role: "a"
+      content_parts {
+        parts { text: "bc" }
+        parts { text: "d" }
+      }
+      reasoning_content: "e"
+      name: "f"
+      tool_call_id: "g"
+      tool_calls {
+        id: "h"
+        type: "i"
+        function { name: "j" arguments: "{}" }
+      }
+    })pb");
+  EXPECT_EQ(SizeOf(chat).bytes, 12u);
+  EXPECT_EQ(SizeOf(chat).parts, 3u);
+  EXPECT_EQ(SizeOf(chat).messages, 1u);
+}
+
+TEST_F(RequestCodecTest, ChatsSayWhatIsWrongWithThem) {
+  const struct {
+    const char* chat;
+    const char* field;
+  } cases[] = {
+      {"messages { content: 'a' content_parts {} }", "prompt.chat.messages[0]"},
+      {"messages { content: 'a' empty_content: EMPTY_CONTENT_NONE }", "prompt.chat.messages[0]"},
+      {"messages {} messages { content_parts { parts {} } }",
+       "prompt.chat.messages[1].content_parts.parts[0]"},
+      {"messages { tool_calls {} }", "prompt.chat.messages[0].tool_calls[0].function"},
+      {"messages { tool_calls { function { arguments: '{' } } }",
+       "prompt.chat.messages[0].tool_calls[0].function.arguments"},
+      {"messages { tool_calls { function { arguments: '' } } }",
+       "prompt.chat.messages[0].tool_calls[0].function.arguments"},
+      {"messages {} template_arguments_json: '[]'", "prompt.chat.template_arguments_json"},
+      {"messages {} template_arguments_json: '{\"a\": 1, \"a\": 1}'",
+       "prompt.chat.template_arguments_json"},
+      {"messages {} template_arguments_json: '{\"a\": 1}' template_arguments { fields { key: 'a' "
+       "value { bool_value: true } } }",
+       "prompt.chat.template_arguments_json"},
+      {"messages {} tools: '{}' tools: '1'", "prompt.chat.tools[1]"},
+      {"messages {} documents: 'x'", "prompt.chat.documents[0]"},
+      {"messages {} tools: '{}' template_arguments_json: '{\"tools\": []}'", "prompt.chat.tools"},
+  };
+  for (const auto& [chat, field] : cases) {
+    const auto prompt = Parse<v1::Prompt>(absl::StrCat("chat { ", chat, " }"));
+    const absl::Status status =
+        PromptFromProto("prompt", prompt, model_, {.now = absl::UnixEpoch()}).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << chat;
+    EXPECT_EQ(DetailsOf(status).field, field) << chat;
+  }
+}
+
 TEST_F(RequestCodecTest, SamplingTakesDefaultsOnlyForWhatIsNotGiven) {
   engine::Sampling sampling = SamplingFromProto({}, std::nullopt, /*room=*/1000);
   EXPECT_EQ(sampling.max_tokens, 256);

@@ -187,6 +187,62 @@ TEST(ChatTemplate, FoldsTheSystemMessageWhenAsked) {
   EXPECT_FALSE(chat_template->Render({{"system", "S"}}, fold).ok());
 }
 
+TEST(ChatTemplate, FindsTheKeysThatAMessageHas) {
+  const ChatMessage call{.role = "assistant",
+                         .content_kind = ContentKind::kNone,
+                         .more = {{.name = "tool_calls",
+                                   .value = R"([{"function": {"z": 1, "a": 2.50}}])",
+                                   .is_json = true}}};
+  const ChatMessage bare{.role = "assistant", .content_kind = ContentKind::kAbsent};
+  const ChatMessage parts{.role = "user",
+                          .content_kind = ContentKind::kParts,
+                          .parts = {"a \"b\"", "\u00e9"},
+                          .more = {{.name = "name", .value = "bob"}}};
+  EXPECT_EQ(RenderOrDie("{{ messages }}", "", {call, bare, parts}),
+            "[{'role': 'assistant', 'content': None, 'tool_calls': [{'function': {'z': 1, 'a': 2.5"
+            "}}]}, {'role': 'assistant'}, {'role': 'user', 'content': [{'type': 'text', 'text': "
+            "'a \"b\"'}, {'type': 'text', 'text': '\u00e9'}], 'name': 'bob'}]");
+}
+
+TEST(ChatTemplate, FoldsTheSystemMessageIntoEveryKindOfContent) {
+  const auto chat_template = CompileOrDie("{{ messages | tojson }}");
+  const RenderOptions fold = {.fold_system_into_user = true};
+  const ChatMessage system{
+      .role = "system", .content_kind = ContentKind::kParts, .parts = {"S", "T"}};
+  EXPECT_EQ(
+      *chat_template->Render(
+          {system, {.role = "user", .content_kind = ContentKind::kParts, .parts = {"U", "V"}}},
+          fold),
+      R"([{"role": "user", "content": [{"type": "text", "text": "ST\n\nU"}, )"
+      R"({"type": "text", "text": "V"}]}])");
+  EXPECT_EQ(
+      *chat_template->Render({system, {.role = "user", .content_kind = ContentKind::kNone}}, fold),
+      R"([{"role": "user", "content": "ST"}])");
+}
+
+TEST(ChatTemplate, CountsEverythingThatAMessageHolds) {
+  const auto chat_template = CompileOrDie("x");
+  const std::string half(kMaxChatBytes / 2, 'a');
+  const ChatMessage large{.role = "user",
+                          .content_kind = ContentKind::kParts,
+                          .parts = {half},
+                          .more = {{.name = "name", .value = half}}};
+  EXPECT_EQ(DetailsOf(chat_template->Render({large}, {}).status()).field, "messages");
+  const ChatMessage many{.role = "user",
+                         .content_kind = ContentKind::kParts,
+                         .parts = std::vector<std::string>(kMaxChatParts + 1)};
+  EXPECT_THAT(std::string(chat_template->Render({many}, {}).status().message()),
+              HasSubstr("at most 4096"));
+}
+
+TEST(ChatTemplate, RefusesJsonOfMessagesThatIsNone) {
+  for (const char* json : {"", "{", "[1,]", "NaN", "{\"a\": 1, \"a\": 2}", "1 2", "\"\\ud800\""}) {
+    const ChatMessage message{.role = "user",
+                              .more = {{.name = "x", .value = json, .is_json = true}}};
+    EXPECT_EQ(DetailsOf(Render("x", "", {message}).status()).field, "messages") << json;
+  }
+}
+
 TEST(ChatTemplate, IsNamedByTheDigestOfItsSource) {
   EXPECT_EQ(CompileOrDie("abc")->digest(), Sha256Hex("abc"));
 }
@@ -251,8 +307,9 @@ INSTANTIATE_TEST_SUITE_P(
         "{% endfor %}{{ ns.x }}",
         "{% set ns = namespace(x=1) %}{% for i in range(90000) %}{% set ns.x = {'a': ns.x} %}"
         "{% endfor %}{{ ns.x | tojson }}",
-        "{% include 'chat_template' %}", "{% extends 'chat_template' %}",
-        "{% import 'chat_template' as m %}"));
+        "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}",
+        "{% for i in [1] recursive %}{{ loop([i]) }}{% endfor %}", "{% include 'chat_template' %}",
+        "{% extends 'chat_template' %}", "{% import 'chat_template' as m %}"));
 
 INSTANTIATE_TEST_SUITE_P(Mistakes, HostileTemplate,
                          testing::Values("{{ 1 // 0 }}", "{{ nope.attribute }}",

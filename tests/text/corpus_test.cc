@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "base/sha256.h"
 #include "text/streaming_decoder.h"
 #include "text/text_model.h"
@@ -153,26 +154,62 @@ TEST_F(Corpus, ChatsRenderAsTransformersRendersThem) {
   }
 }
 
-TEST_F(Corpus, TemplatesRenderAsTransformersRendersThem) {
-  const json& templates = golden_["templates"];
-  ASSERT_GE(templates["cases"].size(), 1000u);
-  std::vector<ChatMessage> messages;
-  for (const json& message : templates["messages"]) {
-    messages.push_back({message[0].get<std::string>(), message[1].get<std::string>()});
+// Renders templates over the corpus's messages and arguments.
+class TemplateCorpus : public Corpus {
+ protected:
+  TemplateCorpus() {
+    for (const json& message : templates_["messages"]) {
+      messages_.push_back({message[0].get<std::string>(), message[1].get<std::string>()});
+    }
+    options_.add_generation_prompt = false;
+    options_.template_arguments = templates_["arguments"].get<std::string>();
   }
-  RenderOptions options;
-  options.add_generation_prompt = false;
-  options.template_arguments = templates["arguments"].get<std::string>();
-  for (const json& entry : templates["cases"]) {
-    SCOPED_TRACE(entry[0].get<std::string>());
-    const auto compiled = ChatTemplate::Compile(entry[0].get<std::string>(), {});
-    ASSERT_TRUE(compiled.ok()) << compiled.status();
-    const auto text = (*compiled)->Render(messages, options);
-    if (entry[1].is_null()) {
+
+  // `expected` is null for what Jinja2 refuses, when it is compiled or when it is rendered.
+  void Check(const std::string& source, const json& expected) {
+    SCOPED_TRACE(source);
+    const auto compiled = ChatTemplate::Compile(source, {});
+    const auto text = compiled.ok() ? (*compiled)->Render(messages_, options_)
+                                    : absl::StatusOr<std::string>(compiled.status());
+    if (expected.is_null()) {
       EXPECT_EQ(text.status().code(), absl::StatusCode::kInvalidArgument) << text.value_or("");
     } else {
       ASSERT_TRUE(text.ok()) << text.status();
-      EXPECT_EQ(*text, entry[1].get<std::string>());
+      EXPECT_EQ(*text, expected.get<std::string>());
+    }
+  }
+
+  const json& templates_ = golden_["templates"];
+  std::vector<ChatMessage> messages_;
+  RenderOptions options_;
+};
+
+TEST_F(TemplateCorpus, TemplatesRenderAsTransformersRendersThem) {
+  ASSERT_GE(templates_["cases"].size(), 1600u);
+  for (const json& entry : templates_["cases"]) Check(entry[0].get<std::string>(), entry[1]);
+}
+
+TEST_F(TemplateCorpus, ValuesOfEveryTypeAreThoseOfPython) {
+  ASSERT_GE(templates_["forms"].size(), 140u);
+  for (const json& form : templates_["forms"]) {
+    ASSERT_EQ(form[1].size(), templates_["values"].size());
+    for (size_t i = 0; i < form[1].size(); ++i) {
+      const std::string value = templates_["values"][i].get<std::string>();
+      Check(absl::StrReplaceAll(form[0].get<std::string>(), {{"X", value}}), form[1][i]);
+    }
+  }
+}
+
+TEST_F(TemplateCorpus, PairsOfEveryTypeAreThoseOfPython) {
+  ASSERT_GE(templates_["pairs"].size(), 30u);
+  const json& values = templates_["paired"];
+  for (const json& pair : templates_["pairs"]) {
+    ASSERT_EQ(pair[1].size(), values.size() * values.size());
+    for (size_t i = 0; i < pair[1].size(); ++i) {
+      const std::string left = values[i / values.size()].get<std::string>();
+      const std::string right = values[i % values.size()].get<std::string>();
+      Check(absl::StrReplaceAll(pair[0].get<std::string>(), {{"X", left}, {"Y", right}}),
+            pair[1][i]);
     }
   }
 }

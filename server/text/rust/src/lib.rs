@@ -5,22 +5,32 @@ mod budget;
 mod decoder_steps;
 mod jinja_filters;
 mod jinja_globals;
+mod jinja_lexer;
+mod jinja_loop;
+mod jinja_parser;
+mod jinja_renderer;
+mod jinja_scope;
+mod jinja_syntax;
+mod json_input;
 mod python_arguments;
+mod python_format;
+mod python_methods;
+mod python_operators;
 mod python_strings;
 mod python_values;
 mod sourced_text;
 mod streaming_decoder;
 mod template;
-mod template_source;
 mod text_per_token;
 mod tokenizer;
 mod turns;
+mod value;
 
 use std::sync::{Arc, Mutex};
 
 use sourced_text::SourcedText;
 use streaming_decoder::StreamingDecoder;
-use template::{ChatTemplate, Rendering};
+use template::{ChatTemplate, Member, Rendering};
 use tokenizer::Tokenizer;
 use turns::Turns;
 
@@ -98,9 +108,24 @@ pub struct VsDeclaredToken {
     special: bool,
 }
 
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct VsMember {
+    name: VsBytes,
+    value: VsBytes,
+    is_json: bool,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct VsMessage {
+    members: *const VsMember,
+    num_members: usize,
+}
+
 #[repr(C)]
 pub struct VsRendering {
-    messages: *const VsPair, // (role, content)
+    messages: *const VsMessage,
     num_messages: usize,
     special_tokens: *const VsPair, // (variable, text)
     num_special_tokens: usize,
@@ -143,10 +168,26 @@ impl From<Vec<u32>> for VsIds {
     }
 }
 
+/// SAFETY: `first` begins `count` items, or there are none.
+unsafe fn array<'a, T>(first: *const T, count: usize) -> &'a [T] {
+    if count == 0 {
+        return &[];
+    }
+    std::slice::from_raw_parts(first, count)
+}
+
+/// SAFETY: the message's members and their bytes are valid.
+unsafe fn message_of(message: VsMessage) -> Result<Vec<Member>, Failure> {
+    let members = array(message.members, message.num_members).iter().map(|member| {
+        let (name, value) = (member.name.text()?.to_string(), member.value.text()?.to_string());
+        Ok(Member { name, value, is_json: member.is_json })
+    });
+    members.collect()
+}
+
 /// SAFETY: `pairs` holds `count` pairs whose bytes are valid.
 unsafe fn text_pairs(pairs: *const VsPair, count: usize) -> Result<Vec<(String, String)>, Failure> {
-    let pairs = if count == 0 { &[] } else { std::slice::from_raw_parts(pairs, count) };
-    let texts = pairs
+    let texts = array(pairs, count)
         .iter()
         .map(|pair| Ok((pair.first.text()?.to_string(), pair.second.text()?.to_string())));
     texts.collect()
@@ -404,7 +445,8 @@ pub unsafe extern "C" fn vs_template_render(
 ) -> i32 {
     border(error, || {
         let rendering = &*rendering;
-        let messages = text_pairs(rendering.messages, rendering.num_messages)?;
+        let messages = array(rendering.messages, rendering.num_messages).iter();
+        let messages = messages.map(|message| message_of(*message)).collect::<Result<_, _>>()?;
         let special_tokens = text_pairs(rendering.special_tokens, rendering.num_special_tokens)?;
         let arguments = match rendering.arguments.size {
             0 => None,

@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 use std::iter::repeat_n;
+use std::sync::Arc;
 
-use minijinja::value::ValueKind;
-use minijinja::{Error, Value};
 use unicode_categories::UnicodeCategories;
 
-use crate::python_arguments::Arguments;
-use crate::python_values::{refuse, Tuple};
+use crate::python_arguments::{Arguments, Given};
+use crate::python_format::format_braces;
+use crate::python_values::is_printable;
+use crate::value::{refuse, Result, Value};
 
 /// Characters beyond decimal digits of which str.isdigit is true.
 const OTHER_DIGITS: [(char, char); 20] = [
@@ -44,7 +45,7 @@ fn is_line_end(c: char) -> bool {
 }
 
 /// Alphabetic in Unicode's sense holds for some marks, numbers and symbols too.
-fn is_letter(c: char) -> bool {
+pub fn is_letter(c: char) -> bool {
     c.is_alphabetic() && !c.is_mark() && !c.is_number_letter() && !c.is_symbol_other()
 }
 
@@ -135,7 +136,7 @@ fn window(text: &str, start: Option<i64>, end: Option<i64>) -> Option<(usize, &s
 }
 
 /// Where the text that is searched for lies, in characters.
-fn find(text: &str, args: &[Value], from_end: bool) -> Result<Option<usize>, Error> {
+fn find(text: &str, args: Given, from_end: bool) -> Result<Option<usize>> {
     let args = Arguments::bind(args, &["", "", ""])?;
     let wanted = args.required_text(0)?;
     let Some((first, within)) = window(text, args.integer(1)?, args.integer(2)?) else {
@@ -145,7 +146,7 @@ fn find(text: &str, args: &[Value], from_end: bool) -> Result<Option<usize>, Err
     Ok(place.map(|place| first + within[..place].chars().count()))
 }
 
-fn count(text: &str, args: &[Value]) -> Result<usize, Error> {
+fn count(text: &str, args: Given) -> Result<usize> {
     let args = Arguments::bind(args, &["", "", ""])?;
     let wanted = args.required_text(0)?;
     Ok(match window(text, args.integer(1)?, args.integer(2)?) {
@@ -156,17 +157,17 @@ fn count(text: &str, args: &[Value]) -> Result<usize, Error> {
 }
 
 /// str.startswith and str.endswith: of one text or any of several.
-fn has_affix(text: &str, args: &[Value], has: fn(&str, &str) -> bool) -> Result<bool, Error> {
+fn has_affix(text: &str, args: Given, has: fn(&str, &str) -> bool) -> Result<bool> {
     let args = Arguments::bind(args, &["", "", ""])?;
     let within = window(text, args.integer(1)?, args.integer(2)?);
-    let holds = |affix: &Value| match affix.as_str() {
+    let holds = |affix: &Value| match affix.as_text() {
         Some(affix) => Ok(within.is_some_and(|(_, within)| has(within, affix))),
         None => Err(refuse("a text begins or ends with a string or one of several")),
     };
     match args.given(0) {
-        Some(several) if matches!(several.kind(), ValueKind::Seq | ValueKind::Iterable) => {
-            for affix in several.try_iter()? {
-                if holds(&affix)? {
+        Some(Value::Tuple(several)) => {
+            for affix in several.iter() {
+                if holds(affix)? {
                     return Ok(true);
                 }
             }
@@ -209,7 +210,7 @@ fn split_at_space_from_end(text: &str, most: Option<usize>) -> Vec<&str> {
     parts
 }
 
-fn split(text: &str, args: &[Value], from_end: bool) -> Result<Value, Error> {
+fn split(text: &str, args: Given, from_end: bool) -> Result<Value> {
     let args = Arguments::bind(args, &["sep", "maxsplit"])?;
     let most = args.integer(1)?.and_then(|most| usize::try_from(most).ok());
     let mut parts: Vec<&str> = match (args.text(0)?, from_end) {
@@ -228,10 +229,10 @@ fn split(text: &str, args: &[Value], from_end: bool) -> Result<Value, Error> {
     if from_end {
         parts.reverse();
     }
-    Ok(parts.into_iter().map(Value::from).collect())
+    Ok(parts.into_iter().map(Value::from).collect::<Vec<_>>().into())
 }
 
-fn partition(text: &str, args: &[Value], from_end: bool) -> Result<Value, Error> {
+fn partition(text: &str, args: Given, from_end: bool) -> Result<Value> {
     let args = Arguments::bind(args, &[""])?;
     let separator = args.required_text(0)?;
     if separator.is_empty() {
@@ -243,7 +244,7 @@ fn partition(text: &str, args: &[Value], from_end: bool) -> Result<Value, Error>
         (None, false) => [text, "", ""],
         (None, true) => ["", "", text],
     };
-    Ok(Value::from_object(Tuple(parts.map(Value::from).into())))
+    Ok(Value::tuple(parts.map(Value::from).into()))
 }
 
 #[derive(Clone, Copy)]
@@ -264,7 +265,7 @@ pub fn strip<'a>(text: &'a str, chars: Option<&str>, side: Side) -> &'a str {
     }
 }
 
-fn strip_method(text: &str, args: &[Value], side: Side) -> Result<Value, Error> {
+fn strip_method(text: &str, args: Given, side: Side) -> Result<Value> {
     let args = Arguments::bind(args, &[""])?;
     Ok(strip(text, args.text(0)?, side).into())
 }
@@ -275,7 +276,7 @@ fn padded(
     (left, right): (usize, usize),
     fill: char,
     max_bytes: usize,
-) -> Result<String, Error> {
+) -> Result<String> {
     let padding = left.saturating_add(right).saturating_mul(fill.len_utf8());
     if padding.saturating_add(text.len()) > max_bytes {
         return Err(refuse("the padded text is too long"));
@@ -292,13 +293,13 @@ fn missing(text: &str, width: i64) -> usize {
 }
 
 /// str.center. An odd place goes to the left where the width is odd.
-pub fn center(text: &str, width: i64, fill: char, max_bytes: usize) -> Result<String, Error> {
+pub fn center(text: &str, width: i64, fill: char, max_bytes: usize) -> Result<String> {
     let padding = missing(text, width);
     let left = padding / 2 + (padding & width as usize & 1);
     padded(text, (left, padding - left), fill, max_bytes)
 }
 
-fn justify(text: &str, args: &[Value], side: Side, max_bytes: usize) -> Result<String, Error> {
+fn justify(text: &str, args: Given, side: Side, max_bytes: usize) -> Result<String> {
     let args = Arguments::bind(args, &["", ""])?;
     let width = args.required_integer(0)?;
     let mut chars = args.text(1)?.unwrap_or(" ").chars();
@@ -312,37 +313,32 @@ fn justify(text: &str, args: &[Value], side: Side, max_bytes: usize) -> Result<S
     }
 }
 
-fn fill_zeros(text: &str, args: &[Value], max_bytes: usize) -> Result<String, Error> {
+fn fill_zeros(text: &str, args: Given, max_bytes: usize) -> Result<String> {
     let width = Arguments::bind(args, &[""])?.required_integer(0)?;
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     let filled = padded(digits, (missing(text, width), 0), '0', max_bytes)?;
     Ok(format!("{}{filled}", &text[..text.len() - digits.len()]))
 }
 
-fn join(separator: &str, args: &[Value]) -> Result<String, Error> {
+fn join(separator: &str, args: Given) -> Result<String> {
     let args = Arguments::bind(args, &[""])?;
     let mut out = String::new();
-    for (index, item) in args.given(0).cloned().unwrap_or_default().try_iter()?.enumerate() {
+    for (index, item) in args.required(0)?.items()?.enumerate() {
         if index > 0 {
             out.push_str(separator);
         }
-        out.push_str(item.as_str().ok_or_else(|| refuse("join takes strings only"))?);
+        out.push_str(item?.as_text().ok_or_else(|| refuse("join takes strings only"))?);
     }
     Ok(out)
 }
 
 /// Nothing where this is no method of the ones here.
-pub fn call(
-    text: &str,
-    method: &str,
-    args: &[Value],
-    max_bytes: usize,
-) -> Result<Option<Value>, Error> {
+pub fn call(text: &str, method: &str, args: Given, max_bytes: usize) -> Result<Option<Value>> {
     let found = |place: Option<usize>| place.ok_or_else(|| refuse("substring not found"));
-    let or_minus_one = |place: Option<usize>| place.map_or(-1, |place| place as i64);
+    let or_minus_one = |place: Option<usize>| Value::Int(place.map_or(-1, |place| place as i128));
     let result: Value = match method {
-        "find" => or_minus_one(find(text, args, false)?).into(),
-        "rfind" => or_minus_one(find(text, args, true)?).into(),
+        "find" => or_minus_one(find(text, args, false)?),
+        "rfind" => or_minus_one(find(text, args, true)?),
         "index" => found(find(text, args, false)?)?.into(),
         "rindex" => found(find(text, args, true)?)?.into(),
         "count" => count(text, args)?.into(),
@@ -354,7 +350,7 @@ pub fn call(
         "rpartition" => partition(text, args, true)?,
         "splitlines" => {
             let args = Arguments::bind(args, &["keepends"])?;
-            lines(text, args.is_true(0)).into_iter().map(Value::from).collect()
+            lines(text, args.is_true(0)).into_iter().map(Value::from).collect::<Vec<_>>().into()
         }
         "strip" => strip_method(text, args, Side::Both)?,
         "lstrip" => strip_method(text, args, Side::Left)?,
@@ -372,13 +368,70 @@ pub fn call(
             let args = Arguments::bind(args, &[""])?;
             text.strip_suffix(args.required_text(0)?).unwrap_or(text).into()
         }
+        "replace" => replace(text, args)?.into(),
+        "expandtabs" => {
+            let args = Arguments::bind(args, &["tabsize"])?;
+            expand_tabs(text, args.integer(0)?.unwrap_or(8), max_bytes)?.into()
+        }
+        "format" => format_braces(text, args, max_bytes)?.into(),
+        "format_map" => {
+            let args = Arguments::bind(args, &[""])?;
+            let Value::Dict(dict) = args.required(0)? else {
+                return Err(args.required(0)?.is_not("a mapping"));
+            };
+            let name = |key: &Value| key.as_text().map(Arc::from);
+            let by_name = dict.iter().filter_map(|(k, v)| Some((name(&k.0)?, v.clone())));
+            let given = Given { by_place: Vec::new(), by_name: by_name.collect() };
+            format_braces(text, given, max_bytes)?.into()
+        }
         _ => return without_arguments(text, method, args),
     };
     Ok(Some(result))
 }
 
-fn without_arguments(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
+fn replace(text: &str, args: Given) -> Result<String> {
+    let args = Arguments::bind(args, &["", "", ""])?;
+    let (old, new) = (args.required_text(0)?, args.required_text(1)?);
+    Ok(match args.integer(2)?.and_then(|count| usize::try_from(count).ok()) {
+        Some(count) => text.replacen(old, new, count),
+        None => text.replace(old, new),
+    })
+}
+
+fn expand_tabs(text: &str, size: i64, max_bytes: usize) -> Result<String> {
+    let size = usize::try_from(size).unwrap_or(0);
+    let (mut out, mut column) = (String::new(), 0);
+    for c in text.chars() {
+        match c {
+            '\t' => {
+                let width = if size == 0 { 0 } else { size - column % size };
+                if width.saturating_add(out.len()) > max_bytes {
+                    return Err(refuse("the padded text is too long"));
+                }
+                out.extend(repeat_n(' ', width));
+                column += width;
+            }
+            c => {
+                out.push(c);
+                column = if matches!(c, '\n' | '\r') { 0 } else { column + 1 };
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// The first character in upper case, the others in lower case.
+pub fn capitalized(text: &str) -> String {
+    title_case(text, |_| false)
+}
+
+fn without_arguments(text: &str, method: &str, args: Given) -> Result<Option<Value>> {
     let result: Value = match method {
+        "upper" => text.to_uppercase().into(),
+        "lower" => text.to_lowercase().into(),
+        "capitalize" => capitalized(text).into(),
+        "isascii" => text.is_ascii().into(),
+        "isprintable" => text.chars().all(is_printable).into(),
         "title" => title_case(text, |c| !c.is_alphabetic()).into(),
         "swapcase" => swap_case(text).into(),
         "isalpha" => every(text, is_letter),

@@ -1,54 +1,13 @@
 //! Values as Python writes them. Chat templates are written for Jinja2, where `{{ true }}` prints
 //! True and `tojson` is json.dumps.
 
-use std::sync::Arc;
-
-use minijinja::value::{Enumerator, Object, ObjectRepr, ValueKind};
-use minijinja::{Error, ErrorKind, Value};
 use unicode_categories::UnicodeCategories;
+
+use crate::python_operators::sorted;
+use crate::value::{refuse, Dict, Function, Object, Result, Value};
 
 /// Deeper values are refused: json.dumps has the same guard.
 const MAX_DEPTH: usize = 200;
-
-/// Prints in round brackets, and is a list otherwise.
-#[derive(Debug)]
-pub struct Tuple(pub Vec<Value>);
-
-impl Object for Tuple {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Seq
-    }
-    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        self.0.get(key.as_usize()?).cloned()
-    }
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Seq(self.0.len())
-    }
-}
-
-/// What dict.keys(), dict.values() and dict.items() give.
-#[derive(Debug)]
-pub struct DictView {
-    pub name: &'static str,
-    pub items: Vec<Value>,
-}
-
-impl Object for DictView {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Iterable
-    }
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Values(self.items.clone())
-    }
-    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
-        Some(self.items.len())
-    }
-}
-
-/// The pairs of a dict, or of anything else that gives pairs.
-pub fn tuples(pairs: impl Iterator<Item = (Value, Value)>) -> Vec<Value> {
-    pairs.map(|(key, value)| Value::from_object(Tuple(vec![key, value]))).collect()
-}
 
 #[derive(Clone, Copy, PartialEq)]
 enum Style {
@@ -67,10 +26,6 @@ struct Writer {
     max_bytes: usize,
 }
 
-pub fn refuse(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, message)
-}
-
 /// Arguments of json.dumps.
 pub struct JsonForm {
     pub indent: Option<String>,               // of one level
@@ -80,7 +35,7 @@ pub struct JsonForm {
 }
 
 /// json.dumps(value, ...).
-pub fn json_dumps(value: &Value, form: JsonForm, max_bytes: usize) -> Result<String, Error> {
+pub fn json_dumps(value: &Value, form: JsonForm, max_bytes: usize) -> Result<String> {
     let between_items = if form.indent.is_some() { "," } else { ", " };
     let (item_separator, key_separator) =
         form.separators.unwrap_or_else(|| (between_items.to_string(), ": ".to_string()));
@@ -99,29 +54,42 @@ pub fn json_dumps(value: &Value, form: JsonForm, max_bytes: usize) -> Result<Str
 }
 
 /// str(value).
-pub fn python_str(value: &Value, max_bytes: usize) -> Result<String, Error> {
-    match value.kind() {
-        ValueKind::Undefined => Ok(String::new()),
-        ValueKind::String => Ok(value.as_str().unwrap_or_default().to_string()),
-        _ => {
-            let mut writer = Writer {
-                out: String::new(),
-                style: Style::Repr,
-                indent: None,
-                sort_keys: false,
-                ensure_ascii: false,
-                item_separator: ", ".to_string(),
-                key_separator: ": ".to_string(),
-                max_bytes,
-            };
-            writer.write(value, 0)?;
-            Ok(writer.out)
-        }
+pub fn python_str(value: &Value, max_bytes: usize) -> Result<String> {
+    match value {
+        Value::Undefined(_) => Ok(String::new()),
+        Value::Text(text) | Value::Markup(text) => Ok(text.to_string()),
+        _ => python_repr(value, max_bytes),
     }
 }
 
+/// repr(value).
+pub fn python_repr(value: &Value, max_bytes: usize) -> Result<String> {
+    let mut writer = Writer {
+        out: String::new(),
+        style: Style::Repr,
+        indent: None,
+        sort_keys: false,
+        ensure_ascii: false,
+        item_separator: ", ".to_string(),
+        key_separator: ": ".to_string(),
+        max_bytes,
+    };
+    writer.write(value, 0)?;
+    Ok(writer.out)
+}
+
 /// repr(float): shortest digits that read back, exponent form below 1e-4 and from 1e16.
-fn python_float(number: f64) -> String {
+pub fn python_float(number: f64) -> String {
+    if !number.is_finite() {
+        return if number.is_nan() {
+            "nan"
+        } else if number > 0.0 {
+            "inf"
+        } else {
+            "-inf"
+        }
+        .into();
+    }
     if number == 0.0 || (1e-4..1e16).contains(&number.abs()) {
         return format!("{number:?}");
     }
@@ -131,13 +99,22 @@ fn python_float(number: f64) -> String {
     format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
 }
 
+fn json_float(number: f64) -> String {
+    match number {
+        _ if number.is_nan() => "NaN".to_string(),
+        f64::INFINITY => "Infinity".to_string(),
+        f64::NEG_INFINITY => "-Infinity".to_string(),
+        _ => python_float(number),
+    }
+}
+
 /// str.isprintable of one character, but for the code points that no character has.
-fn is_printable(c: char) -> bool {
+pub fn is_printable(c: char) -> bool {
     c == ' ' || !(c.is_other() || c.is_separator())
 }
 
 impl Writer {
-    fn write(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
+    fn write(&mut self, value: &Value, depth: usize) -> Result<()> {
         if depth > MAX_DEPTH {
             return Err(refuse("the value is nested too deeply"));
         }
@@ -145,95 +122,134 @@ impl Writer {
             return Err(refuse("the value is too large to write"));
         }
         let json = self.style == Style::Json;
-        match value.kind() {
-            ValueKind::None => self.out.push_str(if json { "null" } else { "None" }),
-            ValueKind::Bool => self.out.push_str(match (value.is_true(), json) {
+        match value {
+            Value::None => self.out.push_str(if json { "null" } else { "None" }),
+            Value::Bool(value) => self.out.push_str(match (value, json) {
                 (true, true) => "true",
                 (false, true) => "false",
                 (true, false) => "True",
                 (false, false) => "False",
             }),
-            ValueKind::Number if value.is_integer() => self.out.push_str(&value.to_string()),
-            ValueKind::Number => {
-                let number = f64::try_from(value.clone())?;
-                // Python raises ZeroDivisionError where minijinja goes on with such a number.
-                if !number.is_finite() {
-                    return Err(refuse("a number is not finite, as after a division by zero"));
-                }
-                self.out.push_str(&python_float(number));
+            Value::Int(number) => self.out.push_str(&number.to_string()),
+            Value::Float(number) if json => self.out.push_str(&json_float(*number)),
+            Value::Float(number) => self.out.push_str(&python_float(*number)),
+            Value::Markup(text) if !json => {
+                self.out.push_str("Markup(");
+                self.write_string(text);
+                self.out.push(')');
             }
-            ValueKind::String => self.write_string(value.as_str().unwrap_or_default()),
-            ValueKind::Seq | ValueKind::Iterable => self.write_sequence(value, depth)?,
-            ValueKind::Map => self.write_map(value, depth)?,
-            ValueKind::Undefined if !json => self.out.push_str("Undefined"),
-            _ if !json => self.out.push_str(&value.to_string()),
-            kind => return Err(refuse(format!("a value of type {kind} is not JSON serializable"))),
+            Value::Text(text) | Value::Markup(text) => self.write_string(text),
+            Value::Tuple(items) if !json => self.write_tuple(items, depth)?,
+            Value::List(items) | Value::Tuple(items) => self.write_list(items, depth)?,
+            Value::Dict(dict) => self.write_dict(dict, depth)?,
+            Value::Undefined(_) if !json => self.out.push_str("Undefined"),
+            Value::Object(object) if !json => self.write_object(object, value, depth)?,
+            _ => return Err(value.is_not("JSON serializable")),
         }
         Ok(())
     }
 
-    fn write_sequence(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
-        if self.style == Style::Repr {
-            if let Some(tuple) = value.downcast_object_ref::<Tuple>() {
-                return self.write_tuple(tuple, depth);
+    fn write_object(&mut self, object: &Object, value: &Value, depth: usize) -> Result<()> {
+        match object {
+            Object::Range(range) => {
+                let stop = range.start + range.step * range.length as i128;
+                // Python remembers the end that it was given.
+                if range.step != 1 {
+                    return Err(refuse("a range with a step cannot be written"));
+                }
+                self.out.push_str(&format!("range({}, {stop})", range.start));
             }
-        }
-        if let Some(view) = value.downcast_object_ref::<DictView>() {
-            if self.style == Style::Json {
-                return Err(refuse(format!("{} is not JSON serializable", view.name)));
+            Object::View(..) => {
+                self.out.push_str(value.type_name());
+                self.out.push('(');
+                self.write_list(&value.collect()?, depth)?;
+                self.out.push(')');
             }
-            self.out.push_str(&format!("{}(", view.name));
-            self.write_list(value, depth)?;
-            self.out.push(')');
-            return Ok(());
+            Object::Namespace(attributes) => {
+                self.out.push_str("<Namespace ");
+                self.write_dict(&attributes.borrow().clone(), depth)?;
+                self.out.push('>');
+            }
+            Object::Macro(template_macro) => {
+                self.out.push_str("<Macro ");
+                match &template_macro.node.name {
+                    Some(name) => self.write_string(name),
+                    None => self.out.push_str("anonymous"),
+                }
+                self.out.push('>');
+            }
+            Object::Loop(state) if state.length.get().is_some() => {
+                let (index, length) = (state.index0.get() + 1, state.length.get().unwrap_or(0));
+                self.out.push_str(&format!("<LoopContext {index}/{length}>"));
+            }
+            Object::Function(Function::Dict) => self.out.push_str("<class 'dict'>"),
+            Object::Function(Function::Namespace) => {
+                self.out.push_str("<class 'jinja2.utils.Namespace'>");
+            }
+            Object::Function(Function::Cycler) => {
+                self.out.push_str("<class 'jinja2.utils.Cycler'>");
+            }
+            Object::Function(Function::Joiner) => {
+                self.out.push_str("<class 'jinja2.utils.Joiner'>");
+            }
+            // Python writes where it lies in memory.
+            _ => return Err(refuse(format!("a {} cannot be written", value.type_name()))),
         }
-        self.write_list(value, depth)
+        Ok(())
     }
 
-    fn write_tuple(&mut self, tuple: &Tuple, depth: usize) -> Result<(), Error> {
+    fn write_tuple(&mut self, items: &[Value], depth: usize) -> Result<()> {
         self.out.push('(');
-        for (index, item) in tuple.0.iter().enumerate() {
+        for (index, item) in items.iter().enumerate() {
             self.start_item(index == 0, depth);
             self.write(item, depth + 1)?;
         }
-        self.out.push_str(if tuple.0.len() == 1 { ",)" } else { ")" });
+        self.out.push_str(if items.len() == 1 { ",)" } else { ")" });
         Ok(())
     }
 
-    fn write_list(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
+    fn write_list(&mut self, items: &[Value], depth: usize) -> Result<()> {
         self.out.push('[');
-        let mut empty = true;
-        for item in value.try_iter()? {
-            self.start_item(empty, depth);
-            empty = false;
-            self.write(&item, depth + 1)?;
+        for (index, item) in items.iter().enumerate() {
+            self.start_item(index == 0, depth);
+            self.write(item, depth + 1)?;
         }
-        self.close(empty, depth, ']');
+        self.close(items.is_empty(), depth, ']');
         Ok(())
     }
 
-    fn write_map(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
+    fn write_dict(&mut self, dict: &Dict, depth: usize) -> Result<()> {
         self.out.push('{');
-        let mut empty = true;
-        let mut keys: Vec<Value> = value.try_iter()?.collect();
+        let mut entries: Vec<(Value, Value)> =
+            dict.iter().map(|(key, value)| (key.0.clone(), value.clone())).collect();
         if self.sort_keys {
-            keys.sort();
+            let (keys, values) = entries.into_iter().unzip();
+            entries = sorted(values, keys, false)?;
         }
-        for key in keys {
-            self.start_item(empty, depth);
-            empty = false;
-            if self.style == Style::Json && key.kind() != ValueKind::String {
-                self.out.push('"');
-                self.write(&key, depth + 1)?;
-                self.out.push('"');
-            } else {
-                self.write(&key, depth + 1)?;
+        for (index, (key, value)) in entries.iter().enumerate() {
+            self.start_item(index == 0, depth);
+            match self.style {
+                Style::Json => self.write_json_key(key)?,
+                Style::Repr => self.write(key, depth + 1)?,
             }
             self.out.push_str(&self.key_separator);
-            self.write(&value.get_item(&key)?, depth + 1)?;
+            self.write(value, depth + 1)?;
         }
-        self.close(empty, depth, '}');
+        self.close(entries.is_empty(), depth, '}');
         Ok(())
+    }
+
+    fn write_json_key(&mut self, key: &Value) -> Result<()> {
+        match key {
+            Value::Text(_) | Value::Markup(_) => self.write(key, 0),
+            Value::None | Value::Bool(_) | Value::Int(_) | Value::Float(_) => {
+                self.out.push('"');
+                self.write(key, 0)?;
+                self.out.push('"');
+                Ok(())
+            }
+            _ => Err(key.is_not("a key of JSON")),
+        }
     }
 
     fn start_item(&mut self, first: bool, depth: usize) {

@@ -2,32 +2,24 @@
 //! controls, raise_exception, strftime_now, tojson without HTML escapes and Python's string
 //! methods, compiled and rendered within a budget.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::ffi::CString;
-use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::io;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use minijinja::value::{from_args, ValueKind};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
-
 use crate::budget::{self, Limits, Outcome};
-use crate::jinja_filters::{add_filters, add_tests, escaped, pairs_of};
-use crate::jinja_globals::add_globals;
-use crate::python_strings;
-use crate::python_values::{python_str, refuse, DictView};
-use crate::template_source;
+use crate::jinja_parser::parse;
+use crate::jinja_renderer::Renderer;
+use crate::jinja_syntax::{Block, Name};
+use crate::json_input;
 use crate::turns::Turns;
+use crate::value::{Dict, Error, Fault, Key, Value};
 use crate::{Failure, FailureKind};
 
-/// Instructions of one rendering. Published templates need about a hundred a message.
-const FUEL: u64 = 1_000_000;
-/// Nested macro calls and includes.
-const RECURSION_LIMIT: usize = 100;
+/// Statements and expressions of one rendering. Published templates need about a hundred a message.
+const STEPS: u64 = 1_000_000;
 const BASE_MEMORY_BYTES: usize = 128 << 20;
 /// Further bytes for each byte of messages and arguments: their own values, captured blocks.
 const MEMORY_PER_INPUT_BYTE: usize = 64;
@@ -40,8 +32,6 @@ const LITTLE_INPUT: usize = 64 << 10;
 const MOST_LATE_FOR_LITTLE: usize = 3;
 /// Each may hold its memory budget.
 static TURNS: Turns = Turns::new(4);
-
-const NAME: &str = "chat_template";
 
 /// The sources that must not be run again in this process, so that loading a model anew is no way
 /// around it. The oldest are forgotten.
@@ -71,7 +61,7 @@ fn refuse_if_disabled(key: u64) -> Result<(), Failure> {
 }
 
 pub struct ChatTemplate {
-    environment: Arc<Environment<'static>>,
+    block: Arc<Block>,
     max_output_bytes: usize,
     /// Of its source; disabled when a rendering could not be stopped and may have left a parked
     /// thread behind, or was late for little too often.
@@ -79,203 +69,41 @@ pub struct ChatTemplate {
     late_for_little: AtomicUsize,
 }
 
+/// One key of a message.
+pub struct Member {
+    pub name: String,
+    pub value: String,
+    /// Whether the value is JSON, or the text itself.
+    pub is_json: bool,
+}
+
 pub struct Rendering {
-    pub messages: Vec<(String, String)>,       // (role, content)
+    pub messages: Vec<Vec<Member>>,
     pub arguments: Option<String>,             // a JSON object
     pub special_tokens: Vec<(String, String)>, // (variable, text), such as bos_token
     pub add_generation_prompt: bool,
     pub now_seconds: i64, // since 1970, UTC
 }
 
-/// Carries what the template itself said through raise_exception.
-#[derive(Debug)]
-struct Raised(String);
-
-impl fmt::Display for Raised {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Raised {}
-
-/// Ends a rendering that was asked to stop.
-#[derive(Debug)]
-struct Stopped;
-
-impl fmt::Display for Stopped {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("stopped")
-    }
-}
-
-impl std::error::Error for Stopped {}
-
-fn stop_if_asked() -> Result<(), Error> {
-    if budget::asked_to_stop() {
-        return Err(Error::new(ErrorKind::InvalidOperation, "out of time").with_source(Stopped));
-    }
-    Ok(())
-}
-
-/// Stops the rendering when the text is longer than allowed.
-struct CappedOutput {
-    text: Vec<u8>,
-    limit: usize,
-    full: bool,
-}
-
-impl io::Write for CappedOutput {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.len() > self.limit - self.text.len() {
-            self.full = true;
-            return Err(io::ErrorKind::FileTooLarge.into());
+/// Neither the template's source nor values.
+fn failure_of(error: Error) -> Failure {
+    let over = |text: String| Failure::new(FailureKind::OverBudget, text);
+    match error.fault {
+        Fault::Raised => {
+            Failure::new(FailureKind::Raised, error.text.chars().take(2000).collect::<String>())
         }
-        self.text.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn raise_exception(message: &Value) -> Result<Value, Error> {
-    let text = message.as_str().map_or_else(|| message.to_string(), str::to_string);
-    Err(Error::new(ErrorKind::InvalidOperation, "raised by the template").with_source(Raised(text)))
-}
-
-/// Methods of Python's values, where they differ from minijinja's own set.
-fn python_method(
-    state: &State,
-    value: &Value,
-    method: &str,
-    args: &[Value],
-    max_bytes: usize,
-) -> Result<Value, Error> {
-    stop_if_asked()?;
-    let result = match value.kind() {
-        ValueKind::String => {
-            let text = value.as_str().unwrap_or_default();
-            python_strings::call(text, method, args, max_bytes)?
-        }
-        ValueKind::Map => dict_method(value, method, args)?,
-        ValueKind::Seq if method == "index" => Some(index_of(value, args)?),
-        _ => None,
-    };
-    match result {
-        Some(result) => Ok(result),
-        None => minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args),
-    }
-}
-
-fn dict_method(value: &Value, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
-    let view = match method {
-        "items" => DictView { name: "dict_items", items: pairs_of(value)? },
-        "keys" => DictView { name: "dict_keys", items: value.try_iter()?.collect() },
-        "values" => {
-            let pairs = value.as_object().and_then(|object| object.try_iter_pairs());
-            let items = pairs.into_iter().flatten().map(|(_, value)| value).collect();
-            DictView { name: "dict_values", items }
-        }
-        _ => return Ok(None),
-    };
-    let () = from_args(args)?;
-    Ok(Some(Value::from_object(view)))
-}
-
-fn index_of(list: &Value, args: &[Value]) -> Result<Value, Error> {
-    let (wanted,): (&Value,) = from_args(args)?;
-    let place = list.try_iter()?.position(|item| item == *wanted);
-    Ok(place.ok_or_else(|| refuse("the value is not in the list"))?.into())
-}
-
-/// datetime.strftime of a date without a time zone, in the C locale, for `seconds` in UTC.
-fn strftime(seconds: i64, format: &str) -> Result<Value, Error> {
-    let refused = || Error::new(ErrorKind::InvalidOperation, "strftime_now: invalid format");
-    let format = format.replace("%f", "000000").replace("%z", "").replace("%Z", "");
-    if format.is_empty() {
-        return Ok("".into());
-    }
-    let format = CString::new(format).map_err(|_| refused())?;
-    let mut buffer = [0u8; 1024];
-    // SAFETY: gmtime_r fills `time` or returns null; strftime writes at most buffer.len() bytes.
-    let length = unsafe {
-        let mut time: libc::tm = std::mem::zeroed();
-        if libc::gmtime_r(&seconds, &mut time).is_null() {
-            return Err(refused());
-        }
-        libc::strftime(buffer.as_mut_ptr().cast(), buffer.len(), format.as_ptr(), &time)
-    };
-    match std::str::from_utf8(&buffer[..length]) {
-        Ok(text) if length > 0 => Ok(text.into()),
-        _ => Err(refused()),
-    }
-}
-
-fn environment(max_output_bytes: usize) -> Environment<'static> {
-    let mut environment = Environment::new();
-    environment.set_trim_blocks(true);
-    environment.set_lstrip_blocks(true);
-    environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_recursion_limit(RECURSION_LIMIT);
-    environment.set_fuel(Some(FUEL));
-    environment.set_unknown_method_callback(move |state, value, method, args| {
-        python_method(state, value, method, args, max_output_bytes)
-    });
-    environment.set_formatter(move |out, state, value| {
-        stop_if_asked()?;
-        let text = match value.as_str() {
-            Some(text) => Cow::Borrowed(text),
-            None => Cow::Owned(python_str(value, max_output_bytes)?),
-        };
-        let written = match state.auto_escape() {
-            AutoEscape::Html if !value.is_safe() => out.write_str(&escaped(&text)),
-            _ => out.write_str(&text),
-        };
-        written.map_err(Error::from)
-    });
-    environment.add_function("raise_exception", |message: &Value| raise_exception(message));
-    add_filters(&mut environment, max_output_bytes);
-    add_tests(&mut environment);
-    add_globals(&mut environment);
-    environment
-}
-
-/// The first line of what went wrong: neither the template's source nor values.
-fn describe(error: &Error) -> String {
-    let mut text = error.kind().to_string();
-    if let Some(detail) = error.detail() {
-        text.push_str(": ");
-        text.extend(detail.chars().take(300));
-    }
-    if let Some(line) = error.line() {
-        text.push_str(&format!(" (line {line} of the chat template)"));
-    }
-    text
-}
-
-fn failure_of(error: Error, output_full: bool) -> Failure {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-    while let Some(cause) = source {
-        if let Some(Raised(text)) = cause.downcast_ref::<Raised>() {
-            return Failure::new(FailureKind::Raised, text.chars().take(2000).collect::<String>());
-        }
-        if cause.is::<Stopped>() {
+        Fault::OutOfTime => {
             let seconds = TIME_LIMIT.as_secs();
-            let text = format!("the chat template ran for more than {seconds} s of a processor");
-            return Failure::new(FailureKind::OverBudget, text);
+            over(format!("the chat template ran for more than {seconds} s of a processor"))
         }
-        if cause.downcast_ref::<Error>().is_some_and(|e| e.kind() == ErrorKind::OutOfFuel) {
-            let text = format!("the chat template ran for more than {FUEL} steps");
-            return Failure::new(FailureKind::OverBudget, text);
+        Fault::OutOfSteps => over(format!("the chat template ran for more than {STEPS} steps")),
+        Fault::OutputFull => over("the chat template writes a longer text than allowed".into()),
+        Fault::Refused => {
+            let text: String = error.text.chars().take(300).collect();
+            let text = format!("{text} (line {} of the chat template)", error.line);
+            Failure::new(FailureKind::Refused, text)
         }
-        source = cause.source();
     }
-    if output_full {
-        let text = "the chat template writes a longer text than allowed";
-        return Failure::new(FailureKind::OverBudget, text);
-    }
-    Failure::new(FailureKind::Refused, describe(&error))
 }
 
 fn settle<T>(outcome: Outcome<Result<T, Failure>>) -> Result<T, Failure> {
@@ -297,76 +125,76 @@ fn settle<T>(outcome: Outcome<Result<T, Failure>>) -> Result<T, Failure> {
     }
 }
 
-/// A JSON object's members.
-fn parse_arguments(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, Failure> {
-    serde_json::from_str(text).map_err(|error| {
-        Failure::new(FailureKind::BadArguments, format!("must be a JSON object: {error}"))
-    })
+/// The members of the JSON object that holds the request's own variables.
+fn arguments_of(text: &str) -> Result<Rc<Dict>, Failure> {
+    let refused = |reason: String| {
+        Failure::new(FailureKind::BadArguments, format!("must be a JSON object: {reason}"))
+    };
+    match json_input::parse(text).map_err(refused)? {
+        Value::Dict(dict) => Ok(dict),
+        _ => Err(refused("it is another value".to_string())),
+    }
 }
 
-fn context_of(rendering: Rendering) -> Result<Value, Failure> {
-    // transformers always passes these two; the template finds None where there are none.
-    let mut variables: Vec<(String, Value)> =
-        vec![("tools".to_string(), ().into()), ("documents".to_string(), ().into())];
-    for (name, text) in rendering.special_tokens {
-        variables.push((name, text.into()));
+fn message_of(members: Vec<Member>) -> Result<Value, Failure> {
+    let mut message = Dict::default();
+    for member in members {
+        let value = match member.is_json {
+            true => json_input::parse(&member.value).map_err(|reason| {
+                let text = format!("have {} that are no JSON: {reason}", member.name);
+                Failure::new(FailureKind::Refused, text)
+            })?,
+            false => member.value.into(),
+        };
+        message.insert(Key(member.name.into()), value);
     }
-    let now = rendering.now_seconds;
-    let strftime_now = Value::from_function(move |format: &str| strftime(now, format));
-    variables.push(("strftime_now".to_string(), strftime_now));
+    Ok(message.into())
+}
+
+fn variables_of(rendering: Rendering) -> Result<Vec<(Name, Value)>, Failure> {
+    // transformers always passes these two; the template finds None where there are none.
+    let mut variables =
+        vec![(Name::from("tools"), Value::None), (Name::from("documents"), Value::None)];
+    for (name, text) in rendering.special_tokens {
+        variables.push((name.into(), text.into()));
+    }
     if let Some(arguments) = rendering.arguments {
-        for (name, value) in parse_arguments(&arguments)? {
+        for (name, value) in arguments_of(&arguments)?.iter() {
+            let name = name.0.as_text().unwrap_or_default();
             if name == "messages" || name == "add_generation_prompt" {
                 let text = format!("must not override {name}");
                 return Err(Failure::new(FailureKind::BadArguments, text));
             }
-            variables.push((name, Value::from_serialize(value)));
+            variables.push((name.into(), value.clone()));
         }
     }
-    let messages = rendering.messages.into_iter().map(|(role, content)| {
-        Value::from_iter([("role", Value::from(role)), ("content", Value::from(content))])
-    });
-    variables.push(("messages".to_string(), messages.collect::<Vec<_>>().into()));
-    let add_generation_prompt = rendering.add_generation_prompt.into();
-    variables.push(("add_generation_prompt".to_string(), add_generation_prompt));
-    Ok(Value::from_iter(variables))
+    let messages = rendering.messages.into_iter().map(message_of);
+    let messages = messages.collect::<Result<Vec<Value>, Failure>>()?;
+    variables.push(("messages".into(), messages.into()));
+    variables.push(("add_generation_prompt".into(), rendering.add_generation_prompt.into()));
+    Ok(variables)
 }
 
-fn render_now(
-    environment: &Environment<'static>,
-    rendering: Rendering,
-    limit: usize,
-) -> Result<String, Failure> {
-    let context = context_of(rendering)?;
-    let template = environment.get_template(NAME).map_err(|error| failure_of(error, false))?;
-    let mut output = CappedOutput { text: Vec::new(), limit, full: false };
-    let rendered = template.render_captured_to(context, &mut output).map(|_| ());
-    rendered.map_err(|error| failure_of(error, output.full))?;
-    String::from_utf8(output.text)
-        .map_err(|_| Failure::new(FailureKind::Internal, "the rendered text is not UTF-8"))
+fn render_now(block: &Block, rendering: Rendering, limit: usize) -> Result<String, Failure> {
+    let mut renderer = Renderer::new(STEPS, limit, rendering.now_seconds);
+    renderer.render(block, &variables_of(rendering)?).map_err(failure_of)
 }
 
 impl ChatTemplate {
     pub fn compile(source: &str, max_output_bytes: usize) -> Result<ChatTemplate, Failure> {
         let key = key_of(source);
-        // Outside the budget: initialises tables that every template shares.
-        let mut environment = environment(max_output_bytes);
-        let source = template_source::prepare(source);
+        let source = source.to_string();
         let memory_bytes = BASE_MEMORY_BYTES + MEMORY_PER_INPUT_BYTE * source.len();
         // The compiler never looks whether it should stop.
         let limits = Limits { memory_bytes, time: TIME_LIMIT, grace: Duration::ZERO };
         let _turn = TURNS.take();
         refuse_if_disabled(key)?;
-        let compiled =
-            budget::run(limits, move || match environment.add_template_owned(NAME, source) {
-                Ok(()) => Ok(environment),
-                Err(error) => Err(failure_of(error, false)),
-            });
+        let compiled = budget::run(limits, move || parse(&source).map_err(failure_of));
         if matches!(compiled, Outcome::OutOfMemory | Outcome::OutOfTime) {
             disable(key);
         }
         Ok(ChatTemplate {
-            environment: Arc::new(settle(compiled)?),
+            block: Arc::new(settle(compiled)?),
             max_output_bytes,
             key,
             late_for_little: AtomicUsize::new(0),
@@ -377,13 +205,15 @@ impl ChatTemplate {
         let _turn = TURNS.take();
         // Asked now: another may have disabled it during the wait.
         refuse_if_disabled(self.key)?;
-        let pairs = rendering.messages.iter().chain(&rendering.special_tokens);
+        let pairs = rendering.special_tokens.iter();
+        let members = rendering.messages.iter().flatten();
         let input_bytes: usize = pairs.map(|(a, b)| a.len() + b.len() + 64).sum::<usize>()
+            + members.map(|member| member.name.len() + member.value.len() + 64).sum::<usize>()
             + rendering.arguments.as_ref().map_or(0, String::len);
         let memory_bytes = BASE_MEMORY_BYTES + MEMORY_PER_INPUT_BYTE * input_bytes;
         let limits = Limits { memory_bytes, time: TIME_LIMIT, grace: GRACE };
-        let (environment, limit) = (self.environment.clone(), self.max_output_bytes);
-        let outcome = budget::run(limits, move || render_now(&environment, rendering, limit));
+        let (block, limit) = (self.block.clone(), self.max_output_bytes);
+        let outcome = budget::run(limits, move || render_now(&block, rendering, limit));
         if self.must_not_run_again(&outcome, input_bytes) {
             disable(self.key);
         }
