@@ -119,11 +119,78 @@ def test_rows_follow_their_layers_in_whatever_order_these_are_given():
         ([1, 2.5], TypeError, "item 1 of the prompt is 2.5"),
         ([{"role": "user"}], ValueError, "message 0 of the chat has no 'content'"),
         ([{"role": "user", "content": "a"}, {"content": "b"}], ValueError, "message 1"),
+        (
+            [{"role": "user", "content": "a", "weight": 1}],
+            ValueError,
+            "message 0 of the chat has the key 'weight'",
+        ),
+        ([{"role": "user", "content": None}], ValueError, "message 0 of the chat has no 'content'"),
+        (
+            [{"role": "user", "content": [{"type": "image", "url": "u"}]}],
+            ValueError,
+            "of type 'image'; only text",
+        ),
+        ([{"role": "user", "content": ["a"]}], ValueError, "of type 'str'; only text"),
+        (
+            [{"role": "user", "content": [{"type": "text", "text": "a", "x": 1}]}],
+            ValueError,
+            "the key 'x'",
+        ),
+        ([{"role": "user", "content": "a", "name": None}], TypeError, "'name' that is no text"),
+        ([{"role": "assistant", "tool_calls": None}], TypeError, "'tool_calls' that are no list"),
+        (
+            [{"role": "assistant", "tool_calls": [{"name": "f"}]}],
+            TypeError,
+            "a tool call of message 0",
+        ),
+        (
+            [{"role": "assistant", "tool_calls": [{"function": {"name": "f"}, "index": 0}]}],
+            ValueError,
+            "the key 'index'",
+        ),
+        (
+            [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "x": 0}}]}],
+            ValueError,
+            "the key 'x'",
+        ),
+        (
+            [
+                {
+                    "role": "assistant",
+                    "tool_calls": [{"function": {"name": "f", "arguments": {1, 2}}}],
+                }
+            ],
+            TypeError,
+            "cannot be written as JSON",
+        ),
+        (
+            [
+                {
+                    "role": "assistant",
+                    "tool_calls": [{"function": {"name": "f", "arguments": float("nan")}}],
+                }
+            ],
+            ValueError,
+            "cannot be written as JSON",
+        ),
     ],
 )
 def test_what_is_no_prompt_is_refused_with_its_place(prompt, error, says):
     with pytest.raises(error, match=says):
         vs.prompts.to_prompt(prompt)
+
+
+def test_data_sets_of_equal_responses_are_equal_bytes():
+    prompt = vs.chat_prompt(vs.chat("x"))
+    names = [f"n{i}" for i in range(20)]
+    sets = set()
+    for order in (names, names[::-1]):
+        copy = v1.Prompt()
+        copy.CopyFrom(prompt)
+        for name in order:
+            copy.chat.template_arguments[name] = name
+        sets.add(vs.to_json_lines([vs.labelled(copy, "y", True)]))
+    assert len(sets) == 1
 
 
 def test_directions_and_means_go_by_name():

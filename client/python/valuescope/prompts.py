@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -14,9 +15,9 @@ from . import given, v1
 from .tensors import data_type, from_numpy
 
 Prompt: TypeAlias = (
-    "str | Sequence[Mapping[str, str]] | Sequence[int] | npt.NDArray[np.integer] | v1.Prompt"
+    "str | Sequence[Mapping[str, Any]] | Sequence[int] | npt.NDArray[np.integer] | v1.Prompt"
 )
-"""Plain text, a chat (messages of "role" and "content"), or token ids."""
+"""Plain text, a chat (messages as `chat_prompt` takes them), or token ids."""
 Response: TypeAlias = "str | Sequence[int] | npt.NDArray[np.integer] | v1.Response"
 """Text or token ids."""
 Layers: TypeAlias = "str | int | Iterable[int] | v1.Layers"
@@ -63,7 +64,7 @@ def chat(user: str, system: str | None = None) -> list[dict[str, str]]:
 
 
 def to_prompt(prompt: Prompt) -> v1.Prompt:
-    """A `Prompt` from a string (plain text), a list of {"role", "content"} (a chat), or a sequence of token ids."""
+    """A `Prompt` from a string (plain text), a list of messages (a chat, see `chat_prompt`), or a sequence of token ids."""
     if isinstance(prompt, v1.Prompt):
         return prompt
     if isinstance(prompt, str):
@@ -94,11 +95,120 @@ def _parts(prompt: Any) -> list[Any]:
         raise TypeError(f"{error}: a prompt is text, a chat or token ids") from None
 
 
-def _message(place: int, part: Mapping[str, str]) -> v1.Message:
-    for key in ("role", "content"):
-        if not isinstance(part.get(key), str):
-            raise ValueError(f"message {place} of the chat has no {key!r} that is text")
-    return v1.Message(role=part["role"], content=part["content"])
+def chat_prompt(
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    tools: Sequence[Mapping[str, Any]] = (),
+    documents: Sequence[Mapping[str, Any]] = (),
+    template_arguments: Mapping[str, Any] | None = None,
+    add_generation_prompt: bool = True,
+    fold_system_into_user: bool = False,
+) -> v1.Prompt:
+    """A chat with what the model's template takes beyond its messages, as transformers' apply_chat_template does.
+
+    Args:
+        messages: dicts of "role", "content" (text, a list of {"type": "text", "text": ...}, or None beside "tool_calls") and,
+            where the template reads them, "reasoning_content", "name", "tool_calls" (dicts of "id", "type" and "function" with
+            "name" and "arguments") and "tool_call_id". The template finds their keys in this order, and those of the arguments
+            in the order of the dict. "content" may be left out beside "tool_calls".
+        tools: JSON schemas of functions that the model may call.
+        documents: documents to answer from, mostly of "title" and "text".
+        template_arguments: further variables of the template, such as {"enable_thinking": False}; dicts keep their order.
+        add_generation_prompt: whether the template opens the assistant's turn at the end.
+        fold_system_into_user: puts a system message at the head of the first user turn, for templates that reject it.
+
+    Raises ValueError or TypeError, naming the message and key, for what the contract has no place for.
+    """
+    chat = v1.Chat(
+        messages=[_message(place, part) for place, part in enumerate(messages)],
+        tools=[_json(tool, f"tools[{place}]") for place, tool in enumerate(tools)],
+        documents=[_json(text, f"documents[{place}]") for place, text in enumerate(documents)],
+        add_generation_prompt=add_generation_prompt,
+        fold_system_into_user=fold_system_into_user,
+    )
+    if template_arguments:
+        chat.template_arguments_json = _json(template_arguments, "template_arguments")
+    return v1.Prompt(chat=chat)
+
+
+_MESSAGE_TEXTS = ("reasoning_content", "name", "tool_call_id")
+
+
+def _json(value: Any, what: str) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{what} cannot be written as JSON: {error}") from None
+
+
+def _refuse_other_keys(what: str, mapping: Mapping[str, Any], known: Sequence[str]) -> None:
+    for key in mapping:
+        if key not in known:
+            names = ", ".join(map(repr, known))
+            raise ValueError(f"{what} has the key {key!r}, which cannot be sent; known are {names}")
+
+
+def _message(place: int, part: Mapping[str, Any]) -> v1.Message:
+    what = f"message {place} of the chat"
+    _refuse_other_keys(what, part, ("role", "content", *_MESSAGE_TEXTS, "tool_calls"))
+    if not isinstance(part.get("role"), str):
+        raise ValueError(f"{what} has no 'role' that is text")
+    message = v1.Message(role=part["role"])
+    for key in _MESSAGE_TEXTS:
+        if key in part:
+            if not isinstance(part[key], str):
+                raise TypeError(f"{what} has a {key!r} that is no text: leave the key out")
+            setattr(message, key, part[key])
+    if "tool_calls" in part:
+        if not isinstance(part["tool_calls"], (list, tuple)) or not part["tool_calls"]:
+            raise TypeError(f"{what} has 'tool_calls' that are no list of some: leave the key out")
+        message.tool_calls.extend(_tool_call(what, call) for call in part["tool_calls"])
+    _fill_content(what, message, part)
+    return message
+
+
+def _fill_content(what: str, message: v1.Message, part: Mapping[str, Any]) -> None:
+    content = part.get("content")
+    if isinstance(content, str):
+        message.content = content
+        if not content and message.tool_calls:
+            message.empty_content = v1.EMPTY_CONTENT_TEXT
+    elif isinstance(content, (list, tuple)):
+        message.content_parts.SetInParent()
+        message.content_parts.parts.extend(_content_part(what, item) for item in content)
+    elif content is None and (message.tool_calls or message.HasField("reasoning_content")):
+        absent = "content" not in part
+        message.empty_content = v1.EMPTY_CONTENT_ABSENT if absent else v1.EMPTY_CONTENT_NONE
+    else:
+        raise ValueError(f"{what} has no 'content' that is text")
+
+
+def _content_part(what: str, part: Any) -> v1.ContentPart:
+    if not isinstance(part, Mapping) or part.get("type") != "text":
+        kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+        raise ValueError(f"{what} has a content part of type {kind!r}; only text can be sent")
+    _refuse_other_keys(f"a content part of {what}", part, ("type", "text"))
+    if not isinstance(part.get("text"), str):
+        raise TypeError(f"{what} has a content part without 'text'")
+    return v1.ContentPart(text=part["text"])
+
+
+def _tool_call(what: str, call: Any) -> v1.ToolCall:
+    what = f"a tool call of {what}"
+    if not isinstance(call, Mapping) or not isinstance(call.get("function"), Mapping):
+        raise TypeError(f"{what} is no dict with a 'function' that is one")
+    function = call["function"]
+    if not isinstance(function.get("name"), str):
+        raise TypeError(f"the function of {what} has no 'name' that is text")
+    _refuse_other_keys(what, call, ("id", "type", "function"))
+    _refuse_other_keys(f"the function of {what}", function, ("name", "arguments"))
+    result = v1.ToolCall(function=v1.FunctionCall(name=function["name"]))
+    for key in ("id", "type"):
+        if key in call:
+            setattr(result, key, call[key])
+    if "arguments" in function:
+        result.function.arguments = _json(function["arguments"], f"arguments of {what}")
+    return result
 
 
 def _token_id(place: int, part: Any) -> int:
@@ -576,9 +686,9 @@ def to_data_set(responses: Any) -> list[v1.LabelledResponse]:
 
 
 def to_json_lines(responses: Iterable[v1.LabelledResponse]) -> bytes:
-    """A data set as the server reads it: one labelled response a line, UTF-8."""
+    """A data set as the server reads it: one labelled response a line, UTF-8. Equal responses give equal bytes."""
     lines = [
-        json_format.MessageToJson(r, indent=None, preserving_proto_field_name=True)
+        json_format.MessageToJson(r, indent=None, preserving_proto_field_name=True, sort_keys=True)
         for r in to_data_set(responses)
     ]
     return ("\n".join(lines) + "\n").encode()
