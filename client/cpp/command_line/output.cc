@@ -1,10 +1,14 @@
 #include "output.h"
 
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <google/protobuf/util/json_util.h>
+#include <google/protobuf/util/type_resolver_util.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <iostream>
+#include <memory>
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/ascii.h"
@@ -91,8 +95,23 @@ void PrintJson(const google::protobuf::Message& message) {
   google::protobuf::util::JsonPrintOptions options;
   options.preserve_proto_field_names = true;
   options.always_print_primitive_fields = true;
+  // Maps have no order: what is printed twice is the same text.
+  std::string bytes;
+  {
+    google::protobuf::io::StringOutputStream stream(&bytes);
+    google::protobuf::io::CodedOutputStream coded(&stream);
+    coded.SetSerializationDeterministic(true);
+    message.SerializeToCodedStream(&coded);
+  }
+  constexpr char kUrlPrefix[] = "type.googleapis.com";
+  const std::unique_ptr<google::protobuf::util::TypeResolver> resolver(
+      google::protobuf::util::NewTypeResolverForDescriptorPool(
+          kUrlPrefix, google::protobuf::DescriptorPool::generated_pool()));
   std::string json;
-  if (google::protobuf::util::MessageToJsonString(message, &json, options).ok()) {
+  if (google::protobuf::util::BinaryToJsonString(
+          resolver.get(), absl::StrCat(kUrlPrefix, "/", message.GetDescriptor()->full_name()),
+          bytes, &json, options)
+          .ok()) {
     std::cout << json << "\n";
   }
 }
