@@ -78,24 +78,27 @@ struct Family {
   bool qkv_bias = false;         // always there
   bool optional_biases = false;  // attention_bias gives all four projections one
   bool head_norms = false;
+  int64_t num_kv_heads = 0;    // where the key is missing; 0: num_attention_heads
   int64_t head_dim = 0;        // 0: hidden_size / num_attention_heads
   int64_t default_window = 0;  // where sliding_window is missing; 0: none
 };
 
 constexpr Family kFamilies[] = {
     {.name = "llama", .max_positions = 2048, .optional_biases = true},
-    {.name = "qwen2", .max_positions = 32768, .qkv_bias = true},
+    {.name = "qwen2", .max_positions = 32768, .qkv_bias = true, .num_kv_heads = 32},
     {.name = "qwen3",
      .max_positions = 32768,
      .optional_biases = true,
      .head_norms = true,
+     .num_kv_heads = 32,
      .head_dim = 128},
-    {.name = "mistral", .max_positions = 131072, .default_window = 4096},
+    {.name = "mistral", .max_positions = 131072, .num_kv_heads = 8, .default_window = 4096},
     {.name = "gemma2",
      .max_positions = 8192,
      .tied_embeddings = true,
      .gemma = true,
      .optional_biases = true,
+     .num_kv_heads = 4,
      .head_dim = 256,
      .default_window = 4096},
 };
@@ -113,7 +116,8 @@ absl::StatusOr<const Family*> FamilyOf(const json& config) {
                                             "\"; served families: ", absl::StrJoin(served, ", ")));
 }
 
-// The class that the folder was saved from: one that ends in an unembedding.
+// The class that the folder was saved from: one that ends in an unembedding, or the model within
+// it, to which an unembedding that is tied or stored makes a whole one.
 absl::Status CheckArchitectures(const json& config) {
   if (!Has(config, "architectures")) return absl::OkStatus();
   const json& names = config["architectures"];
@@ -121,20 +125,25 @@ absl::Status CheckArchitectures(const json& config) {
     return Refused("architectures", "is not a list of one name");
   }
   const std::string name = names[0].get<std::string>();
-  if (absl::EndsWith(name, "ForCausalLM")) return absl::OkStatus();
-  return Refused("architectures", absl::StrCat("is \"", name.substr(0, 64),
-                                               "\"; served are those that end in ForCausalLM"));
+  if (absl::EndsWith(name, "ForCausalLM") || absl::EndsWith(name, "Model")) return absl::OkStatus();
+  return Refused("architectures",
+                 absl::StrCat("is \"", name.substr(0, 64),
+                              "\"; served are those that end in ForCausalLM or Model"));
 }
 
-absl::Status ReadLongRope(const char* key, const json& rope, Architecture& architecture) {
+absl::Status ReadLongRope(const char* key, const json& config, const json& rope,
+                          Architecture& architecture) {
   LongRope long_rope;
   for (const auto& [name, value] : std::initializer_list<std::pair<const char*, double*>>{
            {"factor", &long_rope.factor},
            {"low_freq_factor", &long_rope.low_frequency_factor},
            {"high_freq_factor", &long_rope.high_frequency_factor},
            {"original_max_position_embeddings", &long_rope.original_positions}}) {
-    if (!Has(rope, name)) return Refused(key, absl::StrCat("lacks ", name));
-    VS_ASSIGN_OR_RETURN(*value, Positive(rope, name, 0));
+    // At the top it takes the place of the one within.
+    const bool at_the_top = value == &long_rope.original_positions && config.contains(name);
+    const json& source = at_the_top ? config : rope;
+    if (!Has(source, name)) return Refused(key, absl::StrCat("lacks ", name));
+    VS_ASSIGN_OR_RETURN(*value, Positive(source, name, 0));
   }
   if (long_rope.low_frequency_factor >= long_rope.high_frequency_factor) {
     return Refused(key, "needs a high_freq_factor above its low_freq_factor");
@@ -143,29 +152,66 @@ absl::Status ReadLongRope(const char* key, const json& rope, Architecture& archi
   return absl::OkStatus();
 }
 
-// Older folders say rope_theta and rope_scaling, newer ones rope_parameters.
-absl::Status ReadRope(const json& config, Architecture& architecture) {
-  json source = config;
+// The key whose object says how positions are rotated: an older rope_scaling that holds anything
+// takes the place of a newer rope_parameters as a whole. Null where neither holds anything.
+absl::StatusOr<const char*> RopeKey(const json& config) {
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
     if (!Has(config, key)) continue;
-    const json& rope = config[key];
-    if (!rope.is_object()) return Refused(key, "is not an object");
-    std::string type = "default";
-    for (const char* type_key : {"type", "rope_type"}) {
-      if (Has(rope, type_key)) type = rope[type_key].is_string() ? rope[type_key] : json("");
-    }
-    if (type == "llama3") {
-      VS_RETURN_IF_ERROR(ReadLongRope(key, rope, architecture));
-    } else if (type != "default") {
-      return Refused(key,
-                     "asks for a kind of rope scaling that is not served; served are "
-                     "\"default\" and \"llama3\"");
-    } else if (Has(rope, "factor")) {
-      return Refused(key, "has a factor, but its rope_type is \"default\"");
-    }
-    if (Has(rope, "rope_theta")) source = rope;
+    if (!config[key].is_object()) return Refused(key, "is not an object");
+    if (!config[key].empty()) return key;
   }
-  VS_ASSIGN_OR_RETURN(architecture.rope_theta, Positive(source, "rope_theta", 10000.0));
+  return nullptr;
+}
+
+// "rope_type" comes before the older "type".
+absl::StatusOr<std::string> RopeType(const char* key, const json& rope) {
+  for (const char* name : {"rope_type", "type"}) {
+    if (!rope.contains(name)) continue;
+    if (!rope[name].is_string())
+      return Refused(key, absl::StrCat("has a ", name, " that is no text"));
+    return rope[name].get<std::string>();
+  }
+  return "default";
+}
+
+// All of a head turns, in every layer alike.
+absl::Status CheckRopeIsWhole(const char* key, const json& config, const json& rope) {
+  for (const json* source : {&rope, &config}) {
+    if (Has(*source, "partial_rotary_factor") && (*source)["partial_rotary_factor"] != 1.0) {
+      return Refused(
+          "partial_rotary_factor",
+          "is not 1, but this family turns all of a head; remove the key or set it to 1");
+    }
+  }
+  for (const auto& [name, value] : rope.items()) {
+    if (value.is_object()) {
+      return Refused(key, absl::StrCat("holds an object for \"", name.substr(0, 64),
+                                       "\", but this family turns every layer alike"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadRope(const json& config, Architecture& architecture) {
+  VS_ASSIGN_OR_RETURN(const char* const key, RopeKey(config));
+  const json rope = key == nullptr ? json::object() : config[key];
+  const char* const source = key == nullptr ? "rope_theta" : key;
+  VS_RETURN_IF_ERROR(CheckRopeIsWhole(source, config, rope));
+  VS_ASSIGN_OR_RETURN(const std::string type, RopeType(source, rope));
+  if (type == "llama3") {
+    VS_RETURN_IF_ERROR(ReadLongRope(source, config, rope, architecture));
+  } else if (type != "default") {
+    return Refused(source,
+                   "asks for a kind of rope scaling that is not served; served are "
+                   "\"default\" and \"llama3\"");
+  } else if (Has(rope, "factor")) {
+    return Refused(source, "has a factor, but its rope_type is \"default\"");
+  }
+  const json& holder = rope.contains("rope_theta") ? rope : config;
+  if (holder.contains("rope_theta") && holder["rope_theta"].is_null()) {
+    return Refused("rope_theta", "is null; write its value, or remove the key where it is 10000");
+  }
+  VS_ASSIGN_OR_RETURN(architecture.rope_theta, Positive(holder, "rope_theta", 10000.0));
   return absl::OkStatus();
 }
 
@@ -257,30 +303,36 @@ absl::Status ReadGemma(const json& config, Architecture& architecture) {
   return absl::OkStatus();
 }
 
+// The names under which torch has the types.
 absl::Status ReadDtype(const json& config, Architecture& architecture) {
   const char* key = Has(config, "dtype") ? "dtype" : "torch_dtype";
   if (!Has(config, key)) return absl::OkStatus();
-  for (const DType dtype : {DType::kFloat32, DType::kFloat16, DType::kBFloat16}) {
-    if (config[key] == std::string(NameOf(dtype))) {
+  for (const auto& [name, dtype] :
+       std::initializer_list<std::pair<const char*, DType>>{{"float32", DType::kFloat32},
+                                                            {"float", DType::kFloat32},
+                                                            {"float16", DType::kFloat16},
+                                                            {"half", DType::kFloat16},
+                                                            {"bfloat16", DType::kBFloat16}}) {
+    if (config[key] == name) {
       architecture.stored_dtype = dtype;
       return absl::OkStatus();
     }
   }
-  return Refused(key, "is not float32, float16 or bfloat16");
+  return Refused(key,
+                 "is not \"float32\", \"float16\" or \"bfloat16\"; where another type is "
+                 "meant, or none, remove the key");
 }
 
+// What lies beyond the vocabulary is never generated, so it ends nothing.
 absl::Status ReadEndTokens(const json& config, Architecture& architecture) {
   if (!Has(config, "eos_token_id")) return absl::OkStatus();
   const json& eos = config["eos_token_id"];
   const json list = eos.is_array() ? eos : json::array({eos});
   for (const json& id : list) {
-    if (!id.is_number_integer())
+    if (!id.is_number_integer() || id < 0) {
       return Refused("eos_token_id", "is not a token id or a list of them");
-    if (id.get<int64_t>() < 0 || id.get<int64_t>() >= architecture.vocabulary) {
-      return Refused("eos_token_id", absl::StrCat("names the token ", id.dump(),
-                                                  ", which is outside the vocabulary"));
     }
-    architecture.eos_token_ids.push_back(id.get<int64_t>());
+    if (id < architecture.vocabulary) architecture.eos_token_ids.push_back(id.get<int64_t>());
   }
   return absl::OkStatus();
 }
@@ -288,12 +340,18 @@ absl::Status ReadEndTokens(const json& config, Architecture& architecture) {
 }  // namespace
 
 absl::StatusOr<Architecture> ParseArchitecture(absl::string_view config_json) {
-  VS_ASSIGN_OR_RETURN(const json config, ParseStrictJson("config.json", config_json));
+  VS_ASSIGN_OR_RETURN(const json config, ParsePythonJson("config.json", config_json));
   if (!config.is_object()) return Refused("config.json", "is not an object");
   VS_ASSIGN_OR_RETURN(const Family* const family, FamilyOf(config));
   VS_RETURN_IF_ERROR(CheckArchitectures(config));
   if (Has(config, "quantization_config")) {
     return Refused("quantization_config", "is there, but quantised weights are not served");
+  }
+  if (Has(config, "transformers_weights") &&
+      config["transformers_weights"] != "model.safetensors") {
+    return Refused("transformers_weights",
+                   "names another weight file, which is not served: save the weights as "
+                   "model.safetensors and remove the key");
   }
   Architecture architecture;
   architecture.family = family->name;
@@ -303,7 +361,10 @@ absl::StatusOr<Architecture> ParseArchitecture(absl::string_view config_json) {
   VS_ASSIGN_OR_RETURN(architecture.intermediate, Size(config, "intermediate_size", kMaxDimension));
   VS_ASSIGN_OR_RETURN(architecture.num_heads, Size(config, "num_attention_heads", kMaxDimension));
   VS_ASSIGN_OR_RETURN(architecture.num_kv_heads,
-                      Size(config, "num_key_value_heads", kMaxDimension, architecture.num_heads));
+                      Size(config, "num_key_value_heads", kMaxDimension,
+                           config.contains("num_key_value_heads") || family->num_kv_heads == 0
+                               ? architecture.num_heads
+                               : family->num_kv_heads));
   VS_ASSIGN_OR_RETURN(architecture.vocabulary, Size(config, "vocab_size", kMaxDimension));
   VS_ASSIGN_OR_RETURN(architecture.max_positions, Size(config, "max_position_embeddings",
                                                        kMaxDimension, family->max_positions));

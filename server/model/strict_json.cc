@@ -6,11 +6,22 @@
 
 namespace valuescope::model {
 
-absl::StatusOr<nlohmann::json> ParseStrictJson(absl::string_view what, absl::string_view text) {
-  absl::StatusOr<nlohmann::json> value = valuescope::ParseStrictJson(text);
+namespace {
+
+absl::StatusOr<nlohmann::json> Named(absl::string_view what, absl::StatusOr<nlohmann::json> value) {
   if (value.ok()) return value;
   return ErrorWithReason(absl::StatusCode::kInvalidArgument, "MALFORMED_MODEL_FILE",
                          absl::StrCat(what, ": ", value.status().message()));
+}
+
+}  // namespace
+
+absl::StatusOr<nlohmann::json> ParseStrictJson(absl::string_view what, absl::string_view text) {
+  return Named(what, valuescope::ParseStrictJson(text));
+}
+
+absl::StatusOr<nlohmann::json> ParsePythonJson(absl::string_view what, absl::string_view text) {
+  return Named(what, valuescope::ParsePythonJson(text));
 }
 
 }  // namespace valuescope::model

@@ -13,6 +13,9 @@ namespace valuescope::model {
 // valuescope::ParseStrictJson refuses the text.
 absl::StatusOr<nlohmann::json> ParseStrictJson(absl::string_view what, absl::string_view text);
 
+// The same of valuescope::ParsePythonJson.
+absl::StatusOr<nlohmann::json> ParsePythonJson(absl::string_view what, absl::string_view text);
+
 }  // namespace valuescope::model
 
 #endif  // VALUESCOPE_MODEL_STRICT_JSON_H_

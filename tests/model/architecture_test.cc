@@ -160,7 +160,7 @@ TEST(ParseArchitecture, RefusesRopeScalingInEveryPlace) {
                     HasSubstr("\"" + std::string(key) + "\" asks for a kind of rope scaling"));
       }
     }
-    EXPECT_THAT(Refusal(With(key, {{"rope_type", 4}})), HasSubstr("rope scaling"));
+    EXPECT_THAT(Refusal(With(key, {{"rope_type", 4}})), HasSubstr("rope_type that is no text"));
     EXPECT_THAT(Refusal(With(key, "llama3")), HasSubstr("is not an object"));
     EXPECT_TRUE(ParseArchitecture(With(key, {{"rope_type", "default"}}).dump()).ok());
   }
@@ -215,7 +215,7 @@ TEST(ParseArchitecture, ReadsQwen25WhoseWindowIsSwitchedOff) {
 TEST(ParseArchitecture, Qwen2WithItsWindowSwitchedOnUsesItInTheUpperLayers) {
   const Architecture a = Parsed(R"({"hidden_size": 8, "intermediate_size": 8,
     "max_window_layers": 2, "model_type": "qwen2", "num_attention_heads": 2,
-    "num_hidden_layers": 4, "sliding_window": 16, "use_sliding_window": true,
+    "num_key_value_heads": 2, "num_hidden_layers": 4, "sliding_window": 16, "use_sliding_window": true,
     "vocab_size": 16})");
   EXPECT_EQ(a.windows, (std::vector<int64_t>{0, 0, 16, 16}));
 }
@@ -318,7 +318,6 @@ TEST(ParseArchitecture, RefusesWhatTheFamilyDoesNotHave) {
   EXPECT_THAT(Refusal(With("hidden_act", "gelu")), HasSubstr("\"hidden_act\""));
   EXPECT_THAT(Refusal(With("torch_dtype", "float8_e4m3fn")), HasSubstr("\"torch_dtype\""));
   EXPECT_THAT(Refusal(With("dtype", "int8")), HasSubstr("\"dtype\""));
-  EXPECT_THAT(Refusal(With("eos_token_id", 49152)), HasSubstr("\"eos_token_id\""));
   EXPECT_THAT(Refusal(With("eos_token_id", {2, -1})), HasSubstr("\"eos_token_id\""));
   EXPECT_THAT(Refusal(With("eos_token_id", "</s>")), HasSubstr("\"eos_token_id\""));
 }
@@ -328,8 +327,129 @@ TEST(ParseArchitecture, RefusesMalformedJson) {
   EXPECT_THAT(Refusal(std::string("{\"model_type\": \"llama\"")), HasSubstr("not valid JSON"));
   EXPECT_THAT(Refusal(std::string("[1]")), HasSubstr("is not an object"));
   EXPECT_THAT(Refusal(std::string(100'000, '[')), HasSubstr("nested deeper than 64"));
-  EXPECT_THAT(Refusal(std::string("{\"vocab_size\":1,\"vocab_size\":2}")),
-              HasSubstr("\"vocab_size\" twice"));
+}
+
+// With `piece` of the older layout's text written as `other`.
+std::string Rewritten(const std::string& piece, const std::string& other) {
+  std::string text = Older().dump();
+  const size_t at = text.find(piece);
+  EXPECT_NE(at, std::string::npos);
+  return text.replace(at, piece.size(), other);
+}
+
+TEST(ParseArchitecture, ReadsJsonAsPythonDoes) {
+  const auto twice = ParseArchitecture(
+      Rewritten("\"num_hidden_layers\":30", "\"num_hidden_layers\":30,\"num_hidden_layers\":7"));
+  ASSERT_TRUE(twice.ok()) << twice.status();
+  EXPECT_EQ(twice->num_layers, 7);
+  for (const char* number :
+       {"NaN", "Infinity", "-Infinity", "1e999", "1000000000000000000000000"}) {
+    const auto unused =
+        ParseArchitecture(Rewritten("{", "{\"time_limit\":[0," + std::string(number) + "],"));
+    EXPECT_TRUE(unused.ok()) << unused.status();
+    if (number[0] != '1' || number[1] == 'e') {
+      EXPECT_THAT(
+          Refusal(Rewritten("\"rope_theta\":100000", "\"rope_theta\":" + std::string(number))),
+          HasSubstr("\"rope_theta\" is not a number"));
+    }
+  }
+  EXPECT_THAT(Refusal("\xef\xbb\xbf" + Older().dump()), HasSubstr("byte order mark"));
+}
+
+TEST(ParseArchitecture, KnowsTheTypesByTheNamesThatTorchHas) {
+  for (const auto& [name, dtype] :
+       std::vector<std::pair<std::string, DType>>{{"float32", DType::kFloat32},
+                                                  {"float", DType::kFloat32},
+                                                  {"float16", DType::kFloat16},
+                                                  {"half", DType::kFloat16},
+                                                  {"bfloat16", DType::kBFloat16}}) {
+    for (const char* key : {"torch_dtype", "dtype"}) {
+      const auto parsed = ParseArchitecture(With(key, name).dump());
+      ASSERT_TRUE(parsed.ok()) << parsed.status();
+      EXPECT_EQ(parsed->stored_dtype, dtype);
+    }
+  }
+  for (const char* other : {"torch.bfloat16", "auto", "bf16", "float64", ""}) {
+    EXPECT_THAT(Refusal(With("torch_dtype", other)), HasSubstr("remove the key")) << other;
+  }
+  EXPECT_TRUE(ParseArchitecture(With("dtype", nullptr).dump()).ok());
+}
+
+TEST(ParseArchitecture, HasNoEndBeyondTheVocabulary) {
+  const auto parsed = ParseArchitecture(With("eos_token_id", {2, 49152}).dump());
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->eos_token_ids, (std::vector<int64_t>{2}));
+}
+
+TEST(ParseArchitecture, FillsInTheKeyValueHeadsOfTheFamily) {
+  for (const auto& [family, heads] : std::vector<std::pair<std::string, int64_t>>{
+           {"llama", 64}, {"mistral", 8}, {"qwen2", 32}, {"qwen3", 32}, {"gemma2", 4}}) {
+    json config = With("num_attention_heads", 64);
+    config["head_dim"] = 8;
+    config["model_type"] = family;
+    if (family == "gemma2") config["hidden_act"] = "gelu_pytorch_tanh";
+    config.erase("num_key_value_heads");
+    const auto missing = ParseArchitecture(config.dump());
+    ASSERT_TRUE(missing.ok()) << missing.status();
+    EXPECT_EQ(missing->num_kv_heads, heads) << family;
+    config["num_key_value_heads"] = nullptr;
+    EXPECT_EQ(ParseArchitecture(config.dump())->num_kv_heads, 64) << family;
+  }
+}
+
+// Older and newer keys that say different things, against transformers
+// (tests/golden/make_folders.py).
+TEST(ParseArchitecture, TurnsPositionsAsTransformersDoesWhicheverKeysAreThere) {
+  json golden;
+  std::ifstream(std::string(VALUESCOPE_SOURCE_DIR) + "/tests/golden/folders.json") >> golden;
+  ASSERT_GE(golden["ropes"].size(), 200u);
+  int refused = 0, scaled = 0;
+  for (const json& entry : golden["ropes"]) {
+    SCOPED_TRACE(entry[0].dump());
+    json config = golden["rope_config"];
+    config.update(entry[0]);
+    const auto parsed = ParseArchitecture(config.dump());
+    if (!parsed.ok()) {
+      // A factor of no use: transformers leaves it out.
+      EXPECT_THAT(std::string(parsed.status().message()), HasSubstr("has a factor, but"));
+      ++refused;
+      continue;
+    }
+    const auto expected = entry[1].get<std::vector<double>>();
+    EXPECT_EQ(parsed->rope_theta, expected[0]);
+    ASSERT_EQ(parsed->long_rope.has_value(), expected.size() > 1);
+    if (expected.size() == 1) continue;
+    ++scaled;
+    EXPECT_EQ(*parsed->long_rope, (LongRope{.factor = expected[1],
+                                            .low_frequency_factor = expected[2],
+                                            .high_frequency_factor = expected[3],
+                                            .original_positions = expected[4]}));
+  }
+  EXPECT_EQ(refused, 24);
+  EXPECT_GE(scaled, 80);
+}
+
+TEST(ParseArchitecture, RefusesRopesThatThisFamilyDoesNotTurn) {
+  EXPECT_THAT(Refusal(With("partial_rotary_factor", 0.5)),
+              HasSubstr("\"partial_rotary_factor\" is not 1"));
+  EXPECT_THAT(Refusal(With("rope_parameters", {{"partial_rotary_factor", 0.25}})),
+              HasSubstr("\"partial_rotary_factor\" is not 1"));
+  EXPECT_TRUE(ParseArchitecture(With("partial_rotary_factor", 1).dump()).ok());
+  EXPECT_TRUE(ParseArchitecture(With("partial_rotary_factor", nullptr).dump()).ok());
+  EXPECT_THAT(Refusal(With("rope_parameters", {{"full_attention", {{"rope_theta", 1e6}}},
+                                               {"sliding_attention", {{"rope_theta", 1e4}}}})),
+              HasSubstr("\"rope_parameters\" holds an object for \"full_attention\""));
+  EXPECT_THAT(Refusal(With("rope_theta", nullptr)), HasSubstr("\"rope_theta\" is null"));
+  EXPECT_THAT(Refusal(With("rope_parameters", {{"rope_theta", nullptr}})),
+              HasSubstr("\"rope_theta\" is null"));
+  EXPECT_THAT(Refusal(With("rope_scaling", {{"rope_type", nullptr}, {"type", "llama3"}})),
+              HasSubstr("rope_type that is no text"));
+}
+
+TEST(ParseArchitecture, TakesAModelThatWasSavedWithoutItsHead) {
+  EXPECT_TRUE(ParseArchitecture(With("architectures", {"LlamaModel"}).dump()).ok());
+  EXPECT_THAT(Refusal(With("architectures", {"LlamaForTokenClassification"})),
+              HasSubstr("\"architectures\" is"));
 }
 
 }  // namespace
