@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <optional>
 #include <set>
 
@@ -17,6 +18,7 @@
 #include "base/host_tensor.h"
 #include "base/status_macros.h"
 #include "model/strict_json.h"
+#include "observability/log.h"
 
 namespace valuescope::model {
 namespace {
@@ -29,6 +31,7 @@ constexpr size_t kMaxNameBytes = 1024;
 constexpr size_t kMaxRank = 8;
 constexpr char kIndex[] = "model.safetensors.index.json";
 constexpr char kSingle[] = "model.safetensors";
+constexpr char kAdapter[] = "adapter_config.json";
 
 absl::Status Refused(absl::string_view file, absl::string_view why) {
   return ErrorWithReason(absl::StatusCode::kInvalidArgument, "MALFORMED_MODEL_FILE",
@@ -128,6 +131,26 @@ absl::StatusOr<std::string> Beneath(const std::string& folder, const std::string
   if (!absl::StartsWith(path, root + "/"))
     return Refused(name, "is a link that leads out of the model's folder");
   return path;
+}
+
+// Names what the folder has instead, the first of these files by name.
+absl::Status NoWeights(const std::string& folder) {
+  std::string other;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+    const std::string name = entry.path().filename().string();
+    for (const char* ending : {".safetensors", ".index.json", ".bin", ".pth", ".pt", ".gguf"}) {
+      if (absl::EndsWith(name, ending) && (other.empty() || name < other)) other = name;
+    }
+  }
+  const std::string missing = absl::StrCat(kSingle, " is missing from the model's folder");
+  return ErrorWithReason(
+      absl::StatusCode::kNotFound, "MODEL_FILE_MISSING",
+      other.empty()
+          ? missing
+          : absl::StrCat(missing, ", and so is ", kIndex, "; what it has, such as ", Quoted(other),
+                         ", is not read: save the model with "
+                         "save_pretrained, or rename a file that holds all weights"));
 }
 
 }  // namespace
@@ -268,8 +291,23 @@ absl::StatusOr<std::map<std::string, TensorPlace>> ReadTensorPlaces(const ModelF
 absl::StatusOr<std::map<std::string, std::set<std::string>>> WeightFiles(
     const std::string& folder) {
   using Files = std::map<std::string, std::set<std::string>>;
+  if (!absl::IsNotFound(Beneath(folder, kAdapter).status())) {
+    return Refused(kAdapter,
+                   "is there: what it would change of the weights is not read; merge the "
+                   "adapter into them and remove the file");
+  }
+  // What is there but cannot be read is refused where it is opened.
+  if (!absl::IsNotFound(Beneath(folder, kSingle).status())) {
+    if (Beneath(folder, kIndex).ok()) {
+      observability::Log(observability::LogLevel::kWarning, "model file ignored",
+                         {{"model", std::filesystem::path(folder).filename().string()},
+                          {"file", kIndex},
+                          {"because", "model.safetensors is there"}});
+    }
+    return Files{{kSingle, {}}};
+  }
   auto index_file = ModelFile::Open(folder, kIndex);
-  if (absl::IsNotFound(index_file.status())) return Files{{kSingle, {}}};
+  if (absl::IsNotFound(index_file.status())) return NoWeights(folder);
   if (!index_file.ok()) return index_file.status();
   VS_ASSIGN_OR_RETURN(const std::string text, (*index_file)->ReadAll(kMaxHeaderBytes));
   VS_ASSIGN_OR_RETURN(const json index, ParseStrictJson(kIndex, text));

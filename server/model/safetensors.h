@@ -78,8 +78,9 @@ absl::StatusOr<std::map<std::string, StoredTensor>> ParseSafetensors(absl::strin
 absl::StatusOr<std::map<std::string, TensorPlace>> ReadTensorPlaces(const ModelFile& file);
 
 // The weight files of a Hugging Face folder in name order, each with the tensors that the index
-// promises in it: those that model.safetensors.index.json names, or model.safetensors alone, of
-// which nothing is promised.
+// promises in it: model.safetensors, of which nothing is promised, or where there is none those
+// that model.safetensors.index.json names. Where there is neither, the refusal names weights of a
+// kind that is not served.
 absl::StatusOr<std::map<std::string, std::set<std::string>>> WeightFiles(const std::string& folder);
 
 }  // namespace valuescope::model

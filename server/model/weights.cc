@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 #include <numeric>
 #include <set>
 
@@ -14,6 +15,7 @@
 #include "base/sha256.h"
 #include "base/status_macros.h"
 #include "model/device_types.h"
+#include "observability/log.h"
 
 namespace valuescope::model {
 namespace {
@@ -58,41 +60,119 @@ absl::string_view BytesOf(const at::Tensor& tensor) {
 // would silently win.
 absl::Status NotTied(absl::string_view why) {
   return Refused(absl::StrCat("tensor \"", kUnembeddingWeight, "\" ", why,
-                              " the embedding, but config.json ties them"));
+                              " the embedding, but config.json ties them: where the head was "
+                              "trained, set its \"tie_word_embeddings\" to false"));
 }
 
-absl::Status CheckAgainstTable(const std::map<std::string, TensorPlace>& tensors,
-                               const Architecture& architecture) {
+using Tensors = std::map<std::string, TensorInFile>;
+
+// Its name in the table, of a tensor of a folder that was saved from the model within
+// ("layers.0...") or from a model around it ("model.model.layers.0...").
+std::string NameInTable(const std::string& name, const std::set<std::string>& table) {
+  constexpr absl::string_view kPrefix = "model.";
+  if (absl::StartsWith(name, kPrefix) && table.contains(name.substr(kPrefix.size()))) {
+    return name.substr(kPrefix.size());
+  }
+  const std::string with = absl::StrCat(kPrefix, name);
+  return table.contains(with) ? with : name;
+}
+
+absl::StatusOr<Tensors> NamedAsInTable(Tensors tensors, const std::set<std::string>& table,
+                                       bool tied) {
+  Tensors named;
+  for (auto& [name, tensor] : tensors) {
+    const std::string own = NameInTable(name, table);
+    if (!named.emplace(own, std::move(tensor)).second) {
+      return Refused(absl::StrCat("tensor \"", own,
+                                  "\" is there twice, with and without the "
+                                  "prefix \"model.\": remove the one that is not the model's"));
+    }
+  }
+  // What is tied may be stored under either name.
+  if (tied && !named.contains(kEmbeddingWeight) && named.contains(kUnembeddingWeight)) {
+    auto head = named.extract(kUnembeddingWeight);
+    head.key() = kEmbeddingWeight;
+    named.insert(std::move(head));
+  }
+  return named;
+}
+
+// What is stored beside a language model and is no part of it: tables of rotations and masks, which
+// older versions saved, and the heads of classifiers, rewards and values. transformers ignores
+// these too; of any other tensor it says that it may be ignored, but one that a model was trained
+// with would be missing from every answer.
+bool IsBeside(absl::string_view name) {
+  for (const char* part : {"rotary_emb.", "causal_mask"}) {
+    if (absl::StrContains(name, part)) return true;
+  }
+  for (const char* end : {"attn.bias", "attn.masked_bias", "position_ids"}) {
+    if (absl::EndsWith(name, end)) return true;
+  }
+  for (const char* head : {"score.", "v_head.", "value_head.", "classifier.", "qa_outputs."}) {
+    if (absl::StartsWith(name, head)) return true;
+  }
+  return false;
+}
+
+absl::Status Missing(const std::string& name) {
+  const absl::string_view hint = name == kUnembeddingWeight
+                                     ? ": where the embedding serves as the head, set "
+                                       "\"tie_word_embeddings\" of config.json to true"
+                                     : "";
+  return Refused(absl::StrCat("tensor \"", name, "\" is missing", hint));
+}
+
+absl::Status CheckAgainstTable(const Tensors& tensors, const Architecture& architecture) {
   std::set<std::string> known;
   for (const WeightSpec& spec : WeightTable(architecture)) {
     known.insert(spec.name);
     const auto found = tensors.find(spec.name);
-    if (found == tensors.end())
-      return Refused(absl::StrCat("tensor \"", spec.name, "\" is missing"));
-    if (found->second.shape != spec.shape) {
-      return Refused(absl::StrCat(
-          "tensor \"", spec.name, "\" has the shape [", absl::StrJoin(found->second.shape, ", "),
-          "], config.json asks for [", absl::StrJoin(spec.shape, ", "), "]"));
+    if (found == tensors.end()) return Missing(spec.name);
+    const TensorPlace& place = found->second.place;
+    if (place.shape != spec.shape) {
+      return Refused(absl::StrCat("tensor \"", spec.name, "\" has the shape [",
+                                  absl::StrJoin(place.shape, ", "), "], config.json asks for [",
+                                  absl::StrJoin(spec.shape, ", "), "]"));
     }
-    const DType dtype = found->second.dtype;
+    const DType dtype = place.dtype;
     if (dtype != DType::kFloat32 && dtype != DType::kFloat16 && dtype != DType::kBFloat16) {
       return Refused(absl::StrCat("tensor \"", spec.name, "\" is ", NameOf(dtype),
                                   ", served are float32, float16 and bfloat16"));
     }
   }
-  // Some exporters write the tied unembedding or the rotary table out again; neither adds anything.
+  // Some exporters write the tied unembedding out again.
   for (const auto& [name, tensor] : tensors) {
-    const bool redundant = (architecture.tied_embeddings && name == kUnembeddingWeight) ||
-                           absl::StrContains(name, "rotary_emb.inv_freq");
-    if (!known.contains(name) && !redundant)
-      return Refused(absl::StrCat("tensor \"", name.substr(0, kMaxQuotedName), "\" is unknown"));
+    const bool redundant = architecture.tied_embeddings && name == kUnembeddingWeight;
+    if (!known.contains(name) && !redundant && !IsBeside(name)) {
+      return Refused(absl::StrCat("tensor \"", name.substr(0, kMaxQuotedName),
+                                  "\" is unknown to this model: does config.json belong to it?"));
+    }
   }
   const auto unembedding = tensors.find(kUnembeddingWeight);
   if (known.contains(kUnembeddingWeight) || unembedding == tensors.end()) return absl::OkStatus();
-  const TensorPlace& embedding = tensors.at(kEmbeddingWeight);
-  const bool same =
-      unembedding->second.dtype == embedding.dtype && unembedding->second.shape == embedding.shape;
+  const TensorPlace& head = unembedding->second.place;
+  const TensorPlace& embedding = tensors.at(kEmbeddingWeight).place;
+  const bool same = head.dtype == embedding.dtype && head.shape == embedding.shape;
   return same ? absl::OkStatus() : NotTied("has another shape or type than");
+}
+
+void LogIgnored(const std::string& folder, const Tensors& tensors) {
+  int64_t count = 0;
+  std::string first;
+  for (const auto& [name, tensor] : tensors) {
+    if (IsBeside(name) && count++ == 0) first = name.substr(0, kMaxQuotedName);
+  }
+  if (count == 0) return;
+  observability::Log(observability::LogLevel::kWarning, "model tensors ignored",
+                     {{"model", std::filesystem::path(folder).filename().string()},
+                      {"count", count},
+                      {"first", first}});
+}
+
+std::set<std::string> NamesOf(const Architecture& architecture) {
+  std::set<std::string> names = {kUnembeddingWeight};
+  for (const WeightSpec& spec : WeightTable(architecture)) names.insert(spec.name);
+  return names;
 }
 
 }  // namespace
@@ -145,27 +225,30 @@ absl::StatusOr<std::unique_ptr<StoredWeights>> StoredWeights::Open(
     const std::string& folder, const Architecture& architecture) {
   auto weights = std::make_unique<StoredWeights>();
   VS_ASSIGN_OR_RETURN(const auto files, WeightFiles(folder));
-  std::map<std::string, TensorPlace> places;
+  Tensors& tensors = weights->tensors_;
   for (const auto& [name, promised] : files) {
     VS_ASSIGN_OR_RETURN(auto file, ModelFile::Open(folder, name));
-    VS_ASSIGN_OR_RETURN(auto tensors, ReadTensorPlaces(*file));
+    VS_ASSIGN_OR_RETURN(auto places, ReadTensorPlaces(*file));
     for (const std::string& tensor : promised) {
-      if (!tensors.contains(tensor)) {
+      if (!places.contains(tensor)) {
         return Refused(absl::StrCat("tensor \"", tensor.substr(0, kMaxQuotedName), "\" is not in ",
                                     name, ", where the index says it is"));
       }
     }
-    for (auto& [tensor_name, tensor] : tensors) {
-      weights->tensors_[tensor_name] = {.place = tensor, .file = file.get()};
-      if (!places.emplace(tensor_name, std::move(tensor)).second) {
+    for (auto& [tensor_name, place] : places) {
+      const TensorInFile tensor = {.place = std::move(place), .file = file.get()};
+      if (!tensors.emplace(tensor_name, tensor).second) {
         return Refused(absl::StrCat("tensor \"", tensor_name, "\" is in two files"));
       }
     }
     weights->files_.push_back(std::move(file));
   }
-  VS_RETURN_IF_ERROR(CheckAgainstTable(places, architecture));
+  VS_ASSIGN_OR_RETURN(tensors, NamedAsInTable(std::move(tensors), NamesOf(architecture),
+                                              architecture.tied_embeddings));
+  VS_RETURN_IF_ERROR(CheckAgainstTable(tensors, architecture));
+  LogIgnored(folder, tensors);
   for (const WeightSpec& spec : WeightTable(architecture)) {
-    weights->total_bytes_ += places.at(spec.name).size;
+    weights->total_bytes_ += tensors.at(spec.name).place.size;
   }
   weights->tied_ = architecture.tied_embeddings;
   return weights;

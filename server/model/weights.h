@@ -30,8 +30,17 @@ struct WeightSpec {
 // unembedding is not listed.
 std::vector<WeightSpec> WeightTable(const Architecture& architecture);
 
-// A folder's weight files, with every tensor of the table present in the right shape and type and
-// nothing else in them. Tensors are read one by one into memory of their own.
+// A tensor that was not read.
+struct TensorInFile {
+  TensorPlace place;
+  const ModelFile* file = nullptr;
+};
+
+// A folder's weight files, with every tensor of the table present in the right shape and type, and
+// nothing else in them but what is known to lie beside language models (tables of rotations, masks,
+// heads of classifiers and rewards), which is ignored and logged. Names may lack or double the
+// prefix "model."; a tied embedding may be stored as the unembedding. Tensors are read one by one
+// into memory of their own.
 class StoredWeights {
  public:
   static absl::StatusOr<std::unique_ptr<StoredWeights>> Open(const std::string& folder,
@@ -65,15 +74,10 @@ class StoredWeights {
   std::string Digest(absl::string_view config_json) const;
 
  private:
-  struct Stored {
-    TensorPlace place;
-    const ModelFile* file = nullptr;
-  };
-
   absl::StatusOr<at::Tensor> ReadTensor(const std::string& name) const;
 
   std::vector<std::unique_ptr<ModelFile>> files_;
-  std::map<std::string, Stored> tensors_;
+  std::map<std::string, TensorInFile> tensors_;  // by their names in the table
   std::map<std::string, at::Tensor> held_;      // as stored
   std::map<std::string, std::string> digests_;  // of the tensors that were read
   int64_t total_bytes_ = 0, read_bytes_ = 0;    // of the table's tensors

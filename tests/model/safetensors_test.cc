@@ -349,14 +349,6 @@ TEST_F(ModelFolder, RefusesTensorsThatAreMissingUnknownOrMisshaped) {
   EXPECT_THAT(Refusal(), HasSubstr("tensor \"backdoor\" is unknown"));
 }
 
-TEST_F(ModelFolder, ToleratesATiedUnembeddingWrittenOutAgain) {
-  Write("model.safetensors", File("{" + Entry(kEmbedding, "F32", "[3,2]", "[0,24]") + "," +
-                                      Entry(kNorm, "F16", "[2]", "[24,28]") + "," +
-                                      Entry("lm_head.weight", "F32", "[3,2]", "[28,52]") + "}",
-                                  52));
-  EXPECT_TRUE(StoredWeights::Open(folder(), Tiny()).ok());
-}
-
 // Digest of the folder's weights, all of them read.
 std::string DigestOf(const std::string& folder) {
   const auto weights = StoredWeights::Open(folder, Tiny());
@@ -366,9 +358,116 @@ std::string DigestOf(const std::string& folder) {
   return (*weights)->Digest("{}");
 }
 
+TEST_F(ModelFolder, OneFileOfWeightsComesBeforeAnIndex) {
+  Write("model.safetensors", BothFile());
+  const std::string whole = DigestOf(folder());
+  for (const char* index : {"{\"model.norm.weight\":\"gone.safetensors\"}", "{}", "7"}) {
+    WriteIndex(index);
+    const auto files = WeightFiles(folder());
+    ASSERT_TRUE(files.ok()) << files.status();
+    EXPECT_EQ(*files, (std::map<std::string, std::set<std::string>>{{"model.safetensors", {}}}));
+    EXPECT_EQ(DigestOf(folder()), whole);
+  }
+  // Older shards that are whole as well.
+  std::string other = NormFile();
+  other.back() ^= 1;
+  Write("a.safetensors", other);
+  Write("b.safetensors", EmbeddingFile());
+  WriteIndex("{\"" + std::string(kEmbedding) + "\":\"b.safetensors\",\"" + kNorm +
+             "\":\"a.safetensors\"}");
+  EXPECT_EQ(DigestOf(folder()), whole);
+  // A link to nowhere is no file.
+  fs::remove(base_ / "model" / "model.safetensors");
+  fs::create_symlink("gone", base_ / "model" / "model.safetensors");
+  EXPECT_NE(DigestOf(folder()), whole);
+}
+
+TEST_F(ModelFolder, NamesTheWeightsThatItDoesNotRead) {
+  for (const char* name :
+       {"pytorch_model.bin", "pytorch_model.bin.index.json", "model.fp16.safetensors",
+        "model-00001-of-00002.safetensors", "consolidated.00.pth", "model.Q4_K_M.gguf"}) {
+    Write(name, "x");
+    EXPECT_THAT(Refusal(absl::StatusCode::kNotFound),
+                HasSubstr("such as \"" + std::string(name) + "\", is not read"));
+    fs::remove(base_ / "model" / name);
+  }
+  Write("model.safetensors", BothFile());
+  Write("adapter_config.json", "{}");
+  EXPECT_THAT(Refusal(), HasSubstr("merge the adapter"));
+}
+
+// One float32 embedding and one float16 norm under these names, and further ones of two numbers.
+std::string Named(const std::string& embedding, const std::string& norm,
+                  const std::vector<std::string>& further = {}) {
+  std::string header =
+      "{" + Entry(embedding, "F32", "[3,2]", "[0,24]") + "," + Entry(norm, "F16", "[2]", "[24,28]");
+  int end = 28;
+  for (const std::string& name : further) {
+    const std::string range = "[" + std::to_string(end) + "," + std::to_string(end + 4) + "]";
+    header += "," + Entry(name, "F16", "[2]", range);
+    end += 4;
+  }
+  return File(header + "}", end);
+}
+
+TEST_F(ModelFolder, TakesTheNamesOfTheModelWithinAndOfOneAround) {
+  Write("model.safetensors", Named(kEmbedding, kNorm));
+  const std::string own = DigestOf(folder());
+  Write("model.safetensors", Named("embed_tokens.weight", "norm.weight"));
+  EXPECT_EQ(DigestOf(folder()), own);
+  Write("model.safetensors", Named("model.model.embed_tokens.weight", "model.model.norm.weight"));
+  EXPECT_EQ(DigestOf(folder()), own);
+  // Tied, so the unembedding is the embedding.
+  Write("model.safetensors", Named("lm_head.weight", kNorm));
+  EXPECT_EQ(DigestOf(folder()), own);
+  Write("model.safetensors", Named("model.lm_head.weight", "norm.weight"));
+  EXPECT_EQ(DigestOf(folder()), own);
+  Write("model.safetensors", Named(kEmbedding, kNorm, {"norm.weight"}));
+  EXPECT_THAT(Refusal(), HasSubstr("\"model.norm.weight\" is there twice"));
+  Architecture untied = Tiny();
+  untied.tied_embeddings = false;
+  Write("model.safetensors", Named("lm_head.weight", kNorm));
+  EXPECT_THAT(std::string(StoredWeights::Open(folder(), untied).status().message()),
+              HasSubstr("\"model.embed_tokens.weight\" is missing"));
+  Write("model.safetensors", Named(kEmbedding, kNorm));
+  EXPECT_THAT(std::string(StoredWeights::Open(folder(), untied).status().message()),
+              HasSubstr("set \"tie_word_embeddings\" of config.json to true"));
+}
+
+TEST_F(ModelFolder, IgnoresWhatLiesBesideALanguageModel) {
+  Write("model.safetensors", Named(kEmbedding, kNorm));
+  const std::string own = DigestOf(folder());
+  for (const char* name :
+       {"model.layers.0.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq",
+        "rotary_emb.cos_cached", "model.layers.0.self_attn.bias",
+        "model.layers.0.self_attn.masked_bias", "model.causal_mask", "model.position_ids",
+        "v_head.summary.weight", "v_head.summary.bias", "value_head.weight", "score.weight",
+        "score.bias", "classifier.weight", "qa_outputs.bias"}) {
+    Write("model.safetensors", Named(kEmbedding, kNorm, {name}));
+    EXPECT_EQ(DigestOf(folder()), own) << name;
+  }
+  // A part of the model that config.json does not speak of would be missing from every answer.
+  for (const char* name :
+       {"model.layers.0.self_attn.q_proj.bias", "lm_head.bias", "model.layers.7.mlp.up_proj.weight",
+        "model.layers.0.self_attn.q_proj.lora_A.weight", "model.norm.bias",
+        "model.vision_tower.weight", "model.embed_tokens.scale", "model.layers.0.score.weight"}) {
+    Write("model.safetensors", Named(kEmbedding, kNorm, {name}));
+    EXPECT_THAT(Refusal(), HasSubstr("tensor \"" + std::string(name) + "\" is unknown")) << name;
+  }
+}
+
+TEST_F(ModelFolder, ToleratesATiedUnembeddingWrittenOutAgain) {
+  Write("model.safetensors", File("{" + Entry(kEmbedding, "F32", "[3,2]", "[0,24]") + "," +
+                                      Entry(kNorm, "F16", "[2]", "[24,28]") + "," +
+                                      Entry("lm_head.weight", "F32", "[3,2]", "[28,52]") + "}",
+                                  52));
+  EXPECT_TRUE(StoredWeights::Open(folder(), Tiny()).ok());
+}
+
 TEST_F(ModelFolder, TheDigestIsOfTheTensorsWhateverFilesTheyAreIn) {
   Write("model.safetensors", BothFile());
   const std::string whole = DigestOf(folder());
+  fs::remove(base_ / "model" / "model.safetensors");
   Write("b.safetensors", EmbeddingFile());
   Write("a.safetensors", NormFile());
   WriteIndex("{\"" + std::string(kEmbedding) + "\":\"b.safetensors\",\"" + kNorm +
