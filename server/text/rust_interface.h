@@ -45,6 +45,8 @@ struct VsPair {
 
 struct VsDeclaredToken {
   VsBytes text;
+  int64_t id;        // below 0: none
+  uint8_t existing;  // 0 kept, 1 replaced, 2 made special
   bool single_word;
   bool lstrip;
   bool rstrip;
@@ -80,9 +82,9 @@ struct VsTemplate;
 void vs_string_free(VsString text);
 void vs_ids_free(VsIds ids);
 
-// `declared` are tokens beyond those of the file; new ids stay below `most_ids`.
+// `declared` are tokens that other files name.
 VsFailure vs_tokenizer_load(VsBytes file, const VsDeclaredToken* declared, size_t num_declared,
-                            uint32_t most_ids, VsTokenizer** result, VsString* error);
+                            bool split_special_tokens, VsTokenizer** result, VsString* error);
 bool vs_tokenizer_is_bpe(const VsTokenizer* tokenizer);
 // Before the tokenizer decodes anything.
 void vs_tokenizer_clean_up(VsTokenizer* tokenizer);

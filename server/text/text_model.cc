@@ -4,13 +4,17 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <map>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "base/strict_json.h"
 #include "nlohmann/json.hpp"
+#include "observability/log.h"
 #include "text/declared_tokens.h"
 
 namespace valuescope::text {
@@ -56,34 +60,69 @@ absl::StatusOr<std::optional<std::string>> ReadFile(const std::filesystem::path&
   return std::optional<std::string>(std::move(content));
 }
 
-// A file that holds a JSON object; an empty object where there is no file.
-absl::StatusOr<json> ReadObject(const std::filesystem::path& folder, const std::string& name) {
+// A file that holds a JSON object.
+absl::StatusOr<JsonFile> ReadObject(const std::filesystem::path& folder, const std::string& name) {
   VS_ASSIGN_OR_RETURN(const std::optional<std::string> content,
                       ReadFile(folder, name, kMaxConfigBytes));
-  if (!content) return json::object();
-  absl::StatusOr<json> object = ParseStrictJson(*content);
+  JsonFile file;
+  if (!content) return file;
+  absl::StatusOr<json> object = ParsePythonJson(*content, &file.keys);
   if (!object.ok()) return InvalidField(name, object.status().message());
   if (!object->is_object()) return InvalidField(name, "is not a JSON object");
-  return object;
+  file.object = *std::move(object);
+  return file;
 }
 
-// One template, or several by name of which "default" is for plain chats.
-absl::StatusOr<std::optional<std::string>> TemplateIn(const json& tokenizer_config) {
+using Templates = std::map<std::string, std::string>;  // by name; "default" is for plain chats
+
+// One template, or several by name, as an object or as a list of which the last of a name counts.
+absl::StatusOr<Templates> TemplatesIn(const json& tokenizer_config) {
   const auto value = tokenizer_config.find("chat_template");
-  if (value == tokenizer_config.end() || value->is_null()) return std::nullopt;
-  if (value->is_string()) return value->get<std::string>();
-  if (!value->is_array()) {
+  if (value == tokenizer_config.end() || value->is_null()) return Templates();
+  if (value->is_string()) return Templates{{"default", value->get<std::string>()}};
+  const auto malformed = [] {
     return InvalidField("tokenizer_config.json.chat_template",
-                        "is neither text nor a list of templates by name");
+                        "is neither text nor templates by name");
+  };
+  if (!value->is_array() && !value->is_object()) return malformed();
+  Templates templates;
+  for (const auto& [key, entry] : value->items()) {
+    if (value->is_object()) {
+      if (!entry.is_string()) return malformed();
+      templates[key] = entry.get<std::string>();
+      continue;
+    }
+    if (!entry.is_object()) return malformed();
+    const auto name = entry.find("name"), source = entry.find("template");
+    if (name == entry.end() || !name->is_string() || source == entry.end() ||
+        !source->is_string()) {
+      return malformed();
+    }
+    templates[name->get<std::string>()] = source->get<std::string>();
   }
-  for (const json& entry : *value) {
-    if (!entry.is_object()) continue;
-    const auto name = entry.find("name");
-    const auto source = entry.find("template");
-    if (name == entry.end() || source == entry.end() || !source->is_string()) continue;
-    if (*name == "default") return source->get<std::string>();
+  return templates;
+}
+
+// Those that are files of their own: chat_template.jinja, and additional_chat_templates/NAME.jinja.
+absl::StatusOr<Templates> TemplateFiles(const std::filesystem::path& folder) {
+  constexpr char kMore[] = "additional_chat_templates";
+  constexpr size_t kMostTemplates = 64;
+  Templates templates;
+  VS_ASSIGN_OR_RETURN(std::optional<std::string> source,
+                      ReadFile(folder, "chat_template.jinja", kMaxTemplateBytes));
+  if (source) templates["default"] = *std::move(source);
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(folder / kMore, ignored)) {
+    if (entry.path().extension() != ".jinja") continue;
+    if (templates.size() == kMostTemplates) {
+      return InvalidField(kMore, absl::StrCat("holds more than ", kMostTemplates, " templates"));
+    }
+    VS_ASSIGN_OR_RETURN(source,
+                        ReadFile(folder, absl::StrCat(kMore, "/", entry.path().filename().string()),
+                                 kMaxTemplateBytes));
+    if (source) templates[entry.path().stem().string()] = *std::move(source);
   }
-  return std::nullopt;
+  return templates;
 }
 
 using NamedTokens = std::vector<std::pair<std::string, std::string>>;
@@ -91,20 +130,26 @@ using NamedTokens = std::vector<std::pair<std::string, std::string>>;
 absl::StatusOr<std::unique_ptr<ChatTemplate>> LoadTemplate(const std::filesystem::path& folder,
                                                            const json& tokenizer_config,
                                                            NamedTokens special_tokens) {
-  VS_ASSIGN_OR_RETURN(std::optional<std::string> source,
-                      ReadFile(folder, "chat_template.jinja", kMaxTemplateBytes));
-  if (!source) {
-    VS_ASSIGN_OR_RETURN(source, TemplateIn(tokenizer_config));
+  VS_ASSIGN_OR_RETURN(Templates templates, TemplateFiles(folder));
+  // Files take the place of all that tokenizer_config.json holds.
+  if (templates.empty()) {
+    VS_ASSIGN_OR_RETURN(templates, TemplatesIn(tokenizer_config));
   }
-  if (!source) {
+  const auto source = templates.find("default");
+  if (source == templates.end()) {
     return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "NO_CHAT_TEMPLATE",
-                           "the model has no chat template: send the prompt as text");
+                           templates.empty()
+                               ? "the model has no chat template: send the prompt as text"
+                               : "the model has chat templates, but none is the default: name one "
+                                 "of them \"default\", "
+                                 "or send the prompt as text");
   }
-  if (source->size() > kMaxTemplateBytes) {
-    return InvalidField("chat_template", absl::StrCat("has ", source->size(), " bytes, at most ",
-                                                      kMaxTemplateBytes, " are allowed"));
+  if (source->second.size() > kMaxTemplateBytes) {
+    return InvalidField("chat_template",
+                        absl::StrCat("has ", source->second.size(), " bytes, at most ",
+                                     kMaxTemplateBytes, " are allowed"));
   }
-  return ChatTemplate::Compile(*source, std::move(special_tokens));
+  return ChatTemplate::Compile(source->second, std::move(special_tokens));
 }
 
 bool IsTokenId(const json& value) {
@@ -120,48 +165,79 @@ std::optional<int64_t> Vocabulary(const json& config) {
              : std::optional<int64_t>(size->get<int64_t>());
 }
 
-// "eos_token_id": 2 or [2, 3], ascending; null and absent give none.
-absl::StatusOr<std::vector<int32_t>> TokenIds(const json& config, const std::string& file,
-                                              const char* name, std::optional<int64_t> vocabulary) {
+// "eos_token_id": 2 or [2, 3], ascending; null and absent give none. Those beyond the vocabulary
+// are never generated and mean nothing.
+absl::StatusOr<std::vector<int32_t>> EndsIn(const json& config, const std::string& file,
+                                            int64_t vocabulary) {
+  constexpr char kKey[] = "eos_token_id";
   std::vector<int32_t> ids;
-  const auto value = config.find(name);
+  const auto value = config.find(kKey);
   if (value == config.end() || value->is_null()) return ids;
   const json list = value->is_array() ? *value : json::array({*value});
   for (const json& id : list) {
     if (!IsTokenId(id)) {
-      return InvalidField(absl::StrCat(file, ".", name), "is not a token id or a list of them");
+      return InvalidField(absl::StrCat(file, ".", kKey), "is not a token id or a list of them");
     }
-    if (vocabulary && id >= *vocabulary) {
-      return InvalidField(absl::StrCat(file, ".", name),
-                          absl::StrCat("names the token ", id.get<int32_t>(),
-                                       ", but config.json's vocab_size is ", *vocabulary));
-    }
-    ids.push_back(id.get<int32_t>());
+    if (id < vocabulary) ids.push_back(id.get<int32_t>());
   }
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   return ids;
 }
 
+// The class that transformers makes of the tokenizer: what tokenizer_config.json or config.json
+// names where the family has none of its own, or one that is known to be named wrongly.
+std::string TokenizerClass(const json& config, const json& tokenizer_config) {
+  const auto text = [](const json& object, const char* key) {
+    const auto value = object.find(key);
+    return value != object.end() && value->is_string() ? value->get<std::string>() : "";
+  };
+  const std::string family = text(config, "model_type");
+  if (family == "qwen2") return "Qwen2Tokenizer";
+  if (family == "mistral") return "";
+  std::string named = text(tokenizer_config, "tokenizer_class");
+  if (named.empty()) named = text(config, "tokenizer_class");
+  if (named.empty() && family == "qwen3") return "Qwen2Tokenizer";
+  if (named.empty() && family == "gemma2") return "GemmaTokenizer";
+  return std::string(absl::StripSuffix(named, "Fast"));
+}
+
+// transformers builds this one anew from the vocabulary, other than its tokenizer.json has it.
+void LogClassNotFollowed(const std::string& folder, absl::string_view tokenizer_class) {
+  if (tokenizer_class != "LlamaTokenizer") return;
+  observability::Log(observability::LogLevel::kWarning, "tokenizer class not followed",
+                     {{"model", std::filesystem::path(folder).filename().string()},
+                      {"class", tokenizer_class},
+                      {"followed", "tokenizer.json"}});
+}
+
+absl::StatusOr<bool> SplitsSpecialTokens(const json& tokenizer_config) {
+  constexpr char kKey[] = "split_special_tokens";
+  const auto value = tokenizer_config.find(kKey);
+  if (value == tokenizer_config.end()) return false;
+  if (value->is_boolean()) return value->get<bool>();
+  return InvalidField(absl::StrCat("tokenizer_config.json.", kKey), "is not true or false");
+}
+
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::filesystem::path& folder,
                                                          const json& tokenizer_config,
-                                                         const NamedTokens& special_tokens,
-                                                         std::optional<int64_t> vocabulary) {
+                                                         const DeclaredTokens& declared) {
+  if (const auto files = tokenizer_config.find("fast_tokenizer_files");
+      files != tokenizer_config.end() && *files != json::array({"tokenizer.json"})) {
+    return InvalidField(
+        "tokenizer_config.json.fast_tokenizer_files",
+        "names tokenizers by version, of which none is chosen here: keep the one to "
+        "be read as tokenizer.json and remove the key");
+  }
   VS_ASSIGN_OR_RETURN(const std::optional<std::string> file,
                       ReadFile(folder, "tokenizer.json", kMaxTokenizerBytes));
-  if (!file) return InvalidField("tokenizer.json", "is missing from the model's folder");
-  VS_ASSIGN_OR_RETURN(const std::vector<DeclaredToken> declared,
-                      DeclaredTokens(tokenizer_config, special_tokens));
-  constexpr int64_t kMostIds = std::numeric_limits<int32_t>::max();
-  const int64_t most_ids = std::min(vocabulary.value_or(kMostIds), kMostIds);
-  VS_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer,
-                      Tokenizer::Load(*file, declared, static_cast<uint32_t>(most_ids)));
-  if (vocabulary && tokenizer->vocabulary_size() > *vocabulary) {
+  if (!file) {
     return InvalidField("tokenizer.json",
-                        absl::StrCat("has the id ", tokenizer->vocabulary_size() - 1,
-                                     ", but config.json's vocab_size is ", *vocabulary));
+                        "is missing from the model's folder, and no other kind of tokenizer is "
+                        "read: write it with AutoTokenizer's save_pretrained");
   }
-  return tokenizer;
+  VS_ASSIGN_OR_RETURN(const bool splits, SplitsSpecialTokens(tokenizer_config));
+  return Tokenizer::Load(*file, declared.tokens, splits);
 }
 
 // transformers' clean_up_tokenization_spaces, which it does to byte-pair encoding only where told
@@ -180,43 +256,44 @@ bool CleansUpSpaces(const json& tokenizer_config, const Tokenizer& tokenizer) {
 
 absl::StatusOr<std::unique_ptr<TextModel>> TextModel::Load(const std::string& folder) {
   std::unique_ptr<TextModel> model(new TextModel);
-  VS_ASSIGN_OR_RETURN(const json config, ReadObject(folder, "config.json"));
-  VS_ASSIGN_OR_RETURN(const json tokenizer_config, ReadObject(folder, "tokenizer_config.json"));
-  VS_ASSIGN_OR_RETURN(const json special_tokens_map, ReadObject(folder, "special_tokens_map.json"));
-  const NamedTokens special_tokens = NamedSpecialTokens(tokenizer_config, special_tokens_map);
-  const std::optional<int64_t> vocabulary = Vocabulary(config);
-  VS_ASSIGN_OR_RETURN(model->tokenizer_,
-                      LoadTokenizer(folder, tokenizer_config, special_tokens, vocabulary));
+  VS_ASSIGN_OR_RETURN(const JsonFile config_file, ReadObject(folder, "config.json"));
+  const json& config = config_file.object;
+  TokenFiles files;
+  VS_ASSIGN_OR_RETURN(files.tokenizer_config, ReadObject(folder, "tokenizer_config.json"));
+  const json& tokenizer_config = files.tokenizer_config.object;
+  if (!tokenizer_config.contains("added_tokens_decoder")) {
+    VS_ASSIGN_OR_RETURN(files.special_tokens_map, ReadObject(folder, "special_tokens_map.json"));
+    VS_ASSIGN_OR_RETURN(files.added_tokens, ReadObject(folder, "added_tokens.json"));
+  }
+  files.tokenizer_class = TokenizerClass(config, tokenizer_config);
+  LogClassNotFollowed(folder, files.tokenizer_class);
+  VS_ASSIGN_OR_RETURN(const DeclaredTokens declared, ReadDeclaredTokens(files));
+  VS_ASSIGN_OR_RETURN(model->tokenizer_, LoadTokenizer(folder, tokenizer_config, declared));
   if (CleansUpSpaces(tokenizer_config, *model->tokenizer_)) model->tokenizer_->CleanUpSpaces();
-  model->chat_template_ = LoadTemplate(folder, tokenizer_config, special_tokens);
-
-  std::vector<int32_t> bos_ids;
-  VS_ASSIGN_OR_RETURN(const json generation, ReadObject(folder, "generation_config.json"));
-  for (const auto& [name, ids] :
-       {std::pair<std::string, const json&>{"generation_config.json", generation},
-        {"config.json", config}}) {
-    if (model->eos_ids_.empty()) {
-      VS_ASSIGN_OR_RETURN(model->eos_ids_, TokenIds(ids, name, "eos_token_id", vocabulary));
-    }
-    if (bos_ids.empty()) {
-      VS_ASSIGN_OR_RETURN(bos_ids, TokenIds(ids, name, "bos_token_id", vocabulary));
-    }
-  }
-  const auto id_of = [&](absl::string_view name) -> std::optional<int32_t> {
-    const auto token = std::find_if(special_tokens.begin(), special_tokens.end(),
-                                    [&](const auto& named) { return named.first == name; });
-    if (token == special_tokens.end()) return std::nullopt;
-    return model->tokenizer_->AddedTokenId(token->second);
-  };
-  if (!bos_ids.empty()) {
-    model->bos_id_ = bos_ids.front();
-  } else {
-    model->bos_id_ = id_of("bos_token");
-  }
-  if (const auto eos_id = id_of("eos_token"); model->eos_ids_.empty() && eos_id) {
-    model->eos_ids_.push_back(*eos_id);
-  }
+  model->vocabulary_ = Vocabulary(config).value_or(std::numeric_limits<int64_t>::max());
+  model->chat_template_ = LoadTemplate(folder, tokenizer_config, declared.named);
+  VS_RETURN_IF_ERROR(model->ReadEnds(folder, config));
   return model;
+}
+
+// A generation_config.json says all that there is to say, or else config.json does: what generate
+// of transformers knows as well.
+absl::Status TextModel::ReadEnds(const std::string& folder, const json& config) {
+  std::string name = "generation_config.json";
+  VS_ASSIGN_OR_RETURN(JsonFile file, ReadObject(folder, name));
+  std::error_code ignored;
+  if (!std::filesystem::exists(std::filesystem::path(folder) / name, ignored)) {
+    name = "config.json";
+    file.object = config;
+  }
+  VS_ASSIGN_OR_RETURN(eos_ids_, EndsIn(file.object, name, vocabulary_));
+  if (eos_ids_.empty()) {
+    observability::Log(observability::LogLevel::kWarning, "model names no end of a response",
+                       {{"model", std::filesystem::path(folder).filename().string()},
+                        {"file", name},
+                        {"key", "eos_token_id"}});
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<int32_t>> TextModel::EncodeText(absl::string_view text,
@@ -240,7 +317,18 @@ absl::StatusOr<std::vector<int32_t>> TextModel::EncodeWithin(size_t most_tokens,
                                      " tokens; allowed are at most ", most_tokens),
                         "TEXT_TOO_LONG");
   }
-  return tokenizer_->Encode(text, add_special_tokens);
+  VS_ASSIGN_OR_RETURN(std::vector<int32_t> ids, tokenizer_->Encode(text, add_special_tokens));
+  if (tokenizer_->vocabulary_size() <= vocabulary_) return ids;
+  for (const int32_t id : ids) {
+    if (id < vocabulary_) continue;
+    return InvalidField("text",
+                        absl::StrCat("holds the token ", id,
+                                     ", but the model's embedding "
+                                     "ends before ",
+                                     vocabulary_),
+                        "TOKEN_OUTSIDE_VOCABULARY");
+  }
+  return ids;
 }
 
 absl::StatusOr<EncodedText> TextModel::EncodeChat(const std::vector<ChatMessage>& messages,

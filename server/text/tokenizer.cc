@@ -10,11 +10,13 @@
 namespace valuescope::text {
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(
-    absl::string_view file, const std::vector<DeclaredToken>& declared, uint32_t most_ids) {
+    absl::string_view file, const std::vector<DeclaredToken>& declared, bool split_special_tokens) {
   std::vector<VsDeclaredToken> tokens;
   tokens.reserve(declared.size());
   for (const DeclaredToken& token : declared) {
     tokens.push_back({.text = Borrow(token.text),
+                      .id = token.id.value_or(-1),
+                      .existing = static_cast<uint8_t>(token.existing),
                       .single_word = token.single_word,
                       .lstrip = token.lstrip,
                       .rstrip = token.rstrip,
@@ -23,9 +25,9 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(
   }
   VsTokenizer* handle = nullptr;
   OwnedString error;
-  VS_RETURN_IF_ERROR(StatusOf(
-      vs_tokenizer_load(Borrow(file), tokens.data(), tokens.size(), most_ids, &handle, error.out()),
-      error, "tokenizer.json"));
+  VS_RETURN_IF_ERROR(StatusOf(vs_tokenizer_load(Borrow(file), tokens.data(), tokens.size(),
+                                                split_special_tokens, &handle, error.out()),
+                              error, "tokenizer.json"));
   std::unique_ptr<Tokenizer> tokenizer(new Tokenizer(handle));
   tokenizer->vocabulary_size_ = static_cast<int32_t>(vs_tokenizer_id_limit(handle));
   tokenizer->digest_ = Sha256Hex(file);

@@ -1,11 +1,11 @@
 // A model's reference tokenizer, read from its tokenizer.json. Ids are those of transformers for
-// the same file; special-token text inside ordinary text becomes the special token, as there.
+// the same file; special-token text inside ordinary text becomes the special token, as there,
+// unless the model asks for it to be split.
 #ifndef VALUESCOPE_TEXT_TOKENIZER_H_
 #define VALUESCOPE_TEXT_TOKENIZER_H_
 
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -28,12 +28,19 @@ struct AddedToken {
 
 // A token that a file beside tokenizer.json names.
 struct DeclaredToken {
+  // What becomes of a token of this text that tokenizer.json itself adds.
+  enum class Existing : uint8_t { kKept, kReplaced, kMadeSpecial };
+
   std::string text;
   bool single_word = false;
   bool lstrip = false;  // takes in the white space before it
   bool rstrip = false;
   bool normalized = false;  // is looked for in normalised text
   bool special = true;
+  Existing existing = Existing::kKept;
+  // That the other file gives it: where tokenizer.json adds another token under it, this one is not
+  // added.
+  std::optional<int32_t> id = std::nullopt;
 };
 
 // Immutable; safe from any number of threads.
@@ -43,10 +50,11 @@ class Tokenizer {
   // INVALID_ARGUMENT where the tokenizer library refuses it, the vocabulary is empty or an id does
   // not fit 31 bits.
   // `declared` are added like transformers adds them: a token that the vocabulary has keeps its id,
-  // the others get the next ids below `most_ids`, and where none is left their text is ordinary.
+  // the others get the next ids. With `split_special_tokens` the text of a special token is
+  // ordinary text.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> Load(
       absl::string_view file, const std::vector<DeclaredToken>& declared = {},
-      uint32_t most_ids = std::numeric_limits<int32_t>::max());
+      bool split_special_tokens = false);
 
   // Before it is shared: decoding takes spaces away that stand before punctuation and English
   // contractions, as transformers does where clean_up_tokenization_spaces is set.

@@ -2,12 +2,13 @@
 
 import json
 import shutil
+import struct
 import time
 import uuid
 
 import grpc
 import pytest
-from conftest import ROOT
+from conftest import ROOT, vs
 from valuescope import v1
 from valuescope.v1 import models_pb2_grpc
 
@@ -152,3 +153,99 @@ def test_a_model_whose_folder_was_deleted_is_unloaded(small):
     with pytest.raises(grpc.RpcError) as error:
         stub.GetModel(v1.GetModelRequest(name="models/small"))
     assert error.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def read_weights(folder):
+    """The header and the data of a folder's one weight file."""
+    file = (folder / "model.safetensors").read_bytes()
+    (length,) = struct.unpack("<Q", file[:8])
+    return json.loads(file[8 : 8 + length]), file[8 + length :]
+
+
+def write_weights(folder, header, data, name="model.safetensors"):
+    text = json.dumps(header).encode()
+    (folder / name).write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def older_shards(folder):
+    """An index with a shard of other weights, from the model that was in the folder before."""
+    header, data = read_weights(folder)
+    write_weights(folder, header, bytes(len(data)), "model-00001-of-00001.safetensors")
+    index = {name: "model-00001-of-00001.safetensors" for name in header if name[:2] != "__"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+
+
+def shards_that_are_gone(folder):
+    older_shards(folder)
+    (folder / "model-00001-of-00001.safetensors").unlink()
+
+
+def renamed(new_name):
+    def change(folder):
+        header, data = read_weights(folder)
+        write_weights(folder, {new_name(name): entry for name, entry in header.items()}, data)
+
+    return change
+
+
+def reward_head(folder):
+    header, data = read_weights(folder)
+    range_of_it = [len(data), len(data) + 8]
+    header["v_head.summary.weight"] = {"dtype": "F32", "shape": [2], "data_offsets": range_of_it}
+    write_weights(folder, header, data + bytes(8))
+
+
+def doubled_keys(folder):
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(
+        '{"num_hidden_layers": 7, "x": [NaN, -Infinity],' + text[1:]
+    )
+
+
+def fewer_rows_than_tokens(folder):
+    config = {"pad_token": "<beyond>", "bos_token": "<bos>", "eos_token": "<eos>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+SAME_MODEL = {
+    "older shards": older_shards,
+    "shards gone": shards_that_are_gone,
+    "prefix missing": renamed(lambda name: name.removeprefix("model.")),
+    "prefix doubled": renamed(lambda name: "model." + name if name[:2] != "__" else name),
+    "tied by the head": renamed(lambda name: name.replace("model.embed_tokens", "lm_head")),
+    "reward head": reward_head,
+    "doubled keys": doubled_keys,
+    "token beyond": fewer_rows_than_tokens,
+}
+
+
+def test_folders_that_say_the_same_in_other_ways_are_the_same_model(start_server, tmp_path):
+    names = {change: f"m{i}" for i, change in enumerate(SAME_MODEL)}
+    for change, name in {"": "plain", **names}.items():
+        shutil.copytree(SOURCE, tmp_path / "models" / name)
+        SAME_MODEL.get(change, lambda folder: None)(tmp_path / "models" / name)
+    server = start_server(
+        tmp_path,
+        f"--model_root={tmp_path / 'models'}",
+        f"--models=plain,{','.join(names.values())}",
+    )
+    with vs.Client(server.address, timeout=60) as client:
+        rows = {}
+        for change, name in {"": "plain", **names}.items():
+            client.wait_until_ready(f"models/{name}")
+            rows[change] = client.capture(f"models/{name}", [[1, 7, 9, 30]], [vs.tap("logits")])[0][
+                0
+            ]
+        for change in SAME_MODEL:
+            assert (rows[change] == rows[""]).all(), change
+        with pytest.raises(vs.InvalidRequest, match="holds the token 97"):
+            client.tokenize(f"models/{names['token beyond']}", "w1 <beyond>")
+    assert server.stop() == 0
+    ignored = [
+        line
+        for line in map(json.loads, server.log.read_text().splitlines())
+        if "ignored" in line["event"]
+    ]
+    assert {line["model"] for line in ignored} == {
+        names["older shards"], names["shards gone"], names["reward head"],
+    }  # fmt: skip

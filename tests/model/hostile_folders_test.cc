@@ -235,6 +235,28 @@ Case InIndex(const std::string& name, const std::function<void(json&)>& breaks,
   return {name, [breaks](const Root& root) { root.Shard(breaks); }, says};
 }
 
+// An index without model.safetensors, which would be read in its place.
+Case WithIndex(const std::string& name, const std::string& bytes, const std::string& says) {
+  return {name,
+          [=](const Root& root) {
+            root.Remove("model.safetensors");
+            root.Write(kIndex, bytes);
+          },
+          says};
+}
+
+// The good config.json, in which a piece of text is another.
+Case InConfigText(const std::string& name, const std::string& piece, const std::string& other,
+                  const std::string& says) {
+  return {name,
+          [=](const Root& root) {
+            std::string text = Parts().config.dump();
+            text.replace(text.find(piece), piece.size(), other);
+            root.Write("config.json", text);
+          },
+          says};
+}
+
 std::string Nested(int depth) { return std::string(depth, '[') + std::string(depth, ']'); }
 
 // A header that lists a million tensors without bytes.
@@ -289,7 +311,11 @@ std::vector<Case> FolderCases() {
        "`generation_config.json`: is a link that leads out"},
       {"weights_are_a_fifo", [](const Root& root) { root.MakeFifo("model.safetensors"); },
        "model.safetensors: is not a regular file"},
-      {"index_is_a_folder", [](const Root& root) { root.MakeFolder(kIndex); },
+      {"index_is_a_folder",
+       [](const Root& root) {
+         root.Remove("model.safetensors");
+         fs::create_directory(root.model() / kIndex);
+       },
        "model.safetensors.index.json: is not a regular file"},
       {"tokenizer_is_a_fifo", [](const Root& root) { root.MakeFifo("tokenizer.json"); },
        "`tokenizer.json`: is not a file"},
@@ -298,6 +324,19 @@ std::vector<Case> FolderCases() {
        "`tokenizer_config.json`: is not a file"},
       {"weights_missing", [](const Root& root) { root.Remove("model.safetensors"); },
        "model.safetensors is missing"},
+      {"weights_of_another_kind",
+       [](const Root& root) {
+         fs::rename(root.model() / "model.safetensors", root.model() / "pytorch_model.bin");
+       },
+       "such as \"pytorch_model.bin\", is not read"},
+      {"weights_of_a_variant",
+       [](const Root& root) {
+         fs::rename(root.model() / "model.safetensors", root.model() / "model.fp16.safetensors");
+       },
+       "such as \"model.fp16.safetensors\", is not read"},
+      {"adapter_beside_the_weights",
+       [](const Root& root) { root.Write("adapter_config.json", "{}"); },
+       "adapter_config.json: is there"},
   };
 }
 
@@ -410,9 +449,12 @@ std::vector<Case> WeightCases() {
       InWeights(
           "tensor_unknown",
           [](Parts& parts) {
-            parts.Add("score.weight", {2, 8});
+            parts.Add("adapter.weight", {2, 8});
           },
-          "tensor \"score.weight\" is unknown"),
+          "tensor \"adapter.weight\" is unknown"),
+      InWeights(
+          "tensor_under_two_names", [](Parts& parts) { parts.Add("norm.weight", {8}); },
+          "tensor \"model.norm.weight\" is there twice"),
       InWeights(
           "tied_model_with_another_head",
           [](Parts& parts) {
@@ -444,14 +486,14 @@ std::vector<Case> IndexCases() {
     return [file](json& index) { index["weight_map"][kNorm] = file; };
   };
   return {
-      WithFile("index_empty", kIndex, "", "model.safetensors.index.json: empty"),
-      WithFile("index_deep", kIndex, Nested(100'000),
-               "model.safetensors.index.json: nested deeper than 64"),
-      WithFile("index_without_a_map", kIndex, "{}", "has no weight_map"),
-      WithFile("index_of_nothing", kIndex, "{\"weight_map\":{}}", "names no files"),
-      WithFile("index_with_a_key_twice", kIndex,
-               "{\"weight_map\":{\"w\":\"a.safetensors\",\"w\":\"b.safetensors\"}}",
-               "model.safetensors.index.json: has the key \"w\" twice"),
+      WithIndex("index_empty", "", "model.safetensors.index.json: empty"),
+      WithIndex("index_deep", Nested(100'000),
+                "model.safetensors.index.json: nested deeper than 64"),
+      WithIndex("index_without_a_map", "{}", "has no weight_map"),
+      WithIndex("index_of_nothing", "{\"weight_map\":{}}", "names no files"),
+      WithIndex("index_with_a_key_twice",
+                "{\"weight_map\":{\"w\":\"a.safetensors\",\"w\":\"b.safetensors\"}}",
+                "model.safetensors.index.json: has the key \"w\" twice"),
       InIndex("shard_above", naming("../outside/b.safetensors"), "\"../outside/b.safetensors\""),
       InIndex("shard_absolute", naming("/b.safetensors"), "\"/b.safetensors\""),
       InIndex("shard_nested", naming("deep/b.safetensors"), "\"deep/b.safetensors\""),
@@ -488,11 +530,17 @@ std::vector<Case> ConfigCases() {
       WithFile("config_empty", file, "", "config.json"),
       WithFile("config_array", file, "[]", "config.json"),
       WithFile("config_deep", file, "{\"a\":" + Nested(100'000) + "}", "config.json"),
-      WithFile("config_key_twice", file, "{\"vocab_size\":1,\"vocab_size\":2}", "\"vocab_size\""),
+      InConfigText("config_key_twice", "\"hidden_size\":8", "\"hidden_size\":8,\"hidden_size\":16",
+                   "config.json asks for [272, 16]"),
+      InConfigText("config_with_a_byte_order_mark", "{", "\xef\xbb\xbf{",
+                   "`config.json`: begins with a byte order mark"),
+      InConfigText("config_with_half_a_character", "\"silu\"", "\"\\ud83d\"",
+                   "half a surrogate pair"),
       WithFile("config_cut_off", file, "{\"vocab_size\":", "config.json"),
-      WithFile("config_with_nan", file, "{\"rms_norm_eps\":NaN}", "config.json"),
-      WithFile("config_with_a_number_beyond_doubles", file, "{\"rope_theta\":1e999}",
-               "config.json"),
+      InConfigText("config_with_nan", "\"rms_norm_eps\":1e-05", "\"rms_norm_eps\":NaN",
+                   "\"rms_norm_eps\" is not a number"),
+      InConfigText("config_with_a_number_beyond_doubles", "\"rope_theta\":10000.0",
+                   "\"rope_theta\":1e999", "\"rope_theta\" is not a number"),
       WithFile("config_over_its_size", file, "{}" + std::string(2 << 20, ' '), "config.json"),
       WithKey("family_unknown", "model_type", "gpt2", "\"model_type\" is \"gpt2\""),
       WithKey("family_a_list", "model_type", {"llama"}, "\"model_type\" is not a string"),
@@ -553,9 +601,7 @@ std::vector<Case> ConfigCases() {
           },
           "the model needs about"),
       WithKey("epsilon_zero", "rms_norm_eps", 0, "\"rms_norm_eps\" must be"),
-      WithKey("epsilon_text", "rms_norm_eps", "NaN", "\"rms_norm_eps\" is not a number"),
       WithKey("theta_negative", "rope_theta", -1, "\"rope_theta\" must be"),
-      WithKey("theta_text", "rope_theta", "10000", "\"rope_theta\" is not a number"),
       WithKey("activation_unknown", "hidden_act", "relu", "\"hidden_act\" is not \"silu\""),
       WithKey("rope_scaling_unknown", "rope_scaling", {{"type", "yarn"}, {"factor", 2}},
               "\"rope_scaling\" asks for"),
@@ -563,7 +609,14 @@ std::vector<Case> ConfigCases() {
       WithKey("quantised", "quantization_config", {{"bits", 4}}, "\"quantization_config\""),
       WithKey("tied_text", "tie_word_embeddings", "yes", "\"tie_word_embeddings\""),
       WithKey("dtype_of_config_unknown", "torch_dtype", "int8", "\"torch_dtype\""),
-      WithKey("end_outside_the_vocabulary", "eos_token_id", kVocabulary, "\"eos_token_id\""),
+      WithKey("rope_of_two_kinds_of_layers", "rope_parameters",
+              {{"full_attention", {{"rope_theta", 1.0}}}}, "\"rope_parameters\" holds an object"),
+      WithKey("rope_type_null", "rope_scaling", {{"rope_type", nullptr}},
+              "\"rope_scaling\" has a rope_type that is no text"),
+      WithKey("theta_null", "rope_theta", nullptr, "\"rope_theta\" is null"),
+      WithKey("partial_rotary", "partial_rotary_factor", 0.5, "\"partial_rotary_factor\" is not 1"),
+      WithKey("weights_named_elsewhere", "transformers_weights", "other.safetensors",
+              "\"transformers_weights\" names another weight file"),
       WithKey("end_that_is_text", "eos_token_id", "</s>", "\"eos_token_id\" is not"),
   };
 }
@@ -590,17 +643,27 @@ std::vector<Case> TextCases() {
       WithFile("tokenizer_without_a_model", "tokenizer.json", "{\"version\":\"1.0\"}",
                "`tokenizer.json`"),
       InTokenizer(
-          "token_ids_beyond_the_embedding",
-          [](json& tokenizer) { tokenizer["model"]["vocab"]["hello"] = 5000; },
-          "`tokenizer.json`: has the id 5000, but config.json's vocab_size is 272"),
-      InTokenizer(
           "two_tokens_with_one_id",
           [](json& tokenizer) { tokenizer["model"]["vocab"]["another"] = 5; },
           "two tokens have the id 5"),
       WithFile("tokenizer_config_junk", "tokenizer_config.json", "{]", "`tokenizer_config.json`"),
-      WithFile("tokenizer_config_key_twice", "tokenizer_config.json",
-               "{\"bos_token\":\"<s>\",\"bos_token\":\"</s>\"}",
-               "`tokenizer_config.json`: has the key \"bos_token\" twice"),
+      WithFile("tokenizer_config_token_twice", "tokenizer_config.json",
+               "{\"bos_token\":\"<s>\",\"bos_token\":7}",
+               "tokenizer_config.json.bos_token`: is neither text nor"),
+      WithFile("tokenizer_config_splits_in_words", "tokenizer_config.json",
+               "{\"split_special_tokens\":\"yes\"}",
+               "tokenizer_config.json.split_special_tokens`: is not true or false"),
+      WithFile("tokenizers_by_version", "tokenizer_config.json",
+               "{\"fast_tokenizer_files\":[\"tokenizer.json\",\"tokenizer.5.0.0.json\"]}",
+               "names tokenizers by version"),
+      WithFile("added_tokens_an_array", "added_tokens.json", "[]",
+               "`added_tokens.json`: is not a JSON object"),
+      WithFile("added_tokens_without_ids", "added_tokens.json", "{\"<x>\":\"9\"}",
+               "`added_tokens.json`: has a token whose id"),
+      WithFile("special_tokens_map_junk", "special_tokens_map.json", "{]",
+               "`special_tokens_map.json`: not valid JSON"),
+      WithFile("special_tokens_map_of_numbers", "special_tokens_map.json", "{\"eos_token\":2}",
+               "special_tokens_map.json.eos_token`: is neither text nor"),
       WithFile("tokenizer_config_deep", "tokenizer_config.json",
                "{\"a\":" + Nested(1'000'000) + "}",
                "`tokenizer_config.json`: nested deeper than 64"),
@@ -608,12 +671,6 @@ std::vector<Case> TextCases() {
                "`generation_config.json`: is not a JSON object"),
       WithFile("generation_config_end_negative", "generation_config.json", "{\"eos_token_id\":-1}",
                "generation_config.json.eos_token_id"),
-      WithFile("generation_config_end_outside_the_vocabulary", "generation_config.json",
-               "{\"eos_token_id\":[2,272]}",
-               "generation_config.json.eos_token_id`: names the token 272"),
-      WithFile("generation_config_begin_outside_the_vocabulary", "generation_config.json",
-               "{\"bos_token_id\":999}",
-               "generation_config.json.bos_token_id`: names the token 999"),
   };
 }
 

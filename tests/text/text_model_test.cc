@@ -100,7 +100,7 @@ TEST_F(TextModelFolder, PrefersTheTemplatesOwnFile) {
 
 TEST_F(TextModelFolder, TakesTheDefaultOfSeveralTemplates) {
   Write("tokenizer_config.json",
-        R"({"chat_template": [{"name": "tool_use", "template": "tools"}, 1, {"name": "default"},
+        R"({"chat_template": [{"name": "tool_use", "template": "tools"},
             {"name": "default", "template": "plain"}]})");
   EXPECT_EQ(Rendered(), "plain");
 }
@@ -112,18 +112,6 @@ TEST_F(TextModelFolder, LoadsWithoutATemplateOrWithABrokenOne) {
   EXPECT_EQ(DetailsOf(ChatStatus()).reason, "CHAT_TEMPLATE_INVALID");
   EXPECT_EQ(ChatStatus().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_TRUE(LoadOrDie()->EncodeText("hello").ok());
-}
-
-TEST_F(TextModelFolder, ReadsTheEndsOfResponses) {
-  EXPECT_THAT(LoadOrDie()->eos_ids(), ElementsAre());
-  Write("special_tokens_map.json", R"({"eos_token": "<|im_end|>", "bos_token": "<s>"})");
-  EXPECT_THAT(LoadOrDie()->eos_ids(), ElementsAre(264));
-  EXPECT_EQ(LoadOrDie()->bos_id(), 262);
-  Write("config.json", R"({"eos_token_id": 7, "bos_token_id": null})");
-  EXPECT_THAT(LoadOrDie()->eos_ids(), ElementsAre(7));
-  Write("generation_config.json", R"({"eos_token_id": [9, 8, 9], "bos_token_id": 1})");
-  EXPECT_THAT(LoadOrDie()->eos_ids(), ElementsAre(8, 9));
-  EXPECT_EQ(LoadOrDie()->bos_id(), 1);
 }
 
 TEST_F(TextModelFolder, NamesTheFileThatIsWrong) {
@@ -170,16 +158,6 @@ TEST_F(TextModelFolder, CleansUpSpacesWhereItsConfigurationSaysSo) {
   Write("tokenizer_config.json", R"({"clean_up_tokenization_spaces": true,
       "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output": true})");
   EXPECT_EQ(decoded(), "a.");
-}
-
-// transformers would give it an id that the model has no row for.
-TEST_F(TextModelFolder, LeavesOutDeclaredTokensBeyondTheVocabulary) {
-  Write("tokenizer_config.json", R"({"extra_special_tokens": ["<one>", "<two>"]})");
-  Write("config.json", R"({"vocab_size": 268})");
-  const auto model = LoadOrDie();
-  EXPECT_EQ(model->tokenizer().AddedTokenId("<one>"), 267);
-  EXPECT_EQ(model->tokenizer().AddedTokenId("<two>"), std::nullopt);
-  EXPECT_EQ(model->tokenizer().vocabulary_size(), 268);
 }
 
 TEST_F(TextModelFolder, RefusesMalformedDeclaredTokens) {
@@ -257,7 +235,6 @@ const TextModel* SmolLm2Text::model_ = nullptr;
 TEST_F(SmolLm2Text, KnowsItsIds) {
   EXPECT_EQ(model_->tokenizer().vocabulary_size(), 49152);
   EXPECT_THAT(model_->eos_ids(), ElementsAre(2));
-  EXPECT_EQ(model_->bos_id(), 1);
 }
 
 TEST_F(SmolLm2Text, InsertsItsDefaultSystemMessageOnlyWhereThereIsNone) {

@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex};
 use sourced_text::SourcedText;
 use streaming_decoder::StreamingDecoder;
 use template::{ChatTemplate, Member, Rendering};
-use tokenizer::Tokenizer;
+use tokenizer::{DeclaredToken, Existing, Tokenizer};
 use turns::Turns;
 
 /// Encoding takes up to two hundred times the bytes of the text, so longer ones than this wait for
@@ -101,6 +101,8 @@ pub struct VsPair {
 #[repr(C)]
 pub struct VsDeclaredToken {
     text: VsBytes,
+    id: i64,      // below 0: none
+    existing: u8, // 0 kept, 1 replaced, 2 made special
     single_word: bool,
     lstrip: bool,
     rstrip: bool,
@@ -197,16 +199,24 @@ unsafe fn text_pairs(pairs: *const VsPair, count: usize) -> Result<Vec<(String, 
 unsafe fn declared_tokens(
     tokens: *const VsDeclaredToken,
     count: usize,
-) -> Result<Vec<tokenizers::AddedToken>, Failure> {
+) -> Result<Vec<DeclaredToken>, Failure> {
     let tokens = if count == 0 { &[] } else { std::slice::from_raw_parts(tokens, count) };
     let tokens = tokens.iter().map(|token| {
-        Ok(tokenizers::AddedToken {
-            content: token.text.text()?.to_string(),
-            single_word: token.single_word,
-            lstrip: token.lstrip,
-            rstrip: token.rstrip,
-            normalized: token.normalized,
-            special: token.special,
+        Ok(DeclaredToken {
+            token: tokenizers::AddedToken {
+                content: token.text.text()?.to_string(),
+                single_word: token.single_word,
+                lstrip: token.lstrip,
+                rstrip: token.rstrip,
+                normalized: token.normalized,
+                special: token.special,
+            },
+            id: u32::try_from(token.id).ok(),
+            existing: match token.existing {
+                0 => Existing::Kept,
+                1 => Existing::Replaced,
+                _ => Existing::MadeSpecial,
+            },
         })
     });
     tokens.collect()
@@ -243,13 +253,13 @@ pub unsafe extern "C" fn vs_tokenizer_load(
     file: VsBytes,
     declared: *const VsDeclaredToken,
     num_declared: usize,
-    most_ids: u32,
+    split_special_tokens: bool,
     result: *mut *mut VsTokenizer,
     error: *mut VsString,
 ) -> i32 {
     border(error, || {
         let declared = declared_tokens(declared, num_declared)?;
-        let tokenizer = Tokenizer::load(file.slice(), declared, most_ids)?;
+        let tokenizer = Tokenizer::load(file.slice(), declared, split_special_tokens)?;
         result.write(Box::into_raw(Box::new(VsTokenizer(Arc::new(tokenizer)))));
         Ok(())
     })

@@ -1,5 +1,7 @@
 //! The reference tokenizer.
 
+use std::collections::{HashMap, HashSet};
+
 use tokenizers::{AddedToken as HfAddedToken, ModelWrapper, Tokenizer as HfTokenizer};
 
 use crate::decoder_steps::{add_text_cleanup, cleaned_up, steps_of, ByteRuns, Step};
@@ -25,37 +27,66 @@ fn refused(error: impl std::fmt::Display) -> Failure {
     Failure::new(FailureKind::Refused, error.to_string().chars().take(300).collect::<String>())
 }
 
-/// A token that the vocabulary has keeps its id; the others get the next ones. One for which the
-/// model has no id left is not added: its text stays ordinary text.
-fn add_declared(inner: &mut HfTokenizer, mut declared: Vec<HfAddedToken>, most_ids: u32) {
+/// A token that a file beside tokenizer.json names.
+pub struct DeclaredToken {
+    pub token: HfAddedToken,
+    /// That the other file gives it; `None` where it gives none.
+    pub id: Option<u32>,
+    pub existing: Existing,
+}
+
+/// What becomes of a token of the same text that tokenizer.json itself adds.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Existing {
+    Kept,
+    Replaced,
+    /// It stays as it is but for being special.
+    MadeSpecial,
+}
+
+/// A token that the vocabulary has keeps its id; the others get the next ones, whatever their file
+/// says. One whose id tokenizer.json gives to another added token, or for which there is no id left
+/// because the vocabulary has holes, is not added: its text stays ordinary text.
+fn add_declared(inner: &mut HfTokenizer, declared: Vec<DeclaredToken>) {
+    let own = inner.get_added_tokens_decoder();
+    let by_text: HashMap<String, HfAddedToken> =
+        own.values().map(|token| (token.content.clone(), token.clone())).collect();
     let size = inner.get_vocab_size(false) as u32;
-    let last_added = inner.get_added_tokens_decoder().into_keys().max();
-    let mut next = last_added.map_or(size, |last| size.max(last.saturating_add(1)));
-    let mut new = std::collections::HashSet::new();
-    declared.retain(|token| {
-        if inner.token_to_id(&token.content).is_some() || new.contains(&token.content) {
-            return true;
-        }
-        let has_place = next < most_ids && inner.id_to_token(next).is_none();
-        if has_place {
-            next += 1;
+    let mut next = own.keys().max().map_or(size, |last| size.max(last.saturating_add(1)));
+    let mut new = HashSet::new();
+    let mut tokens = Vec::with_capacity(declared.len());
+    for DeclaredToken { mut token, id, existing } in declared {
+        if let Some(known) = by_text.get(&token.content) {
+            match existing {
+                Existing::Kept => continue,
+                Existing::Replaced => {}
+                Existing::MadeSpecial => token = HfAddedToken { special: true, ..known.clone() },
+            }
+        } else if id.is_some_and(|id| own.contains_key(&id)) {
+            continue;
+        } else if inner.token_to_id(&token.content).is_none() && !new.contains(&token.content) {
+            if inner.id_to_token(next).is_some() {
+                continue;
+            }
+            next = next.saturating_add(1);
             new.insert(token.content.clone());
         }
-        has_place
-    });
-    inner.add_tokens(&declared);
+        tokens.push(token);
+    }
+    inner.add_tokens(&tokens);
 }
 
 impl Tokenizer {
-    /// `declared` are further tokens, added like transformers adds those that only its configuration
-    /// names; their ids stay below `most_ids`.
+    /// `declared` are further tokens, added like transformers adds those that other files name. With
+    /// `split_special_tokens` the text of a special token is ordinary text.
     pub fn load(
         bytes: &[u8],
-        declared: Vec<HfAddedToken>,
-        most_ids: u32,
+        declared: Vec<DeclaredToken>,
+        split_special_tokens: bool,
     ) -> Result<Tokenizer, Failure> {
         let mut inner = HfTokenizer::from_bytes(bytes).map_err(refused)?;
-        add_declared(&mut inner, declared, most_ids);
+        add_declared(&mut inner, declared);
+        inner.set_encode_special_tokens(split_special_tokens);
         // Padding and truncation belong to training pipelines; transformers resets both per call.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(refused)?;
