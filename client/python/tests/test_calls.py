@@ -1,6 +1,7 @@
 """What both clients do when calls fail, wait, are cancelled or run side by side, against a server in this process."""
 
 import asyncio
+import dataclasses
 import hashlib
 import inspect
 import signal
@@ -663,6 +664,100 @@ def test_a_job_may_take_longer_than_the_clients_timeout(both, fake, capsys):
     assert "jobs/j" in shown and "4/4" in shown
     with pytest.raises(vs.DeadlineExceeded):
         both.run(lambda client: client.wait_for_job("jobs/j", timeout=0.1))
+
+
+def test_a_watcher_calls_again_where_it_hears_nothing_for_long(both, fake, monkeypatch):
+    monkeypatch.setattr(vs.rpcs, "WATCH_JOB", dataclasses.replace(vs.rpcs.WATCH_JOB, timeout=0.3))
+
+    def answer(request, context):
+        yield job(1)
+        if fake.count("JobService/WatchJob") == 1:
+            while context.is_active():  # a connection that lost its other end
+                time.sleep(0.01)
+        yield job(4, v1.JOB_STATE_SUCCEEDED)
+
+    fake.answers["JobService/WatchJob"] = answer
+    states = both.take(lambda client: client.watch_job("jobs/j"))
+    assert [state.progress.done for state in states] == [1, 4]
+    assert fake.count("JobService/WatchJob") == 2
+
+
+def test_heartbeats_are_skipped(both, fake):
+    beat = v1.Heartbeat()
+
+    def watch(request, context):
+        yield job(1)
+        yield v1.WatchJobResponse(job=job(1).job, heartbeat=beat)
+        yield job(4, v1.JOB_STATE_SUCCEEDED)
+
+    def stream(request, context):
+        yield v1.StreamGenerateResponse(heartbeat=beat)
+        yield v1.StreamGenerateResponse(delta=v1.CompletionDelta(text="sea"))
+        yield v1.StreamGenerateResponse(heartbeat=beat)
+
+    def capture(request, context):
+        yield v1.CaptureResponse(heartbeat=beat)
+        yield v1.CaptureResponse(receipts=v1.InputReceipts(input_index=0, prompt_tokens=2))
+
+    fake.answers["JobService/WatchJob"] = watch
+    fake.answers["GenerationService/StreamGenerate"] = stream
+    fake.answers["ActivationService/Capture"] = capture
+    states = both.take(lambda client: client.watch_job("jobs/j"))
+    assert [state.progress.done for state in states] == [1, 4]
+    events = both.take(lambda client: client.stream("models/m", "x"))
+    assert [event.WhichOneof("event") for event in events] == ["delta"]
+    assert len(both.run(lambda client: client.capture("models/m", ["x"], [vs.tap()]))) == 1
+
+
+def test_a_stream_that_only_sent_a_heartbeat_is_opened_again(both, fake):
+    def answer(request, context):
+        yield v1.StreamGenerateResponse(heartbeat=v1.Heartbeat())
+        if fake.count("GenerationService/StreamGenerate") == 1:
+            refuse(context, grpc.StatusCode.UNAVAILABLE)
+        yield v1.StreamGenerateResponse(summary=v1.GenerationSummary())
+
+    fake.answers["GenerationService/StreamGenerate"] = answer
+    events = both.take(lambda client: client.stream("models/m", "x"))
+    assert [event.WhichOneof("event") for event in events] == ["summary"]
+    assert fake.count("GenerationService/StreamGenerate") == 2
+
+
+def test_every_call_ends_sometime_unless_it_is_asked_not_to(both, fake):
+    left = []
+
+    def answering(response):
+        def answer(request, context):
+            left.append(context.time_remaining())
+            return response
+
+        return answer
+
+    fake.answers[GET_MODEL] = answering(MODEL)
+    fake.answers[GENERATE] = answering(v1.GenerateResponse(completions=[v1.Completion()]))
+    fake.answers["GenerationService/StreamGenerate"] = answering(iter([]))
+    both.run(lambda client: client.model("models/m"), timeout=None)
+    both.run(lambda client: client.generate("models/m", "x"), timeout=None)
+    both.take(lambda client: client.stream("models/m", "x"), timeout=None)
+    # On the wire timeouts are rounded up.
+    assert 60 < left[0] <= 130
+    assert 600 < left[1] <= 3700
+    assert 3700 < left[2] <= 25 * 3600
+    both.run(lambda client: client.model("models/m"), timeout=float("inf"))
+    assert left[3] is None or left[3] > 1e6
+
+
+def test_waiting_for_a_server_gives_up_a_call_that_hangs(both, fake, monkeypatch):
+    monkeypatch.setattr(vs.api, "_PROBE", 0.2)
+
+    def answer(request, context):
+        if fake.count(GET_MODEL) == 1:
+            while context.is_active():
+                time.sleep(0.01)
+        return v1.GetModelResponse(model=v1.Model(state=v1.MODEL_STATE_READY))
+
+    fake.answers[GET_MODEL] = answer
+    both.run(lambda client: client.wait_until_ready("models/m", timeout=20))
+    assert fake.count(GET_MODEL) == 2
 
 
 def test_a_failed_job_raises_with_its_reason(both, fake):

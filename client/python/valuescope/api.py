@@ -24,7 +24,14 @@ import numpy.typing as npt
 
 from . import given, rpcs, v1
 from .crc32c import crc32c
-from .errors import REQUEST_ID, Damaged, JobFailed, Unavailable, ValuescopeError
+from .errors import (
+    REQUEST_ID,
+    Damaged,
+    DeadlineExceeded,
+    JobFailed,
+    Unavailable,
+    ValuescopeError,
+)
 from .progress import progress as progress_bar
 from .prompts import (
     Layers,
@@ -57,11 +64,13 @@ T = TypeVar("T")
 _CHUNK = 1 << 20
 # Calls in flight of one batch: enough to fill the server's batch, few enough not to fill its queue.
 IN_FLIGHT = 32
+# Seconds that one attempt to reach a server may take while others follow.
+_PROBE = 5.0
 _FINISHED = (v1.JOB_STATE_SUCCEEDED, v1.JOB_STATE_FAILED, v1.JOB_STATE_CANCELLED)
 
 
 class Api:
-    """The methods. All raise a `ValuescopeError` that shows what the server said; `timeout` is the client's."""
+    """The methods. All raise a `ValuescopeError` that shows what the server said; `timeout` is the client's, None each RPC's own."""
 
     def __init__(
         self,
@@ -93,12 +102,13 @@ class Api:
         Raises:
             RuntimeError: the model failed to load.
             TimeoutError: it still loads.
-            Unavailable: the server still cannot be reached.
+            Unavailable, DeadlineExceeded: the server still cannot be reached, or does not answer.
         """
         deadline = time.monotonic() + timeout
-        once = self._limited(max(0.1, timeout))
-        once._retry = Retry(attempts=1)
         while True:
+            # A call that hangs is given up for the next one.
+            once = self._limited(min(_PROBE, max(0.1, deadline - time.monotonic())))
+            once._retry = Retry(attempts=1)
             try:
                 if model is None:
                     await once.models()
@@ -108,7 +118,7 @@ class Api:
                     return
                 if found.state == v1.MODEL_STATE_FAILED:
                     raise RuntimeError(f"{model} failed to load: {found.state_message}")
-            except Unavailable:
+            except (Unavailable, DeadlineExceeded):
                 if time.monotonic() > deadline:
                     raise
             if time.monotonic() > deadline:
@@ -725,7 +735,8 @@ class Api:
     async def watch_job(
         self, name: str, *, timeout: float | None = None
     ) -> AsyncGenerator[v1.Job, None]:
-        """The job now and at every change until it is finished; goes on after a lost connection.
+        """The job now and at every change until it is finished; goes on after a lost connection, and calls again where it heard
+        nothing for minutes.
 
         A server that is away, to be restarted for instance, is waited for with four times the attempts of other calls.
 
@@ -735,17 +746,24 @@ class Api:
         """
         request = v1.WatchJobRequest(name=name)
         deadline = None if timeout is None else time.monotonic() + timeout
+        last: v1.Job | None = None
         while True:
-            watcher = self._limited(None if deadline is None else deadline - time.monotonic())
+            left = float("inf") if deadline is None else deadline - time.monotonic()
+            watcher = self._limited(min(left, rpcs.WATCH_JOB.timeout))
             watcher._retry = dataclasses.replace(self._retry, attempts=4 * self._retry.attempts)
             begun = False
             try:
                 async with contextlib.aclosing(watcher._stream(rpcs.WATCH_JOB, request)) as changes:
                     async for change in changes:
                         begun = True
-                        yield change.job
+                        if change.job != last:
+                            last = change.job
+                            yield change.job
                         if change.job.state in _FINISHED:
                             return
+            except DeadlineExceeded:
+                if not begun or left <= rpcs.WATCH_JOB.timeout:
+                    raise
             except ValuescopeError as error:
                 if not begun:
                     raise
@@ -913,10 +931,10 @@ class Api:
         done = 0
 
         def start(index: int) -> None:
-            timeout = None
-            if self._timeout is not None:
+            timeout = self._timeout_of(rpc)
+            if timeout is not None:
                 now = time.monotonic()
-                timeout = deadlines.setdefault(index, now + self._timeout) - now
+                timeout = deadlines.setdefault(index, now + timeout) - now
             deliver = functools.partial(_put, inbox.put, index)
             metadata = self._metadata()
             running[index] = self._transport.start(rpc, requests[index], timeout, metadata, deliver)
@@ -961,8 +979,9 @@ class Api:
     async def _stream(
         self, rpc: Rpc[RequestT, ResponseT], request: RequestT
     ) -> AsyncGenerator[ResponseT, None]:
-        """A stream of responses; tried again only while nothing of it has arrived."""
-        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        """A stream of responses without its heartbeats; tried again only while nothing of it has arrived."""
+        timeout = self._timeout_of(rpc)
+        deadline = None if timeout is None else time.monotonic() + timeout
         failures = 0
         while True:
             left = None if deadline is None else deadline - time.monotonic()
@@ -971,6 +990,8 @@ class Api:
             try:
                 async with contextlib.aclosing(stream) as responses:
                     async for response in responses:
+                        if rpc.is_heartbeat(response):
+                            continue
                         begun = True
                         yield response
                 return
@@ -990,6 +1011,11 @@ class Api:
         if deadline is not None and time.monotonic() + delay >= deadline:
             raise error
         await self._transport.sleep(delay)
+
+    def _timeout_of(self, rpc: Rpc[Any, Any]) -> float | None:
+        """Seconds that a call may take, or None for no limit."""
+        timeout = rpc.timeout if self._timeout is None else self._timeout
+        return None if timeout == float("inf") else timeout
 
     def _metadata(self) -> Metadata:
         return (*self._credentials, (REQUEST_ID, _new_id()))

@@ -37,7 +37,8 @@ class AsyncClient(Api):
     Args:
         target: "HOST:PORT".
         token: bearer token, where the server asks for one.
-        timeout: seconds after which a call fails with `DeadlineExceeded`, repeated attempts included; None for no limit.
+        timeout: seconds after which a call fails with `DeadlineExceeded`, repeated attempts included; `math.inf` for no limit.
+            Default: two minutes for lookups, an hour for calls that compute, a day for streams.
         credentials: channel credentials for TLS; None connects in the clear.
         retry: how often and how patiently calls are tried again.
     """
@@ -55,7 +56,7 @@ class AsyncClient(Api):
         self._target = target
 
     def with_timeout(self: _SelfT, timeout: float | None) -> _SelfT:
-        """The same connection with another timeout in seconds: `client.with_timeout(5).generate(...)`."""
+        """The same connection with another timeout in seconds: `client.with_timeout(5).generate(...)`; None for the default."""
         return self._limited(timeout)
 
     async def close(self) -> None:
@@ -81,7 +82,8 @@ class Client:
     Args:
         target: "HOST:PORT".
         token: bearer token, where the server asks for one.
-        timeout: seconds after which a call fails with `DeadlineExceeded`, repeated attempts included; None for no limit.
+        timeout: seconds after which a call fails with `DeadlineExceeded`, repeated attempts included; `math.inf` for no limit.
+            Default: two minutes for lookups, an hour for calls that compute, a day for streams.
         credentials: channel credentials for TLS; None connects in the clear.
         retry: how often and how patiently calls are tried again.
     """
@@ -99,7 +101,7 @@ class Client:
         self._target = target
 
     def with_timeout(self, timeout: float | None) -> Client:
-        """The same connection with another timeout in seconds: `client.with_timeout(5).generate(...)`."""
+        """The same connection with another timeout in seconds: `client.with_timeout(5).generate(...)`; None for the default."""
         other = copy.copy(self)
         other._api = self._api._limited(timeout)
         return other

@@ -1,4 +1,6 @@
-"""The contract's RPCs with the types of their messages, and whether repeating one is harmless whatever its request says."""
+"""The contract's RPCs with the types of their messages, how long one may take, and whether repeating one is harmless whatever its
+request says.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,15 @@ RequestT = TypeVar("RequestT", bound=Message)
 ResponseT = TypeVar("ResponseT", bound=Message)
 
 
+# Seconds. A call of the first kind answers from memory or disk, one of the second computes, and one of the third streams as long
+# as its work is large. A deadline ends what hangs, so it is far above what any of them takes.
+LOOKUP = 120.0
+WORK = 3600.0
+STREAM = 24 * 3600.0
+# A watcher calls again: so it finds out before long that nobody answers any more.
+WATCH = 600.0
+
+
 @dataclasses.dataclass(frozen=True)
 class Rpc(Generic[RequestT, ResponseT]):
     """One RPC of valuescope.v1.
@@ -21,22 +32,31 @@ class Rpc(Generic[RequestT, ResponseT]):
         name: "Service/Method".
         request, response: types of its messages.
         repeatable: whether it only reads or computes; others may be repeated where the request carries a request_id.
+        timeout: seconds that it may take where the caller does not say.
     """
 
     name: str
     request: type[RequestT]
     response: type[ResponseT]
     repeatable: bool = False
+    timeout: float = LOOKUP
+
+    def is_heartbeat(self, response: ResponseT) -> bool:
+        """Whether a response of a stream says nothing but that the stream lives."""
+        fields = self.response.DESCRIPTOR.fields_by_name
+        return "heartbeat" in fields and response.HasField("heartbeat")
 
     @property
     def path(self) -> str:
         return f"/valuescope.v1.{self.name}"
 
 
-CAPTURE = Rpc("ActivationService/Capture", v1.CaptureRequest, v1.CaptureResponse, True)
+CAPTURE = Rpc(
+    "ActivationService/Capture", v1.CaptureRequest, v1.CaptureResponse, True, timeout=STREAM
+)
 
 WRITE_ARTIFACT = Rpc(
-    "ArtifactService/WriteArtifact", v1.WriteArtifactRequest, v1.WriteArtifactResponse
+    "ArtifactService/WriteArtifact", v1.WriteArtifactRequest, v1.WriteArtifactResponse, timeout=WORK
 )
 GET_ARTIFACT = Rpc(
     "ArtifactService/GetArtifact", v1.GetArtifactRequest, v1.GetArtifactResponse, True
@@ -45,22 +65,32 @@ LIST_ARTIFACTS = Rpc(
     "ArtifactService/ListArtifacts", v1.ListArtifactsRequest, v1.ListArtifactsResponse, True
 )
 READ_ARTIFACT = Rpc(
-    "ArtifactService/ReadArtifact", v1.ReadArtifactRequest, v1.ReadArtifactResponse, True
+    "ArtifactService/ReadArtifact",
+    v1.ReadArtifactRequest,
+    v1.ReadArtifactResponse,
+    True,
+    timeout=STREAM,
 )
 DELETE_ARTIFACT = Rpc(
     "ArtifactService/DeleteArtifact", v1.DeleteArtifactRequest, v1.DeleteArtifactResponse
 )
 
-GENERATE = Rpc("GenerationService/Generate", v1.GenerateRequest, v1.GenerateResponse, True)
-STREAM_GENERATE = Rpc(
-    "GenerationService/StreamGenerate", v1.StreamGenerateRequest, v1.StreamGenerateResponse, True
+GENERATE = Rpc(
+    "GenerationService/Generate", v1.GenerateRequest, v1.GenerateResponse, True, timeout=WORK
 )
-SCORE = Rpc("GenerationService/Score", v1.ScoreRequest, v1.ScoreResponse, True)
+STREAM_GENERATE = Rpc(
+    "GenerationService/StreamGenerate",
+    v1.StreamGenerateRequest,
+    v1.StreamGenerateResponse,
+    True,
+    timeout=STREAM,
+)
+SCORE = Rpc("GenerationService/Score", v1.ScoreRequest, v1.ScoreResponse, True, timeout=WORK)
 
-CREATE_JOB = Rpc("JobService/CreateJob", v1.CreateJobRequest, v1.CreateJobResponse)
+CREATE_JOB = Rpc("JobService/CreateJob", v1.CreateJobRequest, v1.CreateJobResponse, timeout=WORK)
 GET_JOB = Rpc("JobService/GetJob", v1.GetJobRequest, v1.GetJobResponse, True)
 LIST_JOBS = Rpc("JobService/ListJobs", v1.ListJobsRequest, v1.ListJobsResponse, True)
-WATCH_JOB = Rpc("JobService/WatchJob", v1.WatchJobRequest, v1.WatchJobResponse, True)
+WATCH_JOB = Rpc("JobService/WatchJob", v1.WatchJobRequest, v1.WatchJobResponse, True, timeout=WATCH)
 # Cancelling has no effect on a finished job, so a second time changes nothing.
 CANCEL_JOB = Rpc("JobService/CancelJob", v1.CancelJobRequest, v1.CancelJobResponse, True)
 RETRY_JOB = Rpc("JobService/RetryJob", v1.RetryJobRequest, v1.RetryJobResponse)
@@ -69,21 +99,32 @@ DELETE_JOB = Rpc("JobService/DeleteJob", v1.DeleteJobRequest, v1.DeleteJobRespon
 LIST_MODELS = Rpc("ModelService/ListModels", v1.ListModelsRequest, v1.ListModelsResponse, True)
 GET_MODEL = Rpc("ModelService/GetModel", v1.GetModelRequest, v1.GetModelResponse, True)
 LOAD_MODEL = Rpc("ModelService/LoadModel", v1.LoadModelRequest, v1.LoadModelResponse)
-UNLOAD_MODEL = Rpc("ModelService/UnloadModel", v1.UnloadModelRequest, v1.UnloadModelResponse)
-TOKENIZE = Rpc("ModelService/Tokenize", v1.TokenizeRequest, v1.TokenizeResponse, True)
-DETOKENIZE = Rpc("ModelService/Detokenize", v1.DetokenizeRequest, v1.DetokenizeResponse, True)
+UNLOAD_MODEL = Rpc(
+    "ModelService/UnloadModel", v1.UnloadModelRequest, v1.UnloadModelResponse, timeout=WORK
+)
+TOKENIZE = Rpc("ModelService/Tokenize", v1.TokenizeRequest, v1.TokenizeResponse, True, timeout=WORK)
+DETOKENIZE = Rpc(
+    "ModelService/Detokenize", v1.DetokenizeRequest, v1.DetokenizeResponse, True, timeout=WORK
+)
 
 ATTRIBUTE_NEURONS = Rpc(
-    "NeuronService/AttributeNeurons", v1.AttributeNeuronsRequest, v1.AttributeNeuronsResponse
+    "NeuronService/AttributeNeurons",
+    v1.AttributeNeuronsRequest,
+    v1.AttributeNeuronsResponse,
+    timeout=WORK,
 )
 CLASSIFY_NEURONS = Rpc(
-    "NeuronService/ClassifyNeurons", v1.ClassifyNeuronsRequest, v1.ClassifyNeuronsResponse
+    "NeuronService/ClassifyNeurons",
+    v1.ClassifyNeuronsRequest,
+    v1.ClassifyNeuronsResponse,
+    timeout=WORK,
 )
 COMPARE_NEURON_SETS = Rpc(
     "NeuronService/CompareNeuronSets",
     v1.CompareNeuronSetsRequest,
     v1.CompareNeuronSetsResponse,
     True,
+    timeout=WORK,
 )
 GET_NEURON_SET = Rpc(
     "NeuronService/GetNeuronSet", v1.GetNeuronSetRequest, v1.GetNeuronSetResponse, True
@@ -94,24 +135,40 @@ LIST_NEURON_SETS = Rpc(
 DELETE_NEURON_SET = Rpc(
     "NeuronService/DeleteNeuronSet", v1.DeleteNeuronSetRequest, v1.DeleteNeuronSetResponse
 )
-TOP_CONTEXTS = Rpc("NeuronService/TopContexts", v1.TopContextsRequest, v1.TopContextsResponse, True)
+TOP_CONTEXTS = Rpc(
+    "NeuronService/TopContexts", v1.TopContextsRequest, v1.TopContextsResponse, True, timeout=WORK
+)
 
 EXTRACT_VECTORS = Rpc(
-    "VectorService/ExtractVectors", v1.ExtractVectorsRequest, v1.ExtractVectorsResponse
+    "VectorService/ExtractVectors",
+    v1.ExtractVectorsRequest,
+    v1.ExtractVectorsResponse,
+    timeout=WORK,
 )
 DECOMPOSE_VECTORS = Rpc(
-    "VectorService/DecomposeVectors", v1.DecomposeVectorsRequest, v1.DecomposeVectorsResponse
+    "VectorService/DecomposeVectors",
+    v1.DecomposeVectorsRequest,
+    v1.DecomposeVectorsResponse,
+    timeout=WORK,
 )
 COMPARE_VECTORS = Rpc(
-    "VectorService/CompareVectors", v1.CompareVectorsRequest, v1.CompareVectorsResponse, True
+    "VectorService/CompareVectors",
+    v1.CompareVectorsRequest,
+    v1.CompareVectorsResponse,
+    True,
+    timeout=WORK,
 )
 CREATE_VECTOR = Rpc("VectorService/CreateVector", v1.CreateVectorRequest, v1.CreateVectorResponse)
 GET_VECTOR = Rpc("VectorService/GetVector", v1.GetVectorRequest, v1.GetVectorResponse, True)
 LIST_VECTORS = Rpc("VectorService/ListVectors", v1.ListVectorsRequest, v1.ListVectorsResponse, True)
 DELETE_VECTOR = Rpc("VectorService/DeleteVector", v1.DeleteVectorRequest, v1.DeleteVectorResponse)
 IMPORT_VECTORS = Rpc(
-    "VectorService/ImportVectors", v1.ImportVectorsRequest, v1.ImportVectorsResponse
+    "VectorService/ImportVectors", v1.ImportVectorsRequest, v1.ImportVectorsResponse, timeout=WORK
 )
 EXPORT_VECTORS = Rpc(
-    "VectorService/ExportVectors", v1.ExportVectorsRequest, v1.ExportVectorsResponse, True
+    "VectorService/ExportVectors",
+    v1.ExportVectorsRequest,
+    v1.ExportVectorsResponse,
+    True,
+    timeout=STREAM,
 )
