@@ -19,6 +19,7 @@
 #include "engine/courier.h"
 #include "engine/device_queue.h"
 #include "engine/intervention_table.h"
+#include "engine/queue_shares.h"
 #include "engine/recorded_steps.h"
 #include "engine/sampler.h"
 #include "engine/scheduler.h"
@@ -52,6 +53,23 @@ class RunningHandle : public Running {
   Cancellation cancellation_;
 };
 
+// Gives a request's place back before its end is told: who hears of it may send the next one.
+class PlacedObserver : public Observer {
+ public:
+  PlacedObserver(std::shared_ptr<Observer> observer,
+                 std::shared_ptr<const QueueShares::Place> place)
+      : observer_(std::move(observer)), place_(std::move(place)) {}
+  void OnDelta(const Delta& delta) override { observer_->OnDelta(delta); }
+  void OnFinish(absl::StatusOr<Completion> completion) override {
+    place_.reset();
+    observer_->OnFinish(std::move(completion));
+  }
+
+ private:
+  const std::shared_ptr<Observer> observer_;
+  std::shared_ptr<const QueueShares::Place> place_;
+};
+
 class EngineLoop : public Engine {
  public:
   EngineLoop(std::unique_ptr<model::Transformer> transformer,
@@ -77,7 +95,8 @@ class EngineLoop : public Engine {
                      model::KvCache::BytesPerBlock(architecture(), kBlockSize, options.dtype)),
         capture_memory_(options.capture_memory_bytes),
         kept_captures_(options.capture_memory_bytes / 2),
-        request_memory_(options.request_memory_bytes) {
+        request_memory_(options.request_memory_bytes),
+        shares_(options.max_batch_rows, options.max_waiting) {
     program_.resize(static_cast<size_t>(model::NumWires(transformer_->architecture())));
     thread_ = std::thread([this] { Loop(); });
   }
@@ -94,6 +113,13 @@ class EngineLoop : public Engine {
     VS_ASSIGN_OR_RETURN(const SequenceExtent extent, CheckedExtent(request));
     // Before anything that takes long: being turned away is cheap.
     VS_RETURN_IF_ERROR(CheckAccepts());
+    auto place = shares_.Take(request.tenant, request.client);
+    if (place == nullptr) {
+      return RetryLater("QUEUE_FULL",
+                        "others' requests may have what is left of the queue; it is shared",
+                        kQueueRetry);
+    }
+    observer = std::make_shared<PlacedObserver>(std::move(observer), std::move(place));
     VS_ASSIGN_OR_RETURN(auto interventions, InterventionsFor(extent, request));
     VS_ASSIGN_OR_RETURN(auto taps, CompiledFor(extent, request.taps));
     VS_ASSIGN_OR_RETURN(auto request_memory, TakeRequestMemory(Sequence::HostBytes(request)));
@@ -718,6 +744,7 @@ class EngineLoop : public Engine {
   CaptureMemory capture_memory_;
   CaptureMemory kept_captures_;  // the part of it that is kept together; counted in both
   MemoryLedger request_memory_;
+  QueueShares shares_;
 
   mutable absl::Mutex mutex_;
   std::deque<std::shared_ptr<Sequence>> inbox_ ABSL_GUARDED_BY(mutex_);

@@ -13,6 +13,9 @@
 namespace valuescope::rpc {
 namespace {
 
+// How often a call that waits for room asks for it.
+constexpr absl::Duration kRoomPoll = absl::Milliseconds(50);
+
 template <typename T>
 void Append(std::vector<T>& to, const std::vector<T>& from) {
   to.insert(to.end(), from.begin(), from.end());
@@ -68,6 +71,12 @@ class EngineRuns::Shared {
     EngineEvent event = std::move(events_.front());
     events_.pop_front();
     return event;
+  }
+
+  // True once the call is stopped; false where it is not within `patience`.
+  bool AwaitStop(absl::Duration patience) {
+    absl::MutexLock lock(&mutex_);
+    return mutex_.AwaitWithTimeout(absl::Condition(&cancelled_), patience);
   }
 
   observability::Metrics* metrics() const { return options_.metrics; }
@@ -145,11 +154,23 @@ absl::Status EngineRuns::SubmitWhileRoom(int end, int done,
                                          const std::function<engine::Request(int)>& request_of,
                                          int& submitted) {
   for (; submitted < end; ++submitted) {
-    const absl::Status status = Submit(submitted, request_of(submitted));
-    if (submitted > done && RetryDelayOf(status)) break;
+    absl::Status status = Submit(submitted, request_of(submitted));
+    if (RetryDelayOf(status)) {
+      if (submitted > done) break;
+      if (done > 0) status = SubmitPatiently(submitted, request_of);
+    }
     VS_RETURN_IF_ERROR(status);
   }
   return absl::OkStatus();
+}
+
+absl::Status EngineRuns::SubmitPatiently(int index,
+                                         const std::function<engine::Request(int)>& request_of) {
+  while (true) {
+    if (shared_->AwaitStop(kRoomPoll)) return context_->Why();
+    const absl::Status status = Submit(index, request_of(index));
+    if (!RetryDelayOf(status)) return status;
+  }
 }
 
 absl::StatusOr<EngineEvent> EngineRuns::Next() {

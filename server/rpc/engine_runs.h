@@ -43,8 +43,9 @@ class EngineRuns {
 
   // Submits what `request_of` makes for `submitted`, `submitted` + 1, .. `end` - 1 and counts it
   // on, until the server is full: what is under way, `done` .. `submitted` - 1, makes room when it
-  // is done. Only with nothing under way is a full server an error. Of an error `submitted` is the
-  // index.
+  // is done. With nothing under way it waits for room where something is done already, until the
+  // call is stopped: work that was done is not thrown away because others were faster. A call that
+  // has done nothing yet hears that the server is full. Of an error `submitted` is the index.
   absl::Status SubmitWhileRoom(int end, int done,
                                const std::function<engine::Request(int)>& request_of,
                                int& submitted);
@@ -57,6 +58,9 @@ class EngineRuns {
  private:
   class Shared;
   class RequestObserver;
+
+  // Submit, again and again while the server is full.
+  absl::Status SubmitPatiently(int index, const std::function<engine::Request(int)>& request_of);
 
   const CallContext* const context_;
   engine::Engine* const engine_;

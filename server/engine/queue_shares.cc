@@ -1,0 +1,57 @@
+#include "engine/queue_shares.h"
+
+#include <utility>
+
+namespace valuescope::engine {
+namespace {
+
+template <typename Key>
+int64_t CountOf(const std::map<Key, int64_t>& counts, const Key& key) {
+  const auto found = counts.find(key);
+  return found == counts.end() ? 0 : found->second;
+}
+
+template <typename Key>
+void GiveBack(std::map<Key, int64_t>& counts, const Key& key) {
+  const auto found = counts.find(key);
+  if (--found->second == 0) counts.erase(found);
+}
+
+}  // namespace
+
+class QueueShares::Place {
+ public:
+  Place(std::shared_ptr<State> state, std::string tenant, uint64_t client)
+      : state_(std::move(state)), tenant_(std::move(tenant)), client_(client) {}
+  ~Place() {
+    absl::MutexLock lock(&state_->mutex);
+    --state_->held;
+    GiveBack(state_->by_tenant, tenant_);
+    if (client_ != 0) GiveBack(state_->by_client, client_);
+  }
+  Place(const Place&) = delete;
+  Place& operator=(const Place&) = delete;
+
+ private:
+  const std::shared_ptr<State> state_;
+  const std::string tenant_;
+  const uint64_t client_;
+};
+
+QueueShares::QueueShares(int64_t max_running, int64_t max_waiting)
+    : most_further_(max_running + max_waiting - max_waiting / 2),
+      most_of_a_tenant_(max_running + max_waiting - max_waiting / 4) {}
+
+std::shared_ptr<const QueueShares::Place> QueueShares::Take(const std::string& tenant,
+                                                            uint64_t client) {
+  absl::MutexLock lock(&state_->mutex);
+  const bool is_first = client == 0 || CountOf(state_->by_client, client) == 0;
+  if (!is_first && state_->held >= most_further_) return nullptr;
+  if (CountOf(state_->by_tenant, tenant) >= most_of_a_tenant_) return nullptr;
+  ++state_->held;
+  ++state_->by_tenant[tenant];
+  if (client != 0) ++state_->by_client[client];
+  return std::make_shared<const Place>(state_, tenant, client);
+}
+
+}  // namespace valuescope::engine

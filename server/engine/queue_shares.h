@@ -1,0 +1,51 @@
+// Who may join an engine's queue, so that nobody owns it: places are held by requests that run or
+// wait, and the last ones are kept for those who have least.
+//
+//   a client's first request may take any place but those kept for other tenants
+//   a client's further requests leave half of the queue to first ones
+//   all requests of a tenant leave a quarter of the queue to other tenants
+//
+// A client is one call or one shard of a job. It goes on with what it has, and sends more when that
+// ends.
+#ifndef VALUESCOPE_ENGINE_QUEUE_SHARES_H_
+#define VALUESCOPE_ENGINE_QUEUE_SHARES_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+
+namespace valuescope::engine {
+
+// Thread-safe.
+class QueueShares {
+ public:
+  // Given back when destroyed; may outlive the shares.
+  class Place;
+
+  // `max_running` requests run at a time while `max_waiting` wait.
+  QueueShares(int64_t max_running, int64_t max_waiting);
+
+  // Null where there is no place for a request of this client. Client 0 is many, each with one
+  // request.
+  std::shared_ptr<const Place> Take(const std::string& tenant, uint64_t client);
+
+ private:
+  struct State {
+    absl::Mutex mutex;
+    int64_t held ABSL_GUARDED_BY(mutex) = 0;
+    std::map<std::string, int64_t> by_tenant ABSL_GUARDED_BY(mutex);  // none is 0
+    std::map<uint64_t, int64_t> by_client ABSL_GUARDED_BY(mutex);     // none is 0
+  };
+
+  const int64_t most_further_;
+  const int64_t most_of_a_tenant_;
+  const std::shared_ptr<State> state_ = std::make_shared<State>();
+};
+
+}  // namespace valuescope::engine
+
+#endif  // VALUESCOPE_ENGINE_QUEUE_SHARES_H_

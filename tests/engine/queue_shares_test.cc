@@ -1,0 +1,83 @@
+#include "engine/queue_shares.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace valuescope::engine {
+namespace {
+
+constexpr int kRunning = 64, kWaiting = 1024;
+
+class QueueSharesTest : public testing::Test {
+ protected:
+  using Places = std::vector<std::shared_ptr<const QueueShares::Place>>;
+
+  // Up to `wanted` places for one client.
+  Places Take(const std::string& tenant, uint64_t client, int wanted) {
+    Places places;
+    while (static_cast<int>(places.size()) < wanted) {
+      auto place = shares_.Take(tenant, client);
+      if (place == nullptr) break;
+      places.push_back(std::move(place));
+    }
+    return places;
+  }
+
+  QueueShares shares_{kRunning, kWaiting};
+};
+
+TEST_F(QueueSharesTest, AClientAloneGetsAllThatItNeeds) {
+  EXPECT_EQ(Take("lab", 1, 64).size(), 64u);
+}
+
+TEST_F(QueueSharesTest, ManyLargeCallsLeaveAPlaceForEverybodysFirstRequest) {
+  std::vector<Places> calls;
+  size_t held = 0;
+  for (uint64_t client = 1; client <= 17; ++client) {
+    calls.push_back(Take("lab", client, 64));
+    EXPECT_GE(calls.back().size(), 1u) << "client " << client;
+    held += calls.back().size();
+  }
+  EXPECT_LT(held, 17u * 64) << "the queue never filled";
+  EXPECT_EQ(shares_.Take("lab", 17), nullptr) << "a further one";
+  for (uint64_t client = 100; client < 200; ++client) {
+    calls.push_back(Take("lab", client, 1));
+    EXPECT_EQ(calls.back().size(), 1u) << "client " << client;
+  }
+}
+
+TEST_F(QueueSharesTest, ATenantLeavesPlacesForOthers) {
+  std::vector<Places> calls;
+  for (uint64_t client = 1; client <= kRunning + kWaiting; ++client) {
+    calls.push_back(Take("lab", client, 1));
+  }
+  EXPECT_TRUE(calls.back().empty());
+  EXPECT_EQ(Take("office", 5000, 1).size(), 1u);
+  EXPECT_EQ(Take("lab", 5001, 1).size(), 0u);
+}
+
+TEST_F(QueueSharesTest, WhatIsGivenBackIsThereAgain) {
+  auto calls = std::make_unique<std::vector<Places>>();
+  while (true) {
+    Places place = Take("lab", calls->size() + 1, 1);
+    if (place.empty()) break;
+    calls->push_back(std::move(place));
+  }
+  const size_t most = calls->size();
+  calls->pop_back();
+  EXPECT_EQ(Take("lab", 9000, 2).size(), 1u);
+  calls.reset();
+  size_t again = 0;
+  std::vector<Places> others;
+  for (uint64_t client = 1; client <= most; ++client) {
+    others.push_back(Take("lab", client, 1));
+    again += others.back().size();
+  }
+  EXPECT_EQ(again, most);
+}
+
+}  // namespace
+}  // namespace valuescope::engine
