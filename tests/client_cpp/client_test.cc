@@ -62,6 +62,11 @@ grpc::Status HoldUntilCancelled(grpc::ServerContext* context, std::atomic<int>& 
   return grpc::Status::CANCELLED;
 }
 
+// Until the call's deadline.
+double SecondsLeft(const grpc::ServerContext& context) {
+  return absl::ToDoubleSeconds(absl::FromChrono(context.deadline()) - absl::Now());
+}
+
 class Models : public v1::ModelService::Service {
  public:
   grpc::Status GetModel(grpc::ServerContext* context, const v1::GetModelRequest* request,
@@ -95,9 +100,11 @@ class Models : public v1::ModelService::Service {
   std::string pushback;
   std::string authorization;
   std::vector<std::string> request_ids;
+  std::atomic<double> seconds_left{0};
 
  private:
   grpc::Status Answer(grpc::ServerContext* context) {
+    seconds_left = SecondsLeft(*context);
     if (refusals-- <= 0) return grpc::Status::OK;
     if (!pushback.empty()) context->AddTrailingMetadata("grpc-retry-pushback-ms", pushback);
     context->AddTrailingMetadata("x-request-id", "r-17");
@@ -113,13 +120,18 @@ class Generation : public v1::GenerationService::Service {
     if (refusals-- > 0) return kDraining;
     v1::StreamGenerateResponse event;
     event.mutable_delta()->set_text("sea");
+    v1::StreamGenerateResponse heartbeat;
+    heartbeat.mutable_heartbeat();
+    writer->Write(heartbeat);
     for (int i = 0; i < deltas; ++i) writer->Write(event);
+    seconds_left = SecondsLeft(*context);
     return hold ? HoldUntilCancelled(context, held) : end;
   }
 
   std::atomic<int> calls{0};
   int refusals = 0;
-  int deltas = 2;
+  int deltas = 2;  // after a heartbeat
+  std::atomic<double> seconds_left{0};
   grpc::Status end;
   std::atomic<bool> hold{false};
   std::atomic<int> held{0};
@@ -264,12 +276,37 @@ TEST_F(ClientTest, EndsAWaitThatAnotherThreadCancels) {
   other.join();
 }
 
+TEST_F(ClientTest, AStreamThatOnlySentAHeartbeatIsOpenedAgain) {
+  generation_.deltas = 0;
+  generation_.end = kDraining;
+  auto stream = client_.StreamGenerate({});
+  v1::StreamGenerateResponse event;
+  EXPECT_FALSE(stream.Read(&event));
+  EXPECT_EQ(stream.Finish().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(generation_.calls, RetryPolicy().attempts);
+}
+
+TEST_F(ClientTest, EveryCallEndsSometimeUnlessItIsAskedNotTo) {
+  ASSERT_TRUE(client_.GetModel({}).ok());
+  EXPECT_GT(models_.seconds_left, 60);
+  EXPECT_LE(models_.seconds_left, 130);  // on the wire timeouts are rounded up
+  auto stream = client_.StreamGenerate({});
+  EXPECT_TRUE(stream.Finish().ok());
+  EXPECT_GT(generation_.seconds_left, 3600);
+  EXPECT_LE(generation_.seconds_left, 25 * 3600);
+  ASSERT_TRUE(client_.GetModel({}, {.timeout = absl::InfiniteDuration()}).ok());
+  EXPECT_GT(models_.seconds_left, 1e6);
+}
+
 TEST_F(ClientTest, OpensAStreamAgainOnlyWhileNothingCame) {
   generation_.refusals = 2;
   auto stream = client_.StreamGenerate({});
   v1::StreamGenerateResponse event;
   int events = 0;
-  while (stream.Read(&event)) ++events;
+  while (stream.Read(&event)) {
+    EXPECT_TRUE(event.has_delta());
+    ++events;
+  }
   EXPECT_TRUE(stream.Finish().ok()) << stream.Finish();
   EXPECT_EQ(events, 2);
   EXPECT_EQ(generation_.calls, 3);

@@ -16,7 +16,7 @@ namespace valuescope::command_line {
 struct Globals {
   std::string server = "127.0.0.1:50051";
   std::string token;
-  double timeout_seconds = 0;  // 0: no limit
+  double timeout_seconds = 0;  // 0: the client's default
   bool json = false;
 
   Client Connect() const;

@@ -95,20 +95,30 @@ int WatchJob(const Globals& globals, const std::string& name) {
   v1::WatchJobRequest request;
   request.set_name(ResourceName("jobs", name));
   Client client = globals.Connect();
-  Stream<v1::WatchJobResponse> stream = client.WatchJob(request);
   JobProgressLine line;
-  v1::WatchJobResponse response;
-  while (stream.Read(&response)) {
-    if (globals.json) {
-      PrintJson(response.job());
-    } else {
-      line.Update(response.job());
+  v1::Job job;
+  absl::Status status;
+  bool begun;
+  // A watcher that lost its stream calls again.
+  do {
+    begun = false;
+    Stream<v1::WatchJobResponse> stream = client.WatchJob(request);
+    v1::WatchJobResponse response;
+    while (stream.Read(&response)) {
+      begun = true;
+      job = response.job();
+      if (globals.json) {
+        PrintJson(job);
+      } else {
+        line.Update(job);
+      }
     }
-  }
+    status = stream.Finish();
+  } while (begun && absl::IsUnavailable(status));
   line.Finish();
-  if (const absl::Status status = stream.Finish(); !status.ok()) return Fail(status);
+  if (!status.ok()) return Fail(status);
   const int code = globals.json ? kOk : GetJob(globals, name);
-  return response.job().state() == v1::JOB_STATE_SUCCEEDED ? code : kServerError;
+  return job.state() == v1::JOB_STATE_SUCCEEDED ? code : kServerError;
 }
 
 int CancelJob(const Globals& globals, const std::string& name) {

@@ -278,7 +278,8 @@ int Main(int argc, char** argv) {
       ->envname("VALUESCOPE_SERVER")
       ->capture_default_str();
   app.add_option("--token", globals.token, "bearer token")->envname("VALUESCOPE_TOKEN");
-  app.add_option("--timeout", globals.timeout_seconds, "seconds, 0 is no limit")
+  app.add_option("--timeout", globals.timeout_seconds,
+                 "seconds; 0 is two minutes for lookups, an hour for work, a day for streams")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   app.add_flag("--json", globals.json, "JSON for programs instead of tables for people");

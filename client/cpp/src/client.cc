@@ -3,6 +3,7 @@
 #include <openssl/rand.h>
 
 #include <algorithm>
+#include <type_traits>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -17,6 +18,28 @@ constexpr int kMostReplyBytes = 16 << 20;
 // What a request may have is the server's to say (its --max_message_bytes).
 constexpr int kNoLimit = -1;
 constexpr size_t kChunkBytes = 1 << 20;
+// While calls run, a connection whose other end vanished without a word is found out and ends them
+// with UNAVAILABLE.
+constexpr int kKeepaliveMs = 20'000;
+// What ends a call that hangs, far above what any takes.
+constexpr absl::Duration kLookupTimeout = absl::Minutes(2);
+constexpr absl::Duration kWorkTimeout = absl::Hours(1);
+constexpr absl::Duration kStreamTimeout = absl::Hours(24);
+
+template <typename Request, typename... Others>
+constexpr bool kIsOneOf = (std::is_same_v<Request, Others> || ...);
+
+// How long a call may take that answers with one message.
+template <typename Request>
+constexpr absl::Duration TimeoutOf() {
+  constexpr bool computes =
+      kIsOneOf<Request, v1::GenerateRequest, v1::ScoreRequest, v1::TokenizeRequest,
+               v1::DetokenizeRequest, v1::UnloadModelRequest, v1::ExtractVectorsRequest,
+               v1::DecomposeVectorsRequest, v1::CompareVectorsRequest, v1::AttributeNeuronsRequest,
+               v1::ClassifyNeuronsRequest, v1::CompareNeuronSetsRequest, v1::TopContextsRequest,
+               v1::CreateJobRequest>;
+  return computes ? kWorkTimeout : kLookupTimeout;
+}
 
 std::string NewRequestId() {
   unsigned char bytes[16];
@@ -118,6 +141,9 @@ Client::Client(const std::string& target, ClientOptions options) : options_(std:
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMostReplyBytes);
   arguments.SetMaxSendMessageSize(kNoLimit);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveMs);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   const auto credentials =
       options_.credentials ? options_.credentials : grpc::InsecureChannelCredentials();
   stubs_ = std::make_shared<Stubs>(grpc::CreateCustomChannel(target, credentials, arguments));
@@ -127,11 +153,12 @@ Client::~Client() = default;
 Client::Client(Client&&) noexcept = default;
 Client& Client::operator=(Client&&) noexcept = default;
 
-internal::Attempts::Settings Client::SettingsOf(const CallOptions& options, Repeat repeat) const {
+internal::Attempts::Settings Client::SettingsOf(const CallOptions& options, Repeat repeat,
+                                                absl::Duration timeout) const {
   return {.retry = options_.retry,
           .clock = options_.clock,
           .token = options_.token,
-          .timeout = options.timeout.value_or(options_.timeout),
+          .timeout = options.timeout.value_or(options_.timeout.value_or(timeout)),
           .cancellation = options.cancellation ? options.cancellation : options_.cancellation,
           .repeatable = repeat == Repeat::kHarmless};
 }
@@ -140,7 +167,7 @@ template <typename Stub, typename Request, typename Response>
 absl::StatusOr<Response> Client::Call(
     Stub& stub, grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
     const Request& request, const CallOptions& options, Repeat repeat) {
-  internal::Attempts attempts(SettingsOf(options, repeat));
+  internal::Attempts attempts(SettingsOf(options, repeat, TimeoutOf<Request>()));
   absl::Status status;
   do {
     Response response;
@@ -156,7 +183,7 @@ Stream<Response> Client::Open(Stub& stub,
                                   grpc::ClientContext*, const Request&),
                               const Request& request, const CallOptions& options) {
   return Stream<Response>(
-      std::make_unique<internal::Attempts>(SettingsOf(options, Repeat::kHarmless)),
+      std::make_unique<internal::Attempts>(SettingsOf(options, Repeat::kHarmless, kStreamTimeout)),
       [stubs = stubs_, &stub, method, request](grpc::ClientContext* context) {
         return (stub.*method)(context, request);
       });
@@ -347,7 +374,7 @@ absl::StatusOr<v1::Artifact> Client::WriteArtifact(const std::string& bytes,
   header.set_sha256(digest.Hex());
   header.set_size_bytes(static_cast<int64_t>(bytes.size()));
 
-  internal::Attempts attempts(SettingsOf(options, Repeat::kHarmless));
+  internal::Attempts attempts(SettingsOf(options, Repeat::kHarmless, kWorkTimeout));
   absl::Status status;
   do {
     v1::WriteArtifactResponse response;
@@ -368,7 +395,7 @@ absl::StatusOr<v1::Artifact> Client::ReadArtifact(
   if (!found.ok()) return found.status();
 
   Download download(found->artifact(), sink);
-  internal::Attempts attempts(SettingsOf(options, Repeat::kHarmless));
+  internal::Attempts attempts(SettingsOf(options, Repeat::kHarmless, kStreamTimeout));
   v1::ReadArtifactRequest request;
   request.set_name(name);
   while (!download.complete()) {

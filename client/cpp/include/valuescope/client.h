@@ -17,6 +17,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -37,8 +38,10 @@
 namespace valuescope {
 
 struct ClientOptions {
-  std::string token = "";                             // bearer token; empty sends none
-  absl::Duration timeout = absl::InfiniteDuration();  // of each call, its retries included
+  std::string token = "";  // bearer token; empty sends none
+  // Of each call, its retries included; InfiniteDuration for no limit. Default by what it does: two
+  // minutes for lookups, an hour for calls that compute, a day for streams.
+  std::optional<absl::Duration> timeout = std::nullopt;
   std::shared_ptr<grpc::ChannelCredentials> credentials = nullptr;  // null connects in the clear
   std::shared_ptr<Cancellation> cancellation = nullptr;  // of calls whose options name none
   RetryPolicy retry = {};
@@ -147,7 +150,9 @@ class Client {
   struct Stubs;
   enum class Repeat { kHarmless, kNever };
 
-  internal::Attempts::Settings SettingsOf(const CallOptions& options, Repeat repeat) const;
+  // `timeout` where nobody asked for another.
+  internal::Attempts::Settings SettingsOf(const CallOptions& options, Repeat repeat,
+                                          absl::Duration timeout) const;
   template <typename Stub, typename Request, typename Response>
   absl::StatusOr<Response> Call(Stub& stub,
                                 grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,

@@ -1,4 +1,4 @@
-// Messages of a server stream, one at a time.
+// Messages of a server stream, one at a time, without its heartbeats.
 #ifndef VALUESCOPE_STREAM_H_
 #define VALUESCOPE_STREAM_H_
 
@@ -13,6 +13,19 @@
 #include "valuescope/internal/attempts.h"
 
 namespace valuescope {
+namespace internal {
+
+// Whether a message says nothing but that its stream lives.
+template <typename Response>
+bool IsHeartbeat(const Response& response) {
+  if constexpr (requires { response.has_heartbeat(); }) {
+    return response.has_heartbeat();
+  } else {
+    return false;
+  }
+}
+
+}  // namespace internal
 
 // Destroying it cancels the call on the server. Read, Finish and destruction belong to one thread;
 // Cancel to any.
@@ -43,7 +56,10 @@ class Stream {
   // The next message, or false at the end: then Finish tells why.
   bool Read(Response* response) {
     while (!status_) {
-      if (reader_->Read(response)) return delivered_ = true;
+      if (reader_->Read(response)) {
+        if (internal::IsHeartbeat(*response)) continue;
+        return delivered_ = true;
+      }
       absl::Status status = attempts_->End(reader_->Finish());
       reader_.reset();
       if (!delivered_ && attempts_->Again(&status)) {
