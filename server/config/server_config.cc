@@ -200,6 +200,17 @@ absl::Status ReadDType(absl::string_view text, ServerConfig& config) {
   return Refuse("must be float32, bfloat16 or float16");
 }
 
+// Longer than proxies wait would be of no use, and shorter than a few steps of a model only work.
+absl::Status ReadHeartbeat(absl::string_view text, ServerConfig& config) {
+  absl::Duration value;
+  if (!absl::ParseDuration(text, &value) || value < absl::Milliseconds(10) ||
+      value > absl::Seconds(20)) {
+    return Refuse("must be a duration from 10ms to 20s, such as 5s");
+  }
+  config.heartbeat = value;
+  return absl::OkStatus();
+}
+
 std::function<absl::Status(absl::string_view, ServerConfig&)> UpToADay(
     absl::Duration ServerConfig::*member) {
   return [member](absl::string_view text, ServerConfig& config) -> absl::Status {
@@ -294,6 +305,10 @@ const std::vector<Setting>& Settings() {
        "A step of a model that runs longer is reported: the log says so and the health service's\n"
        "liveness is NOT_SERVING until it ends. 0s reports none. Default 2m.",
        UpToADay(&ServerConfig::step_timeout)},
+      {"heartbeat", "DURATION",
+       "A stream of answers with nothing to send for this long sends a heartbeat, so that no\n"
+       "proxy takes it for dead. Default 15s.",
+       ReadHeartbeat},
       {"log_level", "LEVEL", "debug, info, warning or error. Default info.", ReadLogLevel},
       {"insecure", "",
        "Allows a --listen or --metrics_listen address that other machines can reach, although\n"

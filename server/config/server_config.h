@@ -36,6 +36,7 @@ struct ServerConfig {
   int64_t intervention_memory_bytes = int64_t{1} << 30;
   absl::Duration drain_timeout = absl::Seconds(30);
   absl::Duration step_timeout = absl::Minutes(2);  // 0: however long a step takes
+  absl::Duration heartbeat = absl::Seconds(15);    // of streams with nothing to send
   std::string log_level = "info";                  // debug, info, warning, error
   bool insecure = false;      // allows listeners others can reach, without auth
   bool check_config = false;  // check and exit

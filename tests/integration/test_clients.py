@@ -63,10 +63,28 @@ def test_the_command_line_generates_steered(server, vector, expected):
     assert "touched 8 positions of layers 14" in streamed.stderr
 
 
-def test_grpcurl_generates_steered(server, vector, expected):
-    grpcurl = shutil.which("grpcurl") or CACHE / "bin" / "grpcurl"
-    if not os.path.exists(grpcurl):
+def grpcurl(server, method, request):
+    """The answer as grpcurl prints it. Through reflection: it has no .proto files at hand."""
+    program = shutil.which("grpcurl") or CACHE / "bin" / "grpcurl"
+    if not os.path.exists(program):
         pytest.skip("grpcurl is not installed")
+    done = subprocess.run(
+        [str(program), "-plaintext", "-d", json.dumps(request), server.address, method],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def test_grpcurl_asks_for_health(server):
+    for part in ["", "readiness", "liveness"]:
+        answer = grpcurl(server, "grpc.health.v1.Health/Check", {"service": part})
+        assert answer == {"status": "SERVING"}
+
+
+def test_grpcurl_generates_steered(server, vector, expected):
     request = {
         "model": MODEL,
         "prompt": {
@@ -86,22 +104,8 @@ def test_grpcurl_generates_steered(server, vector, expected):
             }
         ],
     }
-    # Through reflection: grpcurl has no .proto files at hand.
-    done = subprocess.run(
-        [
-            str(grpcurl),
-            "-plaintext",
-            "-d",
-            json.dumps(request),
-            server.address,
-            "valuescope.v1.GenerationService/Generate",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    assert json.loads(done.stdout)["completions"][0]["token_ids"] == expected
+    answer = grpcurl(server, "valuescope.v1.GenerationService/Generate", request)
+    assert answer["completions"][0]["token_ids"] == expected
 
 
 def test_the_command_line_lists_models_and_captures(server):
