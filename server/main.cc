@@ -1,10 +1,11 @@
 // valuescope-server: composes the rooms, serves, and drains on SIGTERM.
 //
-// Order of a drain: readiness off; nothing new is taken; models that are loading stop loading;
-// watchers of jobs stop and the worker is asked to (its shard is given back); running calls may
-// finish until the deadline, then get UNAVAILABLE, whether or not the worker has returned; engines
-// stop; exit code 0. A second signal ends the process at once: everything that was answered is
-// durable, and a lease that is left behind is taken back at the next start.
+// Order of a drain: readiness off; nothing new is taken, and calls that only wait (watchers of
+// jobs) end; models that are loading stop loading; the worker is asked to stop (its shard is given
+// back); running calls may finish until the deadline, then get UNAVAILABLE, whether or not the
+// worker has returned; engines stop; exit code 0. A second signal ends the process at once:
+// everything that was answered is durable, and a lease that is left behind is taken back at the
+// next start.
 #include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
@@ -51,6 +52,7 @@
 #include "rpc/call_runtime.h"
 #include "rpc/decoding_failures.h"
 #include "rpc/generation_service.h"
+#include "rpc/health_description.h"
 #include "rpc/job_service.h"
 #include "rpc/model_service.h"
 #include "rpc/neuron_service.h"
@@ -87,6 +89,19 @@ void LogGrpcQuietly(gpr_log_func_args* line) {
 void LogGrpc(gpr_log_func_args* line) {
   const bool error = line->severity == GPR_LOG_SEVERITY_ERROR;
   Log(error ? LogLevel::kWarning : LogLevel::kDebug, "grpc", {{"message", line->message}});
+}
+
+// Pings find out who is gone: without them a connection whose other end vanished without a word
+// holds its calls until their deadlines. And clients may ping us as often as they reasonably do:
+// gRPC's default ends the connection of whoever pings more than once in five minutes of silence.
+void KeepConnectionsAlive(grpc::ServerBuilder& builder) {
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);  // no limit on ours
+  // Half of what clients that ping every 10 s do, since pings may come in bunches.
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5'000);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 8);
 }
 
 int Fail(int code, const std::string& line) {
@@ -294,7 +309,8 @@ absl::Status Server::FindModels() {
 absl::Status Server::Listen() {
   runtime_ = std::make_unique<rpc::CallRuntime>(
       &authenticator_, &metrics_,
-      rpc::CallRuntimeOptions{.request_bytes = kMessagesHeld * config_.max_message_bytes});
+      rpc::CallRuntimeOptions{.request_bytes = kMessagesHeld * config_.max_message_bytes,
+                              .heartbeat = config_.heartbeat});
   vectors_ = std::make_unique<rpc::StoredVectorResolver>(store_.get(), blobs_.get());
   rpc::CallRuntime* runtime = runtime_.get();
   services_.push_back(std::make_unique<rpc::ModelService>(runtime, models_.get(), store_.get()));
@@ -313,11 +329,13 @@ absl::Status Server::Listen() {
   gpr_set_log_function(LogGrpcQuietly);
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  rpc::DescribeHealth();
   grpc::ServerBuilder builder;
   int port = 0;
   // Two servers on one port would each get a part of the calls.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddListeningPort(config_.listen, grpc::InsecureServerCredentials(), &port);
+  KeepConnectionsAlive(builder);
   builder.SetMaxReceiveMessageSize(static_cast<int>(config_.max_message_bytes));
   // gRPC looks at a message's size once it has all of it; the quota ends a call before.
   grpc::ResourceQuota quota("server");
@@ -458,7 +476,6 @@ bool Server::Drain() {
   }
   runtime_->StopAccepting();
   models_->StopLoading();
-  queue_->StopWaiting();
   worker_->BeginDrain();
   if (!runtime_->WaitUntilIdle(deadline - goodbye)) {
     runtime_->StopRunning();

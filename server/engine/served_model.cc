@@ -164,6 +164,10 @@ struct Use {
   const std::shared_ptr<LastUse> last = std::make_shared<LastUse>();
 };
 
+void CallIfThere(const std::weak_ptr<const std::function<void()>>& callback) {
+  if (const auto there = callback.lock()) (*there)();
+}
+
 class FolderRegistry : public ModelRegistry {
  public:
   FolderRegistry(std::string root, EngineOptions options)
@@ -201,17 +205,18 @@ class FolderRegistry : public ModelRegistry {
     return BeginLoad(key, needed, options);
   }
 
-  absl::Status Unload(absl::string_view id, absl::Time deadline) override {
+  absl::Status StartUnloading(absl::string_view id,
+                              std::weak_ptr<const std::function<void()>> gone) override {
     VS_RETURN_IF_ERROR(Find(id).status());
-    std::shared_ptr<absl::Notification> gone;
-    {
-      absl::MutexLock lock(&mutex_);
-      VS_ASSIGN_OR_RETURN(gone, BeginUnload(std::string(id)));
+    absl::MutexLock lock(&mutex_);
+    VS_ASSIGN_OR_RETURN(RunningUnload* const unload, BeginUnload(std::string(id)));
+    if (unload == nullptr) {
+      CallIfThere(gone);
+      return absl::OkStatus();
     }
-    if (gone == nullptr || gone->WaitForNotificationWithDeadline(deadline)) return absl::OkStatus();
-    return ErrorWithReason(
-        absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED",
-        absl::StrCat("`", ResourceName(id), "` is still unloading, which goes on"));
+    std::erase_if(unload->gone, [](const auto& other) { return other.expired(); });
+    unload->gone.push_back(std::move(gone));
+    return absl::OkStatus();
   }
 
   std::vector<ModelEntry> List() const override {
@@ -310,8 +315,9 @@ class FolderRegistry : public ModelRegistry {
 
  private:
   struct RunningUnload {
-    std::shared_ptr<absl::Notification> gone;  // once nothing of the model is left
-    std::shared_ptr<LastUse> last_use;         // null where it was still loading
+    // Called once nothing of the model is left.
+    std::vector<std::weak_ptr<const std::function<void()>>> gone;
+    std::shared_ptr<LastUse> last_use;  // null where it was still loading
   };
 
   // A load that runs.
@@ -403,15 +409,14 @@ class FolderRegistry : public ModelRegistry {
     return absl::OkStatus();
   }
 
-  // Cancels the model's load or begins to end its requests. The result is notified once nothing of
-  // the model is left, whoever loads it again then; null where it is not loaded.
-  absl::StatusOr<std::shared_ptr<absl::Notification>> BeginUnload(const std::string& id)
+  // Cancels the model's load or begins to end its requests; null where it is not loaded.
+  absl::StatusOr<RunningUnload*> BeginUnload(const std::string& id)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     const auto entry = entries_.find(id);
     if (entry == entries_.end()) return nullptr;
     switch (entry->second.state) {
       case ModelState::kUnloading:
-        return unloads_.at(id).gone;
+        return &unloads_.at(id);
       case ModelState::kLoading:
         loads_.at(id).cancellation.Cancel();
         break;
@@ -426,16 +431,16 @@ class FolderRegistry : public ModelRegistry {
     entry->second.state = ModelState::kUnloading;
     const auto use = uses_.extract(id);
     RunningUnload& unload = unloads_[id];
-    unload.gone = std::make_shared<absl::Notification>();
     if (!use.empty()) unload.last_use = use.mapped()->last;
-    return unload.gone;
+    return &unload;
   }
 
   // As if nobody had asked for the model.
   void Forget(const std::string& id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     entries_.erase(id);
     const auto unload = unloads_.extract(id);
-    if (!unload.empty()) unload.mapped().gone->Notify();
+    if (unload.empty()) return;
+    for (const auto& gone : unload.mapped().gone) CallIfThere(gone);
   }
 
   void EndRequests(const std::string& id) {
@@ -543,6 +548,15 @@ class FolderRegistry : public ModelRegistry {
 };
 
 }  // namespace
+
+absl::Status ModelRegistry::Unload(absl::string_view id, absl::Time deadline) {
+  const auto gone = std::make_shared<absl::Notification>();
+  const auto notify = std::make_shared<const std::function<void()>>([gone] { gone->Notify(); });
+  VS_RETURN_IF_ERROR(StartUnloading(id, notify));
+  if (gone->WaitForNotificationWithDeadline(deadline)) return absl::OkStatus();
+  return ErrorWithReason(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED",
+                         absl::StrCat("`models/", id, "` is still unloading, which goes on"));
+}
 
 std::unique_ptr<ModelRegistry> ModelRegistry::Create(std::string model_root,
                                                      EngineOptions options) {

@@ -85,12 +85,17 @@ class ModelRegistry {
   absl::Status StartLoading(absl::string_view id) { return StartLoading(id, std::nullopt); }
 
   // Takes a model out of service: Get refuses it at once, while those who got it before may go on
-  // until they let go of it. Where it is still loading the load is cancelled. OK once nothing of it
-  // is left, and where it is not loaded; DEADLINE_EXCEEDED if that takes longer than until
-  // `deadline`, and then it goes on in the background. NOT_FOUND for an unknown id;
-  // RESOURCE_EXHAUSTED with a retry delay (reason TOO_MANY_THREADS) where the machine has no thread
-  // for it.
-  virtual absl::Status Unload(absl::string_view id, absl::Time deadline) = 0;
+  // until they let go of it. Where it is still loading the load is cancelled. Once nothing of it is
+  // left `gone` is called, if it still exists, from any thread, and in here where the model is not
+  // loaded; it must not block or call back. After an error it never is called. NOT_FOUND for an
+  // unknown id; RESOURCE_EXHAUSTED with a retry delay (reason TOO_MANY_THREADS) where the machine
+  // has no thread for it.
+  virtual absl::Status StartUnloading(absl::string_view id,
+                                      std::weak_ptr<const std::function<void()>> gone) = 0;
+
+  // What StartUnloading does, and waits for the end of it. DEADLINE_EXCEEDED if that takes longer
+  // than until `deadline`, and then it goes on in the background.
+  absl::Status Unload(absl::string_view id, absl::Time deadline);
 
   // The folders under the root with a config.json, in name order, each with its state.
   virtual std::vector<ModelEntry> List() const = 0;

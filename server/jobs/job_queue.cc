@@ -7,6 +7,22 @@
 #include "base/status_macros.h"
 
 namespace valuescope::jobs {
+namespace {
+
+// Jobs whose speed is known at a time. Those that run are few.
+constexpr size_t kMostObservations = 256;
+
+}  // namespace
+
+JobWatcher::JobWatcher(JobQueue* queue, absl::string_view tenant, absl::string_view id,
+                       std::function<void()> wake)
+    : queue_(queue), tenant_(tenant), id_(id), wake_(std::move(wake)) {}
+
+JobWatcher::~JobWatcher() { queue_->EndWatch(*this); }
+
+absl::StatusOr<std::optional<JobSnapshot>> JobWatcher::TakeChange() {
+  return queue_->TakeChange(*this);
+}
 
 JobQueue::JobQueue(store::Store* store, const Clock* clock) : store_(store), clock_(clock) {}
 
@@ -17,15 +33,11 @@ absl::StatusOr<JobSnapshot> JobQueue::Create(const store::NewJob& job,
   VS_ASSIGN_OR_RETURN(store::Job created, store_->CreateJob(job, key));
   Announce(created.id);
   WakeWorkers();
-  const uint64_t version = VersionOf(created.id);
-  return Snapshot(version, std::move(created));
+  return Snapshot(std::move(created));
 }
 
-// The version is read before the job everywhere: a change in between is then seen twice, never
-// missed.
 absl::StatusOr<JobSnapshot> JobQueue::Get(absl::string_view tenant, absl::string_view id) {
-  const uint64_t version = VersionOf(id);
-  return Snapshot(version, store_->GetJob(tenant, id));
+  return Snapshot(store_->GetJob(tenant, id));
 }
 
 absl::StatusOr<store::JobPage> JobQueue::List(absl::string_view tenant,
@@ -64,41 +76,61 @@ std::string JobQueue::WaitingFor(const store::Job& job) const {
   return std::string((*kind)->Readiness(job.needs).message());
 }
 
-absl::StatusOr<JobSnapshot> JobQueue::WaitForChange(absl::string_view tenant, absl::string_view id,
-                                                    uint64_t last_version, absl::Time deadline) {
-  {
-    absl::MutexLock lock(&mutex_);
-    const auto changed = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      const auto version = versions_.find(id);
-      return version != versions_.end() && version->second > last_version;
-    };
-    while (!stopped_ && !changed()) {
-      if (changed_.WaitWithDeadline(&mutex_, deadline) && !stopped_ && !changed()) {
-        return absl::DeadlineExceededError("the job did not change in time");
-      }
-    }
-    if (stopped_) return absl::CancelledError("the server is draining");
-  }
-  return Get(tenant, id);
+std::unique_ptr<JobWatcher> JobQueue::Watch(absl::string_view tenant, absl::string_view id,
+                                            std::function<void()> wake) {
+  std::unique_ptr<JobWatcher> watcher(new JobWatcher(this, tenant, id, std::move(wake)));
+  absl::MutexLock lock(&mutex_);
+  watched_[watcher->id_].watchers.insert(watcher.get());
+  return watcher;
 }
 
-void JobQueue::StopWaiting() {
+void JobQueue::EndWatch(JobWatcher& watcher) {
   absl::MutexLock lock(&mutex_);
-  stopped_ = true;
-  changed_.SignalAll();
+  const auto watched = watched_.find(watcher.id_);
+  watched->second.watchers.erase(&watcher);
+  if (watched->second.watchers.empty()) watched_.erase(watched);
+}
+
+absl::StatusOr<std::optional<JobSnapshot>> JobQueue::TakeChange(JobWatcher& watcher) {
+  uint64_t changes;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!std::exchange(watcher.changed_, false)) return std::nullopt;
+    const Watched& watched = watched_.find(watcher.id_)->second;
+    if (watched.snapshot && watched.snapshot->job.tenant == watcher.tenant_) {
+      return watched.snapshot;
+    }
+    changes = watched.changes;
+  }
+  VS_ASSIGN_OR_RETURN(JobSnapshot snapshot, Get(watcher.tenant_, watcher.id_));
+  // Megabytes that watchers know already, as many times as there are watchers.
+  snapshot.job.request = snapshot.job.spec = std::string();
+  absl::MutexLock lock(&mutex_);
+  // A change in between has woken the watcher again, and is seen twice rather than missed.
+  Watched& watched = watched_.find(watcher.id_)->second;
+  if (watched.changes == changes) watched.snapshot = snapshot;
+  return snapshot;
 }
 
 void JobQueue::Announce(absl::string_view job_id) {
   absl::MutexLock lock(&mutex_);
-  versions_[std::string(job_id)] = ++last_version_;
-  changed_.SignalAll();
+  const auto found = watched_.find(job_id);
+  if (found != watched_.end()) TellWatchers(found->second);
+}
+
+void JobQueue::TellWatchers(Watched& watched) {
+  ++watched.changes;
+  watched.snapshot.reset();
+  for (JobWatcher* watcher : watched.watchers) {
+    watcher->changed_ = true;
+    watcher->wake_();
+  }
 }
 
 void JobQueue::NeedsChanged() {
   {
     absl::MutexLock lock(&mutex_);
-    for (auto& [id, version] : versions_) version = ++last_version_;
-    changed_.SignalAll();
+    for (auto& [id, watched] : watched_) TellWatchers(watched);
   }
   WakeWorkers();
 }
@@ -119,20 +151,11 @@ void JobQueue::WakeWorkers() {
   for (const auto& [id, wake] : listeners_) wake();
 }
 
-uint64_t JobQueue::VersionOf(absl::string_view job_id) {
-  absl::MutexLock lock(&mutex_);
-  const auto version = versions_.find(job_id);
-  return version == versions_.end() ? 0 : version->second;
-}
-
-absl::StatusOr<JobSnapshot> JobQueue::Snapshot(uint64_t version, absl::StatusOr<store::Job> job) {
+absl::StatusOr<JobSnapshot> JobQueue::Snapshot(absl::StatusOr<store::Job> job) {
   if (!job.ok()) return std::move(job).status();
   const std::optional<absl::Duration> eta = EstimateRemaining(*job);
   std::string waiting_for = WaitingFor(*job);
-  return JobSnapshot{.job = *std::move(job),
-                     .version = version,
-                     .eta = eta,
-                     .waiting_for = std::move(waiting_for)};
+  return JobSnapshot{.job = *std::move(job), .eta = eta, .waiting_for = std::move(waiting_for)};
 }
 
 std::optional<absl::Duration> JobQueue::EstimateRemaining(const store::Job& job) {
@@ -141,14 +164,26 @@ std::optional<absl::Duration> JobQueue::EstimateRemaining(const store::Job& job)
     observations_.erase(job.id);
     return std::nullopt;
   }
-  const absl::Time now = clock_->Now();
-  const auto [first, inserted] =
-      observations_.try_emplace(job.id, Observation{.time = now, .work_done = job.work_done});
-  const absl::Duration elapsed = now - first->second.time;
-  const int64_t done = job.work_done - first->second.work_done;
+  const Observation first = FirstObservationOf(job);
+  const absl::Duration elapsed = clock_->Now() - first.time;
+  const int64_t done = job.work_done - first.work_done;
   if (done <= 0 || elapsed <= absl::ZeroDuration()) return std::nullopt;
   return elapsed *
          (static_cast<double>(job.total_work - job.work_done) / static_cast<double>(done));
+}
+
+JobQueue::Observation JobQueue::FirstObservationOf(const store::Job& job) {
+  const auto found = observations_.find(job.id);
+  if (found != observations_.end()) return found->second;
+  // Nobody tells of jobs that end while nobody looks.
+  if (observations_.size() >= kMostObservations) {
+    observations_.erase(std::min_element(
+        observations_.begin(), observations_.end(),
+        [](const auto& a, const auto& b) { return a.second.time < b.second.time; }));
+  }
+  const Observation first{.time = clock_->Now(), .work_done = job.work_done};
+  observations_.emplace(job.id, first);
+  return first;
 }
 
 }  // namespace valuescope::jobs

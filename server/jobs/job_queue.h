@@ -1,13 +1,16 @@
 // The queue as services see it: the store's jobs, plus what only the running process knows. That is
-// who waits for a job to change (watchers block on a condition and never poll the database), who
-// works (workers are woken at once when there is something to do), and how fast a job gets on.
+// who waits for a job to change (a change wakes that job's watchers and nobody else, they never
+// poll, and share one reading of the database), who works (workers are woken at once when there is
+// something to do), and how fast a job gets on.
 #ifndef VALUESCOPE_JOBS_JOB_QUEUE_H_
 #define VALUESCOPE_JOBS_JOB_QUEUE_H_
 
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -25,9 +28,34 @@ namespace valuescope::jobs {
 
 struct JobSnapshot {
   store::Job job;
-  uint64_t version = 0;               // rises whenever the job changes; 0 until it first does
   std::optional<absl::Duration> eta;  // time to the end at the observed speed; unset while unknown
   std::string waiting_for;            // what is missing here, for people; empty while nothing is
+};
+
+class JobQueue;
+
+// Hears of one job's changes until it is destroyed. Used by one thread at a time.
+class JobWatcher {
+ public:
+  ~JobWatcher();
+  JobWatcher(const JobWatcher&) = delete;
+  JobWatcher& operator=(const JobWatcher&) = delete;
+
+  // The job, without request and spec, where it changed since it was last taken, and the first
+  // time; nothing where it did not. Changes in quick succession are seen as one. NOT_FOUND where
+  // the job is gone.
+  absl::StatusOr<std::optional<JobSnapshot>> TakeChange();
+
+ private:
+  friend class JobQueue;
+  JobWatcher(JobQueue* queue, absl::string_view tenant, absl::string_view id,
+             std::function<void()> wake);
+
+  JobQueue* const queue_;
+  const std::string tenant_;
+  const std::string id_;
+  const std::function<void()> wake_;
+  bool changed_ = true;  // guarded by the queue's mutex
 };
 
 // Thread-safe. Errors are those of store::Store.
@@ -55,14 +83,10 @@ class JobQueue {
   // does, or while only its turn has not come.
   std::string WaitingFor(const store::Job& job) const;
 
-  // Blocks until the job's version is above `last_version`, and returns it; call Get first and pass
-  // its version. DEADLINE_EXCEEDED at `deadline` (real time), CANCELLED after StopWaiting,
-  // NOT_FOUND where the job is gone. Changes in quick succession are seen as one.
-  absl::StatusOr<JobSnapshot> WaitForChange(absl::string_view tenant, absl::string_view id,
-                                            uint64_t last_version, absl::Time deadline);
-
-  // Every WaitForChange, present and future, returns CANCELLED: the server drains.
-  void StopWaiting();
+  // Calls `wake` (which must not block or call back) after every change of the job, whether there
+  // is such a job or not. The queue outlives the watcher.
+  std::unique_ptr<JobWatcher> Watch(absl::string_view tenant, absl::string_view id,
+                                    std::function<void()> wake);
 
   // --- For workers ---
 
@@ -80,26 +104,37 @@ class JobQueue {
   void RemoveListener(int64_t id);
 
  private:
+  friend class JobWatcher;
+
   // Where the present stretch of work was first seen: what the speed is measured from.
   struct Observation {
     absl::Time time;
     int64_t work_done = 0;
   };
 
+  // A job that somebody watches.
+  struct Watched {
+    std::set<JobWatcher*> watchers;
+    uint64_t changes = 0;  // since it is watched
+    std::optional<JobSnapshot> snapshot =
+        std::nullopt;  // as it is since the last change, once read
+  };
+
   void WakeWorkers();
-  uint64_t VersionOf(absl::string_view job_id);
-  absl::StatusOr<JobSnapshot> Snapshot(uint64_t version, absl::StatusOr<store::Job> job);
+  absl::StatusOr<std::optional<JobSnapshot>> TakeChange(JobWatcher& watcher);
+  void EndWatch(JobWatcher& watcher);
+  void TellWatchers(Watched& watched) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<JobSnapshot> Snapshot(absl::StatusOr<store::Job> job);
   std::optional<absl::Duration> EstimateRemaining(const store::Job& job);
+  Observation FirstObservationOf(const store::Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   store::Store* const store_;
   const Clock* const clock_;
   std::vector<const JobKind*> kinds_;
   absl::Mutex mutex_;
-  absl::CondVar changed_;
-  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
-  uint64_t last_version_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::map<std::string, uint64_t, std::less<>> versions_ ABSL_GUARDED_BY(mutex_);
-  std::map<std::string, Observation> observations_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, Watched, std::less<>> watched_ ABSL_GUARDED_BY(mutex_);  // by job id
+  // Of jobs that were running when somebody looked, by id; a bounded number of the latest.
+  std::map<std::string, Observation, std::less<>> observations_ ABSL_GUARDED_BY(mutex_);
   absl::Mutex listeners_mutex_;
   int64_t last_listener_ ABSL_GUARDED_BY(listeners_mutex_) = 0;
   std::map<int64_t, std::function<void()>> listeners_ ABSL_GUARDED_BY(listeners_mutex_);

@@ -88,10 +88,10 @@ absl::Status CheckChunk(const v1::ArtifactChunk& chunk, int64_t offset, int64_t 
 
 ArtifactService::ArtifactService(CallRuntime* runtime, store::Store* store, store::BlobStore* blobs)
     : RpcService("valuescope.v1.ArtifactService", runtime), store_(store), blobs_(blobs) {
-  ClientStream("WriteArtifact", Lane::kLong, this, &ArtifactService::WriteArtifact);
+  ClientStream("WriteArtifact", Lane::kFiles, this, &ArtifactService::WriteArtifact);
   Unary("GetArtifact", Lane::kQuick, this, &ArtifactService::GetArtifact);
   Unary("ListArtifacts", Lane::kQuick, this, &ArtifactService::ListArtifacts);
-  ServerStream("ReadArtifact", Lane::kLong, this, &ArtifactService::ReadArtifact);
+  ServerStream("ReadArtifact", Lane::kFiles, this, &ArtifactService::ReadArtifact);
   Unary("DeleteArtifact", Lane::kQuick, this, &ArtifactService::DeleteArtifact);
 }
 

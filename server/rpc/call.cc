@@ -1,7 +1,6 @@
 #include "rpc/call.h"
 
 #include <algorithm>
-#include <exception>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -55,32 +54,59 @@ Call::~Call() {
 
 void Call::Start(size_t request_bytes, std::function<absl::Status()> handler,
                  std::function<void()> flush) {
-  const absl::Status admitted =
-      Admit(request_bytes, [this, handler = std::move(handler), flush = std::move(flush)] {
-        const absl::Status result = Run(handler);
-        flush();
-        peer_->Finish(Conclude(result));
-      });
-  if (!admitted.ok()) peer_->Finish(Conclude(admitted));
+  absl::Status admitted = Enter(request_bytes, /*waits=*/false);
+  if (admitted.ok()) {
+    admitted = runtime_->Submit(method_->lane, [this, handler = std::move(handler), flush] {
+      const absl::Status result = Run(handler);
+      flush();
+      peer_->Finish(Conclude(result));
+    });
+  }
+  if (admitted.ok()) return;
+  flush();
+  peer_->Finish(Conclude(admitted));
 }
 
-absl::Status Call::Admit(size_t request_bytes, std::function<void()> run) {
+void Call::StartWaiting(size_t request_bytes, std::function<std::optional<absl::Status>()> step) {
+  if (const absl::Status entered = Enter(request_bytes, /*waits=*/true); !entered.ok()) {
+    return peer_->Finish(Conclude(entered));
+  }
+  stepper_ = Stepper::Create(runtime_, [this, step = std::move(step)] {
+    WhyStopped().IgnoreError();
+    const std::optional<absl::Status> result = step();
+    if (!result) return false;
+    stop_.reset();
+    peer_->Finish(Conclude(*result));
+    return true;
+  });
+  stop_.emplace(&context_, wake());
+  const std::shared_ptr<Stepper> stepper = stepper_;  // the call may be over as soon as it starts
+  if (const absl::Status started = stepper->Start(); !started.ok()) {
+    stop_.reset();
+    peer_->Finish(Conclude(started));
+  }
+}
+
+std::function<void()> Call::wake() const {
+  return [stepper = stepper_] { stepper->Wake(); };
+}
+
+absl::Status Call::Enter(size_t request_bytes, bool waits) {
   VS_ASSIGN_OR_RETURN(context_.tenant, runtime_->authenticator().Authenticate(peer_->metadata()));
-  VS_RETURN_IF_ERROR(runtime_->Enter(&context_, static_cast<int64_t>(request_bytes)));
+  VS_RETURN_IF_ERROR(runtime_->Enter(
+      &context_, {.request_bytes = static_cast<int64_t>(request_bytes), .waits = waits}));
   entered_ = true;
-  return runtime_->Submit(method_->lane, std::move(run));
+  return absl::OkStatus();
 }
 
 absl::Status Call::Run(const std::function<absl::Status()>& handler) {
+  VS_RETURN_IF_ERROR(WhyStopped());
+  return CatchExceptions(handler);
+}
+
+absl::Status Call::WhyStopped() {
   if (absl::Now() >= context_.deadline) context_.Stop(DeadlinePassed());
-  VS_RETURN_IF_ERROR(context_.Why());
-  try {
-    return handler();
-  } catch (const std::exception& exception) {
-    return absl::InternalError(absl::StrCat("exception: ", exception.what()));
-  } catch (...) {
-    return absl::InternalError("exception of an unknown type");
-  }
+  return context_.Why();
 }
 
 void Call::ClientGone() {

@@ -4,14 +4,19 @@
 #ifndef VALUESCOPE_RPC_CALL_H_
 #define VALUESCOPE_RPC_CALL_H_
 
+#include <exception>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "rpc/call_context.h"
 #include "rpc/call_runtime.h"
 #include "rpc/peer.h"
+#include "rpc/stepper.h"
 
 namespace valuescope::rpc {
 
@@ -20,6 +25,18 @@ struct Method {
   std::string name;  // "GenerationService.Generate"
   Lane lane = Lane::kQuick;
 };
+
+// What `run` returns, which an absl::Status converts to; INTERNAL where it throws instead.
+template <typename Function>
+auto CatchExceptions(const Function& run) -> decltype(run()) {
+  try {
+    return run();
+  } catch (const std::exception& exception) {
+    return absl::InternalError(absl::StrCat("exception: ", exception.what()));
+  } catch (...) {
+    return absl::InternalError("exception of an unknown type");
+  }
+}
 
 class Call {
  public:
@@ -31,16 +48,29 @@ class Call {
   Call& operator=(const Call&) = delete;
 
   const CallContext& context() const { return context_; }
+  AlarmClock* clock() const { return runtime_->clock(); }
+  absl::Duration heartbeat() const { return runtime_->heartbeat(); }
   absl::Duration stall_timeout() const { return runtime_->stall_timeout(); }
 
   // A call whose request has `request_bytes` as it came; 0 where requests come one by one.
   // Authenticates, enters the runtime and puts `handler` on the method's lane; it does not run if
   // the call is refused or was stopped in the queue, and an exception becomes INTERNAL. `flush`
-  // runs after it, for what is still on its way to the client. Then, exactly once whatever
-  // happened, the peer's Finish: on the lane's thread, or in here where the call is refused.
+  // runs after it, or without it where it does not run, for what is still on its way to the client.
+  // Then, exactly once whatever happened, the peer's Finish: on the lane's thread, or in here where
+  // the call is refused.
   void Start(
       size_t request_bytes, std::function<absl::Status()> handler,
       std::function<void()> flush = [] {});
+
+  // A call that mostly waits, and holds no thread while it does. `step` runs on Lane::kWaiting:
+  // once at first, and again whenever somebody called what wake() returns, which the end of the
+  // call does too. It must not throw, and does not block. Once it returns a status the peer's
+  // Finish gets that, or why the call was stopped.
+  void StartWaiting(size_t request_bytes, std::function<std::optional<absl::Status>()> step);
+
+  // Of a call that waits: makes its next step run. May be called from any thread, also after the
+  // call is over.
+  std::function<void()> wake() const;
 
   // The client left or its deadline passed.
   void ClientGone();
@@ -52,17 +82,21 @@ class Call {
   void Abort(absl::Status why);
 
  private:
-  // OK: `run` will be called, once. After an error it never is.
-  absl::Status Admit(size_t request_bytes, std::function<void()> run);
+  // Who calls, and whether there is room for him.
+  absl::Status Enter(size_t request_bytes, bool waits);
   absl::Status Run(const std::function<absl::Status()>& handler);
   // What the client gets: logged and measured.
   absl::Status Conclude(absl::Status status);
+  // Why the call was stopped, which it is where its deadline passed.
+  absl::Status WhyStopped();
 
   CallRuntime* const runtime_;
   const Method* const method_;
   Peer* const peer_;
   CallContext context_;
   bool entered_ = false;
+  std::shared_ptr<Stepper> stepper_;  // of a call that waits
+  std::optional<StopCallback> stop_;  // which wakes it
 };
 
 }  // namespace valuescope::rpc

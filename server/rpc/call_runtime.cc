@@ -8,6 +8,9 @@
 namespace valuescope::rpc {
 namespace {
 
+// A place comes free when somebody has seen what he waits for.
+constexpr absl::Duration kWaitingRetry = absl::Seconds(5);
+
 absl::Status Draining() {
   return ErrorWithReason(absl::StatusCode::kUnavailable, "DRAINING",
                          "the server is shutting down; retry on another replica");
@@ -21,17 +24,35 @@ CallRuntime::CallRuntime(const Authenticator* authenticator, observability::Metr
       metrics_(metrics),
       options_(options),
       quick_(options.quick),
-      long_running_(options.long_running) {}
+      long_running_(options.long_running),
+      files_(options.files),
+      steps_({.max_threads = options.waiting_threads, .max_queued = options.max_waiting_calls}) {}
+
+WorkerPool& CallRuntime::PoolOf(Lane lane) {
+  switch (lane) {
+    case Lane::kQuick:
+      return quick_;
+    case Lane::kLong:
+      return long_running_;
+    case Lane::kFiles:
+      return files_;
+    case Lane::kWaiting:
+      break;
+  }
+  return steps_;
+}
 
 absl::Status CallRuntime::Submit(Lane lane, std::function<void()> work) {
-  WorkerPool& pool = lane == Lane::kQuick ? quick_ : long_running_;
-  if (pool.TrySubmit(work)) return absl::OkStatus();
+  if (PoolOf(lane).TrySubmit(work)) return absl::OkStatus();
   return RetryLater("QUEUE_FULL", "the server has as many calls as it can queue", absl::Seconds(1));
 }
 
 void CallRuntime::StopAccepting() {
   absl::MutexLock lock(&mutex_);
   accepting_ = false;
+  for (const auto& [call, share] : running_) {
+    if (share.waits) call->Stop(Draining());
+  }
 }
 
 bool CallRuntime::WaitUntilIdle(absl::Time deadline) {
@@ -41,30 +62,38 @@ bool CallRuntime::WaitUntilIdle(absl::Time deadline) {
 
 void CallRuntime::StopRunning() {
   absl::MutexLock lock(&mutex_);
-  for (const auto& [call, bytes] : running_) call->Stop(Draining());
+  for (const auto& [call, share] : running_) call->Stop(Draining());
 }
 
-absl::Status CallRuntime::Enter(CallContext* call, int64_t request_bytes) {
+absl::Status CallRuntime::Enter(CallContext* call, Share share) {
   absl::MutexLock lock(&mutex_);
   if (!accepting_) return Draining();
   // One alone is bounded by what a message may be.
-  if (request_bytes_ > 0 && request_bytes > options_.request_bytes - request_bytes_) {
+  if (request_bytes_ > 0 && share.request_bytes > options_.request_bytes - request_bytes_) {
     return RetryLater(
         "REQUEST_MEMORY_FULL",
         absl::StrCat("the requests that run or wait hold ", request_bytes_, " of ",
-                     options_.request_bytes, " bytes, and this one has ", request_bytes),
+                     options_.request_bytes, " bytes, and this one has ", share.request_bytes),
         absl::Seconds(1));
   }
-  running_.emplace(call, request_bytes);
-  request_bytes_ += request_bytes;
+  if (share.waits && waiting_ == options_.max_waiting_calls) {
+    return RetryLater("TOO_MANY_WAITING_CALLS",
+                      absl::StrCat(waiting_,
+                                   " calls wait on this server for something to happen, "
+                                   "which is as many as may"),
+                      kWaitingRetry);
+  }
+  running_.emplace(call, share);
+  request_bytes_ += share.request_bytes;
+  if (share.waits) ++waiting_;
   return absl::OkStatus();
 }
 
 void CallRuntime::Leave(CallContext* call) {
   absl::MutexLock lock(&mutex_);
-  const auto found = running_.find(call);
-  request_bytes_ -= found->second;
-  running_.erase(found);
+  const auto left = running_.extract(call);
+  request_bytes_ -= left.mapped().request_bytes;
+  if (left.mapped().waits) --waiting_;
 }
 
 }  // namespace valuescope::rpc

@@ -1,5 +1,6 @@
-// What all calls of a server share: the threads that run handlers, who may call, metrics, and the
-// set of calls that are running, so that a drain can wait for them and end the rest.
+// What all calls of a server share: the threads that run handlers, the clock that wakes what holds
+// none, who may call, metrics, and the set of calls that are running, so that a drain can wait for
+// them and end the rest.
 #ifndef VALUESCOPE_RPC_CALL_RUNTIME_H_
 #define VALUESCOPE_RPC_CALL_RUNTIME_H_
 
@@ -12,6 +13,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "observability/metrics.h"
+#include "rpc/alarm_clock.h"
 #include "rpc/authenticator.h"
 #include "rpc/call_context.h"
 #include "rpc/worker_pool.h"
@@ -21,19 +23,28 @@ namespace valuescope::rpc {
 // Which threads run a method, so that what answers from memory is not stuck behind what takes
 // minutes.
 enum class Lane : uint8_t {
-  kQuick,  // milliseconds: lookups, metadata
-  kLong,   // waits for the engine, or for a client that reads or writes a stream
+  kQuick,    // milliseconds: lookups, metadata
+  kLong,     // waits for the engine, or computes
+  kFiles,    // waits for a client that sends or takes a file
+  kWaiting,  // steps of calls that wait for something to happen, without a thread in between
 };
 
 struct CallRuntimeOptions {
   WorkerPoolOptions quick = {.max_threads = 4, .max_queued = 256};
   // Threads that mostly wait: the engine's own queue bounds the work behind them.
   WorkerPoolOptions long_running = {.max_threads = 256, .max_queued = 256};
+  WorkerPoolOptions files = {.max_threads = 32, .max_queued = 64};
+  size_t waiting_threads = 2;
+  // Calls that wait without a thread, such as watchers of jobs.
+  size_t max_waiting_calls = 4096;
   // Of the request messages of all calls that run or wait. What is made from one takes up to twice
   // as much again.
   int64_t request_bytes = int64_t{512} << 20;
   // A stream that moves nothing for this long is ended.
   absl::Duration stall_timeout = absl::Seconds(60);
+  // A stream whose messages have a heartbeat carries one after this long without another message:
+  // well before the 20 s that the contract promises.
+  absl::Duration heartbeat = absl::Seconds(15);
 };
 
 // Outlives the grpc::Server. Thread-safe.
@@ -48,6 +59,8 @@ class CallRuntime {
   const Authenticator& authenticator() const { return *authenticator_; }
   observability::Metrics* metrics() const { return metrics_; }
   absl::Duration stall_timeout() const { return options_.stall_timeout; }
+  absl::Duration heartbeat() const { return options_.heartbeat; }
+  AlarmClock* clock() { return &clock_; }
 
   // Runs `work` on a thread of `lane`. RESOURCE_EXHAUSTED (QUEUE_FULL, retry later) when full; the
   // work is then not run.
@@ -55,7 +68,8 @@ class CallRuntime {
 
   // --- Drain ---
 
-  // From now on calls are answered UNAVAILABLE (DRAINING).
+  // From now on calls are answered UNAVAILABLE (DRAINING), and so are those that only wait: what
+  // they wait for may not come any more.
   void StopAccepting();
   // Waits until no call runs or `deadline` passed; true if none runs.
   bool WaitUntilIdle(absl::Time deadline);
@@ -64,13 +78,20 @@ class CallRuntime {
 
   // --- For the calls ---
 
+  // What a call takes of what is bounded.
+  struct Share {
+    int64_t request_bytes = 0;
+    bool waits = false;  // on Lane::kWaiting
+  };
+
   // UNAVAILABLE while draining; RESOURCE_EXHAUSTED (REQUEST_MEMORY_FULL, retry later) where the
-  // messages of others leave no room for one of `request_bytes`; else OK and the call counts as
-  // running until Leave.
-  absl::Status Enter(CallContext* call, int64_t request_bytes);
+  // messages of others leave no room for this one's, or (TOO_MANY_WAITING_CALLS, retry later) where
+  // too many others wait; else OK and the call counts as running until Leave.
+  absl::Status Enter(CallContext* call, Share share);
   void Leave(CallContext* call);
 
  private:
+  WorkerPool& PoolOf(Lane lane);
   bool Idle() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return running_.empty(); }
 
   const Authenticator* const authenticator_;
@@ -78,11 +99,16 @@ class CallRuntime {
   const CallRuntimeOptions options_;
   absl::Mutex mutex_;
   bool accepting_ ABSL_GUARDED_BY(mutex_) = true;
-  std::map<CallContext*, int64_t> running_ ABSL_GUARDED_BY(mutex_);  // and bytes of its request
-  int64_t request_bytes_ ABSL_GUARDED_BY(mutex_) = 0;                // of all of them
+  std::map<CallContext*, Share> running_ ABSL_GUARDED_BY(mutex_);
+  int64_t request_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // of all of them
+  size_t waiting_ ABSL_GUARDED_BY(mutex_) = 0;         // of them
+  AlarmClock clock_;
   // Last, so that handlers end before what they use.
   WorkerPool quick_;
   WorkerPool long_running_;
+  WorkerPool files_;
+  WorkerPool
+      steps_;  // of the calls that wait: each has one queued at most, so there is room for all
 };
 
 }  // namespace valuescope::rpc

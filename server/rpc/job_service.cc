@@ -22,8 +22,6 @@ namespace {
 constexpr size_t kMaxDisplayName = 256;
 constexpr int kMaxPriority = 100;
 constexpr char kUnit[] = "responses";
-// A watcher's thread looks this often whether its client is still there.
-constexpr absl::Duration kWatchPatience = absl::Seconds(1);
 // What two cores sustain in a forward pass: enough to tell seconds from hours in an estimate.
 constexpr double kAssumedFlops = 100e9;
 
@@ -148,7 +146,7 @@ JobService::JobService(CallRuntime* runtime, engine::ModelRegistry* models, jobs
   Unary("CreateJob", Lane::kLong, this, &JobService::CreateJob);
   Unary("GetJob", Lane::kQuick, this, &JobService::GetJob);
   Unary("ListJobs", Lane::kQuick, this, &JobService::ListJobs);
-  ServerStream("WatchJob", Lane::kLong, this, &JobService::WatchJob);
+  WaitingStream("WatchJob", this, &JobService::WatchJob);
   Unary("CancelJob", Lane::kQuick, this, &JobService::CancelJob);
   Unary("RetryJob", Lane::kQuick, this, &JobService::RetryJob);
   Unary("DeleteJob", Lane::kQuick, this, &JobService::DeleteJob);
@@ -265,33 +263,40 @@ absl::Status JobService::ListJobs(const CallContext& context, const v1::ListJobs
   return absl::OkStatus();
 }
 
-absl::Status JobService::WatchJob(const CallContext& context, const v1::WatchJobRequest& request,
-                                  StreamWriter<v1::WatchJobResponse>& writer) {
-  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "jobs", request.name()));
-  VS_ASSIGN_OR_RETURN(jobs::JobSnapshot snapshot, queue_->Get(context.tenant, id));
-  while (true) {
-    v1::WatchJobResponse response;
-    *response.mutable_job() = Describe(snapshot);
-    if (snapshot.job.state == store::JobState::kSucceeded) {
-      VS_ASSIGN_OR_RETURN(*response.mutable_job()->mutable_result(), ResultOf(snapshot.job));
-    }
-    VS_RETURN_IF_ERROR(writer.Write(std::move(response)));
-    if (store::IsFinished(snapshot.job.state)) return absl::OkStatus();
-    while (true) {
-      if (context.cancellation.cancelled()) return context.Why();
-      auto next =
-          queue_->WaitForChange(context.tenant, id, snapshot.version, absl::Now() + kWatchPatience);
-      if (next.ok()) {
-        snapshot = *std::move(next);
-        break;
-      }
-      if (absl::IsCancelled(next.status())) {
-        return ErrorWithReason(absl::StatusCode::kUnavailable, "DRAINING",
-                               "the server is shutting down; the job goes on when it is back");
-      }
-      if (!absl::IsDeadlineExceeded(next.status())) return next.status();
-    }
+absl::StatusOr<v1::WatchJobResponse> JobService::ToWatcher(
+    const jobs::JobSnapshot& snapshot) const {
+  v1::WatchJobResponse response;
+  *response.mutable_job() = Describe(snapshot);
+  if (snapshot.job.state == store::JobState::kSucceeded) {
+    VS_ASSIGN_OR_RETURN(*response.mutable_job()->mutable_result(), ResultOf(snapshot.job));
   }
+  return response;
+}
+
+// Tells a client of each change of a job until it is finished.
+class JobService::Watching : public Waiter<StreamWriter<v1::WatchJobResponse>&> {
+ public:
+  Watching(const JobService* service, std::unique_ptr<jobs::JobWatcher> watcher)
+      : service_(service), watcher_(std::move(watcher)) {}
+
+  std::optional<absl::Status> Look(StreamWriter<v1::WatchJobResponse>& writer) override {
+    VS_ASSIGN_OR_RETURN(const std::optional<jobs::JobSnapshot> change, watcher_->TakeChange());
+    if (!change) return std::nullopt;
+    VS_ASSIGN_OR_RETURN(v1::WatchJobResponse response, service_->ToWatcher(*change));
+    VS_RETURN_IF_ERROR(writer.Write(std::move(response)));
+    if (store::IsFinished(change->job.state)) return absl::OkStatus();
+    return std::nullopt;
+  }
+
+ private:
+  const JobService* const service_;
+  const std::unique_ptr<jobs::JobWatcher> watcher_;
+};
+
+absl::StatusOr<std::unique_ptr<Waiter<StreamWriter<v1::WatchJobResponse>&>>> JobService::WatchJob(
+    const CallContext& context, const v1::WatchJobRequest& request, Wake wake) {
+  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "jobs", request.name()));
+  return std::make_unique<Watching>(this, queue_->Watch(context.tenant, id, std::move(wake)));
 }
 
 absl::Status JobService::CancelJob(const CallContext& context, const v1::CancelJobRequest& request,

@@ -2,11 +2,13 @@
 #ifndef VALUESCOPE_RPC_JOB_SERVICE_H_
 #define VALUESCOPE_RPC_JOB_SERVICE_H_
 
+#include <memory>
 #include <string>
 
 #include "engine/served_model.h"
 #include "jobs/job_queue.h"
 #include "rpc/rpc_service.h"
+#include "rpc/waiter.h"
 #include "store/blob_store.h"
 #include "store/store.h"
 #include "valuescope/v1/jobs.pb.h"
@@ -26,8 +28,8 @@ class JobService : public RpcService {
                       v1::GetJobResponse* response);
   absl::Status ListJobs(const CallContext& context, const v1::ListJobsRequest& request,
                         v1::ListJobsResponse* response);
-  absl::Status WatchJob(const CallContext& context, const v1::WatchJobRequest& request,
-                        StreamWriter<v1::WatchJobResponse>& writer);
+  absl::StatusOr<std::unique_ptr<Waiter<StreamWriter<v1::WatchJobResponse>&>>> WatchJob(
+      const CallContext& context, const v1::WatchJobRequest& request, Wake wake);
   absl::Status CancelJob(const CallContext& context, const v1::CancelJobRequest& request,
                          v1::CancelJobResponse* response);
   absl::Status RetryJob(const CallContext& context, const v1::RetryJobRequest& request,
@@ -35,6 +37,10 @@ class JobService : public RpcService {
   absl::Status DeleteJob(const CallContext& context, const v1::DeleteJobRequest& request,
                          v1::DeleteJobResponse* response);
 
+  class Watching;
+
+  // The job as a watcher is told it.
+  absl::StatusOr<v1::WatchJobResponse> ToWatcher(const jobs::JobSnapshot& snapshot) const;
   // What a finished job left: artifacts by role, neuron sets, the head of the summary.
   absl::StatusOr<v1::JobResult> ResultOf(const store::Job& job) const;
 

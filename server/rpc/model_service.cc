@@ -1,6 +1,9 @@
 #include "rpc/model_service.h"
 
 #include <algorithm>
+#include <atomic>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -31,7 +34,7 @@ constexpr int kMostPageSize = 1000;
 // Of what is tokenised or turned into text at once.
 constexpr size_t kMostTextBytes = size_t{1} << 20;
 constexpr int kMostIds = 1 << 18;
-// How long UnloadModel waits for a model's requests where the call has no deadline.
+// How long UnloadModel waits for a model's requests at most.
 constexpr absl::Duration kMostDrain = absl::Minutes(10);
 
 v1::ModelState StateToProto(engine::ModelState state) {
@@ -94,6 +97,49 @@ v1::Model ModelToProto(const engine::ModelEntry& entry) {
   return proto;
 }
 
+// Waits until nothing of a model is left.
+class Unloading : public Waiter<v1::UnloadModelResponse*> {
+ public:
+  Unloading(std::string id, AlarmClock* clock, const Wake& wake)
+      : id_(std::move(id)),
+        give_up_(absl::Now() + kMostDrain),
+        when_gone_(std::make_shared<const std::function<void()>>([gone = gone_, wake] {
+          gone->store(true);
+          wake();
+        })),
+        alarm_(clock, [wake] {
+          wake();
+          return absl::InfiniteFuture();
+        }) {
+    alarm_.RingAt(give_up_);
+  }
+
+  absl::Status Start(engine::ModelRegistry& models) {
+    return models.StartUnloading(id_, when_gone_);
+  }
+
+  std::optional<absl::Status> Look(v1::UnloadModelResponse* response) override {
+    if (gone_->load()) {
+      // Not looked up: somebody may load it again by now, and its folder may be gone.
+      engine::ModelEntry unloaded;
+      unloaded.id = id_;
+      *response->mutable_model() = ModelToProto(unloaded);
+      return absl::OkStatus();
+    }
+    if (absl::Now() < give_up_) return std::nullopt;
+    return ErrorWithReason(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED",
+                           absl::StrCat("`models/", id_, "` is still unloading, which goes on"));
+  }
+
+ private:
+  const std::string id_;
+  const absl::Time give_up_;
+  // Shared with whoever tells, which may be just now while the call ends.
+  const std::shared_ptr<std::atomic<bool>> gone_ = std::make_shared<std::atomic<bool>>(false);
+  const std::shared_ptr<const std::function<void()>> when_gone_;
+  Alarm alarm_;
+};
+
 absl::Status CheckNumIds(absl::string_view field, int count) {
   if (count <= kMostIds) return absl::OkStatus();
   return InvalidField(field, absl::StrCat("are ", count, " ids, allowed are at most ", kMostIds),
@@ -140,11 +186,14 @@ absl::Status AddPieces(const std::vector<int32_t>& ids, const text::Tokenizer& t
 }  // namespace
 
 ModelService::ModelService(CallRuntime* runtime, engine::ModelRegistry* models, store::Store* store)
-    : RpcService("valuescope.v1.ModelService", runtime), models_(models), store_(store) {
+    : RpcService("valuescope.v1.ModelService", runtime),
+      runtime_(runtime),
+      models_(models),
+      store_(store) {
   Unary("ListModels", Lane::kQuick, this, &ModelService::ListModels);
   Unary("GetModel", Lane::kQuick, this, &ModelService::GetModel);
   Unary("LoadModel", Lane::kQuick, this, &ModelService::LoadModel);
-  Unary("UnloadModel", Lane::kLong, this, &ModelService::UnloadModel);
+  WaitingUnary("UnloadModel", this, &ModelService::UnloadModel);
   // A second and more for the longest texts.
   Unary("Tokenize", Lane::kLong, this, &ModelService::Tokenize);
   Unary("Detokenize", Lane::kLong, this, &ModelService::Detokenize);
@@ -209,18 +258,14 @@ absl::Status ModelService::LoadModel(const CallContext& context,
   return absl::OkStatus();
 }
 
-absl::Status ModelService::UnloadModel(const CallContext& context,
-                                       const v1::UnloadModelRequest& request,
-                                       v1::UnloadModelResponse* response) {
+absl::StatusOr<std::unique_ptr<Waiter<v1::UnloadModelResponse*>>> ModelService::UnloadModel(
+    const CallContext&, const v1::UnloadModelRequest& request, Wake wake) {
   VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "models", request.name()));
   VS_RETURN_IF_ERROR(models_->Find(id).status());
   if (!request.force()) VS_RETURN_IF_ERROR(CheckNoJobRunsOn(id));
-  VS_RETURN_IF_ERROR(models_->Unload(id, std::min(context.deadline, absl::Now() + kMostDrain)));
-  // Not looked up: somebody may load it again by now, and its folder may be gone.
-  engine::ModelEntry unloaded;
-  unloaded.id = id;
-  *response->mutable_model() = ModelToProto(unloaded);
-  return absl::OkStatus();
+  auto unloading = std::make_unique<Unloading>(id, runtime_->clock(), wake);
+  VS_RETURN_IF_ERROR(unloading->Start(*models_));
+  return unloading;
 }
 
 // Jobs of every tenant: a model is the server's.

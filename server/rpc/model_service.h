@@ -2,9 +2,14 @@
 #ifndef VALUESCOPE_RPC_MODEL_SERVICE_H_
 #define VALUESCOPE_RPC_MODEL_SERVICE_H_
 
+#include <memory>
+#include <string>
+
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "engine/served_model.h"
 #include "rpc/rpc_service.h"
+#include "rpc/waiter.h"
 #include "store/store.h"
 #include "valuescope/v1/models.pb.h"
 
@@ -22,14 +27,15 @@ class ModelService : public RpcService {
                         v1::GetModelResponse* response);
   absl::Status LoadModel(const CallContext& context, const v1::LoadModelRequest& request,
                          v1::LoadModelResponse* response);
-  absl::Status UnloadModel(const CallContext& context, const v1::UnloadModelRequest& request,
-                           v1::UnloadModelResponse* response);
+  absl::StatusOr<std::unique_ptr<Waiter<v1::UnloadModelResponse*>>> UnloadModel(
+      const CallContext& context, const v1::UnloadModelRequest& request, Wake wake);
   absl::Status CheckNoJobRunsOn(const std::string& id) const;
   absl::Status Tokenize(const CallContext& context, const v1::TokenizeRequest& request,
                         v1::TokenizeResponse* response);
   absl::Status Detokenize(const CallContext& context, const v1::DetokenizeRequest& request,
                           v1::DetokenizeResponse* response);
 
+  CallRuntime* const runtime_;
   engine::ModelRegistry* const models_;
   store::Store* const store_;
 };

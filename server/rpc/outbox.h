@@ -1,16 +1,24 @@
 // What a handler wrote and the client has not taken yet: a bounded queue between the handler's
 // thread, which may wait, and the transport, which has one write in flight and never waits.
+//
+// The clock looks at it now and then (Pulse). Where nothing is on its way it sends a heartbeat, so
+// that nobody in between takes a stream that waits for a dead one; where the client does not take
+// what is, heartbeats too, the stream ends. A heartbeat never waits behind another message, so it
+// keeps no stalled stream alive.
 #ifndef VALUESCOPE_RPC_OUTBOX_H_
 #define VALUESCOPE_RPC_OUTBOX_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "rpc/call.h"
 #include "rpc/stream.h"
@@ -30,7 +38,18 @@ class WriteTransport {
   virtual void StartWrite(const Response* message) = 0;
 };
 
-// Write and Flush are called by the handler's thread alone. Response has ByteSizeLong().
+// The response that only says that the stream lives; nothing where its type has none.
+template <typename Response>
+std::optional<Response> HeartbeatOf(Response response = {}) {
+  if constexpr (requires { response.mutable_heartbeat(); }) {
+    response.mutable_heartbeat();
+    return response;
+  }
+  return std::nullopt;
+}
+
+// Write, Flush, Close and SetHeartbeat are called by the handler's thread alone, Pulse by the
+// clock's. Response has ByteSizeLong().
 template <typename Response>
 class Outbox : public StreamWriter<Response> {
  public:
@@ -54,9 +73,7 @@ class Outbox : public StreamWriter<Response> {
       if (!moves) {
         broken_ = true;
       } else if (!Stopped()) {
-        messages_.push_back(std::move(message));
-        bytes_ += bytes;
-        if (messages_.size() == 1) first = &messages_.front();
+        first = Add(std::move(message), bytes);
       }
     }
     if (!moves) call_->Abort(StalledStream());
@@ -84,6 +101,52 @@ class Outbox : public StreamWriter<Response> {
     mutex_.Await(absl::Condition(&sent));
   }
 
+  // Nothing waits for the client: a Write now does not block.
+  bool empty() {
+    absl::MutexLock lock(&mutex_);
+    return messages_.empty();
+  }
+
+  // For a handler that holds no thread and so cannot Flush: no heartbeat is sent any more. Returns
+  // when Pulse ends the call where the client has not taken what is in the outbox by then. May be
+  // called again, as the end of the call shortens that.
+  absl::Time Close() {
+    absl::MutexLock lock(&mutex_);
+    closed_ = true;
+    if (Stopped()) flushed_by_ = std::min(flushed_by_, absl::Now() + kStoppedFlush);
+    return Patience();
+  }
+
+  // What Pulse sends; nothing at first.
+  void SetHeartbeat(std::optional<Response> heartbeat) {
+    absl::MutexLock lock(&mutex_);
+    heartbeat_ = std::move(heartbeat);
+  }
+
+  // Sends a heartbeat, or ends a stream whose client takes nothing, where it is time to. Returns
+  // when it is time next.
+  absl::Time Pulse() {
+    const absl::Time now = absl::Now();
+    const Response* first = nullptr;
+    {
+      absl::MutexLock lock(&mutex_);
+      if (messages_.empty()) {
+        if (closed_ || Stopped()) return absl::InfiniteFuture();
+        if (!heartbeat_) return now + call_->heartbeat();
+        if (now < moved_ + call_->heartbeat()) return moved_ + call_->heartbeat();
+        first = Add(*heartbeat_, heartbeat_->ByteSizeLong());
+      } else if (now < Patience()) {
+        return std::min(Patience(), now + call_->heartbeat());
+      }
+    }
+    if (first == nullptr) {
+      call_->Abort(StalledStream());
+      return absl::InfiniteFuture();
+    }
+    transport_->StartWrite(first);
+    return now + std::min(call_->heartbeat(), call_->stall_timeout());
+  }
+
   // The transport's reaction; `ok` false where the message cannot reach the client any more.
   void OnWriteDone(bool ok) {
     const Response* next = nullptr;
@@ -92,6 +155,7 @@ class Outbox : public StreamWriter<Response> {
       bytes_ -= messages_.front().ByteSizeLong();
       messages_.pop_front();
       ++written_;
+      moved_ = absl::Now();
       if (!ok) broken_ = true;
       if (broken_) {
         messages_.clear();
@@ -103,6 +167,20 @@ class Outbox : public StreamWriter<Response> {
   }
 
  private:
+  // The message if it is to be sent now.
+  const Response* Add(Response message, size_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    messages_.push_back(std::move(message));
+    bytes_ += bytes;
+    if (messages_.size() > 1) return nullptr;
+    moved_ = absl::Now();
+    return &messages_.front();
+  }
+
+  // How long the client may take for the message in flight.
+  absl::Time Patience() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return std::min(moved_ + call_->stall_timeout(), flushed_by_);
+  }
+
   // OK while more can be written. A write that failed says that the client left, often before the
   // transport does.
   absl::Status WhyNoMore() {
@@ -139,7 +217,11 @@ class Outbox : public StreamWriter<Response> {
   WriteTransport<Response>* const transport_;
   absl::Mutex mutex_;
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;  // nothing more can be written
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;  // nothing more is written but what is in it
+  absl::Time flushed_by_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
   uint64_t written_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Time moved_ ABSL_GUARDED_BY(mutex_) = absl::Now();  // last start or end of a write
+  std::optional<Response> heartbeat_ ABSL_GUARDED_BY(mutex_);
   // The front is in flight. A deque keeps its elements where they are while others come and go.
   std::deque<Response> messages_ ABSL_GUARDED_BY(mutex_);
   size_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;

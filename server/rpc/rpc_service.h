@@ -23,7 +23,8 @@
 //   };
 //
 // Handlers are called from many threads at once. They may block, but what blocks for more than
-// milliseconds belongs on Lane::kLong, watches context.cancellation and returns context.Why().
+// milliseconds belongs on Lane::kLong, watches context.cancellation and returns context.Why(); what
+// waits for an event that may be far off is registered by WaitingUnary or WaitingStream.
 // Errors come from base/error.h; an exception is answered INTERNAL.
 #ifndef VALUESCOPE_RPC_RPC_SERVICE_H_
 #define VALUESCOPE_RPC_RPC_SERVICE_H_
@@ -91,6 +92,45 @@ class RpcService : public grpc::Service {
                                grpc::CallbackServerContext* context,
                                const Request* request) -> grpc::ServerWriteReactor<Response>* {
                              return new ServerStreamReactor<Request, Response>(
+                                 runtime, method, context, request, &bound);
+                           }));
+  }
+
+  // Methods that wait for something to happen, without a thread (waiter.h).
+  template <typename Service, typename Request, typename Response>
+  void WaitingUnary(absl::string_view name, Service* service,
+                    absl::StatusOr<std::unique_ptr<Waiter<Response*>>> (Service::*handler)(
+                        const CallContext&, const Request&, Wake)) {
+    const int index = IndexOf(name, Request::descriptor(), Response::descriptor(),
+                              {.client_streams = false, .server_streams = false});
+    Method* method = SetLane(index, Lane::kWaiting);
+    WaitingHandler<Request, Response*> bound = [service, handler](const auto&... arguments) {
+      return (service->*handler)(arguments...);
+    };
+    MarkMethodCallback(index, new grpc::internal::CallbackUnaryHandler<Request, Response>(
+                                  [runtime = runtime_, method, bound = std::move(bound)](
+                                      grpc::CallbackServerContext* context, const Request* request,
+                                      Response* response) -> grpc::ServerUnaryReactor* {
+                                    return new WaitingUnaryReactor<Request, Response>(
+                                        runtime, method, context, request, response, &bound);
+                                  }));
+  }
+
+  template <typename Service, typename Request, typename Response>
+  void WaitingStream(absl::string_view name, Service* service,
+                     absl::StatusOr<std::unique_ptr<Waiter<StreamWriter<Response>&>>> (
+                         Service::*handler)(const CallContext&, const Request&, Wake)) {
+    const int index = IndexOf(name, Request::descriptor(), Response::descriptor(),
+                              {.client_streams = false, .server_streams = true});
+    Method* method = SetLane(index, Lane::kWaiting);
+    WaitingHandler<Request, StreamWriter<Response>&> bound =
+        [service, handler](const auto&... arguments) { return (service->*handler)(arguments...); };
+    MarkMethodCallback(index,
+                       new grpc::internal::CallbackServerStreamingHandler<Request, Response>(
+                           [runtime = runtime_, method, bound = std::move(bound)](
+                               grpc::CallbackServerContext* context,
+                               const Request* request) -> grpc::ServerWriteReactor<Response>* {
+                             return new WaitingStreamReactor<Request, Response>(
                                  runtime, method, context, request, &bound);
                            }));
   }

@@ -16,6 +16,7 @@
 #include "jobs/worker.h"
 #include "store/directory_blob_store.h"
 #include "store/sqlite_store.h"
+#include "tests/jobs/await_job.h"
 #include "tests/jobs/letters_kind.h"
 #include "tests/store/temporary_folder.h"
 
@@ -47,11 +48,10 @@ struct House {
 
 store::Job Finish(House& house, const std::string& id) {
   const absl::Time deadline = absl::Now() + kPatience;
-  auto snapshot = house.queue->Get("lab", id);
   house.worker->Start();
-  while (snapshot.ok() && !store::IsFinished(snapshot->job.state)) {
-    snapshot = house.queue->WaitForChange("lab", id, snapshot->version, deadline);
-  }
+  const auto snapshot = AwaitJob(*house.queue, "lab", id, deadline, [](const JobSnapshot& now) {
+    return store::IsFinished(now.job.state);
+  });
   EXPECT_TRUE(snapshot.ok()) << snapshot.status();
   return snapshot.ok() ? snapshot->job : store::Job();
 }

@@ -3,11 +3,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <memory>
+#include <optional>
 #include <thread>
+#include <vector>
 
 #include "base/clock.h"
 #include "store/sqlite_store.h"
+#include "tests/jobs/await_job.h"
 #include "tests/jobs/letters_kind.h"
 #include "tests/store/temporary_folder.h"
 
@@ -37,54 +41,81 @@ class JobQueueTest : public testing::Test {
   std::unique_ptr<JobQueue> queue_;
 };
 
+// A watcher, and how often it was woken.
+struct Watching {
+  Watching(JobQueue& queue, absl::string_view tenant, absl::string_view id)
+      : watcher(queue.Watch(tenant, id, [this] { ++wakes; })) {}
+  // The job's state if it changed.
+  std::optional<JobState> Take() {
+    const auto change = watcher->TakeChange();
+    EXPECT_TRUE(change.ok()) << change.status();
+    if (!change.ok() || !*change) return std::nullopt;
+    return (*change)->job.state;
+  }
+
+  std::atomic<int> wakes = 0;
+  std::unique_ptr<JobWatcher> watcher;
+};
+
 TEST_F(JobQueueTest, AWatcherIsWokenByAChangeAndNotBefore) {
-  const auto created = queue_->Create(LettersKind::Job(), {});
-  ASSERT_TRUE(created.ok());
-  EXPECT_EQ(
-      queue_->WaitForChange("lab", created->job.id, created->version, absl::Now()).status().code(),
-      absl::StatusCode::kDeadlineExceeded);
-  std::thread canceller([&] { EXPECT_TRUE(queue_->Cancel("lab", created->job.id).ok()); });
-  const auto changed = queue_->WaitForChange("lab", created->job.id, created->version,
-                                             absl::Now() + absl::Seconds(30));
-  canceller.join();
-  ASSERT_TRUE(changed.ok()) << changed.status();
-  EXPECT_EQ(changed->job.state, JobState::kCancelled);
-  EXPECT_GT(changed->version, created->version);
+  const std::string id = queue_->Create(LettersKind::Job(), {})->job.id;
+  Watching watching(*queue_, "lab", id);
+  EXPECT_EQ(watching.Take(), JobState::kQueued);
+  EXPECT_EQ(watching.Take(), std::nullopt);
+  EXPECT_EQ(watching.wakes, 0);
+  ASSERT_TRUE(queue_->Cancel("lab", id).ok());
+  EXPECT_EQ(watching.wakes, 1);
+  EXPECT_EQ(watching.Take(), JobState::kCancelled);
+  EXPECT_EQ(watching.Take(), std::nullopt);
 }
 
-TEST_F(JobQueueTest, AChangeBeforeTheWaitIsNotMissed) {
-  const auto created = queue_->Create(LettersKind::Job(), {});
-  queue_->Announce(created->job.id);
-  EXPECT_TRUE(queue_->WaitForChange("lab", created->job.id, created->version, absl::Now()).ok());
+TEST_F(JobQueueTest, AWatcherOnAnotherThreadSeesTheLastState) {
+  const std::string id = queue_->Create(LettersKind::Job(), {})->job.id;
+  std::thread canceller([&] { EXPECT_TRUE(queue_->Cancel("lab", id).ok()); });
+  const auto ended =
+      AwaitJob(*queue_, "lab", id, absl::Now() + absl::Seconds(30),
+               [](const JobSnapshot& now) { return store::IsFinished(now.job.state); });
+  canceller.join();
+  ASSERT_TRUE(ended.ok()) << ended.status();
+  EXPECT_EQ(ended->job.state, JobState::kCancelled);
 }
 
 TEST_F(JobQueueTest, WatchersOfOtherJobsAndTenantsSeeNothing) {
-  const auto watched = queue_->Create(LettersKind::Job(), {});
-  const auto other = queue_->Create(LettersKind::Job(), {});
-  queue_->Announce(other->job.id);
-  EXPECT_EQ(
-      queue_->WaitForChange("lab", watched->job.id, watched->version, absl::Now()).status().code(),
-      absl::StatusCode::kDeadlineExceeded);
-  queue_->Announce(watched->job.id);
-  EXPECT_EQ(queue_->WaitForChange("stranger", watched->job.id, watched->version, absl::Now())
-                .status()
-                .code(),
-            absl::StatusCode::kNotFound);
+  const std::string watched = queue_->Create(LettersKind::Job(), {})->job.id;
+  const std::string other = queue_->Create(LettersKind::Job(), {})->job.id;
+  Watching watching(*queue_, "lab", watched);
+  EXPECT_NE(watching.Take(), std::nullopt);
+  queue_->Announce(other);
+  EXPECT_EQ(watching.wakes, 0);
+  EXPECT_EQ(watching.Take(), std::nullopt);
+  Watching stranger(*queue_, "stranger", watched);
+  EXPECT_EQ(stranger.watcher->TakeChange().status().code(), absl::StatusCode::kNotFound);
 }
 
-TEST_F(JobQueueTest, WatchersEndWhenTheJobIsDeletedOrTheServerDrains) {
-  const auto created = queue_->Create(LettersKind::Job(), {});
-  const auto cancelled = queue_->Cancel("lab", created->job.id);
-  ASSERT_TRUE(queue_->Delete("lab", created->job.id).ok());
-  EXPECT_EQ(queue_->WaitForChange("lab", created->job.id, cancelled->version, absl::Now())
-                .status()
-                .code(),
-            absl::StatusCode::kNotFound);
-  std::thread drain([&] { queue_->StopWaiting(); });
-  EXPECT_EQ(
-      queue_->WaitForChange("lab", "none", 0, absl::Now() + absl::Seconds(30)).status().code(),
-      absl::StatusCode::kCancelled);
-  drain.join();
+TEST_F(JobQueueTest, WatchersOfADeletedJobHearThatItIsGoneAndLeaveNothingBehind) {
+  const std::string id = queue_->Create(LettersKind::Job(), {})->job.id;
+  Watching watching(*queue_, "lab", id);
+  {
+    Watching leaver(*queue_, "lab", id);
+    EXPECT_NE(leaver.Take(), std::nullopt);
+  }
+  ASSERT_TRUE(queue_->Cancel("lab", id).ok());
+  EXPECT_EQ(watching.Take(), JobState::kCancelled);
+  ASSERT_TRUE(queue_->Delete("lab", id).ok());
+  EXPECT_EQ(watching.wakes, 2);
+  EXPECT_EQ(watching.watcher->TakeChange().status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(JobQueueTest, TheWatchersOfAJobReadItOnceAChange) {
+  const std::string id = queue_->Create(LettersKind::Job(), {})->job.id;
+  Watching first(*queue_, "lab", id), second(*queue_, "lab", id);
+  EXPECT_EQ(first.Take(), JobState::kQueued);
+  // Untold, so that whoever reads the store betrays himself.
+  ASSERT_TRUE(store_->RequestCancel("lab", id).ok());
+  EXPECT_EQ(second.Take(), JobState::kQueued);
+  queue_->Announce(id);
+  EXPECT_EQ(first.Take(), JobState::kCancelled);
+  EXPECT_EQ(second.Take(), JobState::kCancelled);
 }
 
 TEST_F(JobQueueTest, TheTimeToTheEndFollowsTheObservedSpeed) {
@@ -128,14 +159,17 @@ TEST_F(JobQueueTest, AJobSaysWhatItWaitsForAndWatchersHearThatItCame) {
   job.needs = "models/a";
   const auto waiting = queue_->Create(job, {});
   EXPECT_EQ(waiting->waiting_for, "`models/a` is not loaded");
+  Watching watching(*queue_, "lab", waiting->job.id);
+  EXPECT_NE(watching.Take(), std::nullopt);
   int wakes = 0;
   const int64_t listener = queue_->AddListener([&] { ++wakes; });
   missing = absl::OkStatus();
   queue_->NeedsChanged();
   EXPECT_EQ(wakes, 1);
-  const auto changed = queue_->WaitForChange("lab", waiting->job.id, waiting->version, absl::Now());
-  ASSERT_TRUE(changed.ok()) << changed.status();
-  EXPECT_EQ(changed->waiting_for, "");
+  EXPECT_EQ(watching.wakes, 1);
+  const auto changed = watching.watcher->TakeChange();
+  ASSERT_TRUE(changed.ok() && *changed) << changed.status();
+  EXPECT_EQ((*changed)->waiting_for, "");
   missing = NotReady("gone again");
   EXPECT_EQ(queue_->Cancel("lab", waiting->job.id)->waiting_for, "") << "it waits no more";
   queue_->RemoveListener(listener);

@@ -17,6 +17,7 @@
 #include "jobs/job_queue.h"
 #include "store/directory_blob_store.h"
 #include "store/sqlite_store.h"
+#include "tests/jobs/await_job.h"
 #include "tests/jobs/letters_kind.h"
 #include "tests/store/temporary_folder.h"
 
@@ -57,11 +58,9 @@ class WorkerTest : public testing::Test {
 
   // Watches the job until it is in `state`.
   store::Job Await(const std::string& id, JobState state) {
-    const absl::Time deadline = absl::Now() + kPatience;
-    auto snapshot = queue_->Get("lab", id);
-    while (snapshot.ok() && snapshot->job.state != state) {
-      snapshot = queue_->WaitForChange("lab", id, snapshot->version, deadline);
-    }
+    const auto snapshot =
+        AwaitJob(*queue_, "lab", id, absl::Now() + kPatience,
+                 [state](const JobSnapshot& now) { return now.job.state == state; });
     EXPECT_TRUE(snapshot.ok()) << snapshot.status() << " waiting for " << store::NameOf(state);
     return snapshot.ok() ? snapshot->job : store::Job();
   }

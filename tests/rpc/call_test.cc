@@ -316,6 +316,133 @@ TEST_F(CallTest, AnUploadThatStallsOrIsCancelledEndsItsReader) {
   EXPECT_EQ(cancelled->WaitUntilDone().code(), absl::StatusCode::kCancelled);
 }
 
+constexpr int64_t kHeartbeat = -1;  // id of the message
+
+TEST_F(CallTest, AStreamWithNothingToSayKeepsSayingSo) {
+  Open({.stall_timeout = kNever, .heartbeat = absl::Milliseconds(5)});
+  const auto stream = NewStream();
+  stream->outbox().SetHeartbeat(FakeMessage{kHeartbeat});
+  absl::Notification enough;
+  stream->Start([&] {
+    enough.WaitForNotification();
+    return WriteSome(*stream, 3);
+  });
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(stream->Take()->id, kHeartbeat);
+  enough.Notify();
+  std::vector<int64_t> rest = stream->TakeAll();
+  std::erase(rest, kHeartbeat);
+  EXPECT_EQ(rest, UpTo(3));
+  EXPECT_TRUE(stream->WaitUntilDone().ok());
+}
+
+TEST_F(CallTest, HeartbeatsKeepNoStreamAliveWhoseClientTakesNothing) {
+  Open({.stall_timeout = absl::Milliseconds(50), .heartbeat = absl::Milliseconds(5)});
+  const auto stream = NewStream();
+  stream->outbox().SetHeartbeat(FakeMessage{kHeartbeat});
+  stream->Start([&] {
+    WaitForStop(stream->call().context());
+    return absl::CancelledError();
+  });
+  EXPECT_EQ(DetailsOf(stream->WaitUntilDone()).reason, "STREAM_STALLED");
+  EXPECT_EQ(stream->started_writes(), 1);
+}
+
+// A call that waits until it is told to end.
+struct WaitingCall {
+  explicit WaitingCall(std::unique_ptr<FakeStream> its_stream) : stream(std::move(its_stream)) {
+    stream->StartWaiting([this]() -> std::optional<absl::Status> {
+      ++steps;
+      if (const absl::Status why = stream->call().context().Why(); !why.ok()) return why;
+      if (ended) return absl::OkStatus();
+      rests.Notify();
+      return std::nullopt;
+    });
+  }
+  void End() {
+    ended = true;
+    stream->call().wake()();
+  }
+
+  std::atomic<bool> ended = false;
+  std::atomic<int> steps = 0;
+  struct {  // a notification that may come twice
+    void Notify() {
+      if (!told.exchange(true)) notification.Notify();
+    }
+    std::atomic<bool> told = false;
+    absl::Notification notification;
+  } rests;
+  std::unique_ptr<FakeStream> stream;
+};
+
+TEST_F(CallTest, CallsThatWaitShareOneThreadAndOnlyTheWokenStep) {
+  Open({.waiting_threads = 1, .stall_timeout = kNever});
+  std::vector<std::unique_ptr<WaitingCall>> calls;
+  for (int i = 0; i < 100; ++i) calls.push_back(std::make_unique<WaitingCall>(NewStream()));
+  for (const auto& call : calls) call->rests.notification.WaitForNotification();
+  calls[7]->End();
+  EXPECT_TRUE(calls[7]->stream->WaitUntilDone().ok());
+  for (size_t i = 0; i < calls.size(); ++i) EXPECT_EQ(calls[i]->steps, i == 7 ? 2 : 1);
+  calls[7]->stream->call().wake()();  // too late, and nothing happens
+  for (const auto& call : calls) call->End();
+  for (const auto& call : calls) EXPECT_TRUE(call->stream->WaitUntilDone().ok());
+}
+
+TEST_F(CallTest, ACallThatWaitsIsEndedByItsClientAndByADrain) {
+  WaitingCall left(NewStream());
+  left.rests.notification.WaitForNotification();
+  left.stream->Cancel();
+  EXPECT_EQ(left.stream->WaitUntilDone().code(), absl::StatusCode::kCancelled);
+  WaitingCall late(NewStream(absl::Now()));
+  EXPECT_EQ(late.stream->WaitUntilDone().code(), absl::StatusCode::kDeadlineExceeded);
+  WaitingCall drained(NewStream());
+  drained.rests.notification.WaitForNotification();
+  runtime_->StopAccepting();
+  EXPECT_EQ(DetailsOf(drained.stream->WaitUntilDone()).reason, "DRAINING");
+}
+
+TEST_F(CallTest, MoreCallsThanMayWaitAreRefusedAndOthersGoOn) {
+  Open({.max_waiting_calls = 2, .stall_timeout = kNever});
+  WaitingCall first(NewStream()), second(NewStream());
+  first.rests.notification.WaitForNotification();
+  WaitingCall third(NewStream());
+  const absl::Status refused = third.stream->WaitUntilDone();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(DetailsOf(refused).reason, "TOO_MANY_WAITING_CALLS");
+  EXPECT_TRUE(DetailsOf(refused).retry_after.has_value());
+  EXPECT_EQ(third.steps, 0);
+  const auto working = NewStream();
+  working->Start([] { return absl::OkStatus(); });
+  EXPECT_TRUE(working->WaitUntilDone().ok());
+  first.End();
+  EXPECT_TRUE(first.stream->WaitUntilDone().ok());
+  first.stream.reset();  // and with it its place
+  WaitingCall fourth(NewStream());
+  fourth.rests.notification.WaitForNotification();
+  fourth.End();
+  second.End();
+  EXPECT_TRUE(fourth.stream->WaitUntilDone().ok());
+  EXPECT_TRUE(second.stream->WaitUntilDone().ok());
+}
+
+TEST_F(CallTest, WakesAndCancelsFromManyThreadsFinishEachWaitingCallOnce) {
+  constexpr int kThreads = 4, kRounds = 50;
+  for (int round = 0; round < kRounds; ++round) {
+    WaitingCall call(NewStream());
+    std::vector<std::thread> threads;
+    for (int i = 0; i < kThreads; ++i) {
+      threads.emplace_back([&, i] {
+        for (int j = 0; j < 20; ++j) call.stream->call().wake()();
+        if (i == 0) call.End();
+        if (i == 1 && round % 2 == 0) call.stream->Cancel();
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    const absl::Status ended = call.stream->WaitUntilDone();
+    EXPECT_TRUE(ended.ok() || (round % 2 == 0 && absl::IsCancelled(ended))) << ended;
+  }
+}
+
 // What one random client does to its call, and what may come of it.
 void ActRandomly(FakeStream& stream, CallRuntime& runtime, uint32_t seed, int64_t messages) {
   std::mt19937 random(seed);

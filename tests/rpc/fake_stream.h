@@ -14,6 +14,8 @@
 #include <vector>
 
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "rpc/alarm_clock.h"
 #include "rpc/call.h"
 #include "rpc/inbox.h"
 #include "rpc/outbox.h"
@@ -42,7 +44,15 @@ class FakeStream : public Peer,
   Inbox<FakeMessage>& inbox() { return inbox_; }
 
   void Start(std::function<absl::Status()> handler, size_t request_bytes = 0) {
-    call_.Start(request_bytes, std::move(handler), [this] { outbox_.Flush(); });
+    pulse_.RingAt(absl::Now() + call_.heartbeat());
+    call_.Start(request_bytes, std::move(handler), [this] {
+      pulse_.Cancel();
+      outbox_.Flush();
+    });
+  }
+  // `step` as in Call::StartWaiting.
+  void StartWaiting(std::function<std::optional<absl::Status>()> step) {
+    call_.StartWaiting(0, std::move(step));
   }
 
   // --- The client ---
@@ -207,6 +217,7 @@ class FakeStream : public Peer,
   Call call_;
   Outbox<FakeMessage> outbox_{&call_, this};
   Inbox<FakeMessage> inbox_{&call_, this};
+  Alarm pulse_{call_.clock(), [this] { return outbox_.Pulse(); }};
 };
 
 }  // namespace valuescope::rpc

@@ -5,6 +5,7 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include <climits>
 #include <memory>
 #include <set>
 #include <string>
@@ -60,7 +61,7 @@ class GenerationServiceTest : public testing::Test {
   NoVectors vectors_;
   OpenAuthenticator authenticator_;
   observability::Metrics metrics_{"test"};
-  CallRuntime runtime_{&authenticator_, &metrics_};
+  CallRuntime runtime_{&authenticator_, &metrics_, {.heartbeat = absl::Milliseconds(10)}};
   GenerationService generation_service_{&runtime_, &models_, &vectors_};
   ActivationService activation_service_{&runtime_, &models_, &vectors_};
   ModelService model_service_{&runtime_, &models_, nullptr};  // no job is asked for
@@ -143,6 +144,80 @@ TEST_F(GenerationServiceTest, AClientThatLeavesCancelsEveryCompletion) {
   leaver.join();
   EXPECT_TRUE(runtime_.WaitUntilIdle(absl::Now() + absl::Seconds(20)));
   EXPECT_EQ(engine_->cancelled(), 4);
+}
+
+TEST_F(GenerationServiceTest, StreamsSayThatTheyLiveWhileTheEngineWorks) {
+  engine_->hold = true;
+  {
+    grpc::ClientContext context;
+    const auto reader = generation_->StreamGenerate(&context, Asking<v1::StreamGenerateRequest>());
+    v1::StreamGenerateResponse event;
+    for (int i = 0; i < 3; ++i) {
+      ASSERT_TRUE(reader->Read(&event));
+      EXPECT_TRUE(event.has_heartbeat());
+    }
+    context.TryCancel();
+  }
+  v1::CaptureRequest request;
+  request.set_model("models/m");
+  request.add_taps();
+  request.add_inputs()->mutable_prompt()->mutable_token_ids()->add_ids(1);
+  grpc::ClientContext context;
+  const auto reader = activations_->Capture(&context, request);
+  v1::CaptureResponse event;
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(reader->Read(&event));
+    EXPECT_TRUE(event.has_heartbeat());
+  }
+  context.TryCancel();
+}
+
+TEST_F(GenerationServiceTest, AListThatDeliveredSomethingWaitsWhereTheServerIsFull) {
+  auto request = Asking<v1::ScoreRequest>();
+  for (int i = 0; i < 100; ++i) request.add_continuations()->mutable_token_ids()->add_ids(i % 50);
+  v1::CaptureRequest capture;
+  capture.set_model("models/m");
+  capture.add_taps();
+  for (int i = 0; i < 100; ++i) {
+    capture.add_inputs()->mutable_prompt()->mutable_token_ids()->add_ids(i);
+  }
+  // Full before the first, the list is refused; full in the middle, for longer than it takes until
+  // nothing of the list is under way, it is not.
+  engine_->full_between = {0, 1};
+  v1::ScoreResponse response;
+  {
+    grpc::ClientContext context;
+    EXPECT_EQ(generation_->Score(&context, request, &response).error_code(),
+              grpc::StatusCode::RESOURCE_EXHAUSTED);
+  }
+  engine_->full_between = {51, 51 + 36};
+  {
+    grpc::ClientContext context;
+    const grpc::Status status = generation_->Score(&context, request, &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    EXPECT_EQ(response.scores_size(), 100);
+  }
+  engine_->full_between = {engine_->submits() + 50, engine_->submits() + 50 + 20};
+  {
+    grpc::ClientContext context;
+    const auto reader = activations_->Capture(&context, capture);
+    v1::CaptureResponse event;
+    int inputs = 0;
+    while (reader->Read(&event)) inputs += event.has_receipts() ? 1 : 0;
+    const grpc::Status status = reader->Finish();
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    EXPECT_EQ(inputs, 100);
+  }
+  // A client that leaves while its list waits ends it.
+  engine_->full_between = {engine_->submits() + 50, INT_MAX};
+  grpc::ClientContext context;
+  std::thread leaver([&] {
+    engine_->WaitForSubmits(engine_->full_between.first + 36);
+    context.TryCancel();
+  });
+  EXPECT_EQ(generation_->Score(&context, request, &response).error_code(),
+            grpc::StatusCode::CANCELLED);
+  leaver.join();
 }
 
 TEST_F(GenerationServiceTest, ModelsAnswerBesideManyGenerations) {

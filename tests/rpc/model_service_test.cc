@@ -9,6 +9,8 @@
 #include <fstream>
 #include <memory>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "absl/synchronization/notification.h"
 #include "google/rpc/error_details.pb.h"
@@ -96,7 +98,10 @@ class ModelServiceTest : public testing::Test {
   absl::Notification released_;  // of the quick lane's only thread
   OneTextModel models_;
   OpenAuthenticator authenticator_;
-  CallRuntime runtime_{&authenticator_, nullptr, {.quick = {.max_threads = 1, .max_queued = 8}}};
+  CallRuntime runtime_{&authenticator_,
+                       nullptr,
+                       {.quick = {.max_threads = 1, .max_queued = 8},
+                        .long_running = {.max_threads = 1, .max_queued = 8}}};
   ModelService service_{&runtime_, &models_, nullptr};  // no job is asked for
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<v1::ModelService::Stub> stub_;
@@ -116,6 +121,35 @@ TEST_F(ModelServiceTest, TokenizingTakesNoThreadOfTheQuickLane) {
   EXPECT_EQ(text.text(), "<|im_start|><|im_start|>");
   EXPECT_EQ(text.pieces_size(), 2);
   released_.Notify();
+}
+
+TEST_F(ModelServiceTest, UnloadsThatWaitTakeNoThread) {
+  constexpr int kUnloads = 100;
+  std::vector<std::thread> callers;
+  for (int i = 0; i < kUnloads; ++i) {
+    callers.emplace_back([this] {
+      v1::UnloadModelRequest request;
+      request.set_name("models/m");
+      request.set_force(true);
+      v1::UnloadModelResponse response;
+      grpc::ClientContext context;
+      const grpc::Status status = stub_->UnloadModel(&context, request, &response);
+      EXPECT_TRUE(status.ok()) << status.error_message();
+      EXPECT_EQ(response.model().name(), "models/m");
+    });
+  }
+  models_.WaitForUnloads(kUnloads);
+  v1::Prompt prompt;
+  prompt.set_text("hello");
+  v1::TokenizeResponse tokens;
+  EXPECT_TRUE(Tokenize(prompt, &tokens).ok());
+  v1::GetModelRequest get;
+  get.set_name("models/m");
+  v1::GetModelResponse got;
+  grpc::ClientContext context;
+  EXPECT_TRUE(stub_->GetModel(&context, get, &got).ok());
+  models_.EndUnloads();
+  for (std::thread& caller : callers) caller.join();
 }
 
 TEST_F(ModelServiceTest, TokenizeIsGivenABoundedPrompt) {

@@ -7,17 +7,22 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "base/error.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "rpc/rpc_service.h"
 #include "valuescope/v1/artifacts.grpc.pb.h"
+#include "valuescope/v1/jobs.grpc.pb.h"
 
 namespace valuescope::rpc {
 namespace {
@@ -66,6 +71,72 @@ class FakeService : public RpcService {
   }
 };
 
+// A job's watchers, without jobs: what they are told, by the name that they watch.
+class FakeWatchService : public RpcService {
+ public:
+  explicit FakeWatchService(CallRuntime* runtime)
+      : RpcService("valuescope.v1.JobService", runtime) {
+    WaitingStream("WatchJob", this, &FakeWatchService::WatchJob);
+  }
+
+  // Tells the watchers of `name` that so much is done; the last time they end.
+  void Tell(const std::string& name, int64_t done, bool last = false) {
+    absl::MutexLock lock(&mutex_);
+    News& news = news_[name];
+    ++news.version;
+    news.done = done;
+    news.last = last;
+    for (const Wake& wake : news.wakes) wake();
+  }
+
+ private:
+  using Output = StreamWriter<v1::WatchJobResponse>&;
+  struct News {
+    int64_t version = 0, done = 0;
+    bool last = false;
+    std::vector<Wake> wakes;
+  };
+
+  class Watching : public Waiter<Output> {
+   public:
+    Watching(FakeWatchService* service, std::string name)
+        : service_(service), name_(std::move(name)) {}
+    std::optional<absl::Status> Look(Output writer) override {
+      v1::WatchJobResponse response;
+      bool last;
+      {
+        absl::MutexLock lock(&service_->mutex_);
+        const News& news = service_->news_[name_];
+        if (news.version == seen_) return std::nullopt;
+        seen_ = news.version;
+        last = news.last;
+        response.mutable_job()->set_name(name_);
+        response.mutable_job()->mutable_progress()->set_done(news.done);
+      }
+      VS_RETURN_IF_ERROR(writer.Write(std::move(response)));
+      if (last) return absl::OkStatus();
+      return std::nullopt;
+    }
+
+   private:
+    FakeWatchService* const service_;
+    const std::string name_;
+    int64_t seen_ = 0;
+  };
+
+  absl::StatusOr<std::unique_ptr<Waiter<Output>>> WatchJob(const CallContext&,
+                                                           const v1::WatchJobRequest& request,
+                                                           Wake wake) {
+    if (request.name().empty()) return InvalidField("name", "must be set");
+    absl::MutexLock lock(&mutex_);
+    news_[request.name()].wakes.push_back(std::move(wake));
+    return std::make_unique<Watching>(this, request.name());
+  }
+
+  absl::Mutex mutex_;
+  std::map<std::string, News> news_ ABSL_GUARDED_BY(mutex_);
+};
+
 std::string ReasonOf(const grpc::Status& status) {
   google::rpc::Status details;
   details.ParseFromString(status.error_details());
@@ -85,11 +156,28 @@ class ReactorsTest : public testing::Test {
     int port = 0;
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
     builder.RegisterService(service_.get());
+    watches_ = std::make_unique<FakeWatchService>(runtime_.get());
+    builder.RegisterService(watches_.get());
     server_ = builder.BuildAndStart();
     ASSERT_NE(server_, nullptr);
     channel_ = grpc::CreateChannel("127.0.0.1:" + std::to_string(port),
                                    grpc::InsecureChannelCredentials());
     stub_ = v1::ArtifactService::NewStub(channel_);
+    watch_stub_ = v1::JobService::NewStub(channel_);
+  }
+
+  // A client's stream and its first message.
+  struct Watcher {
+    grpc::ClientContext context;
+    std::unique_ptr<grpc::ClientReader<v1::WatchJobResponse>> reader;
+    v1::WatchJobResponse response;
+  };
+  std::unique_ptr<Watcher> Watch(const std::string& name) {
+    auto watcher = std::make_unique<Watcher>();
+    v1::WatchJobRequest request;
+    request.set_name(name);
+    watcher->reader = watch_stub_->WatchJob(&watcher->context, request);
+    return watcher;
   }
 
   void TearDown() override {
@@ -118,9 +206,11 @@ class ReactorsTest : public testing::Test {
   observability::Metrics metrics_{"test"};
   std::unique_ptr<CallRuntime> runtime_;
   std::unique_ptr<FakeService> service_;
+  std::unique_ptr<FakeWatchService> watches_;
   std::unique_ptr<grpc::Server> server_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::ArtifactService::Stub> stub_;
+  std::unique_ptr<v1::JobService::Stub> watch_stub_;
 };
 
 TEST_F(ReactorsTest, TheHandlerKnowsItsCallerAndTheRequestIdComesBack) {
@@ -368,6 +458,70 @@ TEST_F(ReactorsTest, ADrainLetsCallsFinishAndEndsTheRestWithUnavailable) {
   EXPECT_EQ(count, 1);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(ReasonOf(status), "DRAINING");
+}
+
+TEST_F(ReactorsTest, ACrowdOfWatchersTakesNoThreadAndHearsOfItsOwnJobOnly) {
+  Start({.quick = {.max_threads = 1, .max_queued = 1},
+         .long_running = {.max_threads = 1, .max_queued = 1},
+         .waiting_threads = 1});
+  service_->get = [](const CallContext&, v1::GetArtifactResponse*) { return absl::OkStatus(); };
+  std::vector<std::unique_ptr<Watcher>> crowd;
+  for (int i = 0; i < 300; ++i) {
+    const std::string name = absl::StrCat("jobs/", i);
+    watches_->Tell(name, 1);
+    crowd.push_back(Watch(name));
+  }
+  for (const auto& watcher : crowd) ASSERT_TRUE(watcher->reader->Read(&watcher->response));
+  EXPECT_TRUE(Get().ok());
+  watches_->Tell("jobs/7", 2, /*last=*/true);
+  ASSERT_TRUE(crowd[7]->reader->Read(&crowd[7]->response));
+  EXPECT_EQ(crowd[7]->response.job().progress().done(), 2);
+  EXPECT_FALSE(crowd[7]->reader->Read(&crowd[7]->response));
+  EXPECT_TRUE(crowd[7]->reader->Finish().ok());
+  runtime_->StopAccepting();
+  for (size_t i = 0; i < crowd.size(); ++i) {
+    if (i == 7) continue;
+    EXPECT_FALSE(crowd[i]->reader->Read(&crowd[i]->response)) << "news of another";
+    EXPECT_EQ(ReasonOf(crowd[i]->reader->Finish()), "DRAINING");
+  }
+}
+
+TEST_F(ReactorsTest, AWatcherHearsTheLastNewsAgainWhileThereIsNone) {
+  Start({.heartbeat = absl::Milliseconds(5)});
+  watches_->Tell("jobs/a", 3);
+  const auto watcher = Watch("jobs/a");
+  ASSERT_TRUE(watcher->reader->Read(&watcher->response));
+  EXPECT_FALSE(watcher->response.has_heartbeat());
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(watcher->reader->Read(&watcher->response));
+    EXPECT_TRUE(watcher->response.has_heartbeat());
+    EXPECT_EQ(watcher->response.job().progress().done(), 3);
+  }
+  watches_->Tell("jobs/a", 4, /*last=*/true);
+  while (watcher->reader->Read(&watcher->response)) {
+  }
+  EXPECT_EQ(watcher->response.job().progress().done(), 4);
+  EXPECT_FALSE(watcher->response.has_heartbeat());
+  EXPECT_TRUE(watcher->reader->Finish().ok());
+}
+
+TEST_F(ReactorsTest, AWatcherMayLeaveAtAnyTimeAndABadOneIsRefused) {
+  Start({.heartbeat = absl::Milliseconds(1)});
+  watches_->Tell("jobs/a", 1);
+  for (int i = 0; i < 30; ++i) {
+    const auto watcher = Watch("jobs/a");
+    if (i % 3 > 0) {
+      EXPECT_TRUE(watcher->reader->Read(&watcher->response));
+    }
+    if (i % 3 > 1) watches_->Tell("jobs/a", i);
+    watcher->context.TryCancel();
+    while (watcher->reader->Read(&watcher->response)) {
+    }
+    EXPECT_EQ(watcher->reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  }
+  const auto bad = Watch("");
+  EXPECT_FALSE(bad->reader->Read(&bad->response));
+  EXPECT_EQ(bad->reader->Finish().error_code(), grpc::StatusCode::INVALID_ARGUMENT);
 }
 
 TEST_F(ReactorsTest, ManyCancelledCallsOfEveryShapeAllEnd) {

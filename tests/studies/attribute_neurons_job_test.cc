@@ -13,6 +13,7 @@
 #include "jobs/worker.h"
 #include "store/directory_blob_store.h"
 #include "store/sqlite_store.h"
+#include "tests/jobs/await_job.h"
 #include "tests/store/temporary_folder.h"
 #include "tests/studies/fake_engine.h"
 
@@ -75,11 +76,9 @@ class Site {
   }
 
   store::Job Await(const std::string& id) {
-    const absl::Time deadline = absl::Now() + absl::Seconds(60);
-    auto snapshot = queue->Get("lab", id);
-    while (snapshot.ok() && !store::IsFinished(snapshot->job.state)) {
-      snapshot = queue->WaitForChange("lab", id, snapshot->version, deadline);
-    }
+    const auto snapshot = jobs::AwaitJob(
+        *queue, "lab", id, absl::Now() + absl::Seconds(60),
+        [](const jobs::JobSnapshot& now) { return store::IsFinished(now.job.state); });
     EXPECT_TRUE(snapshot.ok()) << snapshot.status();
     return snapshot.ok() ? snapshot->job : store::Job();
   }
@@ -193,10 +192,9 @@ TEST(AttributeNeuronsJobTest, WithoutItsModelAJobWaitsAndGoesOnWhereItWasOnceThe
   };
   site.worker->Start();
   const absl::Time deadline = absl::Now() + absl::Seconds(60);
-  auto snapshot = site.queue->Get("lab", id);
-  while (snapshot.ok() && snapshot->waiting_for.empty()) {
-    snapshot = site.queue->WaitForChange("lab", id, snapshot->version, deadline);
-  }
+  const auto snapshot =
+      jobs::AwaitJob(*site.queue, "lab", id, deadline,
+                     [](const jobs::JobSnapshot& now) { return !now.waiting_for.empty(); });
   ASSERT_TRUE(snapshot.ok()) << snapshot.status();
   EXPECT_EQ(snapshot->job.state, store::JobState::kRunning);
   EXPECT_THAT(snapshot->waiting_for, testing::HasSubstr("models/tiny"));

@@ -16,6 +16,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "base/error.h"
+#include "base/status_macros.h"
 #include "engine/engine.h"
 #include "engine/served_model.h"
 
@@ -131,7 +132,12 @@ class FakeModels : public engine::ModelRegistry {
     models_.erase(id);
   }
 
-  absl::Status Unload(absl::string_view id, absl::Time) override { return Get(id).status(); }
+  absl::Status StartUnloading(absl::string_view id,
+                              std::weak_ptr<const std::function<void()>> gone) override {
+    VS_RETURN_IF_ERROR(Get(id).status());
+    if (const auto there = gone.lock()) (*there)();
+    return absl::OkStatus();
+  }
   absl::Status StartLoading(absl::string_view id, std::optional<DType>) override {
     return Get(id).status();
   }
