@@ -81,8 +81,9 @@ bool GeneratedText::FindStop() {
     cut = std::min(cut, searched_.text.find(stop, searched_to_));
   }
   if (cut == std::string::npos) return false;
-  // Bytes before the cut may still be held back.
+  // Bytes before the cut may still be held back, and bytes behind it: both texts end alike.
   Flush(decoder_, shown_);
+  Flush(*searched_decoder_, searched_);
   Settle(cut);
   shown_.text.resize(settled_text_);
   return true;

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <numeric>
 #include <set>
+#include <stdexcept>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -276,7 +277,10 @@ absl::StatusOr<at::Tensor> StoredWeights::ReadAgain(const std::string& name,
 }
 
 at::Tensor StoredWeights::Get(const std::string& name, c10::ScalarType dtype) const {
-  return held_.at(name).to(dtype);
+  if (const auto held = held_.find(name); held != held_.end()) return held->second.to(dtype);
+  absl::StatusOr<at::Tensor> again = ReadAgain(name, dtype);
+  if (!again.ok()) throw std::runtime_error(std::string(again.status().message()));
+  return *std::move(again);
 }
 
 absl::Status StoredWeights::Read(const std::string& name) {

@@ -56,7 +56,8 @@ class StoredWeights {
   // FAILED_PRECONDITION, reason MODEL_FILES_CHANGED, where its file was cut short.
   absl::Status Read(const std::string& name);
 
-  // A tensor that is held, in `dtype`; without a copy where the file has that type.
+  // A tensor in `dtype`: the one that is held, without a copy where the file has that type, else as
+  // ReadAgain, whose error is thrown: steps that want gradients make their weights when they run.
   at::Tensor Get(const std::string& name, c10::ScalarType dtype) const;
 
   // Lets go of it.
@@ -78,9 +79,9 @@ class StoredWeights {
 
   std::vector<std::unique_ptr<ModelFile>> files_;
   std::map<std::string, TensorInFile> tensors_;  // by their names in the table
-  std::map<std::string, at::Tensor> held_;      // as stored
-  std::map<std::string, std::string> digests_;  // of the tensors that were read
-  int64_t total_bytes_ = 0, read_bytes_ = 0;    // of the table's tensors
+  std::map<std::string, at::Tensor> held_;       // as stored
+  std::map<std::string, std::string> digests_;   // of the tensors that were read
+  int64_t total_bytes_ = 0, read_bytes_ = 0;     // of the table's tensors
   bool tied_ = false;
 };
 

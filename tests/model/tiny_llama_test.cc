@@ -364,16 +364,19 @@ TEST_F(BrokenFolder, AShapeThatConfigContradictsIsNamedWithBothShapes) {
 
 TEST_F(BrokenFolder, ATensorInTwoShardsIsRefused) {
   const std::string one = ReadFile(folder_ / "model.safetensors");
+  std::filesystem::remove(folder_ / "model.safetensors");
+  folder_.Write("one.safetensors", one);
   folder_.Write("copy.safetensors", one);
   folder_.Write("model.safetensors.index.json",
-                R"({"weight_map":{"model.norm.weight":"model.safetensors",
+                R"({"weight_map":{"model.norm.weight":"one.safetensors",
                                   "model.embed_tokens.weight":"copy.safetensors"}})");
   ExpectRefused(absl::StatusCode::kInvalidArgument, "is in two files");
 }
 
 TEST_F(BrokenFolder, AMissingShardIsNotFound) {
+  std::filesystem::rename(folder_ / "model.safetensors", folder_ / "one.safetensors");
   folder_.Write("model.safetensors.index.json",
-                R"({"weight_map":{"a":"model.safetensors","b":"gone.safetensors"}})");
+                R"({"weight_map":{"model.norm.weight":"one.safetensors","b":"gone.safetensors"}})");
   ExpectRefused(absl::StatusCode::kNotFound, "gone.safetensors");
 }
 

@@ -360,8 +360,9 @@ INSTANTIATE_TEST_SUITE_P(Nests, DeepSource,
 
 TEST(ChatTemplate, IsNotRunAgainAfterExceedingItsMemory) {
   const auto chat_template = CompileOrDie(
-      "{% if messages[0].content == 'bomb' %}{% set ns = namespace(s='ab') %}"
-      "{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}{% endif %}fine");
+      "{% if messages[0].content == 'bomb' %}{% set ns = namespace(s=[]) %}"
+      "{% for i in range(9999) %}{% set ns.s = [ns.s, 'ab' * 50000] %}{% endfor %}{% endif %}"
+      "fine");
   EXPECT_EQ(*chat_template->Render(Hello(), {}), "fine");
   const absl::Status bomb = chat_template->Render({{"user", "bomb"}}, {}).status();
   EXPECT_EQ(DetailsOf(bomb).reason, "CHAT_TEMPLATE_DISABLED");
@@ -370,16 +371,30 @@ TEST(ChatTemplate, IsNotRunAgainAfterExceedingItsMemory) {
   EXPECT_EQ(RenderOrDie("others still work"), "others still work");
 }
 
-constexpr char kDoubles[] =
-    "{% set ns = namespace(s='ab') %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}"
-    "{% endfor %}";
+TEST(ChatTemplate, StillRunsAfterAValueThatDoublesIsRefused) {
+  const auto chat_template = CompileOrDie(
+      "{% if messages[0].content == 'fine' %}fine{% else %}"
+      "{% set ns = namespace(s='ab', l=['ab']) %}{% for i in range(60) %}"
+      "{% if messages[0].content == 'text' %}{% set ns.s = ns.s ~ ns.s %}"
+      "{% else %}{% set ns.l = ns.l + ns.l %}{% endif %}{% endfor %}{% endif %}");
+  for (const char* kind : {"text", "list"}) {
+    const absl::Status refused = chat_template->Render({{"user", kind}}, {}).status();
+    EXPECT_EQ(DetailsOf(refused).field, "messages") << refused;
+    EXPECT_THAT(refused.message(), HasSubstr(absl::StrCat("the ", kind, " is too long")));
+    EXPECT_EQ(*chat_template->Render({{"user", "fine"}}, {}), "fine");
+  }
+}
+
+constexpr char kHoards[] =
+    "{% set ns = namespace(s=[]) %}{% for i in range(9999) %}"
+    "{% set ns.s = [ns.s, 'ab' * 50000] %}{% endfor %}";
 
 std::string ReasonOf(const absl::StatusOr<std::string>& text) {
   return DetailsOf(text.status()).reason;
 }
 
 TEST(ChatTemplate, StaysDisabledWhenItIsCompiledAgain) {
-  const std::string bomb = absl::StrCat(kDoubles, "compiled again");
+  const std::string bomb = absl::StrCat(kHoards, "compiled again");
   EXPECT_EQ(ReasonOf(Render(bomb)), "CHAT_TEMPLATE_DISABLED");
   EXPECT_EQ(DetailsOf(ChatTemplate::Compile(bomb, {}).status()).reason, "CHAT_TEMPLATE_DISABLED");
   EXPECT_EQ(RenderOrDie("others still work"), "others still work");
@@ -388,7 +403,7 @@ TEST(ChatTemplate, StaysDisabledWhenItIsCompiledAgain) {
 // Whatever the templates are, what the process loses is bounded.
 void LoseThreadsAndExit() {
   for (int i = 0; i < 4; ++i) {
-    if (ReasonOf(Render(absl::StrCat(kDoubles, i))) != "CHAT_TEMPLATE_DISABLED") std::_Exit(1);
+    if (ReasonOf(Render(absl::StrCat(kHoards, i))) != "CHAT_TEMPLATE_DISABLED") std::_Exit(1);
   }
   const absl::Status refused = Render("a harmless one").status();
   const bool told = absl::StrContains(refused.message(), "until the server is restarted");
