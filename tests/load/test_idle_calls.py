@@ -18,7 +18,7 @@ ID, OTHER = "llama_tied", "qwen2"
 MODEL = f"models/{ID}"
 PATIENCE = 1.0  # of the proxy, s: many heartbeats
 WATCHERS = 300  # more than the threads of any lane
-ROWS, WAITING = 2, 16
+ROWS, WAITING = 2, 32  # a quarter of these is for first requests of the same tenant
 
 
 @pytest.fixture(scope="module")
