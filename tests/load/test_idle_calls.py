@@ -7,11 +7,10 @@ import threading
 import grpc
 import numpy as np
 import pytest
-import valuescope as vs
 from golden_server import golden_server
 from idle_proxy import IdleProxy
 from offered_load import details_of
-from valuescope import v1
+from valuescope import Client, DeadlineExceeded, attribution_request, labelled, v1
 from valuescope.v1 import generation_pb2_grpc, jobs_pb2_grpc
 
 ID, OTHER = "llama_tied", "qwen2"
@@ -33,14 +32,14 @@ def server(tmp_path_factory):
 def idle_job(server):
     """A job that waits for its model, for as long as nobody loads it again."""
     name = f"models/{OTHER}"
-    with vs.Client(server.address) as client:
+    with Client(server.address) as client:
         client.load_model(name)
         client.wait_until_ready(name)
         model = client.model(name)
         rows = np.ones((model.num_layers, model.hidden_size), np.float32)
         vector = client.create_vector(name, rows, layers=range(model.num_layers))
-        responses = [vs.labelled([3, 4], [5, 6, 7], bool(i % 2), f"q{i // 2}") for i in range(4000)]
-        spec = vs.attribution_request(name, client.write_artifact(responses).name, vector.name)
+        responses = [labelled([3, 4], [5, 6, 7], bool(i % 2), f"q{i // 2}") for i in range(4000)]
+        spec = attribution_request(name, client.write_artifact(responses).name, vector.name)
         job = client.create_job(v1.JobSpec(attribute_neurons=spec))
         client.unload_model(name, force=True)
         yield job.name
@@ -74,8 +73,8 @@ def test_hundreds_of_watchers_leave_every_thread_to_those_who_work(server, idle_
 
 
 def test_a_proxy_that_drops_idle_connections_ends_no_stream(server, idle_job):
-    with IdleProxy(server.address, PATIENCE) as proxy, vs.Client(proxy.address) as client:
-        with pytest.raises(vs.DeadlineExceeded):
+    with IdleProxy(server.address, PATIENCE) as proxy, Client(proxy.address) as client:
+        with pytest.raises(DeadlineExceeded):
             client.wait_for_job(idle_job, timeout=3 * PATIENCE)
         assert proxy.dropped == 0
         assert client.model(MODEL).name == MODEL
