@@ -281,6 +281,14 @@ INSTANTIATE_TEST_SUITE_P(
         "{{ ([0] * 10**15) | max }}", "{{ ([0] * 10**15) | list | length }}",
         "{{ range(99999) | batch(1) | map('string') | join * 10**9 }}"));
 
+// One comparison, one membership test: a step that takes for ever.
+INSTANTIATE_TEST_SUITE_P(
+    EndlessSteps, HostileTemplate,
+    testing::Values("{% set ns = namespace(a=(1,)) %}{% for i in range(60) %}"
+                    "{% set ns.a = (ns.a, ns.a) %}{% endfor %}{{ {}[ns.a] }}",
+                    "{% set a = 'x' * 16000000 %}{% set c = 'x' * 15999999 ~ 'y' %}"
+                    "{{ c in [a] * 1000000 }}"));
+
 INSTANTIATE_TEST_SUITE_P(
     Sizes, HostileTemplate,
     testing::Values(
@@ -371,6 +379,10 @@ TEST(ChatTemplate, IsNotRunAgainAfterExceedingItsMemory) {
   EXPECT_EQ(RenderOrDie("others still work"), "others still work");
 }
 
+std::string ReasonOf(const absl::StatusOr<std::string>& text) {
+  return DetailsOf(text.status()).reason;
+}
+
 TEST(ChatTemplate, StillRunsAfterAValueThatDoublesIsRefused) {
   const auto chat_template = CompileOrDie(
       "{% if messages[0].content == 'fine' %}fine{% else %}"
@@ -385,13 +397,56 @@ TEST(ChatTemplate, StillRunsAfterAValueThatDoublesIsRefused) {
   }
 }
 
+// Within one step too: values that share their parts are small and compare for ever.
+TEST(ChatTemplate, StillRunsAfterOneStepTakesItsTime) {
+  const auto chat_template = CompileOrDie(
+      "{% if messages[0].content == 'slow' %}{% set ns = namespace(a=(1,), b=(1,)) %}"
+      "{% for i in range(60) %}{% set ns.a = (ns.a, ns.a) %}{% set ns.b = (ns.b, ns.b) %}"
+      "{% endfor %}{{ ns.a == ns.b }}{% endif %}fine");
+  EXPECT_EQ(ReasonOf(chat_template->Render({{"user", "slow"}}, {})), "CHAT_TEMPLATE_BUDGET");
+  EXPECT_EQ(*chat_template->Render(Hello(), {}), "fine");
+}
+
+// However large it is: parts, copies and insertions cost more than the text that asks for them.
+TEST(ChatTemplate, IsNotDisabledByWhatARequestHolds) {
+  const std::string lines(kMaxChatBytes - 100, '\n');
+  const std::string x = absl::StrCat(R"({"x": ")", std::string(900'000, 'y'), R"("})");
+  for (const char* source :
+       {R"({{ messages[0].content.split('\n')[0] }})", R"({{ messages[0].content|list|length }})",
+        R"({{ messages[0].content.replace('\n', x) }})",
+        R"({{ messages[0].content|replace('\n', x) }})", "{{ x.join(messages[0].content) }}"}) {
+    const absl::StatusOr<std::string> refused = Render(source, x, {{"user", lines}});
+    EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument) << source;
+    EXPECT_NE(ReasonOf(refused), "CHAT_TEMPLATE_DISABLED") << source;
+    EXPECT_TRUE(Render(source, x, {{"user", "a\nb"}}).ok()) << source;
+  }
+}
+
+// The JSON whose values are largest for its length.
+TEST(ChatTemplate, ReadsTheWidestJsonWithinItsBudget) {
+  const auto many = [](const std::string& one, size_t bytes) {
+    std::string list = "[";
+    while (list.size() + one.size() < bytes - 1000) absl::StrAppend(&list, one, ",");
+    list.back() = ']';
+    return list;
+  };
+  for (const auto& [open, close] :
+       {std::pair<std::string, std::string>{R"({"":)", "}"}, {"[", "]"}}) {
+    std::string one = "0";
+    for (int i = 0; i < 58; ++i) one = absl::StrCat(open, one, close);
+    const std::string tools = absl::StrCat(R"({"tools": )", many(one, 1 << 20), "}");
+    ChatMessage message{"user", "hello"};
+    message.more.push_back(
+        {.name = "tool_calls", .value = many(one, kMaxChatBytes), .is_json = true});
+    const auto text =
+        Render("{% for t in tools %}{{ t | tojson(indent=4) }}{% endfor %}", tools, {message});
+    EXPECT_NE(ReasonOf(text), "CHAT_TEMPLATE_DISABLED");
+  }
+}
+
 constexpr char kHoards[] =
     "{% set ns = namespace(s=[]) %}{% for i in range(9999) %}"
     "{% set ns.s = [ns.s, 'ab' * 50000] %}{% endfor %}";
-
-std::string ReasonOf(const absl::StatusOr<std::string>& text) {
-  return DetailsOf(text.status()).reason;
-}
 
 TEST(ChatTemplate, StaysDisabledWhenItIsCompiledAgain) {
   const std::string bomb = absl::StrCat(kHoards, "compiled again");

@@ -158,27 +158,46 @@ fn give(text: SourcedText, out: &mut Parts) {
 
 /// Every `pattern` becomes `content`. Gives what comes before the last one and takes it from `text`.
 fn replaced(text: &mut SourcedText, pattern: &str, content: &str) -> SourcedText {
+    let places: Vec<usize> = text.text().match_indices(pattern).map(|(place, _)| place).collect();
     let mut done = SourcedText::default();
-    while let Some(place) = text.text().find(pattern) {
-        done.append(text.split_off_front(place));
-        if let Some(source) = text.split_off_front(pattern.len()).source() {
+    let mut pieces = text.take().pieces();
+    let mut end = 0;
+    for place in places {
+        done.append(pieces.next(place - end));
+        if let Some(source) = pieces.next(pattern.len()).source() {
             done.push(content, source);
         }
+        end = place + pattern.len();
     }
+    *text = pieces.rest();
     done
+}
+
+/// Of every start of the pattern: how long its longest shorter start is that it ends with.
+fn borders_of(pattern: &[u8]) -> Vec<usize> {
+    let mut borders = vec![0; pattern.len()];
+    for end in 1..pattern.len() {
+        let mut size = borders[end - 1];
+        while size > 0 && pattern[size] != pattern[end] {
+            size = borders[size - 1];
+        }
+        borders[end] = size + usize::from(pattern[size] == pattern[end]);
+    }
+    borders
 }
 
 /// Every `pattern`, which is not empty, becomes `content`.
 struct Replace {
     pattern: String,
     content: String,
-    held: SourcedText, // may begin the pattern
+    borders: Vec<usize>, // of the pattern
+    held: SourcedText,   // may begin the pattern
 }
 
 impl Replace {
     fn new(pattern: &str, content: &str) -> Replace {
-        let held = SourcedText::default();
-        Replace { pattern: pattern.to_string(), content: content.to_string(), held }
+        let (borders, held) = (borders_of(pattern.as_bytes()), SourcedText::default());
+        Replace { pattern: pattern.to_string(), content: content.to_string(), borders, held }
     }
 
     /// The longest end of what is held that begins the pattern, in bytes.
@@ -186,7 +205,14 @@ impl Replace {
         let text = self.held.text().as_bytes();
         let pattern = self.pattern.as_bytes();
         let most = text.len().min(pattern.len() - 1);
-        (1..=most).rev().find(|size| text.ends_with(&pattern[..*size])).unwrap_or(0)
+        let mut size = 0;
+        for byte in &text[text.len() - most..] {
+            while size > 0 && pattern[size] != *byte {
+                size = self.borders[size - 1];
+            }
+            size += usize::from(pattern[size] == *byte);
+        }
+        size
     }
 }
 
@@ -270,9 +296,11 @@ impl Strip {
 
 impl Step for Strip {
     fn text(&mut self, mut text: SourcedText, out: &mut Parts) {
-        while self.left > 0 && text.text().starts_with(self.content) {
-            self.left -= 1;
-            text.split_off_front(self.content.len_utf8());
+        let leading = text.text().chars().take(self.left).take_while(|c| *c == self.content);
+        let leading = leading.count();
+        self.left -= leading;
+        if leading > 0 {
+            text.split_off_front(leading * self.content.len_utf8());
         }
         if text.is_empty() {
             return;

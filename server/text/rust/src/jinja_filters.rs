@@ -12,10 +12,11 @@ use crate::python_operators::{
     binary, compare, contains, equals, is_same, negated, reversed, sorted, Comparison, Operator,
 };
 use crate::python_strings::{
-    capitalized, center, is_lower, is_space, is_upper, is_word, lines, strip, title_case, Side,
+    capitalized, center, is_lower, is_space, is_upper, is_word, lines, replace, strip, title_case,
+    Side,
 };
 use crate::python_values::{json_dumps, python_str, JsonForm};
-use crate::value::{key_of, refuse, Key, Object, Result, Value};
+use crate::value::{key_of, refuse, too_many_items, Key, Object, Result, Value, MAX_ITEMS};
 
 const MAX_INDENT: usize = 64;
 /// Of digits before and after the point; no float has more.
@@ -219,7 +220,10 @@ fn of_text(name: &str, value: Value, given: Given, max_bytes: usize) -> Result<V
             let parameters = ["ensure_ascii", "indent", "separators", "sort_keys"];
             return tojson(&value, &Arguments::bind(given, &parameters)?, max_bytes);
         }
-        "indent" => return indent(&value, &Arguments::bind(given, &["width", "first", "blank"])?),
+        "indent" => {
+            let parameters = ["width", "first", "blank"];
+            return indent(&value, &Arguments::bind(given, &parameters)?, max_bytes);
+        }
         "truncate" => {
             let parameters = ["length", "killwords", "end", "leeway"];
             return truncate(&value, &Arguments::bind(given, &parameters)?);
@@ -253,10 +257,7 @@ fn of_text(name: &str, value: Value, given: Given, max_bytes: usize) -> Result<V
             let arguments = Arguments::bind(given, &["old", "new", "count"])?;
             let old = text_of(arguments.required(0)?, max_bytes)?;
             let new = text_of(arguments.required(1)?, max_bytes)?;
-            match arguments.integer(2)?.and_then(|count| usize::try_from(count).ok()) {
-                Some(count) => text.replacen(&*old, &new, count),
-                None => text.replace(&*old, &new),
-            }
+            replace(&text, (&*old, &*new), arguments.integer(2)?, max_bytes)?
         }
         "center" => {
             let arguments = Arguments::bind(given, &["width"])?;
@@ -304,8 +305,17 @@ fn of_items(name: &str, value: &Value, given: Given) -> Result<Value> {
         },
         "list" => Ok(value.collect()?.into()),
         "first" => Ok(value.items()?.next().transpose()?.unwrap_or_else(Value::undefined)),
-        "last" => match value.as_object() {
-            Some(Object::Iterator(_)) => Err(value.is_not("reversible")),
+        "last" => match value {
+            Value::List(items) | Value::Tuple(items) => {
+                Ok(items.last().cloned().unwrap_or_else(Value::undefined))
+            }
+            Value::Text(text) | Value::Markup(text) => {
+                let last = text.chars().next_back();
+                Ok(last.map_or_else(Value::undefined, |letter| letter.to_string().into()))
+            }
+            _ if matches!(value.as_object(), Some(Object::Iterator(_))) => {
+                Err(value.is_not("reversible"))
+            }
             _ => Ok(value.collect()?.pop().unwrap_or_else(Value::undefined)),
         },
         "reverse" => match value.as_text() {
@@ -683,7 +693,10 @@ fn batch(value: &Value, arguments: &Arguments) -> Result<Value> {
     let filling = arguments.some(1).cloned();
     Value::generate(|out| {
         let mut row: Vec<Value> = Vec::new();
-        for item in value.items()? {
+        for (taken, item) in value.items()?.enumerate() {
+            if taken == MAX_ITEMS {
+                return Err(too_many_items());
+            }
             if equals(&row.len().into(), &count)? {
                 out.push_back(std::mem::take(&mut row).into());
             }
@@ -691,7 +704,7 @@ fn batch(value: &Value, arguments: &Arguments) -> Result<Value> {
         }
         if let (Some(filling), false) = (filling, row.is_empty()) {
             let count = count.as_integer().ok_or_else(|| count.is_not("a number"))?;
-            let missing = usize::try_from(count - row.len() as i128).unwrap_or(0);
+            let missing = usize::try_from(count.saturating_sub(row.len() as i128)).unwrap_or(0);
             if missing > MAX_FILLING {
                 return Err(refuse("a row is too long"));
             }
@@ -845,7 +858,7 @@ fn tojson(value: &Value, args: &Arguments, max_bytes: usize) -> Result<Value> {
     json_dumps(value, form, max_bytes).map(Value::from)
 }
 
-fn indent(value: &Value, args: &Arguments) -> Result<Value> {
+fn indent(value: &Value, args: &Arguments, max_bytes: usize) -> Result<Value> {
     let text = value.as_text().ok_or_else(|| value.is_not("a string to indent"))?;
     let with = match args.given(0).and_then(Value::as_text) {
         Some(with) => with.to_string(),
@@ -866,6 +879,9 @@ fn indent(value: &Value, args: &Arguments) -> Result<Value> {
             out.push_str(&with);
         }
         out.push_str(line);
+        if out.len() > max_bytes {
+            return Err(refuse("the text is too long"));
+        }
     }
     Ok(like(value, out))
 }

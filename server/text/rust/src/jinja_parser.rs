@@ -1,6 +1,7 @@
 //! Tokens as a tree: Jinja2's grammar with its loop controls and transformers' {% generation %}.
 //! What Jinja2 or the Python that it writes refuses when a template is compiled is refused here.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::jinja_filters::{is_filter, is_test};
@@ -39,7 +40,7 @@ struct Parser {
     unknown: Vec<String>,
     /// Names read so far of those that make a loop or macro pass more.
     special: Vec<&'static str>,
-    blocks: Vec<Name>,
+    blocks: HashSet<Name>,
 }
 
 const SPECIAL: [&str; 4] = ["loop", "caller", "kwargs", "varargs"];
@@ -350,10 +351,9 @@ impl Parser {
         let name = self.expect_name()?;
         let scoped = self.skip_name("scoped");
         let required = self.skip_name("required");
-        if self.blocks.contains(&name) {
+        if !self.blocks.insert(name.clone()) {
             return Err(refuse(format!("the block '{name}' is defined twice")));
         }
-        self.blocks.push(name.clone());
         let read = self.special.len();
         let body = self.function(|parser| parser.body_until("endblock"))?;
         self.special.truncate(read);
@@ -367,13 +367,14 @@ impl Parser {
     fn signature(&mut self) -> Result<Vec<(Name, Option<Expression>)>> {
         self.expect_sign("(")?;
         let mut parameters: Vec<(Name, Option<Expression>)> = Vec::new();
+        let mut known = HashSet::new();
         while !self.is_sign(")") {
             if !parameters.is_empty() {
                 self.expect_sign(",")?;
             }
             let name = self.expect_name()?;
             check_assignable(&name)?;
-            if parameters.iter().any(|(known, _)| *known == name) {
+            if !known.insert(name.clone()) {
                 return Err(refuse(format!("two parameters are called '{name}'")));
             }
             let default = match self.skip_sign("=") {
@@ -793,6 +794,7 @@ impl Parser {
     fn arguments(&mut self) -> Result<Arguments> {
         self.expect_sign("(")?;
         let mut arguments = Arguments::default();
+        let mut known = HashSet::new();
         let mut first = true;
         while !self.is_sign(")") {
             if !std::mem::take(&mut first) {
@@ -801,13 +803,14 @@ impl Parser {
                     break;
                 }
             }
-            self.nested(|parser| parser.argument(&mut arguments))?;
+            self.nested(|parser| parser.argument(&mut arguments, &mut known))?;
         }
         self.expect_sign(")")?;
         Ok(arguments)
     }
 
-    fn argument(&mut self, arguments: &mut Arguments) -> Result<()> {
+    /// `known` are the names so far.
+    fn argument(&mut self, arguments: &mut Arguments, known: &mut HashSet<Name>) -> Result<()> {
         let after_more = arguments.more_by_name.is_some();
         let misplaced = || Err(refuse("the arguments of a call are out of order"));
         if self.skip_sign("*") {
@@ -826,7 +829,7 @@ impl Parser {
             }
             self.next();
             self.next();
-            if arguments.by_name.iter().any(|(known, _)| *known == name) {
+            if !known.insert(name.clone()) {
                 return Err(refuse(format!("the argument '{name}' is given twice")));
             }
             arguments.by_name.push((name, self.expression()?));

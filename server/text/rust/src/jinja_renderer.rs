@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::budget;
 use crate::jinja_filters::{escaped, filter, test};
 use crate::jinja_globals::{call_function, global};
 use crate::jinja_loop::Loop;
@@ -18,7 +17,7 @@ use crate::python_operators::{
     binary, compare, concatenate, equals, item, negated, positive, slice,
 };
 use crate::python_values::python_str;
-use crate::value::{key_of, refuse, Dict, Error, Fault, Key, Object, Result, Value};
+use crate::value::{keep_going, key_of, refuse, Dict, Error, Fault, Key, Object, Result, Value};
 
 /// Macros and recursive loops within one another. Python gives up at about as many.
 const MAX_CALLS: usize = 200;
@@ -85,14 +84,14 @@ impl Renderer {
         let mut out = String::new();
         let rendered = self.block(template, &self.root.clone(), &mut out);
         rendered.map_err(|error| Error { line: self.line, ..error })?;
+        // The last step may have been cut short.
+        keep_going()?;
         Ok(out)
     }
 
     /// Counts what is done, and ends it where it is too much.
     pub fn step(&mut self) -> Result<()> {
-        if budget::asked_to_stop() {
-            return Err(Error { fault: Fault::OutOfTime, ..refuse("out of time") });
-        }
+        keep_going()?;
         if self.steps == 0 {
             return Err(Error { fault: Fault::OutOfSteps, ..refuse("out of steps") });
         }
@@ -551,6 +550,7 @@ impl Renderer {
                 return Err(refuse("what follows ** is no mapping"));
             };
             for (key, value) in more.iter() {
+                keep_going()?; // each is looked for among all
                 let name = key.0.as_text().ok_or_else(|| key.0.is_not("a name"))?;
                 if given.by_name.iter().any(|(known, _)| **known == *name) {
                     return Err(refuse(format!("the argument {name} is given twice")));
@@ -662,6 +662,7 @@ impl Renderer {
     ) -> Result<()> {
         let mut by_place = given.by_place.into_iter();
         for (name, default) in &node.parameters {
+            keep_going()?; // each is looked for among all that is given
             let named = || given.by_name.iter().position(|(known, _)| known == name);
             let value = match (by_place.next(), default) {
                 (Some(value), _) => value,

@@ -87,6 +87,8 @@ impl<'a> Reader<'a> {
             items.push(reader.value(depth + 1)?);
             Ok(())
         })?;
+        // Room for more, which nothing is put into, would be most of a short one.
+        items.shrink_to_fit();
         Ok(items.into())
     }
 
@@ -108,6 +110,7 @@ impl<'a> Reader<'a> {
             dict.insert(Key(key.into()), reader.value(depth + 1)?);
             Ok(())
         })?;
+        dict.shrink_to_fit();
         Ok(dict.into())
     }
 

@@ -5,7 +5,7 @@ use std::iter::repeat_n;
 use crate::python_arguments::Given;
 use crate::python_operators::item;
 use crate::python_values::{python_repr, python_str};
-use crate::value::{refuse, Error, Object, Result, Value};
+use crate::value::{keep_going, refuse, Error, Object, Result, Value};
 
 /// Of digits behind the point; no float has more.
 const MAX_PRECISION: usize = 400;
@@ -270,6 +270,7 @@ pub fn format_percent(text: &str, value: &Value, max_bytes: usize) -> Result<Str
 }
 
 fn percent(reader: &mut Reader, operands: &mut Operands, max_bytes: usize) -> Result<String> {
+    keep_going()?; // what is written may be long and what is left of it nothing
     let name = match reader.take_if("(") {
         Some(_) => Some(reader.until(')')?),
         None => None,
@@ -388,6 +389,7 @@ impl Fields {
     }
 
     fn field(&mut self, field: &str, depth: usize) -> Result<String> {
+        keep_going()?; // as `percent`
         let end = field.find(['!', ':']).unwrap_or(field.len());
         let (name, rest) = field.split_at(end);
         let value = self.value(name)?;

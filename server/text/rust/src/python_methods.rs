@@ -8,7 +8,7 @@ use crate::jinja_syntax::Name;
 use crate::python_arguments::{Arguments, Given};
 use crate::python_operators::{equals, is_same};
 use crate::python_strings;
-use crate::value::{is_hashable, key_of, refuse, Dict, Key, Object, Result, Value, View};
+use crate::value::{keep_going, key_of, refuse, Dict, Key, Object, Result, Value, View};
 
 /// What getattr finds.
 pub enum Attribute {
@@ -229,7 +229,10 @@ fn list_method(items: &Rc<Vec<Value>>, name: &str, given: Given) -> Result<Optio
     }
     let arguments = Arguments::bind(given, &["", "", ""])?;
     let wanted = arguments.required(0)?;
-    let is_wanted = |item: &Value| Ok(is_same(item, wanted) || equals(item, wanted)?);
+    let is_wanted = |item: &Value| {
+        keep_going()?;
+        Ok(is_same(item, wanted) || equals(item, wanted)?)
+    };
     if name == "count" {
         let mut count = 0usize;
         for item in items.iter() {
@@ -266,10 +269,7 @@ pub fn dict_of(given: Given) -> Result<Dict> {
                 let [key, value] = &pair[..] else {
                     return Err(refuse("a dict is made of pairs"));
                 };
-                if !is_hashable(key) {
-                    return Err(key.is_not("a key"));
-                }
-                dict.insert(Key(key.clone()), value.clone());
+                dict.insert(key_of(key.clone())?, value.clone());
             }
         }
         None => {}

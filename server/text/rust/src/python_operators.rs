@@ -7,12 +7,13 @@ use std::sync::Arc;
 use crate::jinja_filters::escaped;
 use crate::python_format::format_percent;
 use crate::python_values::python_str;
-use crate::value::{is_hashable, refuse, Error, Key, Object, Result, Value, View};
+use crate::value::{
+    is_hashable, keep_going, refuse, too_many_items, Error, Key, Object, Result, Value, View,
+    MAX_ITEMS,
+};
 
 /// Deeper values are not compared: Python has the same guard.
 const MAX_DEPTH: usize = 500;
-/// Of a list that is made of others.
-const MAX_ITEMS: usize = 1 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Operator {
@@ -185,7 +186,7 @@ fn add(left: &Value, right: &Value, max_bytes: usize) -> Result<Value> {
 
 fn concatenated(left: &[Value], right: &[Value]) -> Result<Vec<Value>> {
     if left.len() + right.len() > MAX_ITEMS {
-        return Err(refuse("the list is too long"));
+        return Err(too_many_items());
     }
     Ok(left.iter().chain(right).cloned().collect())
 }
@@ -266,6 +267,7 @@ pub fn equals(left: &Value, right: &Value) -> Result<bool> {
 }
 
 fn equals_at(left: &Value, right: &Value, depth: usize) -> Result<bool> {
+    keep_going()?;
     if depth > MAX_DEPTH {
         return Err(refuse("the values are nested too deeply to be compared"));
     }
@@ -308,7 +310,16 @@ fn objects_equal(left: &Rc<Object>, right: &Rc<Object>) -> Result<bool> {
             && (left.length == 0 || left.start == right.start)
             && (left.length < 2 || left.step == right.step)),
         (Object::View(View::Keys, left), Object::View(View::Keys, right)) => {
-            Ok(left.len() == right.len() && left.keys().all(|key| right.contains_key(key)))
+            if left.len() != right.len() {
+                return Ok(false);
+            }
+            for key in left.keys() {
+                keep_going()?;
+                if !right.contains_key(key) {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
         }
         (Object::View(View::Items, left), Object::View(View::Items, right)) => {
             equals(&Value::Dict(left.clone()), &Value::Dict(right.clone()))
@@ -323,6 +334,7 @@ fn objects_equal(left: &Rc<Object>, right: &Rc<Object>) -> Result<bool> {
 
 /// Python compares what a list holds by identity first.
 fn same_or_equal(left: &Value, right: &Value, depth: usize) -> Result<bool> {
+    keep_going()?;
     Ok(is_same(left, right) || equals_at(left, right, depth)?)
 }
 
@@ -344,7 +356,9 @@ pub fn is_same(left: &Value, right: &Value) -> bool {
         (Value::Float(left), Value::Float(right)) => left == right,
         (Value::Text(left), Value::Text(right)) => left == right,
         (Value::List(left), Value::List(right)) => Rc::ptr_eq(left, right),
-        (Value::Tuple(left), Value::Tuple(right)) => Rc::ptr_eq(left, right) || left.is_empty(),
+        (Value::Tuple(left), Value::Tuple(right)) => {
+            Rc::ptr_eq(left, right) || (left.is_empty() && right.is_empty())
+        }
         (Value::Dict(left), Value::Dict(right)) => Rc::ptr_eq(left, right),
         (Value::Object(left), Value::Object(right)) => Rc::ptr_eq(left, right),
         _ => false,
@@ -353,6 +367,7 @@ pub fn is_same(left: &Value, right: &Value) -> bool {
 
 /// Nothing where a number is none and has no order; an error for types that have none.
 fn order(left: &Value, right: &Value, depth: usize) -> Result<Option<Ordering>> {
+    keep_going()?;
     if depth > MAX_DEPTH {
         return Err(refuse("the values are nested too deeply to be compared"));
     }
@@ -421,7 +436,7 @@ pub fn contains(container: &Value, item: &Value) -> Result<bool> {
 }
 
 fn in_dict(dict: &crate::value::Dict, item: &Value) -> Result<bool> {
-    match is_hashable(item) {
+    match is_hashable(item)? {
         true => Ok(dict.contains_key(&Key(item.clone()))),
         false => Err(item.is_not("a key")),
     }
@@ -454,7 +469,7 @@ pub fn item(value: &Value, index: &Value) -> Result<Option<Value>> {
     Ok(match value {
         Value::Undefined(_) => return Err(value.is_not("defined")),
         Value::List(items) | Value::Tuple(items) => at(items.len()).map(|at| items[at].clone()),
-        Value::Dict(dict) if is_hashable(index) => dict.get(&Key(index.clone())).cloned(),
+        Value::Dict(dict) if is_hashable(index)? => dict.get(&Key(index.clone())).cloned(),
         Value::Text(text) | Value::Markup(text) => match index.as_integer() {
             Some(0..) if text.is_ascii() => {
                 at(text.len()).map(|at| text[at..=at].to_string().into())
@@ -514,8 +529,10 @@ pub fn slice(value: &Value, bounds: [Option<Value>; 3]) -> Result<Value> {
         Value::Object(object) => match &**object {
             Object::Range(range) => {
                 let (start, step, length) = places(range.length, numbers)?;
-                let start = range.start + range.step * start;
-                let range = crate::value::Range { start, step: range.step * step, length };
+                // Beyond the numbers that there are only where at most one is left.
+                let start = range.start.saturating_add(range.step.saturating_mul(start));
+                let step = range.step.saturating_mul(step);
+                let range = crate::value::Range { start, step, length };
                 Ok(Object::Range(range).into())
             }
             _ => Err(value.is_not("a sequence")),
@@ -575,7 +592,7 @@ fn merge(
 
 /// The items of a value, of which one is nothing more than a copy.
 pub fn reversed(value: &Value) -> Result<Value> {
-    let mut items = value.items()?.collect::<Result<Vec<Value>>>()?;
+    let mut items = value.collect()?;
     items.reverse();
     Ok(match value.as_object() {
         Some(Object::Iterator(_)) => items.into(),

@@ -9,7 +9,7 @@ use unicode_categories::UnicodeCategories;
 use crate::python_arguments::{Arguments, Given};
 use crate::python_format::format_braces;
 use crate::python_values::is_printable;
-use crate::value::{refuse, Result, Value};
+use crate::value::{keep_going, refuse, too_many_items, Result, Value, MAX_ITEMS};
 
 /// Characters beyond decimal digits of which str.isdigit is true.
 const OTHER_DIGITS: [(char, char); 20] = [
@@ -160,9 +160,12 @@ fn count(text: &str, args: Given) -> Result<usize> {
 fn has_affix(text: &str, args: Given, has: fn(&str, &str) -> bool) -> Result<bool> {
     let args = Arguments::bind(args, &["", "", ""])?;
     let within = window(text, args.integer(1)?, args.integer(2)?);
-    let holds = |affix: &Value| match affix.as_text() {
-        Some(affix) => Ok(within.is_some_and(|(_, within)| has(within, affix))),
-        None => Err(refuse("a text begins or ends with a string or one of several")),
+    let holds = |affix: &Value| {
+        keep_going()?;
+        match affix.as_text() {
+            Some(affix) => Ok(within.is_some_and(|(_, within)| has(within, affix))),
+            None => Err(refuse("a text begins or ends with a string or one of several")),
+        }
     };
     match args.given(0) {
         Some(Value::Tuple(several)) => {
@@ -213,23 +216,27 @@ fn split_at_space_from_end(text: &str, most: Option<usize>) -> Vec<&str> {
 fn split(text: &str, args: Given, from_end: bool) -> Result<Value> {
     let args = Arguments::bind(args, &["sep", "maxsplit"])?;
     let most = args.integer(1)?.and_then(|most| usize::try_from(most).ok());
+    // One part too many is enough to see.
+    let limit = most.unwrap_or(MAX_ITEMS).min(MAX_ITEMS);
     let mut parts: Vec<&str> = match (args.text(0)?, from_end) {
         (Some(""), _) => return Err(refuse("empty separator")),
-        (Some(separator), false) => match most {
-            Some(most) => text.splitn(most.saturating_add(1), separator).collect(),
-            None => text.split(separator).collect(),
-        },
-        (Some(separator), true) => match most {
-            Some(most) => text.rsplitn(most.saturating_add(1), separator).collect(),
-            None => text.rsplit(separator).collect(),
-        },
-        (None, false) => split_at_space(text, most),
-        (None, true) => split_at_space_from_end(text, most),
+        (Some(separator), false) => text.splitn(limit + 1, separator).collect(),
+        (Some(separator), true) => text.rsplitn(limit + 1, separator).collect(),
+        (None, false) => split_at_space(text, Some(limit)),
+        (None, true) => split_at_space_from_end(text, Some(limit)),
     };
     if from_end {
         parts.reverse();
     }
-    Ok(parts.into_iter().map(Value::from).collect::<Vec<_>>().into())
+    listed(parts)
+}
+
+/// Each part takes many times the bytes of a separator.
+fn listed(parts: Vec<&str>) -> Result<Value> {
+    match parts.len() > MAX_ITEMS {
+        true => Err(too_many_items()),
+        false => Ok(parts.into_iter().map(Value::from).collect::<Vec<_>>().into()),
+    }
 }
 
 fn partition(text: &str, args: Given, from_end: bool) -> Result<Value> {
@@ -320,7 +327,7 @@ fn fill_zeros(text: &str, args: Given, max_bytes: usize) -> Result<String> {
     Ok(format!("{}{filled}", &text[..text.len() - digits.len()]))
 }
 
-fn join(separator: &str, args: Given) -> Result<String> {
+fn join(separator: &str, args: Given, max_bytes: usize) -> Result<String> {
     let args = Arguments::bind(args, &[""])?;
     let mut out = String::new();
     for (index, item) in args.required(0)?.items()?.enumerate() {
@@ -328,6 +335,9 @@ fn join(separator: &str, args: Given) -> Result<String> {
             out.push_str(separator);
         }
         out.push_str(item?.as_text().ok_or_else(|| refuse("join takes strings only"))?);
+        if out.len() > max_bytes {
+            return Err(refuse("the text is too long"));
+        }
     }
     Ok(out)
 }
@@ -350,7 +360,7 @@ pub fn call(text: &str, method: &str, args: Given, max_bytes: usize) -> Result<O
         "rpartition" => partition(text, args, true)?,
         "splitlines" => {
             let args = Arguments::bind(args, &["keepends"])?;
-            lines(text, args.is_true(0)).into_iter().map(Value::from).collect::<Vec<_>>().into()
+            listed(lines(text, args.is_true(0)))?
         }
         "strip" => strip_method(text, args, Side::Both)?,
         "lstrip" => strip_method(text, args, Side::Left)?,
@@ -359,7 +369,7 @@ pub fn call(text: &str, method: &str, args: Given, max_bytes: usize) -> Result<O
         "rjust" => justify(text, args, Side::Right, max_bytes)?.into(),
         "center" => justify(text, args, Side::Both, max_bytes)?.into(),
         "zfill" => fill_zeros(text, args, max_bytes)?.into(),
-        "join" => join(text, args)?.into(),
+        "join" => join(text, args, max_bytes)?.into(),
         "removeprefix" => {
             let args = Arguments::bind(args, &[""])?;
             text.strip_prefix(args.required_text(0)?).unwrap_or(text).into()
@@ -368,7 +378,11 @@ pub fn call(text: &str, method: &str, args: Given, max_bytes: usize) -> Result<O
             let args = Arguments::bind(args, &[""])?;
             text.strip_suffix(args.required_text(0)?).unwrap_or(text).into()
         }
-        "replace" => replace(text, args)?.into(),
+        "replace" => {
+            let args = Arguments::bind(args, &["", "", ""])?;
+            let (old, new) = (args.required_text(0)?, args.required_text(1)?);
+            replace(text, (old, new), args.integer(2)?, max_bytes)?.into()
+        }
         "expandtabs" => {
             let args = Arguments::bind(args, &["tabsize"])?;
             expand_tabs(text, args.integer(0)?.unwrap_or(8), max_bytes)?.into()
@@ -389,13 +403,21 @@ pub fn call(text: &str, method: &str, args: Given, max_bytes: usize) -> Result<O
     Ok(Some(result))
 }
 
-fn replace(text: &str, args: Given) -> Result<String> {
-    let args = Arguments::bind(args, &["", "", ""])?;
-    let (old, new) = (args.required_text(0)?, args.required_text(1)?);
-    Ok(match args.integer(2)?.and_then(|count| usize::try_from(count).ok()) {
-        Some(count) => text.replacen(old, new, count),
-        None => text.replace(old, new),
-    })
+/// str.replace; a negative count is none. Both texts may come from a request, so what comes of them
+/// is measured before it is made.
+pub fn replace(
+    text: &str,
+    (old, new): (&str, &str),
+    count: Option<i64>,
+    max_bytes: usize,
+) -> Result<String> {
+    let count = count.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
+    let places = text.matches(old).take(count).count();
+    let kept = text.len() - places * old.len();
+    if places.saturating_mul(new.len()).saturating_add(kept) > max_bytes {
+        return Err(refuse("the text is too long"));
+    }
+    Ok(text.replacen(old, new, count))
 }
 
 fn expand_tabs(text: &str, size: i64, max_bytes: usize) -> Result<String> {

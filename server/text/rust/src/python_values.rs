@@ -152,11 +152,11 @@ impl Writer {
     fn write_object(&mut self, object: &Object, value: &Value, depth: usize) -> Result<()> {
         match object {
             Object::Range(range) => {
-                let stop = range.start + range.step * range.length as i128;
                 // Python remembers the end that it was given.
                 if range.step != 1 {
                     return Err(refuse("a range with a step cannot be written"));
                 }
+                let stop = range.start.saturating_add(range.length as i128);
                 self.out.push_str(&format!("range({}, {stop})", range.start));
             }
             Object::View(..) => {

@@ -24,6 +24,37 @@ pub struct SourcedText {
     stretches: Vec<(usize, Source)>,
 }
 
+/// A text that is taken apart from its front: in time of its size, into however many pieces.
+pub struct Pieces {
+    text: String,
+    at: usize,
+    stretches: std::vec::IntoIter<(usize, Source)>,
+    open: Option<(usize, Source)>, // what is left of the stretch that was cut last
+}
+
+impl Pieces {
+    /// The next `size` bytes, which end with a character.
+    pub fn next(&mut self, size: usize) -> SourcedText {
+        let text = self.text[self.at..self.at + size].to_string();
+        self.at += size;
+        let mut stretches = Vec::new();
+        let mut left = size;
+        while left > 0 {
+            let next = self.open.take().or_else(|| self.stretches.next());
+            let Some((bytes, source)) = next else { break };
+            let taken = left.min(bytes);
+            stretches.push((taken, source));
+            left -= taken;
+            self.open = (taken < bytes).then_some((bytes - taken, source));
+        }
+        SourcedText { text, stretches }
+    }
+
+    pub fn rest(mut self) -> SourcedText {
+        self.next(self.text.len() - self.at)
+    }
+}
+
 impl SourcedText {
     pub fn of(text: &str, source: Source) -> SourcedText {
         let mut result = SourcedText::default();
@@ -87,6 +118,11 @@ impl SourcedText {
 
     pub fn take(&mut self) -> SourcedText {
         std::mem::take(self)
+    }
+
+    pub fn pieces(self) -> Pieces {
+        let (text, stretches) = (self.text, self.stretches.into_iter());
+        Pieces { text, at: 0, stretches, open: None }
     }
 
     /// Where the text as a whole comes from; None where there is none.

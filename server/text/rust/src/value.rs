@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+use crate::budget;
 use crate::jinja_loop::Loop;
 use crate::jinja_scope::Macro;
 use crate::python_operators::equals;
@@ -35,6 +36,22 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 pub fn refuse(text: impl Into<String>) -> Error {
     Error { fault: Fault::Refused, text: text.into(), line: 0 }
+}
+
+/// An error once the rendering has spent its time. Asked by whatever one step may do without end:
+/// values that hold one another many times over are small and take for ever to walk through.
+pub fn keep_going() -> Result<()> {
+    match budget::asked_to_stop() {
+        true => Err(Error { fault: Fault::OutOfTime, ..refuse("out of time") }),
+        false => Ok(()),
+    }
+}
+
+/// Of a list that is made at once. No template could go through more of them.
+pub const MAX_ITEMS: usize = 1 << 20;
+
+pub fn too_many_items() -> Error {
+    refuse("the list is too long")
 }
 
 pub type Dict = IndexMap<Key, Value>;
@@ -128,6 +145,7 @@ impl PartialEq for Key {
 
 impl Eq for Key {}
 
+/// Wrong once time is spent, as equality is: the rendering then ends with an error.
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
         match &self.0 {
@@ -139,17 +157,41 @@ impl Hash for Key {
             Value::Float(value) => value.to_bits().hash(state),
             Value::Text(text) | Value::Markup(text) => text.hash(state),
             Value::Tuple(items) => {
+                items.len().hash(state);
                 for item in items.iter() {
+                    if budget::asked_to_stop() {
+                        break;
+                    }
                     Key(item.clone()).hash(state);
                 }
             }
-            Value::Object(object) => match &**object {
-                Object::Range(range) => range.length.hash(state),
-                Object::Function(_) | Object::Method(..) => {}
-                _ => Rc::as_ptr(object).hash(state),
-            },
+            Value::Object(object) => hash_object(object, state),
             _ => {}
         }
+    }
+}
+
+/// Of what differs differently, or many keys would be looked for among all.
+fn hash_object<H: Hasher>(object: &Rc<Object>, state: &mut H) {
+    match &**object {
+        Object::Range(range) => {
+            range.length.hash(state);
+            (range.length > 0).then_some(range.start).hash(state);
+            (range.length > 1).then_some(range.step).hash(state);
+        }
+        Object::Function(function) => (*function as u8).hash(state),
+        Object::Method(value, name) => {
+            name.hash(state);
+            match value {
+                Value::List(items) => Rc::as_ptr(items).hash(state),
+                Value::Tuple(items) if items.is_empty() => {}
+                Value::Tuple(items) => Rc::as_ptr(items).hash(state),
+                Value::Dict(dict) => Rc::as_ptr(dict).hash(state),
+                Value::Object(object) => Rc::as_ptr(object).hash(state),
+                _ => Key(value.clone()).hash(state),
+            }
+        }
+        _ => Rc::as_ptr(object).hash(state),
     }
 }
 
@@ -161,19 +203,27 @@ impl indexmap::Equivalent<Key> for str {
 
 /// The value as a key; lists and dicts are none.
 pub fn key_of(value: Value) -> Result<Key> {
-    match is_hashable(&value) {
+    match is_hashable(&value)? {
         true => Ok(Key(value)),
         false => Err(refuse(format!("a {} is no key", value.type_name()))),
     }
 }
 
-pub fn is_hashable(value: &Value) -> bool {
-    match value {
+pub fn is_hashable(value: &Value) -> Result<bool> {
+    keep_going()?;
+    Ok(match value {
         Value::List(_) | Value::Dict(_) => false,
-        Value::Tuple(items) => items.iter().all(is_hashable),
+        Value::Tuple(items) => {
+            for item in items.iter() {
+                if !is_hashable(item)? {
+                    return Ok(false);
+                }
+            }
+            true
+        }
         Value::Object(object) => !matches!(&**object, Object::View(View::Keys | View::Items, _)),
         _ => true,
-    }
+    })
 }
 
 impl From<&str> for Value {
@@ -367,7 +417,13 @@ impl Value {
     pub fn collect(&self) -> Result<Vec<Value>> {
         match self {
             Value::List(items) | Value::Tuple(items) => Ok(items.to_vec()),
-            _ => self.items()?.collect(),
+            _ => {
+                let items = self.items()?;
+                match items.left() {
+                    Some(left) if left > MAX_ITEMS => Err(too_many_items()),
+                    _ => items.collect(),
+                }
+            }
         }
     }
 
