@@ -6,6 +6,7 @@ import time
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
+from meanwhile import OtherClient
 from valuescope.v1 import generation_pb2_grpc
 
 HEALTH = "/grpc.health.v1.Health/Check"
@@ -119,34 +120,23 @@ def completed_a_second(began, outcomes, seconds, warm_up):
     return len(within) / (seconds - warm_up)
 
 
-class HealthProbe:
+class HealthProbe(OtherClient):
     """Asks for readiness on a connection of its own, all the time; `seconds` of each answer."""
 
     def __init__(self, address, pause=0.02):
-        self._address, self._pause = address, pause
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self.seconds, self.failures = [], []
-
-    def _run(self):
-        with grpc.insecure_channel(
-            self._address, options=[("grpc.use_local_subchannel_pool", 1)]
-        ) as channel:
-            check = channel.unary_unary(HEALTH)
-            check(READINESS, timeout=30)  # connects
-            while not self._stop.wait(self._pause):
-                started = time.monotonic()
-                try:
-                    if check(READINESS, timeout=30) != SERVING:
-                        self.failures.append("not serving")
-                except grpc.RpcError as error:
-                    self.failures.append(error.code())
-                self.seconds.append(time.monotonic() - started)
+        super().__init__(address)
+        self.pause, self.seconds, self.failures = pause, [], []
+        self._check = self.channel.unary_unary(HEALTH)
 
     def __enter__(self):
-        self._thread.start()
-        return self
+        self._check(READINESS, timeout=30)  # connects
+        return super().__enter__()
 
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join()
+    def step(self):
+        started = time.monotonic()
+        try:
+            if self._check(READINESS, timeout=30) != SERVING:
+                self.failures.append("not serving")
+        except grpc.RpcError as error:
+            self.failures.append(error.code())
+        self.seconds.append(time.monotonic() - started)

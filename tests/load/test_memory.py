@@ -4,15 +4,17 @@ requests come at once: who finds something full is told what it is and whether t
 The server and its clients are real and on loopback; the model is one of the small golden ones, and the flags are as small.
 """
 
+import dataclasses
 import os
+import pathlib
 import re
 import struct
-import threading
 import time
 
 import grpc
 import pytest
 from golden_server import await_true, golden_server
+from meanwhile import Meanwhile, OtherClient
 from offered_load import details_of
 from raw_calls import in_threads
 from valuescope import v1
@@ -43,18 +45,14 @@ FULL = {
 }
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    flags = [
-        "--max_batch_rows=16",
-        "--kv_cache_bytes=2MiB",
-        f"--max_message_bytes={MESSAGE}",
-        f"--request_memory_bytes={REQUESTS}",
-        f"--capture_memory_bytes={CAPTURES}",
-        f"--intervention_memory_bytes={TABLES}",
-    ]
-    with golden_server(tmp_path_factory.mktemp("memory"), ID, *flags) as server:
-        yield server
+FLAGS = [
+    "--max_batch_rows=16",
+    "--kv_cache_bytes=2MiB",
+    f"--max_message_bytes={MESSAGE}",
+    f"--request_memory_bytes={REQUESTS}",
+    f"--capture_memory_bytes={CAPTURES}",
+    f"--intervention_memory_bytes={TABLES}",
+]
 
 
 def anonymous(server):
@@ -63,24 +61,17 @@ def anonymous(server):
     return int(re.search(r"RssAnon:\s+(\d+)", text)[1]) * 1024
 
 
-class Peak:
+class Peak(Meanwhile):
     """The most that `anonymous` says while this is entered."""
 
+    pause = 0.005
+
     def __init__(self, server):
-        self._server, self._stop, self.bytes = server, threading.Event(), 0
-        self._thread = threading.Thread(target=self._run)
+        super().__init__()
+        self._server, self.bytes = server, 0
 
-    def _run(self):
-        while not self._stop.wait(0.005):
-            self.bytes = max(self.bytes, anonymous(self._server))
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join()
+    def step(self):
+        self.bytes = max(self.bytes, anonymous(self._server))
 
 
 def prompt(seed, length=12):
@@ -197,6 +188,29 @@ def worst_attribute(seed, vector):
     )
 
 
+def worst_vector(seed):
+    return v1.Vector(
+        model=MODEL,
+        site=v1.SITE_MLP_NEURONS,
+        layers=range(LAYERS),
+        data=tensor([LAYERS, INTERMEDIATE], seed),
+        display_name=str(seed) * 128,
+    )
+
+
+def decomposition(seed, vectors):
+    """The pairs have names that no other decomposition has, and so have the four vectors that each leaves behind."""
+    pairs = [
+        v1.VectorPair(
+            value=f"{seed} {i} ".ljust(128, "v"),
+            intrinsic=vectors[i % 8],
+            prompted=vectors[(i + 1 + i // 8 % 7) % 8],
+        )
+        for i in range(64)
+    ]
+    return v1.DecomposeVectorsRequest(pairs=pairs)
+
+
 class Stubs:
     def __init__(self, channel):
         self.generation = generation_pb2_grpc.GenerationServiceStub(channel)
@@ -221,97 +235,124 @@ def outcome(call):
         return error.code(), reason
 
 
+@dataclasses.dataclass
+class Stored:
+    """Names of what requests read, and where a server has it."""
+
+    directory: pathlib.Path
+    vectors: list[str]
+
+
+PAGE = 1000
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """More vectors than a page has, by a server that is gone with what it held."""
+    directory = tmp_path_factory.mktemp("memory")
+    with (
+        golden_server(directory, ID, *FLAGS) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        stubs = Stubs(channel)
+        vectors = []
+        for seed in range(8):
+            data = tensor([LAYERS, HIDDEN], seed)
+            vector = v1.Vector(model=MODEL, layers=range(LAYERS), data=data)
+            answer = stubs.vectors.CreateVector(v1.CreateVectorRequest(vector=vector))
+            vectors.append(answer.vector.name)
+        for seed in range(PAGE // 256 + 1):
+            stubs.vectors.DecomposeVectors(decomposition(seed, vectors))
+    return Stored(directory, vectors)
+
+
+@pytest.fixture(scope="module")
+def server(stored):
+    with golden_server(stored.directory, ID, *FLAGS) as server:
+        yield server
+
+
 @pytest.fixture(scope="module")
 def stubs(server):
     with grpc.insecure_channel(server.address) as channel:
         yield Stubs(channel)
 
 
-@pytest.fixture(scope="module")
-def vector(stubs):
-    content = v1.Vector(
-        model=MODEL,
-        site=v1.SITE_RESIDUAL_POST,
-        layers=list(range(LAYERS)),
-        data=tensor([LAYERS, HIDDEN], 1),
-    )
-    return stubs.vectors.CreateVector(v1.CreateVectorRequest(vector=content)).vector.name
-
-
 SECONDS = 2.0
 
 
-def kinds(stubs, vector):
+def kinds(stubs, stored):
     """The largest legal request of each kind, by the number of the call."""
-    generation = stubs.generation
+    vector = stored.vectors[1]
 
-    def stream(seed):
-        request = worst_generate(
-            seed, v1.StreamGenerateRequest, taps=taps(), interventions=steering(seed)
-        )
-        return generation.StreamGenerate(request, timeout=SECONDS)
-
-    def generate(seed):
-        return generation.Generate(
-            worst_generate(seed, interventions=steering(seed)), timeout=SECONDS
+    def classify(seed):
+        axes = v1.ConditionVectors(intrinsic=vector, prompted=stored.vectors[2])
+        return v1.ClassifyNeuronsRequest(
+            model=MODEL, vectors=axes, top_percent=100, top_k=200 + seed
         )
 
-    def capturing(seed):
-        request = worst_generate(seed, taps=taps(v1.REDUCTION_MEAN)[:12])
-        return generation.Generate(request, timeout=SECONDS)
-
+    neuron_set = stubs.neurons.ClassifyNeurons(classify(0)).neuron_set.name
+    generation, vectors, neurons = stubs.generation, stubs.vectors, stubs.neurons
+    calls = {
+        "Generate": (
+            generation.Generate,
+            lambda seed: worst_generate(seed, interventions=steering(seed)),
+        ),
+        "Generate with captures": (
+            generation.Generate,
+            lambda seed: worst_generate(seed, taps=taps(v1.REDUCTION_MEAN)[:12]),
+        ),
+        "Generate that names a vector 4,096 times": (
+            generation.Generate,
+            lambda seed: worst_generate(seed, interventions=named(vector)),
+        ),
+        "StreamGenerate": (
+            generation.StreamGenerate,
+            lambda seed: worst_generate(
+                seed, v1.StreamGenerateRequest, taps=taps(), interventions=steering(seed)
+            ),
+        ),
+        "Score": (generation.Score, worst_score),
+        "Capture": (stubs.activations.Capture, worst_capture),
+        "ExtractVectors": (vectors.ExtractVectors, worst_extract),
+        "AttributeNeurons": (neurons.AttributeNeurons, lambda seed: worst_attribute(seed, vector)),
+        "CreateVector": (
+            vectors.CreateVector,
+            lambda seed: v1.CreateVectorRequest(vector=worst_vector(seed)),
+        ),
+        "GetVector": (vectors.GetVector, lambda _: v1.GetVectorRequest(name=vector)),
+        "ListVectors": (vectors.ListVectors, lambda _: v1.ListVectorsRequest(page_size=PAGE)),
+        "ClassifyNeurons": (neurons.ClassifyNeurons, classify),
+        "GetNeuronSet": (neurons.GetNeuronSet, lambda _: v1.GetNeuronSetRequest(name=neuron_set)),
+        "ListNeuronSets": (
+            neurons.ListNeuronSets,
+            lambda _: v1.ListNeuronSetsRequest(page_size=PAGE),
+        ),
+    }
     return {
-        "Generate": generate,
-        "Generate with captures": capturing,
-        "StreamGenerate": stream,
-        "Score": lambda seed: generation.Score(worst_score(seed), timeout=SECONDS),
-        "Capture": lambda seed: stubs.activations.Capture(worst_capture(seed), timeout=SECONDS),
-        "ExtractVectors": lambda seed: stubs.vectors.ExtractVectors(
-            worst_extract(seed), timeout=SECONDS
-        ),
-        "AttributeNeurons": lambda seed: stubs.neurons.AttributeNeurons(
-            worst_attribute(seed, vector), timeout=SECONDS
-        ),
-        "Generate that names a vector 4,096 times": lambda seed: generation.Generate(
-            worst_generate(seed, interventions=named(vector)), timeout=SECONDS
-        ),
+        kind: lambda seed, call=call, request=request: call(request(seed), timeout=SECONDS)
+        for kind, (call, request) in calls.items()
     }
 
 
-class Others:
+class Others(OtherClient):
     """Somebody with small requests meanwhile, who comes back when told to; how many were answered."""
 
     def __init__(self, address):
-        self._address = address
-        self._stop, self.answered, self.failures = threading.Event(), 0, []
-        self._thread = threading.Thread(target=self._run)
+        super().__init__(address)
+        self._stub = generation_pb2_grpc.GenerationServiceStub(self.channel)
+        self.answered, self.failures = 0, []
 
-    def _run(self):
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        with grpc.insecure_channel(self._address, options=options) as channel:
-            stub = generation_pb2_grpc.GenerationServiceStub(channel)
-            request = v1.GenerateRequest(
-                model=MODEL,
-                prompt=prompt(3),
-                sampling=v1.SamplingParams(max_tokens=2, ignore_eos=True),
-            )
-            while not self._stop.is_set():
-                try:
-                    stub.Generate(request, timeout=60)
-                    self.answered += 1
-                except grpc.RpcError as error:
-                    _, delay = details_of(error)
-                    if delay is None:
-                        self.failures.append(error)
-                    self._stop.wait(0.05)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join()
+    def step(self):
+        sampling = v1.SamplingParams(max_tokens=2, ignore_eos=True)
+        request = v1.GenerateRequest(model=MODEL, prompt=prompt(3), sampling=sampling)
+        try:
+            self._stub.Generate(request, timeout=60)
+            self.answered += 1
+        except grpc.RpcError as error:
+            if details_of(error)[1] is None:
+                self.failures.append(error)
+            self._stop.wait(0.05)
 
 
 def all_at_once(call):
@@ -338,11 +379,11 @@ def warm(stubs):
 
 
 @pytest.mark.skipif("ASAN_OPTIONS" in os.environ, reason="AddressSanitizer keeps what was freed")
-def test_the_largest_requests_at_once_hold_what_the_flags_allow(server, stubs, vector):
+def test_the_largest_requests_at_once_hold_what_the_flags_allow(server, stubs, stored):
     warm(stubs)
     report = []
     idle = anonymous(server)
-    for kind, call in kinds(stubs, vector).items():
+    for kind, call in kinds(stubs, stored).items():
         began = time.monotonic()
         with Others(server.address) as others, Peak(server) as peak:
             outcomes = all_at_once(call)
@@ -362,10 +403,9 @@ def test_the_largest_requests_at_once_hold_what_the_flags_allow(server, stubs, v
     print(f"\nallowed {ALLOWED / MIB:.0f} MiB, idle {idle / MIB:.0f} MiB\n" + "\n".join(report))
 
 
-def test_what_could_never_fit_is_refused_without_being_read(stubs, vector):
-    code, reason = outcome(
-        lambda: stubs.generation.Generate(worst_generate(1, interventions=named(vector)))
-    )
+def test_what_could_never_fit_is_refused_without_being_read(stubs, stored):
+    request = worst_generate(1, interventions=named(stored.vectors[1]))
+    code, reason = outcome(lambda: stubs.generation.Generate(request))
     assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "INTERVENTIONS_TOO_LARGE")
 
 

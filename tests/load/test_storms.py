@@ -8,12 +8,12 @@ scales the numbers, for servers under a sanitizer.
 import os
 import random
 import re
-import threading
 import time
 
 import grpc
 import pytest
 from golden_server import await_true, golden_server
+from meanwhile import OtherClient
 from raw_calls import RawCall, in_threads, record
 from valuescope import v1
 from valuescope.v1 import activations_pb2_grpc, generation_pb2_grpc
@@ -106,36 +106,17 @@ def witness(stubs):
     return [each.SerializeToString(True) for each in answer.completions], capture
 
 
-class Witnesses:
+class Witnesses(OtherClient):
     """Asks the same all the time; at the end, the number of answers, all of them equal to `expected`."""
 
     def __init__(self, address, expected):
-        self._address, self._expected = address, expected
-        self._stop, self.count, self.differing = threading.Event(), 0, 0
-        self._failure = None
-        self._thread = threading.Thread(target=self._run)
+        super().__init__(address)
+        self._stubs, self._expected = Stubs(self.channel), expected
+        self.count = self.differing = 0
 
-    def _run(self):
-        try:
-            with grpc.insecure_channel(
-                self._address, options=[("grpc.use_local_subchannel_pool", 1)]
-            ) as channel:
-                stubs = Stubs(channel)
-                while not self._stop.is_set():
-                    self.differing += witness(stubs) != self._expected
-                    self.count += 1
-        except grpc.RpcError as error:
-            self._failure = error
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join()
-        if self._failure:
-            raise self._failure
+    def step(self):
+        self.differing += witness(self._stubs) != self._expected
+        self.count += 1
 
 
 def cancel_some(stubs, seed, count):
