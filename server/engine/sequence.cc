@@ -150,12 +150,12 @@ Arrival Sequence::TakeArrival() {
 bool Sequence::AcquireRows(InterventionTables& tables) {
   if (refused_at_ == tables.rows_freed()) return false;
   std::optional<std::vector<int64_t>> rows = tables.AcquireRows(*interventions_);
-  if (rows) {
-    rows_ = *std::move(rows);
-  } else {
+  if (!rows) {
     refused_at_ = tables.rows_freed();
+    return false;
   }
-  return rows.has_value();
+  rows_ = *std::move(rows);
+  return true;
 }
 
 void Sequence::Prepare(int64_t first, c10::Device device) {
