@@ -50,7 +50,6 @@
 #include "rpc/artifact_service.h"
 #include "rpc/authenticator.h"
 #include "rpc/call_runtime.h"
-#include "rpc/decoding_failures.h"
 #include "rpc/generation_service.h"
 #include "rpc/health_description.h"
 #include "rpc/job_service.h"
@@ -74,10 +73,12 @@ constexpr int kFailure = 1;
 constexpr int kBadConfiguration = 2;
 constexpr char kReadiness[] = "readiness";
 constexpr char kLiveness[] = "liveness";
-// Messages of the largest size that may be on their way in at a time.
-constexpr int64_t kMessagesAtOnce = 4;
-// And that calls which run or wait may hold.
+// Messages of the largest size that calls which run or wait may hold.
 constexpr int64_t kMessagesHeld = 8;
+// What gRPC takes of a message before somebody asks for it.
+constexpr int kUnaskedBytes = 64 << 10;
+// Of gRPC's memory, beside messages on their way: calls and connections.
+constexpr size_t kTransportBytes = size_t{16} << 20;
 // Kept of the drain's time for telling calls that they were ended.
 constexpr absl::Duration kGoodbye = absl::Seconds(2);
 
@@ -307,9 +308,11 @@ absl::Status Server::FindModels() {
 }
 
 absl::Status Server::Listen() {
+  const rpc::ReceiveGateOptions receiving;
   runtime_ = std::make_unique<rpc::CallRuntime>(
       &authenticator_, &metrics_,
-      rpc::CallRuntimeOptions{.request_bytes = kMessagesHeld * config_.max_message_bytes,
+      rpc::CallRuntimeOptions{.call_bytes = kMessagesHeld * config_.max_message_bytes,
+                              .receiving = receiving,
                               .heartbeat = config_.heartbeat});
   vectors_ = std::make_unique<rpc::StoredVectorResolver>(store_.get(), blobs_.get());
   rpc::CallRuntime* runtime = runtime_.get();
@@ -337,11 +340,16 @@ absl::Status Server::Listen() {
   builder.AddListeningPort(config_.listen, grpc::InsecureServerCredentials(), &port);
   KeepConnectionsAlive(builder);
   builder.SetMaxReceiveMessageSize(static_cast<int>(config_.max_message_bytes));
-  // gRPC looks at a message's size once it has all of it; the quota ends a call before.
+  // Else it takes what the connection has room for, whether or not it was asked for.
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, kUnaskedBytes);
+  // It looks at a message's length once it has all of it. Before that this quota ends the call of
+  // one that is far too long; what the gate lets in stays below it.
   grpc::ResourceQuota quota("server");
-  quota.Resize(static_cast<size_t>(kMessagesAtOnce * config_.max_message_bytes));
+  quota.Resize((receiving.max_fresh + receiving.max_large) *
+                   static_cast<size_t>(config_.max_message_bytes) +
+               kTransportBytes);
   builder.SetResourceQuota(quota);
-  builder.experimental().SetInterceptorCreators(rpc::DecodingFailureInterceptors());
   for (const auto& service : services_) builder.RegisterService(service.get());
   grpc_ = builder.BuildAndStart();
   if (grpc_ == nullptr || port == 0) {

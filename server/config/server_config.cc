@@ -283,13 +283,15 @@ const std::vector<Setting>& Settings() {
        "later. Default 1024.",
        Integer(&ServerConfig::max_waiting, 1, 1 << 20)},
       {"max_message_bytes", "BYTES",
-       "Largest request message. The calls that run or wait hold at most eight times as much\n"
-       "together. Default 64MiB.",
+       "Largest request message. All calls that run or wait hold at most eight times as much\n"
+       "together of their messages, what they make of them and what waits to be sent: who finds\n"
+       "that full is told to retry later. Default 64MiB.",
        Bytes(&ServerConfig::max_message_bytes, kMiB, int64_t{1} << 30)},
       {"request_memory_bytes", "BYTES",
        "What a model's requests that run or wait may hold beside their messages: token ids,\n"
-       "numbers and neurons of interventions, log-probabilities. Who finds it full is told to\n"
-       "retry later; what can never fit is refused. Default 1GiB.",
+       "numbers and neurons of interventions, log-probabilities, and 200 times a text while it\n"
+       "is tokenised. Who finds it full is told to retry later; what can never fit is refused.\n"
+       "Default 1GiB.",
        Bytes(&ServerConfig::request_memory_bytes, kMiB, 16 * kTiB)},
       {"capture_memory_bytes", "BYTES",
        "What the captures of a model's requests may hold until they are sent. Default 1GiB.",

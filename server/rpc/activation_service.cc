@@ -101,6 +101,19 @@ int WindowEnd(const std::vector<Input>& inputs, int first) {
   return end;
 }
 
+// Of any of them.
+int64_t MostCaptureBytesOf(const std::vector<Input>& inputs, const engine::Request& base,
+                           const engine::ServedModel& model) {
+  int64_t most = 0;
+  for (const Input& input : inputs) {
+    const engine::SequenceExtent extent{.prompt = static_cast<int64_t>(input.prompt.size()),
+                                        .most = static_cast<int64_t>(input.num_tokens())};
+    most = std::max(most, MostCaptureBytes(base.taps, extent, model.architecture));
+    if (most >= kMaxChunkBytes) break;
+  }
+  return most;
+}
+
 absl::Status WriteInput(int index, const Input& input, const engine::Completion& completion,
                         StreamWriter<v1::CaptureResponse>& writer) {
   v1::CaptureResponse first;
@@ -159,6 +172,7 @@ absl::Status ActivationService::Capture(const CallContext& context,
     return WithInput(base, inputs[static_cast<size_t>(index)]);
   };
 
+  VS_RETURN_IF_ERROR(context.Hold(RoomForChunks(MostCaptureBytesOf(inputs, base, *model))));
   EngineRuns runs(&context, model->engine.get(), {});
   v1::CaptureResponse last;
   v1::Usage& usage = *last.mutable_summary()->mutable_usage();

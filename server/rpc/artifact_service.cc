@@ -23,6 +23,8 @@ namespace valuescope::rpc {
 namespace {
 
 constexpr int64_t kChunk = int64_t{1} << 20;
+// A chunk with what tells where it belongs.
+constexpr int64_t kMostChunkMessage = kChunk + 1024;
 constexpr int64_t kMaxArtifact = int64_t{1} << 40;
 constexpr size_t kMaxDisplayName = 256;
 constexpr size_t kMaxMediaType = 127;
@@ -88,7 +90,8 @@ absl::Status CheckChunk(const v1::ArtifactChunk& chunk, int64_t offset, int64_t 
 
 ArtifactService::ArtifactService(CallRuntime* runtime, store::Store* store, store::BlobStore* blobs)
     : RpcService("valuescope.v1.ArtifactService", runtime), store_(store), blobs_(blobs) {
-  ClientStream("WriteArtifact", Lane::kFiles, this, &ArtifactService::WriteArtifact);
+  ClientStream("WriteArtifact", Lane::kFiles, kMostChunkMessage, this,
+               &ArtifactService::WriteArtifact);
   Unary("GetArtifact", Lane::kQuick, this, &ArtifactService::GetArtifact);
   Unary("ListArtifacts", Lane::kQuick, this, &ArtifactService::ListArtifacts);
   ServerStream("ReadArtifact", Lane::kFiles, this, &ArtifactService::ReadArtifact);
@@ -196,6 +199,8 @@ absl::Status ArtifactService::ReadArtifact(const CallContext& context,
   const int64_t left = resource.blob_size - request.offset();
   const int64_t end =
       request.offset() + (request.limit() == 0 ? left : std::min(left, request.limit()));
+  // A chunk, and the bytes that it is sent as.
+  VS_RETURN_IF_ERROR(context.Hold(2 * std::min(kMostChunkMessage, end - request.offset())));
   bool first = true;
   for (int64_t offset = request.offset(); offset < end; offset += kChunk) {
     if (context.cancellation.cancelled()) return context.Why();

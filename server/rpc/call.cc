@@ -39,6 +39,7 @@ absl::Status DeadlinePassed() {
 
 Call::Call(CallRuntime* runtime, const Method* method, Peer* peer)
     : runtime_(runtime), method_(method), peer_(peer) {
+  context_.memory = runtime->memory();
   context_.received = absl::Now();
   context_.deadline = peer->deadline();
   const CallMetadata metadata = peer->metadata();
@@ -52,25 +53,26 @@ Call::~Call() {
   if (entered_) runtime_->Leave(&context_);
 }
 
-void Call::Start(size_t request_bytes, std::function<absl::Status()> handler,
-                 std::function<void()> flush) {
-  absl::Status admitted = Enter(request_bytes, /*waits=*/false);
-  if (admitted.ok()) {
-    admitted = runtime_->Submit(method_->lane, [this, handler = std::move(handler), flush] {
-      const absl::Status result = Run(handler);
-      flush();
-      peer_->Finish(Conclude(result));
-    });
-  }
-  if (admitted.ok()) return;
-  flush();
-  peer_->Finish(Conclude(admitted));
+absl::Status Call::Enter() {
+  VS_ASSIGN_OR_RETURN(context_.tenant, runtime_->authenticator().Authenticate(peer_->metadata()));
+  VS_RETURN_IF_ERROR(runtime_->Enter(&context_, method_->lane == Lane::kWaiting));
+  entered_ = true;
+  return absl::OkStatus();
 }
 
-void Call::StartWaiting(size_t request_bytes, std::function<std::optional<absl::Status>()> step) {
-  if (const absl::Status entered = Enter(request_bytes, /*waits=*/true); !entered.ok()) {
-    return peer_->Finish(Conclude(entered));
-  }
+void Call::Start(std::function<absl::Status()> handler, std::function<void()> flush) {
+  const absl::Status queued =
+      runtime_->Submit(method_->lane, [this, handler = std::move(handler), flush] {
+        const absl::Status result = Run(handler);
+        flush();
+        peer_->Finish(Conclude(result));
+      });
+  if (queued.ok()) return;
+  flush();
+  Refuse(queued);
+}
+
+void Call::StartWaiting(std::function<std::optional<absl::Status>()> step) {
   stepper_ = Stepper::Create(runtime_, [this, step = std::move(step)] {
     WhyStopped().IgnoreError();
     const std::optional<absl::Status> result = step();
@@ -89,14 +91,6 @@ void Call::StartWaiting(size_t request_bytes, std::function<std::optional<absl::
 
 std::function<void()> Call::wake() const {
   return [stepper = stepper_] { stepper->Wake(); };
-}
-
-absl::Status Call::Enter(size_t request_bytes, bool waits) {
-  VS_ASSIGN_OR_RETURN(context_.tenant, runtime_->authenticator().Authenticate(peer_->metadata()));
-  VS_RETURN_IF_ERROR(runtime_->Enter(
-      &context_, {.request_bytes = static_cast<int64_t>(request_bytes), .waits = waits}));
-  entered_ = true;
-  return absl::OkStatus();
 }
 
 absl::Status Call::Run(const std::function<absl::Status()>& handler) {

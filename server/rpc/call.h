@@ -4,6 +4,7 @@
 #ifndef VALUESCOPE_RPC_CALL_H_
 #define VALUESCOPE_RPC_CALL_H_
 
+#include <cstdint>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -24,6 +25,7 @@ namespace valuescope::rpc {
 struct Method {
   std::string name;  // "GenerationService.Generate"
   Lane lane = Lane::kQuick;
+  int64_t message_bytes = 0;  // of the largest that its clients stream
 };
 
 // What `run` returns, which an absl::Status converts to; INTERNAL where it throws instead.
@@ -52,21 +54,25 @@ class Call {
   absl::Duration heartbeat() const { return runtime_->heartbeat(); }
   absl::Duration stall_timeout() const { return runtime_->stall_timeout(); }
 
-  // A call whose request has `request_bytes` as it came; 0 where requests come one by one.
-  // Authenticates, enters the runtime and puts `handler` on the method's lane; it does not run if
-  // the call is refused or was stopped in the queue, and an exception becomes INTERNAL. `flush`
-  // runs after it, or without it where it does not run, for what is still on its way to the client.
-  // Then, exactly once whatever happened, the peer's Finish: on the lane's thread, or in here where
-  // the call is refused.
+  // Authenticates and enters the runtime, after which the call counts as running. After an error
+  // there is only Refuse.
+  absl::Status Enter();
+
+  // Ends a call whose handler does not run. Then, as after Start, exactly once, the peer's Finish.
+  void Refuse(const absl::Status& why) { peer_->Finish(Conclude(why)); }
+
+  // Puts `handler` on the method's lane; it does not run if the call is refused or was stopped in
+  // the queue, and an exception becomes INTERNAL. `flush` runs after it, or without it where it
+  // does not run, for what is still on its way to the client. Then, exactly once whatever happened,
+  // the peer's Finish: on the lane's thread, or in here where the call is refused.
   void Start(
-      size_t request_bytes, std::function<absl::Status()> handler,
-      std::function<void()> flush = [] {});
+      std::function<absl::Status()> handler, std::function<void()> flush = [] {});
 
   // A call that mostly waits, and holds no thread while it does. `step` runs on Lane::kWaiting:
   // once at first, and again whenever somebody called what wake() returns, which the end of the
   // call does too. It must not throw, and does not block. Once it returns a status the peer's
   // Finish gets that, or why the call was stopped.
-  void StartWaiting(size_t request_bytes, std::function<std::optional<absl::Status>()> step);
+  void StartWaiting(std::function<std::optional<absl::Status>()> step);
 
   // Of a call that waits: makes its next step run. May be called from any thread, also after the
   // call is over.
@@ -82,8 +88,6 @@ class Call {
   void Abort(absl::Status why);
 
  private:
-  // Who calls, and whether there is room for him.
-  absl::Status Enter(size_t request_bytes, bool waits);
   absl::Status Run(const std::function<absl::Status()>& handler);
   // What the client gets: logged and measured.
   absl::Status Conclude(absl::Status status);

@@ -1,6 +1,29 @@
 #include "rpc/call_context.h"
 
+#include "absl/strings/str_cat.h"
+#include "base/error.h"
+
 namespace valuescope::rpc {
+
+absl::Status CallContext::Hold(int64_t bytes) const {
+  if (memory == nullptr) return absl::OkStatus();
+  if (held_ == nullptr) held_ = memory->Take(0);
+  if (held_->Grow(bytes)) return absl::OkStatus();
+  if (bytes > memory->capacity() - held_->bytes()) {
+    return NeverFits("REQUEST_TOO_LARGE",
+                     absl::StrCat("the call needs ", bytes, " bytes beside the ", held_->bytes(),
+                                  " that it has, and all calls together may hold ",
+                                  memory->capacity(), "; ask for less at once"));
+  }
+  return RetryLater("REQUEST_MEMORY_FULL",
+                    absl::StrCat("the calls that run or wait hold ", memory->used(), " of ",
+                                 memory->capacity(), " bytes, and this one needs ", bytes),
+                    absl::Seconds(1));
+}
+
+void CallContext::GiveBack(int64_t bytes) const {
+  if (held_ != nullptr) held_->ShrinkTo(held_->bytes() - bytes);
+}
 
 absl::Status CallContext::Why() const {
   absl::MutexLock lock(&mutex_);

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -13,6 +14,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/cancellation.h"
+#include "base/memory_ledger.h"
 
 namespace valuescope::rpc {
 
@@ -32,6 +34,19 @@ class CallContext {
   // Long handlers look at it between steps and return Why().
   Cancellation cancellation;
 
+  // What all calls hold together of their messages and of what they make of them; null: nothing
+  // bounds it. Outlives the call.
+  MemoryLedger* memory = nullptr;
+
+  // Takes `bytes` >= 0 of it before they are allocated, and keeps them until the call is over.
+  // RESOURCE_EXHAUSTED, and nothing is taken: REQUEST_MEMORY_FULL (retry later) where others hold
+  // too much, REQUEST_TOO_LARGE where there could never be so much for one. By one thread at a
+  // time, the handler's once it runs.
+  absl::Status Hold(int64_t bytes) const;
+  // Gives `bytes` of it back early.
+  void GiveBack(int64_t bytes) const;
+  int64_t held() const { return held_ == nullptr ? 0 : held_->bytes(); }
+
   // Why the call was stopped: CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE (DRAINING); OK while it
   // runs.
   absl::Status Why() const;
@@ -42,6 +57,7 @@ class CallContext {
  private:
   friend class StopCallback;
 
+  mutable std::shared_ptr<MemoryLedger::Lease> held_;
   mutable absl::Mutex mutex_;
   absl::Status why_ ABSL_GUARDED_BY(mutex_);
   int64_t last_callback_ ABSL_GUARDED_BY(mutex_) = 0;

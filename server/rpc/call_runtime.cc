@@ -23,6 +23,8 @@ CallRuntime::CallRuntime(const Authenticator* authenticator, observability::Metr
     : authenticator_(authenticator),
       metrics_(metrics),
       options_(options),
+      memory_(options.call_bytes),
+      gate_(&clock_, options.receiving),
       quick_(options.quick),
       long_running_(options.long_running),
       files_(options.files),
@@ -50,8 +52,8 @@ absl::Status CallRuntime::Submit(Lane lane, std::function<void()> work) {
 void CallRuntime::StopAccepting() {
   absl::MutexLock lock(&mutex_);
   accepting_ = false;
-  for (const auto& [call, share] : running_) {
-    if (share.waits) call->Stop(Draining());
+  for (const auto& [call, waits] : running_) {
+    if (waits) call->Stop(Draining());
   }
 }
 
@@ -62,38 +64,27 @@ bool CallRuntime::WaitUntilIdle(absl::Time deadline) {
 
 void CallRuntime::StopRunning() {
   absl::MutexLock lock(&mutex_);
-  for (const auto& [call, share] : running_) call->Stop(Draining());
+  for (const auto& [call, waits] : running_) call->Stop(Draining());
 }
 
-absl::Status CallRuntime::Enter(CallContext* call, Share share) {
+absl::Status CallRuntime::Enter(CallContext* call, bool waits) {
   absl::MutexLock lock(&mutex_);
   if (!accepting_) return Draining();
-  // One alone is bounded by what a message may be.
-  if (request_bytes_ > 0 && share.request_bytes > options_.request_bytes - request_bytes_) {
-    return RetryLater(
-        "REQUEST_MEMORY_FULL",
-        absl::StrCat("the requests that run or wait hold ", request_bytes_, " of ",
-                     options_.request_bytes, " bytes, and this one has ", share.request_bytes),
-        absl::Seconds(1));
-  }
-  if (share.waits && waiting_ == options_.max_waiting_calls) {
+  if (waits && waiting_ == options_.max_waiting_calls) {
     return RetryLater("TOO_MANY_WAITING_CALLS",
                       absl::StrCat(waiting_,
                                    " calls wait on this server for something to happen, "
                                    "which is as many as may"),
                       kWaitingRetry);
   }
-  running_.emplace(call, share);
-  request_bytes_ += share.request_bytes;
-  if (share.waits) ++waiting_;
+  running_.emplace(call, waits);
+  if (waits) ++waiting_;
   return absl::OkStatus();
 }
 
 void CallRuntime::Leave(CallContext* call) {
   absl::MutexLock lock(&mutex_);
-  const auto left = running_.extract(call);
-  request_bytes_ -= left.mapped().request_bytes;
-  if (left.mapped().waits) --waiting_;
+  if (running_.extract(call).mapped()) --waiting_;
 }
 
 }  // namespace valuescope::rpc

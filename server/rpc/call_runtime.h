@@ -12,10 +12,12 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "base/memory_ledger.h"
 #include "observability/metrics.h"
 #include "rpc/alarm_clock.h"
 #include "rpc/authenticator.h"
 #include "rpc/call_context.h"
+#include "rpc/receive_gate.h"
 #include "rpc/worker_pool.h"
 
 namespace valuescope::rpc {
@@ -37,9 +39,10 @@ struct CallRuntimeOptions {
   size_t waiting_threads = 2;
   // Calls that wait without a thread, such as watchers of jobs.
   size_t max_waiting_calls = 4096;
-  // Of the request messages of all calls that run or wait. What is made from one takes up to twice
-  // as much again.
-  int64_t request_bytes = int64_t{512} << 20;
+  // What all calls that run or wait may hold: their messages, what they make of them, and what
+  // waits to be sent.
+  int64_t call_bytes = int64_t{512} << 20;
+  ReceiveGateOptions receiving;
   // A stream that moves nothing for this long is ended.
   absl::Duration stall_timeout = absl::Seconds(60);
   // A stream whose messages have a heartbeat carries one after this long without another message:
@@ -61,6 +64,8 @@ class CallRuntime {
   absl::Duration stall_timeout() const { return options_.stall_timeout; }
   absl::Duration heartbeat() const { return options_.heartbeat; }
   AlarmClock* clock() { return &clock_; }
+  ReceiveGate* gate() { return &gate_; }
+  MemoryLedger* memory() { return &memory_; }
 
   // Runs `work` on a thread of `lane`. RESOURCE_EXHAUSTED (QUEUE_FULL, retry later) when full; the
   // work is then not run.
@@ -78,16 +83,10 @@ class CallRuntime {
 
   // --- For the calls ---
 
-  // What a call takes of what is bounded.
-  struct Share {
-    int64_t request_bytes = 0;
-    bool waits = false;  // on Lane::kWaiting
-  };
-
-  // UNAVAILABLE while draining; RESOURCE_EXHAUSTED (REQUEST_MEMORY_FULL, retry later) where the
-  // messages of others leave no room for this one's, or (TOO_MANY_WAITING_CALLS, retry later) where
-  // too many others wait; else OK and the call counts as running until Leave.
-  absl::Status Enter(CallContext* call, Share share);
+  // UNAVAILABLE while draining; RESOURCE_EXHAUSTED (TOO_MANY_WAITING_CALLS, retry later) where the
+  // call is one that `waits` (on Lane::kWaiting) and too many others do; else OK and the call
+  // counts as running until Leave.
+  absl::Status Enter(CallContext* call, bool waits);
   void Leave(CallContext* call);
 
  private:
@@ -99,10 +98,11 @@ class CallRuntime {
   const CallRuntimeOptions options_;
   absl::Mutex mutex_;
   bool accepting_ ABSL_GUARDED_BY(mutex_) = true;
-  std::map<CallContext*, Share> running_ ABSL_GUARDED_BY(mutex_);
-  int64_t request_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // of all of them
-  size_t waiting_ ABSL_GUARDED_BY(mutex_) = 0;         // of them
+  std::map<CallContext*, bool> running_ ABSL_GUARDED_BY(mutex_);  // and whether it waits
+  size_t waiting_ ABSL_GUARDED_BY(mutex_) = 0;                    // of them
+  MemoryLedger memory_;
   AlarmClock clock_;
+  ReceiveGate gate_;
   // Last, so that handlers end before what they use.
   WorkerPool quick_;
   WorkerPool long_running_;

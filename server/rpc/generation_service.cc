@@ -11,8 +11,6 @@
 #include "absl/time/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
-#include "engine/token_scope.h"
-#include "model/site.h"
 #include "rpc/call_memory.h"
 #include "rpc/engine_runs.h"
 #include "rpc/intervention_codec.h"
@@ -155,29 +153,12 @@ absl::Status WriteEnd(const GenerationPlan& plan, int index, const engine::Compl
   return writer.Write(std::move(event));
 }
 
-// What the taps of one completion can read at most. A scope that cannot be resolved counts for
-// nothing here: the engine refuses it by name.
-int64_t MostCaptureBytes(const GenerationPlan& plan) {
+int64_t MostCaptureBytesOf(const GenerationPlan& plan) {
   const int64_t prompt = static_cast<int64_t>(plan.request.prompt.size());
-  const engine::SequenceExtent extent{
-      .prompt = prompt, .most = prompt + plan.request.sampling->max_tokens, .generates = true};
-  int64_t bytes = 0;
-  for (const engine::Tap& tap : plan.request.taps) {
-    const auto scope = engine::TokenScope::Resolve(tap.tokens, extent, /*for_tap=*/true);
-    if (!scope.ok()) continue;
-    const bool one_row =
-        tap.reduction != engine::Reduction::kNone || tap.tokens.kind == engine::TokenKind::kLast;
-    int64_t elements = 0;  // of one token, in all layers
-    for (const engine::NeuronIndices& of_layer : tap.columns) {
-      elements += static_cast<int64_t>(of_layer.size());
-    }
-    if (tap.columns.empty()) {
-      const int64_t layers = std::max<int64_t>(1, static_cast<int64_t>(tap.layers.size()));
-      elements = layers * model::WidthOf(tap.site, plan.model->architecture);
-    }
-    bytes += elements * (one_row ? 1 : scope->MostTokens()) * SizeOf(tap.dtype);
-  }
-  return bytes;
+  return MostCaptureBytes(
+      plan.request.taps,
+      {.prompt = prompt, .most = prompt + plan.request.sampling->max_tokens, .generates = true},
+      plan.model->architecture);
 }
 
 // How long texts become shows at their end only.
@@ -194,12 +175,12 @@ int64_t MostReplyBytes(const GenerationPlan& plan) {
   // What is out of range is for the engine to say.
   const int64_t tokens =
       std::clamp<int64_t>(sampling.max_tokens, 0, plan.model->architecture.max_positions);
-  return plan.n * (std::max<int64_t>(0, MostCaptureBytes(plan)) +
+  return plan.n * (std::max<int64_t>(0, MostCaptureBytesOf(plan)) +
                    tokens * (kTokenBytes + logprobs * kLogprobBytes));
 }
 
 absl::Status CheckCapturesFitAMessage(const GenerationPlan& plan) {
-  const int64_t bytes = plan.n * MostCaptureBytes(plan);
+  const int64_t bytes = plan.n * MostCaptureBytesOf(plan);
   if (bytes <= kMostCaptureBytes) return absl::OkStatus();
   return NeverFits(
       "CAPTURE_TOO_LARGE_FOR_MESSAGE",
@@ -283,6 +264,7 @@ absl::Status GenerationService::StreamGenerate(const CallContext& context,
                                                const v1::StreamGenerateRequest& request,
                                                StreamWriter<v1::StreamGenerateResponse>& writer) {
   VS_ASSIGN_OR_RETURN(const GenerationPlan plan, Plan(context, request, *models_, *vectors_));
+  VS_RETURN_IF_ERROR(context.Hold(RoomForChunks(MostCaptureBytesOf(plan))));
   EngineRuns runs(&context, plan.model->engine.get(),
                   {.with_deltas = true, .metrics = runtime_->metrics()});
   v1::StreamGenerateResponse last;

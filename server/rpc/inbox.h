@@ -20,13 +20,17 @@ class ReadTransport {
  public:
   virtual ~ReadTransport() = default;
 
-  // Begins to fill `*message`, until the inbox hears OnReadDone, from any thread, once. The end of
-  // the call makes that happen soon. Does not block.
-  virtual void StartRead(Request* message) = 0;
+  // Asks for the next message: the inbox hears OnReadDone, from any thread, once. The end of the
+  // call makes that happen soon. Does not block.
+  virtual void StartRead() = 0;
+
+  // The message that came, which fits what the call may hold and is one of the method's; otherwise
+  // an error. On the handler's thread.
+  virtual absl::Status TakeMessage(Request& message) = 0;
 };
 
 // Read is called by the handler's thread alone. After an error a read may still be in flight: the
-// transport ends it, and keeps the inbox until then. Request has Clear().
+// transport ends it, and keeps the inbox until then.
 template <typename Request>
 class Inbox : public StreamReader<Request> {
  public:
@@ -42,13 +46,16 @@ class Inbox : public StreamReader<Request> {
       if (ended_) return std::optional<Request>();
       reading_ = true;
     }
-    incoming_.Clear();
-    transport_->StartRead(&incoming_);
+    transport_->StartRead();
     if (!AwaitRead()) call_->Stop(StalledStream());
     VS_RETURN_IF_ERROR(call_->context().Why());
-    absl::MutexLock lock(&mutex_);
-    if (ended_) return std::optional<Request>();
-    return std::optional<Request>(std::move(incoming_));
+    {
+      absl::MutexLock lock(&mutex_);
+      if (ended_) return std::optional<Request>();
+    }
+    std::optional<Request> message(std::in_place);
+    VS_RETURN_IF_ERROR(transport_->TakeMessage(*message));
+    return message;
   }
 
   // The transport's reaction; `ok` false at the end of the stream, or where it broke.
@@ -76,7 +83,6 @@ class Inbox : public StreamReader<Request> {
 
   Call* const call_;
   ReadTransport<Request>* const transport_;
-  Request incoming_;  // written by the transport while reading_
   absl::Mutex mutex_;
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;

@@ -3,14 +3,17 @@
 #include <google/protobuf/util/json_util.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "rpc/attribution_requests.h"
 #include "rpc/idempotency.h"
 #include "rpc/job_specs.h"
+#include "rpc/parsed_size.h"
 #include "rpc/request_codec.h"
 #include "rpc/study_codec.h"
 #include "studies/attribute_neurons_job.h"
@@ -87,9 +90,16 @@ v1::Job Describe(const jobs::JobSnapshot& snapshot) {
   return proto;
 }
 
-v1::Job DescribeWithSpec(const jobs::JobSnapshot& snapshot) {
+// As a job came it is larger than its message by what its numbers are shorter in that.
+absl::StatusOr<v1::Job> DescribeWithSpec(const jobs::JobSnapshot& snapshot,
+                                         const CallContext& context) {
+  const std::string& spec = snapshot.job.request;
+  google::protobuf::io::ArrayInputStream wire(spec.data(), static_cast<int>(spec.size()));
+  const std::optional<int64_t> size = ParsedSize(*v1::JobSpec::descriptor(), &wire);
+  if (!size) return absl::DataLossError("the stored spec of a job is damaged");
+  VS_RETURN_IF_ERROR(context.Hold(*size + static_cast<int64_t>(spec.size())));
   v1::Job proto = Describe(snapshot);
-  proto.mutable_spec()->ParseFromString(snapshot.job.request);
+  proto.mutable_spec()->ParseFromString(spec);
   LeaveOutLargeFields(*proto.mutable_spec());
   return proto;
 }
@@ -159,7 +169,7 @@ absl::Status JobService::CreateJob(const CallContext& context, const v1::CreateJ
   VS_ASSIGN_OR_RETURN(const auto earlier, store_->FindRequest(context.tenant, key));
   if (earlier) {
     VS_ASSIGN_OR_RETURN(const auto snapshot, queue_->Get(context.tenant, earlier->job_id));
-    *response->mutable_job() = DescribeWithSpec(snapshot);
+    VS_ASSIGN_OR_RETURN(*response->mutable_job(), DescribeWithSpec(snapshot, context));
     *response->mutable_estimate() = response->job().estimate();
     return absl::OkStatus();
   }
@@ -169,6 +179,9 @@ absl::Status JobService::CreateJob(const CallContext& context, const v1::CreateJ
   if (absl::Status size = studies::CheckEncodedSize(resolved->responses); !size.ok()) {
     return InField("spec.attribute_neurons", size);
   }
+  // The spec's copy, and the data set's bytes.
+  VS_RETURN_IF_ERROR(context.Hold(static_cast<int64_t>(request.spec().SpaceUsedLong()) +
+                                  studies::EncodedSize(resolved->responses)));
   v1::JobSpec kept = request.spec();
   LeaveOutLargeFields(kept);
   VS_RETURN_IF_ERROR(CheckSpecSize(kept));
@@ -202,7 +215,7 @@ absl::Status JobService::CreateJob(const CallContext& context, const v1::CreateJ
     job.inputs.push_back({.kind = store::ResourceKind::kArtifact, .id = artifact});
   }
   VS_ASSIGN_OR_RETURN(const jobs::JobSnapshot snapshot, queue_->Create(job, key));
-  *response->mutable_job() = DescribeWithSpec(snapshot);
+  VS_ASSIGN_OR_RETURN(*response->mutable_job(), DescribeWithSpec(snapshot, context));
   return absl::OkStatus();
 }
 
@@ -236,7 +249,7 @@ absl::Status JobService::GetJob(const CallContext& context, const v1::GetJobRequ
                                 v1::GetJobResponse* response) {
   VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "jobs", request.name()));
   VS_ASSIGN_OR_RETURN(const jobs::JobSnapshot snapshot, queue_->Get(context.tenant, id));
-  *response->mutable_job() = DescribeWithSpec(snapshot);
+  VS_ASSIGN_OR_RETURN(*response->mutable_job(), DescribeWithSpec(snapshot, context));
   if (snapshot.job.state == store::JobState::kSucceeded) {
     VS_ASSIGN_OR_RETURN(*response->mutable_job()->mutable_result(), ResultOf(snapshot.job));
   }

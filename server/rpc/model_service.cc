@@ -167,13 +167,27 @@ absl::Status CheckFitsAMessage(size_t bytes) {
                         "send less at once");
 }
 
+// Bytes that a token of a reply takes at least: its id, and its piece with a tag and a length.
+constexpr size_t kFewestTokenBytes = 3;
+// And what it takes here at most: its ids, the string that is its piece, and the bytes of both.
+constexpr int64_t kTokenMemory = 96;
+// What decoding takes of a token until its text is there.
+constexpr int64_t kDecodingMemory = 96;
+
+// Before the reply is made of so many tokens.
+absl::Status HoldTokens(const CallContext& context, size_t count) {
+  VS_RETURN_IF_ERROR(CheckFitsAMessage(kFewestTokenBytes * count));
+  return context.Hold(kTokenMemory * static_cast<int64_t>(count));
+}
+
 // As long as the response stays below what one message has. Before the text is made, which is about
 // as long as its pieces.
 template <typename Response>
-absl::Status AddPieces(const std::vector<int32_t>& ids, const text::Tokenizer& tokenizer,
-                       Response& response) {
+absl::Status AddPieces(const CallContext& context, const std::vector<int32_t>& ids,
+                       const text::Tokenizer& tokenizer, Response& response) {
   size_t bytes = response.ByteSizeLong();
   for (const int32_t id : ids) {
+    if (context.cancellation.cancelled()) return context.Why();
     std::string piece = tokenizer.Piece(id);
     const auto size = static_cast<uint32_t>(piece.size());
     bytes += 1 + CodedOutputStream::VarintSize32(size) + size;  // a tag, the length, the bytes
@@ -292,7 +306,7 @@ absl::Status ModelService::CheckNoJobRunsOn(const std::string& id) const {
   return absl::OkStatus();
 }
 
-absl::Status ModelService::Tokenize(const CallContext&, const v1::TokenizeRequest& request,
+absl::Status ModelService::Tokenize(const CallContext& context, const v1::TokenizeRequest& request,
                                     v1::TokenizeResponse* response) {
   VS_RETURN_IF_ERROR(CheckTokenizeSize(request.prompt()));
   VS_ASSIGN_OR_RETURN(const auto model, ModelOfName("model", request.model(), *models_));
@@ -304,9 +318,13 @@ absl::Status ModelService::Tokenize(const CallContext&, const v1::TokenizeReques
           "prompt", request.prompt(), *model,
           {.add_special_tokens = add_special_tokens, .now = absl::Now(), .within_context = false}));
   const text::Tokenizer& tokenizer = model->text->tokenizer();
+  VS_RETURN_IF_ERROR(context.Why());
+  VS_RETURN_IF_ERROR(HoldTokens(context, prompt.ids.size()));
+  VS_RETURN_IF_ERROR(context.Hold(2 * static_cast<int64_t>(prompt.text.size())));
   response->mutable_token_ids()->Assign(prompt.ids.begin(), prompt.ids.end());
-  VS_RETURN_IF_ERROR(AddPieces(prompt.ids, tokenizer, *response));
+  VS_RETURN_IF_ERROR(AddPieces(context, prompt.ids, tokenizer, *response));
   if (request.prompt().has_token_ids()) {
+    VS_RETURN_IF_ERROR(context.Hold(kDecodingMemory * static_cast<int64_t>(prompt.ids.size())));
     VS_ASSIGN_OR_RETURN(prompt.text, tokenizer.Decode(prompt.ids, /*skip_special_tokens=*/false));
   }
   response->set_rendered_text(std::move(prompt.text));
@@ -315,10 +333,13 @@ absl::Status ModelService::Tokenize(const CallContext&, const v1::TokenizeReques
   return CheckFitsAMessage(response->ByteSizeLong());
 }
 
-absl::Status ModelService::Detokenize(const CallContext&, const v1::DetokenizeRequest& request,
+absl::Status ModelService::Detokenize(const CallContext& context,
+                                      const v1::DetokenizeRequest& request,
                                       v1::DetokenizeResponse* response) {
   VS_RETURN_IF_ERROR(CheckNumIds("token_ids", request.token_ids_size()));
   VS_ASSIGN_OR_RETURN(const auto model, ModelOfName("model", request.model(), *models_));
+  VS_RETURN_IF_ERROR(HoldTokens(context, static_cast<size_t>(request.token_ids_size())));
+  VS_RETURN_IF_ERROR(context.Hold(kDecodingMemory * request.token_ids_size()));
   const std::vector<int32_t> ids(request.token_ids().begin(), request.token_ids().end());
   for (size_t i = 0; i < ids.size(); ++i) {
     if (ids[i] < 0 || ids[i] >= model->architecture.vocabulary) {
@@ -327,7 +348,7 @@ absl::Status ModelService::Detokenize(const CallContext&, const v1::DetokenizeRe
     }
   }
   const text::Tokenizer& tokenizer = model->text->tokenizer();
-  VS_RETURN_IF_ERROR(AddPieces(ids, tokenizer, *response));
+  VS_RETURN_IF_ERROR(AddPieces(context, ids, tokenizer, *response));
   VS_ASSIGN_OR_RETURN(std::string text, tokenizer.Decode(ids, request.skip_special_tokens()));
   response->set_text(std::move(text));
   return CheckFitsAMessage(response->ByteSizeLong());

@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <optional>
 #include <utility>
 
@@ -20,6 +21,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/memory_ledger.h"
 #include "rpc/call.h"
 #include "rpc/stream.h"
 
@@ -61,19 +63,22 @@ class Outbox : public StreamWriter<Response> {
   absl::Status Write(Response message) override {
     StopCallback wake(&call_->context(), [this] { Wake(); });
     const size_t bytes = message.ByteSizeLong();
+    // Where all calls hold too much already, nothing waits here but what is on its way.
+    std::shared_ptr<MemoryLedger::Lease> room = TakeRoom(bytes);
     const Response* first = nullptr;
     bool moves;
     {
       absl::MutexLock lock(&mutex_);
       const auto has_room = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
         return Stopped() || messages_.empty() ||
-               (messages_.size() <= kMaxOutboxMessages && bytes_ + bytes <= kMaxOutboxBytes);
+               (room != nullptr && messages_.size() <= kMaxOutboxMessages &&
+                bytes_ + bytes <= kMaxOutboxBytes);
       };
       moves = AwaitMoving(has_room);
       if (!moves) {
         broken_ = true;
       } else if (!Stopped()) {
-        first = Add(std::move(message), bytes);
+        first = Add({.message = std::move(message), .bytes = bytes, .room = std::move(room)});
       }
     }
     if (!moves) call_->Abort(StalledStream());
@@ -134,7 +139,7 @@ class Outbox : public StreamWriter<Response> {
         if (closed_ || Stopped()) return absl::InfiniteFuture();
         if (!heartbeat_) return now + call_->heartbeat();
         if (now < moved_ + call_->heartbeat()) return moved_ + call_->heartbeat();
-        first = Add(*heartbeat_, heartbeat_->ByteSizeLong());
+        first = Add({.message = *heartbeat_, .bytes = heartbeat_->ByteSizeLong()});
       } else if (now < Patience()) {
         return std::min(Patience(), now + call_->heartbeat());
       }
@@ -152,7 +157,7 @@ class Outbox : public StreamWriter<Response> {
     const Response* next = nullptr;
     {
       absl::MutexLock lock(&mutex_);
-      bytes_ -= messages_.front().ByteSizeLong();
+      bytes_ -= messages_.front().bytes;
       messages_.pop_front();
       ++written_;
       moved_ = absl::Now();
@@ -161,19 +166,30 @@ class Outbox : public StreamWriter<Response> {
         messages_.clear();
         bytes_ = 0;
       }
-      if (!messages_.empty()) next = &messages_.front();
+      if (!messages_.empty()) next = &messages_.front().message;
     }
     if (next != nullptr) transport_->StartWrite(next);
   }
 
  private:
+  struct Waiting {
+    Response message;
+    size_t bytes;
+    std::shared_ptr<MemoryLedger::Lease> room = nullptr;
+  };
+
   // The message if it is to be sent now.
-  const Response* Add(Response message, size_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  const Response* Add(Waiting message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    bytes_ += message.bytes;
     messages_.push_back(std::move(message));
-    bytes_ += bytes;
     if (messages_.size() > 1) return nullptr;
     moved_ = absl::Now();
-    return &messages_.front();
+    return &messages_.front().message;
+  }
+
+  // For a message and the bytes that it is sent as; null where there is none.
+  std::shared_ptr<MemoryLedger::Lease> TakeRoom(size_t bytes) {
+    return call_->context().memory->Take(2 * static_cast<int64_t>(bytes));
   }
 
   // How long the client may take for the message in flight.
@@ -223,7 +239,7 @@ class Outbox : public StreamWriter<Response> {
   absl::Time moved_ ABSL_GUARDED_BY(mutex_) = absl::Now();  // last start or end of a write
   std::optional<Response> heartbeat_ ABSL_GUARDED_BY(mutex_);
   // The front is in flight. A deque keeps its elements where they are while others come and go.
-  std::deque<Response> messages_ ABSL_GUARDED_BY(mutex_);
+  std::deque<Waiting> messages_ ABSL_GUARDED_BY(mutex_);
   size_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "base/status_macros.h"
 #include "rpc/status_to_grpc.h"
 
 namespace valuescope::rpc {
@@ -33,6 +34,54 @@ void GrpcPeer::Finish(const absl::Status& status) {
   }
   const auto finish = finish_;  // which outlives this peer, as the reactor's end may come at once
   finish(ToGrpcStatus(status));
+}
+
+absl::Status Reactor::SetReply(const google::protobuf::Message& message) {
+  const CallContext& context = call_.context();
+  const auto bytes = static_cast<int64_t>(message.ByteSizeLong());
+  VS_RETURN_IF_ERROR(context.Hold(bytes));
+  reply_ = BytesOf(message);
+  context.GiveBack(context.held() - bytes);
+  return absl::OkStatus();
+}
+
+void Reactor::End(grpc::Status status) {
+  if (status.ok() && reply_) {
+    StartWriteAndFinish(&*reply_, {}, std::move(status));
+  } else {
+    Finish(std::move(status));
+  }
+}
+
+void OneRequestReactor::Open() {
+  if (const absl::Status entered = call_.Enter(); !entered.ok()) return call_.Refuse(entered);
+  gate_->Enter(sender_, this);
+}
+
+void OneRequestReactor::OnCancel() {
+  call_.ClientGone();
+  // What has begun hears it from its read.
+  if (gate_->LeaveQueue(this)) call_.Refuse(call_.context().Why());
+}
+
+void OneRequestReactor::OnReadDone(bool ok) {
+  if (!gate_->Leave(this)) return;
+  const CallContext& context = call_.context();
+  if (!ok) call_.ClientGone();  // or has sent nothing
+  absl::Status here = context.Why();
+  if (here.ok()) here = context.Hold(static_cast<int64_t>(bytes_.Length()));
+  if (!here.ok()) return call_.Refuse(here);
+  Received();
+}
+
+absl::Status OneRequestReactor::TakeRequest(google::protobuf::Message& request) {
+  const CallContext& context = call_.context();
+  const auto length = static_cast<int64_t>(bytes_.Length());
+  VS_ASSIGN_OR_RETURN(const int64_t size, SizeOnceParsed(bytes_, *request.GetDescriptor()));
+  VS_RETURN_IF_ERROR(context.Hold(size));
+  VS_RETURN_IF_ERROR(ParseMessage(bytes_, request));
+  context.GiveBack(length);
+  return absl::OkStatus();
 }
 
 }  // namespace valuescope::rpc

@@ -1,14 +1,17 @@
-// One reactor for each RPC shape: what gRPC says becomes what a Call, an Outbox and an Inbox hear,
-// and back. gRPC owns the threads on which the On... reactions run, and they never block; the
-// handler runs on a thread of the call's lane. Calls that wait (waiter.h) have reactors of their
-// own, by whose steps they are started, asked and ended. A reactor deletes itself in OnDone, which
-// gRPC calls last: after Finish and after every other reaction has returned.
+// One reactor for each RPC shape: what gRPC says becomes what a Call, a ReceiveGate, an Outbox and
+// an Inbox hear, and back. gRPC owns the threads on which the On... reactions run, and they never
+// block; the handler runs on a thread of the call's lane. Calls that wait (waiter.h) have reactors
+// of their own, by whose steps they are started, asked and ended. A reactor deletes itself in
+// OnDone, which gRPC calls last: after Finish and after every other reaction has returned.
 #ifndef VALUESCOPE_RPC_REACTORS_H_
 #define VALUESCOPE_RPC_REACTORS_H_
 
 #include <grpcpp/server_context.h>
+#include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -22,9 +25,10 @@
 #include "rpc/alarm_clock.h"
 #include "rpc/call.h"
 #include "rpc/inbox.h"
+#include "rpc/message_bytes.h"
 #include "rpc/outbox.h"
 #include "rpc/peer.h"
-#include "rpc/request_check.h"
+#include "rpc/receive_gate.h"
 #include "rpc/stream.h"
 #include "rpc/waiter.h"
 
@@ -69,191 +73,270 @@ class GrpcPeer : public Peer {
   const std::function<void(grpc::Status)> finish_;
 };
 
-template <typename Request, typename Response>
-class UnaryReactor : public grpc::ServerUnaryReactor {
+// A call of any shape as gRPC sees it: bytes come, bytes go. So a message is asked for when there
+// is room for it, and becomes one of the contract's on the thread of a handler, once it is known
+// how much memory that takes.
+class Reactor : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
+  Reactor(CallRuntime* runtime, const Method* method, grpc::CallbackServerContext* context)
+      : peer_(context, [this](grpc::Status status) { End(std::move(status)); }),
+        call_(runtime, method, &peer_) {}
+
+  // Once it is made, by whoever made it.
+  virtual void Open() = 0;
+
+  void OnDone() final { delete this; }
+
+ protected:
+  // What goes before an OK, where a handler answers with one message: the call's last, so all that
+  // it still holds. The errors of CallContext::Hold.
+  absl::Status SetReply(const google::protobuf::Message& message);
+
+  GrpcPeer peer_;
+  Call call_;
+
+ private:
+  void End(grpc::Status status);
+
+  std::optional<grpc::ByteBuffer> reply_;
+};
+
+// A call whose client sends one message.
+class OneRequestReactor : public Reactor, private ReceiveGate::Reception {
+ public:
+  OneRequestReactor(CallRuntime* runtime, const Method* method,
+                    grpc::CallbackServerContext* context)
+      : Reactor(runtime, method, context), gate_(runtime->gate()), sender_(context->peer()) {}
+
+  void Open() final;
+  void OnCancel() final;
+  void OnReadDone(bool ok) final;
+
+ protected:
+  // The message is here: Start or StartWaiting.
+  virtual void Received() = 0;
+
+  // On the handler's thread, once. The errors of ParseMessage and of CallContext::Hold.
+  absl::Status TakeRequest(google::protobuf::Message& request);
+
+ private:
+  void Begin() final { StartRead(&bytes_); }
+  void Refuse(const absl::Status& why) final { call_.Refuse(why); }
+
+  ReceiveGate* const gate_;
+  const std::string sender_;
+  grpc::ByteBuffer bytes_;
+};
+
+template <typename Request, typename Response>
+class UnaryReactor : public OneRequestReactor {
+ public:
+  using Handler = UnaryHandler<Request, Response>;
+
   UnaryReactor(CallRuntime* runtime, const Method* method, grpc::CallbackServerContext* context,
-               const Request* request, Response* response,
-               const UnaryHandler<Request, Response>* handler)
-      : peer_(context, [this](grpc::Status status) { Finish(std::move(status)); }),
-        call_(runtime, method, &peer_) {
-    call_.Start(request->SpaceUsedLong(), [this, request, response, handler]() -> absl::Status {
-      VS_RETURN_IF_ERROR(CheckEnums(*request));
-      return (*handler)(call_.context(), *request, response);
+               const Handler* handler)
+      : OneRequestReactor(runtime, method, context), handler_(handler) {}
+
+ private:
+  void Received() override {
+    call_.Start([this]() -> absl::Status {
+      Request request;
+      VS_RETURN_IF_ERROR(TakeRequest(request));
+      Response response;
+      VS_RETURN_IF_ERROR((*handler_)(call_.context(), request, &response));
+      return SetReply(response);
     });
   }
 
-  void OnCancel() override { call_.ClientGone(); }
-  void OnDone() override { delete this; }
+  const Handler* const handler_;
+};
+
+// What writes a handler's messages, one at a time.
+template <typename Response>
+class WritingReactor : public OneRequestReactor, private WriteTransport<Response> {
+ public:
+  WritingReactor(CallRuntime* runtime, const Method* method, grpc::CallbackServerContext* context)
+      : OneRequestReactor(runtime, method, context),
+        outbox_(&call_, this),
+        pulse_(call_.clock(), [this] { return outbox_.Pulse(); }) {}
+
+  void OnWriteDone(bool ok) override { outbox_.OnWriteDone(ok); }
+
+ protected:
+  Outbox<Response> outbox_;
+  Alarm pulse_;
 
  private:
-  GrpcPeer peer_;
-  Call call_;
+  void StartWrite(const Response* message) override {
+    written_ = BytesOf(*message);
+    Reactor::StartWrite(&written_);
+  }
+
+  grpc::ByteBuffer written_;
 };
 
 template <typename Request, typename Response>
-class ServerStreamReactor : public grpc::ServerWriteReactor<Response>,
-                            private WriteTransport<Response> {
+class ServerStreamReactor : public WritingReactor<Response> {
  public:
+  using Handler = ServerStreamHandler<Request, Response>;
+
   ServerStreamReactor(CallRuntime* runtime, const Method* method,
-                      grpc::CallbackServerContext* context, const Request* request,
-                      const ServerStreamHandler<Request, Response>* handler)
-      : peer_(context, [this](grpc::Status status) { this->Finish(std::move(status)); }),
-        call_(runtime, method, &peer_),
-        outbox_(&call_, this),
-        pulse_(call_.clock(), [this] { return outbox_.Pulse(); }) {
-    outbox_.SetHeartbeat(HeartbeatOf<Response>());
-    pulse_.RingAt(absl::Now() + call_.heartbeat());
-    call_.Start(
-        request->SpaceUsedLong(),
-        [this, request, handler]() -> absl::Status {
-          VS_RETURN_IF_ERROR(CheckEnums(*request));
-          return (*handler)(call_.context(), *request, outbox_);
+                      grpc::CallbackServerContext* context, const Handler* handler)
+      : WritingReactor<Response>(runtime, method, context), handler_(handler) {}
+
+ private:
+  void Received() override {
+    this->outbox_.SetHeartbeat(HeartbeatOf<Response>());
+    this->pulse_.RingAt(absl::Now() + this->call_.heartbeat());
+    this->call_.Start(
+        [this]() -> absl::Status {
+          Request request;
+          VS_RETURN_IF_ERROR(this->TakeRequest(request));
+          return (*handler_)(this->call_.context(), request, this->outbox_);
         },
         [this] {
-          pulse_.Cancel();
-          outbox_.Flush();
+          this->pulse_.Cancel();
+          this->outbox_.Flush();
         });
   }
 
-  void OnCancel() override { call_.ClientGone(); }
-  void OnDone() override { delete this; }
-  void OnWriteDone(bool ok) override { outbox_.OnWriteDone(ok); }
-
- private:
-  using Reactor = grpc::ServerWriteReactor<Response>;
-  void StartWrite(const Response* message) override { Reactor::StartWrite(message); }
-
-  GrpcPeer peer_;
-  Call call_;
-  Outbox<Response> outbox_;
-  Alarm pulse_;
+  const Handler* const handler_;
 };
 
 template <typename Request, typename Response>
-class WaitingUnaryReactor : public grpc::ServerUnaryReactor {
+class WaitingUnaryReactor : public OneRequestReactor {
  public:
   using Handler = WaitingHandler<Request, Response*>;
 
   WaitingUnaryReactor(CallRuntime* runtime, const Method* method,
-                      grpc::CallbackServerContext* context, const Request* request,
-                      Response* response, const Handler* handler)
-      : peer_(context, [this](grpc::Status status) { Finish(std::move(status)); }),
-        call_(runtime, method, &peer_) {
-    call_.StartWaiting(request->ByteSizeLong(), [this, request, response, handler] {
-      return CatchExceptions([&] { return Step(*request, response, *handler); });
-    });
-  }
-
-  void OnCancel() override { call_.ClientGone(); }
-  void OnDone() override { delete this; }
+                      grpc::CallbackServerContext* context, const Handler* handler)
+      : OneRequestReactor(runtime, method, context), handler_(handler) {}
 
  private:
-  std::optional<absl::Status> Step(const Request& request, Response* response,
-                                   const Handler& handler) {
-    VS_RETURN_IF_ERROR(call_.context().Why());
-    if (waiter_ == nullptr) {
-      VS_RETURN_IF_ERROR(CheckEnums(request));
-      VS_ASSIGN_OR_RETURN(waiter_, handler(call_.context(), request, call_.wake()));
-    }
-    return waiter_->Look(response);
+  void Received() override {
+    call_.StartWaiting([this] { return CatchExceptions([this] { return Step(); }); });
   }
 
-  GrpcPeer peer_;
-  Call call_;
+  std::optional<absl::Status> Step() {
+    VS_RETURN_IF_ERROR(call_.context().Why());
+    if (waiter_ == nullptr) {
+      Request request;
+      VS_RETURN_IF_ERROR(TakeRequest(request));
+      VS_ASSIGN_OR_RETURN(waiter_, (*handler_)(call_.context(), request, call_.wake()));
+    }
+    Response response;
+    const std::optional<absl::Status> result = waiter_->Look(&response);
+    if (result && result->ok()) return SetReply(response);
+    return result;
+  }
+
+  const Handler* const handler_;
   std::unique_ptr<Waiter<Response*>> waiter_;
 };
 
 template <typename Request, typename Response>
-class WaitingStreamReactor : public grpc::ServerWriteReactor<Response>,
-                             private WriteTransport<Response>,
-                             private StreamWriter<Response> {
+class WaitingStreamReactor : public WritingReactor<Response>, private StreamWriter<Response> {
  public:
   using Handler = WaitingHandler<Request, StreamWriter<Response>&>;
 
   WaitingStreamReactor(CallRuntime* runtime, const Method* method,
-                       grpc::CallbackServerContext* context, const Request* request,
-                       const Handler* handler)
-      : peer_(context, [this](grpc::Status status) { this->Finish(std::move(status)); }),
-        call_(runtime, method, &peer_),
-        outbox_(&call_, this),
-        pulse_(call_.clock(), [this] { return outbox_.Pulse(); }) {
-    call_.StartWaiting(request->ByteSizeLong(),
-                       [this, request, handler] { return Step(*request, *handler); });
-  }
+                       grpc::CallbackServerContext* context, const Handler* handler)
+      : WritingReactor<Response>(runtime, method, context), handler_(handler) {}
 
-  void OnCancel() override { call_.ClientGone(); }
-  void OnDone() override { delete this; }
   void OnWriteDone(bool ok) override {
-    outbox_.OnWriteDone(ok);
-    call_.wake()();
+    this->outbox_.OnWriteDone(ok);
+    this->call_.wake()();
   }
 
  private:
-  using Reactor = grpc::ServerWriteReactor<Response>;
-  void StartWrite(const Response* message) override { Reactor::StartWrite(message); }
+  void Received() override {
+    this->call_.StartWaiting([this] { return Step(); });
+  }
 
   // Over once there is a result and the client has taken what was written before it, or has taken
   // nothing for too long.
-  std::optional<absl::Status> Step(const Request& request, const Handler& handler) {
-    if (!result_) result_ = CatchExceptions([&] { return Look(request, handler); });
+  std::optional<absl::Status> Step() {
+    if (!result_) result_ = CatchExceptions([this] { return Look(); });
     if (!result_) return std::nullopt;
     waiter_.reset();
-    pulse_.RingAt(outbox_.Close());
-    if (!outbox_.empty()) return std::nullopt;
-    pulse_.Cancel();
+    this->pulse_.RingAt(this->outbox_.Close());
+    if (!this->outbox_.empty()) return std::nullopt;
+    this->pulse_.Cancel();
     return result_;
   }
 
-  std::optional<absl::Status> Look(const Request& request, const Handler& handler) {
-    VS_RETURN_IF_ERROR(call_.context().Why());
+  std::optional<absl::Status> Look() {
+    const CallContext& context = this->call_.context();
+    VS_RETURN_IF_ERROR(context.Why());
     if (waiter_ == nullptr) {
-      VS_RETURN_IF_ERROR(CheckEnums(request));
-      VS_ASSIGN_OR_RETURN(waiter_, handler(call_.context(), request, call_.wake()));
-      pulse_.RingAt(absl::Now() + call_.heartbeat());
+      Request request;
+      VS_RETURN_IF_ERROR(this->TakeRequest(request));
+      VS_ASSIGN_OR_RETURN(waiter_, (*handler_)(context, request, this->call_.wake()));
+      this->pulse_.RingAt(absl::Now() + this->call_.heartbeat());
     }
-    if (!outbox_.empty()) return std::nullopt;  // its end wakes
+    if (!this->outbox_.empty()) return std::nullopt;  // its end wakes
     return waiter_->Look(*this);
   }
 
   absl::Status Write(Response message) override {
-    outbox_.SetHeartbeat(HeartbeatOf<Response>(message));
-    return outbox_.Write(std::move(message));
+    this->outbox_.SetHeartbeat(HeartbeatOf<Response>(message));
+    return this->outbox_.Write(std::move(message));
   }
 
-  GrpcPeer peer_;
-  Call call_;
-  Outbox<Response> outbox_;
-  Alarm pulse_;
+  const Handler* const handler_;
   std::unique_ptr<Waiter<StreamWriter<Response>&>> waiter_;
   std::optional<absl::Status> result_;
 };
 
+// Its messages pass no gate: as many clients as there are threads may send one, each of which was
+// given the room for it when its call began.
 template <typename Request, typename Response>
-class ClientStreamReactor : public grpc::ServerReadReactor<Request>,
-                            private ReadTransport<Request> {
+class ClientStreamReactor : public Reactor, private ReadTransport<Request> {
  public:
+  using Handler = ClientStreamHandler<Request, Response>;
+
   ClientStreamReactor(CallRuntime* runtime, const Method* method,
-                      grpc::CallbackServerContext* context, Response* response,
-                      const ClientStreamHandler<Request, Response>* handler)
-      : peer_(context, [this](grpc::Status status) { this->Finish(std::move(status)); }),
-        call_(runtime, method, &peer_),
-        inbox_(&call_, this) {
-    call_.Start(
-        0, [this, response, handler] { return (*handler)(call_.context(), inbox_, response); });
+                      grpc::CallbackServerContext* context, const Handler* handler)
+      : Reactor(runtime, method, context),
+        room_(2 * method->message_bytes),
+        handler_(handler),
+        inbox_(&call_, this) {}
+
+  void Open() override {
+    absl::Status room = call_.Enter();
+    if (room.ok()) room = call_.context().Hold(room_);
+    if (!room.ok()) return call_.Refuse(room);
+    call_.Start([this]() -> absl::Status {
+      Response response;
+      VS_RETURN_IF_ERROR((*handler_)(call_.context(), inbox_, &response));
+      return SetReply(response);
+    });
   }
 
   void OnCancel() override { call_.ClientGone(); }
-  void OnDone() override { delete this; }
   void OnReadDone(bool ok) override { inbox_.OnReadDone(ok); }
 
  private:
-  using Reactor = grpc::ServerReadReactor<Request>;
-  void StartRead(Request* message) override { Reactor::StartRead(message); }
+  void StartRead() override { Reactor::StartRead(&bytes_); }
 
-  GrpcPeer peer_;
-  Call call_;
+  // The bytes and what they become share the room. A message that is longer than any of the
+  // method's takes more, so that whoever reads it can say what is wrong with it.
+  absl::Status TakeMessage(Request& message) override {
+    const CallContext& context = call_.context();
+    VS_ASSIGN_OR_RETURN(const int64_t size, SizeOnceParsed(bytes_, *Request::descriptor()));
+    context.GiveBack(std::exchange(extra_, 0));
+    const int64_t extra =
+        std::max<int64_t>(0, static_cast<int64_t>(bytes_.Length()) + size - room_);
+    VS_RETURN_IF_ERROR(context.Hold(extra));
+    extra_ = extra;
+    return ParseMessage(bytes_, message);
+  }
+
+  const int64_t room_;
+  int64_t extra_ = 0;  // for the message before
+  const Handler* const handler_;
   Inbox<Request> inbox_;
+  grpc::ByteBuffer bytes_;
 };
 
 }  // namespace valuescope::rpc

@@ -256,13 +256,23 @@ absl::StatusOr<text::ChatMessage> MessageFromProto(absl::string_view field,
   return result;
 }
 
+// What turning text into tokens takes of the model's request memory until it is done.
+absl::StatusOr<std::shared_ptr<MemoryLedger::Lease>> RoomToTokenise(
+    size_t bytes, size_t messages, const engine::ServedModel& model) {
+  constexpr int64_t kOfAByte = 200, kOfAMessage = 4096;
+  return model.engine->TakeRequestMemory(kOfAByte * static_cast<int64_t>(bytes) +
+                                         kOfAMessage * static_cast<int64_t>(messages));
+}
+
 absl::StatusOr<TokenisedPrompt> ChatFromProto(absl::string_view field, const v1::Chat& chat,
                                               const engine::ServedModel& model,
                                               const PromptOptions& prompt_options) {
   // Before anything is copied of it.
-  if (absl::Status status = text::CheckChatSize(SizeOf(chat)); !status.ok()) {
-    return InField(field, status);
-  }
+  const text::ChatSize size = SizeOf(chat);
+  if (absl::Status status = text::CheckChatSize(size); !status.ok()) return InField(field, status);
+  VS_ASSIGN_OR_RETURN(const auto room,
+                      RoomToTokenise(size.bytes + chat.template_arguments().ByteSizeLong(),
+                                     size.messages + size.parts, model));
   std::vector<text::ChatMessage> messages;
   for (int i = 0; i < chat.messages_size(); ++i) {
     VS_ASSIGN_OR_RETURN(
@@ -343,6 +353,7 @@ absl::StatusOr<TokenisedPrompt> PromptFromProto(absl::string_view field, const v
   TokenisedPrompt result;
   switch (prompt.prompt_case()) {
     case v1::Prompt::kText: {
+      VS_ASSIGN_OR_RETURN(const auto room, RoomToTokenise(prompt.text().size(), 0, model));
       auto ids = model.text->EncodeText(prompt.text(), options.add_special_tokens,
                                         MostTokens(model, options.within_context));
       if (!ids.ok()) return InField(field, ids.status());
@@ -367,6 +378,7 @@ absl::StatusOr<std::vector<int32_t>> ResponseFromProto(absl::string_view field,
                                                        const engine::ServedModel& model) {
   switch (response.response_case()) {
     case v1::Response::kText: {
+      VS_ASSIGN_OR_RETURN(const auto room, RoomToTokenise(response.text().size(), 0, model));
       auto ids =
           model.text->EncodeText(response.text(), /*add_special_tokens=*/false, MostTokens(model));
       if (!ids.ok()) return InField(field, ids.status());

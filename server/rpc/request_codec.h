@@ -49,7 +49,8 @@ struct PromptOptions {
 };
 
 // INVALID_ARGUMENT naming a field beneath `field`: nothing set, not UTF-8, a template that refuses
-// the messages, an id outside the vocabulary. The others of text::TextModel::EncodeChat.
+// the messages, an id outside the vocabulary. The others of text::TextModel::EncodeChat, and of
+// engine::Engine::TakeRequestMemory: tokenising takes two hundred times the memory of a text.
 absl::StatusOr<TokenisedPrompt> PromptFromProto(absl::string_view field, const v1::Prompt& prompt,
                                                 const engine::ServedModel& model,
                                                 const PromptOptions& options);

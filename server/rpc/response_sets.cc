@@ -22,8 +22,11 @@ namespace {
 class Tokeniser {
  public:
   // `field` holds the responses.
-  Tokeniser(const char* field, const engine::ServedModel& model)
-      : field_(field), model_(model), options_{.add_special_tokens = true, .now = absl::Now()} {}
+  Tokeniser(const char* field, const CallContext& context, const engine::ServedModel& model)
+      : field_(field),
+        context_(context),
+        model_(model),
+        options_{.add_special_tokens = true, .now = absl::Now()} {}
 
   // Errors name `place`, or the field with the number of the response.
   absl::Status Add(const std::string& place, const v1::LabelledResponse& response) {
@@ -35,6 +38,7 @@ class Tokeniser {
     VS_ASSIGN_OR_RETURN(
         std::vector<int32_t> ids,
         ResponseFromProto(absl::StrCat(place, ".response"), response.response(), model_));
+    VS_RETURN_IF_ERROR(context_.Hold(MemoryOf(prompt.ids, ids, response.query_id())));
     rendered_chat_ |= prompt.from_chat;
     responses_.push_back({.prompt = std::move(prompt.ids),
                           .response = std::move(ids),
@@ -55,7 +59,16 @@ class Tokeniser {
   }
 
  private:
+  // Of a response in a set and in the list that becomes it, which grows by doubling.
+  static int64_t MemoryOf(const std::vector<int32_t>& prompt, const std::vector<int32_t>& response,
+                          const std::string& query) {
+    constexpr int64_t kOverhead = 4 * sizeof(studies::LabelledResponse);
+    return kOverhead +
+           static_cast<int64_t>(query.size() + (prompt.size() + response.size()) * sizeof(int32_t));
+  }
+
   const char* const field_;
+  const CallContext& context_;
   const engine::ServedModel& model_;
   const PromptOptions options_;
   std::vector<studies::LabelledResponse> responses_;
@@ -116,7 +129,7 @@ absl::StatusOr<studies::ResponseSet> ResponseSetOf(const ResponseSource& source,
   if (source.responses.empty() == source.artifact.empty()) {
     return InvalidField("responses", "must be given inline or as `artifact`, one of the two");
   }
-  Tokeniser tokeniser(source.artifact.empty() ? "responses" : "artifact", model);
+  Tokeniser tokeniser(source.artifact.empty() ? "responses" : "artifact", context, model);
   if (source.artifact.empty()) {
     VS_RETURN_IF_ERROR(CheckCount(source.responses.size(), source));
     for (int i = 0; i < source.responses.size(); ++i) {

@@ -1,6 +1,10 @@
 #include "rpc/result_codec.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
+#include "model/site.h"
+#include "rpc/tensor_codec.h"
 
 namespace valuescope::rpc {
 
@@ -42,6 +46,29 @@ v1::Logprobs LogprobsToProto(const std::vector<engine::TokenLogprob>& logprobs) 
   }
   return proto;
 }
+
+int64_t MostCaptureBytes(const std::vector<engine::Tap>& taps, const engine::SequenceExtent& extent,
+                         const model::Architecture& architecture) {
+  int64_t bytes = 0;
+  for (const engine::Tap& tap : taps) {
+    const auto scope = engine::TokenScope::Resolve(tap.tokens, extent, /*for_tap=*/true);
+    if (!scope.ok()) continue;
+    const bool one_row =
+        tap.reduction != engine::Reduction::kNone || tap.tokens.kind == engine::TokenKind::kLast;
+    int64_t elements = 0;  // of one token, in all layers
+    for (const engine::NeuronIndices& of_layer : tap.columns) {
+      elements += static_cast<int64_t>(of_layer.size());
+    }
+    if (tap.columns.empty()) {
+      const int64_t layers = std::max<int64_t>(1, static_cast<int64_t>(tap.layers.size()));
+      elements = layers * model::WidthOf(tap.site, architecture);
+    }
+    bytes += elements * (one_row ? 1 : scope->MostTokens()) * SizeOf(tap.dtype);
+  }
+  return bytes;
+}
+
+int64_t RoomForChunks(int64_t capture_bytes) { return 2 * std::min(capture_bytes, kMaxChunkBytes); }
 
 void AddDigests(const engine::ServedModel& model, const UsedResources& used,
                 google::protobuf::RepeatedPtrField<v1::ResourceDigest>* digests) {

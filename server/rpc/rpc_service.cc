@@ -13,18 +13,11 @@ namespace {
 using grpc::ByteBuffer;
 
 // Answers without looking at a message: the bytes of a method that nobody serves stay bytes.
-template <typename Reactor>
-class RefusingReactor : public Reactor {
+class RefusingReactor : public grpc::ServerBidiReactor<ByteBuffer, ByteBuffer> {
  public:
-  explicit RefusingReactor(const grpc::Status& status) { this->Finish(status); }
+  explicit RefusingReactor(const grpc::Status& status) { Finish(status); }
   void OnDone() override { delete this; }
 };
-
-grpc::internal::RpcMethod::RpcType TypeOf(const google::protobuf::MethodDescriptor& method) {
-  if (method.client_streaming()) return grpc::internal::RpcMethod::CLIENT_STREAMING;
-  if (method.server_streaming()) return grpc::internal::RpcMethod::SERVER_STREAMING;
-  return grpc::internal::RpcMethod::NORMAL_RPC;
-}
 
 }  // namespace
 
@@ -38,53 +31,40 @@ RpcService::RpcService(absl::string_view full_name, CallRuntime* runtime)
     VS_CHECK(!(method.client_streaming() && method.server_streaming()));
     methods_.push_back({.name = absl::StrCat(descriptor_->name(), ".", method.name())});
     paths_.push_back(absl::StrCat("/", descriptor_->full_name(), "/", method.name()));
-    AddMethod(new grpc::internal::RpcServiceMethod(paths_.back().c_str(), TypeOf(method),
+    // To gRPC they all stream: it reads the message of another shape before anybody is asked.
+    AddMethod(new grpc::internal::RpcServiceMethod(paths_.back().c_str(),
+                                                   grpc::internal::RpcMethod::BIDI_STREAMING,
                                                    /*handler=*/nullptr));
     RefuseMethod(index);
   }
 }
 
 void RpcService::RefuseMethod(int index) {
-  const google::protobuf::MethodDescriptor& method = *descriptor_->method(index);
   const grpc::Status refusal =
       ToGrpcStatus(ErrorWithReason(absl::StatusCode::kUnimplemented, "RPC_NOT_SERVED",
                                    absl::StrCat(methods_[static_cast<size_t>(index)].name,
                                                 " is not served by this version of the server")));
-  if (method.client_streaming()) {
-    MarkMethodRawCallback(
-        index, new grpc::internal::CallbackClientStreamingHandler<ByteBuffer, ByteBuffer>(
-                   [refusal](grpc::CallbackServerContext*, ByteBuffer*) {
-                     return new RefusingReactor<grpc::ServerReadReactor<ByteBuffer>>(refusal);
-                   }));
-  } else if (method.server_streaming()) {
-    MarkMethodRawCallback(
-        index, new grpc::internal::CallbackServerStreamingHandler<ByteBuffer, ByteBuffer>(
-                   [refusal](grpc::CallbackServerContext*, const ByteBuffer*) {
-                     return new RefusingReactor<grpc::ServerWriteReactor<ByteBuffer>>(refusal);
-                   }));
-  } else {
-    MarkMethodRawCallback(
-        index, new grpc::internal::CallbackUnaryHandler<ByteBuffer, ByteBuffer>(
-                   [refusal](grpc::CallbackServerContext*, const ByteBuffer*, ByteBuffer*) {
-                     return new RefusingReactor<grpc::ServerUnaryReactor>(refusal);
-                   }));
-  }
+  MarkMethodRawCallback(index, new Handler([refusal](grpc::CallbackServerContext*) {
+                          return new RefusingReactor(refusal);
+                        }));
 }
 
-int RpcService::IndexOf(absl::string_view name, const google::protobuf::Descriptor* request,
-                        const google::protobuf::Descriptor* response, Shape shape) const {
+int RpcService::IndexOf(const Registration& registration,
+                        const google::protobuf::Descriptor* request,
+                        const google::protobuf::Descriptor* response) const {
   const google::protobuf::MethodDescriptor* method =
-      descriptor_->FindMethodByName(std::string(name));
+      descriptor_->FindMethodByName(std::string(registration.name));
   VS_CHECK(method != nullptr);
   VS_CHECK(method->input_type() == request && method->output_type() == response);
-  VS_CHECK(method->client_streaming() == shape.client_streams &&
-           method->server_streaming() == shape.server_streams);
+  VS_CHECK(method->client_streaming() == registration.client_streams &&
+           method->server_streaming() == registration.server_streams);
   return method->index();
 }
 
-Method* RpcService::SetLane(int index, Lane lane) {
+const Method* RpcService::SetUp(int index, const Registration& registration) {
   Method& method = methods_[static_cast<size_t>(index)];
-  method.lane = lane;
+  method.lane = registration.lane;
+  method.message_bytes = registration.message_bytes;
   return &method;
 }
 

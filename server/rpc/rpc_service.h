@@ -8,7 +8,7 @@
 //       Unary("GetVector", Lane::kQuick, this, &VectorService::GetVector);
 //       Unary("ExtractVectors", Lane::kLong, this, &VectorService::ExtractVectors);
 //       ServerStream("ExportVectors", Lane::kLong, this, &VectorService::ExportVectors);
-//       ClientStream("ImportVectors", Lane::kLong, this, &VectorService::ImportVectors);
+//       ClientStream("ImportVectors", Lane::kLong, kChunk, this, &VectorService::ImportVectors);
 //     }
 //
 //    private:
@@ -30,14 +30,16 @@
 #define VALUESCOPE_RPC_RPC_SERVICE_H_
 
 #include <google/protobuf/descriptor.h>
-#include <grpcpp/impl/codegen/proto_utils.h>
 #include <grpcpp/impl/codegen/server_callback_handlers.h>
 #include <grpcpp/impl/service_type.h>
+#include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
 
+#include <cstdint>
 #include <deque>
+#include <memory>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
@@ -59,41 +61,24 @@ class RpcService : public grpc::Service {
   template <typename Service, typename Request, typename Response>
   void Unary(absl::string_view name, Lane lane, Service* service,
              absl::Status (Service::*handler)(const CallContext&, const Request&, Response*)) {
-    const int index = IndexOf(name, Request::descriptor(), Response::descriptor(),
-                              {.client_streams = false, .server_streams = false});
-    Method* method = SetLane(index, lane);
     UnaryHandler<Request, Response> bound = [service, handler](const auto&... arguments) {
       return (service->*handler)(arguments...);
     };
-    MarkMethodCallback(index, new grpc::internal::CallbackUnaryHandler<Request, Response>(
-                                  [runtime = runtime_, method, bound = std::move(bound)](
-                                      grpc::CallbackServerContext* context, const Request* request,
-                                      Response* response) -> grpc::ServerUnaryReactor* {
-                                    return new UnaryReactor<Request, Response>(
-                                        runtime, method, context, request, response, &bound);
-                                  }));
+    Register<UnaryReactor<Request, Response>, Request, Response>({.name = name, .lane = lane},
+                                                                 std::move(bound));
   }
 
   template <typename Service, typename Request, typename Response>
   void ServerStream(absl::string_view name, Lane lane, Service* service,
                     absl::Status (Service::*handler)(const CallContext&, const Request&,
                                                      StreamWriter<Response>&)) {
-    const int index = IndexOf(name, Request::descriptor(), Response::descriptor(),
-                              {.client_streams = false, .server_streams = true});
-    Method* method = SetLane(index, lane);
     ServerStreamHandler<Request, Response> bound =
         [service, handler](const CallContext& context, const Request& request,
                            StreamWriter<Response>& writer) {
           return (service->*handler)(context, request, writer);
         };
-    MarkMethodCallback(index,
-                       new grpc::internal::CallbackServerStreamingHandler<Request, Response>(
-                           [runtime = runtime_, method, bound = std::move(bound)](
-                               grpc::CallbackServerContext* context,
-                               const Request* request) -> grpc::ServerWriteReactor<Response>* {
-                             return new ServerStreamReactor<Request, Response>(
-                                 runtime, method, context, request, &bound);
-                           }));
+    Register<ServerStreamReactor<Request, Response>, Request, Response>(
+        {.name = name, .lane = lane, .server_streams = true}, std::move(bound));
   }
 
   // Methods that wait for something to happen, without a thread (waiter.h).
@@ -101,71 +86,66 @@ class RpcService : public grpc::Service {
   void WaitingUnary(absl::string_view name, Service* service,
                     absl::StatusOr<std::unique_ptr<Waiter<Response*>>> (Service::*handler)(
                         const CallContext&, const Request&, Wake)) {
-    const int index = IndexOf(name, Request::descriptor(), Response::descriptor(),
-                              {.client_streams = false, .server_streams = false});
-    Method* method = SetLane(index, Lane::kWaiting);
     WaitingHandler<Request, Response*> bound = [service, handler](const auto&... arguments) {
       return (service->*handler)(arguments...);
     };
-    MarkMethodCallback(index, new grpc::internal::CallbackUnaryHandler<Request, Response>(
-                                  [runtime = runtime_, method, bound = std::move(bound)](
-                                      grpc::CallbackServerContext* context, const Request* request,
-                                      Response* response) -> grpc::ServerUnaryReactor* {
-                                    return new WaitingUnaryReactor<Request, Response>(
-                                        runtime, method, context, request, response, &bound);
-                                  }));
+    Register<WaitingUnaryReactor<Request, Response>, Request, Response>(
+        {.name = name, .lane = Lane::kWaiting}, std::move(bound));
   }
 
   template <typename Service, typename Request, typename Response>
   void WaitingStream(absl::string_view name, Service* service,
                      absl::StatusOr<std::unique_ptr<Waiter<StreamWriter<Response>&>>> (
                          Service::*handler)(const CallContext&, const Request&, Wake)) {
-    const int index = IndexOf(name, Request::descriptor(), Response::descriptor(),
-                              {.client_streams = false, .server_streams = true});
-    Method* method = SetLane(index, Lane::kWaiting);
     WaitingHandler<Request, StreamWriter<Response>&> bound =
         [service, handler](const auto&... arguments) { return (service->*handler)(arguments...); };
-    MarkMethodCallback(index,
-                       new grpc::internal::CallbackServerStreamingHandler<Request, Response>(
-                           [runtime = runtime_, method, bound = std::move(bound)](
-                               grpc::CallbackServerContext* context,
-                               const Request* request) -> grpc::ServerWriteReactor<Response>* {
-                             return new WaitingStreamReactor<Request, Response>(
-                                 runtime, method, context, request, &bound);
-                           }));
+    Register<WaitingStreamReactor<Request, Response>, Request, Response>(
+        {.name = name, .lane = Lane::kWaiting, .server_streams = true}, std::move(bound));
   }
 
+  // A client's messages have at most `message_bytes` each.
   template <typename Service, typename Request, typename Response>
-  void ClientStream(absl::string_view name, Lane lane, Service* service,
+  void ClientStream(absl::string_view name, Lane lane, int64_t message_bytes, Service* service,
                     absl::Status (Service::*handler)(const CallContext&, StreamReader<Request>&,
                                                      Response*)) {
-    const int index = IndexOf(name, Request::descriptor(), Response::descriptor(),
-                              {.client_streams = true, .server_streams = false});
-    Method* method = SetLane(index, lane);
     ClientStreamHandler<Request, Response> bound = [service, handler](const CallContext& context,
                                                                       StreamReader<Request>& reader,
                                                                       Response* response) {
       return (service->*handler)(context, reader, response);
     };
-    MarkMethodCallback(index, new grpc::internal::CallbackClientStreamingHandler<Request, Response>(
-                                  [runtime = runtime_, method, bound = std::move(bound)](
-                                      grpc::CallbackServerContext* context,
-                                      Response* response) -> grpc::ServerReadReactor<Request>* {
-                                    return new ClientStreamReactor<Request, Response>(
-                                        runtime, method, context, response, &bound);
-                                  }));
+    Register<ClientStreamReactor<Request, Response>, Request, Response>(
+        {.name = name, .lane = lane, .message_bytes = message_bytes, .client_streams = true},
+        std::move(bound));
   }
 
  private:
-  struct Shape {
+  using Handler = grpc::internal::CallbackBidiHandler<grpc::ByteBuffer, grpc::ByteBuffer>;
+
+  struct Registration {
+    absl::string_view name;
+    Lane lane = Lane::kQuick;
+    int64_t message_bytes = 0;
     bool client_streams = false;
     bool server_streams = false;
   };
 
+  template <typename ReactorOfShape, typename Request, typename Response>
+  void Register(const Registration& registration, typename ReactorOfShape::Handler handler) {
+    const int index = IndexOf(registration, Request::descriptor(), Response::descriptor());
+    const Method* method = SetUp(index, registration);
+    MarkMethodRawCallback(
+        index, new Handler([runtime = runtime_, method,
+                            bound = std::move(handler)](grpc::CallbackServerContext* context) {
+          auto* reactor = new ReactorOfShape(runtime, method, context, &bound);
+          reactor->Open();
+          return reactor;
+        }));
+  }
+
   // Index of a method in the service, which must have exactly this signature.
-  int IndexOf(absl::string_view name, const google::protobuf::Descriptor* request,
-              const google::protobuf::Descriptor* response, Shape shape) const;
-  Method* SetLane(int index, Lane lane);
+  int IndexOf(const Registration& registration, const google::protobuf::Descriptor* request,
+              const google::protobuf::Descriptor* response) const;
+  const Method* SetUp(int index, const Registration& registration);
   void RefuseMethod(int index);
 
   CallRuntime* const runtime_;

@@ -105,6 +105,14 @@ struct Derived {
   const Sources* sources;
 };
 
+// What the parts of a decomposition take: rows as they are found, stored and sent, and what is told
+// of each.
+int64_t DecompositionMemory(size_t pairs, size_t layers, int64_t width) {
+  constexpr int64_t kElement = 4 * sizeof(float), kDescription = 16 << 10;
+  const auto parts = static_cast<int64_t>(4 * pairs + 1);
+  return parts * (static_cast<int64_t>(layers) * width * kElement + kDescription);
+}
+
 studies::Provenance ProvenanceOf(const Derived& part) {
   std::vector<const studies::Provenance*> sources;
   for (const studies::StoredVector* vector : part.sources->vectors) {
@@ -225,6 +233,7 @@ absl::Status VectorService::DecomposeVectors(const CallContext& context,
                         VectorOfName(absl::StrCat(field, ".prompted"), request.pairs(i).prompted(),
                                      context.tenant, *store_, *blobs_, used));
     for (studies::StoredVector* vector : {&intrinsic, &prompted}) {
+      VS_RETURN_IF_ERROR(context.Hold(static_cast<int64_t>(vector->rows.size() * sizeof(float))));
       if (!model::IsPerLayer(vector->site)) {
         return InvalidField(field,
                             "has a vector of a site without layers, which is not decomposed");
@@ -236,14 +245,18 @@ absl::Status VectorService::DecomposeVectors(const CallContext& context,
                      .intrinsic = &vectors[vectors.size() - 2],
                      .prompted = &vectors[vectors.size() - 1]});
   }
+  VS_RETURN_IF_ERROR(context.Why());
   studies::DecompositionPlan plan;
   VS_ASSIGN_OR_RETURN(plan.layers,
                       LayersOfVectors(request.has_layers() ? &request.layers() : nullptr, all));
   plan.normalize_columns = request.normalize_columns();
   plan.strict = request.strict();
   plan.unit_deltas = request.unit_deltas();
+  VS_RETURN_IF_ERROR(
+      context.Hold(DecompositionMemory(pairs.size(), plan.layers.size(), all.front()->width)));
   VS_ASSIGN_OR_RETURN(const studies::DecompositionResult result,
                       studies::DecomposePairs(pairs, plan));
+  VS_RETURN_IF_ERROR(context.Why());
 
   std::vector<Sources> sources(pairs.size() + 1);  // of each pair, and of all
   for (Sources& each : sources) {

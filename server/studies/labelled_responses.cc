@@ -102,12 +102,16 @@ absl::Status CheckBothLabels(absl::string_view field, const ResponseSet& set) {
                       "EMPTY_LABEL");
 }
 
-absl::Status CheckEncodedSize(const ResponseSet& set) {
+int64_t EncodedSize(const ResponseSet& set) {
   // Above the names and shapes in the file's header.
   constexpr int64_t kHeaderBytes = 4096;
   constexpr int64_t kColumns = 4;  // of a response
   const auto elements = set.num_tokens + kColumns * static_cast<int64_t>(set.responses.size());
-  const int64_t bytes = elements * static_cast<int64_t>(sizeof(int32_t)) + kHeaderBytes;
+  return elements * static_cast<int64_t>(sizeof(int32_t)) + kHeaderBytes;
+}
+
+absl::Status CheckEncodedSize(const ResponseSet& set) {
+  const int64_t bytes = EncodedSize(set);
   if (bytes <= kMaxDataSetBytes) return absl::OkStatus();
   return NeverFits(
       "DATA_SET_TOO_LARGE",

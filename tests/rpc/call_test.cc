@@ -212,7 +212,7 @@ TEST_F(CallTest, ARefusedCallIsFinishedOnceAndNeverRuns) {
 }
 
 TEST_F(CallTest, RequestsHoldABoundedNumberOfBytesUntilTheirCallsEnd) {
-  Open({.request_bytes = 1000, .stall_timeout = kNever});
+  Open({.call_bytes = 1000, .stall_timeout = kNever});
   const auto served = [] { return absl::OkStatus(); };
   {
     const auto running = NewStream();
@@ -232,9 +232,13 @@ TEST_F(CallTest, RequestsHoldABoundedNumberOfBytesUntilTheirCallsEnd) {
     EXPECT_TRUE(fits->WaitUntilDone().ok());
     running->Cancel();
   }
-  // One alone may have any size: how large a message may be is decided elsewhere.
-  const auto alone = NewStream();
-  alone->Start(served, 5000);
+  // What is too much for one alone is no matter of time.
+  const auto too_large = NewStream(), alone = NewStream();
+  too_large->Start(served, 1001);
+  const absl::Status status = too_large->WaitUntilDone();
+  EXPECT_EQ(DetailsOf(status).reason, "REQUEST_TOO_LARGE");
+  EXPECT_FALSE(DetailsOf(status).retry_after.has_value());
+  alone->Start(served, 1000);
   EXPECT_TRUE(alone->WaitUntilDone().ok());
 }
 

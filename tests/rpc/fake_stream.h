@@ -27,7 +27,6 @@ struct FakeMessage {
   int64_t id = 0;
   size_t size = 1;
   size_t ByteSizeLong() const { return size; }
-  void Clear() { *this = {}; }
 };
 
 class FakeStream : public Peer,
@@ -43,16 +42,22 @@ class FakeStream : public Peer,
   Outbox<FakeMessage>& outbox() { return outbox_; }
   Inbox<FakeMessage>& inbox() { return inbox_; }
 
-  void Start(std::function<absl::Status()> handler, size_t request_bytes = 0) {
+  // The call's request takes `request_bytes`.
+  void Start(std::function<absl::Status()> handler, int64_t request_bytes = 0) {
+    absl::Status admitted = call_.Enter();
+    if (admitted.ok()) admitted = call_.context().Hold(request_bytes);
+    if (!admitted.ok()) return call_.Refuse(admitted);
     pulse_.RingAt(absl::Now() + call_.heartbeat());
-    call_.Start(request_bytes, std::move(handler), [this] {
+    call_.Start(std::move(handler), [this] {
       pulse_.Cancel();
       outbox_.Flush();
     });
   }
   // `step` as in Call::StartWaiting.
   void StartWaiting(std::function<std::optional<absl::Status>()> step) {
-    call_.StartWaiting(0, std::move(step));
+    method_.lane = Lane::kWaiting;
+    if (const absl::Status entered = call_.Enter(); !entered.ok()) return call_.Refuse(entered);
+    call_.StartWaiting(std::move(step));
   }
 
   // --- The client ---
@@ -98,14 +103,14 @@ class FakeStream : public Peer,
   }
   void WaitUntilReading() {
     absl::MutexLock lock(&mutex_);
-    const auto reading = [this] { return reading_ != nullptr; };
+    const auto reading = [this] { return reading_; };
     mutex_.Await(absl::Condition(&reading));
   }
   // gRPC's OnDone; the call's status.
   absl::Status WaitUntilDone() {
     absl::MutexLock lock(&mutex_);
     const auto done = [this] {
-      return finished_ && reactions_ == 0 && writing_ == nullptr && reading_ == nullptr;
+      return finished_ && reactions_ == 0 && writing_ == nullptr && !reading_;
     };
     mutex_.Await(absl::Condition(&done));
     return status_;
@@ -138,7 +143,7 @@ class FakeStream : public Peer,
     EXPECT_EQ(writing_, nullptr) << "finished over a write in flight";
     finished_ = true;
     status_ = status;
-    if (reading_ != nullptr) EndRead(std::nullopt);
+    if (reading_) EndRead(std::nullopt);
   }
 
   void StartWrite(const FakeMessage* message) override {
@@ -150,12 +155,17 @@ class FakeStream : public Peer,
     if (cancelled_ || cut_) EndWrite(/*ok=*/false);
   }
 
-  void StartRead(FakeMessage* message) override {
+  void StartRead() override {
     absl::MutexLock lock(&mutex_);
-    EXPECT_EQ(reading_, nullptr) << "two reads in flight";
+    EXPECT_FALSE(reading_) << "two reads in flight";
     EXPECT_FALSE(finished_) << "a read after the end";
-    reading_ = message;
+    reading_ = true;
     Deliver();
+  }
+
+  absl::Status TakeMessage(FakeMessage& message) override {
+    message = read_;
+    return absl::OkStatus();
   }
 
  private:
@@ -174,14 +184,15 @@ class FakeStream : public Peer,
   }
   // The message is filled in by the thread that reacts, as a decoder does.
   void EndRead(std::optional<FakeMessage> message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    React([this, message, to = std::exchange(reading_, nullptr)] {
-      if (message) *to = *message;
+    reading_ = false;
+    React([this, message] {
+      if (message) read_ = *message;
       inbox_.OnReadDone(message.has_value());
     });
   }
   void EndBoth() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (writing_ != nullptr) EndWrite(/*ok=*/false);
-    if (reading_ != nullptr) EndRead(std::nullopt);
+    if (reading_) EndRead(std::nullopt);
   }
   void CancelLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (cancelled_ || finished_) return;
@@ -190,7 +201,7 @@ class FakeStream : public Peer,
     React([this] { call_.ClientGone(); });
   }
   void Deliver() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (reading_ == nullptr) return;
+    if (!reading_) return;
     if (cancelled_ || cut_) {
       EndRead(std::nullopt);
     } else if (!sent_.empty()) {
@@ -202,10 +213,11 @@ class FakeStream : public Peer,
 
   WorkerPool* const threads_;
   const absl::Time deadline_;
-  const Method method_ = {.name = "FakeService.Stream", .lane = Lane::kLong};
+  Method method_ = {.name = "FakeService.Stream", .lane = Lane::kLong};
   absl::Mutex mutex_;
   const FakeMessage* writing_ ABSL_GUARDED_BY(mutex_) = nullptr;
-  FakeMessage* reading_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  bool reading_ ABSL_GUARDED_BY(mutex_) = false;
+  FakeMessage read_;  // written by the reaction that tells of it
   std::deque<std::optional<FakeMessage>> sent_ ABSL_GUARDED_BY(mutex_);
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   bool cut_ ABSL_GUARDED_BY(mutex_) = false;

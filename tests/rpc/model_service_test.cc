@@ -40,6 +40,7 @@ class OneTextModel : public OneModel {
     EXPECT_TRUE(text.ok()) << text.status();
     model_->architecture.vocabulary = 300;
     model_->text = *std::move(text);
+    model_->engine = std::make_unique<ScriptedEngine>();
   }
 
   absl::StatusOr<std::shared_ptr<const engine::ServedModel>> Get(absl::string_view) const override {

@@ -38,7 +38,8 @@ class FakeService : public RpcService {
     Unary("GetArtifact", Lane::kLong, this, &FakeService::Get);
     Unary("ListArtifacts", Lane::kQuick, this, &FakeService::List);
     ServerStream("ReadArtifact", Lane::kLong, this, &FakeService::Read);
-    ClientStream("WriteArtifact", Lane::kLong, this, &FakeService::Write);
+    ClientStream("WriteArtifact", Lane::kLong, /*message_bytes=*/1 << 20, this,
+                 &FakeService::Write);
   }
 
   std::function<absl::Status(const CallContext&, v1::GetArtifactResponse*)> get;

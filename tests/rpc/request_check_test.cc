@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <string>
+
 #include "base/error.h"
 #include "valuescope/v1/activations.pb.h"
 #include "valuescope/v1/generation.pb.h"
@@ -34,6 +36,21 @@ TEST(CheckEnums, InsideNestedMessagesToo) {
   v1::GenerateRequest request;
   request.add_interventions()->mutable_tokens()->set_kind(static_cast<v1::TokenKind>(-1));
   EXPECT_EQ(DetailsOf(CheckEnums(request)).field, "interventions[0].tokens.kind");
+}
+
+TEST(CheckEnums, LookingTakesNoMemoryThatStays) {
+  v1::GenerateRequest request;
+  google::protobuf::Struct* arguments =
+      request.mutable_prompt()->mutable_chat()->mutable_template_arguments();
+  for (int depth = 0; depth < 8; ++depth) {
+    for (int i = 0; i < 100; ++i) {
+      (*arguments->mutable_fields())[std::to_string(i)].set_string_value("a value of some length");
+    }
+    arguments = (*arguments->mutable_fields())["inner"].mutable_struct_value();
+  }
+  const size_t before = request.SpaceUsedLong();
+  EXPECT_TRUE(CheckEnums(request).ok());
+  EXPECT_EQ(request.SpaceUsedLong(), before);
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
+#include "tests/rpc/scripted_engine.h"
 
 namespace valuescope::rpc {
 namespace {
@@ -31,6 +32,7 @@ class RequestCodecTest : public testing::Test {
     model_.architecture.hidden = 2;
     model_.architecture.intermediate = 3;
     model_.architecture.vocabulary = 10;
+    model_.engine = std::make_shared<ScriptedEngine>();
   }
 
   engine::ServedModel model_;
