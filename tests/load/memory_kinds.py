@@ -1,0 +1,430 @@
+"""The largest request of each kind that a server of one of the small golden models may be sent: a table that has a row for
+every RPC that is served.
+"""
+
+import dataclasses
+import hashlib
+import importlib
+import pathlib
+import pkgutil
+import struct
+from collections.abc import Callable
+
+import grpc
+from valuescope import v1
+from valuescope.crc32c import crc32c
+
+ID, OTHER = "llama_tied", "qwen2"
+MODEL = f"models/{ID}"
+LAYERS, HIDDEN, INTERMEDIATE, CONTEXT = 3, 36, 38, 128
+MIB = 1 << 20
+AT_ONCE, PAGE = 64, 1000
+MESSAGE, REQUESTS, CAPTURES, TABLES = 8 * MIB, 64 * MIB, 64 * MIB, 4 * MIB
+ALLOWED = 8 * MESSAGE + REQUESTS + CAPTURES + TABLES
+FLAGS = [
+    "--max_batch_rows=16",
+    "--kv_cache_bytes=2MiB",
+    f"--max_message_bytes={MESSAGE}",
+    f"--request_memory_bytes={REQUESTS}",
+    f"--capture_memory_bytes={CAPTURES}",
+    f"--intervention_memory_bytes={TABLES}",
+]
+# The contract's, by the type of what they are asked.
+RPCS = {
+    rpc.input_type.full_name: rpc
+    for module in pkgutil.iter_modules(v1.__path__)
+    if module.name.endswith("_pb2")
+    for service in importlib.import_module(
+        f"valuescope.v1.{module.name}"
+    ).DESCRIPTOR.services_by_name.values()
+    for rpc in service.methods
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A request, or the parts of an upload, as bytes: it is made before it is sent."""
+
+    rpc: object  # its descriptor
+    request: bytes | list[bytes]
+
+    @classmethod
+    def of(cls, *parts, more=b""):
+        """`more` is part of the only message."""
+        rpc = RPCS[parts[0].DESCRIPTOR.full_name]
+        sent = [part.SerializeToString() + more for part in parts]
+        return cls(rpc, sent if rpc.client_streaming else sent[0])
+
+    def begin(self, channel, seconds):
+        """Its answer, or an iterator of its answers, as bytes."""
+        sides = (self.rpc.client_streaming, self.rpc.server_streaming)
+        shape = "_".join("stream" if streams else "unary" for streams in sides)
+        path = f"/{self.rpc.containing_service.full_name}/{self.rpc.name}"
+        request = iter(self.request) if self.rpc.client_streaming else self.request
+        return getattr(channel, shape)(path)(request, timeout=seconds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """Names of what requests read, and where a server has it."""
+
+    directory: pathlib.Path
+    vectors: list[str]
+    neuron_set: str
+    artifact: str
+    job: str  # not finished
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """Requests of one size, and how one of them that comes alone is answered."""
+
+    call: Callable[[int], Call]  # by its number
+    different: int = 1  # numbers that have a request of their own; those above repeat them
+    read: bool = True  # by the client: otherwise the first message of the answer and no other
+    code: grpc.StatusCode = grpc.StatusCode.OK
+    reason: str = ""  # of a refusal; empty: any
+
+    def calls(self):
+        return [self.call(number) for number in range(self.different)]
+
+
+# --- Parts of requests ---
+
+ALL = v1.Layers(all=True)
+
+
+def ids(numbers):
+    return v1.TokenIds(ids=numbers)
+
+
+def prompt(seed, length=12):
+    return v1.Prompt(token_ids=ids([3 + (7 * seed + i) % 90 for i in range(length)]))
+
+
+def tensor(shape, seed):
+    count = 1
+    for extent in shape:
+        count *= extent
+    # Whatever the seed, directions that are not one another's.
+    numbers = [((seed + 1) * (i * i % 101) + i) % 17 - 8 + 0.5 for i in range(count)]
+    return v1.Tensor(
+        dtype=v1.DATA_TYPE_FLOAT32, shape=shape, data=struct.pack(f"<{count}f", *numbers)
+    )
+
+
+SCALED = v1.Intervention(
+    site=v1.SITE_MLP_NEURONS,
+    layers=ALL,
+    scale_neurons=v1.ScaleNeurons(
+        factor=1.5,
+        neurons=[
+            v1.NeuronId(layer=layer, index=index)
+            for layer in range(LAYERS)
+            for index in range(INTERMEDIATE)
+        ],
+    ),
+)
+
+
+def steering(seed):
+    """64 interventions of 64 directions each on every layer, but for those that a message of this size has no room for."""
+    directions = v1.ProjectOut(tensor=tensor([LAYERS, 24, HIDDEN], seed))
+    return [v1.Intervention(layers=ALL, project_out=directions)] * 20 + [SCALED] * 44
+
+
+def named(vector, count=64):
+    """A small message that declares gigabytes for a large model: every intervention names one vector 64 times."""
+    operation = v1.ProjectOut(vectors=[vector] * 64)
+    return [v1.Intervention(layers=ALL, project_out=operation)] * count
+
+
+def taps(reduction=v1.REDUCTION_NONE):
+    sites = (
+        v1.SITE_RESIDUAL_POST,
+        v1.SITE_MLP_NEURONS,
+        v1.SITE_ATTENTION_HEADS,
+        v1.SITE_MLP_OUTPUT,
+    )
+    tokens = v1.TokenSelection(kind=v1.TOKEN_KIND_ALL)
+    return [
+        v1.Tap(site=sites[i % 4], layers=ALL, tokens=tokens, reduction=reduction) for i in range(16)
+    ]
+
+
+def labelled(seed, count):
+    return [
+        v1.LabelledResponse(
+            prompt=prompt(seed + i),
+            response=v1.Response(token_ids=ids([5 + i % 80] * 40)),
+            expresses=i % 2 == 1,
+            query_id=str(i // 2),
+        )
+        for i in range(count)
+    ]
+
+
+def padded(message, field):
+    """`message` just below the limit, by what its text or bytes `field` (a path) has."""
+    *path, name = field.split(".")
+    owner = message
+    for each in path:
+        owner = getattr(owner, each)
+    filling = type(getattr(owner, name))
+    setattr(owner, name, filling().ljust(MESSAGE - 64 - message.ByteSize()))
+    return message
+
+
+# --- Requests ---
+
+STOPS = ["\x00" * 4000 + str(i) for i in range(16)]
+
+
+def worst_generate(seed, request=v1.GenerateRequest, **more):
+    sampling = v1.SamplingParams(max_tokens=CONTEXT - 12, ignore_eos=True, seed=seed, stop=STOPS)
+    return request(model=MODEL, prompt=prompt(seed), sampling=sampling, n=64, logprobs=20, **more)
+
+
+def worst_stream(seed):
+    changes = {"taps": taps(), "interventions": steering(seed)}
+    return worst_generate(seed, v1.StreamGenerateRequest, **changes)
+
+
+def worst_score(seed):
+    continuation = v1.Response(token_ids=ids([5] * 60))
+    return v1.ScoreRequest(
+        model=MODEL,
+        prompt=prompt(seed),
+        continuations=[continuation] * 400,
+        top_logprobs=4,
+        interventions=steering(seed)[:10],
+    )
+
+
+def worst_capture(seed):
+    inputs = [v1.CaptureInput(prompt=prompt(seed + i, CONTEXT)) for i in range(1500)]
+    return v1.CaptureRequest(model=MODEL, inputs=inputs, taps=taps())
+
+
+def worst_extract(seed):
+    return v1.ExtractVectorsRequest(
+        model=MODEL,
+        responses=labelled(seed, 200),
+        site=v1.SITE_MLP_NEURONS,
+        interventions=steering(seed)[:10],
+        bootstrap_samples=10,
+    )
+
+
+def attribution(model, vector, responses):
+    return v1.AttributeNeuronsRequest(
+        model=model,
+        responses=responses,
+        vector=vector,
+        direct_contribution=v1.DirectContribution(),
+    )
+
+
+def job(model, vector, count):
+    """Of `count` labelled responses, which come with it."""
+    work = attribution(model, vector, labelled(0, 100) * (count // 100))
+    return v1.CreateJobRequest(spec=v1.JobSpec(attribute_neurons=work))
+
+
+# Responses of the largest job that is given back with them, of a large one, and of one that fills a message.
+KEPT_RESPONSES, MANY_RESPONSES, MOST_RESPONSES = 12_500, 20_000, 90_000
+
+
+def worst_vector(seed):
+    return v1.Vector(
+        model=MODEL,
+        site=v1.SITE_MLP_NEURONS,
+        layers=range(LAYERS),
+        data=tensor([LAYERS, INTERMEDIATE], seed),
+        display_name=str(seed) * 128,
+    )
+
+
+def vector_of_empty_statistics(_):
+    """Two bytes each in the message, and more than a hundred once it is read."""
+    # What a message says of a field again is added to it.
+    some = v1.CreateVectorRequest(vector=v1.Vector(statistics=[v1.VectorStatistics()] * 1000))
+    block = some.SerializeToString()
+    count = (MESSAGE - 65536) // len(block)
+    return Call.of(v1.CreateVectorRequest(vector=worst_vector(0)), more=block * count)
+
+
+def filled_vector(field):
+    return padded(v1.CreateVectorRequest(vector=worst_vector(0)), f"vector.{field}")
+
+
+def decomposition(seed, vectors):
+    """The pairs have names that no other decomposition has, and so have the four vectors that each leaves behind."""
+    pairs = [
+        v1.VectorPair(
+            value=f"{seed} {i} ".ljust(128, "v"),
+            intrinsic=vectors[i % 8],
+            prompted=vectors[(i + 1 + i // 8 % 7) % 8],
+        )
+        for i in range(64)
+    ]
+    return v1.DecomposeVectorsRequest(pairs=pairs)
+
+
+def classification(seed, vectors):
+    axes = v1.ConditionVectors(intrinsic=vectors[1], prompted=vectors[2])
+    return v1.ClassifyNeuronsRequest(model=MODEL, vectors=axes, top_percent=100, top_k=200 + seed)
+
+
+MOST_TEXT, MOST_IDS, MOST_MESSAGES = MIB, 1 << 18, 4096
+
+
+def text(size):
+    return v1.TokenizeRequest(model=MODEL, prompt=v1.Prompt(text="x " * (size // 2)))
+
+
+def chat(size):
+    """Half of its text is a tool's."""
+    tool = '{"a": [' + "0," * (size // 4) + "0]}"
+    content = "x " * (size // MOST_MESSAGES // 4)
+    messages = [v1.Message(role="user", content=content)] * MOST_MESSAGES
+    return v1.TokenizeRequest(
+        model=MODEL, prompt=v1.Prompt(chat=v1.Chat(messages=messages, tools=[tool]))
+    )
+
+
+def tokens():
+    return v1.TokenizeRequest(model=MODEL, prompt=v1.Prompt(token_ids=ids([7] * MOST_IDS)))
+
+
+CHUNK = bytes(range(256)) * (MIB // 256)
+
+
+def upload(chunks, data=CHUNK, **header):
+    """The messages of a file of `chunks` times `data`."""
+    digest = hashlib.sha256(data * chunks).hexdigest()
+    whole = v1.WriteArtifactHeader(size_bytes=chunks * len(data), sha256=digest, **header)
+    parts = [
+        v1.ArtifactChunk(offset=i * len(data), data=data, crc32c=crc32c(data))
+        for i in range(chunks)
+    ]
+    return [v1.WriteArtifactRequest(header=whole)] + [
+        v1.WriteArtifactRequest(chunk=part) for part in parts
+    ]
+
+
+def only_names(request):
+    """Whether requests of this type are names, numbers and switches, of which a name alone can be large."""
+    return all(field.message_type is None and not field.is_repeated for field in request.fields)
+
+
+# In order, so that a number always means the same.
+ONLY_NAMES = [
+    rpc.input_type
+    for _, rpc in sorted(RPCS.items())
+    if only_names(rpc.input_type) and not rpc.client_streaming
+]
+
+
+def longest_name(number):
+    request = ONLY_NAMES[number]
+    text = next(field for field in request.fields if field.type == field.TYPE_STRING)
+    return padded(getattr(v1, request.name)(), text.name)
+
+
+# --- The table ---
+
+
+def each(request, different, **how):
+    return Kind(lambda number: Call.of(request(number)), different, **how)
+
+
+def same(*parts, **how):
+    return Kind(lambda _: Call.of(*parts), **how)
+
+
+def page(request):
+    return same(request(page_size=PAGE))
+
+
+REFUSED = {"code": grpc.StatusCode.INVALID_ARGUMENT}
+
+
+def never_fits(reason):
+    return {"code": grpc.StatusCode.RESOURCE_EXHAUSTED, "reason": reason}
+
+
+def computing(vectors):
+    vector = vectors[1]
+
+    def steered(seed):
+        return worst_generate(seed, interventions=steering(seed))
+
+    def captured(seed):
+        return worst_generate(seed, taps=taps(v1.REDUCTION_MEAN)[:12])
+
+    def overloaded(seed):
+        return worst_generate(seed, interventions=named(vector))
+
+    def attributed(seed):
+        return attribution(MODEL, vector, labelled(seed, 1000))
+
+    return {
+        "Generate": each(steered, AT_ONCE),
+        "Generate with captures": each(captured, AT_ONCE),
+        "Generate that names a vector 4,096 times": each(
+            overloaded, AT_ONCE, **never_fits("INTERVENTIONS_TOO_LARGE")
+        ),
+        "StreamGenerate": each(worst_stream, AT_ONCE),
+        "StreamGenerate that is not read": each(worst_stream, AT_ONCE, read=False),
+        "Score": each(worst_score, AT_ONCE),
+        "Capture": each(worst_capture, 4),
+        "Capture that is not read": each(worst_capture, 4, read=False),
+        "ExtractVectors": each(worst_extract, 16),
+        "AttributeNeurons": each(attributed, 4),
+        "ClassifyNeurons": each(lambda seed: classification(seed, vectors), AT_ONCE),
+        "DecomposeVectors": each(lambda seed: decomposition(seed, vectors), 4),
+        "Tokenize": same(text(MOST_TEXT // 4)),
+        "Tokenize of the longest text": same(text(MOST_TEXT), **never_fits("REQUEST_TOO_LARGE")),
+        "Tokenize of a chat": same(chat(MOST_TEXT // 8)),
+        "Tokenize of the longest chat": same(
+            chat(MOST_TEXT * 7 // 8), **never_fits("REQUEST_TOO_LARGE")
+        ),
+        "Tokenize of ids": same(tokens()),
+        "Detokenize": same(v1.DetokenizeRequest(model=MODEL, token_ids=[7] * MOST_IDS)),
+    }
+
+
+def keeping(stored):
+    vector, artifact = stored.vectors[1], v1.ReadArtifactRequest(name=stored.artifact)
+    large_job, full_job = (job(MODEL, vector, count) for count in (MANY_RESPONSES, MOST_RESPONSES))
+    return {
+        "CreateVector": each(
+            lambda seed: v1.CreateVectorRequest(vector=worst_vector(seed)), AT_ONCE
+        ),
+        "CreateVector of empty statistics": Kind(
+            vector_of_empty_statistics, **never_fits("REQUEST_TOO_LARGE")
+        ),
+        "CreateVector with a long name": same(filled_vector("display_name"), **REFUSED),
+        "CreateVector with too many numbers": same(filled_vector("data.data"), **REFUSED),
+        "names as long as a message": each(longest_name, len(ONLY_NAMES), **REFUSED),
+        "GetVector": same(v1.GetVectorRequest(name=vector)),
+        "ListVectors": page(v1.ListVectorsRequest),
+        "GetNeuronSet": same(v1.GetNeuronSetRequest(name=stored.neuron_set)),
+        "ListNeuronSets": page(v1.ListNeuronSetsRequest),
+        "ListModels": page(v1.ListModelsRequest),
+        "WriteArtifact": same(*upload(6)),
+        "ReadArtifact": same(artifact),
+        "ReadArtifact that is not read": same(artifact, read=False),
+        "ListArtifacts": page(v1.ListArtifactsRequest),
+        "GetJob": same(v1.GetJobRequest(name=stored.job)),
+        "ListJobs": page(v1.ListJobsRequest),
+        "WatchJob": same(v1.WatchJobRequest(name=stored.job)),
+        "CreateJob": same(large_job),
+        "CreateJob of a full message": same(full_job, **never_fits("REQUEST_TOO_LARGE")),
+    }
+
+
+def kinds(stored):
+    """By what they are."""
+    return computing(stored.vectors) | keeping(stored)
