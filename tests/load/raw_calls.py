@@ -59,6 +59,21 @@ class RawCall:
         self._socket.connect((host, int(port)))
         self._socket.sendall(recorded)
 
+    def send(self, data):
+        self._socket.sendall(data)
+
+    def is_open(self):
+        """Whether the server has left it open. What it sent is dropped."""
+        self._socket.setblocking(False)
+        try:
+            while self._socket.recv(1 << 16):
+                pass
+            return False
+        except BlockingIOError:
+            return True
+        finally:
+            self._socket.setblocking(True)
+
     def read_some(self, size):
         """Up to `size` bytes of the answer: blocks until the server has begun it."""
         return len(self._socket.recv(size))

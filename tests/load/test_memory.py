@@ -1,5 +1,5 @@
 """What the flags allow requests, captures and tables of interventions to hold is what they hold, however many of the largest
-requests come at once: who finds something full is told what it is and whether to come back, and others go on.
+requests come at once and however slowly: who finds something full is told what it is and whether to come back, and others go on.
 
 The server and its clients are real and on loopback; the model is one of the small golden ones, and the flags are as small.
 """
@@ -8,6 +8,7 @@ import collections
 import contextlib
 import os
 import re
+import threading
 import time
 
 import grpc
@@ -22,6 +23,7 @@ from memory_kinds import (
     ID,
     KEPT_RESPONSES,
     LAYERS,
+    MESSAGE,
     MIB,
     MODEL,
     OTHER,
@@ -39,9 +41,10 @@ from memory_kinds import (
     tensor,
     upload,
     worst_generate,
+    worst_vector,
 )
 from offered_load import details_of
-from raw_calls import in_threads
+from raw_calls import RawCall, in_threads, record
 from valuescope import Client, v1
 from valuescope.v1 import (
     activations_pb2_grpc,
@@ -371,3 +374,69 @@ def test_completions_of_one_call_find_their_rows(stubs):
     request.sampling.max_tokens = 4
     request.logprobs = 0
     assert len(stubs.generation.Generate(request).completions) == 64
+
+
+SLOW = 16
+
+
+class SlowSenders(Meanwhile):
+    """Requests that come a byte at a time, each over a connection of its own; every second says that it is as long as may be."""
+
+    pause = 0.02
+    REST = 20_000  # bytes, for longer than any test takes
+
+    def __init__(self, address):
+        super().__init__()
+        vector = worst_vector(0)
+        vector.display_name = "x" * 60_000  # which a sender may send before the server says more
+        request = v1.CreateVectorRequest(vector=vector)
+        recorded = record("/valuescope.v1.VectorService/CreateVector", request)
+        length = request.ByteSize().to_bytes(4, "big")
+        assert recorded.count(length) == 1
+        largest = recorded.replace(length, MESSAGE.to_bytes(4, "big"))
+        self._rest = recorded[-self.REST :]
+        self._calls = [
+            RawCall(address, sent[: -self.REST]) for sent in (recorded, largest) * (SLOW // 2)
+        ]
+        self.sent = 0
+
+    def step(self):
+        for call in self._calls:
+            call.send(self._rest[self.sent : self.sent + 1])
+        self.sent += 1
+
+    def are_open(self):
+        return [call.is_open() for call in self._calls]
+
+    def __exit__(self, *raised):
+        super().__exit__(*raised)
+        for call in self._calls:
+            call.vanish()
+
+
+def test_requests_that_come_slowly_keep_nobody_waiting(server):
+    with SlowSenders(server.address) as slow, Others(server.address) as others:
+        await_true(lambda: slow.sent >= 20 and others.answered >= 20, 120)
+        assert all(slow.are_open())
+    assert others.failures == []
+
+
+def test_uploads_that_come_slowly_keep_nobody_waiting(server, stubs):
+    parts, begun, go_on = upload(2), threading.Semaphore(0), threading.Event()
+
+    def slowly():
+        yield from parts[:-1]
+        begun.release()
+        go_on.wait(60)
+        yield parts[-1]
+
+    uploads = [stubs.artifacts.WriteArtifact.future(slowly(), timeout=120) for _ in range(SLOW)]
+    for _ in uploads:
+        assert begun.acquire(timeout=60)
+    with Others(server.address) as others:
+        await_true(lambda: others.answered >= 20, 120)
+    go_on.set()
+    outcomes = [outcome(call.result) for call in uploads]
+    assert others.failures == []
+    assert all(says_what_to_do(*each) for each in outcomes), outcomes
+    assert OK in {code for code, *_ in outcomes}
