@@ -6,8 +6,13 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <utility>
+
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 
 namespace valuescope {
 
@@ -33,6 +38,7 @@ class MemoryLedger {
 
     const int64_t capacity;
     std::atomic<int64_t> used{0};
+    std::mutex waiting;  // of the one who waits for more
   };
 
   std::shared_ptr<State> state_;
@@ -53,6 +59,11 @@ class MemoryLedger::Lease {
     return true;
   }
 
+  // The same, but waits for it until `stopped` or `until`, unless somebody else does so already:
+  // of many whose wishes are too much together, who each hold something of it, one gets what it
+  // needs, and the others are refused and give back what they have.
+  bool GrowInTurn(int64_t bytes, absl::Time until, const std::function<bool()>& stopped);
+
   // Gives back what is beyond `bytes` >= 0.
   void ShrinkTo(int64_t bytes) {
     if (bytes < bytes_) state_->GiveBack(std::exchange(bytes_, bytes) - bytes);
@@ -64,6 +75,19 @@ class MemoryLedger::Lease {
   const std::shared_ptr<State> state_;
   int64_t bytes_;
 };
+
+inline bool MemoryLedger::Lease::GrowInTurn(int64_t bytes, absl::Time until,
+                                            const std::function<bool()>& stopped) {
+  if (Grow(bytes)) return true;
+  const std::unique_lock<std::mutex> turn(state_->waiting, std::try_to_lock);
+  if (!turn.owns_lock()) return false;
+  // One thread looks at one number; to be told, everybody who gives back would have to tell.
+  while (!Grow(bytes)) {
+    if (stopped() || absl::Now() >= until) return false;
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  return true;
+}
 
 inline bool MemoryLedger::State::Take(int64_t bytes) {
   int64_t before = used.load(std::memory_order_relaxed);

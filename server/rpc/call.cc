@@ -95,6 +95,7 @@ std::function<void()> Call::wake() const {
 
 absl::Status Call::Run(const std::function<absl::Status()>& handler) {
   VS_RETURN_IF_ERROR(WhyStopped());
+  context_.may_wait = method_->lane == Lane::kLong;
   return CatchExceptions(handler);
 }
 

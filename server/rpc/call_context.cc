@@ -1,9 +1,18 @@
 #include "rpc/call_context.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "base/error.h"
 
 namespace valuescope::rpc {
+namespace {
+
+// What others hold for longer than this they may hold for minutes.
+constexpr absl::Duration kPatience = absl::Seconds(5);
+
+}  // namespace
 
 absl::Status CallContext::Hold(int64_t bytes) const {
   if (memory == nullptr) return absl::OkStatus();
@@ -14,6 +23,12 @@ absl::Status CallContext::Hold(int64_t bytes) const {
                      absl::StrCat("the call needs ", bytes, " bytes beside the ", held_->bytes(),
                                   " that it has, and all calls together may hold ",
                                   memory->capacity(), "; ask for less at once"));
+  }
+  if (may_wait) {
+    const absl::Time until = std::min(absl::Now() + kPatience, deadline);
+    const auto stopped = [this] { return cancellation.cancelled(); };
+    if (held_->GrowInTurn(bytes, until, stopped)) return absl::OkStatus();
+    if (stopped()) return Why();
   }
   return RetryLater("REQUEST_MEMORY_FULL",
                     absl::StrCat("the calls that run or wait hold ", memory->used(), " of ",

@@ -4,6 +4,8 @@
 #include <grpcpp/support/proto_buffer_reader.h>
 #include <grpcpp/support/proto_buffer_writer.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <optional>
 
 #include "base/check.h"
@@ -38,6 +40,17 @@ absl::Status ParseMessage(grpc::ByteBuffer& bytes, google::protobuf::Message& me
   }
   bytes.Clear();
   return CheckEnums(message);
+}
+
+grpc::ByteBuffer CopyOf(grpc::ByteBuffer& bytes) {
+  grpc::Slice slice(bytes.Length());
+  auto* to = const_cast<uint8_t*>(slice.begin());
+  grpc::ProtoBufferReader reader(&bytes);
+  const void* piece = nullptr;
+  for (int size = 0; reader.Next(&piece, &size);) {
+    to = std::copy_n(static_cast<const uint8_t*>(piece), size, to);
+  }
+  return grpc::ByteBuffer(&slice, 1);
 }
 
 grpc::ByteBuffer BytesOf(const google::protobuf::Message& message) {

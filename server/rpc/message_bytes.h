@@ -21,6 +21,9 @@ absl::StatusOr<int64_t> SizeOnceParsed(grpc::ByteBuffer& bytes,
 // message (MESSAGE_NOT_DECODABLE) or an enum has a number that the contract does not know.
 absl::Status ParseMessage(grpc::ByteBuffer& bytes, google::protobuf::Message& message);
 
+// The same bytes in memory of their own.
+grpc::ByteBuffer CopyOf(grpc::ByteBuffer& bytes);
+
 grpc::ByteBuffer BytesOf(const google::protobuf::Message& message);
 
 }  // namespace valuescope::rpc

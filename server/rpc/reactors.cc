@@ -11,6 +11,12 @@
 
 namespace valuescope::rpc {
 
+namespace {
+
+constexpr size_t kMostKept = 64 << 10;
+
+}  // namespace
+
 CallMetadata GrpcPeer::metadata() const {
   const auto view = [](const grpc::string_ref& bytes) {
     return absl::string_view(bytes.data(), bytes.size());
@@ -65,6 +71,8 @@ void OneRequestReactor::OnCancel() {
 }
 
 void OneRequestReactor::OnReadDone(bool ok) {
+  // What gRPC received with counts against all connections until it is let go of.
+  if (ok && bytes_.Length() > kMostKept) bytes_ = CopyOf(bytes_);
   if (!gate_->Leave(this)) return;
   const CallContext& context = call_.context();
   if (!ok) call_.ClientGone();  // or has sent nothing
