@@ -22,6 +22,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -39,6 +40,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "bindings/bindings.h"
 #include "config/server_config.h"
 #include "cuda/cuda_devices.h"
 #include "engine/served_model.h"
@@ -47,18 +49,18 @@
 #include "jobs/worker.h"
 #include "observability/log.h"
 #include "observability/metrics.h"
-#include "rpc/activation_service.h"
-#include "rpc/artifact_service.h"
 #include "rpc/authenticator.h"
 #include "rpc/call_runtime.h"
-#include "rpc/generation_service.h"
 #include "rpc/health_description.h"
-#include "rpc/job_service.h"
-#include "rpc/model_service.h"
-#include "rpc/neuron_service.h"
 #include "rpc/rpc_service.h"
-#include "rpc/stored_vector_resolver.h"
-#include "rpc/vector_service.h"
+#include "services/activation_service.h"
+#include "services/artifact_service.h"
+#include "services/generation_service.h"
+#include "services/job_service.h"
+#include "services/model_service.h"
+#include "services/neuron_service.h"
+#include "services/stored_vector_resolver.h"
+#include "services/vector_service.h"
 #include "store/directory_blob_store.h"
 #include "store/sqlite_store.h"
 #include "studies/attribute_neurons_job.h"
@@ -232,9 +234,16 @@ class Server {
   std::unique_ptr<engine::ModelRegistry> models_;  // tells the queue what came and went
   std::vector<std::unique_ptr<jobs::JobKind>> kinds_;
   std::unique_ptr<jobs::Worker> worker_;
-  std::unique_ptr<rpc::VectorResolver> vectors_;
+  std::unique_ptr<services::VectorResolver> vectors_;
+  std::optional<services::ModelService> model_service_;
+  std::optional<services::GenerationService> generation_service_;
+  std::optional<services::ActivationService> activation_service_;
+  std::optional<services::VectorService> vector_service_;
+  std::optional<services::NeuronService> neuron_service_;
+  std::optional<services::JobService> job_service_;
+  std::optional<services::ArtifactService> artifact_service_;
   std::unique_ptr<rpc::CallRuntime> runtime_;
-  std::vector<std::unique_ptr<rpc::RpcService>> services_;
+  std::vector<std::unique_ptr<rpc::RpcService>> bindings_;
   std::unique_ptr<grpc::Server> grpc_;
   std::thread readiness_;
   std::thread engines_;
@@ -315,20 +324,24 @@ absl::Status Server::Listen() {
       rpc::CallRuntimeOptions{.call_bytes = kMessagesHeld * config_.max_message_bytes,
                               .receiving = receiving,
                               .heartbeat = config_.heartbeat});
-  vectors_ = std::make_unique<rpc::StoredVectorResolver>(store_.get(), blobs_.get());
-  rpc::CallRuntime* runtime = runtime_.get();
-  services_.push_back(std::make_unique<rpc::ModelService>(runtime, models_.get(), store_.get()));
-  services_.push_back(
-      std::make_unique<rpc::GenerationService>(runtime, models_.get(), vectors_.get()));
-  services_.push_back(
-      std::make_unique<rpc::ActivationService>(runtime, models_.get(), vectors_.get()));
-  services_.push_back(std::make_unique<rpc::VectorService>(runtime, models_.get(), store_.get(),
-                                                           blobs_.get(), vectors_.get()));
-  services_.push_back(
-      std::make_unique<rpc::NeuronService>(runtime, models_.get(), store_.get(), blobs_.get()));
-  services_.push_back(std::make_unique<rpc::JobService>(runtime, models_.get(), queue_.get(),
-                                                        store_.get(), blobs_.get()));
-  services_.push_back(std::make_unique<rpc::ArtifactService>(runtime, store_.get(), blobs_.get()));
+  vectors_ = std::make_unique<services::StoredVectorResolver>(store_.get(), blobs_.get());
+  model_service_.emplace(runtime_->clock(), models_.get(), store_.get());
+  generation_service_.emplace(&metrics_, models_.get(), vectors_.get());
+  activation_service_.emplace(models_.get(), vectors_.get());
+  vector_service_.emplace(models_.get(), store_.get(), blobs_.get(), vectors_.get());
+  neuron_service_.emplace(models_.get(), store_.get(), blobs_.get());
+  job_service_.emplace(models_.get(), queue_.get(), store_.get(), blobs_.get());
+  artifact_service_.emplace(store_.get(), blobs_.get());
+  const auto bind = [this](auto& service) {
+    bindings_.push_back(bindings::Bind(runtime_.get(), &*service));
+  };
+  bind(model_service_);
+  bind(generation_service_);
+  bind(activation_service_);
+  bind(vector_service_);
+  bind(neuron_service_);
+  bind(job_service_);
+  bind(artifact_service_);
 
   gpr_set_log_function(LogGrpcQuietly);
   grpc::EnableDefaultHealthCheckService(true);
@@ -351,7 +364,7 @@ absl::Status Server::Listen() {
                    static_cast<size_t>(config_.max_message_bytes) +
                kTransportBytes);
   builder.SetResourceQuota(quota);
-  for (const auto& service : services_) builder.RegisterService(service.get());
+  for (const auto& binding : bindings_) builder.RegisterService(binding.get());
   grpc_ = builder.BuildAndStart();
   if (grpc_ == nullptr || port == 0) {
     return InvalidField(

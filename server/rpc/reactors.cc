@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "base/error.h"
 #include "base/status_macros.h"
 #include "rpc/status_to_grpc.h"
 
@@ -35,7 +36,7 @@ absl::Time GrpcPeer::deadline() const {
 }
 
 void GrpcPeer::Finish(const absl::Status& status) {
-  if (const std::optional<absl::Duration> delay = RetryDelayOf(status)) {
+  if (const std::optional<absl::Duration> delay = DetailsOf(status).retry_after) {
     AddTrailingMetadata(kRetryPushback, absl::StrCat(absl::ToInt64Milliseconds(*delay)));
   }
   const auto finish = finish_;  // which outlives this peer, as the reactor's end may come at once

@@ -1,17 +1,17 @@
-// How a service registers its methods: one line an RPC. The base class answers what a service does
-// not register with UNIMPLEMENTED, so a service can be written method by method.
+// How a service's methods are registered with gRPC: one line an RPC. What is not registered is
+// answered UNIMPLEMENTED, so a service can be written method by method.
 //
-//   class VectorService : public RpcService {
+//   RpcService binding("valuescope.v1.VectorService", &runtime);
+//   binding.Unary("GetVector", Lane::kQuick, &service, &VectorService::GetVector);
+//   binding.Unary("ExtractVectors", Lane::kLong, &service, &VectorService::ExtractVectors);
+//   binding.ServerStream("ExportVectors", Lane::kLong, &service, &VectorService::ExportVectors);
+//   binding.ClientStream("ImportVectors", Lane::kLong, kChunk, &service,
+//                        &VectorService::ImportVectors);
+//
+// of a class that knows nothing of gRPC:
+//
+//   class VectorService {
 //    public:
-//     VectorService(CallRuntime* runtime, store::Store* store)
-//         : RpcService("valuescope.v1.VectorService", runtime), store_(store) {
-//       Unary("GetVector", Lane::kQuick, this, &VectorService::GetVector);
-//       Unary("ExtractVectors", Lane::kLong, this, &VectorService::ExtractVectors);
-//       ServerStream("ExportVectors", Lane::kLong, this, &VectorService::ExportVectors);
-//       ClientStream("ImportVectors", Lane::kLong, kChunk, this, &VectorService::ImportVectors);
-//     }
-//
-//    private:
 //     absl::Status GetVector(const CallContext& context, const v1::GetVectorRequest& request,
 //                            v1::GetVectorResponse* response);
 //     absl::Status ExportVectors(const CallContext& context, const v1::ExportVectorsRequest&
@@ -57,7 +57,7 @@ class RpcService : public grpc::Service {
   // every method is answered UNIMPLEMENTED (reason RPC_NOT_SERVED).
   RpcService(absl::string_view full_name, CallRuntime* runtime);
 
- protected:
+  // `service` outlives this, in all of them.
   template <typename Service, typename Request, typename Response>
   void Unary(absl::string_view name, Lane lane, Service* service,
              absl::Status (Service::*handler)(const CallContext&, const Request&, Response*)) {

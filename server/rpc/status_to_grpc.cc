@@ -56,8 +56,4 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
                       proto.SerializeAsString());
 }
 
-std::optional<absl::Duration> RetryDelayOf(const absl::Status& status) {
-  return DetailsOf(status).retry_after;
-}
-
 }  // namespace valuescope::rpc

@@ -5,10 +5,7 @@
 
 #include <grpcpp/support/status.h>
 
-#include <optional>
-
 #include "absl/status/status.h"
-#include "absl/time/time.h"
 
 namespace valuescope::rpc {
 
@@ -19,9 +16,6 @@ inline constexpr char kRetryPushback[] = "grpc-retry-pushback-ms";
 // ErrorInfo's reason is the status's own, else the name of its code. The message of a status
 // without a reason that is INTERNAL or UNKNOWN is replaced: it was written for a log, not a client.
 grpc::Status ToGrpcStatus(const absl::Status& status);
-
-// The wait to announce in kRetryPushback, if the status asks for one.
-std::optional<absl::Duration> RetryDelayOf(const absl::Status& status);
 
 }  // namespace valuescope::rpc
 

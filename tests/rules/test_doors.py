@@ -25,13 +25,22 @@ ROOMS = {
     "store": set(),
     "jobs": {"store"},
     "studies": {"text", "model", "engine", "analysis", "store", "jobs"},
-    "rpc": {"text", "model", "engine", "analysis", "store", "jobs", "studies", "config"},
     "cuda": {"model", "engine"},
+    "rpc": set(),
+    "services": {"text", "model", "engine", "analysis", "store", "jobs", "studies", "rpc"},
+    "bindings": {"rpc", "services"},
 }
 TORCH = ("torch/", "ATen/", "c10/", "caffe2/")
 TORCH_ROOMS = {"model", "engine", "analysis", "studies", "cuda"}
-GRPC = ("grpc/", "grpcpp/", "grpc++/", "google/", "valuescope/v1/")
-GRPC_ROOMS = {"rpc"}
+GRPC = ("grpc/", "grpcpp/", "grpc++/")
+GRPC_ROOMS = {"rpc", "bindings"}
+PROTOBUF = ("google/",)
+PROTOBUF_ROOMS = {"rpc", "services"}
+CONTRACT = ("valuescope/v1/",)
+CONTRACT_ROOMS = {"services", "bindings"}
+
+
+BEHIND_GRPC = ("rpc", "services", "bindings")
 
 
 def includes(source: pathlib.Path) -> list[str]:
@@ -70,7 +79,13 @@ def violations(source: pathlib.Path, room: str | None, direct: list[str]) -> lis
         if name.startswith(TORCH) and room not in TORCH_ROOMS:
             wrong.append(f"{source}: torch outside its rooms ({name})")
         if name.startswith(GRPC) and room is not None and room not in GRPC_ROOMS:
-            wrong.append(f"{source}: gRPC outside rpc and main ({name})")
+            wrong.append(f"{source}: gRPC outside rpc, the bindings and main ({name})")
+        if name.startswith(PROTOBUF) and room is not None and room not in PROTOBUF_ROOMS:
+            wrong.append(f"{source}: protobuf outside its rooms ({name})")
+        if name.startswith(CONTRACT) and room is not None and room not in CONTRACT_ROOMS:
+            wrong.append(f"{source}: a message of the contract outside its rooms ({name})")
+        if name.endswith(".grpc.pb.h") and room is not None and room != "bindings":
+            wrong.append(f"{source}: gRPC's stubs outside the bindings ({name})")
         if first in ROOMS and room is not None:
             allowed = (
                 ROOMS[room] | {room, "base"} | (set() if room == "base" else {"observability"})
@@ -96,9 +111,21 @@ def test_no_room_reaches_up_and_grpc_and_torch_stay_where_they_belong():
     assert not wrong, "\n".join(wrong)
 
 
+def test_no_service_sees_grpc():
+    wrong = []
+    for source in sorted((SERVER / "services").rglob("*.*")):
+        if source.suffix not in (".h", ".cc"):
+            continue
+        for name, chain in reachable(source).items():
+            if name.startswith(GRPC):
+                wrong.append(f"{source.relative_to(ROOT)} -> {' -> '.join(chain)}")
+    assert not wrong, "\n".join(wrong)
+
+
 def test_no_header_that_the_services_see_leads_to_torch():
     wrong = []
-    for source in [*sorted((SERVER / "rpc").rglob("*.*")), SERVER / "main.cc"]:
+    behind = [path for room in BEHIND_GRPC for path in sorted((SERVER / room).rglob("*.*"))]
+    for source in [*behind, SERVER / "main.cc"]:
         if source.suffix not in (".h", ".cc"):
             continue
         for name, chain in reachable(source).items():
@@ -126,6 +153,11 @@ def test_the_clients_know_nothing_of_the_server():
         ("rpc", "torch/torch.h"),
         (None, "ATen/ATen.h"),
         ("base", "observability/log.h"),
+        ("rpc", "valuescope/v1/jobs.pb.h"),
+        ("services", "grpcpp/grpcpp.h"),
+        ("services", "valuescope/v1/jobs.grpc.pb.h"),
+        ("studies", "google/protobuf/message.h"),
+        ("rpc", "services/request_codec.h"),
     ],
 )
 def test_a_wrong_include_is_found(room, include):

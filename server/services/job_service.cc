@@ -1,0 +1,327 @@
+#include "services/job_service.h"
+
+#include <google/protobuf/util/json_util.h>
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+#include "rpc/parsed_size.h"
+#include "services/attribution_requests.h"
+#include "services/idempotency.h"
+#include "services/job_specs.h"
+#include "services/request_codec.h"
+#include "services/study_codec.h"
+#include "studies/attribute_neurons_job.h"
+#include "studies/labelled_responses.h"
+
+namespace valuescope::services {
+namespace {
+
+constexpr size_t kMaxDisplayName = 256;
+constexpr int kMaxPriority = 100;
+constexpr char kUnit[] = "responses";
+// What two cores sustain in a forward pass: enough to tell seconds from hours in an estimate.
+constexpr double kAssumedFlops = 100e9;
+
+v1::JobState StateToProto(store::JobState state) {
+  switch (state) {
+    case store::JobState::kQueued:
+      return v1::JOB_STATE_QUEUED;
+    case store::JobState::kRunning:
+      return v1::JOB_STATE_RUNNING;
+    case store::JobState::kCancelling:
+      return v1::JOB_STATE_CANCELLING;
+    case store::JobState::kSucceeded:
+      return v1::JOB_STATE_SUCCEEDED;
+    case store::JobState::kFailed:
+      return v1::JOB_STATE_FAILED;
+    case store::JobState::kCancelled:
+      return v1::JOB_STATE_CANCELLED;
+  }
+  return v1::JOB_STATE_UNSPECIFIED;
+}
+
+std::optional<store::JobState> StateFromProto(v1::JobState state) {
+  for (int number = 1; number <= static_cast<int>(store::JobState::kCancelled); ++number) {
+    const auto ours = static_cast<store::JobState>(number);
+    if (StateToProto(ours) == state) return ours;
+  }
+  return std::nullopt;
+}
+
+// Without spec and result.
+v1::Job Describe(const store::Job& job, std::optional<absl::Duration> eta) {
+  v1::Job proto;
+  proto.set_name(absl::StrCat("jobs/", job.id));
+  proto.set_display_name(job.display_name);
+  proto.set_kind(job.kind);
+  proto.set_state(StateToProto(job.state));
+  v1::JobProgress& progress = *proto.mutable_progress();
+  progress.set_done(job.work_done);
+  progress.set_total(job.total_work);
+  progress.set_unit(kUnit);
+  progress.set_shards_done(job.shards_done);
+  progress.set_shards_total(job.num_shards);
+  if (eta) progress.mutable_eta()->set_seconds(absl::ToInt64Seconds(*eta));
+  proto.mutable_estimate()->ParseFromString(job.metadata);
+  if (job.error) {
+    proto.mutable_error()->set_code(static_cast<int>(job.error->code));
+    proto.mutable_error()->set_reason(job.error->reason);
+    proto.mutable_error()->set_message(job.error->message);
+    if (job.error->shard) proto.mutable_error()->set_shard(*job.error->shard);
+  }
+  proto.set_priority(job.priority);
+  *proto.mutable_create_time() = TimeToProto(job.created_at);
+  if (job.started_at) *proto.mutable_start_time() = TimeToProto(*job.started_at);
+  if (job.finished_at) *proto.mutable_end_time() = TimeToProto(*job.finished_at);
+  proto.set_rescues(job.rescues);
+  proto.set_owner(job.tenant);
+  return proto;
+}
+
+v1::Job Describe(const jobs::JobSnapshot& snapshot) {
+  v1::Job proto = Describe(snapshot.job, snapshot.eta);
+  proto.set_waiting_for(snapshot.waiting_for);
+  return proto;
+}
+
+// As a job came it is larger than its message by what its numbers are shorter in that.
+absl::StatusOr<v1::Job> DescribeWithSpec(const jobs::JobSnapshot& snapshot,
+                                         const rpc::CallContext& context) {
+  const std::string& spec = snapshot.job.request;
+  google::protobuf::io::ArrayInputStream wire(spec.data(), static_cast<int>(spec.size()));
+  const std::optional<int64_t> size = rpc::ParsedSize(*v1::JobSpec::descriptor(), &wire);
+  if (!size) return absl::DataLossError("the stored spec of a job is damaged");
+  VS_RETURN_IF_ERROR(context.Hold(*size + static_cast<int64_t>(spec.size())));
+  v1::Job proto = Describe(snapshot);
+  proto.mutable_spec()->ParseFromString(spec);
+  LeaveOutLargeFields(*proto.mutable_spec());
+  return proto;
+}
+
+v1::JobEstimate EstimateOf(const ResolvedAttribution& attribution, int64_t num_shards) {
+  const model::Architecture& a = attribution.model->architecture;
+  v1::JobEstimate estimate;
+  estimate.set_tokens(attribution.responses.num_tokens);
+  estimate.set_forwards(attribution.spec.num_responses);
+  // Columns: score and two means, float64, of every neuron.
+  estimate.set_bytes(static_cast<int64_t>(attribution.spec.layers.size()) * a.intermediate * 3 * 8);
+  const double weights =
+      static_cast<double>(a.num_layers) *
+      static_cast<double>(3 * a.hidden * a.intermediate + 4 * a.hidden * a.hidden);
+  const double seconds =
+      2 * weights * static_cast<double>(attribution.responses.num_tokens) / kAssumedFlops;
+  estimate.mutable_duration()->set_seconds(static_cast<int64_t>(seconds) + 1);
+  estimate.set_shards(num_shards);
+  return estimate;
+}
+
+absl::Status CheckCommon(const v1::CreateJobRequest& request) {
+  if (request.display_name().size() > kMaxDisplayName)
+    return InvalidField("display_name", "must be at most 256 bytes");
+  if (request.priority() < -kMaxPriority || request.priority() > kMaxPriority) {
+    return OutOfRange("priority", request.priority(), -kMaxPriority, kMaxPriority);
+  }
+  const v1::JobSpec& spec = request.spec();
+  if (spec.spec_case() == v1::JobSpec::SPEC_NOT_SET)
+    return InvalidField("spec", "must be set; this version serves attribute_neurons");
+  if (!spec.has_attribute_neurons()) {
+    const auto* field = v1::JobSpec::descriptor()->FindFieldByNumber(spec.spec_case());
+    return ErrorWithReason(absl::StatusCode::kUnimplemented, "OPTION_NOT_SERVED",
+                           absl::StrCat("`spec.", field->name(),
+                                        "` is not served by this version; attribute_neurons is"));
+  }
+  if (spec.omitted_size() > 0) return InvalidField("spec.omitted", "is set by the server");
+  if (!spec.attribute_neurons().request_id().empty()) {
+    return InvalidField("spec.attribute_neurons.request_id",
+                        "must be empty: the job has its own request_id");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status JobService::CreateJob(const rpc::CallContext& context,
+                                   const v1::CreateJobRequest& request,
+                                   v1::CreateJobResponse* response) {
+  VS_RETURN_IF_ERROR(CheckCommon(request));
+  VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key, KeyOf("JobService/CreateJob", request));
+  VS_ASSIGN_OR_RETURN(const auto earlier, store_->FindRequest(context.tenant, key));
+  if (earlier) {
+    VS_ASSIGN_OR_RETURN(const auto snapshot, queue_->Get(context.tenant, earlier->job_id));
+    VS_ASSIGN_OR_RETURN(*response->mutable_job(), DescribeWithSpec(snapshot, context));
+    *response->mutable_estimate() = response->job().estimate();
+    return absl::OkStatus();
+  }
+  auto resolved =
+      ResolveAttribution(request.spec().attribute_neurons(), context, *models_, *store_, *blobs_);
+  if (!resolved.ok()) return InField("spec.attribute_neurons", resolved.status());
+  if (absl::Status size = studies::CheckEncodedSize(resolved->responses); !size.ok()) {
+    return InField("spec.attribute_neurons", size);
+  }
+  // The spec's copy, and the data set's bytes.
+  VS_RETURN_IF_ERROR(context.Hold(static_cast<int64_t>(request.spec().SpaceUsedLong()) +
+                                  studies::EncodedSize(resolved->responses)));
+  v1::JobSpec kept = request.spec();
+  LeaveOutLargeFields(kept);
+  VS_RETURN_IF_ERROR(CheckSpecSize(kept));
+  studies::AttributeNeuronsSpec& spec = resolved->spec;
+  const int64_t num_shards = (spec.num_responses - 1) / spec.responses_per_shard + 1;
+  const v1::JobEstimate estimate = EstimateOf(*resolved, num_shards);
+  *response->mutable_estimate() = estimate;
+  if (request.validate_only()) return absl::OkStatus();
+
+  VS_ASSIGN_OR_RETURN(const store::StoredBlob data_set,
+                      store::WriteBlob(*blobs_, studies::EncodeResponseSet(resolved->responses)));
+  spec.data_set_blob = data_set.digest;
+  if (spec.display_name.empty()) spec.display_name = request.display_name();
+  store::NewJob job;
+  job.tenant = context.tenant;
+  job.kind = studies::kAttributeNeuronsKind;
+  job.display_name = request.display_name();
+  job.request = DeterministicBytes(kept);
+  job.metadata = DeterministicBytes(estimate);
+  job.spec = studies::SpecToJson(spec);
+  job.num_shards = num_shards;
+  job.total_work = spec.num_responses;
+  job.priority = request.priority();
+  job.needs = studies::NeedsOfModel(spec.model);
+  job.blobs = {data_set.digest};
+  job.inputs = {{.kind = store::ResourceKind::kVector, .id = spec.vector_id}};
+  if (!request.spec().attribute_neurons().artifact().empty()) {
+    VS_ASSIGN_OR_RETURN(
+        const std::string artifact,
+        IdOfName("artifact", "artifacts", request.spec().attribute_neurons().artifact()));
+    job.inputs.push_back({.kind = store::ResourceKind::kArtifact, .id = artifact});
+  }
+  VS_ASSIGN_OR_RETURN(const jobs::JobSnapshot snapshot, queue_->Create(job, key));
+  VS_ASSIGN_OR_RETURN(*response->mutable_job(), DescribeWithSpec(snapshot, context));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::JobResult> JobService::ResultOf(const store::Job& job) const {
+  v1::JobResult result;
+  const store::ResourceFilter filter{.job_id = job.id};
+  VS_ASSIGN_OR_RETURN(
+      const store::ResourcePage artifacts,
+      store_->ListResources(job.tenant, store::ResourceKind::kArtifact, filter, {}));
+  for (const store::Resource& resource : artifacts.resources) {
+    v1::JobArtifact& artifact = *result.add_artifacts();
+    artifact.set_role(resource.role);
+    artifact.set_artifact(store::ResourceName(resource.kind, resource.id));
+    artifact.set_sha256(resource.blob_digest);
+  }
+  std::sort(result.mutable_artifacts()->begin(), result.mutable_artifacts()->end(),
+            [](const v1::JobArtifact& a, const v1::JobArtifact& b) { return a.role() < b.role(); });
+  const auto parsed =
+      google::protobuf::util::JsonStringToMessage(job.result, result.mutable_summary());
+  if (!parsed.ok()) return absl::DataLossError("the stored summary of a job is damaged");
+  const auto sets = result.summary().fields().find("neuron_sets");
+  if (sets != result.summary().fields().end()) {
+    for (const auto& set : sets->second.list_value().values()) {
+      result.add_neuron_sets(set.string_value());
+    }
+  }
+  return result;
+}
+
+absl::Status JobService::GetJob(const rpc::CallContext& context, const v1::GetJobRequest& request,
+                                v1::GetJobResponse* response) {
+  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "jobs", request.name()));
+  VS_ASSIGN_OR_RETURN(const jobs::JobSnapshot snapshot, queue_->Get(context.tenant, id));
+  VS_ASSIGN_OR_RETURN(*response->mutable_job(), DescribeWithSpec(snapshot, context));
+  if (snapshot.job.state == store::JobState::kSucceeded) {
+    VS_ASSIGN_OR_RETURN(*response->mutable_job()->mutable_result(), ResultOf(snapshot.job));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status JobService::ListJobs(const rpc::CallContext& context,
+                                  const v1::ListJobsRequest& request,
+                                  v1::ListJobsResponse* response) {
+  store::JobFilter filter{.state = std::nullopt, .kind = request.kind()};
+  if (request.state() != v1::JOB_STATE_UNSPECIFIED) {
+    filter.state = StateFromProto(request.state());
+    if (!filter.state) return InvalidField("state", "is not a state of this version");
+  }
+  VS_ASSIGN_OR_RETURN(
+      const store::JobPage page,
+      queue_->List(context.tenant, filter,
+                   {.page_size = request.page_size(), .page_token = request.page_token()}));
+  for (const store::Job& job : page.jobs) {
+    v1::Job& proto = *response->add_jobs();
+    proto = Describe(job, std::nullopt);
+    proto.set_waiting_for(queue_->WaitingFor(job));
+  }
+  response->set_next_page_token(page.next_page_token);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::WatchJobResponse> JobService::ToWatcher(
+    const jobs::JobSnapshot& snapshot) const {
+  v1::WatchJobResponse response;
+  *response.mutable_job() = Describe(snapshot);
+  if (snapshot.job.state == store::JobState::kSucceeded) {
+    VS_ASSIGN_OR_RETURN(*response.mutable_job()->mutable_result(), ResultOf(snapshot.job));
+  }
+  return response;
+}
+
+// Tells a client of each change of a job until it is finished.
+class JobService::Watching : public rpc::Waiter<rpc::StreamWriter<v1::WatchJobResponse>&> {
+ public:
+  Watching(const JobService* service, std::unique_ptr<jobs::JobWatcher> watcher)
+      : service_(service), watcher_(std::move(watcher)) {}
+
+  std::optional<absl::Status> Look(rpc::StreamWriter<v1::WatchJobResponse>& writer) override {
+    VS_ASSIGN_OR_RETURN(const std::optional<jobs::JobSnapshot> change, watcher_->TakeChange());
+    if (!change) return std::nullopt;
+    VS_ASSIGN_OR_RETURN(v1::WatchJobResponse response, service_->ToWatcher(*change));
+    VS_RETURN_IF_ERROR(writer.Write(std::move(response)));
+    if (store::IsFinished(change->job.state)) return absl::OkStatus();
+    return std::nullopt;
+  }
+
+ private:
+  const JobService* const service_;
+  const std::unique_ptr<jobs::JobWatcher> watcher_;
+};
+
+absl::StatusOr<std::unique_ptr<rpc::Waiter<rpc::StreamWriter<v1::WatchJobResponse>&>>>
+JobService::WatchJob(const rpc::CallContext& context, const v1::WatchJobRequest& request,
+                     rpc::Wake wake) {
+  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "jobs", request.name()));
+  return std::make_unique<Watching>(this, queue_->Watch(context.tenant, id, std::move(wake)));
+}
+
+absl::Status JobService::CancelJob(const rpc::CallContext& context,
+                                   const v1::CancelJobRequest& request,
+                                   v1::CancelJobResponse* response) {
+  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "jobs", request.name()));
+  VS_ASSIGN_OR_RETURN(const jobs::JobSnapshot snapshot, queue_->Cancel(context.tenant, id));
+  *response->mutable_job() = Describe(snapshot);
+  return absl::OkStatus();
+}
+
+absl::Status JobService::RetryJob(const rpc::CallContext& context,
+                                  const v1::RetryJobRequest& request,
+                                  v1::RetryJobResponse* response) {
+  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "jobs", request.name()));
+  VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key, KeyOf("JobService/RetryJob", request));
+  VS_ASSIGN_OR_RETURN(const jobs::JobSnapshot snapshot, queue_->Retry(context.tenant, id, key));
+  *response->mutable_job() = Describe(snapshot);
+  return absl::OkStatus();
+}
+
+absl::Status JobService::DeleteJob(const rpc::CallContext& context,
+                                   const v1::DeleteJobRequest& request, v1::DeleteJobResponse*) {
+  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "jobs", request.name()));
+  return queue_->Delete(context.tenant, id);
+}
+
+}  // namespace valuescope::services

@@ -1,0 +1,57 @@
+// JobService: the durable queue as users see it.
+#ifndef VALUESCOPE_SERVICES_JOB_SERVICE_H_
+#define VALUESCOPE_SERVICES_JOB_SERVICE_H_
+
+#include <memory>
+#include <string>
+
+#include "engine/served_model.h"
+#include "jobs/job_queue.h"
+#include "rpc/call_context.h"
+#include "rpc/stream.h"
+#include "rpc/waiter.h"
+#include "store/blob_store.h"
+#include "store/store.h"
+#include "valuescope/v1/jobs.pb.h"
+
+namespace valuescope::services {
+
+class JobService {
+ public:
+  // All outlive the service.
+  JobService(engine::ModelRegistry* models, jobs::JobQueue* queue, store::Store* store,
+             store::BlobStore* blobs)
+      : models_(models), queue_(queue), store_(store), blobs_(blobs) {}
+
+  absl::Status CreateJob(const rpc::CallContext& context, const v1::CreateJobRequest& request,
+                         v1::CreateJobResponse* response);
+  absl::Status GetJob(const rpc::CallContext& context, const v1::GetJobRequest& request,
+                      v1::GetJobResponse* response);
+  absl::Status ListJobs(const rpc::CallContext& context, const v1::ListJobsRequest& request,
+                        v1::ListJobsResponse* response);
+  absl::StatusOr<std::unique_ptr<rpc::Waiter<rpc::StreamWriter<v1::WatchJobResponse>&>>> WatchJob(
+      const rpc::CallContext& context, const v1::WatchJobRequest& request, rpc::Wake wake);
+  absl::Status CancelJob(const rpc::CallContext& context, const v1::CancelJobRequest& request,
+                         v1::CancelJobResponse* response);
+  absl::Status RetryJob(const rpc::CallContext& context, const v1::RetryJobRequest& request,
+                        v1::RetryJobResponse* response);
+  absl::Status DeleteJob(const rpc::CallContext& context, const v1::DeleteJobRequest& request,
+                         v1::DeleteJobResponse* response);
+
+ private:
+  class Watching;
+
+  // The job as a watcher is told it.
+  absl::StatusOr<v1::WatchJobResponse> ToWatcher(const jobs::JobSnapshot& snapshot) const;
+  // What a finished job left: artifacts by role, neuron sets, the head of the summary.
+  absl::StatusOr<v1::JobResult> ResultOf(const store::Job& job) const;
+
+  engine::ModelRegistry* const models_;
+  jobs::JobQueue* const queue_;
+  store::Store* const store_;
+  store::BlobStore* const blobs_;
+};
+
+}  // namespace valuescope::services
+
+#endif  // VALUESCOPE_SERVICES_JOB_SERVICE_H_

@@ -1,0 +1,210 @@
+#include "services/neuron_service.h"
+
+#include <algorithm>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "services/attribution_requests.h"
+#include "services/idempotency.h"
+#include "services/replays.h"
+#include "services/request_codec.h"
+#include "services/request_record.h"
+#include "services/result_codec.h"
+#include "services/stored_vectors.h"
+#include "services/study_codec.h"
+#include "studies/attribute_neurons.h"
+#include "studies/classify_neurons.h"
+#include "studies/stored_neuron_set.h"
+
+namespace valuescope::services {
+namespace {
+
+constexpr int64_t kMostResponsesAtOnce = 2000;
+constexpr int kMostTop = 10000;
+constexpr int kDefaultTop = 100;
+
+absl::Status CheckRange(absl::string_view field, double value, double above, double highest) {
+  if (value > above && value <= highest) return absl::OkStatus();
+  return InvalidField(
+      field, absl::StrCat("is ", value, ", allowed are numbers above ", above, " up to ", highest),
+      "OUT_OF_RANGE");
+}
+
+absl::StatusOr<store::Resource> PutSet(const studies::StoredNeuronSet& set,
+                                       const std::string& columns, const std::string& tenant,
+                                       const store::IdempotencyKey& key, store::Store& store,
+                                       store::BlobStore& blobs) {
+  VS_ASSIGN_OR_RETURN(const store::StoredBlob blob, store::WriteBlob(blobs, columns));
+  VS_ASSIGN_OR_RETURN(const auto stored,
+                      store.PutResources(tenant, {studies::MakeNeuronSetResource(set, blob)}, key));
+  return stored.front();
+}
+
+}  // namespace
+
+absl::Status NeuronService::AttributeNeurons(const rpc::CallContext& context,
+                                             const v1::AttributeNeuronsRequest& request,
+                                             v1::AttributeNeuronsResponse* response) {
+  VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key,
+                      KeyOf("NeuronService/AttributeNeurons", request));
+  VS_ASSIGN_OR_RETURN(const auto earlier, EarlierResult(*store_, context.tenant, key));
+  if (earlier) return ReplayAttributeNeurons(*earlier, *blobs_, response);
+  VS_ASSIGN_OR_RETURN(
+      const ResolvedAttribution resolved,
+      ResolveAttribution(request, context, *models_, *store_, *blobs_, kMostResponsesAtOnce));
+  const engine::ServedModel& model = *resolved.model;
+  // The same shards, in the same order, as a job would have: the scores then have the same bits.
+  const int64_t width =
+      static_cast<int64_t>(resolved.spec.layers.size()) * model.architecture.intermediate;
+  const studies::AttributionPlan plan{
+      .tenant = context.tenant, .layers = resolved.spec.layers, .background = false};
+  const std::span<const studies::LabelledResponse> all = resolved.responses.responses;
+  studies::ActivationSums sums(width);
+  int64_t cached_tokens = 0;
+  for (size_t shard = 0; shard < all.size();
+       shard += static_cast<size_t>(resolved.spec.responses_per_shard)) {
+    const auto responses = all.subspan(
+        shard,
+        std::min(all.size() - shard, static_cast<size_t>(resolved.spec.responses_per_shard)));
+    studies::ActivationSums part(width);
+    for (size_t chunk = 0; chunk < responses.size(); chunk += studies::kResponsesPerChunk) {
+      if (context.cancellation.cancelled()) return context.Why();
+      const size_t size = std::min<size_t>(responses.size() - chunk, studies::kResponsesPerChunk);
+      VS_RETURN_IF_ERROR(studies::AddChunk(*model.engine, responses.subspan(chunk, size), plan,
+                                           context.cancellation, part, &cached_tokens));
+    }
+    VS_RETURN_IF_ERROR(sums.Merge(part));
+  }
+  VS_ASSIGN_OR_RETURN(
+      const auto columns,
+      studies::ScoreNeurons(*model.engine, sums, resolved.vector, resolved.spec.layers,
+                            resolved.spec.source_layer, context.cancellation));
+  const studies::AttributionResult result =
+      studies::SummariseAttribution(columns, resolved.spec, resolved.responses.num_tokens);
+  VS_ASSIGN_OR_RETURN(const store::Resource resource,
+                      PutSet(result.set, result.columns, context.tenant, key, *store_, *blobs_));
+  *response->mutable_neuron_set() = NeuronSetToProto(resource, result.set, result.top);
+  for (const std::string& warning : result.set.warnings) response->add_warnings(warning);
+  response->set_num_expressing(resolved.responses.num_expressing);
+  response->set_num_non_expressing(resolved.responses.num_non_expressing);
+  response->set_num_dropped(resolved.responses.num_dropped);
+  response->mutable_usage()->set_prompt_tokens(resolved.responses.num_tokens);
+  response->mutable_usage()->set_cached_prompt_tokens(cached_tokens);
+  AddDigests(model, resolved.used, response->mutable_digests());
+  return absl::OkStatus();
+}
+
+absl::Status NeuronService::ClassifyNeurons(const rpc::CallContext& context,
+                                            const v1::ClassifyNeuronsRequest& request,
+                                            v1::ClassifyNeuronsResponse* response) {
+  VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key,
+                      KeyOf("NeuronService/ClassifyNeurons", request));
+  VS_ASSIGN_OR_RETURN(const auto earlier, EarlierResult(*store_, context.tenant, key));
+  if (earlier) return ReplayClassifyNeurons(*earlier, *blobs_, response);
+  VS_ASSIGN_OR_RETURN(const auto model, ModelOfName("model", request.model(), *models_));
+  studies::ClassificationPlan plan;
+  if (request.has_top_percent()) plan.geometry.top_percent = request.top_percent();
+  if (request.has_max_angle()) plan.geometry.max_angle_degrees = request.max_angle();
+  VS_RETURN_IF_ERROR(CheckRange("top_percent", plan.geometry.top_percent, 0, 100));
+  VS_RETURN_IF_ERROR(CheckRange("max_angle", plan.geometry.max_angle_degrees, 0, 45));
+  const int top_k = request.has_top_k() ? request.top_k() : kDefaultTop;
+  if (top_k < 0 || top_k > kMostTop) return OutOfRange("top_k", top_k, 0, kMostTop);
+  plan.geometry.admit_negative_shared = request.admit_negative_shared();
+  plan.geometry.rank_by_relative_norm = request.rank_by_relative_norm();
+  plan.strict = request.strict();
+
+  std::string first_field = "vectors.intrinsic", second_field = "vectors.prompted";
+  std::string first_name = request.vectors().intrinsic(),
+              second_name = request.vectors().prompted();
+  if (request.has_axes()) {
+    plan.source = studies::AxesSource::kAxes;
+    first_field = "axes.shared", second_field = "axes.difference";
+    first_name = request.axes().shared(), second_name = request.axes().difference();
+  } else if (!request.has_vectors()) {
+    return InvalidField("vectors", "or axes must be given");
+  }
+  plan.normalize_columns = request.vectors().normalize_columns();
+  UsedResources used;
+  VS_ASSIGN_OR_RETURN(
+      const studies::StoredVector first,
+      VectorOfName(first_field, first_name, context.tenant, *store_, *blobs_, used));
+  VS_ASSIGN_OR_RETURN(
+      const studies::StoredVector second,
+      VectorOfName(second_field, second_name, context.tenant, *store_, *blobs_, used));
+  VS_RETURN_IF_ERROR(studies::CheckUsable(first, *model, model::Site::kResidualPost, first_field));
+  VS_RETURN_IF_ERROR(
+      studies::CheckUsable(second, *model, model::Site::kResidualPost, second_field));
+  VS_ASSIGN_OR_RETURN(
+      plan.layers,
+      LayersOfVectors(request.has_layers() ? &request.layers() : nullptr, {&first, &second}));
+  VS_ASSIGN_OR_RETURN(
+      const studies::Classification classification,
+      studies::ClassifyNeurons(*model->engine, first, second, plan, context.cancellation));
+  studies::StoredNeuronSet set;
+  set.model = absl::StrCat("models/", model->id);
+  set.model_digest = model->weights_digest;
+  set.method = studies::kGeometricMethod;
+  set.display_name = request.display_name();
+  set.top_k = top_k;
+  set.layers = classification.layers;
+  set.warnings = classification.warnings;
+  set.provenance = studies::ProvenanceOf(*model, /*rendered_chat=*/false);
+  set.provenance.site = model::Site::kMlpNeurons;
+  set.provenance.inputs = InputsOf(used);
+  set.provenance.options =
+      RecordOfRequest(request, {"model", "strict", "display_name", "request_id"});
+  VS_ASSIGN_OR_RETURN(const store::Resource resource,
+                      PutSet(set, studies::EncodeColumns(classification.columns), context.tenant,
+                             key, *store_, *blobs_));
+  *response->mutable_neuron_set() =
+      NeuronSetToProto(resource, set, studies::TopNeurons(classification.columns, top_k));
+  AddDigests(*model, used, response->mutable_digests());
+  for (const std::string& warning : classification.warnings) response->add_warnings(warning);
+  return absl::OkStatus();
+}
+
+absl::Status NeuronService::GetNeuronSet(const rpc::CallContext& context,
+                                         const v1::GetNeuronSetRequest& request,
+                                         v1::GetNeuronSetResponse* response) {
+  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "neuronSets", request.name()));
+  VS_ASSIGN_OR_RETURN(const store::Resource resource,
+                      store_->GetResource(context.tenant, store::ResourceKind::kNeuronSet, id));
+  VS_ASSIGN_OR_RETURN(const studies::StoredNeuronSet set, studies::DescribeNeuronSet(resource));
+  VS_ASSIGN_OR_RETURN(const auto columns, studies::ReadColumns(*blobs_, resource));
+  *response->mutable_neuron_set() =
+      NeuronSetToProto(resource, set, studies::TopNeurons(columns, set.top_k));
+  return absl::OkStatus();
+}
+
+absl::Status NeuronService::ListNeuronSets(const rpc::CallContext& context,
+                                           const v1::ListNeuronSetsRequest& request,
+                                           v1::ListNeuronSetsResponse* response) {
+  if (!request.model().empty()) {
+    return ErrorWithReason(absl::StatusCode::kUnimplemented, "OPTION_NOT_SERVED",
+                           "`model` is not served by this version");
+  }
+  VS_ASSIGN_OR_RETURN(const store::ResourcePage page,
+                      store_->ListResources(
+                          context.tenant, store::ResourceKind::kNeuronSet, {},
+                          {.page_size = request.page_size(), .page_token = request.page_token()}));
+  for (const store::Resource& resource : page.resources) {
+    VS_ASSIGN_OR_RETURN(const studies::StoredNeuronSet set, studies::DescribeNeuronSet(resource));
+    *response->add_neuron_sets() = NeuronSetToProto(resource, set, {});
+  }
+  response->set_next_page_token(page.next_page_token);
+  return absl::OkStatus();
+}
+
+absl::Status NeuronService::DeleteNeuronSet(const rpc::CallContext& context,
+                                            const v1::DeleteNeuronSetRequest& request,
+                                            v1::DeleteNeuronSetResponse*) {
+  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "neuronSets", request.name()));
+  return store_->DeleteResource(context.tenant, store::ResourceKind::kNeuronSet, id);
+}
+
+}  // namespace valuescope::services

@@ -1,0 +1,43 @@
+// NeuronService: value neurons by geometry and by direct contribution, and the sets that come of
+// it.
+#ifndef VALUESCOPE_SERVICES_NEURON_SERVICE_H_
+#define VALUESCOPE_SERVICES_NEURON_SERVICE_H_
+
+#include "engine/served_model.h"
+#include "rpc/call_context.h"
+#include "store/blob_store.h"
+#include "store/store.h"
+#include "valuescope/v1/neurons.pb.h"
+
+namespace valuescope::services {
+
+class NeuronService {
+ public:
+  // All outlive the service.
+  NeuronService(engine::ModelRegistry* models, store::Store* store, store::BlobStore* blobs)
+      : models_(models), store_(store), blobs_(blobs) {}
+
+  absl::Status AttributeNeurons(const rpc::CallContext& context,
+                                const v1::AttributeNeuronsRequest& request,
+                                v1::AttributeNeuronsResponse* response);
+  absl::Status ClassifyNeurons(const rpc::CallContext& context,
+                               const v1::ClassifyNeuronsRequest& request,
+                               v1::ClassifyNeuronsResponse* response);
+  absl::Status GetNeuronSet(const rpc::CallContext& context, const v1::GetNeuronSetRequest& request,
+                            v1::GetNeuronSetResponse* response);
+  absl::Status ListNeuronSets(const rpc::CallContext& context,
+                              const v1::ListNeuronSetsRequest& request,
+                              v1::ListNeuronSetsResponse* response);
+  absl::Status DeleteNeuronSet(const rpc::CallContext& context,
+                               const v1::DeleteNeuronSetRequest& request,
+                               v1::DeleteNeuronSetResponse* response);
+
+ private:
+  engine::ModelRegistry* const models_;
+  store::Store* const store_;
+  store::BlobStore* const blobs_;
+};
+
+}  // namespace valuescope::services
+
+#endif  // VALUESCOPE_SERVICES_NEURON_SERVICE_H_

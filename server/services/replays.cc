@@ -1,0 +1,92 @@
+#include "services/replays.h"
+
+#include <utility>
+
+#include "base/status_macros.h"
+#include "services/study_codec.h"
+#include "studies/stored_neuron_set.h"
+#include "studies/stored_vector.h"
+
+namespace valuescope::services {
+namespace {
+
+constexpr char kReplayed[] =
+    "answered from what the first request with this request_id stored; its warnings are not kept";
+
+void AddDigests(const studies::Provenance& provenance,
+                google::protobuf::RepeatedPtrField<v1::ResourceDigest>* digests) {
+  v1::ResourceDigest& model = *digests->Add();
+  model.set_name(provenance.model);
+  model.set_digest(provenance.model_digest);
+  for (const studies::InputDigest& input : provenance.inputs) {
+    v1::ResourceDigest& digest = *digests->Add();
+    digest.set_name(input.name);
+    digest.set_digest(input.digest);
+  }
+}
+
+// With the top neurons, as GetNeuronSet.
+absl::StatusOr<v1::NeuronSet> ReadSet(const store::Resource& resource,
+                                      const studies::StoredNeuronSet& set,
+                                      store::BlobStore& blobs) {
+  VS_ASSIGN_OR_RETURN(const auto columns, studies::ReadColumns(blobs, resource));
+  return NeuronSetToProto(resource, set, studies::TopNeurons(columns, set.top_k));
+}
+
+}  // namespace
+
+absl::StatusOr<std::optional<store::Resource>> EarlierResult(store::Store& store,
+                                                             const std::string& tenant,
+                                                             const store::IdempotencyKey& key) {
+  VS_ASSIGN_OR_RETURN(const auto earlier, store.FindRequest(tenant, key));
+  if (!earlier || earlier->references.empty()) return std::nullopt;
+  const store::ResourceReference& first = earlier->references.front();
+  VS_ASSIGN_OR_RETURN(store::Resource resource, store.GetResource(tenant, first.kind, first.id));
+  return resource;
+}
+
+absl::Status ReplayCreateVector(const store::Resource& resource,
+                                v1::CreateVectorResponse* response) {
+  VS_ASSIGN_OR_RETURN(const studies::StoredVector vector, studies::DescribeVector(resource));
+  *response->mutable_vector() = VectorToProto(resource, vector, {});
+  return absl::OkStatus();
+}
+
+absl::Status ReplayExtractVectors(const store::Resource& resource, store::BlobStore& blobs,
+                                  v1::ExtractVectorsResponse* response) {
+  VS_ASSIGN_OR_RETURN(const studies::StoredVector vector, studies::ReadVector(blobs, resource));
+  const bool fits = DataBytes(vector, static_cast<size_t>(vector.num_rows())) <= kMaxMessageData;
+  *response->mutable_vector() =
+      VectorToProto(resource, vector, {.with_data = fits, .with_statistics = false, .layers = {}});
+  for (const studies::RowStatistics& row : vector.statistics) {
+    *response->add_statistics() = StatisticsToProto(row);
+  }
+  response->set_num_dropped(vector.provenance.num_dropped);
+  AddDigests(vector.provenance, response->mutable_digests());
+  if (!vector.provenance.seeds.empty()) response->set_seed(vector.provenance.seeds.front());
+  response->add_warnings(kReplayed);
+  return absl::OkStatus();
+}
+
+absl::Status ReplayAttributeNeurons(const store::Resource& resource, store::BlobStore& blobs,
+                                    v1::AttributeNeuronsResponse* response) {
+  VS_ASSIGN_OR_RETURN(const studies::StoredNeuronSet set, studies::DescribeNeuronSet(resource));
+  VS_ASSIGN_OR_RETURN(*response->mutable_neuron_set(), ReadSet(resource, set, blobs));
+  response->set_num_expressing(set.provenance.num_expressing);
+  response->set_num_non_expressing(set.provenance.num_non_expressing);
+  response->set_num_dropped(set.provenance.num_dropped);
+  AddDigests(set.provenance, response->mutable_digests());
+  *response->mutable_warnings() = response->neuron_set().warnings();
+  return absl::OkStatus();
+}
+
+absl::Status ReplayClassifyNeurons(const store::Resource& resource, store::BlobStore& blobs,
+                                   v1::ClassifyNeuronsResponse* response) {
+  VS_ASSIGN_OR_RETURN(const studies::StoredNeuronSet set, studies::DescribeNeuronSet(resource));
+  VS_ASSIGN_OR_RETURN(*response->mutable_neuron_set(), ReadSet(resource, set, blobs));
+  AddDigests(set.provenance, response->mutable_digests());
+  *response->mutable_warnings() = response->neuron_set().warnings();
+  return absl::OkStatus();
+}
+
+}  // namespace valuescope::services

@@ -1,0 +1,100 @@
+// Requests of the contract as the engine takes them: names resolved, defaults filled in, prompts
+// tokenised, layers spelled out. Errors name the field by its whole path ("interventions[2].layers
+// .list.layers[0]") and the values it may have. Ranges that depend on the whole request (prompt
+// length, sampling parameters, scopes that touch nothing) are the engine's to check.
+#ifndef VALUESCOPE_SERVICES_REQUEST_CODEC_H_
+#define VALUESCOPE_SERVICES_REQUEST_CODEC_H_
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "engine/request.h"
+#include "engine/served_model.h"
+#include "model/site.h"
+#include "text/chat_template.h"
+#include "valuescope/v1/common.pb.h"
+#include "valuescope/v1/generation.pb.h"
+
+namespace valuescope::services {
+
+// What a chat counts against the limits of one.
+text::ChatSize SizeOf(const v1::Chat& chat);
+
+// "x" of "models/x". INVALID_ARGUMENT naming `field` unless `name` is `collection`/ID.
+absl::StatusOr<std::string> IdOfName(absl::string_view field, absl::string_view collection,
+                                     absl::string_view name);
+
+// The model that a request's field names. Errors: INVALID_ARGUMENT, and those of
+// engine::ModelRegistry::Get.
+absl::StatusOr<std::shared_ptr<const engine::ServedModel>> ModelOfName(
+    absl::string_view field, absl::string_view name, const engine::ModelRegistry& models);
+
+struct TokenisedPrompt {
+  std::vector<int32_t> ids;
+  std::string text;        // what was tokenised; empty for token ids
+  bool from_chat = false;  // the model's chat template was used
+};
+
+struct PromptOptions {
+  bool add_special_tokens = true;  // for plain text
+  absl::Time now;                  // the clock of chat templates
+  // Whether what cannot fit the model's context is refused before it is tokenised.
+  bool within_context = true;
+};
+
+// INVALID_ARGUMENT naming a field beneath `field`: nothing set, not UTF-8, a template that refuses
+// the messages, an id outside the vocabulary. The others of text::TextModel::EncodeChat, and of
+// engine::Engine::TakeRequestMemory: tokenising takes two hundred times the memory of a text.
+absl::StatusOr<TokenisedPrompt> PromptFromProto(absl::string_view field, const v1::Prompt& prompt,
+                                                const engine::ServedModel& model,
+                                                const PromptOptions& options);
+
+// A response's ids; text gets no special tokens. May be empty.
+absl::StatusOr<std::vector<int32_t>> ResponseFromProto(absl::string_view field,
+                                                       const v1::Response& response,
+                                                       const engine::ServedModel& model);
+
+// `site` of a request, UNSPECIFIED being `otherwise`.
+absl::StatusOr<model::Site> SiteFromProto(absl::string_view field, v1::Site site,
+                                          model::Site otherwise = model::Site::kResidualPost);
+
+// The blocks chosen, ascending, each 0 .. num_layers - 1. `layers` null means all where
+// `all_by_default`, else INVALID_ARGUMENT, as for one without a choice. At a site without layers:
+// empty, and INVALID_ARGUMENT where a choice is made.
+struct LayersOptions {
+  model::Site site = model::Site::kResidualPost;
+  int num_layers = 0;
+  bool all_by_default = false;
+};
+absl::StatusOr<std::vector<int>> LayersFromProto(absl::string_view field, const v1::Layers* layers,
+                                                 const LayersOptions& options);
+
+// `otherwise` stands for a selection that is not given. No sequence has more than `context`
+// positions to name.
+absl::StatusOr<engine::TokenSelection> TokensFromProto(absl::string_view field,
+                                                       const v1::TokenSelection& tokens,
+                                                       int64_t context,
+                                                       engine::TokenKind otherwise);
+
+// Resources that a request used, by name.
+using UsedResources = std::map<std::string, std::string>;  // name, digest
+
+absl::StatusOr<std::vector<engine::Tap>> TapsFromProto(
+    const google::protobuf::RepeatedPtrField<v1::Tap>& taps, const engine::ServedModel& model);
+
+// `room` is how many tokens fit behind the prompt. A seed that is not given is drawn.
+engine::Sampling SamplingFromProto(const v1::SamplingParams& sampling,
+                                   std::optional<int32_t> logprobs, int64_t room);
+
+// The seed of completion `index` of a request: the request's own for the first.
+uint64_t SeedOfCompletion(uint64_t seed, int index);
+
+}  // namespace valuescope::services
+
+#endif  // VALUESCOPE_SERVICES_REQUEST_CODEC_H_

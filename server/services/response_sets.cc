@@ -1,0 +1,152 @@
+#include "services/response_sets.h"
+
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "services/data_set_lines.h"
+#include "studies/attribute_neurons_job.h"
+#include "studies/provenance.h"
+
+namespace valuescope::services {
+namespace {
+
+// Responses as they are tokenised, each checked at once: what cannot run is not kept until all are
+// there.
+class Tokeniser {
+ public:
+  // `field` holds the responses.
+  Tokeniser(const char* field, const rpc::CallContext& context, const engine::ServedModel& model)
+      : field_(field),
+        context_(context),
+        model_(model),
+        options_{.add_special_tokens = true, .now = absl::Now()} {}
+
+  // Errors name `place`, or the field with the number of the response.
+  absl::Status Add(const std::string& place, const v1::LabelledResponse& response) {
+    if (!response.has_expresses())
+      return InvalidField(absl::StrCat(place, ".expresses"), "must be set: true or false");
+    VS_ASSIGN_OR_RETURN(
+        TokenisedPrompt prompt,
+        PromptFromProto(absl::StrCat(place, ".prompt"), response.prompt(), model_, options_));
+    VS_ASSIGN_OR_RETURN(
+        std::vector<int32_t> ids,
+        ResponseFromProto(absl::StrCat(place, ".response"), response.response(), model_));
+    VS_RETURN_IF_ERROR(context_.Hold(MemoryOf(prompt.ids, ids, response.query_id())));
+    rendered_chat_ |= prompt.from_chat;
+    responses_.push_back({.prompt = std::move(prompt.ids),
+                          .response = std::move(ids),
+                          .expresses = response.expresses(),
+                          .query_id = response.query_id()});
+    const auto last = std::span<const studies::LabelledResponse>(responses_).last(1);
+    if (studies::CheckTokens(last, model_.architecture).ok()) return absl::OkStatus();
+    return InField(field_, studies::CheckTokens(responses_, model_.architecture));
+  }
+
+  absl::StatusOr<studies::ResponseSet> Take(bool include_end_of_turn) {
+    studies::ResponseSet set = studies::Trim(
+        std::move(responses_),
+        {.end_of_turn = model_.text->eos_ids(), .include_end_of_turn = include_end_of_turn});
+    set.rendered_chat = rendered_chat_;
+    VS_RETURN_IF_ERROR(studies::CheckBothLabels(field_, set));
+    return set;
+  }
+
+ private:
+  // Of a response in a set and in the list that becomes it, which grows by doubling.
+  static int64_t MemoryOf(const std::vector<int32_t>& prompt, const std::vector<int32_t>& response,
+                          const std::string& query) {
+    constexpr int64_t kOverhead = 4 * sizeof(studies::LabelledResponse);
+    return kOverhead +
+           static_cast<int64_t>(query.size() + (prompt.size() + response.size()) * sizeof(int32_t));
+  }
+
+  const char* const field_;
+  const rpc::CallContext& context_;
+  const engine::ServedModel& model_;
+  const PromptOptions options_;
+  std::vector<studies::LabelledResponse> responses_;
+  bool rendered_chat_ = false;
+};
+
+absl::Status CheckCount(int64_t count, const ResponseSource& source) {
+  if (count <= source.most) return absl::OkStatus();
+  return NeverFits("USE_A_JOB",
+                   absl::StrCat("`", source.artifact.empty() ? "responses" : "artifact",
+                                "` has more responses than one call takes, which is ", source.most,
+                                "; ", source.beyond));
+}
+
+// The bytes of the data set, piece by piece.
+absl::StatusOr<ReadPiece> OpenDataSet(const std::string& name, const std::string& tenant,
+                                      store::Store& store, store::BlobStore& blobs,
+                                      UsedResources& used) {
+  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("artifact", "artifacts", name));
+  VS_ASSIGN_OR_RETURN(const store::Resource artifact,
+                      store.GetResource(tenant, store::ResourceKind::kArtifact, id));
+  if (artifact.media_type != kDataSetMediaType) {
+    return InvalidField("artifact", absl::StrCat("must have the media type ", kDataSetMediaType),
+                        "WRONG_MEDIA_TYPE");
+  }
+  VS_ASSIGN_OR_RETURN(const int64_t size, blobs.Size(artifact.blob_digest));
+  if (size > studies::kMaxDataSetBytes) {
+    return NeverFits("BLOB_TOO_LARGE",
+                     absl::StrCat("`artifact` has ", size, " bytes, allowed are at most ",
+                                  studies::kMaxDataSetBytes));
+  }
+  used[name] = artifact.digest;
+  return [&blobs, digest = artifact.blob_digest](int64_t offset, int64_t length) {
+    return blobs.Read(digest, offset, length);
+  };
+}
+
+absl::Status AddLines(const ReadPiece& read, const rpc::CallContext& context,
+                      Tokeniser& tokeniser) {
+  DataSetLines lines("artifact", read, /*labels_required=*/true);
+  while (true) {
+    VS_RETURN_IF_ERROR(context.Why());
+    VS_ASSIGN_OR_RETURN(const std::optional<DataSetLine> line, lines.Next());
+    if (!line) return absl::OkStatus();
+    const absl::Status added = tokeniser.Add("response", line->response);
+    if (added.ok()) continue;
+    if (DetailsOf(added).field.starts_with("artifact")) return added;
+    return InvalidField("artifact", absl::StrCat("line ", line->number, ": ", added.message()));
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<studies::ResponseSet> ResponseSetOf(const ResponseSource& source,
+                                                   const rpc::CallContext& context,
+                                                   const engine::ServedModel& model,
+                                                   store::Store& store, store::BlobStore& blobs,
+                                                   UsedResources& used) {
+  if (source.responses.empty() == source.artifact.empty()) {
+    return InvalidField("responses", "must be given inline or as `artifact`, one of the two");
+  }
+  Tokeniser tokeniser(source.artifact.empty() ? "responses" : "artifact", context, model);
+  if (source.artifact.empty()) {
+    VS_RETURN_IF_ERROR(CheckCount(source.responses.size(), source));
+    for (int i = 0; i < source.responses.size(); ++i) {
+      VS_RETURN_IF_ERROR(context.Why());
+      VS_RETURN_IF_ERROR(tokeniser.Add(absl::StrCat("responses[", i, "]"), source.responses[i]));
+    }
+  } else {
+    VS_ASSIGN_OR_RETURN(const ReadPiece read,
+                        OpenDataSet(source.artifact, context.tenant, store, blobs, used));
+    VS_ASSIGN_OR_RETURN(const int64_t count, CountDataSetLines(read, source.most));
+    VS_RETURN_IF_ERROR(CheckCount(count, source));
+    VS_RETURN_IF_ERROR(AddLines(read, context, tokeniser));
+  }
+  VS_ASSIGN_OR_RETURN(studies::ResponseSet set, tokeniser.Take(source.include_end_of_turn));
+  used[studies::kResponsesInput] = studies::DigestOf(set);
+  return set;
+}
+
+}  // namespace valuescope::services

@@ -1,0 +1,62 @@
+// Labelled responses of a request, inline or as an uploaded data set, as the studies take them:
+// tokenised, trimmed, labelled.
+#ifndef VALUESCOPE_SERVICES_RESPONSE_SETS_H_
+#define VALUESCOPE_SERVICES_RESPONSE_SETS_H_
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "base/error.h"
+#include "engine/served_model.h"
+#include "rpc/call_context.h"
+#include "services/request_codec.h"
+#include "store/blob_store.h"
+#include "store/store.h"
+#include "studies/labelled_responses.h"
+#include "valuescope/v1/common.pb.h"
+
+namespace valuescope::services {
+
+inline constexpr int64_t kMostResponses = int64_t{1} << 40;  // more than a data set can hold
+
+struct ResponseSource {
+  const google::protobuf::RepeatedPtrField<v1::LabelledResponse>& responses;
+  const std::string& artifact;  // "artifacts/ID", or empty
+  bool include_end_of_turn = false;
+  int64_t most = kMostResponses;            // that the caller takes, empty ones included
+  absl::string_view beyond = "give fewer";  // what to do with more
+};
+
+// Exactly one of responses and artifact must be given. Both labels must be there. INVALID_ARGUMENT
+// names "responses[i]..." or "artifact" with the number of the line; RESOURCE_EXHAUSTED (reason
+// USE_A_JOB) where there are more than `most`, before any is looked at. The digest of the set, as
+// studies::kResponsesInput, and an artifact used are added to `used`. Tokenising many takes long:
+// the call's reason to stop ends it.
+absl::StatusOr<studies::ResponseSet> ResponseSetOf(const ResponseSource& source,
+                                                   const rpc::CallContext& context,
+                                                   const engine::ServedModel& model,
+                                                   store::Store& store, store::BlobStore& blobs,
+                                                   UsedResources& used);
+
+inline constexpr size_t kMaxJudge = 1024;
+
+// INVALID_ARGUMENT naming "judge" where it is longer than kMaxJudge bytes: it stands in every list.
+template <typename Request>
+absl::Status CheckJudge(const Request& request) {
+  if (request.judge().size() <= kMaxJudge) return absl::OkStatus();
+  return InvalidField("judge", absl::StrCat("has ", request.judge().size(),
+                                            " bytes, allowed are at most ", kMaxJudge));
+}
+
+// Where the labels of a request come from. All that is known of labels of which nothing is said is
+// who sent them.
+template <typename Request>
+std::string JudgeOf(const Request& request) {
+  return request.judge().empty() ? "caller" : request.judge();
+}
+
+}  // namespace valuescope::services
+
+#endif  // VALUESCOPE_SERVICES_RESPONSE_SETS_H_

@@ -1,0 +1,48 @@
+#include "services/stored_vectors.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+
+namespace valuescope::services {
+
+absl::StatusOr<studies::StoredVector> VectorOfName(absl::string_view field, const std::string& name,
+                                                   const std::string& tenant, store::Store& store,
+                                                   store::BlobStore& blobs, UsedResources& used) {
+  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName(field, "vectors", name));
+  VS_ASSIGN_OR_RETURN(const store::Resource resource,
+                      store.GetResource(tenant, store::ResourceKind::kVector, id));
+  used[name] = resource.digest;
+  return studies::ReadVector(blobs, resource);
+}
+
+std::vector<int> CommonLayers(const std::vector<const studies::StoredVector*>& vectors) {
+  std::vector<int> common = vectors.front()->layers;
+  std::erase_if(common, [&](int layer) {
+    return std::any_of(vectors.begin(), vectors.end(),
+                       [&](const auto* vector) { return !vector->RowOfLayer(layer); });
+  });
+  return common;
+}
+
+absl::StatusOr<std::vector<int>> LayersOfVectors(
+    const v1::Layers* layers, const std::vector<const studies::StoredVector*>& vectors) {
+  const std::vector<int> common = CommonLayers(vectors);
+  if (common.empty()) return InvalidField("layers", "the vectors have no layer in common");
+  if (layers == nullptr || layers->layers_case() == v1::Layers::LAYERS_NOT_SET || layers->all())
+    return common;
+  VS_ASSIGN_OR_RETURN(std::vector<int> chosen, LayersFromProto("layers", layers,
+                                                               {.site = model::Site::kResidualPost,
+                                                                .num_layers = common.back() + 1}));
+  for (const int layer : chosen) {
+    if (!std::binary_search(common.begin(), common.end(), layer)) {
+      return InvalidField(
+          "layers", absl::StrCat("names layer ", layer, ", which not every vector has a row for"));
+    }
+  }
+  return chosen;
+}
+
+}  // namespace valuescope::services

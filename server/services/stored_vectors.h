@@ -1,0 +1,32 @@
+// Stored vectors by name, for services that read whole vectors.
+#ifndef VALUESCOPE_SERVICES_STORED_VECTORS_H_
+#define VALUESCOPE_SERVICES_STORED_VECTORS_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "services/request_codec.h"
+#include "store/blob_store.h"
+#include "store/store.h"
+#include "studies/stored_vector.h"
+
+namespace valuescope::services {
+
+// The tenant's vector with its rows, added to `used`. INVALID_ARGUMENT naming `field` for a
+// malformed name, NOT_FOUND.
+absl::StatusOr<studies::StoredVector> VectorOfName(absl::string_view field, const std::string& name,
+                                                   const std::string& tenant, store::Store& store,
+                                                   store::BlobStore& blobs, UsedResources& used);
+
+// The layers that all of `vectors` have a row for, ascending.
+std::vector<int> CommonLayers(const std::vector<const studies::StoredVector*>& vectors);
+
+// `layers` of a request about stored vectors: those chosen, or all common ones. INVALID_ARGUMENT
+// naming "layers".
+absl::StatusOr<std::vector<int>> LayersOfVectors(
+    const v1::Layers* layers, const std::vector<const studies::StoredVector*>& vectors);
+
+}  // namespace valuescope::services
+
+#endif  // VALUESCOPE_SERVICES_STORED_VECTORS_H_

@@ -1,0 +1,436 @@
+#include "services/vector_service.h"
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "services/idempotency.h"
+#include "services/intervention_codec.h"
+#include "services/replays.h"
+#include "services/request_codec.h"
+#include "services/request_record.h"
+#include "services/response_sets.h"
+#include "services/result_codec.h"
+#include "services/stored_vectors.h"
+#include "services/study_codec.h"
+#include "services/tensor_codec.h"
+#include "studies/extract_vectors.h"
+
+namespace valuescope::services {
+namespace {
+
+constexpr int64_t kMostResponsesAtOnce = 2000;
+constexpr int kMostPairs = 64;
+constexpr int kDefaultBootstrap = 1000;
+constexpr int kMostBootstrap = 10000;
+constexpr size_t kMaxDisplayName = 256;
+// Of a pair; names of what is derived from it stay below kMaxDisplayName.
+constexpr size_t kMaxValue = 128;
+
+absl::Status CheckDisplayName(absl::string_view field, const std::string& name) {
+  if (name.size() <= kMaxDisplayName) return absl::OkStatus();
+  return InvalidField(
+      field, absl::StrCat("has ", name.size(), " bytes, allowed are at most ", kMaxDisplayName));
+}
+
+absl::Status NotServedOption(absl::string_view field) {
+  return ErrorWithReason(absl::StatusCode::kUnimplemented, "OPTION_NOT_SERVED",
+                         absl::StrCat("`", field, "` is not served by this version"));
+}
+
+absl::Status CheckExtraction(const v1::ExtractVectorsRequest& request) {
+  if (request.method() != v1::EXTRACTION_METHOD_UNSPECIFIED &&
+      request.method() != v1::EXTRACTION_METHOD_DIFFERENCE_IN_MEANS) {
+    return NotServedOption("method other than DIFFERENCE_IN_MEANS");
+  }
+  if (request.pooling() != v1::POOLING_UNSPECIFIED &&
+      request.pooling() != v1::POOLING_RESPONSE_MEAN) {
+    return NotServedOption("pooling other than RESPONSE_MEAN");
+  }
+  if (request.has_bootstrap_samples() &&
+      (request.bootstrap_samples() < 0 || request.bootstrap_samples() > kMostBootstrap)) {
+    return OutOfRange("bootstrap_samples", request.bootstrap_samples(), 0, kMostBootstrap);
+  }
+  VS_RETURN_IF_ERROR(CheckJudge(request));
+  return CheckDisplayName("display_name", request.display_name());
+}
+
+studies::Provenance ProvenanceOf(const v1::ExtractVectorsRequest& request,
+                                 const engine::ServedModel& model, const studies::ResponseSet& set,
+                                 const studies::ExtractionPlan& plan, const UsedResources& used) {
+  studies::Provenance provenance = studies::ProvenanceOf(model, set.rendered_chat);
+  provenance.site = plan.site;
+  provenance.pooling = studies::kResponseMeanPooling;
+  provenance.sign_rule = studies::kDifferenceSign;
+  provenance.judge = JudgeOf(request);
+  provenance.seeds = {request.seed()};
+  provenance.num_expressing = set.num_expressing;
+  provenance.num_non_expressing = set.num_non_expressing;
+  provenance.num_dropped = set.num_dropped;
+  provenance.inputs = InputsOf(used, request.artifact());
+  provenance.options = RecordOfRequest(
+      request, {"model", "responses", "artifact", "judge", "seed", "display_name", "request_id"});
+  return provenance;
+}
+
+// Vectors that a part of a decomposition was made of, each once, with their digests by name.
+struct Sources {
+  v1::DecomposeVectorsRequest request;  // with the pairs that the part was made of
+  std::vector<const studies::StoredVector*> vectors;
+  UsedResources used;
+
+  void Add(const v1::VectorPair& pair, const studies::DecompositionPair& read,
+           const UsedResources& all) {
+    *request.add_pairs() = pair;
+    Add(pair.intrinsic(), *read.intrinsic, all);
+    Add(pair.prompted(), *read.prompted, all);
+  }
+
+ private:
+  void Add(const std::string& name, const studies::StoredVector& vector, const UsedResources& all) {
+    if (used.emplace(name, all.at(name)).second) vectors.push_back(&vector);
+  }
+};
+
+// The part of a decomposition that has a name of its own once stored.
+struct Derived {
+  v1::Vector* proto;
+  const std::vector<float>* rows;
+  std::string name;
+  std::string sign_rule;
+  const Sources* sources;
+};
+
+// What the parts of a decomposition take: rows as they are found, stored and sent, and what is told
+// of each.
+int64_t DecompositionMemory(size_t pairs, size_t layers, int64_t width) {
+  constexpr int64_t kElement = 4 * sizeof(float), kDescription = 16 << 10;
+  const auto parts = static_cast<int64_t>(4 * pairs + 1);
+  return parts * (static_cast<int64_t>(layers) * width * kElement + kDescription);
+}
+
+studies::Provenance ProvenanceOf(const Derived& part) {
+  std::vector<const studies::Provenance*> sources;
+  for (const studies::StoredVector* vector : part.sources->vectors) {
+    sources.push_back(&vector->provenance);
+  }
+  studies::Provenance provenance = studies::DerivedProvenance(sources);
+  provenance.sign_rule = part.sign_rule;
+  provenance.inputs = InputsOf(part.sources->used);
+  // With the pairs: which of two inputs is the intrinsic one is nowhere else.
+  provenance.options = RecordOfRequest(part.sources->request, {"strict", "store", "request_id"});
+  return provenance;
+}
+
+}  // namespace
+
+absl::Status VectorService::ExtractVectors(const rpc::CallContext& context,
+                                           const v1::ExtractVectorsRequest& request,
+                                           v1::ExtractVectorsResponse* response) {
+  VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key,
+                      KeyOf("VectorService/ExtractVectors", request));
+  VS_ASSIGN_OR_RETURN(const auto earlier, EarlierResult(*store_, context.tenant, key));
+  if (earlier) return ReplayExtractVectors(*earlier, *blobs_, response);
+  VS_ASSIGN_OR_RETURN(const auto model, ModelOfName("model", request.model(), *models_));
+  VS_RETURN_IF_ERROR(CheckExtraction(request));
+  UsedResources used;
+  studies::ExtractionPlan plan;
+  plan.tenant = context.tenant;
+  VS_ASSIGN_OR_RETURN(plan.site, SiteFromProto("site", request.site()));
+  VS_ASSIGN_OR_RETURN(plan.layers,
+                      LayersFromProto("layers", request.has_layers() ? &request.layers() : nullptr,
+                                      {.site = plan.site,
+                                       .num_layers = model->architecture.num_layers,
+                                       .all_by_default = true}));
+  VS_ASSIGN_OR_RETURN(
+      plan.interventions,
+      PreparedFromProto(request.interventions(), {context.tenant, *model, *resolver_}, used));
+  plan.statistics.bootstrap_resamples =
+      request.has_bootstrap_samples() ? request.bootstrap_samples() : kDefaultBootstrap;
+  plan.statistics.seed = request.seed();
+  VS_ASSIGN_OR_RETURN(const studies::ResponseSet set,
+                      ResponseSetOf({request.responses(), request.artifact(),
+                                     request.include_end_of_turn(), kMostResponsesAtOnce},
+                                    context, *model, *store_, *blobs_, used));
+  VS_ASSIGN_OR_RETURN(studies::ExtractedVector extracted,
+                      studies::ExtractVector(*model->engine, set, plan, context.cancellation));
+  studies::StoredVector vector;
+  vector.model = absl::StrCat("models/", model->id);
+  vector.model_digest = model->weights_digest;
+  vector.site = plan.site;
+  vector.width = model::WidthOf(plan.site, model->architecture);
+  vector.layers = plan.layers;
+  vector.rows = std::move(extracted.rows);
+  vector.display_name = request.display_name();
+  vector.statistics = std::move(extracted.statistics);
+  vector.provenance = ProvenanceOf(request, *model, set, plan, used);
+  VS_ASSIGN_OR_RETURN(store::Resource resource, studies::MakeVectorResource(*blobs_, vector));
+  VS_ASSIGN_OR_RETURN(const auto stored,
+                      store_->PutResources(context.tenant, {std::move(resource)}, key));
+  const bool fits = DataBytes(vector, static_cast<size_t>(vector.num_rows())) <= kMaxMessageData;
+  *response->mutable_vector() = VectorToProto(
+      stored.front(), vector, {.with_data = fits, .with_statistics = false, .layers = {}});
+  for (const studies::RowStatistics& row : vector.statistics)
+    *response->add_statistics() = StatisticsToProto(row);
+  response->set_num_dropped(set.num_dropped);
+  response->mutable_usage()->set_prompt_tokens(extracted.num_tokens);
+  response->mutable_usage()->set_cached_prompt_tokens(extracted.num_cached_tokens);
+  AddDigests(*model, used, response->mutable_digests());
+  response->set_seed(request.seed());
+  for (const std::string& warning : extracted.warnings) response->add_warnings(warning);
+  return absl::OkStatus();
+}
+
+absl::Status VectorService::DecomposeVectors(const rpc::CallContext& context,
+                                             const v1::DecomposeVectorsRequest& request,
+                                             v1::DecomposeVectorsResponse* response) {
+  if (request.has_circumplex()) return NotServedOption("circumplex");
+  if (request.pairs_size() < 1 || request.pairs_size() > kMostPairs) {
+    return OutOfRange("pairs", request.pairs_size(), 1, kMostPairs);
+  }
+  VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key,
+                      KeyOf("VectorService/DecomposeVectors", request));
+  // A repetition is worked out again: a fixed function of stored vectors, which never change.
+  VS_RETURN_IF_ERROR(store_->FindRequest(context.tenant, key).status());
+  UsedResources used;
+  std::vector<studies::StoredVector> vectors;
+  vectors.reserve(2 * static_cast<size_t>(request.pairs_size()));
+  std::vector<studies::DecompositionPair> pairs;
+  std::vector<const studies::StoredVector*> all;
+  for (int i = 0; i < request.pairs_size(); ++i) {
+    const std::string field = absl::StrCat("pairs[", i, "]");
+    if (request.pairs_size() > 1 && request.pairs(i).value().empty()) {
+      return InvalidField(absl::StrCat(field, ".value"),
+                          "is required where more than one pair is given");
+    }
+    if (request.pairs(i).value().size() > kMaxValue) {
+      return InvalidField(absl::StrCat(field, ".value"), "must be at most 128 bytes");
+    }
+    VS_ASSIGN_OR_RETURN(
+        studies::StoredVector intrinsic,
+        VectorOfName(absl::StrCat(field, ".intrinsic"), request.pairs(i).intrinsic(),
+                     context.tenant, *store_, *blobs_, used));
+    VS_ASSIGN_OR_RETURN(studies::StoredVector prompted,
+                        VectorOfName(absl::StrCat(field, ".prompted"), request.pairs(i).prompted(),
+                                     context.tenant, *store_, *blobs_, used));
+    for (studies::StoredVector* vector : {&intrinsic, &prompted}) {
+      VS_RETURN_IF_ERROR(context.Hold(static_cast<int64_t>(vector->rows.size() * sizeof(float))));
+      if (!model::IsPerLayer(vector->site)) {
+        return InvalidField(field,
+                            "has a vector of a site without layers, which is not decomposed");
+      }
+      vectors.push_back(std::move(*vector));
+      all.push_back(&vectors.back());
+    }
+    pairs.push_back({.value = request.pairs(i).value(),
+                     .intrinsic = &vectors[vectors.size() - 2],
+                     .prompted = &vectors[vectors.size() - 1]});
+  }
+  VS_RETURN_IF_ERROR(context.Why());
+  studies::DecompositionPlan plan;
+  VS_ASSIGN_OR_RETURN(plan.layers,
+                      LayersOfVectors(request.has_layers() ? &request.layers() : nullptr, all));
+  plan.normalize_columns = request.normalize_columns();
+  plan.strict = request.strict();
+  plan.unit_deltas = request.unit_deltas();
+  VS_RETURN_IF_ERROR(
+      context.Hold(DecompositionMemory(pairs.size(), plan.layers.size(), all.front()->width)));
+  VS_ASSIGN_OR_RETURN(const studies::DecompositionResult result,
+                      studies::DecomposePairs(pairs, plan));
+  VS_RETURN_IF_ERROR(context.Why());
+
+  std::vector<Sources> sources(pairs.size() + 1);  // of each pair, and of all
+  for (Sources& each : sources) {
+    each.request = request;
+    each.request.clear_pairs();
+  }
+  for (size_t i = 0; i < pairs.size(); ++i) {
+    for (Sources* each : {&sources[i], &sources.back()}) {
+      each->Add(request.pairs(static_cast<int>(i)), pairs[i], used);
+    }
+  }
+  std::vector<Derived> derived;
+  for (size_t i = 0; i < result.pairs.size(); ++i) {
+    const studies::PairResult& pair = result.pairs[i];
+    v1::PairDecomposition& proto = *response->add_decompositions();
+    proto.set_value(pair.value);
+    const std::string prefix = pair.value.empty() ? "" : absl::StrCat(pair.value, " ");
+    derived.push_back({proto.mutable_shared(), &pair.shared, prefix + "shared axis",
+                       "<u, v_int + v_prompt> > 0", &sources[i]});
+    derived.push_back({proto.mutable_difference(), &pair.difference, prefix + "difference axis",
+                       "<u, v_int - v_prompt> > 0", &sources[i]});
+    derived.push_back({proto.mutable_intrinsic_orthogonal(), &pair.intrinsic_orthogonal,
+                       prefix + "intrinsic, orthogonalised",
+                       "that of v_int, orthogonalised on v_prompt", &sources[i]});
+    derived.push_back({proto.mutable_prompted_orthogonal(), &pair.prompted_orthogonal,
+                       prefix + "prompted, orthogonalised",
+                       "that of v_prompt, orthogonalised on v_int", &sources[i]});
+    for (size_t l = 0; l < pair.layers.size(); ++l) {
+      const analysis::Decomposition& one = pair.layers[l];
+      v1::LayerDecomposition& layer = *proto.add_layers();
+      layer.set_layer(plan.layers[l]);
+      layer.set_cosine(one.cosine);
+      if (one.disattenuated_cosine) layer.set_disattenuated_cosine(*one.disattenuated_cosine);
+      layer.set_intrinsic_norm(one.intrinsic_norm);
+      layer.set_prompted_norm(one.prompted_norm);
+      layer.set_singular_value_shared(one.shared_singular_value);
+      layer.set_singular_value_difference(one.difference_singular_value);
+      layer.set_retained_norm_fraction(one.retained_norm_fraction);
+      layer.set_difference_defined(!one.difference.empty());
+      layer.set_shared_meaningful(one.cosine > 0);
+    }
+    for (const std::string& warning : pair.warnings) proto.add_warnings(warning);
+  }
+  for (size_t l = 0; l < result.mean_deltas.size(); ++l) {
+    v1::MeanDelta& delta = *response->add_mean_deltas();
+    delta.set_layer(plan.layers[l]);
+    delta.set_norm(result.mean_deltas[l].norm);
+    delta.set_explained_variance(result.mean_deltas[l].explained_variance.value_or(0));
+    delta.set_mean_pairwise_cosine(result.mean_deltas[l].mean_pairwise_cosine.value_or(0));
+  }
+  if (!result.mean_delta.empty())
+    derived.push_back({response->mutable_mean_delta(), &result.mean_delta, "mean delta",
+                       "mean of v_prompt - v_int", &sources.back()});
+  for (const std::string& warning : result.warnings) response->add_warnings(warning);
+
+  const studies::StoredVector& first = *all.front();
+  int64_t data_bytes = 0;
+  std::vector<studies::StoredVector> parts;
+  std::vector<store::Resource> resources;
+  for (const Derived& part : derived) {
+    studies::StoredVector vector;
+    vector.model = first.model;
+    vector.model_digest = first.model_digest;
+    vector.site = first.site;
+    vector.width = first.width;
+    vector.layers = plan.layers;
+    vector.rows = *part.rows;
+    vector.display_name = part.name;
+    vector.provenance = ProvenanceOf(part);
+    VS_ASSIGN_OR_RETURN(resources.emplace_back(), studies::MakeVectorResource(*blobs_, vector));
+    parts.push_back(std::move(vector));
+  }
+  const bool store = !request.has_store() || request.store();
+  if (store) {
+    // Two parts may have the same content (collinear inputs): one name serves both, so each is put
+    // once.
+    std::map<std::string, store::Resource> distinct;
+    for (const store::Resource& resource : resources) distinct.emplace(resource.id, resource);
+    std::vector<store::Resource> to_put;
+    for (const auto& [id, resource] : distinct) to_put.push_back(resource);
+    VS_ASSIGN_OR_RETURN(const auto stored,
+                        store_->PutResources(context.tenant, std::move(to_put), key));
+    for (store::Resource& resource : resources) {
+      for (const store::Resource& one : stored) {
+        if (one.id == resource.id) resource = one;
+      }
+    }
+  }
+  for (size_t i = 0; i < parts.size(); ++i) {
+    data_bytes += DataBytes(parts[i], plan.layers.size());
+    *derived[i].proto = VectorToProto(
+        resources[i], parts[i],
+        {.with_data = data_bytes <= kMaxMessageData, .with_statistics = false, .layers = {}});
+    if (!store) derived[i].proto->clear_name();
+  }
+  for (const auto& [name, digest] : used) {
+    v1::ResourceDigest& proto = *response->add_digests();
+    proto.set_name(name);
+    proto.set_digest(digest);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status VectorService::CreateVector(const rpc::CallContext& context,
+                                         const v1::CreateVectorRequest& request,
+                                         v1::CreateVectorResponse* response) {
+  const v1::Vector& given = request.vector();
+  VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key,
+                      KeyOf("VectorService/CreateVector", request));
+  VS_ASSIGN_OR_RETURN(const auto earlier, EarlierResult(*store_, context.tenant, key));
+  if (earlier) return ReplayCreateVector(*earlier, response);
+  VS_ASSIGN_OR_RETURN(const auto model, ModelOfName("vector.model", given.model(), *models_));
+  VS_RETURN_IF_ERROR(CheckDisplayName("vector.display_name", given.display_name()));
+  studies::StoredVector vector;
+  vector.model = given.model();
+  vector.model_digest = model->weights_digest;
+  VS_ASSIGN_OR_RETURN(vector.site, SiteFromProto("vector.site", given.site()));
+  vector.width = model::WidthOf(vector.site, model->architecture);
+  vector.layers.assign(given.layers().begin(), given.layers().end());
+  VS_ASSIGN_OR_RETURN(const HostTensor data, TensorFromProto("vector.data", given.data()));
+  const std::vector<int64_t> rows = {vector.num_rows(), vector.width}, row = {vector.width};
+  if (data.shape != rows && !(data.shape == row && vector.num_rows() == 1)) {
+    return InvalidField("vector.data",
+                        absl::StrCat("must have the shape [", vector.num_rows(), ", ", vector.width,
+                                     "]: one row of the site's width a layer"),
+                        "WRONG_WIDTH");
+  }
+  auto elements = ToFloat32(data);
+  if (!elements.ok()) return InField("vector.data", elements.status());
+  vector.rows = *std::move(elements);
+  if (absl::Status status = studies::CheckVector(vector, model->architecture); !status.ok())
+    return InField("vector", status);
+  vector.display_name = given.display_name();
+  vector.provenance = studies::ProvenanceWithin(*model);
+  vector.provenance.site = vector.site;
+  vector.provenance.sign_rule = "caller";
+  VS_ASSIGN_OR_RETURN(store::Resource resource, studies::MakeVectorResource(*blobs_, vector));
+  VS_ASSIGN_OR_RETURN(const auto stored,
+                      store_->PutResources(context.tenant, {std::move(resource)}, key));
+  *response->mutable_vector() = VectorToProto(stored.front(), vector, {});
+  return absl::OkStatus();
+}
+
+absl::Status VectorService::GetVector(const rpc::CallContext& context,
+                                      const v1::GetVectorRequest& request,
+                                      v1::GetVectorResponse* response) {
+  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "vectors", request.name()));
+  VS_ASSIGN_OR_RETURN(const store::Resource resource,
+                      store_->GetResource(context.tenant, store::ResourceKind::kVector, id));
+  VS_ASSIGN_OR_RETURN(const studies::StoredVector described, studies::DescribeVector(resource));
+  VectorView view{.with_data = !request.omit_data(), .with_statistics = true, .layers = {}};
+  if (!described.layers.empty() && request.has_layers()) {
+    VS_ASSIGN_OR_RETURN(view.layers, LayersOfVectors(&request.layers(), {&described}));
+  }
+  const size_t rows =
+      view.layers.empty() ? static_cast<size_t>(described.num_rows()) : view.layers.size();
+  if (view.with_data && DataBytes(described, rows) > kMaxMessageData) {
+    return NeverFits("MESSAGE_TOO_LARGE", "the rows do not fit one message; choose fewer `layers`");
+  }
+  if (!view.with_data) {
+    *response->mutable_vector() = VectorToProto(resource, described, view);
+    return absl::OkStatus();
+  }
+  VS_ASSIGN_OR_RETURN(const studies::StoredVector vector, studies::ReadVector(*blobs_, resource));
+  *response->mutable_vector() = VectorToProto(resource, vector, view);
+  return absl::OkStatus();
+}
+
+absl::Status VectorService::ListVectors(const rpc::CallContext& context,
+                                        const v1::ListVectorsRequest& request,
+                                        v1::ListVectorsResponse* response) {
+  if (!request.model().empty()) return NotServedOption("model");
+  VS_ASSIGN_OR_RETURN(const store::ResourcePage page,
+                      store_->ListResources(
+                          context.tenant, store::ResourceKind::kVector, {},
+                          {.page_size = request.page_size(), .page_token = request.page_token()}));
+  for (const store::Resource& resource : page.resources) {
+    VS_ASSIGN_OR_RETURN(const studies::StoredVector vector, studies::DescribeVector(resource));
+    *response->add_vectors() = VectorToProto(resource, vector, {});
+  }
+  response->set_next_page_token(page.next_page_token);
+  return absl::OkStatus();
+}
+
+absl::Status VectorService::DeleteVector(const rpc::CallContext& context,
+                                         const v1::DeleteVectorRequest& request,
+                                         v1::DeleteVectorResponse*) {
+  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "vectors", request.name()));
+  return store_->DeleteResource(context.tenant, store::ResourceKind::kVector, id);
+}
+
+}  // namespace valuescope::services

@@ -1,0 +1,50 @@
+// VectorService: extraction, decomposition and keeping of value vectors.
+#ifndef VALUESCOPE_SERVICES_VECTOR_SERVICE_H_
+#define VALUESCOPE_SERVICES_VECTOR_SERVICE_H_
+
+#include <string>
+#include <vector>
+
+#include "engine/served_model.h"
+#include "rpc/call_context.h"
+#include "services/vector_resolver.h"
+#include "store/blob_store.h"
+#include "store/store.h"
+#include "studies/decompose_vectors.h"
+#include "studies/stored_vector.h"
+#include "valuescope/v1/vectors.pb.h"
+
+namespace valuescope::services {
+
+class VectorService {
+ public:
+  // All outlive the service.
+  VectorService(engine::ModelRegistry* models, store::Store* store, store::BlobStore* blobs,
+                VectorResolver* resolver)
+      : models_(models), store_(store), blobs_(blobs), resolver_(resolver) {}
+
+  absl::Status ExtractVectors(const rpc::CallContext& context,
+                              const v1::ExtractVectorsRequest& request,
+                              v1::ExtractVectorsResponse* response);
+  absl::Status DecomposeVectors(const rpc::CallContext& context,
+                                const v1::DecomposeVectorsRequest& request,
+                                v1::DecomposeVectorsResponse* response);
+  absl::Status CreateVector(const rpc::CallContext& context, const v1::CreateVectorRequest& request,
+                            v1::CreateVectorResponse* response);
+  absl::Status GetVector(const rpc::CallContext& context, const v1::GetVectorRequest& request,
+                         v1::GetVectorResponse* response);
+  absl::Status ListVectors(const rpc::CallContext& context, const v1::ListVectorsRequest& request,
+                           v1::ListVectorsResponse* response);
+  absl::Status DeleteVector(const rpc::CallContext& context, const v1::DeleteVectorRequest& request,
+                            v1::DeleteVectorResponse* response);
+
+ private:
+  engine::ModelRegistry* const models_;
+  store::Store* const store_;
+  store::BlobStore* const blobs_;
+  VectorResolver* const resolver_;
+};
+
+}  // namespace valuescope::services
+
+#endif  // VALUESCOPE_SERVICES_VECTOR_SERVICE_H_
