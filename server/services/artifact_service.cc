@@ -23,7 +23,6 @@ namespace valuescope::services {
 namespace {
 
 constexpr int64_t kMaxArtifact = int64_t{1} << 40;
-constexpr size_t kMaxDisplayName = 256;
 constexpr size_t kMaxMediaType = 127;
 
 v1::Artifact ToProto(const store::Resource& resource) {
@@ -55,9 +54,9 @@ absl::Status CheckHeader(const v1::WriteArtifactHeader& header) {
     return OutOfRange("header.size_bytes", static_cast<double>(header.size_bytes()), 0,
                       static_cast<double>(kMaxArtifact));
   }
-  if (header.display_name().size() > kMaxDisplayName ||
-      absl::StrContains(header.display_name(), "/")) {
-    return InvalidField("header.display_name", "must be at most 256 bytes and hold no '/'");
+  VS_RETURN_IF_ERROR(CheckDisplayName("header.display_name", header.display_name()));
+  if (absl::StrContains(header.display_name(), "/")) {
+    return InvalidField("header.display_name", "must hold no '/'");
   }
   if (header.media_type().size() > kMaxMediaType || !IsPrintable(header.media_type())) {
     return InvalidField("header.media_type", "must be at most 127 printable ASCII characters");

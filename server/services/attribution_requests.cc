@@ -15,7 +15,6 @@ namespace {
 
 constexpr int kMostTop = 10000;
 constexpr int kDefaultTop = 100;
-constexpr size_t kMaxDisplayName = 256;
 
 absl::Status CheckMethod(const v1::AttributeNeuronsRequest& request) {
   using Request = v1::AttributeNeuronsRequest;
@@ -52,8 +51,7 @@ absl::StatusOr<ResolvedAttribution> ResolveAttribution(const v1::AttributeNeuron
   }
   const int top_k = request.has_top_k() ? request.top_k() : kDefaultTop;
   if (top_k < 0 || top_k > kMostTop) return OutOfRange("top_k", top_k, 0, kMostTop);
-  if (request.display_name().size() > kMaxDisplayName)
-    return InvalidField("display_name", "must be at most 256 bytes");
+  VS_RETURN_IF_ERROR(CheckDisplayName("display_name", request.display_name()));
   VS_RETURN_IF_ERROR(CheckJudge(request));
   VS_ASSIGN_OR_RETURN(resolved.vector, VectorOfName("vector", request.vector(), context.tenant,
                                                     store, blobs, resolved.used));

@@ -22,7 +22,6 @@
 namespace valuescope::services {
 namespace {
 
-constexpr size_t kMaxDisplayName = 256;
 constexpr int kMaxPriority = 100;
 constexpr char kUnit[] = "responses";
 // What two cores sustain in a forward pass: enough to tell seconds from hours in an estimate.
@@ -122,8 +121,7 @@ v1::JobEstimate EstimateOf(const ResolvedAttribution& attribution, int64_t num_s
 }
 
 absl::Status CheckCommon(const v1::CreateJobRequest& request) {
-  if (request.display_name().size() > kMaxDisplayName)
-    return InvalidField("display_name", "must be at most 256 bytes");
+  VS_RETURN_IF_ERROR(CheckDisplayName("display_name", request.display_name()));
   if (request.priority() < -kMaxPriority || request.priority() > kMaxPriority) {
     return OutOfRange("priority", request.priority(), -kMaxPriority, kMaxPriority);
   }

@@ -27,6 +27,7 @@ namespace valuescope::services {
 namespace {
 
 constexpr int kDefaultMaxTokens = 256;
+constexpr size_t kMaxDisplayName = 256;
 constexpr size_t kMaxTemplateArgumentBytes = size_t{1} << 20;
 
 std::string At(absl::string_view field, int index) { return absl::StrCat(field, "[", index, "]"); }
@@ -339,6 +340,12 @@ absl::StatusOr<std::string> IdOfName(absl::string_view field, absl::string_view 
   const absl::string_view id = name.substr(collection.size() + 1);
   VS_RETURN_IF_ERROR(CheckResourceId(field, id));
   return std::string(id);
+}
+
+absl::Status CheckDisplayName(absl::string_view field, absl::string_view name) {
+  if (name.size() <= kMaxDisplayName) return absl::OkStatus();
+  return InvalidField(
+      field, absl::StrCat("has ", name.size(), " bytes, allowed are at most ", kMaxDisplayName));
 }
 
 absl::StatusOr<std::shared_ptr<const engine::ServedModel>> ModelOfName(

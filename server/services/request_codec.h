@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
@@ -29,6 +30,9 @@ text::ChatSize SizeOf(const v1::Chat& chat);
 // "x" of "models/x". INVALID_ARGUMENT naming `field` unless `name` is `collection`/ID.
 absl::StatusOr<std::string> IdOfName(absl::string_view field, absl::string_view collection,
                                      absl::string_view name);
+
+// INVALID_ARGUMENT naming `field` where a name for people has more than 256 bytes.
+absl::Status CheckDisplayName(absl::string_view field, absl::string_view name);
 
 // The model that a request's field names. Errors: INVALID_ARGUMENT, and those of
 // engine::ModelRegistry::Get.

@@ -27,15 +27,8 @@ constexpr int64_t kMostResponsesAtOnce = 2000;
 constexpr int kMostPairs = 64;
 constexpr int kDefaultBootstrap = 1000;
 constexpr int kMostBootstrap = 10000;
-constexpr size_t kMaxDisplayName = 256;
-// Of a pair; names of what is derived from it stay below kMaxDisplayName.
+// Of a pair; what is derived from it gets a name that CheckDisplayName allows.
 constexpr size_t kMaxValue = 128;
-
-absl::Status CheckDisplayName(absl::string_view field, const std::string& name) {
-  if (name.size() <= kMaxDisplayName) return absl::OkStatus();
-  return InvalidField(
-      field, absl::StrCat("has ", name.size(), " bytes, allowed are at most ", kMaxDisplayName));
-}
 
 absl::Status NotServedOption(absl::string_view field) {
   return ErrorWithReason(absl::StatusCode::kUnimplemented, "OPTION_NOT_SERVED",

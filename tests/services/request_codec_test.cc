@@ -51,6 +51,14 @@ TEST_F(RequestCodecTest, TapsReadEverythingUnlessTold) {
   EXPECT_EQ((*taps)[1].reduction, engine::Reduction::kMean);
 }
 
+TEST_F(RequestCodecTest, NamesForPeopleHaveAtMost256Bytes) {
+  EXPECT_TRUE(CheckDisplayName("display_name", std::string(256, 'x')).ok());
+  const absl::Status refused = CheckDisplayName("header.display_name", std::string(257, 'x'));
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(DetailsOf(refused).field, "header.display_name");
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("has 257 bytes, allowed are at most 256"));
+}
+
 TEST_F(RequestCodecTest, TokenIdsAreCheckedAgainstTheVocabulary) {
   const auto bad = PromptFromProto("prompt", Parse<v1::Prompt>("token_ids { ids: 9 ids: 10 }"),
                                    model_, {.now = absl::UnixEpoch()});
