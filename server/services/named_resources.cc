@@ -12,6 +12,19 @@ namespace {
 // Of what is read: the file, its tensors, their numbers, and these by row.
 constexpr int64_t kCopiesWhileRead = 4;
 
+// What `map` holds for `key`, which `make` makes where nothing is there yet.
+template <typename Map, typename Make>
+absl::StatusOr<const typename Map::mapped_type*> FindOrMake(Map& map,
+                                                            const typename Map::key_type& key,
+                                                            Make make) {
+  auto found = map.find(key);
+  if (found == map.end()) {
+    VS_ASSIGN_OR_RETURN(typename Map::mapped_type made, make());
+    found = map.emplace(key, std::move(made)).first;
+  }
+  return &found->second;
+}
+
 }  // namespace
 
 void NamedResources::NeedRows(const NamedVector& vector, const std::vector<int>& layers) {
@@ -20,14 +33,9 @@ void NamedResources::NeedRows(const NamedVector& vector, const std::vector<int>&
 
 absl::StatusOr<const NeuronCounts*> NamedResources::NeedNeurons(const NamedNeurons& neurons,
                                                                 absl::string_view field) {
-  auto found = counts_.find(neurons);
-  if (found == counts_.end()) {
-    VS_ASSIGN_OR_RETURN(
-        NeuronCounts counts,
-        resolver_.CountNeurons(tenant_, neurons.name, neurons.neuron_class, model_, field));
-    found = counts_.emplace(neurons, std::move(counts)).first;
-  }
-  return &found->second;
+  return FindOrMake(counts_, neurons, [&] {
+    return resolver_.CountNeurons(tenant_, neurons.name, neurons.neuron_class, model_, field);
+  });
 }
 
 int64_t NamedResources::bytes() const {
@@ -51,32 +59,30 @@ int64_t NamedResources::bytes() const {
 absl::StatusOr<std::span<const float>> NamedResources::Row(const NamedVector& vector, int layer,
                                                            absl::string_view field,
                                                            absl::string_view row_field) {
-  auto found = vectors_.find(vector);
-  if (found == vectors_.end()) {
+  const auto read = [&]() -> absl::StatusOr<ResolvedVector> {
     VS_ASSIGN_OR_RETURN(ResolvedVector resolved,
                         resolver_.Resolve(tenant_, vector.name, model_, vector.site, field));
     const std::set<int>& needed = needed_.at(vector);
     std::erase_if(resolved.rows, [&](const auto& row) { return !needed.contains(row.first); });
     used_[resolved.name] = resolved.digest;
-    found = vectors_.emplace(vector, std::move(resolved)).first;
-  }
-  const auto row = found->second.rows.find(layer);
-  if (row != found->second.rows.end()) return std::span<const float>(row->second);
+    return resolved;
+  };
+  VS_ASSIGN_OR_RETURN(const ResolvedVector* resolved, FindOrMake(vectors_, vector, read));
+  const auto row = resolved->rows.find(layer);
+  if (row != resolved->rows.end()) return std::span<const float>(row->second);
   return InvalidField(row_field,
-                      absl::StrCat("`", found->second.name, "` has no row for layer ", layer));
+                      absl::StrCat("`", resolved->name, "` has no row for layer ", layer));
 }
 
 absl::StatusOr<const ResolvedNeurons*> NamedResources::Neurons(const NamedNeurons& neurons,
                                                                absl::string_view field) {
-  auto found = neurons_.find(neurons);
-  if (found == neurons_.end()) {
+  return FindOrMake(neurons_, neurons, [&]() -> absl::StatusOr<ResolvedNeurons> {
     VS_ASSIGN_OR_RETURN(
         ResolvedNeurons resolved,
         resolver_.ResolveNeurons(tenant_, neurons.name, neurons.neuron_class, model_, field));
     used_[resolved.name] = resolved.digest;
-    found = neurons_.emplace(neurons, std::move(resolved)).first;
-  }
-  return &found->second;
+    return resolved;
+  });
 }
 
 }  // namespace valuescope::services
