@@ -169,7 +169,11 @@ impl Renderer {
                 self.assign(target, value, scope)?;
             }
             Action::SetBlock(target, filter, body) => {
-                return self.set_block(target, filter.as_ref(), body, scope);
+                return self.captured(body, filter.as_ref(), scope, |renderer, value| {
+                    // Jinja2 looks for the attribute of a namespace without asking whether it is
+                    // one.
+                    renderer.assign(target, value, scope)
+                });
             }
             Action::Macro(node) => {
                 let value = self.macro_value(node, scope);
@@ -183,15 +187,9 @@ impl Renderer {
                 self.write_text(out, &value)?;
             }
             Action::FilterBlock(filter, body) => {
-                let inner = Scope::within(scope);
-                let mut text = String::new();
-                let flow = self.block(body, &inner, &mut text)?;
-                if flow != Flow::Next {
-                    return Ok(flow);
-                }
-                let text = self.as_value(text);
-                let value = self.filtered(filter, &inner, Some(text))?;
-                self.write_text(out, &value)?;
+                return self.captured(body, Some(filter), scope, |renderer, value| {
+                    renderer.write_text(out, &value)
+                });
             }
             Action::With(values, body) => {
                 let inner = Scope::within(scope);
@@ -222,12 +220,14 @@ impl Renderer {
         Ok(Flow::Next)
     }
 
-    fn set_block(
+    /// Gives what `body` writes, filtered, to `take`; nothing where a loop around it goes on or ends
+    /// before the body does.
+    fn captured(
         &mut self,
-        target: &Target,
-        filter: Option<&Expression>,
         body: &[Statement],
+        filter: Option<&Expression>,
         scope: &Rc<Scope>,
+        take: impl FnOnce(&mut Self, Value) -> Result<()>,
     ) -> Result<Flow> {
         let inner = Scope::within(scope);
         let mut text = String::new();
@@ -240,8 +240,7 @@ impl Renderer {
             Some(filter) => self.filtered(filter, &inner, Some(text))?,
             None => text,
         };
-        // Jinja2 looks for the attribute of a namespace without asking whether it is one.
-        self.assign(target, value, scope)?;
+        take(self, value)?;
         Ok(Flow::Next)
     }
 
