@@ -15,6 +15,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "base/error.h"
+#include "base/memory_ledger.h"
 #include "base/status_macros.h"
 #include "engine/courier.h"
 #include "engine/device_queue.h"
@@ -178,7 +179,7 @@ class EngineLoop : public Engine {
                                     " bytes, allowed are ", kept_captures_.capacity(),
                                     "; give fewer responses or fewer layers at once"));
     }
-    using Leases = std::array<std::shared_ptr<const CaptureMemory::Lease>, 2>;
+    using Leases = std::array<std::shared_ptr<const MemoryLedger::Lease>, 2>;
     auto leases =
         std::make_shared<Leases>(Leases{kept_captures_.Take(bytes), capture_memory_.Take(bytes)});
     if ((*leases)[0] != nullptr && (*leases)[1] != nullptr) return leases;
@@ -741,8 +742,11 @@ class EngineLoop : public Engine {
   std::array<int64_t, kNumOperations> applied_{};  // by the last step
 
   const int64_t cache_bytes_;
-  CaptureMemory capture_memory_;
-  CaptureMemory kept_captures_;  // the part of it that is kept together; counted in both
+  // Host memory that captures may hold, over all requests. A request takes what its taps may need
+  // before it is admitted and gives it back when the last copy of its result is gone, so a client
+  // that does not read its results cannot make the server run out of memory: it makes others wait.
+  MemoryLedger capture_memory_;
+  MemoryLedger kept_captures_;  // the part of it that is kept together; counted in both
   MemoryLedger request_memory_;
   QueueShares shares_;
 

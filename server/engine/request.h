@@ -17,7 +17,7 @@
 #include "absl/time/time.h"
 #include "base/dtype.h"
 #include "base/host_tensor.h"
-#include "engine/capture_memory.h"
+#include "base/memory_ledger.h"
 #include "model/site.h"
 
 namespace valuescope::engine {
@@ -222,7 +222,7 @@ struct Completion {
   int64_t cached_prompt_tokens = 0;  // of prompt_tokens, those that others had computed
   int64_t generated_tokens = 0;      // as counted for usage, the stop token included
   // Held as long as the captures are.
-  std::shared_ptr<const CaptureMemory::Lease> memory;
+  std::shared_ptr<const MemoryLedger::Lease> memory;
 };
 
 // A piece of a running generation.

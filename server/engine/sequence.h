@@ -13,7 +13,6 @@
 
 #include "base/cancellation.h"
 #include "base/memory_ledger.h"
-#include "engine/capture_memory.h"
 #include "engine/courier.h"
 #include "engine/engine.h"
 #include "engine/generated_text.h"
@@ -31,7 +30,7 @@ class Sequence {
   // What a sequence holds of the engine's memory.
   struct Leases {
     std::shared_ptr<const MemoryLedger::Lease> request;
-    std::shared_ptr<const CaptureMemory::Lease> captures;
+    std::shared_ptr<const MemoryLedger::Lease> captures;
   };
 
   // `request` was validated: interventions, which others may share, and taps are compiled. What the
