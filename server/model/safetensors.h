@@ -20,12 +20,6 @@
 
 namespace valuescope::model {
 
-struct StoredTensor {
-  DType dtype = DType::kFloat32;
-  std::vector<int64_t> shape;
-  absl::string_view bytes;  // within the file's
-};
-
 // A tensor of a file that is not read yet.
 struct TensorPlace {
   DType dtype = DType::kFloat32;
@@ -68,13 +62,9 @@ class ModelFile {
 // FAILED_PRECONDITION, reason MODEL_FILES_CHANGED.
 absl::Status ModelFilesChanged();
 
-// Tensors by name. Refuses, naming the tensor: a header over 100 MB or beyond the file, malformed
-// JSON, duplicate names, unknown types, shapes whose size is not their byte range, ranges that
-// overlap, leave holes or pass the end.
-absl::StatusOr<std::map<std::string, StoredTensor>> ParseSafetensors(absl::string_view file_name,
-                                                                     absl::string_view bytes);
-
-// The same of a file of which only the header is read.
+// A model's tensors by name; of the file only the header is read. Refuses, naming the tensor: a
+// header over 100 MB or beyond the file, malformed JSON, duplicate names, unknown types, shapes
+// whose size is not their byte range, ranges that overlap, leave holes or pass the end.
 absl::StatusOr<std::map<std::string, TensorPlace>> ReadTensorPlaces(const ModelFile& file);
 
 // The weight files of a Hugging Face folder in name order, each with the tensors that the index
@@ -82,6 +72,18 @@ absl::StatusOr<std::map<std::string, TensorPlace>> ReadTensorPlaces(const ModelF
 // that model.safetensors.index.json names. Where there is neither, the refusal names weights of a
 // kind that is not served.
 absl::StatusOr<std::map<std::string, std::set<std::string>>> WeightFiles(const std::string& folder);
+
+// A tensor of a file that is in memory as a whole.
+struct StoredTensor {
+  DType dtype = DType::kFloat32;
+  std::vector<int64_t> shape;
+  absl::string_view bytes;  // within the file's
+};
+
+// Tensors by name of such a file, as studies store them: weights are never read like this. Refuses
+// what ReadTensorPlaces refuses.
+absl::StatusOr<std::map<std::string, StoredTensor>> ParseSafetensors(absl::string_view file_name,
+                                                                     absl::string_view bytes);
 
 }  // namespace valuescope::model
 
