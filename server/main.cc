@@ -78,6 +78,7 @@ constexpr char kReadiness[] = "readiness";
 constexpr char kLiveness[] = "liveness";
 // Messages of the largest size that calls which run or wait may hold.
 constexpr int64_t kMessagesHeld = 8;
+constexpr int kReflectionThreads = 16;
 // What gRPC takes of a message before somebody asks for it.
 constexpr int kUnaskedBytes = 64 << 10;
 // Of gRPC's memory, beside messages on their way: calls and connections.
@@ -357,12 +358,18 @@ absl::Status Server::Listen() {
   // Else it takes what the connection has room for, whether or not it was asked for.
   builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, kUnaskedBytes);
-  // It looks at a message's length once it has all of it. Before that this quota ends the call of
-  // one that is far too long; what the gate lets in stays below it.
+  // It looks at a message's length once it has all of it and made it as long as it claims to be:
+  // what is compressed could become anything.
+  builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
+  builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
+  // Above what the gate lets in and what waits there. Where messages that are far too long exceed
+  // it gRPC ends calls and idle connections, anybody's: the last guard of the process.
   grpc::ResourceQuota quota("server");
   quota.Resize((receiving.max_fresh + receiving.max_large) *
                    static_cast<size_t>(config_.max_message_bytes) +
-               kTransportBytes);
+               receiving.max_waiting * kUnaskedBytes + kTransportBytes);
+  // Of reflection, which takes one a stream.
+  quota.SetMaxThreads(kReflectionThreads);
   builder.SetResourceQuota(quota);
   for (const auto& binding : bindings_) builder.RegisterService(binding.get());
   grpc_ = builder.BuildAndStart();

@@ -50,11 +50,14 @@ absl::Status CallRuntime::Submit(Lane lane, std::function<void()> work) {
 }
 
 void CallRuntime::StopAccepting() {
-  absl::MutexLock lock(&mutex_);
-  accepting_ = false;
-  for (const auto& [call, waits] : running_) {
-    if (waits) call->Stop(Draining());
+  {
+    absl::MutexLock lock(&mutex_);
+    accepting_ = false;
+    for (const auto& [call, waits] : running_) {
+      if (waits) call->Stop(Draining());
+    }
   }
+  gate_.RefuseAll(Draining(), /*begun=*/false);
 }
 
 bool CallRuntime::WaitUntilIdle(absl::Time deadline) {
@@ -63,8 +66,11 @@ bool CallRuntime::WaitUntilIdle(absl::Time deadline) {
 }
 
 void CallRuntime::StopRunning() {
-  absl::MutexLock lock(&mutex_);
-  for (const auto& [call, waits] : running_) call->Stop(Draining());
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [call, waits] : running_) call->Stop(Draining());
+  }
+  gate_.RefuseAll(Draining(), /*begun=*/true);
 }
 
 absl::Status CallRuntime::Enter(CallContext* call, bool waits) {

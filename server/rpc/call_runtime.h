@@ -73,8 +73,8 @@ class CallRuntime {
 
   // --- Drain ---
 
-  // From now on calls are answered UNAVAILABLE (DRAINING), and so are those that only wait: what
-  // they wait for may not come any more.
+  // From now on calls are answered UNAVAILABLE (DRAINING), and so are those whose message has not
+  // begun to come and those that only wait: what they wait for may not come any more.
   void StopAccepting();
   // Waits until no call runs or `deadline` passed; true if none runs.
   bool WaitUntilIdle(absl::Time deadline);

@@ -63,15 +63,16 @@ class Outbox : public StreamWriter<Response> {
   absl::Status Write(Response message) override {
     StopCallback wake(&call_->context(), [this] { Wake(); });
     const size_t bytes = message.ByteSizeLong();
-    // Where all calls hold too much already, nothing waits here but what is on its way.
+    // Where all calls hold too much already, little waits here but what is on its way.
     std::shared_ptr<MemoryLedger::Lease> room = TakeRoom(bytes);
     const Response* first = nullptr;
     bool moves;
     {
       absl::MutexLock lock(&mutex_);
       const auto has_room = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+        const bool may_wait = room != nullptr || bytes_ + bytes <= kAlwaysInOutbox;
         return Stopped() || messages_.empty() ||
-               (room != nullptr && messages_.size() <= kMaxOutboxMessages &&
+               (may_wait && messages_.size() <= kMaxOutboxMessages &&
                 bytes_ + bytes <= kMaxOutboxBytes);
       };
       moves = AwaitMoving(has_room);

@@ -54,6 +54,11 @@ absl::Status Reactor::SetReply(const google::protobuf::Message& message) {
 
 void Reactor::End(grpc::Status status) {
   if (status.ok() && reply_) {
+    patience_.emplace(call_.clock(), [this] {
+      peer_.TryCancel();
+      return absl::InfiniteFuture();
+    });
+    patience_->RingAt(absl::Now() + call_.stall_timeout());
     StartWriteAndFinish(&*reply_, {}, std::move(status));
   } else {
     Finish(std::move(status));
@@ -76,8 +81,12 @@ void OneRequestReactor::OnReadDone(bool ok) {
   if (ok && bytes_.Length() > kMostKept) bytes_ = CopyOf(bytes_);
   if (!gate_->Leave(this)) return;
   const CallContext& context = call_.context();
-  if (!ok) call_.ClientGone();  // or has sent nothing
   absl::Status here = context.Why();
+  if (here.ok() && !ok) {
+    here = ErrorWithReason(absl::StatusCode::kInvalidArgument, "MESSAGE_MISSING",
+                           "the call ended before there was a message, or with a longer one than "
+                           "this server takes");
+  }
   if (here.ok()) here = context.Hold(static_cast<int64_t>(bytes_.Length()));
   if (!here.ok()) return call_.Refuse(here);
   Received();

@@ -99,6 +99,7 @@ class Reactor : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffe
   void End(grpc::Status status);
 
   std::optional<grpc::ByteBuffer> reply_;
+  std::optional<Alarm> patience_;  // with a client that does not take it
 };
 
 // A call whose client sends one message.
@@ -288,8 +289,8 @@ class WaitingStreamReactor : public WritingReactor<Response>, private StreamWrit
   std::optional<absl::Status> result_;
 };
 
-// Its messages pass no gate: as many clients as there are threads may send one, each of which was
-// given the room for it when its call began.
+// Its messages pass no gate: as many clients as there are threads may send one, each of which has
+// the room for it before it is asked for.
 template <typename Request, typename Response>
 class ClientStreamReactor : public Reactor, private ReadTransport<Request> {
  public:
@@ -303,10 +304,9 @@ class ClientStreamReactor : public Reactor, private ReadTransport<Request> {
         inbox_(&call_, this) {}
 
   void Open() override {
-    absl::Status room = call_.Enter();
-    if (room.ok()) room = call_.context().Hold(room_);
-    if (!room.ok()) return call_.Refuse(room);
+    if (const absl::Status entered = call_.Enter(); !entered.ok()) return call_.Refuse(entered);
     call_.Start([this]() -> absl::Status {
+      VS_RETURN_IF_ERROR(call_.context().Hold(room_));
       Response response;
       VS_RETURN_IF_ERROR((*handler_)(call_.context(), inbox_, &response));
       return SetReply(response);

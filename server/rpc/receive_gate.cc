@@ -36,28 +36,35 @@ absl::Status TooManyWaiting(size_t count) {
 }  // namespace
 
 void ReceiveGate::Enter(const std::string& sender, Reception* reception) {
-  absl::MutexLock lock(&mutex_);
-  if (num_waiting_ == options_.max_waiting) return reception->Refuse(TooManyWaiting(num_waiting_));
-  std::deque<Reception*>& queue = waiting_[sender];
-  if (queue.empty()) turns_.push_back(sender);
-  queue.push_back(reception);
-  ++num_waiting_;
-  alarm_.RingAt(Settle());
+  {
+    absl::MutexLock lock(&mutex_);
+    std::deque<Reception*>& queue = waiting_[sender];
+    if (queue.empty()) TurnsOf(sender).push_back(sender);
+    queue.push_back(reception);
+    ++num_waiting_;
+    alarm_.RingAt(Settle());
+    if (num_waiting_ > options_.max_waiting) RefuseOne();
+  }
+  Tell();
 }
 
 bool ReceiveGate::Leave(Reception* reception) {
-  absl::MutexLock lock(&mutex_);
   bool left = false;
-  for (std::deque<Begun>* begun : {&fresh_, &large_}) {
-    const auto place = std::find_if(begun->begin(), begun->end(), [reception](const Begun& one) {
-      return one.reception == reception;
-    });
-    if (place == begun->end()) continue;
-    begun->erase(place);
-    left = true;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (std::deque<Begun>* begun : {&fresh_, &large_}) {
+      const auto place = std::find_if(begun->begin(), begun->end(), [reception](const Begun& one) {
+        return one.reception == reception;
+      });
+      if (place == begun->end()) continue;
+      if (begun == &fresh_) SetSlow(place->sender, false);
+      begun->erase(place);
+      left = true;
+    }
+    if (!left) return RemoveWaiting(reception);
+    if (num_waiting_ > 0) alarm_.RingAt(Settle());
   }
-  if (!left) return RemoveWaiting(reception);
-  if (num_waiting_ > 0) alarm_.RingAt(Settle());
+  Tell();
   return true;
 }
 
@@ -66,9 +73,51 @@ bool ReceiveGate::LeaveQueue(Reception* reception) {
   return RemoveWaiting(reception);
 }
 
+void ReceiveGate::RefuseAll(const absl::Status& why, bool begun) {
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [sender, queue] : waiting_) {
+      for (Reception* reception : queue) news_.push_back({reception, why});
+    }
+    waiting_.clear();
+    turns_.clear();
+    slow_turns_.clear();
+    num_waiting_ = 0;
+    for (std::deque<Begun>* group : {&fresh_, &large_}) {
+      if (!begun) break;
+      for (const Begun& one : *group) news_.push_back({one.reception, why});
+      group->clear();
+    }
+  }
+  Tell();
+}
+
 absl::Time ReceiveGate::Ring() {
+  absl::Time next;
+  {
+    absl::MutexLock lock(&mutex_);
+    next = Settle();
+  }
+  Tell();
+  return next;
+}
+
+void ReceiveGate::Tell() {
   absl::MutexLock lock(&mutex_);
-  return Settle();
+  if (telling_) return;
+  telling_ = true;
+  while (!news_.empty()) {
+    const News news = std::move(news_.front());
+    news_.pop_front();
+    mutex_.Unlock();
+    if (news.refusal) {
+      news.reception->Refuse(*news.refusal);
+    } else {
+      news.reception->Begin();
+    }
+    mutex_.Lock();
+  }
+  telling_ = false;
 }
 
 absl::Time ReceiveGate::Settle() {
@@ -79,39 +128,76 @@ absl::Time ReceiveGate::Settle() {
       if (due > now) return due;
       MoveOn(now);
     }
-    Reception* const next = TakeNext();
-    fresh_.push_back({.reception = next, .when = now});
-    next->Begin();
+    TakeNext(now);
   }
   return absl::InfiniteFuture();
 }
 
 void ReceiveGate::MoveOn(absl::Time now) {
-  const Begun oldest = fresh_.front();
+  Begun oldest = std::move(fresh_.front());
   fresh_.pop_front();
+  SetSlow(oldest.sender, true);
   if (large_.size() == options_.max_large) {
     if (large_.front().when + options_.large_time > now) {
-      return oldest.reception->Refuse(TooManyLarge(large_.size()));
+      news_.push_back({oldest.reception, TooManyLarge(large_.size())});
+      return;
     }
-    Reception* const slow = large_.front().reception;
+    news_.push_back({large_.front().reception, TooSlow(options_.large_time)});
     large_.pop_front();
-    slow->Refuse(TooSlow(options_.large_time));
   }
-  large_.push_back(oldest);
+  large_.push_back(std::move(oldest));
 }
 
-ReceiveGate::Reception* ReceiveGate::TakeNext() {
-  const auto sender = waiting_.find(turns_.front());
-  turns_.pop_front();
-  Reception* const next = sender->second.front();
-  sender->second.pop_front();
+void ReceiveGate::TakeNext(absl::Time now) {
+  constexpr uint64_t kTurnsToOneOfTheSlow = 8;
+  const bool slow =
+      turns_.empty() || (!slow_turns_.empty() && turns_taken_ % kTurnsToOneOfTheSlow == 0);
+  ++turns_taken_;
+  Turns& turns = slow ? slow_turns_ : turns_;
+  const std::string sender = std::move(turns.front());
+  turns.pop_front();
+  const auto queue = waiting_.find(sender);
+  Reception* const next = queue->second.front();
+  queue->second.pop_front();
   --num_waiting_;
-  if (sender->second.empty()) {
-    waiting_.erase(sender);
+  if (queue->second.empty()) {
+    waiting_.erase(queue);
   } else {
-    turns_.push_back(sender->first);
+    turns.push_back(sender);
   }
-  return next;
+  fresh_.push_back({.reception = next, .sender = sender, .when = now});
+  news_.push_back({next, std::nullopt});
+}
+
+void ReceiveGate::RefuseOne() {
+  const auto longest = std::max_element(
+      waiting_.begin(), waiting_.end(),
+      [](const auto& a, const auto& b) { return a.second.size() < b.second.size(); });
+  Reception* const last = longest->second.back();
+  RemoveWaiting(last);
+  news_.push_back({last, TooManyWaiting(num_waiting_)});
+}
+
+ReceiveGate::Turns& ReceiveGate::TurnsOf(const std::string& sender) {
+  return slow_.contains(sender) ? slow_turns_ : turns_;
+}
+
+void ReceiveGate::SetSlow(const std::string& sender, bool slow) {
+  if (slow_.contains(sender) == slow) return;
+  // Senders that are long gone are forgotten with all others now and then.
+  if (slow_.size() >= options_.max_waiting) {
+    slow_.clear();
+    turns_.insert(turns_.end(), slow_turns_.begin(), slow_turns_.end());
+    slow_turns_.clear();
+  }
+  const bool waits = waiting_.contains(sender);
+  if (waits) std::erase(TurnsOf(sender), sender);
+  if (slow) {
+    slow_.insert(sender);
+  } else {
+    slow_.erase(sender);
+  }
+  if (waits) TurnsOf(sender).push_back(sender);
 }
 
 bool ReceiveGate::RemoveWaiting(Reception* reception) {
@@ -121,7 +207,7 @@ bool ReceiveGate::RemoveWaiting(Reception* reception) {
     queue.erase(place);
     --num_waiting_;
     if (queue.empty()) {
-      turns_.erase(std::find(turns_.begin(), turns_.end(), sender));
+      std::erase(TurnsOf(sender), sender);
       waiting_.erase(sender);
     }
     return true;

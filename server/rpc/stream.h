@@ -16,6 +16,8 @@ namespace valuescope::rpc {
 // or this many bytes beyond it.
 inline constexpr size_t kMaxOutboxMessages = 16;
 inline constexpr size_t kMaxOutboxBytes = size_t{4} << 20;
+// Of them, so many may wait however much all calls hold.
+inline constexpr size_t kAlwaysInOutbox = size_t{64} << 10;
 
 // What a stream ends with that moved nothing for the stall timeout.
 inline absl::Status StalledStream() {

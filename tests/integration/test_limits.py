@@ -564,6 +564,26 @@ def test_a_message_that_cannot_be_decoded_is_an_invalid_argument(server, channel
     assert raised.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
+def test_compressed_messages_are_refused_unread(server, channel):
+    """What a few bytes become is only known once it is there."""
+    stub = generation_pb2_grpc.GenerationServiceStub(channel)
+    request = v1.GenerateRequest(model=MODEL, prompt=v1.Prompt(text="a" * 50 * MIB))
+    before = resident(server)
+    for compression in (grpc.Compression.Gzip, grpc.Compression.Deflate):
+        with pytest.raises(grpc.RpcError, match="disabled") as raised:
+            stub.Generate(request, compression=compression)
+        assert raised.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert resident(server) - before < 10 * MIB
+    assert stub.Generate(
+        v1.GenerateRequest(
+            model=MODEL,
+            prompt=v1.Prompt(text="The sea"),
+            sampling=v1.SamplingParams(max_tokens=1),
+        ),
+        timeout=60,
+    ).completions
+
+
 def test_a_list_longer_than_the_queue_waits_for_itself(start_server, tmp_path):
     server = start_server(tmp_path, "--max_batch_rows=1", "--max_waiting=2")
     with server.client() as client, grpc.insecure_channel(server.address) as channel:

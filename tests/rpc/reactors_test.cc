@@ -2,10 +2,12 @@
 #include "rpc/reactors.h"
 
 #include <gmock/gmock.h>
+#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -459,6 +461,105 @@ TEST_F(ReactorsTest, ADrainLetsCallsFinishAndEndsTheRestWithUnavailable) {
   EXPECT_EQ(count, 1);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(ReasonOf(status), "DRAINING");
+}
+
+// A client that opens calls of a unary method by hand, as no stub does.
+class ByHand {
+ public:
+  ByHand(const std::shared_ptr<grpc::Channel>& channel, const std::string& method)
+      : stub_(channel), call_(stub_.PrepareCall(&context_, method, &queue_)) {
+    call_->StartCall(this);
+    Wait();
+  }
+  void SendEmptyMessage() {
+    const grpc::Slice nothing;
+    call_->Write(grpc::ByteBuffer(&nothing, 1), this);
+    Wait();
+  }
+  void EndWithoutAMessage() {
+    call_->WritesDone(this);
+    Wait();
+  }
+  void Leave() {
+    context_.TryCancel();
+    Finish();
+  }
+  grpc::Status Finish() {
+    grpc::Status status;
+    call_->Finish(&status, this);
+    Wait();
+    return status;
+  }
+
+ private:
+  void Wait() {
+    void* tag = nullptr;
+    bool ok = false;
+    EXPECT_TRUE(queue_.Next(&tag, &ok));
+  }
+
+  grpc::CompletionQueue queue_;
+  grpc::ClientContext context_;
+  grpc::GenericStub stub_;
+  const std::unique_ptr<grpc::GenericClientAsyncReaderWriter> call_;
+};
+
+constexpr char kGet[] = "/valuescope.v1.ArtifactService/GetArtifact";
+
+TEST_F(ReactorsTest, ACallThatEndsWithoutAMessageIsTold) {
+  Start();
+  for (const char* method : {kGet, "/valuescope.v1.ArtifactService/ReadArtifact",
+                             "/valuescope.v1.JobService/WatchJob"}) {
+    ByHand client(channel_, method);
+    client.EndWithoutAMessage();
+    const grpc::Status status = client.Finish();
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << method;
+    EXPECT_EQ(ReasonOf(status), "MESSAGE_MISSING") << method;
+  }
+}
+
+TEST_F(ReactorsTest, CallsWhoseMessageIsStillToComeHearOfADrain) {
+  Start({.receiving = {.max_fresh = 1, .fresh_time = absl::Hours(1)}});
+  std::deque<ByHand> clients;
+  // Of the first the message has begun to come, as far as the server knows.
+  for (int i = 0; i < 3; ++i) clients.emplace_back(channel_, kGet);
+  runtime_->StopAccepting();
+  runtime_->StopRunning();
+  for (ByHand& client : clients) EXPECT_EQ(ReasonOf(client.Finish()), "DRAINING");
+  EXPECT_TRUE(runtime_->WaitUntilIdle(absl::Now() + absl::Seconds(20)));
+}
+
+TEST_F(ReactorsTest, AReplyThatNobodyTakesIsHeldForTheStallTimeoutOnly) {
+  Start({.stall_timeout = absl::Milliseconds(50)});
+  absl::Notification entered;
+  service_->get = [&](const CallContext&, v1::GetArtifactResponse* response) {
+    response->mutable_artifact()->set_name(std::string(size_t{3} << 20, 'a'));
+    entered.Notify();
+    return absl::OkStatus();
+  };
+  ByHand client(channel_, kGet);
+  client.SendEmptyMessage();
+  entered.WaitForNotification();
+  // Nothing asks for the reply, so the connection takes the beginning of it and no more.
+  EXPECT_TRUE(runtime_->WaitUntilIdle(absl::Now() + absl::Seconds(20)));
+  EXPECT_EQ(runtime_->memory()->used(), 0);
+  client.Leave();
+}
+
+TEST_F(ReactorsTest, WhatTakesMoreThanAllCallsMayHoldIsRefusedUnread) {
+  Start({.call_bytes = 1 << 20});
+  service_->get = [](const CallContext&, v1::GetArtifactResponse*) {
+    ADD_FAILURE() << "it was read";
+    return absl::OkStatus();
+  };
+  grpc::ClientContext context;
+  v1::GetArtifactRequest request;
+  request.set_name(std::string(size_t{2} << 20, 'a'));
+  v1::GetArtifactResponse response;
+  const grpc::Status status = stub_->GetArtifact(&context, request, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(ReasonOf(status), "REQUEST_TOO_LARGE");
+  EXPECT_EQ(runtime_->memory()->used(), 0);
 }
 
 TEST_F(ReactorsTest, ACrowdOfWatchersTakesNoThreadAndHearsOfItsOwnJobOnly) {

@@ -122,18 +122,65 @@ TEST_F(ReceiveGateTest, SendersTakeTurns) {
               ElementsAre("first begins", "a begins", "d begins", "b begins", "c begins"));
 }
 
+TEST_F(ReceiveGateTest, WhoWasSlowWaitsForTheOthersUntilHeIsNot) {
+  ReceiveGate gate(&clock_, {.max_fresh = 1, .fresh_time = absl::Milliseconds(300)});
+  Message slow{&log_, "slow"}, quick{&log_, "quick"};
+  gate.Enter("slow", &slow);
+  gate.Enter("quick", &quick);  // whose wait moves the other on, and so it is known
+  log_.WaitFor(2);
+  gate.Enter("slow", &a_);
+  gate.Enter("quick", &b_);
+  gate.Leave(&quick);
+  EXPECT_THAT(log_.WaitFor(3), ElementsAre("slow begins", "quick begins", "b begins"));
+  gate.Leave(&b_);
+  EXPECT_EQ(log_.WaitFor(4).back(), "a begins");
+  gate.Enter("slow", &c_);
+  gate.Enter("quick", &d_);
+  gate.Leave(&a_);  // in time
+  EXPECT_EQ(log_.WaitFor(5).back(), "d begins");
+  gate.Leave(&d_);
+  EXPECT_EQ(log_.WaitFor(6).back(), "c begins");
+  gate.Leave(&c_);
+  gate.Leave(&slow);
+}
+
 TEST_F(ReceiveGateTest, WhoeverLeavesTheQueueIsNotCalled) {
-  ReceiveGate gate(&clock_, {.max_fresh = 1, .max_waiting = 2, .fresh_time = kNever});
+  ReceiveGate gate(&clock_, {.max_fresh = 1, .fresh_time = kNever});
   gate.Enter("one", &a_);
   gate.Enter("two", &b_);
   gate.Enter("three", &c_);
-  gate.Enter("four", &d_);
-  EXPECT_THAT(log_.WaitFor(2), ElementsAre("a begins", "d QUEUE_FULL"));
+  EXPECT_THAT(log_.WaitFor(1), ElementsAre("a begins"));
   EXPECT_TRUE(gate.LeaveQueue(&b_));
   EXPECT_FALSE(gate.LeaveQueue(&b_));
   EXPECT_FALSE(gate.LeaveQueue(&a_));  // which has begun
   gate.Leave(&a_);
-  EXPECT_THAT(log_.WaitFor(3), ElementsAre("a begins", "d QUEUE_FULL", "c begins"));
+  EXPECT_THAT(log_.WaitFor(2), ElementsAre("a begins", "c begins"));
+  EXPECT_TRUE(gate.Leave(&c_));
+}
+
+TEST_F(ReceiveGateTest, AFullQueueRefusesTheLastOfWhoeverHasMost) {
+  ReceiveGate gate(&clock_, {.max_fresh = 1, .max_waiting = 2, .fresh_time = kNever});
+  gate.Enter("busy", &a_);
+  gate.Enter("busy", &b_);
+  gate.Enter("busy", &c_);
+  gate.Enter("other", &d_);
+  EXPECT_THAT(log_.WaitFor(2), ElementsAre("a begins", "c QUEUE_FULL"));
+  EXPECT_FALSE(gate.Leave(&c_));
+  for (Message* message : {&a_, &b_, &d_}) EXPECT_TRUE(gate.Leave(message));
+}
+
+TEST_F(ReceiveGateTest, ADrainRefusesThoseThatWaitAndThenTheRest) {
+  ReceiveGate gate(&clock_, {.max_fresh = 1, .fresh_time = kNever});
+  gate.Enter("one", &a_);
+  gate.Enter("two", &b_);
+  const absl::Status full = RetryLater("DRAINING", "", absl::Seconds(1));
+  gate.RefuseAll(full, /*begun=*/false);
+  EXPECT_THAT(log_.WaitFor(2), ElementsAre("a begins", "b DRAINING"));
+  gate.RefuseAll(full, /*begun=*/true);
+  EXPECT_THAT(log_.WaitFor(3), ElementsAre("a begins", "b DRAINING", "a DRAINING"));
+  EXPECT_FALSE(gate.Leave(&a_));
+  gate.Enter("three", &c_);
+  EXPECT_THAT(log_.WaitFor(4), ElementsAre("a begins", "b DRAINING", "a DRAINING", "c begins"));
   EXPECT_TRUE(gate.Leave(&c_));
 }
 
@@ -183,9 +230,12 @@ TEST_F(ReceiveGateTest, ACrowdOnManyThreadsIsServedOrSentAwayAndNeverMoreAtOnce)
     --in_flight;
     if (gate.Leave(&message)) {
       ++served;
-    } else {
-      ++in_flight;  // the refusal counted it
+      return;
     }
+    ++in_flight;  // the refusal counts it
+    absl::MutexLock lock(&message.mutex);
+    const auto refused = [&] { return message.refused; };
+    message.mutex.Await(absl::Condition(&refused));
   };
   std::vector<std::thread> threads;
   for (int t = 0; t < kThreads; ++t) {
