@@ -124,13 +124,18 @@ absl::Time ReceiveGate::Settle() {
   const absl::Time now = absl::Now();
   while (num_waiting_ > 0) {
     if (fresh_.size() == options_.max_fresh) {
-      const absl::Time due = fresh_.front().when + options_.fresh_time;
+      const absl::Time due = fresh_.front().when + FreshTime();
       if (due > now) return due;
       MoveOn(now);
     }
     TakeNext(now);
   }
   return absl::InfiniteFuture();
+}
+
+absl::Duration ReceiveGate::FreshTime() const {
+  constexpr size_t kCrowd = 8;
+  return options_.fresh_time / static_cast<int64_t>(1 + turns_.size() / kCrowd);
 }
 
 void ReceiveGate::MoveOn(absl::Time now) {

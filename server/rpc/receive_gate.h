@@ -92,6 +92,8 @@ class ReceiveGate {
   // Lets in as many as there is room for, and makes room where it is time to. Returns when it is
   // time next.
   absl::Time Settle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The less the more senders wait, of whom nobody knows yet whether they are slow.
+  absl::Duration FreshTime() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The oldest of the fresh ones is fresh no longer.
   void MoveOn(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TakeNext(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
