@@ -28,6 +28,13 @@ class Tokeniser {
         model_(model),
         options_{.add_special_tokens = true, .now = absl::Now()} {}
 
+  // Before any is added, of the set and of the list that becomes it, which grows by doubling. At
+  // once: of many calls that take a little at a time from what is left, none gets far.
+  absl::Status HoldFor(int64_t count) {
+    constexpr int64_t kOfAResponse = 4 * sizeof(studies::LabelledResponse);
+    return context_.Hold(kOfAResponse * count);
+  }
+
   // Errors name `place`, or the field with the number of the response.
   absl::Status Add(const std::string& place, const v1::LabelledResponse& response) {
     if (!response.has_expresses())
@@ -59,12 +66,10 @@ class Tokeniser {
   }
 
  private:
-  // Of a response in a set and in the list that becomes it, which grows by doubling.
+  // Of a response's tokens and query.
   static int64_t MemoryOf(const std::vector<int32_t>& prompt, const std::vector<int32_t>& response,
                           const std::string& query) {
-    constexpr int64_t kOverhead = 4 * sizeof(studies::LabelledResponse);
-    return kOverhead +
-           static_cast<int64_t>(query.size() + (prompt.size() + response.size()) * sizeof(int32_t));
+    return static_cast<int64_t>(query.size() + (prompt.size() + response.size()) * sizeof(int32_t));
   }
 
   const char* const field_;
@@ -133,6 +138,7 @@ absl::StatusOr<studies::ResponseSet> ResponseSetOf(const ResponseSource& source,
   Tokeniser tokeniser(source.artifact.empty() ? "responses" : "artifact", context, model);
   if (source.artifact.empty()) {
     VS_RETURN_IF_ERROR(CheckCount(source.responses.size(), source));
+    VS_RETURN_IF_ERROR(tokeniser.HoldFor(source.responses.size()));
     for (int i = 0; i < source.responses.size(); ++i) {
       VS_RETURN_IF_ERROR(context.Why());
       VS_RETURN_IF_ERROR(tokeniser.Add(absl::StrCat("responses[", i, "]"), source.responses[i]));
@@ -142,6 +148,7 @@ absl::StatusOr<studies::ResponseSet> ResponseSetOf(const ResponseSource& source,
                         OpenDataSet(source.artifact, context.tenant, store, blobs, used));
     VS_ASSIGN_OR_RETURN(const int64_t count, CountDataSetLines(read, source.most));
     VS_RETURN_IF_ERROR(CheckCount(count, source));
+    VS_RETURN_IF_ERROR(tokeniser.HoldFor(count));
     VS_RETURN_IF_ERROR(AddLines(read, context, tokeniser));
   }
   VS_ASSIGN_OR_RETURN(studies::ResponseSet set, tokeniser.Take(source.include_end_of_turn));

@@ -354,6 +354,7 @@ def test_the_largest_requests_at_once_hold_what_the_flags_allow(server, channels
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.skipif("ASAN_OPTIONS" in os.environ, reason="each call takes seconds there")
 def test_those_who_come_back_when_told_are_answered(channels, stubs, table):
     """Each needs so much that few fit at a time."""
     for what in ("Tokenize", "Detokenize", "CreateJob"):
