@@ -89,7 +89,7 @@ v1::Job Describe(const jobs::JobSnapshot& snapshot) {
   return proto;
 }
 
-// As a job came it is larger than its message by what its numbers are shorter in that.
+// The call holds what the spec takes, before it is parsed.
 absl::StatusOr<v1::Job> DescribeWithSpec(const jobs::JobSnapshot& snapshot,
                                          const rpc::CallContext& context) {
   const std::string& spec = snapshot.job.request;
