@@ -3,58 +3,34 @@
 // even places with the ones behind them. What is computed for a row, and in which order, depends on
 // the row alone: on its first and last key and on where blocks begin, never on its company.
 // Everything is computed in float32: of a half type, two blocks are widened once for the rows that
-// go over them, and a row is rounded when it has seen all.
+// go over them, and a row is rounded when it has seen all. Where a processor multiplies matrices of
+// bfloat16, tile_attention.h does.
 //
 // A block has as many keys as a vector has lanes. Its keys are stored as columns (kv_cache.h), so
 // the scores of a block are one vector: the sum over i of query[i] times the keys' i-th elements.
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
+#include <array>
+#include <optional>
 #include <type_traits>
 #include <vector>
 
 #include "base/vectorised.h"
+#include "model/attention_rows.h"
 #include "model/cpu_kernels.h"
 #include "model/half_types.h"
 #include "model/kv_cache.h"
 #include "model/reference.h"
+#include "model/tile_attention.h"
 #include "model/work_shares.h"
 
 namespace valuescope::model::cpu {
 namespace {
 
 static_assert(KvCache::kColumns == kLanes);
-constexpr int64_t kPair = 2 * kLanes;
-// Rows whose sums registers hold, and rows that go over a pair of blocks one behind the other: what
-// they and the pair take fits the nearest cache.
+// Rows whose sums registers hold.
 constexpr int kMostRows = 4;
-constexpr int64_t kRowsAtOnce = 32;
-
-// One query head of one token.
-struct Row {
-  const float* query;  // [head_dim]
-  float* out;          // [head_dim]
-  int64_t first, end;  // the keys it sees: positions first .. end - 1
-  // A softmax whose maximum grows from block to block.
-  float maximum = -std::numeric_limits<float>::infinity();
-  Lanes sums = {};  // of the weights, a lane each
-};
-
-// One head of one sequence's cache.
-template <typename T>
-struct CachedHead {
-  const T* keys;          // of a block: [head_dim, kLanes]
-  const T* values;        // of a block: [kLanes, value_stride], head_dim of them this head's
-  const int64_t* blocks;  // the sequence's
-  int64_t key_block, value_block, value_stride;  // elements
-  int64_t head_dim;
-};
-
-struct Scoring {
-  float scale, soft_cap;
-};
 
 // The keys and values of two blocks, from position `begin` on, as CachedHead has them.
 struct Pair {
@@ -62,13 +38,6 @@ struct Pair {
   const float* keys[2];
   const float* values[2];
   int64_t value_stride;
-};
-
-// A row's weights in a pair, and which of its keys they are for.
-struct PairWeights {
-  alignas(kLanes * sizeof(float)) Lanes weights[2];
-  float rescale;  // of everything before
-  int64_t begin, end;
 };
 
 template <int kRows>
@@ -91,64 +60,6 @@ VS_INLINED void Scores(const Row* rows, const Pair& pair, int64_t head_dim, floa
   for (int r = 0; r < kRows; ++r) {
     for (int b = 0; b < 2; ++b) out[r].weights[b] = (even[r][b] + odd[r][b]) * scale;
   }
-}
-
-VS_INLINED Lanes Larger(const Lanes& a, const Lanes& b) { return a > b ? a : b; }
-
-VS_INLINED float Largest(Lanes x) {
-  x = Larger(x,
-             __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
-  x = Larger(x,
-             __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
-  x = Larger(x,
-             __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
-  x = Larger(x,
-             __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
-  return x[0];
-}
-
-// Soft caps are of few families, and cost far more than the loop around them.
-VS_INLINED void SoftCap(Lanes& scores, float cap) {
-  for (int j = 0; j < kLanes; ++j) scores[j] = cap * Tanh(scores[j] / cap);
-}
-
-// x at the places begin .. end - 1, `otherwise` at the others.
-VS_INLINED Lanes Within(const Lanes& x, float begin, float end, float otherwise) {
-  constexpr Lanes kPlaces = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  const Lanes others = Lanes{} + otherwise;
-  const Lanes from_begin = kPlaces >= begin ? x : others;
-  return kPlaces < end ? from_begin : others;
-}
-
-// From scores to weights; keys that the row does not see weigh nothing.
-VS_INLINED void Weigh(Row& row, int64_t pair_begin, float soft_cap, PairWeights& pair) {
-  constexpr float kUnseen = -std::numeric_limits<float>::infinity();
-  pair.begin = std::clamp<int64_t>(row.first - pair_begin, 0, kPair);
-  pair.end = std::clamp<int64_t>(row.end - pair_begin, pair.begin, kPair);
-  const bool all = pair.end - pair.begin == kPair;
-  const auto only_seen = [&](float otherwise) {
-    for (int b = 0; b < 2; ++b) {
-      pair.weights[b] = Within(pair.weights[b], static_cast<float>(pair.begin - b * kLanes),
-                               static_cast<float>(pair.end - b * kLanes), otherwise);
-    }
-  };
-  if (soft_cap > 0) {
-    for (Lanes& scores : pair.weights) SoftCap(scores, soft_cap);
-  }
-  if (!all) only_seen(kUnseen);
-  const float maximum = std::max(row.maximum, Largest(Larger(pair.weights[0], pair.weights[1])));
-  pair.rescale = 1;
-  if (maximum > row.maximum) {
-    pair.rescale = row.maximum == kUnseen ? 0.0f : ExpOfNonPositive(row.maximum - maximum);
-    row.maximum = maximum;
-  }
-  for (Lanes& weights : pair.weights) {
-    weights -= maximum;
-    TakeExpOfNonPositive(weights);
-  }
-  if (!all) only_seen(0);
-  row.sums = row.sums * pair.rescale + pair.weights[0];
-  row.sums += pair.weights[1];
 }
 
 // out = rescale out + the weighted values, of kVectors vectors of a head's dimensions from `at` on.
@@ -252,11 +163,10 @@ class WideBlocks {
   }
 
   // Those at two places of the sequence, the first of which is for the position `begin`.
-  Pair At(const CachedHead<T>& head, int64_t begin, const int64_t (&places)[2]) {
+  Pair At(const CachedHead<T>& head, int64_t begin, const std::array<int64_t, 2>& places) {
     Pair pair{.begin = begin, .value_stride = kAreWide ? head.value_stride : head.head_dim};
     for (int b = 0; b < 2; ++b) {
-      const T* keys = head.keys + head.blocks[places[b]] * head.key_block;
-      const T* values = head.values + head.blocks[places[b]] * head.value_block;
+      const T *keys = head.KeysAt(places[b]), *values = head.ValuesAt(places[b]);
       if constexpr (kAreWide) {
         pair.keys[b] = keys;
         pair.values[b] = values;
@@ -281,38 +191,36 @@ class WideBlocks {
 template <typename T>
 struct Scratch {
   explicit Scratch(int64_t head_dim)
-      : queries(kRowsAtOnce, head_dim), outs(kRowsAtOnce, head_dim), blocks(head_dim) {}
+      : queries(kRowsAtOnce, head_dim), outs(kRowsAtOnce, head_dim), blocks(head_dim) {
+    if constexpr (std::is_same_v<T, c10::BFloat16>) tiles = TileAttention::Create(head_dim);
+  }
 
   std::vector<Row> rows;
   WideRows<T> queries, outs;
   WideBlocks<T> blocks;
+  std::optional<TileAttention> tiles;
 };
+
+// At most kRowsAtOnce rows, whichever way is the fastest that gives a result.
+template <typename T>
+void AttendRows(const CachedHead<T>& head, const Scoring& scoring, Scratch<T>& own) {
+  if constexpr (std::is_same_v<T, c10::BFloat16>) {
+    if (own.tiles.has_value() && own.tiles->Attend(own.rows, head, scoring)) return;
+  }
+  Attend(own.rows, head, scoring, own.blocks);
+}
 
 // At most kRowsAtOnce rows.
 template <typename T>
 void Attend(std::vector<Row>& rows, const CachedHead<T>& head, const Scoring& scoring,
             WideBlocks<T>& blocks) {
   const auto count = static_cast<int64_t>(rows.size());
-  int64_t first = rows[0].first, end = rows[0].end;
-  for (const Row& row : rows) {
-    first = std::min(first, row.first);
-    end = std::max(end, row.end);
-  }
-  for (const Row& row : rows) std::fill_n(row.out, head.head_dim, 0.0f);
-  for (int64_t begin = first / kPair * kPair; begin < end; begin += kPair) {
-    // In the place of a block that no row sees stands one that some row does.
-    const auto seen = [&](int64_t place) {
-      return std::clamp(place, first / kLanes, (end - 1) / kLanes);
-    };
-    const Pair pair = blocks.At(head, begin, {seen(begin / kLanes), seen(begin / kLanes + 1)});
+  const KeyRange seen = BeginRows(rows, head.head_dim);
+  for (int64_t begin = seen.first / kPair * kPair; begin < seen.end; begin += kPair) {
+    const Pair pair = blocks.At(head, begin, PlacesOfPair(begin, seen));
     AttendRowsToPair(rows.data(), count, pair, head.head_dim, scoring);
   }
-  for (const Row& row : rows) {
-    float sum = 0;
-    for (int j = 0; j < kLanes; ++j) sum += row.sums[j];
-    const float factor = 1.0f / sum;
-    for (int64_t i = 0; i < head.head_dim; ++i) row.out[i] *= factor;
-  }
+  EndRows(rows, head.head_dim);
 }
 
 // Tokens of one sequence that stand behind each other in the step, within one block of its cache:
@@ -387,7 +295,7 @@ void AttendTile(const Operands& of, const Tile& tile, int64_t kv_head, Scratch<T
                           .first = FirstKey(of.positions[token(i)], of.window),
                           .end = of.positions[token(i)] + 1});
     }
-    Attend(own.rows, cached, of.scoring, own.blocks);
+    AttendRows(cached, of.scoring, own);
     for (int64_t i = first; i < end; ++i) own.outs.Write(out(i), i - first);
   }
 }

@@ -186,7 +186,7 @@ TEST_F(Kernels, AttentionIgnoresWhatLiesBeyondASequence) {
 // tokens of another sequence behind them.
 class LongRun {
  public:
-  static constexpr int64_t kRun = 70, kTokens = kRun + 2;
+  static constexpr int64_t kFirst = 5, kRun = 70, kTokens = kRun + 2;
 
   LongRun(const HeadShape& heads, at::ScalarType type) {
     all_.heads = heads;
@@ -234,7 +234,7 @@ class LongRun {
   }
 
  private:
-  static constexpr int64_t kFirst = 5, kBlocks = 6;
+  static constexpr int64_t kBlocks = 6;
   Ragged all_;
 };
 
@@ -255,6 +255,28 @@ TEST_F(Kernels, AttentionOfATokenEqualsItsReferenceAndDoesNotDependOnItsCompany)
         }
         EXPECT_TRUE(run.Attend(scores, 7, 30).equal(all.narrow(0, 7, 30))) << heads.head_dim;
         EXPECT_TRUE(run.Spoiled(scores.window).Attend(scores).equal(all)) << heads.head_dim;
+      }
+    }
+  }
+}
+
+// Also where rows before and behind it go over its block together.
+TEST_F(Kernels, AValueThatIsNoNumberIsSeenOnlyByTheTokensBehindIt) {
+  constexpr int64_t kPosition = LongRun::kFirst + 40;
+  for (const at::ScalarType type : kTypes) {
+    for (const int64_t head_dim : {64, 80, 34}) {
+      const LongRun run({6, 2, head_dim}, type);
+      for (const float value :
+           {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
+        Ragged odd = run.all();
+        odd.values = odd.values.clone();
+        odd.values[odd.tables[0][kPosition / 16].item<int64_t>()][kPosition % 16].fill_(value);
+        const at::Tensor attended = odd.Attend({.scale = 0.3});
+        const at::Tensor expected = WideReference(run.all(), {.scale = 0.3});
+        const at::Tensor before = attended.narrow(0, 0, 40);
+        EXPECT_LT(RelativeError(before, expected.narrow(0, 0, 40)), ToleranceOf(type)) << type;
+        EXPECT_FALSE(attended.narrow(0, 40, 30).isfinite().any().item<bool>()) << type;
+        EXPECT_TRUE(attended.narrow(0, 70, 2).isfinite().all().item<bool>()) << type;
       }
     }
   }
