@@ -47,6 +47,7 @@
 #include "engine/step_watchdog.h"
 #include "jobs/job_queue.h"
 #include "jobs/worker.h"
+#include "kinds/kinds.h"
 #include "observability/log.h"
 #include "observability/metrics.h"
 #include "rpc/authenticator.h"
@@ -63,7 +64,6 @@
 #include "services/vector_service.h"
 #include "store/directory_blob_store.h"
 #include "store/sqlite_store.h"
-#include "studies/attribute_neurons_job.h"
 
 namespace valuescope {
 namespace {
@@ -233,9 +233,9 @@ class Server {
   std::unique_ptr<store::BlobStore> blobs_;
   std::unique_ptr<jobs::JobQueue> queue_;
   std::unique_ptr<engine::ModelRegistry> models_;  // tells the queue what came and went
-  std::vector<std::unique_ptr<jobs::JobKind>> kinds_;
-  std::unique_ptr<jobs::Worker> worker_;
   std::unique_ptr<services::VectorResolver> vectors_;
+  services::KindRegistry kinds_;
+  std::unique_ptr<jobs::Worker> worker_;
   std::optional<services::ModelService> model_service_;
   std::optional<services::GenerationService> generation_service_;
   std::optional<services::ActivationService> activation_service_;
@@ -325,13 +325,12 @@ absl::Status Server::Listen() {
       rpc::CallRuntimeOptions{.call_bytes = kMessagesHeld * config_.max_message_bytes,
                               .receiving = receiving,
                               .heartbeat = config_.heartbeat});
-  vectors_ = std::make_unique<services::StoredVectorResolver>(store_.get(), blobs_.get());
   model_service_.emplace(runtime_->clock(), models_.get(), store_.get());
   generation_service_.emplace(&metrics_, models_.get(), vectors_.get());
   activation_service_.emplace(models_.get(), vectors_.get());
-  vector_service_.emplace(models_.get(), store_.get(), blobs_.get(), vectors_.get());
-  neuron_service_.emplace(models_.get(), store_.get(), blobs_.get());
-  job_service_.emplace(models_.get(), queue_.get(), store_.get(), blobs_.get());
+  vector_service_.emplace(models_.get(), store_.get(), blobs_.get(), &kinds_);
+  neuron_service_.emplace(models_.get(), store_.get(), blobs_.get(), &kinds_);
+  job_service_.emplace(&kinds_, queue_.get(), store_.get(), blobs_.get());
   artifact_service_.emplace(store_.get(), blobs_.get());
   const auto bind = [this](auto& service) {
     bindings_.push_back(bindings::Bind(runtime_.get(), &*service));
@@ -405,10 +404,9 @@ absl::Status Server::Start() {
   queue_ = std::make_unique<jobs::JobQueue>(store_.get());
   VS_RETURN_IF_ERROR(FindModels());
   VS_RETURN_IF_ERROR(ServeMetrics());
-  kinds_.push_back(
-      std::make_unique<studies::AttributeNeuronsJob>(models_.get(), store_.get(), blobs_.get()));
-  std::vector<jobs::JobKind*> kinds;
-  for (const auto& kind : kinds_) kinds.push_back(kind.get());
+  vectors_ = std::make_unique<services::StoredVectorResolver>(store_.get(), blobs_.get());
+  kinds::AddKinds({models_.get(), store_.get(), blobs_.get(), vectors_.get()}, kinds_);
+  std::vector<jobs::JobKind*> kinds = kinds_.ForWorkers();
   queue_->SetKinds({kinds.begin(), kinds.end()});
   worker_ = std::make_unique<jobs::Worker>(queue_.get(), blobs_.get(), std::move(kinds),
                                            ObservedWorker(&metrics_));

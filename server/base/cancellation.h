@@ -6,6 +6,9 @@
 #include <atomic>
 #include <memory>
 
+#include "absl/status/status.h"
+#include "base/error.h"
+
 namespace valuescope {
 
 class Cancellation {
@@ -16,6 +19,12 @@ class Cancellation {
  private:
   std::shared_ptr<std::atomic<bool>> flag_ = std::make_shared<std::atomic<bool>>(false);
 };
+
+// CANCELLED where the work was cancelled.
+inline absl::Status CheckGoesOn(const Cancellation& cancellation) {
+  if (!cancellation.cancelled()) return absl::OkStatus();
+  return ErrorWithReason(absl::StatusCode::kCancelled, "CANCELLED", "the work was cancelled");
+}
 
 }  // namespace valuescope
 

@@ -1,5 +1,5 @@
-// What a kind of job is to the queue: a way to cut the work into shards, to run one, and to merge
-// their partial results. The queue knows nothing of what is computed.
+// What a kind of job is to the queue: a way to run a shard, and to merge the partial results of
+// all. The queue knows nothing of what is computed.
 //
 // Determinism: partials and artifacts depend on the spec alone. Timestamps, hosts, job ids and
 // attempts never enter them, so a job that was killed and resumed gives the same bytes.
@@ -32,7 +32,7 @@ class ShardContext {
   virtual ~ShardContext() = default;
 
   virtual const std::string& tenant() const = 0;
-  virtual const std::string& spec() const = 0;  // JSON, as given at creation
+  virtual const std::string& spec() const = 0;  // as given at creation
   virtual int64_t shard() const = 0;            // 0 .. num_shards - 1
   virtual int64_t num_shards() const = 0;
 
@@ -59,7 +59,7 @@ struct ShardResult {
 
 struct MergeContext {
   const std::string& tenant;
-  const std::string& spec;  // JSON
+  const std::string& spec;
   int64_t num_shards;
   // A shard's partial, read when it is asked for: all together may be larger than memory. ABORTED
   // where the lease is lost: return it.
@@ -85,7 +85,7 @@ struct JobResult {
   std::string summary;  // JSON object, small
 };
 
-// Implemented by studies/. Thread-safe: several workers may run shards of one kind at once. The
+// Thread-safe: several workers may run shards of one kind at once. The
 // status of an error decides whose fault it is (see jobs/worker.h).
 class JobKind {
  public:
@@ -93,10 +93,6 @@ class JobKind {
 
   // "attribute_neurons", ...: as in store::NewJob::kind.
   virtual absl::string_view Name() const = 0;
-
-  // Shards that `spec` (JSON) is cut into, 1 .. store::kMaxShards. Called before the job is
-  // created.
-  virtual absl::StatusOr<int64_t> NumShards(absl::string_view spec) const = 0;
 
   // OK where what a job needs (store::NewJob::needs) is here, else NotReady. Work that is not ready
   // is not leased. Asked often; what is here may change at any time, and whoever changes it calls

@@ -35,6 +35,9 @@ bool IsUserError(const absl::Status& status) {
   }
 }
 
+// Others hold what the step needs, and let go of it by themselves.
+bool IsBusy(const absl::Status& status) { return DetailsOf(status).retry_after.has_value(); }
+
 bool IsLeaseLost(const absl::Status& status) { return DetailsOf(status).reason == "LEASE_LOST"; }
 
 class LeasedShard : public ShardContext {
@@ -165,14 +168,13 @@ class Worker::Impl {
     }
   }
 
-  // False where there is nothing to do.
+  // False where there is nothing to do, or nothing can be done for now.
   bool Step(uint64_t seen) {
     const absl::StatusOr<std::optional<store::Lease>> lease = TakeLease();
     if (!lease.ok()) ReportStoreError(lease.status());
     if (!lease.ok() || !lease->has_value()) return false;
     const absl::Cleanup deactivate = [this] { Deactivate(); };
-    RunStep(**lease, seen);
-    return true;
+    return !IsBusy(RunStep(**lease, seen));
   }
 
   absl::StatusOr<std::optional<store::Lease>> TakeLease() {
@@ -192,7 +194,7 @@ class Worker::Impl {
     }
   }
 
-  void RunStep(const store::Lease& lease, uint64_t seen) {
+  absl::Status RunStep(const store::Lease& lease, uint64_t seen) {
     const absl::Time start = absl::Now();
     queue_->Announce(lease.job_id);
     const Cancellation cancellation = Activate(lease, seen);
@@ -203,6 +205,7 @@ class Worker::Impl {
     if (options_.observer.on_step) {
       options_.observer.on_step(lease, absl::Now() - start, status);
     }
+    return status;
   }
 
   // A kind that throws (memory, a library) fails its shard and not the server.
@@ -247,7 +250,7 @@ class Worker::Impl {
   void Settle(const store::Lease& lease, const Cancellation& cancellation,
               const absl::Status& status) {
     absl::Status settled;
-    if (cancellation.cancelled() || IsLeaseLost(status) || IsNotReady(status)) {
+    if (cancellation.cancelled() || IsLeaseLost(status) || IsNotReady(status) || IsBusy(status)) {
       settled = queue_->store().ReleaseLease(lease);
     } else if (IsUserError(status)) {
       settled = queue_->store().FailJob(lease, status);

@@ -7,25 +7,22 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "rpc/parsed_size.h"
-#include "services/attribution_requests.h"
 #include "services/idempotency.h"
 #include "services/job_specs.h"
 #include "services/request_codec.h"
 #include "services/study_codec.h"
-#include "studies/attribute_neurons_job.h"
-#include "studies/labelled_responses.h"
 
 namespace valuescope::services {
 namespace {
 
 constexpr int kMaxPriority = 100;
-constexpr char kUnit[] = "responses";
-// What two cores sustain in a forward pass: enough to tell seconds from hours in an estimate.
-constexpr double kAssumedFlops = 100e9;
+// Of a job whose kind this version does not know.
+constexpr char kUnknownUnit[] = "units";
 
 v1::JobState StateToProto(store::JobState state) {
   switch (state) {
@@ -53,8 +50,8 @@ std::optional<store::JobState> StateFromProto(v1::JobState state) {
   return std::nullopt;
 }
 
-// Without spec and result.
-v1::Job Describe(const store::Job& job, std::optional<absl::Duration> eta) {
+// Without spec and result. `kind` is null where it is not one of ours.
+v1::Job Describe(const store::Job& job, const Kind* kind, std::optional<absl::Duration> eta) {
   v1::Job proto;
   proto.set_name(absl::StrCat("jobs/", job.id));
   proto.set_display_name(job.display_name);
@@ -63,7 +60,7 @@ v1::Job Describe(const store::Job& job, std::optional<absl::Duration> eta) {
   v1::JobProgress& progress = *proto.mutable_progress();
   progress.set_done(job.work_done);
   progress.set_total(job.total_work);
-  progress.set_unit(kUnit);
+  progress.set_unit(std::string(kind == nullptr ? kUnknownUnit : kind->Unit()));
   progress.set_shards_done(job.shards_done);
   progress.set_shards_total(job.num_shards);
   if (eta) progress.mutable_eta()->set_seconds(absl::ToInt64Seconds(*eta));
@@ -83,41 +80,24 @@ v1::Job Describe(const store::Job& job, std::optional<absl::Duration> eta) {
   return proto;
 }
 
-v1::Job Describe(const jobs::JobSnapshot& snapshot) {
-  v1::Job proto = Describe(snapshot.job, snapshot.eta);
-  proto.set_waiting_for(snapshot.waiting_for);
+v1::JobEstimate EstimateToProto(const WorkEstimate& estimate, int64_t num_shards) {
+  v1::JobEstimate proto;
+  proto.set_tokens(estimate.tokens);
+  proto.set_forwards(estimate.forwards);
+  proto.set_bytes(estimate.bytes);
+  // A job takes some time, however little there is to do.
+  proto.mutable_duration()->set_seconds(absl::ToInt64Seconds(estimate.time) + 1);
+  proto.set_shards(num_shards);
   return proto;
 }
 
-// The call holds what the spec takes, before it is parsed.
-absl::StatusOr<v1::Job> DescribeWithSpec(const jobs::JobSnapshot& snapshot,
-                                         const rpc::CallContext& context) {
-  const std::string& spec = snapshot.job.request;
-  google::protobuf::io::ArrayInputStream wire(spec.data(), static_cast<int>(spec.size()));
-  const std::optional<int64_t> size = rpc::ParsedSize(*v1::JobSpec::descriptor(), &wire);
-  if (!size) return absl::DataLossError("the stored spec of a job is damaged");
-  VS_RETURN_IF_ERROR(context.Hold(*size + static_cast<int64_t>(spec.size())));
-  v1::Job proto = Describe(snapshot);
-  proto.mutable_spec()->ParseFromString(spec);
-  LeaveOutLargeFields(*proto.mutable_spec());
-  return proto;
+// The field of the spec that is set; null where none is.
+const google::protobuf::FieldDescriptor* FieldOf(const v1::JobSpec& spec) {
+  return v1::JobSpec::descriptor()->FindFieldByNumber(spec.spec_case());
 }
 
-v1::JobEstimate EstimateOf(const ResolvedAttribution& attribution, int64_t num_shards) {
-  const model::Architecture& a = attribution.model->architecture;
-  v1::JobEstimate estimate;
-  estimate.set_tokens(attribution.responses.num_tokens);
-  estimate.set_forwards(attribution.spec.num_responses);
-  // Columns: score and two means, float64, of every neuron.
-  estimate.set_bytes(static_cast<int64_t>(attribution.spec.layers.size()) * a.intermediate * 3 * 8);
-  const double weights =
-      static_cast<double>(a.num_layers) *
-      static_cast<double>(3 * a.hidden * a.intermediate + 4 * a.hidden * a.hidden);
-  const double seconds =
-      2 * weights * static_cast<double>(attribution.responses.num_tokens) / kAssumedFlops;
-  estimate.mutable_duration()->set_seconds(static_cast<int64_t>(seconds) + 1);
-  estimate.set_shards(num_shards);
-  return estimate;
+const google::protobuf::Message& WorkOf(const v1::JobSpec& spec) {
+  return spec.GetReflection()->GetMessage(spec, FieldOf(spec));
 }
 
 absl::Status CheckCommon(const v1::CreateJobRequest& request) {
@@ -125,80 +105,122 @@ absl::Status CheckCommon(const v1::CreateJobRequest& request) {
   if (request.priority() < -kMaxPriority || request.priority() > kMaxPriority) {
     return OutOfRange("priority", request.priority(), -kMaxPriority, kMaxPriority);
   }
-  const v1::JobSpec& spec = request.spec();
-  if (spec.spec_case() == v1::JobSpec::SPEC_NOT_SET)
-    return InvalidField("spec", "must be set; this version serves attribute_neurons");
-  if (!spec.has_attribute_neurons()) {
-    const auto* field = v1::JobSpec::descriptor()->FindFieldByNumber(spec.spec_case());
-    return ErrorWithReason(absl::StatusCode::kUnimplemented, "OPTION_NOT_SERVED",
-                           absl::StrCat("`spec.", field->name(),
-                                        "` is not served by this version; attribute_neurons is"));
-  }
-  if (spec.omitted_size() > 0) return InvalidField("spec.omitted", "is set by the server");
-  if (!spec.attribute_neurons().request_id().empty()) {
-    return InvalidField("spec.attribute_neurons.request_id",
-                        "must be empty: the job has its own request_id");
+  if (request.spec().omitted_size() > 0) {
+    return InvalidField("spec.omitted", "is set by the server");
   }
   return absl::OkStatus();
 }
 
+absl::Status CheckHasNoRequestId(const v1::JobSpec& spec) {
+  const google::protobuf::Message& work = WorkOf(spec);
+  const auto* field = work.GetDescriptor()->FindFieldByName("request_id");
+  if (field == nullptr || work.GetReflection()->GetString(work, field).empty()) {
+    return absl::OkStatus();
+  }
+  return InvalidField(absl::StrCat("spec.", FieldOf(spec)->name(), ".request_id"),
+                      "must be empty: the job has its own request_id");
+}
+
+// Resources that work read, by reference: they stay as long as the job may need them.
+std::vector<store::ResourceReference> ReferencesTo(const UsedResources& used) {
+  std::vector<store::ResourceReference> inputs;
+  for (const auto& [name, digest] : used) {
+    for (const store::ResourceKind kind :
+         {store::ResourceKind::kVector, store::ResourceKind::kNeuronSet,
+          store::ResourceKind::kArtifact}) {
+      absl::string_view id = name;
+      if (absl::ConsumePrefix(&id, absl::StrCat(store::CollectionOf(kind), "/"))) {
+        inputs.push_back({.kind = kind, .id = std::string(id)});
+      }
+    }
+  }
+  return inputs;
+}
+
+// The names that a summary lists under `key`.
+void AddNames(const google::protobuf::Struct& summary, const char* key,
+              google::protobuf::RepeatedPtrField<std::string>* names) {
+  const auto found = summary.fields().find(key);
+  if (found == summary.fields().end()) return;
+  for (const auto& name : found->second.list_value().values()) *names->Add() = name.string_value();
+}
+
 }  // namespace
+
+v1::Job JobService::Described(const jobs::JobSnapshot& snapshot) const {
+  v1::Job proto = Describe(snapshot.job, kinds_->Find(snapshot.job.kind), snapshot.eta);
+  proto.set_waiting_for(snapshot.waiting_for);
+  return proto;
+}
+
+absl::StatusOr<v1::Job> JobService::DescribedWithSpec(const jobs::JobSnapshot& snapshot,
+                                                      const rpc::CallContext& context) const {
+  const std::string& spec = snapshot.job.request;
+  google::protobuf::io::ArrayInputStream wire(spec.data(), static_cast<int>(spec.size()));
+  const std::optional<int64_t> size = rpc::ParsedSize(*v1::JobSpec::descriptor(), &wire);
+  if (!size) return absl::DataLossError("the stored spec of a job is damaged");
+  VS_RETURN_IF_ERROR(context.Hold(*size + static_cast<int64_t>(spec.size())));
+  v1::Job proto = Described(snapshot);
+  proto.mutable_spec()->ParseFromString(spec);
+  LeaveOutLargeFields(*proto.mutable_spec());
+  return proto;
+}
+
+absl::StatusOr<Kind*> JobService::KindOf(const v1::JobSpec& spec) const {
+  const auto* field = FieldOf(spec);
+  if (field == nullptr) {
+    return InvalidField("spec", absl::StrCat("must be set; this version serves ", kinds_->Names()));
+  }
+  Kind* const kind = kinds_->Find(field->name());
+  if (kind != nullptr) return kind;
+  return ErrorWithReason(
+      absl::StatusCode::kUnimplemented, "OPTION_NOT_SERVED",
+      absl::StrCat("`spec.", field->name(), "` is not served by this version, which serves ",
+                   kinds_->Names()));
+}
 
 absl::Status JobService::CreateJob(const rpc::CallContext& context,
                                    const v1::CreateJobRequest& request,
                                    v1::CreateJobResponse* response) {
   VS_RETURN_IF_ERROR(CheckCommon(request));
+  VS_ASSIGN_OR_RETURN(Kind* const kind, KindOf(request.spec()));
+  VS_RETURN_IF_ERROR(CheckHasNoRequestId(request.spec()));
   VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key, KeyOf("JobService/CreateJob", request));
   VS_ASSIGN_OR_RETURN(const auto earlier, store_->FindRequest(context.tenant, key));
   if (earlier) {
     VS_ASSIGN_OR_RETURN(const auto snapshot, queue_->Get(context.tenant, earlier->job_id));
-    VS_ASSIGN_OR_RETURN(*response->mutable_job(), DescribeWithSpec(snapshot, context));
+    VS_ASSIGN_OR_RETURN(*response->mutable_job(), DescribedWithSpec(snapshot, context));
     *response->mutable_estimate() = response->job().estimate();
     return absl::OkStatus();
   }
-  auto resolved =
-      ResolveAttribution(request.spec().attribute_neurons(), context, *models_, *store_, *blobs_);
-  if (!resolved.ok()) return InField("spec.attribute_neurons", resolved.status());
-  if (absl::Status size = studies::CheckEncodedSize(resolved->responses); !size.ok()) {
-    return InField("spec.attribute_neurons", size);
-  }
-  // The spec's copy, and the data set's bytes.
-  VS_RETURN_IF_ERROR(context.Hold(static_cast<int64_t>(request.spec().SpaceUsedLong()) +
-                                  studies::EncodedSize(resolved->responses)));
+  const auto resolved = kind->Resolve(WorkOf(request.spec()), context,
+                                      {.at_once = false, .display_name = request.display_name()});
+  if (!resolved.ok()) return InField(absl::StrCat("spec.", kind->Name()), resolved.status());
+  VS_RETURN_IF_ERROR(context.Hold(static_cast<int64_t>(request.spec().SpaceUsedLong())));
   v1::JobSpec kept = request.spec();
   LeaveOutLargeFields(kept);
   VS_RETURN_IF_ERROR(CheckSpecSize(kept));
-  studies::AttributeNeuronsSpec& spec = resolved->spec;
-  const int64_t num_shards = (spec.num_responses - 1) / spec.responses_per_shard + 1;
-  const v1::JobEstimate estimate = EstimateOf(*resolved, num_shards);
+  const jobs::Extent extent = resolved->work->extent();
+  const v1::JobEstimate estimate = EstimateToProto(resolved->estimate, extent.num_shards());
   *response->mutable_estimate() = estimate;
   if (request.validate_only()) return absl::OkStatus();
 
-  VS_ASSIGN_OR_RETURN(const store::StoredBlob data_set,
-                      store::WriteBlob(*blobs_, studies::EncodeResponseSet(resolved->responses)));
-  spec.data_set_blob = data_set.digest;
-  if (spec.display_name.empty()) spec.display_name = request.display_name();
+  VS_ASSIGN_OR_RETURN(jobs::SavedWork saved, resolved->work->Save(*blobs_));
   store::NewJob job;
   job.tenant = context.tenant;
-  job.kind = studies::kAttributeNeuronsKind;
+  job.kind = std::string(kind->Name());
   job.display_name = request.display_name();
   job.request = DeterministicBytes(kept);
   job.metadata = DeterministicBytes(estimate);
-  job.spec = studies::SpecToJson(spec);
-  job.num_shards = num_shards;
-  job.total_work = spec.num_responses;
+  job.spec = std::move(saved.spec);
+  job.num_shards = extent.num_shards();
+  job.total_work = extent.units;
   job.priority = request.priority();
-  job.needs = studies::NeedsOfModel(spec.model);
-  job.blobs = {data_set.digest};
-  job.inputs = {{.kind = store::ResourceKind::kVector, .id = spec.vector_id}};
-  if (!request.spec().attribute_neurons().artifact().empty()) {
-    VS_ASSIGN_OR_RETURN(
-        const std::string artifact,
-        IdOfName("artifact", "artifacts", request.spec().attribute_neurons().artifact()));
-    job.inputs.push_back({.kind = store::ResourceKind::kArtifact, .id = artifact});
-  }
+  job.needs = resolved->needs;
+  job.blobs = std::move(saved.blobs);
+  job.inputs = ReferencesTo(resolved->used);
   VS_ASSIGN_OR_RETURN(const jobs::JobSnapshot snapshot, queue_->Create(job, key));
-  VS_ASSIGN_OR_RETURN(*response->mutable_job(), DescribeWithSpec(snapshot, context));
+  VS_ASSIGN_OR_RETURN(*response->mutable_job(), DescribedWithSpec(snapshot, context));
   return absl::OkStatus();
 }
 
@@ -219,12 +241,8 @@ absl::StatusOr<v1::JobResult> JobService::ResultOf(const store::Job& job) const 
   const auto parsed =
       google::protobuf::util::JsonStringToMessage(job.result, result.mutable_summary());
   if (!parsed.ok()) return absl::DataLossError("the stored summary of a job is damaged");
-  const auto sets = result.summary().fields().find("neuron_sets");
-  if (sets != result.summary().fields().end()) {
-    for (const auto& set : sets->second.list_value().values()) {
-      result.add_neuron_sets(set.string_value());
-    }
-  }
+  AddNames(result.summary(), "vectors", result.mutable_vectors());
+  AddNames(result.summary(), "neuron_sets", result.mutable_neuron_sets());
   return result;
 }
 
@@ -232,7 +250,7 @@ absl::Status JobService::GetJob(const rpc::CallContext& context, const v1::GetJo
                                 v1::GetJobResponse* response) {
   VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "jobs", request.name()));
   VS_ASSIGN_OR_RETURN(const jobs::JobSnapshot snapshot, queue_->Get(context.tenant, id));
-  VS_ASSIGN_OR_RETURN(*response->mutable_job(), DescribeWithSpec(snapshot, context));
+  VS_ASSIGN_OR_RETURN(*response->mutable_job(), DescribedWithSpec(snapshot, context));
   if (snapshot.job.state == store::JobState::kSucceeded) {
     VS_ASSIGN_OR_RETURN(*response->mutable_job()->mutable_result(), ResultOf(snapshot.job));
   }
@@ -253,7 +271,7 @@ absl::Status JobService::ListJobs(const rpc::CallContext& context,
                    {.page_size = request.page_size(), .page_token = request.page_token()}));
   for (const store::Job& job : page.jobs) {
     v1::Job& proto = *response->add_jobs();
-    proto = Describe(job, std::nullopt);
+    proto = Describe(job, kinds_->Find(job.kind), std::nullopt);
     proto.set_waiting_for(queue_->WaitingFor(job));
   }
   response->set_next_page_token(page.next_page_token);
@@ -263,7 +281,7 @@ absl::Status JobService::ListJobs(const rpc::CallContext& context,
 absl::StatusOr<v1::WatchJobResponse> JobService::ToWatcher(
     const jobs::JobSnapshot& snapshot) const {
   v1::WatchJobResponse response;
-  *response.mutable_job() = Describe(snapshot);
+  *response.mutable_job() = Described(snapshot);
   if (snapshot.job.state == store::JobState::kSucceeded) {
     VS_ASSIGN_OR_RETURN(*response.mutable_job()->mutable_result(), ResultOf(snapshot.job));
   }
@@ -302,7 +320,7 @@ absl::Status JobService::CancelJob(const rpc::CallContext& context,
                                    v1::CancelJobResponse* response) {
   VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "jobs", request.name()));
   VS_ASSIGN_OR_RETURN(const jobs::JobSnapshot snapshot, queue_->Cancel(context.tenant, id));
-  *response->mutable_job() = Describe(snapshot);
+  *response->mutable_job() = Described(snapshot);
   return absl::OkStatus();
 }
 
@@ -312,7 +330,7 @@ absl::Status JobService::RetryJob(const rpc::CallContext& context,
   VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "jobs", request.name()));
   VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key, KeyOf("JobService/RetryJob", request));
   VS_ASSIGN_OR_RETURN(const jobs::JobSnapshot snapshot, queue_->Retry(context.tenant, id, key));
-  *response->mutable_job() = Describe(snapshot);
+  *response->mutable_job() = Described(snapshot);
   return absl::OkStatus();
 }
 

@@ -5,11 +5,11 @@
 #include <memory>
 #include <string>
 
-#include "engine/served_model.h"
 #include "jobs/job_queue.h"
 #include "rpc/call_context.h"
 #include "rpc/stream.h"
 #include "rpc/waiter.h"
+#include "services/kind.h"
 #include "store/blob_store.h"
 #include "store/store.h"
 #include "valuescope/v1/jobs.pb.h"
@@ -19,9 +19,9 @@ namespace valuescope::services {
 class JobService {
  public:
   // All outlive the service.
-  JobService(engine::ModelRegistry* models, jobs::JobQueue* queue, store::Store* store,
+  JobService(const KindRegistry* kinds, jobs::JobQueue* queue, store::Store* store,
              store::BlobStore* blobs)
-      : models_(models), queue_(queue), store_(store), blobs_(blobs) {}
+      : kinds_(kinds), queue_(queue), store_(store), blobs_(blobs) {}
 
   absl::Status CreateJob(const rpc::CallContext& context, const v1::CreateJobRequest& request,
                          v1::CreateJobResponse* response);
@@ -41,12 +41,19 @@ class JobService {
  private:
   class Watching;
 
+  // Without spec and result.
+  v1::Job Described(const jobs::JobSnapshot& snapshot) const;
+  // The call holds what the spec takes, before it is parsed.
+  absl::StatusOr<v1::Job> DescribedWithSpec(const jobs::JobSnapshot& snapshot,
+                                            const rpc::CallContext& context) const;
+  // The kind whose field is set.
+  absl::StatusOr<Kind*> KindOf(const v1::JobSpec& spec) const;
   // The job as a watcher is told it.
   absl::StatusOr<v1::WatchJobResponse> ToWatcher(const jobs::JobSnapshot& snapshot) const;
-  // What a finished job left: artifacts by role, neuron sets, the head of the summary.
+  // What a finished job left: artifacts by role, vectors, neuron sets, the head of the summary.
   absl::StatusOr<v1::JobResult> ResultOf(const store::Job& job) const;
 
-  engine::ModelRegistry* const models_;
+  const KindRegistry* const kinds_;
   jobs::JobQueue* const queue_;
   store::Store* const store_;
   store::BlobStore* const blobs_;

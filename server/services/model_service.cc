@@ -22,7 +22,6 @@
 #include "services/request_codec.h"
 #include "services/study_codec.h"
 #include "services/tensor_codec.h"
-#include "studies/attribute_neurons_job.h"
 
 namespace valuescope::services {
 namespace {
@@ -271,6 +270,7 @@ absl::StatusOr<std::unique_ptr<rpc::Waiter<v1::UnloadModelResponse*>>> ModelServ
 // Jobs of every tenant: a model is the server's.
 absl::Status ModelService::CheckNoJobRunsOn(const std::string& id) const {
   VS_ASSIGN_OR_RETURN(const std::vector<store::JobCount> counts, store_->CountJobs());
+  const std::string name = absl::StrCat("models/", id);
   std::set<std::string> tenants;
   for (const store::JobCount& count : counts) {
     if (count.state == store::JobState::kRunning) tenants.insert(count.tenant);
@@ -281,12 +281,10 @@ absl::Status ModelService::CheckNoJobRunsOn(const std::string& id) const {
         const store::JobPage page,
         store_->ListJobs(tenant, running, {.page_size = kMostPageSize, .page_token = ""}));
     for (const store::Job& listed : page.jobs) {
-      VS_ASSIGN_OR_RETURN(const store::Job job, store_->GetJob(tenant, listed.id));
-      const auto spec = studies::SpecFromJson(job.spec);
-      if (!spec.ok() || spec->model != id) continue;
+      if (listed.needs != name) continue;
       return ErrorWithReason(
           absl::StatusCode::kFailedPrecondition, "JOBS_ARE_RUNNING",
-          absl::StrCat("jobs are running on `models/", id, "`; cancel them or set force"));
+          absl::StrCat("jobs are running on `", name, "`; cancel them or set force"));
     }
   }
   return absl::OkStatus();

@@ -1,7 +1,6 @@
 #include "services/neuron_service.h"
 
 #include <algorithm>
-#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -9,7 +8,6 @@
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/status_macros.h"
-#include "services/attribution_requests.h"
 #include "services/idempotency.h"
 #include "services/replays.h"
 #include "services/request_codec.h"
@@ -17,14 +15,12 @@
 #include "services/result_codec.h"
 #include "services/stored_vectors.h"
 #include "services/study_codec.h"
-#include "studies/attribute_neurons.h"
 #include "studies/classify_neurons.h"
 #include "studies/stored_neuron_set.h"
 
 namespace valuescope::services {
 namespace {
 
-constexpr int64_t kMostResponsesAtOnce = 2000;
 constexpr int kMostTop = 10000;
 constexpr int kDefaultTop = 100;
 
@@ -50,53 +46,8 @@ absl::StatusOr<store::Resource> PutSet(const studies::StoredNeuronSet& set,
 absl::Status NeuronService::AttributeNeurons(const rpc::CallContext& context,
                                              const v1::AttributeNeuronsRequest& request,
                                              v1::AttributeNeuronsResponse* response) {
-  VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key,
-                      KeyOf("NeuronService/AttributeNeurons", request));
-  VS_ASSIGN_OR_RETURN(const auto earlier, EarlierResult(*store_, context.tenant, key));
-  if (earlier) return ReplayAttributeNeurons(*earlier, *blobs_, response);
-  VS_ASSIGN_OR_RETURN(
-      const ResolvedAttribution resolved,
-      ResolveAttribution(request, context, *models_, *store_, *blobs_, kMostResponsesAtOnce));
-  const engine::ServedModel& model = *resolved.model;
-  // The same shards, in the same order, as a job would have: the scores then have the same bits.
-  const int64_t width =
-      static_cast<int64_t>(resolved.spec.layers.size()) * model.architecture.intermediate;
-  const studies::AttributionPlan plan{
-      .tenant = context.tenant, .layers = resolved.spec.layers, .background = false};
-  const std::span<const studies::LabelledResponse> all = resolved.responses.responses;
-  studies::ActivationSums sums(width);
-  int64_t cached_tokens = 0;
-  for (size_t shard = 0; shard < all.size();
-       shard += static_cast<size_t>(resolved.spec.responses_per_shard)) {
-    const auto responses = all.subspan(
-        shard,
-        std::min(all.size() - shard, static_cast<size_t>(resolved.spec.responses_per_shard)));
-    studies::ActivationSums part(width);
-    for (size_t chunk = 0; chunk < responses.size(); chunk += studies::kResponsesPerChunk) {
-      if (context.cancellation.cancelled()) return context.Why();
-      const size_t size = std::min<size_t>(responses.size() - chunk, studies::kResponsesPerChunk);
-      VS_RETURN_IF_ERROR(studies::AddChunk(*model.engine, responses.subspan(chunk, size), plan,
-                                           context.cancellation, part, &cached_tokens));
-    }
-    VS_RETURN_IF_ERROR(sums.Merge(part));
-  }
-  VS_ASSIGN_OR_RETURN(
-      const auto columns,
-      studies::ScoreNeurons(*model.engine, sums, resolved.vector, resolved.spec.layers,
-                            resolved.spec.source_layer, context.cancellation));
-  const studies::AttributionResult result =
-      studies::SummariseAttribution(columns, resolved.spec, resolved.responses.num_tokens);
-  VS_ASSIGN_OR_RETURN(const store::Resource resource,
-                      PutSet(result.set, result.columns, context.tenant, key, *store_, *blobs_));
-  *response->mutable_neuron_set() = NeuronSetToProto(resource, result.set, result.top);
-  for (const std::string& warning : result.set.warnings) response->add_warnings(warning);
-  response->set_num_expressing(resolved.responses.num_expressing);
-  response->set_num_non_expressing(resolved.responses.num_non_expressing);
-  response->set_num_dropped(resolved.responses.num_dropped);
-  response->mutable_usage()->set_prompt_tokens(resolved.responses.num_tokens);
-  response->mutable_usage()->set_cached_prompt_tokens(cached_tokens);
-  AddDigests(model, resolved.used, response->mutable_digests());
-  return absl::OkStatus();
+  return calls_.Answer("attribute_neurons", "NeuronService/AttributeNeurons", context, request,
+                       response);
 }
 
 absl::Status NeuronService::ClassifyNeurons(const rpc::CallContext& context,

@@ -5,6 +5,7 @@
 
 #include "engine/served_model.h"
 #include "rpc/call_context.h"
+#include "services/calls_at_once.h"
 #include "store/blob_store.h"
 #include "store/store.h"
 #include "valuescope/v1/neurons.pb.h"
@@ -14,8 +15,9 @@ namespace valuescope::services {
 class NeuronService {
  public:
   // All outlive the service.
-  NeuronService(engine::ModelRegistry* models, store::Store* store, store::BlobStore* blobs)
-      : models_(models), store_(store), blobs_(blobs) {}
+  NeuronService(engine::ModelRegistry* models, store::Store* store, store::BlobStore* blobs,
+                const KindRegistry* kinds)
+      : models_(models), store_(store), blobs_(blobs), calls_(kinds, store, blobs) {}
 
   absl::Status AttributeNeurons(const rpc::CallContext& context,
                                 const v1::AttributeNeuronsRequest& request,
@@ -36,6 +38,7 @@ class NeuronService {
   engine::ModelRegistry* const models_;
   store::Store* const store_;
   store::BlobStore* const blobs_;
+  const CallsAtOnce calls_;
 };
 
 }  // namespace valuescope::services

@@ -11,7 +11,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "services/data_set_lines.h"
-#include "studies/attribute_neurons_job.h"
+#include "studies/labelled_responses.h"
 #include "studies/provenance.h"
 
 namespace valuescope::services {

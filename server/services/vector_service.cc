@@ -9,65 +9,24 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "services/idempotency.h"
-#include "services/intervention_codec.h"
 #include "services/replays.h"
 #include "services/request_codec.h"
 #include "services/request_record.h"
-#include "services/response_sets.h"
 #include "services/result_codec.h"
 #include "services/stored_vectors.h"
 #include "services/study_codec.h"
 #include "services/tensor_codec.h"
-#include "studies/extract_vectors.h"
 
 namespace valuescope::services {
 namespace {
 
-constexpr int64_t kMostResponsesAtOnce = 2000;
 constexpr int kMostPairs = 64;
-constexpr int kDefaultBootstrap = 1000;
-constexpr int kMostBootstrap = 10000;
 // Of a pair; what is derived from it gets a name that CheckDisplayName allows.
 constexpr size_t kMaxValue = 128;
 
 absl::Status NotServedOption(absl::string_view field) {
   return ErrorWithReason(absl::StatusCode::kUnimplemented, "OPTION_NOT_SERVED",
                          absl::StrCat("`", field, "` is not served by this version"));
-}
-
-absl::Status CheckExtraction(const v1::ExtractVectorsRequest& request) {
-  if (request.method() != v1::EXTRACTION_METHOD_UNSPECIFIED &&
-      request.method() != v1::EXTRACTION_METHOD_DIFFERENCE_IN_MEANS) {
-    return NotServedOption("method other than DIFFERENCE_IN_MEANS");
-  }
-  if (request.pooling() != v1::POOLING_UNSPECIFIED &&
-      request.pooling() != v1::POOLING_RESPONSE_MEAN) {
-    return NotServedOption("pooling other than RESPONSE_MEAN");
-  }
-  if (request.has_bootstrap_samples() &&
-      (request.bootstrap_samples() < 0 || request.bootstrap_samples() > kMostBootstrap)) {
-    return OutOfRange("bootstrap_samples", request.bootstrap_samples(), 0, kMostBootstrap);
-  }
-  VS_RETURN_IF_ERROR(CheckJudge(request));
-  return CheckDisplayName("display_name", request.display_name());
-}
-
-studies::Provenance ProvenanceOf(const v1::ExtractVectorsRequest& request,
-                                 const engine::ServedModel& model, const studies::ResponseSet& set,
-                                 const studies::ExtractionPlan& plan, const UsedResources& used) {
-  studies::Provenance provenance = studies::ProvenanceOf(model, set.rendered_chat);
-  provenance.site = plan.site;
-  provenance.pooling = studies::kResponseMeanPooling;
-  provenance.sign_rule = studies::kDifferenceSign;
-  provenance.judge = JudgeOf(request);
-  provenance.seeds = {request.seed()};
-  provenance.num_expressing = set.num_expressing;
-  provenance.num_non_expressing = set.num_non_expressing;
-  provenance.num_dropped = set.num_dropped;
-  provenance.inputs = InputsOf(used, request.artifact());
-  provenance.options = RecordOfRequest(
-      request, {"model", "responses", "artifact", "judge", "seed", "display_name", "request_id"});
-  return provenance;
 }
 
 // Vectors that a part of a decomposition was made of, each once, with their digests by name.
@@ -124,58 +83,8 @@ studies::Provenance ProvenanceOf(const Derived& part) {
 absl::Status VectorService::ExtractVectors(const rpc::CallContext& context,
                                            const v1::ExtractVectorsRequest& request,
                                            v1::ExtractVectorsResponse* response) {
-  VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key,
-                      KeyOf("VectorService/ExtractVectors", request));
-  VS_ASSIGN_OR_RETURN(const auto earlier, EarlierResult(*store_, context.tenant, key));
-  if (earlier) return ReplayExtractVectors(*earlier, *blobs_, response);
-  VS_ASSIGN_OR_RETURN(const auto model, ModelOfName("model", request.model(), *models_));
-  VS_RETURN_IF_ERROR(CheckExtraction(request));
-  UsedResources used;
-  studies::ExtractionPlan plan;
-  plan.tenant = context.tenant;
-  VS_ASSIGN_OR_RETURN(plan.site, SiteFromProto("site", request.site()));
-  VS_ASSIGN_OR_RETURN(plan.layers,
-                      LayersFromProto("layers", request.has_layers() ? &request.layers() : nullptr,
-                                      {.site = plan.site,
-                                       .num_layers = model->architecture.num_layers,
-                                       .all_by_default = true}));
-  VS_ASSIGN_OR_RETURN(
-      plan.interventions,
-      PreparedFromProto(request.interventions(), {context.tenant, *model, *resolver_}, used));
-  plan.statistics.bootstrap_resamples =
-      request.has_bootstrap_samples() ? request.bootstrap_samples() : kDefaultBootstrap;
-  plan.statistics.seed = request.seed();
-  VS_ASSIGN_OR_RETURN(const studies::ResponseSet set,
-                      ResponseSetOf({request.responses(), request.artifact(),
-                                     request.include_end_of_turn(), kMostResponsesAtOnce},
-                                    context, *model, *store_, *blobs_, used));
-  VS_ASSIGN_OR_RETURN(studies::ExtractedVector extracted,
-                      studies::ExtractVector(*model->engine, set, plan, context.cancellation));
-  studies::StoredVector vector;
-  vector.model = absl::StrCat("models/", model->id);
-  vector.model_digest = model->weights_digest;
-  vector.site = plan.site;
-  vector.width = model::WidthOf(plan.site, model->architecture);
-  vector.layers = plan.layers;
-  vector.rows = std::move(extracted.rows);
-  vector.display_name = request.display_name();
-  vector.statistics = std::move(extracted.statistics);
-  vector.provenance = ProvenanceOf(request, *model, set, plan, used);
-  VS_ASSIGN_OR_RETURN(store::Resource resource, studies::MakeVectorResource(*blobs_, vector));
-  VS_ASSIGN_OR_RETURN(const auto stored,
-                      store_->PutResources(context.tenant, {std::move(resource)}, key));
-  const bool fits = DataBytes(vector, static_cast<size_t>(vector.num_rows())) <= kMaxMessageData;
-  *response->mutable_vector() = VectorToProto(
-      stored.front(), vector, {.with_data = fits, .with_statistics = false, .layers = {}});
-  for (const studies::RowStatistics& row : vector.statistics)
-    *response->add_statistics() = StatisticsToProto(row);
-  response->set_num_dropped(set.num_dropped);
-  response->mutable_usage()->set_prompt_tokens(extracted.num_tokens);
-  response->mutable_usage()->set_cached_prompt_tokens(extracted.num_cached_tokens);
-  AddDigests(*model, used, response->mutable_digests());
-  response->set_seed(request.seed());
-  for (const std::string& warning : extracted.warnings) response->add_warnings(warning);
-  return absl::OkStatus();
+  return calls_.Answer("extract_vectors", "VectorService/ExtractVectors", context, request,
+                       response);
 }
 
 absl::Status VectorService::DecomposeVectors(const rpc::CallContext& context,

@@ -7,7 +7,7 @@
 
 #include "engine/served_model.h"
 #include "rpc/call_context.h"
-#include "services/vector_resolver.h"
+#include "services/calls_at_once.h"
 #include "store/blob_store.h"
 #include "store/store.h"
 #include "studies/decompose_vectors.h"
@@ -20,8 +20,8 @@ class VectorService {
  public:
   // All outlive the service.
   VectorService(engine::ModelRegistry* models, store::Store* store, store::BlobStore* blobs,
-                VectorResolver* resolver)
-      : models_(models), store_(store), blobs_(blobs), resolver_(resolver) {}
+                const KindRegistry* kinds)
+      : models_(models), store_(store), blobs_(blobs), calls_(kinds, store, blobs) {}
 
   absl::Status ExtractVectors(const rpc::CallContext& context,
                               const v1::ExtractVectorsRequest& request,
@@ -42,7 +42,7 @@ class VectorService {
   engine::ModelRegistry* const models_;
   store::Store* const store_;
   store::BlobStore* const blobs_;
-  VectorResolver* const resolver_;
+  const CallsAtOnce calls_;
 };
 
 }  // namespace valuescope::services

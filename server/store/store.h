@@ -122,7 +122,7 @@ struct NewJob {
   std::string display_name;  // for people, at most 256 bytes
   std::string request;       // the request as sent, opaque
   std::string metadata;      // kept for the caller (estimate, unit of work), opaque
-  std::string spec;          // what the worker runs: JSON with every default and name resolved
+  std::string spec;          // what the worker runs, every default and name resolved, opaque
   int64_t num_shards = 1;    // 1 .. kMaxShards
   int64_t total_work = 0;    // units of work in all shards together, >= 0
   int priority = 0;          // -100 .. 100, higher first within the tenant

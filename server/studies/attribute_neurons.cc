@@ -115,11 +115,6 @@ absl::Status AddChunk(engine::Engine& engine, std::span<const LabelledResponse> 
   return absl::OkStatus();
 }
 
-absl::Status CheckGoesOn(const Cancellation& cancellation) {
-  if (!cancellation.cancelled()) return absl::OkStatus();
-  return ErrorWithReason(absl::StatusCode::kCancelled, "CANCELLED", "the work was cancelled");
-}
-
 absl::Status CheckRows(const StoredVector& vector, std::span<const int> layers,
                        std::optional<int> source_layer) {
   if (source_layer) {

@@ -28,9 +28,6 @@
 
 namespace valuescope::studies {
 
-// Responses that run together and are committed together.
-inline constexpr int64_t kResponsesPerChunk = 16;
-
 // Sums of response means by label.
 class ActivationSums {
  public:
@@ -61,7 +58,7 @@ struct AttributionPlan {
   bool background = false;
 };
 
-// Adds the responses, at most kResponsesPerChunk of them, to `sums`, and to `cached_tokens`, if it
+// Adds the responses, few enough to be in memory together, to `sums`, and to `cached_tokens`, if it
 // is given, the prompt tokens that were found in the cache instead of run.
 absl::Status AddChunk(engine::Engine& engine, std::span<const LabelledResponse> chunk,
                       const AttributionPlan& plan, const Cancellation& cancellation,
@@ -73,9 +70,6 @@ absl::Status AddChunk(engine::Engine& engine, std::span<const LabelledResponse> 
 absl::StatusOr<std::vector<NeuronColumns>> ScoreNeurons(
     const engine::Engine& engine, const ActivationSums& sums, const StoredVector& vector,
     std::span<const int> layers, std::optional<int> source_layer, const Cancellation& cancellation);
-
-// CANCELLED where the work was cancelled.
-absl::Status CheckGoesOn(const Cancellation& cancellation);
 
 // `layers` ascend. INVALID_ARGUMENT naming "vector" or "source_layer" where a row that the layers
 // need is missing, and "layers" (reason OUT_OF_RANGE) where one lies behind the source layer.

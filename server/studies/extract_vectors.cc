@@ -1,44 +1,24 @@
 #include "studies/extract_vectors.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/check.h"
 #include "base/error.h"
 #include "base/status_macros.h"
-#include "studies/response_means.h"
 
 namespace valuescope::studies {
 namespace {
 
-// Responses that run together; their captures are in memory beside the means that are kept.
-constexpr size_t kResponsesAtOnce = 64;
+constexpr char kMagic[] = "VSRMEANS";  // eight characters
+constexpr size_t kMagicSize = 8;
+constexpr int64_t kMeansVersion = 1;
 
-// All means, one after another, in the order of the responses. The engine complains of a
-// response by its place in its chunk; checks of the input have found anything a user could cause.
-absl::StatusOr<Means> AllMeans(engine::Engine& engine, const ResponseSet& set,
-                               const ExtractionPlan& plan, const Cancellation& cancellation) {
-  const ResponseMeansPlan means_plan = {.tenant = plan.tenant,
-                                        .site = plan.site,
-                                        .layers = plan.layers,
-                                        .interventions = plan.interventions,
-                                        .background = false};
-  const std::span<const LabelledResponse> all = set.responses;
-  Means means;
-  for (size_t first = 0; first < all.size(); first += kResponsesAtOnce) {
-    const size_t count = std::min(kResponsesAtOnce, all.size() - first);
-    auto chunk = ResponseMeans(engine, all.subspan(first, count), means_plan, cancellation);
-    if (!chunk.ok()) return InField("responses", chunk.status());
-    for (std::vector<float>& mean : chunk->rows) means.rows.push_back(std::move(mean));
-    means.cached_tokens += chunk->cached_tokens;
-  }
-  return means;
-}
-
-// Of the means that are kept and of a chunk's captures beside them.
-int64_t BytesKept(size_t num_responses, int64_t elements) {
-  const size_t at_once = std::min(num_responses, kResponsesAtOnce);
-  return static_cast<int64_t>((num_responses + at_once) * sizeof(float)) * elements;
+absl::Status Damaged() {
+  return ErrorWithReason(absl::StatusCode::kDataLoss, "PARTIAL_DAMAGED",
+                         "the stored partial result of a shard is damaged");
 }
 
 RowStatistics StatisticsOf(int layer, const analysis::DifferenceInMeans& all,
@@ -76,35 +56,90 @@ std::vector<std::string> WarningsOf(const ResponseSet& set,
 
 }  // namespace
 
-absl::StatusOr<ExtractedVector> ExtractVector(engine::Engine& engine, const ResponseSet& set,
-                                              const ExtractionPlan& plan,
+absl::StatusOr<KeptMeans> KeptMeans::Begin(engine::Engine& engine, int64_t responses,
+                                           int64_t elements) {
+  KeptMeans means;
+  means.elements_ = elements;
+  const int64_t numbers = responses * elements;
+  VS_ASSIGN_OR_RETURN(means.memory_,
+                      engine.KeepCaptures(numbers * static_cast<int64_t>(sizeof(float))));
+  means.numbers_.reserve(static_cast<size_t>(numbers));
+  return means;
+}
+
+void KeptMeans::Add(std::span<const float> mean) {
+  VS_CHECK(static_cast<int64_t>(mean.size()) == elements_);
+  numbers_.insert(numbers_.end(), mean.begin(), mean.end());
+}
+
+void KeptMeans::Add(const KeptMeans& others) {
+  VS_CHECK(others.elements_ == elements_);
+  numbers_.insert(numbers_.end(), others.numbers_.begin(), others.numbers_.end());
+}
+
+std::string KeptMeans::Serialize() const {
+  const int64_t head[] = {kMeansVersion, elements_, count()};
+  std::string bytes(kMagic, kMagicSize);
+  bytes.append(reinterpret_cast<const char*>(head), sizeof(head));
+  bytes.append(reinterpret_cast<const char*>(numbers_.data()), numbers_.size() * sizeof(float));
+  return bytes;
+}
+
+absl::StatusOr<KeptMeans> KeptMeans::Parse(engine::Engine& engine, absl::string_view bytes,
+                                           int64_t done, int64_t responses, int64_t elements) {
+  int64_t head[3];
+  const size_t numbers = static_cast<size_t>(done * elements), size = numbers * sizeof(float);
+  if (bytes.size() != kMagicSize + sizeof(head) + size) return Damaged();
+  if (bytes.substr(0, kMagicSize) != absl::string_view(kMagic, kMagicSize)) return Damaged();
+  std::memcpy(head, bytes.data() + kMagicSize, sizeof(head));
+  if (head[0] != kMeansVersion || head[1] != elements || head[2] != done) return Damaged();
+  VS_ASSIGN_OR_RETURN(KeptMeans means, Begin(engine, responses, elements));
+  means.numbers_.resize(numbers);
+  std::memcpy(means.numbers_.data(), bytes.data() + kMagicSize + sizeof(head), size);
+  return means;
+}
+
+int64_t ElementsOf(const ResponseMeansPlan& plan, const model::Architecture& architecture) {
+  const int64_t rows = model::IsPerLayer(plan.site) ? static_cast<int64_t>(plan.layers.size()) : 1;
+  return rows * model::WidthOf(plan.site, architecture);
+}
+
+absl::Status AddMeans(engine::Engine& engine, std::span<const LabelledResponse> responses,
+                      const ResponseMeansPlan& plan, const Cancellation& cancellation,
+                      KeptMeans& means, int64_t& cached_tokens) {
+  // The engine complains of a response by its place among these; checks of the input have found
+  // anything a user could cause.
+  const auto added = ResponseMeans(engine, responses, plan, cancellation);
+  if (!added.ok()) return InField("responses", added.status());
+  for (const std::vector<float>& mean : added->rows) means.Add(mean);
+  cached_tokens += added->cached_tokens;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ExtractedVector> ExtractVector(const ResponseSet& set, const KeptMeans& means,
+                                              std::span<const int> layers, int64_t width,
+                                              const analysis::DifferenceInMeansOptions& statistics,
                                               const Cancellation& cancellation) {
   VS_RETURN_IF_ERROR(CheckBothLabels("responses", set));
-  const int64_t width = model::WidthOf(plan.site, engine.architecture());
-  const int64_t rows = model::IsPerLayer(plan.site) ? static_cast<int64_t>(plan.layers.size()) : 1;
-  VS_ASSIGN_OR_RETURN(const engine::KeptCaptures memory,
-                      engine.KeepCaptures(BytesKept(set.responses.size(), rows * width)));
-  VS_ASSIGN_OR_RETURN(const Means means, AllMeans(engine, set, plan, cancellation));
+  VS_CHECK(means.count() == static_cast<int64_t>(set.responses.size()));
   std::vector<analysis::LabelledActivations> activations;
-  for (size_t i = 0; i < means.rows.size(); ++i) {
+  for (size_t i = 0; i < set.responses.size(); ++i) {
     analysis::LabelledActivations entry;
     entry.expresses = set.responses[i].expresses;
     entry.query_id = set.responses[i].query_id;
-    entry.mean_activations = std::span<const float>(means.rows[i]);
+    entry.mean_activations = means.of(static_cast<int64_t>(i));
     activations.push_back(std::move(entry));
   }
+  const auto rows = static_cast<int64_t>(std::max<size_t>(layers.size(), 1));
   VS_ASSIGN_OR_RETURN(
       const analysis::DifferenceInMeans difference,
-      analysis::ComputeDifferenceInMeans(activations, rows, width, plan.statistics, cancellation));
+      analysis::ComputeDifferenceInMeans(activations, rows, width, statistics, cancellation));
   ExtractedVector result;
   for (size_t i = 0; i < difference.layers.size(); ++i) {
     const analysis::LayerDifference& row = difference.layers[i];
     result.rows.insert(result.rows.end(), row.vector.begin(), row.vector.end());
-    const int layer = plan.layers.empty() ? 0 : plan.layers[i];
-    result.statistics.push_back(StatisticsOf(layer, difference, row));
+    result.statistics.push_back(StatisticsOf(layers.empty() ? 0 : layers[i], difference, row));
   }
-  result.num_tokens = set.num_tokens;
-  result.num_cached_tokens = means.cached_tokens;
   result.warnings = WarningsOf(set, difference);
   return result;
 }

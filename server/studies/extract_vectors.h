@@ -4,43 +4,75 @@
 #ifndef VALUESCOPE_STUDIES_EXTRACT_VECTORS_H_
 #define VALUESCOPE_STUDIES_EXTRACT_VECTORS_H_
 
+#include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "analysis/difference_in_means.h"
 #include "base/cancellation.h"
 #include "engine/engine.h"
-#include "engine/request.h"
 #include "studies/labelled_responses.h"
+#include "studies/response_means.h"
 #include "studies/stored_vector.h"
 
 namespace valuescope::studies {
 
-struct ExtractionPlan {
-  std::string tenant;
-  model::Site site = model::Site::kResidualPost;
-  std::vector<int> layers;  // ascending; empty at sites without layers
-  // Of all responses; null: none.
-  std::shared_ptr<const engine::PreparedInterventions> interventions;
-  analysis::DifferenceInMeansOptions statistics;
+// a(r) of responses, one after another: statistics look at every one again, so they are kept.
+class KeptMeans {
+ public:
+  // None yet of `responses` with `elements` numbers each, whose memory is the engine's for captures
+  // that are kept: its RESOURCE_EXHAUSTED where they do not fit it.
+  static absl::StatusOr<KeptMeans> Begin(engine::Engine& engine, int64_t responses,
+                                         int64_t elements);
+
+  int64_t count() const { return static_cast<int64_t>(numbers_.size()) / elements_; }
+  std::span<const float> of(int64_t response) const {  // [elements]
+    return std::span<const float>(numbers_).subspan(static_cast<size_t>(response * elements_),
+                                                    static_cast<size_t>(elements_));
+  }
+
+  void Add(std::span<const float> mean);  // [elements]
+  void Add(const KeptMeans& others);      // in order, behind these
+
+  // Magic, version, elements, count, numbers; little-endian.
+  std::string Serialize() const;
+  // `done` of `responses`, to which the others can be added. DATA_LOSS for bytes of other numbers.
+  static absl::StatusOr<KeptMeans> Parse(engine::Engine& engine, absl::string_view bytes,
+                                         int64_t done, int64_t responses, int64_t elements);
+
+ private:
+  int64_t elements_ = 1;
+  std::vector<float> numbers_;  // [count, elements]
+  engine::KeptCaptures memory_;
 };
+
+// Numbers of a(r): rows x width.
+int64_t ElementsOf(const ResponseMeansPlan& plan, const model::Architecture& architecture);
+
+// Runs the responses, few enough to be in memory together, and adds their means in order, and to
+// `cached_tokens` the prompt tokens that were found in the cache. INVALID_ARGUMENT naming
+// "responses" for what the engine refuses. CANCELLED once `cancellation` is raised.
+absl::Status AddMeans(engine::Engine& engine, std::span<const LabelledResponse> responses,
+                      const ResponseMeansPlan& plan, const Cancellation& cancellation,
+                      KeptMeans& means, int64_t& cached_tokens);
 
 struct ExtractedVector {
   std::vector<float> rows;                // [rows, width]
   std::vector<RowStatistics> statistics;  // one a row
-  int64_t num_tokens = 0;                 // of prompts and responses
-  int64_t num_cached_tokens = 0;          // of them, found in the cache instead of run
   std::vector<std::string> warnings;
 };
 
-// INVALID_ARGUMENT naming "responses": a label without responses (reason EMPTY_LABEL), or what the
-// engine refuses. CANCELLED once `cancellation` is raised. Deterministic where the engine is.
-// Statistics look at every response again, so the means of all are kept, within the engine's memory
-// for captures: RESOURCE_EXHAUSTED where they do not fit it, before anything runs.
-absl::StatusOr<ExtractedVector> ExtractVector(engine::Engine& engine, const ResponseSet& set,
-                                              const ExtractionPlan& plan,
+// `means` are those of all responses of the set, in order, `width` numbers a row. `layers` ascend,
+// and are empty at sites without layers. INVALID_ARGUMENT naming "responses" (reason EMPTY_LABEL):
+// a label without responses. Deterministic.
+absl::StatusOr<ExtractedVector> ExtractVector(const ResponseSet& set, const KeptMeans& means,
+                                              std::span<const int> layers, int64_t width,
+                                              const analysis::DifferenceInMeansOptions& statistics,
                                               const Cancellation& cancellation);
 
 }  // namespace valuescope::studies

@@ -33,8 +33,6 @@ class LettersKind : public JobKind {
 
   absl::string_view Name() const override { return "letters"; }
 
-  absl::StatusOr<int64_t> NumShards(absl::string_view spec) const override { return kShards; }
-
   absl::Status Readiness(absl::string_view needs) const override {
     return readiness ? readiness(needs) : absl::OkStatus();
   }

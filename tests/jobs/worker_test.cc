@@ -202,6 +202,24 @@ TEST_F(WorkerTest, AnInfrastructureErrorIsTriedAgainAndThenFailsTheJob) {
   EXPECT_EQ(tries, 3);
 }
 
+// More often than a shard is tried: that others hold what it needs is nobody's fault.
+TEST_F(WorkerTest, AShardThatMayTryAgainLaterIsTriedUntilItCan) {
+  LettersKind kind;
+  std::atomic<int> refused = 0;
+  kind.before_chunk = [&](ShardContext& context, int64_t chunk) {
+    const bool busy = context.shard() == 0 && chunk == 1 && refused < 10;
+    if (!busy) return absl::OkStatus();
+    ++refused;
+    return RetryLater("MEMORY_FULL", "others have it", absl::Milliseconds(1));
+  };
+  WorkerOptions options = Patient();
+  options.poll = absl::Milliseconds(1);
+  auto worker = MakeWorker(&kind, options);
+  worker->Start();
+  Await(Create(LettersKind::Job("lab", 2)), JobState::kSucceeded);
+  EXPECT_EQ(refused, 10);
+}
+
 TEST_F(WorkerTest, AKindThatThrowsFailsItsJobAndTheWorkerGoesOn) {
   LettersKind kind;
   std::atomic<bool> throws = true;

@@ -28,6 +28,7 @@ ROOMS = {
     "cuda": {"model", "engine"},
     "rpc": set(),
     "services": {"text", "model", "engine", "analysis", "store", "jobs", "studies", "rpc"},
+    "kinds": {"text", "model", "engine", "analysis", "store", "jobs", "studies", "rpc", "services"},
     "bindings": {"rpc", "services"},
 }
 TORCH = ("torch/", "ATen/", "c10/", "caffe2/")
@@ -35,12 +36,12 @@ TORCH_ROOMS = {"model", "engine", "analysis", "studies", "cuda"}
 GRPC = ("grpc/", "grpcpp/", "grpc++/")
 GRPC_ROOMS = {"rpc", "bindings"}
 PROTOBUF = ("google/",)
-PROTOBUF_ROOMS = {"rpc", "services"}
+PROTOBUF_ROOMS = {"rpc", "services", "kinds"}
 CONTRACT = ("valuescope/v1/",)
-CONTRACT_ROOMS = {"services", "bindings"}
+CONTRACT_ROOMS = {"services", "kinds", "bindings"}
 
 
-BEHIND_GRPC = ("rpc", "services", "bindings")
+BEHIND_GRPC = ("rpc", "services", "kinds", "bindings")
 
 
 def includes(source: pathlib.Path) -> list[str]:

@@ -114,13 +114,15 @@ class FakeEngine : public engine::Engine {
 // A registry of models that are ready. Thread-safe.
 class FakeModels : public engine::ModelRegistry {
  public:
-  std::shared_ptr<FakeEngine> Add(const std::string& id, const std::string& digest) {
+  std::shared_ptr<FakeEngine> Add(const std::string& id, const std::string& digest,
+                                  std::shared_ptr<const text::TextModel> text = nullptr) {
     auto engine = std::make_shared<FakeEngine>();
     auto model = std::make_shared<engine::ServedModel>();
     model->id = id;
     model->architecture = engine->architecture();
     model->device = "cpu";
     model->weights_digest = digest;
+    model->text = std::move(text);
     model->engine = engine;
     absl::MutexLock lock(&mutex_);
     models_[id] = model;

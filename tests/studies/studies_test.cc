@@ -37,11 +37,16 @@ ResponseSet Set(std::vector<LabelledResponse> responses) {
   return Trim(std::move(responses), {.end_of_turn = {}, .include_end_of_turn = false});
 }
 
-ExtractionPlan BothLayers() {
-  ExtractionPlan plan;
-  plan.layers = {0, 1};
-  plan.statistics.bootstrap_resamples = 0;
-  return plan;
+// Of both layers, without resampling.
+absl::StatusOr<ExtractedVector> Extracted(FakeEngine& engine, const ResponseSet& set) {
+  const ResponseMeansPlan plan{.tenant = "lab", .layers = {0, 1}};
+  const int64_t elements = ElementsOf(plan, engine.architecture());
+  int64_t cached = 0;
+  VS_ASSIGN_OR_RETURN(
+      KeptMeans means,
+      KeptMeans::Begin(engine, static_cast<int64_t>(set.responses.size()), elements));
+  VS_RETURN_IF_ERROR(AddMeans(engine, set.responses, plan, Cancellation(), means, cached));
+  return ExtractVector(set, means, plan.layers, /*width=*/3, {.bootstrap_resamples = 0}, {});
 }
 
 StoredVector VectorOf(std::vector<float> rows) {
@@ -136,7 +141,7 @@ TEST(ExtractVectorTest, EqualsTheDifferenceInMeansByHand) {
   FakeEngine engine;
   const ResponseSet set = Set({Response({8, 12}, true), Response({4}, false), Response({20}, true),
                                Response({5, 6, 7}, false)});
-  const auto extracted = ExtractVector(engine, set, BothLayers(), Cancellation());
+  const auto extracted = Extracted(engine, set);
   ASSERT_TRUE(extracted.ok()) << extracted.status();
   EXPECT_THAT(extracted->rows, ElementsAre(10, 20, 30, 10, 20, 30));
   ASSERT_EQ(extracted->statistics.size(), 2u);
@@ -149,9 +154,9 @@ TEST(ExtractVectorTest, SwappingLabelsNegates) {
   FakeEngine engine;
   std::vector<LabelledResponse> responses = {Response({8, 12}, true), Response({4}, false),
                                              Response({20}, true), Response({9}, false)};
-  const auto straight = ExtractVector(engine, Set(responses), BothLayers(), Cancellation());
+  const auto straight = Extracted(engine, Set(responses));
   for (LabelledResponse& response : responses) response.expresses = !response.expresses;
-  const auto swapped = ExtractVector(engine, Set(responses), BothLayers(), Cancellation());
+  const auto swapped = Extracted(engine, Set(responses));
   ASSERT_TRUE(straight.ok() && swapped.ok());
   ASSERT_NE(straight->rows[0], 0);
   for (size_t i = 0; i < straight->rows.size(); ++i) {
@@ -161,46 +166,31 @@ TEST(ExtractVectorTest, SwappingLabelsNegates) {
 
 TEST(ExtractVectorTest, NeedsBothLabels) {
   FakeEngine engine;
-  const auto extracted =
-      ExtractVector(engine, Set({Response({8}, true)}), BothLayers(), Cancellation());
+  const auto extracted = Extracted(engine, Set({Response({8}, true)}));
   EXPECT_EQ(DetailsOf(extracted.status()).reason, "EMPTY_LABEL");
-  EXPECT_EQ(engine.submitted, 0);
 }
 
-TEST(ExtractVectorTest, WhatIsKeptIsAskedForBeforeAnythingRuns) {
+TEST(KeptMeansTest, ComeBackAndOtherBytesAreDataLoss) {
   FakeEngine engine;
-  const ResponseSet set = Set({Response({8}, true), Response({4}, false), Response({2}, false)});
-  const int64_t bytes =
-      2 * 3 * 2 * 3 * 4;  // kept and in its chunk, responses, layers, width, float
-  engine.most_kept = bytes - 1;
-  const auto refused = ExtractVector(engine, set, BothLayers(), Cancellation());
-  EXPECT_EQ(DetailsOf(refused.status()).reason, "CAPTURES_TOO_LARGE");
-  EXPECT_EQ(engine.submitted, 0);
-  engine.most_kept = bytes;
-  EXPECT_TRUE(ExtractVector(engine, set, BothLayers(), Cancellation()).ok());
-}
-
-TEST(ExtractVectorTest, TellsWhatTheCacheSpared) {
-  FakeEngine engine;
-  engine.cached_tokens = 5;
-  const auto extracted = ExtractVector(engine, Set({Response({8}, true), Response({4}, false)}),
-                                       BothLayers(), Cancellation());
-  ASSERT_TRUE(extracted.ok()) << extracted.status();
-  EXPECT_EQ(extracted->num_cached_tokens, 10);
-}
-
-TEST(ExtractVectorTest, StopsWhenCancelled) {
-  FakeEngine engine;
-  Cancellation cancellation;
-  engine.before_submit = [&cancellation](const engine::Request&) {
-    cancellation.Cancel();
-    return absl::OkStatus();
-  };
-  std::vector<LabelledResponse> many(500, Response({8}, true));
-  many.push_back(Response({9}, false));
-  const auto extracted = ExtractVector(engine, Set(many), BothLayers(), cancellation);
-  EXPECT_EQ(extracted.status().code(), absl::StatusCode::kCancelled);
-  EXPECT_LT(engine.submitted, 100);
+  KeptMeans means = *KeptMeans::Begin(engine, /*responses=*/3, /*elements=*/2);
+  means.Add(std::vector<float>{1, 2});
+  means.Add(std::vector<float>{3, -0.0f});
+  const std::string bytes = means.Serialize();
+  const auto back = KeptMeans::Parse(engine, bytes, 2, 3, 2);
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_EQ(back->Serialize(), bytes);
+  EXPECT_THAT(back->of(1), ElementsAre(3, 0));
+  KeptMeans all = *KeptMeans::Begin(engine, 4, 2);
+  all.Add(means);
+  all.Add(*back);
+  EXPECT_EQ(all.count(), 4);
+  EXPECT_THAT(all.of(2), ElementsAre(1, 2));
+  EXPECT_EQ(KeptMeans::Parse(engine, bytes, 1, 3, 2).status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(KeptMeans::Parse(engine, bytes, 2, 3, 4).status().code(), absl::StatusCode::kDataLoss);
+  for (size_t size = 0; size < bytes.size(); ++size) {
+    EXPECT_EQ(KeptMeans::Parse(engine, bytes.substr(0, size), 2, 3, 2).status().code(),
+              absl::StatusCode::kDataLoss);
+  }
 }
 
 TEST(StoredVectorTest, IsNamedByItsContentAndComesBack) {

@@ -1,0 +1,91 @@
+#include "jobs/work.h"
+
+#include <algorithm>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+
+namespace valuescope::jobs {
+namespace {
+
+absl::StatusOr<int64_t> UnitsDone(absl::string_view cursor, int64_t units) {
+  int64_t done = 0;
+  if (cursor.empty()) return done;
+  if (absl::SimpleAtoi(cursor, &done) && done >= 0 && done <= units) return done;
+  return ErrorWithReason(absl::StatusCode::kDataLoss, "PARTIAL_DAMAGED",
+                         "the stored cursor of a shard is damaged");
+}
+
+// Calls `committed(done)` between two chunks of a shard whose first `done` units are in `partial`.
+template <typename Committed>
+absl::Status RunChunks(Work& work, const UnitRange& units, int64_t done,
+                       const Cancellation& cancellation, Partial& partial,
+                       const Committed& committed) {
+  const int64_t most = work.extent().units_per_chunk;
+  while (done < units.size()) {
+    VS_RETURN_IF_ERROR(CheckGoesOn(cancellation));
+    const int64_t first = units.first + done, count = std::min(most, units.size() - done);
+    VS_RETURN_IF_ERROR(work.RunChunk({first, first + count}, cancellation, partial));
+    done += count;
+    if (done < units.size()) VS_RETURN_IF_ERROR(committed(done));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+UnitRange Extent::UnitsOf(int64_t shard) const {
+  const int64_t first = shard * units_per_shard;
+  return {first, std::min(units, first + units_per_shard)};
+}
+
+absl::StatusOr<std::unique_ptr<Outcome>> RunAtOnce(Work& work, const Cancellation& cancellation) {
+  const Extent extent = work.extent();
+  VS_ASSIGN_OR_RETURN(const std::unique_ptr<Partial> whole, work.Begin(extent.units));
+  for (int64_t shard = 0; shard < extent.num_shards(); ++shard) {
+    const UnitRange units = extent.UnitsOf(shard);
+    VS_ASSIGN_OR_RETURN(const std::unique_ptr<Partial> part, work.Begin(units.size()));
+    VS_RETURN_IF_ERROR(RunChunks(work, units, /*done=*/0, cancellation, *part,
+                                 [](int64_t) { return absl::OkStatus(); }));
+    VS_RETURN_IF_ERROR(work.Fold(*part, *whole));
+  }
+  return work.Finish(*whole, cancellation);
+}
+
+absl::StatusOr<ShardResult> WorkKind::RunShard(ShardContext& context) {
+  VS_ASSIGN_OR_RETURN(const std::unique_ptr<Work> work, Open(context.tenant(), context.spec()));
+  const UnitRange units = work->extent().UnitsOf(context.shard());
+  VS_ASSIGN_OR_RETURN(const int64_t done, UnitsDone(context.cursor(), units.size()));
+  VS_ASSIGN_OR_RETURN(
+      const std::unique_ptr<Partial> partial,
+      done == 0 ? work->Begin(units.size()) : work->Parse(context.partial(), done, units.size()));
+  VS_RETURN_IF_ERROR(
+      RunChunks(*work, units, done, context.cancellation(), *partial, [&](int64_t now) {
+        return context.Checkpoint(partial->Serialize(), absl::StrCat(now), now);
+      }));
+  return ShardResult{.partial = partial->Serialize(), .work_done = units.size()};
+}
+
+absl::StatusOr<JobResult> WorkKind::Merge(const MergeContext& context) {
+  VS_ASSIGN_OR_RETURN(const std::unique_ptr<Work> work, Open(context.tenant, context.spec));
+  const Extent extent = work->extent();
+  VS_ASSIGN_OR_RETURN(const std::unique_ptr<Partial> whole, work->Begin(extent.units));
+  for (int64_t shard = 0; shard < context.num_shards; ++shard) {
+    VS_RETURN_IF_ERROR(CheckGoesOn(context.cancellation));
+    const int64_t size = extent.UnitsOf(shard).size();
+    VS_ASSIGN_OR_RETURN(const std::string bytes, context.partial(shard));
+    VS_ASSIGN_OR_RETURN(const std::unique_ptr<Partial> part, work->Parse(bytes, size, size));
+    VS_RETURN_IF_ERROR(work->Fold(*part, *whole));
+  }
+  VS_ASSIGN_OR_RETURN(const std::unique_ptr<Outcome> outcome,
+                      work->Finish(*whole, context.cancellation));
+  JobResult result;
+  VS_ASSIGN_OR_RETURN(result.resources, outcome->Resources(context.blobs));
+  VS_ASSIGN_OR_RETURN(result.artifacts, outcome->Artifacts(context.blobs));
+  result.summary = outcome->Summary(result.resources);
+  return result;
+}
+
+}  // namespace valuescope::jobs

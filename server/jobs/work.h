@@ -1,0 +1,161 @@
+// Work that consists of units which are alike, such as responses. It is cut into shards, and those
+// into chunks, in the same places whoever does it, so a call that answers at once and a job that
+// was killed twice give the same bits: what is made of the units of a shard is summed up in order,
+// and so are the shards.
+//
+// The work itself is the kind's. Going through it, committing and going on after a crash is the
+// same for all kinds and stands here.
+#ifndef VALUESCOPE_JOBS_WORK_H_
+#define VALUESCOPE_JOBS_WORK_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "base/cancellation.h"
+#include "jobs/job_kind.h"
+#include "store/blob_store.h"
+#include "store/store.h"
+
+namespace valuescope::jobs {
+
+struct UnitRange {
+  int64_t first = 0, end = 0;
+
+  int64_t size() const { return end - first; }
+};
+
+// All numbers at least 1.
+struct Extent {
+  int64_t units = 1;
+  int64_t units_per_shard = 1;
+  int64_t units_per_chunk = 1;  // that run and are committed together; at most those of a shard
+
+  int64_t num_shards() const { return (units - 1) / units_per_shard + 1; }
+  UnitRange UnitsOf(int64_t shard) const;
+};
+
+// What was made of some units, in a form that can be stored.
+class Partial {
+ public:
+  virtual ~Partial() = default;
+  // The same for the same units, wherever they ran.
+  virtual std::string Serialize() const = 0;
+};
+
+// What work comes to.
+class Outcome {
+ public:
+  virtual ~Outcome() = default;
+
+  // Vectors and neuron sets, named by their content; their bytes are written to `blobs`.
+  virtual absl::StatusOr<std::vector<store::Resource>> Resources(store::BlobStore& blobs) const = 0;
+
+  // What a job leaves beside them, and a call does not.
+  virtual absl::StatusOr<std::vector<ArtifactDraft>> Artifacts(store::BlobStore& blobs) const = 0;
+
+  // The head of it, a small JSON object; `resources` are those above.
+  virtual std::string Summary(const std::vector<store::Resource>& resources) const = 0;
+};
+
+// Work as it is stored with a job.
+struct SavedWork {
+  std::string spec;                // what WorkKind::Open reads
+  std::vector<std::string> blobs;  // digests of those that it names
+};
+
+// Everything resolved and at hand. Used by one thread at a time.
+class Work {
+ public:
+  virtual ~Work() = default;
+
+  virtual Extent extent() const = 0;
+
+  // Of none yet of `units` units, with what memory they will take.
+  virtual absl::StatusOr<std::unique_ptr<Partial>> Begin(int64_t units) = 0;
+  // As serialised when the first `done` of `units` units were in it. DATA_LOSS for other bytes.
+  virtual absl::StatusOr<std::unique_ptr<Partial>> Parse(absl::string_view bytes, int64_t done,
+                                                         int64_t units) = 0;
+
+  // Adds the units of a chunk, which follow those that are in `partial`. CANCELLED soon after
+  // `cancellation` is raised.
+  virtual absl::Status RunChunk(const UnitRange& units, const Cancellation& cancellation,
+                                Partial& partial) = 0;
+  // Adds a shard, the next one, to all before it.
+  virtual absl::Status Fold(const Partial& shard, Partial& whole) = 0;
+
+  virtual absl::StatusOr<std::unique_ptr<Outcome>> Finish(const Partial& whole,
+                                                          const Cancellation& cancellation) = 0;
+
+  // The same work opened elsewhere gives the same bits.
+  virtual absl::StatusOr<SavedWork> Save(store::BlobStore& blobs) const = 0;
+};
+
+// Work whose partials are `Sums`, which has `std::string Serialize() const`.
+template <typename Sums>
+class WorkOn : public Work {
+ public:
+  absl::StatusOr<std::unique_ptr<Partial>> Begin(int64_t units) final {
+    return Hold(BeginSums(units));
+  }
+  absl::StatusOr<std::unique_ptr<Partial>> Parse(absl::string_view bytes, int64_t done,
+                                                 int64_t units) final {
+    return Hold(ParseSums(bytes, done, units));
+  }
+  absl::Status RunChunk(const UnitRange& units, const Cancellation& cancellation,
+                        Partial& partial) final {
+    return AddUnits(units, cancellation, static_cast<Held&>(partial).sums);
+  }
+  absl::Status Fold(const Partial& shard, Partial& whole) final {
+    return AddShard(static_cast<const Held&>(shard).sums, static_cast<Held&>(whole).sums);
+  }
+  absl::StatusOr<std::unique_ptr<Outcome>> Finish(const Partial& whole,
+                                                  const Cancellation& cancellation) final {
+    return FinishSums(static_cast<const Held&>(whole).sums, cancellation);
+  }
+
+ protected:
+  virtual absl::StatusOr<Sums> BeginSums(int64_t units) = 0;
+  virtual absl::StatusOr<Sums> ParseSums(absl::string_view bytes, int64_t done, int64_t units) = 0;
+  virtual absl::Status AddUnits(const UnitRange& units, const Cancellation& cancellation,
+                                Sums& sums) = 0;
+  virtual absl::Status AddShard(const Sums& shard, Sums& whole) = 0;
+  virtual absl::StatusOr<std::unique_ptr<Outcome>> FinishSums(const Sums& whole,
+                                                              const Cancellation& cancellation) = 0;
+
+ private:
+  struct Held : Partial {
+    explicit Held(Sums of) : sums(std::move(of)) {}
+    std::string Serialize() const override { return sums.Serialize(); }
+
+    Sums sums;
+  };
+
+  static absl::StatusOr<std::unique_ptr<Partial>> Hold(absl::StatusOr<Sums> sums) {
+    if (!sums.ok()) return std::move(sums).status();
+    return std::make_unique<Held>(*std::move(sums));
+  }
+};
+
+// All of it, by this thread, as a job would: the same shards, chunks and order.
+absl::StatusOr<std::unique_ptr<Outcome>> RunAtOnce(Work& work, const Cancellation& cancellation);
+
+// A kind of such work, to the queue. A shard's cursor is how many of its units are done.
+class WorkKind : public JobKind {
+ public:
+  // DATA_LOSS for another format; NotReady.
+  virtual absl::StatusOr<std::unique_ptr<Work>> Open(absl::string_view tenant,
+                                                     absl::string_view spec) = 0;
+
+  absl::StatusOr<ShardResult> RunShard(ShardContext& context) final;
+  absl::StatusOr<JobResult> Merge(const MergeContext& context) final;
+};
+
+}  // namespace valuescope::jobs
+
+#endif  // VALUESCOPE_JOBS_WORK_H_

@@ -1,0 +1,368 @@
+// The kind "extract_vectors": a vector from labelled responses (studies/extract_vectors.h). A unit
+// is a response, a shard is a chunk: its partial, the means of its responses, is stored once.
+//
+// Left by a job: "summary", JSON with counts, statistics a layer and the provenance, nothing of
+// time or place; the vector.
+#include "studies/extract_vectors.h"
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "kinds/kinds.h"
+#include "kinds/response_work.h"
+#include "nlohmann/json.hpp"
+#include "services/intervention_codec.h"
+#include "services/replays.h"
+#include "services/request_record.h"
+#include "services/response_sets.h"
+#include "services/result_codec.h"
+#include "services/study_codec.h"
+#include "studies/json_fields.h"
+#include "studies/response_means.h"
+#include "studies/stored_vector.h"
+#include "valuescope/v1/vectors.pb.h"
+
+namespace valuescope::kinds {
+namespace {
+
+using nlohmann::json;
+
+constexpr char kName[] = "extract_vectors";
+constexpr int kDefaultBootstrap = 1000;
+constexpr int kMostBootstrap = 10000;
+constexpr int kSummaryVersion = 1;
+
+// --- The outcome ---------------------------------------------------------------------------------
+
+json IntervalOrNull(const std::optional<analysis::ConfidenceInterval>& interval) {
+  if (!interval) return nullptr;
+  return {{"lower", interval->lower}, {"upper", interval->upper}, {"level", interval->level}};
+}
+
+json StatisticsToJson(const std::vector<studies::RowStatistics>& rows) {
+  json list = json::array();
+  for (const studies::RowStatistics& row : rows) {
+    list.push_back({{"layer", row.layer},
+                    {"norm", row.norm},
+                    {"norm_interval", IntervalOrNull(row.norm_interval)},
+                    {"relative_norm", studies::OrNull(row.relative_norm)},
+                    {"split_half_cosine", studies::OrNull(row.split_half_cosine)},
+                    {"reliability", studies::OrNull(row.reliability)},
+                    {"auroc", studies::OrNull(row.auroc)},
+                    {"debiased_squared_norm", studies::OrNull(row.debiased_squared_norm)}});
+  }
+  return list;
+}
+
+class ExtractionOutcome : public jobs::Outcome {
+ public:
+  ExtractionOutcome(studies::StoredVector made, std::vector<std::string> told, int64_t num_tokens)
+      : vector(std::move(made)), warnings(std::move(told)), num_tokens_(num_tokens) {}
+
+  absl::StatusOr<std::vector<store::Resource>> Resources(store::BlobStore& blobs) const override {
+    VS_ASSIGN_OR_RETURN(store::Resource resource, studies::MakeVectorResource(blobs, vector));
+    return std::vector<store::Resource>{std::move(resource)};
+  }
+
+  absl::StatusOr<std::vector<jobs::ArtifactDraft>> Artifacts(
+      store::BlobStore& blobs) const override {
+    const std::string provenance = studies::ProvenanceToJson(vector.provenance);
+    json summary = Described();
+    summary["provenance"] = json::parse(provenance);
+    VS_ASSIGN_OR_RETURN(jobs::ArtifactDraft artifact,
+                        MakeArtifact(blobs, "summary", "summary.json", "application/json",
+                                     studies::DumpJson(summary, /*indent=*/1), provenance));
+    return std::vector<jobs::ArtifactDraft>{std::move(artifact)};
+  }
+
+  std::string Summary(const std::vector<store::Resource>& resources) const override {
+    json summary = Described();
+    // By name: an earlier job may have made the same vector, and then the vector is that job's.
+    summary["vectors"] = {store::ResourceName(store::ResourceKind::kVector, resources.front().id)};
+    return studies::DumpJson(summary);
+  }
+
+  const studies::StoredVector vector;
+  const std::vector<std::string> warnings;
+
+ private:
+  json Described() const {
+    return {{"format_version", kSummaryVersion},
+            {"method", "difference_in_means"},
+            {"num_expressing", vector.provenance.num_expressing},
+            {"num_non_expressing", vector.provenance.num_non_expressing},
+            {"num_dropped", vector.provenance.num_dropped},
+            {"num_tokens", num_tokens_},
+            {"layers", StatisticsToJson(vector.statistics)},
+            {"warnings", warnings}};
+  }
+
+  const int64_t num_tokens_;
+};
+
+// --- The work ------------------------------------------------------------------------------------
+
+class ExtractionWork : public jobs::WorkOn<studies::KeptMeans> {
+ public:
+  ExtractionWork(ResponseInputs inputs, studies::Provenance provenance,
+                 studies::ResponseMeansPlan plan, const model::Architecture& architecture)
+      : inputs_(std::move(inputs)),
+        provenance_(std::move(provenance)),
+        plan_(std::move(plan)),
+        elements_(studies::ElementsOf(plan_, architecture)),
+        width_(model::WidthOf(plan_.site, architecture)) {}
+
+  const ResponseInputs& inputs() const { return inputs_; }
+  int64_t cached_tokens() const { return cached_tokens_; }
+
+  jobs::Extent extent() const override { return inputs_.extent(); }
+  absl::StatusOr<jobs::SavedWork> Save(store::BlobStore& blobs) const override {
+    return inputs_.Save(blobs);
+  }
+
+ protected:
+  absl::StatusOr<studies::KeptMeans> BeginSums(int64_t units) override {
+    VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
+    return studies::KeptMeans::Begin(*model->engine, units, elements_);
+  }
+  absl::StatusOr<studies::KeptMeans> ParseSums(absl::string_view bytes, int64_t done,
+                                               int64_t units) override {
+    VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
+    return studies::KeptMeans::Parse(*model->engine, bytes, done, units, elements_);
+  }
+  absl::Status AddUnits(const jobs::UnitRange& units, const Cancellation& cancellation,
+                        studies::KeptMeans& means) override {
+    VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
+    return studies::AddMeans(*model->engine, inputs_.Of(units), plan_, cancellation, means,
+                             cached_tokens_);
+  }
+  absl::Status AddShard(const studies::KeptMeans& shard, studies::KeptMeans& whole) override {
+    whole.Add(shard);
+    return absl::OkStatus();
+  }
+  absl::StatusOr<std::unique_ptr<jobs::Outcome>> FinishSums(
+      const studies::KeptMeans& whole, const Cancellation& cancellation) override {
+    const SavedExtraction& of = inputs_.record.extract_vectors();
+    analysis::DifferenceInMeansOptions statistics;
+    statistics.bootstrap_resamples = static_cast<int>(of.bootstrap_samples());
+    statistics.seed = of.seed();
+    VS_ASSIGN_OR_RETURN(studies::ExtractedVector extracted,
+                        studies::ExtractVector(inputs_.responses, whole, plan_.layers, width_,
+                                               statistics, cancellation));
+    studies::StoredVector vector;
+    vector.model = NeedsOfModel(inputs_.record.model());
+    vector.model_digest = inputs_.record.model_digest();
+    vector.site = plan_.site;
+    vector.width = width_;
+    vector.layers = plan_.layers;
+    vector.rows = std::move(extracted.rows);
+    vector.display_name = inputs_.record.display_name();
+    vector.statistics = std::move(extracted.statistics);
+    vector.provenance = provenance_;
+    return std::make_unique<ExtractionOutcome>(std::move(vector), std::move(extracted.warnings),
+                                               inputs_.responses.num_tokens);
+  }
+
+ private:
+  const ResponseInputs inputs_;
+  const studies::Provenance provenance_;
+  const studies::ResponseMeansPlan plan_;
+  const int64_t elements_;  // of a response
+  const int64_t width_;
+  int64_t cached_tokens_ = 0;
+};
+
+// --- The request ---------------------------------------------------------------------------------
+
+absl::Status NotServedOption(absl::string_view field) {
+  return ErrorWithReason(absl::StatusCode::kUnimplemented, "OPTION_NOT_SERVED",
+                         absl::StrCat("`", field, "` is not served by this version"));
+}
+
+absl::Status CheckOptions(const v1::ExtractVectorsRequest& request) {
+  if (request.method() != v1::EXTRACTION_METHOD_UNSPECIFIED &&
+      request.method() != v1::EXTRACTION_METHOD_DIFFERENCE_IN_MEANS) {
+    return NotServedOption("method other than DIFFERENCE_IN_MEANS");
+  }
+  if (request.pooling() != v1::POOLING_UNSPECIFIED &&
+      request.pooling() != v1::POOLING_RESPONSE_MEAN) {
+    return NotServedOption("pooling other than RESPONSE_MEAN");
+  }
+  if (request.has_bootstrap_samples() &&
+      (request.bootstrap_samples() < 0 || request.bootstrap_samples() > kMostBootstrap)) {
+    return OutOfRange("bootstrap_samples", request.bootstrap_samples(), 0, kMostBootstrap);
+  }
+  VS_RETURN_IF_ERROR(services::CheckJudge(request));
+  return services::CheckDisplayName("display_name", request.display_name());
+}
+
+studies::Provenance ProvenanceOf(const v1::ExtractVectorsRequest& request,
+                                 const engine::ServedModel& model,
+                                 const studies::ResponseSet& responses, model::Site site,
+                                 const services::UsedResources& used) {
+  studies::Provenance provenance = studies::ProvenanceOf(model, responses.rendered_chat);
+  provenance.site = site;
+  provenance.pooling = studies::kResponseMeanPooling;
+  provenance.sign_rule = studies::kDifferenceSign;
+  provenance.judge = services::JudgeOf(request);
+  provenance.seeds = {request.seed()};
+  provenance.num_expressing = responses.num_expressing;
+  provenance.num_non_expressing = responses.num_non_expressing;
+  provenance.num_dropped = responses.num_dropped;
+  provenance.inputs = services::InputsOf(used, request.artifact());
+  provenance.options = services::RecordOfRequest(
+      request, {"model", "responses", "artifact", "judge", "seed", "display_name", "request_id"});
+  return provenance;
+}
+
+class ExtractVectorsKind
+    : public services::KindOf<v1::ExtractVectorsRequest, v1::ExtractVectorsResponse, ExtractionWork,
+                              ExtractionOutcome> {
+ public:
+  explicit ExtractVectorsKind(const Sources& sources) : sources_(sources) {}
+
+  absl::string_view Name() const override { return kName; }
+  absl::string_view Unit() const override { return "responses"; }
+  absl::Status Readiness(absl::string_view needs) const override {
+    return ReadinessOf(*sources_.models, needs);
+  }
+
+  absl::StatusOr<std::unique_ptr<jobs::Work>> Open(absl::string_view tenant,
+                                                   absl::string_view spec) override {
+    VS_ASSIGN_OR_RETURN(const SavedWork record, ParseSavedWork(spec));
+    VS_ASSIGN_OR_RETURN(ResponseInputs inputs,
+                        ResponseInputs::Open(sources_, tenant, record, SavedWork::kExtractVectors));
+    VS_ASSIGN_OR_RETURN(studies::Provenance provenance,
+                        studies::ProvenanceFromJson(record.provenance()));
+    const SavedExtraction& of = record.extract_vectors();
+    VS_ASSIGN_OR_RETURN(const model::Site site, services::SiteFromProto("site", of.site()));
+    studies::ResponseMeansPlan plan{.tenant = inputs.tenant,
+                                    .site = site,
+                                    .layers = {of.layers().begin(), of.layers().end()},
+                                    .interventions = nullptr,
+                                    .background = true};
+    VS_ASSIGN_OR_RETURN(const auto model, inputs.Model());
+    services::UsedResources used;
+    VS_ASSIGN_OR_RETURN(plan.interventions,
+                        services::PreparedFromProto(
+                            of.interventions(), {inputs.tenant, *model, *sources_.vectors}, used));
+    return std::make_unique<ExtractionWork>(std::move(inputs), std::move(provenance),
+                                            std::move(plan), model->architecture);
+  }
+
+ protected:
+  absl::StatusOr<services::ResolvedWork> Resolved(
+      const v1::ExtractVectorsRequest& request, const rpc::CallContext& context,
+      const services::ResolveOptions& options) override {
+    services::ResolvedWork resolved;
+    VS_ASSIGN_OR_RETURN(const auto model,
+                        services::ModelOfName("model", request.model(), *sources_.models));
+    VS_RETURN_IF_ERROR(CheckOptions(request));
+    studies::ResponseMeansPlan plan{.tenant = context.tenant, .background = !options.at_once};
+    VS_ASSIGN_OR_RETURN(plan.site, services::SiteFromProto("site", request.site()));
+    VS_ASSIGN_OR_RETURN(
+        plan.layers,
+        services::LayersFromProto("layers", request.has_layers() ? &request.layers() : nullptr,
+                                  {.site = plan.site,
+                                   .num_layers = model->architecture.num_layers,
+                                   .all_by_default = true}));
+    VS_ASSIGN_OR_RETURN(
+        plan.interventions,
+        services::PreparedFromProto(request.interventions(),
+                                    {context.tenant, *model, *sources_.vectors}, resolved.used));
+    ResponseInputs inputs{.tenant = context.tenant,
+                          .models = sources_.models,
+                          .held = model,
+                          .responses = {},
+                          .record = {}};
+    VS_ASSIGN_OR_RETURN(inputs.responses,
+                        services::ResponseSetOf(
+                            {request.responses(), request.artifact(), request.include_end_of_turn(),
+                             options.at_once ? kMostResponsesAtOnce : services::kMostResponses,
+                             "create a job with the same request"},
+                            context, *model, *sources_.store, *sources_.blobs, resolved.used));
+    studies::Provenance provenance =
+        ProvenanceOf(request, *model, inputs.responses, plan.site, resolved.used);
+    SavedWork& record = inputs.record;
+    record.set_model(model->id);
+    record.set_model_digest(model->weights_digest);
+    record.set_num_responses(static_cast<int64_t>(inputs.responses.responses.size()));
+    record.set_responses_per_shard(kResponsesPerChunk);
+    record.set_display_name(request.display_name().empty() ? options.display_name
+                                                           : request.display_name());
+    record.set_provenance(studies::ProvenanceToJson(provenance));
+    SavedExtraction& extraction = *record.mutable_extract_vectors();
+    extraction.set_site(services::SiteToProto(plan.site));
+    extraction.mutable_layers()->Assign(plan.layers.begin(), plan.layers.end());
+    extraction.set_bootstrap_samples(request.has_bootstrap_samples() ? request.bootstrap_samples()
+                                                                     : kDefaultBootstrap);
+    extraction.set_seed(request.seed());
+    if (!options.at_once) {
+      VS_RETURN_IF_ERROR(CheckStorable(inputs, context));
+      VS_RETURN_IF_ERROR(CheckMergeable(inputs, plan));
+      VS_RETURN_IF_ERROR(
+          context.Hold(static_cast<int64_t>(request.interventions().SpaceUsedExcludingSelfLong())));
+      *extraction.mutable_interventions() = request.interventions();
+    }
+    const int64_t rows = std::max<int64_t>(1, extraction.layers_size());
+    const int64_t width = model::WidthOf(plan.site, model->architecture);
+    resolved.estimate =
+        EstimateOf(*model, inputs.responses, rows * width * static_cast<int64_t>(sizeof(float)));
+    resolved.needs = NeedsOfModel(model->id);
+    resolved.work = std::make_unique<ExtractionWork>(std::move(inputs), std::move(provenance),
+                                                     std::move(plan), model->architecture);
+    return resolved;
+  }
+
+  void Answered(const v1::ExtractVectorsRequest& request, const services::ResolvedWork& resolved,
+                const ExtractionWork& work, const ExtractionOutcome& outcome,
+                const std::vector<store::Resource>& stored,
+                v1::ExtractVectorsResponse& response) const override {
+    const studies::StoredVector& vector = outcome.vector;
+    const bool fits = services::DataBytes(vector, static_cast<size_t>(vector.num_rows())) <=
+                      services::kMaxMessageData;
+    *response.mutable_vector() = services::VectorToProto(
+        stored.front(), vector, {.with_data = fits, .with_statistics = false, .layers = {}});
+    for (const studies::RowStatistics& row : vector.statistics) {
+      *response.add_statistics() = services::StatisticsToProto(row);
+    }
+    response.set_num_dropped(work.inputs().responses.num_dropped);
+    response.mutable_usage()->set_prompt_tokens(work.inputs().responses.num_tokens);
+    response.mutable_usage()->set_cached_prompt_tokens(work.cached_tokens());
+    services::AddDigests(*work.inputs().held, resolved.used, response.mutable_digests());
+    response.set_seed(request.seed());
+    for (const std::string& warning : outcome.warnings) response.add_warnings(warning);
+  }
+
+  absl::Status Replayed(const store::Resource& earlier,
+                        v1::ExtractVectorsResponse& response) const override {
+    return services::ReplayExtractVectors(earlier, *sources_.blobs, &response);
+  }
+
+ private:
+  // The merge keeps the means of all responses. What others hold now is gone by then, perhaps.
+  static absl::Status CheckMergeable(const ResponseInputs& inputs,
+                                     const studies::ResponseMeansPlan& plan) {
+    const int64_t elements = studies::ElementsOf(plan, inputs.held->architecture);
+    const int64_t bytes =
+        inputs.record.num_responses() * elements * static_cast<int64_t>(sizeof(float));
+    const absl::Status kept = inputs.held->engine->KeepCaptures(bytes).status();
+    return DetailsOf(kept).retry_after ? absl::OkStatus() : kept;
+  }
+
+  const Sources sources_;
+};
+
+}  // namespace
+
+std::unique_ptr<services::Kind> ExtractVectors(const Sources& sources) {
+  return std::make_unique<ExtractVectorsKind>(sources);
+}
+
+}  // namespace valuescope::kinds

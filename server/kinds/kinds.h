@@ -1,0 +1,21 @@
+// The kinds of work that this server does, a file each. A new one is added here.
+#ifndef VALUESCOPE_KINDS_KINDS_H_
+#define VALUESCOPE_KINDS_KINDS_H_
+
+#include <memory>
+
+#include "kinds/response_work.h"
+#include "services/kind.h"
+
+namespace valuescope::kinds {
+
+std::unique_ptr<services::Kind> AttributeNeurons(const Sources& sources);
+std::unique_ptr<services::Kind> ExtractVectors(const Sources& sources);
+
+inline void AddKinds(const Sources& sources, services::KindRegistry& registry) {
+  for (const auto& make : {AttributeNeurons, ExtractVectors}) registry.Add(make(sources));
+}
+
+}  // namespace valuescope::kinds
+
+#endif  // VALUESCOPE_KINDS_KINDS_H_

@@ -1,0 +1,133 @@
+#include "kinds/response_work.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "nlohmann/json.hpp"
+#include "services/idempotency.h"
+
+namespace valuescope::kinds {
+namespace {
+
+constexpr char kModels[] = "models/";
+constexpr int kFormatVersion = 2;
+// A worker reads it for every shard. The rest of it is small, so what is too much are tensors.
+constexpr int64_t kMostSpecBytes = int64_t{8} << 20;
+// What two cores sustain in a forward pass: enough to tell seconds from hours in an estimate.
+constexpr double kAssumedFlops = 100e9;
+
+absl::Status Damaged() {
+  return ErrorWithReason(absl::StatusCode::kDataLoss, "METADATA_DAMAGED",
+                         "the stored spec of a job is damaged");
+}
+
+}  // namespace
+
+std::string NeedsOfModel(absl::string_view id) { return absl::StrCat(kModels, id); }
+
+absl::Status ReadinessOf(const engine::ModelRegistry& models, absl::string_view needs) {
+  const absl::Status model = models.Get(absl::StripPrefix(needs, kModels)).status();
+  return model.ok() ? model : jobs::NotReady(model.message());
+}
+
+jobs::Extent ResponseInputs::extent() const {
+  return {.units = record.num_responses(),
+          .units_per_shard = record.responses_per_shard(),
+          .units_per_chunk = kResponsesPerChunk};
+}
+
+absl::StatusOr<std::shared_ptr<const engine::ServedModel>> ResponseInputs::Model() const {
+  if (held != nullptr) return held;
+  auto model = models->Get(record.model());
+  if (!model.ok()) return jobs::NotReady(model.status().message());
+  if ((*model)->weights_digest == record.model_digest()) return model;
+  return ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition, "WRONG_MODEL",
+      absl::StrCat("models/", record.model(), " has other weights than when the job was created"));
+}
+
+absl::StatusOr<jobs::SavedWork> ResponseInputs::Save(store::BlobStore& blobs) const {
+  SavedWork saved = record;
+  saved.set_format_version(kFormatVersion);
+  const auto bytes = static_cast<int64_t>(saved.ByteSizeLong());
+  if (bytes > kMostSpecBytes) {
+    return NeverFits("SPEC_TOO_LARGE", absl::StrCat("what a job keeps of its spec takes ", bytes,
+                                                    " bytes, allowed are ", kMostSpecBytes,
+                                                    "; store tensors as vectors and name them"));
+  }
+  VS_ASSIGN_OR_RETURN(const store::StoredBlob data_set,
+                      store::WriteBlob(blobs, studies::EncodeResponseSet(responses)));
+  saved.set_data_set(data_set.digest);
+  return jobs::SavedWork{.spec = services::DeterministicBytes(saved), .blobs = {data_set.digest}};
+}
+
+absl::StatusOr<SavedWork> ParseSavedWork(absl::string_view spec) {
+  SavedWork record;
+  if (!record.ParseFromArray(spec.data(), static_cast<int>(spec.size()))) return Damaged();
+  return record;
+}
+
+absl::StatusOr<ResponseInputs> ResponseInputs::Open(const Sources& sources,
+                                                    absl::string_view tenant,
+                                                    const SavedWork& record,
+                                                    SavedWork::KindCase kind) {
+  if (record.kind_case() != kind || record.num_responses() < 1 ||
+      record.responses_per_shard() < 1) {
+    return Damaged();
+  }
+  if (record.format_version() != kFormatVersion) {
+    return ErrorWithReason(absl::StatusCode::kDataLoss, "METADATA_VERSION",
+                           "the job was created by another version of the server");
+  }
+  ResponseInputs inputs{
+      .tenant = std::string(tenant), .models = sources.models, .responses = {}, .record = record};
+  VS_RETURN_IF_ERROR(inputs.Model().status());
+  VS_ASSIGN_OR_RETURN(const std::string bytes, store::ReadBlob(*sources.blobs, record.data_set(),
+                                                               studies::kMaxDataSetBytes));
+  VS_ASSIGN_OR_RETURN(inputs.responses, studies::DecodeResponseSet(bytes));
+  if (static_cast<int64_t>(inputs.responses.responses.size()) == record.num_responses()) {
+    return inputs;
+  }
+  return ErrorWithReason(absl::StatusCode::kDataLoss, "DATA_SET_DAMAGED",
+                         "the stored data set has another number of responses");
+}
+
+absl::Status CheckStorable(const ResponseInputs& inputs, const rpc::CallContext& context) {
+  VS_RETURN_IF_ERROR(studies::CheckEncodedSize(inputs.responses));
+  return context.Hold(studies::EncodedSize(inputs.responses));
+}
+
+services::WorkEstimate EstimateOf(const engine::ServedModel& model,
+                                  const studies::ResponseSet& responses, int64_t bytes_left) {
+  const model::Architecture& a = model.architecture;
+  const double weights =
+      static_cast<double>(a.num_layers) *
+      static_cast<double>(3 * a.hidden * a.intermediate + 4 * a.hidden * a.hidden);
+  const double seconds = 2 * weights * static_cast<double>(responses.num_tokens) / kAssumedFlops;
+  return {.tokens = responses.num_tokens,
+          .forwards = static_cast<int64_t>(responses.responses.size()),
+          .bytes = bytes_left,
+          .time = absl::Seconds(seconds)};
+}
+
+absl::StatusOr<jobs::ArtifactDraft> MakeArtifact(store::BlobStore& blobs, absl::string_view role,
+                                                 absl::string_view file_name,
+                                                 absl::string_view media_type,
+                                                 absl::string_view bytes,
+                                                 absl::string_view provenance) {
+  VS_ASSIGN_OR_RETURN(store::StoredBlob blob, store::WriteBlob(blobs, bytes));
+  const nlohmann::json metadata = {{"format_version", 1}, {"provenance", std::string(provenance)}};
+  jobs::ArtifactDraft draft;
+  draft.role = std::string(role);
+  draft.display_name = std::string(file_name);
+  draft.media_type = std::string(media_type);
+  draft.metadata =
+      metadata.dump(-1, ' ', /*ensure_ascii=*/false, nlohmann::json::error_handler_t::replace);
+  draft.blob = std::move(blob);
+  return draft;
+}
+
+}  // namespace valuescope::kinds

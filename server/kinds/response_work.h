@@ -1,0 +1,90 @@
+// What kinds of work over labelled responses have in common: a model, a data set whose responses
+// are the units, and how both are found again by a worker.
+#ifndef VALUESCOPE_KINDS_RESPONSE_WORK_H_
+#define VALUESCOPE_KINDS_RESPONSE_WORK_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "engine/served_model.h"
+#include "jobs/work.h"
+#include "kinds/saved_work.pb.h"
+#include "rpc/call_context.h"
+#include "services/kind.h"
+#include "services/vector_resolver.h"
+#include "store/blob_store.h"
+#include "store/store.h"
+#include "studies/labelled_responses.h"
+
+namespace valuescope::kinds {
+
+// All outlive the kinds.
+struct Sources {
+  engine::ModelRegistry* models;
+  store::Store* store;
+  store::BlobStore* blobs;
+  services::VectorResolver* vectors;
+};
+
+// Responses that run together and are committed together.
+inline constexpr int64_t kResponsesPerChunk = 16;
+// That a call takes at once.
+inline constexpr int64_t kMostResponsesAtOnce = 2000;
+
+// "models/ID": store::NewJob::needs of what runs on one model.
+std::string NeedsOfModel(absl::string_view id);
+// OK where that model is READY, whatever weights it has; else NotReady.
+absl::Status ReadinessOf(const engine::ModelRegistry& models, absl::string_view needs);
+
+// The inputs of one piece of work. Copies share the model.
+struct ResponseInputs {
+  std::string tenant;
+  const engine::ModelRegistry* models = nullptr;
+  // A call holds its model to the end. A job asks for it anew for every chunk, so that who unloads
+  // it waits for a chunk only.
+  std::shared_ptr<const engine::ServedModel> held;
+  studies::ResponseSet responses;
+  SavedWork record;  // without data_set until it is saved
+
+  bool background() const { return held == nullptr; }
+  std::span<const studies::LabelledResponse> Of(const jobs::UnitRange& units) const {
+    return std::span<const studies::LabelledResponse>(responses.responses)
+        .subspan(static_cast<size_t>(units.first), static_cast<size_t>(units.size()));
+  }
+  jobs::Extent extent() const;
+
+  // NotReady where the model is not READY, or no longer. FAILED_PRECONDITION (reason WRONG_MODEL)
+  // where it has other weights than when the work was resolved.
+  absl::StatusOr<std::shared_ptr<const engine::ServedModel>> Model() const;
+
+  absl::StatusOr<jobs::SavedWork> Save(store::BlobStore& blobs) const;
+  // DATA_LOSS unless the spec is of this version and of the kind whose field of SavedWork this is.
+  static absl::StatusOr<ResponseInputs> Open(const Sources& sources, absl::string_view tenant,
+                                             const SavedWork& record, SavedWork::KindCase kind);
+};
+
+// DATA_LOSS for bytes that are none.
+absl::StatusOr<SavedWork> ParseSavedWork(absl::string_view spec);
+
+// Of every kind over responses: what is known of the work before it runs. A job's data set must not
+// be too large to be stored, and the call holds what its bytes take.
+absl::Status CheckStorable(const ResponseInputs& inputs, const rpc::CallContext& context);
+services::WorkEstimate EstimateOf(const engine::ServedModel& model,
+                                  const studies::ResponseSet& responses, int64_t bytes_left);
+
+// An artifact of the text or tensors in `bytes`, which are written to `blobs`. `metadata` is JSON.
+absl::StatusOr<jobs::ArtifactDraft> MakeArtifact(store::BlobStore& blobs, absl::string_view role,
+                                                 absl::string_view file_name,
+                                                 absl::string_view media_type,
+                                                 absl::string_view bytes,
+                                                 absl::string_view provenance);
+
+}  // namespace valuescope::kinds
+
+#endif  // VALUESCOPE_KINDS_RESPONSE_WORK_H_

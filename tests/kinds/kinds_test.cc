@@ -1,0 +1,253 @@
+// The kinds of work through the services, real stores and a real worker, over a small model.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "base/error.h"
+#include "nlohmann/json.hpp"
+#include "services/idempotency.h"
+#include "tests/kinds/small_site.h"
+
+namespace valuescope::kinds {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+constexpr int kMany = 600;  // more chunks than an attribution has shards
+
+v1::JobSpec SpecOf(const v1::ExtractVectorsRequest& request) {
+  v1::JobSpec spec;
+  *spec.mutable_extract_vectors() = request;
+  return spec;
+}
+
+v1::JobSpec SpecOf(const v1::AttributeNeuronsRequest& request) {
+  v1::JobSpec spec;
+  *spec.mutable_attribute_neurons() = request;
+  return spec;
+}
+
+// Each kind's spec over many responses.
+v1::JobSpec ManyOf(absl::string_view kind, SmallSite& site) {
+  return kind == "extract_vectors" ? SpecOf(SmallSite::Extraction(kMany))
+                                   : SpecOf(site.Attribution(kMany));
+}
+
+class EachKind : public testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Kinds, EachKind, testing::Values("attribute_neurons", "extract_vectors"),
+                         [](const auto& kind) { return std::string(kind.param); });
+
+// A name is the digest of all content: rows, statistics, provenance.
+TEST(ExtractVectorsKind, AJobMakesTheVectorOfTheCallToTheBit) {
+  TemporaryFolder folder;
+  SmallSite site(folder);
+  v1::ExtractVectorsRequest request = SmallSite::Extraction(100);
+  v1::Intervention& intervention = *request.add_interventions();
+  intervention.mutable_layers()->mutable_list()->add_layers(1);
+  intervention.mutable_add()->set_vector(site.Attribution(4).vector());
+  v1::ExtractVectorsResponse call;
+  ASSERT_EQ(site.vectors.ExtractVectors(site.context, request, &call), absl::OkStatus());
+  site.StartWorker();
+  const auto name = site.Create(SpecOf(request));
+  ASSERT_TRUE(name.ok()) << name.status();
+  const v1::Job job = site.Await(*name);
+  ASSERT_EQ(job.state(), v1::JOB_STATE_SUCCEEDED) << job.error().message();
+  EXPECT_THAT(job.result().vectors(), ElementsAre(call.vector().name()));
+  EXPECT_EQ(job.progress().total(), 100);
+  EXPECT_EQ(job.progress().shards_total(), 7);
+  EXPECT_EQ(job.progress().unit(), "responses");
+  EXPECT_EQ(job.result().summary().fields().at("num_expressing").number_value(), 34);
+}
+
+TEST(AttributeNeuronsKind, AJobMakesTheSetOfTheCallToTheBit) {
+  TemporaryFolder folder;
+  SmallSite site(folder);
+  const v1::AttributeNeuronsRequest request = site.Attribution(kMany);
+  v1::AttributeNeuronsResponse call;
+  ASSERT_EQ(site.neurons.AttributeNeurons(site.context, request, &call), absl::OkStatus());
+  EXPECT_GT(std::abs(call.neuron_set().top(0).score()), 1e-3);
+  site.StartWorker();
+  const auto name = site.Create(SpecOf(request));
+  ASSERT_TRUE(name.ok()) << name.status();
+  const v1::Job job = site.Await(*name);
+  ASSERT_EQ(job.state(), v1::JOB_STATE_SUCCEEDED) << job.error().message();
+  EXPECT_THAT(job.result().neuron_sets(), ElementsAre(call.neuron_set().name()));
+  // Of chunks, and never too many.
+  EXPECT_EQ(job.progress().shards_total(), 19);
+}
+
+TEST_P(EachKind, ACutAndAResumeGiveTheSameBytesAndRepeatNoChunkThatWasCommitted) {
+  TemporaryFolder undisturbed_folder;
+  SmallSite undisturbed(undisturbed_folder);
+  undisturbed.StartWorker();
+  const v1::Job whole = undisturbed.Await(*undisturbed.Create(ManyOf(GetParam(), undisturbed)));
+  ASSERT_EQ(whole.state(), v1::JOB_STATE_SUCCEEDED) << whole.error().message();
+
+  TemporaryFolder folder;
+  std::string name;
+  int64_t before = 0;
+  {
+    SmallSite site(folder);
+    name = *site.Create(ManyOf(GetParam(), site));
+    absl::Notification cut;
+    // The server stops in the middle of a chunk, which is in the middle of a shard.
+    site.engine->before_submit = [&](const engine::Request&) {
+      if (site.engine->submitted == 200 && !cut.HasBeenNotified()) cut.Notify();
+      return site.engine->submitted >= 200 ? absl::UnavailableError("cut") : absl::OkStatus();
+    };
+    site.StartWorker();
+    cut.WaitForNotification();
+    site.worker->Drain();
+    before = site.engine->submitted;
+  }
+  SmallSite again(folder);
+  again.StartWorker();
+  const v1::Job job = again.Await(name);
+  ASSERT_EQ(job.state(), v1::JOB_STATE_SUCCEEDED) << job.error().message();
+  EXPECT_EQ(SmallSite::Artifacts(job), SmallSite::Artifacts(whole));
+  EXPECT_EQ(services::DeterministicBytes(job.result().summary()),
+            services::DeterministicBytes(whole.result().summary()));
+  EXPECT_LE(before + again.engine->submitted, kMany + kResponsesPerChunk);
+  EXPECT_LT(again.engine->submitted, kMany);
+}
+
+TEST_P(EachKind, WithoutItsModelAJobWaitsAndGoesOnWhereItWasOnceTheModelIsBack) {
+  TemporaryFolder folder;
+  SmallSite site(folder);
+  const std::string name = *site.Create(ManyOf(GetParam(), site));
+  // The model goes in the middle of a chunk, which is in the middle of a shard.
+  site.engine->before_submit = [&](const engine::Request&) {
+    if (site.engine->submitted == 200) site.models.Remove("tiny");
+    return absl::OkStatus();
+  };
+  site.StartWorker();
+  const auto snapshot = valuescope::jobs::AwaitJob(
+      site.queue, "lab", name.substr(name.find('/') + 1), absl::Now() + absl::Seconds(60),
+      [](const valuescope::jobs::JobSnapshot& now) { return !now.waiting_for.empty(); });
+  ASSERT_TRUE(snapshot.ok()) << snapshot.status();
+  EXPECT_EQ(snapshot->job.state, store::JobState::kRunning);
+  EXPECT_THAT(snapshot->waiting_for, HasSubstr("models/tiny"));
+
+  const auto engine = site.AddModel();
+  site.queue.NeedsChanged();
+  const v1::Job job = site.Await(name);
+  ASSERT_EQ(job.state(), v1::JOB_STATE_SUCCEEDED) << job.error().message();
+  EXPECT_EQ(job.rescues(), 0);
+  EXPECT_EQ(site.engine->submitted + engine->submitted, kMany) << "no chunk twice";
+}
+
+TEST_P(EachKind, OtherWeightsUnderTheSameNameFailTheJob) {
+  TemporaryFolder folder;
+  SmallSite site(folder);
+  const std::string name = *site.Create(ManyOf(GetParam(), site));
+  const auto other = site.AddModel(std::string(64, 'b'));
+  site.StartWorker();
+  const v1::Job job = site.Await(name);
+  ASSERT_EQ(job.state(), v1::JOB_STATE_FAILED);
+  EXPECT_EQ(job.error().reason(), "WRONG_MODEL");
+  EXPECT_EQ(other->submitted, 0);
+}
+
+TEST_P(EachKind, WhatIsStoredWithAJobIsReadBackOrIsDataLoss) {
+  TemporaryFolder folder;
+  SmallSite site(folder);
+  const std::string name = *site.Create(ManyOf(GetParam(), site));
+  const auto job = site.store->GetJob("lab", name.substr(name.find('/') + 1));
+  services::Kind& kind = site.registry.Get(GetParam());
+  const auto work = kind.Open("lab", job->spec);
+  ASSERT_TRUE(work.ok()) << work.status();
+  EXPECT_EQ((*work)->extent().units, kMany);
+  EXPECT_EQ((*work)->Save(*site.blobs)->spec, job->spec);
+  for (const std::string& damaged :
+       {std::string(), std::string("{}"), std::string("{\"format_version\": 3}"),
+        job->spec.substr(0, job->spec.size() / 2), std::string(100, 'x')}) {
+    EXPECT_EQ(kind.Open("lab", damaged).status().code(), absl::StatusCode::kDataLoss) << damaged;
+  }
+}
+
+// Servers before SavedWork wrote the spec of an attribution as JSON.
+TEST(AttributeNeuronsKind, AJobThatWaitsInAnOlderStoreIsDone) {
+  TemporaryFolder folder;
+  SmallSite site(folder);
+  site.StartWorker();
+  const std::string name = *site.Create(SpecOf(site.Attribution(kMany)));
+  const v1::Job now = site.Await(name);
+  SavedWork record;
+  const auto stored = site.store->GetJob("lab", name.substr(name.find('/') + 1));
+  ASSERT_TRUE(record.ParseFromString(stored->spec));
+  store::NewJob old;
+  old.tenant = "lab";
+  old.kind = "attribute_neurons";
+  old.num_shards = 19;
+  old.total_work = kMany;
+  old.needs = "models/tiny";
+  old.spec = nlohmann::json({{"data_set_blob", record.data_set()},
+                             {"display_name", ""},
+                             {"format_version", 1},
+                             {"layers", {0, 1}},
+                             {"model", "tiny"},
+                             {"model_digest", SmallSite::kDigest},
+                             {"num_responses", kMany},
+                             {"provenance", record.provenance()},
+                             {"responses_per_shard", 32},
+                             {"source_layer", nullptr},
+                             {"top_k", 3},
+                             {"vector_digest", record.attribute_neurons().vector_digest()},
+                             {"vector_id", record.attribute_neurons().vector()}})
+                 .dump();
+  const auto created = site.queue.Create(old, {});
+  ASSERT_TRUE(created.ok()) << created.status();
+  const v1::Job job = site.Await(absl::StrCat("jobs/", created->job.id));
+  ASSERT_EQ(job.state(), v1::JOB_STATE_SUCCEEDED) << job.error().message();
+  EXPECT_EQ(SmallSite::Artifacts(job), SmallSite::Artifacts(now));
+}
+
+TEST(ExtractVectorsKind, MoreMeansThanAnEngineKeepsAreRefusedBeforeAJobIsMade) {
+  TemporaryFolder folder;
+  SmallSite site(folder);
+  site.engine->most_kept = 100 * 2 * 3 * 4 - 1;  // responses, layers, width, float
+  const auto refused = site.Create(SpecOf(SmallSite::Extraction(100)));
+  EXPECT_EQ(DetailsOf(refused.status()).reason, "CAPTURES_TOO_LARGE");
+  site.engine->most_kept += 1;
+  EXPECT_TRUE(site.Create(SpecOf(SmallSite::Extraction(100))).ok());
+}
+
+TEST(ExtractVectorsKind, ACallRefusesWhatItWouldKeepBeforeAnythingRuns) {
+  TemporaryFolder folder;
+  SmallSite site(folder);
+  site.engine->most_kept = 100 * 2 * 3 * 4 - 1;
+  v1::ExtractVectorsResponse response;
+  const absl::Status refused =
+      site.vectors.ExtractVectors(site.context, SmallSite::Extraction(100), &response);
+  EXPECT_EQ(DetailsOf(refused).reason, "CAPTURES_TOO_LARGE");
+  EXPECT_EQ(site.engine->submitted, 0);
+}
+
+TEST(ExtractVectorsKind, ACallThatIsStoppedSaysWhyAndRunsLittleMore) {
+  TemporaryFolder folder;
+  SmallSite site(folder);
+  site.engine->before_submit = [&](const engine::Request&) {
+    site.context.Stop(absl::DeadlineExceededError("late"));
+    return absl::OkStatus();
+  };
+  v1::ExtractVectorsResponse response;
+  const absl::Status stopped =
+      site.vectors.ExtractVectors(site.context, SmallSite::Extraction(kMany), &response);
+  EXPECT_EQ(stopped.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_LT(site.engine->submitted, 100);
+}
+
+TEST(ExtractVectorsKind, TellsWhatTheCacheSpared) {
+  TemporaryFolder folder;
+  SmallSite site(folder);
+  site.engine->cached_tokens = 5;
+  v1::ExtractVectorsResponse response;
+  ASSERT_EQ(site.vectors.ExtractVectors(site.context, SmallSite::Extraction(40), &response),
+            absl::OkStatus());
+  EXPECT_EQ(response.usage().cached_prompt_tokens(), 200);
+}
+
+}  // namespace
+}  // namespace valuescope::kinds

@@ -1,0 +1,173 @@
+// What a server has around its kinds of work: stores in a folder that may be opened again, a model
+// whose activations a test can work out, a worker, and the services that answer.
+#ifndef VALUESCOPE_TESTS_KINDS_SMALL_SITE_H_
+#define VALUESCOPE_TESTS_KINDS_SMALL_SITE_H_
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "jobs/job_queue.h"
+#include "jobs/worker.h"
+#include "kinds/kinds.h"
+#include "services/job_service.h"
+#include "services/neuron_service.h"
+#include "services/stored_vector_resolver.h"
+#include "services/vector_service.h"
+#include "store/directory_blob_store.h"
+#include "store/sqlite_store.h"
+#include "tests/jobs/await_job.h"
+#include "tests/store/temporary_folder.h"
+#include "tests/studies/fake_engine.h"
+#include "tests/text/small_tokenizers.h"
+
+namespace valuescope::kinds {
+
+class SmallSite {
+ public:
+  static constexpr char kDigest[] =
+      "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+  explicit SmallSite(const TemporaryFolder& folder)
+      : store(*store::OpenSqliteStore(folder / "store.db")),
+        blobs(*store::OpenDirectoryBlobStore(folder / "blobs")),
+        resolver(store.get(), blobs.get()),
+        text_(LoadText(folder)),
+        queue(store.get()),
+        jobs(&registry, &queue, store.get(), blobs.get()),
+        vectors(&models, store.get(), blobs.get(), &registry),
+        neurons(&models, store.get(), blobs.get(), &registry) {
+    engine = AddModel();
+    context.tenant = "lab";
+    AddKinds({&models, store.get(), blobs.get(), &resolver}, registry);
+  }
+
+  std::shared_ptr<FakeEngine> AddModel(const std::string& digest = kDigest) {
+    return models.Add("tiny", digest, text_);
+  }
+
+  // Call it once, when no kind is to be added any more.
+  void StartWorker() {
+    const std::vector<valuescope::jobs::JobKind*> kinds = registry.ForWorkers();
+    queue.SetKinds({kinds.begin(), kinds.end()});
+    worker = std::make_unique<valuescope::jobs::Worker>(&queue, blobs.get(), kinds);
+    worker->Start();
+  }
+
+  // A third of them express.
+  static std::vector<v1::LabelledResponse> Responses(int count) {
+    std::vector<v1::LabelledResponse> responses;
+    for (int i = 0; i < count; ++i) {
+      v1::LabelledResponse& response = responses.emplace_back();
+      response.mutable_prompt()->mutable_token_ids()->add_ids(1);
+      for (const int id : {i % 97, i % 13, i % 7}) {
+        response.mutable_response()->mutable_token_ids()->add_ids(id);
+      }
+      response.set_expresses(i % 3 == 0);
+      // Some alone, others in an order that is not that of their names.
+      if (i % 5 != 0) response.set_query_id("q" + std::to_string(1000 - i / 4));
+    }
+    return responses;
+  }
+
+  static v1::ExtractVectorsRequest Extraction(int num_responses) {
+    v1::ExtractVectorsRequest request;
+    request.set_model("models/tiny");
+    request.set_bootstrap_samples(20);
+    request.set_seed(5);
+    for (v1::LabelledResponse& response : Responses(num_responses)) {
+      *request.add_responses() = std::move(response);
+    }
+    return request;
+  }
+
+  v1::AttributeNeuronsRequest Attribution(int num_responses) {
+    v1::CreateVectorRequest create;
+    v1::Vector& vector = *create.mutable_vector();
+    vector.set_model("models/tiny");
+    vector.set_site(v1::SITE_RESIDUAL_POST);
+    for (const int layer : {0, 1}) vector.add_layers(layer);
+    const std::vector<float> rows = {1, 0, 1, 0, 2, 1};
+    v1::Tensor& data = *vector.mutable_data();
+    data.set_dtype(v1::DATA_TYPE_FLOAT32);
+    for (const int64_t size : {2, 3}) data.add_shape(size);
+    data.set_data(rows.data(), rows.size() * sizeof(float));
+    v1::CreateVectorResponse created;
+    EXPECT_EQ(vectors.CreateVector(context, create, &created), absl::OkStatus());
+    v1::AttributeNeuronsRequest request;
+    request.set_model("models/tiny");
+    request.set_vector(created.vector().name());
+    request.mutable_direct_contribution();
+    request.set_top_k(3);
+    for (v1::LabelledResponse& response : Responses(num_responses)) {
+      *request.add_responses() = std::move(response);
+    }
+    return request;
+  }
+
+  absl::StatusOr<std::string> Create(const v1::JobSpec& spec) {
+    v1::CreateJobRequest request;
+    *request.mutable_spec() = spec;
+    v1::CreateJobResponse response;
+    VS_RETURN_IF_ERROR(jobs.CreateJob(context, request, &response));
+    return response.job().name();
+  }
+
+  // The job once it is finished.
+  v1::Job Await(const std::string& name) {
+    const auto snapshot = valuescope::jobs::AwaitJob(
+        queue, "lab", name.substr(name.find('/') + 1), absl::Now() + absl::Seconds(60),
+        [](const auto& now) { return store::IsFinished(now.job.state); });
+    EXPECT_TRUE(snapshot.ok()) << snapshot.status();
+    v1::GetJobRequest request;
+    request.set_name(name);
+    v1::GetJobResponse response;
+    EXPECT_EQ(jobs.GetJob(context, request, &response), absl::OkStatus());
+    return response.job();
+  }
+
+  // Digest of each artifact by role.
+  static std::map<std::string, std::string> Artifacts(const v1::Job& job) {
+    std::map<std::string, std::string> digests;
+    for (const v1::JobArtifact& artifact : job.result().artifacts()) {
+      digests[artifact.role()] = artifact.sha256();
+    }
+    return digests;
+  }
+
+  FakeModels models;
+  std::shared_ptr<FakeEngine> engine;
+  const std::unique_ptr<store::Store> store;
+  const std::unique_ptr<store::BlobStore> blobs;
+  services::StoredVectorResolver resolver;
+  services::KindRegistry registry;
+  rpc::CallContext context;
+
+ private:
+  static std::shared_ptr<const text::TextModel> LoadText(const TemporaryFolder& folder) {
+    std::filesystem::create_directories(folder / "text");
+    std::ofstream(folder / "text/tokenizer.json") << text::ByteLevelTokenizer();
+    auto text = text::TextModel::Load(folder / "text");
+    EXPECT_TRUE(text.ok()) << text.status();
+    return *std::move(text);
+  }
+
+  const std::shared_ptr<const text::TextModel> text_;
+
+ public:
+  valuescope::jobs::JobQueue queue;
+  services::JobService jobs;
+  services::VectorService vectors;
+  services::NeuronService neurons;
+  std::unique_ptr<valuescope::jobs::Worker> worker;
+};
+
+}  // namespace valuescope::kinds
+
+#endif  // VALUESCOPE_TESTS_KINDS_SMALL_SITE_H_
