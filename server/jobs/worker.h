@@ -6,8 +6,8 @@
 // Whose fault an error is decides what happens. INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION,
 // OUT_OF_RANGE and UNIMPLEMENTED come from the request and fail the job at once. Whatever a shard
 // returns after its cancellation was raised, or after its lease was lost, gives it back without
-// blame, and so do NotReady and errors that say when to try again. Everything else, exceptions too, is the machinery's fault, and the
-// shard is tried again as often as the store allows.
+// blame, and so do NotReady and errors that say when to try again. Everything else, exceptions too,
+// is the machinery's fault, and the shard is tried again as often as the store allows.
 //
 // A blob without a name is what a failed or killed writer left. Every scan asks of some blobs, in
 // the order of their digests, whether anything names them; those without a name for longer than the

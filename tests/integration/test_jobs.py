@@ -44,11 +44,11 @@ def uninterrupted(client, data_set):
     job = submit(client, data_set)
     states = [j.progress.done for j in client.watch_job(job.name)]
     assert client.job(job.name).state == v1.JOB_STATE_SUCCEEDED
-    return states, results(client, job.name)
+    return states, results(client, job.name), client.job(job.name).result
 
 
 def test_progress_rises_to_the_total_and_the_result_is_there(uninterrupted):
-    done, artifacts = uninterrupted
+    done, artifacts, _ = uninterrupted
     assert done == sorted(done)
     assert done[-1] == RESPONSES
     assert len(set(done)) > 3
@@ -61,10 +61,28 @@ def test_a_job_equals_the_attribution_at_once(client, data_set, uninterrupted):
     vector = client.create_vector(
         MODEL, np.random.default_rng(1).standard_normal((30, 576)), layers=range(30)
     )
-    response = client.attribute_neurons(MODEL, data_set, vector.name)
+    response = client.attribute_neurons(MODEL, client.write_artifact(data_set).name, vector.name)
+    assert list(uninterrupted[2].neuron_sets) == [response.neuron_set.name]
     summary = json.loads(uninterrupted[1]["summary"])
     for layer, entry in zip(response.neuron_set.layers, summary["layers"], strict=True):
         assert layer.score_sum == pytest.approx(entry["score_sum"], rel=1e-9)
+
+
+def test_a_job_extracts_the_vector_of_the_call_to_the_bit(client, data_set):
+    options = {"bootstrap_samples": 20, "seed": 3}
+    file = client.write_artifact(data_set[:40]).name
+    call = client.extract_vectors(MODEL, file, **options)
+    request = vs.extraction_request(MODEL, file, **options)
+    job = client.wait_for_job(client.create_job(v1.JobSpec(extract_vectors=request)).name)
+    result = client.job(job.name).result
+    # A name is a digest of rows, statistics and provenance.
+    assert list(result.vectors) == [call.vector.name]
+    made = client.vector(result.vectors[0])
+    assert made.data.data == call.vector.data.data
+    assert list(made.statistics) == list(call.statistics)
+    summary = json.loads(client.read_artifact(result.artifacts[0].artifact))
+    assert [layer["norm"] for layer in summary["layers"]] == [s.norm for s in call.statistics]
+    assert result.summary["num_expressing"] == 20
 
 
 def test_kill_9_in_the_middle_loses_at_most_the_shard_in_flight(

@@ -40,6 +40,7 @@ from .prompts import (
     Steering,
     Tokens,
     attribution_request,
+    extraction_request,
     fill_data_set,
     to_capture_inputs,
     to_interventions,
@@ -400,25 +401,11 @@ class Api:
     ) -> v1.ExtractVectorsResponse:
         """Difference-in-means from labelled responses; stores the vector.
 
-        Args:
-            model: "models/ID".
-            responses: made by `labelled`, or the name of an artifact that holds them.
-            layers: rows of the vector.
-            site: where activations are read.
-            request_id: UUID of the request; default a new one.
-            fields: further fields of `ExtractVectorsRequest`, such as method, pooling, bootstrap_samples, seed, judge.
-
-        Raises:
-            Exhausted: reason USE_A_JOB where there are too many responses for one call.
+        Arguments as in `extraction_request`, and request_id, a UUID, by default a new one. Raises Exhausted, reason
+        USE_A_JOB, where there are too many responses for one call.
         """
-        request = v1.ExtractVectorsRequest(
-            model=model,
-            layers=to_layers(layers),
-            site=to_site(site),
-            request_id=request_id or _new_id(),
-            **fields,
-        )
-        fill_data_set(request, responses)
+        request = extraction_request(model, responses, layers=layers, site=site, **fields)
+        request.request_id = request_id or _new_id()
         return await self._call(rpcs.EXTRACT_VECTORS, request)
 
     async def decompose_vectors(

@@ -694,6 +694,30 @@ def to_json_lines(responses: Iterable[v1.LabelledResponse]) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
+def extraction_request(
+    model: str,
+    responses: str | v1.LabelledResponse | Iterable[v1.LabelledResponse],
+    *,
+    layers: Layers = "all",
+    site: str | v1.Site = "residual_post",
+    **fields: Any,
+) -> v1.ExtractVectorsRequest:
+    """The request of `Client.extract_vectors`, and of a job that does the same.
+
+    Args:
+        model: "models/ID".
+        responses: made by `labelled`, or the name of an artifact that holds them.
+        layers: rows of the vector.
+        site: where activations are read.
+        fields: further fields of `ExtractVectorsRequest`, such as method, pooling, bootstrap_samples, seed, judge.
+    """
+    request = v1.ExtractVectorsRequest(
+        model=model, layers=to_layers(layers), site=to_site(site), **fields
+    )
+    fill_data_set(request, responses)
+    return request
+
+
 def attribution_request(
     model: str,
     responses: str | Sequence[v1.LabelledResponse],
