@@ -36,4 +36,11 @@ absl::Status CheckResourceId(absl::string_view field, absl::string_view id) {
                       "digit and not contain '..'");
 }
 
+absl::Status CheckDisplayName(absl::string_view field, absl::string_view name) {
+  constexpr size_t kMost = 256;
+  if (name.size() <= kMost) return absl::OkStatus();
+  return InvalidField(field,
+                      absl::StrCat("has ", name.size(), " bytes, allowed are at most ", kMost));
+}
+
 }  // namespace valuescope

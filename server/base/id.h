@@ -1,4 +1,4 @@
-// Random identifiers for resources, leases and requests.
+// Random identifiers for resources, leases and requests, and what names may look like.
 #ifndef VALUESCOPE_BASE_ID_H_
 #define VALUESCOPE_BASE_ID_H_
 
@@ -15,6 +15,9 @@ std::string NewUuid();
 // OK if `id` may stand behind "models/", "vectors/", ... : 1 to 128 of [A-Za-z0-9._-], first one
 // alphanumeric, no "..". `field` names it in the error.
 absl::Status CheckResourceId(absl::string_view field, absl::string_view id);
+
+// INVALID_ARGUMENT naming `field` where a name for people has more than 256 bytes.
+absl::Status CheckDisplayName(absl::string_view field, absl::string_view name);
 
 }  // namespace valuescope
 

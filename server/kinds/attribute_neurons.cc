@@ -19,6 +19,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
+#include "base/id.h"
 #include "base/status_macros.h"
 #include "kinds/kinds.h"
 #include "kinds/response_work.h"
@@ -267,7 +268,7 @@ absl::Status CheckOptions(const v1::AttributeNeuronsRequest& request,
   if (request.has_top_k() && (request.top_k() < 0 || request.top_k() > kMostTop)) {
     return OutOfRange("top_k", request.top_k(), 0, kMostTop);
   }
-  VS_RETURN_IF_ERROR(services::CheckDisplayName("display_name", request.display_name()));
+  VS_RETURN_IF_ERROR(CheckDisplayName("display_name", request.display_name()));
   return services::CheckJudge(request);
 }
 

@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
+#include "base/id.h"
 #include "base/status_macros.h"
 #include "kinds/kinds.h"
 #include "kinds/response_work.h"
@@ -199,7 +200,7 @@ absl::Status CheckOptions(const v1::ExtractVectorsRequest& request) {
     return OutOfRange("bootstrap_samples", request.bootstrap_samples(), 0, kMostBootstrap);
   }
   VS_RETURN_IF_ERROR(services::CheckJudge(request));
-  return services::CheckDisplayName("display_name", request.display_name());
+  return CheckDisplayName("display_name", request.display_name());
 }
 
 studies::Provenance ProvenanceOf(const v1::ExtractVectorsRequest& request,
@@ -304,11 +305,11 @@ class ExtractVectorsKind
                                                                      : kDefaultBootstrap);
     extraction.set_seed(request.seed());
     if (!options.at_once) {
-      VS_RETURN_IF_ERROR(CheckStorable(inputs, context));
-      VS_RETURN_IF_ERROR(CheckMergeable(inputs, plan));
       VS_RETURN_IF_ERROR(
           context.Hold(static_cast<int64_t>(request.interventions().SpaceUsedExcludingSelfLong())));
       *extraction.mutable_interventions() = request.interventions();
+      VS_RETURN_IF_ERROR(CheckMergeable(inputs, plan));
+      VS_RETURN_IF_ERROR(CheckStorable(inputs, context));
     }
     const int64_t rows = std::max<int64_t>(1, extraction.layers_size());
     const int64_t width = model::WidthOf(plan.site, model->architecture);

@@ -96,6 +96,12 @@ absl::StatusOr<ResponseInputs> ResponseInputs::Open(const Sources& sources,
 }
 
 absl::Status CheckStorable(const ResponseInputs& inputs, const rpc::CallContext& context) {
+  const auto bytes = static_cast<int64_t>(inputs.record.ByteSizeLong());
+  if (bytes > kMostSpecBytes) {
+    return NeverFits("SPEC_TOO_LARGE", absl::StrCat("what a job keeps beside its responses takes ",
+                                                    bytes, " bytes, allowed are ", kMostSpecBytes,
+                                                    "; store tensors as vectors and name them"));
+  }
   VS_RETURN_IF_ERROR(studies::CheckEncodedSize(inputs.responses));
   return context.Hold(studies::EncodedSize(inputs.responses));
 }

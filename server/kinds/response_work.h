@@ -72,9 +72,10 @@ struct ResponseInputs {
 // DATA_LOSS for bytes that are none.
 absl::StatusOr<SavedWork> ParseSavedWork(absl::string_view spec);
 
-// Of every kind over responses: what is known of the work before it runs. A job's data set must not
-// be too large to be stored, and the call holds what its bytes take.
+// Whether work whose record is complete can be stored with a job: RESOURCE_EXHAUSTED, reason
+// SPEC_TOO_LARGE or DATA_SET_TOO_LARGE. The call holds what the bytes of the data set take.
 absl::Status CheckStorable(const ResponseInputs& inputs, const rpc::CallContext& context);
+// What every kind over responses costs.
 services::WorkEstimate EstimateOf(const engine::ServedModel& model,
                                   const studies::ResponseSet& responses, int64_t bytes_left);
 

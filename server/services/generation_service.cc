@@ -14,6 +14,7 @@
 #include "services/call_memory.h"
 #include "services/engine_runs.h"
 #include "services/intervention_codec.h"
+#include "services/prompt_codec.h"
 #include "services/reply_size.h"
 #include "services/request_codec.h"
 #include "services/result_codec.h"

@@ -18,6 +18,7 @@
 #include "base/status_macros.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "services/idempotency.h"
+#include "services/prompt_codec.h"
 #include "services/reply_size.h"
 #include "services/request_codec.h"
 #include "services/study_codec.h"

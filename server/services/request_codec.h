@@ -1,7 +1,8 @@
-// Requests of the contract as the engine takes them: names resolved, defaults filled in, prompts
-// tokenised, layers spelled out. Errors name the field by its whole path ("interventions[2].layers
-// .list.layers[0]") and the values it may have. Ranges that depend on the whole request (prompt
-// length, sampling parameters, scopes that touch nothing) are the engine's to check.
+// Requests of the contract as the engine takes them: names resolved, defaults filled in, layers
+// spelled out; prompts stand in prompt_codec.h. Errors name the field by its whole path
+// ("interventions[2].layers .list.layers[0]") and the values it may have. Ranges that depend on the
+// whole request (prompt length, sampling parameters, scopes that touch nothing) are the engine's to
+// check.
 #ifndef VALUESCOPE_SERVICES_REQUEST_CODEC_H_
 #define VALUESCOPE_SERVICES_REQUEST_CODEC_H_
 
@@ -14,55 +15,22 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "absl/time/time.h"
 #include "engine/request.h"
 #include "engine/served_model.h"
 #include "model/site.h"
-#include "text/chat_template.h"
 #include "valuescope/v1/common.pb.h"
 #include "valuescope/v1/generation.pb.h"
 
 namespace valuescope::services {
 
-// What a chat counts against the limits of one.
-text::ChatSize SizeOf(const v1::Chat& chat);
-
 // "x" of "models/x". INVALID_ARGUMENT naming `field` unless `name` is `collection`/ID.
 absl::StatusOr<std::string> IdOfName(absl::string_view field, absl::string_view collection,
                                      absl::string_view name);
-
-// INVALID_ARGUMENT naming `field` where a name for people has more than 256 bytes.
-absl::Status CheckDisplayName(absl::string_view field, absl::string_view name);
 
 // The model that a request's field names. Errors: INVALID_ARGUMENT, and those of
 // engine::ModelRegistry::Get.
 absl::StatusOr<std::shared_ptr<const engine::ServedModel>> ModelOfName(
     absl::string_view field, absl::string_view name, const engine::ModelRegistry& models);
-
-struct TokenisedPrompt {
-  std::vector<int32_t> ids;
-  std::string text;        // what was tokenised; empty for token ids
-  bool from_chat = false;  // the model's chat template was used
-};
-
-struct PromptOptions {
-  bool add_special_tokens = true;  // for plain text
-  absl::Time now;                  // the clock of chat templates
-  // Whether what cannot fit the model's context is refused before it is tokenised.
-  bool within_context = true;
-};
-
-// INVALID_ARGUMENT naming a field beneath `field`: nothing set, not UTF-8, a template that refuses
-// the messages, an id outside the vocabulary. The others of text::TextModel::EncodeChat, and of
-// engine::Engine::TakeRequestMemory: tokenising takes two hundred times the memory of a text.
-absl::StatusOr<TokenisedPrompt> PromptFromProto(absl::string_view field, const v1::Prompt& prompt,
-                                                const engine::ServedModel& model,
-                                                const PromptOptions& options);
-
-// A response's ids; text gets no special tokens. May be empty.
-absl::StatusOr<std::vector<int32_t>> ResponseFromProto(absl::string_view field,
-                                                       const v1::Response& response,
-                                                       const engine::ServedModel& model);
 
 // `site` of a request, UNSPECIFIED being `otherwise`.
 absl::StatusOr<model::Site> SiteFromProto(absl::string_view field, v1::Site site,

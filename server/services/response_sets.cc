@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "services/data_set_lines.h"
+#include "services/prompt_codec.h"
 #include "studies/labelled_responses.h"
 #include "studies/provenance.h"
 

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
+#include "base/id.h"
 #include "base/status_macros.h"
 #include "services/idempotency.h"
 #include "services/replays.h"

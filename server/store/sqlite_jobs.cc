@@ -26,7 +26,6 @@ static_assert(static_cast<int>(JobState::kQueued) == 1 &&
               static_cast<int>(JobState::kCancelled) == 6);
 
 constexpr int kMaxPriority = 100;
-constexpr size_t kMaxDisplayName = 256;
 constexpr absl::Duration kMaxBackoff = absl::Minutes(5);
 
 #define JOB_COLUMNS                                                                              \
@@ -84,10 +83,7 @@ absl::Status CheckNewJob(const NewJob& job) {
     return OutOfRange("priority", job.priority, -kMaxPriority, kMaxPriority);
   }
   if (job.total_work < 0) return InvalidField("total_work", "must be at least 0");
-  if (job.display_name.size() > kMaxDisplayName) {
-    return InvalidField("display_name", "must be at most 256 bytes");
-  }
-  return absl::OkStatus();
+  return CheckDisplayName("display_name", job.display_name);
 }
 
 void InsertSteps(SqliteTransaction& transaction, int64_t job, int64_t num_shards) {

@@ -12,8 +12,6 @@
 namespace valuescope::store {
 namespace {
 
-constexpr size_t kMaxDisplayName = 256;
-
 #define RESOURCE_COLUMNS                                                                       \
   "sequence, tenant, kind, id, created_at, format_version, digest, display_name, media_type, " \
   "blob_digest, blob_size, job_id, role, metadata"
@@ -95,9 +93,7 @@ void RememberRequest(SqliteTransaction& transaction, absl::string_view tenant,
 absl::Status CheckResource(const Resource& resource) {
   VS_RETURN_IF_ERROR(CheckResourceId("id", resource.id));
   VS_RETURN_IF_ERROR(CheckDigest("digest", resource.digest));
-  if (resource.display_name.size() > kMaxDisplayName) {
-    return InvalidField("display_name", "must be at most 256 bytes");
-  }
+  VS_RETURN_IF_ERROR(CheckDisplayName("display_name", resource.display_name));
   if (resource.blob_size < 0) return InvalidField("blob_size", "must be at least 0");
   if (resource.blob_digest.empty()) return absl::OkStatus();
   return CheckDigest("blob_digest", resource.blob_digest);

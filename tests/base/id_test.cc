@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "base/error.h"
+
 namespace valuescope {
 namespace {
 
@@ -16,6 +18,14 @@ TEST(ResourceId, RefusesWhateverCouldLeaveAFolder) {
     EXPECT_FALSE(CheckResourceId("model", id).ok()) << id;
   }
   EXPECT_FALSE(CheckResourceId("model", std::string(129, 'a')).ok());
+}
+
+TEST(DisplayName, HasAtMost256Bytes) {
+  EXPECT_TRUE(CheckDisplayName("display_name", std::string(256, 'x')).ok());
+  const absl::Status refused = CheckDisplayName("header.display_name", std::string(257, 'x'));
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(DetailsOf(refused).field, "header.display_name");
+  EXPECT_EQ(refused.message(), "`header.display_name`: has 257 bytes, allowed are at most 256");
 }
 
 TEST(Uuid, IsFreshAndOfVersionFour) {

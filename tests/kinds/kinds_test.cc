@@ -214,6 +214,16 @@ TEST(ExtractVectorsKind, MoreMeansThanAnEngineKeepsAreRefusedBeforeAJobIsMade) {
   EXPECT_TRUE(site.Create(SpecOf(SmallSite::Extraction(100))).ok());
 }
 
+// A worker reads the record for every shard.
+TEST(ResponseWork, ALargeRecordIsNotStorable) {
+  ResponseInputs inputs;
+  rpc::CallContext context;
+  EXPECT_EQ(CheckStorable(inputs, context), absl::OkStatus());
+  v1::Intervention& intervention = *inputs.record.mutable_extract_vectors()->add_interventions();
+  intervention.mutable_add()->mutable_tensor()->set_data(std::string(size_t{9} << 20, 'x'));
+  EXPECT_EQ(DetailsOf(CheckStorable(inputs, context)).reason, "SPEC_TOO_LARGE");
+}
+
 TEST(ExtractVectorsKind, ACallRefusesWhatItWouldKeepBeforeAnythingRuns) {
   TemporaryFolder folder;
   SmallSite site(folder);

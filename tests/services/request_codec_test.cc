@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
+#include "services/prompt_codec.h"
 #include "tests/services/scripted_engine.h"
 
 namespace valuescope::services {
@@ -49,14 +50,6 @@ TEST_F(RequestCodecTest, TapsReadEverythingUnlessTold) {
   EXPECT_EQ((*taps)[0].reduction, engine::Reduction::kNone);
   EXPECT_THAT((*taps)[1].layers, SizeIs(0));
   EXPECT_EQ((*taps)[1].reduction, engine::Reduction::kMean);
-}
-
-TEST_F(RequestCodecTest, NamesForPeopleHaveAtMost256Bytes) {
-  EXPECT_TRUE(CheckDisplayName("display_name", std::string(256, 'x')).ok());
-  const absl::Status refused = CheckDisplayName("header.display_name", std::string(257, 'x'));
-  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(DetailsOf(refused).field, "header.display_name");
-  EXPECT_THAT(std::string(refused.message()), HasSubstr("has 257 bytes, allowed are at most 256"));
 }
 
 TEST_F(RequestCodecTest, TokenIdsAreCheckedAgainstTheVocabulary) {
