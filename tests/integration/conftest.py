@@ -60,9 +60,9 @@ class Server:
         self.rest = []
         threading.Thread(target=lambda: self.rest.extend(self._process.stdout), daemon=True).start()
 
-    def client(self):
+    def client(self, model=MODEL):
         client = vs.Client(self.address, timeout=120)
-        client.wait_until_ready(MODEL)
+        client.wait_until_ready(model)
         return client
 
     def metrics(self):
