@@ -73,7 +73,7 @@ struct ArtifactDraft {
   std::string role;  // "scores", "summary", ...: unique in the job, letters, digits, '_', '-'
   std::string display_name;  // file name for people
   std::string media_type;
-  std::string metadata;  // JSON
+  std::string metadata;  // opaque here, of `format_version`
   int format_version = 1;
   store::StoredBlob blob;  // written to MergeContext::blobs
 };

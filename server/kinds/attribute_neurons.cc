@@ -25,12 +25,14 @@
 #include "kinds/response_work.h"
 #include "nlohmann/json.hpp"
 #include "services/replays.h"
-#include "services/request_record.h"
 #include "services/response_sets.h"
 #include "services/result_codec.h"
 #include "services/stored_vectors.h"
 #include "services/study_codec.h"
 #include "studies/json_fields.h"
+#include "studies/message_json.h"
+#include "studies/named_content.h"
+#include "studies/records_of_version_1.h"
 #include "studies/stored_neuron_set.h"
 #include "studies/stored_vector.h"
 #include "studies/tensor_file.h"
@@ -47,7 +49,7 @@ constexpr int kMostTop = 10000;
 constexpr int kDefaultTop = 100;
 constexpr int kSummaryVersion = 1;
 // In a job's summary, which is the head of the "summary" artifact.
-constexpr size_t kHeadNeurons = 10;
+constexpr int kHeadNeurons = 10;
 
 // A fixed function of the number of responses.
 int64_t ResponsesPerShard(int64_t num_responses) {
@@ -58,60 +60,39 @@ int64_t ResponsesPerShard(int64_t num_responses) {
 
 // --- The outcome ---------------------------------------------------------------------------------
 
-json ScoresToJson(const std::vector<studies::NeuronScore>& neurons, size_t count) {
-  json list = json::array();
-  for (size_t i = 0; i < std::min(count, neurons.size()); ++i) {
-    list.push_back(
-        {{"layer", neurons[i].layer}, {"index", neurons[i].index}, {"score", neurons[i].score}});
-  }
-  return list;
-}
-
-json LayersToJson(const std::vector<studies::NeuronSetLayer>& layers) {
-  json list = json::array();
-  for (const studies::NeuronSetLayer& layer : layers) {
-    list.push_back({{"layer", layer.layer},
-                    {"num_neurons", layer.num_neurons},
-                    {"num_members", layer.num_members},
-                    {"score_sum", layer.score_sum},
-                    {"score_min", layer.score_min},
-                    {"score_max", layer.score_max}});
-  }
-  return list;
-}
-
 class AttributionOutcome : public jobs::Outcome {
  public:
   AttributionOutcome(const std::vector<studies::NeuronColumns>& columns, const SavedWork& record,
-                     studies::Provenance provenance, int64_t num_tokens)
+                     int64_t num_tokens)
       : top(studies::TopNeurons(columns, record.attribute_neurons().top_k())),
         columns_(studies::EncodeColumns(columns)),
         num_tokens_(num_tokens) {
-    set.model = NeedsOfModel(record.model());
-    set.model_digest = record.model_digest();
-    set.method = studies::kDirectContributionMethod;
-    set.display_name = record.display_name();
-    set.top_k = record.attribute_neurons().top_k();
-    set.layers = studies::SummariseLayers(columns, top);
-    set.provenance = std::move(provenance);
-    const studies::Provenance& of = set.provenance;
-    if (studies::IsNoisy(of.num_expressing, of.num_non_expressing)) {
-      set.warnings.push_back(absl::StrCat("only ", of.num_expressing, " expressing and ",
-                                          of.num_non_expressing,
-                                          " non-expressing responses: the scores are noisy"));
+    const v1::Provenance& provenance = record.provenance();
+    set.set_model(NeedsOfModel(record.model()));
+    set.set_model_digest(record.model_digest());
+    set.set_method(studies::kDirectContributionMethod);
+    set.set_display_name(record.display_name());
+    set.set_top_k(static_cast<int32_t>(record.attribute_neurons().top_k()));
+    *set.mutable_layers() = studies::SummariseLayers(columns, top);
+    *set.mutable_provenance() = provenance;
+    if (studies::IsNoisy(provenance.num_expressing(), provenance.num_non_expressing())) {
+      set.add_warnings(absl::StrCat("only ", provenance.num_expressing(), " expressing and ",
+                                    provenance.num_non_expressing(),
+                                    " non-expressing responses: the scores are noisy"));
     }
   }
 
   absl::StatusOr<std::vector<store::Resource>> Resources(store::BlobStore& blobs) const override {
     VS_ASSIGN_OR_RETURN(const store::StoredBlob blob, store::WriteBlob(blobs, columns_));
-    return std::vector<store::Resource>{studies::MakeNeuronSetResource(set, blob)};
+    VS_ASSIGN_OR_RETURN(store::Resource resource, studies::MakeNeuronSetResource(set, blob));
+    return std::vector<store::Resource>{std::move(resource)};
   }
 
   absl::StatusOr<std::vector<jobs::ArtifactDraft>> Artifacts(
       store::BlobStore& blobs) const override {
-    const std::string provenance = studies::ProvenanceToJson(set.provenance);
+    const v1::Provenance& provenance = set.provenance();
     json summary = Described(top.size());
-    summary["provenance"] = json::parse(provenance);
+    summary["provenance"] = json::parse(studies::NamedContent(provenance));
     std::vector<jobs::ArtifactDraft> artifacts;
     VS_ASSIGN_OR_RETURN(artifacts.emplace_back(),
                         MakeArtifact(blobs, "scores", "scores.safetensors",
@@ -130,20 +111,23 @@ class AttributionOutcome : public jobs::Outcome {
     return studies::DumpJson(summary);
   }
 
-  const std::vector<studies::NeuronScore> top;
-  studies::StoredNeuronSet set;
+  const google::protobuf::RepeatedPtrField<v1::NeuronScore> top;
+  v1::NeuronSet set;
 
  private:
-  // With `count` of the top neurons.
-  json Described(size_t count) const {
+  // With `count` of the top neurons, at most.
+  json Described(int count) const {
+    const v1::Provenance& provenance = set.provenance();
+    auto head = top;
+    head.DeleteSubrange(std::min(count, head.size()), std::max(0, head.size() - count));
     return {{"format_version", kSummaryVersion},
-            {"method", set.method},
-            {"num_expressing", set.provenance.num_expressing},
-            {"num_non_expressing", set.provenance.num_non_expressing},
-            {"num_dropped", set.provenance.num_dropped},
+            {"method", set.method()},
+            {"num_expressing", provenance.num_expressing()},
+            {"num_non_expressing", provenance.num_non_expressing()},
+            {"num_dropped", provenance.num_dropped()},
             {"num_tokens", num_tokens_},
-            {"layers", LayersToJson(set.layers)},
-            {"top", ScoresToJson(top, count)}};
+            {"layers", studies::ListToJson(set.layers())},
+            {"top", studies::ListToJson(head)}};
   }
 
   const std::string columns_;  // the file
@@ -154,10 +138,8 @@ class AttributionOutcome : public jobs::Outcome {
 
 class AttributionWork : public jobs::WorkOn<studies::ActivationSums> {
  public:
-  AttributionWork(ResponseInputs inputs, studies::Provenance provenance,
-                  studies::StoredVector vector, int64_t intermediate)
+  AttributionWork(ResponseInputs inputs, studies::StoredVector vector, int64_t intermediate)
       : inputs_(std::move(inputs)),
-        provenance_(std::move(provenance)),
         vector_(std::move(vector)),
         layers_(of().layers().begin(), of().layers().end()),
         width_(static_cast<int64_t>(layers_.size()) * intermediate) {}
@@ -197,7 +179,7 @@ class AttributionWork : public jobs::WorkOn<studies::ActivationSums> {
         of().has_source_layer() ? std::optional<int>(of().source_layer()) : std::nullopt;
     VS_ASSIGN_OR_RETURN(const auto columns, studies::ScoreNeurons(*model->engine, whole, vector_,
                                                                   layers_, source, cancellation));
-    return std::make_unique<AttributionOutcome>(columns, inputs_.record, provenance_,
+    return std::make_unique<AttributionOutcome>(columns, inputs_.record,
                                                 inputs_.responses.num_tokens);
   }
 
@@ -205,7 +187,6 @@ class AttributionWork : public jobs::WorkOn<studies::ActivationSums> {
   const SavedAttribution& of() const { return inputs_.record.attribute_neurons(); }
 
   const ResponseInputs inputs_;
-  const studies::Provenance provenance_;
   const studies::StoredVector vector_;
   const std::vector<int> layers_;
   const int64_t width_;
@@ -215,6 +196,7 @@ class AttributionWork : public jobs::WorkOn<studies::ActivationSums> {
 // The spec of a job that a server before SavedWork created.
 absl::StatusOr<SavedWork> RecordOfVersion1(absl::string_view text) {
   SavedWork record;
+  std::string provenance;
   VS_RETURN_IF_ERROR(studies::ReadJson(text, /*version=*/1, [&](const json& value) {
     record.set_format_version(2);
     record.set_model(value.at("model").get<std::string>());
@@ -223,7 +205,7 @@ absl::StatusOr<SavedWork> RecordOfVersion1(absl::string_view text) {
     record.set_num_responses(value.at("num_responses").get<int64_t>());
     record.set_responses_per_shard(value.at("responses_per_shard").get<int64_t>());
     record.set_display_name(value.at("display_name").get<std::string>());
-    record.set_provenance(value.at("provenance").get<std::string>());
+    provenance = value.at("provenance").get<std::string>();
     SavedAttribution& attribution = *record.mutable_attribute_neurons();
     attribution.set_vector(value.at("vector_id").get<std::string>());
     attribution.set_vector_digest(value.at("vector_digest").get<std::string>());
@@ -234,6 +216,7 @@ absl::StatusOr<SavedWork> RecordOfVersion1(absl::string_view text) {
     if (!source.is_null()) attribution.set_source_layer(source.get<int>());
     attribution.set_top_k(value.at("top_k").get<int64_t>());
   }));
+  VS_ASSIGN_OR_RETURN(*record.mutable_provenance(), studies::ProvenanceOfVersion1(provenance));
   return record;
 }
 
@@ -278,7 +261,9 @@ absl::StatusOr<std::vector<int>> LayersOf(const v1::AttributeNeuronsRequest& req
   const bool chosen = request.has_layers() &&
                       request.layers().layers_case() != v1::Layers::LAYERS_NOT_SET &&
                       !request.layers().all();
-  if (!chosen && !request.has_source_layer()) return vector.layers;
+  if (!chosen && !request.has_source_layer()) {
+    return std::vector<int>(vector.record.layers().begin(), vector.record.layers().end());
+  }
   // All blocks of a source layer are those that can have written its row.
   const int num_layers = !chosen && vector.RowOfLayer(request.source_layer())
                              ? request.source_layer() + 1
@@ -286,24 +271,6 @@ absl::StatusOr<std::vector<int>> LayersOf(const v1::AttributeNeuronsRequest& req
   return services::LayersFromProto(
       "layers", request.has_layers() ? &request.layers() : nullptr,
       {.site = model::Site::kMlpNeurons, .num_layers = num_layers, .all_by_default = true});
-}
-
-studies::Provenance ProvenanceOf(const v1::AttributeNeuronsRequest& request,
-                                 const engine::ServedModel& model,
-                                 const studies::ResponseSet& responses,
-                                 const services::UsedResources& used) {
-  studies::Provenance provenance = studies::ProvenanceOf(model, responses.rendered_chat);
-  provenance.site = model::Site::kMlpNeurons;
-  provenance.pooling = studies::kResponseMeanPooling;
-  provenance.sign_rule = studies::kDifferenceSign;
-  provenance.judge = services::JudgeOf(request);
-  provenance.num_expressing = responses.num_expressing;
-  provenance.num_non_expressing = responses.num_non_expressing;
-  provenance.num_dropped = responses.num_dropped;
-  provenance.inputs = services::InputsOf(used, request.artifact());
-  provenance.options = services::RecordOfRequest(
-      request, {"model", "responses", "artifact", "vector", "judge", "display_name", "request_id"});
-  return provenance;
 }
 
 class AttributeNeuronsKind
@@ -324,16 +291,14 @@ class AttributeNeuronsKind
                                                                             : ParseSavedWork(spec));
     VS_ASSIGN_OR_RETURN(ResponseInputs inputs, ResponseInputs::Open(sources_, tenant, record,
                                                                     SavedWork::kAttributeNeurons));
-    VS_ASSIGN_OR_RETURN(studies::Provenance provenance,
-                        studies::ProvenanceFromJson(record.provenance()));
     VS_ASSIGN_OR_RETURN(const store::Resource resource,
                         sources_.store->GetResource(tenant, store::ResourceKind::kVector,
                                                     record.attribute_neurons().vector()));
     VS_ASSIGN_OR_RETURN(studies::StoredVector vector,
                         studies::ReadVector(*sources_.blobs, resource));
     VS_ASSIGN_OR_RETURN(const auto model, inputs.Model());
-    return std::make_unique<AttributionWork>(std::move(inputs), std::move(provenance),
-                                             std::move(vector), model->architecture.intermediate);
+    return std::make_unique<AttributionWork>(std::move(inputs), std::move(vector),
+                                             model->architecture.intermediate);
   }
 
  protected:
@@ -363,7 +328,6 @@ class AttributeNeuronsKind
                              options.at_once ? kMostResponsesAtOnce : services::kMostResponses,
                              "create a job with the same request"},
                             context, *model, *sources_.store, *sources_.blobs, resolved.used));
-    studies::Provenance provenance = ProvenanceOf(request, *model, inputs.responses, resolved.used);
     const auto num_responses = static_cast<int64_t>(inputs.responses.responses.size());
     SavedWork& record = inputs.record;
     record.set_model(model->id);
@@ -372,7 +336,9 @@ class AttributeNeuronsKind
     record.set_responses_per_shard(ResponsesPerShard(num_responses));
     record.set_display_name(request.display_name().empty() ? options.display_name
                                                            : request.display_name());
-    record.set_provenance(studies::ProvenanceToJson(provenance));
+    *record.mutable_provenance() = ProvenanceOf(
+        request, *model, inputs.responses, resolved.used, model::Site::kMlpNeurons,
+        {"model", "responses", "artifact", "vector", "judge", "display_name", "request_id"});
     SavedAttribution& attribution = *record.mutable_attribute_neurons();
     VS_ASSIGN_OR_RETURN(*attribution.mutable_vector(),
                         services::IdOfName("vector", "vectors", request.vector()));
@@ -386,9 +352,8 @@ class AttributeNeuronsKind
         EstimateOf(*model, inputs.responses,
                    static_cast<int64_t>(layers.size()) * model->architecture.intermediate * 3 * 8);
     resolved.needs = NeedsOfModel(model->id);
-    resolved.work =
-        std::make_unique<AttributionWork>(std::move(inputs), std::move(provenance),
-                                          std::move(vector), model->architecture.intermediate);
+    resolved.work = std::make_unique<AttributionWork>(std::move(inputs), std::move(vector),
+                                                      model->architecture.intermediate);
     return resolved;
   }
 
@@ -399,7 +364,7 @@ class AttributeNeuronsKind
     const studies::ResponseSet& responses = work.inputs().responses;
     *response.mutable_neuron_set() =
         services::NeuronSetToProto(stored.front(), outcome.set, outcome.top);
-    for (const std::string& warning : outcome.set.warnings) response.add_warnings(warning);
+    *response.mutable_warnings() = outcome.set.warnings();
     response.set_num_expressing(responses.num_expressing);
     response.set_num_non_expressing(responses.num_non_expressing);
     response.set_num_dropped(responses.num_dropped);

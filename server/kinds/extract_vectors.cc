@@ -20,11 +20,12 @@
 #include "nlohmann/json.hpp"
 #include "services/intervention_codec.h"
 #include "services/replays.h"
-#include "services/request_record.h"
 #include "services/response_sets.h"
 #include "services/result_codec.h"
 #include "services/study_codec.h"
 #include "studies/json_fields.h"
+#include "studies/message_json.h"
+#include "studies/named_content.h"
 #include "studies/response_means.h"
 #include "studies/stored_vector.h"
 #include "valuescope/v1/vectors.pb.h"
@@ -41,26 +42,6 @@ constexpr int kSummaryVersion = 1;
 
 // --- The outcome ---------------------------------------------------------------------------------
 
-json IntervalOrNull(const std::optional<analysis::ConfidenceInterval>& interval) {
-  if (!interval) return nullptr;
-  return {{"lower", interval->lower}, {"upper", interval->upper}, {"level", interval->level}};
-}
-
-json StatisticsToJson(const std::vector<studies::RowStatistics>& rows) {
-  json list = json::array();
-  for (const studies::RowStatistics& row : rows) {
-    list.push_back({{"layer", row.layer},
-                    {"norm", row.norm},
-                    {"norm_interval", IntervalOrNull(row.norm_interval)},
-                    {"relative_norm", studies::OrNull(row.relative_norm)},
-                    {"split_half_cosine", studies::OrNull(row.split_half_cosine)},
-                    {"reliability", studies::OrNull(row.reliability)},
-                    {"auroc", studies::OrNull(row.auroc)},
-                    {"debiased_squared_norm", studies::OrNull(row.debiased_squared_norm)}});
-  }
-  return list;
-}
-
 class ExtractionOutcome : public jobs::Outcome {
  public:
   ExtractionOutcome(studies::StoredVector made, std::vector<std::string> told, int64_t num_tokens)
@@ -73,9 +54,9 @@ class ExtractionOutcome : public jobs::Outcome {
 
   absl::StatusOr<std::vector<jobs::ArtifactDraft>> Artifacts(
       store::BlobStore& blobs) const override {
-    const std::string provenance = studies::ProvenanceToJson(vector.provenance);
+    const v1::Provenance& provenance = vector.record.provenance();
     json summary = Described();
-    summary["provenance"] = json::parse(provenance);
+    summary["provenance"] = json::parse(studies::NamedContent(provenance));
     VS_ASSIGN_OR_RETURN(jobs::ArtifactDraft artifact,
                         MakeArtifact(blobs, "summary", "summary.json", "application/json",
                                      studies::DumpJson(summary, /*indent=*/1), provenance));
@@ -94,13 +75,14 @@ class ExtractionOutcome : public jobs::Outcome {
 
  private:
   json Described() const {
+    const v1::Provenance& provenance = vector.record.provenance();
     return {{"format_version", kSummaryVersion},
             {"method", "difference_in_means"},
-            {"num_expressing", vector.provenance.num_expressing},
-            {"num_non_expressing", vector.provenance.num_non_expressing},
-            {"num_dropped", vector.provenance.num_dropped},
+            {"num_expressing", provenance.num_expressing()},
+            {"num_non_expressing", provenance.num_non_expressing()},
+            {"num_dropped", provenance.num_dropped()},
             {"num_tokens", num_tokens_},
-            {"layers", StatisticsToJson(vector.statistics)},
+            {"layers", studies::ListToJson(vector.record.statistics())},
             {"warnings", warnings}};
   }
 
@@ -111,10 +93,9 @@ class ExtractionOutcome : public jobs::Outcome {
 
 class ExtractionWork : public jobs::WorkOn<studies::KeptMeans> {
  public:
-  ExtractionWork(ResponseInputs inputs, studies::Provenance provenance,
-                 studies::ResponseMeansPlan plan, const model::Architecture& architecture)
+  ExtractionWork(ResponseInputs inputs, studies::ResponseMeansPlan plan,
+                 const model::Architecture& architecture)
       : inputs_(std::move(inputs)),
-        provenance_(std::move(provenance)),
         plan_(std::move(plan)),
         elements_(studies::ElementsOf(plan_, architecture)),
         width_(model::WidthOf(plan_.site, architecture)) {}
@@ -156,23 +137,21 @@ class ExtractionWork : public jobs::WorkOn<studies::KeptMeans> {
     VS_ASSIGN_OR_RETURN(studies::ExtractedVector extracted,
                         studies::ExtractVector(inputs_.responses, whole, plan_.layers, width_,
                                                statistics, cancellation));
+    VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
     studies::StoredVector vector;
-    vector.model = NeedsOfModel(inputs_.record.model());
-    vector.model_digest = inputs_.record.model_digest();
-    vector.site = plan_.site;
-    vector.width = width_;
-    vector.layers = plan_.layers;
+    vector.record = studies::VectorWithin(*model, plan_.site, plan_.layers);
+    vector.record.set_display_name(inputs_.record.display_name());
+    for (v1::VectorStatistics& row : extracted.statistics) {
+      *vector.record.add_statistics() = std::move(row);
+    }
+    *vector.record.mutable_provenance() = inputs_.record.provenance();
     vector.rows = std::move(extracted.rows);
-    vector.display_name = inputs_.record.display_name();
-    vector.statistics = std::move(extracted.statistics);
-    vector.provenance = provenance_;
     return std::make_unique<ExtractionOutcome>(std::move(vector), std::move(extracted.warnings),
                                                inputs_.responses.num_tokens);
   }
 
  private:
   const ResponseInputs inputs_;
-  const studies::Provenance provenance_;
   const studies::ResponseMeansPlan plan_;
   const int64_t elements_;  // of a response
   const int64_t width_;
@@ -203,25 +182,6 @@ absl::Status CheckOptions(const v1::ExtractVectorsRequest& request) {
   return CheckDisplayName("display_name", request.display_name());
 }
 
-studies::Provenance ProvenanceOf(const v1::ExtractVectorsRequest& request,
-                                 const engine::ServedModel& model,
-                                 const studies::ResponseSet& responses, model::Site site,
-                                 const services::UsedResources& used) {
-  studies::Provenance provenance = studies::ProvenanceOf(model, responses.rendered_chat);
-  provenance.site = site;
-  provenance.pooling = studies::kResponseMeanPooling;
-  provenance.sign_rule = studies::kDifferenceSign;
-  provenance.judge = services::JudgeOf(request);
-  provenance.seeds = {request.seed()};
-  provenance.num_expressing = responses.num_expressing;
-  provenance.num_non_expressing = responses.num_non_expressing;
-  provenance.num_dropped = responses.num_dropped;
-  provenance.inputs = services::InputsOf(used, request.artifact());
-  provenance.options = services::RecordOfRequest(
-      request, {"model", "responses", "artifact", "judge", "seed", "display_name", "request_id"});
-  return provenance;
-}
-
 class ExtractVectorsKind
     : public services::KindOf<v1::ExtractVectorsRequest, v1::ExtractVectorsResponse, ExtractionWork,
                               ExtractionOutcome> {
@@ -239,8 +199,6 @@ class ExtractVectorsKind
     VS_ASSIGN_OR_RETURN(const SavedWork record, ParseSavedWork(spec));
     VS_ASSIGN_OR_RETURN(ResponseInputs inputs,
                         ResponseInputs::Open(sources_, tenant, record, SavedWork::kExtractVectors));
-    VS_ASSIGN_OR_RETURN(studies::Provenance provenance,
-                        studies::ProvenanceFromJson(record.provenance()));
     const SavedExtraction& of = record.extract_vectors();
     VS_ASSIGN_OR_RETURN(const model::Site site, services::SiteFromProto("site", of.site()));
     studies::ResponseMeansPlan plan{.tenant = inputs.tenant,
@@ -253,8 +211,8 @@ class ExtractVectorsKind
     VS_ASSIGN_OR_RETURN(plan.interventions,
                         services::PreparedFromProto(
                             of.interventions(), {inputs.tenant, *model, *sources_.vectors}, used));
-    return std::make_unique<ExtractionWork>(std::move(inputs), std::move(provenance),
-                                            std::move(plan), model->architecture);
+    return std::make_unique<ExtractionWork>(std::move(inputs), std::move(plan),
+                                            model->architecture);
   }
 
  protected:
@@ -288,8 +246,6 @@ class ExtractVectorsKind
                              options.at_once ? kMostResponsesAtOnce : services::kMostResponses,
                              "create a job with the same request"},
                             context, *model, *sources_.store, *sources_.blobs, resolved.used));
-    studies::Provenance provenance =
-        ProvenanceOf(request, *model, inputs.responses, plan.site, resolved.used);
     SavedWork& record = inputs.record;
     record.set_model(model->id);
     record.set_model_digest(model->weights_digest);
@@ -297,7 +253,11 @@ class ExtractVectorsKind
     record.set_responses_per_shard(kResponsesPerChunk);
     record.set_display_name(request.display_name().empty() ? options.display_name
                                                            : request.display_name());
-    record.set_provenance(studies::ProvenanceToJson(provenance));
+    v1::Provenance& provenance = *record.mutable_provenance();
+    provenance = ProvenanceOf(
+        request, *model, inputs.responses, resolved.used, plan.site,
+        {"model", "responses", "artifact", "judge", "seed", "display_name", "request_id"});
+    provenance.add_seeds(request.seed());
     SavedExtraction& extraction = *record.mutable_extract_vectors();
     extraction.set_site(services::SiteToProto(plan.site));
     extraction.mutable_layers()->Assign(plan.layers.begin(), plan.layers.end());
@@ -316,8 +276,8 @@ class ExtractVectorsKind
     resolved.estimate =
         EstimateOf(*model, inputs.responses, rows * width * static_cast<int64_t>(sizeof(float)));
     resolved.needs = NeedsOfModel(model->id);
-    resolved.work = std::make_unique<ExtractionWork>(std::move(inputs), std::move(provenance),
-                                                     std::move(plan), model->architecture);
+    resolved.work =
+        std::make_unique<ExtractionWork>(std::move(inputs), std::move(plan), model->architecture);
     return resolved;
   }
 
@@ -330,9 +290,7 @@ class ExtractVectorsKind
                       services::kMaxMessageData;
     *response.mutable_vector() = services::VectorToProto(
         stored.front(), vector, {.with_data = fits, .with_statistics = false, .layers = {}});
-    for (const studies::RowStatistics& row : vector.statistics) {
-      *response.add_statistics() = services::StatisticsToProto(row);
-    }
+    *response.mutable_statistics() = vector.record.statistics();
     response.set_num_dropped(work.inputs().responses.num_dropped);
     response.mutable_usage()->set_prompt_tokens(work.inputs().responses.num_tokens);
     response.mutable_usage()->set_cached_prompt_tokens(work.cached_tokens());

@@ -6,8 +6,8 @@
 #include "absl/strings/strip.h"
 #include "base/error.h"
 #include "base/status_macros.h"
-#include "nlohmann/json.hpp"
 #include "services/idempotency.h"
+#include "studies/stored_record.h"
 
 namespace valuescope::kinds {
 namespace {
@@ -123,15 +123,14 @@ absl::StatusOr<jobs::ArtifactDraft> MakeArtifact(store::BlobStore& blobs, absl::
                                                  absl::string_view file_name,
                                                  absl::string_view media_type,
                                                  absl::string_view bytes,
-                                                 absl::string_view provenance) {
+                                                 const v1::Provenance& provenance) {
   VS_ASSIGN_OR_RETURN(store::StoredBlob blob, store::WriteBlob(blobs, bytes));
-  const nlohmann::json metadata = {{"format_version", 1}, {"provenance", std::string(provenance)}};
   jobs::ArtifactDraft draft;
   draft.role = std::string(role);
   draft.display_name = std::string(file_name);
   draft.media_type = std::string(media_type);
-  draft.metadata =
-      metadata.dump(-1, ' ', /*ensure_ascii=*/false, nlohmann::json::error_handler_t::replace);
+  draft.metadata = services::DeterministicBytes(provenance);
+  draft.format_version = studies::kRecordVersion;
   draft.blob = std::move(blob);
   return draft;
 }

@@ -4,6 +4,7 @@
 #define VALUESCOPE_KINDS_RESPONSE_WORK_H_
 
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <span>
 #include <string>
@@ -17,10 +18,15 @@
 #include "kinds/saved_work.pb.h"
 #include "rpc/call_context.h"
 #include "services/kind.h"
+#include "services/response_sets.h"
+#include "services/study_codec.h"
 #include "services/vector_resolver.h"
 #include "store/blob_store.h"
 #include "store/store.h"
+#include "studies/contract_enums.h"
 #include "studies/labelled_responses.h"
+#include "studies/message_json.h"
+#include "studies/provenance.h"
 
 namespace valuescope::kinds {
 
@@ -79,12 +85,32 @@ absl::Status CheckStorable(const ResponseInputs& inputs, const rpc::CallContext&
 services::WorkEstimate EstimateOf(const engine::ServedModel& model,
                                   const studies::ResponseSet& responses, int64_t bytes_left);
 
-// An artifact of the text or tensors in `bytes`, which are written to `blobs`. `metadata` is JSON.
+// An artifact of the text or tensors in `bytes`, which are written to `blobs`.
 absl::StatusOr<jobs::ArtifactDraft> MakeArtifact(store::BlobStore& blobs, absl::string_view role,
                                                  absl::string_view file_name,
                                                  absl::string_view media_type,
                                                  absl::string_view bytes,
-                                                 absl::string_view provenance);
+                                                 const v1::Provenance& provenance);
+
+// What the responses tell of a result: who labelled them and how many there are. `request` has the
+// fields `judge` and `artifact`; those in `without` are left out of the options that are recorded.
+template <typename Request>
+v1::Provenance ProvenanceOf(const Request& request, const engine::ServedModel& model,
+                            const studies::ResponseSet& responses,
+                            const services::UsedResources& used, model::Site site,
+                            std::initializer_list<absl::string_view> without) {
+  v1::Provenance provenance = studies::ProvenanceOf(model, responses.rendered_chat);
+  provenance.set_site(studies::SiteToProto(site));
+  provenance.set_pooling(v1::POOLING_RESPONSE_MEAN);
+  provenance.set_sign_rule(studies::kDifferenceSign);
+  provenance.set_judge(services::JudgeOf(request));
+  provenance.set_num_expressing(responses.num_expressing);
+  provenance.set_num_non_expressing(responses.num_non_expressing);
+  provenance.set_num_dropped(responses.num_dropped);
+  *provenance.mutable_inputs() = services::InputsOf(used, request.artifact());
+  provenance.set_options(studies::RecordOfRequest(request, without));
+  return provenance;
+}
 
 }  // namespace valuescope::kinds
 

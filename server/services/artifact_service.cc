@@ -18,6 +18,7 @@
 #include "services/study_codec.h"
 #include "studies/provenance.h"
 #include "studies/stored_neuron_set.h"
+#include "studies/stored_record.h"
 
 namespace valuescope::services {
 namespace {
@@ -25,7 +26,18 @@ namespace {
 constexpr int64_t kMaxArtifact = int64_t{1} << 40;
 constexpr size_t kMaxMediaType = 127;
 
-v1::Artifact ToProto(const store::Resource& resource) {
+// Every artifact's bytes follow their first format; a resource's version is of its record.
+constexpr int kBytesVersion = 1;
+
+absl::StatusOr<v1::Provenance> ProvenanceOf(const store::Resource& resource) {
+  if (resource.kind != store::ResourceKind::kNeuronSet) {
+    return studies::ProvenanceOfArtifact(resource);
+  }
+  VS_ASSIGN_OR_RETURN(v1::NeuronSet set, studies::DescribeNeuronSet(resource));
+  return std::move(*set.mutable_provenance());
+}
+
+absl::StatusOr<v1::Artifact> ToProto(const store::Resource& resource) {
   v1::Artifact proto;
   proto.set_name(resource.kind == store::ResourceKind::kNeuronSet
                      ? absl::StrCat("artifacts/", studies::kNeuronSetArtifactPrefix, resource.id)
@@ -34,13 +46,12 @@ v1::Artifact ToProto(const store::Resource& resource) {
   proto.set_media_type(resource.media_type);
   proto.set_size_bytes(resource.blob_size);
   proto.set_sha256(resource.blob_digest);
-  proto.set_format_version(resource.format_version);
+  proto.set_format_version(kBytesVersion);
   if (!resource.job_id.empty()) proto.set_job(absl::StrCat("jobs/", resource.job_id));
   *proto.mutable_create_time() = TimeToProto(resource.created_at);
   proto.set_owner(resource.tenant);
-  if (const auto provenance = studies::ProvenanceOfMetadata(resource.metadata); provenance.ok()) {
-    *proto.mutable_provenance() = ProvenanceToProto(*provenance);
-  }
+  VS_ASSIGN_OR_RETURN(v1::Provenance provenance, ProvenanceOf(resource));
+  if (provenance.format_version() > 0) *proto.mutable_provenance() = std::move(provenance);
   return proto;
 }
 
@@ -110,7 +121,7 @@ absl::Status ArtifactService::WriteArtifact(const rpc::CallContext& context,
   // The header names the bytes, so a repetition is answered before they have come again.
   VS_ASSIGN_OR_RETURN(const auto earlier, EarlierResult(*store_, context.tenant, *key));
   if (earlier) {
-    *response->mutable_artifact() = ToProto(*earlier);
+    VS_ASSIGN_OR_RETURN(*response->mutable_artifact(), ToProto(*earlier));
     return absl::OkStatus();
   }
   VS_ASSIGN_OR_RETURN(auto writer, blobs_->NewWriter());
@@ -139,12 +150,12 @@ absl::Status ArtifactService::WriteArtifact(const rpc::CallContext& context,
   resource.display_name = header.display_name();
   resource.media_type =
       header.media_type().empty() ? "application/octet-stream" : header.media_type();
-  resource.metadata = "{}";
+  resource.format_version = studies::kRecordVersion;
   resource.blob_digest = blob->digest;
   resource.blob_size = blob->size;
   VS_ASSIGN_OR_RETURN(const auto stored,
                       store_->PutResources(context.tenant, {std::move(resource)}, *key));
-  *response->mutable_artifact() = ToProto(stored.front());
+  VS_ASSIGN_OR_RETURN(*response->mutable_artifact(), ToProto(stored.front()));
   return absl::OkStatus();
 }
 
@@ -152,7 +163,7 @@ absl::Status ArtifactService::GetArtifact(const rpc::CallContext& context,
                                           const v1::GetArtifactRequest& request,
                                           v1::GetArtifactResponse* response) {
   VS_ASSIGN_OR_RETURN(const store::Resource resource, Find(context.tenant, request.name()));
-  *response->mutable_artifact() = ToProto(resource);
+  VS_ASSIGN_OR_RETURN(*response->mutable_artifact(), ToProto(resource));
   return absl::OkStatus();
 }
 
@@ -167,8 +178,9 @@ absl::Status ArtifactService::ListArtifacts(const rpc::CallContext& context,
                       store_->ListResources(
                           context.tenant, store::ResourceKind::kArtifact, filter,
                           {.page_size = request.page_size(), .page_token = request.page_token()}));
-  for (const store::Resource& resource : page.resources)
-    *response->add_artifacts() = ToProto(resource);
+  for (const store::Resource& resource : page.resources) {
+    VS_ASSIGN_OR_RETURN(*response->add_artifacts(), ToProto(resource));
+  }
   response->set_next_page_token(page.next_page_token);
   return absl::OkStatus();
 }
@@ -197,7 +209,9 @@ absl::Status ArtifactService::ReadArtifact(const rpc::CallContext& context,
         blobs_->Read(resource.blob_digest, offset, std::min(kArtifactChunk, end - offset)));
     part.mutable_chunk()->set_offset(offset);
     part.mutable_chunk()->set_crc32c(Crc32c(part.chunk().data()));
-    if (std::exchange(first, false)) *part.mutable_artifact() = ToProto(resource);
+    if (std::exchange(first, false)) {
+      VS_ASSIGN_OR_RETURN(*part.mutable_artifact(), ToProto(resource));
+    }
     VS_RETURN_IF_ERROR(writer.Write(std::move(part)));
   }
   return absl::OkStatus();

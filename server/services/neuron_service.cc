@@ -7,15 +7,17 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
+#include "base/id.h"
 #include "base/status_macros.h"
 #include "services/idempotency.h"
 #include "services/replays.h"
 #include "services/request_codec.h"
-#include "services/request_record.h"
 #include "services/result_codec.h"
 #include "services/stored_vectors.h"
 #include "services/study_codec.h"
 #include "studies/classify_neurons.h"
+#include "studies/message_json.h"
+#include "studies/provenance.h"
 #include "studies/stored_neuron_set.h"
 
 namespace valuescope::services {
@@ -31,13 +33,12 @@ absl::Status CheckRange(absl::string_view field, double value, double above, dou
       "OUT_OF_RANGE");
 }
 
-absl::StatusOr<store::Resource> PutSet(const studies::StoredNeuronSet& set,
-                                       const std::string& columns, const std::string& tenant,
-                                       const store::IdempotencyKey& key, store::Store& store,
-                                       store::BlobStore& blobs) {
+absl::StatusOr<store::Resource> PutSet(const v1::NeuronSet& set, const std::string& columns,
+                                       const std::string& tenant, const store::IdempotencyKey& key,
+                                       store::Store& store, store::BlobStore& blobs) {
   VS_ASSIGN_OR_RETURN(const store::StoredBlob blob, store::WriteBlob(blobs, columns));
-  VS_ASSIGN_OR_RETURN(const auto stored,
-                      store.PutResources(tenant, {studies::MakeNeuronSetResource(set, blob)}, key));
+  VS_ASSIGN_OR_RETURN(store::Resource resource, studies::MakeNeuronSetResource(set, blob));
+  VS_ASSIGN_OR_RETURN(const auto stored, store.PutResources(tenant, {std::move(resource)}, key));
   return stored.front();
 }
 
@@ -96,26 +97,27 @@ absl::Status NeuronService::ClassifyNeurons(const rpc::CallContext& context,
   VS_ASSIGN_OR_RETURN(
       const studies::Classification classification,
       studies::ClassifyNeurons(*model->engine, first, second, plan, context.cancellation));
-  studies::StoredNeuronSet set;
-  set.model = absl::StrCat("models/", model->id);
-  set.model_digest = model->weights_digest;
-  set.method = studies::kGeometricMethod;
-  set.display_name = request.display_name();
-  set.top_k = top_k;
-  set.layers = classification.layers;
-  set.warnings = classification.warnings;
-  set.provenance = studies::ProvenanceOf(*model, /*rendered_chat=*/false);
-  set.provenance.site = model::Site::kMlpNeurons;
-  set.provenance.inputs = InputsOf(used);
-  set.provenance.options =
-      RecordOfRequest(request, {"model", "strict", "display_name", "request_id"});
+  v1::NeuronSet set;
+  set.set_model(absl::StrCat("models/", model->id));
+  set.set_model_digest(model->weights_digest);
+  set.set_method(studies::kGeometricMethod);
+  set.set_display_name(request.display_name());
+  set.set_top_k(top_k);
+  set.mutable_layers()->Assign(classification.layers.begin(), classification.layers.end());
+  set.mutable_warnings()->Assign(classification.warnings.begin(), classification.warnings.end());
+  v1::Provenance& provenance = *set.mutable_provenance();
+  provenance = studies::ProvenanceOf(*model, /*rendered_chat=*/false);
+  provenance.set_site(v1::SITE_MLP_NEURONS);
+  *provenance.mutable_inputs() = InputsOf(used);
+  provenance.set_options(
+      studies::RecordOfRequest(request, {"model", "strict", "display_name", "request_id"}));
   VS_ASSIGN_OR_RETURN(const store::Resource resource,
                       PutSet(set, studies::EncodeColumns(classification.columns), context.tenant,
                              key, *store_, *blobs_));
   *response->mutable_neuron_set() =
       NeuronSetToProto(resource, set, studies::TopNeurons(classification.columns, top_k));
   AddDigests(*model, used, response->mutable_digests());
-  for (const std::string& warning : classification.warnings) response->add_warnings(warning);
+  *response->mutable_warnings() = set.warnings();
   return absl::OkStatus();
 }
 
@@ -125,10 +127,10 @@ absl::Status NeuronService::GetNeuronSet(const rpc::CallContext& context,
   VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "neuronSets", request.name()));
   VS_ASSIGN_OR_RETURN(const store::Resource resource,
                       store_->GetResource(context.tenant, store::ResourceKind::kNeuronSet, id));
-  VS_ASSIGN_OR_RETURN(const studies::StoredNeuronSet set, studies::DescribeNeuronSet(resource));
+  VS_ASSIGN_OR_RETURN(const v1::NeuronSet set, studies::DescribeNeuronSet(resource));
   VS_ASSIGN_OR_RETURN(const auto columns, studies::ReadColumns(*blobs_, resource));
   *response->mutable_neuron_set() =
-      NeuronSetToProto(resource, set, studies::TopNeurons(columns, set.top_k));
+      NeuronSetToProto(resource, set, studies::TopNeurons(columns, set.top_k()));
   return absl::OkStatus();
 }
 
@@ -144,7 +146,7 @@ absl::Status NeuronService::ListNeuronSets(const rpc::CallContext& context,
                           context.tenant, store::ResourceKind::kNeuronSet, {},
                           {.page_size = request.page_size(), .page_token = request.page_token()}));
   for (const store::Resource& resource : page.resources) {
-    VS_ASSIGN_OR_RETURN(const studies::StoredNeuronSet set, studies::DescribeNeuronSet(resource));
+    VS_ASSIGN_OR_RETURN(const v1::NeuronSet set, studies::DescribeNeuronSet(resource));
     *response->add_neuron_sets() = NeuronSetToProto(resource, set, {});
   }
   response->set_next_page_token(page.next_page_token);

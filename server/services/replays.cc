@@ -13,24 +13,19 @@ namespace {
 constexpr char kReplayed[] =
     "answered from what the first request with this request_id stored; its warnings are not kept";
 
-void AddDigests(const studies::Provenance& provenance,
+void AddDigests(const v1::Provenance& provenance,
                 google::protobuf::RepeatedPtrField<v1::ResourceDigest>* digests) {
   v1::ResourceDigest& model = *digests->Add();
-  model.set_name(provenance.model);
-  model.set_digest(provenance.model_digest);
-  for (const studies::InputDigest& input : provenance.inputs) {
-    v1::ResourceDigest& digest = *digests->Add();
-    digest.set_name(input.name);
-    digest.set_digest(input.digest);
-  }
+  model.set_name(provenance.model());
+  model.set_digest(provenance.model_digest());
+  digests->MergeFrom(provenance.inputs());
 }
 
 // With the top neurons, as GetNeuronSet.
-absl::StatusOr<v1::NeuronSet> ReadSet(const store::Resource& resource,
-                                      const studies::StoredNeuronSet& set,
+absl::StatusOr<v1::NeuronSet> ReadSet(const store::Resource& resource, const v1::NeuronSet& set,
                                       store::BlobStore& blobs) {
   VS_ASSIGN_OR_RETURN(const auto columns, studies::ReadColumns(blobs, resource));
-  return NeuronSetToProto(resource, set, studies::TopNeurons(columns, set.top_k));
+  return NeuronSetToProto(resource, set, studies::TopNeurons(columns, set.top_k()));
 }
 
 }  // namespace
@@ -58,33 +53,32 @@ absl::Status ReplayExtractVectors(const store::Resource& resource, store::BlobSt
   const bool fits = DataBytes(vector, static_cast<size_t>(vector.num_rows())) <= kMaxMessageData;
   *response->mutable_vector() =
       VectorToProto(resource, vector, {.with_data = fits, .with_statistics = false, .layers = {}});
-  for (const studies::RowStatistics& row : vector.statistics) {
-    *response->add_statistics() = StatisticsToProto(row);
-  }
-  response->set_num_dropped(vector.provenance.num_dropped);
-  AddDigests(vector.provenance, response->mutable_digests());
-  if (!vector.provenance.seeds.empty()) response->set_seed(vector.provenance.seeds.front());
+  *response->mutable_statistics() = vector.record.statistics();
+  const v1::Provenance& provenance = vector.record.provenance();
+  response->set_num_dropped(provenance.num_dropped());
+  AddDigests(provenance, response->mutable_digests());
+  if (provenance.seeds_size() > 0) response->set_seed(provenance.seeds(0));
   response->add_warnings(kReplayed);
   return absl::OkStatus();
 }
 
 absl::Status ReplayAttributeNeurons(const store::Resource& resource, store::BlobStore& blobs,
                                     v1::AttributeNeuronsResponse* response) {
-  VS_ASSIGN_OR_RETURN(const studies::StoredNeuronSet set, studies::DescribeNeuronSet(resource));
+  VS_ASSIGN_OR_RETURN(const v1::NeuronSet set, studies::DescribeNeuronSet(resource));
   VS_ASSIGN_OR_RETURN(*response->mutable_neuron_set(), ReadSet(resource, set, blobs));
-  response->set_num_expressing(set.provenance.num_expressing);
-  response->set_num_non_expressing(set.provenance.num_non_expressing);
-  response->set_num_dropped(set.provenance.num_dropped);
-  AddDigests(set.provenance, response->mutable_digests());
+  response->set_num_expressing(set.provenance().num_expressing());
+  response->set_num_non_expressing(set.provenance().num_non_expressing());
+  response->set_num_dropped(set.provenance().num_dropped());
+  AddDigests(set.provenance(), response->mutable_digests());
   *response->mutable_warnings() = response->neuron_set().warnings();
   return absl::OkStatus();
 }
 
 absl::Status ReplayClassifyNeurons(const store::Resource& resource, store::BlobStore& blobs,
                                    v1::ClassifyNeuronsResponse* response) {
-  VS_ASSIGN_OR_RETURN(const studies::StoredNeuronSet set, studies::DescribeNeuronSet(resource));
+  VS_ASSIGN_OR_RETURN(const v1::NeuronSet set, studies::DescribeNeuronSet(resource));
   VS_ASSIGN_OR_RETURN(*response->mutable_neuron_set(), ReadSet(resource, set, blobs));
-  AddDigests(set.provenance, response->mutable_digests());
+  AddDigests(set.provenance(), response->mutable_digests());
   *response->mutable_warnings() = response->neuron_set().warnings();
   return absl::OkStatus();
 }

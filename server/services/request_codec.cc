@@ -12,6 +12,7 @@
 #include "base/id.h"
 #include "base/status_macros.h"
 #include "services/tensor_codec.h"
+#include "studies/contract_enums.h"
 
 namespace valuescope::services {
 namespace {
@@ -61,11 +62,8 @@ absl::StatusOr<std::shared_ptr<const engine::ServedModel>> ModelOfName(
 absl::StatusOr<model::Site> SiteFromProto(absl::string_view field, v1::Site site,
                                           model::Site otherwise) {
   if (site == v1::SITE_UNSPECIFIED) return otherwise;
-  if (site < v1::SITE_EMBEDDING || site > v1::SITE_LOGITS) {
-    return InvalidField(field, "must be a SITE_... of the contract");
-  }
-  // The contract lists sites in the order of the forward pass, after UNSPECIFIED.
-  return static_cast<model::Site>(static_cast<int>(site) - 1);
+  if (const std::optional<model::Site> ours = studies::SiteOf(site)) return *ours;
+  return InvalidField(field, "must be a SITE_... of the contract");
 }
 
 absl::StatusOr<std::vector<int>> LayersFromProto(absl::string_view field, const v1::Layers* layers,

@@ -1,8 +1,6 @@
 #include "services/stored_vector_resolver.h"
 
-#include <algorithm>
 #include <cstdint>
-#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,11 +27,12 @@ absl::StatusOr<ResolvedVector> StoredVectorResolver::Resolve(absl::string_view t
   ResolvedVector resolved;
   resolved.name = store::ResourceName(store::ResourceKind::kVector, id);
   resolved.digest = resource.digest;
-  resolved.site = stored.site;
-  resolved.width = stored.width;
+  resolved.site = stored.site();
+  resolved.width = stored.width();
   for (int64_t row = 0; row < stored.num_rows(); ++row) {
     const auto values = stored.row(row);
-    const int layer = stored.layers.empty() ? 0 : stored.layers[static_cast<size_t>(row)];
+    const bool layered = stored.record.layers_size() > 0;
+    const int layer = layered ? stored.record.layers(static_cast<int>(row)) : 0;
     resolved.rows[layer].assign(values.begin(), values.end());
   }
   return resolved;
@@ -47,15 +46,12 @@ absl::StatusOr<StoredVectorResolver::NamedSet> StoredVectorResolver::SetOfName(
   VS_ASSIGN_OR_RETURN(named.resource,
                       store_->GetResource(tenant, store::ResourceKind::kNeuronSet, id));
   VS_ASSIGN_OR_RETURN(named.set, studies::DescribeNeuronSet(named.resource));
-  if (named.set.model_digest != model.weights_digest) {
+  if (named.set.model_digest() != model.weights_digest) {
     return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "WRONG_MODEL",
-                           absl::StrCat("`", field, "` was made on ", named.set.model,
+                           absl::StrCat("`", field, "` was made on ", named.set.model(),
                                         " with other weights than those of models/", model.id));
   }
-  const auto& layers = named.set.layers;
-  const bool assigns_classes = std::any_of(
-      layers.begin(), layers.end(), [](const auto& layer) { return !layer.classes.empty(); });
-  if (neuron_class != v1::NEURON_CLASS_UNSPECIFIED && !assigns_classes) {
+  if (neuron_class != v1::NEURON_CLASS_UNSPECIFIED && !studies::AssignsClasses(named.set)) {
     return InvalidField(field, "assigns no classes, so `class` must be unset");
   }
   return named;
@@ -71,11 +67,11 @@ absl::StatusOr<NeuronCounts> StoredVectorResolver::CountNeurons(absl::string_vie
   if (!members_.Contains({named.resource.digest, neuron_class})) {
     counts.bytes_to_read = named.resource.blob_size;
   }
-  for (const studies::NeuronSetLayer& layer : named.set.layers) {
-    int64_t& count = counts.by_layer[layer.layer];
-    if (neuron_class == v1::NEURON_CLASS_UNSPECIFIED) count = layer.num_members;
-    for (const studies::ClassCount& each : layer.classes) {
-      if (studies::ContractNumber(each.neuron_class) == neuron_class) count = each.count;
+  for (const v1::NeuronSetLayer& layer : named.set.layers()) {
+    int64_t& count = counts.by_layer[layer.layer()];
+    if (neuron_class == v1::NEURON_CLASS_UNSPECIFIED) count = layer.num_members();
+    for (const v1::NeuronClassCount& each : layer.classes()) {
+      if (each.class_() == neuron_class) count = each.count();
     }
   }
   return counts;
@@ -92,16 +88,7 @@ absl::StatusOr<ResolvedNeurons> StoredVectorResolver::ResolveNeurons(
       .by_layer = {}};
   if (members_.Find({digest, neuron_class}, resolved.by_layer)) return resolved;
   VS_ASSIGN_OR_RETURN(const auto columns, studies::ReadColumns(*blobs_, named.resource));
-  std::map<int, std::vector<int64_t>> by_layer;
-  for (const studies::NeuronScore& neuron : studies::Members(columns, named.set.top_k)) {
-    if (neuron_class != v1::NEURON_CLASS_UNSPECIFIED &&
-        (!neuron.neuron_class || studies::ContractNumber(*neuron.neuron_class) != neuron_class)) {
-      continue;
-    }
-    by_layer[neuron.layer].push_back(neuron.index);
-  }
-  for (auto& [layer, indices] : by_layer) {
-    std::sort(indices.begin(), indices.end());
+  for (auto& [layer, indices] : studies::MembersByLayer(columns, named.set.top_k(), neuron_class)) {
     resolved.by_layer[layer] = std::move(indices);
   }
   members_.Keep({digest, neuron_class}, resolved.by_layer);

@@ -37,7 +37,7 @@ class StoredVectorResolver : public VectorResolver {
  private:
   struct NamedSet {
     store::Resource resource;
-    studies::StoredNeuronSet set;
+    v1::NeuronSet set;
   };
   // The set's metadata. The errors of ResolveNeurons.
   absl::StatusOr<NamedSet> SetOfName(absl::string_view tenant, absl::string_view name,

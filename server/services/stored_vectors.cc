@@ -19,7 +19,8 @@ absl::StatusOr<studies::StoredVector> VectorOfName(absl::string_view field, cons
 }
 
 std::vector<int> CommonLayers(const std::vector<const studies::StoredVector*>& vectors) {
-  std::vector<int> common = vectors.front()->layers;
+  const auto& first = vectors.front()->record.layers();
+  std::vector<int> common(first.begin(), first.end());
   std::erase_if(common, [&](int layer) {
     return std::any_of(vectors.begin(), vectors.end(),
                        [&](const auto* vector) { return !vector->RowOfLayer(layer); });

@@ -1,21 +1,18 @@
-// Studies' stored things as messages of the contract: vectors, neuron sets and where they come
-// from. Names, times and owners are the store's.
+// Records of vectors and neuron sets completed to what users see: names, times and owners are the
+// store's, rows and members the blob's.
 #ifndef VALUESCOPE_SERVICES_STUDY_CODEC_H_
 #define VALUESCOPE_SERVICES_STUDY_CODEC_H_
 
 #include <cstdint>
-#include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "google/protobuf/timestamp.pb.h"
-#include "model/site.h"
 #include "services/request_codec.h"
 #include "store/store.h"
-#include "studies/provenance.h"
-#include "studies/stored_neuron_set.h"
+#include "studies/contract_enums.h"
 #include "studies/stored_vector.h"
 #include "valuescope/v1/common.pb.h"
 #include "valuescope/v1/neurons.pb.h"
@@ -23,14 +20,13 @@
 
 namespace valuescope::services {
 
+using studies::SiteToProto;
+
 google::protobuf::Timestamp TimeToProto(absl::Time time);
-v1::Site SiteToProto(model::Site site);
-v1::Provenance ProvenanceToProto(const studies::Provenance& provenance);
-v1::VectorStatistics StatisticsToProto(const studies::RowStatistics& row);
 
 // What a study records of `used`. The data set, artifacts/ID or empty, goes by its content.
-std::vector<studies::InputDigest> InputsOf(const UsedResources& used,
-                                           absl::string_view data_set = "");
+google::protobuf::RepeatedPtrField<v1::ResourceDigest> InputsOf(const UsedResources& used,
+                                                                absl::string_view data_set = "");
 
 // Rows that a Vector message carries.
 struct VectorView {
@@ -49,11 +45,9 @@ inline constexpr int64_t kMaxMessageData = 3 << 20;
 // Bytes that the rows would take in a message.
 int64_t DataBytes(const studies::StoredVector& vector, size_t num_layers);
 
-v1::NeuronScore NeuronScoreToProto(const studies::NeuronScore& score);
-
-// `top` is left out where it is empty. The set's columns are artifacts/neuron-set.ID.
-v1::NeuronSet NeuronSetToProto(const store::Resource& resource, const studies::StoredNeuronSet& set,
-                               std::span<const studies::NeuronScore> top);
+// The set's columns are artifacts/neuron-set.ID.
+v1::NeuronSet NeuronSetToProto(const store::Resource& resource, v1::NeuronSet set,
+                               google::protobuf::RepeatedPtrField<v1::NeuronScore> top);
 
 }  // namespace valuescope::services
 

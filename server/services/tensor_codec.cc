@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "studies/contract_enums.h"
 
 namespace valuescope::services {
 namespace {
@@ -74,29 +76,8 @@ v1::CaptureChunk ChunkOf(const engine::Capture& capture, int32_t input_index, co
 
 }  // namespace
 
-v1::DataType DataTypeToProto(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat32:
-      return v1::DATA_TYPE_FLOAT32;
-    case DType::kFloat16:
-      return v1::DATA_TYPE_FLOAT16;
-    case DType::kBFloat16:
-      return v1::DATA_TYPE_BFLOAT16;
-    case DType::kFloat64:
-      return v1::DATA_TYPE_FLOAT64;
-    case DType::kInt32:
-      return v1::DATA_TYPE_INT32;
-    case DType::kInt64:
-      return v1::DATA_TYPE_INT64;
-  }
-  return v1::DATA_TYPE_UNSPECIFIED;
-}
-
 absl::StatusOr<DType> DataTypeFromProto(absl::string_view field, v1::DataType dtype) {
-  for (const DType candidate : {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kFloat64,
-                                DType::kInt32, DType::kInt64}) {
-    if (DataTypeToProto(candidate) == dtype) return candidate;
-  }
+  if (const std::optional<DType> ours = studies::DataTypeOf(dtype)) return *ours;
   return InvalidField(
       field, "must be FLOAT32, FLOAT16, BFLOAT16, FLOAT64, INT32 or INT64 (DATA_TYPE_...)");
 }

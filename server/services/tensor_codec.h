@@ -10,6 +10,7 @@
 #include "absl/strings/string_view.h"
 #include "base/host_tensor.h"
 #include "engine/request.h"
+#include "studies/contract_enums.h"
 #include "valuescope/v1/common.pb.h"
 
 namespace valuescope::services {
@@ -17,7 +18,8 @@ namespace valuescope::services {
 // Largest tensor of one chunk, bytes, unless a single row is larger.
 inline constexpr int64_t kMaxChunkBytes = int64_t{1} << 20;
 
-v1::DataType DataTypeToProto(DType dtype);
+using studies::DataTypeToProto;
+
 // INVALID_ARGUMENT naming `field` for an unknown value or none.
 absl::StatusOr<DType> DataTypeFromProto(absl::string_view field, v1::DataType dtype);
 

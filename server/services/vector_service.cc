@@ -12,11 +12,12 @@
 #include "services/idempotency.h"
 #include "services/replays.h"
 #include "services/request_codec.h"
-#include "services/request_record.h"
 #include "services/result_codec.h"
 #include "services/stored_vectors.h"
 #include "services/study_codec.h"
 #include "services/tensor_codec.h"
+#include "studies/message_json.h"
+#include "studies/provenance.h"
 
 namespace valuescope::services {
 namespace {
@@ -66,16 +67,17 @@ int64_t DecompositionMemory(size_t pairs, size_t layers, int64_t width) {
   return parts * (static_cast<int64_t>(layers) * width * kElement + kDescription);
 }
 
-studies::Provenance ProvenanceOf(const Derived& part) {
-  std::vector<const studies::Provenance*> sources;
+v1::Provenance ProvenanceOf(const Derived& part) {
+  std::vector<const v1::Provenance*> sources;
   for (const studies::StoredVector* vector : part.sources->vectors) {
-    sources.push_back(&vector->provenance);
+    sources.push_back(&vector->record.provenance());
   }
-  studies::Provenance provenance = studies::DerivedProvenance(sources);
-  provenance.sign_rule = part.sign_rule;
-  provenance.inputs = InputsOf(part.sources->used);
+  v1::Provenance provenance = studies::DerivedProvenance(sources);
+  provenance.set_sign_rule(part.sign_rule);
+  *provenance.mutable_inputs() = InputsOf(part.sources->used);
   // With the pairs: which of two inputs is the intrinsic one is nowhere else.
-  provenance.options = RecordOfRequest(part.sources->request, {"strict", "store", "request_id"});
+  provenance.set_options(
+      studies::RecordOfRequest(part.sources->request, {"strict", "store", "request_id"}));
   return provenance;
 }
 
@@ -122,7 +124,7 @@ absl::Status VectorService::DecomposeVectors(const rpc::CallContext& context,
                                      context.tenant, *store_, *blobs_, used));
     for (studies::StoredVector* vector : {&intrinsic, &prompted}) {
       VS_RETURN_IF_ERROR(context.Hold(static_cast<int64_t>(vector->rows.size() * sizeof(float))));
-      if (!model::IsPerLayer(vector->site)) {
+      if (!model::IsPerLayer(vector->site())) {
         return InvalidField(field,
                             "has a vector of a site without layers, which is not decomposed");
       }
@@ -141,7 +143,7 @@ absl::Status VectorService::DecomposeVectors(const rpc::CallContext& context,
   plan.strict = request.strict();
   plan.unit_deltas = request.unit_deltas();
   VS_RETURN_IF_ERROR(
-      context.Hold(DecompositionMemory(pairs.size(), plan.layers.size(), all.front()->width)));
+      context.Hold(DecompositionMemory(pairs.size(), plan.layers.size(), all.front()->width())));
   VS_ASSIGN_OR_RETURN(const studies::DecompositionResult result,
                       studies::DecomposePairs(pairs, plan));
   VS_RETURN_IF_ERROR(context.Why());
@@ -200,20 +202,20 @@ absl::Status VectorService::DecomposeVectors(const rpc::CallContext& context,
                        "mean of v_prompt - v_int", &sources.back()});
   for (const std::string& warning : result.warnings) response->add_warnings(warning);
 
-  const studies::StoredVector& first = *all.front();
+  const v1::Vector& first = all.front()->record;
   int64_t data_bytes = 0;
   std::vector<studies::StoredVector> parts;
   std::vector<store::Resource> resources;
   for (const Derived& part : derived) {
     studies::StoredVector vector;
-    vector.model = first.model;
-    vector.model_digest = first.model_digest;
-    vector.site = first.site;
-    vector.width = first.width;
-    vector.layers = plan.layers;
+    vector.record.set_model(first.model());
+    vector.record.set_model_digest(first.model_digest());
+    vector.record.set_site(first.site());
+    vector.record.set_width(first.width());
+    vector.record.mutable_layers()->Assign(plan.layers.begin(), plan.layers.end());
+    vector.record.set_display_name(part.name);
+    *vector.record.mutable_provenance() = ProvenanceOf(part);
     vector.rows = *part.rows;
-    vector.display_name = part.name;
-    vector.provenance = ProvenanceOf(part);
     VS_ASSIGN_OR_RETURN(resources.emplace_back(), studies::MakeVectorResource(*blobs_, vector));
     parts.push_back(std::move(vector));
   }
@@ -259,17 +261,15 @@ absl::Status VectorService::CreateVector(const rpc::CallContext& context,
   VS_ASSIGN_OR_RETURN(const auto model, ModelOfName("vector.model", given.model(), *models_));
   VS_RETURN_IF_ERROR(CheckDisplayName("vector.display_name", given.display_name()));
   studies::StoredVector vector;
-  vector.model = given.model();
-  vector.model_digest = model->weights_digest;
-  VS_ASSIGN_OR_RETURN(vector.site, SiteFromProto("vector.site", given.site()));
-  vector.width = model::WidthOf(vector.site, model->architecture);
-  vector.layers.assign(given.layers().begin(), given.layers().end());
+  VS_ASSIGN_OR_RETURN(const model::Site site, SiteFromProto("vector.site", given.site()));
+  vector.record = studies::VectorWithin(
+      *model, site, {given.layers().data(), static_cast<size_t>(given.layers_size())});
   VS_ASSIGN_OR_RETURN(const HostTensor data, TensorFromProto("vector.data", given.data()));
-  const std::vector<int64_t> rows = {vector.num_rows(), vector.width}, row = {vector.width};
+  const std::vector<int64_t> rows = {vector.num_rows(), vector.width()}, row = {vector.width()};
   if (data.shape != rows && !(data.shape == row && vector.num_rows() == 1)) {
     return InvalidField("vector.data",
-                        absl::StrCat("must have the shape [", vector.num_rows(), ", ", vector.width,
-                                     "]: one row of the site's width a layer"),
+                        absl::StrCat("must have the shape [", vector.num_rows(), ", ",
+                                     vector.width(), "]: one row of the site's width a layer"),
                         "WRONG_WIDTH");
   }
   auto elements = ToFloat32(data);
@@ -277,10 +277,11 @@ absl::Status VectorService::CreateVector(const rpc::CallContext& context,
   vector.rows = *std::move(elements);
   if (absl::Status status = studies::CheckVector(vector, model->architecture); !status.ok())
     return InField("vector", status);
-  vector.display_name = given.display_name();
-  vector.provenance = studies::ProvenanceWithin(*model);
-  vector.provenance.site = vector.site;
-  vector.provenance.sign_rule = "caller";
+  vector.record.set_display_name(given.display_name());
+  v1::Provenance& provenance = *vector.record.mutable_provenance();
+  provenance = studies::ProvenanceWithin(*model);
+  provenance.set_site(SiteToProto(site));
+  provenance.set_sign_rule("caller");
   VS_ASSIGN_OR_RETURN(store::Resource resource, studies::MakeVectorResource(*blobs_, vector));
   VS_ASSIGN_OR_RETURN(const auto stored,
                       store_->PutResources(context.tenant, {std::move(resource)}, key));
@@ -296,7 +297,7 @@ absl::Status VectorService::GetVector(const rpc::CallContext& context,
                       store_->GetResource(context.tenant, store::ResourceKind::kVector, id));
   VS_ASSIGN_OR_RETURN(const studies::StoredVector described, studies::DescribeVector(resource));
   VectorView view{.with_data = !request.omit_data(), .with_statistics = true, .layers = {}};
-  if (!described.layers.empty() && request.has_layers()) {
+  if (described.record.layers_size() > 0 && request.has_layers()) {
     VS_ASSIGN_OR_RETURN(view.layers, LayersOfVectors(&request.layers(), {&described}));
   }
   const size_t rows =

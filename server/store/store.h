@@ -71,11 +71,11 @@ struct Resource {
   ResourceKind kind = ResourceKind::kArtifact;
   std::string id;            // see CheckResourceId in base/id.h
   absl::Time created_at;     // set by the store
-  int format_version = 1;    // of metadata and bytes
+  int format_version = 1;    // of metadata
   std::string digest;        // SHA-256 of the content that the resource stands for, hexadecimal
   std::string display_name;  // for people, at most 256 bytes
   std::string media_type;    // of the blob's bytes
-  std::string metadata;      // opaque here; JSON by convention
+  std::string metadata;      // opaque here
   std::string blob_digest;   // empty: no blob
   int64_t blob_size = 0;     // bytes
   std::string job_id;        // the job that made it; empty where no job did

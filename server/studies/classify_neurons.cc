@@ -1,12 +1,14 @@
 #include "studies/classify_neurons.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "analysis/decomposition.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "studies/contract_enums.h"
 
 namespace valuescope::studies {
 namespace {
@@ -57,24 +59,25 @@ NeuronColumns ColumnsOf(int layer, analysis::NeuronGeometry geometry) {
   return columns;
 }
 
-NeuronSetLayer SummaryOf(int layer, const analysis::NeuronGeometry& geometry,
-                         bool admit_negative_shared) {
-  NeuronSetLayer summary;
-  summary.layer = layer;
-  summary.num_neurons = static_cast<int64_t>(geometry.scores.size());
-  summary.num_members = static_cast<int64_t>(geometry.members.size());
+v1::NeuronSetLayer SummaryOf(int layer, const analysis::NeuronGeometry& geometry,
+                             bool admit_negative_shared) {
+  v1::NeuronSetLayer summary;
+  summary.set_layer(layer);
+  summary.set_num_neurons(static_cast<int64_t>(geometry.scores.size()));
+  summary.set_num_members(static_cast<int64_t>(geometry.members.size()));
   for (int i = 1; i < analysis::kNumNeuronClasses; ++i) {
     const auto neuron_class = static_cast<NeuronClass>(i);
     if (neuron_class == NeuronClass::kSharedNegative && !admit_negative_shared) continue;
     const auto place = static_cast<size_t>(i);
-    summary.classes.push_back({.neuron_class = neuron_class,
-                               .count = geometry.counts[place],
-                               .expected = geometry.expected_counts[place]});
+    v1::NeuronClassCount& count = *summary.add_classes();
+    count.set_class_(ClassToProto(neuron_class));
+    count.set_count(geometry.counts[place]);
+    count.set_expected_count(geometry.expected_counts[place]);
   }
-  for (const double score : geometry.scores) summary.score_sum += score;
+  summary.set_score_sum(std::accumulate(geometry.scores.begin(), geometry.scores.end(), 0.0));
   const auto [low, high] = std::minmax_element(geometry.scores.begin(), geometry.scores.end());
-  summary.score_min = *low;
-  summary.score_max = *high;
+  summary.set_score_min(*low);
+  summary.set_score_max(*high);
   return summary;
 }
 

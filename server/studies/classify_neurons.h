@@ -30,9 +30,9 @@ struct ClassificationPlan {
 };
 
 struct Classification {
-  std::vector<NeuronColumns> columns;  // layers that have axes
-  std::vector<NeuronSetLayer> layers;  // the same, summarised
-  std::vector<std::string> warnings;   // layers left out, and why
+  std::vector<NeuronColumns> columns;      // layers that have axes
+  std::vector<v1::NeuronSetLayer> layers;  // the same, summarised
+  std::vector<std::string> warnings;       // layers left out, and why
 };
 
 // `first` is the intrinsic vector or u_shared, `second` the prompted one or u_diff.

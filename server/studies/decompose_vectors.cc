@@ -13,11 +13,11 @@ absl::Status CheckPair(const DecompositionPair& pair, const StoredVector& first,
                        const std::vector<int>& layers) {
   const std::string field = absl::StrCat("pairs[", index, "]");
   for (const StoredVector* vector : {pair.intrinsic, pair.prompted}) {
-    if (vector->model_digest != first.model_digest) {
+    if (vector->record.model_digest() != first.record.model_digest()) {
       return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "WRONG_MODEL",
                              absl::StrCat(field, " has a vector of another model"));
     }
-    if (vector->site != first.site || vector->width != first.width) {
+    if (vector->site() != first.site() || vector->width() != first.width()) {
       return InvalidField(field, "has a vector of another site or width", "WRONG_SITE");
     }
     for (const int layer : layers) {
@@ -30,8 +30,8 @@ absl::Status CheckPair(const DecompositionPair& pair, const StoredVector& first,
 }
 
 std::optional<double> ReliabilityOf(const StoredVector& vector, int layer) {
-  for (const RowStatistics& row : vector.statistics) {
-    if (row.layer == layer) return row.reliability;
+  for (const v1::VectorStatistics& row : vector.record.statistics()) {
+    if (row.layer() == layer && row.has_reliability()) return row.reliability();
   }
   return std::nullopt;
 }
@@ -69,7 +69,7 @@ absl::StatusOr<PairResult> DecomposePair(const DecompositionPair& pair, size_t i
                                          const DecompositionPlan& plan) {
   PairResult result;
   result.value = pair.value;
-  const int64_t width = pair.intrinsic->width;
+  const int64_t width = pair.intrinsic->width();
   for (const int layer : plan.layers) {
     auto parts = analysis::Decompose(
         RowsOf(pair, layer), {.normalize_columns = plan.normalize_columns,
@@ -99,7 +99,7 @@ absl::StatusOr<DecompositionResult> DecomposePairs(const std::vector<Decompositi
                                                    const DecompositionPlan& plan) {
   if (pairs.empty()) return InvalidField("pairs", "must have at least one pair");
   const StoredVector& first = *pairs[0].intrinsic;
-  if (!model::IsPerLayer(first.site)) {
+  if (!model::IsPerLayer(first.site())) {
     return InvalidField("pairs", "must be vectors of a site that has layers", "WRONG_SITE");
   }
   if (plan.layers.empty()) return InvalidField("layers", "the vectors share no layer");
@@ -120,7 +120,7 @@ absl::StatusOr<DecompositionResult> DecomposePairs(const std::vector<Decompositi
                                              ": the deltas cancel one another, their mean has no "
                                              "direction and explains nothing"));
     }
-    AppendRow(result.mean_delta, delta->direction, first.width);
+    AppendRow(result.mean_delta, delta->direction, first.width());
     result.mean_deltas.push_back(*std::move(delta));
   }
   return result;

@@ -21,18 +21,24 @@ absl::Status Damaged() {
                          "the stored partial result of a shard is damaged");
 }
 
-RowStatistics StatisticsOf(int layer, const analysis::DifferenceInMeans& all,
-                           const analysis::LayerDifference& row) {
-  return {.layer = layer,
-          .num_expressing = all.num_expressing,
-          .num_non_expressing = all.num_non_expressing,
-          .norm = row.norm,
-          .relative_norm = row.relative_norm,
-          .split_half_cosine = row.split_half_cosine,
-          .reliability = row.reliability,
-          .norm_interval = row.norm_interval,
-          .auroc = row.auroc,
-          .debiased_squared_norm = row.debiased_squared_norm};
+v1::VectorStatistics StatisticsOf(int layer, const analysis::DifferenceInMeans& all,
+                                  const analysis::LayerDifference& row) {
+  v1::VectorStatistics statistics;
+  statistics.set_layer(layer);
+  statistics.set_num_expressing(all.num_expressing);
+  statistics.set_num_non_expressing(all.num_non_expressing);
+  statistics.set_norm(row.norm);
+  if (row.relative_norm) statistics.set_relative_norm(*row.relative_norm);
+  if (row.split_half_cosine) statistics.set_split_half_cosine(*row.split_half_cosine);
+  if (row.reliability) statistics.set_reliability(*row.reliability);
+  if (row.norm_interval) {
+    statistics.mutable_norm_interval()->set_lower(row.norm_interval->lower);
+    statistics.mutable_norm_interval()->set_upper(row.norm_interval->upper);
+    statistics.mutable_norm_interval()->set_level(row.norm_interval->level);
+  }
+  if (row.auroc) statistics.set_auroc(*row.auroc);
+  if (row.debiased_squared_norm) statistics.set_debiased_squared_norm(*row.debiased_squared_norm);
+  return statistics;
 }
 
 std::vector<std::string> WarningsOf(const ResponseSet& set,

@@ -62,8 +62,8 @@ absl::Status AddMeans(engine::Engine& engine, std::span<const LabelledResponse> 
                       KeptMeans& means, int64_t& cached_tokens);
 
 struct ExtractedVector {
-  std::vector<float> rows;                // [rows, width]
-  std::vector<RowStatistics> statistics;  // one a row
+  std::vector<float> rows;                       // [rows, width]
+  std::vector<v1::VectorStatistics> statistics;  // one a row
   std::vector<std::string> warnings;
 };
 

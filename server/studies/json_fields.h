@@ -3,7 +3,6 @@
 #ifndef VALUESCOPE_STUDIES_JSON_FIELDS_H_
 #define VALUESCOPE_STUDIES_JSON_FIELDS_H_
 
-#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -35,16 +34,6 @@ absl::Status ReadJson(absl::string_view text, int version, const Read& read) {
     return ErrorWithReason(absl::StatusCode::kDataLoss, "METADATA_DAMAGED",
                            absl::StrCat("stored metadata is damaged: ", error.what()));
   }
-}
-
-// null for an absent number.
-inline nlohmann::json OrNull(const std::optional<double>& value) {
-  return value ? nlohmann::json(*value) : nlohmann::json(nullptr);
-}
-
-inline std::optional<double> NumberOrNull(const nlohmann::json& value) {
-  if (value.is_null()) return std::nullopt;
-  return value.get<double>();
 }
 
 }  // namespace valuescope::studies

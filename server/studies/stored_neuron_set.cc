@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
+#include <numeric>
 #include <tuple>
 #include <utility>
 
@@ -10,16 +10,17 @@
 #include "base/error.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
-#include "nlohmann/json.hpp"
-#include "studies/json_fields.h"
+#include "studies/contract_enums.h"
+#include "studies/named_content.h"
+#include "studies/records_of_version_1.h"
 #include "studies/resource_naming.h"
+#include "studies/stored_record.h"
 #include "studies/tensor_file.h"
 
 namespace valuescope::studies {
 namespace {
 
 using analysis::NeuronClass;
-using nlohmann::json;
 
 constexpr int64_t kMaxColumnsFile = int64_t{1} << 31;
 
@@ -27,37 +28,36 @@ std::string ColumnName(int layer, absl::string_view column) {
   return absl::StrCat("layer.", layer, ".", column);
 }
 
-json LayerToJson(const NeuronSetLayer& layer) {
-  json classes = json::array();
-  for (const ClassCount& entry : layer.classes) {
-    classes.push_back({{"class", ContractNumber(entry.neuron_class)},
-                       {"count", entry.count},
-                       {"expected", entry.expected}});
+// A neuron among the columns of a set.
+struct Place {
+  size_t column = 0;
+  size_t index = 0;
+};
+
+std::vector<Place> Members(std::span<const NeuronColumns> columns) {
+  std::vector<Place> members;
+  for (size_t column = 0; column < columns.size(); ++column) {
+    const NeuronColumns& layer = columns[column];
+    for (size_t index = 0; index < layer.scores.size(); ++index) {
+      const bool kept = layer.classes.empty() || layer.classes[index] != NeuronClass::kNone;
+      if (kept) members.push_back({.column = column, .index = index});
+    }
   }
-  return {{"layer", layer.layer},
-          {"num_neurons", layer.num_neurons},
-          {"num_members", layer.num_members},
-          {"classes", std::move(classes)},
-          {"score_sum", layer.score_sum},
-          {"score_min", layer.score_min},
-          {"score_max", layer.score_max}};
+  return members;
 }
 
-NeuronSetLayer LayerFromJson(const json& value) {
-  NeuronSetLayer layer;
-  layer.layer = value.at("layer").get<int>();
-  layer.num_neurons = value.at("num_neurons").get<int64_t>();
-  layer.num_members = value.at("num_members").get<int64_t>();
-  for (const json& entry : value.at("classes")) {
-    const auto neuron_class = ClassOfContractNumber(entry.at("class").get<int32_t>());
-    layer.classes.push_back({.neuron_class = neuron_class.value_or(NeuronClass::kNone),
-                             .count = entry.at("count").get<int64_t>(),
-                             .expected = entry.at("expected").get<double>()});
-  }
-  layer.score_sum = value.at("score_sum").get<double>();
-  layer.score_min = value.at("score_min").get<double>();
-  layer.score_max = value.at("score_max").get<double>();
-  return layer;
+std::vector<Place> TopMembers(std::span<const NeuronColumns> columns, int64_t top_k) {
+  std::vector<Place> members = Members(columns);
+  const auto rank = [&columns](const Place& place) {
+    return std::make_tuple(-std::abs(columns[place.column].scores[place.index]), place.column,
+                           place.index);
+  };
+  const auto before = [&rank](const Place& a, const Place& b) { return rank(a) < rank(b); };
+  const auto count =
+      static_cast<std::ptrdiff_t>(std::min<int64_t>(top_k, static_cast<int64_t>(members.size())));
+  std::partial_sort(members.begin(), members.begin() + count, members.end(), before);
+  members.resize(static_cast<size_t>(count));
+  return members;
 }
 
 // Columns of a set that assigns classes, read back.
@@ -66,7 +66,7 @@ absl::Status ReadClasses(const TensorFile& file, NeuronColumns& columns) {
   VS_ASSIGN_OR_RETURN(const std::vector<int32_t> numbers,
                       file.Int32s(ColumnName(columns.layer, "class"), size));
   for (const int32_t number : numbers) {
-    const auto neuron_class = ClassOfContractNumber(number);
+    const auto neuron_class = ClassOf(number);
     if (!neuron_class) {
       return ErrorWithReason(absl::StatusCode::kDataLoss, "TENSOR_FILE_DAMAGED",
                              "a stored neuron set holds a class that does not exist");
@@ -79,63 +79,59 @@ absl::Status ReadClasses(const TensorFile& file, NeuronColumns& columns) {
 
 }  // namespace
 
-int32_t ContractNumber(NeuronClass neuron_class) { return static_cast<int32_t>(neuron_class) + 1; }
-
-std::optional<NeuronClass> ClassOfContractNumber(int32_t number) {
-  if (number < 1 || number > analysis::kNumNeuronClasses) return std::nullopt;
-  return static_cast<NeuronClass>(number - 1);
-}
-
-std::vector<NeuronScore> TopNeurons(std::span<const NeuronColumns> columns, int64_t top_k) {
-  std::vector<NeuronScore> members;
-  for (const NeuronColumns& layer : columns) {
-    for (size_t i = 0; i < layer.scores.size(); ++i) {
-      NeuronScore neuron;
-      neuron.layer = layer.layer;
-      neuron.index = static_cast<int32_t>(i);
-      neuron.score = layer.scores[i];
-      if (!layer.classes.empty()) {
-        if (layer.classes[i] == NeuronClass::kNone) continue;
-        neuron.neuron_class = layer.classes[i];
-        neuron.angle = layer.angles[i];
-      }
-      members.push_back(neuron);
-    }
+google::protobuf::RepeatedPtrField<v1::NeuronScore> TopNeurons(
+    std::span<const NeuronColumns> columns, int64_t top_k) {
+  google::protobuf::RepeatedPtrField<v1::NeuronScore> top;
+  for (const Place& place : TopMembers(columns, top_k)) {
+    const NeuronColumns& layer = columns[place.column];
+    v1::NeuronScore& neuron = *top.Add();
+    neuron.set_layer(layer.layer);
+    neuron.set_index(static_cast<int32_t>(place.index));
+    neuron.set_score(layer.scores[place.index]);
+    if (layer.classes.empty()) continue;
+    neuron.set_class_(ClassToProto(layer.classes[place.index]));
+    neuron.set_angle(layer.angles[place.index]);
   }
-  const auto before = [](const NeuronScore& a, const NeuronScore& b) {
-    return std::make_tuple(-std::abs(a.score), a.layer, a.index) <
-           std::make_tuple(-std::abs(b.score), b.layer, b.index);
-  };
-  const auto count =
-      static_cast<std::ptrdiff_t>(std::min<int64_t>(top_k, static_cast<int64_t>(members.size())));
-  std::partial_sort(members.begin(), members.begin() + count, members.end(), before);
-  members.resize(static_cast<size_t>(count));
-  return members;
+  return top;
 }
 
-std::vector<NeuronScore> Members(std::span<const NeuronColumns> columns, int64_t top_k) {
+std::map<int, std::vector<int64_t>> MembersByLayer(std::span<const NeuronColumns> columns,
+                                                   int64_t top_k, v1::NeuronClass neuron_class) {
   const bool classed = std::any_of(columns.begin(), columns.end(),
                                    [](const NeuronColumns& each) { return !each.classes.empty(); });
-  return TopNeurons(columns, classed ? std::numeric_limits<int64_t>::max() : top_k);
+  std::map<int, std::vector<int64_t>> by_layer;
+  for (const Place& place : classed ? Members(columns) : TopMembers(columns, top_k)) {
+    const NeuronColumns& layer = columns[place.column];
+    const bool chosen =
+        neuron_class == v1::NEURON_CLASS_UNSPECIFIED ||
+        (!layer.classes.empty() && ClassToProto(layer.classes[place.index]) == neuron_class);
+    if (chosen) by_layer[layer.layer].push_back(static_cast<int64_t>(place.index));
+  }
+  for (auto& [layer, indices] : by_layer) std::sort(indices.begin(), indices.end());
+  return by_layer;
 }
 
-std::vector<NeuronSetLayer> SummariseLayers(std::span<const NeuronColumns> columns,
-                                            std::span<const NeuronScore> top) {
-  std::vector<NeuronSetLayer> layers;
+bool AssignsClasses(const v1::NeuronSet& set) {
+  return std::any_of(set.layers().begin(), set.layers().end(),
+                     [](const v1::NeuronSetLayer& layer) { return layer.classes_size() > 0; });
+}
+
+google::protobuf::RepeatedPtrField<v1::NeuronSetLayer> SummariseLayers(
+    std::span<const NeuronColumns> columns,
+    const google::protobuf::RepeatedPtrField<v1::NeuronScore>& top) {
+  google::protobuf::RepeatedPtrField<v1::NeuronSetLayer> layers;
   for (const NeuronColumns& column : columns) {
-    NeuronSetLayer layer;
-    layer.layer = column.layer;
-    layer.num_neurons = static_cast<int64_t>(column.scores.size());
-    layer.num_members = std::count_if(top.begin(), top.end(), [&column](const NeuronScore& neuron) {
-      return neuron.layer == column.layer;
-    });
-    for (const double score : column.scores) layer.score_sum += score;
-    if (!column.scores.empty()) {
-      const auto [low, high] = std::minmax_element(column.scores.begin(), column.scores.end());
-      layer.score_min = *low;
-      layer.score_max = *high;
-    }
-    layers.push_back(std::move(layer));
+    v1::NeuronSetLayer& layer = *layers.Add();
+    layer.set_layer(column.layer);
+    layer.set_num_neurons(static_cast<int64_t>(column.scores.size()));
+    layer.set_num_members(std::count_if(
+        top.begin(), top.end(),
+        [&column](const v1::NeuronScore& neuron) { return neuron.layer() == column.layer; }));
+    layer.set_score_sum(std::accumulate(column.scores.begin(), column.scores.end(), 0.0));
+    if (column.scores.empty()) continue;
+    const auto [low, high] = std::minmax_element(column.scores.begin(), column.scores.end());
+    layer.set_score_min(*low);
+    layer.set_score_max(*high);
   }
   return layers;
 }
@@ -147,7 +143,7 @@ std::string EncodeColumns(std::span<const NeuronColumns> columns) {
     if (!layer.classes.empty()) {
       std::vector<int32_t> numbers;
       for (const NeuronClass neuron_class : layer.classes) {
-        numbers.push_back(ContractNumber(neuron_class));
+        numbers.push_back(ClassToProto(neuron_class));
       }
       tensors.push_back(Column(ColumnName(layer.layer, "class"), numbers));
       tensors.push_back(Column(ColumnName(layer.layer, "angle"), layer.angles));
@@ -161,62 +157,46 @@ std::string EncodeColumns(std::span<const NeuronColumns> columns) {
   return WriteTensorFile(tensors);
 }
 
-store::Resource MakeNeuronSetResource(const StoredNeuronSet& set, const store::StoredBlob& blob) {
-  json layers = json::array();
-  for (const NeuronSetLayer& layer : set.layers) layers.push_back(LayerToJson(layer));
+absl::StatusOr<store::Resource> MakeNeuronSetResource(const v1::NeuronSet& set,
+                                                      const store::StoredBlob& blob) {
   store::Resource resource;
   resource.kind = store::ResourceKind::kNeuronSet;
-  resource.format_version = kNeuronSetFormatVersion;
-  const std::string provenance = ProvenanceToJson(set.provenance);
-  resource.digest = Sha256Hex(absl::StrCat(
-      "valuescope neuron set 2\n", set.model_digest, "\n", set.method, "\n", set.top_k, "\n",
-      blob.digest, "\n", DumpJson(layers), "\n", DumpJson(set.warnings), "\n", provenance, "\n"));
+  resource.digest = Sha256Hex(
+      absl::StrCat("valuescope neuron set 2\n", set.model_digest(), "\n", set.method(), "\n",
+                   set.top_k(), "\n", blob.digest, "\n", NamedContent(set.layers()), "\n",
+                   NamedContent(set.warnings()), "\n", NamedContent(set.provenance()), "\n"));
   resource.id = IdOfDigest(resource.digest);
-  resource.display_name = set.display_name;
+  resource.display_name = set.display_name();
   resource.media_type = kSafetensorsMediaType;
-  resource.metadata = DumpJson({{"format_version", kNeuronSetFormatVersion},
-                                {"model", set.model},
-                                {"model_digest", set.model_digest},
-                                {"method", set.method},
-                                {"top_k", set.top_k},
-                                {"layers", std::move(layers)},
-                                {"warnings", set.warnings},
-                                {"provenance", provenance}});
   resource.blob_digest = blob.digest;
   resource.blob_size = blob.size;
+  v1::NeuronSet record = set;
+  record.clear_display_name();
+  VS_RETURN_IF_ERROR(PutRecord(record, resource));
   return resource;
 }
 
-absl::StatusOr<StoredNeuronSet> DescribeNeuronSet(const store::Resource& resource) {
-  StoredNeuronSet set;
-  set.display_name = resource.display_name;
-  std::string provenance;
-  VS_RETURN_IF_ERROR(ReadJson(resource.metadata, kNeuronSetFormatVersion, [&](const json& value) {
-    set.model = value.at("model").get<std::string>();
-    set.model_digest = value.at("model_digest").get<std::string>();
-    set.method = value.at("method").get<std::string>();
-    set.top_k = value.at("top_k").get<int64_t>();
-    for (const json& layer : value.at("layers")) set.layers.push_back(LayerFromJson(layer));
-    set.warnings = value.value("warnings", set.warnings);  // sets of before have none
-    provenance = value.at("provenance").get<std::string>();
-  }));
-  VS_ASSIGN_OR_RETURN(set.provenance, ProvenanceFromJson(provenance));
+absl::StatusOr<v1::NeuronSet> DescribeNeuronSet(const store::Resource& resource) {
+  VS_ASSIGN_OR_RETURN(v1::NeuronSet set, RecordOf<v1::NeuronSet>(resource, NeuronSetOfVersion1));
+  if (set.model_digest().empty() || set.method().empty()) {
+    return DamagedRecord("a neuron set without model or method");
+  }
   return set;
 }
 
 absl::StatusOr<std::vector<NeuronColumns>> ReadColumns(store::BlobStore& blobs,
                                                        const store::Resource& resource) {
-  VS_ASSIGN_OR_RETURN(const StoredNeuronSet set, DescribeNeuronSet(resource));
+  VS_ASSIGN_OR_RETURN(const v1::NeuronSet set, DescribeNeuronSet(resource));
   VS_ASSIGN_OR_RETURN(std::string bytes,
                       store::ReadBlob(blobs, resource.blob_digest, kMaxColumnsFile));
   VS_ASSIGN_OR_RETURN(const TensorFile file, TensorFile::Parse(std::move(bytes)));
   std::vector<NeuronColumns> columns;
-  for (const NeuronSetLayer& layer : set.layers) {
+  for (const v1::NeuronSetLayer& layer : set.layers()) {
     NeuronColumns column;
-    column.layer = layer.layer;
+    column.layer = layer.layer();
     VS_ASSIGN_OR_RETURN(column.scores,
-                        file.Doubles(ColumnName(layer.layer, "score"), layer.num_neurons));
-    if (!layer.classes.empty()) VS_RETURN_IF_ERROR(ReadClasses(file, column));
+                        file.Doubles(ColumnName(layer.layer(), "score"), layer.num_neurons()));
+    if (layer.classes_size() > 0) VS_RETURN_IF_ERROR(ReadClasses(file, column));
     columns.push_back(std::move(column));
   }
   return columns;

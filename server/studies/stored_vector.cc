@@ -9,15 +9,15 @@
 #include "base/error.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
-#include "nlohmann/json.hpp"
-#include "studies/json_fields.h"
+#include "studies/contract_enums.h"
+#include "studies/named_content.h"
+#include "studies/records_of_version_1.h"
 #include "studies/resource_naming.h"
+#include "studies/stored_record.h"
 #include "studies/tensor_file.h"
 
 namespace valuescope::studies {
 namespace {
-
-using nlohmann::json;
 
 // Larger than the rows of any model that this server can describe and hold.
 constexpr int64_t kMaxVectorFile = int64_t{1} << 31;
@@ -26,95 +26,70 @@ absl::string_view BytesOf(const std::vector<float>& rows) {
   return {reinterpret_cast<const char*>(rows.data()), rows.size() * sizeof(float)};
 }
 
-json StatisticsToJson(const RowStatistics& row) {
-  json interval = nullptr;
-  if (row.norm_interval) {
-    interval = {{"lower", row.norm_interval->lower},
-                {"upper", row.norm_interval->upper},
-                {"level", row.norm_interval->level}};
-  }
-  return {{"layer", row.layer},
-          {"num_expressing", row.num_expressing},
-          {"num_non_expressing", row.num_non_expressing},
-          {"norm", row.norm},
-          {"relative_norm", OrNull(row.relative_norm)},
-          {"split_half_cosine", OrNull(row.split_half_cosine)},
-          {"reliability", OrNull(row.reliability)},
-          {"norm_interval", std::move(interval)},
-          {"auroc", OrNull(row.auroc)},
-          {"debiased_squared_norm", OrNull(row.debiased_squared_norm)}};
-}
-
-RowStatistics StatisticsFromJson(const json& value) {
-  RowStatistics row;
-  row.layer = value.at("layer").get<int>();
-  row.num_expressing = value.at("num_expressing").get<int64_t>();
-  row.num_non_expressing = value.at("num_non_expressing").get<int64_t>();
-  row.norm = value.at("norm").get<double>();
-  row.relative_norm = NumberOrNull(value.at("relative_norm"));
-  row.split_half_cosine = NumberOrNull(value.at("split_half_cosine"));
-  row.reliability = NumberOrNull(value.at("reliability"));
-  if (const json& interval = value.at("norm_interval"); !interval.is_null()) {
-    row.norm_interval = {.lower = interval.at("lower").get<double>(),
-                         .upper = interval.at("upper").get<double>(),
-                         .level = interval.at("level").get<double>()};
-  }
-  row.auroc = NumberOrNull(value.at("auroc"));
-  row.debiased_squared_norm = NumberOrNull(value.at("debiased_squared_norm"));
-  return row;
-}
-
-json StatisticsToJson(const std::vector<RowStatistics>& rows) {
-  json statistics = json::array();
-  for (const RowStatistics& row : rows) statistics.push_back(StatisticsToJson(row));
-  return statistics;
-}
-
-std::string MetadataOf(const StoredVector& vector) {
-  return DumpJson({{"format_version", kVectorFormatVersion},
-                   {"model", vector.model},
-                   {"model_digest", vector.model_digest},
-                   {"site", std::string(NameOf(vector.site))},
-                   {"width", vector.width},
-                   {"layers", vector.layers},
-                   {"provenance", ProvenanceToJson(vector.provenance)},
-                   {"statistics", StatisticsToJson(vector.statistics)}});
-}
-
 absl::Status CheckLayers(const StoredVector& vector, int num_layers) {
-  if (!model::IsPerLayer(vector.site)) {
-    if (vector.layers.empty()) return absl::OkStatus();
-    return InvalidField(
-        "layers", absl::StrCat("must be empty at ", NameOf(vector.site), ", which has no layers"));
+  const auto& layers = vector.record.layers();
+  if (!model::IsPerLayer(vector.site())) {
+    if (layers.empty()) return absl::OkStatus();
+    return InvalidField("layers", absl::StrCat("must be empty at ", NameOf(vector.site()),
+                                               ", which has no layers"));
   }
-  if (vector.layers.empty()) return InvalidField("layers", "must name at least one layer");
-  for (size_t i = 0; i < vector.layers.size(); ++i) {
+  if (layers.empty()) return InvalidField("layers", "must name at least one layer");
+  for (int i = 0; i < layers.size(); ++i) {
     const std::string field = absl::StrCat("layers[", i, "]");
-    if (vector.layers[i] < 0 || vector.layers[i] >= num_layers) {
-      return OutOfRange(field, vector.layers[i], 0, num_layers - 1);
+    if (layers[i] < 0 || layers[i] >= num_layers) {
+      return OutOfRange(field, layers[i], 0, num_layers - 1);
     }
-    if (i > 0 && vector.layers[i] <= vector.layers[i - 1]) {
+    if (i > 0 && layers[i] <= layers[i - 1]) {
       return InvalidField(field, "layers must be strictly ascending");
     }
   }
   return absl::OkStatus();
 }
 
+// What reading relies on.
+absl::Status CheckRecord(const v1::Vector& record) {
+  const std::optional<model::Site> site = SiteOf(record.site());
+  if (record.model_digest().empty() || !site || record.width() < 1) {
+    return DamagedRecord("a vector without model, site or width");
+  }
+  const auto& layers = record.layers();
+  if (model::IsPerLayer(*site) == layers.empty() || !std::is_sorted(layers.begin(), layers.end())) {
+    return DamagedRecord("a vector with impossible layers");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
+model::Site StoredVector::site() const {
+  return SiteOf(record.site()).value_or(model::Site::kResidualPost);
+}
+
 std::optional<int64_t> StoredVector::RowOfLayer(int layer) const {
+  const auto& layers = record.layers();
   const auto place = std::lower_bound(layers.begin(), layers.end(), layer);
   if (place == layers.end() || *place != layer) return std::nullopt;
   return place - layers.begin();
 }
 
+v1::Vector VectorWithin(const engine::ServedModel& model, model::Site site,
+                        std::span<const int32_t> layers) {
+  v1::Vector record;
+  record.set_model(absl::StrCat("models/", model.id));
+  record.set_model_digest(model.weights_digest);
+  record.set_site(SiteToProto(site));
+  record.set_width(static_cast<int32_t>(model::WidthOf(site, model.architecture)));
+  record.mutable_layers()->Assign(layers.begin(), layers.end());
+  return record;
+}
+
 absl::Status CheckVector(const StoredVector& vector, const model::Architecture& architecture) {
   VS_RETURN_IF_ERROR(CheckLayers(vector, architecture.num_layers));
-  const int64_t width = model::WidthOf(vector.site, architecture);
-  if (vector.width != width) {
+  const int64_t width = model::WidthOf(vector.site(), architecture);
+  if (vector.width() != width) {
     return InvalidField("data",
-                        absl::StrCat("has rows of ", vector.width, " elements, ",
-                                     NameOf(vector.site), " of this model has ", width),
+                        absl::StrCat("has rows of ", vector.width(), " elements, ",
+                                     NameOf(vector.site()), " of this model has ", width),
                         "WRONG_WIDTH");
   }
   if (static_cast<int64_t>(vector.rows.size()) != vector.num_rows() * width) {
@@ -130,12 +105,14 @@ absl::Status CheckVector(const StoredVector& vector, const model::Architecture& 
 }
 
 std::string VectorDigest(const StoredVector& vector) {
+  const v1::Vector& record = vector.record;
   Sha256 hash;
-  hash.Update(absl::StrCat("valuescope vector 2\n", vector.model_digest, "\n", NameOf(vector.site),
-                           "\n", absl::StrJoin(vector.layers, ","), "\n", vector.width, "\n"));
+  hash.Update(absl::StrCat("valuescope vector 2\n", record.model_digest(), "\n",
+                           NameOf(vector.site()), "\n", absl::StrJoin(record.layers(), ","), "\n",
+                           record.width(), "\n"));
   hash.Update(BytesOf(vector.rows));
-  hash.Update(ProvenanceToJson(vector.provenance));
-  hash.Update(DumpJson(StatisticsToJson(vector.statistics)));
+  hash.Update(NamedContent(record.provenance()));
+  hash.Update(NamedContent(record.statistics()));
   return hash.HexDigest();
 }
 
@@ -143,41 +120,29 @@ absl::StatusOr<store::Resource> MakeVectorResource(store::BlobStore& blobs,
                                                    const StoredVector& vector) {
   HostTensor rows;
   rows.dtype = DType::kFloat32;
-  rows.shape = {vector.num_rows(), vector.width};
+  rows.shape = {vector.num_rows(), vector.width()};
   rows.bytes = std::string(BytesOf(vector.rows));
   const std::vector<NamedTensor> tensors = {{.name = "rows", .tensor = std::move(rows)}};
   VS_ASSIGN_OR_RETURN(const store::StoredBlob blob,
                       store::WriteBlob(blobs, WriteTensorFile(tensors)));
   store::Resource resource;
   resource.kind = store::ResourceKind::kVector;
-  resource.format_version = kVectorFormatVersion;
   resource.digest = VectorDigest(vector);
   resource.id = IdOfDigest(resource.digest);
-  resource.display_name = vector.display_name;
+  resource.display_name = vector.record.display_name();
   resource.media_type = kSafetensorsMediaType;
-  resource.metadata = MetadataOf(vector);
   resource.blob_digest = blob.digest;
   resource.blob_size = blob.size;
+  v1::Vector record = vector.record;
+  record.clear_display_name();
+  VS_RETURN_IF_ERROR(PutRecord(record, resource));
   return resource;
 }
 
 absl::StatusOr<StoredVector> DescribeVector(const store::Resource& resource) {
   StoredVector vector;
-  vector.display_name = resource.display_name;
-  std::string site, provenance;
-  VS_RETURN_IF_ERROR(ReadJson(resource.metadata, kVectorFormatVersion, [&](const json& value) {
-    vector.model = value.at("model").get<std::string>();
-    vector.model_digest = value.at("model_digest").get<std::string>();
-    site = value.at("site").get<std::string>();
-    vector.width = value.at("width").get<int64_t>();
-    vector.layers = value.at("layers").get<std::vector<int>>();
-    provenance = value.at("provenance").get<std::string>();
-    for (const json& row : value.at("statistics")) {
-      vector.statistics.push_back(StatisticsFromJson(row));
-    }
-  }));
-  VS_ASSIGN_OR_RETURN(vector.site, ParseSite(site));
-  VS_ASSIGN_OR_RETURN(vector.provenance, ProvenanceFromJson(provenance));
+  VS_ASSIGN_OR_RETURN(vector.record, RecordOf<v1::Vector>(resource, VectorOfVersion1));
+  VS_RETURN_IF_ERROR(CheckRecord(vector.record));
   return vector;
 }
 
@@ -186,27 +151,27 @@ absl::StatusOr<StoredVector> ReadVector(store::BlobStore& blobs, const store::Re
   VS_ASSIGN_OR_RETURN(std::string bytes,
                       store::ReadBlob(blobs, resource.blob_digest, kMaxVectorFile));
   VS_ASSIGN_OR_RETURN(const TensorFile file, TensorFile::Parse(std::move(bytes)));
-  VS_ASSIGN_OR_RETURN(vector.rows, file.Floats("rows", vector.num_rows() * vector.width));
+  VS_ASSIGN_OR_RETURN(vector.rows, file.Floats("rows", vector.num_rows() * vector.width()));
   return vector;
 }
 
 absl::Status CheckUsable(const StoredVector& vector, const engine::ServedModel& model,
                          model::Site site, absl::string_view field) {
-  if (vector.model_digest != model.weights_digest) {
+  if (vector.record.model_digest() != model.weights_digest) {
     return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "WRONG_MODEL",
-                           absl::StrCat("`", field, "` was made on ", vector.model,
+                           absl::StrCat("`", field, "` was made on ", vector.record.model(),
                                         " with other weights than those of models/", model.id));
   }
-  if (vector.site != site) {
+  if (vector.site() != site) {
     return InvalidField(field,
                         absl::StrCat("must be a vector of site ", NameOf(site), ", it is one of ",
-                                     NameOf(vector.site)),
+                                     NameOf(vector.site())),
                         "WRONG_SITE");
   }
   const int64_t width = model::WidthOf(site, model.architecture);
-  if (vector.width == width) return absl::OkStatus();
+  if (vector.width() == width) return absl::OkStatus();
   return InvalidField(
-      field, absl::StrCat("has rows of ", vector.width, " elements, the model has ", width),
+      field, absl::StrCat("has rows of ", vector.width(), " elements, the model has ", width),
       "WRONG_WIDTH");
 }
 

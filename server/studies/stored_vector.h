@@ -1,9 +1,10 @@
-// Vectors as they are kept: a resource whose metadata (JSON) tells model, site, layers, provenance
-// and statistics, and whose blob holds the rows. Its name is the head of its digest, so storing the
-// same content twice gives the same name. Where rows come from and how good they are is content
-// too: an extraction that gives known rows with other statistics gets a name of its own, and nobody
-// is shown the numbers of another one.
+// Vectors as they are kept: a resource whose record is the contract's Vector and whose blob holds
+// the rows. Its name is the head of its digest, so storing the same content twice gives the same
+// name. Where rows come from and how good they are is content too: an extraction that gives known
+// rows with other statistics gets a name of its own, and nobody is shown the numbers of another
+// one.
 //
+//   record    model, digest of its weights, site, width, layers, provenance, statistics
 //   blob      safetensors, one tensor "rows", FLOAT32 [rows, width]
 //   digest    SHA-256 over model digest, site, layers, the rows' bytes, provenance and statistics.
 //             Vectors stored before provenance and statistics entered keep their digests.
@@ -19,53 +20,34 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "analysis/difference_in_means.h"
 #include "engine/served_model.h"
 #include "model/site.h"
 #include "store/blob_store.h"
 #include "store/store.h"
-#include "studies/provenance.h"
+#include "valuescope/v1/vectors.pb.h"
 
 namespace valuescope::studies {
 
-// Quality of one row of an extracted vector; see analysis/difference_in_means.h.
-struct RowStatistics {
-  int layer = 0;
-  int64_t num_expressing = 0;
-  int64_t num_non_expressing = 0;
-  double norm = 0;
-  std::optional<double> relative_norm;
-  std::optional<double> split_half_cosine;
-  std::optional<double> reliability;
-  std::optional<analysis::ConfidenceInterval> norm_interval;
-  std::optional<double> auroc;
-  std::optional<double> debiased_squared_norm;
-};
-
 struct StoredVector {
-  std::string model;         // "models/ID"
-  std::string model_digest;  // of its weights
-  model::Site site = model::Site::kResidualPost;
-  int64_t width = 0;         // elements of a row
-  std::vector<int> layers;   // ascending; empty at sites without layers
-  std::vector<float> rows;   // [num_rows(), width]; empty if read without data
-  std::string display_name;  // at most 256 bytes
-  Provenance provenance;
-  std::vector<RowStatistics> statistics;  // one a row, or none
+  v1::Vector record;        // without `data`; statistics one a row, or none
+  std::vector<float> rows;  // [num_rows(), width]; empty if read without data
 
+  model::Site site() const;
+  int64_t width() const { return record.width(); }  // elements of a row
   // 1 at sites without layers.
-  int64_t num_rows() const {
-    return model::IsPerLayer(site) ? static_cast<int64_t>(layers.size()) : 1;
-  }
+  int64_t num_rows() const { return model::IsPerLayer(site()) ? record.layers_size() : 1; }
   std::span<const float> row(int64_t index) const {  // [width]
-    return std::span<const float>(rows).subspan(static_cast<size_t>(index * width),
-                                                static_cast<size_t>(width));
+    return std::span<const float>(rows).subspan(static_cast<size_t>(index * width()),
+                                                static_cast<size_t>(width()));
   }
   // Index of the row of an absolute layer, if there is one.
   std::optional<int64_t> RowOfLayer(int layer) const;
 };
 
-inline constexpr int kVectorFormatVersion = 1;
+// The record of a vector of `model` before it is told where it comes from. `layers` are empty at
+// sites without layers.
+v1::Vector VectorWithin(const engine::ServedModel& model, model::Site site,
+                        std::span<const int32_t> layers);
 
 // INVALID_ARGUMENT naming "layers" or "data": layers not strictly ascending, outside the model or
 // given at a site that has none, a width that is not the site's, a count of elements that is not
@@ -75,11 +57,12 @@ absl::Status CheckVector(const StoredVector& vector, const model::Architecture& 
 // Digest of the content: 64 hexadecimal digits.
 std::string VectorDigest(const StoredVector& vector);
 
-// Writes the blob and returns the resource to put into the store.
+// Writes the blob and returns the resource to put into the store. RESOURCE_EXHAUSTED where the
+// record is too large to keep.
 absl::StatusOr<store::Resource> MakeVectorResource(store::BlobStore& blobs,
                                                    const StoredVector& vector);
 
-// The vector without its rows, from metadata alone. DATA_LOSS where it is damaged.
+// The vector without its rows, from its record alone. DATA_LOSS where it is damaged.
 absl::StatusOr<StoredVector> DescribeVector(const store::Resource& resource);
 
 // The whole vector.

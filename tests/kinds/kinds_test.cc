@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "nlohmann/json.hpp"
 #include "services/idempotency.h"
+#include "studies/named_content.h"
 #include "tests/kinds/small_site.h"
 
 namespace valuescope::kinds {
@@ -190,7 +191,7 @@ TEST(AttributeNeuronsKind, AJobThatWaitsInAnOlderStoreIsDone) {
                              {"model", "tiny"},
                              {"model_digest", SmallSite::kDigest},
                              {"num_responses", kMany},
-                             {"provenance", record.provenance()},
+                             {"provenance", studies::NamedContent(record.provenance())},
                              {"responses_per_shard", 32},
                              {"source_layer", nullptr},
                              {"top_k", 3},

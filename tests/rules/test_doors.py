@@ -32,13 +32,13 @@ ROOMS = {
     "bindings": {"rpc", "services"},
 }
 TORCH = ("torch/", "ATen/", "c10/", "caffe2/")
-TORCH_ROOMS = {"model", "engine", "analysis", "studies", "cuda"}
+TORCH_ROOMS = {"model", "engine", "cuda"}
 GRPC = ("grpc/", "grpcpp/", "grpc++/")
 GRPC_ROOMS = {"rpc", "bindings"}
 PROTOBUF = ("google/",)
-PROTOBUF_ROOMS = {"rpc", "services", "kinds"}
+PROTOBUF_ROOMS = {"rpc", "services", "studies", "kinds"}
 CONTRACT = ("valuescope/v1/",)
-CONTRACT_ROOMS = {"services", "kinds", "bindings"}
+CONTRACT_ROOMS = {"services", "studies", "kinds", "bindings"}
 
 
 BEHIND_GRPC = ("rpc", "services", "kinds", "bindings")
@@ -157,7 +157,12 @@ def test_the_clients_know_nothing_of_the_server():
         ("rpc", "valuescope/v1/jobs.pb.h"),
         ("services", "grpcpp/grpcpp.h"),
         ("services", "valuescope/v1/jobs.grpc.pb.h"),
-        ("studies", "google/protobuf/message.h"),
+        ("studies", "valuescope/v1/vectors.grpc.pb.h"),
+        ("studies", "grpcpp/grpcpp.h"),
+        ("studies", "ATen/ATen.h"),
+        ("analysis", "google/protobuf/message.h"),
+        ("analysis", "torch/torch.h"),
+        ("jobs", "valuescope/v1/jobs.pb.h"),
         ("rpc", "services/request_codec.h"),
     ],
 )

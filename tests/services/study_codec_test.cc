@@ -97,10 +97,15 @@ TEST(DataSetLinesTest, ABadLineIsNamedByItsNumberAndNeverQuoted) {
 
 TEST(StudyCodecTest, AVectorCarriesTheRowsChosenAndTheDigestOfTheWhole) {
   studies::StoredVector vector;
-  vector.width = 2;
-  vector.layers = {1, 4};
+  vector.record.set_width(2);
+  vector.record.add_layers(1);
+  vector.record.add_layers(4);
   vector.rows = {1, 2, 3, 4};
-  vector.statistics = {{.layer = 1, .norm = 5}, {.layer = 4, .norm = 6}};
+  for (const int layer : {1, 4}) {
+    v1::VectorStatistics& row = *vector.record.add_statistics();
+    row.set_layer(layer);
+    row.set_norm(layer + 2);
+  }
   store::Resource resource;
   resource.kind = store::ResourceKind::kVector;
   resource.id = "abc";
@@ -118,19 +123,16 @@ TEST(StudyCodecTest, AVectorCarriesTheRowsChosenAndTheDigestOfTheWhole) {
 }
 
 TEST(StudyCodecTest, ANeuronSetNamesItsColumns) {
-  studies::StoredNeuronSet set;
-  set.layers = {{.layer = 2, .num_neurons = 4, .score_sum = 1.5}};
+  v1::NeuronSet set;
+  set.add_layers()->set_score_sum(1.5);
   store::Resource resource;
   resource.kind = store::ResourceKind::kNeuronSet;
   resource.id = "abc";
-  studies::NeuronScore score;
-  score.layer = 2;
-  score.index = 3;
-  score.neuron_class = analysis::NeuronClass::kPrompted;
-  const std::vector<studies::NeuronScore> top = {score};
+  google::protobuf::RepeatedPtrField<v1::NeuronScore> top;
+  top.Add()->set_index(3);
   const v1::NeuronSet message = NeuronSetToProto(resource, set, top);
   EXPECT_EQ(message.artifact(), "artifacts/neuron-set.abc");
-  EXPECT_EQ(message.top(0).class_(), v1::NEURON_CLASS_PROMPTED);
+  EXPECT_EQ(message.top(0).index(), 3);
   EXPECT_EQ(message.layers(0).score_sum(), 1.5);
 }
 

@@ -2,12 +2,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <functional>
 #include <limits>
 #include <set>
 
 #include "base/error.h"
-#include "store/directory_blob_store.h"
 #include "studies/attribute_neurons.h"
 #include "studies/classify_neurons.h"
 #include "studies/decompose_vectors.h"
@@ -15,7 +13,6 @@
 #include "studies/labelled_responses.h"
 #include "studies/stored_vector.h"
 #include "studies/tensor_file.h"
-#include "tests/store/temporary_folder.h"
 #include "tests/studies/fake_engine.h"
 
 namespace valuescope::studies {
@@ -51,12 +48,13 @@ absl::StatusOr<ExtractedVector> Extracted(FakeEngine& engine, const ResponseSet&
 
 StoredVector VectorOf(std::vector<float> rows) {
   StoredVector vector;
-  vector.model = "models/tiny";
-  vector.model_digest = kDigestA;
-  vector.width = 3;
-  vector.layers = {0, 1};
+  vector.record.set_model("models/tiny");
+  vector.record.set_model_digest(kDigestA);
+  vector.record.set_site(v1::SITE_RESIDUAL_POST);
+  vector.record.set_width(3);
+  vector.record.add_layers(0);
+  vector.record.add_layers(1);
   vector.rows = std::move(rows);
-  vector.provenance.model = vector.model;
   return vector;
 }
 
@@ -145,9 +143,9 @@ TEST(ExtractVectorTest, EqualsTheDifferenceInMeansByHand) {
   ASSERT_TRUE(extracted.ok()) << extracted.status();
   EXPECT_THAT(extracted->rows, ElementsAre(10, 20, 30, 10, 20, 30));
   ASSERT_EQ(extracted->statistics.size(), 2u);
-  EXPECT_EQ(extracted->statistics[1].layer, 1);
-  EXPECT_EQ(extracted->statistics[0].num_expressing, 2);
-  EXPECT_DOUBLE_EQ(extracted->statistics[0].norm, std::sqrt(1400.0));
+  EXPECT_EQ(extracted->statistics[1].layer(), 1);
+  EXPECT_EQ(extracted->statistics[0].num_expressing(), 2);
+  EXPECT_DOUBLE_EQ(extracted->statistics[0].norm(), std::sqrt(1400.0));
 }
 
 TEST(ExtractVectorTest, SwappingLabelsNegates) {
@@ -193,80 +191,6 @@ TEST(KeptMeansTest, ComeBackAndOtherBytesAreDataLoss) {
   }
 }
 
-TEST(StoredVectorTest, IsNamedByItsContentAndComesBack) {
-  TemporaryFolder folder;
-  auto blobs = store::OpenDirectoryBlobStore(folder / "blobs");
-  ASSERT_TRUE(blobs.ok());
-  StoredVector vector = VectorOf({1, 2, 3, 4, 5, 6});
-  vector.statistics = {{.layer = 0, .num_expressing = 4, .norm = 2.5, .auroc = 0.75}};
-  const auto resource = MakeVectorResource(**blobs, vector);
-  ASSERT_TRUE(resource.ok()) << resource.status();
-  const auto back = ReadVector(**blobs, *resource);
-  ASSERT_TRUE(back.ok()) << back.status();
-  EXPECT_EQ(back->rows, vector.rows);
-  EXPECT_EQ(back->layers, vector.layers);
-  EXPECT_EQ(back->statistics[0].auroc, 0.75);
-  EXPECT_FALSE(back->statistics[0].reliability.has_value());
-  EXPECT_EQ(back->provenance, vector.provenance);
-  vector.display_name = "another name for the same content";
-  EXPECT_EQ(MakeVectorResource(**blobs, vector)->id, resource->id);
-  vector.rows[5] = 7;
-  EXPECT_NE(MakeVectorResource(**blobs, vector)->id, resource->id);
-}
-
-TEST(StoredVectorTest, TheSameRowsWithAnotherRecordAreAnotherVector) {
-  TemporaryFolder folder;
-  auto blobs = store::OpenDirectoryBlobStore(folder / "blobs");
-  ASSERT_TRUE(blobs.ok());
-  const auto make = [&blobs](const std::function<void(StoredVector&)>& change) {
-    StoredVector vector = VectorOf({1, 2, 3, 4, 5, 6});
-    vector.statistics = {{.layer = 0, .norm = 2.5}, {.layer = 1, .norm = 3.5}};
-    change(vector);
-    return *MakeVectorResource(**blobs, vector);
-  };
-  const store::Resource first = make([](StoredVector&) {});
-  EXPECT_EQ(make([](StoredVector&) {}).id, first.id);
-  std::set<std::string> ids = {first.id};
-  const std::vector<std::function<void(StoredVector&)>> changes = {
-      [](StoredVector& vector) { vector.statistics[1].reliability = 0.5; },
-      [](StoredVector& vector) { vector.statistics.clear(); },
-      [](StoredVector& vector) { vector.provenance.judge = "somebody"; },
-      [](StoredVector& vector) {
-        vector.provenance.inputs = {{"responses", "ab"}};
-      },
-      [](StoredVector& vector) { vector.provenance.options = R"({"site":"SITE_EMBEDDING"})"; },
-      [](StoredVector& vector) { vector.provenance.compute_dtype = DType::kBFloat16; }};
-  for (const auto& change : changes) {
-    const store::Resource other = make(change);
-    EXPECT_TRUE(ids.insert(other.id).second);
-    EXPECT_EQ(other.blob_digest, first.blob_digest);
-    EXPECT_EQ(DescribeVector(other)->provenance, [&change] {
-      StoredVector vector = VectorOf({1, 2, 3, 4, 5, 6});
-      vector.statistics.resize(2);
-      change(vector);
-      return vector.provenance;
-    }());
-  }
-}
-
-TEST(StoredVectorTest, RecordsOfBeforeOptionsAreRead) {
-  store::Resource resource;
-  resource.metadata =
-      R"({"format_version":1,"layers":[0],"model":"models/tiny","model_digest":"aa",)"
-      R"("provenance":"{\"compute_dtype\":\"float32\",\"determinism\":\"to rounding\",)"
-      R"(\"format_version\":1,\"hardware_class\":\"x86_64\",\"inputs\":[],\"judge\":\"caller\",)"
-      R"(\"layer_convention\":\"block, 0-based\",\"model\":\"models/tiny\",)"
-      R"(\"model_digest\":\"aa\",\"num_dropped\":0,\"num_expressing\":1,)"
-      R"(\"num_non_expressing\":1,\"pooling\":\"response mean\",\"seeds\":[7],)"
-      R"(\"sign_rule\":\"x\",\"site\":\"RESIDUAL_POST\",\"template_digest\":\"\",)"
-      R"(\"tokenizer_digest\":\"bb\"}","site":"RESIDUAL_POST","statistics":[],"width":3})";
-  const auto vector = DescribeVector(resource);
-  ASSERT_TRUE(vector.ok()) << vector.status();
-  EXPECT_EQ(vector->provenance.options, "");
-  EXPECT_EQ(vector->provenance.compute_dtype, DType::kFloat32);
-  EXPECT_THAT(vector->provenance.seeds, ElementsAre(7));
-}
-
 TEST(StoredVectorTest, AnotherModelOrSiteIsRefused) {
   FakeModels models;
   models.Add("tiny", kDigestA);
@@ -289,15 +213,16 @@ TEST(StoredVectorTest, BadContentIsNamed) {
   };
   EXPECT_EQ(reason(VectorOf({1, 2, 3, 4, 5, 6})), " ");
   StoredVector wide = VectorOf({1, 2, 3, 4, 5, 6, 7, 8});
-  wide.width = 4;
+  wide.record.set_width(4);
   EXPECT_EQ(reason(wide), "data WRONG_WIDTH");
   EXPECT_EQ(reason(VectorOf({1, 2, 3, 4, 5, std::numeric_limits<float>::infinity()})),
             "data NOT_FINITE");
   EXPECT_EQ(reason(VectorOf({1, 2, 3})), "data INVALID_FIELD");
   StoredVector outside = VectorOf({1, 2, 3, 4, 5, 6});
-  outside.layers = {0, 2};
+  outside.record.set_layers(1, 2);
   EXPECT_EQ(reason(outside), "layers[1] OUT_OF_RANGE");
-  outside.layers = {1, 1};
+  outside.record.set_layers(0, 1);
+  outside.record.set_layers(1, 1);
   EXPECT_EQ(reason(outside), "layers[1] INVALID_FIELD");
 }
 
@@ -372,7 +297,8 @@ TEST(ResponseSetTest, ASetThatNoWorkerCouldHoldIsKnownFromItsCounts) {
 TEST(ScoreNeuronsTest, AMissingRowIsNamed) {
   FakeEngine engine;
   StoredVector vector = VectorOf({1, 2, 3});
-  vector.layers = {1};
+  vector.record.mutable_layers()->Resize(1, 0);
+  vector.record.set_layers(0, 1);
   const std::vector<int> layers = {0, 1};
   EXPECT_EQ(DetailsOf(CheckRows(vector, layers, std::nullopt)).field, "vector");
   EXPECT_EQ(DetailsOf(CheckRows(vector, layers, 0)).field, "source_layer");
@@ -408,7 +334,7 @@ TEST(ClassifyNeuronsTest, LayersWithoutASharedDirectionAreLeftOutOrRefused) {
   ASSERT_EQ(result->columns.size(), 1u);
   EXPECT_EQ(result->columns[0].layer, 1);
   EXPECT_THAT(result->warnings, ElementsAre(HasSubstr("layer 0")));
-  EXPECT_EQ(result->layers[0].num_members, 2);
+  EXPECT_EQ(result->layers[0].num_members(), 2);
   plan.strict = true;
   EXPECT_EQ(
       DetailsOf(ClassifyNeurons(engine, intrinsic, prompted, plan, Cancellation()).status()).reason,
@@ -426,7 +352,7 @@ TEST(ClassifyNeuronsTest, ALayerWhoseAxisIsZeroIsLeftOutOrRefusedByItsName) {
   const auto result = ClassifyNeurons(engine, shared, difference, plan, Cancellation());
   ASSERT_TRUE(result.ok()) << result.status();
   ASSERT_EQ(result->layers.size(), 1u);
-  EXPECT_EQ(result->layers[0].layer, 1);
+  EXPECT_EQ(result->layers[0].layer(), 1);
   EXPECT_THAT(result->warnings, ElementsAre(HasSubstr("layer 0: `axes.difference`")));
   plan.layers = {0};
   const absl::Status none =
@@ -439,26 +365,6 @@ TEST(ClassifyNeuronsTest, ALayerWhoseAxisIsZeroIsLeftOutOrRefusedByItsName) {
       ClassifyNeurons(engine, shared, difference, plan, Cancellation()).status();
   EXPECT_EQ(DetailsOf(strict).reason, "NO_SHARED_DIRECTION");
   EXPECT_THAT(strict.message(), HasSubstr("layer 0"));
-}
-
-TEST(StoredNeuronSetTest, WarningsAndProvenanceStayWithTheSetAndAreInItsName) {
-  StoredNeuronSet set;
-  set.method = kGeometricMethod;
-  set.layers = {{.layer = 1, .num_neurons = 4, .classes = {{.expected = 0.5}}}};
-  set.warnings = {"layer 0: left out"};
-  const store::StoredBlob blob = {.digest = kDigestA, .size = 1};
-  const store::Resource resource = MakeNeuronSetResource(set, blob);
-  const auto back = DescribeNeuronSet(resource);
-  ASSERT_TRUE(back.ok()) << back.status();
-  EXPECT_EQ(back->warnings, set.warnings);
-  EXPECT_EQ(MakeNeuronSetResource(set, blob).id, resource.id);
-  StoredNeuronSet quiet = set, other = set, wide = set;
-  quiet.warnings.clear();
-  other.provenance.options = "{}";
-  wide.layers[0].classes[0].expected = 0.6;
-  for (const StoredNeuronSet& each : {quiet, other, wide}) {
-    EXPECT_NE(MakeNeuronSetResource(each, blob).id, resource.id);
-  }
 }
 
 // v_int = (3, 0, 0), v_prompt = (3, 4, 0) at layer 0: cosine 3/5, orthogonal parts by hand.
@@ -511,7 +417,7 @@ TEST(DecomposePairsTest, LayersWithoutAMeanDeltaAreNamed) {
 TEST(DecomposePairsTest, VectorsOfAnotherModelAreRefused) {
   const StoredVector intrinsic = VectorOf({3, 0, 0, 1, 0, 0});
   StoredVector foreign = VectorOf({3, 4, 0, 0, 1, 0});
-  foreign.model_digest = std::string(64, 'b');
+  foreign.record.set_model_digest(std::string(64, 'b'));
   DecompositionPlan plan;
   plan.layers = {0};
   EXPECT_EQ(DecomposePairs({{.value = "", .intrinsic = &intrinsic, .prompted = &foreign}}, plan)

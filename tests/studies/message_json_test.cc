@@ -1,13 +1,14 @@
-#include "services/request_record.h"
+#include "studies/message_json.h"
 
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
 
 #include "base/sha256.h"
+#include "valuescope/v1/neurons.pb.h"
 #include "valuescope/v1/vectors.pb.h"
 
-namespace valuescope::services {
+namespace valuescope::studies {
 namespace {
 
 using nlohmann::json;
@@ -63,5 +64,35 @@ TEST(RequestRecordTest, LongListsStandAsTheirLengthAndDigest) {
   EXPECT_NE(RecordOfRequest(request, {"model", "responses"}), text);
 }
 
+TEST(MessageJsonTest, NumbersAreSaidAndWhatElseIsUnsetIsNot) {
+  v1::NeuronSetLayer layer;
+  layer.set_num_neurons(int64_t{1} << 62);
+  EXPECT_EQ(MessageToJson(layer).dump(),
+            R"({"layer":0,"num_neurons":4611686018427387904,"num_members":0,)"
+            R"("score_sum":0.0,"score_min":0.0,"score_max":0.0})");
+  layer.set_completeness_gap(0);
+  layer.add_classes()->set_class_(v1::NEURON_CLASS_SHARED);
+  EXPECT_EQ(MessageToJson(layer).dump(),
+            R"({"layer":0,"num_neurons":4611686018427387904,"num_members":0,)"
+            R"("classes":[{"class":"NEURON_CLASS_SHARED","count":0}],)"
+            R"("score_sum":0.0,"score_min":0.0,"score_max":0.0,"completeness_gap":0.0})");
+}
+
+TEST(MessageJsonTest, UnsignedSeedsKeepAllTheirDigits) {
+  v1::Provenance provenance;
+  provenance.add_seeds(18446744073709551615u);
+  EXPECT_EQ(MessageToJson(provenance)["seeds"].dump(), "[18446744073709551615]");
+}
+
+TEST(MessageJsonTest, AMapStandsInOrderOfItsKeys) {
+  v1::Chat chat;
+  for (const char* key : {"q", "b", "z", "a", "m"}) {
+    (*chat.mutable_template_arguments()->mutable_fields())[key].set_bool_value(true);
+  }
+  EXPECT_EQ(MessageToJson(chat.template_arguments()).dump(),
+            R"({"fields":{"a":{"bool_value":true},"b":{"bool_value":true},)"
+            R"("m":{"bool_value":true},"q":{"bool_value":true},"z":{"bool_value":true}}})");
+}
+
 }  // namespace
-}  // namespace valuescope::services
+}  // namespace valuescope::studies
