@@ -67,6 +67,10 @@ int64_t DecompositionMemory(size_t pairs, size_t layers, int64_t width) {
   return parts * (static_cast<int64_t>(layers) * width * kElement + kDescription);
 }
 
+// What a source's provenance takes in those of the parts: the four of its pair and the mean delta
+// repeat it, each as a record, as its bytes and as it is sent.
+constexpr int64_t kRecordsOfASource = 5 * 3;
+
 v1::Provenance ProvenanceOf(const Derived& part) {
   std::vector<const v1::Provenance*> sources;
   for (const studies::StoredVector* vector : part.sources->vectors) {
@@ -123,7 +127,9 @@ absl::Status VectorService::DecomposeVectors(const rpc::CallContext& context,
                         VectorOfName(absl::StrCat(field, ".prompted"), request.pairs(i).prompted(),
                                      context.tenant, *store_, *blobs_, used));
     for (studies::StoredVector* vector : {&intrinsic, &prompted}) {
-      VS_RETURN_IF_ERROR(context.Hold(static_cast<int64_t>(vector->rows.size() * sizeof(float))));
+      const auto record = static_cast<int64_t>(vector->record.SpaceUsedLong());
+      const auto rows = static_cast<int64_t>(vector->rows.size() * sizeof(float));
+      VS_RETURN_IF_ERROR(context.Hold(rows + kRecordsOfASource * record));
       if (!model::IsPerLayer(vector->site())) {
         return InvalidField(field,
                             "has a vector of a site without layers, which is not decomposed");
