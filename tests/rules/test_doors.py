@@ -112,9 +112,10 @@ def test_no_room_reaches_up_and_grpc_and_torch_stay_where_they_belong():
     assert not wrong, "\n".join(wrong)
 
 
-def test_no_service_sees_grpc():
+@pytest.mark.parametrize("room", ["studies", "services"])
+def test_who_knows_the_contract_sees_no_grpc(room):
     wrong = []
-    for source in sorted((SERVER / "services").rglob("*.*")):
+    for source in sorted((SERVER / room).rglob("*.*")):
         if source.suffix not in (".h", ".cc"):
             continue
         for name, chain in reachable(source).items():
