@@ -2,13 +2,11 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <initializer_list>
 #include <map>
 #include <memory>
 #include <optional>
 #include <set>
 #include <span>
-#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -16,6 +14,8 @@
 #include "base/status_macros.h"
 #include "engine/engine.h"
 #include "model/site.h"
+#include "services/intervention_context.h"
+#include "services/intervention_sizes.h"
 #include "services/named_resources.h"
 #include "services/tensor_codec.h"
 
@@ -24,30 +24,11 @@ namespace {
 
 std::string At(absl::string_view field, int index) { return absl::StrCat(field, "[", index, "]"); }
 
-// A vector's rows for some layers, of which all interventions that take them have one copy.
-using RowsKey = std::tuple<NamedVector, std::optional<int>, std::vector<int>>;
-
-// What the conversion of one operation needs to know of its surroundings.
-struct Context {
-  const std::string& field;  // of the operation: "interventions[2].add"
-  const engine::Intervention& intervention;
-  const InterventionScope& scope;
-  NamedResources& names;
-  std::map<RowsKey, engine::SharedFloats>& rows;  // made so far
-
-  std::string Field(absl::string_view name) const { return absl::StrCat(field, ".", name); }
-  int64_t num_layers() const {
-    return std::max<int64_t>(1, static_cast<int64_t>(intervention.layers.size()));
-  }
-  int64_t width() const { return model::WidthOf(intervention.site, scope.model.architecture); }
-};
-
 engine::SharedFloats Shared(std::vector<float> numbers) {
   return std::make_shared<const std::vector<float>>(std::move(numbers));
 }
 
 // --- Tensors and vectors
-// --------------------------------------------------------------------------
 
 // The middle axis that a tensor of one operation may have beside layers and width.
 struct MiddleAxis {
@@ -63,7 +44,8 @@ struct InlineTensor {
 };
 
 // [width] for every layer, [num_layers, width], or [num_layers, middle, width].
-absl::StatusOr<InlineTensor> InlineFromProto(const Context& context, const v1::Tensor& tensor,
+absl::StatusOr<InlineTensor> InlineFromProto(const InterventionContext& context,
+                                             const v1::Tensor& tensor,
                                              const MiddleAxis& middle = {}) {
   const std::string field = context.Field("tensor");
   const int64_t layers = context.num_layers(), width = context.width();
@@ -101,18 +83,10 @@ absl::StatusOr<InlineTensor> InlineFromProto(const Context& context, const v1::T
   return result;
 }
 
-// The layers whose rows of a named vector the intervention takes. At a site without layers a vector
-// has one row, kept under 0.
-std::vector<int> SourceLayers(const engine::Intervention& intervention,
-                              std::optional<int> source_layer) {
-  if (source_layer) return {*source_layer};
-  return intervention.layers.empty() ? std::vector<int>{0} : intervention.layers;
-}
-
 // The row of the vector `name` that the chosen layer at `index` takes, [width].
-absl::StatusOr<std::span<const float>> NamedRow(const Context& context, const std::string& field,
-                                                const std::string& name, int64_t index,
-                                                std::optional<int> source_layer) {
+absl::StatusOr<std::span<const float>> NamedRow(const InterventionContext& context,
+                                                const std::string& field, const std::string& name,
+                                                int64_t index, std::optional<int> source_layer) {
   const std::vector<int>& chosen = context.intervention.layers;
   const int layer = chosen.empty() ? 0 : chosen[static_cast<size_t>(index)];
   return context.names.Row({name, context.intervention.site}, source_layer.value_or(layer), field,
@@ -120,8 +94,8 @@ absl::StatusOr<std::span<const float>> NamedRow(const Context& context, const st
 }
 
 // The rows of the vector `name` that the chosen layers take, [num_layers, width].
-absl::StatusOr<engine::SharedFloats> NamedRows(const Context& context, const std::string& field,
-                                               const std::string& name,
+absl::StatusOr<engine::SharedFloats> NamedRows(const InterventionContext& context,
+                                               const std::string& field, const std::string& name,
                                                std::optional<int> source_layer = std::nullopt) {
   const RowsKey key{{name, context.intervention.site}, source_layer, context.intervention.layers};
   if (const auto made = context.rows.find(key); made != context.rows.end()) return made->second;
@@ -135,14 +109,10 @@ absl::StatusOr<engine::SharedFloats> NamedRows(const Context& context, const std
   return context.rows.emplace(key, Shared(std::move(rows))).first->second;
 }
 
-template <typename Proto>
-std::optional<int> SourceLayer(const Proto& proto) {
-  return proto.has_source_layer() ? std::optional<int>(proto.source_layer()) : std::nullopt;
-}
-
 // The rows of an operation with a vector or a tensor, [num_layers, width].
 template <typename Proto>
-absl::StatusOr<engine::SharedFloats> RowsFromProto(const Context& context, const Proto& proto) {
+absl::StatusOr<engine::SharedFloats> RowsFromProto(const InterventionContext& context,
+                                                   const Proto& proto) {
   switch (proto.source_case()) {
     case Proto::kTensor: {
       if (proto.has_source_layer()) {
@@ -159,12 +129,12 @@ absl::StatusOr<engine::SharedFloats> RowsFromProto(const Context& context, const
 }
 
 // --- Neurons
-// --------------------------------------------------------------------------------------
 
 using NeuronsByLayer = std::map<int, engine::NeuronIndices>;
 
 absl::StatusOr<NeuronsByLayer> ListedNeurons(
-    const Context& context, const google::protobuf::RepeatedPtrField<v1::NeuronId>& listed) {
+    const InterventionContext& context,
+    const google::protobuf::RepeatedPtrField<v1::NeuronId>& listed) {
   const model::Architecture& architecture = context.scope.model.architecture;
   const int64_t count = context.intervention.site == model::Site::kAttentionHeads
                             ? architecture.num_heads
@@ -193,7 +163,8 @@ absl::StatusOr<NeuronsByLayer> ListedNeurons(
 }
 
 template <typename Proto>
-absl::StatusOr<NeuronsByLayer> NeuronsFromProto(const Context& context, const Proto& proto) {
+absl::StatusOr<NeuronsByLayer> NeuronsFromProto(const InterventionContext& context,
+                                                const Proto& proto) {
   if (proto.neurons_size() > 0 && !proto.neuron_set().empty()) {
     return InvalidField(context.Field("neuron_set"), "must be unset where neurons are listed");
   }
@@ -220,7 +191,8 @@ absl::StatusOr<NeuronsByLayer> NeuronsFromProto(const Context& context, const Pr
 
 // Narrows the intervention to the chosen layers that own a neuron.
 template <typename Proto>
-absl::StatusOr<engine::ChosenNeurons> ChooseNeurons(const Context& context, const Proto& proto,
+absl::StatusOr<engine::ChosenNeurons> ChooseNeurons(const InterventionContext& context,
+                                                    const Proto& proto,
                                                     engine::Intervention& intervention) {
   VS_ASSIGN_OR_RETURN(NeuronsByLayer by_layer, NeuronsFromProto(context, proto));
   std::vector<int> layers;
@@ -242,9 +214,9 @@ absl::StatusOr<engine::ChosenNeurons> ChooseNeurons(const Context& context, cons
 }
 
 // --- Operations
-// -----------------------------------------------------------------------------------
 
-absl::StatusOr<engine::Operation> AddFromProto(const Context& context, const v1::AddVector& proto) {
+absl::StatusOr<engine::Operation> AddFromProto(const InterventionContext& context,
+                                               const v1::AddVector& proto) {
   engine::AddVector add{.rows = {},
                         .coefficient = proto.has_coefficient() ? proto.coefficient() : 1.0f};
   VS_ASSIGN_OR_RETURN(add.rows, RowsFromProto(context, proto));
@@ -252,7 +224,7 @@ absl::StatusOr<engine::Operation> AddFromProto(const Context& context, const v1:
 }
 
 // The rows of several vectors, [num_layers, vectors, width].
-absl::StatusOr<std::vector<float>> NamedDirections(const Context& context,
+absl::StatusOr<std::vector<float>> NamedDirections(const InterventionContext& context,
                                                    const v1::ProjectOut& proto) {
   std::vector<float> directions;
   directions.reserve(
@@ -268,7 +240,7 @@ absl::StatusOr<std::vector<float>> NamedDirections(const Context& context,
   return directions;
 }
 
-absl::StatusOr<engine::Operation> ProjectOutFromProto(const Context& context,
+absl::StatusOr<engine::Operation> ProjectOutFromProto(const InterventionContext& context,
                                                       const v1::ProjectOut& proto) {
   engine::ProjectOut project;
   if (proto.has_strength()) project.strength = proto.strength();
@@ -299,7 +271,8 @@ absl::StatusOr<engine::Operation> ProjectOutFromProto(const Context& context,
   return project;
 }
 
-absl::StatusOr<engine::Operation> ClampFromProto(const Context& context, const v1::Clamp& proto) {
+absl::StatusOr<engine::Operation> ClampFromProto(const InterventionContext& context,
+                                                 const v1::Clamp& proto) {
   if (!proto.has_value()) {
     return InvalidField(context.Field("value"), "is required: a finite number");
   }
@@ -308,7 +281,7 @@ absl::StatusOr<engine::Operation> ClampFromProto(const Context& context, const v
   return clamp;
 }
 
-absl::StatusOr<engine::Operation> ScaleFromProto(const Context& context,
+absl::StatusOr<engine::Operation> ScaleFromProto(const InterventionContext& context,
                                                  const v1::ScaleNeurons& proto,
                                                  engine::Intervention& intervention) {
   if (!proto.has_factor()) {
@@ -319,7 +292,7 @@ absl::StatusOr<engine::Operation> ScaleFromProto(const Context& context,
   return scale;
 }
 
-absl::StatusOr<engine::Operation> AblateFromProto(const Context& context,
+absl::StatusOr<engine::Operation> AblateFromProto(const InterventionContext& context,
                                                   const v1::AblateNeurons& proto,
                                                   engine::Intervention& intervention) {
   const bool mean = proto.mode() == v1::ABLATION_MODE_MEAN;
@@ -339,7 +312,7 @@ absl::StatusOr<engine::Operation> AblateFromProto(const Context& context,
   return ablate;
 }
 
-absl::StatusOr<engine::Operation> ReplaceFromProto(const Context& context,
+absl::StatusOr<engine::Operation> ReplaceFromProto(const InterventionContext& context,
                                                    const v1::Replace& proto) {
   if (!proto.has_tensor()) return InvalidField(context.Field("tensor"), "is required");
   const engine::TokenSelection& tokens = context.intervention.tokens;
@@ -355,35 +328,7 @@ absl::StatusOr<engine::Operation> ReplaceFromProto(const Context& context,
   return engine::Replace{.rows = Shared(std::move(rows.numbers)), .each_position = rows.has_middle};
 }
 
-struct OperationInfo {
-  absl::string_view name;
-  bool on_neurons = false;
-};
-
-absl::StatusOr<OperationInfo> InfoOf(absl::string_view field, const v1::Intervention& proto) {
-  switch (proto.operation_case()) {
-    case v1::Intervention::kAdd:
-      return OperationInfo{"add"};
-    case v1::Intervention::kProjectOut:
-      return OperationInfo{"project_out"};
-    case v1::Intervention::kClamp:
-      return OperationInfo{"clamp"};
-    case v1::Intervention::kScaleNeurons:
-      return OperationInfo{"scale_neurons", /*on_neurons=*/true};
-    case v1::Intervention::kAblateNeurons:
-      return OperationInfo{"ablate_neurons", /*on_neurons=*/true};
-    case v1::Intervention::kReplace:
-      return OperationInfo{"replace"};
-    case v1::Intervention::OPERATION_NOT_SET:
-      break;
-  }
-  return InvalidField(field,
-                      "needs an operation: add, project_out, clamp, scale_neurons, ablate_neurons "
-                      "or replace");
-}
-
-// May narrow the layers of `intervention`.
-absl::StatusOr<engine::Operation> OperationFromProto(const Context& context,
+absl::StatusOr<engine::Operation> OperationFromProto(const InterventionContext& context,
                                                      const v1::Intervention& proto,
                                                      engine::Intervention& intervention) {
   switch (proto.operation_case()) {
@@ -400,183 +345,6 @@ absl::StatusOr<engine::Operation> OperationFromProto(const Context& context,
     default:
       return AddFromProto(context, proto.add());
   }
-}
-
-// Everything of an intervention but its operation.
-struct Outline {
-  std::string field;  // of the operation: "interventions[2].add"
-  engine::Intervention intervention;
-};
-
-absl::StatusOr<Outline> OutlineFromProto(const std::string& field, const v1::Intervention& proto,
-                                         const model::Architecture& architecture) {
-  VS_ASSIGN_OR_RETURN(const OperationInfo info, InfoOf(field, proto));
-  Outline outline{.field = absl::StrCat(field, ".", info.name), .intervention = {}};
-  engine::Intervention& intervention = outline.intervention;
-  intervention.preserve_norm = proto.preserve_norm();
-  VS_ASSIGN_OR_RETURN(
-      intervention.site,
-      SiteFromProto(absl::StrCat(field, ".site"), proto.site(),
-                    info.on_neurons ? model::Site::kMlpNeurons : model::Site::kResidualPost));
-  if (info.on_neurons && intervention.site != model::Site::kMlpNeurons &&
-      intervention.site != model::Site::kAttentionHeads) {
-    return InvalidField(absl::StrCat(field, ".site"),
-                        "must be MLP_NEURONS or ATTENTION_HEADS for the neuron operations");
-  }
-  VS_ASSIGN_OR_RETURN(intervention.layers,
-                      LayersFromProto(absl::StrCat(field, ".layers"),
-                                      proto.has_layers() ? &proto.layers() : nullptr,
-                                      {.site = intervention.site,
-                                       .num_layers = architecture.num_layers,
-                                       .all_by_default = info.on_neurons}));
-  VS_ASSIGN_OR_RETURN(
-      intervention.tokens,
-      TokensFromProto(absl::StrCat(field, ".tokens"), proto.tokens(), architecture.max_positions,
-                      engine::TokenKind::kFromLastPrompt));
-  return outline;
-}
-
-// --- Sizes
-// ----------------------------------------------------------------------------------------
-
-// What interventions take, by what they declare, in bytes. Sums that are too large for an integer
-// stay at the largest.
-struct DeclaredSize {
-  int64_t rows = 0;        // of the tables, each once
-  int64_t host = 0;        // for as long as a request of the call lives, without what is named
-  int64_t converting = 0;  // for the one that is converted now, at most
-
-  void AddRows(int64_t bytes) { Add(rows, bytes); }
-  void AddHost(int64_t bytes) { Add(host, bytes); }
-  void Converts(int64_t bytes) { converting = std::max(converting, bytes); }
-  int64_t OnHost(const NamedResources& names) const {
-    int64_t total = names.bytes();
-    Add(total, host);
-    Add(total, converting);
-    return total;
-  }
-
- private:
-  static void Add(int64_t& sum, int64_t bytes) {
-    if (__builtin_add_overflow(sum, bytes, &sum)) sum = INT64_MAX;
-  }
-};
-
-int64_t FloatBytes(std::initializer_list<int64_t> extents) {
-  int64_t bytes = sizeof(float);
-  for (const int64_t extent : extents) {
-    if (__builtin_mul_overflow(bytes, extent, &bytes)) return INT64_MAX;
-  }
-  return bytes;
-}
-
-void AddInline(const Context& context, const v1::Tensor& tensor, DeclaredSize& size) {
-  const auto data = static_cast<int64_t>(tensor.data().size());
-  const bool halves =
-      tensor.dtype() == v1::DATA_TYPE_FLOAT16 || tensor.dtype() == v1::DATA_TYPE_BFLOAT16;
-  const int64_t numbers = halves ? 2 * data : data;  // bytes as float32
-  size.AddHost(std::max(numbers, FloatBytes({context.num_layers(), context.width()})));
-  size.Converts(data + 2 * numbers);  // the bytes, their numbers to look at, those to keep
-}
-
-void AddNamed(const Context& context, const std::string& name, std::optional<int> source_layer,
-              DeclaredSize& size) {
-  context.names.NeedRows({name, context.intervention.site},
-                         SourceLayers(context.intervention, source_layer));
-  size.AddHost(FloatBytes({context.num_layers(), context.width()}));
-}
-
-// Of an operation with a vector or a tensor for each layer.
-template <typename Proto>
-void AddSource(const Context& context, const Proto& proto, DeclaredSize& size) {
-  if (proto.source_case() == Proto::kTensor) AddInline(context, proto.tensor(), size);
-  if (proto.source_case() == Proto::kVector) {
-    AddNamed(context, proto.vector(), SourceLayer(proto), size);
-  }
-}
-
-int64_t DirectionsOf(const v1::ProjectOut& proto) {
-  if (!proto.has_tensor()) return proto.vectors_size();
-  return proto.tensor().shape_size() == 3 ? std::max<int64_t>(1, proto.tensor().shape(1)) : 1;
-}
-
-void AddProjectOut(const Context& context, const v1::ProjectOut& proto, DeclaredSize& size) {
-  // What cannot be right is refused where it is read.
-  const int64_t directions = std::min<int64_t>(DirectionsOf(proto), engine::kMostDirections);
-  if (proto.has_tensor()) AddInline(context, proto.tensor(), size);
-  for (int64_t i = 0; i < directions && !proto.has_tensor(); ++i) {
-    AddNamed(context, proto.vectors(static_cast<int>(i)), SourceLayer(proto), size);
-  }
-  const int64_t bytes = FloatBytes({context.num_layers(), directions, context.width()});
-  size.AddHost(bytes);  // the basis beside the directions
-  if (!proto.has_strength() || proto.strength() != 0) size.AddRows(bytes);
-}
-
-// How many of the chosen layers own a neuron.
-template <typename Proto>
-absl::StatusOr<int64_t> LayersWithNeurons(const Context& context, const Proto& proto,
-                                          DeclaredSize& size) {
-  std::set<int> owners;
-  for (const v1::NeuronId& neuron : proto.neurons()) owners.insert(neuron.layer());
-  constexpr int64_t kListedBytes = 64;  // in a set of a map, then as an index
-  size.AddHost(kListedBytes * proto.neurons_size());
-  if (!proto.neuron_set().empty() && proto.neurons_size() == 0 &&
-      context.intervention.site == model::Site::kMlpNeurons &&
-      v1::NeuronClass_IsValid(proto.class_())) {
-    VS_ASSIGN_OR_RETURN(const NeuronCounts* counts,
-                        context.names.NeedNeurons({proto.neuron_set(), proto.class_()},
-                                                  context.Field("neuron_set")));
-    for (const auto& [layer, count] : counts->by_layer) {
-      if (count > 0) owners.insert(layer);
-    }
-  }
-  return std::count_if(context.intervention.layers.begin(), context.intervention.layers.end(),
-                       [&](int layer) { return owners.contains(layer); });
-}
-
-absl::Status AddDeclared(const Context& context, const v1::Intervention& proto,
-                         DeclaredSize& size) {
-  constexpr int64_t kPositionBytes = 64;
-  size.AddHost(kPositionBytes * proto.tokens().positions_size());
-  const int64_t row = FloatBytes({context.width()});
-  const int64_t rows = FloatBytes({context.num_layers(), context.width()});
-  switch (proto.operation_case()) {
-    case v1::Intervention::kAdd:
-      AddSource(context, proto.add(), size);
-      if (!proto.add().has_coefficient() || proto.add().coefficient() != 0) size.AddRows(rows);
-      return absl::OkStatus();
-    case v1::Intervention::kProjectOut:
-      AddProjectOut(context, proto.project_out(), size);
-      return absl::OkStatus();
-    case v1::Intervention::kClamp:
-      AddSource(context, proto.clamp(), size);
-      size.AddHost(rows);  // the basis
-      size.AddRows(rows);
-      return absl::OkStatus();
-    case v1::Intervention::kReplace:
-      AddInline(context, proto.replace().tensor(), size);
-      size.AddRows(2 * rows);
-      return absl::OkStatus();
-    case v1::Intervention::kScaleNeurons: {
-      VS_ASSIGN_OR_RETURN(const int64_t layers,
-                          LayersWithNeurons(context, proto.scale_neurons(), size));
-      if (proto.scale_neurons().factor() != 1) size.AddRows(2 * layers * row);
-      return absl::OkStatus();
-    }
-    case v1::Intervention::kAblateNeurons: {
-      VS_ASSIGN_OR_RETURN(const int64_t layers,
-                          LayersWithNeurons(context, proto.ablate_neurons(), size));
-      size.AddRows(2 * layers * row);
-      if (!proto.ablate_neurons().reference().empty()) {
-        AddNamed(context, proto.ablate_neurons().reference(), std::nullopt, size);
-        size.AddHost(rows);  // the layers without neurons drop out in a copy
-      }
-      return absl::OkStatus();
-    }
-    case v1::Intervention::OPERATION_NOT_SET:
-      break;
-  }
-  return absl::OkStatus();
 }
 
 }  // namespace
@@ -598,7 +366,7 @@ absl::StatusOr<CallInterventions> InterventionsFromProto(
   NamedResources names(scope.tenant, scope.model, scope.vectors, used);
   std::map<RowsKey, engine::SharedFloats> rows;
   const auto context_of = [&](const Outline& outline) {
-    return Context{outline.field, outline.intervention, scope, names, rows};
+    return InterventionContext{outline.field, outline.intervention, scope, names, rows};
   };
   DeclaredSize size;
   for (int i = 0; i < interventions.size(); ++i) {

@@ -112,7 +112,7 @@ def test_no_room_reaches_up_and_grpc_and_torch_stay_where_they_belong():
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("room", ["studies", "services"])
+@pytest.mark.parametrize("room", ["studies", "services", "kinds"])
 def test_who_knows_the_contract_sees_no_grpc(room):
     wrong = []
     for source in sorted((SERVER / room).rglob("*.*")):
