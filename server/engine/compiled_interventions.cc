@@ -1,23 +1,16 @@
 #include "engine/compiled_interventions.h"
 
-#include <ATen/ops/from_blob.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/mul.h>
-#include <ATen/ops/ones.h>
-#include <ATen/ops/zeros.h>
-
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <optional>
 #include <set>
-#include <span>
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
 #include "engine/engine.h"
+#include "engine/lowering.h"
 #include "model/site.h"
 
 namespace valuescope::engine {
@@ -37,15 +30,6 @@ struct Overloaded : Cases... {
 };
 template <typename... Cases>
 Overloaded(Cases...) -> Overloaded<Cases...>;
-
-int64_t NumLayers(const Intervention& intervention) {
-  return std::max<int64_t>(1, static_cast<int64_t>(intervention.layers.size()));
-}
-
-// What one index of a neuron operation stands for: elements of the activation.
-int64_t ElementsPerNeuron(Site site, const model::Architecture& architecture) {
-  return site == Site::kAttentionHeads ? architecture.head_dim : 1;
-}
 
 // --- Checks
 // ---------------------------------------------------------------------------------------
@@ -153,66 +137,6 @@ absl::Status CheckOperation(const Intervention& intervention,
       intervention.operation);
 }
 
-// --- Directions
-// -----------------------------------------------------------------------------------
-
-// A direction whose part outside the span of those before it is smaller than this, of its own
-// length, is taken as dependent: as float32 cannot tell it from one.
-constexpr double kDependent = 1e-6;
-
-// An orthonormal basis of the span of `directions` [num_directions, width], by Gram-Schmidt, twice,
-// in float64. nullopt: a direction is zero.
-std::optional<std::vector<float>> Orthonormal(std::span<const float> directions, int64_t width) {
-  std::vector<std::vector<double>> basis;
-  const auto norm_of = [](const std::vector<double>& v) {
-    double sum = 0;
-    for (const double x : v) sum += x * x;
-    return std::sqrt(sum);
-  };
-  for (size_t first = 0; first < directions.size(); first += static_cast<size_t>(width)) {
-    const auto given = directions.subspan(first, static_cast<size_t>(width));
-    std::vector<double> rest(given.begin(), given.end());
-    const double length = norm_of(rest);
-    if (length == 0) return std::nullopt;
-    for (int round = 0; round < 2; ++round) {
-      for (const std::vector<double>& each : basis) {
-        double along = 0;
-        for (size_t i = 0; i < rest.size(); ++i) along += rest[i] * each[i];
-        for (size_t i = 0; i < rest.size(); ++i) rest[i] -= along * each[i];
-      }
-    }
-    const double left = norm_of(rest);
-    if (left <= kDependent * length) continue;
-    for (double& x : rest) x /= left;
-    basis.push_back(std::move(rest));
-  }
-  std::vector<float> result;
-  for (const std::vector<double>& each : basis)
-    result.insert(result.end(), each.begin(), each.end());
-  return result;
-}
-
-// The basis of each layer of a project_out or clamp; empty for the other operations.
-absl::StatusOr<std::vector<std::vector<float>>> BasesOf(const Intervention& intervention,
-                                                        int64_t width) {
-  const auto* project = std::get_if<ProjectOut>(&intervention.operation);
-  const auto* clamp = std::get_if<Clamp>(&intervention.operation);
-  std::vector<std::vector<float>> bases;
-  if (project == nullptr && clamp == nullptr) return bases;
-  const std::vector<float>& rows = project != nullptr ? *project->directions : *clamp->rows;
-  const auto size = static_cast<size_t>((project != nullptr ? project->num_directions : 1) * width);
-  for (size_t first = 0; first < rows.size(); first += size) {
-    auto basis = Orthonormal(std::span<const float>(rows).subspan(first, size), width);
-    if (!basis) {
-      return InvalidField(project != nullptr ? "project_out" : "clamp",
-                          absl::StrCat("has a direction of length zero in row ", first / size,
-                                       "; every one must have a length"));
-    }
-    bases.push_back(*std::move(basis));
-  }
-  return bases;
-}
-
 // --- Normal form
 // ----------------------------------------------------------------------------------
 
@@ -242,10 +166,18 @@ void DropLayersWithoutNeurons(Intervention& intervention, int64_t width) {
   if (means != nullptr) *means = std::make_shared<const std::vector<float>>(std::move(kept_means));
 }
 
-// Takes the rows out of an operation whose bases are made of them.
-void DropRows(Operation& operation) {
-  if (auto* project = std::get_if<ProjectOut>(&operation)) project->directions = nullptr;
-  if (auto* clamp = std::get_if<Clamp>(&operation)) clamp->rows = nullptr;
+// Takes the numbers out of an operation that its stages hold.
+void DropNumbers(Operation& operation) {
+  std::visit(Overloaded{[](AddVector& add) { add.rows = nullptr; },
+                        [](ProjectOut& project) { project.directions = nullptr; },
+                        [](Clamp& clamp) { clamp.rows = nullptr; },
+                        [](ScaleNeurons& scale) { scale.neurons = {}; },
+                        [](AblateNeurons& ablate) {
+                          ablate.neurons = {};
+                          ablate.means = nullptr;
+                        },
+                        [](Replace& replace) { replace.rows = nullptr; }},
+             operation);
 }
 
 bool ChangesNothing(const Operation& operation) {
@@ -255,95 +187,14 @@ bool ChangesNothing(const Operation& operation) {
   return false;
 }
 
-// --- Lowering
-// -------------------------------------------------------------------------------------
-
-at::Tensor View(const float* data, int64_t count) {
-  return at::from_blob(const_cast<float*>(data), {count}, at::kFloat);
-}
-
-at::Tensor RowOf(const SharedFloats& rows, int64_t row, int64_t width) {
-  return View(rows->data() + row * width, width).unsqueeze(0);
-}
-
-// One layer of a neuron operation: `factor` for the chosen elements, or, where it is 0, their
-// means.
-model::ScaleOrSetStage NeuronStage(const NeuronIndices& neurons, int64_t elements, int64_t width,
-                                   float factor, const float* means) {
-  model::ScaleOrSetStage stage{.active = {},
-                               .factors = at::ones({1, width}, at::kFloat),
-                               .values = at::zeros({1, width}, at::kFloat)};
-  float* factors = stage.factors.mutable_data_ptr<float>();
-  float* values = stage.values.mutable_data_ptr<float>();
-  for (const int64_t neuron : neurons) {
-    for (int64_t i = neuron * elements; i < (neuron + 1) * elements; ++i) {
-      factors[i] = factor;
-      if (means != nullptr) values[i] = means[i];
-    }
+// Lowers on the caller's thread, where nothing may be thrown.
+absl::StatusOr<std::vector<model::Stage>> LowerSafely(const Intervention& intervention,
+                                                      const model::Architecture& architecture) {
+  try {
+    return Lower(intervention, architecture);
+  } catch (const std::exception&) {
+    return NeverFits("HOST_OUT_OF_MEMORY", "there was no memory for its rows");
   }
-  return stage;
-}
-
-model::ProjectStage ProjectionStage(const std::vector<float>& basis, int64_t width, float kept,
-                                    float target) {
-  const int64_t rank = static_cast<int64_t>(basis.size()) / width;
-  return {.active = {},
-          .basis = View(basis.data(), rank * width).view({1, rank, width}),
-          .ranks = at::full({1}, rank, at::kLong),
-          .kept = at::full({1}, kept, at::kFloat),
-          .targets = at::full({1, rank}, target, at::kFloat)};
-}
-
-// Layer `l` (an index into the intervention's layers) of one intervention.
-model::Stage StageOf(const Intervention& intervention, size_t l, int variant,
-                     const std::vector<std::vector<float>>& bases,
-                     const model::Architecture& architecture) {
-  const int64_t width = model::WidthOf(intervention.site, architecture);
-  const int64_t elements = ElementsPerNeuron(intervention.site, architecture);
-  const auto row = static_cast<int64_t>(l);
-  model::Stage stage = std::visit(
-      Overloaded{
-          [&](const AddVector& add) -> model::Stage {
-            return model::AddStage{.active = {},
-                                   .rows = at::mul(RowOf(add.rows, row, width), add.coefficient)};
-          },
-          [&](const ProjectOut& project) -> model::Stage {
-            return ProjectionStage(bases[l], width, 1 - project.strength, 0);
-          },
-          [&](const Clamp& clamp) -> model::Stage {
-            return ProjectionStage(bases[l], width, 0, clamp.value);
-          },
-          [&](const ScaleNeurons& scale) -> model::Stage {
-            return NeuronStage(scale.neurons[l], elements, width, scale.factor, nullptr);
-          },
-          [&](const AblateNeurons& ablate) -> model::Stage {
-            const float* means =
-                ablate.means == nullptr ? nullptr : ablate.means->data() + row * width;
-            return NeuronStage(ablate.neurons[l], elements, width, 0, means);
-          },
-          [&](const Replace& replace) -> model::Stage {
-            const auto positions = replace.each_position
-                                       ? static_cast<int64_t>(intervention.tokens.positions.size())
-                                       : 1;
-            return model::ScaleOrSetStage{
-                .active = {},
-                .factors = at::zeros({1, width}, at::kFloat),
-                .values = RowOf(replace.rows, row * positions + variant, width)};
-          },
-      },
-      intervention.operation);
-  const int activity = intervention.preserve_norm ? model::kPreservesNorm : model::kActs;
-  std::visit([&](auto& each) { each.active = at::full({1}, activity, at::kByte); }, stage);
-  return stage;
-}
-
-// Which of the stages StageOf makes.
-size_t StageKindOf(const Operation& operation) {
-  const auto index_of = [](const model::Stage& stage) { return stage.index(); };
-  if (std::holds_alternative<AddVector>(operation)) return index_of(model::AddStage{});
-  const bool projects =
-      std::holds_alternative<ProjectOut>(operation) || std::holds_alternative<Clamp>(operation);
-  return projects ? index_of(model::ProjectStage{}) : index_of(model::ScaleOrSetStage{});
 }
 
 // --- Digests
@@ -440,13 +291,12 @@ absl::StatusOr<std::shared_ptr<const PreparedInterventions>> PreparedInterventio
     if (absl::Status s = model::CheckLayers(one.site, one.layers, architecture); !s.ok())
       return InField(field, s);
     if (absl::Status s = CheckOperation(one, architecture); !s.ok()) return InField(field, s);
-    const int64_t width = model::WidthOf(one.site, architecture);
-    auto bases = BasesOf(one, width);
-    if (!bases.ok()) return InField(field, bases.status());
-    prepared->bases_.push_back(*std::move(bases));
-    DropLayersWithoutNeurons(one, width);
+    DropLayersWithoutNeurons(one, model::WidthOf(one.site, architecture));
+    auto stages = LowerSafely(one, architecture);
+    if (!stages.ok()) return InField(field, stages.status());
+    prepared->stages_.push_back(*std::move(stages));
     prepared->digests_.push_back(DigestOf(one));
-    DropRows(one.operation);
+    DropNumbers(one.operation);
   }
   prepared->interventions_ = std::move(interventions);
   if (memory != nullptr) memory->ShrinkTo(prepared->bytes());
@@ -474,33 +324,17 @@ absl::StatusOr<std::shared_ptr<const CompiledInterventions>> PreparedInterventio
 
 int64_t PreparedInterventions::bytes() const {
   int64_t bytes = 0;
-  std::set<const void*> seen;  // interventions may share numbers
-  const auto add = [&](const void* numbers, size_t size) {
-    if (numbers != nullptr && seen.insert(numbers).second) bytes += static_cast<int64_t>(size);
-  };
-  const auto add_rows = [&](const SharedFloats& rows) {
-    if (rows != nullptr) add(rows.get(), rows->size() * sizeof(float));
-  };
-  const auto add_neurons = [&](const ChosenNeurons& neurons) {
-    for (const NeuronIndices& of_layer : neurons) {
-      add(&of_layer.values(), of_layer.size() * sizeof(int64_t));
-    }
-  };
   for (const Intervention& one : interventions_) {
     bytes += static_cast<int64_t>(one.tokens.positions.size()) * kPositionBytes;
-    std::visit(Overloaded{[&](const AddVector& add_vector) { add_rows(add_vector.rows); },
-                          [&](const ProjectOut&) {}, [&](const Clamp&) {},
-                          [&](const ScaleNeurons& scale) { add_neurons(scale.neurons); },
-                          [&](const AblateNeurons& ablate) {
-                            add_neurons(ablate.neurons);
-                            add_rows(ablate.means);
-                          },
-                          [&](const Replace& replace) { add_rows(replace.rows); }},
-               one.operation);
   }
-  for (const auto& of_intervention : bases_) {
-    for (const std::vector<float>& basis : of_intervention) {
-      bytes += static_cast<int64_t>(basis.size() * sizeof(float));
+  std::set<const void*> seen;  // interventions may share numbers
+  for (const std::vector<model::Stage>& of_intervention : stages_) {
+    for (const model::Stage& stage : of_intervention) {
+      for (const at::Tensor* table : TablesOf(stage)) {
+        if (seen.insert(table->const_data_ptr()).second) {
+          bytes += static_cast<int64_t>(table->nbytes());
+        }
+      }
     }
   }
   return bytes;
@@ -619,42 +453,19 @@ bool CompiledInterventions::Changes(uint64_t active, size_t index) const {
 
 std::vector<WireEdit> CompiledInterventions::EditsOf(uint64_t active) const {
   std::vector<WireEdit> edits;
-  if (empty()) return edits;
-  const model::Architecture& architecture = prepared_->architecture();
   for (size_t i = 0; i < interventions().size(); ++i) {
-    const Intervention& one = interventions()[i];
     if (!Changes(active, i)) continue;
-    for (size_t l = 0; l < static_cast<size_t>(NumLayers(one)); ++l) {
+    const Intervention& one = interventions()[i];
+    const std::vector<model::Stage>& stages = prepared_->stages()[i];
+    for (size_t l = 0; l < stages.size(); ++l) {
       const model::Wire wire =
           model::Normalised({one.site, one.layers.empty() ? 0 : one.layers[l]});
-      edits.push_back(
-          {.wire = model::WireIndex(wire, architecture),
-           .stage = StageOf(one, l, variants_[active][i], prepared_->bases()[i], architecture)});
+      edits.push_back({.wire = model::WireIndex(wire, prepared_->architecture()),
+                       .row = variants_[active][i],
+                       .stage = &stages[l]});
     }
   }
   return edits;
-}
-
-std::vector<EditShape> CompiledInterventions::ShapesOf(uint64_t active) const {
-  std::vector<EditShape> shapes;
-  if (empty()) return shapes;
-  const model::Architecture& architecture = prepared_->architecture();
-  for (size_t i = 0; i < interventions().size(); ++i) {
-    const Intervention& one = interventions()[i];
-    if (!Changes(active, i)) continue;
-    const int64_t width = model::WidthOf(one.site, architecture);
-    const auto& bases = prepared_->bases()[i];
-    for (size_t l = 0; l < static_cast<size_t>(NumLayers(one)); ++l) {
-      const model::Wire wire =
-          model::Normalised({one.site, one.layers.empty() ? 0 : one.layers[l]});
-      const int64_t rank = bases.empty() ? 0 : static_cast<int64_t>(bases[l].size()) / width;
-      shapes.push_back({.wire = model::WireIndex(wire, architecture),
-                        .kind = StageKindOf(one.operation),
-                        .width = width,
-                        .rank = rank});
-    }
-  }
-  return shapes;
 }
 
 std::array<int64_t, kNumOperations> CompiledInterventions::LayersTouched(uint64_t active) const {

@@ -1,6 +1,7 @@
-// A request's interventions once they are known to be good: scopes resolved to positions,
-// directions made orthonormal, and each set of them that may act on a token lowered to single edits
-// of wires. What does not depend on the request's tokens is made once for all requests of a call.
+// A request's interventions once they are known to be good: each lowered to stages, one a layer
+// (lowering.h), scopes resolved to positions, and each set of them that may act on a token known as
+// single edits of wires. What does not depend on the request's tokens is made once for all requests
+// of a call.
 #ifndef VALUESCOPE_ENGINE_COMPILED_INTERVENTIONS_H_
 #define VALUESCOPE_ENGINE_COMPILED_INTERVENTIONS_H_
 
@@ -24,34 +25,27 @@
 namespace valuescope::engine {
 
 inline constexpr int64_t kMostSetsPerRequest = 256;
-// Sets x interventions in them x their layers: each is an edit that is written into a table, and
-// everybody's next step waits for it.
+// Sets x interventions in them x their layers: each is an edit that is written into a table.
 inline constexpr int64_t kMostEditsPerRequest = 1 << 14;
 
-// What one intervention does at one wire: a stage of one row, on the host.
+// What one intervention does at one wire: row `row` of the stage's tables on the host, or their
+// only one where they have one.
 struct WireEdit {
   int wire = 0;  // WireIndex
-  model::Stage stage;
-};
-
-// What a table needs to know of an edit to have room for it.
-struct EditShape {
-  int wire = 0;       // WireIndex
-  size_t kind = 0;    // model::Stage::index()
-  int64_t width = 0;  // elements of a row
-  int64_t rank = 0;   // of a projection; else 0
+  int64_t row = 0;
+  const model::Stage* stage = nullptr;  // not null; as long as the PreparedInterventions live
 };
 
 class CompiledInterventions;
 
-// The interventions of a call as far as they do not depend on its tokens: checked, directions made
-// orthonormal, digests taken. Built by Prepare; then only read, by any thread.
+// The interventions of a call as far as they do not depend on its tokens: checked, lowered, digests
+// taken. Built by Prepare; then only read, by any thread.
 class PreparedInterventions : public std::enable_shared_from_this<PreparedInterventions> {
  public:
   // INVALID_ARGUMENT with the field relative to the request ("interventions[1].layers[0]"): layers
   // out of range or not ascending, numbers that are not finite or not [layers, ..., width], zero
-  // directions, neurons out of range. Keeps `memory`, which may be null, as long as it lives, and
-  // gives back of it what is beyond bytes().
+  // directions, neurons out of range. RESOURCE_EXHAUSTED where memory ends. Keeps `memory`, which
+  // may be null, as long as it lives, and gives back of it what is beyond bytes().
   static absl::StatusOr<std::shared_ptr<const PreparedInterventions>> Prepare(
       std::vector<Intervention> interventions, const model::Architecture& architecture,
       std::shared_ptr<MemoryLedger::Lease> memory = nullptr);
@@ -61,11 +55,11 @@ class PreparedInterventions : public std::enable_shared_from_this<PreparedInterv
   absl::StatusOr<std::shared_ptr<const CompiledInterventions>> For(
       const SequenceExtent& extent) const;
 
-  // Neuron operations have lost the layers that own no chosen neuron, projections and clamps their
-  // rows, which stand in bases().
+  // Neuron operations have lost the layers that own no chosen neuron, and all of them their
+  // numbers, which stand in stages().
   const std::vector<Intervention>& interventions() const { return interventions_; }
-  // By intervention, for project_out and clamp: the orthonormal basis of each layer, [rank, width].
-  const std::vector<std::vector<std::vector<float>>>& bases() const { return bases_; }
+  // By intervention: what it does at each of its layers, on the host.
+  const std::vector<std::vector<model::Stage>>& stages() const { return stages_; }
   // By intervention: SHA-256 over everything but its tokens.
   const std::vector<std::string>& digests() const { return digests_; }
   const model::Architecture& architecture() const { return architecture_; }
@@ -77,7 +71,7 @@ class PreparedInterventions : public std::enable_shared_from_this<PreparedInterv
 
   model::Architecture architecture_;
   std::vector<Intervention> interventions_;
-  std::vector<std::vector<std::vector<float>>> bases_;
+  std::vector<std::vector<model::Stage>> stages_;
   std::vector<std::string> digests_;
   std::shared_ptr<MemoryLedger::Lease> memory_;
   mutable absl::Mutex mutex_;
@@ -112,8 +106,6 @@ class CompiledInterventions {
   // What the set `active` does, in order. Leaves out what changes no bit: a coefficient or strength
   // of 0, a factor of 1.
   std::vector<WireEdit> EditsOf(uint64_t active) const;
-  // Their shapes, without making them.
-  std::vector<EditShape> ShapesOf(uint64_t active) const;
 
   // SHA-256 over everything that decides what the set `active` does to a token: site, layers,
   // operation, numbers and preserve_norm of its interventions in order. Equal digests mean equal
@@ -124,6 +116,8 @@ class CompiledInterventions {
   // that really run.
   std::array<int64_t, kNumOperations> LayersTouched(uint64_t active) const;
 
+  // What the edits belong to; null where nothing was prepared.
+  const std::shared_ptr<const PreparedInterventions>& prepared() const { return prepared_; }
   // As prepared; none where nothing was.
   const std::vector<Intervention>& interventions() const;
   bool empty() const { return interventions().empty(); }

@@ -37,6 +37,8 @@ constexpr int kMaxTopLogprobs = 20;
 // Of a step that is recorded, so that short sequences share recordings.
 constexpr int64_t kLeastRecordedBlocks = 4;
 constexpr absl::Duration kQueueRetry = absl::Seconds(1);
+// Of intervention tables, between two steps: a few milliseconds, of which a step takes tens.
+constexpr int64_t kBytesWrittenAStep = int64_t{8} << 20;
 
 // What a failed device ends everything with. It fails every call that follows, so only another
 // process can go on.
@@ -360,7 +362,8 @@ class EngineLoop : public Engine {
 
   void RunOnce() {
     EndCancelledAndExpired();
-    const std::vector<StepItem> step = Prepared(Planned());
+    Rows rows(*this);
+    const std::vector<StepItem> step = Prepared(scheduler_.Plan(rows));
     Publish();
     SendNews();  // who ended before the step does not wait for it
     if (step.empty()) return;
@@ -421,19 +424,41 @@ class EngineLoop : public Engine {
     return sequence;
   }
 
-  // What the scheduler decides. A request that finds no memory for its rows is refused them here
-  // and ended by Prepared.
-  std::vector<StepItem> Planned() {
-    return scheduler_.Plan([this](SequenceId id) {
+  // Rows of tables for those who steer. Who finds no memory for them is ended by Prepared.
+  class Rows : public Scheduler::Reservations {
+   public:
+    explicit Rows(EngineLoop& loop) : loop_(loop) {}
+    bool Reserve(SequenceId id) override {
       try {
-        return active_.at(id)->AcquireRows(tables_);
+        return loop_.active_.at(id)->AcquireRows(loop_.tables_);
       } catch (const c10::AcceleratorError&) {
         throw;
       } catch (const std::exception&) {
-        without_memory_.push_back(id);
+        loop_.without_memory_.push_back(id);
         return false;
       }
-    });
+    }
+    bool Ready(SequenceId id) override {
+      if (!std::exchange(has_written_, true)) loop_.WriteRows();
+      return loop_.active_.at(id)->HasRows(loop_.tables_);
+    }
+
+   private:
+    EngineLoop& loop_;
+    bool has_written_ = false;  // in this plan
+  };
+
+  // Goes on with the rows that were acquired, as far as the others' next step may wait for it.
+  void WriteRows() {
+    try {
+      tables_.WriteRows(kBytesWrittenAStep);
+    } catch (const c10::AcceleratorError&) {
+      throw;
+    } catch (const std::exception&) {
+      for (const auto& [id, sequence] : active_) {
+        if (sequence->AwaitsNextWrite(tables_)) without_memory_.push_back(id);
+      }
+    }
   }
 
   static absl::Status OutOfMemory() {

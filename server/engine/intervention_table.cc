@@ -1,11 +1,13 @@
 #include "engine/intervention_table.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 
 #include <algorithm>
 #include <type_traits>
+#include <utility>
 
-#include "base/check.h"
+#include "engine/lowering.h"
 
 namespace valuescope::engine {
 namespace {
@@ -19,18 +21,6 @@ static_assert(
 // What rows hold that nobody has: added, it changes no bit; as a factor it is 0.
 constexpr double kNothing = -0.0;
 
-// The tables of a stage; the first axis of each is rows.
-std::vector<at::Tensor*> TablesOf(model::AddStage& stage) { return {&stage.active, &stage.rows}; }
-std::vector<at::Tensor*> TablesOf(model::ScaleOrSetStage& stage) {
-  return {&stage.active, &stage.factors, &stage.values};
-}
-std::vector<at::Tensor*> TablesOf(model::ProjectStage& stage) {
-  return {&stage.active, &stage.basis, &stage.ranks, &stage.kept, &stage.targets};
-}
-std::vector<at::Tensor*> TablesOf(model::Stage& stage) {
-  return std::visit([](auto& each) { return TablesOf(each); }, stage);
-}
-
 // A stage of the same kind, whose tables are still to be made.
 model::Stage WithoutTables(const model::Stage& stage) {
   return std::visit([](auto each) -> model::Stage { return decltype(each){}; }, stage);
@@ -42,10 +32,12 @@ int64_t CapacityOf(const model::Stage& stage) {
       [](const auto& each) { return each.active.defined() ? each.active.size(0) : 0; }, stage);
 }
 
-// Makes row `row`, for which there is room, one that does nothing.
-void Silence(model::Stage& stage, int64_t row) {
-  std::visit([row](auto& each) { each.active[row].zero_(); }, stage);
-  if (auto* add = std::get_if<model::AddStage>(&stage)) add->rows[row].fill_(kNothing);
+// Makes rows first .. first + count - 1, for which there is room, ones that do nothing.
+void Silence(model::Stage& stage, int64_t first, int64_t count) {
+  std::visit([&](auto& each) { each.active.narrow(0, first, count).zero_(); }, stage);
+  if (auto* add = std::get_if<model::AddStage>(&stage)) {
+    add->rows.narrow(0, first, count).fill_(kNothing);
+  }
 }
 
 bool PreservesNorm(const model::Stage& edit) {
@@ -69,29 +61,56 @@ at::Tensor Corner(at::Tensor table, at::IntArrayRef shape) {
   return table;
 }
 
-// The extents of `table`, which may be undefined, once it has room for row `row` of those of `edit`
-// [1, ...].
-std::vector<int64_t> ShapeWithRoom(const at::Tensor& table, const at::Tensor& edit, int64_t row) {
-  std::vector<int64_t> shape = edit.sizes().vec();
-  shape[0] = CapacityFor(row);
-  if (!table.defined()) return shape;
-  for (size_t axis = 0; axis < shape.size(); ++axis) {
-    shape[axis] = std::max(shape[axis], table.size(static_cast<int64_t>(axis)));
-  }
-  return shape;
+// What `edit` has for table number `index` of its stage: [1, ...].
+at::Tensor RowOf(const WireEdit& edit, size_t index) {
+  const at::Tensor& rows = *TablesOf(*edit.stage)[index];
+  return rows.size(0) == 1 ? rows : rows.narrow(0, edit.row, 1);
 }
 
-// `table` with room for row `row` of the extents of `edit` [1, ...]; itself where there is room.
-at::Tensor WithRoom(const at::Tensor& table, const at::Tensor& edit, int64_t row,
-                    c10::Device device) {
-  const std::vector<int64_t> shape = ShapeWithRoom(table, edit, row);
-  if (table.defined() && table.sizes() == at::IntArrayRef(shape)) return table;
-  const at::Tensor larger = at::full(shape, kNothing, edit.options().device(device));
-  if (table.defined()) Corner(larger, table.sizes()).copy_(table);
-  return larger;
+// The end of the run that begins at `begin`: rows that follow each other and are equally large, so
+// that one copy writes them.
+using Rows = std::map<int64_t, WireEdit>;
+Rows::const_iterator EndOfRun(Rows::const_iterator begin, Rows::const_iterator end) {
+  const auto rank_of = [](const WireEdit& edit) {
+    const auto* project = std::get_if<model::ProjectStage>(edit.stage);
+    return project == nullptr ? 0 : project->basis.size(1);
+  };
+  auto next = std::next(begin);
+  for (int64_t row = begin->first + 1;
+       next != end && next->first == row && rank_of(next->second) == rank_of(begin->second);
+       ++row) {
+    ++next;
+  }
+  return next;
+}
+
+// Copies the rows of a run into a table; their bytes.
+int64_t CopyRun(Rows::const_iterator begin, Rows::const_iterator end, size_t index,
+                const at::Tensor& table) {
+  std::vector<at::Tensor> rows;
+  for (auto each = begin; each != end; ++each) rows.push_back(RowOf(each->second, index));
+  const at::Tensor all = rows.size() == 1 ? rows.front() : at::cat(rows);
+  const auto count = static_cast<int64_t>(rows.size());
+  // Not waiting is safe: what is not pinned is read before the call returns.
+  Corner(table.narrow(0, begin->first, count), all.sizes()).copy_(all, /*non_blocking=*/true);
+  return static_cast<int64_t>(all.nbytes());
+}
+
+// Calls `visit` with the first and the number of each run of neighbours among ascending numbers.
+template <typename Visit>
+void ForEachRun(std::span<const int64_t> numbers, Visit visit) {
+  for (size_t begin = 0; begin < numbers.size();) {
+    size_t end = begin + 1;
+    while (end < numbers.size() && numbers[end] == numbers[end - 1] + 1) ++end;
+    visit(numbers[begin], static_cast<int64_t>(end - begin));
+    begin = end;
+  }
 }
 
 }  // namespace
+
+// --- Extents
+// --------------------------------------------------------------------------------------
 
 InterventionTables::Extent InterventionTables::Extent::Of(const model::Stage& stage) {
   if (const auto* project = std::get_if<model::ProjectStage>(&stage)) {
@@ -107,7 +126,14 @@ InterventionTables::Extent InterventionTables::Extent::Of(const model::Stage& st
   return {.capacity = rows.size(0), .width = rows.size(1)};
 }
 
-// As the members of the stage add up.
+void InterventionTables::Extent::Include(const model::Stage& edit, int64_t row) {
+  const Extent of_edit = Of(edit);
+  capacity = std::max(capacity, CapacityFor(row));
+  width = std::max(width, of_edit.width);
+  rank = std::max(rank, of_edit.rank);
+}
+
+// As the shapes add up.
 int64_t InterventionTables::Extent::bytes(size_t kind) const {
   constexpr auto kFloat = static_cast<int64_t>(sizeof(float));
   int64_t of_row = 1 + width * kFloat;  // AddStage
@@ -119,6 +145,17 @@ int64_t InterventionTables::Extent::bytes(size_t kind) const {
   return capacity * of_row;
 }
 
+std::vector<std::vector<int64_t>> InterventionTables::Extent::shapes(size_t kind) const {
+  if (kind == kProjectKind) {
+    return {{capacity}, {capacity, rank, width}, {capacity}, {capacity}, {capacity, rank}};
+  }
+  if (kind == kScaleOrSetKind) return {{capacity}, {capacity, width}, {capacity, width}};
+  return {{capacity}, {capacity, width}};
+}
+
+// --- Giving out rows
+// ------------------------------------------------------------------------------
+
 int64_t InterventionTables::LowestFreeRow(int64_t from) const {
   int64_t row = from;
   for (auto live = rows_.lower_bound(from); live != rows_.end() && live->first == row; ++live) {
@@ -127,103 +164,77 @@ int64_t InterventionTables::LowestFreeRow(int64_t from) const {
   return row;
 }
 
+// They have no extents that could overflow: each is a part of a message times a number of rows.
 int64_t InterventionTables::BytesWith(const CompiledInterventions& compiled) const {
-  return BytesWithSets(compiled, 1, compiled.num_sets() + 1);
-}
-
-// Of all tables, once the sets first .. end - 1 have rows. They have no extents that could
-// overflow: each is a part of a message times a number of rows.
-int64_t InterventionTables::BytesWithSets(const CompiledInterventions& compiled, uint64_t first,
-                                          uint64_t end) const {
   std::map<StageKey, Extent> grown;
   std::set<std::string> fresh;
   int64_t row = 0;
-  for (uint64_t active = first; active < end; ++active) {
+  for (uint64_t active = 1; active <= compiled.num_sets(); ++active) {
     const std::string& digest = compiled.ContentDigest(active);
     if (digest.empty() || rows_by_digest_.contains(digest) || !fresh.insert(digest).second) {
       continue;
     }
     row = LowestFreeRow(row + 1);
     std::map<int, int> ordinals;
-    for (const EditShape& shape : compiled.ShapesOf(active)) {
-      const StageKey key{shape.wire, ordinals[shape.wire]++, shape.kind};
+    for (const WireEdit& edit : compiled.EditsOf(active)) {
+      const StageKey key{edit.wire, ordinals[edit.wire]++, edit.stage->index()};
       const auto [place, is_new] = grown.try_emplace(key);
-      Extent& extent = place->second;
       if (is_new) {
         if (const auto table = tables_.find(key); table != tables_.end()) {
-          extent = Extent::Of(table->second.stage);
+          place->second = table->second.extent;
         } else if (const auto kept = kept_.find(key); kept != kept_.end()) {
-          extent = Extent::Of(kept->second.stage);
+          place->second = kept->second.extent;
         }
       }
-      extent.capacity = std::max(extent.capacity, CapacityFor(row));
-      extent.width = std::max(extent.width, shape.width);
-      extent.rank = std::max(extent.rank, shape.rank);
+      place->second.Include(*edit.stage, row);
     }
   }
   int64_t total = bytes();
   for (const auto& [key, extent] : grown) {
     const auto table = tables_.find(key);
-    if (table != tables_.end()) total -= table->second.bytes;
+    if (table != tables_.end()) total -= table->second.extent.bytes(std::get<2>(key));
     total += extent.bytes(std::get<2>(key));
   }
   return total;
 }
 
-model::Stage InterventionTables::StartOf(const StageKey& key, const model::Stage& edit) const {
-  const auto kept = kept_.find(key);
-  return kept == kept_.end() ? WithoutTables(edit) : kept->second.stage;
+bool InterventionTables::MakeRoom(const CompiledInterventions& compiled) {
+  const int64_t bytes = BytesWith(compiled);
+  if (bytes + kept_bytes() <= max_bytes_) return true;
+  // What is kept may be larger than the table that comes to its place needs to be.
+  kept_.clear();
+  return BytesWith(compiled) <= max_bytes_;
 }
 
-void InterventionTables::Write(const StageKey& key, int64_t row, const model::Stage& edit) {
-  Table& table = tables_[key];
-  if (table.rows.empty()) {
-    table.stage = StartOf(key, edit);
-    kept_.erase(key);
+std::optional<std::vector<int64_t>> InterventionTables::FindRows(
+    const CompiledInterventions& compiled) const {
+  std::vector<int64_t> rows(compiled.num_sets() + 1, 0);
+  for (uint64_t active = 1; active < rows.size(); ++active) {
+    const std::string& digest = compiled.ContentDigest(active);
+    if (digest.empty()) continue;
+    const auto found = rows_by_digest_.find(digest);
+    if (found == rows_by_digest_.end()) return std::nullopt;
+    rows[active] = found->second;
   }
-  table.rows.insert(row);
-  if (PreservesNorm(edit)) table.preserving.insert(row);
-  model::Stage source = edit, grown = table.stage;
-  const std::vector<at::Tensor*> sources = TablesOf(source), destinations = TablesOf(grown);
-  for (size_t i = 0; i < sources.size(); ++i) {
-    *destinations[i] = WithRoom(*destinations[i], *sources[i], row, device_);
-    std::vector<int64_t> one_row = sources[i]->sizes().vec();
-    // Not waiting is safe: what is not pinned is read before the call returns.
-    Corner(destinations[i]->narrow(0, row, 1), one_row).copy_(*sources[i], /*non_blocking=*/true);
-  }
-  table.bytes = 0;
-  for (const at::Tensor* each : destinations) table.bytes += static_cast<int64_t>(each->nbytes());
-  table.stage = std::move(grown);
-  SetOnlyAdds(table);
-}
-
-void InterventionTables::SetOnlyAdds(Table& table) {
-  if (auto* add = std::get_if<model::AddStage>(&table.stage)) {
-    add->only_adds = table.preserving.empty();
-  }
-}
-
-bool InterventionTables::MakeRoom(const CompiledInterventions& compiled, uint64_t first,
-                                  uint64_t end) {
-  if (BytesWithSets(compiled, first, end) + kept_bytes() > max_bytes_) kept_.clear();
-  return BytesWithSets(compiled, first, end) <= max_bytes_;
-}
-
-std::optional<int64_t> InterventionTables::AcquireRow(const CompiledInterventions& compiled,
-                                                      uint64_t active) {
-  if (!MakeRoom(compiled, active, active + 1)) return std::nullopt;
-  return TakeRow(compiled, active);
+  return rows;
 }
 
 std::optional<std::vector<int64_t>> InterventionTables::AcquireRows(
     const CompiledInterventions& compiled) {
-  const uint64_t end = compiled.num_sets() + 1;
-  if (!MakeRoom(compiled, 1, end)) return std::nullopt;
-  std::vector<int64_t> rows(end, 0);
+  if (std::optional<std::vector<int64_t>> rows = FindRows(compiled)) {
+    for (const int64_t row : *rows) {
+      if (row != 0) ++rows_.at(row).holders;
+    }
+    return rows;
+  }
+  if (!MakeRoom(compiled)) return std::nullopt;
+  std::vector<int64_t> rows(compiled.num_sets() + 1, 0);
   try {
-    for (uint64_t active = 1; active < end; ++active) rows[active] = TakeRow(compiled, active);
+    for (uint64_t active = 1; active < rows.size(); ++active) {
+      rows[active] = TakeRow(compiled, active);
+    }
   } catch (...) {
-    for (const int64_t row : rows) ReleaseRow(row);
+    ReleaseRows(rows);
     throw;
   }
   return rows;
@@ -240,53 +251,162 @@ int64_t InterventionTables::TakeRow(const CompiledInterventions& compiled, uint6
   Row& owned = rows_[row];
   try {
     owned.digest = digest;
-    rows_by_digest_.emplace(digest, row);
+    owned.source = compiled.prepared();
     owned.touched = compiled.LayersTouched(active);
-    WriteRow(row, compiled.EditsOf(active));
+    rows_by_digest_.emplace(digest, row);
+    Register(row, compiled.EditsOf(active));
   } catch (...) {
-    ReleaseRow(row);
+    ReleaseRows(std::span(&row, 1));
     throw;
   }
   return row;
 }
 
-void InterventionTables::WriteRow(int64_t row, const std::vector<WireEdit>& edits) {
+void InterventionTables::Register(int64_t row, const std::vector<WireEdit>& edits) {
   std::map<int, int> ordinals;  // of the next edit, by wire
   for (const WireEdit& edit : edits) {
-    const StageKey key{edit.wire, ordinals[edit.wire]++, edit.stage.index()};
-    rows_.at(row).tables.push_back(key);
-    Write(key, row, edit.stage);
+    const StageKey key{edit.wire, ordinals[edit.wire]++, edit.stage->index()};
+    Row& owned = rows_.at(row);
+    owned.tables.push_back(key);
+    ++owned.unwritten;
+    Table& table = tables_[key];
+    if (table.rows.empty()) {
+      auto kept = kept_.extract(key);
+      table.stage = kept.empty() ? WithoutTables(*edit.stage) : std::move(kept.mapped().stage);
+      table.extent = Extent::Of(table.stage);
+    }
+    table.extent.Include(*edit.stage, row);
+    table.rows.insert(row);
+    if (PreservesNorm(*edit.stage)) table.preserving.insert(row);
+    SetOnlyAdds(table);
+    table.unwritten.emplace(row, edit);
+    if (table.unwritten.size() == 1) to_write_.push_back(key);
   }
 }
 
-void InterventionTables::ReleaseRow(int64_t row) {
-  const auto found = rows_.find(row);
-  if (found == rows_.end() || --found->second.holders > 0) return;
-  for (const StageKey& key : found->second.tables) {
-    const auto table = tables_.find(key);
-    // Where acquiring ended half-way, the last one may be missing.
-    if (table == tables_.end()) continue;
-    table->second.rows.erase(row);
-    table->second.preserving.erase(row);
-    // Where acquiring ended half-way, there may be no room for the row, or none at all.
-    const int64_t capacity = CapacityOf(table->second.stage);
-    const bool last = table->second.rows.empty(), keep = keeps_addresses_ && capacity > 0;
-    if (row < capacity && (!last || keep)) {
-      Silence(table->second.stage, row);
-      SetOnlyAdds(table->second);
-    }
-    if (!last) continue;
-    if (keep) kept_.insert_or_assign(key, std::move(table->second));
-    tables_.erase(table);
+void InterventionTables::SetOnlyAdds(Table& table) {
+  if (auto* add = std::get_if<model::AddStage>(&table.stage)) {
+    add->only_adds = table.preserving.empty();
   }
-  rows_by_digest_.erase(found->second.digest);
-  rows_.erase(found);
-  ++rows_freed_;
 }
+
+// --- Writing them
+// ---------------------------------------------------------------------------------
+
+bool InterventionTables::WriteRows(int64_t bytes) {
+  while (!to_write_.empty() && bytes > 0) {
+    const StageKey key = to_write_.front();
+    bytes -= Write(key, tables_.at(key));
+    to_write_.pop_front();
+  }
+  return !to_write_.empty();
+}
+
+int64_t InterventionTables::Write(const StageKey& key, Table& table) {
+  int64_t bytes = Grow(key, table);
+  const std::vector<at::Tensor*> tables = TablesOf(table.stage);
+  for (auto begin = table.unwritten.cbegin(); begin != table.unwritten.cend();) {
+    const auto end = EndOfRun(begin, table.unwritten.cend());
+    for (size_t i = 0; i < tables.size(); ++i) bytes += CopyRun(begin, end, i, *tables[i]);
+    begin = end;
+  }
+  for (const auto& [row, edit] : std::exchange(table.unwritten, {})) {
+    Row& owned = rows_.at(row);
+    if (--owned.unwritten == 0) owned.source = nullptr;
+  }
+  return bytes;
+}
+
+// The bytes of what it had to allocate.
+int64_t InterventionTables::Grow(const StageKey& key, Table& table) {
+  const std::vector<std::vector<int64_t>> shapes = table.extent.shapes(std::get<2>(key));
+  const model::Stage& edit = *table.unwritten.begin()->second.stage;
+  const std::vector<const at::Tensor*> rows = TablesOf(edit);
+  model::Stage grown = table.stage;
+  const std::vector<at::Tensor*> tables = TablesOf(grown);
+  int64_t bytes = 0;
+  for (size_t i = 0; i < tables.size(); ++i) {
+    at::Tensor& old = *tables[i];
+    if (old.defined() && old.sizes() == at::IntArrayRef(shapes[i])) continue;
+    const at::Tensor larger = at::full(shapes[i], kNothing, rows[i]->options().device(device_));
+    if (old.defined()) Corner(larger, old.sizes()).copy_(old);
+    bytes += static_cast<int64_t>(larger.nbytes());
+    old = larger;
+  }
+  table.stage = std::move(grown);
+  return bytes;
+}
+
+bool InterventionTables::Written(std::span<const int64_t> rows) const {
+  return AllWritten() || std::none_of(rows.begin(), rows.end(), [this](int64_t row) {
+           return row != 0 && rows_.at(row).unwritten > 0;
+         });
+}
+
+bool InterventionTables::AwaitsNextWrite(std::span<const int64_t> rows) const {
+  if (AllWritten()) return false;
+  const Rows& next = tables_.at(to_write_.front()).unwritten;
+  return std::any_of(rows.begin(), rows.end(), [&next](int64_t row) { return next.contains(row); });
+}
+
+// --- Giving them back
+// -----------------------------------------------------------------------------
+
+void InterventionTables::ReleaseRows(std::span<const int64_t> rows) {
+  std::map<StageKey, std::vector<int64_t>> left;
+  std::set<int64_t> gone;
+  for (const int64_t row : rows) {
+    const auto found = rows_.find(row);
+    if (found != rows_.end() && --found->second.holders == 0) gone.insert(row);
+  }
+  for (const int64_t row : gone) {
+    for (const StageKey& key : rows_.at(row).tables) left[key].push_back(row);
+  }
+  for (const auto& [key, of_table] : left) Leave(key, of_table);
+  for (const int64_t row : gone) {
+    rows_by_digest_.erase(rows_.at(row).digest);
+    rows_.erase(row);
+    ++rows_freed_;
+  }
+}
+
+// Ascending rows of a table lose their last holders.
+void InterventionTables::Leave(const StageKey& key, std::span<const int64_t> rows) {
+  const auto found = tables_.find(key);
+  if (found == tables_.end()) return;  // taking the row ended half-way
+  Table& table = found->second;
+  const bool waited = !table.unwritten.empty();
+  for (const int64_t row : rows) {
+    table.rows.erase(row);
+    table.preserving.erase(row);
+    table.unwritten.erase(row);
+  }
+  if (waited && table.unwritten.empty()) {
+    std::erase(to_write_, key);
+    table.extent = Extent::Of(table.stage);
+  }
+  // Where they were not written, there may be no room for them, or none at all.
+  const int64_t capacity = CapacityOf(table.stage);
+  const bool last = table.rows.empty(), keep = keeps_addresses_ && capacity > 0;
+  if (!last || keep) {
+    ForEachRun(rows, [&](int64_t first, int64_t count) {
+      const int64_t there = std::min(count, capacity - first);
+      if (there > 0) Silence(table.stage, first, there);
+    });
+    SetOnlyAdds(table);
+  }
+  if (!last) return;
+  if (keep) kept_.insert_or_assign(key, std::move(table));
+  tables_.erase(found);
+}
+
+// --- What a step needs
+// ----------------------------------------------------------------------------
 
 void InterventionTables::AddTo(model::StepProgram& program) const {
   // In the order of the keys: a wire's ordinals ascend.
   for (const auto& [key, table] : tables_) {
+    if (CapacityOf(table.stage) == 0) continue;  // nothing of it is written yet
     program[static_cast<size_t>(std::get<0>(key))].stages.push_back(table.stage);
   }
 }
@@ -305,7 +425,7 @@ int64_t InterventionTables::kept_bytes() const { return BytesOf(kept_); }
 
 int64_t InterventionTables::BytesOf(const std::map<StageKey, Table>& tables) {
   int64_t bytes = 0;
-  for (const auto& [key, table] : tables) bytes += table.bytes;
+  for (const auto& [key, table] : tables) bytes += table.extent.bytes(std::get<2>(key));
   return bytes;
 }
 

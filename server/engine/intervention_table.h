@@ -5,6 +5,10 @@
 // who runs can find the tables full. The k-th thing that a row does at a wire is in the wire's k-th
 // stage, so any number of different steerings costs one gathered edit a stage in use, and
 // everybody's own order holds.
+//
+// Rows are given out at once and written little by little, table by table, between the steps of
+// those who run: a request may have thousands of edits, and its neighbours are not to wait for them
+// all at a time.
 #ifndef VALUESCOPE_ENGINE_INTERVENTION_TABLE_H_
 #define VALUESCOPE_ENGINE_INTERVENTION_TABLE_H_
 
@@ -12,8 +16,10 @@
 
 #include <array>
 #include <cstdint>
+#include <deque>
 #include <limits>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <span>
@@ -48,16 +54,25 @@ class InterventionTables {
 
   // The rows of all sets of a request's interventions, by set; 0 for those that change no bit, such
   // as set 0. nullopt, and nothing is held, where the tables would be larger than they may become.
-  // Throws where memory ends, and then nothing is held either.
+  // No token may have one before it is written. Throws where memory ends, and then nothing is held
+  // either.
   std::optional<std::vector<int64_t>> AcquireRows(const CompiledInterventions& compiled);
-  // Of one set.
-  std::optional<int64_t> AcquireRow(const CompiledInterventions& compiled, uint64_t active);
 
-  // What all tables have once these rows are acquired.
+  // Writes rows that were acquired, the longest waiting table first, until about `bytes` were
+  // allocated or copied, at least one table's; false where none is left to write. Throws where
+  // memory ends, and goes on with the same table the next time.
+  bool WriteRows(int64_t bytes);
+  bool AllWritten() const { return to_write_.empty(); }
+  // Whether all of these rows are written.
+  bool Written(std::span<const int64_t> rows) const;
+  // Whether one of these rows is among those that the next WriteRows begins with.
+  bool AwaitsNextWrite(std::span<const int64_t> rows) const;
+
+  // What all tables have once these rows are acquired and written.
   int64_t BytesWith(const CompiledInterventions& compiled) const;
 
-  // Gives a row back; row 0 is ignored.
-  void ReleaseRow(int64_t row);
+  // Gives rows back, written or not; row 0 is ignored.
+  void ReleaseRows(std::span<const int64_t> rows);
   // How many rows were given up by their last holder so far: what found no room finds none before
   // this has changed.
   int64_t rows_freed() const { return rows_freed_; }
@@ -71,6 +86,7 @@ class InterventionTables {
                     std::array<int64_t, kNumOperations>& applied) const;
 
   int64_t live_rows() const { return static_cast<int64_t>(rows_.size()); }
+  // Of all tables, once all rows are written.
   int64_t bytes() const;
   // Of tables that are kept for their addresses.
   int64_t kept_bytes() const;
@@ -79,20 +95,6 @@ class InterventionTables {
   // Place in the order of execution: wire, ordinal of the operation on it, kind of stage.
   using StageKey = std::tuple<int, int, size_t>;
 
-  struct Table {
-    model::Stage stage;
-    std::set<int64_t> rows;        // live
-    std::set<int64_t> preserving;  // of them, those that preserve norms
-    int64_t bytes = 0;
-  };
-
-  struct Row {
-    std::string digest;
-    int64_t holders = 1;
-    std::vector<StageKey> tables;
-    std::array<int64_t, kNumOperations> touched{};
-  };
-
   // Of a table.
   struct Extent {
     int64_t capacity = 0;  // rows
@@ -100,20 +102,43 @@ class InterventionTables {
     int64_t rank = 0;  // of projections
 
     static Extent Of(const model::Stage& stage);
+    // Grows it so that it has room for row `row` of the rows of `edit`.
+    void Include(const model::Stage& edit, int64_t row);
     int64_t bytes(size_t kind) const;
+    // Of the tables of a stage, as TablesOf has them.
+    std::vector<std::vector<int64_t>> shapes(size_t kind) const;
   };
 
+  struct Table {
+    model::Stage stage;                     // as far as it is written
+    Extent extent;                          // once all rows are written
+    std::set<int64_t> rows;                 // live
+    std::set<int64_t> preserving;           // of them, those that preserve norms
+    std::map<int64_t, WireEdit> unwritten;  // by row
+  };
+
+  struct Row {
+    std::string digest;
+    int64_t holders = 1;
+    std::vector<StageKey> tables;
+    int64_t unwritten = 0;  // of its tables, those that do not hold it yet
+    std::shared_ptr<const PreparedInterventions> source;  // of what is unwritten
+    std::array<int64_t, kNumOperations> touched{};
+  };
+
+  // The live rows that have what all sets do; nullopt where one is missing.
+  std::optional<std::vector<int64_t>> FindRows(const CompiledInterventions& compiled) const;
   int64_t LowestFreeRow(int64_t from = 1) const;
-  int64_t BytesWithSets(const CompiledInterventions& compiled, uint64_t first, uint64_t end) const;
-  // Whether there is room for them, made by letting go of what is kept for its addresses where need
-  // be.
-  bool MakeRoom(const CompiledInterventions& compiled, uint64_t first, uint64_t end);
+  // Whether there is room for a request's rows, made by letting go of what is kept for its
+  // addresses where need be.
+  bool MakeRoom(const CompiledInterventions& compiled);
   // There is room for it.
   int64_t TakeRow(const CompiledInterventions& compiled, uint64_t active);
-  void WriteRow(int64_t row, const std::vector<WireEdit>& edits);
-  // Where the next table at `key` starts: one that was kept, or nothing yet.
-  model::Stage StartOf(const StageKey& key, const model::Stage& edit) const;
-  void Write(const StageKey& key, int64_t row, const model::Stage& edit);
+  void Register(int64_t row, const std::vector<WireEdit>& edits);
+  // Brings the tables of a stage to their extent and copies what is unwritten; the bytes of both.
+  int64_t Write(const StageKey& key, Table& table);
+  int64_t Grow(const StageKey& key, Table& table);
+  void Leave(const StageKey& key, std::span<const int64_t> rows);
   static void SetOnlyAdds(Table& table);
   static int64_t BytesOf(const std::map<StageKey, Table>& tables);
 
@@ -122,6 +147,7 @@ class InterventionTables {
   bool keeps_addresses_;
   std::map<StageKey, Table> tables_;
   std::map<StageKey, Table> kept_;  // without rows
+  std::deque<StageKey> to_write_;   // tables with unwritten rows, in the order of their waiting
   std::map<int64_t, Row> rows_;     // live
   std::map<std::string, int64_t> rows_by_digest_;
   int64_t rows_freed_ = 0;

@@ -104,21 +104,21 @@ Scheduler::Queue* Scheduler::NextQueue() {
   return &foreground_;
 }
 
-void Scheduler::Admit(const Reserve& reserve) {
+void Scheduler::Admit(Reservations& reservations) {
   foreground_.TryAside();
   background_.TryAside();
   for (Queue* queue = NextQueue(); queue != nullptr; queue = NextQueue()) {
-    if (AdmitHead(*queue, reserve)) continue;
+    if (AdmitHead(*queue, reservations)) continue;
     // The head waits for its blocks; letting smaller ones pass could make it wait forever. A
     // person's head passes the background's where the background itself makes the room: that it can
     // do only as often as it has sequences that give way.
     if (foreground_.empty() || !MakeRoom()) return;
-    VS_CHECK(AdmitHead(foreground_, reserve));
+    VS_CHECK(AdmitHead(foreground_, reservations));
   }
 }
 
 // Admits the head or sets it aside; false where it has to wait for blocks or a row.
-bool Scheduler::AdmitHead(Queue& queue, const Reserve& reserve) {
+bool Scheduler::AdmitHead(Queue& queue, Reservations& reservations) {
   const Arrival& head = queue.front().arrival;
   // What a person waits for, the background leaves alone.
   if (head.reserves && (queue.aside_waits() || foreground_.aside_waits())) {
@@ -126,7 +126,7 @@ bool Scheduler::AdmitHead(Queue& queue, const Reserve& reserve) {
     return true;
   }
   if (!HasRoom(head, {})) return false;
-  if (head.reserves && !reserve(head.id)) {
+  if (head.reserves && !reservations.Reserve(head.id)) {
     queue.SetAside();
     return true;
   }
@@ -254,11 +254,19 @@ void Scheduler::TakeOwn(Running& sequence) {
 // --- Steps
 // -----------------------------------------------------------------------------------------------
 
-std::vector<StepItem> Scheduler::Plan(const Reserve& reserve) {
+std::vector<StepItem> Scheduler::Plan() {
+  Reservations nothing;
+  return Plan(nothing);
+}
+
+std::vector<StepItem> Scheduler::Plan(Reservations& reservations) {
   preempted_.clear();
   computed_.clear();
   for (auto& [id, sequence] : running_) TakeShared(sequence);
-  Admit(reserve);
+  Admit(reservations);
+  for (auto& [id, sequence] : running_) {
+    if (!sequence.ready) sequence.ready = !sequence.what.arrival.reserves || reservations.Ready(id);
+  }
   PlanPrompts(PlanDecoding());
   std::vector<StepItem> step;
   for (const bool decoding : {true, false}) {
@@ -291,13 +299,13 @@ void Scheduler::PlanPrompts(int64_t budget) {
   ShareAmongClients(/*background=*/false, budget);  // what the background did not need
 }
 
-// Whether another sequence of this step computes the block that this one needs next and may share.
-// Where none does, this one is the one from now on.
-bool Scheduler::Waits(const Running& sequence) {
+// Takes the block that a sequence needs next as one that this step computes; false, and the
+// sequence waits, where another one computes it already and this one may share it.
+bool Scheduler::ClaimNextBlock(const Running& sequence) {
   const std::vector<BlockKey>& keys = sequence.what.arrival.keys;
   const auto next = static_cast<size_t>(sequence.fed / options_.block_size);
-  if (sequence.planned > 0 || next >= keys.size()) return false;
-  return !computed_.insert(keys[next]).second && BeginsShared(sequence);
+  if (sequence.planned > 0 || next >= keys.size()) return true;
+  return computed_.insert(keys[next]).second || !BeginsShared(sequence);
 }
 
 // Hands out prompt tokens in rounds: each client's oldest lagging sequence gets a quantum a round.
@@ -313,14 +321,14 @@ int64_t Scheduler::ShareAmongClients(bool background, int64_t budget) {
   // Whoever is in the middle of a block goes on, and others wait for it although their turn may
   // come first: it is at the head of its client, so its own turn comes too.
   for (const auto& [client, sequences] : lagging) {
-    if (!BeginsShared(*sequences.front())) Waits(*sequences.front());
+    if (!BeginsShared(*sequences.front())) ClaimNextBlock(*sequences.front());
   }
   auto turn = lagging.upper_bound(last_served_[background]);
   if (turn == lagging.end()) turn = lagging.begin();
   last_served_[background] = turn->first;
   while (budget > 0 && !lagging.empty()) {
     std::deque<Running*>& sequences = turn->second;
-    while (!sequences.empty() && Waits(*sequences.front())) sequences.pop_front();
+    while (!sequences.empty() && !ClaimNextBlock(*sequences.front())) sequences.pop_front();
     if (!sequences.empty()) {
       Running& sequence = *sequences.front();
       const int64_t lag = sequence.lag() - sequence.planned;

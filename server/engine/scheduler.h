@@ -13,6 +13,7 @@
 // What else a sequence takes to run, such as rows of tables, it reserves when it is admitted. One
 // that finds none is set aside, and those that need none pass it; those that do come behind it, in
 // their order. So nothing that runs finds a table full, and nobody waits for what he does not need.
+// What is reserved may take a while to get ready, and until then the sequence is in no step.
 //
 // Sharing: a full block whose content has a key (prefix_keys.h) is published and held by every
 // sequence that begins with this content. A sequence takes what is there before it computes, block
@@ -32,7 +33,6 @@
 
 #include <cstdint>
 #include <deque>
-#include <functional>
 #include <map>
 #include <unordered_set>
 #include <utility>
@@ -68,7 +68,7 @@ struct Arrival {
       {};  // of the full blocks of its known tokens, in order; may end early
   // Tokens from here on must run: what they do is read. Blocks behind it are never others'.
   int64_t run_from = INT64_MAX;
-  // It is admitted only once Plan's `reserve` takes what it needs besides blocks.
+  // It is admitted only once Reservations::Reserve takes what it needs besides blocks.
   bool reserves = false;
   // It may call StartOver, so what it computes from run_from on is not given to others.
   bool may_start_over = false;
@@ -99,13 +99,22 @@ class Scheduler {
   // client's own are in order.
   void Add(Arrival arrival);
 
-  // Reserves what a sequence needs besides blocks, or takes nothing and says false.
-  using Reserve = std::function<bool(SequenceId)>;
+  // What sequences need besides blocks, as far as they say that they reserve it.
+  class Reservations {
+   public:
+    virtual ~Reservations() = default;
+    // Takes it, or takes nothing and says false. Must say true of the one that waits longest when
+    // none is running.
+    virtual bool Reserve(SequenceId) { return true; }
+    // Whether a sequence for which it was taken may run. Says true in the end, and then is not
+    // asked again.
+    virtual bool Ready(SequenceId) { return true; }
+  };
 
-  // Admits what fits, then chooses the next step; empty when nothing can run. `reserve` is asked
-  // about sequences that ask for it, which are running if it says true; it must say true of the
-  // one that waits longest when none is running.
-  std::vector<StepItem> Plan(const Reserve& reserve = [](SequenceId) { return true; });
+  // Admits what fits, then chooses the next step; empty when nothing can run yet.
+  std::vector<StepItem> Plan(Reservations& reservations);
+  // Where nothing needs to be reserved.
+  std::vector<StepItem> Plan();
   // Sequences that the last Plan sent back: what they fed is forgotten and begins at 0 again, what
   // is known of them stays known.
   const std::vector<SequenceId>& preempted() const { return preempted_; }
@@ -175,11 +184,13 @@ class Scheduler {
   struct Running {
     Waiting what;
     bool keeps_place = false;  // is not preempted
+    bool ready = false;        // may be in a step
     int64_t fed = 0;
     int64_t planned = 0;          // tokens of the step being planned
     std::vector<int64_t> blocks;  // first those of others, then its own
 
-    int64_t lag() const { return what.arrival.known - fed; }
+    // Tokens that it may run and did not.
+    int64_t lag() const { return ready ? what.arrival.known - fed : 0; }
   };
   // What preempting some sequences would give back.
   struct Release {
@@ -194,9 +205,9 @@ class Scheduler {
   int64_t PromisedTo(const Running& sequence) const;
   int64_t Unpromised() const { return pool_.available() - promised_; }
 
-  void Admit(const Reserve& reserve);
+  void Admit(Reservations& reservations);
   Queue* NextQueue();
-  bool AdmitHead(Queue& queue, const Reserve& reserve);
+  bool AdmitHead(Queue& queue, Reservations& reservations);
   bool MakeRoom();
   int64_t BlocksNeeded(const Arrival& arrival, const Release& release) const;
   bool HasRoom(const Arrival& arrival, const Release& release) const;
@@ -209,7 +220,7 @@ class Scheduler {
   int64_t PlanDecoding();
   void PlanPrompts(int64_t budget);
   int64_t ShareAmongClients(bool background, int64_t budget);
-  bool Waits(const Running& sequence);
+  bool ClaimNextBlock(const Running& sequence);
   bool BeginsShared(const Running& sequence) const;
 
   SchedulerOptions options_;

@@ -190,7 +190,7 @@ void Sequence::StartOver(int64_t fed) {
 }
 
 void Sequence::ReleaseRows(InterventionTables& tables) {
-  for (const int64_t row : rows_) tables.ReleaseRow(row);
+  tables.ReleaseRows(rows_);
   rows_.clear();
 }
 

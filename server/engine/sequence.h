@@ -73,6 +73,12 @@ class Sequence {
   // tables have no room. Costs nothing where no room was made since it last said so. Throws where
   // memory ends.
   bool AcquireRows(InterventionTables& tables);
+  // Whether it may run: the rows that it acquired are written.
+  bool HasRows(const InterventionTables& tables) const { return tables.Written(rows_); }
+  // Whether one of its rows is among those that are written next.
+  bool AwaitsNextWrite(const InterventionTables& tables) const {
+    return tables.AwaitsNextWrite(rows_);
+  }
   // Takes note that positions from `first` on run, and allocates the captures' destinations. What
   // lies before `first` is in the cache, made under the same interventions. Throws where memory
   // ends.

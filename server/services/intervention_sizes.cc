@@ -96,6 +96,7 @@ absl::Status AddDeclared(const InterventionContext& context, const v1::Intervent
     case v1::Intervention::kAdd:
       AddSource(context, proto.add(), size);
       if (!proto.add().has_coefficient() || proto.add().coefficient() != 0) size.AddRows(rows);
+      if (proto.add().has_coefficient()) size.AddHost(rows);  // the product beside the vector
       return absl::OkStatus();
     case v1::Intervention::kProjectOut:
       AddProjectOut(context, proto.project_out(), size);
@@ -107,17 +108,20 @@ absl::Status AddDeclared(const InterventionContext& context, const v1::Intervent
       return absl::OkStatus();
     case v1::Intervention::kReplace:
       AddInline(context, proto.replace().tensor(), size);
+      size.AddHost(rows);  // the factors, which are the same at every position
       size.AddRows(2 * rows);
       return absl::OkStatus();
     case v1::Intervention::kScaleNeurons: {
       VS_ASSIGN_OR_RETURN(const int64_t layers,
                           LayersWithNeurons(context, proto.scale_neurons(), size));
+      size.AddHost(2 * layers * row);
       if (proto.scale_neurons().factor() != 1) size.AddRows(2 * layers * row);
       return absl::OkStatus();
     }
     case v1::Intervention::kAblateNeurons: {
       VS_ASSIGN_OR_RETURN(const int64_t layers,
                           LayersWithNeurons(context, proto.ablate_neurons(), size));
+      size.AddHost(2 * layers * row);
       size.AddRows(2 * layers * row);
       if (!proto.ablate_neurons().reference().empty()) {
         AddNamed(context, proto.ablate_neurons().reference(), std::nullopt, size);

@@ -65,11 +65,25 @@ class InterventionTable : public ::testing::Test {
     return DetailsOf(status).field;
   }
 
+  // The row of the set `active`, held once more, once it is written.
   static int64_t Acquired(InterventionTables& tables, const CompiledInterventions& compiled,
                           uint64_t active) {
-    const std::optional<int64_t> row = tables.AcquireRow(compiled, active);
-    EXPECT_TRUE(row.has_value());
-    return row.value_or(-1);
+    const std::optional<std::vector<int64_t>> rows = tables.AcquireRows(compiled);
+    EXPECT_TRUE(rows.has_value());
+    if (!rows) return -1;
+    try {
+      while (tables.WriteRows(1 << 20)) {
+      }
+    } catch (...) {
+      tables.ReleaseRows(*rows);
+      throw;
+    }
+    EXPECT_TRUE(tables.Written(*rows));
+    return (*rows)[active];
+  }
+
+  static void Release(InterventionTables& tables, int64_t row) {
+    tables.ReleaseRows(std::vector<int64_t>{row});
   }
 
   // The tables by wire, as a step would see them.
@@ -170,7 +184,7 @@ TEST_F(InterventionTable, NothingIsRowZero) {
   EXPECT_EQ(Acquired(tables_, compiled, 0), 0);
   EXPECT_EQ(tables_.live_rows(), 0);
   EXPECT_EQ(TouchedWires(), 0);
-  tables_.ReleaseRow(0);
+  Release(tables_, 0);
   EXPECT_EQ(tables_.live_rows(), 0);
 }
 
@@ -180,15 +194,15 @@ TEST_F(InterventionTable, ReleasedRowsLeaveNothingBehind) {
   const auto others = Compile({Add(Site::kResidualPost, {0}, {7, 7, 7, 7})});
   const int64_t row = Acquired(tables_, first, 1);
   const int64_t other = Acquired(tables_, others, 1);  // keeps the table of block 0
-  tables_.ReleaseRow(row);
+  Release(tables_, row);
   EXPECT_EQ(TouchedWires(), 1);
   // The next owner of the same row adds at one of the wires only.
   EXPECT_EQ(Acquired(tables_, second, 1), row);
   EXPECT_EQ(Added({Site::kResidualPost, 0}, row), kNothing);
   EXPECT_EQ(Added({Site::kResidualPost, 1}, row), (std::vector<float>{9, 9, 9, 9}));
   EXPECT_EQ(Added({Site::kResidualPost, 0}, other), (std::vector<float>{7, 7, 7, 7}));
-  tables_.ReleaseRow(row);
-  tables_.ReleaseRow(other);
+  Release(tables_, row);
+  Release(tables_, other);
   EXPECT_EQ(TouchedWires(), 0);
   EXPECT_EQ(tables_.bytes(), 0);
 }
@@ -207,7 +221,7 @@ TEST_F(InterventionTable, WhereAddressesAreKeptATableServesTheNextAtItsPlaceAndN
   const int64_t row = Acquired(kept, first, 1);
   const at::Tensor rows = std::get<model::AddStage>(stages()[0]).rows;
   EXPECT_GT(kept.bytes(), 0);
-  kept.ReleaseRow(row);
+  Release(kept, row);
   EXPECT_TRUE(stages().empty());
   EXPECT_EQ(kept.bytes(), 0);
   EXPECT_GT(kept.kept_bytes(), 0);
@@ -216,7 +230,7 @@ TEST_F(InterventionTable, WhereAddressesAreKeptATableServesTheNextAtItsPlaceAndN
   ASSERT_EQ(stages().size(), 1u);
   EXPECT_TRUE(std::get<model::AddStage>(stages()[0]).rows.is_same(rows));
   EXPECT_EQ(kept.kept_bytes(), 0);
-  kept.ReleaseRow(row);
+  Release(kept, row);
   EXPECT_TRUE(rows.eq(0).all().item<bool>());
   EXPECT_TRUE(rows.signbit().all().item<bool>());
 }
@@ -225,12 +239,12 @@ TEST_F(InterventionTable, KeptTablesGiveWayToThoseInUse) {
   const auto one = Compile({Add(Site::kResidualPost, {0}, {1, 2, 3, 4})});
   const auto other = Compile({Add(Site::kResidualPost, {1}, {1, 2, 3, 4})});
   InterventionTables kept{c10::kCPU, 4 * (1 + 4 * 4), /*keeps_addresses=*/true};  // one table
-  kept.ReleaseRow(Acquired(kept, one, 1));
+  Release(kept, Acquired(kept, one, 1));
   EXPECT_GT(kept.kept_bytes(), 0);
   const int64_t row = Acquired(kept, other, 1);
   EXPECT_EQ(kept.kept_bytes(), 0);
-  EXPECT_EQ(kept.AcquireRow(one, 1), std::nullopt);
-  kept.ReleaseRow(row);
+  EXPECT_EQ(kept.AcquireRows(one), std::nullopt);
+  Release(kept, row);
   EXPECT_EQ(kept.live_rows(), 0);
 }
 
@@ -264,12 +278,12 @@ TEST_F(InterventionTable, AdditionsSayWhetherTheyOnlyAdd) {
       EXPECT_TRUE(add.rows[-1].signbit().all().item<bool>());
     }
   }
-  for (const int64_t row : more) tables_.ReleaseRow(row);
+  for (const int64_t row : more) Release(tables_, row);
   const int64_t second = Acquired(tables_, careful, 1);
   EXPECT_FALSE(only_adds());
-  tables_.ReleaseRow(second);
+  Release(tables_, second);
   EXPECT_TRUE(only_adds());
-  tables_.ReleaseRow(first);
+  Release(tables_, first);
 }
 
 TEST_F(InterventionTable, TablesGrowByDoublingAndKeepWhatTheyHold) {
@@ -288,10 +302,10 @@ TEST_F(InterventionTable, TablesGrowByDoublingAndKeepWhatTheyHold) {
   }
   // A row beyond another wire's small table is nothing there.
   const auto elsewhere = Compile({Add(Site::kResidualPost, {0}, {1, 1, 1, 1})});
-  tables_.ReleaseRow(5);
+  Release(tables_, 5);
   EXPECT_EQ(Acquired(tables_, elsewhere, 1), 5);
   EXPECT_EQ(Added({Site::kResidualPost, 0}, 40), kNothing);
-  for (int64_t row = 1; row <= 40; ++row) tables_.ReleaseRow(row);
+  for (int64_t row = 1; row <= 40; ++row) Release(tables_, row);
   EXPECT_EQ(tables_.live_rows(), 0);
   EXPECT_EQ(tables_.bytes(), 0);
 }
@@ -367,7 +381,7 @@ TEST_F(InterventionTable, ARowThatDoesNotFitMemoryLeavesNothing) {
       {
         InterventionTables elsewhere{c10::Device(c10::kCUDA, 0)};  // this build has none
         try {
-          elsewhere.AcquireRow(good, 1);
+          Acquired(elsewhere, good, 1);
         } catch (...) {
           EXPECT_EQ(elsewhere.live_rows(), 0);
           EXPECT_EQ(elsewhere.bytes(), 0);
@@ -395,10 +409,10 @@ TEST_F(InterventionTable, ARowThatWouldMakeTheTablesTooLargeIsRefusedAndLeavesNo
   InterventionTables tables{c10::kCPU, unbounded.bytes()};
   EXPECT_EQ(Acquired(tables, narrow, 1), 1);
   EXPECT_EQ(Acquired(tables, another, 1), 2);
-  EXPECT_EQ(tables.AcquireRow(third, 1), std::nullopt);  // needs twice the rows
+  EXPECT_EQ(tables.AcquireRows(third), std::nullopt);  // needs twice the rows
   const int64_t freed = tables.rows_freed();
-  tables.ReleaseRow(2);
-  EXPECT_EQ(tables.AcquireRow(wide, 1), std::nullopt);  // makes everybody's rows wider
+  Release(tables, 2);
+  EXPECT_EQ(tables.AcquireRows(wide), std::nullopt);  // makes everybody's rows wider
   EXPECT_EQ(tables.live_rows(), 1);
   EXPECT_EQ(tables.bytes(), unbounded.bytes());
   EXPECT_EQ(tables.rows_freed(), freed + 1);
@@ -415,9 +429,9 @@ TEST_F(InterventionTable, WhatIsDoneAlikeHasOneRowUntilItsLastHolderIsGone) {
   EXPECT_NE(Acquired(tables_, other, 1), row);
   EXPECT_EQ(tables_.live_rows(), 2);
   EXPECT_EQ(tables_.bytes(), held);
-  for (int i = 0; i < 100; ++i) tables_.ReleaseRow(row);
+  for (int i = 0; i < 100; ++i) Release(tables_, row);
   EXPECT_EQ(Added({Site::kResidualPost, 0}, row), (std::vector<float>{1, 2, 3, 4}));
-  tables_.ReleaseRow(row);
+  Release(tables_, row);
   EXPECT_EQ(tables_.live_rows(), 1);
 }
 
@@ -438,12 +452,112 @@ TEST_F(InterventionTable, WhatRowsWillTakeIsKnownBeforeTheyAreMade) {
     const auto rows = tables_.AcquireRows(compiled);
     ASSERT_TRUE(rows.has_value());
     EXPECT_EQ(tables_.bytes(), expected);
+    while (tables_.WriteRows(1)) {
+    }
+    EXPECT_EQ(tables_.bytes(), expected);
     EXPECT_EQ(rows->size(), compiled.num_sets() + 1);
     EXPECT_EQ(rows->front(), 0);
-    for (const int64_t row : *rows) tables_.ReleaseRow(row);
+    tables_.ReleaseRows(*rows);
     EXPECT_EQ(tables_.live_rows(), i);
     Acquired(tables_, before, 1);
   }
+}
+
+TEST_F(InterventionTable, RowsAreWrittenATableAtATimeAndAreNobodysUntilThen) {
+  const auto others = Compile({Add(Site::kResidualPost, {1}, {5, 5, 5, 5})});
+  const int64_t other = Acquired(tables_, others, 1);
+  const auto compiled =
+      Compile({Add(Site::kResidualPost, {0, 1, 2}, {1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3}),
+               At(Site::kResidualPost, {1}, Clamp{.rows = Rows({0, 1, 0, 0}), .value = 7})});
+  const auto rows = tables_.AcquireRows(compiled);
+  ASSERT_TRUE(rows.has_value());
+  int written = 0;
+  for (bool more = true; more; ++written) {
+    EXPECT_FALSE(tables_.Written(*rows));
+    EXPECT_TRUE(tables_.AwaitsNextWrite(*rows));
+    EXPECT_FALSE(tables_.AwaitsNextWrite(std::vector<int64_t>{other}));
+    EXPECT_TRUE(tables_.Written(std::vector<int64_t>{0, other}));
+    more = tables_.WriteRows(1);
+    EXPECT_EQ(Added({Site::kResidualPost, 1}, other), (std::vector<float>{5, 5, 5, 5}));
+  }
+  EXPECT_EQ(written, 4);
+  EXPECT_TRUE(tables_.Written(*rows));
+  EXPECT_FALSE(tables_.AwaitsNextWrite(*rows));
+  const int64_t row = (*rows)[1];
+  EXPECT_EQ(Added({Site::kResidualPost, 0}, row), (std::vector<float>{1, 1, 1, 1}));
+  EXPECT_EQ(Added({Site::kResidualPost, 1}, row), (std::vector<float>{2, 7, 2, 2}));
+  EXPECT_EQ(Added({Site::kResidualPost, 2}, row), (std::vector<float>{3, 3, 3, 3}));
+}
+
+TEST_F(InterventionTable, RowsThatAreGivenBackUnwrittenLeaveNothing) {
+  const auto kept = Compile({Add(Site::kResidualPost, {1}, {5, 5, 5, 5})});
+  const int64_t other = Acquired(tables_, kept, 1);
+  const int64_t held = tables_.bytes();
+  const auto compiled =
+      Compile({Add(Site::kResidualPost, {0, 1}, {1, 1, 1, 1, 2, 2, 2, 2}),
+               At(Site::kResidualPost, {2}, Clamp{.rows = Rows({0, 1, 0, 0}), .value = 7})});
+  for (int written = 0; written < 3; ++written) {
+    const auto rows = tables_.AcquireRows(compiled);
+    ASSERT_TRUE(rows.has_value());
+    for (int i = 0; i < written; ++i) EXPECT_TRUE(tables_.WriteRows(1));
+    tables_.ReleaseRows(*rows);
+    EXPECT_TRUE(tables_.AllWritten());
+    EXPECT_EQ(tables_.bytes(), held);
+    EXPECT_EQ(tables_.live_rows(), 1);
+    EXPECT_EQ(TouchedWires(), 1);
+    EXPECT_EQ(Added({Site::kResidualPost, 1}, (*rows)[1]), kNothing);
+    EXPECT_EQ(Added({Site::kResidualPost, 1}, other), (std::vector<float>{5, 5, 5, 5}));
+  }
+}
+
+TEST_F(InterventionTable, WhoSharesARowWaitsForItToo) {
+  const auto one = Compile({Add(Site::kResidualPost, {0}, {1, 2, 3, 4})});
+  const auto same = Compile({Add(Site::kResidualPost, {0}, {1, 2, 3, 4})});
+  const auto first = tables_.AcquireRows(one), second = tables_.AcquireRows(same);
+  ASSERT_TRUE(first.has_value() && second.has_value());
+  EXPECT_EQ(*first, *second);
+  EXPECT_FALSE(tables_.Written(*second));
+  // Who asked first may go; what is written is the other's as well.
+  tables_.ReleaseRows(*first);
+  EXPECT_FALSE(tables_.WriteRows(1));
+  EXPECT_TRUE(tables_.Written(*second));
+  EXPECT_EQ(Added({Site::kResidualPost, 0}, (*second)[1]), (std::vector<float>{1, 2, 3, 4}));
+}
+
+// However many of its requests there are, and however long they are.
+TEST_F(InterventionTable, ACallIsLoweredOnce) {
+  const auto prepared = PreparedInterventions::Prepare(
+      {Add(Site::kResidualPost, {0, 2}, {1, 2, 3, 4, 5, 6, 7, 8}, 2)}, small_);
+  ASSERT_TRUE(prepared.ok()) << prepared.status();
+  SequenceExtent longer = kExtent;
+  longer.most += 1;
+  const auto one = (*prepared)->For(kExtent), other = (*prepared)->For(longer);
+  ASSERT_TRUE(one.ok() && other.ok());
+  EXPECT_NE(one->get(), other->get());
+  const std::vector<WireEdit> edits = (*one)->EditsOf(1), others = (*other)->EditsOf(1);
+  ASSERT_EQ(edits.size(), 2u);
+  ASSERT_EQ(others.size(), 2u);
+  for (size_t i = 0; i < edits.size(); ++i) EXPECT_EQ(edits[i].stage, others[i].stage);
+  EXPECT_EQ((*prepared)->bytes(), 1 + 8 * 4);  // the activity of its rows, and these
+}
+
+TEST_F(InterventionTable, WhatIsUnwrittenKeepsTheMemoryThatPaidForIt) {
+  MemoryLedger memory(1000);
+  auto prepared = PreparedInterventions::Prepare({Add(Site::kResidualPost, {0}, {1, 2, 3, 4}, 2)},
+                                                 small_, memory.Take(500));
+  ASSERT_TRUE(prepared.ok()) << prepared.status();
+  const int64_t needed = (*prepared)->bytes();
+  EXPECT_EQ(memory.used(), needed);
+  auto compiled = (*prepared)->For(kExtent);
+  ASSERT_TRUE(compiled.ok());
+  const auto rows = tables_.AcquireRows(**compiled);
+  ASSERT_TRUE(rows.has_value());
+  *compiled = nullptr;
+  *prepared = nullptr;
+  EXPECT_EQ(memory.used(), needed);
+  EXPECT_FALSE(tables_.WriteRows(1));
+  EXPECT_EQ(memory.used(), 0);
+  EXPECT_EQ(Added({Site::kResidualPost, 0}, (*rows)[1]), (std::vector<float>{2, 4, 6, 8}));
 }
 
 // Fails the allocation it is told to.
@@ -468,13 +582,14 @@ class FailingAllocator : public c10::Allocator {
 };
 
 TEST_F(InterventionTable, WhereverMemoryEndsARowIsThereWholeOrNotAtAll) {
-  for (int i = 0; i < 3; ++i) {  // the next row makes them grow
+  for (int i = 0; i < 3; ++i) {
     const float value = static_cast<float>(i);
     Acquired(tables_, Compile({Add(Site::kResidualPost, {0, 1}, {value, 2, 3, 4, 5, 6, 7, 8})}), 1);
   }
-  const auto one = Compile({Add(Site::kResidualPost, {0, 1}, {9, 9, 9, 9, 8, 8, 8, 8}),
-                            At(Site::kResidualPost, {1}, Clamp{.rows = Rows({0, 1, 0, 0})}),
-                            At(Site::kMlpNeurons, {2}, ScaleNeurons{.neurons = {{1}}})});
+  const auto one =
+      Compile({Add(Site::kResidualPost, {0, 1}, {9, 9, 9, 9, 8, 8, 8, 8}),
+               At(Site::kResidualPost, {1}, Clamp{.rows = Rows({0, 1, 0, 0})}),
+               At(Site::kMlpNeurons, {2}, ScaleNeurons{.neurons = {{1}}, .factor = 2})});
   const int64_t held = tables_.bytes();
   int failures = 0;
   for (bool struck = true; struck; ++failures) {

@@ -261,7 +261,7 @@ TEST(Scheduler, KnowsWhatNeverFits) {
 // ---------------------------------------------------------------------------------
 
 // Places that sequences reserve: as many as each needs.
-class Places {
+class Places : public Scheduler::Reservations {
  public:
   Places(Scheduler& scheduler, int64_t free) : scheduler_(scheduler), free_(free) {}
 
@@ -270,15 +270,21 @@ class Places {
     scheduler_.Add(
         {.id = id, .known = 1, .max_fed = 4, .background = background, .reserves = needed > 0});
   }
-  void Plan() {
-    asked_.clear();
-    scheduler_.Plan([this](SequenceId id) {
-      asked_.push_back(id);
-      if (needed_[id] > free_) return false;
-      free_ -= needed_[id];
-      return true;
-    });
+  bool Reserve(SequenceId id) override {
+    asked_.push_back(id);
+    if (needed_[id] > free_) return false;
+    free_ -= needed_[id];
+    return true;
   }
+  bool Ready(SequenceId id) override { return !unready_.contains(id); }
+
+  std::vector<StepItem> Plan() {
+    asked_.clear();
+    return scheduler_.Plan(*this);
+  }
+  // What it reserves takes until it is told to be ready.
+  void TakesTime(SequenceId id) { unready_.insert(id); }
+  void GetsReady(SequenceId id) { unready_.erase(id); }
   void End(SequenceId id) {
     if (scheduler_.IsRunning(id)) free_ += needed_[id];
     scheduler_.Remove(id);
@@ -296,6 +302,7 @@ class Places {
   Scheduler& scheduler_;
   int64_t free_;
   std::map<SequenceId, int64_t> needed_;
+  std::set<SequenceId> unready_;
   std::vector<SequenceId> asked_;  // by the last plan
 };
 
@@ -326,6 +333,35 @@ TEST(Scheduler, WhoFindsNothingToReserveIsPassedByThoseWhoNeedNothingAndByNobody
   places.Plan();
   EXPECT_EQ(places.Running(), (Ids{3, 4, 5, 6}));
   EXPECT_EQ(scheduler.num_waiting(), 0);
+}
+
+TEST(Scheduler, WhoseReservationIsNotReadyIsInNoStepAndKeepsNobodyElseWaiting) {
+  Scheduler scheduler(Options());
+  Places places(scheduler, 2);
+  places.TakesTime(1);
+  places.Add(1, 1);
+  places.Add(2, 1);
+  places.Add(3, 0);
+  EXPECT_EQ(places.Plan(), (Step{{2, 0, 1}, {3, 0, 1}}));
+  EXPECT_EQ(places.Running(), (Ids{1, 2, 3}));
+  scheduler.Advance(2, 1, 2);
+  EXPECT_EQ(places.Plan(), (Step{{2, 1, 1}, {3, 0, 1}}));
+  EXPECT_EQ(places.asked(), (Ids{}));  // its place was taken and stays
+  places.GetsReady(1);
+  EXPECT_EQ(places.Plan(), (Step{{1, 0, 1}, {2, 1, 1}, {3, 0, 1}}));
+}
+
+TEST(Scheduler, WhoseReservationIsNotReadyComputesNoBlockThatOthersWaitFor) {
+  Scheduler scheduler(Options());
+  Places places(scheduler, 1);
+  places.TakesTime(1);
+  const std::vector<BlockKey> keys = {"block"};
+  scheduler.Add({.id = 1, .known = 6, .max_fed = 8, .keys = keys, .reserves = true});
+  scheduler.Add({.id = 2, .known = 6, .max_fed = 8, .keys = keys});
+  EXPECT_EQ(places.Plan(), (Step{{2, 0, 6}}));
+  scheduler.Advance(2, 6, 7);
+  places.GetsReady(1);
+  EXPECT_EQ(places.Plan(), (Step{{2, 6, 1}, {1, 4, 2}}));
 }
 
 TEST(Scheduler, WhoIsSetAsideCanBeRemovedAndTheBackgroundLeavesToPeopleWhatTheyWaitFor) {
