@@ -43,7 +43,7 @@
 #include "bindings/bindings.h"
 #include "config/server_config.h"
 #include "cuda/cuda_devices.h"
-#include "engine/served_model.h"
+#include "engine/model_registry.h"
 #include "engine/step_watchdog.h"
 #include "jobs/job_queue.h"
 #include "jobs/worker.h"

@@ -9,7 +9,6 @@
 #include "base/error.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
-#include "engine/engine.h"
 #include "engine/lowering.h"
 #include "model/site.h"
 
@@ -338,12 +337,6 @@ int64_t PreparedInterventions::bytes() const {
     }
   }
   return bytes;
-}
-
-absl::StatusOr<std::shared_ptr<const PreparedInterventions>> Engine::Prepare(
-    std::vector<Intervention> interventions, std::shared_ptr<MemoryLedger::Lease> memory) const {
-  return PreparedInterventions::Prepare(std::move(interventions), architecture(),
-                                        std::move(memory));
 }
 
 // --- What depends on the tokens

@@ -1,51 +1,37 @@
 #include "engine/engine_loop.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/where.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <deque>
 #include <map>
 #include <thread>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "base/error.h"
-#include "base/memory_ledger.h"
 #include "base/status_macros.h"
+#include "engine/admission.h"
 #include "engine/courier.h"
 #include "engine/device_queue.h"
+#include "engine/engine_memory.h"
+#include "engine/failure_policy.h"
 #include "engine/intervention_table.h"
-#include "engine/queue_shares.h"
 #include "engine/recorded_steps.h"
-#include "engine/sampler.h"
 #include "engine/scheduler.h"
 #include "engine/sequence.h"
-#include "engine/served_model.h"
-#include "engine/step_buffers.h"
-#include "engine/taps.h"
-#include "model/site.h"
+#include "engine/step_assembly.h"
+#include "engine/step_logits.h"
 
 namespace valuescope::engine {
 namespace {
 
-constexpr int kMaxTopLogprobs = 20;
-// Of a step that is recorded, so that short sequences share recordings.
-constexpr int64_t kLeastRecordedBlocks = 4;
-constexpr absl::Duration kQueueRetry = absl::Seconds(1);
 // Of intervention tables, between two steps: a few milliseconds, of which a step takes tens.
 constexpr int64_t kBytesWrittenAStep = int64_t{8} << 20;
-
-// What a failed device ends everything with. It fails every call that follows, so only another
-// process can go on.
-absl::Status DeviceFailed() {
-  return ErrorWithReason(absl::StatusCode::kUnavailable, "DEVICE_FAILED",
-                         "the model's device failed; the server has to start again");
-}
 
 class RunningHandle : public Running {
  public:
@@ -56,23 +42,6 @@ class RunningHandle : public Running {
   Cancellation cancellation_;
 };
 
-// Gives a request's place back before its end is told: who hears of it may send the next one.
-class PlacedObserver : public Observer {
- public:
-  PlacedObserver(std::shared_ptr<Observer> observer,
-                 std::shared_ptr<const QueueShares::Place> place)
-      : observer_(std::move(observer)), place_(std::move(place)) {}
-  void OnDelta(const Delta& delta) override { observer_->OnDelta(delta); }
-  void OnFinish(absl::StatusOr<Completion> completion) override {
-    place_.reset();
-    observer_->OnFinish(std::move(completion));
-  }
-
- private:
-  const std::shared_ptr<Observer> observer_;
-  std::shared_ptr<const QueueShares::Place> place_;
-};
-
 class EngineLoop : public Engine {
  public:
   EngineLoop(std::unique_ptr<model::Transformer> transformer,
@@ -81,26 +50,20 @@ class EngineLoop : public Engine {
       : transformer_(std::move(transformer)),
         text_(std::move(text)),
         options_(options),
+        scheduling_{.num_blocks = num_blocks,
+                    .max_batch_rows = options.max_batch_rows,
+                    .max_step_tokens = options.max_step_tokens},
+        cache_bytes_(num_blocks *
+                     model::KvCache::BytesPerBlock(architecture(), kBlockSize, options.dtype)),
+        memory_(options),
+        admission_(architecture(), options, scheduling_, memory_),
         cache_(std::move(cache)),
-        scheduler_options_{.num_blocks = num_blocks,
-                           .max_batch_rows = options.max_batch_rows,
-                           .max_step_tokens = options.max_step_tokens},
-        scheduler_(scheduler_options_),
+        scheduler_(scheduling_),
         queue_(transformer_->device()),
         steps_(*transformer_, options.make_recorder ? options.make_recorder() : nullptr),
         tables_(transformer_->device(), options.intervention_memory_bytes,
                 /*keeps_addresses=*/steps_.records()),
-        most_{.sequences = std::min(options.max_batch_rows, options.max_step_tokens),
-              .blocks = std::min(num_blocks,
-                                 (architecture().max_positions + kBlockSize - 1) / kBlockSize)},
-        buffers_(options.max_step_tokens, most_.sequences, most_.blocks, transformer_->device()),
-        cache_bytes_(num_blocks *
-                     model::KvCache::BytesPerBlock(architecture(), kBlockSize, options.dtype)),
-        capture_memory_(options.capture_memory_bytes),
-        kept_captures_(options.capture_memory_bytes / 2),
-        request_memory_(options.request_memory_bytes),
-        shares_(options.max_batch_rows, options.max_waiting) {
-    program_.resize(static_cast<size_t>(model::NumWires(transformer_->architecture())));
+        assembly_(architecture(), scheduling_, steps_.records(), transformer_->device()) {
     thread_ = std::thread([this] { Loop(); });
   }
 
@@ -113,27 +76,15 @@ class EngineLoop : public Engine {
 
   absl::StatusOr<std::unique_ptr<Running>> Submit(Request request,
                                                   std::shared_ptr<Observer> observer) override {
-    VS_ASSIGN_OR_RETURN(const SequenceExtent extent, CheckedExtent(request));
+    VS_ASSIGN_OR_RETURN(const SequenceExtent extent, admission_.CheckedExtent(request));
     // Before anything that takes long: being turned away is cheap.
     VS_RETURN_IF_ERROR(CheckAccepts());
-    auto place = shares_.Take(request.tenant, request.client);
-    if (place == nullptr) {
-      return RetryLater("QUEUE_FULL",
-                        "others' requests may have what is left of the queue; it is shared",
-                        kQueueRetry);
-    }
-    observer = std::make_shared<PlacedObserver>(std::move(observer), std::move(place));
-    VS_ASSIGN_OR_RETURN(auto interventions, InterventionsFor(extent, request));
-    VS_ASSIGN_OR_RETURN(auto taps, CompiledFor(extent, request.taps));
-    VS_ASSIGN_OR_RETURN(auto request_memory, TakeRequestMemory(Sequence::HostBytes(request)));
-    auto capture_memory = capture_memory_.Take(taps.bytes());
-    if (capture_memory == nullptr) return CaptureMemoryFull();
+    VS_ASSIGN_OR_RETURN(Admission::Admitted admitted,
+                        admission_.Admit(request, extent, std::move(observer)));
     request.interventions.clear();  // compiled
     auto sequence = std::make_shared<Sequence>(
-        next_id_.fetch_add(1), std::move(request), std::move(interventions), std::move(taps),
-        std::move(observer), *text_,
-        Sequence::Leases{.request = std::move(request_memory),
-                         .captures = std::move(capture_memory)},
+        next_id_.fetch_add(1), std::move(request), std::move(admitted.interventions),
+        std::move(admitted.taps), std::move(admitted.observer), *text_, std::move(admitted.leases),
         news_);
     auto handle = std::make_unique<RunningHandle>(sequence->cancellation());
     absl::MutexLock lock(&mutex_);
@@ -142,11 +93,7 @@ class EngineLoop : public Engine {
     return handle;
   }
 
-  absl::Status Check(const Request& request) const override {
-    VS_ASSIGN_OR_RETURN(const SequenceExtent extent, CheckedExtent(request));
-    VS_RETURN_IF_ERROR(InterventionsFor(extent, request).status());
-    return CompiledFor(extent, request.taps).status();
-  }
+  absl::Status Check(const Request& request) const override { return admission_.Check(request); }
 
   absl::Status CheckAccepts() const override {
     absl::MutexLock lock(&mutex_);
@@ -154,38 +101,15 @@ class EngineLoop : public Engine {
   }
 
   absl::StatusOr<std::shared_ptr<MemoryLedger::Lease>> TakeRequestMemory(int64_t bytes) override {
-    if (bytes > request_memory_.capacity()) {
-      return NeverFits("REQUEST_TOO_LARGE",
-                       absl::StrCat("the request takes ", bytes, " bytes of memory, which has ",
-                                    request_memory_.capacity(), " for all of this model"));
-    }
-    std::shared_ptr<MemoryLedger::Lease> lease = request_memory_.Take(bytes);
-    if (lease != nullptr) return lease;
-    return RetryLater("REQUEST_MEMORY_FULL",
-                      absl::StrCat("the requests that run or wait hold ", request_memory_.used(),
-                                   " of this model's ", request_memory_.capacity(),
-                                   " bytes, and this one needs ", bytes),
-                      kQueueRetry);
+    return memory_.TakeForRequest(bytes);
   }
 
   absl::Status CheckInterventionBytes(int64_t bytes) const override {
-    constexpr int64_t kRows = InterventionTables::kLeastCapacity;
-    if (bytes <= options_.intervention_memory_bytes / kRows) return absl::OkStatus();
-    return TooLargeForTables(bytes > INT64_MAX / kRows ? INT64_MAX : bytes * kRows);
+    return memory_.CheckInterventionRows(bytes);
   }
 
   absl::StatusOr<KeptCaptures> KeepCaptures(int64_t bytes) override {
-    if (bytes > kept_captures_.capacity()) {
-      return NeverFits("CAPTURES_TOO_LARGE",
-                       absl::StrCat("captures that are kept together take ", bytes,
-                                    " bytes, allowed are ", kept_captures_.capacity(),
-                                    "; give fewer responses or fewer layers at once"));
-    }
-    using Leases = std::array<std::shared_ptr<const MemoryLedger::Lease>, 2>;
-    auto leases =
-        std::make_shared<Leases>(Leases{kept_captures_.Take(bytes), capture_memory_.Take(bytes)});
-    if ((*leases)[0] != nullptr && (*leases)[1] != nullptr) return leases;
-    return CaptureMemoryFull();
+    return memory_.KeepCaptures(bytes);
   }
 
   absl::StatusOr<HostTensor> WriteDirections(int layer) const override {
@@ -200,8 +124,7 @@ class EngineLoop : public Engine {
     EngineStatistics statistics = statistics_;
     statistics.waiting += static_cast<int64_t>(inbox_.size());
     statistics.cache_bytes = cache_bytes_;
-    statistics.capture_memory_bytes = capture_memory_.used();
-    statistics.request_memory_bytes = request_memory_.used();
+    memory_.Report(statistics);
     return statistics;
   }
 
@@ -216,109 +139,12 @@ class EngineLoop : public Engine {
   }
 
  private:
-  absl::Status CaptureMemoryFull() const {
-    return RetryLater("CAPTURE_MEMORY_FULL",
-                      absl::StrCat("the captures of other requests hold ", capture_memory_.used(),
-                                   " of this model's ", capture_memory_.capacity(), " bytes"),
-                      kQueueRetry);
-  }
-
   absl::Status CheckAcceptsLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (statistics_.device_failed) return DeviceFailed();
     VS_RETURN_IF_ERROR(refusal_);
     if (static_cast<int64_t>(inbox_.size()) + statistics_.waiting < options_.max_waiting)
       return absl::OkStatus();
-    return RetryLater("QUEUE_FULL",
-                      absl::StrCat("the queue of ", options_.max_waiting, " requests is full"),
-                      kQueueRetry);
-  }
-
-  // --- Validation
-  // ----------------------------------------------------------------------------------------------------
-
-  absl::Status CheckIds(absl::string_view field, const std::vector<int32_t>& ids) const {
-    for (size_t i = 0; i < ids.size(); ++i) {
-      if (ids[i] < 0 || ids[i] >= architecture().vocabulary) {
-        return OutOfRange(absl::StrCat(std::string(field), "[", i, "]"), ids[i], 0,
-                          static_cast<double>(architecture().vocabulary - 1));
-      }
-    }
-    return absl::OkStatus();
-  }
-
-  absl::StatusOr<SequenceExtent> CheckedExtent(const Request& request) const {
-    VS_RETURN_IF_ERROR(CheckTokens(request));
-    const SequenceExtent extent{.prompt = static_cast<int64_t>(request.prompt.size()),
-                                .most = Sequence::MostFed(request),
-                                .generates = request.sampling.has_value()};
-    if (scheduler_.CanEverFit(extent.most)) return extent;
-    return NeverFits("KV_CACHE_TOO_SMALL",
-                     absl::StrCat("a request of ", extent.most,
-                                  " tokens does not fit this server's key/value cache of ",
-                                  scheduler_options_.num_blocks * kBlockSize, " tokens"));
-  }
-
-  absl::Status TooLargeForTables(int64_t bytes) const {
-    return NeverFits("INTERVENTIONS_TOO_LARGE",
-                     absl::StrCat("`interventions`: take ", bytes, " bytes of tables, allowed are ",
-                                  options_.intervention_memory_bytes,
-                                  "; use fewer positions, directions or layers"));
-  }
-
-  // Whether the tables could hold them if nobody else were there.
-  absl::StatusOr<std::shared_ptr<const CompiledInterventions>> InterventionsFor(
-      const SequenceExtent& extent, const Request& request) const {
-    std::shared_ptr<const PreparedInterventions> prepared = request.prepared;
-    if (prepared == nullptr) {
-      VS_ASSIGN_OR_RETURN(prepared, Prepare(request.interventions));
-    }
-    VS_ASSIGN_OR_RETURN(auto compiled, prepared->For(extent));
-    const int64_t bytes = InterventionTables(c10::kCPU).BytesWith(*compiled);
-    if (bytes <= options_.intervention_memory_bytes) return compiled;
-    return TooLargeForTables(bytes);
-  }
-
-  // Tokens trimmed or not fed never reach a tap, so taps may hope for every token that is fed.
-  absl::StatusOr<SequenceTaps> CompiledFor(const SequenceExtent& extent,
-                                           const std::vector<Tap>& taps) const {
-    return SequenceTaps::Compile(taps, extent, architecture(), options_.capture_memory_bytes);
-  }
-
-  absl::Status CheckTokens(const Request& request) const {
-    const int64_t context = architecture().max_positions;
-    const int64_t prompt = static_cast<int64_t>(request.prompt.size());
-    const int64_t response = static_cast<int64_t>(request.given_response.size());
-    if (prompt == 0) return InvalidField("prompt", "has no tokens; it needs at least one");
-    // At least one token must fit behind a prompt that is continued.
-    const int64_t most_prompt = context - (request.sampling ? 1 : 0);
-    if (prompt > most_prompt) {
-      return InvalidField("prompt",
-                          absl::StrCat("has ", prompt, " tokens, allowed are 1 to ", most_prompt,
-                                       " with this model's context of ", context, " tokens"),
-                          "PROMPT_TOO_LONG");
-    }
-    if (response > context - prompt) {
-      return InvalidField("given_response",
-                          absl::StrCat("has ", response, " tokens, allowed are at most ",
-                                       context - prompt, " behind a prompt of ", prompt,
-                                       " with this model's context of ", context, " tokens"),
-                          "RESPONSE_TOO_LONG");
-    }
-    VS_RETURN_IF_ERROR(CheckIds("prompt", request.prompt));
-    VS_RETURN_IF_ERROR(CheckIds("given_response", request.given_response));
-    if (request.top_logprobs < 0 || request.top_logprobs > kMaxTopLogprobs) {
-      return OutOfRange("top_logprobs", request.top_logprobs, 0, kMaxTopLogprobs);
-    }
-    if (!request.sampling) return absl::OkStatus();
-    const Sampling& sampling = *request.sampling;
-    if (sampling.max_tokens < 1 || sampling.max_tokens > context - prompt) {
-      return OutOfRange("sampling.max_tokens", sampling.max_tokens, 1,
-                        static_cast<double>(context - prompt));
-    }
-    if (sampling.top_logprobs > kMaxTopLogprobs) {
-      return OutOfRange("sampling.top_logprobs", sampling.top_logprobs, 0, kMaxTopLogprobs);
-    }
-    return InField("sampling", CheckSampling(sampling, architecture().vocabulary));
+    return QueueFull(absl::StrCat("the queue of ", options_.max_waiting, " requests is full"));
   }
 
   // --- The loop
@@ -363,12 +189,12 @@ class EngineLoop : public Engine {
   void RunOnce() {
     EndCancelledAndExpired();
     Rows rows(*this);
-    const std::vector<StepItem> step = Prepared(scheduler_.Plan(rows));
-    Publish();
+    const std::vector<StepPart> step = Prepared(scheduler_.Plan(rows));
+    UpdateStatistics();
     SendNews();  // who ended before the step does not wait for it
     if (step.empty()) return;
     RunStepSafely(step);
-    Publish();
+    UpdateStatistics();
     SendNews();
   }
 
@@ -390,7 +216,8 @@ class EngineLoop : public Engine {
       if (abort_) return false;
       arrived.swap(inbox_);
       idle_ = active_.empty() && arrived.empty();
-      statistics_.waiting += static_cast<int64_t>(arrived.size());  // until Publish counts them
+      statistics_.waiting +=
+          static_cast<int64_t>(arrived.size());  // until UpdateStatistics counts them
       statistics_.step_began = absl::Now();
     }
     for (std::shared_ptr<Sequence>& sequence : arrived) {
@@ -428,16 +255,7 @@ class EngineLoop : public Engine {
   class Rows : public Scheduler::Reservations {
    public:
     explicit Rows(EngineLoop& loop) : loop_(loop) {}
-    bool Reserve(SequenceId id) override {
-      try {
-        return loop_.active_.at(id)->AcquireRows(loop_.tables_);
-      } catch (const c10::AcceleratorError&) {
-        throw;
-      } catch (const std::exception&) {
-        loop_.without_memory_.push_back(id);
-        return false;
-      }
-    }
+    bool Reserve(SequenceId id) override { return loop_.AcquireRows(id); }
     bool Ready(SequenceId id) override {
       if (!std::exchange(has_written_, true)) loop_.WriteRows();
       return loop_.active_.at(id)->HasRows(loop_.tables_);
@@ -448,229 +266,79 @@ class EngineLoop : public Engine {
     bool has_written_ = false;  // in this plan
   };
 
-  // Goes on with the rows that were acquired, as far as the others' next step may wait for it.
-  void WriteRows() {
-    try {
-      tables_.WriteRows(kBytesWrittenAStep);
-    } catch (const c10::AcceleratorError&) {
-      throw;
-    } catch (const std::exception&) {
-      for (const auto& [id, sequence] : active_) {
-        if (sequence->AwaitsNextWrite(tables_)) without_memory_.push_back(id);
-      }
-    }
+  bool AcquireRows(SequenceId id) {
+    bool acquired = false;
+    const absl::Status failure =
+        FailureOf(Doing::kMakingRoom, [&] { acquired = active_.at(id)->AcquireRows(tables_); });
+    if (!failure.ok()) ending_.emplace_back(id, failure);
+    return acquired;
   }
 
-  static absl::Status OutOfMemory() {
-    return NeverFits("OUT_OF_MEMORY",
-                     "there was no memory for the request's interventions or captures");
+  // Goes on with the rows that were acquired, as far as the others' next step may wait for it.
+  void WriteRows() {
+    const absl::Status failure =
+        FailureOf(Doing::kMakingRoom, [this] { tables_.WriteRows(kBytesWrittenAStep); });
+    if (failure.ok()) return;
+    for (const auto& [id, sequence] : active_) {
+      if (sequence->AwaitsNextWrite(tables_)) ending_.emplace_back(id, failure);
+    }
   }
 
   // Follows what the scheduler decided. A request that finds no memory for what running it takes
   // ends alone, and the others of the step go on.
-  std::vector<StepItem> Prepared(std::vector<StepItem> step) {
+  std::vector<StepPart> Prepared(const std::vector<StepItem>& step) {
     for (const SequenceId id : scheduler_.preempted()) active_.at(id)->SendBack(tables_);
-    for (const SequenceId id : without_memory_) Remove(id)->Tell(OutOfMemory());
-    without_memory_.clear();
-    std::erase_if(step, [this](const StepItem& item) {
-      try {
-        active_.at(item.id)->Prepare(item.first, transformer_->device());
-        return false;
-      } catch (const c10::AcceleratorError&) {
-        throw;
-      } catch (const std::exception&) {
-        Remove(item.id)->Tell(OutOfMemory());
-        return true;
-      }
-    });
-    return step;
-  }
-
-  // An operator that throws ends the requests of its step and nobody else, unless it was the device
-  // that failed.
-  void RunStepSafely(const std::vector<StepItem>& step) {
-    absl::Status failure;
-    try {
-      RunStep(step);
-      return;
-    } catch (const c10::OutOfMemoryError&) {
-      failure = NeverFits("DEVICE_OUT_OF_MEMORY", "the device ran out of memory in this step");
-    } catch (const c10::AcceleratorError&) {
-      throw;
-    } catch (const std::exception&) {
-      failure =
-          ErrorWithReason(absl::StatusCode::kInternal, "STEP_FAILED", "a step of the model failed");
-    }
-    queue_.Wait();  // the next step writes what this one's launches read
+    for (const auto& [id, failure] : std::exchange(ending_, {})) Remove(id)->Tell(failure);
+    std::vector<StepPart> parts;
     for (const StepItem& item : step) {
-      if (active_.contains(item.id)) Remove(item.id)->Tell(failure);
-    }
-  }
-
-  void RunStep(const std::vector<StepItem>& step) {
-    FillBuffers(step);
-    const at::Tensor logits =
-        steps_.Run(Batch(step), cache_, program_, shape_.repeatable).narrow(0, 0, num_logits_);
-    CountStep(step);
-    const std::vector<absl::Status> read =
-        OnlyLargestWanted(step) ? ReadLargest(step, logits) : ReadLogits(step, logits);
-    int64_t generated = 0;
-    for (size_t i = 0; i < step.size(); ++i) {
-      if (!read[i].ok()) {
-        Remove(step[i].id)->Tell(read[i]);
+      Sequence& sequence = *active_.at(item.id);
+      const absl::Status failure = FailureOf(
+          Doing::kMakingRoom, [&] { sequence.Prepare(item.first, transformer_->device()); });
+      if (!failure.ok()) {
+        Remove(item.id)->Tell(failure);
         continue;
       }
-      Sequence& sequence = *active_.at(step[i].id);
+      parts.push_back({.sequence = &sequence,
+                       .first = item.first,
+                       .count = item.count,
+                       .blocks = &scheduler_.Blocks(item.id)});
+    }
+    return parts;
+  }
+
+  // Ends the requests of a step that fails and nobody else.
+  void RunStepSafely(const std::vector<StepPart>& parts) {
+    std::vector<SequenceId> ids;
+    for (const StepPart& part : parts) ids.push_back(part.sequence->id());
+    const absl::Status failure = FailureOf(Doing::kRunningStep, [&] { RunStep(parts); });
+    if (failure.ok()) return;
+    queue_.Wait();  // the next step writes what this one's launches read
+    for (const SequenceId id : ids) {
+      if (active_.contains(id)) Remove(id)->Tell(failure);
+    }
+  }
+
+  void RunStep(const std::vector<StepPart>& parts) {
+    assembly_.Fill(parts, tables_);
+    const at::Tensor logits =
+        steps_.Run(assembly_.Batch(), cache_, assembly_.program(), assembly_.repeatable())
+            .narrow(0, 0, assembly_.num_logits());
+    CountStep();
+    const std::vector<absl::Status> read = ReadStepLogits(parts, logits, queue_);
+    int64_t generated = 0;
+    for (size_t i = 0; i < parts.size(); ++i) {
+      Sequence& sequence = *parts[i].sequence;
+      if (!read[i].ok()) {
+        Remove(sequence.id())->Tell(read[i]);
+        continue;
+      }
       generated -= sequence.generated_tokens();
-      sequence.Ran(step[i].first, step[i].count);
+      sequence.Ran(parts[i].first, parts[i].count);
       generated += sequence.generated_tokens();
-      Settle(sequence, step[i].first + step[i].count);
+      Settle(sequence, parts[i].first + parts[i].count);
     }
     absl::MutexLock lock(&mutex_);
     statistics_.generated_tokens += generated;
-  }
-
-  // Whether a GPU can spare the host from reading whole rows of logits.
-  bool OnlyLargestWanted(const std::vector<StepItem>& step) const {
-    return !transformer_->device().is_cpu() && num_logits_ > 0 &&
-           std::all_of(step.begin(), step.end(), [this](const StepItem& item) {
-             return active_.at(item.id)->TakesLargest();
-           });
-  }
-
-  // The device finds each row's largest logit, and the host reads one number a row.
-  std::vector<absl::Status> ReadLargest(const std::vector<StepItem>& step,
-                                        const at::Tensor& logits) {
-    const at::Tensor largest =
-        queue_.ToHost(at::where(logits.isfinite().all(-1), logits.argmax(-1), -1));
-    const int64_t* next = largest.const_data_ptr<int64_t>();
-    std::vector<absl::Status> read;
-    for (const StepItem& item : step) {
-      Sequence& sequence = *active_.at(item.id);
-      const bool wants = sequence.WantsLogits(item.first + item.count - 1);
-      read.push_back(wants ? sequence.ReadLargest(*next++) : absl::OkStatus());
-    }
-    return read;
-  }
-
-  // Every sequence of the step reads its rows of `logits` [num_logits, vocabulary], on all threads.
-  std::vector<absl::Status> ReadLogits(const std::vector<StepItem>& step,
-                                       const at::Tensor& on_device) {
-    const at::Tensor logits = queue_.ToHost(on_device);
-    const auto vocabulary = static_cast<size_t>(architecture().vocabulary);
-    const float* next_row = logits.const_data_ptr<float>();
-    std::vector<std::vector<std::span<const float>>> rows(step.size());
-    for (size_t i = 0; i < step.size(); ++i) {
-      const StepItem& item = step[i];
-      for (int64_t position = item.first; position < item.first + item.count; ++position) {
-        if (!active_.at(item.id)->WantsLogits(position)) continue;
-        rows[i].emplace_back(next_row, vocabulary);
-        next_row += vocabulary;
-      }
-    }
-    std::vector<absl::Status> read(step.size());
-    at::parallel_for(0, static_cast<int64_t>(step.size()), /*grain_size=*/1,
-                     [&](int64_t begin, int64_t end) {
-                       for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i)
-                         read[i] = active_.at(step[i].id)->ReadLogits(rows[i]);
-                     });
-    return read;
-  }
-
-  // How many sequences and blocks of each a step has.
-  struct StepShape {
-    int64_t sequences = 0;
-    int64_t blocks = 0;
-    bool repeatable = false;  // padded, so that a recording may serve
-  };
-
-  // A decode step is as large as a recording of it, if anything is recorded.
-  StepShape ShapeOf(const std::vector<StepItem>& step) const {
-    StepShape shape{.sequences = static_cast<int64_t>(step.size()),
-                    .blocks = 1,
-                    .repeatable = steps_.records()};
-    for (const StepItem& item : step) {
-      const Sequence& sequence = *active_.at(item.id);
-      shape.blocks =
-          std::max(shape.blocks, static_cast<int64_t>(scheduler_.Blocks(item.id).size()));
-      shape.repeatable &=
-          item.count == 1 && sequence.WantsLogits(item.first) && !sequence.has_taps();
-    }
-    if (!shape.repeatable) return shape;
-    shape.sequences = RecordedExtent(shape.sequences, most_.sequences);
-    shape.blocks = RecordedExtent(
-        std::max(shape.blocks, std::min(kLeastRecordedBlocks, most_.blocks)), most_.blocks);
-    return shape;
-  }
-
-  void FillBuffers(const std::vector<StepItem>& step) {
-    buffers_.Clear();
-    shape_ = ShapeOf(step);
-    for (model::WireProgram& wire : program_) {
-      wire.stages.clear();
-      wire.taps.clear();
-    }
-    const auto max_blocks = static_cast<size_t>(shape_.blocks);
-    buffers_.block_tables.FillZeros(shape_.sequences * shape_.blocks);
-    std::vector<int64_t> rows_seen;
-    for (size_t s = 0; s < step.size(); ++s) {
-      Sequence& sequence = *active_.at(step[s].id);
-      const std::vector<int64_t>& blocks = scheduler_.Blocks(step[s].id);
-      std::copy(blocks.begin(), blocks.end(),
-                buffers_.block_tables.values().subspan(s * max_blocks).begin());
-      const int64_t offset = buffers_.token_ids.size();
-      for (int64_t position = step[s].first; position < step[s].first + step[s].count; ++position) {
-        if (sequence.WantsLogits(position)) {
-          buffers_.logit_tokens.Push(buffers_.token_ids.size());
-        }
-        buffers_.token_ids.Push(sequence.ids()[static_cast<size_t>(position)]);
-        buffers_.positions.Push(position);
-        buffers_.sequences.Push(static_cast<int64_t>(s));
-        buffers_.cache_slots.Push(blocks[static_cast<size_t>(position / kBlockSize)] * kBlockSize +
-                                  position % kBlockSize);
-        const int64_t row = sequence.RowAt(position);
-        buffers_.table_rows.Push(row);
-        if (row != 0) rows_seen.push_back(row);
-      }
-      if (!sequence.taps().empty()) {
-        sequence.taps().AddTo(program_, step[s].first, step[s].count, offset, sequence.TapEnd());
-      }
-    }
-    num_tokens_ = buffers_.token_ids.size();
-    num_logits_ = buffers_.logit_tokens.size();
-    PadBuffers(static_cast<int64_t>(step.size()));
-    tables_.AddTo(program_);
-    applied_.fill(0);
-    tables_.CountApplied(buffers_.table_rows.values(), applied_);
-    std::sort(rows_seen.begin(), rows_seen.end());
-    distinct_rows_ = std::unique(rows_seen.begin(), rows_seen.end()) - rows_seen.begin();
-  }
-
-  // Sequences `first` .. of the step's shape: one token each, whose key and value go to a block
-  // that no sequence has.
-  void PadBuffers(int64_t first) {
-    for (int64_t s = first; s < shape_.sequences; ++s) {
-      buffers_.logit_tokens.Push(buffers_.token_ids.size());
-      buffers_.token_ids.Push(0);
-      buffers_.positions.Push(0);
-      buffers_.sequences.Push(s);
-      buffers_.cache_slots.Push(scheduler_options_.num_blocks * kBlockSize);
-      buffers_.table_rows.Push(0);
-    }
-  }
-
-  model::StepBatch Batch(const std::vector<StepItem>& step) const {
-    int64_t most_tokens = 0;
-    for (const StepItem& item : step) most_tokens = std::max(most_tokens, item.count);
-    return {
-        .token_ids = buffers_.token_ids.OnDevice(),
-        .positions = buffers_.positions.OnDevice(),
-        .sequences = buffers_.sequences.OnDevice(),
-        .cache_slots = buffers_.cache_slots.OnDevice(),
-        .block_tables = buffers_.block_tables.OnDevice().view({shape_.sequences, shape_.blocks}),
-        .table_rows = buffers_.table_rows.OnDevice(),
-        .logit_tokens = buffers_.logit_tokens.OnDevice(),
-        .most_tokens = most_tokens};
   }
 
   // The first `fed` tokens of the sequence are in the cache now.
@@ -687,20 +355,15 @@ class EngineLoop : public Engine {
 
   // Reading captures takes memory that may not be there; the observer hears of the end in any case.
   static void FinishSafely(Sequence& sequence) {
-    absl::StatusOr<Completion> completion = absl::InternalError("");
-    try {
-      completion = sequence.TakeCompletion();
-    } catch (const c10::AcceleratorError&) {
-      sequence.Tell(DeviceFailed());
-      throw;
-    } catch (const std::exception&) {
-      completion = NeverFits("HOST_OUT_OF_MEMORY", "there was no memory for the result");
-    }
-    sequence.Tell(std::move(completion));
+    absl::StatusOr<Completion> completion = DeviceFailed();
+    const auto tell = absl::MakeCleanup([&] { sequence.Tell(std::move(completion)); });
+    const absl::Status failure =
+        FailureOf(Doing::kTakingResult, [&] { completion = sequence.TakeCompletion(); });
+    if (!failure.ok()) completion = failure;
   }
 
   // Where requests and blocks are, for who asks and for the bound of the queue.
-  void Publish() {
+  void UpdateStatistics() {
     absl::MutexLock lock(&mutex_);
     statistics_.running = scheduler_.num_running();
     statistics_.waiting = scheduler_.num_waiting();
@@ -712,68 +375,32 @@ class EngineLoop : public Engine {
     statistics_.preemptions = scheduler_.preemptions();
   }
 
-  // Of the tokens of a step, those of prompts and given responses; the others were generated.
-  int64_t PromptTokens(const std::vector<StepItem>& step) const {
-    int64_t tokens = 0;
-    for (const StepItem& item : step) {
-      const Request& request = active_.at(item.id)->request();
-      const auto given =
-          static_cast<int64_t>(request.prompt.size() + request.given_response.size());
-      tokens += std::clamp<int64_t>(given - item.first, 0, item.count);
-    }
-    return tokens;
-  }
-
   // Before the requests of the step hear of it, so that whoever has an answer finds it counted.
-  void CountStep(const std::vector<StepItem>& step) {
+  void CountStep() {
     absl::MutexLock lock(&mutex_);
-    ++statistics_.steps;
-    statistics_.prompt_tokens += PromptTokens(step);
+    assembly_.CountInto(statistics_);
     statistics_.repeated_steps = steps_.num_repeated();
-    statistics_.batch_rows = num_tokens_;
-    statistics_.distinct_rows_last_step = distinct_rows_;
-    statistics_.distinct_rows_max = std::max(statistics_.distinct_rows_max, distinct_rows_);
-    for (size_t i = 0; i < applied_.size(); ++i)
-      statistics_.interventions_applied[i] += applied_[i];
-    for (const model::WireProgram& wire : program_) {
-      for (const model::TapStage& tap : wire.taps) {
-        statistics_.captured_bytes += tap.tokens.size(0) * tap.destination.size(1) * 4;
-      }
-    }
   }
 
   const std::unique_ptr<model::Transformer> transformer_;
   const std::shared_ptr<const text::TextModel> text_;
   const EngineOptions options_;
+  const SchedulerOptions scheduling_;
+  const int64_t cache_bytes_;
+  EngineMemory memory_;
+  Admission admission_;
 
   // The engine's thread alone.
   model::KvCache cache_;
-  const SchedulerOptions scheduler_options_;
   Scheduler scheduler_;
   DeviceQueue queue_;
   RecordedSteps steps_;
   InterventionTables tables_;
-  model::StepProgram program_;
-  const StepShape most_;  // of any step
-  StepBuffers buffers_;
-  StepShape shape_;         // of this step, padding included
-  int64_t num_tokens_ = 0;  // of this step, without padding
-  int64_t num_logits_ = 0;
+  StepAssembly assembly_;
   std::map<SequenceId, std::shared_ptr<Sequence>> active_;
-  std::vector<SequenceId> without_memory_;  // for the rows that they asked for
-  std::vector<News> news_;                  // of this step
+  std::vector<std::pair<SequenceId, absl::Status>> ending_;  // before the step that is planned
+  std::vector<News> news_;                                   // of this step
   Courier courier_;
-  int64_t distinct_rows_ = 0;
-  std::array<int64_t, kNumOperations> applied_{};  // by the last step
-
-  const int64_t cache_bytes_;
-  // Host memory that captures may hold, over all requests. A request takes what its taps may need
-  // before it is admitted and gives it back when the last copy of its result is gone, so a client
-  // that does not read its results cannot make the server run out of memory: it makes others wait.
-  MemoryLedger capture_memory_;
-  MemoryLedger kept_captures_;  // the part of it that is kept together; counted in both
-  MemoryLedger request_memory_;
-  QueueShares shares_;
 
   mutable absl::Mutex mutex_;
   std::deque<std::shared_ptr<Sequence>> inbox_ ABSL_GUARDED_BY(mutex_);
@@ -788,15 +415,6 @@ class EngineLoop : public Engine {
 };
 
 }  // namespace
-
-absl::StatusOr<std::shared_ptr<MemoryLedger::Lease>> Engine::TakeRequestMemory(int64_t bytes) {
-  return MemoryLedger(bytes).Take(bytes);
-}
-
-void Engine::Drain(absl::Time deadline) {
-  Drain(deadline,
-        ErrorWithReason(absl::StatusCode::kUnavailable, "DRAINING", "the server is shutting down"));
-}
 
 absl::StatusOr<std::unique_ptr<Engine>> StartEngine(std::unique_ptr<model::Transformer> transformer,
                                                     std::shared_ptr<const text::TextModel> text,

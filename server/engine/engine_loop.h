@@ -7,12 +7,11 @@
 
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
+#include "engine/engine_options.h"
 #include "model/transformer.h"
 #include "text/text_model.h"
 
 namespace valuescope::engine {
-
-struct EngineOptions;
 
 // Takes the model; `text` outlives nothing that uses it (shared). RESOURCE_EXHAUSTED where the
 // key/value cache does not fit.

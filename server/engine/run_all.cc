@@ -1,4 +1,3 @@
-#include <atomic>
 #include <map>
 
 #include "absl/strings/str_cat.h"
@@ -36,24 +35,6 @@ class Collector : public Observer {
 };
 
 }  // namespace
-
-uint64_t NewClient() {
-  static std::atomic<uint64_t> last{0};
-  return last.fetch_add(1, std::memory_order_relaxed) + 1;
-}
-
-void EngineTotals::Add(const EngineTotals& other) {
-  prompt_tokens += other.prompt_tokens;
-  generated_tokens += other.generated_tokens;
-  steps += other.steps;
-  repeated_steps += other.repeated_steps;
-  for (size_t i = 0; i < interventions_applied.size(); ++i) {
-    interventions_applied[i] += other.interventions_applied[i];
-  }
-  captured_bytes += other.captured_bytes;
-  prefix_hit_tokens += other.prefix_hit_tokens;
-  preemptions += other.preemptions;
-}
 
 absl::StatusOr<std::vector<Completion>> RunAll(Engine& engine, std::vector<Request> requests,
                                                const Cancellation& cancellation,

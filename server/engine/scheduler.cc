@@ -18,17 +18,9 @@ constexpr int64_t kPromptQuantum = 64;
 
 Scheduler::Scheduler(SchedulerOptions options) : options_(options), pool_(options.num_blocks) {}
 
-int64_t Scheduler::BlocksFor(int64_t tokens) const {
-  return (tokens + options_.block_size - 1) / options_.block_size;
-}
-
 double Scheduler::RatioOf(int64_t blocks) const {
   if (options_.num_blocks == 0) return 0;
   return static_cast<double>(blocks) / static_cast<double>(options_.num_blocks);
-}
-
-bool Scheduler::CanEverFit(int64_t max_fed) const {
-  return BlocksFor(max_fed) <= options_.num_blocks;
 }
 
 // --- The queues
@@ -91,7 +83,8 @@ void Scheduler::Queue::Remove(SequenceId id) {
 }
 
 void Scheduler::Add(Arrival arrival) {
-  VS_CHECK(arrival.known >= 1 && arrival.known <= arrival.max_fed && CanEverFit(arrival.max_fed));
+  VS_CHECK(arrival.known >= 1 && arrival.known <= arrival.max_fed &&
+           options_.CanEverFit(arrival.max_fed));
   (arrival.background ? background_ : foreground_).Add({.arrival = std::move(arrival)});
 }
 
@@ -131,14 +124,14 @@ bool Scheduler::AdmitHead(Queue& queue, Reservations& reservations) {
     return true;
   }
   const bool in_turn = !foreground_.empty();
-  Running running;
-  running.what = queue.TakeFront();
-  const bool background = running.what.arrival.background;
+  Admitted admitted;
+  admitted.what = queue.TakeFront();
+  const bool background = admitted.what.arrival.background;
   foreground_turns_ = background ? 0 : foreground_turns_ + 1;
-  running.keeps_place = !background || in_turn || running.what.preemptions >= kMostPreemptions;
-  promised_ += BlocksFor(running.what.arrival.max_fed);
-  const SequenceId id = running.what.arrival.id;
-  TakeShared(running_.emplace(id, std::move(running)).first->second);
+  admitted.keeps_place = !background || in_turn || admitted.what.preemptions >= kMostPreemptions;
+  promised_ += BlocksFor(admitted.what.arrival.max_fed);
+  const SequenceId id = admitted.what.arrival.id;
+  TakeShared(running_.emplace(id, std::move(admitted)).first->second);
   return true;
 }
 
@@ -188,7 +181,7 @@ bool Scheduler::MakeRoom() {
   return false;
 }
 
-void Scheduler::AddVictim(const Running& sequence, Release& release) const {
+void Scheduler::AddVictim(const Admitted& sequence, Release& release) const {
   release.victims.push_back(sequence.what.arrival.id);
   release.blocks += PromisedTo(sequence);
   for (const int64_t block : sequence.blocks) {
@@ -198,7 +191,7 @@ void Scheduler::AddVictim(const Running& sequence, Release& release) const {
 
 void Scheduler::Preempt(SequenceId id) {
   auto taken = running_.extract(id);
-  Running& sequence = taken.mapped();
+  Admitted& sequence = taken.mapped();
   LetGo(sequence);
   ++sequence.what.preemptions;
   ++preemptions_;
@@ -209,13 +202,13 @@ void Scheduler::Preempt(SequenceId id) {
 // --- Blocks
 // ----------------------------------------------------------------------------------------------
 
-int64_t Scheduler::PromisedTo(const Running& sequence) const {
+int64_t Scheduler::PromisedTo(const Admitted& sequence) const {
   return BlocksFor(sequence.what.arrival.max_fed) - static_cast<int64_t>(sequence.blocks.size());
 }
 
 // The last block is let go of first, so that the beginning of a prefix, without which the rest is
 // of no use, outlasts it.
-void Scheduler::LetGo(Running& sequence) {
+void Scheduler::LetGo(Admitted& sequence) {
   promised_ -= PromisedTo(sequence);
   for (auto block = sequence.blocks.rbegin(); block != sequence.blocks.rend(); ++block) {
     pool_.Release(*block);
@@ -224,13 +217,13 @@ void Scheduler::LetGo(Running& sequence) {
 }
 
 // Whether the next token of a sequence begins a block that may come from others.
-bool Scheduler::BeginsShared(const Running& sequence) const {
+bool Scheduler::BeginsShared(const Admitted& sequence) const {
   const int64_t next = sequence.fed / options_.block_size;
   return sequence.fed % options_.block_size == 0 && next < MostShared(sequence.what.arrival) &&
          next == static_cast<int64_t>(sequence.blocks.size());
 }
 
-void Scheduler::TakeShared(Running& sequence) {
+void Scheduler::TakeShared(Admitted& sequence) {
   while (BeginsShared(sequence)) {
     const std::optional<int64_t> block =
         pool_.Find(sequence.what.arrival.keys[sequence.blocks.size()]);
@@ -243,7 +236,7 @@ void Scheduler::TakeShared(Running& sequence) {
   }
 }
 
-void Scheduler::TakeOwn(Running& sequence) {
+void Scheduler::TakeOwn(Admitted& sequence) {
   const int64_t blocks = BlocksFor(sequence.fed + sequence.planned);
   while (static_cast<int64_t>(sequence.blocks.size()) < blocks) {
     sequence.blocks.push_back(pool_.Take());
@@ -301,7 +294,7 @@ void Scheduler::PlanPrompts(int64_t budget) {
 
 // Takes the block that a sequence needs next as one that this step computes; false, and the
 // sequence waits, where another one computes it already and this one may share it.
-bool Scheduler::ClaimNextBlock(const Running& sequence) {
+bool Scheduler::ClaimNextBlock(const Admitted& sequence) {
   const std::vector<BlockKey>& keys = sequence.what.arrival.keys;
   const auto next = static_cast<size_t>(sequence.fed / options_.block_size);
   if (sequence.planned > 0 || next >= keys.size()) return true;
@@ -311,7 +304,7 @@ bool Scheduler::ClaimNextBlock(const Running& sequence) {
 // Hands out prompt tokens in rounds: each client's oldest lagging sequence gets a quantum a round.
 // The client after the one that began the last step begins. Returns what nobody needed.
 int64_t Scheduler::ShareAmongClients(bool background, int64_t budget) {
-  std::map<ClientId, std::deque<Running*>> lagging;  // a client's in order of age
+  std::map<ClientId, std::deque<Admitted*>> lagging;  // a client's in order of age
   for (auto& [id, sequence] : running_) {
     if (sequence.what.arrival.background != background) continue;
     if (sequence.lag() > sequence.planned)
@@ -327,10 +320,10 @@ int64_t Scheduler::ShareAmongClients(bool background, int64_t budget) {
   if (turn == lagging.end()) turn = lagging.begin();
   last_served_[background] = turn->first;
   while (budget > 0 && !lagging.empty()) {
-    std::deque<Running*>& sequences = turn->second;
+    std::deque<Admitted*>& sequences = turn->second;
     while (!sequences.empty() && !ClaimNextBlock(*sequences.front())) sequences.pop_front();
     if (!sequences.empty()) {
-      Running& sequence = *sequences.front();
+      Admitted& sequence = *sequences.front();
       const int64_t lag = sequence.lag() - sequence.planned;
       const int64_t count = std::min({lag, budget, kPromptQuantum});
       sequence.planned += count;
@@ -348,7 +341,7 @@ int64_t Scheduler::ShareAmongClients(bool background, int64_t budget) {
 
 void Scheduler::Advance(SequenceId id, int64_t fed, int64_t known,
                         const std::vector<BlockKey>& keys) {
-  Running& sequence = running_.at(id);
+  Admitted& sequence = running_.at(id);
   Arrival& arrival = sequence.what.arrival;
   const int64_t begin = sequence.fed / options_.block_size;
   VS_CHECK(fed >= sequence.fed && fed <= known &&
@@ -365,7 +358,7 @@ void Scheduler::Advance(SequenceId id, int64_t fed, int64_t known,
 }
 
 int64_t Scheduler::StartOver(SequenceId id, int64_t known) {
-  Running& sequence = running_.at(id);
+  Admitted& sequence = running_.at(id);
   const Arrival& arrival = sequence.what.arrival;
   VS_CHECK(arrival.may_start_over && arrival.run_from < known && known <= sequence.fed);
   sequence.fed = arrival.run_from / options_.block_size * options_.block_size;

@@ -55,6 +55,10 @@ struct SchedulerOptions {
   int64_t num_blocks = 0;
   int64_t max_batch_rows = 64;    // sequences running at once
   int64_t max_step_tokens = 512;  // tokens of one step
+
+  int64_t BlocksFor(int64_t tokens) const { return (tokens + block_size - 1) / block_size; }
+  // Whether a sequence that feeds up to `max_fed` tokens could run on an empty machine.
+  bool CanEverFit(int64_t max_fed) const { return BlocksFor(max_fed) <= num_blocks; }
 };
 
 // A sequence to be scheduled.
@@ -91,12 +95,9 @@ class Scheduler {
 
   explicit Scheduler(SchedulerOptions options);
 
-  // Whether a sequence that feeds up to `max_fed` tokens could run on an empty machine.
-  bool CanEverFit(int64_t max_fed) const;
-
-  // Queues a sequence. Foreground sequences are admitted before background ones, except that every
-  // fourth admission goes to the background while it waits. Within each, clients take turns; a
-  // client's own are in order.
+  // Queues a sequence, which can ever fit. Foreground sequences are admitted before background
+  // ones, except that every fourth admission goes to the background while it waits. Within each,
+  // clients take turns; a client's own are in order.
   void Add(Arrival arrival);
 
   // What sequences need besides blocks, as far as they say that they reserve it.
@@ -181,7 +182,7 @@ class Scheduler {
     bool aside_waits_ = false;
     int64_t size_ = 0;
   };
-  struct Running {
+  struct Admitted {
     Waiting what;
     bool keeps_place = false;  // is not preempted
     bool ready = false;        // may be in a step
@@ -199,10 +200,10 @@ class Scheduler {
     std::map<int64_t, int64_t> holders;  // block -> how many of its holders are victims
   };
 
-  int64_t BlocksFor(int64_t tokens) const;
+  int64_t BlocksFor(int64_t tokens) const { return options_.BlocksFor(tokens); }
   double RatioOf(int64_t blocks) const;
   int64_t MostShared(const Arrival& arrival) const;
-  int64_t PromisedTo(const Running& sequence) const;
+  int64_t PromisedTo(const Admitted& sequence) const;
   int64_t Unpromised() const { return pool_.available() - promised_; }
 
   void Admit(Reservations& reservations);
@@ -211,24 +212,24 @@ class Scheduler {
   bool MakeRoom();
   int64_t BlocksNeeded(const Arrival& arrival, const Release& release) const;
   bool HasRoom(const Arrival& arrival, const Release& release) const;
-  void AddVictim(const Running& sequence, Release& release) const;
+  void AddVictim(const Admitted& sequence, Release& release) const;
   void Preempt(SequenceId id);
-  void LetGo(Running& sequence);
+  void LetGo(Admitted& sequence);
 
-  void TakeShared(Running& sequence);
-  void TakeOwn(Running& sequence);
+  void TakeShared(Admitted& sequence);
+  void TakeOwn(Admitted& sequence);
   int64_t PlanDecoding();
   void PlanPrompts(int64_t budget);
   int64_t ShareAmongClients(bool background, int64_t budget);
-  bool ClaimNextBlock(const Running& sequence);
-  bool BeginsShared(const Running& sequence) const;
+  bool ClaimNextBlock(const Admitted& sequence);
+  bool BeginsShared(const Admitted& sequence) const;
 
   SchedulerOptions options_;
   BlockPool pool_;
   int64_t promised_ = 0;  // blocks that running sequences may still take
   Queue foreground_;
   Queue background_;
-  std::map<SequenceId, Running> running_;  // by id: older sequences first
+  std::map<SequenceId, Admitted> running_;  // by id: older sequences first
   int foreground_turns_ = 0;
   ClientId last_served_[2] = {0, 0};  // foreground, background: who had the first share of prompts
   std::unordered_set<BlockKey> computed_;  // blocks that the step being planned works on

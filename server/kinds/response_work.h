@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "engine/model_registry.h"
 #include "engine/served_model.h"
 #include "jobs/work.h"
 #include "kinds/saved_work.pb.h"

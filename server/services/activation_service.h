@@ -3,7 +3,7 @@
 #define VALUESCOPE_SERVICES_ACTIVATION_SERVICE_H_
 
 #include "absl/status/status.h"
-#include "engine/served_model.h"
+#include "engine/model_registry.h"
 #include "rpc/call_context.h"
 #include "rpc/stream.h"
 #include "services/vector_resolver.h"

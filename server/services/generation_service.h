@@ -4,7 +4,7 @@
 #define VALUESCOPE_SERVICES_GENERATION_SERVICE_H_
 
 #include "absl/status/status.h"
-#include "engine/served_model.h"
+#include "engine/model_registry.h"
 #include "observability/metrics.h"
 #include "rpc/call_context.h"
 #include "rpc/stream.h"

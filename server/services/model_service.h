@@ -7,7 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "engine/served_model.h"
+#include "engine/model_registry.h"
 #include "rpc/alarm_clock.h"
 #include "rpc/call_context.h"
 #include "rpc/waiter.h"

@@ -3,7 +3,7 @@
 #ifndef VALUESCOPE_SERVICES_NEURON_SERVICE_H_
 #define VALUESCOPE_SERVICES_NEURON_SERVICE_H_
 
-#include "engine/served_model.h"
+#include "engine/model_registry.h"
 #include "rpc/call_context.h"
 #include "services/calls_at_once.h"
 #include "store/blob_store.h"

@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "engine/model_registry.h"
 #include "engine/request.h"
 #include "engine/served_model.h"
 #include "model/site.h"

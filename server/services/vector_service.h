@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/served_model.h"
+#include "engine/model_registry.h"
 #include "rpc/call_context.h"
 #include "services/calls_at_once.h"
 #include "store/blob_store.h"

@@ -17,7 +17,7 @@
 #include "absl/time/clock.h"
 #include "engine/engine.h"
 #include "engine/engine_loop.h"
-#include "engine/served_model.h"
+#include "engine/engine_options.h"
 #include "model/transformer.h"
 #include "text/text_model.h"
 

@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
+#include "engine/model_registry.h"
 #include "engine/served_model.h"
 #include "tests/engine/engine_harness.h"
 

@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "engine/engine_loop.h"
-#include "engine/served_model.h"
+#include "engine/engine_options.h"
 #include "model/transformer.h"
 #include "tests/model/model_folder.h"
 #include "text/text_model.h"

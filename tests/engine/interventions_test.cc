@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "engine/engine.h"
+#include "engine/model_registry.h"
 #include "engine/served_model.h"
 
 namespace valuescope::engine {

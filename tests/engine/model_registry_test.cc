@@ -1,5 +1,7 @@
 // How models come into service and leave it, with small ones: loads and unloads that others wait
 // for, memory that two of them want, and threads that the machine does not have.
+#include "engine/model_registry.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <pthread.h>

@@ -71,7 +71,7 @@ class Simulation {
     }
     one.arrival.keys = one.keys.Extend(one.ids, Unsteered);
     one.added = steps_;
-    ASSERT_TRUE(scheduler_.CanEverFit(one.arrival.max_fed));
+    ASSERT_TRUE(options_.CanEverFit(one.arrival.max_fed));
     scheduler_.Add(one.arrival);
     all_.emplace(one.arrival.id, std::move(one));
   }

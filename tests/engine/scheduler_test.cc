@@ -252,9 +252,8 @@ TEST(Scheduler, StartsOverWithTheSameBlocks) {
 }
 
 TEST(Scheduler, KnowsWhatNeverFits) {
-  Scheduler scheduler(Options());
-  EXPECT_TRUE(scheduler.CanEverFit(32));
-  EXPECT_FALSE(scheduler.CanEverFit(33));
+  EXPECT_TRUE(Options().CanEverFit(32));
+  EXPECT_FALSE(Options().CanEverFit(33));
 }
 
 // --- Reservations

@@ -1,7 +1,5 @@
 // The registry of models: ids become paths only when they are harmless, and every state has its own
 // refusal.
-#include "engine/served_model.h"
-
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -10,6 +8,7 @@
 
 #include "absl/time/clock.h"
 #include "base/error.h"
+#include "engine/model_registry.h"
 
 namespace valuescope::engine {
 namespace {

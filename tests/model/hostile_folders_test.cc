@@ -18,7 +18,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "engine/served_model.h"
+#include "engine/model_registry.h"
 #include "tests/model/model_folder.h"
 #include "tests/text/small_tokenizers.h"
 

@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "engine/engine.h"
+#include "engine/model_registry.h"
 #include "engine/served_model.h"
 #include "services/vector_resolver.h"
 

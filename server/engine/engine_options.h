@@ -1,0 +1,39 @@
+// What an engine is started with: where it runs, and the bounds of what it may take and do at once.
+#ifndef VALUESCOPE_ENGINE_ENGINE_OPTIONS_H_
+#define VALUESCOPE_ENGINE_ENGINE_OPTIONS_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "base/dtype.h"
+#include "engine/work_recorder.h"
+
+namespace valuescope::engine {
+
+struct EngineOptions {
+  std::string device = "cpu";  // or "cuda:N", once its library is open
+  std::string device_name;     // ServedModel has it
+  std::function<absl::StatusOr<int64_t>()> free_memory =
+      nullptr;  // bytes on it; null: main memory's
+  // Of what records steps on the device, one an engine; null: nothing is recorded.
+  std::function<std::unique_ptr<WorkRecorder>()> make_recorder = nullptr;
+  // Called after a load or unload has ended, however it did; must not block. Null: nobody asks.
+  std::function<void()> on_change = nullptr;
+  DType dtype = DType::kFloat32;
+  bool batch_invariant = false;                   // LoadOptions has it
+  int threads = 0;                                // 0: one a core
+  int64_t kv_cache_bytes = 1LL << 30;             // untouched pages cost nothing on a CPU
+  int max_batch_rows = 64;                        // requests decoded in one step
+  int max_step_tokens = 256;                      // prompt and decode tokens of one step
+  int max_waiting = 1024;                         // requests admitted and not started
+  int64_t capture_memory_bytes = 1LL << 30;       // of captures on the host, over all requests
+  int64_t intervention_memory_bytes = 1LL << 30;  // of intervention tables, over all requests
+  int64_t request_memory_bytes = 1LL << 30;       // of what requests are made of on the host
+};
+
+}  // namespace valuescope::engine
+
+#endif  // VALUESCOPE_ENGINE_ENGINE_OPTIONS_H_

@@ -1,0 +1,28 @@
+// Whether a model fits the memory that is free where it goes, from what its config.json describes:
+// asked before anything is read.
+#ifndef VALUESCOPE_ENGINE_MODEL_MEMORY_H_
+#define VALUESCOPE_ENGINE_MODEL_MEMORY_H_
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "engine/engine_options.h"
+#include "model/architecture.h"
+
+namespace valuescope::engine {
+
+// Bytes that a model takes of its device.
+struct MemoryNeed {
+  int64_t weights = 0;  // taken while it loads
+  int64_t cache = 0;    // taken at once when it is loaded
+};
+
+MemoryNeed MemoryNeeded(const model::Architecture& architecture, const EngineOptions& options);
+
+// `promised`: bytes of those that are free which loads that run still take. RESOURCE_EXHAUSTED,
+// reason MODEL_TOO_LARGE, where fewer than `needed` are left; OK where the system does not say.
+absl::Status CheckFits(int64_t needed, int64_t promised, const EngineOptions& options);
+
+}  // namespace valuescope::engine
+
+#endif  // VALUESCOPE_ENGINE_MODEL_MEMORY_H_
