@@ -8,6 +8,7 @@
 #include "base/status_macros.h"
 #include "engine/logit_row.h"
 #include "engine/sampler.h"
+#include "engine/token_scope.h"
 
 namespace valuescope::engine {
 namespace {
@@ -27,24 +28,6 @@ absl::Status CheckFinite(std::span<const float> logits) {
 std::span<const std::string> StopsOf(const Request& request) {
   if (!request.sampling) return {};
   return request.sampling->stop;
-}
-
-// Whether a tap of a generation behind `prompt` tokens may read what is generated.
-bool MayReadGenerated(const TokenSelection& tokens, int64_t prompt) {
-  switch (tokens.kind) {
-    case TokenKind::kPrompt:
-    case TokenKind::kLastPrompt:
-      return false;
-    case TokenKind::kPositions:
-      return std::any_of(tokens.positions.begin(), tokens.positions.end(),
-                         [prompt](int64_t position) { return position >= prompt; });
-    case TokenKind::kAll:
-    case TokenKind::kResponse:
-    case TokenKind::kLast:
-    case TokenKind::kFromLastPrompt:
-      return true;
-  }
-  return true;
 }
 
 }  // namespace
@@ -76,7 +59,7 @@ int64_t Sequence::MostFed(const Request& request) {
     // The last generated token is fed only where a tap wants its activations.
     const bool wanted =
         std::any_of(request.taps.begin(), request.taps.end(),
-                    [prompt](const Tap& tap) { return MayReadGenerated(tap.tokens, prompt); });
+                    [prompt](const Tap& tap) { return MayHoldGenerated(tap.tokens, prompt); });
     return prompt + request.sampling->max_tokens - (wanted ? 0 : 1);
   }
   const int64_t all = prompt + static_cast<int64_t>(request.given_response.size());

@@ -58,6 +58,7 @@ absl::StatusOr<SequenceTaps> SequenceTaps::Compile(std::vector<Tap> taps,
       return InField(field, s);
     auto scope = TokenScope::Resolve(tap.tokens, extent, /*for_tap=*/true);
     if (!scope.ok()) return InField(absl::StrCat(field, ".tokens"), scope.status());
+    compiled.wants_generated_ |= MayHoldGenerated(tap.tokens, extent.prompt);
     CompiledTap one;
     one.tap = tap;
     // Which token is the last one shows at the end only, and any reduction of one token is itself.
@@ -167,13 +168,6 @@ void SequenceTaps::AddTo(model::StepProgram& program, int64_t first, int64_t cou
                                             .columns = one.columns[w]});
     }
   }
-}
-
-bool SequenceTaps::WantsGenerated() const {
-  for (const CompiledTap& one : taps_) {
-    if (one.scope.WantsGenerated()) return true;
-  }
-  return false;
 }
 
 HostTensor SequenceTaps::ReadLayers(const CompiledTap& one, size_t first, size_t count) {

@@ -45,7 +45,7 @@ class SequenceTaps {
   int64_t FirstRead() const;
 
   // Whether a generated token must be fed although no token follows it.
-  bool WantsGenerated() const;
+  bool WantsGenerated() const { return wants_generated_; }
   bool empty() const { return taps_.empty(); }
 
   // The results so far, on the host, in tap order. A tap that read no token gives an empty tensor
@@ -72,6 +72,7 @@ class SequenceTaps {
   const model::Architecture* architecture_ = nullptr;
   int64_t bytes_ = 0;
   bool allocated_ = false;
+  bool wants_generated_ = false;
   c10::Device device_ = c10::kCPU;
   std::vector<CompiledTap> taps_;
 };

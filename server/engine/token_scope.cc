@@ -23,10 +23,26 @@ int64_t AbsolutePosition(int64_t given, const SequenceExtent& extent) {
   return given < 0 ? given + (extent.generates ? extent.prompt : extent.most) : given;
 }
 
+bool MayHoldGenerated(const TokenSelection& selection, int64_t prompt) {
+  switch (selection.kind) {
+    case TokenKind::kPrompt:
+    case TokenKind::kLastPrompt:
+      return false;
+    case TokenKind::kPositions:
+      return std::any_of(selection.positions.begin(), selection.positions.end(),
+                         [prompt](int64_t position) { return position >= prompt; });
+    case TokenKind::kAll:
+    case TokenKind::kResponse:
+    case TokenKind::kLast:
+    case TokenKind::kFromLastPrompt:
+      return true;
+  }
+  return true;
+}
+
 absl::StatusOr<TokenScope> TokenScope::Resolve(const TokenSelection& selection,
                                                const SequenceExtent& extent, bool for_tap) {
   TokenScope scope;
-  scope.prompt_ = extent.prompt;
   scope.most_ = extent.most;
   switch (selection.kind) {
     case TokenKind::kAll:

@@ -22,6 +22,10 @@ struct SequenceExtent {
 // generation, else of all.
 int64_t AbsolutePosition(int64_t given, const SequenceExtent& extent);
 
+// Whether a selection may hold tokens that are generated behind `prompt` tokens. The one generated
+// last is fed only where such a selection reads it.
+bool MayHoldGenerated(const TokenSelection& selection, int64_t prompt);
+
 class TokenScope {
  public:
   // INVALID_ARGUMENT, field "positions[i]" or "kind": positions out of range or given twice, LAST
@@ -38,15 +42,11 @@ class TokenScope {
   // Tokens that can be selected at most.
   int64_t MostTokens() const;
 
-  // Whether the scope may hold the token generated last, which is fed only where someone wants it.
-  bool WantsGenerated() const { return last_ >= prompt_; }
-
  private:
   static constexpr int64_t kOpenEnd = INT64_MAX;
 
   int64_t first_ = 0;
   int64_t last_ = kOpenEnd;  // inclusive; kOpenEnd: whatever is fed
-  int64_t prompt_ = 0;
   int64_t most_ = 0;
   bool explicit_ = false;
   std::set<int64_t> positions_;

@@ -198,18 +198,18 @@ INSTANTIATE_TEST_SUITE_P(
                               "LAST"}),
     [](const auto& info) { return info.param.name; });
 
-TEST(TokenScope, WantsTheLastGeneratedTokenWhereItMayBeSelected) {
-  const auto wants = [](TokenSelection selection) {
-    return TokenScope::Resolve(selection, kGeneration, /*for_tap=*/true)->WantsGenerated();
+TEST(TokenScope, MayHoldGeneratedTokensWhereItSelectsBehindThePrompt) {
+  const auto may_hold = [](const TokenSelection& selection) {
+    return MayHoldGenerated(selection, kGeneration.prompt);
   };
-  EXPECT_TRUE(wants({.kind = TokenKind::kAll, .positions = {}}));
-  EXPECT_TRUE(wants({.kind = TokenKind::kResponse, .positions = {}}));
-  EXPECT_TRUE(wants({.kind = TokenKind::kFromLastPrompt, .positions = {}}));
-  EXPECT_TRUE(wants({.kind = TokenKind::kLast, .positions = {}}));
-  EXPECT_TRUE(wants({.kind = TokenKind::kPositions, .positions = {1, 6}}));
-  EXPECT_FALSE(wants({.kind = TokenKind::kPrompt, .positions = {}}));
-  EXPECT_FALSE(wants({.kind = TokenKind::kLastPrompt, .positions = {}}));
-  EXPECT_FALSE(wants({.kind = TokenKind::kPositions, .positions = {1, -1}}));
+  EXPECT_TRUE(may_hold({.kind = TokenKind::kAll, .positions = {}}));
+  EXPECT_TRUE(may_hold({.kind = TokenKind::kResponse, .positions = {}}));
+  EXPECT_TRUE(may_hold({.kind = TokenKind::kFromLastPrompt, .positions = {}}));
+  EXPECT_TRUE(may_hold({.kind = TokenKind::kLast, .positions = {}}));
+  EXPECT_TRUE(may_hold({.kind = TokenKind::kPositions, .positions = {1, 6}}));
+  EXPECT_FALSE(may_hold({.kind = TokenKind::kPrompt, .positions = {}}));
+  EXPECT_FALSE(may_hold({.kind = TokenKind::kLastPrompt, .positions = {}}));
+  EXPECT_FALSE(may_hold({.kind = TokenKind::kPositions, .positions = {1, -1}}));
 }
 
 }  // namespace
