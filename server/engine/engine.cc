@@ -16,6 +16,8 @@ uint64_t NewClient() {
 void EngineTotals::Add(const EngineTotals& other) {
   prompt_tokens += other.prompt_tokens;
   generated_tokens += other.generated_tokens;
+  prompt_step_tokens += other.prompt_step_tokens;
+  prompt_step_time += other.prompt_step_time;
   steps += other.steps;
   repeated_steps += other.repeated_steps;
   for (size_t i = 0; i < interventions_applied.size(); ++i) {

@@ -53,6 +53,9 @@ class Running {
 struct EngineTotals {
   int64_t prompt_tokens = 0;     // of prompts and given responses that ran, not those in the cache
   int64_t generated_tokens = 0;  // that were sampled, the stop token included
+  // Of steps that ran prompts alone, and how long those took: what a prompt's token costs here.
+  int64_t prompt_step_tokens = 0;
+  absl::Duration prompt_step_time;
   int64_t steps = 0;
   int64_t repeated_steps = 0;  // of them, those that repeated a recording (recorded_steps.h)
   // Token positions x layers touched by each kind of operation, by Operation::index().

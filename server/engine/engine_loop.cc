@@ -319,6 +319,7 @@ class EngineLoop : public Engine {
   }
 
   void RunStep(const std::vector<StepPart>& parts) {
+    const absl::Time began = absl::Now();
     assembly_.Fill(parts, tables_);
     const at::Tensor logits =
         steps_.Run(assembly_.Batch(), cache_, assembly_.program(), assembly_.repeatable())
@@ -339,6 +340,9 @@ class EngineLoop : public Engine {
     }
     absl::MutexLock lock(&mutex_);
     statistics_.generated_tokens += generated;
+    if (!assembly_.only_prompts()) return;
+    statistics_.prompt_step_tokens += assembly_.num_tokens();
+    statistics_.prompt_step_time += absl::Now() - began;
   }
 
   // The first `fed` tokens of the sequence are in the cache now.

@@ -42,6 +42,8 @@ class StepAssembly {
   // Whether the batch is padded, so that a recording may serve.
   bool repeatable() const { return shape_.repeatable; }
   // Rows of logits that its sequences want, which come before those of the padding.
+  int64_t num_tokens() const { return num_tokens_; }  // without padding
+  bool only_prompts() const { return prompt_tokens_ == num_tokens_; }
   int64_t num_logits() const { return num_logits_; }
 
   // Counts the step as one that ran.

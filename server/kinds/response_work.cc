@@ -16,8 +16,24 @@ constexpr char kModels[] = "models/";
 constexpr int kFormatVersion = 2;
 // A worker reads it for every shard. The rest of it is small, so what is too much are tensors.
 constexpr int64_t kMostSpecBytes = int64_t{8} << 20;
-// What two cores sustain in a forward pass: enough to tell seconds from hours in an estimate.
+// Tokens whose time tells how fast a model is.
+constexpr int64_t kFewestMeasured = 256;
+// What two cores sustain in a forward pass, for a model that has run nothing yet: enough to tell
+// seconds from hours.
 constexpr double kAssumedFlops = 100e9;
+
+// How long a prompt's token takes alone on this server.
+absl::Duration TimeOfToken(const engine::ServedModel& model) {
+  const engine::EngineStatistics measured = model.engine->statistics();
+  if (measured.prompt_step_tokens >= kFewestMeasured) {
+    return measured.prompt_step_time / static_cast<double>(measured.prompt_step_tokens);
+  }
+  const model::Architecture& a = model.architecture;
+  const double weights =
+      static_cast<double>(a.num_layers) *
+      static_cast<double>(3 * a.hidden * a.intermediate + 4 * a.hidden * a.hidden);
+  return absl::Seconds(2 * weights / kAssumedFlops);
+}
 
 absl::Status Damaged() {
   return ErrorWithReason(absl::StatusCode::kDataLoss, "METADATA_DAMAGED",
@@ -108,15 +124,10 @@ absl::Status CheckStorable(const ResponseInputs& inputs, const rpc::CallContext&
 
 services::WorkEstimate EstimateOf(const engine::ServedModel& model,
                                   const studies::ResponseSet& responses, int64_t bytes_left) {
-  const model::Architecture& a = model.architecture;
-  const double weights =
-      static_cast<double>(a.num_layers) *
-      static_cast<double>(3 * a.hidden * a.intermediate + 4 * a.hidden * a.hidden);
-  const double seconds = 2 * weights * static_cast<double>(responses.num_tokens) / kAssumedFlops;
   return {.tokens = responses.num_tokens,
           .forwards = static_cast<int64_t>(responses.responses.size()),
           .bytes = bytes_left,
-          .time = absl::Seconds(seconds)};
+          .time = TimeOfToken(model) * static_cast<double>(responses.num_tokens)};
 }
 
 absl::StatusOr<jobs::ArtifactDraft> MakeArtifact(store::BlobStore& blobs, absl::string_view role,

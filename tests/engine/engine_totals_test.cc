@@ -89,6 +89,8 @@ TEST_F(EngineTotalsTest, WhatRanForACancelledRequestCounts) {
   EXPECT_EQ(totals.prompt_tokens, kPrompt);
   // The prompt takes three steps of 16 tokens, of which the last gives a token; then one a step.
   EXPECT_EQ(totals.generated_tokens, kHeld - 2);
+  EXPECT_EQ(totals.prompt_step_tokens, kPrompt);
+  EXPECT_GT(totals.prompt_step_time, absl::ZeroDuration());
   EXPECT_EQ(totals.generated_tokens, Tokens(*recorder));
 }
 

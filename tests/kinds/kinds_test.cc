@@ -168,6 +168,24 @@ TEST_P(EachKind, WhatIsStoredWithAJobIsReadBackOrIsDataLoss) {
   }
 }
 
+// 600 responses of a prompt's token and three of their own.
+TEST_P(EachKind, AnEstimateIsOfTheSpeedThatTheModelHasHad) {
+  TemporaryFolder folder;
+  SmallSite site(folder);
+  v1::CreateJobRequest request;
+  *request.mutable_spec() = ManyOf(GetParam(), site);
+  request.set_validate_only(true);
+  v1::CreateJobResponse fresh, measured;
+  ASSERT_EQ(site.jobs.CreateJob(site.context, request, &fresh), absl::OkStatus());
+  EXPECT_EQ(fresh.estimate().tokens(), 2400);
+  EXPECT_EQ(fresh.estimate().forwards(), kMany);
+  site.engine->told.prompt_step_tokens = 1000;
+  site.engine->told.prompt_step_time = absl::Seconds(500);
+  ASSERT_EQ(site.jobs.CreateJob(site.context, request, &measured), absl::OkStatus());
+  EXPECT_EQ(measured.estimate().duration().seconds(), 1201);
+  EXPECT_LT(fresh.estimate().duration().seconds(), 100);
+}
+
 // Servers before SavedWork wrote the spec of an attribution as JSON.
 TEST(AttributeNeuronsKind, AJobThatWaitsInAnOlderStoreIsDone) {
   TemporaryFolder folder;

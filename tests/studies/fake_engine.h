@@ -41,6 +41,7 @@ class FakeEngine : public engine::Engine {
   std::function<void(int layer)> before_directions;
   int64_t most_kept = INT64_MAX;  // bytes that KeepCaptures grants
   int64_t cached_tokens = 0;      // as every completion tells
+  engine::EngineStatistics told;  // as statistics tells
 
   const model::Architecture& architecture() const override { return architecture_; }
 
@@ -80,7 +81,7 @@ class FakeEngine : public engine::Engine {
     return tensor;
   }
 
-  engine::EngineStatistics statistics() const override { return {}; }
+  engine::EngineStatistics statistics() const override { return told; }
   void Drain(absl::Time, const absl::Status&) override {}
 
  private:
