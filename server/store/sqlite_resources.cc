@@ -12,6 +12,9 @@
 namespace valuescope::store {
 namespace {
 
+// Of metadata in a page, but for the last resource's: a page is answered in one message of 4 MB.
+constexpr size_t kMostPageBytes = size_t{2} << 20;
+
 #define RESOURCE_COLUMNS                                                                       \
   "sequence, tenant, kind, id, created_at, format_version, digest, display_name, media_type, " \
   "blob_digest, blob_size, job_id, role, metadata"
@@ -139,13 +142,14 @@ absl::StatusOr<ResourcePage> ListResources(SqliteTransaction& transaction, absl:
                         static_cast<int64_t>(bounds.size) + 1);
   ResourcePage result;
   int64_t last = 0;
+  size_t bytes = 0;
   while (rows.executeStep()) {
-    if (result.resources.size() == static_cast<size_t>(bounds.size)) {
+    if (result.resources.size() == static_cast<size_t>(bounds.size) || bytes >= kMostPageBytes) {
       result.next_page_token = MakePageToken(last, scope);
       break;
     }
     last = rows.getColumn(0).getInt64();
-    result.resources.push_back(ReadResource(rows));
+    bytes += result.resources.emplace_back(ReadResource(rows)).metadata.size();
   }
   return result;
 }

@@ -233,7 +233,8 @@ class Store {
   virtual absl::StatusOr<Resource> GetResource(absl::string_view tenant, ResourceKind kind,
                                                absl::string_view id) = 0;
 
-  // Newest first; the order is stable while others are added.
+  // Newest first; the order is stable while others are added. Of resources with much metadata a
+  // page has fewer than were asked for.
   virtual absl::StatusOr<ResourcePage> ListResources(absl::string_view tenant, ResourceKind kind,
                                                      const ResourceFilter& filter,
                                                      const Page& page) = 0;

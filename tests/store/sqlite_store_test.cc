@@ -182,6 +182,23 @@ TEST_F(SqliteStoreTest, PagesAreStableWhileResourcesAreAddedAndRemoved) {
   EXPECT_THAT(seen, ElementsAre("v4", "v3", "v2", "v1", "v0"));
 }
 
+TEST_F(SqliteStoreTest, APageOfLargeRecordsEndsBeforeItIsTooMuchForAMessage) {
+  for (int i = 0; i < 9; ++i) {
+    Resource large = MakeVector(absl::StrCat("v", i), absl::StrCat(i));
+    large.metadata = std::string(size_t{900} << 10, 'm');
+    Put("lab", large);
+  }
+  Page page{.page_size = 1000, .page_token = ""};
+  std::vector<size_t> sizes;
+  do {
+    const auto result = store_->ListResources("lab", ResourceKind::kVector, {}, page);
+    ASSERT_TRUE(result.ok()) << result.status();
+    sizes.push_back(result->resources.size());
+    page.page_token = result->next_page_token;
+  } while (!page.page_token.empty());
+  EXPECT_THAT(sizes, ElementsAre(3, 3, 3));
+}
+
 TEST_F(SqliteStoreTest, APageTokenOfAnotherListIsRefused) {
   for (int i = 0; i < 3; ++i) Put("lab", MakeVector(absl::StrCat("v", i), absl::StrCat(i)));
   const Page first{.page_size = 1, .page_token = ""};
