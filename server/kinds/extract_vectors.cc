@@ -246,6 +246,8 @@ class ExtractVectorsKind
                              options.at_once ? kMostResponsesAtOnce : services::kMostResponses,
                              "create a job with the same request"},
                             context, *model, *sources_.store, *sources_.blobs, resolved.used));
+    VS_RETURN_IF_ERROR(studies::CheckResponses(*model->engine, inputs.responses.responses, plan,
+                                               context.cancellation));
     SavedWork& record = inputs.record;
     record.set_model(model->id);
     record.set_model_digest(model->weights_digest);

@@ -8,6 +8,7 @@
 #include "base/status_macros.h"
 #include "services/idempotency.h"
 #include "studies/stored_record.h"
+#include "valuescope/v1/common.pb.h"
 
 namespace valuescope::kinds {
 namespace {
@@ -35,6 +36,18 @@ absl::Duration TimeOfToken(const engine::ServedModel& model) {
   return absl::Seconds(2 * weights / kAssumedFlops);
 }
 
+absl::Status WrongModel(const SavedWork& record, absl::string_view why) {
+  return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "WRONG_MODEL",
+                         absl::StrCat("models/", record.model(), " ", why));
+}
+
+// For people: "FLOAT32, bitwise on cpu float32, x86_64 avx2".
+std::string WayOf(const v1::Provenance& provenance) {
+  absl::string_view dtype = v1::DataType_Name(provenance.compute_dtype());
+  absl::ConsumePrefix(&dtype, "DATA_TYPE_");
+  return absl::StrCat(dtype, ", ", provenance.determinism(), ", ", provenance.hardware_class());
+}
+
 absl::Status Damaged() {
   return ErrorWithReason(absl::StatusCode::kDataLoss, "METADATA_DAMAGED",
                          "the stored spec of a job is damaged");
@@ -59,10 +72,19 @@ absl::StatusOr<std::shared_ptr<const engine::ServedModel>> ResponseInputs::Model
   if (held != nullptr) return held;
   auto model = models->Get(record.model());
   if (!model.ok()) return jobs::NotReady(model.status().message());
-  if ((*model)->weights_digest == record.model_digest()) return model;
-  return ErrorWithReason(
-      absl::StatusCode::kFailedPrecondition, "WRONG_MODEL",
-      absl::StrCat("models/", record.model(), " has other weights than when the job was created"));
+  if ((*model)->weights_digest != record.model_digest()) {
+    return WrongModel(record, "has other weights than when the job was created");
+  }
+  // Numbers of two kinds would be mixed in one result, and its record would tell of one.
+  const v1::Provenance now = studies::ProvenanceOf(**model, /*rendered_chat=*/false);
+  const v1::Provenance& then = record.provenance();
+  if (now.compute_dtype() != then.compute_dtype() || now.determinism() != then.determinism() ||
+      now.hardware_class() != then.hardware_class()) {
+    return WrongModel(record, absl::StrCat("computes in another way (", WayOf(now),
+                                           ") than when the job was created (", WayOf(then),
+                                           "); load it as it was and retry the job"));
+  }
+  return model;
 }
 
 absl::StatusOr<jobs::SavedWork> ResponseInputs::Save(store::BlobStore& blobs) const {

@@ -67,7 +67,8 @@ struct ResponseInputs {
   jobs::Extent extent() const;
 
   // NotReady where the model is not READY, or no longer. FAILED_PRECONDITION (reason WRONG_MODEL)
-  // where it has other weights than when the work was resolved.
+  // where it has other weights than when the work was resolved, or computes in another type or on
+  // other hardware.
   absl::StatusOr<std::shared_ptr<const engine::ServedModel>> Model() const;
 
   absl::StatusOr<jobs::SavedWork> Save(store::BlobStore& blobs) const;

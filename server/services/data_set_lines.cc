@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "google/protobuf/util/json_util.h"
+#include "nlohmann/json.hpp"
 
 namespace valuescope::services {
 namespace {
@@ -36,6 +37,12 @@ absl::StatusOr<v1::LabelledResponse> ParseLine(absl::string_view field, int64_t 
   }
   if (response.response().response_case() == v1::Response::RESPONSE_NOT_SET) {
     return BadLine(field, number, "has no `response`");
+  }
+  // protobuf's parser takes "yes", "1" and the like for true.
+  const auto json =
+      nlohmann::json::parse(line.begin(), line.end(), nullptr, /*allow_exceptions=*/false);
+  if (json.contains("expresses") && !json["expresses"].is_boolean()) {
+    return BadLine(field, number, "has an `expresses` that is neither true nor false");
   }
   if (labels_required && !response.has_expresses()) {
     return BadLine(field, number, "has no `expresses`");

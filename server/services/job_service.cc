@@ -15,8 +15,10 @@
 #include "rpc/parsed_size.h"
 #include "services/idempotency.h"
 #include "services/job_specs.h"
+#include "services/replays.h"
 #include "services/request_codec.h"
 #include "services/study_codec.h"
+#include "studies/provenance.h"
 
 namespace valuescope::services {
 namespace {
@@ -236,6 +238,9 @@ absl::StatusOr<v1::JobResult> JobService::ResultOf(const store::Job& job) const 
     artifact.set_role(resource.role);
     artifact.set_artifact(store::ResourceName(resource.kind, resource.id));
     artifact.set_sha256(resource.blob_digest);
+    if (result.digests_size() > 0) continue;
+    VS_ASSIGN_OR_RETURN(const v1::Provenance provenance, studies::ProvenanceOfArtifact(resource));
+    if (!provenance.model().empty()) AddDigests(provenance, result.mutable_digests());
   }
   std::sort(result.mutable_artifacts()->begin(), result.mutable_artifacts()->end(),
             [](const v1::JobArtifact& a, const v1::JobArtifact& b) { return a.role() < b.role(); });

@@ -13,14 +13,6 @@ namespace {
 constexpr char kReplayed[] =
     "answered from what the first request with this request_id stored; its warnings are not kept";
 
-void AddDigests(const v1::Provenance& provenance,
-                google::protobuf::RepeatedPtrField<v1::ResourceDigest>* digests) {
-  v1::ResourceDigest& model = *digests->Add();
-  model.set_name(provenance.model());
-  model.set_digest(provenance.model_digest());
-  digests->MergeFrom(provenance.inputs());
-}
-
 // With the top neurons, as GetNeuronSet.
 absl::StatusOr<v1::NeuronSet> ReadSet(const store::Resource& resource, const v1::NeuronSet& set,
                                       store::BlobStore& blobs) {
@@ -29,6 +21,14 @@ absl::StatusOr<v1::NeuronSet> ReadSet(const store::Resource& resource, const v1:
 }
 
 }  // namespace
+
+void AddDigests(const v1::Provenance& provenance,
+                google::protobuf::RepeatedPtrField<v1::ResourceDigest>* digests) {
+  v1::ResourceDigest& model = *digests->Add();
+  model.set_name(provenance.model());
+  model.set_digest(provenance.model_digest());
+  digests->MergeFrom(provenance.inputs());
+}
 
 absl::StatusOr<std::optional<store::Resource>> EarlierResult(store::Store& store,
                                                              const std::string& tenant,

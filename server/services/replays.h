@@ -24,6 +24,10 @@ absl::StatusOr<std::optional<store::Resource>> EarlierResult(store::Store& store
                                                              const std::string& tenant,
                                                              const store::IdempotencyKey& key);
 
+// The model and the inputs of a result.
+void AddDigests(const v1::Provenance& provenance,
+                google::protobuf::RepeatedPtrField<v1::ResourceDigest>* digests);
+
 absl::Status ReplayCreateVector(const store::Resource& resource,
                                 v1::CreateVectorResponse* response);
 absl::Status ReplayExtractVectors(const store::Resource& resource, store::BlobStore& blobs,

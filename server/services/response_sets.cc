@@ -36,7 +36,7 @@ class Tokeniser {
     return context_.Hold(kOfAResponse * count);
   }
 
-  // Errors name `place`, or the field with the number of the response.
+  // Errors name `place`.
   absl::Status Add(const std::string& place, const v1::LabelledResponse& response) {
     if (!response.has_expresses())
       return InvalidField(absl::StrCat(place, ".expresses"), "must be set: true or false");
@@ -53,8 +53,7 @@ class Tokeniser {
                           .expresses = response.expresses(),
                           .query_id = response.query_id()});
     const auto last = std::span<const studies::LabelledResponse>(responses_).last(1);
-    if (studies::CheckTokens(last, model_.architecture).ok()) return absl::OkStatus();
-    return InField(field_, studies::CheckTokens(responses_, model_.architecture));
+    return WithFieldRenamed(studies::CheckTokens(last, model_.architecture), "[0]", place);
   }
 
   absl::StatusOr<studies::ResponseSet> Take(bool include_end_of_turn) {
@@ -121,7 +120,6 @@ absl::Status AddLines(const ReadPiece& read, const rpc::CallContext& context,
     if (!line) return absl::OkStatus();
     const absl::Status added = tokeniser.Add("response", line->response);
     if (added.ok()) continue;
-    if (DetailsOf(added).field.starts_with("artifact")) return added;
     return InvalidField("artifact", absl::StrCat("line ", line->number, ": ", added.message()));
   }
 }

@@ -1,5 +1,6 @@
 #include "studies/response_means.h"
 
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -7,6 +8,44 @@
 #include "base/status_macros.h"
 
 namespace valuescope::studies {
+namespace {
+
+engine::Request RequestOf(const LabelledResponse& response, const ResponseMeansPlan& plan) {
+  engine::Request request;
+  request.tenant = plan.tenant;
+  request.prompt = response.prompt;
+  request.given_response = response.response;
+  request.prepared = plan.interventions;
+  request.background = plan.background;
+  engine::Tap tap;
+  tap.site = plan.site;
+  tap.layers = plan.layers;
+  tap.tokens = {.kind = engine::TokenKind::kResponse, .positions = {}};
+  tap.reduction = engine::Reduction::kMean;
+  request.taps = {std::move(tap)};
+  return request;
+}
+
+}  // namespace
+
+absl::Status CheckResponses(const engine::Engine& engine,
+                            std::span<const LabelledResponse> responses,
+                            const ResponseMeansPlan& plan, const Cancellation& cancellation) {
+  // What an engine says of a request depends on how many tokens it has, once they are tokens of the
+  // model.
+  std::set<std::pair<size_t, size_t>> checked;
+  for (size_t i = 0; i < responses.size(); ++i) {
+    VS_RETURN_IF_ERROR(CheckGoesOn(cancellation));
+    const LabelledResponse& response = responses[i];
+    if (!checked.emplace(response.prompt.size(), response.response.size()).second) continue;
+    const absl::Status status = engine.Check(RequestOf(response, plan));
+    if (status.ok()) continue;
+    // Interventions are the whole request's.
+    if (DetailsOf(status).field.rfind("interventions", 0) == 0) return status;
+    return InField(absl::StrCat("responses[", i, "]"), status);
+  }
+  return absl::OkStatus();
+}
 
 absl::StatusOr<Means> ResponseMeans(engine::Engine& engine,
                                     std::span<const LabelledResponse> responses,
@@ -14,19 +53,7 @@ absl::StatusOr<Means> ResponseMeans(engine::Engine& engine,
                                     const Cancellation& cancellation) {
   std::vector<engine::Request> requests;
   for (const LabelledResponse& response : responses) {
-    engine::Request request;
-    request.tenant = plan.tenant;
-    request.prompt = response.prompt;
-    request.given_response = response.response;
-    request.prepared = plan.interventions;
-    request.background = plan.background;
-    engine::Tap tap;
-    tap.site = plan.site;
-    tap.layers = plan.layers;
-    tap.tokens = {.kind = engine::TokenKind::kResponse, .positions = {}};
-    tap.reduction = engine::Reduction::kMean;
-    request.taps = {std::move(tap)};
-    requests.push_back(std::move(request));
+    requests.push_back(RequestOf(response, plan));
   }
   VS_ASSIGN_OR_RETURN(std::vector<engine::Completion> completions,
                       engine::RunAll(engine, std::move(requests), cancellation));

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/cancellation.h"
 #include "engine/engine.h"
@@ -25,6 +26,13 @@ struct ResponseMeansPlan {
   std::shared_ptr<const engine::PreparedInterventions> interventions;
   bool background = false;  // gives way to requests that people wait for
 };
+
+// What the engine would say of some of the responses if nothing else ran, so that it is said before
+// any of them does: INVALID_ARGUMENT naming "interventions[i]..." or a field of "responses[i]";
+// RESOURCE_EXHAUSTED for what never fits. CANCELLED once `cancellation` is raised.
+absl::Status CheckResponses(const engine::Engine& engine,
+                            std::span<const LabelledResponse> responses,
+                            const ResponseMeansPlan& plan, const Cancellation& cancellation);
 
 struct Means {
   std::vector<std::vector<float>> rows;  // a(r) of each response, [rows, width] row-major, in order

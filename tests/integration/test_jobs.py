@@ -149,16 +149,32 @@ def test_the_same_request_id_makes_one_job(client, data_set):
     client.wait_for_job(first.name)
 
 
-def test_a_bad_line_of_a_data_set_is_named(client):
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ('{"prompt": 3}', "line 2 is not"),
+        # A parser that takes words for true would make a label of "no" as of "yes".
+        ('{"prompt": {"text": "a"}, "response": {"text": "b"}, "expresses": "yes"}', "`expresses`"),
+        (
+            '{"prompt": {"text": "a"}, "response": {"tokenIds": {"ids": [-1]}}, "expresses": true}',
+            "line 2: `response.response.token_ids.ids",
+        ),
+        (
+            '{"prompt": {"tokenIds": {}}, "response": {"text": "b"}, "expresses": true}',
+            "line 2: `response.prompt",
+        ),
+    ],
+)
+def test_a_bad_line_of_a_data_set_is_named(client, line, wrong):
+    good = '{"prompt": {"text": "a"}, "response": {"text": "b"}, "expresses": true}'
     artifact = client.write_artifact(
-        b'{"prompt": {"text": "a"}, "response": {"text": "b"}, "expresses": true}\n{"prompt": 3}\n',
-        media_type="application/x-ndjson",
+        f"{good}\n{line}\n".encode(), media_type="application/x-ndjson"
     )
     vector = client.create_vector(MODEL, np.ones((1, 576)), layers=[3])
     spec = v1.JobSpec(
         attribute_neurons=vs.attribution_request(MODEL, artifact.name, vector.name, layers=[3])
     )
-    with pytest.raises(vs.InvalidRequest, match="line 2"):
+    with pytest.raises(vs.InvalidRequest, match=wrong):
         client.create_job(spec)
 
 

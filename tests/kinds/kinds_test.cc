@@ -60,6 +60,8 @@ TEST(ExtractVectorsKind, AJobMakesTheVectorOfTheCallToTheBit) {
   EXPECT_EQ(job.progress().shards_total(), 7);
   EXPECT_EQ(job.progress().unit(), "responses");
   EXPECT_EQ(job.result().summary().fields().at("num_expressing").number_value(), 34);
+  // The model, the responses and the vector of the intervention.
+  EXPECT_EQ(job.result().digests_size(), call.digests_size());
 }
 
 TEST(AttributeNeuronsKind, AJobMakesTheSetOfTheCallToTheBit) {
@@ -149,6 +151,53 @@ TEST_P(EachKind, OtherWeightsUnderTheSameNameFailTheJob) {
   ASSERT_EQ(job.state(), v1::JOB_STATE_FAILED);
   EXPECT_EQ(job.error().reason(), "WRONG_MODEL");
   EXPECT_EQ(other->submitted, 0);
+}
+
+// Half of the numbers would be of one type and half of another.
+TEST_P(EachKind, TheModelInAnotherTypeFailsTheJobWhichARetryFinishesOnceItIsBack) {
+  TemporaryFolder undisturbed_folder;
+  SmallSite undisturbed(undisturbed_folder);
+  undisturbed.StartWorker();
+  const v1::Job whole = undisturbed.Await(*undisturbed.Create(ManyOf(GetParam(), undisturbed)));
+
+  TemporaryFolder folder;
+  SmallSite site(folder);
+  const std::string name = *site.Create(ManyOf(GetParam(), site));
+  site.engine->before_submit = [&](const engine::Request&) {
+    if (site.engine->submitted == 200) site.AddModel(SmallSite::kDigest, DType::kBFloat16);
+    return absl::OkStatus();
+  };
+  site.StartWorker();
+  const v1::Job failed = site.Await(name);
+  ASSERT_EQ(failed.state(), v1::JOB_STATE_FAILED);
+  EXPECT_EQ(failed.error().reason(), "WRONG_MODEL");
+  EXPECT_THAT(failed.error().message(), HasSubstr("BFLOAT16"));
+
+  site.AddModel();
+  v1::RetryJobRequest retry;
+  retry.set_name(name);
+  v1::RetryJobResponse retried;
+  ASSERT_EQ(site.jobs.RetryJob(site.context, retry, &retried), absl::OkStatus());
+  const v1::Job job = site.Await(name);
+  ASSERT_EQ(job.state(), v1::JOB_STATE_SUCCEEDED) << job.error().message();
+  EXPECT_EQ(SmallSite::Artifacts(job), SmallSite::Artifacts(whole));
+}
+
+TEST(ExtractVectorsKind, WhatNoResponseCanRunWithIsRefusedBeforeAJobIsMade) {
+  TemporaryFolder folder;
+  SmallSite site(folder);
+  const auto field_of = [&](absl::string_view field) {
+    site.engine->before_check = [=](const engine::Request& request) {
+      return request.given_response.back() == 1 ? InvalidField(field, "is wrong")
+                                                : absl::OkStatus();
+    };
+    v1::ExtractVectorsRequest request = SmallSite::Extraction(3);
+    request.mutable_responses(1)->mutable_response()->mutable_token_ids()->add_ids(1);
+    return DetailsOf(site.Create(SpecOf(request)).status()).field;
+  };
+  EXPECT_EQ(field_of("interventions[0].tokens.positions[0]"),
+            "spec.extract_vectors.interventions[0].tokens.positions[0]");
+  EXPECT_EQ(field_of("prompt"), "spec.extract_vectors.responses[1].prompt");
 }
 
 TEST_P(EachKind, WhatIsStoredWithAJobIsReadBackOrIsDataLoss) {

@@ -48,8 +48,9 @@ class SmallSite {
     AddKinds({&models, store.get(), blobs.get(), &resolver}, registry);
   }
 
-  std::shared_ptr<FakeEngine> AddModel(const std::string& digest = kDigest) {
-    return models.Add("tiny", digest, text_);
+  std::shared_ptr<FakeEngine> AddModel(const std::string& digest = kDigest,
+                                       DType dtype = DType::kFloat32) {
+    return models.Add("tiny", digest, text_, dtype);
   }
 
   // Call it once, when no kind is to be added any more.

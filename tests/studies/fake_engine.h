@@ -60,7 +60,12 @@ class FakeEngine : public engine::Engine {
     return std::make_unique<Finished>();
   }
 
-  absl::Status Check(const engine::Request&) const override { return absl::OkStatus(); }
+  // Called with every request that is only looked at; an error is what Check returns.
+  std::function<absl::Status(const engine::Request&)> before_check;
+
+  absl::Status Check(const engine::Request& request) const override {
+    return before_check ? before_check(request) : absl::OkStatus();
+  }
 
   absl::StatusOr<engine::KeptCaptures> KeepCaptures(int64_t bytes) override {
     if (bytes > most_kept) return NeverFits("CAPTURES_TOO_LARGE", "too large");
@@ -117,7 +122,8 @@ class FakeEngine : public engine::Engine {
 class FakeModels : public engine::ModelRegistry {
  public:
   std::shared_ptr<FakeEngine> Add(const std::string& id, const std::string& digest,
-                                  std::shared_ptr<const text::TextModel> text = nullptr) {
+                                  std::shared_ptr<const text::TextModel> text = nullptr,
+                                  DType dtype = DType::kFloat32) {
     auto engine = std::make_shared<FakeEngine>();
     auto model = std::make_shared<engine::ServedModel>();
     model->id = id;
@@ -125,6 +131,7 @@ class FakeModels : public engine::ModelRegistry {
     model->device = "cpu";
     model->weights_digest = digest;
     model->text = std::move(text);
+    model->dtype = dtype;
     model->engine = engine;
     absl::MutexLock lock(&mutex_);
     models_[id] = model;

@@ -15,6 +15,13 @@ from valuescope.crc32c import crc32c
 from valuescope.prompts import to_capture_inputs, to_prompt, to_prompts, to_responses
 
 
+def test_an_extraction_names_no_layers_where_a_site_has_none():
+    responses = [vs.labelled("a", "b", True), vs.labelled("a", "c", False)]
+    assert not vs.extraction_request("models/m", responses, site="embedding").HasField("layers")
+    assert vs.extraction_request("models/m", responses).layers.all
+    assert list(vs.extraction_request("models/m", responses, layers=[3]).layers.list.layers) == [3]
+
+
 def test_crc32c_equals_the_published_check_values():
     assert crc32c(b"123456789") == 0xE3069283
     assert crc32c(bytes(32)) == 0x8A9136AA

@@ -707,13 +707,13 @@ def extraction_request(
     Args:
         model: "models/ID".
         responses: made by `labelled`, or the name of an artifact that holds them.
-        layers: rows of the vector.
+        layers: rows of the vector; ignored at sites that exist once a model ("embedding", "final_norm", "logits").
         site: where activations are read.
         fields: further fields of `ExtractVectorsRequest`, such as method, pooling, bootstrap_samples, seed, judge.
     """
-    request = v1.ExtractVectorsRequest(
-        model=model, layers=to_layers(layers), site=to_site(site), **fields
-    )
+    request = v1.ExtractVectorsRequest(model=model, site=to_site(site), **fields)
+    if request.site not in _ONCE_SITES:
+        request.layers.CopyFrom(to_layers(layers))
     fill_data_set(request, responses)
     return request
 
