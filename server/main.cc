@@ -6,6 +6,9 @@
 // worker has returned; engines stop; exit code 0. A second signal ends the process at once:
 // everything that was answered is durable, and a lease that is left behind is taken back at the
 // next start.
+//
+// Long because it is the one place that knows all rooms: who is made of whom, in which order they
+// start, and in which they end.
 #include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>

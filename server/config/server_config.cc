@@ -1,3 +1,5 @@
+// Long because there are many flags: each is declared, explained and checked in one place, and one
+// reads like the next.
 #include "config/server_config.h"
 
 #include <unistd.h>

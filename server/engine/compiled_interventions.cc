@@ -1,3 +1,5 @@
+// Long because all of it decides one thing, which interventions act on a token and with which bits:
+// checks, bases, sets and digests follow the same cases by operation.
 #include "engine/compiled_interventions.h"
 
 #include <algorithm>

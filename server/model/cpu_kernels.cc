@@ -1,6 +1,7 @@
 // The vectorised kernels of a CPU, which compute in float32 whatever the type. A token's result
 // never depends on the tokens beside it: work is split by token and head, and every sum runs in an
-// order that the token alone decides.
+// order that the token alone decides. Long because there are many operators, each a few loops; the
+// two that are more, attention and products, have files of their own.
 #include "model/cpu_kernels.h"
 
 #include <ATen/Parallel.h>

@@ -1,6 +1,8 @@
 // States are written as numbers in the SQL below, because a statement's text is easier to check
 // against the schema than a concatenation: jobs 1 queued, 2 running, 3 cancelling, 4 succeeded,
-// 5 failed, 6 cancelled; steps 0 pending, 1 leased, 2 done.
+// 5 failed, 6 cancelled; steps 0 pending, 1 leased, 2 done. Long because every transaction that
+// moves a job or a step from one state to another is here, so that all of them can be held against
+// each other.
 #include "store/sqlite_jobs.h"
 
 #include <algorithm>
