@@ -317,25 +317,10 @@ class AttributeNeuronsKind
     const std::optional<int> source =
         request.has_source_layer() ? std::optional<int>(request.source_layer()) : std::nullopt;
     VS_RETURN_IF_ERROR(studies::CheckRows(vector, layers, source));
-    ResponseInputs inputs{.tenant = context.tenant,
-                          .models = sources_.models,
-                          .held = model,
-                          .responses = {},
-                          .record = {}};
-    VS_ASSIGN_OR_RETURN(inputs.responses,
-                        services::ResponseSetOf(
-                            {request.responses(), request.artifact(), request.include_end_of_turn(),
-                             options.at_once ? kMostResponsesAtOnce : services::kMostResponses,
-                             "create a job with the same request"},
-                            context, *model, *sources_.store, *sources_.blobs, resolved.used));
-    const auto num_responses = static_cast<int64_t>(inputs.responses.responses.size());
+    VS_ASSIGN_OR_RETURN(ResponseInputs inputs,
+                        InputsOfRequest(request, model, context, options, sources_, resolved.used));
     SavedWork& record = inputs.record;
-    record.set_model(model->id);
-    record.set_model_digest(model->weights_digest);
-    record.set_num_responses(num_responses);
-    record.set_responses_per_shard(ResponsesPerShard(num_responses));
-    record.set_display_name(request.display_name().empty() ? options.display_name
-                                                           : request.display_name());
+    record.set_responses_per_shard(ResponsesPerShard(record.num_responses()));
     *record.mutable_provenance() = ProvenanceOf(
         request, *model, inputs.responses, resolved.used, model::Site::kMlpNeurons,
         {"model", "responses", "artifact", "vector", "judge", "display_name", "request_id"});

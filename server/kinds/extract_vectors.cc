@@ -235,26 +235,12 @@ class ExtractVectorsKind
         plan.interventions,
         services::PreparedFromProto(request.interventions(),
                                     {context.tenant, *model, *sources_.vectors}, resolved.used));
-    ResponseInputs inputs{.tenant = context.tenant,
-                          .models = sources_.models,
-                          .held = model,
-                          .responses = {},
-                          .record = {}};
-    VS_ASSIGN_OR_RETURN(inputs.responses,
-                        services::ResponseSetOf(
-                            {request.responses(), request.artifact(), request.include_end_of_turn(),
-                             options.at_once ? kMostResponsesAtOnce : services::kMostResponses,
-                             "create a job with the same request"},
-                            context, *model, *sources_.store, *sources_.blobs, resolved.used));
+    VS_ASSIGN_OR_RETURN(ResponseInputs inputs,
+                        InputsOfRequest(request, model, context, options, sources_, resolved.used));
     VS_RETURN_IF_ERROR(studies::CheckResponses(*model->engine, inputs.responses.responses, plan,
                                                context.cancellation));
     SavedWork& record = inputs.record;
-    record.set_model(model->id);
-    record.set_model_digest(model->weights_digest);
-    record.set_num_responses(static_cast<int64_t>(inputs.responses.responses.size()));
     record.set_responses_per_shard(kResponsesPerChunk);
-    record.set_display_name(request.display_name().empty() ? options.display_name
-                                                           : request.display_name());
     v1::Provenance& provenance = *record.mutable_provenance();
     provenance = ProvenanceOf(
         request, *model, inputs.responses, resolved.used, plan.site,

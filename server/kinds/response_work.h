@@ -8,11 +8,13 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "base/status_macros.h"
 #include "engine/model_registry.h"
 #include "engine/served_model.h"
 #include "jobs/work.h"
@@ -93,6 +95,36 @@ absl::StatusOr<jobs::ArtifactDraft> MakeArtifact(store::BlobStore& blobs, absl::
                                                  absl::string_view media_type,
                                                  absl::string_view bytes,
                                                  const v1::Provenance& provenance);
+
+// The inputs of a request for work over its labelled responses, which call and job may have alike.
+// What they are of is added to `used`; the record lacks what the kind alone knows: shards,
+// provenance and its own field.
+template <typename Request>
+absl::StatusOr<ResponseInputs> InputsOfRequest(const Request& request,
+                                               std::shared_ptr<const engine::ServedModel> model,
+                                               const rpc::CallContext& context,
+                                               const services::ResolveOptions& options,
+                                               const Sources& sources,
+                                               services::UsedResources& used) {
+  ResponseInputs inputs{.tenant = context.tenant,
+                        .models = sources.models,
+                        .held = std::move(model),
+                        .responses = {},
+                        .record = {}};
+  VS_ASSIGN_OR_RETURN(inputs.responses,
+                      services::ResponseSetOf(
+                          {request.responses(), request.artifact(), request.include_end_of_turn(),
+                           options.at_once ? kMostResponsesAtOnce : services::kMostResponses,
+                           "create a job with the same request"},
+                          context, *inputs.held, *sources.store, *sources.blobs, used));
+  SavedWork& record = inputs.record;
+  record.set_model(inputs.held->id);
+  record.set_model_digest(inputs.held->weights_digest);
+  record.set_num_responses(static_cast<int64_t>(inputs.responses.responses.size()));
+  record.set_display_name(request.display_name().empty() ? options.display_name
+                                                         : request.display_name());
+  return inputs;
+}
 
 // What the responses tell of a result: who labelled them and how many there are. `request` has the
 // fields `judge` and `artifact`; those in `without` are left out of the options that are recorded.
