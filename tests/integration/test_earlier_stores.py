@@ -128,6 +128,13 @@ def fill(client):
     summary_of_job(client)
 
 
+def told_of_job(job):
+    """A job without what servers of the first store left out of its result."""
+    record = told(job)
+    assert record["result"].pop("digests", True)
+    return record
+
+
 def kept(client):
     """What is read from the store."""
     return {
@@ -136,7 +143,7 @@ def kept(client):
         "neuron sets": [told(one) for one in client.neuron_sets()],
         "whole neuron sets": [told(client.neuron_set(one.name)) for one in client.neuron_sets()],
         "artifacts": [told(one) for one in client.artifacts()],
-        "jobs": [told(client.job(one.name)) for one in client.jobs()],
+        "jobs": [told_of_job(client.job(one.name)) for one in client.jobs()],
         "replayed": [told(method(request)) for method, request in requests(client)],
     }
 
