@@ -20,6 +20,25 @@ absl::Status BadLine(absl::string_view field, int64_t number, absl::string_view 
   return InvalidField(field, absl::StrCat("line ", number, " ", what), "BAD_DATA_SET_LINE");
 }
 
+// Whether `expresses`, where JSON has it and it is not null, is true or false: protobuf's parser
+// takes "yes", "1" and the like for true. Keeps nothing of the line, which becomes many times as
+// large as a document.
+bool SaysTrueOrFalse(absl::string_view line) {
+  using Event = nlohmann::json::parse_event_t;
+  bool is_label = false, says = true;
+  const auto look = [&](int depth, Event event, const nlohmann::json& parsed) {
+    if (depth == 1 && event == Event::key) {
+      is_label = parsed == "expresses";
+    } else if (depth == 1 && is_label) {
+      says = event == Event::value && (parsed.is_boolean() || parsed.is_null());
+    }
+    return depth == 0;
+  };
+  [[maybe_unused]] const auto empty =
+      nlohmann::json::parse(line.begin(), line.end(), look, /*allow_exceptions=*/false);
+  return says;
+}
+
 absl::StatusOr<v1::LabelledResponse> ParseLine(absl::string_view field, int64_t number,
                                                absl::string_view line, bool labels_required) {
   if (line.size() > kMaxLineBytes) {
@@ -38,10 +57,7 @@ absl::StatusOr<v1::LabelledResponse> ParseLine(absl::string_view field, int64_t 
   if (response.response().response_case() == v1::Response::RESPONSE_NOT_SET) {
     return BadLine(field, number, "has no `response`");
   }
-  // protobuf's parser takes "yes", "1" and the like for true.
-  const auto json =
-      nlohmann::json::parse(line.begin(), line.end(), nullptr, /*allow_exceptions=*/false);
-  if (json.contains("expresses") && !json["expresses"].is_boolean()) {
+  if (!SaysTrueOrFalse(line)) {
     return BadLine(field, number, "has an `expresses` that is neither true nor false");
   }
   if (labels_required && !response.has_expresses()) {
