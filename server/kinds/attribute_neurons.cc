@@ -26,12 +26,10 @@
 #include "nlohmann/json.hpp"
 #include "services/replays.h"
 #include "services/response_sets.h"
-#include "services/result_codec.h"
 #include "services/stored_vectors.h"
 #include "services/study_codec.h"
 #include "studies/json_fields.h"
 #include "studies/message_json.h"
-#include "studies/named_content.h"
 #include "studies/records_of_version_1.h"
 #include "studies/stored_neuron_set.h"
 #include "studies/stored_vector.h"
@@ -45,9 +43,6 @@ using nlohmann::json;
 
 constexpr char kName[] = "attribute_neurons";
 constexpr int64_t kMostShards = 32;
-constexpr int kMostTop = 10000;
-constexpr int kDefaultTop = 100;
-constexpr int kSummaryVersion = 1;
 // In a job's summary, which is the head of the "summary" artifact.
 constexpr int kHeadNeurons = 10;
 
@@ -90,16 +85,12 @@ class AttributionOutcome : public jobs::Outcome {
 
   absl::StatusOr<std::vector<jobs::ArtifactDraft>> Artifacts(
       store::BlobStore& blobs) const override {
-    const v1::Provenance& provenance = set.provenance();
-    json summary = Described(top.size());
-    summary["provenance"] = json::parse(studies::NamedContent(provenance));
     std::vector<jobs::ArtifactDraft> artifacts;
     VS_ASSIGN_OR_RETURN(artifacts.emplace_back(),
                         MakeArtifact(blobs, "scores", "scores.safetensors",
-                                     studies::kSafetensorsMediaType, columns_, provenance));
+                                     studies::kSafetensorsMediaType, columns_, set.provenance()));
     VS_ASSIGN_OR_RETURN(artifacts.emplace_back(),
-                        MakeArtifact(blobs, "summary", "summary.json", "application/json",
-                                     studies::DumpJson(summary, /*indent=*/1), provenance));
+                        MakeSummary(blobs, Described(top.size()), set.provenance()));
     return artifacts;
   }
 
@@ -117,17 +108,12 @@ class AttributionOutcome : public jobs::Outcome {
  private:
   // With `count` of the top neurons, at most.
   json Described(int count) const {
-    const v1::Provenance& provenance = set.provenance();
     auto head = top;
     head.DeleteSubrange(std::min(count, head.size()), std::max(0, head.size() - count));
-    return {{"format_version", kSummaryVersion},
-            {"method", set.method()},
-            {"num_expressing", provenance.num_expressing()},
-            {"num_non_expressing", provenance.num_non_expressing()},
-            {"num_dropped", provenance.num_dropped()},
-            {"num_tokens", num_tokens_},
-            {"layers", studies::ListToJson(set.layers())},
-            {"top", studies::ListToJson(head)}};
+    json summary = SummaryOf(set.method(), set.provenance(), num_tokens_);
+    summary["layers"] = studies::ListToJson(set.layers());
+    summary["top"] = studies::ListToJson(head);
+    return summary;
   }
 
   const std::string columns_;  // the file
@@ -136,21 +122,13 @@ class AttributionOutcome : public jobs::Outcome {
 
 // --- The work ------------------------------------------------------------------------------------
 
-class AttributionWork : public jobs::WorkOn<studies::ActivationSums> {
+class AttributionWork : public ResponseWork<studies::ActivationSums> {
  public:
   AttributionWork(ResponseInputs inputs, studies::StoredVector vector, int64_t intermediate)
-      : inputs_(std::move(inputs)),
+      : ResponseWork(std::move(inputs)),
         vector_(std::move(vector)),
         layers_(of().layers().begin(), of().layers().end()),
         width_(static_cast<int64_t>(layers_.size()) * intermediate) {}
-
-  const ResponseInputs& inputs() const { return inputs_; }
-  int64_t cached_tokens() const { return cached_tokens_; }
-
-  jobs::Extent extent() const override { return inputs_.extent(); }
-  absl::StatusOr<jobs::SavedWork> Save(store::BlobStore& blobs) const override {
-    return inputs_.Save(blobs);
-  }
 
  protected:
   absl::StatusOr<studies::ActivationSums> BeginSums(int64_t) override {
@@ -186,11 +164,9 @@ class AttributionWork : public jobs::WorkOn<studies::ActivationSums> {
  private:
   const SavedAttribution& of() const { return inputs_.record.attribute_neurons(); }
 
-  const ResponseInputs inputs_;
   const studies::StoredVector vector_;
   const std::vector<int> layers_;
   const int64_t width_;
-  int64_t cached_tokens_ = 0;
 };
 
 // The spec of a job that a server before SavedWork created.
@@ -198,7 +174,7 @@ absl::StatusOr<SavedWork> RecordOfVersion1(absl::string_view text) {
   SavedWork record;
   std::string provenance;
   VS_RETURN_IF_ERROR(studies::ReadJson(text, /*version=*/1, [&](const json& value) {
-    record.set_format_version(2);
+    record.set_format_version(kSavedWorkVersion);
     record.set_model(value.at("model").get<std::string>());
     record.set_model_digest(value.at("model_digest").get<std::string>());
     record.set_data_set(value.at("data_set_blob").get<std::string>());
@@ -248,9 +224,7 @@ absl::Status CheckOptions(const v1::AttributeNeuronsRequest& request,
                            absl::StrCat("direct_contribution is not served for `models/", model.id,
                                         "`, which norms what the MLP writes"));
   }
-  if (request.has_top_k() && (request.top_k() < 0 || request.top_k() > kMostTop)) {
-    return OutOfRange("top_k", request.top_k(), 0, kMostTop);
-  }
+  VS_RETURN_IF_ERROR(services::TopKOf(request).status());
   VS_RETURN_IF_ERROR(CheckDisplayName("display_name", request.display_name()));
   return services::CheckJudge(request);
 }
@@ -274,16 +248,12 @@ absl::StatusOr<std::vector<int>> LayersOf(const v1::AttributeNeuronsRequest& req
 }
 
 class AttributeNeuronsKind
-    : public services::KindOf<v1::AttributeNeuronsRequest, v1::AttributeNeuronsResponse,
-                              AttributionWork, AttributionOutcome> {
+    : public ResponseKind<v1::AttributeNeuronsRequest, v1::AttributeNeuronsResponse,
+                          AttributionWork, AttributionOutcome> {
  public:
-  explicit AttributeNeuronsKind(const Sources& sources) : sources_(sources) {}
+  explicit AttributeNeuronsKind(const Sources& sources) : ResponseKind(sources) {}
 
   absl::string_view Name() const override { return kName; }
-  absl::string_view Unit() const override { return "responses"; }
-  absl::Status Readiness(absl::string_view needs) const override {
-    return ReadinessOf(*sources_.models, needs);
-  }
 
   absl::StatusOr<std::unique_ptr<jobs::Work>> Open(absl::string_view tenant,
                                                    absl::string_view spec) override {
@@ -330,7 +300,8 @@ class AttributeNeuronsKind
     attribution.set_vector_digest(resolved.used.at(request.vector()));
     attribution.mutable_layers()->Assign(layers.begin(), layers.end());
     if (source) attribution.set_source_layer(*source);
-    attribution.set_top_k(request.has_top_k() ? request.top_k() : kDefaultTop);
+    VS_ASSIGN_OR_RETURN(const int top_k, services::TopKOf(request));
+    attribution.set_top_k(top_k);
     if (!options.at_once) VS_RETURN_IF_ERROR(CheckStorable(inputs, context));
     // Columns: score and two means, float64, of every neuron.
     resolved.estimate =
@@ -352,19 +323,13 @@ class AttributeNeuronsKind
     *response.mutable_warnings() = outcome.set.warnings();
     response.set_num_expressing(responses.num_expressing);
     response.set_num_non_expressing(responses.num_non_expressing);
-    response.set_num_dropped(responses.num_dropped);
-    response.mutable_usage()->set_prompt_tokens(responses.num_tokens);
-    response.mutable_usage()->set_cached_prompt_tokens(work.cached_tokens());
-    services::AddDigests(*work.inputs().held, resolved.used, response.mutable_digests());
+    TellInputs(resolved, work, response);
   }
 
   absl::Status Replayed(const store::Resource& earlier,
                         v1::AttributeNeuronsResponse& response) const override {
     return services::ReplayAttributeNeurons(earlier, *sources_.blobs, &response);
   }
-
- private:
-  const Sources sources_;
 };
 
 }  // namespace

@@ -21,11 +21,9 @@
 #include "services/intervention_codec.h"
 #include "services/replays.h"
 #include "services/response_sets.h"
-#include "services/result_codec.h"
 #include "services/study_codec.h"
 #include "studies/json_fields.h"
 #include "studies/message_json.h"
-#include "studies/named_content.h"
 #include "studies/response_means.h"
 #include "studies/stored_vector.h"
 #include "valuescope/v1/vectors.pb.h"
@@ -38,7 +36,6 @@ using nlohmann::json;
 constexpr char kName[] = "extract_vectors";
 constexpr int kDefaultBootstrap = 1000;
 constexpr int kMostBootstrap = 10000;
-constexpr int kSummaryVersion = 1;
 
 // --- The outcome ---------------------------------------------------------------------------------
 
@@ -54,12 +51,8 @@ class ExtractionOutcome : public jobs::Outcome {
 
   absl::StatusOr<std::vector<jobs::ArtifactDraft>> Artifacts(
       store::BlobStore& blobs) const override {
-    const v1::Provenance& provenance = vector.record.provenance();
-    json summary = Described();
-    summary["provenance"] = json::parse(studies::NamedContent(provenance));
     VS_ASSIGN_OR_RETURN(jobs::ArtifactDraft artifact,
-                        MakeArtifact(blobs, "summary", "summary.json", "application/json",
-                                     studies::DumpJson(summary, /*indent=*/1), provenance));
+                        MakeSummary(blobs, Described(), vector.record.provenance()));
     return std::vector<jobs::ArtifactDraft>{std::move(artifact)};
   }
 
@@ -75,15 +68,10 @@ class ExtractionOutcome : public jobs::Outcome {
 
  private:
   json Described() const {
-    const v1::Provenance& provenance = vector.record.provenance();
-    return {{"format_version", kSummaryVersion},
-            {"method", "difference_in_means"},
-            {"num_expressing", provenance.num_expressing()},
-            {"num_non_expressing", provenance.num_non_expressing()},
-            {"num_dropped", provenance.num_dropped()},
-            {"num_tokens", num_tokens_},
-            {"layers", studies::ListToJson(vector.record.statistics())},
-            {"warnings", warnings}};
+    json summary = SummaryOf("difference_in_means", vector.record.provenance(), num_tokens_);
+    summary["layers"] = studies::ListToJson(vector.record.statistics());
+    summary["warnings"] = warnings;
+    return summary;
   }
 
   const int64_t num_tokens_;
@@ -91,22 +79,14 @@ class ExtractionOutcome : public jobs::Outcome {
 
 // --- The work ------------------------------------------------------------------------------------
 
-class ExtractionWork : public jobs::WorkOn<studies::KeptMeans> {
+class ExtractionWork : public ResponseWork<studies::KeptMeans> {
  public:
   ExtractionWork(ResponseInputs inputs, studies::ResponseMeansPlan plan,
                  const model::Architecture& architecture)
-      : inputs_(std::move(inputs)),
+      : ResponseWork(std::move(inputs)),
         plan_(std::move(plan)),
         elements_(studies::ElementsOf(plan_, architecture)),
         width_(model::WidthOf(plan_.site, architecture)) {}
-
-  const ResponseInputs& inputs() const { return inputs_; }
-  int64_t cached_tokens() const { return cached_tokens_; }
-
-  jobs::Extent extent() const override { return inputs_.extent(); }
-  absl::StatusOr<jobs::SavedWork> Save(store::BlobStore& blobs) const override {
-    return inputs_.Save(blobs);
-  }
 
  protected:
   absl::StatusOr<studies::KeptMeans> BeginSums(int64_t units) override {
@@ -151,28 +131,21 @@ class ExtractionWork : public jobs::WorkOn<studies::KeptMeans> {
   }
 
  private:
-  const ResponseInputs inputs_;
   const studies::ResponseMeansPlan plan_;
   const int64_t elements_;  // of a response
   const int64_t width_;
-  int64_t cached_tokens_ = 0;
 };
 
 // --- The request ---------------------------------------------------------------------------------
 
-absl::Status NotServedOption(absl::string_view field) {
-  return ErrorWithReason(absl::StatusCode::kUnimplemented, "OPTION_NOT_SERVED",
-                         absl::StrCat("`", field, "` is not served by this version"));
-}
-
 absl::Status CheckOptions(const v1::ExtractVectorsRequest& request) {
   if (request.method() != v1::EXTRACTION_METHOD_UNSPECIFIED &&
       request.method() != v1::EXTRACTION_METHOD_DIFFERENCE_IN_MEANS) {
-    return NotServedOption("method other than DIFFERENCE_IN_MEANS");
+    return services::NotServedOption("method other than DIFFERENCE_IN_MEANS");
   }
   if (request.pooling() != v1::POOLING_UNSPECIFIED &&
       request.pooling() != v1::POOLING_RESPONSE_MEAN) {
-    return NotServedOption("pooling other than RESPONSE_MEAN");
+    return services::NotServedOption("pooling other than RESPONSE_MEAN");
   }
   if (request.has_bootstrap_samples() &&
       (request.bootstrap_samples() < 0 || request.bootstrap_samples() > kMostBootstrap)) {
@@ -183,16 +156,12 @@ absl::Status CheckOptions(const v1::ExtractVectorsRequest& request) {
 }
 
 class ExtractVectorsKind
-    : public services::KindOf<v1::ExtractVectorsRequest, v1::ExtractVectorsResponse, ExtractionWork,
-                              ExtractionOutcome> {
+    : public ResponseKind<v1::ExtractVectorsRequest, v1::ExtractVectorsResponse, ExtractionWork,
+                          ExtractionOutcome> {
  public:
-  explicit ExtractVectorsKind(const Sources& sources) : sources_(sources) {}
+  explicit ExtractVectorsKind(const Sources& sources) : ResponseKind(sources) {}
 
   absl::string_view Name() const override { return kName; }
-  absl::string_view Unit() const override { return "responses"; }
-  absl::Status Readiness(absl::string_view needs) const override {
-    return ReadinessOf(*sources_.models, needs);
-  }
 
   absl::StatusOr<std::unique_ptr<jobs::Work>> Open(absl::string_view tenant,
                                                    absl::string_view spec) override {
@@ -279,10 +248,7 @@ class ExtractVectorsKind
     *response.mutable_vector() = services::VectorToProto(
         stored.front(), vector, {.with_data = fits, .with_statistics = false, .layers = {}});
     *response.mutable_statistics() = vector.record.statistics();
-    response.set_num_dropped(work.inputs().responses.num_dropped);
-    response.mutable_usage()->set_prompt_tokens(work.inputs().responses.num_tokens);
-    response.mutable_usage()->set_cached_prompt_tokens(work.cached_tokens());
-    services::AddDigests(*work.inputs().held, resolved.used, response.mutable_digests());
+    TellInputs(resolved, work, response);
     response.set_seed(request.seed());
     for (const std::string& warning : outcome.warnings) response.add_warnings(warning);
   }
@@ -302,8 +268,6 @@ class ExtractVectorsKind
     const absl::Status kept = inputs.held->engine->KeepCaptures(bytes).status();
     return DetailsOf(kept).retry_after ? absl::OkStatus() : kept;
   }
-
-  const Sources sources_;
 };
 
 }  // namespace

@@ -7,6 +7,8 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "services/idempotency.h"
+#include "studies/json_fields.h"
+#include "studies/named_content.h"
 #include "studies/stored_record.h"
 #include "valuescope/v1/common.pb.h"
 
@@ -14,7 +16,7 @@ namespace valuescope::kinds {
 namespace {
 
 constexpr char kModels[] = "models/";
-constexpr int kFormatVersion = 2;
+constexpr int kSummaryVersion = 1;
 // A worker reads it for every shard. The rest of it is small, so what is too much are tensors.
 constexpr int64_t kMostSpecBytes = int64_t{8} << 20;
 // Tokens whose time tells how fast a model is.
@@ -88,16 +90,9 @@ absl::StatusOr<std::shared_ptr<const engine::ServedModel>> ResponseInputs::Model
 }
 
 absl::StatusOr<jobs::SavedWork> ResponseInputs::Save(store::BlobStore& blobs) const {
-  SavedWork saved = record;
-  saved.set_format_version(kFormatVersion);
-  const auto bytes = static_cast<int64_t>(saved.ByteSizeLong());
-  if (bytes > kMostSpecBytes) {
-    return NeverFits("SPEC_TOO_LARGE", absl::StrCat("what a job keeps of its spec takes ", bytes,
-                                                    " bytes, allowed are ", kMostSpecBytes,
-                                                    "; store tensors as vectors and name them"));
-  }
   VS_ASSIGN_OR_RETURN(const store::StoredBlob data_set,
                       store::WriteBlob(blobs, studies::EncodeResponseSet(responses)));
+  SavedWork saved = record;
   saved.set_data_set(data_set.digest);
   return jobs::SavedWork{.spec = services::DeterministicBytes(saved), .blobs = {data_set.digest}};
 }
@@ -116,7 +111,7 @@ absl::StatusOr<ResponseInputs> ResponseInputs::Open(const Sources& sources,
       record.responses_per_shard() < 1) {
     return Damaged();
   }
-  if (record.format_version() != kFormatVersion) {
+  if (record.format_version() != kSavedWorkVersion) {
     return ErrorWithReason(absl::StatusCode::kDataLoss, "METADATA_VERSION",
                            "the job was created by another version of the server");
   }
@@ -166,6 +161,23 @@ absl::StatusOr<jobs::ArtifactDraft> MakeArtifact(store::BlobStore& blobs, absl::
   draft.format_version = studies::kRecordVersion;
   draft.blob = std::move(blob);
   return draft;
+}
+
+nlohmann::json SummaryOf(absl::string_view method, const v1::Provenance& provenance,
+                         int64_t num_tokens) {
+  return {{"format_version", kSummaryVersion},
+          {"method", std::string(method)},
+          {"num_expressing", provenance.num_expressing()},
+          {"num_non_expressing", provenance.num_non_expressing()},
+          {"num_dropped", provenance.num_dropped()},
+          {"num_tokens", num_tokens}};
+}
+
+absl::StatusOr<jobs::ArtifactDraft> MakeSummary(store::BlobStore& blobs, nlohmann::json summary,
+                                                const v1::Provenance& provenance) {
+  summary["provenance"] = nlohmann::json::parse(studies::NamedContent(provenance));
+  return MakeArtifact(blobs, "summary", "summary.json", "application/json",
+                      studies::DumpJson(summary, /*indent=*/1), provenance);
 }
 
 }  // namespace valuescope::kinds

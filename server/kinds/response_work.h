@@ -19,9 +19,11 @@
 #include "engine/served_model.h"
 #include "jobs/work.h"
 #include "kinds/saved_work.pb.h"
+#include "nlohmann/json.hpp"
 #include "rpc/call_context.h"
 #include "services/kind.h"
 #include "services/response_sets.h"
+#include "services/result_codec.h"
 #include "services/study_codec.h"
 #include "services/vector_resolver.h"
 #include "store/blob_store.h"
@@ -51,6 +53,9 @@ std::string NeedsOfModel(absl::string_view id);
 // OK where that model is READY, whatever weights it has; else NotReady.
 absl::Status ReadinessOf(const engine::ModelRegistry& models, absl::string_view needs);
 
+// SavedWork::format_version of what is written now.
+inline constexpr int kSavedWorkVersion = 2;
+
 // The inputs of one piece of work. Copies share the model.
 struct ResponseInputs {
   std::string tenant;
@@ -79,6 +84,51 @@ struct ResponseInputs {
                                              const SavedWork& record, SavedWork::KindCase kind);
 };
 
+// Work over responses whose partials are `Sums`.
+template <typename Sums>
+class ResponseWork : public jobs::WorkOn<Sums> {
+ public:
+  explicit ResponseWork(ResponseInputs inputs) : inputs_(std::move(inputs)) {}
+
+  const ResponseInputs& inputs() const { return inputs_; }
+  // Of prompts, found in the cache instead of run.
+  int64_t cached_tokens() const { return cached_tokens_; }
+
+  jobs::Extent extent() const final { return inputs_.extent(); }
+  absl::StatusOr<jobs::SavedWork> Save(store::BlobStore& blobs) const final {
+    return inputs_.Save(blobs);
+  }
+
+ protected:
+  const ResponseInputs inputs_;
+  int64_t cached_tokens_ = 0;
+};
+
+// A kind of such work.
+template <typename Request, typename Response, typename Work, typename Outcome>
+class ResponseKind : public services::KindOf<Request, Response, Work, Outcome> {
+ public:
+  explicit ResponseKind(const Sources& sources) : sources_(sources) {}
+
+  absl::string_view Unit() const final { return "responses"; }
+  absl::Status Readiness(absl::string_view needs) const final {
+    return ReadinessOf(*sources_.models, needs);
+  }
+
+ protected:
+  // What an answer tells of the work's inputs and of what it cost.
+  static void TellInputs(const services::ResolvedWork& resolved, const Work& work,
+                         Response& response) {
+    const ResponseInputs& inputs = work.inputs();
+    response.set_num_dropped(inputs.responses.num_dropped);
+    response.mutable_usage()->set_prompt_tokens(inputs.responses.num_tokens);
+    response.mutable_usage()->set_cached_prompt_tokens(work.cached_tokens());
+    services::AddDigests(*inputs.held, resolved.used, response.mutable_digests());
+  }
+
+  const Sources sources_;
+};
+
 // DATA_LOSS for bytes that are none.
 absl::StatusOr<SavedWork> ParseSavedWork(absl::string_view spec);
 
@@ -95,6 +145,13 @@ absl::StatusOr<jobs::ArtifactDraft> MakeArtifact(store::BlobStore& blobs, absl::
                                                  absl::string_view media_type,
                                                  absl::string_view bytes,
                                                  const v1::Provenance& provenance);
+
+// What the summary of a job begins with, in the artifact and in the job's result.
+nlohmann::json SummaryOf(absl::string_view method, const v1::Provenance& provenance,
+                         int64_t num_tokens);
+// The artifact "summary": `summary` with the provenance.
+absl::StatusOr<jobs::ArtifactDraft> MakeSummary(store::BlobStore& blobs, nlohmann::json summary,
+                                                const v1::Provenance& provenance);
 
 // The inputs of a request for work over its labelled responses, which call and job may have alike.
 // What they are of is added to `used`; the record lacks what the kind alone knows: shards,
@@ -118,6 +175,7 @@ absl::StatusOr<ResponseInputs> InputsOfRequest(const Request& request,
                            "create a job with the same request"},
                           context, *inputs.held, *sources.store, *sources.blobs, used));
   SavedWork& record = inputs.record;
+  record.set_format_version(kSavedWorkVersion);
   record.set_model(inputs.held->id);
   record.set_model_digest(inputs.held->weights_digest);
   record.set_num_responses(static_cast<int64_t>(inputs.responses.responses.size()));

@@ -4,7 +4,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <new>
 #include <utility>
 
 #include "model/half_types.h"

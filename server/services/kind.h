@@ -75,12 +75,11 @@ class KindOf : public Kind {
               const jobs::Outcome& outcome, const std::vector<store::Resource>& stored,
               google::protobuf::Message* response) const final {
     Answered(As<Request>(request), resolved, static_cast<const Work&>(*resolved.work),
-             static_cast<const Outcome&>(outcome), stored,
-             const_cast<Response&>(As<Response>(*response)));
+             static_cast<const Outcome&>(outcome), stored, As<Response>(*response));
   }
   absl::Status Replay(const store::Resource& earlier,
                       google::protobuf::Message* response) const final {
-    return Replayed(earlier, const_cast<Response&>(As<Response>(*response)));
+    return Replayed(earlier, As<Response>(*response));
   }
 
  protected:
@@ -97,6 +96,11 @@ class KindOf : public Kind {
   static const Message& As(const google::protobuf::Message& message) {
     VS_CHECK(message.GetDescriptor() == Message::descriptor());
     return static_cast<const Message&>(message);
+  }
+  template <typename Message>
+  static Message& As(google::protobuf::Message& message) {
+    VS_CHECK(message.GetDescriptor() == Message::descriptor());
+    return static_cast<Message&>(message);
   }
 };
 

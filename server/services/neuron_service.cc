@@ -23,9 +23,6 @@
 namespace valuescope::services {
 namespace {
 
-constexpr int kMostTop = 10000;
-constexpr int kDefaultTop = 100;
-
 absl::Status CheckRange(absl::string_view field, double value, double above, double highest) {
   if (value > above && value <= highest) return absl::OkStatus();
   return InvalidField(
@@ -64,8 +61,7 @@ absl::Status NeuronService::ClassifyNeurons(const rpc::CallContext& context,
   if (request.has_max_angle()) plan.geometry.max_angle_degrees = request.max_angle();
   VS_RETURN_IF_ERROR(CheckRange("top_percent", plan.geometry.top_percent, 0, 100));
   VS_RETURN_IF_ERROR(CheckRange("max_angle", plan.geometry.max_angle_degrees, 0, 45));
-  const int top_k = request.has_top_k() ? request.top_k() : kDefaultTop;
-  if (top_k < 0 || top_k > kMostTop) return OutOfRange("top_k", top_k, 0, kMostTop);
+  VS_ASSIGN_OR_RETURN(const int top_k, TopKOf(request));
   plan.geometry.admit_negative_shared = request.admit_negative_shared();
   plan.geometry.rank_by_relative_norm = request.rank_by_relative_norm();
   plan.strict = request.strict();
@@ -137,10 +133,7 @@ absl::Status NeuronService::GetNeuronSet(const rpc::CallContext& context,
 absl::Status NeuronService::ListNeuronSets(const rpc::CallContext& context,
                                            const v1::ListNeuronSetsRequest& request,
                                            v1::ListNeuronSetsResponse* response) {
-  if (!request.model().empty()) {
-    return ErrorWithReason(absl::StatusCode::kUnimplemented, "OPTION_NOT_SERVED",
-                           "`model` is not served by this version");
-  }
+  if (!request.model().empty()) return NotServedOption("model");
   VS_ASSIGN_OR_RETURN(const store::ResourcePage page,
                       store_->ListResources(
                           context.tenant, store::ResourceKind::kNeuronSet, {},

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "base/error.h"
 #include "google/protobuf/timestamp.pb.h"
 #include "services/request_codec.h"
 #include "store/store.h"
@@ -44,6 +45,15 @@ inline constexpr int64_t kMaxMessageData = 3 << 20;
 
 // Bytes that the rows would take in a message.
 int64_t DataBytes(const studies::StoredVector& vector, size_t num_layers);
+
+// How many neurons a request wants inline. INVALID_ARGUMENT naming "top_k".
+template <typename Request>
+absl::StatusOr<int> TopKOf(const Request& request) {
+  constexpr int kDefault = 100, kMost = 10000;
+  const int top_k = request.has_top_k() ? request.top_k() : kDefault;
+  if (top_k < 0 || top_k > kMost) return OutOfRange("top_k", top_k, 0, kMost);
+  return top_k;
+}
 
 // The set's columns are artifacts/neuron-set.ID.
 v1::NeuronSet NeuronSetToProto(const store::Resource& resource, v1::NeuronSet set,

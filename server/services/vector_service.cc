@@ -26,11 +26,6 @@ constexpr int kMostPairs = 64;
 // Of a pair; what is derived from it gets a name that CheckDisplayName allows.
 constexpr size_t kMaxValue = 128;
 
-absl::Status NotServedOption(absl::string_view field) {
-  return ErrorWithReason(absl::StatusCode::kUnimplemented, "OPTION_NOT_SERVED",
-                         absl::StrCat("`", field, "` is not served by this version"));
-}
-
 // Vectors that a part of a decomposition was made of, each once, with their digests by name.
 struct Sources {
   v1::DecomposeVectorsRequest request;  // with the pairs that the part was made of
