@@ -42,6 +42,8 @@
 #include "absl/time/clock.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/host_memory.h"
+#include "base/memory_ledger.h"
 #include "base/status_macros.h"
 #include "bindings/bindings.h"
 #include "config/server_config.h"
@@ -138,9 +140,13 @@ sigset_t StopSignals() {
   return signals;
 }
 
+observability::ServingState::PlaceMemory MemoryOf(const char* place, const MemoryLedger& ledger) {
+  return {.place = place, .held = ledger.used(), .limit = ledger.capacity()};
+}
+
 observability::ServingState StateOf(const engine::ModelRegistry& models, store::Store& store) {
   observability::ServingState state;
-  int64_t weights = 0, cache = 0, captures = 0, interventions = 0;
+  int64_t weights = 0, cache = 0, captures = 0, interventions = 0, requests = 0;
   for (const auto& model : models.Served()) {
     const engine::EngineStatistics statistics = model->engine->statistics();
     state.requests_running += statistics.running;
@@ -156,6 +162,7 @@ observability::ServingState StateOf(const engine::ModelRegistry& models, store::
     cache += statistics.cache_bytes;
     captures += statistics.capture_memory_bytes;
     interventions += statistics.intervention_bytes;
+    requests += statistics.request_memory_bytes;
   }
   // Not by summing what is served: to who scrapes, a counter that falls is one that began anew.
   const engine::EngineTotals totals = models.Totals();
@@ -171,7 +178,8 @@ observability::ServingState StateOf(const engine::ModelRegistry& models, store::
   state.device_memory = {{"weights", weights},
                          {"kv_cache", cache},
                          {"captures", captures},
-                         {"interventions", interventions}};
+                         {"interventions", interventions},
+                         {"requests", requests}};
   if (const auto counts = store.CountJobs(); counts.ok()) {
     for (const store::JobCount& count : *counts) {
       state.jobs.push_back({.kind = count.kind,
@@ -204,7 +212,11 @@ jobs::WorkerOptions ObservedWorker(observability::Metrics* metrics) {
 
 class Server {
  public:
-  explicit Server(config::ServerConfig config) : config_(std::move(config)) {}
+  explicit Server(config::ServerConfig config)
+      : config_(std::move(config)),
+        host_memory_({.capacity = config_.host_memory_bytes > 0 ? config_.host_memory_bytes
+                                                                : HostMemoryBytes(),
+                      .name = "the host's memory for the server"}) {}
   ~Server();
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
@@ -230,6 +242,8 @@ class Server {
   bool Drain();
 
   const config::ServerConfig config_;
+  MemoryLedger host_memory_;
+  std::optional<MemoryLedger> device_memory_;  // of the GPU, where models run on one
   observability::Metrics metrics_{kVersion};
   rpc::OpenAuthenticator authenticator_;
   std::unique_ptr<store::Store> store_;
@@ -278,8 +292,9 @@ absl::Status Server::OpenStore() {
   return absl::OkStatus();
 }
 
-// Adds what engines ask of the GPU that --device names; of a CPU they ask nothing.
-absl::Status AddDevice(engine::EngineOptions& options) {
+// Adds what engines ask of the GPU that --device names, whose memory then is `memory`; of a CPU
+// they ask nothing.
+absl::Status AddDevice(engine::EngineOptions& options, std::optional<MemoryLedger>& memory) {
   int index = 0;
   absl::string_view number = options.device;
   if (!absl::ConsumePrefix(&number, "cuda:") || !absl::SimpleAtoi(number, &index)) {
@@ -293,6 +308,10 @@ absl::Status AddDevice(engine::EngineOptions& options) {
   Log(LogLevel::kInfo, "models run on a GPU",
       {{"device", options.device}, {"name", devices->NameOf(index)}});
   options.device_name = devices->NameOf(index);
+  VS_ASSIGN_OR_RETURN(const cuda::DeviceMemory there, devices->MemoryOf(index));
+  memory.emplace(MemoryAccount{.capacity = there.free + there.reserved,
+                               .name = "the GPU's memory for the server"});
+  options.device_memory = &*memory;
   options.free_memory = [devices, index]() -> absl::StatusOr<int64_t> {
     VS_ASSIGN_OR_RETURN(const cuda::DeviceMemory memory, devices->MemoryOf(index));
     return memory.free + memory.reserved - memory.allocated;
@@ -312,9 +331,11 @@ absl::Status Server::FindModels() {
                                 .max_waiting = config_.max_waiting,
                                 .capture_memory_bytes = config_.capture_memory_bytes,
                                 .intervention_memory_bytes = config_.intervention_memory_bytes,
-                                .request_memory_bytes = config_.request_memory_bytes};
+                                .request_memory_bytes = config_.request_memory_bytes,
+                                .host_memory = &host_memory_,
+                                .device_memory = &host_memory_};
   options.on_change = [this] { queue_->NeedsChanged(); };
-  const absl::Status device = AddDevice(options);
+  const absl::Status device = AddDevice(options, device_memory_);
   if (!device.ok()) return OfFlag("--device", device);
   models_ = engine::ModelRegistry::Create(config_.model_root, std::move(options));
   for (const std::string& id : config_.models) VS_RETURN_IF_ERROR(models_->Find(id).status());
@@ -326,6 +347,7 @@ absl::Status Server::Listen() {
   runtime_ = std::make_unique<rpc::CallRuntime>(
       &authenticator_, &metrics_,
       rpc::CallRuntimeOptions{.call_bytes = kMessagesHeld * config_.max_message_bytes,
+                              .host_memory = &host_memory_,
                               .receiving = receiving,
                               .heartbeat = config_.heartbeat});
   model_service_.emplace(runtime_->clock(), models_.get(), store_.get());
@@ -393,8 +415,12 @@ absl::Status Server::Listen() {
 absl::Status Server::ServeMetrics() {
   std::string address;
   if (!config_.metrics_listen.empty()) {
-    const auto served =
-        metrics_.Serve(config_.metrics_listen, [this] { return StateOf(*models_, *store_); });
+    const auto served = metrics_.Serve(config_.metrics_listen, [this] {
+      observability::ServingState state = StateOf(*models_, *store_);
+      state.memory.push_back(MemoryOf("host", host_memory_));
+      if (device_memory_) state.memory.push_back(MemoryOf("device", *device_memory_));
+      return state;
+    });
     if (!served.ok()) return InvalidField("--metrics_listen", served.status().message());
     address = *served;
   }

@@ -289,6 +289,12 @@ const std::vector<Setting>& Settings() {
        "together of their messages, what they make of them and what waits to be sent: who finds\n"
        "that full is told to retry later. Default 64MiB.",
        Bytes(&ServerConfig::max_message_bytes, kMiB, int64_t{1} << 30)},
+      {"host_memory_bytes", "BYTES",
+       "What the server may hold of this machine's memory in all: weights, caches and steps of\n"
+       "models on the CPU, requests, captures, tables and messages, each within the bound of its\n"
+       "own flag. A model that does not fit beside the others is not loaded, and a request is\n"
+       "told to retry later. Default all memory of the machine, or of the container.",
+       Bytes(&ServerConfig::host_memory_bytes, kMiB, 16 * kTiB)},
       {"request_memory_bytes", "BYTES",
        "What a model's requests that run or wait may hold beside their messages: token ids,\n"
        "numbers and neurons of interventions, log-probabilities, and 200 times a text while it\n"

@@ -30,6 +30,7 @@ struct ServerConfig {
   int max_step_tokens = 0;
   int max_waiting = 1024;                         // requests of a model admitted and not started
   int64_t max_message_bytes = int64_t{64} << 20;  // of one request
+  int64_t host_memory_bytes = 0;  // of all the server holds; 0: what the machine has for it
   // Of each model: what its requests are made of, captures, and tables of interventions.
   int64_t request_memory_bytes = int64_t{1} << 30;
   int64_t capture_memory_bytes = int64_t{1} << 30;

@@ -53,9 +53,8 @@ absl::StatusOr<Admission::Admitted> Admission::Admit(const Request& request,
   admitted.observer = std::make_shared<PlacedObserver>(std::move(observer), std::move(place));
   VS_ASSIGN_OR_RETURN(admitted.interventions, InterventionsFor(extent, request));
   VS_ASSIGN_OR_RETURN(admitted.taps, TapsFor(extent, request.taps));
-  VS_ASSIGN_OR_RETURN(admitted.leases.request,
-                      memory_.TakeForRequest(Sequence::HostBytes(request)));
-  VS_ASSIGN_OR_RETURN(admitted.leases.captures, memory_.TakeForCaptures(admitted.taps.bytes()));
+  VS_ASSIGN_OR_RETURN(admitted.leases.request, memory_.requests.Take(Sequence::HostBytes(request)));
+  VS_ASSIGN_OR_RETURN(admitted.leases.captures, memory_.captures.Take(admitted.taps.bytes()));
   return admitted;
 }
 
@@ -87,14 +86,14 @@ absl::StatusOr<std::shared_ptr<const CompiledInterventions>> Admission::Interven
   }
   VS_ASSIGN_OR_RETURN(auto compiled, prepared->For(extent));
   VS_RETURN_IF_ERROR(
-      memory_.CheckInterventionTables(InterventionTables(c10::kCPU).BytesWith(*compiled)));
+      memory_.tables.CheckEverFits(InterventionTables(c10::kCPU).BytesWith(*compiled)));
   return compiled;
 }
 
 // Tokens trimmed or not fed never reach a tap, so taps may hope for every token that is fed.
 absl::StatusOr<SequenceTaps> Admission::TapsFor(const SequenceExtent& extent,
                                                 const std::vector<Tap>& taps) const {
-  return SequenceTaps::Compile(taps, extent, architecture_, memory_.captures_of_one());
+  return SequenceTaps::Compile(taps, extent, architecture_, memory_.captures.capacity());
 }
 
 absl::Status Admission::CheckTokens(const Request& request) const {

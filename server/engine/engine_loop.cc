@@ -61,7 +61,7 @@ class EngineLoop : public Engine {
         scheduler_(scheduling_),
         queue_(transformer_->device()),
         steps_(*transformer_, options.make_recorder ? options.make_recorder() : nullptr),
-        tables_(transformer_->device(), options.intervention_memory_bytes,
+        tables_(transformer_->device(), &memory_.tables,
                 /*keeps_addresses=*/steps_.records()),
         assembly_(architecture(), scheduling_, steps_.records(), transformer_->device()) {
     thread_ = std::thread([this] { Loop(); });
@@ -101,7 +101,7 @@ class EngineLoop : public Engine {
   }
 
   absl::StatusOr<std::shared_ptr<MemoryLedger::Lease>> TakeRequestMemory(int64_t bytes) override {
-    return memory_.TakeForRequest(bytes);
+    return memory_.requests.Take(bytes);
   }
 
   absl::Status CheckInterventionBytes(int64_t bytes) const override {
@@ -109,7 +109,7 @@ class EngineLoop : public Engine {
   }
 
   absl::StatusOr<KeptCaptures> KeepCaptures(int64_t bytes) override {
-    return memory_.KeepCaptures(bytes);
+    return memory_.kept_captures.Take(bytes);
   }
 
   absl::StatusOr<HostTensor> WriteDirections(int layer) const override {
@@ -267,11 +267,12 @@ class EngineLoop : public Engine {
   };
 
   bool AcquireRows(SequenceId id) {
-    bool acquired = false;
+    absl::StatusOr<bool> acquired = false;
     const absl::Status failure =
         FailureOf(Doing::kMakingRoom, [&] { acquired = active_.at(id)->AcquireRows(tables_); });
-    if (!failure.ok()) ending_.emplace_back(id, failure);
-    return acquired;
+    if (!failure.ok()) acquired = failure;
+    if (!acquired.ok()) ending_.emplace_back(id, acquired.status());
+    return acquired.ok() && *acquired;
   }
 
   // Goes on with the rows that were acquired, as far as the others' next step may wait for it.

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "base/dtype.h"
+#include "base/memory_ledger.h"
 #include "engine/work_recorder.h"
 
 namespace valuescope::engine {
@@ -32,6 +33,10 @@ struct EngineOptions {
   int64_t capture_memory_bytes = 1LL << 30;       // of captures on the host, over all requests
   int64_t intervention_memory_bytes = 1LL << 30;  // of intervention tables, over all requests
   int64_t request_memory_bytes = 1LL << 30;       // of what requests are made of on the host
+  // What the model, its requests and its steps take counts in these, which outlive it; one and the
+  // same where the device is a CPU. Null: nothing bounds the whole.
+  const MemoryLedger* host_memory = nullptr;
+  const MemoryLedger* device_memory = nullptr;
 };
 
 }  // namespace valuescope::engine

@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "base/status_macros.h"
 #include "engine/lowering.h"
 
 namespace valuescope::engine {
@@ -109,6 +110,10 @@ void ForEachRun(std::span<const int64_t> numbers, Visit visit) {
 
 }  // namespace
 
+InterventionTables::InterventionTables(c10::Device device, MemoryLedger* memory,
+                                       bool keeps_addresses)
+    : device_(device), memory_(memory), keeps_addresses_(keeps_addresses) {}
+
 // --- Extents
 // --------------------------------------------------------------------------------------
 
@@ -198,12 +203,29 @@ int64_t InterventionTables::BytesWith(const CompiledInterventions& compiled) con
   return total;
 }
 
-bool InterventionTables::MakeRoom(const CompiledInterventions& compiled) {
-  const int64_t bytes = BytesWith(compiled);
-  if (bytes + kept_bytes() <= max_bytes_) return true;
+absl::Status InterventionTables::Pay(int64_t bytes) {
+  if (memory_ == nullptr) return absl::OkStatus();
+  if (lease_ == nullptr) {
+    VS_ASSIGN_OR_RETURN(lease_, memory_->Take(0));
+  }
+  return lease_->Grow(std::max<int64_t>(0, bytes - lease_->bytes()));
+}
+
+void InterventionTables::GiveChange() {
+  if (lease_ != nullptr) lease_->ShrinkTo(bytes() + kept_bytes());
+}
+
+absl::StatusOr<bool> InterventionTables::MakeRoom(const CompiledInterventions& compiled) {
+  if (Pay(BytesWith(compiled) + kept_bytes()).ok()) return true;
   // What is kept may be larger than the table that comes to its place needs to be.
   kept_.clear();
-  return BytesWith(compiled) <= max_bytes_;
+  GiveChange();
+  const int64_t bytes = BytesWith(compiled);
+  const absl::Status paid = Pay(bytes);
+  if (paid.ok()) return true;
+  // Where the place is full, and not the tables, nobody who leaves them needs to make room.
+  if (bytes <= memory_->capacity()) return paid;
+  return false;
 }
 
 std::optional<std::vector<int64_t>> InterventionTables::FindRows(
@@ -219,7 +241,7 @@ std::optional<std::vector<int64_t>> InterventionTables::FindRows(
   return rows;
 }
 
-std::optional<std::vector<int64_t>> InterventionTables::AcquireRows(
+absl::StatusOr<std::optional<std::vector<int64_t>>> InterventionTables::AcquireRows(
     const CompiledInterventions& compiled) {
   if (std::optional<std::vector<int64_t>> rows = FindRows(compiled)) {
     for (const int64_t row : *rows) {
@@ -227,7 +249,8 @@ std::optional<std::vector<int64_t>> InterventionTables::AcquireRows(
     }
     return rows;
   }
-  if (!MakeRoom(compiled)) return std::nullopt;
+  VS_ASSIGN_OR_RETURN(const bool room, MakeRoom(compiled));
+  if (!room) return std::nullopt;
   std::vector<int64_t> rows(compiled.num_sets() + 1, 0);
   try {
     for (uint64_t active = 1; active < rows.size(); ++active) {
@@ -237,6 +260,7 @@ std::optional<std::vector<int64_t>> InterventionTables::AcquireRows(
     ReleaseRows(rows);
     throw;
   }
+  GiveChange();
   return rows;
 }
 
@@ -368,6 +392,7 @@ void InterventionTables::ReleaseRows(std::span<const int64_t> rows) {
     rows_.erase(row);
     ++rows_freed_;
   }
+  if (!gone.empty()) GiveChange();
 }
 
 // Ascending rows of a table lose their last holders.

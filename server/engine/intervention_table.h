@@ -17,7 +17,6 @@
 #include <array>
 #include <cstdint>
 #include <deque>
-#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -27,6 +26,9 @@
 #include <tuple>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/memory_ledger.h"
 #include "engine/compiled_interventions.h"
 #include "engine/request.h"
 #include "model/step.h"
@@ -43,20 +45,22 @@ class InterventionTables {
   // model is hundreds of megabytes.
   static constexpr int64_t kLeastCapacity = 4;
 
-  // `max_bytes` of all tables together: what a row takes depends on who else is there, because the
-  // rows of a table are as wide as its widest and as many as its highest number asks for. With
-  // `keeps_addresses`, a table that its last row left is kept for the next that comes to its place,
-  // as long as nobody needs the memory: what was recorded with its address then serves again.
-  explicit InterventionTables(c10::Device device,
-                              int64_t max_bytes = std::numeric_limits<int64_t>::max(),
-                              bool keeps_addresses = false)
-      : device_(device), max_bytes_(max_bytes), keeps_addresses_(keeps_addresses) {}
+  // What all tables have together is taken of `memory`, of which nobody else takes and which
+  // outlives them; null: nothing bounds them. What a row takes depends on who else is there,
+  // because the rows of a table are as wide as its widest and as many as its highest number asks
+  // for. With `keeps_addresses`, a table that its last row left is kept for the next that comes to
+  // its place, as long as nobody needs the memory: what was recorded with its address then serves
+  // again.
+  explicit InterventionTables(c10::Device device, MemoryLedger* memory = nullptr,
+                              bool keeps_addresses = false);
 
   // The rows of all sets of a request's interventions, by set; 0 for those that change no bit, such
-  // as set 0. nullopt, and nothing is held, where the tables would be larger than they may become.
-  // No token may have one before it is written. Throws where memory ends, and then nothing is held
-  // either.
-  std::optional<std::vector<int64_t>> AcquireRows(const CompiledInterventions& compiled);
+  // as set 0. nullopt, and nothing is held, where the tables would be larger than they may become:
+  // there is room once others have left. No token may have one before it is written. Errors, those
+  // of MemoryLedger::Take, where the place has no memory for larger tables; throws where memory
+  // ends; and then nothing is held either.
+  absl::StatusOr<std::optional<std::vector<int64_t>>> AcquireRows(
+      const CompiledInterventions& compiled);
 
   // Writes rows that were acquired, the longest waiting table first, until about `bytes` were
   // allocated or copied, at least one table's; false where none is left to write. Throws where
@@ -130,8 +134,12 @@ class InterventionTables {
   std::optional<std::vector<int64_t>> FindRows(const CompiledInterventions& compiled) const;
   int64_t LowestFreeRow(int64_t from = 1) const;
   // Whether there is room for a request's rows, made by letting go of what is kept for its
-  // addresses where need be.
-  bool MakeRoom(const CompiledInterventions& compiled);
+  // addresses where need be. Errors of AcquireRows.
+  absl::StatusOr<bool> MakeRoom(const CompiledInterventions& compiled);
+  // Takes what is missing to `bytes`.
+  absl::Status Pay(int64_t bytes);
+  // Gives back what the tables do not have any more.
+  void GiveChange();
   // There is room for it.
   int64_t TakeRow(const CompiledInterventions& compiled, uint64_t active);
   void Register(int64_t row, const std::vector<WireEdit>& edits);
@@ -143,7 +151,8 @@ class InterventionTables {
   static int64_t BytesOf(const std::map<StageKey, Table>& tables);
 
   c10::Device device_;
-  int64_t max_bytes_;
+  MemoryLedger* memory_;
+  std::shared_ptr<MemoryLedger::Lease> lease_;  // of it
   bool keeps_addresses_;
   std::map<StageKey, Table> tables_;
   std::map<StageKey, Table> kept_;  // without rows

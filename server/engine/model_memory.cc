@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "model/device_types.h"
 #include "model/kernels.h"
+#include "model/step_scratch.h"
 
 namespace valuescope::engine {
 namespace {
@@ -39,8 +40,8 @@ std::optional<int64_t> FreeMemory(const EngineOptions& options) {
 }  // namespace
 
 // The weights as they are computed with, the embedding's rows beside a tied unembedding that is
-// packed, the cosines and sines of every position, and kernels that a library makes. On a CPU an
-// untouched cache takes nothing.
+// packed, the cosines and sines of every position, and kernels that a library makes. On a CPU a
+// cache takes memory as it is first written to.
 MemoryNeed MemoryNeeded(const model::Architecture& architecture, const EngineOptions& options) {
   const c10::Device device(options.device);
   const c10::ScalarType type = model::ScalarTypeOf(options.dtype);
@@ -52,7 +53,10 @@ MemoryNeed MemoryNeeded(const model::Architecture& architecture, const EngineOpt
   const int64_t kernels = packs && !model::PacksAsOwn(device, type) ? kOneDnnKernelBytes : 0;
   return {.weights = (model::NumParameters(architecture) + embedding) * SizeOf(options.dtype) +
                      rotations + kernels,
-          .cache = device.is_cpu() ? 0 : options.kv_cache_bytes};
+          .cache = options.kv_cache_bytes,
+          .cache_at_once = !device.is_cpu(),
+          .scratch = model::StepScratchBytes(architecture, device, options.dtype,
+                                             options.max_step_tokens)};
 }
 
 absl::Status CheckFits(int64_t needed, int64_t promised, const EngineOptions& options) {

@@ -14,7 +14,13 @@ namespace valuescope::engine {
 // Bytes that a model takes of its device.
 struct MemoryNeed {
   int64_t weights = 0;  // taken while it loads
-  int64_t cache = 0;    // taken at once when it is loaded
+  int64_t cache = 0;    // may come to be taken once it is loaded
+  bool cache_at_once = false;
+  int64_t scratch = 0;  // of its largest step, beside what its requests take
+
+  // What has to be free for it to load, and what it may come to have.
+  int64_t ToLoad() const { return weights + (cache_at_once ? cache : 0); }
+  int64_t InAll() const { return weights + cache + scratch; }
 };
 
 MemoryNeed MemoryNeeded(const model::Architecture& architecture, const EngineOptions& options);

@@ -33,7 +33,10 @@ void CallIfThere(const std::weak_ptr<const std::function<void()>>& callback) {
 class FolderRegistry : public ModelRegistry {
  public:
   FolderRegistry(std::string root, EngineOptions options)
-      : root_(std::move(root)), options_(std::move(options)) {}
+      : root_(std::move(root)),
+        options_(std::move(options)),
+        memory_({.name = "the memory for models", .advice = "unload another model first"},
+                options_.device_memory) {}
 
   ~FolderRegistry() override {
     StopLoading();
@@ -63,8 +66,11 @@ class FolderRegistry : public ModelRegistry {
     absl::MutexLock lock(&mutex_);
     // Somebody else may have been faster.
     VS_RETURN_IF_ERROR(CheckMayLoad(key, options.dtype));
-    VS_RETURN_IF_ERROR(CheckFits(needed.weights + needed.cache, BytesStillToLoad(), options));
-    return BeginLoad(key, needed, options);
+    VS_RETURN_IF_ERROR(CheckFits(needed.ToLoad(), BytesStillToLoad(), options));
+    auto memory = memory_.Take(needed.InAll());
+    // However long somebody waits, what is loaded stays.
+    if (!memory.ok()) return NeverFits("MODEL_TOO_LARGE", memory.status().message());
+    return BeginLoad(key, needed, options, *std::move(memory));
   }
 
   absl::Status StartUnloading(absl::string_view id,
@@ -251,16 +257,19 @@ class FolderRegistry : public ModelRegistry {
     for (const auto& [id, load] : loads_) {
       const double unread = 1 - entries_.at(id).progress;
       bytes += static_cast<double>(load.needed.weights) * unread +
-               static_cast<double>(load.needed.cache);
+               static_cast<double>(load.needed.ToLoad() - load.needed.weights);
     }
     return static_cast<int64_t>(bytes);
   }
 
-  absl::Status BeginLoad(const std::string& id, MemoryNeed needed, const EngineOptions& options)
+  absl::Status BeginLoad(const std::string& id, MemoryNeed needed, const EngineOptions& options,
+                         std::shared_ptr<MemoryLedger::Lease> memory)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     const Cancellation cancellation;
     VS_RETURN_IF_ERROR(
-        StartThread([this, id, options, cancellation] { Load(id, options, cancellation); }));
+        StartThread([this, id, options, cancellation, memory = std::move(memory)]() mutable {
+          Load(id, options, cancellation, std::move(memory));
+        }));
     entries_.insert_or_assign(id, ModelEntry{.id = id,
                                              .state = ModelState::kLoading,
                                              .progress = 0,
@@ -371,13 +380,14 @@ class FolderRegistry : public ModelRegistry {
     if (before.joinable()) before.join();
   }
 
-  void Load(const std::string& id, const EngineOptions& options, const Cancellation& cancellation) {
+  void Load(const std::string& id, const EngineOptions& options, const Cancellation& cancellation,
+            std::shared_ptr<MemoryLedger::Lease> memory) {
     const auto progress = [this, &id](double fraction) {
       absl::MutexLock lock(&mutex_);
       entries_.at(id).progress = fraction;
     };
-    auto loaded =
-        LoadServedModel(id, (fs::path(root_) / id).string(), options, progress, cancellation);
+    auto loaded = LoadServedModel(id, (fs::path(root_) / id).string(), options, std::move(memory),
+                                  progress, cancellation);
     absl::MutexLock lock(&mutex_);
     loads_.erase(id);
     // Also where the load was done before it noticed.
@@ -396,6 +406,7 @@ class FolderRegistry : public ModelRegistry {
 
   const std::string root_;
   const EngineOptions options_;
+  MemoryLedger memory_;  // of weights, caches and steps, for each model from before it loads
   mutable absl::Mutex mutex_;
   std::map<std::string, ModelEntry> entries_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, RunningLoad> loads_ ABSL_GUARDED_BY(mutex_);          // by id

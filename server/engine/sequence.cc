@@ -130,9 +130,10 @@ Arrival Sequence::TakeArrival() {
               taps_.WantsGenerated() && request_.sampling && !request_.sampling->stop.empty()};
 }
 
-bool Sequence::AcquireRows(InterventionTables& tables) {
+absl::StatusOr<bool> Sequence::AcquireRows(InterventionTables& tables) {
   if (refused_at_ == tables.rows_freed()) return false;
-  std::optional<std::vector<int64_t>> rows = tables.AcquireRows(*interventions_);
+  VS_ASSIGN_OR_RETURN(std::optional<std::vector<int64_t>> rows,
+                      tables.AcquireRows(*interventions_));
   if (!rows) {
     refused_at_ = tables.rows_freed();
     return false;

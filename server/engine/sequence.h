@@ -70,9 +70,9 @@ class Sequence {
   bool cancelled() const { return cancellation_.cancelled(); }
 
   // Acquires the intervention rows that running it may take; false, and nothing is held, where the
-  // tables have no room. Costs nothing where no room was made since it last said so. Throws where
-  // memory ends.
-  bool AcquireRows(InterventionTables& tables);
+  // tables have no room. Costs nothing where no room was made since it last said so. Errors and
+  // what it throws: InterventionTables::AcquireRows.
+  absl::StatusOr<bool> AcquireRows(InterventionTables& tables);
   // Whether it may run: the rows that it acquired are written.
   bool HasRows(const InterventionTables& tables) const { return tables.Written(rows_); }
   // Whether one of its rows is among those that are written next.

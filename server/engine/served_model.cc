@@ -16,8 +16,10 @@ namespace {
 
 absl::StatusOr<std::shared_ptr<const ServedModel>> LoadModel(
     const std::string& id, const std::string& folder, const EngineOptions& options,
-    const std::function<void(double)>& progress, const Cancellation& cancellation) {
+    std::shared_ptr<const MemoryLedger::Lease> memory, const std::function<void(double)>& progress,
+    const Cancellation& cancellation) {
   auto served = std::make_shared<ServedModel>();
+  served->memory = std::move(memory);
   served->id = id;
   served->dtype = options.dtype;
   served->device = options.device;
@@ -47,9 +49,10 @@ absl::StatusOr<std::shared_ptr<const ServedModel>> LoadModel(
 // would end the process.
 absl::StatusOr<std::shared_ptr<const ServedModel>> LoadServedModel(
     const std::string& id, const std::string& folder, const EngineOptions& options,
-    const std::function<void(double)>& progress, const Cancellation& cancellation) {
+    std::shared_ptr<const MemoryLedger::Lease> memory, const std::function<void(double)>& progress,
+    const Cancellation& cancellation) {
   try {
-    return LoadModel(id, folder, options, progress, cancellation);
+    return LoadModel(id, folder, options, std::move(memory), progress, cancellation);
   } catch (const std::bad_alloc&) {
     return NeverFits("MODEL_TOO_LARGE", "the model does not fit the memory");
   } catch (const std::system_error& error) {

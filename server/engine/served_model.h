@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "base/cancellation.h"
 #include "base/dtype.h"
+#include "base/memory_ledger.h"
 #include "engine/engine.h"
 #include "engine/engine_options.h"
 #include "model/architecture.h"
@@ -20,6 +21,8 @@
 namespace valuescope::engine {
 
 struct ServedModel {
+  // Of its device, for weights, cache and steps; first, so that it is given back last.
+  std::shared_ptr<const MemoryLedger::Lease> memory;
   std::string id;  // without "models/"
   model::Architecture architecture;
   DType dtype = DType::kFloat32;
@@ -35,12 +38,13 @@ struct ServedModel {
 };
 
 // Loads the model of a folder and starts its engine, which takes long; `progress` hears the
-// fraction that is done. Its errors are those of TextModel::Load, Transformer::Load and
-// StartEngine, and what the machine refuses is one too: nothing is thrown. CANCELLED soon after
-// `cancellation`.
+// fraction that is done. `memory` pays for what it takes of its device; may be null. Its errors are
+// those of TextModel::Load, Transformer::Load and StartEngine, and what the machine refuses is one
+// too: nothing is thrown. CANCELLED soon after `cancellation`.
 absl::StatusOr<std::shared_ptr<const ServedModel>> LoadServedModel(
     const std::string& id, const std::string& folder, const EngineOptions& options,
-    const std::function<void(double)>& progress, const Cancellation& cancellation);
+    std::shared_ptr<const MemoryLedger::Lease> memory, const std::function<void(double)>& progress,
+    const Cancellation& cancellation);
 
 }  // namespace valuescope::engine
 

@@ -20,6 +20,12 @@ constexpr size_t kMostTaps = 16;
 
 bool KeepsTokens(Reduction reduction) { return reduction == Reduction::kNone; }
 
+// What is read of the tokens is kept in: a sum of many is to lose nothing.
+DType DestinationType(Reduction reduction) {
+  const bool sums = reduction == Reduction::kMean || reduction == Reduction::kSum;
+  return sums ? DType::kFloat64 : DType::kFloat32;
+}
+
 absl::Status CheckColumns(const Tap& tap, int64_t width) {
   if (tap.columns.empty()) return absl::OkStatus();
   if (tap.columns.size() != tap.layers.size()) {
@@ -79,9 +85,8 @@ absl::StatusOr<SequenceTaps> SequenceTaps::Compile(std::vector<Tap> taps,
       row_elements += one.widths.back();
     }
     // At most 2^40 by the bounds of architecture and context, so the product stays within 64 bits.
-    // What is captured (reductions of one row in float64, others in float32) and its copy for the
-    // client are there at once.
-    const int64_t held = KeepsTokens(one.tap.reduction) ? 4 : 8;
+    // What is captured and its copy for the client are there at once.
+    const int64_t held = SizeOf(DestinationType(one.tap.reduction));
     compiled.bytes_ += row_elements * one.rows() * (held + SizeOf(one.tap.dtype));
     if (compiled.bytes_ > max_bytes) {
       return NeverFits(
@@ -109,8 +114,9 @@ void SequenceTaps::Reset(c10::Device device) {
   allocated_ = true;
   for (CompiledTap& one : taps_) {
     one.Release();
-    const bool sums = one.tap.reduction == Reduction::kMean || one.tap.reduction == Reduction::kSum;
-    const auto options = at::TensorOptions().dtype(sums ? at::kDouble : at::kFloat).device(device);
+    const auto options = at::TensorOptions()
+                             .dtype(model::ScalarTypeOf(DestinationType(one.tap.reduction)))
+                             .device(device);
     for (size_t w = 0; w < one.wires.size(); ++w) {
       one.columns.push_back(one.tap.columns.empty()
                                 ? at::Tensor()

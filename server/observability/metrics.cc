@@ -111,6 +111,22 @@ std::vector<MetricFamily> FamiliesOf(const ServingState& state) {
     memory.metric.push_back(Value(kGauge, static_cast<double>(bytes), {{"kind", kind}}));
   }
   if (!memory.metric.empty()) families.push_back(std::move(memory));
+  MetricFamily held, limit;
+  held.name = "valuescope_memory_held_bytes";
+  held.help =
+      "Bytes that the server's accounts hold of a place's memory, taken before they are used.";
+  limit.name = "valuescope_memory_limit_bytes";
+  limit.help = "Bytes that they may hold of it together.";
+  held.type = limit.type = kGauge;
+  for (const ServingState::PlaceMemory& place : state.memory) {
+    held.metric.push_back(Value(kGauge, static_cast<double>(place.held), {{"place", place.place}}));
+    limit.metric.push_back(
+        Value(kGauge, static_cast<double>(place.limit), {{"place", place.place}}));
+  }
+  if (!held.metric.empty()) {
+    families.push_back(std::move(held));
+    families.push_back(std::move(limit));
+  }
   MetricFamily jobs;
   jobs.name = "valuescope_jobs";
   jobs.help = "Jobs by kind and state.";

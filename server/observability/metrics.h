@@ -38,8 +38,15 @@ struct ServingState {
   std::vector<std::pair<std::string, int64_t>> interventions_applied;
   int64_t captured_bytes = 0;  // since start
   // Bytes held on the models' device or for it, by what holds them ("weights", "kv_cache",
-  // "captures", "interventions").
+  // "captures", "interventions", "requests").
   std::vector<std::pair<std::string, int64_t>> device_memory;
+  // What all the server holds of a place's memory, and may hold: bytes.
+  struct PlaceMemory {
+    std::string place;  // "host", "device"
+    int64_t held = 0;
+    int64_t limit = 0;
+  };
+  std::vector<PlaceMemory> memory;
 
   struct JobCount {
     std::string kind;

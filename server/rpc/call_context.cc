@@ -2,9 +2,8 @@
 
 #include <algorithm>
 
-#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "base/error.h"
+#include "base/status_macros.h"
 
 namespace valuescope::rpc {
 namespace {
@@ -16,24 +15,14 @@ constexpr absl::Duration kPatience = absl::Seconds(5);
 
 absl::Status CallContext::Hold(int64_t bytes) const {
   if (memory == nullptr) return absl::OkStatus();
-  if (held_ == nullptr) held_ = memory->Take(0);
-  if (held_->Grow(bytes)) return absl::OkStatus();
-  if (bytes > memory->capacity() - held_->bytes()) {
-    return NeverFits("REQUEST_TOO_LARGE",
-                     absl::StrCat("the call needs ", bytes, " bytes beside the ", held_->bytes(),
-                                  " that it has, and all calls together may hold ",
-                                  memory->capacity(), "; ask for less at once"));
+  if (held_ == nullptr) {
+    VS_ASSIGN_OR_RETURN(held_, memory->Take(0));
   }
-  if (may_wait) {
-    const absl::Time until = std::min(absl::Now() + kPatience, deadline);
-    const auto stopped = [this] { return cancellation.cancelled(); };
-    if (held_->GrowInTurn(bytes, until, stopped)) return absl::OkStatus();
-    if (stopped()) return Why();
-  }
-  return RetryLater("REQUEST_MEMORY_FULL",
-                    absl::StrCat("the calls that run or wait hold ", memory->used(), " of ",
-                                 memory->capacity(), " bytes, and this one needs ", bytes),
-                    absl::Seconds(1));
+  if (!may_wait) return held_->Grow(bytes);
+  const absl::Time until = std::min(absl::Now() + kPatience, deadline);
+  const auto stopped = [this] { return cancellation.cancelled(); };
+  const absl::Status grown = held_->GrowInTurn(bytes, until, stopped);
+  return !grown.ok() && stopped() ? Why() : grown;
 }
 
 void CallContext::GiveBack(int64_t bytes) const {

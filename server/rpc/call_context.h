@@ -41,10 +41,9 @@ class CallContext {
   bool may_wait = false;
 
   // Takes `bytes` >= 0 of it before they are allocated, and keeps them until the call is over.
-  // RESOURCE_EXHAUSTED, and nothing is taken: REQUEST_MEMORY_FULL (retry later) where others hold
-  // too much, REQUEST_TOO_LARGE where there could never be so much for one. By one thread at a
-  // time, the handler's once it runs. Where the call `may_wait`, it may take a few seconds; why the
-  // call was stopped meanwhile.
+  // Errors of MemoryLedger::Take, and then nothing is taken. By one thread at a time, the handler's
+  // once it runs. Where the call `may_wait`, it may take a few seconds; why the call was stopped
+  // meanwhile.
   absl::Status Hold(int64_t bytes) const;
   // Gives `bytes` of it back early.
   void GiveBack(int64_t bytes) const;

@@ -42,6 +42,7 @@ struct CallRuntimeOptions {
   // What all calls that run or wait may hold: their messages, what they make of them, and what
   // waits to be sent.
   int64_t call_bytes = int64_t{512} << 20;
+  const MemoryLedger* host_memory = nullptr;  // which that is a part of; outlives the runtime
   ReceiveGateOptions receiving;
   // A stream that moves nothing for this long is ended.
   absl::Duration stall_timeout = absl::Seconds(60);

@@ -18,6 +18,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -64,13 +65,13 @@ class Outbox : public StreamWriter<Response> {
     StopCallback wake(&call_->context(), [this] { Wake(); });
     const size_t bytes = message.ByteSizeLong();
     // Where all calls hold too much already, little waits here but what is on its way.
-    std::shared_ptr<MemoryLedger::Lease> room = TakeRoom(bytes);
+    auto room = TakeRoom(bytes);
     const Response* first = nullptr;
     bool moves;
     {
       absl::MutexLock lock(&mutex_);
       const auto has_room = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-        const bool may_wait = room != nullptr || bytes_ + bytes <= kAlwaysInOutbox;
+        const bool may_wait = room.ok() || bytes_ + bytes <= kAlwaysInOutbox;
         return Stopped() || messages_.empty() ||
                (may_wait && messages_.size() <= kMaxOutboxMessages &&
                 bytes_ + bytes <= kMaxOutboxBytes);
@@ -79,7 +80,9 @@ class Outbox : public StreamWriter<Response> {
       if (!moves) {
         broken_ = true;
       } else if (!Stopped()) {
-        first = Add({.message = std::move(message), .bytes = bytes, .room = std::move(room)});
+        first = Add({.message = std::move(message),
+                     .bytes = bytes,
+                     .room = room.ok() ? *std::move(room) : nullptr});
       }
     }
     if (!moves) call_->Abort(StalledStream());
@@ -188,8 +191,8 @@ class Outbox : public StreamWriter<Response> {
     return &messages_.front().message;
   }
 
-  // For a message and the bytes that it is sent as; null where there is none.
-  std::shared_ptr<MemoryLedger::Lease> TakeRoom(size_t bytes) {
+  // For a message and the bytes that it is sent as.
+  absl::StatusOr<std::shared_ptr<MemoryLedger::Lease>> TakeRoom(size_t bytes) {
     return call_->context().memory->Take(2 * static_cast<int64_t>(bytes));
   }
 

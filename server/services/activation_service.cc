@@ -12,7 +12,6 @@
 #include "absl/time/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
-#include "services/call_memory.h"
 #include "services/engine_runs.h"
 #include "services/intervention_codec.h"
 #include "services/prompt_codec.h"
@@ -73,7 +72,7 @@ absl::StatusOr<std::vector<Input>> InputsFromProto(const rpc::CallContext& conte
                                                    const v1::CaptureRequest& request,
                                                    const engine::Request& base,
                                                    const engine::ServedModel& model,
-                                                   CallMemory& memory) {
+                                                   MemoryLedger::Lease& memory) {
   std::vector<Input> inputs;
   // What the engine has to say depends on the numbers of tokens; ids were looked at already.
   std::set<std::pair<size_t, size_t>> checked;
@@ -81,7 +80,7 @@ absl::StatusOr<std::vector<Input>> InputsFromProto(const rpc::CallContext& conte
     VS_RETURN_IF_ERROR(context.Why());
     VS_ASSIGN_OR_RETURN(Input input,
                         InputFromProto(absl::StrCat("inputs[", i, "]"), request.inputs(i), model));
-    VS_RETURN_IF_ERROR(memory.Add(
+    VS_RETURN_IF_ERROR(memory.Grow(
         static_cast<int64_t>(sizeof(input) + input.num_tokens() * sizeof(input.prompt.front()))));
     if (checked.emplace(input.prompt.size(), input.response.size()).second) {
       VS_RETURN_IF_ERROR(OfInput(i, model.engine->Check(WithInput(base, input))));
@@ -159,9 +158,9 @@ absl::Status ActivationService::Capture(const rpc::CallContext& context,
       base.prepared,
       PreparedFromProto(request.interventions(),
                         {.tenant = context.tenant, .model = *model, .vectors = *vectors_}, used));
-  CallMemory memory(model->engine.get());
+  VS_ASSIGN_OR_RETURN(const auto memory, model->engine->TakeRequestMemory(0));
   VS_ASSIGN_OR_RETURN(const std::vector<Input> inputs,
-                      InputsFromProto(context, request, base, *model, memory));
+                      InputsFromProto(context, request, base, *model, *memory));
   // What inputs share is copied for those that run only.
   const auto request_of = [&](int index) {
     return WithInput(base, inputs[static_cast<size_t>(index)]);

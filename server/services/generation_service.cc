@@ -11,7 +11,6 @@
 #include "absl/time/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
-#include "services/call_memory.h"
 #include "services/engine_runs.h"
 #include "services/intervention_codec.h"
 #include "services/prompt_codec.h"
@@ -300,7 +299,7 @@ absl::Status GenerationService::Score(const rpc::CallContext& context,
       PreparedFromProto(request.interventions(),
                         {.tenant = context.tenant, .model = *model, .vectors = *vectors_}, used));
   std::vector<std::vector<int32_t>> continuations;
-  CallMemory memory(model->engine.get());
+  VS_ASSIGN_OR_RETURN(const auto memory, model->engine->TakeRequestMemory(0));
   std::set<size_t> checked;
   for (int i = 0; i < count; ++i) {
     const std::string field = absl::StrCat("continuations[", i, "]");
@@ -308,7 +307,7 @@ absl::Status GenerationService::Score(const rpc::CallContext& context,
     if (ids.empty()) return InvalidField(field, "has no tokens; it needs at least one");
     VS_RETURN_IF_ERROR(context.Why());
     VS_RETURN_IF_ERROR(
-        memory.Add(static_cast<int64_t>(sizeof(ids) + ids.size() * sizeof(ids.front()))));
+        memory->Grow(static_cast<int64_t>(sizeof(ids) + ids.size() * sizeof(ids.front()))));
     // Nothing runs before it is known that all will. What the engine has to say depends on the
     // number of tokens; ids were looked at already.
     if (checked.insert(ids.size()).second) {
@@ -323,7 +322,7 @@ absl::Status GenerationService::Score(const rpc::CallContext& context,
                                     "ask for fewer `continuations` at once or fewer "
                                     "`top_logprobs`"));
   // As messages they take several times as much as on their way.
-  VS_RETURN_IF_ERROR(memory.Add(kMessageFactor * reply_bytes));
+  VS_RETURN_IF_ERROR(memory->Grow(kMessageFactor * reply_bytes));
   const auto request_of = [&](int index) {
     engine::Request one = base;
     one.given_response = continuations[static_cast<size_t>(index)];

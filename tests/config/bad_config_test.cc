@@ -125,6 +125,7 @@ TEST(BadConfig, EveryBadFlagGetsALineOfItsOwn) {
             "at least --max_batch_rows"},
            {{"--max_message_bytes=1"}, "--max_message_bytes", "1048576 to"},
            {{"--max_message_bytes=2GiB"}, "--max_message_bytes", "to 1073741824"},
+           {{"--host_memory_bytes=0"}, "--host_memory_bytes", "such as"},
            {{"--request_memory_bytes=1"}, "--request_memory_bytes", "1048576 to"},
            {{"--capture_memory_bytes=1"}, "--capture_memory_bytes", "1048576 to"},
            {{"--intervention_memory_bytes=x"}, "--intervention_memory_bytes", "1048576 to"},

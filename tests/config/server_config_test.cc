@@ -48,6 +48,7 @@ TEST(ServerConfigTest, EveryFlagIsRead) {
                                          "--max_step_tokens=64",
                                          "--max_waiting=9",
                                          "--max_message_bytes=2097152",
+                                         "--host_memory_bytes=6GiB",
                                          "--request_memory_bytes=3MiB",
                                          "--capture_memory_bytes=4MiB",
                                          "--intervention_memory_bytes=5MiB",
@@ -72,6 +73,7 @@ TEST(ServerConfigTest, EveryFlagIsRead) {
   EXPECT_EQ(config->max_step_tokens, 64);
   EXPECT_EQ(config->max_waiting, 9);
   EXPECT_EQ(config->max_message_bytes, 2097152);
+  EXPECT_EQ(config->host_memory_bytes, int64_t{6} << 30);
   EXPECT_EQ(config->request_memory_bytes, 3 << 20);
   EXPECT_EQ(config->capture_memory_bytes, 4 << 20);
   EXPECT_EQ(config->intervention_memory_bytes, 5 << 20);

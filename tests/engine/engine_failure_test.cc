@@ -260,6 +260,60 @@ TEST_F(EngineFailure, WhatRequestsHoldIsBoundedAndGivenBack) {
   EXPECT_FALSE(DetailsOf(never).retry_after.has_value());
 }
 
+TEST_F(EngineFailure, WhatRequestsHoldIsAPartOfTheirPlacesMemory) {
+  MemoryLedger host(1 << 20), device(1 << 20);
+  absl::Notification go_on;
+  const auto engine = StartFake({.threads = 1,
+                                 .kv_cache_bytes = 1 << 16,
+                                 .max_batch_rows = 2,
+                                 .max_step_tokens = 16,
+                                 .host_memory = &host,
+                                 .device_memory = &device},
+                                [&](const model::StepBatch&) { go_on.WaitForNotification(); });
+  Request request = SteeredTwice();
+  request.taps = {{.site = model::Site::kResidualPost, .layers = {0}}};
+  const auto recorder = std::make_shared<Recorder>();
+  ASSERT_TRUE(engine->Submit(request, recorder).ok());
+  EXPECT_TRUE(Becomes([&] { return engine->statistics().batch_rows > 0 || device.used() > 0; }));
+  const EngineStatistics running = engine->statistics();
+  EXPECT_GT(running.request_memory_bytes, 0);
+  EXPECT_GT(running.capture_memory_bytes, 0);
+  EXPECT_EQ(host.used(), running.request_memory_bytes + running.capture_memory_bytes);
+  EXPECT_GT(device.used(), 0);
+  // What the host lends to others is not there for requests, whatever their own bound is.
+  auto others = *host.Take((1 << 20) - host.used());
+  const absl::Status refused = engine->Submit(request, std::make_shared<Recorder>()).status();
+  EXPECT_EQ(DetailsOf(refused).reason, "REQUEST_MEMORY_FULL") << refused;
+  EXPECT_TRUE(DetailsOf(refused).retry_after.has_value());
+  others = nullptr;
+  go_on.Notify();
+  EXPECT_TRUE(recorder->Await().ok());
+  recorder->Forget();
+  EXPECT_TRUE(Becomes([&] { return host.used() == 0 && device.used() == 0; }));
+}
+
+// It may be a long time until there is, and nobody of this engine makes it.
+TEST_F(EngineFailure, WhoSteersWhereTheDeviceHasNoMemoryHearsItAndOthersGoOn) {
+  MemoryLedger device(kTableOfTwo);
+  const auto engine = StartFake({.threads = 1,
+                                 .kv_cache_bytes = 1 << 16,
+                                 .max_batch_rows = 2,
+                                 .max_step_tokens = 16,
+                                 .device_memory = &device},
+                                [](const model::StepBatch&) {});
+  auto others = *device.Take(kTableOfTwo);
+  const auto recorder = std::make_shared<Recorder>();
+  ASSERT_TRUE(engine->Submit(SteeredTwice(), recorder).ok());
+  const absl::Status refused = recorder->Await().status();
+  EXPECT_EQ(DetailsOf(refused).reason, "INTERVENTION_MEMORY_FULL") << refused;
+  EXPECT_TRUE(DetailsOf(refused).retry_after.has_value());
+  EXPECT_TRUE(OneAfterwards(*engine).ok());
+  others = nullptr;
+  const auto again = std::make_shared<Recorder>();
+  ASSERT_TRUE(engine->Submit(SteeredTwice(), again).ok());
+  EXPECT_TRUE(again->Await().ok());
+}
+
 TEST_F(EngineFailure, InterventionsThatTheTablesCanNeverHoldNeverRun) {
   const auto engine = StartFake({.threads = 1,
                                  .kv_cache_bytes = 1 << 16,

@@ -55,6 +55,12 @@ class Recorder : public Observer {
     return completion_;
   }
 
+  // Lets go of the completion.
+  void Forget() {
+    absl::MutexLock lock(&mutex_);
+    completion_ = Completion();
+  }
+
   std::vector<Delta> deltas() {
     absl::MutexLock lock(&mutex_);
     return deltas_;

@@ -65,10 +65,18 @@ class InterventionTable : public ::testing::Test {
     return DetailsOf(status).field;
   }
 
+  // What the tables give, which have all the memory they may ask for.
+  static std::optional<std::vector<int64_t>> Acquire(InterventionTables& tables,
+                                                     const CompiledInterventions& compiled) {
+    auto rows = tables.AcquireRows(compiled);
+    EXPECT_TRUE(rows.ok()) << rows.status();
+    return rows.ok() ? *std::move(rows) : std::nullopt;
+  }
+
   // The row of the set `active`, held once more, once it is written.
   static int64_t Acquired(InterventionTables& tables, const CompiledInterventions& compiled,
                           uint64_t active) {
-    const std::optional<std::vector<int64_t>> rows = tables.AcquireRows(compiled);
+    const std::optional<std::vector<int64_t>> rows = Acquire(tables, compiled);
     EXPECT_TRUE(rows.has_value());
     if (!rows) return -1;
     try {
@@ -209,7 +217,7 @@ TEST_F(InterventionTable, ReleasedRowsLeaveNothingBehind) {
 
 // What a recorded step holds is an address.
 TEST_F(InterventionTable, WhereAddressesAreKeptATableServesTheNextAtItsPlaceAndNobodyElse) {
-  InterventionTables kept{c10::kCPU, 1 << 20, /*keeps_addresses=*/true};
+  InterventionTables kept{c10::kCPU, nullptr, /*keeps_addresses=*/true};
   const auto wire =
       static_cast<size_t>(model::WireIndex(model::Normalised({Site::kResidualPost, 1}), small_));
   const auto stages = [&] {
@@ -238,12 +246,13 @@ TEST_F(InterventionTable, WhereAddressesAreKeptATableServesTheNextAtItsPlaceAndN
 TEST_F(InterventionTable, KeptTablesGiveWayToThoseInUse) {
   const auto one = Compile({Add(Site::kResidualPost, {0}, {1, 2, 3, 4})});
   const auto other = Compile({Add(Site::kResidualPost, {1}, {1, 2, 3, 4})});
-  InterventionTables kept{c10::kCPU, 4 * (1 + 4 * 4), /*keeps_addresses=*/true};  // one table
+  MemoryLedger memory(4 * (1 + 4 * 4));  // of one table
+  InterventionTables kept{c10::kCPU, &memory, /*keeps_addresses=*/true};
   Release(kept, Acquired(kept, one, 1));
   EXPECT_GT(kept.kept_bytes(), 0);
   const int64_t row = Acquired(kept, other, 1);
   EXPECT_EQ(kept.kept_bytes(), 0);
-  EXPECT_EQ(kept.AcquireRows(one), std::nullopt);
+  EXPECT_EQ(Acquire(kept, one), std::nullopt);
   Release(kept, row);
   EXPECT_EQ(kept.live_rows(), 0);
 }
@@ -406,13 +415,14 @@ TEST_F(InterventionTable, ARowThatWouldMakeTheTablesTooLargeIsRefusedAndLeavesNo
   Acquired(unbounded, narrow, 1);
   EXPECT_EQ(unbounded.BytesWith(another), unbounded.bytes());
   Acquired(unbounded, another, 1);
-  InterventionTables tables{c10::kCPU, unbounded.bytes()};
+  MemoryLedger memory(unbounded.bytes());
+  InterventionTables tables{c10::kCPU, &memory};
   EXPECT_EQ(Acquired(tables, narrow, 1), 1);
   EXPECT_EQ(Acquired(tables, another, 1), 2);
-  EXPECT_EQ(tables.AcquireRows(third), std::nullopt);  // needs twice the rows
+  EXPECT_EQ(Acquire(tables, third), std::nullopt);  // needs twice the rows
   const int64_t freed = tables.rows_freed();
   Release(tables, 2);
-  EXPECT_EQ(tables.AcquireRows(wide), std::nullopt);  // makes everybody's rows wider
+  EXPECT_EQ(Acquire(tables, wide), std::nullopt);  // makes everybody's rows wider
   EXPECT_EQ(tables.live_rows(), 1);
   EXPECT_EQ(tables.bytes(), unbounded.bytes());
   EXPECT_EQ(tables.rows_freed(), freed + 1);
@@ -449,7 +459,7 @@ TEST_F(InterventionTable, WhatRowsWillTakeIsKnownBeforeTheyAreMade) {
   const auto before = Compile({Add(Site::kResidualPost, {1}, {7, 7, 7, 7})});
   for (int i = 0; i < 2; ++i) {
     const int64_t expected = tables_.BytesWith(compiled);
-    const auto rows = tables_.AcquireRows(compiled);
+    const auto rows = Acquire(tables_, compiled);
     ASSERT_TRUE(rows.has_value());
     EXPECT_EQ(tables_.bytes(), expected);
     while (tables_.WriteRows(1)) {
@@ -463,13 +473,47 @@ TEST_F(InterventionTable, WhatRowsWillTakeIsKnownBeforeTheyAreMade) {
   }
 }
 
+TEST_F(InterventionTable, TablesHoldOfTheirMemoryWhatTheyHave) {
+  MemoryLedger memory(1 << 20);
+  InterventionTables tables{c10::kCPU, &memory, /*keeps_addresses=*/true};
+  const auto one = Compile({Add(Site::kResidualPost, {0, 2}, std::vector<float>(8, 1))});
+  const auto other = Compile({Add(Site::kResidualPost, {0}, {1, 2, 3, 4})});
+  for (int i = 0; i < 2; ++i) {
+    const int64_t first = Acquired(tables, one, 1), second = Acquired(tables, other, 1);
+    EXPECT_GT(tables.bytes(), 0);
+    EXPECT_EQ(memory.used(), tables.bytes() + tables.kept_bytes());
+    Release(tables, first);
+    EXPECT_EQ(memory.used(), tables.bytes() + tables.kept_bytes());
+    Release(tables, second);
+    EXPECT_EQ(tables.bytes(), 0);
+    EXPECT_EQ(memory.used(), tables.kept_bytes());
+  }
+}
+
+// Nobody who leaves the tables needs to make room, so to wait for that could be to wait for ever.
+TEST_F(InterventionTable, WhereThePlaceIsFullARequestHearsItInsteadOfWaiting) {
+  MemoryLedger place(1000);
+  MemoryLedger memory({.capacity = 1000, .full = "INTERVENTION_MEMORY_FULL"}, &place);
+  InterventionTables tables{c10::kCPU, &memory};
+  const auto one = Compile({Add(Site::kResidualPost, {0}, {1, 2, 3, 4})});
+  auto others = *place.Take(990);
+  const absl::Status refused = tables.AcquireRows(one).status();
+  EXPECT_EQ(DetailsOf(refused).reason, "INTERVENTION_MEMORY_FULL") << refused;
+  EXPECT_TRUE(DetailsOf(refused).retry_after.has_value());
+  EXPECT_EQ(tables.live_rows(), 0);
+  EXPECT_EQ(place.used(), 990);
+  others = nullptr;
+  EXPECT_GT(Acquired(tables, one, 1), 0);
+  EXPECT_EQ(place.used(), tables.bytes());
+}
+
 TEST_F(InterventionTable, RowsAreWrittenATableAtATimeAndAreNobodysUntilThen) {
   const auto others = Compile({Add(Site::kResidualPost, {1}, {5, 5, 5, 5})});
   const int64_t other = Acquired(tables_, others, 1);
   const auto compiled =
       Compile({Add(Site::kResidualPost, {0, 1, 2}, {1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3}),
                At(Site::kResidualPost, {1}, Clamp{.rows = Rows({0, 1, 0, 0}), .value = 7})});
-  const auto rows = tables_.AcquireRows(compiled);
+  const auto rows = Acquire(tables_, compiled);
   ASSERT_TRUE(rows.has_value());
   int written = 0;
   for (bool more = true; more; ++written) {
@@ -497,7 +541,7 @@ TEST_F(InterventionTable, RowsThatAreGivenBackUnwrittenLeaveNothing) {
       Compile({Add(Site::kResidualPost, {0, 1}, {1, 1, 1, 1, 2, 2, 2, 2}),
                At(Site::kResidualPost, {2}, Clamp{.rows = Rows({0, 1, 0, 0}), .value = 7})});
   for (int written = 0; written < 3; ++written) {
-    const auto rows = tables_.AcquireRows(compiled);
+    const auto rows = Acquire(tables_, compiled);
     ASSERT_TRUE(rows.has_value());
     for (int i = 0; i < written; ++i) EXPECT_TRUE(tables_.WriteRows(1));
     tables_.ReleaseRows(*rows);
@@ -513,7 +557,7 @@ TEST_F(InterventionTable, RowsThatAreGivenBackUnwrittenLeaveNothing) {
 TEST_F(InterventionTable, WhoSharesARowWaitsForItToo) {
   const auto one = Compile({Add(Site::kResidualPost, {0}, {1, 2, 3, 4})});
   const auto same = Compile({Add(Site::kResidualPost, {0}, {1, 2, 3, 4})});
-  const auto first = tables_.AcquireRows(one), second = tables_.AcquireRows(same);
+  const auto first = Acquire(tables_, one), second = Acquire(tables_, same);
   ASSERT_TRUE(first.has_value() && second.has_value());
   EXPECT_EQ(*first, *second);
   EXPECT_FALSE(tables_.Written(*second));
@@ -544,13 +588,13 @@ TEST_F(InterventionTable, ACallIsLoweredOnce) {
 TEST_F(InterventionTable, WhatIsUnwrittenKeepsTheMemoryThatPaidForIt) {
   MemoryLedger memory(1000);
   auto prepared = PreparedInterventions::Prepare({Add(Site::kResidualPost, {0}, {1, 2, 3, 4}, 2)},
-                                                 small_, memory.Take(500));
+                                                 small_, *memory.Take(500));
   ASSERT_TRUE(prepared.ok()) << prepared.status();
   const int64_t needed = (*prepared)->bytes();
   EXPECT_EQ(memory.used(), needed);
   auto compiled = (*prepared)->For(kExtent);
   ASSERT_TRUE(compiled.ok());
-  const auto rows = tables_.AcquireRows(**compiled);
+  const auto rows = Acquire(tables_, **compiled);
   ASSERT_TRUE(rows.has_value());
   *compiled = nullptr;
   *prepared = nullptr;

@@ -18,6 +18,8 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "base/error.h"
+#include "base/memory_ledger.h"
+#include "engine/model_memory.h"
 #include "model/kernels.h"
 #include "tests/engine/engine_harness.h"
 #include "tests/engine/fake_transformer.h"
@@ -393,6 +395,37 @@ TEST_F(ModelRegistryTest, CountsTheCacheWhereItIsTakenAtOnce) {
   free_ = 1 << 20;  // of which the cache takes all
   EXPECT_EQ(DetailsOf(registry->StartLoading("small")).reason, "MODEL_TOO_LARGE");
   EXPECT_EQ(registry_->StartLoading("small"), absl::OkStatus());
+}
+
+// Weights, cache and step are promised to a model from before it loads until it is gone.
+TEST_F(ModelRegistryTest, ModelsTogetherHoldNoMoreThanTheirPlaceHas) {
+  EngineOptions options;
+  options.kv_cache_bytes = 1 << 20;
+  const int64_t one =
+      MemoryNeeded(*model::ReadArchitecture((root_ / "small").string()), options).InAll();
+  EXPECT_GT(one, 1 << 20);
+  MemoryLedger place({.capacity = 2 * one - 1, .name = "the place"});
+  options.device_memory = &place;
+  registry_ = Create(std::move(options));
+  Load("small");
+  EXPECT_EQ(place.used(), one);
+  const absl::Status refused = registry_->StartLoading("other");
+  EXPECT_EQ(DetailsOf(refused).reason, "MODEL_TOO_LARGE");
+  EXPECT_FALSE(DetailsOf(refused).retry_after.has_value());
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("the place"));
+  EXPECT_EQ(StateOf("other"), ModelState::kAvailable);
+  EXPECT_EQ(registry_->Unload("small", absl::InfiniteFuture()), absl::OkStatus());
+  EXPECT_EQ(place.used(), 0);
+  // A load that fails gives it back as well.
+  fs::resize_file(root_ / "small/model.safetensors", 100);
+  ASSERT_EQ(registry_->StartLoading("small"), absl::OkStatus());
+  registry_->WaitUntilSettled();
+  EXPECT_EQ(StateOf("small"), ModelState::kFailed);
+  EXPECT_EQ(place.used(), 0);
+  Load("other");
+  EXPECT_EQ(place.used(), one);
+  registry_ = nullptr;
+  EXPECT_EQ(place.used(), 0);
 }
 
 // 0.4 GB of zeros, which the file system does not have to keep.

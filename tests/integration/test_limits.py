@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import subprocess
 import threading
 import time
 
@@ -10,7 +11,7 @@ import grpc
 import numpy as np
 import pytest
 import valuescope as vs
-from conftest import CACHE, MODEL
+from conftest import BUILD, CACHE, MODEL
 from valuescope import v1
 from valuescope.v1 import (
     activations_pb2_grpc,
@@ -534,7 +535,7 @@ def test_requests_that_wait_hold_a_bounded_amount_of_memory(start_server, tmp_pa
         assert 3 <= len(refused) <= 5
         for call in refused:
             assert call.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert "the calls that run or wait hold" in call.details()
+            assert "the memory for calls is full" in call.details()
             assert "grpc-retry-pushback-ms" in dict(call.trailing_metadata())
         for call in calls:
             call.cancel()
@@ -639,3 +640,41 @@ def test_a_choice_of_layers_without_a_choice_is_refused(channel):
     tap = v1.Tap(site=v1.SITE_RESIDUAL_POST, layers=v1.Layers())
     with pytest.raises(grpc.RpcError, match=r"taps\[0\].layers.*chooses nothing"):
         list(stub.Capture(v1.CaptureRequest(model=MODEL, inputs=[one], taps=[tap])))
+
+
+def test_all_memory_of_the_host_is_one_account(start_server, tmp_path):
+    limit = 'valuescope_memory_limit_bytes{place="host"}'
+    held = 'valuescope_memory_held_bytes{place="host"}'
+    server = start_server(tmp_path, "--host_memory_bytes=2GiB", "--kv_cache_bytes=64MiB")
+    with server.client(), grpc.insecure_channel(server.address) as channel:
+        assert metric(server, limit) == 2048 * MIB
+        at_rest = metric(server, held)
+        weights = metric(server, 'valuescope_device_memory_bytes{kind="weights"}')
+        assert at_rest > weights + 64 * MIB
+        stub = activations_pb2_grpc.ActivationServiceStub(channel)
+        stream = stub.Capture(large_capture(12))
+        await_true(lambda: metric(server, held) > at_rest + 300 * MIB)
+        assert metric(server, held) <= 2048 * MIB
+        stream.cancel()
+        await_true(lambda: metric(server, held) == at_rest)
+
+
+def test_a_model_that_does_not_fit_the_hosts_account_ends_the_server_with_a_line(tmp_path):
+    ended = subprocess.run(
+        [
+            str(BUILD / "server" / "valuescope-server"),
+            "--listen=127.0.0.1:0",
+            "--metrics_listen=",
+            f"--model_root={CACHE}/models",
+            f"--models={MODEL.removeprefix('models/')}",
+            f"--store=sqlite:{tmp_path}/vs.db",
+            "--host_memory_bytes=256MiB",
+            "--kv_cache_bytes=64MiB",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 2
+    assert "the host's memory" in ended.stderr
+    assert "268435456" in ended.stderr

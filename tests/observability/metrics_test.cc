@@ -54,6 +54,8 @@ TEST(MetricsTest, EventsAndStateStandOnThePageUnderTheirNames) {
   state.preemptions = 9;
   state.interventions_applied = {{"add", 11}, {"clamp", 0}};
   state.captured_bytes = 4096;
+  state.device_memory = {{"weights", 540}};
+  state.memory = {{.place = "host", .held = 700, .limit = 9000}};
   state.jobs = {{.kind = "attribute_neurons", .state = "running", .count = 4}};
   state.job_rescues = 1;
   const std::string page = metrics.Page(state);
@@ -76,6 +78,9 @@ TEST(MetricsTest, EventsAndStateStandOnThePageUnderTheirNames) {
         "valuescope_interventions_applied_total{op=\"add\"} 11",
         "valuescope_interventions_applied_total{op=\"clamp\"} 0",
         "valuescope_captured_bytes_total 4096",
+        "valuescope_device_memory_bytes{kind=\"weights\"} 540",
+        "valuescope_memory_held_bytes{place=\"host\"} 700",
+        "valuescope_memory_limit_bytes{place=\"host\"} 9000",
         "valuescope_jobs{kind=\"attribute_neurons\",state=\"running\"} 4",
         "valuescope_job_rescues_total 1",
         "valuescope_build_info{version=\"1.2.3\"} 1"}) {

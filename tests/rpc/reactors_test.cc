@@ -544,8 +544,8 @@ TEST_F(ReactorsTest, AReplyThatNobodyTakesIsHeldForTheStallTimeoutOnly) {
   const absl::Time deadline = absl::Now() + absl::Seconds(20);
   EXPECT_TRUE(runtime_->WaitUntilIdle(deadline));
   // A call counts as ended a moment before what it held is back.
-  const auto all = runtime_->memory()->Take(0);
-  EXPECT_TRUE(all->GrowInTurn(runtime_->memory()->capacity(), deadline, [] { return false; }));
+  const auto all = *runtime_->memory()->Take(0);
+  EXPECT_TRUE(all->GrowInTurn(runtime_->memory()->capacity(), deadline, [] { return false; }).ok());
   client.Leave();
 }
 

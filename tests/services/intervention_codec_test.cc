@@ -410,7 +410,7 @@ TEST_F(InterventionCodecTest, HostMemoryIsTakenBeforeAnythingIsReadAndHeldByTheR
   ASSERT_TRUE(Interventions({add}).ok());
   EXPECT_GE(engine_->request_memory.used(), 2 * 2 * 4);
   EXPECT_EQ(engine_->request_memory.used(), memory_->bytes());
-  const auto others = engine_->request_memory.Take(10'000 - engine_->request_memory.used());
+  const auto others = *engine_->request_memory.Take(10'000 - engine_->request_memory.used());
   resources_.reads = 0;
   const auto refused = Interventions({add}).status();
   EXPECT_EQ(DetailsOf(refused).reason, "REQUEST_MEMORY_FULL") << refused;

@@ -97,9 +97,7 @@ class ScriptedEngine : public engine::Engine {
     return NeverFits("INTERVENTIONS_TOO_LARGE", "");
   }
   absl::StatusOr<std::shared_ptr<MemoryLedger::Lease>> TakeRequestMemory(int64_t bytes) override {
-    auto lease = request_memory.Take(bytes);
-    if (lease == nullptr) return RetryLater("REQUEST_MEMORY_FULL", "", absl::Seconds(1));
-    return lease;
+    return request_memory.Take(bytes);
   }
 
   absl::Status Check(const engine::Request&) const override { return absl::OkStatus(); }

@@ -1,0 +1,123 @@
+#include "base/memory_ledger.h"
+
+#include <atomic>
+#include <mutex>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/error.h"
+
+namespace valuescope {
+namespace {
+
+constexpr absl::Duration kRetry = absl::Seconds(1);
+
+}  // namespace
+
+struct MemoryLedger::State {
+  State(MemoryAccount terms, std::shared_ptr<State> part_of)
+      : account(std::move(terms)), whole(std::move(part_of)) {}
+
+  // Of this account and of all that it is part of, or of none.
+  bool Take(int64_t bytes) {
+    int64_t before = used.load(std::memory_order_relaxed);
+    do {
+      if (bytes > account.capacity - before && bytes > 0) return false;
+    } while (!used.compare_exchange_weak(before, before + bytes, std::memory_order_relaxed));
+    if (whole == nullptr || whole->Take(bytes)) return true;
+    used.fetch_sub(bytes, std::memory_order_relaxed);
+    return false;
+  }
+
+  void GiveBack(int64_t bytes) {
+    for (State* each = this; each != nullptr; each = each->whole.get()) {
+      each->used.fetch_sub(bytes, std::memory_order_relaxed);
+    }
+  }
+
+  // For who holds `held` already and asks for `bytes` more.
+  absl::Status CheckEverFits(int64_t bytes, int64_t held) const {
+    for (const State* each = this; each != nullptr; each = each->whole.get()) {
+      const int64_t capacity = each->account.capacity;
+      if (bytes <= capacity - held) continue;
+      const std::string beside = held > 0 ? absl::StrCat(" beside ", held) : "";
+      return NeverFits(account.too_large,
+                       absl::StrCat(each->account.name, ": ", bytes, " bytes are needed", beside,
+                                    ", and it has ", capacity, " for all; ", account.advice));
+    }
+    return absl::OkStatus();
+  }
+
+  // Why `bytes` more were refused. Who held them may have given them back meanwhile.
+  absl::Status Refusal(int64_t bytes, int64_t held) const {
+    if (absl::Status never = CheckEverFits(bytes, held); !never.ok()) return never;
+    const State* full = this;
+    while (full->Free() >= bytes && full->whole != nullptr) full = full->whole.get();
+    return RetryLater(
+        account.full,
+        absl::StrCat(full->account.name, " is full: ", full->account.capacity - full->Free(),
+                     " of its ", full->account.capacity, " bytes are held, and ", bytes,
+                     " more are needed"),
+        kRetry);
+  }
+
+  int64_t Free() const { return account.capacity - used.load(std::memory_order_relaxed); }
+
+  const MemoryAccount account;
+  const std::shared_ptr<State> whole;
+  std::atomic<int64_t> used{0};
+  std::mutex waiting;  // of the one who waits for more
+};
+
+MemoryLedger::MemoryLedger(MemoryAccount account, const MemoryLedger* whole)
+    : state_(std::make_shared<State>(std::move(account),
+                                     whole == nullptr ? nullptr : whole->state_)) {}
+
+absl::StatusOr<std::shared_ptr<MemoryLedger::Lease>> MemoryLedger::Take(int64_t bytes) {
+  if (!state_->Take(bytes)) return state_->Refusal(bytes, /*held=*/0);
+  return std::make_shared<Lease>(state_, bytes);
+}
+
+absl::Status MemoryLedger::CheckEverFits(int64_t bytes) const {
+  return state_->CheckEverFits(bytes, /*held=*/0);
+}
+
+int64_t MemoryLedger::capacity() const { return state_->account.capacity; }
+int64_t MemoryLedger::used() const { return state_->used.load(std::memory_order_relaxed); }
+
+MemoryLedger::Lease::Lease(std::shared_ptr<State> state, int64_t bytes)
+    : state_(std::move(state)), bytes_(bytes) {}
+
+MemoryLedger::Lease::~Lease() { state_->GiveBack(bytes_); }
+
+bool MemoryLedger::Lease::TryGrow(int64_t bytes) {
+  if (!state_->Take(bytes)) return false;
+  bytes_ += bytes;
+  return true;
+}
+
+absl::Status MemoryLedger::Lease::Grow(int64_t bytes) {
+  return TryGrow(bytes) ? absl::OkStatus() : state_->Refusal(bytes, bytes_);
+}
+
+absl::Status MemoryLedger::Lease::GrowInTurn(int64_t bytes, absl::Time until,
+                                             const std::function<bool()>& stopped) {
+  if (TryGrow(bytes)) return absl::OkStatus();
+  const absl::Status refusal = state_->Refusal(bytes, bytes_);
+  if (!DetailsOf(refusal).retry_after) return refusal;
+  const std::unique_lock<std::mutex> turn(state_->waiting, std::try_to_lock);
+  if (!turn.owns_lock()) return refusal;
+  // One thread looks at one number; to be told, everybody who gives back would have to tell.
+  while (!TryGrow(bytes)) {
+    if (stopped() || absl::Now() >= until) return refusal;
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  return absl::OkStatus();
+}
+
+void MemoryLedger::Lease::ShrinkTo(int64_t bytes) {
+  if (bytes < bytes_) state_->GiveBack(std::exchange(bytes_, bytes) - bytes);
+}
+
+}  // namespace valuescope
