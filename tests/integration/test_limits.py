@@ -675,6 +675,6 @@ def test_a_model_that_does_not_fit_the_hosts_account_ends_the_server_with_a_line
         text=True,
         timeout=60,
     )
-    assert ended.returncode == 2
+    assert ended.returncode == 1
     assert "the host's memory" in ended.stderr
     assert "268435456" in ended.stderr
