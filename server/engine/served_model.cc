@@ -33,7 +33,8 @@ absl::StatusOr<std::shared_ptr<const ServedModel>> LoadModel(
                                                         .threads = options.threads,
                                                         .batch_invariant = options.batch_invariant,
                                                         .progress = progress,
-                                                        .cancellation = cancellation}));
+                                                        .cancellation = cancellation,
+                                                        .memory = options.device_memory}));
   served->architecture = transformer->architecture();
   served->weights_digest = transformer->weights_digest();
   served->num_parameters = model::NumParameters(served->architecture);

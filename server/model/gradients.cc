@@ -1,7 +1,8 @@
+#include "model/gradients.h"
+
 #include <torch/csrc/autograd/autograd.h>
 
 #include "base/check.h"
-#include "model/step.h"
 
 namespace valuescope::model {
 

@@ -1,7 +1,7 @@
 #include "model/kernels.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <c10/core/GradMode.h>
+#include <ATen/ops/index.h>
 #include <torch/library.h>
 
 #include "model/cpu_kernels.h"
@@ -115,12 +115,7 @@ auto Operator(const char* name) {
 
 }  // namespace
 
-bool TracksGradients(const at::Tensor& x) {
-  return c10::GradMode::is_enabled() && x.requires_grad();
-}
-
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
-  if (TracksGradients(x)) return reference::RmsNorm(x, weight, epsilon);
   static const auto op =
       Operator<at::Tensor(const at::Tensor&, const at::Tensor&, double)>("valuescope::rms_norm");
   return op.call(x, weight, epsilon);
@@ -129,10 +124,6 @@ at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon
 void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines,
                     const at::Tensor& cache_slots, at::Tensor& keys, at::Tensor& values,
                     const HeadShape& heads) {
-  if (TracksGradients(qkv)) {
-    return reference::RotateAndCache(qkv, cosines, sines, cache_slots, keys, values,
-                                     heads.num_heads, heads.num_kv_heads, heads.head_dim);
-  }
   static const auto op =
       Operator<void(at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
                     at::Tensor&, at::Tensor&, int64_t, int64_t, int64_t)>(
@@ -143,10 +134,6 @@ void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor
 
 void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor& key_weight,
                double epsilon, const HeadShape& heads) {
-  if (TracksGradients(qkv)) {
-    return reference::NormHeads(qkv, query_weight, key_weight, epsilon, heads.num_heads,
-                                heads.num_kv_heads, heads.head_dim);
-  }
   static const auto op = Operator<void(at::Tensor&, const at::Tensor&, const at::Tensor&, double,
                                        int64_t, int64_t, int64_t)>("valuescope::norm_heads");
   op.call(qkv, query_weight, key_weight, epsilon, heads.num_heads, heads.num_kv_heads,
@@ -167,11 +154,6 @@ std::vector<at::Tensor> PlanAttention(const StepBatch& batch, const at::Tensor& 
 at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Tensor& values,
                      const StepBatch& batch, const std::vector<at::Tensor>& plan,
                      const HeadShape& heads, const AttentionScores& scores) {
-  if (TracksGradients(qkv)) {
-    return reference::Attention(qkv, keys, values, batch.sequences, batch.positions,
-                                batch.block_tables, heads.num_heads, heads.num_kv_heads,
-                                heads.head_dim, scores.scale, scores.soft_cap, scores.window);
-  }
   static const auto op =
       Operator<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
                           const at::Tensor&, const at::Tensor&, const at::Tensor&, at::TensorList,
@@ -183,25 +165,17 @@ at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Te
 }
 
 at::Tensor GateMultiply(const at::Tensor& gate_up, Activation activation) {
-  if (TracksGradients(gate_up)) {
-    return reference::GateMultiply(gate_up, static_cast<int64_t>(activation));
-  }
   static const auto op =
       Operator<at::Tensor(const at::Tensor&, int64_t)>("valuescope::gate_multiply");
   return op.call(gate_up, static_cast<int64_t>(activation));
 }
 
 void SoftCap(at::Tensor& x, double cap) {
-  if (TracksGradients(x)) return reference::SoftCap(x, cap);
   static const auto op = Operator<void(at::Tensor&, double)>("valuescope::soft_cap");
   op.call(x, cap);
 }
 
 void Edit(at::Tensor& x, const AddStage& stage, const at::Tensor& table_rows) {
-  if (TracksGradients(x)) {
-    x = reference::Added(x, stage.active, stage.rows, table_rows);
-    return;
-  }
   static const auto op =
       Operator<void(at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, bool)>(
           "valuescope::add_rows");
@@ -209,10 +183,6 @@ void Edit(at::Tensor& x, const AddStage& stage, const at::Tensor& table_rows) {
 }
 
 void Edit(at::Tensor& x, const ScaleOrSetStage& stage, const at::Tensor& table_rows) {
-  if (TracksGradients(x)) {
-    x = reference::ScaledOrSet(x, stage.active, stage.factors, stage.values, table_rows);
-    return;
-  }
   static const auto op =
       Operator<void(at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
                     const at::Tensor&)>("valuescope::scale_or_set");
@@ -220,11 +190,6 @@ void Edit(at::Tensor& x, const ScaleOrSetStage& stage, const at::Tensor& table_r
 }
 
 void Edit(at::Tensor& x, const ProjectStage& stage, const at::Tensor& table_rows) {
-  if (TracksGradients(x)) {
-    x = reference::Projected(x, stage.active, stage.basis, stage.ranks, stage.kept, stage.targets,
-                             table_rows);
-    return;
-  }
   static const auto op =
       Operator<void(at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
                     const at::Tensor&, const at::Tensor&, const at::Tensor&)>(
@@ -250,6 +215,19 @@ void TapMax(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& row
             at::Tensor& destination) {
   static const auto op = Operator<TapSignature>("valuescope::tap_max");
   op.call(x, tokens, rows, destination);
+}
+
+void Tap(const at::Tensor& x, const TapStage& tap) {
+  const at::Tensor read = tap.columns.defined() ? at::index(x, {std::nullopt, tap.columns}) : x;
+  at::Tensor destination = tap.destination;
+  switch (tap.operation) {
+    case TapOperation::kCopy:
+      return TapCopy(read, tap.tokens, tap.rows, destination);
+    case TapOperation::kSum:
+      return TapSum(read, tap.tokens, tap.rows, destination);
+    case TapOperation::kMax:
+      return TapMax(read, tap.tokens, tap.rows, destination);
+  }
 }
 
 }  // namespace valuescope::model

@@ -1,8 +1,8 @@
 // The forward pass's own operators, registered with the dispatcher (namespace "valuescope") so that
 // observers, meta tensors and other devices see them. Each has three implementations: a vectorised
 // one for a CPU (cpu_kernels.h), one of few launches for a GPU and for meta tensors
-// (cuda_kernels.h), and the plain one of reference.h, which gradients can follow. On a CPU a
-// token's result never depends on the tokens beside it.
+// (cuda_kernels.h), and the plain one of reference.h. Gradients do not pass through them
+// (operators.h). On a CPU a token's result never depends on the tokens beside it.
 #ifndef VALUESCOPE_MODEL_KERNELS_H_
 #define VALUESCOPE_MODEL_KERNELS_H_
 
@@ -12,10 +12,6 @@
 #include "model/step.h"
 
 namespace valuescope::model {
-
-// Whether an operation on x is recorded for gradients. The operators below then run as their
-// references, which autograd can follow.
-bool TracksGradients(const at::Tensor& x);
 
 // The heads of one model's attention.
 struct HeadShape {
@@ -75,7 +71,7 @@ at::Tensor GateMultiply(const at::Tensor& gate_up, Activation activation);
 void SoftCap(at::Tensor& x, double cap);
 
 // The edits of step.h, in place: token t by row table_rows[t] of the stage's tables. x [num_tokens,
-// width], table_rows [num_tokens] int64. Where gradients are recorded, x becomes a new tensor.
+// width], table_rows [num_tokens] int64.
 void Edit(at::Tensor& x, const AddStage& stage, const at::Tensor& table_rows);
 void Edit(at::Tensor& x, const ScaleOrSetStage& stage, const at::Tensor& table_rows);
 void Edit(at::Tensor& x, const ProjectStage& stage, const at::Tensor& table_rows);
@@ -87,6 +83,8 @@ void TapSum(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& row
             at::Tensor& destination);
 void TapMax(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
             at::Tensor& destination);
+// The one that `tap` asks for, of its columns.
+void Tap(const at::Tensor& x, const TapStage& tap);
 
 // A weight on a CPU in the layout of the kernels that are the fastest there (which ones depends on
 // the processor alone).

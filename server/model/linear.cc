@@ -8,10 +8,10 @@
 #include <ATen/ops/randperm.h>
 #include <ATen/ops/roll.h>
 #include <ATen/ops/zeros.h>
-#include <c10/core/GradMode.h>
 
 #include <algorithm>
 #include <bit>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -68,30 +68,28 @@ bool PlaceDoesNotMatter(const at::Tensor& x, const Product& product) {
 
 class PlainLinear : public Linear {
  public:
-  PlainLinear(at::Tensor weight, at::Tensor bias, Rows rows)
-      : Linear(weight.size(1), weight.size(0)),
-        weight_(std::move(weight)),
-        bias_(std::move(bias)),
+  PlainLinear(const at::Tensor& weight, at::Tensor bias, Rows rows)
+      : Linear(weight.size(1), weight.size(0), std::move(bias), weight),
         block_(rows == Rows::kIndependent ? IndependentBlock() : 0) {}
 
   at::Tensor Apply(const at::Tensor& x) const override {
-    if (block_ == 0 || TracksGradients(x)) return Multiply(x);
+    if (block_ == 0) return Multiply(x);
     return ProductInBlocks(x, block_, out_features(),
                            [this](const at::Tensor& rows) { return Multiply(rows); });
   }
 
  private:
   at::Tensor Multiply(const at::Tensor& x) const {
-    return at::linear(x, weight_, bias_.defined() ? std::optional(bias_) : std::nullopt);
+    return at::linear(x, plain(), bias().defined() ? std::optional(bias()) : std::nullopt);
   }
 
   // A library picks its kernel by the number of rows, so there is one number for all. Which are
   // good is tried, because within one kernel parts of the rows may be split differently.
   int64_t IndependentBlock() const {
     constexpr int64_t kBlocks[] = {64, 16};
-    if (weight_.is_meta()) return kBlocks[0];
+    if (plain().is_meta()) return kBlocks[0];
     for (const int64_t block : kBlocks) {
-      const at::Tensor x = at::randn({block, in_features()}).to(weight_.options());
+      const at::Tensor x = at::randn({block, in_features()}).to(plain().options());
       if (PlaceDoesNotMatter(x, [this](const at::Tensor& rows) { return Multiply(rows); })) {
         return block;
       }
@@ -99,9 +97,7 @@ class PlainLinear : public Linear {
     return 1;
   }
 
-  at::Tensor weight_;  // [out, in]
-  at::Tensor bias_;    // [out], or undefined
-  int64_t block_;      // rows of every product; 0: as many as there are
+  const int64_t block_;  // rows of every product; 0: as many as there are
 };
 
 // Products run at these numbers of rows only, padded to the next: 1, 2, 3, 4, 6, 8, 12, 16, and
@@ -217,42 +213,20 @@ int64_t PackedColumns(const at::Tensor& weight) {
   return (weight.size(1) + kTile - 1) / kTile * kTile;
 }
 
-// A packed weight's plain form, made when gradients first ask for it.
-class PlainWeight {
- public:
-  // What `make` gives shows no file.
-  explicit PlainWeight(std::function<at::Tensor()> make) : make_(std::move(make)) {}
-
-  const at::Tensor& Get() const {
-    std::call_once(made_, [this] {
-      const c10::NoGradGuard no_gradients;
-      weight_ = make_();
-    });
-    return weight_;
-  }
-
- private:
-  const std::function<at::Tensor()> make_;
-  mutable std::once_flag made_;
-  mutable at::Tensor weight_;  // [out, in]
-};
-
 class PackedLinear : public Linear {
  public:
-  PackedLinear(const at::Tensor& weight, at::Tensor bias, std::function<at::Tensor()> plain)
-      : Linear(weight.size(1), weight.size(0)),
+  // `plain`: `weight`, where it is kept.
+  PackedLinear(const at::Tensor& weight, at::Tensor bias, at::Tensor plain)
+      : Linear(weight.size(1), weight.size(0), std::move(bias), std::move(plain)),
         columns_(PackedColumns(weight)),
-        packed_(PackWeight(WithColumns(weight, columns_))),
-        bias_(std::move(bias)),
-        plain_(std::move(plain)) {
+        packed_(PackWeight(WithColumns(weight, columns_))) {
     Safe(weight.scalar_type());  // most models run with the threads they were loaded with
   }
 
   at::Tensor Apply(const at::Tensor& x) const override {
-    if (TracksGradients(x)) return Plain(x);
     const SafeRows safe = Safe(x.scalar_type());
     const auto product = [this](const at::Tensor& rows) {
-      return PackedProduct(rows, packed_, bias_);
+      return PackedProduct(rows, packed_, bias());
     };
     const at::Tensor rows = WithColumns(x, columns_);
     if (safe.fewest == 0) return ProductInBlocks(rows, safe.block, out_features(), product);
@@ -261,91 +235,71 @@ class PackedLinear : public Linear {
   }
 
  private:
-  at::Tensor Plain(const at::Tensor& x) const {
-    return at::linear(x, plain_.Get(), bias_.defined() ? std::optional(bias_) : std::nullopt);
-  }
-
   SafeRows Safe(c10::ScalarType dtype) const {
     return TryOnce(packed_, columns_, out_features(), dtype);
   }
 
   const int64_t columns_;
-  PackedWeight packed_;  // of [out, columns_]
-  at::Tensor bias_;      // [out], or undefined
-  const PlainWeight plain_;
+  const PackedWeight packed_;  // of [out, columns_]
 };
 
 // The gate where nothing does it in one go.
 class PlainGate : public Gate {
  public:
   PlainGate(std::unique_ptr<Linear> projections, Activation activation)
-      : projections_(std::move(projections)), activation_(activation) {}
+      : Gate(projections->in_features(), projections->out_features(), projections->bias(),
+             projections->plain(), activation),
+        projections_(std::move(projections)) {}
 
   at::Tensor Apply(const at::Tensor& x) const override {
-    return GateMultiply(projections_->Apply(x), activation_);
+    return GateMultiply(projections_->Apply(x), activation());
   }
 
  private:
   const std::unique_ptr<Linear> projections_;
-  const Activation activation_;
 };
 
 class PackedGate : public Gate {
  public:
-  PackedGate(PackedWeight gate, PackedWeight up, std::function<at::Tensor()> plain,
-             Activation activation)
-      : gate_(std::move(gate)),
-        up_(std::move(up)),
-        plain_(std::move(plain)),
-        activation_(activation) {}
+  // weight [2 * width, in]
+  PackedGate(const at::Tensor& weight, Activation activation)
+      : Gate(weight.size(1), weight.size(0), /*bias=*/{}, /*plain=*/{}, activation),
+        gate_(PackWeight(weight.narrow(0, 0, weight.size(0) / 2))),
+        up_(PackWeight(weight.narrow(0, weight.size(0) / 2, weight.size(0) / 2))) {}
 
   at::Tensor Apply(const at::Tensor& x) const override {
-    if (TracksGradients(x)) return GateMultiply(at::linear(x, plain_.Get()), activation_);
-    return GatedProduct(x, gate_, up_, activation_);
+    return GatedProduct(x, gate_, up_, activation());
   }
 
  private:
-  const PackedWeight gate_, up_;  // of [out, in]
-  const PlainWeight plain_;       // [2 out, in]
-  const Activation activation_;
+  const PackedWeight gate_, up_;  // of [width, in]
 };
-
-// `plain` is what `weight` gives.
-std::unique_ptr<Linear> CreateOf(const at::Tensor& plain, std::function<at::Tensor()> weight,
-                                 const at::Tensor& bias, Linear::Rows rows) {
-  if (CanPack(plain.device(), plain.scalar_type())) {
-    return std::make_unique<PackedLinear>(
-        plain, bias, [weight = std::move(weight)] { return weight().clone(); });
-  }
-  return std::make_unique<PlainLinear>(plain.is_cpu() ? plain.clone() : plain, bias, rows);
-}
 
 }  // namespace
 
-std::unique_ptr<Gate> Gate::Create(std::function<at::Tensor()> weight, const at::Tensor& bias,
+std::unique_ptr<Gate> Gate::Create(const at::Tensor& weight, const at::Tensor& bias,
                                    Activation activation, Linear::Rows rows) {
-  const at::Tensor plain = weight().contiguous();
-  VS_CHECK(plain.dim() == 2 && plain.size(0) % 2 == 0);
-  if (bias.defined() || !PacksAsOwn(plain.device(), plain.scalar_type())) {
-    return std::make_unique<PlainGate>(CreateOf(plain, std::move(weight), bias, rows), activation);
+  VS_CHECK(weight.dim() == 2 && weight.size(0) % 2 == 0);
+  if (bias.defined() || !PacksAsOwn(weight.device(), weight.scalar_type())) {
+    return std::make_unique<PlainGate>(Linear::Create(weight, bias, rows), activation);
   }
-  const int64_t out = plain.size(0) / 2;
-  return std::make_unique<PackedGate>(
-      PackWeight(plain.narrow(0, 0, out)), PackWeight(plain.narrow(0, out, out)),
-      [weight = std::move(weight)] { return weight().clone(); }, activation);
+  return std::make_unique<PackedGate>(weight.contiguous(), activation);
 }
 
-std::unique_ptr<Linear> Linear::Create(std::function<at::Tensor()> weight, const at::Tensor& bias,
+std::unique_ptr<Linear> Linear::Create(const at::Tensor& weight, const at::Tensor& bias,
                                        Rows rows) {
-  const at::Tensor plain = weight().contiguous();
-  VS_CHECK(plain.dim() == 2);
-  return CreateOf(plain, std::move(weight), bias, rows);
+  VS_CHECK(weight.dim() == 2);
+  const at::Tensor whole = weight.contiguous();
+  if (CanPack(whole.device(), whole.scalar_type())) {
+    return std::make_unique<PackedLinear>(whole, bias, /*plain=*/at::Tensor());
+  }
+  return std::make_unique<PlainLinear>(whole.is_cpu() ? whole.clone() : whole, bias, rows);
 }
 
 std::unique_ptr<Linear> Linear::Share(const at::Tensor& weight, Rows rows) {
   VS_CHECK(weight.dim() == 2 && weight.is_contiguous());
   if (CanPack(weight.device(), weight.scalar_type())) {
-    return std::make_unique<PackedLinear>(weight, at::Tensor(), [weight] { return weight; });
+    return std::make_unique<PackedLinear>(weight, /*bias=*/at::Tensor(), /*plain=*/weight);
   }
   return std::make_unique<PlainLinear>(weight, at::Tensor(), rows);
 }

@@ -9,57 +9,80 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <functional>
 #include <memory>
+#include <utility>
 
 #include "model/architecture.h"
 
 namespace valuescope::model {
 
-class Linear {
+// What W and b are, for those who want more of them than the product.
+class Projection {
+ public:
+  virtual ~Projection() = default;
+
+  int64_t in_features() const { return in_features_; }
+  int64_t out_features() const { return out_features_; }  // rows of W
+  // [out], or undefined.
+  const at::Tensor& bias() const { return bias_; }
+  // W [out, in] where it is kept as it is; undefined where only its packed form is.
+  const at::Tensor& plain() const { return plain_; }
+
+ protected:
+  Projection(int64_t in_features, int64_t out_features, at::Tensor bias, at::Tensor plain)
+      : in_features_(in_features),
+        out_features_(out_features),
+        bias_(std::move(bias)),
+        plain_(std::move(plain)) {}
+
+ private:
+  const int64_t in_features_, out_features_;
+  const at::Tensor bias_, plain_;
+};
+
+class Linear : public Projection {
  public:
   // Whether a row's bits may depend on the rows beside it. A packed product's never do.
   enum class Rows : uint8_t { kFast, kIndependent };
 
-  // `weight` gives the weight [out, in] on its device, now and, where the storage is another, when
-  // gradients first pass through: only then are there two copies. It may show a file: what is kept
-  // is copied. `bias` [out] is kept as it is and may be undefined.
-  static std::unique_ptr<Linear> Create(std::function<at::Tensor()> weight,
-                                        const at::Tensor& bias = {}, Rows rows = Rows::kFast);
+  // `weight` [out, in] is copied; `bias` [out] is kept as it is and may be undefined.
+  static std::unique_ptr<Linear> Create(const at::Tensor& weight, const at::Tensor& bias = {},
+                                        Rows rows = Rows::kFast);
   // The same without a bias for a weight that somebody else keeps as well, as a tied embedding is:
-  // where it is not packed, both have the same memory.
+  // what is kept beside a packed form is the same memory.
   static std::unique_ptr<Linear> Share(const at::Tensor& weight, Rows rows = Rows::kFast);
-  virtual ~Linear() = default;
 
-  // x [num_tokens, in] contiguous -> [num_tokens, out]; differentiable by x. Thread-safe.
+  // x [num_tokens, in] contiguous -> [num_tokens, out]. Thread-safe.
   virtual at::Tensor Apply(const at::Tensor& x) const = 0;
 
-  int64_t in_features() const { return in_features_; }
-  int64_t out_features() const { return out_features_; }
-
  protected:
-  Linear(int64_t in_features, int64_t out_features)
-      : in_features_(in_features), out_features_(out_features) {}
-
- private:
-  int64_t in_features_;
-  int64_t out_features_;
+  using Projection::Projection;
 };
 
 // What an MLP's neurons are: activation(x Wg^T + bg) * (x Wu^T + bu). Where a weight is packed for
 // our own product and there is no bias, that is one product, whose outputs are gated while they are
 // in a thread's cache.
-class Gate {
+class Gate : public Projection {
  public:
-  // `weight` [2 * out, in] and `bias` [2 * out] or undefined have the gate's part first; both as
-  // Linear::Create has them.
-  static std::unique_ptr<Gate> Create(std::function<at::Tensor()> weight, const at::Tensor& bias,
+  // `weight` [2 * width, in] and `bias` [2 * width] or undefined have the gate's part first; both
+  // as Linear::Create has them.
+  static std::unique_ptr<Gate> Create(const at::Tensor& weight, const at::Tensor& bias,
                                       Activation activation,
                                       Linear::Rows rows = Linear::Rows::kFast);
-  virtual ~Gate() = default;
 
-  // x [num_tokens, in] contiguous -> [num_tokens, out]; differentiable by x. Thread-safe.
+  // x [num_tokens, in] contiguous -> [num_tokens, width]. Thread-safe.
   virtual at::Tensor Apply(const at::Tensor& x) const = 0;
+
+  Activation activation() const { return activation_; }
+
+ protected:
+  Gate(int64_t in_features, int64_t out_features, at::Tensor bias, at::Tensor plain,
+       Activation activation)
+      : Projection(in_features, out_features, std::move(bias), std::move(plain)),
+        activation_(activation) {}
+
+ private:
+  const Activation activation_;
 };
 
 }  // namespace valuescope::model

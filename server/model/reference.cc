@@ -44,18 +44,29 @@ void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor
 void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines,
                     const at::Tensor& cache_slots, at::Tensor& keys, at::Tensor& values,
                     int64_t num_heads, int64_t num_kv_heads, int64_t head_dim) {
-  const int64_t num_tokens = qkv.size(0), rotated = num_heads + num_kv_heads, half = head_dim / 2;
-  const at::Tensor by_head = qkv.view({num_tokens, num_heads + 2 * num_kv_heads, head_dim});
-  const at::Tensor turned = by_head.narrow(1, 0, rotated);
+  Rotate(qkv, cosines, sines, num_heads, num_kv_heads, head_dim);
+  Cache(qkv, cache_slots, keys, values, num_heads, num_kv_heads, head_dim);
+}
+
+void Rotate(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines, int64_t num_heads,
+            int64_t num_kv_heads, int64_t head_dim) {
+  const int64_t half = head_dim / 2;
+  const at::Tensor turned = qkv.view({qkv.size(0), num_heads + 2 * num_kv_heads, head_dim})
+                                .narrow(1, 0, num_heads + num_kv_heads);
   const at::Tensor cosine = cosines.unsqueeze(1), sine = sines.unsqueeze(1);
   const at::Tensor first = turned.narrow(2, 0, half).clone();
   const at::Tensor second = turned.narrow(2, half, half).clone();
   turned.narrow(2, 0, half).copy_(first * cosine - second * sine);
   turned.narrow(2, half, half).copy_(second * cosine + first * sine);
+}
+
+void Cache(const at::Tensor& qkv, const at::Tensor& cache_slots, at::Tensor& keys,
+           at::Tensor& values, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim) {
+  const at::Tensor by_head = qkv.view({qkv.size(0), num_heads + 2 * num_kv_heads, head_dim});
   const c10::List<std::optional<at::Tensor>> places(
       {at::div(cache_slots, keys.size(1), "floor"), at::remainder(cache_slots, keys.size(1))});
   at::index_put_(keys, places, by_head.narrow(1, num_heads, num_kv_heads));
-  at::index_put_(values, places, by_head.narrow(1, rotated, num_kv_heads));
+  at::index_put_(values, places, by_head.narrow(1, num_heads + num_kv_heads, num_kv_heads));
 }
 
 at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Tensor& values,

@@ -1,6 +1,6 @@
 // The readable counterpart of kernels.h in plain ATen operators: what the fast kernels are tested
-// against, and what runs on devices and in types that have no kernel of their own. Same signatures,
-// same meaning.
+// against, what gradients follow in their place, and what runs on devices that have no kernel of
+// their own. Same signatures, same meaning.
 #ifndef VALUESCOPE_MODEL_REFERENCE_H_
 #define VALUESCOPE_MODEL_REFERENCE_H_
 
@@ -16,6 +16,11 @@ void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor
 void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines,
                     const at::Tensor& cache_slots, at::Tensor& keys, at::Tensor& values,
                     int64_t num_heads, int64_t num_kv_heads, int64_t head_dim);
+// Its two parts.
+void Rotate(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines, int64_t num_heads,
+            int64_t num_kv_heads, int64_t head_dim);
+void Cache(const at::Tensor& qkv, const at::Tensor& cache_slots, at::Tensor& keys,
+           at::Tensor& values, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim);
 at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Tensor& values,
                      const at::Tensor& sequences, const at::Tensor& positions,
                      const at::Tensor& block_tables, int64_t num_heads, int64_t num_kv_heads,

@@ -103,22 +103,6 @@ struct WireProgram {
 // Indexed by WireIndex (model/site.h); an empty program costs nothing.
 using StepProgram = std::vector<WireProgram>;
 
-// Asks a step for what gradients need: it then runs with autograd, through the plain operators, and
-// leaves the activations of some wires as parts of its graph. The step's cache must be its own,
-// because the graph holds what was written to it.
-struct GradientTape {
-  std::vector<int> wires;          // WireIndex of what is differentiated by or with
-  std::vector<at::Tensor> values;  // set by the step, one a wire: [num_tokens, width]
-  // The block whose norm behind the MLP (post_norms) divides by its clean factor, taken as a
-  // constant: a scale-invariant norm would hide what its own block's neurons do. -1: none.
-  int held_post_norm = -1;
-};
-
-// d scalar / d each of `inputs`, which belong to the graph that made `scalar` (a tensor of one
-// element). The graph is gone after it unless `keep_graph`.
-std::vector<at::Tensor> GradientsOf(const at::Tensor& scalar, const std::vector<at::Tensor>& inputs,
-                                    bool keep_graph = false);
-
 }  // namespace valuescope::model
 
 #endif  // VALUESCOPE_MODEL_STEP_H_

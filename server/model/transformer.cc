@@ -10,12 +10,14 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "model/device_types.h"
+#include "model/gradient_weights.h"
 #include "model/kernels.h"
 #include "model/linear.h"
-#include "model/reference.h"
+#include "model/operators.h"
 #include "model/safetensors.h"
 #include "model/site.h"
 #include "model/weights.h"
@@ -24,6 +26,21 @@ namespace valuescope::model {
 namespace {
 
 constexpr int64_t kMaxConfigBytes = 1 << 20;
+
+// The tensors whose weights a projection of a block has one under the other.
+using Parts = absl::Span<const char* const>;
+constexpr const char* kQkv[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"};
+constexpr const char* kOutput[] = {"self_attn.o_proj"};
+constexpr const char* kGate[] = {"mlp.gate_proj", "mlp.up_proj"};
+constexpr const char* kDown[] = {"mlp.down_proj"};
+
+std::string PrefixOf(int layer) { return absl::StrCat("model.layers.", layer, "."); }
+
+std::vector<std::string> NamesOf(absl::string_view prefix, Parts parts, absl::string_view kind) {
+  std::vector<std::string> names;
+  for (const char* part : parts) names.push_back(absl::StrCat(prefix, part, kind));
+  return names;
+}
 
 // One block's weights, fused where the forward pass wants one product.
 struct Block {
@@ -74,11 +91,11 @@ class LoadedTransformer : public Transformer {
       unembedding_ = Linear::Share(embedding_, Rows());
     } else {
       VS_RETURN_IF_ERROR(Read(kUnembeddingWeight));
-      unembedding_ = Linear::Create([this] { return Weight(kUnembeddingWeight); }, {}, Rows());
+      unembedding_ = Linear::Create(Weight(kUnembeddingWeight), {}, Rows());
       Release(kUnembeddingWeight);
     }
     for (int layer = 0; layer < architecture_.num_layers; ++layer) {
-      const std::string prefix = absl::StrCat("model.layers.", layer, ".");
+      const std::string prefix = PrefixOf(layer);
       VS_RETURN_IF_ERROR(Read(prefix));
       blocks_.push_back(MakeBlock(prefix));
       Release(prefix);
@@ -99,19 +116,27 @@ class LoadedTransformer : public Transformer {
   at::Tensor Forward(const StepBatch& batch, KvCache& cache, const StepProgram& program,
                      GradientTape* tape) const override {
     const c10::InferenceMode inference(tape == nullptr);
-    const c10::AutoGradMode gradients(tape != nullptr);
-    if (tape != nullptr) tape->values.assign(tape->wires.size(), at::Tensor());
+    const std::unique_ptr<Operators> taped = tape == nullptr ? nullptr : TapedOperators(*tape);
     // at::index here and below, because index_select has no kernel for meta tensors.
     const auto of_positions = [&](const at::Tensor& table) {
       return at::index(table, {batch.positions}).to(ScalarTypeOf(options_.dtype));
     };
-    return RunStep({batch, cache, program, tape, Plans(batch, cache, tape), of_positions(cosines_),
-                    of_positions(sines_)});
+    return RunStep({taped == nullptr ? ServingOperators() : *taped, batch, cache, program,
+                    Plans(batch, cache), of_positions(cosines_), of_positions(sines_)});
+  }
+
+  int64_t GradientWeightBytes(const GradientPath& path) const override {
+    return model::GradientWeightBytes(ProjectionsOn(path), options_.dtype);
+  }
+  absl::StatusOr<std::shared_ptr<const GradientWeights>> MakeGradientWeights(
+      const GradientPath& path, const Cancellation& cancellation) const override {
+    return model::MakeGradientWeights(ProjectionsOn(path), *stored_, options_.dtype,
+                                      options_.memory, cancellation);
   }
 
   absl::StatusOr<at::Tensor> WriteDirections(int layer) const override {
     VS_RETURN_IF_ERROR(stored_->CheckUnchanged());
-    const std::string block = absl::StrCat("model.layers.", layer, ".");
+    const std::string block = PrefixOf(layer);
     VS_ASSIGN_OR_RETURN(const at::Tensor columns,
                         stored_->ReadAgain(block + "mlp.down_proj.weight", at::kFloat));
     if (!architecture_.post_norms) return columns;
@@ -124,22 +149,21 @@ class LoadedTransformer : public Transformer {
  private:
   // What every part of a step reads.
   struct Step {
+    const Operators& operators;
     const StepBatch& batch;
     KvCache& cache;
     const StepProgram& program;
-    GradientTape* tape;
     std::map<int64_t, std::vector<at::Tensor>> plans;  // PlanAttention's, by window
     at::Tensor cosines, sines;  // [num_tokens, head_dim / 2] of the model's type
   };
 
-  // One for each window; empty with a tape, whose graph is made of the references.
-  std::map<int64_t, std::vector<at::Tensor>> Plans(const StepBatch& batch, const KvCache& cache,
-                                                   const GradientTape* tape) const {
+  // One for each window.
+  std::map<int64_t, std::vector<at::Tensor>> Plans(const StepBatch& batch,
+                                                   const KvCache& cache) const {
     std::map<int64_t, std::vector<at::Tensor>> plans;
     for (int layer = 0; layer < architecture_.num_layers; ++layer) {
       const auto [plan, fresh] = plans.try_emplace(architecture_.windows[layer]);
-      if (!fresh || tape != nullptr) continue;
-      plan->second = PlanAttention(batch, cache.keys[layer], heads(), Scores(layer));
+      if (fresh) plan->second = PlanAttention(batch, cache.keys[layer], heads(), Scores(layer));
     }
     return plans;
   }
@@ -158,20 +182,19 @@ class LoadedTransformer : public Transformer {
   at::Tensor RunStep(const Step& step) const {
     at::Tensor x = at::index(embedding_, {step.batch.token_ids});  // [num_tokens, hidden]
     if (embedding_scale_.defined()) x.mul_(embedding_scale_);
-    if (step.tape != nullptr) x.requires_grad_();  // the root of the graph: weights are constants
     Visit({Site::kEmbedding, 0}, x, step);
     for (int layer = 0; layer < architecture_.num_layers; ++layer) {
       RunBlock(layer, x, step);
     }
-    at::Tensor normed = Norm(x, final_norm_);
+    at::Tensor normed = Norm(x, final_norm_, step);
     Visit({Site::kFinalNorm, 0}, normed, step);
     const bool everywhere = !step.program[WireIndex({Site::kLogits, 0}, architecture_)].empty();
     if (everywhere) {
-      at::Tensor logits = Unembed(normed);
+      at::Tensor logits = Unembed(normed, step);
       Visit({Site::kLogits, 0}, logits, step);
       return at::index(logits, {step.batch.logit_tokens});
     }
-    return Unembed(at::index(normed, {step.batch.logit_tokens}));
+    return Unembed(at::index(normed, {step.batch.logit_tokens}), step);
   }
 
   // Looks at every tensor whose name begins so for the first time.
@@ -203,29 +226,27 @@ class LoadedTransformer : public Transformer {
     return (stored_->Get(name, at::kFloat) + 1).to(options_.device);
   }
 
-  // Several projections' weights or biases one under the other, in the order given.
-  at::Tensor Joined(const std::string& prefix, const std::vector<const char*>& names,
-                    const char* part) const {
+  // Weights or biases one under the other.
+  at::Tensor Joined(const std::vector<std::string>& names) const {
     std::vector<at::Tensor> tensors;
-    for (const char* name : names) {
-      tensors.push_back(Weight(absl::StrCat(prefix, name, part)));
-    }
+    for (const std::string& name : names) tensors.push_back(Weight(name));
     return tensors.size() == 1 ? tensors[0] : at::cat(tensors);
   }
 
-  // Several projections of one input as one product.
-  std::unique_ptr<Linear> Projection(const std::string& prefix,
-                                     const std::vector<const char*>& names, bool bias) const {
-    return Linear::Create([=, this] { return Joined(prefix, names, ".weight"); },
-                          bias ? Joined(prefix, names, ".bias").clone() : at::Tensor(), Rows());
+  at::Tensor JoinedBias(const std::string& prefix, Parts parts) const {
+    return Joined(NamesOf(prefix, parts, ".bias")).clone();
   }
 
-  std::unique_ptr<Gate> MlpGate(const std::string& prefix) const {
-    const std::vector<const char*> names = {"mlp.gate_proj", "mlp.up_proj"};
-    return Gate::Create(
-        [=, this] { return Joined(prefix, names, ".weight"); },
-        architecture_.mlp_bias ? Joined(prefix, names, ".bias").clone() : at::Tensor(),
-        architecture_.activation, Rows());
+  // Several projections of one input as one product.
+  std::unique_ptr<Linear> MakeLinear(const std::string& prefix, Parts parts, bool bias) const {
+    return Linear::Create(Joined(NamesOf(prefix, parts, ".weight")),
+                          bias ? JoinedBias(prefix, parts) : at::Tensor(), Rows());
+  }
+
+  std::unique_ptr<Gate> MakeGate(const std::string& prefix) const {
+    return Gate::Create(Joined(NamesOf(prefix, kGate, ".weight")),
+                        architecture_.mlp_bias ? JoinedBias(prefix, kGate) : at::Tensor(),
+                        architecture_.activation, Rows());
   }
 
   Linear::Rows Rows() const {
@@ -237,13 +258,12 @@ class LoadedTransformer : public Transformer {
     const auto norm = [&](const char* name) { return NormWeight(prefix + name + ".weight"); };
     Block block;
     block.attention_norm = norm("input_layernorm");
-    block.qkv = Projection(prefix, {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"},
-                           a.qkv_bias);
+    block.qkv = MakeLinear(prefix, kQkv, a.qkv_bias);
     if (a.head_norms) {
       block.query_norm = norm("self_attn.q_norm");
       block.key_norm = norm("self_attn.k_norm");
     }
-    block.output = Projection(prefix, {"self_attn.o_proj"}, a.output_bias);
+    block.output = MakeLinear(prefix, kOutput, a.output_bias);
     if (a.post_norms) {
       block.attention_post_norm = norm("post_attention_layernorm");
       block.mlp_norm = norm("pre_feedforward_layernorm");
@@ -251,9 +271,38 @@ class LoadedTransformer : public Transformer {
     } else {
       block.mlp_norm = norm("post_attention_layernorm");
     }
-    block.gate = MlpGate(prefix);
-    block.down = Projection(prefix, {"mlp.down_proj"}, a.mlp_bias);
+    block.gate = MakeGate(prefix);
+    block.down = MakeLinear(prefix, kDown, a.mlp_bias);
     return block;
+  }
+
+  // All of them, in the order of the forward pass.
+  std::vector<PlacedProjection> Projections() const {
+    std::vector<PlacedProjection> all;
+    for (int layer = 0; layer < architecture_.num_layers; ++layer) {
+      const Block& block = blocks_[layer];
+      const auto add = [&](const Projection& projection, Site site, Parts parts) {
+        all.push_back(
+            {projection, Normalised({site, layer}), NamesOf(PrefixOf(layer), parts, ".weight")});
+      };
+      add(*block.qkv, Site::kResidualPre, kQkv);
+      add(*block.output, Site::kAttentionHeads, kOutput);
+      add(*block.gate, Site::kResidualMid, kGate);
+      add(*block.down, Site::kMlpNeurons, kDown);
+    }
+    all.push_back({*unembedding_, {Site::kFinalNorm, 0}, {kUnembeddingWeight}});
+    return all;
+  }
+
+  // Those that a gradient passes on its way back from path.to to path.from.
+  std::vector<PlacedProjection> ProjectionsOn(const GradientPath& path) const {
+    const int from = WireIndex(path.from, architecture_), to = WireIndex(path.to, architecture_);
+    std::vector<PlacedProjection> passed;
+    for (const PlacedProjection& each : Projections()) {
+      const int reads = WireIndex(each.reads, architecture_);
+      if (from <= reads && reads < to) passed.push_back(each);
+    }
+    return passed;
   }
 
   // Cosines and sines of every position in float32, by the steps that transformers takes.
@@ -271,58 +320,53 @@ class LoadedTransformer : public Transformer {
 
   void RunBlock(int layer, at::Tensor& x, const Step& step) const {
     const Block& block = blocks_[layer];
-    at::Tensor attended = Attend(layer, Norm(x, block.attention_norm), step);
+    const Operators& operators = step.operators;
+    at::Tensor attended = Attend(layer, Norm(x, block.attention_norm, step), step);
     Visit({Site::kAttentionHeads, layer}, attended, step);
-    at::Tensor written = block.output->Apply(attended);
-    if (architecture_.post_norms) written = Norm(written, block.attention_post_norm);
+    at::Tensor written = operators.Apply(*block.output, attended);
+    if (architecture_.post_norms) written = Norm(written, block.attention_post_norm, step);
     Visit({Site::kAttentionOutput, layer}, written, step);
-    AddTo(x, written, step);
+    operators.Add(x, written);
     Visit({Site::kResidualMid, layer}, x, step);
 
-    at::Tensor neurons = block.gate->Apply(Norm(x, block.mlp_norm));
+    at::Tensor neurons = operators.Apply(*block.gate, Norm(x, block.mlp_norm, step));
     Visit({Site::kMlpNeurons, layer}, neurons, step);
-    written = block.down->Apply(neurons);
+    written = operators.Apply(*block.down, neurons);
     if (architecture_.post_norms) {
-      const bool held = step.tape != nullptr && step.tape->held_post_norm == layer;
-      written = held ? reference::HeldRmsNorm(written, block.mlp_post_norm,
-                                              architecture_.rms_norm_epsilon)
-                     : Norm(written, block.mlp_post_norm);
+      written = operators.MlpPostNorm(layer, written, block.mlp_post_norm,
+                                      architecture_.rms_norm_epsilon);
     }
     Visit({Site::kMlpOutput, layer}, written, step);
-    AddTo(x, written, step);
+    operators.Add(x, written);
     Visit({Site::kResidualPost, layer}, x, step);
-  }
-
-  // In place, except where the graph still needs what was there.
-  static void AddTo(at::Tensor& x, const at::Tensor& written, const Step& step) {
-    if (step.tape == nullptr) {
-      x.add_(written);
-    } else {
-      x = x + written;
-    }
   }
 
   // The heads' outputs, [num_tokens, num_heads * head_dim].
   at::Tensor Attend(int layer, const at::Tensor& normed, const Step& step) const {
     const Block& block = blocks_[layer];
     at::Tensor &keys = step.cache.keys[layer], &values = step.cache.values[layer];
-    at::Tensor qkv = block.qkv->Apply(normed);
+    const Operators& operators = step.operators;
+    at::Tensor qkv = operators.Apply(*block.qkv, normed);
     if (architecture_.head_norms) {
-      NormHeads(qkv, block.query_norm, block.key_norm, architecture_.rms_norm_epsilon, heads());
+      operators.NormHeads(qkv, block.query_norm, block.key_norm, architecture_.rms_norm_epsilon,
+                          heads());
     }
-    RotateAndCache(qkv, step.cosines, step.sines, step.batch.cache_slots, keys, values, heads());
-    return Attention(qkv, keys, values, step.batch, step.plans.at(architecture_.windows[layer]),
-                     heads(), Scores(layer));
+    operators.RotateAndCache(qkv, step.cosines, step.sines, step.batch.cache_slots, keys, values,
+                             heads());
+    return operators.Attention(qkv, keys, values, step.batch,
+                               step.plans.at(architecture_.windows[layer]), heads(), Scores(layer));
   }
 
-  at::Tensor Norm(const at::Tensor& x, const at::Tensor& weight) const {
-    return RmsNorm(x, weight, architecture_.rms_norm_epsilon);
+  at::Tensor Norm(const at::Tensor& x, const at::Tensor& weight, const Step& step) const {
+    return step.operators.RmsNorm(x, weight, architecture_.rms_norm_epsilon);
   }
 
   // [n, hidden] -> logits [n, vocabulary] float32
-  at::Tensor Unembed(const at::Tensor& normed) const {
-    at::Tensor logits = unembedding_->Apply(normed).to(at::kFloat);
-    if (architecture_.final_soft_cap > 0) SoftCap(logits, architecture_.final_soft_cap);
+  at::Tensor Unembed(const at::Tensor& normed, const Step& step) const {
+    at::Tensor logits = step.operators.Apply(*unembedding_, normed).to(at::kFloat);
+    if (architecture_.final_soft_cap > 0) {
+      step.operators.SoftCap(logits, architecture_.final_soft_cap);
+    }
     return logits;
   }
 
@@ -331,31 +375,10 @@ class LoadedTransformer : public Transformer {
     const int index = WireIndex(wire, architecture_);
     const WireProgram& wanted = step.program[index];
     for (const Stage& stage : wanted.stages) {
-      std::visit([&](const auto& each) { Edit(x, each, step.batch.table_rows); }, stage);
+      step.operators.Edit(x, stage, step.batch.table_rows);
     }
-    if (step.tape != nullptr) Record(index, x, *step.tape);
-    const c10::NoGradGuard no_gradients;
-    for (const TapStage& tap : wanted.taps) {
-      at::Tensor destination = tap.destination;
-      const at::Tensor read = tap.columns.defined() ? at::index(x, {std::nullopt, tap.columns}) : x;
-      switch (tap.operation) {
-        case TapOperation::kCopy:
-          TapCopy(read, tap.tokens, tap.rows, destination);
-          break;
-        case TapOperation::kSum:
-          TapSum(read, tap.tokens, tap.rows, destination);
-          break;
-        case TapOperation::kMax:
-          TapMax(read, tap.tokens, tap.rows, destination);
-          break;
-      }
-    }
-  }
-
-  static void Record(int wire, const at::Tensor& x, GradientTape& tape) {
-    for (size_t i = 0; i < tape.wires.size(); ++i) {
-      if (tape.wires[i] == wire) tape.values[i] = x;
-    }
+    step.operators.Pass(index, x);
+    for (const TapStage& tap : wanted.taps) step.operators.Tap(x, tap);
   }
 
   Architecture architecture_;

@@ -13,7 +13,9 @@
 #include "absl/status/statusor.h"
 #include "base/cancellation.h"
 #include "base/dtype.h"
+#include "base/memory_ledger.h"
 #include "model/architecture.h"
+#include "model/gradients.h"
 #include "model/kv_cache.h"
 #include "model/step.h"
 
@@ -30,6 +32,9 @@ struct LoadOptions {
   std::function<void(double)> progress;
   // Looked at before every tensor: raised, the load ends with CANCELLED.
   Cancellation cancellation;
+  // Where what the model takes after its load is taken from first; outlives it. Null: nothing is
+  // counted.
+  const MemoryLedger* memory = nullptr;
 };
 
 class Transformer {
@@ -53,7 +58,7 @@ class Transformer {
   // Runs one step: writes the keys and values of its tokens to `cache`, applies `program` (one
   // entry a wire) and returns the logits of batch.logit_tokens, [num_logits, vocabulary] float32.
   // Reads nothing back to the host and allocates no memory whose size depends on values.
-  // With a `tape` the step also records its graph for gradients, and the logits are part of it;
+  // With a `tape` the same step is recorded for gradients, and the logits are part of the graph;
   // without one nothing of autograd runs.
   virtual at::Tensor Forward(const StepBatch& batch, KvCache& cache, const StepProgram& program,
                              GradientTape* tape) const = 0;
@@ -68,6 +73,17 @@ class Transformer {
   // Reads the model's files once more: FAILED_PRECONDITION, reason MODEL_FILES_CHANGED, where they
   // are no longer what was loaded.
   virtual absl::StatusOr<at::Tensor> WriteDirections(int layer) const = 0;
+
+  // Bytes of memory that MakeGradientWeights takes for `path`; 0 where no weight on it is packed.
+  virtual int64_t GradientWeightBytes(const GradientPath& path) const = 0;
+  // The weights that a tape for `path` needs; nothing is held after an error.
+  // Reads those that are packed from the model's files once more: FAILED_PRECONDITION, reason
+  // MODEL_FILES_CHANGED, where they are no longer what was loaded. RESOURCE_EXHAUSTED, with a retry
+  // delay (reason GRADIENT_MEMORY_FULL) where others hold too much of LoadOptions::memory, without
+  // one (reason GRADIENT_WEIGHTS_TOO_LARGE) where all of it or of the machine is too little.
+  // CANCELLED before the next weight once `cancellation` is raised.
+  virtual absl::StatusOr<std::shared_ptr<const GradientWeights>> MakeGradientWeights(
+      const GradientPath& path, const Cancellation& cancellation) const = 0;
 };
 
 }  // namespace valuescope::model

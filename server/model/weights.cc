@@ -7,11 +7,11 @@
 #include <filesystem>
 #include <numeric>
 #include <set>
-#include <stdexcept>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/check.h"
 #include "base/error.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
@@ -277,10 +277,9 @@ absl::StatusOr<at::Tensor> StoredWeights::ReadAgain(const std::string& name,
 }
 
 at::Tensor StoredWeights::Get(const std::string& name, c10::ScalarType dtype) const {
-  if (const auto held = held_.find(name); held != held_.end()) return held->second.to(dtype);
-  absl::StatusOr<at::Tensor> again = ReadAgain(name, dtype);
-  if (!again.ok()) throw std::runtime_error(std::string(again.status().message()));
-  return *std::move(again);
+  const auto held = held_.find(name);
+  VS_CHECK(held != held_.end());
+  return held->second.to(dtype);
 }
 
 absl::Status StoredWeights::Read(const std::string& name) {

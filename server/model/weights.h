@@ -56,8 +56,7 @@ class StoredWeights {
   // FAILED_PRECONDITION, reason MODEL_FILES_CHANGED, where its file was cut short.
   absl::Status Read(const std::string& name);
 
-  // A tensor in `dtype`: the one that is held, without a copy where the file has that type, else as
-  // ReadAgain, whose error is thrown: steps that want gradients make their weights when they run.
+  // A tensor that is held, in `dtype`: without a copy where the file has that type.
   at::Tensor Get(const std::string& name, c10::ScalarType dtype) const;
 
   // Lets go of it.

@@ -309,7 +309,7 @@ TEST_F(CudaKernels, ProductsWithIndependentRowsGiveARowTheSameBitsInAnyCompany) 
     for (const auto& [in, out] : {std::pair(576, 960), std::pair(48, 112), std::pair(17, 5)}) {
       const at::Tensor weight = Random({out, in}, type), bias = Random({out}, type),
                        x = Random({200, in}, type);
-      const auto linear = Linear::Create([&] { return weight; }, bias, Linear::Rows::kIndependent);
+      const auto linear = Linear::Create(weight, bias, Linear::Rows::kIndependent);
       const at::Tensor all = linear->Apply(x);
       const at::Tensor expected = at::linear(x.cpu().to(at::kDouble), weight.cpu().to(at::kDouble),
                                              bias.cpu().to(at::kDouble));

@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,14 @@ inline at::Tensor EveryRowActive(int64_t capacity) {
   at::Tensor active = at::full({capacity}, kActs, at::kByte);
   active[0] = kInactive;
   return active;
+}
+
+// What gradients on `path` need.
+inline std::shared_ptr<const GradientWeights> WeightsFor(const Transformer& model,
+                                                         const GradientPath& path = {}) {
+  auto weights = model.MakeGradientWeights(path, {});
+  VS_CHECK(weights.ok());
+  return *std::move(weights);
 }
 
 class ForwardHarness {
