@@ -233,6 +233,21 @@ TEST_P(Gradients, OfSequencesBesideEachOtherAndOfAChunkBehindACacheEqualThoseOfA
   }
 }
 
+TEST_P(Gradients, APathHasTheProjectionsBetweenItsWiresAndNoMore) {
+  const auto model = Load();
+  std::vector<Wire> wires = Wires(model->architecture());
+  wires.push_back({Site::kLogits, 0});
+  for (size_t i = 0; i + 1 < wires.size(); ++i) {
+    // What a norm alone leads to is multiplied by nothing.
+    const Site to = wires[i + 1].site;
+    const bool is_product = to == Site::kAttentionHeads || to == Site::kAttentionOutput ||
+                            to == Site::kMlpNeurons || to == Site::kMlpOutput ||
+                            to == Site::kLogits;
+    const auto weights = WeightsFor(*model, {.from = wires[i], .to = wires[i + 1]});
+    EXPECT_EQ(weights->plain.size(), is_product ? 1 : 0) << NameOf(to) << " " << wires[i].layer;
+  }
+}
+
 // --- The weights ---------------------------------------------------------------------------------
 
 TEST_P(Gradients, TheWeightsTakeTheBytesThatAreTold) {
