@@ -74,12 +74,17 @@ absl::Status OfData(const absl::Status& status) {
 
 // --- Records ---
 
+// Rows are the tensor's, and the rest belongs to the server that stores the vector.
+void KeepWhatFilesTell(v1::Vector& record) {
+  record.clear_name();
+  record.clear_data();
+  record.clear_create_time();
+  record.clear_owner();
+}
+
 std::string RecordText(const StoredVector& vector) {
   v1::Vector record = vector.record;
-  for (const int unsaid : {v1::Vector::kNameFieldNumber, v1::Vector::kDataFieldNumber,
-                           v1::Vector::kCreateTimeFieldNumber, v1::Vector::kOwnerFieldNumber}) {
-    record.GetReflection()->ClearField(&record, record.GetDescriptor()->FindFieldByNumber(unsaid));
-  }
+  KeepWhatFilesTell(record);
   record.set_digest(VectorDigest(vector));
   return MessageToJson(record).dump(/*indent=*/-1, /*indent_char=*/' ', /*ensure_ascii=*/false,
                                     nlohmann::ordered_json::error_handler_t::replace);
@@ -93,10 +98,7 @@ absl::StatusOr<v1::Vector> ParseRecord(absl::string_view tensor, absl::string_vi
     return Malformed(absl::StrCat("what it tells of ", Quoted(tensor),
                                   " is not the JSON of a Vector that this server knows"));
   }
-  for (const int unsaid : {v1::Vector::kNameFieldNumber, v1::Vector::kDataFieldNumber,
-                           v1::Vector::kCreateTimeFieldNumber, v1::Vector::kOwnerFieldNumber}) {
-    record.GetReflection()->ClearField(&record, record.GetDescriptor()->FindFieldByNumber(unsaid));
-  }
+  KeepWhatFilesTell(record);
   return record;
 }
 
@@ -108,6 +110,14 @@ bool HasStatisticsOfItsRows(const v1::Vector& record) {
   return std::equal(statistics.begin(), statistics.end(), record.layers().begin(),
                     record.layers().end(),
                     [](const auto& row, int32_t layer) { return row.layer() == layer; });
+}
+
+absl::Status CheckRows(absl::string_view tensor, const engine::ServedModel& model,
+                       const StoredVector& vector) {
+  const absl::Status status = CheckVector(vector, model.architecture);
+  if (status.ok()) return status;
+  return InvalidField("data", absl::StrCat("tensor ", Quoted(tensor), ": ", status.message()),
+                      DetailsOf(status).reason);
 }
 
 // Takes a vector as a file of ours tells it, its rows set: nothing of it may be other than what was
@@ -125,10 +135,7 @@ absl::Status CheckTold(absl::string_view tensor, const engine::ServedModel& mode
     return Malformed(absl::StrCat("tensor ", Quoted(tensor),
                                   " has no site, or statistics of other layers than its rows"));
   }
-  if (absl::Status status = CheckVector(vector, model.architecture); !status.ok()) {
-    return InvalidField("data", absl::StrCat("tensor ", Quoted(tensor), ": ", status.message()),
-                        DetailsOf(status).reason);
-  }
+  VS_RETURN_IF_ERROR(CheckRows(tensor, model, vector));
   if (VectorDigest(vector) != record.digest()) {
     return InvalidField("data",
                         absl::StrCat("tensor ", Quoted(tensor),
@@ -156,14 +163,6 @@ StoredVector Untold(const v1::ImportVectorsHeader& header, const engine::ServedM
   provenance.set_options(RecordOfRequest(
       header, {"model", "site", "size_bytes", "sha256", "display_name", "request_id"}));
   return vector;
-}
-
-absl::Status CheckUntold(absl::string_view tensor, const engine::ServedModel& model,
-                         const StoredVector& vector) {
-  const absl::Status status = CheckVector(vector, model.architecture);
-  if (status.ok()) return status;
-  return InvalidField("data", absl::StrCat("tensor ", Quoted(tensor), ": ", status.message()),
-                      DetailsOf(status).reason);
 }
 
 absl::StatusOr<std::vector<float>> Floats(absl::string_view tensor, DType dtype,
@@ -214,7 +213,7 @@ absl::StatusOr<StoredVector> ReadUntold(const v1::ImportVectorsHeader& header, m
   for (int layer = 0; layer < num_layers; ++layer) layers.push_back(layer);
   StoredVector vector = Untold(header, model, site, layers);
   VS_ASSIGN_OR_RETURN(vector.rows, Floats(name, tensor.dtype, tensor.shape, tensor.bytes));
-  VS_RETURN_IF_ERROR(CheckUntold(name, model, vector));
+  VS_RETURN_IF_ERROR(CheckRows(name, model, vector));
   return vector;
 }
 
@@ -312,6 +311,55 @@ absl::StatusOr<std::vector<float>> ReadDirection(absl::string_view name, const G
   return Floats(name, tensor.dtype, tensor.shape, tensor.bytes);
 }
 
+// The rows of a file, ascending.
+struct Directions {
+  std::vector<int32_t> blocks;
+  std::vector<std::string> tensors;
+  std::vector<float> rows;  // [blocks, hidden]
+};
+
+absl::StatusOr<Directions> ReadDirections(const GgufFile& file, v1::GgufConvention convention,
+                                          const model::Architecture& architecture) {
+  std::map<int, absl::string_view> names;  // by block
+  for (const auto& [name, tensor] : file.tensors) {
+    const std::optional<int> number = NumberOf(name);
+    if (!number) {
+      return Malformed(absl::StrCat("tensor ", Quoted(name),
+                                    " is no direction.N, and a control vector has no others"));
+    }
+    VS_ASSIGN_OR_RETURN(const int block,
+                        BlockOf(name, *number, convention, architecture.num_layers));
+    names[block] = name;
+  }
+  if (names.empty()) return Malformed("has no tensor direction.N");
+  Directions directions;
+  for (const auto& [block, name] : names) {
+    VS_ASSIGN_OR_RETURN(const std::vector<float> row,
+                        ReadDirection(name, file.tensors.find(name)->second, architecture.hidden));
+    directions.blocks.push_back(block);
+    directions.tensors.emplace_back(name);
+    directions.rows.insert(directions.rows.end(), row.begin(), row.end());
+  }
+  return directions;
+}
+
+// What `told`, of a file of ours, says of the rows.
+absl::StatusOr<StoredVector> TakeTold(const GgufValue& told, Directions directions,
+                                      const engine::ServedModel& model) {
+  if (told.type != GgufType::kString) {
+    return Malformed(absl::StrCat("the metadata ", kVectorKey, " is no string"));
+  }
+  StoredVector vector;
+  VS_ASSIGN_OR_RETURN(vector.record, ParseRecord(kVectorKey, told.bytes));
+  if (vector.record.site() != v1::SITE_RESIDUAL_POST ||
+      !absl::c_equal(directions.blocks, vector.record.layers())) {
+    return Malformed(absl::StrCat("its tensors are not those that ", kVectorKey, " tells"));
+  }
+  vector.rows = std::move(directions.rows);
+  VS_RETURN_IF_ERROR(CheckTold(directions.tensors.front(), model, vector));
+  return vector;
+}
+
 absl::StatusOr<VectorFile> ReadControlVector(v1::ImportVectorsHeader header,
                                              const engine::ServedModel& model,
                                              absl::string_view bytes) {
@@ -321,46 +369,18 @@ absl::StatusOr<VectorFile> ReadControlVector(v1::ImportVectorsHeader header,
   VectorFile result;
   VS_ASSIGN_OR_RETURN(result.convention, ConventionOf(header, *file));
   header.set_convention(result.convention);
-  const model::Architecture& architecture = model.architecture;
-  std::map<int, std::pair<std::string, std::vector<float>>> directions;  // by block
-  for (const auto& [name, tensor] : file->tensors) {
-    const std::optional<int> number = NumberOf(name);
-    if (!number) {
-      return Malformed(absl::StrCat("tensor ", Quoted(name),
-                                    " is no direction.N, and a control vector has no others"));
-    }
-    VS_ASSIGN_OR_RETURN(const int block,
-                        BlockOf(name, *number, result.convention, architecture.num_layers));
-    VS_ASSIGN_OR_RETURN(std::vector<float> row, ReadDirection(name, tensor, architecture.hidden));
-    directions[block] = {name, std::move(row)};
-  }
-  if (directions.empty()) return Malformed("has no tensor direction.N");
+  VS_ASSIGN_OR_RETURN(Directions directions,
+                      ReadDirections(*file, result.convention, model.architecture));
   VectorInFile& one = result.vectors.emplace_back();
-  std::vector<int32_t> layers;
-  std::vector<float> rows;
-  for (const auto& [block, direction] : directions) {
-    layers.push_back(block);
-    one.tensors.push_back(direction.first);
-    rows.insert(rows.end(), direction.second.begin(), direction.second.end());
-  }
+  one.tensors = directions.tensors;
   const auto told = file->metadata.find(kVectorKey);
-  if (told == file->metadata.end()) {
-    one.vector = Untold(header, model, model::Site::kResidualPost, layers);
-    one.vector.rows = std::move(rows);
-    VS_RETURN_IF_ERROR(CheckUntold(one.tensors.front(), model, one.vector));
+  if (told != file->metadata.end()) {
+    VS_ASSIGN_OR_RETURN(one.vector, TakeTold(told->second, std::move(directions), model));
     return result;
   }
-  if (told->second.type != GgufType::kString) {
-    return Malformed(absl::StrCat("the metadata ", kVectorKey, " is no string"));
-  }
-  VS_ASSIGN_OR_RETURN(one.vector.record, ParseRecord(kVectorKey, told->second.bytes));
-  const auto& told_layers = one.vector.record.layers();
-  if (one.vector.record.site() != v1::SITE_RESIDUAL_POST ||
-      !std::equal(layers.begin(), layers.end(), told_layers.begin(), told_layers.end())) {
-    return Malformed(absl::StrCat("its tensors are not those that ", kVectorKey, " tells"));
-  }
-  one.vector.rows = std::move(rows);
-  VS_RETURN_IF_ERROR(CheckTold(one.tensors.front(), model, one.vector));
+  one.vector = Untold(header, model, model::Site::kResidualPost, directions.blocks);
+  one.vector.rows = std::move(directions.rows);
+  VS_RETURN_IF_ERROR(CheckRows(one.tensors.front(), model, one.vector));
   return result;
 }
 

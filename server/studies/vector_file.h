@@ -5,9 +5,9 @@
 //   GGUF          llama.cpp's control vector: tensors direction.N, FLOAT32 [width], behind 0-based
 //                 block N; metadata "valuescope.vector" is that JSON
 //
-// The record names the digest of the vector, so nothing of what such a file tells can be lost or
-// changed unseen on its way. Files of others tell nothing but numbers; what is stored of them says
-// from which file they came. Equal vectors give equal bytes.
+// The record names the digest of the vector, so none of its content can be lost or changed unseen
+// on its way. Files of others tell nothing but numbers; what is stored of them says from which file
+// they came. Equal vectors give equal bytes.
 #ifndef VALUESCOPE_STUDIES_VECTOR_FILE_H_
 #define VALUESCOPE_STUDIES_VECTOR_FILE_H_
 

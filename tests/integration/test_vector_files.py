@@ -124,7 +124,8 @@ def test_an_exported_vector_comes_back_as_what_it_was(tiny, extracted, file_form
     if file_format == "safetensors":
         assert first == original
     assert tiny.export_vectors([name], file_format=file_format) == content
-    tiny.delete_vector(name) if name != extracted else None
+    if name != extracted:
+        tiny.delete_vector(name)
 
 
 def test_a_file_of_several_vectors_of_several_sites_comes_back(tiny, extracted):
@@ -260,10 +261,10 @@ def header_of(content, **fields):
 
 
 def upload(stub, content, **fields):
-    yield_header = v1.ImportVectorsRequest(header=header_of(content, **fields))
+    header = v1.ImportVectorsRequest(header=header_of(content, **fields))
     parts = [content[i : i + 1000] for i in range(0, len(content), 1000)]
     return stub.ImportVectors(
-        iter([yield_header, *(v1.ImportVectorsRequest(data=part) for part in parts)])
+        iter([header, *(v1.ImportVectorsRequest(data=part) for part in parts)])
     )
 
 
