@@ -13,6 +13,9 @@ std::unique_ptr<rpc::RpcService> Bind(rpc::CallRuntime* runtime, services::Vecto
   binding->Unary("GetVector", rpc::Lane::kQuick, service, &Service::GetVector);
   binding->Unary("ListVectors", rpc::Lane::kQuick, service, &Service::ListVectors);
   binding->Unary("DeleteVector", rpc::Lane::kQuick, service, &Service::DeleteVector);
+  binding->ClientStream("ImportVectors", rpc::Lane::kFiles, services::kMostVectorFileMessage,
+                        service, &Service::ImportVectors);
+  binding->ServerStream("ExportVectors", rpc::Lane::kFiles, service, &Service::ExportVectors);
   return binding;
 }
 

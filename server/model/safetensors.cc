@@ -106,12 +106,15 @@ absl::StatusOr<TensorPlace> ParseEntry(absl::string_view file, const std::string
   return tensor;
 }
 
-absl::Status CheckMetadata(absl::string_view file, const json& metadata) {
+// `strings`, unless null, gets them.
+absl::Status CheckMetadata(absl::string_view file, const json& metadata,
+                           std::map<std::string, std::string>* strings) {
   const auto is_string = [](const json& value) { return value.is_string(); };
-  if (metadata.is_object() && std::all_of(metadata.begin(), metadata.end(), is_string)) {
-    return absl::OkStatus();
+  if (!metadata.is_object() || !std::all_of(metadata.begin(), metadata.end(), is_string)) {
+    return Refused(file, "__metadata__ is not an object of strings");
   }
-  return Refused(file, "__metadata__ is not an object of strings");
+  if (strings != nullptr) *strings = metadata.get<std::map<std::string, std::string>>();
+  return absl::OkStatus();
 }
 
 // The resolved path of `folder`/`name`, if it is beneath the resolved folder.
@@ -210,11 +213,8 @@ bool ModelFile::IsUnchanged() const {
          facts.st_mtim.tv_nsec == nanoseconds_;
 }
 
-namespace {
-
-// Of the header, by the file's first eight bytes.
-absl::StatusOr<int64_t> HeaderBytes(absl::string_view file_name, absl::string_view begin,
-                                    int64_t file_size) {
+absl::StatusOr<int64_t> SafetensorsHeaderBytes(absl::string_view file_name, absl::string_view begin,
+                                               int64_t file_size) {
   uint64_t header_bytes = 0;
   if (begin.size() < kLengthBytes) return Refused(file_name, "is too short for a header");
   std::memcpy(&header_bytes, begin.data(), sizeof(header_bytes));
@@ -228,9 +228,11 @@ absl::StatusOr<int64_t> HeaderBytes(absl::string_view file_name, absl::string_vi
   return static_cast<int64_t>(header_bytes);
 }
 
-absl::StatusOr<std::map<std::string, TensorPlace>> ParseHeader(absl::string_view file_name,
-                                                               absl::string_view text,
-                                                               int64_t file_size) {
+namespace {
+
+absl::StatusOr<std::map<std::string, TensorPlace>> ParseHeader(
+    absl::string_view file_name, absl::string_view text, int64_t file_size,
+    std::map<std::string, std::string>* metadata = nullptr) {
   VS_ASSIGN_OR_RETURN(const json header, ParseStrictJson(file_name, text));
   if (!header.is_object()) return Refused(file_name, "has a header that is not an object");
   const uint64_t begin = kLengthBytes + text.size(), end = static_cast<uint64_t>(file_size);
@@ -238,7 +240,7 @@ absl::StatusOr<std::map<std::string, TensorPlace>> ParseHeader(absl::string_view
   std::vector<std::pair<Range, std::string>> ranges;
   for (const auto& [name, entry] : header.items()) {
     if (name == "__metadata__") {
-      VS_RETURN_IF_ERROR(CheckMetadata(file_name, entry));
+      VS_RETURN_IF_ERROR(CheckMetadata(file_name, entry, metadata));
       continue;
     }
     TensorPlace& tensor = tensors[name];
@@ -263,12 +265,13 @@ absl::StatusOr<std::map<std::string, TensorPlace>> ParseHeader(absl::string_view
 
 }  // namespace
 
-absl::StatusOr<std::map<std::string, StoredTensor>> ParseSafetensors(absl::string_view file_name,
-                                                                     absl::string_view bytes) {
+absl::StatusOr<std::map<std::string, StoredTensor>> ParseSafetensors(
+    absl::string_view file_name, absl::string_view bytes,
+    std::map<std::string, std::string>* metadata) {
   const auto size = static_cast<int64_t>(bytes.size());
-  VS_ASSIGN_OR_RETURN(const int64_t header_bytes, HeaderBytes(file_name, bytes, size));
+  VS_ASSIGN_OR_RETURN(const int64_t header_bytes, SafetensorsHeaderBytes(file_name, bytes, size));
   const auto header = bytes.substr(kLengthBytes, static_cast<size_t>(header_bytes));
-  VS_ASSIGN_OR_RETURN(auto places, ParseHeader(file_name, header, size));
+  VS_ASSIGN_OR_RETURN(auto places, ParseHeader(file_name, header, size, metadata));
   std::map<std::string, StoredTensor> tensors;
   for (auto& [name, place] : places) {
     tensors[name] = {
@@ -282,7 +285,8 @@ absl::StatusOr<std::map<std::string, StoredTensor>> ParseSafetensors(absl::strin
 absl::StatusOr<std::map<std::string, TensorPlace>> ReadTensorPlaces(const ModelFile& file) {
   std::string begin(static_cast<size_t>(std::min<int64_t>(file.size(), kLengthBytes)), '\0');
   VS_RETURN_IF_ERROR(file.Read(0, static_cast<int64_t>(begin.size()), begin.data()));
-  VS_ASSIGN_OR_RETURN(const int64_t header_bytes, HeaderBytes(file.name(), begin, file.size()));
+  VS_ASSIGN_OR_RETURN(const int64_t header_bytes,
+                      SafetensorsHeaderBytes(file.name(), begin, file.size()));
   std::string header(static_cast<size_t>(header_bytes), '\0');
   VS_RETURN_IF_ERROR(file.Read(kLengthBytes, header_bytes, header.data()));
   return ParseHeader(file.name(), header, file.size());

@@ -81,9 +81,15 @@ struct StoredTensor {
 };
 
 // Tensors by name of such a file, as studies store them: weights are never read like this. Refuses
-// what ReadTensorPlaces refuses.
-absl::StatusOr<std::map<std::string, StoredTensor>> ParseSafetensors(absl::string_view file_name,
-                                                                     absl::string_view bytes);
+// what ReadTensorPlaces refuses. `metadata`, unless null, gets the strings of __metadata__.
+absl::StatusOr<std::map<std::string, StoredTensor>> ParseSafetensors(
+    absl::string_view file_name, absl::string_view bytes,
+    std::map<std::string, std::string>* metadata = nullptr);
+
+// Bytes of the JSON header that the beginning of a file of `file_size` bytes announces: how much
+// ParseSafetensors would parse. INVALID_ARGUMENT as there.
+absl::StatusOr<int64_t> SafetensorsHeaderBytes(absl::string_view file_name, absl::string_view begin,
+                                               int64_t file_size);
 
 }  // namespace valuescope::model
 

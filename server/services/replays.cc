@@ -30,6 +30,19 @@ void AddDigests(const v1::Provenance& provenance,
   digests->MergeFrom(provenance.inputs());
 }
 
+absl::StatusOr<std::vector<store::Resource>> EarlierResults(store::Store& store,
+                                                            const std::string& tenant,
+                                                            const store::IdempotencyKey& key) {
+  VS_ASSIGN_OR_RETURN(const auto earlier, store.FindRequest(tenant, key));
+  std::vector<store::Resource> results;
+  if (!earlier) return results;
+  for (const store::ResourceReference& reference : earlier->references) {
+    VS_ASSIGN_OR_RETURN(results.emplace_back(),
+                        store.GetResource(tenant, reference.kind, reference.id));
+  }
+  return results;
+}
+
 absl::StatusOr<std::optional<store::Resource>> EarlierResult(store::Store& store,
                                                              const std::string& tenant,
                                                              const store::IdempotencyKey& key) {
@@ -44,6 +57,15 @@ absl::Status ReplayCreateVector(const store::Resource& resource,
                                 v1::CreateVectorResponse* response) {
   VS_ASSIGN_OR_RETURN(const studies::StoredVector vector, studies::DescribeVector(resource));
   *response->mutable_vector() = VectorToProto(resource, vector, {});
+  return absl::OkStatus();
+}
+
+absl::Status ReplayImportVectors(const std::vector<store::Resource>& resources,
+                                 v1::ImportVectorsResponse* response) {
+  for (const store::Resource& resource : resources) {
+    VS_ASSIGN_OR_RETURN(const studies::StoredVector vector, studies::DescribeVector(resource));
+    *response->add_vectors() = VectorToProto(resource, vector, {});
+  }
   return absl::OkStatus();
 }
 

@@ -9,6 +9,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "store/blob_store.h"
@@ -28,8 +29,15 @@ absl::StatusOr<std::optional<store::Resource>> EarlierResult(store::Store& store
 void AddDigests(const v1::Provenance& provenance,
                 google::protobuf::RepeatedPtrField<v1::ResourceDigest>* digests);
 
+// All that it stored, in order; likewise.
+absl::StatusOr<std::vector<store::Resource>> EarlierResults(store::Store& store,
+                                                            const std::string& tenant,
+                                                            const store::IdempotencyKey& key);
+
 absl::Status ReplayCreateVector(const store::Resource& resource,
                                 v1::CreateVectorResponse* response);
+absl::Status ReplayImportVectors(const std::vector<store::Resource>& resources,
+                                 v1::ImportVectorsResponse* response);
 absl::Status ReplayExtractVectors(const store::Resource& resource, store::BlobStore& blobs,
                                   v1::ExtractVectorsResponse* response);
 absl::Status ReplayAttributeNeurons(const store::Resource& resource, store::BlobStore& blobs,

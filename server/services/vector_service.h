@@ -2,11 +2,13 @@
 #ifndef VALUESCOPE_SERVICES_VECTOR_SERVICE_H_
 #define VALUESCOPE_SERVICES_VECTOR_SERVICE_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
 #include "engine/model_registry.h"
 #include "rpc/call_context.h"
+#include "rpc/stream.h"
 #include "services/calls_at_once.h"
 #include "store/blob_store.h"
 #include "store/store.h"
@@ -15,6 +17,11 @@
 #include "valuescope/v1/vectors.pb.h"
 
 namespace valuescope::services {
+
+// Of a file of vectors in one message.
+inline constexpr int64_t kVectorFileChunk = int64_t{1} << 20;
+// With what tells where it belongs.
+inline constexpr int64_t kMostVectorFileMessage = kVectorFileChunk + 1024;
 
 class VectorService {
  public:
@@ -37,8 +44,20 @@ class VectorService {
                            v1::ListVectorsResponse* response);
   absl::Status DeleteVector(const rpc::CallContext& context, const v1::DeleteVectorRequest& request,
                             v1::DeleteVectorResponse* response);
+  absl::Status ImportVectors(const rpc::CallContext& context,
+                             rpc::StreamReader<v1::ImportVectorsRequest>& reader,
+                             v1::ImportVectorsResponse* response);
+  absl::Status ExportVectors(const rpc::CallContext& context,
+                             const v1::ExportVectorsRequest& request,
+                             rpc::StreamWriter<v1::ExportVectorsResponse>& writer);
 
  private:
+  // `name` of a request's `field` with the chosen rows, and what they take held.
+  absl::StatusOr<studies::StoredVector> VectorToExport(const rpc::CallContext& context,
+                                                       const std::string& field,
+                                                       const std::string& name,
+                                                       const v1::Layers& layers) const;
+
   engine::ModelRegistry* const models_;
   store::Store* const store_;
   store::BlobStore* const blobs_;

@@ -5,6 +5,7 @@ every RPC that is served.
 import dataclasses
 import hashlib
 import importlib
+import json
 import pathlib
 import pkgutil
 import struct
@@ -313,6 +314,48 @@ def upload(chunks, data=CHUNK, **header):
     ]
 
 
+def vector_upload(content, **header):
+    """The messages of a file of vectors."""
+    digest = hashlib.sha256(content).hexdigest()
+    whole = v1.ImportVectorsHeader(
+        **{"model": MODEL, "size_bytes": len(content), "sha256": digest, **header}
+    )
+    parts = [content[offset : offset + MIB] for offset in range(0, len(content), MIB)]
+    return [
+        v1.ImportVectorsRequest(header=whole),
+        *(v1.ImportVectorsRequest(data=part) for part in parts),
+    ]
+
+
+def safetensors(header, data=b""):
+    text = header.encode().ljust(-(-len(header) // 8) * 8)
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def vector_file(seed):
+    """As many vectors as a file may have, of others, so that each is stored with a record of its own."""
+    rows = [tensor([LAYERS, HIDDEN], 64 * seed + i).data for i in range(64)]
+    size = len(rows[0])
+    entries = {
+        str(i): {
+            "dtype": "F32",
+            "shape": [LAYERS, HIDDEN],
+            "data_offsets": [i * size, (i + 1) * size],
+        }
+        for i in range(64)
+    }
+    return Call.of(*vector_upload(safetensors(json.dumps(entries), b"".join(rows))))
+
+
+# MiB: with what reading it takes it fits the memory of all calls.
+LARGE_FILE = 6
+
+
+def nonsense():
+    """JSON that becomes many times its length once it is parsed."""
+    return safetensors('{"__metadata__": [' + "{}," * 100_000 + "{}]}")
+
+
 def only_names(request):
     """Whether requests of this type are names, numbers and switches, of which a name alone can be large."""
     return all(field.message_type is None and not field.is_repeated for field in request.fields)
@@ -410,6 +453,18 @@ def keeping(stored):
         "names as long as a message": each(longest_name, len(ONLY_NAMES), **REFUSED),
         "GetVector": same(v1.GetVectorRequest(name=vector)),
         "ListVectors": page(v1.ListVectorsRequest),
+        "ExportVectors": same(v1.ExportVectorsRequest(vectors=stored.vectors)),
+        "ExportVectors that is not read": same(
+            v1.ExportVectorsRequest(vectors=stored.vectors), read=False
+        ),
+        "ImportVectors": Kind(vector_file, 16),
+        "ImportVectors of a large file that is none": same(
+            *vector_upload(CHUNK * LARGE_FILE), **REFUSED
+        ),
+        "ImportVectors of a file that announces more than fits": same(
+            *vector_upload(CHUNK, size_bytes=1 << 30), **never_fits("REQUEST_TOO_LARGE")
+        ),
+        "ImportVectors of deep nonsense": same(*vector_upload(nonsense()), **REFUSED),
         "GetNeuronSet": same(v1.GetNeuronSetRequest(name=stored.neuron_set)),
         "ListNeuronSets": page(v1.ListNeuronSetsRequest),
         "ListModels": page(v1.ListModelsRequest),

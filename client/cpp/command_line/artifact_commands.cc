@@ -1,11 +1,10 @@
-#include <cstdio>
-#include <fstream>
 #include <iostream>
 
 #include "absl/strings/str_cat.h"
 #include "arguments.h"
 #include "commands.h"
 #include "output.h"
+#include "output_file.h"
 #include "pages.h"
 
 namespace valuescope::command_line {
@@ -45,32 +44,14 @@ int WriteArtifact(const Globals& globals, const std::string& path, const std::st
 }
 
 int ReadArtifact(const Globals& globals, const std::string& name, const std::string& path) {
-  // Written beside the target and renamed at the end, so that a file under its name is always whole
-  // and checked.
-  const std::string partial = absl::StrCat(path, ".partial");
-  std::ofstream file;
-  if (path != "-") {
-    file.open(partial, std::ios::binary);
-    if (!file) return Fail(absl::InvalidArgumentError(absl::StrCat("cannot write '", path, "'")));
-  }
-  std::ostream& out = path == "-" ? std::cout : file;
+  OutputFile file(path);
+  if (absl::Status status = file.Open(); !status.ok()) return Fail(status);
   Client client = globals.Connect();
-  const auto artifact =
-      client.ReadArtifact(ResourceName("artifacts", name), [&](const std::string& bytes) {
-        out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-        return out ? absl::OkStatus() : absl::InvalidArgumentError("cannot write the output");
-      });
-  if (!artifact.ok()) {
-    if (path != "-") std::remove(partial.c_str());
-    return Fail(artifact.status());
-  }
-  if (path != "-") {
-    file.close();
-    if (std::rename(partial.c_str(), path.c_str()) != 0) {
-      return Fail(absl::InvalidArgumentError(absl::StrCat("cannot write '", path, "'")));
-    }
-    if (globals.json) PrintJson(*artifact);
-  }
+  const auto artifact = client.ReadArtifact(
+      ResourceName("artifacts", name), [&](const std::string& bytes) { return file.Write(bytes); });
+  if (!artifact.ok()) return Fail(artifact.status());
+  if (absl::Status status = file.Keep(); !status.ok()) return Fail(status);
+  if (globals.json && !file.is_standard_output()) PrintJson(*artifact);
   return kOk;
 }
 

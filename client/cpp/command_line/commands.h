@@ -67,6 +67,22 @@ struct ExtractFlags {
   std::string display_name;
 };
 
+struct ImportFlags {
+  std::string model;
+  std::string path;  // "-" is standard input
+  std::string format = "safetensors";
+  std::string convention;  // empty: by the file
+  std::string site = "residual_post";
+  std::string display_name;
+};
+
+struct ExportFlags {
+  std::vector<std::string> names;
+  std::string path = "-";
+  std::string format = "safetensors";
+  std::string layers = "all";
+};
+
 struct ClassifyFlags {
   std::string model;
   std::string intrinsic;
@@ -94,6 +110,8 @@ int ListVectors(const Globals& globals);
 int ExtractVectors(const Globals& globals, const ExtractFlags& flags);
 int DecomposeVectors(const Globals& globals, const std::string& intrinsic,
                      const std::string& prompted);
+int ImportVectors(const Globals& globals, const ImportFlags& flags);
+int ExportVectors(const Globals& globals, const ExportFlags& flags);
 
 int ClassifyNeurons(const Globals& globals, const ClassifyFlags& flags);
 int AttributeNeurons(const Globals& globals, const AttributeFlags& flags);

@@ -148,8 +148,35 @@ void AddCapture(CLI::App& app, const Globals& globals, Action& action) {
   command->callback([&] { action = [&globals] { return Capture(globals, flags); }; });
 }
 
+void AddVectorFiles(CLI::App& vectors, const Globals& globals, Action& action) {
+  const auto formats = CLI::IsMember({"safetensors", "gguf"});
+  static ImportFlags import_flags;
+  CLI::App* in = vectors.add_subcommand("import", "store the vectors of a file");
+  in->add_option("--model", import_flags.model)->required();
+  in->add_option("path", import_flags.path, "- is standard input")->required();
+  in->add_option("--format", import_flags.format)->check(formats)->capture_default_str();
+  in->add_option("--convention", import_flags.convention,
+                 "gguf: whose direction.N it is; default by the file, where it tells")
+      ->check(CLI::IsMember({"llama_cpp", "cvector_generator", "repeng"}));
+  in->add_option("--site", import_flags.site, "where the file does not tell")
+      ->capture_default_str();
+  in->add_option("--display_name", import_flags.display_name, "name for people");
+  in->callback([&] { action = [&globals] { return ImportVectors(globals, import_flags); }; });
+  static ExportFlags export_flags;
+  CLI::App* out = vectors.add_subcommand("export", "vectors as one file, which import reads back");
+  out->add_option("names", export_flags.names, "vectors/ID, exactly one for gguf")->required();
+  out->add_option("--out", export_flags.path, "where to; - is standard output")
+      ->capture_default_str();
+  out->add_option("--format", export_flags.format, "gguf: a control vector for llama.cpp")
+      ->check(formats)
+      ->capture_default_str();
+  out->add_option("--layers", export_flags.layers, "gguf has no layer 0")->capture_default_str();
+  out->callback([&] { action = [&globals] { return ExportVectors(globals, export_flags); }; });
+}
+
 void AddVectors(CLI::App& app, const Globals& globals, Action& action) {
-  CLI::App* vectors = app.add_subcommand("vectors", "value vectors (list, extract, decompose)");
+  CLI::App* vectors =
+      app.add_subcommand("vectors", "value vectors (list, extract, decompose, import, export)");
   vectors->require_subcommand(1);
   vectors->add_subcommand("list", "stored vectors")->callback([&] {
     action = [&globals] { return ListVectors(globals); };
@@ -170,6 +197,7 @@ void AddVectors(CLI::App& app, const Globals& globals, Action& action) {
   decompose->add_option("prompted", prompted)->required();
   decompose->callback(
       [&] { action = [&globals] { return DecomposeVectors(globals, intrinsic, prompted); }; });
+  AddVectorFiles(*vectors, globals, action);
 }
 
 void AddAttribution(CLI::App& command, AttributeFlags& flags) {

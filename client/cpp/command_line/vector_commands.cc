@@ -1,14 +1,24 @@
 #include <iostream>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "arguments.h"
 #include "commands.h"
 #include "output.h"
+#include "output_file.h"
 #include "pages.h"
 #include "requests.h"
 
 namespace valuescope::command_line {
+namespace {
+
+// Of a name that was checked while the command line was parsed.
+v1::VectorFormat FormatOf(const std::string& name) {
+  return name == "gguf" ? v1::VECTOR_FORMAT_GGUF : v1::VECTOR_FORMAT_SAFETENSORS;
+}
+
+}  // namespace
 
 int ListVectors(const Globals& globals) {
   Client client = globals.Connect();
@@ -92,6 +102,57 @@ int DecomposeVectors(const Globals& globals, const std::string& intrinsic,
   PrintWarnings(parts.warnings());
   PrintWarnings(response->warnings());
   return kOk;
+}
+
+int ImportVectors(const Globals& globals, const ImportFlags& flags) {
+  const auto site = ParseSite(flags.site);
+  if (!site.ok()) {
+    Fail(site.status());
+    return kUsageError;
+  }
+  v1::ImportVectorsHeader header;
+  header.set_model(ResourceName("models", flags.model));
+  header.set_format(FormatOf(flags.format));
+  header.set_site(*site);
+  header.set_display_name(flags.display_name);
+  v1::GgufConvention convention = v1::GGUF_CONVENTION_UNSPECIFIED;
+  v1::GgufConvention_Parse(
+      absl::StrCat("GGUF_CONVENTION_", absl::AsciiStrToUpper(flags.convention)), &convention);
+  header.set_convention(convention);
+  const auto bytes = ReadFile(flags.path);
+  if (!bytes.ok()) return Fail(bytes.status());
+  Client client = globals.Connect();
+  const auto response = client.ImportVectors(*bytes, header);
+  if (!response.ok()) return Fail(response.status());
+  if (globals.json) {
+    PrintJson(*response);
+    return kOk;
+  }
+  std::vector<std::vector<std::string>> rows = {{"VECTOR", "LAYER", "TENSOR"}};
+  for (const v1::ImportedRow& row : response->rows()) {
+    rows.push_back({row.vector(), absl::StrCat(row.layer()), row.tensor()});
+  }
+  PrintTable(rows);
+  return kOk;
+}
+
+int ExportVectors(const Globals& globals, const ExportFlags& flags) {
+  v1::ExportVectorsRequest request;
+  for (const std::string& name : flags.names) request.add_vectors(ResourceName("vectors", name));
+  request.set_format(FormatOf(flags.format));
+  const auto layers = ParseLayers(flags.layers);
+  if (!layers.ok()) {
+    Fail(layers.status());
+    return kUsageError;
+  }
+  *request.mutable_layers() = *layers;
+  OutputFile file(flags.path);
+  if (absl::Status status = file.Open(); !status.ok()) return Fail(status);
+  Client client = globals.Connect();
+  absl::Status status =
+      client.ExportVectors(request, [&](const std::string& part) { return file.Write(part); });
+  if (status.ok()) status = file.Keep();
+  return status.ok() ? kOk : Fail(status);
 }
 
 }  // namespace valuescope::command_line

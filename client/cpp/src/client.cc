@@ -57,19 +57,52 @@ void FillRequestId(Request& request) {
   if (request.request_id().empty()) request.set_request_id(NewRequestId());
 }
 
+// What the header of an upload says of its bytes.
+template <typename Header>
+void Announce(const std::string& bytes, Header& header) {
+  FillRequestId(header);
+  Sha256Digest digest;
+  digest.Update(bytes);
+  header.set_sha256(digest.Hex());
+  header.set_size_bytes(static_cast<int64_t>(bytes.size()));
+}
+
+// Calls `send` with the parts of `bytes`, and where each begins, until all went or the server hung
+// up, which `send` tells by false.
+void InParts(const std::string& bytes, const std::function<bool(size_t, size_t)>& send) {
+  bool open = true;
+  for (size_t offset = 0; open && offset < bytes.size(); offset += kChunkBytes) {
+    open = send(offset, std::min(kChunkBytes, bytes.size() - offset));
+  }
+}
+
 // Sends header and chunks until all went or the server hung up.
 void Upload(const std::string& bytes, const v1::WriteArtifactHeader& header,
             grpc::ClientWriter<v1::WriteArtifactRequest>& writer) {
   v1::WriteArtifactRequest first;
   *first.mutable_header() = header;
-  bool open = writer.Write(first);
-  for (size_t offset = 0; open && offset < bytes.size(); offset += kChunkBytes) {
-    const size_t size = std::min(kChunkBytes, bytes.size() - offset);
-    v1::WriteArtifactRequest part;
-    part.mutable_chunk()->set_offset(static_cast<int64_t>(offset));
-    part.mutable_chunk()->set_data(bytes.data() + offset, size);
-    part.mutable_chunk()->set_crc32c(ChunkChecksum(bytes.data() + offset, size));
-    open = writer.Write(part);
+  if (writer.Write(first)) {
+    InParts(bytes, [&](size_t offset, size_t size) {
+      v1::WriteArtifactRequest part;
+      part.mutable_chunk()->set_offset(static_cast<int64_t>(offset));
+      part.mutable_chunk()->set_data(bytes.data() + offset, size);
+      part.mutable_chunk()->set_crc32c(ChunkChecksum(bytes.data() + offset, size));
+      return writer.Write(part);
+    });
+  }
+  writer.WritesDone();
+}
+
+void Upload(const std::string& bytes, const v1::ImportVectorsHeader& header,
+            grpc::ClientWriter<v1::ImportVectorsRequest>& writer) {
+  v1::ImportVectorsRequest first;
+  *first.mutable_header() = header;
+  if (writer.Write(first)) {
+    InParts(bytes, [&](size_t offset, size_t size) {
+      v1::ImportVectorsRequest part;
+      part.set_data(bytes.data() + offset, size);
+      return writer.Write(part);
+    });
   }
   writer.WritesDone();
 }
@@ -365,14 +398,46 @@ absl::StatusOr<v1::DeleteArtifactResponse> Client::DeleteArtifact(
               Repeat::kNever);
 }
 
+absl::StatusOr<v1::ImportVectorsResponse> Client::ImportVectors(const std::string& bytes,
+                                                                v1::ImportVectorsHeader header,
+                                                                const CallOptions& options) {
+  Announce(bytes, header);
+  internal::Attempts attempts(SettingsOf(options, Repeat::kHarmless, kWorkTimeout));
+  absl::Status status;
+  do {
+    v1::ImportVectorsResponse response;
+    const auto writer = stubs_->vectors.ImportVectors(attempts.Begin(), &response);
+    Upload(bytes, header, *writer);
+    status = attempts.End(writer->Finish());
+    if (status.ok()) return response;
+  } while (attempts.Again(&status));
+  return status;
+}
+
+absl::Status Client::ExportVectors(const v1::ExportVectorsRequest& request,
+                                   const std::function<absl::Status(const std::string&)>& sink,
+                                   const CallOptions& options) {
+  auto stream = Open(stubs_->vectors, &v1::VectorService::Stub::ExportVectors, request, options);
+  int64_t offset = 0, total = 0;
+  v1::ExportVectorsResponse part;
+  while (stream.Read(&part)) {
+    const std::string& data = part.data();
+    if (part.offset() != offset || part.crc32c() != ChunkChecksum(data.data(), data.size())) {
+      return absl::DataLossError(absl::StrCat("the file's part at ", offset, " is damaged"));
+    }
+    if (absl::Status status = sink(data); !status.ok()) return status;
+    offset += static_cast<int64_t>(data.size());
+    total = part.total_bytes();
+  }
+  if (absl::Status status = stream.Finish(); !status.ok()) return status;
+  if (offset == total) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat("the file ended at ", offset, " of ", total, " bytes"));
+}
+
 absl::StatusOr<v1::Artifact> Client::WriteArtifact(const std::string& bytes,
                                                    v1::WriteArtifactHeader header,
                                                    const CallOptions& options) {
-  FillRequestId(header);
-  Sha256Digest digest;
-  digest.Update(bytes);
-  header.set_sha256(digest.Hex());
-  header.set_size_bytes(static_cast<int64_t>(bytes.size()));
+  Announce(bytes, header);
 
   internal::Attempts attempts(SettingsOf(options, Repeat::kHarmless, kWorkTimeout));
   absl::Status status;

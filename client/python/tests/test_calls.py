@@ -840,10 +840,12 @@ def test_a_file_of_vectors_is_announced_by_its_digest(both, fake, tmp_path):
     )
     file = tmp_path / "vectors.gguf"
     file.write_bytes(b"GGUF")
-    made = both.run(lambda client: client.import_vectors("models/m", file, file_format="gguf"))
+    how = {"file_format": "gguf", "convention": "repeng"}
+    made = both.run(lambda client: client.import_vectors("models/m", file, **how))
     assert [vector.name for vector in made] == ["vectors/v"]
     header, data = fake.requests[name][0]
     assert header.header.format == v1.VECTOR_FORMAT_GGUF and data.data == b"GGUF"
+    assert header.header.convention == v1.GGUF_CONVENTION_REPENG
     assert header.header.sha256 == hashlib.sha256(b"GGUF").hexdigest()
 
 

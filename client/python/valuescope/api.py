@@ -522,16 +522,23 @@ class Api:
         *,
         file_format: Literal["safetensors", "gguf"] = "safetensors",
         site: str | v1.Site = "residual_post",
+        convention: Literal["llama_cpp", "cvector_generator", "repeng"] | None = None,
         display_name: str = "",
     ) -> list[v1.Vector]:
-        """Stores the vectors of a file.
+        """Stores the vectors of a file; `layers` of each are the blocks that its rows went to.
 
         Args:
             model: "models/ID" that they belong to.
             data: the file or its bytes.
             file_format: of the file.
             site: where the file does not tell.
+            convention: of "gguf", how direction.N counts blocks: "llama_cpp" and "repeng" N, "cvector_generator" N - 1; default
+                by the file, where it tells.
             display_name: name for people.
+
+        Raises:
+            InvalidRequest: the file's fault, with its place; reason CONVENTION_NEEDED where blocks can be counted in two ways.
+            FailedPrecondition: a vector of other weights; a model that is not READY.
         """
         if isinstance(data, (str, int)):
             raise TypeError("data must be bytes, or pathlib.Path for a file's name")
@@ -543,6 +550,7 @@ class Api:
             size_bytes=len(content),
             sha256=hashlib.sha256(content).hexdigest(),
             display_name=display_name,
+            convention=_convention(convention),
             request_id=_new_id(),
         )
 
@@ -1018,6 +1026,11 @@ def _repeatable(rpc: Rpc[Any, Any], request: object) -> bool:
 
 def _vector_format(name: str) -> v1.VectorFormat:
     return cast("v1.VectorFormat", v1.VectorFormat.Value(f"VECTOR_FORMAT_{name.upper()}"))
+
+
+def _convention(name: str | None) -> v1.GgufConvention:
+    full = f"GGUF_CONVENTION_{(name or 'unspecified').upper()}"
+    return cast("v1.GgufConvention", v1.GgufConvention.Value(full))
 
 
 def _new_id() -> str:

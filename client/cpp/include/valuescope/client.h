@@ -97,6 +97,15 @@ class Client {
                                                       const CallOptions& options = {});
   absl::StatusOr<v1::DeleteVectorResponse> DeleteVector(const v1::DeleteVectorRequest& request,
                                                         const CallOptions& options = {});
+  // Uploads the bytes of a file of vectors; size and SHA-256 are filled in.
+  absl::StatusOr<v1::ImportVectorsResponse> ImportVectors(const std::string& bytes,
+                                                          v1::ImportVectorsHeader header,
+                                                          const CallOptions& options = {});
+  // Reads a whole file of vectors in order, calling `sink` with each checked part. DATA_LOSS where
+  // a checksum disagrees, or the end is missing.
+  absl::Status ExportVectors(const v1::ExportVectorsRequest& request,
+                             const std::function<absl::Status(const std::string&)>& sink,
+                             const CallOptions& options = {});
 
   absl::StatusOr<v1::AttributeNeuronsResponse> AttributeNeurons(v1::AttributeNeuronsRequest request,
                                                                 const CallOptions& options = {});

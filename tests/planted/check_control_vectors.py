@@ -1,0 +1,177 @@
+"""Holds files of control vectors against the programs that share the format: what the server exports, llama.cpp steers by at the layers
+that the server says, and what repeng writes steers here as it does there. The model is the planted one, in float32.
+
+    python check_control_vectors.py --llama_cpp FOLDER [--repeng_python PYTHON]
+
+FOLDER has llama.cpp's shared libraries, such as bins/linux-x64 of the npm package @node-llama-cpp/linux-x64 3.22.1; PYTHON has repeng
+0.4, torch and transformers. VALUESCOPE_BUILD is the build. llama.cpp keeps keys and values in float16, so its logits agree to about
+1e-5; the check says beside each difference how far the same vector one layer off would be.
+"""
+
+import argparse
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import gguf
+import numpy as np
+import planted_model as pm
+import planted_truth as pt
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "integration"))
+import conftest  # noqa: E402, F401
+import valuescope as vs  # noqa: E402
+from conftest import Server  # noqa: E402
+
+MODEL = "models/planted"
+COEFFICIENT = 1.5
+ROUNDING = 1e-4
+
+
+def interleaved(weight, heads):
+    """Rows of queries or keys as llama.cpp rotates them: elements that turn together stand together."""
+    halves = weight.reshape(heads, 2, pm.HEAD_DIM // 2, pm.HIDDEN)
+    return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(weight.shape))
+
+
+def write_model(path, weights):
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(128)
+    writer.add_embedding_length(pm.HIDDEN)
+    writer.add_block_count(pm.BLOCKS)
+    writer.add_feed_forward_length(pm.INTERMEDIATE)
+    writer.add_head_count(pm.HEADS)
+    writer.add_head_count_kv(pm.KV_HEADS)
+    writer.add_key_length(pm.HEAD_DIM)
+    writer.add_value_length(pm.HEAD_DIM)
+    writer.add_rope_dimension_count(pm.HEAD_DIM)
+    writer.add_rope_freq_base(pm.THETA)
+    writer.add_layer_norm_rms_eps(pm.EPSILON)
+    writer.add_vocab_size(pm.VOCABULARY)
+    writer.add_tokenizer_model("no_vocab")
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, pm.BLOCKS)
+    for name, weight in weights.items():
+        if "q_proj" in name or "k_proj" in name:
+            weight = interleaved(weight, pm.HEADS if "q_proj" in name else pm.KV_HEADS)
+        writer.add_tensor(
+            names.get_name(name, try_suffixes=(".weight",)), weight.astype(np.float32)
+        )
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+class LlamaCpp:
+    def __init__(self, libraries, folder):
+        self._libraries, self._folder = libraries, folder
+        self._program = folder / "llama_cpp_peer"
+        shared = sorted(libraries.glob("libllama*.so")) + sorted(libraries.glob("libggml[.-]*.so"))
+        shared = [path for path in shared if "ggml-cpu" not in path.name]
+        link = [*shared, f"-Wl,-rpath,{libraries}", "-Wl,--allow-shlib-undefined"]
+        source = HERE / "llama_cpp_peer.cc"
+        subprocess.run(["g++", "-std=c++20", "-o", self._program, source, *link], check=True)
+
+    def logits(self, model, tokens, vector=None):
+        """[tokens, vocabulary] with the file `vector` at COEFFICIENT, or without; None where llama.cpp refuses it."""
+        out = self._folder / "logits.f32"
+        how = f"{COEFFICIENT}" if vector is None else f"{COEFFICIENT},{vector}"
+        ran = subprocess.run(
+            [self._program, self._libraries, model, out, how, *map(str, tokens)],
+            capture_output=True,
+            text=True,
+        )
+        if ran.returncode:
+            print(ran.stderr[-400:], file=sys.stderr)
+            return None
+        return np.fromfile(out, np.float32).reshape(len(tokens), -1)
+
+
+def relative(found, expected):
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def logits_here(client, tokens, name, layers):
+    """With the stored vector's own rows at these layers."""
+    steer = [vs.Steer(name, COEFFICIENT, layers=layer, tokens="all") for layer in layers]
+    (seen,) = client.capture(MODEL, [tokens], vs.tap("logits"), steer=steer)
+    return seen[0][0]
+
+
+def check_llama_cpp(client, llama_cpp, folder, tokens):
+    model = folder / "model.gguf"
+    write_model(model, pm.Builder(0).planted)
+    plain = logits_here(client, tokens, None, [])
+    rounding = relative(llama_cpp.logits(model, tokens), plain)
+    print(f"llama.cpp, not steered: {rounding:.2g}")
+    assert rounding < ROUNDING
+    random = np.random.RandomState(3)
+    rows = random.standard_normal((pm.BLOCKS - 1, pm.HIDDEN)).astype(np.float32)
+    every = range(1, pm.BLOCKS)
+    whole = client.create_vector(MODEL, rows, layers=every).name
+    for layers in [[layer] for layer in every] + [list(every)]:
+        path = folder / "vector.gguf"
+        path.write_bytes(client.export_vectors([whole], file_format="gguf", layers=layers))
+        found = llama_cpp.logits(model, tokens, path)
+        expected = logits_here(client, tokens, whole, layers)
+        difference = relative(found, expected)
+        beside = relative(plain, expected)
+        line = f"llama.cpp, exported layers {layers}: {difference:.2g} (not steered would be {beside:.2g}"
+        if len(layers) == 1:
+            row = rows[layers[0] - 1]
+            others = {
+                layer: client.create_vector(MODEL, row, layers=layer).name
+                for layer in (layers[0] - 1, layers[0] + 1)
+                if layer < pm.BLOCKS
+            }
+            off = [
+                relative(found, logits_here(client, tokens, name, [layer]))
+                for layer, name in others.items()
+            ]
+            line += f", a layer off {min(off):.2g}"
+            assert min(off) > 20 * ROUNDING
+        print(line + ")")
+        assert difference < ROUNDING and beside > 20 * ROUNDING
+
+
+def check_repeng(client, python, folder, model_folder, tokens):
+    path, steered = folder / "repeng.gguf", folder / "repeng.npy"
+    words = [model_folder, path, steered, COEFFICIENT, *tokens]
+    subprocess.run(
+        [python, "-B", HERE / "repeng_peer.py", *map(str, words)],
+        check=True,
+        stderr=subprocess.DEVNULL,
+    )
+    (vector,) = client.import_vectors(MODEL, path, file_format="gguf")
+    assert list(vector.layers) == list(range(pm.BLOCKS)), vector.layers
+    found = logits_here(client, tokens, vector.name, list(vector.layers))
+    difference = relative(found, np.load(steered))
+    beside = relative(logits_here(client, tokens, None, []), found)
+    print(f"repeng, imported: {difference:.2g} (not steered would be {beside:.2g})")
+    assert difference < ROUNDING < 100 * ROUNDING < beside
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--llama_cpp", type=pathlib.Path)
+    parser.add_argument("--repeng_python")
+    options = parser.parse_args()
+    tokens = pm.to_ids(pm.prompt_text(f"{pt.QUESTION} kitchen", "")) + pm.to_ids("maybe want rest")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary)
+        pm.write_model(folder / "models" / "planted", pm.Builder(0).planted)
+        server = Server(folder, f"--model_root={folder / 'models'}", "--models=planted")
+        with server.client(MODEL) as client:
+            if options.llama_cpp:
+                llama_cpp = LlamaCpp(options.llama_cpp.resolve(), folder)
+                check_llama_cpp(client, llama_cpp, folder, tokens)
+            if options.repeng_python:
+                models = folder / "models" / "planted"
+                check_repeng(client, options.repeng_python, folder, models, tokens)
+        assert server.stop() == 0
+
+
+if __name__ == "__main__":
+    main()
