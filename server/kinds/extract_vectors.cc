@@ -112,8 +112,7 @@ class ExtractionWork : public ResponseWork<studies::KeptMeans> {
       const studies::KeptMeans& whole, const Cancellation& cancellation) override {
     const SavedExtraction& of = inputs_.record.extract_vectors();
     analysis::DifferenceInMeansOptions statistics;
-    statistics.bootstrap_resamples = static_cast<int>(of.bootstrap_samples());
-    statistics.seed = of.seed();
+    statistics.intervals = of.bootstrap_samples() > 0;
     VS_ASSIGN_OR_RETURN(studies::ExtractedVector extracted,
                         studies::ExtractVector(inputs_.responses, whole, plan_.layers, width_,
                                                statistics, cancellation));
@@ -214,13 +213,11 @@ class ExtractVectorsKind
     provenance = ProvenanceOf(
         request, *model, inputs.responses, resolved.used, plan.site,
         {"model", "responses", "artifact", "judge", "seed", "display_name", "request_id"});
-    provenance.add_seeds(request.seed());
     SavedExtraction& extraction = *record.mutable_extract_vectors();
     extraction.set_site(services::SiteToProto(plan.site));
     extraction.mutable_layers()->Assign(plan.layers.begin(), plan.layers.end());
     extraction.set_bootstrap_samples(request.has_bootstrap_samples() ? request.bootstrap_samples()
                                                                      : kDefaultBootstrap);
-    extraction.set_seed(request.seed());
     if (!options.at_once) {
       VS_RETURN_IF_ERROR(
           context.Hold(static_cast<int64_t>(request.interventions().SpaceUsedExcludingSelfLong())));

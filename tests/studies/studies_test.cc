@@ -43,7 +43,7 @@ absl::StatusOr<ExtractedVector> Extracted(FakeEngine& engine, const ResponseSet&
       KeptMeans means,
       KeptMeans::Begin(engine, static_cast<int64_t>(set.responses.size()), elements));
   VS_RETURN_IF_ERROR(AddMeans(engine, set.responses, plan, Cancellation(), means, cached));
-  return ExtractVector(set, means, plan.layers, /*width=*/3, {.bootstrap_resamples = 0}, {});
+  return ExtractVector(set, means, plan.layers, /*width=*/3, {.intervals = false}, {});
 }
 
 StoredVector VectorOf(std::vector<float> rows) {
