@@ -33,8 +33,8 @@ bool KnowsTokenNorms(const LabelledActivations& response) {
 }
 
 absl::Status CheckOptions(const DifferenceInMeansOptions& options) {
-  if (options.interval_level > 0.5 && options.interval_level < 1) return absl::OkStatus();
-  return InvalidField("options.interval_level", "must be above 0.5 and below 1", "OUT_OF_RANGE");
+  if (options.interval_level >= 0.9 && options.interval_level < 1) return absl::OkStatus();
+  return InvalidField("options.interval_level", "must be at least 0.9 and below 1", "OUT_OF_RANGE");
 }
 
 absl::Status CheckTokenNorms(const LabelledActivations& response, int64_t num_layers) {

@@ -46,7 +46,7 @@ struct DifferenceInMeansOptions {
   // Leaves the intervals out. They cost about m^2 / 2 x num_layers x width multiplications, m the
   // number of queries, at most 256: more of them are taken together in the intervals' widths.
   bool intervals = true;
-  // Coverage of the intervals, in (0.5, 1).
+  // Coverage of the intervals, 0.9 .. 1 and below 1.
   double interval_level = 0.95;
 };
 

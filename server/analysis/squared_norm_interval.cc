@@ -145,19 +145,19 @@ ConfidenceInterval SquaredNormInterval(const SquaredNorm& norm, const Covariance
   out.upper += std::hypot(above.along + (square + 1) * above.lambda, above.across);
 
   // A noisy direction that looks noisier than it is would bring the lower end too near.
-  Deviations below = DeviationsOf(norm, twice, traces, w.largest_eigenvalue - 2 * rest, z);
-  // Where the effect in it is within its noise, its part of the error cannot go below -lambda. The
-  // upper end, which has to allow for an effect there, is then hardly ever missed, and the lower
-  // end may be missed as often as a one-sided one.
-  const double none =
-      below.lambda * std::hypot(square - 1, z * std::sqrt(2 * below.directions - 2));
+  const Deviations below = DeviationsOf(norm, twice, traces, w.largest_eigenvalue - 2 * rest, z);
   const double up = below.along + (square + 1) * below.lambda;
   const double down = below.along - (square + 1) * below.lambda;
-  if (none >= down) {
-    const double share = up * up / (up * up + below.across * below.across);
-    below.across *= 1 - (1 - one_sided / z) * share;
-  }
-  out.lower -= std::hypot(std::max(none, down), below.across);
+  // Of a direction without an effect; 5 % of one alone, as it cannot be missed below.
+  const double none =
+      below.lambda * std::hypot(square - 1, z * std::sqrt(2 * below.directions - 2));
+  // So far as the upper end has to allow for an effect in the noisy direction (1) that is within
+  // its noise (2), it is never missed; where others carry the noise (3), the lower end then may be
+  // missed as often as a one-sided one.
+  const double one_end = up * up / (up * up + below.across * below.across) *  // (1)
+                         none / std::max(none, down) *                        // (2)
+                         below.across / std::hypot(none, below.across);       // (3)
+  out.lower -= std::hypot(std::max(none, down), below.across) * (1 - (1 - one_sided / z) * one_end);
   return out;
 }
 

@@ -48,7 +48,8 @@ struct SquaredNorm {
   double twice = 0;     // v' W W v
 };
 
-// Interval of the true squared norm with coverage `level`, in (0, 1). Either end may be below 0,
+// Interval of the true squared norm with coverage `level`, at least 0.9 and
+// below 1. Either end may be below 0,
 // as the estimate may.
 ConfidenceInterval SquaredNormInterval(const SquaredNorm& norm,
                                        const CovarianceEstimate& covariance, double level);

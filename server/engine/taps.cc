@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "base/check.h"
 #include "base/error.h"
 #include "model/device_types.h"
 #include "model/site.h"
@@ -19,6 +20,29 @@ namespace {
 constexpr size_t kMostTaps = 16;
 
 bool KeepsTokens(Reduction reduction) { return reduction == Reduction::kNone; }
+
+bool IsMean(Reduction reduction) {
+  return reduction == Reduction::kMean || reduction == Reduction::kMeanNorm;
+}
+
+// In float64.
+bool Adds(Reduction reduction) { return IsMean(reduction) || reduction == Reduction::kSum; }
+
+model::TapOperation OperationOf(Reduction reduction) {
+  switch (reduction) {
+    case Reduction::kMean:
+    case Reduction::kSum:
+      return model::TapOperation::kSum;
+    case Reduction::kMax:
+      return model::TapOperation::kMax;
+    case Reduction::kMeanNorm:
+      return model::TapOperation::kNorm;
+    case Reduction::kNone:
+    case Reduction::kLast:
+      break;
+  }
+  return model::TapOperation::kCopy;
+}
 
 absl::Status CheckColumns(const Tap& tap, int64_t width) {
   if (tap.columns.empty()) return absl::OkStatus();
@@ -61,10 +85,13 @@ absl::StatusOr<SequenceTaps> SequenceTaps::Compile(std::vector<Tap> taps,
     compiled.wants_generated_ |= MayHoldGenerated(tap.tokens, extent.prompt);
     CompiledTap one;
     one.tap = tap;
+    VS_CHECK(tap.reduction != Reduction::kMeanNorm ||
+             (tap.columns.empty() && tap.tokens.kind != TokenKind::kLast));
     // Which token is the last one shows at the end only, and any reduction of one token is itself.
     if (tap.tokens.kind == TokenKind::kLast) one.tap.reduction = Reduction::kLast;
     one.scope = *std::move(scope);
     const int64_t width = model::WidthOf(tap.site, architecture);
+    const int64_t whole = one.tap.reduction == Reduction::kMeanNorm ? 1 : width;
     if (tap.layers.empty()) {
       one.wires.push_back(model::WireIndex(model::Normalised({tap.site, 0}), architecture));
     }
@@ -74,7 +101,7 @@ absl::StatusOr<SequenceTaps> SequenceTaps::Compile(std::vector<Tap> taps,
     if (absl::Status s = CheckColumns(tap, width); !s.ok()) return InField(field, s);
     int64_t row_elements = 0;  // of all layers
     for (size_t w = 0; w < one.wires.size(); ++w) {
-      one.widths.push_back(tap.columns.empty() ? width
+      one.widths.push_back(tap.columns.empty() ? whole
                                                : static_cast<int64_t>(tap.columns[w].size()));
       row_elements += one.widths.back();
     }
@@ -109,8 +136,9 @@ void SequenceTaps::Reset(c10::Device device) {
   allocated_ = true;
   for (CompiledTap& one : taps_) {
     one.Release();
-    const bool sums = one.tap.reduction == Reduction::kMean || one.tap.reduction == Reduction::kSum;
-    const auto options = at::TensorOptions().dtype(sums ? at::kDouble : at::kFloat).device(device);
+    const auto options = at::TensorOptions()
+                             .dtype(Adds(one.tap.reduction) ? at::kDouble : at::kFloat)
+                             .device(device);
     for (size_t w = 0; w < one.wires.size(); ++w) {
       one.columns.push_back(one.tap.columns.empty()
                                 ? at::Tensor()
@@ -155,11 +183,7 @@ void SequenceTaps::AddTo(model::StepProgram& program, int64_t first, int64_t cou
       return at::tensor(indices, at::kLong).to(device_, at::kLong, /*non_blocking=*/true);
     };
     const at::Tensor token_index = on_device(tokens), row_index = on_device(rows);
-    const model::TapOperation operation =
-        one.tap.reduction == Reduction::kMax ? model::TapOperation::kMax
-        : one.tap.reduction == Reduction::kMean || one.tap.reduction == Reduction::kSum
-            ? model::TapOperation::kSum
-            : model::TapOperation::kCopy;
+    const model::TapOperation operation = OperationOf(one.tap.reduction);
     for (size_t w = 0; w < one.wires.size(); ++w) {
       program[one.wires[w]].taps.push_back({.operation = operation,
                                             .tokens = token_index,
@@ -180,7 +204,7 @@ HostTensor SequenceTaps::ReadLayers(const CompiledTap& one, size_t first, size_t
   tensor.bytes.reserve(count * static_cast<size_t>(rows * width * SizeOf(one.tap.dtype)));
   for (size_t layer = first; layer < first + count; ++layer) {
     at::Tensor part = one.destinations[layer].narrow(0, 0, rows);
-    if (one.tap.reduction == Reduction::kMean) part = at::div(part, static_cast<double>(tokens));
+    if (IsMean(one.tap.reduction)) part = at::div(part, static_cast<double>(tokens));
     part = part.to(at::kCPU, model::ScalarTypeOf(one.tap.dtype)).contiguous();
     tensor.bytes.append(static_cast<const char*>(part.const_data_ptr()), part.nbytes());
   }

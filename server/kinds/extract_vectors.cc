@@ -173,7 +173,8 @@ class ExtractVectorsKind
                                     .site = site,
                                     .layers = {of.layers().begin(), of.layers().end()},
                                     .interventions = nullptr,
-                                    .background = true};
+                                    .background = true,
+                                    .token_norms = of.token_norms()};
     VS_ASSIGN_OR_RETURN(const auto model, inputs.Model());
     services::UsedResources used;
     VS_ASSIGN_OR_RETURN(plan.interventions,
@@ -191,7 +192,8 @@ class ExtractVectorsKind
     VS_ASSIGN_OR_RETURN(const auto model,
                         services::ModelOfName("model", request.model(), *sources_.models));
     VS_RETURN_IF_ERROR(CheckOptions(request));
-    studies::ResponseMeansPlan plan{.tenant = context.tenant, .background = !options.at_once};
+    studies::ResponseMeansPlan plan{
+        .tenant = context.tenant, .background = !options.at_once, .token_norms = true};
     VS_ASSIGN_OR_RETURN(plan.site, services::SiteFromProto("site", request.site()));
     VS_ASSIGN_OR_RETURN(
         plan.layers,
@@ -215,6 +217,7 @@ class ExtractVectorsKind
         {"model", "responses", "artifact", "judge", "seed", "display_name", "request_id"});
     SavedExtraction& extraction = *record.mutable_extract_vectors();
     extraction.set_site(services::SiteToProto(plan.site));
+    extraction.set_token_norms(plan.token_norms);
     extraction.mutable_layers()->Assign(plan.layers.begin(), plan.layers.end());
     extraction.set_bootstrap_samples(request.has_bootstrap_samples() ? request.bootstrap_samples()
                                                                      : kDefaultBootstrap);

@@ -1,6 +1,7 @@
 #include "model/kernels.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/arange.h>
 #include <c10/core/GradMode.h>
 #include <torch/library.h>
 
@@ -250,6 +251,12 @@ void TapMax(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& row
             at::Tensor& destination) {
   static const auto op = Operator<TapSignature>("valuescope::tap_max");
   op.call(x, tokens, rows, destination);
+}
+
+void TapNorm(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
+             at::Tensor& destination) {
+  const at::Tensor norms = reference::RowNorms(x.index_select(0, tokens));
+  TapSum(norms, at::arange(norms.size(0), tokens.options()), rows, destination);
 }
 
 }  // namespace valuescope::model

@@ -348,6 +348,9 @@ class LoadedTransformer : public Transformer {
         case TapOperation::kMax:
           TapMax(read, tap.tokens, tap.rows, destination);
           break;
+        case TapOperation::kNorm:
+          TapNorm(read, tap.tokens, tap.rows, destination);
+          break;
       }
     }
   }

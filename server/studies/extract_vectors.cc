@@ -181,11 +181,6 @@ absl::StatusOr<KeptMeans> KeptMeans::Parse(engine::Engine& engine, absl::string_
   return means;
 }
 
-int64_t ElementsOf(const ResponseMeansPlan& plan, const model::Architecture& architecture) {
-  const int64_t rows = model::IsPerLayer(plan.site) ? static_cast<int64_t>(plan.layers.size()) : 1;
-  return rows * model::WidthOf(plan.site, architecture);
-}
-
 absl::Status AddMeans(engine::Engine& engine, std::span<const LabelledResponse> responses,
                       const ResponseMeansPlan& plan, const Cancellation& cancellation,
                       KeptMeans& means, int64_t& cached_tokens) {
@@ -204,15 +199,24 @@ absl::StatusOr<ExtractedVector> ExtractVector(const ResponseSet& set, const Kept
                                               const Cancellation& cancellation) {
   VS_RETURN_IF_ERROR(CheckBothLabels("responses", set));
   VS_CHECK(means.count() == static_cast<int64_t>(set.responses.size()));
-  std::vector<analysis::LabelledActivations> activations;
-  for (size_t i = 0; i < set.responses.size(); ++i) {
-    analysis::LabelledActivations entry;
-    entry.expresses = set.responses[i].expresses;
-    entry.query_id = set.responses[i].query_id;
-    entry.mean_activations = means.of(static_cast<int64_t>(i));
-    activations.push_back(std::move(entry));
-  }
   const auto rows = static_cast<int64_t>(std::max<size_t>(layers.size(), 1));
+  const auto elements = static_cast<size_t>(rows * width);
+  std::vector<analysis::LabelledActivations> activations;
+  std::vector<std::vector<double>> norm_sums;  // [responses][rows] over the tokens of each
+  norm_sums.reserve(set.responses.size());
+  for (size_t i = 0; i < set.responses.size(); ++i) {
+    const std::span<const float> numbers = means.of(static_cast<int64_t>(i));
+    const auto num_tokens = static_cast<int64_t>(set.responses[i].response.size());
+    std::vector<double>& sums = norm_sums.emplace_back();
+    for (const float mean : numbers.subspan(elements)) {
+      sums.push_back(static_cast<double>(mean) * static_cast<double>(num_tokens));
+    }
+    activations.push_back({.expresses = set.responses[i].expresses,
+                           .query_id = set.responses[i].query_id,
+                           .mean_activations = numbers.first(elements),
+                           .num_tokens = num_tokens,
+                           .token_norm_sums = sums});
+  }
   VS_ASSIGN_OR_RETURN(
       const analysis::DifferenceInMeans difference,
       analysis::ComputeDifferenceInMeans(activations, rows, width, statistics, cancellation));

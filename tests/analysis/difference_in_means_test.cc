@@ -398,7 +398,7 @@ TEST(DifferenceInMeans, BadInputIsRefusedByName) {
   data.labels.assign(data.labels.size(), true);
   EXPECT_EQ(error_field(data), "responses");
   EXPECT_EQ(error_field(DataSet()), "responses");
-  EXPECT_EQ(error_field(good, {.interval_level = 0.5}), "options.interval_level");
+  EXPECT_EQ(error_field(good, {.interval_level = 0.8}), "options.interval_level");
   EXPECT_EQ(error_field(good, {.interval_level = 1.0}), "options.interval_level");
   EXPECT_FALSE(ComputeDifferenceInMeans(good.Responses(), int64_t{1} << 40, int64_t{1} << 40).ok());
 }

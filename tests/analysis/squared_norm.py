@@ -113,11 +113,12 @@ def interval(estimate, norm2, once, twice, noise, width, quantiles):
     upper = estimate + np.hypot(along + (z**2 + 1) * lam, across)
 
     lam, h, along, across = deviations(noise.largest - 2 * rest)
-    floor = lam * np.hypot(z**2 - 1, z * np.sqrt(2 * (h - 1)))
     up, down = along + (z**2 + 1) * lam, along - (z**2 + 1) * lam
-    share = np.where(floor >= down, up**2 / (up**2 + across**2), 0)
-    across = across * (1 - (1 - z_lower / z) * share)
-    return estimate - np.hypot(np.maximum(floor, down), across), upper
+    none = lam * np.hypot(z**2 - 1, z * np.sqrt(2 * (h - 1)))
+    one_end = up**2 / (up**2 + across**2) * none / np.maximum(none, down)
+    one_end = one_end * across / np.hypot(none, across)
+    reach = np.hypot(np.maximum(none, down), across)
+    return estimate - reach * (1 - (1 - z_lower / z) * one_end), upper
 
 
 def cluster_parts(x, labels, queries):

@@ -1,6 +1,6 @@
 """Coverage and width of the interval of a vector's squared norm, by simulation: a table, and the cells that miss a bar.
 
-    python tests/bench/coverage.py [--data_sets 2000] [--widths 1 64 576] [--responses 10 100]
+    tests/bench/coverage [--data_sets 2000] [--widths 1 64 576] [--responses 10 100]
 
 Every cell draws data sets of normal noise and computes the interval as the server does (tests/analysis/squared_norm.py, whose
 numbers the server's equal). `effect` is the true squared norm over the standard error of its estimate. The noise is the same
@@ -199,7 +199,9 @@ def faults(cell):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        "coverage", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data_sets", type=int, default=2000)
     parser.add_argument("--widths", type=int, nargs="+", default=[1, 64, 576])
     parser.add_argument("--responses", type=int, nargs="+", default=[10, 100], help="of a label")
