@@ -155,8 +155,17 @@ def layer_lines(results):
             label=f"{condition} AUROC, held out",
         )
         axes[2].plot(sx, [s.relative_norm for s in statistics], color=colour, label=condition)
+        told = [s for s in statistics if s.HasField("squared_norm_interval") and s.norm > 0]
+        axes[2].fill_between(
+            [s.layer for s in told],
+            [s.relative_norm * s.norm_interval.lower / s.norm for s in told],
+            [s.relative_norm * s.norm_interval.upper / s.norm for s in told],
+            color=colour,
+            alpha=0.2,
+            linewidth=0,
+        )
     axes[1].set_title("how well the data pin the vectors down")
-    axes[2].set_title("norm of the vector over mean |x|")
+    axes[2].set_title("norm of the vector over mean |x|, interval of the true one")
     for axis in axes:
         axis.set_xlabel("layer (block, 0-based)")
         axis.legend(fontsize=8, frameon=False, **BELOW)

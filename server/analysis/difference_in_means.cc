@@ -4,8 +4,9 @@
 #include <array>
 #include <cmath>
 #include <limits>
-#include <random>
+#include <numeric>
 #include <unordered_map>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "analysis/inner_product.h"
@@ -19,13 +20,11 @@ namespace {
 
 using Responses = std::span<const LabelledActivations>;
 
-constexpr int kMaxResamples = 10000;
-// Resamples drawn together, and coordinates summed together, so that the sums stay in cache.
-constexpr int kResampleBatch = 16;
-constexpr int64_t kCoordinateBlock = 64;
-// Coordinates whose cells are summed at a time: of whole rows the sums would take twice the room of
-// the activations themselves.
-constexpr int64_t kCoordinateSlab = 16 * kCoordinateBlock;
+// Clusters that the intervals' widths are estimated from: more say hardly more.
+constexpr int64_t kMostClusters = 256;
+// Coordinates whose queries are summed at a time: of whole rows the sums would take several times
+// the room of the activations themselves.
+constexpr int64_t kCoordinateSlab = 1024;
 
 int LabelIndex(const LabelledActivations& response) { return response.expresses ? 1 : 0; }
 
@@ -34,13 +33,8 @@ bool KnowsTokenNorms(const LabelledActivations& response) {
 }
 
 absl::Status CheckOptions(const DifferenceInMeansOptions& options) {
-  if (options.bootstrap_resamples < 0 || options.bootstrap_resamples > kMaxResamples) {
-    return OutOfRange("options.bootstrap_resamples", options.bootstrap_resamples, 0, kMaxResamples);
-  }
-  if (!(options.interval_level > 0 && options.interval_level < 1)) {
-    return InvalidField("options.interval_level", "must be above 0 and below 1", "OUT_OF_RANGE");
-  }
-  return absl::OkStatus();
+  if (options.interval_level >= 0.9 && options.interval_level < 1) return absl::OkStatus();
+  return InvalidField("options.interval_level", "must be at least 0.9 and below 1", "OUT_OF_RANGE");
 }
 
 absl::Status CheckTokenNorms(const LabelledActivations& response, int64_t num_layers) {
@@ -97,42 +91,72 @@ absl::Status CheckInput(Responses responses, int64_t num_layers, int64_t width) 
 // How the responses divide, the same for all layers.
 struct Grouping {
   int64_t num_queries = 0;
-  std::vector<int> half;  // [num_responses] 0 or 1
-  // A cell is the responses of one query and one label; resampling queries needs only their sums.
-  std::vector<int64_t> cell;        // [num_responses] index of the response's cell
-  std::vector<int64_t> cell_query;  // [num_cells]
-  std::vector<int> cell_label;      // [num_cells]
-  std::vector<int64_t> cell_size;   // [num_cells] number of responses
+  std::vector<int64_t> query;  // [num_responses] in order of first appearance
+  std::vector<int> half;       // [num_responses] 0 or 1
+  // [num_queries] responses of each label
+  std::vector<std::array<int64_t, 2>> query_sizes;
+  std::array<int64_t, 2> label_sizes = {0, 0};
+  std::array<int64_t, 2> label_queries = {0, 0};  // that have a response of the label
+  // [num_queries] place of each query where those that only express come first and those that only
+  // do not come last: neighbours of a label, so that several of them are in several clusters.
+  std::vector<int64_t> place;
+
+  // Whether responses of either label answer more than one query.
+  bool independent() const { return label_queries[0] > 1 && label_queries[1] > 1; }
 };
+
+// Half of each query: those that have both labels alternate, those that have one alone do within
+// it. The latter begin where one of the former would be next, so that a single one finds its
+// counterparts in the other half.
+std::vector<int> HalvesOf(const Grouping& grouping) {
+  int64_t with_both = 0;
+  for (const auto& sizes : grouping.query_sizes) with_both += sizes[0] > 0 && sizes[1] > 0;
+  int64_t next_with_both = 0;
+  std::array<int64_t, 2> next_alone = {with_both, with_both};
+  std::vector<int> halves;
+  for (const auto& sizes : grouping.query_sizes) {
+    const bool both = sizes[0] > 0 && sizes[1] > 0;
+    int64_t& next = both ? next_with_both : next_alone[sizes[1] > 0];
+    halves.push_back(static_cast<int>(next++ % 2));
+  }
+  return halves;
+}
+
+std::vector<int64_t> PlacesOf(const Grouping& grouping) {
+  std::vector<int64_t> order(grouping.num_queries);
+  std::iota(order.begin(), order.end(), 0);
+  const auto rank = [&](int64_t query) {
+    const auto& sizes = grouping.query_sizes[query];
+    return (sizes[0] > 0) - (sizes[1] > 0);
+  };
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int64_t a, int64_t b) { return rank(a) < rank(b); });
+  std::vector<int64_t> places(order.size());
+  for (size_t i = 0; i < order.size(); ++i) places[order[i]] = static_cast<int64_t>(i);
+  return places;
+}
 
 Grouping Group(Responses responses) {
   Grouping out;
   std::unordered_map<std::string, int64_t> query_of_id;
-  std::vector<int64_t> query(responses.size());
-  for (size_t r = 0; r < responses.size(); ++r) {
-    query[r] = out.num_queries;
-    if (!responses[r].query_id.empty()) {
-      query[r] = query_of_id.try_emplace(responses[r].query_id, out.num_queries).first->second;
+  for (const LabelledActivations& response : responses) {
+    int64_t query = out.num_queries;
+    if (!response.query_id.empty()) {
+      query = query_of_id.try_emplace(response.query_id, query).first->second;
     }
-    if (query[r] == out.num_queries) ++out.num_queries;
-  }
-
-  const bool one_response_a_query = out.num_queries == static_cast<int64_t>(responses.size());
-  std::array<int64_t, 2> seen = {0, 0};  // by label
-  std::vector<std::array<int64_t, 2>> cell_of(out.num_queries, {-1, -1});
-  for (size_t r = 0; r < responses.size(); ++r) {
-    const int label = LabelIndex(responses[r]);
-    out.half.push_back(static_cast<int>((one_response_a_query ? seen[label]++ : query[r]) % 2));
-    int64_t& cell = cell_of[query[r]][label];
-    if (cell < 0) {
-      cell = static_cast<int64_t>(out.cell_size.size());
-      out.cell_query.push_back(query[r]);
-      out.cell_label.push_back(label);
-      out.cell_size.push_back(0);
+    if (query == out.num_queries) {
+      ++out.num_queries;
+      out.query_sizes.push_back({0, 0});
     }
-    ++out.cell_size[cell];
-    out.cell.push_back(cell);
+    const int label = LabelIndex(response);
+    out.query.push_back(query);
+    out.label_queries[label] += out.query_sizes[query][label] == 0;
+    ++out.query_sizes[query][label];
+    ++out.label_sizes[label];
   }
+  out.place = PlacesOf(out);
+  const std::vector<int> halves = HalvesOf(out);
+  for (const int64_t query : out.query) out.half.push_back(halves[query]);
   return out;
 }
 
@@ -154,119 +178,137 @@ struct Slab {
   int64_t size = 0;
 };
 
-// Sum of a(r) over the responses of each cell: [num_cells, slab.size], in float64.
-std::vector<double> CellSums(Responses responses, const Grouping& grouping, const Slab& slab) {
-  std::vector<double> sums(grouping.cell_size.size() * slab.size, 0.0);
-  for (size_t r = 0; r < responses.size(); ++r) {
-    double* sum = sums.data() + grouping.cell[r] * slab.size;
-    std::visit(
-        [&](const auto activations) {
-          const auto* source = activations.data() + slab.layer * slab.width + slab.begin;
-          for (int64_t i = 0; i < slab.size; ++i) sum[i] += source[i];
-        },
-        responses[r].mean_activations);
-  }
-  return sums;
-}
-
 std::vector<double> Difference(std::span<const double> a, std::span<const double> b) {
   std::vector<double> out(a.size());
   for (size_t i = 0; i < a.size(); ++i) out[i] = a[i] - b[i];
   return out;
 }
 
-// Draws queries with replacement, again where a label is missing. The same seed gives the same
-// draws for every layer, and every slab of it.
-class QueryResampler {
- public:
-  QueryResampler(const Grouping& grouping, uint64_t seed) : grouping_(grouping), random_(seed) {}
+absl::Status Cancelled() { return absl::CancelledError("the statistics were cancelled"); }
 
-  // Signed weight of each cell's sum in a resampled difference in means: [num_cells].
-  std::vector<double> DrawCellWeights() {
-    std::array<int64_t, 2> label_sizes = {0, 0};
-    std::vector<int64_t> multiplicity;
-    while (label_sizes[0] == 0 || label_sizes[1] == 0) {
-      multiplicity.assign(grouping_.num_queries, 0);
-      for (int64_t i = 0; i < grouping_.num_queries; ++i) ++multiplicity[DrawQuery()];
-      label_sizes = {0, 0};
-      for (size_t c = 0; c < grouping_.cell_size.size(); ++c) {
-        label_sizes[grouping_.cell_label[c]] +=
-            multiplicity[grouping_.cell_query[c]] * grouping_.cell_size[c];
+// The queries, taken together where there are more than `most`.
+class Clusters {
+ public:
+  Clusters(const Grouping& grouping, int64_t most)
+      : grouping_(grouping), size_(std::min(grouping.num_queries, most)) {
+    shares_.assign(size_, {0, 0});
+    for (int64_t q = 0; q < grouping.num_queries; ++q) {
+      for (const int label : {0, 1}) {
+        shares_[Of(q)][label] += static_cast<double>(grouping.query_sizes[q][label]) /
+                                 static_cast<double>(grouping.label_sizes[label]);
       }
     }
-    std::vector<double> weights(grouping_.cell_size.size());
-    for (size_t c = 0; c < weights.size(); ++c) {
-      const int label = grouping_.cell_label[c];
-      const double magnitude = static_cast<double>(multiplicity[grouping_.cell_query[c]]) /
-                               static_cast<double>(label_sizes[label]);
-      weights[c] = label == 1 ? magnitude : -magnitude;
+  }
+
+  int64_t size() const { return size_; }
+
+  // What responses of `label` give to e_c, [size, slab.size]. `mean` is the label's, [width].
+  std::vector<double> Vectors(Responses responses, int label, std::span<const double> mean,
+                              const Slab& slab) const {
+    std::vector<double> out(size_ * slab.size, 0.0);
+    for (size_t r = 0; r < responses.size(); ++r) {
+      if (LabelIndex(responses[r]) != label) continue;
+      const int64_t cluster = Of(grouping_.query[r]);
+      const double scale = (label == 1 ? 1 : -1) / std::sqrt(1 - shares_[cluster][label]) /
+                           static_cast<double>(grouping_.label_sizes[label]);
+      double* sum = out.data() + cluster * slab.size;
+      const double* center = mean.data() + slab.begin;
+      std::visit(
+          [&](const auto activations) {
+            const auto* source = activations.data() + slab.layer * slab.width + slab.begin;
+            for (int64_t i = 0; i < slab.size; ++i) sum[i] += scale * (source[i] - center[i]);
+          },
+          responses[r].mean_activations);
     }
-    return weights;
+    return out;
+  }
+
+  // Degrees of freedom of sum e_c e_c' by Satterthwaite, from the traces of what either label gives
+  // to it.
+  double Freedom(const std::array<double, 2>& traces) const {
+    std::array<double, 2> squares = {0, 0};
+    for (const auto& share : shares_) {
+      for (const int label : {0, 1}) squares[label] += share[label] * share[label];
+    }
+    double sum = 0, sum_of_squares = 0;
+    for (const auto& share : shares_) {
+      double weight = 0;
+      for (const int label : {0, 1}) {
+        weight += traces[label] * share[label] * share[label] / squares[label];
+      }
+      sum += weight;
+      sum_of_squares += weight * weight / (1 - std::max(share[0], share[1]));
+    }
+    return sum_of_squares > 0 ? sum * sum / sum_of_squares : 1;
   }
 
  private:
-  // Rejection instead of std::uniform_int_distribution, whose draws differ between libraries.
-  int64_t DrawQuery() {
-    const uint64_t n = static_cast<uint64_t>(grouping_.num_queries);
-    const uint64_t limit = std::numeric_limits<uint64_t>::max() / n * n;
-    uint64_t draw = random_();
-    while (draw >= limit) draw = random_();
-    return static_cast<int64_t>(draw % n);
-  }
+  int64_t Of(int64_t query) const { return grouping_.place[query] % size_; }
 
   const Grouping& grouping_;
-  std::mt19937_64 random_;
+  const int64_t size_;
+  std::vector<std::array<double, 2>> shares_;  // [size][label] of the label's responses
 };
 
-absl::Status Cancelled() { return absl::CancelledError("the statistics were cancelled"); }
+// Of the vectors e_c of one layer.
+struct ClusterSums {
+  std::array<double, 2> label_traces = {0, 0};  // of either label's part
+  double trace = 0;                             // sum |e_c|^2
+  std::vector<double> gram;                     // [clusters, clusters] <e_c, e_d>
+  std::vector<double> along;                    // [clusters] <e_c, v>
+};
 
-// Adds what a slab contributes to the squared norm of each resampled difference in means:
-// `squared_norms` is [resamples].
-absl::Status AddSquaredNorms(const Grouping& grouping, const std::vector<double>& cell_sums,
-                             int64_t width, uint64_t seed, const Cancellation& cancellation,
-                             std::span<double> squared_norms) {
-  QueryResampler resampler(grouping, seed);
-  for (; !squared_norms.empty(); squared_norms = squared_norms.subspan(
-                                     std::min<size_t>(kResampleBatch, squared_norms.size()))) {
+// Adds a slab's inner products to the lower triangle.
+absl::Status AddProducts(const std::vector<double>& vectors, int64_t clusters, int64_t size,
+                         const Cancellation& cancellation, std::vector<double>& gram) {
+  const auto row = [&](int64_t c) {
+    return std::span<const double>(vectors).subspan(c * size, size);
+  };
+  for (int64_t c = 0; c < clusters; ++c) {
     if (cancellation.cancelled()) return Cancelled();
-    const int batch = static_cast<int>(std::min<size_t>(kResampleBatch, squared_norms.size()));
-    std::vector<std::vector<double>> weights;  // [batch][num_cells]
-    for (int b = 0; b < batch; ++b) weights.push_back(resampler.DrawCellWeights());
-    for (int64_t begin = 0; begin < width; begin += kCoordinateBlock) {
-      const int64_t size = std::min(kCoordinateBlock, width - begin);
-      double sums[kResampleBatch][kCoordinateBlock] = {};
-      for (size_t c = 0; c < grouping.cell_size.size(); ++c) {
-        const double* row = cell_sums.data() + static_cast<int64_t>(c) * width + begin;
-        for (int b = 0; b < batch; ++b) {
-          const double weight = weights[b][c];
-          if (weight == 0) continue;
-          for (int64_t i = 0; i < size; ++i) sums[b][i] += weight * row[i];
-        }
-      }
-      for (int b = 0; b < batch; ++b) {
-        for (int64_t i = 0; i < size; ++i) squared_norms[b] += sums[b][i] * sums[b][i];
-      }
-    }
+    for (int64_t d = 0; d <= c; ++d) gram[c * clusters + d] += InnerProduct(row(c), row(d));
   }
   return absl::OkStatus();
 }
 
-// |difference in means| of each resample.
-absl::StatusOr<std::vector<double>> BootstrapNorms(Responses responses, const Grouping& grouping,
-                                                   int64_t layer, int64_t width,
-                                                   const DifferenceInMeansOptions& options,
-                                                   const Cancellation& cancellation) {
-  std::vector<double> norms(options.bootstrap_resamples, 0.0);
+// `means` are the labels', [width] each, and `vector` is their difference. Without `products` the
+// traces alone.
+absl::StatusOr<ClusterSums> SumClusters(Responses responses, const Clusters& clusters,
+                                        int64_t layer,
+                                        const std::array<std::span<const double>, 2>& means,
+                                        std::span<const double> vector, bool products,
+                                        const Cancellation& cancellation) {
+  const int64_t width = static_cast<int64_t>(vector.size()), count = clusters.size();
+  ClusterSums out;
+  if (products) {
+    out.gram.assign(count * count, 0.0);
+    out.along.assign(count, 0.0);
+  }
   for (int64_t begin = 0; begin < width; begin += kCoordinateSlab) {
+    if (cancellation.cancelled()) return Cancelled();
     const Slab slab = {.layer = layer,
                        .width = width,
                        .begin = begin,
                        .size = std::min(kCoordinateSlab, width - begin)};
-    VS_RETURN_IF_ERROR(AddSquaredNorms(grouping, CellSums(responses, grouping, slab), slab.size,
-                                       options.seed, cancellation, norms));
+    std::vector<double> vectors = clusters.Vectors(responses, 0, means[0], slab);
+    out.label_traces[0] += InnerProduct(vectors, vectors);
+    const std::vector<double> expressing = clusters.Vectors(responses, 1, means[1], slab);
+    out.label_traces[1] += InnerProduct(expressing, expressing);
+    for (size_t i = 0; i < vectors.size(); ++i) vectors[i] += expressing[i];
+    out.trace += InnerProduct(vectors, vectors);
+    if (!products) continue;
+    for (int64_t c = 0; c < count; ++c) {
+      out.along[c] +=
+          InnerProduct(std::span<const double>(vectors).subspan(c * slab.size, slab.size),
+                       vector.subspan(begin, slab.size));
+    }
+    VS_RETURN_IF_ERROR(AddProducts(vectors, count, slab.size, cancellation, out.gram));
   }
-  for (double& norm : norms) norm = std::sqrt(norm);
-  return norms;
+  if (!products) return out;
+  for (int64_t c = 0; c < count; ++c) {
+    for (int64_t d = 0; d < c; ++d) out.gram[d * count + c] = out.gram[c * count + d];
+  }
+  return out;
 }
 
 // Sums over the responses of one layer, one pass.
@@ -289,14 +331,10 @@ absl::StatusOr<LayerSums> SumLayer(Responses responses, const Grouping& grouping
   return out;
 }
 
-// The vectors of the two halves; absent unless both halves have both labels.
-std::optional<std::array<std::vector<double>, 2>> HalfVectors(const LayerSums& sums) {
-  for (const auto& half : sums.moments) {
-    if (half[0].count() == 0 || half[1].count() == 0) return std::nullopt;
-  }
-  return std::array<std::vector<double>, 2>{
-      Difference(sums.moments[0][1].mean(), sums.moments[0][0].mean()),
-      Difference(sums.moments[1][1].mean(), sums.moments[1][0].mean())};
+// The vectors of the two halves, which have both labels.
+std::array<std::vector<double>, 2> HalfVectors(const LayerSums& sums) {
+  return {Difference(sums.moments[0][1].mean(), sums.moments[0][0].mean()),
+          Difference(sums.moments[1][1].mean(), sums.moments[1][0].mean())};
 }
 
 double HeldOutAuroc(Responses responses, const Grouping& grouping, int64_t layer,
@@ -327,7 +365,16 @@ void SetDebiasedSquaredNorm(const VectorMoments& expressing, const VectorMoments
                             LayerDifference& out) {
   out.expressing_covariance_trace = expressing.CovarianceTrace();
   out.non_expressing_covariance_trace = non_expressing.CovarianceTrace();
-  if (!out.expressing_covariance_trace || !out.non_expressing_covariance_trace) return;
+  if (!out.expressing_covariance_trace) {
+    out.absent.push_back({"expressing_covariance_trace", Absence::kOneResponse});
+  }
+  if (!out.non_expressing_covariance_trace) {
+    out.absent.push_back({"non_expressing_covariance_trace", Absence::kOneResponse});
+  }
+  if (!out.expressing_covariance_trace || !out.non_expressing_covariance_trace) {
+    out.absent.push_back({"debiased_squared_norm", Absence::kOneResponse});
+    return;
+  }
   out.debiased_squared_norm =
       out.norm * out.norm -
       *out.expressing_covariance_trace / static_cast<double>(expressing.count()) -
@@ -336,13 +383,64 @@ void SetDebiasedSquaredNorm(const VectorMoments& expressing, const VectorMoments
 
 void SetHeldOutStatistics(Responses responses, const Grouping& grouping, int64_t layer,
                           const LayerSums& sums, LayerDifference& out) {
-  const auto halves = HalfVectors(sums);
-  if (!halves) return;
-  out.auroc = HeldOutAuroc(responses, grouping, layer, *halves);
-  const double norms = Norm((*halves)[0]) * Norm((*halves)[1]);
-  if (norms == 0) return;
-  out.split_half_cosine = InnerProduct((*halves)[0], (*halves)[1]) / norms;
+  if (!grouping.independent()) {
+    for (const auto* name : {"split_half_cosine", "reliability", "auroc"}) {
+      out.absent.push_back({name, Absence::kOneQuery});
+    }
+    return;
+  }
+  const std::array<std::vector<double>, 2> halves = HalfVectors(sums);
+  out.auroc = HeldOutAuroc(responses, grouping, layer, halves);
+  const double norms = Norm(halves[0]) * Norm(halves[1]);
+  if (norms == 0) {
+    for (const auto* name : {"split_half_cosine", "reliability"}) {
+      out.absent.push_back({name, Absence::kZeroVector});
+    }
+    return;
+  }
+  out.split_half_cosine = InnerProduct(halves[0], halves[1]) / norms;
   out.reliability = SpearmanBrown(*out.split_half_cosine);
+  if (!out.reliability) out.absent.push_back({"reliability", Absence::kOppositeHalves});
+}
+
+// `means` are the labels', `vector` is their difference.
+absl::Status SetClusteredStatistics(Responses responses, const Grouping& grouping, int64_t layer,
+                                    const std::array<std::span<const double>, 2>& means,
+                                    std::span<const double> vector,
+                                    const DifferenceInMeansOptions& options,
+                                    const Cancellation& cancellation, LayerDifference& out) {
+  if (!grouping.independent()) {
+    out.absent.push_back({"clustered_squared_norm", Absence::kOneQuery});
+    if (!options.intervals) return absl::OkStatus();
+    out.absent.push_back({"squared_norm_interval", Absence::kOneQuery});
+    out.absent.push_back({"norm_interval", Absence::kOneQuery});
+    return absl::OkStatus();
+  }
+  const Clusters clusters(grouping, options.intervals ? kMostClusters : grouping.num_queries);
+  VS_ASSIGN_OR_RETURN(const ClusterSums sums, SumClusters(responses, clusters, layer, means, vector,
+                                                          options.intervals, cancellation));
+  double noise = sums.trace;
+  if (clusters.size() < grouping.num_queries) {
+    VS_ASSIGN_OR_RETURN(const ClusterSums queries,
+                        SumClusters(responses, Clusters(grouping, grouping.num_queries), layer,
+                                    means, vector, /*products=*/false, cancellation));
+    noise = queries.trace;
+  }
+  out.clustered_squared_norm = out.norm * out.norm - noise;
+  if (!options.intervals) return absl::OkStatus();
+  const std::vector<double> turned = MatrixProduct(sums.gram, sums.along);
+  out.squared_norm_interval = SquaredNormInterval(
+      {.estimate = *out.clustered_squared_norm,
+       .observed = out.norm * out.norm,
+       .once = InnerProduct(sums.along, sums.along),
+       .twice = InnerProduct(sums.along, turned)},
+      EstimateCovariance(sums.gram, clusters.size(), static_cast<int64_t>(vector.size()),
+                         clusters.Freedom(sums.label_traces)),
+      options.interval_level);
+  out.norm_interval = {.lower = std::sqrt(std::max(out.squared_norm_interval->lower, 0.0)),
+                       .upper = std::sqrt(std::max(out.squared_norm_interval->upper, 0.0)),
+                       .level = options.interval_level};
+  return absl::OkStatus();
 }
 
 absl::StatusOr<LayerDifference> ComputeLayer(Responses responses, const Grouping& grouping,
@@ -360,16 +458,14 @@ absl::StatusOr<LayerDifference> ComputeLayer(Responses responses, const Grouping
   if (const double mean_norm = MeanNorm(responses, layer, over_tokens, sums.response_norms);
       mean_norm > 0) {
     out.relative_norm = out.norm / mean_norm;
+  } else {
+    out.absent.push_back({"relative_norm", Absence::kZeroActivations});
   }
   SetDebiasedSquaredNorm(moments[1], moments[0], out);
   SetHeldOutStatistics(responses, grouping, layer, sums, out);
-  if (options.bootstrap_resamples > 0 && grouping.num_queries > 1) {
-    VS_ASSIGN_OR_RETURN(const std::vector<double> norms,
-                        BootstrapNorms(responses, grouping, layer, width, options, cancellation));
-    out.norm_interval = {.lower = *Quantile(norms, (1 - options.interval_level) / 2),
-                         .upper = *Quantile(norms, (1 + options.interval_level) / 2),
-                         .level = options.interval_level};
-  }
+  VS_RETURN_IF_ERROR(SetClusteredStatistics(responses, grouping, layer,
+                                            {moments[0].mean(), moments[1].mean()}, vector, options,
+                                            cancellation, out));
   return out;
 }
 
@@ -384,9 +480,8 @@ absl::StatusOr<DifferenceInMeans> ComputeDifferenceInMeans(
   DifferenceInMeans out;
   out.num_queries = grouping.num_queries;
   out.relative_norm_over_tokens = std::all_of(responses.begin(), responses.end(), KnowsTokenNorms);
-  for (const LabelledActivations& response : responses) {
-    ++(response.expresses ? out.num_expressing : out.num_non_expressing);
-  }
+  out.num_expressing = grouping.label_sizes[1];
+  out.num_non_expressing = grouping.label_sizes[0];
   for (int64_t layer = 0; layer < num_layers; ++layer) {
     if (cancellation.cancelled()) return Cancelled();
     VS_ASSIGN_OR_RETURN(LayerDifference difference,

@@ -3,10 +3,16 @@
 // activation over the tokens of response r. Raw, not normalised. With each vector come the numbers
 // that tell how far to trust it.
 //
-// Halves. Split-half agreement and the held-out AUROC divide the responses in two: queries
-// alternate in order of first appearance and all responses of a query stay together. Where every
-// query has one response, responses alternate within each label instead, so that both halves have
-// both labels.
+// Queries. Responses of one query may be alike, so it is queries that are independent. Split-half
+// agreement and the held-out AUROC divide the responses in two: all responses of a query stay
+// together, and queries alternate in order of first appearance within each composition of labels
+// (both, expressing alone, not expressing alone). Both halves then have both labels unless all
+// responses of a label answer one query. Intervals rest on the variance between queries, a
+// jackknife that is scaled so that it has no bias where responses are independent (Bell and
+// McCaffrey): with each query's responses less the mean of their label, added up by label l,
+//   e_q = sum_l +- (1 - n_ql / n_l)^(-1/2) (sum of them) / n_l
+// e_q e_q' sum to the covariance of v. With one response a query its trace is tr(S1) / n1 +
+// tr(S0) / n0.
 #ifndef VALUESCOPE_ANALYSIS_DIFFERENCE_IN_MEANS_H_
 #define VALUESCOPE_ANALYSIS_DIFFERENCE_IN_MEANS_H_
 
@@ -18,6 +24,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "analysis/squared_norm_interval.h"
 #include "base/cancellation.h"
 
 namespace valuescope::analysis {
@@ -35,22 +43,28 @@ struct LabelledActivations {
 };
 
 struct DifferenceInMeansOptions {
-  // Resamples of the bootstrap, 0 .. 10000; 0 leaves the interval out. The cost is about
-  // resamples x queries x num_layers x width multiplications.
-  int bootstrap_resamples = 200;
-  // Coverage of the interval, in (0, 1).
+  // Leaves the intervals out. They cost about m^2 / 2 x num_layers x width multiplications, m the
+  // number of queries, at most 256: more of them are taken together in the intervals' widths.
+  bool intervals = true;
+  // Coverage of the intervals, 0.9 .. 1 and below 1.
   double interval_level = 0.95;
-  uint64_t seed = 0;
 };
 
-struct ConfidenceInterval {
-  double lower = 0;
-  double upper = 0;
-  double level = 0;
+// Why a number is absent.
+enum class Absence : uint8_t {
+  kOneResponse,      // of a label: it has no covariance
+  kOneQuery,         // of a label: neither a second half nor the variance between queries has it
+  kZeroVector,       // of a half: it has no direction
+  kOppositeHalves,   // their cosine is -1, for which there is no reliability
+  kZeroActivations,  // of all responses: nothing to be relative to
 };
 
-// The vector of one layer. A number that the data cannot give (one query, a zero vector, one
-// response of a label) is absent.
+struct AbsentStatistic {
+  absl::string_view name;  // of a member of LayerDifference
+  Absence why;
+};
+
+// The vector of one layer. What the data cannot give is absent, and `absent` says why.
 struct LayerDifference {
   std::vector<float> vector;  // [width]
   double norm = 0;            // |v|, before rounding to float32
@@ -67,11 +81,16 @@ struct LayerDifference {
   // Traces of the covariances of a(r) within each label, divided by n - 1.
   std::optional<double> expressing_covariance_trace;
   std::optional<double> non_expressing_covariance_trace;
-  // |v|^2 - tr(S1) / n1 - tr(S0) / n0, an unbiased estimate of the true |v|^2; may be negative.
+  // |v|^2 - tr(S1) / n1 - tr(S0) / n0; may be negative. An unbiased estimate of the true |v|^2 if
+  // all responses are independent.
   std::optional<double> debiased_squared_norm;
-  // Percentile bootstrap of |v| over resampled queries; resamples that lack a label are drawn
-  // again.
+  // |v|^2 - sum_q |e_q|^2, the same if only queries are; may be negative.
+  std::optional<double> clustered_squared_norm;
+  // Of the true |v|^2, about clustered_squared_norm; bounds may be negative.
+  std::optional<ConfidenceInterval> squared_norm_interval;
+  // Of the true |v|: the root of that, 0 where a bound is negative.
   std::optional<ConfidenceInterval> norm_interval;
+  std::vector<AbsentStatistic> absent;  // intervals that were left out are not
 };
 
 struct DifferenceInMeans {
@@ -86,9 +105,9 @@ struct DifferenceInMeans {
 // INVALID_ARGUMENT, naming `responses[i]...` or `options...`: no response of a label (reason
 // EMPTY_LABEL), a length other than num_layers * width, a non-finite element, token norms without
 // tokens, options out of range. num_layers and width >= 1. CANCELLED soon after `cancellation` is
-// raised: it is looked at between layers and between batches of resamples. Deterministic: the same
+// raised: it is looked at between layers and several times within each. Deterministic: the same
 // input gives the same bits. Takes little memory beside the activations, which are the caller's: 64
-// bytes a coordinate of one layer, and 8 KiB a query and label.
+// bytes a coordinate of one layer, and 24 KiB a query.
 absl::StatusOr<DifferenceInMeans> ComputeDifferenceInMeans(
     std::span<const LabelledActivations> responses, int64_t num_layers, int64_t width,
     const DifferenceInMeansOptions& options = {}, const Cancellation& cancellation = {});

@@ -27,6 +27,17 @@ double Norm(const A& a) {
   return std::sqrt(InnerProduct(a, a));
 }
 
+// Rows of `matrix` [rows, width] times `vector` [width]: [rows].
+inline std::vector<double> MatrixProduct(std::span<const double> matrix,
+                                         std::span<const double> vector) {
+  VS_CHECK(!vector.empty() && matrix.size() % vector.size() == 0);
+  std::vector<double> out(matrix.size() / vector.size());
+  for (size_t row = 0; row < out.size(); ++row) {
+    out[row] = InnerProduct(matrix.subspan(row * vector.size(), vector.size()), vector);
+  }
+  return out;
+}
+
 // Whether no element is NaN or infinite.
 template <typename A>
 bool AllFinite(const A& a) {

@@ -2,10 +2,45 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <numbers>
 
 #include "base/check.h"
 
 namespace valuescope::analysis {
+namespace {
+
+// Continued fraction of the incomplete beta function by Lentz's method (Numerical Recipes, 6.4); it
+// converges fast for x < (a + 1) / (a + b + 2).
+double BetaFraction(double a, double b, double x) {
+  constexpr int kMostTerms = 10000;
+  constexpr double kTiny = 1e-300;
+  const auto not_zero = [](double value) { return std::abs(value) < kTiny ? kTiny : value; };
+  double c = 1, d = 1 / not_zero(1 - (a + b) * x / (a + 1)), fraction = d;
+  for (int m = 1; m <= kMostTerms; ++m) {
+    const double even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m));
+    const double odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1));
+    double change = 1;
+    for (const double term : {even, odd}) {
+      d = 1 / not_zero(1 + term * d);
+      c = not_zero(1 + term / c);
+      change = c * d;
+      fraction *= change;
+    }
+    if (std::abs(change - 1) < std::numeric_limits<double>::epsilon()) break;
+  }
+  return fraction;
+}
+
+// Regularised incomplete beta function I_x(a, b), 0 < x < 1.
+double IncompleteBeta(double a, double b, double x) {
+  const double front = std::exp(std::lgamma(a + b) - std::lgamma(a) - std::lgamma(b) +
+                                a * std::log(x) + b * std::log1p(-x));
+  if (x < (a + 1) / (a + b + 2)) return front * BetaFraction(a, b, x) / a;
+  return 1 - front * BetaFraction(b, a, 1 - x) / b;
+}
+
+}  // namespace
 
 std::optional<double> AreaUnderRoc(std::span<const double> positive_scores,
                                    std::span<const double> negative_scores) {
@@ -35,6 +70,18 @@ std::optional<double> Quantile(std::vector<double> values, double probability) {
   const size_t below = static_cast<size_t>(place);
   const size_t above = std::min(below + 1, values.size() - 1);
   return values[below] + (place - static_cast<double>(below)) * (values[above] - values[below]);
+}
+
+double StudentQuantile(double probability, double freedom) {
+  VS_CHECK(probability > 0.5 && probability < 1 && freedom > 0);
+  // t = sqrt(freedom) tan(angle), so that every quantile lies in one bounded range.
+  double low = 0, high = std::numbers::pi / 2;
+  for (int i = 0; i < std::numeric_limits<double>::digits; ++i) {
+    const double angle = (low + high) / 2, cosine = std::cos(angle);
+    const double above = IncompleteBeta(freedom / 2, 0.5, cosine * cosine) / 2;
+    (above > 1 - probability ? low : high) = angle;
+  }
+  return std::sqrt(freedom) * std::tan((low + high) / 2);
 }
 
 }  // namespace valuescope::analysis

@@ -21,6 +21,10 @@ std::optional<double> SpearmanBrown(double half_correlation);
 // probability * (n - 1) of the sorted values. Absent for no values.
 std::optional<double> Quantile(std::vector<double> values, double probability);
 
+// Quantile `probability`, in (0.5, 1), of Student's distribution with `freedom` > 0 degrees of
+// freedom, which need not be whole.
+double StudentQuantile(double probability, double freedom);
+
 }  // namespace valuescope::analysis
 
 #endif  // VALUESCOPE_ANALYSIS_STATISTICS_H_

@@ -133,7 +133,9 @@ struct Intervention {
   bool preserve_norm = false;  // the result y becomes y |x| / |y|
 };
 
-enum class Reduction : uint8_t { kNone, kMean, kSum, kMax, kLast };
+// kMeanNorm is the mean of |x| over the tokens: one number a layer, [layers, 1, 1], of all columns
+// and not of the last token alone. The contract has no name for it.
+enum class Reduction : uint8_t { kNone, kMean, kSum, kMax, kLast, kMeanNorm };
 
 // Reads activations of some layers at one site, reduced on the device over the selected tokens.
 struct Tap {

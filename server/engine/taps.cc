@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "base/check.h"
 #include "base/error.h"
 #include "model/device_types.h"
 #include "model/site.h"
@@ -20,10 +21,30 @@ constexpr size_t kMostTaps = 16;
 
 bool KeepsTokens(Reduction reduction) { return reduction == Reduction::kNone; }
 
+bool IsMean(Reduction reduction) {
+  return reduction == Reduction::kMean || reduction == Reduction::kMeanNorm;
+}
+
 // What is read of the tokens is kept in: a sum of many is to lose nothing.
 DType DestinationType(Reduction reduction) {
-  const bool sums = reduction == Reduction::kMean || reduction == Reduction::kSum;
-  return sums ? DType::kFloat64 : DType::kFloat32;
+  const bool adds = IsMean(reduction) || reduction == Reduction::kSum;
+  return adds ? DType::kFloat64 : DType::kFloat32;
+}
+
+model::TapOperation OperationOf(Reduction reduction) {
+  switch (reduction) {
+    case Reduction::kMean:
+    case Reduction::kSum:
+      return model::TapOperation::kSum;
+    case Reduction::kMax:
+      return model::TapOperation::kMax;
+    case Reduction::kMeanNorm:
+      return model::TapOperation::kNorm;
+    case Reduction::kNone:
+    case Reduction::kLast:
+      break;
+  }
+  return model::TapOperation::kCopy;
 }
 
 absl::Status CheckColumns(const Tap& tap, int64_t width) {
@@ -67,10 +88,13 @@ absl::StatusOr<SequenceTaps> SequenceTaps::Compile(std::vector<Tap> taps,
     compiled.wants_generated_ |= MayHoldGenerated(tap.tokens, extent.prompt);
     CompiledTap one;
     one.tap = tap;
+    VS_CHECK(tap.reduction != Reduction::kMeanNorm ||
+             (tap.columns.empty() && tap.tokens.kind != TokenKind::kLast));
     // Which token is the last one shows at the end only, and any reduction of one token is itself.
     if (tap.tokens.kind == TokenKind::kLast) one.tap.reduction = Reduction::kLast;
     one.scope = *std::move(scope);
     const int64_t width = model::WidthOf(tap.site, architecture);
+    const int64_t whole = one.tap.reduction == Reduction::kMeanNorm ? 1 : width;
     if (tap.layers.empty()) {
       one.wires.push_back(model::WireIndex(model::Normalised({tap.site, 0}), architecture));
     }
@@ -80,7 +104,7 @@ absl::StatusOr<SequenceTaps> SequenceTaps::Compile(std::vector<Tap> taps,
     if (absl::Status s = CheckColumns(tap, width); !s.ok()) return InField(field, s);
     int64_t row_elements = 0;  // of all layers
     for (size_t w = 0; w < one.wires.size(); ++w) {
-      one.widths.push_back(tap.columns.empty() ? width
+      one.widths.push_back(tap.columns.empty() ? whole
                                                : static_cast<int64_t>(tap.columns[w].size()));
       row_elements += one.widths.back();
     }
@@ -161,11 +185,7 @@ void SequenceTaps::AddTo(model::StepProgram& program, int64_t first, int64_t cou
       return at::tensor(indices, at::kLong).to(device_, at::kLong, /*non_blocking=*/true);
     };
     const at::Tensor token_index = on_device(tokens), row_index = on_device(rows);
-    const model::TapOperation operation =
-        one.tap.reduction == Reduction::kMax ? model::TapOperation::kMax
-        : one.tap.reduction == Reduction::kMean || one.tap.reduction == Reduction::kSum
-            ? model::TapOperation::kSum
-            : model::TapOperation::kCopy;
+    const model::TapOperation operation = OperationOf(one.tap.reduction);
     for (size_t w = 0; w < one.wires.size(); ++w) {
       program[one.wires[w]].taps.push_back({.operation = operation,
                                             .tokens = token_index,
@@ -186,7 +206,7 @@ HostTensor SequenceTaps::ReadLayers(const CompiledTap& one, size_t first, size_t
   tensor.bytes.reserve(count * static_cast<size_t>(rows * width * SizeOf(one.tap.dtype)));
   for (size_t layer = first; layer < first + count; ++layer) {
     at::Tensor part = one.destinations[layer].narrow(0, 0, rows);
-    if (one.tap.reduction == Reduction::kMean) part = at::div(part, static_cast<double>(tokens));
+    if (IsMean(one.tap.reduction)) part = at::div(part, static_cast<double>(tokens));
     part = part.to(at::kCPU, model::ScalarTypeOf(one.tap.dtype)).contiguous();
     tensor.bytes.append(static_cast<const char*>(part.const_data_ptr()), part.nbytes());
   }

@@ -112,8 +112,7 @@ class ExtractionWork : public ResponseWork<studies::KeptMeans> {
       const studies::KeptMeans& whole, const Cancellation& cancellation) override {
     const SavedExtraction& of = inputs_.record.extract_vectors();
     analysis::DifferenceInMeansOptions statistics;
-    statistics.bootstrap_resamples = static_cast<int>(of.bootstrap_samples());
-    statistics.seed = of.seed();
+    statistics.intervals = of.bootstrap_samples() > 0;
     VS_ASSIGN_OR_RETURN(studies::ExtractedVector extracted,
                         studies::ExtractVector(inputs_.responses, whole, plan_.layers, width_,
                                                statistics, cancellation));
@@ -174,7 +173,8 @@ class ExtractVectorsKind
                                     .site = site,
                                     .layers = {of.layers().begin(), of.layers().end()},
                                     .interventions = nullptr,
-                                    .background = true};
+                                    .background = true,
+                                    .token_norms = of.token_norms()};
     VS_ASSIGN_OR_RETURN(const auto model, inputs.Model());
     services::UsedResources used;
     VS_ASSIGN_OR_RETURN(plan.interventions,
@@ -192,7 +192,8 @@ class ExtractVectorsKind
     VS_ASSIGN_OR_RETURN(const auto model,
                         services::ModelOfName("model", request.model(), *sources_.models));
     VS_RETURN_IF_ERROR(CheckOptions(request));
-    studies::ResponseMeansPlan plan{.tenant = context.tenant, .background = !options.at_once};
+    studies::ResponseMeansPlan plan{
+        .tenant = context.tenant, .background = !options.at_once, .token_norms = true};
     VS_ASSIGN_OR_RETURN(plan.site, services::SiteFromProto("site", request.site()));
     VS_ASSIGN_OR_RETURN(
         plan.layers,
@@ -214,13 +215,12 @@ class ExtractVectorsKind
     provenance = ProvenanceOf(
         request, *model, inputs.responses, resolved.used, plan.site,
         {"model", "responses", "artifact", "judge", "seed", "display_name", "request_id"});
-    provenance.add_seeds(request.seed());
     SavedExtraction& extraction = *record.mutable_extract_vectors();
     extraction.set_site(services::SiteToProto(plan.site));
+    extraction.set_token_norms(plan.token_norms);
     extraction.mutable_layers()->Assign(plan.layers.begin(), plan.layers.end());
     extraction.set_bootstrap_samples(request.has_bootstrap_samples() ? request.bootstrap_samples()
                                                                      : kDefaultBootstrap);
-    extraction.set_seed(request.seed());
     if (!options.at_once) {
       VS_RETURN_IF_ERROR(
           context.Hold(static_cast<int64_t>(request.interventions().SpaceUsedExcludingSelfLong())));

@@ -1,6 +1,7 @@
 #include "model/kernels.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/index.h>
 #include <torch/library.h>
 
@@ -217,6 +218,12 @@ void TapMax(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& row
   op.call(x, tokens, rows, destination);
 }
 
+void TapNorm(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
+             at::Tensor& destination) {
+  const at::Tensor norms = reference::RowNorms(at::index(x, {tokens}));
+  TapSum(norms, at::arange(norms.size(0), tokens.options()), rows, destination);
+}
+
 void Tap(const at::Tensor& x, const TapStage& tap) {
   const at::Tensor read = tap.columns.defined() ? at::index(x, {std::nullopt, tap.columns}) : x;
   at::Tensor destination = tap.destination;
@@ -227,6 +234,8 @@ void Tap(const at::Tensor& x, const TapStage& tap) {
       return TapSum(read, tap.tokens, tap.rows, destination);
     case TapOperation::kMax:
       return TapMax(read, tap.tokens, tap.rows, destination);
+    case TapOperation::kNorm:
+      return TapNorm(read, tap.tokens, tap.rows, destination);
   }
 }
 

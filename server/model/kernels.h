@@ -76,13 +76,15 @@ void Edit(at::Tensor& x, const AddStage& stage, const at::Tensor& table_rows);
 void Edit(at::Tensor& x, const ScaleOrSetStage& stage, const at::Tensor& table_rows);
 void Edit(at::Tensor& x, const ProjectStage& stage, const at::Tensor& table_rows);
 
-// Taps (step.h): destination[rows[j]] = x[tokens[j]], += in float64, or max.
+// Taps (step.h): destination[rows[j]] = x[tokens[j]], += in float64, or max; or += the norm.
 void TapCopy(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
              at::Tensor& destination);
 void TapSum(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
             at::Tensor& destination);
 void TapMax(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
             at::Tensor& destination);
+void TapNorm(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
+             at::Tensor& destination);
 // The one that `tap` asks for, of its columns.
 void Tap(const at::Tensor& x, const TapStage& tap);
 

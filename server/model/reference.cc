@@ -198,4 +198,15 @@ void TapMax(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& row
   destination.scatter_reduce_(0, rows.unsqueeze(1).expand_as(read), read, "amax");
 }
 
+at::Tensor RowNorms(const at::Tensor& x) {
+  at::Tensor sums = x.to(at::kDouble).square();
+  while (sums.size(1) > 1) {
+    const int64_t pairs = sums.size(1) / 2, left = sums.size(1) - pairs;
+    const at::Tensor upper = sums.narrow(1, left, pairs);
+    sums = sums.narrow(1, 0, left).clone();
+    sums.narrow(1, 0, pairs).add_(upper);
+  }
+  return sums.sqrt();
+}
+
 }  // namespace valuescope::model::reference

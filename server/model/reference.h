@@ -42,6 +42,10 @@ void TapSum(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& row
 void TapMax(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
             at::Tensor& destination);
 
+// Euclidean norms of the rows of x [n, width], float64 [n, 1]. A row's has the same bits in any
+// company and on any device: coordinates are added in pairs, one operator a level.
+at::Tensor RowNorms(const at::Tensor& x);
+
 }  // namespace valuescope::model::reference
 
 #endif  // VALUESCOPE_MODEL_REFERENCE_H_

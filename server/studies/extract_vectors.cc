@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
+#include <optional>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -21,6 +24,45 @@ absl::Status Damaged() {
                          "the stored partial result of a shard is damaged");
 }
 
+void Set(const std::optional<analysis::ConfidenceInterval>& interval,
+         v1::Interval* (v1::VectorStatistics::*mutable_field)(), v1::VectorStatistics& statistics) {
+  if (!interval) return;
+  v1::Interval& field = *(statistics.*mutable_field)();
+  field.set_lower(interval->lower);
+  field.set_upper(interval->upper);
+  field.set_level(interval->level);
+}
+
+v1::StatisticAbsence ToProto(analysis::Absence why) {
+  switch (why) {
+    case analysis::Absence::kOneResponse:
+      return v1::STATISTIC_ABSENCE_ONE_RESPONSE;
+    case analysis::Absence::kOneQuery:
+      return v1::STATISTIC_ABSENCE_ONE_QUERY;
+    case analysis::Absence::kZeroVector:
+      return v1::STATISTIC_ABSENCE_ZERO_VECTOR;
+    case analysis::Absence::kOppositeHalves:
+      return v1::STATISTIC_ABSENCE_OPPOSITE_HALVES;
+    case analysis::Absence::kZeroActivations:
+      return v1::STATISTIC_ABSENCE_ZERO_ACTIVATIONS;
+  }
+  return v1::STATISTIC_ABSENCE_UNSPECIFIED;
+}
+
+// What is absent and a field of the contract, in order of the fields.
+void SetMissing(const std::vector<analysis::AbsentStatistic>& absent,
+                v1::VectorStatistics& statistics) {
+  const auto& type = *v1::VectorStatistics::descriptor();
+  for (int i = 0; i < type.field_count(); ++i) {
+    for (const analysis::AbsentStatistic& one : absent) {
+      if (type.field(i)->name() != one.name) continue;
+      v1::MissingStatistic& missing = *statistics.add_missing();
+      missing.set_field(type.field(i)->name());
+      missing.set_absence(ToProto(one.why));
+    }
+  }
+}
+
 v1::VectorStatistics StatisticsOf(int layer, const analysis::DifferenceInMeans& all,
                                   const analysis::LayerDifference& row) {
   v1::VectorStatistics statistics;
@@ -31,14 +73,35 @@ v1::VectorStatistics StatisticsOf(int layer, const analysis::DifferenceInMeans& 
   if (row.relative_norm) statistics.set_relative_norm(*row.relative_norm);
   if (row.split_half_cosine) statistics.set_split_half_cosine(*row.split_half_cosine);
   if (row.reliability) statistics.set_reliability(*row.reliability);
-  if (row.norm_interval) {
-    statistics.mutable_norm_interval()->set_lower(row.norm_interval->lower);
-    statistics.mutable_norm_interval()->set_upper(row.norm_interval->upper);
-    statistics.mutable_norm_interval()->set_level(row.norm_interval->level);
-  }
+  Set(row.norm_interval, &v1::VectorStatistics::mutable_norm_interval, statistics);
   if (row.auroc) statistics.set_auroc(*row.auroc);
   if (row.debiased_squared_norm) statistics.set_debiased_squared_norm(*row.debiased_squared_norm);
+  if (row.clustered_squared_norm) {
+    statistics.set_clustered_squared_norm(*row.clustered_squared_norm);
+  }
+  Set(row.squared_norm_interval, &v1::VectorStatistics::mutable_squared_norm_interval, statistics);
+  if (row.squared_norm_interval) {
+    statistics.set_within_noise(row.squared_norm_interval->lower <= 0);
+  }
+  SetMissing(row.absent, statistics);
   return statistics;
+}
+
+absl::string_view SentenceOf(analysis::Absence why) {
+  switch (why) {
+    case analysis::Absence::kOneResponse:
+      return "a label has one response, which has no covariance";
+    case analysis::Absence::kOneQuery:
+      return "all responses of a label answer one query: halves and intervals over queries do not "
+             "exist";
+    case analysis::Absence::kZeroVector:
+      return "the vector of a half is zero and has no direction";
+    case analysis::Absence::kOppositeHalves:
+      return "the vectors of the halves are opposite and have no reliability";
+    case analysis::Absence::kZeroActivations:
+      return "all activations are zero, the norm is relative to nothing";
+  }
+  return "";
 }
 
 std::vector<std::string> WarningsOf(const ResponseSet& set,
@@ -49,8 +112,21 @@ std::vector<std::string> WarningsOf(const ResponseSet& set,
                                     set.num_non_expressing,
                                     " non-expressing responses: the vector is noisy"));
   }
-  if (difference.num_queries < 2) {
-    warnings.push_back("one query: halves and intervals over queries do not exist");
+  std::map<analysis::Absence, int64_t> rows;  // that lack something
+  int64_t within_noise = 0;
+  for (const analysis::LayerDifference& row : difference.layers) {
+    std::set<analysis::Absence> reasons;
+    for (const analysis::AbsentStatistic& one : row.absent) reasons.insert(one.why);
+    for (const analysis::Absence why : reasons) ++rows[why];
+    within_noise += row.squared_norm_interval && row.squared_norm_interval->lower <= 0;
+  }
+  const size_t all = difference.layers.size();
+  for (const auto& [why, count] : rows) {
+    warnings.push_back(absl::StrCat(count, " of ", all, " rows: ", SentenceOf(why)));
+  }
+  if (within_noise > 0) {
+    warnings.push_back(absl::StrCat(within_noise, " of ", all,
+                                    " rows: noise alone would give such a vector (within_noise)"));
   }
   if (!difference.relative_norm_over_tokens) {
     warnings.push_back(
@@ -105,11 +181,6 @@ absl::StatusOr<KeptMeans> KeptMeans::Parse(engine::Engine& engine, absl::string_
   return means;
 }
 
-int64_t ElementsOf(const ResponseMeansPlan& plan, const model::Architecture& architecture) {
-  const int64_t rows = model::IsPerLayer(plan.site) ? static_cast<int64_t>(plan.layers.size()) : 1;
-  return rows * model::WidthOf(plan.site, architecture);
-}
-
 absl::Status AddMeans(engine::Engine& engine, std::span<const LabelledResponse> responses,
                       const ResponseMeansPlan& plan, const Cancellation& cancellation,
                       KeptMeans& means, int64_t& cached_tokens) {
@@ -128,15 +199,24 @@ absl::StatusOr<ExtractedVector> ExtractVector(const ResponseSet& set, const Kept
                                               const Cancellation& cancellation) {
   VS_RETURN_IF_ERROR(CheckBothLabels("responses", set));
   VS_CHECK(means.count() == static_cast<int64_t>(set.responses.size()));
-  std::vector<analysis::LabelledActivations> activations;
-  for (size_t i = 0; i < set.responses.size(); ++i) {
-    analysis::LabelledActivations entry;
-    entry.expresses = set.responses[i].expresses;
-    entry.query_id = set.responses[i].query_id;
-    entry.mean_activations = means.of(static_cast<int64_t>(i));
-    activations.push_back(std::move(entry));
-  }
   const auto rows = static_cast<int64_t>(std::max<size_t>(layers.size(), 1));
+  const auto elements = static_cast<size_t>(rows * width);
+  std::vector<analysis::LabelledActivations> activations;
+  std::vector<std::vector<double>> norm_sums;  // [responses][rows] over the tokens of each
+  norm_sums.reserve(set.responses.size());
+  for (size_t i = 0; i < set.responses.size(); ++i) {
+    const std::span<const float> numbers = means.of(static_cast<int64_t>(i));
+    const auto num_tokens = static_cast<int64_t>(set.responses[i].response.size());
+    std::vector<double>& sums = norm_sums.emplace_back();
+    for (const float mean : numbers.subspan(elements)) {
+      sums.push_back(static_cast<double>(mean) * static_cast<double>(num_tokens));
+    }
+    activations.push_back({.expresses = set.responses[i].expresses,
+                           .query_id = set.responses[i].query_id,
+                           .mean_activations = numbers.first(elements),
+                           .num_tokens = num_tokens,
+                           .token_norm_sums = sums});
+  }
   VS_ASSIGN_OR_RETURN(
       const analysis::DifferenceInMeans difference,
       analysis::ComputeDifferenceInMeans(activations, rows, width, statistics, cancellation));

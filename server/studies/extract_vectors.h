@@ -22,7 +22,8 @@
 
 namespace valuescope::studies {
 
-// a(r) of responses, one after another: statistics look at every one again, so they are kept.
+// What ResponseMeans gives of responses, one after another: statistics look at every one again, so
+// they are kept.
 class KeptMeans {
  public:
   // None yet of `responses` with `elements` numbers each, whose memory is the engine's for captures
@@ -51,9 +52,6 @@ class KeptMeans {
   engine::KeptCaptures memory_;
 };
 
-// Numbers of a(r): rows x width.
-int64_t ElementsOf(const ResponseMeansPlan& plan, const model::Architecture& architecture);
-
 // Runs the responses, few enough to be in memory together, and adds their means in order, and to
 // `cached_tokens` the prompt tokens that were found in the cache. INVALID_ARGUMENT naming
 // "responses" for what the engine refuses. CANCELLED once `cancellation` is raised.
@@ -67,9 +65,10 @@ struct ExtractedVector {
   std::vector<std::string> warnings;
 };
 
-// `means` are those of all responses of the set, in order, `width` numbers a row. `layers` ascend,
-// and are empty at sites without layers. INVALID_ARGUMENT naming "responses" (reason EMPTY_LABEL):
-// a label without responses. Deterministic.
+// `means` are those of all responses of the set, in order, `width` numbers a row, and behind the
+// rows the token norms, if the plan wanted them. `layers` ascend, and are empty at sites without
+// layers. INVALID_ARGUMENT naming "responses" (reason EMPTY_LABEL): a label without responses.
+// Deterministic.
 absl::StatusOr<ExtractedVector> ExtractVector(const ResponseSet& set, const KeptMeans& means,
                                               std::span<const int> layers, int64_t width,
                                               const analysis::DifferenceInMeansOptions& statistics,

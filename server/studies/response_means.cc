@@ -22,8 +22,27 @@ engine::Request RequestOf(const LabelledResponse& response, const ResponseMeansP
   tap.layers = plan.layers;
   tap.tokens = {.kind = engine::TokenKind::kResponse, .positions = {}};
   tap.reduction = engine::Reduction::kMean;
-  request.taps = {std::move(tap)};
+  request.taps = {tap};
+  if (plan.token_norms) {
+    tap.reduction = engine::Reduction::kMeanNorm;
+    request.taps.push_back(std::move(tap));
+  }
   return request;
+}
+
+absl::StatusOr<std::vector<float>> NumbersOf(const engine::Completion& completion,
+                                             const ResponseMeansPlan& plan, int64_t size) {
+  std::vector<float> numbers;
+  for (const engine::Capture& capture : completion.captures) {
+    VS_ASSIGN_OR_RETURN(const std::vector<float> part, ToFloat32(capture.tensor));
+    numbers.insert(numbers.end(), part.begin(), part.end());
+  }
+  if (completion.captures.size() == (plan.token_norms ? 2u : 1u) &&
+      static_cast<int64_t>(numbers.size()) == size) {
+    return numbers;
+  }
+  return ErrorWithReason(absl::StatusCode::kInternal, "CAPTURE_SHAPE",
+                         "the engine returned a capture of another shape than asked for");
 }
 
 }  // namespace
@@ -47,6 +66,11 @@ absl::Status CheckResponses(const engine::Engine& engine,
   return absl::OkStatus();
 }
 
+int64_t ElementsOf(const ResponseMeansPlan& plan, const model::Architecture& architecture) {
+  const int64_t rows = model::IsPerLayer(plan.site) ? static_cast<int64_t>(plan.layers.size()) : 1;
+  return rows * (model::WidthOf(plan.site, architecture) + (plan.token_norms ? 1 : 0));
+}
+
 absl::StatusOr<Means> ResponseMeans(engine::Engine& engine,
                                     std::span<const LabelledResponse> responses,
                                     const ResponseMeansPlan& plan,
@@ -57,15 +81,10 @@ absl::StatusOr<Means> ResponseMeans(engine::Engine& engine,
   }
   VS_ASSIGN_OR_RETURN(std::vector<engine::Completion> completions,
                       engine::RunAll(engine, std::move(requests), cancellation));
-  const int64_t rows = model::IsPerLayer(plan.site) ? static_cast<int64_t>(plan.layers.size()) : 1;
-  const int64_t size = rows * model::WidthOf(plan.site, engine.architecture());
+  const int64_t size = ElementsOf(plan, engine.architecture());
   Means means;
   for (engine::Completion& completion : completions) {
-    if (completion.captures.size() != 1 || completion.captures[0].tensor.NumElements() != size) {
-      return ErrorWithReason(absl::StatusCode::kInternal, "CAPTURE_SHAPE",
-                             "the engine returned a capture of another shape than asked for");
-    }
-    VS_ASSIGN_OR_RETURN(means.rows.emplace_back(), ToFloat32(completion.captures[0].tensor));
+    VS_ASSIGN_OR_RETURN(means.rows.emplace_back(), NumbersOf(completion, plan, size));
     completion.captures.clear();  // not twice in memory
     means.cached_tokens += completion.cached_prompt_tokens;
   }

@@ -1,5 +1,5 @@
 // Mean activations of responses: one forward pass each, one tap that averages over the response's
-// tokens on the device.
+// tokens on the device, and where they are wanted one that averages the norms of these tokens.
 #ifndef VALUESCOPE_STUDIES_RESPONSE_MEANS_H_
 #define VALUESCOPE_STUDIES_RESPONSE_MEANS_H_
 
@@ -24,7 +24,8 @@ struct ResponseMeansPlan {
   std::vector<int> layers;  // ascending; empty at sites without layers
   // Of all responses; null: none.
   std::shared_ptr<const engine::PreparedInterventions> interventions;
-  bool background = false;  // gives way to requests that people wait for
+  bool background = false;   // gives way to requests that people wait for
+  bool token_norms = false;  // means of |x| follow a(r)
 };
 
 // What the engine would say of some of the responses if nothing else ran, so that it is said before
@@ -34,9 +35,14 @@ absl::Status CheckResponses(const engine::Engine& engine,
                             std::span<const LabelledResponse> responses,
                             const ResponseMeansPlan& plan, const Cancellation& cancellation);
 
+// Numbers that come of one response.
+int64_t ElementsOf(const ResponseMeansPlan& plan, const model::Architecture& architecture);
+
 struct Means {
-  std::vector<std::vector<float>> rows;  // a(r) of each response, [rows, width] row-major, in order
-  int64_t cached_tokens = 0;             // of prompts, found in the cache instead of run
+  // Of each response, in order: a(r) [rows, width] row-major, then with token_norms the mean |x|
+  // over its tokens, [rows].
+  std::vector<std::vector<float>> rows;
+  int64_t cached_tokens = 0;  // of prompts, found in the cache instead of run
 };
 
 // At most as many responses as should be in memory together: the caller cuts long lists. INTERNAL

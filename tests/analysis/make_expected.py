@@ -10,6 +10,7 @@ import json
 import pathlib
 
 import numpy as np
+import squared_norm
 
 ROOT = pathlib.Path(__file__).parent
 
@@ -78,14 +79,18 @@ def brute_auroc(positive, negative):
 
 
 def halves(labels, queries):
-    order = list(dict.fromkeys(queries))
-    if len(order) < len(queries):
-        return np.array([order.index(q) % 2 for q in queries])
-    out = np.zeros(len(labels), dtype=int)
-    for label in (False, True):
-        places = np.flatnonzero(np.array(labels) == label)
-        out[places] = np.arange(len(places)) % 2
-    return out
+    """Queries alternate within each composition of labels; single labels begin where both would go on."""
+    labels_of = {}
+    for label, query in zip(labels, queries, strict=True):
+        labels_of.setdefault(query, set()).add(bool(label))
+    both = sum(len(found) == 2 for found in labels_of.values())
+    half, counts = {}, {}
+    for query, found in labels_of.items():
+        kind = tuple(sorted(found))
+        begin = 0 if len(found) == 2 else both
+        half[query] = (begin + counts.get(kind, 0)) % 2
+        counts[kind] = counts.get(kind, 0) + 1
+    return np.array([half[query] for query in queries])
 
 
 def difference_in_means(rng, labels, queries, num_layers, width):
@@ -110,9 +115,9 @@ def difference_in_means(rng, labels, queries, num_layers, width):
             )
             for h in (0, 1)
         ]
-        traces = [
-            float(np.trace(np.cov(x[labels == flag], rowvar=False))) for flag in (True, False)
-        ]
+        numbers = [list(dict.fromkeys(queries)).index(query) for query in queries]
+        clustered, lower, upper = squared_norm.interval_of(x, labels, numbers)
+        traces = [float(x[labels == flag].var(axis=0, ddof=1).sum()) for flag in (True, False)]
         layers.append(
             {
                 "vector": rows(v),
@@ -124,6 +129,8 @@ def difference_in_means(rng, labels, queries, num_layers, width):
                 "expressing_trace": traces[0],
                 "non_expressing_trace": traces[1],
                 "debiased": float(v @ v - traces[0] / labels.sum() - traces[1] / (~labels).sum()),
+                "clustered": float(clustered),
+                "squared_norm_interval": [lower, upper],
             }
         )
     return {
@@ -174,10 +181,14 @@ def geometry(rng, hidden, intermediate, signed, relative):
 
 def main():
     rng = np.random.default_rng(20240917)
+    later = np.random.default_rng(20240918)  # so that what was there first keeps its numbers
     one_each = [f"q{i}" for i in range(14)]
     labels = [bool(b) for b in rng.permutation([True] * 8 + [False] * 6)]
     grouped = [f"q{i // 3}" for i in range(24)]
     grouped_labels = [i % 3 == 1 or i % 5 == 0 for i in range(24)]
+    repeated = ["q0", *one_each[:13]]
+    many = [f"q{i * 7 % 300}" for i in range(330)]
+    many_labels = [bool(b) for b in later.integers(0, 2, size=330)]
     expected = {
         "decompositions": [
             decomposition(rng, 12, 1.0, False),
@@ -188,6 +199,9 @@ def main():
         "difference_in_means": [
             difference_in_means(rng, labels, one_each, 2, 5),
             difference_in_means(rng, grouped_labels, grouped, 1, 4),
+            difference_in_means(later, labels, repeated, 1, 1),
+            difference_in_means(later, [i < 2 for i in range(5)], list("abcde"), 1, 40),
+            difference_in_means(later, many_labels, many, 1, 2),
         ],
         "geometry": [
             geometry(rng, 6, 20, False, False),

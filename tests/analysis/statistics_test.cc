@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <numbers>
 #include <random>
 
 namespace valuescope::analysis {
@@ -46,6 +48,17 @@ TEST(Quantile, InterpolatesBetweenSortedValues) {
   EXPECT_DOUBLE_EQ(*Quantile({40, 10, 30, 20}, 0.1), 13.0);
   EXPECT_DOUBLE_EQ(*Quantile({40, 10, 30, 20}, 1.0), 40.0);
   EXPECT_FALSE(Quantile({}, 0.5).has_value());
+}
+
+// Where the distribution has a closed form, and of tables.
+TEST(StudentQuantile, EqualsClosedFormsAndTables) {
+  for (const double p : {0.51, 0.8, 0.95, 0.975, 0.9999}) {
+    EXPECT_NEAR(StudentQuantile(p, 1) / std::tan(std::numbers::pi * (p - 0.5)), 1, 1e-11) << p;
+    const double two = (2 * p - 1) / std::sqrt(2 * p * (1 - p));
+    EXPECT_NEAR(StudentQuantile(p, 2) / two, 1, 1e-11) << p;
+  }
+  EXPECT_NEAR(StudentQuantile(0.975, 18), 2.10092204, 1e-8);
+  EXPECT_NEAR(StudentQuantile(0.975, 1e7), 1.95996, 1e-5);
 }
 
 }  // namespace

@@ -99,9 +99,10 @@ class Mix {
         TokenKind::kLast,           TokenKind::kPrompt,     TokenKind::kResponse};
     const Reduction reductions[] = {Reduction::kMean, Reduction::kNone, Reduction::kMax,
                                     Reduction::kSum};
-    request.taps = {Read(i % 2 == 0 ? Site::kResidualPost : Site::kMlpNeurons,
-                         {0, architecture_.num_layers - 1}, scopes[Draw(0, 5)],
-                         reductions[Draw(0, 3)])};
+    request.taps = {
+        Read(i % 2 == 0 ? Site::kResidualPost : Site::kMlpNeurons,
+             {0, architecture_.num_layers - 1}, scopes[Draw(0, 5)], reductions[Draw(0, 3)]),
+        Read(Site::kResidualMid, {1}, TokenKind::kAll, Reduction::kMeanNorm)};
   }
 
   const model::Architecture& architecture_;

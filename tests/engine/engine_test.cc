@@ -311,6 +311,34 @@ TEST_F(EngineTest, TheInputOfABlockIsTheOutputOfTheOneBefore) {
   EXPECT_EQ(Run(request).captures[0].tensor.bytes, post.captures[0].tensor.bytes);
 }
 
+TEST_F(EngineTest, AMeanNormIsThatOfTheTokensThemselves) {
+  Request request;
+  request.prompt = Prompt(1);
+  request.given_response = Prompt(0);
+  request.taps = {Read(Site::kResidualPost, {2, 15}, TokenKind::kResponse, Reduction::kNone),
+                  Read(Site::kResidualPost, {2, 15}, TokenKind::kResponse, Reduction::kMeanNorm)};
+  request.taps[1].dtype = DType::kFloat64;
+  const Completion completion = Run(request);
+  const HostTensor& rows = completion.captures[0].tensor;
+  const HostTensor& norms = completion.captures[1].tensor;
+  EXPECT_EQ(norms.shape, (std::vector<int64_t>{2, 1, 1}));
+  const int64_t tokens = rows.shape[1];
+  const auto values = rows.As<float>();
+  for (int64_t layer = 0; layer < 2; ++layer) {
+    double sum = 0;
+    for (int64_t token = 0; token < tokens; ++token) {
+      double squares = 0;
+      for (int64_t i = 0; i < hidden(); ++i) {
+        const double x = values[static_cast<size_t>((layer * tokens + token) * hidden() + i)];
+        squares += x * x;
+      }
+      sum += std::sqrt(squares);
+    }
+    const double expected = sum / static_cast<double>(tokens);
+    EXPECT_NEAR(norms.As<double>()[static_cast<size_t>(layer)] / expected, 1, 1e-12);
+  }
+}
+
 std::vector<Tap> EveryKindOfTap() {
   return {Read(Site::kResidualPost, {0, 15, 29}, TokenKind::kResponse, Reduction::kNone),
           Read(Site::kResidualPost, {15}, TokenKind::kResponse, Reduction::kMean),
@@ -320,6 +348,7 @@ std::vector<Tap> EveryKindOfTap() {
           Read(Site::kResidualPost, {29}, TokenKind::kLast, Reduction::kNone),
           Read(Site::kResidualPost, {29}, TokenKind::kLast, Reduction::kMean),
           Read(Site::kAttentionHeads, {5}, TokenKind::kPrompt, Reduction::kMean),
+          Read(Site::kResidualPost, {3, 15}, TokenKind::kResponse, Reduction::kMeanNorm),
           Read(Site::kFinalNorm, {}, TokenKind::kLastPrompt, Reduction::kNone)};
 }
 

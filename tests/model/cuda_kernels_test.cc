@@ -294,6 +294,14 @@ TEST_F(CudaKernels, ASumOverAResponseIsTheSameInOneStepAndInMany) {
   for (const int64_t tokens : {1, 3, 16, 39}) EXPECT_TRUE(sum_in(tokens).equal(whole)) << tokens;
 }
 
+TEST_F(CudaKernels, ANormOfARowIsTheSameInAnyCompany) {
+  const at::Tensor x = Random({40, 97}), norms = reference::RowNorms(x);
+  EXPECT_LT(RelativeError(norms.cpu(), reference::RowNorms(x.cpu())), 1e-12);
+  for (const int64_t row : {0, 7, 39}) {
+    EXPECT_TRUE(reference::RowNorms(x.narrow(0, row, 1)).equal(norms.narrow(0, row, 1))) << row;
+  }
+}
+
 TEST_F(CudaKernels, SumsIntoSeveralRowsEqualTheirReference) {
   const at::Tensor x = Random({9, 17});
   const at::Tensor tokens = Indices({8, 1, 1, 3, 4}), rows = Indices({2, 0, 2, 2, 0});

@@ -425,6 +425,27 @@ TEST_F(Kernels, TapsEqualTheirReferences) {
   }
 }
 
+TEST_F(Kernels, NormTapsAddTheNormsOfTokensTheSameInOneStepAndInMany) {
+  for (const at::ScalarType type : kTypes) {
+    for (const int64_t width : {1, 17, 200}) {
+      const at::Tensor x = at::randn({40, width}).to(type);
+      const auto norms_in = [&](int64_t tokens_a_step) {
+        at::Tensor sums = at::zeros({2, 1}, at::kDouble);
+        for (int64_t first = 0; first < 40; first += tokens_a_step) {
+          const at::Tensor tokens =
+              at::arange(first, std::min<int64_t>(first + tokens_a_step, 40), at::kLong);
+          TapNorm(x, tokens, tokens.remainder(2), sums);
+        }
+        return sums;
+      };
+      const at::Tensor whole = norms_in(40);
+      const at::Tensor each = at::linalg_vector_norm(x.to(at::kDouble), 2, {1});
+      EXPECT_LT(RelativeError(whole.squeeze(1), each.view({20, 2}).sum(0)), 1e-13) << type;
+      for (const int64_t tokens : {1, 2, 7, 39}) EXPECT_TRUE(norms_in(tokens).equal(whole));
+    }
+  }
+}
+
 // bfloat16 keeps 8 bits, and the expected values are computed from the rounded operands.
 TEST_F(Kernels, PackedProductsEqualPlainOnesAndRowsDoNotDependOnCompany) {
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {

@@ -1,6 +1,6 @@
 // An engine whose activations follow from token ids by a formula that a test can work out by hand:
 // at block l, element d of token t is t * (d + 1) + l, at every site. A tap with MEAN over the
-// response's tokens therefore reads mean(t) * (d + 1) + l.
+// response's tokens therefore reads mean(t) * (d + 1) + l. Norms are said to be t + l.
 #ifndef VALUESCOPE_TESTS_STUDIES_FAKE_ENGINE_H_
 #define VALUESCOPE_TESTS_STUDIES_FAKE_ENGINE_H_
 
@@ -99,7 +99,8 @@ class FakeEngine : public engine::Engine {
     double mean = 0;
     for (const int32_t id : request.given_response) mean += id;
     mean /= static_cast<double>(request.given_response.size());
-    const int64_t width = model::WidthOf(tap.site, architecture_);
+    const int64_t width =
+        tap.reduction == engine::Reduction::kMeanNorm ? 1 : model::WidthOf(tap.site, architecture_);
     engine::Capture capture;
     capture.tap_index = index;
     capture.layers = tap.layers;

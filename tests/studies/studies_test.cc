@@ -18,8 +18,10 @@
 namespace valuescope::studies {
 namespace {
 
+using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::Pair;
 
 constexpr char kDigestA[] = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
@@ -34,16 +36,17 @@ ResponseSet Set(std::vector<LabelledResponse> responses) {
   return Trim(std::move(responses), {.end_of_turn = {}, .include_end_of_turn = false});
 }
 
-// Of both layers, without resampling.
-absl::StatusOr<ExtractedVector> Extracted(FakeEngine& engine, const ResponseSet& set) {
-  const ResponseMeansPlan plan{.tenant = "lab", .layers = {0, 1}};
+// Of both layers.
+absl::StatusOr<ExtractedVector> Extracted(FakeEngine& engine, const ResponseSet& set,
+                                          bool token_norms = true) {
+  const ResponseMeansPlan plan{.tenant = "lab", .layers = {0, 1}, .token_norms = token_norms};
   const int64_t elements = ElementsOf(plan, engine.architecture());
   int64_t cached = 0;
   VS_ASSIGN_OR_RETURN(
       KeptMeans means,
       KeptMeans::Begin(engine, static_cast<int64_t>(set.responses.size()), elements));
   VS_RETURN_IF_ERROR(AddMeans(engine, set.responses, plan, Cancellation(), means, cached));
-  return ExtractVector(set, means, plan.layers, /*width=*/3, {.bootstrap_resamples = 0}, {});
+  return ExtractVector(set, means, plan.layers, /*width=*/3, {}, {});
 }
 
 StoredVector VectorOf(std::vector<float> rows) {
@@ -146,6 +149,62 @@ TEST(ExtractVectorTest, EqualsTheDifferenceInMeansByHand) {
   EXPECT_EQ(extracted->statistics[1].layer(), 1);
   EXPECT_EQ(extracted->statistics[0].num_expressing(), 2);
   EXPECT_DOUBLE_EQ(extracted->statistics[0].norm(), std::sqrt(1400.0));
+  // Of the 7 tokens, 8 + 12 + 4 + 20 + 5 + 6 + 7 in all, and of layer 1 one more each.
+  EXPECT_FLOAT_EQ(extracted->statistics[0].relative_norm(), std::sqrt(1400.0) / (62.0 / 7));
+  EXPECT_FLOAT_EQ(extracted->statistics[1].relative_norm(), std::sqrt(1400.0) / (69.0 / 7));
+}
+
+TEST(ExtractVectorTest, WithoutTokenNormsTheNormIsRelativeToMeansAndSaysSo) {
+  FakeEngine engine;
+  const ResponseSet set = Set({Response({8, 12}, true), Response({4}, false), Response({20}, true),
+                               Response({5, 6, 7}, false)});
+  const auto extracted = Extracted(engine, set, /*token_norms=*/false);
+  ASSERT_TRUE(extracted.ok()) << extracted.status();
+  // Means of ids 10, 4, 20 and 6, and the norm of (1, 2, 3).
+  EXPECT_DOUBLE_EQ(extracted->statistics[0].relative_norm(), 1);
+  EXPECT_THAT(extracted->warnings, Contains(HasSubstr("response means")));
+}
+
+TEST(ExtractVectorTest, WhatIsMissingIsNamedInOrderOfItsFields) {
+  FakeEngine engine;
+  const auto extracted = Extracted(engine, Set({Response({8}, true, "a"), Response({4}, false, "a"),
+                                                Response({5}, false, "b")}));
+  ASSERT_TRUE(extracted.ok()) << extracted.status();
+  std::vector<std::pair<std::string, v1::StatisticAbsence>> missing;
+  for (const v1::MissingStatistic& one : extracted->statistics[1].missing()) {
+    missing.emplace_back(one.field(), one.absence());
+  }
+  EXPECT_THAT(missing,
+              ElementsAre(Pair("split_half_cosine", v1::STATISTIC_ABSENCE_ONE_QUERY),
+                          Pair("reliability", v1::STATISTIC_ABSENCE_ONE_QUERY),
+                          Pair("norm_interval", v1::STATISTIC_ABSENCE_ONE_QUERY),
+                          Pair("auroc", v1::STATISTIC_ABSENCE_ONE_QUERY),
+                          Pair("debiased_squared_norm", v1::STATISTIC_ABSENCE_ONE_RESPONSE),
+                          Pair("clustered_squared_norm", v1::STATISTIC_ABSENCE_ONE_QUERY),
+                          Pair("squared_norm_interval", v1::STATISTIC_ABSENCE_ONE_QUERY)));
+  const auto* type = v1::VectorStatistics::descriptor();
+  for (const v1::MissingStatistic& one : extracted->statistics[1].missing()) {
+    const auto* field = type->FindFieldByName(one.field());
+    EXPECT_FALSE(
+        extracted->statistics[1].GetReflection()->HasField(extracted->statistics[1], field));
+  }
+  EXPECT_THAT(extracted->warnings, Contains(HasSubstr("2 of 2 rows: all responses of a label")));
+}
+
+TEST(ExtractVectorTest, AnIntervalThatReachesZeroIsWithinNoise) {
+  FakeEngine engine;
+  std::vector<LabelledResponse> apart, alike;
+  for (int i = 0; i < 12; ++i) {
+    apart.push_back(Response({i % 2 == 0 ? 60 + i : i}, i % 2 == 0));
+    alike.push_back(Response({40 + 7 * i % 12}, i % 2 == 0));
+  }
+  const auto effect = Extracted(engine, Set(apart)), noise = Extracted(engine, Set(alike));
+  ASSERT_TRUE(effect.ok() && noise.ok());
+  EXPECT_FALSE(effect->statistics[0].within_noise());
+  EXPECT_GT(effect->statistics[0].norm_interval().lower(), 0);
+  EXPECT_TRUE(noise->statistics[0].within_noise());
+  EXPECT_EQ(noise->statistics[0].norm_interval().lower(), 0);
+  EXPECT_THAT(noise->warnings, Contains(HasSubstr("within_noise")));
 }
 
 TEST(ExtractVectorTest, SwappingLabelsNegates) {

@@ -351,6 +351,30 @@ def test_tables_escape_what_they_show():
     assert '<progress value="1" max="2">' in tables[1]
 
 
+def test_a_table_of_a_vector_tells_the_true_norm_and_what_is_missing():
+    bounds = v1.Interval(lower=1.25, upper=3, level=0.95)
+    rows = [
+        v1.VectorStatistics(
+            norm=2.5,
+            relative_norm=0.5,
+            norm_interval=bounds,
+            squared_norm_interval=v1.Interval(lower=1.5625, upper=9, level=0.95),
+        ),
+        v1.VectorStatistics(
+            norm=2.5,
+            norm_interval=bounds,  # of another kind: a record of an earlier server
+            missing=[
+                v1.MissingStatistic(field=field, absence=v1.STATISTIC_ABSENCE_ONE_QUERY)
+                for field in ("auroc", "reliability")
+            ],
+        ),
+    ]
+    table = html.vector(v1.Vector(name="vectors/v", statistics=rows))
+    assert table.count("1.25 to 3") == 1
+    assert table.count("one query") == 1
+    assert ">0.5</td>" in table
+
+
 def test_a_running_ipython_is_told_how_to_show_messages(monkeypatch):
     shown = {}
 

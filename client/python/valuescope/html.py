@@ -71,19 +71,26 @@ def jobs(found: Iterable[v1.Job]) -> str:
 
 
 def vector(found: v1.Vector) -> str:
-    """One vector: where it lives, and the norm and reliability of each row where it was extracted."""
+    """One vector: where it lives, and the norm and reliability of each row where it was extracted.
+
+    "true norm" is the interval of the norm without noise; from 0 on where noise alone gives such a row.
+    """
     site = v1.Site.Name(found.site).removeprefix("SITE_").lower()
     rows = [
         [
             s.layer,
             f"{s.norm:.4g}",
+            _interval(s),
+            f"{s.relative_norm:.3g}" if s.HasField("relative_norm") else "",
             f"{s.reliability:.3f}" if s.HasField("reliability") else "",
             f"{s.auroc:.3f}" if s.HasField("auroc") else "",
+            ", ".join(dict.fromkeys(_absence(one) for one in s.missing)),
         ]
         for s in found.statistics
     ]
     caption = f"{found.name} {found.display_name}: {found.model} {site} [{len(found.layers)}, {found.width}]"
-    return table(["layer", "norm", "reliability", "AUROC"], rows, caption)
+    headings = ["layer", "norm", "true norm", "norm / |x|", "reliability", "AUROC", "missing"]
+    return table(headings, rows, caption)
 
 
 def show_in_notebooks() -> None:
@@ -96,6 +103,19 @@ def show_in_notebooks() -> None:
     formatter.for_type(v1.Model, lambda model: models([model]))
     formatter.for_type(v1.Job, lambda job: jobs([job]))
     formatter.for_type(v1.Vector, vector)
+
+
+def _interval(statistics: v1.VectorStatistics) -> str:
+    # Records that lack it have an interval of another kind.
+    if not statistics.HasField("squared_norm_interval"):
+        return ""
+    bounds = statistics.norm_interval
+    return f"{bounds.lower:.4g} to {bounds.upper:.4g}"
+
+
+def _absence(missing: v1.MissingStatistic) -> str:
+    name = v1.StatisticAbsence.Name(missing.absence)
+    return name.removeprefix("STATISTIC_ABSENCE_").lower().replace("_", " ")
 
 
 def _model_state(model: v1.Model) -> str:

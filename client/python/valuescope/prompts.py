@@ -643,7 +643,7 @@ def labelled(
         response: the response; prefer the ids of generated ones.
         expresses: whether it expresses the value.
         query_id: query that it answers, a name or a number; responses of one query stay together in split halves and
-            bootstraps.
+            intervals.
     """
     if not isinstance(given.plain(expresses), (bool, int)):
         raise TypeError(f"expresses is {given.shown(expresses)}; it must be True or False")
