@@ -67,6 +67,21 @@ struct ExtractFlags {
   std::string display_name;
 };
 
+struct CompareFlags {
+  std::vector<std::string> names;
+  std::string layers = "all";
+  int top_tokens = 0;
+};
+
+struct ValuesFlags {
+  std::vector<std::string> pairs;  // VALUE:INTRINSIC:PROMPTED
+  std::string layers = "all";
+  std::string angles = "ten";  // "none" leaves the circumplex out
+  int null_samples = 1000;
+  uint64_t seed = 0;
+  bool unit_deltas = false;
+};
+
 struct ClassifyFlags {
   std::string model;
   std::string intrinsic;
@@ -94,6 +109,8 @@ int ListVectors(const Globals& globals);
 int ExtractVectors(const Globals& globals, const ExtractFlags& flags);
 int DecomposeVectors(const Globals& globals, const std::string& intrinsic,
                      const std::string& prompted);
+int CompareVectors(const Globals& globals, const CompareFlags& flags);
+int CompareValues(const Globals& globals, const ValuesFlags& flags);
 
 int ClassifyNeurons(const Globals& globals, const ClassifyFlags& flags);
 int AttributeNeurons(const Globals& globals, const AttributeFlags& flags);
