@@ -6,20 +6,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "analysis/inner_product.h"
+#include "analysis/vector_cosines.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 
 namespace valuescope::analysis {
 namespace {
-
-absl::Status CheckVector(std::span<const float> vector, size_t width, absl::string_view field) {
-  if (vector.empty() || vector.size() != width) {
-    return InvalidField(field, absl::StrCat("has ", vector.size(), " elements, must have ",
-                                            std::max<size_t>(width, 1)));
-  }
-  if (!AllFinite(vector)) return InvalidField(field, "must be finite", "NOT_FINITE");
-  return absl::OkStatus();
-}
 
 absl::Status CheckNonZeroVector(std::span<const float> vector, size_t width,
                                 absl::string_view field) {
@@ -100,6 +92,15 @@ void DecomposeInPlane(const VectorPair& pair, const std::vector<double>& prompte
 
 }  // namespace
 
+absl::Status CheckVector(std::span<const float> vector, size_t width, absl::string_view field) {
+  if (vector.empty() || vector.size() != width) {
+    return InvalidField(field, absl::StrCat("has ", vector.size(), " elements, must have ",
+                                            std::max<size_t>(width, 1)));
+  }
+  if (!AllFinite(vector)) return InvalidField(field, "must be finite", "NOT_FINITE");
+  return absl::OkStatus();
+}
+
 absl::string_view DecompositionWarningName(DecompositionWarning warning) {
   switch (warning) {
     case DecompositionWarning::kCollinear:
@@ -127,11 +128,8 @@ absl::StatusOr<Decomposition> Decompose(const VectorPair& pair,
   out.retained_norm_fraction = sine;
   out.intrinsic_orthogonal = ToFloat(intrinsic_rest);
   out.prompted_orthogonal = ToFloat(prompted_rest);
-  if (options.intrinsic_reliability.value_or(0) > 0 &&
-      options.prompted_reliability.value_or(0) > 0) {
-    out.disattenuated_cosine =
-        out.cosine / std::sqrt(*options.intrinsic_reliability * *options.prompted_reliability);
-  }
+  out.disattenuated_cosine =
+      Disattenuated(out.cosine, options.intrinsic_reliability, options.prompted_reliability);
 
   const bool collinear = sine <= kCollinearSine;
   if (collinear) out.warnings.push_back(DecompositionWarning::kCollinear);
@@ -144,54 +142,6 @@ absl::StatusOr<Decomposition> Decompose(const VectorPair& pair,
   }
   DecomposeInPlane(pair, prompted_rest, options.normalize_columns ? 1.0 : out.intrinsic_norm,
                    options.normalize_columns ? 1.0 : out.prompted_norm, sine, collinear, out);
-  return out;
-}
-
-absl::StatusOr<MeanDelta> ComputeMeanDelta(std::span<const VectorPair> pairs,
-                                           const MeanDeltaOptions& options) {
-  if (pairs.empty()) return InvalidField("pairs", "must not be empty");
-  const size_t width = pairs.front().intrinsic.size();
-  std::vector<std::vector<double>> deltas;  // [values][width]
-  std::vector<double> mean(width, 0.0);
-  for (size_t s = 0; s < pairs.size(); ++s) {
-    const std::string field = absl::StrCat("pairs[", s, "]");
-    VS_RETURN_IF_ERROR(CheckVector(pairs[s].intrinsic, width, absl::StrCat(field, ".intrinsic")));
-    VS_RETURN_IF_ERROR(CheckVector(pairs[s].prompted, width, absl::StrCat(field, ".prompted")));
-    std::vector<double> delta(width);
-    for (size_t i = 0; i < width; ++i) {
-      delta[i] = static_cast<double>(pairs[s].prompted[i]) - pairs[s].intrinsic[i];
-    }
-    if (Norm(delta) == 0) {
-      return InvalidField(field, "intrinsic and prompted vector must differ", "ZERO_VECTOR");
-    }
-    if (options.unit_deltas) delta = Unit(std::move(delta));
-    for (size_t i = 0; i < width; ++i) mean[i] += delta[i] / static_cast<double>(pairs.size());
-    deltas.push_back(std::move(delta));
-  }
-
-  MeanDelta out;
-  out.norm = Norm(mean);
-  if (pairs.size() > 1) {
-    double cosines = 0;
-    for (size_t s = 0; s < deltas.size(); ++s) {
-      for (size_t t = s + 1; t < deltas.size(); ++t) {
-        cosines += InnerProduct(deltas[s], deltas[t]) / (Norm(deltas[s]) * Norm(deltas[t]));
-      }
-    }
-    const double n = static_cast<double>(deltas.size());
-    out.mean_pairwise_cosine = cosines / (n * (n - 1) / 2);
-  }
-  if (out.norm == 0) return out;
-  const std::vector<double> direction = Unit(mean);
-  double explained = 0;
-  double total = 0;
-  for (const std::vector<double>& delta : deltas) {
-    const double along = InnerProduct(delta, direction);
-    explained += along * along;
-    total += InnerProduct(delta, delta);
-  }
-  out.explained_variance = explained / total;
-  out.direction = ToFloat(direction);
   return out;
 }
 

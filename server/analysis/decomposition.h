@@ -8,9 +8,6 @@
 // values are (A + B +- sqrt((A - B)^2 + 4 C^2)) / 2.
 //
 // Orthogonalised parts: each vector minus its projection on the other.
-//
-// Mean delta over values s: the mean of delta_s = v_prompt,s - v_int,s, what prompting adds
-// whatever the value is.
 #ifndef VALUESCOPE_ANALYSIS_DECOMPOSITION_H_
 #define VALUESCOPE_ANALYSIS_DECOMPOSITION_H_
 
@@ -29,6 +26,9 @@ struct VectorPair {
   std::span<const float> intrinsic;  // [width]
   std::span<const float> prompted;   // [width]
 };
+
+// INVALID_ARGUMENT naming `field` unless `vector` has `width` > 0 elements, all finite.
+absl::Status CheckVector(std::span<const float> vector, size_t width, absl::string_view field);
 
 struct DecompositionOptions {
   // Scales both columns to unit norm before the SVD.
@@ -79,25 +79,6 @@ struct Decomposition {
 // FAILED_PRECONDITION, reason NO_SHARED_DIRECTION: strict, and a warning applies.
 absl::StatusOr<Decomposition> Decompose(const VectorPair& pair,
                                         const DecompositionOptions& options = {});
-
-struct MeanDelta {
-  std::vector<float> direction;  // [width] m, unit; empty where the mean is zero
-  double norm = 0;               // |mean of the deltas|
-  // sum <delta_s, m>^2 / sum |delta_s|^2, 0 .. 1; absent where the mean is zero.
-  std::optional<double> explained_variance;
-  // Mean of cos(delta_s, delta_t) over s < t; absent for one value.
-  std::optional<double> mean_pairwise_cosine;
-};
-
-struct MeanDeltaOptions {
-  // Scales every delta to unit norm first.
-  bool unit_deltas = false;
-};
-
-// One pair a value, all of one layer. INVALID_ARGUMENT, naming `pairs[i]`: no pairs, lengths
-// differ, an element is not finite, a delta is zero.
-absl::StatusOr<MeanDelta> ComputeMeanDelta(std::span<const VectorPair> pairs,
-                                           const MeanDeltaOptions& options = {});
 
 }  // namespace valuescope::analysis
 

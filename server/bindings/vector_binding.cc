@@ -9,6 +9,7 @@ std::unique_ptr<rpc::RpcService> Bind(rpc::CallRuntime* runtime, services::Vecto
   auto binding = std::make_unique<rpc::RpcService>(v1::VectorService::service_full_name(), runtime);
   binding->Unary("ExtractVectors", rpc::Lane::kLong, service, &Service::ExtractVectors);
   binding->Unary("DecomposeVectors", rpc::Lane::kLong, service, &Service::DecomposeVectors);
+  binding->Unary("CompareVectors", rpc::Lane::kLong, service, &Service::CompareVectors);
   binding->Unary("CreateVector", rpc::Lane::kLong, service, &Service::CreateVector);
   binding->Unary("GetVector", rpc::Lane::kQuick, service, &Service::GetVector);
   binding->Unary("ListVectors", rpc::Lane::kQuick, service, &Service::ListVectors);

@@ -139,6 +139,10 @@ class Engine {
   // num_layers.
   virtual absl::StatusOr<HostTensor> WriteDirections(int layer) const = 0;
 
+  // The unembedding of tokens first_token .. first_token + count - 1, the final norm's gain in it:
+  // float32 [count, hidden]. They are tokens of the vocabulary.
+  virtual absl::StatusOr<HostTensor> UnembeddingRows(int64_t first_token, int64_t count) const = 0;
+
   virtual EngineStatistics statistics() const = 0;
 
   // Takes nothing new, finishes running requests until `deadline`, then ends the rest. Those that

@@ -33,6 +33,13 @@ namespace {
 // Of intervention tables, between two steps: a few milliseconds, of which a step takes tens.
 constexpr int64_t kBytesWrittenAStep = int64_t{8} << 20;
 
+// `tensor` is float32, contiguous and on the CPU.
+HostTensor ToHost(const at::Tensor& tensor) {
+  HostTensor host{.dtype = DType::kFloat32, .shape = tensor.sizes().vec(), .bytes = {}};
+  host.bytes.assign(static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes());
+  return host;
+}
+
 class RunningHandle : public Running {
  public:
   explicit RunningHandle(Cancellation cancellation) : cancellation_(std::move(cancellation)) {}
@@ -114,9 +121,12 @@ class EngineLoop : public Engine {
 
   absl::StatusOr<HostTensor> WriteDirections(int layer) const override {
     VS_ASSIGN_OR_RETURN(const at::Tensor directions, transformer_->WriteDirections(layer));
-    HostTensor tensor{.dtype = DType::kFloat32, .shape = directions.sizes().vec(), .bytes = {}};
-    tensor.bytes.assign(static_cast<const char*>(directions.const_data_ptr()), directions.nbytes());
-    return tensor;
+    return ToHost(directions);
+  }
+
+  absl::StatusOr<HostTensor> UnembeddingRows(int64_t first_token, int64_t count) const override {
+    VS_ASSIGN_OR_RETURN(const at::Tensor rows, transformer_->UnembeddingRows(first_token, count));
+    return ToHost(rows);
   }
 
   EngineStatistics statistics() const override {

@@ -146,6 +146,15 @@ class LoadedTransformer : public Transformer {
     return (columns * (gain + 1).unsqueeze(1)).contiguous();
   }
 
+  absl::StatusOr<at::Tensor> UnembeddingRows(int64_t first_token, int64_t count) const override {
+    VS_RETURN_IF_ERROR(stored_->CheckUnchanged());
+    const char* name = architecture_.tied_embeddings ? kEmbeddingWeight : kUnembeddingWeight;
+    VS_ASSIGN_OR_RETURN(const at::Tensor rows,
+                        stored_->ReadRowsAgain(name, first_token, count, at::kFloat));
+    VS_ASSIGN_OR_RETURN(const at::Tensor weight, stored_->ReadAgain(kFinalNormWeight, at::kFloat));
+    return (rows * (architecture_.unit_offset_norms ? weight + 1 : weight)).contiguous();
+  }
+
  private:
   // What every part of a step reads.
   struct Step {

@@ -74,6 +74,13 @@ class Transformer {
   // are no longer what was loaded.
   virtual absl::StatusOr<at::Tensor> WriteDirections(int layer) const = 0;
 
+  // Rows first_token .. first_token + count - 1 of the unembedding with the final norm's gain in
+  // their columns: [count, hidden] float32, contiguous, on the CPU. The inner product of a row with
+  // what is added to the residual stream is what it adds to that token's logit, but for the norm's
+  // factor, which differs from token to token, and a soft cap. 0 <= first_token, first_token +
+  // count <= vocabulary. Reads the model's files once more, as WriteDirections.
+  virtual absl::StatusOr<at::Tensor> UnembeddingRows(int64_t first_token, int64_t count) const = 0;
+
   // Bytes of memory that MakeGradientWeights takes for `path`; 0 where no weight on it is packed.
   virtual int64_t GradientWeightBytes(const GradientPath& path) const = 0;
   // The weights that a tape for `path` needs; nothing is held after an error.

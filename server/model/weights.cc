@@ -276,6 +276,19 @@ absl::StatusOr<at::Tensor> StoredWeights::ReadAgain(const std::string& name,
   return tensor.to(dtype);
 }
 
+absl::StatusOr<at::Tensor> StoredWeights::ReadRowsAgain(const std::string& name, int64_t first,
+                                                        int64_t count,
+                                                        c10::ScalarType dtype) const {
+  const auto& [place, file] = tensors_.at(name);
+  VS_CHECK(place.shape.size() == 2 && first >= 0 && count >= 0 && first + count <= place.shape[0]);
+  at::Tensor rows =
+      at::empty({count, place.shape[1]}, at::TensorOptions().dtype(ScalarTypeOf(place.dtype)));
+  const int64_t row_bytes = place.size / place.shape[0];
+  VS_RETURN_IF_ERROR(file->Read(place.offset + first * row_bytes, count * row_bytes,
+                                static_cast<char*>(rows.mutable_data_ptr())));
+  return rows.to(dtype);
+}
+
 at::Tensor StoredWeights::Get(const std::string& name, c10::ScalarType dtype) const {
   const auto held = held_.find(name);
   VS_CHECK(held != held_.end());

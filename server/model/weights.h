@@ -66,6 +66,11 @@ class StoredWeights {
   // Thread-safe.
   absl::StatusOr<at::Tensor> ReadAgain(const std::string& name, c10::ScalarType dtype) const;
 
+  // Rows first .. first + count - 1 of a matrix, which has them, in `dtype`, read anew without the
+  // others. As ReadAgain.
+  absl::StatusOr<at::Tensor> ReadRowsAgain(const std::string& name, int64_t first, int64_t count,
+                                           c10::ScalarType dtype) const;
+
   // The part of all bytes that was read, 0 .. 1.
   double fraction_read() const;
 

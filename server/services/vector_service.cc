@@ -11,6 +11,7 @@
 #include "base/status_macros.h"
 #include "services/idempotency.h"
 #include "services/replays.h"
+#include "services/reply_size.h"
 #include "services/request_codec.h"
 #include "services/result_codec.h"
 #include "services/stored_vectors.h"
@@ -62,9 +63,86 @@ int64_t DecompositionMemory(size_t pairs, size_t layers, int64_t width) {
   return parts * (static_cast<int64_t>(layers) * width * kElement + kDescription);
 }
 
+// Of the fits of all layers; and the null's draws, with the assignments of ten values to places.
+int64_t CircumplexMemory(size_t layers, int null_samples) {
+  constexpr int64_t kFit = 4 << 10, kAssignments = 16 << 20;
+  return static_cast<int64_t>(layers) * kFit + static_cast<int64_t>(null_samples * sizeof(double)) +
+         kAssignments;
+}
+
 // What a source's provenance takes in those of the parts: the four of its pair and the mean delta
 // repeat it, each as a record, as its bytes and as it is sent.
 constexpr int64_t kRecordsOfASource = 5 * 3;
+
+absl::StatusOr<analysis::CircumplexAngles> AnglesFromProto(v1::CircumplexAngles angles) {
+  switch (angles) {
+    case v1::CIRCUMPLEX_ANGLES_UNSPECIFIED:
+    case v1::CIRCUMPLEX_ANGLES_TEN:
+      return analysis::CircumplexAngles::kTen;
+    case v1::CIRCUMPLEX_ANGLES_NINE:
+      return analysis::CircumplexAngles::kNine;
+    case v1::CIRCUMPLEX_ANGLES_FOUR_DOMAINS:
+      return analysis::CircumplexAngles::kFourDomains;
+    default:
+      return InvalidField("circumplex.angles", "must be TEN, NINE or FOUR_DOMAINS");
+  }
+}
+
+absl::StatusOr<std::optional<studies::CircumplexPlan>> CircumplexOf(
+    const v1::DecomposeVectorsRequest& request) {
+  constexpr int kFewestSamples = 100, kMostSamples = 100000;
+  if (!request.has_circumplex()) return std::nullopt;
+  const v1::CircumplexOptions& options = request.circumplex();
+  studies::CircumplexPlan plan;
+  if (options.has_null_samples()) plan.null_samples = options.null_samples();
+  if (plan.null_samples < kFewestSamples || plan.null_samples > kMostSamples) {
+    return OutOfRange("circumplex.null_samples", plan.null_samples, kFewestSamples, kMostSamples);
+  }
+  plan.seed = options.seed();
+  VS_ASSIGN_OR_RETURN(const analysis::CircumplexAngles angles, AnglesFromProto(options.angles()));
+  std::vector<std::string> values;
+  for (const v1::VectorPair& pair : request.pairs()) values.push_back(pair.value());
+  VS_ASSIGN_OR_RETURN(plan.places, analysis::CircumplexPlaces(values, angles));
+  return plan;
+}
+
+void AddCircumplexes(const studies::CircumplexResult& result,
+                     v1::DecomposeVectorsResponse& response) {
+  for (const studies::LayerCircumplex& layer : result.layers) {
+    v1::Circumplex& proto = *response.add_circumplexes();
+    proto.set_layer(layer.layer);
+    proto.set_r_squared(layer.fit.r_squared);
+    proto.set_null_mean(result.null_mean);
+    proto.set_null_95th_percentile(result.null_95th_percentile);
+    proto.set_permutation_p_value(layer.fit.permutation_p_value);
+    proto.set_distinct_permutations(result.distinct_permutations);
+    proto.set_plane_variance_share(layer.fit.plane_variance);
+    proto.set_null_p_value(layer.null_p_value);
+    for (size_t i = 0; i < result.places.size(); ++i) {
+      v1::CircumplexPoint& point = *proto.add_points();
+      point.set_value(result.places[i].name);
+      point.set_x(layer.fit.points[i][0]);
+      point.set_y(layer.fit.points[i][1]);
+      point.set_expected_angle(result.places[i].degrees);
+    }
+  }
+}
+
+// With all data as long as they are below what one message has, without any where they are not.
+// Names stay, under which GetVector has the rows.
+absl::Status FitReply(v1::DecomposeVectorsResponse& response) {
+  if (static_cast<int64_t>(response.ByteSizeLong()) <= kMostReplyBytes) return absl::OkStatus();
+  for (v1::PairDecomposition& pair : *response.mutable_decompositions()) {
+    for (v1::Vector* part :
+         {pair.mutable_shared(), pair.mutable_difference(), pair.mutable_intrinsic_orthogonal(),
+          pair.mutable_prompted_orthogonal()}) {
+      part->clear_data();
+    }
+  }
+  if (response.has_mean_delta()) response.mutable_mean_delta()->clear_data();
+  return CheckReplySize(static_cast<int64_t>(response.ByteSizeLong()), "the decompositions",
+                        "ask for fewer `pairs` or `layers`");
+}
 
 v1::Provenance ProvenanceOf(const Derived& part) {
   std::vector<const v1::Provenance*> sources;
@@ -75,8 +153,8 @@ v1::Provenance ProvenanceOf(const Derived& part) {
   provenance.set_sign_rule(part.sign_rule);
   *provenance.mutable_inputs() = InputsOf(part.sources->used);
   // With the pairs: which of two inputs is the intrinsic one is nowhere else.
-  provenance.set_options(
-      studies::RecordOfRequest(part.sources->request, {"strict", "store", "request_id"}));
+  provenance.set_options(studies::RecordOfRequest(part.sources->request,
+                                                  {"strict", "store", "request_id", "circumplex"}));
   return provenance;
 }
 
@@ -92,10 +170,11 @@ absl::Status VectorService::ExtractVectors(const rpc::CallContext& context,
 absl::Status VectorService::DecomposeVectors(const rpc::CallContext& context,
                                              const v1::DecomposeVectorsRequest& request,
                                              v1::DecomposeVectorsResponse* response) {
-  if (request.has_circumplex()) return NotServedOption("circumplex");
   if (request.pairs_size() < 1 || request.pairs_size() > kMostPairs) {
     return OutOfRange("pairs", request.pairs_size(), 1, kMostPairs);
   }
+  studies::DecompositionPlan plan;
+  VS_ASSIGN_OR_RETURN(plan.circumplex, CircumplexOf(request));
   VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key,
                       KeyOf("VectorService/DecomposeVectors", request));
   // A repetition is worked out again: a fixed function of stored vectors, which never change.
@@ -137,7 +216,6 @@ absl::Status VectorService::DecomposeVectors(const rpc::CallContext& context,
                      .prompted = &vectors[vectors.size() - 1]});
   }
   VS_RETURN_IF_ERROR(context.Why());
-  studies::DecompositionPlan plan;
   VS_ASSIGN_OR_RETURN(plan.layers,
                       LayersOfVectors(request.has_layers() ? &request.layers() : nullptr, all));
   plan.normalize_columns = request.normalize_columns();
@@ -145,8 +223,12 @@ absl::Status VectorService::DecomposeVectors(const rpc::CallContext& context,
   plan.unit_deltas = request.unit_deltas();
   VS_RETURN_IF_ERROR(
       context.Hold(DecompositionMemory(pairs.size(), plan.layers.size(), all.front()->width())));
+  if (plan.circumplex) {
+    VS_RETURN_IF_ERROR(
+        context.Hold(CircumplexMemory(plan.layers.size(), plan.circumplex->null_samples)));
+  }
   VS_ASSIGN_OR_RETURN(const studies::DecompositionResult result,
-                      studies::DecomposePairs(pairs, plan));
+                      studies::DecomposePairs(pairs, plan, context.cancellation));
   VS_RETURN_IF_ERROR(context.Why());
 
   std::vector<Sources> sources(pairs.size() + 1);  // of each pair, and of all
@@ -201,6 +283,10 @@ absl::Status VectorService::DecomposeVectors(const rpc::CallContext& context,
   if (!result.mean_delta.empty())
     derived.push_back({response->mutable_mean_delta(), &result.mean_delta, "mean delta",
                        "mean of v_prompt - v_int", &sources.back()});
+  if (result.circumplex) {
+    AddCircumplexes(*result.circumplex, *response);
+    response->set_seed(plan.circumplex->seed);
+  }
   for (const std::string& warning : result.warnings) response->add_warnings(warning);
 
   const v1::Vector& first = all.front()->record;
@@ -248,7 +334,7 @@ absl::Status VectorService::DecomposeVectors(const rpc::CallContext& context,
     proto.set_name(name);
     proto.set_digest(digest);
   }
-  return absl::OkStatus();
+  return FitReply(*response);
 }
 
 absl::Status VectorService::CreateVector(const rpc::CallContext& context,

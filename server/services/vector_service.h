@@ -1,4 +1,4 @@
-// VectorService: extraction, decomposition and keeping of value vectors.
+// VectorService: extraction, decomposition, comparison and keeping of value vectors.
 #ifndef VALUESCOPE_SERVICES_VECTOR_SERVICE_H_
 #define VALUESCOPE_SERVICES_VECTOR_SERVICE_H_
 
@@ -12,6 +12,7 @@
 #include "services/calls_at_once.h"
 #include "store/blob_store.h"
 #include "store/store.h"
+#include "studies/compare_vectors.h"
 #include "studies/decompose_vectors.h"
 #include "studies/stored_vector.h"
 #include "valuescope/v1/vectors.pb.h"
@@ -36,6 +37,9 @@ class VectorService {
   absl::Status DecomposeVectors(const rpc::CallContext& context,
                                 const v1::DecomposeVectorsRequest& request,
                                 v1::DecomposeVectorsResponse* response);
+  absl::Status CompareVectors(const rpc::CallContext& context,
+                              const v1::CompareVectorsRequest& request,
+                              v1::CompareVectorsResponse* response);
   absl::Status CreateVector(const rpc::CallContext& context, const v1::CreateVectorRequest& request,
                             v1::CreateVectorResponse* response);
   absl::Status GetVector(const rpc::CallContext& context, const v1::GetVectorRequest& request,
@@ -57,6 +61,11 @@ class VectorService {
                                                        const std::string& field,
                                                        const std::string& name,
                                                        const v1::Layers& layers) const;
+  // Tokens of CompareVectors; `count` > 0.
+  absl::Status AddTokens(const rpc::CallContext& context,
+                         const std::vector<studies::NamedVector>& vectors,
+                         const std::vector<int>& layers, int count,
+                         v1::CompareVectorsResponse* response) const;
 
   engine::ModelRegistry* const models_;
   store::Store* const store_;

@@ -1,8 +1,11 @@
 #include "studies/decompose_vectors.h"
 
+#include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "analysis/statistics.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 
@@ -58,19 +61,14 @@ absl::Status InPair(size_t index, int layer, const absl::Status& status) {
                       details.reason.empty() ? "INVALID_FIELD" : details.reason);
 }
 
-// The same error of a field, saying at which layer.
-absl::Status InLayer(int layer, const absl::Status& status) {
-  const ErrorDetails details = DetailsOf(status);
-  return InvalidField(details.field, absl::StrCat("layer ", layer, ": ", details.description),
-                      details.reason);
-}
-
 absl::StatusOr<PairResult> DecomposePair(const DecompositionPair& pair, size_t index,
-                                         const DecompositionPlan& plan) {
+                                         const DecompositionPlan& plan,
+                                         const Cancellation& cancellation) {
   PairResult result;
   result.value = pair.value;
   const int64_t width = pair.intrinsic->width();
   for (const int layer : plan.layers) {
+    VS_RETURN_IF_ERROR(CheckGoesOn(cancellation));
     auto parts = analysis::Decompose(
         RowsOf(pair, layer), {.normalize_columns = plan.normalize_columns,
                               .strict = plan.strict,
@@ -93,10 +91,95 @@ absl::StatusOr<PairResult> DecomposePair(const DecompositionPair& pair, size_t i
   return result;
 }
 
+// Layers at which the deltas of `pairs` say less than they seem to.
+void WarnOfDelta(const std::vector<DecompositionPair>& pairs, int layer,
+                 const analysis::MeanDelta& delta, bool unit_deltas,
+                 std::vector<std::string>& warnings) {
+  for (const size_t s : delta.zero_deltas) {
+    warnings.push_back(absl::StrCat(
+        "layer ", layer, ": the delta of ", pairs[s].value,
+        " is 0, its two vectors are equal: it has no cosines",
+        unit_deltas ? " and is left out of the mean of unit deltas" : " and counts in the mean"));
+  }
+  if (delta.direction.empty()) {
+    warnings.push_back(
+        absl::StrCat("layer ", layer, ": the deltas ",
+                     delta.zero_deltas.size() == pairs.size() ? "are all 0" : "cancel one another",
+                     ", their mean has no direction and explains nothing"));
+  }
+  if (!delta.mean_pairwise_cosine && delta.zero_deltas.size() < pairs.size()) {
+    warnings.push_back(absl::StrCat("layer ", layer,
+                                    ": one delta alone has a direction, there is no mean pairwise "
+                                    "cosine"));
+  }
+}
+
+absl::Status CompareDeltas(const std::vector<DecompositionPair>& pairs,
+                           const DecompositionPlan& plan, const Cancellation& cancellation,
+                           DecompositionResult& result) {
+  for (const int layer : plan.layers) {
+    VS_RETURN_IF_ERROR(CheckGoesOn(cancellation));
+    std::vector<analysis::VectorPair> rows;
+    for (const DecompositionPair& pair : pairs) rows.push_back(RowsOf(pair, layer));
+    VS_ASSIGN_OR_RETURN(analysis::MeanDelta delta,
+                        analysis::ComputeMeanDelta(rows, {.unit_deltas = plan.unit_deltas}));
+    WarnOfDelta(pairs, layer, delta, plan.unit_deltas, result.warnings);
+    AppendRow(result.mean_delta, delta.direction, pairs[0].intrinsic->width());
+    result.mean_deltas.push_back(std::move(delta));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<CircumplexResult> FitCircumplexes(const DecompositionPlan& plan, int64_t width,
+                                                 const Cancellation& cancellation,
+                                                 DecompositionResult& decomposition) {
+  VS_ASSIGN_OR_RETURN(
+      const std::vector<double> null,
+      analysis::SimulateCircumplexNull(
+          plan.circumplex->places,
+          {.width = width, .samples = plan.circumplex->null_samples, .seed = plan.circumplex->seed},
+          cancellation));
+  const analysis::CircumplexFitter fitter(plan.circumplex->places);
+  CircumplexResult result;
+  result.places = fitter.places();
+  result.distinct_permutations = fitter.distinct_permutations();
+  const auto samples = static_cast<double>(null.size());
+  result.null_mean = std::accumulate(null.begin(), null.end(), 0.0) / samples;
+  result.null_95th_percentile = *analysis::Quantile(null, 0.95);
+  for (size_t l = 0; l < plan.layers.size(); ++l) {
+    VS_RETURN_IF_ERROR(CheckGoesOn(cancellation));
+    std::vector<std::span<const float>> axes;
+    for (const PairResult& pair : decomposition.pairs) {
+      axes.push_back(std::span(pair.shared)
+                         .subspan(l * static_cast<size_t>(width), static_cast<size_t>(width)));
+    }
+    auto fit = fitter.Fit(axes);
+    const std::string layer = absl::StrCat("layer ", plan.layers[l], ": ");
+    if (!fit) {
+      decomposition.warnings.push_back(
+          absl::StrCat(layer, "the points of the circumplex are all one, they have no plane"));
+      continue;
+    }
+    if (!fit->plane_determined) {
+      decomposition.warnings.push_back(
+          absl::StrCat(layer,
+                       "the second and the third principal component have one variance, "
+                       "the plane of the circumplex is one of many"));
+    }
+    const auto as_good = static_cast<double>(
+        null.end() - std::lower_bound(null.begin(), null.end(), fit->r_squared));
+    result.layers.push_back({.layer = plan.layers[l],
+                             .fit = *std::move(fit),
+                             .null_p_value = (1 + as_good) / (1 + samples)});
+  }
+  return result;
+}
+
 }  // namespace
 
 absl::StatusOr<DecompositionResult> DecomposePairs(const std::vector<DecompositionPair>& pairs,
-                                                   const DecompositionPlan& plan) {
+                                                   const DecompositionPlan& plan,
+                                                   const Cancellation& cancellation) {
   if (pairs.empty()) return InvalidField("pairs", "must have at least one pair");
   const StoredVector& first = *pairs[0].intrinsic;
   if (!model::IsPerLayer(first.site())) {
@@ -106,22 +189,13 @@ absl::StatusOr<DecompositionResult> DecomposePairs(const std::vector<Decompositi
   DecompositionResult result;
   for (size_t i = 0; i < pairs.size(); ++i) {
     VS_RETURN_IF_ERROR(CheckPair(pairs[i], first, i, plan.layers));
-    VS_ASSIGN_OR_RETURN(PairResult pair, DecomposePair(pairs[i], i, plan));
+    VS_ASSIGN_OR_RETURN(PairResult pair, DecomposePair(pairs[i], i, plan, cancellation));
     result.pairs.push_back(std::move(pair));
   }
-  if (pairs.size() < 2) return result;
-  for (const int layer : plan.layers) {
-    std::vector<analysis::VectorPair> rows;
-    for (const DecompositionPair& pair : pairs) rows.push_back(RowsOf(pair, layer));
-    auto delta = analysis::ComputeMeanDelta(rows, {.unit_deltas = plan.unit_deltas});
-    if (!delta.ok()) return InLayer(layer, delta.status());
-    if (delta->direction.empty()) {
-      result.warnings.push_back(absl::StrCat("layer ", layer,
-                                             ": the deltas cancel one another, their mean has no "
-                                             "direction and explains nothing"));
-    }
-    AppendRow(result.mean_delta, delta->direction, first.width());
-    result.mean_deltas.push_back(*std::move(delta));
+  if (pairs.size() >= 2) VS_RETURN_IF_ERROR(CompareDeltas(pairs, plan, cancellation, result));
+  if (plan.circumplex) {
+    VS_ASSIGN_OR_RETURN(result.circumplex,
+                        FitCircumplexes(plan, first.width(), cancellation, result));
   }
   return result;
 }

@@ -153,47 +153,5 @@ TEST(Decompose, BadInputIsRefusedByName) {
   EXPECT_EQ(error_field({1, 2}, {1, INFINITY}), "prompted");
 }
 
-TEST(MeanDelta, EqualsNumpy) {
-  for (const nlohmann::json& expected : ExpectedValues()["mean_deltas"]) {
-    const auto intrinsic = expected["intrinsic"].get<std::vector<float>>();
-    const auto prompted = expected["prompted"].get<std::vector<float>>();
-    const size_t width = expected["width"];
-    std::vector<VectorPair> pairs;
-    for (size_t s = 0; s < expected["num_values"]; ++s) {
-      pairs.push_back({std::span(intrinsic).subspan(s * width, width),
-                       std::span(prompted).subspan(s * width, width)});
-    }
-    const auto result = ComputeMeanDelta(pairs, {.unit_deltas = expected["unit"]});
-    ASSERT_TRUE(result.ok());
-    ExpectAllNear(result->direction, expected["direction"].get<std::vector<double>>(), 1e-6);
-    EXPECT_NEAR(result->norm, expected["norm"], 1e-12);
-    EXPECT_NEAR(*result->explained_variance, expected["explained_variance"], 1e-12);
-    EXPECT_NEAR(*result->mean_pairwise_cosine, expected["mean_pairwise_cosine"], 1e-12);
-  }
-}
-
-TEST(MeanDelta, OppositeDeltasHaveNoMeanDirection) {
-  const std::vector<float> zero = {0, 0};
-  const std::vector<float> up = {1, 0};
-  const std::vector<VectorPair> pairs = {{zero, up}, {up, zero}};
-  const auto result = ComputeMeanDelta(pairs);
-  ASSERT_TRUE(result.ok());
-  EXPECT_TRUE(result->direction.empty());
-  EXPECT_FALSE(result->explained_variance.has_value());
-  EXPECT_DOUBLE_EQ(*result->mean_pairwise_cosine, -1.0);
-}
-
-TEST(MeanDelta, BadInputIsRefusedByName) {
-  const std::vector<float> a = {1, 2};
-  const std::vector<float> b = {1, 3};
-  const std::vector<float> shorter = {1};
-  const auto error_field = [](const std::vector<VectorPair>& pairs) {
-    return DetailsOf(ComputeMeanDelta(pairs).status()).field;
-  };
-  EXPECT_EQ(error_field({}), "pairs");
-  EXPECT_EQ(error_field({{a, b}, {a, shorter}}), "pairs[1].prompted");
-  EXPECT_EQ(error_field({{a, a}}), "pairs[0]");
-}
-
 }  // namespace
 }  // namespace valuescope::analysis

@@ -6,6 +6,7 @@ Inputs are rounded to float32 first, so that both sides start from the same numb
 written from the definitions, with numpy.linalg.svd and loops, and shares nothing with the server's.
 """
 
+import itertools
 import json
 import pathlib
 
@@ -70,6 +71,85 @@ def mean_delta(rng, width, num_values, unit):
         "norm": float(np.linalg.norm(mean)),
         "explained_variance": float(((used @ m) ** 2).sum() / (used**2).sum()),
         "mean_pairwise_cosine": float(cosines[np.triu_indices(num_values, 1)].mean()),
+    }
+
+
+VALUES = {  # the circle's order: angle of ten, angle of nine, domain
+    "self-direction": (0, 0, 0),
+    "stimulation": (36, 40, 0),
+    "hedonism": (72, 80, 0),
+    "achievement": (108, 120, 90),
+    "power": (144, 160, 90),
+    "security": (180, 200, 180),
+    "conformity": (216, 240, 180),
+    "tradition": (252, 240, 180),
+    "benevolence": (288, 280, 270),
+    "universalism": (324, 320, 270),
+}
+
+
+def plane(points):
+    """Centred points [n, width] on their first two principal components, and the components' share of the variance."""
+    u, s, _ = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)
+    return u[:, :2] * s[:2], (s[:2] ** 2).sum() / (s**2).sum()
+
+
+def procrustes(x, places):
+    """R^2 and the aligned points: the best rotation or reflection, scale and shift of x [n, 2] onto places [n, 2]."""
+    centre = places.mean(axis=0)
+    t = places - centre
+    u, s, vt = np.linalg.svd(x.T @ t)
+    aligned = s.sum() / (x**2).sum() * x @ u @ vt
+    return 1 - ((t - aligned) ** 2).sum() / (t**2).sum(), aligned + centre
+
+
+def circumplex(rng, values, width, angles):
+    """`angles`: 0 ten, 1 nine, 2 four domains."""
+    degrees = np.array([VALUES[value][angles] for value in values])
+    place = np.array([VALUES[value][0] for value in values])
+    axes = rng.normal(size=(len(values), width))
+    axes[:, 0] += 1.5 * np.cos(np.radians(place))
+    axes[:, 1] += 1.5 * np.sin(np.radians(place))
+    axes = float32(axes / np.linalg.norm(axes, axis=1, keepdims=True))
+    at = sorted(set(degrees)) if angles == 2 else degrees
+    mean = np.array(
+        [(degrees == d) / (degrees == d).sum() for d in at] if angles == 2 else np.eye(len(values))
+    )
+    places = np.stack([np.cos(np.radians(at)), np.sin(np.radians(at))], axis=1)
+    x, share = plane(mean @ axes)
+    r_squared, points = procrustes(x, places)
+    every = [
+        procrustes(x, places[list(order)])[0] for order in itertools.permutations(range(len(at)))
+    ]
+    null = []
+    for _ in range(4000):
+        random = rng.normal(size=axes.shape)
+        random /= np.linalg.norm(random, axis=1, keepdims=True)
+        null.append(procrustes(plane(mean @ random)[0], places)[0])
+    return {
+        "values": values,
+        "width": width,
+        "angles": angles,
+        "axes": rows(axes),
+        "r_squared": float(r_squared),
+        "share": float(share),
+        "points": rows(points),
+        "permutation_p_value": float(np.mean(np.array(every) >= r_squared - 1e-12)),
+        "null_mean": float(np.mean(null)),
+        "null_mean_error": float(np.std(null) / np.sqrt(len(null))),
+        "null_below_95th": float(np.quantile(null, 0.94)),
+        "null_above_95th": float(np.quantile(null, 0.96)),
+    }
+
+
+def cosines(rng, num_vectors, width):
+    vectors = float32(rng.normal(size=(num_vectors, width)) + rng.normal(size=width))
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return {
+        "vectors": rows(vectors),
+        "num_vectors": num_vectors,
+        "width": width,
+        "cosines": rows((unit @ unit.T)[np.triu_indices(num_vectors, 1)]),
     }
 
 
@@ -189,7 +269,16 @@ def main():
     repeated = ["q0", *one_each[:13]]
     many = [f"q{i * 7 % 300}" for i in range(330)]
     many_labels = [bool(b) for b in later.integers(0, 2, size=330)]
+    # Of its own, so that the numbers of one do not depend on how many another draws.
+    circle = np.random.default_rng(20250112)
+    ten = list(VALUES)
     expected = {
+        "circumplexes": [
+            circumplex(circle, ten[:7], 12, 0),
+            circumplex(circle, ["tradition", "power", "conformity", "hedonism", "security"], 40, 1),
+            circumplex(circle, ten[::-1], 25, 2),
+        ],
+        "cosines": cosines(circle, 5, 9),
         "decompositions": [
             decomposition(rng, 12, 1.0, False),
             decomposition(rng, 9, 6.0, False),

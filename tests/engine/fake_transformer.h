@@ -45,6 +45,9 @@ class FakeTransformer : public model::Transformer {
   c10::Device device() const override { return c10::kCPU; }
   const std::string& weights_digest() const override { return digest_; }
   absl::StatusOr<at::Tensor> WriteDirections(int) const override { return at::full({4, 4}, 0.0f); }
+  absl::StatusOr<at::Tensor> UnembeddingRows(int64_t, int64_t count) const override {
+    return at::full({count, 4}, 0.0f);
+  }
   int64_t GradientWeightBytes(const model::GradientPath&) const override { return 0; }
   absl::StatusOr<std::shared_ptr<const model::GradientWeights>> MakeGradientWeights(
       const model::GradientPath&, const Cancellation&) const override {

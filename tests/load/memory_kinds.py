@@ -272,6 +272,24 @@ def decomposition(seed, vectors):
     return v1.DecomposeVectorsRequest(pairs=pairs)
 
 
+def circle(vectors):
+    values = [
+        *("self-direction", "stimulation", "hedonism", "achievement", "power"),
+        *("security", "conformity", "tradition", "benevolence", "universalism"),
+    ]
+    pairs = [
+        v1.VectorPair(value=value, intrinsic=vectors[i % 8], prompted=vectors[(i + 3) % 8])
+        for i, value in enumerate(values)
+    ]
+    options = v1.CircumplexOptions(null_samples=100)
+    return v1.DecomposeVectorsRequest(pairs=pairs, circumplex=options, store=False)
+
+
+def comparison(vectors):
+    """Every token of the small vocabulary, twice."""
+    return v1.CompareVectorsRequest(vectors=[vectors[i % 8] for i in range(64)], top_tokens=100)
+
+
 def classification(seed, vectors):
     axes = v1.ConditionVectors(intrinsic=vectors[1], prompted=vectors[2])
     return v1.ClassifyNeuronsRequest(model=MODEL, vectors=axes, top_percent=100, top_k=200 + seed)
@@ -427,6 +445,8 @@ def computing(vectors):
         "AttributeNeurons": each(attributed, 4),
         "ClassifyNeurons": each(lambda seed: classification(seed, vectors), AT_ONCE),
         "DecomposeVectors": each(lambda seed: decomposition(seed, vectors), 4),
+        "DecomposeVectors with the circumplex": same(circle(vectors)),
+        "CompareVectors": same(comparison(vectors)),
         "Tokenize": same(text(MOST_TEXT // 4)),
         "Tokenize of the longest text": same(text(MOST_TEXT), **never_fits("REQUEST_TOO_LARGE")),
         "Tokenize of a chat": same(chat(MOST_TEXT // 8)),

@@ -193,6 +193,19 @@ TEST_P(TinyLlama, WriteDirectionsTurnNeuronsIntoWhatTheMlpAdds) {
   }
 }
 
+// The final norm is its gain and a factor a token: without the factor, rows give its logits.
+TEST_P(TinyLlama, UnembeddingRowsTurnTheResidualStreamIntoLogits) {
+  const Architecture& a = model_->architecture();
+  const at::Tensor x = Expected(absl::StrCat("RESIDUAL_POST.", a.num_layers - 1)).to(at::kDouble);
+  const at::Tensor factor =
+      (x.square().mean(-1, /*keepdim=*/true) + a.rms_norm_epsilon).rsqrt();  // [tokens, 1]
+  const int64_t half = a.vocabulary / 2;
+  const at::Tensor rows = at::cat(
+      {*model_->UnembeddingRows(0, half), *model_->UnembeddingRows(half, a.vocabulary - half)});
+  const at::Tensor logits = at::matmul(x * factor, rows.to(at::kDouble).transpose(0, 1));
+  EXPECT_LT(RelativeError(logits.to(at::kFloat), Expected("LOGITS")), kTolerance);
+}
+
 TEST_P(TinyLlama, HalfPrecisionIsNearFloat32) {
   auto loaded = Transformer::Load(GoldenFolder(GetParam()),
                                   {.dtype = DType::kBFloat16, .threads = 0, .progress = {}});
@@ -281,6 +294,7 @@ TEST_P(TinyLlama, AFileThatIsWrittenToChangesNoAnswerAndIsReadNoMore) {
     }
     EXPECT_TRUE(logits().equal(before));
     EXPECT_EQ(DetailsOf((*loaded)->WriteDirections(0).status()).reason, "MODEL_FILES_CHANGED");
+    EXPECT_EQ(DetailsOf((*loaded)->UnembeddingRows(0, 1).status()).reason, "MODEL_FILES_CHANGED");
   }
 }
 

@@ -102,6 +102,9 @@ class ScriptedEngine : public engine::Engine {
 
   absl::Status Check(const engine::Request&) const override { return absl::OkStatus(); }
   absl::StatusOr<HostTensor> WriteDirections(int) const override { return HostTensor(); }
+  absl::StatusOr<HostTensor> UnembeddingRows(int64_t, int64_t) const override {
+    return HostTensor();
+  }
   engine::EngineStatistics statistics() const override { return {}; }
   void Drain(absl::Time, const absl::Status&) override {}
 

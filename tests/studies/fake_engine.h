@@ -39,6 +39,8 @@ class FakeEngine : public engine::Engine {
   std::atomic<int64_t> submitted = 0;
   // Called with a layer before its write directions are given.
   std::function<void(int layer)> before_directions;
+  // Called with the first token before a part of the unembedding is given.
+  std::function<void(int64_t first_token)> before_unembedding;
   int64_t most_kept = INT64_MAX;  // bytes that KeepCaptures grants
   int64_t cached_tokens = 0;      // as every completion tells
   engine::EngineStatistics told;  // as statistics tells
@@ -82,6 +84,20 @@ class FakeEngine : public engine::Engine {
       columns[static_cast<size_t>(i)] = static_cast<float>(i + 1);
       columns[static_cast<size_t>(architecture_.intermediate + i)] = static_cast<float>(i * layer);
       columns[static_cast<size_t>(2 * architecture_.intermediate + i)] = -1;
+    }
+    return tensor;
+  }
+
+  // Token t's row is (t, -t, 1).
+  absl::StatusOr<HostTensor> UnembeddingRows(int64_t first_token, int64_t count) const override {
+    if (before_unembedding) before_unembedding(first_token);
+    HostTensor tensor = HostTensor::Zeros(DType::kFloat32, {count, 3});
+    const auto rows = tensor.MutableAs<float>();
+    for (int64_t i = 0; i < count; ++i) {
+      const auto at = static_cast<size_t>(3 * i);
+      rows[at] = static_cast<float>(first_token + i);
+      rows[at + 1] = -rows[at];
+      rows[at + 2] = 1;
     }
     return tensor;
   }

@@ -436,7 +436,7 @@ TEST(DecomposePairsTest, SplitsEveryLayerAndComparesValues) {
   const auto result =
       DecomposePairs({{.value = "a", .intrinsic = &intrinsic, .prompted = &prompted},
                       {.value = "b", .intrinsic = &intrinsic, .prompted = &other}},
-                     plan);
+                     plan, Cancellation());
   ASSERT_TRUE(result.ok()) << result.status();
   ASSERT_EQ(result->pairs.size(), 2u);
   const PairResult& pair = result->pairs[0];
@@ -449,8 +449,8 @@ TEST(DecomposePairsTest, SplitsEveryLayerAndComparesValues) {
   EXPECT_EQ(result->mean_deltas.size(), 2u);
   EXPECT_EQ(result->mean_delta.size(), 6u);
   plan.strict = true;
-  const auto refused =
-      DecomposePairs({{.value = "a", .intrinsic = &intrinsic, .prompted = &prompted}}, plan);
+  const auto refused = DecomposePairs(
+      {{.value = "a", .intrinsic = &intrinsic, .prompted = &prompted}}, plan, Cancellation());
   EXPECT_EQ(DetailsOf(refused.status()).reason, "NO_SHARED_DIRECTION");
 }
 
@@ -464,13 +464,60 @@ TEST(DecomposePairsTest, LayersWithoutAMeanDeltaAreNamed) {
       {.value = "b", .intrinsic = &origin, .prompted = &down}};
   DecompositionPlan plan;
   plan.layers = {0};
-  const auto result = DecomposePairs(pairs, plan);
+  const auto result = DecomposePairs(pairs, plan, Cancellation());
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_THAT(result->warnings, ElementsAre(HasSubstr("layer 0: the deltas cancel")));
   plan.layers = {1};
-  const absl::Status equal = DecomposePairs(pairs, plan).status();
-  EXPECT_EQ(DetailsOf(equal).field, "pairs[0]");
-  EXPECT_THAT(equal.message(), HasSubstr("layer 1"));
+  const auto equal = DecomposePairs(pairs, plan, Cancellation());
+  ASSERT_TRUE(equal.ok()) << equal.status();
+  EXPECT_THAT(equal->warnings, ElementsAre(HasSubstr("layer 1: the delta of a is 0"),
+                                           HasSubstr("layer 1: one delta alone")));
+  EXPECT_DOUBLE_EQ(equal->mean_deltas[0].norm, 0.5);
+}
+
+// Axes at their angles at layer 0, all alike at layer 1.
+TEST(DecomposePairsTest, LayersWithoutACircumplexAreNamed) {
+  const std::vector<std::string> values = {"hedonism", "power", "security", "universalism"};
+  std::vector<StoredVector> vectors;
+  std::vector<DecompositionPair> pairs;
+  vectors.reserve(8);
+  const float places[4][2] = {{1, 0}, {0, 1}, {-1, 0}, {0, -1}};
+  for (size_t i = 0; i < 4; ++i) {
+    const float x = places[i][0], y = places[i][1];
+    vectors.push_back(VectorOf({x, y, 2, 1, 0, 0}));
+    vectors.push_back(VectorOf({2 * x, 2 * y, 4, 2, 0, 0}));
+    pairs.push_back(
+        {.value = values[i], .intrinsic = &vectors[2 * i], .prompted = &vectors[2 * i + 1]});
+  }
+  DecompositionPlan plan;
+  plan.layers = {0, 1};
+  plan.circumplex = {
+      .places = *analysis::CircumplexPlaces(values, analysis::CircumplexAngles::kFourDomains),
+      .null_samples = 200};
+  const auto result = DecomposePairs(pairs, plan, Cancellation());
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_TRUE(result->circumplex.has_value());
+  ASSERT_EQ(result->circumplex->layers.size(), 1u);
+  const LayerCircumplex& layer = result->circumplex->layers[0];
+  EXPECT_EQ(layer.layer, 0);
+  EXPECT_NEAR(layer.fit.r_squared, 1, 1e-6);
+  EXPECT_DOUBLE_EQ(layer.fit.permutation_p_value, 1.0 / 3);
+  EXPECT_EQ(result->circumplex->distinct_permutations, 3);
+  EXPECT_GE(layer.null_p_value, 1.0 / 201);
+  EXPECT_THAT(result->warnings, Contains(HasSubstr("layer 1: the points of the circumplex")));
+}
+
+TEST(DecomposePairsTest, EndsBetweenLayersWhenItIsCancelled) {
+  const StoredVector intrinsic = VectorOf({3, 0, 0, 1, 0, 0});
+  DecompositionPlan plan;
+  plan.layers = {0};
+  Cancellation cancellation;
+  cancellation.Cancel();
+  EXPECT_EQ(DecomposePairs({{.value = "", .intrinsic = &intrinsic, .prompted = &intrinsic}}, plan,
+                           cancellation)
+                .status()
+                .code(),
+            absl::StatusCode::kCancelled);
 }
 
 TEST(DecomposePairsTest, VectorsOfAnotherModelAreRefused) {
@@ -479,7 +526,8 @@ TEST(DecomposePairsTest, VectorsOfAnotherModelAreRefused) {
   foreign.record.set_model_digest(std::string(64, 'b'));
   DecompositionPlan plan;
   plan.layers = {0};
-  EXPECT_EQ(DecomposePairs({{.value = "", .intrinsic = &intrinsic, .prompted = &foreign}}, plan)
+  EXPECT_EQ(DecomposePairs({{.value = "", .intrinsic = &intrinsic, .prompted = &foreign}}, plan,
+                           Cancellation())
                 .status()
                 .code(),
             absl::StatusCode::kFailedPrecondition);

@@ -83,6 +83,21 @@ struct ExportFlags {
   std::string layers = "all";
 };
 
+struct CompareFlags {
+  std::vector<std::string> names;
+  std::string layers = "all";
+  int top_tokens = 0;
+};
+
+struct ValuesFlags {
+  std::vector<std::string> pairs;  // VALUE:INTRINSIC:PROMPTED
+  std::string layers = "all";
+  std::string angles = "ten";  // "none" leaves the circumplex out
+  int null_samples = 1000;
+  uint64_t seed = 0;
+  bool unit_deltas = false;
+};
+
 struct ClassifyFlags {
   std::string model;
   std::string intrinsic;
@@ -112,6 +127,8 @@ int DecomposeVectors(const Globals& globals, const std::string& intrinsic,
                      const std::string& prompted);
 int ImportVectors(const Globals& globals, const ImportFlags& flags);
 int ExportVectors(const Globals& globals, const ExportFlags& flags);
+int CompareVectors(const Globals& globals, const CompareFlags& flags);
+int CompareValues(const Globals& globals, const ValuesFlags& flags);
 
 int ClassifyNeurons(const Globals& globals, const ClassifyFlags& flags);
 int AttributeNeurons(const Globals& globals, const AttributeFlags& flags);

@@ -174,9 +174,39 @@ void AddVectorFiles(CLI::App& vectors, const Globals& globals, Action& action) {
   out->callback([&] { action = [&globals] { return ExportVectors(globals, export_flags); }; });
 }
 
+void AddComparisons(CLI::App& vectors, const Globals& globals, Action& action) {
+  static CompareFlags compare_flags;
+  CLI::App* compare =
+      vectors.add_subcommand("compare", "cosines by layer, noise floors, and promoted tokens");
+  compare->add_option("names", compare_flags.names, "vectors/ID")->required();
+  compare->add_option("--layers", compare_flags.layers)->capture_default_str();
+  compare
+      ->add_option("--top_tokens", compare_flags.top_tokens,
+                   "tokens at either end of the unembedding, 0 .. 100")
+      ->capture_default_str();
+  compare->callback(
+      [&] { action = [&globals] { return CompareVectors(globals, compare_flags); }; });
+  static ValuesFlags values_flags;
+  CLI::App* values =
+      vectors.add_subcommand("values", "several values: their mean delta and the circumplex");
+  values->add_option("pairs", values_flags.pairs, "VALUE:INTRINSIC:PROMPTED, two vectors/ID")
+      ->required();
+  values->add_option("--layers", values_flags.layers)->capture_default_str();
+  values
+      ->add_option("--angles", values_flags.angles,
+                   "where the circumplex expects Schwartz's values")
+      ->check(CLI::IsMember({"ten", "nine", "four_domains", "none"}))
+      ->capture_default_str();
+  values->add_option("--null_samples", values_flags.null_samples, "100 .. 100000")
+      ->capture_default_str();
+  values->add_option("--seed", values_flags.seed, "of the null")->capture_default_str();
+  values->add_flag("--unit_deltas", values_flags.unit_deltas, "deltas count alike");
+  values->callback([&] { action = [&globals] { return CompareValues(globals, values_flags); }; });
+}
+
 void AddVectors(CLI::App& app, const Globals& globals, Action& action) {
-  CLI::App* vectors =
-      app.add_subcommand("vectors", "value vectors (list, extract, decompose, import, export)");
+  CLI::App* vectors = app.add_subcommand(
+      "vectors", "value vectors (list, extract, decompose, compare, values, import, export)");
   vectors->require_subcommand(1);
   vectors->add_subcommand("list", "stored vectors")->callback([&] {
     action = [&globals] { return ListVectors(globals); };
@@ -198,6 +228,7 @@ void AddVectors(CLI::App& app, const Globals& globals, Action& action) {
   decompose->callback(
       [&] { action = [&globals] { return DecomposeVectors(globals, intrinsic, prompted); }; });
   AddVectorFiles(*vectors, globals, action);
+  AddComparisons(*vectors, globals, action);
 }
 
 void AddAttribution(CLI::App& command, AttributeFlags& flags) {

@@ -5,6 +5,7 @@
 """
 
 from .client import AsyncClient, Client, connect
+from .comparisons import Comparison, ValueComparison
 from .errors import (
     AccessDenied,
     AlreadyExists,
@@ -52,6 +53,7 @@ __all__ = [
     "Cancelled",
     "Clamp",
     "Client",
+    "Comparison",
     "Damaged",
     "DeadlineExceeded",
     "Edit",
@@ -71,6 +73,7 @@ __all__ = [
     "ServerFault",
     "Steer",
     "Unavailable",
+    "ValueComparison",
     "ValuescopeError",
     "attribution_request",
     "chat",

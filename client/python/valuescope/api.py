@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import given, rpcs, v1
+from .comparisons import Comparison, ValueComparison
 from .crc32c import crc32c
 from .errors import (
     REQUEST_ID,
@@ -435,16 +436,55 @@ class Api:
         )
         return await self._call(rpcs.DECOMPOSE_VECTORS, request)
 
+    async def compare_values(
+        self,
+        /,
+        pairs: Mapping[str, tuple[str, str]],
+        *,
+        angles: Literal["ten", "nine", "four_domains"] | None = "ten",
+        null_samples: int = 1000,
+        seed: int = 0,
+        layers: Layers | None = None,
+        **fields: Any,
+    ) -> ValueComparison:
+        """Decomposes several values at once and compares them by their mean delta and on the circumplex.
+
+        Args:
+            pairs: value -> (intrinsic, prompted), each "vectors/ID"; four or more of Schwartz's ten values for the circumplex.
+            angles: where the circumplex expects the values; None leaves it out.
+            null_samples: draws of its null, 100 .. 100000.
+            seed: of the null.
+            layers: default all that every vector has.
+            fields: further fields of `DecomposeVectorsRequest`, such as unit_deltas.
+        """
+        if angles is not None:
+            fields["circumplex"] = v1.CircumplexOptions(
+                angles=cast(
+                    "v1.CircumplexAngles",
+                    v1.CircumplexAngles.Value(f"CIRCUMPLEX_ANGLES_{angles.upper()}"),
+                ),
+                null_samples=null_samples,
+                seed=seed,
+            )
+        if layers is not None:
+            fields["layers"] = to_layers(layers)
+        return ValueComparison(await self.decompose_pairs(pairs, **fields))
+
     async def compare_vectors(
         self, names: Iterable[str], *, layers: Layers | None = None, top_tokens: int = 0
-    ) -> v1.CompareVectorsResponse:
-        """Cosines of vectors by layer (default all that every vector has), and the tokens that each promotes."""
-        request = v1.CompareVectorsRequest(
-            vectors=given.strings(names, "names"), top_tokens=top_tokens
-        )
+    ) -> Comparison:
+        """Cosines of vectors by layer, with noise floors, and the tokens that each speaks for and against.
+
+        Args:
+            names: "vectors/ID" of 1 .. 64 vectors of one model and site.
+            layers: default all that every vector has.
+            top_tokens: tokens at either end of the unembedding, 0 .. 100; more than 0 needs the model READY.
+        """
+        compared = given.strings(names, "names")
+        request = v1.CompareVectorsRequest(vectors=compared, top_tokens=top_tokens)
         if layers is not None:
             request.layers.CopyFrom(to_layers(layers))
-        return await self._call(rpcs.COMPARE_VECTORS, request)
+        return Comparison(await self._call(rpcs.COMPARE_VECTORS, request), compared)
 
     async def create_vector(
         self,

@@ -176,6 +176,7 @@ class Client:
     extract_vectors = blocking(Api.extract_vectors)
     decompose_vectors = blocking(Api.decompose_vectors)
     decompose_pairs = blocking(Api.decompose_pairs)
+    compare_values = blocking(Api.compare_values)
     compare_vectors = blocking(Api.compare_vectors)
     create_vector = blocking(Api.create_vector)
     vector = blocking(Api.vector)
