@@ -148,7 +148,8 @@ ConfidenceInterval SquaredNormInterval(const SquaredNorm& norm, const Covariance
   const Deviations below = DeviationsOf(norm, twice, traces, w.largest_eigenvalue - 2 * rest, z);
   const double up = below.along + (square + 1) * below.lambda;
   const double down = below.along - (square + 1) * below.lambda;
-  // Of a direction without an effect; 5 % of one alone, as it cannot be missed below.
+  // Of a direction without an effect: what the level leaves, all at this end where it is alone, as
+  // its error cannot go below -lambda.
   const double none =
       below.lambda * std::hypot(square - 1, z * std::sqrt(2 * below.directions - 2));
   // So far as the upper end has to allow for an effect in the noisy direction (1) that is within

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "base/error.h"
@@ -272,10 +273,42 @@ TEST(AttributeNeuronsKind, AJobThatWaitsInAnOlderStoreIsDone) {
   EXPECT_EQ(SmallSite::Artifacts(job), SmallSite::Artifacts(now));
 }
 
+// Their partial results hold no norms of tokens, and some may be stored already.
+TEST(ExtractVectorsKind, AJobOfAServerThatReadNoTokenNormsIsDoneWithoutThem) {
+  TemporaryFolder folder;
+  SmallSite site(folder);
+  site.StartWorker();
+  const std::string name = *site.Create(SpecOf(SmallSite::Extraction(kMany)));
+  const v1::Job now = site.Await(name);
+  ASSERT_EQ(now.state(), v1::JOB_STATE_SUCCEEDED) << now.error().message();
+  SavedWork record;
+  const auto stored = site.store->GetJob("lab", name.substr(name.find('/') + 1));
+  ASSERT_TRUE(record.ParseFromString(stored->spec));
+  ASSERT_TRUE(record.extract_vectors().token_norms());
+  record.mutable_extract_vectors()->clear_token_norms();
+  store::NewJob old;
+  old.tenant = "lab";
+  old.kind = "extract_vectors";
+  old.num_shards = (kMany + kResponsesPerChunk - 1) / kResponsesPerChunk;
+  old.total_work = kMany;
+  old.needs = "models/tiny";
+  old.spec = record.SerializeAsString();
+  const auto created = site.queue.Create(old, {});
+  ASSERT_TRUE(created.ok()) << created.status();
+  const v1::Job job = site.Await(absl::StrCat("jobs/", created->job.id));
+  ASSERT_EQ(job.state(), v1::JOB_STATE_SUCCEEDED) << job.error().message();
+  const auto norms_of_means = [&](const v1::Job& of) {
+    const auto done = site.store->GetJob("lab", of.name().substr(of.name().find('/') + 1));
+    return absl::StrContains(done->result, "norm of response means");
+  };
+  EXPECT_TRUE(norms_of_means(job));
+  EXPECT_FALSE(norms_of_means(now));
+}
+
 TEST(ExtractVectorsKind, MoreMeansThanAnEngineKeepsAreRefusedBeforeAJobIsMade) {
   TemporaryFolder folder;
   SmallSite site(folder);
-  site.engine->most_kept = 100 * 2 * 3 * 4 - 1;  // responses, layers, width, float
+  site.engine->most_kept = 100 * 2 * (3 + 1) * 4 - 1;  // responses, layers, width and a norm, float
   const auto refused = site.Create(SpecOf(SmallSite::Extraction(100)));
   EXPECT_EQ(DetailsOf(refused.status()).reason, "CAPTURES_TOO_LARGE");
   site.engine->most_kept += 1;
@@ -295,7 +328,7 @@ TEST(ResponseWork, ALargeRecordIsNotStorable) {
 TEST(ExtractVectorsKind, ACallRefusesWhatItWouldKeepBeforeAnythingRuns) {
   TemporaryFolder folder;
   SmallSite site(folder);
-  site.engine->most_kept = 100 * 2 * 3 * 4 - 1;
+  site.engine->most_kept = 100 * 2 * (3 + 1) * 4 - 1;
   v1::ExtractVectorsResponse response;
   const absl::Status refused =
       site.vectors.ExtractVectors(site.context, SmallSite::Extraction(100), &response);

@@ -65,9 +65,9 @@ int ExtractVectors(const Globals& globals, const ExtractFlags& flags) {
     rows.push_back(
         {absl::StrCat(row.layer()), absl::StrCat(row.num_expressing()),
          absl::StrCat(row.num_non_expressing()), absl::StrFormat("%.4g", row.norm()),
-         row.has_squared_norm_interval()
-             ? absl::StrFormat("%.4g-%.4g", row.norm_interval().lower(), row.norm_interval().upper())
-             : "-",
+         row.has_squared_norm_interval() ? absl::StrFormat("%.4g-%.4g", row.norm_interval().lower(),
+                                                           row.norm_interval().upper())
+                                         : "-",
          row.has_relative_norm() ? absl::StrFormat("%.3g", row.relative_norm()) : "-",
          row.has_split_half_cosine() ? absl::StrFormat("%.3f", row.split_half_cosine()) : "-",
          row.has_auroc() ? absl::StrFormat("%.3f", row.auroc()) : "-"});
