@@ -4,7 +4,6 @@
 #include <cmath>
 #include <limits>
 #include <numbers>
-#include <vector>
 
 #include "base/check.h"
 
@@ -61,6 +60,16 @@ std::optional<double> AreaUnderRoc(std::span<const double> positive_scores,
 std::optional<double> SpearmanBrown(double half_correlation) {
   if (!(half_correlation > -1)) return std::nullopt;
   return 2 * half_correlation / (1 + half_correlation);
+}
+
+std::optional<double> Quantile(std::vector<double> values, double probability) {
+  VS_CHECK(probability >= 0 && probability <= 1);
+  if (values.empty()) return std::nullopt;
+  std::sort(values.begin(), values.end());
+  const double place = probability * static_cast<double>(values.size() - 1);
+  const size_t below = static_cast<size_t>(place);
+  const size_t above = std::min(below + 1, values.size() - 1);
+  return values[below] + (place - static_cast<double>(below)) * (values[above] - values[below]);
 }
 
 double StudentQuantile(double probability, double freedom) {

@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <span>
+#include <vector>
 
 namespace valuescope::analysis {
 
@@ -15,6 +16,10 @@ std::optional<double> AreaUnderRoc(std::span<const double> positive_scores,
 // Reliability of the whole from the correlation r of its halves, 2 r / (1 + r) (Spearman and
 // Brown). Absent for r <= -1, where it has no value.
 std::optional<double> SpearmanBrown(double half_correlation);
+
+// Quantile `probability` (0 .. 1) by linear interpolation between order statistics: place
+// probability * (n - 1) of the sorted values. Absent for no values.
+std::optional<double> Quantile(std::vector<double> values, double probability);
 
 // Quantile `probability`, in (0.5, 1), of Student's distribution with `freedom` > 0 degrees of
 // freedom, which need not be whole.

@@ -43,6 +43,13 @@ TEST(SpearmanBrown, DoublesTheLengthOfTheTest) {
   EXPECT_FALSE(SpearmanBrown(-1.0).has_value());
 }
 
+TEST(Quantile, InterpolatesBetweenSortedValues) {
+  EXPECT_DOUBLE_EQ(*Quantile({40, 10, 30, 20}, 0.5), 25.0);
+  EXPECT_DOUBLE_EQ(*Quantile({40, 10, 30, 20}, 0.1), 13.0);
+  EXPECT_DOUBLE_EQ(*Quantile({40, 10, 30, 20}, 1.0), 40.0);
+  EXPECT_FALSE(Quantile({}, 0.5).has_value());
+}
+
 // Where the distribution has a closed form, and of tables.
 TEST(StudentQuantile, EqualsClosedFormsAndTables) {
   for (const double p : {0.51, 0.8, 0.95, 0.975, 0.9999}) {
