@@ -111,11 +111,12 @@ class ExtractionWork : public ResponseWork<studies::KeptMeans> {
   absl::StatusOr<std::unique_ptr<jobs::Outcome>> FinishSums(
       const studies::KeptMeans& whole, const Cancellation& cancellation) override {
     const SavedExtraction& of = inputs_.record.extract_vectors();
-    analysis::DifferenceInMeansOptions statistics;
-    statistics.intervals = of.bootstrap_samples() > 0;
+    const studies::ExtractionOptions options = {.method = of.how().method(),
+                                                .pooling = of.how().pooling(),
+                                                .intervals = of.bootstrap_samples() > 0};
     VS_ASSIGN_OR_RETURN(studies::ExtractedVector extracted,
                         studies::ExtractVector(inputs_.responses, whole, plan_.layers, width_,
-                                               statistics, cancellation));
+                                               options, cancellation));
     VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
     studies::StoredVector vector;
     vector.record = studies::VectorWithin(*model, plan_.site, plan_.layers);
@@ -142,9 +143,8 @@ absl::Status CheckOptions(const v1::ExtractVectorsRequest& request) {
       request.method() != v1::EXTRACTION_METHOD_DIFFERENCE_IN_MEANS) {
     return services::NotServedOption("method other than DIFFERENCE_IN_MEANS");
   }
-  if (request.pooling() != v1::POOLING_UNSPECIFIED &&
-      request.pooling() != v1::POOLING_RESPONSE_MEAN) {
-    return services::NotServedOption("pooling other than RESPONSE_MEAN");
+  if (!v1::Pooling_IsValid(request.pooling())) {
+    return InvalidField("pooling", "is no way of pooling that this server knows");
   }
   if (request.has_bootstrap_samples() &&
       (request.bootstrap_samples() < 0 || request.bootstrap_samples() > kMostBootstrap)) {
@@ -152,6 +152,19 @@ absl::Status CheckOptions(const v1::ExtractVectorsRequest& request) {
   }
   VS_RETURN_IF_ERROR(services::CheckJudge(request));
   return CheckDisplayName("display_name", request.display_name());
+}
+
+// Method and pooling, in the record and its provenance. Records of version 2 have the default of
+// both.
+void SetHow(const v1::ExtractVectorsRequest& request, SavedWork& record) {
+  const v1::Pooling pooling =
+      request.pooling() == v1::POOLING_UNSPECIFIED ? v1::POOLING_RESPONSE_MEAN : request.pooling();
+  record.mutable_provenance()->set_pooling(pooling);
+  if (pooling == v1::POOLING_RESPONSE_MEAN) return;
+  record.set_format_version(kSavedWorkWithMethods);
+  SavedExtractionMethod& how = *record.mutable_extract_vectors()->mutable_how();
+  how.set_method(v1::EXTRACTION_METHOD_DIFFERENCE_IN_MEANS);
+  how.set_pooling(pooling);
 }
 
 class ExtractVectorsKind
@@ -172,6 +185,7 @@ class ExtractVectorsKind
     studies::ResponseMeansPlan plan{.tenant = inputs.tenant,
                                     .site = site,
                                     .layers = {of.layers().begin(), of.layers().end()},
+                                    .tokens = studies::TokensOf(of.how().pooling()),
                                     .interventions = nullptr,
                                     .background = true,
                                     .token_norms = of.token_norms()};
@@ -192,8 +206,10 @@ class ExtractVectorsKind
     VS_ASSIGN_OR_RETURN(const auto model,
                         services::ModelOfName("model", request.model(), *sources_.models));
     VS_RETURN_IF_ERROR(CheckOptions(request));
-    studies::ResponseMeansPlan plan{
-        .tenant = context.tenant, .background = !options.at_once, .token_norms = true};
+    studies::ResponseMeansPlan plan{.tenant = context.tenant,
+                                    .tokens = studies::TokensOf(request.pooling()),
+                                    .background = !options.at_once};
+    plan.token_norms = plan.tokens == engine::TokenKind::kResponse;
     VS_ASSIGN_OR_RETURN(plan.site, services::SiteFromProto("site", request.site()));
     VS_ASSIGN_OR_RETURN(
         plan.layers,
@@ -221,6 +237,7 @@ class ExtractVectorsKind
     extraction.mutable_layers()->Assign(plan.layers.begin(), plan.layers.end());
     extraction.set_bootstrap_samples(request.has_bootstrap_samples() ? request.bootstrap_samples()
                                                                      : kDefaultBootstrap);
+    SetHow(request, record);
     if (!options.at_once) {
       VS_RETURN_IF_ERROR(
           context.Hold(static_cast<int64_t>(request.interventions().SpaceUsedExcludingSelfLong())));

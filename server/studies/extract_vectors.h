@@ -1,6 +1,7 @@
 // Extraction of a value vector (Han et al., arXiv 2509.24319): every labelled response runs through
-// the model once, its activations are averaged over the response's tokens on the device, and the
-// vector of a layer is the mean over expressing responses minus the mean over non-expressing ones.
+// the model once, its activations are averaged over the response's tokens on the device, or one of
+// them is read, and a method makes the vector of a layer of what that gives: the mean over
+// expressing responses minus the mean over non-expressing ones, unless another is chosen.
 #ifndef VALUESCOPE_STUDIES_EXTRACT_VECTORS_H_
 #define VALUESCOPE_STUDIES_EXTRACT_VECTORS_H_
 
@@ -59,6 +60,16 @@ absl::Status AddMeans(engine::Engine& engine, std::span<const LabelledResponse> 
                       const ResponseMeansPlan& plan, const Cancellation& cancellation,
                       KeptMeans& means, int64_t& cached_tokens);
 
+// What a request chooses, beside the responses.
+struct ExtractionOptions {
+  v1::ExtractionMethod method = v1::EXTRACTION_METHOD_DIFFERENCE_IN_MEANS;
+  v1::Pooling pooling = v1::POOLING_RESPONSE_MEAN;
+  bool intervals = true;
+};
+
+// The tokens that a pooling is over.
+engine::TokenKind TokensOf(v1::Pooling pooling);
+
 struct ExtractedVector {
   std::vector<float> rows;                       // [rows, width]
   std::vector<v1::VectorStatistics> statistics;  // one a row
@@ -71,7 +82,7 @@ struct ExtractedVector {
 // Deterministic.
 absl::StatusOr<ExtractedVector> ExtractVector(const ResponseSet& set, const KeptMeans& means,
                                               std::span<const int> layers, int64_t width,
-                                              const analysis::DifferenceInMeansOptions& statistics,
+                                              const ExtractionOptions& options,
                                               const Cancellation& cancellation);
 
 }  // namespace valuescope::studies

@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "base/error.h"
@@ -62,6 +64,41 @@ TEST(ExtractVectorsKind, AJobMakesTheVectorOfTheCallToTheBit) {
   EXPECT_EQ(job.result().summary().fields().at("num_expressing").number_value(), 34);
   // The model, the responses and the vector of the intervention.
   EXPECT_EQ(job.result().digests_size(), call.digests_size());
+}
+
+TEST(ExtractVectorsKind, WhatChoosesTheVectorIsRecordedAndAJobKeepsToIt) {
+  TemporaryFolder folder;
+  SmallSite site(folder);
+  site.StartWorker();
+  std::set<std::string> names;
+  for (const v1::Pooling pooling : {v1::POOLING_UNSPECIFIED, v1::POOLING_TOKEN_MEAN,
+                                    v1::POOLING_LAST_TOKEN, v1::POOLING_LAST_PROMPT_TOKEN}) {
+    v1::ExtractVectorsRequest request = SmallSite::Extraction(40);
+    request.set_pooling(pooling);
+    v1::ExtractVectorsResponse call;
+    ASSERT_EQ(site.vectors.ExtractVectors(site.context, request, &call), absl::OkStatus());
+    EXPECT_EQ(call.vector().provenance().pooling(),
+              pooling == v1::POOLING_UNSPECIFIED ? v1::POOLING_RESPONSE_MEAN : pooling);
+    EXPECT_TRUE(names.insert(call.vector().name()).second) << pooling;
+    const std::string name = *site.Create(SpecOf(request));
+    const v1::Job job = site.Await(name);
+    ASSERT_EQ(job.state(), v1::JOB_STATE_SUCCEEDED) << job.error().message();
+    EXPECT_THAT(job.result().vectors(), ElementsAre(call.vector().name()));
+    // What an earlier server would do alike is written as it would have.
+    SavedWork record;
+    ASSERT_TRUE(
+        record.ParseFromString(site.store->GetJob("lab", name.substr(name.find('/') + 1))->spec));
+    EXPECT_EQ(record.format_version(), pooling == v1::POOLING_UNSPECIFIED ? 2 : 3);
+    EXPECT_EQ(record.extract_vectors().has_how(), pooling != v1::POOLING_UNSPECIFIED);
+  }
+}
+
+TEST(ExtractVectorsKind, OptionsThatDoNotExistAreRefusedByName) {
+  TemporaryFolder folder;
+  SmallSite site(folder);
+  v1::ExtractVectorsRequest request = SmallSite::Extraction(4);
+  request.set_pooling(static_cast<v1::Pooling>(99));
+  EXPECT_EQ(DetailsOf(site.Create(SpecOf(request)).status()).field, "spec.extract_vectors.pooling");
 }
 
 TEST(AttributeNeuronsKind, AJobMakesTheSetOfTheCallToTheBit) {
@@ -275,7 +312,7 @@ TEST(AttributeNeuronsKind, AJobThatWaitsInAnOlderStoreIsDone) {
 TEST(ExtractVectorsKind, MoreMeansThanAnEngineKeepsAreRefusedBeforeAJobIsMade) {
   TemporaryFolder folder;
   SmallSite site(folder);
-  site.engine->most_kept = 100 * 2 * 3 * 4 - 1;  // responses, layers, width, float
+  site.engine->most_kept = 100 * 2 * (3 + 1) * 4 - 1;  // responses, layers, width and a norm, float
   const auto refused = site.Create(SpecOf(SmallSite::Extraction(100)));
   EXPECT_EQ(DetailsOf(refused.status()).reason, "CAPTURES_TOO_LARGE");
   site.engine->most_kept += 1;
@@ -295,7 +332,7 @@ TEST(ResponseWork, ALargeRecordIsNotStorable) {
 TEST(ExtractVectorsKind, ACallRefusesWhatItWouldKeepBeforeAnythingRuns) {
   TemporaryFolder folder;
   SmallSite site(folder);
-  site.engine->most_kept = 100 * 2 * 3 * 4 - 1;
+  site.engine->most_kept = 100 * 2 * (3 + 1) * 4 - 1;
   v1::ExtractVectorsResponse response;
   const absl::Status refused =
       site.vectors.ExtractVectors(site.context, SmallSite::Extraction(100), &response);

@@ -55,6 +55,7 @@ std::string SiteName(v1::Site site);
 absl::StatusOr<v1::TokenKind> ParseTokenKind(absl::string_view name);
 absl::StatusOr<v1::Reduction> ParseReduction(absl::string_view name);
 absl::StatusOr<v1::NeuronClass> ParseNeuronClass(absl::string_view name);
+absl::StatusOr<v1::Pooling> ParsePooling(absl::string_view name);
 
 // The names of all sites, and which have no layers, for a command's help.
 std::string SitesHelp();

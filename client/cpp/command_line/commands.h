@@ -64,6 +64,7 @@ struct ExtractFlags {
   std::string model;
   std::string data_set;  // file of JSON Lines, or artifacts/ID
   std::string layers = "all";
+  std::string pooling;  // empty: the server's default
   std::string display_name;
 };
 

@@ -188,6 +188,8 @@ void AddVectors(CLI::App& app, const Globals& globals, Action& action) {
   extract->add_option("data_set", flags.data_set, "file of JSON Lines, or artifacts/ID")
       ->required();
   extract->add_option("--layers", flags.layers)->capture_default_str();
+  extract->add_option("--pooling", flags.pooling,
+                      "response_mean (default), token_mean, last_token, last_prompt_token");
   extract->add_option("--display_name", flags.display_name, "name for people");
   extract->callback([&] { action = [&globals] { return ExtractVectors(globals, flags); }; });
   static std::string intrinsic, prompted;

@@ -44,10 +44,18 @@ int ExtractVectors(const Globals& globals, const ExtractFlags& flags) {
     Fail(layers.status());
     return kUsageError;
   }
+  v1::ExtractVectorsRequest request;
+  if (!flags.pooling.empty()) {
+    const auto pooling = ParsePooling(flags.pooling);
+    if (!pooling.ok()) {
+      Fail(pooling.status());
+      return kUsageError;
+    }
+    request.set_pooling(*pooling);
+  }
   Client client = globals.Connect();
   const auto artifact = DataSetArtifact(client, flags.data_set);
   if (!artifact.ok()) return Fail(artifact.status());
-  v1::ExtractVectorsRequest request;
   request.set_model(ResourceName("models", flags.model));
   request.set_artifact(*artifact);
   *request.mutable_layers() = *layers;
@@ -65,9 +73,9 @@ int ExtractVectors(const Globals& globals, const ExtractFlags& flags) {
     rows.push_back(
         {absl::StrCat(row.layer()), absl::StrCat(row.num_expressing()),
          absl::StrCat(row.num_non_expressing()), absl::StrFormat("%.4g", row.norm()),
-         row.has_squared_norm_interval()
-             ? absl::StrFormat("%.4g-%.4g", row.norm_interval().lower(), row.norm_interval().upper())
-             : "-",
+         row.has_squared_norm_interval() ? absl::StrFormat("%.4g-%.4g", row.norm_interval().lower(),
+                                                           row.norm_interval().upper())
+                                         : "-",
          row.has_relative_norm() ? absl::StrFormat("%.3g", row.relative_norm()) : "-",
          row.has_split_half_cosine() ? absl::StrFormat("%.3f", row.split_half_cosine()) : "-",
          row.has_auroc() ? absl::StrFormat("%.3f", row.auroc()) : "-"});
