@@ -11,7 +11,11 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
+#include "analysis/linear_probe.h"
 #include "base/error.h"
 #include "base/id.h"
 #include "base/status_macros.h"
@@ -36,13 +40,32 @@ using nlohmann::json;
 constexpr char kName[] = "extract_vectors";
 constexpr int kDefaultBootstrap = 1000;
 constexpr int kMostBootstrap = 10000;
+constexpr double kDefaultInverseRegularization = 1;
+
+// Of a request or of a record.
+template <typename Choice>
+v1::ExtractionMethod MethodOf(const Choice& choice) {
+  return choice.method() == v1::EXTRACTION_METHOD_UNSPECIFIED
+             ? v1::EXTRACTION_METHOD_DIFFERENCE_IN_MEANS
+             : choice.method();
+}
 
 // --- The outcome ---------------------------------------------------------------------------------
 
+// "difference_in_means", "pca".
+std::string SummaryNameOf(v1::ExtractionMethod method) {
+  return absl::AsciiStrToLower(
+      absl::StripPrefix(v1::ExtractionMethod_Name(method), "EXTRACTION_METHOD_"));
+}
+
 class ExtractionOutcome : public jobs::Outcome {
  public:
-  ExtractionOutcome(studies::StoredVector made, std::vector<std::string> told, int64_t num_tokens)
-      : vector(std::move(made)), warnings(std::move(told)), num_tokens_(num_tokens) {}
+  ExtractionOutcome(v1::ExtractionMethod method, studies::StoredVector made,
+                    std::vector<std::string> told, int64_t num_tokens)
+      : vector(std::move(made)),
+        warnings(std::move(told)),
+        method_(method),
+        num_tokens_(num_tokens) {}
 
   absl::StatusOr<std::vector<store::Resource>> Resources(store::BlobStore& blobs) const override {
     VS_ASSIGN_OR_RETURN(store::Resource resource, studies::MakeVectorResource(blobs, vector));
@@ -68,12 +91,13 @@ class ExtractionOutcome : public jobs::Outcome {
 
  private:
   json Described() const {
-    json summary = SummaryOf("difference_in_means", vector.record.provenance(), num_tokens_);
+    json summary = SummaryOf(SummaryNameOf(method_), vector.record.provenance(), num_tokens_);
     summary["layers"] = studies::ListToJson(vector.record.statistics());
     summary["warnings"] = warnings;
     return summary;
   }
 
+  const v1::ExtractionMethod method_;
   const int64_t num_tokens_;
 };
 
@@ -111,9 +135,11 @@ class ExtractionWork : public ResponseWork<studies::KeptMeans> {
   absl::StatusOr<std::unique_ptr<jobs::Outcome>> FinishSums(
       const studies::KeptMeans& whole, const Cancellation& cancellation) override {
     const SavedExtraction& of = inputs_.record.extract_vectors();
-    const studies::ExtractionOptions options = {.method = of.how().method(),
-                                                .pooling = of.how().pooling(),
-                                                .intervals = of.bootstrap_samples() > 0};
+    const studies::ExtractionOptions options = {
+        .method = MethodOf(of.how()),
+        .pooling = of.how().pooling(),
+        .intervals = of.bootstrap_samples() > 0,
+        .inverse_regularization = of.how().inverse_regularization()};
     VS_ASSIGN_OR_RETURN(studies::ExtractedVector extracted,
                         studies::ExtractVector(inputs_.responses, whole, plan_.layers, width_,
                                                options, cancellation));
@@ -126,7 +152,8 @@ class ExtractionWork : public ResponseWork<studies::KeptMeans> {
     }
     *vector.record.mutable_provenance() = inputs_.record.provenance();
     vector.rows = std::move(extracted.rows);
-    return std::make_unique<ExtractionOutcome>(std::move(vector), std::move(extracted.warnings),
+    return std::make_unique<ExtractionOutcome>(options.method, std::move(vector),
+                                               std::move(extracted.warnings),
                                                inputs_.responses.num_tokens);
   }
 
@@ -138,11 +165,39 @@ class ExtractionWork : public ResponseWork<studies::KeptMeans> {
 
 // --- The request ---------------------------------------------------------------------------------
 
-absl::Status CheckOptions(const v1::ExtractVectorsRequest& request) {
-  if (request.method() != v1::EXTRACTION_METHOD_UNSPECIFIED &&
-      request.method() != v1::EXTRACTION_METHOD_DIFFERENCE_IN_MEANS) {
-    return services::NotServedOption("method other than DIFFERENCE_IN_MEANS");
+absl::string_view SignRuleOf(v1::ExtractionMethod method) {
+  switch (method) {
+    case v1::EXTRACTION_METHOD_PCA:
+    case v1::EXTRACTION_METHOD_PCA_CENTERED:
+      return "along the mean over pairs of mean(expressing) - mean(non-expressing)";
+    case v1::EXTRACTION_METHOD_LINEAR_PROBE:
+      return "towards expressing";
+    default:
+      return studies::kDifferenceSign;
   }
+}
+
+absl::Status CheckProbeOptions(const v1::ExtractVectorsRequest& request) {
+  const bool is_probe = request.method() == v1::EXTRACTION_METHOD_LINEAR_PROBE;
+  if (is_probe && request.pooling() == v1::POOLING_TOKEN_MEAN) {
+    return InvalidField("pooling",
+                        "LINEAR_PROBE takes one point of each response, TOKEN_MEAN has none");
+  }
+  if (!request.has_inverse_regularization()) return absl::OkStatus();
+  if (!is_probe) return InvalidField("inverse_regularization", "is of LINEAR_PROBE alone");
+  const double c = request.inverse_regularization();
+  if (c >= analysis::kLeastInverseRegularization && c <= analysis::kMostInverseRegularization) {
+    return absl::OkStatus();
+  }
+  return OutOfRange("inverse_regularization", c, analysis::kLeastInverseRegularization,
+                    analysis::kMostInverseRegularization);
+}
+
+absl::Status CheckOptions(const v1::ExtractVectorsRequest& request) {
+  if (!v1::ExtractionMethod_IsValid(request.method())) {
+    return InvalidField("method", "is no method that this server knows");
+  }
+  VS_RETURN_IF_ERROR(CheckProbeOptions(request));
   if (!v1::Pooling_IsValid(request.pooling())) {
     return InvalidField("pooling", "is no way of pooling that this server knows");
   }
@@ -157,14 +212,21 @@ absl::Status CheckOptions(const v1::ExtractVectorsRequest& request) {
 // Method and pooling, in the record and its provenance. Records of version 2 have the default of
 // both.
 void SetHow(const v1::ExtractVectorsRequest& request, SavedWork& record) {
-  const v1::Pooling pooling =
-      request.pooling() == v1::POOLING_UNSPECIFIED ? v1::POOLING_RESPONSE_MEAN : request.pooling();
-  record.mutable_provenance()->set_pooling(pooling);
-  if (pooling == v1::POOLING_RESPONSE_MEAN) return;
+  SavedExtractionMethod how;
+  how.set_method(MethodOf(request));
+  how.set_pooling(request.pooling() == v1::POOLING_UNSPECIFIED ? v1::POOLING_RESPONSE_MEAN
+                                                               : request.pooling());
+  how.set_inverse_regularization(request.has_inverse_regularization()
+                                     ? request.inverse_regularization()
+                                     : kDefaultInverseRegularization);
+  record.mutable_provenance()->set_pooling(how.pooling());
+  record.mutable_provenance()->set_sign_rule(std::string(SignRuleOf(how.method())));
+  if (how.method() == v1::EXTRACTION_METHOD_DIFFERENCE_IN_MEANS &&
+      how.pooling() == v1::POOLING_RESPONSE_MEAN) {
+    return;
+  }
   record.set_format_version(kSavedWorkWithMethods);
-  SavedExtractionMethod& how = *record.mutable_extract_vectors()->mutable_how();
-  how.set_method(v1::EXTRACTION_METHOD_DIFFERENCE_IN_MEANS);
-  how.set_pooling(pooling);
+  *record.mutable_extract_vectors()->mutable_how() = std::move(how);
 }
 
 class ExtractVectorsKind
@@ -223,6 +285,9 @@ class ExtractVectorsKind
                                     {context.tenant, *model, *sources_.vectors}, resolved.used));
     VS_ASSIGN_OR_RETURN(ResponseInputs inputs,
                         InputsOfRequest(request, model, context, options, sources_, resolved.used));
+    VS_RETURN_IF_ERROR(
+        WithFieldRenamed(studies::CheckMethod(MethodOf(request), inputs.responses.responses),
+                         "responses", request.artifact().empty() ? "responses" : "artifact"));
     VS_RETURN_IF_ERROR(studies::CheckResponses(*model->engine, inputs.responses.responses, plan,
                                                context.cancellation));
     SavedWork& record = inputs.record;

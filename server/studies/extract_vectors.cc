@@ -8,7 +8,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "analysis/difference_in_means.h"
 #include "analysis/inner_product.h"
+#include "analysis/linear_probe.h"
+#include "analysis/principal_direction.h"
 #include "base/check.h"
 #include "base/error.h"
 #include "base/status_macros.h"
@@ -68,7 +71,12 @@ void SetMissing(const std::vector<analysis::AbsentStatistic>& absent,
   }
 }
 
-v1::VectorStatistics StatisticsOf(int layer, const analysis::ValueVectors& all,
+bool IsPca(v1::ExtractionMethod method) {
+  return method == v1::EXTRACTION_METHOD_PCA || method == v1::EXTRACTION_METHOD_PCA_CENTERED;
+}
+
+v1::VectorStatistics StatisticsOf(v1::ExtractionMethod method, int layer,
+                                  const analysis::ValueVectors& all,
                                   const analysis::LayerVector& row) {
   v1::VectorStatistics statistics;
   statistics.set_layer(layer);
@@ -88,6 +96,9 @@ v1::VectorStatistics StatisticsOf(int layer, const analysis::ValueVectors& all,
   if (row.squared_norm_interval) {
     statistics.set_within_noise(row.squared_norm_interval->lower <= 0);
   }
+  if (IsPca(method)) statistics.set_num_pairs(all.num_pairs);
+  if (row.explained_variance) statistics.set_explained_variance(*row.explained_variance);
+  if (row.intercept) statistics.set_intercept(*row.intercept);
   SetMissing(row.absent, statistics);
   return statistics;
 }
@@ -113,7 +124,18 @@ absl::string_view SentenceOf(analysis::Absence why) {
   return "";
 }
 
-std::vector<std::string> WarningsOf(const ResponseSet& set, const analysis::ValueVectors& vectors) {
+// Whether the length of the vector is one of activations.
+bool HasLength(v1::ExtractionMethod method) {
+  return !IsPca(method) && method != v1::EXTRACTION_METHOD_LINEAR_PROBE;
+}
+
+absl::string_view UnsettledOf(v1::ExtractionMethod method) {
+  return IsPca(method) ? "the first components are nearly equal, the vector is one of many"
+                       : "the probe's gradient stays above 1e-10 of the first";
+}
+
+std::vector<std::string> WarningsOf(v1::ExtractionMethod method, const ResponseSet& set,
+                                    const analysis::ValueVectors& vectors) {
   std::vector<std::string> warnings;
   if (IsNoisy(set.num_expressing, set.num_non_expressing)) {
     warnings.push_back(absl::StrCat("only ", set.num_expressing, " expressing and ",
@@ -121,14 +143,26 @@ std::vector<std::string> WarningsOf(const ResponseSet& set, const analysis::Valu
                                     " non-expressing responses: the vector is noisy"));
   }
   std::map<analysis::Absence, int64_t> rows;  // that lack something
-  int64_t within_noise = 0;
+  int64_t within_noise = 0, unsettled = 0;
   for (const analysis::LayerVector& row : vectors.layers) {
     std::set<analysis::Absence> reasons;
-    for (const analysis::AbsentStatistic& one : row.absent) reasons.insert(one.why);
+    for (const analysis::AbsentStatistic& one : row.absent) {
+      // Of the method, not of the data.
+      if (one.why != analysis::Absence::kMethod) reasons.insert(one.why);
+    }
     for (const analysis::Absence why : reasons) ++rows[why];
+    unsettled += !row.settled;
     within_noise += row.squared_norm_interval && row.squared_norm_interval->lower <= 0;
   }
   const size_t all = vectors.layers.size();
+  if (IsPca(method) && vectors.num_pairs < vectors.num_queries) {
+    warnings.push_back(absl::StrCat(vectors.num_queries - vectors.num_pairs, " of ",
+                                    vectors.num_queries,
+                                    " queries lack responses of one label: they are left out"));
+  }
+  if (unsettled > 0) {
+    warnings.push_back(absl::StrCat(unsettled, " of ", all, " rows: ", UnsettledOf(method)));
+  }
   for (const auto& [why, count] : rows) {
     warnings.push_back(absl::StrCat(count, " of ", all, " rows: ", SentenceOf(why)));
   }
@@ -136,7 +170,7 @@ std::vector<std::string> WarningsOf(const ResponseSet& set, const analysis::Valu
     warnings.push_back(absl::StrCat(within_noise, " of ", all,
                                     " rows: noise alone would give such a vector (within_noise)"));
   }
-  if (!vectors.relative_norm_over_tokens) {
+  if (HasLength(method) && !vectors.relative_norm_over_tokens) {
     warnings.push_back(
         "relative_norm divides by the mean norm of response means, somewhat smaller than that of "
         "tokens");
@@ -148,9 +182,26 @@ absl::StatusOr<analysis::ValueVectors> VectorsOf(analysis::Responses responses, 
                                                  int64_t width, const ExtractionOptions& options,
                                                  const Cancellation& cancellation) {
   const bool weigh_by_tokens = options.pooling == v1::POOLING_TOKEN_MEAN;
-  return analysis::ComputeDifferenceInMeans(
-      responses, rows, width, {.weigh_by_tokens = weigh_by_tokens, .intervals = options.intervals},
-      cancellation);
+  switch (options.method) {
+    case v1::EXTRACTION_METHOD_PCA:
+    case v1::EXTRACTION_METHOD_PCA_CENTERED:
+      return analysis::ComputePrincipalDirections(
+          responses, rows, width,
+          {.centered = options.method == v1::EXTRACTION_METHOD_PCA_CENTERED,
+           .weigh_by_tokens = weigh_by_tokens,
+           .intervals = options.intervals},
+          cancellation);
+    case v1::EXTRACTION_METHOD_LINEAR_PROBE:
+      return analysis::ComputeLinearProbes(
+          responses, rows, width,
+          {.inverse_regularization = options.inverse_regularization,
+           .intervals = options.intervals},
+          cancellation);
+    default:
+      return analysis::ComputeDifferenceInMeans(
+          responses, rows, width,
+          {.weigh_by_tokens = weigh_by_tokens, .intervals = options.intervals}, cancellation);
+  }
 }
 
 }  // namespace
@@ -221,6 +272,21 @@ engine::TokenKind TokensOf(v1::Pooling pooling) {
   }
 }
 
+absl::Status CheckMethod(v1::ExtractionMethod method, std::span<const LabelledResponse> responses) {
+  // Labels and queries are all that it looks at.
+  std::vector<analysis::LabelledActivations> labels;
+  for (const LabelledResponse& response : responses) {
+    labels.push_back({.expresses = response.expresses,
+                      .query_id = response.query_id,
+                      .mean_activations = std::span<const float>()});
+  }
+  if (IsPca(method)) {
+    return analysis::CheckPairs(labels, method == v1::EXTRACTION_METHOD_PCA_CENTERED);
+  }
+  if (method == v1::EXTRACTION_METHOD_LINEAR_PROBE) return analysis::CheckProbeSize(labels);
+  return absl::OkStatus();
+}
+
 absl::StatusOr<ExtractedVector> ExtractVector(const ResponseSet& set, const KeptMeans& means,
                                               std::span<const int> layers, int64_t width,
                                               const ExtractionOptions& options,
@@ -257,9 +323,10 @@ absl::StatusOr<ExtractedVector> ExtractVector(const ResponseSet& set, const Kept
   for (size_t i = 0; i < vectors.layers.size(); ++i) {
     const analysis::LayerVector& row = vectors.layers[i];
     result.rows.insert(result.rows.end(), row.vector.begin(), row.vector.end());
-    result.statistics.push_back(StatisticsOf(layers.empty() ? 0 : layers[i], vectors, row));
+    result.statistics.push_back(
+        StatisticsOf(options.method, layers.empty() ? 0 : layers[i], vectors, row));
   }
-  result.warnings = WarningsOf(set, vectors);
+  result.warnings = WarningsOf(options.method, set, vectors);
   return result;
 }
 

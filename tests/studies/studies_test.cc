@@ -185,6 +185,48 @@ TEST(ExtractVectorTest, PoolingChoosesTheTokens) {
   }
 }
 
+// Ids of a pair differ by 4 and 8 times (1, 2, 3); nothing else does.
+TEST(ExtractVectorTest, PcaIsOfPairsAndTellsWhatItLeftOut) {
+  FakeEngine engine;
+  const ResponseSet set =
+      Set({Response({8}, true, "a"), Response({4}, false, "a"), Response({20}, true, "b"),
+           Response({12}, false, "b"), Response({50}, true, "c"), Response({51}, true)});
+  const auto extracted = Extracted(engine, set, /*token_norms=*/true,
+                                   {.method = v1::EXTRACTION_METHOD_PCA, .intervals = false});
+  ASSERT_TRUE(extracted.ok()) << extracted.status();
+  const v1::VectorStatistics& statistics = extracted->statistics[0];
+  for (int d = 0; d < 3; ++d) EXPECT_FLOAT_EQ(extracted->rows[d], (d + 1) / std::sqrt(14.0));
+  EXPECT_EQ(statistics.num_pairs(), 2);
+  EXPECT_FLOAT_EQ(statistics.explained_variance(), 1);
+  EXPECT_FALSE(statistics.has_intercept());
+  EXPECT_FLOAT_EQ(statistics.split_half_cosine(), 1);
+  EXPECT_THAT(extracted->warnings, Contains(HasSubstr("2 of 4 queries lack responses")));
+  std::vector<std::pair<std::string, v1::StatisticAbsence>> missing;
+  for (const v1::MissingStatistic& one : statistics.missing()) {
+    missing.emplace_back(one.field(), one.absence());
+  }
+  EXPECT_THAT(missing, ElementsAre(Pair("relative_norm", v1::STATISTIC_ABSENCE_METHOD),
+                                   Pair("debiased_squared_norm", v1::STATISTIC_ABSENCE_METHOD),
+                                   Pair("clustered_squared_norm", v1::STATISTIC_ABSENCE_METHOD)));
+}
+
+TEST(ExtractVectorTest, AProbeTellsItsInterceptAndThatItHasNoLength) {
+  FakeEngine engine;
+  const ResponseSet set = Set({Response({8}, true, "a"), Response({4}, false, "a"),
+                               Response({20}, true, "b"), Response({12}, false, "b")});
+  const auto extracted =
+      Extracted(engine, set, /*token_norms=*/true, {.method = v1::EXTRACTION_METHOD_LINEAR_PROBE});
+  ASSERT_TRUE(extracted.ok()) << extracted.status();
+  const v1::VectorStatistics& statistics = extracted->statistics[0];
+  EXPECT_GT(extracted->rows[0], 0);
+  EXPECT_FLOAT_EQ(extracted->rows[1], 2 * extracted->rows[0]);
+  // Expressing at 8 and 20, others at 4 and 12: the middle is at 44 / 4 or near it.
+  EXPECT_NEAR(-statistics.intercept() / (14 * extracted->rows[0]), 11, 4);
+  EXPECT_FALSE(statistics.has_num_pairs() || statistics.has_explained_variance() ||
+               statistics.has_norm_interval() || statistics.has_within_noise());
+  EXPECT_THAT(extracted->warnings, testing::Each(testing::Not(HasSubstr("method"))));
+}
+
 TEST(ExtractVectorTest, WithoutTokenNormsTheNormIsRelativeToMeansAndSaysSo) {
   FakeEngine engine;
   const ResponseSet set = Set({Response({8, 12}, true), Response({4}, false), Response({20}, true),

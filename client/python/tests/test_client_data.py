@@ -24,10 +24,19 @@ def test_an_extraction_names_no_layers_where_a_site_has_none():
 
 def test_an_extraction_names_what_was_chosen_and_leaves_the_rest_to_the_server():
     responses = [vs.labelled("a", "b", True), vs.labelled("a", "c", False)]
-    assert vs.extraction_request("models/m", responses).pooling == v1.POOLING_UNSPECIFIED
+    unchosen = vs.extraction_request("models/m", responses)
+    assert unchosen.method == v1.EXTRACTION_METHOD_UNSPECIFIED
+    assert unchosen.pooling == v1.POOLING_UNSPECIFIED
+    request = vs.extraction_request(
+        "models/m", responses, method="linear_probe", inverse_regularization=0.5
+    )
+    assert request.method == v1.EXTRACTION_METHOD_LINEAR_PROBE
+    assert request.inverse_regularization == 0.5
     for given_pooling in ("last_token", v1.POOLING_LAST_TOKEN):
         request = vs.extraction_request("models/m", responses, pooling=given_pooling)
         assert request.pooling == v1.POOLING_LAST_TOKEN
+    with pytest.raises(ValueError, match="pca_centered"):
+        vs.extraction_request("models/m", responses, method="lda")
     with pytest.raises(ValueError, match="token_mean"):
         vs.extraction_request("models/m", responses, pooling="last")
 
