@@ -27,6 +27,12 @@ double Norm(const A& a) {
   return std::sqrt(InnerProduct(a, a));
 }
 
+// Adds `factor` times `from` to `to`, both [width].
+inline void AddScaled(std::span<const double> from, double factor, std::span<double> to) {
+  VS_CHECK(from.size() == to.size());
+  for (size_t i = 0; i < to.size(); ++i) to[i] += factor * from[i];
+}
+
 // Rows of `matrix` [rows, width] times `vector` [width]: [rows].
 inline std::vector<double> MatrixProduct(std::span<const double> matrix,
                                          std::span<const double> vector) {

@@ -11,7 +11,11 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
+#include "analysis/linear_probe.h"
 #include "base/error.h"
 #include "base/id.h"
 #include "base/status_macros.h"
@@ -36,13 +40,32 @@ using nlohmann::json;
 constexpr char kName[] = "extract_vectors";
 constexpr int kDefaultBootstrap = 1000;
 constexpr int kMostBootstrap = 10000;
+constexpr double kDefaultInverseRegularization = 1;
+
+// Of a request or of a record.
+template <typename Choice>
+v1::ExtractionMethod MethodOf(const Choice& choice) {
+  return choice.method() == v1::EXTRACTION_METHOD_UNSPECIFIED
+             ? v1::EXTRACTION_METHOD_DIFFERENCE_IN_MEANS
+             : choice.method();
+}
 
 // --- The outcome ---------------------------------------------------------------------------------
 
+// "difference_in_means", "pca".
+std::string SummaryNameOf(v1::ExtractionMethod method) {
+  return absl::AsciiStrToLower(
+      absl::StripPrefix(v1::ExtractionMethod_Name(method), "EXTRACTION_METHOD_"));
+}
+
 class ExtractionOutcome : public jobs::Outcome {
  public:
-  ExtractionOutcome(studies::StoredVector made, std::vector<std::string> told, int64_t num_tokens)
-      : vector(std::move(made)), warnings(std::move(told)), num_tokens_(num_tokens) {}
+  ExtractionOutcome(v1::ExtractionMethod method, studies::StoredVector made,
+                    std::vector<std::string> told, int64_t num_tokens)
+      : vector(std::move(made)),
+        warnings(std::move(told)),
+        method_(method),
+        num_tokens_(num_tokens) {}
 
   absl::StatusOr<std::vector<store::Resource>> Resources(store::BlobStore& blobs) const override {
     VS_ASSIGN_OR_RETURN(store::Resource resource, studies::MakeVectorResource(blobs, vector));
@@ -68,12 +91,13 @@ class ExtractionOutcome : public jobs::Outcome {
 
  private:
   json Described() const {
-    json summary = SummaryOf("difference_in_means", vector.record.provenance(), num_tokens_);
+    json summary = SummaryOf(SummaryNameOf(method_), vector.record.provenance(), num_tokens_);
     summary["layers"] = studies::ListToJson(vector.record.statistics());
     summary["warnings"] = warnings;
     return summary;
   }
 
+  const v1::ExtractionMethod method_;
   const int64_t num_tokens_;
 };
 
@@ -111,11 +135,14 @@ class ExtractionWork : public ResponseWork<studies::KeptMeans> {
   absl::StatusOr<std::unique_ptr<jobs::Outcome>> FinishSums(
       const studies::KeptMeans& whole, const Cancellation& cancellation) override {
     const SavedExtraction& of = inputs_.record.extract_vectors();
-    analysis::DifferenceInMeansOptions statistics;
-    statistics.intervals = of.bootstrap_samples() > 0;
+    const studies::ExtractionOptions options = {
+        .method = MethodOf(of.how()),
+        .pooling = of.how().pooling(),
+        .intervals = of.bootstrap_samples() > 0,
+        .inverse_regularization = of.how().inverse_regularization()};
     VS_ASSIGN_OR_RETURN(studies::ExtractedVector extracted,
                         studies::ExtractVector(inputs_.responses, whole, plan_.layers, width_,
-                                               statistics, cancellation));
+                                               options, cancellation));
     VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
     studies::StoredVector vector;
     vector.record = studies::VectorWithin(*model, plan_.site, plan_.layers);
@@ -125,7 +152,8 @@ class ExtractionWork : public ResponseWork<studies::KeptMeans> {
     }
     *vector.record.mutable_provenance() = inputs_.record.provenance();
     vector.rows = std::move(extracted.rows);
-    return std::make_unique<ExtractionOutcome>(std::move(vector), std::move(extracted.warnings),
+    return std::make_unique<ExtractionOutcome>(options.method, std::move(vector),
+                                               std::move(extracted.warnings),
                                                inputs_.responses.num_tokens);
   }
 
@@ -137,14 +165,41 @@ class ExtractionWork : public ResponseWork<studies::KeptMeans> {
 
 // --- The request ---------------------------------------------------------------------------------
 
-absl::Status CheckOptions(const v1::ExtractVectorsRequest& request) {
-  if (request.method() != v1::EXTRACTION_METHOD_UNSPECIFIED &&
-      request.method() != v1::EXTRACTION_METHOD_DIFFERENCE_IN_MEANS) {
-    return services::NotServedOption("method other than DIFFERENCE_IN_MEANS");
+absl::string_view SignRuleOf(v1::ExtractionMethod method) {
+  switch (method) {
+    case v1::EXTRACTION_METHOD_PCA:
+    case v1::EXTRACTION_METHOD_PCA_CENTERED:
+      return "along the mean over pairs of mean(expressing) - mean(non-expressing)";
+    case v1::EXTRACTION_METHOD_LINEAR_PROBE:
+      return "towards expressing";
+    default:
+      return studies::kDifferenceSign;
   }
-  if (request.pooling() != v1::POOLING_UNSPECIFIED &&
-      request.pooling() != v1::POOLING_RESPONSE_MEAN) {
-    return services::NotServedOption("pooling other than RESPONSE_MEAN");
+}
+
+absl::Status CheckProbeOptions(const v1::ExtractVectorsRequest& request) {
+  const bool is_probe = request.method() == v1::EXTRACTION_METHOD_LINEAR_PROBE;
+  if (is_probe && request.pooling() == v1::POOLING_TOKEN_MEAN) {
+    return InvalidField("pooling",
+                        "LINEAR_PROBE takes one point of each response, TOKEN_MEAN has none");
+  }
+  if (!request.has_inverse_regularization()) return absl::OkStatus();
+  if (!is_probe) return InvalidField("inverse_regularization", "is of LINEAR_PROBE alone");
+  const double c = request.inverse_regularization();
+  if (c >= analysis::kLeastInverseRegularization && c <= analysis::kMostInverseRegularization) {
+    return absl::OkStatus();
+  }
+  return OutOfRange("inverse_regularization", c, analysis::kLeastInverseRegularization,
+                    analysis::kMostInverseRegularization);
+}
+
+absl::Status CheckOptions(const v1::ExtractVectorsRequest& request) {
+  if (!v1::ExtractionMethod_IsValid(request.method())) {
+    return InvalidField("method", "is no method that this server knows");
+  }
+  VS_RETURN_IF_ERROR(CheckProbeOptions(request));
+  if (!v1::Pooling_IsValid(request.pooling())) {
+    return InvalidField("pooling", "is no way of pooling that this server knows");
   }
   if (request.has_bootstrap_samples() &&
       (request.bootstrap_samples() < 0 || request.bootstrap_samples() > kMostBootstrap)) {
@@ -152,6 +207,26 @@ absl::Status CheckOptions(const v1::ExtractVectorsRequest& request) {
   }
   VS_RETURN_IF_ERROR(services::CheckJudge(request));
   return CheckDisplayName("display_name", request.display_name());
+}
+
+// Method and pooling, in the record and its provenance. Records of version 2 have the default of
+// both.
+void SetHow(const v1::ExtractVectorsRequest& request, SavedWork& record) {
+  SavedExtractionMethod how;
+  how.set_method(MethodOf(request));
+  how.set_pooling(request.pooling() == v1::POOLING_UNSPECIFIED ? v1::POOLING_RESPONSE_MEAN
+                                                               : request.pooling());
+  how.set_inverse_regularization(request.has_inverse_regularization()
+                                     ? request.inverse_regularization()
+                                     : kDefaultInverseRegularization);
+  record.mutable_provenance()->set_pooling(how.pooling());
+  record.mutable_provenance()->set_sign_rule(std::string(SignRuleOf(how.method())));
+  if (how.method() == v1::EXTRACTION_METHOD_DIFFERENCE_IN_MEANS &&
+      how.pooling() == v1::POOLING_RESPONSE_MEAN) {
+    return;
+  }
+  record.set_format_version(kSavedWorkWithMethods);
+  *record.mutable_extract_vectors()->mutable_how() = std::move(how);
 }
 
 class ExtractVectorsKind
@@ -172,6 +247,7 @@ class ExtractVectorsKind
     studies::ResponseMeansPlan plan{.tenant = inputs.tenant,
                                     .site = site,
                                     .layers = {of.layers().begin(), of.layers().end()},
+                                    .tokens = studies::TokensOf(of.how().pooling()),
                                     .interventions = nullptr,
                                     .background = true,
                                     .token_norms = of.token_norms()};
@@ -192,8 +268,10 @@ class ExtractVectorsKind
     VS_ASSIGN_OR_RETURN(const auto model,
                         services::ModelOfName("model", request.model(), *sources_.models));
     VS_RETURN_IF_ERROR(CheckOptions(request));
-    studies::ResponseMeansPlan plan{
-        .tenant = context.tenant, .background = !options.at_once, .token_norms = true};
+    studies::ResponseMeansPlan plan{.tenant = context.tenant,
+                                    .tokens = studies::TokensOf(request.pooling()),
+                                    .background = !options.at_once};
+    plan.token_norms = plan.tokens == engine::TokenKind::kResponse;
     VS_ASSIGN_OR_RETURN(plan.site, services::SiteFromProto("site", request.site()));
     VS_ASSIGN_OR_RETURN(
         plan.layers,
@@ -207,6 +285,9 @@ class ExtractVectorsKind
                                     {context.tenant, *model, *sources_.vectors}, resolved.used));
     VS_ASSIGN_OR_RETURN(ResponseInputs inputs,
                         InputsOfRequest(request, model, context, options, sources_, resolved.used));
+    VS_RETURN_IF_ERROR(
+        WithFieldRenamed(studies::CheckMethod(MethodOf(request), inputs.responses.responses),
+                         "responses", request.artifact().empty() ? "responses" : "artifact"));
     VS_RETURN_IF_ERROR(studies::CheckResponses(*model->engine, inputs.responses.responses, plan,
                                                context.cancellation));
     SavedWork& record = inputs.record;
@@ -221,6 +302,7 @@ class ExtractVectorsKind
     extraction.mutable_layers()->Assign(plan.layers.begin(), plan.layers.end());
     extraction.set_bootstrap_samples(request.has_bootstrap_samples() ? request.bootstrap_samples()
                                                                      : kDefaultBootstrap);
+    SetHow(request, record);
     if (!options.at_once) {
       VS_RETURN_IF_ERROR(
           context.Hold(static_cast<int64_t>(request.interventions().SpaceUsedExcludingSelfLong())));

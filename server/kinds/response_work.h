@@ -55,6 +55,8 @@ absl::Status ReadinessOf(const engine::ModelRegistry& models, absl::string_view 
 
 // SavedWork::format_version of what is written now.
 inline constexpr int kSavedWorkVersion = 2;
+// The same of what servers that know that version alone would do in another way.
+inline constexpr int kSavedWorkWithMethods = 3;
 
 // The inputs of one piece of work. Copies share the model.
 struct ResponseInputs {
@@ -79,7 +81,8 @@ struct ResponseInputs {
   absl::StatusOr<std::shared_ptr<const engine::ServedModel>> Model() const;
 
   absl::StatusOr<jobs::SavedWork> Save(store::BlobStore& blobs) const;
-  // DATA_LOSS unless the spec is of this version and of the kind whose field of SavedWork this is.
+  // DATA_LOSS unless the spec is of these versions and of the kind whose field of SavedWork this
+  // is.
   static absl::StatusOr<ResponseInputs> Open(const Sources& sources, absl::string_view tenant,
                                              const SavedWork& record, SavedWork::KindCase kind);
 };

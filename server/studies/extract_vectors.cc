@@ -8,6 +8,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "analysis/difference_in_means.h"
+#include "analysis/inner_product.h"
+#include "analysis/linear_probe.h"
+#include "analysis/principal_direction.h"
 #include "base/check.h"
 #include "base/error.h"
 #include "base/status_macros.h"
@@ -45,6 +49,10 @@ v1::StatisticAbsence ToProto(analysis::Absence why) {
       return v1::STATISTIC_ABSENCE_OPPOSITE_HALVES;
     case analysis::Absence::kZeroActivations:
       return v1::STATISTIC_ABSENCE_ZERO_ACTIVATIONS;
+    case analysis::Absence::kMethod:
+      return v1::STATISTIC_ABSENCE_METHOD;
+    case analysis::Absence::kFewPairs:
+      return v1::STATISTIC_ABSENCE_FEW_PAIRS;
   }
   return v1::STATISTIC_ABSENCE_UNSPECIFIED;
 }
@@ -63,8 +71,13 @@ void SetMissing(const std::vector<analysis::AbsentStatistic>& absent,
   }
 }
 
-v1::VectorStatistics StatisticsOf(int layer, const analysis::DifferenceInMeans& all,
-                                  const analysis::LayerDifference& row) {
+bool IsPca(v1::ExtractionMethod method) {
+  return method == v1::EXTRACTION_METHOD_PCA || method == v1::EXTRACTION_METHOD_PCA_CENTERED;
+}
+
+v1::VectorStatistics StatisticsOf(v1::ExtractionMethod method, int layer,
+                                  const analysis::ValueVectors& all,
+                                  const analysis::LayerVector& row) {
   v1::VectorStatistics statistics;
   statistics.set_layer(layer);
   statistics.set_num_expressing(all.num_expressing);
@@ -83,6 +96,9 @@ v1::VectorStatistics StatisticsOf(int layer, const analysis::DifferenceInMeans& 
   if (row.squared_norm_interval) {
     statistics.set_within_noise(row.squared_norm_interval->lower <= 0);
   }
+  if (IsPca(method)) statistics.set_num_pairs(all.num_pairs);
+  if (row.explained_variance) statistics.set_explained_variance(*row.explained_variance);
+  if (row.intercept) statistics.set_intercept(*row.intercept);
   SetMissing(row.absent, statistics);
   return statistics;
 }
@@ -95,17 +111,31 @@ absl::string_view SentenceOf(analysis::Absence why) {
       return "all responses of a label answer one query: halves and intervals over queries do not "
              "exist";
     case analysis::Absence::kZeroVector:
-      return "the vector of a half is zero and has no direction";
+      return "the vector, or that of a half, is zero and has no direction";
     case analysis::Absence::kOppositeHalves:
       return "the vectors of the halves are opposite and have no reliability";
     case analysis::Absence::kZeroActivations:
       return "all activations are zero, the norm is relative to nothing";
+    case analysis::Absence::kMethod:
+      return "the number has no meaning for the method";
+    case analysis::Absence::kFewPairs:
+      return "a half has too few pairs";
   }
   return "";
 }
 
-std::vector<std::string> WarningsOf(const ResponseSet& set,
-                                    const analysis::DifferenceInMeans& difference) {
+// Whether the length of the vector is one of activations.
+bool HasLength(v1::ExtractionMethod method) {
+  return !IsPca(method) && method != v1::EXTRACTION_METHOD_LINEAR_PROBE;
+}
+
+absl::string_view UnsettledOf(v1::ExtractionMethod method) {
+  return IsPca(method) ? "the first components are nearly equal, the vector is one of many"
+                       : "the probe's gradient stays above 1e-10 of the first";
+}
+
+std::vector<std::string> WarningsOf(v1::ExtractionMethod method, const ResponseSet& set,
+                                    const analysis::ValueVectors& vectors) {
   std::vector<std::string> warnings;
   if (IsNoisy(set.num_expressing, set.num_non_expressing)) {
     warnings.push_back(absl::StrCat("only ", set.num_expressing, " expressing and ",
@@ -113,14 +143,26 @@ std::vector<std::string> WarningsOf(const ResponseSet& set,
                                     " non-expressing responses: the vector is noisy"));
   }
   std::map<analysis::Absence, int64_t> rows;  // that lack something
-  int64_t within_noise = 0;
-  for (const analysis::LayerDifference& row : difference.layers) {
+  int64_t within_noise = 0, unsettled = 0;
+  for (const analysis::LayerVector& row : vectors.layers) {
     std::set<analysis::Absence> reasons;
-    for (const analysis::AbsentStatistic& one : row.absent) reasons.insert(one.why);
+    for (const analysis::AbsentStatistic& one : row.absent) {
+      // Of the method, not of the data.
+      if (one.why != analysis::Absence::kMethod) reasons.insert(one.why);
+    }
     for (const analysis::Absence why : reasons) ++rows[why];
+    unsettled += !row.settled;
     within_noise += row.squared_norm_interval && row.squared_norm_interval->lower <= 0;
   }
-  const size_t all = difference.layers.size();
+  const size_t all = vectors.layers.size();
+  if (IsPca(method) && vectors.num_pairs < vectors.num_queries) {
+    warnings.push_back(absl::StrCat(vectors.num_queries - vectors.num_pairs, " of ",
+                                    vectors.num_queries,
+                                    " queries lack responses of one label: they are left out"));
+  }
+  if (unsettled > 0) {
+    warnings.push_back(absl::StrCat(unsettled, " of ", all, " rows: ", UnsettledOf(method)));
+  }
   for (const auto& [why, count] : rows) {
     warnings.push_back(absl::StrCat(count, " of ", all, " rows: ", SentenceOf(why)));
   }
@@ -128,12 +170,38 @@ std::vector<std::string> WarningsOf(const ResponseSet& set,
     warnings.push_back(absl::StrCat(within_noise, " of ", all,
                                     " rows: noise alone would give such a vector (within_noise)"));
   }
-  if (!difference.relative_norm_over_tokens) {
+  if (HasLength(method) && !vectors.relative_norm_over_tokens) {
     warnings.push_back(
         "relative_norm divides by the mean norm of response means, somewhat smaller than that of "
         "tokens");
   }
   return warnings;
+}
+
+absl::StatusOr<analysis::ValueVectors> VectorsOf(analysis::Responses responses, int64_t rows,
+                                                 int64_t width, const ExtractionOptions& options,
+                                                 const Cancellation& cancellation) {
+  const bool weigh_by_tokens = options.pooling == v1::POOLING_TOKEN_MEAN;
+  switch (options.method) {
+    case v1::EXTRACTION_METHOD_PCA:
+    case v1::EXTRACTION_METHOD_PCA_CENTERED:
+      return analysis::ComputePrincipalDirections(
+          responses, rows, width,
+          {.centered = options.method == v1::EXTRACTION_METHOD_PCA_CENTERED,
+           .weigh_by_tokens = weigh_by_tokens,
+           .intervals = options.intervals},
+          cancellation);
+    case v1::EXTRACTION_METHOD_LINEAR_PROBE:
+      return analysis::ComputeLinearProbes(
+          responses, rows, width,
+          {.inverse_regularization = options.inverse_regularization,
+           .intervals = options.intervals},
+          cancellation);
+    default:
+      return analysis::ComputeDifferenceInMeans(
+          responses, rows, width,
+          {.weigh_by_tokens = weigh_by_tokens, .intervals = options.intervals}, cancellation);
+  }
 }
 
 }  // namespace
@@ -193,23 +261,55 @@ absl::Status AddMeans(engine::Engine& engine, std::span<const LabelledResponse> 
   return absl::OkStatus();
 }
 
+engine::TokenKind TokensOf(v1::Pooling pooling) {
+  switch (pooling) {
+    case v1::POOLING_LAST_TOKEN:
+      return engine::TokenKind::kLast;
+    case v1::POOLING_LAST_PROMPT_TOKEN:
+      return engine::TokenKind::kLastPrompt;
+    default:
+      return engine::TokenKind::kResponse;
+  }
+}
+
+absl::Status CheckMethod(v1::ExtractionMethod method, std::span<const LabelledResponse> responses) {
+  // Labels and queries are all that it looks at.
+  std::vector<analysis::LabelledActivations> labels;
+  for (const LabelledResponse& response : responses) {
+    labels.push_back({.expresses = response.expresses,
+                      .query_id = response.query_id,
+                      .mean_activations = std::span<const float>()});
+  }
+  if (IsPca(method)) {
+    return analysis::CheckPairs(labels, method == v1::EXTRACTION_METHOD_PCA_CENTERED);
+  }
+  if (method == v1::EXTRACTION_METHOD_LINEAR_PROBE) return analysis::CheckProbeSize(labels);
+  return absl::OkStatus();
+}
+
 absl::StatusOr<ExtractedVector> ExtractVector(const ResponseSet& set, const KeptMeans& means,
                                               std::span<const int> layers, int64_t width,
-                                              const analysis::DifferenceInMeansOptions& statistics,
+                                              const ExtractionOptions& options,
                                               const Cancellation& cancellation) {
   VS_RETURN_IF_ERROR(CheckBothLabels("responses", set));
   VS_CHECK(means.count() == static_cast<int64_t>(set.responses.size()));
   const auto rows = static_cast<int64_t>(std::max<size_t>(layers.size(), 1));
   const auto elements = static_cast<size_t>(rows * width);
+  const bool all_tokens = TokensOf(options.pooling) == engine::TokenKind::kResponse;
   std::vector<analysis::LabelledActivations> activations;
   std::vector<std::vector<double>> norm_sums;  // [responses][rows] over the tokens of each
   norm_sums.reserve(set.responses.size());
   for (size_t i = 0; i < set.responses.size(); ++i) {
     const std::span<const float> numbers = means.of(static_cast<int64_t>(i));
-    const auto num_tokens = static_cast<int64_t>(set.responses[i].response.size());
+    const int64_t num_tokens =
+        all_tokens ? static_cast<int64_t>(set.responses[i].response.size()) : 1;
     std::vector<double>& sums = norm_sums.emplace_back();
     for (const float mean : numbers.subspan(elements)) {
       sums.push_back(static_cast<double>(mean) * static_cast<double>(num_tokens));
+    }
+    // One token's norm is that of its row.
+    for (int64_t row = 0; !all_tokens && row < rows; ++row) {
+      sums.push_back(analysis::Norm(numbers.subspan(row * width, width)));
     }
     activations.push_back({.expresses = set.responses[i].expresses,
                            .query_id = set.responses[i].query_id,
@@ -217,16 +317,16 @@ absl::StatusOr<ExtractedVector> ExtractVector(const ResponseSet& set, const Kept
                            .num_tokens = num_tokens,
                            .token_norm_sums = sums});
   }
-  VS_ASSIGN_OR_RETURN(
-      const analysis::DifferenceInMeans difference,
-      analysis::ComputeDifferenceInMeans(activations, rows, width, statistics, cancellation));
+  VS_ASSIGN_OR_RETURN(const analysis::ValueVectors vectors,
+                      VectorsOf(activations, rows, width, options, cancellation));
   ExtractedVector result;
-  for (size_t i = 0; i < difference.layers.size(); ++i) {
-    const analysis::LayerDifference& row = difference.layers[i];
+  for (size_t i = 0; i < vectors.layers.size(); ++i) {
+    const analysis::LayerVector& row = vectors.layers[i];
     result.rows.insert(result.rows.end(), row.vector.begin(), row.vector.end());
-    result.statistics.push_back(StatisticsOf(layers.empty() ? 0 : layers[i], difference, row));
+    result.statistics.push_back(
+        StatisticsOf(options.method, layers.empty() ? 0 : layers[i], vectors, row));
   }
-  result.warnings = WarningsOf(set, difference);
+  result.warnings = WarningsOf(options.method, set, vectors);
   return result;
 }
 

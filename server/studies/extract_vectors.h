@@ -1,6 +1,7 @@
 // Extraction of a value vector (Han et al., arXiv 2509.24319): every labelled response runs through
-// the model once, its activations are averaged over the response's tokens on the device, and the
-// vector of a layer is the mean over expressing responses minus the mean over non-expressing ones.
+// the model once, its activations are averaged over the response's tokens on the device, or one of
+// them is read, and a method makes the vector of a layer of what that gives: the mean over
+// expressing responses minus the mean over non-expressing ones, unless another is chosen.
 #ifndef VALUESCOPE_STUDIES_EXTRACT_VECTORS_H_
 #define VALUESCOPE_STUDIES_EXTRACT_VECTORS_H_
 
@@ -13,7 +14,6 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "analysis/difference_in_means.h"
 #include "base/cancellation.h"
 #include "engine/engine.h"
 #include "studies/labelled_responses.h"
@@ -59,6 +59,21 @@ absl::Status AddMeans(engine::Engine& engine, std::span<const LabelledResponse> 
                       const ResponseMeansPlan& plan, const Cancellation& cancellation,
                       KeptMeans& means, int64_t& cached_tokens);
 
+// What the method asks of the responses, apart from both labels: INVALID_ARGUMENT naming
+// "responses" (reason TOO_FEW_PAIRS, TOO_MANY_RESPONSES).
+absl::Status CheckMethod(v1::ExtractionMethod method, std::span<const LabelledResponse> responses);
+
+// What a request chooses, beside the responses.
+struct ExtractionOptions {
+  v1::ExtractionMethod method = v1::EXTRACTION_METHOD_DIFFERENCE_IN_MEANS;
+  v1::Pooling pooling = v1::POOLING_RESPONSE_MEAN;
+  bool intervals = true;
+  double inverse_regularization = 1;  // of LINEAR_PROBE
+};
+
+// The tokens that a pooling is over.
+engine::TokenKind TokensOf(v1::Pooling pooling);
+
 struct ExtractedVector {
   std::vector<float> rows;                       // [rows, width]
   std::vector<v1::VectorStatistics> statistics;  // one a row
@@ -67,11 +82,12 @@ struct ExtractedVector {
 
 // `means` are those of all responses of the set, in order, `width` numbers a row, and behind the
 // rows the token norms, if the plan wanted them. `layers` ascend, and are empty at sites without
-// layers. INVALID_ARGUMENT naming "responses" (reason EMPTY_LABEL): a label without responses.
-// Deterministic.
+// layers. INVALID_ARGUMENT naming "responses": a label without responses (reason EMPTY_LABEL), too
+// few pairs or too many responses for the method (TOO_FEW_PAIRS, TOO_MANY_RESPONSES); CheckMethod
+// tells so before anything runs. Deterministic.
 absl::StatusOr<ExtractedVector> ExtractVector(const ResponseSet& set, const KeptMeans& means,
                                               std::span<const int> layers, int64_t width,
-                                              const analysis::DifferenceInMeansOptions& statistics,
+                                              const ExtractionOptions& options,
                                               const Cancellation& cancellation);
 
 }  // namespace valuescope::studies

@@ -20,7 +20,7 @@ engine::Request RequestOf(const LabelledResponse& response, const ResponseMeansP
   engine::Tap tap;
   tap.site = plan.site;
   tap.layers = plan.layers;
-  tap.tokens = {.kind = engine::TokenKind::kResponse, .positions = {}};
+  tap.tokens = {.kind = plan.tokens, .positions = {}};
   tap.reduction = engine::Reduction::kMean;
   request.taps = {tap};
   if (plan.token_norms) {

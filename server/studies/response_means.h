@@ -1,5 +1,6 @@
 // Mean activations of responses: one forward pass each, one tap that averages over the response's
-// tokens on the device, and where they are wanted one that averages the norms of these tokens.
+// tokens on the device, or reads one token, and where they are wanted one that averages the norms
+// of these tokens.
 #ifndef VALUESCOPE_STUDIES_RESPONSE_MEANS_H_
 #define VALUESCOPE_STUDIES_RESPONSE_MEANS_H_
 
@@ -22,10 +23,12 @@ struct ResponseMeansPlan {
   std::string tenant;
   model::Site site = model::Site::kResidualPost;
   std::vector<int> layers;  // ascending; empty at sites without layers
+  // kResponse, kLast or kLastPrompt.
+  engine::TokenKind tokens = engine::TokenKind::kResponse;
   // Of all responses; null: none.
   std::shared_ptr<const engine::PreparedInterventions> interventions;
   bool background = false;   // gives way to requests that people wait for
-  bool token_norms = false;  // means of |x| follow a(r)
+  bool token_norms = false;  // means of |x| follow a(r); of kResponse alone
 };
 
 // What the engine would say of some of the responses if nothing else ran, so that it is said before
@@ -39,8 +42,8 @@ absl::Status CheckResponses(const engine::Engine& engine,
 int64_t ElementsOf(const ResponseMeansPlan& plan, const model::Architecture& architecture);
 
 struct Means {
-  // Of each response, in order: a(r) [rows, width] row-major, then with token_norms the mean |x|
-  // over its tokens, [rows].
+  // Of each response, in order: a(r) [rows, width] row-major, the mean over the plan's tokens, then
+  // with token_norms the mean |x| over them, [rows].
   std::vector<std::vector<float>> rows;
   int64_t cached_tokens = 0;  // of prompts, found in the cache instead of run
 };

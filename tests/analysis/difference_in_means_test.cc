@@ -9,72 +9,19 @@
 #include "absl/strings/str_cat.h"
 #include "analysis/inner_product.h"
 #include "base/error.h"
+#include "tests/analysis/data_set.h"
 #include "tests/analysis/expected_values.h"
 
 namespace valuescope::analysis {
 namespace {
 
-// Labelled responses that own their activations.
-struct DataSet {
-  int64_t num_layers = 1;
-  int64_t width = 4;
-  std::vector<bool> labels;
-  std::vector<std::string> queries;
-  std::vector<std::vector<double>> activations;  // each [num_layers, width]
-
-  std::vector<LabelledActivations> Responses() const {
-    std::vector<LabelledActivations> out;
-    for (size_t r = 0; r < labels.size(); ++r) {
-      out.push_back({.expresses = labels[r],
-                     .query_id = queries[r],
-                     .mean_activations = std::span<const double>(activations[r])});
-    }
-    return out;
-  }
-
-  DifferenceInMeans Compute(const DifferenceInMeansOptions& options = {}) const {
-    auto result = ComputeDifferenceInMeans(Responses(), num_layers, width, options);
-    EXPECT_TRUE(result.ok()) << result.status();
-    return *std::move(result);
-  }
-
-  void Append(bool label, const std::string& query, std::vector<double> activation) {
-    labels.push_back(label);
-    queries.push_back(query);
-    activations.push_back(std::move(activation));
-  }
-};
-
-DataSet RandomDataSet(int num_queries, int responses_a_query) {
-  DataSet data;
-  for (int q = 0; q < num_queries; ++q) {
-    for (int k = 0; k < responses_a_query; ++k) {
-      const std::vector<float> noise = RandomNormal(data.width, 100 * q + k);
-      std::vector<double> activation(noise.begin(), noise.end());
-      const bool label = (q + k) % 2 == 0;
-      if (label) activation[0] += 1.5;
-      data.Append(label, absl::StrCat("q", q), activation);
-    }
-  }
-  return data;
-}
-
 TEST(DifferenceInMeans, EqualsNumpyInEveryStatistic) {
   for (const nlohmann::json& expected : ExpectedValues()["difference_in_means"]) {
-    DataSet data;
-    data.num_layers = expected["num_layers"];
-    data.width = expected["width"];
-    data.labels = expected["labels"].get<std::vector<bool>>();
-    data.queries = expected["queries"].get<std::vector<std::string>>();
-    const auto values = expected["activations"].get<std::vector<double>>();
-    const int64_t size = data.num_layers * data.width;
-    for (size_t r = 0; r < data.labels.size(); ++r) {
-      data.activations.emplace_back(values.begin() + r * size, values.begin() + (r + 1) * size);
-    }
-    const DifferenceInMeans result = data.Compute();
+    const DataSet data = DataSetOf(expected);
+    const ValueVectors result = data.Compute({.weigh_by_tokens = !data.tokens.empty()});
     EXPECT_FALSE(result.relative_norm_over_tokens);
     for (int64_t l = 0; l < data.num_layers; ++l) {
-      const LayerDifference& layer = result.layers[l];
+      const LayerVector& layer = result.layers[l];
       const nlohmann::json& wanted = expected["layers"][l];
       ExpectAllNear(layer.vector, wanted["vector"].get<std::vector<double>>(), 1e-6);
       EXPECT_NEAR(layer.norm, wanted["norm"], 1e-12);
@@ -108,9 +55,9 @@ TEST(DifferenceInMeans, FloatAndDoubleActivationsAgree) {
 
 TEST(DifferenceInMeans, SwappingLabelsNegatesTheVectorAndKeepsItsQuality) {
   DataSet data = RandomDataSet(11, 2);
-  const LayerDifference before = data.Compute().layers[0];
+  const LayerVector before = data.Compute().layers[0];
   data.labels.flip();
-  const LayerDifference after = data.Compute().layers[0];
+  const LayerVector after = data.Compute().layers[0];
   for (size_t i = 0; i < before.vector.size(); ++i) {
     EXPECT_EQ(after.vector[i], -before.vector[i]);
   }
@@ -136,8 +83,8 @@ TEST(DifferenceInMeans, DuplicationKeepsTheVectorButNotTheDebiasedNorm) {
   for (size_t r = 0; r < data.labels.size(); ++r) {
     twice.Append(data.labels[r], data.queries[r], data.activations[r]);
   }
-  const LayerDifference once = data.Compute().layers[0];
-  const LayerDifference doubled = twice.Compute().layers[0];
+  const LayerVector once = data.Compute().layers[0];
+  const LayerVector doubled = twice.Compute().layers[0];
   ExpectAllNear(doubled.vector, once.vector, 1e-6);
   EXPECT_GT(*doubled.debiased_squared_norm, *once.debiased_squared_norm + 0.01);
   // Queries are what varies, so doubling each query's responses is no new information.
@@ -152,8 +99,8 @@ TEST(DifferenceInMeans, RotationLeavesTheStatisticsUnchanged) {
   for (std::vector<double>& activation : rotated.activations) {
     activation = Rotate(std::vector<float>(activation.begin(), activation.end()), data.width);
   }
-  const LayerDifference a = data.Compute().layers[0];
-  const LayerDifference b = rotated.Compute().layers[0];
+  const LayerVector a = data.Compute().layers[0];
+  const LayerVector b = rotated.Compute().layers[0];
   EXPECT_GT(std::abs(a.vector[0] - b.vector[0]), 0.01);
   EXPECT_NEAR(a.norm, b.norm, 1e-6);
   EXPECT_NEAR(*a.split_half_cosine, *b.split_half_cosine, 1e-6);
@@ -176,7 +123,7 @@ TEST(DifferenceInMeans, OneCoordinateHasTheIntervalOfStudentsTest) {
     squares += noise * noise / 2;
   }
   const double error = 2 * (squares - sum * sum / 10) / 90;
-  const LayerDifference layer = data.Compute().layers[0];
+  const LayerVector layer = data.Compute().layers[0];
   EXPECT_NEAR(*layer.clustered_squared_norm, layer.norm * layer.norm - error, 1e-9);
   const double reach = 2.10092204 * std::sqrt(error);  // 18 degrees of freedom
   EXPECT_NEAR(layer.norm_interval->lower, layer.norm - reach, 1e-6);
@@ -186,7 +133,7 @@ TEST(DifferenceInMeans, OneCoordinateHasTheIntervalOfStudentsTest) {
 // Coordinates that are zero add nothing, wherever the others stand among them.
 TEST(DifferenceInMeans, WideLayersHaveTheIntervalOfTheirCoordinates) {
   const DataSet narrow = RandomDataSet(6, 3);
-  std::optional<LayerDifference> first;
+  std::optional<LayerVector> first;
   for (const int64_t begin : {0, 1020, 1022, 2047, 2996}) {
     DataSet wide = narrow;
     wide.width = 3000;
@@ -195,7 +142,7 @@ TEST(DifferenceInMeans, WideLayersHaveTheIntervalOfTheirCoordinates) {
       std::copy(narrow.activations[r].begin(), narrow.activations[r].end(),
                 wide.activations[r].begin() + begin);
     }
-    const LayerDifference layer = wide.Compute().layers[0];
+    const LayerVector layer = wide.Compute().layers[0];
     if (!first) first = layer;
     EXPECT_NEAR(*layer.clustered_squared_norm, *first->clustered_squared_norm, 1e-12) << begin;
     EXPECT_NEAR(layer.squared_norm_interval->upper, first->squared_norm_interval->upper, 1e-9)
@@ -207,13 +154,13 @@ TEST(DifferenceInMeans, WithoutVarianceTheIntervalIsThePoint) {
   DataSet data;
   data.width = 2;
   for (int q = 0; q < 6; ++q) data.Append(q % 2 == 0, "", {q % 2 == 0 ? 3.0 : 0.0, 4.0});
-  const LayerDifference layer = data.Compute().layers[0];
+  const LayerVector layer = data.Compute().layers[0];
   EXPECT_EQ(layer.norm_interval->lower, 3.0);
   EXPECT_EQ(layer.norm_interval->upper, 3.0);
 }
 
 TEST(DifferenceInMeans, IntervalsCanBeLeftOut) {
-  const LayerDifference layer = RandomDataSet(6, 2).Compute({.intervals = false}).layers[0];
+  const LayerVector layer = RandomDataSet(6, 2).Compute({.intervals = false}).layers[0];
   EXPECT_FALSE(layer.norm_interval || layer.squared_norm_interval);
   EXPECT_TRUE(layer.clustered_squared_norm.has_value());
   EXPECT_TRUE(layer.absent.empty());
@@ -274,7 +221,7 @@ TEST(DifferenceInMeans, HalvesHoldBothLabelsWhereverTheDataAllowIt) {
       for (const int label : {0, 1}) of_label[label] += labels[label];
     }
     if (of_label[0] == 0 || of_label[1] == 0) continue;
-    const LayerDifference layer = data.Compute().layers[0];
+    const LayerVector layer = data.Compute().layers[0];
     const bool allowed = of_label[0] > 1 && of_label[1] > 1;
     (allowed ? given : refused) += 1;
     EXPECT_EQ(layer.auroc.has_value(), allowed) << trial;
@@ -295,7 +242,7 @@ TEST(DifferenceInMeans, ResponsesOfOneQueryStayInOneHalf) {
     data.Append(false, "c", {k});
     data.Append(false, "d", {10 + k});
   }
-  const LayerDifference layer = data.Compute().layers[0];
+  const LayerVector layer = data.Compute().layers[0];
   EXPECT_EQ(layer.norm, 0.0);
   EXPECT_DOUBLE_EQ(*layer.split_half_cosine, -1.0);
 }
@@ -307,10 +254,71 @@ TEST(DifferenceInMeans, OneRepeatedQueryKeepsTheHalvesOfTheOthers) {
   for (int r = 0; r < 9; ++r) {
     data.Append(r % 2 == 0, absl::StrCat(r == 8 ? 0 : r), {r % 2 == 0 ? 3.0 + r : 0.1 * r});
   }
-  const LayerDifference layer = data.Compute().layers[0];
+  const LayerVector layer = data.Compute().layers[0];
   EXPECT_TRUE(layer.auroc.has_value());
   EXPECT_TRUE(layer.reliability.has_value());
   EXPECT_TRUE(layer.absent.empty());
+}
+
+// A query that holds every token of its label apart from a few still leaves the others their say.
+TEST(DifferenceInMeans, WeighedByTokensIsTheMeanOfAllTokens) {
+  DataSet data;
+  data.width = 1;
+  data.tokens = {1000, 1, 2, 3};
+  data.Append(true, "a", {2});
+  data.Append(true, "b", {4});
+  data.Append(false, "b", {1});
+  data.Append(false, "c", {6});
+  const LayerVector layer = data.Compute({.weigh_by_tokens = true}).layers[0];
+  EXPECT_NEAR(layer.norm, std::abs(2004.0 / 1001 - 20.0 / 5), 1e-12);
+  EXPECT_TRUE(layer.auroc && layer.debiased_squared_norm && layer.squared_norm_interval);
+}
+
+TEST(DifferenceInMeans, WeighedByEqualTokensIsTheMeanOfResponses) {
+  DataSet data = RandomDataSet(10, 3);
+  const LayerVector responses = data.Compute().layers[0];
+  data.tokens.assign(data.labels.size(), 7);
+  const LayerVector tokens = data.Compute({.weigh_by_tokens = true}).layers[0];
+  ExpectAllNear(tokens.vector, responses.vector, 1e-6);
+  EXPECT_NEAR(*tokens.debiased_squared_norm, *responses.debiased_squared_norm, 1e-12);
+  EXPECT_NEAR(*tokens.clustered_squared_norm, *responses.clustered_squared_norm, 1e-12);
+  EXPECT_NEAR(*tokens.split_half_cosine, *responses.split_half_cosine, 1e-12);
+  EXPECT_EQ(*tokens.auroc, *responses.auroc);
+  // A bound takes roots of differences that are 0 but for rounding, which leaves half of the
+  // digits.
+  EXPECT_NEAR(tokens.squared_norm_interval->upper, responses.squared_norm_interval->upper, 1e-7);
+}
+
+// Lengths go with the value here, so that the mean over tokens is another number than that over
+// responses, and with noise, so that the ratio's variance is not the one that lengths alone give.
+TEST(DifferenceInMeans, WeighedByTokensIntervalsCoverTheTrueRatio) {
+  constexpr int kDataSets = 400, kQueries = 40;
+  std::mt19937_64 random(12);
+  std::normal_distribution<double> normal;
+  for (const int64_t width : {1, 32}) {
+    int covered = 0;
+    for (int i = 0; i < kDataSets; ++i) {
+      DataSet data;
+      data.width = width;
+      for (int q = 0; q < kQueries; ++q) {
+        for (const bool label : {false, true}) {
+          // 10, 20 or 30 tokens; longer ones lie further along the first coordinate, and expressing
+          // ones 3 further: the true ratios are sum T (T / 10) / sum T, 140 / 60, and that plus 3.
+          const auto tens = static_cast<int64_t>(random() % 3 + 1);
+          std::vector<double> a(width);
+          for (double& x : a) x = normal(random);
+          a[0] += static_cast<double>(tens) + (label ? 3.0 : 0.0);
+          data.Append(label, absl::StrCat(q), a);
+          data.tokens.push_back(10 * tens);
+        }
+      }
+      const ConfidenceInterval interval =
+          *data.Compute({.weigh_by_tokens = true}).layers[0].squared_norm_interval;
+      covered += interval.lower <= 9 && 9 <= interval.upper;
+    }
+    EXPECT_GE(covered, kDataSets * 0.95 - 4 * std::sqrt(kDataSets * 0.05 * 0.95)) << width;
+    EXPECT_LT(covered, kDataSets) << width;  // wide enough for anything says nothing
+  }
 }
 
 TEST(DifferenceInMeans, TokenNormsGiveTheMeanOverTokens) {
@@ -333,18 +341,12 @@ TEST(DifferenceInMeans, TokenNormsGiveTheMeanOverTokens) {
   EXPECT_DOUBLE_EQ(*result->layers[0].relative_norm, 3.0 / 4.0);
 }
 
-std::map<std::string, Absence> AbsentOf(const LayerDifference& layer) {
-  std::map<std::string, Absence> out;
-  for (const AbsentStatistic& one : layer.absent) out.emplace(one.name, one.why);
-  return out;
-}
-
 TEST(DifferenceInMeans, WhatTheDataCannotGiveIsAbsentAndSaysWhy) {
   DataSet data;
   data.width = 1;
   data.Append(true, "a", {1});
   data.Append(false, "a", {1});
-  const LayerDifference layer = data.Compute().layers[0];
+  const LayerVector layer = data.Compute().layers[0];
   EXPECT_EQ(layer.norm, 0.0);
   EXPECT_FALSE(layer.split_half_cosine || layer.reliability || layer.auroc ||
                layer.debiased_squared_norm || layer.norm_interval || layer.squared_norm_interval ||
@@ -398,6 +400,7 @@ TEST(DifferenceInMeans, BadInputIsRefusedByName) {
   data.labels.assign(data.labels.size(), true);
   EXPECT_EQ(error_field(data), "responses");
   EXPECT_EQ(error_field(DataSet()), "responses");
+  EXPECT_EQ(error_field(good, {.weigh_by_tokens = true}), "responses[0].num_tokens");
   EXPECT_EQ(error_field(good, {.interval_level = 0.8}), "options.interval_level");
   EXPECT_EQ(error_field(good, {.interval_level = 1.0}), "options.interval_level");
   EXPECT_FALSE(ComputeDifferenceInMeans(good.Responses(), int64_t{1} << 40, int64_t{1} << 40).ok());

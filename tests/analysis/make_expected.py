@@ -1,6 +1,7 @@
 """Writes expected.json: what numpy says about small random inputs, for the C++ tests to reproduce.
 
-Run by hand when a definition changes (numpy is the only dependency):
+Run by hand when a definition changes (numpy is the only dependency; where scikit-learn is installed too, its PCA and its
+LogisticRegression must say the same):
     python tests/analysis/make_expected.py
 Inputs are rounded to float32 first, so that both sides start from the same numbers. The code here is
 written from the definitions, with numpy.linalg.svd and loops, and shares nothing with the server's.
@@ -12,6 +13,12 @@ import pathlib
 
 import numpy as np
 import squared_norm
+
+try:
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+except ModuleNotFoundError:
+    PCA = LogisticRegression = None
 
 ROOT = pathlib.Path(__file__).parent
 
@@ -173,42 +180,44 @@ def halves(labels, queries):
     return np.array([half[query] for query in queries])
 
 
-def difference_in_means(rng, labels, queries, num_layers, width):
+def difference_in_means(rng, labels, queries, num_layers, width, tokens=()):
+    """With tokens, those of each response, means are over tokens."""
     labels = np.array(labels)
+    weights = np.array(tokens if tokens else [1] * len(labels), float)
     shift = rng.normal(size=(num_layers, width))
     a = float32(
         rng.normal(size=(len(labels), num_layers, width)) + 0.6 * labels[:, None, None] * shift
     )
     half = halves(list(labels), queries)
+
+    def mean(x, of):
+        return (weights[of][:, None] * x[of]).sum(axis=0) / weights[of].sum()
+
+    def noise(x, of):
+        share = weights[of] / weights[of].sum()
+        squares = ((x[of] - mean(x, of)) ** 2).sum(axis=1)
+        return float((share**2 / (1 - share) * squares).sum())
+
     layers = []
     for layer in range(num_layers):
         x = a[:, layer]
-        v = x[labels].mean(axis=0) - x[~labels].mean(axis=0)
-        by_half = [
-            x[labels & (half == h)].mean(axis=0) - x[~labels & (half == h)].mean(axis=0)
-            for h in (0, 1)
-        ]
-        r = by_half[0] @ by_half[1] / np.linalg.norm(by_half[0]) / np.linalg.norm(by_half[1])
-        areas = [
-            brute_auroc(
-                x[labels & (half == h)] @ by_half[1 - h], x[~labels & (half == h)] @ by_half[1 - h]
-            )
-            for h in (0, 1)
-        ]
+        v = mean(x, labels) - mean(x, ~labels)
+        by_half = [mean(x, labels & (half == h)) - mean(x, ~labels & (half == h)) for h in (0, 1)]
+        measured = held_out(x, labels, half, by_half)
+        r = measured["split_half_cosine"]
         numbers = [list(dict.fromkeys(queries)).index(query) for query in queries]
-        clustered, lower, upper = squared_norm.interval_of(x, labels, numbers)
+        clustered, lower, upper = squared_norm.interval_of(x, labels, numbers, weights=weights)
         traces = [float(x[labels == flag].var(axis=0, ddof=1).sum()) for flag in (True, False)]
         layers.append(
             {
                 "vector": rows(v),
                 "norm": float(np.linalg.norm(v)),
                 "relative_norm": float(np.linalg.norm(v) / np.linalg.norm(x, axis=1).mean()),
-                "split_half_cosine": float(r),
+                **measured,
                 "reliability": float(2 * r / (1 + r)),
-                "auroc": float(np.mean(areas)),
                 "expressing_trace": traces[0],
                 "non_expressing_trace": traces[1],
-                "debiased": float(v @ v - traces[0] / labels.sum() - traces[1] / (~labels).sum()),
+                "debiased": float(v @ v - noise(x, labels) - noise(x, ~labels)),
                 "clustered": float(clustered),
                 "squared_norm_interval": [lower, upper],
             }
@@ -216,10 +225,131 @@ def difference_in_means(rng, labels, queries, num_layers, width):
     return {
         "labels": [bool(label) for label in labels],
         "queries": queries,
+        "tokens": list(tokens),
         "num_layers": num_layers,
         "width": width,
         "activations": rows(a),
         "layers": layers,
+    }
+
+
+def pair_differences(x, labels, queries, weights, of):
+    """Of each query of `of` with both labels: mean of its expressing responses minus that of the others."""
+    out = []
+    for query in dict.fromkeys(queries):
+        here = of & np.array([other == query for other in queries])
+        if (here & labels).any() and (here & ~labels).any():
+            means = [
+                np.average(x[here & side], axis=0, weights=weights[here & side])
+                for side in (labels, ~labels)
+            ]
+            out.append(means[0] - means[1])
+    return np.array(out)
+
+
+def first_component(d, centered):
+    """The component and its share of the squares, as a PCA of the differences gives them: repeng calls the centred one
+    pca_diff; its pca_center, the PCA of both ends of every pair less their middle, is the one that is not centred."""
+    mean = d.mean(axis=0)
+    train = d - mean if centered else d
+    _, s, vt = np.linalg.svd(train, full_matrices=False)
+    u = vt[0] * (1 if vt[0] @ mean >= 0 else -1)
+    ends = np.concatenate([d / 2, -d / 2])
+    if PCA is not None:
+        model = PCA(n_components=1, svd_solver="full").fit(d if centered else ends)
+        theirs = model.components_[0]
+        np.testing.assert_allclose(u * np.sign(u @ theirs), theirs, atol=1e-12)
+    return u, float(s[0] ** 2 / (s**2).sum())
+
+
+def held_out(x, labels, half, by_half):
+    r = by_half[0] @ by_half[1] / np.linalg.norm(by_half[0]) / np.linalg.norm(by_half[1])
+    areas = [
+        brute_auroc(
+            x[labels & (half == h)] @ by_half[1 - h], x[~labels & (half == h)] @ by_half[1 - h]
+        )
+        for h in (0, 1)
+    ]
+    return {"split_half_cosine": float(r), "auroc": float(np.mean(areas))}
+
+
+def labelled(rng, labels, width):
+    labels = np.array(labels)
+    shift = rng.normal(size=width)
+    return labels, float32(rng.normal(size=(len(labels), width)) + 0.9 * labels[:, None] * shift)
+
+
+def principal_direction(rng, labels, queries, width, centered, tokens=()):
+    labels, x = labelled(rng, labels, width)
+    weights = np.array(tokens if tokens else [1] * len(labels), float)
+    half = halves(list(labels), queries)
+    d = pair_differences(x, labels, queries, weights, np.ones(len(x), bool))
+    u, share = first_component(d, centered)
+    by_half = [
+        first_component(pair_differences(x, labels, queries, weights, half == h), centered)[0]
+        for h in (0, 1)
+    ]
+    return {
+        "labels": [bool(label) for label in labels],
+        "queries": queries,
+        "tokens": list(tokens),
+        "width": width,
+        "centered": centered,
+        "activations": rows(x),
+        "num_pairs": len(d),
+        "vector": rows(u),
+        "explained_variance": share,
+        **held_out(x, labels, half, by_half),
+    }
+
+
+def probe(x, labels, c):
+    """Newton's method over weights and intercept until no step makes the gradient smaller."""
+    y = labels.astype(float)
+    features = np.column_stack([x, np.ones(len(x))])
+    penalty = np.diag([1.0] * x.shape[1] + [0.0])
+
+    def of(w):
+        f = features @ w
+        objective = w @ penalty @ w / 2 + c * np.logaddexp(0, np.where(labels, -f, f)).sum()
+        p = 1 / (1 + np.exp(-f))
+        return objective, penalty @ w + c * features.T @ (p - y), p
+
+    w = np.zeros(features.shape[1])
+    objective, gradient, p = of(w)
+    for _ in range(200):
+        hessian = penalty + c * features.T @ ((p * (1 - p))[:, None] * features)
+        step, length = np.linalg.solve(hessian, -gradient), 1.0
+        while of(w + length * step)[0] > objective + 1e-12 * abs(objective) and length > 1e-9:
+            length /= 2
+        after = of(w + length * step)
+        if np.linalg.norm(after[1]) >= np.linalg.norm(gradient):
+            break
+        w = w + length * step
+        objective, gradient, p = after
+    if LogisticRegression is not None:
+        model = LogisticRegression(C=c, solver="newton-cholesky", tol=1e-12, max_iter=1000)
+        model.fit(x, labels)
+        np.testing.assert_allclose(w[:-1], model.coef_[0], rtol=1e-7, atol=1e-9)
+        np.testing.assert_allclose(w[-1], model.intercept_[0], rtol=1e-7, atol=1e-9)
+    return w[:-1], float(w[-1])
+
+
+def linear_probe(rng, labels, queries, width, c):
+    labels, x = labelled(rng, labels, width)
+    half = halves(list(labels), queries)
+    w, intercept = probe(x, labels, c)
+    by_half = [probe(x[half == h], labels[half == h], c)[0] for h in (0, 1)]
+    return {
+        "labels": [bool(label) for label in labels],
+        "queries": queries,
+        "width": width,
+        "inverse_regularization": c,
+        "activations": rows(x),
+        "vector": rows(w),
+        "norm": float(np.linalg.norm(w)),
+        "intercept": intercept,
+        **held_out(x, labels, half, by_half),
     }
 
 
@@ -267,6 +397,9 @@ def main():
     grouped = [f"q{i // 3}" for i in range(24)]
     grouped_labels = [i % 3 == 1 or i % 5 == 0 for i in range(24)]
     repeated = ["q0", *one_each[:13]]
+    mixed = [f"q{i * 5 % 11}" for i in range(40)]
+    mixed_labels = [i % 3 == 0 or i % 7 == 1 for i in range(40)]
+    latest = np.random.default_rng(20240919)
     many = [f"q{i * 7 % 300}" for i in range(330)]
     many_labels = [bool(b) for b in later.integers(0, 2, size=330)]
     # Of its own, so that the numbers of one do not depend on how many another draws.
@@ -291,6 +424,25 @@ def main():
             difference_in_means(later, labels, repeated, 1, 1),
             difference_in_means(later, [i < 2 for i in range(5)], list("abcde"), 1, 40),
             difference_in_means(later, many_labels, many, 1, 2),
+            difference_in_means(
+                later, grouped_labels, grouped, 2, 6, [1 + i * 5 % 17 for i in range(24)]
+            ),
+        ],
+        "principal_direction": [
+            principal_direction(latest, mixed_labels, mixed, 5, False),
+            principal_direction(latest, mixed_labels, mixed, 30, False),
+            principal_direction(
+                latest, mixed_labels, mixed, 4, False, [1 + i % 9 for i in range(40)]
+            ),
+            principal_direction(latest, mixed_labels, mixed, 3, True),
+            principal_direction(latest, mixed_labels, mixed, 30, True),
+        ],
+        "linear_probe": [
+            linear_probe(latest, mixed_labels, mixed, 4, 1.0),
+            linear_probe(latest, mixed_labels, mixed, 60, 1.0),
+            linear_probe(latest, labels, one_each, 20, 0.01),
+            linear_probe(latest, mixed_labels, mixed, 3, 1000.0),
+            linear_probe(latest, labels, one_each, 20, 100.0),
         ],
         "geometry": [
             geometry(rng, 6, 20, False, False),

@@ -121,19 +121,23 @@ def interval(estimate, norm2, once, twice, noise, width, quantiles):
     return estimate - reach * (1 - (1 - z_lower / z) * one_end), upper
 
 
-def cluster_parts(x, labels, queries):
-    """What either label gives to e, [2, clusters, width], and the shares of its responses, [2, clusters].
+def cluster_parts(x, labels, queries, weights=None):
+    """What either label gives to e, [2, clusters, width], and the shares of its weight, [2, clusters].
 
     e_c e_c' sums to an estimate of the covariance of v: the responses of cluster c less the mean of
     their label, scaled (Bell and McCaffrey) so that it has no bias if all responses are alike.
+    weights: what each response counts in the mean of its label; by default the same.
     """
     labels, queries = np.asarray(labels, bool), np.asarray(queries)
+    weights = np.ones(len(x)) if weights is None else np.asarray(weights, float)
     parts = np.zeros((2, queries.max() + 1, x.shape[1]))
     shares = np.zeros(parts.shape[:2])
     for flag in (0, 1):
         of = labels == flag
-        shares[flag] = np.bincount(queries[of], minlength=parts.shape[1]) / of.sum()
-        np.add.at(parts[flag], queries[of], (x[of] - x[of].mean(axis=0)) / of.sum())
+        total = weights[of].sum()
+        shares[flag] = np.bincount(queries[of], weights[of], parts.shape[1]) / total
+        deviations = x[of] - np.average(x[of], axis=0, weights=weights[of])
+        np.add.at(parts[flag], queries[of], weights[of][:, None] * deviations / total)
         parts[flag] *= (2 * flag - 1) / np.sqrt(1 - shares[flag])[:, None]
     return parts, shares
 
@@ -144,16 +148,18 @@ def freedom_of(traces, shares):
     return weights.sum(axis=-1) ** 2 / (weights**2 / (1 - shares.max(axis=0))).sum(axis=-1)
 
 
-def interval_of(x, labels, queries, level=0.95):
+def interval_of(x, labels, queries, level=0.95, weights=None):
     """The estimate and its interval for one data set; queries are numbered by first appearance."""
     labels, queries = np.asarray(labels, bool), np.asarray(queries)
-    v = x[labels].mean(axis=0) - x[~labels].mean(axis=0)
-    e = cluster_parts(x, labels, queries)[0].sum(axis=0)
+    weights = np.ones(len(x)) if weights is None else np.asarray(weights, float)
+    v = np.average(x[labels], axis=0, weights=weights[labels])
+    v = v - np.average(x[~labels], axis=0, weights=weights[~labels])
+    e = cluster_parts(x, labels, queries, weights)[0].sum(axis=0)
     estimate = v @ v - (e**2).sum()
     of_label = [set(queries[labels == flag].tolist()) for flag in (False, True)]
     rank = [(q in of_label[0]) - (q in of_label[1]) for q in range(len(e))]
     place = np.argsort(np.argsort(rank, kind="stable"))
-    parts, shares = cluster_parts(x, labels, place[queries] % MOST_CLUSTERS)
+    parts, shares = cluster_parts(x, labels, place[queries] % MOST_CLUSTERS, weights)
     e, freedom = parts.sum(axis=0), float(freedom_of((parts**2).sum(axis=(1, 2)), shares))
     noise = noise_of((e @ e.T)[None], freedom)
     a = e @ v

@@ -1,5 +1,6 @@
 """A newcomer's first five minutes: the command line, grpcurl, Python, metrics and a clean end, against the running server."""
 
+import base64
 import json
 import os
 import shutil
@@ -204,3 +205,31 @@ def test_the_readme_names_commands_that_exist():
     for command in ["tests/run", "deploy/local/demo"]:
         assert command in readme
         assert os.access(ROOT / command, os.X_OK)
+
+
+def test_the_command_line_extracts_in_the_way_that_is_chosen(server, client, tmp_path):
+    responses = [
+        vs.labelled(
+            [7000 + i, 900 + i // 2], [800 + 3 * i, 5000 - 7 * i], bool(i % 2), f"q{i // 2}"
+        )
+        for i in range(8)
+    ]
+    file = tmp_path / "responses.jsonl"
+    file.write_bytes(vs.to_json_lines(responses))
+    extract = ["vectors", "extract", "--model", NAME, "--layers", "3,14", str(file)]
+    chosen = ["--method", "linear_probe", "--inverse_regularization", "0.5"]
+    made = json.loads(run(server, "--json", *extract, *chosen, "--pooling", "last_token").stdout)
+    wanted = client.extract_vectors(
+        MODEL,
+        responses,
+        layers=[3, 14],
+        method="linear_probe",
+        inverse_regularization=0.5,
+        pooling="last_token",
+    )
+    assert made["vector"]["data"]["data"] == base64.b64encode(wanted.vector.data.data).decode()
+    assert made["statistics"][0]["intercept"] == wanted.statistics[0].intercept
+    table = run(server, *extract, "--method", "pca_centered").stdout
+    assert len(table.splitlines()) == 4
+    refused = run(server, *extract, "--method", "lda", code=2)
+    assert "pca_centered" in refused.stderr

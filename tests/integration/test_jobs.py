@@ -85,6 +85,26 @@ def test_a_job_extracts_the_vector_of_the_call_to_the_bit(client, data_set):
     assert result.summary["num_expressing"] == 20
 
 
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"method": "pca", "pooling": "last_token"},
+        {"method": "linear_probe", "inverse_regularization": 0.1},
+        {"pooling": "token_mean"},
+    ],
+    ids=lambda choice: "-".join(str(word) for word in choice.values()),
+)
+def test_a_job_makes_the_vector_of_the_call_in_every_way(client, data_set, choice):
+    file = client.write_artifact(data_set[:40]).name
+    call = client.extract_vectors(MODEL, file, layers=[3, 14], **choice)
+    request = vs.extraction_request(MODEL, file, layers=[3, 14], **choice)
+    job = client.wait_for_job(client.create_job(v1.JobSpec(extract_vectors=request)).name)
+    assert list(client.job(job.name).result.vectors) == [call.vector.name]
+    made = client.vector(call.vector.name)
+    assert made.data.data == call.vector.data.data
+    assert list(made.statistics) == list(call.statistics)
+
+
 def test_kill_9_in_the_middle_loses_at_most_the_shard_in_flight(
     start_server, data_set, tmp_path, uninterrupted
 ):

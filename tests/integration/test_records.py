@@ -142,6 +142,58 @@ def test_an_extraction_records_what_it_was_made_of(client, responses, extracted)
     assert inputs(attributed)["responses"] == digest
 
 
+def test_every_pooling_and_pca_equal_numpy_on_captures(client, responses):
+    def tap(tokens):
+        return vs.tap("residual_post", [SOURCE], tokens=tokens, reduction="mean")
+
+    taps = {"response": 0, "last": 1, "last_prompt": 2}
+    captured = client.capture(
+        MODEL, [(r.prompt, r.response) for r in responses], [tap(name) for name in taps]
+    )
+    rows = {
+        name: np.array([one[index].reshape(WIDTH) for one in captured], np.float64)
+        for name, index in taps.items()
+    }
+    expresses = np.array([r.expresses for r in responses])
+    tokens = np.array([len(r.response.token_ids.ids) for r in responses])
+
+    def difference(name, weights=None):
+        means = [
+            np.average(rows[name][side], axis=0, weights=None if weights is None else weights[side])
+            for side in (expresses, ~expresses)
+        ]
+        return means[0] - means[1]
+
+    def extracted(**fields):
+        made = client.extract_vectors(MODEL, responses, layers=[SOURCE], **fields)
+        assert (
+            made.vector.provenance.pooling == made_pooling[fields.get("pooling", "response_mean")]
+        )
+        return client.vector_data(made.vector.name)[SOURCE], made.statistics[0]
+
+    made_pooling = {
+        "response_mean": v1.POOLING_RESPONSE_MEAN,
+        "token_mean": v1.POOLING_TOKEN_MEAN,
+        "last_token": v1.POOLING_LAST_TOKEN,
+        "last_prompt_token": v1.POOLING_LAST_PROMPT_TOKEN,
+    }
+    for pooling, wanted in {
+        "response_mean": difference("response"),
+        "token_mean": difference("response", tokens),
+        "last_token": difference("last"),
+        "last_prompt_token": difference("last_prompt"),
+    }.items():
+        row, _ = extracted(pooling=pooling)
+        np.testing.assert_allclose(row, wanted, atol=1e-5 * np.abs(wanted).max(), err_msg=pooling)
+    pairs = rows["last"][1::2] - rows["last"][::2]
+    _, s, vt = np.linalg.svd(pairs, full_matrices=False)
+    row, statistics = extracted(method="pca", pooling="last_token")
+    np.testing.assert_allclose(row, vt[0] * np.sign(vt[0] @ pairs.sum(axis=0)), atol=1e-5)
+    assert statistics.explained_variance == pytest.approx(s[0] ** 2 / (s**2).sum(), rel=1e-5)
+    assert statistics.num_pairs == 4
+    assert {m.field for m in statistics.missing} >= {"norm_interval", "debiased_squared_norm"}
+
+
 def test_each_part_of_a_decomposition_records_its_own_pair(client, responses, extracted):
     few = client.extract_vectors(MODEL, responses[:4], layers=[SOURCE], seed=9)
     rows = np.random.default_rng(2).standard_normal((2, WIDTH))

@@ -2,6 +2,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <functional>
+#include <optional>
+#include <set>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
@@ -63,6 +68,109 @@ TEST(ExtractVectorsKind, AJobMakesTheVectorOfTheCallToTheBit) {
   EXPECT_EQ(job.result().summary().fields().at("num_expressing").number_value(), 34);
   // The model, the responses and the vector of the intervention.
   EXPECT_EQ(job.result().digests_size(), call.digests_size());
+}
+
+TEST(ExtractVectorsKind, WhatChoosesTheVectorIsRecordedAndAJobKeepsToIt) {
+  TemporaryFolder folder;
+  SmallSite site(folder);
+  site.StartWorker();
+  std::set<std::string> names;
+  struct Choice {
+    v1::ExtractionMethod method;
+    v1::Pooling pooling;
+    std::string summary;
+    std::optional<double> inverse_regularization = std::nullopt;
+  };
+  for (const Choice& choice : std::vector<Choice>{
+           {v1::EXTRACTION_METHOD_UNSPECIFIED, v1::POOLING_UNSPECIFIED, "difference_in_means"},
+           {v1::EXTRACTION_METHOD_UNSPECIFIED, v1::POOLING_TOKEN_MEAN, "difference_in_means"},
+           {v1::EXTRACTION_METHOD_UNSPECIFIED, v1::POOLING_LAST_TOKEN, "difference_in_means"},
+           {v1::EXTRACTION_METHOD_UNSPECIFIED, v1::POOLING_LAST_PROMPT_TOKEN,
+            "difference_in_means"},
+           {v1::EXTRACTION_METHOD_PCA, v1::POOLING_UNSPECIFIED, "pca"},
+           {v1::EXTRACTION_METHOD_PCA, v1::POOLING_TOKEN_MEAN, "pca"},
+           {v1::EXTRACTION_METHOD_PCA_CENTERED, v1::POOLING_UNSPECIFIED, "pca_centered"},
+           {v1::EXTRACTION_METHOD_LINEAR_PROBE, v1::POOLING_UNSPECIFIED, "linear_probe"},
+           {v1::EXTRACTION_METHOD_LINEAR_PROBE, v1::POOLING_UNSPECIFIED, "linear_probe", 0.01},
+           {v1::EXTRACTION_METHOD_LINEAR_PROBE, v1::POOLING_LAST_TOKEN, "linear_probe"}}) {
+    v1::ExtractVectorsRequest request = SmallSite::Extraction(40);
+    request.set_method(choice.method);
+    request.set_pooling(choice.pooling);
+    if (choice.inverse_regularization) {
+      request.set_inverse_regularization(*choice.inverse_regularization);
+    }
+    v1::ExtractVectorsResponse call;
+    ASSERT_EQ(site.vectors.ExtractVectors(site.context, request, &call), absl::OkStatus());
+    EXPECT_EQ(call.vector().provenance().pooling(), choice.pooling == v1::POOLING_UNSPECIFIED
+                                                        ? v1::POOLING_RESPONSE_MEAN
+                                                        : choice.pooling);
+    EXPECT_TRUE(names.insert(call.vector().name()).second) << choice.summary;
+    const std::string name = *site.Create(SpecOf(request));
+    const v1::Job job = site.Await(name);
+    ASSERT_EQ(job.state(), v1::JOB_STATE_SUCCEEDED) << job.error().message();
+    EXPECT_THAT(job.result().vectors(), ElementsAre(call.vector().name()));
+    EXPECT_EQ(job.result().summary().fields().at("method").string_value(), choice.summary);
+    // What an earlier server would do alike is written as it would have.
+    const bool as_ever = choice.method == v1::EXTRACTION_METHOD_UNSPECIFIED &&
+                         choice.pooling == v1::POOLING_UNSPECIFIED;
+    SavedWork record;
+    ASSERT_TRUE(
+        record.ParseFromString(site.store->GetJob("lab", name.substr(name.find('/') + 1))->spec));
+    EXPECT_EQ(record.format_version(), as_ever ? 2 : 3);
+    EXPECT_EQ(record.extract_vectors().has_how(), !as_ever);
+  }
+}
+
+TEST(ExtractVectorsKind, OptionsThatDoNotExistOrDoNotFitAreRefusedByName) {
+  TemporaryFolder folder;
+  SmallSite site(folder);
+  const auto refused = [&](const std::function<void(v1::ExtractVectorsRequest&)>& change) {
+    v1::ExtractVectorsRequest request = SmallSite::Extraction(8);
+    change(request);
+    const absl::Status status = site.Create(SpecOf(request)).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+    return DetailsOf(status).field + " " + DetailsOf(status).reason;
+  };
+  const std::string spec = "spec.extract_vectors.";
+  EXPECT_EQ(refused([](auto& r) { r.set_pooling(static_cast<v1::Pooling>(99)); }),
+            spec + "pooling INVALID_FIELD");
+  EXPECT_EQ(refused([](auto& r) { r.set_method(static_cast<v1::ExtractionMethod>(99)); }),
+            spec + "method INVALID_FIELD");
+  EXPECT_EQ(refused([](auto& r) { r.set_inverse_regularization(1); }),
+            spec + "inverse_regularization INVALID_FIELD");
+  for (const double c : {0.0, -1.0, 1e7, std::nan(""), HUGE_VAL}) {
+    EXPECT_EQ(refused([c](auto& r) {
+                r.set_method(v1::EXTRACTION_METHOD_LINEAR_PROBE);
+                r.set_inverse_regularization(c);
+              }),
+              spec + "inverse_regularization OUT_OF_RANGE");
+  }
+  EXPECT_EQ(refused([](auto& r) {
+              r.set_method(v1::EXTRACTION_METHOD_LINEAR_PROBE);
+              r.set_pooling(v1::POOLING_TOKEN_MEAN);
+            }),
+            spec + "pooling INVALID_FIELD");
+  EXPECT_EQ(refused([](auto& r) {
+              r.set_method(v1::EXTRACTION_METHOD_PCA);
+              for (auto& response : *r.mutable_responses()) response.clear_query_id();
+            }),
+            spec + "responses TOO_FEW_PAIRS");
+  EXPECT_EQ(refused([](auto& r) {
+              r.set_method(v1::EXTRACTION_METHOD_PCA_CENTERED);
+              for (auto& response : *r.mutable_responses()) response.set_query_id("one");
+            }),
+            spec + "responses TOO_FEW_PAIRS");
+  EXPECT_EQ(refused([](auto& r) {
+              r.set_method(v1::EXTRACTION_METHOD_LINEAR_PROBE);
+              for (auto& response : *r.mutable_responses()) response.set_expresses(true);
+            }),
+            spec + "responses EMPTY_LABEL");
+  EXPECT_EQ(refused([](auto& r) {
+              r.set_method(v1::EXTRACTION_METHOD_LINEAR_PROBE);
+              const v1::LabelledResponse one = r.responses(0);
+              for (int i = 0; i < 2048; ++i) *r.add_responses() = one;
+            }),
+            spec + "responses TOO_MANY_RESPONSES");
 }
 
 TEST(AttributeNeuronsKind, AJobMakesTheSetOfTheCallToTheBit) {

@@ -1,6 +1,7 @@
 // An engine whose activations follow from token ids by a formula that a test can work out by hand:
 // at block l, element d of token t is t * (d + 1) + l, at every site. A tap with MEAN over the
-// response's tokens therefore reads mean(t) * (d + 1) + l. Norms are said to be t + l.
+// response's tokens therefore reads mean(t) * (d + 1) + l, and one of the last token, or of the
+// prompt's, that of this token. Norms are said to be t + l.
 #ifndef VALUESCOPE_TESTS_STUDIES_FAKE_ENGINE_H_
 #define VALUESCOPE_TESTS_STUDIES_FAKE_ENGINE_H_
 
@@ -15,6 +16,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "base/check.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "engine/engine.h"
@@ -115,6 +117,10 @@ class FakeEngine : public engine::Engine {
     double mean = 0;
     for (const int32_t id : request.given_response) mean += id;
     mean /= static_cast<double>(request.given_response.size());
+    if (tap.tokens.kind == engine::TokenKind::kLast) mean = request.given_response.back();
+    if (tap.tokens.kind == engine::TokenKind::kLastPrompt) mean = request.prompt.back();
+    VS_CHECK(tap.reduction != engine::Reduction::kMeanNorm ||
+             tap.tokens.kind == engine::TokenKind::kResponse);
     const int64_t width =
         tap.reduction == engine::Reduction::kMeanNorm ? 1 : model::WidthOf(tap.site, architecture_);
     engine::Capture capture;

@@ -38,15 +38,19 @@ ResponseSet Set(std::vector<LabelledResponse> responses) {
 
 // Of both layers.
 absl::StatusOr<ExtractedVector> Extracted(FakeEngine& engine, const ResponseSet& set,
-                                          bool token_norms = true) {
-  const ResponseMeansPlan plan{.tenant = "lab", .layers = {0, 1}, .token_norms = token_norms};
+                                          bool token_norms = true,
+                                          const ExtractionOptions& options = {}) {
+  const ResponseMeansPlan plan{.tenant = "lab",
+                               .layers = {0, 1},
+                               .tokens = TokensOf(options.pooling),
+                               .token_norms = token_norms};
   const int64_t elements = ElementsOf(plan, engine.architecture());
   int64_t cached = 0;
   VS_ASSIGN_OR_RETURN(
       KeptMeans means,
       KeptMeans::Begin(engine, static_cast<int64_t>(set.responses.size()), elements));
   VS_RETURN_IF_ERROR(AddMeans(engine, set.responses, plan, Cancellation(), means, cached));
-  return ExtractVector(set, means, plan.layers, /*width=*/3, {}, {});
+  return ExtractVector(set, means, plan.layers, /*width=*/3, options, {});
 }
 
 StoredVector VectorOf(std::vector<float> rows) {
@@ -152,6 +156,75 @@ TEST(ExtractVectorTest, EqualsTheDifferenceInMeansByHand) {
   // Of the 7 tokens, 8 + 12 + 4 + 20 + 5 + 6 + 7 in all, and of layer 1 one more each.
   EXPECT_FLOAT_EQ(extracted->statistics[0].relative_norm(), std::sqrt(1400.0) / (62.0 / 7));
   EXPECT_FLOAT_EQ(extracted->statistics[1].relative_norm(), std::sqrt(1400.0) / (69.0 / 7));
+}
+
+// Of layer 0, whose first element of a token is its id and whose norm is said to be that too.
+TEST(ExtractVectorTest, PoolingChoosesTheTokens) {
+  FakeEngine engine;
+  ResponseSet set = Set({Response({8, 12, 40}, true), Response({4}, false), Response({20}, true),
+                         Response({5, 7}, false)});
+  set.responses[0].prompt = {3, 9};
+  struct Case {
+    v1::Pooling pooling;
+    double difference, mean_norm;
+  };
+  for (const Case& wanted :
+       {Case{v1::POOLING_RESPONSE_MEAN, (20.0 + 20) / 2 - (4 + 6) / 2.0, 96.0 / 7},
+        Case{v1::POOLING_TOKEN_MEAN, 80.0 / 4 - 16.0 / 3, 96.0 / 7},
+        // Of one token the norm is that of its row, the id times that of (1, 2, 3).
+        Case{v1::POOLING_LAST_TOKEN, (40.0 + 20) / 2 - (4 + 7) / 2.0, 71.0 / 4 * std::sqrt(14.0)},
+        Case{v1::POOLING_LAST_PROMPT_TOKEN, (9.0 + 1) / 2 - 1, 12.0 / 4 * std::sqrt(14.0)}}) {
+    const bool all_tokens = TokensOf(wanted.pooling) == engine::TokenKind::kResponse;
+    const auto extracted =
+        Extracted(engine, set, /*token_norms=*/all_tokens, {.pooling = wanted.pooling});
+    ASSERT_TRUE(extracted.ok()) << extracted.status();
+    EXPECT_FLOAT_EQ(extracted->rows[0], wanted.difference) << wanted.pooling;
+    const v1::VectorStatistics& statistics = extracted->statistics[0];
+    EXPECT_FLOAT_EQ(statistics.relative_norm(), statistics.norm() / wanted.mean_norm)
+        << wanted.pooling;
+  }
+}
+
+// Ids of a pair differ by 4 and 8 times (1, 2, 3); nothing else does.
+TEST(ExtractVectorTest, PcaIsOfPairsAndTellsWhatItLeftOut) {
+  FakeEngine engine;
+  const ResponseSet set =
+      Set({Response({8}, true, "a"), Response({4}, false, "a"), Response({20}, true, "b"),
+           Response({12}, false, "b"), Response({50}, true, "c"), Response({51}, true)});
+  const auto extracted = Extracted(engine, set, /*token_norms=*/true,
+                                   {.method = v1::EXTRACTION_METHOD_PCA, .intervals = false});
+  ASSERT_TRUE(extracted.ok()) << extracted.status();
+  const v1::VectorStatistics& statistics = extracted->statistics[0];
+  for (int d = 0; d < 3; ++d) EXPECT_FLOAT_EQ(extracted->rows[d], (d + 1) / std::sqrt(14.0));
+  EXPECT_EQ(statistics.num_pairs(), 2);
+  EXPECT_FLOAT_EQ(statistics.explained_variance(), 1);
+  EXPECT_FALSE(statistics.has_intercept());
+  EXPECT_FLOAT_EQ(statistics.split_half_cosine(), 1);
+  EXPECT_THAT(extracted->warnings, Contains(HasSubstr("2 of 4 queries lack responses")));
+  std::vector<std::pair<std::string, v1::StatisticAbsence>> missing;
+  for (const v1::MissingStatistic& one : statistics.missing()) {
+    missing.emplace_back(one.field(), one.absence());
+  }
+  EXPECT_THAT(missing, ElementsAre(Pair("relative_norm", v1::STATISTIC_ABSENCE_METHOD),
+                                   Pair("debiased_squared_norm", v1::STATISTIC_ABSENCE_METHOD),
+                                   Pair("clustered_squared_norm", v1::STATISTIC_ABSENCE_METHOD)));
+}
+
+TEST(ExtractVectorTest, AProbeTellsItsInterceptAndThatItHasNoLength) {
+  FakeEngine engine;
+  const ResponseSet set = Set({Response({8}, true, "a"), Response({4}, false, "a"),
+                               Response({20}, true, "b"), Response({12}, false, "b")});
+  const auto extracted =
+      Extracted(engine, set, /*token_norms=*/true, {.method = v1::EXTRACTION_METHOD_LINEAR_PROBE});
+  ASSERT_TRUE(extracted.ok()) << extracted.status();
+  const v1::VectorStatistics& statistics = extracted->statistics[0];
+  EXPECT_GT(extracted->rows[0], 0);
+  EXPECT_FLOAT_EQ(extracted->rows[1], 2 * extracted->rows[0]);
+  // Expressing at 8 and 20, others at 4 and 12: the middle is at 44 / 4 or near it.
+  EXPECT_NEAR(-statistics.intercept() / (14 * extracted->rows[0]), 11, 4);
+  EXPECT_FALSE(statistics.has_num_pairs() || statistics.has_explained_variance() ||
+               statistics.has_norm_interval() || statistics.has_within_noise());
+  EXPECT_THAT(extracted->warnings, testing::Each(testing::Not(HasSubstr("method"))));
 }
 
 TEST(ExtractVectorTest, WithoutTokenNormsTheNormIsRelativeToMeansAndSaysSo) {

@@ -119,6 +119,17 @@ absl::StatusOr<v1::NeuronClass> ParseNeuronClass(absl::string_view name) {
                                     v1::NeuronClass_descriptor());
 }
 
+absl::StatusOr<v1::ExtractionMethod> ParseExtractionMethod(absl::string_view name) {
+  return ParseEnum<v1::ExtractionMethod>(name, "EXTRACTION_METHOD_", "method",
+                                         v1::ExtractionMethod_Parse,
+                                         v1::ExtractionMethod_descriptor());
+}
+
+absl::StatusOr<v1::Pooling> ParsePooling(absl::string_view name) {
+  return ParseEnum<v1::Pooling>(name, "POOLING_", "pooling", v1::Pooling_Parse,
+                                v1::Pooling_descriptor());
+}
+
 std::string ResourceName(absl::string_view collection, absl::string_view name) {
   return absl::StartsWith(name, absl::StrCat(collection, "/"))
              ? std::string(name)

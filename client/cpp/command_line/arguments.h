@@ -12,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "valuescope/v1/common.pb.h"
 #include "valuescope/v1/models.pb.h"
+#include "valuescope/v1/vectors.pb.h"
 
 namespace valuescope::command_line {
 
@@ -55,6 +56,8 @@ std::string SiteName(v1::Site site);
 absl::StatusOr<v1::TokenKind> ParseTokenKind(absl::string_view name);
 absl::StatusOr<v1::Reduction> ParseReduction(absl::string_view name);
 absl::StatusOr<v1::NeuronClass> ParseNeuronClass(absl::string_view name);
+absl::StatusOr<v1::ExtractionMethod> ParseExtractionMethod(absl::string_view name);
+absl::StatusOr<v1::Pooling> ParsePooling(absl::string_view name);
 
 // The names of all sites, and which have no layers, for a command's help.
 std::string SitesHelp();

@@ -64,6 +64,9 @@ struct ExtractFlags {
   std::string model;
   std::string data_set;  // file of JSON Lines, or artifacts/ID
   std::string layers = "all";
+  std::string method;   // empty: the server's default
+  std::string pooling;  // likewise
+  std::optional<double> inverse_regularization;
   std::string display_name;
 };
 

@@ -213,11 +213,17 @@ void AddVectors(CLI::App& app, const Globals& globals, Action& action) {
   });
   static ExtractFlags flags;
   CLI::App* extract =
-      vectors->add_subcommand("extract", "difference-in-means of labelled responses");
+      vectors->add_subcommand("extract", "the direction that tells labelled responses apart");
   extract->add_option("--model", flags.model)->required();
   extract->add_option("data_set", flags.data_set, "file of JSON Lines, or artifacts/ID")
       ->required();
   extract->add_option("--layers", flags.layers)->capture_default_str();
+  extract->add_option("--method", flags.method,
+                      "difference_in_means (default), pca, pca_centered, linear_probe");
+  extract->add_option("--inverse_regularization", flags.inverse_regularization,
+                      "linear_probe: C, default 1");
+  extract->add_option("--pooling", flags.pooling,
+                      "response_mean (default), token_mean, last_token, last_prompt_token");
   extract->add_option("--display_name", flags.display_name, "name for people");
   extract->callback([&] { action = [&globals] { return ExtractVectors(globals, flags); }; });
   static std::string intrinsic, prompted;

@@ -18,6 +18,25 @@ v1::VectorFormat FormatOf(const std::string& name) {
   return name == "gguf" ? v1::VECTOR_FORMAT_GGUF : v1::VECTOR_FORMAT_SAFETENSORS;
 }
 
+// How the vector is made.
+absl::StatusOr<v1::ExtractVectorsRequest> ChosenOf(const ExtractFlags& flags) {
+  v1::ExtractVectorsRequest request;
+  if (!flags.method.empty()) {
+    const auto method = ParseExtractionMethod(flags.method);
+    if (!method.ok()) return method.status();
+    request.set_method(*method);
+  }
+  if (!flags.pooling.empty()) {
+    const auto pooling = ParsePooling(flags.pooling);
+    if (!pooling.ok()) return pooling.status();
+    request.set_pooling(*pooling);
+  }
+  if (flags.inverse_regularization) {
+    request.set_inverse_regularization(*flags.inverse_regularization);
+  }
+  return request;
+}
+
 }  // namespace
 
 int ListVectors(const Globals& globals) {
@@ -44,10 +63,15 @@ int ExtractVectors(const Globals& globals, const ExtractFlags& flags) {
     Fail(layers.status());
     return kUsageError;
   }
+  auto chosen = ChosenOf(flags);
+  if (!chosen.ok()) {
+    Fail(chosen.status());
+    return kUsageError;
+  }
+  v1::ExtractVectorsRequest& request = *chosen;
   Client client = globals.Connect();
   const auto artifact = DataSetArtifact(client, flags.data_set);
   if (!artifact.ok()) return Fail(artifact.status());
-  v1::ExtractVectorsRequest request;
   request.set_model(ResourceName("models", flags.model));
   request.set_artifact(*artifact);
   *request.mutable_layers() = *layers;

@@ -22,6 +22,25 @@ def test_an_extraction_names_no_layers_where_a_site_has_none():
     assert list(vs.extraction_request("models/m", responses, layers=[3]).layers.list.layers) == [3]
 
 
+def test_an_extraction_names_what_was_chosen_and_leaves_the_rest_to_the_server():
+    responses = [vs.labelled("a", "b", True), vs.labelled("a", "c", False)]
+    unchosen = vs.extraction_request("models/m", responses)
+    assert unchosen.method == v1.EXTRACTION_METHOD_UNSPECIFIED
+    assert unchosen.pooling == v1.POOLING_UNSPECIFIED
+    request = vs.extraction_request(
+        "models/m", responses, method="linear_probe", inverse_regularization=0.5
+    )
+    assert request.method == v1.EXTRACTION_METHOD_LINEAR_PROBE
+    assert request.inverse_regularization == 0.5
+    for given_pooling in ("last_token", v1.POOLING_LAST_TOKEN):
+        request = vs.extraction_request("models/m", responses, pooling=given_pooling)
+        assert request.pooling == v1.POOLING_LAST_TOKEN
+    with pytest.raises(ValueError, match="pca_centered"):
+        vs.extraction_request("models/m", responses, method="lda")
+    with pytest.raises(ValueError, match="token_mean"):
+        vs.extraction_request("models/m", responses, pooling="last")
+
+
 def test_crc32c_equals_the_published_check_values():
     assert crc32c(b"123456789") == 0xE3069283
     assert crc32c(bytes(32)) == 0x8A9136AA

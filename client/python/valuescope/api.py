@@ -397,15 +397,19 @@ class Api:
         *,
         layers: Layers = "all",
         site: str | v1.Site = "residual_post",
+        method: str | v1.ExtractionMethod | None = None,
+        pooling: str | v1.Pooling | None = None,
         request_id: str | None = None,
         **fields: Any,
     ) -> v1.ExtractVectorsResponse:
-        """Difference-in-means from labelled responses; stores the vector.
+        """A vector from labelled responses, by default their difference-in-means; stores it.
 
         Arguments as in `extraction_request`, and request_id, a UUID, by default a new one. Raises Exhausted, reason
         USE_A_JOB, where there are too many responses for one call.
         """
-        request = extraction_request(model, responses, layers=layers, site=site, **fields)
+        request = extraction_request(
+            model, responses, layers=layers, site=site, method=method, pooling=pooling, **fields
+        )
         request.request_id = request_id or _new_id()
         return await self._call(rpcs.EXTRACT_VECTORS, request)
 

@@ -54,6 +54,16 @@ NEURON_CLASSES: dict[str, v1.NeuronClass] = {
     for name, number in v1.NeuronClass.items()
     if number != v1.NEURON_CLASS_UNSPECIFIED
 }
+METHODS: dict[str, v1.ExtractionMethod] = {
+    name.removeprefix("EXTRACTION_METHOD_").lower(): cast("v1.ExtractionMethod", number)
+    for name, number in v1.ExtractionMethod.items()
+    if number != v1.EXTRACTION_METHOD_UNSPECIFIED
+}
+POOLINGS: dict[str, v1.Pooling] = {
+    name.removeprefix("POOLING_").lower(): cast("v1.Pooling", number)
+    for name, number in v1.Pooling.items()
+    if number != v1.POOLING_UNSPECIFIED
+}
 
 
 def chat(user: str, system: str | None = None) -> list[dict[str, str]]:
@@ -700,6 +710,8 @@ def extraction_request(
     *,
     layers: Layers = "all",
     site: str | v1.Site = "residual_post",
+    method: str | v1.ExtractionMethod | None = None,
+    pooling: str | v1.Pooling | None = None,
     **fields: Any,
 ) -> v1.ExtractVectorsRequest:
     """The request of `Client.extract_vectors`, and of a job that does the same.
@@ -709,9 +721,19 @@ def extraction_request(
         responses: made by `labelled`, or the name of an artifact that holds them.
         layers: rows of the vector; ignored at sites that exist once a model ("embedding", "final_norm", "logits").
         site: where activations are read.
-        fields: further fields of `ExtractVectorsRequest`, such as method, pooling, bootstrap_samples, seed, judge.
+        method: what makes the vector: "difference_in_means" (the server's default), "pca" of the differences of pairs,
+            "pca_centered", or "linear_probe" (with inverse_regularization, its C).
+        pooling: which tokens count: "response_mean" (the server's default), "token_mean", "last_token" of a response, or
+            "last_prompt_token".
+        fields: further fields of `ExtractVectorsRequest`, such as inverse_regularization, bootstrap_samples, judge.
     """
     request = v1.ExtractVectorsRequest(model=model, site=to_site(site), **fields)
+    if method is not None:
+        request.method = _named(METHODS, method, "method") if isinstance(method, str) else method
+    if pooling is not None:
+        request.pooling = (
+            _named(POOLINGS, pooling, "pooling") if isinstance(pooling, str) else pooling
+        )
     if request.site not in _ONCE_SITES:
         request.layers.CopyFrom(to_layers(layers))
     fill_data_set(request, responses)
