@@ -1,3 +1,5 @@
+// Long because it is where admission, scheduling, tables, steps and news meet: what one thread does
+// between two steps, in the order in which it does it.
 #include "engine/engine_loop.h"
 
 #include <ATen/Parallel.h>

@@ -1,3 +1,5 @@
+// Long because rows are given out, written and given back over the same few tables, whose extents,
+// memory and order of writing all three keep true together.
 #include "engine/intervention_table.h"
 
 #include <ATen/ops/cat.h>

@@ -1,3 +1,4 @@
+// Long because a model's load and its one forward pass read the same table of weights and blocks.
 #include "model/transformer.h"
 
 #include <ATen/ATen.h>

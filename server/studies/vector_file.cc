@@ -1,3 +1,5 @@
+// Long because two formats say the same of a vector: what is checked of one is checked of the other
+// by the same lines.
 #include "studies/vector_file.h"
 
 #include <google/protobuf/util/json_util.h>
