@@ -344,15 +344,11 @@ absl::StatusOr<ValueVectors> ComputeDifferenceInMeans(Responses responses, int64
   VS_RETURN_IF_ERROR(CheckOptions(options));
   VS_RETURN_IF_ERROR(CheckResponses(responses, num_layers, width, options.weigh_by_tokens));
   const Grouping grouping = GroupingOf(responses, options.weigh_by_tokens);
-  ValueVectors out = CountsOf(responses, grouping);
-  for (int64_t layer = 0; layer < num_layers; ++layer) {
-    if (cancellation.cancelled()) return ExtractionCancelled();
-    VS_ASSIGN_OR_RETURN(LayerVector difference,
-                        ComputeLayer(responses, grouping, layer, width,
-                                     out.relative_norm_over_tokens, options, cancellation));
-    out.layers.push_back(std::move(difference));
-  }
-  return out;
+  const ValueVectors counts = CountsOf(responses, grouping);
+  return WithLayers(counts, num_layers, cancellation, [&](int64_t layer) {
+    return ComputeLayer(responses, grouping, layer, width, counts.relative_norm_over_tokens,
+                        options, cancellation);
+  });
 }
 
 }  // namespace valuescope::analysis

@@ -4,6 +4,7 @@
 #include <limits>
 #include <numeric>
 #include <unordered_map>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "analysis/inner_product.h"
@@ -203,5 +204,16 @@ void SetNoLengthStatistics(bool intervals, LayerVector& out) {
 }
 
 absl::Status ExtractionCancelled() { return absl::CancelledError("the statistics were cancelled"); }
+
+absl::StatusOr<ValueVectors> WithLayers(
+    ValueVectors out, int64_t num_layers, const Cancellation& cancellation,
+    const std::function<absl::StatusOr<LayerVector>(int64_t layer)>& compute) {
+  for (int64_t layer = 0; layer < num_layers; ++layer) {
+    if (cancellation.cancelled()) return ExtractionCancelled();
+    VS_ASSIGN_OR_RETURN(LayerVector vector, compute(layer));
+    out.layers.push_back(std::move(vector));
+  }
+  return out;
+}
 
 }  // namespace valuescope::analysis

@@ -12,6 +12,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -19,8 +20,10 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "analysis/squared_norm_interval.h"
+#include "base/cancellation.h"
 
 namespace valuescope::analysis {
 
@@ -156,6 +159,12 @@ void SetNoLengthStatistics(bool intervals, LayerVector& out);
 
 // CANCELLED.
 absl::Status ExtractionCancelled();
+
+// `out` with the vectors of layers 0 .. num_layers - 1, each as `compute` makes it. Its first
+// error; CANCELLED, which is looked at between layers.
+absl::StatusOr<ValueVectors> WithLayers(
+    ValueVectors out, int64_t num_layers, const Cancellation& cancellation,
+    const std::function<absl::StatusOr<LayerVector>(int64_t layer)>& compute);
 
 }  // namespace valuescope::analysis
 

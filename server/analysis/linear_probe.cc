@@ -430,14 +430,9 @@ absl::StatusOr<ValueVectors> ComputeLinearProbes(Responses responses, int64_t nu
   VS_RETURN_IF_ERROR(CheckResponses(responses, num_layers, width, /*weigh_by_tokens=*/false));
   VS_RETURN_IF_ERROR(CheckProbeSize(responses));
   const Grouping grouping = GroupingOf(responses, /*weigh_by_tokens=*/false);
-  ValueVectors out = CountsOf(responses, grouping);
-  for (int64_t layer = 0; layer < num_layers; ++layer) {
-    if (cancellation.cancelled()) return ExtractionCancelled();
-    VS_ASSIGN_OR_RETURN(LayerVector vector,
-                        ComputeLayer(responses, grouping, layer, width, options, cancellation));
-    out.layers.push_back(std::move(vector));
-  }
-  return out;
+  return WithLayers(CountsOf(responses, grouping), num_layers, cancellation, [&](int64_t layer) {
+    return ComputeLayer(responses, grouping, layer, width, options, cancellation);
+  });
 }
 
 }  // namespace valuescope::analysis

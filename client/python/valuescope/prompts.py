@@ -29,6 +29,17 @@ Steering: TypeAlias = "Edit | v1.Intervention | Sequence[Edit | v1.Intervention]
 
 _T = TypeVar("_T")
 
+
+def _names(enum: Any, prefix: str) -> dict[str, Any]:
+    """The values of an enum of the contract by their names as people type them: lower case, without the prefix, and without
+    the one that says that nothing was said."""
+    return {
+        name.removeprefix(prefix).lower(): number
+        for name, number in enum.items()
+        if name != f"{prefix}UNSPECIFIED"
+    }
+
+
 SCOPES = {
     "all": v1.TOKEN_KIND_ALL,
     "prompt": v1.TOKEN_KIND_PROMPT,
@@ -38,32 +49,12 @@ SCOPES = {
     "last": v1.TOKEN_KIND_LAST,
     "from_last_prompt": v1.TOKEN_KIND_FROM_LAST_PROMPT,
 }
-SITES: dict[str, v1.Site] = {
-    name.removeprefix("SITE_").lower(): cast("v1.Site", number)
-    for name, number in v1.Site.items()
-    if number != v1.SITE_UNSPECIFIED
-}
-REDUCTIONS: dict[str, v1.Reduction] = {
-    name.removeprefix("REDUCTION_").lower(): cast("v1.Reduction", number)
-    for name, number in v1.Reduction.items()
-    if number != v1.REDUCTION_UNSPECIFIED
-}
+SITES: dict[str, v1.Site] = _names(v1.Site, "SITE_")
+REDUCTIONS: dict[str, v1.Reduction] = _names(v1.Reduction, "REDUCTION_")
 
-NEURON_CLASSES: dict[str, v1.NeuronClass] = {
-    name.removeprefix("NEURON_CLASS_").lower(): cast("v1.NeuronClass", number)
-    for name, number in v1.NeuronClass.items()
-    if number != v1.NEURON_CLASS_UNSPECIFIED
-}
-METHODS: dict[str, v1.ExtractionMethod] = {
-    name.removeprefix("EXTRACTION_METHOD_").lower(): cast("v1.ExtractionMethod", number)
-    for name, number in v1.ExtractionMethod.items()
-    if number != v1.EXTRACTION_METHOD_UNSPECIFIED
-}
-POOLINGS: dict[str, v1.Pooling] = {
-    name.removeprefix("POOLING_").lower(): cast("v1.Pooling", number)
-    for name, number in v1.Pooling.items()
-    if number != v1.POOLING_UNSPECIFIED
-}
+NEURON_CLASSES: dict[str, v1.NeuronClass] = _names(v1.NeuronClass, "NEURON_CLASS_")
+METHODS: dict[str, v1.ExtractionMethod] = _names(v1.ExtractionMethod, "EXTRACTION_METHOD_")
+POOLINGS: dict[str, v1.Pooling] = _names(v1.Pooling, "POOLING_")
 
 
 def chat(user: str, system: str | None = None) -> list[dict[str, str]]:
