@@ -38,6 +38,16 @@ absl::StatusOr<std::shared_ptr<MemoryLedger::Lease>> Engine::TakeRequestMemory(i
   return MemoryLedger(bytes).Take(bytes);
 }
 
+absl::Status Engine::CheckGradients(const GradientRequest&) const {
+  return ErrorWithReason(absl::StatusCode::kUnimplemented, "OPTION_NOT_SERVED",
+                         "this engine has no gradients");
+}
+
+absl::StatusOr<std::vector<NeuronGradients>> Engine::GradientsOf(std::span<const GradientRequest>,
+                                                                 const Cancellation&) {
+  return CheckGradients({});
+}
+
 void Engine::Drain(absl::Time deadline) {
   Drain(deadline,
         ErrorWithReason(absl::StatusCode::kUnavailable, "DRAINING", "the server is shutting down"));

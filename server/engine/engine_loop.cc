@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "absl/cleanup/cleanup.h"
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
@@ -22,6 +23,7 @@
 #include "engine/device_queue.h"
 #include "engine/engine_memory.h"
 #include "engine/failure_policy.h"
+#include "engine/gradient_run.h"
 #include "engine/intervention_table.h"
 #include "engine/recorded_steps.h"
 #include "engine/scheduler.h"
@@ -121,6 +123,34 @@ class EngineLoop : public Engine {
     return memory_.kept_captures.Take(bytes);
   }
 
+  absl::Status CheckGradients(const GradientRequest& request) const override {
+    return CheckGradientRequest(request, architecture());
+  }
+
+  absl::StatusOr<std::vector<NeuronGradients>> GradientsOf(
+      std::span<const GradientRequest> requests, const Cancellation& cancellation) override {
+    std::vector<NeuronGradients> results;
+    if (requests.empty()) return results;
+    for (size_t i = 0; i < requests.size(); ++i) {
+      if (absl::Status status = CheckGradients(requests[i]); !status.ok()) {
+        return InField(absl::StrCat("[", i, "]"), status);
+      }
+    }
+    VS_ASSIGN_OR_RETURN(const auto weights, transformer_->MakeGradientWeights(
+                                                GradientPathOf(requests[0]), cancellation));
+    for (const GradientRequest& request : requests) {
+      VS_ASSIGN_OR_RETURN(const auto lease,
+                          memory_.gradients.Take(GradientRunBytes(request, architecture())));
+      GradientRun run(*transformer_, request, weights);
+      while (!run.done()) {
+        VS_RETURN_IF_ERROR(CheckGoesOn(cancellation));
+        VS_RETURN_IF_ERROR(RunBetweenSteps([&run] { run.Advance(); }));
+      }
+      results.push_back(run.Take());
+    }
+    return results;
+  }
+
   absl::StatusOr<HostTensor> WriteDirections(int layer) const override {
     VS_ASSIGN_OR_RETURN(const at::Tensor directions, transformer_->WriteDirections(layer));
     return ToHost(directions);
@@ -143,8 +173,9 @@ class EngineLoop : public Engine {
   void Drain(absl::Time deadline, const absl::Status& why) override {
     absl::MutexLock lock(&mutex_);
     if (!abort_) refusal_ = why;
-    const auto idle = [this]()
-                          ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return idle_ && inbox_.empty(); };
+    const auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return idle_ && inbox_.empty() && errands_.empty();
+    };
     mutex_.AwaitWithDeadline(absl::Condition(&idle), deadline);
     abort_ = true;
     mutex_.Await(absl::Condition(&stopped_));
@@ -159,6 +190,39 @@ class EngineLoop : public Engine {
     return QueueFull(absl::StrCat("the queue of ", options_.max_waiting, " requests is full"));
   }
 
+  // Something else that the engine's thread does, for a thread that waits for it.
+  struct Errand {
+    absl::FunctionRef<void()> work;
+    absl::Status status;
+    bool done = false;
+  };
+
+  absl::Status RunBetweenSteps(absl::FunctionRef<void()> work) {
+    Errand errand{.work = work};
+    absl::MutexLock lock(&mutex_);
+    if (statistics_.device_failed) return DeviceFailed();
+    VS_RETURN_IF_ERROR(refusal_);
+    errands_.push_back(&errand);
+    mutex_.Await(absl::Condition(&errand.done));
+    return errand.status;
+  }
+
+  // One of those that wait.
+  void RunErrand() {
+    Errand* errand = nullptr;
+    {
+      absl::MutexLock lock(&mutex_);
+      if (errands_.empty()) return;
+      errand = errands_.front();
+    }
+    const absl::Status status = FailureOf(Doing::kRunningStep, errand->work);
+    if (!status.ok()) queue_.Wait();
+    absl::MutexLock lock(&mutex_);
+    errands_.pop_front();
+    errand->status = status;
+    errand->done = true;
+  }
+
   // --- The loop
   // ------------------------------------------------------------------------------------------------------
 
@@ -169,7 +233,10 @@ class EngineLoop : public Engine {
     bool device_failed = false;
     try {
       queue_.TakeThread();
-      while (TakeInbox()) RunOnce();
+      while (TakeInbox()) {
+        RunErrand();
+        RunOnce();
+      }
     } catch (const c10::AcceleratorError&) {
       device_failed = true;
     }
@@ -186,6 +253,11 @@ class EngineLoop : public Engine {
       refusal_ = end;  // nobody comes after those that are told here
       for (const auto& sequence : inbox_) sequence->Tell(end);
       inbox_.clear();
+      for (Errand* errand : errands_) {
+        errand->status = end;
+        errand->done = true;
+      }
+      errands_.clear();
     }
     SendNews();
     courier_.Stop();
@@ -221,13 +293,13 @@ class EngineLoop : public Engine {
       if (idle_) {
         statistics_.step_began = absl::InfiniteFuture();
         const auto wake = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-          return abort_ || !inbox_.empty();
+          return abort_ || !inbox_.empty() || !errands_.empty();
         };
         mutex_.Await(absl::Condition(&wake));
       }
       if (abort_) return false;
       arrived.swap(inbox_);
-      idle_ = active_.empty() && arrived.empty();
+      idle_ = active_.empty() && arrived.empty() && errands_.empty();
       statistics_.waiting +=
           static_cast<int64_t>(arrived.size());  // until UpdateStatistics counts them
       statistics_.step_began = absl::Now();
@@ -421,6 +493,7 @@ class EngineLoop : public Engine {
 
   mutable absl::Mutex mutex_;
   std::deque<std::shared_ptr<Sequence>> inbox_ ABSL_GUARDED_BY(mutex_);
+  std::deque<Errand*> errands_ ABSL_GUARDED_BY(mutex_);  // each of a thread that waits
   EngineStatistics statistics_ ABSL_GUARDED_BY(mutex_);
   absl::Status refusal_ ABSL_GUARDED_BY(mutex_);  // what new requests hear; OK while they are taken
   bool abort_ ABSL_GUARDED_BY(mutex_) = false;

@@ -28,7 +28,12 @@ EngineMemory::EngineMemory(const EngineOptions& options)
               .too_large = "INTERVENTIONS_TOO_LARGE",
               .full = "INTERVENTION_MEMORY_FULL",
               .advice = "use fewer positions, directions or layers"},
-             options.device_memory) {}
+             options.device_memory),
+      gradients({.name = "the memory for gradients",
+                 .too_large = "GRADIENTS_TOO_LARGE",
+                 .full = "GRADIENT_MEMORY_FULL",
+                 .advice = "give shorter responses"},
+                options.device_memory) {}
 
 absl::Status EngineMemory::CheckInterventionRows(int64_t bytes) const {
   constexpr int64_t kRows = InterventionTables::kLeastCapacity;

@@ -134,8 +134,9 @@ struct Intervention {
 };
 
 // kMeanNorm is the mean of |x| over the tokens: one number a layer, [layers, 1, 1], of all columns
-// and not of the last token alone. The contract has no name for it.
-enum class Reduction : uint8_t { kNone, kMean, kSum, kMax, kLast, kMeanNorm };
+// and not of the last token alone. kMeanPositive is the part of the tokens at which an element is
+// above 0. The contract has no name for the two.
+enum class Reduction : uint8_t { kNone, kMean, kSum, kMax, kLast, kMeanNorm, kMeanPositive };
 
 // Reads activations of some layers at one site, reduced on the device over the selected tokens.
 struct Tap {

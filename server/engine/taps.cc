@@ -22,7 +22,8 @@ constexpr size_t kMostTaps = 16;
 bool KeepsTokens(Reduction reduction) { return reduction == Reduction::kNone; }
 
 bool IsMean(Reduction reduction) {
-  return reduction == Reduction::kMean || reduction == Reduction::kMeanNorm;
+  return reduction == Reduction::kMean || reduction == Reduction::kMeanNorm ||
+         reduction == Reduction::kMeanPositive;
 }
 
 // What is read of the tokens is kept in: a sum of many is to lose nothing.
@@ -40,6 +41,8 @@ model::TapOperation OperationOf(Reduction reduction) {
       return model::TapOperation::kMax;
     case Reduction::kMeanNorm:
       return model::TapOperation::kNorm;
+    case Reduction::kMeanPositive:
+      return model::TapOperation::kPositive;
     case Reduction::kNone:
     case Reduction::kLast:
       break;

@@ -1,5 +1,5 @@
-// The kind "attribute_neurons": direct contribution (studies/attribute_neurons.h) over labelled
-// responses. A unit is a response.
+// The kind "attribute_neurons": neurons scored over labelled responses by the methods of
+// studies/attribution_method.h. A unit is a response.
 //
 // Shards. One has kResponsesPerChunk responses, more (a multiple of it) where there would be more
 // than kMostShards: what is summed up in a shard is as large as all neurons. Partial:
@@ -10,7 +10,9 @@
 #include "studies/attribute_neurons.h"
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <utility>
@@ -21,13 +23,17 @@
 #include "base/error.h"
 #include "base/id.h"
 #include "base/status_macros.h"
+#include "engine/gradient_request.h"
 #include "kinds/kinds.h"
 #include "kinds/response_work.h"
 #include "nlohmann/json.hpp"
+#include "services/prompt_codec.h"
 #include "services/replays.h"
 #include "services/response_sets.h"
 #include "services/stored_vectors.h"
 #include "services/study_codec.h"
+#include "studies/attribution_method.h"
+#include "studies/gradient_attribution.h"
 #include "studies/json_fields.h"
 #include "studies/message_json.h"
 #include "studies/records_of_version_1.h"
@@ -45,6 +51,8 @@ constexpr char kName[] = "attribute_neurons";
 constexpr int64_t kMostShards = 32;
 // In a job's summary, which is the head of the "summary" artifact.
 constexpr int kHeadNeurons = 10;
+// Of the effect of a block; above it a completeness gap is warned of.
+constexpr double kLargeGap = .05;
 
 // A fixed function of the number of responses.
 int64_t ResponsesPerShard(int64_t num_responses) {
@@ -57,19 +65,20 @@ int64_t ResponsesPerShard(int64_t num_responses) {
 
 class AttributionOutcome : public jobs::Outcome {
  public:
-  AttributionOutcome(const std::vector<studies::NeuronColumns>& columns, const SavedWork& record,
-                     int64_t num_tokens)
+  AttributionOutcome(absl::string_view method, const std::vector<studies::NeuronColumns>& columns,
+                     const SavedWork& record, int64_t num_tokens)
       : top(studies::TopNeurons(columns, record.attribute_neurons().top_k())),
         columns_(studies::EncodeColumns(columns)),
         num_tokens_(num_tokens) {
     const v1::Provenance& provenance = record.provenance();
     set.set_model(NeedsOfModel(record.model()));
     set.set_model_digest(record.model_digest());
-    set.set_method(studies::kDirectContributionMethod);
+    set.set_method(std::string(method));
     set.set_display_name(record.display_name());
     set.set_top_k(static_cast<int32_t>(record.attribute_neurons().top_k()));
     *set.mutable_layers() = studies::SummariseLayers(columns, top);
     *set.mutable_provenance() = provenance;
+    AddGapWarnings(columns);
     if (studies::IsNoisy(provenance.num_expressing(), provenance.num_non_expressing())) {
       set.add_warnings(absl::StrCat("only ", provenance.num_expressing(), " expressing and ",
                                     provenance.num_non_expressing(),
@@ -106,6 +115,19 @@ class AttributionOutcome : public jobs::Outcome {
   v1::NeuronSet set;
 
  private:
+  // Of blocks whose neurons' scores miss what these do together.
+  void AddGapWarnings(const std::vector<studies::NeuronColumns>& columns) {
+    for (const studies::NeuronColumns& column : columns) {
+      if (!column.completeness_gap) continue;
+      const double sum = std::accumulate(column.scores.begin(), column.scores.end(), 0.0);
+      const double whole = std::abs(*column.completeness_gap + sum);
+      if (std::abs(*column.completeness_gap) <= kLargeGap * whole) continue;
+      set.add_warnings(absl::StrCat(
+          "layer ", column.layer, ": the scores miss ", *column.completeness_gap, " of the ",
+          *column.completeness_gap + sum, " that all neurons do together; use more steps"));
+    }
+  }
+
   // With `count` of the top neurons, at most.
   json Described(int count) const {
     auto head = top;
@@ -124,11 +146,11 @@ class AttributionOutcome : public jobs::Outcome {
 
 class AttributionWork : public ResponseWork<studies::ActivationSums> {
  public:
-  AttributionWork(ResponseInputs inputs, studies::StoredVector vector, int64_t intermediate)
+  AttributionWork(ResponseInputs inputs, std::unique_ptr<studies::AttributionMethod> method,
+                  int64_t intermediate)
       : ResponseWork(std::move(inputs)),
-        vector_(std::move(vector)),
-        layers_(of().layers().begin(), of().layers().end()),
-        width_(static_cast<int64_t>(layers_.size()) * intermediate) {}
+        method_(std::move(method)),
+        width_(method_->WidthOfSums(intermediate)) {}
 
  protected:
   absl::StatusOr<studies::ActivationSums> BeginSums(int64_t) override {
@@ -141,10 +163,9 @@ class AttributionWork : public ResponseWork<studies::ActivationSums> {
   absl::Status AddUnits(const jobs::UnitRange& units, const Cancellation& cancellation,
                         studies::ActivationSums& sums) override {
     VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
-    const studies::AttributionPlan plan{
-        .tenant = inputs_.tenant, .layers = layers_, .background = inputs_.background()};
-    return studies::AddChunk(*model->engine, inputs_.Of(units), plan, cancellation, sums,
-                             &cached_tokens_);
+    return method_->AddChunk(*model->engine, inputs_.Of(units),
+                             {.tenant = inputs_.tenant, .background = inputs_.background()},
+                             cancellation, sums, cached_tokens_);
   }
   absl::Status AddShard(const studies::ActivationSums& shard,
                         studies::ActivationSums& whole) override {
@@ -153,21 +174,116 @@ class AttributionWork : public ResponseWork<studies::ActivationSums> {
   absl::StatusOr<std::unique_ptr<jobs::Outcome>> FinishSums(
       const studies::ActivationSums& whole, const Cancellation& cancellation) override {
     VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
-    const std::optional<int> source =
-        of().has_source_layer() ? std::optional<int>(of().source_layer()) : std::nullopt;
-    VS_ASSIGN_OR_RETURN(const auto columns, studies::ScoreNeurons(*model->engine, whole, vector_,
-                                                                  layers_, source, cancellation));
-    return std::make_unique<AttributionOutcome>(columns, inputs_.record,
+    VS_ASSIGN_OR_RETURN(const auto columns, method_->Score(*model->engine, whole, cancellation));
+    return std::make_unique<AttributionOutcome>(method_->Name(), columns, inputs_.record,
                                                 inputs_.responses.num_tokens);
   }
 
  private:
-  const SavedAttribution& of() const { return inputs_.record.attribute_neurons(); }
-
-  const studies::StoredVector vector_;
-  const std::vector<int> layers_;
+  const std::unique_ptr<studies::AttributionMethod> method_;
   const int64_t width_;
 };
+
+std::optional<int> SourceLayerOf(const SavedAttribution& record) {
+  return record.has_source_layer() ? std::optional<int>(record.source_layer()) : std::nullopt;
+}
+
+// What the integral's nodes are where the request does not say.
+engine::PathNodes PathOf(const v1::IntegratedGradients& how) {
+  engine::PathNodes path;
+  path.steps = how.steps();
+  if (how.has_tolerance()) path.tolerance = how.tolerance();
+  if (how.has_max_steps()) path.most = how.max_steps();
+  return path;
+}
+
+// The tokens of a method by gradients.
+const v1::TokenSelection& TokensOf(const SavedAttribution& record) {
+  return record.has_attribution_patching() ? record.attribution_patching().tokens()
+                                           : record.integrated_gradients().tokens();
+}
+
+// Whether L is made of the prompt's tokens alone.
+bool IsReadInPrompt(const engine::GradientTarget& target) {
+  const engine::TokenSelection* tokens = nullptr;
+  if (const auto* projection = std::get_if<engine::ProjectionTarget>(&target)) {
+    tokens = &projection->tokens;
+  } else if (const auto* difference = std::get_if<engine::LogitDifferenceTarget>(&target)) {
+    tokens = &difference->tokens;
+  }
+  return tokens != nullptr && (tokens->kind == engine::TokenKind::kPrompt ||
+                               tokens->kind == engine::TokenKind::kLastPrompt);
+}
+
+// `context` is the model's, in tokens.
+absl::StatusOr<engine::GradientTarget> TargetOf(const v1::AttributionTarget& target,
+                                                const studies::StoredVector* vector,
+                                                int64_t context) {
+  if (target.has_vector_projection()) {
+    const v1::VectorProjectionTarget& projection = target.vector_projection();
+    engine::ProjectionTarget result;
+    result.layer = projection.layer();
+    const auto row = vector->row(*vector->RowOfLayer(projection.layer()));
+    result.vector = std::make_shared<const std::vector<float>>(row.begin(), row.end());
+    VS_ASSIGN_OR_RETURN(result.tokens, services::TokensFromProto("target.vector_projection.tokens",
+                                                                 projection.tokens(), context,
+                                                                 engine::TokenKind::kResponse));
+    return result;
+  }
+  if (!target.has_token_logit_difference()) return engine::ResponseLogprobTarget{};
+  const v1::TokenLogitDifferenceTarget& difference = target.token_logit_difference();
+  engine::LogitDifferenceTarget result;
+  result.positive.assign(difference.positive_token_ids().begin(),
+                         difference.positive_token_ids().end());
+  result.negative.assign(difference.negative_token_ids().begin(),
+                         difference.negative_token_ids().end());
+  VS_ASSIGN_OR_RETURN(
+      result.tokens,
+      services::TokensFromProto("target.token_logit_difference.tokens", difference.tokens(),
+                                context, engine::TokenKind::kLastPrompt));
+  return result;
+}
+
+// `record` has a method by gradients, and a row of `vector` for its target's layer.
+absl::StatusOr<studies::GradientPlan> GradientPlanOf(const SavedAttribution& record,
+                                                     const studies::StoredVector* vector,
+                                                     int64_t context) {
+  studies::GradientPlan plan;
+  plan.layers.assign(record.layers().begin(), record.layers().end());
+  VS_ASSIGN_OR_RETURN(plan.target, TargetOf(record.target(), vector, context));
+  const engine::TokenKind otherwise =
+      IsReadInPrompt(plan.target) ? engine::TokenKind::kPrompt : engine::TokenKind::kResponse;
+  VS_ASSIGN_OR_RETURN(plan.tokens,
+                      services::TokensFromProto("tokens", TokensOf(record), context, otherwise));
+  const auto& ids = record.target().continuation_logprob().continuation().token_ids().ids();
+  plan.continuation.assign(ids.begin(), ids.end());
+  plan.mean_baseline = record.attribution_patching().baseline() == v1::PATCHING_BASELINE_MEAN;
+  if (record.has_integrated_gradients()) plan.path = PathOf(record.integrated_gradients());
+  return plan;
+}
+
+bool IsByGradients(const SavedAttribution& record) {
+  return record.has_attribution_patching() || record.has_integrated_gradients();
+}
+
+// `vector` is the record's.
+absl::StatusOr<std::unique_ptr<studies::AttributionMethod>> MethodOf(
+    const SavedAttribution& record, std::optional<studies::StoredVector> vector,
+    const engine::ServedModel& model) {
+  if (IsByGradients(record)) {
+    VS_ASSIGN_OR_RETURN(
+        studies::GradientPlan plan,
+        GradientPlanOf(record, vector ? &*vector : nullptr, model.architecture.max_positions));
+    return studies::GradientAttributionOf(std::move(plan));
+  }
+  std::vector<int> layers(record.layers().begin(), record.layers().end());
+  if (record.has_activation_probability_difference()) {
+    return studies::ActivationProbabilityOf(
+        std::move(layers), record.activation_probability_difference().definition());
+  }
+  return studies::DirectContributionOf(std::move(layers), *std::move(vector),
+                                       SourceLayerOf(record));
+}
 
 // The spec of a job that a server before SavedWork created.
 absl::StatusOr<SavedWork> RecordOfVersion1(absl::string_view text) {
@@ -198,40 +314,108 @@ absl::StatusOr<SavedWork> RecordOfVersion1(absl::string_view text) {
 
 // --- The request ---------------------------------------------------------------------------------
 
-absl::Status CheckMethod(const v1::AttributeNeuronsRequest& request) {
-  using Request = v1::AttributeNeuronsRequest;
+using Request = v1::AttributeNeuronsRequest;
+
+constexpr char kServed[] =
+    "direct_contribution, activation_probability_difference, attribution_patching and "
+    "integrated_gradients";
+constexpr int kMostSteps = 1024;
+// Forward and backward, of a response.
+constexpr int64_t kMostPassesAtOnce = 100'000;
+
+std::string NameOfMethod(const Request& request) {
+  return Request::descriptor()->FindFieldByNumber(request.method_case())->name();
+}
+
+bool IsServed(Request::MethodCase method) {
+  return method == Request::kDirectContribution ||
+         method == Request::kActivationProbabilityDifference ||
+         method == Request::kAttributionPatching || method == Request::kIntegratedGradients;
+}
+
+absl::Status CheckIntegration(const v1::IntegratedGradients& how) {
+  const auto field = [](absl::string_view name) {
+    return absl::StrCat("integrated_gradients.", name);
+  };
+  if (how.has_steps()) {
+    if (how.steps() < 1 || how.steps() > kMostSteps) {
+      return OutOfRange(field("steps"), how.steps(), 1, kMostSteps);
+    }
+    if (!how.has_tolerance() && !how.has_max_steps()) return absl::OkStatus();
+    return InvalidField(field("steps"), "excludes tolerance and max_steps");
+  }
+  if (how.has_tolerance() && !(how.tolerance() > 0 && how.tolerance() <= 1)) {
+    return InvalidField(field("tolerance"), "must be above 0 and at most 1", "OUT_OF_RANGE");
+  }
+  if (how.has_max_steps() && (how.max_steps() < 12 || how.max_steps() > 4096)) {
+    return OutOfRange(field("max_steps"), how.max_steps(), 12, 4096);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckGradientOptions(const Request& request) {
+  const v1::AttributionTarget& target = request.target();
+  if (target.target_case() == v1::AttributionTarget::TARGET_NOT_SET) {
+    return InvalidField("target", absl::StrCat("must be set for ", NameOfMethod(request)));
+  }
+  if (target.has_token_logit_difference() &&
+      target.token_logit_difference().positive_token_ids().empty()) {
+    return InvalidField("target.token_logit_difference.positive_token_ids", "must name a token");
+  }
+  if (!v1::PatchingBaseline_IsValid(request.attribution_patching().baseline())) {
+    return InvalidField("attribution_patching.baseline", "must be a value of PatchingBaseline");
+  }
+  return CheckIntegration(request.integrated_gradients());
+}
+
+absl::Status CheckMethod(const Request& request) {
   if (request.method_case() == Request::METHOD_NOT_SET) {
-    return InvalidField("method", "must be set; this version serves direct_contribution");
+    return InvalidField("method", absl::StrCat("must be set; this version serves ", kServed));
   }
-  if (request.method_case() != Request::kDirectContribution) {
-    const auto* field = Request::descriptor()->FindFieldByNumber(request.method_case());
-    return ErrorWithReason(absl::StatusCode::kUnimplemented, "OPTION_NOT_SERVED",
-                           absl::StrCat("`", field->name(),
-                                        "` is not served by this version; direct_contribution is"));
+  const std::string name = NameOfMethod(request);
+  if (!IsServed(request.method_case())) {
+    return ErrorWithReason(
+        absl::StatusCode::kUnimplemented, "OPTION_NOT_SERVED",
+        absl::StrCat("`", name, "` is not served by this version, which serves ", kServed));
   }
-  if (request.has_target())
-    return InvalidField("target",
-                        "has no meaning for direct_contribution, whose target is the vector");
+  const bool by_gradients =
+      request.has_attribution_patching() || request.has_integrated_gradients();
+  if (request.has_target() && !by_gradients) {
+    return InvalidField("target", absl::StrCat("has no meaning for ", name));
+  }
+  if (request.has_direct_contribution()) return absl::OkStatus();
+  if (!request.vector().empty()) {
+    return InvalidField("vector", absl::StrCat("has no meaning for ", name));
+  }
+  if (request.has_source_layer()) {
+    return InvalidField("source_layer", absl::StrCat("has no meaning for ", name));
+  }
+  if (by_gradients) return CheckGradientOptions(request);
+  if (!v1::ActivationDefinition_IsValid(request.activation_probability_difference().definition())) {
+    return InvalidField("activation_probability_difference.definition",
+                        "must be a value of ActivationDefinition");
+  }
   return absl::OkStatus();
 }
 
 // What needs neither vector nor responses.
-absl::Status CheckOptions(const v1::AttributeNeuronsRequest& request,
-                          const engine::ServedModel& model) {
+absl::Status CheckOptions(const Request& request) {
   VS_RETURN_IF_ERROR(CheckMethod(request));
-  if (model.architecture.post_norms) {
-    return ErrorWithReason(absl::StatusCode::kUnimplemented, "OPTION_NOT_SERVED",
-                           absl::StrCat("direct_contribution is not served for `models/", model.id,
-                                        "`, which norms what the MLP writes"));
-  }
   VS_RETURN_IF_ERROR(services::TopKOf(request).status());
   VS_RETURN_IF_ERROR(CheckDisplayName("display_name", request.display_name()));
   return services::CheckJudge(request);
 }
 
-absl::StatusOr<std::vector<int>> LayersOf(const v1::AttributeNeuronsRequest& request,
-                                          const studies::StoredVector& vector,
-                                          const engine::ServedModel& model) {
+// Of the first `num_layers` blocks those that are asked for; all where none are.
+absl::StatusOr<std::vector<int>> LayersAmong(int num_layers, const Request& request) {
+  return services::LayersFromProto(
+      "layers", request.has_layers() ? &request.layers() : nullptr,
+      {.site = model::Site::kMlpNeurons, .num_layers = num_layers, .all_by_default = true});
+}
+
+absl::StatusOr<std::vector<int>> LayersAlong(const studies::StoredVector& vector,
+                                             const Request& request,
+                                             const engine::ServedModel& model) {
   const bool chosen = request.has_layers() &&
                       request.layers().layers_case() != v1::Layers::LAYERS_NOT_SET &&
                       !request.layers().all();
@@ -242,9 +426,7 @@ absl::StatusOr<std::vector<int>> LayersOf(const v1::AttributeNeuronsRequest& req
   const int num_layers = !chosen && vector.RowOfLayer(request.source_layer())
                              ? request.source_layer() + 1
                              : model.architecture.num_layers;
-  return services::LayersFromProto(
-      "layers", request.has_layers() ? &request.layers() : nullptr,
-      {.site = model::Site::kMlpNeurons, .num_layers = num_layers, .all_by_default = true});
+  return LayersAmong(num_layers, request);
 }
 
 class AttributeNeuronsKind
@@ -261,61 +443,63 @@ class AttributeNeuronsKind
                                                                             : ParseSavedWork(spec));
     VS_ASSIGN_OR_RETURN(ResponseInputs inputs, ResponseInputs::Open(sources_, tenant, record,
                                                                     SavedWork::kAttributeNeurons));
-    VS_ASSIGN_OR_RETURN(const store::Resource resource,
-                        sources_.store->GetResource(tenant, store::ResourceKind::kVector,
-                                                    record.attribute_neurons().vector()));
-    VS_ASSIGN_OR_RETURN(studies::StoredVector vector,
-                        studies::ReadVector(*sources_.blobs, resource));
+    std::optional<studies::StoredVector> vector;
+    if (const std::string& id = record.attribute_neurons().vector(); !id.empty()) {
+      VS_ASSIGN_OR_RETURN(const store::Resource resource,
+                          sources_.store->GetResource(tenant, store::ResourceKind::kVector, id));
+      VS_ASSIGN_OR_RETURN(vector, studies::ReadVector(*sources_.blobs, resource));
+    }
     VS_ASSIGN_OR_RETURN(const auto model, inputs.Model());
-    return std::make_unique<AttributionWork>(std::move(inputs), std::move(vector),
+    VS_ASSIGN_OR_RETURN(auto method,
+                        MethodOf(record.attribute_neurons(), std::move(vector), *model));
+    return std::make_unique<AttributionWork>(std::move(inputs), std::move(method),
                                              model->architecture.intermediate);
   }
 
  protected:
   absl::StatusOr<services::ResolvedWork> Resolved(
-      const v1::AttributeNeuronsRequest& request, const rpc::CallContext& context,
+      const Request& request, const rpc::CallContext& context,
       const services::ResolveOptions& options) override {
     services::ResolvedWork resolved;
     VS_ASSIGN_OR_RETURN(const auto model,
                         services::ModelOfName("model", request.model(), *sources_.models));
-    VS_RETURN_IF_ERROR(CheckOptions(request, *model));
-    VS_ASSIGN_OR_RETURN(studies::StoredVector vector,
-                        services::VectorOfName("vector", request.vector(), context.tenant,
-                                               *sources_.store, *sources_.blobs, resolved.used));
-    VS_RETURN_IF_ERROR(studies::CheckUsable(vector, *model, model::Site::kResidualPost, "vector"));
-    VS_ASSIGN_OR_RETURN(const std::vector<int> layers, LayersOf(request, vector, *model));
-    const std::optional<int> source =
-        request.has_source_layer() ? std::optional<int>(request.source_layer()) : std::nullopt;
-    VS_RETURN_IF_ERROR(studies::CheckRows(vector, layers, source));
-    VS_ASSIGN_OR_RETURN(ResponseInputs inputs,
-                        InputsOfRequest(request, model, context, options, sources_, resolved.used));
+    VS_RETURN_IF_ERROR(CheckOptions(request));
+    VS_ASSIGN_OR_RETURN(Method method, ResolveMethod(request, *model, context, resolved.used));
+    services::ResolveOptions with_labels = options;
+    with_labels.labels_required =
+        !IsByGradients(method.record) ||
+        method.record.attribution_patching().baseline() == v1::PATCHING_BASELINE_MEAN;
+    VS_ASSIGN_OR_RETURN(ResponseInputs inputs, InputsOfRequest(request, model, context, with_labels,
+                                                               sources_, resolved.used));
     SavedWork& record = inputs.record;
     record.set_responses_per_shard(ResponsesPerShard(record.num_responses()));
+    if (method.record.method_case() != SavedAttribution::METHOD_NOT_SET) {
+      record.set_format_version(kSavedWorkWithMethods);
+    }
     *record.mutable_provenance() = ProvenanceOf(
         request, *model, inputs.responses, resolved.used, model::Site::kMlpNeurons,
         {"model", "responses", "artifact", "vector", "judge", "display_name", "request_id"});
-    SavedAttribution& attribution = *record.mutable_attribute_neurons();
-    VS_ASSIGN_OR_RETURN(*attribution.mutable_vector(),
-                        services::IdOfName("vector", "vectors", request.vector()));
-    attribution.set_vector_digest(resolved.used.at(request.vector()));
-    attribution.mutable_layers()->Assign(layers.begin(), layers.end());
-    if (source) attribution.set_source_layer(*source);
-    VS_ASSIGN_OR_RETURN(const int top_k, services::TopKOf(request));
-    attribution.set_top_k(top_k);
+    if (IsByGradients(method.record)) {
+      record.mutable_provenance()->set_sign_rule("mean over the expressing responses");
+    }
+    *record.mutable_attribute_neurons() = method.record;
     if (!options.at_once) VS_RETURN_IF_ERROR(CheckStorable(inputs, context));
     // Columns: score and two means, float64, of every neuron.
     resolved.estimate =
         EstimateOf(*model, inputs.responses,
-                   static_cast<int64_t>(layers.size()) * model->architecture.intermediate * 3 * 8);
+                   method.record.layers_size() * model->architecture.intermediate * 3 * 8);
     resolved.needs = NeedsOfModel(model->id);
-    resolved.work = std::make_unique<AttributionWork>(std::move(inputs), std::move(vector),
+    if (IsByGradients(method.record)) {
+      VS_RETURN_IF_ERROR(CheckGradients(method, *model, context, inputs, options, resolved));
+    }
+    VS_ASSIGN_OR_RETURN(auto how, MethodOf(method.record, std::move(method.vector), *model));
+    resolved.work = std::make_unique<AttributionWork>(std::move(inputs), std::move(how),
                                                       model->architecture.intermediate);
     return resolved;
   }
 
-  void Answered(const v1::AttributeNeuronsRequest&, const services::ResolvedWork& resolved,
-                const AttributionWork& work, const AttributionOutcome& outcome,
-                const std::vector<store::Resource>& stored,
+  void Answered(const Request&, const services::ResolvedWork& resolved, const AttributionWork& work,
+                const AttributionOutcome& outcome, const std::vector<store::Resource>& stored,
                 v1::AttributeNeuronsResponse& response) const override {
     const studies::ResponseSet& responses = work.inputs().responses;
     *response.mutable_neuron_set() =
@@ -329,6 +513,117 @@ class AttributeNeuronsKind
   absl::Status Replayed(const store::Resource& earlier,
                         v1::AttributeNeuronsResponse& response) const override {
     return services::ReplayAttributeNeurons(earlier, *sources_.blobs, &response);
+  }
+
+ private:
+  struct Method {
+    SavedAttribution record;
+    std::optional<studies::StoredVector> vector;  // the record's
+  };
+
+  absl::StatusOr<Method> ResolveMethod(const Request& request, const engine::ServedModel& model,
+                                       const rpc::CallContext& context,
+                                       services::UsedResources& used) const {
+    Method method;
+    SavedAttribution& record = method.record;
+    VS_ASSIGN_OR_RETURN(const int top_k, services::TopKOf(request));
+    record.set_top_k(top_k);
+    std::vector<int> layers;
+    if (request.has_direct_contribution()) {
+      VS_RETURN_IF_ERROR(UseVector("vector", request.vector(), model, context, used, method));
+      if (request.has_source_layer()) record.set_source_layer(request.source_layer());
+      VS_ASSIGN_OR_RETURN(layers, LayersAlong(*method.vector, request, model));
+      VS_RETURN_IF_ERROR(studies::CheckRows(*method.vector, layers, SourceLayerOf(record)));
+    } else {
+      VS_ASSIGN_OR_RETURN(const int num_layers,
+                          ResolveOther(request, model, context, used, method));
+      VS_ASSIGN_OR_RETURN(layers, LayersAmong(num_layers, request));
+    }
+    record.mutable_layers()->Assign(layers.begin(), layers.end());
+    return method;
+  }
+
+  // A method without a vector of its own. The first so many blocks can be scored.
+  absl::StatusOr<int> ResolveOther(const Request& request, const engine::ServedModel& model,
+                                   const rpc::CallContext& context, services::UsedResources& used,
+                                   Method& method) const {
+    SavedAttribution& record = method.record;
+    if (request.has_activation_probability_difference()) {
+      *record.mutable_activation_probability_difference() =
+          request.activation_probability_difference();
+      return model.architecture.num_layers;
+    }
+    if (request.has_attribution_patching()) {
+      *record.mutable_attribution_patching() = request.attribution_patching();
+    } else {
+      *record.mutable_integrated_gradients() = request.integrated_gradients();
+    }
+    *record.mutable_target() = request.target();
+    if (request.target().has_continuation_logprob()) {
+      return ResolveContinuation(model, *record.mutable_target()->mutable_continuation_logprob());
+    }
+    if (!request.target().has_vector_projection()) return model.architecture.num_layers;
+    const v1::VectorProjectionTarget& projection = request.target().vector_projection();
+    if (!projection.has_layer()) {
+      return InvalidField("target.vector_projection.layer", "must be set");
+    }
+    constexpr char kField[] = "target.vector_projection.vector";
+    VS_RETURN_IF_ERROR(UseVector(kField, projection.vector(), model, context, used, method));
+    if (method.vector->RowOfLayer(projection.layer())) return projection.layer() + 1;
+    return InvalidField(kField, absl::StrCat("has no row for layer ", projection.layer()));
+  }
+
+  static absl::StatusOr<int> ResolveContinuation(const engine::ServedModel& model,
+                                                 v1::ContinuationLogprobTarget& target) {
+    if (!target.has_continuation()) return model.architecture.num_layers;
+    constexpr char kField[] = "target.continuation_logprob.continuation";
+    VS_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
+                        services::ResponseFromProto(kField, target.continuation(), model));
+    if (ids.empty()) return InvalidField(kField, "must have a token");
+    target.mutable_continuation()->mutable_token_ids()->mutable_ids()->Assign(ids.begin(),
+                                                                              ids.end());
+    return model.architecture.num_layers;
+  }
+
+  // Also what they cost: a backward pass counts as two, and of a path as many nodes as it has, or
+  // may.
+  static absl::Status CheckGradients(const Method& method, const engine::ServedModel& model,
+                                     const rpc::CallContext& context, const ResponseInputs& inputs,
+                                     const services::ResolveOptions& options,
+                                     services::ResolvedWork& resolved) {
+    VS_ASSIGN_OR_RETURN(const studies::GradientPlan plan,
+                        GradientPlanOf(method.record, method.vector ? &*method.vector : nullptr,
+                                       model.architecture.max_positions));
+    VS_RETURN_IF_ERROR(studies::CheckGradients(*model.engine, inputs.responses.responses, plan,
+                                               context.cancellation));
+    int64_t passes = 1;
+    if (plan.path) {
+      passes = static_cast<int64_t>(plan.layers.size()) *
+               (plan.path->steps > 0 ? plan.path->steps : plan.path->most);
+    }
+    if (options.at_once && passes * inputs.responses.num_expressing > kMostPassesAtOnce) {
+      return NeverFits("USE_A_JOB",
+                       absl::StrCat("takes up to ", passes * inputs.responses.num_expressing,
+                                    " passes, one call takes ", kMostPassesAtOnce,
+                                    "; create a job with the same request"));
+    }
+    resolved.estimate.forwards *= 3 * passes;
+    resolved.estimate.time *= static_cast<double>(3 * passes);
+    return absl::OkStatus();
+  }
+
+  absl::Status UseVector(absl::string_view field, const std::string& name,
+                         const engine::ServedModel& model, const rpc::CallContext& context,
+                         services::UsedResources& used, Method& method) const {
+    VS_ASSIGN_OR_RETURN(method.vector,
+                        services::VectorOfName(field, name, context.tenant, *sources_.store,
+                                               *sources_.blobs, used));
+    VS_RETURN_IF_ERROR(
+        studies::CheckUsable(*method.vector, model, model::Site::kResidualPost, field));
+    VS_ASSIGN_OR_RETURN(*method.record.mutable_vector(),
+                        services::IdOfName(field, "vectors", name));
+    method.record.set_vector_digest(used.at(name));
+    return absl::OkStatus();
   }
 };
 

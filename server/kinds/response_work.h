@@ -175,7 +175,7 @@ absl::StatusOr<ResponseInputs> InputsOfRequest(const Request& request,
                       services::ResponseSetOf(
                           {request.responses(), request.artifact(), request.include_end_of_turn(),
                            options.at_once ? kMostResponsesAtOnce : services::kMostResponses,
-                           "create a job with the same request"},
+                           "create a job with the same request", options.labels_required},
                           context, *inputs.held, *sources.store, *sources.blobs, used));
   SavedWork& record = inputs.record;
   record.set_format_version(kSavedWorkVersion);

@@ -47,6 +47,10 @@ struct GradientTape {
   // The block whose norm behind the MLP (post_norms) divides by its clean factor, taken as a
   // constant: a scale-invariant norm would hide what its own block's neurons do. -1: none.
   int held_post_norm = -1;
+  // The step begins behind this block, with `output` in place of what it gives, a leaf of the
+  // graph; -1: with the embedding. Wires up to that one are not visited.
+  int behind = -1;
+  at::Tensor output;  // [num_tokens, hidden] of the model's type
 };
 
 // d scalar / d each of `inputs`, which belong to the graph that made `scalar` (a tensor of one

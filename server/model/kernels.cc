@@ -224,6 +224,12 @@ void TapNorm(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& ro
   TapSum(norms, at::arange(norms.size(0), tokens.options()), rows, destination);
 }
 
+void TapPositive(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
+                 at::Tensor& destination) {
+  const at::Tensor positive = at::index(x, {tokens}).gt(0).to(x.scalar_type());
+  TapSum(positive, at::arange(positive.size(0), tokens.options()), rows, destination);
+}
+
 void Tap(const at::Tensor& x, const TapStage& tap) {
   const at::Tensor read = tap.columns.defined() ? at::index(x, {std::nullopt, tap.columns}) : x;
   at::Tensor destination = tap.destination;
@@ -236,6 +242,8 @@ void Tap(const at::Tensor& x, const TapStage& tap) {
       return TapMax(read, tap.tokens, tap.rows, destination);
     case TapOperation::kNorm:
       return TapNorm(read, tap.tokens, tap.rows, destination);
+    case TapOperation::kPositive:
+      return TapPositive(read, tap.tokens, tap.rows, destination);
   }
 }
 

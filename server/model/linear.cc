@@ -254,6 +254,9 @@ class PlainGate : public Gate {
   at::Tensor Apply(const at::Tensor& x) const override {
     return GateMultiply(projections_->Apply(x), activation());
   }
+  at::Tensor Gates(const at::Tensor& x) const override {
+    return projections_->Apply(x).narrow(1, 0, out_features() / 2);
+  }
 
  private:
   const std::unique_ptr<Linear> projections_;
@@ -270,6 +273,7 @@ class PackedGate : public Gate {
   at::Tensor Apply(const at::Tensor& x) const override {
     return GatedProduct(x, gate_, up_, activation());
   }
+  at::Tensor Gates(const at::Tensor& x) const override { return PackedProduct(x, gate_, {}); }
 
  private:
   const PackedWeight gate_, up_;  // of [width, in]

@@ -72,6 +72,8 @@ class Gate : public Projection {
 
   // x [num_tokens, in] contiguous -> [num_tokens, width]. Thread-safe.
   virtual at::Tensor Apply(const at::Tensor& x) const = 0;
+  // x Wg^T + bg alone, [num_tokens, width].
+  virtual at::Tensor Gates(const at::Tensor& x) const = 0;
 
   Activation activation() const { return activation_; }
 

@@ -12,10 +12,6 @@ namespace valuescope::model::reference {
 
 namespace {
 
-at::Tensor NormScale(const at::Tensor& wide, double epsilon) {
-  return at::rsqrt(wide.pow(2).mean(-1, /*keepdim=*/true) + epsilon);
-}
-
 at::Tensor Normed(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& scale) {
   const at::Tensor wide = x.to(at::kFloat);
   if (weight.scalar_type() == x.scalar_type()) return weight * (wide * scale).to(x.scalar_type());
@@ -24,12 +20,16 @@ at::Tensor Normed(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
 
 }  // namespace
 
+at::Tensor RmsFactor(const at::Tensor& x, double epsilon) {
+  return at::rsqrt(x.to(at::kFloat).pow(2).mean(-1, /*keepdim=*/true) + epsilon);
+}
+
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
-  return Normed(x, weight, NormScale(x.to(at::kFloat), epsilon));
+  return Normed(x, weight, RmsFactor(x, epsilon));
 }
 
 at::Tensor HeldRmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
-  return Normed(x, weight, NormScale(x.detach().to(at::kFloat), epsilon));
+  return Normed(x, weight, RmsFactor(x.detach(), epsilon));
 }
 
 void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor& key_weight,

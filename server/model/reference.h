@@ -8,6 +8,8 @@
 
 namespace valuescope::model::reference {
 
+// What RmsNorm multiplies a row of x by before its weight: float32 [n, 1].
+at::Tensor RmsFactor(const at::Tensor& x, double epsilon);
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon);
 // RmsNorm whose factor is a constant to gradients.
 at::Tensor HeldRmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon);

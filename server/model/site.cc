@@ -13,8 +13,9 @@ namespace {
 // Per-layer wires in the order of the forward pass; RESIDUAL_PRE never stays one (it normalises
 // away).
 constexpr Site kLayerSites[] = {Site::kAttentionHeads, Site::kAttentionOutput, Site::kResidualMid,
-                                Site::kMlpNeurons,     Site::kMlpOutput,       Site::kResidualPost};
-constexpr int kSitesPerLayer = 6;
+                                Site::kMlpGate,        Site::kMlpNeurons,      Site::kMlpWritten,
+                                Site::kMlpOutput,      Site::kResidualPost};
+constexpr int kSitesPerLayer = 8;
 
 }  // namespace
 
@@ -40,6 +41,10 @@ absl::string_view NameOf(Site site) {
       return "FINAL_NORM";
     case Site::kLogits:
       return "LOGITS";
+    case Site::kMlpGate:
+      return "MLP_GATE";
+    case Site::kMlpWritten:
+      return "MLP_WRITTEN";
   }
   return "";
 }
@@ -71,6 +76,8 @@ int64_t WidthOf(Site site, const Architecture& architecture) {
     case Site::kAttentionHeads:
       return architecture.num_heads * architecture.head_dim;
     case Site::kMlpNeurons:
+    case Site::kMlpGate:
+    case Site::kMlpWritten:
       return architecture.intermediate;
     case Site::kLogits:
       return architecture.vocabulary;

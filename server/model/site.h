@@ -1,7 +1,8 @@
 // Sites name the places of the forward pass that can be read (taps) and edited (interventions). A
 // wire is one site of one layer. Two names may mean one wire: the input of block l > 0 is the
 // output of block l-1, the input of block 0 is the embedding; Normalised() picks the one name under
-// which the forward pass visits it.
+// which the forward pass visits it. The last two are made only where a tap reads them: they cannot
+// be edited, and the contract has no name for them.
 #ifndef VALUESCOPE_MODEL_SITE_H_
 #define VALUESCOPE_MODEL_SITE_H_
 
@@ -26,6 +27,9 @@ enum class Site : uint8_t {
   kMlpOutput,        // what the MLP adds to the residual stream        [hidden]
   kFinalNorm,        // output of the final norm                        [hidden]
   kLogits,           // after any soft cap                              [vocabulary]
+  kMlpGate,          // gate_proj, of the sign of act(gate)             [intermediate]
+  kMlpWritten,       // MLP_NEURONS times the factor (float32) of a norm behind the MLP, if any:
+                     // down_proj and that norm's gain make MLP_OUTPUT of it  [intermediate]
 };
 
 // "RESIDUAL_POST", ... as the contract spells it.

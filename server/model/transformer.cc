@@ -19,6 +19,7 @@
 #include "model/kernels.h"
 #include "model/linear.h"
 #include "model/operators.h"
+#include "model/reference.h"
 #include "model/safetensors.h"
 #include "model/site.h"
 #include "model/weights.h"
@@ -122,8 +123,15 @@ class LoadedTransformer : public Transformer {
     const auto of_positions = [&](const at::Tensor& table) {
       return at::index(table, {batch.positions}).to(ScalarTypeOf(options_.dtype));
     };
-    return RunStep({taped == nullptr ? ServingOperators() : *taped, batch, cache, program,
-                    Plans(batch, cache), of_positions(cosines_), of_positions(sines_)});
+    const Step step{taped == nullptr ? ServingOperators() : *taped,
+                    batch,
+                    cache,
+                    program,
+                    Plans(batch, cache),
+                    of_positions(cosines_),
+                    of_positions(sines_)};
+    if (tape != nullptr && tape->behind >= 0) return RunBehind(tape->behind, tape->output, step);
+    return RunStep(step);
   }
 
   int64_t GradientWeightBytes(const GradientPath& path) const override {
@@ -134,6 +142,20 @@ class LoadedTransformer : public Transformer {
     return model::MakeGradientWeights(ProjectionsOn(path), *stored_, options_.dtype,
                                       options_.memory, cancellation);
   }
+
+  at::Tensor NeuronGradients(int layer, const at::Tensor& neurons, const at::Tensor& gradients,
+                             const GradientWeights& weights) const override {
+    const Block& block = blocks_[layer];
+    at::Tensor along = gradients.to(at::kFloat);
+    if (architecture_.post_norms) {
+      const at::Tensor factor =
+          reference::RmsFactor(block.down->Apply(neurons), architecture_.rms_norm_epsilon);
+      along = along * block.mlp_post_norm * factor;
+    }
+    const at::Tensor& columns = weights.plain.at(block.down.get());
+    return at::matmul(along.to(columns.scalar_type()), columns).to(at::kFloat);
+  }
+  at::Tensor NeuronBias(int layer) const override { return blocks_[layer].down->bias(); }
 
   absl::StatusOr<at::Tensor> WriteDirections(int layer) const override {
     VS_RETURN_IF_ERROR(stored_->CheckUnchanged());
@@ -193,13 +215,15 @@ class LoadedTransformer : public Transformer {
     at::Tensor x = at::index(embedding_, {step.batch.token_ids});  // [num_tokens, hidden]
     if (embedding_scale_.defined()) x.mul_(embedding_scale_);
     Visit({Site::kEmbedding, 0}, x, step);
-    for (int layer = 0; layer < architecture_.num_layers; ++layer) {
-      RunBlock(layer, x, step);
-    }
+    return RunBehind(/*layer=*/-1, x, step);
+  }
+
+  // What follows block `layer` once it has given x.
+  at::Tensor RunBehind(int layer, at::Tensor x, const Step& step) const {
+    for (int next = layer + 1; next < architecture_.num_layers; ++next) RunBlock(next, x, step);
     at::Tensor normed = Norm(x, final_norm_, step);
     Visit({Site::kFinalNorm, 0}, normed, step);
-    const bool everywhere = !step.program[WireIndex({Site::kLogits, 0}, architecture_)].empty();
-    if (everywhere) {
+    if (IsRead({Site::kLogits, 0}, step)) {
       at::Tensor logits = Unembed(normed, step);
       Visit({Site::kLogits, 0}, logits, step);
       return at::index(logits, {step.batch.logit_tokens});
@@ -339,9 +363,18 @@ class LoadedTransformer : public Transformer {
     operators.Add(x, written);
     Visit({Site::kResidualMid, layer}, x, step);
 
-    at::Tensor neurons = operators.Apply(*block.gate, Norm(x, block.mlp_norm, step));
+    const at::Tensor normed = Norm(x, block.mlp_norm, step);
+    if (IsRead({Site::kMlpGate, layer}, step)) {
+      at::Tensor gates = block.gate->Gates(normed.detach()).contiguous();
+      Visit({Site::kMlpGate, layer}, gates, step);
+    }
+    at::Tensor neurons = operators.Apply(*block.gate, normed);
     Visit({Site::kMlpNeurons, layer}, neurons, step);
     written = operators.Apply(*block.down, neurons);
+    if (IsRead({Site::kMlpWritten, layer}, step)) {
+      at::Tensor scaled = Scaled(neurons.detach(), written.detach());
+      Visit({Site::kMlpWritten, layer}, scaled, step);
+    }
     if (architecture_.post_norms) {
       written = operators.MlpPostNorm(layer, written, block.mlp_post_norm,
                                       architecture_.rms_norm_epsilon);
@@ -349,6 +382,16 @@ class LoadedTransformer : public Transformer {
     Visit({Site::kMlpOutput, layer}, written, step);
     operators.Add(x, written);
     Visit({Site::kResidualPost, layer}, x, step);
+  }
+
+  bool IsRead(Wire wire, const Step& step) const {
+    return !step.program[WireIndex(wire, architecture_)].empty();
+  }
+
+  // MLP_WRITTEN of neurons [n, intermediate] and what down_proj makes of them [n, hidden].
+  at::Tensor Scaled(const at::Tensor& neurons, const at::Tensor& written) const {
+    if (!architecture_.post_norms) return neurons;
+    return neurons.to(at::kFloat) * reference::RmsFactor(written, architecture_.rms_norm_epsilon);
   }
 
   // The heads' outputs, [num_tokens, num_heads * head_dim].

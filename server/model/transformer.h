@@ -81,6 +81,16 @@ class Transformer {
   // count <= vocabulary. Reads the model's files once more, as WriteDirections.
   virtual absl::StatusOr<at::Tensor> UnembeddingRows(int64_t first_token, int64_t count) const = 0;
 
+  // d L / d the neurons of block `layer`, float32 [n, intermediate], where `gradients` [n, hidden]
+  // are d L / d what the block adds (MLP_OUTPUT) and `neurons` [n, intermediate] are of the model's
+  // type. A norm behind the MLP is held at the factor that these neurons give it. `weights` are of
+  // a path that begins at the block's MLP_NEURONS or before.
+  virtual at::Tensor NeuronGradients(int layer, const at::Tensor& neurons,
+                                     const at::Tensor& gradients,
+                                     const GradientWeights& weights) const = 0;
+  // What block `layer` writes beside its neurons' part, [hidden]; undefined where it is nothing.
+  virtual at::Tensor NeuronBias(int layer) const = 0;
+
   // Bytes of memory that MakeGradientWeights takes for `path`; 0 where no weight on it is packed.
   virtual int64_t GradientWeightBytes(const GradientPath& path) const = 0;
   // The weights that a tape for `path` needs; nothing is held after an error.

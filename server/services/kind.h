@@ -36,8 +36,9 @@ struct ResolvedWork {
 };
 
 struct ResolveOptions {
-  bool at_once = false;      // for a call, which takes less and holds its model
-  std::string display_name;  // of a result for which the request has none
+  bool at_once = false;         // for a call, which takes less and holds its model
+  std::string display_name;     // of a result for which the request has none
+  bool labels_required = true;  // ResponseSource has it; the kind's own to say
 };
 
 // Thread-safe.

@@ -23,10 +23,12 @@ namespace {
 class Tokeniser {
  public:
   // `field` holds the responses.
-  Tokeniser(const char* field, const rpc::CallContext& context, const engine::ServedModel& model)
+  Tokeniser(const char* field, const rpc::CallContext& context, const engine::ServedModel& model,
+            bool labels_required)
       : field_(field),
         context_(context),
         model_(model),
+        labels_required_(labels_required),
         options_{.add_special_tokens = true, .now = absl::Now()} {}
 
   // Before any is added, of the set and of the list that becomes it, which grows by doubling. At
@@ -38,7 +40,7 @@ class Tokeniser {
 
   // Errors name `place`.
   absl::Status Add(const std::string& place, const v1::LabelledResponse& response) {
-    if (!response.has_expresses())
+    if (labels_required_ && !response.has_expresses())
       return InvalidField(absl::StrCat(place, ".expresses"), "must be set: true or false");
     VS_ASSIGN_OR_RETURN(
         TokenisedPrompt prompt,
@@ -48,21 +50,27 @@ class Tokeniser {
         ResponseFromProto(absl::StrCat(place, ".response"), response.response(), model_));
     VS_RETURN_IF_ERROR(context_.Hold(MemoryOf(prompt.ids, ids, response.query_id())));
     rendered_chat_ |= prompt.from_chat;
+    if (!response.has_expresses()) ++num_unlabelled_;
     responses_.push_back({.prompt = std::move(prompt.ids),
                           .response = std::move(ids),
-                          .expresses = response.expresses(),
+                          .expresses = response.expresses() || !response.has_expresses(),
                           .query_id = response.query_id()});
     const auto last = std::span<const studies::LabelledResponse>(responses_).last(1);
     return WithFieldRenamed(studies::CheckTokens(last, model_.architecture), "[0]", place);
   }
 
   absl::StatusOr<studies::ResponseSet> Take(bool include_end_of_turn) {
+    if (num_unlabelled_ > 0 && num_unlabelled_ < static_cast<int64_t>(responses_.size())) {
+      return InvalidField(field_, "must have `expresses` of all responses or of none");
+    }
     studies::ResponseSet set = studies::Trim(
         std::move(responses_),
         {.end_of_turn = model_.text->eos_ids(), .include_end_of_turn = include_end_of_turn});
     set.rendered_chat = rendered_chat_;
-    VS_RETURN_IF_ERROR(studies::CheckBothLabels(field_, set));
-    return set;
+    if (labels_required_) VS_RETURN_IF_ERROR(studies::CheckBothLabels(field_, set));
+    if (set.num_expressing > 0) return set;
+    return InvalidField(field_, "must have an expressing response that is not empty",
+                        "EMPTY_LABEL");
   }
 
  private:
@@ -75,9 +83,11 @@ class Tokeniser {
   const char* const field_;
   const rpc::CallContext& context_;
   const engine::ServedModel& model_;
+  const bool labels_required_;
   const PromptOptions options_;
   std::vector<studies::LabelledResponse> responses_;
   bool rendered_chat_ = false;
+  int64_t num_unlabelled_ = 0;
 };
 
 absl::Status CheckCount(int64_t count, const ResponseSource& source) {
@@ -111,9 +121,9 @@ absl::StatusOr<ReadPiece> OpenDataSet(const std::string& name, const std::string
   };
 }
 
-absl::Status AddLines(const ReadPiece& read, const rpc::CallContext& context,
+absl::Status AddLines(const ReadPiece& read, const rpc::CallContext& context, bool labels_required,
                       Tokeniser& tokeniser) {
-  DataSetLines lines("artifact", read, /*labels_required=*/true);
+  DataSetLines lines("artifact", read, labels_required);
   while (true) {
     VS_RETURN_IF_ERROR(context.Why());
     VS_ASSIGN_OR_RETURN(const std::optional<DataSetLine> line, lines.Next());
@@ -134,7 +144,8 @@ absl::StatusOr<studies::ResponseSet> ResponseSetOf(const ResponseSource& source,
   if (source.responses.empty() == source.artifact.empty()) {
     return InvalidField("responses", "must be given inline or as `artifact`, one of the two");
   }
-  Tokeniser tokeniser(source.artifact.empty() ? "responses" : "artifact", context, model);
+  Tokeniser tokeniser(source.artifact.empty() ? "responses" : "artifact", context, model,
+                      source.labels_required);
   if (source.artifact.empty()) {
     VS_RETURN_IF_ERROR(CheckCount(source.responses.size(), source));
     VS_RETURN_IF_ERROR(tokeniser.HoldFor(source.responses.size()));
@@ -148,7 +159,7 @@ absl::StatusOr<studies::ResponseSet> ResponseSetOf(const ResponseSource& source,
     VS_ASSIGN_OR_RETURN(const int64_t count, CountDataSetLines(read, source.most));
     VS_RETURN_IF_ERROR(CheckCount(count, source));
     VS_RETURN_IF_ERROR(tokeniser.HoldFor(count));
-    VS_RETURN_IF_ERROR(AddLines(read, context, tokeniser));
+    VS_RETURN_IF_ERROR(AddLines(read, context, source.labels_required, tokeniser));
   }
   VS_ASSIGN_OR_RETURN(studies::ResponseSet set, tokeniser.Take(source.include_end_of_turn));
   used[studies::kResponsesInput] = studies::DigestOf(set);

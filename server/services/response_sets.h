@@ -27,9 +27,11 @@ struct ResponseSource {
   bool include_end_of_turn = false;
   int64_t most = kMostResponses;            // that the caller takes, empty ones included
   absl::string_view beyond = "give fewer";  // what to do with more
+  // Both labels must be there; else all responses may be without one and count as expressing.
+  bool labels_required = true;
 };
 
-// Exactly one of responses and artifact must be given. Both labels must be there. INVALID_ARGUMENT
+// Exactly one of responses and artifact must be given. Some must be expressing. INVALID_ARGUMENT
 // names "responses[i]..." or "artifact" with the number of the line; RESOURCE_EXHAUSTED (reason
 // USE_A_JOB) where there are more than `most`, before any is looked at. The digest of the set, as
 // studies::kResponsesInput, and an artifact used are added to `used`. Tokenising many takes long:

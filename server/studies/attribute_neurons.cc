@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "analysis/neuron_attribution.h"
+#include "base/check.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "studies/response_means.h"
@@ -24,6 +25,43 @@ void AppendBytes(std::string& out, const void* data, size_t size) {
 absl::Status Damaged() {
   return ErrorWithReason(absl::StatusCode::kDataLoss, "PARTIAL_DAMAGED",
                          "the stored partial result of a shard is damaged");
+}
+
+model::Site SiteOf(NeuronMeasure measure, const model::Architecture& architecture) {
+  switch (measure) {
+    case NeuronMeasure::kWritten:
+      return architecture.post_norms ? model::Site::kMlpWritten : model::Site::kMlpNeurons;
+    case NeuronMeasure::kProductIsOn:
+      return model::Site::kMlpNeurons;
+    case NeuronMeasure::kGateIsOn:
+      return model::Site::kMlpGate;
+  }
+  VS_CHECK(false);
+}
+
+// Without scores: the two means of each layer's neurons.
+absl::StatusOr<std::vector<NeuronColumns>> MeansOf(const ActivationSums& sums,
+                                                   std::span<const int> layers) {
+  if (sums.count(true) == 0 || sums.count(false) == 0) {
+    return InvalidField("responses", "must have a response of each label", "EMPTY_LABEL");
+  }
+  const std::vector<double> expressing = sums.Means(/*expresses=*/true);
+  const std::vector<double> others = sums.Means(/*expresses=*/false);
+  const size_t width = expressing.size() / layers.size();
+  std::vector<NeuronColumns> columns;
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const auto part = [&](const std::vector<double>& all) {
+      const auto first = all.begin() + static_cast<std::ptrdiff_t>(i * width);
+      return std::vector<double>(first, first + static_cast<std::ptrdiff_t>(width));
+    };
+    columns.push_back({.layer = layers[i],
+                       .scores = {},
+                       .classes = {},
+                       .angles = {},
+                       .mean_expressing = part(expressing),
+                       .mean_non_expressing = part(others)});
+  }
+  return columns;
 }
 
 }  // namespace
@@ -101,11 +139,14 @@ absl::StatusOr<ActivationSums> ActivationSums::Parse(absl::string_view bytes, in
 absl::Status AddChunk(engine::Engine& engine, std::span<const LabelledResponse> chunk,
                       const AttributionPlan& plan, const Cancellation& cancellation,
                       ActivationSums& sums, int64_t* cached_tokens) {
-  const ResponseMeansPlan means_plan = {.tenant = plan.tenant,
-                                        .site = model::Site::kMlpNeurons,
-                                        .layers = plan.layers,
-                                        .interventions = nullptr,
-                                        .background = plan.background};
+  ResponseMeansPlan means_plan = {.tenant = plan.tenant,
+                                  .site = SiteOf(plan.measure, engine.architecture()),
+                                  .layers = plan.layers,
+                                  .interventions = nullptr,
+                                  .background = plan.background};
+  if (plan.measure != NeuronMeasure::kWritten) {
+    means_plan.reduction = engine::Reduction::kMeanPositive;
+  }
   auto means = ResponseMeans(engine, chunk, means_plan, cancellation);
   if (!means.ok()) return InField("responses", means.status());
   for (size_t i = 0; i < chunk.size(); ++i) {
@@ -144,37 +185,35 @@ absl::StatusOr<std::vector<NeuronColumns>> ScoreNeurons(const engine::Engine& en
                                                         std::span<const int> layers,
                                                         std::optional<int> source_layer,
                                                         const Cancellation& cancellation) {
-  if (sums.count(true) == 0 || sums.count(false) == 0) {
-    return InvalidField("responses", "must have a response of each label", "EMPTY_LABEL");
-  }
+  VS_ASSIGN_OR_RETURN(std::vector<NeuronColumns> columns, MeansOf(sums, layers));
   VS_RETURN_IF_ERROR(CheckRows(vector, layers, source_layer));
   const model::Architecture& architecture = engine.architecture();
-  const auto width = static_cast<size_t>(architecture.intermediate);
-  const std::vector<double> expressing = sums.Means(/*expresses=*/true);
-  const std::vector<double> others = sums.Means(/*expresses=*/false);
-  std::vector<NeuronColumns> columns;
-  for (size_t i = 0; i < layers.size(); ++i) {
+  for (NeuronColumns& column : columns) {
     VS_RETURN_IF_ERROR(CheckGoesOn(cancellation));
-    const auto first = expressing.begin() + static_cast<std::ptrdiff_t>(i * width);
-    const auto other = others.begin() + static_cast<std::ptrdiff_t>(i * width);
-    NeuronColumns column;
-    column.layer = layers[i];
-    column.mean_expressing.assign(first, first + static_cast<std::ptrdiff_t>(width));
-    column.mean_non_expressing.assign(other, other + static_cast<std::ptrdiff_t>(width));
     // [hidden, intermediate]
-    VS_ASSIGN_OR_RETURN(const HostTensor weights, engine.WriteDirections(layers[i]));
+    VS_ASSIGN_OR_RETURN(const HostTensor weights, engine.WriteDirections(column.layer));
     auto contribution = analysis::ComputeDirectContribution(
         {.expressing = column.mean_expressing, .non_expressing = column.mean_non_expressing},
         {.columns = weights.As<float>(),
          .hidden = architecture.hidden,
          .intermediate = architecture.intermediate},
-        vector.row(*vector.RowOfLayer(source_layer.value_or(layers[i]))));
+        vector.row(*vector.RowOfLayer(source_layer.value_or(column.layer))));
     if (!contribution.ok()) {
-      return InvalidField("vector",
-                          absl::StrCat("layer ", layers[i], ": ", contribution.status().message()));
+      return InvalidField(
+          "vector", absl::StrCat("layer ", column.layer, ": ", contribution.status().message()));
     }
     column.scores = std::move(contribution->scores);
-    columns.push_back(std::move(column));
+  }
+  return columns;
+}
+
+absl::StatusOr<std::vector<NeuronColumns>> ScoreActivationProbabilities(
+    const ActivationSums& sums, std::span<const int> layers) {
+  VS_ASSIGN_OR_RETURN(std::vector<NeuronColumns> columns, MeansOf(sums, layers));
+  for (NeuronColumns& column : columns) {
+    for (size_t i = 0; i < column.mean_expressing.size(); ++i) {
+      column.scores.push_back(column.mean_expressing[i] - column.mean_non_expressing[i]);
+    }
   }
   return columns;
 }

@@ -1,12 +1,16 @@
-// Direct contribution of MLP neurons to a value vector v over labelled responses:
+// What the forward pass alone says of MLP neurons over labelled responses. How much more often they
+// are active where the value is expressed, P(active | exp) - P(active | unexp), and their direct
+// contribution to a value vector v:
 //   (mean_exp a_i - mean_unexp a_i) <w_i, v> / |v|^2,
-// the means those of response means over response tokens. v is the row of the neuron's own block,
-// or that of one source layer. Only what a block adds to the residual stream at or before the place
-// where v is read is part of v, so of a source layer (read behind its block) the blocks 0 to that
-// layer have contributions and later ones have none. The data set is cut into shards and each
-// shard into chunks of fixed composition; sums are float64, added in the order of the responses
-// within a shard and of the shards at the end, so that work which was interrupted and resumed gives
-// the same bits.
+// the means those of response means over response tokens. Where a norm behind the MLP divides what
+// it writes (Gemma 2), a_i is r_t a_i with the token's own factor r_t, and w_i has the norm's gain,
+// so that the neurons still add up to what the block writes. v is the row of the neuron's own
+// block, or that of one source layer. Only what a block adds to the residual stream at or before
+// the place where v is read is part of v, so of a source layer (read behind its block) the blocks 0
+// to that layer have contributions and later ones have none. The data set is cut into shards and
+// each shard into chunks of fixed composition; sums are float64, added in the order of the
+// responses within a shard and of the shards at the end, so that work which was interrupted and
+// resumed gives the same bits.
 #ifndef VALUESCOPE_STUDIES_ATTRIBUTE_NEURONS_H_
 #define VALUESCOPE_STUDIES_ATTRIBUTE_NEURONS_H_
 
@@ -52,9 +56,17 @@ class ActivationSums {
   std::array<std::vector<double>, 2> sums_ = {};  // [width] each
 };
 
+// What of a neuron is averaged over a response's tokens.
+enum class NeuronMeasure : uint8_t {
+  kWritten,      // a_i, or r_t a_i
+  kProductIsOn,  // whether a_i > 0
+  kGateIsOn,     // whether act(gate) > 0
+};
+
 struct AttributionPlan {
   std::string tenant;
   std::vector<int> layers;  // ascending
+  NeuronMeasure measure = NeuronMeasure::kWritten;
   bool background = false;
 };
 
@@ -70,6 +82,11 @@ absl::Status AddChunk(engine::Engine& engine, std::span<const LabelledResponse> 
 absl::StatusOr<std::vector<NeuronColumns>> ScoreNeurons(
     const engine::Engine& engine, const ActivationSums& sums, const StoredVector& vector,
     std::span<const int> layers, std::optional<int> source_layer, const Cancellation& cancellation);
+
+// Columns of P(active | exp) - P(active | unexp) and its two parts, one entry a layer, from sums of
+// kProductIsOn or kGateIsOn. INVALID_ARGUMENT naming "responses" (reason EMPTY_LABEL).
+absl::StatusOr<std::vector<NeuronColumns>> ScoreActivationProbabilities(
+    const ActivationSums& sums, std::span<const int> layers);
 
 // `layers` ascend. INVALID_ARGUMENT naming "vector" or "source_layer" where a row that the layers
 // need is missing, and "layers" (reason OUT_OF_RANGE) where one lies behind the source layer.

@@ -21,7 +21,7 @@ engine::Request RequestOf(const LabelledResponse& response, const ResponseMeansP
   tap.site = plan.site;
   tap.layers = plan.layers;
   tap.tokens = {.kind = plan.tokens, .positions = {}};
-  tap.reduction = engine::Reduction::kMean;
+  tap.reduction = plan.reduction;
   request.taps = {tap};
   if (plan.token_norms) {
     tap.reduction = engine::Reduction::kMeanNorm;

@@ -25,6 +25,7 @@ struct ResponseMeansPlan {
   std::vector<int> layers;  // ascending; empty at sites without layers
   // kResponse, kLast or kLastPrompt.
   engine::TokenKind tokens = engine::TokenKind::kResponse;
+  engine::Reduction reduction = engine::Reduction::kMean;  // or kMeanPositive
   // Of all responses; null: none.
   std::shared_ptr<const engine::PreparedInterventions> interventions;
   bool background = false;   // gives way to requests that people wait for
@@ -42,7 +43,8 @@ absl::Status CheckResponses(const engine::Engine& engine,
 int64_t ElementsOf(const ResponseMeansPlan& plan, const model::Architecture& architecture);
 
 struct Means {
-  // Of each response, in order: a(r) [rows, width] row-major, the mean over the plan's tokens, then
+  // Of each response, in order: a(r) [rows, width] row-major, what the plan's reduction, mostly the
+  // mean, makes of its tokens, then
   // with token_norms the mean |x| over them, [rows].
   std::vector<std::vector<float>> rows;
   int64_t cached_tokens = 0;  // of prompts, found in the cache instead of run

@@ -127,6 +127,7 @@ google::protobuf::RepeatedPtrField<v1::NeuronSetLayer> SummariseLayers(
     layer.set_num_members(std::count_if(
         top.begin(), top.end(),
         [&column](const v1::NeuronScore& neuron) { return neuron.layer() == column.layer; }));
+    if (column.completeness_gap) layer.set_completeness_gap(*column.completeness_gap);
     layer.set_score_sum(std::accumulate(column.scores.begin(), column.scores.end(), 0.0));
     if (column.scores.empty()) continue;
     const auto [low, high] = std::minmax_element(column.scores.begin(), column.scores.end());

@@ -7,7 +7,8 @@
 //             layer.{l}.class                INT32, numbers of the contract's NeuronClass, and
 //             layer.{l}.angle                FLOAT64, degrees: geometric classification only
 //             layer.{l}.mean_expressing      FLOAT64, and
-//             layer.{l}.mean_non_expressing  FLOAT64: direct contribution only
+//             layer.{l}.mean_non_expressing  FLOAT64: direct contribution and activation
+//                                            probability only
 //   digest    SHA-256 over model digest, method, top_k, the blob's digest, summaries a layer,
 //             warnings and provenance. Sets stored before the last three entered keep theirs.
 //
@@ -17,6 +18,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -31,6 +33,9 @@
 namespace valuescope::studies {
 
 inline constexpr char kDirectContributionMethod[] = "direct_contribution";
+inline constexpr char kActivationProbabilityMethod[] = "activation_probability_difference";
+inline constexpr char kAttributionPatchingMethod[] = "attribution_patching";
+inline constexpr char kIntegratedGradientsMethod[] = "integrated_gradients";
 inline constexpr char kGeometricMethod[] = "geometric";
 inline constexpr char kNeuronSetArtifactPrefix[] = "neuron-set.";
 
@@ -43,6 +48,7 @@ struct NeuronColumns {
   std::vector<double> angles;  // degrees
   std::vector<double> mean_expressing;
   std::vector<double> mean_non_expressing;
+  std::optional<double> completeness_gap = {};  // integrated gradients
 };
 
 // The `top_k` members by |score| over all layers, largest first, ties by layer, then index. Where

@@ -102,7 +102,9 @@ class Mix {
     request.taps = {
         Read(i % 2 == 0 ? Site::kResidualPost : Site::kMlpNeurons,
              {0, architecture_.num_layers - 1}, scopes[Draw(0, 5)], reductions[Draw(0, 3)]),
-        Read(Site::kResidualMid, {1}, TokenKind::kAll, Reduction::kMeanNorm)};
+        Read(Site::kResidualMid, {1}, TokenKind::kAll, Reduction::kMeanNorm),
+        Read(Site::kMlpGate, {1}, TokenKind::kAll, Reduction::kMeanPositive),
+        Read(Site::kMlpWritten, {0, 1}, TokenKind::kAll, Reduction::kMean)};
   }
 
   const model::Architecture& architecture_;

@@ -349,6 +349,8 @@ std::vector<Tap> EveryKindOfTap() {
           Read(Site::kResidualPost, {29}, TokenKind::kLast, Reduction::kMean),
           Read(Site::kAttentionHeads, {5}, TokenKind::kPrompt, Reduction::kMean),
           Read(Site::kResidualPost, {3, 15}, TokenKind::kResponse, Reduction::kMeanNorm),
+          Read(Site::kMlpNeurons, {3, 15}, TokenKind::kResponse, Reduction::kMeanPositive),
+          Read(Site::kMlpGate, {3, 15}, TokenKind::kResponse, Reduction::kMeanPositive),
           Read(Site::kFinalNorm, {}, TokenKind::kLastPrompt, Reduction::kNone)};
 }
 

@@ -48,6 +48,11 @@ class FakeTransformer : public model::Transformer {
   absl::StatusOr<at::Tensor> UnembeddingRows(int64_t, int64_t count) const override {
     return at::full({count, 4}, 0.0f);
   }
+  at::Tensor NeuronGradients(int, const at::Tensor& neurons, const at::Tensor&,
+                             const model::GradientWeights&) const override {
+    return at::full(neurons.sizes(), 0.0f);
+  }
+  at::Tensor NeuronBias(int) const override { return {}; }
   int64_t GradientWeightBytes(const model::GradientPath&) const override { return 0; }
   absl::StatusOr<std::shared_ptr<const model::GradientWeights>> MakeGradientWeights(
       const model::GradientPath&, const Cancellation&) const override {

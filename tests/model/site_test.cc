@@ -20,8 +20,9 @@ TEST(Site, WiresAreNumberedDenselyInTheOrderOfTheForwardPass) {
   const Architecture a = TwoBlocks();
   std::vector<int> indices = {WireIndex({Site::kEmbedding, 0}, a)};
   for (int layer = 0; layer < a.num_layers; ++layer) {
-    for (const Site site : {Site::kAttentionHeads, Site::kAttentionOutput, Site::kResidualMid,
-                            Site::kMlpNeurons, Site::kMlpOutput, Site::kResidualPost}) {
+    for (const Site site :
+         {Site::kAttentionHeads, Site::kAttentionOutput, Site::kResidualMid, Site::kMlpGate,
+          Site::kMlpNeurons, Site::kMlpWritten, Site::kMlpOutput, Site::kResidualPost}) {
       indices.push_back(WireIndex({site, layer}, a));
     }
   }

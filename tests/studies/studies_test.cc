@@ -437,6 +437,22 @@ TEST(ScoreNeuronsTest, AMissingRowIsNamed) {
   EXPECT_TRUE(CheckRows(vector, layers, 1).ok());  // which both blocks may have written
 }
 
+TEST(ScoreActivationProbabilitiesTest, IsTheDifferenceOfTheMeansOfResponses) {
+  ActivationSums sums(4);
+  ASSERT_TRUE(sums.Add(true, std::vector<float>{1, .5, 0, .25}).ok());
+  ASSERT_TRUE(sums.Add(true, std::vector<float>{0, .5, 0, .75}).ok());
+  const std::vector<int> layers = {2, 5};
+  EXPECT_EQ(DetailsOf(ScoreActivationProbabilities(sums, layers).status()).reason, "EMPTY_LABEL");
+  ASSERT_TRUE(sums.Add(false, std::vector<float>{1, 0, .5, .5}).ok());
+  const auto columns = ScoreActivationProbabilities(sums, layers);
+  ASSERT_TRUE(columns.ok()) << columns.status();
+  EXPECT_EQ((*columns)[1].layer, 5);
+  EXPECT_THAT((*columns)[0].scores, ElementsAre(-.5, .5));
+  EXPECT_THAT((*columns)[1].scores, ElementsAre(-.5, 0));
+  EXPECT_THAT((*columns)[1].mean_expressing, ElementsAre(0, .5));
+  EXPECT_THAT((*columns)[1].mean_non_expressing, ElementsAre(.5, .5));
+}
+
 TEST(ActivationSumsTest, PartialsComeBackAndDamageIsFound) {
   ActivationSums sums(2);
   ASSERT_TRUE(sums.Add(true, std::vector<float>{1, 2}).ok());

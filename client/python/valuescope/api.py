@@ -645,12 +645,14 @@ class Api:
         /,
         model: str,
         responses: str | Sequence[v1.LabelledResponse],
-        vector: str,
+        vector: str = "",
         *,
         layers: Layers = "all",
         **fields: Any,
     ) -> v1.AttributeNeuronsResponse:
-        """Direct contribution of every neuron to a vector, at once. For large data sets use `create_job`.
+        """Scores every neuron by one method, direct contribution by default, at once.
+
+        For large data sets use `create_job`.
 
         Arguments as in `attribution_request`. Raises Exhausted, reason USE_A_JOB, where it is too much for one call.
         """

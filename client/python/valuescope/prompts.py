@@ -734,7 +734,7 @@ def extraction_request(
 def attribution_request(
     model: str,
     responses: str | Sequence[v1.LabelledResponse],
-    vector: str,
+    vector: str = "",
     *,
     layers: Layers = "all",
     **fields: Any,
@@ -744,9 +744,10 @@ def attribution_request(
     Args:
         model: "models/ID".
         responses: a list made by `labelled`, or the name of an artifact that holds one.
-        vector: "vectors/ID" that contributions are measured along.
+        vector: "vectors/ID" that contributions are measured along; of direct_contribution alone.
         layers: blocks whose neurons are scored.
-        fields: further fields of `AttributeNeuronsRequest`; a method other than direct_contribution is one of them.
+        fields: further fields of `AttributeNeuronsRequest`; a method other than direct_contribution is one of them,
+            such as activation_probability_difference=v1.ActivationProbabilityDifference().
     """
     request = v1.AttributeNeuronsRequest(
         model=model, vector=vector, layers=to_layers(layers), **fields
