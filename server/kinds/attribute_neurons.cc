@@ -7,6 +7,8 @@
 //
 // Left by a job: "scores", the columns of stored_neuron_set.h; "summary", JSON with counts, sums a
 // layer, the top neurons and the provenance, nothing of time or place; the neuron set.
+//
+// Long because the outcome, the work and the request of a kind are about one record.
 #include "studies/attribute_neurons.h"
 
 #include <algorithm>
@@ -23,9 +25,10 @@
 #include "base/error.h"
 #include "base/id.h"
 #include "base/status_macros.h"
-#include "engine/gradient_request.h"
+#include "kinds/attribution_options.h"
 #include "kinds/kinds.h"
 #include "kinds/response_work.h"
+#include "kinds/saved_attribution.h"
 #include "nlohmann/json.hpp"
 #include "services/prompt_codec.h"
 #include "services/replays.h"
@@ -184,107 +187,6 @@ class AttributionWork : public ResponseWork<studies::ActivationSums> {
   const int64_t width_;
 };
 
-std::optional<int> SourceLayerOf(const SavedAttribution& record) {
-  return record.has_source_layer() ? std::optional<int>(record.source_layer()) : std::nullopt;
-}
-
-// What the integral's nodes are where the request does not say.
-engine::PathNodes PathOf(const v1::IntegratedGradients& how) {
-  engine::PathNodes path;
-  path.steps = how.steps();
-  if (how.has_tolerance()) path.tolerance = how.tolerance();
-  if (how.has_max_steps()) path.most = how.max_steps();
-  return path;
-}
-
-// The tokens of a method by gradients.
-const v1::TokenSelection& TokensOf(const SavedAttribution& record) {
-  return record.has_attribution_patching() ? record.attribution_patching().tokens()
-                                           : record.integrated_gradients().tokens();
-}
-
-// Whether L is made of the prompt's tokens alone.
-bool IsReadInPrompt(const engine::GradientTarget& target) {
-  const engine::TokenSelection* tokens = nullptr;
-  if (const auto* projection = std::get_if<engine::ProjectionTarget>(&target)) {
-    tokens = &projection->tokens;
-  } else if (const auto* difference = std::get_if<engine::LogitDifferenceTarget>(&target)) {
-    tokens = &difference->tokens;
-  }
-  return tokens != nullptr && (tokens->kind == engine::TokenKind::kPrompt ||
-                               tokens->kind == engine::TokenKind::kLastPrompt);
-}
-
-// `context` is the model's, in tokens.
-absl::StatusOr<engine::GradientTarget> TargetOf(const v1::AttributionTarget& target,
-                                                const studies::StoredVector* vector,
-                                                int64_t context) {
-  if (target.has_vector_projection()) {
-    const v1::VectorProjectionTarget& projection = target.vector_projection();
-    engine::ProjectionTarget result;
-    result.layer = projection.layer();
-    const auto row = vector->row(*vector->RowOfLayer(projection.layer()));
-    result.vector = std::make_shared<const std::vector<float>>(row.begin(), row.end());
-    VS_ASSIGN_OR_RETURN(result.tokens, services::TokensFromProto("target.vector_projection.tokens",
-                                                                 projection.tokens(), context,
-                                                                 engine::TokenKind::kResponse));
-    return result;
-  }
-  if (!target.has_token_logit_difference()) return engine::ResponseLogprobTarget{};
-  const v1::TokenLogitDifferenceTarget& difference = target.token_logit_difference();
-  engine::LogitDifferenceTarget result;
-  result.positive.assign(difference.positive_token_ids().begin(),
-                         difference.positive_token_ids().end());
-  result.negative.assign(difference.negative_token_ids().begin(),
-                         difference.negative_token_ids().end());
-  VS_ASSIGN_OR_RETURN(
-      result.tokens,
-      services::TokensFromProto("target.token_logit_difference.tokens", difference.tokens(),
-                                context, engine::TokenKind::kLastPrompt));
-  return result;
-}
-
-// `record` has a method by gradients, and a row of `vector` for its target's layer.
-absl::StatusOr<studies::GradientPlan> GradientPlanOf(const SavedAttribution& record,
-                                                     const studies::StoredVector* vector,
-                                                     int64_t context) {
-  studies::GradientPlan plan;
-  plan.layers.assign(record.layers().begin(), record.layers().end());
-  VS_ASSIGN_OR_RETURN(plan.target, TargetOf(record.target(), vector, context));
-  const engine::TokenKind otherwise =
-      IsReadInPrompt(plan.target) ? engine::TokenKind::kPrompt : engine::TokenKind::kResponse;
-  VS_ASSIGN_OR_RETURN(plan.tokens,
-                      services::TokensFromProto("tokens", TokensOf(record), context, otherwise));
-  const auto& ids = record.target().continuation_logprob().continuation().token_ids().ids();
-  plan.continuation.assign(ids.begin(), ids.end());
-  plan.mean_baseline = record.attribution_patching().baseline() == v1::PATCHING_BASELINE_MEAN;
-  if (record.has_integrated_gradients()) plan.path = PathOf(record.integrated_gradients());
-  return plan;
-}
-
-bool IsByGradients(const SavedAttribution& record) {
-  return record.has_attribution_patching() || record.has_integrated_gradients();
-}
-
-// `vector` is the record's.
-absl::StatusOr<std::unique_ptr<studies::AttributionMethod>> MethodOf(
-    const SavedAttribution& record, std::optional<studies::StoredVector> vector,
-    const engine::ServedModel& model) {
-  if (IsByGradients(record)) {
-    VS_ASSIGN_OR_RETURN(
-        studies::GradientPlan plan,
-        GradientPlanOf(record, vector ? &*vector : nullptr, model.architecture.max_positions));
-    return studies::GradientAttributionOf(std::move(plan));
-  }
-  std::vector<int> layers(record.layers().begin(), record.layers().end());
-  if (record.has_activation_probability_difference()) {
-    return studies::ActivationProbabilityOf(
-        std::move(layers), record.activation_probability_difference().definition());
-  }
-  return studies::DirectContributionOf(std::move(layers), *std::move(vector),
-                                       SourceLayerOf(record));
-}
-
 // The spec of a job that a server before SavedWork created.
 absl::StatusOr<SavedWork> RecordOfVersion1(absl::string_view text) {
   SavedWork record;
@@ -316,95 +218,8 @@ absl::StatusOr<SavedWork> RecordOfVersion1(absl::string_view text) {
 
 using Request = v1::AttributeNeuronsRequest;
 
-constexpr char kServed[] =
-    "direct_contribution, activation_probability_difference, attribution_patching and "
-    "integrated_gradients";
-constexpr int kMostSteps = 1024;
 // Forward and backward, of a response.
 constexpr int64_t kMostPassesAtOnce = 100'000;
-
-std::string NameOfMethod(const Request& request) {
-  return Request::descriptor()->FindFieldByNumber(request.method_case())->name();
-}
-
-bool IsServed(Request::MethodCase method) {
-  return method == Request::kDirectContribution ||
-         method == Request::kActivationProbabilityDifference ||
-         method == Request::kAttributionPatching || method == Request::kIntegratedGradients;
-}
-
-absl::Status CheckIntegration(const v1::IntegratedGradients& how) {
-  const auto field = [](absl::string_view name) {
-    return absl::StrCat("integrated_gradients.", name);
-  };
-  if (how.has_steps()) {
-    if (how.steps() < 1 || how.steps() > kMostSteps) {
-      return OutOfRange(field("steps"), how.steps(), 1, kMostSteps);
-    }
-    if (!how.has_tolerance() && !how.has_max_steps()) return absl::OkStatus();
-    return InvalidField(field("steps"), "excludes tolerance and max_steps");
-  }
-  if (how.has_tolerance() && !(how.tolerance() > 0 && how.tolerance() <= 1)) {
-    return InvalidField(field("tolerance"), "must be above 0 and at most 1", "OUT_OF_RANGE");
-  }
-  if (how.has_max_steps() && (how.max_steps() < 12 || how.max_steps() > 4096)) {
-    return OutOfRange(field("max_steps"), how.max_steps(), 12, 4096);
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckGradientOptions(const Request& request) {
-  const v1::AttributionTarget& target = request.target();
-  if (target.target_case() == v1::AttributionTarget::TARGET_NOT_SET) {
-    return InvalidField("target", absl::StrCat("must be set for ", NameOfMethod(request)));
-  }
-  if (target.has_token_logit_difference() &&
-      target.token_logit_difference().positive_token_ids().empty()) {
-    return InvalidField("target.token_logit_difference.positive_token_ids", "must name a token");
-  }
-  if (!v1::PatchingBaseline_IsValid(request.attribution_patching().baseline())) {
-    return InvalidField("attribution_patching.baseline", "must be a value of PatchingBaseline");
-  }
-  return CheckIntegration(request.integrated_gradients());
-}
-
-absl::Status CheckMethod(const Request& request) {
-  if (request.method_case() == Request::METHOD_NOT_SET) {
-    return InvalidField("method", absl::StrCat("must be set; this version serves ", kServed));
-  }
-  const std::string name = NameOfMethod(request);
-  if (!IsServed(request.method_case())) {
-    return ErrorWithReason(
-        absl::StatusCode::kUnimplemented, "OPTION_NOT_SERVED",
-        absl::StrCat("`", name, "` is not served by this version, which serves ", kServed));
-  }
-  const bool by_gradients =
-      request.has_attribution_patching() || request.has_integrated_gradients();
-  if (request.has_target() && !by_gradients) {
-    return InvalidField("target", absl::StrCat("has no meaning for ", name));
-  }
-  if (request.has_direct_contribution()) return absl::OkStatus();
-  if (!request.vector().empty()) {
-    return InvalidField("vector", absl::StrCat("has no meaning for ", name));
-  }
-  if (request.has_source_layer()) {
-    return InvalidField("source_layer", absl::StrCat("has no meaning for ", name));
-  }
-  if (by_gradients) return CheckGradientOptions(request);
-  if (!v1::ActivationDefinition_IsValid(request.activation_probability_difference().definition())) {
-    return InvalidField("activation_probability_difference.definition",
-                        "must be a value of ActivationDefinition");
-  }
-  return absl::OkStatus();
-}
-
-// What needs neither vector nor responses.
-absl::Status CheckOptions(const Request& request) {
-  VS_RETURN_IF_ERROR(CheckMethod(request));
-  VS_RETURN_IF_ERROR(services::TopKOf(request).status());
-  VS_RETURN_IF_ERROR(CheckDisplayName("display_name", request.display_name()));
-  return services::CheckJudge(request);
-}
 
 // Of the first `num_layers` blocks those that are asked for; all where none are.
 absl::StatusOr<std::vector<int>> LayersAmong(int num_layers, const Request& request) {
@@ -463,7 +278,7 @@ class AttributeNeuronsKind
     services::ResolvedWork resolved;
     VS_ASSIGN_OR_RETURN(const auto model,
                         services::ModelOfName("model", request.model(), *sources_.models));
-    VS_RETURN_IF_ERROR(CheckOptions(request));
+    VS_RETURN_IF_ERROR(CheckAttributionOptions(request));
     VS_ASSIGN_OR_RETURN(Method method, ResolveMethod(request, *model, context, resolved.used));
     services::ResolveOptions with_labels = options;
     with_labels.labels_required =
@@ -594,8 +409,9 @@ class AttributeNeuronsKind
     VS_ASSIGN_OR_RETURN(const studies::GradientPlan plan,
                         GradientPlanOf(method.record, method.vector ? &*method.vector : nullptr,
                                        model.architecture.max_positions));
-    VS_RETURN_IF_ERROR(studies::CheckGradients(*model.engine, inputs.responses.responses, plan,
-                                               context.cancellation));
+    VS_RETURN_IF_ERROR(NamedAsAsked(
+        method.record, studies::CheckGradients(*model.engine, inputs.responses.responses, plan,
+                                               context.cancellation)));
     int64_t passes = 1;
     if (plan.path) {
       passes = static_cast<int64_t>(plan.layers.size()) *

@@ -322,8 +322,13 @@ def test_targets_that_cannot_be_are_refused(case):
     with pytest.raises(vs.InvalidRequest, match="has no row for layer"):
         case.attribute(target=target, **how)
     behind = v1.AttributionPatching(tokens=v1.TokenSelection(kind=v1.TOKEN_KIND_RESPONSE))
-    with pytest.raises(vs.InvalidRequest, match="`tokens`: must hold a token at or before"):
+    with pytest.raises(vs.InvalidRequest, match="must hold a token at or before"):
         case.attribute(attribution_patching=behind, target=case.target("logit_difference"))
+    target = case.target("logit_difference")
+    target.token_logit_difference.positive_token_ids[:] = [11, 10_000]
+    named = r"`target.token_logit_difference.positive_token_ids\[1\]`"
+    with pytest.raises(vs.InvalidRequest, match=named):
+        case.attribute(target=target, **how)
     with pytest.raises(vs.InvalidRequest, match="steps"):
         case.integrate("logprob", steps=2000)
     with pytest.raises(vs.NotServed, match="causal_ablation"):
