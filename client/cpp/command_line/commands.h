@@ -112,7 +112,12 @@ struct ClassifyFlags {
 struct AttributeFlags {
   std::string model;
   std::string data_set;
+  std::string method = "direct_contribution";
   std::string vector;
+  std::optional<int> target_layer;
+  std::string baseline = "zero";
+  std::string definition = "product";
+  std::optional<int> steps;
   std::string layers = "all";
   std::string display_name;
   bool validate_only = false;

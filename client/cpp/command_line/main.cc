@@ -239,7 +239,26 @@ void AddVectors(CLI::App& app, const Globals& globals, Action& action) {
 
 void AddAttribution(CLI::App& command, AttributeFlags& flags) {
   command.add_option("--model", flags.model)->required();
-  command.add_option("--vector", flags.vector, "vectors/ID")->required();
+  command
+      .add_option("--method", flags.method,
+                  "direct_contribution, activation_probability_difference, attribution_patching or "
+                  "integrated_gradients")
+      ->capture_default_str();
+  command.add_option("--vector", flags.vector,
+                     "vectors/ID that is contributed to, or the target of the last two methods; "
+                     "without it theirs is the response's log-probability");
+  command.add_option("--target_layer", flags.target_layer,
+                     "block behind which the target is read, with its row of --vector");
+  command.add_option("--baseline", flags.baseline, "of attribution_patching: zero or mean")
+      ->check(CLI::IsMember({"zero", "mean"}))
+      ->capture_default_str();
+  command
+      .add_option("--definition", flags.definition,
+                  "of activation_probability_difference, what is above 0: product or gate")
+      ->check(CLI::IsMember({"product", "gate"}))
+      ->capture_default_str();
+  command.add_option("--steps", flags.steps,
+                     "of integrated_gradients; default: until the scores are stable");
   command.add_option("data_set", flags.data_set, "file of JSON Lines, or artifacts/ID")->required();
   command.add_option("--layers", flags.layers)->capture_default_str();
 }
@@ -260,7 +279,7 @@ void AddNeurons(CLI::App& app, const Globals& globals, Action& action) {
       [&] { action = [&globals] { return ClassifyNeurons(globals, classify_flags); }; });
   static AttributeFlags attribute_flags;
   CLI::App* attribute =
-      neurons->add_subcommand("attribute", "direct contribution to a vector, at once");
+      neurons->add_subcommand("attribute", "scores over a data set by one method, at once");
   AddAttribution(*attribute, attribute_flags);
   attribute->callback(
       [&] { action = [&globals] { return AttributeNeurons(globals, attribute_flags); }; });

@@ -80,12 +80,49 @@ absl::StatusOr<std::string> DataSetArtifact(Client& client, const std::string& d
   return artifact->name();
 }
 
+namespace {
+
+// INVALID_ARGUMENT for a method that there is not.
+absl::Status ChooseMethod(const AttributeFlags& flags, v1::AttributeNeuronsRequest& request) {
+  const std::string vector = flags.vector.empty() ? "" : ResourceName("vectors", flags.vector);
+  if (flags.method == "direct_contribution") {
+    request.set_vector(vector);
+    request.mutable_direct_contribution();
+    return absl::OkStatus();
+  }
+  if (flags.method == "activation_probability_difference") {
+    request.set_vector(vector);
+    request.mutable_activation_probability_difference()->set_definition(
+        flags.definition == "gate" ? v1::ACTIVATION_DEFINITION_GATE
+                                   : v1::ACTIVATION_DEFINITION_PRODUCT);
+    return absl::OkStatus();
+  }
+  if (flags.method == "attribution_patching") {
+    request.mutable_attribution_patching()->set_baseline(
+        flags.baseline == "mean" ? v1::PATCHING_BASELINE_MEAN : v1::PATCHING_BASELINE_ZERO);
+  } else if (flags.method == "integrated_gradients") {
+    v1::IntegratedGradients& how = *request.mutable_integrated_gradients();
+    if (flags.steps) how.set_steps(*flags.steps);
+  } else {
+    return absl::InvalidArgumentError("--method is '" + flags.method + "'; see --help");
+  }
+  v1::AttributionTarget& target = *request.mutable_target();
+  if (vector.empty()) {
+    target.mutable_continuation_logprob();
+    return absl::OkStatus();
+  }
+  target.mutable_vector_projection()->set_vector(vector);
+  if (flags.target_layer) target.mutable_vector_projection()->set_layer(*flags.target_layer);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::StatusOr<v1::AttributeNeuronsRequest> MakeAttribution(Client& client,
                                                             const AttributeFlags& flags) {
   v1::AttributeNeuronsRequest request;
   request.set_model(ResourceName("models", flags.model));
-  request.set_vector(ResourceName("vectors", flags.vector));
-  request.mutable_direct_contribution();
+  if (absl::Status method = ChooseMethod(flags, request); !method.ok()) return method;
   absl::StatusOr<v1::Layers> layers = ParseLayers(flags.layers);
   if (!layers.ok()) return layers.status();
   *request.mutable_layers() = *std::move(layers);
