@@ -4,7 +4,6 @@
 #include <mutex>
 #include <utility>
 
-#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/error.h"
@@ -13,10 +12,6 @@ namespace valuescope {
 namespace {
 
 constexpr absl::Duration kRetry = absl::Seconds(1);
-// A wish for no more than this part of an account is small. Small ones may pass who waits: many
-// would have to come at once to keep it from what it waits for, and to refuse them all would let
-// one who asks for much close the account to everybody else.
-constexpr int64_t kSmallPart = 64;
 
 }  // namespace
 
@@ -24,12 +19,11 @@ struct MemoryLedger::State {
   State(MemoryAccount terms, std::shared_ptr<State> part_of)
       : account(std::move(terms)), whole(std::move(part_of)) {}
 
-  // Of this account and of all that it is part of, or of none. `in_turn`: for the one who waits.
-  bool Take(int64_t bytes, bool in_turn = false) {
-    const int64_t others = in_turn ? 0 : AwaitedBefore(bytes);
+  // Of this account and of all that it is part of, or of none.
+  bool Take(int64_t bytes) {
     int64_t before = used.load(std::memory_order_relaxed);
     do {
-      if (bytes > account.capacity - before - others && bytes > 0) return false;
+      if (bytes > account.capacity - before && bytes > 0) return false;
     } while (!used.compare_exchange_weak(before, before + bytes, std::memory_order_relaxed));
     if (whole == nullptr || whole->Take(bytes)) return true;
     used.fetch_sub(bytes, std::memory_order_relaxed);
@@ -59,30 +53,21 @@ struct MemoryLedger::State {
   absl::Status Refusal(int64_t bytes, int64_t held) const {
     if (absl::Status never = CheckEverFits(bytes, held); !never.ok()) return never;
     const State* full = this;
-    while (full->FreeFor(bytes) >= bytes && full->whole != nullptr) full = full->whole.get();
-    const int64_t others = full->AwaitedBefore(bytes);
-    const std::string waited = others > 0 ? absl::StrCat(", others wait for ", others) : "";
+    while (full->Free() >= bytes && full->whole != nullptr) full = full->whole.get();
     return RetryLater(
         account.full,
-        absl::StrCat(full->account.name, " is full: ", full->used.load(std::memory_order_relaxed),
-                     " of its ", full->account.capacity, " bytes are held", waited, ", and ", bytes,
+        absl::StrCat(full->account.name, " is full: ", full->account.capacity - full->Free(),
+                     " of its ", full->account.capacity, " bytes are held, and ", bytes,
                      " more are needed"),
         kRetry);
   }
 
-  // What is left for somebody else's wish for `bytes` until the one who waits has its own.
-  int64_t AwaitedBefore(int64_t bytes) const {
-    return bytes > account.capacity / kSmallPart ? awaited.load(std::memory_order_relaxed) : 0;
-  }
-  int64_t FreeFor(int64_t bytes) const {
-    return account.capacity - used.load(std::memory_order_relaxed) - AwaitedBefore(bytes);
-  }
+  int64_t Free() const { return account.capacity - used.load(std::memory_order_relaxed); }
 
   const MemoryAccount account;
   const std::shared_ptr<State> whole;
   std::atomic<int64_t> used{0};
-  std::mutex waiting;               // of the one who waits for more
-  std::atomic<int64_t> awaited{0};  // by that one
+  std::mutex waiting;  // of the one who waits for more
 };
 
 MemoryLedger::MemoryLedger(MemoryAccount account, const MemoryLedger* whole)
@@ -123,14 +108,14 @@ absl::Status MemoryLedger::Lease::GrowInTurn(int64_t bytes, absl::Time until,
   if (!DetailsOf(refusal).retry_after) return refusal;
   const std::unique_lock<std::mutex> turn(state_->waiting, std::try_to_lock);
   if (!turn.owns_lock()) return refusal;
-  state_->awaited = bytes;
-  const absl::Cleanup ended = [this] { state_->awaited = 0; };
+  // Others may take meanwhile what fits, and nothing is kept free for this one: it waits until
+  // `until` at most, and to refuse them for it keeps out those of them who ask for much, who get
+  // nothing as long as somebody with less to ask for waits.
   // One thread looks at one number; to be told, everybody who gives back would have to tell.
-  while (!state_->Take(bytes, /*in_turn=*/true)) {
+  while (!TryGrow(bytes)) {
     if (stopped() || absl::Now() >= until) return refusal;
     absl::SleepFor(absl::Milliseconds(1));
   }
-  bytes_ += bytes;
   return absl::OkStatus();
 }
 

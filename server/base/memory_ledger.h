@@ -64,9 +64,9 @@ class MemoryLedger::Lease {
   // Takes `bytes` >= 0 more; errors of MemoryLedger::Take.
   absl::Status Grow(int64_t bytes);
 
-  // The same, but waits until `stopped` or `until`, unless somebody else of the account does so: of
-  // many whose wishes are too much together one gets what it needs, the others are refused and give
-  // back what they have. Until then all wishes but small ones (a 64th) leave room for it.
+  // The same, but waits for it until `stopped` or `until`, unless somebody else of the account does
+  // so already: of many whose wishes are too much together, who each hold something of it, one gets
+  // what it needs, and the others are refused and give back what they have.
   absl::Status GrowInTurn(int64_t bytes, absl::Time until, const std::function<bool()>& stopped);
 
   // Gives back what is beyond `bytes` >= 0.

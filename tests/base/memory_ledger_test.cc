@@ -143,43 +143,6 @@ TEST(MemoryLedgerTest, OneAtATimeWaitsForWhatOthersGiveBack) {
   EXPECT_EQ(ledger.used(), 100);
 }
 
-// What it waits for comes back little by little, and would be gone each time before it is enough.
-TEST(MemoryLedgerTest, LargeWishesDoNotOvertakeOneThatWaitsAndSmallOnesDo) {
-  MemoryLedger ledger({.capacity = 6400, .name = "the shelf"});
-  const auto held = *ledger.Take(5000), waiting = *ledger.Take(400), other = *ledger.Take(0);
-  std::atomic<bool> waits = false, grew = false;
-  std::thread waiter([&] {
-    grew = waiting
-               ->GrowInTurn(3000, absl::InfiniteFuture(),
-                            [&] {
-                              waits = true;
-                              return false;
-                            })
-               .ok();
-  });
-  while (!waits) absl::SleepFor(absl::Milliseconds(1));
-  held->ShrinkTo(4000);
-  const absl::Status newcomer = ledger.Take(1000).status();
-  EXPECT_TRUE(MayComeBack(newcomer));
-  EXPECT_THAT(std::string(newcomer.message()),
-              HasSubstr("4400 of its 6400 bytes are held, others wait for 3000, and 1000 more"));
-  EXPECT_TRUE(MayComeBack(other->Grow(1000)));
-  EXPECT_TRUE(MayComeBack(other->GrowInTurn(101, absl::InfiniteFuture(), Never)));
-  EXPECT_EQ(other->Grow(100), absl::OkStatus());
-  EXPECT_FALSE(grew);
-  held->ShrinkTo(2000);
-  waiter.join();
-  EXPECT_TRUE(grew);
-  EXPECT_TRUE(ledger.Take(900).ok());  // nobody waits any more
-}
-
-TEST(MemoryLedgerTest, WhoGaveUpWaitingIsInNobodysWay) {
-  MemoryLedger ledger(6400);
-  const auto held = *ledger.Take(4000), lease = *ledger.Take(0);
-  EXPECT_FALSE(lease->GrowInTurn(3000, absl::Now() + absl::Milliseconds(5), Never).ok());
-  EXPECT_TRUE(ledger.Take(2400).ok());
-}
-
 TEST(MemoryLedgerTest, AWaitEndsByItsTimeAndByItsCallerAndIsNotBegunForWhatNeverComes) {
   MemoryLedger ledger(100);
   const auto held = *ledger.Take(100), lease = *ledger.Take(0);
