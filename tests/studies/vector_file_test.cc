@@ -427,7 +427,8 @@ std::string Mutated(std::string file, std::mt19937_64& random) {
   return file;
 }
 
-// VALUESCOPE_MUTATIONS sets how many of each format; the suite takes few.
+// VALUESCOPE_MUTATIONS sets how many of each format; the suite takes few,
+// tests/sanitizers/mutated_files many.
 int NumMutations() {
   const char* asked = std::getenv("VALUESCOPE_MUTATIONS");
   int count = 300;
