@@ -124,11 +124,20 @@ class AttributionOutcome : public jobs::Outcome {
 
 class AttributionWork : public ResponseWork<studies::ActivationSums> {
  public:
-  AttributionWork(ResponseInputs inputs, studies::StoredVector vector, int64_t intermediate)
+  AttributionWork(ResponseInputs inputs, studies::StoredVector vector, int64_t intermediate,
+                  engine::KeptCaptures memory)
       : ResponseWork(std::move(inputs)),
         vector_(std::move(vector)),
         layers_(of().layers().begin(), of().layers().end()),
-        width_(static_cast<int64_t>(layers_.size()) * intermediate) {}
+        width_(static_cast<int64_t>(layers_.size()) * intermediate),
+        memory_(std::move(memory)) {}
+
+  // What it holds to its end, bytes: the sums of a shard and of all, two labels each, a shard's as
+  // stored, and the columns of the result.
+  static int64_t BytesOf(int64_t layers, int64_t intermediate) {
+    constexpr int64_t kSums = 3 * 2, kColumns = 3;
+    return layers * intermediate * (kSums + kColumns) * static_cast<int64_t>(sizeof(double));
+  }
 
  protected:
   absl::StatusOr<studies::ActivationSums> BeginSums(int64_t) override {
@@ -167,6 +176,7 @@ class AttributionWork : public ResponseWork<studies::ActivationSums> {
   const studies::StoredVector vector_;
   const std::vector<int> layers_;
   const int64_t width_;
+  const engine::KeptCaptures memory_;
 };
 
 // The spec of a job that a server before SavedWork created.
@@ -267,8 +277,12 @@ class AttributeNeuronsKind
     VS_ASSIGN_OR_RETURN(studies::StoredVector vector,
                         studies::ReadVector(*sources_.blobs, resource));
     VS_ASSIGN_OR_RETURN(const auto model, inputs.Model());
+    VS_ASSIGN_OR_RETURN(
+        engine::KeptCaptures memory,
+        model->engine->KeepCaptures(AttributionWork::BytesOf(
+            record.attribute_neurons().layers_size(), model->architecture.intermediate)));
     return std::make_unique<AttributionWork>(std::move(inputs), std::move(vector),
-                                             model->architecture.intermediate);
+                                             model->architecture.intermediate, std::move(memory));
   }
 
  protected:
@@ -279,9 +293,10 @@ class AttributeNeuronsKind
     VS_ASSIGN_OR_RETURN(const auto model,
                         services::ModelOfName("model", request.model(), *sources_.models));
     VS_RETURN_IF_ERROR(CheckOptions(request, *model));
-    VS_ASSIGN_OR_RETURN(studies::StoredVector vector,
-                        services::VectorOfName("vector", request.vector(), context.tenant,
-                                               *sources_.store, *sources_.blobs, resolved.used));
+    VS_ASSIGN_OR_RETURN(
+        studies::StoredVector vector,
+        services::HeldVectorOfName(context, "vector", request.vector(), {}, *sources_.store,
+                                   *sources_.blobs, resolved.used));
     VS_RETURN_IF_ERROR(studies::CheckUsable(vector, *model, model::Site::kResidualPost, "vector"));
     VS_ASSIGN_OR_RETURN(const std::vector<int> layers, LayersOf(request, vector, *model));
     const std::optional<int> source =
@@ -308,8 +323,14 @@ class AttributeNeuronsKind
         EstimateOf(*model, inputs.responses,
                    static_cast<int64_t>(layers.size()) * model->architecture.intermediate * 3 * 8);
     resolved.needs = NeedsOfModel(model->id);
-    resolved.work = std::make_unique<AttributionWork>(std::move(inputs), std::move(vector),
-                                                      model->architecture.intermediate);
+    auto memory = model->engine->KeepCaptures(AttributionWork::BytesOf(
+        static_cast<int64_t>(layers.size()), model->architecture.intermediate));
+    // What others hold now is gone by the time a job runs, perhaps.
+    const bool can_wait = !options.at_once && DetailsOf(memory.status()).retry_after;
+    if (!memory.ok() && !can_wait) return memory.status();
+    resolved.work = std::make_unique<AttributionWork>(
+        std::move(inputs), std::move(vector), model->architecture.intermediate,
+        memory.ok() ? *std::move(memory) : engine::KeptCaptures());
     return resolved;
   }
 

@@ -17,14 +17,6 @@ absl::StatusOr<store::Resource> ResourceOfName(absl::string_view field, const st
 
 }  // namespace
 
-absl::StatusOr<studies::StoredVector> VectorOfName(absl::string_view field, const std::string& name,
-                                                   const std::string& tenant, store::Store& store,
-                                                   store::BlobStore& blobs, UsedResources& used) {
-  VS_ASSIGN_OR_RETURN(const store::Resource resource, ResourceOfName(field, name, tenant, store));
-  used[name] = resource.digest;
-  return studies::ReadVector(blobs, resource);
-}
-
 absl::StatusOr<studies::StoredVector> HeldVectorOfName(
     const rpc::CallContext& context, absl::string_view field, const std::string& name,
     const VectorCopies& copies, store::Store& store, store::BlobStore& blobs, UsedResources& used) {

@@ -16,20 +16,15 @@
 
 namespace valuescope::services {
 
-// The tenant's vector with its rows, added to `used`. INVALID_ARGUMENT naming `field` for a
-// malformed name, NOT_FOUND.
-absl::StatusOr<studies::StoredVector> VectorOfName(absl::string_view field, const std::string& name,
-                                                   const std::string& tenant, store::Store& store,
-                                                   store::BlobStore& blobs, UsedResources& used);
-
 // How often a call has the rows and the record of a vector at once, in whatever form.
 struct VectorCopies {
   int64_t rows = 1;
   int64_t record = 1;
 };
 
-// The same with the vector's display name, once the call holds memory for so many copies of it and,
-// while it is read, of its file. Errors of CallContext::Hold too.
+// The tenant's vector with its rows and its display name, added to `used`, once the call holds
+// memory for so many copies of it and, while it is read, of its file. INVALID_ARGUMENT naming
+// `field` for a malformed name, NOT_FOUND, errors of CallContext::Hold.
 absl::StatusOr<studies::StoredVector> HeldVectorOfName(
     const rpc::CallContext& context, absl::string_view field, const std::string& name,
     const VectorCopies& copies, store::Store& store, store::BlobStore& blobs, UsedResources& used);

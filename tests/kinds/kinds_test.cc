@@ -450,6 +450,21 @@ TEST(ExtractVectorsKind, MeansOfManyResponsesAreOnDiskWhichTheEstimateTells) {
   EXPECT_EQ(scratch_bytes(kMany), 2 * rows + norms);
 }
 
+TEST(AttributeNeuronsKind, SumsThatNeverFitAreRefusedBeforeAnythingRuns) {
+  TemporaryFolder folder;
+  SmallSite site(folder);
+  const v1::AttributeNeuronsRequest request = site.Attribution(40);
+  const int64_t vectors_extracted = site.engine->submitted;
+  site.engine->most_kept = 2 * 4 * 9 * 8 - 1;  // layers, intermediate, sums and columns, double
+  v1::AttributeNeuronsResponse response;
+  const absl::Status refused = site.neurons.AttributeNeurons(site.context, request, &response);
+  EXPECT_EQ(DetailsOf(refused).reason, "CAPTURES_TOO_LARGE");
+  EXPECT_EQ(DetailsOf(site.Create(SpecOf(request)).status()).reason, "CAPTURES_TOO_LARGE");
+  EXPECT_EQ(site.engine->submitted, vectors_extracted);
+  site.engine->most_kept += 1;
+  EXPECT_EQ(site.neurons.AttributeNeurons(site.context, request, &response), absl::OkStatus());
+}
+
 // A worker reads the record for every shard.
 TEST(ResponseWork, ALargeRecordIsNotStorable) {
   ResponseInputs inputs;
