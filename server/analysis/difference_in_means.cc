@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
 #include <utility>
 
 #include "analysis/inner_product.h"
@@ -54,24 +55,26 @@ class Clusters {
   int64_t size() const { return size_; }
 
   // What responses of `label` give to e_c, [size, slab.size]. `mean` is the label's, [width].
-  std::vector<double> Vectors(Responses responses, int label, std::span<const double> mean,
-                              const Slab& slab) const {
-    std::vector<double> out(size_ * slab.size, 0.0);
+  absl::StatusOr<std::vector<double>> Vectors(Responses responses, int label,
+                                              std::span<const double> mean,
+                                              const Slab& slab) const {
+    std::vector<double> out(size_ * slab.size, 0.0), part(slab.size);
     for (size_t r = 0; r < responses.size(); ++r) {
       if (LabelIndex(responses[r]) != label) continue;
-      const int64_t cluster = Of(grouping_.query[r]);
-      const double scale = (label == 1 ? 1 : -1) / std::sqrt(1 - shares_[cluster][label]) /
-                           grouping_.label_weights[label] * grouping_.weight[r];
-      double* sum = out.data() + cluster * slab.size;
-      const double* center = mean.data() + slab.begin;
-      std::visit(
-          [&](const auto activations) {
-            const auto* source = activations.data() + slab.layer * slab.width + slab.begin;
-            for (int64_t i = 0; i < slab.size; ++i) sum[i] += scale * (source[i] - center[i]);
-          },
-          responses[r].mean_activations);
+      VS_RETURN_IF_ERROR(ReadPart(responses[r], slab.layer, slab.width, slab.begin, part));
+      AddDeviation(static_cast<int64_t>(r), label, part, mean.subspan(slab.begin, slab.size),
+                   std::span<double>(out).subspan(Of(grouping_.query[r]) * slab.size, slab.size));
     }
     return out;
+  }
+
+  // What response r gives to the e_c of its cluster. All [size] of some coordinates.
+  void AddDeviation(int64_t r, int label, std::span<const double> activations,
+                    std::span<const double> mean, std::span<double> sum) const {
+    const double scale = (label == 1 ? 1 : -1) /
+                         std::sqrt(1 - shares_[Of(grouping_.query[r])][label]) /
+                         grouping_.label_weights[label] * grouping_.weight[r];
+    for (size_t i = 0; i < sum.size(); ++i) sum[i] += scale * (activations[i] - mean[i]);
   }
 
   // Degrees of freedom of sum e_c e_c' by Satterthwaite, from the traces of what either label gives
@@ -122,32 +125,30 @@ absl::Status AddProducts(const std::vector<double>& vectors, int64_t clusters, i
   return absl::OkStatus();
 }
 
-// `means` are the labels', [width] each, and `vector` is their difference. Without `products` the
-// traces alone.
+// `means` are the labels', [width] each, and `vector` is their difference.
 absl::StatusOr<ClusterSums> SumClusters(Responses responses, const Clusters& clusters,
                                         int64_t layer,
                                         const std::array<std::span<const double>, 2>& means,
-                                        std::span<const double> vector, bool products,
+                                        std::span<const double> vector,
                                         const Cancellation& cancellation) {
   const int64_t width = static_cast<int64_t>(vector.size()), count = clusters.size();
   ClusterSums out;
-  if (products) {
-    out.gram.assign(count * count, 0.0);
-    out.along.assign(count, 0.0);
-  }
+  out.gram.assign(count * count, 0.0);
+  out.along.assign(count, 0.0);
   for (int64_t begin = 0; begin < width; begin += kCoordinateSlab) {
     if (cancellation.cancelled()) return ExtractionCancelled();
     const Slab slab = {.layer = layer,
                        .width = width,
                        .begin = begin,
                        .size = std::min(kCoordinateSlab, width - begin)};
-    std::vector<double> vectors = clusters.Vectors(responses, 0, means[0], slab);
+    VS_ASSIGN_OR_RETURN(std::vector<double> vectors,
+                        clusters.Vectors(responses, 0, means[0], slab));
     out.label_traces[0] += InnerProduct(vectors, vectors);
-    const std::vector<double> expressing = clusters.Vectors(responses, 1, means[1], slab);
+    VS_ASSIGN_OR_RETURN(const std::vector<double> expressing,
+                        clusters.Vectors(responses, 1, means[1], slab));
     out.label_traces[1] += InnerProduct(expressing, expressing);
     for (size_t i = 0; i < vectors.size(); ++i) vectors[i] += expressing[i];
     out.trace += InnerProduct(vectors, vectors);
-    if (!products) continue;
     for (int64_t c = 0; c < count; ++c) {
       out.along[c] +=
           InnerProduct(std::span<const double>(vectors).subspan(c * slab.size, slab.size),
@@ -155,11 +156,35 @@ absl::StatusOr<ClusterSums> SumClusters(Responses responses, const Clusters& clu
     }
     VS_RETURN_IF_ERROR(AddProducts(vectors, count, slab.size, cancellation, out.gram));
   }
-  if (!products) return out;
   for (int64_t c = 0; c < count; ++c) {
     for (int64_t d = 0; d < c; ++d) out.gram[d * count + c] = out.gram[c * count + d];
   }
   return out;
+}
+
+// sum |e_q|^2, each query a cluster. One query at a time, whose rows are read together: there may
+// be thousands.
+absl::StatusOr<double> QueryTrace(Responses responses, const Grouping& grouping, int64_t layer,
+                                  const std::array<std::span<const double>, 2>& means,
+                                  const Cancellation& cancellation) {
+  const Clusters queries(grouping, grouping.num_queries);
+  std::vector<int64_t> by_query(responses.size());
+  std::iota(by_query.begin(), by_query.end(), 0);
+  std::stable_sort(by_query.begin(), by_query.end(),
+                   [&](int64_t a, int64_t b) { return grouping.query[a] < grouping.query[b]; });
+  double trace = 0;
+  std::vector<double> row(means[0].size()), sum(means[0].size(), 0.0);
+  for (size_t i = 0; i < by_query.size(); ++i) {
+    if (cancellation.cancelled()) return ExtractionCancelled();
+    const int64_t r = by_query[i];
+    const int label = LabelIndex(responses[r]);
+    VS_RETURN_IF_ERROR(ReadRow(responses[r], layer, row));
+    queries.AddDeviation(r, label, row, means[label], sum);
+    if (i + 1 < by_query.size() && grouping.query[by_query[i + 1]] == grouping.query[r]) continue;
+    trace += InnerProduct(sum, sum);
+    std::fill(sum.begin(), sum.end(), 0.0);
+  }
+  return trace;
 }
 
 // Of the responses of one label, in one half or in both.
@@ -202,7 +227,7 @@ absl::StatusOr<LayerSums> SumLayer(Responses responses, const Grouping& grouping
   for (auto& half : out.of) half.fill(none);
   std::vector<double> row(width);
   for (size_t r = 0; r < responses.size(); ++r) {
-    ReadRow(responses[r], layer, row);
+    VS_RETURN_IF_ERROR(ReadRow(responses[r], layer, row));
     LabelSums& sums = out.of[grouping.half[r]][LabelIndex(responses[r])];
     VS_RETURN_IF_ERROR(sums.Add(row, grouping.weight[r]));
     out.response_norms += Norm(row);
@@ -223,13 +248,14 @@ double MeanNorm(Responses responses, int64_t layer, bool over_tokens, double res
 
 // What independent responses give to the squared norm of a mean that weighs them: of a ratio whose
 // terms are the responses.
-std::array<double, 2> RatioNoise(Responses responses, const Grouping& grouping, int64_t layer,
-                                 const std::array<std::vector<double>, 2>& means) {
+absl::StatusOr<std::array<double, 2>> RatioNoise(Responses responses, const Grouping& grouping,
+                                                 int64_t layer,
+                                                 const std::array<std::vector<double>, 2>& means) {
   std::array<double, 2> noise = {0, 0};
   std::vector<double> row(means[0].size());
   for (size_t r = 0; r < responses.size(); ++r) {
     const int label = LabelIndex(responses[r]);
-    ReadRow(responses[r], layer, row);
+    VS_RETURN_IF_ERROR(ReadRow(responses[r], layer, row));
     const std::vector<double> deviation = Difference(row, means[label]);
     const double share = grouping.weight[r] / grouping.label_weights[label];
     noise[label] += share * share / (1 - share) * InnerProduct(deviation, deviation);
@@ -237,9 +263,9 @@ std::array<double, 2> RatioNoise(Responses responses, const Grouping& grouping, 
   return noise;
 }
 
-void SetDebiasedSquaredNorm(Responses responses, const Grouping& grouping, int64_t layer,
-                            const std::array<LabelSums, 2>& sums, bool weigh_by_tokens,
-                            LayerVector& out) {
+absl::Status SetDebiasedSquaredNorm(Responses responses, const Grouping& grouping, int64_t layer,
+                                    const std::array<LabelSums, 2>& sums, bool weigh_by_tokens,
+                                    LayerVector& out) {
   out.expressing_covariance_trace = sums[1].moments.CovarianceTrace();
   out.non_expressing_covariance_trace = sums[0].moments.CovarianceTrace();
   if (!out.expressing_covariance_trace) {
@@ -250,15 +276,17 @@ void SetDebiasedSquaredNorm(Responses responses, const Grouping& grouping, int64
   }
   if (!out.expressing_covariance_trace || !out.non_expressing_covariance_trace) {
     out.absent.push_back({"debiased_squared_norm", Absence::kOneResponse});
-    return;
+    return absl::OkStatus();
   }
   std::array<double, 2> noise = {
       *out.non_expressing_covariance_trace / static_cast<double>(sums[0].moments.count()),
       *out.expressing_covariance_trace / static_cast<double>(sums[1].moments.count())};
   if (weigh_by_tokens) {
-    noise = RatioNoise(responses, grouping, layer, {sums[0].Mean(), sums[1].Mean()});
+    VS_ASSIGN_OR_RETURN(noise,
+                        RatioNoise(responses, grouping, layer, {sums[0].Mean(), sums[1].Mean()}));
   }
   out.debiased_squared_norm = out.norm * out.norm - noise[1] - noise[0];
+  return absl::OkStatus();
 }
 
 // `means` are the labels', `vector` is their difference.
@@ -274,18 +302,17 @@ absl::Status SetClusteredStatistics(Responses responses, const Grouping& groupin
     out.absent.push_back({"norm_interval", Absence::kOneQuery});
     return absl::OkStatus();
   }
-  const Clusters clusters(grouping, options.intervals ? kMostClusters : grouping.num_queries);
-  VS_ASSIGN_OR_RETURN(const ClusterSums sums, SumClusters(responses, clusters, layer, means, vector,
-                                                          options.intervals, cancellation));
-  double noise = sums.trace;
-  if (clusters.size() < grouping.num_queries) {
-    VS_ASSIGN_OR_RETURN(const ClusterSums queries,
-                        SumClusters(responses, Clusters(grouping, grouping.num_queries), layer,
-                                    means, vector, /*products=*/false, cancellation));
-    noise = queries.trace;
+  const auto squared_norm_less = [&](double noise) { return out.norm * out.norm - noise; };
+  if (!options.intervals || grouping.num_queries > kMostClusters) {
+    VS_ASSIGN_OR_RETURN(const double noise,
+                        QueryTrace(responses, grouping, layer, means, cancellation));
+    out.clustered_squared_norm = squared_norm_less(noise);
   }
-  out.clustered_squared_norm = out.norm * out.norm - noise;
   if (!options.intervals) return absl::OkStatus();
+  const Clusters clusters(grouping, kMostClusters);
+  VS_ASSIGN_OR_RETURN(const ClusterSums sums,
+                      SumClusters(responses, clusters, layer, means, vector, cancellation));
+  if (!out.clustered_squared_norm) out.clustered_squared_norm = squared_norm_less(sums.trace);
   const std::vector<double> turned = MatrixProduct(sums.gram, sums.along);
   out.squared_norm_interval = SquaredNormInterval(
       {.estimate = *out.clustered_squared_norm,
@@ -321,12 +348,14 @@ absl::StatusOr<LayerVector> ComputeLayer(Responses responses, const Grouping& gr
   } else {
     out.absent.push_back({"relative_norm", Absence::kZeroActivations});
   }
-  SetDebiasedSquaredNorm(responses, grouping, layer, of_label, options.weigh_by_tokens, out);
+  VS_RETURN_IF_ERROR(
+      SetDebiasedSquaredNorm(responses, grouping, layer, of_label, options.weigh_by_tokens, out));
   if (grouping.independent()) {
-    SetHeldOutStatistics(responses, grouping, layer,
-                         {Difference(sums.of[0][1].Mean(), sums.of[0][0].Mean()),
-                          Difference(sums.of[1][1].Mean(), sums.of[1][0].Mean())},
-                         out);
+    VS_RETURN_IF_ERROR(
+        SetHeldOutStatistics(responses, grouping, layer,
+                             {Difference(sums.of[0][1].Mean(), sums.of[0][0].Mean()),
+                              Difference(sums.of[1][1].Mean(), sums.of[1][0].Mean())},
+                             out));
   } else {
     SetNoHeldOutStatistics(Absence::kOneQuery, out);
   }
@@ -336,6 +365,15 @@ absl::StatusOr<LayerVector> ComputeLayer(Responses responses, const Grouping& gr
 }
 
 }  // namespace
+
+int64_t DifferenceInMeansBytes(int64_t queries, int64_t width) {
+  // Eight sums of a layer and some copies of a row; of three slabs, and their products.
+  constexpr int64_t kRows = 24, kSlabs = 3, kProducts = 2;
+  const int64_t clusters = std::min(queries, kMostClusters);
+  return static_cast<int64_t>(sizeof(double)) *
+         (kRows * width + kSlabs * clusters * std::min(width, kCoordinateSlab) +
+          kProducts * clusters * clusters);
+}
 
 absl::StatusOr<ValueVectors> ComputeDifferenceInMeans(Responses responses, int64_t num_layers,
                                                       int64_t width,

@@ -39,12 +39,14 @@ struct DifferenceInMeansOptions {
 // INVALID_ARGUMENT, naming `responses[i]...` or `options...`: what CheckResponses refuses, options
 // out of range. num_layers and width >= 1. CANCELLED soon after `cancellation` is raised: it is
 // looked at between layers and several times within each. Deterministic: the same input gives the
-// same bits. Takes little memory beside the activations, which are the caller's: 96 bytes a
-// coordinate of one layer, and 24 KiB a query.
+// same bits. Reads the activations several times, and takes DifferenceInMeansBytes beside them.
 absl::StatusOr<ValueVectors> ComputeDifferenceInMeans(Responses responses, int64_t num_layers,
                                                       int64_t width,
                                                       const DifferenceInMeansOptions& options = {},
                                                       const Cancellation& cancellation = {});
+
+// Memory that takes at most, bytes, but for some numbers a response.
+int64_t DifferenceInMeansBytes(int64_t queries, int64_t width);
 
 }  // namespace valuescope::analysis
 

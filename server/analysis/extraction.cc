@@ -33,6 +33,47 @@ absl::Status CheckTokenNorms(const LabelledActivations& response, int64_t num_la
   return absl::OkStatus();
 }
 
+absl::Status NotFinite() {
+  return InvalidField("mean_activations", "must be finite", "NOT_FINITE");
+}
+
+template <typename T>
+absl::Status CheckActivations(std::span<const T> activations, int64_t num_layers, int64_t width) {
+  if (activations.size() != static_cast<size_t>(num_layers * width)) {
+    return InvalidField("mean_activations",
+                        absl::StrCat("has ", activations.size(), " elements, must have ",
+                                     num_layers, " x ", width));
+  }
+  return AllFinite(activations) ? absl::OkStatus() : NotFinite();
+}
+
+absl::Status CheckActivations(const StoredActivations& activations, int64_t num_layers,
+                              int64_t width) {
+  std::vector<float> row(width);
+  for (int64_t layer = 0; layer < num_layers; ++layer) {
+    VS_RETURN_IF_ERROR(activations.reader->Read(activations.response, layer, /*begin=*/0, row));
+    if (!AllFinite(row)) return NotFinite();
+  }
+  return absl::OkStatus();
+}
+
+// `out` of the coordinates that begin at `begin` of a layer.
+template <typename T>
+absl::Status Widen(std::span<const T> activations, int64_t layer, int64_t width, int64_t begin,
+                   std::span<double> out) {
+  const auto source = activations.subspan(layer * width + begin, out.size());
+  std::copy(source.begin(), source.end(), out.begin());
+  return absl::OkStatus();
+}
+
+absl::Status Widen(const StoredActivations& activations, int64_t layer, int64_t /*width*/,
+                   int64_t begin, std::span<double> out) {
+  std::vector<float> part(out.size());
+  VS_RETURN_IF_ERROR(activations.reader->Read(activations.response, layer, begin, part));
+  std::copy(part.begin(), part.end(), out.begin());
+  return absl::OkStatus();
+}
+
 absl::Status CheckResponse(const LabelledActivations& response, int64_t num_layers, int64_t width,
                            bool weigh_by_tokens) {
   VS_RETURN_IF_ERROR(CheckTokenNorms(response, num_layers));
@@ -40,17 +81,7 @@ absl::Status CheckResponse(const LabelledActivations& response, int64_t num_laye
     return InvalidField("num_tokens", "must be known to weigh responses by it");
   }
   return std::visit(
-      [&](const auto activations) -> absl::Status {
-        if (activations.size() != static_cast<size_t>(num_layers * width)) {
-          return InvalidField("mean_activations",
-                              absl::StrCat("has ", activations.size(), " elements, must have ",
-                                           num_layers, " x ", width));
-        }
-        if (!AllFinite(activations)) {
-          return InvalidField("mean_activations", "must be finite", "NOT_FINITE");
-        }
-        return absl::OkStatus();
-      },
+      [&](const auto& activations) { return CheckActivations(activations, num_layers, width); },
       response.mean_activations);
 }
 
@@ -85,12 +116,12 @@ std::vector<int64_t> PlacesOf(const Grouping& grouping) {
   return places;
 }
 
-double HeldOutAuroc(Responses responses, const Grouping& grouping, int64_t layer,
-                    const HalfVectors& half_vectors) {
+absl::StatusOr<double> HeldOutAuroc(Responses responses, const Grouping& grouping, int64_t layer,
+                                    const HalfVectors& half_vectors) {
   std::array<std::array<std::vector<double>, 2>, 2> scores;  // [half][label]
   std::vector<double> row(half_vectors[0].size());
   for (size_t r = 0; r < responses.size(); ++r) {
-    ReadRow(responses[r], layer, row);
+    VS_RETURN_IF_ERROR(ReadRow(responses[r], layer, row));
     const int half = grouping.half[r];
     scores[half][LabelIndex(responses[r])].push_back(InnerProduct(row, half_vectors[1 - half]));
   }
@@ -163,28 +194,27 @@ ValueVectors CountsOf(Responses responses, const Grouping& grouping) {
   return out;
 }
 
-void ReadRow(const LabelledActivations& response, int64_t layer, std::vector<double>& row) {
-  std::visit(
-      [&](const auto activations) {
-        const auto source = activations.subspan(layer * row.size(), row.size());
-        std::copy(source.begin(), source.end(), row.begin());
-      },
+absl::Status ReadPart(const LabelledActivations& response, int64_t layer, int64_t width,
+                      int64_t begin, std::span<double> out) {
+  return std::visit(
+      [&](const auto& activations) { return Widen(activations, layer, width, begin, out); },
       response.mean_activations);
 }
 
-void SetHeldOutStatistics(Responses responses, const Grouping& grouping, int64_t layer,
-                          const HalfVectors& halves, LayerVector& out) {
-  out.auroc = HeldOutAuroc(responses, grouping, layer, halves);
+absl::Status SetHeldOutStatistics(Responses responses, const Grouping& grouping, int64_t layer,
+                                  const HalfVectors& halves, LayerVector& out) {
+  VS_ASSIGN_OR_RETURN(out.auroc, HeldOutAuroc(responses, grouping, layer, halves));
   const double norms = Norm(halves[0]) * Norm(halves[1]);
   if (norms == 0) {
     for (const auto* name : {"split_half_cosine", "reliability"}) {
       out.absent.push_back({name, Absence::kZeroVector});
     }
-    return;
+    return absl::OkStatus();
   }
   out.split_half_cosine = InnerProduct(halves[0], halves[1]) / norms;
   out.reliability = SpearmanBrown(*out.split_half_cosine);
   if (!out.reliability) out.absent.push_back({"reliability", Absence::kOppositeHalves});
+  return absl::OkStatus();
 }
 
 void SetNoHeldOutStatistics(Absence why, LayerVector& out) {

@@ -27,13 +27,29 @@
 
 namespace valuescope::analysis {
 
+// Activations that are somewhere else than in memory.
+class ActivationReader {
+ public:
+  virtual ~ActivationReader() = default;
+  // Coordinates begin .. begin + out.size() - 1 of a(r) at a layer, float32.
+  virtual absl::Status Read(int64_t response, int64_t layer, int64_t begin,
+                            std::span<float> out) const = 0;
+};
+
+// a(r) [num_layers, width] of one response, as the reader numbers it. The reader is the caller's
+// and outlives the call.
+struct StoredActivations {
+  const ActivationReader* reader;
+  int64_t response;
+};
+
 struct LabelledActivations {
   bool expresses = false;
   // Query that the response answers; empty: a query of its own.
   std::string query_id = {};
-  // a(r) [num_layers, width] row-major, the mean over the tokens of response r; the memory is the
+  // a(r) [num_layers, width] row-major, the mean over the tokens of response r; memory is the
   // caller's and outlives the call.
-  std::variant<std::span<const float>, std::span<const double>> mean_activations;
+  std::variant<std::span<const float>, std::span<const double>, StoredActivations> mean_activations;
   // Number of tokens behind the mean and, per layer [num_layers], the sum of |x| over them. Left
   // empty where token norms are not known.
   int64_t num_tokens = 0;
@@ -111,7 +127,7 @@ int LabelIndex(const LabelledActivations& response);
 
 // INVALID_ARGUMENT, naming `responses[i]...`: no response of a label (reason EMPTY_LABEL), a length
 // other than num_layers * width, a non-finite element, token norms without tokens, with
-// `weigh_by_tokens` a response whose tokens are not known.
+// `weigh_by_tokens` a response whose tokens are not known. A reader's error.
 absl::Status CheckResponses(Responses responses, int64_t num_layers, int64_t width,
                             bool weigh_by_tokens);
 
@@ -142,15 +158,22 @@ Grouping GroupingOf(Responses responses, bool weigh_by_tokens);
 // Counts of what was grouped, no layers yet.
 ValueVectors CountsOf(Responses responses, const Grouping& grouping);
 
-// a(r) of one layer, [width], in float64.
-void ReadRow(const LabelledActivations& response, int64_t layer, std::vector<double>& row);
+// Coordinates begin .. begin + out.size() - 1 of a(r) at one layer of `width`, in float64. A
+// reader's error.
+absl::Status ReadPart(const LabelledActivations& response, int64_t layer, int64_t width,
+                      int64_t begin, std::span<double> out);
+// a(r) of one layer, [width].
+inline absl::Status ReadRow(const LabelledActivations& response, int64_t layer,
+                            std::span<double> row) {
+  return ReadPart(response, layer, static_cast<int64_t>(row.size()), /*begin=*/0, row);
+}
 
 using HalfVectors = std::array<std::vector<double>, 2>;  // [half][width]
 
 // Sets what is measured on the halves: their vectors' agreement and the AUROC. Both halves have
-// both labels.
-void SetHeldOutStatistics(Responses responses, const Grouping& grouping, int64_t layer,
-                          const HalfVectors& halves, LayerVector& out);
+// both labels. A reader's error.
+absl::Status SetHeldOutStatistics(Responses responses, const Grouping& grouping, int64_t layer,
+                                  const HalfVectors& halves, LayerVector& out);
 // Says why there is none of it.
 void SetNoHeldOutStatistics(Absence why, LayerVector& out);
 // Says that the length of the vector, and what is made of it, has no meaning; with `intervals`

@@ -298,12 +298,12 @@ struct CenteredRows {
   }
 };
 
-CenteredRows RowsOf(Responses responses, int64_t layer, int64_t width) {
+absl::StatusOr<CenteredRows> RowsOf(Responses responses, int64_t layer, int64_t width) {
   CenteredRows rows = {.mean = std::vector<double>(width, 0.0), .numbers = {}};
   rows.numbers.reserve(responses.size() * width);
   std::vector<double> row(width);
   for (const LabelledActivations& response : responses) {
-    ReadRow(response, layer, row);
+    VS_RETURN_IF_ERROR(ReadRow(response, layer, row));
     rows.numbers.insert(rows.numbers.end(), row.begin(), row.end());
     AddScaled(row, 1.0 / static_cast<double>(responses.size()), rows.mean);
   }
@@ -383,7 +383,7 @@ absl::StatusOr<LayerVector> ComputeLayer(Responses responses, const Grouping& gr
                                          int64_t layer, int64_t width,
                                          const LinearProbeOptions& options,
                                          const Cancellation& cancellation) {
-  const CenteredRows rows = RowsOf(responses, layer, width);
+  VS_ASSIGN_OR_RETURN(const CenteredRows rows, RowsOf(responses, layer, width));
   const auto weights_of = [&](std::optional<int> half) {
     return WeightsOf(responses, ResponsesOf(grouping, half), rows, options.inverse_regularization,
                      cancellation);
@@ -401,8 +401,8 @@ absl::StatusOr<LayerVector> ComputeLayer(Responses responses, const Grouping& gr
   }
   VS_ASSIGN_OR_RETURN(Weights first, weights_of(0));
   VS_ASSIGN_OR_RETURN(Weights second, weights_of(1));
-  SetHeldOutStatistics(responses, grouping, layer,
-                       {std::move(first.vector), std::move(second.vector)}, out);
+  VS_RETURN_IF_ERROR(SetHeldOutStatistics(
+      responses, grouping, layer, {std::move(first.vector), std::move(second.vector)}, out));
   return out;
 }
 
@@ -421,6 +421,13 @@ absl::Status CheckProbeSize(Responses responses) {
                       absl::StrCat("are ", responses.size(), ", a linear probe takes at most ",
                                    kMostProbeResponses),
                       "TOO_MANY_RESPONSES");
+}
+
+int64_t LinearProbesBytes(int64_t responses, int64_t width) {
+  // The rows, and a copy with the system of their coordinates, or their products and a system.
+  const int64_t search =
+      responses > width ? (responses + width) * width : 2 * responses * responses;
+  return static_cast<int64_t>(sizeof(double)) * (responses * width + search);
 }
 
 absl::StatusOr<ValueVectors> ComputeLinearProbes(Responses responses, int64_t num_layers,

@@ -46,6 +46,9 @@ absl::StatusOr<ValueVectors> ComputeLinearProbes(Responses responses, int64_t nu
                                                  int64_t width, const LinearProbeOptions& options,
                                                  const Cancellation& cancellation = {});
 
+// Memory that takes at most, bytes, but for some numbers a response and some rows.
+int64_t LinearProbesBytes(int64_t responses, int64_t width);
+
 }  // namespace valuescope::analysis
 
 #endif  // VALUESCOPE_ANALYSIS_LINEAR_PROBE_H_

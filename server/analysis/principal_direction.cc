@@ -34,8 +34,9 @@ struct PairDifferences {
 };
 
 // Of the pairs in `half`, or of all without one.
-PairDifferences DifferencesOf(Responses responses, const Grouping& grouping, int64_t layer,
-                              int64_t width, std::optional<int> half) {
+absl::StatusOr<PairDifferences> DifferencesOf(Responses responses, const Grouping& grouping,
+                                              int64_t layer, int64_t width,
+                                              std::optional<int> half) {
   std::vector<int64_t> pair_of_query(grouping.num_queries, -1);
   int64_t count = 0;
   for (size_t r = 0; r < responses.size(); ++r) {
@@ -49,7 +50,7 @@ PairDifferences DifferencesOf(Responses responses, const Grouping& grouping, int
     const int64_t query = grouping.query[r];
     if (pair_of_query[query] < 0) continue;
     const int label = LabelIndex(responses[r]);
-    ReadRow(responses[r], layer, row);
+    VS_RETURN_IF_ERROR(ReadRow(responses[r], layer, row));
     const double share = grouping.weight[r] / grouping.query_weights[query][label];
     AddScaled(row, label == 1 ? share : -share, out.of(pair_of_query[query]));
   }
@@ -115,7 +116,8 @@ absl::Status SetHalves(Responses responses, const Grouping& grouping, int64_t la
                        bool centered, const Cancellation& cancellation, LayerVector& out) {
   HalfVectors halves;
   for (const int half : {0, 1}) {
-    PairDifferences differences = DifferencesOf(responses, grouping, layer, width, half);
+    VS_ASSIGN_OR_RETURN(PairDifferences differences,
+                        DifferencesOf(responses, grouping, layer, width, half));
     if (differences.count() < FewestPairs(centered)) {
       SetNoHeldOutStatistics(Absence::kFewPairs, out);
       return absl::OkStatus();
@@ -124,18 +126,17 @@ absl::Status SetHalves(Responses responses, const Grouping& grouping, int64_t la
                         ComponentOf(std::move(differences), centered, cancellation));
     halves[half] = std::move(component.vector);
   }
-  SetHeldOutStatistics(responses, grouping, layer, halves, out);
-  return absl::OkStatus();
+  return SetHeldOutStatistics(responses, grouping, layer, halves, out);
 }
 
 absl::StatusOr<LayerVector> ComputeLayer(Responses responses, const Grouping& grouping,
                                          int64_t layer, int64_t width,
                                          const PrincipalDirectionOptions& options,
                                          const Cancellation& cancellation) {
-  VS_ASSIGN_OR_RETURN(
-      const Component component,
-      ComponentOf(DifferencesOf(responses, grouping, layer, width, /*half=*/std::nullopt),
-                  options.centered, cancellation));
+  VS_ASSIGN_OR_RETURN(PairDifferences differences,
+                      DifferencesOf(responses, grouping, layer, width, /*half=*/std::nullopt));
+  VS_ASSIGN_OR_RETURN(const Component component,
+                      ComponentOf(std::move(differences), options.centered, cancellation));
   LayerVector out;
   out.vector.assign(component.vector.begin(), component.vector.end());
   out.norm = Norm(component.vector);
@@ -163,6 +164,12 @@ absl::Status CheckPairs(Responses responses, bool centered) {
                    " with responses of both labels, have ", pairs,
                    "; responses of one query share its query_id"),
       "TOO_FEW_PAIRS");
+}
+
+int64_t PrincipalDirectionsBytes(int64_t pairs, int64_t width) {
+  const int64_t side = std::min(pairs, width);
+  return static_cast<int64_t>(sizeof(double)) *
+         (pairs * width + std::min(side, kMostLanczosVectors) * side);
 }
 
 absl::StatusOr<ValueVectors> ComputePrincipalDirections(Responses responses, int64_t num_layers,

@@ -41,6 +41,9 @@ absl::StatusOr<ValueVectors> ComputePrincipalDirections(Responses responses, int
                                                         const PrincipalDirectionOptions& options,
                                                         const Cancellation& cancellation = {});
 
+// Memory that takes at most, bytes, but for some numbers a response and some rows.
+int64_t PrincipalDirectionsBytes(int64_t pairs, int64_t width);
+
 }  // namespace valuescope::analysis
 
 #endif  // VALUESCOPE_ANALYSIS_PRINCIPAL_DIRECTION_H_

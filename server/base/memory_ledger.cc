@@ -108,6 +108,9 @@ absl::Status MemoryLedger::Lease::GrowInTurn(int64_t bytes, absl::Time until,
   if (!DetailsOf(refusal).retry_after) return refusal;
   const std::unique_lock<std::mutex> turn(state_->waiting, std::try_to_lock);
   if (!turn.owns_lock()) return refusal;
+  // Others may take meanwhile what fits, and nothing is kept free for this one: it waits until
+  // `until` at most, and to refuse them for it keeps out those of them who ask for much, who get
+  // nothing as long as somebody with less to ask for waits.
   // One thread looks at one number; to be told, everybody who gives back would have to tell.
   while (!TryGrow(bytes)) {
     if (stopped() || absl::Now() >= until) return refusal;

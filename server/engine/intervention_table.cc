@@ -171,8 +171,8 @@ int64_t InterventionTables::LowestFreeRow(int64_t from) const {
   return row;
 }
 
-// They have no extents that could overflow: each is a part of a message times a number of rows.
-int64_t InterventionTables::BytesWith(const CompiledInterventions& compiled) const {
+std::map<InterventionTables::StageKey, InterventionTables::Extent> InterventionTables::ExtentsWith(
+    const CompiledInterventions& compiled) const {
   std::map<StageKey, Extent> grown;
   std::set<std::string> fresh;
   int64_t row = 0;
@@ -186,16 +186,26 @@ int64_t InterventionTables::BytesWith(const CompiledInterventions& compiled) con
     for (const WireEdit& edit : compiled.EditsOf(active)) {
       const StageKey key{edit.wire, ordinals[edit.wire]++, edit.stage->index()};
       const auto [place, is_new] = grown.try_emplace(key);
-      if (is_new) {
-        if (const auto table = tables_.find(key); table != tables_.end()) {
-          place->second = table->second.extent;
-        } else if (const auto kept = kept_.find(key); kept != kept_.end()) {
-          place->second = kept->second.extent;
-        }
-      }
+      const Table* const table = is_new ? TableAt(key) : nullptr;
+      if (table != nullptr) place->second = table->extent;
       place->second.Include(*edit.stage, row);
     }
   }
+  return grown;
+}
+
+const InterventionTables::Table* InterventionTables::TableAt(const StageKey& key) const {
+  if (const auto table = tables_.find(key); table != tables_.end()) return &table->second;
+  const auto kept = kept_.find(key);
+  return kept == kept_.end() ? nullptr : &kept->second;
+}
+
+int64_t InterventionTables::BytesWith(const CompiledInterventions& compiled) const {
+  return BytesWith(ExtentsWith(compiled));
+}
+
+// They have no extents that could overflow: each is a part of a message times a number of rows.
+int64_t InterventionTables::BytesWith(const std::map<StageKey, Extent>& grown) const {
   int64_t total = bytes();
   for (const auto& [key, extent] : grown) {
     const auto table = tables_.find(key);
@@ -203,6 +213,21 @@ int64_t InterventionTables::BytesWith(const CompiledInterventions& compiled) con
     total += extent.bytes(std::get<2>(key));
   }
   return total;
+}
+
+int64_t InterventionTables::OutgrownBytesWith(const std::map<StageKey, Extent>& grown) const {
+  int64_t most = OutgrownBytes();
+  for (const auto& [key, extent] : grown) {
+    const Table* const table = TableAt(key);
+    if (table != nullptr) most = std::max(most, OutgrownBytes(key, *table, extent));
+  }
+  return most;
+}
+
+int64_t InterventionTables::OutgrownBytes(const StageKey& key, const Table& table,
+                                          const Extent& larger) {
+  const Extent before = Extent::Of(table.stage);
+  return before == larger ? 0 : before.bytes(std::get<2>(key));
 }
 
 absl::Status InterventionTables::Pay(int64_t bytes) {
@@ -214,15 +239,19 @@ absl::Status InterventionTables::Pay(int64_t bytes) {
 }
 
 void InterventionTables::GiveChange() {
-  if (lease_ != nullptr) lease_->ShrinkTo(bytes() + kept_bytes());
+  if (lease_ != nullptr) lease_->ShrinkTo(bytes() + OutgrownBytes() + kept_bytes());
 }
 
 absl::StatusOr<bool> InterventionTables::MakeRoom(const CompiledInterventions& compiled) {
-  if (Pay(BytesWith(compiled) + kept_bytes()).ok()) return true;
+  const auto needed = [&] {
+    const std::map<StageKey, Extent> grown = ExtentsWith(compiled);
+    return BytesWith(grown) + OutgrownBytesWith(grown);
+  };
+  if (Pay(needed() + kept_bytes()).ok()) return true;
   // What is kept may be larger than the table that comes to its place needs to be.
   kept_.clear();
   GiveChange();
-  const int64_t bytes = BytesWith(compiled);
+  const int64_t bytes = needed();
   const absl::Status paid = Pay(bytes);
   if (paid.ok()) return true;
   // Where the place is full, and not the tables, nobody who leaves them needs to make room.
@@ -322,8 +351,13 @@ void InterventionTables::SetOnlyAdds(Table& table) {
 bool InterventionTables::WriteRows(int64_t bytes) {
   while (!to_write_.empty() && bytes > 0) {
     const StageKey key = to_write_.front();
-    bytes -= Write(key, tables_.at(key));
+    Table& table = tables_.at(key);
+    const bool outgrown = OutgrownBytes(key, table, table.extent) > 0;
+    bytes -= Write(key, table);
     to_write_.pop_front();
+    if (!outgrown) continue;
+    ++given_up_;
+    GiveChange();
   }
   return !to_write_.empty();
 }
@@ -392,7 +426,7 @@ void InterventionTables::ReleaseRows(std::span<const int64_t> rows) {
   for (const int64_t row : gone) {
     rows_by_digest_.erase(rows_.at(row).digest);
     rows_.erase(row);
-    ++rows_freed_;
+    ++given_up_;
   }
   if (!gone.empty()) GiveChange();
 }
@@ -449,6 +483,15 @@ void InterventionTables::CountApplied(std::span<const int64_t> rows,
 
 int64_t InterventionTables::bytes() const { return BytesOf(tables_); }
 int64_t InterventionTables::kept_bytes() const { return BytesOf(kept_); }
+
+int64_t InterventionTables::OutgrownBytes() const {
+  int64_t most = 0;
+  for (const StageKey& key : to_write_) {
+    const Table& table = tables_.at(key);
+    most = std::max(most, OutgrownBytes(key, table, table.extent));
+  }
+  return most;
+}
 
 int64_t InterventionTables::BytesOf(const std::map<StageKey, Table>& tables) {
   int64_t bytes = 0;

@@ -45,12 +45,12 @@ class InterventionTables {
   // model is hundreds of megabytes.
   static constexpr int64_t kLeastCapacity = 4;
 
-  // What all tables have together is taken of `memory`, of which nobody else takes and which
-  // outlives them; null: nothing bounds them. What a row takes depends on who else is there,
-  // because the rows of a table are as wide as its widest and as many as its highest number asks
-  // for. With `keeps_addresses`, a table that its last row left is kept for the next that comes to
-  // its place, as long as nobody needs the memory: what was recorded with its address then serves
-  // again.
+  // What all tables have together, and while one is copied into a larger one both of them, is taken
+  // of `memory`, of which nobody else takes and which outlives them; null: nothing bounds them.
+  // What a row takes depends on who else is there, because the rows of a table are as wide as its
+  // widest and as many as its highest number asks for. With `keeps_addresses`, a table that its
+  // last row left is kept for the next that comes to its place, as long as nobody needs the memory:
+  // what was recorded with its address then serves again.
   explicit InterventionTables(c10::Device device, MemoryLedger* memory = nullptr,
                               bool keeps_addresses = false);
 
@@ -77,9 +77,9 @@ class InterventionTables {
 
   // Gives rows back, written or not; row 0 is ignored.
   void ReleaseRows(std::span<const int64_t> rows);
-  // How many rows were given up by their last holder so far: what found no room finds none before
-  // this has changed.
-  int64_t rows_freed() const { return rows_freed_; }
+  // How many rows were given up by their last holder and tables by a larger one so far: what found
+  // no room finds none before this has changed.
+  int64_t given_up() const { return given_up_; }
 
   // Puts the stages of every wire that some live row touches into the program.
   void AddTo(model::StepProgram& program) const;
@@ -106,6 +106,7 @@ class InterventionTables {
     int64_t rank = 0;  // of projections
 
     static Extent Of(const model::Stage& stage);
+    bool operator==(const Extent&) const = default;
     // Grows it so that it has room for row `row` of the rows of `edit`.
     void Include(const model::Stage& edit, int64_t row);
     int64_t bytes(size_t kind) const;
@@ -136,6 +137,17 @@ class InterventionTables {
   // Whether there is room for a request's rows, made by letting go of what is kept for its
   // addresses where need be. Errors of AcquireRows.
   absl::StatusOr<bool> MakeRoom(const CompiledInterventions& compiled);
+  // Of the tables that a request's rows would be in, once they are.
+  std::map<StageKey, Extent> ExtentsWith(const CompiledInterventions& compiled) const;
+  int64_t BytesWith(const std::map<StageKey, Extent>& grown) const;
+  // Of the largest table that a larger one is to replace: tables are written one after the other,
+  // so it is the most that is there beside them.
+  int64_t OutgrownBytes() const;
+  int64_t OutgrownBytesWith(const std::map<StageKey, Extent>& grown) const;
+  // The table at its place, in use or kept; null where there is none.
+  const Table* TableAt(const StageKey& key) const;
+  // Of a table that is to have the extent `larger`, what it has before; 0 where it has that.
+  static int64_t OutgrownBytes(const StageKey& key, const Table& table, const Extent& larger);
   // Takes what is missing to `bytes`.
   absl::Status Pay(int64_t bytes);
   // Gives back what the tables do not have any more.
@@ -159,7 +171,7 @@ class InterventionTables {
   std::deque<StageKey> to_write_;   // tables with unwritten rows, in the order of their waiting
   std::map<int64_t, Row> rows_;     // live
   std::map<std::string, int64_t> rows_by_digest_;
-  int64_t rows_freed_ = 0;
+  int64_t given_up_ = 0;
 };
 
 }  // namespace valuescope::engine

@@ -131,11 +131,11 @@ Arrival Sequence::TakeArrival() {
 }
 
 absl::StatusOr<bool> Sequence::AcquireRows(InterventionTables& tables) {
-  if (refused_at_ == tables.rows_freed()) return false;
+  if (refused_at_ == tables.given_up()) return false;
   VS_ASSIGN_OR_RETURN(std::optional<std::vector<int64_t>> rows,
                       tables.AcquireRows(*interventions_));
   if (!rows) {
-    refused_at_ = tables.rows_freed();
+    refused_at_ = tables.given_up();
     return false;
   }
   rows_ = *std::move(rows);

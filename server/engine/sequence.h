@@ -160,7 +160,7 @@ class Sequence {
   int64_t cached_prompt_tokens_ = 0;
   bool was_sent_back_ = false;
   std::vector<int64_t> rows_;     // intervention rows by active set; empty while none is acquired
-  int64_t refused_at_ = -1;       // InterventionTables::rows_freed when there was no room
+  int64_t refused_at_ = -1;       // InterventionTables::given_up when there was no room
   std::vector<int64_t> touched_;  // positions, an intervention
   std::vector<TokenLogprob> scores_;  // of given_response
 

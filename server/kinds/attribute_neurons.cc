@@ -150,10 +150,20 @@ class AttributionOutcome : public jobs::Outcome {
 class AttributionWork : public ResponseWork<studies::ActivationSums> {
  public:
   AttributionWork(ResponseInputs inputs, std::unique_ptr<studies::AttributionMethod> method,
-                  int64_t intermediate)
+                  int64_t intermediate, engine::KeptCaptures memory)
       : ResponseWork(std::move(inputs)),
         method_(std::move(method)),
-        width_(method_->WidthOfSums(intermediate)) {}
+        width_(method_->WidthOfSums(intermediate)),
+        memory_(std::move(memory)) {}
+
+  // What it holds to its end, bytes: the sums of a shard and of all, two labels each, a shard's as
+  // stored, and the columns of the result.
+  static int64_t BytesOf(const studies::AttributionMethod& method, int64_t layers,
+                         int64_t intermediate) {
+    constexpr int64_t kSums = 3 * 2, kColumns = 3;
+    return (kSums * method.WidthOfSums(intermediate) + kColumns * layers * intermediate) *
+           static_cast<int64_t>(sizeof(double));
+  }
 
  protected:
   absl::StatusOr<studies::ActivationSums> BeginSums(int64_t) override {
@@ -185,6 +195,7 @@ class AttributionWork : public ResponseWork<studies::ActivationSums> {
  private:
   const std::unique_ptr<studies::AttributionMethod> method_;
   const int64_t width_;
+  const engine::KeptCaptures memory_;
 };
 
 // The spec of a job that a server before SavedWork created.
@@ -267,8 +278,7 @@ class AttributeNeuronsKind
     VS_ASSIGN_OR_RETURN(const auto model, inputs.Model());
     VS_ASSIGN_OR_RETURN(auto method,
                         MethodOf(record.attribute_neurons(), std::move(vector), *model));
-    return std::make_unique<AttributionWork>(std::move(inputs), std::move(method),
-                                             model->architecture.intermediate);
+    return WorkOf(std::move(inputs), std::move(method), *model, /*can_wait=*/false);
   }
 
  protected:
@@ -308,8 +318,8 @@ class AttributeNeuronsKind
       VS_RETURN_IF_ERROR(CheckGradients(method, *model, context, inputs, options, resolved));
     }
     VS_ASSIGN_OR_RETURN(auto how, MethodOf(method.record, std::move(method.vector), *model));
-    resolved.work = std::make_unique<AttributionWork>(std::move(inputs), std::move(how),
-                                                      model->architecture.intermediate);
+    VS_ASSIGN_OR_RETURN(resolved.work, WorkOf(std::move(inputs), std::move(how), *model,
+                                              /*can_wait=*/!options.at_once));
     return resolved;
   }
 
@@ -428,12 +438,22 @@ class AttributeNeuronsKind
     return absl::OkStatus();
   }
 
+  static absl::StatusOr<std::unique_ptr<AttributionWork>> WorkOf(
+      ResponseInputs inputs, std::unique_ptr<studies::AttributionMethod> method,
+      const engine::ServedModel& model, bool can_wait) {
+    const int64_t bytes = AttributionWork::BytesOf(
+        *method, inputs.record.attribute_neurons().layers_size(), model.architecture.intermediate);
+    VS_ASSIGN_OR_RETURN(engine::KeptCaptures memory, KeptFor(*model.engine, bytes, can_wait));
+    return std::make_unique<AttributionWork>(std::move(inputs), std::move(method),
+                                             model.architecture.intermediate, std::move(memory));
+  }
+
   absl::Status UseVector(absl::string_view field, const std::string& name,
                          const engine::ServedModel& model, const rpc::CallContext& context,
                          services::UsedResources& used, Method& method) const {
     VS_ASSIGN_OR_RETURN(method.vector,
-                        services::VectorOfName(field, name, context.tenant, *sources_.store,
-                                               *sources_.blobs, used));
+                        services::HeldVectorOfName(context, field, name, {}, *sources_.store,
+                                                   *sources_.blobs, used));
     VS_RETURN_IF_ERROR(
         studies::CheckUsable(*method.vector, model, model::Site::kResidualPost, field));
     VS_ASSIGN_OR_RETURN(*method.record.mutable_vector(),

@@ -1,5 +1,6 @@
 // The kind "extract_vectors": a vector from labelled responses (studies/extract_vectors.h). A unit
-// is a response, a shard is a chunk: its partial, the means of its responses, is stored once.
+// is a response, a shard is a chunk: its partial, the means of its responses, is stored once. Put
+// together they are in a scratch file, so disk grows with responses and memory does not.
 //
 // Left by a job: "summary", JSON with counts, statistics a layer and the provenance, nothing of
 // time or place; the vector.
@@ -106,21 +107,23 @@ class ExtractionOutcome : public jobs::Outcome {
 class ExtractionWork : public ResponseWork<studies::KeptMeans> {
  public:
   ExtractionWork(ResponseInputs inputs, studies::ResponseMeansPlan plan,
-                 const model::Architecture& architecture)
+                 const model::Architecture& architecture, store::BlobStore& blobs)
       : ResponseWork(std::move(inputs)),
         plan_(std::move(plan)),
-        elements_(studies::ElementsOf(plan_, architecture)),
-        width_(model::WidthOf(plan_.site, architecture)) {}
+        shape_(studies::ShapeOf(plan_, architecture)),
+        blobs_(blobs) {}
 
  protected:
   absl::StatusOr<studies::KeptMeans> BeginSums(int64_t units) override {
     VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
-    return studies::KeptMeans::Begin(*model->engine, units, elements_);
+    return units > inputs_.record.responses_per_shard()
+               ? studies::KeptMeans::BeginAside(*model->engine, blobs_, units, shape_)
+               : studies::KeptMeans::Begin(*model->engine, units, shape_);
   }
   absl::StatusOr<studies::KeptMeans> ParseSums(absl::string_view bytes, int64_t done,
                                                int64_t units) override {
     VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
-    return studies::KeptMeans::Parse(*model->engine, bytes, done, units, elements_);
+    return studies::KeptMeans::Parse(*model->engine, bytes, done, units, shape_);
   }
   absl::Status AddUnits(const jobs::UnitRange& units, const Cancellation& cancellation,
                         studies::KeptMeans& means) override {
@@ -129,8 +132,7 @@ class ExtractionWork : public ResponseWork<studies::KeptMeans> {
                              cached_tokens_);
   }
   absl::Status AddShard(const studies::KeptMeans& shard, studies::KeptMeans& whole) override {
-    whole.Add(shard);
-    return absl::OkStatus();
+    return whole.Add(shard);
   }
   absl::StatusOr<std::unique_ptr<jobs::Outcome>> FinishSums(
       const studies::KeptMeans& whole, const Cancellation& cancellation) override {
@@ -140,10 +142,10 @@ class ExtractionWork : public ResponseWork<studies::KeptMeans> {
         .pooling = of.how().pooling(),
         .intervals = of.bootstrap_samples() > 0,
         .inverse_regularization = of.how().inverse_regularization()};
-    VS_ASSIGN_OR_RETURN(studies::ExtractedVector extracted,
-                        studies::ExtractVector(inputs_.responses, whole, plan_.layers, width_,
-                                               options, cancellation));
     VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
+    VS_ASSIGN_OR_RETURN(studies::ExtractedVector extracted,
+                        studies::ExtractVector(*model->engine, inputs_.responses, whole,
+                                               plan_.layers, options, cancellation));
     studies::StoredVector vector;
     vector.record = studies::VectorWithin(*model, plan_.site, plan_.layers);
     vector.record.set_display_name(inputs_.record.display_name());
@@ -159,8 +161,8 @@ class ExtractionWork : public ResponseWork<studies::KeptMeans> {
 
  private:
   const studies::ResponseMeansPlan plan_;
-  const int64_t elements_;  // of a response
-  const int64_t width_;
+  const studies::MeansShape shape_;
+  store::BlobStore& blobs_;
 };
 
 // --- The request ---------------------------------------------------------------------------------
@@ -256,8 +258,8 @@ class ExtractVectorsKind
     VS_ASSIGN_OR_RETURN(plan.interventions,
                         services::PreparedFromProto(
                             of.interventions(), {inputs.tenant, *model, *sources_.vectors}, used));
-    return std::make_unique<ExtractionWork>(std::move(inputs), std::move(plan),
-                                            model->architecture);
+    return std::make_unique<ExtractionWork>(std::move(inputs), std::move(plan), model->architecture,
+                                            *sources_.blobs);
   }
 
  protected:
@@ -303,20 +305,20 @@ class ExtractVectorsKind
     extraction.set_bootstrap_samples(request.has_bootstrap_samples() ? request.bootstrap_samples()
                                                                      : kDefaultBootstrap);
     SetHow(request, record);
+    VS_RETURN_IF_ERROR(CheckMemory(inputs, plan));
     if (!options.at_once) {
       VS_RETURN_IF_ERROR(
           context.Hold(static_cast<int64_t>(request.interventions().SpaceUsedExcludingSelfLong())));
       *extraction.mutable_interventions() = request.interventions();
-      VS_RETURN_IF_ERROR(CheckMergeable(inputs, plan));
       VS_RETURN_IF_ERROR(CheckStorable(inputs, context));
     }
-    const int64_t rows = std::max<int64_t>(1, extraction.layers_size());
-    const int64_t width = model::WidthOf(plan.site, model->architecture);
-    resolved.estimate =
-        EstimateOf(*model, inputs.responses, rows * width * static_cast<int64_t>(sizeof(float)));
+    const studies::MeansShape shape = studies::ShapeOf(plan, model->architecture);
+    resolved.estimate = EstimateOf(*model, inputs.responses,
+                                   studies::KeptMeans::BytesAside(/*responses=*/1, shape));
+    resolved.estimate.scratch_bytes = ScratchBytes(inputs, shape);
     resolved.needs = NeedsOfModel(model->id);
-    resolved.work =
-        std::make_unique<ExtractionWork>(std::move(inputs), std::move(plan), model->architecture);
+    resolved.work = std::make_unique<ExtractionWork>(std::move(inputs), std::move(plan),
+                                                     model->architecture, *sources_.blobs);
     return resolved;
   }
 
@@ -341,14 +343,21 @@ class ExtractVectorsKind
   }
 
  private:
-  // The merge keeps the means of all responses. What others hold now is gone by then, perhaps.
-  static absl::Status CheckMergeable(const ResponseInputs& inputs,
-                                     const studies::ResponseMeansPlan& plan) {
-    const int64_t elements = studies::ElementsOf(plan, inputs.held->architecture);
-    const int64_t bytes =
-        inputs.record.num_responses() * elements * static_cast<int64_t>(sizeof(float));
-    const absl::Status kept = inputs.held->engine->KeepCaptures(bytes).status();
-    return DetailsOf(kept).retry_after ? absl::OkStatus() : kept;
+  // What the vector is made with at the end, so that nothing runs in vain.
+  static absl::Status CheckMemory(const ResponseInputs& inputs,
+                                  const studies::ResponseMeansPlan& plan) {
+    const studies::MeansShape shape = studies::ShapeOf(plan, inputs.held->architecture);
+    const int64_t bytes = studies::KeptMeans::BytesInMemory(inputs.record.num_responses(), shape) +
+                          studies::WorkingBytes(inputs.responses, shape.width,
+                                                MethodOf(inputs.record.extract_vectors().how()));
+    return KeptFor(*inputs.held->engine, bytes, /*can_wait=*/true).status();
+  }
+
+  // Partial results, and what they are put together in.
+  static int64_t ScratchBytes(const ResponseInputs& inputs, const studies::MeansShape& shape) {
+    const int64_t responses = inputs.record.num_responses();
+    return 2 * studies::KeptMeans::BytesAside(responses, shape) +
+           studies::KeptMeans::BytesInMemory(responses, shape);
   }
 };
 

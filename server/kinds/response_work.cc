@@ -148,6 +148,12 @@ services::WorkEstimate EstimateOf(const engine::ServedModel& model,
           .time = TimeOfToken(model) * static_cast<double>(responses.num_tokens)};
 }
 
+absl::StatusOr<engine::KeptCaptures> KeptFor(engine::Engine& engine, int64_t bytes, bool can_wait) {
+  absl::StatusOr<engine::KeptCaptures> kept = engine.KeepCaptures(bytes);
+  if (can_wait && DetailsOf(kept.status()).retry_after) return engine::KeptCaptures();
+  return kept;
+}
+
 absl::StatusOr<jobs::ArtifactDraft> MakeArtifact(store::BlobStore& blobs, absl::string_view role,
                                                  absl::string_view file_name,
                                                  absl::string_view media_type,

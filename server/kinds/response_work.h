@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "base/status_macros.h"
+#include "engine/engine.h"
 #include "engine/model_registry.h"
 #include "engine/served_model.h"
 #include "jobs/work.h"
@@ -141,6 +142,10 @@ absl::Status CheckStorable(const ResponseInputs& inputs, const rpc::CallContext&
 // What every kind over responses costs.
 services::WorkEstimate EstimateOf(const engine::ServedModel& model,
                                   const studies::ResponseSet& responses, int64_t bytes_left);
+
+// Memory for what work makes, bytes, until the result is let go. Where `can_wait`, a refusal for
+// now is none, and the result empty: what others hold is gone by the time the work runs, perhaps.
+absl::StatusOr<engine::KeptCaptures> KeptFor(engine::Engine& engine, int64_t bytes, bool can_wait);
 
 // An artifact of the text or tensors in `bytes`, which are written to `blobs`.
 absl::StatusOr<jobs::ArtifactDraft> MakeArtifact(store::BlobStore& blobs, absl::string_view role,

@@ -88,6 +88,7 @@ v1::JobEstimate EstimateToProto(const WorkEstimate& estimate, int64_t num_shards
   proto.set_tokens(estimate.tokens);
   proto.set_forwards(estimate.forwards);
   proto.set_bytes(estimate.bytes);
+  proto.set_scratch_bytes(estimate.scratch_bytes);
   // A job takes some time, however little there is to do.
   proto.mutable_duration()->set_seconds(absl::ToInt64Seconds(estimate.time) + 1);
   proto.set_shards(num_shards);

@@ -22,10 +22,11 @@
 namespace valuescope::services {
 
 struct WorkEstimate {
-  int64_t tokens = 0;    // through the model
-  int64_t forwards = 0;  // of a sequence; a backward pass counts as two
-  int64_t bytes = 0;     // of what is left at the end
-  absl::Duration time;   // alone on this server
+  int64_t tokens = 0;         // through the model
+  int64_t forwards = 0;       // of a sequence; a backward pass counts as two
+  int64_t bytes = 0;          // of what is left at the end
+  int64_t scratch_bytes = 0;  // of disk, at most, for the means of responses until the end
+  absl::Duration time;        // alone on this server
 };
 
 struct ResolvedWork {

@@ -23,6 +23,11 @@
 namespace valuescope::services {
 namespace {
 
+// Columns of a neuron, as numbers, as they are stored, and where they are sorted.
+constexpr int64_t kNeuronMemory = 64;
+// Stored columns in memory: their bytes, and the numbers.
+constexpr int64_t kFormsOfColumns = 2;
+
 absl::Status CheckRange(absl::string_view field, double value, double above, double highest) {
   if (value > above && value <= highest) return absl::OkStatus();
   return InvalidField(
@@ -80,16 +85,18 @@ absl::Status NeuronService::ClassifyNeurons(const rpc::CallContext& context,
   UsedResources used;
   VS_ASSIGN_OR_RETURN(
       const studies::StoredVector first,
-      VectorOfName(first_field, first_name, context.tenant, *store_, *blobs_, used));
+      HeldVectorOfName(context, first_field, first_name, {}, *store_, *blobs_, used));
   VS_ASSIGN_OR_RETURN(
       const studies::StoredVector second,
-      VectorOfName(second_field, second_name, context.tenant, *store_, *blobs_, used));
+      HeldVectorOfName(context, second_field, second_name, {}, *store_, *blobs_, used));
   VS_RETURN_IF_ERROR(studies::CheckUsable(first, *model, model::Site::kResidualPost, first_field));
   VS_RETURN_IF_ERROR(
       studies::CheckUsable(second, *model, model::Site::kResidualPost, second_field));
   VS_ASSIGN_OR_RETURN(
       plan.layers,
       LayersOfVectors(request.has_layers() ? &request.layers() : nullptr, {&first, &second}));
+  VS_RETURN_IF_ERROR(context.Hold(static_cast<int64_t>(plan.layers.size()) *
+                                  model->architecture.intermediate * kNeuronMemory));
   VS_ASSIGN_OR_RETURN(
       const studies::Classification classification,
       studies::ClassifyNeurons(*model->engine, first, second, plan, context.cancellation));
@@ -124,6 +131,7 @@ absl::Status NeuronService::GetNeuronSet(const rpc::CallContext& context,
   VS_ASSIGN_OR_RETURN(const store::Resource resource,
                       store_->GetResource(context.tenant, store::ResourceKind::kNeuronSet, id));
   VS_ASSIGN_OR_RETURN(const v1::NeuronSet set, studies::DescribeNeuronSet(resource));
+  VS_RETURN_IF_ERROR(context.Hold(kFormsOfColumns * resource.blob_size));
   VS_ASSIGN_OR_RETURN(const auto columns, studies::ReadColumns(*blobs_, resource));
   *response->mutable_neuron_set() =
       NeuronSetToProto(resource, set, studies::TopNeurons(columns, set.top_k()));

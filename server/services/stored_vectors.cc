@@ -7,15 +7,32 @@
 #include "base/status_macros.h"
 
 namespace valuescope::services {
+namespace {
 
-absl::StatusOr<studies::StoredVector> VectorOfName(absl::string_view field, const std::string& name,
-                                                   const std::string& tenant, store::Store& store,
-                                                   store::BlobStore& blobs, UsedResources& used) {
+absl::StatusOr<store::Resource> ResourceOfName(absl::string_view field, const std::string& name,
+                                               const std::string& tenant, store::Store& store) {
   VS_ASSIGN_OR_RETURN(const std::string id, IdOfName(field, "vectors", name));
+  return store.GetResource(tenant, store::ResourceKind::kVector, id);
+}
+
+}  // namespace
+
+absl::StatusOr<studies::StoredVector> HeldVectorOfName(
+    const rpc::CallContext& context, absl::string_view field, const std::string& name,
+    const VectorCopies& copies, store::Store& store, store::BlobStore& blobs, UsedResources& used) {
   VS_ASSIGN_OR_RETURN(const store::Resource resource,
-                      store.GetResource(tenant, store::ResourceKind::kVector, id));
+                      ResourceOfName(field, name, context.tenant, store));
+  VS_ASSIGN_OR_RETURN(const studies::StoredVector described, studies::DescribeVector(resource));
+  const auto record = static_cast<int64_t>(described.record.SpaceUsedLong());
+  const int64_t rows =
+      described.num_rows() * described.width() * static_cast<int64_t>(sizeof(float));
+  VS_RETURN_IF_ERROR(
+      context.Hold(copies.record * record + copies.rows * rows + resource.blob_size));
+  VS_ASSIGN_OR_RETURN(studies::StoredVector vector, studies::ReadVector(blobs, resource));
+  context.GiveBack(resource.blob_size);
+  vector.record.set_display_name(resource.display_name);
   used[name] = resource.digest;
-  return studies::ReadVector(blobs, resource);
+  return vector;
 }
 
 std::vector<int> CommonLayers(const std::vector<const studies::StoredVector*>& vectors) {

@@ -72,7 +72,7 @@ int64_t CircumplexMemory(size_t layers, int null_samples) {
 
 // What a source's provenance takes in those of the parts: the four of its pair and the mean delta
 // repeat it, each as a record, as its bytes and as it is sent.
-constexpr int64_t kRecordsOfASource = 5 * 3;
+constexpr VectorCopies kCopiesOfASource = {.record = 5 * 3};
 
 absl::StatusOr<analysis::CircumplexAngles> AnglesFromProto(v1::CircumplexAngles angles) {
   switch (angles) {
@@ -195,15 +195,13 @@ absl::Status VectorService::DecomposeVectors(const rpc::CallContext& context,
     }
     VS_ASSIGN_OR_RETURN(
         studies::StoredVector intrinsic,
-        VectorOfName(absl::StrCat(field, ".intrinsic"), request.pairs(i).intrinsic(),
-                     context.tenant, *store_, *blobs_, used));
-    VS_ASSIGN_OR_RETURN(studies::StoredVector prompted,
-                        VectorOfName(absl::StrCat(field, ".prompted"), request.pairs(i).prompted(),
-                                     context.tenant, *store_, *blobs_, used));
+        HeldVectorOfName(context, absl::StrCat(field, ".intrinsic"), request.pairs(i).intrinsic(),
+                         kCopiesOfASource, *store_, *blobs_, used));
+    VS_ASSIGN_OR_RETURN(
+        studies::StoredVector prompted,
+        HeldVectorOfName(context, absl::StrCat(field, ".prompted"), request.pairs(i).prompted(),
+                         kCopiesOfASource, *store_, *blobs_, used));
     for (studies::StoredVector* vector : {&intrinsic, &prompted}) {
-      const auto record = static_cast<int64_t>(vector->record.SpaceUsedLong());
-      const auto rows = static_cast<int64_t>(vector->rows.size() * sizeof(float));
-      VS_RETURN_IF_ERROR(context.Hold(rows + kRecordsOfASource * record));
       if (!model::IsPerLayer(vector->site())) {
         return InvalidField(field,
                             "has a vector of a site without layers, which is not decomposed");

@@ -31,22 +31,6 @@ struct ReadVectors {
   UsedResources used;
 };
 
-// Its rows are read once memory for them is held.
-absl::StatusOr<studies::StoredVector> ReadOne(const rpc::CallContext& context,
-                                              absl::string_view field, const std::string& name,
-                                              store::Store& store, store::BlobStore& blobs,
-                                              UsedResources& used) {
-  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName(field, "vectors", name));
-  VS_ASSIGN_OR_RETURN(const store::Resource resource,
-                      store.GetResource(context.tenant, store::ResourceKind::kVector, id));
-  VS_ASSIGN_OR_RETURN(const studies::StoredVector described, studies::DescribeVector(resource));
-  VS_RETURN_IF_ERROR(
-      context.Hold(static_cast<int64_t>(described.record.SpaceUsedLong()) +
-                   described.num_rows() * described.width() * static_cast<int64_t>(sizeof(float))));
-  used[name] = resource.digest;
-  return studies::ReadVector(blobs, resource);
-}
-
 absl::StatusOr<ReadVectors> ReadAll(const rpc::CallContext& context,
                                     const v1::CompareVectorsRequest& request, store::Store& store,
                                     store::BlobStore& blobs) {
@@ -55,8 +39,8 @@ absl::StatusOr<ReadVectors> ReadAll(const rpc::CallContext& context,
   for (int i = 0; i < request.vectors_size(); ++i) {
     VS_RETURN_IF_ERROR(context.Why());
     VS_ASSIGN_OR_RETURN(studies::StoredVector vector,
-                        ReadOne(context, absl::StrCat("vectors[", i, "]"), request.vectors(i),
-                                store, blobs, read.used));
+                        HeldVectorOfName(context, absl::StrCat("vectors[", i, "]"),
+                                         request.vectors(i), {}, store, blobs, read.used));
     read.vectors.push_back(std::move(vector));
     read.named.push_back({.name = request.vectors(i), .vector = &read.vectors.back()});
   }

@@ -224,23 +224,16 @@ absl::Status VectorService::ExportVectors(const rpc::CallContext& context,
 absl::StatusOr<studies::StoredVector> VectorService::VectorToExport(
     const rpc::CallContext& context, const std::string& field, const std::string& name,
     const v1::Layers& layers) const {
-  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName(field, "vectors", name));
-  VS_ASSIGN_OR_RETURN(const store::Resource resource,
-                      store_->GetResource(context.tenant, store::ResourceKind::kVector, id));
-  VS_ASSIGN_OR_RETURN(const studies::StoredVector described, studies::DescribeVector(resource));
-  const bool chooses = layers.layers_case() != v1::Layers::LAYERS_NOT_SET && !layers.all();
-  if (chooses && described.record.layers().empty()) {
+  // Rows as they are, as they are chosen, and in the file; a record and its JSON, which is longer.
+  constexpr VectorCopies kCopies = {.rows = 4, .record = 12};
+  UsedResources used;
+  VS_ASSIGN_OR_RETURN(studies::StoredVector vector,
+                      HeldVectorOfName(context, field, name, kCopies, *store_, *blobs_, used));
+  if (layers.layers_case() == v1::Layers::LAYERS_NOT_SET || layers.all()) return vector;
+  if (vector.record.layers().empty()) {
     return InvalidField("layers", absl::StrCat("`", name, "` is of a site without layers"));
   }
-  // Rows as they are read, as they are chosen, and in the file; a record and its JSON.
-  constexpr int64_t kCopies = 5, kTextPerByte = 12;
-  VS_RETURN_IF_ERROR(
-      context.Hold(kCopies * resource.blob_size +
-                   kTextPerByte * static_cast<int64_t>(described.record.SpaceUsedLong())));
-  VS_ASSIGN_OR_RETURN(studies::StoredVector vector, studies::ReadVector(*blobs_, resource));
-  vector.record.set_display_name(resource.display_name);
-  if (!chooses) return vector;
-  VS_ASSIGN_OR_RETURN(const std::vector<int> chosen, LayersOfVectors(&layers, {&described}));
+  VS_ASSIGN_OR_RETURN(const std::vector<int> chosen, LayersOfVectors(&layers, {&vector}));
   return studies::WithLayers(vector, chosen);
 }
 

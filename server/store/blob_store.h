@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -47,12 +48,26 @@ class BlobWriter {
   virtual absl::StatusOr<StoredBlob> Finish(absl::string_view expected_digest = "") = 0;
 };
 
+// Bytes that work puts aside while it runs, instead of keeping them in memory. Nobody else sees
+// them, and they are gone with whoever holds this, even if that is killed. Not thread-safe.
+class ScratchFile {
+ public:
+  virtual ~ScratchFile() = default;
+
+  // UNAVAILABLE (reason STORAGE_FULL) where the storage is full.
+  virtual absl::Status Write(int64_t offset, absl::string_view bytes) = 0;
+  // Fills `out`. DATA_LOSS where so much was not written.
+  virtual absl::Status Read(int64_t offset, std::span<char> out) const = 0;
+};
+
 // Thread-safe.
 class BlobStore {
  public:
   virtual ~BlobStore() = default;
 
   virtual absl::StatusOr<std::unique_ptr<BlobWriter>> NewWriter() = 0;
+
+  virtual absl::StatusOr<std::unique_ptr<ScratchFile>> NewScratchFile() = 0;
 
   // Bytes [offset, min(offset + length, size)); empty where offset is the size. Errors:
   // INVALID_ARGUMENT for a malformed digest, OUT_OF_RANGE for a negative length or an offset

@@ -52,6 +52,20 @@ class Descriptor {
   const int value_;
 };
 
+// Fills `out` from `offset` on; `too_short` where the file ends before.
+absl::Status ReadFully(const Descriptor& file, int64_t offset, std::span<char> out,
+                       absl::string_view too_short) {
+  while (!out.empty()) {
+    const ssize_t count = pread(file.value(), out.data(), out.size(), offset);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return FileError("read", errno);
+    if (count == 0) return absl::DataLossError(too_short);
+    out = out.subspan(static_cast<size_t>(count));
+    offset += count;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status SyncDirectory(const fs::path& directory) {
   const Descriptor descriptor(open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (descriptor.value() < 0 || fsync(descriptor.value()) != 0) {
@@ -86,6 +100,7 @@ class DirectoryBlobStore : public BlobStore {
       : root_(std::move(root)), lock_(std::move(lock)) {}
 
   absl::StatusOr<std::unique_ptr<BlobWriter>> NewWriter() override;
+  absl::StatusOr<std::unique_ptr<ScratchFile>> NewScratchFile() override;
 
   absl::StatusOr<std::string> Read(absl::string_view digest, int64_t offset,
                                    int64_t length) override {
@@ -99,15 +114,7 @@ class DirectoryBlobStore : public BlobStore {
                                                 " are outside the ", status.st_size, " bytes"));
     }
     std::string bytes(static_cast<size_t>(std::min<int64_t>(length, status.st_size - offset)), 0);
-    size_t done = 0;
-    while (done < bytes.size()) {
-      const ssize_t count = pread(file.value(), bytes.data() + done, bytes.size() - done,
-                                  offset + static_cast<int64_t>(done));
-      if (count < 0 && errno == EINTR) continue;
-      if (count < 0) return FileError("read", errno);
-      if (count == 0) return absl::DataLossError("a blob became shorter while it was read");
-      done += static_cast<size_t>(count);
-    }
+    VS_RETURN_IF_ERROR(ReadFully(file, offset, bytes, "a blob became shorter while it was read"));
     return bytes;
   }
 
@@ -220,6 +227,39 @@ class DirectoryBlobWriter : public BlobWriter {
   int64_t size_ = 0;
   bool published_ = false;
 };
+
+class DirectoryScratchFile : public ScratchFile {
+ public:
+  explicit DirectoryScratchFile(int descriptor) : file_(descriptor) {}
+
+  absl::Status Write(int64_t offset, absl::string_view bytes) override {
+    while (!bytes.empty()) {
+      const ssize_t count = pwrite(file_.value(), bytes.data(), bytes.size(), offset);
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) return FileError("write", errno);
+      bytes.remove_prefix(static_cast<size_t>(count));
+      offset += count;
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Read(int64_t offset, std::span<char> out) const override {
+    return ReadFully(file_, offset, out, "a scratch file is shorter than what was written");
+  }
+
+ private:
+  const Descriptor file_;
+};
+
+absl::StatusOr<std::unique_ptr<ScratchFile>> DirectoryBlobStore::NewScratchFile() {
+  const fs::path path = IncomingPath();
+  const int descriptor = open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (descriptor < 0) return FileError("make a file", errno);
+  auto file = std::make_unique<DirectoryScratchFile>(descriptor);
+  // Without a name it goes with its descriptor, whatever ends the process.
+  if (unlink(path.c_str()) != 0) return FileError("make a file", errno);
+  return file;
+}
 
 absl::StatusOr<std::unique_ptr<BlobWriter>> DirectoryBlobStore::NewWriter() {
   fs::path path = IncomingPath();

@@ -136,6 +136,10 @@ absl::StatusOr<std::vector<v1::VectorTokens>> TokensOfVectors(
   for (size_t i = 0; i < scores.size(); ++i) {
     tokens[i].set_vector(vectors[i / layers.size()].name);
     tokens[i].set_layer(layers[i % layers.size()]);
+    const auto row = std::span<const float>(directions)
+                         .subspan(i * static_cast<size_t>(hidden), static_cast<size_t>(hidden));
+    // All tokens score alike; the first of them would be no finding.
+    if (std::all_of(row.begin(), row.end(), [](float x) { return x == 0; })) continue;
     AddTokensToProto(scores[i].Largest(), piece, tokens[i].mutable_top());
     AddTokensToProto(scores[i].Smallest(), piece, tokens[i].mutable_bottom());
   }

@@ -35,10 +35,10 @@ absl::StatusOr<std::vector<v1::VectorCosine>> CompareVectors(
 // Bytes of the unembedding that are in memory at a time.
 inline constexpr int64_t kUnembeddingBytes = int64_t{4} << 20;
 
-// The `count` tokens at either end of every vector at every layer: vectors in order, each layer by
-// layer. The vectors are `engine`'s and of a residual site; `piece` is the vocabulary's own string
-// of a token. One pass over the unembedding in parts of kUnembeddingBytes. Errors of
-// Engine::UnembeddingRows; CANCELLED.
+// The `count` tokens at either end of every vector at every layer, none for a row of zeros: vectors
+// in order, each layer by layer. The vectors are `engine`'s and of a residual site; `piece` is the
+// vocabulary's own string of a token. One pass over the unembedding in parts of kUnembeddingBytes.
+// Errors of Engine::UnembeddingRows; CANCELLED.
 absl::StatusOr<std::vector<v1::VectorTokens>> TokensOfVectors(
     const std::vector<NamedVector>& vectors, const std::vector<int>& layers, int count,
     const engine::Engine& engine, const std::function<std::string(int32_t id)>& piece,

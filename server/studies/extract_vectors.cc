@@ -1,7 +1,6 @@
 #include "studies/extract_vectors.h"
 
 #include <algorithm>
-#include <cstring>
 #include <map>
 #include <optional>
 #include <set>
@@ -18,15 +17,6 @@
 
 namespace valuescope::studies {
 namespace {
-
-constexpr char kMagic[] = "VSRMEANS";  // eight characters
-constexpr size_t kMagicSize = 8;
-constexpr int64_t kMeansVersion = 1;
-
-absl::Status Damaged() {
-  return ErrorWithReason(absl::StatusCode::kDataLoss, "PARTIAL_DAMAGED",
-                         "the stored partial result of a shard is damaged");
-}
 
 void Set(const std::optional<analysis::ConfidenceInterval>& interval,
          v1::Interval* (v1::VectorStatistics::*mutable_field)(), v1::VectorStatistics& statistics) {
@@ -204,50 +194,46 @@ absl::StatusOr<analysis::ValueVectors> VectorsOf(analysis::Responses responses, 
   }
 }
 
+// Without activations yet.
+std::vector<analysis::LabelledActivations> LabelsOf(std::span<const LabelledResponse> responses) {
+  std::vector<analysis::LabelledActivations> labels;
+  labels.reserve(responses.size());
+  for (const LabelledResponse& response : responses) {
+    labels.push_back({.expresses = response.expresses,
+                      .query_id = response.query_id,
+                      .mean_activations = std::span<const float>()});
+  }
+  return labels;
+}
+
+int64_t TokensPooled(const LabelledResponse& response, engine::TokenKind tokens) {
+  return tokens == engine::TokenKind::kResponse ? static_cast<int64_t>(response.response.size())
+                                                : 1;
+}
+
+// Sums of |x| over the tokens that were pooled, [responses, rows]; empty where they are not known.
+absl::StatusOr<std::vector<double>> NormSumsOf(const ResponseSet& set, const KeptMeans& means,
+                                               engine::TokenKind tokens) {
+  std::vector<double> sums;
+  const bool all_tokens = tokens == engine::TokenKind::kResponse;
+  if (all_tokens && !means.shape().token_norms) return sums;
+  sums.reserve(set.responses.size() * static_cast<size_t>(means.shape().rows));
+  std::vector<float> row(static_cast<size_t>(means.shape().width));
+  for (int64_t i = 0; i < means.count(); ++i) {
+    for (const float mean : means.token_norms(i)) {
+      sums.push_back(static_cast<double>(mean) *
+                     static_cast<double>(TokensPooled(set.responses[i], tokens)));
+    }
+    // One token's norm is that of its row.
+    for (int64_t r = 0; !all_tokens && r < means.shape().rows; ++r) {
+      VS_RETURN_IF_ERROR(means.Read(i, r, /*begin=*/0, row));
+      sums.push_back(analysis::Norm(row));
+    }
+  }
+  return sums;
+}
+
 }  // namespace
-
-absl::StatusOr<KeptMeans> KeptMeans::Begin(engine::Engine& engine, int64_t responses,
-                                           int64_t elements) {
-  KeptMeans means;
-  means.elements_ = elements;
-  const int64_t numbers = responses * elements;
-  VS_ASSIGN_OR_RETURN(means.memory_,
-                      engine.KeepCaptures(numbers * static_cast<int64_t>(sizeof(float))));
-  means.numbers_.reserve(static_cast<size_t>(numbers));
-  return means;
-}
-
-void KeptMeans::Add(std::span<const float> mean) {
-  VS_CHECK(static_cast<int64_t>(mean.size()) == elements_);
-  numbers_.insert(numbers_.end(), mean.begin(), mean.end());
-}
-
-void KeptMeans::Add(const KeptMeans& others) {
-  VS_CHECK(others.elements_ == elements_);
-  numbers_.insert(numbers_.end(), others.numbers_.begin(), others.numbers_.end());
-}
-
-std::string KeptMeans::Serialize() const {
-  const int64_t head[] = {kMeansVersion, elements_, count()};
-  std::string bytes(kMagic, kMagicSize);
-  bytes.append(reinterpret_cast<const char*>(head), sizeof(head));
-  bytes.append(reinterpret_cast<const char*>(numbers_.data()), numbers_.size() * sizeof(float));
-  return bytes;
-}
-
-absl::StatusOr<KeptMeans> KeptMeans::Parse(engine::Engine& engine, absl::string_view bytes,
-                                           int64_t done, int64_t responses, int64_t elements) {
-  int64_t head[3];
-  const size_t numbers = static_cast<size_t>(done * elements), size = numbers * sizeof(float);
-  if (bytes.size() != kMagicSize + sizeof(head) + size) return Damaged();
-  if (bytes.substr(0, kMagicSize) != absl::string_view(kMagic, kMagicSize)) return Damaged();
-  std::memcpy(head, bytes.data() + kMagicSize, sizeof(head));
-  if (head[0] != kMeansVersion || head[1] != elements || head[2] != done) return Damaged();
-  VS_ASSIGN_OR_RETURN(KeptMeans means, Begin(engine, responses, elements));
-  means.numbers_.resize(numbers);
-  std::memcpy(means.numbers_.data(), bytes.data() + kMagicSize + sizeof(head), size);
-  return means;
-}
 
 absl::Status AddMeans(engine::Engine& engine, std::span<const LabelledResponse> responses,
                       const ResponseMeansPlan& plan, const Cancellation& cancellation,
@@ -273,13 +259,7 @@ engine::TokenKind TokensOf(v1::Pooling pooling) {
 }
 
 absl::Status CheckMethod(v1::ExtractionMethod method, std::span<const LabelledResponse> responses) {
-  // Labels and queries are all that it looks at.
-  std::vector<analysis::LabelledActivations> labels;
-  for (const LabelledResponse& response : responses) {
-    labels.push_back({.expresses = response.expresses,
-                      .query_id = response.query_id,
-                      .mean_activations = std::span<const float>()});
-  }
+  const std::vector<analysis::LabelledActivations> labels = LabelsOf(responses);
   if (IsPca(method)) {
     return analysis::CheckPairs(labels, method == v1::EXTRACTION_METHOD_PCA_CENTERED);
   }
@@ -287,35 +267,36 @@ absl::Status CheckMethod(v1::ExtractionMethod method, std::span<const LabelledRe
   return absl::OkStatus();
 }
 
-absl::StatusOr<ExtractedVector> ExtractVector(const ResponseSet& set, const KeptMeans& means,
-                                              std::span<const int> layers, int64_t width,
+int64_t WorkingBytes(const ResponseSet& set, int64_t width, v1::ExtractionMethod method) {
+  if (method == v1::EXTRACTION_METHOD_LINEAR_PROBE) {
+    return analysis::LinearProbesBytes(static_cast<int64_t>(set.responses.size()), width);
+  }
+  const std::vector<analysis::LabelledActivations> labels = LabelsOf(set.responses);
+  const analysis::ValueVectors counts =
+      analysis::CountsOf(labels, analysis::GroupingOf(labels, /*weigh_by_tokens=*/false));
+  return IsPca(method) ? analysis::PrincipalDirectionsBytes(counts.num_pairs, width)
+                       : analysis::DifferenceInMeansBytes(counts.num_queries, width);
+}
+
+absl::StatusOr<ExtractedVector> ExtractVector(engine::Engine& engine, const ResponseSet& set,
+                                              const KeptMeans& means, std::span<const int> layers,
                                               const ExtractionOptions& options,
                                               const Cancellation& cancellation) {
   VS_RETURN_IF_ERROR(CheckBothLabels("responses", set));
   VS_CHECK(means.count() == static_cast<int64_t>(set.responses.size()));
-  const auto rows = static_cast<int64_t>(std::max<size_t>(layers.size(), 1));
-  const auto elements = static_cast<size_t>(rows * width);
-  const bool all_tokens = TokensOf(options.pooling) == engine::TokenKind::kResponse;
-  std::vector<analysis::LabelledActivations> activations;
-  std::vector<std::vector<double>> norm_sums;  // [responses][rows] over the tokens of each
-  norm_sums.reserve(set.responses.size());
-  for (size_t i = 0; i < set.responses.size(); ++i) {
-    const std::span<const float> numbers = means.of(static_cast<int64_t>(i));
-    const int64_t num_tokens =
-        all_tokens ? static_cast<int64_t>(set.responses[i].response.size()) : 1;
-    std::vector<double>& sums = norm_sums.emplace_back();
-    for (const float mean : numbers.subspan(elements)) {
-      sums.push_back(static_cast<double>(mean) * static_cast<double>(num_tokens));
-    }
-    // One token's norm is that of its row.
-    for (int64_t row = 0; !all_tokens && row < rows; ++row) {
-      sums.push_back(analysis::Norm(numbers.subspan(row * width, width)));
-    }
-    activations.push_back({.expresses = set.responses[i].expresses,
-                           .query_id = set.responses[i].query_id,
-                           .mean_activations = numbers.first(elements),
-                           .num_tokens = num_tokens,
-                           .token_norm_sums = sums});
+  const int64_t rows = means.shape().rows, width = means.shape().width;
+  VS_ASSIGN_OR_RETURN(const engine::KeptCaptures memory,
+                      engine.KeepCaptures(WorkingBytes(set, width, options.method)));
+  VS_ASSIGN_OR_RETURN(const std::vector<double> norm_sums,
+                      NormSumsOf(set, means, TokensOf(options.pooling)));
+  std::vector<analysis::LabelledActivations> activations = LabelsOf(set.responses);
+  for (size_t i = 0; i < activations.size(); ++i) {
+    activations[i].mean_activations =
+        analysis::StoredActivations{.reader = &means, .response = static_cast<int64_t>(i)};
+    activations[i].num_tokens = TokensPooled(set.responses[i], TokensOf(options.pooling));
+    if (norm_sums.empty()) continue;
+    activations[i].token_norm_sums = std::span<const double>(norm_sums).subspan(
+        i * static_cast<size_t>(rows), static_cast<size_t>(rows));
   }
   VS_ASSIGN_OR_RETURN(const analysis::ValueVectors vectors,
                       VectorsOf(activations, rows, width, options, cancellation));

@@ -13,44 +13,14 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 #include "base/cancellation.h"
 #include "engine/engine.h"
+#include "studies/kept_means.h"
 #include "studies/labelled_responses.h"
 #include "studies/response_means.h"
 #include "studies/stored_vector.h"
 
 namespace valuescope::studies {
-
-// What ResponseMeans gives of responses, one after another: statistics look at every one again, so
-// they are kept.
-class KeptMeans {
- public:
-  // None yet of `responses` with `elements` numbers each, whose memory is the engine's for captures
-  // that are kept: its RESOURCE_EXHAUSTED where they do not fit it.
-  static absl::StatusOr<KeptMeans> Begin(engine::Engine& engine, int64_t responses,
-                                         int64_t elements);
-
-  int64_t count() const { return static_cast<int64_t>(numbers_.size()) / elements_; }
-  std::span<const float> of(int64_t response) const {  // [elements]
-    return std::span<const float>(numbers_).subspan(static_cast<size_t>(response * elements_),
-                                                    static_cast<size_t>(elements_));
-  }
-
-  void Add(std::span<const float> mean);  // [elements]
-  void Add(const KeptMeans& others);      // in order, behind these
-
-  // Magic, version, elements, count, numbers; little-endian.
-  std::string Serialize() const;
-  // `done` of `responses`, to which the others can be added. DATA_LOSS for bytes of other numbers.
-  static absl::StatusOr<KeptMeans> Parse(engine::Engine& engine, absl::string_view bytes,
-                                         int64_t done, int64_t responses, int64_t elements);
-
- private:
-  int64_t elements_ = 1;
-  std::vector<float> numbers_;  // [count, elements]
-  engine::KeptCaptures memory_;
-};
 
 // Runs the responses, few enough to be in memory together, and adds their means in order, and to
 // `cached_tokens` the prompt tokens that were found in the cache. INVALID_ARGUMENT naming
@@ -80,13 +50,17 @@ struct ExtractedVector {
   std::vector<std::string> warnings;
 };
 
-// `means` are those of all responses of the set, in order, `width` numbers a row, and behind the
-// rows the token norms, if the plan wanted them. `layers` ascend, and are empty at sites without
-// layers. INVALID_ARGUMENT naming "responses": a label without responses (reason EMPTY_LABEL), too
-// few pairs or too many responses for the method (TOO_FEW_PAIRS, TOO_MANY_RESPONSES); CheckMethod
-// tells so before anything runs. Deterministic.
-absl::StatusOr<ExtractedVector> ExtractVector(const ResponseSet& set, const KeptMeans& means,
-                                              std::span<const int> layers, int64_t width,
+// What ExtractVector holds beside the means, bytes: it grows with pairs for PCA and with responses
+// for a probe, and is bounded for differences in means.
+int64_t WorkingBytes(const ResponseSet& set, int64_t width, v1::ExtractionMethod method);
+
+// `means` are those of all responses of the set, in order. `layers` ascend, and are empty at sites
+// without layers. WorkingBytes are the engine's for captures that are kept: its RESOURCE_EXHAUSTED
+// where they do not fit it. INVALID_ARGUMENT naming "responses": a label without responses (reason
+// EMPTY_LABEL), too few pairs or too many responses for the method (TOO_FEW_PAIRS,
+// TOO_MANY_RESPONSES); CheckMethod tells so before anything runs. Deterministic.
+absl::StatusOr<ExtractedVector> ExtractVector(engine::Engine& engine, const ResponseSet& set,
+                                              const KeptMeans& means, std::span<const int> layers,
                                               const ExtractionOptions& options,
                                               const Cancellation& cancellation);
 

@@ -66,9 +66,10 @@ absl::Status CheckResponses(const engine::Engine& engine,
   return absl::OkStatus();
 }
 
-int64_t ElementsOf(const ResponseMeansPlan& plan, const model::Architecture& architecture) {
-  const int64_t rows = model::IsPerLayer(plan.site) ? static_cast<int64_t>(plan.layers.size()) : 1;
-  return rows * (model::WidthOf(plan.site, architecture) + (plan.token_norms ? 1 : 0));
+MeansShape ShapeOf(const ResponseMeansPlan& plan, const model::Architecture& architecture) {
+  return {.rows = model::IsPerLayer(plan.site) ? static_cast<int64_t>(plan.layers.size()) : 1,
+          .width = model::WidthOf(plan.site, architecture),
+          .token_norms = plan.token_norms};
 }
 
 absl::StatusOr<Means> ResponseMeans(engine::Engine& engine,
@@ -81,7 +82,7 @@ absl::StatusOr<Means> ResponseMeans(engine::Engine& engine,
   }
   VS_ASSIGN_OR_RETURN(std::vector<engine::Completion> completions,
                       engine::RunAll(engine, std::move(requests), cancellation));
-  const int64_t size = ElementsOf(plan, engine.architecture());
+  const int64_t size = ShapeOf(plan, engine.architecture()).elements();
   Means means;
   for (engine::Completion& completion : completions) {
     VS_ASSIGN_OR_RETURN(means.rows.emplace_back(), NumbersOf(completion, plan, size));

@@ -39,8 +39,17 @@ absl::Status CheckResponses(const engine::Engine& engine,
                             std::span<const LabelledResponse> responses,
                             const ResponseMeansPlan& plan, const Cancellation& cancellation);
 
-// Numbers that come of one response.
-int64_t ElementsOf(const ResponseMeansPlan& plan, const model::Architecture& architecture);
+// Of the numbers that come of one response.
+struct MeansShape {
+  int64_t rows = 1;  // layers; 1 at sites without layers
+  int64_t width = 1;
+  bool token_norms = false;
+
+  int64_t elements() const { return rows * (width + (token_norms ? 1 : 0)); }
+  bool operator==(const MeansShape&) const = default;
+};
+
+MeansShape ShapeOf(const ResponseMeansPlan& plan, const model::Architecture& architecture);
 
 struct Means {
   // Of each response, in order: a(r) [rows, width] row-major, what the plan's reduction, mostly the

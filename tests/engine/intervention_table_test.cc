@@ -420,12 +420,12 @@ TEST_F(InterventionTable, ARowThatWouldMakeTheTablesTooLargeIsRefusedAndLeavesNo
   EXPECT_EQ(Acquired(tables, narrow, 1), 1);
   EXPECT_EQ(Acquired(tables, another, 1), 2);
   EXPECT_EQ(Acquire(tables, third), std::nullopt);  // needs twice the rows
-  const int64_t freed = tables.rows_freed();
+  const int64_t given_up = tables.given_up();
   Release(tables, 2);
   EXPECT_EQ(Acquire(tables, wide), std::nullopt);  // makes everybody's rows wider
   EXPECT_EQ(tables.live_rows(), 1);
   EXPECT_EQ(tables.bytes(), unbounded.bytes());
-  EXPECT_EQ(tables.rows_freed(), freed + 1);
+  EXPECT_EQ(tables.given_up(), given_up + 1);
   EXPECT_EQ(Acquired(tables, third, 1), 2);
 }
 
@@ -488,6 +488,52 @@ TEST_F(InterventionTable, TablesHoldOfTheirMemoryWhatTheyHave) {
     EXPECT_EQ(tables.bytes(), 0);
     EXPECT_EQ(memory.used(), tables.kept_bytes());
   }
+}
+
+// Four rows of one table, of which the last is nobody's, become eight.
+TEST_F(InterventionTable, WhileATableIsCopiedIntoALargerOneBothArePaidFor) {
+  constexpr int64_t kRow = 1 + 4 * 4;
+  MemoryLedger memory(1 << 20);
+  InterventionTables tables{c10::kCPU, &memory};
+  const auto with = [&](float x) {
+    return Compile({Add(Site::kResidualPost, {0, 1}, {x, 0, 0, 0, x, 0, 0, 0})});
+  };
+  const int64_t first = Acquired(tables, with(1), 1);
+  Acquired(tables, with(2), 1);
+  EXPECT_EQ(memory.used(), 2 * 4 * kRow);
+  const auto rows = Acquire(tables, with(3));
+  ASSERT_TRUE(rows.has_value());
+  // The tables of two blocks grow one after the other.
+  EXPECT_EQ(memory.used(), 2 * 8 * kRow + 4 * kRow);
+  ASSERT_TRUE(tables.WriteRows(1));
+  EXPECT_EQ(memory.used(), 2 * 8 * kRow + 4 * kRow);
+  ASSERT_FALSE(tables.WriteRows(1));
+  EXPECT_EQ(memory.used(), 2 * 8 * kRow);
+  Release(tables, first);
+  EXPECT_EQ(memory.used(), tables.bytes());
+}
+
+TEST_F(InterventionTable, WhoFindsNoRoomBesideATableThatIsBeingReplacedMayTryAgainOnceItIs) {
+  constexpr int64_t kRow = 1 + 4 * 4;
+  const auto with = [&](int layer, float x) {
+    return Compile({Add(Site::kResidualPost, {layer}, {x, 0, 0, 0})});
+  };
+  MemoryLedger memory((8 + 8 + 4) * kRow - 1);  // row 4 asks for eight rows of its table too
+  InterventionTables tables{c10::kCPU, &memory};
+  const int64_t first = Acquired(tables, with(0, 1), 1);
+  Acquired(tables, with(0, 2), 1);
+  const auto growing = Acquire(tables, with(0, 3));
+  ASSERT_TRUE(growing.has_value());
+  const int64_t given_up = tables.given_up();
+  EXPECT_EQ(Acquire(tables, with(1, 1)), std::nullopt);
+  EXPECT_EQ(tables.given_up(), given_up);
+  ASSERT_FALSE(tables.WriteRows(1));
+  EXPECT_GT(tables.given_up(), given_up);
+  const int64_t other = Acquired(tables, with(1, 1), 1);
+  EXPECT_GT(other, 0);
+  EXPECT_EQ(memory.used(), tables.bytes());
+  Release(tables, first);
+  Release(tables, other);
 }
 
 // Nobody who leaves the tables needs to make room, so to wait for that could be to wait for ever.

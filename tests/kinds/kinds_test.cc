@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
+#include "analysis/linear_probe.h"
 #include "base/error.h"
 #include "nlohmann/json.hpp"
 #include "services/idempotency.h"
@@ -413,14 +414,55 @@ TEST(ExtractVectorsKind, AJobOfAServerThatReadNoTokenNormsIsDoneWithoutThem) {
   EXPECT_FALSE(norms_of_means(now));
 }
 
-TEST(ExtractVectorsKind, MoreMeansThanAnEngineKeepsAreRefusedBeforeAJobIsMade) {
+// Norms of tokens, a float for each layer of each response, and what the probe works with.
+int64_t MemoryOfProbe(int64_t responses) {
+  return responses * 2 * 4 + analysis::LinearProbesBytes(responses, /*width=*/3);
+}
+
+v1::ExtractVectorsRequest ProbeOf(int num_responses) {
+  v1::ExtractVectorsRequest request = SmallSite::Extraction(num_responses);
+  request.set_method(v1::EXTRACTION_METHOD_LINEAR_PROBE);
+  return request;
+}
+
+TEST(ExtractVectorsKind, MoreThanAnEngineKeepsIsRefusedBeforeAJobIsMade) {
   TemporaryFolder folder;
   SmallSite site(folder);
-  site.engine->most_kept = 100 * 2 * (3 + 1) * 4 - 1;  // responses, layers, width and a norm, float
-  const auto refused = site.Create(SpecOf(SmallSite::Extraction(100)));
+  site.engine->most_kept = MemoryOfProbe(100) - 1;
+  const auto refused = site.Create(SpecOf(ProbeOf(100)));
   EXPECT_EQ(DetailsOf(refused.status()).reason, "CAPTURES_TOO_LARGE");
   site.engine->most_kept += 1;
-  EXPECT_TRUE(site.Create(SpecOf(SmallSite::Extraction(100))).ok());
+  EXPECT_TRUE(site.Create(SpecOf(ProbeOf(100))).ok());
+}
+
+TEST(ExtractVectorsKind, MeansOfManyResponsesAreOnDiskWhichTheEstimateTells) {
+  TemporaryFolder folder;
+  SmallSite site(folder);
+  const int64_t rows = kMany * 2 * 3 * 4, norms = kMany * 2 * 4;  // layers, width, floats
+  const auto scratch_bytes = [&](int responses) {
+    v1::CreateJobRequest request;
+    *request.mutable_spec() = SpecOf(SmallSite::Extraction(responses));
+    request.set_validate_only(true);
+    v1::CreateJobResponse response;
+    EXPECT_EQ(site.jobs.CreateJob(site.context, request, &response), absl::OkStatus());
+    return response.estimate().scratch_bytes();
+  };
+  EXPECT_EQ(scratch_bytes(kMany), 2 * rows + norms);
+}
+
+TEST(AttributeNeuronsKind, SumsThatNeverFitAreRefusedBeforeAnythingRuns) {
+  TemporaryFolder folder;
+  SmallSite site(folder);
+  const v1::AttributeNeuronsRequest request = site.Attribution(40);
+  const int64_t vectors_extracted = site.engine->submitted;
+  site.engine->most_kept = 2 * 4 * 9 * 8 - 1;  // layers, intermediate, sums and columns, double
+  v1::AttributeNeuronsResponse response;
+  const absl::Status refused = site.neurons.AttributeNeurons(site.context, request, &response);
+  EXPECT_EQ(DetailsOf(refused).reason, "CAPTURES_TOO_LARGE");
+  EXPECT_EQ(DetailsOf(site.Create(SpecOf(request)).status()).reason, "CAPTURES_TOO_LARGE");
+  EXPECT_EQ(site.engine->submitted, vectors_extracted);
+  site.engine->most_kept += 1;
+  EXPECT_EQ(site.neurons.AttributeNeurons(site.context, request, &response), absl::OkStatus());
 }
 
 // A worker reads the record for every shard.
@@ -436,10 +478,9 @@ TEST(ResponseWork, ALargeRecordIsNotStorable) {
 TEST(ExtractVectorsKind, ACallRefusesWhatItWouldKeepBeforeAnythingRuns) {
   TemporaryFolder folder;
   SmallSite site(folder);
-  site.engine->most_kept = 100 * 2 * (3 + 1) * 4 - 1;
+  site.engine->most_kept = MemoryOfProbe(100) - 1;
   v1::ExtractVectorsResponse response;
-  const absl::Status refused =
-      site.vectors.ExtractVectors(site.context, SmallSite::Extraction(100), &response);
+  const absl::Status refused = site.vectors.ExtractVectors(site.context, ProbeOf(100), &response);
   EXPECT_EQ(DetailsOf(refused).reason, "CAPTURES_TOO_LARGE");
   EXPECT_EQ(site.engine->submitted, 0);
 }

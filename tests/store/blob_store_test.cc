@@ -155,5 +155,17 @@ TEST_F(BlobStoreTest, ASecondOpeningIsRefused) {
   EXPECT_EQ(DetailsOf(status).reason, "STORE_IN_USE");
 }
 
+TEST_F(BlobStoreTest, AScratchFileGivesBackWhatWasWrittenAndHasNoName) {
+  const auto scratch = blobs_->NewScratchFile();
+  ASSERT_TRUE(scratch.ok()) << scratch.status();
+  ASSERT_EQ((*scratch)->Write(/*offset=*/6, "world"), absl::OkStatus());
+  ASSERT_EQ((*scratch)->Write(/*offset=*/0, "hello "), absl::OkStatus());
+  std::string read(7, ' ');
+  ASSERT_EQ((*scratch)->Read(/*offset=*/2, read), absl::OkStatus());
+  EXPECT_EQ(read, "llo wor");
+  EXPECT_EQ((*scratch)->Read(/*offset=*/5, read).code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(FilesIn(folder_ / "blobs"), 0);
+}
+
 }  // namespace
 }  // namespace valuescope::store

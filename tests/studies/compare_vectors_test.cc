@@ -115,6 +115,20 @@ TEST(TokensOfVectorsTest, AreThoseAtEitherEndOfTheUnembedding) {
   EXPECT_EQ((*tokens)[2].bottom(0).token_id(), 99);
 }
 
+TEST(TokensOfVectorsTest, ARowOfZerosSpeaksForNone) {
+  const FakeEngine engine;
+  const StoredVector a = VectorOf({0, -0.0f, 0, 0, 0, 5});
+  const auto tokens =
+      TokensOfVectors({{"vectors/a", &a}}, {3, 5}, 2, engine, PieceOf, Cancellation());
+  ASSERT_TRUE(tokens.ok()) << tokens.status();
+  ASSERT_EQ(tokens->size(), 2u);
+  EXPECT_EQ((*tokens)[0].layer(), 3);
+  EXPECT_EQ((*tokens)[0].top_size(), 0);
+  EXPECT_EQ((*tokens)[0].bottom_size(), 0);
+  EXPECT_EQ((*tokens)[1].top_size(), 2);
+  EXPECT_EQ((*tokens)[1].bottom_size(), 2);
+}
+
 TEST(TokensOfVectorsTest, EndWhenTheyAreCancelled) {
   FakeEngine engine;
   int parts = 0;

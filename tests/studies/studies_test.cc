@@ -1,11 +1,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <set>
 
+#include "absl/strings/str_cat.h"
 #include "base/error.h"
+#include "store/directory_blob_store.h"
 #include "studies/attribute_neurons.h"
 #include "studies/classify_neurons.h"
 #include "studies/decompose_vectors.h"
@@ -13,6 +16,7 @@
 #include "studies/labelled_responses.h"
 #include "studies/stored_vector.h"
 #include "studies/tensor_file.h"
+#include "tests/store/temporary_folder.h"
 #include "tests/studies/fake_engine.h"
 
 namespace valuescope::studies {
@@ -44,13 +48,12 @@ absl::StatusOr<ExtractedVector> Extracted(FakeEngine& engine, const ResponseSet&
                                .layers = {0, 1},
                                .tokens = TokensOf(options.pooling),
                                .token_norms = token_norms};
-  const int64_t elements = ElementsOf(plan, engine.architecture());
   int64_t cached = 0;
-  VS_ASSIGN_OR_RETURN(
-      KeptMeans means,
-      KeptMeans::Begin(engine, static_cast<int64_t>(set.responses.size()), elements));
+  VS_ASSIGN_OR_RETURN(KeptMeans means,
+                      KeptMeans::Begin(engine, static_cast<int64_t>(set.responses.size()),
+                                       ShapeOf(plan, engine.architecture())));
   VS_RETURN_IF_ERROR(AddMeans(engine, set.responses, plan, Cancellation(), means, cached));
-  return ExtractVector(set, means, plan.layers, /*width=*/3, options, {});
+  return ExtractVector(engine, set, means, plan.layers, options, {});
 }
 
 StoredVector VectorOf(std::vector<float> rows) {
@@ -300,26 +303,90 @@ TEST(ExtractVectorTest, NeedsBothLabels) {
   EXPECT_EQ(DetailsOf(extracted.status()).reason, "EMPTY_LABEL");
 }
 
+constexpr MeansShape kTwoRowsOfThree = {.rows = 2, .width = 3, .token_norms = true};
+
+// All of a response, rows and norms.
+std::vector<float> NumbersOf(const KeptMeans& means, int64_t response) {
+  std::vector<float> numbers(static_cast<size_t>(means.shape().rows * means.shape().width));
+  for (int64_t row = 0; row < means.shape().rows; ++row) {
+    const auto part = std::span<float>(numbers).subspan(
+        static_cast<size_t>(row * means.shape().width), static_cast<size_t>(means.shape().width));
+    EXPECT_EQ(means.Read(response, row, /*begin=*/0, part), absl::OkStatus());
+  }
+  const std::span<const float> norms = means.token_norms(response);
+  numbers.insert(numbers.end(), norms.begin(), norms.end());
+  return numbers;
+}
+
 TEST(KeptMeansTest, ComeBackAndOtherBytesAreDataLoss) {
   FakeEngine engine;
-  KeptMeans means = *KeptMeans::Begin(engine, /*responses=*/3, /*elements=*/2);
-  means.Add(std::vector<float>{1, 2});
-  means.Add(std::vector<float>{3, -0.0f});
+  KeptMeans means = *KeptMeans::Begin(engine, /*responses=*/3, kTwoRowsOfThree);
+  means.Add(std::vector<float>{1, 2, 3, 4, 5, 6, 7, 8});
+  means.Add(std::vector<float>{11, 12, 13, 14, 15, -0.0f, 17, 18});
   const std::string bytes = means.Serialize();
-  const auto back = KeptMeans::Parse(engine, bytes, 2, 3, 2);
+  const auto parsed = [&](absl::string_view from, int64_t done, const MeansShape& shape) {
+    return KeptMeans::Parse(engine, from, done, /*responses=*/3, shape);
+  };
+  const auto back = parsed(bytes, 2, kTwoRowsOfThree);
   ASSERT_TRUE(back.ok()) << back.status();
   EXPECT_EQ(back->Serialize(), bytes);
-  EXPECT_THAT(back->of(1), ElementsAre(3, 0));
-  KeptMeans all = *KeptMeans::Begin(engine, 4, 2);
-  all.Add(means);
-  all.Add(*back);
-  EXPECT_EQ(all.count(), 4);
-  EXPECT_THAT(all.of(2), ElementsAre(1, 2));
-  EXPECT_EQ(KeptMeans::Parse(engine, bytes, 1, 3, 2).status().code(), absl::StatusCode::kDataLoss);
-  EXPECT_EQ(KeptMeans::Parse(engine, bytes, 2, 3, 4).status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(NumbersOf(*back, 1), ElementsAre(11, 12, 13, 14, 15, 0, 17, 18));
+  EXPECT_EQ(parsed(bytes, 1, kTwoRowsOfThree).status().code(), absl::StatusCode::kDataLoss);
+  const MeansShape wider = {.rows = 2, .width = 4, .token_norms = true};
+  EXPECT_EQ(parsed(bytes, 2, wider).status().code(), absl::StatusCode::kDataLoss);
   for (size_t size = 0; size < bytes.size(); ++size) {
-    EXPECT_EQ(KeptMeans::Parse(engine, bytes.substr(0, size), 2, 3, 2).status().code(),
+    EXPECT_EQ(parsed(bytes.substr(0, size), 2, kTwoRowsOfThree).status().code(),
               absl::StatusCode::kDataLoss);
+  }
+}
+
+TEST(KeptMeansTest, AsideTheyReadAsInMemoryAndTakeNoneButForNorms) {
+  TemporaryFolder folder;
+  const auto blobs = *store::OpenDirectoryBlobStore(folder / "blobs");
+  for (const bool token_norms : {true, false}) {
+    FakeEngine engine;
+    const MeansShape shape = {.rows = 2, .width = 3, .token_norms = token_norms};
+    KeptMeans in_memory = *KeptMeans::Begin(engine, /*responses=*/5, shape);
+    engine.most_kept = KeptMeans::BytesInMemory(/*responses=*/5, shape);
+    EXPECT_EQ(engine.most_kept, token_norms ? 5 * 2 * 4 : 0);
+    KeptMeans aside = *KeptMeans::BeginAside(engine, *blobs, /*responses=*/5, shape);
+    engine.most_kept = INT64_MAX;
+    float next = 0;
+    for (const int of_shard : {2, 3}) {
+      KeptMeans shard = *KeptMeans::Begin(engine, of_shard, shape);
+      for (int i = 0; i < of_shard; ++i) {
+        std::vector<float> mean(static_cast<size_t>(shape.elements()));
+        for (float& number : mean) number = ++next;
+        shard.Add(mean);
+      }
+      ASSERT_EQ(in_memory.Add(shard), absl::OkStatus());
+      ASSERT_EQ(aside.Add(shard), absl::OkStatus());
+    }
+    ASSERT_EQ(aside.count(), 5);
+    for (int64_t i = 0; i < 5; ++i) EXPECT_EQ(NumbersOf(aside, i), NumbersOf(in_memory, i));
+    std::vector<float> middle(1);
+    ASSERT_EQ(aside.Read(/*response=*/4, /*row=*/1, /*begin=*/1, middle), absl::OkStatus());
+    EXPECT_EQ(middle[0], NumbersOf(in_memory, 4)[4]);
+  }
+}
+
+TEST(ExtractVectorTest, WhatAMethodWorksWithIsHeldAndRefusedWhereItNeverFits) {
+  FakeEngine engine;
+  std::vector<LabelledResponse> responses;
+  for (int i = 0; i < 40; ++i) responses.push_back(Response({i}, i % 2 == 0, absl::StrCat(i / 2)));
+  const ResponseSet set = Set(std::move(responses));
+  for (const v1::ExtractionMethod method :
+       {v1::EXTRACTION_METHOD_DIFFERENCE_IN_MEANS, v1::EXTRACTION_METHOD_PCA,
+        v1::EXTRACTION_METHOD_LINEAR_PROBE}) {
+    const ExtractionOptions options = {.method = method};
+    // The means of these few are in memory too, at once or before.
+    engine.most_kept = std::max<int64_t>(WorkingBytes(set, /*width=*/3, method), 40 * 2 * 4 * 4);
+    EXPECT_TRUE(Extracted(engine, set, /*token_norms=*/true, options).ok()) << method;
+    if (engine.most_kept == 40 * 2 * 4 * 4) continue;
+    engine.most_kept -= 1;
+    EXPECT_EQ(DetailsOf(Extracted(engine, set, /*token_norms=*/true, options).status()).reason,
+              "CAPTURES_TOO_LARGE")
+        << method;
   }
 }
 
@@ -359,8 +426,8 @@ TEST(StoredVectorTest, BadContentIsNamed) {
 }
 
 // Neuron i of layer l: the means differ by 10 (i + 1), w_i = (i + 1, i l, -1). With v = (1, 0, 0)
-// at layer 0 the score is 10 (i + 1) (i + 1); with v = (0, 2, 0) at layer 1 it is 10 (i + 1) 2 i /
-// 4 = 5 i (i + 1).
+// at layer 0 the score is 10 (i + 1) (i + 1); with v = (0, 2, 0) at layer 1 it is 10 (i + 1) 2 i
+// / 4 = 5 i (i + 1).
 TEST(ScoreNeuronsTest, EqualsTheContributionByHand) {
   FakeEngine engine;
   ActivationSums sums(8);
@@ -376,7 +443,8 @@ TEST(ScoreNeuronsTest, EqualsTheContributionByHand) {
   EXPECT_THAT((*columns)[1].mean_non_expressing, ElementsAre(6, 11, 16, 21));
 }
 
-// v = (0, 2, 0) behind block 1: of block 0, w_i has nothing along it; block 1 as in the test above.
+// v = (0, 2, 0) behind block 1: of block 0, w_i has nothing along it; block 1 as in the test
+// above.
 TEST(ScoreNeuronsTest, ASourceLayerIsWrittenByTheBlocksUpToItAndNoOthers) {
   FakeEngine engine;
   ActivationSums sums(8);

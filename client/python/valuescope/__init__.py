@@ -40,6 +40,7 @@ from .prompts import (
     tap,
     to_json_lines,
 )
+from .quality import Quality
 from .results import Activations, Generation, Scores
 from .retry import Retry
 from .tensors import from_numpy, to_bits, to_numpy
@@ -66,6 +67,7 @@ __all__ = [
     "NotFound",
     "NotServed",
     "ProjectOut",
+    "Quality",
     "Replace",
     "Retry",
     "ScaleNeurons",

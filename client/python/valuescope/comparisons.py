@@ -13,11 +13,8 @@ from typing import Any
 import numpy as np
 
 from . import html, v1
+from .figures import COLOURS, GREY, new_axes, optional, shown
 from .tensors import Array
-
-# Colour-blind safe; those of the demo's page.
-_COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]
-_GREY = "#888888"
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -80,25 +77,25 @@ class Comparison:
                 "first": entry.first,
                 "second": entry.second,
                 "layer": entry.layer,
-                "cosine": _optional(entry, "cosine"),
-                "disattenuated_cosine": _optional(entry, "disattenuated_cosine"),
-                "noise_floor": _optional(entry, "noise_floor"),
+                "cosine": optional(entry, "cosine"),
+                "disattenuated_cosine": optional(entry, "disattenuated_cosine"),
+                "noise_floor": optional(entry, "noise_floor"),
             }
             for entry in self.response.cosines
         ]
 
     def plot(self, axes: Any = None) -> Any:
         """Every pair's cosine by layer, dashed where it is disattenuated; returns matplotlib's axes."""
-        axes = axes or _new_axes(6.0, 3.4)
+        axes = axes or new_axes(6.0, 3.4)
         for number, ((first, second), cosines) in enumerate(self._pairs()):
-            colour = _COLOURS[number % len(_COLOURS)]
+            colour = COLOURS[number % len(COLOURS)]
             layers = [entry.layer for entry in cosines]
             label = f"{self.names[first]}, {self.names[second]}"
-            axes.plot(layers, [_optional(e, "cosine") for e in cosines], color=colour, label=label)
-            corrected = [_optional(entry, "disattenuated_cosine") for entry in cosines]
+            axes.plot(layers, [optional(e, "cosine") for e in cosines], color=colour, label=label)
+            corrected = [optional(entry, "disattenuated_cosine") for entry in cosines]
             if not np.all(np.isnan(corrected)):
                 axes.plot(layers, corrected, "--", color=colour)
-        axes.axhline(0, color=_GREY, linewidth=0.5)
+        axes.axhline(0, color=GREY, linewidth=0.5)
         axes.set_xlabel("layer (block, 0-based)")
         axes.set_ylabel("cosine")
         axes.legend(fontsize=8, frameon=False)
@@ -109,7 +106,7 @@ class Comparison:
         return f"Comparison({len(self.names)} vectors, {len(self.layers)} layers{tokens})"
 
     def _repr_html_(self) -> str:
-        rows = [[_shown(cell) for cell in record.values()] for record in self.records()]
+        rows = [[shown(cell) for cell in record.values()] for record in self.records()]
         headings = ["first", "second", "layer", "cosine", "disattenuated", "noise floor"]
         cosines = html.table(headings, rows, repr(self))
         if not self.response.tokens:
@@ -138,7 +135,7 @@ class Comparison:
         matrix[:, np.arange(count), np.arange(count)] = diagonal
         for (first, second), cosines in self._pairs():
             for row, entry in enumerate(cosines):
-                matrix[row, first, second] = matrix[row, second, first] = _optional(entry, field)
+                matrix[row, first, second] = matrix[row, second, first] = optional(entry, field)
         return matrix
 
 
@@ -199,24 +196,24 @@ class ValueComparison:
                     "r_squared": circle.r_squared if there else np.nan,
                     "null_mean": circle.null_mean if there else np.nan,
                     "null_95th_percentile": circle.null_95th_percentile if there else np.nan,
-                    "null_p_value": _optional(circle, "null_p_value"),
+                    "null_p_value": optional(circle, "null_p_value"),
                     "permutation_p_value": circle.permutation_p_value if there else np.nan,
                     "distinct_permutations": circle.distinct_permutations,
-                    "plane_variance_share": _optional(circle, "plane_variance_share"),
+                    "plane_variance_share": optional(circle, "plane_variance_share"),
                 }
             )
         return rows
 
     def plot(self, axes: Any = None) -> Any:
         """R squared by layer beside its null of random directions; returns matplotlib's axes."""
-        axes = axes or _new_axes(6.0, 3.4)
+        axes = axes or new_axes(6.0, 3.4)
         entries = self.response.circumplexes
-        axes.plot(self.layers, self.r_squared, color=_COLOURS[0], label="fit to the circle, R²")
+        axes.plot(self.layers, self.r_squared, color=COLOURS[0], label="fit to the circle, R²")
         axes.fill_between(
             self.layers,
             [entry.null_mean for entry in entries],
             [entry.null_95th_percentile for entry in entries],
-            color=_GREY,
+            color=GREY,
             alpha=0.3,
             label="random directions, mean to 95th percentile",
         )
@@ -228,11 +225,11 @@ class ValueComparison:
     def plot_circle(self, layer: int, axes: Any = None) -> Any:
         """The values' points of one layer, each joined to its place on the circle; returns matplotlib's axes."""
         entry = self.response.circumplexes[self.layers.index(layer)]
-        axes = axes or _new_axes(4.2, 4.2)
+        axes = axes or new_axes(4.2, 4.2)
         turn = np.linspace(0, 2 * np.pi, 200)
-        axes.plot(np.cos(turn), np.sin(turn), color=_GREY, linewidth=0.5)
+        axes.plot(np.cos(turn), np.sin(turn), color=GREY, linewidth=0.5)
         for number, point in enumerate(entry.points):
-            colour = _COLOURS[number % len(_COLOURS)]
+            colour = COLOURS[number % len(COLOURS)]
             angle = np.radians(point.expected_angle)
             axes.plot([point.x, np.cos(angle)], [point.y, np.sin(angle)], color=colour, alpha=0.4)
             axes.plot([point.x], [point.y], "o", color=colour)
@@ -255,27 +252,9 @@ class ValueComparison:
         records = self.records()
         headings = [name.replace("_", " ") for name in records[0]] if records else ["layer"]
         return html.table(
-            headings, [[_shown(cell) for cell in row.values()] for row in records], repr(self)
+            headings, [[shown(cell) for cell in row.values()] for row in records], repr(self)
         )
-
-
-def _optional(message: Any, field: str) -> float:
-    return float(getattr(message, field)) if message.HasField(field) else float("nan")
-
-
-def _shown(cell: object) -> str:
-    if isinstance(cell, float):
-        return "" if np.isnan(cell) else f"{cell:.3g}"
-    return str(cell)
 
 
 def _pieces(tokens: Any) -> str:
     return " ".join(token.piece for token in tokens)
-
-
-def _new_axes(width: float, height: float) -> Any:
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as missing:
-        raise ImportError("plots need matplotlib: pip install matplotlib") from missing
-    return plt.subplots(figsize=(width, height))[1]

@@ -84,13 +84,19 @@ def vector(found: v1.Vector) -> str:
             f"{s.relative_norm:.3g}" if s.HasField("relative_norm") else "",
             f"{s.reliability:.3f}" if s.HasField("reliability") else "",
             f"{s.auroc:.3f}" if s.HasField("auroc") else "",
-            ", ".join(dict.fromkeys(_absence(one) for one in s.missing)),
+            ", ".join(dict.fromkeys(absence(one) for one in s.missing)),
         ]
         for s in found.statistics
     ]
     caption = f"{found.name} {found.display_name}: {found.model} {site} [{len(found.layers)}, {found.width}]"
     headings = ["layer", "norm", "true norm", "norm / |x|", "reliability", "AUROC", "missing"]
     return table(headings, rows, caption)
+
+
+def absence(missing: v1.MissingStatistic) -> str:
+    """Why a number is missing, such as "one query"."""
+    name = v1.StatisticAbsence.Name(missing.absence)
+    return name.removeprefix("STATISTIC_ABSENCE_").lower().replace("_", " ")
 
 
 def show_in_notebooks() -> None:
@@ -111,11 +117,6 @@ def _interval(statistics: v1.VectorStatistics) -> str:
         return ""
     bounds = statistics.norm_interval
     return f"{bounds.lower:.4g} to {bounds.upper:.4g}"
-
-
-def _absence(missing: v1.MissingStatistic) -> str:
-    name = v1.StatisticAbsence.Name(missing.absence)
-    return name.removeprefix("STATISTIC_ABSENCE_").lower().replace("_", " ")
 
 
 def _model_state(model: v1.Model) -> str:
