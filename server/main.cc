@@ -434,7 +434,9 @@ absl::Status Server::Start() {
   VS_RETURN_IF_ERROR(FindModels());
   VS_RETURN_IF_ERROR(ServeMetrics());
   vectors_ = std::make_unique<services::StoredVectorResolver>(store_.get(), blobs_.get());
-  kinds::AddKinds({models_.get(), store_.get(), blobs_.get(), vectors_.get()}, kinds_);
+  kinds::AddKinds(
+      {models_.get(), store_.get(), blobs_.get(), vectors_.get(), config_.extraction_scratch_bytes},
+      kinds_);
   std::vector<jobs::JobKind*> kinds = kinds_.ForWorkers();
   queue_->SetKinds({kinds.begin(), kinds.end()});
   worker_ = std::make_unique<jobs::Worker>(queue_.get(), blobs_.get(), std::move(kinds),

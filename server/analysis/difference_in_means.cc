@@ -187,63 +187,29 @@ absl::StatusOr<double> QueryTrace(Responses responses, const Grouping& grouping,
   return trace;
 }
 
-// Of the responses of one label, in one half or in both.
-struct LabelSums {
-  VectorMoments moments;  // each response counts once
-  std::vector<double>
-      weighted;       // [width] sum of a(r) times its weight; empty where each counts once
-  double weight = 0;  // sum of the weights
-
-  absl::Status Add(std::span<const double> row, double row_weight) {
-    VS_RETURN_IF_ERROR(moments.Add(row));
-    weight += row_weight;
-    for (size_t i = 0; i < weighted.size(); ++i) weighted[i] += row_weight * row[i];
-    return absl::OkStatus();
-  }
-  absl::Status Merge(const LabelSums& other) {
-    VS_RETURN_IF_ERROR(moments.Merge(other.moments));
-    weight += other.weight;
-    for (size_t i = 0; i < weighted.size(); ++i) weighted[i] += other.weighted[i];
-    return absl::OkStatus();
-  }
-  std::vector<double> Mean() const {
-    std::vector<double> mean(moments.mean().begin(), moments.mean().end());
-    for (size_t i = 0; i < weighted.size(); ++i) mean[i] = weighted[i] / weight;
-    return mean;
-  }
-};
-
-// Sums over the responses of one layer, one pass.
-struct LayerSums {
-  std::array<std::array<LabelSums, 2>, 2> of;  // [half][label]
-  double response_norms = 0;                   // sum of |a(r)|
-};
-
+// One pass.
 absl::StatusOr<LayerSums> SumLayer(Responses responses, const Grouping& grouping, int64_t layer,
                                    int64_t width, bool weigh_by_tokens) {
-  LayerSums out;
-  LabelSums none = {.moments = VectorMoments(width), .weighted = {}};
-  if (weigh_by_tokens) none.weighted.assign(width, 0.0);
-  for (auto& half : out.of) half.fill(none);
+  LayerSums out(width, weigh_by_tokens);
   std::vector<double> row(width);
   for (size_t r = 0; r < responses.size(); ++r) {
     VS_RETURN_IF_ERROR(ReadRow(responses[r], layer, row));
-    LabelSums& sums = out.of[grouping.half[r]][LabelIndex(responses[r])];
-    VS_RETURN_IF_ERROR(sums.Add(row, grouping.weight[r]));
-    out.response_norms += Norm(row);
+    VS_RETURN_IF_ERROR(
+        out.Add(row, grouping.half[r], LabelIndex(responses[r]), grouping.weight[r]));
+    if (!responses[r].token_norm_sums.empty()) {
+      out.token_norms += responses[r].token_norm_sums[layer];
+    }
   }
   return out;
 }
 
-double MeanNorm(Responses responses, int64_t layer, bool over_tokens, double response_norms) {
-  if (!over_tokens) return response_norms / static_cast<double>(responses.size());
-  double sum = 0;
+double MeanNorm(Responses responses, bool over_tokens, const LayerSums& sums) {
+  if (!over_tokens) return sums.response_norms / static_cast<double>(responses.size());
   double num_tokens = 0;
   for (const LabelledActivations& response : responses) {
-    sum += response.token_norm_sums[layer];
     num_tokens += static_cast<double>(response.num_tokens);
   }
-  return sum / num_tokens;
+  return sums.token_norms / num_tokens;
 }
 
 // What independent responses give to the squared norm of a mean that weighs them: of a ratio whose
@@ -263,9 +229,8 @@ absl::StatusOr<std::array<double, 2>> RatioNoise(Responses responses, const Grou
   return noise;
 }
 
-absl::Status SetDebiasedSquaredNorm(Responses responses, const Grouping& grouping, int64_t layer,
-                                    const std::array<LabelSums, 2>& sums, bool weigh_by_tokens,
-                                    LayerVector& out) {
+// Traces of the labels' covariances, and whether both are there.
+bool SetCovarianceTraces(const std::array<LabelSums, 2>& sums, LayerVector& out) {
   out.expressing_covariance_trace = sums[1].moments.CovarianceTrace();
   out.non_expressing_covariance_trace = sums[0].moments.CovarianceTrace();
   if (!out.expressing_covariance_trace) {
@@ -274,13 +239,22 @@ absl::Status SetDebiasedSquaredNorm(Responses responses, const Grouping& groupin
   if (!out.non_expressing_covariance_trace) {
     out.absent.push_back({"non_expressing_covariance_trace", Absence::kOneResponse});
   }
-  if (!out.expressing_covariance_trace || !out.non_expressing_covariance_trace) {
-    out.absent.push_back({"debiased_squared_norm", Absence::kOneResponse});
-    return absl::OkStatus();
-  }
-  std::array<double, 2> noise = {
-      *out.non_expressing_covariance_trace / static_cast<double>(sums[0].moments.count()),
-      *out.expressing_covariance_trace / static_cast<double>(sums[1].moments.count())};
+  if (out.expressing_covariance_trace && out.non_expressing_covariance_trace) return true;
+  out.absent.push_back({"debiased_squared_norm", Absence::kOneResponse});
+  return false;
+}
+
+// What independent responses, each counting once, give to the squared norms of their means.
+std::array<double, 2> NoiseOf(const std::array<LabelSums, 2>& sums, const LayerVector& out) {
+  return {*out.non_expressing_covariance_trace / static_cast<double>(sums[0].moments.count()),
+          *out.expressing_covariance_trace / static_cast<double>(sums[1].moments.count())};
+}
+
+absl::Status SetDebiasedSquaredNorm(Responses responses, const Grouping& grouping, int64_t layer,
+                                    const std::array<LabelSums, 2>& sums, bool weigh_by_tokens,
+                                    LayerVector& out) {
+  if (!SetCovarianceTraces(sums, out)) return absl::OkStatus();
+  std::array<double, 2> noise = NoiseOf(sums, out);
   if (weigh_by_tokens) {
     VS_ASSIGN_OR_RETURN(noise,
                         RatioNoise(responses, grouping, layer, {sums[0].Mean(), sums[1].Mean()}));
@@ -328,39 +302,76 @@ absl::Status SetClusteredStatistics(Responses responses, const Grouping& groupin
   return absl::OkStatus();
 }
 
+// Vector, norm and relative norm.
+LayerVector VectorOf(std::span<const double> vector, double mean_norm) {
+  LayerVector out;
+  out.vector.assign(vector.begin(), vector.end());
+  out.norm = Norm(vector);
+  if (mean_norm > 0) {
+    out.relative_norm = out.norm / mean_norm;
+  } else {
+    out.absent.push_back({"relative_norm", Absence::kZeroActivations});
+  }
+  return out;
+}
+
+HalfVectors HalvesOf(const LayerSums& sums) {
+  return {Difference(sums.of[0][1].Mean(), sums.of[0][0].Mean()),
+          Difference(sums.of[1][1].Mean(), sums.of[1][0].Mean())};
+}
+
 absl::StatusOr<LayerVector> ComputeLayer(Responses responses, const Grouping& grouping,
                                          int64_t layer, int64_t width, bool over_tokens,
                                          const DifferenceInMeansOptions& options,
                                          const Cancellation& cancellation) {
   VS_ASSIGN_OR_RETURN(const LayerSums sums,
                       SumLayer(responses, grouping, layer, width, options.weigh_by_tokens));
-  std::array<LabelSums, 2> of_label = sums.of[0];
-  for (int label : {0, 1}) VS_RETURN_IF_ERROR(of_label[label].Merge(sums.of[1][label]));
-  const std::array<std::vector<double>, 2> means = {of_label[0].Mean(), of_label[1].Mean()};
-
-  LayerVector out;
-  const std::vector<double> vector = Difference(means[1], means[0]);
-  out.vector.assign(vector.begin(), vector.end());
-  out.norm = Norm(vector);
-  if (const double mean_norm = MeanNorm(responses, layer, over_tokens, sums.response_norms);
-      mean_norm > 0) {
-    out.relative_norm = out.norm / mean_norm;
-  } else {
-    out.absent.push_back({"relative_norm", Absence::kZeroActivations});
+  std::array<LabelSums, 2> of_label;
+  for (const int label : {0, 1}) {
+    VS_ASSIGN_OR_RETURN(of_label[label], sums.OfLabel(label));
   }
+  const std::array<std::vector<double>, 2> means = {of_label[0].Mean(), of_label[1].Mean()};
+  const std::vector<double> vector = Difference(means[1], means[0]);
+  LayerVector out = VectorOf(vector, MeanNorm(responses, over_tokens, sums));
   VS_RETURN_IF_ERROR(
       SetDebiasedSquaredNorm(responses, grouping, layer, of_label, options.weigh_by_tokens, out));
   if (grouping.independent()) {
-    VS_RETURN_IF_ERROR(
-        SetHeldOutStatistics(responses, grouping, layer,
-                             {Difference(sums.of[0][1].Mean(), sums.of[0][0].Mean()),
-                              Difference(sums.of[1][1].Mean(), sums.of[1][0].Mean())},
-                             out));
+    VS_RETURN_IF_ERROR(SetHeldOutStatistics(responses, grouping, layer, HalvesOf(sums), out));
   } else {
     SetNoHeldOutStatistics(Absence::kOneQuery, out);
   }
   VS_RETURN_IF_ERROR(SetClusteredStatistics(responses, grouping, layer, {means[0], means[1]},
                                             vector, options, cancellation, out));
+  return out;
+}
+
+absl::StatusOr<LayerVector> LayerOfSums(Responses responses, const Grouping& grouping,
+                                        const LayerSums& sums,
+                                        const DifferenceInMeansOptions& options) {
+  std::array<LabelSums, 2> of_label;
+  for (const int label : {0, 1}) {
+    VS_ASSIGN_OR_RETURN(of_label[label], sums.OfLabel(label));
+  }
+  const std::vector<double> vector = Difference(of_label[1].Mean(), of_label[0].Mean());
+  LayerVector out = VectorOf(vector, MeanNorm(responses, sums.token_norms > 0, sums));
+  const bool has_noise = SetCovarianceTraces(of_label, out);
+  if (has_noise && options.weigh_by_tokens) {
+    out.absent.push_back({"debiased_squared_norm", Absence::kTooLarge});
+  } else if (has_noise) {
+    const std::array<double, 2> noise = NoiseOf(of_label, out);
+    out.debiased_squared_norm = out.norm * out.norm - noise[1] - noise[0];
+  }
+  const Absence why = grouping.independent() ? Absence::kTooLarge : Absence::kOneQuery;
+  if (grouping.independent()) {
+    SetHalfAgreement(HalvesOf(sums), out);
+    out.absent.push_back({"auroc", why});
+  } else {
+    SetNoHeldOutStatistics(why, out);
+  }
+  out.absent.push_back({"clustered_squared_norm", why});
+  if (!options.intervals) return out;
+  out.absent.push_back({"squared_norm_interval", why});
+  out.absent.push_back({"norm_interval", why});
   return out;
 }
 
@@ -387,6 +398,20 @@ absl::StatusOr<ValueVectors> ComputeDifferenceInMeans(Responses responses, int64
     return ComputeLayer(responses, grouping, layer, width, counts.relative_norm_over_tokens,
                         options, cancellation);
   });
+}
+
+absl::StatusOr<ValueVectors> DifferenceInMeansOfSums(Responses responses,
+                                                     std::span<const LayerSums> layers,
+                                                     const DifferenceInMeansOptions& options) {
+  VS_RETURN_IF_ERROR(CheckOptions(options));
+  const Grouping grouping = GroupingOf(responses, options.weigh_by_tokens);
+  ValueVectors out = CountsOf(responses, grouping);
+  for (const LayerSums& sums : layers) {
+    VS_ASSIGN_OR_RETURN(LayerVector vector, LayerOfSums(responses, grouping, sums, options));
+    out.layers.push_back(std::move(vector));
+    out.relative_norm_over_tokens = out.relative_norm_over_tokens || sums.token_norms > 0;
+  }
+  return out;
 }
 
 }  // namespace valuescope::analysis

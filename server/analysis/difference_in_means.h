@@ -19,9 +19,11 @@
 #define VALUESCOPE_ANALYSIS_DIFFERENCE_IN_MEANS_H_
 
 #include <cstdint>
+#include <span>
 
 #include "absl/status/statusor.h"
 #include "analysis/extraction.h"
+#include "analysis/layer_sums.h"
 #include "base/cancellation.h"
 
 namespace valuescope::analysis {
@@ -45,7 +47,15 @@ absl::StatusOr<ValueVectors> ComputeDifferenceInMeans(Responses responses, int64
                                                       const DifferenceInMeansOptions& options = {},
                                                       const Cancellation& cancellation = {});
 
-// Memory that takes at most, bytes, but for some numbers a response.
+// The same from sums of the responses, `layers`, where those themselves are not kept: the labels of
+// `responses` have no activations. What takes another look at each is absent: AUROC, the clustered
+// squared norm and the intervals, and with `weigh_by_tokens` the debiased squared norm. Both labels
+// have responses, and the sums' halves are GroupingOf's. INVALID_ARGUMENT for options out of range.
+absl::StatusOr<ValueVectors> DifferenceInMeansOfSums(Responses responses,
+                                                     std::span<const LayerSums> layers,
+                                                     const DifferenceInMeansOptions& options);
+
+// Memory that ComputeDifferenceInMeans takes at most, bytes, but for some numbers a response.
 int64_t DifferenceInMeansBytes(int64_t queries, int64_t width);
 
 }  // namespace valuescope::analysis

@@ -201,19 +201,23 @@ absl::Status ReadPart(const LabelledActivations& response, int64_t layer, int64_
       response.mean_activations);
 }
 
-absl::Status SetHeldOutStatistics(Responses responses, const Grouping& grouping, int64_t layer,
-                                  const HalfVectors& halves, LayerVector& out) {
-  VS_ASSIGN_OR_RETURN(out.auroc, HeldOutAuroc(responses, grouping, layer, halves));
+void SetHalfAgreement(const HalfVectors& halves, LayerVector& out) {
   const double norms = Norm(halves[0]) * Norm(halves[1]);
   if (norms == 0) {
     for (const auto* name : {"split_half_cosine", "reliability"}) {
       out.absent.push_back({name, Absence::kZeroVector});
     }
-    return absl::OkStatus();
+    return;
   }
   out.split_half_cosine = InnerProduct(halves[0], halves[1]) / norms;
   out.reliability = SpearmanBrown(*out.split_half_cosine);
   if (!out.reliability) out.absent.push_back({"reliability", Absence::kOppositeHalves});
+}
+
+absl::Status SetHeldOutStatistics(Responses responses, const Grouping& grouping, int64_t layer,
+                                  const HalfVectors& halves, LayerVector& out) {
+  VS_ASSIGN_OR_RETURN(out.auroc, HeldOutAuroc(responses, grouping, layer, halves));
+  SetHalfAgreement(halves, out);
   return absl::OkStatus();
 }
 

@@ -65,6 +65,7 @@ enum class Absence : uint8_t {
   kZeroActivations,  // of all responses: nothing to be relative to
   kMethod,           // the number has no meaning for the method
   kFewPairs,         // a half has too few for the method
+  kTooLarge,         // it takes another look at responses of which sums alone are kept
 };
 
 struct AbsentStatistic {
@@ -170,8 +171,9 @@ inline absl::Status ReadRow(const LabelledActivations& response, int64_t layer,
 
 using HalfVectors = std::array<std::vector<double>, 2>;  // [half][width]
 
-// Sets what is measured on the halves: their vectors' agreement and the AUROC. Both halves have
-// both labels. A reader's error.
+// Sets how far the halves' vectors agree. Both halves have both labels.
+void SetHalfAgreement(const HalfVectors& halves, LayerVector& out);
+// Sets all that is measured on the halves: that, and the AUROC. A reader's error.
 absl::Status SetHeldOutStatistics(Responses responses, const Grouping& grouping, int64_t layer,
                                   const HalfVectors& halves, LayerVector& out);
 // Says why there is none of it.

@@ -100,7 +100,7 @@ std::optional<double> VectorMoments::CovarianceTrace() const {
 
 std::string VectorMoments::Serialize() const {
   std::string bytes(kMagic);
-  bytes.reserve(kHeaderBytes + 2 * mean_.size() * sizeof(double));
+  bytes.reserve(static_cast<size_t>(SerializedBytes(width())));
   AppendLittleEndian(kVersion, bytes);
   AppendLittleEndian(mean_.size(), bytes);
   AppendLittleEndian(static_cast<uint64_t>(count_), bytes);
@@ -109,6 +109,10 @@ std::string VectorMoments::Serialize() const {
     AppendLittleEndian(std::bit_cast<uint64_t>(element), bytes);
   }
   return bytes;
+}
+
+int64_t VectorMoments::SerializedBytes(int64_t width) {
+  return static_cast<int64_t>(kHeaderBytes) + 2 * width * static_cast<int64_t>(sizeof(double));
 }
 
 absl::StatusOr<VectorMoments> VectorMoments::Parse(absl::string_view bytes, int64_t width) {

@@ -45,6 +45,9 @@ class VectorMoments {
   // equal bytes.
   std::string Serialize() const;
 
+  // Of what Serialize gives.
+  static int64_t SerializedBytes(int64_t width);
+
   // Reads what Serialize wrote. `width` is the width the caller expects: bytes of another one, of
   // another version, truncated or holding impossible numbers are DATA_LOSS.
   static absl::StatusOr<VectorMoments> Parse(absl::string_view bytes, int64_t width);

@@ -308,6 +308,12 @@ const std::vector<Setting>& Settings() {
        "What a model's tables of interventions may hold, on its device. A request waits until\n"
        "there is room for its own; one that can never have it is refused. Default 1GiB.",
        Bytes(&ServerConfig::intervention_memory_bytes, kMiB, 16 * kTiB)},
+      {"extraction_scratch_bytes", "BYTES",
+       "What an extraction's means of responses may take of the disk of --artifacts until it "
+       "ends.\n"
+       "Where they would take more, a vector is made of sums alone and its statistics lack what\n"
+       "needs the means: AUROC, intervals and what is clustered by query. Default 32GiB.",
+       Bytes(&ServerConfig::extraction_scratch_bytes, 0, 1024 * kTiB)},
       {"drain_timeout", "DURATION",
        "How long running calls may go on after SIGTERM, such as 30s. Default 30s.",
        UpToADay(&ServerConfig::drain_timeout)},

@@ -35,6 +35,7 @@ struct ServerConfig {
   int64_t request_memory_bytes = int64_t{1} << 30;
   int64_t capture_memory_bytes = int64_t{1} << 30;
   int64_t intervention_memory_bytes = int64_t{1} << 30;
+  int64_t extraction_scratch_bytes = int64_t{32} << 30;  // of disk, of one extraction
   absl::Duration drain_timeout = absl::Seconds(30);
   absl::Duration step_timeout = absl::Minutes(2);  // 0: however long a step takes
   absl::Duration heartbeat = absl::Seconds(15);    // of streams with nothing to send

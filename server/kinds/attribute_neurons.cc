@@ -1,8 +1,7 @@
 // The kind "attribute_neurons": neurons scored over labelled responses by the methods of
 // studies/attribution_method.h. A unit is a response.
 //
-// Shards. One has kResponsesPerChunk responses, more (a multiple of it) where there would be more
-// than kMostShards: what is summed up in a shard is as large as all neurons. Partial:
+// What is summed up in a shard is as large as all neurons, so there are few shards. Partial:
 // ActivationSums.
 //
 // Left by a job: "scores", the columns of stored_neuron_set.h; "summary", JSON with counts, sums a
@@ -51,18 +50,10 @@ namespace {
 using nlohmann::json;
 
 constexpr char kName[] = "attribute_neurons";
-constexpr int64_t kMostShards = 32;
 // In a job's summary, which is the head of the "summary" artifact.
 constexpr int kHeadNeurons = 10;
 // Of the effect of a block; above it a completeness gap is warned of.
 constexpr double kLargeGap = .05;
-
-// A fixed function of the number of responses.
-int64_t ResponsesPerShard(int64_t num_responses) {
-  const int64_t chunks = (num_responses + kResponsesPerChunk - 1) / kResponsesPerChunk;
-  const int64_t chunks_per_shard = (chunks + kMostShards - 1) / kMostShards;
-  return std::max<int64_t>(1, chunks_per_shard) * kResponsesPerChunk;
-}
 
 // --- The outcome ---------------------------------------------------------------------------------
 
@@ -297,7 +288,7 @@ class AttributeNeuronsKind
     VS_ASSIGN_OR_RETURN(ResponseInputs inputs, InputsOfRequest(request, model, context, with_labels,
                                                                sources_, resolved.used));
     SavedWork& record = inputs.record;
-    record.set_responses_per_shard(ResponsesPerShard(record.num_responses()));
+    record.set_responses_per_shard(ResponsesPerLargeShard(record.num_responses()));
     if (method.record.method_case() != SavedAttribution::METHOD_NOT_SET) {
       record.set_format_version(kSavedWorkWithMethods);
     }

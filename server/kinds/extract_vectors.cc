@@ -1,6 +1,8 @@
 // The kind "extract_vectors": a vector from labelled responses (studies/extract_vectors.h). A unit
 // is a response, a shard is a chunk: its partial, the means of its responses, is stored once. Put
-// together they are in a scratch file, so disk grows with responses and memory does not.
+// together they are in a scratch file, so disk grows with responses and memory does not. Where even
+// the disk would be too small (all neurons of a large model) a partial is sums of the responses of
+// many chunks.
 //
 // Left by a job: "summary", JSON with counts, statistics a layer and the provenance, nothing of
 // time or place; the vector.
@@ -8,8 +10,11 @@
 
 #include <algorithm>
 #include <memory>
+#include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/strings/ascii.h"
@@ -31,6 +36,7 @@
 #include "studies/message_json.h"
 #include "studies/response_means.h"
 #include "studies/stored_vector.h"
+#include "studies/summed_means.h"
 #include "valuescope/v1/vectors.pb.h"
 
 namespace valuescope::kinds {
@@ -104,48 +110,72 @@ class ExtractionOutcome : public jobs::Outcome {
 
 // --- The work ------------------------------------------------------------------------------------
 
-class ExtractionWork : public ResponseWork<studies::KeptMeans> {
+// Means of all responses, or sums of them.
+struct ExtractionSums {
+  std::variant<studies::KeptMeans, studies::SummedMeans> of;
+
+  std::string Serialize() const {
+    return std::visit([](const auto& sums) { return sums.Serialize(); }, of);
+  }
+};
+
+class ExtractionWork : public ResponseWork<ExtractionSums> {
  public:
   ExtractionWork(ResponseInputs inputs, studies::ResponseMeansPlan plan,
                  const model::Architecture& architecture, store::BlobStore& blobs)
       : ResponseWork(std::move(inputs)),
         plan_(std::move(plan)),
         shape_(studies::ShapeOf(plan_, architecture)),
-        blobs_(blobs) {}
+        blobs_(blobs) {
+    if (of().sums_alone()) places_ = studies::PlacesOf(inputs_.responses, of().how().pooling());
+  }
 
  protected:
-  absl::StatusOr<studies::KeptMeans> BeginSums(int64_t units) override {
+  absl::StatusOr<ExtractionSums> BeginSums(int64_t units) override {
     VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
-    return units > inputs_.record.responses_per_shard()
-               ? studies::KeptMeans::BeginAside(*model->engine, blobs_, units, shape_)
-               : studies::KeptMeans::Begin(*model->engine, units, shape_);
+    if (of().sums_alone()) {
+      return Held(studies::SummedMeans::Begin(*model->engine, shape_, weigh_by_tokens()));
+    }
+    return Held(units > inputs_.record.responses_per_shard()
+                    ? studies::KeptMeans::BeginAside(*model->engine, blobs_, units, shape_)
+                    : studies::KeptMeans::Begin(*model->engine, units, shape_));
   }
-  absl::StatusOr<studies::KeptMeans> ParseSums(absl::string_view bytes, int64_t done,
-                                               int64_t units) override {
+  absl::StatusOr<ExtractionSums> ParseSums(absl::string_view bytes, int64_t done,
+                                           int64_t units) override {
     VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
-    return studies::KeptMeans::Parse(*model->engine, bytes, done, units, shape_);
+    if (of().sums_alone()) {
+      return Held(
+          studies::SummedMeans::Parse(*model->engine, bytes, done, shape_, weigh_by_tokens()));
+    }
+    return Held(studies::KeptMeans::Parse(*model->engine, bytes, done, units, shape_));
   }
   absl::Status AddUnits(const jobs::UnitRange& units, const Cancellation& cancellation,
-                        studies::KeptMeans& means) override {
+                        ExtractionSums& sums) override {
     VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
-    return studies::AddMeans(*model->engine, inputs_.Of(units), plan_, cancellation, means,
-                             cached_tokens_);
+    if (auto* means = std::get_if<studies::KeptMeans>(&sums.of)) {
+      return studies::AddMeans(*model->engine, inputs_.Of(units), plan_, cancellation, *means,
+                               cached_tokens_);
+    }
+    const auto places = std::span<const studies::SummedMeans::Place>(places_).subspan(
+        static_cast<size_t>(units.first), static_cast<size_t>(units.size()));
+    return studies::AddMeans(*model->engine, inputs_.Of(units), places, plan_, cancellation,
+                             std::get<studies::SummedMeans>(sums.of), cached_tokens_);
   }
-  absl::Status AddShard(const studies::KeptMeans& shard, studies::KeptMeans& whole) override {
-    return whole.Add(shard);
+  absl::Status AddShard(const ExtractionSums& shard, ExtractionSums& whole) override {
+    return std::visit(
+        [&](auto& sums) { return sums.Add(std::get<std::decay_t<decltype(sums)>>(shard.of)); },
+        whole.of);
   }
   absl::StatusOr<std::unique_ptr<jobs::Outcome>> FinishSums(
-      const studies::KeptMeans& whole, const Cancellation& cancellation) override {
-    const SavedExtraction& of = inputs_.record.extract_vectors();
+      const ExtractionSums& whole, const Cancellation& cancellation) override {
     const studies::ExtractionOptions options = {
-        .method = MethodOf(of.how()),
-        .pooling = of.how().pooling(),
-        .intervals = of.bootstrap_samples() > 0,
-        .inverse_regularization = of.how().inverse_regularization()};
+        .method = MethodOf(of().how()),
+        .pooling = of().how().pooling(),
+        .intervals = of().bootstrap_samples() > 0,
+        .inverse_regularization = of().how().inverse_regularization()};
     VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
     VS_ASSIGN_OR_RETURN(studies::ExtractedVector extracted,
-                        studies::ExtractVector(*model->engine, inputs_.responses, whole,
-                                               plan_.layers, options, cancellation));
+                        Extracted(*model, whole, options, cancellation));
     studies::StoredVector vector;
     vector.record = studies::VectorWithin(*model, plan_.site, plan_.layers);
     vector.record.set_display_name(inputs_.record.display_name());
@@ -160,9 +190,31 @@ class ExtractionWork : public ResponseWork<studies::KeptMeans> {
   }
 
  private:
+  template <typename Sums>
+  static absl::StatusOr<ExtractionSums> Held(absl::StatusOr<Sums> sums) {
+    if (!sums.ok()) return std::move(sums).status();
+    return ExtractionSums{*std::move(sums)};
+  }
+
+  const SavedExtraction& of() const { return inputs_.record.extract_vectors(); }
+  bool weigh_by_tokens() const { return of().how().pooling() == v1::POOLING_TOKEN_MEAN; }
+
+  absl::StatusOr<studies::ExtractedVector> Extracted(const engine::ServedModel& model,
+                                                     const ExtractionSums& whole,
+                                                     const studies::ExtractionOptions& options,
+                                                     const Cancellation& cancellation) const {
+    if (const auto* sums = std::get_if<studies::SummedMeans>(&whole.of)) {
+      return studies::ExtractVector(inputs_.responses, *sums, plan_.layers, options);
+    }
+    return studies::ExtractVector(*model.engine, inputs_.responses,
+                                  std::get<studies::KeptMeans>(whole.of), plan_.layers, options,
+                                  cancellation);
+  }
+
   const studies::ResponseMeansPlan plan_;
   const studies::MeansShape shape_;
   store::BlobStore& blobs_;
+  std::vector<studies::SummedMeans::Place> places_;  // of sums
 };
 
 // --- The request ---------------------------------------------------------------------------------
@@ -293,7 +345,6 @@ class ExtractVectorsKind
     VS_RETURN_IF_ERROR(studies::CheckResponses(*model->engine, inputs.responses.responses, plan,
                                                context.cancellation));
     SavedWork& record = inputs.record;
-    record.set_responses_per_shard(kResponsesPerChunk);
     v1::Provenance& provenance = *record.mutable_provenance();
     provenance = ProvenanceOf(
         request, *model, inputs.responses, resolved.used, plan.site,
@@ -305,17 +356,18 @@ class ExtractVectorsKind
     extraction.set_bootstrap_samples(request.has_bootstrap_samples() ? request.bootstrap_samples()
                                                                      : kDefaultBootstrap);
     SetHow(request, record);
-    VS_RETURN_IF_ERROR(CheckMemory(inputs, plan));
+    const studies::MeansShape shape = studies::ShapeOf(plan, model->architecture);
+    VS_RETURN_IF_ERROR(ChooseWhatIsKept(shape, inputs.record));
+    VS_RETURN_IF_ERROR(CheckMemory(inputs, shape));
     if (!options.at_once) {
       VS_RETURN_IF_ERROR(
           context.Hold(static_cast<int64_t>(request.interventions().SpaceUsedExcludingSelfLong())));
       *extraction.mutable_interventions() = request.interventions();
       VS_RETURN_IF_ERROR(CheckStorable(inputs, context));
     }
-    const studies::MeansShape shape = studies::ShapeOf(plan, model->architecture);
     resolved.estimate = EstimateOf(*model, inputs.responses,
                                    studies::KeptMeans::BytesAside(/*responses=*/1, shape));
-    resolved.estimate.scratch_bytes = ScratchBytes(inputs, shape);
+    resolved.estimate.scratch_bytes = ScratchBytes(record, shape);
     resolved.needs = NeedsOfModel(model->id);
     resolved.work = std::make_unique<ExtractionWork>(std::move(inputs), std::move(plan),
                                                      model->architecture, *sources_.blobs);
@@ -343,19 +395,49 @@ class ExtractVectorsKind
   }
 
  private:
+  // Means where the disk has room for them; then shards are small, since a partial is stored once.
+  absl::Status ChooseWhatIsKept(const studies::MeansShape& shape, SavedWork& record) const {
+    record.set_responses_per_shard(kResponsesPerChunk);
+    const int64_t bytes = ScratchBytes(record, shape);
+    if (bytes <= sources_.extraction_scratch_bytes) return absl::OkStatus();
+    if (MethodOf(record.extract_vectors().how()) != v1::EXTRACTION_METHOD_DIFFERENCE_IN_MEANS) {
+      return NeverFits(
+          "MEANS_TOO_LARGE",
+          absl::StrCat("the method needs the means of all responses, which take ", bytes,
+                       " bytes of disk, allowed are ", sources_.extraction_scratch_bytes,
+                       " (--extraction_scratch_bytes); choose fewer layers, or "
+                       "DIFFERENCE_IN_MEANS, which does without"));
+    }
+    record.mutable_extract_vectors()->set_sums_alone(true);
+    record.set_format_version(kSavedWorkWithMethods);
+    record.set_responses_per_shard(ResponsesPerLargeShard(record.num_responses()));
+    return absl::OkStatus();
+  }
+
   // What the vector is made with at the end, so that nothing runs in vain.
-  static absl::Status CheckMemory(const ResponseInputs& inputs,
-                                  const studies::ResponseMeansPlan& plan) {
-    const studies::MeansShape shape = studies::ShapeOf(plan, inputs.held->architecture);
-    const int64_t bytes = studies::KeptMeans::BytesInMemory(inputs.record.num_responses(), shape) +
-                          studies::WorkingBytes(inputs.responses, shape.width,
-                                                MethodOf(inputs.record.extract_vectors().how()));
+  static absl::Status CheckMemory(const ResponseInputs& inputs, const studies::MeansShape& shape) {
+    const SavedExtraction& extraction = inputs.record.extract_vectors();
+    const int64_t bytes =
+        extraction.sums_alone()
+            // Of a shard and of all.
+            ? 2 * BytesOfSums(inputs.record, shape)
+            : studies::KeptMeans::BytesInMemory(inputs.record.num_responses(), shape) +
+                  studies::WorkingBytes(inputs.responses, shape.width, MethodOf(extraction.how()));
     return KeptFor(*inputs.held->engine, bytes, /*can_wait=*/true).status();
   }
 
+  static int64_t BytesOfSums(const SavedWork& record, const studies::MeansShape& shape) {
+    return studies::SummedMeans::Bytes(
+        shape, record.extract_vectors().how().pooling() == v1::POOLING_TOKEN_MEAN);
+  }
+
   // Partial results, and what they are put together in.
-  static int64_t ScratchBytes(const ResponseInputs& inputs, const studies::MeansShape& shape) {
-    const int64_t responses = inputs.record.num_responses();
+  static int64_t ScratchBytes(const SavedWork& record, const studies::MeansShape& shape) {
+    const int64_t responses = record.num_responses();
+    if (record.extract_vectors().sums_alone()) {
+      const int64_t shards = (responses - 1) / record.responses_per_shard() + 1;
+      return shards * BytesOfSums(record, shape);
+    }
     return 2 * studies::KeptMeans::BytesAside(responses, shape) +
            studies::KeptMeans::BytesInMemory(responses, shape);
   }

@@ -1,5 +1,6 @@
 #include "kinds/response_work.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -19,6 +20,8 @@ constexpr char kModels[] = "models/";
 constexpr int kSummaryVersion = 1;
 // A worker reads it for every shard. The rest of it is small, so what is too much are tensors.
 constexpr int64_t kMostSpecBytes = int64_t{8} << 20;
+// Where partial results are large.
+constexpr int64_t kMostShards = 32;
 // Tokens whose time tells how fast a model is.
 constexpr int64_t kFewestMeasured = 256;
 // What two cores sustain in a forward pass, for a model that has run nothing yet: enough to tell
@@ -56,6 +59,12 @@ absl::Status Damaged() {
 }
 
 }  // namespace
+
+int64_t ResponsesPerLargeShard(int64_t num_responses) {
+  const int64_t chunks = (num_responses + kResponsesPerChunk - 1) / kResponsesPerChunk;
+  const int64_t chunks_per_shard = (chunks + kMostShards - 1) / kMostShards;
+  return std::max<int64_t>(1, chunks_per_shard) * kResponsesPerChunk;
+}
 
 std::string NeedsOfModel(absl::string_view id) { return absl::StrCat(kModels, id); }
 

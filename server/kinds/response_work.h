@@ -42,12 +42,18 @@ struct Sources {
   store::Store* store;
   store::BlobStore* blobs;
   services::VectorResolver* vectors;
+  // Of disk, that the means of one extraction's responses may take; above it they are summed up and
+  // not kept.
+  int64_t extraction_scratch_bytes;
 };
 
 // Responses that run together and are committed together.
 inline constexpr int64_t kResponsesPerChunk = 16;
 // That a call takes at once.
 inline constexpr int64_t kMostResponsesAtOnce = 2000;
+// Of work whose partial results are large: a multiple of kResponsesPerChunk, so many that there are
+// few shards; a fixed function of the number of responses.
+int64_t ResponsesPerLargeShard(int64_t num_responses);
 
 // "models/ID": store::NewJob::needs of what runs on one model.
 std::string NeedsOfModel(absl::string_view id);

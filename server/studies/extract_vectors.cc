@@ -43,6 +43,8 @@ v1::StatisticAbsence ToProto(analysis::Absence why) {
       return v1::STATISTIC_ABSENCE_METHOD;
     case analysis::Absence::kFewPairs:
       return v1::STATISTIC_ABSENCE_FEW_PAIRS;
+    case analysis::Absence::kTooLarge:
+      return v1::STATISTIC_ABSENCE_TOO_LARGE;
   }
   return v1::STATISTIC_ABSENCE_UNSPECIFIED;
 }
@@ -110,6 +112,9 @@ absl::string_view SentenceOf(analysis::Absence why) {
       return "the number has no meaning for the method";
     case analysis::Absence::kFewPairs:
       return "a half has too few pairs";
+    case analysis::Absence::kTooLarge:
+      return "the means of all responses would be too large to keep, the vector is made of sums "
+             "alone: areas under curves and what is clustered by query are left out";
   }
   return "";
 }
@@ -168,6 +173,18 @@ std::vector<std::string> WarningsOf(v1::ExtractionMethod method, const ResponseS
   return warnings;
 }
 
+ExtractedVector Told(const ResponseSet& set, const analysis::ValueVectors& vectors,
+                     std::span<const int> layers, v1::ExtractionMethod method) {
+  ExtractedVector result;
+  for (size_t i = 0; i < vectors.layers.size(); ++i) {
+    const analysis::LayerVector& row = vectors.layers[i];
+    result.rows.insert(result.rows.end(), row.vector.begin(), row.vector.end());
+    result.statistics.push_back(StatisticsOf(method, layers.empty() ? 0 : layers[i], vectors, row));
+  }
+  result.warnings = WarningsOf(method, set, vectors);
+  return result;
+}
+
 absl::StatusOr<analysis::ValueVectors> VectorsOf(analysis::Responses responses, int64_t rows,
                                                  int64_t width, const ExtractionOptions& options,
                                                  const Cancellation& cancellation) {
@@ -211,6 +228,25 @@ int64_t TokensPooled(const LabelledResponse& response, engine::TokenKind tokens)
                                                 : 1;
 }
 
+// The same with how many tokens were pooled.
+std::vector<analysis::LabelledActivations> CountedLabelsOf(const ResponseSet& set,
+                                                           v1::Pooling pooling) {
+  std::vector<analysis::LabelledActivations> labels = LabelsOf(set.responses);
+  for (size_t i = 0; i < labels.size(); ++i) {
+    labels[i].num_tokens = TokensPooled(set.responses[i], TokensOf(pooling));
+  }
+  return labels;
+}
+
+// The engine complains of a response by its place among these; checks of the input have found
+// anything a user could cause.
+absl::StatusOr<Means> MeansOf(engine::Engine& engine, std::span<const LabelledResponse> responses,
+                              const ResponseMeansPlan& plan, const Cancellation& cancellation) {
+  absl::StatusOr<Means> means = ResponseMeans(engine, responses, plan, cancellation);
+  if (!means.ok()) return InField("responses", means.status());
+  return means;
+}
+
 // Sums of |x| over the tokens that were pooled, [responses, rows]; empty where they are not known.
 absl::StatusOr<std::vector<double>> NormSumsOf(const ResponseSet& set, const KeptMeans& means,
                                                engine::TokenKind tokens) {
@@ -235,15 +271,38 @@ absl::StatusOr<std::vector<double>> NormSumsOf(const ResponseSet& set, const Kep
 
 }  // namespace
 
+std::vector<SummedMeans::Place> PlacesOf(const ResponseSet& set, v1::Pooling pooling) {
+  const analysis::Grouping grouping =
+      analysis::GroupingOf(CountedLabelsOf(set, pooling), pooling == v1::POOLING_TOKEN_MEAN);
+  std::vector<SummedMeans::Place> places;
+  places.reserve(set.responses.size());
+  for (size_t i = 0; i < set.responses.size(); ++i) {
+    places.push_back(
+        {.half = grouping.half[i],
+         .label = set.responses[i].expresses ? 1 : 0,
+         .weight = grouping.weight[i],
+         .tokens = static_cast<double>(TokensPooled(set.responses[i], TokensOf(pooling)))});
+  }
+  return places;
+}
+
 absl::Status AddMeans(engine::Engine& engine, std::span<const LabelledResponse> responses,
                       const ResponseMeansPlan& plan, const Cancellation& cancellation,
                       KeptMeans& means, int64_t& cached_tokens) {
-  // The engine complains of a response by its place among these; checks of the input have found
-  // anything a user could cause.
-  const auto added = ResponseMeans(engine, responses, plan, cancellation);
-  if (!added.ok()) return InField("responses", added.status());
-  for (const std::vector<float>& mean : added->rows) means.Add(mean);
-  cached_tokens += added->cached_tokens;
+  VS_ASSIGN_OR_RETURN(const Means added, MeansOf(engine, responses, plan, cancellation));
+  for (const std::vector<float>& mean : added.rows) means.Add(mean);
+  cached_tokens += added.cached_tokens;
+  return absl::OkStatus();
+}
+
+absl::Status AddMeans(engine::Engine& engine, std::span<const LabelledResponse> responses,
+                      std::span<const SummedMeans::Place> places, const ResponseMeansPlan& plan,
+                      const Cancellation& cancellation, SummedMeans& sums, int64_t& cached_tokens) {
+  VS_ASSIGN_OR_RETURN(const Means added, MeansOf(engine, responses, plan, cancellation));
+  for (size_t i = 0; i < added.rows.size(); ++i) {
+    VS_RETURN_IF_ERROR(InField("responses", sums.Add(places[i], added.rows[i])));
+  }
+  cached_tokens += added.cached_tokens;
   return absl::OkStatus();
 }
 
@@ -289,26 +348,32 @@ absl::StatusOr<ExtractedVector> ExtractVector(engine::Engine& engine, const Resp
                       engine.KeepCaptures(WorkingBytes(set, width, options.method)));
   VS_ASSIGN_OR_RETURN(const std::vector<double> norm_sums,
                       NormSumsOf(set, means, TokensOf(options.pooling)));
-  std::vector<analysis::LabelledActivations> activations = LabelsOf(set.responses);
+  std::vector<analysis::LabelledActivations> activations = CountedLabelsOf(set, options.pooling);
   for (size_t i = 0; i < activations.size(); ++i) {
     activations[i].mean_activations =
         analysis::StoredActivations{.reader = &means, .response = static_cast<int64_t>(i)};
-    activations[i].num_tokens = TokensPooled(set.responses[i], TokensOf(options.pooling));
     if (norm_sums.empty()) continue;
     activations[i].token_norm_sums = std::span<const double>(norm_sums).subspan(
         i * static_cast<size_t>(rows), static_cast<size_t>(rows));
   }
   VS_ASSIGN_OR_RETURN(const analysis::ValueVectors vectors,
                       VectorsOf(activations, rows, width, options, cancellation));
-  ExtractedVector result;
-  for (size_t i = 0; i < vectors.layers.size(); ++i) {
-    const analysis::LayerVector& row = vectors.layers[i];
-    result.rows.insert(result.rows.end(), row.vector.begin(), row.vector.end());
-    result.statistics.push_back(
-        StatisticsOf(options.method, layers.empty() ? 0 : layers[i], vectors, row));
-  }
-  result.warnings = WarningsOf(options.method, set, vectors);
-  return result;
+  return Told(set, vectors, layers, options.method);
+}
+
+absl::StatusOr<ExtractedVector> ExtractVector(const ResponseSet& set, const SummedMeans& sums,
+                                              std::span<const int> layers,
+                                              const ExtractionOptions& options) {
+  VS_RETURN_IF_ERROR(CheckBothLabels("responses", set));
+  VS_CHECK(sums.count() == static_cast<int64_t>(set.responses.size()));
+  VS_CHECK(options.method == v1::EXTRACTION_METHOD_DIFFERENCE_IN_MEANS);
+  const std::vector<analysis::LabelledActivations> labels = CountedLabelsOf(set, options.pooling);
+  VS_ASSIGN_OR_RETURN(const analysis::ValueVectors vectors,
+                      analysis::DifferenceInMeansOfSums(
+                          labels, sums.layers(),
+                          {.weigh_by_tokens = options.pooling == v1::POOLING_TOKEN_MEAN,
+                           .intervals = options.intervals}));
+  return Told(set, vectors, layers, options.method);
 }
 
 }  // namespace valuescope::studies

@@ -19,15 +19,9 @@
 #include "studies/labelled_responses.h"
 #include "studies/response_means.h"
 #include "studies/stored_vector.h"
+#include "studies/summed_means.h"
 
 namespace valuescope::studies {
-
-// Runs the responses, few enough to be in memory together, and adds their means in order, and to
-// `cached_tokens` the prompt tokens that were found in the cache. INVALID_ARGUMENT naming
-// "responses" for what the engine refuses. CANCELLED once `cancellation` is raised.
-absl::Status AddMeans(engine::Engine& engine, std::span<const LabelledResponse> responses,
-                      const ResponseMeansPlan& plan, const Cancellation& cancellation,
-                      KeptMeans& means, int64_t& cached_tokens);
 
 // What the method asks of the responses, apart from both labels: INVALID_ARGUMENT naming
 // "responses" (reason TOO_FEW_PAIRS, TOO_MANY_RESPONSES).
@@ -43,6 +37,20 @@ struct ExtractionOptions {
 
 // The tokens that a pooling is over.
 engine::TokenKind TokensOf(v1::Pooling pooling);
+
+// How each response of the set counts in sums, [responses].
+std::vector<SummedMeans::Place> PlacesOf(const ResponseSet& set, v1::Pooling pooling);
+
+// Runs the responses, few enough to be in memory together, and adds their means in order, and to
+// `cached_tokens` the prompt tokens that were found in the cache. `places` are theirs.
+// INVALID_ARGUMENT naming "responses" for what the engine refuses. CANCELLED once `cancellation` is
+// raised.
+absl::Status AddMeans(engine::Engine& engine, std::span<const LabelledResponse> responses,
+                      const ResponseMeansPlan& plan, const Cancellation& cancellation,
+                      KeptMeans& means, int64_t& cached_tokens);
+absl::Status AddMeans(engine::Engine& engine, std::span<const LabelledResponse> responses,
+                      std::span<const SummedMeans::Place> places, const ResponseMeansPlan& plan,
+                      const Cancellation& cancellation, SummedMeans& sums, int64_t& cached_tokens);
 
 struct ExtractedVector {
   std::vector<float> rows;                       // [rows, width]
@@ -63,6 +71,12 @@ absl::StatusOr<ExtractedVector> ExtractVector(engine::Engine& engine, const Resp
                                               const KeptMeans& means, std::span<const int> layers,
                                               const ExtractionOptions& options,
                                               const Cancellation& cancellation);
+
+// The same from sums alone, of DIFFERENCE_IN_MEANS: statistics that need the means of all responses
+// are missing (reason TOO_LARGE).
+absl::StatusOr<ExtractedVector> ExtractVector(const ResponseSet& set, const SummedMeans& sums,
+                                              std::span<const int> layers,
+                                              const ExtractionOptions& options);
 
 }  // namespace valuescope::studies
 

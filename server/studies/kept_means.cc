@@ -30,24 +30,25 @@ absl::string_view BytesOf(std::span<const float> numbers) {
 
 }  // namespace
 
-absl::StatusOr<KeptMeans> KeptMeans::Begin(engine::Engine& engine, int64_t responses,
-                                           const MeansShape& shape) {
+absl::StatusOr<KeptMeans> KeptMeans::WithRoom(engine::Engine& engine, int64_t responses,
+                                              const MeansShape& shape, int64_t numbers) {
   KeptMeans means;
   means.shape_ = shape;
   means.most_ = responses;
-  const int64_t numbers = responses * shape.elements();
   VS_ASSIGN_OR_RETURN(means.memory_, engine.KeepCaptures(numbers * kFloatBytes));
   means.numbers_.reserve(static_cast<size_t>(numbers));
   return means;
 }
 
+absl::StatusOr<KeptMeans> KeptMeans::Begin(engine::Engine& engine, int64_t responses,
+                                           const MeansShape& shape) {
+  return WithRoom(engine, responses, shape, responses * shape.elements());
+}
+
 absl::StatusOr<KeptMeans> KeptMeans::BeginAside(engine::Engine& engine, store::BlobStore& blobs,
                                                 int64_t responses, const MeansShape& shape) {
-  KeptMeans means;
-  means.shape_ = shape;
-  means.most_ = responses;
-  VS_ASSIGN_OR_RETURN(means.memory_, engine.KeepCaptures(BytesInMemory(responses, shape)));
-  means.numbers_.reserve(static_cast<size_t>(responses * NormsOf(shape)));
+  VS_ASSIGN_OR_RETURN(KeptMeans means,
+                      WithRoom(engine, responses, shape, responses * NormsOf(shape)));
   VS_ASSIGN_OR_RETURN(means.aside_, blobs.NewScratchFile());
   return means;
 }

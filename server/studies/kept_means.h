@@ -55,6 +55,9 @@ class KeptMeans : public analysis::ActivationReader {
                                          int64_t done, int64_t responses, const MeansShape& shape);
 
  private:
+  static absl::StatusOr<KeptMeans> WithRoom(engine::Engine& engine, int64_t responses,
+                                            const MeansShape& shape, int64_t numbers);
+
   MeansShape shape_;
   int64_t most_ = 0;  // responses
   int64_t count_ = 0;

@@ -5,6 +5,8 @@
 #include <map>
 #include <optional>
 #include <random>
+#include <set>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "analysis/inner_product.h"
@@ -319,6 +321,83 @@ TEST(DifferenceInMeans, WeighedByTokensIntervalsCoverTheTrueRatio) {
     EXPECT_GE(covered, kDataSets * 0.95 - 4 * std::sqrt(kDataSets * 0.05 * 0.95)) << width;
     EXPECT_LT(covered, kDataSets) << width;  // wide enough for anything says nothing
   }
+}
+
+// Sums of the responses of a data set as shards make them: `cut` of them, then the others.
+std::vector<LayerSums> SumsOf(const DataSet& data, bool weigh_by_tokens, size_t cut) {
+  const std::vector<LabelledActivations> responses = data.Responses();
+  const Grouping grouping = GroupingOf(responses, weigh_by_tokens);
+  std::vector<LayerSums> whole;
+  for (int64_t layer = 0; layer < data.num_layers; ++layer) {
+    std::array<LayerSums, 2> shards = {LayerSums(data.width, weigh_by_tokens),
+                                       LayerSums(data.width, weigh_by_tokens)};
+    std::vector<double> row(data.width);
+    for (size_t r = 0; r < responses.size(); ++r) {
+      EXPECT_EQ(ReadRow(responses[r], layer, row), absl::OkStatus());
+      EXPECT_EQ(shards[r < cut ? 0 : 1].Add(row, grouping.half[r], LabelIndex(responses[r]),
+                                            grouping.weight[r]),
+                absl::OkStatus());
+    }
+    std::string bytes;
+    shards[1].AppendTo(bytes);
+    EXPECT_EQ(bytes.size(), LayerSums::SerializedBytes(data.width, weigh_by_tokens));
+    const auto stored = LayerSums::Parse(bytes, data.width, weigh_by_tokens);
+    EXPECT_TRUE(stored.ok()) << stored.status();
+    EXPECT_EQ(shards[0].Merge(*stored), absl::OkStatus());
+    whole.push_back(std::move(shards[0]));
+  }
+  return whole;
+}
+
+TEST(DifferenceInMeans, SumsAloneGiveTheSameButWhatNeedsAnotherLook) {
+  for (const bool weigh_by_tokens : {false, true}) {
+    DataSet data = RandomDataSet(9, 3);
+    for (size_t r = 0; r < data.labels.size(); ++r) {
+      data.tokens.push_back(static_cast<int64_t>(r % 5 + 1));
+    }
+    const DifferenceInMeansOptions options = {.weigh_by_tokens = weigh_by_tokens};
+    const LayerVector of_all = data.Compute(options).layers[0];
+    std::vector<LabelledActivations> labels = data.Responses();
+    for (LabelledActivations& label : labels) label.mean_activations = std::span<const double>();
+    const auto result =
+        DifferenceInMeansOfSums(labels, SumsOf(data, weigh_by_tokens, /*cut=*/11), options);
+    ASSERT_TRUE(result.ok()) << result.status();
+    const LayerVector& layer = result->layers[0];
+    ExpectAllNear(layer.vector, of_all.vector, 1e-6);
+    EXPECT_NEAR(layer.norm, of_all.norm, 1e-12);
+    EXPECT_NEAR(*layer.relative_norm, *of_all.relative_norm, 1e-12);
+    EXPECT_NEAR(*layer.split_half_cosine, *of_all.split_half_cosine, 1e-12);
+    EXPECT_NEAR(*layer.reliability, *of_all.reliability, 1e-12);
+    EXPECT_EQ(layer.debiased_squared_norm.has_value(), !weigh_by_tokens);
+    if (!weigh_by_tokens) {
+      EXPECT_NEAR(*layer.debiased_squared_norm, *of_all.debiased_squared_norm, 1e-12);
+    }
+    std::set<absl::string_view> absent;
+    for (const AbsentStatistic& one : layer.absent) {
+      EXPECT_EQ(one.why, Absence::kTooLarge);
+      absent.insert(one.name);
+    }
+    std::set<absl::string_view> wanted = {"auroc", "clustered_squared_norm",
+                                          "squared_norm_interval", "norm_interval"};
+    if (weigh_by_tokens) wanted.insert("debiased_squared_norm");
+    EXPECT_EQ(absent, wanted);
+  }
+}
+
+TEST(DifferenceInMeans, StoredSumsOfOtherBytesAreDataLoss) {
+  LayerSums sums(/*width=*/3, /*weigh_by_tokens=*/true);
+  ASSERT_EQ(sums.Add(std::vector<double>{1, 2, 3}, /*half=*/1, /*label=*/0, /*weight=*/4),
+            absl::OkStatus());
+  std::string bytes;
+  sums.AppendTo(bytes);
+  EXPECT_TRUE(LayerSums::Parse(bytes, 3, true).ok());
+  EXPECT_EQ(LayerSums::Parse(bytes, 3, false).status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(LayerSums::Parse(bytes, 4, true).status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(LayerSums::Parse(absl::string_view(bytes).substr(1), 3, true).status().code(),
+            absl::StatusCode::kDataLoss);
+  std::string not_finite = bytes;
+  std::fill(not_finite.end() - 8, not_finite.end(), '\xff');
+  EXPECT_EQ(LayerSums::Parse(not_finite, 3, true).status().code(), absl::StatusCode::kDataLoss);
 }
 
 TEST(DifferenceInMeans, TokenNormsGiveTheMeanOverTokens) {

@@ -52,6 +52,7 @@ TEST(ServerConfigTest, EveryFlagIsRead) {
                                          "--request_memory_bytes=3MiB",
                                          "--capture_memory_bytes=4MiB",
                                          "--intervention_memory_bytes=5MiB",
+                                         "--extraction_scratch_bytes=6MiB",
                                          "--drain_timeout=1m30s",
                                          "--step_timeout=250ms",
                                          "--heartbeat=3s",
@@ -77,6 +78,7 @@ TEST(ServerConfigTest, EveryFlagIsRead) {
   EXPECT_EQ(config->request_memory_bytes, 3 << 20);
   EXPECT_EQ(config->capture_memory_bytes, 4 << 20);
   EXPECT_EQ(config->intervention_memory_bytes, 5 << 20);
+  EXPECT_EQ(config->extraction_scratch_bytes, 6 << 20);
   EXPECT_EQ(config->drain_timeout, absl::Seconds(90));
   EXPECT_EQ(config->step_timeout, absl::Milliseconds(250));
   EXPECT_EQ(config->heartbeat, absl::Seconds(3));

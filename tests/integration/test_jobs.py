@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import valuescope as vs
-from conftest import MODEL
+from conftest import MODEL, Server
 from valuescope import v1
 
 RESPONSES = 160
@@ -103,6 +103,45 @@ def test_a_job_makes_the_vector_of_the_call_in_every_way(client, data_set, choic
     made = client.vector(call.vector.name)
     assert made.data.data == call.vector.data.data
     assert list(made.statistics) == list(call.statistics)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A client of a server that keeps no means."""
+    server = Server(tmp_path_factory.mktemp("small"), "--extraction_scratch_bytes=0")
+    with server.client() as client:
+        yield client
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("pooling", ["response_mean", "token_mean", "last_token"])
+def test_where_the_disk_is_too_small_a_vector_is_made_of_sums(client, small, data_set, pooling):
+    responses = data_set[:40]
+    options = {"site": "mlp_neurons", "layers": [3, 14], "pooling": pooling}
+    of_means = client.extract_vectors(MODEL, responses, **options)
+    file = small.write_artifact(responses).name
+    call = small.extract_vectors(MODEL, file, **options)
+    spec = v1.JobSpec(extract_vectors=vs.extraction_request(MODEL, file, **options))
+    job = small.wait_for_job(small.create_job(spec).name)
+    assert list(small.job(job.name).result.vectors) == [call.vector.name]
+    made, wanted = small.vector_data(call.vector.name), client.vector_data(of_means.vector.name)
+    with pytest.raises(vs.Exhausted, match="extraction_scratch_bytes") as refused:
+        small.extract_vectors(MODEL, file, **{**options, "method": "pca"})
+    assert refused.value.reason == "MEANS_TOO_LARGE"
+    for layer in (3, 14):
+        np.testing.assert_allclose(made[layer], wanted[layer], rtol=1e-6, atol=1e-9)
+    assert any("sums alone" in warning for warning in call.warnings)
+    lost = {"auroc", "clustered_squared_norm", "squared_norm_interval", "norm_interval"}
+    if pooling == "token_mean":
+        lost.add("debiased_squared_norm")
+    for one, of_all in zip(call.statistics, of_means.statistics, strict=True):
+        assert {missing.field for missing in one.missing} == lost
+        assert {m.absence for m in one.missing} == {v1.STATISTIC_ABSENCE_TOO_LARGE}
+        for field, value in of_all.ListFields():
+            if field.name in lost or field.name == "within_noise":
+                assert not one.HasField(field.name)
+            elif field.name != "missing":
+                assert getattr(one, field.name) == pytest.approx(value, rel=1e-9)
 
 
 def test_kill_9_in_the_middle_loses_at_most_the_shard_in_flight(

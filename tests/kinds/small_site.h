@@ -45,7 +45,8 @@ class SmallSite {
         neurons(&models, store.get(), blobs.get(), &registry) {
     engine = AddModel();
     context.tenant = "lab";
-    AddKinds({&models, store.get(), blobs.get(), &resolver}, registry);
+    AddKinds({&models, store.get(), blobs.get(), &resolver, /*extraction_scratch_bytes=*/1 << 30},
+             registry);
   }
 
   std::shared_ptr<FakeEngine> AddModel(const std::string& digest = kDigest,

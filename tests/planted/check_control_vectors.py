@@ -137,8 +137,8 @@ def check_llama_cpp(client, llama_cpp, folder, tokens):
 
 
 def check_repeng(client, python, folder, model_folder, tokens):
-    path, steered = folder / "repeng.gguf", folder / "repeng.npy"
-    words = [model_folder, path, steered, COEFFICIENT, *tokens]
+    path, steered, directions = (folder / f"repeng.{end}" for end in ("gguf", "npy", "npz"))
+    words = [model_folder, path, steered, directions, COEFFICIENT, *tokens]
     subprocess.run(
         [python, "-B", HERE / "repeng_peer.py", *map(str, words)],
         check=True,
@@ -151,6 +151,37 @@ def check_repeng(client, python, folder, model_folder, tokens):
     beside = relative(logits_here(client, tokens, None, []), found)
     print(f"repeng, imported: {difference:.2g} (not steered would be {beside:.2g})")
     assert difference < ROUNDING < 100 * ROUNDING < beside
+    check_repeng_extraction(client, np.load(directions))
+
+
+def check_repeng_extraction(client, directions):
+    """Its methods by their names here. Both read the last token; a sign is a vote over pairs there. Not of the last block, of which
+    transformers hands out what is behind the final norm."""
+    responses = [
+        vs.labelled(
+            pm.to_ids(pm.prompt_text(one.question, one.system)),
+            pm.to_ids(one.answer),
+            one.expresses,
+            one.query,
+        )
+        for one in pt.examples("intrinsic")
+    ]
+    for method, theirs, other in [
+        ("pca", "pca_center", "pca_diff"),
+        ("pca_centered", "pca_diff", "pca_center"),
+    ]:
+        made = client.extract_vectors(MODEL, responses, method=method, pooling="last_token")
+        rows = client.vector_data(made.vector.name)
+        for block in range(pm.BLOCKS - 1):
+            difference, beside = (
+                1 - abs(float(rows[block] @ directions[f"{name}.{block}"]))
+                for name in (theirs, other)
+            )
+            print(
+                f"{method} beside repeng's {theirs}, block {block}: 1 - |cosine| {difference:.2g} "
+                f"({other}: {beside:.2g})"
+            )
+            assert difference < ROUNDING
 
 
 def main():

@@ -1,6 +1,7 @@
-"""Trains a control vector by repeng on a planted model, writes it as repeng does, and the logits that repeng steers to.
+"""Trains control vectors by repeng on a planted model; writes one as repeng does and the logits that repeng steers to, and the directions
+of both of its methods, arrays "METHOD.BLOCK".
 
-    python repeng_peer.py MODEL_FOLDER VECTOR.gguf LOGITS.npy COEFFICIENT TOKEN...
+    python repeng_peer.py MODEL_FOLDER VECTOR.gguf LOGITS.npy DIRECTIONS.npz COEFFICIENT TOKEN...
 
 Run by check_control_vectors.py with a Python that has repeng 0.4, torch and transformers.
 """
@@ -18,7 +19,7 @@ from repeng import ControlModel, ControlVector, DatasetEntry  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 
-def main(folder, vector_path, logits_path, coefficient, *tokens):
+def main(folder, vector_path, logits_path, directions_path, coefficient, *tokens):
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     by_label = {True: [], False: []}
@@ -28,9 +29,21 @@ def main(folder, vector_path, logits_path, coefficient, *tokens):
         )
     data = [DatasetEntry(*pair) for pair in zip(by_label[True], by_label[False], strict=True)]
     steered = ControlModel(model, list(range(pm.BLOCKS)))
-    vector = ControlVector.train(
-        steered, tokenizer, data, hidden_layers=list(range(pm.BLOCKS)), method="pca_center"
+    trained = {
+        method: ControlVector.train(
+            steered, tokenizer, data, hidden_layers=list(range(pm.BLOCKS)), method=method
+        )
+        for method in ("pca_diff", "pca_center")
+    }
+    np.savez(
+        directions_path,
+        **{
+            f"{method}.{block}": direction
+            for method, vector in trained.items()
+            for block, direction in vector.directions.items()
+        },
     )
+    vector = trained["pca_center"]
     vector.export_gguf(vector_path)
     steered.set_control(vector, float(coefficient))
     with torch.no_grad():

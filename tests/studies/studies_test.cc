@@ -340,6 +340,30 @@ TEST(KeptMeansTest, ComeBackAndOtherBytesAreDataLoss) {
   }
 }
 
+TEST(SummedMeansTest, ComeBackAndOtherBytesAreDataLoss) {
+  FakeEngine engine;
+  SummedMeans sums = *SummedMeans::Begin(engine, kTwoRowsOfThree, /*weigh_by_tokens=*/false);
+  const SummedMeans::Place place = {.half = 1, .label = 1, .weight = 1, .tokens = 5};
+  ASSERT_EQ(sums.Add(place, std::vector<float>{1, 2, 3, 4, 5, 6, 7, 8}), absl::OkStatus());
+  EXPECT_EQ(sums.layers()[1].token_norms, 5 * 8);
+  const std::string bytes = sums.Serialize();
+  EXPECT_EQ(bytes.size(), SummedMeans::Bytes(kTwoRowsOfThree, /*weigh_by_tokens=*/false));
+  const auto parsed = [&](absl::string_view from, int64_t done, const MeansShape& shape) {
+    return SummedMeans::Parse(engine, from, done, shape, /*weigh_by_tokens=*/false);
+  };
+  const auto back = parsed(bytes, 1, kTwoRowsOfThree);
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_EQ(back->Serialize(), bytes);
+  EXPECT_EQ(parsed(bytes, 2, kTwoRowsOfThree).status().code(), absl::StatusCode::kDataLoss);
+  const MeansShape wider = {.rows = 2, .width = 4, .token_norms = true};
+  EXPECT_EQ(parsed(bytes, 1, wider).status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(parsed("x" + bytes.substr(1), 1, kTwoRowsOfThree).status().code(),
+            absl::StatusCode::kDataLoss);
+  engine.most_kept = static_cast<int64_t>(bytes.size()) - 1;
+  EXPECT_EQ(parsed(bytes, 1, kTwoRowsOfThree).status().code(),
+            absl::StatusCode::kResourceExhausted);
+}
+
 TEST(KeptMeansTest, AsideTheyReadAsInMemoryAndTakeNoneButForNorms) {
   TemporaryFolder folder;
   const auto blobs = *store::OpenDirectoryBlobStore(folder / "blobs");

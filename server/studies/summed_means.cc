@@ -1,0 +1,92 @@
+#include "studies/summed_means.h"
+
+#include <cstring>
+#include <utility>
+
+#include "analysis/inner_product.h"
+#include "base/check.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+
+namespace valuescope::studies {
+namespace {
+
+constexpr absl::string_view kMagic = "VSSUMMED";
+constexpr int64_t kVersion = 1;
+
+absl::Status Damaged() {
+  return ErrorWithReason(absl::StatusCode::kDataLoss, "PARTIAL_DAMAGED",
+                         "the stored partial result of a shard is damaged");
+}
+
+}  // namespace
+
+absl::StatusOr<SummedMeans> SummedMeans::Begin(engine::Engine& engine, const MeansShape& shape,
+                                               bool weigh_by_tokens) {
+  SummedMeans sums;
+  sums.shape_ = shape;
+  sums.weigh_by_tokens_ = weigh_by_tokens;
+  VS_ASSIGN_OR_RETURN(sums.memory_, engine.KeepCaptures(Bytes(shape, weigh_by_tokens)));
+  sums.layers_.assign(static_cast<size_t>(shape.rows),
+                      analysis::LayerSums(shape.width, weigh_by_tokens));
+  return sums;
+}
+
+int64_t SummedMeans::Bytes(const MeansShape& shape, bool weigh_by_tokens) {
+  return static_cast<int64_t>(kMagic.size() + 2 * sizeof(int64_t)) +
+         shape.rows * analysis::LayerSums::SerializedBytes(shape.width, weigh_by_tokens);
+}
+
+absl::Status SummedMeans::Add(const Place& place, std::span<const float> mean) {
+  VS_CHECK(static_cast<int64_t>(mean.size()) == shape_.elements());
+  const auto width = static_cast<size_t>(shape_.width);
+  const std::span<const float> norms = mean.subspan(static_cast<size_t>(shape_.rows) * width);
+  for (size_t r = 0; r < layers_.size(); ++r) {
+    const std::span<const float> narrow = mean.subspan(r * width, width);
+    const std::vector<double> row(narrow.begin(), narrow.end());
+    VS_RETURN_IF_ERROR(layers_[r].Add(row, place.half, place.label, place.weight));
+    // One token's norm is that of its row.
+    layers_[r].token_norms += norms.empty() ? analysis::Norm(row) : place.tokens * norms[r];
+  }
+  ++count_;
+  return absl::OkStatus();
+}
+
+absl::Status SummedMeans::Add(const SummedMeans& others) {
+  VS_CHECK(others.shape_ == shape_);
+  for (size_t r = 0; r < layers_.size(); ++r) {
+    VS_RETURN_IF_ERROR(layers_[r].Merge(others.layers_[r]));
+  }
+  count_ += others.count_;
+  return absl::OkStatus();
+}
+
+std::string SummedMeans::Serialize() const {
+  std::string bytes(kMagic);
+  bytes.reserve(static_cast<size_t>(Bytes(shape_, weigh_by_tokens_)));
+  const int64_t head[] = {kVersion, count_};
+  bytes.append(reinterpret_cast<const char*>(head), sizeof(head));
+  for (const analysis::LayerSums& layer : layers_) layer.AppendTo(bytes);
+  return bytes;
+}
+
+absl::StatusOr<SummedMeans> SummedMeans::Parse(engine::Engine& engine, absl::string_view bytes,
+                                               int64_t done, const MeansShape& shape,
+                                               bool weigh_by_tokens) {
+  if (static_cast<int64_t>(bytes.size()) != Bytes(shape, weigh_by_tokens)) return Damaged();
+  if (bytes.substr(0, kMagic.size()) != kMagic) return Damaged();
+  int64_t head[2];
+  std::memcpy(head, bytes.data() + kMagic.size(), sizeof(head));
+  if (head[0] != kVersion || head[1] != done) return Damaged();
+  bytes.remove_prefix(kMagic.size() + sizeof(head));
+  VS_ASSIGN_OR_RETURN(SummedMeans sums, Begin(engine, shape, weigh_by_tokens));
+  const auto size = bytes.size() / sums.layers_.size();
+  for (size_t r = 0; r < sums.layers_.size(); ++r) {
+    VS_ASSIGN_OR_RETURN(sums.layers_[r], analysis::LayerSums::Parse(bytes.substr(r * size, size),
+                                                                    shape.width, weigh_by_tokens));
+  }
+  sums.count_ = done;
+  return sums;
+}
+
+}  // namespace valuescope::studies
