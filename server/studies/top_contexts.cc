@@ -56,6 +56,18 @@ class DecodedText {
   std::vector<text::Stretch> stretches_;
 };
 
+// The first position of the largest activation among the tokens to search. What is no number is
+// never the largest.
+std::optional<int64_t> Largest(std::span<const float> activations,
+                               const engine::TokenScope& scope) {
+  std::optional<size_t> best;
+  for (size_t i = 0; i < activations.size(); ++i) {
+    if (!scope.Contains(static_cast<int64_t>(i)) || std::isnan(activations[i])) continue;
+    if (!best || activations[i] > activations[*best]) best = i;
+  }
+  return best;
+}
+
 // Where among those kept, largest first, an activation of a later text belongs.
 size_t RankOf(float activation, const std::vector<NeuronContext>& kept) {
   const auto place = std::upper_bound(
@@ -101,8 +113,8 @@ absl::StatusOr<std::optional<engine::TokenScope>> ContextSearch::ScopeOf(
                                       .most = NumTokens(text)};
   const auto scope = engine::TokenScope::Resolve(plan_.tokens, extent, /*for_tap=*/true);
   if (scope.ok()) return *scope;
-  if (DetailsOf(scope.status()).reason == "TAP_READS_NOTHING") return std::nullopt;
   const ErrorDetails details = DetailsOf(scope.status());
+  if (details.reason == "TAP_READS_NOTHING") return std::nullopt;
   return InvalidField(absl::StrCat("tokens.", details.field),
                       absl::StrCat(details.description, " (of text ", text.number, ")"),
                       details.reason);
@@ -161,14 +173,8 @@ absl::Status ContextSearch::Search(const NumberedText& text, const engine::Token
     const auto [capture, column] = columns_[neuron];
     const auto values = completion.captures[capture].tensor.As<float>();  // [tokens, width]
     const size_t width = tap_.columns[capture].size();
-    std::optional<int64_t> best;
-    for (int64_t position = 0; position < NumTokens(text); ++position) {
-      const auto place = static_cast<size_t>(position);
-      activations[place] = values[place * width + column];
-      // What is no number is never the largest.
-      if (!scope.Contains(position) || std::isnan(activations[place])) continue;
-      if (!best || activations[place] > activations[static_cast<size_t>(*best)]) best = position;
-    }
+    for (size_t i = 0; i < activations.size(); ++i) activations[i] = values[i * width + column];
+    const std::optional<int64_t> best = Largest(activations, scope);
     if (!best) continue;
     std::vector<NeuronContext>& kept = contexts_[neuron];
     const size_t rank = RankOf(activations[static_cast<size_t>(*best)], kept);
