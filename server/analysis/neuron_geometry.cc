@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "analysis/inner_product.h"
+#include "analysis/statistics.h"
 #include "base/check.h"
 #include "base/error.h"
 #include "base/status_macros.h"
@@ -89,12 +90,6 @@ NearestAxis FindNearestAxis(double shared, double difference, bool admit_negativ
   return nearest;
 }
 
-// Floor of the percentage, at least one; the small term makes 29 % of 100 neurons 29.
-int64_t NumKept(double top_percent, int64_t intermediate) {
-  const double exact = top_percent / 100.0 * static_cast<double>(intermediate);
-  return std::clamp<int64_t>(static_cast<int64_t>(exact * (1 + 1e-12)), 1, intermediate);
-}
-
 std::array<double, kNumNeuronClasses> ExpectedCounts(int64_t num_kept, int64_t intermediate,
                                                      const NeuronGeometryOptions& options) {
   std::array<double, kNumNeuronClasses> expected = {};
@@ -152,7 +147,7 @@ absl::StatusOr<NeuronGeometry> ClassifyNeurons(const WriteDirections& weights,
     }
   }
 
-  const int64_t num_kept = NumKept(options.top_percent, intermediate);
+  const int64_t num_kept = CountOfPercent(options.top_percent, intermediate);
   out.members = LargestScores(out.scores, num_kept);
   for (const int32_t i : out.members) {
     out.classes[i] = nearest[i].angle < options.max_angle_degrees ? nearest[i].neuron_class

@@ -72,6 +72,13 @@ std::optional<double> Quantile(std::vector<double> values, double probability) {
   return values[below] + (place - static_cast<double>(below)) * (values[above] - values[below]);
 }
 
+int64_t CountOfPercent(double percent, int64_t count) {
+  VS_CHECK(percent > 0 && percent <= 100 && count > 0);
+  // The small term makes 29 % of 100 neurons 29.
+  const double exact = percent / 100.0 * static_cast<double>(count) * (1 + 1e-12);
+  return std::clamp<int64_t>(static_cast<int64_t>(exact), 1, count);
+}
+
 double StudentQuantile(double probability, double freedom) {
   VS_CHECK(probability > 0.5 && probability < 1 && freedom > 0);
   // t = sqrt(freedom) tan(angle), so that every quantile lies in one bounded range.

@@ -2,6 +2,7 @@
 #ifndef VALUESCOPE_ANALYSIS_STATISTICS_H_
 #define VALUESCOPE_ANALYSIS_STATISTICS_H_
 
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <vector>
@@ -20,6 +21,9 @@ std::optional<double> SpearmanBrown(double half_correlation);
 // Quantile `probability` (0 .. 1) by linear interpolation between order statistics: place
 // probability * (n - 1) of the sorted values. Absent for no values.
 std::optional<double> Quantile(std::vector<double> values, double probability);
+
+// How many of `count` > 0 are `percent`, in (0, 100], of them: the floor, at least one.
+int64_t CountOfPercent(double percent, int64_t count);
 
 // Quantile `probability`, in (0.5, 1), of Student's distribution with `freedom` > 0 degrees of
 // freedom, which need not be whole.

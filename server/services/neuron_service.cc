@@ -13,6 +13,7 @@
 #include "services/replays.h"
 #include "services/request_codec.h"
 #include "services/result_codec.h"
+#include "services/stored_neuron_sets.h"
 #include "services/stored_vectors.h"
 #include "services/study_codec.h"
 #include "studies/classify_neurons.h"
@@ -25,23 +26,12 @@ namespace {
 
 // Columns of a neuron, as numbers, as they are stored, and where they are sorted.
 constexpr int64_t kNeuronMemory = 64;
-// Stored columns in memory: their bytes, and the numbers.
-constexpr int64_t kFormsOfColumns = 2;
 
 absl::Status CheckRange(absl::string_view field, double value, double above, double highest) {
   if (value > above && value <= highest) return absl::OkStatus();
   return InvalidField(
       field, absl::StrCat("is ", value, ", allowed are numbers above ", above, " up to ", highest),
       "OUT_OF_RANGE");
-}
-
-absl::StatusOr<store::Resource> PutSet(const v1::NeuronSet& set, const std::string& columns,
-                                       const std::string& tenant, const store::IdempotencyKey& key,
-                                       store::Store& store, store::BlobStore& blobs) {
-  VS_ASSIGN_OR_RETURN(const store::StoredBlob blob, store::WriteBlob(blobs, columns));
-  VS_ASSIGN_OR_RETURN(store::Resource resource, studies::MakeNeuronSetResource(set, blob));
-  VS_ASSIGN_OR_RETURN(const auto stored, store.PutResources(tenant, {std::move(resource)}, key));
-  return stored.front();
 }
 
 }  // namespace
@@ -115,8 +105,8 @@ absl::Status NeuronService::ClassifyNeurons(const rpc::CallContext& context,
   provenance.set_options(
       studies::RecordOfRequest(request, {"model", "strict", "display_name", "request_id"}));
   VS_ASSIGN_OR_RETURN(const store::Resource resource,
-                      PutSet(set, studies::EncodeColumns(classification.columns), context.tenant,
-                             key, *store_, *blobs_));
+                      PutNeuronSet(set, studies::EncodeColumns(classification.columns),
+                                   context.tenant, key, *store_, *blobs_));
   *response->mutable_neuron_set() =
       NeuronSetToProto(resource, set, studies::TopNeurons(classification.columns, top_k));
   AddDigests(*model, used, response->mutable_digests());
@@ -127,14 +117,12 @@ absl::Status NeuronService::ClassifyNeurons(const rpc::CallContext& context,
 absl::Status NeuronService::GetNeuronSet(const rpc::CallContext& context,
                                          const v1::GetNeuronSetRequest& request,
                                          v1::GetNeuronSetResponse* response) {
-  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "neuronSets", request.name()));
-  VS_ASSIGN_OR_RETURN(const store::Resource resource,
-                      store_->GetResource(context.tenant, store::ResourceKind::kNeuronSet, id));
-  VS_ASSIGN_OR_RETURN(const v1::NeuronSet set, studies::DescribeNeuronSet(resource));
-  VS_RETURN_IF_ERROR(context.Hold(kFormsOfColumns * resource.blob_size));
-  VS_ASSIGN_OR_RETURN(const auto columns, studies::ReadColumns(*blobs_, resource));
+  UsedResources used;
+  VS_ASSIGN_OR_RETURN(const NamedNeuronSet named,
+                      NeuronSetOfName(context, "name", request.name(), *store_, used));
+  VS_ASSIGN_OR_RETURN(const auto columns, HeldColumns(context, named, *blobs_));
   *response->mutable_neuron_set() =
-      NeuronSetToProto(resource, set, studies::TopNeurons(columns, set.top_k()));
+      NeuronSetToProto(named.resource, named.set, studies::TopNeurons(columns, named.set.top_k()));
   return absl::OkStatus();
 }
 

@@ -1,5 +1,5 @@
-// NeuronService: value neurons by geometry and by direct contribution, and the sets that come of
-// it.
+// NeuronService: value neurons by what they write and by how active they are, the sets that come of
+// it, and the texts that neurons are active in.
 #ifndef VALUESCOPE_SERVICES_NEURON_SERVICE_H_
 #define VALUESCOPE_SERVICES_NEURON_SERVICE_H_
 
@@ -25,6 +25,12 @@ class NeuronService {
   absl::Status ClassifyNeurons(const rpc::CallContext& context,
                                const v1::ClassifyNeuronsRequest& request,
                                v1::ClassifyNeuronsResponse* response);
+  absl::Status ScoreSelectivity(const rpc::CallContext& context,
+                                const v1::ScoreSelectivityRequest& request,
+                                v1::ScoreSelectivityResponse* response);
+  absl::Status CompareNeuronSets(const rpc::CallContext& context,
+                                 const v1::CompareNeuronSetsRequest& request,
+                                 v1::CompareNeuronSetsResponse* response);
   absl::Status GetNeuronSet(const rpc::CallContext& context, const v1::GetNeuronSetRequest& request,
                             v1::GetNeuronSetResponse* response);
   absl::Status ListNeuronSets(const rpc::CallContext& context,
@@ -33,6 +39,8 @@ class NeuronService {
   absl::Status DeleteNeuronSet(const rpc::CallContext& context,
                                const v1::DeleteNeuronSetRequest& request,
                                v1::DeleteNeuronSetResponse* response);
+  absl::Status TopContexts(const rpc::CallContext& context, const v1::TopContextsRequest& request,
+                           v1::TopContextsResponse* response);
 
  private:
   engine::ModelRegistry* const models_;

@@ -105,4 +105,26 @@ absl::Status ReplayClassifyNeurons(const store::Resource& resource, store::BlobS
   return absl::OkStatus();
 }
 
+absl::Status ReplayScoreSelectivity(const store::Resource& resource, store::BlobStore& blobs,
+                                    v1::ScoreSelectivityResponse* response) {
+  VS_ASSIGN_OR_RETURN(const v1::NeuronSet set, studies::DescribeNeuronSet(resource));
+  studies::Selectivity selectivity;
+  VS_ASSIGN_OR_RETURN(selectivity.columns, studies::ReadColumns(blobs, resource));
+  VS_ASSIGN_OR_RETURN(selectivity.activity_threshold,
+                      studies::ReadActivityThreshold(blobs, resource));
+  TellSelectivity(resource, set, selectivity, response);
+  return absl::OkStatus();
+}
+
+void TellSelectivity(const store::Resource& resource, const v1::NeuronSet& set,
+                     const studies::Selectivity& selectivity,
+                     v1::ScoreSelectivityResponse* response) {
+  *response->mutable_neuron_set() =
+      NeuronSetToProto(resource, set, studies::TopNeurons(selectivity.columns, set.top_k()));
+  // No input is there twice, so each is a value.
+  studies::DescribeSelectivity(selectivity, set.provenance().inputs_size(), set.top_k(), *response);
+  AddDigests(set.provenance(), response->mutable_digests());
+  *response->mutable_warnings() = set.warnings();
+}
+
 }  // namespace valuescope::services

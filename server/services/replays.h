@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "store/blob_store.h"
 #include "store/store.h"
+#include "studies/score_selectivity.h"
 #include "valuescope/v1/neurons.pb.h"
 #include "valuescope/v1/vectors.pb.h"
 
@@ -44,6 +45,14 @@ absl::Status ReplayAttributeNeurons(const store::Resource& resource, store::Blob
                                     v1::AttributeNeuronsResponse* response);
 absl::Status ReplayClassifyNeurons(const store::Resource& resource, store::BlobStore& blobs,
                                    v1::ClassifyNeuronsResponse* response);
+absl::Status ReplayScoreSelectivity(const store::Resource& resource, store::BlobStore& blobs,
+                                    v1::ScoreSelectivityResponse* response);
+
+// The whole answer about a set of selectivity, `set` without `top`: to the first request as to
+// those that repeat it.
+void TellSelectivity(const store::Resource& resource, const v1::NeuronSet& set,
+                     const studies::Selectivity& selectivity,
+                     v1::ScoreSelectivityResponse* response);
 
 }  // namespace valuescope::services
 

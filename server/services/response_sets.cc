@@ -42,21 +42,13 @@ class Tokeniser {
   absl::Status Add(const std::string& place, const v1::LabelledResponse& response) {
     if (labels_required_ && !response.has_expresses())
       return InvalidField(absl::StrCat(place, ".expresses"), "must be set: true or false");
-    VS_ASSIGN_OR_RETURN(
-        TokenisedPrompt prompt,
-        PromptFromProto(absl::StrCat(place, ".prompt"), response.prompt(), model_, options_));
-    VS_ASSIGN_OR_RETURN(
-        std::vector<int32_t> ids,
-        ResponseFromProto(absl::StrCat(place, ".response"), response.response(), model_));
-    VS_RETURN_IF_ERROR(context_.Hold(MemoryOf(prompt.ids, ids, response.query_id())));
-    rendered_chat_ |= prompt.from_chat;
+    VS_ASSIGN_OR_RETURN(TokenisedResponse tokenised,
+                        TokeniseResponse(place, response, model_, options_));
+    VS_RETURN_IF_ERROR(context_.Hold(MemoryOf(tokenised.response)));
+    rendered_chat_ |= tokenised.rendered_chat;
     if (!response.has_expresses()) ++num_unlabelled_;
-    responses_.push_back({.prompt = std::move(prompt.ids),
-                          .response = std::move(ids),
-                          .expresses = response.expresses() || !response.has_expresses(),
-                          .query_id = response.query_id()});
-    const auto last = std::span<const studies::LabelledResponse>(responses_).last(1);
-    return WithFieldRenamed(studies::CheckTokens(last, model_.architecture), "[0]", place);
+    responses_.push_back(std::move(tokenised.response));
+    return absl::OkStatus();
   }
 
   absl::StatusOr<studies::ResponseSet> Take(bool include_end_of_turn) {
@@ -75,9 +67,9 @@ class Tokeniser {
 
  private:
   // Of a response's tokens and query.
-  static int64_t MemoryOf(const std::vector<int32_t>& prompt, const std::vector<int32_t>& response,
-                          const std::string& query) {
-    return static_cast<int64_t>(query.size() + (prompt.size() + response.size()) * sizeof(int32_t));
+  static int64_t MemoryOf(const studies::LabelledResponse& response) {
+    const size_t tokens = response.prompt.size() + response.response.size();
+    return static_cast<int64_t>(response.query_id.size() + tokens * sizeof(int32_t));
   }
 
   const char* const field_;
@@ -98,7 +90,8 @@ absl::Status CheckCount(int64_t count, const ResponseSource& source) {
                                 "; ", source.beyond));
 }
 
-// The bytes of the data set, piece by piece.
+}  // namespace
+
 absl::StatusOr<ReadPiece> OpenDataSet(const std::string& name, const std::string& tenant,
                                       store::Store& store, store::BlobStore& blobs,
                                       UsedResources& used) {
@@ -121,6 +114,8 @@ absl::StatusOr<ReadPiece> OpenDataSet(const std::string& name, const std::string
   };
 }
 
+namespace {
+
 absl::Status AddLines(const ReadPiece& read, const rpc::CallContext& context, bool labels_required,
                       Tokeniser& tokeniser) {
   DataSetLines lines("artifact", read, labels_required);
@@ -135,6 +130,27 @@ absl::Status AddLines(const ReadPiece& read, const rpc::CallContext& context, bo
 }
 
 }  // namespace
+
+absl::StatusOr<TokenisedResponse> TokeniseResponse(const std::string& place,
+                                                   const v1::LabelledResponse& response,
+                                                   const engine::ServedModel& model,
+                                                   const PromptOptions& options) {
+  VS_ASSIGN_OR_RETURN(TokenisedPrompt prompt, PromptFromProto(absl::StrCat(place, ".prompt"),
+                                                              response.prompt(), model, options));
+  TokenisedResponse tokenised{
+      .response = {.prompt = std::move(prompt.ids),
+                   .response = {},
+                   .expresses = response.expresses() || !response.has_expresses(),
+                   .query_id = response.query_id()},
+      .rendered_chat = prompt.from_chat};
+  VS_ASSIGN_OR_RETURN(
+      tokenised.response.response,
+      ResponseFromProto(absl::StrCat(place, ".response"), response.response(), model));
+  const absl::Status checked =
+      studies::CheckTokens(std::span(&tokenised.response, 1), model.architecture);
+  if (!checked.ok()) return WithFieldRenamed(checked, "[0]", place);
+  return tokenised;
+}
 
 absl::StatusOr<studies::ResponseSet> ResponseSetOf(const ResponseSource& source,
                                                    const rpc::CallContext& context,

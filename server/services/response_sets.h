@@ -11,6 +11,8 @@
 #include "base/error.h"
 #include "engine/served_model.h"
 #include "rpc/call_context.h"
+#include "services/data_set_lines.h"
+#include "services/prompt_codec.h"
 #include "services/request_codec.h"
 #include "store/blob_store.h"
 #include "store/store.h"
@@ -41,6 +43,24 @@ absl::StatusOr<studies::ResponseSet> ResponseSetOf(const ResponseSource& source,
                                                    const engine::ServedModel& model,
                                                    store::Store& store, store::BlobStore& blobs,
                                                    UsedResources& used);
+
+struct TokenisedResponse {
+  studies::LabelledResponse response;  // one without a label is expressing
+  bool rendered_chat = false;
+};
+
+// Tokens that the model can take. INVALID_ARGUMENT naming a field beneath `place`; the other errors
+// of PromptFromProto.
+absl::StatusOr<TokenisedResponse> TokeniseResponse(const std::string& place,
+                                                   const v1::LabelledResponse& response,
+                                                   const engine::ServedModel& model,
+                                                   const PromptOptions& options);
+
+// The bytes of a data set of `tenant`, which is added to `used`, piece by piece. INVALID_ARGUMENT
+// naming "artifact", NOT_FOUND, RESOURCE_EXHAUSTED (reason BLOB_TOO_LARGE).
+absl::StatusOr<ReadPiece> OpenDataSet(const std::string& name, const std::string& tenant,
+                                      store::Store& store, store::BlobStore& blobs,
+                                      UsedResources& used);
 
 inline constexpr size_t kMaxJudge = 1024;
 

@@ -23,6 +23,7 @@ namespace {
 using analysis::NeuronClass;
 
 constexpr int64_t kMaxColumnsFile = int64_t{1} << 31;
+constexpr char kActivityThreshold[] = "activity_threshold";
 
 std::string ColumnName(int layer, absl::string_view column) {
   return absl::StrCat("layer.", layer, ".", column);
@@ -34,13 +35,23 @@ struct Place {
   size_t index = 0;
 };
 
+// Where the method does not choose members, any neuron may be one.
+bool MayBeMember(const NeuronColumns& layer, size_t index) {
+  if (!layer.classes.empty()) return layer.classes[index] != NeuronClass::kNone;
+  return layer.members.empty() || layer.members[index] != 0;
+}
+
+bool HasClass(const NeuronColumns& layer, size_t index, v1::NeuronClass neuron_class) {
+  return neuron_class == v1::NEURON_CLASS_UNSPECIFIED ||
+         (!layer.classes.empty() && ClassToProto(layer.classes[index]) == neuron_class);
+}
+
 std::vector<Place> Members(std::span<const NeuronColumns> columns) {
   std::vector<Place> members;
   for (size_t column = 0; column < columns.size(); ++column) {
-    const NeuronColumns& layer = columns[column];
-    for (size_t index = 0; index < layer.scores.size(); ++index) {
-      const bool kept = layer.classes.empty() || layer.classes[index] != NeuronClass::kNone;
-      if (kept) members.push_back({.column = column, .index = index});
+    for (size_t index = 0; index < columns[column].scores.size(); ++index) {
+      if (!MayBeMember(columns[column], index)) continue;
+      members.push_back({.column = column, .index = index});
     }
   }
   return members;
@@ -77,6 +88,12 @@ absl::Status ReadClasses(const TensorFile& file, NeuronColumns& columns) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<TensorFile> OpenColumns(store::BlobStore& blobs, const store::Resource& resource) {
+  VS_ASSIGN_OR_RETURN(std::string bytes,
+                      store::ReadBlob(blobs, resource.blob_digest, kMaxColumnsFile));
+  return TensorFile::Parse(std::move(bytes));
+}
+
 }  // namespace
 
 google::protobuf::RepeatedPtrField<v1::NeuronScore> TopNeurons(
@@ -95,20 +112,45 @@ google::protobuf::RepeatedPtrField<v1::NeuronScore> TopNeurons(
   return top;
 }
 
-std::map<int, std::vector<int64_t>> MembersByLayer(std::span<const NeuronColumns> columns,
-                                                   int64_t top_k, v1::NeuronClass neuron_class) {
-  const bool classed = std::any_of(columns.begin(), columns.end(),
-                                   [](const NeuronColumns& each) { return !each.classes.empty(); });
-  std::map<int, std::vector<int64_t>> by_layer;
-  for (const Place& place : classed ? Members(columns) : TopMembers(columns, top_k)) {
+NeuronsByLayer MembersByLayer(std::span<const NeuronColumns> columns, int64_t top_k,
+                              v1::NeuronClass neuron_class) {
+  const bool chosen_by_method = std::any_of(
+      columns.begin(), columns.end(),
+      [](const NeuronColumns& each) { return !each.classes.empty() || !each.members.empty(); });
+  NeuronsByLayer by_layer;
+  for (const Place& place : chosen_by_method ? Members(columns) : TopMembers(columns, top_k)) {
     const NeuronColumns& layer = columns[place.column];
-    const bool chosen =
-        neuron_class == v1::NEURON_CLASS_UNSPECIFIED ||
-        (!layer.classes.empty() && ClassToProto(layer.classes[place.index]) == neuron_class);
-    if (chosen) by_layer[layer.layer].push_back(static_cast<int64_t>(place.index));
+    if (!HasClass(layer, place.index, neuron_class)) continue;
+    by_layer[layer.layer].push_back(static_cast<int64_t>(place.index));
   }
   for (auto& [layer, indices] : by_layer) std::sort(indices.begin(), indices.end());
   return by_layer;
+}
+
+NeuronsByLayer TopOfEachLayer(std::span<const NeuronColumns> columns, int64_t count,
+                              v1::NeuronClass neuron_class) {
+  NeuronsByLayer by_layer;
+  for (const NeuronColumns& layer : columns) {
+    std::vector<int64_t>& indices = by_layer[layer.layer];
+    for (size_t index = 0; index < layer.scores.size(); ++index) {
+      if (HasClass(layer, index, neuron_class)) indices.push_back(static_cast<int64_t>(index));
+    }
+    const auto rank = [&layer](int64_t index) {
+      return std::make_tuple(-std::abs(layer.scores[static_cast<size_t>(index)]), index);
+    };
+    const auto kept = std::min<int64_t>(count, static_cast<int64_t>(indices.size()));
+    std::partial_sort(indices.begin(), indices.begin() + kept, indices.end(),
+                      [&rank](int64_t a, int64_t b) { return rank(a) < rank(b); });
+    indices.resize(static_cast<size_t>(kept));
+    std::sort(indices.begin(), indices.end());
+  }
+  return by_layer;
+}
+
+int64_t CountNeurons(const v1::NeuronSet& set) {
+  int64_t count = 0;
+  for (const v1::NeuronSetLayer& layer : set.layers()) count += layer.num_neurons();
+  return count;
 }
 
 bool AssignsClasses(const v1::NeuronSet& set) {
@@ -124,9 +166,12 @@ google::protobuf::RepeatedPtrField<v1::NeuronSetLayer> SummariseLayers(
     v1::NeuronSetLayer& layer = *layers.Add();
     layer.set_layer(column.layer);
     layer.set_num_neurons(static_cast<int64_t>(column.scores.size()));
-    layer.set_num_members(std::count_if(
-        top.begin(), top.end(),
-        [&column](const v1::NeuronScore& neuron) { return neuron.layer() == column.layer; }));
+    layer.set_num_members(column.members.empty()
+                              ? std::count_if(top.begin(), top.end(),
+                                              [&](const v1::NeuronScore& neuron) {
+                                                return neuron.layer() == column.layer;
+                                              })
+                              : std::count(column.members.begin(), column.members.end(), 1));
     if (column.completeness_gap) layer.set_completeness_gap(*column.completeness_gap);
     layer.set_score_sum(std::accumulate(column.scores.begin(), column.scores.end(), 0.0));
     if (column.scores.empty()) continue;
@@ -137,7 +182,8 @@ google::protobuf::RepeatedPtrField<v1::NeuronSetLayer> SummariseLayers(
   return layers;
 }
 
-std::string EncodeColumns(std::span<const NeuronColumns> columns) {
+std::string EncodeColumns(std::span<const NeuronColumns> columns,
+                          std::optional<double> activity_threshold) {
   std::vector<NamedTensor> tensors;
   for (const NeuronColumns& layer : columns) {
     tensors.push_back(Column(ColumnName(layer.layer, "score"), layer.scores));
@@ -154,6 +200,13 @@ std::string EncodeColumns(std::span<const NeuronColumns> columns) {
       tensors.push_back(
           Column(ColumnName(layer.layer, "mean_non_expressing"), layer.mean_non_expressing));
     }
+    if (!layer.members.empty()) {
+      tensors.push_back(Column(ColumnName(layer.layer, "member"), layer.members));
+      tensors.push_back(Column(ColumnName(layer.layer, "values"), layer.values));
+    }
+  }
+  if (activity_threshold) {
+    tensors.push_back(Column(kActivityThreshold, std::span<const double>(&*activity_threshold, 1)));
   }
   return WriteTensorFile(tensors);
 }
@@ -188,19 +241,43 @@ absl::StatusOr<v1::NeuronSet> DescribeNeuronSet(const store::Resource& resource)
 absl::StatusOr<std::vector<NeuronColumns>> ReadColumns(store::BlobStore& blobs,
                                                        const store::Resource& resource) {
   VS_ASSIGN_OR_RETURN(const v1::NeuronSet set, DescribeNeuronSet(resource));
-  VS_ASSIGN_OR_RETURN(std::string bytes,
-                      store::ReadBlob(blobs, resource.blob_digest, kMaxColumnsFile));
-  VS_ASSIGN_OR_RETURN(const TensorFile file, TensorFile::Parse(std::move(bytes)));
+  VS_ASSIGN_OR_RETURN(const TensorFile file, OpenColumns(blobs, resource));
   std::vector<NeuronColumns> columns;
   for (const v1::NeuronSetLayer& layer : set.layers()) {
     NeuronColumns column;
     column.layer = layer.layer();
-    VS_ASSIGN_OR_RETURN(column.scores,
-                        file.Doubles(ColumnName(layer.layer(), "score"), layer.num_neurons()));
+    const auto name = [&layer](absl::string_view of) { return ColumnName(layer.layer(), of); };
+    VS_ASSIGN_OR_RETURN(column.scores, file.Doubles(name("score"), layer.num_neurons()));
     if (layer.classes_size() > 0) VS_RETURN_IF_ERROR(ReadClasses(file, column));
+    if (set.method() == kSelectivityMethod) {
+      VS_ASSIGN_OR_RETURN(column.members, file.Int32s(name("member"), layer.num_neurons()));
+      VS_ASSIGN_OR_RETURN(column.values, file.Int64s(name("values"), layer.num_neurons()));
+    }
     columns.push_back(std::move(column));
   }
   return columns;
+}
+
+absl::StatusOr<std::vector<double>> ReadMeanExpressing(store::BlobStore& blobs,
+                                                       const store::Resource& resource) {
+  VS_ASSIGN_OR_RETURN(const v1::NeuronSet set, DescribeNeuronSet(resource));
+  VS_ASSIGN_OR_RETURN(const TensorFile file, OpenColumns(blobs, resource));
+  std::vector<double> all;
+  all.reserve(static_cast<size_t>(CountNeurons(set)));
+  for (const v1::NeuronSetLayer& layer : set.layers()) {
+    VS_ASSIGN_OR_RETURN(
+        const std::vector<double> means,
+        file.Doubles(ColumnName(layer.layer(), "mean_expressing"), layer.num_neurons()));
+    all.insert(all.end(), means.begin(), means.end());
+  }
+  return all;
+}
+
+absl::StatusOr<double> ReadActivityThreshold(store::BlobStore& blobs,
+                                             const store::Resource& resource) {
+  VS_ASSIGN_OR_RETURN(const TensorFile file, OpenColumns(blobs, resource));
+  VS_ASSIGN_OR_RETURN(const std::vector<double> threshold, file.Doubles(kActivityThreshold, 1));
+  return threshold.front();
 }
 
 }  // namespace valuescope::studies

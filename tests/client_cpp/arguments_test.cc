@@ -181,6 +181,29 @@ TEST(Edits, RefuseWhatIsNoneAndShowTheForms) {
       HasSubstr("shared"));
 }
 
+TEST(Neurons, AreLayersAndIndices) {
+  const auto neurons = ParseNeurons("3/17+0/2");
+  ASSERT_TRUE(neurons.ok()) << neurons.status();
+  ASSERT_EQ(neurons->size(), 2u);
+  EXPECT_EQ((*neurons)[0].layer(), 3);
+  EXPECT_EQ((*neurons)[0].index(), 17);
+  EXPECT_EQ((*neurons)[1].index(), 2);
+  for (const char* text : {"", "3", "3/", "a/1", "3/1/2", "3/1+", "3.1"}) {
+    EXPECT_THAT(std::string(ParseNeurons(text).status().message()), HasSubstr("LAYER/INDEX"))
+        << text;
+  }
+}
+
+TEST(NeuronSets, AreNamesAndClasses) {
+  EXPECT_EQ(ParseNeuronSet("s")->neuron_set(), "neuronSets/s");
+  const auto filter = ParseNeuronSet("neuronSets/s=prompted");
+  ASSERT_TRUE(filter.ok()) << filter.status();
+  EXPECT_EQ(filter->neuron_set(), "neuronSets/s");
+  EXPECT_EQ(filter->class_(), v1::NEURON_CLASS_PROMPTED);
+  EXPECT_THAT(std::string(ParseNeuronSet("neuronSets/s=grand").status().message()),
+              HasSubstr("shared"));
+}
+
 TEST(Names, AreCompletedAndChecked) {
   EXPECT_EQ(ResourceName("models", "x"), "models/x");
   EXPECT_EQ(ResourceName("models", "models/x"), "models/x");

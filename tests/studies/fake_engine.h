@@ -1,7 +1,8 @@
 // An engine whose activations follow from token ids by a formula that a test can work out by hand:
 // at block l, element d of token t is t * (d + 1) + l, at every site. A tap with MEAN over the
 // response's tokens therefore reads mean(t) * (d + 1) + l, and one of the last token, or of the
-// prompt's, that of this token. Norms are said to be t + l.
+// prompt's, that of this token. Norms are said to be t + l. A tap of columns reads them at every
+// token.
 #ifndef VALUESCOPE_TESTS_STUDIES_FAKE_ENGINE_H_
 #define VALUESCOPE_TESTS_STUDIES_FAKE_ENGINE_H_
 
@@ -56,9 +57,16 @@ class FakeEngine : public engine::Engine {
     }
     ++submitted;
     engine::Completion completion;
+    completion.prompt_tokens =
+        static_cast<int64_t>(request.prompt.size() + request.given_response.size());
     completion.cached_prompt_tokens = cached_tokens;
     for (size_t i = 0; i < request.taps.size(); ++i) {
-      completion.captures.push_back(MeanOf(static_cast<int>(i), request.taps[i], request));
+      const engine::Tap& tap = request.taps[i];
+      for (size_t layer = 0; layer < tap.columns.size(); ++layer) {
+        completion.captures.push_back(ColumnsOf(static_cast<int>(i), tap, layer, request));
+      }
+      if (!tap.columns.empty()) continue;
+      completion.captures.push_back(MeanOf(static_cast<int>(i), tap, request));
     }
     observer->OnFinish(std::move(completion));
     return std::make_unique<Finished>();
@@ -112,6 +120,30 @@ class FakeEngine : public engine::Engine {
    public:
     void Cancel() override {}
   };
+
+  // [1, tokens, columns] of the tap's `place`-th layer.
+  static engine::Capture ColumnsOf(int index, const engine::Tap& tap, size_t place,
+                                   const engine::Request& request) {
+    VS_CHECK(tap.reduction == engine::Reduction::kNone &&
+             tap.tokens.kind == engine::TokenKind::kAll);
+    std::vector<int32_t> ids = request.prompt;
+    ids.insert(ids.end(), request.given_response.begin(), request.given_response.end());
+    engine::Capture capture;
+    capture.tap_index = index;
+    capture.layers = {tap.layers[place]};
+    capture.columns = tap.columns[place].values();
+    capture.tensor = HostTensor::Zeros(
+        DType::kFloat32,
+        {1, static_cast<int64_t>(ids.size()), static_cast<int64_t>(capture.columns.size())});
+    auto value = capture.tensor.MutableAs<float>().begin();
+    for (size_t position = 0; position < ids.size(); ++position) {
+      capture.positions.push_back(static_cast<int64_t>(position));
+      for (const int64_t column : capture.columns) {
+        *value++ = static_cast<float>(ids[position] * (column + 1) + tap.layers[place]);
+      }
+    }
+    return capture;
+  }
 
   engine::Capture MeanOf(int index, const engine::Tap& tap, const engine::Request& request) const {
     double mean = 0;

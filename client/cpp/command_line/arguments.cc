@@ -130,6 +130,35 @@ absl::StatusOr<v1::Pooling> ParsePooling(absl::string_view name) {
                                 v1::Pooling_descriptor());
 }
 
+absl::StatusOr<std::vector<v1::NeuronId>> ParseNeurons(absl::string_view text) {
+  std::vector<v1::NeuronId> neurons;
+  for (const absl::string_view each : absl::StrSplit(text, '+')) {
+    const std::vector<absl::string_view> parts = absl::StrSplit(each, '/');
+    int layer = 0, index = 0;
+    if (parts.size() != 2 || !absl::SimpleAtoi(parts[0], &layer) ||
+        !absl::SimpleAtoi(parts[1], &index)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("'", text, "' names no neurons; write LAYER/INDEX+LAYER/INDEX"));
+    }
+    v1::NeuronId& neuron = neurons.emplace_back();
+    neuron.set_layer(layer);
+    neuron.set_index(index);
+  }
+  return neurons;
+}
+
+absl::StatusOr<v1::NeuronSetFilter> ParseNeuronSet(absl::string_view text) {
+  const std::pair<absl::string_view, absl::string_view> parts =
+      absl::StrSplit(text, absl::MaxSplits('=', 1));
+  v1::NeuronSetFilter filter;
+  filter.set_neuron_set(ResourceName("neuronSets", parts.first));
+  if (parts.second.empty()) return filter;
+  const auto neuron_class = ParseNeuronClass(parts.second);
+  if (!neuron_class.ok()) return neuron_class.status();
+  filter.set_class_(*neuron_class);
+  return filter;
+}
+
 std::string ResourceName(absl::string_view collection, absl::string_view name) {
   return absl::StartsWith(name, absl::StrCat(collection, "/"))
              ? std::string(name)

@@ -12,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "valuescope/v1/common.pb.h"
 #include "valuescope/v1/models.pb.h"
+#include "valuescope/v1/neurons.pb.h"
 #include "valuescope/v1/vectors.pb.h"
 
 namespace valuescope::command_line {
@@ -58,6 +59,11 @@ absl::StatusOr<v1::Reduction> ParseReduction(absl::string_view name);
 absl::StatusOr<v1::NeuronClass> ParseNeuronClass(absl::string_view name);
 absl::StatusOr<v1::ExtractionMethod> ParseExtractionMethod(absl::string_view name);
 absl::StatusOr<v1::Pooling> ParsePooling(absl::string_view name);
+
+// "3/17+3/20": neurons as LAYER/INDEX.
+absl::StatusOr<std::vector<v1::NeuronId>> ParseNeurons(absl::string_view text);
+// "neuronSets/ID", or one class of it, "neuronSets/ID=shared"; the collection may be left out.
+absl::StatusOr<v1::NeuronSetFilter> ParseNeuronSet(absl::string_view text);
 
 // The names of all sites, and which have no layers, for a command's help.
 std::string SitesHelp();

@@ -109,6 +109,29 @@ struct ClassifyFlags {
   double top_percent = 1;
 };
 
+struct CompareSetsFlags {
+  std::vector<std::string> sets;  // neuronSets/ID[=class]
+  int top_per_layer = 0;          // of every set; 0: its members
+  bool by_layer = false;
+};
+
+struct SelectivityFlags {
+  std::vector<std::string> names;  // neuronSets/ID, one a value
+  std::optional<double> activity_percentile;
+  std::optional<double> top_percent;
+  std::optional<int> top_k;
+  std::string display_name;
+};
+
+struct ContextsFlags {
+  std::string model;
+  std::string neurons;   // LAYER/INDEX+LAYER/INDEX
+  std::string data_set;  // file of JSON Lines, or artifacts/ID
+  std::string tokens = "response";
+  std::optional<int> top_k;
+  std::optional<int> window;
+};
+
 struct AttributeFlags {
   std::string model;
   std::string data_set;
@@ -140,6 +163,9 @@ int CompareValues(const Globals& globals, const ValuesFlags& flags);
 
 int ClassifyNeurons(const Globals& globals, const ClassifyFlags& flags);
 int AttributeNeurons(const Globals& globals, const AttributeFlags& flags);
+int ScoreSelectivity(const Globals& globals, const SelectivityFlags& flags);
+int CompareNeuronSets(const Globals& globals, const CompareSetsFlags& flags);
+int TopContexts(const Globals& globals, const ContextsFlags& flags);
 
 int CreateAttributionJob(const Globals& globals, const AttributeFlags& flags);
 int GetJob(const Globals& globals, const std::string& name);

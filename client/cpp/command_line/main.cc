@@ -263,8 +263,53 @@ void AddAttribution(CLI::App& command, AttributeFlags& flags) {
   command.add_option("--layers", flags.layers)->capture_default_str();
 }
 
+void AddNeuronSets(CLI::App& neurons, const Globals& globals, Action& action) {
+  static SelectivityFlags selectivity_flags;
+  CLI::App* selectivity = neurons.add_subcommand(
+      "selectivity", "neurons that are active for some values and not for others, from their sets");
+  selectivity
+      ->add_option("names", selectivity_flags.names,
+                   "neuronSets/ID of activation_probability_difference, one a value")
+      ->required();
+  selectivity->add_option("--activity_percentile", selectivity_flags.activity_percentile,
+                          "of all probabilities, which members reach; default 95");
+  selectivity->add_option("--top_percent", selectivity_flags.top_percent,
+                          "of all neurons are members at most; default 1");
+  selectivity->add_option("--top_k", selectivity_flags.top_k, "members shown; default 100");
+  selectivity->add_option("--display_name", selectivity_flags.display_name, "name for people");
+  selectivity->callback(
+      [&] { action = [&globals] { return ScoreSelectivity(globals, selectivity_flags); }; });
+  static CompareSetsFlags compare_flags;
+  CLI::App* compare =
+      neurons.add_subcommand("compare", "overlaps of neuron sets, beside those of random ones");
+  compare->add_option("sets", compare_flags.sets, "neuronSets/ID, or neuronSets/ID=class")
+      ->required();
+  compare->add_option("--top_per_layer", compare_flags.top_per_layer,
+                      "instead of the members this many neurons of each layer");
+  compare->add_flag("--by_layer", compare_flags.by_layer, "each layer too");
+  compare->callback(
+      [&] { action = [&globals] { return CompareNeuronSets(globals, compare_flags); }; });
+}
+
+void AddContexts(CLI::App& neurons, const Globals& globals, Action& action) {
+  static ContextsFlags flags;
+  CLI::App* contexts =
+      neurons.add_subcommand("contexts", "texts of a data set in which neurons are most active");
+  contexts->add_option("--model", flags.model)->required();
+  contexts->add_option("--neurons", flags.neurons, "LAYER/INDEX, or several: 3/17+3/20")
+      ->required();
+  contexts->add_option("data_set", flags.data_set, "file of JSON Lines, or artifacts/ID")
+      ->required();
+  contexts->add_option("--tokens", flags.tokens, "tokens searched: all, prompt, response, ...")
+      ->capture_default_str();
+  contexts->add_option("--top_k", flags.top_k, "texts a neuron; default 10");
+  contexts->add_option("--window", flags.window, "tokens shown before and after; default 10");
+  contexts->callback([&] { action = [&globals] { return TopContexts(globals, flags); }; });
+}
+
 void AddNeurons(CLI::App& app, const Globals& globals, Action& action) {
-  CLI::App* neurons = app.add_subcommand("neurons", "value neurons (classify, attribute)");
+  CLI::App* neurons = app.add_subcommand(
+      "neurons", "value neurons (classify, attribute, selectivity, compare, contexts)");
   neurons->require_subcommand(1);
   static ClassifyFlags classify_flags;
   CLI::App* classify =
@@ -283,6 +328,8 @@ void AddNeurons(CLI::App& app, const Globals& globals, Action& action) {
   AddAttribution(*attribute, attribute_flags);
   attribute->callback(
       [&] { action = [&globals] { return AttributeNeurons(globals, attribute_flags); }; });
+  AddNeuronSets(*neurons, globals, action);
+  AddContexts(*neurons, globals, action);
 }
 
 void AddJobs(CLI::App& app, const Globals& globals, Action& action) {

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <iostream>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -36,6 +37,26 @@ void PrintNeuronSet(const v1::NeuronSet& set) {
   }
   std::cout << "\n";
   PrintTable(top);
+}
+
+std::string NeuronName(int layer, int index) { return absl::StrCat(layer, "/", index); }
+
+void PrintSelectiveNeurons(const v1::ScoreSelectivityResponse& response,
+                           const std::vector<std::string>& names) {
+  std::vector<std::vector<std::string>> values = {{"", "VALUE", "MEMBERS"}};
+  for (int k = 0; k < response.members_of_value_size(); ++k) {
+    values.push_back({absl::StrCat(k), names[static_cast<size_t>(k)],
+                      absl::StrCat(response.members_of_value(k))});
+  }
+  PrintTable(values);
+  std::vector<std::vector<std::string>> rows = {{"NEURON", "ENTROPY", "VALUES"}};
+  for (const v1::SelectiveNeuron& neuron : response.top()) {
+    rows.push_back({NeuronName(neuron.layer(), neuron.index()),
+                    absl::StrFormat("%.4f", neuron.entropy()),
+                    absl::StrJoin(neuron.values(), ", ")});
+  }
+  std::cout << "\n";
+  PrintTable(rows);
 }
 
 }  // namespace
@@ -76,6 +97,98 @@ int AttributeNeurons(const Globals& globals, const AttributeFlags& flags) {
     PrintNeuronSet(response->neuron_set());
     PrintWarnings(response->warnings());
   }
+  return kOk;
+}
+
+int ScoreSelectivity(const Globals& globals, const SelectivityFlags& flags) {
+  v1::ScoreSelectivityRequest request;
+  for (const std::string& name : flags.names) {
+    request.add_neuron_sets(ResourceName("neuronSets", name));
+  }
+  if (flags.activity_percentile) request.set_activity_percentile(*flags.activity_percentile);
+  if (flags.top_percent) request.set_top_percent(*flags.top_percent);
+  if (flags.top_k) request.set_top_k(*flags.top_k);
+  request.set_display_name(flags.display_name);
+  Client client = globals.Connect();
+  const auto response = client.ScoreSelectivity(request);
+  if (!response.ok()) return Fail(response.status());
+  if (globals.json) {
+    PrintJson(*response);
+  } else {
+    std::cout << response->neuron_set().name() << "  " << response->neuron_set().method() << "\n";
+    PrintSelectiveNeurons(*response, flags.names);
+    PrintWarnings(response->warnings());
+  }
+  return kOk;
+}
+
+int CompareNeuronSets(const Globals& globals, const CompareSetsFlags& flags) {
+  v1::CompareNeuronSetsRequest request;
+  for (const std::string& text : flags.sets) {
+    const auto filter = ParseNeuronSet(text);
+    if (!filter.ok()) {
+      Fail(filter.status());
+      return kUsageError;
+    }
+    *request.add_sets() = *filter;
+    request.mutable_sets()->rbegin()->set_top_per_layer(flags.top_per_layer);
+  }
+  Client client = globals.Connect();
+  const auto response = client.CompareNeuronSets(request);
+  if (!response.ok()) return Fail(response.status());
+  if (globals.json) {
+    PrintJson(*response);
+    return kOk;
+  }
+  std::vector<std::vector<std::string>> rows = {
+      {"FIRST", "SECOND", "LAYER", "BOTH", "EITHER", "JACCARD", "BOTH BY CHANCE"}};
+  for (const v1::NeuronSetOverlap& one : response->overlaps()) {
+    if (one.has_layer() && !flags.by_layer) continue;
+    rows.push_back({flags.sets[static_cast<size_t>(one.first())],
+                    flags.sets[static_cast<size_t>(one.second())],
+                    one.has_layer() ? absl::StrCat(one.layer()) : "all",
+                    absl::StrCat(one.intersection()), absl::StrCat(one.union_size()),
+                    one.has_jaccard() ? absl::StrFormat("%.3f", one.jaccard()) : "-",
+                    absl::StrFormat("%.2f", one.expected_intersection())});
+  }
+  PrintTable(rows);
+  return kOk;
+}
+
+int TopContexts(const Globals& globals, const ContextsFlags& flags) {
+  const auto neurons = ParseNeurons(flags.neurons);
+  const auto tokens = ParseTokenKind(flags.tokens);
+  if (!neurons.ok() || !tokens.ok()) {
+    Fail(neurons.ok() ? tokens.status() : neurons.status());
+    return kUsageError;
+  }
+  v1::TopContextsRequest request;
+  request.set_model(ResourceName("models", flags.model));
+  request.mutable_neurons()->Assign(neurons->begin(), neurons->end());
+  request.mutable_tokens()->set_kind(*tokens);
+  if (flags.top_k) request.set_top_k(*flags.top_k);
+  if (flags.window) request.set_window(*flags.window);
+  Client client = globals.Connect();
+  const auto artifact = DataSetArtifact(client, flags.data_set);
+  if (!artifact.ok()) return Fail(artifact.status());
+  request.set_artifact(*artifact);
+  const auto response = client.TopContexts(request);
+  if (!response.ok()) return Fail(response.status());
+  if (globals.json) {
+    PrintJson(*response);
+    return kOk;
+  }
+  std::vector<std::vector<std::string>> rows = {
+      {"NEURON", "TEXT", "POSITION", "ACTIVATION", "WINDOW"}};
+  for (const v1::NeuronContexts& one : response->neurons()) {
+    for (const v1::NeuronContext& context : one.contexts()) {
+      rows.push_back({NeuronName(one.neuron().layer(), one.neuron().index()),
+                      absl::StrCat(context.input_index()), absl::StrCat(context.position()),
+                      absl::StrFormat("%.4g", context.activation()),
+                      absl::Utf8SafeCEscape(context.text())});
+    }
+  }
+  PrintTable(rows);
   return kOk;
 }
 

@@ -36,8 +36,8 @@ constexpr absl::Duration TimeoutOf() {
       kIsOneOf<Request, v1::GenerateRequest, v1::ScoreRequest, v1::TokenizeRequest,
                v1::DetokenizeRequest, v1::UnloadModelRequest, v1::ExtractVectorsRequest,
                v1::DecomposeVectorsRequest, v1::CompareVectorsRequest, v1::AttributeNeuronsRequest,
-               v1::ClassifyNeuronsRequest, v1::CompareNeuronSetsRequest, v1::TopContextsRequest,
-               v1::CreateJobRequest>;
+               v1::ClassifyNeuronsRequest, v1::ScoreSelectivityRequest,
+               v1::CompareNeuronSetsRequest, v1::TopContextsRequest, v1::CreateJobRequest>;
   return computes ? kWorkTimeout : kLookupTimeout;
 }
 
@@ -323,6 +323,12 @@ absl::StatusOr<v1::ClassifyNeuronsResponse> Client::ClassifyNeurons(
     v1::ClassifyNeuronsRequest request, const CallOptions& options) {
   FillRequestId(request);
   return Call(stubs_->neurons, &v1::NeuronService::Stub::ClassifyNeurons, request, options,
+              Repeat::kHarmless);
+}
+absl::StatusOr<v1::ScoreSelectivityResponse> Client::ScoreSelectivity(
+    v1::ScoreSelectivityRequest request, const CallOptions& options) {
+  FillRequestId(request);
+  return Call(stubs_->neurons, &v1::NeuronService::Stub::ScoreSelectivity, request, options,
               Repeat::kHarmless);
 }
 absl::StatusOr<v1::CompareNeuronSetsResponse> Client::CompareNeuronSets(

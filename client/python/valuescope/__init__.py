@@ -24,6 +24,7 @@ from .errors import (
     ValuescopeError,
 )
 from .html import show_in_notebooks
+from .neurons import CausalCurve, Contexts, NeuronColumns, NeuronSetComparison, Selectivity
 from .prompts import (
     AblateNeurons,
     Clamp,
@@ -52,9 +53,11 @@ __all__ = [
     "AlreadyExists",
     "AsyncClient",
     "Cancelled",
+    "CausalCurve",
     "Clamp",
     "Client",
     "Comparison",
+    "Contexts",
     "Damaged",
     "DeadlineExceeded",
     "Edit",
@@ -64,6 +67,8 @@ __all__ = [
     "Generation",
     "InvalidRequest",
     "JobFailed",
+    "NeuronColumns",
+    "NeuronSetComparison",
     "NotFound",
     "NotServed",
     "ProjectOut",
@@ -72,6 +77,7 @@ __all__ = [
     "Retry",
     "ScaleNeurons",
     "Scores",
+    "Selectivity",
     "ServerFault",
     "Steer",
     "Unavailable",

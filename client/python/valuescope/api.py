@@ -33,6 +33,7 @@ from .errors import (
     Unavailable,
     ValuescopeError,
 )
+from .neurons import Contexts, NeuronColumns, NeuronSetComparison, Selectivity
 from .progress import progress as progress_bar
 from .prompts import (
     Layers,
@@ -51,6 +52,7 @@ from .prompts import (
     to_prompt,
     to_prompts,
     to_responses,
+    to_set_filters,
     to_site,
     to_taps,
     to_tokens,
@@ -58,7 +60,7 @@ from .prompts import (
 from .results import Activations, Generation, Jobs, Models, Scores
 from .retry import Retry
 from .rpcs import RequestT, ResponseT, Rpc
-from .tensors import Array, data_type, from_numpy, to_numpy
+from .tensors import Array, data_type, from_numpy, read_tensor_file, to_numpy
 from .transport import Call, Metadata, Transport
 
 T = TypeVar("T")
@@ -669,15 +671,43 @@ class Api:
         """All stored sets, newest first, without members."""
         return await self._list(rpcs.LIST_NEURON_SETS, v1.ListNeuronSetsRequest(), "neuron_sets")
 
+    async def neuron_columns(self, name: str) -> NeuronColumns:
+        """Every neuron of a stored set ("neuronSets/ID"), as arrays and plots."""
+        neuron_set = await self.neuron_set(name)
+        data = await self.read_artifact(neuron_set.artifact)
+        return NeuronColumns(neuron_set, read_tensor_file(data))
+
+    async def score_selectivity(
+        self, /, neuron_sets: Mapping[str, str] | Iterable[str], **fields: Any
+    ) -> Selectivity:
+        """Neurons that are active for some values and not for others: the entropy of P(active | value) over the values
+        (LAPE, Tang et al.), stored as a set.
+
+        Args:
+            neuron_sets: 2 .. 64 "neuronSets/ID" of activation_probability_difference, one a value, by the values' names or
+                in a list.
+            fields: further fields of `ScoreSelectivityRequest`: activity_percentile (default 95), top_percent (default 1),
+                top_k (default 100), display_name.
+        """
+        if isinstance(neuron_sets, Mapping):
+            values, names = list(neuron_sets), list(neuron_sets.values())
+        else:
+            values = names = given.strings(neuron_sets, "neuron_sets")
+        request = v1.ScoreSelectivityRequest(neuron_sets=names, request_id=_new_id(), **fields)
+        return Selectivity(await self._call(rpcs.SCORE_SELECTIVITY, request), values)
+
     async def compare_neuron_sets(
-        self, sets: Iterable[str | v1.NeuronSetFilter]
-    ) -> v1.CompareNeuronSetsResponse:
-        """Overlaps of 2 .. 64 sets ("neuronSets/ID", or filters of them), beside what random sets would give."""
-        listed = (
-            [sets] if isinstance(sets, (str, v1.NeuronSetFilter)) else given.items(sets, "sets")
-        )
-        filters = [v1.NeuronSetFilter(neuron_set=s) if isinstance(s, str) else s for s in listed]
-        return await self._call(rpcs.COMPARE_NEURON_SETS, v1.CompareNeuronSetsRequest(sets=filters))
+        self, sets: Iterable[str | v1.NeuronSetFilter], *, top_per_layer: int = 0
+    ) -> NeuronSetComparison:
+        """Overlaps of 2 .. 64 sets of one model, beside what random sets of these sizes would give.
+
+        Args:
+            sets: "neuronSets/ID", one class of it as "neuronSets/ID=shared", or filters.
+            top_per_layer: of every set given by its name, instead of its members this many neurons of each layer by |score|.
+        """
+        filters = to_set_filters(sets, top_per_layer)
+        request = v1.CompareNeuronSetsRequest(sets=filters)
+        return NeuronSetComparison(await self._call(rpcs.COMPARE_NEURON_SETS, request), filters)
 
     async def top_contexts(
         self,
@@ -688,13 +718,14 @@ class Api:
         tokens: Tokens = "response",
         top_k: int | None = None,
         window: int | None = None,
-    ) -> list[v1.NeuronContexts]:
+    ) -> Contexts:
         """Texts in which neurons are most active, largest activation first.
 
         Args:
             model: "models/ID".
             neurons: 1 .. 256 pairs (layer, index).
-            responses: texts made by `labelled`, or the name of an artifact that holds them.
+            responses: texts made by `labelled`, whose labels do not matter, or the name of an artifact that holds them; at
+                most 20,000.
             tokens: tokens searched.
             top_k: contexts a neuron, 1 .. 100. Default 10.
             window: tokens shown before and after, 0 .. 64. Default 10.
@@ -707,7 +738,7 @@ class Api:
             window=window,
         )
         fill_data_set(request, responses)
-        return list((await self._call(rpcs.TOP_CONTEXTS, request)).neurons)
+        return Contexts(await self._call(rpcs.TOP_CONTEXTS, request))
 
     async def delete_neuron_set(self, name: str) -> None:
         """Deletes a set and its artifact."""

@@ -190,6 +190,8 @@ class Client:
     attribute_neurons = blocking(Api.attribute_neurons)
     neuron_set = blocking(Api.neuron_set)
     neuron_sets = blocking(Api.neuron_sets)
+    neuron_columns = blocking(Api.neuron_columns)
+    score_selectivity = blocking(Api.score_selectivity)
     compare_neuron_sets = blocking(Api.compare_neuron_sets)
     top_contexts = blocking(Api.top_contexts)
     delete_neuron_set = blocking(Api.delete_neuron_set)

@@ -508,6 +508,29 @@ def to_neurons(neurons: Any) -> list[v1.NeuronId]:
     return pairs
 
 
+def to_set_filters(sets: Any, top_per_layer: int = 0) -> list[v1.NeuronSetFilter]:
+    """Filters from "neuronSets/ID", "neuronSets/ID=shared" (one class) or filters, one or several.
+
+    Args:
+        sets: of one model.
+        top_per_layer: instead of the members, of those that are no filters yet.
+    """
+    alone = isinstance(sets, (str, v1.NeuronSetFilter))
+    filters = []
+    for place, one in enumerate([sets] if alone else given.items(sets, "sets")):
+        if isinstance(one, v1.NeuronSetFilter):
+            filters.append(one)
+            continue
+        if not isinstance(one, str):
+            raise TypeError(f"item {place} of sets is {given.shown(one)}; it must be a string")
+        name, _, neuron_class = one.partition("=")
+        made = v1.NeuronSetFilter(neuron_set=name, top_per_layer=top_per_layer)
+        if neuron_class:
+            setattr(made, "class", _named(NEURON_CLASSES, neuron_class, "the class"))
+        filters.append(made)
+    return filters
+
+
 def _fill_neurons(
     operation: v1.ScaleNeurons | v1.AblateNeurons, neurons: Neurons, neuron_class: str | None
 ) -> None:

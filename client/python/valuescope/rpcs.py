@@ -119,6 +119,12 @@ CLASSIFY_NEURONS = Rpc(
     v1.ClassifyNeuronsResponse,
     timeout=WORK,
 )
+SCORE_SELECTIVITY = Rpc(
+    "NeuronService/ScoreSelectivity",
+    v1.ScoreSelectivityRequest,
+    v1.ScoreSelectivityResponse,
+    timeout=WORK,
+)
 COMPARE_NEURON_SETS = Rpc(
     "NeuronService/CompareNeuronSets",
     v1.CompareNeuronSetsRequest,
@@ -134,6 +140,9 @@ LIST_NEURON_SETS = Rpc(
 )
 DELETE_NEURON_SET = Rpc(
     "NeuronService/DeleteNeuronSet", v1.DeleteNeuronSetRequest, v1.DeleteNeuronSetResponse
+)
+TEST_NEURONS = Rpc(
+    "NeuronService/TestNeurons", v1.TestNeuronsRequest, v1.TestNeuronsResponse, True, timeout=WORK
 )
 TOP_CONTEXTS = Rpc(
     "NeuronService/TopContexts", v1.TopContextsRequest, v1.TopContextsResponse, True, timeout=WORK

@@ -8,6 +8,7 @@ numbers their old bits back.
 
 from __future__ import annotations
 
+import json
 from typing import Any, cast
 
 import numpy as np
@@ -25,6 +26,12 @@ _NUMPY: dict[v1.DataType, np.dtype[Any]] = {
     v1.DATA_TYPE_INT64: np.dtype("<i8"),
 }
 _DATA_TYPE = {dtype: data_type for data_type, dtype in _NUMPY.items()}
+_SAFETENSORS: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "I32": np.dtype("<i4"),
+    "I64": np.dtype("<i8"),
+}
 _UNSIGNED: dict[int, np.dtype[Any]] = {2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
 
 
@@ -82,6 +89,27 @@ def from_numpy(array: npt.ArrayLike, dtype: str | None = None) -> v1.Tensor:
         shape=array.shape,
         data=array.astype(wire, copy=False).tobytes(),
     )
+
+
+def read_tensor_file(data: bytes) -> dict[str, Array]:
+    """The arrays of a safetensors file by name, such as the columns of a neuron set; they belong to the caller.
+
+    Raises:
+        ValueError: not such a file, or a dtype other than F64, F32, I32 and I64.
+    """
+    size = int.from_bytes(data[:8], "little")
+    try:
+        header = json.loads(data[8 : 8 + size])
+        arrays = {}
+        for name, entry in header.items():
+            if name == "__metadata__":
+                continue
+            begin, end = (8 + size + offset for offset in entry["data_offsets"])
+            array = np.frombuffer(data[begin:end], _SAFETENSORS[entry["dtype"]])
+            arrays[name] = array.reshape(entry["shape"]).copy()
+        return arrays
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"no safetensors file, or one of another dtype: {error}") from error
 
 
 def data_type(dtype: str) -> v1.DataType:
