@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "engine/served_model.h"
 #include "rpc/call_context.h"
+#include "services/data_set_lines.h"
 #include "services/request_codec.h"
 #include "store/blob_store.h"
 #include "store/store.h"
@@ -20,6 +21,13 @@
 namespace valuescope::services {
 
 inline constexpr int64_t kMostResponses = int64_t{1} << 40;  // more than a data set can hold
+
+// The bytes of an uploaded data set, piece by piece; the artifact is added to `used`. Errors name
+// `field`: no artifacts/ID, another media type (WRONG_MEDIA_TYPE); NOT_FOUND; RESOURCE_EXHAUSTED
+// (BLOB_TOO_LARGE).
+absl::StatusOr<ReadPiece> OpenDataSet(absl::string_view field, const std::string& name,
+                                      const std::string& tenant, store::Store& store,
+                                      store::BlobStore& blobs, UsedResources& used);
 
 struct ResponseSource {
   const google::protobuf::RepeatedPtrField<v1::LabelledResponse>& responses;
