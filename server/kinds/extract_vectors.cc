@@ -2,33 +2,42 @@
 // is a response, a shard is a chunk: its partial, the means of its responses, is stored once. Put
 // together they are in a scratch file, so disk grows with responses and memory does not.
 //
+// Responses may be generated first (generated_responses.h). A shard then generates, labels and runs
+// its units, and its partial holds the responses beside their means. What labels there are is known
+// once all are there: they are put together, checked and written down at the end, and only the
+// vector is left to make, as of responses that were given.
+//
 // Left by a job: "summary", JSON with counts, statistics a layer and the provenance, nothing of
-// time or place; the vector.
+// time or place; the vector; "responses" where they were generated, JSON Lines of LabelledResponse.
+// A call leaves these as artifacts/responses.ID, with the vector's id.
 #include "studies/extract_vectors.h"
 
 #include <algorithm>
+#include <cstring>
+#include <iterator>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
-#include "absl/strings/strip.h"
-#include "analysis/linear_probe.h"
 #include "base/error.h"
-#include "base/id.h"
 #include "base/status_macros.h"
+#include "kinds/extraction_inputs.h"
+#include "kinds/extraction_options.h"
+#include "kinds/extraction_outcome.h"
+#include "kinds/generated_responses.h"
 #include "kinds/kinds.h"
 #include "kinds/response_work.h"
-#include "nlohmann/json.hpp"
+#include "services/idempotency.h"
 #include "services/intervention_codec.h"
+#include "services/judges.h"
 #include "services/replays.h"
-#include "services/response_sets.h"
 #include "services/study_codec.h"
-#include "studies/json_fields.h"
-#include "studies/message_json.h"
+#include "studies/kept_means.h"
 #include "studies/response_means.h"
 #include "studies/stored_vector.h"
 #include "valuescope/v1/vectors.pb.h"
@@ -36,75 +45,54 @@
 namespace valuescope::kinds {
 namespace {
 
-using nlohmann::json;
-
 constexpr char kName[] = "extract_vectors";
 constexpr int kDefaultBootstrap = 1000;
-constexpr int kMostBootstrap = 10000;
 constexpr double kDefaultInverseRegularization = 1;
-
-// Of a request or of a record.
-template <typename Choice>
-v1::ExtractionMethod MethodOf(const Choice& choice) {
-  return choice.method() == v1::EXTRACTION_METHOD_UNSPECIFIED
-             ? v1::EXTRACTION_METHOD_DIFFERENCE_IN_MEANS
-             : choice.method();
-}
-
-// --- The outcome ---------------------------------------------------------------------------------
-
-// "difference_in_means", "pca".
-std::string SummaryNameOf(v1::ExtractionMethod method) {
-  return absl::AsciiStrToLower(
-      absl::StripPrefix(v1::ExtractionMethod_Name(method), "EXTRACTION_METHOD_"));
-}
-
-class ExtractionOutcome : public jobs::Outcome {
- public:
-  ExtractionOutcome(v1::ExtractionMethod method, studies::StoredVector made,
-                    std::vector<std::string> told, int64_t num_tokens)
-      : vector(std::move(made)),
-        warnings(std::move(told)),
-        method_(method),
-        num_tokens_(num_tokens) {}
-
-  absl::StatusOr<std::vector<store::Resource>> Resources(store::BlobStore& blobs) const override {
-    VS_ASSIGN_OR_RETURN(store::Resource resource, studies::MakeVectorResource(blobs, vector));
-    return std::vector<store::Resource>{std::move(resource)};
-  }
-
-  absl::StatusOr<std::vector<jobs::ArtifactDraft>> Artifacts(
-      store::BlobStore& blobs) const override {
-    VS_ASSIGN_OR_RETURN(jobs::ArtifactDraft artifact,
-                        MakeSummary(blobs, Described(), vector.record.provenance()));
-    return std::vector<jobs::ArtifactDraft>{std::move(artifact)};
-  }
-
-  std::string Summary(const std::vector<store::Resource>& resources) const override {
-    json summary = Described();
-    // By name: an earlier job may have made the same vector, and then the vector is that job's.
-    summary["vectors"] = {store::ResourceName(store::ResourceKind::kVector, resources.front().id)};
-    return studies::DumpJson(summary);
-  }
-
-  const studies::StoredVector vector;
-  const std::vector<std::string> warnings;
-
- private:
-  json Described() const {
-    json summary = SummaryOf(SummaryNameOf(method_), vector.record.provenance(), num_tokens_);
-    summary["layers"] = studies::ListToJson(vector.record.statistics());
-    summary["warnings"] = warnings;
-    return summary;
-  }
-
-  const v1::ExtractionMethod method_;
-  const int64_t num_tokens_;
-};
 
 // --- The work ------------------------------------------------------------------------------------
 
-class ExtractionWork : public ResponseWork<studies::KeptMeans> {
+// Means of responses, and the responses where they are generated, those without tokens included:
+// these have no means.
+struct ExtractionSums {
+  std::optional<std::vector<SavedResponse>> generated;
+  engine::KeptCaptures memory;  // of `generated`
+  studies::KeptMeans means;
+
+  // Of generated responses the size of their record, 8 bytes, little-endian, and the record; then
+  // the means.
+  std::string Serialize() const {
+    if (!generated) return means.Serialize();
+    SavedResponses responses;
+    responses.mutable_responses()->Assign(generated->begin(), generated->end());
+    const std::string record = services::DeterministicBytes(responses);
+    const uint64_t size = record.size();
+    std::string bytes(reinterpret_cast<const char*>(&size), sizeof(size));
+    absl::StrAppend(&bytes, record, means.Serialize());
+    return bytes;
+  }
+};
+
+absl::Status PartialDamaged() {
+  return ErrorWithReason(absl::StatusCode::kDataLoss, "PARTIAL_DAMAGED",
+                         "the stored partial result of a shard is damaged");
+}
+
+// Takes the `count` generated responses off the front of a partial's bytes.
+absl::StatusOr<std::vector<SavedResponse>> TakeResponses(int64_t count, absl::string_view& bytes) {
+  uint64_t size = 0;
+  if (bytes.size() < sizeof(size)) return PartialDamaged();
+  std::memcpy(&size, bytes.data(), sizeof(size));
+  bytes.remove_prefix(sizeof(size));
+  SavedResponses responses;
+  if (size > bytes.size() || !responses.ParseFromArray(bytes.data(), static_cast<int>(size)) ||
+      responses.responses_size() != count) {
+    return PartialDamaged();
+  }
+  bytes.remove_prefix(size);
+  return std::vector<SavedResponse>(responses.responses().begin(), responses.responses().end());
+}
+
+class ExtractionWork : public ResponseWork<ExtractionSums> {
  public:
   ExtractionWork(ResponseInputs inputs, studies::ResponseMeansPlan plan,
                  const model::Architecture& architecture, store::BlobStore& blobs)
@@ -113,103 +101,160 @@ class ExtractionWork : public ResponseWork<studies::KeptMeans> {
         shape_(studies::ShapeOf(plan_, architecture)),
         blobs_(blobs) {}
 
+  // What generating and labelling cost.
+  const v1::Usage& generation_usage() const { return generation_usage_; }
+
  protected:
-  absl::StatusOr<studies::KeptMeans> BeginSums(int64_t units) override {
+  absl::StatusOr<ExtractionSums> BeginSums(int64_t units) override {
     VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
-    return units > inputs_.record.responses_per_shard()
-               ? studies::KeptMeans::BeginAside(*model->engine, blobs_, units, shape_)
-               : studies::KeptMeans::Begin(*model->engine, units, shape_);
+    ExtractionSums sums;
+    VS_RETURN_IF_ERROR(BeginGenerated(*model, units, sums));
+    VS_ASSIGN_OR_RETURN(sums.means,
+                        units > inputs_.record.responses_per_shard()
+                            ? studies::KeptMeans::BeginAside(*model->engine, blobs_, units, shape_)
+                            : studies::KeptMeans::Begin(*model->engine, units, shape_));
+    return sums;
   }
-  absl::StatusOr<studies::KeptMeans> ParseSums(absl::string_view bytes, int64_t done,
-                                               int64_t units) override {
+  absl::StatusOr<ExtractionSums> ParseSums(absl::string_view bytes, int64_t done,
+                                           int64_t units) override {
     VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
-    return studies::KeptMeans::Parse(*model->engine, bytes, done, units, shape_);
+    ExtractionSums sums;
+    VS_RETURN_IF_ERROR(BeginGenerated(*model, units, sums));
+    if (sums.generated) {
+      VS_ASSIGN_OR_RETURN(sums.generated, TakeResponses(done, bytes));
+      done -= std::count_if(sums.generated->begin(), sums.generated->end(),
+                            [](const SavedResponse& response) { return response.ids().empty(); });
+    }
+    VS_ASSIGN_OR_RETURN(sums.means,
+                        studies::KeptMeans::Parse(*model->engine, bytes, done, units, shape_));
+    return sums;
   }
   absl::Status AddUnits(const jobs::UnitRange& units, const Cancellation& cancellation,
-                        studies::KeptMeans& means) override {
+                        ExtractionSums& sums) override {
     VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
-    return studies::AddMeans(*model->engine, inputs_.Of(units), plan_, cancellation, means,
-                             cached_tokens_);
+    if (inputs_.generation == nullptr) {
+      return studies::AddMeans(*model->engine, inputs_.Of(units), plan_, cancellation, sums.means,
+                               cached_tokens_);
+    }
+    const services::JudgedFor whom = {
+        .tenant = inputs_.tenant, .background = plan_.background, .cancellation = cancellation};
+    VS_ASSIGN_OR_RETURN(std::vector<SavedResponse> made,
+                        GenerateUnits(*inputs_.generation, *model, units, whom, generation_usage_));
+    const studies::ResponseSet set = SetOf(*inputs_.generation, units.first, made);
+    VS_RETURN_IF_ERROR(AddMeansOf(set, *model, cancellation, sums.means));
+    std::move(made.begin(), made.end(), std::back_inserter(*sums.generated));
+    return absl::OkStatus();
   }
-  absl::Status AddShard(const studies::KeptMeans& shard, studies::KeptMeans& whole) override {
-    return whole.Add(shard);
+  absl::Status AddShard(const ExtractionSums& shard, ExtractionSums& whole) override {
+    if (whole.generated) {
+      whole.generated->insert(whole.generated->end(), shard.generated->begin(),
+                              shard.generated->end());
+    }
+    return whole.means.Add(shard.means);
   }
   absl::StatusOr<std::unique_ptr<jobs::Outcome>> FinishSums(
-      const studies::KeptMeans& whole, const Cancellation& cancellation) override {
-    const SavedExtraction& of = inputs_.record.extract_vectors();
-    const studies::ExtractionOptions options = {
-        .method = MethodOf(of.how()),
-        .pooling = of.how().pooling(),
-        .intervals = of.bootstrap_samples() > 0,
-        .inverse_regularization = of.how().inverse_regularization()};
+      const ExtractionSums& whole, const Cancellation& cancellation) override {
     VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
-    VS_ASSIGN_OR_RETURN(studies::ExtractedVector extracted,
-                        studies::ExtractVector(*model->engine, inputs_.responses, whole,
-                                               plan_.layers, options, cancellation));
+    v1::Provenance provenance = inputs_.record.provenance();
+    if (inputs_.generation == nullptr) {
+      return OutcomeOf(*model, inputs_.responses, whole.means, std::move(provenance),
+                       /*generated=*/std::nullopt, cancellation);
+    }
+    // Once more, as a set.
+    VS_ASSIGN_OR_RETURN(const auto memory,
+                        MemoryOf(*model, static_cast<int64_t>(whole.generated->size())));
+    const studies::ResponseSet set = SetOf(*inputs_.generation, /*first=*/0, *whole.generated);
+    VS_RETURN_IF_ERROR(studies::CheckBothLabels("generated", set));
+    VS_RETURN_IF_ERROR(WithFieldRenamed(studies::CheckMethod(options().method, set.responses),
+                                        "responses", "generated"));
+    GeneratedSet generated{.json_lines = {}, .mean_answer_mass = MeanAnswerMass(*whole.generated)};
+    VS_ASSIGN_OR_RETURN(generated.json_lines, WriteJsonLines(blobs_, set));
+    Complete(set, generated.json_lines, provenance);
+    return OutcomeOf(*model, set, whole.means, std::move(provenance), std::move(generated),
+                     cancellation);
+  }
+
+ private:
+  // Of generated responses and their prompts, kept while the requests of others, and their own,
+  // run.
+  absl::StatusOr<engine::KeptCaptures> MemoryOf(const engine::ServedModel& model,
+                                                int64_t responses) const {
+    return model.engine->KeepCaptures(inputs_.generation->MemoryOf(responses));
+  }
+
+  absl::Status BeginGenerated(const engine::ServedModel& model, int64_t units,
+                              ExtractionSums& sums) const {
+    if (inputs_.generation == nullptr) return absl::OkStatus();
+    VS_ASSIGN_OR_RETURN(sums.memory, MemoryOf(model, units));
+    sums.generated.emplace();
+    return absl::OkStatus();
+  }
+
+  // No more at once than where they are given.
+  absl::Status AddMeansOf(const studies::ResponseSet& set, const engine::ServedModel& model,
+                          const Cancellation& cancellation, studies::KeptMeans& means) {
+    const std::span<const studies::LabelledResponse> all = set.responses;
+    for (size_t first = 0; first < all.size(); first += kResponsesPerChunk) {
+      const size_t count = std::min<size_t>(kResponsesPerChunk, all.size() - first);
+      VS_RETURN_IF_ERROR(studies::AddMeans(*model.engine, all.subspan(first, count), plan_,
+                                           cancellation, means, cached_tokens_));
+    }
+    generation_usage_.set_prompt_tokens(generation_usage_.prompt_tokens() + set.num_tokens);
+    return absl::OkStatus();
+  }
+
+  // What generated responses tell of the result.
+  static void Complete(const studies::ResponseSet& set, const store::StoredBlob& json_lines,
+                       v1::Provenance& provenance) {
+    provenance.set_num_expressing(set.num_expressing);
+    provenance.set_num_non_expressing(set.num_non_expressing);
+    provenance.set_num_dropped(set.num_dropped);
+    for (const auto& [name, digest] :
+         {std::pair<const char*, std::string>{studies::kDataSetInput, json_lines.digest},
+          {studies::kResponsesInput, studies::DigestOf(set)}}) {
+      v1::ResourceDigest& input = *provenance.add_inputs();
+      input.set_name(name);
+      input.set_digest(digest);
+    }
+  }
+
+  studies::ExtractionOptions options() const {
+    const SavedExtraction& of = inputs_.record.extract_vectors();
+    return {.method = MethodOf(of.how()),
+            .pooling = of.how().pooling(),
+            .intervals = of.bootstrap_samples() > 0,
+            .inverse_regularization = of.how().inverse_regularization()};
+  }
+
+  absl::StatusOr<std::unique_ptr<jobs::Outcome>> OutcomeOf(const engine::ServedModel& model,
+                                                           const studies::ResponseSet& set,
+                                                           const studies::KeptMeans& means,
+                                                           v1::Provenance provenance,
+                                                           std::optional<GeneratedSet> generated,
+                                                           const Cancellation& cancellation) const {
+    VS_ASSIGN_OR_RETURN(
+        studies::ExtractedVector extracted,
+        studies::ExtractVector(*model.engine, set, means, plan_.layers, options(), cancellation));
     studies::StoredVector vector;
-    vector.record = studies::VectorWithin(*model, plan_.site, plan_.layers);
+    vector.record = studies::VectorWithin(model, plan_.site, plan_.layers);
     vector.record.set_display_name(inputs_.record.display_name());
     for (v1::VectorStatistics& row : extracted.statistics) {
       *vector.record.add_statistics() = std::move(row);
     }
-    *vector.record.mutable_provenance() = inputs_.record.provenance();
+    *vector.record.mutable_provenance() = std::move(provenance);
     vector.rows = std::move(extracted.rows);
-    return std::make_unique<ExtractionOutcome>(options.method, std::move(vector),
-                                               std::move(extracted.warnings),
-                                               inputs_.responses.num_tokens);
+    return std::make_unique<ExtractionOutcome>(options().method, std::move(vector),
+                                               std::move(extracted.warnings), set.num_tokens,
+                                               std::move(generated));
   }
 
- private:
   const studies::ResponseMeansPlan plan_;
   const studies::MeansShape shape_;
   store::BlobStore& blobs_;
+  v1::Usage generation_usage_;
 };
 
 // --- The request ---------------------------------------------------------------------------------
-
-absl::string_view SignRuleOf(v1::ExtractionMethod method) {
-  switch (method) {
-    case v1::EXTRACTION_METHOD_PCA:
-    case v1::EXTRACTION_METHOD_PCA_CENTERED:
-      return "along the mean over pairs of mean(expressing) - mean(non-expressing)";
-    case v1::EXTRACTION_METHOD_LINEAR_PROBE:
-      return "towards expressing";
-    default:
-      return studies::kDifferenceSign;
-  }
-}
-
-absl::Status CheckProbeOptions(const v1::ExtractVectorsRequest& request) {
-  const bool is_probe = request.method() == v1::EXTRACTION_METHOD_LINEAR_PROBE;
-  if (is_probe && request.pooling() == v1::POOLING_TOKEN_MEAN) {
-    return InvalidField("pooling",
-                        "LINEAR_PROBE takes one point of each response, TOKEN_MEAN has none");
-  }
-  if (!request.has_inverse_regularization()) return absl::OkStatus();
-  if (!is_probe) return InvalidField("inverse_regularization", "is of LINEAR_PROBE alone");
-  const double c = request.inverse_regularization();
-  if (c >= analysis::kLeastInverseRegularization && c <= analysis::kMostInverseRegularization) {
-    return absl::OkStatus();
-  }
-  return OutOfRange("inverse_regularization", c, analysis::kLeastInverseRegularization,
-                    analysis::kMostInverseRegularization);
-}
-
-absl::Status CheckOptions(const v1::ExtractVectorsRequest& request) {
-  if (!v1::ExtractionMethod_IsValid(request.method())) {
-    return InvalidField("method", "is no method that this server knows");
-  }
-  VS_RETURN_IF_ERROR(CheckProbeOptions(request));
-  if (!v1::Pooling_IsValid(request.pooling())) {
-    return InvalidField("pooling", "is no way of pooling that this server knows");
-  }
-  if (request.has_bootstrap_samples() &&
-      (request.bootstrap_samples() < 0 || request.bootstrap_samples() > kMostBootstrap)) {
-    return OutOfRange("bootstrap_samples", request.bootstrap_samples(), 0, kMostBootstrap);
-  }
-  VS_RETURN_IF_ERROR(services::CheckJudge(request));
-  return CheckDisplayName("display_name", request.display_name());
-}
 
 // Method and pooling, in the record and its provenance. Records of version 2 have the default of
 // both.
@@ -227,7 +272,7 @@ void SetHow(const v1::ExtractVectorsRequest& request, SavedWork& record) {
       how.pooling() == v1::POOLING_RESPONSE_MEAN) {
     return;
   }
-  record.set_format_version(kSavedWorkWithMethods);
+  record.set_format_version(std::max(record.format_version(), kSavedWorkWithMethods));
   *record.mutable_extract_vectors()->mutable_how() = std::move(how);
 }
 
@@ -269,7 +314,7 @@ class ExtractVectorsKind
     services::ResolvedWork resolved;
     VS_ASSIGN_OR_RETURN(const auto model,
                         services::ModelOfName("model", request.model(), *sources_.models));
-    VS_RETURN_IF_ERROR(CheckOptions(request));
+    VS_RETURN_IF_ERROR(CheckExtractionOptions(request));
     studies::ResponseMeansPlan plan{.tenant = context.tenant,
                                     .tokens = studies::TokensOf(request.pooling()),
                                     .background = !options.at_once};
@@ -285,19 +330,10 @@ class ExtractVectorsKind
         plan.interventions,
         services::PreparedFromProto(request.interventions(),
                                     {context.tenant, *model, *sources_.vectors}, resolved.used));
-    VS_ASSIGN_OR_RETURN(ResponseInputs inputs,
-                        InputsOfRequest(request, model, context, options, sources_, resolved.used));
-    VS_RETURN_IF_ERROR(
-        WithFieldRenamed(studies::CheckMethod(MethodOf(request), inputs.responses.responses),
-                         "responses", request.artifact().empty() ? "responses" : "artifact"));
-    VS_RETURN_IF_ERROR(studies::CheckResponses(*model->engine, inputs.responses.responses, plan,
-                                               context.cancellation));
+    VS_ASSIGN_OR_RETURN(
+        ResponseInputs inputs,
+        ExtractionInputsOf(request, model, plan, context, options, sources_, resolved.used));
     SavedWork& record = inputs.record;
-    record.set_responses_per_shard(kResponsesPerChunk);
-    v1::Provenance& provenance = *record.mutable_provenance();
-    provenance = ProvenanceOf(
-        request, *model, inputs.responses, resolved.used, plan.site,
-        {"model", "responses", "artifact", "judge", "seed", "display_name", "request_id"});
     SavedExtraction& extraction = *record.mutable_extract_vectors();
     extraction.set_site(services::SiteToProto(plan.site));
     extraction.set_token_norms(plan.token_norms);
@@ -313,10 +349,12 @@ class ExtractVectorsKind
       VS_RETURN_IF_ERROR(CheckStorable(inputs, context));
     }
     const studies::MeansShape shape = studies::ShapeOf(plan, model->architecture);
-    resolved.estimate = EstimateOf(*model, inputs.responses,
-                                   studies::KeptMeans::BytesAside(/*responses=*/1, shape));
+    const int64_t vector_bytes = studies::KeptMeans::BytesAside(/*responses=*/1, shape);
+    resolved.estimate = inputs.generation == nullptr
+                            ? EstimateOf(*model, inputs.responses, vector_bytes)
+                            : EstimateOfGenerated(*model, *inputs.generation, vector_bytes);
     resolved.estimate.scratch_bytes = ScratchBytes(inputs, shape);
-    resolved.needs = NeedsOfModel(model->id);
+    resolved.needs = inputs.needs();
     resolved.work = std::make_unique<ExtractionWork>(std::move(inputs), std::move(plan),
                                                      model->architecture, *sources_.blobs);
     return resolved;
@@ -332,24 +370,63 @@ class ExtractVectorsKind
     *response.mutable_vector() = services::VectorToProto(
         stored.front(), vector, {.with_data = fits, .with_statistics = false, .layers = {}});
     *response.mutable_statistics() = vector.record.statistics();
-    TellInputs(resolved, work, response);
+    if (outcome.generated()) {
+      TellGenerated(work, vector.record.provenance(), stored.back(), response);
+    } else {
+      TellInputs(resolved, work, response);
+    }
     response.set_seed(request.seed());
     for (const std::string& warning : outcome.warnings) response.add_warnings(warning);
   }
 
   absl::Status Replayed(const store::Resource& earlier,
                         v1::ExtractVectorsResponse& response) const override {
-    return services::ReplayExtractVectors(earlier, *sources_.blobs, &response);
+    VS_RETURN_IF_ERROR(services::ReplayExtractVectors(earlier, *sources_.blobs, &response));
+    const auto responses = sources_.store->GetResource(
+        earlier.tenant, store::ResourceKind::kArtifact, ResponsesIdOf(earlier.id));
+    if (absl::IsNotFound(responses.status())) return absl::OkStatus();
+    VS_RETURN_IF_ERROR(responses.status());
+    response.set_responses_artifact(store::ResourceName(responses->kind, responses->id));
+    return absl::OkStatus();
   }
 
  private:
+  // Every response is generated, and then runs once more as one that was given does.
+  static services::WorkEstimate EstimateOfGenerated(const engine::ServedModel& model,
+                                                    const Generation& generation,
+                                                    int64_t vector_bytes) {
+    constexpr int64_t kTokenBytes = 8;  // of JSON, about
+    const GenerationCost cost = generation.MostCost();
+    return EstimateOf(model, 2 * cost.tokens + cost.judge_tokens,
+                      cost.generated_tokens + generation.units() + cost.judgements,
+                      vector_bytes + kTokenBytes * cost.tokens);
+  }
+
+  static void TellGenerated(const ExtractionWork& work, const v1::Provenance& provenance,
+                            const store::Resource& responses,
+                            v1::ExtractVectorsResponse& response) {
+    response.set_num_dropped(provenance.num_dropped());
+    *response.mutable_usage() = work.generation_usage();
+    response.mutable_usage()->set_cached_prompt_tokens(
+        work.generation_usage().cached_prompt_tokens() + work.cached_tokens());
+    services::AddDigests(provenance, response.mutable_digests());
+    response.set_responses_artifact(store::ResourceName(responses.kind, responses.id));
+  }
+
   // What the vector is made with at the end, so that nothing runs in vain.
   static absl::Status CheckMemory(const ResponseInputs& inputs,
                                   const studies::ResponseMeansPlan& plan) {
     const studies::MeansShape shape = studies::ShapeOf(plan, inputs.held->architecture);
-    const int64_t bytes = studies::KeptMeans::BytesInMemory(inputs.record.num_responses(), shape) +
-                          studies::WorkingBytes(inputs.responses, shape.width,
-                                                MethodOf(inputs.record.extract_vectors().how()));
+    const v1::ExtractionMethod method = MethodOf(inputs.record.extract_vectors().how());
+    const int64_t responses = inputs.record.num_responses();
+    int64_t bytes = studies::KeptMeans::BytesInMemory(responses, shape);
+    if (inputs.generation == nullptr) {
+      bytes += studies::WorkingBytes(inputs.responses, shape.width, method);
+    } else {
+      const int64_t queries = inputs.generation->queries.queries_size();
+      bytes += studies::WorkingBytes(responses, queries, shape.width, method) +
+               2 * inputs.generation->MemoryOf(responses);
+    }
     return KeptFor(*inputs.held->engine, bytes, /*can_wait=*/true).status();
   }
 
