@@ -78,6 +78,9 @@ struct ArtifactDraft {
   store::StoredBlob blob;  // written to MergeContext::blobs
 };
 
+// The artifact as a resource of that id, of no job.
+store::Resource ResourceOf(ArtifactDraft draft, std::string id);
+
 struct JobResult {
   std::vector<ArtifactDraft> artifacts;
   // Vectors and neuron sets made by the job. Tenant, job and creation time are set by the queue.

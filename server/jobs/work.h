@@ -56,6 +56,13 @@ class Outcome {
   // Vectors and neuron sets, named by their content; their bytes are written to `blobs`.
   virtual absl::StatusOr<std::vector<store::Resource>> Resources(store::BlobStore& blobs) const = 0;
 
+  // What a call leaves: these first, and what else it made that people want to read, which a job
+  // leaves as an artifact.
+  virtual absl::StatusOr<std::vector<store::Resource>> CallResources(
+      store::BlobStore& blobs) const {
+    return Resources(blobs);
+  }
+
   // What a job leaves beside them, and a call does not.
   virtual absl::StatusOr<std::vector<ArtifactDraft>> Artifacts(store::BlobStore& blobs) const = 0;
 

@@ -72,21 +72,11 @@ class LeasedShard : public ShardContext {
 };
 
 store::Resource MakeArtifact(const std::string& job_id, ArtifactDraft draft) {
-  return store::Resource{
-      .tenant = "",
-      .kind = store::ResourceKind::kArtifact,
-      .id = absl::StrCat(job_id, ".", draft.role),
-      .created_at = {},
-      .format_version = draft.format_version,
-      .digest = draft.blob.digest,
-      .display_name = std::move(draft.display_name),
-      .media_type = std::move(draft.media_type),
-      .metadata = std::move(draft.metadata),
-      .blob_digest = draft.blob.digest,
-      .blob_size = draft.blob.size,
-      .job_id = job_id,
-      .role = std::move(draft.role),
-  };
+  std::string role = draft.role;
+  store::Resource artifact = ResourceOf(std::move(draft), absl::StrCat(job_id, ".", role));
+  artifact.job_id = job_id;
+  artifact.role = std::move(role);
+  return artifact;
 }
 
 }  // namespace

@@ -4,9 +4,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "kinds/saved_model.h"
 #include "services/idempotency.h"
 #include "studies/json_fields.h"
 #include "studies/named_content.h"
@@ -41,18 +43,6 @@ absl::Duration TimeOfToken(const engine::ServedModel& model) {
   return absl::Seconds(2 * weights / kAssumedFlops);
 }
 
-absl::Status WrongModel(const SavedWork& record, absl::string_view why) {
-  return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "WRONG_MODEL",
-                         absl::StrCat("models/", record.model(), " ", why));
-}
-
-// For people: "FLOAT32, bitwise on cpu float32, x86_64 avx2".
-std::string WayOf(const v1::Provenance& provenance) {
-  absl::string_view dtype = v1::DataType_Name(provenance.compute_dtype());
-  absl::ConsumePrefix(&dtype, "DATA_TYPE_");
-  return absl::StrCat(dtype, ", ", provenance.determinism(), ", ", provenance.hardware_class());
-}
-
 absl::Status Damaged() {
   return ErrorWithReason(absl::StatusCode::kDataLoss, "METADATA_DAMAGED",
                          "the stored spec of a job is damaged");
@@ -69,38 +59,43 @@ int64_t ResponsesPerLargeShard(int64_t num_responses) {
 std::string NeedsOfModel(absl::string_view id) { return absl::StrCat(kModels, id); }
 
 absl::Status ReadinessOf(const engine::ModelRegistry& models, absl::string_view needs) {
-  const absl::Status model = models.Get(absl::StripPrefix(needs, kModels)).status();
-  return model.ok() ? model : jobs::NotReady(model.message());
+  for (const absl::string_view name : absl::StrSplit(needs, services::kNeedsSeparator)) {
+    const absl::Status model = models.Get(absl::StripPrefix(name, kModels)).status();
+    if (!model.ok()) return jobs::NotReady(model.message());
+  }
+  return absl::OkStatus();
 }
 
 jobs::Extent ResponseInputs::extent() const {
+  const int64_t units_per_chunk =
+      generation == nullptr ? kResponsesPerChunk : record.responses_per_shard();
   return {.units = record.num_responses(),
           .units_per_shard = record.responses_per_shard(),
-          .units_per_chunk = kResponsesPerChunk};
+          .units_per_chunk = units_per_chunk};
+}
+
+std::string ResponseInputs::needs() const {
+  const std::string model = NeedsOfModel(record.model());
+  const SavedModel& judge = record.generation().judge_model();
+  if (judge.id().empty() || judge.id() == record.model()) return model;
+  return absl::StrCat(model, std::string(1, services::kNeedsSeparator), NeedsOfModel(judge.id()));
 }
 
 absl::StatusOr<std::shared_ptr<const engine::ServedModel>> ResponseInputs::Model() const {
   if (held != nullptr) return held;
-  auto model = models->Get(record.model());
-  if (!model.ok()) return jobs::NotReady(model.status().message());
-  if ((*model)->weights_digest != record.model_digest()) {
-    return WrongModel(record, "has other weights than when the job was created");
-  }
-  // Numbers of two kinds would be mixed in one result, and its record would tell of one.
-  const v1::Provenance now = studies::ProvenanceOf(**model, /*rendered_chat=*/false);
-  const v1::Provenance& then = record.provenance();
-  if (now.compute_dtype() != then.compute_dtype() || now.determinism() != then.determinism() ||
-      now.hardware_class() != then.hardware_class()) {
-    return WrongModel(record, absl::StrCat("computes in another way (", WayOf(now),
-                                           ") than when the job was created (", WayOf(then),
-                                           "); load it as it was and retry the job"));
-  }
-  return model;
+  SavedModel then;
+  then.set_id(record.model());
+  then.set_digest(record.model_digest());
+  *then.mutable_provenance() = record.provenance();
+  return ModelAsThen(*models, then);
 }
 
 absl::StatusOr<jobs::SavedWork> ResponseInputs::Save(store::BlobStore& blobs) const {
-  VS_ASSIGN_OR_RETURN(const store::StoredBlob data_set,
-                      store::WriteBlob(blobs, studies::EncodeResponseSet(responses)));
+  VS_ASSIGN_OR_RETURN(
+      const store::StoredBlob data_set,
+      store::WriteBlob(blobs, generation == nullptr
+                                  ? studies::EncodeResponseSet(responses)
+                                  : services::DeterministicBytes(generation->queries)));
   SavedWork saved = record;
   saved.set_data_set(data_set.digest);
   return jobs::SavedWork{.spec = services::DeterministicBytes(saved), .blobs = {data_set.digest}};
@@ -120,22 +115,40 @@ absl::StatusOr<ResponseInputs> ResponseInputs::Open(const Sources& sources,
       record.responses_per_shard() < 1) {
     return Damaged();
   }
-  if (record.format_version() != kSavedWorkVersion &&
-      record.format_version() != kSavedWorkWithMethods) {
+  if (record.format_version() < kSavedWorkVersion ||
+      record.format_version() > kSavedWorkWithGeneration) {
     return ErrorWithReason(absl::StatusCode::kDataLoss, "METADATA_VERSION",
                            "the job was created by another version of the server");
   }
-  ResponseInputs inputs{
-      .tenant = std::string(tenant), .models = sources.models, .responses = {}, .record = record};
+  ResponseInputs inputs{.tenant = std::string(tenant),
+                        .models = sources.models,
+                        .held = nullptr,
+                        .responses = {},
+                        .generation = nullptr,
+                        .record = record};
   VS_RETURN_IF_ERROR(inputs.Model().status());
   VS_ASSIGN_OR_RETURN(const std::string bytes, store::ReadBlob(*sources.blobs, record.data_set(),
                                                                studies::kMaxDataSetBytes));
+  if (record.has_generation()) {
+    VS_ASSIGN_OR_RETURN(inputs.generation, OpenGeneration(record, bytes, *sources.models));
+    return inputs;
+  }
   VS_ASSIGN_OR_RETURN(inputs.responses, studies::DecodeResponseSet(bytes));
   if (static_cast<int64_t>(inputs.responses.responses.size()) == record.num_responses()) {
     return inputs;
   }
   return ErrorWithReason(absl::StatusCode::kDataLoss, "DATA_SET_DAMAGED",
                          "the stored data set has another number of responses");
+}
+
+SavedWork RecordOf(const engine::ServedModel& model, const std::string& display_name,
+                   const services::ResolveOptions& options) {
+  SavedWork record;
+  record.set_format_version(kSavedWorkVersion);
+  record.set_model(model.id);
+  record.set_model_digest(model.weights_digest);
+  record.set_display_name(display_name.empty() ? options.display_name : display_name);
+  return record;
 }
 
 absl::Status CheckStorable(const ResponseInputs& inputs, const rpc::CallContext& context) {
@@ -145,16 +158,29 @@ absl::Status CheckStorable(const ResponseInputs& inputs, const rpc::CallContext&
                                                     bytes, " bytes, allowed are ", kMostSpecBytes,
                                                     "; store tensors as vectors and name them"));
   }
+  if (inputs.generation != nullptr) {
+    const auto queries = static_cast<int64_t>(inputs.generation->queries.ByteSizeLong());
+    if (queries <= studies::kMaxDataSetBytes) return context.Hold(queries);
+    return NeverFits("DATA_SET_TOO_LARGE",
+                     absl::StrCat("the queries and their prompts take ", queries,
+                                  " bytes, allowed are at most ", studies::kMaxDataSetBytes));
+  }
   VS_RETURN_IF_ERROR(studies::CheckEncodedSize(inputs.responses));
   return context.Hold(studies::EncodedSize(inputs.responses));
 }
 
+services::WorkEstimate EstimateOf(const engine::ServedModel& model, int64_t tokens,
+                                  int64_t forwards, int64_t bytes_left) {
+  return {.tokens = tokens,
+          .forwards = forwards,
+          .bytes = bytes_left,
+          .time = TimeOfToken(model) * static_cast<double>(tokens)};
+}
+
 services::WorkEstimate EstimateOf(const engine::ServedModel& model,
                                   const studies::ResponseSet& responses, int64_t bytes_left) {
-  return {.tokens = responses.num_tokens,
-          .forwards = static_cast<int64_t>(responses.responses.size()),
-          .bytes = bytes_left,
-          .time = TimeOfToken(model) * static_cast<double>(responses.num_tokens)};
+  return EstimateOf(model, responses.num_tokens, static_cast<int64_t>(responses.responses.size()),
+                    bytes_left);
 }
 
 absl::StatusOr<engine::KeptCaptures> KeptFor(engine::Engine& engine, int64_t bytes, bool can_wait) {
@@ -163,12 +189,9 @@ absl::StatusOr<engine::KeptCaptures> KeptFor(engine::Engine& engine, int64_t byt
   return kept;
 }
 
-absl::StatusOr<jobs::ArtifactDraft> MakeArtifact(store::BlobStore& blobs, absl::string_view role,
-                                                 absl::string_view file_name,
-                                                 absl::string_view media_type,
-                                                 absl::string_view bytes,
-                                                 const v1::Provenance& provenance) {
-  VS_ASSIGN_OR_RETURN(store::StoredBlob blob, store::WriteBlob(blobs, bytes));
+jobs::ArtifactDraft ArtifactOf(store::StoredBlob blob, absl::string_view role,
+                               absl::string_view file_name, absl::string_view media_type,
+                               const v1::Provenance& provenance) {
   jobs::ArtifactDraft draft;
   draft.role = std::string(role);
   draft.display_name = std::string(file_name);
@@ -177,6 +200,15 @@ absl::StatusOr<jobs::ArtifactDraft> MakeArtifact(store::BlobStore& blobs, absl::
   draft.format_version = studies::kRecordVersion;
   draft.blob = std::move(blob);
   return draft;
+}
+
+absl::StatusOr<jobs::ArtifactDraft> MakeArtifact(store::BlobStore& blobs, absl::string_view role,
+                                                 absl::string_view file_name,
+                                                 absl::string_view media_type,
+                                                 absl::string_view bytes,
+                                                 const v1::Provenance& provenance) {
+  VS_ASSIGN_OR_RETURN(store::StoredBlob blob, store::WriteBlob(blobs, bytes));
+  return ArtifactOf(std::move(blob), role, file_name, media_type, provenance);
 }
 
 nlohmann::json SummaryOf(absl::string_view method, const v1::Provenance& provenance,

@@ -1,5 +1,6 @@
 // What kinds of work over labelled responses have in common: a model, a data set whose responses
-// are the units, and how both are found again by a worker.
+// are the units, or how they are generated (generated_responses.h), and how all is found again by a
+// worker.
 #ifndef VALUESCOPE_KINDS_RESPONSE_WORK_H_
 #define VALUESCOPE_KINDS_RESPONSE_WORK_H_
 
@@ -19,33 +20,22 @@
 #include "engine/model_registry.h"
 #include "engine/served_model.h"
 #include "jobs/work.h"
+#include "kinds/generated_responses.h"
 #include "kinds/saved_work.pb.h"
+#include "kinds/sources.h"
 #include "nlohmann/json.hpp"
 #include "rpc/call_context.h"
 #include "services/kind.h"
 #include "services/response_sets.h"
 #include "services/result_codec.h"
 #include "services/study_codec.h"
-#include "services/vector_resolver.h"
 #include "store/blob_store.h"
-#include "store/store.h"
 #include "studies/contract_enums.h"
 #include "studies/labelled_responses.h"
 #include "studies/message_json.h"
 #include "studies/provenance.h"
 
 namespace valuescope::kinds {
-
-// All outlive the kinds.
-struct Sources {
-  engine::ModelRegistry* models;
-  store::Store* store;
-  store::BlobStore* blobs;
-  services::VectorResolver* vectors;
-  // Of disk, that the means of one extraction's responses may take; above it they are summed up and
-  // not kept.
-  int64_t extraction_scratch_bytes;
-};
 
 // Responses that run together and are committed together.
 inline constexpr int64_t kResponsesPerChunk = 16;
@@ -57,13 +47,14 @@ int64_t ResponsesPerLargeShard(int64_t num_responses);
 
 // "models/ID": store::NewJob::needs of what runs on one model.
 std::string NeedsOfModel(absl::string_view id);
-// OK where that model is READY, whatever weights it has; else NotReady.
+// OK where every model that is needed is READY, whatever weights it has; else NotReady.
 absl::Status ReadinessOf(const engine::ModelRegistry& models, absl::string_view needs);
 
 // SavedWork::format_version of what is written now.
 inline constexpr int kSavedWorkVersion = 2;
 // The same of what servers that know that version alone would do in another way.
 inline constexpr int kSavedWorkWithMethods = 3;
+inline constexpr int kSavedWorkWithGeneration = 4;
 
 // The inputs of one piece of work. Copies share the model.
 struct ResponseInputs {
@@ -72,8 +63,9 @@ struct ResponseInputs {
   // A call holds its model to the end. A job asks for it anew for every chunk, so that who unloads
   // it waits for a chunk only.
   std::shared_ptr<const engine::ServedModel> held;
-  studies::ResponseSet responses;
-  SavedWork record;  // without data_set until it is saved
+  studies::ResponseSet responses;                // empty where they are generated
+  std::shared_ptr<const Generation> generation;  // null where they are given
+  SavedWork record;                              // without data_set until it is saved
 
   bool background() const { return held == nullptr; }
   std::span<const studies::LabelledResponse> Of(const jobs::UnitRange& units) const {
@@ -81,10 +73,10 @@ struct ResponseInputs {
         .subspan(static_cast<size_t>(units.first), static_cast<size_t>(units.size()));
   }
   jobs::Extent extent() const;
+  // store::NewJob::needs: the model, and the judge's where that is another.
+  std::string needs() const;
 
-  // NotReady where the model is not READY, or no longer. FAILED_PRECONDITION (reason WRONG_MODEL)
-  // where it has other weights than when the work was resolved, or computes in another type or on
-  // other hardware.
+  // Errors of ModelAsThen.
   absl::StatusOr<std::shared_ptr<const engine::ServedModel>> Model() const;
 
   absl::StatusOr<jobs::SavedWork> Save(store::BlobStore& blobs) const;
@@ -145,6 +137,9 @@ absl::StatusOr<SavedWork> ParseSavedWork(absl::string_view spec);
 // Whether work whose record is complete can be stored with a job: RESOURCE_EXHAUSTED, reason
 // SPEC_TOO_LARGE or DATA_SET_TOO_LARGE. The call holds what the bytes of the data set take.
 absl::Status CheckStorable(const ResponseInputs& inputs, const rpc::CallContext& context);
+// What so many tokens through the model cost.
+services::WorkEstimate EstimateOf(const engine::ServedModel& model, int64_t tokens,
+                                  int64_t forwards, int64_t bytes_left);
 // What every kind over responses costs.
 services::WorkEstimate EstimateOf(const engine::ServedModel& model,
                                   const studies::ResponseSet& responses, int64_t bytes_left);
@@ -153,7 +148,11 @@ services::WorkEstimate EstimateOf(const engine::ServedModel& model,
 // now is none, and the result empty: what others hold is gone by the time the work runs, perhaps.
 absl::StatusOr<engine::KeptCaptures> KeptFor(engine::Engine& engine, int64_t bytes, bool can_wait);
 
-// An artifact of the text or tensors in `bytes`, which are written to `blobs`.
+// An artifact whose bytes are `blob`.
+jobs::ArtifactDraft ArtifactOf(store::StoredBlob blob, absl::string_view role,
+                               absl::string_view file_name, absl::string_view media_type,
+                               const v1::Provenance& provenance);
+// Of the text or tensors in `bytes`, which are written to `blobs`.
 absl::StatusOr<jobs::ArtifactDraft> MakeArtifact(store::BlobStore& blobs, absl::string_view role,
                                                  absl::string_view file_name,
                                                  absl::string_view media_type,
@@ -166,6 +165,10 @@ nlohmann::json SummaryOf(absl::string_view method, const v1::Provenance& provena
 // The artifact "summary": `summary` with the provenance.
 absl::StatusOr<jobs::ArtifactDraft> MakeSummary(store::BlobStore& blobs, nlohmann::json summary,
                                                 const v1::Provenance& provenance);
+
+// What every record begins with.
+SavedWork RecordOf(const engine::ServedModel& model, const std::string& display_name,
+                   const services::ResolveOptions& options);
 
 // The inputs of a request for work over its labelled responses, which call and job may have alike.
 // What they are of is added to `used`; the record lacks what the kind alone knows: shards,
@@ -181,6 +184,7 @@ absl::StatusOr<ResponseInputs> InputsOfRequest(const Request& request,
                         .models = sources.models,
                         .held = std::move(model),
                         .responses = {},
+                        .generation = nullptr,
                         .record = {}};
   VS_ASSIGN_OR_RETURN(inputs.responses,
                       services::ResponseSetOf(
@@ -188,13 +192,8 @@ absl::StatusOr<ResponseInputs> InputsOfRequest(const Request& request,
                            options.at_once ? kMostResponsesAtOnce : services::kMostResponses,
                            "create a job with the same request", options.labels_required},
                           context, *inputs.held, *sources.store, *sources.blobs, used));
-  SavedWork& record = inputs.record;
-  record.set_format_version(kSavedWorkVersion);
-  record.set_model(inputs.held->id);
-  record.set_model_digest(inputs.held->weights_digest);
-  record.set_num_responses(static_cast<int64_t>(inputs.responses.responses.size()));
-  record.set_display_name(request.display_name().empty() ? options.display_name
-                                                         : request.display_name());
+  inputs.record = RecordOf(*inputs.held, request.display_name(), options);
+  inputs.record.set_num_responses(static_cast<int64_t>(inputs.responses.responses.size()));
   return inputs;
 }
 

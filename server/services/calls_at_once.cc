@@ -21,7 +21,7 @@ absl::Status CallsAtOnce::AnswerOnce(Kind& kind, const store::IdempotencyKey& ke
     VS_RETURN_IF_ERROR(context.Why());
     return outcome.status();
   }
-  VS_ASSIGN_OR_RETURN(std::vector<store::Resource> resources, (*outcome)->Resources(*blobs_));
+  VS_ASSIGN_OR_RETURN(std::vector<store::Resource> resources, (*outcome)->CallResources(*blobs_));
   VS_ASSIGN_OR_RETURN(const std::vector<store::Resource> stored,
                       store_->PutResources(context.tenant, std::move(resources), key));
   kind.Answer(request, resolved, **outcome, stored, response);

@@ -40,7 +40,7 @@ bool SaysTrueOrFalse(absl::string_view line) {
 }
 
 absl::StatusOr<v1::LabelledResponse> ParseLine(absl::string_view field, int64_t number,
-                                               absl::string_view line, bool labels_required) {
+                                               absl::string_view line, LineNeeds needs) {
   if (line.size() > kMaxLineBytes) {
     return BadLine(field, number, absl::StrCat("is longer than ", kMaxLineBytes, " bytes"));
   }
@@ -54,13 +54,14 @@ absl::StatusOr<v1::LabelledResponse> ParseLine(absl::string_view field, int64_t 
   if (response.prompt().prompt_case() == v1::Prompt::PROMPT_NOT_SET) {
     return BadLine(field, number, "has no `prompt`");
   }
-  if (response.response().response_case() == v1::Response::RESPONSE_NOT_SET) {
+  if (needs != LineNeeds::kPrompt &&
+      response.response().response_case() == v1::Response::RESPONSE_NOT_SET) {
     return BadLine(field, number, "has no `response`");
   }
   if (!SaysTrueOrFalse(line)) {
     return BadLine(field, number, "has an `expresses` that is neither true nor false");
   }
-  if (labels_required && !response.has_expresses()) {
+  if (needs == LineNeeds::kLabel && !response.has_expresses()) {
     return BadLine(field, number, "has no `expresses`");
   }
   return response;
@@ -98,8 +99,7 @@ absl::StatusOr<std::optional<DataSetLine>> DataSetLines::Next() {
     const auto line = absl::string_view(buffer_).substr(begin_, end_ - begin_);
     if (line.size() <= kMaxLineBytes && absl::StripAsciiWhitespace(line).empty()) continue;
     any_ = true;
-    VS_ASSIGN_OR_RETURN(v1::LabelledResponse response,
-                        ParseLine(field_, number_, line, labels_required_));
+    VS_ASSIGN_OR_RETURN(v1::LabelledResponse response, ParseLine(field_, number_, line, needs_));
     return DataSetLine{.number = number_, .response = std::move(response)};
   }
   if (!any_) return InvalidField(field_, "has no line that is not blank");

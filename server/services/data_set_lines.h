@@ -29,16 +29,19 @@ struct DataSetLine {
 // Bytes of a file from `offset` on, at most `length` of them; none where the file ends.
 using ReadPiece = std::function<absl::StatusOr<std::string>(int64_t offset, int64_t length)>;
 
+// What a line must have beside a prompt.
+enum class LineNeeds : uint8_t { kPrompt, kResponse, kLabel };  // a label is a response's
+
 class DataSetLines {
  public:
   // Errors of lines name `field`.
-  DataSetLines(std::string field, ReadPiece read, bool labels_required)
-      : field_(std::move(field)), read_(std::move(read)), labels_required_(labels_required) {}
+  DataSetLines(std::string field, ReadPiece read, LineNeeds needs)
+      : field_(std::move(field)), read_(std::move(read)), needs_(needs) {}
 
   // The next line that is not blank; nullopt behind the last one. INVALID_ARGUMENT naming the field
   // and the line's number: longer than kMaxLineBytes, not UTF-8, no JSON object of the message's
-  // shape, an unknown field, no prompt or no response, no label where labels are required. No line
-  // in the whole file is INVALID_ARGUMENT too.
+  // shape, an unknown field, no prompt, no response or label where it needs them. No line in the
+  // whole file is INVALID_ARGUMENT too.
   absl::StatusOr<std::optional<DataSetLine>> Next();
 
  private:
@@ -46,7 +49,7 @@ class DataSetLines {
 
   const std::string field_;
   const ReadPiece read_;
-  const bool labels_required_;
+  const LineNeeds needs_;
   std::string buffer_;   // of the file, read and not yet given
   size_t begin_ = 0;     // of the line in it
   size_t end_ = 0;       // where it ends

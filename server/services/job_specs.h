@@ -13,7 +13,8 @@ namespace valuescope::services {
 
 inline constexpr int64_t kMostSpecBytes = int64_t{1} << 20;
 
-// Of a spec with more than kMostSpecBytes clears every repeated field and names it in `omitted`.
+// Of a spec with more than kMostSpecBytes clears every repeated field and names it in `omitted`;
+// those of messages within it where it is too large even so.
 void LeaveOutLargeFields(v1::JobSpec& spec);
 
 // INVALID_ARGUMENT naming "spec" where it has more than kMostSpecBytes even so.

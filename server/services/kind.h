@@ -29,9 +29,12 @@ struct WorkEstimate {
   absl::Duration time;        // alone on this server
 };
 
+// Between the names of several resources that work needs.
+inline constexpr char kNeedsSeparator = ' ';
+
 struct ResolvedWork {
   std::unique_ptr<jobs::Work> work;
-  std::string needs;  // store::NewJob::needs
+  std::string needs;  // store::NewJob::needs: "models/ID", or several
   WorkEstimate estimate;
   UsedResources used;  // with artifacts by name; in a job they stay as long as it needs them
 };

@@ -10,14 +10,17 @@
 #include <utility>
 #include <vector>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "base/error.h"
 #include "base/id.h"
 #include "base/status_macros.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "services/idempotency.h"
+#include "services/kind.h"
 #include "services/prompt_codec.h"
 #include "services/reply_size.h"
 #include "services/request_codec.h"
@@ -282,7 +285,8 @@ absl::Status ModelService::CheckNoJobRunsOn(const std::string& id) const {
         const store::JobPage page,
         store_->ListJobs(tenant, running, {.page_size = kMostPageSize, .page_token = ""}));
     for (const store::Job& listed : page.jobs) {
-      if (listed.needs != name) continue;
+      const std::vector<absl::string_view> needs = absl::StrSplit(listed.needs, kNeedsSeparator);
+      if (!absl::c_linear_search(needs, name)) continue;
       return ErrorWithReason(
           absl::StatusCode::kFailedPrecondition, "JOBS_ARE_RUNNING",
           absl::StrCat("jobs are running on `", name, "`; cancel them or set force"));

@@ -29,9 +29,10 @@ absl::StatusOr<ResponseReader> ResponseReader::Open(
   ResponseReader reader(responses, context, model);
   if (!artifact.empty()) {
     UsedResources used;
-    VS_ASSIGN_OR_RETURN(ReadPiece read, OpenDataSet(artifact, context.tenant, store, blobs, used));
+    VS_ASSIGN_OR_RETURN(ReadPiece read,
+                        OpenDataSet("artifact", artifact, context.tenant, store, blobs, used));
     VS_ASSIGN_OR_RETURN(reader.count_, CountDataSetLines(read, most));
-    reader.lines_.emplace("artifact", std::move(read), /*labels_required=*/false);
+    reader.lines_.emplace("artifact", std::move(read), LineNeeds::kResponse);
   }
   if (reader.count_ <= most) return reader;
   return NeverFits("TOO_MANY_RESPONSES",

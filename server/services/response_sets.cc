@@ -90,35 +90,9 @@ absl::Status CheckCount(int64_t count, const ResponseSource& source) {
                                 "; ", source.beyond));
 }
 
-}  // namespace
-
-absl::StatusOr<ReadPiece> OpenDataSet(const std::string& name, const std::string& tenant,
-                                      store::Store& store, store::BlobStore& blobs,
-                                      UsedResources& used) {
-  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("artifact", "artifacts", name));
-  VS_ASSIGN_OR_RETURN(const store::Resource artifact,
-                      store.GetResource(tenant, store::ResourceKind::kArtifact, id));
-  if (artifact.media_type != kDataSetMediaType) {
-    return InvalidField("artifact", absl::StrCat("must have the media type ", kDataSetMediaType),
-                        "WRONG_MEDIA_TYPE");
-  }
-  VS_ASSIGN_OR_RETURN(const int64_t size, blobs.Size(artifact.blob_digest));
-  if (size > studies::kMaxDataSetBytes) {
-    return NeverFits("BLOB_TOO_LARGE",
-                     absl::StrCat("`artifact` has ", size, " bytes, allowed are at most ",
-                                  studies::kMaxDataSetBytes));
-  }
-  used[name] = artifact.digest;
-  return [&blobs, digest = artifact.blob_digest](int64_t offset, int64_t length) {
-    return blobs.Read(digest, offset, length);
-  };
-}
-
-namespace {
-
 absl::Status AddLines(const ReadPiece& read, const rpc::CallContext& context, bool labels_required,
                       Tokeniser& tokeniser) {
-  DataSetLines lines("artifact", read, labels_required);
+  DataSetLines lines("artifact", read, labels_required ? LineNeeds::kLabel : LineNeeds::kResponse);
   while (true) {
     VS_RETURN_IF_ERROR(context.Why());
     VS_ASSIGN_OR_RETURN(const std::optional<DataSetLine> line, lines.Next());
@@ -152,6 +126,28 @@ absl::StatusOr<TokenisedResponse> TokeniseResponse(const std::string& place,
   return tokenised;
 }
 
+absl::StatusOr<ReadPiece> OpenDataSet(absl::string_view field, const std::string& name,
+                                      const std::string& tenant, store::Store& store,
+                                      store::BlobStore& blobs, UsedResources& used) {
+  VS_ASSIGN_OR_RETURN(const std::string id, IdOfName(field, "artifacts", name));
+  VS_ASSIGN_OR_RETURN(const store::Resource artifact,
+                      store.GetResource(tenant, store::ResourceKind::kArtifact, id));
+  if (artifact.media_type != kDataSetMediaType) {
+    return InvalidField(field, absl::StrCat("must have the media type ", kDataSetMediaType),
+                        "WRONG_MEDIA_TYPE");
+  }
+  VS_ASSIGN_OR_RETURN(const int64_t size, blobs.Size(artifact.blob_digest));
+  if (size > studies::kMaxDataSetBytes) {
+    return NeverFits("BLOB_TOO_LARGE",
+                     absl::StrCat("`", field, "` has ", size, " bytes, allowed are at most ",
+                                  studies::kMaxDataSetBytes));
+  }
+  used[name] = artifact.digest;
+  return [&blobs, digest = artifact.blob_digest](int64_t offset, int64_t length) {
+    return blobs.Read(digest, offset, length);
+  };
+}
+
 absl::StatusOr<studies::ResponseSet> ResponseSetOf(const ResponseSource& source,
                                                    const rpc::CallContext& context,
                                                    const engine::ServedModel& model,
@@ -170,8 +166,8 @@ absl::StatusOr<studies::ResponseSet> ResponseSetOf(const ResponseSource& source,
       VS_RETURN_IF_ERROR(tokeniser.Add(absl::StrCat("responses[", i, "]"), source.responses[i]));
     }
   } else {
-    VS_ASSIGN_OR_RETURN(const ReadPiece read,
-                        OpenDataSet(source.artifact, context.tenant, store, blobs, used));
+    VS_ASSIGN_OR_RETURN(const ReadPiece read, OpenDataSet("artifact", source.artifact,
+                                                          context.tenant, store, blobs, used));
     VS_ASSIGN_OR_RETURN(const int64_t count, CountDataSetLines(read, source.most));
     VS_RETURN_IF_ERROR(CheckCount(count, source));
     VS_RETURN_IF_ERROR(tokeniser.HoldFor(count));

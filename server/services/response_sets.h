@@ -23,6 +23,13 @@ namespace valuescope::services {
 
 inline constexpr int64_t kMostResponses = int64_t{1} << 40;  // more than a data set can hold
 
+// The bytes of an uploaded data set, piece by piece; the artifact is added to `used`. Errors name
+// `field`: no artifacts/ID, another media type (WRONG_MEDIA_TYPE); NOT_FOUND; RESOURCE_EXHAUSTED
+// (BLOB_TOO_LARGE).
+absl::StatusOr<ReadPiece> OpenDataSet(absl::string_view field, const std::string& name,
+                                      const std::string& tenant, store::Store& store,
+                                      store::BlobStore& blobs, UsedResources& used);
+
 struct ResponseSource {
   const google::protobuf::RepeatedPtrField<v1::LabelledResponse>& responses;
   const std::string& artifact;  // "artifacts/ID", or empty
@@ -55,12 +62,6 @@ absl::StatusOr<TokenisedResponse> TokeniseResponse(const std::string& place,
                                                    const v1::LabelledResponse& response,
                                                    const engine::ServedModel& model,
                                                    const PromptOptions& options);
-
-// The bytes of a data set of `tenant`, which is added to `used`, piece by piece. INVALID_ARGUMENT
-// naming "artifact", NOT_FOUND, RESOURCE_EXHAUSTED (reason BLOB_TOO_LARGE).
-absl::StatusOr<ReadPiece> OpenDataSet(const std::string& name, const std::string& tenant,
-                                      store::Store& store, store::BlobStore& blobs,
-                                      UsedResources& used);
 
 inline constexpr size_t kMaxJudge = 1024;
 

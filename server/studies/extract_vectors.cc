@@ -326,15 +326,21 @@ absl::Status CheckMethod(v1::ExtractionMethod method, std::span<const LabelledRe
   return absl::OkStatus();
 }
 
-int64_t WorkingBytes(const ResponseSet& set, int64_t width, v1::ExtractionMethod method) {
+int64_t WorkingBytes(int64_t responses, int64_t groups, int64_t width,
+                     v1::ExtractionMethod method) {
   if (method == v1::EXTRACTION_METHOD_LINEAR_PROBE) {
-    return analysis::LinearProbesBytes(static_cast<int64_t>(set.responses.size()), width);
+    return analysis::LinearProbesBytes(responses, width);
   }
+  return IsPca(method) ? analysis::PrincipalDirectionsBytes(groups, width)
+                       : analysis::DifferenceInMeansBytes(groups, width);
+}
+
+int64_t WorkingBytes(const ResponseSet& set, int64_t width, v1::ExtractionMethod method) {
   const std::vector<analysis::LabelledActivations> labels = LabelsOf(set.responses);
   const analysis::ValueVectors counts =
       analysis::CountsOf(labels, analysis::GroupingOf(labels, /*weigh_by_tokens=*/false));
-  return IsPca(method) ? analysis::PrincipalDirectionsBytes(counts.num_pairs, width)
-                       : analysis::DifferenceInMeansBytes(counts.num_queries, width);
+  return WorkingBytes(static_cast<int64_t>(set.responses.size()),
+                      IsPca(method) ? counts.num_pairs : counts.num_queries, width, method);
 }
 
 absl::StatusOr<ExtractedVector> ExtractVector(engine::Engine& engine, const ResponseSet& set,

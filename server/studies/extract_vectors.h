@@ -61,6 +61,8 @@ struct ExtractedVector {
 // What ExtractVector holds beside the means, bytes: it grows with pairs for PCA and with responses
 // for a probe, and is bounded for differences in means.
 int64_t WorkingBytes(const ResponseSet& set, int64_t width, v1::ExtractionMethod method);
+// The same of so many; groups are queries, of PCA those with both labels.
+int64_t WorkingBytes(int64_t responses, int64_t groups, int64_t width, v1::ExtractionMethod method);
 
 // `means` are those of all responses of the set, in order. `layers` ascend, and are empty at sites
 // without layers. WorkingBytes are the engine's for captures that are kept: its RESOURCE_EXHAUSTED

@@ -72,15 +72,19 @@ absl::Status CheckTokens(std::span<const LabelledResponse> responses,
   return absl::OkStatus();
 }
 
+void TrimEnd(const TrimOptions& options, std::vector<int32_t>& ids) {
+  const auto ends_turn = [&options](int32_t id) {
+    return std::find(options.end_of_turn.begin(), options.end_of_turn.end(), id) !=
+           options.end_of_turn.end();
+  };
+  while (!options.include_end_of_turn && !ids.empty() && ends_turn(ids.back())) ids.pop_back();
+}
+
 ResponseSet Trim(std::vector<LabelledResponse> responses, const TrimOptions& options) {
   ResponseSet set;
   for (LabelledResponse& response : responses) {
     std::vector<int32_t>& ids = response.response;
-    const auto ends_turn = [&options](int32_t id) {
-      return std::find(options.end_of_turn.begin(), options.end_of_turn.end(), id) !=
-             options.end_of_turn.end();
-    };
-    while (!options.include_end_of_turn && !ids.empty() && ends_turn(ids.back())) ids.pop_back();
+    TrimEnd(options, ids);
     if (ids.empty()) {
       ++set.num_dropped;
       continue;
@@ -102,22 +106,30 @@ absl::Status CheckBothLabels(absl::string_view field, const ResponseSet& set) {
                       "EMPTY_LABEL");
 }
 
-int64_t EncodedSize(const ResponseSet& set) {
+int64_t EncodedSize(int64_t num_responses, int64_t num_tokens) {
   // Above the names and shapes in the file's header.
   constexpr int64_t kHeaderBytes = 4096;
   constexpr int64_t kColumns = 4;  // of a response
-  const auto elements = set.num_tokens + kColumns * static_cast<int64_t>(set.responses.size());
-  return elements * static_cast<int64_t>(sizeof(int32_t)) + kHeaderBytes;
+  return (num_tokens + kColumns * num_responses) * static_cast<int64_t>(sizeof(int32_t)) +
+         kHeaderBytes;
 }
 
-absl::Status CheckEncodedSize(const ResponseSet& set) {
-  const int64_t bytes = EncodedSize(set);
+int64_t EncodedSize(const ResponseSet& set) {
+  return EncodedSize(static_cast<int64_t>(set.responses.size()), set.num_tokens);
+}
+
+absl::Status CheckEncodedSize(int64_t num_responses, int64_t num_tokens) {
+  const int64_t bytes = EncodedSize(num_responses, num_tokens);
   if (bytes <= kMaxDataSetBytes) return absl::OkStatus();
   return NeverFits(
       "DATA_SET_TOO_LARGE",
-      absl::StrCat("the ", set.responses.size(), " responses and their prompts have ",
-                   set.num_tokens, " tokens, which take ", bytes, " bytes, a job works on at most ",
+      absl::StrCat("the ", num_responses, " responses and their prompts have ", num_tokens,
+                   " tokens, which take ", bytes, " bytes, a job works on at most ",
                    kMaxDataSetBytes, "; split the data set"));
+}
+
+absl::Status CheckEncodedSize(const ResponseSet& set) {
+  return CheckEncodedSize(static_cast<int64_t>(set.responses.size()), set.num_tokens);
 }
 
 std::string EncodeResponseSet(const ResponseSet& set) {

@@ -43,6 +43,9 @@ struct TrimOptions {
 absl::Status CheckTokens(std::span<const LabelledResponse> responses,
                          const model::Architecture& architecture);
 
+// Takes the tokens that end a turn off the end of a response.
+void TrimEnd(const TrimOptions& options, std::vector<int32_t>& ids);
+
 ResponseSet Trim(std::vector<LabelledResponse> responses, const TrimOptions& options);
 
 // INVALID_ARGUMENT naming `field` (reason EMPTY_LABEL) unless both labels have a response.
@@ -51,10 +54,13 @@ absl::Status CheckBothLabels(absl::string_view field, const ResponseSet& set);
 // Largest encoded set, bytes: a worker holds one in memory.
 inline constexpr int64_t kMaxDataSetBytes = int64_t{256} << 20;
 
-// Bytes that EncodeResponseSet gives at most. Known from the counts.
+// Bytes that EncodeResponseSet gives at most. Known from the counts; tokens are those of prompts
+// and responses.
+int64_t EncodedSize(int64_t num_responses, int64_t num_tokens);
 int64_t EncodedSize(const ResponseSet& set);
 
 // RESOURCE_EXHAUSTED (reason DATA_SET_TOO_LARGE) where that is more, before anything is encoded.
+absl::Status CheckEncodedSize(int64_t num_responses, int64_t num_tokens);
 absl::Status CheckEncodedSize(const ResponseSet& set);
 
 // Whether a label has so few responses that a reader of their means should know: the paper's

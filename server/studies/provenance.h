@@ -17,6 +17,7 @@ inline constexpr char kDifferenceSign[] = "mean(expressing) - mean(non-expressin
 // Names of inputs that go by their content: every upload of a file has a name of its own.
 inline constexpr char kResponsesInput[] = "responses";  // the labelled responses, tokenised
 inline constexpr char kDataSetInput[] = "data set";     // the file that they came in
+inline constexpr char kQueriesInput[] = "queries";      // the file of what was asked
 
 // What everything that lives in `model` records, whoever made it.
 v1::Provenance ProvenanceWithin(const engine::ServedModel& model);

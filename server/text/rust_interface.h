@@ -1,5 +1,6 @@
-// The C interface of the Rust library in rust/ (the crate tokenizers, and Jinja2). Private to this
-// room: the classes of tokenizer.h, streaming_decoder.h and chat_template.h own its objects.
+// The C interface of the Rust library in rust/ (the crate tokenizers, Jinja2, and Unicode's words).
+// Private to this room: the classes of tokenizer.h, streaming_decoder.h, chat_template.h and
+// word_list.h own its objects.
 //
 // Functions that can fail return a VsFailure and, when that is not VS_OK, leave its text in `error`
 // and nothing in their result. No panic crosses.
@@ -78,6 +79,7 @@ struct VsRendering {
 struct VsTokenizer;
 struct VsStreamingDecoder;
 struct VsTemplate;
+struct VsWordList;
 
 void vs_string_free(VsString text);
 void vs_ids_free(VsIds ids);
@@ -118,6 +120,13 @@ VsFailure vs_template_compile(VsBytes source, size_t max_output_bytes, VsTemplat
 void vs_template_free(VsTemplate* chat_template);
 VsFailure vs_template_render(const VsTemplate* chat_template, const VsRendering* rendering,
                              VsString* text, VsString* error);
+
+// `bad_entry` is written where the text of an entry is refused for what it lacks.
+VsFailure vs_word_list_new(const VsBytes* entries, size_t num_entries, VsWordList** result,
+                           size_t* bad_entry, VsString* error);
+void vs_word_list_free(VsWordList* list);
+VsFailure vs_word_list_occurs_in(const VsWordList* list, VsBytes text, bool* occurs,
+                                 VsString* error);
 
 }  // extern "C"
 

@@ -1,11 +1,10 @@
-// Diversity of token sequences and labels by words.
+// Diversity of token sequences.
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <random>
 
 #include "analysis/diversity.h"
-#include "analysis/word_list.h"
 #include "base/error.h"
 
 namespace valuescope::analysis {
@@ -67,43 +66,6 @@ TEST(NgramDiversity, NothingToCountHasNoRatio) {
   EXPECT_FALSE(none.distinct || none.expectation_adjusted || none.entropy);
   EXPECT_EQ(DetailsOf(ComputeNgramDiversity({}, 0, 10).status()).field, "n");
   EXPECT_EQ(DetailsOf(ComputeNgramDiversity({}, 2, 0).status()).field, "vocabulary_size");
-}
-
-int64_t Matches(const std::vector<std::string>& entries, absl::string_view text) {
-  const auto list = WordList::Create(entries);
-  EXPECT_TRUE(list.ok()) << list.status();
-  return list->CountMatches(text);
-}
-
-TEST(WordList, MatchesWholeWordsInEitherCase) {
-  EXPECT_EQ(Matches({"thrill"}, "A thrill! THRILL, and Thrill's end."), 3);
-  EXPECT_EQ(Matches({"thrill"}, "thrilling unthrill thrill2"), 0);
-}
-
-TEST(WordList, AStarMatchesEveryWordThatBeginsSo) {
-  EXPECT_EQ(Matches({"adventur*"}, "Adventure, adventurous misadventure; adventur"), 3);
-  EXPECT_EQ(Matches({"adventur*", "adventure"}, "adventure"), 1);
-}
-
-TEST(WordList, PunctuationOfUnicodeEndsWords) {
-  EXPECT_EQ(Matches({"risk"}, "\u201crisk\u201d\u2014risk\u2019s \u00abrisk\u00bb risk\u3002"), 4);
-  EXPECT_EQ(Matches({"risk"}, "risk\u00e9 \u00e9risk"), 0);
-  EXPECT_EQ(Matches({"caf\u00e9"}, "Caf\u00e9."), 1);
-}
-
-TEST(WordList, BrokenUtf8IsReadToItsEnd) {
-  EXPECT_EQ(Matches({"risk"}, std::string("\xff risk \xe2\x80 risk \xc2")), 2);
-}
-
-TEST(WordList, EntriesMustBeOneWord) {
-  const auto error_field = [](const std::vector<std::string>& entries) {
-    return DetailsOf(WordList::Create(entries).status()).field;
-  };
-  EXPECT_EQ(error_field({}), "words");
-  EXPECT_EQ(error_field({"good", ""}), "words[1]");
-  EXPECT_EQ(error_field({"*"}), "words[0]");
-  EXPECT_EQ(error_field({"two words"}), "words[0]");
-  EXPECT_EQ(error_field({"thr*ll"}), "words[0]");
 }
 
 }  // namespace

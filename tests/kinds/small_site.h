@@ -155,6 +155,8 @@ class SmallSite {
   static std::shared_ptr<const text::TextModel> LoadText(const TemporaryFolder& folder) {
     std::filesystem::create_directories(folder / "text");
     std::ofstream(folder / "text/tokenizer.json") << text::ByteLevelTokenizer();
+    std::ofstream(folder / "text/chat_template.jinja")
+        << "{% for m in messages %}{{ m.role[0] | upper }}{{ m.content }}{% endfor %}";
     auto text = text::TextModel::Load(folder / "text");
     EXPECT_TRUE(text.ok()) << text.status();
     return *std::move(text);

@@ -211,6 +211,29 @@ def test_vectors_are_recovered_from_the_answers_that_the_model_gives(client, tru
         assert cosine(row, np.array(truth["vectors"][condition])) >= 0.99
 
 
+def test_vectors_are_recovered_from_answers_that_the_server_generates_and_labels(client, truth):
+    """As above, in one call: the server draws the answers, finds the value's words in them and extracts."""
+    judge = vs.WordList(pm.VALUE_WORDS)
+    for condition in CONDITIONS:
+        listed = pt.examples(condition)
+        systems = sorted({one.system for one in listed})
+        questions = sorted({one.question for one in listed})
+        made = client.extract_vectors(
+            PLANTED,
+            generated=vs.Generated(
+                questions,
+                conditions=[vs.Condition(system) for system in systems],
+                judge=judge,
+                samples_per_query=8,
+                max_tokens=8,
+            ),
+            layers=[BLOCK],
+            bootstrap_samples=0,
+        )
+        row = client.vector_data(made.vector.name)[BLOCK].astype(np.float64)
+        assert cosine(row, np.array(truth["vectors"][condition])) >= 0.99
+
+
 @pytest.fixture(scope="module")
 def decomposition(client, extracted):
     names = [extracted[PLANTED, condition].vector.name for condition in CONDITIONS]

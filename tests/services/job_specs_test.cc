@@ -39,6 +39,22 @@ TEST(JobSpecsTest, ALargeSpecLosesItsRepeatedFieldsAndSaysWhichAndHowMany) {
   EXPECT_TRUE(CheckSpecSize(spec).ok());
 }
 
+TEST(JobSpecsTest, OfASpecThatIsStillLargeTheFieldsWithinAreLeftOutToo) {
+  v1::JobSpec spec;
+  v1::ExtractVectorsRequest& extraction = *spec.mutable_extract_vectors();
+  extraction.mutable_layers()->mutable_list()->add_layers(3);
+  for (int i = 0; i < 2000; ++i) {
+    extraction.mutable_generated()->add_queries(std::string(1000, 'a'));
+  }
+  extraction.mutable_generated()->set_seed(7);
+  LeaveOutLargeFields(spec);
+  EXPECT_EQ(extraction.generated().queries_size(), 0);
+  EXPECT_EQ(extraction.generated().seed(), 7u);
+  EXPECT_EQ(spec.omitted(spec.omitted_size() - 1).field(), "extract_vectors.generated.queries");
+  EXPECT_EQ(spec.omitted(spec.omitted_size() - 1).count(), 2000);
+  EXPECT_TRUE(CheckSpecSize(spec).ok());
+}
+
 TEST(JobSpecsTest, WhatIsStillLargeIsRefused) {
   v1::JobSpec spec = SpecOf(1, 1);
   spec.mutable_attribute_neurons()->set_artifact(std::string(kMostSpecBytes, 'a'));

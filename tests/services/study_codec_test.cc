@@ -29,7 +29,7 @@ ReadPiece FileOf(std::string bytes, int64_t most = 1 << 30) {
 }
 
 absl::StatusOr<std::vector<DataSetLine>> LinesOf(const ReadPiece& file) {
-  DataSetLines reader("artifact", file, /*labels_required=*/true);
+  DataSetLines reader("artifact", file, LineNeeds::kLabel);
   std::vector<DataSetLine> lines;
   while (true) {
     auto line = reader.Next();

@@ -1,7 +1,9 @@
 // An engine whose activations follow from token ids by a formula that a test can work out by hand:
 // at block l, element d of token t is t * (d + 1) + l, at every site. A tap with MEAN over the
 // response's tokens therefore reads mean(t) * (d + 1) + l, and one of the last token, or of the
-// prompt's, that of this token. Norms are said to be t + l. A tap of columns reads them at every
+// prompt's, that of this token. Norms are said to be t + l. What is generated follows from the
+// seed: the tokens seed % 7, % 89, % 83 and % 79, as many as may be, and none where the first would
+// be 0; their text is "t" and the number of each, in words. A tap of columns reads them at every
 // token.
 #ifndef VALUESCOPE_TESTS_STUDIES_FAKE_ENGINE_H_
 #define VALUESCOPE_TESTS_STUDIES_FAKE_ENGINE_H_
@@ -60,6 +62,7 @@ class FakeEngine : public engine::Engine {
     completion.prompt_tokens =
         static_cast<int64_t>(request.prompt.size() + request.given_response.size());
     completion.cached_prompt_tokens = cached_tokens;
+    if (request.sampling) Generate(*request.sampling, completion);
     for (size_t i = 0; i < request.taps.size(); ++i) {
       const engine::Tap& tap = request.taps[i];
       for (size_t layer = 0; layer < tap.columns.size(); ++layer) {
@@ -145,6 +148,17 @@ class FakeEngine : public engine::Engine {
     return capture;
   }
 
+  static void Generate(const engine::Sampling& sampling, engine::Completion& completion) {
+    for (const uint64_t number : {uint64_t{7}, uint64_t{89}, uint64_t{83}, uint64_t{79}}) {
+      const auto id = static_cast<int32_t>(sampling.seed % number);
+      if (completion.token_ids.empty() && id == 0) return;
+      if (static_cast<int>(completion.token_ids.size()) == sampling.max_tokens) return;
+      completion.token_ids.push_back(id);
+      completion.text += (completion.text.empty() ? "t" : " t") + std::to_string(id);
+      ++completion.generated_tokens;
+    }
+  }
+
   engine::Capture MeanOf(int index, const engine::Tap& tap, const engine::Request& request) const {
     double mean = 0;
     for (const int32_t id : request.given_response) mean += id;
@@ -158,13 +172,14 @@ class FakeEngine : public engine::Engine {
     engine::Capture capture;
     capture.tap_index = index;
     capture.layers = tap.layers;
-    const auto rows = static_cast<int64_t>(tap.layers.size());
+    const int64_t rows = model::IsPerLayer(tap.site) ? static_cast<int64_t>(tap.layers.size()) : 1;
     capture.tensor = HostTensor::Zeros(DType::kFloat32, {rows, 1, width});
     const auto values = capture.tensor.MutableAs<float>();
     for (int64_t row = 0; row < rows; ++row) {
       for (int64_t d = 0; d < width; ++d) {
         values[static_cast<size_t>(row * width + d)] = static_cast<float>(
-            mean * static_cast<double>(d + 1) + tap.layers[static_cast<size_t>(row)]);
+            mean * static_cast<double>(d + 1) +
+            (model::IsPerLayer(tap.site) ? tap.layers[static_cast<size_t>(row)] : 0));
       }
     }
     return capture;

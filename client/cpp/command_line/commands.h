@@ -68,6 +68,17 @@ struct ExtractFlags {
   std::string pooling;  // likewise
   std::optional<double> inverse_regularization;
   std::string display_name;
+  // Responses that the server generates, in place of a data set.
+  std::string queries;                       // text file, a query a line, or artifacts/ID
+  std::vector<std::string> system_messages;  // of which each query gets one; none: an empty one
+  std::vector<std::string> words;            // that a response expresses the value by
+  std::string rubric;                        // or a question that a model answers of it
+  std::string judge_model;                   // the model; empty: the one that generates
+  std::optional<double> threshold;
+  std::optional<int> samples;  // of a query
+  std::optional<int> max_tokens;
+  std::optional<double> temperature;
+  std::optional<uint64_t> seed;
 };
 
 struct ImportFlags {

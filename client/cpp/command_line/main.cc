@@ -204,6 +204,27 @@ void AddComparisons(CLI::App& vectors, const Globals& globals, Action& action) {
   values->callback([&] { action = [&globals] { return CompareValues(globals, values_flags); }; });
 }
 
+void AddGeneration(CLI::App& extract, ExtractFlags& flags) {
+  extract.add_option("--queries", flags.queries,
+                     "what the server answers and labels: a file with a query a line, or "
+                     "artifacts/ID");
+  extract.add_option("--system_message", flags.system_messages,
+                     "before every query; of several each gets one that is drawn; default an empty "
+                     "one");
+  extract.add_option("--words", flags.words,
+                     "words or phrases by which an answer expresses the value; WORD* for all that "
+                     "begin so");
+  extract.add_option("--rubric", flags.rubric,
+                     "yes/no question about {query} and {response} that a model answers instead");
+  extract.add_option("--judge_model", flags.judge_model, "that model; default --model");
+  extract.add_option("--threshold", flags.threshold,
+                     "of yes against no, from which on an answer expresses it; default .5");
+  extract.add_option("--samples", flags.samples, "answers a query, default 1");
+  extract.add_option("--max_tokens", flags.max_tokens, "of an answer, default 256");
+  extract.add_option("--temperature", flags.temperature, "of the draw, default 1; 0 is greedy");
+  extract.add_option("--seed", flags.seed, "of all draws, default 0");
+}
+
 void AddVectors(CLI::App& app, const Globals& globals, Action& action) {
   CLI::App* vectors = app.add_subcommand(
       "vectors", "value vectors (list, extract, decompose, compare, values, import, export)");
@@ -215,8 +236,8 @@ void AddVectors(CLI::App& app, const Globals& globals, Action& action) {
   CLI::App* extract =
       vectors->add_subcommand("extract", "the direction that tells labelled responses apart");
   extract->add_option("--model", flags.model)->required();
-  extract->add_option("data_set", flags.data_set, "file of JSON Lines, or artifacts/ID")
-      ->required();
+  extract->add_option("data_set", flags.data_set,
+                      "file of JSON Lines, or artifacts/ID; or let the server answer --queries");
   extract->add_option("--layers", flags.layers)->capture_default_str();
   extract->add_option("--method", flags.method,
                       "difference_in_means (default), pca, pca_centered, linear_probe");
@@ -225,6 +246,7 @@ void AddVectors(CLI::App& app, const Globals& globals, Action& action) {
   extract->add_option("--pooling", flags.pooling,
                       "response_mean (default), token_mean, last_token, last_prompt_token");
   extract->add_option("--display_name", flags.display_name, "name for people");
+  AddGeneration(*extract, flags);
   extract->callback([&] { action = [&globals] { return ExtractVectors(globals, flags); }; });
   static std::string intrinsic, prompted;
   CLI::App* decompose =

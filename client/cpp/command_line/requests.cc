@@ -2,8 +2,10 @@
 
 #include <algorithm>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "arguments.h"
 #include "output.h"
 
@@ -78,6 +80,55 @@ absl::StatusOr<std::string> DataSetArtifact(Client& client, const std::string& d
   absl::StatusOr<v1::Artifact> artifact = client.WriteArtifact(*bytes, header);
   if (!artifact.ok()) return artifact.status();
   return artifact->name();
+}
+
+namespace {
+
+absl::StatusOr<v1::Judge> MakeJudge(const ExtractFlags& flags) {
+  v1::Judge judge;
+  if (flags.words.empty() == flags.rubric.empty()) {
+    return absl::InvalidArgumentError("--queries needs --words or --rubric, one of the two");
+  }
+  if (!flags.words.empty()) {
+    judge.mutable_word_list()->mutable_words()->Assign(flags.words.begin(), flags.words.end());
+    return judge;
+  }
+  v1::RubricJudge& rubric = *judge.mutable_rubric();
+  rubric.set_model(
+      ResourceName("models", flags.judge_model.empty() ? flags.model : flags.judge_model));
+  rubric.set_rubric(flags.rubric);
+  if (flags.threshold) rubric.set_threshold(*flags.threshold);
+  return judge;
+}
+
+}  // namespace
+
+absl::StatusOr<v1::GeneratedResponses> MakeGeneration(const ExtractFlags& flags) {
+  v1::GeneratedResponses generated;
+  if (absl::StartsWith(flags.queries, "artifacts/")) {
+    generated.set_queries_artifact(flags.queries);
+  } else {
+    const absl::StatusOr<std::string> text = ReadFile(flags.queries);
+    if (!text.ok()) return text.status();
+    for (absl::string_view line : absl::StrSplit(*text, '\n')) {
+      line = absl::StripAsciiWhitespace(line);
+      if (!line.empty()) generated.add_queries(std::string(line));
+    }
+  }
+  generated.add_conditions()->mutable_system_messages()->Assign(flags.system_messages.begin(),
+                                                                flags.system_messages.end());
+  absl::StatusOr<v1::Judge> judge = MakeJudge(flags);
+  if (!judge.ok()) return judge.status();
+  *generated.mutable_judge() = *std::move(judge);
+  if (flags.samples) generated.set_samples_per_query(*flags.samples);
+  v1::SamplingParams& sampling = *generated.mutable_sampling();
+  if (flags.max_tokens) sampling.set_max_tokens(*flags.max_tokens);
+  if (flags.temperature) sampling.set_temperature(static_cast<float>(*flags.temperature));
+  if (flags.seed) {
+    sampling.set_seed(*flags.seed);
+    generated.set_seed(*flags.seed);
+  }
+  return generated;
 }
 
 namespace {

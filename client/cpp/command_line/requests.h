@@ -33,6 +33,9 @@ void AddInterventions(std::vector<ParsedEdit> edits, Request& request) {
 // Uploads a local file of labelled responses, or passes the name of an artifact through.
 absl::StatusOr<std::string> DataSetArtifact(Client& client, const std::string& data_set);
 
+// What the server is to generate and label, and by whom. Reads the file of queries.
+absl::StatusOr<v1::GeneratedResponses> MakeGeneration(const ExtractFlags& flags);
+
 // Uploads the data set where it is a file.
 absl::StatusOr<v1::AttributeNeuronsRequest> MakeAttribution(Client& client,
                                                             const AttributeFlags& flags);

@@ -18,9 +18,22 @@ v1::VectorFormat FormatOf(const std::string& name) {
   return name == "gguf" ? v1::VECTOR_FORMAT_GGUF : v1::VECTOR_FORMAT_SAFETENSORS;
 }
 
-// How the vector is made.
+// Everything but a data set.
 absl::StatusOr<v1::ExtractVectorsRequest> ChosenOf(const ExtractFlags& flags) {
   v1::ExtractVectorsRequest request;
+  if (flags.data_set.empty() == flags.queries.empty()) {
+    return absl::InvalidArgumentError("give a data set or --queries, one of the two");
+  }
+  const auto layers = ParseLayers(flags.layers);
+  if (!layers.ok()) return layers.status();
+  *request.mutable_layers() = *layers;
+  request.set_model(ResourceName("models", flags.model));
+  request.set_display_name(flags.display_name);
+  if (!flags.queries.empty()) {
+    auto generated = MakeGeneration(flags);
+    if (!generated.ok()) return generated.status();
+    *request.mutable_generated() = *std::move(generated);
+  }
   if (!flags.method.empty()) {
     const auto method = ParseExtractionMethod(flags.method);
     if (!method.ok()) return method.status();
@@ -58,11 +71,6 @@ int ListVectors(const Globals& globals) {
 }
 
 int ExtractVectors(const Globals& globals, const ExtractFlags& flags) {
-  const auto layers = ParseLayers(flags.layers);
-  if (!layers.ok()) {
-    Fail(layers.status());
-    return kUsageError;
-  }
   auto chosen = ChosenOf(flags);
   if (!chosen.ok()) {
     Fail(chosen.status());
@@ -70,12 +78,11 @@ int ExtractVectors(const Globals& globals, const ExtractFlags& flags) {
   }
   v1::ExtractVectorsRequest& request = *chosen;
   Client client = globals.Connect();
-  const auto artifact = DataSetArtifact(client, flags.data_set);
-  if (!artifact.ok()) return Fail(artifact.status());
-  request.set_model(ResourceName("models", flags.model));
-  request.set_artifact(*artifact);
-  *request.mutable_layers() = *layers;
-  request.set_display_name(flags.display_name);
+  if (flags.queries.empty()) {
+    const auto artifact = DataSetArtifact(client, flags.data_set);
+    if (!artifact.ok()) return Fail(artifact.status());
+    request.set_artifact(*artifact);
+  }
   const auto response = client.ExtractVectors(request);
   if (!response.ok()) return Fail(response.status());
   if (globals.json) {
@@ -83,6 +90,9 @@ int ExtractVectors(const Globals& globals, const ExtractFlags& flags) {
     return kOk;
   }
   std::cout << response->vector().name() << "\n";
+  if (!response->responses_artifact().empty()) {
+    std::cout << response->responses_artifact() << "\n";
+  }
   std::vector<std::vector<std::string>> rows = {
       {"LAYER", "EXPRESSING", "OTHERS", "NORM", "TRUE NORM", "NORM/|X|", "SPLIT-HALF", "AUROC"}};
   for (const v1::VectorStatistics& row : response->statistics()) {

@@ -41,6 +41,42 @@ def test_an_extraction_names_what_was_chosen_and_leaves_the_rest_to_the_server()
         vs.extraction_request("models/m", responses, pooling="last")
 
 
+def test_what_the_server_generates_is_said_in_few_words():
+    contrast = [vs.Condition("be bold", expresses=True), vs.Condition(expresses=False)]
+    made = vs.Generated("why?", conditions=contrast, samples_per_query=2, draw_seed=3, seed=4)
+    request = vs.extraction_request("models/m", generated=made)
+    assert request.generated == v1.GeneratedResponses(
+        queries=["why?"],
+        conditions=[
+            v1.GenerationCondition(system_messages=["be bold"], expresses=True),
+            v1.GenerationCondition(system_messages=[""], expresses=False),
+        ],
+        sampling=v1.SamplingParams(seed=4),
+        samples_per_query=2,
+        seed=3,
+    )
+    judged = vs.Generated(
+        "artifacts/a", conditions=vs.Condition(["a", "b"]), judge=vs.WordList("x")
+    )
+    assert judged.to_message() == v1.GeneratedResponses(
+        queries_artifact="artifacts/a",
+        conditions=[v1.GenerationCondition(system_messages=["a", "b"])],
+        sampling=v1.SamplingParams(),
+        judge=v1.Judge(word_list=v1.WordListJudge(words=["x"])),
+    )
+    rubric = vs.Rubric("models/j", "{query} {response}", 0.0).to_message().rubric
+    assert rubric.HasField("threshold")
+    assert not vs.Rubric("models/j", "").to_message().rubric.HasField("threshold")
+
+
+def test_an_extraction_has_one_source_of_responses():
+    for sources in ({}, {"responses": "artifacts/a", "generated": v1.GeneratedResponses()}):
+        with pytest.raises(TypeError, match="one of the two"):
+            vs.extraction_request("models/m", **sources)
+    with pytest.raises(TypeError, match="queries"):
+        vs.Generated([1])
+
+
 def test_crc32c_equals_the_published_check_values():
     assert crc32c(b"123456789") == 0xE3069283
     assert crc32c(bytes(32)) == 0x8A9136AA

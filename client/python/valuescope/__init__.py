@@ -1,7 +1,8 @@
 """valuescope: value mechanisms of language models, captured, attributed and steered through a shared server.
 
 `connect` and `Client` are the ways in, `AsyncClient` for asyncio; `chat`, `labelled`, `tap` and the edits (`Steer`,
-`ProjectOut`, `Clamp`, `ScaleNeurons`, `AblateNeurons`, `Replace`) make what their methods take. The generated messages are in `valuescope.v1`.
+`ProjectOut`, `Clamp`, `ScaleNeurons`, `AblateNeurons`, `Replace`) make what their methods take, `Generated` with `Condition`, `WordList`
+and `Rubric` responses that the server makes and labels. The generated messages are in `valuescope.v1`.
 """
 
 from .client import AsyncClient, Client, connect
@@ -23,6 +24,7 @@ from .errors import (
     Unavailable,
     ValuescopeError,
 )
+from .generated import Condition, Generated, Rubric, WordList
 from .html import show_in_notebooks
 from .neurons import CausalCurve, Contexts, NeuronColumns, NeuronSetComparison, Selectivity
 from .prompts import (
@@ -57,6 +59,7 @@ __all__ = [
     "Clamp",
     "Client",
     "Comparison",
+    "Condition",
     "Contexts",
     "Damaged",
     "DeadlineExceeded",
@@ -64,6 +67,7 @@ __all__ = [
     "Exhausted",
     "FailedPrecondition",
     "FieldViolation",
+    "Generated",
     "Generation",
     "InvalidRequest",
     "JobFailed",
@@ -75,6 +79,7 @@ __all__ = [
     "Quality",
     "Replace",
     "Retry",
+    "Rubric",
     "ScaleNeurons",
     "Scores",
     "Selectivity",
@@ -83,6 +88,7 @@ __all__ = [
     "Unavailable",
     "ValueComparison",
     "ValuescopeError",
+    "WordList",
     "attribution_request",
     "chat",
     "chat_prompt",

@@ -33,6 +33,7 @@ from .errors import (
     Unavailable,
     ValuescopeError,
 )
+from .generated import Generated
 from .neurons import Contexts, NeuronColumns, NeuronSetComparison, Selectivity
 from .progress import progress as progress_bar
 from .prompts import (
@@ -60,6 +61,7 @@ from .prompts import (
 from .results import Activations, Generation, Jobs, Models, Scores
 from .retry import Retry
 from .rpcs import RequestT, ResponseT, Rpc
+from .sampling import to_sampling
 from .tensors import Array, data_type, from_numpy, read_tensor_file, to_numpy
 from .transport import Call, Metadata, Transport
 
@@ -255,7 +257,7 @@ class Api:
         steers = _for_each(len(prompts), "lists of steering", steer, each_its_own)
         shared = v1.GenerateRequest(
             model=model,
-            sampling=_sampling(**sampling),
+            sampling=to_sampling(**sampling),
             n=_whole_or_none(n, "n"),
             logprobs=_whole_or_none(logprobs, "logprobs"),
             interventions=None if each_its_own else to_interventions(steer),
@@ -307,7 +309,7 @@ class Api:
         request = v1.StreamGenerateRequest(
             model=model,
             prompt=to_prompt(prompt),
-            sampling=_sampling(**sampling),
+            sampling=to_sampling(**sampling),
             interventions=to_interventions(steer),
             taps=to_taps(taps),
             n=_whole_or_none(n, "n"),
@@ -395,8 +397,9 @@ class Api:
         self,
         /,
         model: str,
-        responses: str | v1.LabelledResponse | Iterable[v1.LabelledResponse],
+        responses: str | v1.LabelledResponse | Iterable[v1.LabelledResponse] | None = None,
         *,
+        generated: Generated | v1.GeneratedResponses | None = None,
         layers: Layers = "all",
         site: str | v1.Site = "residual_post",
         method: str | v1.ExtractionMethod | None = None,
@@ -404,13 +407,20 @@ class Api:
         request_id: str | None = None,
         **fields: Any,
     ) -> v1.ExtractVectorsResponse:
-        """A vector from labelled responses, by default their difference-in-means; stores it.
+        """A vector from labelled responses, given or generated first, by default their difference-in-means; stores it.
 
         Arguments as in `extraction_request`, and request_id, a UUID, by default a new one. Raises Exhausted, reason
         USE_A_JOB, where there are too many responses for one call.
         """
         request = extraction_request(
-            model, responses, layers=layers, site=site, method=method, pooling=pooling, **fields
+            model,
+            responses,
+            generated=generated,
+            layers=layers,
+            site=site,
+            method=method,
+            pooling=pooling,
+            **fields,
         )
         request.request_id = request_id or _new_id()
         return await self._call(rpcs.EXTRACT_VECTORS, request)
@@ -1120,16 +1130,6 @@ def _job_state(name: str) -> v1.JobState:
         names = [n.removeprefix("JOB_STATE_").lower() for n in v1.JobState.keys()[1:]]
         raise ValueError(f"state is {name!r}; choose one of {', '.join(names)}")
     return cast("v1.JobState", v1.JobState.Value(full))
-
-
-def _sampling(
-    stop: str | Iterable[str] = (), stop_token_ids: int | Iterable[int] = (), **fields: Any
-) -> v1.SamplingParams:
-    return v1.SamplingParams(
-        stop=given.strings(stop, "stop"),
-        stop_token_ids=given.wholes(stop_token_ids, "stop_token_ids"),
-        **{name: given.plain(value) for name, value in fields.items()},
-    )
 
 
 def _whole_or_none(value: Any, what: str) -> int | None:

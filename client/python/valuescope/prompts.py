@@ -12,6 +12,7 @@ import numpy.typing as npt
 from google.protobuf import json_format
 
 from . import given, v1
+from .generated import Generated
 from .tensors import data_type, from_numpy
 
 Prompt: TypeAlias = (
@@ -720,8 +721,9 @@ def to_json_lines(responses: Iterable[v1.LabelledResponse]) -> bytes:
 
 def extraction_request(
     model: str,
-    responses: str | v1.LabelledResponse | Iterable[v1.LabelledResponse],
+    responses: str | v1.LabelledResponse | Iterable[v1.LabelledResponse] | None = None,
     *,
+    generated: Generated | v1.GeneratedResponses | None = None,
     layers: Layers = "all",
     site: str | v1.Site = "residual_post",
     method: str | v1.ExtractionMethod | None = None,
@@ -733,6 +735,7 @@ def extraction_request(
     Args:
         model: "models/ID".
         responses: made by `labelled`, or the name of an artifact that holds them.
+        generated: how the server generates and labels responses itself, in place of `responses`.
         layers: rows of the vector; ignored at sites that exist once a model ("embedding", "final_norm", "logits").
         site: where activations are read.
         method: what makes the vector: "difference_in_means" (the server's default), "pca" of the differences of pairs,
@@ -750,7 +753,13 @@ def extraction_request(
         )
     if request.site not in _ONCE_SITES:
         request.layers.CopyFrom(to_layers(layers))
-    fill_data_set(request, responses)
+    if (responses is None) == (generated is None):
+        raise TypeError("an extraction takes responses or generated, one of the two")
+    if generated is None:
+        fill_data_set(request, responses)
+    else:
+        message = generated.to_message() if isinstance(generated, Generated) else generated
+        request.generated.CopyFrom(message)
     return request
 
 

@@ -8,6 +8,7 @@ from .artifacts_pb2 import *
 from .common_pb2 import *
 from .generation_pb2 import *
 from .jobs_pb2 import *
+from .judges_pb2 import *
 from .models_pb2 import *
 from .neurons_pb2 import *
 from .vectors_pb2 import *

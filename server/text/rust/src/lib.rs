@@ -25,6 +25,7 @@ mod text_per_token;
 mod tokenizer;
 mod turns;
 mod value;
+mod word_list;
 
 use std::sync::{Arc, Mutex};
 
@@ -33,6 +34,7 @@ use streaming_decoder::StreamingDecoder;
 use template::{ChatTemplate, Member, Rendering};
 use tokenizer::{DeclaredToken, Existing, Tokenizer};
 use turns::Turns;
+use word_list::WordList;
 
 /// Encoding takes up to two hundred times the bytes of the text, so longer ones than this wait for
 /// each other.
@@ -139,6 +141,7 @@ pub struct VsRendering {
 pub struct VsTokenizer(Arc<Tokenizer>);
 pub struct VsStreamingDecoder(Mutex<StreamingDecoder>);
 pub struct VsTemplate(ChatTemplate);
+pub struct VsWordList(WordList);
 
 impl VsBytes {
     /// SAFETY: `data` holds `size` bytes, or `size` is 0.
@@ -470,6 +473,44 @@ pub unsafe extern "C" fn vs_template_render(
             now_seconds: rendering.now_seconds,
         })?;
         text.write(rendered.into());
+        Ok(())
+    })
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn vs_word_list_new(
+    entries: *const VsBytes,
+    num_entries: usize,
+    result: *mut *mut VsWordList,
+    bad_entry: *mut usize,
+    error: *mut VsString,
+) -> i32 {
+    border(error, || {
+        let entries = array(entries, num_entries).iter();
+        let entries = entries.map(|entry| entry.text()).collect::<Result<Vec<_>, _>>()?;
+        let list = WordList::new(&entries).map_err(|place| {
+            bad_entry.write(place);
+            Failure::new(FailureKind::Refused, "has nothing to look for")
+        })?;
+        result.write(Box::into_raw(Box::new(VsWordList(list))));
+        Ok(())
+    })
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn vs_word_list_free(list: *mut VsWordList) {
+    drop(Box::from_raw(list));
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn vs_word_list_occurs_in(
+    list: *const VsWordList,
+    text: VsBytes,
+    occurs: *mut bool,
+    error: *mut VsString,
+) -> i32 {
+    border(error, || {
+        occurs.write((*list).0.occurs_in(text.text()?));
         Ok(())
     })
 }
