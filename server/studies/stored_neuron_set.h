@@ -36,6 +36,8 @@ inline constexpr char kDirectContributionMethod[] = "direct_contribution";
 inline constexpr char kActivationProbabilityMethod[] = "activation_probability_difference";
 inline constexpr char kAttributionPatchingMethod[] = "attribution_patching";
 inline constexpr char kIntegratedGradientsMethod[] = "integrated_gradients";
+inline constexpr char kCausalAblationMethod[] = "causal_ablation";
+inline constexpr char kLogProbabilityIncreaseMethod[] = "log_probability_increase";
 inline constexpr char kGeometricMethod[] = "geometric";
 inline constexpr char kNeuronSetArtifactPrefix[] = "neuron-set.";
 
