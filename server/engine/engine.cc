@@ -38,14 +38,14 @@ absl::StatusOr<std::shared_ptr<MemoryLedger::Lease>> Engine::TakeRequestMemory(i
   return MemoryLedger(bytes).Take(bytes);
 }
 
-absl::Status Engine::CheckGradients(const GradientRequest&) const {
+absl::Status Engine::CheckNeurons(const NeuronRequest&) const {
   return ErrorWithReason(absl::StatusCode::kUnimplemented, "OPTION_NOT_SERVED",
-                         "this engine has no gradients");
+                         "this engine has no passes for single neurons");
 }
 
-absl::StatusOr<std::vector<NeuronGradients>> Engine::GradientsOf(std::span<const GradientRequest>,
+absl::StatusOr<std::vector<NeuronScores>> Engine::NeuronScoresOf(std::span<const NeuronRequest>,
                                                                  const Cancellation&) {
-  return CheckGradients({});
+  return CheckNeurons({});
 }
 
 void Engine::Drain(absl::Time deadline) {

@@ -17,7 +17,7 @@
 #include "base/cancellation.h"
 #include "base/host_tensor.h"
 #include "base/memory_ledger.h"
-#include "engine/gradient_request.h"
+#include "engine/neuron_request.h"
 #include "engine/request.h"
 #include "model/architecture.h"
 
@@ -137,16 +137,16 @@ class Engine {
   // anything.
   virtual absl::StatusOr<KeptCaptures> KeepCaptures(int64_t) { return KeptCaptures(); }
 
-  // Gradients of neurons, of each request in order: passes of the engine's own between its steps,
-  // one at a time, so that those who generate go on. The requests have the same layers and kind of
-  // target. INVALID_ARGUMENT naming a field of the request at fault ("[3].tokens");
+  // What single neurons come to, of each request in order: passes of the engine's own between its
+  // steps, one at a time, so that those who generate go on. The requests have the same layers, kind
+  // of target and question. INVALID_ARGUMENT naming a field of the request at fault ("[3].tokens");
   // RESOURCE_EXHAUSTED, with a retry delay where others hold the device's memory;
   // FAILED_PRECONDITION where the model's files changed. CANCELLED between two passes. Not for the
-  // engine's own thread. Engines without gradients: UNIMPLEMENTED.
-  virtual absl::StatusOr<std::vector<NeuronGradients>> GradientsOf(
-      std::span<const GradientRequest> requests, const Cancellation& cancellation);
-  // What GradientsOf would say of the request itself.
-  virtual absl::Status CheckGradients(const GradientRequest& request) const;
+  // engine's own thread. Engines without such passes: UNIMPLEMENTED.
+  virtual absl::StatusOr<std::vector<NeuronScores>> NeuronScoresOf(
+      std::span<const NeuronRequest> requests, const Cancellation& cancellation);
+  // What NeuronScoresOf would say of the request itself.
+  virtual absl::Status CheckNeurons(const NeuronRequest& request) const;
 
   // Write directions of one block's neurons: float32 [hidden, intermediate]. 0 <= layer <
   // num_layers.

@@ -23,8 +23,8 @@
 #include "engine/device_queue.h"
 #include "engine/engine_memory.h"
 #include "engine/failure_policy.h"
-#include "engine/gradient_run.h"
 #include "engine/intervention_table.h"
+#include "engine/neuron_run.h"
 #include "engine/recorded_steps.h"
 #include "engine/scheduler.h"
 #include "engine/sequence.h"
@@ -123,30 +123,31 @@ class EngineLoop : public Engine {
     return memory_.kept_captures.Take(bytes);
   }
 
-  absl::Status CheckGradients(const GradientRequest& request) const override {
-    return CheckGradientRequest(request, architecture());
+  absl::Status CheckNeurons(const NeuronRequest& request) const override {
+    return CheckNeuronRequest(request, architecture());
   }
 
-  absl::StatusOr<std::vector<NeuronGradients>> GradientsOf(
-      std::span<const GradientRequest> requests, const Cancellation& cancellation) override {
-    std::vector<NeuronGradients> results;
+  absl::StatusOr<std::vector<NeuronScores>> NeuronScoresOf(
+      std::span<const NeuronRequest> requests, const Cancellation& cancellation) override {
+    std::vector<NeuronScores> results;
     if (requests.empty()) return results;
     for (size_t i = 0; i < requests.size(); ++i) {
-      if (absl::Status status = CheckGradients(requests[i]); !status.ok()) {
+      if (absl::Status status = CheckNeurons(requests[i]); !status.ok()) {
         return InField(absl::StrCat("[", i, "]"), status);
       }
     }
-    VS_ASSIGN_OR_RETURN(const auto weights, transformer_->MakeGradientWeights(
-                                                GradientPathOf(requests[0]), cancellation));
-    for (const GradientRequest& request : requests) {
-      VS_ASSIGN_OR_RETURN(const auto lease,
-                          memory_.gradients.Take(GradientRunBytes(request, architecture())));
-      GradientRun run(*transformer_, request, weights);
-      while (!run.done()) {
+    std::shared_ptr<const model::GradientWeights> weights;
+    if (const auto path = GradientPathOf(requests[0])) {
+      VS_ASSIGN_OR_RETURN(weights, transformer_->MakeGradientWeights(*path, cancellation));
+    }
+    for (const NeuronRequest& request : requests) {
+      VS_ASSIGN_OR_RETURN(const auto run,
+                          StartNeuronRun(*transformer_, request, weights, memory_.neuron_runs));
+      while (!run->done()) {
         VS_RETURN_IF_ERROR(CheckGoesOn(cancellation));
-        VS_RETURN_IF_ERROR(RunBetweenSteps([&run] { run.Advance(); }));
+        VS_RETURN_IF_ERROR(RunBetweenSteps([&run] { run->Advance(); }));
       }
-      results.push_back(run.Take());
+      results.push_back(run->Take());
     }
     return results;
   }

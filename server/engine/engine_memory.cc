@@ -29,11 +29,11 @@ EngineMemory::EngineMemory(const EngineOptions& options)
               .full = "INTERVENTION_MEMORY_FULL",
               .advice = "use fewer positions, directions or layers"},
              options.device_memory),
-      gradients({.name = "the memory for gradients",
-                 .too_large = "GRADIENTS_TOO_LARGE",
-                 .full = "GRADIENT_MEMORY_FULL",
-                 .advice = "give shorter responses"},
-                options.device_memory) {}
+      neuron_runs({.name = "the memory for passes that score neurons",
+                   .too_large = "NEURON_RUN_TOO_LARGE",
+                   .full = "NEURON_RUN_MEMORY_FULL",
+                   .advice = "give shorter responses"},
+                  options.device_memory) {}
 
 absl::Status EngineMemory::CheckInterventionRows(int64_t bytes) const {
   constexpr int64_t kRows = InterventionTables::kLeastCapacity;

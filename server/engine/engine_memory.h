@@ -29,7 +29,7 @@ struct EngineMemory {
   MemoryLedger captures;
   MemoryLedger kept_captures;  // of them: Engine::KeepCaptures
   MemoryLedger tables;         // of the device: InterventionTables
-  MemoryLedger gradients;      // of the device: what the passes of Engine::GradientsOf take
+  MemoryLedger neuron_runs;    // of the device: what the passes of Engine::NeuronScoresOf take
 };
 
 }  // namespace valuescope::engine

@@ -9,41 +9,39 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "engine/gradient_request.h"
+#include "base/memory_ledger.h"
+#include "engine/neuron_run.h"
+#include "engine/neuron_target.h"
 #include "model/gradients.h"
 #include "model/transformer.h"
 
 namespace valuescope::engine {
 
-// INVALID_ARGUMENT naming the field: "layers[i]", "tokens", "target.layer", "target.vector",
-// "target.positive[i]", "path.steps"...; tokens that all stand behind what L is made of, whose
-// neurons change nothing (reason READS_NOTHING).
-absl::Status CheckGradientRequest(const GradientRequest& request,
-                                  const model::Architecture& architecture);
-
-// What the weights for it have to pass.
-model::GradientPath GradientPathOf(const GradientRequest& request);
-
-// Bytes of the device that a run takes at most, weights left out.
-int64_t GradientRunBytes(const GradientRequest& request, const model::Architecture& architecture);
-
-class GradientRun {
+class GradientRun : public NeuronRun {
  public:
-  // The request was checked; it and the transformer outlive the run.
-  GradientRun(const model::Transformer& transformer, const GradientRequest& request,
-              std::shared_ptr<const model::GradientWeights> weights);
+  // INVALID_ARGUMENT naming "question.steps", "question.tolerance" or "question.most".
+  static absl::Status Check(const GradientQuestion& question);
 
-  bool done() const { return done_; }
-  // One pass. Throws what operators throw.
-  void Advance();
-  NeuronGradients Take() { return std::move(result_); }
+  // As StartNeuronRun, for a GradientQuestion.
+  static absl::StatusOr<std::unique_ptr<NeuronRun>> Start(
+      const model::Transformer& transformer, const NeuronRequest& request,
+      std::shared_ptr<const model::GradientWeights> weights, MemoryLedger& memory);
+
+  bool done() const override { return done_; }
+  void Advance() override;
+  NeuronScores Take() override { return std::move(result_); }
 
  private:
+  GradientRun(const model::Transformer& transformer, const NeuronRequest& request,
+              std::shared_ptr<const model::GradientWeights> weights,
+              std::shared_ptr<MemoryLedger::Lease> lease);
+
   // Of one block, where neurons are attributed: [tokens, ...].
   struct Clean {
     at::Tensor mid;      // [all tokens, hidden]
@@ -68,7 +66,7 @@ class GradientRun {
   // One step of `copies` of the sequence.
   at::Tensor Forward(int64_t copies, const model::StepProgram& program, model::GradientTape* tape);
   // L of each copy: [copies] float32. `residual` [copies * tokens, hidden] is that of a projection.
-  at::Tensor TargetOf(int64_t copies, const at::Tensor& logits, const at::Tensor& residual) const;
+  at::Tensor TargetsOf(int64_t copies, const at::Tensor& logits, const at::Tensor& residual) const;
   // Sums over the tokens of a dL / da and dL / da, from dL / d MLP_OUTPUT [tokens, hidden].
   struct Sums {
     std::vector<float> attributions, gradients;
@@ -76,17 +74,19 @@ class GradientRun {
   Sums SumsOf(size_t block, const at::Tensor& gradient) const;
   void Put(size_t block, const Sums& sums);
 
-  at::Tensor OnDevice(std::span<const int64_t> numbers) const;
+  // On the device.
+  at::Tensor Placed(std::span<const int64_t> positions) const;
 
   const model::Transformer& transformer_;
-  const GradientRequest& request_;
+  const NeuronRequest& request_;
+  const std::optional<PathNodes>& path_;  // the request's
   const std::shared_ptr<const model::GradientWeights> weights_;
-  std::vector<int64_t> ids_;
-  std::vector<int64_t> attributed_;  // positions
-  std::vector<int64_t> read_;        // positions that L is made of
-  std::vector<Clean> clean_;         // one a block
+  const std::shared_ptr<MemoryLedger::Lease> lease_;
+  const std::vector<int64_t> ids_;
+  NeuronPlaces places_;
+  std::vector<Clean> clean_;  // one a block
   Along along_;
-  NeuronGradients result_;
+  NeuronScores result_;
   bool done_ = false;
 };
 

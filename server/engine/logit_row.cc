@@ -1,6 +1,7 @@
 #include "engine/logit_row.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/vectorised.h"
 
@@ -41,6 +42,23 @@ VS_VECTORISED void Weigh(const float* logits, size_t count, float largest, float
   }
 }
 
+VS_VECTORISED float LargestSum(const float* logits, const float* more, float factor, size_t count) {
+  float largest = logits[0] + factor * more[0];
+#pragma omp simd reduction(max : largest)
+  for (size_t i = 0; i < count; ++i) largest = std::max(largest, logits[i] + factor * more[i]);
+  return largest;
+}
+
+VS_VECTORISED float SumOfExp(const float* logits, const float* more, float factor, float largest,
+                             size_t count) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (size_t i = 0; i < count; ++i) {
+    sum += ExpOfNonPositive(logits[i] + factor * more[i] - largest);
+  }
+  return sum;
+}
+
 }  // namespace
 
 bool AllFinite(std::span<const float> logits) { return Poison(logits.data(), logits.size()) == 0; }
@@ -71,6 +89,16 @@ double SumOf(std::span<const float> weights) {
     sum += static_cast<double>(Sum(&weights[first], std::min(kBlock, weights.size() - first)));
   }
   return sum;
+}
+
+double LogSumExp(std::span<const float> logits, std::span<const float> more, float factor) {
+  const float largest = LargestSum(logits.data(), more.data(), factor, logits.size());
+  double sum = 0;
+  for (size_t first = 0; first < logits.size(); first += kBlock) {
+    sum += static_cast<double>(SumOfExp(&logits[first], &more[first], factor, largest,
+                                        std::min(kBlock, logits.size() - first)));
+  }
+  return static_cast<double>(largest) + std::log(sum);
 }
 
 size_t IndexOfSum(std::span<const float> weights, double threshold) {

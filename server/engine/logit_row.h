@@ -1,5 +1,5 @@
 // Loops over one row of logits, as wide as the vocabulary: one is run for every token that is
-// sampled or scored, so they are vectorised.
+// sampled or scored, or once for every neuron at every token, so they are vectorised.
 #ifndef VALUESCOPE_ENGINE_LOGIT_ROW_H_
 #define VALUESCOPE_ENGINE_LOGIT_ROW_H_
 
@@ -19,6 +19,9 @@ int32_t IndexOfLargest(std::span<const float> logits);
 std::vector<float> WeightsOf(std::span<const float> logits, float largest, float temperature);
 
 double SumOf(std::span<const float> weights);
+
+// log sum exp(logits + factor * more) of finite ones, as many of either, at least one.
+double LogSumExp(std::span<const float> logits, std::span<const float> more, float factor);
 
 // The first index at which the running sum of `weights` is above `threshold`, which is below their
 // SumOf up to rounding; never one without weight.

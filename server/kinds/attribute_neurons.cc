@@ -26,21 +26,21 @@
 #include "base/status_macros.h"
 #include "kinds/attribution_options.h"
 #include "kinds/kinds.h"
+#include "kinds/resolved_attribution.h"
 #include "kinds/response_work.h"
 #include "kinds/saved_attribution.h"
 #include "nlohmann/json.hpp"
 #include "services/prompt_codec.h"
 #include "services/replays.h"
 #include "services/response_sets.h"
-#include "services/stored_vectors.h"
 #include "services/study_codec.h"
 #include "studies/attribution_method.h"
-#include "studies/gradient_attribution.h"
 #include "studies/json_fields.h"
 #include "studies/message_json.h"
 #include "studies/records_of_version_1.h"
 #include "studies/stored_neuron_set.h"
 #include "studies/stored_vector.h"
+#include "studies/target_attribution.h"
 #include "studies/tensor_file.h"
 #include "valuescope/v1/neurons.pb.h"
 
@@ -61,7 +61,7 @@ class AttributionOutcome : public jobs::Outcome {
  public:
   AttributionOutcome(absl::string_view method, const std::vector<studies::NeuronColumns>& columns,
                      const SavedWork& record, int64_t num_tokens)
-      : top(studies::TopNeurons(columns, record.attribute_neurons().top_k())),
+      : top(studies::TopNeurons(columns, MostMembers(columns, record.attribute_neurons()))),
         columns_(studies::EncodeColumns(columns)),
         num_tokens_(num_tokens) {
     const v1::Provenance& provenance = record.provenance();
@@ -69,7 +69,7 @@ class AttributionOutcome : public jobs::Outcome {
     set.set_model_digest(record.model_digest());
     set.set_method(std::string(method));
     set.set_display_name(record.display_name());
-    set.set_top_k(static_cast<int32_t>(record.attribute_neurons().top_k()));
+    set.set_top_k(static_cast<int32_t>(MostMembers(columns, record.attribute_neurons())));
     *set.mutable_layers() = studies::SummariseLayers(columns, top);
     *set.mutable_provenance() = provenance;
     AddGapWarnings(columns);
@@ -109,6 +109,18 @@ class AttributionOutcome : public jobs::Outcome {
   v1::NeuronSet set;
 
  private:
+  // The top_k asked for. Where candidates were named the others, which score 0, are no members.
+  static int64_t MostMembers(const std::vector<studies::NeuronColumns>& columns,
+                             const SavedAttribution& record) {
+    if (record.causal_ablation().candidates().empty()) return record.top_k();
+    int64_t scored = 0;
+    for (const studies::NeuronColumns& column : columns) {
+      scored += std::count_if(column.scores.begin(), column.scores.end(),
+                              [](double score) { return score != 0; });
+    }
+    return std::min<int64_t>(record.top_k(), scored);
+  }
+
   // Of blocks whose neurons' scores miss what these do together.
   void AddGapWarnings(const std::vector<studies::NeuronColumns>& columns) {
     for (const studies::NeuronColumns& column : columns) {
@@ -220,31 +232,8 @@ absl::StatusOr<SavedWork> RecordOfVersion1(absl::string_view text) {
 
 using Request = v1::AttributeNeuronsRequest;
 
-// Forward and backward, of a response.
+// Of all responses (studies::TargetCost).
 constexpr int64_t kMostPassesAtOnce = 100'000;
-
-// Of the first `num_layers` blocks those that are asked for; all where none are.
-absl::StatusOr<std::vector<int>> LayersAmong(int num_layers, const Request& request) {
-  return services::LayersFromProto(
-      "layers", request.has_layers() ? &request.layers() : nullptr,
-      {.site = model::Site::kMlpNeurons, .num_layers = num_layers, .all_by_default = true});
-}
-
-absl::StatusOr<std::vector<int>> LayersAlong(const studies::StoredVector& vector,
-                                             const Request& request,
-                                             const engine::ServedModel& model) {
-  const bool chosen = request.has_layers() &&
-                      request.layers().layers_case() != v1::Layers::LAYERS_NOT_SET &&
-                      !request.layers().all();
-  if (!chosen && !request.has_source_layer()) {
-    return std::vector<int>(vector.record.layers().begin(), vector.record.layers().end());
-  }
-  // All blocks of a source layer are those that can have written its row.
-  const int num_layers = !chosen && vector.RowOfLayer(request.source_layer())
-                             ? request.source_layer() + 1
-                             : model.architecture.num_layers;
-  return LayersAmong(num_layers, request);
-}
 
 class AttributeNeuronsKind
     : public ResponseKind<v1::AttributeNeuronsRequest, v1::AttributeNeuronsResponse,
@@ -260,15 +249,13 @@ class AttributeNeuronsKind
                                                                             : ParseSavedWork(spec));
     VS_ASSIGN_OR_RETURN(ResponseInputs inputs, ResponseInputs::Open(sources_, tenant, record,
                                                                     SavedWork::kAttributeNeurons));
-    std::optional<studies::StoredVector> vector;
-    if (const std::string& id = record.attribute_neurons().vector(); !id.empty()) {
-      VS_ASSIGN_OR_RETURN(const store::Resource resource,
-                          sources_.store->GetResource(tenant, store::ResourceKind::kVector, id));
-      VS_ASSIGN_OR_RETURN(vector, studies::ReadVector(*sources_.blobs, resource));
-    }
+    const SavedAttribution& attribution = record.attribute_neurons();
+    AttributionVectors vectors;
+    VS_ASSIGN_OR_RETURN(vectors.vector, StoredOf(tenant, attribution.vector()));
+    VS_ASSIGN_OR_RETURN(vectors.reference,
+                        StoredOf(tenant, attribution.causal_ablation().reference()));
     VS_ASSIGN_OR_RETURN(const auto model, inputs.Model());
-    VS_ASSIGN_OR_RETURN(auto method,
-                        MethodOf(record.attribute_neurons(), std::move(vector), *model));
+    VS_ASSIGN_OR_RETURN(auto method, MethodOf(attribution, std::move(vectors), *model));
     return WorkOf(std::move(inputs), std::move(method), *model, /*can_wait=*/false);
   }
 
@@ -280,22 +267,21 @@ class AttributeNeuronsKind
     VS_ASSIGN_OR_RETURN(const auto model,
                         services::ModelOfName("model", request.model(), *sources_.models));
     VS_RETURN_IF_ERROR(CheckAttributionOptions(request));
-    VS_ASSIGN_OR_RETURN(Method method, ResolveMethod(request, *model, context, resolved.used));
+    VS_ASSIGN_OR_RETURN(ResolvedAttribution method,
+                        ResolveAttribution(request, *model, context, sources_, resolved.used));
     services::ResolveOptions with_labels = options;
     with_labels.labels_required =
-        !IsByGradients(method.record) ||
+        !HasTarget(method.record) ||
         method.record.attribution_patching().baseline() == v1::PATCHING_BASELINE_MEAN;
     VS_ASSIGN_OR_RETURN(ResponseInputs inputs, InputsOfRequest(request, model, context, with_labels,
                                                                sources_, resolved.used));
     SavedWork& record = inputs.record;
     record.set_responses_per_shard(ResponsesPerLargeShard(record.num_responses()));
-    if (method.record.method_case() != SavedAttribution::METHOD_NOT_SET) {
-      record.set_format_version(kSavedWorkWithMethods);
-    }
+    record.set_format_version(VersionOf(method.record));
     *record.mutable_provenance() = ProvenanceOf(
         request, *model, inputs.responses, resolved.used, model::Site::kMlpNeurons,
         {"model", "responses", "artifact", "vector", "judge", "display_name", "request_id"});
-    if (IsByGradients(method.record)) {
+    if (HasTarget(method.record)) {
       record.mutable_provenance()->set_sign_rule("mean over the expressing responses");
     }
     *record.mutable_attribute_neurons() = method.record;
@@ -305,10 +291,10 @@ class AttributeNeuronsKind
         EstimateOf(*model, inputs.responses,
                    method.record.layers_size() * model->architecture.intermediate * 3 * 8);
     resolved.needs = NeedsOfModel(model->id);
-    if (IsByGradients(method.record)) {
-      VS_RETURN_IF_ERROR(CheckGradients(method, *model, context, inputs, options, resolved));
+    if (HasTarget(method.record)) {
+      VS_RETURN_IF_ERROR(CheckTarget(method, *model, context, inputs, options, resolved));
     }
-    VS_ASSIGN_OR_RETURN(auto how, MethodOf(method.record, std::move(method.vector), *model));
+    VS_ASSIGN_OR_RETURN(auto how, MethodOf(method.record, std::move(method.vectors), *model));
     VS_ASSIGN_OR_RETURN(resolved.work, WorkOf(std::move(inputs), std::move(how), *model,
                                               /*can_wait=*/!options.at_once));
     return resolved;
@@ -332,100 +318,51 @@ class AttributeNeuronsKind
   }
 
  private:
-  struct Method {
-    SavedAttribution record;
-    std::optional<studies::StoredVector> vector;  // the record's
-  };
-
-  absl::StatusOr<Method> ResolveMethod(const Request& request, const engine::ServedModel& model,
-                                       const rpc::CallContext& context,
-                                       services::UsedResources& used) const {
-    Method method;
-    SavedAttribution& record = method.record;
-    VS_ASSIGN_OR_RETURN(const int top_k, services::TopKOf(request));
-    record.set_top_k(top_k);
-    std::vector<int> layers;
-    if (request.has_direct_contribution()) {
-      VS_RETURN_IF_ERROR(UseVector("vector", request.vector(), model, context, used, method));
-      if (request.has_source_layer()) record.set_source_layer(request.source_layer());
-      VS_ASSIGN_OR_RETURN(layers, LayersAlong(*method.vector, request, model));
-      VS_RETURN_IF_ERROR(studies::CheckRows(*method.vector, layers, SourceLayerOf(record)));
-    } else {
-      VS_ASSIGN_OR_RETURN(const int num_layers,
-                          ResolveOther(request, model, context, used, method));
-      VS_ASSIGN_OR_RETURN(layers, LayersAmong(num_layers, request));
+  static int VersionOf(const SavedAttribution& record) {
+    switch (record.method_case()) {
+      case SavedAttribution::METHOD_NOT_SET:
+        return kSavedWorkVersion;
+      case SavedAttribution::kCausalAblation:
+      case SavedAttribution::kLogProbabilityIncrease:
+        return kLatestSavedWork;
+      default:
+        return kSavedWorkWithMethods;
     }
-    record.mutable_layers()->Assign(layers.begin(), layers.end());
-    return method;
   }
 
-  // A method without a vector of its own. The first so many blocks can be scored.
-  absl::StatusOr<int> ResolveOther(const Request& request, const engine::ServedModel& model,
-                                   const rpc::CallContext& context, services::UsedResources& used,
-                                   Method& method) const {
-    SavedAttribution& record = method.record;
-    if (request.has_activation_probability_difference()) {
-      *record.mutable_activation_probability_difference() =
-          request.activation_probability_difference();
-      return model.architecture.num_layers;
-    }
-    if (request.has_attribution_patching()) {
-      *record.mutable_attribution_patching() = request.attribution_patching();
-    } else {
-      *record.mutable_integrated_gradients() = request.integrated_gradients();
-    }
-    *record.mutable_target() = request.target();
-    if (request.target().has_continuation_logprob()) {
-      return ResolveContinuation(model, *record.mutable_target()->mutable_continuation_logprob());
-    }
-    if (!request.target().has_vector_projection()) return model.architecture.num_layers;
-    const v1::VectorProjectionTarget& projection = request.target().vector_projection();
-    if (!projection.has_layer()) {
-      return InvalidField("target.vector_projection.layer", "must be set");
-    }
-    constexpr char kField[] = "target.vector_projection.vector";
-    VS_RETURN_IF_ERROR(UseVector(kField, projection.vector(), model, context, used, method));
-    if (method.vector->RowOfLayer(projection.layer())) return projection.layer() + 1;
-    return InvalidField(kField, absl::StrCat("has no row for layer ", projection.layer()));
+  // None where `id` is empty.
+  absl::StatusOr<std::optional<studies::StoredVector>> StoredOf(absl::string_view tenant,
+                                                                const std::string& id) const {
+    if (id.empty()) return std::nullopt;
+    VS_ASSIGN_OR_RETURN(const store::Resource resource,
+                        sources_.store->GetResource(tenant, store::ResourceKind::kVector, id));
+    return studies::ReadVector(*sources_.blobs, resource);
   }
 
-  static absl::StatusOr<int> ResolveContinuation(const engine::ServedModel& model,
-                                                 v1::ContinuationLogprobTarget& target) {
-    if (!target.has_continuation()) return model.architecture.num_layers;
-    constexpr char kField[] = "target.continuation_logprob.continuation";
-    VS_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
-                        services::ResponseFromProto(kField, target.continuation(), model));
-    if (ids.empty()) return InvalidField(kField, "must have a token");
-    target.mutable_continuation()->mutable_token_ids()->mutable_ids()->Assign(ids.begin(),
-                                                                              ids.end());
-    return model.architecture.num_layers;
-  }
-
-  // Also what they cost: a backward pass counts as two, and of a path as many nodes as it has, or
-  // may.
-  static absl::Status CheckGradients(const Method& method, const engine::ServedModel& model,
-                                     const rpc::CallContext& context, const ResponseInputs& inputs,
-                                     const services::ResolveOptions& options,
-                                     services::ResolvedWork& resolved) {
-    VS_ASSIGN_OR_RETURN(const studies::GradientPlan plan,
-                        GradientPlanOf(method.record, method.vector ? &*method.vector : nullptr,
-                                       model.architecture.max_positions));
+  // Also what they cost.
+  static absl::Status CheckTarget(const ResolvedAttribution& method,
+                                  const engine::ServedModel& model, const rpc::CallContext& context,
+                                  const ResponseInputs& inputs,
+                                  const services::ResolveOptions& options,
+                                  services::ResolvedWork& resolved) {
+    VS_ASSIGN_OR_RETURN(const studies::TargetPlan plan,
+                        TargetPlanOf(method.record, method.vectors, model.architecture));
+    const studies::ResponseSet& responses = inputs.responses;
     VS_RETURN_IF_ERROR(NamedAsAsked(
-        method.record, studies::CheckGradients(*model.engine, inputs.responses.responses, plan,
-                                               context.cancellation)));
-    int64_t passes = 1;
-    if (plan.path) {
-      passes = static_cast<int64_t>(plan.layers.size()) *
-               (plan.path->steps > 0 ? plan.path->steps : plan.path->most);
-    }
-    if (options.at_once && passes * inputs.responses.num_expressing > kMostPassesAtOnce) {
+        method.record,
+        studies::CheckTargetPlan(*model.engine, responses.responses, plan, context.cancellation)));
+    const studies::TargetCost cost = CostOf(plan, model.architecture,
+                                            static_cast<double>(responses.num_tokens) /
+                                                static_cast<double>(responses.responses.size()));
+    if (options.at_once && cost.passes * responses.num_expressing > kMostPassesAtOnce) {
       return NeverFits("USE_A_JOB",
-                       absl::StrCat("takes up to ", passes * inputs.responses.num_expressing,
+                       absl::StrCat("takes up to ", cost.passes * responses.num_expressing,
                                     " passes, one call takes ", kMostPassesAtOnce,
                                     "; create a job with the same request"));
     }
-    resolved.estimate.forwards *= 3 * passes;
-    resolved.estimate.time *= static_cast<double>(3 * passes);
+    resolved.estimate.time *= cost.forwards;
+    resolved.estimate.forwards = static_cast<int64_t>(
+        std::ceil(static_cast<double>(resolved.estimate.forwards) * cost.forwards));
     return absl::OkStatus();
   }
 
@@ -437,20 +374,6 @@ class AttributeNeuronsKind
     VS_ASSIGN_OR_RETURN(engine::KeptCaptures memory, KeptFor(*model.engine, bytes, can_wait));
     return std::make_unique<AttributionWork>(std::move(inputs), std::move(method),
                                              model.architecture.intermediate, std::move(memory));
-  }
-
-  absl::Status UseVector(absl::string_view field, const std::string& name,
-                         const engine::ServedModel& model, const rpc::CallContext& context,
-                         services::UsedResources& used, Method& method) const {
-    VS_ASSIGN_OR_RETURN(method.vector,
-                        services::HeldVectorOfName(context, field, name, {}, *sources_.store,
-                                                   *sources_.blobs, used));
-    VS_RETURN_IF_ERROR(
-        studies::CheckUsable(*method.vector, model, model::Site::kResidualPost, field));
-    VS_ASSIGN_OR_RETURN(*method.record.mutable_vector(),
-                        services::IdOfName(field, "vectors", name));
-    method.record.set_vector_digest(used.at(name));
-    return absl::OkStatus();
   }
 };
 

@@ -1,13 +1,15 @@
 #include "kinds/attribution_options.h"
 
+#include <algorithm>
+#include <set>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "base/error.h"
 #include "base/id.h"
 #include "base/status_macros.h"
-#include "engine/gradient_request.h"
 #include "services/response_sets.h"
 #include "services/study_codec.h"
 
@@ -16,19 +18,12 @@ namespace {
 
 using Request = v1::AttributeNeuronsRequest;
 
-constexpr char kServed[] =
-    "direct_contribution, activation_probability_difference, attribution_patching and "
-    "integrated_gradients";
 constexpr int kMostSteps = 1024;
+// A set's record names them.
+constexpr int kMostCandidates = 4096;
 
 std::string NameOfMethod(const Request& request) {
   return Request::descriptor()->FindFieldByNumber(request.method_case())->name();
-}
-
-bool IsServed(Request::MethodCase method) {
-  return method == Request::kDirectContribution ||
-         method == Request::kActivationProbabilityDifference ||
-         method == Request::kAttributionPatching || method == Request::kIntegratedGradients;
 }
 
 absl::Status CheckIntegration(const v1::IntegratedGradients& how) {
@@ -51,7 +46,21 @@ absl::Status CheckIntegration(const v1::IntegratedGradients& how) {
   return absl::OkStatus();
 }
 
-absl::Status CheckGradientOptions(const Request& request) {
+absl::Status CheckAblation(const v1::CausalAblation& how) {
+  if (!v1::AblationMode_IsValid(how.mode())) {
+    return InvalidField("causal_ablation.mode", "must be ZERO or MEAN (ABLATION_MODE_...)");
+  }
+  const bool mean = how.mode() == v1::ABLATION_MODE_MEAN;
+  if (mean == how.reference().empty()) {
+    return InvalidField("causal_ablation.reference",
+                        mean ? "is required with MEAN: vectors/ID of site MLP_NEURONS"
+                             : "goes only with ABLATION_MODE_MEAN");
+  }
+  if (how.candidates_size() <= kMostCandidates) return absl::OkStatus();
+  return OutOfRange("causal_ablation.candidates", how.candidates_size(), 0, kMostCandidates);
+}
+
+absl::Status CheckTargetOptions(const Request& request) {
   const v1::AttributionTarget& target = request.target();
   if (target.target_case() == v1::AttributionTarget::TARGET_NOT_SET) {
     return InvalidField("target", absl::StrCat("must be set for ", NameOfMethod(request)));
@@ -63,22 +72,21 @@ absl::Status CheckGradientOptions(const Request& request) {
   if (!v1::PatchingBaseline_IsValid(request.attribution_patching().baseline())) {
     return InvalidField("attribution_patching.baseline", "must be a value of PatchingBaseline");
   }
+  if (request.has_log_probability_increase() && !target.has_continuation_logprob()) {
+    return InvalidField("target", "must be continuation_logprob for log_probability_increase");
+  }
+  VS_RETURN_IF_ERROR(CheckAblation(request.causal_ablation()));
   return CheckIntegration(request.integrated_gradients());
 }
 
 absl::Status CheckMethod(const Request& request) {
   if (request.method_case() == Request::METHOD_NOT_SET) {
-    return InvalidField("method", absl::StrCat("must be set; this version serves ", kServed));
+    return InvalidField("method", "must be set");
   }
   const std::string name = NameOfMethod(request);
-  if (!IsServed(request.method_case())) {
-    return ErrorWithReason(
-        absl::StatusCode::kUnimplemented, "OPTION_NOT_SERVED",
-        absl::StrCat("`", name, "` is not served by this version, which serves ", kServed));
-  }
-  const bool by_gradients =
-      request.has_attribution_patching() || request.has_integrated_gradients();
-  if (request.has_target() && !by_gradients) {
+  const bool has_target =
+      !request.has_direct_contribution() && !request.has_activation_probability_difference();
+  if (request.has_target() && !has_target) {
     return InvalidField("target", absl::StrCat("has no meaning for ", name));
   }
   if (request.has_direct_contribution()) return absl::OkStatus();
@@ -88,7 +96,7 @@ absl::Status CheckMethod(const Request& request) {
   if (request.has_source_layer()) {
     return InvalidField("source_layer", absl::StrCat("has no meaning for ", name));
   }
-  if (by_gradients) return CheckGradientOptions(request);
+  if (has_target) return CheckTargetOptions(request);
   if (!v1::ActivationDefinition_IsValid(request.activation_probability_difference().definition())) {
     return InvalidField("activation_probability_difference.definition",
                         "must be a value of ActivationDefinition");
@@ -103,6 +111,28 @@ absl::Status CheckAttributionOptions(const Request& request) {
   VS_RETURN_IF_ERROR(services::TopKOf(request).status());
   VS_RETURN_IF_ERROR(CheckDisplayName("display_name", request.display_name()));
   return services::CheckJudge(request);
+}
+
+absl::Status CheckCandidates(const v1::CausalAblation& how, std::span<const int> layers,
+                             int64_t intermediate) {
+  std::set<std::pair<int, int>> seen;
+  for (int i = 0; i < how.candidates_size(); ++i) {
+    const v1::NeuronId& candidate = how.candidates(i);
+    const std::string field = absl::StrCat("causal_ablation.candidates[", i, "]");
+    if (!std::binary_search(layers.begin(), layers.end(), candidate.layer())) {
+      return InvalidField(absl::StrCat(field, ".layer"),
+                          absl::StrCat("is ", candidate.layer(), ", not one of the layers scored"),
+                          "OUT_OF_RANGE");
+    }
+    if (candidate.index() < 0 || candidate.index() >= intermediate) {
+      return OutOfRange(absl::StrCat(field, ".index"), candidate.index(), 0,
+                        static_cast<double>(intermediate - 1));
+    }
+    if (!seen.emplace(candidate.layer(), candidate.index()).second) {
+      return InvalidField(field, "is there twice");
+    }
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace valuescope::kinds

@@ -115,8 +115,7 @@ absl::StatusOr<ResponseInputs> ResponseInputs::Open(const Sources& sources,
       record.responses_per_shard() < 1) {
     return Damaged();
   }
-  if (record.format_version() < kSavedWorkVersion ||
-      record.format_version() > kSavedWorkWithGeneration) {
+  if (record.format_version() < kSavedWorkVersion || record.format_version() > kLatestSavedWork) {
     return ErrorWithReason(absl::StatusCode::kDataLoss, "METADATA_VERSION",
                            "the job was created by another version of the server");
   }

@@ -54,7 +54,8 @@ absl::Status ReadinessOf(const engine::ModelRegistry& models, absl::string_view 
 inline constexpr int kSavedWorkVersion = 2;
 // The same of what servers that know that version alone would do in another way.
 inline constexpr int kSavedWorkWithMethods = 3;
-inline constexpr int kSavedWorkWithGeneration = 4;
+// Generated responses, effects of single neurons.
+inline constexpr int kLatestSavedWork = 4;
 
 // The inputs of one piece of work. Copies share the model.
 struct ResponseInputs {

@@ -1,14 +1,18 @@
 #include "kinds/saved_attribution.h"
 
+#include <algorithm>
+#include <map>
 #include <string>
 #include <utility>
 #include <variant>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/status_macros.h"
-#include "engine/gradient_request.h"
+#include "engine/neuron_request.h"
 #include "services/request_codec.h"
+#include "studies/stored_neuron_set.h"
 #include "valuescope/v1/neurons.pb.h"
 
 namespace valuescope::kinds {
@@ -23,14 +27,70 @@ engine::PathNodes PathOf(const v1::IntegratedGradients& how) {
   return path;
 }
 
-// The tokens of a method by gradients.
-const v1::TokenSelection& TokensOf(const SavedAttribution& record) {
-  return record.has_attribution_patching() ? record.attribution_patching().tokens()
-                                           : record.integrated_gradients().tokens();
+// The name of a method that has a target, and the tokens that it asks about.
+struct Asked {
+  const char* method;
+  const v1::TokenSelection& tokens;
+};
+
+Asked AskedOf(const SavedAttribution& record) {
+  switch (record.method_case()) {
+    case SavedAttribution::kAttributionPatching:
+      return {studies::kAttributionPatchingMethod, record.attribution_patching().tokens()};
+    case SavedAttribution::kIntegratedGradients:
+      return {studies::kIntegratedGradientsMethod, record.integrated_gradients().tokens()};
+    case SavedAttribution::kCausalAblation:
+      return {studies::kCausalAblationMethod, record.causal_ablation().tokens()};
+    default:  // asks where the target is read
+      return {studies::kLogProbabilityIncreaseMethod, v1::TokenSelection::default_instance()};
+  }
+}
+
+// Of each of the record's layers, its candidates, which are of these layers.
+engine::ChosenNeurons CandidatesOf(const SavedAttribution& record) {
+  const v1::CausalAblation& how = record.causal_ablation();
+  engine::ChosenNeurons neurons;
+  if (how.candidates().empty()) return neurons;
+  std::map<int, std::vector<int64_t>> by_layer;
+  for (const v1::NeuronId& candidate : how.candidates()) {
+    by_layer[candidate.layer()].push_back(candidate.index());
+  }
+  for (const int layer : record.layers()) {
+    std::vector<int64_t>& indices = by_layer[layer];
+    std::sort(indices.begin(), indices.end());
+    neurons.emplace_back(std::move(indices));
+  }
+  return neurons;
+}
+
+engine::AblationQuestion AblationOf(const SavedAttribution& record,
+                                    const std::optional<studies::StoredVector>& reference) {
+  engine::AblationQuestion question{.neurons = CandidatesOf(record)};
+  question.holds_norm_factor = record.causal_ablation().hold_norm_factor();
+  if (!reference) return question;
+  std::vector<float> base;
+  for (const int layer : record.layers()) {
+    const auto row = reference->row(*reference->RowOfLayer(layer));
+    base.insert(base.end(), row.begin(), row.end());
+  }
+  question.base = std::make_shared<const std::vector<float>>(std::move(base));
+  return question;
+}
+
+engine::NeuronQuestion QuestionOf(const SavedAttribution& record,
+                                  const std::optional<studies::StoredVector>& reference) {
+  if (record.has_causal_ablation()) return AblationOf(record, reference);
+  if (record.has_log_probability_increase()) {
+    return engine::LogprobQuestion{.recomputes_norm_factor =
+                                       record.log_probability_increase().recompute_norm_scale()};
+  }
+  engine::GradientQuestion gradients;
+  if (record.has_integrated_gradients()) gradients.path = PathOf(record.integrated_gradients());
+  return gradients;
 }
 
 // Whether L is made of the prompt's tokens alone.
-bool IsReadInPrompt(const engine::GradientTarget& target) {
+bool IsReadInPrompt(const engine::NeuronTarget& target) {
   const engine::TokenSelection* tokens = nullptr;
   if (const auto* projection = std::get_if<engine::ProjectionTarget>(&target)) {
     tokens = &projection->tokens;
@@ -42,9 +102,9 @@ bool IsReadInPrompt(const engine::GradientTarget& target) {
 }
 
 // `context` is the model's, in tokens.
-absl::StatusOr<engine::GradientTarget> TargetOf(const v1::AttributionTarget& target,
-                                                const studies::StoredVector* vector,
-                                                int64_t context) {
+absl::StatusOr<engine::NeuronTarget> TargetOf(const v1::AttributionTarget& target,
+                                              const std::optional<studies::StoredVector>& vector,
+                                              int64_t context) {
   if (target.has_vector_projection()) {
     const v1::VectorProjectionTarget& projection = target.vector_projection();
     engine::ProjectionTarget result;
@@ -76,54 +136,52 @@ std::optional<int> SourceLayerOf(const SavedAttribution& record) {
   return record.has_source_layer() ? std::optional<int>(record.source_layer()) : std::nullopt;
 }
 
-absl::StatusOr<studies::GradientPlan> GradientPlanOf(const SavedAttribution& record,
-                                                     const studies::StoredVector* vector,
-                                                     int64_t context) {
-  studies::GradientPlan plan;
+absl::StatusOr<studies::TargetPlan> TargetPlanOf(const SavedAttribution& record,
+                                                 const AttributionVectors& vectors,
+                                                 const model::Architecture& architecture) {
+  const int64_t context = architecture.max_positions;
+  studies::TargetPlan plan;
   plan.layers.assign(record.layers().begin(), record.layers().end());
-  VS_ASSIGN_OR_RETURN(plan.target, TargetOf(record.target(), vector, context));
+  VS_ASSIGN_OR_RETURN(plan.target, TargetOf(record.target(), vectors.vector, context));
   const engine::TokenKind otherwise =
       IsReadInPrompt(plan.target) ? engine::TokenKind::kPrompt : engine::TokenKind::kResponse;
-  VS_ASSIGN_OR_RETURN(plan.tokens,
-                      services::TokensFromProto("tokens", TokensOf(record), context, otherwise));
+  VS_ASSIGN_OR_RETURN(
+      plan.tokens, services::TokensFromProto("tokens", AskedOf(record).tokens, context, otherwise));
   const auto& ids = record.target().continuation_logprob().continuation().token_ids().ids();
   plan.continuation.assign(ids.begin(), ids.end());
+  plan.question = QuestionOf(record, vectors.reference);
   plan.mean_baseline = record.attribution_patching().baseline() == v1::PATCHING_BASELINE_MEAN;
-  if (record.has_integrated_gradients()) plan.path = PathOf(record.integrated_gradients());
   return plan;
 }
 
-bool IsByGradients(const SavedAttribution& record) {
-  return record.has_attribution_patching() || record.has_integrated_gradients();
+bool HasTarget(const SavedAttribution& record) {
+  return record.has_attribution_patching() || record.has_integrated_gradients() ||
+         record.has_causal_ablation() || record.has_log_probability_increase();
 }
 
 absl::Status NamedAsAsked(const SavedAttribution& record, const absl::Status& status) {
   const std::string target = record.target().has_vector_projection()
                                  ? "target.vector_projection"
                                  : "target.token_logit_difference";
-  const std::string method =
-      record.has_attribution_patching() ? "attribution_patching" : "integrated_gradients";
   absl::Status named = WithFieldRenamed(status, "target.tokens", target + ".tokens");
   named = WithFieldRenamed(named, "target.positive", target + ".positive_token_ids");
   named = WithFieldRenamed(named, "target.negative", target + ".negative_token_ids");
-  return WithFieldRenamed(named, "tokens", method + ".tokens");
+  return WithFieldRenamed(named, "tokens", absl::StrCat(AskedOf(record).method, ".tokens"));
 }
 
 absl::StatusOr<std::unique_ptr<studies::AttributionMethod>> MethodOf(
-    const SavedAttribution& record, std::optional<studies::StoredVector> vector,
-    const engine::ServedModel& model) {
-  if (IsByGradients(record)) {
-    VS_ASSIGN_OR_RETURN(
-        studies::GradientPlan plan,
-        GradientPlanOf(record, vector ? &*vector : nullptr, model.architecture.max_positions));
-    return studies::GradientAttributionOf(std::move(plan));
+    const SavedAttribution& record, AttributionVectors vectors, const engine::ServedModel& model) {
+  if (HasTarget(record)) {
+    VS_ASSIGN_OR_RETURN(studies::TargetPlan plan,
+                        TargetPlanOf(record, vectors, model.architecture));
+    return studies::TargetAttributionOf(std::move(plan));
   }
   std::vector<int> layers(record.layers().begin(), record.layers().end());
   if (record.has_activation_probability_difference()) {
     return studies::ActivationProbabilityOf(
         std::move(layers), record.activation_probability_difference().definition());
   }
-  return studies::DirectContributionOf(std::move(layers), *std::move(vector),
+  return studies::DirectContributionOf(std::move(layers), *std::move(vectors.vector),
                                        SourceLayerOf(record));
 }
 

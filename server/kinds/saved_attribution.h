@@ -12,32 +12,36 @@
 #include "engine/served_model.h"
 #include "kinds/saved_work.pb.h"
 #include "studies/attribution_method.h"
-#include "studies/gradient_attribution.h"
 #include "studies/stored_vector.h"
+#include "studies/target_attribution.h"
 
 namespace valuescope::kinds {
 
 std::optional<int> SourceLayerOf(const SavedAttribution& record);
 
-// Whether it is attribution patching or integrated gradients.
-bool IsByGradients(const SavedAttribution& record);
+// Whether the method says what neurons do to a target.
+bool HasTarget(const SavedAttribution& record);
 
-// Of a record by gradients. `vector` is the record's, with a row for the target's layer; null where
-// it has none. INVALID_ARGUMENT naming "tokens" or the target's where a selection is none, or has
-// more positions than the model's context of `context` tokens.
-absl::StatusOr<studies::GradientPlan> GradientPlanOf(const SavedAttribution& record,
-                                                     const studies::StoredVector* vector,
-                                                     int64_t context);
+// The vectors that a record names.
+struct AttributionVectors {
+  // With a row for the target's layer, or those that direct contribution needs.
+  std::optional<studies::StoredVector> vector;
+  std::optional<studies::StoredVector> reference;  // with a row for each layer
+};
+
+// Of a record with a target. INVALID_ARGUMENT naming "tokens" or the target's where a selection is
+// none, or has more positions than the model's context.
+absl::StatusOr<studies::TargetPlan> TargetPlanOf(const SavedAttribution& record,
+                                                 const AttributionVectors& vectors,
+                                                 const model::Architecture& architecture);
 
 // The contract's name of a field that the engine calls "tokens...", "target.tokens...",
-// "target.positive..." or "target.negative...", of a record by gradients.
+// "target.positive..." or "target.negative...", of a record with a target.
 absl::Status NamedAsAsked(const SavedAttribution& record, const absl::Status& status);
 
-// `vector` is the record's, which has one for direct contribution and some targets. Errors of
-// GradientPlanOf.
+// Errors of TargetPlanOf.
 absl::StatusOr<std::unique_ptr<studies::AttributionMethod>> MethodOf(
-    const SavedAttribution& record, std::optional<studies::StoredVector> vector,
-    const engine::ServedModel& model);
+    const SavedAttribution& record, AttributionVectors vectors, const engine::ServedModel& model);
 
 }  // namespace valuescope::kinds
 

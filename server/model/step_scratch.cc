@@ -14,6 +14,11 @@ constexpr int64_t kFewestRows = 64;
 }  // namespace
 
 int64_t StepScratchBytes(const Architecture& a, c10::Device device, DType dtype, int64_t tokens) {
+  return StepScratchBytes(a, device, dtype, tokens, /*num_logits=*/tokens);
+}
+
+int64_t StepScratchBytes(const Architecture& a, c10::Device device, DType dtype, int64_t tokens,
+                         int64_t num_logits) {
   // The stream, what its norm gives and what a part writes. Operators that compute in float32 hold
   // a copy of one of them.
   const int64_t streams = 4 * a.hidden;
@@ -28,8 +33,10 @@ int64_t StepScratchBytes(const Architecture& a, c10::Device device, DType dtype,
       device.is_cpu() && dtype != DType::kFloat32 && !CanPack(device, ScalarTypeOf(dtype));
   const int64_t widest = std::max(a.vocabulary, 2 * a.intermediate) * a.hidden;
   const int64_t widened = widens ? 2 * widest * SizeOf(DType::kFloat32) : 0;
+  const int64_t rows = std::max(tokens, kFewestRows);
+  const int64_t logit_rows = std::max(num_logits, kFewestRows);
   return widened +
-         std::max(tokens, kFewestRows) * std::max(activations, streams * SizeOf(dtype) + logits);
+         std::max(rows * activations, rows * streams * SizeOf(dtype) + logit_rows * logits);
 }
 
 }  // namespace valuescope::model

@@ -17,6 +17,9 @@ namespace valuescope::model {
 // packed, the largest of them as its product widens it.
 int64_t StepScratchBytes(const Architecture& architecture, c10::Device device, DType dtype,
                          int64_t tokens);
+// The same with the logits of so many of its tokens.
+int64_t StepScratchBytes(const Architecture& architecture, c10::Device device, DType dtype,
+                         int64_t tokens, int64_t num_logits);
 
 }  // namespace valuescope::model
 

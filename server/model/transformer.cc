@@ -119,19 +119,57 @@ class LoadedTransformer : public Transformer {
                      GradientTape* tape) const override {
     const c10::InferenceMode inference(tape == nullptr);
     const std::unique_ptr<Operators> taped = tape == nullptr ? nullptr : TapedOperators(*tape);
-    // at::index here and below, because index_select has no kernel for meta tensors.
-    const auto of_positions = [&](const at::Tensor& table) {
-      return at::index(table, {batch.positions}).to(ScalarTypeOf(options_.dtype));
-    };
-    const Step step{taped == nullptr ? ServingOperators() : *taped,
-                    batch,
-                    cache,
-                    program,
-                    Plans(batch, cache),
-                    of_positions(cosines_),
-                    of_positions(sines_)};
+    const Step step =
+        MakeStep(taped == nullptr ? ServingOperators() : *taped, batch, cache, program);
     if (tape != nullptr && tape->behind >= 0) return RunBehind(tape->behind, tape->output, step);
     return RunStep(step);
+  }
+
+  at::Tensor RunBlocks(int first, int last, at::Tensor x, const StepBatch& batch,
+                       KvCache& cache) const override {
+    const c10::InferenceMode inference;
+    const StepProgram nothing(static_cast<size_t>(NumWires(architecture_)));
+    const Step step = MakeStep(ServingOperators(), batch, cache, nothing);
+    for (int layer = first; layer <= last; ++layer) RunBlock(layer, x, step);
+    return x;
+  }
+
+  at::Tensor DownProjected(int layer, const at::Tensor& neurons) const override {
+    const c10::InferenceMode inference;
+    return blocks_[layer].down->Apply(neurons);
+  }
+
+  at::Tensor DownColumns(int layer, const at::Tensor& neurons) const override {
+    const c10::InferenceMode inference;
+    const Linear& down = *blocks_[layer].down;
+    if (down.plain().defined()) {
+      return at::index_select(down.plain(), 1, neurons).t().to(at::kFloat).contiguous();
+    }
+    // A packed weight is read by what it makes of single neurons.
+    at::Tensor alone = at::zeros({neurons.numel(), down.in_features()}, embedding_.options());
+    alone.scatter_(1, neurons.unsqueeze(1), 1);
+    const at::Tensor columns = down.Apply(alone).to(at::kFloat);
+    return down.bias().defined() ? columns - down.bias() : columns;
+  }
+
+  at::Tensor MlpOutput(int layer, const at::Tensor& projected,
+                       const at::Tensor& factor) const override {
+    if (!architecture_.post_norms) return projected;
+    const c10::InferenceMode inference;
+    const at::Tensor& gain = blocks_[layer].mlp_post_norm;
+    if (!factor.defined()) return RmsNorm(projected, gain, architecture_.rms_norm_epsilon);
+    return (projected.to(at::kFloat) * factor * gain).to(projected.scalar_type());
+  }
+
+  at::Tensor Logits(const at::Tensor& x) const override {
+    const c10::InferenceMode inference;
+    return Unembed(RmsNorm(x, final_norm_, architecture_.rms_norm_epsilon), ServingOperators());
+  }
+
+  at::Tensor UnscaledLogits(const at::Tensor& x) const override {
+    const c10::InferenceMode inference;
+    const at::Tensor scaled = x.to(at::kFloat) * final_norm_;
+    return unembedding_->Apply(scaled.to(embedding_.scalar_type())).to(at::kFloat);
   }
 
   int64_t GradientWeightBytes(const GradientPath& path) const override {
@@ -189,6 +227,17 @@ class LoadedTransformer : public Transformer {
     at::Tensor cosines, sines;  // [num_tokens, head_dim / 2] of the model's type
   };
 
+  // What the arguments are outlives it.
+  Step MakeStep(const Operators& operators, const StepBatch& batch, KvCache& cache,
+                const StepProgram& program) const {
+    // at::index here and below, because index_select has no kernel for meta tensors.
+    const auto of_positions = [&](const at::Tensor& table) {
+      return at::index(table, {batch.positions}).to(ScalarTypeOf(options_.dtype));
+    };
+    return {operators,           batch, cache, program, Plans(batch, cache), of_positions(cosines_),
+            of_positions(sines_)};
+  }
+
   // One for each window.
   std::map<int64_t, std::vector<at::Tensor>> Plans(const StepBatch& batch,
                                                    const KvCache& cache) const {
@@ -224,11 +273,11 @@ class LoadedTransformer : public Transformer {
     at::Tensor normed = Norm(x, final_norm_, step);
     Visit({Site::kFinalNorm, 0}, normed, step);
     if (IsRead({Site::kLogits, 0}, step)) {
-      at::Tensor logits = Unembed(normed, step);
+      at::Tensor logits = Unembed(normed, step.operators);
       Visit({Site::kLogits, 0}, logits, step);
       return at::index(logits, {step.batch.logit_tokens});
     }
-    return Unembed(at::index(normed, {step.batch.logit_tokens}), step);
+    return Unembed(at::index(normed, {step.batch.logit_tokens}), step.operators);
   }
 
   // Looks at every tensor whose name begins so for the first time.
@@ -415,11 +464,9 @@ class LoadedTransformer : public Transformer {
   }
 
   // [n, hidden] -> logits [n, vocabulary] float32
-  at::Tensor Unembed(const at::Tensor& normed, const Step& step) const {
-    at::Tensor logits = step.operators.Apply(*unembedding_, normed).to(at::kFloat);
-    if (architecture_.final_soft_cap > 0) {
-      step.operators.SoftCap(logits, architecture_.final_soft_cap);
-    }
+  at::Tensor Unembed(const at::Tensor& normed, const Operators& operators) const {
+    at::Tensor logits = operators.Apply(*unembedding_, normed).to(at::kFloat);
+    if (architecture_.final_soft_cap > 0) operators.SoftCap(logits, architecture_.final_soft_cap);
     return logits;
   }
 

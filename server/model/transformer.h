@@ -15,6 +15,7 @@
 #include "base/dtype.h"
 #include "base/memory_ledger.h"
 #include "model/architecture.h"
+#include "model/forward_parts.h"
 #include "model/gradients.h"
 #include "model/kv_cache.h"
 #include "model/step.h"
@@ -37,7 +38,7 @@ struct LoadOptions {
   const MemoryLedger* memory = nullptr;
 };
 
-class Transformer {
+class Transformer : public ForwardParts {
  public:
   // Loads a Hugging Face folder: config.json and model.safetensors, or the shards that
   // model.safetensors.index.json names. Nothing outside `folder` is opened. Errors name the tensor
@@ -46,8 +47,6 @@ class Transformer {
   // cancelled (CANCELLED).
   static absl::StatusOr<std::unique_ptr<Transformer>> Load(const std::string& folder,
                                                            const LoadOptions& options);
-  virtual ~Transformer() = default;
-
   virtual const Architecture& architecture() const = 0;
   virtual DType dtype() const = 0;
   virtual c10::Device device() const = 0;

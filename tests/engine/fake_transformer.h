@@ -53,6 +53,21 @@ class FakeTransformer : public model::Transformer {
     return at::full(neurons.sizes(), 0.0f);
   }
   at::Tensor NeuronBias(int) const override { return {}; }
+  at::Tensor RunBlocks(int, int, at::Tensor x, const model::StepBatch&,
+                       model::KvCache&) const override {
+    return x;
+  }
+  at::Tensor DownProjected(int, const at::Tensor& neurons) const override { return neurons; }
+  at::Tensor DownColumns(int, const at::Tensor& neurons) const override {
+    return at::full({neurons.numel(), 4}, 0.0f);
+  }
+  at::Tensor MlpOutput(int, const at::Tensor& projected, const at::Tensor&) const override {
+    return projected;
+  }
+  at::Tensor Logits(const at::Tensor& x) const override {
+    return at::full({x.size(0), kVocabulary}, 0.0f);
+  }
+  at::Tensor UnscaledLogits(const at::Tensor& x) const override { return Logits(x); }
   int64_t GradientWeightBytes(const model::GradientPath&) const override { return 0; }
   absl::StatusOr<std::shared_ptr<const model::GradientWeights>> MakeGradientWeights(
       const model::GradientPath&, const Cancellation&) const override {

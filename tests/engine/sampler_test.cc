@@ -267,6 +267,26 @@ TEST(LogitRow, WeightsSumsAndPlacesEqualThoseOfDoublePrecision) {
   }
 }
 
+TEST(LogitRow, LogSumExpEqualsThatOfDoublePrecision) {
+  for (const size_t width : {1, 255, 49155}) {
+    std::vector<float> logits(width), more(width);
+    for (size_t i = 0; i < width; ++i) {
+      logits[i] = static_cast<float>(8 * std::sin(0.37 * static_cast<double>(i)));
+      more[i] = static_cast<float>(std::cos(0.11 * static_cast<double>(i)));
+    }
+    for (const float factor : {0.0f, -1e-3f, 2.5f, 200.0f}) {
+      double largest = -1e300, sum = 0;
+      const auto at = [&](size_t i) {
+        return static_cast<double>(logits[i]) + static_cast<double>(factor) * more[i];
+      };
+      for (size_t i = 0; i < width; ++i) largest = std::max(largest, at(i));
+      for (size_t i = 0; i < width; ++i) sum += std::exp(at(i) - largest);
+      const double exact = largest + std::log(sum);
+      EXPECT_NEAR(LogSumExp(logits, more, factor), exact, 1e-6 * (1 + std::abs(largest)));
+    }
+  }
+}
+
 TEST(LogitRow, NeverPlacesASumWhereThereIsNoWeight) {
   EXPECT_EQ(IndexOfSum(std::vector<float>{0, 1, 0, 0}, 1.0), 1u);
   EXPECT_EQ(IndexOfSum(std::vector<float>{0, 0, 1}, 0.0), 2u);

@@ -10,8 +10,13 @@ them. NAME.safetensors has, for the float32 folder families/NAME, computed in fl
   patching.TARGET.BASELINE.L [intermediate], BASELINE zero or mean
   integrated.TARGET.STEPS.L [intermediate], and integrated.TARGET.gap [layers]: L(full) - L(zeroed) minus their sum,
     the mean over the expressing responses, of as many steps
+  mean [layers, intermediate], of the non-expressing responses: what ablation with MODE mean puts in
+  ablation.TARGET.MODE.L [intermediate], MODE zero or mean, every neuron alone; and MODE held, which is zero with the block's
+    own norm behind its MLP held, where there is one
+  logprob_increase.SCALE.L [intermediate], SCALE held or recomputed: what reading a_i w_i at once adds to the log-probability
 
-TARGET is one of TARGETS; a block's own norm behind its MLP (Gemma 2) keeps its clean factor, the others are live.
+TARGET is one of TARGETS; in patching and integration a block's own norm behind its MLP (Gemma 2) keeps its clean factor, the others
+are live.
 """
 
 import json
@@ -76,6 +81,8 @@ class Run:
                 block.mlp.gate_proj.register_forward_hook(self._keep(f"gate.{i}")),
                 block.register_forward_hook(self._keep(f"post.{i}")),
             ]
+            before = getattr(block, "pre_feedforward_layernorm", block.post_attention_layernorm)
+            hooks.append(before.register_forward_pre_hook(self._keep_input(f"mid.{i}")))
             if hasattr(block, "post_feedforward_layernorm"):
                 norm = block.post_feedforward_layernorm
                 hooks.append(norm.register_forward_hook(self._norm(i, norm, (held or {}).get(i))))
@@ -86,6 +93,12 @@ class Run:
     def _keep(self, name):
         def hook(_module, _inputs, output):
             self.seen[name] = (output[0] if isinstance(output, tuple) else output)[0]
+
+        return hook
+
+    def _keep_input(self, name):
+        def hook(_module, inputs):
+            self.seen[name] = inputs[0][0]
 
         return hook
 
@@ -166,9 +179,68 @@ def integrated(model, runs, target, vector, layer, block, steps):
     return total / len(runs), gap / len(runs)
 
 
+@torch.no_grad()
+def ablation(model, runs, target, vector, layer, block, base, held=False):
+    """Every neuron alone at `base` [intermediate], a pass each; `held` keeps the factor of the block's own norm."""
+    read, tokens = TARGETS[target]
+    total = torch.zeros_like(base)
+    for run in runs:
+        at = list(attributed(run, tokens))
+        own = {block: factors(run)[block]} if held else None
+        clean = read(run, vector, layer)
+        for neuron in range(len(base)):
+
+            def edit(i, value, neuron=neuron, at=at):
+                if i != block:
+                    return value
+                changed = value.clone()
+                changed[0, at, neuron] = base[neuron]
+                return changed
+
+            again = Run(model, run.prompt, run.response, edit, own)
+            total[neuron] += clean - read(again, vector, layer)
+    return total / len(runs)
+
+
+@torch.no_grad()
+def logprob_increase(model, runs, block, recomputed):
+    """What x + a_i w_i says of the response beside what x says, x the stream in front of the MLP."""
+    norm, cap = model.model.norm, getattr(model.config, "final_logit_softcapping", None)
+    gain = norm.weight + (1 if model.config.model_type == "gemma2" else 0)
+
+    def factor(x):
+        return torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + model.config.rms_norm_eps)
+
+    def logs(x, scale, response):
+        logits = (x * scale * gain) @ model.lm_head.weight.T
+        if cap:
+            logits = cap * torch.tanh(logits / cap)
+        return logits.log_softmax(-1).gather(-1, response).sum()
+
+    columns = effective_columns(model.model.layers[block])
+    total = torch.zeros(columns.shape[1], dtype=columns.dtype)
+    for run in runs:
+        first, response = len(run.prompt), torch.tensor(run.response).unsqueeze(1)
+        at = slice(first - 1, first - 1 + len(run.response))
+        x, a = run.seen[f"mid.{block}"][at], written(run, block)[at]
+        clean = logs(x, factor(x), response)
+        for neuron in range(len(total)):
+            more = x + a[:, neuron : neuron + 1] * columns[:, neuron]
+            total[neuron] += logs(more, factor(more if recomputed else x), response) - clean
+    return total / len(runs)
+
+
 def written(run, i):
     """a_i, or r_t a_i, [tokens, intermediate]."""
     return run.seen[f"neurons.{i}"][0] * run.seen.get(f"factor.{i}", torch.ones(1))[0]
+
+
+def effective_columns(block):
+    """[hidden, intermediate]; what the neurons write, but for the factor of a norm behind the MLP."""
+    columns = block.mlp.down_proj.weight
+    if hasattr(block, "post_feedforward_layernorm"):
+        columns = columns * (1 + block.post_feedforward_layernorm.weight).unsqueeze(1)
+    return columns
 
 
 def forward_only(model, given, vector):
@@ -189,11 +261,8 @@ def forward_only(model, given, vector):
         return means[True] - means[False]
 
     for i, block in enumerate(model.model.layers):
-        columns = block.mlp.down_proj.weight
-        if hasattr(block, "post_feedforward_layernorm"):
-            columns = columns * (1 + block.post_feedforward_layernorm.weight).unsqueeze(1)
         v = vector[i]
-        along = (v @ columns) / (v @ v)
+        along = (v @ effective_columns(block)) / (v @ v)
         expected[f"direct_contribution.{i}"] = difference(lambda run, i=i: written(run, i)) * along
         expected[f"activation_product.{i}"] = difference(
             lambda run, i=i: (run.seen[f"neurons.{i}"][0] > 0).double()
@@ -220,16 +289,36 @@ def make(name):
     expressing = [Run(model, p, r) for p, r, expresses in given if expresses]
     others = [Run(model, p, r) for p, r, expresses in given if not expresses]
     top = blocks - 2
+    means = torch.stack(
+        [
+            torch.stack(
+                [run.seen[f"neurons.{i}"][0, len(run.prompt) :].mean(0) for run in others]
+            ).mean(0)
+            for i in range(blocks)
+        ]
+    ).detach()
+    # As a reference vector keeps them.
+    expected["mean"] = means.float().double()
+    for i in range(blocks):
+        for scale in ("held", "recomputed"):
+            expected[f"logprob_increase.{scale}.{i}"] = logprob_increase(
+                model, expressing, i, scale == "recomputed"
+            )
     for target in TARGETS:
         last = top if target == "projection" else blocks - 1
         gaps = []
         for i in range(last + 1):
-            mean = torch.stack(
-                [run.seen[f"neurons.{i}"][0, len(run.prompt) :].mean(0) for run in others]
-            ).mean(0)
-            for baseline, base in (("zero", torch.zeros_like(mean)), ("mean", mean)):
+            mean, zero = means[i], torch.zeros_like(means[i])
+            for baseline, base in (("zero", zero), ("mean", mean)):
                 expected[f"patching.{target}.{baseline}.{i}"] = patching(
-                    model, expressing, target, vector, top, i, base.detach()
+                    model, expressing, target, vector, top, i, base
+                )
+            ways = {"zero": (zero,), "mean": (expected["mean"][i],)}
+            if factors(expressing[0]):
+                ways["held"] = (zero, True)
+            for way, how in ways.items():
+                expected[f"ablation.{target}.{way}.{i}"] = ablation(
+                    model, expressing, target, vector, top, i, *how
                 )
             scores, gap = integrated(model, expressing, target, vector, top, i, STEPS)
             expected[f"integrated.{target}.{STEPS}.{i}"] = scores

@@ -331,5 +331,3 @@ def test_targets_that_cannot_be_are_refused(case):
         case.attribute(target=target, **how)
     with pytest.raises(vs.InvalidRequest, match="steps"):
         case.integrate("logprob", steps=2000)
-    with pytest.raises(vs.NotServed, match="causal_ablation"):
-        case.attribute(causal_ablation=v1.CausalAblation(), target=case.target("logprob"))

@@ -152,6 +152,8 @@ struct AttributeFlags {
   std::string baseline = "zero";
   std::string definition = "product";
   std::optional<int> steps;
+  std::string reference;
+  bool recompute_norm_scale = false;
   std::string layers = "all";
   std::string display_name;
   bool validate_only = false;

@@ -263,12 +263,12 @@ void AddAttribution(CLI::App& command, AttributeFlags& flags) {
   command.add_option("--model", flags.model)->required();
   command
       .add_option("--method", flags.method,
-                  "direct_contribution, activation_probability_difference, attribution_patching or "
-                  "integrated_gradients")
+                  "direct_contribution, activation_probability_difference, attribution_patching, "
+                  "integrated_gradients, log_probability_increase or causal_ablation")
       ->capture_default_str();
   command.add_option("--vector", flags.vector,
-                     "vectors/ID that is contributed to, or the target of the last two methods; "
-                     "without it theirs is the response's log-probability");
+                     "vectors/ID that is contributed to, or the target of patching, integrated "
+                     "gradients and ablation; without it theirs is the response's log-probability");
   command.add_option("--target_layer", flags.target_layer,
                      "block behind which the target is read, with its row of --vector");
   command.add_option("--baseline", flags.baseline, "of attribution_patching: zero or mean")
@@ -281,6 +281,11 @@ void AddAttribution(CLI::App& command, AttributeFlags& flags) {
       ->capture_default_str();
   command.add_option("--steps", flags.steps,
                      "of integrated_gradients; default: until the scores are stable");
+  command.add_option("--reference", flags.reference,
+                     "of causal_ablation, vectors/ID of site MLP_NEURONS whose rows take the "
+                     "neurons' place; default 0");
+  command.add_flag("--recompute_norm_scale", flags.recompute_norm_scale,
+                   "of log_probability_increase: the final norm's scale, with the neuron added");
   command.add_option("data_set", flags.data_set, "file of JSON Lines, or artifacts/ID")->required();
   command.add_option("--layers", flags.layers)->capture_default_str();
 }

@@ -154,6 +154,15 @@ absl::Status ChooseMethod(const AttributeFlags& flags, v1::AttributeNeuronsReque
   } else if (flags.method == "integrated_gradients") {
     v1::IntegratedGradients& how = *request.mutable_integrated_gradients();
     if (flags.steps) how.set_steps(*flags.steps);
+  } else if (flags.method == "log_probability_increase") {
+    request.mutable_log_probability_increase()->set_recompute_norm_scale(
+        flags.recompute_norm_scale);
+  } else if (flags.method == "causal_ablation") {
+    v1::CausalAblation& how = *request.mutable_causal_ablation();
+    if (!flags.reference.empty()) {
+      how.set_mode(v1::ABLATION_MODE_MEAN);
+      how.set_reference(ResourceName("vectors", flags.reference));
+    }
   } else {
     return absl::InvalidArgumentError("--method is '" + flags.method + "'; see --help");
   }

@@ -779,7 +779,7 @@ def attribution_request(
         vector: "vectors/ID" that contributions are measured along; of direct_contribution alone.
         layers: blocks whose neurons are scored.
         fields: further fields of `AttributeNeuronsRequest`; a method other than direct_contribution is one of them,
-            such as activation_probability_difference=v1.ActivationProbabilityDifference().
+            such as causal_ablation=v1.CausalAblation() with its target=v1.AttributionTarget(...).
     """
     request = v1.AttributeNeuronsRequest(
         model=model, vector=vector, layers=to_layers(layers), **fields

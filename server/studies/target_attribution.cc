@@ -1,9 +1,10 @@
-#include "studies/gradient_attribution.h"
+#include "studies/target_attribution.h"
 
 #include <numeric>
 #include <set>
 #include <string>
 #include <utility>
+#include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
@@ -13,33 +14,46 @@
 namespace valuescope::studies {
 namespace {
 
-engine::GradientRequest RequestOf(const LabelledResponse& response, const GradientPlan& plan) {
+engine::NeuronRequest RequestOf(const LabelledResponse& response, const TargetPlan& plan) {
   return {.prompt = response.prompt,
           .response = plan.continuation.empty() ? response.response : plan.continuation,
           .layers = plan.layers,
           .tokens = plan.tokens,
           .target = plan.target,
-          .path = plan.path};
+          .question = plan.question};
 }
 
-class GradientAttribution : public AttributionMethod {
+// Of gradients along one; null for the others.
+const engine::PathNodes* PathOf(const TargetPlan& plan) {
+  const auto* gradients = std::get_if<engine::GradientQuestion>(&plan.question);
+  return gradients != nullptr && gradients->path ? &*gradients->path : nullptr;
+}
+
+class TargetAttribution : public AttributionMethod {
  public:
-  explicit GradientAttribution(GradientPlan plan) : plan_(std::move(plan)) {}
+  explicit TargetAttribution(TargetPlan plan)
+      : plan_(std::move(plan)), has_path_(PathOf(plan_) != nullptr) {}
 
   absl::string_view Name() const override {
-    return plan_.path ? kIntegratedGradientsMethod : kAttributionPatchingMethod;
+    if (std::holds_alternative<engine::AblationQuestion>(plan_.question)) {
+      return kCausalAblationMethod;
+    }
+    if (std::holds_alternative<engine::LogprobQuestion>(plan_.question)) {
+      return kLogProbabilityIncreaseMethod;
+    }
+    return has_path_ ? kIntegratedGradientsMethod : kAttributionPatchingMethod;
   }
-  // Of expressing responses: a dL / da of every neuron, then with the mean baseline dL / da, with a
+  // Of expressing responses: the score of every neuron, then with the mean baseline dL / da, with a
   // path the effect of every block. Of others, with that baseline alone: a, then zeros.
   int64_t WidthOfSums(int64_t intermediate) const override {
     const int64_t layers = num_layers();
-    return layers * intermediate * (plan_.mean_baseline ? 2 : 1) + (plan_.path ? layers : 0);
+    return layers * intermediate * (plan_.mean_baseline ? 2 : 1) + (has_path_ ? layers : 0);
   }
 
   absl::Status AddChunk(engine::Engine& engine, std::span<const LabelledResponse> chunk,
                         const AttributionCaller& caller, const Cancellation& cancellation,
                         ActivationSums& sums, int64_t& cached_tokens) const override {
-    std::vector<engine::GradientRequest> requests;
+    std::vector<engine::NeuronRequest> requests;
     std::vector<LabelledResponse> others;
     for (const LabelledResponse& response : chunk) {
       if (response.expresses) {
@@ -48,9 +62,9 @@ class GradientAttribution : public AttributionMethod {
         others.push_back(response);
       }
     }
-    auto gradients = engine.GradientsOf(requests, cancellation);
-    if (!gradients.ok()) return InField("responses", gradients.status());
-    for (const engine::NeuronGradients& own : *gradients) {
+    auto scores = engine.NeuronScoresOf(requests, cancellation);
+    if (!scores.ok()) return InField("responses", scores.status());
+    for (const engine::NeuronScores& own : *scores) {
       VS_RETURN_IF_ERROR(sums.Add(/*expresses=*/true, RowOf(own)));
     }
     return AddOthers(engine, others, caller, cancellation, sums, cached_tokens);
@@ -75,7 +89,7 @@ class GradientAttribution : public AttributionMethod {
         const double baseline = plan_.mean_baseline ? base[i] * means[neurons + i] : 0;
         column.scores.push_back(means[i] - baseline);
       }
-      if (!plan_.path) continue;
+      if (!has_path_) continue;
       column.completeness_gap =
           means[neurons + block] - std::accumulate(column.scores.begin(), column.scores.end(), 0.0);
     }
@@ -85,8 +99,8 @@ class GradientAttribution : public AttributionMethod {
  private:
   int64_t num_layers() const { return static_cast<int64_t>(plan_.layers.size()); }
 
-  std::vector<float> RowOf(const engine::NeuronGradients& own) const {
-    std::vector<float> row = own.attributions;
+  std::vector<float> RowOf(const engine::NeuronScores& own) const {
+    std::vector<float> row = own.scores;
     if (plan_.mean_baseline) row.insert(row.end(), own.gradients.begin(), own.gradients.end());
     row.insert(row.end(), own.effects.begin(), own.effects.end());
     return row;
@@ -111,18 +125,26 @@ class GradientAttribution : public AttributionMethod {
     return absl::OkStatus();
   }
 
-  const GradientPlan plan_;
+  const TargetPlan plan_;
+  const bool has_path_;
 };
+
+// Of the plan's layer at `block`.
+int64_t NeuronsAsked(const TargetPlan& plan, size_t block, int64_t intermediate) {
+  const auto* ablation = std::get_if<engine::AblationQuestion>(&plan.question);
+  if (ablation == nullptr || ablation->neurons.empty()) return intermediate;
+  return static_cast<int64_t>(ablation->neurons[block].values().size());
+}
 
 }  // namespace
 
-std::unique_ptr<AttributionMethod> GradientAttributionOf(GradientPlan plan) {
-  return std::make_unique<GradientAttribution>(std::move(plan));
+std::unique_ptr<AttributionMethod> TargetAttributionOf(TargetPlan plan) {
+  return std::make_unique<TargetAttribution>(std::move(plan));
 }
 
-absl::Status CheckGradients(const engine::Engine& engine,
-                            std::span<const LabelledResponse> responses, const GradientPlan& plan,
-                            const Cancellation& cancellation) {
+absl::Status CheckTargetPlan(const engine::Engine& engine,
+                             std::span<const LabelledResponse> responses, const TargetPlan& plan,
+                             const Cancellation& cancellation) {
   // But for the ids, which are tokens of the model by now, all depends on the lengths.
   std::set<std::pair<size_t, size_t>> checked;
   for (size_t i = 0; i < responses.size(); ++i) {
@@ -130,13 +152,38 @@ absl::Status CheckGradients(const engine::Engine& engine,
     const LabelledResponse& response = responses[i];
     if (!response.expresses) continue;
     if (!checked.emplace(response.prompt.size(), response.response.size()).second) continue;
-    const absl::Status status = engine.CheckGradients(RequestOf(response, plan));
+    const absl::Status status = engine.CheckNeurons(RequestOf(response, plan));
     if (status.ok()) continue;
     const std::string field = DetailsOf(status).field;
     if (field.rfind("prompt", 0) != 0 && field.rfind("response", 0) != 0) return status;
     return InField(absl::StrCat("responses[", i, "]"), status);
   }
   return absl::OkStatus();
+}
+
+TargetCost CostOf(const TargetPlan& plan, const model::Architecture& architecture, double tokens) {
+  TargetCost cost;
+  if (std::holds_alternative<engine::GradientQuestion>(plan.question)) {
+    if (const engine::PathNodes* path = PathOf(plan)) {
+      cost.passes =
+          static_cast<int64_t>(plan.layers.size()) * (path->steps > 0 ? path->steps : path->most);
+    }
+    cost.forwards = 3 * static_cast<double>(cost.passes);
+    return cost;
+  }
+  // A neuron runs what is behind its block, or is unembedded once.
+  const auto blocks = static_cast<double>(architecture.num_layers);
+  const double unembedding = static_cast<double>(architecture.vocabulary * architecture.hidden) /
+                             static_cast<double>(model::NumParameters(architecture));
+  const bool ablates = std::holds_alternative<engine::AblationQuestion>(plan.question);
+  cost.passes = 0;
+  for (size_t block = 0; block < plan.layers.size(); ++block) {
+    const int64_t neurons = NeuronsAsked(plan, block, architecture.intermediate);
+    const double of_each = ablates ? (blocks - plan.layers[block]) / blocks : unembedding / tokens;
+    cost.passes += neurons;
+    cost.forwards += of_each * static_cast<double>(neurons);
+  }
+  return cost;
 }
 
 }  // namespace valuescope::studies
