@@ -52,7 +52,7 @@ using nlohmann::json;
 constexpr char kName[] = "attribute_neurons";
 // In a job's summary, which is the head of the "summary" artifact.
 constexpr int kHeadNeurons = 10;
-// Of the effect of a block; above it a completeness gap is warned of.
+// Of the effect of a block; above it gaps of responses are warned of.
 constexpr double kLargeGap = .05;
 
 // --- The outcome ---------------------------------------------------------------------------------
@@ -121,16 +121,16 @@ class AttributionOutcome : public jobs::Outcome {
     return std::min<int64_t>(record.top_k(), scored);
   }
 
-  // Of blocks whose neurons' scores miss what these do together.
+  // Of blocks where the scores of a response's neurons miss what these do together.
   void AddGapWarnings(const std::vector<studies::NeuronColumns>& columns) {
     for (const studies::NeuronColumns& column : columns) {
-      if (!column.completeness_gap) continue;
+      if (!column.mean_absolute_gap) continue;
       const double sum = std::accumulate(column.scores.begin(), column.scores.end(), 0.0);
-      const double whole = std::abs(*column.completeness_gap + sum);
-      if (std::abs(*column.completeness_gap) <= kLargeGap * whole) continue;
+      const double whole = *column.completeness_gap + sum;
+      if (*column.mean_absolute_gap <= kLargeGap * std::abs(whole)) continue;
       set.add_warnings(absl::StrCat(
-          "layer ", column.layer, ": the scores miss ", *column.completeness_gap, " of the ",
-          *column.completeness_gap + sum, " that all neurons do together; use more steps"));
+          "layer ", column.layer, ": of a response the scores miss ", *column.mean_absolute_gap,
+          " in the mean, while all neurons do ", whole, " together; use more steps"));
     }
   }
 

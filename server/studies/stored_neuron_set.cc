@@ -173,6 +173,7 @@ google::protobuf::RepeatedPtrField<v1::NeuronSetLayer> SummariseLayers(
                                               })
                               : std::count(column.members.begin(), column.members.end(), 1));
     if (column.completeness_gap) layer.set_completeness_gap(*column.completeness_gap);
+    if (column.mean_absolute_gap) layer.set_mean_absolute_gap(*column.mean_absolute_gap);
     layer.set_score_sum(std::accumulate(column.scores.begin(), column.scores.end(), 0.0));
     if (column.scores.empty()) continue;
     const auto [low, high] = std::minmax_element(column.scores.begin(), column.scores.end());

@@ -54,7 +54,8 @@ struct NeuronColumns {
   std::vector<double> angles = {};  // degrees
   std::vector<double> mean_expressing = {};
   std::vector<double> mean_non_expressing = {};
-  std::optional<double> completeness_gap = {};  // integrated gradients
+  std::optional<double> completeness_gap = {};   // integrated gradients
+  std::optional<double> mean_absolute_gap = {};  // integrated gradients
   std::vector<int32_t> members = {};            // selectivity: 1 of a member, else 0
   std::vector<int64_t> values = {};             // selectivity: bit k for value k
 };

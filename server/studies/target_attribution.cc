@@ -1,5 +1,7 @@
 #include "studies/target_attribution.h"
 
+#include <cmath>
+#include <cstddef>
 #include <numeric>
 #include <set>
 #include <string>
@@ -44,10 +46,11 @@ class TargetAttribution : public AttributionMethod {
     return has_path_ ? kIntegratedGradientsMethod : kAttributionPatchingMethod;
   }
   // Of expressing responses: the score of every neuron, then with the mean baseline dL / da, with a
-  // path the effect of every block. Of others, with that baseline alone: a, then zeros.
+  // path the effect of every block and how far the scores of its neurons miss it. Of others, with
+  // that baseline alone: a, then zeros.
   int64_t WidthOfSums(int64_t intermediate) const override {
     const int64_t layers = num_layers();
-    return layers * intermediate * (plan_.mean_baseline ? 2 : 1) + (has_path_ ? layers : 0);
+    return layers * intermediate * (plan_.mean_baseline ? 2 : 1) + (has_path_ ? 2 * layers : 0);
   }
 
   absl::Status AddChunk(engine::Engine& engine, std::span<const LabelledResponse> chunk,
@@ -92,6 +95,7 @@ class TargetAttribution : public AttributionMethod {
       if (!has_path_) continue;
       column.completeness_gap =
           means[neurons + block] - std::accumulate(column.scores.begin(), column.scores.end(), 0.0);
+      column.mean_absolute_gap = means[neurons + plan_.layers.size() + block];
     }
     return columns;
   }
@@ -103,6 +107,12 @@ class TargetAttribution : public AttributionMethod {
     std::vector<float> row = own.scores;
     if (plan_.mean_baseline) row.insert(row.end(), own.gradients.begin(), own.gradients.end());
     row.insert(row.end(), own.effects.begin(), own.effects.end());
+    const size_t width = own.effects.empty() ? 0 : own.scores.size() / own.effects.size();
+    for (size_t block = 0; block < own.effects.size(); ++block) {
+      const auto begin = own.scores.begin() + static_cast<std::ptrdiff_t>(block * width);
+      const double sum = std::accumulate(begin, begin + static_cast<std::ptrdiff_t>(width), 0.0);
+      row.push_back(static_cast<float>(std::abs(own.effects[block] - sum)));
+    }
     return row;
   }
 

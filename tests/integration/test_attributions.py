@@ -247,7 +247,26 @@ def test_a_path_with_too_few_nodes_is_warned_of(case):
     for layer in neuron_set.layers:
         whole = layer.score_sum + layer.completeness_gap
         warned = any(f"layer {layer.layer}:" in warning for warning in neuron_set.warnings)
-        assert warned == (abs(layer.completeness_gap) > 0.05 * abs(whole))
+        assert warned == (layer.mean_absolute_gap > 0.05 * abs(whole))
+
+
+def test_gaps_of_responses_do_not_cancel(case):
+    expressing = [one for one in case.responses if one.expresses]
+    alone = np.array(
+        [
+            [
+                layer.completeness_gap
+                for layer in case.integrate("logprob", steps=2, responses=[one]).layers
+            ]
+            for one in expressing
+        ]
+    )
+    together = case.integrate("logprob", steps=2).layers
+    found = [layer.mean_absolute_gap for layer in together]
+    np.testing.assert_allclose(found, np.abs(alone).mean(0), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(
+        [layer.completeness_gap for layer in together], alone.mean(0), rtol=1e-3, atol=1e-6
+    )
 
 
 def test_labels_are_of_all_or_of_none_where_no_mean_needs_them(case):
