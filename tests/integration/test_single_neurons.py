@@ -1,9 +1,11 @@
 """Causal ablation and log-probability increase through the real server: every neuron's score is what a brute force says."""
 
+import subprocess
+
 import numpy as np
 import pytest
 import valuescope as vs
-from conftest import Server
+from conftest import BUILD, Server
 from test_attributions import NAMES, TARGETS, Case, columns, ids_of
 from test_families import FAMILIES, error
 from valuescope import v1
@@ -187,6 +189,23 @@ def test_a_continuation_takes_the_place_of_the_response(case):
         same = columns(case.client, run(target=case.target("logprob"), responses=replaced))
         for layer, scores in same.items():
             np.testing.assert_array_equal(given[layer], scores)
+
+
+@pytest.mark.parametrize("method", ["causal_ablation", "log_probability_increase"])
+def test_the_command_line_makes_the_set_of_the_call(case, method, server, tmp_path):
+    ablates = method == "causal_ablation"
+    data_set = tmp_path / "responses.jsonl"
+    data_set.write_bytes(vs.to_json_lines(case.responses))
+    flags = ["--reference", case.means] if ablates else ["--recompute_norm_scale"]
+    command = [BUILD / "client" / "cpp" / "valuescope", "--server", server.address, "neurons"]
+    command += ["attribute", "--model", case.model, "--method", method, *flags, data_set]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    call = case.ablate("logprob", "mean") if ablates else case.increase(recompute=True)
+    (made,) = {word for word in done.stdout.split() if word.startswith("neuronSets/")}
+    by_command = columns(case.client, case.client.neuron_set(made))
+    for layer, scores in columns(case.client, call).items():
+        np.testing.assert_array_equal(by_command[layer], scores)
 
 
 def test_what_cannot_be_is_refused(case):
