@@ -429,6 +429,29 @@ TEST_F(NeuronSetCalls, MoreTextsThanOneCallTakesAreRefusedBeforeAnythingRuns) {
   EXPECT_EQ(site_.engine->submitted, 0);
 }
 
+TEST_F(NeuronSetCalls, WhatACallHoldsDoesNotGrowWithItsTexts) {
+  MemoryLedger memory(int64_t{1} << 30);
+  const auto held = [&](int num_texts) {
+    rpc::CallContext context;
+    context.tenant = "lab";
+    context.memory = &memory;
+    v1::TopContextsRequest request;
+    request.set_model("models/tiny");
+    request.add_neurons()->set_index(1);
+    for (v1::LabelledResponse& response : SmallSite::Responses(num_texts)) {
+      *request.add_responses() = std::move(response);
+    }
+    v1::TopContextsResponse response;
+    EXPECT_EQ(site_.neurons.TopContexts(context, request, &response), absl::OkStatus());
+    return context.held();
+  };
+  const int64_t few = held(50);
+  // Sixteen texts of four tokens run together: ids here and in the engine, and a float a neuron.
+  EXPECT_GE(few, 16 * 4 * (8 + 4));
+  EXPECT_EQ(held(1000), few);
+  EXPECT_EQ(memory.used(), 0);
+}
+
 TEST_F(NeuronSetCalls, ACallThatIsStoppedSaysWhyAndRunsLittleMore) {
   site_.engine->before_submit = [this](const engine::Request&) {
     if (site_.engine->submitted == 20) {
