@@ -26,11 +26,11 @@
 #include "base/id.h"
 #include "base/status_macros.h"
 #include "kinds/attribution_options.h"
+#include "kinds/attribution_target.h"
 #include "kinds/kinds.h"
 #include "kinds/response_work.h"
 #include "kinds/saved_attribution.h"
 #include "nlohmann/json.hpp"
-#include "services/prompt_codec.h"
 #include "services/replays.h"
 #include "services/response_sets.h"
 #include "services/stored_vectors.h"
@@ -383,31 +383,17 @@ class AttributeNeuronsKind
     } else {
       *record.mutable_integrated_gradients() = request.integrated_gradients();
     }
-    *record.mutable_target() = request.target();
-    if (request.target().has_continuation_logprob()) {
-      return ResolveContinuation(model, *record.mutable_target()->mutable_continuation_logprob());
-    }
-    if (!request.target().has_vector_projection()) return model.architecture.num_layers;
-    const v1::VectorProjectionTarget& projection = request.target().vector_projection();
-    if (!projection.has_layer()) {
-      return InvalidField("target.vector_projection.layer", "must be set");
-    }
-    constexpr char kField[] = "target.vector_projection.vector";
-    VS_RETURN_IF_ERROR(UseVector(kField, projection.vector(), model, context, used, method));
-    if (method.vector->RowOfLayer(projection.layer())) return projection.layer() + 1;
-    return InvalidField(kField, absl::StrCat("has no row for layer ", projection.layer()));
-  }
-
-  static absl::StatusOr<int> ResolveContinuation(const engine::ServedModel& model,
-                                                 v1::ContinuationLogprobTarget& target) {
-    if (!target.has_continuation()) return model.architecture.num_layers;
-    constexpr char kField[] = "target.continuation_logprob.continuation";
-    VS_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
-                        services::ResponseFromProto(kField, target.continuation(), model));
-    if (ids.empty()) return InvalidField(kField, "must have a token");
-    target.mutable_continuation()->mutable_token_ids()->mutable_ids()->Assign(ids.begin(),
-                                                                              ids.end());
-    return model.architecture.num_layers;
+    VS_ASSIGN_OR_RETURN(ResolvedTarget target,
+                        ResolveTarget(request.target(), model, context, sources_, used));
+    record.set_vector(target.vector_id);
+    if (target.vector)
+      record.set_vector_digest(used.at(request.target().vector_projection().vector()));
+    method.vector = std::move(target.vector);
+    *record.mutable_target() = std::move(target.record);
+    // Later blocks than the one behind which a projection is read have no part in it.
+    return request.target().has_vector_projection()
+               ? request.target().vector_projection().layer() + 1
+               : model.architecture.num_layers;
   }
 
   // Also what they cost: a backward pass counts as two, and of a path as many nodes as it has, or

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "engine/gradient_request.h"
+#include "kinds/attribution_target.h"
 #include "services/request_codec.h"
 #include "valuescope/v1/neurons.pb.h"
 
@@ -41,35 +42,6 @@ bool IsReadInPrompt(const engine::GradientTarget& target) {
                                tokens->kind == engine::TokenKind::kLastPrompt);
 }
 
-// `context` is the model's, in tokens.
-absl::StatusOr<engine::GradientTarget> TargetOf(const v1::AttributionTarget& target,
-                                                const studies::StoredVector* vector,
-                                                int64_t context) {
-  if (target.has_vector_projection()) {
-    const v1::VectorProjectionTarget& projection = target.vector_projection();
-    engine::ProjectionTarget result;
-    result.layer = projection.layer();
-    const auto row = vector->row(*vector->RowOfLayer(projection.layer()));
-    result.vector = std::make_shared<const std::vector<float>>(row.begin(), row.end());
-    VS_ASSIGN_OR_RETURN(result.tokens, services::TokensFromProto("target.vector_projection.tokens",
-                                                                 projection.tokens(), context,
-                                                                 engine::TokenKind::kResponse));
-    return result;
-  }
-  if (!target.has_token_logit_difference()) return engine::ResponseLogprobTarget{};
-  const v1::TokenLogitDifferenceTarget& difference = target.token_logit_difference();
-  engine::LogitDifferenceTarget result;
-  result.positive.assign(difference.positive_token_ids().begin(),
-                         difference.positive_token_ids().end());
-  result.negative.assign(difference.negative_token_ids().begin(),
-                         difference.negative_token_ids().end());
-  VS_ASSIGN_OR_RETURN(
-      result.tokens,
-      services::TokensFromProto("target.token_logit_difference.tokens", difference.tokens(),
-                                context, engine::TokenKind::kLastPrompt));
-  return result;
-}
-
 }  // namespace
 
 std::optional<int> SourceLayerOf(const SavedAttribution& record) {
@@ -81,7 +53,7 @@ absl::StatusOr<studies::GradientPlan> GradientPlanOf(const SavedAttribution& rec
                                                      int64_t context) {
   studies::GradientPlan plan;
   plan.layers.assign(record.layers().begin(), record.layers().end());
-  VS_ASSIGN_OR_RETURN(plan.target, TargetOf(record.target(), vector, context));
+  VS_ASSIGN_OR_RETURN(plan.target, EngineTarget(record.target(), vector, context));
   const engine::TokenKind otherwise =
       IsReadInPrompt(plan.target) ? engine::TokenKind::kPrompt : engine::TokenKind::kResponse;
   VS_ASSIGN_OR_RETURN(plan.tokens,
@@ -98,15 +70,10 @@ bool IsByGradients(const SavedAttribution& record) {
 }
 
 absl::Status NamedAsAsked(const SavedAttribution& record, const absl::Status& status) {
-  const std::string target = record.target().has_vector_projection()
-                                 ? "target.vector_projection"
-                                 : "target.token_logit_difference";
   const std::string method =
       record.has_attribution_patching() ? "attribution_patching" : "integrated_gradients";
-  absl::Status named = WithFieldRenamed(status, "target.tokens", target + ".tokens");
-  named = WithFieldRenamed(named, "target.positive", target + ".positive_token_ids");
-  named = WithFieldRenamed(named, "target.negative", target + ".negative_token_ids");
-  return WithFieldRenamed(named, "tokens", method + ".tokens");
+  return WithFieldRenamed(TargetNamedAsAsked(record.target(), status), "tokens",
+                          method + ".tokens");
 }
 
 absl::StatusOr<std::unique_ptr<studies::AttributionMethod>> MethodOf(

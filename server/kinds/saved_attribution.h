@@ -29,8 +29,8 @@ absl::StatusOr<studies::GradientPlan> GradientPlanOf(const SavedAttribution& rec
                                                      const studies::StoredVector* vector,
                                                      int64_t context);
 
-// The contract's name of a field that the engine calls "tokens...", "target.tokens...",
-// "target.positive..." or "target.negative...", of a record by gradients.
+// The contract's name of a field that studies call "tokens..." or "target.tokens...", of a record
+// by gradients.
 absl::Status NamedAsAsked(const SavedAttribution& record, const absl::Status& status);
 
 // `vector` is the record's, which has one for direct contribution and some targets. Errors of
