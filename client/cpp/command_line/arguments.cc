@@ -130,6 +130,44 @@ absl::StatusOr<v1::Pooling> ParsePooling(absl::string_view name) {
                                 v1::Pooling_descriptor());
 }
 
+absl::StatusOr<v1::NeuronTest> ParseNeuronTest(absl::string_view name) {
+  return ParseEnum<v1::NeuronTest>(name, "NEURON_TEST_", "test", v1::NeuronTest_Parse,
+                                   v1::NeuronTest_descriptor());
+}
+
+absl::StatusOr<v1::AblationMode> ParseAblationMode(absl::string_view name) {
+  return ParseEnum<v1::AblationMode>(name, "ABLATION_MODE_", "mode", v1::AblationMode_Parse,
+                                     v1::AblationMode_descriptor());
+}
+
+absl::StatusOr<ParsedNeurons> ParseNeurons(absl::string_view text) {
+  ParsedNeurons parsed;
+  if (absl::StartsWith(text, "neuronSets/")) {
+    const std::pair<std::string, std::string> parts = absl::StrSplit(text, absl::MaxSplits('=', 1));
+    parsed.neuron_set = parts.first;
+    if (parts.second.empty()) return parsed;
+    const auto neuron_class = ParseNeuronClass(parts.second);
+    if (!neuron_class.ok()) return neuron_class.status();
+    parsed.neuron_class = *neuron_class;
+    return parsed;
+  }
+  for (const absl::string_view each : absl::StrSplit(text, '+')) {
+    const std::vector<std::string> parts = absl::StrSplit(each, '/');
+    int layer = 0, index = 0;
+    if (parts.size() != 2 || !absl::SimpleAtoi(parts[0], &layer) ||
+        !absl::SimpleAtoi(parts[1], &index)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("'", text,
+                       "' names no neurons, such as 3/17+3/20, neuronSets/ID or "
+                       "neuronSets/ID=shared"));
+    }
+    v1::NeuronId& neuron = parsed.neurons.emplace_back();
+    neuron.set_layer(layer);
+    neuron.set_index(index);
+  }
+  return parsed;
+}
+
 std::string ResourceName(absl::string_view collection, absl::string_view name) {
   return absl::StartsWith(name, absl::StrCat(collection, "/"))
              ? std::string(name)

@@ -86,27 +86,9 @@ absl::Status SetDirections(const Words& words, v1::ProjectOut& project) {
 
 template <typename Operation>
 absl::Status SetNeurons(const Words& words, Operation& operation) {
-  if (absl::StartsWith(words.what, "neuronSets/")) {
-    const std::pair<std::string, std::string> parts =
-        absl::StrSplit(words.what, absl::MaxSplits('=', 1));
-    operation.set_neuron_set(parts.first);
-    if (parts.second.empty()) return absl::OkStatus();
-    const auto neuron_class = ParseNeuronClass(parts.second);
-    if (!neuron_class.ok()) return neuron_class.status();
-    operation.set_class_(*neuron_class);
-    return absl::OkStatus();
-  }
-  for (const absl::string_view each : absl::StrSplit(words.what, '+')) {
-    const std::vector<std::string> parts = absl::StrSplit(each, '/');
-    int layer = 0, index = 0;
-    if (parts.size() != 2 || !absl::SimpleAtoi(parts[0], &layer) ||
-        !absl::SimpleAtoi(parts[1], &index)) {
-      return words.Bad("names no neurons");
-    }
-    v1::NeuronId* neuron = operation.add_neurons();
-    neuron->set_layer(layer);
-    neuron->set_index(index);
-  }
+  const auto neurons = ParseNeurons(words.what);
+  if (!neurons.ok()) return words.Bad(absl::StrCat("is none: ", neurons.status().message()));
+  neurons->PutInto(operation);
   return absl::OkStatus();
 }
 

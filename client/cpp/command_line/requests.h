@@ -37,6 +37,9 @@ absl::StatusOr<std::string> DataSetArtifact(Client& client, const std::string& d
 absl::StatusOr<v1::AttributeNeuronsRequest> MakeAttribution(Client& client,
                                                             const AttributeFlags& flags);
 
+// The same.
+absl::StatusOr<v1::TestNeuronsRequest> MakeNeuronTest(Client& client, const TestFlags& flags);
+
 }  // namespace valuescope::command_line
 
 #endif  // VALUESCOPE_COMMAND_LINE_REQUESTS_H_

@@ -24,6 +24,7 @@ from .errors import (
     ValuescopeError,
 )
 from .html import show_in_notebooks
+from .neuron_tests import NeuronTest
 from .prompts import (
     AblateNeurons,
     Clamp,
@@ -37,6 +38,7 @@ from .prompts import (
     chat_prompt,
     extraction_request,
     labelled,
+    neuron_test_request,
     tap,
     to_json_lines,
 )
@@ -64,6 +66,7 @@ __all__ = [
     "Generation",
     "InvalidRequest",
     "JobFailed",
+    "NeuronTest",
     "NotFound",
     "NotServed",
     "ProjectOut",
@@ -84,6 +87,7 @@ __all__ = [
     "extraction_request",
     "from_numpy",
     "labelled",
+    "neuron_test_request",
     "show_in_notebooks",
     "tap",
     "to_bits",

@@ -188,6 +188,7 @@ class Client:
 
     classify_neurons = blocking(Api.classify_neurons)
     attribute_neurons = blocking(Api.attribute_neurons)
+    test_neurons = blocking(Api.test_neurons)
     neuron_set = blocking(Api.neuron_set)
     neuron_sets = blocking(Api.neuron_sets)
     compare_neuron_sets = blocking(Api.compare_neuron_sets)

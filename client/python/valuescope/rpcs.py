@@ -135,6 +135,9 @@ LIST_NEURON_SETS = Rpc(
 DELETE_NEURON_SET = Rpc(
     "NeuronService/DeleteNeuronSet", v1.DeleteNeuronSetRequest, v1.DeleteNeuronSetResponse
 )
+TEST_NEURONS = Rpc(
+    "NeuronService/TestNeurons", v1.TestNeuronsRequest, v1.TestNeuronsResponse, True, timeout=WORK
+)
 TOP_CONTEXTS = Rpc(
     "NeuronService/TopContexts", v1.TopContextsRequest, v1.TopContextsResponse, True, timeout=WORK
 )
