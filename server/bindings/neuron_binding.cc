@@ -9,6 +9,7 @@ std::unique_ptr<rpc::RpcService> Bind(rpc::CallRuntime* runtime, services::Neuro
   auto binding = std::make_unique<rpc::RpcService>(v1::NeuronService::service_full_name(), runtime);
   binding->Unary("AttributeNeurons", rpc::Lane::kLong, service, &Service::AttributeNeurons);
   binding->Unary("ClassifyNeurons", rpc::Lane::kLong, service, &Service::ClassifyNeurons);
+  binding->Unary("TestNeurons", rpc::Lane::kLong, service, &Service::TestNeurons);
   // Reads all of the set's columns to find the first.
   binding->Unary("GetNeuronSet", rpc::Lane::kLong, service, &Service::GetNeuronSet);
   binding->Unary("ListNeuronSets", rpc::Lane::kQuick, service, &Service::ListNeuronSets);

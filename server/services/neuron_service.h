@@ -1,5 +1,4 @@
-// NeuronService: value neurons by geometry and by direct contribution, and the sets that come of
-// it.
+// NeuronService: neurons that carry a value, the sets of them, and what they cause.
 #ifndef VALUESCOPE_SERVICES_NEURON_SERVICE_H_
 #define VALUESCOPE_SERVICES_NEURON_SERVICE_H_
 
@@ -25,6 +24,8 @@ class NeuronService {
   absl::Status ClassifyNeurons(const rpc::CallContext& context,
                                const v1::ClassifyNeuronsRequest& request,
                                v1::ClassifyNeuronsResponse* response);
+  absl::Status TestNeurons(const rpc::CallContext& context, const v1::TestNeuronsRequest& request,
+                           v1::TestNeuronsResponse* response);
   absl::Status GetNeuronSet(const rpc::CallContext& context, const v1::GetNeuronSetRequest& request,
                             v1::GetNeuronSetResponse* response);
   absl::Status ListNeuronSets(const rpc::CallContext& context,

@@ -181,6 +181,21 @@ TEST(Edits, RefuseWhatIsNoneAndShowTheForms) {
       HasSubstr("shared"));
 }
 
+TEST(Neurons, AreGivenOneByOneOrAsASet) {
+  v1::TestNeuronsRequest request;
+  ParseNeurons("3/17+0/2")->PutInto(request);
+  ASSERT_EQ(request.neurons_size(), 2);
+  EXPECT_EQ(request.neurons(0).layer(), 3);
+  EXPECT_EQ(request.neurons(0).index(), 17);
+  ParseNeurons("neuronSets/s=shared")->PutInto(request);
+  EXPECT_EQ(request.neurons_size(), 0);
+  EXPECT_EQ(request.neuron_set(), "neuronSets/s");
+  EXPECT_EQ(request.class_(), v1::NEURON_CLASS_SHARED);
+  for (const char* text : {"", "3", "3/x", "3/1/2", "3/1,3/2"}) {
+    EXPECT_THAT(std::string(ParseNeurons(text).status().message()), HasSubstr("3/17+3/20")) << text;
+  }
+}
+
 TEST(Names, AreCompletedAndChecked) {
   EXPECT_EQ(ResourceName("models", "x"), "models/x");
   EXPECT_EQ(ResourceName("models", "models/x"), "models/x");
