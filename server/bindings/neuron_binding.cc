@@ -11,6 +11,7 @@ std::unique_ptr<rpc::RpcService> Bind(rpc::CallRuntime* runtime, services::Neuro
   binding->Unary("ClassifyNeurons", rpc::Lane::kLong, service, &Service::ClassifyNeurons);
   binding->Unary("ScoreSelectivity", rpc::Lane::kLong, service, &Service::ScoreSelectivity);
   binding->Unary("CompareNeuronSets", rpc::Lane::kLong, service, &Service::CompareNeuronSets);
+  binding->Unary("TestNeurons", rpc::Lane::kLong, service, &Service::TestNeurons);
   // Reads all of the set's columns to find the first.
   binding->Unary("GetNeuronSet", rpc::Lane::kLong, service, &Service::GetNeuronSet);
   binding->Unary("ListNeuronSets", rpc::Lane::kQuick, service, &Service::ListNeuronSets);

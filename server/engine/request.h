@@ -28,6 +28,7 @@ namespace valuescope::engine {
 // answer. The last generated token is never fed back unless a tap needs it.
 enum class TokenKind : uint8_t {
   kAll,
+  kAllButFirst,  // the sequence's first token carries the massive activation of many models
   kPrompt,
   kResponse,
   kLastPrompt,
@@ -135,8 +136,18 @@ struct Intervention {
 
 // kMeanNorm is the mean of |x| over the tokens: one number a layer, [layers, 1, 1], of all columns
 // and not of the last token alone. kMeanPositive is the part of the tokens at which an element is
-// above 0. The contract has no name for the two.
-enum class Reduction : uint8_t { kNone, kMean, kSum, kMax, kLast, kMeanNorm, kMeanPositive };
+// above 0, kMeanMagnitude the mean of an element's absolute value. The contract has no name for the
+// three.
+enum class Reduction : uint8_t {
+  kNone,
+  kMean,
+  kSum,
+  kMax,
+  kLast,
+  kMeanNorm,
+  kMeanPositive,
+  kMeanMagnitude
+};
 
 // Reads activations of some layers at one site, reduced on the device over the selected tokens.
 struct Tap {
@@ -145,8 +156,8 @@ struct Tap {
   TokenSelection tokens{.kind = TokenKind::kResponse, .positions = {}};
   Reduction reduction = Reduction::kNone;
   DType dtype = DType::kFloat32;  // of the result: float32, float16, bfloat16 or float64
-  // Empty: whole activations. Else, for each of `layers`, the columns that are wanted, ascending
-  // and distinct; the result then comes layer by layer.
+  // Empty: whole activations. Else, for each of `layers` (once at sites without layers), the
+  // columns that are wanted, ascending and distinct; the result then comes layer by layer.
   std::vector<NeuronIndices> columns;
 };
 

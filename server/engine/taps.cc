@@ -23,7 +23,7 @@ bool KeepsTokens(Reduction reduction) { return reduction == Reduction::kNone; }
 
 bool IsMean(Reduction reduction) {
   return reduction == Reduction::kMean || reduction == Reduction::kMeanNorm ||
-         reduction == Reduction::kMeanPositive;
+         reduction == Reduction::kMeanPositive || reduction == Reduction::kMeanMagnitude;
 }
 
 // What is read of the tokens is kept in: a sum of many is to lose nothing.
@@ -43,6 +43,8 @@ model::TapOperation OperationOf(Reduction reduction) {
       return model::TapOperation::kNorm;
     case Reduction::kMeanPositive:
       return model::TapOperation::kPositive;
+    case Reduction::kMeanMagnitude:
+      return model::TapOperation::kMagnitude;
     case Reduction::kNone:
     case Reduction::kLast:
       break;
@@ -52,7 +54,7 @@ model::TapOperation OperationOf(Reduction reduction) {
 
 absl::Status CheckColumns(const Tap& tap, int64_t width) {
   if (tap.columns.empty()) return absl::OkStatus();
-  if (tap.columns.size() != tap.layers.size()) {
+  if (tap.columns.size() != std::max<size_t>(1, tap.layers.size())) {
     return InvalidField("columns", "must be chosen for every layer");
   }
   for (const NeuronIndices& columns : tap.columns) {
@@ -230,7 +232,7 @@ std::vector<Capture> SequenceTaps::Read() const {
       continue;
     }
     for (size_t layer = 0; layer < one.wires.size(); ++layer) {
-      capture.layers = {one.tap.layers[layer]};
+      if (!one.tap.layers.empty()) capture.layers = {one.tap.layers[layer]};
       capture.columns = one.tap.columns[layer].values();
       capture.tensor = ReadLayers(one, layer, 1);
       captures.push_back(capture);

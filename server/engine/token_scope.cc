@@ -32,6 +32,7 @@ bool MayHoldGenerated(const TokenSelection& selection, int64_t prompt) {
       return std::any_of(selection.positions.begin(), selection.positions.end(),
                          [prompt](int64_t position) { return position >= prompt; });
     case TokenKind::kAll:
+    case TokenKind::kAllButFirst:
     case TokenKind::kResponse:
     case TokenKind::kLast:
     case TokenKind::kFromLastPrompt:
@@ -46,6 +47,9 @@ absl::StatusOr<TokenScope> TokenScope::Resolve(const TokenSelection& selection,
   scope.most_ = extent.most;
   switch (selection.kind) {
     case TokenKind::kAll:
+      break;
+    case TokenKind::kAllButFirst:
+      scope.first_ = 1;
       break;
     case TokenKind::kPrompt:
       scope.last_ = extent.prompt - 1;

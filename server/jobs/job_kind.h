@@ -42,6 +42,10 @@ class ShardContext {
   virtual const std::string& partial() const = 0;
   virtual int64_t work_done() const = 0;
 
+  // Of a shard of the job, this one or another, as it was committed last. ABORTED where the lease
+  // is lost: return it.
+  virtual absl::StatusOr<store::ShardProgress> ProgressOf(int64_t shard) = 0;
+
   // Raised when the job is asked to stop, the lease is lost or the server drains. Look at it
   // between chunks and return CANCELLED; what was checkpointed is kept.
   virtual const Cancellation& cancellation() const = 0;

@@ -4,6 +4,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 
@@ -34,10 +35,37 @@ absl::Status RunChunks(Work& work, const UnitRange& units, int64_t done,
   return absl::OkStatus();
 }
 
+// Where other shards build on the first one: a worker that leased one of them before the first is
+// finished gives it back for now.
+absl::Status PrepareFromFirst(Work& work, ShardContext& context) {
+  const int64_t preparing = work.extent().preparing;
+  if (preparing == 0 || context.shard() == 0) return absl::OkStatus();
+  VS_ASSIGN_OR_RETURN(const store::ShardProgress first, context.ProgressOf(/*shard=*/0));
+  if (first.work_done < preparing) {
+    return RetryLater("FIRST_SHARD_RUNS", "the shard that the others build on is not finished",
+                      absl::Seconds(1));
+  }
+  VS_ASSIGN_OR_RETURN(const std::unique_ptr<Partial> partial,
+                      work.Parse(first.partial, preparing, preparing));
+  return work.Prepare(*partial);
+}
+
+// Adds a finished shard to all before it.
+absl::Status FoldShard(Work& work, int64_t shard, const Partial& part, Partial& whole) {
+  if (shard == 0 && work.extent().preparing > 0) VS_RETURN_IF_ERROR(work.Prepare(part));
+  return work.Fold(part, whole);
+}
+
 }  // namespace
 
+int64_t Extent::num_shards() const {
+  const int64_t others = units - preparing;
+  return (preparing > 0 ? 1 : 0) + (others + units_per_shard - 1) / units_per_shard;
+}
+
 UnitRange Extent::UnitsOf(int64_t shard) const {
-  const int64_t first = shard * units_per_shard;
+  if (preparing > 0 && shard == 0) return {0, preparing};
+  const int64_t first = preparing + (preparing > 0 ? shard - 1 : shard) * units_per_shard;
   return {first, std::min(units, first + units_per_shard)};
 }
 
@@ -49,13 +77,14 @@ absl::StatusOr<std::unique_ptr<Outcome>> RunAtOnce(Work& work, const Cancellatio
     VS_ASSIGN_OR_RETURN(const std::unique_ptr<Partial> part, work.Begin(units.size()));
     VS_RETURN_IF_ERROR(RunChunks(work, units, /*done=*/0, cancellation, *part,
                                  [](int64_t) { return absl::OkStatus(); }));
-    VS_RETURN_IF_ERROR(work.Fold(*part, *whole));
+    VS_RETURN_IF_ERROR(FoldShard(work, shard, *part, *whole));
   }
   return work.Finish(*whole, cancellation);
 }
 
 absl::StatusOr<ShardResult> WorkKind::RunShard(ShardContext& context) {
   VS_ASSIGN_OR_RETURN(const std::unique_ptr<Work> work, Open(context.tenant(), context.spec()));
+  VS_RETURN_IF_ERROR(PrepareFromFirst(*work, context));
   const UnitRange units = work->extent().UnitsOf(context.shard());
   VS_ASSIGN_OR_RETURN(const int64_t done, UnitsDone(context.cursor(), units.size()));
   VS_ASSIGN_OR_RETURN(
@@ -77,7 +106,7 @@ absl::StatusOr<JobResult> WorkKind::Merge(const MergeContext& context) {
     const int64_t size = extent.UnitsOf(shard).size();
     VS_ASSIGN_OR_RETURN(const std::string bytes, context.partial(shard));
     VS_ASSIGN_OR_RETURN(const std::unique_ptr<Partial> part, work->Parse(bytes, size, size));
-    VS_RETURN_IF_ERROR(work->Fold(*part, *whole));
+    VS_RETURN_IF_ERROR(FoldShard(*work, shard, *part, *whole));
   }
   VS_ASSIGN_OR_RETURN(const std::unique_ptr<Outcome> outcome,
                       work->Finish(*whole, context.cancellation));

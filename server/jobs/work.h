@@ -30,13 +30,16 @@ struct UnitRange {
   int64_t size() const { return end - first; }
 };
 
-// All numbers at least 1.
+// All numbers at least 1, but `preparing`.
 struct Extent {
   int64_t units = 1;
   int64_t units_per_shard = 1;
   int64_t units_per_chunk = 1;  // that run and are committed together; at most those of a shard
+  // The first so many units are a shard of their own, on which all others build: it is finished
+  // before they begin. 0: there is none such.
+  int64_t preparing = 0;
 
-  int64_t num_shards() const { return (units - 1) / units_per_shard + 1; }
+  int64_t num_shards() const;
   UnitRange UnitsOf(int64_t shard) const;
 };
 
@@ -89,6 +92,9 @@ class Work {
   virtual absl::StatusOr<std::unique_ptr<Partial>> Parse(absl::string_view bytes, int64_t done,
                                                          int64_t units) = 0;
 
+  // What the shard of Extent::preparing came to, before any other unit is run or folded.
+  virtual absl::Status Prepare(const Partial&) { return absl::OkStatus(); }
+
   // Adds the units of a chunk, which follow those that are in `partial`. CANCELLED soon after
   // `cancellation` is raised.
   virtual absl::Status RunChunk(const UnitRange& units, const Cancellation& cancellation,
@@ -114,6 +120,9 @@ class WorkOn : public Work {
                                                  int64_t units) final {
     return Hold(ParseSums(bytes, done, units));
   }
+  absl::Status Prepare(const Partial& first) final {
+    return PrepareWith(static_cast<const Held&>(first).sums);
+  }
   absl::Status RunChunk(const UnitRange& units, const Cancellation& cancellation,
                         Partial& partial) final {
     return AddUnits(units, cancellation, static_cast<Held&>(partial).sums);
@@ -129,6 +138,7 @@ class WorkOn : public Work {
  protected:
   virtual absl::StatusOr<Sums> BeginSums(int64_t units) = 0;
   virtual absl::StatusOr<Sums> ParseSums(absl::string_view bytes, int64_t done, int64_t units) = 0;
+  virtual absl::Status PrepareWith(const Sums&) { return absl::OkStatus(); }
   virtual absl::Status AddUnits(const UnitRange& units, const Cancellation& cancellation,
                                 Sums& sums) = 0;
   virtual absl::Status AddShard(const Sums& shard, Sums& whole) = 0;

@@ -55,6 +55,10 @@ class LeasedShard : public ShardContext {
   int64_t work_done() const override { return progress_.work_done; }
   const Cancellation& cancellation() const override { return cancellation_; }
 
+  absl::StatusOr<store::ShardProgress> ProgressOf(int64_t shard) override {
+    return queue_->store().ReadProgress(lease_, shard);
+  }
+
   absl::Status Checkpoint(absl::string_view partial, absl::string_view cursor,
                           int64_t work_done) override {
     VS_RETURN_IF_ERROR(queue_->store().CommitProgress(

@@ -65,10 +65,6 @@ absl::Status CheckTargetOptions(const Request& request) {
   if (target.target_case() == v1::AttributionTarget::TARGET_NOT_SET) {
     return InvalidField("target", absl::StrCat("must be set for ", NameOfMethod(request)));
   }
-  if (target.has_token_logit_difference() &&
-      target.token_logit_difference().positive_token_ids().empty()) {
-    return InvalidField("target.token_logit_difference.positive_token_ids", "must name a token");
-  }
   if (!v1::PatchingBaseline_IsValid(request.attribution_patching().baseline())) {
     return InvalidField("attribution_patching.baseline", "must be a value of PatchingBaseline");
   }

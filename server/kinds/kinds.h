@@ -11,9 +11,11 @@ namespace valuescope::kinds {
 
 std::unique_ptr<services::Kind> AttributeNeurons(const Sources& sources);
 std::unique_ptr<services::Kind> ExtractVectors(const Sources& sources);
+std::unique_ptr<services::Kind> TestNeurons(const Sources& sources);
 
 inline void AddKinds(const Sources& sources, services::KindRegistry& registry) {
-  for (const auto& make : {AttributeNeurons, ExtractVectors}) registry.Add(make(sources));
+  for (const auto& make : {AttributeNeurons, ExtractVectors, TestNeurons})
+    registry.Add(make(sources));
 }
 
 }  // namespace valuescope::kinds

@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "kinds/attribution_options.h"
-#include "services/prompt_codec.h"
+#include "kinds/attribution_target.h"
 #include "services/stored_vectors.h"
 #include "services/study_codec.h"
 #include "studies/attribute_neurons.h"
@@ -100,32 +100,19 @@ class Resolver {
     return UseTarget();
   }
 
+  // Blocks behind the one behind which a projection is read have no part in it.
   absl::StatusOr<int> UseTarget() {
-    v1::AttributionTarget& target = *result_.record.mutable_target();
-    target = request_.target();
-    if (target.has_continuation_logprob()) {
-      return UseContinuation(*target.mutable_continuation_logprob());
+    VS_ASSIGN_OR_RETURN(ResolvedTarget target,
+                        ResolveTarget(request_.target(), model_, context_, sources_, used_));
+    SavedAttribution& record = result_.record;
+    record.set_vector(target.vector_id);
+    if (target.vector) {
+      record.set_vector_digest(used_.at(request_.target().vector_projection().vector()));
     }
-    if (!target.has_vector_projection()) return model_.architecture.num_layers;
-    const v1::VectorProjectionTarget& projection = target.vector_projection();
-    if (!projection.has_layer()) {
-      return InvalidField("target.vector_projection.layer", "must be set");
-    }
-    constexpr char kField[] = "target.vector_projection.vector";
-    VS_RETURN_IF_ERROR(UseVector(kField, projection.vector()));
-    if (result_.vectors.vector->RowOfLayer(projection.layer())) return projection.layer() + 1;
-    return InvalidField(kField, absl::StrCat("has no row for layer ", projection.layer()));
-  }
-
-  absl::StatusOr<int> UseContinuation(v1::ContinuationLogprobTarget& target) const {
-    if (!target.has_continuation()) return model_.architecture.num_layers;
-    constexpr char kField[] = "target.continuation_logprob.continuation";
-    VS_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
-                        services::ResponseFromProto(kField, target.continuation(), model_));
-    if (ids.empty()) return InvalidField(kField, "must have a token");
-    target.mutable_continuation()->mutable_token_ids()->mutable_ids()->Assign(ids.begin(),
-                                                                              ids.end());
-    return model_.architecture.num_layers;
+    result_.vectors.vector = std::move(target.vector);
+    *record.mutable_target() = std::move(target.record);
+    return record.target().has_vector_projection() ? record.target().vector_projection().layer() + 1
+                                                   : model_.architecture.num_layers;
   }
 
   absl::Status UseAblation(std::span<const int> layers) {

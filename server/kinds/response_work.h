@@ -97,7 +97,8 @@ class ResponseWork : public jobs::WorkOn<Sums> {
   // Of prompts, found in the cache instead of run.
   int64_t cached_tokens() const { return cached_tokens_; }
 
-  jobs::Extent extent() const final { return inputs_.extent(); }
+  // A unit is a response, unless the work says otherwise.
+  jobs::Extent extent() const override { return inputs_.extent(); }
   absl::StatusOr<jobs::SavedWork> Save(store::BlobStore& blobs) const final {
     return inputs_.Save(blobs);
   }
@@ -113,7 +114,7 @@ class ResponseKind : public services::KindOf<Request, Response, Work, Outcome> {
  public:
   explicit ResponseKind(const Sources& sources) : sources_(sources) {}
 
-  absl::string_view Unit() const final { return "responses"; }
+  absl::string_view Unit() const override { return "responses"; }
   absl::Status Readiness(absl::string_view needs) const final {
     return ReadinessOf(*sources_.models, needs);
   }

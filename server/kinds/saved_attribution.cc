@@ -10,7 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/status_macros.h"
-#include "engine/neuron_request.h"
+#include "kinds/attribution_target.h"
 #include "services/request_codec.h"
 #include "studies/stored_neuron_set.h"
 #include "valuescope/v1/neurons.pb.h"
@@ -101,35 +101,6 @@ bool IsReadInPrompt(const engine::NeuronTarget& target) {
                                tokens->kind == engine::TokenKind::kLastPrompt);
 }
 
-// `context` is the model's, in tokens.
-absl::StatusOr<engine::NeuronTarget> TargetOf(const v1::AttributionTarget& target,
-                                              const std::optional<studies::StoredVector>& vector,
-                                              int64_t context) {
-  if (target.has_vector_projection()) {
-    const v1::VectorProjectionTarget& projection = target.vector_projection();
-    engine::ProjectionTarget result;
-    result.layer = projection.layer();
-    const auto row = vector->row(*vector->RowOfLayer(projection.layer()));
-    result.vector = std::make_shared<const std::vector<float>>(row.begin(), row.end());
-    VS_ASSIGN_OR_RETURN(result.tokens, services::TokensFromProto("target.vector_projection.tokens",
-                                                                 projection.tokens(), context,
-                                                                 engine::TokenKind::kResponse));
-    return result;
-  }
-  if (!target.has_token_logit_difference()) return engine::ResponseLogprobTarget{};
-  const v1::TokenLogitDifferenceTarget& difference = target.token_logit_difference();
-  engine::LogitDifferenceTarget result;
-  result.positive.assign(difference.positive_token_ids().begin(),
-                         difference.positive_token_ids().end());
-  result.negative.assign(difference.negative_token_ids().begin(),
-                         difference.negative_token_ids().end());
-  VS_ASSIGN_OR_RETURN(
-      result.tokens,
-      services::TokensFromProto("target.token_logit_difference.tokens", difference.tokens(),
-                                context, engine::TokenKind::kLastPrompt));
-  return result;
-}
-
 }  // namespace
 
 std::optional<int> SourceLayerOf(const SavedAttribution& record) {
@@ -142,7 +113,8 @@ absl::StatusOr<studies::TargetPlan> TargetPlanOf(const SavedAttribution& record,
   const int64_t context = architecture.max_positions;
   studies::TargetPlan plan;
   plan.layers.assign(record.layers().begin(), record.layers().end());
-  VS_ASSIGN_OR_RETURN(plan.target, TargetOf(record.target(), vectors.vector, context));
+  const studies::StoredVector* vector = vectors.vector ? &*vectors.vector : nullptr;
+  VS_ASSIGN_OR_RETURN(plan.target, EngineTarget(record.target(), vector, context));
   const engine::TokenKind otherwise =
       IsReadInPrompt(plan.target) ? engine::TokenKind::kPrompt : engine::TokenKind::kResponse;
   VS_ASSIGN_OR_RETURN(
@@ -160,13 +132,8 @@ bool HasTarget(const SavedAttribution& record) {
 }
 
 absl::Status NamedAsAsked(const SavedAttribution& record, const absl::Status& status) {
-  const std::string target = record.target().has_vector_projection()
-                                 ? "target.vector_projection"
-                                 : "target.token_logit_difference";
-  absl::Status named = WithFieldRenamed(status, "target.tokens", target + ".tokens");
-  named = WithFieldRenamed(named, "target.positive", target + ".positive_token_ids");
-  named = WithFieldRenamed(named, "target.negative", target + ".negative_token_ids");
-  return WithFieldRenamed(named, "tokens", absl::StrCat(AskedOf(record).method, ".tokens"));
+  return WithFieldRenamed(TargetNamedAsAsked(record.target(), status), "tokens",
+                          absl::StrCat(AskedOf(record).method, ".tokens"));
 }
 
 absl::StatusOr<std::unique_ptr<studies::AttributionMethod>> MethodOf(

@@ -230,6 +230,12 @@ void TapPositive(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor
   TapSum(positive, at::arange(positive.size(0), tokens.options()), rows, destination);
 }
 
+void TapMagnitude(const at::Tensor& x, const at::Tensor& tokens, const at::Tensor& rows,
+                  at::Tensor& destination) {
+  const at::Tensor magnitudes = at::index(x, {tokens}).abs();
+  TapSum(magnitudes, at::arange(magnitudes.size(0), tokens.options()), rows, destination);
+}
+
 void Tap(const at::Tensor& x, const TapStage& tap) {
   const at::Tensor read = tap.columns.defined() ? at::index(x, {std::nullopt, tap.columns}) : x;
   at::Tensor destination = tap.destination;
@@ -244,6 +250,8 @@ void Tap(const at::Tensor& x, const TapStage& tap) {
       return TapNorm(read, tap.tokens, tap.rows, destination);
     case TapOperation::kPositive:
       return TapPositive(read, tap.tokens, tap.rows, destination);
+    case TapOperation::kMagnitude:
+      return TapMagnitude(read, tap.tokens, tap.rows, destination);
   }
 }
 

@@ -80,6 +80,8 @@ enum class TapOperation : uint8_t {
   kMax,   // destination[rows[j]] = max(., x[tokens[j]])     destination float32 [capacity, width]
   kNorm,  // destination[rows[j]] += |x[tokens[j]]|, in order   destination float64 [capacity, 1]
   kPositive,  // destination[rows[j]] += x[tokens[j]] > 0    destination float64 [capacity, width]
+  // destination[rows[j]] += |x[tokens[j]]| of each element  destination float64 [capacity, width]
+  kMagnitude,
 };
 
 // Reads tokens of one wire. Accumulation goes token by token in the order given, so that a response

@@ -31,6 +31,13 @@ class CallsAtOnce {
     return AnswerOnce(kinds_->Get(kind), key, context, request, response);
   }
 
+  // The same of work that leaves nothing, whose requests have no request_id.
+  absl::Status AnswerAnew(absl::string_view kind, const rpc::CallContext& context,
+                          const google::protobuf::Message& request,
+                          google::protobuf::Message* response) const {
+    return AnswerOnce(kinds_->Get(kind), store::IdempotencyKey(), context, request, response);
+  }
+
  private:
   absl::Status AnswerOnce(Kind& kind, const store::IdempotencyKey& key,
                           const rpc::CallContext& context, const google::protobuf::Message& request,

@@ -114,6 +114,12 @@ absl::Status NeuronService::ClassifyNeurons(const rpc::CallContext& context,
   return absl::OkStatus();
 }
 
+absl::Status NeuronService::TestNeurons(const rpc::CallContext& context,
+                                        const v1::TestNeuronsRequest& request,
+                                        v1::TestNeuronsResponse* response) {
+  return calls_.AnswerAnew("test_neurons", context, request, response);
+}
+
 absl::Status NeuronService::GetNeuronSet(const rpc::CallContext& context,
                                          const v1::GetNeuronSetRequest& request,
                                          v1::GetNeuronSetResponse* response) {

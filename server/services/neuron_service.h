@@ -1,5 +1,5 @@
 // NeuronService: value neurons by what they write and by how active they are, the sets that come of
-// it, and the texts that neurons are active in.
+// it, what they cause, and the texts that neurons are active in.
 #ifndef VALUESCOPE_SERVICES_NEURON_SERVICE_H_
 #define VALUESCOPE_SERVICES_NEURON_SERVICE_H_
 
@@ -31,6 +31,8 @@ class NeuronService {
   absl::Status CompareNeuronSets(const rpc::CallContext& context,
                                  const v1::CompareNeuronSetsRequest& request,
                                  v1::CompareNeuronSetsResponse* response);
+  absl::Status TestNeurons(const rpc::CallContext& context, const v1::TestNeuronsRequest& request,
+                           v1::TestNeuronsResponse* response);
   absl::Status GetNeuronSet(const rpc::CallContext& context, const v1::GetNeuronSetRequest& request,
                             v1::GetNeuronSetResponse* response);
   absl::Status ListNeuronSets(const rpc::CallContext& context,

@@ -204,6 +204,22 @@ TEST(NeuronSets, AreNamesAndClasses) {
               HasSubstr("shared"));
 }
 
+TEST(Neurons, AreGivenOneByOneOrAsASet) {
+  v1::TestNeuronsRequest request;
+  ParseNeuronsOrSet("3/17+0/2")->PutInto(request);
+  ASSERT_EQ(request.neurons_size(), 2);
+  EXPECT_EQ(request.neurons(0).layer(), 3);
+  EXPECT_EQ(request.neurons(0).index(), 17);
+  ParseNeuronsOrSet("neuronSets/s=shared")->PutInto(request);
+  EXPECT_EQ(request.neurons_size(), 0);
+  EXPECT_EQ(request.neuron_set(), "neuronSets/s");
+  EXPECT_EQ(request.class_(), v1::NEURON_CLASS_SHARED);
+  for (const char* text : {"", "3", "3/x", "3/1/2", "3/1,3/2"}) {
+    EXPECT_THAT(std::string(ParseNeuronsOrSet(text).status().message()), HasSubstr("LAYER/INDEX"))
+        << text;
+  }
+}
+
 TEST(Names, AreCompletedAndChecked) {
   EXPECT_EQ(ResourceName("models", "x"), "models/x");
   EXPECT_EQ(ResourceName("models", "models/x"), "models/x");

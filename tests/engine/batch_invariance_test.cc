@@ -104,6 +104,7 @@ class Mix {
              {0, architecture_.num_layers - 1}, scopes[Draw(0, 5)], reductions[Draw(0, 3)]),
         Read(Site::kResidualMid, {1}, TokenKind::kAll, Reduction::kMeanNorm),
         Read(Site::kMlpGate, {1}, TokenKind::kAll, Reduction::kMeanPositive),
+        Read(Site::kMlpNeurons, {1}, TokenKind::kAllButFirst, Reduction::kMeanMagnitude),
         Read(Site::kMlpWritten, {0, 1}, TokenKind::kAll, Reduction::kMean)};
   }
 

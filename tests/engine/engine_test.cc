@@ -339,6 +339,31 @@ TEST_F(EngineTest, AMeanNormIsThatOfTheTokensThemselves) {
   }
 }
 
+TEST_F(EngineTest, AMeanMagnitudeIsThatOfEveryElementAndLeavesOutTheFirstTokenWhereAsked) {
+  Request request;
+  request.prompt = Prompt(1);
+  request.given_response = Prompt(0);
+  request.taps = {Read(Site::kMlpNeurons, {2}, TokenKind::kAll, Reduction::kNone),
+                  Read(Site::kMlpNeurons, {2}, TokenKind::kAllButFirst, Reduction::kMeanMagnitude)};
+  request.taps[1].dtype = DType::kFloat64;
+  const Completion completion = Run(request);
+  const HostTensor& rows = completion.captures[0].tensor;
+  const int64_t tokens = rows.shape[1], width = rows.shape[2];
+  EXPECT_EQ(completion.captures[1].positions.front(), 1);
+  EXPECT_EQ(static_cast<int64_t>(completion.captures[1].positions.size()), tokens - 1);
+  const auto values = rows.As<float>();
+  const auto magnitudes = completion.captures[1].tensor.As<double>();
+  ASSERT_EQ(static_cast<int64_t>(magnitudes.size()), width);
+  for (int64_t i = 0; i < width; ++i) {
+    double sum = 0;
+    for (int64_t token = 1; token < tokens; ++token) {
+      sum += std::abs(double{values[static_cast<size_t>(token * width + i)]});
+    }
+    EXPECT_NEAR(magnitudes[static_cast<size_t>(i)] / (sum / static_cast<double>(tokens - 1)), 1,
+                1e-12);
+  }
+}
+
 std::vector<Tap> EveryKindOfTap() {
   return {Read(Site::kResidualPost, {0, 15, 29}, TokenKind::kResponse, Reduction::kNone),
           Read(Site::kResidualPost, {15}, TokenKind::kResponse, Reduction::kMean),
@@ -351,6 +376,7 @@ std::vector<Tap> EveryKindOfTap() {
           Read(Site::kResidualPost, {3, 15}, TokenKind::kResponse, Reduction::kMeanNorm),
           Read(Site::kMlpNeurons, {3, 15}, TokenKind::kResponse, Reduction::kMeanPositive),
           Read(Site::kMlpGate, {3, 15}, TokenKind::kResponse, Reduction::kMeanPositive),
+          Read(Site::kMlpNeurons, {3, 15}, TokenKind::kAllButFirst, Reduction::kMeanMagnitude),
           Read(Site::kFinalNorm, {}, TokenKind::kLastPrompt, Reduction::kNone)};
 }
 
@@ -814,6 +840,21 @@ TEST_F(EngineTest, ACaptureOfSomeNeuronsTakesMemoryForTheseOnly) {
   }
   // Captured and copied: 3 neurons of every token, 4 bytes each.
   EXPECT_EQ(engine().statistics().capture_memory_bytes, 2 * 3 * tokens * 4);
+}
+
+TEST_F(EngineTest, SomeTokensLogitsAreThoseOfAll) {
+  Request request;
+  request.prompt = Prompt(0);
+  Tap some = Read(Site::kLogits, {}, TokenKind::kLastPrompt, Reduction::kMean);
+  const Tap all = some;
+  some.columns = {{7, 400}};
+  request.taps = {all, some};
+  const Completion both = Run(request);
+  ASSERT_EQ(both.captures.size(), 2u);
+  EXPECT_EQ(both.captures[1].columns, (std::vector<int64_t>{7, 400}));
+  EXPECT_TRUE(both.captures[1].layers.empty());
+  const auto whole = both.captures[0].tensor.As<float>();
+  EXPECT_EQ(Floats(both.captures[1]), (std::vector<float>{whole[7], whole[400]}));
 }
 
 TEST_F(EngineTest, ADeliveredCaptureHoldsItsMemoryUntilItIsDropped) {

@@ -48,6 +48,13 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         Row{"AllGenerated", TokenKind::kAll, {}, kGeneration, false, {0, 1, 2, 3, 4, 5, 6}},
         Row{"AllGiven", TokenKind::kAll, {}, kGiven, true, {0, 1, 2, 3, 4, 5, 6}},
+        Row{"AllButFirstGenerated",
+            TokenKind::kAllButFirst,
+            {},
+            kGeneration,
+            false,
+            {1, 2, 3, 4, 5, 6}},
+        Row{"AllButFirstGiven", TokenKind::kAllButFirst, {}, kGiven, true, {1, 2, 3, 4, 5, 6}},
         Row{"PromptGenerated", TokenKind::kPrompt, {}, kGeneration, false, {0, 1, 2, 3}},
         Row{"PromptGiven", TokenKind::kPrompt, {}, kGiven, true, {0, 1, 2, 3}},
         Row{"ResponseGenerated", TokenKind::kResponse, {}, kGeneration, false, {4, 5, 6}},
@@ -203,6 +210,7 @@ TEST(TokenScope, MayHoldGeneratedTokensWhereItSelectsBehindThePrompt) {
     return MayHoldGenerated(selection, kGeneration.prompt);
   };
   EXPECT_TRUE(may_hold({.kind = TokenKind::kAll, .positions = {}}));
+  EXPECT_TRUE(may_hold({.kind = TokenKind::kAllButFirst, .positions = {}}));
   EXPECT_TRUE(may_hold({.kind = TokenKind::kResponse, .positions = {}}));
   EXPECT_TRUE(may_hold({.kind = TokenKind::kFromLastPrompt, .positions = {}}));
   EXPECT_TRUE(may_hold({.kind = TokenKind::kLast, .positions = {}}));

@@ -124,7 +124,7 @@ TEST(AKindOfATest, IsAddedByOneLineAndRunsAsAJobAndAtOnce) {
   EXPECT_EQ(unknown.status().code(), absl::StatusCode::kUnimplemented);
   EXPECT_EQ(unknown.status().message(),
             "`spec.value_study` is not served by this version, which serves attribute_neurons, "
-            "extract_vectors");
+            "extract_vectors, test_neurons");
 
   site.registry.Add(std::make_unique<LettersKind>());
 

@@ -16,6 +16,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integratio
 import conftest  # noqa: F401 - the client on the path, its stubs fresh
 import valuescope as vs
 from conftest import Server
+from valuescope import v1
 
 PLANTED, TWIN = "models/planted", "models/planted_twin"
 MODELS = [PLANTED, TWIN]
@@ -392,3 +393,60 @@ def test_without_the_shared_neurons_the_value_is_not_expressed_and_without_the_u
         assert not pt.is_expressing(ablated["shared"]["answer"])
         for group in (*CONDITIONS, "silent", "bystanders"):
             assert pt.is_expressing(ablated[group]["answer"])
+
+
+# --- What neurons cause ---
+
+
+def points_of(client, truth, model, condition, target=None, group="shared", **fields):
+    """Of the group's neurons, all and one, against random ones of their block."""
+    neurons = [(BLOCK, index) for index in members_of(truth, group)]
+    if target is None:
+        difference = v1.TokenLogitDifferenceTarget(
+            positive_token_ids=[pm.IDS[word] for word in pm.VALUE_WORDS],
+            negative_token_ids=[pm.IDS[word] for word in pm.VALUE_WORDS.values()],
+        )
+        target = v1.AttributionTarget(token_logit_difference=difference)
+    fields = {"sizes": [1, len(neurons)], "layers": [BLOCK], "random_sets": 100, **fields}
+    # A block of these models is small.
+    with pytest.warns(UserWarning, match="too few others like them"):
+        return client.test_neurons(model, data_set(condition), neurons, target, **fields)
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("mode", [v1.ABLATION_MODE_ZERO, v1.ABLATION_MODE_MEAN])
+def test_removing_the_shared_neurons_does_what_no_random_set_does_but_in_the_twin(
+    client, truth, condition, mode
+):
+    planted, twin = (points_of(client, truth, model, condition, mode=mode) for model in MODELS)
+    loss = planted.full - planted.targets[1]
+    assert loss > 10 * planted.standard_errors[1] > 0
+    assert planted.p_values[1] < 0.02
+    assert planted.targets[1] < planted.random_intervals[1, 0]
+    assert abs(twin.full - twin.targets[1]) < 0.02 * loss
+    assert twin.p_values[1] > 0.05
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_the_planted_neurons_alone_keep_what_their_block_does(client, truth, condition):
+    kept = points_of(client, truth, PLANTED, condition, group="planted", test="keep_only")
+    count = len(members_of(truth, "planted"))
+    assert kept.sizes.tolist() == [1, count]
+    assert kept.faithfulness[1] == pytest.approx(1, abs=NOISE)
+    assert kept.faithfulness[0] < 0.7
+    assert kept.p_values[1] < 0.02
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_scaling_by_two_doubles_what_the_shared_neurons_write(client, truth, condition):
+    axis = np.tile(np.array(truth["directions"]["shared"], np.float32), (pm.BLOCKS, 1))
+    name = client.create_vector(PLANTED, axis, layers=range(pm.BLOCKS)).name
+    target = v1.AttributionTarget(
+        vector_projection=v1.VectorProjectionTarget(vector=name, layer=BLOCK)
+    )
+    doubled = points_of(client, truth, PLANTED, condition, target, test="scale", factor=2)
+    removed = points_of(client, truth, PLANTED, condition, target, mode=v1.ABLATION_MODE_ZERO)
+    written = doubled.targets - doubled.full
+    assert written == pytest.approx(removed.full - removed.targets, rel=1e-4)
+    assert written[1] == pytest.approx(pm.WRITTEN["shared"], rel=NOISE)
+    assert doubled.p_values[1] < 0.02

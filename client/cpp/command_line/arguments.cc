@@ -130,6 +130,16 @@ absl::StatusOr<v1::Pooling> ParsePooling(absl::string_view name) {
                                 v1::Pooling_descriptor());
 }
 
+absl::StatusOr<v1::NeuronTest> ParseNeuronTest(absl::string_view name) {
+  return ParseEnum<v1::NeuronTest>(name, "NEURON_TEST_", "test", v1::NeuronTest_Parse,
+                                   v1::NeuronTest_descriptor());
+}
+
+absl::StatusOr<v1::AblationMode> ParseAblationMode(absl::string_view name) {
+  return ParseEnum<v1::AblationMode>(name, "ABLATION_MODE_", "mode", v1::AblationMode_Parse,
+                                     v1::AblationMode_descriptor());
+}
+
 absl::StatusOr<std::vector<v1::NeuronId>> ParseNeurons(absl::string_view text) {
   std::vector<v1::NeuronId> neurons;
   for (const absl::string_view each : absl::StrSplit(text, '+')) {
@@ -157,6 +167,21 @@ absl::StatusOr<v1::NeuronSetFilter> ParseNeuronSet(absl::string_view text) {
   if (!neuron_class.ok()) return neuron_class.status();
   filter.set_class_(*neuron_class);
   return filter;
+}
+
+absl::StatusOr<ParsedNeurons> ParseNeuronsOrSet(absl::string_view text) {
+  ParsedNeurons parsed;
+  if (absl::StartsWith(text, "neuronSets/")) {
+    const auto filter = ParseNeuronSet(text);
+    if (!filter.ok()) return filter.status();
+    parsed.neuron_set = filter->neuron_set();
+    parsed.neuron_class = filter->class_();
+    return parsed;
+  }
+  auto neurons = ParseNeurons(text);
+  if (!neurons.ok()) return neurons.status();
+  parsed.neurons = *std::move(neurons);
+  return parsed;
 }
 
 std::string ResourceName(absl::string_view collection, absl::string_view name) {

@@ -51,6 +51,23 @@ absl::StatusOr<ParsedEdit> ParseSteering(absl::string_view text, absl::string_vi
 // says they are.
 absl::Status ShapeRows(const v1::Model& model, ParsedEdit& edit);
 
+// Neurons one by one, "3/17+3/20" (LAYER/INDEX), or a set, "neuronSets/ID", or one class of it,
+// "neuronSets/ID=shared".
+struct ParsedNeurons {
+  std::vector<v1::NeuronId> neurons;
+  std::string neuron_set;
+  v1::NeuronClass neuron_class = v1::NEURON_CLASS_UNSPECIFIED;
+
+  // Into the fields of these names.
+  template <typename Message>
+  void PutInto(Message& message) const {
+    message.mutable_neurons()->Assign(neurons.begin(), neurons.end());
+    message.set_neuron_set(neuron_set);
+    message.set_class_(neuron_class);
+  }
+};
+absl::StatusOr<ParsedNeurons> ParseNeuronsOrSet(absl::string_view text);
+
 // Lower-case names without their prefix: "residual_post", "from_last_prompt", "mean".
 absl::StatusOr<v1::Site> ParseSite(absl::string_view name);
 std::string SiteName(v1::Site site);
@@ -59,6 +76,8 @@ absl::StatusOr<v1::Reduction> ParseReduction(absl::string_view name);
 absl::StatusOr<v1::NeuronClass> ParseNeuronClass(absl::string_view name);
 absl::StatusOr<v1::ExtractionMethod> ParseExtractionMethod(absl::string_view name);
 absl::StatusOr<v1::Pooling> ParsePooling(absl::string_view name);
+absl::StatusOr<v1::NeuronTest> ParseNeuronTest(absl::string_view name);
+absl::StatusOr<v1::AblationMode> ParseAblationMode(absl::string_view name);
 
 // "3/17+3/20": neurons as LAYER/INDEX.
 absl::StatusOr<std::vector<v1::NeuronId>> ParseNeurons(absl::string_view text);

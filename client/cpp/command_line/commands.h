@@ -160,6 +160,24 @@ struct AttributeFlags {
   bool watch = false;
 };
 
+struct TestFlags {
+  std::string model;
+  std::string data_set;
+  std::string neurons;  // as ParseNeuronsOrSet takes them
+  bool signed_scores = false;
+  std::string test = "remove";
+  std::optional<double> factor;
+  std::string mode;  // empty: the server's default
+  std::string reference;
+  std::string vector;  // empty: the response's log-probability
+  std::optional<int> target_layer;
+  std::vector<int> sizes;  // empty: the server's default
+  std::string layers = "all";
+  std::string tokens;  // empty: the server's default
+  std::optional<int> random_sets;
+  uint64_t seed = 0;
+};
+
 int ListModels(const Globals& globals);
 int GetModel(const Globals& globals, const std::string& name);
 int Generate(const Globals& globals, const GenerateFlags& flags);
@@ -179,6 +197,7 @@ int AttributeNeurons(const Globals& globals, const AttributeFlags& flags);
 int ScoreSelectivity(const Globals& globals, const SelectivityFlags& flags);
 int CompareNeuronSets(const Globals& globals, const CompareSetsFlags& flags);
 int TopContexts(const Globals& globals, const ContextsFlags& flags);
+int TestNeurons(const Globals& globals, const TestFlags& flags);
 
 int CreateAttributionJob(const Globals& globals, const AttributeFlags& flags);
 int GetJob(const Globals& globals, const std::string& name);

@@ -86,16 +86,9 @@ absl::Status SetDirections(const Words& words, v1::ProjectOut& project) {
 
 template <typename Operation>
 absl::Status SetNeurons(const Words& words, Operation& operation) {
-  if (absl::StartsWith(words.what, "neuronSets/")) {
-    const auto filter = ParseNeuronSet(words.what);
-    if (!filter.ok()) return filter.status();
-    operation.set_neuron_set(filter->neuron_set());
-    operation.set_class_(filter->class_());
-    return absl::OkStatus();
-  }
-  const auto neurons = ParseNeurons(words.what);
-  if (!neurons.ok()) return words.Bad("names no neurons");
-  operation.mutable_neurons()->Assign(neurons->begin(), neurons->end());
+  const auto neurons = ParseNeuronsOrSet(words.what);
+  if (!neurons.ok()) return words.Bad(absl::StrCat("is none: ", neurons.status().message()));
+  neurons->PutInto(operation);
   return absl::OkStatus();
 }
 

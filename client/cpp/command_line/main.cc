@@ -334,9 +334,38 @@ void AddContexts(CLI::App& neurons, const Globals& globals, Action& action) {
   contexts->callback([&] { action = [&globals] { return TopContexts(globals, flags); }; });
 }
 
+void AddNeuronTest(CLI::App& neurons, const Globals& globals, Action& action) {
+  static TestFlags flags;
+  CLI::App* test = neurons.add_subcommand(
+      "test", "what they cause: a target without, with only, or with scaled neurons");
+  test->add_option("--model", flags.model)->required();
+  test->add_option("neurons", flags.neurons,
+                   "best first: LAYER/INDEX+LAYER/INDEX, neuronSets/ID or neuronSets/ID=CLASS")
+      ->required();
+  test->add_option("data_set", flags.data_set, "file of JSON Lines, or artifacts/ID")->required();
+  test->add_option("--test", flags.test, "remove, keep_only or scale")->capture_default_str();
+  test->add_option("--factor", flags.factor, "of scale");
+  test->add_option("--mode", flags.mode, "what takes a neuron's place: mean (default) or zero");
+  test->add_option("--reference", flags.reference,
+                   "vectors/ID of means; default: of the responses that do not express");
+  test->add_option("--vector", flags.vector,
+                   "vectors/ID, the target; without it that is the response's log-probability");
+  test->add_option("--target_layer", flags.target_layer,
+                   "block behind which the target is read, with its row of --vector");
+  test->add_option("--sizes", flags.sizes, "numbers of neurons; default 1,2,4,... and all")
+      ->delimiter(',');
+  test->add_option("--layers", flags.layers)->capture_default_str();
+  test->add_option("--tokens", flags.tokens,
+                   "where neurons are changed; default: all tokens but the first");
+  test->add_option("--random_sets", flags.random_sets, "drawn for each size; default 100");
+  test->add_option("--seed", flags.seed, "of the draw")->capture_default_str();
+  test->add_flag("--signed_scores", flags.signed_scores, "ranks by the score and not by its size");
+  test->callback([&] { action = [&globals] { return TestNeurons(globals, flags); }; });
+}
+
 void AddNeurons(CLI::App& app, const Globals& globals, Action& action) {
   CLI::App* neurons = app.add_subcommand(
-      "neurons", "value neurons (classify, attribute, selectivity, compare, contexts)");
+      "neurons", "value neurons (classify, attribute, test, selectivity, compare, contexts)");
   neurons->require_subcommand(1);
   static ClassifyFlags classify_flags;
   CLI::App* classify =
@@ -357,6 +386,7 @@ void AddNeurons(CLI::App& app, const Globals& globals, Action& action) {
       [&] { action = [&globals] { return AttributeNeurons(globals, attribute_flags); }; });
   AddNeuronSets(*neurons, globals, action);
   AddContexts(*neurons, globals, action);
+  AddNeuronTest(*neurons, globals, action);
 }
 
 void AddJobs(CLI::App& app, const Globals& globals, Action& action) {

@@ -59,6 +59,28 @@ void PrintSelectiveNeurons(const v1::ScoreSelectivityResponse& response,
   PrintTable(rows);
 }
 
+std::string NumberOrNothing(bool is_set, double number) {
+  return is_set ? absl::StrFormat("%.4g", number) : "";
+}
+
+void PrintNeuronTest(const v1::TestNeuronsResponse& response) {
+  std::cout << response.num_responses() << " responses, target " << response.full();
+  if (response.has_empty()) std::cout << ", without these layers' neurons " << response.empty();
+  std::cout << "\n";
+  std::vector<std::vector<std::string>> rows = {
+      {"NEURONS", "TARGET", "ERROR", "FAITHFULNESS", "RANDOM", "2.5 %", "97.5 %", "P"}};
+  for (const v1::NeuronTestPoint& point : response.points()) {
+    rows.push_back({absl::StrCat(point.size()), absl::StrFormat("%.4g", point.target()),
+                    NumberOrNothing(point.has_standard_error(), point.standard_error()),
+                    NumberOrNothing(point.has_faithfulness(), point.faithfulness()),
+                    NumberOrNothing(point.has_random_mean(), point.random_mean()),
+                    NumberOrNothing(point.has_random_lower(), point.random_lower()),
+                    NumberOrNothing(point.has_random_upper(), point.random_upper()),
+                    NumberOrNothing(point.has_p_value(), point.p_value())});
+  }
+  PrintTable(rows);
+}
+
 }  // namespace
 
 int ClassifyNeurons(const Globals& globals, const ClassifyFlags& flags) {
@@ -117,6 +139,21 @@ int ScoreSelectivity(const Globals& globals, const SelectivityFlags& flags) {
   } else {
     std::cout << response->neuron_set().name() << "  " << response->neuron_set().method() << "\n";
     PrintSelectiveNeurons(*response, flags.names);
+    PrintWarnings(response->warnings());
+  }
+  return kOk;
+}
+
+int TestNeurons(const Globals& globals, const TestFlags& flags) {
+  Client client = globals.Connect();
+  const auto request = MakeNeuronTest(client, flags);
+  if (!request.ok()) return Fail(request.status());
+  const auto response = client.TestNeurons(*request);
+  if (!response.ok()) return Fail(response.status());
+  if (globals.json) {
+    PrintJson(*response);
+  } else {
+    PrintNeuronTest(*response);
     PrintWarnings(response->warnings());
   }
   return kOk;

@@ -133,6 +133,21 @@ absl::StatusOr<v1::GeneratedResponses> MakeGeneration(const ExtractFlags& flags)
 
 namespace {
 
+// A projection on the vector or, without one, the response's log-probability. `flags` are of an
+// attribution or of a test.
+template <typename Flags>
+v1::AttributionTarget TargetOf(const Flags& flags) {
+  v1::AttributionTarget target;
+  if (flags.vector.empty()) {
+    target.mutable_continuation_logprob();
+    return target;
+  }
+  v1::VectorProjectionTarget& projection = *target.mutable_vector_projection();
+  projection.set_vector(ResourceName("vectors", flags.vector));
+  if (flags.target_layer) projection.set_layer(*flags.target_layer);
+  return target;
+}
+
 // INVALID_ARGUMENT for a method that there is not.
 absl::Status ChooseMethod(const AttributeFlags& flags, v1::AttributeNeuronsRequest& request) {
   const std::string vector = flags.vector.empty() ? "" : ResourceName("vectors", flags.vector);
@@ -166,13 +181,7 @@ absl::Status ChooseMethod(const AttributeFlags& flags, v1::AttributeNeuronsReque
   } else {
     return absl::InvalidArgumentError("--method is '" + flags.method + "'; see --help");
   }
-  v1::AttributionTarget& target = *request.mutable_target();
-  if (vector.empty()) {
-    target.mutable_continuation_logprob();
-    return absl::OkStatus();
-  }
-  target.mutable_vector_projection()->set_vector(vector);
-  if (flags.target_layer) target.mutable_vector_projection()->set_layer(*flags.target_layer);
+  *request.mutable_target() = TargetOf(flags);
   return absl::OkStatus();
 }
 
@@ -186,6 +195,41 @@ absl::StatusOr<v1::AttributeNeuronsRequest> MakeAttribution(Client& client,
   absl::StatusOr<v1::Layers> layers = ParseLayers(flags.layers);
   if (!layers.ok()) return layers.status();
   *request.mutable_layers() = *std::move(layers);
+  absl::StatusOr<std::string> artifact = DataSetArtifact(client, flags.data_set);
+  if (!artifact.ok()) return artifact.status();
+  request.set_artifact(*std::move(artifact));
+  return request;
+}
+
+absl::StatusOr<v1::TestNeuronsRequest> MakeNeuronTest(Client& client, const TestFlags& flags) {
+  v1::TestNeuronsRequest request;
+  request.set_model(ResourceName("models", flags.model));
+  const absl::StatusOr<ParsedNeurons> neurons = ParseNeuronsOrSet(flags.neurons);
+  if (!neurons.ok()) return neurons.status();
+  neurons->PutInto(request);
+  request.set_signed_scores(flags.signed_scores);
+  const absl::StatusOr<v1::NeuronTest> test = ParseNeuronTest(flags.test);
+  if (!test.ok()) return test.status();
+  request.set_test(*test);
+  if (flags.factor) request.set_factor(*flags.factor);
+  if (!flags.mode.empty()) {
+    const absl::StatusOr<v1::AblationMode> mode = ParseAblationMode(flags.mode);
+    if (!mode.ok()) return mode.status();
+    request.set_mode(*mode);
+  }
+  if (!flags.reference.empty()) request.set_reference(ResourceName("vectors", flags.reference));
+  *request.mutable_target() = TargetOf(flags);
+  request.mutable_sizes()->Assign(flags.sizes.begin(), flags.sizes.end());
+  absl::StatusOr<v1::Layers> layers = ParseLayers(flags.layers);
+  if (!layers.ok()) return layers.status();
+  *request.mutable_layers() = *std::move(layers);
+  if (!flags.tokens.empty()) {
+    const absl::StatusOr<v1::TokenKind> tokens = ParseTokenKind(flags.tokens);
+    if (!tokens.ok()) return tokens.status();
+    request.mutable_tokens()->set_kind(*tokens);
+  }
+  if (flags.random_sets) request.set_random_sets(*flags.random_sets);
+  request.set_seed(flags.seed);
   absl::StatusOr<std::string> artifact = DataSetArtifact(client, flags.data_set);
   if (!artifact.ok()) return artifact.status();
   request.set_artifact(*std::move(artifact));

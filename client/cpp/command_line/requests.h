@@ -40,6 +40,9 @@ absl::StatusOr<v1::GeneratedResponses> MakeGeneration(const ExtractFlags& flags)
 absl::StatusOr<v1::AttributeNeuronsRequest> MakeAttribution(Client& client,
                                                             const AttributeFlags& flags);
 
+// The same.
+absl::StatusOr<v1::TestNeuronsRequest> MakeNeuronTest(Client& client, const TestFlags& flags);
+
 }  // namespace valuescope::command_line
 
 #endif  // VALUESCOPE_COMMAND_LINE_REQUESTS_H_

@@ -37,7 +37,8 @@ constexpr absl::Duration TimeoutOf() {
                v1::DetokenizeRequest, v1::UnloadModelRequest, v1::ExtractVectorsRequest,
                v1::DecomposeVectorsRequest, v1::CompareVectorsRequest, v1::AttributeNeuronsRequest,
                v1::ClassifyNeuronsRequest, v1::ScoreSelectivityRequest,
-               v1::CompareNeuronSetsRequest, v1::TopContextsRequest, v1::CreateJobRequest>;
+               v1::CompareNeuronSetsRequest, v1::TopContextsRequest, v1::TestNeuronsRequest,
+               v1::CreateJobRequest>;
   return computes ? kWorkTimeout : kLookupTimeout;
 }
 
@@ -329,6 +330,11 @@ absl::StatusOr<v1::ScoreSelectivityResponse> Client::ScoreSelectivity(
     v1::ScoreSelectivityRequest request, const CallOptions& options) {
   FillRequestId(request);
   return Call(stubs_->neurons, &v1::NeuronService::Stub::ScoreSelectivity, request, options,
+              Repeat::kHarmless);
+}
+absl::StatusOr<v1::TestNeuronsResponse> Client::TestNeurons(const v1::TestNeuronsRequest& request,
+                                                            const CallOptions& options) {
+  return Call(stubs_->neurons, &v1::NeuronService::Stub::TestNeurons, request, options,
               Repeat::kHarmless);
 }
 absl::StatusOr<v1::CompareNeuronSetsResponse> Client::CompareNeuronSets(

@@ -26,6 +26,7 @@ from .errors import (
 )
 from .generated import Condition, Generated, Rubric, WordList
 from .html import show_in_notebooks
+from .neuron_tests import NeuronTest
 from .neurons import CausalCurve, Contexts, NeuronColumns, NeuronSetComparison, Selectivity
 from .prompts import (
     AblateNeurons,
@@ -40,6 +41,7 @@ from .prompts import (
     chat_prompt,
     extraction_request,
     labelled,
+    neuron_test_request,
     tap,
     to_json_lines,
 )
@@ -73,6 +75,7 @@ __all__ = [
     "JobFailed",
     "NeuronColumns",
     "NeuronSetComparison",
+    "NeuronTest",
     "NotFound",
     "NotServed",
     "ProjectOut",
@@ -96,6 +99,7 @@ __all__ = [
     "extraction_request",
     "from_numpy",
     "labelled",
+    "neuron_test_request",
     "show_in_notebooks",
     "tap",
     "to_bits",

@@ -34,10 +34,12 @@ from .errors import (
     ValuescopeError,
 )
 from .generated import Generated
+from .neuron_tests import NeuronTest
 from .neurons import Contexts, NeuronColumns, NeuronSetComparison, Selectivity
 from .progress import progress as progress_bar
 from .prompts import (
     Layers,
+    Neurons,
     Prompt,
     Response,
     Steering,
@@ -45,6 +47,7 @@ from .prompts import (
     attribution_request,
     extraction_request,
     fill_data_set,
+    neuron_test_request,
     to_capture_inputs,
     to_interventions,
     to_json_lines,
@@ -671,6 +674,43 @@ class Api:
         request = attribution_request(model, responses, vector, layers=layers, **fields)
         request.request_id = _new_id()
         return await self._call(rpcs.ATTRIBUTE_NEURONS, request)
+
+    async def test_neurons(
+        self,
+        /,
+        model: str,
+        responses: str | Sequence[v1.LabelledResponse],
+        neurons: Neurons,
+        target: v1.AttributionTarget,
+        *,
+        test: str | v1.NeuronTest = "remove",
+        neuron_class: str | None = None,
+        layers: Layers = "all",
+        tokens: Tokens | None = None,
+        **fields: Any,
+    ) -> NeuronTest:
+        """Measures what neurons cause: `target` while the first k of a ranking are removed, kept alone or scaled, beside random
+        sets like them, at once.
+
+        For many responses, sizes or random sets use `create_job`, whose "summary" holds the same.
+
+        Arguments as in `neuron_test_request`. Raises Exhausted, reason USE_A_JOB, where it is too much for one call.
+        """
+        request = neuron_test_request(
+            model,
+            responses,
+            neurons,
+            target,
+            test=test,
+            neuron_class=neuron_class,
+            layers=layers,
+            tokens=tokens,
+            **fields,
+        )
+        response = await self._call(rpcs.TEST_NEURONS, request)
+        for warning in response.warnings:
+            warnings.warn(warning, stacklevel=2)
+        return NeuronTest(response)
 
     async def neuron_set(self, name: str) -> v1.NeuronSet:
         """A stored set: counts by layer and class, and its top members."""

@@ -188,6 +188,7 @@ class Client:
 
     classify_neurons = blocking(Api.classify_neurons)
     attribute_neurons = blocking(Api.attribute_neurons)
+    test_neurons = blocking(Api.test_neurons)
     neuron_set = blocking(Api.neuron_set)
     neuron_sets = blocking(Api.neuron_sets)
     neuron_columns = blocking(Api.neuron_columns)

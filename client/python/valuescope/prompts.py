@@ -54,6 +54,7 @@ SITES: dict[str, v1.Site] = _names(v1.Site, "SITE_")
 REDUCTIONS: dict[str, v1.Reduction] = _names(v1.Reduction, "REDUCTION_")
 
 NEURON_CLASSES: dict[str, v1.NeuronClass] = _names(v1.NeuronClass, "NEURON_CLASS_")
+NEURON_TESTS: dict[str, v1.NeuronTest] = _names(v1.NeuronTest, "NEURON_TEST_")
 METHODS: dict[str, v1.ExtractionMethod] = _names(v1.ExtractionMethod, "EXTRACTION_METHOD_")
 POOLINGS: dict[str, v1.Pooling] = _names(v1.Pooling, "POOLING_")
 
@@ -681,7 +682,10 @@ def labelled(
 
 
 def fill_data_set(
-    request: v1.ExtractVectorsRequest | v1.AttributeNeuronsRequest | v1.TopContextsRequest,
+    request: v1.ExtractVectorsRequest
+    | v1.AttributeNeuronsRequest
+    | v1.TestNeuronsRequest
+    | v1.TopContextsRequest,
     responses: Any,
 ) -> None:
     """Puts labelled responses, one or several, or the name of an artifact that holds them, into a request."""
@@ -786,6 +790,50 @@ def attribution_request(
     )
     if request.WhichOneof("method") is None:
         request.direct_contribution.SetInParent()
+    fill_data_set(request, responses)
+    return request
+
+
+def neuron_test_request(
+    model: str,
+    responses: str | Sequence[v1.LabelledResponse],
+    neurons: Neurons,
+    target: v1.AttributionTarget,
+    *,
+    test: str | v1.NeuronTest = "remove",
+    neuron_class: str | None = None,
+    layers: Layers = "all",
+    tokens: Tokens | None = None,
+    **fields: Any,
+) -> v1.TestNeuronsRequest:
+    """The request of `Client.test_neurons`, and of a job that does the same.
+
+    Args:
+        model: "models/ID".
+        responses: made by `labelled`, or the name of an artifact that holds them; the target is measured on the expressing
+            ones.
+        neurons: the ranking, best first: pairs (layer, index), or "neuronSets/ID", whose neurons are ranked by |score|.
+        target: what is measured.
+        test: "remove", "keep_only", or "scale" with factor.
+        neuron_class: only the set's neurons of this class, such as "shared".
+        layers: blocks whose neurons may be ranked, drawn at random and, by keep_only, ablated.
+        tokens: where neurons are changed; None: at all but the sequence's first.
+        fields: further fields of `TestNeuronsRequest`, such as sizes, factor, mode, reference, random_sets, seed.
+    """
+    request = v1.TestNeuronsRequest(
+        model=model,
+        target=target,
+        test=_named(NEURON_TESTS, test, "test") if isinstance(test, str) else test,
+        layers=to_layers(layers),
+        tokens=None if tokens is None else to_tokens(tokens),
+        **fields,
+    )
+    if isinstance(neurons, str):
+        request.neuron_set = neurons
+    else:
+        request.neurons.extend(to_neurons(neurons))
+    if neuron_class is not None:
+        setattr(request, "class", _named(NEURON_CLASSES, neuron_class, "neuron_class"))
     fill_data_set(request, responses)
     return request
 

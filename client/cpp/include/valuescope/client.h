@@ -113,6 +113,8 @@ class Client {
                                                               const CallOptions& options = {});
   absl::StatusOr<v1::ScoreSelectivityResponse> ScoreSelectivity(v1::ScoreSelectivityRequest request,
                                                                 const CallOptions& options = {});
+  absl::StatusOr<v1::TestNeuronsResponse> TestNeurons(const v1::TestNeuronsRequest& request,
+                                                      const CallOptions& options = {});
   absl::StatusOr<v1::CompareNeuronSetsResponse> CompareNeuronSets(
       const v1::CompareNeuronSetsRequest& request, const CallOptions& options = {});
   absl::StatusOr<v1::GetNeuronSetResponse> GetNeuronSet(const v1::GetNeuronSetRequest& request,

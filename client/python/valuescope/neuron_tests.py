@@ -1,0 +1,118 @@
+"""What neurons cause, as arrays and a table: one entry for each number of neurons.
+
+What the server leaves unset is NaN in arrays. `records` gives rows for `pandas.DataFrame`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from . import html, v1
+from .figures import optional, shown
+from .tensors import Array
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class NeuronTest:
+    """A target while the first k neurons of a ranking are changed, for several k, beside random sets like them.
+
+    Attributes:
+        response: the whole message (usage, digests, provenance, warnings).
+    """
+
+    response: v1.TestNeuronsResponse
+
+    @property
+    def full(self) -> float:
+        """The target with every neuron as it is."""
+        return self.response.full
+
+    @property
+    def empty(self) -> float:
+        """The target with all neurons of the layers ablated; NaN where neurons are scaled."""
+        return optional(self.response, "empty")
+
+    @property
+    def sizes(self) -> Array:
+        """k [points], int64."""
+        return np.array([point.size for point in self.response.points], np.int64)
+
+    @property
+    def targets(self) -> Array:
+        """The target with the first k changed [points], float64."""
+        return np.array([point.target for point in self.response.points])
+
+    @property
+    def standard_errors(self) -> Array:
+        """Standard errors over the responses of target - full [points]; NaN with one response."""
+        return self._optional("standard_error")
+
+    @property
+    def faithfulness(self) -> Array:
+        """(target - empty) / (full - empty) [points]; NaN where full - empty is within noise, and but for keep_only."""
+        return self._optional("faithfulness")
+
+    @property
+    def random_means(self) -> Array:
+        """Means of the target over the random sets [points]; NaN without any."""
+        return self._optional("random_mean")
+
+    @property
+    def random_intervals(self) -> Array:
+        """2.5th and 97.5th percentile of the target over the random sets [points, 2]; NaN with fewer than 20."""
+        return np.stack([self._optional("random_lower"), self._optional("random_upper")], axis=1)
+
+    @property
+    def p_values(self) -> Array:
+        """Shares of random sets, the first k among them, that do as much, or with keep_only keep as much [points]; NaN without
+        random sets."""
+        return self._optional("p_value")
+
+    @property
+    def num_unmatched(self) -> Array:
+        """Of the first k those with too few others like them [points], int64."""
+        return np.array([point.num_unmatched for point in self.response.points], np.int64)
+
+    def records(self) -> list[dict[str, Any]]:
+        """One row a point, every column in every row; `pandas.DataFrame(test.records())` makes a table."""
+        return [
+            {
+                "size": point.size,
+                "target": point.target,
+                "standard_error": optional(point, "standard_error"),
+                "faithfulness": optional(point, "faithfulness"),
+                "random_mean": optional(point, "random_mean"),
+                "random_lower": optional(point, "random_lower"),
+                "random_upper": optional(point, "random_upper"),
+                "p_value": optional(point, "p_value"),
+                "num_unmatched": point.num_unmatched,
+            }
+            for point in self.response.points
+        ]
+
+    def __repr__(self) -> str:
+        return (
+            f"NeuronTest({len(self.response.points)} sizes, {self.response.num_responses} responses, "
+            f"full {shown(self.full)}, empty {shown(self.empty) or 'unset'})"
+        )
+
+    def _repr_html_(self) -> str:
+        headings = [
+            "neurons",
+            "target",
+            "error",
+            "faithfulness",
+            "random",
+            "",
+            "",
+            "p",
+            "unmatched",
+        ]
+        rows = [[shown(cell) for cell in record.values()] for record in self.records()]
+        return html.table(headings, rows, repr(self))
+
+    def _optional(self, field: str) -> Array:
+        return np.array([optional(point, field) for point in self.response.points])

@@ -1,0 +1,185 @@
+#include "studies/neuron_measures.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "analysis/inner_product.h"
+#include "analysis/write_directions.h"
+#include "base/error.h"
+#include "base/host_tensor.h"
+#include "base/status_macros.h"
+#include "model/site.h"
+
+namespace valuescope::studies {
+namespace {
+
+constexpr char kMagic[] = "VSNTESTS";  // eight characters
+constexpr size_t kMagicSize = 8;
+constexpr int64_t kSumsVersion = 1;
+constexpr size_t kHeadSize = 7;
+
+absl::Status Damaged() {
+  return ErrorWithReason(absl::StatusCode::kDataLoss, "PARTIAL_DAMAGED",
+                         "the stored partial result of a shard is damaged");
+}
+
+absl::Status WrongShape() {
+  return ErrorWithReason(absl::StatusCode::kInternal, "CAPTURE_SHAPE",
+                         "the engine returned a capture of another shape than asked for");
+}
+
+template <typename Number>
+void Append(const std::vector<Number>& numbers, std::string& bytes) {
+  bytes.append(reinterpret_cast<const char*>(numbers.data()), numbers.size() * sizeof(Number));
+}
+
+// `count` numbers from the front of `bytes`, which has them.
+template <typename Number>
+std::vector<Number> Take(size_t count, absl::string_view& bytes) {
+  std::vector<Number> numbers(count);
+  if (count > 0) std::memcpy(numbers.data(), bytes.data(), count * sizeof(Number));
+  bytes.remove_prefix(count * sizeof(Number));
+  return numbers;
+}
+
+// Adds the magnitude of each element where `magnitudes`, which of a mean of magnitudes is itself.
+absl::Status AddRow(const HostTensor& tensor, bool magnitudes, std::vector<double>& sums) {
+  VS_ASSIGN_OR_RETURN(const std::vector<float> row, ToFloat32(tensor));
+  if (sums.empty()) sums.assign(row.size(), 0.0);
+  if (row.size() != sums.size()) return WrongShape();
+  if (!analysis::AllFinite(row)) {
+    return InvalidField("activations", "hold an element that is not finite", "NOT_FINITE");
+  }
+  for (size_t i = 0; i < row.size(); ++i) sums[i] += magnitudes ? std::abs(row[i]) : row[i];
+  return absl::OkStatus();
+}
+
+// Of the captures that LookAt asks for.
+absl::Status AddLook(const NeuronTestPasses& passes, const LabelledResponse& response,
+                     const std::vector<engine::Capture>& captures, NeuronMeasures& measures) {
+  const bool reference = passes.IsReference(response), likeness = passes.IsLikeness(response);
+  if (captures.size() != (reference ? 1u : 0u) + (likeness ? 1u : 0u)) return WrongShape();
+  if (reference) {
+    VS_RETURN_IF_ERROR(AddRow(captures.front().tensor, /*magnitudes=*/false, measures.activations));
+    ++measures.num_reference;
+  }
+  if (likeness) {
+    VS_RETURN_IF_ERROR(AddRow(captures.back().tensor, /*magnitudes=*/true, measures.magnitudes));
+    ++measures.num_likeness;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::string NeuronTestSums::Serialize() const {
+  const int64_t head[kHeadSize] = {kSumsVersion,
+                                   measures.num_reference,
+                                   measures.num_likeness,
+                                   static_cast<int64_t>(measures.activations.size()),
+                                   static_cast<int64_t>(measures.magnitudes.size()),
+                                   static_cast<int64_t>(measures.norms.size()),
+                                   static_cast<int64_t>(values.size())};
+  std::string bytes(kMagic, kMagicSize);
+  bytes.append(reinterpret_cast<const char*>(head), sizeof(head));
+  Append(measures.activations, bytes);
+  Append(measures.magnitudes, bytes);
+  Append(measures.norms, bytes);
+  Append(values, bytes);
+  return bytes;
+}
+
+absl::StatusOr<NeuronTestSums> NeuronTestSums::Parse(absl::string_view bytes, int64_t neurons) {
+  int64_t head[kHeadSize];
+  if (bytes.size() < kMagicSize + sizeof(head) ||
+      bytes.substr(0, kMagicSize) != absl::string_view(kMagic, kMagicSize)) {
+    return Damaged();
+  }
+  std::memcpy(head, bytes.data() + kMagicSize, sizeof(head));
+  bytes.remove_prefix(kMagicSize + sizeof(head));
+  if (head[0] != kSumsVersion || head[1] < 0 || head[2] < 0) return Damaged();
+  for (const size_t list : {3, 4, 5}) {
+    if (head[list] != 0 && head[list] != neurons) return Damaged();
+  }
+  const auto most_values = static_cast<int64_t>(bytes.size() / sizeof(double));
+  if (head[6] < 0 || head[6] > most_values) return Damaged();
+  const auto lists = std::span<const int64_t>(head).subspan(3);
+  const auto size = static_cast<size_t>(lists[0] + lists[1] + lists[3]) * sizeof(double) +
+                    static_cast<size_t>(lists[2]) * sizeof(float);
+  if (bytes.size() != size) return Damaged();
+  NeuronTestSums sums;
+  sums.measures.num_reference = head[1];
+  sums.measures.num_likeness = head[2];
+  sums.measures.activations = Take<double>(static_cast<size_t>(lists[0]), bytes);
+  sums.measures.magnitudes = Take<double>(static_cast<size_t>(lists[1]), bytes);
+  sums.measures.norms = Take<float>(static_cast<size_t>(lists[2]), bytes);
+  sums.values = Take<double>(static_cast<size_t>(lists[3]), bytes);
+  const bool finite = analysis::AllFinite(sums.measures.activations) &&
+                      analysis::AllFinite(sums.measures.magnitudes) &&
+                      analysis::AllFinite(sums.measures.norms) && analysis::AllFinite(sums.values);
+  if (!finite) return Damaged();
+  return sums;
+}
+
+engine::Request LookAt(const LabelledResponse& response, const NeuronTestPlan& plan,
+                       const NeuronTestPasses& passes) {
+  engine::Request request;
+  request.tenant = plan.tenant;
+  request.background = plan.background;
+  request.prompt = response.prompt;
+  request.given_response = ResponseTokens(plan, response);
+  engine::Tap tap{.site = model::Site::kMlpNeurons, .layers = plan.layers, .tokens = plan.tokens};
+  if (passes.IsReference(response)) {
+    tap.reduction = engine::Reduction::kMean;
+    request.taps.push_back(tap);
+  }
+  if (passes.IsLikeness(response)) {
+    tap.reduction = engine::Reduction::kMeanMagnitude;
+    request.taps.push_back(tap);
+  }
+  return request;
+}
+
+absl::Status AddLooks(const NeuronTestRun& run, int64_t first, int64_t end,
+                      NeuronMeasures& measures) {
+  while (first < end) {
+    const int64_t count = std::min(kResponsesTogether, end - first);
+    const auto indices = std::span<const int64_t>(run.passes.looked_at())
+                             .subspan(static_cast<size_t>(first), static_cast<size_t>(count));
+    std::vector<engine::Request> requests;
+    for (const int64_t index : indices) {
+      requests.push_back(LookAt(run.responses[static_cast<size_t>(index)], run.plan, run.passes));
+    }
+    auto completions = engine::RunAll(run.engine, std::move(requests), run.cancellation);
+    if (!completions.ok()) return InField("responses", completions.status());
+    for (size_t i = 0; i < indices.size(); ++i) {
+      engine::Completion& completion = (*completions)[i];
+      VS_RETURN_IF_ERROR(AddLook(run.passes, run.responses[static_cast<size_t>(indices[i])],
+                                 completion.captures, measures));
+      completion.captures.clear();  // not twice in memory
+      run.cached_tokens += completion.cached_prompt_tokens;
+    }
+    first += count;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status MeasureNorms(const NeuronTestRun& run, NeuronMeasures& measures) {
+  const model::Architecture& architecture = run.engine.architecture();
+  for (const int layer : run.plan.layers) {
+    VS_RETURN_IF_ERROR(CheckGoesOn(run.cancellation));
+    VS_ASSIGN_OR_RETURN(const HostTensor weights, run.engine.WriteDirections(layer));
+    VS_ASSIGN_OR_RETURN(const std::vector<double> squares,
+                        analysis::SquaredColumnNorms({.columns = weights.As<float>(),
+                                                      .hidden = architecture.hidden,
+                                                      .intermediate = architecture.intermediate}));
+    for (const double square : squares) {
+      measures.norms.push_back(static_cast<float>(std::sqrt(square)));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace valuescope::studies
