@@ -6,8 +6,6 @@
 //
 // Left by a job: "scores", the columns of stored_neuron_set.h; "summary", JSON with counts, sums a
 // layer, the top neurons and the provenance, nothing of time or place; the neuron set.
-//
-// Long because the outcome, the work and the request of a kind are about one record.
 #include "studies/attribute_neurons.h"
 
 #include <algorithm>
@@ -22,7 +20,6 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
-#include "base/id.h"
 #include "base/status_macros.h"
 #include "kinds/attribution_options.h"
 #include "kinds/attribution_target.h"
