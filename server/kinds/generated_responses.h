@@ -3,11 +3,10 @@
 // which answers express the value.
 //
 // A unit is a response; those of a query stand together, by condition and within it by sample. The
-// draws of two units have nothing to do with one another: with S(s, n) the output of SplitMix64 for
-// the state s + (n + 1) 0x9e3779b97f4a7c15, response k of query q under condition c is drawn with
-// the seed S(S(S(seed, c), q), k), and q's system message is number S(S(seed', c), q) modulo how
-// many the condition has, all counted from 0. So a unit gives the same tokens whoever runs it, and
-// Generate draws them again.
+// draws of two units have nothing to do with one another: with S(s, n) output n of SplitMix64
+// seeded with s, response k of query q under condition c is drawn with the seed S(S(S(seed, c), q),
+// k), and q's system message is number S(S(seed', c), q) modulo how many the condition has, all
+// counted from 0. So a unit gives the same tokens whoever runs it, and Generate draws them again.
 #ifndef VALUESCOPE_KINDS_GENERATED_RESPONSES_H_
 #define VALUESCOPE_KINDS_GENERATED_RESPONSES_H_
 
