@@ -226,6 +226,10 @@ def test_a_repeated_request_is_answered_from_what_the_first_left(client):
     assert second.vector.name == first.vector.name
     assert second.responses_artifact == first.responses_artifact
     assert second.usage.generated_tokens == 0
+    # One without an id is worked out again, and equal content has one name.
+    third = client.extract_vectors(MODEL, generated=generated(seed=77))
+    assert third.usage.generated_tokens > 0
+    assert third.responses_artifact == first.responses_artifact
 
 
 # --- A model as judge ---
@@ -273,6 +277,20 @@ def test_a_judge_that_cannot_say_yes_is_named(client):
         client.extract_vectors(MODEL, generated=generated(judge=vs.Rubric(MODEL, QUESTION)))
     assert error.value.reason == "UNREADABLE_JUDGE"
     assert "generated.judge.rubric.model" in str(error.value)
+
+
+def test_a_judge_that_a_job_runs_on_is_not_unloaded(client):
+    judge = vs.Rubric(JUDGE, QUESTION)
+    request = generated(judge=judge, samples_per_query=64, max_tokens=100)
+    spec = v1.JobSpec(extract_vectors=vs.extraction_request(MODEL, generated=request))
+    job = client.create_job(spec)
+    for state in client.watch_job(job.name):
+        if state.progress.shards_done > 0:
+            break
+    with pytest.raises(vs.FailedPrecondition) as error:
+        client.unload_model(JUDGE)
+    assert error.value.reason == "JOBS_ARE_RUNNING"
+    client.cancel_job(job.name)
 
 
 # --- Templates without a system role ---

@@ -214,7 +214,7 @@ def test_vectors_are_recovered_from_the_answers_that_the_model_gives(client, tru
 
 def test_vectors_are_recovered_from_answers_that_the_server_generates_and_labels(client, truth):
     """As above, in one call: the server draws the answers, finds the value's words in them and extracts."""
-    judge = vs.WordList(pm.VALUE_WORDS)
+    judge = vs.WordList(list(pm.VALUE_WORDS))
     for condition in CONDITIONS:
         listed = pt.examples(condition)
         systems = sorted({one.system for one in listed})
