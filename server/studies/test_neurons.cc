@@ -83,41 +83,50 @@ absl::Status InWordsOfRequest(const absl::Status& status, size_t index, absl::st
   return of_response ? InField(absl::StrCat("responses[", index, "]"), named) : named;
 }
 
+double Mean(std::span<const double> values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+// How the random sets of a size compare with the ranking's first, whose effect is `effect`.
+void AddRandomSets(const NeuronTestPlan& plan, const NeuronTestPasses& passes,
+                   std::span<const double> values, size_t size, double effect,
+                   v1::NeuronTestPoint& point) {
+  const std::vector<double> full = passes.OfCondition(values, NeuronTestPasses::kFull);
+  std::vector<double> effects, targets;
+  for (int64_t set = 1; set <= plan.random_sets; ++set) {
+    const std::vector<double> random =
+        passes.OfCondition(values, passes.ConditionOf({.size = size, .set = set}));
+    effects.push_back(analysis::EffectOf(full, random).mean);
+    targets.push_back(Mean(random));
+  }
+  point.set_random_mean(Mean(targets));
+  if (plan.random_sets >= kFewestForPercentiles) {
+    point.set_random_lower(*analysis::Quantile(targets, .025));
+    point.set_random_upper(*analysis::Quantile(targets, .975));
+  }
+  point.set_p_value(*(plan.test == v1::NEURON_TEST_KEEP_ONLY
+                          ? analysis::ShareAsSmall(effect, effects)
+                          : analysis::ShareAsLarge(effect, effects)));
+}
+
 v1::NeuronTestPoint PointOf(const NeuronTestPlan& plan, const NeuronTestPasses& passes,
                             std::span<const double> values, size_t size) {
   const auto of = [&](int64_t condition) { return passes.OfCondition(values, condition); };
   const std::vector<double> full = of(NeuronTestPasses::kFull);
-  const double mean_full =
-      std::accumulate(full.begin(), full.end(), 0.0) / static_cast<double>(full.size());
   const std::vector<double> ranked = of(passes.ConditionOf({.size = size, .set = 0}));
   const analysis::PairedEffect effect = analysis::EffectOf(full, ranked);
   v1::NeuronTestPoint point;
   point.set_size(plan.sizes[size]);
-  point.set_target(mean_full + effect.mean);
+  point.set_target(Mean(ranked));
   if (effect.standard_error) point.set_standard_error(*effect.standard_error);
-  const bool keeps = plan.test == v1::NEURON_TEST_KEEP_ONLY;
-  if (keeps) {
+  if (plan.test == v1::NEURON_TEST_KEEP_ONLY) {
     const std::vector<double> empty = of(NeuronTestPasses::kEmpty);
     const analysis::PairedEffect whole = analysis::EffectOf(empty, full);
     if (!whole.WithinNoise()) {
       point.set_faithfulness(analysis::EffectOf(empty, ranked).mean / whole.mean);
     }
   }
-  if (plan.random_sets == 0) return point;
-  std::vector<double> effects, targets;
-  for (int64_t set = 1; set <= plan.random_sets; ++set) {
-    effects.push_back(
-        analysis::EffectOf(full, of(passes.ConditionOf({.size = size, .set = set}))).mean);
-    targets.push_back(mean_full + effects.back());
-  }
-  point.set_random_mean(std::accumulate(targets.begin(), targets.end(), 0.0) /
-                        static_cast<double>(targets.size()));
-  if (plan.random_sets >= kFewestForPercentiles) {
-    point.set_random_lower(*analysis::Quantile(targets, .025));
-    point.set_random_upper(*analysis::Quantile(targets, .975));
-  }
-  point.set_p_value(*(keeps ? analysis::ShareAsSmall(effect.mean, effects)
-                            : analysis::ShareAsLarge(effect.mean, effects)));
+  if (plan.random_sets > 0) AddRandomSets(plan, passes, values, size, effect.mean, point);
   return point;
 }
 
@@ -315,8 +324,7 @@ absl::StatusOr<v1::TestNeuronsResponse> SummariseNeuronTest(const NeuronTestPlan
                                                             std::span<const double> values,
                                                             const Cancellation& cancellation) {
   const auto mean_of = [&](int64_t condition) {
-    const std::vector<double> own = passes.OfCondition(values, condition);
-    return std::accumulate(own.begin(), own.end(), 0.0) / static_cast<double>(own.size());
+    return Mean(passes.OfCondition(values, condition));
   };
   v1::TestNeuronsResponse response;
   response.set_full(mean_of(NeuronTestPasses::kFull));

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import valuescope as vs
 from conftest import BUILD, ROOT, Server
-from test_families import FAMILIES
+from test_families import FAMILIES, read_safetensors
 from valuescope import v1
 
 ATTRIBUTIONS = ROOT / "tests" / "golden" / "attributions"
@@ -213,7 +213,7 @@ def test_scaling_multiplies_the_first_and_by_one_changes_no_bit(case, target):
 
 
 def test_removing_all_neurons_of_a_block_by_zero_skips_its_mlp(case):
-    """Identity 5: what is behind the block is what was between its attention and its MLP."""
+    """Identity 5: what is behind the block is what was between its attention and its MLP, and the MLP's bias where it has one."""
     block = case.layer
     neurons = [(block, i) for i in range(case.width)]
     test = case.test(neurons=neurons, layers=[block], tokens="all", mode=ZERO, sizes=[case.width])
@@ -223,7 +223,12 @@ def test_removing_all_neurons_of_a_block_by_zero_skips_its_mlp(case):
         case.client.capture(case.model, [one], tap)[0][0][0, 0].astype(np.float64) @ v
         for one in case.expressing
     ]
-    assert agree(test.targets[0], between)
+    folder = FAMILIES / case.model.removeprefix("models/")
+    name = f"model.layers.{block}.mlp.down_proj.bias"
+    files = [read_safetensors(file) for file in folder.glob("model*.safetensors")]
+    bias = next((weights[name] for weights in files if name in weights), None)
+    skipped = between if bias is None else between + bias.astype(np.float64) @ v
+    assert agree(test.targets[0], skipped)
     assert test.empty == test.targets[0]
 
 
