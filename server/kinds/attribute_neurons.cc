@@ -248,9 +248,9 @@ class AttributeNeuronsKind
                                                                     SavedWork::kAttributeNeurons));
     const SavedAttribution& attribution = record.attribute_neurons();
     AttributionVectors vectors;
-    VS_ASSIGN_OR_RETURN(vectors.vector, StoredOf(tenant, attribution.vector()));
+    VS_ASSIGN_OR_RETURN(vectors.vector, StoredVectorOf(tenant, attribution.vector()));
     VS_ASSIGN_OR_RETURN(vectors.reference,
-                        StoredOf(tenant, attribution.causal_ablation().reference()));
+                        StoredVectorOf(tenant, attribution.causal_ablation().reference()));
     VS_ASSIGN_OR_RETURN(const auto model, inputs.Model());
     VS_ASSIGN_OR_RETURN(auto method, MethodOf(attribution, std::move(vectors), *model));
     return WorkOf(std::move(inputs), std::move(method), *model, /*can_wait=*/false);
@@ -325,15 +325,6 @@ class AttributeNeuronsKind
       default:
         return kSavedWorkWithMethods;
     }
-  }
-
-  // None where `id` is empty.
-  absl::StatusOr<std::optional<studies::StoredVector>> StoredOf(absl::string_view tenant,
-                                                                const std::string& id) const {
-    if (id.empty()) return std::nullopt;
-    VS_ASSIGN_OR_RETURN(const store::Resource resource,
-                        sources_.store->GetResource(tenant, store::ResourceKind::kVector, id));
-    return studies::ReadVector(*sources_.blobs, resource);
   }
 
   // Also what they cost.

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -34,6 +35,7 @@
 #include "studies/labelled_responses.h"
 #include "studies/message_json.h"
 #include "studies/provenance.h"
+#include "studies/stored_vector.h"
 
 namespace valuescope::kinds {
 
@@ -120,6 +122,15 @@ class ResponseKind : public services::KindOf<Request, Response, Work, Outcome> {
   }
 
  protected:
+  // A vector that a record names by its id; none where `id` is empty. NOT_FOUND, DATA_LOSS.
+  absl::StatusOr<std::optional<studies::StoredVector>> StoredVectorOf(absl::string_view tenant,
+                                                                      const std::string& id) const {
+    if (id.empty()) return std::nullopt;
+    VS_ASSIGN_OR_RETURN(const store::Resource resource,
+                        sources_.store->GetResource(tenant, store::ResourceKind::kVector, id));
+    return studies::ReadVector(*sources_.blobs, resource);
+  }
+
   // What an answer tells of the work's inputs and of what it cost.
   static void TellInputs(const services::ResolvedWork& resolved, const Work& work,
                          Response& response) {

@@ -341,15 +341,6 @@ class TestNeuronsKind : public ResponseKind<v1::TestNeuronsRequest, v1::TestNeur
     return record;
   }
 
-  // `id` may be empty.
-  absl::StatusOr<std::optional<studies::StoredVector>> StoredVectorOf(absl::string_view tenant,
-                                                                      const std::string& id) const {
-    if (id.empty()) return std::nullopt;
-    VS_ASSIGN_OR_RETURN(const store::Resource resource,
-                        sources_.store->GetResource(tenant, store::ResourceKind::kVector, id));
-    return studies::ReadVector(*sources_.blobs, resource);
-  }
-
   static absl::StatusOr<std::unique_ptr<NeuronTestWork>> WorkOf(
       ResponseInputs inputs, studies::NeuronTestPlan plan, const studies::NeuronTestPasses& passes,
       const engine::ServedModel& model, bool can_wait) {

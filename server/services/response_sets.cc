@@ -99,6 +99,7 @@ absl::Status AddLines(const ReadPiece& read, const rpc::CallContext& context, bo
     if (!line) return absl::OkStatus();
     const absl::Status added = tokeniser.Add("response", line->response);
     if (added.ok()) continue;
+    if (!absl::IsInvalidArgument(added)) return added;
     return InvalidField("artifact", absl::StrCat("line ", line->number, ": ", added.message()));
   }
 }

@@ -12,6 +12,7 @@
 #include "absl/synchronization/notification.h"
 #include "analysis/linear_probe.h"
 #include "base/error.h"
+#include "base/memory_ledger.h"
 #include "nlohmann/json.hpp"
 #include "services/idempotency.h"
 #include "studies/named_content.h"
@@ -507,6 +508,22 @@ TEST(ExtractVectorsKind, TellsWhatTheCacheSpared) {
   ASSERT_EQ(site.vectors.ExtractVectors(site.context, SmallSite::Extraction(40), &response),
             absl::OkStatus());
   EXPECT_EQ(response.usage().cached_prompt_tokens(), 200);
+}
+
+// Whoever asks again later may have it.
+TEST(ExtractVectorsKind, ALineThatThereIsNoMemoryForIsNoFaultOfTheFile) {
+  TemporaryFolder folder;
+  SmallSite site(folder);
+  site.PutTexts(R"({"prompt": {"token_ids": {"ids": [1, 2, 3, 4]}},)"
+                R"( "response": {"token_ids": {"ids": [5, 6, 7, 8]}}, "expresses": true})");
+  MemoryLedger small(16);
+  site.context.memory = &small;
+  v1::ExtractVectorsRequest request;
+  request.set_model("models/tiny");
+  request.set_artifact("artifacts/texts");
+  v1::ExtractVectorsResponse response;
+  EXPECT_EQ(site.vectors.ExtractVectors(site.context, request, &response).code(),
+            absl::StatusCode::kResourceExhausted);
 }
 
 }  // namespace

@@ -365,16 +365,7 @@ TEST_F(NeuronSetCalls, ContextsOfAFileAreThoseOfItsLines) {
     absl::StrAppend(&lines, "{\"prompt\": ", ids(response.prompt().token_ids()),
                     ", \"response\": ", ids(response.response().token_ids()), "}\n\n");
   }
-  const auto blob = store::WriteBlob(*site_.blobs, lines);
-  ASSERT_TRUE(blob.ok()) << blob.status();
-  store::Resource resource;
-  resource.kind = store::ResourceKind::kArtifact;
-  resource.id = "texts";
-  resource.digest = blob->digest;
-  resource.media_type = "application/x-ndjson";
-  resource.blob_digest = blob->digest;
-  resource.blob_size = blob->size;
-  ASSERT_TRUE(site_.store->PutResources("lab", {resource}, {}).ok());
+  site_.PutTexts(lines);
   const auto inlined = Contexts([](auto& request) {
     request.clear_responses();
     for (const auto& response : SmallSite::Responses(20)) *request.add_responses() = response;

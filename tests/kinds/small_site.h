@@ -89,6 +89,20 @@ class SmallSite {
     return request;
   }
 
+  // Uploads these JSON Lines as artifacts/texts.
+  void PutTexts(const std::string& lines) {
+    const auto blob = store::WriteBlob(*blobs, lines);
+    ASSERT_TRUE(blob.ok()) << blob.status();
+    store::Resource resource;
+    resource.kind = store::ResourceKind::kArtifact;
+    resource.id = "texts";
+    resource.digest = blob->digest;
+    resource.media_type = "application/x-ndjson";
+    resource.blob_digest = blob->digest;
+    resource.blob_size = blob->size;
+    ASSERT_TRUE(store->PutResources("lab", {resource}, {}).ok());
+  }
+
   v1::AttributeNeuronsRequest Attribution(int num_responses) {
     v1::CreateVectorRequest create;
     v1::Vector& vector = *create.mutable_vector();
