@@ -114,7 +114,7 @@ def curve(**fields):
             p_value=0.5 / size,
         )
     response.points.add(size=8, target=1.0)
-    return vs.CausalCurve(response)
+    return vs.NeuronTest(response)
 
 
 @pytest.fixture
@@ -300,16 +300,6 @@ def test_contexts_are_asked_for_by_neurons(both, fake):
 # --- Causal curves ---
 
 
-def test_a_causal_curve_is_arrays_and_rows():
-    found = curve(empty=0.5)
-    np.testing.assert_array_equal(found.sizes, [1, 4, 8])
-    np.testing.assert_array_equal(found.targets, [4, 2, 1])
-    rows = found.records()
-    assert len({tuple(row) for row in rows}) == 1
-    assert rows[1]["p_value"] == 0.125 and math.isnan(rows[2]["random_mean"])
-    assert "0.125" in found._repr_html_()
-
-
 def test_a_causal_curve_shows_the_band_of_random_sets(pyplot):
     axes = curve(empty=0.5).plot()
     lines = {line.get_label(): line for line in axes.get_lines()}
@@ -319,5 +309,5 @@ def test_a_causal_curve_shows_the_band_of_random_sets(pyplot):
     band = axes.collections[0].get_paths()[0].vertices
     assert band[:, 1].min() == 4.5 and band[:, 1].max() == 5
     bare = v1.TestNeuronsResponse(full=1.0, points=[v1.NeuronTestPoint(size=1, target=0.5)])
-    labels = [line.get_label() for line in vs.CausalCurve(bare).plot().get_lines()]
+    labels = [line.get_label() for line in vs.NeuronTest(bare).plot().get_lines()]
     assert "random sets, mean" not in labels and "all ablated" not in labels

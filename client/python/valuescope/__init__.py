@@ -27,7 +27,7 @@ from .errors import (
 from .generated import Condition, Generated, Rubric, WordList
 from .html import show_in_notebooks
 from .neuron_tests import NeuronTest
-from .neurons import CausalCurve, Contexts, NeuronColumns, NeuronSetComparison, Selectivity
+from .neurons import Contexts, NeuronColumns, NeuronSetComparison, Selectivity
 from .prompts import (
     AblateNeurons,
     Clamp,
@@ -57,7 +57,6 @@ __all__ = [
     "AlreadyExists",
     "AsyncClient",
     "Cancelled",
-    "CausalCurve",
     "Clamp",
     "Client",
     "Comparison",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import html, v1
-from .figures import optional, shown
+from .figures import COLOURS, GREY, new_axes, optional, shown
 from .tensors import Array
 
 
@@ -92,6 +92,35 @@ class NeuronTest:
             }
             for point in self.response.points
         ]
+
+    def plot(self, axes: Any = None) -> Any:
+        """The target by size with its standard errors, the random sets' mean and 95 % band, and lines where nothing and where
+        everything is changed; returns matplotlib's axes."""
+        axes = axes or new_axes(6.0, 3.4)
+        if not np.all(np.isnan(self.random_intervals)):
+            lower, upper = self.random_intervals.T
+            axes.fill_between(
+                self.sizes, lower, upper, color=GREY, alpha=0.3, label="random sets, 95 %"
+            )
+        if not np.all(np.isnan(self.random_means)):
+            axes.plot(self.sizes, self.random_means, color=GREY, label="random sets, mean")
+        axes.errorbar(
+            self.sizes,
+            self.targets,
+            yerr=np.nan_to_num(self.standard_errors),
+            fmt="o-",
+            markersize=3,
+            color=COLOURS[0],
+            label="first of the ranking",
+        )
+        axes.axhline(self.full, color=COLOURS[2], linestyle="--", label="nothing changed")
+        if self.response.HasField("empty"):
+            axes.axhline(self.empty, color=COLOURS[1], linestyle="--", label="all ablated")
+        axes.set_xscale("log", base=2)
+        axes.set_xlabel("neurons")
+        axes.set_ylabel("target")
+        axes.legend(fontsize=8, frameon=False)
+        return axes
 
     def __repr__(self) -> str:
         return (

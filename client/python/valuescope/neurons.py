@@ -1,4 +1,4 @@
-"""Neurons as arrays, tables and plots: the columns of a set, overlaps of several, selectivity, contexts, and what sets cause.
+"""Neurons as arrays, tables and plots: the columns of a set, overlaps of several, selectivity and contexts.
 
 `records` gives rows for `pandas.DataFrame`; the plots ask for matplotlib. What the server leaves unset is NaN.
 """
@@ -318,93 +318,6 @@ class Contexts:
         names = ["layer", "index", "input_index", "position", "activation", "text"]
         rows = [[shown(record[name]) for name in names] for record in self.records()]
         return html.table([name.replace("_", " ") for name in names], rows, repr(self))
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class CausalCurve:
-    """What the first neurons of a ranking cause, beside random sets of neurons like them.
-
-    Attributes:
-        response: the whole message.
-    """
-
-    response: v1.TestNeuronsResponse
-
-    @property
-    def sizes(self) -> Array:
-        """[points] int64: numbers of neurons."""
-        return np.array([point.size for point in self.response.points], np.int64)
-
-    @property
-    def targets(self) -> Array:
-        """[points] float64: the target with the first so many changed."""
-        return np.array([point.target for point in self.response.points], np.float64)
-
-    def records(self) -> list[dict[str, Any]]:
-        """One row a size, every column in every row; for `pandas.DataFrame`."""
-        return [
-            {
-                "size": point.size,
-                "target": point.target,
-                **{
-                    field: optional(point, field)
-                    for field in (
-                        "standard_error",
-                        "faithfulness",
-                        "random_mean",
-                        "random_lower",
-                        "random_upper",
-                        "p_value",
-                    )
-                },
-                "num_unmatched": point.num_unmatched,
-            }
-            for point in self.response.points
-        ]
-
-    def plot(self, axes: Any = None) -> Any:
-        """The target by size with its standard errors, the random sets' mean and 95 % band, and lines where nothing and where
-        everything is changed; returns matplotlib's axes."""
-        axes = axes or new_axes(6.0, 3.4)
-        points = self.response.points
-        numbers = {
-            field: np.array([optional(point, field) for point in points])
-            for field in ("standard_error", "random_mean", "random_lower", "random_upper")
-        }
-        if not np.all(np.isnan(numbers["random_lower"])):
-            lower, upper = numbers["random_lower"], numbers["random_upper"]
-            axes.fill_between(
-                self.sizes, lower, upper, color=GREY, alpha=0.3, label="random sets, 95 %"
-            )
-        if not np.all(np.isnan(numbers["random_mean"])):
-            axes.plot(self.sizes, numbers["random_mean"], color=GREY, label="random sets, mean")
-        axes.errorbar(
-            self.sizes,
-            self.targets,
-            yerr=np.nan_to_num(numbers["standard_error"]),
-            fmt="o-",
-            markersize=3,
-            color=COLOURS[0],
-            label="first of the ranking",
-        )
-        axes.axhline(self.response.full, color=COLOURS[2], linestyle="--", label="nothing changed")
-        if self.response.HasField("empty"):
-            axes.axhline(self.response.empty, color=COLOURS[1], linestyle="--", label="all ablated")
-        axes.set_xscale("log", base=2)
-        axes.set_xlabel("neurons")
-        axes.set_ylabel("target")
-        axes.legend(fontsize=8, frameon=False)
-        return axes
-
-    def __repr__(self) -> str:
-        return f"CausalCurve({len(self.response.points)} sizes, {self.response.num_responses} responses)"
-
-    def _repr_html_(self) -> str:
-        records = self.records()
-        headings = [name.replace("_", " ") for name in records[0]] if records else ["size"]
-        return html.table(
-            headings, [[shown(cell) for cell in row.values()] for row in records], repr(self)
-        )
 
 
 def _filter_name(one: v1.NeuronSetFilter) -> str:
