@@ -457,7 +457,6 @@ class ExtractVectorsKind
   // Means where the disk has room for them; then shards are small, since a partial is stored once.
   absl::Status ChooseWhatIsKept(const studies::MeansShape& shape, ResponseInputs& inputs) const {
     SavedWork& record = inputs.record;
-    record.set_responses_per_shard(kResponsesPerChunk);
     const int64_t bytes = ScratchBytes(record, shape);
     if (bytes <= sources_.extraction_scratch_bytes) return absl::OkStatus();
     const bool by_sums =
