@@ -154,6 +154,17 @@ def check_repeng(client, python, folder, model_folder, tokens):
     check_repeng_extraction(client, np.load(directions))
 
 
+def last_token_differences(client, responses):
+    """[blocks, pairs, hidden] float64: expressing less its counterpart, of one query."""
+    seen = client.capture(
+        MODEL,
+        [(one.prompt, one.response) for one in responses],
+        vs.tap("residual_post", "all", "last"),
+    )
+    rows = np.stack([one[0][:, 0] for one in seen], axis=1).astype(np.float64)
+    return rows[:, ::2] - rows[:, 1::2]
+
+
 def check_repeng_extraction(client, directions):
     """Its methods by their names here. Both read the last token; a sign is a vote over pairs there. Not of the last block, of which
     transformers hands out what is behind the final norm."""
@@ -166,22 +177,20 @@ def check_repeng_extraction(client, directions):
         )
         for one in pt.examples("intrinsic")
     ]
-    for method, theirs, other in [
-        ("pca", "pca_center", "pca_diff"),
-        ("pca_centered", "pca_diff", "pca_center"),
-    ]:
+    assert all(one.expresses == (place % 2 == 0) for place, one in enumerate(responses))
+    differences = last_token_differences(client, responses)
+    for method, theirs, centre in [("pca", "pca_center", 0), ("pca_centered", "pca_diff", 1)]:
         made = client.extract_vectors(MODEL, responses, method=method, pooling="last_token")
         rows = client.vector_data(made.vector.name)
         for block in range(pm.BLOCKS - 1):
-            difference, beside = (
-                1 - abs(float(rows[block] @ directions[f"{name}.{block}"]))
-                for name in (theirs, other)
-            )
+            data = differences[block] - centre * differences[block].mean(axis=0)
+            here, there = rows[block], directions[f"{theirs}.{block}"]
+            explained = [np.linalg.norm(data @ v) / np.linalg.norm(data) for v in (here, there)]
             print(
-                f"{method} beside repeng's {theirs}, block {block}: 1 - |cosine| {difference:.2g} "
-                f"({other}: {beside:.2g})"
+                f"{method} beside repeng's {theirs}, block {block}: 1 - |cosine| {1 - abs(here @ there):.2g}, explained "
+                f"{explained[0] ** 2:.7f} and {explained[1] ** 2:.7f}"
             )
-            assert difference < ROUNDING
+            assert abs(here @ there) > 1 - ROUNDING
 
 
 def main():

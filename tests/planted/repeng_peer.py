@@ -24,9 +24,7 @@ def main(folder, vector_path, logits_path, directions_path, coefficient, *tokens
     tokenizer = AutoTokenizer.from_pretrained(folder)
     by_label = {True: [], False: []}
     for one in pt.examples("intrinsic"):
-        by_label[one.expresses].append(
-            f"{pm.prompt_text(one.question, one.system)} {one.answer}".removeprefix("<bos> ")
-        )
+        by_label[one.expresses].append(f"{pm.prompt_text(one.question, one.system)} {one.answer}")
     data = [DatasetEntry(*pair) for pair in zip(by_label[True], by_label[False], strict=True)]
     steered = ControlModel(model, list(range(pm.BLOCKS)))
     trained = {
