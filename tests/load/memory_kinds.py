@@ -72,6 +72,7 @@ class Stored:
     directory: pathlib.Path
     vectors: list[str]
     neuron_set: str
+    probabilities: list[str]  # neuron sets of how often neurons are active
     artifact: str
     job: str  # not finished
 
@@ -295,6 +296,43 @@ def classification(seed, vectors):
     return v1.ClassifyNeuronsRequest(model=MODEL, vectors=axes, top_percent=100, top_k=200 + seed)
 
 
+def probabilities(seed):
+    return v1.AttributeNeuronsRequest(
+        model=MODEL,
+        responses=labelled(seed, 20),
+        activation_probability_difference=v1.ActivationProbabilityDifference(),
+    )
+
+
+def of_neurons(stored):
+    one = v1.NeuronSetFilter(neuron_set=stored.neuron_set)
+    every = [
+        v1.NeuronId(layer=layer, index=index)
+        for layer in range(LAYERS)
+        for index in range(INTERMEDIATE)
+    ]
+
+    def tested(seed):
+        return v1.TestNeuronsRequest(
+            model=MODEL,
+            responses=labelled(seed, 200),
+            neurons=every,
+            sizes=[1, 4, len(every)],
+            random_sets=2,
+            target=v1.AttributionTarget(continuation_logprob=v1.ContinuationLogprobTarget()),
+        )
+
+    def contexts(seed):
+        return v1.TopContextsRequest(model=MODEL, responses=labelled(seed, 1000), neurons=every)
+
+    return {
+        "TestNeurons": each(tested, 4),
+        "CompareNeuronSets": same(v1.CompareNeuronSetsRequest(sets=[one] * 64)),
+        "ScoreSelectivity": same(v1.ScoreSelectivityRequest(neuron_sets=stored.probabilities)),
+        "TopContexts": each(contexts, 4),
+    }
+
+
 MOST_TEXT, MOST_IDS, MOST_MESSAGES = MIB, 1 << 18, 4096
 
 
@@ -502,4 +540,4 @@ def keeping(stored):
 
 def kinds(stored):
     """By what they are."""
-    return computing(stored.vectors) | keeping(stored)
+    return computing(stored.vectors) | of_neurons(stored) | keeping(stored)

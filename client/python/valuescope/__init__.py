@@ -26,7 +26,7 @@ from .errors import (
 )
 from .generated import Condition, Generated, Rubric, WordList
 from .html import show_in_notebooks
-from .neuron_tests import NeuronTest
+from .causal_curves import NeuronTest
 from .neurons import Contexts, NeuronColumns, NeuronSetComparison, Selectivity
 from .prompts import (
     AblateNeurons,

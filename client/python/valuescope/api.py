@@ -34,7 +34,7 @@ from .errors import (
     ValuescopeError,
 )
 from .generated import Generated
-from .neuron_tests import NeuronTest
+from .causal_curves import NeuronTest
 from .neurons import Contexts, NeuronColumns, NeuronSetComparison, Selectivity
 from .progress import progress as progress_bar
 from .prompts import (
