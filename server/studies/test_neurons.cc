@@ -24,7 +24,7 @@ namespace {
 // Of a neuron in a condition that is made ready: its index, its mean, factor and value of its row.
 constexpr int64_t kBytesOfChange = 24;
 // Conditions are made ready together as long as they take no more; one always is.
-constexpr int64_t kMostReadyBytes = int64_t{64} << 20;
+constexpr int64_t kMostReadyBytes = int64_t{16} << 20;
 // Of a neuron: two sums and a norm, in memory and as stored; traits and reference.
 constexpr int64_t kBytesOfMeasures = 2 * (2 * 8 + 4) + 4 * 4 + 4;
 // Of a pass: its value, of a shard, of all and as stored.
@@ -315,7 +315,7 @@ absl::Status AddPasses(const NeuronTestRun& run, const NeuronConditions& conditi
 int64_t NeuronTestBytes(const NeuronTestPasses& passes, int64_t neurons) {
   return (passes.looked_at().empty() ? 0 : neurons * kBytesOfMeasures) +
          passes.num_passes() * kBytesOfPass +
-         ConditionsTogether(neurons) * neurons * kBytesOfChange;
+         std::min(ConditionsTogether(neurons), passes.num_conditions()) * neurons * kBytesOfChange;
 }
 
 absl::StatusOr<v1::TestNeuronsResponse> SummariseNeuronTest(const NeuronTestPlan& plan,
