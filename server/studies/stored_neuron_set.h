@@ -56,8 +56,8 @@ struct NeuronColumns {
   std::vector<double> mean_non_expressing = {};
   std::optional<double> completeness_gap = {};   // integrated gradients
   std::optional<double> mean_absolute_gap = {};  // integrated gradients
-  std::vector<int32_t> members = {};            // selectivity: 1 of a member, else 0
-  std::vector<int64_t> values = {};             // selectivity: bit k for value k
+  std::vector<int32_t> members = {};             // selectivity: 1 of a member, else 0
+  std::vector<int64_t> values = {};              // selectivity: bit k for value k
 };
 
 // The `top_k` members by |score| over all layers, largest first, ties by layer, then index. Where

@@ -143,7 +143,7 @@ TEST(AKindOfATest, IsAddedByOneLineAndRunsAsAJobAndAtOnce) {
   const auto nothing = site.Create(SpecOf({}));
   EXPECT_EQ(DetailsOf(nothing.status()).field, "spec.value_study.queries");
 
-  v1::ValueStudySpec request = spec.value_study();
+  const v1::ValueStudySpec& request = spec.value_study();
   const auto resolved = site.registry.Get("value_study").Resolve(request, site.context, {});
   const auto outcome = jobs::RunAtOnce(*resolved->work, Cancellation());
   google::protobuf::Struct answer;

@@ -5,6 +5,7 @@
 and `Rubric` responses that the server makes and labels. The generated messages are in `valuescope.v1`.
 """
 
+from .causal_curves import NeuronTest
 from .client import AsyncClient, Client, connect
 from .comparisons import Comparison, ValueComparison
 from .errors import (
@@ -26,7 +27,6 @@ from .errors import (
 )
 from .generated import Condition, Generated, Rubric, WordList
 from .html import show_in_notebooks
-from .causal_curves import NeuronTest
 from .neurons import Contexts, NeuronColumns, NeuronSetComparison, Selectivity
 from .prompts import (
     AblateNeurons,

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import given, rpcs, v1
+from .causal_curves import NeuronTest
 from .comparisons import Comparison, ValueComparison
 from .crc32c import crc32c
 from .errors import (
@@ -34,7 +35,6 @@ from .errors import (
     ValuescopeError,
 )
 from .generated import Generated
-from .causal_curves import NeuronTest
 from .neurons import Contexts, NeuronColumns, NeuronSetComparison, Selectivity
 from .progress import progress as progress_bar
 from .prompts import (
