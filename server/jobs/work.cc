@@ -58,6 +58,11 @@ absl::Status FoldShard(Work& work, int64_t shard, const Partial& part, Partial& 
 
 }  // namespace
 
+absl::Status PartialDamaged() {
+  return ErrorWithReason(absl::StatusCode::kDataLoss, "PARTIAL_DAMAGED",
+                         "the stored partial result of a shard is damaged");
+}
+
 int64_t Extent::num_shards() const {
   const int64_t others = units - preparing;
   return (preparing > 0 ? 1 : 0) + (others + units_per_shard - 1) / units_per_shard;

@@ -51,6 +51,9 @@ class Partial {
   virtual std::string Serialize() const = 0;
 };
 
+// DATA_LOSS, of bytes that Serialize did not give for these units.
+absl::Status PartialDamaged();
+
 // What work comes to.
 class Outcome {
  public:

@@ -11,7 +11,6 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
-#include <numeric>
 #include <optional>
 #include <string>
 #include <utility>
@@ -69,7 +68,7 @@ class AttributionOutcome : public jobs::Outcome {
     set.set_top_k(static_cast<int32_t>(MostMembers(columns, record.attribute_neurons())));
     *set.mutable_layers() = studies::SummariseLayers(columns, top);
     *set.mutable_provenance() = provenance;
-    AddGapWarnings(columns);
+    AddGapWarnings();
     if (studies::IsNoisy(provenance.num_expressing(), provenance.num_non_expressing())) {
       set.add_warnings(absl::StrCat("only ", provenance.num_expressing(), " expressing and ",
                                     provenance.num_non_expressing(),
@@ -119,14 +118,13 @@ class AttributionOutcome : public jobs::Outcome {
   }
 
   // Of blocks where the scores of a response's neurons miss what these do together.
-  void AddGapWarnings(const std::vector<studies::NeuronColumns>& columns) {
-    for (const studies::NeuronColumns& column : columns) {
-      if (!column.mean_absolute_gap) continue;
-      const double sum = std::accumulate(column.scores.begin(), column.scores.end(), 0.0);
-      const double whole = *column.completeness_gap + sum;
-      if (*column.mean_absolute_gap <= kLargeGap * std::abs(whole)) continue;
+  void AddGapWarnings() {
+    for (const v1::NeuronSetLayer& layer : set.layers()) {
+      const double whole = layer.completeness_gap() + layer.score_sum();
+      if (!layer.has_mean_absolute_gap()) continue;
+      if (layer.mean_absolute_gap() <= kLargeGap * std::abs(whole)) continue;
       set.add_warnings(absl::StrCat(
-          "layer ", column.layer, ": of a response the scores miss ", *column.mean_absolute_gap,
+          "layer ", layer.layer(), ": of a response the scores miss ", layer.mean_absolute_gap(),
           " in the mean, while all neurons do ", whole, " together; use more steps"));
     }
   }

@@ -10,7 +10,6 @@
 #include "base/status_macros.h"
 #include "model/site.h"
 #include "services/prompt_codec.h"
-#include "services/stored_vectors.h"
 
 namespace valuescope::kinds {
 namespace {
@@ -76,10 +75,8 @@ absl::StatusOr<ResolvedTarget> ResolveTarget(const v1::AttributionTarget& target
   }
   const std::string field = absl::StrCat(kProjection, ".vector");
   VS_ASSIGN_OR_RETURN(resolved.vector,
-                      services::HeldVectorOfName(context, field, projection.vector(), {},
-                                                 *sources.store, *sources.blobs, used));
-  VS_RETURN_IF_ERROR(
-      studies::CheckUsable(*resolved.vector, model, model::Site::kResidualPost, field));
+                      UsableVectorOfName(context, field, projection.vector(),
+                                         model::Site::kResidualPost, model, sources, used));
   if (!resolved.vector->RowOfLayer(projection.layer())) {
     return InvalidField(field, absl::StrCat("has no row for layer ", projection.layer()));
   }

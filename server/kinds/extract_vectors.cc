@@ -79,21 +79,16 @@ struct ExtractionSums {
   }
 };
 
-absl::Status PartialDamaged() {
-  return ErrorWithReason(absl::StatusCode::kDataLoss, "PARTIAL_DAMAGED",
-                         "the stored partial result of a shard is damaged");
-}
-
 // Takes the `count` generated responses off the front of a partial's bytes.
 absl::StatusOr<std::vector<SavedResponse>> TakeResponses(int64_t count, absl::string_view& bytes) {
   uint64_t size = 0;
-  if (bytes.size() < sizeof(size)) return PartialDamaged();
+  if (bytes.size() < sizeof(size)) return jobs::PartialDamaged();
   std::memcpy(&size, bytes.data(), sizeof(size));
   bytes.remove_prefix(sizeof(size));
   SavedResponses responses;
   if (size > bytes.size() || !responses.ParseFromArray(bytes.data(), static_cast<int>(size)) ||
       responses.responses_size() != count) {
-    return PartialDamaged();
+    return jobs::PartialDamaged();
   }
   bytes.remove_prefix(size);
   return std::vector<SavedResponse>(responses.responses().begin(), responses.responses().end());

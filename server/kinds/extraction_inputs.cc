@@ -17,15 +17,23 @@
 namespace valuescope::kinds {
 namespace {
 
+// Of `responses`, whoever made them.
+v1::Provenance ProvenanceOfExtraction(const v1::ExtractVectorsRequest& request,
+                                      const engine::ServedModel& model,
+                                      const studies::ResponseSet& responses,
+                                      const services::UsedResources& used, model::Site site) {
+  return ProvenanceOf(
+      request, model, responses, used, site,
+      {"model", "responses", "artifact", "judge", "seed", "display_name", "request_id"});
+}
+
 // Without what the responses tell once they are there.
 v1::Provenance ProvenanceOfGenerated(const v1::ExtractVectorsRequest& request,
                                      const ResponseInputs& inputs,
                                      const services::UsedResources& used, model::Site site) {
   studies::ResponseSet none;
   none.rendered_chat = true;
-  v1::Provenance provenance = ProvenanceOf(
-      request, *inputs.held, none, used, site,
-      {"model", "responses", "artifact", "judge", "seed", "display_name", "request_id"});
+  v1::Provenance provenance = ProvenanceOfExtraction(request, *inputs.held, none, used, site);
   provenance.set_judge(JudgesOf(*inputs.generation));
   provenance.add_seeds(request.generated().sampling().seed());
   provenance.add_seeds(request.generated().seed());
@@ -55,9 +63,8 @@ absl::StatusOr<ResponseInputs> GivenInputs(const v1::ExtractVectorsRequest& requ
   VS_RETURN_IF_ERROR(studies::CheckResponses(*inputs.held->engine, inputs.responses.responses, plan,
                                              context.cancellation));
   inputs.record.set_responses_per_shard(kResponsesPerChunk);
-  *inputs.record.mutable_provenance() = ProvenanceOf(
-      request, *inputs.held, inputs.responses, used, plan.site,
-      {"model", "responses", "artifact", "judge", "seed", "display_name", "request_id"});
+  *inputs.record.mutable_provenance() =
+      ProvenanceOfExtraction(request, *inputs.held, inputs.responses, used, plan.site);
   return inputs;
 }
 

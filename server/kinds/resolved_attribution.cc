@@ -10,7 +10,6 @@
 #include "base/status_macros.h"
 #include "kinds/attribution_options.h"
 #include "kinds/attribution_target.h"
-#include "services/stored_vectors.h"
 #include "services/study_codec.h"
 #include "studies/attribute_neurons.h"
 
@@ -143,11 +142,7 @@ class Resolver {
 
   absl::StatusOr<studies::StoredVector> VectorOf(absl::string_view field, const std::string& name,
                                                  model::Site site) const {
-    VS_ASSIGN_OR_RETURN(studies::StoredVector vector,
-                        services::HeldVectorOfName(context_, field, name, {}, *sources_.store,
-                                                   *sources_.blobs, used_));
-    VS_RETURN_IF_ERROR(studies::CheckUsable(vector, model_, site, field));
-    return vector;
+    return UsableVectorOfName(context_, field, name, site, model_, sources_, used_);
   }
 
   const Request& request_;

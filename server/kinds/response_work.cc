@@ -10,6 +10,7 @@
 #include "base/status_macros.h"
 #include "kinds/saved_model.h"
 #include "services/idempotency.h"
+#include "services/stored_vectors.h"
 #include "studies/json_fields.h"
 #include "studies/named_content.h"
 #include "studies/stored_record.h"
@@ -180,6 +181,19 @@ services::WorkEstimate EstimateOf(const engine::ServedModel& model,
                                   const studies::ResponseSet& responses, int64_t bytes_left) {
   return EstimateOf(model, responses.num_tokens, static_cast<int64_t>(responses.responses.size()),
                     bytes_left);
+}
+
+absl::StatusOr<studies::StoredVector> UsableVectorOfName(const rpc::CallContext& context,
+                                                         absl::string_view field,
+                                                         const std::string& name, model::Site site,
+                                                         const engine::ServedModel& model,
+                                                         const Sources& sources,
+                                                         services::UsedResources& used) {
+  VS_ASSIGN_OR_RETURN(
+      studies::StoredVector vector,
+      services::HeldVectorOfName(context, field, name, {}, *sources.store, *sources.blobs, used));
+  VS_RETURN_IF_ERROR(studies::CheckUsable(vector, model, site, field));
+  return vector;
 }
 
 absl::StatusOr<engine::KeptCaptures> KeptFor(engine::Engine& engine, int64_t bytes, bool can_wait) {

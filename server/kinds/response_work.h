@@ -24,6 +24,7 @@
 #include "kinds/generated_responses.h"
 #include "kinds/saved_work.pb.h"
 #include "kinds/sources.h"
+#include "model/site.h"
 #include "nlohmann/json.hpp"
 #include "rpc/call_context.h"
 #include "services/kind.h"
@@ -156,6 +157,16 @@ services::WorkEstimate EstimateOf(const engine::ServedModel& model, int64_t toke
 // What every kind over responses costs.
 services::WorkEstimate EstimateOf(const engine::ServedModel& model,
                                   const studies::ResponseSet& responses, int64_t bytes_left);
+
+// The vector of that name, usable with the model at `site`, once the call holds memory for it; it
+// is added to `used`. Errors of services::HeldVectorOfName and studies::CheckUsable, naming
+// `field`.
+absl::StatusOr<studies::StoredVector> UsableVectorOfName(const rpc::CallContext& context,
+                                                         absl::string_view field,
+                                                         const std::string& name, model::Site site,
+                                                         const engine::ServedModel& model,
+                                                         const Sources& sources,
+                                                         services::UsedResources& used);
 
 // Memory for what work makes, bytes, until the result is let go. Where `can_wait`, a refusal for
 // now is none, and the result empty: what others hold is gone by the time the work runs, perhaps.

@@ -30,7 +30,6 @@
 #include "kinds/saved_neuron_test.h"
 #include "nlohmann/json.hpp"
 #include "services/request_codec.h"
-#include "services/stored_vectors.h"
 #include "studies/json_fields.h"
 #include "studies/message_json.h"
 #include "studies/neuron_measures.h"
@@ -332,10 +331,8 @@ class TestNeuronsKind : public ResponseKind<v1::TestNeuronsRequest, v1::TestNeur
     if (request.reference().empty()) return record;
     constexpr char kField[] = "reference";
     VS_ASSIGN_OR_RETURN(vectors.reference,
-                        services::HeldVectorOfName(context, kField, request.reference(), {},
-                                                   *sources_.store, *sources_.blobs, used));
-    VS_RETURN_IF_ERROR(
-        studies::CheckUsable(*vectors.reference, model, model::Site::kMlpNeurons, kField));
+                        UsableVectorOfName(context, kField, request.reference(),
+                                           model::Site::kMlpNeurons, model, sources_, used));
     VS_ASSIGN_OR_RETURN(*record.mutable_reference(),
                         services::IdOfName(kField, "vectors", request.reference()));
     return record;

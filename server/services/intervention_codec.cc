@@ -143,14 +143,7 @@ absl::StatusOr<NeuronsByLayer> ListedNeurons(
   for (int i = 0; i < listed.size(); ++i) {
     const std::string field = At(context.Field("neurons"), i);
     const v1::NeuronId& neuron = listed[i];
-    if (neuron.layer() < 0 || neuron.layer() >= architecture.num_layers) {
-      return OutOfRange(absl::StrCat(field, ".layer"), neuron.layer(), 0,
-                        architecture.num_layers - 1);
-    }
-    if (neuron.index() < 0 || neuron.index() >= count) {
-      return OutOfRange(absl::StrCat(field, ".index"), neuron.index(), 0,
-                        static_cast<double>(count - 1));
-    }
+    VS_RETURN_IF_ERROR(CheckNeuronId(field, neuron, architecture.num_layers, count));
     if (!by_layer[neuron.layer()].insert(neuron.index()).second) {
       return InvalidField(field, "is there twice");
     }

@@ -42,14 +42,8 @@ absl::StatusOr<std::vector<studies::NeuronPlace>> NeuronsFromProto(
   for (int i = 0; i < protos.size(); ++i) {
     const v1::NeuronId& neuron = protos[i];
     const std::string field = absl::StrCat("neurons[", i, "]");
-    if (neuron.layer() < 0 || neuron.layer() >= architecture.num_layers) {
-      return OutOfRange(absl::StrCat(field, ".layer"), neuron.layer(), 0,
-                        architecture.num_layers - 1);
-    }
-    if (neuron.index() < 0 || neuron.index() >= architecture.intermediate) {
-      return OutOfRange(absl::StrCat(field, ".index"), neuron.index(), 0,
-                        static_cast<double>(architecture.intermediate - 1));
-    }
+    VS_RETURN_IF_ERROR(
+        CheckNeuronId(field, neuron, architecture.num_layers, architecture.intermediate));
     if (!seen.emplace(neuron.layer(), neuron.index()).second) {
       return InvalidField(field, "is there twice");
     }

@@ -204,6 +204,16 @@ absl::Status ChooseNeurons(const std::string& field, const v1::Tap& proto,
 
 }  // namespace
 
+absl::Status CheckNeuronId(absl::string_view field, const v1::NeuronId& neuron, int num_layers,
+                           int64_t count) {
+  if (neuron.layer() < 0 || neuron.layer() >= num_layers) {
+    return OutOfRange(absl::StrCat(field, ".layer"), neuron.layer(), 0, num_layers - 1);
+  }
+  if (neuron.index() >= 0 && neuron.index() < count) return absl::OkStatus();
+  return OutOfRange(absl::StrCat(field, ".index"), neuron.index(), 0,
+                    static_cast<double>(count - 1));
+}
+
 absl::StatusOr<std::vector<engine::Tap>> TapsFromProto(
     const google::protobuf::RepeatedPtrField<v1::Tap>& taps, const engine::ServedModel& model) {
   std::vector<engine::Tap> result;

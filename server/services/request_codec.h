@@ -61,6 +61,11 @@ absl::StatusOr<engine::TokenSelection> TokensFromProto(absl::string_view field,
 // Resources that a request used, by name.
 using UsedResources = std::map<std::string, std::string>;  // name, digest
 
+// That `neuron` is one of `count` in each of `num_layers` blocks: INVALID_ARGUMENT naming
+// `field`.layer or `field`.index.
+absl::Status CheckNeuronId(absl::string_view field, const v1::NeuronId& neuron, int num_layers,
+                           int64_t count);
+
 absl::StatusOr<std::vector<engine::Tap>> TapsFromProto(
     const google::protobuf::RepeatedPtrField<v1::Tap>& taps, const engine::ServedModel& model);
 

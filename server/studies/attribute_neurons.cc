@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "jobs/work.h"
 #include "studies/response_means.h"
 
 namespace valuescope::studies {
@@ -20,11 +21,6 @@ constexpr int64_t kSumsVersion = 1;
 
 void AppendBytes(std::string& out, const void* data, size_t size) {
   out.append(static_cast<const char*>(data), size);
-}
-
-absl::Status Damaged() {
-  return ErrorWithReason(absl::StatusCode::kDataLoss, "PARTIAL_DAMAGED",
-                         "the stored partial result of a shard is damaged");
 }
 
 model::Site SiteOf(NeuronMeasure measure, const model::Architecture& architecture) {
@@ -120,17 +116,19 @@ absl::StatusOr<ActivationSums> ActivationSums::Parse(absl::string_view bytes, in
   int64_t head[4];
   ActivationSums result(width);
   const size_t row = result.sums_[0].size() * sizeof(double);
-  if (bytes.size() != kMagicSize + sizeof(head) + 2 * row) return Damaged();
-  if (bytes.substr(0, kMagicSize) != absl::string_view(kMagic, kMagicSize)) return Damaged();
+  if (bytes.size() != kMagicSize + sizeof(head) + 2 * row) return jobs::PartialDamaged();
+  if (bytes.substr(0, kMagicSize) != absl::string_view(kMagic, kMagicSize))
+    return jobs::PartialDamaged();
   std::memcpy(head, bytes.data() + kMagicSize, sizeof(head));
-  if (head[0] != kSumsVersion || head[1] != width || head[2] < 0 || head[3] < 0) return Damaged();
+  if (head[0] != kSumsVersion || head[1] != width || head[2] < 0 || head[3] < 0)
+    return jobs::PartialDamaged();
   result.counts_ = {head[2], head[3]};
   const char* data = bytes.data() + kMagicSize + sizeof(head);
   for (std::vector<double>& sums : result.sums_) {
     if (row > 0) std::memcpy(sums.data(), data, row);
     data += row;
     for (const double sum : sums) {
-      if (!std::isfinite(sum)) return Damaged();
+      if (!std::isfinite(sum)) return jobs::PartialDamaged();
     }
   }
   return result;

@@ -6,8 +6,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
-#include "base/error.h"
 #include "base/status_macros.h"
+#include "jobs/work.h"
 
 namespace valuescope::studies {
 namespace {
@@ -16,11 +16,6 @@ constexpr char kMagic[] = "VSRMEANS";  // eight characters
 constexpr size_t kMagicSize = 8;
 constexpr int64_t kMeansVersion = 1;
 constexpr int64_t kFloatBytes = sizeof(float);
-
-absl::Status Damaged() {
-  return ErrorWithReason(absl::StatusCode::kDataLoss, "PARTIAL_DAMAGED",
-                         "the stored partial result of a shard is damaged");
-}
 
 int64_t NormsOf(const MeansShape& shape) { return shape.token_norms ? shape.rows : 0; }
 
@@ -129,10 +124,12 @@ absl::StatusOr<KeptMeans> KeptMeans::Parse(engine::Engine& engine, absl::string_
   int64_t head[3];
   const auto numbers = static_cast<size_t>(done * shape.elements());
   const size_t size = numbers * sizeof(float);
-  if (bytes.size() != kMagicSize + sizeof(head) + size) return Damaged();
-  if (bytes.substr(0, kMagicSize) != absl::string_view(kMagic, kMagicSize)) return Damaged();
+  if (bytes.size() != kMagicSize + sizeof(head) + size) return jobs::PartialDamaged();
+  if (bytes.substr(0, kMagicSize) != absl::string_view(kMagic, kMagicSize))
+    return jobs::PartialDamaged();
   std::memcpy(head, bytes.data() + kMagicSize, sizeof(head));
-  if (head[0] != kMeansVersion || head[1] != shape.elements() || head[2] != done) return Damaged();
+  if (head[0] != kMeansVersion || head[1] != shape.elements() || head[2] != done)
+    return jobs::PartialDamaged();
   VS_ASSIGN_OR_RETURN(KeptMeans means, Begin(engine, responses, shape));
   means.numbers_.resize(numbers);
   std::memcpy(means.numbers_.data(), bytes.data() + kMagicSize + sizeof(head), size);

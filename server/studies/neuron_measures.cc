@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/host_tensor.h"
 #include "base/status_macros.h"
+#include "jobs/work.h"
 #include "model/site.h"
 
 namespace valuescope::studies {
@@ -19,11 +20,6 @@ constexpr char kMagic[] = "VSNTESTS";  // eight characters
 constexpr size_t kMagicSize = 8;
 constexpr int64_t kSumsVersion = 1;
 constexpr size_t kHeadSize = 7;
-
-absl::Status Damaged() {
-  return ErrorWithReason(absl::StatusCode::kDataLoss, "PARTIAL_DAMAGED",
-                         "the stored partial result of a shard is damaged");
-}
 
 absl::Status WrongShape() {
   return ErrorWithReason(absl::StatusCode::kInternal, "CAPTURE_SHAPE",
@@ -95,20 +91,20 @@ absl::StatusOr<NeuronTestSums> NeuronTestSums::Parse(absl::string_view bytes, in
   int64_t head[kHeadSize];
   if (bytes.size() < kMagicSize + sizeof(head) ||
       bytes.substr(0, kMagicSize) != absl::string_view(kMagic, kMagicSize)) {
-    return Damaged();
+    return jobs::PartialDamaged();
   }
   std::memcpy(head, bytes.data() + kMagicSize, sizeof(head));
   bytes.remove_prefix(kMagicSize + sizeof(head));
-  if (head[0] != kSumsVersion || head[1] < 0 || head[2] < 0) return Damaged();
+  if (head[0] != kSumsVersion || head[1] < 0 || head[2] < 0) return jobs::PartialDamaged();
   for (const size_t list : {3, 4, 5}) {
-    if (head[list] != 0 && head[list] != neurons) return Damaged();
+    if (head[list] != 0 && head[list] != neurons) return jobs::PartialDamaged();
   }
   const auto most_values = static_cast<int64_t>(bytes.size() / sizeof(double));
-  if (head[6] < 0 || head[6] > most_values) return Damaged();
+  if (head[6] < 0 || head[6] > most_values) return jobs::PartialDamaged();
   const auto lists = std::span<const int64_t>(head).subspan(3);
   const auto size = static_cast<size_t>(lists[0] + lists[1] + lists[3]) * sizeof(double) +
                     static_cast<size_t>(lists[2]) * sizeof(float);
-  if (bytes.size() != size) return Damaged();
+  if (bytes.size() != size) return jobs::PartialDamaged();
   NeuronTestSums sums;
   sums.measures.num_reference = head[1];
   sums.measures.num_likeness = head[2];
@@ -119,7 +115,7 @@ absl::StatusOr<NeuronTestSums> NeuronTestSums::Parse(absl::string_view bytes, in
   const bool finite = analysis::AllFinite(sums.measures.activations) &&
                       analysis::AllFinite(sums.measures.magnitudes) &&
                       analysis::AllFinite(sums.measures.norms) && analysis::AllFinite(sums.values);
-  if (!finite) return Damaged();
+  if (!finite) return jobs::PartialDamaged();
   return sums;
 }
 

@@ -1,23 +1,20 @@
 #include "studies/summed_means.h"
 
+#include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <utility>
 
 #include "analysis/inner_product.h"
 #include "base/check.h"
-#include "base/error.h"
 #include "base/status_macros.h"
+#include "jobs/work.h"
 
 namespace valuescope::studies {
 namespace {
 
 constexpr absl::string_view kMagic = "VSSUMMED";
 constexpr int64_t kVersion = 1;
-
-absl::Status Damaged() {
-  return ErrorWithReason(absl::StatusCode::kDataLoss, "PARTIAL_DAMAGED",
-                         "the stored partial result of a shard is damaged");
-}
 
 }  // namespace
 
@@ -41,9 +38,9 @@ absl::Status SummedMeans::Add(const Place& place, std::span<const float> mean) {
   VS_CHECK(static_cast<int64_t>(mean.size()) == shape_.elements());
   const auto width = static_cast<size_t>(shape_.width);
   const std::span<const float> norms = mean.subspan(static_cast<size_t>(shape_.rows) * width);
+  std::vector<double> row(width);
   for (size_t r = 0; r < layers_.size(); ++r) {
-    const std::span<const float> narrow = mean.subspan(r * width, width);
-    const std::vector<double> row(narrow.begin(), narrow.end());
+    std::copy_n(mean.begin() + static_cast<std::ptrdiff_t>(r * width), width, row.begin());
     VS_RETURN_IF_ERROR(layers_[r].Add(row, place.half, place.label, place.weight));
     // One token's norm is that of its row.
     layers_[r].token_norms += norms.empty() ? analysis::Norm(row) : place.tokens * norms[r];
@@ -73,11 +70,12 @@ std::string SummedMeans::Serialize() const {
 absl::StatusOr<SummedMeans> SummedMeans::Parse(engine::Engine& engine, absl::string_view bytes,
                                                int64_t done, const MeansShape& shape,
                                                bool weigh_by_tokens) {
-  if (static_cast<int64_t>(bytes.size()) != Bytes(shape, weigh_by_tokens)) return Damaged();
-  if (bytes.substr(0, kMagic.size()) != kMagic) return Damaged();
+  if (static_cast<int64_t>(bytes.size()) != Bytes(shape, weigh_by_tokens))
+    return jobs::PartialDamaged();
+  if (bytes.substr(0, kMagic.size()) != kMagic) return jobs::PartialDamaged();
   int64_t head[2];
   std::memcpy(head, bytes.data() + kMagic.size(), sizeof(head));
-  if (head[0] != kVersion || head[1] != done) return Damaged();
+  if (head[0] != kVersion || head[1] != done) return jobs::PartialDamaged();
   bytes.remove_prefix(kMagic.size() + sizeof(head));
   VS_ASSIGN_OR_RETURN(SummedMeans sums, Begin(engine, shape, weigh_by_tokens));
   const auto size = bytes.size() / sums.layers_.size();

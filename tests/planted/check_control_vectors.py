@@ -23,6 +23,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "integration"))
 import conftest  # noqa: E402, F401
 import valuescope as vs  # noqa: E402
+from check_extraction import planted_responses  # noqa: E402
 from conftest import Server  # noqa: E402
 
 MODEL = "models/planted"
@@ -168,15 +169,7 @@ def last_token_differences(client, responses):
 def check_repeng_extraction(client, directions):
     """Its methods by their names here. Both read the last token; a sign is a vote over pairs there. Not of the last block, of which
     transformers hands out what is behind the final norm."""
-    responses = [
-        vs.labelled(
-            pm.to_ids(pm.prompt_text(one.question, one.system)),
-            pm.to_ids(one.answer),
-            one.expresses,
-            one.query,
-        )
-        for one in pt.examples("intrinsic")
-    ]
+    responses = planted_responses()
     assert all(one.expresses == (place % 2 == 0) for place, one in enumerate(responses))
     differences = last_token_differences(client, responses)
     for method, theirs, centre in [("pca", "pca_center", 0), ("pca_centered", "pca_diff", 1)]:
