@@ -15,15 +15,9 @@
 #include "studies/extract_vectors.h"
 
 #include <algorithm>
-#include <cstring>
-#include <iterator>
 #include <memory>
-#include <optional>
-#include <span>
 #include <string>
-#include <type_traits>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -33,12 +27,11 @@
 #include "kinds/extraction_inputs.h"
 #include "kinds/extraction_options.h"
 #include "kinds/extraction_outcome.h"
+#include "kinds/extraction_work.h"
 #include "kinds/generated_responses.h"
 #include "kinds/kinds.h"
 #include "kinds/response_work.h"
-#include "services/idempotency.h"
 #include "services/intervention_codec.h"
-#include "services/judges.h"
 #include "services/replays.h"
 #include "services/study_codec.h"
 #include "studies/kept_means.h"
@@ -53,243 +46,6 @@ namespace {
 constexpr char kName[] = "extract_vectors";
 constexpr int kDefaultBootstrap = 1000;
 constexpr double kDefaultInverseRegularization = 1;
-
-// --- The work ------------------------------------------------------------------------------------
-
-// Means of responses or sums of these, and the responses where they are generated, those without
-// tokens included: these have no means. Of generated ones means are kept, since what a response
-// counts in sums depends on all labels.
-struct ExtractionSums {
-  std::optional<std::vector<SavedResponse>> generated;
-  engine::KeptCaptures memory;  // of `generated`
-  std::variant<studies::KeptMeans, studies::SummedMeans> means;
-
-  // Of generated responses the size of their record, 8 bytes, little-endian, and the record; then
-  // the means.
-  std::string Serialize() const {
-    const std::string numbers = std::visit([](const auto& of) { return of.Serialize(); }, means);
-    if (!generated) return numbers;
-    SavedResponses responses;
-    responses.mutable_responses()->Assign(generated->begin(), generated->end());
-    const std::string record = services::DeterministicBytes(responses);
-    const uint64_t size = record.size();
-    std::string bytes(reinterpret_cast<const char*>(&size), sizeof(size));
-    absl::StrAppend(&bytes, record, numbers);
-    return bytes;
-  }
-};
-
-// Takes the `count` generated responses off the front of a partial's bytes.
-absl::StatusOr<std::vector<SavedResponse>> TakeResponses(int64_t count, absl::string_view& bytes) {
-  uint64_t size = 0;
-  if (bytes.size() < sizeof(size)) return jobs::PartialDamaged();
-  std::memcpy(&size, bytes.data(), sizeof(size));
-  bytes.remove_prefix(sizeof(size));
-  SavedResponses responses;
-  if (size > bytes.size() || !responses.ParseFromArray(bytes.data(), static_cast<int>(size)) ||
-      responses.responses_size() != count) {
-    return jobs::PartialDamaged();
-  }
-  bytes.remove_prefix(size);
-  return std::vector<SavedResponse>(responses.responses().begin(), responses.responses().end());
-}
-
-class ExtractionWork : public ResponseWork<ExtractionSums> {
- public:
-  ExtractionWork(ResponseInputs inputs, studies::ResponseMeansPlan plan,
-                 const model::Architecture& architecture, store::BlobStore& blobs)
-      : ResponseWork(std::move(inputs)),
-        plan_(std::move(plan)),
-        shape_(studies::ShapeOf(plan_, architecture)),
-        blobs_(blobs) {
-    if (of().sums_alone()) places_ = studies::PlacesOf(inputs_.responses, of().how().pooling());
-  }
-
-  // What generating and labelling cost.
-  const v1::Usage& generation_usage() const { return generation_usage_; }
-
- protected:
-  absl::StatusOr<ExtractionSums> BeginSums(int64_t units) override {
-    VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
-    ExtractionSums sums;
-    if (of().sums_alone()) {
-      VS_ASSIGN_OR_RETURN(sums.means,
-                          studies::SummedMeans::Begin(*model->engine, shape_, weigh_by_tokens()));
-      return sums;
-    }
-    VS_RETURN_IF_ERROR(BeginGenerated(*model, units, sums));
-    VS_ASSIGN_OR_RETURN(sums.means,
-                        units > inputs_.record.responses_per_shard()
-                            ? studies::KeptMeans::BeginAside(*model->engine, blobs_, units, shape_)
-                            : studies::KeptMeans::Begin(*model->engine, units, shape_));
-    return sums;
-  }
-  absl::StatusOr<ExtractionSums> ParseSums(absl::string_view bytes, int64_t done,
-                                           int64_t units) override {
-    VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
-    ExtractionSums sums;
-    if (of().sums_alone()) {
-      VS_ASSIGN_OR_RETURN(sums.means, studies::SummedMeans::Parse(*model->engine, bytes, done,
-                                                                  shape_, weigh_by_tokens()));
-      return sums;
-    }
-    VS_RETURN_IF_ERROR(BeginGenerated(*model, units, sums));
-    if (sums.generated) {
-      VS_ASSIGN_OR_RETURN(sums.generated, TakeResponses(done, bytes));
-      done -= std::count_if(sums.generated->begin(), sums.generated->end(),
-                            [](const SavedResponse& response) { return response.ids().empty(); });
-    }
-    VS_ASSIGN_OR_RETURN(sums.means,
-                        studies::KeptMeans::Parse(*model->engine, bytes, done, units, shape_));
-    return sums;
-  }
-  absl::Status AddUnits(const jobs::UnitRange& units, const Cancellation& cancellation,
-                        ExtractionSums& sums) override {
-    VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
-    if (auto* of_sums = std::get_if<studies::SummedMeans>(&sums.means)) {
-      const auto places = std::span<const studies::SummedMeans::Place>(places_).subspan(
-          static_cast<size_t>(units.first), static_cast<size_t>(units.size()));
-      return studies::AddMeans(*model->engine, inputs_.Of(units), places, plan_, cancellation,
-                               *of_sums, cached_tokens_);
-    }
-    auto& means = std::get<studies::KeptMeans>(sums.means);
-    if (inputs_.generation == nullptr) {
-      return studies::AddMeans(*model->engine, inputs_.Of(units), plan_, cancellation, means,
-                               cached_tokens_);
-    }
-    const services::JudgedFor whom = {
-        .tenant = inputs_.tenant, .background = plan_.background, .cancellation = cancellation};
-    VS_ASSIGN_OR_RETURN(std::vector<SavedResponse> made,
-                        GenerateUnits(*inputs_.generation, *model, units, whom, generation_usage_));
-    const studies::ResponseSet set = SetOf(*inputs_.generation, units.first, made);
-    VS_RETURN_IF_ERROR(AddMeansOf(set, *model, cancellation, means));
-    std::move(made.begin(), made.end(), std::back_inserter(*sums.generated));
-    return absl::OkStatus();
-  }
-  absl::Status AddShard(const ExtractionSums& shard, ExtractionSums& whole) override {
-    if (whole.generated) {
-      whole.generated->insert(whole.generated->end(), shard.generated->begin(),
-                              shard.generated->end());
-    }
-    return std::visit(
-        [&](auto& sums) { return sums.Add(std::get<std::decay_t<decltype(sums)>>(shard.means)); },
-        whole.means);
-  }
-  absl::StatusOr<std::unique_ptr<jobs::Outcome>> FinishSums(
-      const ExtractionSums& whole, const Cancellation& cancellation) override {
-    VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
-    v1::Provenance provenance = inputs_.record.provenance();
-    if (inputs_.generation == nullptr) {
-      return OutcomeOf(*model, inputs_.responses, whole, std::move(provenance),
-                       /*generated=*/std::nullopt, cancellation);
-    }
-    // Once more, as a set.
-    VS_ASSIGN_OR_RETURN(const auto memory,
-                        MemoryOf(*model, static_cast<int64_t>(whole.generated->size())));
-    const studies::ResponseSet set = SetOf(*inputs_.generation, /*first=*/0, *whole.generated);
-    VS_RETURN_IF_ERROR(studies::CheckBothLabels("generated", set));
-    VS_RETURN_IF_ERROR(WithFieldRenamed(studies::CheckMethod(options().method, set.responses),
-                                        "responses", "generated"));
-    GeneratedSet generated{.json_lines = {}, .mean_answer_mass = MeanAnswerMass(*whole.generated)};
-    VS_ASSIGN_OR_RETURN(generated.json_lines, WriteJsonLines(blobs_, set));
-    Complete(set, generated.json_lines, provenance);
-    return OutcomeOf(*model, set, whole, std::move(provenance), std::move(generated), cancellation);
-  }
-
- private:
-  const SavedExtraction& of() const { return inputs_.record.extract_vectors(); }
-  bool weigh_by_tokens() const { return of().how().pooling() == v1::POOLING_TOKEN_MEAN; }
-
-  // Of generated responses and their prompts, kept while the requests of others, and their own,
-  // run.
-  absl::StatusOr<engine::KeptCaptures> MemoryOf(const engine::ServedModel& model,
-                                                int64_t responses) const {
-    return model.engine->KeepCaptures(inputs_.generation->MemoryOf(responses));
-  }
-
-  absl::Status BeginGenerated(const engine::ServedModel& model, int64_t units,
-                              ExtractionSums& sums) const {
-    if (inputs_.generation == nullptr) return absl::OkStatus();
-    VS_ASSIGN_OR_RETURN(sums.memory, MemoryOf(model, units));
-    sums.generated.emplace();
-    return absl::OkStatus();
-  }
-
-  // No more at once than where they are given.
-  absl::Status AddMeansOf(const studies::ResponseSet& set, const engine::ServedModel& model,
-                          const Cancellation& cancellation, studies::KeptMeans& means) {
-    const std::span<const studies::LabelledResponse> all = set.responses;
-    for (size_t first = 0; first < all.size(); first += kResponsesPerChunk) {
-      const size_t count = std::min<size_t>(kResponsesPerChunk, all.size() - first);
-      VS_RETURN_IF_ERROR(studies::AddMeans(*model.engine, all.subspan(first, count), plan_,
-                                           cancellation, means, cached_tokens_));
-    }
-    generation_usage_.set_prompt_tokens(generation_usage_.prompt_tokens() + set.num_tokens);
-    return absl::OkStatus();
-  }
-
-  // What generated responses tell of the result.
-  static void Complete(const studies::ResponseSet& set, const store::StoredBlob& json_lines,
-                       v1::Provenance& provenance) {
-    provenance.set_num_expressing(set.num_expressing);
-    provenance.set_num_non_expressing(set.num_non_expressing);
-    provenance.set_num_dropped(set.num_dropped);
-    for (const auto& [name, digest] :
-         {std::pair<const char*, std::string>{studies::kDataSetInput, json_lines.digest},
-          {studies::kResponsesInput, studies::DigestOf(set)}}) {
-      v1::ResourceDigest& input = *provenance.add_inputs();
-      input.set_name(name);
-      input.set_digest(digest);
-    }
-  }
-
-  studies::ExtractionOptions options() const {
-    return {.method = MethodOf(of().how()),
-            .pooling = of().how().pooling(),
-            .intervals = of().bootstrap_samples() > 0,
-            .inverse_regularization = of().how().inverse_regularization()};
-  }
-
-  absl::StatusOr<studies::ExtractedVector> Extracted(const engine::ServedModel& model,
-                                                     const studies::ResponseSet& set,
-                                                     const ExtractionSums& whole,
-                                                     const Cancellation& cancellation) const {
-    if (const auto* sums = std::get_if<studies::SummedMeans>(&whole.means)) {
-      return studies::ExtractVector(set, *sums, plan_.layers, options());
-    }
-    return studies::ExtractVector(*model.engine, set, std::get<studies::KeptMeans>(whole.means),
-                                  plan_.layers, options(), cancellation);
-  }
-
-  absl::StatusOr<std::unique_ptr<jobs::Outcome>> OutcomeOf(const engine::ServedModel& model,
-                                                           const studies::ResponseSet& set,
-                                                           const ExtractionSums& whole,
-                                                           v1::Provenance provenance,
-                                                           std::optional<GeneratedSet> generated,
-                                                           const Cancellation& cancellation) const {
-    VS_ASSIGN_OR_RETURN(studies::ExtractedVector extracted,
-                        Extracted(model, set, whole, cancellation));
-    studies::StoredVector vector;
-    vector.record = studies::VectorWithin(model, plan_.site, plan_.layers);
-    vector.record.set_display_name(inputs_.record.display_name());
-    for (v1::VectorStatistics& row : extracted.statistics) {
-      *vector.record.add_statistics() = std::move(row);
-    }
-    *vector.record.mutable_provenance() = std::move(provenance);
-    vector.rows = std::move(extracted.rows);
-    return std::make_unique<ExtractionOutcome>(options().method, std::move(vector),
-                                               std::move(extracted.warnings), set.num_tokens,
-                                               std::move(generated));
-  }
-
-  const studies::ResponseMeansPlan plan_;
-  const studies::MeansShape shape_;
-  store::BlobStore& blobs_;
-  std::vector<studies::SummedMeans::Place> places_;  // of sums
-  v1::Usage generation_usage_;
-};
-
-// --- The request ---------------------------------------------------------------------------------
 
 // Method and pooling, in the record and its provenance. Records of version 2 have the default of
 // both.
