@@ -1,10 +1,11 @@
 #include "analysis/layer_sums.h"
 
 #include <cmath>
-#include <cstring>
 
+#include "absl/strings/str_cat.h"
 #include "analysis/inner_product.h"
 #include "base/error.h"
+#include "base/number_bytes.h"
 #include "base/status_macros.h"
 
 namespace valuescope::analysis {
@@ -16,12 +17,11 @@ absl::Status Damaged() {
 }
 
 void Append(std::span<const double> numbers, std::string& out) {
-  out.append(reinterpret_cast<const char*>(numbers.data()), numbers.size_bytes());
+  absl::StrAppend(&out, BytesOfNumbers(numbers));
 }
 
 absl::Status Take(absl::string_view& bytes, std::span<double> numbers) {
-  std::memcpy(numbers.data(), bytes.data(), numbers.size_bytes());
-  bytes.remove_prefix(numbers.size_bytes());
+  TakeNumbers(bytes, numbers);
   return AllFinite(std::span<const double>(numbers)) ? absl::OkStatus() : Damaged();
 }
 

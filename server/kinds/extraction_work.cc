@@ -1,7 +1,6 @@
 #include "kinds/extraction_work.h"
 
 #include <algorithm>
-#include <cstring>
 #include <iterator>
 #include <span>
 #include <type_traits>
@@ -9,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
+#include "base/number_bytes.h"
 #include "base/status_macros.h"
 #include "kinds/extraction_options.h"
 #include "kinds/generated_responses.h"
@@ -24,8 +24,7 @@ namespace {
 absl::StatusOr<std::vector<SavedResponse>> TakeResponses(int64_t count, absl::string_view& bytes) {
   uint64_t size = 0;
   if (bytes.size() < sizeof(size)) return jobs::PartialDamaged();
-  std::memcpy(&size, bytes.data(), sizeof(size));
-  bytes.remove_prefix(sizeof(size));
+  TakeNumbers(bytes, std::span(&size, 1));
   SavedResponses responses;
   if (size > bytes.size() || !responses.ParseFromArray(bytes.data(), static_cast<int>(size)) ||
       responses.responses_size() != count) {
@@ -59,7 +58,7 @@ std::string ExtractionSums::Serialize() const {
   responses.mutable_responses()->Assign(generated->begin(), generated->end());
   const std::string record = services::DeterministicBytes(responses);
   const uint64_t size = record.size();
-  std::string bytes(reinterpret_cast<const char*>(&size), sizeof(size));
+  std::string bytes(BytesOfNumbers(std::span(&size, 1)));
   absl::StrAppend(&bytes, record, numbers);
   return bytes;
 }

@@ -1,13 +1,13 @@
 #include "studies/attribute_neurons.h"
 
 #include <cmath>
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "analysis/neuron_attribution.h"
 #include "base/check.h"
 #include "base/error.h"
+#include "base/number_bytes.h"
 #include "base/status_macros.h"
 #include "jobs/work.h"
 #include "studies/response_means.h"
@@ -18,10 +18,6 @@ namespace {
 constexpr char kMagic[] = "VSACTSUM";  // eight characters
 constexpr size_t kMagicSize = 8;
 constexpr int64_t kSumsVersion = 1;
-
-void AppendBytes(std::string& out, const void* data, size_t size) {
-  out.append(static_cast<const char*>(data), size);
-}
 
 model::Site SiteOf(NeuronMeasure measure, const model::Architecture& architecture) {
   switch (measure) {
@@ -102,14 +98,10 @@ std::vector<double> ActivationSums::Means(bool expresses) const {
 }
 
 std::string ActivationSums::Serialize() const {
-  std::string bytes(kMagic, kMagicSize);
   const int64_t head[] = {kSumsVersion, static_cast<int64_t>(sums_[0].size()), counts_[0],
                           counts_[1]};
-  AppendBytes(bytes, head, sizeof(head));
-  for (const std::vector<double>& sums : sums_) {
-    AppendBytes(bytes, sums.data(), sums.size() * sizeof(double));
-  }
-  return bytes;
+  return absl::StrCat(absl::string_view(kMagic, kMagicSize), BytesOfNumbers(head),
+                      BytesOfNumbers(sums_[0]), BytesOfNumbers(sums_[1]));
 }
 
 absl::StatusOr<ActivationSums> ActivationSums::Parse(absl::string_view bytes, int64_t width) {
@@ -119,14 +111,13 @@ absl::StatusOr<ActivationSums> ActivationSums::Parse(absl::string_view bytes, in
   if (bytes.size() != kMagicSize + sizeof(head) + 2 * row) return jobs::PartialDamaged();
   if (bytes.substr(0, kMagicSize) != absl::string_view(kMagic, kMagicSize))
     return jobs::PartialDamaged();
-  std::memcpy(head, bytes.data() + kMagicSize, sizeof(head));
+  bytes.remove_prefix(kMagicSize);
+  TakeNumbers(bytes, head);
   if (head[0] != kSumsVersion || head[1] != width || head[2] < 0 || head[3] < 0)
     return jobs::PartialDamaged();
   result.counts_ = {head[2], head[3]};
-  const char* data = bytes.data() + kMagicSize + sizeof(head);
   for (std::vector<double>& sums : result.sums_) {
-    if (row > 0) std::memcpy(sums.data(), data, row);
-    data += row;
+    TakeNumbers(bytes, sums);
     for (const double sum : sums) {
       if (!std::isfinite(sum)) return jobs::PartialDamaged();
     }

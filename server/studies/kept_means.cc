@@ -1,11 +1,11 @@
 #include "studies/kept_means.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/number_bytes.h"
 #include "base/status_macros.h"
 #include "jobs/work.h"
 
@@ -18,10 +18,6 @@ constexpr int64_t kMeansVersion = 1;
 constexpr int64_t kFloatBytes = sizeof(float);
 
 int64_t NormsOf(const MeansShape& shape) { return shape.token_norms ? shape.rows : 0; }
-
-absl::string_view BytesOf(std::span<const float> numbers) {
-  return {reinterpret_cast<const char*>(numbers.data()), numbers.size_bytes()};
-}
 
 }  // namespace
 
@@ -99,7 +95,7 @@ absl::Status KeptMeans::Add(const KeptMeans& others) {
                                                        static_cast<size_t>(shape_.width))));
     }
     const int64_t offset = (row * most_ + count_) * shape_.width;
-    VS_RETURN_IF_ERROR(aside_->Write(offset * kFloatBytes, BytesOf(of_row)));
+    VS_RETURN_IF_ERROR(aside_->Write(offset * kFloatBytes, BytesOfNumbers(of_row)));
   }
   for (int64_t i = 0; i < others.count_; ++i) {
     const std::span<const float> norms = others.token_norms(i);
@@ -112,10 +108,8 @@ absl::Status KeptMeans::Add(const KeptMeans& others) {
 std::string KeptMeans::Serialize() const {
   VS_CHECK(aside_ == nullptr);
   const int64_t head[] = {kMeansVersion, shape_.elements(), count_};
-  std::string bytes(kMagic, kMagicSize);
-  bytes.append(reinterpret_cast<const char*>(head), sizeof(head));
-  absl::StrAppend(&bytes, BytesOf(numbers_));
-  return bytes;
+  return absl::StrCat(absl::string_view(kMagic, kMagicSize), BytesOfNumbers(head),
+                      BytesOfNumbers(numbers_));
 }
 
 absl::StatusOr<KeptMeans> KeptMeans::Parse(engine::Engine& engine, absl::string_view bytes,
@@ -123,16 +117,16 @@ absl::StatusOr<KeptMeans> KeptMeans::Parse(engine::Engine& engine, absl::string_
                                            const MeansShape& shape) {
   int64_t head[3];
   const auto numbers = static_cast<size_t>(done * shape.elements());
-  const size_t size = numbers * sizeof(float);
-  if (bytes.size() != kMagicSize + sizeof(head) + size) return jobs::PartialDamaged();
+  if (bytes.size() != kMagicSize + sizeof(head) + numbers * sizeof(float)) return jobs::PartialDamaged();
   if (bytes.substr(0, kMagicSize) != absl::string_view(kMagic, kMagicSize))
     return jobs::PartialDamaged();
-  std::memcpy(head, bytes.data() + kMagicSize, sizeof(head));
+  bytes.remove_prefix(kMagicSize);
+  TakeNumbers(bytes, head);
   if (head[0] != kMeansVersion || head[1] != shape.elements() || head[2] != done)
     return jobs::PartialDamaged();
   VS_ASSIGN_OR_RETURN(KeptMeans means, Begin(engine, responses, shape));
   means.numbers_.resize(numbers);
-  std::memcpy(means.numbers_.data(), bytes.data() + kMagicSize + sizeof(head), size);
+  TakeNumbers(bytes, means.numbers_);
   means.count_ = done;
   return means;
 }

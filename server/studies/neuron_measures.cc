@@ -2,13 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "analysis/inner_product.h"
 #include "analysis/write_directions.h"
 #include "base/error.h"
 #include "base/host_tensor.h"
+#include "base/number_bytes.h"
 #include "base/status_macros.h"
 #include "jobs/work.h"
 #include "model/site.h"
@@ -26,17 +27,11 @@ absl::Status WrongShape() {
                          "the engine returned a capture of another shape than asked for");
 }
 
-template <typename Number>
-void Append(const std::vector<Number>& numbers, std::string& bytes) {
-  bytes.append(reinterpret_cast<const char*>(numbers.data()), numbers.size() * sizeof(Number));
-}
-
 // `count` numbers from the front of `bytes`, which has them.
 template <typename Number>
 std::vector<Number> Take(size_t count, absl::string_view& bytes) {
   std::vector<Number> numbers(count);
-  if (count > 0) std::memcpy(numbers.data(), bytes.data(), count * sizeof(Number));
-  bytes.remove_prefix(count * sizeof(Number));
+  TakeNumbers(bytes, numbers);
   return numbers;
 }
 
@@ -78,13 +73,9 @@ std::string NeuronTestSums::Serialize() const {
                                    static_cast<int64_t>(measures.magnitudes.size()),
                                    static_cast<int64_t>(measures.norms.size()),
                                    static_cast<int64_t>(values.size())};
-  std::string bytes(kMagic, kMagicSize);
-  bytes.append(reinterpret_cast<const char*>(head), sizeof(head));
-  Append(measures.activations, bytes);
-  Append(measures.magnitudes, bytes);
-  Append(measures.norms, bytes);
-  Append(values, bytes);
-  return bytes;
+  return absl::StrCat(absl::string_view(kMagic, kMagicSize), BytesOfNumbers(head),
+                      BytesOfNumbers(measures.activations), BytesOfNumbers(measures.magnitudes),
+                      BytesOfNumbers(measures.norms), BytesOfNumbers(values));
 }
 
 absl::StatusOr<NeuronTestSums> NeuronTestSums::Parse(absl::string_view bytes, int64_t neurons) {
@@ -93,8 +84,8 @@ absl::StatusOr<NeuronTestSums> NeuronTestSums::Parse(absl::string_view bytes, in
       bytes.substr(0, kMagicSize) != absl::string_view(kMagic, kMagicSize)) {
     return jobs::PartialDamaged();
   }
-  std::memcpy(head, bytes.data() + kMagicSize, sizeof(head));
-  bytes.remove_prefix(kMagicSize + sizeof(head));
+  bytes.remove_prefix(kMagicSize);
+  TakeNumbers(bytes, head);
   if (head[0] != kSumsVersion || head[1] < 0 || head[2] < 0) return jobs::PartialDamaged();
   for (const size_t list : {3, 4, 5}) {
     if (head[list] != 0 && head[list] != neurons) return jobs::PartialDamaged();

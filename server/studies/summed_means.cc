@@ -2,11 +2,12 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <cstring>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "analysis/inner_product.h"
 #include "base/check.h"
+#include "base/number_bytes.h"
 #include "base/status_macros.h"
 #include "jobs/work.h"
 
@@ -62,7 +63,7 @@ std::string SummedMeans::Serialize() const {
   std::string bytes(kMagic);
   bytes.reserve(static_cast<size_t>(Bytes(shape_, weigh_by_tokens_)));
   const int64_t head[] = {kVersion, count_};
-  bytes.append(reinterpret_cast<const char*>(head), sizeof(head));
+  absl::StrAppend(&bytes, BytesOfNumbers(head));
   for (const analysis::LayerSums& layer : layers_) layer.AppendTo(bytes);
   return bytes;
 }
@@ -74,9 +75,9 @@ absl::StatusOr<SummedMeans> SummedMeans::Parse(engine::Engine& engine, absl::str
     return jobs::PartialDamaged();
   if (bytes.substr(0, kMagic.size()) != kMagic) return jobs::PartialDamaged();
   int64_t head[2];
-  std::memcpy(head, bytes.data() + kMagic.size(), sizeof(head));
+  bytes.remove_prefix(kMagic.size());
+  TakeNumbers(bytes, head);
   if (head[0] != kVersion || head[1] != done) return jobs::PartialDamaged();
-  bytes.remove_prefix(kMagic.size() + sizeof(head));
   VS_ASSIGN_OR_RETURN(SummedMeans sums, Begin(engine, shape, weigh_by_tokens));
   const auto size = bytes.size() / sums.layers_.size();
   for (size_t r = 0; r < sums.layers_.size(); ++r) {

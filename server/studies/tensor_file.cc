@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
+#include "base/number_bytes.h"
 #include "base/status_macros.h"
 #include "model/safetensors.h"
 #include "nlohmann/json.hpp"
@@ -108,9 +109,8 @@ absl::StatusOr<std::vector<T>> TensorFile::Read(absl::string_view name, DType dt
       return Damaged(absl::StrCat(name, " has another size"));
     }
     std::vector<T> values(named.tensor.bytes.size() / sizeof(T));
-    if (!values.empty()) {
-      std::memcpy(values.data(), named.tensor.bytes.data(), values.size() * sizeof(T));
-    }
+    absl::string_view bytes = named.tensor.bytes;
+    TakeNumbers(bytes, values);
     return values;
   }
   return Damaged(absl::StrCat("no tensor ", name));
