@@ -61,6 +61,7 @@
 #include "rpc/rpc_service.h"
 #include "services/activation_service.h"
 #include "services/artifact_service.h"
+#include "services/evaluation_service.h"
 #include "services/generation_service.h"
 #include "services/job_service.h"
 #include "services/model_service.h"
@@ -258,6 +259,7 @@ class Server {
   std::optional<services::ActivationService> activation_service_;
   std::optional<services::VectorService> vector_service_;
   std::optional<services::NeuronService> neuron_service_;
+  std::optional<services::EvaluationService> evaluation_service_;
   std::optional<services::JobService> job_service_;
   std::optional<services::ArtifactService> artifact_service_;
   std::unique_ptr<rpc::CallRuntime> runtime_;
@@ -355,6 +357,7 @@ absl::Status Server::Listen() {
   activation_service_.emplace(models_.get(), vectors_.get());
   vector_service_.emplace(models_.get(), store_.get(), blobs_.get(), &kinds_);
   neuron_service_.emplace(models_.get(), store_.get(), blobs_.get(), &kinds_);
+  evaluation_service_.emplace(store_.get(), blobs_.get(), &kinds_);
   job_service_.emplace(&kinds_, queue_.get(), store_.get(), blobs_.get());
   artifact_service_.emplace(store_.get(), blobs_.get());
   const auto bind = [this](auto& service) {
@@ -365,6 +368,7 @@ absl::Status Server::Listen() {
   bind(activation_service_);
   bind(vector_service_);
   bind(neuron_service_);
+  bind(evaluation_service_);
   bind(job_service_);
   bind(artifact_service_);
 

@@ -12,6 +12,7 @@ namespace valuescope::services {
 
 class ActivationService;
 class ArtifactService;
+class EvaluationService;
 class GenerationService;
 class JobService;
 class ModelService;
@@ -27,6 +28,8 @@ std::unique_ptr<rpc::RpcService> Bind(rpc::CallRuntime* runtime,
                                       services::ActivationService* service);
 std::unique_ptr<rpc::RpcService> Bind(rpc::CallRuntime* runtime,
                                       services::ArtifactService* service);
+std::unique_ptr<rpc::RpcService> Bind(rpc::CallRuntime* runtime,
+                                      services::EvaluationService* service);
 std::unique_ptr<rpc::RpcService> Bind(rpc::CallRuntime* runtime,
                                       services::GenerationService* service);
 std::unique_ptr<rpc::RpcService> Bind(rpc::CallRuntime* runtime, services::JobService* service);

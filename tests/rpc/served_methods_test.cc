@@ -11,6 +11,7 @@
 #include "tests/rpc/server_process.h"
 #include "valuescope/v1/activations.pb.h"
 #include "valuescope/v1/artifacts.pb.h"
+#include "valuescope/v1/evaluation.pb.h"
 #include "valuescope/v1/generation.pb.h"
 #include "valuescope/v1/jobs.pb.h"
 #include "valuescope/v1/models.pb.h"
@@ -50,7 +51,8 @@ grpc::StatusCode CodeOf(grpc::GenericStub& stub, const std::string& method) {
   return status.error_code();
 }
 
-TEST(ServedMethodsTest, EveryMethodOfTheContractIsServed) {
+// Those that are not are named in the README too.
+TEST(ServedMethodsTest, AllButWhatTheReadmeNamesIsServed) {
   ServerProcess server;
   const std::string address = server.WaitForAddress();
   ASSERT_NE(address, "") << server.Log();
@@ -59,6 +61,7 @@ TEST(ServedMethodsTest, EveryMethodOfTheContractIsServed) {
   int walked = 0;
   for (const google::protobuf::Descriptor* message :
        {v1::CaptureRequest::descriptor(), v1::GetArtifactRequest::descriptor(),
+        v1::MeasureTextsRequest::descriptor(),
         v1::GenerateRequest::descriptor(), v1::GetJobRequest::descriptor(),
         v1::GetModelRequest::descriptor(), v1::GetNeuronSetRequest::descriptor(),
         v1::GetVectorRequest::descriptor()}) {
@@ -71,7 +74,11 @@ TEST(ServedMethodsTest, EveryMethodOfTheContractIsServed) {
     }
   }
   EXPECT_GT(walked, 30);
-  EXPECT_THAT(unserved, testing::IsEmpty());
+  EXPECT_THAT(unserved, testing::UnorderedElementsAre(
+                            "EvaluationService.AskQuestionnaire", "EvaluationService.AnswerChoices",
+                            "EvaluationService.ScoreTaggedResponses",
+                            "EvaluationService.JudgeResponses", "EvaluationService.CompareResponses",
+                            "EvaluationService.MeasureTexts"));
 }
 
 }  // namespace
