@@ -36,23 +36,6 @@ bool AsksAbout(const AblationQuestion& question, size_t block) {
   return asked == nullptr || !asked->values().empty();
 }
 
-// Of the request, which was checked.
-NeuronPlaces CheckedPlacesOf(const NeuronRequest& request) {
-  auto places = PlacesOf(request);
-  VS_CHECK(places.ok());
-  std::erase_if(places->asked, [&](int64_t position) { return position > places->read.back(); });
-  VS_CHECK(!places->asked.empty());
-  return *std::move(places);
-}
-
-SequenceCopies CopiesOf(const NeuronPlaces& places, int64_t count) {
-  const int64_t end = places.read.back() + 1;
-  return {.count = count,
-          .begin = places.asked.front(),
-          .end = end,
-          .first_own_block = SequenceCopies{.end = end}.own_blocks()};
-}
-
 // Copies whose logits are made together, of `rows` rows each.
 int64_t CopiesWithLogits(const model::Architecture& a, int64_t rows) {
   return std::max<int64_t>(1, kMostLogits / (rows * a.vocabulary));
@@ -60,11 +43,11 @@ int64_t CopiesWithLogits(const model::Architecture& a, int64_t rows) {
 
 // Of the device, at most.
 int64_t BytesOf(const model::Transformer& transformer, const NeuronRequest& request,
-                const NeuronPlaces& places, int64_t count) {
+                const Restart& restart) {
   const model::Architecture& a = transformer.architecture();
-  const SequenceCopies copies = CopiesOf(places, count);
-  const int64_t positions = copies.length(), tokens = count * positions;
-  const auto read = static_cast<int64_t>(places.read.size());
+  const SequenceCopies& copies = restart.copies;
+  const int64_t count = copies.count, positions = copies.length(), tokens = count * positions;
+  const auto read = static_cast<int64_t>(restart.places.read.size());
   const int64_t logits =
       ReadsLogits(request) ? read * std::min(count, CopiesWithLogits(a, read)) : 0;
   // What is kept of the clean pass, a block's own part, and what the ablated copies are made of.
@@ -80,14 +63,14 @@ int64_t BytesOf(const model::Transformer& transformer, const NeuronRequest& requ
                                  std::max(tokens, copies.end), std::max<int64_t>(1, logits));
 }
 
-int64_t MostCopies(const NeuronRequest& request, const NeuronPlaces& places, int64_t width) {
+int64_t MostCopies(const NeuronRequest& request, const SequenceCopies& copies, int64_t width) {
   const auto& question = std::get<AblationQuestion>(request.question);
   int64_t most = 0;
   for (size_t block = 0; block < request.layers.size(); ++block) {
     const NeuronIndices* asked = AskedOf(question, block);
     most = std::max(most, asked == nullptr ? width : static_cast<int64_t>(asked->values().size()));
   }
-  return std::clamp<int64_t>(kMostTokens / CopiesOf(places, 1).length(), 1, most);
+  return std::clamp<int64_t>(kMostTokens / copies.length(), 1, most);
 }
 
 }  // namespace
@@ -95,13 +78,14 @@ int64_t MostCopies(const NeuronRequest& request, const NeuronPlaces& places, int
 absl::StatusOr<std::unique_ptr<NeuronRun>> AblationRun::Start(const model::Transformer& transformer,
                                                               const NeuronRequest& request,
                                                               MemoryLedger& memory) {
-  const NeuronPlaces places = CheckedPlacesOf(request);
-  int64_t copies = MostCopies(request, places, transformer.architecture().intermediate);
+  Restart restart = RestartOf(request, transformer.architecture());
+  int64_t& copies = restart.copies.count;
+  copies = MostCopies(request, restart.copies, transformer.architecture().intermediate);
   while (true) {
-    auto lease = memory.Take(BytesOf(transformer, request, places, copies));
+    auto lease = memory.Take(BytesOf(transformer, request, restart));
     if (lease.ok()) {
       return std::unique_ptr<NeuronRun>(
-          new AblationRun(transformer, request, copies, *std::move(lease)));
+          new AblationRun(transformer, request, std::move(restart), *std::move(lease)));
     }
     if (copies == 1) return lease.status();
     copies /= 2;
@@ -109,19 +93,13 @@ absl::StatusOr<std::unique_ptr<NeuronRun>> AblationRun::Start(const model::Trans
 }
 
 AblationRun::AblationRun(const model::Transformer& transformer, const NeuronRequest& request,
-                         int64_t copies, std::shared_ptr<MemoryLedger::Lease> lease)
+                         Restart restart, std::shared_ptr<MemoryLedger::Lease> lease)
     : transformer_(transformer),
       request_(request),
       question_(std::get<AblationQuestion>(request.question)),
       lease_(std::move(lease)),
       ids_(IdsOf(request)),
-      places_(CheckedPlacesOf(request)),
-      copies_(CopiesOf(places_, copies)),
-      last_(ReadsLogits(request) ? transformer.architecture().num_layers - 1
-                                 : std::get<ProjectionTarget>(request.target).layer) {
-  for (const int64_t position : places_.read) {
-    if (position >= copies_.begin) reread_.push_back(position - copies_.begin);
-  }
+      restart_(std::move(restart)) {
   result_.scores.resize(request.layers.size() *
                         static_cast<size_t>(transformer.architecture().intermediate));
 }
@@ -135,13 +113,13 @@ void AblationRun::Advance() {
 void AblationRun::RunClean() {
   const model::Architecture& a = transformer_.architecture();
   const c10::Device device = transformer_.device();
-  auto cache = model::KvCache::Allocate(a, copies_.cache_blocks(), SequenceCopies::kBlockTokens,
+  auto cache = model::KvCache::Allocate(a, restart_.copies.cache_blocks(), SequenceCopies::kBlockTokens,
                                         transformer_.dtype(), device);
   if (!cache.ok()) throw std::bad_alloc();
   cache_ = *std::move(cache);
   model::StepProgram program(static_cast<size_t>(NumWires(a)));
   const auto keep = [&](Site site, int layer) {
-    return Keep({site, layer}, copies_.begin, copies_.end, a, device, program);
+    return Keep({site, layer}, restart_.copies.begin, restart_.copies.end, a, device, program);
   };
   for (size_t block = 0; block < request_.layers.size(); ++block) {
     Clean& own = clean_.emplace_back();
@@ -149,12 +127,12 @@ void AblationRun::RunClean() {
     own.mid = keep(Site::kResidualMid, request_.layers[block]);
     own.neurons = keep(Site::kMlpNeurons, request_.layers[block]);
   }
-  const at::Tensor read = keep(Site::kResidualPost, last_);
-  const SequenceCopies whole{.end = copies_.end};
-  const int64_t any[] = {copies_.end - 1};  // a step has some logits
+  const at::Tensor read = keep(Site::kResidualPost, restart_.last);
+  const SequenceCopies whole{.end = restart_.copies.end};
+  const int64_t any[] = {restart_.copies.end - 1};  // a step has some logits
   transformer_.Forward(BatchOf(whole, ids_, any, device), cache_, program);
-  CopyFirstBlocks(copies_, request_.layers.front() + 1, last_, cache_);
-  clean_read_ = read.index_select(0, OnDevice(reread_, device));
+  CopyFirstBlocks(restart_.copies, request_.layers.front() + 1, restart_.last, cache_);
+  clean_read_ = read.index_select(0, OnDevice(restart_.reread, device));
   if (ReadsLogits(request_)) {
     clean_read_ = transformer_.Logits(clean_read_.to(model::ScalarTypeOf(transformer_.dtype())));
   }
@@ -176,9 +154,7 @@ void AblationRun::BeginBlock(size_t block) {
     now_.factor = model::reference::RmsFactor(projected, a.rms_norm_epsilon);
   }
   now_.lost = at::zeros_like(clean.neurons);
-  std::vector<int64_t> rows = places_.asked;
-  for (int64_t& row : rows) row -= copies_.begin;
-  const at::Tensor at_tokens = OnDevice(rows, transformer_.device());
+  const at::Tensor at_tokens = OnDevice(restart_.AskedRows(), transformer_.device());
   at::Tensor lost = clean.neurons.index_select(0, at_tokens);
   if (question_.base != nullptr) {
     const auto width = static_cast<size_t>(a.intermediate);
@@ -197,12 +173,12 @@ void AblationRun::BeginBlock(size_t block) {
 }
 
 void AblationRun::RunCopies() {
-  const auto count = std::min(static_cast<size_t>(copies_.count), now_.asked.size() - now_.next);
+  const auto count = std::min(static_cast<size_t>(restart_.copies.count), now_.asked.size() - now_.next);
   const auto neurons = std::span<const int64_t>(now_.asked).subspan(now_.next, count);
-  SequenceCopies copies = copies_;
+  SequenceCopies copies = restart_.copies;
   copies.count = static_cast<int64_t>(count);
   const c10::Device device = transformer_.device();
-  const at::Tensor x = transformer_.RunBlocks(request_.layers[now_.block] + 1, last_,
+  const at::Tensor x = transformer_.RunBlocks(request_.layers[now_.block] + 1, restart_.last,
                                               Ablated(OnDevice(neurons, device)),
                                               BatchOf(copies, ids_, {}, device), cache_);
   const std::vector<float> effects = Numbers(-ChangesOf(x));
@@ -227,9 +203,9 @@ at::Tensor AblationRun::Ablated(const at::Tensor& neurons) const {
 }
 
 at::Tensor AblationRun::ChangesOf(const at::Tensor& x) const {
-  const at::Tensor read = x.view({-1, copies_.length(), x.size(1)})
-                              .index_select(1, OnDevice(reread_, transformer_.device()));
-  const auto num_read = static_cast<int64_t>(places_.read.size());
+  const at::Tensor read = x.view({-1, restart_.copies.length(), x.size(1)})
+                              .index_select(1, OnDevice(restart_.reread, transformer_.device()));
+  const auto num_read = static_cast<int64_t>(restart_.places.read.size());
   if (!ReadsLogits(request_)) {
     return TargetChanges(request_, num_read, clean_read_, read.to(at::kFloat));
   }

@@ -13,13 +13,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "base/memory_ledger.h"
 #include "engine/neuron_run.h"
-#include "engine/neuron_target.h"
-#include "engine/sequence_copies.h"
+#include "engine/restart.h"
 #include "model/kv_cache.h"
 #include "model/transformer.h"
 
@@ -34,7 +34,7 @@ class AblationRun : public NeuronRun {
 
   bool done() const override { return done_; }
   void Advance() override;
-  NeuronScores Take() override { return std::move(result_); }
+  std::vector<NeuronScores> Take() override { return AsOnlyOne(std::move(result_)); }
 
  private:
   // Of one block, at the positions that run again.
@@ -53,7 +53,7 @@ class AblationRun : public NeuronRun {
     at::Tensor factor;           // [positions, 1] float32, of a norm that is held
   };
 
-  AblationRun(const model::Transformer& transformer, const NeuronRequest& request, int64_t copies,
+  AblationRun(const model::Transformer& transformer, const NeuronRequest& request, Restart restart,
               std::shared_ptr<MemoryLedger::Lease> lease);
 
   void RunClean();
@@ -71,10 +71,7 @@ class AblationRun : public NeuronRun {
   const AblationQuestion& question_;
   const std::shared_ptr<MemoryLedger::Lease> lease_;
   const std::vector<int64_t> ids_;
-  const NeuronPlaces places_;
-  SequenceCopies copies_;
-  const int last_;               // the block behind which L is read
-  std::vector<int64_t> reread_;  // positions that L reads among those that run again
+  const Restart restart_;
   model::KvCache cache_;
   std::vector<Clean> clean_;  // one a layer; empty tensors where none of its neurons is asked about
   at::Tensor clean_read_;     // [reread, hidden or vocabulary] float32

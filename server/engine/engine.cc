@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/status_macros.h"
 #include "engine/compiled_interventions.h"
 
 namespace valuescope::engine {
@@ -46,6 +47,12 @@ absl::Status Engine::CheckNeurons(const NeuronRequest&) const {
 absl::StatusOr<std::vector<NeuronScores>> Engine::NeuronScoresOf(std::span<const NeuronRequest>,
                                                                  const Cancellation&) {
   return CheckNeurons({});
+}
+
+absl::StatusOr<std::shared_ptr<const void>> Engine::KeepNeuronWeights(const NeuronRequest& request,
+                                                                      const Cancellation&) {
+  VS_RETURN_IF_ERROR(CheckNeurons(request));
+  return nullptr;
 }
 
 void Engine::Drain(absl::Time deadline) {

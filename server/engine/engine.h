@@ -145,6 +145,10 @@ class Engine {
   // engine's own thread. Engines without such passes: UNIMPLEMENTED.
   virtual absl::StatusOr<std::vector<NeuronScores>> NeuronScoresOf(
       std::span<const NeuronRequest> requests, const Cancellation& cancellation);
+  // What NeuronScoresOf needs for such requests beside the model, and would make anew each time if
+  // nobody kept it, as who asks often does with the result: null where that is nothing. Its errors.
+  virtual absl::StatusOr<std::shared_ptr<const void>> KeepNeuronWeights(
+      const NeuronRequest& request, const Cancellation& cancellation);
   // What NeuronScoresOf would say of the request itself.
   virtual absl::Status CheckNeurons(const NeuronRequest& request) const;
 

@@ -136,20 +136,24 @@ class EngineLoop : public Engine {
         return InField(absl::StrCat("[", i, "]"), status);
       }
     }
-    std::shared_ptr<const model::GradientWeights> weights;
-    if (const auto path = GradientPathOf(requests[0])) {
-      VS_ASSIGN_OR_RETURN(weights, transformer_->MakeGradientWeights(*path, cancellation));
-    }
-    for (const NeuronRequest& request : requests) {
+    VS_ASSIGN_OR_RETURN(const NeuronWeights weights, WeightsOf(requests[0], cancellation));
+    while (results.size() < requests.size()) {
       VS_ASSIGN_OR_RETURN(const auto run,
-                          StartNeuronRun(*transformer_, request, weights, memory_.neuron_runs));
+                          StartNeuronRun(*transformer_, requests.subspan(results.size()), weights,
+                                         memory_.neuron_runs));
       while (!run->done()) {
         VS_RETURN_IF_ERROR(CheckGoesOn(cancellation));
         VS_RETURN_IF_ERROR(RunBetweenSteps([&run] { run->Advance(); }));
       }
-      results.push_back(run->Take());
+      for (NeuronScores& own : run->Take()) results.push_back(std::move(own));
     }
     return results;
+  }
+
+  absl::StatusOr<std::shared_ptr<const void>> KeepNeuronWeights(
+      const NeuronRequest& request, const Cancellation& cancellation) override {
+    VS_RETURN_IF_ERROR(CheckNeurons(request));
+    return WeightsOf(request, cancellation);
   }
 
   absl::StatusOr<HostTensor> WriteDirections(int layer) const override {
@@ -189,6 +193,24 @@ class EngineLoop : public Engine {
     if (static_cast<int64_t>(inbox_.size()) + statistics_.waiting < options_.max_waiting)
       return absl::OkStatus();
     return QueueFull(absl::StrCat("the queue of ", options_.max_waiting, " requests is full"));
+  }
+
+  using NeuronWeights = std::shared_ptr<const model::GradientWeights>;
+
+  // Those that somebody has now, where they will do; null where the request needs none.
+  absl::StatusOr<NeuronWeights> WeightsOf(const NeuronRequest& request,
+                                          const Cancellation& cancellation) {
+    const auto path = GradientPathOf(request);
+    if (!path) return nullptr;
+    {
+      absl::MutexLock lock(&mutex_);
+      NeuronWeights now = neuron_weights_.lock();
+      if (now != nullptr && Covers(now->path, *path, architecture())) return now;
+    }
+    VS_ASSIGN_OR_RETURN(NeuronWeights made, transformer_->MakeGradientWeights(*path, cancellation));
+    absl::MutexLock lock(&mutex_);
+    neuron_weights_ = made;
+    return made;
   }
 
   // Something else that the engine's thread does, for a thread that waits for it.
@@ -496,6 +518,7 @@ class EngineLoop : public Engine {
   std::deque<std::shared_ptr<Sequence>> inbox_ ABSL_GUARDED_BY(mutex_);
   std::deque<Errand*> errands_ ABSL_GUARDED_BY(mutex_);  // each of a thread that waits
   EngineStatistics statistics_ ABSL_GUARDED_BY(mutex_);
+  std::weak_ptr<const model::GradientWeights> neuron_weights_ ABSL_GUARDED_BY(mutex_);
   absl::Status refusal_ ABSL_GUARDED_BY(mutex_);  // what new requests hear; OK while they are taken
   bool abort_ ABSL_GUARDED_BY(mutex_) = false;
   bool idle_ ABSL_GUARDED_BY(mutex_) = true;

@@ -1,7 +1,6 @@
-// Gradients of one sequence's neurons, pass by pass. dL / da_i of block l follows from dL / d what
-// the block adds to the residual stream, so one backward pass serves all blocks; and along a path
-// that scales the neurons of one block, what it adds is scaled, so that a pass begins behind the
-// block.
+// Gradients at the activations as they are, of several sequences in one pass. dL / da_i of block l
+// follows from dL / d what the block adds to the residual stream, so one backward pass serves all
+// blocks of all of them.
 #ifndef VALUESCOPE_ENGINE_GRADIENT_RUN_H_
 #define VALUESCOPE_ENGINE_GRADIENT_RUN_H_
 
@@ -9,85 +8,66 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/memory_ledger.h"
 #include "engine/neuron_run.h"
 #include "engine/neuron_target.h"
+#include "engine/whole_sequences.h"
 #include "model/gradients.h"
 #include "model/transformer.h"
 
 namespace valuescope::engine {
 
+// Sums over tokens of a dL / da and dL / da, [intermediate].
+struct GradientSums {
+  std::vector<float> attributions, gradients;
+};
+
+// Of block `layer`, from its neurons [tokens, intermediate] float32 and dL / d MLP_OUTPUT [tokens,
+// hidden] there: one entry for each of the `counts` of tokens, which stand one behind the other.
+std::vector<GradientSums> GradientSumsOf(const model::Transformer& transformer, int layer,
+                                         const at::Tensor& neurons, const at::Tensor& gradient,
+                                         std::span<const int64_t> counts,
+                                         const model::GradientWeights& weights);
+
+// Behind those of the blocks before.
+void Append(const GradientSums& sums, NeuronScores& scores);
+
+// Of the device, at most, what is recorded of `tokens` and their derivatives make on their way.
+// They stand in a rectangle of sequences that see `length` positions.
+int64_t RecordedBytes(const model::Architecture& architecture, int64_t tokens, int64_t length);
+
 class GradientRun : public NeuronRun {
  public:
-  // INVALID_ARGUMENT naming "question.steps", "question.tolerance" or "question.most".
-  static absl::Status Check(const GradientQuestion& question);
-
-  // As StartNeuronRun, for a GradientQuestion.
+  // As StartNeuronRun, for GradientQuestions without a path.
   static absl::StatusOr<std::unique_ptr<NeuronRun>> Start(
-      const model::Transformer& transformer, const NeuronRequest& request,
+      const model::Transformer& transformer, std::span<const NeuronRequest> requests,
       std::shared_ptr<const model::GradientWeights> weights, MemoryLedger& memory);
 
-  bool done() const override { return done_; }
+  bool done() const override { return !results_.empty(); }
   void Advance() override;
-  NeuronScores Take() override { return std::move(result_); }
+  std::vector<NeuronScores> Take() override { return std::move(results_); }
 
  private:
-  GradientRun(const model::Transformer& transformer, const NeuronRequest& request,
+  GradientRun(const model::Transformer& transformer, std::span<const NeuronRequest> requests,
               std::shared_ptr<const model::GradientWeights> weights,
               std::shared_ptr<MemoryLedger::Lease> lease);
 
-  // Of one block, where neurons are attributed: [tokens, ...].
-  struct Clean {
-    at::Tensor mid;      // [all tokens, hidden]
-    at::Tensor written;  // [all tokens, hidden]: MLP_OUTPUT
-    at::Tensor neurons;  // [all tokens, intermediate]
-  };
-  // Where the path of a block stands.
-  struct Along {
-    size_t block = 0;            // of layers
-    int steps = 0;               // of the rule whose nodes run now
-    std::vector<double> nodes;   // fractions that have not run
-    at::Tensor gradient;         // [tokens, hidden] float64, sum over the nodes that ran
-    double full = 0, empty = 0;  // L
-    std::vector<float> scores;   // of the rule before
-  };
-
-  void RunClean();
-  void BeginBlock(size_t block);
-  void RunNodes();
-  void EndRule();
-
-  // One step of `copies` of the sequence.
-  at::Tensor Forward(int64_t copies, const model::StepProgram& program, model::GradientTape* tape);
-  // L of each copy: [copies] float32. `residual` [copies * tokens, hidden] is that of a projection.
-  at::Tensor TargetsOf(int64_t copies, const at::Tensor& logits, const at::Tensor& residual) const;
-  // Sums over the tokens of a dL / da and dL / da, from dL / d MLP_OUTPUT [tokens, hidden].
-  struct Sums {
-    std::vector<float> attributions, gradients;
-  };
-  Sums SumsOf(size_t block, const at::Tensor& gradient) const;
-  void Put(size_t block, const Sums& sums);
-
-  // On the device.
-  at::Tensor Placed(std::span<const int64_t> positions) const;
+  at::Tensor RunStep(model::StepProgram& program, model::GradientTape& tape) const;
+  // L of all sequences together, from the step's logits or RESIDUAL_POST of a projection's layer.
+  at::Tensor TargetsOf(const at::Tensor& logits, const at::Tensor& residual) const;
 
   const model::Transformer& transformer_;
-  const NeuronRequest& request_;
-  const std::optional<PathNodes>& path_;  // the request's
+  const std::span<const NeuronRequest> requests_;
   const std::shared_ptr<const model::GradientWeights> weights_;
   const std::shared_ptr<MemoryLedger::Lease> lease_;
-  const std::vector<int64_t> ids_;
-  NeuronPlaces places_;
-  std::vector<Clean> clean_;  // one a block
-  Along along_;
-  NeuronScores result_;
-  bool done_ = false;
+  WholeSequences sequences_;
+  std::vector<NeuronPlaces> places_;  // one a sequence
+  std::vector<NeuronScores> results_;
 };
 
 }  // namespace valuescope::engine

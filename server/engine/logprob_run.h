@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -31,7 +32,7 @@ class LogprobRun : public NeuronRun {
 
   bool done() const override { return done_; }
   void Advance() override;
-  NeuronScores Take() override { return std::move(result_); }
+  std::vector<NeuronScores> Take() override { return AsOnlyOne(std::move(result_)); }
 
  private:
   // Of one block, at the positions that predict the response.

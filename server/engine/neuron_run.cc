@@ -13,6 +13,7 @@
 #include "engine/gradient_run.h"
 #include "engine/logprob_run.h"
 #include "engine/neuron_target.h"
+#include "engine/path_run.h"
 #include "model/site.h"
 
 namespace valuescope::engine {
@@ -105,9 +106,8 @@ absl::Status CheckNeuronRequest(const NeuronRequest& request,
   }
   VS_RETURN_IF_ERROR(model::CheckLayers(Site::kMlpNeurons, request.layers, architecture));
   VS_RETURN_IF_ERROR(CheckTarget(request, architecture));
-  if (const auto* gradient = std::get_if<GradientQuestion>(&request.question)) {
-    VS_RETURN_IF_ERROR(GradientRun::Check(*gradient));
-  }
+  const auto* gradient = std::get_if<GradientQuestion>(&request.question);
+  if (gradient != nullptr && gradient->path) VS_RETURN_IF_ERROR(PathRun::Check(*gradient->path));
   VS_RETURN_IF_ERROR(CheckAblation(request, architecture));
   if (!std::holds_alternative<LogprobQuestion>(request.question)) return CheckPlaces(request);
   if (std::holds_alternative<ResponseLogprobTarget>(request.target)) return absl::OkStatus();
@@ -124,15 +124,19 @@ std::optional<model::GradientPath> GradientPathOf(const NeuronRequest& request) 
 }
 
 absl::StatusOr<std::unique_ptr<NeuronRun>> StartNeuronRun(
-    const model::Transformer& transformer, const NeuronRequest& request,
+    const model::Transformer& transformer, std::span<const NeuronRequest> requests,
     std::shared_ptr<const model::GradientWeights> weights, MemoryLedger& memory) {
+  const NeuronRequest& request = requests[0];
   if (std::holds_alternative<AblationQuestion>(request.question)) {
     return AblationRun::Start(transformer, request, memory);
   }
   if (std::holds_alternative<LogprobQuestion>(request.question)) {
     return LogprobRun::Start(transformer, request, memory);
   }
-  return GradientRun::Start(transformer, request, std::move(weights), memory);
+  if (std::get<GradientQuestion>(request.question).path) {
+    return PathRun::Start(transformer, request, std::move(weights), memory);
+  }
+  return GradientRun::Start(transformer, requests, std::move(weights), memory);
 }
 
 }  // namespace valuescope::engine

@@ -115,11 +115,11 @@ bool ReadsLogits(const NeuronRequest& request) {
   return !std::holds_alternative<ProjectionTarget>(request.target);
 }
 
-at::Tensor TargetOf(const NeuronRequest& request, const at::Tensor& read) {
+at::Tensor TargetPart(const NeuronRequest& request, int64_t num_read, const at::Tensor& read) {
   if (!std::holds_alternative<ResponseLogprobTarget>(request.target)) {
-    return LinearTarget(request, read).mean(1);
+    return LinearTarget(request, read).sum(1) / num_read;
   }
-  const std::vector<int64_t> next(request.response.begin(), request.response.end());
+  const std::vector<int64_t> next(request.response.end() - read.size(1), request.response.end());
   const at::Tensor tokens = OnDevice(next, read.device()).view({1, -1, 1});
   return read.log_softmax(-1).gather(2, tokens.expand({read.size(0), -1, 1})).sum({1, 2});
 }

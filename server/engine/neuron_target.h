@@ -29,13 +29,13 @@ std::vector<int64_t> IdsOf(const NeuronRequest& request);
 // Whether L is made of logits, else of the residual stream.
 bool ReadsLogits(const NeuronRequest& request);
 
-// L of several sequences: [n] float32, from what it reads of each, float32 [n, read, width]:
-// logits, or RESIDUAL_POST of the projection's layer.
-at::Tensor TargetOf(const NeuronRequest& request, const at::Tensor& read);
+// What the last of the `num_read` positions that L reads, as many as `read` has, make of L of
+// several sequences: [n] float32, from float32 `read` [n, k, width]: logits, or RESIDUAL_POST of the
+// projection's layer. L itself where k is num_read.
+at::Tensor TargetPart(const NeuronRequest& request, int64_t num_read, const at::Tensor& read);
 
-// What the last of the positions that L reads, as many as `read` has, make of L's change: [n]
-// float64, from `clean` [k, width] and `read` [n, k, width], both as TargetOf reads them. What L
-// reads before these is as it was. `num_read` positions in all.
+// The same of L's change: [n] float64, from `clean` [k, width] and `read` [n, k, width], both as
+// TargetPart reads them. What L reads before these is as it was.
 at::Tensor TargetChanges(const NeuronRequest& request, int64_t num_read, const at::Tensor& clean,
                          const at::Tensor& read);
 

@@ -174,6 +174,10 @@ class AttributionWork : public ResponseWork<studies::ActivationSums> {
   absl::Status AddUnits(const jobs::UnitRange& units, const Cancellation& cancellation,
                         studies::ActivationSums& sums) override {
     VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
+    if (kept_ == nullptr) {
+      VS_ASSIGN_OR_RETURN(kept_,
+                          method_->Keep(*model->engine, inputs_.Of(units), cancellation));
+    }
     return method_->AddChunk(*model->engine, inputs_.Of(units),
                              {.tenant = inputs_.tenant, .background = inputs_.background()},
                              cancellation, sums, cached_tokens_);
@@ -194,6 +198,7 @@ class AttributionWork : public ResponseWork<studies::ActivationSums> {
   const std::unique_ptr<studies::AttributionMethod> method_;
   const int64_t width_;
   const engine::KeptCaptures memory_;
+  std::shared_ptr<const void> kept_;  // of the method, from one chunk to the next
 };
 
 // The spec of a job that a server before SavedWork created.

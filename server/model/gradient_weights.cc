@@ -38,11 +38,12 @@ absl::StatusOr<at::Tensor> ReadPlain(const PlacedProjection& each, const StoredW
 }
 
 absl::StatusOr<std::shared_ptr<const GradientWeights>> MakeOrThrow(
-    const std::vector<PlacedProjection>& passed, const StoredWeights& stored, DType dtype,
+    const GradientPath& path, const std::vector<PlacedProjection>& passed, const StoredWeights& stored, DType dtype,
     const MemoryLedger* memory, const Cancellation& cancellation) {
   // What is made in inference mode can take no part in a graph.
   const c10::InferenceMode no_inference(false);
   auto weights = std::make_shared<GradientWeights>();
+  weights->path = path;
   VS_ASSIGN_OR_RETURN(weights->lease, Take(GradientWeightBytes(passed, dtype), memory));
   for (const PlacedProjection& each : passed) {
     VS_RETURN_IF_ERROR(CheckGoesOn(cancellation));
@@ -67,10 +68,10 @@ int64_t GradientWeightBytes(const std::vector<PlacedProjection>& passed, DType d
 }
 
 absl::StatusOr<std::shared_ptr<const GradientWeights>> MakeGradientWeights(
-    const std::vector<PlacedProjection>& passed, const StoredWeights& stored, DType dtype,
+    const GradientPath& path, const std::vector<PlacedProjection>& passed, const StoredWeights& stored, DType dtype,
     const MemoryLedger* memory, const Cancellation& cancellation) {
   try {
-    return MakeOrThrow(passed, stored, dtype, memory, cancellation);
+    return MakeOrThrow(path, passed, stored, dtype, memory, cancellation);
   } catch (const std::exception&) {
     return NeverFits("GRADIENT_WEIGHTS_TOO_LARGE",
                      "the weights that gradients need do not fit the memory");

@@ -28,9 +28,9 @@ struct PlacedProjection {
 // Transformer::GradientWeightBytes of the path that passes these.
 int64_t GradientWeightBytes(const std::vector<PlacedProjection>& passed, DType dtype);
 
-// Transformer::MakeGradientWeights of it. `memory` may be null.
+// Transformer::MakeGradientWeights of `path`, which passes these. `memory` may be null.
 absl::StatusOr<std::shared_ptr<const GradientWeights>> MakeGradientWeights(
-    const std::vector<PlacedProjection>& passed, const StoredWeights& stored, DType dtype,
+    const GradientPath& path, const std::vector<PlacedProjection>& passed, const StoredWeights& stored, DType dtype,
     const MemoryLedger* memory, const Cancellation& cancellation);
 
 }  // namespace valuescope::model

@@ -6,6 +6,11 @@
 
 namespace valuescope::model {
 
+bool Covers(const GradientPath& path, const GradientPath& part, const Architecture& architecture) {
+  const auto index = [&](const Wire& wire) { return WireIndex(wire, architecture); };
+  return index(path.from) <= index(part.from) && index(part.to) <= index(path.to);
+}
+
 std::vector<at::Tensor> GradientsOf(const at::Tensor& scalar, const std::vector<at::Tensor>& inputs,
                                     bool keep_graph) {
   VS_CHECK(scalar.numel() == 1 && scalar.requires_grad());

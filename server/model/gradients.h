@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/memory_ledger.h"
+#include "model/architecture.h"
 #include "model/site.h"
 
 namespace valuescope::model {
@@ -24,10 +25,14 @@ struct GradientPath {
   Wire to = {.site = Site::kLogits};
 };
 
+// Whether all of `part` is on `path`.
+bool Covers(const GradientPath& path, const GradientPath& part, const Architecture& architecture);
+
 // A packed weight W gives X W^T and no dY W. So these are the plain weights of the projections on a
 // path, made for one model (Transformer::MakeGradientWeights) before a step wants them and shared
 // by all of its steps and their graphs.
 struct GradientWeights {
+  GradientPath path;
   // Of what is not the model's own; null where nobody counts.
   std::shared_ptr<const MemoryLedger::Lease> lease;
   // [out, in] of the model's type; one that the model keeps plain is the model's own.
@@ -47,10 +52,6 @@ struct GradientTape {
   // The block whose norm behind the MLP (post_norms) divides by its clean factor, taken as a
   // constant: a scale-invariant norm would hide what its own block's neurons do. -1: none.
   int held_post_norm = -1;
-  // The step begins behind this block, with `output` in place of what it gives, a leaf of the
-  // graph; -1: with the embedding. Wires up to that one are not visited.
-  int behind = -1;
-  at::Tensor output;  // [num_tokens, hidden] of the model's type
 };
 
 // d scalar / d each of `inputs`, which belong to the graph that made `scalar` (a tensor of one

@@ -10,6 +10,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "base/check.h"
+#include "model/attention_gradient.h"
 #include "model/reference.h"
 
 namespace valuescope::model {
@@ -121,7 +122,7 @@ at::Tensor Edited(const at::Tensor& x, const ProjectStage& stage, const at::Tens
 }
 
 // Values are those of `serving_`, so that what is differentiated is what is served; derivatives are
-// those of the references. What derivatives read is kept by value, the weights with their lease.
+// those of the references (attention_gradient.h of attention). What derivatives read is kept by value, the weights with their lease.
 class Taped : public Operators {
  public:
   explicit Taped(GradientTape& tape) : tape_(tape) {
@@ -169,33 +170,27 @@ class Taped : public Operators {
   void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines,
                       const at::Tensor& cache_slots, at::Tensor& keys, at::Tensor& values,
                       const HeadShape& heads) const override {
-    const auto plain = [=](at::Tensor& own) {
-      reference::Rotate(own, cosines, sines, heads.num_heads, heads.num_kv_heads, heads.head_dim);
+    // A rotation's derivative is the rotation back.
+    const auto back = [=](at::Tensor& gradient) {
+      reference::Rotate(gradient, cosines, -sines, heads.num_heads, heads.num_kv_heads,
+                        heads.head_dim);
     };
     qkv = Recorded(qkv, Changed([&](at::Tensor& own) {
                      serving_.RotateAndCache(own, cosines, sines, cache_slots, keys, values, heads);
                    }),
-                   DerivativeOf(Changed(plain), qkv));
+                   Changed(back));
   }
-  // The keys and values of the step's own tokens are in the cache, but as constants: the derivative
-  // takes them from `qkv`.
   at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Tensor& values,
                        const StepBatch& batch, const std::vector<at::Tensor>& plan,
                        const HeadShape& heads, const AttentionScores& scores) const override {
-    const auto plain = [=](const at::Tensor& own) {
-      at::Tensor own_keys = keys.clone(), own_values = values.clone();
-      reference::Cache(own, batch.cache_slots, own_keys, own_values, heads.num_heads,
-                       heads.num_kv_heads, heads.head_dim);
-      return reference::Attention(own, own_keys, own_values, batch.sequences, batch.positions,
-                                  batch.block_tables, heads.num_heads, heads.num_kv_heads,
-                                  heads.head_dim, scores.scale, scores.soft_cap, scores.window);
-    };
     return Recorded(
         qkv,
         [&](const at::Tensor& own) {
           return serving_.Attention(own, keys, values, batch, plan, heads, scores);
         },
-        DerivativeOf(plain, qkv));
+        [=, own = qkv.detach()](const at::Tensor& gradient) {
+          return AttentionGradient(own, keys, values, batch, heads, scores, gradient);
+        });
   }
   void SoftCap(at::Tensor& x, double cap) const override {
     x = Recorded(x, Changed([&](at::Tensor& own) { serving_.SoftCap(own, cap); }),

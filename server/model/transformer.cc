@@ -118,18 +118,17 @@ class LoadedTransformer : public Transformer {
   at::Tensor Forward(const StepBatch& batch, KvCache& cache, const StepProgram& program,
                      GradientTape* tape) const override {
     const c10::InferenceMode inference(tape == nullptr);
-    const std::unique_ptr<Operators> taped = tape == nullptr ? nullptr : TapedOperators(*tape);
-    const Step step =
-        MakeStep(taped == nullptr ? ServingOperators() : *taped, batch, cache, program);
-    if (tape != nullptr && tape->behind >= 0) return RunBehind(tape->behind, tape->output, step);
-    return RunStep(step);
+    const ChosenOperators operators(tape);
+    return RunStep(MakeStep(*operators, batch, cache, program));
   }
 
-  at::Tensor RunBlocks(int first, int last, at::Tensor x, const StepBatch& batch,
-                       KvCache& cache) const override {
-    const c10::InferenceMode inference;
+  using Transformer::RunBlocks;
+  at::Tensor RunBlocks(int first, int last, at::Tensor x, const StepBatch& batch, KvCache& cache,
+                       GradientTape* tape) const override {
+    const c10::InferenceMode inference(tape == nullptr);
+    const ChosenOperators operators(tape);
     const StepProgram nothing(static_cast<size_t>(NumWires(architecture_)));
-    const Step step = MakeStep(ServingOperators(), batch, cache, nothing);
+    const Step step = MakeStep(*operators, batch, cache, nothing);
     for (int layer = first; layer <= last; ++layer) RunBlock(layer, x, step);
     return x;
   }
@@ -161,9 +160,12 @@ class LoadedTransformer : public Transformer {
     return (projected.to(at::kFloat) * factor * gain).to(projected.scalar_type());
   }
 
-  at::Tensor Logits(const at::Tensor& x) const override {
-    const c10::InferenceMode inference;
-    return Unembed(RmsNorm(x, final_norm_, architecture_.rms_norm_epsilon), ServingOperators());
+  using Transformer::Logits;
+  at::Tensor Logits(const at::Tensor& x, GradientTape* tape) const override {
+    const c10::InferenceMode inference(tape == nullptr);
+    const ChosenOperators operators(tape);
+    const double epsilon = architecture_.rms_norm_epsilon;
+    return Unembed(operators->RmsNorm(x, final_norm_, epsilon), *operators);
   }
 
   at::Tensor UnscaledLogits(const at::Tensor& x) const override {
@@ -177,7 +179,7 @@ class LoadedTransformer : public Transformer {
   }
   absl::StatusOr<std::shared_ptr<const GradientWeights>> MakeGradientWeights(
       const GradientPath& path, const Cancellation& cancellation) const override {
-    return model::MakeGradientWeights(ProjectionsOn(path), *stored_, options_.dtype,
+    return model::MakeGradientWeights(path, ProjectionsOn(path), *stored_, options_.dtype,
                                       options_.memory, cancellation);
   }
 
@@ -217,6 +219,18 @@ class LoadedTransformer : public Transformer {
   }
 
  private:
+  class ChosenOperators {
+   public:
+    explicit ChosenOperators(GradientTape* tape)
+        : taped_(tape == nullptr ? nullptr : TapedOperators(*tape)) {}
+
+    const Operators& operator*() const { return taped_ == nullptr ? ServingOperators() : *taped_; }
+    const Operators* operator->() const { return &**this; }
+
+   private:
+    const std::unique_ptr<Operators> taped_;
+  };
+
   // What every part of a step reads.
   struct Step {
     const Operators& operators;
@@ -264,12 +278,7 @@ class LoadedTransformer : public Transformer {
     at::Tensor x = at::index(embedding_, {step.batch.token_ids});  // [num_tokens, hidden]
     if (embedding_scale_.defined()) x.mul_(embedding_scale_);
     Visit({Site::kEmbedding, 0}, x, step);
-    return RunBehind(/*layer=*/-1, x, step);
-  }
-
-  // What follows block `layer` once it has given x.
-  at::Tensor RunBehind(int layer, at::Tensor x, const Step& step) const {
-    for (int next = layer + 1; next < architecture_.num_layers; ++next) RunBlock(next, x, step);
+    for (int layer = 0; layer < architecture_.num_layers; ++layer) RunBlock(layer, x, step);
     at::Tensor normed = Norm(x, final_norm_, step);
     Visit({Site::kFinalNorm, 0}, normed, step);
     if (IsRead({Site::kLogits, 0}, step)) {

@@ -39,6 +39,13 @@ class AttributionMethod {
   // Of ActivationSums, for blocks of `intermediate` neurons.
   virtual int64_t WidthOfSums(int64_t intermediate) const = 0;
 
+  // What AddChunk would make anew for each of several chunks such as this one if nobody kept it;
+  // null where that is nothing.
+  virtual absl::StatusOr<std::shared_ptr<const void>> Keep(engine::Engine&,
+                                                           std::span<const LabelledResponse>,
+                                                           const Cancellation&) const {
+    return nullptr;
+  }
   // Adds the responses, few enough to be in memory together, to `sums`, and the prompt tokens that
   // were found in the cache instead of run to `cached_tokens`.
   virtual absl::Status AddChunk(engine::Engine& engine, std::span<const LabelledResponse> chunk,

@@ -53,6 +53,17 @@ class TargetAttribution : public AttributionMethod {
     return layers * intermediate * (plan_.mean_baseline ? 2 : 1) + (has_path_ ? 2 * layers : 0);
   }
 
+  absl::StatusOr<std::shared_ptr<const void>> Keep(
+      engine::Engine& engine, std::span<const LabelledResponse> chunk,
+      const Cancellation& cancellation) const override {
+    // Any response that is looked at needs what all of them do.
+    for (const LabelledResponse& response : chunk) {
+      if (!response.expresses) continue;
+      return engine.KeepNeuronWeights(RequestOf(response, plan_), cancellation);
+    }
+    return nullptr;
+  }
+
   absl::Status AddChunk(engine::Engine& engine, std::span<const LabelledResponse> chunk,
                         const AttributionCaller& caller, const Cancellation& cancellation,
                         ActivationSums& sums, int64_t& cached_tokens) const override {

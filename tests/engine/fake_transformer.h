@@ -53,8 +53,8 @@ class FakeTransformer : public model::Transformer {
     return at::full(neurons.sizes(), 0.0f);
   }
   at::Tensor NeuronBias(int) const override { return {}; }
-  at::Tensor RunBlocks(int, int, at::Tensor x, const model::StepBatch&,
-                       model::KvCache&) const override {
+  at::Tensor RunBlocks(int, int, at::Tensor x, const model::StepBatch&, model::KvCache&,
+                       model::GradientTape*) const override {
     return x;
   }
   at::Tensor DownProjected(int, const at::Tensor& neurons) const override { return neurons; }
@@ -64,7 +64,8 @@ class FakeTransformer : public model::Transformer {
   at::Tensor MlpOutput(int, const at::Tensor& projected, const at::Tensor&) const override {
     return projected;
   }
-  at::Tensor Logits(const at::Tensor& x) const override {
+  using Transformer::Logits;
+  at::Tensor Logits(const at::Tensor& x, model::GradientTape*) const override {
     return at::full({x.size(0), kVocabulary}, 0.0f);
   }
   at::Tensor UnscaledLogits(const at::Tensor& x) const override { return Logits(x); }

@@ -93,18 +93,18 @@ class NeuronRuns : public ::testing::TestWithParam<const char*> {
   };
   Ran Run(const NeuronRequest& request, MemoryLedger memory = MemoryLedger(INT64_MAX)) const {
     EXPECT_EQ(CheckNeuronRequest(request, architecture()), absl::OkStatus());
-    auto run = StartNeuronRun(*model_, request, WeightsFor(request), memory);
+    auto run = StartNeuronRun(*model_, {&request, 1}, WeightsFor(request), memory);
     EXPECT_TRUE(run.ok()) << run.status();
     Ran ran;
     for (; !(*run)->done(); ++ran.passes) (*run)->Advance();
-    ran.scores = (*run)->Take();
+    ran.scores = std::move((*run)->Take().front());
     return ran;
   }
 
   // What the run would have at most.
   int64_t BytesOf(const NeuronRequest& request) const {
     MemoryLedger memory(INT64_MAX);
-    const auto run = StartNeuronRun(*model_, request, WeightsFor(request), memory);
+    const auto run = StartNeuronRun(*model_, {&request, 1}, WeightsFor(request), memory);
     EXPECT_TRUE(run.ok()) << run.status();
     return memory.used();
   }
@@ -172,14 +172,14 @@ TEST_P(NeuronRuns, FewerNeuronsInAPassGiveTheSameBits) {
   int64_t least = BytesOf(request);
   const auto fits = [&](int64_t bytes) {
     MemoryLedger memory(bytes);
-    return StartNeuronRun(*model_, request, nullptr, memory).ok();
+    return StartNeuronRun(*model_, {&request, 1}, nullptr, memory).ok();
   };
   while (fits(least * 9 / 10)) least = least * 9 / 10;
   const Ran tight = Run(request, MemoryLedger(least));
   EXPECT_GT(tight.passes, whole.passes);
   EXPECT_EQ(tight.scores.scores, whole.scores.scores);
   MemoryLedger memory(1000);
-  EXPECT_EQ(DetailsOf(StartNeuronRun(*model_, request, nullptr, memory).status()).reason,
+  EXPECT_EQ(DetailsOf(StartNeuronRun(*model_, {&request, 1}, nullptr, memory).status()).reason,
             "REQUEST_TOO_LARGE");
 }
 
@@ -219,7 +219,7 @@ TEST_P(NeuronRuns, NothingIsHeldOnceARunIsGone) {
   MemoryLedger memory(INT64_MAX);
   const NeuronRequest request = Projection(5, 4);
   {
-    const auto run = StartNeuronRun(*model_, request, nullptr, memory);
+    const auto run = StartNeuronRun(*model_, {&request, 1}, nullptr, memory);
     ASSERT_TRUE(run.ok());
     EXPECT_GT(memory.used(), 0);
   }
