@@ -49,8 +49,7 @@ int64_t BytesOf(std::span<const NeuronRequest> requests, const model::Transforme
   const SequenceCopies whole{.count = sequences, .end = longest};
   return static_cast<int64_t>(sizeof(float)) * layers * tokens * (a.intermediate + a.hidden) +
          RecordedBytes(a, tokens, whole.own_blocks() * kBlockTokens) +
-         whole.cache_blocks() *
-             model::KvCache::BytesPerBlock(a, kBlockTokens, transformer.dtype());
+         whole.cache_blocks() * model::KvCache::BytesPerBlock(a, kBlockTokens, transformer.dtype());
 }
 
 }  // namespace
@@ -139,9 +138,8 @@ at::Tensor GradientRun::RunStep(model::StepProgram& program, model::GradientTape
   for (size_t i = 0; i < requests_.size(); ++i) {
     wanted.push_back(ReadsLogits(requests_[i]) ? places_[i].read : std::vector<int64_t>{0});
   }
-  auto cache =
-      model::KvCache::Allocate(transformer_.architecture(), sequences_.cache_blocks(), kBlockTokens,
-                               transformer_.dtype(), transformer_.device());
+  auto cache = model::KvCache::Allocate(transformer_.architecture(), sequences_.cache_blocks(),
+                                        kBlockTokens, transformer_.dtype(), transformer_.device());
   if (!cache.ok()) throw std::bad_alloc();
   return transformer_.Forward(sequences_.Batch(wanted, transformer_.device()), *cache, program,
                               &tape);
@@ -172,16 +170,15 @@ void GradientRun::Advance() {
   }
   const at::Tensor logits = RunStep(program, tape);
   const auto blocks = static_cast<std::ptrdiff_t>(layers.size());
-  const std::vector<at::Tensor> gradients =
-      model::GradientsOf(TargetsOf(logits, tape.values.back()),
-                         {tape.values.begin(), tape.values.begin() + blocks});
+  const std::vector<at::Tensor> gradients = model::GradientsOf(
+      TargetsOf(logits, tape.values.back()), {tape.values.begin(), tape.values.begin() + blocks});
 
   const at::Tensor at_tokens = OnDevice(asked, device);
   results_.resize(requests_.size());
   for (size_t block = 0; block < layers.size(); ++block) {
-    const std::vector<GradientSums> sums = GradientSumsOf(
-        transformer_, layers[block], neurons[block].index_select(0, at_tokens),
-        gradients[block].index_select(0, at_tokens), counts, *weights_);
+    const std::vector<GradientSums> sums =
+        GradientSumsOf(transformer_, layers[block], neurons[block].index_select(0, at_tokens),
+                       gradients[block].index_select(0, at_tokens), counts, *weights_);
     for (size_t i = 0; i < sums.size(); ++i) Append(sums[i], results_[i]);
   }
 }

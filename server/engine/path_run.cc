@@ -144,9 +144,8 @@ void PathRun::BeginBlock(size_t block) {
   along_.steps = path_.steps > 0 ? path_.steps : kFirstSteps;
   along_.nodes = Midpoints(along_.steps, /*thirds=*/false);
   along_.nodes.insert(along_.nodes.begin(), 0);  // for the effect alone
-  along_.gradient =
-      at::zeros({asked_.numel(), transformer_.architecture().hidden},
-                at::TensorOptions().dtype(at::kDouble).device(transformer_.device()));
+  along_.gradient = at::zeros({asked_.numel(), transformer_.architecture().hidden},
+                              at::TensorOptions().dtype(at::kDouble).device(transformer_.device()));
   along_.scores.clear();
 }
 
@@ -184,9 +183,9 @@ void PathRun::RunNodes() {
   copies.count = std::min<int64_t>(copies.count, along_.nodes.size());
   const at::Tensor output = Scaled(copies.count).requires_grad_();
   model::GradientTape tape{.weights = weights_};
-  const at::Tensor x = transformer_.RunBlocks(
-      request_.layers[along_.block] + 1, restart_.last, output,
-      BatchOf(copies, ids_, {}, transformer_.device()), cache_, &tape);
+  const at::Tensor x =
+      transformer_.RunBlocks(request_.layers[along_.block] + 1, restart_.last, output,
+                             BatchOf(copies, ids_, {}, transformer_.device()), cache_, &tape);
   const at::Tensor targets = TargetsOf(x, &tape);
   const at::Tensor gradients = model::GradientsOf(targets.sum(), {output})[0]
                                    .view({copies.count, copies.length(), -1})

@@ -38,8 +38,9 @@ absl::StatusOr<at::Tensor> ReadPlain(const PlacedProjection& each, const StoredW
 }
 
 absl::StatusOr<std::shared_ptr<const GradientWeights>> MakeOrThrow(
-    const GradientPath& path, const std::vector<PlacedProjection>& passed, const StoredWeights& stored, DType dtype,
-    const MemoryLedger* memory, const Cancellation& cancellation) {
+    const GradientPath& path, const std::vector<PlacedProjection>& passed,
+    const StoredWeights& stored, DType dtype, const MemoryLedger* memory,
+    const Cancellation& cancellation) {
   // What is made in inference mode can take no part in a graph.
   const c10::InferenceMode no_inference(false);
   auto weights = std::make_shared<GradientWeights>();
@@ -68,8 +69,9 @@ int64_t GradientWeightBytes(const std::vector<PlacedProjection>& passed, DType d
 }
 
 absl::StatusOr<std::shared_ptr<const GradientWeights>> MakeGradientWeights(
-    const GradientPath& path, const std::vector<PlacedProjection>& passed, const StoredWeights& stored, DType dtype,
-    const MemoryLedger* memory, const Cancellation& cancellation) {
+    const GradientPath& path, const std::vector<PlacedProjection>& passed,
+    const StoredWeights& stored, DType dtype, const MemoryLedger* memory,
+    const Cancellation& cancellation) {
   try {
     return MakeOrThrow(path, passed, stored, dtype, memory, cancellation);
   } catch (const std::exception&) {

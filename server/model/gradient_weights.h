@@ -30,8 +30,9 @@ int64_t GradientWeightBytes(const std::vector<PlacedProjection>& passed, DType d
 
 // Transformer::MakeGradientWeights of `path`, which passes these. `memory` may be null.
 absl::StatusOr<std::shared_ptr<const GradientWeights>> MakeGradientWeights(
-    const GradientPath& path, const std::vector<PlacedProjection>& passed, const StoredWeights& stored, DType dtype,
-    const MemoryLedger* memory, const Cancellation& cancellation);
+    const GradientPath& path, const std::vector<PlacedProjection>& passed,
+    const StoredWeights& stored, DType dtype, const MemoryLedger* memory,
+    const Cancellation& cancellation);
 
 }  // namespace valuescope::model
 

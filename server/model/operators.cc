@@ -122,7 +122,8 @@ at::Tensor Edited(const at::Tensor& x, const ProjectStage& stage, const at::Tens
 }
 
 // Values are those of `serving_`, so that what is differentiated is what is served; derivatives are
-// those of the references (attention_gradient.h of attention). What derivatives read is kept by value, the weights with their lease.
+// those of the references (attention_gradient.h of attention). What derivatives read is kept by
+// value, the weights with their lease.
 class Taped : public Operators {
  public:
   explicit Taped(GradientTape& tape) : tape_(tape) {
