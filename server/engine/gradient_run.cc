@@ -81,7 +81,7 @@ void Append(const GradientSums& sums, NeuronScores& scores) {
 int64_t RecordedBytes(const model::Architecture& a, int64_t tokens, int64_t length) {
   const int64_t heads = a.num_heads * a.head_dim, keys = a.num_kv_heads * a.head_dim;
   // What the nodes of a block keep, and what the derivative of the largest one makes on its way.
-  const int64_t kept = 8 * a.hidden + 4 * (heads + 2 * keys) + 2 * heads + 2 * a.intermediate;
+  const int64_t kept = 8 * a.hidden + 4 * (heads + 2 * keys) + 2 * heads + 4 * a.intermediate;
   const int64_t attention = 6 * length * a.num_heads + 8 * (heads + 2 * keys);
   const int64_t logits = 6 * a.vocabulary;
   return static_cast<int64_t>(sizeof(float)) * tokens *

@@ -135,18 +135,23 @@ class Taped : public Operators {
     return Recorded(
         x, [&](const at::Tensor& own) { return linear.Apply(own); },
         [weights = tape_.weights, &linear](const at::Tensor& gradient) {
-          return at::matmul(gradient, PlainOf(*weights, linear));
+          return weights->Backward(linear, gradient);
         });
   }
   at::Tensor Apply(const Gate& gate, const at::Tensor& x) const override {
-    const auto plain = [weights = tape_.weights, &gate](const at::Tensor& own) {
-      const std::optional<at::Tensor> bias =
-          gate.bias().defined() ? std::optional(gate.bias()) : std::nullopt;
-      return reference::GateMultiply(at::linear(own, PlainOf(*weights, gate), bias),
-                                     static_cast<int64_t>(gate.activation()));
-    };
+    if (!x.requires_grad()) return serving_.Apply(gate, x);
+    at::Tensor both;  // kept, because to make it again is a third of the block
+    {
+      const c10::NoGradGuard not_followed;
+      both = gate.GatesAndUps(x.detach());
+    }
     return Recorded(
-        x, [&](const at::Tensor& own) { return gate.Apply(own); }, DerivativeOf(plain, x));
+        x, [&](const at::Tensor&) { return GateMultiply(both, gate.activation()); },
+        [weights = tape_.weights, &gate, both](const at::Tensor& gradient) {
+          return weights->Backward(
+              gate, reference::GateMultiplyGradient(both, static_cast<int64_t>(gate.activation()),
+                                                    gradient));
+        });
   }
 
   at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon) const override {
@@ -225,12 +230,6 @@ class Taped : public Operators {
     return Recorded(
         x, [&](const at::Tensor& own) { return serving_.RmsNorm(own, weight, epsilon); },
         DerivativeOf(plain, x));
-  }
-
-  static const at::Tensor& PlainOf(const GradientWeights& weights, const Projection& projection) {
-    const auto found = weights.plain.find(&projection);
-    VS_CHECK(found != weights.plain.end());
-    return found->second;
   }
 
   const Operators& serving_ = ServingOperators();

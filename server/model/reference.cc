@@ -109,6 +109,17 @@ at::Tensor GateMultiply(const at::Tensor& gate_up, int64_t activation) {
   return at::gelu(gate, "tanh") * up;
 }
 
+at::Tensor GateMultiplyGradient(const at::Tensor& gate_up, int64_t activation,
+                                const at::Tensor& gradient) {
+  const int64_t width = gate_up.size(1) / 2;
+  const at::Tensor gate = gate_up.narrow(1, 0, width), up = gate_up.narrow(1, width, width);
+  if (static_cast<Activation>(activation) == Activation::kSilu) {
+    return at::cat({at::silu_backward(gradient * up, gate), gradient * at::silu(gate)}, 1);
+  }
+  return at::cat(
+      {at::gelu_backward(gradient * up, gate, "tanh"), gradient * at::gelu(gate, "tanh")}, 1);
+}
+
 void SoftCap(at::Tensor& x, double cap) { x.copy_(at::tanh(x / cap) * cap); }
 
 namespace {

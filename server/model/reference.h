@@ -28,6 +28,10 @@ at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Te
                      const at::Tensor& block_tables, int64_t num_heads, int64_t num_kv_heads,
                      int64_t head_dim, double scale, double soft_cap, int64_t window);
 at::Tensor GateMultiply(const at::Tensor& gate_up, int64_t activation);
+// d L / d gate_up [n, 2 * width] where `gradient` [n, width] is d L / d what GateMultiply makes of
+// it.
+at::Tensor GateMultiplyGradient(const at::Tensor& gate_up, int64_t activation,
+                                const at::Tensor& gradient);
 void SoftCap(at::Tensor& x, double cap);
 // The edits return what x becomes and leave x alone, so that autograd can follow them.
 at::Tensor Added(const at::Tensor& x, const at::Tensor& active, const at::Tensor& rows,
