@@ -54,17 +54,13 @@ int64_t BytesOf(std::span<const NeuronRequest> requests, const model::Transforme
 
 }  // namespace
 
-std::vector<GradientSums> GradientSumsOf(const model::Transformer& transformer, int layer,
-                                         const at::Tensor& neurons, const at::Tensor& gradient,
-                                         std::span<const int64_t> counts,
-                                         const model::GradientWeights& weights) {
+std::vector<GradientSums> GradientSumsOf(const at::Tensor& neurons, const at::Tensor& gradients,
+                                         std::span<const int64_t> counts) {
   const c10::NoGradGuard not_followed;
-  const at::Tensor by_neurons = transformer.NeuronGradients(
-      layer, neurons.to(model::ScalarTypeOf(transformer.dtype())), gradient, weights);
   std::vector<GradientSums> sums;
   int64_t first = 0;
   for (const int64_t count : counts) {
-    const at::Tensor own = by_neurons.narrow(0, first, count);
+    const at::Tensor own = gradients.narrow(0, first, count);
     const at::Tensor attributions = neurons.narrow(0, first, count) * own;
     sums.push_back({.attributions = Numbers(attributions.sum(0, false, at::kDouble)),
                     .gradients = Numbers(own.sum(0, false, at::kDouble))});
@@ -145,6 +141,19 @@ at::Tensor GradientRun::RunStep(model::StepProgram& program, model::GradientTape
                               &tape);
 }
 
+model::Wire GradientRun::WireOf(int layer) const {
+  const bool is_normed = transformer_.architecture().post_norms;
+  return {is_normed ? Site::kResidualPost : Site::kMlpNeurons, layer};
+}
+
+at::Tensor GradientRun::ByNeurons(int layer, const at::Tensor& neurons,
+                                  const at::Tensor& gradients) const {
+  if (WireOf(layer).site == Site::kMlpNeurons) return gradients.to(at::kFloat);
+  const c10::NoGradGuard not_followed;
+  return transformer_.NeuronGradients(layer, neurons.to(model::ScalarTypeOf(transformer_.dtype())),
+                                      gradients, *weights_);
+}
+
 void GradientRun::Advance() {
   const c10::AutoGradMode gradients_follow(true);
   const model::Architecture& a = transformer_.architecture();
@@ -163,7 +172,7 @@ void GradientRun::Advance() {
   std::vector<at::Tensor> neurons;
   for (const int layer : layers) {
     neurons.push_back(Keep({Site::kMlpNeurons, layer}, 0, tokens, a, device, program));
-    tape.wires.push_back(WireIndex({Site::kResidualPost, layer}, a));
+    tape.wires.push_back(WireIndex(WireOf(layer), a));
   }
   if (const auto* projection = std::get_if<ProjectionTarget>(&requests_[0].target)) {
     tape.wires.push_back(WireIndex({Site::kResidualPost, projection->layer}, a));
@@ -176,9 +185,9 @@ void GradientRun::Advance() {
   const at::Tensor at_tokens = OnDevice(asked, device);
   results_.resize(requests_.size());
   for (size_t block = 0; block < layers.size(); ++block) {
-    const std::vector<GradientSums> sums =
-        GradientSumsOf(transformer_, layers[block], neurons[block].index_select(0, at_tokens),
-                       gradients[block].index_select(0, at_tokens), counts, *weights_);
+    const at::Tensor own = neurons[block].index_select(0, at_tokens);
+    const std::vector<GradientSums> sums = GradientSumsOf(
+        own, ByNeurons(layers[block], own, gradients[block].index_select(0, at_tokens)), counts);
     for (size_t i = 0; i < sums.size(); ++i) Append(sums[i], results_[i]);
   }
 }

@@ -204,10 +204,11 @@ void PathRun::RunNodes() {
 
 void PathRun::EndRule() {
   const int64_t counts[] = {asked_.numel()};
-  const GradientSums sums =
-      GradientSumsOf(transformer_, request_.layers[along_.block],
-                     clean_[along_.block].neurons.index_select(0, asked_),
-                     (along_.gradient / along_.steps).to(at::kFloat), counts, *weights_)[0];
+  const at::Tensor neurons = clean_[along_.block].neurons.index_select(0, asked_);
+  const at::Tensor gradients = transformer_.NeuronGradients(
+      request_.layers[along_.block], neurons.to(model::ScalarTypeOf(transformer_.dtype())),
+      (along_.gradient / along_.steps).to(at::kFloat), *weights_);
+  const GradientSums sums = GradientSumsOf(neurons, gradients, counts)[0];
   const bool goes_on =
       path_.steps == 0 && 3 * along_.steps <= path_.most &&
       (along_.scores.empty() || Change(sums.attributions, along_.scores) > path_.tolerance);

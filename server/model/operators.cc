@@ -155,12 +155,11 @@ class Taped : public Operators {
   }
 
   at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon) const override {
-    return Normed(x, weight, epsilon, reference::RmsNorm);
+    return Normed(x, weight, epsilon, /*holds_factor=*/false);
   }
   at::Tensor MlpPostNorm(int layer, const at::Tensor& x, const at::Tensor& weight,
                          double epsilon) const override {
-    const bool held = layer == tape_.held_post_norm;
-    return Normed(x, weight, epsilon, held ? reference::HeldRmsNorm : reference::RmsNorm);
+    return Normed(x, weight, epsilon, /*holds_factor=*/layer == tape_.held_post_norm);
   }
   void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor& key_weight,
                  double epsilon, const HeadShape& heads) const override {
@@ -225,11 +224,12 @@ class Taped : public Operators {
 
  private:
   at::Tensor Normed(const at::Tensor& x, const at::Tensor& weight, double epsilon,
-                    at::Tensor (*norm)(const at::Tensor&, const at::Tensor&, double)) const {
-    const auto plain = [=](const at::Tensor& own) { return norm(own, weight, epsilon); };
+                    bool holds_factor) const {
     return Recorded(
         x, [&](const at::Tensor& own) { return serving_.RmsNorm(own, weight, epsilon); },
-        DerivativeOf(plain, x));
+        [=, own = x.detach()](const at::Tensor& gradient) {
+          return reference::RmsNormGradient(own, weight, epsilon, holds_factor, gradient);
+        });
   }
 
   const Operators& serving_ = ServingOperators();

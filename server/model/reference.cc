@@ -28,8 +28,16 @@ at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon
   return Normed(x, weight, RmsFactor(x, epsilon));
 }
 
-at::Tensor HeldRmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
-  return Normed(x, weight, RmsFactor(x.detach(), epsilon));
+at::Tensor RmsNormGradient(const at::Tensor& x, const at::Tensor& weight, double epsilon,
+                           bool holds_factor, const at::Tensor& gradient) {
+  const at::Tensor factor = RmsFactor(x, epsilon);
+  at::Tensor by_x = gradient.to(at::kFloat) * weight;
+  if (!holds_factor) {
+    const at::Tensor wide = x.to(at::kFloat);
+    const at::Tensor along = (by_x * wide).mean(-1, /*keepdim=*/true);
+    by_x.sub_(wide * (along * factor.square()));
+  }
+  return by_x.mul_(factor).to(x.scalar_type());
 }
 
 void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor& key_weight,
