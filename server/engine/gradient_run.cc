@@ -47,7 +47,7 @@ int64_t BytesOf(std::span<const NeuronRequest> requests, const model::Transforme
   const auto layers = static_cast<int64_t>(requests[0].layers.size());
   const int64_t tokens = sequences * longest;
   const SequenceCopies whole{.count = sequences, .end = longest};
-  return static_cast<int64_t>(sizeof(float)) * layers * tokens * (a.intermediate + a.hidden) +
+  return static_cast<int64_t>(sizeof(float)) * layers * tokens * (2 * a.intermediate + a.hidden) +
          RecordedBytes(a, tokens, whole.own_blocks() * kBlockTokens) +
          whole.cache_blocks() * model::KvCache::BytesPerBlock(a, kBlockTokens, transformer.dtype());
 }
