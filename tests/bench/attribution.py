@@ -50,7 +50,7 @@ class Load:
     steps: int
 
 
-WARM_UP = Load(responses=2 * CHUNK, neurons=CHUNK, steps=NODES_AT_ONCE)
+WARM_UP = Load(responses=CHUNK, neurons=CHUNK, steps=NODES_AT_ONCE)
 
 
 def parse_arguments():
