@@ -9,8 +9,8 @@ is the median of the rounds' ratios. Responses are of 32 random tokens behind pr
   ablation              --neurons neurons of one block over one response, along the last block, beside so many forwards of the response's
                         tokens, of which the blocks behind the neurons' take their share of all blocks
   integrated gradients  all neurons of one block over one response, along the last block, with --steps nodes, beside transformers
-                        (transformers_peer.py), which runs the blocks behind alone as well, 16 nodes at once; the scores of both are equal
-                        to 1e-3, or nothing is printed. It takes --peer-python.
+                        (transformers_peer.py), which runs the blocks behind alone as well, 16 nodes at once, but of the prompt's tokens too;
+                        the scores of both are equal to 1e-3, or the bench ends without a ratio. Left out without --peer-python.
 
 The last line is JSON.
 

@@ -47,7 +47,7 @@ QUESTIONS = [
 
 
 def parse_arguments():
-    parser = single.argument_parser("completeness", __doc__)
+    parser = single.argument_parser("completeness", __doc__, rounds=None)
     parser.add_argument("--prompts", type=int, default=20, help="1 to 20; default 20")
     parser.add_argument("--tokens", type=int, default=16, help="of an answer; default 16")
     return single.parsed(parser)
