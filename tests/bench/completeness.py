@@ -6,7 +6,8 @@ zero. A gap is held against max(|dL|, a tenth of the median |dL| over the answer
 
 The cost is the time of such a call, beside that of a forward of as many tokens (a capture of one token at one layer) before it and another
 behind it, and its passes: one a node, forward and backward behind the block, and one a block for dL. With how many nodes a block ended is
-known by calls with given steps, untimed: the first with its scores. The last line is JSON.
+known by calls with given steps, untimed: the first with its scores. They take as long again, so --counted answers alone are asked about. The
+last line is JSON.
 
 Build first: ninja -C build valuescope-server
 """
@@ -50,6 +51,7 @@ def parse_arguments():
     parser = single.argument_parser("completeness", __doc__, rounds=None)
     parser.add_argument("--prompts", type=int, default=20, help="1 to 20; default 20")
     parser.add_argument("--tokens", type=int, default=16, help="of an answer; default 16")
+    parser.add_argument("--counted", type=int, default=4, help="answers, 1 or more; default 4")
     return single.parsed(parser)
 
 
@@ -58,7 +60,7 @@ class Bench:
         self.client, self.model = server.client, server.model
         self.generator = np.random.default_rng(1)
 
-    def of_answer(self, question, tokens):
+    def of_answer(self, question, tokens, counted):
         """What one answer's blocks come to, and the cost."""
         prompt = vs.chat(question, system="")
         made = self.client.generate(
@@ -73,7 +75,7 @@ class Bench:
         after = self.seconds_of_forward(length, tokens)
         return {
             "gaps": gaps(neuron_set),
-            "nodes": self.nodes(response, neuron_set),
+            "nodes": self.nodes(response, neuron_set) if counted else None,
             "seconds": seconds,
             "forwards": seconds / ((before + after) / 2),
         }
@@ -130,17 +132,18 @@ def print_answers(answers):
     print(
         f"largest gap {100 * found.max():.2g} % (answer {worst[0]}, block {worst[1]}), median {100 * np.median(found):.2g} %"
     )
-    blocks = collections.Counter(nodes for one in answers for nodes in one["nodes"])
+    counted = [one["nodes"] for one in answers if one["nodes"]]
+    blocks = collections.Counter(nodes for of_answer in counted for nodes in of_answer)
     print(
         f"an answer: {statistics.median(one['seconds'] for one in answers):.2f} s, as long as "
         f"{statistics.median(one['forwards'] for one in answers):.0f} forwards of it, "
-        f"{statistics.median(passes(one) for one in answers):.0f} passes (medians); nodes of blocks: "
+        f"{statistics.median(map(passes, counted)):.0f} passes (medians); nodes of blocks: "
         + ", ".join(f"{nodes} of {blocks[nodes]}" for nodes in sorted(blocks))
     )
 
 
-def passes(answer):
-    return sum(answer["nodes"]) + len(answer["nodes"])
+def passes(nodes):
+    return sum(nodes) + len(nodes)
 
 
 def main():
@@ -152,8 +155,9 @@ def main():
         try:
             bench = Bench(server)
             bench.seconds_of_forward(16, 16)  # warms up
-            for question in QUESTIONS[: arguments.prompts]:
-                answers.append(bench.of_answer(question, arguments.tokens))
+            for number, question in enumerate(QUESTIONS[: arguments.prompts]):
+                counted = number < arguments.counted
+                answers.append(bench.of_answer(question, arguments.tokens, counted))
                 print(
                     f"{question} {answers[-1]['seconds']:.2f} s, largest gap {100 * max(answers[-1]['gaps']):.2g} %",
                     flush=True,
