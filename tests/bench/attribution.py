@@ -2,7 +2,8 @@
 
 Every case takes turns with what it is held against, with new tokens each time, for --rounds rounds behind a small one that warms up; a ratio
 is the median of the rounds' ratios. Responses are of 32 random tokens behind prompts of 16. Forwards are captures of one token at one layer,
-16 sequences a request, which are hardly more than the passes; half of them run before and half behind what is held against them.
+16 sequences a request, which are hardly more than the passes, or of the sum of the response's logits where scores are of those; half of
+them run before and half behind what is held against them.
 
   contribution          all neurons of all blocks over --responses responses, beside forwards of as many
   patching              the same by attribution patching, along the last block, and for the log-probability of the response
@@ -112,7 +113,9 @@ class Bench:
     def patching(self, count, target):
         responses = self.responses(count)
         how = {"attribution_patching": v1.AttributionPatching(), "target": target}
-        return self.beside_forwards(count, lambda: self.attribute(responses, **how))
+        # What reads logits is held against forwards that make them.
+        reads = "logits" if target is LOGPROB else "residual_post"
+        return self.beside_forwards(count, lambda: self.attribute(responses, **how), reads)
 
     def ablation(self, block, neurons):
         candidates = [v1.NeuronId(layer=block, index=index) for index in range(neurons)]
@@ -171,13 +174,16 @@ class Bench:
     def attribute(self, responses, vector="", **how):
         return self.client.attribute_neurons(self.model, responses, vector, **how).neuron_set
 
-    def beside_forwards(self, count, run):
-        before = seconds_of(lambda: self.forwards(count // 2))
+    def beside_forwards(self, count, run, reads="residual_post"):
+        before = seconds_of(lambda: self.forwards(count // 2, reads))
         seconds = seconds_of(run)
-        return Turn(seconds, before + seconds_of(lambda: self.forwards(count - count // 2)))
+        return Turn(seconds, before + seconds_of(lambda: self.forwards(count - count // 2, reads)))
 
-    def forwards(self, count):
-        tap = vs.tap("residual_post", [0], "last")
+    def forwards(self, count, reads):
+        if reads == "logits":
+            tap = vs.tap("logits", tokens="response", reduction="sum")
+        else:
+            tap = vs.tap("residual_post", [0], "last")
         given = [(one.prompt, one.response) for one in self.responses(count)]
         for first in range(0, count, CHUNK):
             self.client.capture(self.model, given[first : first + CHUNK], [tap])
