@@ -19,17 +19,16 @@ namespace {
 
 using model::Site;
 
-// Of a pass, so that those who wait for the engine do not wait long.
-constexpr int64_t kMostTokens = 256;
 constexpr int64_t kBlockTokens = SequenceCopies::kBlockTokens;
 
 // The first ones that share a pass, as a rectangle of sequences; at least one.
-std::span<const NeuronRequest> SharingAPass(std::span<const NeuronRequest> requests) {
+std::span<const NeuronRequest> SharingAPass(std::span<const NeuronRequest> requests,
+                                            int64_t most_tokens) {
   size_t count = 1;
   int64_t longest = LengthOf(requests[0]);
   for (; count < requests.size(); ++count) {
     longest = std::max(longest, LengthOf(requests[count]));
-    if (static_cast<int64_t>(count + 1) * longest > kMostTokens) break;
+    if (static_cast<int64_t>(count + 1) * longest > most_tokens) break;
   }
   return requests.first(count);
 }
@@ -84,10 +83,16 @@ int64_t RecordedBytes(const model::Architecture& a, int64_t tokens, int64_t leng
          (a.num_layers * kept + attention + logits + 8 * a.intermediate);
 }
 
+int64_t TokensOfARecordedPass(const model::Architecture& architecture) {
+  constexpr int64_t kMostTokens = 512, kMostBytes = int64_t{2} << 30;
+  const int64_t bytes_of_each = RecordedBytes(architecture, /*tokens=*/1, /*length=*/0);
+  return std::clamp<int64_t>(kMostBytes / bytes_of_each, 1, kMostTokens);
+}
+
 absl::StatusOr<std::unique_ptr<NeuronRun>> GradientRun::Start(
     const model::Transformer& transformer, std::span<const NeuronRequest> requests,
     std::shared_ptr<const model::GradientWeights> weights, MemoryLedger& memory) {
-  requests = SharingAPass(requests);
+  requests = SharingAPass(requests, TokensOfARecordedPass(transformer.architecture()));
   VS_ASSIGN_OR_RETURN(auto lease, memory.Take(BytesOf(requests, transformer)));
   return std::unique_ptr<NeuronRun>(
       new GradientRun(transformer, requests, std::move(weights), std::move(lease)));

@@ -40,6 +40,11 @@ void Append(const GradientSums& sums, NeuronScores& scores);
 // They stand in a rectangle of sequences that see `length` positions.
 int64_t RecordedBytes(const model::Architecture& architecture, int64_t tokens, int64_t length);
 
+// Of one pass, unless a sequence has more: as many as products are fast with, but no more than
+// those who wait for the engine, and its memory, can spare. Of the model alone, so that equal
+// requests share equal passes wherever they run.
+int64_t TokensOfARecordedPass(const model::Architecture& architecture);
+
 class GradientRun : public NeuronRun {
  public:
   // As StartNeuronRun, for GradientQuestions without a path.

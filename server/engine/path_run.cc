@@ -20,8 +20,6 @@ namespace {
 
 using model::Site;
 
-// Of a pass, so that those who wait for the engine do not wait long.
-constexpr int64_t kMostTokens = 256;
 constexpr int kFirstSteps = 4;
 constexpr int64_t kBlockTokens = SequenceCopies::kBlockTokens;
 
@@ -32,7 +30,8 @@ const PathNodes& PathOf(const NeuronRequest& request) {
 // With as many copies as run together.
 Restart RestartWithCopies(const NeuronRequest& request, const model::Architecture& architecture) {
   Restart restart = RestartOf(request, architecture);
-  restart.copies.count = std::max<int64_t>(1, kMostTokens / restart.copies.length());
+  restart.copies.count =
+      std::max<int64_t>(1, TokensOfARecordedPass(architecture) / restart.copies.length());
   return restart;
 }
 

@@ -1,7 +1,7 @@
 """Measures what scores of neurons cost beside forward passes of ours and beside transformers, through the server.
 
 Every case takes turns with what it is held against, with new tokens each time, for --rounds rounds behind a small one that warms up; a ratio
-is the median of the rounds' ratios. Responses are of 32 random tokens behind prompts of 16. Forwards are captures of one token at one layer,
+is the median of the rounds' ratios. Responses are of 32 random tokens behind prompts of 48 (--prompt_tokens). Forwards are captures of one token at one layer,
 16 sequences a request, which are hardly more than the passes, or of the sum of the response's logits where scores are of those; half of
 them run before and half behind what is held against them.
 
@@ -34,7 +34,8 @@ import numpy as np
 import valuescope as vs
 from valuescope import v1
 
-PROMPT, RESPONSE, CHUNK = 16, 32, 16
+# About what a chat template makes of a question behind a system message, and an answer of two sentences.
+PROMPT, RESPONSE, CHUNK = 48, 32, 16
 NODES_AT_ONCE = 16  # of the peer
 ABLATED, INTEGRATED = (0, 14, 27), (0, 14)
 MOST = {"contribution": 1.1, "patching": 3.0, "integrated gradients": 0.5, "ablation": 1.3}
@@ -58,6 +59,7 @@ def parse_arguments():
     parser = single.argument_parser("attribution", __doc__, rounds=3)
     parser.add_argument("--responses", type=int, default=64, help="default 64")
     parser.add_argument("--neurons", type=int, default=1000, help="to ablate; default 1000")
+    parser.add_argument("--prompt_tokens", type=int, default=PROMPT, help=f"default {PROMPT}")
     parser.add_argument("--steps", type=int, default=64, help="of the paths; default 64")
     single.add_peer(parser)
     return single.parsed(parser)
@@ -76,8 +78,9 @@ class Turn:
 
 
 class Bench:
-    def __init__(self, server, peer):
+    def __init__(self, server, peer, prompt_tokens):
         self.client, self.model, self.peer = server.client, server.model, peer
+        self.prompt_tokens = prompt_tokens
         self.generator = np.random.default_rng(1)
         about = self.client.model(self.model)
         self.blocks = about.num_layers
@@ -127,7 +130,7 @@ class Bench:
 
         count = 2 * CHUNK
         turn = self.beside_forwards(count, run)
-        a_token = turn.against / (count * (PROMPT + RESPONSE))
+        a_token = turn.against / (count * (self.prompt_tokens + RESPONSE))
         share = (self.blocks - 1 - block) / self.blocks
         return Turn(turn.seconds, neurons * RESPONSE * a_token * share)
 
@@ -168,8 +171,9 @@ class Bench:
 
     def responses(self, count):
         """Expressing, of random tokens."""
-        ids = self.generator.integers(100, 40_000, (count, PROMPT + RESPONSE)).tolist()
-        return [vs.labelled(one[:PROMPT], one[PROMPT:], True) for one in ids]
+        first = self.prompt_tokens
+        ids = self.generator.integers(100, 40_000, (count, first + RESPONSE)).tolist()
+        return [vs.labelled(one[:first], one[first:], True) for one in ids]
 
     def attribute(self, responses, vector="", **how):
         return self.client.attribute_neurons(self.model, responses, vector, **how).neuron_set
@@ -257,7 +261,7 @@ def main():
             started.callback(peer.close)
         else:
             print("no --peer-python: integrated gradients are held against nothing and left out")
-        turns = measure(Bench(server, peer), arguments)
+        turns = measure(Bench(server, peer, arguments.prompt_tokens), arguments)
     results |= {
         "peer": peer.started["versions"] if peer else None,
         "cases": {case: summary(case, of_case) for case, of_case in turns.items()},

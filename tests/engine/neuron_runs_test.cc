@@ -240,7 +240,7 @@ TEST_P(NeuronRuns, NoneTakesMoreMemoryThanItsLease) {
 // Of different lengths and targets of their own, some in one pass and some in the next.
 TEST_P(NeuronRuns, GradientsOfSeveralSequencesAreThoseOfEachAlone) {
   std::vector<NeuronRequest> requests;
-  for (const int prompt : {3, 30, 16, 70, 21, 5}) {
+  for (const int prompt : {3, 30, 16, 70, 21, 5, 60, 40}) {
     requests.push_back(prompt % 2 == 0 ? Projection(prompt, 9) : Projection(prompt, 33));
     requests.back().question = GradientQuestion();
     requests.back().tokens = {.kind = TokenKind::kAll, .positions = {}};
