@@ -11,10 +11,14 @@ namespace valuescope::kinds {
 
 std::unique_ptr<services::Kind> AttributeNeurons(const Sources& sources);
 std::unique_ptr<services::Kind> ExtractVectors(const Sources& sources);
+std::unique_ptr<services::Kind> GenerateResponses(const Sources& sources);
+std::unique_ptr<services::Kind> JudgeResponses(const Sources& sources);
+std::unique_ptr<services::Kind> MeasureTexts(const Sources& sources);
 std::unique_ptr<services::Kind> TestNeurons(const Sources& sources);
 
 inline void AddKinds(const Sources& sources, services::KindRegistry& registry) {
-  for (const auto& make : {AttributeNeurons, ExtractVectors, TestNeurons})
+  for (const auto& make : {AttributeNeurons, ExtractVectors, GenerateResponses, JudgeResponses,
+                           MeasureTexts, TestNeurons})
     registry.Add(make(sources));
 }
 

@@ -26,9 +26,8 @@ DRAWS = {"max_tokens": 9, "temperature": 1.0}
 MASK = (1 << 64) - 1
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("models")
+def make_models(root):
+    """Folders of the three models beneath `root`, which is returned."""
     for name, family in FAMILIES.items():
         shutil.copytree(ROOT / "tests" / "golden" / "families" / family, root / name)
     file = root / "judge" / "tokenizer.json"
@@ -37,6 +36,11 @@ def root(tmp_path_factory):
     tokenizer["model"]["vocab"] = {ANSWERS.get(word, word): id for word, id in words.items()}
     file.write_text(json.dumps(tokenizer))
     return root
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return make_models(tmp_path_factory.mktemp("models"))
 
 
 def flags(root):

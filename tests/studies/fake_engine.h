@@ -63,6 +63,10 @@ class FakeEngine : public engine::Engine {
         static_cast<int64_t>(request.prompt.size() + request.given_response.size());
     completion.cached_prompt_tokens = cached_tokens;
     if (request.sampling) Generate(*request.sampling, completion);
+    for (size_t i = 0; request.score_response && i < request.given_response.size(); ++i) {
+      const int32_t id = request.given_response[i];
+      completion.logprobs.push_back({.id = id, .logprob = -static_cast<float>(id) / 64, .top = {}});
+    }
     for (size_t i = 0; i < request.taps.size(); ++i) {
       const engine::Tap& tap = request.taps[i];
       for (size_t layer = 0; layer < tap.columns.size(); ++layer) {
