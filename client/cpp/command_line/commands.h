@@ -4,6 +4,7 @@
 #define VALUESCOPE_COMMAND_LINE_COMMANDS_H_
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -21,6 +22,10 @@ struct Globals {
 
   Client Connect() const;
 };
+
+// The subcommand to run, chosen while parsing; printing and connecting wait until everything was
+// parsed.
+using Action = std::function<int()>;
 
 // A prompt as people give it: words on the command line or "-" for standard input.
 struct PromptFlags {
@@ -60,6 +65,14 @@ struct CaptureFlags {
   std::string out;  // float32 file
 };
 
+// Who labels responses.
+struct JudgeFlags {
+  std::vector<std::string> words;  // that a response expresses the value by
+  std::string rubric;              // or a question that a model answers of it
+  std::string judge_model;         // the model; empty: the command's own
+  std::optional<double> threshold;
+};
+
 struct ExtractFlags {
   std::string model;
   std::string data_set;  // file of JSON Lines, or artifacts/ID
@@ -71,10 +84,7 @@ struct ExtractFlags {
   // Responses that the server generates, in place of a data set.
   std::string queries;                       // text file, a query a line, or artifacts/ID
   std::vector<std::string> system_messages;  // of which each query gets one; none: an empty one
-  std::vector<std::string> words;            // that a response expresses the value by
-  std::string rubric;                        // or a question that a model answers of it
-  std::string judge_model;                   // the model; empty: the one that generates
-  std::optional<double> threshold;
+  JudgeFlags judge;
   std::optional<int> samples;  // of a query
   std::optional<int> max_tokens;
   std::optional<double> temperature;
@@ -178,6 +188,33 @@ struct TestFlags {
   uint64_t seed = 0;
 };
 
+struct MeasureFlags {
+  std::string model;
+  std::string data_set;
+  std::vector<int> ngrams;                // empty: the server's default
+  std::vector<std::string> phrases;       // that mark a refusal
+  std::vector<std::string> instructions;  // NAME:VALUE, as the fields of Instruction
+  std::optional<int64_t> vocabulary;
+  std::optional<int> self_bleu_texts;
+  bool perplexity = false;
+  uint64_t seed = 0;
+};
+
+struct JudgeResponsesFlags {
+  std::string model;  // whose token ids the data set has; may be empty
+  std::string data_set;
+  JudgeFlags judge;
+  bool each = false;  // a row a response
+};
+
+// A job of any kind.
+struct SubmitFlags {
+  std::string path;  // of the JSON mapping of its JobSpec; "-" is standard input
+  std::string display_name;
+  bool validate_only = false;
+  bool watch = false;
+};
+
 int ListModels(const Globals& globals);
 int GetModel(const Globals& globals, const std::string& name);
 int Generate(const Globals& globals, const GenerateFlags& flags);
@@ -199,6 +236,10 @@ int CompareNeuronSets(const Globals& globals, const CompareSetsFlags& flags);
 int TopContexts(const Globals& globals, const ContextsFlags& flags);
 int TestNeurons(const Globals& globals, const TestFlags& flags);
 
+int MeasureTexts(const Globals& globals, const MeasureFlags& flags);
+int JudgeResponses(const Globals& globals, const JudgeResponsesFlags& flags);
+
+int SubmitJob(const Globals& globals, const SubmitFlags& flags);
 int CreateAttributionJob(const Globals& globals, const AttributeFlags& flags);
 int GetJob(const Globals& globals, const std::string& name);
 int ListJobs(const Globals& globals);

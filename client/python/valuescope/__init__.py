@@ -8,6 +8,7 @@ and `Rubric` responses that the server makes and labels. The generated messages 
 from .causal_curves import NeuronTest
 from .client import AsyncClient, Client, connect
 from .comparisons import Comparison, ValueComparison
+from .conditions import EvaluationCondition, generation_spec
 from .errors import (
     AccessDenied,
     AlreadyExists,
@@ -44,11 +45,13 @@ from .prompts import (
     neuron_test_request,
     tap,
     to_json_lines,
+    unlabelled,
 )
 from .quality import Quality
 from .results import Activations, Generation, Scores
 from .retry import Retry
 from .tensors import from_numpy, to_bits, to_numpy
+from .texts import Judgements, TextMeasures, judging_request, measurement_request
 
 __all__ = [
     "AblateNeurons",
@@ -65,6 +68,7 @@ __all__ = [
     "Damaged",
     "DeadlineExceeded",
     "Edit",
+    "EvaluationCondition",
     "Exhausted",
     "FailedPrecondition",
     "FieldViolation",
@@ -72,6 +76,7 @@ __all__ = [
     "Generation",
     "InvalidRequest",
     "JobFailed",
+    "Judgements",
     "NeuronColumns",
     "NeuronSetComparison",
     "NeuronTest",
@@ -87,6 +92,7 @@ __all__ = [
     "Selectivity",
     "ServerFault",
     "Steer",
+    "TextMeasures",
     "Unavailable",
     "ValueComparison",
     "ValuescopeError",
@@ -97,13 +103,17 @@ __all__ = [
     "connect",
     "extraction_request",
     "from_numpy",
+    "generation_spec",
+    "judging_request",
     "labelled",
+    "measurement_request",
     "neuron_test_request",
     "show_in_notebooks",
     "tap",
     "to_bits",
     "to_json_lines",
     "to_numpy",
+    "unlabelled",
 ]
 
 show_in_notebooks()

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from . import given, rpcs, v1
 from .causal_curves import NeuronTest
 from .comparisons import Comparison, ValueComparison
+from .conditions import Conditions, generation_spec
 from .crc32c import crc32c
 from .errors import (
     REQUEST_ID,
@@ -34,7 +35,7 @@ from .errors import (
     Unavailable,
     ValuescopeError,
 )
-from .generated import Generated
+from .generated import Generated, Judge
 from .neurons import Contexts, NeuronColumns, NeuronSetComparison, Selectivity
 from .progress import progress as progress_bar
 from .prompts import (
@@ -42,6 +43,7 @@ from .prompts import (
     Neurons,
     Prompt,
     Response,
+    Responses,
     Steering,
     Tokens,
     attribution_request,
@@ -66,6 +68,7 @@ from .retry import Retry
 from .rpcs import RequestT, ResponseT, Rpc
 from .sampling import to_sampling
 from .tensors import Array, data_type, from_numpy, read_tensor_file, to_numpy
+from .texts import Judgements, TextMeasures, judging_request, measurement_request
 from .transport import Call, Metadata, Transport
 
 T = TypeVar("T")
@@ -793,6 +796,77 @@ class Api:
     async def delete_neuron_set(self, name: str) -> None:
         """Deletes a set and its artifact."""
         await self._call(rpcs.DELETE_NEURON_SET, v1.DeleteNeuronSetRequest(name=name))
+
+    # --- Evaluation ------------------------------------------------------------------------------------------------
+
+    async def measure_texts(
+        self,
+        /,
+        model: str,
+        texts: Responses | Mapping[str, Iterable[str]],
+        *,
+        refusal_phrases: str | Iterable[str] = (),
+        instructions: v1.Instruction | Iterable[v1.Instruction] = (),
+        **fields: Any,
+    ) -> TextMeasures:
+        """Measures texts by condition, at once: diversity, refusals, instructions and perplexity.
+
+        For more than 2000 texts use `create_job`, whose "summary" holds the same.
+
+        Arguments as in `measurement_request`. Raises Exhausted, reason USE_A_JOB, where it is too much for one call.
+        """
+        request = measurement_request(
+            model, texts, refusal_phrases=refusal_phrases, instructions=instructions, **fields
+        )
+        response = await self._call(rpcs.MEASURE_TEXTS, request)
+        for warning in response.warnings:
+            warnings.warn(warning, stacklevel=2)
+        return TextMeasures(response)
+
+    async def judge_responses(
+        self, /, responses: Responses, judge: Judge, *, model: str = ""
+    ) -> Judgements:
+        """Labels responses by words or by a served model, at once.
+
+        For more than 2000 responses use `create_job`: its "responses" are the data set with its labels, its "summary" has the
+        judgements. Arguments as in `judging_request`. Raises Exhausted, reason USE_A_JOB, where it is too much for one call.
+        """
+        request = judging_request(responses, judge, model=model)
+        response = await self._call(rpcs.JUDGE_RESPONSES, request)
+        for warning in response.warnings:
+            warnings.warn(warning, stacklevel=2)
+        return Judgements(response)
+
+    async def generate_responses(
+        self,
+        /,
+        model: str,
+        queries: str | Iterable[str],
+        conditions: Conditions = None,
+        *,
+        judge: Judge | None = None,
+        samples_per_query: int | None = None,
+        display_name: str = "",
+        **sampling: Any,
+    ) -> v1.Job:
+        """Starts a job that answers every query under every condition, steered or not; `wait_for_job` waits for it.
+
+        Its artifact of role "responses" is a data set for `measure_texts` and the like, by the conditions' names.
+
+        Args:
+            display_name: of the job, for people.
+
+        The other arguments as in `generation_spec`.
+        """
+        spec = generation_spec(
+            model,
+            queries,
+            conditions,
+            judge=judge,
+            samples_per_query=samples_per_query,
+            **sampling,
+        )
+        return await self.create_job(v1.JobSpec(generate_responses=spec), display_name=display_name)
 
     # --- Jobs ------------------------------------------------------------------------------------------------------
 

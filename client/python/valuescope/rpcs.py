@@ -75,6 +75,21 @@ DELETE_ARTIFACT = Rpc(
     "ArtifactService/DeleteArtifact", v1.DeleteArtifactRequest, v1.DeleteArtifactResponse
 )
 
+JUDGE_RESPONSES = Rpc(
+    "EvaluationService/JudgeResponses",
+    v1.JudgeResponsesRequest,
+    v1.JudgeResponsesResponse,
+    True,
+    timeout=WORK,
+)
+MEASURE_TEXTS = Rpc(
+    "EvaluationService/MeasureTexts",
+    v1.MeasureTextsRequest,
+    v1.MeasureTextsResponse,
+    True,
+    timeout=WORK,
+)
+
 GENERATE = Rpc(
     "GenerationService/Generate", v1.GenerateRequest, v1.GenerateResponse, True, timeout=WORK
 )

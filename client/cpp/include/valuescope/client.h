@@ -29,6 +29,7 @@
 #include "valuescope/tensor.h"
 #include "valuescope/v1/activations.grpc.pb.h"
 #include "valuescope/v1/artifacts.grpc.pb.h"
+#include "valuescope/v1/evaluation.grpc.pb.h"
 #include "valuescope/v1/generation.grpc.pb.h"
 #include "valuescope/v1/jobs.grpc.pb.h"
 #include "valuescope/v1/models.grpc.pb.h"
@@ -125,6 +126,11 @@ class Client {
       const v1::DeleteNeuronSetRequest& request, const CallOptions& options = {});
   absl::StatusOr<v1::TopContextsResponse> TopContexts(const v1::TopContextsRequest& request,
                                                       const CallOptions& options = {});
+
+  absl::StatusOr<v1::JudgeResponsesResponse> JudgeResponses(
+      const v1::JudgeResponsesRequest& request, const CallOptions& options = {});
+  absl::StatusOr<v1::MeasureTextsResponse> MeasureTexts(const v1::MeasureTextsRequest& request,
+                                                        const CallOptions& options = {});
 
   absl::StatusOr<v1::CreateJobResponse> CreateJob(v1::CreateJobRequest request,
                                                   const CallOptions& options = {});
