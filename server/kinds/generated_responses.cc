@@ -10,6 +10,7 @@
 #include "base/status_macros.h"
 #include "kinds/saved_model.h"
 #include "services/request_codec.h"
+#include "services/result_codec.h"
 #include "studies/message_json.h"
 
 namespace valuescope::kinds {
@@ -69,12 +70,6 @@ absl::Status Label(const Generation& generation, const jobs::UnitRange& units,
     if (judgements[i].answer) labelled[i]->set_answer_mass(judgements[i].answer->mass);
   }
   return absl::OkStatus();
-}
-
-void AddUsage(const engine::Completion& completion, v1::Usage& usage) {
-  usage.set_prompt_tokens(usage.prompt_tokens() + completion.prompt_tokens);
-  usage.set_cached_prompt_tokens(usage.cached_prompt_tokens() + completion.cached_prompt_tokens);
-  usage.set_generated_tokens(usage.generated_tokens() + completion.generated_tokens);
 }
 
 }  // namespace
@@ -159,7 +154,7 @@ absl::StatusOr<std::vector<SavedResponse>> GenerateUnits(const Generation& gener
     responses.emplace_back().mutable_ids()->Assign(completion.token_ids.begin(),
                                                    completion.token_ids.end());
     texts.push_back(std::move(completion.text));
-    AddUsage(completion, usage);
+    services::AddUsage(completion, usage);
   }
   VS_RETURN_IF_ERROR(Label(generation, units, texts, whom, usage, responses));
   return responses;

@@ -18,6 +18,7 @@
 #include "services/judges.h"
 #include "services/prompt_codec.h"
 #include "services/response_sets.h"
+#include "services/user_turns.h"
 
 namespace valuescope::kinds {
 namespace {
@@ -77,58 +78,16 @@ absl::Status CheckCost(const Generation& generation, bool at_once) {
   return studies::CheckEncodedSize(generation.units(), cost.tokens);
 }
 
-// Text that spells a control token would be one.
-absl::Status CheckIsText(const std::string& field, const std::string& text,
-                         const engine::ServedModel& model) {
-  const std::string token = services::ControlTokenIn(text, model.text->tokenizer());
-  if (token.empty()) return absl::OkStatus();
-  return InvalidField(field,
-                      absl::StrCat("holds `", token, "`, a control token of models/", model.id),
-                      "CONTROL_TOKEN");
-}
-
 // --- Prompts -------------------------------------------------------------------------------------
-
-// A conversation of a query, behind a system message where there is one.
-v1::Prompt ChatOf(const std::string* system, const std::string& query) {
-  v1::Prompt prompt;
-  if (system != nullptr) {
-    v1::Message& message = *prompt.mutable_chat()->add_messages();
-    message.set_role("system");
-    message.set_content(*system);
-  }
-  v1::Message& user = *prompt.mutable_chat()->add_messages();
-  user.set_role("user");
-  user.set_content(query);
-  return prompt;
-}
-
-// Whether the template writes a system message; some refuse it, others leave it out.
-absl::StatusOr<bool> TakesSystemMessage(const engine::ServedModel& model) {
-  const std::string word = "x";
-  const services::PromptOptions options{.now = absl::Now()};
-  VS_ASSIGN_OR_RETURN(
-      const services::TokenisedPrompt without,
-      services::PromptFromProto(kField, ChatOf(/*system=*/nullptr, word), model, options));
-  const auto with = services::PromptFromProto(kField, ChatOf(&word, word), model, options);
-  if (absl::IsInvalidArgument(with.status())) return false;
-  if (!with.ok()) return with.status();
-  return with->ids != without.ids;
-}
 
 absl::Status CheckSystemMessages(const v1::GeneratedResponses& request,
                                  const engine::ServedModel& model, bool taken) {
   for (int c = 0; c < request.conditions_size(); ++c) {
     const auto& messages = request.conditions(c).system_messages();
     for (int i = 0; i < messages.size(); ++i) {
-      const std::string field =
-          absl::StrCat("generated.conditions[", c, "].system_messages[", i, "]");
-      VS_RETURN_IF_ERROR(CheckIsText(field, messages[i], model));
-      if (taken || messages[i].empty()) continue;
-      return InvalidField(field,
-                          absl::StrCat("must be empty: the chat template of models/", model.id,
-                                       " takes no system message"),
-                          "NO_SYSTEM_MESSAGE");
+      VS_RETURN_IF_ERROR(services::CheckSystemMessage(
+          absl::StrCat("generated.conditions[", c, "].system_messages[", i, "]"), messages[i],
+          taken, model));
     }
   }
   return absl::OkStatus();
@@ -162,7 +121,7 @@ class QueryWriter {
   absl::Status Add(const Place& place, const std::string& text, const std::string& query_id) {
     VS_RETURN_IF_ERROR(context_.Why());
     if (text.empty()) return InvalidField(place.field, absl::StrCat(place.line, "has no text"));
-    VS_RETURN_IF_ERROR(AtQuery(place, CheckIsText(place.field, text, model_)));
+    VS_RETURN_IF_ERROR(AtQuery(place, services::CheckIsText(place.field, text, model_)));
     VS_RETURN_IF_ERROR(context_.Hold(static_cast<int64_t>(text.size() + query_id.size())));
     const int number = generation_.queries.queries_size();
     SavedQuery& query = *generation_.queries.add_queries();
@@ -172,7 +131,7 @@ class QueryWriter {
       const std::string system = SystemMessageOf(c, number);
       const bool left_out = system.empty() && !takes_system_message_;
       auto prompt = services::PromptFromProto(
-          place.field, ChatOf(left_out ? nullptr : &system, text), model_, options_);
+          place.field, services::UserTurn(left_out ? nullptr : &system, text), model_, options_);
       if (!prompt.ok()) return AtQuery(place, prompt.status());
       VS_RETURN_IF_ERROR(AddPrompt(place, prompt->ids, query));
     }
@@ -327,7 +286,8 @@ absl::StatusOr<Generation> GenerationOf(const v1::GeneratedResponses& request,
     }
   }
   VS_RETURN_IF_ERROR(AddJudge(request, model, *sources.models, used, generation));
-  VS_ASSIGN_OR_RETURN(const bool takes_system_message, TakesSystemMessage(model));
+  VS_ASSIGN_OR_RETURN(const bool takes_system_message,
+                      services::TakesSystemMessage(kField, model, absl::Now()));
   VS_RETURN_IF_ERROR(CheckSystemMessages(request, model, takes_system_message));
   QueryWriter writer(request, model, context, takes_system_message, generation);
   VS_RETURN_IF_ERROR(AddQueries(request, context, options.at_once, sources, used, writer));

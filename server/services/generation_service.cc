@@ -342,9 +342,7 @@ absl::Status GenerationService::Score(const rpc::CallContext& context,
     const auto& completion = std::get<engine::Completion>(event.what);
     *response->mutable_scores(event.index) =
         ScoreToProto(completion, continuations[static_cast<size_t>(event.index)]);
-    v1::Usage& usage = *response->mutable_usage();
-    usage.set_prompt_tokens(usage.prompt_tokens() + completion.prompt_tokens);
-    usage.set_cached_prompt_tokens(usage.cached_prompt_tokens() + completion.cached_prompt_tokens);
+    AddUsage(completion, *response->mutable_usage());
   }
   AddDigests(*model, used, response->mutable_digests());
   return absl::OkStatus();

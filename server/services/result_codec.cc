@@ -70,6 +70,12 @@ int64_t MostCaptureBytes(const std::vector<engine::Tap>& taps, const engine::Seq
 
 int64_t RoomForChunks(int64_t capture_bytes) { return 2 * std::min(capture_bytes, kMaxChunkBytes); }
 
+void AddUsage(const engine::Completion& completion, v1::Usage& usage) {
+  usage.set_prompt_tokens(usage.prompt_tokens() + completion.prompt_tokens);
+  usage.set_cached_prompt_tokens(usage.cached_prompt_tokens() + completion.cached_prompt_tokens);
+  usage.set_generated_tokens(usage.generated_tokens() + completion.generated_tokens);
+}
+
 void AddDigests(const engine::ServedModel& model, const UsedResources& used,
                 google::protobuf::RepeatedPtrField<v1::ResourceDigest>* digests) {
   v1::ResourceDigest& own = *digests->Add();

@@ -30,6 +30,9 @@ int64_t MostCaptureBytes(const std::vector<engine::Tap>& taps, const engine::Seq
 // a chunk, and the bytes that it is sent as.
 int64_t RoomForChunks(int64_t capture_bytes);
 
+// Adds what a completion cost.
+void AddUsage(const engine::Completion& completion, v1::Usage& usage);
+
 // The model and everything in `used`, with their digests.
 void AddDigests(const engine::ServedModel& model, const UsedResources& used,
                 google::protobuf::RepeatedPtrField<v1::ResourceDigest>* digests);
