@@ -12,6 +12,7 @@
 #include "absl/time/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "kinds/given_place.h"
 #include "kinds/response_work.h"
 #include "kinds/saved_model.h"
 #include "services/data_set_lines.h"
@@ -93,19 +94,6 @@ absl::Status CheckSystemMessages(const v1::GeneratedResponses& request,
   return absl::OkStatus();
 }
 
-// Where a query was given.
-struct Place {
-  std::string field;
-  std::string line;  // "line 3: " of a file
-};
-
-// What is wrong with a query's prompt, of the field that the query came in.
-absl::Status AtQuery(const Place& place, const absl::Status& status) {
-  const ErrorDetails details = DetailsOf(status);
-  if (details.field.empty()) return status;
-  return InvalidField(place.field, absl::StrCat(place.line, details.description), details.reason);
-}
-
 // Queries as they are tokenised under every condition, each checked at once.
 class QueryWriter {
  public:
@@ -118,10 +106,10 @@ class QueryWriter {
         options_{.now = absl::Now()},
         generation_(generation) {}
 
-  absl::Status Add(const Place& place, const std::string& text, const std::string& query_id) {
+  absl::Status Add(const GivenPlace& place, const std::string& text, const std::string& query_id) {
     VS_RETURN_IF_ERROR(context_.Why());
     if (text.empty()) return InvalidField(place.field, absl::StrCat(place.line, "has no text"));
-    VS_RETURN_IF_ERROR(AtQuery(place, services::CheckIsText(place.field, text, model_)));
+    VS_RETURN_IF_ERROR(place.Of(services::CheckIsText(place.field, text, model_)));
     VS_RETURN_IF_ERROR(context_.Hold(static_cast<int64_t>(text.size() + query_id.size())));
     const int number = generation_.queries.queries_size();
     SavedQuery& query = *generation_.queries.add_queries();
@@ -132,7 +120,7 @@ class QueryWriter {
       const bool left_out = system.empty() && !takes_system_message_;
       auto prompt = services::PromptFromProto(
           place.field, services::UserTurn(left_out ? nullptr : &system, text), model_, options_);
-      if (!prompt.ok()) return AtQuery(place, prompt.status());
+      if (!prompt.ok()) return place.Of(prompt.status());
       VS_RETURN_IF_ERROR(AddPrompt(place, prompt->ids, query));
     }
     if (text.size() > longest_.size()) longest_ = text;
@@ -165,7 +153,8 @@ class QueryWriter {
   }
 
   // What the engine has to say of one depends on its length.
-  absl::Status AddPrompt(const Place& place, const std::vector<int32_t>& ids, SavedQuery& query) {
+  absl::Status AddPrompt(const GivenPlace& place, const std::vector<int32_t>& ids,
+                         SavedQuery& query) {
     VS_RETURN_IF_ERROR(context_.Hold(static_cast<int64_t>(ids.size() * sizeof(int32_t))));
     query.add_prompts()->mutable_ids()->Assign(ids.begin(), ids.end());
     if (!checked_.insert(ids.size()).second) return absl::OkStatus();
@@ -176,7 +165,7 @@ class QueryWriter {
     const engine::Request request = generation_.RequestOf(unit, model_);
     if (absl::Status status = model_.engine->Check(request); !status.ok()) {
       return absl::StartsWith(DetailsOf(status).field, "sampling") ? InField(kField, status)
-                                                                   : AtQuery(place, status);
+                                                                   : place.Of(status);
     }
     SavedGeneration& how = generation_.how;
     how.set_most_prompt_tokens(
@@ -201,7 +190,7 @@ absl::Status AddLines(const services::ReadPiece& read, QueryWriter& writer) {
   while (true) {
     VS_ASSIGN_OR_RETURN(const std::optional<services::DataSetLine> line, lines.Next());
     if (!line) return absl::OkStatus();
-    const Place place{.field = kQueriesField, .line = absl::StrCat("line ", line->number, ": ")};
+    const GivenPlace place = GivenPlace::Line(kQueriesField, line->number);
     if (!line->response.prompt().has_text()) {
       return InvalidField(place.field, absl::StrCat(place.line, "has no `prompt.text`"));
     }
@@ -216,7 +205,7 @@ absl::Status AddQueries(const v1::GeneratedResponses& request, const rpc::CallCo
   if (request.queries_artifact().empty()) {
     VS_RETURN_IF_ERROR(CheckUnits(request, request.queries_size(), at_once));
     for (int i = 0; i < request.queries_size(); ++i) {
-      const Place place{.field = absl::StrCat("generated.queries[", i, "]"), .line = ""};
+      const GivenPlace place = GivenPlace::Inline("generated.queries", i);
       VS_RETURN_IF_ERROR(writer.Add(place, request.queries(i), /*query_id=*/""));
     }
   } else {

@@ -205,10 +205,9 @@ int64_t MostScoreBytes(const std::vector<std::vector<int32_t>>& continuations,
 v1::ContinuationScore ScoreToProto(const engine::Completion& completion,
                                    const std::vector<int32_t>& ids) {
   v1::ContinuationScore score;
-  double sum = 0;
+  const double sum = SumOfLogprobs(completion);
   for (const engine::TokenLogprob& token : completion.logprobs) {
     score.add_token_logprobs(token.logprob);
-    sum += token.logprob;
     if (!token.top.empty()) *score.add_top() = TopToProto(token);
   }
   score.set_sum(sum);

@@ -96,21 +96,6 @@ LabelReading ReadingOf(const std::vector<double>& logs) {
   return reading;
 }
 
-void AddReceipts(const std::vector<engine::Receipt>& more, std::vector<engine::Receipt>& receipts) {
-  if (receipts.empty()) {
-    receipts = more;
-    return;
-  }
-  for (size_t i = 0; i < more.size(); ++i) receipts[i].positions += more[i].positions;
-}
-
-engine::Tap LogitsBehindThePrompt() {
-  engine::Tap tap;
-  tap.site = model::Site::kLogits;
-  tap.tokens = {.kind = engine::TokenKind::kLastPrompt, .positions = {}};
-  return tap;
-}
-
 // One of those that a question takes.
 struct Pass {
   enum class Kind { kLogits, kSpelling, kSample };  // the logits may be read where one samples
@@ -161,14 +146,6 @@ Passes PassesOf(std::vector<LabelQuestion>& questions) {
   return passes;
 }
 
-double SumOfLogprobs(const engine::Completion& completion) {
-  double sum = 0;
-  for (const engine::TokenLogprob& token : completion.logprobs) {
-    sum += static_cast<double>(token.logprob);
-  }
-  return sum;
-}
-
 absl::StatusOr<LabelReading> ReadCapture(const engine::Completion& completion, int64_t vocabulary,
                                          const LabelTokens& labels) {
   VS_ASSIGN_OR_RETURN(const std::vector<float> logits,
@@ -193,6 +170,13 @@ struct Answering {
 };
 
 }  // namespace
+
+engine::Tap LogitsBehindThePrompt() {
+  engine::Tap tap;
+  tap.site = model::Site::kLogits;
+  tap.tokens = {.kind = engine::TokenKind::kLastPrompt, .positions = {}};
+  return tap;
+}
 
 absl::StatusOr<LabelTokens> LabelTokens::Of(const std::vector<Spellings>& labels,
                                             const engine::ServedModel& model,

@@ -74,6 +74,9 @@ LabelReading ReadTokens(std::span<const float> logits, const LabelTokens& labels
 LabelReading ReadSequences(const std::vector<std::vector<double>>& logprobs,
                            const LabelTokens& labels);
 
+// What reads the logits where labels are, when single tokens are read.
+engine::Tap LogitsBehindThePrompt();
+
 // What is asked, without taps and given response; what it samples begins where labels are read.
 struct LabelQuestion {
   engine::Request request;

@@ -178,6 +178,25 @@ struct TestFlags {
   uint64_t seed = 0;
 };
 
+// What every evaluation of a model takes.
+struct EvaluationFlags {
+  std::string model;
+  std::string data_set;                 // file of JSON Lines, or artifacts/ID
+  std::vector<std::string> conditions;  // NAME or NAME=EDIT; a name again adds an edit to it
+  std::optional<std::string> system;    // of all conditions
+};
+
+struct QuestionnaireFlags {
+  EvaluationFlags evaluation;
+  std::string template_text;
+  std::vector<std::string> options;  // texts, from the least to the most like
+  std::string language;
+  std::string order;  // empty: the server's default
+  std::string key;    // empty: none
+  std::string answer_prefix;
+  int max_answer_tokens = 0;
+};
+
 int ListModels(const Globals& globals);
 int GetModel(const Globals& globals, const std::string& name);
 int Generate(const Globals& globals, const GenerateFlags& flags);
@@ -198,6 +217,8 @@ int ScoreSelectivity(const Globals& globals, const SelectivityFlags& flags);
 int CompareNeuronSets(const Globals& globals, const CompareSetsFlags& flags);
 int TopContexts(const Globals& globals, const ContextsFlags& flags);
 int TestNeurons(const Globals& globals, const TestFlags& flags);
+
+int AskQuestionnaire(const Globals& globals, const QuestionnaireFlags& flags);
 
 int CreateAttributionJob(const Globals& globals, const AttributeFlags& flags);
 int GetJob(const Globals& globals, const std::string& name);

@@ -2,7 +2,7 @@
 
 `connect` and `Client` are the ways in, `AsyncClient` for asyncio; `chat`, `labelled`, `tap` and the edits (`Steer`,
 `ProjectOut`, `Clamp`, `ScaleNeurons`, `AblateNeurons`, `Replace`) make what their methods take, `Generated` with `Condition`, `WordList`
-and `Rubric` responses that the server makes and labels. The generated messages are in `valuescope.v1`.
+and `Rubric` responses that the server makes and labels, `EvaluationCondition` what a model is evaluated under. The generated messages are in `valuescope.v1`.
 """
 
 from .causal_curves import NeuronTest
@@ -46,6 +46,13 @@ from .prompts import (
     to_json_lines,
 )
 from .quality import Quality
+from .questionnaires import (
+    EvaluationCondition,
+    Questionnaire,
+    questionnaire_request,
+    sample_languages,
+    sample_questionnaire,
+)
 from .results import Activations, Generation, Scores
 from .retry import Retry
 from .tensors import from_numpy, to_bits, to_numpy
@@ -65,6 +72,7 @@ __all__ = [
     "Damaged",
     "DeadlineExceeded",
     "Edit",
+    "EvaluationCondition",
     "Exhausted",
     "FailedPrecondition",
     "FieldViolation",
@@ -79,6 +87,7 @@ __all__ = [
     "NotServed",
     "ProjectOut",
     "Quality",
+    "Questionnaire",
     "Replace",
     "Retry",
     "Rubric",
@@ -99,6 +108,9 @@ __all__ = [
     "from_numpy",
     "labelled",
     "neuron_test_request",
+    "questionnaire_request",
+    "sample_languages",
+    "sample_questionnaire",
     "show_in_notebooks",
     "tap",
     "to_bits",

@@ -61,6 +61,7 @@ from .prompts import (
     to_taps,
     to_tokens,
 )
+from .questionnaires import Conditions, Questionnaire, questionnaire_request
 from .results import Activations, Generation, Jobs, Models, Scores
 from .retry import Retry
 from .rpcs import RequestT, ResponseT, Rpc
@@ -793,6 +794,42 @@ class Api:
     async def delete_neuron_set(self, name: str) -> None:
         """Deletes a set and its artifact."""
         await self._call(rpcs.DELETE_NEURON_SET, v1.DeleteNeuronSetRequest(name=name))
+
+    # --- Evaluations -----------------------------------------------------------------------------------------------
+
+    async def ask_questionnaire(
+        self,
+        /,
+        model: str,
+        items: Any,
+        options: Any,
+        template: str,
+        *,
+        conditions: Conditions = None,
+        order: str = "both",
+        key: str | None = None,
+        **fields: Any,
+    ) -> Questionnaire:
+        """Asks a questionnaire, one item a turn, under every condition, at once.
+
+        For many items or conditions use `create_job`, whose "summary" holds the same (`Questionnaire.from_summary`).
+
+        Arguments as in `questionnaire_request`. Raises Exhausted, reason USE_A_JOB, where it is too much for one call.
+        """
+        request = questionnaire_request(
+            model,
+            items,
+            options,
+            template,
+            conditions=conditions,
+            order=order,
+            key=key,
+            **fields,
+        )
+        response = await self._call(rpcs.ASK_QUESTIONNAIRE, request)
+        for warning in response.warnings:
+            warnings.warn(warning, stacklevel=2)
+        return Questionnaire(response)
 
     # --- Jobs ------------------------------------------------------------------------------------------------------
 

@@ -197,6 +197,8 @@ class Client:
     top_contexts = blocking(Api.top_contexts)
     delete_neuron_set = blocking(Api.delete_neuron_set)
 
+    ask_questionnaire = blocking(Api.ask_questionnaire)
+
     create_job = blocking(Api.create_job)
     estimate_job = blocking(Api.estimate_job)
     job = blocking(Api.job)

@@ -75,6 +75,14 @@ DELETE_ARTIFACT = Rpc(
     "ArtifactService/DeleteArtifact", v1.DeleteArtifactRequest, v1.DeleteArtifactResponse
 )
 
+ASK_QUESTIONNAIRE = Rpc(
+    "EvaluationService/AskQuestionnaire",
+    v1.AskQuestionnaireRequest,
+    v1.AskQuestionnaireResponse,
+    True,
+    timeout=WORK,
+)
+
 GENERATE = Rpc(
     "GenerationService/Generate", v1.GenerateRequest, v1.GenerateResponse, True, timeout=WORK
 )
