@@ -31,6 +31,16 @@ double BrierOf(const AnsweredChoice& question) {
 
 }  // namespace
 
+std::vector<double> Softmax(std::span<const double> logs) {
+  VS_CHECK(!logs.empty());
+  const double largest = *std::max_element(logs.begin(), logs.end());
+  std::vector<double> shares;
+  double sum = 0;
+  for (const double one : logs) sum += shares.emplace_back(std::exp(one - largest));
+  for (double& share : shares) share /= sum;
+  return shares;
+}
+
 int LikeliestChoice(std::span<const double> probabilities) {
   VS_CHECK(!probabilities.empty());
   return static_cast<int>(std::max_element(probabilities.begin(), probabilities.end()) -

@@ -14,6 +14,9 @@ struct AnsweredChoice {
   int right = 0;                      // index of the right choice
 };
 
+// exp(log) / sum of exp(log), of at least one.
+std::vector<double> Softmax(std::span<const double> logs);
+
 // Of the likeliest choice, of equal ones the first.
 int LikeliestChoice(std::span<const double> probabilities);
 

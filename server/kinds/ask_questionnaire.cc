@@ -259,6 +259,9 @@ class AskQuestionnaireKind : public EvaluationKind<Request, Response, Questionna
       EvaluationInputs inputs, const engine::ServedModel& model,
       engine::KeptCaptures memory) const override {
     const SavedQuestionnaire& of = inputs.record.ask_questionnaire();
+    if (of.options().empty() || of.reversed_size() != inputs.how().num_forms()) {
+      return SpecDamaged();
+    }
     VS_ASSIGN_OR_RETURN(services::LabelTokens labels, LabelsOf(of, model));
     std::vector<text::NamedOption> namers;
     if (of.max_answer_tokens() > 0) {

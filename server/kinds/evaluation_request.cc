@@ -56,6 +56,26 @@ AskingShape ShapeOf(const services::LabelTokens& labels, int64_t max_answer_toke
           .max_answer_tokens = max_answer_tokens};
 }
 
+AskingShape ShapeOfContinuations(const SavedItem& item) {
+  AskingShape shape{.passes = item.continuations_size()};
+  for (const v1::TokenIds& continuation : item.continuations()) {
+    shape.tokens += continuation.ids_size();
+    shape.longest = std::max<int64_t>(shape.longest, continuation.ids_size());
+  }
+  return shape;
+}
+
+absl::Status AddContinuation(const GivenPlace& place, const std::string& text,
+                             const engine::ServedModel& model, SavedItem& item) {
+  v1::Response response;
+  response.set_text(text);
+  const auto ids = services::ResponseFromProto(place.field, response, model);
+  if (!ids.ok()) return place.Of(ids.status());
+  if (ids->empty()) return InvalidField(place.field, absl::StrCat(place.line, "has no tokens"));
+  item.add_continuations()->mutable_ids()->Assign(ids->begin(), ids->end());
+  return absl::OkStatus();
+}
+
 engine::Sampling GreedySampling(int64_t max_tokens) {
   engine::Sampling sampling;
   sampling.max_tokens = static_cast<int>(max_tokens);
@@ -232,6 +252,16 @@ absl::StatusOr<EvaluationWriter::Written> EvaluationWriter::Finish(const std::st
                       MemoryFor(inputs_, *model.engine, /*can_wait=*/!options_.at_once));
   written.inputs = std::move(inputs_);
   return written;
+}
+
+absl::StatusOr<std::string> ItemIds::Add(const GivenPlace& place, const std::string& id,
+                                         int64_t number) {
+  std::string name = id.empty() ? absl::StrCat(number) : id;
+  if (name.size() > kMostNameBytes) {
+    return place.Invalid("id", absl::StrCat("has more than ", kMostNameBytes, " bytes"));
+  }
+  if (ids_.insert(name).second) return name;
+  return place.Invalid("id", absl::StrCat("is `", name, "`, as that of another item is"));
 }
 
 absl::Status CheckTemplate(absl::string_view field, const std::string& text,

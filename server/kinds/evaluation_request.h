@@ -46,6 +46,14 @@ struct AskingShape {
 // Of labels that are read, and perhaps an answer in words.
 AskingShape ShapeOf(const services::LabelTokens& labels, int64_t max_answer_tokens = 0);
 
+// Of the item's continuations.
+AskingShape ShapeOfContinuations(const SavedItem& item);
+
+// Adds the tokens of a text that is scored behind the item's prompts. INVALID_ARGUMENT naming the
+// place where it has none.
+absl::Status AddContinuation(const GivenPlace& place, const std::string& text,
+                             const engine::ServedModel& model, SavedItem& item);
+
 // How an answer in words is drawn.
 engine::Sampling GreedySampling(int64_t max_tokens);
 
@@ -100,6 +108,19 @@ class EvaluationWriter {
   // Condition, and lengths of prompt and what follows, that were checked.
   std::set<std::tuple<int, size_t, int64_t>> checked_;
   int64_t passes_ = 0, tokens_ = 0, generated_ = 0;
+};
+
+// Ids of items, or their numbers where they have none.
+class ItemIds {
+ public:
+  // The id of the item given there, the number-th. INVALID_ARGUMENT naming its "id": too long, or
+  // that of another item too.
+  absl::StatusOr<std::string> Add(const GivenPlace& place, const std::string& id, int64_t number);
+  bool any() const { return !ids_.empty(); }
+  int64_t count() const { return static_cast<int64_t>(ids_.size()); }
+
+ private:
+  std::set<std::string> ids_;
 };
 
 // "{name}" must occur. INVALID_ARGUMENT naming `field`, also for a text that is too long or spells

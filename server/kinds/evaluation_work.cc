@@ -21,11 +21,6 @@ int64_t ItemsPerChunk(int readings_per_item) {
   return std::max<int64_t>(1, kReadingsPerChunk / readings_per_item);
 }
 
-absl::Status Damaged() {
-  return ErrorWithReason(absl::StatusCode::kDataLoss, "METADATA_DAMAGED",
-                         "the stored spec of a job is damaged");
-}
-
 bool IsWhole(const EvaluationInputs& inputs) {
   const SavedEvaluation& how = inputs.how();
   const int prompts = how.num_system_messages() * how.num_forms();
@@ -63,6 +58,11 @@ void AddReceipts(const SavedReceipts& more, SavedReceipts& sums) {
 }
 
 }  // namespace
+
+absl::Status SpecDamaged() {
+  return ErrorWithReason(absl::StatusCode::kDataLoss, "METADATA_DAMAGED",
+                         "the stored spec of a job is damaged");
+}
 
 // --- Inputs --------------------------------------------------------------------------------------
 
@@ -110,7 +110,7 @@ absl::StatusOr<EvaluationInputs> EvaluationInputs::Open(const Sources& sources,
       store::ReadBlob(*sources.blobs, inputs.record.data_set(), studies::kMaxDataSetBytes));
   if (!inputs.items.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())) ||
       !IsWhole(inputs)) {
-    return Damaged();
+    return SpecDamaged();
   }
   services::UsedResources used;
   for (const SavedEvaluationCondition& condition : inputs.how().conditions()) {

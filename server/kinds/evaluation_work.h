@@ -56,6 +56,9 @@ struct EvaluationInputs {
                                                absl::string_view spec, SavedWork::KindCase kind);
 };
 
+// DATA_LOSS, of a stored spec that is not whole.
+absl::Status SpecDamaged();
+
 // A fixed function of how many items there are, each with so many readings.
 int64_t ItemsPerShard(int64_t items, int readings_per_item);
 // Memory for what comes of the items, as KeptFor takes it.

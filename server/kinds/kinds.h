@@ -9,13 +9,16 @@
 
 namespace valuescope::kinds {
 
+std::unique_ptr<services::Kind> AnswerChoices(const Sources& sources);
 std::unique_ptr<services::Kind> AskQuestionnaire(const Sources& sources);
 std::unique_ptr<services::Kind> AttributeNeurons(const Sources& sources);
 std::unique_ptr<services::Kind> ExtractVectors(const Sources& sources);
+std::unique_ptr<services::Kind> ScoreTaggedResponses(const Sources& sources);
 std::unique_ptr<services::Kind> TestNeurons(const Sources& sources);
 
 inline void AddKinds(const Sources& sources, services::KindRegistry& registry) {
-  for (const auto& make : {AskQuestionnaire, AttributeNeurons, ExtractVectors, TestNeurons}) {
+  for (const auto& make : {AnswerChoices, AskQuestionnaire, AttributeNeurons, ExtractVectors,
+                           ScoreTaggedResponses, TestNeurons}) {
     registry.Add(make(sources));
   }
 }

@@ -28,7 +28,6 @@ constexpr char kItemPlace[] = "{item}", kOptionsPlace[] = "{options}";
 constexpr int kFewestOptions = 2, kMostOptions = 16;
 constexpr size_t kMostLabelBytes = 64;
 constexpr int kMostAnswerTokens = 256;
-constexpr size_t kMostIdBytes = 256;
 
 // --- Options -------------------------------------------------------------------------------------
 
@@ -131,11 +130,7 @@ class Items {
     VS_RETURN_IF_ERROR(place.Of(services::CheckIsText(place.field, item.text(), model_)));
     SavedItem saved;
     v1::QuestionnaireItem& kept = *saved.mutable_questionnaire_item();
-    kept.set_id(item.id().empty() ? absl::StrCat(number) : item.id());
-    if (kept.id().size() > kMostIdBytes) return place.Invalid("id", "has more than 256 bytes");
-    if (!ids_.insert(kept.id()).second) {
-      return place.Invalid("id", absl::StrCat("is `", kept.id(), "`, as that of another item is"));
-    }
+    VS_ASSIGN_OR_RETURN(*kept.mutable_id(), ids_.Add(place, item.id(), number));
     kept.set_value(item.value());
     kept.set_reverse(item.reverse());
     if (key_) VS_RETURN_IF_ERROR(SetValue(place, kept));
@@ -147,7 +142,7 @@ class Items {
     return writer_.Add(place, turns, request_.answer_prefix(), shape_, std::move(saved));
   }
 
-  bool any() const { return !ids_.empty(); }
+  bool any() const { return ids_.any(); }
 
  private:
   absl::Status SetValue(const GivenPlace& place, v1::QuestionnaireItem& item) const {
@@ -167,7 +162,7 @@ class Items {
   EvaluationWriter& writer_;
   std::vector<std::string> options_;   // by order, as they are listed
   std::map<std::string, int> counts_;  // items by language
-  std::set<std::string> ids_;
+  ItemIds ids_;
 };
 
 }  // namespace

@@ -9,6 +9,12 @@
 namespace valuescope::analysis {
 namespace {
 
+TEST(Softmax, IsSharesOfExponentials) {
+  const std::vector<double> shares = Softmax(std::vector<double>{-1000, -1000 + std::log(3)});
+  EXPECT_NEAR(shares[0], .25, 1e-12);
+  EXPECT_NEAR(shares[1], .75, 1e-12);
+}
+
 // By hand, in two bins: (.6, .4) right, (.9, .1) wrong, (.5, .5) right as the first of equal ones.
 TEST(AnsweredChoices, AreScoredAsByHand) {
   const std::vector<AnsweredChoice> questions = {{{.6, .4}, 0}, {{.9, .1}, 1}, {{.5, .5}, 0}};

@@ -197,6 +197,20 @@ struct QuestionnaireFlags {
   int max_answer_tokens = 0;
 };
 
+struct ChoicesFlags {
+  EvaluationFlags evaluation;
+  std::string template_text;  // empty: the server's default
+  std::string reading;        // likewise
+  std::string answer_prefix;
+  std::optional<int> calibration_bins;
+};
+
+struct TaggedFlags {
+  EvaluationFlags evaluation;
+  std::vector<std::string> templates;  // none: the server's default
+  double min_weight = 0;
+};
+
 int ListModels(const Globals& globals);
 int GetModel(const Globals& globals, const std::string& name);
 int Generate(const Globals& globals, const GenerateFlags& flags);
@@ -219,6 +233,8 @@ int TopContexts(const Globals& globals, const ContextsFlags& flags);
 int TestNeurons(const Globals& globals, const TestFlags& flags);
 
 int AskQuestionnaire(const Globals& globals, const QuestionnaireFlags& flags);
+int AnswerChoices(const Globals& globals, const ChoicesFlags& flags);
+int ScoreTaggedResponses(const Globals& globals, const TaggedFlags& flags);
 
 int CreateAttributionJob(const Globals& globals, const AttributeFlags& flags);
 int GetJob(const Globals& globals, const std::string& name);

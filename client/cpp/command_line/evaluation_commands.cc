@@ -73,6 +73,45 @@ void PrintQuestionnaire(const v1::AskQuestionnaireResponse& response) {
   }
 }
 
+void PrintChoices(const v1::AnswerChoicesResponse& response) {
+  std::vector<std::vector<std::string>> rows = {
+      {"CONDITION", "ACCURACY", "2.5 %", "97.5 %", "P(RIGHT)", "BRIER", "ECE", "LABEL MASS"}};
+  for (const v1::ChoicesResult& result : response.results()) {
+    rows.push_back({result.condition(), Number(result.accuracy()),
+                    Number(result.accuracy_interval().lower()),
+                    Number(result.accuracy_interval().upper()), Number(result.mean_probability()),
+                    Number(result.brier_score()), Number(result.calibration_error()),
+                    NumberOrNothing(result.has_label_mass(), result.label_mass())});
+  }
+  PrintTable(rows);
+}
+
+void PrintTagged(const v1::ScoreTaggedResponsesResponse& response) {
+  std::vector<std::vector<std::string>> rows = {
+      {"CONDITION", "VALUE", "SCORE", "CENTRED", "RESPONSES"}};
+  for (const v1::TaggedResult& result : response.results()) {
+    for (const v1::ValueScore& value : result.values()) {
+      rows.push_back({result.condition(), value.value(), Number(value.score()),
+                      absl::StrFormat("%+.3f", value.centred()), absl::StrCat(value.num_items())});
+    }
+  }
+  PrintTable(rows);
+}
+
+// Prints what was answered, or why nothing was.
+template <typename Response>
+int Show(const Globals& globals, const absl::StatusOr<Response>& response,
+         void (*print)(const Response&)) {
+  if (!response.ok()) return Fail(response.status());
+  if (globals.json) {
+    PrintJson(*response);
+  } else {
+    print(*response);
+    PrintWarnings(response->warnings());
+  }
+  return kOk;
+}
+
 }  // namespace
 
 int AskQuestionnaire(const Globals& globals, const QuestionnaireFlags& flags) {
@@ -98,15 +137,34 @@ int AskQuestionnaire(const Globals& globals, const QuestionnaireFlags& flags) {
   request.set_max_answer_tokens(flags.max_answer_tokens);
   Client client = globals.Connect();
   if (const int code = FillEvaluation(client, flags.evaluation, request); code != kOk) return code;
-  const auto response = client.AskQuestionnaire(request);
-  if (!response.ok()) return Fail(response.status());
-  if (globals.json) {
-    PrintJson(*response);
-  } else {
-    PrintQuestionnaire(*response);
-    PrintWarnings(response->warnings());
+  return Show(globals, client.AskQuestionnaire(request), PrintQuestionnaire);
+}
+
+int AnswerChoices(const Globals& globals, const ChoicesFlags& flags) {
+  v1::AnswerChoicesRequest request;
+  if (!flags.reading.empty()) {
+    const auto reading = ParseChoiceReading(flags.reading);
+    if (!reading.ok()) {
+      Fail(reading.status());
+      return kUsageError;
+    }
+    request.set_reading(*reading);
   }
-  return kOk;
+  request.set_template_(flags.template_text);
+  request.set_answer_prefix(flags.answer_prefix);
+  if (flags.calibration_bins) request.set_calibration_bins(*flags.calibration_bins);
+  Client client = globals.Connect();
+  if (const int code = FillEvaluation(client, flags.evaluation, request); code != kOk) return code;
+  return Show(globals, client.AnswerChoices(request), PrintChoices);
+}
+
+int ScoreTaggedResponses(const Globals& globals, const TaggedFlags& flags) {
+  v1::ScoreTaggedResponsesRequest request;
+  request.mutable_templates()->Assign(flags.templates.begin(), flags.templates.end());
+  request.set_min_weight(flags.min_weight);
+  Client client = globals.Connect();
+  if (const int code = FillEvaluation(client, flags.evaluation, request); code != kOk) return code;
+  return Show(globals, client.ScoreTaggedResponses(request), PrintTagged);
 }
 
 }  // namespace valuescope::command_line

@@ -1,8 +1,7 @@
 // valuescope: the command line. Flags become plain structs (commands.h); this file only declares
-// them.
+// them, those of evaluations stand in evaluation_flags.cc.
 #include <CLI/CLI.hpp>
 #include <cstdint>
-#include <functional>
 #include <iostream>
 #include <string>
 
@@ -13,6 +12,7 @@
 #include "arguments.h"
 #include "commands.h"
 #include "completion.h"
+#include "flags.h"
 #include "output.h"
 
 namespace valuescope::command_line {
@@ -31,19 +31,6 @@ exit codes: 0 done, 1 the server failed or cannot be reached, 2 the command line
 3 the request was refused, 130 interrupted
 
 'valuescope COMMAND --help' explains a command.)";
-
-// The subcommand to run, chosen while parsing; printing and connecting wait until everything was
-// parsed.
-using Action = std::function<int()>;
-
-void AddSystem(CLI::App& command, std::optional<std::string>& system) {
-  command
-      .add_option_function<std::string>(
-          "--system", [&system](const std::string& text) { system = text; },
-          "system message; --system \"\" is an explicitly empty one, which is not the same as none")
-      ->expected(1)
-      ->allow_extra_args(false);
-}
 
 void AddPrompt(CLI::App& command, PromptFlags& flags) {
   command.add_option("--model", flags.model, "model, such as SmolLM2-135M-Instruct")->required();
@@ -393,41 +380,6 @@ void AddNeurons(CLI::App& app, const Globals& globals, Action& action) {
   AddNeuronTest(*neurons, globals, action);
 }
 
-void AddEvaluation(CLI::App& command, EvaluationFlags& flags, const char* data_set) {
-  command.add_option("--model", flags.model)->required();
-  command.add_option("data_set", flags.data_set, data_set)->required();
-  command
-      .add_option("--condition", flags.conditions,
-                  "NAME, or NAME=EDIT with an edit as of generate --edit; repeatable, a name again "
-                  "adds an edit to it; default one without edits")
-      ->allow_extra_args(false);
-  AddSystem(command, flags.system);
-}
-
-void AddQuestionnaire(CLI::App& app, const Globals& globals, Action& action) {
-  static QuestionnaireFlags flags;
-  CLI::App* command = app.add_subcommand(
-      "questionnaire", "how much a model says that items are like it, value by value");
-  AddEvaluation(*command, flags.evaluation, "file of items in JSON Lines, or artifacts/ID");
-  command
-      ->add_option("--template", flags.template_text, "the user's turn, with {item} and {options}")
-      ->required();
-  command
-      ->add_option("--option", flags.options,
-                   "an answer, repeatable, from the least to the most like; called 1, 2, ...")
-      ->required()
-      ->allow_extra_args(false);
-  command->add_option("--language", flags.language, "only items of this language");
-  command->add_option("--order", flags.order, "of options: both (default), given or reversed");
-  command->add_option("--key", flags.key, "values by the items' ids: pvq_40 or pvq_rr");
-  command->add_option("--answer_prefix", flags.answer_prefix, "what the answer begins with");
-  command
-      ->add_option("--max_answer_tokens", flags.max_answer_tokens,
-                   "answers in words too; 0: from logits alone")
-      ->capture_default_str();
-  command->callback([&] { action = [&globals] { return AskQuestionnaire(globals, flags); }; });
-}
-
 void AddJobs(CLI::App& app, const Globals& globals, Action& action) {
   CLI::App* jobs = app.add_subcommand(
       "jobs", "long work that survives the server (create, list, get, watch, cancel)");
@@ -515,7 +467,7 @@ int Main(int argc, char** argv) {
   AddCapture(app, globals, action);
   AddVectors(app, globals, action);
   AddNeurons(app, globals, action);
-  AddQuestionnaire(app, globals, action);
+  AddEvaluations(app, globals, action);
   AddJobs(app, globals, action);
   AddArtifacts(app, globals, action);
   AddCompletion(app, action);

@@ -6,6 +6,7 @@ and `Rubric` responses that the server makes and labels, `EvaluationCondition` w
 """
 
 from .causal_curves import NeuronTest
+from .choices import Choices, choices_request
 from .client import AsyncClient, Client, connect
 from .comparisons import Comparison, ValueComparison
 from .errors import (
@@ -55,6 +56,7 @@ from .questionnaires import (
 )
 from .results import Activations, Generation, Scores
 from .retry import Retry
+from .tagged import TaggedScores, tagged_request
 from .tensors import from_numpy, to_bits, to_numpy
 
 __all__ = [
@@ -64,6 +66,7 @@ __all__ = [
     "AlreadyExists",
     "AsyncClient",
     "Cancelled",
+    "Choices",
     "Clamp",
     "Client",
     "Comparison",
@@ -96,6 +99,7 @@ __all__ = [
     "Selectivity",
     "ServerFault",
     "Steer",
+    "TaggedScores",
     "Unavailable",
     "ValueComparison",
     "ValuescopeError",
@@ -103,6 +107,7 @@ __all__ = [
     "attribution_request",
     "chat",
     "chat_prompt",
+    "choices_request",
     "connect",
     "extraction_request",
     "from_numpy",
@@ -112,6 +117,7 @@ __all__ = [
     "sample_languages",
     "sample_questionnaire",
     "show_in_notebooks",
+    "tagged_request",
     "tap",
     "to_bits",
     "to_json_lines",

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from . import given, rpcs, v1
 from .causal_curves import NeuronTest
+from .choices import Choices, choices_request
 from .comparisons import Comparison, ValueComparison
 from .crc32c import crc32c
 from .errors import (
@@ -66,6 +67,7 @@ from .results import Activations, Generation, Jobs, Models, Scores
 from .retry import Retry
 from .rpcs import RequestT, ResponseT, Rpc
 from .sampling import to_sampling
+from .tagged import TaggedScores, tagged_request
 from .tensors import Array, data_type, from_numpy, read_tensor_file, to_numpy
 from .transport import Call, Metadata, Transport
 
@@ -830,6 +832,45 @@ class Api:
         for warning in response.warnings:
             warnings.warn(warning, stacklevel=2)
         return Questionnaire(response)
+
+    async def answer_choices(
+        self,
+        /,
+        model: str,
+        questions: Any,
+        *,
+        conditions: Conditions = None,
+        reading: str = "letters",
+        **fields: Any,
+    ) -> Choices:
+        """Answers multiple-choice questions under every condition, at once: accuracy and calibration.
+
+        For many questions use `create_job`, whose "summary" holds the same (`Choices.from_summary`).
+
+        Arguments as in `choices_request`. Raises Exhausted, reason USE_A_JOB, where it is too much for one call.
+        """
+        request = choices_request(
+            model, questions, conditions=conditions, reading=reading, **fields
+        )
+        response = await self._call(rpcs.ANSWER_CHOICES, request)
+        for warning in response.warnings:
+            warnings.warn(warning, stacklevel=2)
+        return Choices(response)
+
+    async def score_tagged_responses(
+        self, /, model: str, responses: Any, *, conditions: Conditions = None, **fields: Any
+    ) -> TaggedScores:
+        """Scores responses that speak for or against values by how likely the model finds them, under every condition, at once.
+
+        For many responses use `create_job`, whose "summary" holds the same (`TaggedScores.from_summary`).
+
+        Arguments as in `tagged_request`. Raises Exhausted, reason USE_A_JOB, where it is too much for one call.
+        """
+        request = tagged_request(model, responses, conditions=conditions, **fields)
+        response = await self._call(rpcs.SCORE_TAGGED_RESPONSES, request)
+        for warning in response.warnings:
+            warnings.warn(warning, stacklevel=2)
+        return TaggedScores(response)
 
     # --- Jobs ------------------------------------------------------------------------------------------------------
 

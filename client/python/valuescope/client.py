@@ -198,6 +198,8 @@ class Client:
     delete_neuron_set = blocking(Api.delete_neuron_set)
 
     ask_questionnaire = blocking(Api.ask_questionnaire)
+    answer_choices = blocking(Api.answer_choices)
+    score_tagged_responses = blocking(Api.score_tagged_responses)
 
     create_job = blocking(Api.create_job)
     estimate_job = blocking(Api.estimate_job)
