@@ -33,8 +33,8 @@ struct Bounds {
   double lower = 0, upper = 0;
 };
 
-// Wilson's 95 % interval of a proportion, of `count` > 0 trials of which `successes` >= 0 succeeded,
-// which need not be whole: a tie may count one half.
+// Wilson's 95 % interval of a proportion, of `count` > 0 trials of which `successes` >= 0
+// succeeded, which need not be whole: a tie may count one half.
 Bounds WilsonInterval(double successes, double count);
 
 }  // namespace valuescope::analysis

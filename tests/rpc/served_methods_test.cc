@@ -61,10 +61,9 @@ TEST(ServedMethodsTest, AllButWhatTheReadmeNamesIsServed) {
   int walked = 0;
   for (const google::protobuf::Descriptor* message :
        {v1::CaptureRequest::descriptor(), v1::GetArtifactRequest::descriptor(),
-        v1::MeasureTextsRequest::descriptor(),
-        v1::GenerateRequest::descriptor(), v1::GetJobRequest::descriptor(),
-        v1::GetModelRequest::descriptor(), v1::GetNeuronSetRequest::descriptor(),
-        v1::GetVectorRequest::descriptor()}) {
+        v1::MeasureTextsRequest::descriptor(), v1::GenerateRequest::descriptor(),
+        v1::GetJobRequest::descriptor(), v1::GetModelRequest::descriptor(),
+        v1::GetNeuronSetRequest::descriptor(), v1::GetVectorRequest::descriptor()}) {
     const google::protobuf::ServiceDescriptor& service = *message->file()->service(0);
     for (int i = 0; i < service.method_count(); ++i, ++walked) {
       const std::string& name = service.method(i)->name();
@@ -74,9 +73,9 @@ TEST(ServedMethodsTest, AllButWhatTheReadmeNamesIsServed) {
     }
   }
   EXPECT_GT(walked, 30);
-  EXPECT_THAT(unserved, testing::UnorderedElementsAre(
-                            "EvaluationService.JudgeResponses", "EvaluationService.CompareResponses",
-                            "EvaluationService.MeasureTexts"));
+  EXPECT_THAT(unserved, testing::UnorderedElementsAre("EvaluationService.JudgeResponses",
+                                                      "EvaluationService.CompareResponses",
+                                                      "EvaluationService.MeasureTexts"));
 }
 
 }  // namespace
