@@ -13,8 +13,10 @@ import valuescope as vs
 from conftest import BUILD, ROOT, Server
 from valuescope import v1
 
-MODEL, GEMMA = "models/speaker", "models/gemma"
-FAMILIES = {"speaker": "qwen2", "gemma": "gemma2"}
+MODEL, GEMMA, LETTERED = "models/speaker", "models/gemma", "models/lettered"
+FAMILIES = {"speaker": "qwen2", "gemma": "gemma2", "lettered": "qwen2"}
+# Words of the speaker that are letters to its twin.
+LETTERS = {"w90": "A", "w91": "B", "w92": "C", "w93": "D"}
 WORDS = json.loads(
     (ROOT / "tests" / "golden" / "families" / "qwen2" / "tokenizer.json").read_text()
 )["model"]["vocab"]
@@ -36,6 +38,11 @@ def server(tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
     for name, family in FAMILIES.items():
         shutil.copytree(ROOT / "tests" / "golden" / "families" / family, root / name)
+    file = root / "lettered" / "tokenizer.json"
+    tokenizer = json.loads(file.read_text())
+    words = tokenizer["model"]["vocab"]
+    tokenizer["model"]["vocab"] = {LETTERS.get(word, word): id for word, id in words.items()}
+    file.write_text(json.dumps(tokenizer))
     server = Server(
         tmp_path_factory.mktemp("store"), f"--model_root={root}", f"--models={','.join(FAMILIES)}"
     )
@@ -97,9 +104,9 @@ def ids_of(text):
     return [WORDS[word] for word in text.split()]
 
 
-def prompt_ids(client, system, turn, prefix=""):
+def prompt_ids(client, system, turn, prefix="", model=MODEL):
     chat = vs.chat(turn) if system is None else vs.chat(turn, system=system)
-    return [*client.tokenize(MODEL, chat).token_ids, *ids_of(prefix)]
+    return [*client.tokenize(model, chat).token_ids, *ids_of(prefix)]
 
 
 def turn_of(item, options, reverse, template=TEMPLATE):
@@ -129,7 +136,12 @@ def whole(client, ids, steer, labels):
     """p(label) of labels of several words, those that go on as another taken out."""
     scores = client.score(MODEL, ids, [ids_of(label) for label in labels], steer=steer)
     p = dict(zip(labels, np.exp([score.sum for score in scores]), strict=True))
-    taken = {label: sum(p[o] for o in labels if o.startswith(label + " ")) for label in labels}
+    # Of those that go on, the ones that do not go on as another in turn.
+    taken = {}
+    for label in labels:
+        longer = [one for one in labels if one.startswith(label + " ")]
+        first = [o for o in longer if not any(o.startswith(other + " ") for other in longer)]
+        taken[label] = sum(p[one] for one in first)
     return np.array([p[label] - taken[label] for label in labels])
 
 
@@ -335,10 +347,29 @@ def check_choices(result, expected, bins):
     assert result.calibration_error == pytest.approx(error, abs=1e-4)
 
 
-def test_choices_are_the_letters_that_the_logits_say(client, conditions, tmp_path_factory):
-    """The vocabulary has no letters, so all of them are the unknown token, which tells none apart."""
+def test_choices_are_the_letters_that_the_logits_say(client, conditions):
+    # Vectors belong to weights, which the twin has too.
+    asked = client.answer_choices(LETTERED, questions(), conditions=conditions)
+    for result, condition in zip(asked.response.results, conditions.values(), strict=True):
+        system, steer = plain(condition)
+        expected, masses = [], []
+        for one in questions():
+            lines = [f"{letter}. {c}" for letter, c in zip("ABCD", one["choices"], strict=False)]
+            turn = "\n".join([one["question"], *lines])
+            ids = prompt_ids(client, system, turn, model=LETTERED)
+            p = single(client, ids, steer, list(LETTERS)[: len(lines)])
+            expected.append(p / p.sum())
+            masses.append(p.sum())
+        check_choices(result, expected, bins=10)
+        found = [answer.label_mass for answer in result.answers]
+        np.testing.assert_allclose(found, masses, rtol=1e-4)
+        assert result.label_mass == pytest.approx(np.mean(masses), rel=1e-4)
+
+
+def test_letters_that_a_vocabulary_lacks_are_told(client):
+    """All of them are the unknown token, which tells none apart."""
     with pytest.raises(vs.FailedPrecondition, match="tell the label") as refused:
-        client.answer_choices(MODEL, questions(), conditions=conditions)
+        client.answer_choices(MODEL, questions())
     assert refused.value.reason == "UNREADABLE_LABELS"
 
 
@@ -488,7 +519,7 @@ def test_a_file_is_asked_as_its_items_are_and_bad_lines_are_numbered(client):
         name = upload(client, [*lines, "", bad])
         with pytest.raises(vs.InvalidRequest, match=f"line {len(lines) + 2}") as refused:
             client.ask_questionnaire(MODEL, name, listed, TEMPLATE)
-        assert refused.value.fields[0].field == "artifact"
+        assert refused.value.violations[0].field == "artifact"
 
 
 @pytest.mark.parametrize(
@@ -525,7 +556,7 @@ def test_what_is_wrong_is_named(client, field, changes):
     with pytest.raises((vs.InvalidRequest, vs.NotFound)) as refused:
         client.ask_questionnaire(MODEL, **arguments)
     if isinstance(refused.value, vs.InvalidRequest):
-        assert refused.value.fields[0].field == field
+        assert refused.value.violations[0].field == field
 
 
 def test_what_touches_nothing_is_refused(client, vector):
