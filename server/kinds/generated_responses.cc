@@ -11,6 +11,7 @@
 #include "kinds/saved_model.h"
 #include "services/intervention_codec.h"
 #include "services/request_codec.h"
+#include "services/result_codec.h"
 #include "studies/message_json.h"
 
 namespace valuescope::kinds {
@@ -59,12 +60,6 @@ absl::Status Label(const Generation& generation, const jobs::UnitRange& units,
     if (judgements[i].answer) labelled[i]->set_answer_mass(judgements[i].answer->mass);
   }
   return absl::OkStatus();
-}
-
-void AddUsage(const engine::Completion& completion, v1::Usage& usage) {
-  usage.set_prompt_tokens(usage.prompt_tokens() + completion.prompt_tokens);
-  usage.set_cached_prompt_tokens(usage.cached_prompt_tokens() + completion.cached_prompt_tokens);
-  usage.set_generated_tokens(usage.generated_tokens() + completion.generated_tokens);
 }
 
 // Interventions of every condition, in order; none where no condition has any.
@@ -184,7 +179,7 @@ absl::StatusOr<std::vector<SavedResponse>> GenerateUnits(const Generation& gener
       response.add_touched(receipt.positions);
     }
     texts.push_back(std::move(completion.text));
-    AddUsage(completion, usage);
+    services::AddUsage(completion, usage);
   }
   VS_RETURN_IF_ERROR(Label(generation, units, texts, whom, usage, responses));
   return responses;

@@ -12,6 +12,7 @@
 #include "absl/time/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "kinds/given_place.h"
 #include "kinds/response_work.h"
 #include "kinds/saved_model.h"
 #include "services/data_set_lines.h"
@@ -19,6 +20,7 @@
 #include "services/judges.h"
 #include "services/prompt_codec.h"
 #include "services/response_sets.h"
+#include "services/user_turns.h"
 
 namespace valuescope::kinds {
 namespace {
@@ -73,45 +75,7 @@ absl::Status CheckCost(const GenerationSource& source, const Generation& generat
   return studies::CheckEncodedSize(generation.units(), cost.tokens);
 }
 
-// Text that spells a control token would be one.
-absl::Status CheckIsText(const std::string& field, const std::string& text,
-                         const engine::ServedModel& model) {
-  const std::string token = services::ControlTokenIn(text, model.text->tokenizer());
-  if (token.empty()) return absl::OkStatus();
-  return InvalidField(field,
-                      absl::StrCat("holds `", token, "`, a control token of models/", model.id),
-                      "CONTROL_TOKEN");
-}
-
 // --- Prompts -------------------------------------------------------------------------------------
-
-// A conversation of a query, behind a system message where there is one.
-v1::Prompt ChatOf(const std::string* system, const std::string& query) {
-  v1::Prompt prompt;
-  if (system != nullptr) {
-    v1::Message& message = *prompt.mutable_chat()->add_messages();
-    message.set_role("system");
-    message.set_content(*system);
-  }
-  v1::Message& user = *prompt.mutable_chat()->add_messages();
-  user.set_role("user");
-  user.set_content(query);
-  return prompt;
-}
-
-// Whether the template writes a system message; some refuse it, others leave it out.
-absl::StatusOr<bool> TakesSystemMessage(const std::string& field,
-                                        const engine::ServedModel& model) {
-  const std::string word = "x";
-  const services::PromptOptions options{.now = absl::Now()};
-  VS_ASSIGN_OR_RETURN(
-      const services::TokenisedPrompt without,
-      services::PromptFromProto(field, ChatOf(/*system=*/nullptr, word), model, options));
-  const auto with = services::PromptFromProto(field, ChatOf(&word, word), model, options);
-  if (absl::IsInvalidArgument(with.status())) return false;
-  if (!with.ok()) return with.status();
-  return with->ids != without.ids;
-}
 
 absl::Status CheckSystemMessages(const GenerationSource& source, const engine::ServedModel& model,
                                  bool taken) {
@@ -119,29 +83,11 @@ absl::Status CheckSystemMessages(const GenerationSource& source, const engine::S
     for (size_t i = 0; i < condition.system_messages.size(); ++i) {
       const std::string field = absl::StrCat(
           condition.system_field, condition.several_messages ? absl::StrCat("[", i, "]") : "");
-      const std::string& message = condition.system_messages[i];
-      VS_RETURN_IF_ERROR(CheckIsText(field, message, model));
-      if (taken || message.empty()) continue;
-      return InvalidField(field,
-                          absl::StrCat("must be empty: the chat template of models/", model.id,
-                                       " takes no system message"),
-                          "NO_SYSTEM_MESSAGE");
+      VS_RETURN_IF_ERROR(
+          services::CheckSystemMessage(field, condition.system_messages[i], taken, model));
     }
   }
   return absl::OkStatus();
-}
-
-// Where a query was given.
-struct Place {
-  std::string field;
-  std::string line;  // "line 3: " of a file
-};
-
-// What is wrong with a query's prompt, of the field that the query came in.
-absl::Status AtQuery(const Place& place, const absl::Status& status) {
-  const ErrorDetails details = DetailsOf(status);
-  if (details.field.empty()) return status;
-  return InvalidField(place.field, absl::StrCat(place.line, details.description), details.reason);
 }
 
 // Queries as they are tokenised under every condition, each checked at once.
@@ -156,19 +102,19 @@ class QueryWriter {
         options_{.now = absl::Now()},
         generation_(generation) {}
 
-  absl::Status Add(const Place& place, const std::string& text, const std::string& query_id) {
+  absl::Status Add(const GivenPlace& place, const std::string& text, const std::string& query_id) {
     VS_RETURN_IF_ERROR(context_.Why());
     if (text.empty()) return InvalidField(place.field, absl::StrCat(place.line, "has no text"));
-    VS_RETURN_IF_ERROR(AtQuery(place, CheckIsText(place.field, text, model_)));
+    VS_RETURN_IF_ERROR(place.Of(services::CheckIsText(place.field, text, model_)));
     VS_RETURN_IF_ERROR(context_.Hold(static_cast<int64_t>(text.size() + query_id.size())));
     const int number = generation_.queries.queries_size();
     SavedQuery& query = *generation_.queries.add_queries();
     query.set_text(text);
     query.set_query_id(query_id);
     for (int c = 0; c < generation_.how.conditions_size(); ++c) {
-      auto prompt = services::PromptFromProto(place.field, ChatOf(SystemMessageOf(c, number), text),
+      auto prompt = services::PromptFromProto(place.field, services::UserTurn(SystemMessageOf(c, number), text),
                                               model_, options_);
-      if (!prompt.ok()) return AtQuery(place, prompt.status());
+      if (!prompt.ok()) return place.Of(prompt.status());
       VS_RETURN_IF_ERROR(AddPrompt(place, prompt->ids, query));
     }
     if (text.size() > longest_.size()) longest_ = text;
@@ -201,7 +147,7 @@ class QueryWriter {
   }
 
   // What the engine has to say of one depends on its length and condition.
-  absl::Status AddPrompt(const Place& place, const std::vector<int32_t>& ids, SavedQuery& query) {
+  absl::Status AddPrompt(const GivenPlace& place, const std::vector<int32_t>& ids, SavedQuery& query) {
     VS_RETURN_IF_ERROR(context_.Hold(static_cast<int64_t>(ids.size() * sizeof(int32_t))));
     query.add_prompts()->mutable_ids()->Assign(ids.begin(), ids.end());
     const int condition = query.prompts_size() - 1;
@@ -224,7 +170,7 @@ class QueryWriter {
   }
 
   // What the engine says of a request, of the field that it comes from.
-  absl::Status AtRequest(const Place& place, int condition, const absl::Status& status) const {
+  absl::Status AtRequest(const GivenPlace& place, int condition, const absl::Status& status) const {
     const std::string field = DetailsOf(status).field;
     if (absl::StartsWith(field, "sampling")) {
       return WithFieldRenamed(status, "sampling", absl::StrCat(source_.prefix, "sampling"));
@@ -232,7 +178,7 @@ class QueryWriter {
     if (absl::StartsWith(field, "interventions")) {
       return InField(source_.conditions[static_cast<size_t>(condition)].field, status);
     }
-    return AtQuery(place, status);
+    return place.Of(status);
   }
 
   const GenerationSource& source_;
@@ -251,7 +197,7 @@ absl::Status AddLines(const std::string& field, const services::ReadPiece& read,
   while (true) {
     VS_ASSIGN_OR_RETURN(const std::optional<services::DataSetLine> line, lines.Next());
     if (!line) return absl::OkStatus();
-    const Place place{.field = field, .line = absl::StrCat("line ", line->number, ": ")};
+    const GivenPlace place = GivenPlace::Line(field, line->number);
     if (!line->response.prompt().has_text()) {
       return InvalidField(place.field, absl::StrCat(place.line, "has no `prompt.text`"));
     }
@@ -266,7 +212,7 @@ absl::Status AddQueries(const GenerationSource& source, const rpc::CallContext& 
   if (source.queries_artifact.empty()) {
     VS_RETURN_IF_ERROR(CheckUnits(source, source.queries.size(), at_once));
     for (int i = 0; i < source.queries.size(); ++i) {
-      const Place place{.field = absl::StrCat(source.prefix, "queries[", i, "]"), .line = ""};
+      const GivenPlace place = GivenPlace::Inline(absl::StrCat(source.prefix, "queries"), i);
       VS_RETURN_IF_ERROR(writer.Add(place, source.queries[i], /*query_id=*/""));
     }
   } else {
@@ -388,7 +334,8 @@ absl::StatusOr<Generation> GenerationOf(const GenerationSource& source,
   VS_RETURN_IF_ERROR(AddConditions(source, model, context, sources, used, generation));
   VS_RETURN_IF_ERROR(AddJudge(source, model, *sources.models, used, generation));
   VS_ASSIGN_OR_RETURN(const bool takes_system_message,
-                      TakesSystemMessage(absl::StrCat(source.prefix, "conditions"), model));
+                      services::TakesSystemMessage(absl::StrCat(source.prefix, "conditions"), model,
+                                                   absl::Now()));
   VS_RETURN_IF_ERROR(CheckSystemMessages(source, model, takes_system_message));
   for (int c = 0; c < how.conditions_size(); ++c) {
     const ConditionSource& of = source.conditions[static_cast<size_t>(c)];

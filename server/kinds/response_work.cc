@@ -109,11 +109,7 @@ std::string ResponseInputs::needs() const {
 
 absl::StatusOr<std::shared_ptr<const engine::ServedModel>> ResponseInputs::Model() const {
   if (held != nullptr) return held;
-  SavedModel then;
-  then.set_id(record.model());
-  then.set_digest(record.model_digest());
-  *then.mutable_provenance() = record.provenance();
-  return ModelAsThen(*models, then);
+  return ModelOfRecord(record, *models);
 }
 
 std::string ResponseInputs::DataSet() const {
@@ -135,18 +131,32 @@ absl::StatusOr<SavedWork> ParseSavedWork(absl::string_view spec) {
   return record;
 }
 
-absl::StatusOr<ResponseInputs> ResponseInputs::Open(const Sources& sources,
-                                                    absl::string_view tenant,
-                                                    const SavedWork& record,
-                                                    SavedWork::KindCase kind) {
+absl::Status CheckRecord(const SavedWork& record, SavedWork::KindCase kind) {
   if (record.kind_case() != kind || record.num_responses() < 1 ||
       record.responses_per_shard() < 1) {
     return Damaged();
   }
-  if (record.format_version() < kSavedWorkVersion || record.format_version() > kLatestSavedWork) {
-    return ErrorWithReason(absl::StatusCode::kDataLoss, "METADATA_VERSION",
-                           "the job was created by another version of the server");
+  if (record.format_version() >= kSavedWorkVersion && record.format_version() <= kLatestSavedWork) {
+    return absl::OkStatus();
   }
+  return ErrorWithReason(absl::StatusCode::kDataLoss, "METADATA_VERSION",
+                         "the job was created by another version of the server");
+}
+
+absl::StatusOr<std::shared_ptr<const engine::ServedModel>> ModelOfRecord(
+    const SavedWork& record, const engine::ModelRegistry& models) {
+  SavedModel then;
+  then.set_id(record.model());
+  then.set_digest(record.model_digest());
+  *then.mutable_provenance() = record.provenance();
+  return ModelAsThen(models, then);
+}
+
+absl::StatusOr<ResponseInputs> ResponseInputs::Open(const Sources& sources,
+                                                    absl::string_view tenant,
+                                                    const SavedWork& record,
+                                                    SavedWork::KindCase kind) {
+  VS_RETURN_IF_ERROR(CheckRecord(record, kind));
   ResponseInputs inputs{.tenant = std::string(tenant),
                         .models = sources.models,
                         .held = nullptr,
@@ -187,13 +197,16 @@ SavedWork RecordOf(const engine::ServedModel& model, const std::string& display_
   return record;
 }
 
+absl::Status CheckRecordSize(const SavedWork& record) {
+  const auto bytes = static_cast<int64_t>(record.ByteSizeLong());
+  if (bytes <= kMostSpecBytes) return absl::OkStatus();
+  return NeverFits("SPEC_TOO_LARGE", absl::StrCat("what a job keeps beside its data set takes ",
+                                                  bytes, " bytes, allowed are ", kMostSpecBytes,
+                                                  "; store tensors as vectors and name them"));
+}
+
 absl::Status CheckStorable(const ResponseInputs& inputs, const rpc::CallContext& context) {
-  const auto bytes = static_cast<int64_t>(inputs.record.ByteSizeLong());
-  if (bytes > kMostSpecBytes) {
-    return NeverFits("SPEC_TOO_LARGE", absl::StrCat("what a job keeps beside its responses takes ",
-                                                    bytes, " bytes, allowed are ", kMostSpecBytes,
-                                                    "; store tensors as vectors and name them"));
-  }
+  VS_RETURN_IF_ERROR(CheckRecordSize(inputs.record));
   if (inputs.texts != nullptr) {
     return HoldStorable(static_cast<int64_t>(inputs.texts->ByteSizeLong()), "the texts", context);
   }

@@ -58,7 +58,7 @@ absl::Status ReadinessOf(const engine::ModelRegistry& models, absl::string_view 
 inline constexpr int kSavedWorkVersion = 2;
 // The same of what servers that know that version alone would do in another way.
 inline constexpr int kSavedWorkWithMethods = 3;
-// Generated responses, effects of single neurons.
+// Generated responses, effects of single neurons, evaluations.
 inline constexpr int kLatestSavedWork = 4;
 
 // The inputs of one piece of work. Copies share the model.
@@ -153,9 +153,17 @@ class ResponseKind : public services::KindOf<Request, Response, Work, Outcome> {
 
 // DATA_LOSS for bytes that are none.
 absl::StatusOr<SavedWork> ParseSavedWork(absl::string_view spec);
+// DATA_LOSS unless the record is of a version that this server reads and of the kind whose field of
+// SavedWork this is.
+absl::Status CheckRecord(const SavedWork& record, SavedWork::KindCase kind);
+// The work's model. Errors of ModelAsThen.
+absl::StatusOr<std::shared_ptr<const engine::ServedModel>> ModelOfRecord(
+    const SavedWork& record, const engine::ModelRegistry& models);
 
-// Whether work whose record is complete can be stored with a job: RESOURCE_EXHAUSTED, reason
-// SPEC_TOO_LARGE or DATA_SET_TOO_LARGE. The call holds what the bytes of the data set take.
+// RESOURCE_EXHAUSTED, reason SPEC_TOO_LARGE, where a record is too large to be stored with a job.
+absl::Status CheckRecordSize(const SavedWork& record);
+// Whether work whose record is complete can be stored with a job: also reason DATA_SET_TOO_LARGE.
+// The call holds what the bytes of the data set take.
 absl::Status CheckStorable(const ResponseInputs& inputs, const rpc::CallContext& context);
 // What so many tokens through the model cost.
 services::WorkEstimate EstimateOf(const engine::ServedModel& model, int64_t tokens,

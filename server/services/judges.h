@@ -1,13 +1,9 @@
 // Who says whether a response expresses a value: some words, or a served model that is asked.
 //
-// A model is asked a question that yes or no answers, and its answer is read where it would begin,
-// from the logits: nothing is drawn and no text is parsed. With p the model's distribution there,
-// p(yes) sums up the tokens that spell yes (small, capitalised or in capitals, with a space before
-// it or without), p(no) those of no, and the response expresses the value where
-// p(yes) / (p(yes) + p(no)) reaches the threshold. A vocabulary that has no such token for one of
-// the two is read by first tokens of the spellings, those apart with which both may begin. Where
-// p(yes) + p(no), the answer's mass, is small, the model says something else, and the quotient
-// means little.
+// A model is asked a question that yes or no answers, and its answer is read where it would begin
+// (label_reading.h): nothing is drawn and no text is parsed. The response expresses the value where
+// p(yes) / (p(yes) + p(no)) reaches the threshold. Where p(yes) + p(no), the answer's mass, is
+// small, the model says something else, and the quotient means little.
 //
 // What is judged comes from outside: its text is put into the question once, so that what looks
 // like a place to fill stays text, and what looks like a control token of the judge is broken by a
@@ -27,7 +23,6 @@
 #include "absl/time/time.h"
 #include "base/cancellation.h"
 #include "engine/served_model.h"
-#include "text/tokenizer.h"
 #include "valuescope/v1/common.pb.h"
 #include "valuescope/v1/judges.pb.h"
 
@@ -73,9 +68,8 @@ class Judge {
   // INVALID_ARGUMENT where the model's context does not hold so much.
   virtual absl::StatusOr<int64_t> MostTokens(absl::string_view query, int64_t tokens) const = 0;
 
-  // One of each, in order. Few enough to be in memory together, with a row of logits each. What it
-  // costs is added to `usage`. INVALID_ARGUMENT where the judge's context does not hold one of
-  // them.
+  // One of each, in order. What it costs is added to `usage`. INVALID_ARGUMENT where the judge's
+  // context does not hold one of them.
   virtual absl::StatusOr<std::vector<Judgement>> Label(std::span<const Answered> responses,
                                                        const JudgedFor& whom,
                                                        v1::Usage& usage) const = 0;
@@ -88,13 +82,6 @@ class Judge {
 absl::StatusOr<std::unique_ptr<const Judge>> JudgeFromProto(
     absl::string_view field, const v1::Judge& judge,
     std::shared_ptr<const engine::ServedModel> model, absl::Time now);
-
-// Text of a token that is special to the tokenizer, such as "<|im_end|>", in `text`; empty where
-// there is none. It becomes that token wherever it stands in a prompt, so text from outside must
-// not have it. (What has a single character, or a space in it, is none.)
-std::string ControlTokenIn(absl::string_view text, const text::Tokenizer& tokenizer);
-// The text with each of them broken by a space.
-std::string WithoutControlTokens(std::string text, const text::Tokenizer& tokenizer);
 
 }  // namespace valuescope::services
 

@@ -4,7 +4,6 @@
 #define VALUESCOPE_COMMAND_LINE_COMMANDS_H_
 
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -22,10 +21,6 @@ struct Globals {
 
   Client Connect() const;
 };
-
-// The subcommand to run, chosen while parsing; printing and connecting wait until everything was
-// parsed.
-using Action = std::function<int()>;
 
 // A prompt as people give it: words on the command line or "-" for standard input.
 struct PromptFlags {
@@ -188,6 +183,37 @@ struct TestFlags {
   uint64_t seed = 0;
 };
 
+// What every evaluation of a model takes.
+struct EvaluationFlags {
+  std::string model;
+  std::string data_set;                 // file of JSON Lines, or artifacts/ID
+  std::vector<std::string> conditions;  // NAME or NAME=EDIT; a name again adds an edit to it
+  std::optional<std::string> system;    // of all conditions
+};
+
+struct QuestionnaireFlags {
+  EvaluationFlags evaluation;
+  std::string template_text;
+  std::vector<std::string> options;  // texts, from the least to the most like
+  std::string language;
+  std::string order;  // empty: the server's default
+  std::string key;    // empty: none
+  std::string answer_prefix;
+  int max_answer_tokens = 0;
+};
+
+struct ChoicesFlags {
+  EvaluationFlags evaluation;
+  std::string template_text;  // empty: the server's default
+  std::string reading;        // likewise
+  std::string answer_prefix;
+  std::optional<int> calibration_bins;
+};
+
+struct TaggedFlags {
+  EvaluationFlags evaluation;
+  std::vector<std::string> templates;  // none: the server's default
+  double min_weight = 0;
 struct MeasureFlags {
   std::string model;
   std::string data_set;
@@ -235,6 +261,10 @@ int ScoreSelectivity(const Globals& globals, const SelectivityFlags& flags);
 int CompareNeuronSets(const Globals& globals, const CompareSetsFlags& flags);
 int TopContexts(const Globals& globals, const ContextsFlags& flags);
 int TestNeurons(const Globals& globals, const TestFlags& flags);
+
+int AskQuestionnaire(const Globals& globals, const QuestionnaireFlags& flags);
+int AnswerChoices(const Globals& globals, const ChoicesFlags& flags);
+int ScoreTaggedResponses(const Globals& globals, const TaggedFlags& flags);
 
 int MeasureTexts(const Globals& globals, const MeasureFlags& flags);
 int JudgeResponses(const Globals& globals, const JudgeResponsesFlags& flags);

@@ -1,5 +1,5 @@
 // valuescope: the command line. Flags become plain structs (commands.h); this file only declares
-// them.
+// them, those of evaluations stand in evaluation_flags.cc.
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <iostream>
@@ -12,6 +12,7 @@
 #include "arguments.h"
 #include "commands.h"
 #include "completion.h"
+#include "flags.h"
 #include "output.h"
 #include "text_commands.h"
 
@@ -39,12 +40,7 @@ void AddPrompt(CLI::App& command, PromptFlags& flags) {
                   "the user's words, a message in the model's chat template unless --raw; - reads "
                   "standard input")
       ->required();
-  command
-      .add_option_function<std::string>(
-          "--system", [&flags](const std::string& text) { flags.system = text; },
-          "system message; --system \"\" is an explicitly empty one, which is not the same as none")
-      ->expected(1)
-      ->allow_extra_args(false);
+  AddSystem(command, flags.system);
   command.add_flag("--raw", flags.raw, "plain text: no chat template");
   command
       .add_option("--vector", flags.vectors,
@@ -479,6 +475,7 @@ int Main(int argc, char** argv) {
   AddCapture(app, globals, action);
   AddVectors(app, globals, action);
   AddNeurons(app, globals, action);
+  AddEvaluations(app, globals, action);
   AddTextCommands(app, globals, action);
   AddJobs(app, globals, action);
   AddArtifacts(app, globals, action);

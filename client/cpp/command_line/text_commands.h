@@ -4,7 +4,7 @@
 
 #include <CLI/CLI.hpp>
 
-#include "commands.h"
+#include "flags.h"
 
 namespace valuescope::command_line {
 

@@ -38,7 +38,9 @@ constexpr absl::Duration TimeoutOf() {
                v1::DecomposeVectorsRequest, v1::CompareVectorsRequest, v1::AttributeNeuronsRequest,
                v1::ClassifyNeuronsRequest, v1::ScoreSelectivityRequest,
                v1::CompareNeuronSetsRequest, v1::TopContextsRequest, v1::TestNeuronsRequest,
-               v1::MeasureTextsRequest, v1::JudgeResponsesRequest, v1::CreateJobRequest>;
+               v1::AskQuestionnaireRequest, v1::AnswerChoicesRequest,
+               v1::ScoreTaggedResponsesRequest, v1::MeasureTextsRequest,
+               v1::JudgeResponsesRequest, v1::CreateJobRequest>;
   return computes ? kWorkTimeout : kLookupTimeout;
 }
 
@@ -365,6 +367,21 @@ absl::StatusOr<v1::TopContextsResponse> Client::TopContexts(const v1::TopContext
               Repeat::kHarmless);
 }
 
+absl::StatusOr<v1::AskQuestionnaireResponse> Client::AskQuestionnaire(
+    const v1::AskQuestionnaireRequest& request, const CallOptions& options) {
+  return Call(stubs_->evaluation, &v1::EvaluationService::Stub::AskQuestionnaire, request, options,
+              Repeat::kHarmless);
+}
+absl::StatusOr<v1::AnswerChoicesResponse> Client::AnswerChoices(
+    const v1::AnswerChoicesRequest& request, const CallOptions& options) {
+  return Call(stubs_->evaluation, &v1::EvaluationService::Stub::AnswerChoices, request, options,
+              Repeat::kHarmless);
+}
+absl::StatusOr<v1::ScoreTaggedResponsesResponse> Client::ScoreTaggedResponses(
+    const v1::ScoreTaggedResponsesRequest& request, const CallOptions& options) {
+  return Call(stubs_->evaluation, &v1::EvaluationService::Stub::ScoreTaggedResponses, request,
+              options, Repeat::kHarmless);
+}
 absl::StatusOr<v1::JudgeResponsesResponse> Client::JudgeResponses(
     const v1::JudgeResponsesRequest& request, const CallOptions& options) {
   return Call(stubs_->evaluation, &v1::EvaluationService::Stub::JudgeResponses, request, options,

@@ -2,13 +2,14 @@
 
 `connect` and `Client` are the ways in, `AsyncClient` for asyncio; `chat`, `labelled`, `tap` and the edits (`Steer`,
 `ProjectOut`, `Clamp`, `ScaleNeurons`, `AblateNeurons`, `Replace`) make what their methods take, `Generated` with `Condition`, `WordList`
-and `Rubric` responses that the server makes and labels. The generated messages are in `valuescope.v1`.
+and `Rubric` responses that the server makes and labels, `EvaluationCondition` what a model is evaluated under. The generated messages are in `valuescope.v1`.
 """
 
 from .causal_curves import NeuronTest
+from .choices import Choices, choices_request
 from .client import AsyncClient, Client, connect
 from .comparisons import Comparison, ValueComparison
-from .conditions import EvaluationCondition, generation_spec
+from .conditions import generation_spec
 from .errors import (
     AccessDenied,
     AlreadyExists,
@@ -48,8 +49,16 @@ from .prompts import (
     unlabelled,
 )
 from .quality import Quality
+from .questionnaires import (
+    EvaluationCondition,
+    Questionnaire,
+    questionnaire_request,
+    sample_languages,
+    sample_questionnaire,
+)
 from .results import Activations, Generation, Scores
 from .retry import Retry
+from .tagged import TaggedScores, tagged_request
 from .tensors import from_numpy, to_bits, to_numpy
 from .texts import Judgements, TextMeasures, judging_request, measurement_request
 
@@ -60,6 +69,7 @@ __all__ = [
     "AlreadyExists",
     "AsyncClient",
     "Cancelled",
+    "Choices",
     "Clamp",
     "Client",
     "Comparison",
@@ -84,6 +94,7 @@ __all__ = [
     "NotServed",
     "ProjectOut",
     "Quality",
+    "Questionnaire",
     "Replace",
     "Retry",
     "Rubric",
@@ -92,6 +103,7 @@ __all__ = [
     "Selectivity",
     "ServerFault",
     "Steer",
+    "TaggedScores",
     "TextMeasures",
     "Unavailable",
     "ValueComparison",
@@ -100,6 +112,7 @@ __all__ = [
     "attribution_request",
     "chat",
     "chat_prompt",
+    "choices_request",
     "connect",
     "extraction_request",
     "from_numpy",
@@ -108,7 +121,11 @@ __all__ = [
     "labelled",
     "measurement_request",
     "neuron_test_request",
+    "questionnaire_request",
+    "sample_languages",
+    "sample_questionnaire",
     "show_in_notebooks",
+    "tagged_request",
     "tap",
     "to_bits",
     "to_json_lines",

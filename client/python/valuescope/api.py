@@ -24,8 +24,9 @@ import numpy.typing as npt
 
 from . import given, rpcs, v1
 from .causal_curves import NeuronTest
+from .choices import Choices, choices_request
 from .comparisons import Comparison, ValueComparison
-from .conditions import Conditions, generation_spec
+from .conditions import generation_spec
 from .crc32c import crc32c
 from .errors import (
     REQUEST_ID,
@@ -63,10 +64,12 @@ from .prompts import (
     to_taps,
     to_tokens,
 )
+from .questionnaires import Conditions, Questionnaire, questionnaire_request
 from .results import Activations, Generation, Jobs, Models, Scores
 from .retry import Retry
 from .rpcs import RequestT, ResponseT, Rpc
 from .sampling import to_sampling
+from .tagged import TaggedScores, tagged_request
 from .tensors import Array, data_type, from_numpy, read_tensor_file, to_numpy
 from .texts import Judgements, TextMeasures, judging_request, measurement_request
 from .transport import Call, Metadata, Transport
@@ -797,7 +800,80 @@ class Api:
         """Deletes a set and its artifact."""
         await self._call(rpcs.DELETE_NEURON_SET, v1.DeleteNeuronSetRequest(name=name))
 
-    # --- Evaluation ------------------------------------------------------------------------------------------------
+    # --- Evaluations -----------------------------------------------------------------------------------------------
+
+    async def ask_questionnaire(
+        self,
+        /,
+        model: str,
+        items: Any,
+        options: Any,
+        template: str,
+        *,
+        conditions: Conditions = None,
+        order: str = "both",
+        key: str | None = None,
+        **fields: Any,
+    ) -> Questionnaire:
+        """Asks a questionnaire, one item a turn, under every condition, at once.
+
+        For many items or conditions use `create_job`, whose "summary" holds the same (`Questionnaire.from_summary`).
+
+        Arguments as in `questionnaire_request`. Raises Exhausted, reason USE_A_JOB, where it is too much for one call.
+        """
+        request = questionnaire_request(
+            model,
+            items,
+            options,
+            template,
+            conditions=conditions,
+            order=order,
+            key=key,
+            **fields,
+        )
+        response = await self._call(rpcs.ASK_QUESTIONNAIRE, request)
+        for warning in response.warnings:
+            warnings.warn(warning, stacklevel=2)
+        return Questionnaire(response)
+
+    async def answer_choices(
+        self,
+        /,
+        model: str,
+        questions: Any,
+        *,
+        conditions: Conditions = None,
+        reading: str = "letters",
+        **fields: Any,
+    ) -> Choices:
+        """Answers multiple-choice questions under every condition, at once: accuracy and calibration.
+
+        For many questions use `create_job`, whose "summary" holds the same (`Choices.from_summary`).
+
+        Arguments as in `choices_request`. Raises Exhausted, reason USE_A_JOB, where it is too much for one call.
+        """
+        request = choices_request(
+            model, questions, conditions=conditions, reading=reading, **fields
+        )
+        response = await self._call(rpcs.ANSWER_CHOICES, request)
+        for warning in response.warnings:
+            warnings.warn(warning, stacklevel=2)
+        return Choices(response)
+
+    async def score_tagged_responses(
+        self, /, model: str, responses: Any, *, conditions: Conditions = None, **fields: Any
+    ) -> TaggedScores:
+        """Scores responses that speak for or against values by how likely the model finds them, under every condition, at once.
+
+        For many responses use `create_job`, whose "summary" holds the same (`TaggedScores.from_summary`).
+
+        Arguments as in `tagged_request`. Raises Exhausted, reason USE_A_JOB, where it is too much for one call.
+        """
+        request = tagged_request(model, responses, conditions=conditions, **fields)
+        response = await self._call(rpcs.SCORE_TAGGED_RESPONSES, request)
+        for warning in response.warnings:
+            warnings.warn(warning, stacklevel=2)
+        return TaggedScores(response)
 
     async def measure_texts(
         self,

@@ -197,6 +197,9 @@ class Client:
     top_contexts = blocking(Api.top_contexts)
     delete_neuron_set = blocking(Api.delete_neuron_set)
 
+    ask_questionnaire = blocking(Api.ask_questionnaire)
+    answer_choices = blocking(Api.answer_choices)
+    score_tagged_responses = blocking(Api.score_tagged_responses)
     measure_texts = blocking(Api.measure_texts)
     generate_responses = blocking(Api.generate_responses)
     judge_responses = blocking(Api.judge_responses)

@@ -1,53 +1,14 @@
-"""Conditions under which a model is evaluated: what is said before the turn, and what is changed inside."""
+"""What a job generates under conditions, for other work to read."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Iterable
+from typing import Any
 
 from . import given, v1
 from .generated import Judge
-from .prompts import Steering, to_interventions
+from .questionnaires import Conditions, to_conditions
 from .sampling import to_sampling
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluationCondition:
-    """A way to run a model while it is evaluated.
-
-    Attributes:
-        system: the system message; None: there is none, which is not the same as an empty one.
-        steer: edits, as `Client.generate` takes them.
-    """
-
-    system: str | None = None
-    steer: Steering = None
-
-
-Conditions: TypeAlias = (
-    "Mapping[str, EvaluationCondition | Steering] | Iterable[EvaluationCondition | Steering] | None"
-)
-
-
-def to_conditions(conditions: Conditions) -> list[v1.EvaluationCondition]:
-    """Conditions by name, or in a list, where they are called by their numbers; edits alone stand for one without a system
-    message, None for one with nothing. None altogether: none, for which the server takes its default."""
-    if conditions is None:
-        return []
-    if isinstance(conditions, Mapping):
-        named = list(conditions.items())
-    else:
-        named = [("", one) for one in given.items(conditions, "conditions")]
-    messages = []
-    for name, one in named:
-        if not isinstance(one, EvaluationCondition):
-            one = EvaluationCondition(steer=one)
-        message = v1.EvaluationCondition(name=name, interventions=to_interventions(one.steer))
-        if one.system is not None:
-            message.system_message = one.system
-        messages.append(message)
-    return messages
 
 
 def generation_spec(

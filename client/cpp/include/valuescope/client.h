@@ -127,6 +127,12 @@ class Client {
   absl::StatusOr<v1::TopContextsResponse> TopContexts(const v1::TopContextsRequest& request,
                                                       const CallOptions& options = {});
 
+  absl::StatusOr<v1::AskQuestionnaireResponse> AskQuestionnaire(
+      const v1::AskQuestionnaireRequest& request, const CallOptions& options = {});
+  absl::StatusOr<v1::AnswerChoicesResponse> AnswerChoices(const v1::AnswerChoicesRequest& request,
+                                                          const CallOptions& options = {});
+  absl::StatusOr<v1::ScoreTaggedResponsesResponse> ScoreTaggedResponses(
+      const v1::ScoreTaggedResponsesRequest& request, const CallOptions& options = {});
   absl::StatusOr<v1::JudgeResponsesResponse> JudgeResponses(
       const v1::JudgeResponsesRequest& request, const CallOptions& options = {});
   absl::StatusOr<v1::MeasureTextsResponse> MeasureTexts(const v1::MeasureTextsRequest& request,
