@@ -112,8 +112,8 @@ class QueryWriter {
     query.set_text(text);
     query.set_query_id(query_id);
     for (int c = 0; c < generation_.how.conditions_size(); ++c) {
-      auto prompt = services::PromptFromProto(place.field, services::UserTurn(SystemMessageOf(c, number), text),
-                                              model_, options_);
+      auto prompt = services::PromptFromProto(
+          place.field, services::UserTurn(SystemMessageOf(c, number), text), model_, options_);
       if (!prompt.ok()) return place.Of(prompt.status());
       VS_RETURN_IF_ERROR(AddPrompt(place, prompt->ids, query));
     }
@@ -147,7 +147,8 @@ class QueryWriter {
   }
 
   // What the engine has to say of one depends on its length and condition.
-  absl::Status AddPrompt(const GivenPlace& place, const std::vector<int32_t>& ids, SavedQuery& query) {
+  absl::Status AddPrompt(const GivenPlace& place, const std::vector<int32_t>& ids,
+                         SavedQuery& query) {
     VS_RETURN_IF_ERROR(context_.Hold(static_cast<int64_t>(ids.size() * sizeof(int32_t))));
     query.add_prompts()->mutable_ids()->Assign(ids.begin(), ids.end());
     const int condition = query.prompts_size() - 1;
@@ -333,9 +334,9 @@ absl::StatusOr<Generation> GenerationOf(const GenerationSource& source,
   how.set_include_end_of_turn(source.include_end_of_turn);
   VS_RETURN_IF_ERROR(AddConditions(source, model, context, sources, used, generation));
   VS_RETURN_IF_ERROR(AddJudge(source, model, *sources.models, used, generation));
-  VS_ASSIGN_OR_RETURN(const bool takes_system_message,
-                      services::TakesSystemMessage(absl::StrCat(source.prefix, "conditions"), model,
-                                                   absl::Now()));
+  VS_ASSIGN_OR_RETURN(
+      const bool takes_system_message,
+      services::TakesSystemMessage(absl::StrCat(source.prefix, "conditions"), model, absl::Now()));
   VS_RETURN_IF_ERROR(CheckSystemMessages(source, model, takes_system_message));
   for (int c = 0; c < how.conditions_size(); ++c) {
     const ConditionSource& of = source.conditions[static_cast<size_t>(c)];

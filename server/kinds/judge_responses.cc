@@ -1,4 +1,5 @@
-// The kind "judge_responses": responses labelled by words or by a served model (services/judges.h).
+// The kind "judge_responses": responses labelled by words or by a served model, or graded by one
+// (services/judges.h).
 // A unit is a response; one that is empty is nobody's to judge. Partial: SavedJudgements.
 //
 // Left by a job: "responses", JSON Lines of LabelledResponse as they came, with their labels;
@@ -46,15 +47,20 @@ constexpr int64_t kJudgedPerShard = 32 * kJudgedPerChunk;
 v1::JudgeResponsesResponse Summarised(const SavedJudgements& judgements) {
   v1::JudgeResponsesResponse response;
   *response.mutable_judgements() = judgements.judgements();
-  int64_t expressing = 0, asked = 0;
-  double mass = 0;
+  int64_t labelled = 0, expressing = 0, graded = 0, asked = 0;
+  double grades = 0, mass = 0;
   for (const v1::Judgement& one : judgements.judgements()) {
+    labelled += one.has_expresses();
     expressing += one.expresses();
+    graded += one.has_grade();
+    grades += one.grade();
     asked += one.has_label_mass();
     mass += one.label_mass();
   }
-  response.set_expressing_share(static_cast<double>(expressing) /
-                                static_cast<double>(judgements.judgements_size()));
+  if (labelled > 0) {
+    response.set_expressing_share(static_cast<double>(expressing) / static_cast<double>(labelled));
+  }
+  if (graded > 0) response.set_mean_grade(grades / static_cast<double>(graded));
   if (asked == 0) return response;
   response.set_label_mass(mass / static_cast<double>(asked));
   if (response.label_mass() >= services::kLeastAnswerMass) return response;
@@ -99,6 +105,7 @@ class JudgementsOutcome : public jobs::Outcome {
         {"num_responses", result.judgements_size()},
         {"warnings", std::vector<std::string>(result.warnings().begin(), result.warnings().end())}};
     if (result.has_expressing_share()) summary["expressing_share"] = result.expressing_share();
+    if (result.has_mean_grade()) summary["mean_grade"] = result.mean_grade();
     if (result.has_label_mass()) summary["label_mass"] = result.label_mass();
     return summary;
   }
@@ -157,7 +164,7 @@ class JudgingWork : public ResponseWork<Judgements> {
     for (int64_t unit = units.first; unit < units.end; ++unit) {
       const SavedText& text = inputs_.texts->texts(static_cast<int>(unit));
       v1::Judgement& judgement = *sums.judgements.add_judgements();
-      judgement.set_expresses(false);
+      if (labels()) judgement.set_expresses(false);
       if (text.text().empty()) continue;
       asked.push_back({.query = text.query(), .response = text.text()});
       places.push_back(sums.judgements.judgements_size() - 1);
@@ -168,10 +175,15 @@ class JudgingWork : public ResponseWork<Judgements> {
                         judge_->Label(asked, whom, usage_));
     for (size_t i = 0; i < judged.size(); ++i) {
       v1::Judgement& judgement = *sums.judgements.mutable_judgements(places[i]);
-      judgement.set_expresses(judged[i].expresses);
-      if (!judged[i].answer) continue;
-      judgement.set_probability(judged[i].answer->probability);
-      judgement.set_label_mass(judged[i].answer->mass);
+      if (labels()) judgement.set_expresses(judged[i].expresses);
+      if (judged[i].answer) {
+        judgement.set_probability(judged[i].answer->probability);
+        judgement.set_label_mass(judged[i].answer->mass);
+      }
+      if (judged[i].grade) {
+        judgement.set_grade(judged[i].grade->expected);
+        judgement.set_label_mass(judged[i].grade->mass);
+      }
     }
     return absl::OkStatus();
   }
@@ -187,9 +199,21 @@ class JudgingWork : public ResponseWork<Judgements> {
   }
 
  private:
+  bool labels() const { return inputs_.record.judge_responses().has_judge(); }
+
   const std::unique_ptr<const services::Judge> judge_;
   v1::Usage usage_;
 };
+
+// As a request or stored work has it.
+template <typename Message>
+absl::StatusOr<std::unique_ptr<const services::Judge>> JudgeOf(
+    const Message& message, std::shared_ptr<const engine::ServedModel> model, absl::Time now) {
+  if (message.has_grade()) {
+    return services::GradeFromProto("grade", message.grade(), std::move(model), now);
+  }
+  return services::JudgeFromProto("judge", message.judge(), std::move(model), now);
+}
 
 // --- The request ---------------------------------------------------------------------------------
 
@@ -291,9 +315,9 @@ class JudgeResponsesKind
       VS_ASSIGN_OR_RETURN(asked, inputs.Model());
     }
     const SavedJudging& of = record.judge_responses();
+    if (asked == nullptr && !of.judge().has_word_list()) return jobs::PartialDamaged();
     VS_ASSIGN_OR_RETURN(auto judge,
-                        services::JudgeFromProto("judge", of.judge(), std::move(asked),
-                                                 absl::FromUnixSeconds(of.judge_time())));
+                        JudgeOf(of, std::move(asked), absl::FromUnixSeconds(of.judge_time())));
     return std::make_unique<JudgingWork>(std::move(inputs), std::move(judge));
   }
 
@@ -301,10 +325,6 @@ class JudgeResponsesKind
   absl::StatusOr<services::ResolvedWork> Resolved(
       const Request& request, const rpc::CallContext& context,
       const services::ResolveOptions& options) override {
-    if (request.has_grade()) {
-      return ErrorWithReason(absl::StatusCode::kUnimplemented, "OPTION_NOT_SERVED",
-                             "`grade`: this server does not offer grades");
-    }
     services::ResolvedWork resolved;
     ResponseInputs inputs{.tenant = context.tenant, .models = sources_.models};
     VS_ASSIGN_OR_RETURN(inputs.held, JudgeModelOf(request, resolved.used));
@@ -312,8 +332,7 @@ class JudgeResponsesKind
     if (inputs.held != nullptr) record = RecordOf(*inputs.held, request.display_name(), options);
     record.set_format_version(kLatestSavedWork);
     const absl::Time now = absl::FromUnixSeconds(absl::ToUnixSeconds(absl::Now()));
-    VS_ASSIGN_OR_RETURN(auto judge,
-                        services::JudgeFromProto("judge", request.judge(), inputs.held, now));
+    VS_ASSIGN_OR_RETURN(auto judge, JudgeOf(request, inputs.held, now));
     VS_ASSIGN_OR_RETURN(const auto reading, ReadingModelOf(request, resolved.used));
     JudgedReader reader(reading, context);
     VS_RETURN_IF_ERROR(Read(request, context, options, resolved.used, reader));
@@ -324,8 +343,10 @@ class JudgeResponsesKind
     record.set_as_texts(true);
     record.set_num_responses(inputs.texts->texts_size());
     record.set_responses_per_shard(kJudgedPerShard);
-    *record.mutable_judge_responses()->mutable_judge() = request.judge();
-    record.mutable_judge_responses()->set_judge_time(absl::ToUnixSeconds(now));
+    SavedJudging& of = *record.mutable_judge_responses();
+    if (request.has_judge()) *of.mutable_judge() = request.judge();
+    if (request.has_grade()) *of.mutable_grade() = request.grade();
+    of.set_judge_time(absl::ToUnixSeconds(now));
     *record.mutable_provenance() = ProvenanceOfJudging(request, inputs, *judge, resolved.used);
     if (!options.at_once) VS_RETURN_IF_ERROR(CheckStorable(inputs, context));
     resolved.estimate = EstimateOfJudging(inputs, tokens);
@@ -359,6 +380,7 @@ class JudgeResponsesKind
 
   // Null where words judge.
   absl::StatusOr<Model> JudgeModelOf(const Request& request, services::UsedResources& used) const {
+    if (request.has_grade()) return NamedModel("grade.model", request.grade().model(), used);
     if (!request.judge().has_rubric()) return Model();
     return NamedModel("judge.rubric.model", request.judge().rubric().model(), used);
   }

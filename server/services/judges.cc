@@ -2,17 +2,12 @@
 
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_replace.h"
 #include "base/error.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
-#include "engine/engine.h"
 #include "services/label_reading.h"
-#include "services/prompt_codec.h"
-#include "services/user_turns.h"
 #include "text/word_list.h"
 
 namespace valuescope::services {
@@ -20,7 +15,6 @@ namespace {
 
 constexpr char kQueryPlace[] = "{query}", kResponsePlace[] = "{response}";
 constexpr double kDefaultThreshold = .5;
-constexpr size_t kMostRubricBytes = 16384;  // it stands in records
 
 // --- Words ---------------------------------------------------------------------------------------
 
@@ -59,146 +53,100 @@ absl::StatusOr<std::unique_ptr<const Judge>> WordsFromProto(absl::string_view fi
 
 // --- A model -------------------------------------------------------------------------------------
 
-absl::StatusOr<LabelTokens> YesAndNoOf(absl::string_view field, const engine::ServedModel& model) {
-  auto tokens = LabelTokens::Of({{"yes", "Yes", "YES"}, {"no", "No", "NO"}}, model,
-                                UnspelledLabels::kByFirstTokens);
-  if (DetailsOf(tokens.status()).reason != "UNREADABLE_LABELS") return tokens;
-  return ErrorWithReason(
-      absl::StatusCode::kFailedPrecondition, "UNREADABLE_JUDGE",
-      absl::StrCat("`", field, "`: models/", model.id, " has no tokens that tell yes from no"));
+// Of labels that a judge's tokens do not tell apart.
+absl::Status Unreadable(const absl::Status& status, absl::string_view field,
+                        const engine::ServedModel& model, absl::string_view labels) {
+  if (DetailsOf(status).reason != "UNREADABLE_LABELS") return status;
+  return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "UNREADABLE_JUDGE",
+                         absl::StrCat("`", field, ".model`: models/", model.id,
+                                      " has no tokens that tell ", labels, " apart"));
+}
+
+std::vector<Rubric::Filling> FillingsOf(std::span<const Answered> responses) {
+  std::vector<Rubric::Filling> fillings;
+  for (const Answered& one : responses) fillings.push_back({one.query, one.response});
+  return fillings;
 }
 
 class JudgeByModel : public Judge {
  public:
-  JudgeByModel(std::string field, const v1::RubricJudge& rubric,
-               std::shared_ptr<const engine::ServedModel> model, LabelTokens yes_and_no,
-               absl::Time now)
-      : field_(std::move(field)),
-        rubric_(rubric),
-        model_(std::move(model)),
-        yes_and_no_(std::move(yes_and_no)),
-        now_(now) {}
+  JudgeByModel(Rubric rubric, double threshold)
+      : rubric_(std::move(rubric)), threshold_(threshold) {}
 
-  // A template that inserts a system message of its own where there is none writes more than for an
-  // empty one. One that takes no system message has nothing to insert.
-  absl::Status ChooseSystemMessage() {
-    VS_ASSIGN_OR_RETURN(const TokenisedPrompt without,
-                        Tokenised(rubric_.rubric(), /*empty_system=*/false));
-    const auto with = Tokenised(rubric_.rubric(), /*empty_system=*/true);
-    if (!with.ok() && !absl::IsInvalidArgument(with.status())) return with.status();
-    empty_system_ = with.ok() && with->text.size() < without.text.size();
-    return absl::OkStatus();
-  }
-
-  std::string Description() const override {
-    return absl::StrCat("rubric of models/", model_->id, ", sha256 ", Sha256Hex(rubric_.rubric()));
-  }
+  std::string Description() const override { return rubric_.Description(); }
 
   absl::StatusOr<int64_t> MostTokens(absl::string_view query, int64_t tokens) const override {
-    VS_ASSIGN_OR_RETURN(const TokenisedPrompt prompt,
-                        PromptOf({.query = std::string(query), .response = ""}));
-    const int64_t most = static_cast<int64_t>(prompt.ids.size()) + tokens;
-    if (most <= model_->architecture.max_positions) return most;
-    return InvalidField(absl::StrCat(field_, ".rubric"),
-                        absl::StrCat("with a query and a response of ", tokens, " tokens may take ",
-                                     most, " tokens, the context of models/", model_->id, " is ",
-                                     model_->architecture.max_positions),
-                        "CONTEXT_EXCEEDED");
+    return rubric_.MostTokens({std::string(query), ""}, tokens);
   }
 
   absl::StatusOr<std::vector<Judgement>> Label(std::span<const Answered> responses,
                                                const JudgedFor& whom,
                                                v1::Usage& usage) const override {
-    std::vector<LabelQuestion> questions;
-    for (const Answered& one : responses) {
-      VS_RETURN_IF_ERROR(CheckGoesOn(whom.cancellation));
-      VS_ASSIGN_OR_RETURN(TokenisedPrompt prompt, PromptOf(one));
-      questions.push_back({RequestOf(std::move(prompt.ids), whom), &yes_and_no_});
-    }
-    auto readings = ReadLabels(*model_->engine, std::move(questions), whom.cancellation, usage);
-    if (!readings.ok()) return AtRubric(readings.status());
+    VS_ASSIGN_OR_RETURN(const std::vector<LabelReading> readings,
+                        rubric_.Ask(FillingsOf(responses), whom, usage));
     std::vector<Judgement> judgements;
-    for (const LabelReading& reading : *readings) judgements.push_back(JudgementOf(reading));
+    for (const LabelReading& reading : readings) {
+      const double yes = reading.probabilities.front();
+      judgements.push_back({.expresses = yes >= threshold_,
+                            .answer = YesOrNo{.probability = yes, .mass = reading.mass}});
+    }
     return judgements;
   }
 
  private:
-  static engine::Request RequestOf(std::vector<int32_t> prompt, const JudgedFor& whom) {
-    engine::Request request;
-    request.tenant = whom.tenant;
-    request.background = whom.background;
-    request.prompt = std::move(prompt);
-    return request;
-  }
-
-  Judgement JudgementOf(const LabelReading& reading) const {
-    const double yes = reading.probabilities.front();
-    const double threshold = rubric_.has_threshold() ? rubric_.threshold() : kDefaultThreshold;
-    return {.expresses = yes >= threshold,
-            .answer = YesOrNo{.probability = yes, .mass = reading.mass}};
-  }
-
-  absl::StatusOr<TokenisedPrompt> PromptOf(const Answered& one) const {
-    const text::Tokenizer& tokenizer = model_->text->tokenizer();
-    return Tokenised(
-        absl::StrReplaceAll(rubric_.rubric(),
-                            {{kQueryPlace, WithoutControlTokens(one.query, tokenizer)},
-                             {kResponsePlace, WithoutControlTokens(one.response, tokenizer)}}),
-        empty_system_);
-  }
-
-  absl::StatusOr<TokenisedPrompt> Tokenised(const std::string& text, bool empty_system) const {
-    const std::string empty;
-    auto prompt = PromptFromProto("", UserTurn(empty_system ? &empty : nullptr, text), *model_,
-                                  {.now = now_});
-    if (!prompt.ok()) return AtRubric(prompt.status());
-    return prompt;
-  }
-
-  // What is wrong with a prompt or a request for it, of the field that it was made of.
-  absl::Status AtRubric(const absl::Status& status) const {
-    const ErrorDetails details = DetailsOf(status);
-    if (details.field.empty()) return status;
-    return InvalidField(absl::StrCat(field_, ".rubric"),
-                        absl::StrCat("filled in: ", details.description), details.reason);
-  }
-
-  const std::string field_;
-  const v1::RubricJudge rubric_;
-  const std::shared_ptr<const engine::ServedModel> model_;
-  const LabelTokens yes_and_no_;
-  const absl::Time now_;
-  bool empty_system_ = false;
+  const Rubric rubric_;
+  const double threshold_;
 };
 
-absl::Status CheckRubric(absl::string_view field, const v1::RubricJudge& rubric,
-                         const engine::ServedModel& model) {
-  const std::string text_field = absl::StrCat(field, ".rubric");
-  if (rubric.rubric().size() > kMostRubricBytes) {
-    return InvalidField(text_field, absl::StrCat("has ", rubric.rubric().size(),
-                                                 " bytes, allowed are at most ", kMostRubricBytes));
+absl::StatusOr<std::unique_ptr<const Judge>> RubricFromProto(
+    absl::string_view field, const v1::RubricJudge& judge,
+    std::shared_ptr<const engine::ServedModel> model, absl::Time now) {
+  const double threshold = judge.has_threshold() ? judge.threshold() : kDefaultThreshold;
+  if (!(threshold >= 0 && threshold <= 1)) {
+    return OutOfRange(absl::StrCat(field, ".threshold"), threshold, 0, 1);
   }
-  for (const char* place : {kQueryPlace, kResponsePlace}) {
-    if (absl::StrContains(rubric.rubric(), place)) continue;
-    return InvalidField(text_field, absl::StrCat("must hold ", place));
-  }
-  VS_RETURN_IF_ERROR(CheckIsText(text_field, rubric.rubric(), model));
-  if (!rubric.has_threshold() || (rubric.threshold() >= 0 && rubric.threshold() <= 1)) {
-    return absl::OkStatus();
-  }
-  return OutOfRange(absl::StrCat(field, ".threshold"), rubric.threshold(), 0, 1);
+  auto labels = LabelTokens::Of({{"yes", "Yes", "YES"}, {"no", "No", "NO"}}, *model,
+                                UnspelledLabels::kByFirstTokens);
+  if (!labels.ok()) return Unreadable(labels.status(), field, *model, "yes and no");
+  VS_ASSIGN_OR_RETURN(Rubric rubric, Rubric::Create(absl::StrCat(field, ".rubric"), judge.rubric(),
+                                                    {kQueryPlace, kResponsePlace},
+                                                    *std::move(labels), std::move(model), now));
+  return std::make_unique<JudgeByModel>(std::move(rubric), threshold);
 }
 
-absl::StatusOr<std::unique_ptr<const Judge>> RubricFromProto(
-    absl::string_view field, const v1::RubricJudge& rubric,
-    std::shared_ptr<const engine::ServedModel> model, absl::Time now) {
-  VS_RETURN_IF_ERROR(CheckRubric(field, rubric, *model));
-  VS_ASSIGN_OR_RETURN(LabelTokens yes_and_no, YesAndNoOf(absl::StrCat(field, ".model"), *model));
-  auto judge = std::make_unique<JudgeByModel>(std::string(field), rubric, std::move(model),
-                                              std::move(yes_and_no), now);
-  VS_RETURN_IF_ERROR(judge->ChooseSystemMessage());
-  return judge;
-}
+// --- Grades --------------------------------------------------------------------------------------
+
+constexpr int kBestGrade = 10;
+
+class JudgeByGrade : public Judge {
+ public:
+  explicit JudgeByGrade(Rubric rubric) : rubric_(std::move(rubric)) {}
+
+  std::string Description() const override { return rubric_.Description(); }
+
+  absl::StatusOr<int64_t> MostTokens(absl::string_view query, int64_t tokens) const override {
+    return rubric_.MostTokens({std::string(query), ""}, tokens);
+  }
+
+  absl::StatusOr<std::vector<Judgement>> Label(std::span<const Answered> responses,
+                                               const JudgedFor& whom,
+                                               v1::Usage& usage) const override {
+    VS_ASSIGN_OR_RETURN(const std::vector<LabelReading> readings,
+                        rubric_.Ask(FillingsOf(responses), whom, usage));
+    std::vector<Judgement> judgements;
+    for (const LabelReading& reading : readings) {
+      double expected = 0;
+      for (size_t grade = 0; grade < reading.probabilities.size(); ++grade) {
+        expected += static_cast<double>(grade) * reading.probabilities[grade];
+      }
+      judgements.push_back({.grade = Grade{.expected = expected, .mass = reading.mass}});
+    }
+    return judgements;
+  }
+
+ private:
+  const Rubric rubric_;
+};
 
 }  // namespace
 
@@ -214,6 +162,19 @@ absl::StatusOr<std::unique_ptr<const Judge>> JudgeFromProto(
       break;
   }
   return InvalidField(field, "must be a word_list or a rubric");
+}
+
+absl::StatusOr<std::unique_ptr<const Judge>> GradeFromProto(
+    absl::string_view field, const v1::GradeJudge& judge,
+    std::shared_ptr<const engine::ServedModel> model, absl::Time now) {
+  std::vector<Spellings> grades;
+  for (int grade = 0; grade <= kBestGrade; ++grade) grades.push_back({absl::StrCat(grade)});
+  auto labels = LabelTokens::Of(grades, *model);
+  if (!labels.ok()) return Unreadable(labels.status(), field, *model, "the numbers from 0 to 10");
+  VS_ASSIGN_OR_RETURN(Rubric rubric, Rubric::Create(absl::StrCat(field, ".rubric"), judge.rubric(),
+                                                    {kQueryPlace, kResponsePlace},
+                                                    *std::move(labels), std::move(model), now));
+  return std::make_unique<JudgeByGrade>(std::move(rubric));
 }
 
 }  // namespace valuescope::services

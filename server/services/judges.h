@@ -1,13 +1,11 @@
-// Who says whether a response expresses a value: some words, or a served model that is asked.
+// Who says whether a response expresses a value, or how good it is: some words, or a served model
+// that is asked.
 //
-// A model is asked a question that yes or no answers, and its answer is read where it would begin
-// (label_reading.h): nothing is drawn and no text is parsed. The response expresses the value where
-// p(yes) / (p(yes) + p(no)) reaches the threshold. Where p(yes) + p(no), the answer's mass, is
-// small, the model says something else, and the quotient means little.
-//
-// What is judged comes from outside: its text is put into the question once, so that what looks
-// like a place to fill stays text, and what looks like a control token of the judge is broken by a
-// space, so that a response cannot end the question and answer it.
+// A model is asked a question that yes or no answers, or a number from 0 to 10, and its answer is
+// read where it would begin (rubrics.h). The response expresses the value where
+// p(yes) / (p(yes) + p(no)) reaches the threshold; a grade is the expected number. Where the
+// probability of all answers together, their mass, is small, the model says something else, and
+// either means little.
 #ifndef VALUESCOPE_SERVICES_JUDGES_H_
 #define VALUESCOPE_SERVICES_JUDGES_H_
 
@@ -21,9 +19,10 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
-#include "base/cancellation.h"
 #include "engine/served_model.h"
+#include "services/rubrics.h"
 #include "valuescope/v1/common.pb.h"
+#include "valuescope/v1/evaluation.pb.h"
 #include "valuescope/v1/judges.pb.h"
 
 namespace valuescope::services {
@@ -40,20 +39,16 @@ struct YesOrNo {
   double mass = 0;         // p(yes) + p(no)
 };
 
+struct Grade {
+  double expected = 0;  // 0 .. 10
+  double mass = 0;      // p(0) + ... + p(10)
+};
+
 struct Judgement {
-  bool expresses = false;
-  std::optional<YesOrNo> answer;  // of a model
+  bool expresses = false;         // where the judge labels
+  std::optional<YesOrNo> answer;  // of a model that labels
+  std::optional<Grade> grade;     // of one that grades
 };
-
-// For whom a model answers.
-struct JudgedFor {
-  std::string tenant;
-  bool background = false;  // gives way to requests that people wait for
-  Cancellation cancellation;
-};
-
-// Below this a mean mass is worth a warning.
-inline constexpr double kLeastAnswerMass = .5;
 
 // Immutable; safe from any number of threads.
 class Judge {
@@ -81,6 +76,11 @@ class Judge {
 // model has no chat template, or (reason UNREADABLE_JUDGE) no tokens that tell yes from no.
 absl::StatusOr<std::unique_ptr<const Judge>> JudgeFromProto(
     absl::string_view field, const v1::Judge& judge,
+    std::shared_ptr<const engine::ServedModel> model, absl::Time now);
+
+// One that grades, by `model`. The same errors.
+absl::StatusOr<std::unique_ptr<const Judge>> GradeFromProto(
+    absl::string_view field, const v1::GradeJudge& judge,
     std::shared_ptr<const engine::ServedModel> model, absl::Time now);
 
 }  // namespace valuescope::services

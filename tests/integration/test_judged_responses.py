@@ -128,6 +128,102 @@ def test_a_job_labels_as_a_call_does_and_as_generation_does(client, generated, j
     assert [line.expresses for line in at_once] == call.expresses.tolist()
 
 
+def probabilities(client, question, labels):
+    """p of each label behind the question, from scores of single tokens."""
+    return np.exp([s.sum for s in client.score(JUDGE, vs.chat(question, system=""), labels)])
+
+
+def test_a_grade_is_the_expected_number(client, generated):
+    name, lines = generated
+    request = vs.judging_request(name, vs.Grade(JUDGE, QUESTION), model=MODEL)
+    judged = client.judge_responses(name, vs.Grade(JUDGE, QUESTION), model=MODEL)
+    assert not any(one.HasField("expresses") for one in judged.response.judgements)
+    for line, one in zip(lines, judged.response.judgements, strict=True):
+        words = words_of(client, line)
+        if not words:
+            assert not one.HasField("grade")
+            continue
+        query = line.prompt.chat.messages[-1].content
+        question = QUESTION.replace("{query}", query).replace("{response}", " ".join(words))
+        p = probabilities(client, question, [str(grade) for grade in range(11)])
+        assert one.grade == pytest.approx(p @ np.arange(11) / p.sum(), rel=1e-4)
+        assert one.label_mass == pytest.approx(p.sum(), rel=1e-4)
+    graded = judged.grades[~np.isnan(judged.grades)]
+    assert judged.response.mean_grade == pytest.approx(graded.mean(), rel=1e-12)
+    result = run_job(client, request)
+    assert lines_of(client, artifact_of(result, "responses")) == lines
+    summary = json.loads(client.read_artifact(artifact_of(result, "summary")))
+    assert summary["mean_grade"] == judged.response.mean_grade
+
+
+PAIRS = [("w11", f"w{20 + i} w12", f"w{40 + i}") for i in range(9)]
+WHICH = "w60 {query} w61 {a} w62 {b} w63"
+
+
+def test_a_preference_is_the_mean_of_both_orders(client):
+    compared = client.compare_responses(JUDGE, PAIRS, WHICH)
+    wins = 0
+    for (query, first, second), one in zip(PAIRS, compared.response.preferences, strict=True):
+        preferred, masses = [], []
+        for a, b, mine in ((first, second, 0), (second, first, 1)):
+            question = WHICH.replace("{query}", query).replace("{a}", a).replace("{b}", b)
+            p = probabilities(client, question, ["A", "B"])
+            preferred.append(p[mine] / p.sum())
+            masses.append(p.sum())
+        assert one.probability == pytest.approx(np.mean(preferred), rel=1e-4)
+        spread = (preferred[0] - preferred[1]) / 2
+        assert one.order_spread == pytest.approx(spread, rel=1e-3, abs=1e-6)
+        assert one.label_mass == pytest.approx(np.mean(masses), rel=1e-4)
+        wins += one.probability > 0.5
+    n, z = len(PAIRS), 1.959963984540054
+    assert compared.win_rate == wins / n
+    middle = (wins + z * z / 2) / (n + z * z)
+    half = z / (n + z * z) * np.sqrt(wins * (n - wins) / n + z * z / 4)
+    assert compared.win_rate_interval == pytest.approx((middle - half, middle + half), rel=1e-12)
+    swapped = client.compare_responses(JUDGE, [(q, b, a) for q, a, b in PAIRS], WHICH)
+    assert swapped.probabilities == pytest.approx(1 - compared.probabilities, rel=1e-12)
+    assert swapped.response.order_agreement == compared.response.order_agreement
+
+
+def test_a_job_compares_as_a_call_does_from_a_file_too(client):
+    lines = "".join(json.dumps({"query": q, "first": a, "second": b}) + "\n" for q, a, b in PAIRS)
+    uploaded = client.write_artifact(lines.encode(), media_type="application/x-ndjson")
+    call = client.compare_responses(JUDGE, PAIRS, WHICH)
+    again = client.compare_responses(JUDGE, uploaded.name, WHICH)
+    assert again.probabilities.tolist() == call.probabilities.tolist()
+    request = vs.comparison_request(JUDGE, PAIRS, WHICH)
+    job = client.wait_for_job(client.create_job(v1.JobSpec(compare_responses=request)).name)
+    assert (job.progress.unit, job.progress.total) == ("pairs", len(PAIRS))
+    (artifact,) = client.job(job.name).result.artifacts
+    summary = json.loads(client.read_artifact(artifact.artifact))
+    told = [one["probability"] for one in summary["preferences"]]
+    assert told == call.probabilities.tolist()
+    assert summary["win_rate"] == call.win_rate
+
+
+@pytest.mark.parametrize(
+    ("pairs", "rubric", "field"),
+    [
+        ([], WHICH, "pairs"),
+        ([("", "a", "b")], WHICH, r"pairs\[0\].query"),
+        (PAIRS, "w60 {query} {a}", "rubric"),
+        (PAIRS, WHICH + " <eos>", "rubric"),
+    ],
+)
+def test_a_comparison_that_cannot_be_names_its_field(client, pairs, rubric, field):
+    with pytest.raises(vs.InvalidRequest, match=f"`{field}`"):
+        client.compare_responses(JUDGE, pairs, rubric)
+
+
+def test_a_model_without_the_labels_cannot_judge(client):
+    for call in (
+        lambda: client.compare_responses(MODEL, PAIRS, WHICH),
+        lambda: client.judge_responses([vs.unlabelled("w1", "w2")], vs.Grade(MODEL, QUESTION)),
+    ):
+        with pytest.raises(vs.FailedPrecondition):
+            call()
+
+
 def test_prompts_are_read_as_their_last_users_turn(client):
     chat = [
         {"role": "user", "content": "w11"},

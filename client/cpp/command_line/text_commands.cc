@@ -9,6 +9,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "arguments.h"
 #include "output.h"
@@ -117,30 +118,89 @@ void AddMeasure(CLI::App& app, const Globals& globals, Action& action) {
 
 void AddJudging(CLI::App& app, const Globals& globals, Action& action) {
   static JudgeResponsesFlags flags;
-  CLI::App* judge = app.add_subcommand("judge", "labels responses by words or by a served model");
+  CLI::App* judge =
+      app.add_subcommand("judge", "labels responses by words or by a served model, or grades them");
   judge->add_option("data_set", flags.data_set, "file of JSON Lines, or artifacts/ID")->required();
   judge->add_option("--model", flags.model, "whose token ids the data set has");
   AddJudge(*judge, flags.judge);
+  judge->add_option("--grade", flags.grade,
+                    "question about {query} and {response} that a number from 0 to 10 answers");
   judge->add_flag("--each", flags.each, "a row a response, beside the totals");
   judge->callback([&] { action = [&globals] { return JudgeResponses(globals, flags); }; });
 }
 
 void PrintJudgements(const v1::JudgeResponsesResponse& response, bool each) {
-  PrintTable({{"RESPONSES", "EXPRESSING", "LABEL MASS"},
+  PrintTable({{"RESPONSES", "EXPRESSING", "MEAN GRADE", "LABEL MASS"},
               {absl::StrCat(response.judgements_size()),
                NumberOrNothing(response.has_expressing_share(), response.expressing_share()),
+               NumberOrNothing(response.has_mean_grade(), response.mean_grade()),
                NumberOrNothing(response.has_label_mass(), response.label_mass())}});
   if (!each) return;
   std::vector<std::vector<std::string>> rows = {
-      {"RESPONSE", "EXPRESSES", "PROBABILITY", "LABEL MASS"}};
+      {"RESPONSE", "EXPRESSES", "PROBABILITY", "GRADE", "LABEL MASS"}};
   for (int i = 0; i < response.judgements_size(); ++i) {
     const v1::Judgement& one = response.judgements(i);
-    rows.push_back({absl::StrCat(i), one.expresses() ? "yes" : "no",
+    const char* label = one.expresses() ? "yes" : "no";
+    rows.push_back({absl::StrCat(i), one.has_expresses() ? label : "",
                     NumberOrNothing(one.has_probability(), one.probability()),
+                    NumberOrNothing(one.has_grade(), one.grade()),
                     NumberOrNothing(one.has_label_mass(), one.label_mass())});
   }
   std::cout << "\n";
   PrintTable(rows);
+}
+
+void AddPairs(CLI::App& app, const Globals& globals, Action& action) {
+  static PairsFlags flags;
+  CLI::App* compare = app.add_subcommand(
+      "compare-responses", "which of two responses a served model prefers, asked in both orders");
+  compare->add_option("--model", flags.model, "the judge")->required();
+  compare
+      ->add_option("data_set", flags.data_set,
+                   "file of JSON Lines of query, first and second, or artifacts/ID")
+      ->required();
+  compare
+      ->add_option("--rubric", flags.rubric,
+                   "question about {query}, {a} and {b} that A or B answers")
+      ->required();
+  compare->add_flag("--each", flags.each, "a row a pair, beside the totals");
+  compare->callback([&] { action = [&globals] { return CompareResponses(globals, flags); }; });
+}
+
+void PrintPreferences(const v1::CompareResponsesResponse& response, bool each) {
+  PrintTable(
+      {{"PAIRS", "FIRST WINS", "2.5 %", "97.5 %", "ORDERS AGREE", "LABEL MASS"},
+       {absl::StrCat(response.preferences_size()), absl::StrFormat("%.4g", response.win_rate()),
+        absl::StrFormat("%.4g", response.win_rate_interval().lower()),
+        absl::StrFormat("%.4g", response.win_rate_interval().upper()),
+        absl::StrFormat("%.4g", response.order_agreement()),
+        absl::StrFormat("%.4g", response.label_mass())}});
+  if (!each) return;
+  std::vector<std::vector<std::string>> rows = {{"PAIR", "P(FIRST)", "ORDER SPREAD", "LABEL MASS"}};
+  for (int i = 0; i < response.preferences_size(); ++i) {
+    const v1::PairPreference& one = response.preferences(i);
+    rows.push_back({absl::StrCat(i), absl::StrFormat("%.4g", one.probability()),
+                    absl::StrFormat("%.4g", one.order_spread()),
+                    absl::StrFormat("%.4g", one.label_mass())});
+  }
+  std::cout << "\n";
+  PrintTable(rows);
+}
+
+// Labels or grades, as the flags ask.
+absl::Status Choose(const JudgeResponsesFlags& flags, v1::JudgeResponsesRequest& request) {
+  if (flags.grade.empty()) {
+    auto judge = MakeJudge(flags.judge, flags.model);
+    if (judge.ok()) *request.mutable_judge() = *std::move(judge);
+    return judge.status();
+  }
+  if (!flags.judge.words.empty() || !flags.judge.rubric.empty()) {
+    return absl::InvalidArgumentError("--grade takes the place of --words and --rubric");
+  }
+  const std::string& model = flags.judge.judge_model;
+  request.mutable_grade()->set_model(ResourceName("models", model.empty() ? flags.model : model));
+  request.mutable_grade()->set_rubric(flags.grade);
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -159,12 +219,10 @@ void AddJudge(CLI::App& command, JudgeFlags& flags) {
 int JudgeResponses(const Globals& globals, const JudgeResponsesFlags& flags) {
   v1::JudgeResponsesRequest request;
   if (!flags.model.empty()) request.set_model(ResourceName("models", flags.model));
-  const auto judge = MakeJudge(flags.judge, flags.model);
-  if (!judge.ok()) {
-    Fail(judge.status());
+  if (const absl::Status chosen = Choose(flags, request); !chosen.ok()) {
+    Fail(chosen);
     return kUsageError;
   }
-  *request.mutable_judge() = *judge;
   Client client = globals.Connect();
   const auto artifact = DataSetArtifact(client, flags.data_set);
   if (!artifact.ok()) return Fail(artifact.status());
@@ -175,6 +233,25 @@ int JudgeResponses(const Globals& globals, const JudgeResponsesFlags& flags) {
     PrintJson(*response);
   } else {
     PrintJudgements(*response, flags.each);
+    PrintWarnings(response->warnings());
+  }
+  return kOk;
+}
+
+int CompareResponses(const Globals& globals, const PairsFlags& flags) {
+  v1::CompareResponsesRequest request;
+  request.set_model(ResourceName("models", flags.model));
+  request.set_rubric(flags.rubric);
+  Client client = globals.Connect();
+  const auto artifact = DataSetArtifact(client, flags.data_set);
+  if (!artifact.ok()) return Fail(artifact.status());
+  request.set_artifact(*artifact);
+  const auto response = client.CompareResponses(request);
+  if (!response.ok()) return Fail(response.status());
+  if (globals.json) {
+    PrintJson(*response);
+  } else {
+    PrintPreferences(*response, flags.each);
     PrintWarnings(response->warnings());
   }
   return kOk;
@@ -215,6 +292,7 @@ int MeasureTexts(const Globals& globals, const MeasureFlags& flags) {
 void AddTextCommands(CLI::App& app, const Globals& globals, Action& action) {
   AddMeasure(app, globals, action);
   AddJudging(app, globals, action);
+  AddPairs(app, globals, action);
 }
 
 }  // namespace valuescope::command_line

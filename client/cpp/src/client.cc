@@ -39,8 +39,8 @@ constexpr absl::Duration TimeoutOf() {
                v1::ClassifyNeuronsRequest, v1::ScoreSelectivityRequest,
                v1::CompareNeuronSetsRequest, v1::TopContextsRequest, v1::TestNeuronsRequest,
                v1::AskQuestionnaireRequest, v1::AnswerChoicesRequest,
-               v1::ScoreTaggedResponsesRequest, v1::MeasureTextsRequest,
-               v1::JudgeResponsesRequest, v1::CreateJobRequest>;
+               v1::ScoreTaggedResponsesRequest, v1::MeasureTextsRequest, v1::JudgeResponsesRequest,
+               v1::CompareResponsesRequest, v1::CreateJobRequest>;
   return computes ? kWorkTimeout : kLookupTimeout;
 }
 
@@ -385,6 +385,11 @@ absl::StatusOr<v1::ScoreTaggedResponsesResponse> Client::ScoreTaggedResponses(
 absl::StatusOr<v1::JudgeResponsesResponse> Client::JudgeResponses(
     const v1::JudgeResponsesRequest& request, const CallOptions& options) {
   return Call(stubs_->evaluation, &v1::EvaluationService::Stub::JudgeResponses, request, options,
+              Repeat::kHarmless);
+}
+absl::StatusOr<v1::CompareResponsesResponse> Client::CompareResponses(
+    const v1::CompareResponsesRequest& request, const CallOptions& options) {
+  return Call(stubs_->evaluation, &v1::EvaluationService::Stub::CompareResponses, request, options,
               Repeat::kHarmless);
 }
 absl::StatusOr<v1::MeasureTextsResponse> Client::MeasureTexts(

@@ -126,3 +126,40 @@ def test_judgements_are_arrays_with_nan_where_nobody_was_asked():
     request = vs.judging_request("artifacts/r", vs.WordList("w"), model="models/x")
     assert (request.artifact, request.model) == ("artifacts/r", "models/x")
     assert list(request.judge.word_list.words) == ["w"]
+
+
+def test_grades_and_preferences_are_arrays():
+    judged = vs.Judgements(
+        v1.JudgeResponsesResponse(
+            judgements=[v1.Judgement(grade=7.5, label_mass=0.9), v1.Judgement()], mean_grade=7.5
+        )
+    )
+    assert judged.grades[0] == 7.5 and math.isnan(judged.grades[1])
+    assert judged.records()[0]["expresses"] is None
+    assert repr(judged) == "Judgements(2 responses, mean grade 7.5)"
+    request = vs.judging_request("artifacts/r", vs.Grade("models/j", "{query} {response}?"))
+    assert request.grade.model == "models/j" and request.WhichOneof("how") == "grade"
+    preferences = vs.Preferences(
+        v1.CompareResponsesResponse(
+            preferences=[v1.PairPreference(probability=0.75, order_spread=0.1, label_mass=0.5)],
+            win_rate=1.0,
+            win_rate_interval=v1.Interval(lower=0.25, upper=1.0),
+            order_agreement=1.0,
+        )
+    )
+    assert preferences.probabilities.tolist() == [0.75] and len(preferences) == 1
+    assert preferences.win_rate_interval == (0.25, 1.0)
+    assert repr(preferences) == "Preferences(1 pairs, first wins 1 [0.25, 1], orders agree 1)"
+    assert preferences.records()[0]["order_spread"] == 0.1
+
+
+def test_pairs_are_triples_of_texts_or_an_artifact():
+    request = vs.comparison_request("models/j", [("q", "a", "b")], "{query} {a} {b}")
+    assert (request.pairs[0].query, request.pairs[0].first, request.pairs[0].second) == (
+        "q",
+        "a",
+        "b",
+    )
+    assert vs.comparison_request("models/j", "artifacts/p", "?").artifact == "artifacts/p"
+    with pytest.raises(ValueError, match="item 0 of pairs has 2 texts"):
+        vs.comparison_request("models/j", [("q", "a")], "?")

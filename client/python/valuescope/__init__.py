@@ -60,7 +60,15 @@ from .results import Activations, Generation, Scores
 from .retry import Retry
 from .tagged import TaggedScores, tagged_request
 from .tensors import from_numpy, to_bits, to_numpy
-from .texts import Judgements, TextMeasures, judging_request, measurement_request
+from .texts import (
+    Grade,
+    Judgements,
+    Preferences,
+    TextMeasures,
+    comparison_request,
+    judging_request,
+    measurement_request,
+)
 
 __all__ = [
     "AblateNeurons",
@@ -84,6 +92,7 @@ __all__ = [
     "FieldViolation",
     "Generated",
     "Generation",
+    "Grade",
     "InvalidRequest",
     "JobFailed",
     "Judgements",
@@ -92,6 +101,7 @@ __all__ = [
     "NeuronTest",
     "NotFound",
     "NotServed",
+    "Preferences",
     "ProjectOut",
     "Quality",
     "Questionnaire",
@@ -113,6 +123,7 @@ __all__ = [
     "chat",
     "chat_prompt",
     "choices_request",
+    "comparison_request",
     "connect",
     "extraction_request",
     "from_numpy",

@@ -71,7 +71,15 @@ from .rpcs import RequestT, ResponseT, Rpc
 from .sampling import to_sampling
 from .tagged import TaggedScores, tagged_request
 from .tensors import Array, data_type, from_numpy, read_tensor_file, to_numpy
-from .texts import Judgements, TextMeasures, judging_request, measurement_request
+from .texts import (
+    Grade,
+    Judgements,
+    Preferences,
+    TextMeasures,
+    comparison_request,
+    judging_request,
+    measurement_request,
+)
 from .transport import Call, Metadata, Transport
 
 T = TypeVar("T")
@@ -900,9 +908,9 @@ class Api:
         return TextMeasures(response)
 
     async def judge_responses(
-        self, /, responses: Responses, judge: Judge, *, model: str = ""
+        self, /, responses: Responses, judge: Judge | Grade, *, model: str = ""
     ) -> Judgements:
-        """Labels responses by words or by a served model, at once.
+        """Labels responses by words or by a served model, or grades them by one, at once.
 
         For more than 2000 responses use `create_job`: its "responses" are the data set with its labels, its "summary" has the
         judgements. Arguments as in `judging_request`. Raises Exhausted, reason USE_A_JOB, where it is too much for one call.
@@ -912,6 +920,25 @@ class Api:
         for warning in response.warnings:
             warnings.warn(warning, stacklevel=2)
         return Judgements(response)
+
+    async def compare_responses(
+        self,
+        /,
+        model: str,
+        pairs: str | Iterable[v1.ResponsePair | tuple[str, str, str]],
+        question: str,
+        **fields: Any,
+    ) -> Preferences:
+        """Asks a served model which of two responses it prefers, in both orders, at once.
+
+        For more than 2000 pairs use `create_job`, whose "summary" holds the same. Arguments as in `comparison_request`. Raises
+        Exhausted, reason USE_A_JOB, where it is too much for one call.
+        """
+        request = comparison_request(model, pairs, question, **fields)
+        response = await self._call(rpcs.COMPARE_RESPONSES, request)
+        for warning in response.warnings:
+            warnings.warn(warning, stacklevel=2)
+        return Preferences(response)
 
     async def generate_responses(
         self,

@@ -203,6 +203,7 @@ class Client:
     measure_texts = blocking(Api.measure_texts)
     generate_responses = blocking(Api.generate_responses)
     judge_responses = blocking(Api.judge_responses)
+    compare_responses = blocking(Api.compare_responses)
 
     create_job = blocking(Api.create_job)
     estimate_job = blocking(Api.estimate_job)

@@ -96,6 +96,13 @@ SCORE_TAGGED_RESPONSES = Rpc(
     True,
     timeout=WORK,
 )
+COMPARE_RESPONSES = Rpc(
+    "EvaluationService/CompareResponses",
+    v1.CompareResponsesRequest,
+    v1.CompareResponsesResponse,
+    True,
+    timeout=WORK,
+)
 JUDGE_RESPONSES = Rpc(
     "EvaluationService/JudgeResponses",
     v1.JudgeResponsesRequest,

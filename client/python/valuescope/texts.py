@@ -108,19 +108,37 @@ class TextMeasures:
         return html.table(headings, rows, repr(self))
 
 
+@dataclasses.dataclass(frozen=True)
+class Grade:
+    """Grades a response from 0 to 10 by a served model's answer to a question, read from its logits.
+
+    Attributes:
+        model: "models/ID" of the judge.
+        question: holds "{query}" and "{response}", in whose place they are put; a number from 0 to 10 answers it.
+    """
+
+    model: str
+    question: str
+
+    def to_message(self) -> v1.GradeJudge:
+        return v1.GradeJudge(model=self.model, rubric=self.question)
+
+
 def judging_request(
-    responses: Responses, judge: Judge, *, model: str = ""
+    responses: Responses, judge: Judge | Grade, *, model: str = ""
 ) -> v1.JudgeResponsesRequest:
     """The request of `Client.judge_responses`, and of a job that does the same.
 
     Args:
         responses: made by `labelled` or `unlabelled`, or the name of an artifact that holds them.
-        judge: a `WordList` or a `Rubric`.
+        judge: a `WordList` or a `Rubric`, which label, or a `Grade`.
         model: "models/ID" whose tokenizer reads responses that are token ids; needed where there are such.
     """
-    request = v1.JudgeResponsesRequest(
-        model=model, judge=judge if isinstance(judge, v1.Judge) else judge.to_message()
-    )
+    request = v1.JudgeResponsesRequest(model=model)
+    if isinstance(judge, Grade):
+        request.grade.CopyFrom(judge.to_message())
+    else:
+        request.judge.CopyFrom(judge if isinstance(judge, v1.Judge) else judge.to_message())
     fill_data_set(request, responses)
     return request
 
@@ -137,13 +155,18 @@ class Judgements:
 
     @property
     def expresses(self) -> npt.NDArray[np.bool_]:
-        """Whether each expresses the value [responses]."""
+        """Whether each expresses the value [responses]; False of grades."""
         return np.array([one.expresses for one in self.response.judgements], bool)
 
     @property
     def probabilities(self) -> Array:
         """p(yes) / (p(yes) + p(no)) of a rubric [responses], float64; NaN of words, and of empty responses."""
         return self._optional("probability")
+
+    @property
+    def grades(self) -> Array:
+        """Expected grades [responses], float64, 0 .. 10; NaN of labels, and of empty responses."""
+        return self._optional("grade")
 
     @property
     def label_masses(self) -> Array:
@@ -154,8 +177,9 @@ class Judgements:
         """One row a response, every column in every row; `pandas.DataFrame(judgements.records())` makes a table."""
         return [
             {
-                "expresses": one.expresses,
+                "expresses": one.expresses if one.HasField("expresses") else None,
                 "probability": optional(one, "probability"),
+                "grade": optional(one, "grade"),
                 "label_mass": optional(one, "label_mass"),
             }
             for one in self.response.judgements
@@ -165,16 +189,103 @@ class Judgements:
         return len(self.response.judgements)
 
     def __repr__(self) -> str:
-        share = optional(self.response, "expressing_share")
-        return f"Judgements({len(self)} responses, {shown(share) or 'none'} express)"
+        if self.response.HasField("expressing_share"):
+            return (
+                f"Judgements({len(self)} responses, {self.response.expressing_share:.3g} express)"
+            )
+        grade = optional(self.response, "mean_grade")
+        return f"Judgements({len(self)} responses, mean grade {shown(grade) or 'unset'})"
 
     def _repr_html_(self) -> str:
-        headings = ["expresses", "probability", "label mass"]
+        headings = ["expresses", "probability", "grade", "label mass"]
         rows = [[shown(cell) for cell in record.values()] for record in self.records()]
         return html.table(headings, rows, repr(self))
 
     def _optional(self, field: str) -> Array:
         return np.array([optional(one, field) for one in self.response.judgements])
+
+
+def comparison_request(
+    model: str,
+    pairs: str | Iterable[v1.ResponsePair | tuple[str, str, str]],
+    question: str,
+    **fields: Any,
+) -> v1.CompareResponsesRequest:
+    """The request of `Client.compare_responses`, and of a job that does the same.
+
+    Args:
+        model: "models/ID" of the judge.
+        pairs: triples (query, first, second), or the name of an artifact that holds JSON Lines of `ResponsePair`.
+        question: holds "{query}", "{a}" and "{b}", in whose place they are put; "A" or "B" answers it.
+        fields: further fields of `CompareResponsesRequest`: display_name.
+    """
+    request = v1.CompareResponsesRequest(model=model, rubric=question, **fields)
+    if isinstance(pairs, str):
+        request.artifact = pairs
+        return request
+    for place, pair in enumerate(given.items(pairs, "pairs")):
+        if isinstance(pair, v1.ResponsePair):
+            request.pairs.append(pair)
+            continue
+        texts = given.strings(pair, f"item {place} of pairs")
+        if len(texts) != 3:
+            raise ValueError(
+                f"item {place} of pairs has {len(texts)} texts; it must be (query, first, second)"
+            )
+        request.pairs.add(query=texts[0], first=texts[1], second=texts[2])
+    return request
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Preferences:
+    """Which of two responses a judge prefers, asked in both orders, one entry a pair.
+
+    Attributes:
+        response: the whole message (usage, digests, warnings).
+    """
+
+    response: v1.CompareResponsesResponse
+
+    @property
+    def probabilities(self) -> Array:
+        """p(first preferred), the mean over both orders [pairs], float64."""
+        return np.array([one.probability for one in self.response.preferences])
+
+    @property
+    def win_rate(self) -> float:
+        """Share of pairs whose first is preferred, ties counting half."""
+        return self.response.win_rate
+
+    @property
+    def win_rate_interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of it."""
+        interval = self.response.win_rate_interval
+        return interval.lower, interval.upper
+
+    def records(self) -> list[dict[str, Any]]:
+        """One row a pair; `pandas.DataFrame(preferences.records())` makes a table."""
+        return [
+            {
+                "probability": one.probability,
+                "order_spread": one.order_spread,
+                "label_mass": one.label_mass,
+            }
+            for one in self.response.preferences
+        ]
+
+    def __len__(self) -> int:
+        return len(self.response.preferences)
+
+    def __repr__(self) -> str:
+        lower, upper = self.win_rate_interval
+        return (
+            f"Preferences({len(self)} pairs, first wins {self.win_rate:.3g} [{lower:.3g}, {upper:.3g}], "
+            f"orders agree {self.response.order_agreement:.3g})"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [[shown(cell) for cell in record.values()] for record in self.records()]
+        return html.table(["p(first)", "order spread", "label mass"], rows, repr(self))
 
 
 def _record(one: v1.TextMeasures) -> dict[str, Any]:

@@ -135,6 +135,8 @@ class Client {
       const v1::ScoreTaggedResponsesRequest& request, const CallOptions& options = {});
   absl::StatusOr<v1::JudgeResponsesResponse> JudgeResponses(
       const v1::JudgeResponsesRequest& request, const CallOptions& options = {});
+  absl::StatusOr<v1::CompareResponsesResponse> CompareResponses(
+      const v1::CompareResponsesRequest& request, const CallOptions& options = {});
   absl::StatusOr<v1::MeasureTextsResponse> MeasureTexts(const v1::MeasureTextsRequest& request,
                                                         const CallOptions& options = {});
 
