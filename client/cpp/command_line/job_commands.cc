@@ -1,4 +1,7 @@
+#include <google/protobuf/util/json_util.h>
+
 #include <iostream>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "arguments.h"
@@ -41,16 +44,13 @@ void PrintJob(const Globals& globals, const v1::Job& job) {
     std::cout << "neuron set: " << set << "\n";
 }
 
-}  // namespace
-
-int CreateAttributionJob(const Globals& globals, const AttributeFlags& flags) {
-  Client client = globals.Connect();
-  auto attribution = MakeAttribution(client, flags);
-  if (!attribution.ok()) return Fail(attribution.status());
+// `flags` are of either command.
+template <typename Flags>
+int CreateJob(const Globals& globals, Client& client, v1::JobSpec spec, const Flags& flags) {
   v1::CreateJobRequest request;
   request.set_validate_only(flags.validate_only);
   request.set_display_name(flags.display_name);
-  *request.mutable_spec()->mutable_attribute_neurons() = *std::move(attribution);
+  *request.mutable_spec() = std::move(spec);
   const auto response = client.CreateJob(request);
   if (!response.ok()) return Fail(response.status());
   if (flags.validate_only) {
@@ -68,6 +68,30 @@ int CreateAttributionJob(const Globals& globals, const AttributeFlags& flags) {
     std::cout << response->job().name() << "\n";
   }
   return kOk;
+}
+
+}  // namespace
+
+int CreateAttributionJob(const Globals& globals, const AttributeFlags& flags) {
+  Client client = globals.Connect();
+  auto attribution = MakeAttribution(client, flags);
+  if (!attribution.ok()) return Fail(attribution.status());
+  v1::JobSpec spec;
+  *spec.mutable_attribute_neurons() = *std::move(attribution);
+  return CreateJob(globals, client, std::move(spec), flags);
+}
+
+int SubmitJob(const Globals& globals, const SubmitFlags& flags) {
+  const absl::StatusOr<std::string> text = ReadFile(flags.path);
+  if (!text.ok()) return Fail(text.status());
+  v1::JobSpec spec;
+  if (const auto parsed = google::protobuf::util::JsonStringToMessage(*text, &spec); !parsed.ok()) {
+    Fail(absl::InvalidArgumentError(absl::StrCat(
+        flags.path, " is not the JSON mapping of JobSpec: ", std::string(parsed.message()))));
+    return kUsageError;
+  }
+  Client client = globals.Connect();
+  return CreateJob(globals, client, std::move(spec), flags);
 }
 
 int GetJob(const Globals& globals, const std::string& name) {

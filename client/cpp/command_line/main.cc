@@ -1,8 +1,7 @@
 // valuescope: the command line. Flags become plain structs (commands.h); this file only declares
-// them.
+// them, those of evaluations stand in evaluation_flags.cc.
 #include <CLI/CLI.hpp>
 #include <cstdint>
-#include <functional>
 #include <iostream>
 #include <string>
 
@@ -13,7 +12,9 @@
 #include "arguments.h"
 #include "commands.h"
 #include "completion.h"
+#include "flags.h"
 #include "output.h"
+#include "text_commands.h"
 
 namespace valuescope::command_line {
 namespace {
@@ -32,10 +33,6 @@ exit codes: 0 done, 1 the server failed or cannot be reached, 2 the command line
 
 'valuescope COMMAND --help' explains a command.)";
 
-// The subcommand to run, chosen while parsing; printing and connecting wait until everything was
-// parsed.
-using Action = std::function<int()>;
-
 void AddPrompt(CLI::App& command, PromptFlags& flags) {
   command.add_option("--model", flags.model, "model, such as SmolLM2-135M-Instruct")->required();
   command
@@ -43,12 +40,7 @@ void AddPrompt(CLI::App& command, PromptFlags& flags) {
                   "the user's words, a message in the model's chat template unless --raw; - reads "
                   "standard input")
       ->required();
-  command
-      .add_option_function<std::string>(
-          "--system", [&flags](const std::string& text) { flags.system = text; },
-          "system message; --system \"\" is an explicitly empty one, which is not the same as none")
-      ->expected(1)
-      ->allow_extra_args(false);
+  AddSystem(command, flags.system);
   command.add_flag("--raw", flags.raw, "plain text: no chat template");
   command
       .add_option("--vector", flags.vectors,
@@ -211,14 +203,7 @@ void AddGeneration(CLI::App& extract, ExtractFlags& flags) {
   extract.add_option("--system_message", flags.system_messages,
                      "before every query; of several each gets one that is drawn; default an empty "
                      "one");
-  extract.add_option("--words", flags.words,
-                     "words or phrases by which an answer expresses the value; WORD* for all that "
-                     "begin so");
-  extract.add_option("--rubric", flags.rubric,
-                     "yes/no question about {query} and {response} that a model answers instead");
-  extract.add_option("--judge_model", flags.judge_model, "that model; default --model");
-  extract.add_option("--threshold", flags.threshold,
-                     "of yes against no, from which on an answer expresses it; default .5");
+  AddJudge(extract, flags.judge);
   extract.add_option("--samples", flags.samples, "answers a query, default 1");
   extract.add_option("--max_tokens", flags.max_tokens, "of an answer, default 256");
   extract.add_option("--temperature", flags.temperature, "of the draw, default 1; 0 is greedy");
@@ -389,9 +374,16 @@ void AddNeurons(CLI::App& app, const Globals& globals, Action& action) {
   AddNeuronTest(*neurons, globals, action);
 }
 
+template <typename Flags>
+void AddJobFlags(CLI::App& command, Flags& flags) {
+  command.add_option("--display_name", flags.display_name, "name for people");
+  command.add_flag("--validate_only", flags.validate_only, "check and estimate, run nothing");
+  command.add_flag("--watch", flags.watch, "show progress until it is finished");
+}
+
 void AddJobs(CLI::App& app, const Globals& globals, Action& action) {
   CLI::App* jobs = app.add_subcommand(
-      "jobs", "long work that survives the server (create, list, get, watch, cancel)");
+      "jobs", "long work that survives the server (create, submit, list, get, watch, cancel)");
   jobs->require_subcommand(1);
   jobs->add_subcommand("list", "all jobs")->callback([&] {
     action = [&globals] { return ListJobs(globals); };
@@ -399,10 +391,17 @@ void AddJobs(CLI::App& app, const Globals& globals, Action& action) {
   static AttributeFlags flags;
   CLI::App* create = jobs->add_subcommand("create", "attribute neurons over a data set");
   AddAttribution(*create, flags);
-  create->add_option("--display_name", flags.display_name, "name for people");
-  create->add_flag("--validate_only", flags.validate_only, "check and estimate, run nothing");
-  create->add_flag("--watch", flags.watch, "show progress until it is finished");
+  AddJobFlags(*create, flags);
   create->callback([&] { action = [&globals] { return CreateAttributionJob(globals, flags); }; });
+  static SubmitFlags submit_flags;
+  CLI::App* submit = jobs->add_subcommand("submit", "any kind of job, from a file");
+  submit
+      ->add_option(
+          "spec", submit_flags.path,
+          "JSON mapping of JobSpec, such as {\"measure_texts\": {...}}; - is standard input")
+      ->required();
+  AddJobFlags(*submit, submit_flags);
+  submit->callback([&] { action = [&globals] { return SubmitJob(globals, submit_flags); }; });
   static std::string name;
   using JobCommand = int (*)(const Globals&, const std::string&);
   const auto add = [&](const char* verb, const char* help, JobCommand run) {
@@ -476,6 +475,8 @@ int Main(int argc, char** argv) {
   AddCapture(app, globals, action);
   AddVectors(app, globals, action);
   AddNeurons(app, globals, action);
+  AddEvaluations(app, globals, action);
+  AddTextCommands(app, globals, action);
   AddJobs(app, globals, action);
   AddArtifacts(app, globals, action);
   AddCompletion(app, action);

@@ -82,26 +82,21 @@ absl::StatusOr<std::string> DataSetArtifact(Client& client, const std::string& d
   return artifact->name();
 }
 
-namespace {
-
-absl::StatusOr<v1::Judge> MakeJudge(const ExtractFlags& flags) {
+absl::StatusOr<v1::Judge> MakeJudge(const JudgeFlags& flags, const std::string& model) {
   v1::Judge judge;
   if (flags.words.empty() == flags.rubric.empty()) {
-    return absl::InvalidArgumentError("--queries needs --words or --rubric, one of the two");
+    return absl::InvalidArgumentError("a judge needs --words or --rubric, one of the two");
   }
   if (!flags.words.empty()) {
     judge.mutable_word_list()->mutable_words()->Assign(flags.words.begin(), flags.words.end());
     return judge;
   }
   v1::RubricJudge& rubric = *judge.mutable_rubric();
-  rubric.set_model(
-      ResourceName("models", flags.judge_model.empty() ? flags.model : flags.judge_model));
+  rubric.set_model(ResourceName("models", flags.judge_model.empty() ? model : flags.judge_model));
   rubric.set_rubric(flags.rubric);
   if (flags.threshold) rubric.set_threshold(*flags.threshold);
   return judge;
 }
-
-}  // namespace
 
 absl::StatusOr<v1::GeneratedResponses> MakeGeneration(const ExtractFlags& flags) {
   v1::GeneratedResponses generated;
@@ -117,7 +112,7 @@ absl::StatusOr<v1::GeneratedResponses> MakeGeneration(const ExtractFlags& flags)
   }
   generated.add_conditions()->mutable_system_messages()->Assign(flags.system_messages.begin(),
                                                                 flags.system_messages.end());
-  absl::StatusOr<v1::Judge> judge = MakeJudge(flags);
+  absl::StatusOr<v1::Judge> judge = MakeJudge(flags.judge, flags.model);
   if (!judge.ok()) return judge.status();
   *generated.mutable_judge() = *std::move(judge);
   if (flags.samples) generated.set_samples_per_query(*flags.samples);

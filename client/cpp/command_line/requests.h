@@ -33,6 +33,9 @@ void AddInterventions(std::vector<ParsedEdit> edits, Request& request) {
 // Uploads a local file of labelled responses, or passes the name of an artifact through.
 absl::StatusOr<std::string> DataSetArtifact(Client& client, const std::string& data_set);
 
+// Words or a rubric, which is put to `model` where the flags name none.
+absl::StatusOr<v1::Judge> MakeJudge(const JudgeFlags& flags, const std::string& model);
+
 // What the server is to generate and label, and by whom. Reads the file of queries.
 absl::StatusOr<v1::GeneratedResponses> MakeGeneration(const ExtractFlags& flags);
 

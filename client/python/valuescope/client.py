@@ -197,6 +197,14 @@ class Client:
     top_contexts = blocking(Api.top_contexts)
     delete_neuron_set = blocking(Api.delete_neuron_set)
 
+    ask_questionnaire = blocking(Api.ask_questionnaire)
+    answer_choices = blocking(Api.answer_choices)
+    score_tagged_responses = blocking(Api.score_tagged_responses)
+    measure_texts = blocking(Api.measure_texts)
+    generate_responses = blocking(Api.generate_responses)
+    judge_responses = blocking(Api.judge_responses)
+    compare_responses = blocking(Api.compare_responses)
+
     create_job = blocking(Api.create_job)
     estimate_job = blocking(Api.estimate_job)
     job = blocking(Api.job)
