@@ -144,7 +144,7 @@ def test_an_empty_message_is_none_where_the_template_takes_none(client):
 
 
 def test_kill_9_in_the_middle_gives_the_same_bytes(client, start_server, root, tmp_path):
-    fields = {"judge": vs.Rubric(JUDGE, QUESTION), "samples_per_query": 12, "seed": 6}
+    fields = {"judge": vs.Rubric(JUDGE, QUESTION), "samples_per_query": 8, "seed": 6}
 
     def submit(connection):
         return connection.generate_responses(
