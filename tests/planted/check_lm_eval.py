@@ -21,25 +21,25 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE.parent / "integration"))
 
+import conftest  # noqa: E402, F401
 import lm_eval  # noqa: E402
 import numpy as np  # noqa: E402
 import planted_model as pm  # noqa: E402
 import torch  # noqa: E402
+import valuescope as vs  # noqa: E402
+from conftest import Server  # noqa: E402
 from lm_eval.models.huggingface import HFLM  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
-
-import conftest  # noqa: E402, F401, I001
-import valuescope as vs  # noqa: E402
-from conftest import Server  # noqa: E402
 from valuescope.lm_eval import Steered  # noqa: E402
 
 TASKS = ["planted_choices", "planted_answers", "planted_texts"]
 TASK_FOLDER = HERE / "lm_eval_tasks"
 FAMILIES = ROOT / "tests" / "golden" / "families"
 BEGINS_TEXTS = "mistral"
-# Of natural log-probabilities, per token of a continuation.
+# Of natural log-probabilities. The other side sums those of a text in float32.
 TOLERANCE = 1e-4
+SUMMING = 4 * np.finfo(np.float32).eps
 COEFFICIENT = 3.0
 
 
@@ -48,7 +48,7 @@ def evaluate(model, **options):
     results = lm_eval.simple_evaluate(
         model=model,
         tasks=TASKS,
-        task_manager=TaskManager(include_path=str(TASK_FOLDER)),
+        task_manager=TaskManager(include_path=str(TASK_FOLDER), include_defaults=False),
         bootstrap_iters=0,
         log_samples=True,
         **options,
@@ -65,21 +65,25 @@ def logprobs(responses):
     return np.array(choices + [logprob for (logprob,) in responses["planted_texts"]])
 
 
+def allowed(expected):
+    return np.maximum(TOLERANCE, SUMMING * np.abs(expected))
+
+
 def check_equal(what, here, there):
     (found, found_metrics), (expected, expected_metrics) = here, there
-    difference = np.abs(logprobs(found) - logprobs(expected)).max()
+    differences = np.abs(logprobs(found) - logprobs(expected))
     flags = [[greedy for _, greedy in one] for one in expected["planted_choices"]]
     print(
         f"{what}: {logprobs(expected).size} log-probabilities of {logprobs(expected).min():.1f} to {logprobs(expected).max():.1f}, "
-        f"largest difference {difference:.2g}; {sum(map(sum, flags))} choices are greedy; texts {expected['planted_answers'][:2]}"
+        f"largest difference {differences.max():.2g}; {sum(map(sum, flags))} choices are greedy; texts {expected['planted_answers'][:2]}"
     )
-    assert difference < TOLERANCE, difference
+    assert (differences < allowed(logprobs(expected))).all()
     assert [[greedy for _, greedy in one] for one in found["planted_choices"]] == flags
     assert found["planted_answers"] == expected["planted_answers"]
     for task, metrics in expected_metrics.items():
         for name, value in metrics.items():
             if isinstance(value, float):
-                assert abs(found_metrics[task][name] - value) < TOLERANCE * max(1, value), name
+                assert abs(found_metrics[task][name] - value) <= TOLERANCE * max(1, value), name
 
 
 def hooked(model, block, row):
@@ -99,8 +103,15 @@ def check_folder(client, folder, prefix_is_told):
     length = client.model(name).context_length - 1
     options = {} if prefix_is_told else {"prefix_token_id": tokenizer.bos_token_id}
     options["max_length"] = length
+    # Where contexts with all but the last token of their continuations are equal, but the continuations' lengths are not, its cache
+    # takes logits from the front of the longest one (lm_eval 0.4.13).
     theirs = HFLM(
-        pretrained=torch_model, tokenizer=tokenizer, max_length=length, batch_size=4, device="cpu"
+        pretrained=torch_model,
+        tokenizer=tokenizer,
+        max_length=length,
+        batch_size=4,
+        device="cpu",
+        logits_cache=False,
     )
     plain = evaluate(theirs)
     check_equal(f"{name}, as it is", evaluate(Steered(client, name, **options)), plain)
@@ -167,6 +178,7 @@ def main():
     parser.add_argument("--model", type=pathlib.Path, action="append", default=[])
     more = parser.parse_args().model
     os.chdir(ROOT)
+    torch.set_num_threads(1)  # the models are small, and threads that wait for each other are slow
     with tempfile.TemporaryDirectory() as name:
         temporary = pathlib.Path(name)
         os.environ["HF_HOME"] = str(temporary / "hub")
