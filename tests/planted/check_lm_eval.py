@@ -44,7 +44,7 @@ COEFFICIENT = 3.0
 
 
 def evaluate(model, **options):
-    """Task -> the responses of its documents, and all metrics."""
+    """Task -> the responses to its documents; and task -> its metrics."""
     results = lm_eval.simple_evaluate(
         model=model,
         tasks=TASKS,
@@ -80,6 +80,11 @@ def check_equal(what, here, there):
     assert (differences < allowed(logprobs(expected))).all()
     assert [[greedy for _, greedy in one] for one in found["planted_choices"]] == flags
     assert found["planted_answers"] == expected["planted_answers"]
+    check_metrics(found_metrics, expected_metrics)
+    return sum(map(sum, flags))
+
+
+def check_metrics(found_metrics, expected_metrics):
     for task, metrics in expected_metrics.items():
         for name, value in metrics.items():
             if isinstance(value, float):
@@ -114,7 +119,7 @@ def check_folder(client, folder, prefix_is_told):
         logits_cache=False,
     )
     plain = evaluate(theirs)
-    check_equal(f"{name}, as it is", evaluate(Steered(client, name, **options)), plain)
+    greedy = check_equal(f"{name}, as it is", evaluate(Steered(client, name, **options)), plain)
     chats = [{}] if tokenizer.chat_template is None else [{}, {"apply_chat_template": True}]
     block = torch_model.config.num_hidden_layers // 2
     row = np.random.default_rng(5).standard_normal(torch_model.config.hidden_size)
@@ -126,7 +131,7 @@ def check_folder(client, folder, prefix_is_told):
     for chat in chats:
         if chat:
             ours = evaluate(Steered(client, name, **options), **chat)
-            check_equal(f"{name}, behind its template", ours, evaluate(theirs, **chat))
+            greedy += check_equal(f"{name}, behind its template", ours, evaluate(theirs, **chat))
         handle = hooked(torch_model, block, coefficient * torch.tensor(row))
         expected = evaluate(theirs, **chat)
         handle.remove()
@@ -135,6 +140,7 @@ def check_folder(client, folder, prefix_is_told):
         moved = np.abs(logprobs(expected[0]) - logprobs(plain[0])).max()
         print(f"    the steering moves them by up to {moved:.2g}")
         assert moved > 100 * TOLERANCE
+    return greedy
 
 
 def check_open_message(client, folder):
@@ -193,7 +199,8 @@ def main():
         with vs.Client(server.address) as client:
             for one in names:
                 client.wait_until_ready(f"models/{one}", timeout=600)
-                check_folder(client, root / one, prefix_is_told=one == BEGINS_TEXTS)
+                greedy = check_folder(client, root / one, prefix_is_told=one == BEGINS_TEXTS)
+                assert greedy or one != "planted", "no choice is greedy, so the flags say nothing"
             check_open_message(client, root / "planted")
             check_command_line(server, client, root / "planted", temporary)
         assert server.stop() == 0
