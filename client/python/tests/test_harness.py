@@ -155,6 +155,9 @@ def test_contexts_are_cut_from_the_left(fake, client):
         model.loglikelihood(asked(("a", " b c d e f g")))
     with pytest.raises(ValueError, match="has 0 tokens"):
         model.loglikelihood(asked(("a", "")))
+    for length in (1, 7):
+        with pytest.raises(ValueError, match=f"max_length is {length}; allowed are 2 to 6"):
+            Steered(client, "models/m", max_length=length)
     Steered(client, "models/m", max_length=3).loglikelihood(asked(("a b c d e", " i")))
     assert list(fake.requests[SCORE][-1].prompt.token_ids.ids) == words.of("a b c d e")[-3:]
 
@@ -182,7 +185,7 @@ def test_generations_end_at_every_stop_string_and_keep_their_order(fake, client)
         (long, {"until": stops, "max_gen_toks": 12}),
         ("x", {"until": " two", "do_sample": True, "temperature": 0.5, "top_p": 0.9}),
     )
-    model = Steered(client, "models/m", steer=vs.Steer("vectors/v", 2.0), seed=5, max_length=10**6)
+    model = Steered(client, "models/m", steer=vs.Steer("vectors/v", 2.0), seed=5)
     with pytest.raises(ValueError, match="max_gen_toks is 256; allowed are 1 to 19"):
         model.generate_until(requests)
     requests[1].args[1]["max_gen_toks"] = 4

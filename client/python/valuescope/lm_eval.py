@@ -86,6 +86,7 @@ class Steered(LM):  # type: ignore[misc]
 
     Raises:
         NotFound, FailedPrecondition: no such model, or it is not loaded.
+        ValueError: a `max_length` that is not 2 .. context_length.
     """
 
     def __init__(
@@ -106,7 +107,9 @@ class Steered(LM):  # type: ignore[misc]
         self._model = client.model(model)
         self._steer = to_interventions(steer)
         context = self._model.context_length
-        self.max_length = min(max_length or context, context)
+        if max_length is not None and not 2 <= max_length <= context:
+            raise ValueError(f"max_length is {max_length}; allowed are 2 to {context}")
+        self.max_length = max_length or context
         self._most_fed = min(self.max_length, context - 1)
         # What the tokenizer makes of nothing are the tokens that it adds.
         own = client.tokenize(model, "").token_ids
@@ -297,18 +300,16 @@ class Steered(LM):  # type: ignore[misc]
         Space at a context's end belongs to the continuation, whose tokens are those of both together behind as many as the context
         alone has. Without a context the prefix token is one, also where the continuation begins with it.
         """
-        moved = [_with_space_moved(context, continuation) for context, continuation in texts]
         keys = []
-        for context, continuation in moved:
-            whole = context + continuation
-            keys.append((whole, bool(context) and self._gets_special_tokens(whole)))
-            keys.append((context, bool(context) and self._gets_special_tokens(context)))
+        for context, continuation in itertools.starmap(_with_space_moved, texts):
+            for text in (context + continuation, context):
+                keys.append((text, bool(context) and self._gets_special_tokens(text)))
         encoded = self._encode(keys)
         split = []
         for whole_key, context_key in zip(keys[::2], keys[1::2], strict=True):
-            whole, context = encoded[whole_key], encoded[context_key]
-            if context:
-                split.append((context, whole[len(context) :]))
+            whole, before = encoded[whole_key], encoded[context_key]
+            if before:
+                split.append((before, whole[len(before) :]))
                 continue
             prefix = self._prefix_token()
             split.append(([prefix], whole[1:] if whole[:1] == [prefix] else whole))
