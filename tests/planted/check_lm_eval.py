@@ -166,7 +166,7 @@ def check_command_line(server, client, temporary):
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT / "client" / "python")},
         check=True,
-        capture_output=True,
+        stdout=subprocess.DEVNULL,
     )
     (written,) = out.rglob("results*.json")
     results = json.loads(written.read_text())

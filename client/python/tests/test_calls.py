@@ -290,9 +290,13 @@ def answer_text(request):
 
 
 def test_scores_and_tokens_of_many_prompts_keep_their_order(both, fake):
+    last_came = threading.Event()
+
     def score(request, context):
         first = request.prompt.token_ids.ids[0]
-        time.sleep(0.02 * (first == 1))  # the first one ends last
+        if first == 3:
+            last_came.set()
+        assert last_came.wait(10)  # all are under way at once
         scores = [v1.ContinuationScore(sum=-first - len(c.text)) for c in request.continuations]
         return v1.ScoreResponse(scores=scores)
 
