@@ -14,7 +14,8 @@ import valuescope as vs
 from valuescope import v1
 
 harness_stand_in.install()
-from valuescope.lm_eval import Steered, parse_steering  # noqa: E402
+from valuescope.lm_eval import Steered  # noqa: E402
+from valuescope.lm_eval_arguments import parse_steering  # noqa: E402
 
 TOKENIZE, SCORE = "ModelService/Tokenize", "GenerationService/Score"
 GENERATE = "GenerationService/Generate"

@@ -23,24 +23,21 @@ import hashlib
 import itertools
 import json
 import logging
-import pathlib
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from google.protobuf import json_format
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
-from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, simple_parse_args_string
 
 from . import v1
 from .api import IN_FLIGHT
 from .client import Client, connect
 from .errors import InvalidRequest
+from .lm_eval_arguments import before_stops, parse_steering, sampling_of
 from .progress import progress
-from .prompts import Steer, Steering, Tokens, chat_prompt, to_interventions
+from .prompts import Steering, chat_prompt, to_interventions
 
 T = TypeVar("T")
 Ids = list[int]
@@ -52,8 +49,6 @@ _PART = 512
 # Tokens of the continuations of one Score, whose answer is one message.
 _MOST_SCORED = 1 << 15
 _MOST_STOPS = 16
-_DEFAULT_NEW_TOKENS = 256
-_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 # Stands behind a message that is to be continued while the template is applied, as transformers marks it.
 _END_OF_MESSAGE = "CONTINUE_FINAL_MESSAGE_TAG "
 
@@ -137,7 +132,7 @@ class Steered(LM):  # type: ignore[misc]
 
         Args:
             arg_dict: "model" (an ID or "models/ID") and, where they are not the default ones, "address" ("HOST:PORT"), "token",
-                "steer" (see `parse_steering`), "tokens" (its scope) and the arguments of the class.
+                "steer" (see `lm_eval_arguments.parse_steering`), "tokens" (its scope) and the arguments of the class.
             additional_config: batch size and device, which are the server's own affair.
         """
         given = dict(arg_dict)
@@ -374,7 +369,7 @@ class Steered(LM):  # type: ignore[misc]
     def _generate(
         self, contexts: Sequence[str], arguments: Mapping[str, Any], seeds: list[int] | None
     ) -> list[str]:
-        sampling, stops = _sampling_of(arguments)
+        sampling, stops = sampling_of(arguments)
         room = self.max_length - sampling["max_tokens"]
         if room < 1:
             raise ValueError(
@@ -390,7 +385,7 @@ class Steered(LM):  # type: ignore[misc]
             stop=stops[:_MOST_STOPS],
             **sampling,
         )
-        return [_before_stops(generation.text, stops) for generation in generations]
+        return [before_stops(generation.text, stops) for generation in generations]
 
     def _rendered(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool) -> str:
         prompt = chat_prompt(
@@ -399,31 +394,6 @@ class Steered(LM):  # type: ignore[misc]
             add_generation_prompt=add_generation_prompt,
         )
         return self._client.tokenize(self._model.name, prompt).rendered_text
-
-
-def parse_steering(text: str, tokens: Tokens = "from_last_prompt") -> Steering:
-    """Steering as `--model_args` has it.
-
-    Args:
-        text: "VECTOR:COEFFICIENT@LAYERS", such as "vectors/ID:6@14", with layers "14", "10-14" or "all", several joined by "+"; or the
-            name of a file, "*.json", that holds a list of the contract's Interventions.
-        tokens: scope of what is not read from a file.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    if text.endswith(".json"):
-        listed = json.loads(pathlib.Path(text).read_text())
-        return [json_format.ParseDict(one, v1.Intervention()) for one in listed]
-    steers = []
-    for one in text.split("+"):
-        match = re.fullmatch(r"(.+):([^:@]+)@(all|(\d+)(?:-(\d+))?)", one)
-        if match is None:
-            raise ValueError(f"steer is {one!r}; write vectors/ID:COEFFICIENT@LAYERS or FILE.json")
-        vector, coefficient, layers, first, last = match.groups()
-        blocks = layers if layers == "all" else range(int(first), int(last or first) + 1)
-        steers.append(Steer(vector, float(coefficient), layers=blocks, tokens=tokens))
-    return steers
 
 
 def _parts(items: Sequence[T], size: int = _PART) -> Iterator[Sequence[T]]:
@@ -439,25 +409,6 @@ def _with_space_moved(context: str, continuation: str) -> tuple[str, str]:
 def _answer(score: v1.ContinuationScore) -> tuple[float, bool]:
     likeliest = [top.token_ids[0] for top in score.top]
     return score.sum, likeliest == list(score.token_ids)
-
-
-def _sampling_of(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Fields of SamplingParams, and all stop strings: the server takes 16 of them."""
-    given = normalize_gen_kwargs(dict(arguments), _DEFAULT_NEW_TOKENS)
-    stops = [stop for stop in given.pop("until") if stop]
-    sampling = {"temperature": 0.0, "max_tokens": given.pop("max_gen_toks")}
-    given.pop("do_sample", None)
-    for name, value in given.items():
-        if name not in _SAMPLING:
-            raise ValueError(f"generation argument {name!r}; known are {', '.join(_SAMPLING)}")
-        sampling[name] = value
-    return sampling, stops
-
-
-def _before_stops(text: str, stops: Iterable[str]) -> str:
-    for stop in stops:
-        text = text.split(stop)[0]
-    return text
 
 
 def _without_end(text: str) -> str:
