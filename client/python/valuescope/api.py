@@ -179,10 +179,44 @@ class Api:
         request = v1.UnloadModelRequest(name=name, force=force)
         return (await self._call(rpcs.UNLOAD_MODEL, request)).model
 
-    async def tokenize(self, model: str, prompt: Prompt) -> v1.TokenizeResponse:
-        """Token ids, pieces and the rendered text of a prompt, exactly as generation sees it."""
-        request = v1.TokenizeRequest(model=model, prompt=to_prompt(prompt))
-        return await self._call(rpcs.TOKENIZE, request)
+    async def tokenize(
+        self, model: str, prompt: Prompt, *, add_special_tokens: bool = True
+    ) -> v1.TokenizeResponse:
+        """Token ids, pieces and the rendered text of a prompt, exactly as generation sees it.
+
+        Args:
+            model: "models/ID".
+            prompt: text, chat or token ids.
+            add_special_tokens: whether plain text gets the tokenizer's own special tokens, as it does where it is generated from.
+        """
+        (response,) = await self.tokenize_all(
+            model, [prompt], add_special_tokens=add_special_tokens
+        )
+        return response
+
+    async def tokenize_all(
+        self,
+        model: str,
+        prompts: Iterable[Prompt],
+        *,
+        add_special_tokens: bool = True,
+        in_flight: int = IN_FLIGHT,
+    ) -> list[v1.TokenizeResponse]:
+        """`tokenize` of several prompts side by side, in their order.
+
+        Args:
+            model: "models/ID".
+            prompts: texts, chats or lists of token ids.
+            add_special_tokens: as in `tokenize`.
+            in_flight: prompts under way at once.
+        """
+        requests = [
+            v1.TokenizeRequest(
+                model=model, prompt=to_prompt(prompt), add_special_tokens=add_special_tokens
+            )
+            for prompt in prompts
+        ]
+        return await self._all(rpcs.TOKENIZE, requests, in_flight=in_flight)
 
     async def detokenize(self, model: str, token_ids: Sequence[int]) -> str:
         """The text of token ids, special tokens included."""
@@ -357,14 +391,45 @@ class Api:
         Returns:
             A list of the contract's `ContinuationScore`, one a continuation, with `sums` and `means` as arrays.
         """
-        request = v1.ScoreRequest(
-            model=model,
-            prompt=to_prompt(prompt),
-            continuations=to_responses(continuations),
-            interventions=to_interventions(steer),
-            top_logprobs=top_logprobs,
+        (scores,) = await self.score_all(
+            model, [(prompt, continuations)], steer=steer, top_logprobs=top_logprobs
         )
-        return Scores((await self._call(rpcs.SCORE, request)).scores)
+        return scores
+
+    async def score_all(
+        self,
+        model: str,
+        pairs: Iterable[tuple[Prompt, Response | Iterable[Response]]],
+        *,
+        steer: Steering = None,
+        top_logprobs: int = 0,
+        in_flight: int = IN_FLIGHT,
+    ) -> list[Scores]:
+        """`score` of several prompts side by side, in their order.
+
+        Args:
+            model: "models/ID".
+            pairs: prompts, each with its continuations.
+            steer: changes during the forward pass, the same for all.
+            top_logprobs: likeliest tokens to return at each position, 0 .. 20.
+            in_flight: prompts under way at once.
+        """
+        shared = v1.ScoreRequest(
+            model=model, interventions=to_interventions(steer), top_logprobs=top_logprobs
+        )
+        given_pairs = list(pairs)
+
+        def request_of(index: int) -> v1.ScoreRequest:
+            prompt, continuations = given_pairs[index]
+            request = v1.ScoreRequest(
+                prompt=to_prompt(prompt), continuations=to_responses(continuations)
+            )
+            request.MergeFrom(shared)
+            return request
+
+        requests = _Made(len(given_pairs), request_of)
+        responses = await self._all(rpcs.SCORE, requests, in_flight=in_flight)
+        return [Scores(response.scores) for response in responses]
 
     # --- Activations -----------------------------------------------------------------------------------------------
 

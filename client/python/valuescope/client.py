@@ -126,6 +126,7 @@ class Client:
     load_model = blocking(Api.load_model)
     unload_model = blocking(Api.unload_model)
     tokenize = blocking(Api.tokenize)
+    tokenize_all = blocking(Api.tokenize_all)
     detokenize = blocking(Api.detokenize)
 
     if TYPE_CHECKING:
@@ -171,6 +172,7 @@ class Client:
 
     stream = blocking_iterator(Api.stream)
     score = blocking(Api.score)
+    score_all = blocking(Api.score_all)
     capture = blocking(Api.capture)
 
     extract_vectors = blocking(Api.extract_vectors)
