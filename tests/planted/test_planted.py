@@ -467,8 +467,8 @@ def evaluated(truth):
     }
 
 
-# Three items are few.
-@pytest.mark.filterwarnings("ignore:condition .* one label")
+# Three items are few, and two words of six are what is read.
+@pytest.mark.filterwarnings("ignore:condition .* one label", "ignore:condition .* the labels")
 def test_a_questionnaire_finds_the_value_where_it_is_asked_for_and_nothing_in_the_twin(
     client, truth
 ):
@@ -494,9 +494,9 @@ def test_a_questionnaire_finds_the_value_where_it_is_asked_for_and_nothing_in_th
             scores[model, value_word] = asked.item_scores.mean(axis=1)
     for value_word, _ in words:
         asked, not_asked, without = scores[PLANTED, value_word]
-        assert asked > 1.9
-        assert not_asked < 1.1
-        assert without < 1.1
+        assert asked > 1.8
+        # Below the middle: the neutral word is the likelier.
+        assert max(not_asked, without) < 1.5
         assert np.ptp(scores[TWIN, value_word]) < 0.1
 
 
