@@ -113,8 +113,8 @@ void AblationRun::Advance() {
 void AblationRun::RunClean() {
   const model::Architecture& a = transformer_.architecture();
   const c10::Device device = transformer_.device();
-  auto cache = model::KvCache::Allocate(a, restart_.copies.cache_blocks(), SequenceCopies::kBlockTokens,
-                                        transformer_.dtype(), device);
+  auto cache = model::KvCache::Allocate(a, restart_.copies.cache_blocks(),
+                                        SequenceCopies::kBlockTokens, transformer_.dtype(), device);
   if (!cache.ok()) throw std::bad_alloc();
   cache_ = *std::move(cache);
   model::StepProgram program(static_cast<size_t>(NumWires(a)));
@@ -173,7 +173,8 @@ void AblationRun::BeginBlock(size_t block) {
 }
 
 void AblationRun::RunCopies() {
-  const auto count = std::min(static_cast<size_t>(restart_.copies.count), now_.asked.size() - now_.next);
+  const auto count =
+      std::min(static_cast<size_t>(restart_.copies.count), now_.asked.size() - now_.next);
   const auto neurons = std::span<const int64_t>(now_.asked).subspan(now_.next, count);
   SequenceCopies copies = restart_.copies;
   copies.count = static_cast<int64_t>(count);

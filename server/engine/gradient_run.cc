@@ -19,17 +19,16 @@ namespace {
 
 using model::Site;
 
-// Of a pass, so that those who wait for the engine do not wait long.
-constexpr int64_t kMostTokens = 256;
 constexpr int64_t kBlockTokens = SequenceCopies::kBlockTokens;
 
 // The first ones that share a pass, as a rectangle of sequences; at least one.
-std::span<const NeuronRequest> SharingAPass(std::span<const NeuronRequest> requests) {
+std::span<const NeuronRequest> SharingAPass(std::span<const NeuronRequest> requests,
+                                            int64_t most_tokens) {
   size_t count = 1;
   int64_t longest = LengthOf(requests[0]);
   for (; count < requests.size(); ++count) {
     longest = std::max(longest, LengthOf(requests[count]));
-    if (static_cast<int64_t>(count + 1) * longest > kMostTokens) break;
+    if (static_cast<int64_t>(count + 1) * longest > most_tokens) break;
   }
   return requests.first(count);
 }
@@ -47,25 +46,20 @@ int64_t BytesOf(std::span<const NeuronRequest> requests, const model::Transforme
   const auto layers = static_cast<int64_t>(requests[0].layers.size());
   const int64_t tokens = sequences * longest;
   const SequenceCopies whole{.count = sequences, .end = longest};
-  return static_cast<int64_t>(sizeof(float)) * layers * tokens * (a.intermediate + a.hidden) +
+  return static_cast<int64_t>(sizeof(float)) * layers * tokens * (2 * a.intermediate + a.hidden) +
          RecordedBytes(a, tokens, whole.own_blocks() * kBlockTokens) +
-         whole.cache_blocks() *
-             model::KvCache::BytesPerBlock(a, kBlockTokens, transformer.dtype());
+         whole.cache_blocks() * model::KvCache::BytesPerBlock(a, kBlockTokens, transformer.dtype());
 }
 
 }  // namespace
 
-std::vector<GradientSums> GradientSumsOf(const model::Transformer& transformer, int layer,
-                                         const at::Tensor& neurons, const at::Tensor& gradient,
-                                         std::span<const int64_t> counts,
-                                         const model::GradientWeights& weights) {
+std::vector<GradientSums> GradientSumsOf(const at::Tensor& neurons, const at::Tensor& gradients,
+                                         std::span<const int64_t> counts) {
   const c10::NoGradGuard not_followed;
-  const at::Tensor by_neurons = transformer.NeuronGradients(
-      layer, neurons.to(model::ScalarTypeOf(transformer.dtype())), gradient, weights);
   std::vector<GradientSums> sums;
   int64_t first = 0;
   for (const int64_t count : counts) {
-    const at::Tensor own = by_neurons.narrow(0, first, count);
+    const at::Tensor own = gradients.narrow(0, first, count);
     const at::Tensor attributions = neurons.narrow(0, first, count) * own;
     sums.push_back({.attributions = Numbers(attributions.sum(0, false, at::kDouble)),
                     .gradients = Numbers(own.sum(0, false, at::kDouble))});
@@ -82,17 +76,23 @@ void Append(const GradientSums& sums, NeuronScores& scores) {
 int64_t RecordedBytes(const model::Architecture& a, int64_t tokens, int64_t length) {
   const int64_t heads = a.num_heads * a.head_dim, keys = a.num_kv_heads * a.head_dim;
   // What the nodes of a block keep, and what the derivative of the largest one makes on its way.
-  const int64_t kept = 8 * a.hidden + 4 * (heads + 2 * keys) + 2 * heads + 2 * a.intermediate;
+  const int64_t kept = 8 * a.hidden + 4 * (heads + 2 * keys) + 2 * heads + 4 * a.intermediate;
   const int64_t attention = 6 * length * a.num_heads + 8 * (heads + 2 * keys);
   const int64_t logits = 6 * a.vocabulary;
   return static_cast<int64_t>(sizeof(float)) * tokens *
          (a.num_layers * kept + attention + logits + 8 * a.intermediate);
 }
 
+int64_t TokensOfARecordedPass(const model::Architecture& architecture) {
+  constexpr int64_t kMostTokens = 512, kMostBytes = int64_t{2} << 30;
+  const int64_t bytes_of_each = RecordedBytes(architecture, /*tokens=*/1, /*length=*/0);
+  return std::clamp<int64_t>(kMostBytes / bytes_of_each, 1, kMostTokens);
+}
+
 absl::StatusOr<std::unique_ptr<NeuronRun>> GradientRun::Start(
     const model::Transformer& transformer, std::span<const NeuronRequest> requests,
     std::shared_ptr<const model::GradientWeights> weights, MemoryLedger& memory) {
-  requests = SharingAPass(requests);
+  requests = SharingAPass(requests, TokensOfARecordedPass(transformer.architecture()));
   VS_ASSIGN_OR_RETURN(auto lease, memory.Take(BytesOf(requests, transformer)));
   return std::unique_ptr<NeuronRun>(
       new GradientRun(transformer, requests, std::move(weights), std::move(lease)));
@@ -139,12 +139,24 @@ at::Tensor GradientRun::RunStep(model::StepProgram& program, model::GradientTape
   for (size_t i = 0; i < requests_.size(); ++i) {
     wanted.push_back(ReadsLogits(requests_[i]) ? places_[i].read : std::vector<int64_t>{0});
   }
-  auto cache =
-      model::KvCache::Allocate(transformer_.architecture(), sequences_.cache_blocks(), kBlockTokens,
-                               transformer_.dtype(), transformer_.device());
+  auto cache = model::KvCache::Allocate(transformer_.architecture(), sequences_.cache_blocks(),
+                                        kBlockTokens, transformer_.dtype(), transformer_.device());
   if (!cache.ok()) throw std::bad_alloc();
   return transformer_.Forward(sequences_.Batch(wanted, transformer_.device()), *cache, program,
                               &tape);
+}
+
+model::Wire GradientRun::WireOf(int layer) const {
+  const bool is_normed = transformer_.architecture().post_norms;
+  return {is_normed ? Site::kResidualPost : Site::kMlpNeurons, layer};
+}
+
+at::Tensor GradientRun::ByNeurons(int layer, const at::Tensor& neurons,
+                                  const at::Tensor& gradients) const {
+  if (WireOf(layer).site == Site::kMlpNeurons) return gradients.to(at::kFloat);
+  const c10::NoGradGuard not_followed;
+  return transformer_.NeuronGradients(layer, neurons.to(model::ScalarTypeOf(transformer_.dtype())),
+                                      gradients, *weights_);
 }
 
 void GradientRun::Advance() {
@@ -165,23 +177,22 @@ void GradientRun::Advance() {
   std::vector<at::Tensor> neurons;
   for (const int layer : layers) {
     neurons.push_back(Keep({Site::kMlpNeurons, layer}, 0, tokens, a, device, program));
-    tape.wires.push_back(WireIndex({Site::kResidualPost, layer}, a));
+    tape.wires.push_back(WireIndex(WireOf(layer), a));
   }
   if (const auto* projection = std::get_if<ProjectionTarget>(&requests_[0].target)) {
     tape.wires.push_back(WireIndex({Site::kResidualPost, projection->layer}, a));
   }
   const at::Tensor logits = RunStep(program, tape);
   const auto blocks = static_cast<std::ptrdiff_t>(layers.size());
-  const std::vector<at::Tensor> gradients =
-      model::GradientsOf(TargetsOf(logits, tape.values.back()),
-                         {tape.values.begin(), tape.values.begin() + blocks});
+  const std::vector<at::Tensor> gradients = model::GradientsOf(
+      TargetsOf(logits, tape.values.back()), {tape.values.begin(), tape.values.begin() + blocks});
 
   const at::Tensor at_tokens = OnDevice(asked, device);
   results_.resize(requests_.size());
   for (size_t block = 0; block < layers.size(); ++block) {
+    const at::Tensor own = neurons[block].index_select(0, at_tokens);
     const std::vector<GradientSums> sums = GradientSumsOf(
-        transformer_, layers[block], neurons[block].index_select(0, at_tokens),
-        gradients[block].index_select(0, at_tokens), counts, *weights_);
+        own, ByNeurons(layers[block], own, gradients[block].index_select(0, at_tokens)), counts);
     for (size_t i = 0; i < sums.size(); ++i) Append(sums[i], results_[i]);
   }
 }

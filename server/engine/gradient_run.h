@@ -1,6 +1,7 @@
-// Gradients at the activations as they are, of several sequences in one pass. dL / da_i of block l
-// follows from dL / d what the block adds to the residual stream, so one backward pass serves all
-// blocks of all of them.
+// Gradients at the activations as they are, of several sequences in one pass: one backward pass
+// serves all blocks of all of them. Where a norm stands behind the MLP, which is to be held at its
+// factor in the neurons' own block alone, dL / da_i follows from dL / d what the block adds to the
+// residual stream.
 #ifndef VALUESCOPE_ENGINE_GRADIENT_RUN_H_
 #define VALUESCOPE_ENGINE_GRADIENT_RUN_H_
 
@@ -27,12 +28,10 @@ struct GradientSums {
   std::vector<float> attributions, gradients;
 };
 
-// Of block `layer`, from its neurons [tokens, intermediate] float32 and dL / d MLP_OUTPUT [tokens,
-// hidden] there: one entry for each of the `counts` of tokens, which stand one behind the other.
-std::vector<GradientSums> GradientSumsOf(const model::Transformer& transformer, int layer,
-                                         const at::Tensor& neurons, const at::Tensor& gradient,
-                                         std::span<const int64_t> counts,
-                                         const model::GradientWeights& weights);
+// From a block's neurons and dL / d these, [tokens, intermediate] float32: one entry for each of
+// the `counts` of tokens, which stand one behind the other.
+std::vector<GradientSums> GradientSumsOf(const at::Tensor& neurons, const at::Tensor& gradients,
+                                         std::span<const int64_t> counts);
 
 // Behind those of the blocks before.
 void Append(const GradientSums& sums, NeuronScores& scores);
@@ -40,6 +39,11 @@ void Append(const GradientSums& sums, NeuronScores& scores);
 // Of the device, at most, what is recorded of `tokens` and their derivatives make on their way.
 // They stand in a rectangle of sequences that see `length` positions.
 int64_t RecordedBytes(const model::Architecture& architecture, int64_t tokens, int64_t length);
+
+// Of one pass, unless a sequence has more: as many as products are fast with, but no more than
+// those who wait for the engine, and its memory, can spare. Of the model alone, so that equal
+// requests share equal passes wherever they run.
+int64_t TokensOfARecordedPass(const model::Architecture& architecture);
 
 class GradientRun : public NeuronRun {
  public:
@@ -58,6 +62,10 @@ class GradientRun : public NeuronRun {
               std::shared_ptr<MemoryLedger::Lease> lease);
 
   at::Tensor RunStep(model::StepProgram& program, model::GradientTape& tape) const;
+  // Where a block's gradients are taken.
+  model::Wire WireOf(int layer) const;
+  // dL / d neurons [tokens, intermediate] of block `layer` from those at its wire.
+  at::Tensor ByNeurons(int layer, const at::Tensor& neurons, const at::Tensor& gradients) const;
   // L of all sequences together, from the step's logits or RESIDUAL_POST of a projection's layer.
   at::Tensor TargetsOf(const at::Tensor& logits, const at::Tensor& residual) const;
 

@@ -46,8 +46,8 @@ std::optional<model::GradientPath> GradientPathOf(const NeuronRequest& request);
 
 // Answers the first of `requests`, at least one, and more where these share its passes. They were
 // checked and have the same layers, kinds of target and question; they and the transformer outlive
-// the run. `weights` are of GradientPathOf, where there is one. What the run takes of the device, but
-// for weights, it takes of `memory` until its end: RESOURCE_EXHAUSTED. Where its passes can be
+// the run. `weights` are of GradientPathOf, where there is one. What the run takes of the device,
+// but for weights, it takes of `memory` until its end: RESOURCE_EXHAUSTED. Where its passes can be
 // smaller without changing a bit they are before it is refused.
 absl::StatusOr<std::unique_ptr<NeuronRun>> StartNeuronRun(
     const model::Transformer& transformer, std::span<const NeuronRequest> requests,

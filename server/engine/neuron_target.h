@@ -30,8 +30,8 @@ std::vector<int64_t> IdsOf(const NeuronRequest& request);
 bool ReadsLogits(const NeuronRequest& request);
 
 // What the last of the `num_read` positions that L reads, as many as `read` has, make of L of
-// several sequences: [n] float32, from float32 `read` [n, k, width]: logits, or RESIDUAL_POST of the
-// projection's layer. L itself where k is num_read.
+// several sequences: [n] float32, from float32 `read` [n, k, width]: logits, or RESIDUAL_POST of
+// the projection's layer. L itself where k is num_read.
 at::Tensor TargetPart(const NeuronRequest& request, int64_t num_read, const at::Tensor& read);
 
 // The same of L's change: [n] float64, from `clean` [k, width] and `read` [n, k, width], both as

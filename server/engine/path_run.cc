@@ -20,8 +20,6 @@ namespace {
 
 using model::Site;
 
-// Of a pass, so that those who wait for the engine do not wait long.
-constexpr int64_t kMostTokens = 256;
 constexpr int kFirstSteps = 4;
 constexpr int64_t kBlockTokens = SequenceCopies::kBlockTokens;
 
@@ -32,7 +30,8 @@ const PathNodes& PathOf(const NeuronRequest& request) {
 // With as many copies as run together.
 Restart RestartWithCopies(const NeuronRequest& request, const model::Architecture& architecture) {
   Restart restart = RestartOf(request, architecture);
-  restart.copies.count = std::max<int64_t>(1, kMostTokens / restart.copies.length());
+  restart.copies.count =
+      std::max<int64_t>(1, TokensOfARecordedPass(architecture) / restart.copies.length());
   return restart;
 }
 
@@ -144,9 +143,8 @@ void PathRun::BeginBlock(size_t block) {
   along_.steps = path_.steps > 0 ? path_.steps : kFirstSteps;
   along_.nodes = Midpoints(along_.steps, /*thirds=*/false);
   along_.nodes.insert(along_.nodes.begin(), 0);  // for the effect alone
-  along_.gradient =
-      at::zeros({asked_.numel(), transformer_.architecture().hidden},
-                at::TensorOptions().dtype(at::kDouble).device(transformer_.device()));
+  along_.gradient = at::zeros({asked_.numel(), transformer_.architecture().hidden},
+                              at::TensorOptions().dtype(at::kDouble).device(transformer_.device()));
   along_.scores.clear();
 }
 
@@ -184,9 +182,9 @@ void PathRun::RunNodes() {
   copies.count = std::min<int64_t>(copies.count, along_.nodes.size());
   const at::Tensor output = Scaled(copies.count).requires_grad_();
   model::GradientTape tape{.weights = weights_};
-  const at::Tensor x = transformer_.RunBlocks(
-      request_.layers[along_.block] + 1, restart_.last, output,
-      BatchOf(copies, ids_, {}, transformer_.device()), cache_, &tape);
+  const at::Tensor x =
+      transformer_.RunBlocks(request_.layers[along_.block] + 1, restart_.last, output,
+                             BatchOf(copies, ids_, {}, transformer_.device()), cache_, &tape);
   const at::Tensor targets = TargetsOf(x, &tape);
   const at::Tensor gradients = model::GradientsOf(targets.sum(), {output})[0]
                                    .view({copies.count, copies.length(), -1})
@@ -205,10 +203,11 @@ void PathRun::RunNodes() {
 
 void PathRun::EndRule() {
   const int64_t counts[] = {asked_.numel()};
-  const GradientSums sums =
-      GradientSumsOf(transformer_, request_.layers[along_.block],
-                     clean_[along_.block].neurons.index_select(0, asked_),
-                     (along_.gradient / along_.steps).to(at::kFloat), counts, *weights_)[0];
+  const at::Tensor neurons = clean_[along_.block].neurons.index_select(0, asked_);
+  const at::Tensor gradients = transformer_.NeuronGradients(
+      request_.layers[along_.block], neurons.to(model::ScalarTypeOf(transformer_.dtype())),
+      (along_.gradient / along_.steps).to(at::kFloat), *weights_);
+  const GradientSums sums = GradientSumsOf(neurons, gradients, counts)[0];
   const bool goes_on =
       path_.steps == 0 && 3 * along_.steps <= path_.most &&
       (along_.scores.empty() || Change(sums.attributions, along_.scores) > path_.tolerance);

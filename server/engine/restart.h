@@ -1,6 +1,6 @@
-// Where copies of a sequence begin again once neurons are changed at some of its tokens: what stands
-// before the first of these is as it was, and what stands behind the last one that L reads does not
-// matter.
+// Where copies of a sequence begin again once neurons are changed at some of its tokens: what
+// stands before the first of these is as it was, and what stands behind the last one that L reads
+// does not matter.
 #ifndef VALUESCOPE_ENGINE_RESTART_H_
 #define VALUESCOPE_ENGINE_RESTART_H_
 
@@ -15,7 +15,7 @@
 namespace valuescope::engine {
 
 struct Restart {
-  NeuronPlaces places;   // asked: none behind what L reads
+  NeuronPlaces places;    // asked: none behind what L reads
   SequenceCopies copies;  // as many as run together; the blocks of a whole pass are before theirs
   std::vector<int64_t> reread;  // places.read that run again, counted from copies.begin
   int last = 0;                 // the block whose output L is made of

@@ -25,7 +25,8 @@ model::StepBatch WholeSequences::Batch(const std::vector<std::vector<int64_t>>& 
   for (int64_t s = 0; s < count(); ++s) {
     const std::vector<int64_t>& own = ids[static_cast<size_t>(s)];
     const auto first = static_cast<int64_t>(token_ids.size());
-    for (const int64_t position : wanted[static_cast<size_t>(s)]) logits.push_back(first + position);
+    for (const int64_t position : wanted[static_cast<size_t>(s)])
+      logits.push_back(first + position);
     token_ids.insert(token_ids.end(), own.begin(), own.end());
     for (int64_t position = 0; position < static_cast<int64_t>(own.size()); ++position) {
       positions.push_back(position);

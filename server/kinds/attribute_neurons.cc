@@ -175,8 +175,7 @@ class AttributionWork : public ResponseWork<studies::ActivationSums> {
                         studies::ActivationSums& sums) override {
     VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
     if (kept_ == nullptr) {
-      VS_ASSIGN_OR_RETURN(kept_,
-                          method_->Keep(*model->engine, inputs_.Of(units), cancellation));
+      VS_ASSIGN_OR_RETURN(kept_, method_->Keep(*model->engine, inputs_.Of(units), cancellation));
     }
     return method_->AddChunk(*model->engine, inputs_.Of(units),
                              {.tenant = inputs_.tenant, .background = inputs_.background()},

@@ -94,8 +94,7 @@ at::Tensor AttentionGradient(const at::Tensor& qkv, const at::Tensor& keys,
                              const at::Tensor& gradient) {
   const int64_t sequences = batch.block_tables.size(0);
   const Rectangle rectangle(batch, sequences);
-  const at::Tensor q =
-      rectangle.Spread(qkv.narrow(1, 0, heads.num_heads * heads.head_dim), heads);
+  const at::Tensor q = rectangle.Spread(qkv.narrow(1, 0, heads.num_heads * heads.head_dim), heads);
   const at::Tensor k = rectangle.OfSequences(keys, heads);
   const at::Tensor v = rectangle.OfSequences(values, heads);
   const at::Tensor by_output = rectangle.Spread(gradient, heads);

@@ -21,6 +21,7 @@ at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Te
                      int64_t head_dim, double scale, double soft_cap, int64_t window);
 // weight [out, in] contiguous float32 -> [groups of 48 outputs, in, 48]
 at::Tensor PackForProduct(const at::Tensor& weight);
+int64_t PackedBytes(int64_t out, int64_t in);
 // x [num_tokens, in] contiguous float32 -> [num_tokens, out]; on every processor, and fast on those
 // with vectors of 16.
 at::Tensor Product(const at::Tensor& x, const at::Tensor& packed, int64_t out_features);

@@ -386,6 +386,10 @@ at::Tensor EmptyWeight(at::IntArrayRef sizes) {
 
 }  // namespace
 
+int64_t PackedBytes(int64_t out, int64_t in) {
+  return at::divup(out, kGroup) * in * kGroup * static_cast<int64_t>(sizeof(float));
+}
+
 at::Tensor PackForProduct(const at::Tensor& weight) {
   VS_CHECK(weight.scalar_type() == at::kFloat && weight.is_contiguous());
   const int64_t out = weight.size(0), in = weight.size(1);

@@ -1,8 +1,8 @@
 // Parts of the forward pass for those who change what runs between them: without edits and taps,
 // and to the bit what a whole pass computes of the same rows where its results do not depend on
 // their company (LoadOptions::batch_invariant). Rows and results are of the model's type and device
-// unless it says otherwise, and contiguous. With a tape, which names no wires, results belong to the
-// graph of what went in; without one nothing of autograd runs.
+// unless it says otherwise, and contiguous. With a tape, which names no wires, results belong to
+// the graph of what went in; without one nothing of autograd runs.
 #ifndef VALUESCOPE_MODEL_FORWARD_PARTS_H_
 #define VALUESCOPE_MODEL_FORWARD_PARTS_H_
 

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "model/device_types.h"
+#include "model/kernels.h"
 
 namespace valuescope::model {
 namespace {
@@ -22,24 +23,34 @@ absl::StatusOr<std::shared_ptr<const MemoryLedger::Lease>> Take(int64_t bytes,
       .Take(bytes);
 }
 
-// Part by part, so that there is never much more than one copy.
-absl::StatusOr<at::Tensor> ReadPlain(const PlacedProjection& each, const StoredWeights& stored,
-                                     c10::ScalarType type) {
+// [in, out]. Part by part, so that there is never much more than one copy.
+absl::StatusOr<at::Tensor> ReadTransposed(const PlacedProjection& each, const StoredWeights& stored,
+                                          c10::ScalarType type) {
   const at::Tensor whole =
-      at::empty({each.projection.out_features(), each.projection.in_features()}, type);
-  int64_t row = 0;
+      at::empty({each.projection.in_features(), each.projection.out_features()}, type);
+  int64_t column = 0;
   for (const std::string& name : each.weights) {
     VS_ASSIGN_OR_RETURN(const at::Tensor part, stored.ReadAgain(name, type));
-    whole.narrow(0, row, part.size(0)).copy_(part);
-    row += part.size(0);
+    whole.narrow(1, column, part.size(0)).copy_(part.t());
+    column += part.size(0);
   }
   VS_RETURN_IF_ERROR(stored.CheckUnchanged());
   return whole;
 }
 
+absl::StatusOr<std::unique_ptr<const Linear>> MakeTransposed(const PlacedProjection& each,
+                                                             const StoredWeights& stored,
+                                                             c10::ScalarType type) {
+  const at::Tensor& plain = each.projection.plain();
+  if (plain.defined()) return Linear::ShareTransposed(plain);
+  VS_ASSIGN_OR_RETURN(const at::Tensor whole, ReadTransposed(each, stored, type));
+  return Linear::Create(whole);
+}
+
 absl::StatusOr<std::shared_ptr<const GradientWeights>> MakeOrThrow(
-    const GradientPath& path, const std::vector<PlacedProjection>& passed, const StoredWeights& stored, DType dtype,
-    const MemoryLedger* memory, const Cancellation& cancellation) {
+    const GradientPath& path, const std::vector<PlacedProjection>& passed,
+    const StoredWeights& stored, DType dtype, const MemoryLedger* memory,
+    const Cancellation& cancellation) {
   // What is made in inference mode can take no part in a graph.
   const c10::InferenceMode no_inference(false);
   auto weights = std::make_shared<GradientWeights>();
@@ -47,10 +58,8 @@ absl::StatusOr<std::shared_ptr<const GradientWeights>> MakeOrThrow(
   VS_ASSIGN_OR_RETURN(weights->lease, Take(GradientWeightBytes(passed, dtype), memory));
   for (const PlacedProjection& each : passed) {
     VS_RETURN_IF_ERROR(CheckGoesOn(cancellation));
-    at::Tensor& plain = weights->plain[&each.projection];
-    plain = each.projection.plain();
-    if (plain.defined()) continue;
-    VS_ASSIGN_OR_RETURN(plain, ReadPlain(each, stored, ScalarTypeOf(dtype)));
+    VS_ASSIGN_OR_RETURN(weights->transposed[&each.projection],
+                        MakeTransposed(each, stored, ScalarTypeOf(dtype)));
   }
   return weights;
 }
@@ -62,14 +71,15 @@ int64_t GradientWeightBytes(const std::vector<PlacedProjection>& passed, DType d
   for (const PlacedProjection& each : passed) {
     const Projection& projection = each.projection;
     if (projection.plain().defined()) continue;
-    bytes += projection.out_features() * projection.in_features() * SizeOf(dtype);
+    bytes += PackedBytes(projection.in_features(), projection.out_features(), ScalarTypeOf(dtype));
   }
   return bytes;
 }
 
 absl::StatusOr<std::shared_ptr<const GradientWeights>> MakeGradientWeights(
-    const GradientPath& path, const std::vector<PlacedProjection>& passed, const StoredWeights& stored, DType dtype,
-    const MemoryLedger* memory, const Cancellation& cancellation) {
+    const GradientPath& path, const std::vector<PlacedProjection>& passed,
+    const StoredWeights& stored, DType dtype, const MemoryLedger* memory,
+    const Cancellation& cancellation) {
   try {
     return MakeOrThrow(path, passed, stored, dtype, memory, cancellation);
   } catch (const std::exception&) {

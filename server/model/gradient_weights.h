@@ -1,4 +1,4 @@
-// Makes the plain weights that gradients need (gradients.h) from a model's files.
+// Makes the weights that gradients need (gradients.h) from a model's files.
 #ifndef VALUESCOPE_MODEL_GRADIENT_WEIGHTS_H_
 #define VALUESCOPE_MODEL_GRADIENT_WEIGHTS_H_
 
@@ -25,13 +25,14 @@ struct PlacedProjection {
   std::vector<std::string> weights;  // names of what its weight has one under the other
 };
 
-// Transformer::GradientWeightBytes of the path that passes these.
+// Transformer::GradientWeightBytes of the path that passes these, which are packed on a CPU alone.
 int64_t GradientWeightBytes(const std::vector<PlacedProjection>& passed, DType dtype);
 
 // Transformer::MakeGradientWeights of `path`, which passes these. `memory` may be null.
 absl::StatusOr<std::shared_ptr<const GradientWeights>> MakeGradientWeights(
-    const GradientPath& path, const std::vector<PlacedProjection>& passed, const StoredWeights& stored, DType dtype,
-    const MemoryLedger* memory, const Cancellation& cancellation);
+    const GradientPath& path, const std::vector<PlacedProjection>& passed,
+    const StoredWeights& stored, DType dtype, const MemoryLedger* memory,
+    const Cancellation& cancellation);
 
 }  // namespace valuescope::model
 

@@ -11,6 +11,13 @@ bool Covers(const GradientPath& path, const GradientPath& part, const Architectu
   return index(path.from) <= index(part.from) && index(part.to) <= index(path.to);
 }
 
+at::Tensor GradientWeights::Backward(const Projection& projection,
+                                     const at::Tensor& gradient) const {
+  const auto found = transposed.find(&projection);
+  VS_CHECK(found != transposed.end());
+  return found->second->Apply(gradient.contiguous());
+}
+
 std::vector<at::Tensor> GradientsOf(const at::Tensor& scalar, const std::vector<at::Tensor>& inputs,
                                     bool keep_graph) {
   VS_CHECK(scalar.numel() == 1 && scalar.requires_grad());

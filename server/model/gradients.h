@@ -13,11 +13,10 @@
 
 #include "base/memory_ledger.h"
 #include "model/architecture.h"
+#include "model/linear.h"
 #include "model/site.h"
 
 namespace valuescope::model {
-
-class Projection;  // linear.h
 
 // The wires that gradients run between, both normalised: of what is made of `to` by `from`.
 struct GradientPath {
@@ -28,15 +27,19 @@ struct GradientPath {
 // Whether all of `part` is on `path`.
 bool Covers(const GradientPath& path, const GradientPath& part, const Architecture& architecture);
 
-// A packed weight W gives X W^T and no dY W. So these are the plain weights of the projections on a
-// path, made for one model (Transformer::MakeGradientWeights) before a step wants them and shared
-// by all of its steps and their graphs.
+// A packed weight W gives X W^T and no dY W. So these are the transposed weights of the projections
+// on a path, packed in their turn, made for one model (Transformer::MakeGradientWeights) before a
+// step wants them and shared by all of its steps and their graphs.
 struct GradientWeights {
   GradientPath path;
   // Of what is not the model's own; null where nobody counts.
   std::shared_ptr<const MemoryLedger::Lease> lease;
-  // [out, in] of the model's type; one that the model keeps plain is the model's own.
-  std::map<const Projection*, at::Tensor> plain;
+  // dY [n, out] -> dY W [n, in], of the model's type; of a weight that the model keeps plain it
+  // shares that.
+  std::map<const Projection*, std::unique_ptr<const Linear>> transposed;
+
+  // d L / d x where `gradient` [n, out] is d L / d x W^T, of a projection on the path: [n, in].
+  at::Tensor Backward(const Projection& projection, const at::Tensor& gradient) const;
 };
 
 // Asks a step to record. What the step read (its batch, program and cache) stays as the step left

@@ -103,6 +103,8 @@ bool CanPack(c10::Device device, c10::ScalarType dtype);
 // Whether it is packed for cpu_kernels.h's own product, which has a gated form.
 bool PacksAsOwn(c10::Device device, c10::ScalarType dtype);
 PackedWeight PackWeight(const at::Tensor& weight);
+// Bytes of memory that PackWeight takes at most for a weight [out_features, in_features] on a CPU.
+int64_t PackedBytes(int64_t out_features, int64_t in_features, c10::ScalarType dtype);
 at::Tensor PackedProduct(const at::Tensor& x, const PackedWeight& packed, const at::Tensor& bias);
 
 // activation(x gate^T) * (x up^T) in one go, which neither writes the two products to memory nor

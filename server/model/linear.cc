@@ -255,8 +255,9 @@ class PlainGate : public Gate {
     return GateMultiply(projections_->Apply(x), activation());
   }
   at::Tensor Gates(const at::Tensor& x) const override {
-    return projections_->Apply(x).narrow(1, 0, out_features() / 2);
+    return GatesAndUps(x).narrow(1, 0, out_features() / 2);
   }
+  at::Tensor GatesAndUps(const at::Tensor& x) const override { return projections_->Apply(x); }
 
  private:
   const std::unique_ptr<Linear> projections_;
@@ -274,6 +275,9 @@ class PackedGate : public Gate {
     return GatedProduct(x, gate_, up_, activation());
   }
   at::Tensor Gates(const at::Tensor& x) const override { return PackedProduct(x, gate_, {}); }
+  at::Tensor GatesAndUps(const at::Tensor& x) const override {
+    return at::cat({Gates(x), PackedProduct(x, up_, {})}, 1);
+  }
 
  private:
   const PackedWeight gate_, up_;  // of [width, in]
@@ -306,6 +310,11 @@ std::unique_ptr<Linear> Linear::Share(const at::Tensor& weight, Rows rows) {
     return std::make_unique<PackedLinear>(weight, /*bias=*/at::Tensor(), /*plain=*/weight);
   }
   return std::make_unique<PlainLinear>(weight, at::Tensor(), rows);
+}
+
+std::unique_ptr<Linear> Linear::ShareTransposed(const at::Tensor& weight) {
+  VS_CHECK(weight.dim() == 2);
+  return std::make_unique<PlainLinear>(weight.t(), at::Tensor(), Rows::kFast);
 }
 
 }  // namespace valuescope::model

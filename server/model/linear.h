@@ -52,6 +52,10 @@ class Linear : public Projection {
   // what is kept beside a packed form is the same memory.
   static std::unique_ptr<Linear> Share(const at::Tensor& weight, Rows rows = Rows::kFast);
 
+  // Multiplies by the transposed `weight`, which somebody else keeps as it is: x [n, out] -> x W
+  // [n, in].
+  static std::unique_ptr<Linear> ShareTransposed(const at::Tensor& weight);
+
   // x [num_tokens, in] contiguous -> [num_tokens, out]. Thread-safe.
   virtual at::Tensor Apply(const at::Tensor& x) const = 0;
 
@@ -74,6 +78,8 @@ class Gate : public Projection {
   virtual at::Tensor Apply(const at::Tensor& x) const = 0;
   // x Wg^T + bg alone, [num_tokens, width].
   virtual at::Tensor Gates(const at::Tensor& x) const = 0;
+  // Both, of which GateMultiply makes what Apply returns to the bit: [num_tokens, 2 * width].
+  virtual at::Tensor GatesAndUps(const at::Tensor& x) const = 0;
 
   Activation activation() const { return activation_; }
 

@@ -122,7 +122,8 @@ at::Tensor Edited(const at::Tensor& x, const ProjectStage& stage, const at::Tens
 }
 
 // Values are those of `serving_`, so that what is differentiated is what is served; derivatives are
-// those of the references (attention_gradient.h of attention). What derivatives read is kept by value, the weights with their lease.
+// those of the references (attention_gradient.h of attention). What derivatives read is kept by
+// value, the weights with their lease.
 class Taped : public Operators {
  public:
   explicit Taped(GradientTape& tape) : tape_(tape) {
@@ -134,27 +135,31 @@ class Taped : public Operators {
     return Recorded(
         x, [&](const at::Tensor& own) { return linear.Apply(own); },
         [weights = tape_.weights, &linear](const at::Tensor& gradient) {
-          return at::matmul(gradient, PlainOf(*weights, linear));
+          return weights->Backward(linear, gradient);
         });
   }
   at::Tensor Apply(const Gate& gate, const at::Tensor& x) const override {
-    const auto plain = [weights = tape_.weights, &gate](const at::Tensor& own) {
-      const std::optional<at::Tensor> bias =
-          gate.bias().defined() ? std::optional(gate.bias()) : std::nullopt;
-      return reference::GateMultiply(at::linear(own, PlainOf(*weights, gate), bias),
-                                     static_cast<int64_t>(gate.activation()));
-    };
+    if (!x.requires_grad()) return serving_.Apply(gate, x);
+    at::Tensor both;  // kept, because to make it again is a third of the block
+    {
+      const c10::NoGradGuard not_followed;
+      both = gate.GatesAndUps(x.detach());
+    }
     return Recorded(
-        x, [&](const at::Tensor& own) { return gate.Apply(own); }, DerivativeOf(plain, x));
+        x, [&](const at::Tensor&) { return GateMultiply(both, gate.activation()); },
+        [weights = tape_.weights, &gate, both](const at::Tensor& gradient) {
+          return weights->Backward(
+              gate, reference::GateMultiplyGradient(both, static_cast<int64_t>(gate.activation()),
+                                                    gradient));
+        });
   }
 
   at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon) const override {
-    return Normed(x, weight, epsilon, reference::RmsNorm);
+    return Normed(x, weight, epsilon, /*holds_factor=*/false);
   }
   at::Tensor MlpPostNorm(int layer, const at::Tensor& x, const at::Tensor& weight,
                          double epsilon) const override {
-    const bool held = layer == tape_.held_post_norm;
-    return Normed(x, weight, epsilon, held ? reference::HeldRmsNorm : reference::RmsNorm);
+    return Normed(x, weight, epsilon, /*holds_factor=*/layer == tape_.held_post_norm);
   }
   void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor& key_weight,
                  double epsilon, const HeadShape& heads) const override {
@@ -219,17 +224,12 @@ class Taped : public Operators {
 
  private:
   at::Tensor Normed(const at::Tensor& x, const at::Tensor& weight, double epsilon,
-                    at::Tensor (*norm)(const at::Tensor&, const at::Tensor&, double)) const {
-    const auto plain = [=](const at::Tensor& own) { return norm(own, weight, epsilon); };
+                    bool holds_factor) const {
     return Recorded(
         x, [&](const at::Tensor& own) { return serving_.RmsNorm(own, weight, epsilon); },
-        DerivativeOf(plain, x));
-  }
-
-  static const at::Tensor& PlainOf(const GradientWeights& weights, const Projection& projection) {
-    const auto found = weights.plain.find(&projection);
-    VS_CHECK(found != weights.plain.end());
-    return found->second;
+        [=, own = x.detach()](const at::Tensor& gradient) {
+          return reference::RmsNormGradient(own, weight, epsilon, holds_factor, gradient);
+        });
   }
 
   const Operators& serving_ = ServingOperators();

@@ -57,6 +57,16 @@ bool PacksAsOwn(c10::Device device, c10::ScalarType dtype) {
          __builtin_cpu_supports("avx512f") != 0;
 }
 
+int64_t PackedBytes(int64_t out_features, int64_t in_features, c10::ScalarType dtype) {
+  if (PacksAsOwn(c10::kCPU, dtype)) return cpu::PackedBytes(out_features, in_features);
+  const auto size = static_cast<int64_t>(c10::elementSize(dtype));
+  if (dtype == at::kFloat) return out_features * in_features * size;
+  // Whole tiles of a processor for half types: 64 outputs of 32 inputs, or of 64.
+  constexpr int64_t kTile = 64;
+  const auto padded = [](int64_t n) { return (n + kTile - 1) / kTile * kTile; };
+  return padded(out_features) * padded(in_features) * size;
+}
+
 PackedWeight PackWeight(const at::Tensor& weight) {
   static const auto reorder = Operator<at::Tensor(const at::Tensor&, std::optional<int64_t>)>(
       "mkldnn::_reorder_linear_weight");

@@ -28,8 +28,16 @@ at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon
   return Normed(x, weight, RmsFactor(x, epsilon));
 }
 
-at::Tensor HeldRmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
-  return Normed(x, weight, RmsFactor(x.detach(), epsilon));
+at::Tensor RmsNormGradient(const at::Tensor& x, const at::Tensor& weight, double epsilon,
+                           bool holds_factor, const at::Tensor& gradient) {
+  const at::Tensor factor = RmsFactor(x, epsilon);
+  at::Tensor by_x = gradient.to(at::kFloat) * weight;
+  if (!holds_factor) {
+    const at::Tensor wide = x.to(at::kFloat);
+    const at::Tensor along = (by_x * wide).mean(-1, /*keepdim=*/true);
+    by_x.sub_(wide * (along * factor.square()));
+  }
+  return by_x.mul_(factor).to(x.scalar_type());
 }
 
 void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor& key_weight,
@@ -107,6 +115,17 @@ at::Tensor GateMultiply(const at::Tensor& gate_up, int64_t activation) {
   const at::Tensor gate = gate_up.narrow(1, 0, width), up = gate_up.narrow(1, width, width);
   if (static_cast<Activation>(activation) == Activation::kSilu) return at::silu(gate) * up;
   return at::gelu(gate, "tanh") * up;
+}
+
+at::Tensor GateMultiplyGradient(const at::Tensor& gate_up, int64_t activation,
+                                const at::Tensor& gradient) {
+  const int64_t width = gate_up.size(1) / 2;
+  const at::Tensor gate = gate_up.narrow(1, 0, width), up = gate_up.narrow(1, width, width);
+  if (static_cast<Activation>(activation) == Activation::kSilu) {
+    return at::cat({at::silu_backward(gradient * up, gate), gradient * at::silu(gate)}, 1);
+  }
+  return at::cat(
+      {at::gelu_backward(gradient * up, gate, "tanh"), gradient * at::gelu(gate, "tanh")}, 1);
 }
 
 void SoftCap(at::Tensor& x, double cap) { x.copy_(at::tanh(x / cap) * cap); }

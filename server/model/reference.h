@@ -11,8 +11,10 @@ namespace valuescope::model::reference {
 // What RmsNorm multiplies a row of x by before its weight: float32 [n, 1].
 at::Tensor RmsFactor(const at::Tensor& x, double epsilon);
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon);
-// RmsNorm whose factor is a constant to gradients.
-at::Tensor HeldRmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon);
+// d L / d x, of x's shape and type, where `gradient` is d L / d RmsNorm(x). With `holds_factor` the
+// factor is a constant to it.
+at::Tensor RmsNormGradient(const at::Tensor& x, const at::Tensor& weight, double epsilon,
+                           bool holds_factor, const at::Tensor& gradient);
 void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor& key_weight,
                double epsilon, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim);
 void RotateAndCache(at::Tensor& qkv, const at::Tensor& cosines, const at::Tensor& sines,
@@ -28,6 +30,10 @@ at::Tensor Attention(const at::Tensor& qkv, const at::Tensor& keys, const at::Te
                      const at::Tensor& block_tables, int64_t num_heads, int64_t num_kv_heads,
                      int64_t head_dim, double scale, double soft_cap, int64_t window);
 at::Tensor GateMultiply(const at::Tensor& gate_up, int64_t activation);
+// d L / d gate_up [n, 2 * width] where `gradient` [n, width] is d L / d what GateMultiply makes of
+// it.
+at::Tensor GateMultiplyGradient(const at::Tensor& gate_up, int64_t activation,
+                                const at::Tensor& gradient);
 void SoftCap(at::Tensor& x, double cap);
 // The edits return what x becomes and leave x alone, so that autograd can follow them.
 at::Tensor Added(const at::Tensor& x, const at::Tensor& active, const at::Tensor& rows,

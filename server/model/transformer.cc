@@ -192,8 +192,7 @@ class LoadedTransformer : public Transformer {
           reference::RmsFactor(block.down->Apply(neurons), architecture_.rms_norm_epsilon);
       along = along * block.mlp_post_norm * factor;
     }
-    const at::Tensor& columns = weights.plain.at(block.down.get());
-    return at::matmul(along.to(columns.scalar_type()), columns).to(at::kFloat);
+    return weights.Backward(*block.down, along.to(ScalarTypeOf(options_.dtype))).to(at::kFloat);
   }
   at::Tensor NeuronBias(int layer) const override { return blocks_[layer].down->bias(); }
 

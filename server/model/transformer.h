@@ -90,7 +90,8 @@ class Transformer : public ForwardParts {
   // What block `layer` writes beside its neurons' part, [hidden]; undefined where it is nothing.
   virtual at::Tensor NeuronBias(int layer) const = 0;
 
-  // Bytes of memory that MakeGradientWeights takes for `path`; 0 where no weight on it is packed.
+  // Bytes of memory that MakeGradientWeights takes at most for `path`; 0 where no weight on it is
+  // packed.
   virtual int64_t GradientWeightBytes(const GradientPath& path) const = 0;
   // The weights that a tape for `path` needs; nothing is held after an error.
   // Reads those that are packed from the model's files once more: FAILED_PRECONDITION, reason

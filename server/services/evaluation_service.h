@@ -1,5 +1,5 @@
-// EvaluationService: what models say under steering, and what is to be measured of texts. Every call
-// is work of a kind (kinds/), which leaves nothing but its answer.
+// EvaluationService: what models say under steering, and what is to be measured of texts. Every
+// call is work of a kind (kinds/), which leaves nothing but its answer.
 #ifndef VALUESCOPE_SERVICES_EVALUATION_SERVICE_H_
 #define VALUESCOPE_SERVICES_EVALUATION_SERVICE_H_
 

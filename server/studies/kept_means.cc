@@ -117,7 +117,8 @@ absl::StatusOr<KeptMeans> KeptMeans::Parse(engine::Engine& engine, absl::string_
                                            const MeansShape& shape) {
   int64_t head[3];
   const auto numbers = static_cast<size_t>(done * shape.elements());
-  if (bytes.size() != kMagicSize + sizeof(head) + numbers * sizeof(float)) return jobs::PartialDamaged();
+  if (bytes.size() != kMagicSize + sizeof(head) + numbers * sizeof(float))
+    return jobs::PartialDamaged();
   if (bytes.substr(0, kMagicSize) != absl::string_view(kMagic, kMagicSize))
     return jobs::PartialDamaged();
   bytes.remove_prefix(kMagicSize);

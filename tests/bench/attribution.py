@@ -1,146 +1,277 @@
-"""Measures what scores of neurons cost beside our own forward passes, through the server.
+"""Measures what scores of neurons cost beside forward passes of ours and beside transformers, through the server.
 
-Forwards are captures of one token at one layer, 16 sequences a request, which are hardly more than the passes. Everything takes
-turns with them, with new tokens each time, for --rounds rounds; a ratio is the median of the rounds' ratios.
+Every case takes turns with what it is held against, with new tokens each time, for --rounds rounds behind a small one that warms up; a ratio
+is the median of the rounds' ratios. Responses are of 32 random tokens behind prompts of 48 (--prompt_tokens). Forwards are captures of one token at one layer,
+16 sequences a request, which are hardly more than the passes, or of the sum of the response's logits where scores are of those; half of
+them run before and half behind what is held against them.
 
-  ablation       --neurons neurons of one block over one response, along the last block: beside so many forwards of the response's
-                 tokens, of which the blocks behind the neurons' take their share of all blocks
-  contribution   all neurons of all blocks over --responses responses, beside their forwards
-  patching       the same, along the last block
+  contribution          all neurons of all blocks over --responses responses, beside forwards of as many
+  patching              the same by attribution patching, along the last block, and for the log-probability of the response
+  ablation              --neurons neurons of one block over one response, along the last block, beside so many forwards of the response's
+                        tokens, of which the blocks behind the neurons' take their share of all blocks
+  integrated gradients  all neurons of one block over one response, along the last block, with --steps nodes, beside transformers
+                        (transformers_peer.py), which runs the blocks behind alone as well, 16 nodes at once, but of the prompt's tokens too;
+                        the scores of both are equal to 1e-3, or the bench ends without a ratio. Left out without --peer-python.
 
 The last line is JSON.
 
 Build first: ninja -C build valuescope-server
 """
 
+import contextlib
+import dataclasses
 import json
+import os
+import pathlib
+import signal
 import statistics
+import sys
 import tempfile
 import time
 
-import model as single  # the bench of one model: the server
+import model as single  # the bench of one model: the server, and processes that answer
 import numpy as np
 import valuescope as vs
 from valuescope import v1
 
-PROMPT, RESPONSE, CHUNK = 16, 32, 16
-ABLATED = (0, 14, 27)
-MOST = {"ablation": 1.3, "contribution": 1.1, "patching": 3.0}
+# About what a chat template makes of a question behind a system message, and an answer of two sentences.
+PROMPT, RESPONSE, CHUNK = 48, 32, 16
+NODES_AT_ONCE = 16  # of the peer
+ABLATED, INTEGRATED = (0, 14, 27), (0, 14)
+MOST = {"contribution": 1.1, "patching": 3.0, "integrated gradients": 0.5, "ablation": 1.3}
+MOST_DIFFERENCE = 1e-3  # of the peer's scores from ours
+LOGPROB = v1.AttributionTarget(continuation_logprob=v1.ContinuationLogprobTarget())
+
+
+@dataclasses.dataclass
+class Load:
+    """How much a case looks at."""
+
+    responses: int
+    neurons: int
+    steps: int
+
+
+WARM_UP = Load(responses=CHUNK, neurons=CHUNK, steps=NODES_AT_ONCE)
 
 
 def parse_arguments():
     parser = single.argument_parser("attribution", __doc__, rounds=3)
-    parser.add_argument("--neurons", type=int, default=1000, help="to ablate; default 1000")
     parser.add_argument("--responses", type=int, default=64, help="default 64")
+    parser.add_argument("--neurons", type=int, default=1000, help="to ablate; default 1000")
+    parser.add_argument("--prompt_tokens", type=int, default=PROMPT, help=f"default {PROMPT}")
+    parser.add_argument("--steps", type=int, default=64, help="of the paths; default 64")
+    single.add_peer(parser)
     return single.parsed(parser)
 
 
-def data_set(generator, count):
-    """`count` responses of random tokens, every other one expressing."""
-    ids = generator.integers(100, 40_000, (count, PROMPT + RESPONSE)).tolist()
-    return [vs.labelled(one[:PROMPT], one[PROMPT:], not i % 2) for i, one in enumerate(ids)]
+@dataclasses.dataclass
+class Turn:
+    """What both took once."""
+
+    seconds: float
+    against: float
+
+    @property
+    def ratio(self):
+        return self.seconds / self.against
 
 
 class Bench:
-    def __init__(self, arguments, server):
-        self.arguments, self.server = arguments, server
+    def __init__(self, server, peer, prompt_tokens):
+        self.client, self.model, self.peer = server.client, server.model, peer
+        self.prompt_tokens = prompt_tokens
         self.generator = np.random.default_rng(1)
-        about = server.client.model(server.model)
-        self.blocks, self.top = about.num_layers, about.num_layers - 1
+        about = self.client.model(self.model)
+        self.blocks = about.num_layers
         self.direction = self.generator.normal(size=about.hidden_size).astype(np.float32)
         rows = np.tile(self.direction, (self.blocks, 1))
-        self.vector = server.client.create_vector(
-            server.model, rows, layers=range(self.blocks)
-        ).name
-        self.target = v1.AttributionTarget(
-            vector_projection=v1.VectorProjectionTarget(vector=self.vector, layer=self.top)
-        )
+        self.vector = self.client.create_vector(self.model, rows, layers=range(self.blocks)).name
+        along = v1.VectorProjectionTarget(vector=self.vector, layer=self.blocks - 1)
+        self.projection = v1.AttributionTarget(vector_projection=along)
 
-    def seconds(self, responses, vector="", **fields):
-        """Of one call of AttributeNeurons."""
-        started = time.perf_counter()
-        self.server.client.attribute_neurons(self.server.model, responses, vector, **fields)
-        return time.perf_counter() - started
-
-    def seconds_of_forwards(self, responses):
-        tap = vs.tap("residual_post", [0], "last")
-        started = time.perf_counter()
-        for first in range(0, len(responses), CHUNK):
-            chunk = responses[first : first + CHUNK]
-            self.server.client.capture(
-                self.server.model, [(one.prompt, one.response) for one in chunk], [tap]
+    def cases(self, load, number):
+        """Of round `number`, by name: what measures a case once."""
+        found = {
+            "contribution": lambda: self.contribution(load.responses),
+            "patching, projection": lambda: self.patching(load.responses, self.projection),
+            "patching, log-probability": lambda: self.patching(load.responses, LOGPROB),
+        }
+        for block in INTEGRATED if self.peer else ():
+            found[f"integrated gradients, block {block}"] = lambda block=block: self.integration(
+                block, load.steps, peer_first=number % 2 == 1
             )
-        return time.perf_counter() - started
-
-    def seconds_a_token(self):
-        return self.seconds_of_forwards(data_set(self.generator, 2 * CHUNK)) / (
-            2 * CHUNK * (PROMPT + RESPONSE)
-        )
-
-    def ablation(self, block):
-        chosen = range(self.arguments.neurons)
-        how = v1.CausalAblation(
-            candidates=[v1.NeuronId(layer=block, index=index) for index in chosen]
-        )
-        responses = data_set(self.generator, 1)
-        before = self.seconds_a_token()
-        seconds = self.seconds(responses, causal_ablation=how, target=self.target, layers=[block])
-        a_token = (before + self.seconds_a_token()) / 2
-        share = (self.blocks - 1 - block) / self.blocks
-        return seconds / (self.arguments.neurons * RESPONSE * a_token * share), seconds
-
-    def contribution(self):
-        return self._beside_forwards(vector=self.vector)
-
-    def patching(self):
-        return self._beside_forwards(
-            attribution_patching=v1.AttributionPatching(), target=self.target
-        )
-
-    def _beside_forwards(self, **fields):
-        # Patching looks at the expressing responses alone.
-        count = self.arguments.responses * (1 if "vector" in fields else 2)
-        responses = data_set(self.generator, count)
-        looked_at = [one for one in responses if "vector" in fields or one.expresses]
-        seconds = self.seconds(responses, **fields)
-        fresh = data_set(self.generator, len(looked_at))
-        return seconds / self.seconds_of_forwards(fresh), seconds
-
-    def cases(self):
-        """By name: the way, and what it measures once."""
-        found = {f"ablation block {b}": ("ablation", lambda b=b: self.ablation(b)) for b in ABLATED}
-        found["contribution"] = ("contribution", self.contribution)
-        found["patching"] = ("patching", self.patching)
+        for block in ABLATED:
+            found[f"ablation, block {block}"] = lambda block=block: self.ablation(
+                block, load.neurons
+            )
         return found
+
+    def contribution(self, count):
+        responses = self.responses(count)
+        for one in responses[::2]:
+            one.expresses = False
+        return self.beside_forwards(count, lambda: self.attribute(responses, self.vector))
+
+    def patching(self, count, target):
+        responses = self.responses(count)
+        how = {"attribution_patching": v1.AttributionPatching(), "target": target}
+        # What reads logits is held against forwards that make them.
+        reads = "logits" if target is LOGPROB else "residual_post"
+        return self.beside_forwards(count, lambda: self.attribute(responses, **how), reads)
+
+    def ablation(self, block, neurons):
+        candidates = [v1.NeuronId(layer=block, index=index) for index in range(neurons)]
+        how = v1.CausalAblation(candidates=candidates)
+        responses = self.responses(1)
+
+        def run():
+            self.attribute(responses, causal_ablation=how, target=self.projection, layers=[block])
+
+        count = 2 * CHUNK
+        turn = self.beside_forwards(count, run)
+        a_token = turn.against / (count * (self.prompt_tokens + RESPONSE))
+        share = (self.blocks - 1 - block) / self.blocks
+        return Turn(turn.seconds, neurons * RESPONSE * a_token * share)
+
+    def integration(self, block, steps, peer_first):
+        responses = self.responses(1)
+        how = v1.IntegratedGradients(steps=steps)
+        made = {}
+
+        def ours():
+            made["set"] = self.attribute(
+                responses, integrated_gradients=how, target=self.projection, layers=[block]
+            )
+
+        def theirs():
+            made["peer"] = self.integrated_by_peer(responses[0], block, steps)
+
+        if peer_first:
+            theirs()
+        seconds = seconds_of(ours)
+        if not peer_first:
+            theirs()
+        scores = self.client.neuron_columns(made["set"].name).scores[0]
+        difference = np.linalg.norm(scores - made["peer"]["scores"]) / np.linalg.norm(scores)
+        if not difference < MOST_DIFFERENCE:
+            sys.exit(f"block {block}: the peer's scores differ by {difference:.2g} of their norm")
+        return Turn(seconds, made["peer"]["seconds"])
+
+    def integrated_by_peer(self, response, block, steps):
+        arguments = {
+            "prompt": list(response.prompt.token_ids.ids),
+            "response": list(response.response.token_ids.ids),
+            "vector": self.direction.tolist(),
+            "block": block,
+            "steps": steps,
+            "at_once": NODES_AT_ONCE,
+        }
+        return self.peer.ask(f"integrate {json.dumps(arguments)}")
+
+    def responses(self, count):
+        """Expressing, of random tokens."""
+        first = self.prompt_tokens
+        ids = self.generator.integers(100, 40_000, (count, first + RESPONSE)).tolist()
+        return [vs.labelled(one[:first], one[first:], True) for one in ids]
+
+    def attribute(self, responses, vector="", **how):
+        return self.client.attribute_neurons(self.model, responses, vector, **how).neuron_set
+
+    def beside_forwards(self, count, run, reads="residual_post"):
+        before = seconds_of(lambda: self.forwards(count // 2, reads))
+        seconds = seconds_of(run)
+        return Turn(seconds, before + seconds_of(lambda: self.forwards(count - count // 2, reads)))
+
+    def forwards(self, count, reads):
+        if reads == "logits":
+            tap = vs.tap("logits", tokens="response", reduction="sum")
+        else:
+            tap = vs.tap("residual_post", [0], "last")
+        given = [(one.prompt, one.response) for one in self.responses(count)]
+        for first in range(0, count, CHUNK):
+            self.client.capture(self.model, given[first : first + CHUNK], [tap])
+
+
+def seconds_of(run):
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def measure(bench, arguments):
+    """By case the turns of all rounds."""
+    for run in bench.cases(WARM_UP, 0).values():
+        run()
+    load = Load(arguments.responses, arguments.neurons, arguments.steps)
+    turns = {}
+    for number in range(arguments.rounds):
+        for case, run in bench.cases(load, number).items():
+            turn = run()
+            turns.setdefault(case, []).append(turn)
+            print(
+                f"round {number}, {case}: {turn.seconds:.2f} s, ratio {turn.ratio:.3f}", flush=True
+            )
+    return turns
+
+
+def summary(case, turns):
+    ratio = statistics.median(turn.ratio for turn in turns)
+    most = MOST[case.partition(",")[0]]
+    return {
+        "seconds": [turn.seconds for turn in turns],
+        "against_seconds": [turn.against for turn in turns],
+        "ratios": [turn.ratio for turn in turns],
+        "ratio": ratio,
+        "most": most,
+        "met": ratio <= most,
+    }
+
+
+def print_cases(cases):
+    rows = [
+        [
+            case,
+            single.number(statistics.median(found["seconds"]), 2),
+            single.number(statistics.median(found["against_seconds"]), 2),
+            single.number(found["ratio"]),
+            " ".join(single.number(ratio) for ratio in found["ratios"]),
+            single.number(found["most"], 1),
+            "met" if found["met"] else "NOT met",
+        ]
+        for case, found in cases.items()
+    ]
+    single.print_table(["case", "s", "against s", "ratio", "rounds", "at most", ""], rows)
 
 
 def main():
     arguments = parse_arguments()
-    with tempfile.TemporaryDirectory() as directory:
+    # Ended from outside, it still ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    results = {"threads": arguments.threads, "load_average_before": os.getloadavg()[0]}
+    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores before anything ran")
+    with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as started:
         server = single.Server(arguments, directory)
-        try:
-            bench = Bench(arguments, server)
-            bench.seconds_a_token()  # warms up
-            measured = {name: [] for name in bench.cases()}
-            for _ in range(arguments.rounds):
-                for name, (_, run) in bench.cases().items():
-                    measured[name].append(run())
-                    print(name, *(f"{number:.4g}" for number in measured[name][-1]), flush=True)
-        finally:
-            server.close()
-    ways = {name: way for name, (way, _) in bench.cases().items()}
-    for name, rounds in measured.items():
-        ratios, most = [one[0] for one in rounds], MOST[ways[name]]
-        ratio = statistics.median(ratios)
-        print(
-            f"{name}: {statistics.median([one[1] for one in rounds]):.2f} s, ratio {ratio:.3f} "
-            f"({' '.join(f'{r:.3f}' for r in ratios)}), at most {most}: {'met' if ratio <= most else 'NOT met'}"
-        )
+        started.callback(server.close)
+        peer = None
+        if arguments.peer_python:
+            folder = str(arguments.model_root / arguments.model)
+            script = str(pathlib.Path(__file__).with_name("transformers_peer.py"))
+            peer = single.Worker([arguments.peer_python, script, folder, str(arguments.threads)])
+            started.callback(peer.close)
+        else:
+            print("no --peer-python: integrated gradients are held against nothing and left out")
+        turns = measure(Bench(server, peer, arguments.prompt_tokens), arguments)
+    results |= {
+        "peer": peer.started["versions"] if peer else None,
+        "cases": {case: summary(case, of_case) for case, of_case in turns.items()},
+        "load_average_after": os.getloadavg()[0],
+    }
     print(
-        json.dumps(
-            {"ratios": {name: [one[0] for one in rounds] for name, rounds in measured.items()}}
-        )
+        f"\nload average now {results['load_average_after']:.1f}: more than the threads is other people's work\n"
     )
+    print_cases(results["cases"])
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ TARGETS = {"forward": 0.8, "means": 1.05, "means by gRPC": 1.05, "residuals by g
 
 
 def argument_parser(name, description, rounds=5):
-    """What every bench here takes: which build, model and number of threads, and how often."""
+    """What every bench here takes: which build, model and number of threads, and how often, unless `rounds` is None."""
     parser = argparse.ArgumentParser(
         prog=f"tests/bench/{name}",
         description=description,
@@ -59,7 +59,8 @@ def argument_parser(name, description, rounds=5):
     parser.add_argument("--model_root", type=pathlib.Path, default=CACHE / "models", metavar="DIR")
     parser.add_argument("--model", default="SmolLM2-135M-Instruct", metavar="NAME")
     parser.add_argument("--threads", type=int, default=2, help="of the model; default 2")
-    parser.add_argument("--rounds", type=int, default=rounds, help=f"default {rounds}")
+    if rounds is not None:
+        parser.add_argument("--rounds", type=int, default=rounds, help=f"default {rounds}")
     return parser
 
 
@@ -106,8 +107,7 @@ def memory_bytes(pid):
     }
 
 
-# The server's own choice for its threads.
-AS_THE_SERVER = {"GOMP_SPINCOUNT": "1000"}
+AS_THE_SERVER = {"GOMP_SPINCOUNT": "1000"}  # its own choice for its threads
 
 
 class Worker:

@@ -1,9 +1,10 @@
-"""Hugging Face transformers as the peer of forward_bench: its commands on standard input, its answers.
+"""Hugging Face transformers as the peer of forward_bench and the server: commands on standard input, answers as theirs.
 
 transformers_peer.py MODEL_FOLDER THREADS [DEVICE [DTYPE]]
 
 Its own Python (torch, transformers) runs it. It keeps no cache of keys and values in `forward`, which is to its advantage. `generate` takes
-{"prompts": [[id, ...], ...], "new_tokens": n} and also answers with the token ids.
+{"prompts": [[id, ...], ...], "new_tokens": n} and also answers with the token ids. `integrate` takes the arguments of the function of that
+name and also answers with the scores of the block's neurons.
 """
 
 import json
@@ -18,6 +19,7 @@ def answer(**fields):
     print(json.dumps(fields), flush=True)
 
 
+@torch.inference_mode()
 def forward(model, sequences, length):
     tokens = torch.randint(model.config.vocab_size, (sequences, length), device=model.device)
     start = time.perf_counter()
@@ -25,6 +27,7 @@ def forward(model, sequences, length):
     return time.perf_counter() - start
 
 
+@torch.inference_mode()
 def generate(model, prompts, new_tokens):
     """Greedy, one batch of prompts of equal length."""
     tokens = torch.tensor(prompts, device=model.device)
@@ -40,27 +43,74 @@ def generate(model, prompts, new_tokens):
     return time.perf_counter() - start, ids
 
 
+def clean(model, tokens, block):
+    """Of a block of Llama's kind: the residual stream behind its attention and what its MLP adds, both [1, tokens, hidden], and its neurons
+    [1, tokens, intermediate]."""
+    layer, kept = model.model.layers[block], {}
+    hooks = [
+        layer.post_attention_layernorm.register_forward_pre_hook(
+            lambda _, given: kept.update(behind_attention=given[0])
+        ),
+        layer.mlp.down_proj.register_forward_hook(
+            lambda _, given, added: kept.update(neurons=given[0], added=added)
+        ),
+    ]
+    with torch.no_grad():
+        model.model(tokens, use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    return kept["behind_attention"], kept["added"], kept["neurons"]
+
+
+def integrate(model, prompt, response, vector, block, steps, at_once):
+    """Integrated gradients, by the midpoint rule from zero, of a block's neurons at the response's tokens, for <vector, residual stream
+    behind the last block>, the mean over these tokens. Nodes run side by side, so many at once, through the blocks behind alone, and
+    gradients stop at what the block's MLP adds, from which those of its neurons follow: [intermediate].
+    """
+    tokens = torch.tensor([prompt + response], device=model.device)
+    direction = torch.tensor(vector, device=model.device, dtype=model.dtype)
+    start = time.perf_counter()
+    behind_attention, added, neurons = clean(model, tokens, block)
+    positions = torch.arange(tokens.shape[1], device=model.device)[None]
+    rotation = model.model.rotary_emb(added, position_ids=positions)
+    changes = positions[..., None] >= len(prompt)
+    nodes = (torch.arange(steps, device=model.device, dtype=model.dtype) + 0.5) / steps
+    gradient = torch.zeros_like(added[0])
+    for fractions in nodes.split(at_once):
+        scaled = torch.where(changes, fractions[:, None, None] * added, added).requires_grad_()
+        residual = behind_attention + scaled
+        for layer in model.model.layers[block + 1 :]:
+            residual = layer(residual, position_embeddings=rotation)
+        target = (residual[:, len(prompt) :] @ direction).mean(1).sum()
+        gradient += torch.autograd.grad(target, scaled)[0].sum(0) / steps
+    by_neuron = gradient @ model.model.layers[block].mlp.down_proj.weight
+    scores = (by_neuron * neurons[0])[len(prompt) :].sum(0).tolist()
+    return time.perf_counter() - start, scores
+
+
 def main():
     folder, threads = sys.argv[1], int(sys.argv[2])
     device, dtype = (sys.argv[3:] + ["cpu", "float32"][len(sys.argv) - 3 :])[:2]
     torch.set_num_threads(threads)
     start = time.perf_counter()
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
-    model = model.to(device).eval()
+    model = model.to(device).eval().requires_grad_(False)
     answer(
         load_seconds=time.perf_counter() - start,
         versions=f"transformers {transformers.__version__}, torch {torch.__version__}",
     )
-    with torch.inference_mode():
-        for line in sys.stdin:
-            command, *arguments = line.split()
-            if command == "forward":
-                answer(seconds=forward(model, *map(int, arguments)))
-            elif command == "generate":
-                seconds, token_ids = generate(model, **json.loads(line.partition(" ")[2]))
-                answer(seconds=seconds, token_ids=token_ids)
-            else:
-                sys.exit(f"unknown command: {command}")
+    for line in sys.stdin:
+        command, _, arguments = line.partition(" ")
+        if command == "forward":
+            answer(seconds=forward(model, *map(int, arguments.split())))
+        elif command == "generate":
+            seconds, token_ids = generate(model, **json.loads(arguments))
+            answer(seconds=seconds, token_ids=token_ids)
+        elif command == "integrate":
+            seconds, scores = integrate(model, **json.loads(arguments))
+            answer(seconds=seconds, scores=scores)
+        else:
+            sys.exit(f"unknown command: {command}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <numeric>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -109,6 +111,35 @@ class NeuronRuns : public ::testing::TestWithParam<const char*> {
     return memory.used();
   }
 
+  // A projection as the engine's steps have it under interventions.
+  static double TargetIn(Engine& engine, const NeuronRequest& request,
+                         std::vector<Intervention> interventions) {
+    const auto& target = std::get<ProjectionTarget>(request.target);
+    Request capture;
+    capture.prompt = request.prompt;
+    capture.given_response = request.response;
+    capture.interventions = std::move(interventions);
+    capture.taps = {
+        Read(Site::kResidualPost, {target.layer}, TokenKind::kResponse, Reduction::kMean)};
+    const auto completion = RunAll(engine, {std::move(capture)}, {});
+    EXPECT_TRUE(completion.ok()) << completion.status();
+    const std::vector<float> x = Floats(completion->front().captures.front());
+    double sum = 0;
+    for (size_t i = 0; i < x.size(); ++i) sum += double{x[i]} * (*target.vector)[i];
+    return sum;
+  }
+
+  static void ExpectNear(const std::vector<float>& some, const std::vector<float>& others) {
+    ASSERT_EQ(some.size(), others.size());
+    double difference = 0, size = 0;
+    for (size_t i = 0; i < some.size(); ++i) {
+      difference += std::pow(double{some[i]} - others[i], 2);
+      size += std::pow(double{others[i]}, 2);
+    }
+    EXPECT_GT(size, 0);
+    EXPECT_LT(std::sqrt(difference), 1e-5 * std::sqrt(size));
+  }
+
   std::unique_ptr<model::Transformer> model_;
 };
 
@@ -127,27 +158,13 @@ TEST_P(NeuronRuns, AnAblationDoesWhatTheInterventionDoesInTheEngine) {
     request.question = AblationQuestion{.base = means};
     const auto scores = engine->NeuronScoresOf({&request, 1}, {});
     ASSERT_TRUE(scores.ok()) << scores.status();
-    const auto& target = std::get<ProjectionTarget>(request.target);
-    const auto read = [&](std::vector<Intervention> interventions) {
-      Request capture;
-      capture.prompt = request.prompt;
-      capture.given_response = request.response;
-      capture.interventions = std::move(interventions);
-      capture.taps = {
-          Read(Site::kResidualPost, {target.layer}, TokenKind::kResponse, Reduction::kMean)};
-      const auto completion = RunAll(*engine, {std::move(capture)}, {});
-      EXPECT_TRUE(completion.ok()) << completion.status();
-      const std::vector<float> x = Floats(completion->front().captures.front());
-      double sum = 0;
-      for (size_t i = 0; i < x.size(); ++i) sum += double{x[i]} * (*target.vector)[i];
-      return sum;
-    };
-    const double clean = read({});
+    const double clean = TargetIn(*engine, request, {});
     const auto width = static_cast<size_t>(architecture().intermediate);
     for (size_t block = 0; block < request.layers.size(); ++block) {
       for (const int64_t neuron : {int64_t{0}, architecture().intermediate - 1}) {
         const auto row = means->begin() + static_cast<std::ptrdiff_t>(block * width);
-        const double ablated = read(
+        const double ablated = TargetIn(
+            *engine, request,
             {{.site = Site::kMlpNeurons,
               .layers = {request.layers[block]},
               .tokens = {.kind = TokenKind::kResponse, .positions = {}},
@@ -204,7 +221,12 @@ TEST_P(NeuronRuns, NoneTakesMoreMemoryThanItsLease) {
   increase.question = LogprobQuestion{.recomputes_norm_factor = true};
   NeuronRequest held = Logprob(21, 9);
   held.question = AblationQuestion{.holds_norm_factor = true};
-  for (const NeuronRequest& request : {Projection(21, 9), Logprob(40, 3), held, increase}) {
+  NeuronRequest gradients = Logprob(21, 9), path = Logprob(21, 9), projected = Projection(40, 3);
+  gradients.question = GradientQuestion();
+  path.question = GradientQuestion{.path = PathNodes{.steps = 30}};
+  projected.question = path.question;
+  for (const NeuronRequest& request :
+       {Projection(21, 9), Logprob(40, 3), held, increase, gradients, path, projected}) {
     const auto peak = std::make_shared<PeakBytes>();
     {
       const c10::DebugInfoGuard follows(c10::DebugInfoKind::PROFILER_STATE, peak);
@@ -212,6 +234,58 @@ TEST_P(NeuronRuns, NoneTakesMoreMemoryThanItsLease) {
     }
     EXPECT_GT(peak->most(), 0);
     EXPECT_LE(peak->most(), BytesOf(request));
+  }
+}
+
+// Of different lengths and targets of their own, some in one pass and some in the next.
+TEST_P(NeuronRuns, GradientsOfSeveralSequencesAreThoseOfEachAlone) {
+  std::vector<NeuronRequest> requests;
+  for (const int prompt : {3, 30, 16, 70, 21, 5, 60, 40}) {
+    requests.push_back(prompt % 2 == 0 ? Projection(prompt, 9) : Projection(prompt, 33));
+    requests.back().question = GradientQuestion();
+    requests.back().tokens = {.kind = TokenKind::kAll, .positions = {}};
+  }
+  MemoryLedger memory(INT64_MAX);
+  std::vector<NeuronScores> together;
+  int runs = 0;
+  for (; together.size() < requests.size(); ++runs) {
+    const auto rest = std::span<const NeuronRequest>(requests).subspan(together.size());
+    const auto run = StartNeuronRun(*model_, rest, WeightsFor(rest[0]), memory);
+    ASSERT_TRUE(run.ok()) << run.status();
+    while (!(*run)->done()) (*run)->Advance();
+    for (NeuronScores& scores : (*run)->Take()) together.push_back(std::move(scores));
+  }
+  EXPECT_EQ(runs, 2);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const Ran alone = Run(requests[i]);
+    EXPECT_EQ(alone.passes, 1);
+    ExpectNear(together[i].scores, alone.scores.scores);
+    ExpectNear(together[i].gradients, alone.scores.gradients);
+  }
+}
+
+// At prompts that end within a block of the cache, at its end and behind it.
+TEST_P(NeuronRuns, APathBeginsAtWhatZeroingTheBlockDoesInTheEngine) {
+  const auto engine = StartOwn(Folder(), {.kv_cache_bytes = 32 << 20});
+  for (const int prompt : {3, 16, 21}) {
+    NeuronRequest request = Projection(prompt, 9);
+    request.question = GradientQuestion{.path = PathNodes{.steps = 12}};
+    const auto scores = engine->NeuronScoresOf({&request, 1}, {});
+    ASSERT_TRUE(scores.ok()) << scores.status();
+    const double clean = TargetIn(*engine, request, {});
+    std::vector<int64_t> all(static_cast<size_t>(architecture().intermediate));
+    std::iota(all.begin(), all.end(), 0);
+    for (size_t block = 0; block < request.layers.size(); ++block) {
+      const double zeroed = TargetIn(
+          *engine, request,
+          {{.site = Site::kMlpNeurons,
+            .layers = {request.layers[block]},
+            .tokens = {.kind = TokenKind::kResponse, .positions = {}},
+            .operation = AblateNeurons{.neurons = {NeuronIndices(all)}, .means = nullptr}}});
+      EXPECT_NEAR(scores->front().effects[block], clean - zeroed,
+                  1e-5 * std::max(1.0, std::abs(clean)))
+          << prompt << " tokens, block " << block;
+    }
   }
 }
 

@@ -36,7 +36,7 @@ class TapedOperator : public ::testing::Test {
   // What gradients go through in the place of `projection`.
   void SetPlain(const Projection& projection, const at::Tensor& weight) {
     auto weights = std::make_shared<GradientWeights>();
-    weights->plain[&projection] = weight;
+    weights->transposed[&projection] = Linear::ShareTransposed(weight);
     tape_.weights = std::move(weights);
   }
 
