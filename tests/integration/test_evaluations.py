@@ -227,7 +227,7 @@ ORDERS = {"both": [False, True], "given": [False], "reversed": [True]}
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_questionnaire_is_what_the_logits_say(client, conditions, order):
-    listed = options(["w1", "w2", "w3", "w4"])
+    listed = options(["w81", "w82", "w83", "w84"])
     asked = client.ask_questionnaire(
         MODEL, items(), listed, TEMPLATE, conditions=conditions, order=order
     )
@@ -244,21 +244,21 @@ def test_a_questionnaire_is_what_the_logits_say(client, conditions, order):
 
 
 def test_labels_of_several_words_are_read_by_their_sequences(client, conditions):
-    listed = options(["w1", "w1 w2", "w3 w4 w5", "w1 w2 w6"], texts=False)
+    listed = options(["w81", "w81 w82", "w83 w84 w85", "w81 w82 w86"], texts=False)
     asked = client.ask_questionnaire(MODEL, items(), listed, TEMPLATE, conditions=conditions)
     for result, condition in zip(asked.response.results, conditions.values(), strict=True):
         check_questionnaire(client, result, condition, listed, ORDERS["both"], read=whole)
 
 
 @pytest.mark.parametrize(
-    "labels", [["w1", "w2", "w3"], ["w1", "w1 w2"]], ids=["single", "sequences"]
+    "labels", [["w81", "w82", "w83"], ["w81", "w81 w82"]], ids=["single", "sequences"]
 )
 def test_answers_in_words_are_greedy_and_read_strictly(client, conditions, labels):
     """Labels are what the model says now and then, so that some answers name one and others none or two."""
     said = [
         text
         for _, _, text in expected_answers(
-            client, None, options(["w1", "w2"]), reverse=False, words=6
+            client, None, options(["w81", "w82"]), reverse=False, words=6
         )
     ]
     common = [
@@ -268,7 +268,7 @@ def test_answers_in_words_are_greedy_and_read_strictly(client, conditions, label
             key=lambda pair: (-pair[1], pair[0]),
         )
     ]
-    words = dict(zip(["w1", "w2", "w3"], common, strict=False))
+    words = dict(zip(["w81", "w82", "w83"], common, strict=False))
     labels = [" ".join(words[word] for word in label.split()) for label in labels]
     listed = options(labels, texts=False)
     chosen = {name: conditions[name] for name in ("plain", "both")}
@@ -289,7 +289,7 @@ def test_answers_in_words_are_greedy_and_read_strictly(client, conditions, label
 
 
 def test_what_the_answer_begins_with_stands_before_the_label(client, conditions):
-    listed = options(["w1", "w2", "w3"])
+    listed = options(["w81", "w82", "w83"])
     asked = client.ask_questionnaire(
         MODEL, items(), listed, TEMPLATE, conditions=conditions, answer_prefix=" w33 w34"
     )
@@ -307,7 +307,7 @@ def questions():
         {
             "question": f"w{20 + i} w{30 + i}",
             "choices": [
-                " ".join(f"w{w}" for w in random.integers(1, 90, 1 + (i + k) % 3))
+                " ".join(f"w{w}" for w in random.integers(12, 90, 1 + (i + k) % 3))
                 for k in range(2 + i % 3)
             ],
             "answer": int(random.integers(2)),
@@ -394,8 +394,8 @@ def tagged():
     weights = [{"A": 0.5, "B": -1.0}, {"B": 2.0}, {"A": 0.05}, {}, {"A": -1.0}, {"C": 1.0}]
     return [
         {
-            "query": f"w{i + 20} w{i + 9}",
-            "response": f"w{i + 1} w{2 * i + 40} w{i + 5}"[: 3 + 3 * i],
+            "query": f"w{i + 20} w{i + 12}",
+            "response": f"w{i + 13} w{2 * i + 40} w{i + 35}"[: 3 + 4 * i],
             "weights": one,
         }
         for i, one in enumerate(weights)
@@ -407,7 +407,7 @@ def test_tagged_responses_are_scored_over_wordings(client, conditions):
         {**one, "response": " ".join(w for w in one["response"].split() if w in WORDS)}
         for one in tagged()
     ]
-    templates = ["{query}", "w80 {query}", "{query} w81 w82"]
+    templates = ["{query}", "w70 {query}", "{query} w71 w72"]
     scored = client.score_tagged_responses(
         MODEL, listed, conditions=conditions, templates=templates, min_weight=0.1
     )
@@ -463,10 +463,20 @@ def results_of(response):
 
 def test_a_job_says_what_a_call_says(client, conditions):
     request = vs.questionnaire_request(
-        MODEL, items(), options(["w1", "w2"]), TEMPLATE, conditions=conditions, max_answer_tokens=3
+        MODEL,
+        items(),
+        options(["w81", "w82"]),
+        TEMPLATE,
+        conditions=conditions,
+        max_answer_tokens=3,
     )
     call = client.ask_questionnaire(
-        MODEL, items(), options(["w1", "w2"]), TEMPLATE, conditions=conditions, max_answer_tokens=3
+        MODEL,
+        items(),
+        options(["w81", "w82"]),
+        TEMPLATE,
+        conditions=conditions,
+        max_answer_tokens=3,
     )
     left = vs.Questionnaire.from_summary(job_summary(client, ask_questionnaire=request))
     assert results_of(left.response) == results_of(call.response)
@@ -475,7 +485,7 @@ def test_a_job_says_what_a_call_says(client, conditions):
     call = client.answer_choices(MODEL, questions(), reading="continuations")
     left = vs.Choices.from_summary(job_summary(client, answer_choices=request))
     assert results_of(left.response) == results_of(call.response)
-    listed = [{"query": "w1", "response": "w2 w3", "weights": {"A": 1.0}}]
+    listed = [{"query": "w81", "response": "w82 w83", "weights": {"A": 1.0}}]
     call = client.score_tagged_responses(MODEL, listed)
     left = vs.TaggedScores.from_summary(
         job_summary(client, score_tagged_responses=vs.tagged_request(MODEL, listed))
@@ -485,7 +495,7 @@ def test_a_job_says_what_a_call_says(client, conditions):
 
 def test_inputs_are_told_with_their_digests(client, conditions, vector):
     asked = client.ask_questionnaire(
-        MODEL, items(), options(["w1", "w2"]), TEMPLATE, conditions=conditions
+        MODEL, items(), options(["w81", "w82"]), TEMPLATE, conditions=conditions
     )
     digests = {one.name: one.digest for one in asked.response.digests}
     assert {MODEL, vector} <= set(digests)
@@ -501,20 +511,20 @@ def upload(client, lines):
 
 
 def test_a_file_is_asked_as_its_items_are_and_bad_lines_are_numbered(client):
-    listed = options(["w1", "w2"])
+    listed = options(["w81", "w82"])
     lines = [json.dumps(item) for item in items()]
     call = client.ask_questionnaire(MODEL, items(), listed, TEMPLATE)
     left = client.ask_questionnaire(MODEL, upload(client, lines), listed, TEMPLATE)
     assert results_of(left.response) == results_of(call.response)
     for bad in [
-        '{"text": "w1"',
+        '{"text": "w81"',
         '{"text": 3}',
-        '{"words": "w1"}',
+        '{"words": "w81"}',
         '{"text": ""}',
         "[]",
-        '{"text": "w1", "id": "1"}',
-        '{"text": "w1 <eos>"}',
-        '{"text": "w1", "reverse": 1}',
+        '{"text": "w81", "id": "1"}',
+        '{"text": "w81 <eos>"}',
+        '{"text": "w81", "reverse": 1}',
     ]:
         name = upload(client, [*lines, "", bad])
         with pytest.raises(vs.InvalidRequest, match=f"line {len(lines) + 2}") as refused:
@@ -527,29 +537,29 @@ def test_a_file_is_asked_as_its_items_are_and_bad_lines_are_numbered(client):
     [
         (
             "language",
-            {"items": [{"text": "w1", "language": "en"}, {"text": "w2", "language": "ko"}]},
+            {"items": [{"text": "w81", "language": "en"}, {"text": "w82", "language": "ko"}]},
         ),
         ("language", {"language": "fr"}),
-        ("items[1].id", {"items": [{"text": "w1", "id": "a"}, {"text": "w2", "id": "a"}]}),
-        ("options[1].label", {"options": [v1.AnswerOption(label="w1"), v1.AnswerOption(score=1)]}),
+        ("items[1].id", {"items": [{"text": "w81", "id": "a"}, {"text": "w82", "id": "a"}]}),
+        ("options[1].label", {"options": [v1.AnswerOption(label="w81"), v1.AnswerOption(score=1)]}),
         ("options", {"options": []}),
-        ("template", {"template": "w1 {item}"}),
+        ("template", {"template": "w81 {item}"}),
         (
             "conditions[0].interventions[0].add.vector",
             {"conditions": [vs.Steer("vectors/none", 1, layers=0)]},
         ),
         (
             "conditions[1].system_message",
-            {"conditions": [None, vs.EvaluationCondition("w1 <eos>")]},
+            {"conditions": [None, vs.EvaluationCondition("w81 <eos>")]},
         ),
         ("max_answer_tokens", {"max_answer_tokens": 250}),
-        ("items[0]", {"items": ["w1 " * 300]}),
+        ("items[0]", {"items": ["w81 " * 300]}),
     ],
 )
 def test_what_is_wrong_is_named(client, field, changes):
     arguments = {
         "items": items(),
-        "options": options(["w1", "w2"]),
+        "options": options(["w81", "w82"]),
         "template": TEMPLATE,
         **changes,
     }
@@ -563,19 +573,19 @@ def test_what_touches_nothing_is_refused(client, vector):
     steer = vs.Steer(vector, 1.0, layers=0, tokens="generated")
     with pytest.raises(vs.InvalidRequest, match="touch"):
         client.ask_questionnaire(
-            MODEL, items(), options(["w1", "w2"]), TEMPLATE, conditions={"a": steer}
+            MODEL, items(), options(["w81", "w82"]), TEMPLATE, conditions={"a": steer}
         )
 
 
 def test_a_template_without_system_messages_takes_an_empty_one_for_none(client):
-    listed = options(["w1", "w2"])
+    listed = options(["w81", "w82"])
     asked = client.ask_questionnaire(
         GEMMA, items(), listed, TEMPLATE, conditions=[None, vs.EvaluationCondition("")]
     )
     np.testing.assert_array_equal(asked.item_scores[0], asked.item_scores[1])
     with pytest.raises(vs.InvalidRequest, match="system message") as refused:
         client.ask_questionnaire(
-            GEMMA, items(), listed, TEMPLATE, conditions=[vs.EvaluationCondition("w1")]
+            GEMMA, items(), listed, TEMPLATE, conditions=[vs.EvaluationCondition("w81")]
         )
     assert refused.value.reason == "NO_SYSTEM_MESSAGE"
 
