@@ -214,84 +214,86 @@ struct TaggedFlags {
   EvaluationFlags evaluation;
   std::vector<std::string> templates;  // none: the server's default
   double min_weight = 0;
-  struct MeasureFlags {
-    std::string model;
-    std::string data_set;
-    std::vector<int> ngrams;                // empty: the server's default
-    std::vector<std::string> phrases;       // that mark a refusal
-    std::vector<std::string> instructions;  // NAME:VALUE, as the fields of Instruction
-    std::optional<int64_t> vocabulary;
-    std::optional<int> self_bleu_texts;
-    bool perplexity = false;
-    uint64_t seed = 0;
-  };
+};
 
-  struct JudgeResponsesFlags {
-    std::string model;  // whose token ids the data set has; may be empty
-    std::string data_set;
-    JudgeFlags judge;
-    std::string grade;  // a question that a number from 0 to 10 answers, in place of labels
-    bool each = false;  // a row a response
-  };
+struct MeasureFlags {
+  std::string model;
+  std::string data_set;
+  std::vector<int> ngrams;                // empty: the server's default
+  std::vector<std::string> phrases;       // that mark a refusal
+  std::vector<std::string> instructions;  // NAME:VALUE, as the fields of Instruction
+  std::optional<int64_t> vocabulary;
+  std::optional<int> self_bleu_texts;
+  bool perplexity = false;
+  uint64_t seed = 0;
+};
 
-  struct PairsFlags {
-    std::string model;  // the judge
-    std::string data_set;
-    std::string rubric;
-    bool each = false;  // a row a pair
-  };
+struct JudgeResponsesFlags {
+  std::string model;  // whose token ids the data set has; may be empty
+  std::string data_set;
+  JudgeFlags judge;
+  std::string grade;  // a question that a number from 0 to 10 answers, in place of labels
+  bool each = false;  // a row a response
+};
 
-  // A job of any kind.
-  struct SubmitFlags {
-    std::string path;  // of the JSON mapping of its JobSpec; "-" is standard input
-    std::string display_name;
-    bool validate_only = false;
-    bool watch = false;
-  };
+struct PairsFlags {
+  std::string model;  // the judge
+  std::string data_set;
+  std::string rubric;
+  bool each = false;  // a row a pair
+};
 
-  int ListModels(const Globals& globals);
-  int GetModel(const Globals& globals, const std::string& name);
-  int Generate(const Globals& globals, const GenerateFlags& flags);
-  int Capture(const Globals& globals, const CaptureFlags& flags);
+// A job of any kind.
+struct SubmitFlags {
+  std::string path;  // of the JSON mapping of its JobSpec; "-" is standard input
+  std::string display_name;
+  bool validate_only = false;
+  bool watch = false;
+};
 
-  int ListVectors(const Globals& globals);
-  int ExtractVectors(const Globals& globals, const ExtractFlags& flags);
-  int DecomposeVectors(const Globals& globals, const std::string& intrinsic,
-                       const std::string& prompted);
-  int ImportVectors(const Globals& globals, const ImportFlags& flags);
-  int ExportVectors(const Globals& globals, const ExportFlags& flags);
-  int CompareVectors(const Globals& globals, const CompareFlags& flags);
-  int CompareValues(const Globals& globals, const ValuesFlags& flags);
+int ListModels(const Globals& globals);
+int GetModel(const Globals& globals, const std::string& name);
+int Generate(const Globals& globals, const GenerateFlags& flags);
+int Capture(const Globals& globals, const CaptureFlags& flags);
 
-  int ClassifyNeurons(const Globals& globals, const ClassifyFlags& flags);
-  int AttributeNeurons(const Globals& globals, const AttributeFlags& flags);
-  int ScoreSelectivity(const Globals& globals, const SelectivityFlags& flags);
-  int CompareNeuronSets(const Globals& globals, const CompareSetsFlags& flags);
-  int TopContexts(const Globals& globals, const ContextsFlags& flags);
-  int TestNeurons(const Globals& globals, const TestFlags& flags);
+int ListVectors(const Globals& globals);
+int ExtractVectors(const Globals& globals, const ExtractFlags& flags);
+int DecomposeVectors(const Globals& globals, const std::string& intrinsic,
+                     const std::string& prompted);
+int ImportVectors(const Globals& globals, const ImportFlags& flags);
+int ExportVectors(const Globals& globals, const ExportFlags& flags);
+int CompareVectors(const Globals& globals, const CompareFlags& flags);
+int CompareValues(const Globals& globals, const ValuesFlags& flags);
 
-  int AskQuestionnaire(const Globals& globals, const QuestionnaireFlags& flags);
-  int AnswerChoices(const Globals& globals, const ChoicesFlags& flags);
-  int ScoreTaggedResponses(const Globals& globals, const TaggedFlags& flags);
+int ClassifyNeurons(const Globals& globals, const ClassifyFlags& flags);
+int AttributeNeurons(const Globals& globals, const AttributeFlags& flags);
+int ScoreSelectivity(const Globals& globals, const SelectivityFlags& flags);
+int CompareNeuronSets(const Globals& globals, const CompareSetsFlags& flags);
+int TopContexts(const Globals& globals, const ContextsFlags& flags);
+int TestNeurons(const Globals& globals, const TestFlags& flags);
 
-  int MeasureTexts(const Globals& globals, const MeasureFlags& flags);
-  int JudgeResponses(const Globals& globals, const JudgeResponsesFlags& flags);
-  int CompareResponses(const Globals& globals, const PairsFlags& flags);
+int AskQuestionnaire(const Globals& globals, const QuestionnaireFlags& flags);
+int AnswerChoices(const Globals& globals, const ChoicesFlags& flags);
+int ScoreTaggedResponses(const Globals& globals, const TaggedFlags& flags);
 
-  int SubmitJob(const Globals& globals, const SubmitFlags& flags);
-  int CreateAttributionJob(const Globals& globals, const AttributeFlags& flags);
-  int GetJob(const Globals& globals, const std::string& name);
-  int ListJobs(const Globals& globals);
-  int WatchJob(const Globals& globals, const std::string& name);
-  int CancelJob(const Globals& globals, const std::string& name);
+int MeasureTexts(const Globals& globals, const MeasureFlags& flags);
+int JudgeResponses(const Globals& globals, const JudgeResponsesFlags& flags);
+int CompareResponses(const Globals& globals, const PairsFlags& flags);
 
-  int ListArtifacts(const Globals& globals);
-  int WriteArtifact(const Globals& globals, const std::string& path, const std::string& media_type);
-  int ReadArtifact(const Globals& globals, const std::string& name, const std::string& path);
+int SubmitJob(const Globals& globals, const SubmitFlags& flags);
+int CreateAttributionJob(const Globals& globals, const AttributeFlags& flags);
+int GetJob(const Globals& globals, const std::string& name);
+int ListJobs(const Globals& globals);
+int WatchJob(const Globals& globals, const std::string& name);
+int CancelJob(const Globals& globals, const std::string& name);
 
-  // Makes Ctrl-C cancel the calls in flight, so that the server stops working for them; a second
-  // one ends the process. To be called before any other thread starts.
-  void HandleSignals();
+int ListArtifacts(const Globals& globals);
+int WriteArtifact(const Globals& globals, const std::string& path, const std::string& media_type);
+int ReadArtifact(const Globals& globals, const std::string& name, const std::string& path);
+
+// Makes Ctrl-C cancel the calls in flight, so that the server stops working for them; a second
+// one ends the process. To be called before any other thread starts.
+void HandleSignals();
 
 }  // namespace valuescope::command_line
 
