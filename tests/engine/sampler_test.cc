@@ -242,7 +242,7 @@ TEST(LogitRow, WeightsSumsAndPlacesEqualThoseOfDoublePrecision) {
   }
   logits[40001] = 9.5f;
   EXPECT_EQ(IndexOfLargest(logits), 40001);
-  EXPECT_TRUE(AllFinite(logits));
+  EXPECT_EQ(CheckFinite(logits), absl::OkStatus());
   for (const float temperature : {0.25f, 1.0f, 3.0f}) {
     const std::vector<float> weights = WeightsOf(logits, 9.5f, temperature);
     double sum = 0;
@@ -263,7 +263,7 @@ TEST(LogitRow, WeightsSumsAndPlacesEqualThoseOfDoublePrecision) {
   for (const float bad :
        {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
     logits[49154] = bad;
-    EXPECT_FALSE(AllFinite(logits));
+    EXPECT_FALSE(CheckFinite(logits).ok());
   }
 }
 
