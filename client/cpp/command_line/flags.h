@@ -13,8 +13,11 @@ namespace valuescope::command_line {
 // parsed.
 using Action = std::function<int()>;
 
-// Those of an attribution.
-void AddAttribution(CLI::App& command, AttributeFlags& flags);
+// A number of 64 bits without a sign, which reading alone would make of -1 too.
+CLI::Validator Seed();
+
+// --job and what goes with it.
+void AddJobFlags(CLI::App& command, JobFlags& flags);
 
 // Subcommands about vectors and neurons. `globals` and `action` outlive the parsing.
 void AddVectors(CLI::App& app, const Globals& globals, Action& action);

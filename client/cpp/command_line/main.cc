@@ -1,13 +1,9 @@
 // valuescope: the command line. Flags become plain structs (commands.h); this file only declares
 // them, those of vectors and neurons stand in vector_flags.cc and neuron_flags.cc.
 #include <CLI/CLI.hpp>
-#include <cstdint>
 #include <iostream>
 #include <string>
 
-#include "absl/algorithm/container.h"
-#include "absl/strings/ascii.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "arguments.h"
 #include "commands.h"
@@ -22,7 +18,7 @@ constexpr char kFooter[] = R"(examples:
   valuescope models
   valuescope generate --model SmolLM2-135M-Instruct --system "" "How should I spend a free Saturday?"
   valuescope generate --model SmolLM2-135M-Instruct --vector vectors/ID:6@14 "Plan my Sunday."
-  valuescope jobs create --model SmolLM2-135M-Instruct --vector vectors/ID --watch responses.jsonl
+  valuescope neurons attribute --model SmolLM2-135M-Instruct --vector vectors/ID --job --watch responses.jsonl
 
 --json prints one JSON document, or JSON Lines for lists and streams, with the contract's field names. Progress and remarks go to
 standard error, the progress bar only to a terminal; there are no colours.
@@ -99,14 +95,7 @@ void AddGenerate(CLI::App& app, const Globals& globals, Action& action) {
       ->add_option("--repetition_penalty", flags.repetition_penalty,
                    "above 1, tokens seen before become less likely")
       ->capture_default_str();
-  command->add_option("--seed", flags.seed, "the same seed draws the same tokens")
-      ->check(
-          [](const std::string& text) -> std::string {
-            uint64_t seed = 0;
-            const bool digits = absl::c_all_of(text, absl::ascii_isdigit);
-            return digits && absl::SimpleAtoi(text, &seed) ? "" : text + " is no seed";
-          },
-          "0 .. 18446744073709551615");
+  command->add_option("--seed", flags.seed, "the same seed draws the same tokens")->check(Seed());
   command->add_option("--n", flags.n, "completions")->capture_default_str();
   command->add_option(
       "--logprobs", flags.logprobs,
@@ -146,18 +135,12 @@ void AddCapture(CLI::App& app, const Globals& globals, Action& action) {
 
 void AddJobs(CLI::App& app, const Globals& globals, Action& action) {
   CLI::App* jobs = app.add_subcommand(
-      "jobs", "long work that survives the server (create, list, get, watch, cancel)");
+      "jobs", "long work that survives the server (list, get, watch, cancel, retry, delete)");
   jobs->require_subcommand(1);
   jobs->add_subcommand("list", "all jobs")->callback([&] {
     action = [&globals] { return ListJobs(globals); };
   });
-  static AttributeFlags flags;
-  CLI::App* create = jobs->add_subcommand("create", "attribute neurons over a data set");
-  AddAttribution(*create, flags);
-  create->add_option("--display_name", flags.display_name, "name for people");
-  create->add_flag("--validate_only", flags.validate_only, "check and estimate, run nothing");
-  create->add_flag("--watch", flags.watch, "show progress until it is finished");
-  create->callback([&] { action = [&globals] { return CreateAttributionJob(globals, flags); }; });
+  jobs->footer("'vectors extract', 'neurons attribute' and 'neurons test' create one with --job.");
   static std::string name;
   using JobCommand = int (*)(const Globals&, const std::string&);
   const auto add = [&](const char* verb, const char* help, JobCommand run) {
@@ -169,6 +152,8 @@ void AddJobs(CLI::App& app, const Globals& globals, Action& action) {
   add("get", "one job and its results", GetJob);
   add("watch", "progress until it is finished", WatchJob);
   add("cancel", "ask it to stop", CancelJob);
+  add("retry", "queue it again once it failed or was cancelled; what is done is kept", RetryJob);
+  add("delete", "a finished one with its artifacts; vectors and neuron sets stay", DeleteJob);
 }
 
 void AddArtifacts(CLI::App& app, const Globals& globals, Action& action) {

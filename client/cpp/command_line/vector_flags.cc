@@ -53,32 +53,37 @@ void AddComparisons(CLI::App& vectors, const Globals& globals, Action& action) {
                    "where the circumplex expects Schwartz's values")
       ->check(CLI::IsMember({"ten", "nine", "four_domains", "none"}))
       ->capture_default_str();
-  values->add_option("--null_samples", values_flags.null_samples, "100 .. 100000")
-      ->capture_default_str();
-  values->add_option("--seed", values_flags.seed, "of the null")->capture_default_str();
+  values->add_option("--null_samples", values_flags.null_samples, "100 .. 100000, default 1000");
+  values->add_option("--seed", values_flags.seed, "of the null, default 0")->check(Seed());
   values->add_flag("--unit_deltas", values_flags.unit_deltas, "deltas count alike");
   values->callback([&] { action = [&globals] { return CompareValues(globals, values_flags); }; });
 }
 
 void AddGeneration(CLI::App& extract, ExtractFlags& flags) {
-  extract.add_option("--queries", flags.queries,
-                     "what the server answers and labels: a file with a query a line, or "
-                     "artifacts/ID");
-  extract.add_option("--system_message", flags.system_messages,
-                     "before every query; of several each gets one that is drawn; default an empty "
-                     "one");
-  extract.add_option("--words", flags.words,
-                     "words or phrases by which an answer expresses the value; WORD* for all that "
-                     "begin so");
-  extract.add_option("--rubric", flags.rubric,
-                     "yes/no question about {query} and {response} that a model answers instead");
-  extract.add_option("--judge_model", flags.judge_model, "that model; default --model");
-  extract.add_option("--threshold", flags.threshold,
-                     "of yes against no, from which on an answer expresses it; default .5");
-  extract.add_option("--samples", flags.samples, "answers a query, default 1");
-  extract.add_option("--max_tokens", flags.max_tokens, "of an answer, default 256");
-  extract.add_option("--temperature", flags.temperature, "of the draw, default 1; 0 is greedy");
-  extract.add_option("--seed", flags.seed, "of all draws, default 0");
+  CLI::Option* queries = extract.add_option(
+      "--queries", flags.queries,
+      "what the server answers and labels: a file with a query a line, or artifacts/ID");
+  const auto add = [&](const char* name, auto& variable, const char* help) {
+    return extract.add_option(name, variable, help)->needs(queries);
+  };
+  add("--system_message", flags.system_messages,
+      "before every query; of several each gets one that is drawn; default an empty one");
+  add("--expressing", flags.expressing,
+      "system messages whose answers all express the value, so that nobody judges them");
+  add("--not_expressing", flags.not_expressing, "system messages whose answers all do not");
+  add("--words", flags.words,
+      "words or phrases by which an answer expresses the value; WORD* for all that begin so");
+  CLI::Option* rubric =
+      add("--rubric", flags.rubric,
+          "yes/no question about {query} and {response} that a model answers instead");
+  add("--judge_model", flags.judge_model, "that model; default --model")->needs(rubric);
+  add("--threshold", flags.threshold,
+      "of yes against no, from which on an answer expresses it; default .5")
+      ->needs(rubric);
+  add("--samples", flags.samples, "answers a query, default 1");
+  add("--max_tokens", flags.max_tokens, "of an answer, default 256");
+  add("--temperature", flags.temperature, "of the draw, default 1; 0 is greedy");
+  add("--seed", flags.seed, "of all draws, default 0")->check(Seed());
 }
 
 }  // namespace
@@ -105,6 +110,7 @@ void AddVectors(CLI::App& app, const Globals& globals, Action& action) {
                       "response_mean (default), token_mean, last_token, last_prompt_token");
   extract->add_option("--display_name", flags.display_name, "name for people");
   AddGeneration(*extract, flags);
+  AddJobFlags(*extract, flags.job);
   extract->callback([&] { action = [&globals] { return ExtractVectors(globals, flags); }; });
   static std::string intrinsic, prompted;
   CLI::App* decompose =
