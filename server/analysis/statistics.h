@@ -29,6 +29,14 @@ int64_t CountOfPercent(double percent, int64_t count);
 // freedom, which need not be whole.
 double StudentQuantile(double probability, double freedom);
 
+struct Bounds {
+  double lower = 0, upper = 0;
+};
+
+// Wilson's 95 % interval of a proportion, of `count` > 0 trials of which `successes` >= 0
+// succeeded, which need not be whole: a tie may count one half.
+Bounds WilsonInterval(double successes, double count);
+
 }  // namespace valuescope::analysis
 
 #endif  // VALUESCOPE_ANALYSIS_STATISTICS_H_

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -170,11 +171,20 @@ class Engine {
   void Drain(absl::Time deadline);
 };
 
-// Runs requests together and waits for all of them; results in the order of `requests`. None runs
-// before all were checked. The first error cancels the others and is returned with the index of its
+// What is done with the completion of request `index`, on the thread that waits for all. Its memory
+// is given back with it.
+using TakeCompletion = std::function<absl::Status(size_t index, Completion completion)>;
+
+// Runs requests together and waits for all of them; each completion is taken as soon as it is
+// there, in any order, so that what is large in it need not wait for the others. None runs before
+// all were checked. The first error cancels the others and is returned with the index of its
 // request in the field path ("[3].prompt"). Raising `cancellation` cancels all of them: CANCELLED.
 // Submits at most `max_in_flight` at a time, so that a long list does not fill the queue. Not for
 // the engine's own thread.
+absl::Status RunEach(Engine& engine, std::vector<Request> requests,
+                     const Cancellation& cancellation, const TakeCompletion& take,
+                     int max_in_flight = 32);
+// The same; results in the order of `requests`.
 absl::StatusOr<std::vector<Completion>> RunAll(Engine& engine, std::vector<Request> requests,
                                                const Cancellation& cancellation,
                                                int max_in_flight = 32);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/error.h"
 #include "base/vectorised.h"
 
 namespace valuescope::engine {
@@ -61,7 +62,16 @@ VS_VECTORISED float SumOfExp(const float* logits, const float* more, float facto
 
 }  // namespace
 
-bool AllFinite(std::span<const float> logits) { return Poison(logits.data(), logits.size()) == 0; }
+absl::Status LogitsNotFinite() {
+  return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "LOGITS_NOT_FINITE",
+                         "the model's logits are not finite numbers; with interventions, lower "
+                         "their coefficients");
+}
+
+absl::Status CheckFinite(std::span<const float> logits) {
+  const bool finite = Poison(logits.data(), logits.size()) == 0;
+  return finite ? absl::OkStatus() : LogitsNotFinite();
+}
 
 int32_t IndexOfLargest(std::span<const float> logits) {
   size_t best = 0;

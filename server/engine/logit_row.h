@@ -7,9 +7,15 @@
 #include <span>
 #include <vector>
 
+#include "absl/status/status.h"
+
 namespace valuescope::engine {
 
-bool AllFinite(std::span<const float> logits);
+// FAILED_PRECONDITION, reason LOGITS_NOT_FINITE: steering that is strong enough drives activations
+// beyond what numbers can hold, and NaN would be sampled or read like anything else.
+absl::Status CheckFinite(std::span<const float> logits);
+// What CheckFinite says of a row that is not.
+absl::Status LogitsNotFinite();
 
 // The largest of finite logits, the first where several are; `logits` is not empty.
 int32_t IndexOfLargest(std::span<const float> logits);

@@ -1,4 +1,5 @@
 #include <map>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
@@ -13,10 +14,28 @@ namespace {
 // How often the flag of the caller is looked at; a cancelled list stops within this and a step.
 constexpr absl::Duration kCancellationPoll = absl::Milliseconds(50);
 
+// By index of the request.
+using Finished = std::map<size_t, absl::StatusOr<Completion>>;
+
 // What the waiting thread and the engine's telling one share.
-struct Collection {
-  absl::Mutex mutex;
-  std::map<size_t, absl::StatusOr<Completion>> finished ABSL_GUARDED_BY(mutex);
+class Collection {
+ public:
+  void Add(size_t index, absl::StatusOr<Completion> completion) {
+    absl::MutexLock lock(&mutex_);
+    finished_.emplace(index, std::move(completion));
+  }
+
+  // What finished since the last call; where `wait`, after waiting for something for a while.
+  Finished Await(bool wait) {
+    absl::MutexLock lock(&mutex_);
+    const auto any = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !finished_.empty(); };
+    if (wait) mutex_.AwaitWithTimeout(absl::Condition(&any), kCancellationPoll);
+    return std::exchange(finished_, {});
+  }
+
+ private:
+  absl::Mutex mutex_;
+  Finished finished_ ABSL_GUARDED_BY(mutex_);
 };
 
 class Collector : public Observer {
@@ -25,8 +44,7 @@ class Collector : public Observer {
       : collection_(std::move(collection)), index_(index) {}
   void OnDelta(const Delta&) override {}
   void OnFinish(absl::StatusOr<Completion> completion) override {
-    absl::MutexLock lock(&collection_->mutex);
-    collection_->finished.emplace(index_, std::move(completion));
+    collection_->Add(index_, std::move(completion));
   }
 
  private:
@@ -36,14 +54,13 @@ class Collector : public Observer {
 
 }  // namespace
 
-absl::StatusOr<std::vector<Completion>> RunAll(Engine& engine, std::vector<Request> requests,
-                                               const Cancellation& cancellation,
-                                               int max_in_flight) {
+absl::Status RunEach(Engine& engine, std::vector<Request> requests,
+                     const Cancellation& cancellation, const TakeCompletion& take,
+                     int max_in_flight) {
   for (size_t i = 0; i < requests.size() && !cancellation.cancelled(); ++i) {
     VS_RETURN_IF_ERROR(InField(absl::StrCat("[", i, "]"), engine.Check(requests[i])));
   }
   auto collection = std::make_shared<Collection>();
-  std::vector<Completion> results(requests.size());
   std::map<size_t, std::unique_ptr<Running>> running;
   absl::Status failure;
   size_t next = 0;
@@ -71,24 +88,29 @@ absl::StatusOr<std::vector<Completion>> RunAll(Engine& engine, std::vector<Reque
       requests[next] = Request();
       running.emplace(next++, *std::move(handle));
     }
-    absl::MutexLock lock(&collection->mutex);
-    const auto any = [&collection]() { return !collection->finished.empty(); };
-    if (!running.empty())
-      collection->mutex.AwaitWithTimeout(absl::Condition(&any), kCancellationPoll);
-    for (auto& [index, completion] : collection->finished) {
+    for (auto& [index, completion] : collection->Await(!running.empty())) {
       running.erase(index);
-      if (completion.ok()) {
-        results[index] = *std::move(completion);
-        // What a list keeps is its caller's to bound. Two lists that held leases while they wait
-        // for more could wait for each other for ever.
-        results[index].memory.reset();
-      } else {
-        fail(InField(absl::StrCat("[", index, "]"), completion.status()));
-      }
+      if (!failure.ok()) continue;
+      const absl::Status taken =
+          completion.ok() ? take(index, *std::move(completion)) : completion.status();
+      if (!taken.ok()) fail(InField(absl::StrCat("[", index, "]"), taken));
     }
-    collection->finished.clear();
   }
-  if (!failure.ok()) return failure;
+  return failure;
+}
+
+absl::StatusOr<std::vector<Completion>> RunAll(Engine& engine, std::vector<Request> requests,
+                                               const Cancellation& cancellation,
+                                               int max_in_flight) {
+  std::vector<Completion> results(requests.size());
+  const auto keep = [&](size_t index, Completion completion) {
+    results[index] = std::move(completion);
+    // What a list keeps is its caller's to bound. Two lists that held leases while they wait for
+    // more could wait for each other for ever.
+    results[index].memory.reset();
+    return absl::OkStatus();
+  };
+  VS_RETURN_IF_ERROR(RunEach(engine, std::move(requests), cancellation, keep, max_in_flight));
   return results;
 }
 

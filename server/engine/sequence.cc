@@ -13,18 +13,6 @@
 namespace valuescope::engine {
 namespace {
 
-// Steering that is strong enough drives activations beyond what numbers can hold, and NaN would be
-// sampled like anything else.
-absl::Status NotFinite() {
-  return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "LOGITS_NOT_FINITE",
-                         "the model's logits are not finite numbers; with interventions, lower "
-                         "their coefficients");
-}
-
-absl::Status CheckFinite(std::span<const float> logits) {
-  return AllFinite(logits) ? absl::OkStatus() : NotFinite();
-}
-
 std::span<const std::string> StopsOf(const Request& request) {
   if (!request.sampling) return {};
   return request.sampling->stop;
@@ -220,7 +208,7 @@ bool Sequence::TakesLargest() const {
 }
 
 absl::Status Sequence::ReadLargest(int64_t id) {
-  if (id < 0) return NotFinite();
+  if (id < 0) return LogitsNotFinite();
   drawn_ = Generated{.id = static_cast<int32_t>(id), .logprob = {}};
   return absl::OkStatus();
 }

@@ -76,8 +76,8 @@ absl::StatusOr<ResponseInputs> GeneratedInputs(const v1::ExtractVectorsRequest& 
                                                const Sources& sources,
                                                services::UsedResources& used) {
   VS_ASSIGN_OR_RETURN(Generation generation,
-                      GenerationOf(request.generated(), request.include_end_of_turn(), *model,
-                                   context, options, sources, used));
+                      GenerationOf(SourceOf(request.generated(), request.include_end_of_turn()),
+                                   *model, context, options, sources, used));
   if (MethodOf(request) == v1::EXTRACTION_METHOD_LINEAR_PROBE &&
       generation.units() > analysis::kMostProbeResponses) {
     return InvalidField(
@@ -96,6 +96,7 @@ absl::StatusOr<ResponseInputs> GeneratedInputs(const v1::ExtractVectorsRequest& 
                         .held = std::move(model),
                         .responses = {},
                         .generation = std::make_shared<const Generation>(std::move(generation)),
+                        .texts = nullptr,
                         .record = {}};
   inputs.record = RecordOf(*inputs.held, request.display_name(), options);
   inputs.record.set_format_version(kLatestSavedWork);

@@ -9,22 +9,13 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "kinds/saved_model.h"
+#include "services/intervention_codec.h"
 #include "services/request_codec.h"
+#include "services/result_codec.h"
 #include "studies/message_json.h"
 
 namespace valuescope::kinds {
 namespace {
-
-struct Unit {
-  int query = 0, condition = 0, sample = 0;
-};
-
-Unit UnitOf(const SavedGeneration& how, int64_t unit) {
-  const int64_t prompt = unit / how.samples();
-  return {.query = static_cast<int>(prompt / how.conditions_size()),
-          .condition = static_cast<int>(prompt % how.conditions_size()),
-          .sample = static_cast<int>(unit % how.samples())};
-}
 
 absl::Status Damaged() {
   return ErrorWithReason(absl::StatusCode::kDataLoss, "DATA_SET_DAMAGED",
@@ -53,10 +44,10 @@ absl::Status Label(const Generation& generation, const jobs::UnitRange& units,
   std::vector<services::Answered> judged;
   std::vector<SavedResponse*> labelled;
   for (size_t i = 0; i < responses.size(); ++i) {
-    const Unit unit = UnitOf(generation.how, units.first + static_cast<int64_t>(i));
+    const GeneratedUnit unit = UnitOf(generation.how, units.first + static_cast<int64_t>(i));
     const SavedCondition& condition = generation.how.conditions(unit.condition);
     responses[i].set_expresses(condition.expresses());
-    if (!IsJudged(condition) || responses[i].ids().empty()) continue;
+    if (generation.judge == nullptr || !IsJudged(condition) || responses[i].ids().empty()) continue;
     judged.push_back(
         {.query = generation.queries.queries(unit.query).text(), .response = texts[i]});
     labelled.push_back(&responses[i]);
@@ -71,13 +62,32 @@ absl::Status Label(const Generation& generation, const jobs::UnitRange& units,
   return absl::OkStatus();
 }
 
-void AddUsage(const engine::Completion& completion, v1::Usage& usage) {
-  usage.set_prompt_tokens(usage.prompt_tokens() + completion.prompt_tokens);
-  usage.set_cached_prompt_tokens(usage.cached_prompt_tokens() + completion.cached_prompt_tokens);
-  usage.set_generated_tokens(usage.generated_tokens() + completion.generated_tokens);
+// Interventions of every condition, in order; none where no condition has any.
+absl::Status PrepareInterventions(const engine::ServedModel& model, absl::string_view tenant,
+                                  const Sources& sources, Generation& generation) {
+  const auto& conditions = generation.how.conditions();
+  if (std::all_of(conditions.begin(), conditions.end(),
+                  [](const auto& condition) { return condition.interventions().empty(); })) {
+    return absl::OkStatus();
+  }
+  services::UsedResources used;
+  for (const SavedCondition& condition : conditions) {
+    VS_ASSIGN_OR_RETURN(
+        generation.interventions.emplace_back(),
+        services::PreparedFromProto(condition.interventions(),
+                                    {std::string(tenant), model, *sources.vectors}, used));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
+
+GeneratedUnit UnitOf(const SavedGeneration& how, int64_t unit) {
+  const int64_t prompt = unit / how.samples();
+  return {.query = static_cast<int>(prompt / how.conditions_size()),
+          .condition = static_cast<int>(prompt % how.conditions_size()),
+          .sample = static_cast<int>(unit % how.samples())};
+}
 
 uint64_t SeedOf(uint64_t state, int64_t number) {
   return services::SeedOfCompletion(state, static_cast<int>(number) + 1);
@@ -105,7 +115,7 @@ int64_t Generation::MemoryOf(int64_t responses) const {
 }
 
 engine::Request Generation::RequestOf(int64_t unit, const engine::ServedModel& model) const {
-  const Unit place = UnitOf(how, unit);
+  const GeneratedUnit place = UnitOf(how, unit);
   const auto& ids = queries.queries(place.query).prompts(place.condition).ids();
   engine::Request request;
   request.prompt.assign(ids.begin(), ids.end());
@@ -113,21 +123,28 @@ engine::Request Generation::RequestOf(int64_t unit, const engine::ServedModel& m
                                                  model.architecture.max_positions - ids.size());
   request.sampling->seed =
       SeedOf(SeedOf(SeedOf(how.sampling().seed(), place.condition), place.query), place.sample);
+  if (!interventions.empty()) {
+    request.prepared = interventions[static_cast<size_t>(place.condition)];
+  }
   return request;
 }
 
-absl::StatusOr<std::shared_ptr<const Generation>> OpenGeneration(
-    const SavedWork& record, absl::string_view queries, const engine::ModelRegistry& models) {
+absl::StatusOr<std::shared_ptr<const Generation>> OpenGeneration(const SavedWork& record,
+                                                                 absl::string_view queries,
+                                                                 const engine::ServedModel& model,
+                                                                 absl::string_view tenant,
+                                                                 const Sources& sources) {
   auto generation = std::make_shared<Generation>();
   generation->how = record.generation();
   if (!generation->queries.ParseFromArray(queries.data(), static_cast<int>(queries.size())) ||
       !IsWhole(record, *generation)) {
     return Damaged();
   }
+  VS_RETURN_IF_ERROR(PrepareInterventions(model, tenant, sources, *generation));
   if (!generation->how.has_judge()) return generation;
   std::shared_ptr<const engine::ServedModel> asked;
   if (generation->how.has_judge_model()) {
-    VS_ASSIGN_OR_RETURN(asked, ModelAsThen(models, generation->how.judge_model()));
+    VS_ASSIGN_OR_RETURN(asked, ModelAsThen(*sources.models, generation->how.judge_model()));
   }
   VS_ASSIGN_OR_RETURN(
       generation->judge,
@@ -156,10 +173,13 @@ absl::StatusOr<std::vector<SavedResponse>> GenerateUnits(const Generation& gener
   std::vector<std::string> texts;
   for (engine::Completion& completion : *completions) {
     studies::TrimEnd(trimming, completion.token_ids);
-    responses.emplace_back().mutable_ids()->Assign(completion.token_ids.begin(),
-                                                   completion.token_ids.end());
+    SavedResponse& response = responses.emplace_back();
+    response.mutable_ids()->Assign(completion.token_ids.begin(), completion.token_ids.end());
+    for (const engine::Receipt& receipt : completion.receipts) {
+      response.add_touched(receipt.positions);
+    }
     texts.push_back(std::move(completion.text));
-    AddUsage(completion, usage);
+    services::AddUsage(completion, usage);
   }
   VS_RETURN_IF_ERROR(Label(generation, units, texts, whom, usage, responses));
   return responses;
@@ -170,7 +190,7 @@ studies::ResponseSet SetOf(const Generation& generation, int64_t first,
   std::vector<studies::LabelledResponse> labelled;
   labelled.reserve(responses.size());
   for (size_t i = 0; i < responses.size(); ++i) {
-    const Unit unit = UnitOf(generation.how, first + static_cast<int64_t>(i));
+    const GeneratedUnit unit = UnitOf(generation.how, first + static_cast<int64_t>(i));
     const SavedQuery& query = generation.queries.queries(unit.query);
     const auto& prompt = query.prompts(unit.condition).ids();
     labelled.push_back({.prompt = {prompt.begin(), prompt.end()},
@@ -206,6 +226,10 @@ std::optional<double> MeanAnswerMass(std::span<const SavedResponse> responses) {
   return sum / static_cast<double>(count);
 }
 
+std::string JsonLineOf(const v1::LabelledResponse& response) {
+  return absl::StrCat(studies::MessageToJson(response).dump(), "\n");
+}
+
 absl::StatusOr<store::StoredBlob> WriteJsonLines(store::BlobStore& blobs,
                                                  const studies::ResponseSet& set) {
   VS_ASSIGN_OR_RETURN(const std::unique_ptr<store::BlobWriter> writer, blobs.NewWriter());
@@ -217,7 +241,7 @@ absl::StatusOr<store::StoredBlob> WriteJsonLines(store::BlobStore& blobs,
                                                                         response.response.end());
     line.set_expresses(response.expresses);
     line.set_query_id(response.query_id);
-    VS_RETURN_IF_ERROR(writer->Append(absl::StrCat(studies::MessageToJson(line).dump(), "\n")));
+    VS_RETURN_IF_ERROR(writer->Append(JsonLineOf(line)));
   }
   return writer->Finish();
 }

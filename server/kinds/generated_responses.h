@@ -19,11 +19,11 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "engine/model_registry.h"
 #include "engine/request.h"
 #include "engine/served_model.h"
 #include "jobs/work.h"
 #include "kinds/saved_work.pb.h"
+#include "kinds/sources.h"
 #include "services/judges.h"
 #include "store/blob_store.h"
 #include "studies/labelled_responses.h"
@@ -49,7 +49,10 @@ struct GenerationCost {
 struct Generation {
   SavedGeneration how;
   SavedQueries queries;
-  std::shared_ptr<const services::Judge> judge;  // null where conditions label all
+  // Null where conditions label all, or nobody labels any.
+  std::shared_ptr<const services::Judge> judge;
+  // One a condition; none where no condition has any.
+  std::vector<std::shared_ptr<const engine::PreparedInterventions>> interventions;
 
   int64_t units() const;
   GenerationCost MostCost() const;
@@ -59,9 +62,19 @@ struct Generation {
   int64_t MemoryOf(int64_t responses) const;
 };
 
-// Of stored work; `queries` is its data set. DATA_LOSS; errors of ModelAsThen.
-absl::StatusOr<std::shared_ptr<const Generation>> OpenGeneration(
-    const SavedWork& record, absl::string_view queries, const engine::ModelRegistry& models);
+// Where a unit stands, each counted from 0.
+struct GeneratedUnit {
+  int query = 0, condition = 0, sample = 0;
+};
+GeneratedUnit UnitOf(const SavedGeneration& how, int64_t unit);
+
+// Of stored work that `model` runs; `queries` is its data set. DATA_LOSS; errors of ModelAsThen and
+// of services::PreparedFromProto.
+absl::StatusOr<std::shared_ptr<const Generation>> OpenGeneration(const SavedWork& record,
+                                                                 absl::string_view queries,
+                                                                 const engine::ServedModel& model,
+                                                                 absl::string_view tenant,
+                                                                 const Sources& sources);
 
 // Generates the units, all at once, and labels them. What it costs is added to `usage`. Errors of
 // the judge; CANCELLED.
@@ -75,7 +88,7 @@ absl::StatusOr<std::vector<SavedResponse>> GenerateUnits(const Generation& gener
 studies::ResponseSet SetOf(const Generation& generation, int64_t first,
                            std::span<const SavedResponse> responses);
 
-// Whether the judge labels the condition's responses.
+// Whether the condition leaves the label of its responses to a judge.
 bool IsJudged(const SavedCondition& condition);
 
 // Where the labels come from, as Provenance.judge tells it.
@@ -83,6 +96,9 @@ std::string JudgesOf(const Generation& generation);
 
 // p(yes) + p(no) of the judge's answers on average; nothing where none was asked for.
 std::optional<double> MeanAnswerMass(std::span<const SavedResponse> responses);
+
+// A line of JSON Lines.
+std::string JsonLineOf(const v1::LabelledResponse& response);
 
 // JSON Lines of LabelledResponse, prompts and responses as token ids.
 absl::StatusOr<store::StoredBlob> WriteJsonLines(store::BlobStore& blobs,

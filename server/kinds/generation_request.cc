@@ -12,64 +12,62 @@
 #include "absl/time/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "kinds/given_place.h"
 #include "kinds/response_work.h"
 #include "kinds/saved_model.h"
 #include "services/data_set_lines.h"
+#include "services/intervention_codec.h"
 #include "services/judges.h"
 #include "services/prompt_codec.h"
 #include "services/response_sets.h"
+#include "services/user_turns.h"
 
 namespace valuescope::kinds {
 namespace {
 
-constexpr char kField[] = "generated";
-constexpr char kQueriesField[] = "generated.queries_artifact";
-constexpr int kMostConditions = 16;
 constexpr int kMostSamples = 64;
 
-int SamplesOf(const v1::GeneratedResponses& request) {
-  return request.has_samples_per_query() ? request.samples_per_query() : 1;
-}
-
-int ConditionsOf(const v1::GeneratedResponses& request) {
-  return std::max(1, request.conditions_size());
+int64_t ConditionsOf(const GenerationSource& source) {
+  return static_cast<int64_t>(source.conditions.size());
 }
 
 // --- What is asked for ---------------------------------------------------------------------------
 
-absl::Status CheckNumbers(const v1::GeneratedResponses& request) {
-  if (request.queries().empty() == request.queries_artifact().empty()) {
-    return InvalidField("generated.queries",
+absl::Status CheckNumbers(const GenerationSource& source) {
+  if (source.queries.empty() == source.queries_artifact.empty()) {
+    return InvalidField(absl::StrCat(source.prefix, "queries"),
                         "must be given inline or as `queries_artifact`, one of the two");
   }
-  if (request.conditions_size() > kMostConditions) {
-    return OutOfRange("generated.conditions", request.conditions_size(), 1, kMostConditions);
+  if (ConditionsOf(source) > source.most_conditions) {
+    return OutOfRange(absl::StrCat(source.prefix, "conditions"),
+                      static_cast<double>(ConditionsOf(source)), 1, source.most_conditions);
   }
-  if (SamplesOf(request) < 1 || SamplesOf(request) > kMostSamples) {
-    return OutOfRange("generated.samples_per_query", SamplesOf(request), 1, kMostSamples);
+  if (source.samples < 1 || source.samples > kMostSamples) {
+    return OutOfRange(absl::StrCat(source.prefix, "samples_per_query"), source.samples, 1,
+                      kMostSamples);
   }
   return absl::OkStatus();
 }
 
-absl::Status CheckUnits(const v1::GeneratedResponses& request, int64_t queries, bool at_once) {
-  const int64_t units = queries * ConditionsOf(request) * SamplesOf(request);
+absl::Status CheckUnits(const GenerationSource& source, int64_t queries, bool at_once) {
+  const int64_t units = queries * ConditionsOf(source) * source.samples;
   if (at_once && units > kMostResponsesAtOnce) {
-    return NeverFits("USE_A_JOB",
-                     absl::StrCat("`generated` asks for more responses than one call "
-                                  "makes, which is ",
-                                  kMostResponsesAtOnce, "; create a job with the same request"));
+    return NeverFits(
+        "USE_A_JOB",
+        absl::StrCat(source.whole, " asks for more responses than one call makes, which is ",
+                     kMostResponsesAtOnce, "; create a job with the same request"));
   }
   constexpr int64_t kMost = store::kMaxShards * kGeneratedPerShard;
   if (units <= kMost) return absl::OkStatus();
   return NeverFits("DATA_SET_TOO_LARGE",
-                   absl::StrCat("`generated` asks for more than ", kMost, " responses"));
+                   absl::StrCat(source.whole, " asks for more than ", kMost, " responses"));
 }
 
-absl::Status CheckCost(const Generation& generation, bool at_once) {
+absl::Status CheckCost(const GenerationSource& source, const Generation& generation, bool at_once) {
   const GenerationCost cost = generation.MostCost();
   if (at_once && cost.generated_tokens > kMostGeneratedAtOnce) {
     return NeverFits("USE_A_JOB",
-                     absl::StrCat("`generated` may take ", cost.generated_tokens,
+                     absl::StrCat(source.whole, " may take ", cost.generated_tokens,
                                   " tokens, one call generates at most ", kMostGeneratedAtOnce,
                                   "; lower `sampling.max_tokens`, or create a job with the same "
                                   "request"));
@@ -77,103 +75,46 @@ absl::Status CheckCost(const Generation& generation, bool at_once) {
   return studies::CheckEncodedSize(generation.units(), cost.tokens);
 }
 
-// Text that spells a control token would be one.
-absl::Status CheckIsText(const std::string& field, const std::string& text,
-                         const engine::ServedModel& model) {
-  const std::string token = services::ControlTokenIn(text, model.text->tokenizer());
-  if (token.empty()) return absl::OkStatus();
-  return InvalidField(field,
-                      absl::StrCat("holds `", token, "`, a control token of models/", model.id),
-                      "CONTROL_TOKEN");
-}
-
 // --- Prompts -------------------------------------------------------------------------------------
 
-// A conversation of a query, behind a system message where there is one.
-v1::Prompt ChatOf(const std::string* system, const std::string& query) {
-  v1::Prompt prompt;
-  if (system != nullptr) {
-    v1::Message& message = *prompt.mutable_chat()->add_messages();
-    message.set_role("system");
-    message.set_content(*system);
-  }
-  v1::Message& user = *prompt.mutable_chat()->add_messages();
-  user.set_role("user");
-  user.set_content(query);
-  return prompt;
-}
-
-// Whether the template writes a system message; some refuse it, others leave it out.
-absl::StatusOr<bool> TakesSystemMessage(const engine::ServedModel& model) {
-  const std::string word = "x";
-  const services::PromptOptions options{.now = absl::Now()};
-  VS_ASSIGN_OR_RETURN(
-      const services::TokenisedPrompt without,
-      services::PromptFromProto(kField, ChatOf(/*system=*/nullptr, word), model, options));
-  const auto with = services::PromptFromProto(kField, ChatOf(&word, word), model, options);
-  if (absl::IsInvalidArgument(with.status())) return false;
-  if (!with.ok()) return with.status();
-  return with->ids != without.ids;
-}
-
-absl::Status CheckSystemMessages(const v1::GeneratedResponses& request,
-                                 const engine::ServedModel& model, bool taken) {
-  for (int c = 0; c < request.conditions_size(); ++c) {
-    const auto& messages = request.conditions(c).system_messages();
-    for (int i = 0; i < messages.size(); ++i) {
-      const std::string field =
-          absl::StrCat("generated.conditions[", c, "].system_messages[", i, "]");
-      VS_RETURN_IF_ERROR(CheckIsText(field, messages[i], model));
-      if (taken || messages[i].empty()) continue;
-      return InvalidField(field,
-                          absl::StrCat("must be empty: the chat template of models/", model.id,
-                                       " takes no system message"),
-                          "NO_SYSTEM_MESSAGE");
+absl::Status CheckSystemMessages(const GenerationSource& source, const engine::ServedModel& model,
+                                 bool taken) {
+  for (const ConditionSource& condition : source.conditions) {
+    for (size_t i = 0; i < condition.system_messages.size(); ++i) {
+      const std::string field = absl::StrCat(
+          condition.system_field, condition.several_messages ? absl::StrCat("[", i, "]") : "");
+      VS_RETURN_IF_ERROR(
+          services::CheckSystemMessage(field, condition.system_messages[i], taken, model));
     }
   }
   return absl::OkStatus();
 }
 
-// Where a query was given.
-struct Place {
-  std::string field;
-  std::string line;  // "line 3: " of a file
-};
-
-// What is wrong with a query's prompt, of the field that the query came in.
-absl::Status AtQuery(const Place& place, const absl::Status& status) {
-  const ErrorDetails details = DetailsOf(status);
-  if (details.field.empty()) return status;
-  return InvalidField(place.field, absl::StrCat(place.line, details.description), details.reason);
-}
-
 // Queries as they are tokenised under every condition, each checked at once.
 class QueryWriter {
  public:
-  QueryWriter(const v1::GeneratedResponses& request, const engine::ServedModel& model,
+  QueryWriter(const GenerationSource& source, const engine::ServedModel& model,
               const rpc::CallContext& context, bool takes_system_message, Generation& generation)
-      : request_(request),
+      : source_(source),
         model_(model),
         context_(context),
         takes_system_message_(takes_system_message),
         options_{.now = absl::Now()},
         generation_(generation) {}
 
-  absl::Status Add(const Place& place, const std::string& text, const std::string& query_id) {
+  absl::Status Add(const GivenPlace& place, const std::string& text, const std::string& query_id) {
     VS_RETURN_IF_ERROR(context_.Why());
     if (text.empty()) return InvalidField(place.field, absl::StrCat(place.line, "has no text"));
-    VS_RETURN_IF_ERROR(AtQuery(place, CheckIsText(place.field, text, model_)));
+    VS_RETURN_IF_ERROR(place.Of(services::CheckIsText(place.field, text, model_)));
     VS_RETURN_IF_ERROR(context_.Hold(static_cast<int64_t>(text.size() + query_id.size())));
     const int number = generation_.queries.queries_size();
     SavedQuery& query = *generation_.queries.add_queries();
     query.set_text(text);
     query.set_query_id(query_id);
-    for (int c = 0; c < ConditionsOf(request_); ++c) {
-      const std::string system = SystemMessageOf(c, number);
-      const bool left_out = system.empty() && !takes_system_message_;
+    for (int c = 0; c < generation_.how.conditions_size(); ++c) {
       auto prompt = services::PromptFromProto(
-          place.field, ChatOf(left_out ? nullptr : &system, text), model_, options_);
-      if (!prompt.ok()) return AtQuery(place, prompt.status());
+          place.field, services::UserTurn(SystemMessageOf(c, number), text), model_, options_);
+      if (!prompt.ok()) return place.Of(prompt.status());
       VS_RETURN_IF_ERROR(AddPrompt(place, prompt->ids, query));
     }
     if (text.size() > longest_.size()) longest_ = text;
@@ -196,28 +137,30 @@ class QueryWriter {
   const std::string& longest() const { return longest_; }
 
  private:
-  // Empty by default.
-  std::string SystemMessageOf(int condition, int query) const {
-    if (request_.conditions().empty()) return "";
-    const auto& messages = request_.conditions(condition).system_messages();
-    if (messages.empty()) return "";
-    const uint64_t drawn = SeedOf(SeedOf(request_.seed(), condition), query);
-    return messages[static_cast<int>(drawn % static_cast<uint64_t>(messages.size()))];
+  // Null: none.
+  const std::string* SystemMessageOf(int condition, int query) const {
+    const auto& messages = source_.conditions[static_cast<size_t>(condition)].system_messages;
+    if (messages.empty()) return nullptr;
+    const uint64_t drawn = SeedOf(SeedOf(source_.draw_seed, condition), query);
+    const std::string& message = messages[drawn % messages.size()];
+    return message.empty() && !takes_system_message_ ? nullptr : &message;
   }
 
-  // What the engine has to say of one depends on its length.
-  absl::Status AddPrompt(const Place& place, const std::vector<int32_t>& ids, SavedQuery& query) {
+  // What the engine has to say of one depends on its length and condition.
+  absl::Status AddPrompt(const GivenPlace& place, const std::vector<int32_t>& ids,
+                         SavedQuery& query) {
     VS_RETURN_IF_ERROR(context_.Hold(static_cast<int64_t>(ids.size() * sizeof(int32_t))));
     query.add_prompts()->mutable_ids()->Assign(ids.begin(), ids.end());
-    if (!checked_.insert(ids.size()).second) return absl::OkStatus();
+    const int condition = query.prompts_size() - 1;
+    const int alike = generation_.interventions.empty() ? 0 : condition;
+    if (!checked_.insert({alike, ids.size()}).second) return absl::OkStatus();
     const int64_t unit =
-        (static_cast<int64_t>(generation_.queries.queries_size() - 1) * ConditionsOf(request_) +
-         query.prompts_size() - 1) *
+        (static_cast<int64_t>(generation_.queries.queries_size() - 1) * ConditionsOf(source_) +
+         condition) *
         generation_.how.samples();
     const engine::Request request = generation_.RequestOf(unit, model_);
     if (absl::Status status = model_.engine->Check(request); !status.ok()) {
-      return absl::StartsWith(DetailsOf(status).field, "sampling") ? InField(kField, status)
-                                                                   : AtQuery(place, status);
+      return AtRequest(place, condition, status);
     }
     SavedGeneration& how = generation_.how;
     how.set_most_prompt_tokens(
@@ -227,22 +170,35 @@ class QueryWriter {
     return absl::OkStatus();
   }
 
-  const v1::GeneratedResponses& request_;
+  // What the engine says of a request, of the field that it comes from.
+  absl::Status AtRequest(const GivenPlace& place, int condition, const absl::Status& status) const {
+    const std::string field = DetailsOf(status).field;
+    if (absl::StartsWith(field, "sampling")) {
+      return WithFieldRenamed(status, "sampling", absl::StrCat(source_.prefix, "sampling"));
+    }
+    if (absl::StartsWith(field, "interventions")) {
+      return InField(source_.conditions[static_cast<size_t>(condition)].field, status);
+    }
+    return place.Of(status);
+  }
+
+  const GenerationSource& source_;
   const engine::ServedModel& model_;
   const rpc::CallContext& context_;
   const bool takes_system_message_;
   const services::PromptOptions options_;
   Generation& generation_;
-  std::set<size_t> checked_;
+  std::set<std::pair<int, size_t>> checked_;  // condition and length
   std::string longest_;
 };
 
-absl::Status AddLines(const services::ReadPiece& read, QueryWriter& writer) {
-  services::DataSetLines lines(kQueriesField, read, services::LineNeeds::kPrompt);
+absl::Status AddLines(const std::string& field, const services::ReadPiece& read,
+                      QueryWriter& writer) {
+  services::DataSetLines lines(field, read, services::LineNeeds::kPrompt);
   while (true) {
     VS_ASSIGN_OR_RETURN(const std::optional<services::DataSetLine> line, lines.Next());
     if (!line) return absl::OkStatus();
-    const Place place{.field = kQueriesField, .line = absl::StrCat("line ", line->number, ": ")};
+    const GivenPlace place = GivenPlace::Line(field, line->number);
     if (!line->response.prompt().has_text()) {
       return InvalidField(place.field, absl::StrCat(place.line, "has no `prompt.text`"));
     }
@@ -251,92 +207,153 @@ absl::Status AddLines(const services::ReadPiece& read, QueryWriter& writer) {
   }
 }
 
-absl::Status AddQueries(const v1::GeneratedResponses& request, const rpc::CallContext& context,
+absl::Status AddQueries(const GenerationSource& source, const rpc::CallContext& context,
                         bool at_once, const Sources& sources, services::UsedResources& used,
                         QueryWriter& writer) {
-  if (request.queries_artifact().empty()) {
-    VS_RETURN_IF_ERROR(CheckUnits(request, request.queries_size(), at_once));
-    for (int i = 0; i < request.queries_size(); ++i) {
-      const Place place{.field = absl::StrCat("generated.queries[", i, "]"), .line = ""};
-      VS_RETURN_IF_ERROR(writer.Add(place, request.queries(i), /*query_id=*/""));
+  if (source.queries_artifact.empty()) {
+    VS_RETURN_IF_ERROR(CheckUnits(source, source.queries.size(), at_once));
+    for (int i = 0; i < source.queries.size(); ++i) {
+      const GivenPlace place = GivenPlace::Inline(absl::StrCat(source.prefix, "queries"), i);
+      VS_RETURN_IF_ERROR(writer.Add(place, source.queries[i], /*query_id=*/""));
     }
   } else {
-    VS_ASSIGN_OR_RETURN(
-        const services::ReadPiece read,
-        services::OpenDataSet(kQueriesField, request.queries_artifact(), context.tenant,
-                              *sources.store, *sources.blobs, used));
+    const std::string field = absl::StrCat(source.prefix, "queries_artifact");
+    VS_ASSIGN_OR_RETURN(const services::ReadPiece read,
+                        services::OpenDataSet(field, source.queries_artifact, context.tenant,
+                                              *sources.store, *sources.blobs, used));
     VS_ASSIGN_OR_RETURN(const int64_t count,
                         services::CountDataSetLines(read, store::kMaxShards * kGeneratedPerShard));
-    VS_RETURN_IF_ERROR(CheckUnits(request, count, at_once));
-    VS_RETURN_IF_ERROR(AddLines(read, writer));
+    VS_RETURN_IF_ERROR(CheckUnits(source, count, at_once));
+    VS_RETURN_IF_ERROR(AddLines(field, read, writer));
   }
   writer.NameQueries();
   return absl::OkStatus();
 }
 
-// --- The judge -----------------------------------------------------------------------------------
+// --- Conditions and the judge --------------------------------------------------------------------
+
+absl::Status AddConditions(const GenerationSource& source, const engine::ServedModel& model,
+                           const rpc::CallContext& context, const Sources& sources,
+                           services::UsedResources& used, Generation& generation) {
+  bool any_interventions = false;
+  for (const ConditionSource& of : source.conditions) {
+    SavedCondition& condition = *generation.how.add_conditions();
+    condition.set_name(of.name);
+    if (of.expresses) condition.set_expresses(*of.expresses);
+    if (of.interventions == nullptr || of.interventions->empty()) continue;
+    any_interventions = true;
+    VS_RETURN_IF_ERROR(
+        context.Hold(static_cast<int64_t>(of.interventions->SpaceUsedExcludingSelfLong())));
+    *condition.mutable_interventions() = *of.interventions;
+  }
+  if (!any_interventions) return absl::OkStatus();
+  for (int c = 0; c < generation.how.conditions_size(); ++c) {
+    auto prepared = services::PreparedFromProto(generation.how.conditions(c).interventions(),
+                                                {context.tenant, model, *sources.vectors}, used);
+    if (!prepared.ok()) {
+      return InField(source.conditions[static_cast<size_t>(c)].field, prepared.status());
+    }
+    generation.interventions.push_back(*std::move(prepared));
+  }
+  return absl::OkStatus();
+}
 
 bool AnyIsJudged(const SavedGeneration& how) {
   return std::any_of(how.conditions().begin(), how.conditions().end(), IsJudged);
 }
 
-absl::Status AddJudge(const v1::GeneratedResponses& request, const engine::ServedModel& model,
+absl::Status AddJudge(const GenerationSource& source, const engine::ServedModel& model,
                       const engine::ModelRegistry& models, services::UsedResources& used,
                       Generation& generation) {
   if (!AnyIsJudged(generation.how)) return absl::OkStatus();
-  if (!request.has_judge()) {
-    return InvalidField("generated.judge", "is required: a condition has no `expresses`");
+  const std::string field = absl::StrCat(source.prefix, "judge");
+  if (source.judge == nullptr) {
+    if (!source.labels_required) return absl::OkStatus();
+    return InvalidField(field, "is required: a condition has no `expresses`");
   }
-  const v1::Judge& judge = request.judge();
   std::shared_ptr<const engine::ServedModel> asked;
   const absl::Time now = absl::Now();
-  if (judge.has_rubric()) {
-    VS_ASSIGN_OR_RETURN(asked, services::ModelOfName("generated.judge.rubric.model",
-                                                     judge.rubric().model(), models));
+  if (source.judge->has_rubric()) {
+    VS_ASSIGN_OR_RETURN(asked, services::ModelOfName(absl::StrCat(field, ".rubric.model"),
+                                                     source.judge->rubric().model(), models));
     if (asked->id != model.id) {
       used[absl::StrCat("models/", asked->id)] = asked->weights_digest;
     }
     *generation.how.mutable_judge_model() = SavedModelOf(*asked);
     generation.how.set_judge_time(absl::ToUnixSeconds(now));
   }
-  *generation.how.mutable_judge() = judge;
+  *generation.how.mutable_judge() = *source.judge;
   VS_ASSIGN_OR_RETURN(generation.judge,
-                      services::JudgeFromProto("generated.judge", judge, std::move(asked),
+                      services::JudgeFromProto(field, *source.judge, std::move(asked),
                                                absl::FromUnixSeconds(generation.how.judge_time())));
   return absl::OkStatus();
 }
 
 }  // namespace
 
-absl::StatusOr<Generation> GenerationOf(const v1::GeneratedResponses& request,
-                                        bool include_end_of_turn, const engine::ServedModel& model,
+GenerationSource SourceOf(const v1::GeneratedResponses& request, bool include_end_of_turn) {
+  GenerationSource source{
+      .whole = "`generated`",
+      .prefix = "generated.",
+      .queries = request.queries(),
+      .queries_artifact = request.queries_artifact(),
+      .conditions = {},
+      .most_conditions = 16,
+      .sampling = request.sampling(),
+      .samples = request.has_samples_per_query() ? request.samples_per_query() : 1,
+      .judge = request.has_judge() ? &request.judge() : nullptr,
+      .draw_seed = request.seed(),
+      .include_end_of_turn = include_end_of_turn};
+  for (int c = 0; c < std::max(1, request.conditions_size()); ++c) {
+    ConditionSource& condition = source.conditions.emplace_back();
+    condition.field = absl::StrCat("generated.conditions[", c, "]");
+    condition.system_field = absl::StrCat(condition.field, ".system_messages");
+    condition.several_messages = true;
+    if (c < request.conditions_size()) {
+      const v1::GenerationCondition& given = request.conditions(c);
+      condition.system_messages.assign(given.system_messages().begin(),
+                                       given.system_messages().end());
+      if (given.has_expresses()) condition.expresses = given.expresses();
+    }
+    if (condition.system_messages.empty()) condition.system_messages = {""};
+  }
+  return source;
+}
+
+absl::StatusOr<Generation> GenerationOf(const GenerationSource& source,
+                                        const engine::ServedModel& model,
                                         const rpc::CallContext& context,
                                         const services::ResolveOptions& options,
                                         const Sources& sources, services::UsedResources& used) {
-  VS_RETURN_IF_ERROR(CheckNumbers(request));
+  VS_RETURN_IF_ERROR(CheckNumbers(source));
   Generation generation;
   SavedGeneration& how = generation.how;
-  *how.mutable_sampling() = request.sampling();
-  how.mutable_sampling()->set_seed(request.sampling().seed());
-  how.set_samples(SamplesOf(request));
-  how.set_include_end_of_turn(include_end_of_turn);
-  for (int c = 0; c < ConditionsOf(request); ++c) {
-    SavedCondition& condition = *how.add_conditions();
-    if (c < request.conditions_size() && request.conditions(c).has_expresses()) {
-      condition.set_expresses(request.conditions(c).expresses());
+  *how.mutable_sampling() = source.sampling;
+  how.mutable_sampling()->set_seed(source.sampling.seed());
+  how.set_samples(source.samples);
+  how.set_include_end_of_turn(source.include_end_of_turn);
+  VS_RETURN_IF_ERROR(AddConditions(source, model, context, sources, used, generation));
+  VS_RETURN_IF_ERROR(AddJudge(source, model, *sources.models, used, generation));
+  VS_ASSIGN_OR_RETURN(
+      const bool takes_system_message,
+      services::TakesSystemMessage(absl::StrCat(source.prefix, "conditions"), model, absl::Now()));
+  VS_RETURN_IF_ERROR(CheckSystemMessages(source, model, takes_system_message));
+  for (int c = 0; c < how.conditions_size(); ++c) {
+    const ConditionSource& of = source.conditions[static_cast<size_t>(c)];
+    if (of.several_messages || of.system_messages.empty()) continue;
+    const std::string& message = of.system_messages.front();
+    if (takes_system_message || !message.empty()) {
+      how.mutable_conditions(c)->set_system_message(message);
     }
   }
-  VS_RETURN_IF_ERROR(AddJudge(request, model, *sources.models, used, generation));
-  VS_ASSIGN_OR_RETURN(const bool takes_system_message, TakesSystemMessage(model));
-  VS_RETURN_IF_ERROR(CheckSystemMessages(request, model, takes_system_message));
-  QueryWriter writer(request, model, context, takes_system_message, generation);
-  VS_RETURN_IF_ERROR(AddQueries(request, context, options.at_once, sources, used, writer));
+  QueryWriter writer(source, model, context, takes_system_message, generation);
+  VS_RETURN_IF_ERROR(AddQueries(source, context, options.at_once, sources, used, writer));
   if (generation.judge != nullptr) {
     VS_ASSIGN_OR_RETURN(const int64_t tokens,
                         generation.judge->MostTokens(writer.longest(), how.most_response_tokens()));
     how.set_most_judge_tokens(tokens);
   }
-  VS_RETURN_IF_ERROR(CheckCost(generation, options.at_once));
+  VS_RETURN_IF_ERROR(CheckCost(source, generation, options.at_once));
   return generation;
 }
 

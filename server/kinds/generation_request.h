@@ -7,6 +7,8 @@
 #define VALUESCOPE_KINDS_GENERATION_REQUEST_H_
 
 #include <cstdint>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -17,6 +19,8 @@
 #include "services/kind.h"
 #include "services/request_codec.h"
 #include "studies/labelled_responses.h"
+#include "valuescope/v1/common.pb.h"
+#include "valuescope/v1/generation.pb.h"
 #include "valuescope/v1/judges.pb.h"
 
 namespace valuescope::kinds {
@@ -24,12 +28,40 @@ namespace valuescope::kinds {
 // Tokens that a call may generate at most.
 inline constexpr int64_t kMostGeneratedAtOnce = int64_t{1} << 18;
 
-// Of a request whose field `generated` this is. What it names is added to `used`, the judge's model
-// with the digest of its weights. INVALID_ARGUMENT naming "generated..."; RESOURCE_EXHAUSTED: more
-// than a call takes (USE_A_JOB), or than a job (DATA_SET_TOO_LARGE); others of who reads models,
-// artifacts and chats.
-absl::StatusOr<Generation> GenerationOf(const v1::GeneratedResponses& request,
-                                        bool include_end_of_turn, const engine::ServedModel& model,
+// A condition, whichever message of the contract tells of it.
+struct ConditionSource {
+  std::string name;
+  // Of which each query gets one; empty: there is none.
+  std::vector<std::string> system_messages;
+  std::string system_field;  // names one of them; "[i]" is added where `several_messages`
+  bool several_messages = false;
+  std::optional<bool> expresses;
+  std::string field;  // its own, of its interventions
+  const google::protobuf::RepeatedPtrField<v1::Intervention>* interventions = nullptr;
+};
+
+// What is asked for, whichever message of the contract asks. What it refers to outlives it.
+struct GenerationSource {
+  std::string whole;   // names the message in sentences: "`generated`"
+  std::string prefix;  // of the names of its fields: "generated."
+  const google::protobuf::RepeatedPtrField<std::string>& queries;
+  const std::string& queries_artifact;
+  std::vector<ConditionSource> conditions;  // at least one
+  int most_conditions = 0;
+  const v1::SamplingParams& sampling;
+  int samples = 1;
+  const v1::Judge* judge = nullptr;
+  bool labels_required = true;  // by a condition or the judge
+  uint64_t draw_seed = 0;       // of system messages
+  bool include_end_of_turn = false;
+};
+GenerationSource SourceOf(const v1::GeneratedResponses& request, bool include_end_of_turn);
+
+// What it names is added to `used`, the judge's model with the digest of its weights.
+// INVALID_ARGUMENT naming its fields; RESOURCE_EXHAUSTED: more than a call takes (USE_A_JOB), or
+// than a job (DATA_SET_TOO_LARGE); others of who reads models, artifacts, chats and interventions.
+absl::StatusOr<Generation> GenerationOf(const GenerationSource& source,
+                                        const engine::ServedModel& model,
                                         const rpc::CallContext& context,
                                         const services::ResolveOptions& options,
                                         const Sources& sources, services::UsedResources& used);

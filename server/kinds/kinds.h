@@ -9,13 +9,23 @@
 
 namespace valuescope::kinds {
 
+std::unique_ptr<services::Kind> AnswerChoices(const Sources& sources);
+std::unique_ptr<services::Kind> AskQuestionnaire(const Sources& sources);
 std::unique_ptr<services::Kind> AttributeNeurons(const Sources& sources);
+std::unique_ptr<services::Kind> CompareResponses(const Sources& sources);
 std::unique_ptr<services::Kind> ExtractVectors(const Sources& sources);
+std::unique_ptr<services::Kind> GenerateResponses(const Sources& sources);
+std::unique_ptr<services::Kind> JudgeResponses(const Sources& sources);
+std::unique_ptr<services::Kind> MeasureTexts(const Sources& sources);
+std::unique_ptr<services::Kind> ScoreTaggedResponses(const Sources& sources);
 std::unique_ptr<services::Kind> TestNeurons(const Sources& sources);
 
 inline void AddKinds(const Sources& sources, services::KindRegistry& registry) {
-  for (const auto& make : {AttributeNeurons, ExtractVectors, TestNeurons})
+  for (const auto& make :
+       {AnswerChoices, AskQuestionnaire, AttributeNeurons, CompareResponses, ExtractVectors,
+        GenerateResponses, JudgeResponses, MeasureTexts, ScoreTaggedResponses, TestNeurons}) {
     registry.Add(make(sources));
+  }
 }
 
 }  // namespace valuescope::kinds

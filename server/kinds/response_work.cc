@@ -20,7 +20,6 @@ namespace valuescope::kinds {
 namespace {
 
 constexpr char kModels[] = "models/";
-constexpr int kSummaryVersion = 1;
 // A worker reads it for every shard. The rest of it is small, so what is too much are tensors.
 constexpr int64_t kMostSpecBytes = int64_t{8} << 20;
 // Where partial results are large.
@@ -49,6 +48,30 @@ absl::Status Damaged() {
                          "the stored spec of a job is damaged");
 }
 
+absl::Status DataSetDamaged() {
+  return ErrorWithReason(absl::StatusCode::kDataLoss, "DATA_SET_DAMAGED",
+                         "the stored data set has another number of responses");
+}
+
+// Of a data set that is texts.
+absl::StatusOr<std::shared_ptr<const SavedTexts>> TextsOf(const SavedWork& record,
+                                                          absl::string_view bytes) {
+  auto texts = std::make_shared<SavedTexts>();
+  if (!texts->ParseFromArray(bytes.data(), static_cast<int>(bytes.size())) ||
+      texts->texts_size() != record.num_responses()) {
+    return DataSetDamaged();
+  }
+  return texts;
+}
+
+// RESOURCE_EXHAUSTED unless a job may keep so many bytes of `what`; else the call holds them.
+absl::Status HoldStorable(int64_t bytes, absl::string_view what, const rpc::CallContext& context) {
+  if (bytes <= studies::kMaxDataSetBytes) return context.Hold(bytes);
+  return NeverFits("DATA_SET_TOO_LARGE",
+                   absl::StrCat(what, " take ", bytes, " bytes, allowed are at most ",
+                                studies::kMaxDataSetBytes));
+}
+
 }  // namespace
 
 int64_t ResponsesPerLargeShard(int64_t num_responses) {
@@ -60,6 +83,7 @@ int64_t ResponsesPerLargeShard(int64_t num_responses) {
 std::string NeedsOfModel(absl::string_view id) { return absl::StrCat(kModels, id); }
 
 absl::Status ReadinessOf(const engine::ModelRegistry& models, absl::string_view needs) {
+  if (needs.empty()) return absl::OkStatus();
   for (const absl::string_view name : absl::StrSplit(needs, services::kNeedsSeparator)) {
     const absl::Status model = models.Get(absl::StripPrefix(name, kModels)).status();
     if (!model.ok()) return jobs::NotReady(model.message());
@@ -76,6 +100,7 @@ jobs::Extent ResponseInputs::extent() const {
 }
 
 std::string ResponseInputs::needs() const {
+  if (record.model().empty()) return "";
   const std::string model = NeedsOfModel(record.model());
   const SavedModel& judge = record.generation().judge_model();
   if (judge.id().empty() || judge.id() == record.model()) return model;
@@ -84,19 +109,17 @@ std::string ResponseInputs::needs() const {
 
 absl::StatusOr<std::shared_ptr<const engine::ServedModel>> ResponseInputs::Model() const {
   if (held != nullptr) return held;
-  SavedModel then;
-  then.set_id(record.model());
-  then.set_digest(record.model_digest());
-  *then.mutable_provenance() = record.provenance();
-  return ModelAsThen(*models, then);
+  return ModelOfRecord(record, *models);
+}
+
+std::string ResponseInputs::DataSet() const {
+  if (texts != nullptr) return services::DeterministicBytes(*texts);
+  if (generation != nullptr) return services::DeterministicBytes(generation->queries);
+  return studies::EncodeResponseSet(responses);
 }
 
 absl::StatusOr<jobs::SavedWork> ResponseInputs::Save(store::BlobStore& blobs) const {
-  VS_ASSIGN_OR_RETURN(
-      const store::StoredBlob data_set,
-      store::WriteBlob(blobs, generation == nullptr
-                                  ? studies::EncodeResponseSet(responses)
-                                  : services::DeterministicBytes(generation->queries)));
+  VS_ASSIGN_OR_RETURN(const store::StoredBlob data_set, store::WriteBlob(blobs, DataSet()));
   SavedWork saved = record;
   saved.set_data_set(data_set.digest);
   return jobs::SavedWork{.spec = services::DeterministicBytes(saved), .blobs = {data_set.digest}};
@@ -108,37 +131,60 @@ absl::StatusOr<SavedWork> ParseSavedWork(absl::string_view spec) {
   return record;
 }
 
-absl::StatusOr<ResponseInputs> ResponseInputs::Open(const Sources& sources,
-                                                    absl::string_view tenant,
-                                                    const SavedWork& record,
-                                                    SavedWork::KindCase kind) {
+absl::Status CheckRecord(const SavedWork& record, SavedWork::KindCase kind) {
   if (record.kind_case() != kind || record.num_responses() < 1 ||
       record.responses_per_shard() < 1) {
     return Damaged();
   }
-  if (record.format_version() < kSavedWorkVersion || record.format_version() > kLatestSavedWork) {
-    return ErrorWithReason(absl::StatusCode::kDataLoss, "METADATA_VERSION",
-                           "the job was created by another version of the server");
+  if (record.format_version() >= kSavedWorkVersion && record.format_version() <= kLatestSavedWork) {
+    return absl::OkStatus();
   }
+  return ErrorWithReason(absl::StatusCode::kDataLoss, "METADATA_VERSION",
+                         "the job was created by another version of the server");
+}
+
+absl::StatusOr<std::shared_ptr<const engine::ServedModel>> ModelOfRecord(
+    const SavedWork& record, const engine::ModelRegistry& models) {
+  SavedModel then;
+  then.set_id(record.model());
+  then.set_digest(record.model_digest());
+  *then.mutable_provenance() = record.provenance();
+  return ModelAsThen(models, then);
+}
+
+absl::StatusOr<ResponseInputs> ResponseInputs::Open(const Sources& sources,
+                                                    absl::string_view tenant,
+                                                    const SavedWork& record,
+                                                    SavedWork::KindCase kind) {
+  VS_RETURN_IF_ERROR(CheckRecord(record, kind));
   ResponseInputs inputs{.tenant = std::string(tenant),
                         .models = sources.models,
                         .held = nullptr,
                         .responses = {},
                         .generation = nullptr,
+                        .texts = nullptr,
                         .record = record};
-  VS_RETURN_IF_ERROR(inputs.Model().status());
+  std::shared_ptr<const engine::ServedModel> model;  // null where the work needs none
+  if (!record.model().empty()) {
+    VS_ASSIGN_OR_RETURN(model, inputs.Model());
+  }
   VS_ASSIGN_OR_RETURN(const std::string bytes, store::ReadBlob(*sources.blobs, record.data_set(),
                                                                studies::kMaxDataSetBytes));
   if (record.has_generation()) {
-    VS_ASSIGN_OR_RETURN(inputs.generation, OpenGeneration(record, bytes, *sources.models));
+    if (model == nullptr) return Damaged();
+    VS_ASSIGN_OR_RETURN(inputs.generation,
+                        OpenGeneration(record, bytes, *model, inputs.tenant, sources));
+    return inputs;
+  }
+  if (record.as_texts()) {
+    VS_ASSIGN_OR_RETURN(inputs.texts, TextsOf(record, bytes));
     return inputs;
   }
   VS_ASSIGN_OR_RETURN(inputs.responses, studies::DecodeResponseSet(bytes));
   if (static_cast<int64_t>(inputs.responses.responses.size()) == record.num_responses()) {
     return inputs;
   }
-  return ErrorWithReason(absl::StatusCode::kDataLoss, "DATA_SET_DAMAGED",
-                         "the stored data set has another number of responses");
+  return DataSetDamaged();
 }
 
 SavedWork RecordOf(const engine::ServedModel& model, const std::string& display_name,
@@ -151,19 +197,22 @@ SavedWork RecordOf(const engine::ServedModel& model, const std::string& display_
   return record;
 }
 
+absl::Status CheckRecordSize(const SavedWork& record) {
+  const auto bytes = static_cast<int64_t>(record.ByteSizeLong());
+  if (bytes <= kMostSpecBytes) return absl::OkStatus();
+  return NeverFits("SPEC_TOO_LARGE", absl::StrCat("what a job keeps beside its data set takes ",
+                                                  bytes, " bytes, allowed are ", kMostSpecBytes,
+                                                  "; store tensors as vectors and name them"));
+}
+
 absl::Status CheckStorable(const ResponseInputs& inputs, const rpc::CallContext& context) {
-  const auto bytes = static_cast<int64_t>(inputs.record.ByteSizeLong());
-  if (bytes > kMostSpecBytes) {
-    return NeverFits("SPEC_TOO_LARGE", absl::StrCat("what a job keeps beside its responses takes ",
-                                                    bytes, " bytes, allowed are ", kMostSpecBytes,
-                                                    "; store tensors as vectors and name them"));
+  VS_RETURN_IF_ERROR(CheckRecordSize(inputs.record));
+  if (inputs.texts != nullptr) {
+    return HoldStorable(static_cast<int64_t>(inputs.texts->ByteSizeLong()), "the texts", context);
   }
   if (inputs.generation != nullptr) {
-    const auto queries = static_cast<int64_t>(inputs.generation->queries.ByteSizeLong());
-    if (queries <= studies::kMaxDataSetBytes) return context.Hold(queries);
-    return NeverFits("DATA_SET_TOO_LARGE",
-                     absl::StrCat("the queries and their prompts take ", queries,
-                                  " bytes, allowed are at most ", studies::kMaxDataSetBytes));
+    return HoldStorable(static_cast<int64_t>(inputs.generation->queries.ByteSizeLong()),
+                        "the queries and their prompts", context);
   }
   VS_RETURN_IF_ERROR(studies::CheckEncodedSize(inputs.responses));
   return context.Hold(studies::EncodedSize(inputs.responses));

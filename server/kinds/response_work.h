@@ -1,6 +1,6 @@
 // What kinds of work over labelled responses have in common: a model, a data set whose responses
-// are the units, or how they are generated (generated_responses.h), and how all is found again by a
-// worker.
+// are the units, as tokens or as texts, or how they are generated (generated_responses.h), and how
+// all is found again by a worker.
 #ifndef VALUESCOPE_KINDS_RESPONSE_WORK_H_
 #define VALUESCOPE_KINDS_RESPONSE_WORK_H_
 
@@ -50,14 +50,15 @@ int64_t ResponsesPerLargeShard(int64_t num_responses);
 
 // "models/ID": store::NewJob::needs of what runs on one model.
 std::string NeedsOfModel(absl::string_view id);
-// OK where every model that is needed is READY, whatever weights it has; else NotReady.
+// OK where every model that is needed, perhaps none, is READY, whatever weights it has; else
+// NotReady.
 absl::Status ReadinessOf(const engine::ModelRegistry& models, absl::string_view needs);
 
 // SavedWork::format_version of what is written now.
 inline constexpr int kSavedWorkVersion = 2;
 // The same of what servers that know that version alone would do in another way.
 inline constexpr int kSavedWorkWithMethods = 3;
-// Generated responses, effects of single neurons.
+// Generated responses, effects of single neurons, evaluations.
 inline constexpr int kLatestSavedWork = 4;
 
 // The inputs of one piece of work. Copies share the model.
@@ -67,8 +68,9 @@ struct ResponseInputs {
   // A call holds its model to the end. A job asks for it anew for every chunk, so that who unloads
   // it waits for a chunk only.
   std::shared_ptr<const engine::ServedModel> held;
-  studies::ResponseSet responses;                // empty where they are generated
+  studies::ResponseSet responses;                // empty where they are generated, or texts
   std::shared_ptr<const Generation> generation;  // null where they are given
+  std::shared_ptr<const SavedTexts> texts;       // those that are read as texts; null where none is
   SavedWork record;                              // without data_set until it is saved
 
   bool background() const { return held == nullptr; }
@@ -88,6 +90,10 @@ struct ResponseInputs {
   // is.
   static absl::StatusOr<ResponseInputs> Open(const Sources& sources, absl::string_view tenant,
                                              const SavedWork& record, SavedWork::KindCase kind);
+
+ private:
+  // The bytes that SavedWork.data_set is the digest of.
+  std::string DataSet() const;
 };
 
 // Work over responses whose partials are `Sums`.
@@ -147,9 +153,17 @@ class ResponseKind : public services::KindOf<Request, Response, Work, Outcome> {
 
 // DATA_LOSS for bytes that are none.
 absl::StatusOr<SavedWork> ParseSavedWork(absl::string_view spec);
+// DATA_LOSS unless the record is of a version that this server reads and of the kind whose field of
+// SavedWork this is.
+absl::Status CheckRecord(const SavedWork& record, SavedWork::KindCase kind);
+// The work's model. Errors of ModelAsThen.
+absl::StatusOr<std::shared_ptr<const engine::ServedModel>> ModelOfRecord(
+    const SavedWork& record, const engine::ModelRegistry& models);
 
-// Whether work whose record is complete can be stored with a job: RESOURCE_EXHAUSTED, reason
-// SPEC_TOO_LARGE or DATA_SET_TOO_LARGE. The call holds what the bytes of the data set take.
+// RESOURCE_EXHAUSTED, reason SPEC_TOO_LARGE, where a record is too large to be stored with a job.
+absl::Status CheckRecordSize(const SavedWork& record);
+// Whether work whose record is complete can be stored with a job: also reason DATA_SET_TOO_LARGE.
+// The call holds what the bytes of the data set take.
 absl::Status CheckStorable(const ResponseInputs& inputs, const rpc::CallContext& context);
 // What so many tokens through the model cost.
 services::WorkEstimate EstimateOf(const engine::ServedModel& model, int64_t tokens,
@@ -183,7 +197,9 @@ absl::StatusOr<jobs::ArtifactDraft> MakeArtifact(store::BlobStore& blobs, absl::
                                                  absl::string_view bytes,
                                                  const v1::Provenance& provenance);
 
-// What the summary of a job begins with, in the artifact and in the job's result.
+// format_version of every summary.
+inline constexpr int kSummaryVersion = 1;
+// What the summary of a job over labels begins with, in the artifact and in the job's result.
 nlohmann::json SummaryOf(absl::string_view method, const v1::Provenance& provenance,
                          int64_t num_tokens);
 // The artifact "summary": `summary` with the provenance.
@@ -209,6 +225,7 @@ absl::StatusOr<ResponseInputs> InputsOfRequest(const Request& request,
                         .held = std::move(model),
                         .responses = {},
                         .generation = nullptr,
+                        .texts = nullptr,
                         .record = {}};
   VS_ASSIGN_OR_RETURN(inputs.responses,
                       services::ResponseSetOf(

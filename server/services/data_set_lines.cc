@@ -16,20 +16,15 @@ namespace {
 
 constexpr int64_t kPieceBytes = int64_t{1} << 20;
 
-absl::Status BadLine(absl::string_view field, int64_t number, absl::string_view what) {
-  return InvalidField(field, absl::StrCat("line ", number, " ", what), "BAD_DATA_SET_LINE");
-}
-
-// Whether `expresses`, where JSON has it and it is not null, is true or false: protobuf's parser
-// takes "yes", "1" and the like for true. Keeps nothing of the line, which becomes many times as
-// large as a document.
-bool SaysTrueOrFalse(absl::string_view line) {
+// Whether the line's own field `name`, where it has it and it is not null, is true or false. Keeps
+// nothing of the line, which becomes many times as large as a document.
+bool SaysTrueOrFalse(absl::string_view line, absl::string_view name) {
   using Event = nlohmann::json::parse_event_t;
-  bool is_label = false, says = true;
+  bool is_it = false, says = true;
   const auto look = [&](int depth, Event event, const nlohmann::json& parsed) {
     if (depth == 1 && event == Event::key) {
-      is_label = parsed == "expresses";
-    } else if (depth == 1 && is_label) {
+      is_it = parsed.get_ref<const std::string&>() == name;
+    } else if (depth == 1 && is_it) {
       says = event == Event::value && (parsed.is_boolean() || parsed.is_null());
     }
     return depth == 0;
@@ -39,39 +34,15 @@ bool SaysTrueOrFalse(absl::string_view line) {
   return says;
 }
 
-absl::StatusOr<v1::LabelledResponse> ParseLine(absl::string_view field, int64_t number,
-                                               absl::string_view line, LineNeeds needs) {
-  if (line.size() > kMaxLineBytes) {
-    return BadLine(field, number, absl::StrCat("is longer than ", kMaxLineBytes, " bytes"));
-  }
-  v1::LabelledResponse response;
-  // The parser's own message may quote the line.
-  if (!google::protobuf::util::JsonStringToMessage(std::string(line), &response).ok()) {
-    return BadLine(field, number,
-                   "is not the JSON mapping of LabelledResponse: malformed, a value of another "
-                   "type, or an unknown field");
-  }
-  if (response.prompt().prompt_case() == v1::Prompt::PROMPT_NOT_SET) {
-    return BadLine(field, number, "has no `prompt`");
-  }
-  if (needs != LineNeeds::kPrompt &&
-      response.response().response_case() == v1::Response::RESPONSE_NOT_SET) {
-    return BadLine(field, number, "has no `response`");
-  }
-  if (!SaysTrueOrFalse(line)) {
-    return BadLine(field, number, "has an `expresses` that is neither true nor false");
-  }
-  if (needs == LineNeeds::kLabel && !response.has_expresses()) {
-    return BadLine(field, number, "has no `expresses`");
-  }
-  return response;
-}
-
 }  // namespace
+
+absl::Status BadLine(absl::string_view field, int64_t number, absl::string_view what) {
+  return InvalidField(field, absl::StrCat("line ", number, " ", what), "BAD_DATA_SET_LINE");
+}
 
 // Moves to the next line, reading on where it is not all there; false behind the last one. A line
 // that is too long is cut behind what shows that it is.
-absl::StatusOr<bool> DataSetLines::FindLine() {
+absl::StatusOr<bool> JsonLines::FindLine() {
   begin_ = end_;
   if (begin_ < buffer_.size() && buffer_[begin_] == '\n') ++begin_;
   size_t searched = begin_;
@@ -91,19 +62,57 @@ absl::StatusOr<bool> DataSetLines::FindLine() {
   }
 }
 
-absl::StatusOr<std::optional<DataSetLine>> DataSetLines::Next() {
+absl::StatusOr<std::optional<JsonLine>> JsonLines::Next() {
   while (true) {
     VS_ASSIGN_OR_RETURN(const bool found, FindLine());
     if (!found) break;
     ++number_;
     const auto line = absl::string_view(buffer_).substr(begin_, end_ - begin_);
-    if (line.size() <= kMaxLineBytes && absl::StripAsciiWhitespace(line).empty()) continue;
+    if (line.size() > kMaxLineBytes) {
+      return BadLine(field_, number_, absl::StrCat("is longer than ", kMaxLineBytes, " bytes"));
+    }
+    if (absl::StripAsciiWhitespace(line).empty()) continue;
     any_ = true;
-    VS_ASSIGN_OR_RETURN(v1::LabelledResponse response, ParseLine(field_, number_, line, needs_));
-    return DataSetLine{.number = number_, .response = std::move(response)};
+    return JsonLine{.number = number_, .text = line};
   }
   if (!any_) return InvalidField(field_, "has no line that is not blank");
   return std::nullopt;
+}
+
+absl::Status JsonLines::Parse(const JsonLine& line,
+                              std::initializer_list<absl::string_view> booleans,
+                              google::protobuf::Message& message) const {
+  // The parser's own message may quote the line.
+  if (!google::protobuf::util::JsonStringToMessage(std::string(line.text), &message).ok()) {
+    return BadLine(field_, line.number,
+                   absl::StrCat("is not the JSON mapping of ", message.GetDescriptor()->name(),
+                                ": malformed, a value of another type, or an unknown field"));
+  }
+  for (const absl::string_view name : booleans) {
+    if (SaysTrueOrFalse(line.text, name)) continue;
+    return BadLine(field_, line.number,
+                   absl::StrCat("has a `", name, "` that is neither true nor false"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::optional<DataSetLine>> DataSetLines::Next() {
+  VS_ASSIGN_OR_RETURN(const std::optional<JsonLine> line, lines_.Next());
+  if (!line) return std::nullopt;
+  DataSetLine next{.number = line->number, .response = {}};
+  VS_RETURN_IF_ERROR(lines_.Parse(*line, {"expresses"}, next.response));
+  const v1::LabelledResponse& response = next.response;
+  if (response.prompt().prompt_case() == v1::Prompt::PROMPT_NOT_SET) {
+    return BadLine(lines_.field(), line->number, "has no `prompt`");
+  }
+  if (needs_ != LineNeeds::kPrompt &&
+      response.response().response_case() == v1::Response::RESPONSE_NOT_SET) {
+    return BadLine(lines_.field(), line->number, "has no `response`");
+  }
+  if (needs_ == LineNeeds::kLabel && !response.has_expresses()) {
+    return BadLine(lines_.field(), line->number, "has no `expresses`");
+  }
+  return next;
 }
 
 absl::StatusOr<int64_t> CountDataSetLines(const ReadPiece& read, int64_t most) {

@@ -205,10 +205,9 @@ int64_t MostScoreBytes(const std::vector<std::vector<int32_t>>& continuations,
 v1::ContinuationScore ScoreToProto(const engine::Completion& completion,
                                    const std::vector<int32_t>& ids) {
   v1::ContinuationScore score;
-  double sum = 0;
+  const double sum = SumOfLogprobs(completion);
   for (const engine::TokenLogprob& token : completion.logprobs) {
     score.add_token_logprobs(token.logprob);
-    sum += token.logprob;
     if (!token.top.empty()) *score.add_top() = TopToProto(token);
   }
   score.set_sum(sum);
@@ -342,9 +341,7 @@ absl::Status GenerationService::Score(const rpc::CallContext& context,
     const auto& completion = std::get<engine::Completion>(event.what);
     *response->mutable_scores(event.index) =
         ScoreToProto(completion, continuations[static_cast<size_t>(event.index)]);
-    v1::Usage& usage = *response->mutable_usage();
-    usage.set_prompt_tokens(usage.prompt_tokens() + completion.prompt_tokens);
-    usage.set_cached_prompt_tokens(usage.cached_prompt_tokens() + completion.cached_prompt_tokens);
+    AddUsage(completion, *response->mutable_usage());
   }
   AddDigests(*model, used, response->mutable_digests());
   return absl::OkStatus();

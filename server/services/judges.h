@@ -1,17 +1,11 @@
-// Who says whether a response expresses a value: some words, or a served model that is asked.
+// Who says whether a response expresses a value, or how good it is: some words, or a served model
+// that is asked.
 //
-// A model is asked a question that yes or no answers, and its answer is read where it would begin,
-// from the logits: nothing is drawn and no text is parsed. With p the model's distribution there,
-// p(yes) sums up the tokens that spell yes (small, capitalised or in capitals, with a space before
-// it or without), p(no) those of no, and the response expresses the value where
-// p(yes) / (p(yes) + p(no)) reaches the threshold. A vocabulary that has no such token for one of
-// the two is read by first tokens of the spellings, those apart with which both may begin. Where
-// p(yes) + p(no), the answer's mass, is small, the model says something else, and the quotient
-// means little.
-//
-// What is judged comes from outside: its text is put into the question once, so that what looks
-// like a place to fill stays text, and what looks like a control token of the judge is broken by a
-// space, so that a response cannot end the question and answer it.
+// A model is asked a question that yes or no answers, or a number from 0 to 10, and its answer is
+// read where it would begin (rubrics.h). The response expresses the value where
+// p(yes) / (p(yes) + p(no)) reaches the threshold; a grade is the expected number. Where the
+// probability of all answers together, their mass, is small, the model says something else, and
+// either means little.
 #ifndef VALUESCOPE_SERVICES_JUDGES_H_
 #define VALUESCOPE_SERVICES_JUDGES_H_
 
@@ -25,10 +19,10 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
-#include "base/cancellation.h"
 #include "engine/served_model.h"
-#include "text/tokenizer.h"
+#include "services/rubrics.h"
 #include "valuescope/v1/common.pb.h"
+#include "valuescope/v1/evaluation.pb.h"
 #include "valuescope/v1/judges.pb.h"
 
 namespace valuescope::services {
@@ -45,20 +39,16 @@ struct YesOrNo {
   double mass = 0;         // p(yes) + p(no)
 };
 
+struct Grade {
+  double expected = 0;  // 0 .. 10
+  double mass = 0;      // p(0) + ... + p(10)
+};
+
 struct Judgement {
-  bool expresses = false;
-  std::optional<YesOrNo> answer;  // of a model
+  bool expresses = false;         // where the judge labels
+  std::optional<YesOrNo> answer;  // of a model that labels
+  std::optional<Grade> grade;     // of one that grades
 };
-
-// For whom a model answers.
-struct JudgedFor {
-  std::string tenant;
-  bool background = false;  // gives way to requests that people wait for
-  Cancellation cancellation;
-};
-
-// Below this a mean mass is worth a warning.
-inline constexpr double kLeastAnswerMass = .5;
 
 // Immutable; safe from any number of threads.
 class Judge {
@@ -73,9 +63,8 @@ class Judge {
   // INVALID_ARGUMENT where the model's context does not hold so much.
   virtual absl::StatusOr<int64_t> MostTokens(absl::string_view query, int64_t tokens) const = 0;
 
-  // One of each, in order. Few enough to be in memory together, with a row of logits each. What it
-  // costs is added to `usage`. INVALID_ARGUMENT where the judge's context does not hold one of
-  // them.
+  // One of each, in order. What it costs is added to `usage`. INVALID_ARGUMENT where the judge's
+  // context does not hold one of them.
   virtual absl::StatusOr<std::vector<Judgement>> Label(std::span<const Answered> responses,
                                                        const JudgedFor& whom,
                                                        v1::Usage& usage) const = 0;
@@ -89,12 +78,10 @@ absl::StatusOr<std::unique_ptr<const Judge>> JudgeFromProto(
     absl::string_view field, const v1::Judge& judge,
     std::shared_ptr<const engine::ServedModel> model, absl::Time now);
 
-// Text of a token that is special to the tokenizer, such as "<|im_end|>", in `text`; empty where
-// there is none. It becomes that token wherever it stands in a prompt, so text from outside must
-// not have it. (What has a single character, or a space in it, is none.)
-std::string ControlTokenIn(absl::string_view text, const text::Tokenizer& tokenizer);
-// The text with each of them broken by a space.
-std::string WithoutControlTokens(std::string text, const text::Tokenizer& tokenizer);
+// One that grades, by `model`. The same errors.
+absl::StatusOr<std::unique_ptr<const Judge>> GradeFromProto(
+    absl::string_view field, const v1::GradeJudge& judge,
+    std::shared_ptr<const engine::ServedModel> model, absl::Time now);
 
 }  // namespace valuescope::services
 

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/id.h"
+#include "base/split_mix.h"
 #include "base/status_macros.h"
 #include "services/tensor_codec.h"
 #include "studies/contract_enums.h"
@@ -273,12 +274,7 @@ engine::Sampling SamplingFromProto(const v1::SamplingParams& proto, std::optiona
 }
 
 uint64_t SeedOfCompletion(uint64_t seed, int index) {
-  if (index == 0) return seed;
-  // SplitMix64 (Steele, Lea and Flood, 2014): neighbouring seeds give unrelated streams.
-  uint64_t z = seed + static_cast<uint64_t>(index) * 0x9e3779b97f4a7c15;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-  return z ^ (z >> 31);
+  return index == 0 ? seed : SplitMix64(seed, static_cast<uint64_t>(index) - 1);
 }
 
 }  // namespace valuescope::services

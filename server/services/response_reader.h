@@ -11,9 +11,8 @@
 #include "absl/status/statusor.h"
 #include "engine/served_model.h"
 #include "rpc/call_context.h"
-#include "services/data_set_lines.h"
+#include "services/given_responses.h"
 #include "services/prompt_codec.h"
-#include "services/request_codec.h"
 #include "store/blob_store.h"
 #include "store/store.h"
 #include "studies/labelled_responses.h"
@@ -33,7 +32,7 @@ class ResponseReader {
       const engine::ServedModel& model, store::Store& store, store::BlobStore& blobs);
 
   // How many there are, empty ones included.
-  int64_t count() const { return count_; }
+  int64_t count() const { return given_.count(); }
 
   // The next one, tokens that the model can take; its response may be empty. nullopt behind the
   // last. INVALID_ARGUMENT naming "responses[i]..." or "artifact" with the number of the line; the
@@ -41,18 +40,11 @@ class ResponseReader {
   absl::StatusOr<std::optional<studies::LabelledResponse>> Next();
 
  private:
-  ResponseReader(const google::protobuf::RepeatedPtrField<v1::LabelledResponse>& responses,
-                 const rpc::CallContext& context, const engine::ServedModel& model);
+  ResponseReader(GivenResponses given, const engine::ServedModel& model);
 
-  absl::StatusOr<std::optional<studies::LabelledResponse>> NextLine();
-
-  const google::protobuf::RepeatedPtrField<v1::LabelledResponse>* responses_;
-  const rpc::CallContext* context_;
+  GivenResponses given_;
   const engine::ServedModel* model_;
   PromptOptions options_;
-  std::optional<DataSetLines> lines_;  // of an artifact
-  int64_t count_ = 0;
-  int next_ = 0;  // of inline responses
 };
 
 }  // namespace valuescope::services

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "services/data_set_lines.h"
+#include "services/given_responses.h"
 #include "services/prompt_codec.h"
 #include "studies/labelled_responses.h"
 #include "studies/provenance.h"
@@ -82,28 +83,6 @@ class Tokeniser {
   int64_t num_unlabelled_ = 0;
 };
 
-absl::Status CheckCount(int64_t count, const ResponseSource& source) {
-  if (count <= source.most) return absl::OkStatus();
-  return NeverFits("USE_A_JOB",
-                   absl::StrCat("`", source.artifact.empty() ? "responses" : "artifact",
-                                "` has more responses than one call takes, which is ", source.most,
-                                "; ", source.beyond));
-}
-
-absl::Status AddLines(const ReadPiece& read, const rpc::CallContext& context, bool labels_required,
-                      Tokeniser& tokeniser) {
-  DataSetLines lines("artifact", read, labels_required ? LineNeeds::kLabel : LineNeeds::kResponse);
-  while (true) {
-    VS_RETURN_IF_ERROR(context.Why());
-    VS_ASSIGN_OR_RETURN(const std::optional<DataSetLine> line, lines.Next());
-    if (!line) return absl::OkStatus();
-    const absl::Status added = tokeniser.Add("response", line->response);
-    if (added.ok()) continue;
-    if (!absl::IsInvalidArgument(added)) return added;
-    return InvalidField("artifact", absl::StrCat("line ", line->number, ": ", added.message()));
-  }
-}
-
 }  // namespace
 
 absl::StatusOr<TokenisedResponse> TokeniseResponse(const std::string& place,
@@ -154,25 +133,14 @@ absl::StatusOr<studies::ResponseSet> ResponseSetOf(const ResponseSource& source,
                                                    const engine::ServedModel& model,
                                                    store::Store& store, store::BlobStore& blobs,
                                                    UsedResources& used) {
-  if (source.responses.empty() == source.artifact.empty()) {
-    return InvalidField("responses", "must be given inline or as `artifact`, one of the two");
-  }
-  Tokeniser tokeniser(source.artifact.empty() ? "responses" : "artifact", context, model,
-                      source.labels_required);
-  if (source.artifact.empty()) {
-    VS_RETURN_IF_ERROR(CheckCount(source.responses.size(), source));
-    VS_RETURN_IF_ERROR(tokeniser.HoldFor(source.responses.size()));
-    for (int i = 0; i < source.responses.size(); ++i) {
-      VS_RETURN_IF_ERROR(context.Why());
-      VS_RETURN_IF_ERROR(tokeniser.Add(absl::StrCat("responses[", i, "]"), source.responses[i]));
-    }
-  } else {
-    VS_ASSIGN_OR_RETURN(const ReadPiece read, OpenDataSet("artifact", source.artifact,
-                                                          context.tenant, store, blobs, used));
-    VS_ASSIGN_OR_RETURN(const int64_t count, CountDataSetLines(read, source.most));
-    VS_RETURN_IF_ERROR(CheckCount(count, source));
-    VS_RETURN_IF_ERROR(tokeniser.HoldFor(count));
-    VS_RETURN_IF_ERROR(AddLines(read, context, source.labels_required, tokeniser));
+  VS_ASSIGN_OR_RETURN(GivenResponses given,
+                      GivenResponses::Open(source, context, store, blobs, used));
+  Tokeniser tokeniser(given.field(), context, model, source.labels_required);
+  VS_RETURN_IF_ERROR(tokeniser.HoldFor(given.count()));
+  while (true) {
+    VS_ASSIGN_OR_RETURN(const std::optional<GivenResponse> one, given.Next());
+    if (!one) break;
+    VS_RETURN_IF_ERROR(given.AtLast(tokeniser.Add(one->place, *one->response)));
   }
   VS_ASSIGN_OR_RETURN(studies::ResponseSet set, tokeniser.Take(source.include_end_of_turn));
   used[studies::kResponsesInput] = studies::DigestOf(set);

@@ -12,6 +12,7 @@
 #include "engine/served_model.h"
 #include "rpc/call_context.h"
 #include "services/data_set_lines.h"
+#include "services/given_responses.h"
 #include "services/prompt_codec.h"
 #include "services/request_codec.h"
 #include "store/blob_store.h"
@@ -21,24 +22,12 @@
 
 namespace valuescope::services {
 
-inline constexpr int64_t kMostResponses = int64_t{1} << 40;  // more than a data set can hold
-
 // The bytes of an uploaded data set, piece by piece; the artifact is added to `used`. Errors name
 // `field`: no artifacts/ID, another media type (WRONG_MEDIA_TYPE); NOT_FOUND; RESOURCE_EXHAUSTED
 // (BLOB_TOO_LARGE).
 absl::StatusOr<ReadPiece> OpenDataSet(absl::string_view field, const std::string& name,
                                       const std::string& tenant, store::Store& store,
                                       store::BlobStore& blobs, UsedResources& used);
-
-struct ResponseSource {
-  const google::protobuf::RepeatedPtrField<v1::LabelledResponse>& responses;
-  const std::string& artifact;  // "artifacts/ID", or empty
-  bool include_end_of_turn = false;
-  int64_t most = kMostResponses;            // that the caller takes, empty ones included
-  absl::string_view beyond = "give fewer";  // what to do with more
-  // Both labels must be there; else all responses may be without one and count as expressing.
-  bool labels_required = true;
-};
 
 // Exactly one of responses and artifact must be given. Some must be expressing. INVALID_ARGUMENT
 // names "responses[i]..." or "artifact" with the number of the line; RESOURCE_EXHAUSTED (reason

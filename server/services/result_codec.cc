@@ -70,6 +70,28 @@ int64_t MostCaptureBytes(const std::vector<engine::Tap>& taps, const engine::Seq
 
 int64_t RoomForChunks(int64_t capture_bytes) { return 2 * std::min(capture_bytes, kMaxChunkBytes); }
 
+double SumOfLogprobs(const engine::Completion& completion) {
+  double sum = 0;
+  for (const engine::TokenLogprob& token : completion.logprobs) {
+    sum += static_cast<double>(token.logprob);
+  }
+  return sum;
+}
+
+void AddReceipts(const std::vector<engine::Receipt>& more, std::vector<engine::Receipt>& receipts) {
+  if (receipts.empty()) {
+    receipts = more;
+    return;
+  }
+  for (size_t i = 0; i < more.size(); ++i) receipts[i].positions += more[i].positions;
+}
+
+void AddUsage(const engine::Completion& completion, v1::Usage& usage) {
+  usage.set_prompt_tokens(usage.prompt_tokens() + completion.prompt_tokens);
+  usage.set_cached_prompt_tokens(usage.cached_prompt_tokens() + completion.cached_prompt_tokens);
+  usage.set_generated_tokens(usage.generated_tokens() + completion.generated_tokens);
+}
+
 void AddDigests(const engine::ServedModel& model, const UsedResources& used,
                 google::protobuf::RepeatedPtrField<v1::ResourceDigest>* digests) {
   v1::ResourceDigest& own = *digests->Add();

@@ -30,6 +30,15 @@ int64_t MostCaptureBytes(const std::vector<engine::Tap>& taps, const engine::Seq
 // a chunk, and the bytes that it is sent as.
 int64_t RoomForChunks(int64_t capture_bytes);
 
+// Natural, of a response that was scored: the sum over its tokens, in float64.
+double SumOfLogprobs(const engine::Completion& completion);
+
+// Adds positions of receipts of a run to those of others with the same interventions, or to none.
+void AddReceipts(const std::vector<engine::Receipt>& more, std::vector<engine::Receipt>& receipts);
+
+// Adds what a completion cost.
+void AddUsage(const engine::Completion& completion, v1::Usage& usage);
+
 // The model and everything in `used`, with their digests.
 void AddDigests(const engine::ServedModel& model, const UsedResources& used,
                 google::protobuf::RepeatedPtrField<v1::ResourceDigest>* digests);

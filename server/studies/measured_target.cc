@@ -90,8 +90,13 @@ absl::StatusOr<double> TargetIn(const engine::NeuronTarget& target,
       const double value,
       std::visit([&](const auto& each) { return ValueOf(each, completion); }, target));
   if (std::isfinite(value)) return value;
+  return TargetNotFinite();
+}
+
+absl::Status TargetNotFinite() {
   return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "TARGET_NOT_FINITE",
-                         "the target is not a finite number for one of the responses");
+                         "the target, or what neurons do to it, is not a finite number for one of "
+                         "the responses");
 }
 
 }  // namespace valuescope::studies

@@ -17,6 +17,7 @@ void AskForTarget(const engine::NeuronTarget& target, engine::Request& request);
 // no number; INTERNAL where the engine returned another shape.
 absl::StatusOr<double> TargetIn(const engine::NeuronTarget& target,
                                 const engine::Completion& completion);
+absl::Status TargetNotFinite();
 
 }  // namespace valuescope::studies
 

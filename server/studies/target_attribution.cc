@@ -9,8 +9,10 @@
 #include <variant>
 
 #include "absl/strings/str_cat.h"
+#include "analysis/inner_product.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "studies/measured_target.h"
 #include "studies/response_means.h"
 
 namespace valuescope::studies {
@@ -79,7 +81,9 @@ class TargetAttribution : public AttributionMethod {
     auto scores = engine.NeuronScoresOf(requests, cancellation);
     if (!scores.ok()) return InField("responses", scores.status());
     for (const engine::NeuronScores& own : *scores) {
-      VS_RETURN_IF_ERROR(sums.Add(/*expresses=*/true, RowOf(own)));
+      const std::vector<float> row = RowOf(own);
+      if (!analysis::AllFinite(std::span<const float>(row))) return TargetNotFinite();
+      VS_RETURN_IF_ERROR(sums.Add(/*expresses=*/true, row));
     }
     return AddOthers(engine, others, caller, cancellation, sums, cached_tokens);
   }

@@ -130,6 +130,16 @@ v1::NeuronTestPoint PointOf(const NeuronTestPlan& plan, const NeuronTestPasses& 
   return point;
 }
 
+// Of the ranking, those in blocks that the target does not hear of.
+int64_t NumBehindTarget(const NeuronTestPlan& plan) {
+  const auto* projection = std::get_if<engine::ProjectionTarget>(&plan.target);
+  if (projection == nullptr) return 0;
+  return std::count_if(plan.ranking.begin(), plan.ranking.end(),
+                       [&](const analysis::PlacedNeuron& neuron) {
+                         return plan.layers[neuron.block] > projection->layer;
+                       });
+}
+
 void AddWarnings(const NeuronTestPlan& plan, v1::TestNeuronsResponse& response) {
   if (response.num_responses() < kFewResponses) {
     response.add_warnings(
@@ -139,6 +149,11 @@ void AddWarnings(const NeuronTestPlan& plan, v1::TestNeuronsResponse& response) 
     response.add_warnings(
         "the target with all neurons and with none differ by no more than noise, so faithfulness "
         "is unset");
+  }
+  if (const int64_t unread = NumBehindTarget(plan); unread > 0) {
+    response.add_warnings(absl::StrCat(unread,
+                                       " of the neurons stand in blocks behind the one "
+                                       "where the target is read, and can change nothing of it"));
   }
   for (const v1::NeuronTestPoint& point : response.points()) {
     if (point.num_unmatched() == 0) continue;

@@ -1,6 +1,6 @@
 // The C interface of the Rust library in rust/ (the crate tokenizers, Jinja2, and Unicode's words).
 // Private to this room: the classes of tokenizer.h, streaming_decoder.h, chat_template.h and
-// word_list.h own its objects.
+// word_list.h own its objects; text_counts.h has what needs none.
 //
 // Functions that can fail return a VsFailure and, when that is not VS_OK, leave its text in `error`
 // and nothing in their result. No panic crosses.
@@ -127,6 +127,19 @@ VsFailure vs_word_list_new(const VsBytes* entries, size_t num_entries, VsWordLis
 void vs_word_list_free(VsWordList* list);
 VsFailure vs_word_list_occurs_in(const VsWordList* list, VsBytes text, bool* occurs,
                                  VsString* error);
+
+struct VsTextCounts {
+  size_t words;
+  size_t sentences;
+  bool has_capital;
+  bool has_small;
+};
+
+VsFailure vs_text_counts(VsBytes text, VsTextCounts* counts, VsString* error);
+VsFailure vs_is_script(VsBytes name, bool* is, VsString* error);
+// Of a `script` that is one.
+VsFailure vs_letters_of_script(VsBytes text, VsBytes script, size_t* of_script, size_t* of_any,
+                               VsString* error);
 
 }  // extern "C"
 

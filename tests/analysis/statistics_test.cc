@@ -61,5 +61,24 @@ TEST(StudentQuantile, EqualsClosedFormsAndTables) {
   EXPECT_NEAR(StudentQuantile(0.975, 1e7), 1.95996, 1e-5);
 }
 
+// The ends are where the score test of a proportion rejects: (share - p)^2 = z^2 p (1 - p) / n.
+TEST(WilsonInterval, EndsWhereTheScoreTestRejects) {
+  constexpr double kZ = 1.959963984540054;
+  for (const auto& [successes, count] :
+       {std::pair<double, double>{8, 10}, {.5, 3}, {150, 400}, {1, 1000}}) {
+    const Bounds bounds = WilsonInterval(successes, count);
+    for (const double p : {bounds.lower, bounds.upper}) {
+      const double miss = successes / count - p;
+      EXPECT_NEAR(miss * miss, kZ * kZ * p * (1 - p) / count, 1e-12) << successes;
+    }
+    EXPECT_LT(bounds.lower, successes / count);
+    EXPECT_GT(bounds.upper, successes / count);
+  }
+  EXPECT_EQ(WilsonInterval(0, 5).lower, 0);
+  EXPECT_EQ(WilsonInterval(5, 5).upper, 1);
+  EXPECT_NEAR(WilsonInterval(8, 10).lower, .4901625, 1e-7);
+  EXPECT_NEAR(WilsonInterval(8, 10).upper, .9433178, 1e-7);
+}
+
 }  // namespace
 }  // namespace valuescope::analysis

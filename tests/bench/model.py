@@ -165,7 +165,7 @@ class Server:
         if not announced:
             sys.exit(pathlib.Path(directory, "server.log").read_text())
         self.target = announced[1]
-        self.client = vs.Client(self.target, timeout=120)
+        self.client = vs.Client(self.target, timeout=900)
         if loaded:
             self.client.wait_until_ready(self.model)
         self.load_seconds = time.perf_counter() - start

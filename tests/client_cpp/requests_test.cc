@@ -188,7 +188,7 @@ TEST_F(ExtractionTest, HasLabelledConditionsWithoutAJudge) {
 
 TEST_F(ExtractionTest, HasAJudgeForAnswersWithoutALabelAndForNoOthers) {
   flags.expressing = {"Seek adventure."};
-  flags.words = {"thrill*"};
+  flags.judge.words = {"thrill*"};
   EXPECT_THAT(std::string(MakeExtraction(flags).status().message()),
               HasSubstr("give --system_message"));
   flags.system_messages = {"Answer."};
@@ -197,7 +197,7 @@ TEST_F(ExtractionTest, HasAJudgeForAnswersWithoutALabelAndForNoOthers) {
   ASSERT_EQ(request->generated().conditions_size(), 2);
   EXPECT_FALSE(request->generated().conditions(0).has_expresses());
   EXPECT_THAT(request->generated().judge().word_list().words(), ElementsAre("thrill*"));
-  flags.words.clear();
+  flags.judge.words.clear();
   EXPECT_THAT(std::string(MakeExtraction(flags).status().message()),
               HasSubstr("needs --words or --rubric"));
 }

@@ -350,3 +350,23 @@ def test_targets_that_cannot_be_are_refused(case):
         case.attribute(target=target, **how)
     with pytest.raises(vs.InvalidRequest, match="steps"):
         case.integrate("logprob", steps=2000)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"attribution_patching": v1.AttributionPatching()},
+        {"integrated_gradients": v1.IntegratedGradients(steps=3)},
+        {"causal_ablation": v1.CausalAblation()},
+    ],
+    ids=["patching", "integrated", "ablation"],
+)
+def test_a_target_that_overflows_is_told(case, how):
+    rows = np.full((case.blocks, len(case.values["vector"][0])), 3e38, np.float32)
+    huge = case.client.create_vector(case.model, rows, layers=range(case.blocks)).name
+    target = v1.AttributionTarget(
+        vector_projection=v1.VectorProjectionTarget(vector=huge, layer=case.blocks - 2)
+    )
+    with pytest.raises(vs.ValuescopeError, match="not a finite number") as told:
+        case.attribute(target=target, **how)
+    assert told.value.reason == "TARGET_NOT_FINITE"

@@ -14,8 +14,9 @@ from google.protobuf import json_format
 from valuescope import v1
 
 MODEL, JUDGE, GEMMA = "models/speaker", "models/judge", "models/gemma"
-# Every token of the judge is a word of the speaker's; four of them are answers here.
-ANSWERS = {"w7": "yes", "w8": "no", "w9": "Yes", "w10": "No"}
+# Every token of the judge is a word of the speaker's; some of them are answers here.
+ANSWERS = {"w7": "yes", "w8": "no", "w9": "Yes", "w10": "No", "w83": "A", "w84": "B"}
+ANSWERS |= {f"w{72 + grade}": str(grade) for grade in range(11)}
 FAMILIES = {"speaker": "qwen2", "judge": "llama_tied", "gemma": "gemma2"}
 QUERIES = [f"w{11 + i} w{12 + 2 * i} w{40 + i}" for i in range(12)]
 # About half of what a random model says has one of them in it.
@@ -26,9 +27,8 @@ DRAWS = {"max_tokens": 9, "temperature": 1.0}
 MASK = (1 << 64) - 1
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("models")
+def make_models(root):
+    """Folders of the three models beneath `root`, which is returned."""
     for name, family in FAMILIES.items():
         shutil.copytree(ROOT / "tests" / "golden" / "families" / family, root / name)
     file = root / "judge" / "tokenizer.json"
@@ -37,6 +37,11 @@ def root(tmp_path_factory):
     tokenizer["model"]["vocab"] = {ANSWERS.get(word, word): id for word, id in words.items()}
     file.write_text(json.dumps(tokenizer))
     return root
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return make_models(tmp_path_factory.mktemp("models"))
 
 
 def flags(root):

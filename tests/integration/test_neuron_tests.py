@@ -18,7 +18,9 @@ POSITIVE, NEGATIVE = [11, 12], [13, 11]
 ZERO = v1.ABLATION_MODE_ZERO
 
 # These models are small.
-pytestmark = pytest.mark.filterwarnings("ignore:of the first", "ignore:the target with all")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:of the first", "ignore:the target with all", "ignore:.*neurons stand in blocks behind"
+)
 
 
 class Case:
@@ -553,3 +555,13 @@ def test_the_command_line_shows_the_points_of_a_call(server, one, tmp_path):
     assert float(table[2].split()[1]) == pytest.approx(call.points[0].target, rel=1e-3)
     told = json.loads(run("--json"))
     assert [point["target"] for point in told["points"]] == [p.target for p in call.points]
+
+
+def test_neurons_behind_the_target_are_named(one):
+    target = v1.VectorProjectionTarget(vector=one.vector_name, layer=0)
+    behind = [(block, index) for block, index in one.ranking if block > 0]
+    test = one.test(v1.AttributionTarget(vector_projection=target), sizes=[len(one.ranking)])
+    assert any(
+        warning.startswith(f"{len(behind)} of the neurons stand in blocks behind")
+        for warning in test.response.warnings
+    )

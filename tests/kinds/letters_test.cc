@@ -123,8 +123,9 @@ TEST(AKindOfATest, IsAddedByOneLineAndRunsAsAJobAndAtOnce) {
   const auto unknown = site.Create(spec);
   EXPECT_EQ(unknown.status().code(), absl::StatusCode::kUnimplemented);
   EXPECT_EQ(unknown.status().message(),
-            "`spec.value_study` is not served by this version, which serves attribute_neurons, "
-            "extract_vectors, test_neurons");
+            "`spec.value_study` is not served by this version, which serves answer_choices, "
+            "ask_questionnaire, attribute_neurons, extract_vectors, score_tagged_responses, "
+            "test_neurons");
 
   site.registry.Add(std::make_unique<LettersKind>());
 

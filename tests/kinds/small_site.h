@@ -16,6 +16,7 @@
 #include "jobs/job_queue.h"
 #include "jobs/worker.h"
 #include "kinds/kinds.h"
+#include "services/evaluation_service.h"
 #include "services/job_service.h"
 #include "services/neuron_service.h"
 #include "services/stored_vector_resolver.h"
@@ -42,7 +43,8 @@ class SmallSite {
         queue(store.get()),
         jobs(&registry, &queue, store.get(), blobs.get()),
         vectors(&models, store.get(), blobs.get(), &registry),
-        neurons(&models, store.get(), blobs.get(), &registry) {
+        neurons(&models, store.get(), blobs.get(), &registry),
+        evaluation(store.get(), blobs.get(), &registry) {
     engine = AddModel();
     context.tenant = "lab";
     AddKinds({&models, store.get(), blobs.get(), &resolver, /*extraction_scratch_bytes=*/1 << 30},
@@ -183,6 +185,7 @@ class SmallSite {
   services::JobService jobs;
   services::VectorService vectors;
   services::NeuronService neurons;
+  services::EvaluationService evaluation;
   std::unique_ptr<valuescope::jobs::Worker> worker;
 };
 

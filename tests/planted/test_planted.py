@@ -450,3 +450,71 @@ def test_scaling_by_two_doubles_what_the_shared_neurons_write(client, truth, con
     assert written == pytest.approx(removed.full - removed.targets, rel=1e-4)
     assert written[1] == pytest.approx(pm.WRITTEN["shared"], rel=NOISE)
     assert doubled.p_values[1] < 0.02
+
+
+# --- Evaluations ---
+
+
+def evaluated(truth):
+    """Asked for the value, for its counterpart, and for the value without the neurons that carry it."""
+    ((cue, counterpart),) = pm.PROMPTED_CUE.items()
+    shared = [(BLOCK, index) for index in members_of(truth, "shared")]
+    asked = f"you seek {cue}"
+    return {
+        "asked": vs.EvaluationCondition(asked),
+        "not asked": vs.EvaluationCondition(f"you seek {counterpart}"),
+        "without": vs.EvaluationCondition(asked, vs.AblateNeurons(shared)),
+    }
+
+
+# Three items are few, and two words of six are what is read.
+@pytest.mark.filterwarnings("ignore:condition .* one label", "ignore:condition .* the labels")
+def test_a_questionnaire_finds_the_value_where_it_is_asked_for_and_nothing_in_the_twin(
+    client, truth
+):
+    """An item is a slot's choice between a word of the value, which counts 2, and its neutral twin."""
+    items = [f"what should we do {middle} the kitchen" for middle in ("about", "near", "today")]
+    words = list(pm.VALUE_WORDS.items())[:3]
+    scores = {}
+    for model in MODELS:
+        for value_word, neutral in words:
+            asked = client.ask_questionnaire(
+                model,
+                items,
+                [
+                    vs.v1.AnswerOption(label=neutral, score=1),
+                    vs.v1.AnswerOption(label=value_word, score=2),
+                ],
+                "{item} {options}",
+                conditions=evaluated(truth),
+                # The labels say what they mean, which a reversed order would take for a liking.
+                order="given",
+                answer_prefix=" maybe choose",
+            )
+            scores[model, value_word] = asked.item_scores.mean(axis=1)
+    for value_word, _ in words:
+        asked, not_asked, without = scores[PLANTED, value_word]
+        assert asked > 1.8
+        # Below the middle: the neutral word is the likelier.
+        assert max(not_asked, without) < 1.5
+        assert np.ptp(scores[TWIN, value_word]) < 0.1
+
+
+def test_responses_with_words_of_the_value_are_likelier_where_it_is_asked_for(client, truth):
+    listed = [
+        {
+            "query": one.question,
+            "response": one.answer,
+            "weights": {"stimulation": 1.0 if one.expresses else -1.0},
+        }
+        for one in pt.examples("prompted", count=10)
+    ]
+    for model in MODELS:
+        scored = client.score_tagged_responses(model, listed, conditions=evaluated(truth))
+        asked, not_asked, without = scored.values[:, 0]
+        if model == PLANTED:
+            assert asked > 0.5
+            assert not_asked < -0.5
+            assert without < -0.5
+        else:
+            assert abs(asked - not_asked) < 0.1

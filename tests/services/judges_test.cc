@@ -13,7 +13,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
-#include "nlohmann/json.hpp"
 #include "tests/store/temporary_folder.h"
 #include "tests/studies/fake_engine.h"
 #include "tests/text/small_tokenizers.h"
@@ -41,7 +40,7 @@ class AskedModel {
                       const std::vector<std::string>& words = {}) {
     std::filesystem::create_directories(folder_ / "judge");
     std::ofstream(folder_ / "judge/tokenizer.json")
-        << (words.empty() ? text::ByteLevelTokenizer() : Words(words));
+        << (words.empty() ? text::ByteLevelTokenizer() : text::WordTokenizer(words));
     std::ofstream(folder_ / "judge/chat_template.jinja") << chat_template;
     auto text = text::TextModel::Load(folder_ / "judge");
     EXPECT_TRUE(text.ok()) << text.status();
@@ -78,17 +77,6 @@ class AskedModel {
   std::vector<std::string> asked;
 
  private:
-  static std::string Words(const std::vector<std::string>& words) {
-    nlohmann::json file = nlohmann::json::parse(text::ByteFallbackTokenizer());
-    for (const char* part : {"normalizer", "decoder", "post_processor"}) file[part] = nullptr;
-    file["added_tokens"] = nlohmann::json::array();
-    file["pre_tokenizer"] = {{"type", "WhitespaceSplit"}};
-    nlohmann::json vocabulary = {{"<unk>", 0}};
-    for (const std::string& word : words) vocabulary[word] = vocabulary.size();
-    file["model"] = {{"type", "WordLevel"}, {"unk_token", "<unk>"}, {"vocab", vocabulary}};
-    return file.dump();
-  }
-
   const TemporaryFolder folder_;
   FakeModels models_;
 };

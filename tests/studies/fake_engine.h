@@ -46,9 +46,11 @@ class FakeEngine : public engine::Engine {
   std::function<void(int layer)> before_directions;
   // Called with the first token before a part of the unembedding is given.
   std::function<void(int64_t first_token)> before_unembedding;
-  int64_t most_kept = INT64_MAX;  // bytes that KeepCaptures grants
-  int64_t cached_tokens = 0;      // as every completion tells
-  engine::EngineStatistics told;  // as statistics tells
+  int64_t most_kept = INT64_MAX;          // bytes that KeepCaptures grants
+  double scale = 1;                       // of what taps read
+  int64_t cached_tokens = 0;              // as every completion tells
+  std::vector<engine::Receipt> receipts;  // as every completion tells
+  engine::EngineStatistics told;          // as statistics tells
 
   const model::Architecture& architecture() const override { return architecture_; }
 
@@ -62,7 +64,12 @@ class FakeEngine : public engine::Engine {
     completion.prompt_tokens =
         static_cast<int64_t>(request.prompt.size() + request.given_response.size());
     completion.cached_prompt_tokens = cached_tokens;
+    completion.receipts = receipts;
     if (request.sampling) Generate(*request.sampling, completion);
+    for (size_t i = 0; request.score_response && i < request.given_response.size(); ++i) {
+      const int32_t id = request.given_response[i];
+      completion.logprobs.push_back({.id = id, .logprob = -static_cast<float>(id) / 64, .top = {}});
+    }
     for (size_t i = 0; i < request.taps.size(); ++i) {
       const engine::Tap& tap = request.taps[i];
       for (size_t layer = 0; layer < tap.columns.size(); ++layer) {
@@ -165,6 +172,7 @@ class FakeEngine : public engine::Engine {
     mean /= static_cast<double>(request.given_response.size());
     if (tap.tokens.kind == engine::TokenKind::kLast) mean = request.given_response.back();
     if (tap.tokens.kind == engine::TokenKind::kLastPrompt) mean = request.prompt.back();
+    mean *= scale;
     VS_CHECK(tap.reduction != engine::Reduction::kMeanNorm ||
              tap.tokens.kind == engine::TokenKind::kResponse);
     const int64_t width =

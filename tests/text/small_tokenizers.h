@@ -1,10 +1,11 @@
-// Two small tokenizer files of the kinds that models use: GPT-2's byte-level BPE, and the
-// SentencePiece kind with byte fallback. Both put a BOS before plain text.
+// Small tokenizer files: of the kinds that models use GPT-2's byte-level BPE and the SentencePiece
+// kind with byte fallback, which put a BOS before plain text, and one of whole words.
 #ifndef VALUESCOPE_TESTS_TEXT_SMALL_TOKENIZERS_H_
 #define VALUESCOPE_TESTS_TEXT_SMALL_TOKENIZERS_H_
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_format.h"
 #include "nlohmann/json.hpp"
@@ -105,6 +106,18 @@ inline std::string ByteFallbackTokenizer() {
                    {"byte_fallback", true},
                    {"vocab", vocabulary},
                    {"merges", {"\u2581 a", "b c"}}};
+  return file.dump();
+}
+
+// Id 0 is "<unk>", which every word that is not in `words` becomes; white space is between words.
+inline std::string WordTokenizer(const std::vector<std::string>& words) {
+  nlohmann::json file = nlohmann::json::parse(ByteFallbackTokenizer());
+  for (const char* part : {"normalizer", "decoder", "post_processor"}) file[part] = nullptr;
+  file["added_tokens"] = nlohmann::json::array();
+  file["pre_tokenizer"] = {{"type", "WhitespaceSplit"}};
+  nlohmann::json vocabulary = {{"<unk>", 0}};
+  for (const std::string& word : words) vocabulary[word] = vocabulary.size();
+  file["model"] = {{"type", "WordLevel"}, {"unk_token", "<unk>"}, {"vocab", vocabulary}};
   return file.dump();
 }
 

@@ -140,6 +140,22 @@ absl::StatusOr<v1::AblationMode> ParseAblationMode(absl::string_view name) {
                                      v1::AblationMode_descriptor());
 }
 
+absl::StatusOr<v1::OptionOrder> ParseOptionOrder(absl::string_view name) {
+  return ParseEnum<v1::OptionOrder>(name, "OPTION_ORDER_", "order", v1::OptionOrder_Parse,
+                                    v1::OptionOrder_descriptor());
+}
+
+absl::StatusOr<v1::QuestionnaireKey> ParseQuestionnaireKey(absl::string_view name) {
+  return ParseEnum<v1::QuestionnaireKey>(name, "QUESTIONNAIRE_KEY_", "key",
+                                         v1::QuestionnaireKey_Parse,
+                                         v1::QuestionnaireKey_descriptor());
+}
+
+absl::StatusOr<v1::ChoiceReading> ParseChoiceReading(absl::string_view name) {
+  return ParseEnum<v1::ChoiceReading>(name, "CHOICE_READING_", "reading", v1::ChoiceReading_Parse,
+                                      v1::ChoiceReading_descriptor());
+}
+
 absl::StatusOr<std::vector<v1::NeuronId>> ParseNeurons(absl::string_view text) {
   std::vector<v1::NeuronId> neurons;
   for (const absl::string_view each : absl::StrSplit(text, '+')) {

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "valuescope/v1/common.pb.h"
+#include "valuescope/v1/evaluation.pb.h"
 #include "valuescope/v1/models.pb.h"
 #include "valuescope/v1/neurons.pb.h"
 #include "valuescope/v1/vectors.pb.h"
@@ -78,6 +79,9 @@ absl::StatusOr<v1::ExtractionMethod> ParseExtractionMethod(absl::string_view nam
 absl::StatusOr<v1::Pooling> ParsePooling(absl::string_view name);
 absl::StatusOr<v1::NeuronTest> ParseNeuronTest(absl::string_view name);
 absl::StatusOr<v1::AblationMode> ParseAblationMode(absl::string_view name);
+absl::StatusOr<v1::OptionOrder> ParseOptionOrder(absl::string_view name);
+absl::StatusOr<v1::QuestionnaireKey> ParseQuestionnaireKey(absl::string_view name);
+absl::StatusOr<v1::ChoiceReading> ParseChoiceReading(absl::string_view name);
 
 // "3/17+3/20": neurons as LAYER/INDEX.
 absl::StatusOr<std::vector<v1::NeuronId>> ParseNeurons(absl::string_view text);

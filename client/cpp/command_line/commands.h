@@ -67,6 +67,14 @@ struct CaptureFlags {
   std::string out;  // float32 file
 };
 
+// Who labels responses.
+struct JudgeFlags {
+  std::vector<std::string> words;  // that a response expresses the value by
+  std::string rubric;              // or a question that a model answers of it
+  std::string judge_model;         // the model; empty: the command's own
+  std::optional<double> threshold;
+};
+
 struct ExtractFlags {
   std::string model;
   std::string data_set;  // file of JSON Lines, or artifacts/ID
@@ -80,10 +88,7 @@ struct ExtractFlags {
   std::vector<std::string> system_messages;  // of which each query gets one; none: an empty one
   std::vector<std::string> expressing;       // the same, of answers that express the value
   std::vector<std::string> not_expressing;   // and of answers that do not
-  std::vector<std::string> words;            // that a response expresses the value by
-  std::string rubric;                        // or a question that a model answers of it
-  std::string judge_model;                   // the model; empty: the one that generates
-  std::optional<double> threshold;
+  JudgeFlags judge;
   std::optional<int> samples;  // of a query
   std::optional<int> max_tokens;
   std::optional<double> temperature;
@@ -203,6 +208,73 @@ struct TestFlags {
   JobFlags job;
 };
 
+// What every evaluation of a model takes.
+struct EvaluationFlags {
+  std::string model;
+  std::string data_set;                 // file of JSON Lines, or artifacts/ID
+  std::vector<std::string> conditions;  // NAME or NAME=EDIT; a name again adds an edit to it
+  std::optional<std::string> system;    // of all conditions
+};
+
+struct QuestionnaireFlags {
+  EvaluationFlags evaluation;
+  std::string template_text;
+  std::vector<std::string> options;  // texts, from the least to the most like
+  std::string language;
+  std::string order;  // empty: the server's default
+  std::string key;    // empty: none
+  std::string answer_prefix;
+  int max_answer_tokens = 0;
+};
+
+struct ChoicesFlags {
+  EvaluationFlags evaluation;
+  std::string template_text;  // empty: the server's default
+  std::string reading;        // likewise
+  std::string answer_prefix;
+  std::optional<int> calibration_bins;
+};
+
+struct TaggedFlags {
+  EvaluationFlags evaluation;
+  std::vector<std::string> templates;  // none: the server's default
+  double min_weight = 0;
+};
+
+struct MeasureFlags {
+  std::string model;
+  std::string data_set;
+  std::vector<int> ngrams;                // empty: the server's default
+  std::vector<std::string> phrases;       // that mark a refusal
+  std::vector<std::string> instructions;  // NAME:VALUE, as the fields of Instruction
+  std::optional<int64_t> vocabulary;
+  std::optional<int> self_bleu_texts;
+  bool perplexity = false;
+  uint64_t seed = 0;
+};
+
+struct JudgeResponsesFlags {
+  std::string model;  // whose token ids the data set has; may be empty
+  std::string data_set;
+  JudgeFlags judge;
+  std::string grade;  // a question that a number from 0 to 10 answers, in place of labels
+  bool each = false;  // a row a response
+};
+
+struct PairsFlags {
+  std::string model;  // the judge
+  std::string data_set;
+  std::string rubric;
+  bool each = false;  // a row a pair
+};
+
+// A job of any kind.
+struct SubmitFlags {
+  std::string path;  // of the JSON mapping of its JobSpec; "-" is standard input
+  std::string display_name;
+  JobFlags job;
+};
+
 int ListModels(const Globals& globals);
 int GetModel(const Globals& globals, const std::string& name);
 int Generate(const Globals& globals, const GenerateFlags& flags);
@@ -224,6 +296,15 @@ int CompareNeuronSets(const Globals& globals, const CompareSetsFlags& flags);
 int TopContexts(const Globals& globals, const ContextsFlags& flags);
 int TestNeurons(const Globals& globals, const TestFlags& flags);
 
+int AskQuestionnaire(const Globals& globals, const QuestionnaireFlags& flags);
+int AnswerChoices(const Globals& globals, const ChoicesFlags& flags);
+int ScoreTaggedResponses(const Globals& globals, const TaggedFlags& flags);
+
+int MeasureTexts(const Globals& globals, const MeasureFlags& flags);
+int JudgeResponses(const Globals& globals, const JudgeResponsesFlags& flags);
+int CompareResponses(const Globals& globals, const PairsFlags& flags);
+
+int SubmitJob(const Globals& globals, const SubmitFlags& flags);
 int GetJob(const Globals& globals, const std::string& name);
 int ListJobs(const Globals& globals);
 int WatchJob(const Globals& globals, const std::string& name);

@@ -18,15 +18,18 @@ CLI::Validator Seed() {
       "0 .. 18446744073709551615");
 }
 
+void AddSubmission(CLI::App& command, JobFlags& flags) {
+  CLI::Option* validate_only = command.add_flag("--validate_only", flags.validate_only,
+                                                "of a job: check and estimate, run nothing");
+  command.add_flag("--watch", flags.watch, "of a job: show progress until it is finished")
+      ->excludes(validate_only);
+}
+
 void AddJobFlags(CLI::App& command, JobFlags& flags) {
   CLI::Option* job = command.add_flag(
       "--job", flags.job, "as a job, which survives the server and may be large; prints jobs/ID");
-  CLI::Option* validate_only = command.add_flag("--validate_only", flags.validate_only,
-                                                "of --job: check and estimate, run nothing");
-  validate_only->needs(job);
-  command.add_flag("--watch", flags.watch, "of --job: show progress until it is finished")
-      ->needs(job)
-      ->excludes(validate_only);
+  AddSubmission(command, flags);
+  for (const char* name : {"--validate_only", "--watch"}) command.get_option(name)->needs(job);
 }
 
 }  // namespace valuescope::command_line

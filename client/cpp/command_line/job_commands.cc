@@ -1,3 +1,5 @@
+#include <google/protobuf/util/json_util.h>
+
 #include <iostream>
 #include <utility>
 
@@ -71,6 +73,18 @@ int CreateJob(const Globals& globals, Client& client, v1::JobSpec spec,
     std::cout << response->job().name() << "\n";
   }
   return kOk;
+}
+
+int SubmitJob(const Globals& globals, const SubmitFlags& flags) {
+  const absl::StatusOr<std::string> text = ReadFile(flags.path);
+  if (!text.ok()) return FailUsage(text.status());
+  v1::JobSpec spec;
+  if (const auto parsed = google::protobuf::util::JsonStringToMessage(*text, &spec); !parsed.ok()) {
+    return FailUsage(absl::InvalidArgumentError(absl::StrCat(
+        flags.path, " is not the JSON mapping of JobSpec: ", std::string(parsed.message()))));
+  }
+  Client client = globals.Connect();
+  return CreateJob(globals, client, std::move(spec), flags.display_name, flags.job);
 }
 
 int GetJob(const Globals& globals, const std::string& name) {

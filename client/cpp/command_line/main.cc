@@ -1,5 +1,5 @@
 // valuescope: the command line. Flags become plain structs (commands.h); this file only declares
-// them, those of vectors and neurons stand in vector_flags.cc and neuron_flags.cc.
+// them, those of vectors, neurons and evaluations stand in files of their own (flags.h).
 #include <CLI/CLI.hpp>
 #include <iostream>
 #include <string>
@@ -10,6 +10,7 @@
 #include "completion.h"
 #include "flags.h"
 #include "output.h"
+#include "text_commands.h"
 
 namespace valuescope::command_line {
 namespace {
@@ -35,12 +36,7 @@ void AddPrompt(CLI::App& command, PromptFlags& flags) {
                   "the user's words, a message in the model's chat template unless --raw; - reads "
                   "standard input")
       ->required();
-  command
-      .add_option_function<std::string>(
-          "--system", [&flags](const std::string& text) { flags.system = text; },
-          "system message; --system \"\" is an explicitly empty one, which is not the same as none")
-      ->expected(1)
-      ->allow_extra_args(false);
+  AddSystem(command, flags.system);
   command.add_flag("--raw", flags.raw, "plain text: no chat template");
   command
       .add_option("--vector", flags.vectors,
@@ -135,12 +131,23 @@ void AddCapture(CLI::App& app, const Globals& globals, Action& action) {
 
 void AddJobs(CLI::App& app, const Globals& globals, Action& action) {
   CLI::App* jobs = app.add_subcommand(
-      "jobs", "long work that survives the server (list, get, watch, cancel, retry, delete)");
+      "jobs",
+      "long work that survives the server (submit, list, get, watch, cancel, retry, delete)");
   jobs->require_subcommand(1);
   jobs->add_subcommand("list", "all jobs")->callback([&] {
     action = [&globals] { return ListJobs(globals); };
   });
   jobs->footer("'vectors extract', 'neurons attribute' and 'neurons test' create one with --job.");
+  static SubmitFlags submit_flags;
+  CLI::App* submit = jobs->add_subcommand("submit", "any kind of job, from a file");
+  submit
+      ->add_option(
+          "spec", submit_flags.path,
+          "JSON mapping of JobSpec, such as {\"measure_texts\": {...}}; - is standard input")
+      ->required();
+  submit->add_option("--display_name", submit_flags.display_name, "name for people");
+  AddSubmission(*submit, submit_flags.job);
+  submit->callback([&] { action = [&globals] { return SubmitJob(globals, submit_flags); }; });
   static std::string name;
   using JobCommand = int (*)(const Globals&, const std::string&);
   const auto add = [&](const char* verb, const char* help, JobCommand run) {
@@ -216,6 +223,8 @@ int Main(int argc, char** argv) {
   AddCapture(app, globals, action);
   AddVectors(app, globals, action);
   AddNeurons(app, globals, action);
+  AddEvaluations(app, globals, action);
+  AddTextCommands(app, globals, action);
   AddJobs(app, globals, action);
   AddArtifacts(app, globals, action);
   AddCompletion(app, action);

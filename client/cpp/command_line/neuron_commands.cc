@@ -76,10 +76,6 @@ void PrintSelectiveNeurons(const v1::ScoreSelectivityResponse& response,
   PrintTable(rows);
 }
 
-std::string NumberOrNothing(bool is_set, double number) {
-  return is_set ? absl::StrFormat("%.4g", number) : "";
-}
-
 void PrintNeuronTest(const v1::TestNeuronsResponse& response) {
   std::cout << response.num_responses() << " responses, target " << response.full();
   if (response.has_empty()) std::cout << ", without these layers' neurons " << response.empty();

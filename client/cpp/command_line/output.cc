@@ -82,6 +82,10 @@ int FailUsage(const absl::Status& status) {
   return kUsageError;
 }
 
+std::string NumberOrNothing(bool is_set, double number) {
+  return is_set ? absl::StrFormat("%.4g", number) : "";
+}
+
 void PrintWarnings(const google::protobuf::RepeatedPtrField<std::string>& warnings) {
   for (const std::string& warning : warnings) std::cerr << "warning: " << warning << "\n";
 }

@@ -33,6 +33,9 @@ int FailUsage(const absl::Status& status);
 // Columns padded to their widest cell; the first row is the header.
 void PrintTable(const std::vector<std::vector<std::string>>& rows);
 
+// A cell: four digits, or nothing where the number is unset.
+std::string NumberOrNothing(bool is_set, double number);
+
 // "warning: ..." for each, to standard error.
 void PrintWarnings(const google::protobuf::RepeatedPtrField<std::string>& warnings);
 

@@ -87,6 +87,22 @@ int PlaceDataSet(Client& client, const std::string& data_set, std::string* artif
   return kOk;
 }
 
+absl::StatusOr<v1::Judge> MakeJudge(const JudgeFlags& flags, const std::string& model) {
+  v1::Judge judge;
+  if (flags.words.empty() == flags.rubric.empty()) {
+    return absl::InvalidArgumentError("a judge needs --words or --rubric, one of the two");
+  }
+  if (!flags.words.empty()) {
+    judge.mutable_word_list()->mutable_words()->Assign(flags.words.begin(), flags.words.end());
+    return judge;
+  }
+  v1::RubricJudge& rubric = *judge.mutable_rubric();
+  rubric.set_model(ResourceName("models", flags.judge_model.empty() ? model : flags.judge_model));
+  rubric.set_rubric(flags.rubric);
+  if (flags.threshold) rubric.set_threshold(*flags.threshold);
+  return judge;
+}
+
 namespace {
 
 // Whether there are answers that a judge has to label.
@@ -106,28 +122,17 @@ void AddConditions(const ExtractFlags& flags, v1::GeneratedResponses& generated)
   if (!flags.not_expressing.empty()) add(flags.not_expressing).set_expresses(false);
 }
 
-absl::Status AddJudge(const ExtractFlags& flags, v1::GeneratedResponses& generated) {
-  const bool has_words = !flags.words.empty(), has_rubric = !flags.rubric.empty();
-  if (!HasUnlabelled(flags)) {
-    if (!has_words && !has_rubric) return absl::OkStatus();
-    return absl::InvalidArgumentError(
-        "--words and --rubric go with answers that --expressing and --not_expressing do not label; "
-        "give --system_message for such");
-  }
-  if (has_words == has_rubric) {
-    return absl::InvalidArgumentError("--queries needs --words or --rubric, one of the two");
-  }
-  v1::Judge& judge = *generated.mutable_judge();
-  if (has_words) {
-    judge.mutable_word_list()->mutable_words()->Assign(flags.words.begin(), flags.words.end());
+absl::Status SetJudge(const ExtractFlags& flags, v1::GeneratedResponses& generated) {
+  if (HasUnlabelled(flags)) {
+    absl::StatusOr<v1::Judge> judge = MakeJudge(flags.judge, flags.model);
+    if (!judge.ok()) return judge.status();
+    *generated.mutable_judge() = *std::move(judge);
     return absl::OkStatus();
   }
-  v1::RubricJudge& rubric = *judge.mutable_rubric();
-  rubric.set_model(
-      ResourceName("models", flags.judge_model.empty() ? flags.model : flags.judge_model));
-  rubric.set_rubric(flags.rubric);
-  if (flags.threshold) rubric.set_threshold(*flags.threshold);
-  return absl::OkStatus();
+  if (flags.judge.words.empty() && flags.judge.rubric.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      "--words and --rubric go with answers that --expressing and --not_expressing do not label; "
+      "give --system_message for such");
 }
 
 }  // namespace
@@ -145,7 +150,7 @@ absl::StatusOr<v1::GeneratedResponses> MakeGeneration(const ExtractFlags& flags)
     }
   }
   AddConditions(flags, generated);
-  if (absl::Status judge = AddJudge(flags, generated); !judge.ok()) return judge;
+  if (absl::Status judge = SetJudge(flags, generated); !judge.ok()) return judge;
   if (flags.samples) generated.set_samples_per_query(*flags.samples);
   v1::SamplingParams& sampling = *generated.mutable_sampling();
   if (flags.max_tokens) sampling.set_max_tokens(*flags.max_tokens);

@@ -34,6 +34,9 @@ void AddInterventions(std::vector<ParsedEdit> edits, Request& request) {
 // `artifact`. Prints what is wrong; returns an exit code.
 int PlaceDataSet(Client& client, const std::string& data_set, std::string* artifact);
 
+// Words or a rubric, which is put to `model` where the flags name none.
+absl::StatusOr<v1::Judge> MakeJudge(const JudgeFlags& flags, const std::string& model);
+
 // What the server is to generate and label, and by whom. Reads the file of queries.
 absl::StatusOr<v1::GeneratedResponses> MakeGeneration(const ExtractFlags& flags);
 

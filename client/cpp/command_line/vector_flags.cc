@@ -1,5 +1,6 @@
 #include "commands.h"
 #include "flags.h"
+#include "text_commands.h"
 
 namespace valuescope::command_line {
 namespace {
@@ -71,15 +72,10 @@ void AddGeneration(CLI::App& extract, ExtractFlags& flags) {
   add("--expressing", flags.expressing,
       "system messages whose answers all express the value, so that nobody judges them");
   add("--not_expressing", flags.not_expressing, "system messages whose answers all do not");
-  add("--words", flags.words,
-      "words or phrases by which an answer expresses the value; WORD* for all that begin so");
-  CLI::Option* rubric =
-      add("--rubric", flags.rubric,
-          "yes/no question about {query} and {response} that a model answers instead");
-  add("--judge_model", flags.judge_model, "that model; default --model")->needs(rubric);
-  add("--threshold", flags.threshold,
-      "of yes against no, from which on an answer expresses it; default .5")
-      ->needs(rubric);
+  AddJudge(extract, flags.judge);
+  for (const char* name : {"--words", "--rubric", "--judge_model", "--threshold"}) {
+    extract.get_option(name)->needs(queries);
+  }
   add("--samples", flags.samples, "answers a query, default 1");
   add("--max_tokens", flags.max_tokens, "of an answer, default 256");
   add("--temperature", flags.temperature, "of the draw, default 1; 0 is greedy");

@@ -38,7 +38,9 @@ constexpr absl::Duration TimeoutOf() {
                v1::DecomposeVectorsRequest, v1::CompareVectorsRequest, v1::AttributeNeuronsRequest,
                v1::ClassifyNeuronsRequest, v1::ScoreSelectivityRequest,
                v1::CompareNeuronSetsRequest, v1::TopContextsRequest, v1::TestNeuronsRequest,
-               v1::CreateJobRequest>;
+               v1::AskQuestionnaireRequest, v1::AnswerChoicesRequest,
+               v1::ScoreTaggedResponsesRequest, v1::MeasureTextsRequest, v1::JudgeResponsesRequest,
+               v1::CompareResponsesRequest, v1::CreateJobRequest>;
   return computes ? kWorkTimeout : kLookupTimeout;
 }
 
@@ -155,6 +157,7 @@ struct Client::Stubs {
   explicit Stubs(const std::shared_ptr<grpc::Channel>& channel)
       : activations(channel),
         artifacts(channel),
+        evaluation(channel),
         generation(channel),
         jobs(channel),
         models(channel),
@@ -163,6 +166,7 @@ struct Client::Stubs {
 
   v1::ActivationService::Stub activations;
   v1::ArtifactService::Stub artifacts;
+  v1::EvaluationService::Stub evaluation;
   v1::GenerationService::Stub generation;
   v1::JobService::Stub jobs;
   v1::ModelService::Stub models;
@@ -360,6 +364,37 @@ absl::StatusOr<v1::DeleteNeuronSetResponse> Client::DeleteNeuronSet(
 absl::StatusOr<v1::TopContextsResponse> Client::TopContexts(const v1::TopContextsRequest& request,
                                                             const CallOptions& options) {
   return Call(stubs_->neurons, &v1::NeuronService::Stub::TopContexts, request, options,
+              Repeat::kHarmless);
+}
+
+absl::StatusOr<v1::AskQuestionnaireResponse> Client::AskQuestionnaire(
+    const v1::AskQuestionnaireRequest& request, const CallOptions& options) {
+  return Call(stubs_->evaluation, &v1::EvaluationService::Stub::AskQuestionnaire, request, options,
+              Repeat::kHarmless);
+}
+absl::StatusOr<v1::AnswerChoicesResponse> Client::AnswerChoices(
+    const v1::AnswerChoicesRequest& request, const CallOptions& options) {
+  return Call(stubs_->evaluation, &v1::EvaluationService::Stub::AnswerChoices, request, options,
+              Repeat::kHarmless);
+}
+absl::StatusOr<v1::ScoreTaggedResponsesResponse> Client::ScoreTaggedResponses(
+    const v1::ScoreTaggedResponsesRequest& request, const CallOptions& options) {
+  return Call(stubs_->evaluation, &v1::EvaluationService::Stub::ScoreTaggedResponses, request,
+              options, Repeat::kHarmless);
+}
+absl::StatusOr<v1::JudgeResponsesResponse> Client::JudgeResponses(
+    const v1::JudgeResponsesRequest& request, const CallOptions& options) {
+  return Call(stubs_->evaluation, &v1::EvaluationService::Stub::JudgeResponses, request, options,
+              Repeat::kHarmless);
+}
+absl::StatusOr<v1::CompareResponsesResponse> Client::CompareResponses(
+    const v1::CompareResponsesRequest& request, const CallOptions& options) {
+  return Call(stubs_->evaluation, &v1::EvaluationService::Stub::CompareResponses, request, options,
+              Repeat::kHarmless);
+}
+absl::StatusOr<v1::MeasureTextsResponse> Client::MeasureTexts(
+    const v1::MeasureTextsRequest& request, const CallOptions& options) {
+  return Call(stubs_->evaluation, &v1::EvaluationService::Stub::MeasureTexts, request, options,
               Repeat::kHarmless);
 }
 

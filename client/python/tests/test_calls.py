@@ -289,6 +289,37 @@ def answer_text(request):
     return v1.GenerateResponse(completions=[v1.Completion(text=request.prompt.text)])
 
 
+def test_scores_and_tokens_of_many_prompts_keep_their_order(both, fake):
+    last_came = threading.Event()
+
+    def score(request, context):
+        first = request.prompt.token_ids.ids[0]
+        if first == 3:
+            last_came.set()
+        assert last_came.wait(10)  # all are under way at once
+        scores = [v1.ContinuationScore(sum=-first - len(c.text)) for c in request.continuations]
+        return v1.ScoreResponse(scores=scores)
+
+    def tokenize(request, context):
+        return v1.TokenizeResponse(
+            token_ids=[len(request.prompt.text)] * request.add_special_tokens
+        )
+
+    fake.answers["GenerationService/Score"] = score
+    fake.answers["ModelService/Tokenize"] = tokenize
+    pairs = [([1], ["a", "bb"]), ([2], "ccc"), ([3], ["d"])]
+    scores = both.run(lambda client: client.score_all("models/m", pairs, top_logprobs=2))
+    assert [one.sums.tolist() for one in scores] == [[-2, -3], [-5], [-4]]
+    assert {r.top_logprobs for r in fake.requests["GenerationService/Score"]} == {2}
+    (alone,) = both.run(lambda client: client.score("models/m", [2], "ccc"))
+    assert alone.sum == -5
+    texts = ["a", "bbb", "cc"]
+    tokens = both.run(lambda client: client.tokenize_all("models/m", texts))
+    assert [list(one.token_ids) for one in tokens] == [[1], [3], [2]]
+    bare = both.run(lambda client: client.tokenize("models/m", "a", add_special_tokens=False))
+    assert not bare.token_ids
+
+
 def test_a_batch_keeps_its_order_and_its_bound(both, fake):
     lock, running, most = threading.Lock(), [0], [0]
 

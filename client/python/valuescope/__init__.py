@@ -2,12 +2,14 @@
 
 `connect` and `Client` are the ways in, `AsyncClient` for asyncio; `chat`, `labelled`, `tap` and the edits (`Steer`,
 `ProjectOut`, `Clamp`, `ScaleNeurons`, `AblateNeurons`, `Replace`) make what their methods take, `Generated` with `Condition`, `WordList`
-and `Rubric` responses that the server makes and labels. The generated messages are in `valuescope.v1`.
+and `Rubric` responses that the server makes and labels, `EvaluationCondition` what a model is evaluated under. The generated messages are in `valuescope.v1`.
 """
 
 from .causal_curves import NeuronTest
+from .choices import Choices, choices_request
 from .client import AsyncClient, Client, connect
 from .comparisons import Comparison, ValueComparison
+from .conditions import generation_spec
 from .errors import (
     AccessDenied,
     AlreadyExists,
@@ -44,11 +46,29 @@ from .prompts import (
     neuron_test_request,
     tap,
     to_json_lines,
+    unlabelled,
 )
 from .quality import Quality
+from .questionnaires import (
+    EvaluationCondition,
+    Questionnaire,
+    questionnaire_request,
+    sample_languages,
+    sample_questionnaire,
+)
 from .results import Activations, Generation, Scores
 from .retry import Retry
+from .tagged import TaggedScores, tagged_request
 from .tensors import from_numpy, to_bits, to_numpy
+from .texts import (
+    Grade,
+    Judgements,
+    Preferences,
+    TextMeasures,
+    comparison_request,
+    judging_request,
+    measurement_request,
+)
 
 __all__ = [
     "AblateNeurons",
@@ -57,6 +77,7 @@ __all__ = [
     "AlreadyExists",
     "AsyncClient",
     "Cancelled",
+    "Choices",
     "Clamp",
     "Client",
     "Comparison",
@@ -65,20 +86,25 @@ __all__ = [
     "Damaged",
     "DeadlineExceeded",
     "Edit",
+    "EvaluationCondition",
     "Exhausted",
     "FailedPrecondition",
     "FieldViolation",
     "Generated",
     "Generation",
+    "Grade",
     "InvalidRequest",
     "JobFailed",
+    "Judgements",
     "NeuronColumns",
     "NeuronSetComparison",
     "NeuronTest",
     "NotFound",
     "NotServed",
+    "Preferences",
     "ProjectOut",
     "Quality",
+    "Questionnaire",
     "Replace",
     "Retry",
     "Rubric",
@@ -87,6 +113,8 @@ __all__ = [
     "Selectivity",
     "ServerFault",
     "Steer",
+    "TaggedScores",
+    "TextMeasures",
     "Unavailable",
     "ValueComparison",
     "ValuescopeError",
@@ -94,16 +122,26 @@ __all__ = [
     "attribution_request",
     "chat",
     "chat_prompt",
+    "choices_request",
+    "comparison_request",
     "connect",
     "extraction_request",
     "from_numpy",
+    "generation_spec",
+    "judging_request",
     "labelled",
+    "measurement_request",
     "neuron_test_request",
+    "questionnaire_request",
+    "sample_languages",
+    "sample_questionnaire",
     "show_in_notebooks",
+    "tagged_request",
     "tap",
     "to_bits",
     "to_json_lines",
     "to_numpy",
+    "unlabelled",
 ]
 
 show_in_notebooks()

@@ -24,7 +24,9 @@ import numpy.typing as npt
 
 from . import given, rpcs, v1
 from .causal_curves import NeuronTest
+from .choices import Choices, choices_request
 from .comparisons import Comparison, ValueComparison
+from .conditions import generation_spec
 from .crc32c import crc32c
 from .errors import (
     REQUEST_ID,
@@ -34,7 +36,7 @@ from .errors import (
     Unavailable,
     ValuescopeError,
 )
-from .generated import Generated
+from .generated import Generated, Judge
 from .neurons import Contexts, NeuronColumns, NeuronSetComparison, Selectivity
 from .progress import progress as progress_bar
 from .prompts import (
@@ -42,6 +44,7 @@ from .prompts import (
     Neurons,
     Prompt,
     Response,
+    Responses,
     Steering,
     Tokens,
     attribution_request,
@@ -61,11 +64,22 @@ from .prompts import (
     to_taps,
     to_tokens,
 )
+from .questionnaires import Conditions, Questionnaire, questionnaire_request
 from .results import Activations, Generation, Jobs, Models, Scores
 from .retry import Retry
 from .rpcs import RequestT, ResponseT, Rpc
 from .sampling import to_sampling
+from .tagged import TaggedScores, tagged_request
 from .tensors import Array, data_type, from_numpy, read_tensor_file, to_numpy
+from .texts import (
+    Grade,
+    Judgements,
+    Preferences,
+    TextMeasures,
+    comparison_request,
+    judging_request,
+    measurement_request,
+)
 from .transport import Call, Metadata, Transport
 
 T = TypeVar("T")
@@ -165,10 +179,44 @@ class Api:
         request = v1.UnloadModelRequest(name=name, force=force)
         return (await self._call(rpcs.UNLOAD_MODEL, request)).model
 
-    async def tokenize(self, model: str, prompt: Prompt) -> v1.TokenizeResponse:
-        """Token ids, pieces and the rendered text of a prompt, exactly as generation sees it."""
-        request = v1.TokenizeRequest(model=model, prompt=to_prompt(prompt))
-        return await self._call(rpcs.TOKENIZE, request)
+    async def tokenize(
+        self, model: str, prompt: Prompt, *, add_special_tokens: bool = True
+    ) -> v1.TokenizeResponse:
+        """Token ids, pieces and the rendered text of a prompt, exactly as generation sees it.
+
+        Args:
+            model: "models/ID".
+            prompt: text, chat or token ids.
+            add_special_tokens: whether plain text gets the tokenizer's own special tokens, as it does where it is generated from.
+        """
+        (response,) = await self.tokenize_all(
+            model, [prompt], add_special_tokens=add_special_tokens
+        )
+        return response
+
+    async def tokenize_all(
+        self,
+        model: str,
+        prompts: Iterable[Prompt],
+        *,
+        add_special_tokens: bool = True,
+        in_flight: int = IN_FLIGHT,
+    ) -> list[v1.TokenizeResponse]:
+        """`tokenize` of several prompts side by side, in their order.
+
+        Args:
+            model: "models/ID".
+            prompts: texts, chats or lists of token ids.
+            add_special_tokens: as in `tokenize`.
+            in_flight: prompts under way at once.
+        """
+        requests = [
+            v1.TokenizeRequest(
+                model=model, prompt=to_prompt(prompt), add_special_tokens=add_special_tokens
+            )
+            for prompt in prompts
+        ]
+        return await self._all(rpcs.TOKENIZE, requests, in_flight=in_flight)
 
     async def detokenize(self, model: str, token_ids: Sequence[int]) -> str:
         """The text of token ids, special tokens included."""
@@ -343,14 +391,45 @@ class Api:
         Returns:
             A list of the contract's `ContinuationScore`, one a continuation, with `sums` and `means` as arrays.
         """
-        request = v1.ScoreRequest(
-            model=model,
-            prompt=to_prompt(prompt),
-            continuations=to_responses(continuations),
-            interventions=to_interventions(steer),
-            top_logprobs=top_logprobs,
+        (scores,) = await self.score_all(
+            model, [(prompt, continuations)], steer=steer, top_logprobs=top_logprobs
         )
-        return Scores((await self._call(rpcs.SCORE, request)).scores)
+        return scores
+
+    async def score_all(
+        self,
+        model: str,
+        pairs: Iterable[tuple[Prompt, Response | Iterable[Response]]],
+        *,
+        steer: Steering = None,
+        top_logprobs: int = 0,
+        in_flight: int = IN_FLIGHT,
+    ) -> list[Scores]:
+        """`score` of several prompts side by side, in their order.
+
+        Args:
+            model: "models/ID".
+            pairs: prompts, each with its continuations.
+            steer: changes during the forward pass, the same for all.
+            top_logprobs: likeliest tokens to return at each position, 0 .. 20.
+            in_flight: prompts under way at once.
+        """
+        shared = v1.ScoreRequest(
+            model=model, interventions=to_interventions(steer), top_logprobs=top_logprobs
+        )
+        given_pairs = list(pairs)
+
+        def request_of(index: int) -> v1.ScoreRequest:
+            prompt, continuations = given_pairs[index]
+            request = v1.ScoreRequest(
+                prompt=to_prompt(prompt), continuations=to_responses(continuations)
+            )
+            request.MergeFrom(shared)
+            return request
+
+        requests = _Made(len(given_pairs), request_of)
+        responses = await self._all(rpcs.SCORE, requests, in_flight=in_flight)
+        return [Scores(response.scores) for response in responses]
 
     # --- Activations -----------------------------------------------------------------------------------------------
 
@@ -793,6 +872,169 @@ class Api:
     async def delete_neuron_set(self, name: str) -> None:
         """Deletes a set and its artifact."""
         await self._call(rpcs.DELETE_NEURON_SET, v1.DeleteNeuronSetRequest(name=name))
+
+    # --- Evaluations -----------------------------------------------------------------------------------------------
+
+    async def ask_questionnaire(
+        self,
+        /,
+        model: str,
+        items: Any,
+        options: Any,
+        template: str,
+        *,
+        conditions: Conditions = None,
+        order: str = "both",
+        key: str | None = None,
+        **fields: Any,
+    ) -> Questionnaire:
+        """Asks a questionnaire, one item a turn, under every condition, at once.
+
+        For many items or conditions use `create_job`, whose "summary" holds the same (`Questionnaire.from_summary`).
+
+        Arguments as in `questionnaire_request`. Raises Exhausted, reason USE_A_JOB, where it is too much for one call.
+        """
+        request = questionnaire_request(
+            model,
+            items,
+            options,
+            template,
+            conditions=conditions,
+            order=order,
+            key=key,
+            **fields,
+        )
+        response = await self._call(rpcs.ASK_QUESTIONNAIRE, request)
+        for warning in response.warnings:
+            warnings.warn(warning, stacklevel=2)
+        return Questionnaire(response)
+
+    async def answer_choices(
+        self,
+        /,
+        model: str,
+        questions: Any,
+        *,
+        conditions: Conditions = None,
+        reading: str = "letters",
+        **fields: Any,
+    ) -> Choices:
+        """Answers multiple-choice questions under every condition, at once: accuracy and calibration.
+
+        For many questions use `create_job`, whose "summary" holds the same (`Choices.from_summary`).
+
+        Arguments as in `choices_request`. Raises Exhausted, reason USE_A_JOB, where it is too much for one call.
+        """
+        request = choices_request(
+            model, questions, conditions=conditions, reading=reading, **fields
+        )
+        response = await self._call(rpcs.ANSWER_CHOICES, request)
+        for warning in response.warnings:
+            warnings.warn(warning, stacklevel=2)
+        return Choices(response)
+
+    async def score_tagged_responses(
+        self, /, model: str, responses: Any, *, conditions: Conditions = None, **fields: Any
+    ) -> TaggedScores:
+        """Scores responses that speak for or against values by how likely the model finds them, under every condition, at once.
+
+        For many responses use `create_job`, whose "summary" holds the same (`TaggedScores.from_summary`).
+
+        Arguments as in `tagged_request`. Raises Exhausted, reason USE_A_JOB, where it is too much for one call.
+        """
+        request = tagged_request(model, responses, conditions=conditions, **fields)
+        response = await self._call(rpcs.SCORE_TAGGED_RESPONSES, request)
+        for warning in response.warnings:
+            warnings.warn(warning, stacklevel=2)
+        return TaggedScores(response)
+
+    async def measure_texts(
+        self,
+        /,
+        model: str,
+        texts: Responses | Mapping[str, Iterable[str]],
+        *,
+        refusal_phrases: str | Iterable[str] = (),
+        instructions: v1.Instruction | Iterable[v1.Instruction] = (),
+        **fields: Any,
+    ) -> TextMeasures:
+        """Measures texts by condition, at once: diversity, refusals, instructions and perplexity.
+
+        For more than 2000 texts use `create_job`, whose "summary" holds the same.
+
+        Arguments as in `measurement_request`. Raises Exhausted, reason USE_A_JOB, where it is too much for one call.
+        """
+        request = measurement_request(
+            model, texts, refusal_phrases=refusal_phrases, instructions=instructions, **fields
+        )
+        response = await self._call(rpcs.MEASURE_TEXTS, request)
+        for warning in response.warnings:
+            warnings.warn(warning, stacklevel=2)
+        return TextMeasures(response)
+
+    async def judge_responses(
+        self, /, responses: Responses, judge: Judge | Grade, *, model: str = ""
+    ) -> Judgements:
+        """Labels responses by words or by a served model, or grades them by one, at once.
+
+        For more than 2000 responses use `create_job`: its "responses" are the data set with its labels, its "summary" has the
+        judgements. Arguments as in `judging_request`. Raises Exhausted, reason USE_A_JOB, where it is too much for one call.
+        """
+        request = judging_request(responses, judge, model=model)
+        response = await self._call(rpcs.JUDGE_RESPONSES, request)
+        for warning in response.warnings:
+            warnings.warn(warning, stacklevel=2)
+        return Judgements(response)
+
+    async def compare_responses(
+        self,
+        /,
+        model: str,
+        pairs: str | Iterable[v1.ResponsePair | tuple[str, str, str]],
+        question: str,
+        **fields: Any,
+    ) -> Preferences:
+        """Asks a served model which of two responses it prefers, in both orders, at once.
+
+        For more than 2000 pairs use `create_job`, whose "summary" holds the same. Arguments as in `comparison_request`. Raises
+        Exhausted, reason USE_A_JOB, where it is too much for one call.
+        """
+        request = comparison_request(model, pairs, question, **fields)
+        response = await self._call(rpcs.COMPARE_RESPONSES, request)
+        for warning in response.warnings:
+            warnings.warn(warning, stacklevel=2)
+        return Preferences(response)
+
+    async def generate_responses(
+        self,
+        /,
+        model: str,
+        queries: str | Iterable[str],
+        conditions: Conditions = None,
+        *,
+        judge: Judge | None = None,
+        samples_per_query: int | None = None,
+        display_name: str = "",
+        **sampling: Any,
+    ) -> v1.Job:
+        """Starts a job that answers every query under every condition, steered or not; `wait_for_job` waits for it.
+
+        Its artifact of role "responses" is a data set for `measure_texts` and the like, by the conditions' names.
+
+        Args:
+            display_name: of the job, for people.
+
+        The other arguments as in `generation_spec`.
+        """
+        spec = generation_spec(
+            model,
+            queries,
+            conditions,
+            judge=judge,
+            samples_per_query=samples_per_query,
+            **sampling,
+        )
+        return await self.create_job(v1.JobSpec(generate_responses=spec), display_name=display_name)
 
     # --- Jobs ------------------------------------------------------------------------------------------------------
 

@@ -126,6 +126,7 @@ class Client:
     load_model = blocking(Api.load_model)
     unload_model = blocking(Api.unload_model)
     tokenize = blocking(Api.tokenize)
+    tokenize_all = blocking(Api.tokenize_all)
     detokenize = blocking(Api.detokenize)
 
     if TYPE_CHECKING:
@@ -171,6 +172,7 @@ class Client:
 
     stream = blocking_iterator(Api.stream)
     score = blocking(Api.score)
+    score_all = blocking(Api.score_all)
     capture = blocking(Api.capture)
 
     extract_vectors = blocking(Api.extract_vectors)
@@ -196,6 +198,14 @@ class Client:
     compare_neuron_sets = blocking(Api.compare_neuron_sets)
     top_contexts = blocking(Api.top_contexts)
     delete_neuron_set = blocking(Api.delete_neuron_set)
+
+    ask_questionnaire = blocking(Api.ask_questionnaire)
+    answer_choices = blocking(Api.answer_choices)
+    score_tagged_responses = blocking(Api.score_tagged_responses)
+    measure_texts = blocking(Api.measure_texts)
+    generate_responses = blocking(Api.generate_responses)
+    judge_responses = blocking(Api.judge_responses)
+    compare_responses = blocking(Api.compare_responses)
 
     create_job = blocking(Api.create_job)
     estimate_job = blocking(Api.estimate_job)

@@ -681,11 +681,38 @@ def labelled(
     )
 
 
+def unlabelled(
+    prompt: Prompt,
+    response: Response,
+    *,
+    condition: str = "",
+    query_id: str | int = "",
+) -> v1.LabelledResponse:
+    """One response without a label, to be judged or measured.
+
+    Args:
+        prompt: what the response answers.
+        response: the response; prefer the ids of generated ones.
+        condition: name of the condition under which it was made; measures are by condition.
+        query_id: query that it answers, a name or a number.
+    """
+    message = labelled(prompt, response, False, query_id)
+    message.ClearField("expresses")
+    message.condition = condition
+    return message
+
+
+# Responses made by `labelled` or `unlabelled`, or the name of an artifact that holds them.
+Responses = str | v1.LabelledResponse | Iterable[v1.LabelledResponse]
+
+
 def fill_data_set(
     request: v1.ExtractVectorsRequest
     | v1.AttributeNeuronsRequest
     | v1.TestNeuronsRequest
-    | v1.TopContextsRequest,
+    | v1.TopContextsRequest
+    | v1.MeasureTextsRequest
+    | v1.JudgeResponsesRequest,
     responses: Any,
 ) -> None:
     """Puts labelled responses, one or several, or the name of an artifact that holds them, into a request."""

@@ -75,6 +75,49 @@ DELETE_ARTIFACT = Rpc(
     "ArtifactService/DeleteArtifact", v1.DeleteArtifactRequest, v1.DeleteArtifactResponse
 )
 
+ANSWER_CHOICES = Rpc(
+    "EvaluationService/AnswerChoices",
+    v1.AnswerChoicesRequest,
+    v1.AnswerChoicesResponse,
+    True,
+    timeout=WORK,
+)
+ASK_QUESTIONNAIRE = Rpc(
+    "EvaluationService/AskQuestionnaire",
+    v1.AskQuestionnaireRequest,
+    v1.AskQuestionnaireResponse,
+    True,
+    timeout=WORK,
+)
+SCORE_TAGGED_RESPONSES = Rpc(
+    "EvaluationService/ScoreTaggedResponses",
+    v1.ScoreTaggedResponsesRequest,
+    v1.ScoreTaggedResponsesResponse,
+    True,
+    timeout=WORK,
+)
+COMPARE_RESPONSES = Rpc(
+    "EvaluationService/CompareResponses",
+    v1.CompareResponsesRequest,
+    v1.CompareResponsesResponse,
+    True,
+    timeout=WORK,
+)
+JUDGE_RESPONSES = Rpc(
+    "EvaluationService/JudgeResponses",
+    v1.JudgeResponsesRequest,
+    v1.JudgeResponsesResponse,
+    True,
+    timeout=WORK,
+)
+MEASURE_TEXTS = Rpc(
+    "EvaluationService/MeasureTexts",
+    v1.MeasureTextsRequest,
+    v1.MeasureTextsResponse,
+    True,
+    timeout=WORK,
+)
+
 GENERATE = Rpc(
     "GenerationService/Generate", v1.GenerateRequest, v1.GenerateResponse, True, timeout=WORK
 )

@@ -29,6 +29,7 @@
 #include "valuescope/tensor.h"
 #include "valuescope/v1/activations.grpc.pb.h"
 #include "valuescope/v1/artifacts.grpc.pb.h"
+#include "valuescope/v1/evaluation.grpc.pb.h"
 #include "valuescope/v1/generation.grpc.pb.h"
 #include "valuescope/v1/jobs.grpc.pb.h"
 #include "valuescope/v1/models.grpc.pb.h"
@@ -125,6 +126,19 @@ class Client {
       const v1::DeleteNeuronSetRequest& request, const CallOptions& options = {});
   absl::StatusOr<v1::TopContextsResponse> TopContexts(const v1::TopContextsRequest& request,
                                                       const CallOptions& options = {});
+
+  absl::StatusOr<v1::AskQuestionnaireResponse> AskQuestionnaire(
+      const v1::AskQuestionnaireRequest& request, const CallOptions& options = {});
+  absl::StatusOr<v1::AnswerChoicesResponse> AnswerChoices(const v1::AnswerChoicesRequest& request,
+                                                          const CallOptions& options = {});
+  absl::StatusOr<v1::ScoreTaggedResponsesResponse> ScoreTaggedResponses(
+      const v1::ScoreTaggedResponsesRequest& request, const CallOptions& options = {});
+  absl::StatusOr<v1::JudgeResponsesResponse> JudgeResponses(
+      const v1::JudgeResponsesRequest& request, const CallOptions& options = {});
+  absl::StatusOr<v1::CompareResponsesResponse> CompareResponses(
+      const v1::CompareResponsesRequest& request, const CallOptions& options = {});
+  absl::StatusOr<v1::MeasureTextsResponse> MeasureTexts(const v1::MeasureTextsRequest& request,
+                                                        const CallOptions& options = {});
 
   absl::StatusOr<v1::CreateJobResponse> CreateJob(v1::CreateJobRequest request,
                                                   const CallOptions& options = {});

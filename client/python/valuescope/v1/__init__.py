@@ -6,6 +6,7 @@ The stubs lie beside them, such as `valuescope.v1.models_pb2_grpc.ModelServiceSt
 from .activations_pb2 import *
 from .artifacts_pb2 import *
 from .common_pb2 import *
+from .evaluation_pb2 import *
 from .generation_pb2 import *
 from .jobs_pb2 import *
 from .judges_pb2 import *

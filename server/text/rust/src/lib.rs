@@ -21,6 +21,7 @@ mod python_values;
 mod sourced_text;
 mod streaming_decoder;
 mod template;
+mod text_counts;
 mod text_per_token;
 mod tokenizer;
 mod turns;
@@ -511,6 +512,58 @@ pub unsafe extern "C" fn vs_word_list_occurs_in(
 ) -> i32 {
     border(error, || {
         occurs.write((*list).0.occurs_in(text.text()?));
+        Ok(())
+    })
+}
+
+#[repr(C)]
+pub struct VsTextCounts {
+    words: usize,
+    sentences: usize,
+    has_capital: bool,
+    has_small: bool,
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn vs_text_counts(
+    text: VsBytes,
+    counts: *mut VsTextCounts,
+    error: *mut VsString,
+) -> i32 {
+    border(error, || {
+        let text = text.text()?;
+        counts.write(VsTextCounts {
+            words: text_counts::words(text),
+            sentences: text_counts::sentences(text),
+            has_capital: text_counts::has_capital(text),
+            has_small: text_counts::has_small(text),
+        });
+        Ok(())
+    })
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn vs_is_script(name: VsBytes, is: *mut bool, error: *mut VsString) -> i32 {
+    border(error, || {
+        is.write(text_counts::script_of(name.text()?).is_some());
+        Ok(())
+    })
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn vs_letters_of_script(
+    text: VsBytes,
+    script: VsBytes,
+    of_script: *mut usize,
+    of_any: *mut usize,
+    error: *mut VsString,
+) -> i32 {
+    border(error, || {
+        let script = text_counts::script_of(script.text()?)
+            .ok_or_else(|| Failure::new(FailureKind::BadArguments, "no script"))?;
+        let (own, all) = text_counts::letters_of(text.text()?, script);
+        of_script.write(own);
+        of_any.write(all);
         Ok(())
     })
 }

@@ -1,0 +1,321 @@
+"""Questionnaires: what a model says is like it, under one steering or several, as arrays, a table and a plot.
+
+items = vs.sample_questionnaire("en")          # or a file of your own: text, value, reverse, language
+asked = client.ask_questionnaire(model, **items, conditions={"plain": None, "steered": vs.Steer("vectors/ID", 4.0)})
+asked.centred                                  # numpy [conditions, values]; asked.plot() shows the profiles
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.resources
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from . import given, html, v1
+from .figures import COLOURS, new_axes, optional, shown
+from .prompts import Steering, to_interventions
+from .tensors import Array
+
+ORDERS = {
+    "both": v1.OPTION_ORDER_BOTH,
+    "given": v1.OPTION_ORDER_GIVEN,
+    "reversed": v1.OPTION_ORDER_REVERSED,
+}
+KEYS = {"pvq_40": v1.QUESTIONNAIRE_KEY_PVQ_40, "pvq_rr": v1.QUESTIONNAIRE_KEY_PVQ_RR}
+_Response = TypeVar("_Response", bound=Message)
+# Standard errors to each side of a score, for an interval of 95 %.
+_WIDTH = 1.96
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationCondition:
+    """A way to run a model while it is evaluated.
+
+    Attributes:
+        system: the system message; None: there is none, which is not the same as an empty one.
+        steer: edits, as `Client.generate` takes them.
+    """
+
+    system: str | None = None
+    steer: Steering = None
+
+
+Conditions: TypeAlias = (
+    "Mapping[str, EvaluationCondition | Steering] | Iterable[EvaluationCondition | Steering] | None"
+)
+
+
+def to_conditions(conditions: Conditions) -> list[v1.EvaluationCondition]:
+    """Conditions by name, or in a list, where they are called by their numbers; edits alone stand for one without a system
+    message, None for one with nothing. None altogether: none, for which the server takes one with nothing."""
+    if conditions is None:
+        return []
+    if isinstance(conditions, Mapping):
+        named = list(conditions.items())
+    else:
+        named = [("", one) for one in given.items(conditions, "conditions")]
+    messages = []
+    for name, one in named:
+        if not isinstance(one, EvaluationCondition):
+            one = EvaluationCondition(steer=one)
+        message = v1.EvaluationCondition(name=name, interventions=to_interventions(one.steer))
+        if one.system is not None:
+            message.system_message = one.system
+        messages.append(message)
+    return messages
+
+
+def from_summary(summary: bytes, response: _Response) -> _Response:
+    """Fills a response from the artifact "summary" that a job of an evaluation leaves."""
+    fields = json.loads(summary)
+    # In other words than the message's.
+    for name in ("format_version", "provenance"):
+        fields.pop(name, None)
+    return json_format.ParseDict(fields, response)
+
+
+def to_items(items: Any) -> list[v1.QuestionnaireItem]:
+    """Items as messages, texts, or mappings of fields such as {"text": ..., "value": "HE", "reverse": False}."""
+    messages = []
+    for place, one in enumerate(given.items(items, "items")):
+        if isinstance(one, v1.QuestionnaireItem):
+            messages.append(one)
+        elif isinstance(one, str):
+            messages.append(v1.QuestionnaireItem(text=one))
+        elif isinstance(one, Mapping):
+            messages.append(v1.QuestionnaireItem(**one))
+        else:
+            raise TypeError(
+                f"item {place} of items is {given.shown(one)}; it must be a text, a mapping or a "
+                "QuestionnaireItem"
+            )
+    return messages
+
+
+def to_options(options: Any) -> list[v1.AnswerOption]:
+    """Options as messages, or texts from the least to the most like, which get the labels and scores 1, 2, ..."""
+    messages = []
+    for number, one in enumerate(given.items(options, "options"), start=1):
+        if isinstance(one, str):
+            one = v1.AnswerOption(label=str(number), text=one, score=number)
+        if not isinstance(one, v1.AnswerOption):
+            raise TypeError(
+                f"item {number - 1} of options is {given.shown(one)}; it must be a text or an "
+                "AnswerOption"
+            )
+        messages.append(one)
+    return messages
+
+
+def questionnaire_request(
+    model: str,
+    items: Any,
+    options: Any,
+    template: str,
+    *,
+    conditions: Conditions = None,
+    order: str = "both",
+    key: str | None = None,
+    **fields: Any,
+) -> v1.AskQuestionnaireRequest:
+    """The request of `Client.ask_questionnaire`, and of a job that does the same.
+
+    Args:
+        model: "models/ID".
+        items: texts, mappings of the fields of `QuestionnaireItem` (text, id, value, reverse, language), messages, or the name
+            of an artifact that holds them, one a line of JSON.
+        options: 2 .. 16 from the least to the most like: texts, which are called 1, 2, ... and count as much, or
+            `AnswerOption` messages.
+        template: the user's turn; holds "{item}" and "{options}".
+        conditions: `EvaluationCondition`s or edits by name, or a list of them; default one with nothing.
+        order: in which the options are listed: "both", "given" or "reversed".
+        key: "pvq_40" or "pvq_rr", which tell the items' values by their ids.
+        fields: further fields of `AskQuestionnaireRequest`: language, answer_prefix, max_answer_tokens, display_name.
+    """
+    if order not in ORDERS:
+        raise ValueError(f"order is {order!r}; choose one of {', '.join(ORDERS)}")
+    if key is not None and key not in KEYS:
+        raise ValueError(f"key is {key!r}; choose one of {', '.join(KEYS)}")
+    request = v1.AskQuestionnaireRequest(
+        model=model,
+        options=to_options(options),
+        template=template,
+        order=ORDERS[order],
+        conditions=to_conditions(conditions),
+        **fields,
+    )
+    if key is not None:
+        request.key = KEYS[key]
+    if isinstance(items, str):
+        request.artifact = items
+    else:
+        request.items.extend(to_items(items))
+    return request
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Questionnaire:
+    """What a model answered to a questionnaire.
+
+    Attributes:
+        response: the whole message (every answer, receipts, usage, digests, provenance, warnings).
+    """
+
+    response: v1.AskQuestionnaireResponse
+
+    @classmethod
+    def from_summary(cls, summary: bytes) -> Questionnaire:
+        """Of the artifact "summary" that a job leaves."""
+        return cls(from_summary(summary, v1.AskQuestionnaireResponse()))
+
+    @property
+    def conditions(self) -> list[str]:
+        """Their names."""
+        return [result.condition for result in self.response.results]
+
+    @property
+    def value_names(self) -> list[str]:
+        """In the order in which they first occur."""
+        return [value.value for value in self.response.results[0].values]
+
+    @property
+    def values(self) -> Array:
+        """Means of the values' items [conditions, values], float64."""
+        return self._of_values(lambda value: value.score)
+
+    @property
+    def centred(self) -> Array:
+        """The same less the mean over all items [conditions, values]."""
+        return self._of_values(lambda value: value.centred)
+
+    @property
+    def standard_errors(self) -> Array:
+        """Standard errors of the values over their items [conditions, values]; NaN with one item."""
+        return self._of_values(lambda value: optional(value, "standard_error"))
+
+    @property
+    def text_values(self) -> Array:
+        """The values by answers in words [conditions, values]; NaN where no item has any."""
+        return self._of_values(lambda value: optional(value, "text_score"))
+
+    @property
+    def label_masses(self) -> Array:
+        """Mean probability of all labels together [conditions]: where it is small the model says something else."""
+        return np.array([result.label_mass for result in self.response.results])
+
+    @property
+    def items(self) -> list[str]:
+        """The items' ids."""
+        return [item.item for item in self.response.results[0].items]
+
+    @property
+    def item_scores(self) -> Array:
+        """[conditions, items], float64."""
+        return np.array([[item.score for item in r.items] for r in self.response.results])
+
+    def records(self) -> list[dict[str, Any]]:
+        """One row a condition and value, every column in every row; `pandas.DataFrame(asked.records())` makes a table."""
+        return [
+            {
+                "condition": result.condition,
+                "value": value.value,
+                "score": value.score,
+                "centred": value.centred,
+                "standard_error": optional(value, "standard_error"),
+                "num_items": value.num_items,
+                "text_score": optional(value, "text_score"),
+                "num_text_items": value.num_text_items,
+            }
+            for result in self.response.results
+            for value in result.values
+        ]
+
+    def item_records(self) -> list[dict[str, Any]]:
+        """One row a condition and item."""
+        return [
+            {
+                "condition": result.condition,
+                "item": item.item,
+                "value": item.value,
+                "score": item.score,
+                "order_spread": optional(item, "order_spread"),
+                "text_score": optional(item, "text_score"),
+                "label_mass": float(np.mean([answer.label_mass for answer in item.answers])),
+            }
+            for result in self.response.results
+            for item in result.items
+        ]
+
+    def plot(self, axes: Any = None, *, centred: bool = True) -> Any:
+        """The profile of values under each condition, with intervals of 95 % over the items; returns matplotlib's axes."""
+        names = self.value_names
+        axes = axes or new_axes(max(4.0, 0.7 * len(names)), 3.4)
+        scores = self.centred if centred else self.values
+        for place, condition in enumerate(self.conditions):
+            # Beside one another, so that intervals can be told apart.
+            shift = 0.12 * (place - (len(self.conditions) - 1) / 2)
+            axes.errorbar(
+                np.arange(len(names)) + shift,
+                scores[place],
+                yerr=_WIDTH * np.nan_to_num(self.standard_errors[place]),
+                fmt="o-",
+                markersize=3,
+                color=COLOURS[place % len(COLOURS)],
+                label=condition,
+            )
+        axes.set_xticks(np.arange(len(names)), names)
+        axes.set_ylabel("score less the mean of all items" if centred else "score")
+        axes.legend(fontsize=8, frameon=False)
+        return axes
+
+    def __repr__(self) -> str:
+        masses = ", ".join(shown(float(mass)) for mass in self.label_masses)
+        return (
+            f"Questionnaire({len(self.items)} items, {len(self.value_names)} values, conditions "
+            f"{', '.join(self.conditions)}, label mass {masses})"
+        )
+
+    def _repr_html_(self) -> str:
+        headings = ["condition", "value", "score", "centred", "error", "items", "in words", ""]
+        rows = [[shown(cell) for cell in record.values()] for record in self.records()]
+        return html.table(headings, rows, repr(self))
+
+    def _of_values(self, number: Any) -> Array:
+        return np.array([[number(value) for value in r.values] for r in self.response.results])
+
+
+def sample_languages() -> list[str]:
+    """Languages of `sample_questionnaire`."""
+    return sorted(_samples())
+
+
+def sample_questionnaire(language: str = "en") -> dict[str, Any]:
+    """A short questionnaire to try things with: ten statements, one for each of Schwartz's values, with options and a template, as
+    `Client.ask_questionnaire` takes them. It is no instrument: nobody has validated it.
+
+    Args:
+        language: one of `sample_languages`.
+    """
+    samples = _samples()
+    if language not in samples:
+        raise ValueError(f"language is {language!r}; choose one of {', '.join(sorted(samples))}")
+    wording = samples[language]
+    file = importlib.resources.files(__package__) / "samples" / "questionnaire.jsonl"
+    lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    return {
+        "items": [line for line in lines if line["language"] == language],
+        "options": wording["options"],
+        "template": wording["template"],
+    }
+
+
+def _samples() -> dict[str, dict[str, Any]]:
+    file = importlib.resources.files(__package__) / "samples" / "wordings.json"
+    samples: dict[str, dict[str, Any]] = json.loads(file.read_text("utf-8"))
+    return samples

@@ -1,0 +1,448 @@
+// The kind "judge_responses": responses labelled by words or by a served model, or graded by one
+// (services/judges.h).
+// A unit is a response; one that is empty is nobody's to judge. Partial: SavedJudgements.
+//
+// Left by a job: "responses", JSON Lines of LabelledResponse as they came, with their labels;
+// "summary", JSON with the judgements and the provenance, nothing of time or place.
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/clock.h"
+#include "base/check.h"
+#include "base/error.h"
+#include "base/sha256.h"
+#include "base/status_macros.h"
+#include "kinds/kinds.h"
+#include "kinds/response_work.h"
+#include "nlohmann/json.hpp"
+#include "services/data_set_lines.h"
+#include "services/given_responses.h"
+#include "services/idempotency.h"
+#include "services/judges.h"
+#include "services/prompt_codec.h"
+#include "services/request_codec.h"
+#include "studies/json_fields.h"
+#include "studies/message_json.h"
+#include "valuescope/v1/evaluation.pb.h"
+
+namespace valuescope::kinds {
+namespace {
+
+using nlohmann::json;
+using Request = v1::JudgeResponsesRequest;
+
+constexpr char kName[] = "judge_responses";
+constexpr int64_t kJudgedPerChunk = 32;
+constexpr int64_t kJudgedPerShard = 32 * kJudgedPerChunk;
+
+// --- The outcome ---------------------------------------------------------------------------------
+
+// Everything but what they were made of and what that cost.
+v1::JudgeResponsesResponse Summarised(const SavedJudgements& judgements) {
+  v1::JudgeResponsesResponse response;
+  *response.mutable_judgements() = judgements.judgements();
+  int64_t labelled = 0, expressing = 0, graded = 0, asked = 0;
+  double grades = 0, mass = 0;
+  for (const v1::Judgement& one : judgements.judgements()) {
+    labelled += one.has_expresses();
+    expressing += one.expresses();
+    graded += one.has_grade();
+    grades += one.grade();
+    asked += one.has_label_mass();
+    mass += one.label_mass();
+  }
+  if (labelled > 0) {
+    response.set_expressing_share(static_cast<double>(expressing) / static_cast<double>(labelled));
+  }
+  if (graded > 0) response.set_mean_grade(grades / static_cast<double>(graded));
+  if (asked == 0) return response;
+  response.set_label_mass(mass / static_cast<double>(asked));
+  if (response.label_mass() >= services::kLeastAnswerMass) return response;
+  response.add_warnings(absl::StrFormat(
+      "the judge answers with one of the labels with a probability of %.2g on average: it says "
+      "something else, and its judgements mean little",
+      response.label_mass()));
+  return response;
+}
+
+class JudgementsOutcome : public jobs::Outcome {
+ public:
+  JudgementsOutcome(const SavedJudgements& judgements, ResponseInputs inputs)
+      : result(Summarised(judgements)), inputs_(std::move(inputs)) {}
+
+  absl::StatusOr<std::vector<store::Resource>> Resources(store::BlobStore&) const override {
+    return std::vector<store::Resource>();
+  }
+  absl::StatusOr<std::vector<jobs::ArtifactDraft>> Artifacts(
+      store::BlobStore& blobs) const override {
+    const v1::Provenance& provenance = inputs_.record.provenance();
+    json summary = Described();
+    summary["judgements"] = studies::ListToJson(result.judgements());
+    std::vector<jobs::ArtifactDraft> artifacts;
+    VS_ASSIGN_OR_RETURN(artifacts.emplace_back(),
+                        MakeSummary(blobs, std::move(summary), provenance));
+    VS_ASSIGN_OR_RETURN(store::StoredBlob lines, WriteLines(blobs));
+    artifacts.push_back(ArtifactOf(std::move(lines), "responses", "responses.jsonl",
+                                   services::kDataSetMediaType, provenance));
+    return artifacts;
+  }
+  std::string Summary(const std::vector<store::Resource>&) const override {
+    return studies::DumpJson(Described());
+  }
+
+  const v1::JudgeResponsesResponse result;  // without usage and digests
+
+ private:
+  json Described() const {
+    json summary = {
+        {"format_version", kSummaryVersion},
+        {"num_responses", result.judgements_size()},
+        {"warnings", std::vector<std::string>(result.warnings().begin(), result.warnings().end())}};
+    if (result.has_expressing_share()) summary["expressing_share"] = result.expressing_share();
+    if (result.has_mean_grade()) summary["mean_grade"] = result.mean_grade();
+    if (result.has_label_mass()) summary["label_mass"] = result.label_mass();
+    return summary;
+  }
+
+  absl::StatusOr<store::StoredBlob> WriteLines(store::BlobStore& blobs) const {
+    VS_ASSIGN_OR_RETURN(const std::unique_ptr<store::BlobWriter> writer, blobs.NewWriter());
+    for (int i = 0; i < result.judgements_size(); ++i) {
+      v1::LabelledResponse line = inputs_.texts->texts(i).given();
+      if (result.judgements(i).has_expresses())
+        line.set_expresses(result.judgements(i).expresses());
+      VS_RETURN_IF_ERROR(writer->Append(JsonLineOf(line)));
+    }
+    return writer->Finish();
+  }
+
+  const ResponseInputs inputs_;
+};
+
+// --- The work ------------------------------------------------------------------------------------
+
+// Of the responses that were judged, in order.
+struct Judgements {
+  SavedJudgements judgements;
+
+  std::string Serialize() const { return services::DeterministicBytes(judgements); }
+};
+
+class JudgingWork : public ResponseWork<Judgements> {
+ public:
+  JudgingWork(ResponseInputs inputs, std::unique_ptr<const services::Judge> judge)
+      : ResponseWork(std::move(inputs)), judge_(std::move(judge)) {}
+
+  const v1::Usage& usage() const { return usage_; }
+
+  jobs::Extent extent() const override {
+    return {.units = inputs_.record.num_responses(),
+            .units_per_shard = inputs_.record.responses_per_shard(),
+            .units_per_chunk = kJudgedPerChunk};
+  }
+
+ protected:
+  absl::StatusOr<Judgements> BeginSums(int64_t) override { return Judgements(); }
+  absl::StatusOr<Judgements> ParseSums(absl::string_view bytes, int64_t done, int64_t) override {
+    Judgements sums;
+    if (!sums.judgements.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())) ||
+        sums.judgements.judgements_size() != done) {
+      return jobs::PartialDamaged();
+    }
+    return sums;
+  }
+
+  absl::Status AddUnits(const jobs::UnitRange& units, const Cancellation& cancellation,
+                        Judgements& sums) override {
+    std::vector<services::Answered> asked;
+    std::vector<int> places;
+    for (int64_t unit = units.first; unit < units.end; ++unit) {
+      const SavedText& text = inputs_.texts->texts(static_cast<int>(unit));
+      v1::Judgement& judgement = *sums.judgements.add_judgements();
+      if (labels()) judgement.set_expresses(false);
+      if (text.text().empty()) continue;
+      asked.push_back({.query = text.query(), .response = text.text()});
+      places.push_back(sums.judgements.judgements_size() - 1);
+    }
+    const services::JudgedFor whom = {
+        .tenant = inputs_.tenant, .background = inputs_.background(), .cancellation = cancellation};
+    VS_ASSIGN_OR_RETURN(const std::vector<services::Judgement> judged,
+                        judge_->Label(asked, whom, usage_));
+    for (size_t i = 0; i < judged.size(); ++i) {
+      v1::Judgement& judgement = *sums.judgements.mutable_judgements(places[i]);
+      if (labels()) judgement.set_expresses(judged[i].expresses);
+      if (judged[i].answer) {
+        judgement.set_probability(judged[i].answer->probability);
+        judgement.set_label_mass(judged[i].answer->mass);
+      }
+      if (judged[i].grade) {
+        judgement.set_grade(judged[i].grade->expected);
+        judgement.set_label_mass(judged[i].grade->mass);
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status AddShard(const Judgements& shard, Judgements& whole) override {
+    whole.judgements.MergeFrom(shard.judgements);
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<std::unique_ptr<jobs::Outcome>> FinishSums(const Judgements& whole,
+                                                            const Cancellation&) override {
+    return std::make_unique<JudgementsOutcome>(whole.judgements, inputs_);
+  }
+
+ private:
+  bool labels() const { return inputs_.record.judge_responses().has_judge(); }
+
+  const std::unique_ptr<const services::Judge> judge_;
+  v1::Usage usage_;
+};
+
+// As a request or stored work has it.
+template <typename Message>
+absl::StatusOr<std::unique_ptr<const services::Judge>> JudgeOf(
+    const Message& message, std::shared_ptr<const engine::ServedModel> model, absl::Time now) {
+  if (message.has_grade()) {
+    return services::GradeFromProto("grade", message.grade(), std::move(model), now);
+  }
+  return services::JudgeFromProto("judge", message.judge(), std::move(model), now);
+}
+
+// --- The request ---------------------------------------------------------------------------------
+
+// The text of a message of a conversation.
+std::string TextOf(const v1::Message& message) {
+  std::string text = message.content();
+  for (const v1::ContentPart& part : message.content_parts().parts()) text += part.text();
+  return text;
+}
+
+// Responses as the judge reads them.
+class JudgedReader {
+ public:
+  // `model` reads token ids; may be null.
+  JudgedReader(std::shared_ptr<const engine::ServedModel> model, const rpc::CallContext& context)
+      : model_(std::move(model)), context_(context) {}
+
+  absl::Status Add(const std::string& place, const v1::LabelledResponse& given) {
+    SavedText& text = *texts_.add_texts();
+    *text.mutable_given() = given;
+    VS_ASSIGN_OR_RETURN(*text.mutable_query(),
+                        QueryOf(absl::StrCat(place, ".prompt"), given.prompt()));
+    VS_ASSIGN_OR_RETURN(*text.mutable_text(),
+                        ResponseOf(absl::StrCat(place, ".response"), given.response()));
+    digest_.Update(Sha256Hex(services::DeterministicBytes(text)));
+    const size_t bytes = text.query().size() + text.text().size();
+    if (bytes >= longest_bytes_) {
+      longest_bytes_ = bytes;
+      longest_ = texts_.texts_size() - 1;
+    }
+    return context_.Hold(static_cast<int64_t>(text.SpaceUsedLong()));
+  }
+
+  const SavedText& longest() const { return texts_.texts(longest_); }
+  std::string Digest() { return digest_.HexDigest(); }
+  SavedTexts Take() { return std::move(texts_); }
+
+ private:
+  absl::StatusOr<std::string> QueryOf(const std::string& field, const v1::Prompt& prompt) const {
+    switch (prompt.prompt_case()) {
+      case v1::Prompt::kText:
+        return prompt.text();
+      case v1::Prompt::kTokenIds:
+        return Spelled(field, prompt.token_ids());
+      case v1::Prompt::kChat: {
+        const auto& messages = prompt.chat().messages();
+        for (auto message = messages.rbegin(); message != messages.rend(); ++message) {
+          if (message->role() == "user") return TextOf(*message);
+        }
+        return InvalidField(absl::StrCat(field, ".chat.messages"), "must have a user's turn");
+      }
+      case v1::Prompt::PROMPT_NOT_SET:
+        break;
+    }
+    return InvalidField(field, "is required: text, chat or token_ids");
+  }
+
+  absl::StatusOr<std::string> ResponseOf(const std::string& field,
+                                         const v1::Response& response) const {
+    if (response.has_text()) return response.text();
+    if (response.has_token_ids()) return Spelled(field, response.token_ids());
+    return InvalidField(field, "is required: text or token_ids");
+  }
+
+  absl::StatusOr<std::string> Spelled(const std::string& field, const v1::TokenIds& ids) const {
+    if (model_ == nullptr) {
+      return InvalidField("model", absl::StrCat("is required: `", field, "` is token ids"));
+    }
+    v1::Response response;
+    *response.mutable_token_ids() = ids;
+    VS_ASSIGN_OR_RETURN(const std::vector<int32_t> checked,
+                        services::ResponseFromProto(field, response, *model_));
+    return model_->text->tokenizer().Decode(checked, /*skip_special_tokens=*/true);
+  }
+
+  const std::shared_ptr<const engine::ServedModel> model_;
+  const rpc::CallContext& context_;
+  SavedTexts texts_;
+  Sha256 digest_;
+  size_t longest_bytes_ = 0;
+  int longest_ = 0;
+};
+
+class JudgeResponsesKind
+    : public ResponseKind<Request, v1::JudgeResponsesResponse, JudgingWork, JudgementsOutcome> {
+ public:
+  explicit JudgeResponsesKind(const Sources& sources) : ResponseKind(sources) {}
+
+  absl::string_view Name() const override { return kName; }
+
+  absl::StatusOr<std::unique_ptr<jobs::Work>> Open(absl::string_view tenant,
+                                                   absl::string_view spec) override {
+    VS_ASSIGN_OR_RETURN(const SavedWork record, ParseSavedWork(spec));
+    VS_ASSIGN_OR_RETURN(ResponseInputs inputs,
+                        ResponseInputs::Open(sources_, tenant, record, SavedWork::kJudgeResponses));
+    if (inputs.texts == nullptr) return jobs::PartialDamaged();
+    std::shared_ptr<const engine::ServedModel> asked;
+    if (!record.model().empty()) {
+      VS_ASSIGN_OR_RETURN(asked, inputs.Model());
+    }
+    const SavedJudging& of = record.judge_responses();
+    if (asked == nullptr && !of.judge().has_word_list()) return jobs::PartialDamaged();
+    VS_ASSIGN_OR_RETURN(auto judge,
+                        JudgeOf(of, std::move(asked), absl::FromUnixSeconds(of.judge_time())));
+    return std::make_unique<JudgingWork>(std::move(inputs), std::move(judge));
+  }
+
+ protected:
+  absl::StatusOr<services::ResolvedWork> Resolved(
+      const Request& request, const rpc::CallContext& context,
+      const services::ResolveOptions& options) override {
+    services::ResolvedWork resolved;
+    ResponseInputs inputs{.tenant = context.tenant, .models = sources_.models};
+    VS_ASSIGN_OR_RETURN(inputs.held, JudgeModelOf(request, resolved.used));
+    SavedWork& record = inputs.record;
+    if (inputs.held != nullptr) record = RecordOf(*inputs.held, request.display_name(), options);
+    record.set_format_version(kLatestSavedWork);
+    const absl::Time now = absl::FromUnixSeconds(absl::ToUnixSeconds(absl::Now()));
+    VS_ASSIGN_OR_RETURN(auto judge, JudgeOf(request, inputs.held, now));
+    VS_ASSIGN_OR_RETURN(const auto reading, ReadingModelOf(request, resolved.used));
+    JudgedReader reader(reading, context);
+    VS_RETURN_IF_ERROR(Read(request, context, options, resolved.used, reader));
+    resolved.used[studies::kResponsesInput] = reader.Digest();
+    const SavedText& longest = reader.longest();
+    VS_ASSIGN_OR_RETURN(const int64_t tokens, MostTokens(*judge, longest));
+    inputs.texts = std::make_shared<const SavedTexts>(reader.Take());
+    record.set_as_texts(true);
+    record.set_num_responses(inputs.texts->texts_size());
+    record.set_responses_per_shard(kJudgedPerShard);
+    SavedJudging& of = *record.mutable_judge_responses();
+    if (request.has_judge()) *of.mutable_judge() = request.judge();
+    if (request.has_grade()) *of.mutable_grade() = request.grade();
+    of.set_judge_time(absl::ToUnixSeconds(now));
+    *record.mutable_provenance() = ProvenanceOfJudging(request, inputs, *judge, resolved.used);
+    if (!options.at_once) VS_RETURN_IF_ERROR(CheckStorable(inputs, context));
+    resolved.estimate = EstimateOfJudging(inputs, tokens);
+    resolved.needs = inputs.needs();
+    resolved.work = std::make_unique<JudgingWork>(std::move(inputs), std::move(judge));
+    return resolved;
+  }
+
+  void Answered(const Request&, const services::ResolvedWork& resolved, const JudgingWork& work,
+                const JudgementsOutcome& outcome, const std::vector<store::Resource>&,
+                v1::JudgeResponsesResponse& response) const override {
+    response = outcome.result;
+    *response.mutable_usage() = work.usage();
+    *response.mutable_digests() = services::InputsOf(resolved.used);
+  }
+
+  // Nothing is left of which a second answer could be made, and the request has no request_id.
+  absl::Status Replayed(const store::Resource&, v1::JudgeResponsesResponse&) const override {
+    VS_CHECK(false);
+  }
+
+ private:
+  using Model = std::shared_ptr<const engine::ServedModel>;
+
+  absl::StatusOr<Model> NamedModel(absl::string_view field, const std::string& name,
+                                   services::UsedResources& used) const {
+    VS_ASSIGN_OR_RETURN(Model model, services::ModelOfName(field, name, *sources_.models));
+    used[absl::StrCat("models/", model->id)] = model->weights_digest;
+    return model;
+  }
+
+  // Null where words judge.
+  absl::StatusOr<Model> JudgeModelOf(const Request& request, services::UsedResources& used) const {
+    if (request.has_grade()) return NamedModel("grade.model", request.grade().model(), used);
+    if (!request.judge().has_rubric()) return Model();
+    return NamedModel("judge.rubric.model", request.judge().rubric().model(), used);
+  }
+
+  // Null where the request names none.
+  absl::StatusOr<Model> ReadingModelOf(const Request& request,
+                                       services::UsedResources& used) const {
+    if (request.model().empty()) return Model();
+    return NamedModel("model", request.model(), used);
+  }
+
+  absl::Status Read(const Request& request, const rpc::CallContext& context,
+                    const services::ResolveOptions& options, services::UsedResources& used,
+                    JudgedReader& reader) const {
+    const services::ResponseSource source{
+        .responses = request.responses(),
+        .artifact = request.artifact(),
+        .most = options.at_once ? kMostResponsesAtOnce : services::kMostResponses,
+        .beyond = "create a job with the same request",
+        .labels_required = false};
+    VS_ASSIGN_OR_RETURN(
+        services::GivenResponses given,
+        services::GivenResponses::Open(source, context, *sources_.store, *sources_.blobs, used));
+    while (true) {
+      VS_ASSIGN_OR_RETURN(const std::optional<services::GivenResponse> one, given.Next());
+      if (!one) return absl::OkStatus();
+      VS_RETURN_IF_ERROR(given.AtLast(reader.Add(one->place, *one->response)));
+    }
+  }
+
+  // Of the judge's for the longest of the texts; 0 where words judge.
+  static absl::StatusOr<int64_t> MostTokens(const services::Judge& judge, const SavedText& text) {
+    return judge.MostTokens(absl::StrCat(text.query(), text.text()), /*tokens=*/0);
+  }
+
+  static v1::Provenance ProvenanceOfJudging(const Request& request, const ResponseInputs& inputs,
+                                            const services::Judge& judge,
+                                            const services::UsedResources& used) {
+    v1::Provenance provenance;
+    if (inputs.held != nullptr) {
+      provenance = studies::ProvenanceOf(*inputs.held, /*rendered_chat=*/true);
+    }
+    provenance.set_judge(judge.Description());
+    *provenance.mutable_inputs() = services::InputsOf(used, request.artifact());
+    provenance.set_options(
+        studies::RecordOfRequest(request, {"model", "responses", "artifact", "display_name"}));
+    return provenance;
+  }
+
+  static services::WorkEstimate EstimateOfJudging(const ResponseInputs& inputs,
+                                                  int64_t most_tokens) {
+    const int64_t count = inputs.record.num_responses();
+    const auto bytes = static_cast<int64_t>(inputs.texts->ByteSizeLong());
+    if (inputs.held == nullptr) return {.bytes = bytes};
+    return EstimateOf(*inputs.held, count * most_tokens, count, bytes);
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<services::Kind> JudgeResponses(const Sources& sources) {
+  return std::make_unique<JudgeResponsesKind>(sources);
+}
+
+}  // namespace valuescope::kinds

@@ -1,0 +1,405 @@
+// The kind "measure_texts": what texts are like, by condition (studies/measure_texts.h). A unit is
+// a text, which is looked at alone and, where its perplexity is asked for, run once behind its
+// prompt; what all of them are like together is found at the end, from the tokens that the work
+// has. Partial: what is known of each text (SavedTextsFacts).
+//
+// Left by a job: "summary", JSON with the measures and the provenance, nothing of time or place.
+#include "studies/measure_texts.h"
+
+#include <algorithm>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/clock.h"
+#include "base/check.h"
+#include "base/error.h"
+#include "base/sha256.h"
+#include "base/status_macros.h"
+#include "kinds/kinds.h"
+#include "kinds/response_work.h"
+#include "nlohmann/json.hpp"
+#include "services/given_responses.h"
+#include "services/idempotency.h"
+#include "services/prompt_codec.h"
+#include "services/request_codec.h"
+#include "studies/json_fields.h"
+#include "studies/message_json.h"
+#include "studies/text_checks.h"
+#include "valuescope/v1/evaluation.pb.h"
+
+namespace valuescope::kinds {
+namespace {
+
+using nlohmann::json;
+using Request = v1::MeasureTextsRequest;
+
+constexpr char kName[] = "measure_texts";
+constexpr int64_t kTextsPerChunk = 64;
+constexpr int64_t kTextsPerShard = 32 * kTextsPerChunk;
+
+analysis::TokenSpan IdsOf(const SavedText& text) {
+  return {text.ids().data(), static_cast<size_t>(text.ids_size())};
+}
+
+// To run a text behind its prompt; the tenant and whether it is in the background are the caller's
+// to set.
+engine::Request ScoreOf(const SavedText& text) {
+  engine::Request request;
+  request.prompt.assign(text.prompt().begin(), text.prompt().end());
+  request.given_response.assign(text.ids().begin(), text.ids().end());
+  request.score_response = true;
+  return request;
+}
+
+// --- The outcome ---------------------------------------------------------------------------------
+
+class MeasuresOutcome : public jobs::Outcome {
+ public:
+  MeasuresOutcome(v1::MeasureTextsResponse found, v1::Provenance provenance)
+      : result(std::move(found)), provenance_(std::move(provenance)) {}
+
+  absl::StatusOr<std::vector<store::Resource>> Resources(store::BlobStore&) const override {
+    return std::vector<store::Resource>();
+  }
+  absl::StatusOr<std::vector<jobs::ArtifactDraft>> Artifacts(
+      store::BlobStore& blobs) const override {
+    std::vector<jobs::ArtifactDraft> artifacts;
+    VS_ASSIGN_OR_RETURN(artifacts.emplace_back(), MakeSummary(blobs, Described(), provenance_));
+    return artifacts;
+  }
+  std::string Summary(const std::vector<store::Resource>&) const override {
+    return studies::DumpJson(Described());
+  }
+
+  const v1::MeasureTextsResponse result;  // measures and warnings
+
+ private:
+  json Described() const {
+    return {
+        {"format_version", kSummaryVersion},
+        {"measures", studies::ListToJson(result.measures())},
+        {"warnings", std::vector<std::string>(result.warnings().begin(), result.warnings().end())}};
+  }
+
+  const v1::Provenance provenance_;
+};
+
+// --- The work ------------------------------------------------------------------------------------
+
+// What is known of the texts that were looked at, in order.
+struct TextsFacts {
+  SavedTextsFacts facts;
+
+  std::string Serialize() const { return services::DeterministicBytes(facts); }
+};
+
+class MeasuringWork : public ResponseWork<TextsFacts> {
+ public:
+  MeasuringWork(ResponseInputs inputs, studies::TextChecks checks, engine::KeptCaptures memory)
+      : ResponseWork(std::move(inputs)), checks_(std::move(checks)), memory_(std::move(memory)) {}
+
+  const v1::Usage& usage() const { return usage_; }
+
+  jobs::Extent extent() const override {
+    return {.units = inputs_.record.num_responses(),
+            .units_per_shard = inputs_.record.responses_per_shard(),
+            .units_per_chunk = kTextsPerChunk};
+  }
+
+ protected:
+  absl::StatusOr<TextsFacts> BeginSums(int64_t) override { return TextsFacts(); }
+  absl::StatusOr<TextsFacts> ParseSums(absl::string_view bytes, int64_t done, int64_t) override {
+    TextsFacts sums;
+    if (!sums.facts.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())) ||
+        sums.facts.texts_size() != done) {
+      return jobs::PartialDamaged();
+    }
+    return sums;
+  }
+
+  absl::Status AddUnits(const jobs::UnitRange& units, const Cancellation& cancellation,
+                        TextsFacts& sums) override {
+    std::vector<double> logprobs(static_cast<size_t>(units.size()), 0);
+    if (of().perplexity()) VS_RETURN_IF_ERROR(Score(units, cancellation, logprobs));
+    for (int64_t unit = units.first; unit < units.end; ++unit) {
+      VS_RETURN_IF_ERROR(CheckGoesOn(cancellation));
+      const SavedText& text = inputs_.texts->texts(static_cast<int>(unit));
+      SavedTextFacts& facts = *sums.facts.add_texts();
+      facts.set_logprob(logprobs[static_cast<size_t>(unit - units.first)]);
+      if (text.ids().empty()) continue;
+      facts.set_coherent(analysis::IsCoherent(IdsOf(text)));
+      VS_ASSIGN_OR_RETURN(const bool refuses, checks_.Refuses(text.text()));
+      facts.set_refuses(refuses);
+      VS_ASSIGN_OR_RETURN(const uint64_t followed, checks_.Followed(text.text()));
+      facts.set_followed(followed);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status AddShard(const TextsFacts& shard, TextsFacts& whole) override {
+    whole.facts.MergeFrom(shard.facts);
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<std::unique_ptr<jobs::Outcome>> FinishSums(
+      const TextsFacts& whole, const Cancellation& cancellation) override {
+    std::vector<studies::MeasuredText> texts;
+    texts.reserve(static_cast<size_t>(whole.facts.texts_size()));
+    for (int i = 0; i < whole.facts.texts_size(); ++i) {
+      const SavedText& text = inputs_.texts->texts(i);
+      const SavedTextFacts& facts = whole.facts.texts(i);
+      texts.push_back({.condition = &text.condition(),
+                       .ids = IdsOf(text),
+                       .coherent = facts.coherent(),
+                       .refuses = facts.refuses(),
+                       .followed = facts.followed(),
+                       .logprob = facts.logprob()});
+    }
+    VS_ASSIGN_OR_RETURN(v1::MeasureTextsResponse result,
+                        studies::MeasureTexts(of(), texts, cancellation));
+    return std::make_unique<MeasuresOutcome>(std::move(result), inputs_.record.provenance());
+  }
+
+ private:
+  const Request& of() const { return inputs_.record.measure_texts(); }
+
+  // Log-probabilities of the texts behind their prompts, without steering.
+  absl::Status Score(const jobs::UnitRange& units, const Cancellation& cancellation,
+                     std::vector<double>& logprobs) {
+    VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
+    std::vector<engine::Request> requests;
+    std::vector<size_t> places;
+    for (int64_t unit = units.first; unit < units.end; ++unit) {
+      const SavedText& text = inputs_.texts->texts(static_cast<int>(unit));
+      if (text.ids().empty()) continue;
+      engine::Request& request = requests.emplace_back(ScoreOf(text));
+      request.tenant = inputs_.tenant;
+      request.background = inputs_.background();
+      places.push_back(static_cast<size_t>(unit - units.first));
+    }
+    VS_ASSIGN_OR_RETURN(const std::vector<engine::Completion> completions,
+                        engine::RunAll(*model->engine, std::move(requests), cancellation));
+    for (size_t i = 0; i < completions.size(); ++i) {
+      for (const engine::TokenLogprob& token : completions[i].logprobs) {
+        logprobs[places[i]] += token.logprob;
+      }
+      usage_.set_prompt_tokens(usage_.prompt_tokens() + completions[i].prompt_tokens);
+      usage_.set_cached_prompt_tokens(usage_.cached_prompt_tokens() +
+                                      completions[i].cached_prompt_tokens);
+    }
+    return absl::OkStatus();
+  }
+
+  const studies::TextChecks checks_;
+  const engine::KeptCaptures memory_;
+  v1::Usage usage_;
+};
+
+// --- The request ---------------------------------------------------------------------------------
+
+// Texts as the work has them, each checked at once.
+class TextReader {
+ public:
+  TextReader(const Request& request, const engine::ServedModel& model,
+             const rpc::CallContext& context)
+      : with_prompts_(request.perplexity()),
+        model_(model),
+        context_(context),
+        options_{.now = absl::Now()} {}
+
+  absl::Status Add(const std::string& place, const v1::LabelledResponse& given) {
+    SavedText& text = *texts_.add_texts();
+    text.set_condition(given.condition());
+    VS_ASSIGN_OR_RETURN(std::vector<int32_t> ids, IdsOfResponse(place, given, text));
+    studies::TrimEnd({.end_of_turn = model_.text->eos_ids(), .include_end_of_turn = false}, ids);
+    text.mutable_ids()->Assign(ids.begin(), ids.end());
+    if (given.response().has_text()) {
+      text.set_text(given.response().text());
+    } else {
+      VS_ASSIGN_OR_RETURN(*text.mutable_text(),
+                          model_.text->tokenizer().Decode(ids, /*skip_special_tokens=*/true));
+    }
+    num_tokens_ += text.prompt_size() + text.ids_size();
+    digest_.Update(Sha256Hex(services::DeterministicBytes(text)));
+    VS_RETURN_IF_ERROR(context_.Hold(static_cast<int64_t>(text.SpaceUsedLong())));
+    return CheckRuns(place, text);
+  }
+
+  bool rendered_chat() const { return rendered_chat_; }
+  int64_t num_tokens() const { return num_tokens_; }
+  std::string Digest() { return digest_.HexDigest(); }
+  SavedTexts Take() { return std::move(texts_); }
+
+ private:
+  // And those of the prompt, where they are needed.
+  absl::StatusOr<std::vector<int32_t>> IdsOfResponse(const std::string& place,
+                                                     const v1::LabelledResponse& given,
+                                                     SavedText& text) {
+    if (!with_prompts_) {
+      return services::ResponseFromProto(absl::StrCat(place, ".response"), given.response(),
+                                         model_);
+    }
+    VS_ASSIGN_OR_RETURN(services::TokenisedResponse tokenised,
+                        services::TokeniseResponse(place, given, model_, options_));
+    rendered_chat_ |= tokenised.rendered_chat;
+    text.mutable_prompt()->Assign(tokenised.response.prompt.begin(),
+                                  tokenised.response.prompt.end());
+    return std::move(tokenised.response.response);
+  }
+
+  // What the engine has to say of a text depends on its length.
+  absl::Status CheckRuns(const std::string& place, const SavedText& text) {
+    if (!with_prompts_ || text.ids().empty()) return absl::OkStatus();
+    if (!checked_.insert({text.prompt_size(), text.ids_size()}).second) return absl::OkStatus();
+    const absl::Status status = model_.engine->Check(ScoreOf(text));
+    return InField(place, WithFieldRenamed(status, "given_response", "response"));
+  }
+
+  const bool with_prompts_;
+  const engine::ServedModel& model_;
+  const rpc::CallContext& context_;
+  const services::PromptOptions options_;
+  SavedTexts texts_;
+  std::set<std::pair<int, int>> checked_;
+  int64_t num_tokens_ = 0;
+  bool rendered_chat_ = false;
+  Sha256 digest_;
+};
+
+class MeasureTextsKind
+    : public ResponseKind<Request, v1::MeasureTextsResponse, MeasuringWork, MeasuresOutcome> {
+ public:
+  explicit MeasureTextsKind(const Sources& sources) : ResponseKind(sources) {}
+
+  absl::string_view Name() const override { return kName; }
+  absl::string_view Unit() const override { return "texts"; }
+
+  absl::StatusOr<std::unique_ptr<jobs::Work>> Open(absl::string_view tenant,
+                                                   absl::string_view spec) override {
+    VS_ASSIGN_OR_RETURN(const SavedWork record, ParseSavedWork(spec));
+    VS_ASSIGN_OR_RETURN(ResponseInputs inputs,
+                        ResponseInputs::Open(sources_, tenant, record, SavedWork::kMeasureTexts));
+    if (inputs.texts == nullptr) return jobs::PartialDamaged();
+    VS_ASSIGN_OR_RETURN(const auto model, inputs.Model());
+    return WorkOf(std::move(inputs), *model, /*can_wait=*/false);
+  }
+
+ protected:
+  absl::StatusOr<services::ResolvedWork> Resolved(
+      const Request& request, const rpc::CallContext& context,
+      const services::ResolveOptions& options) override {
+    services::ResolvedWork resolved;
+    VS_ASSIGN_OR_RETURN(const auto model,
+                        services::ModelOfName("model", request.model(), *sources_.models));
+    VS_ASSIGN_OR_RETURN(Request filled,
+                        studies::WithDefaults(request, model->architecture.vocabulary));
+    VS_RETURN_IF_ERROR(studies::TextChecks::Of(filled).status());
+    TextReader reader(request, *model, context);
+    VS_RETURN_IF_ERROR(Read(request, context, options, resolved.used, reader));
+    resolved.used[studies::kResponsesInput] = reader.Digest();
+    ResponseInputs inputs{.tenant = context.tenant,
+                          .models = sources_.models,
+                          .held = model,
+                          .responses = {},
+                          .generation = nullptr,
+                          .texts = std::make_shared<const SavedTexts>(reader.Take()),
+                          .record = RecordOf(*model, request.display_name(), options)};
+    SavedWork& record = inputs.record;
+    record.set_as_texts(true);
+    record.set_num_responses(inputs.texts->texts_size());
+    record.set_responses_per_shard(kTextsPerShard);
+    *record.mutable_provenance() =
+        ProvenanceOfMeasures(request, *model, reader.rendered_chat(), resolved.used);
+    *record.mutable_measure_texts() = std::move(filled);
+    if (!options.at_once) VS_RETURN_IF_ERROR(CheckStorable(inputs, context));
+    resolved.estimate =
+        EstimateOfTexts(request, *model, reader.num_tokens(), record.num_responses());
+    resolved.needs = inputs.needs();
+    VS_ASSIGN_OR_RETURN(resolved.work,
+                        WorkOf(std::move(inputs), *model, /*can_wait=*/!options.at_once));
+    return resolved;
+  }
+
+  void Answered(const Request&, const services::ResolvedWork& resolved, const MeasuringWork& work,
+                const MeasuresOutcome& outcome, const std::vector<store::Resource>&,
+                v1::MeasureTextsResponse& response) const override {
+    response = outcome.result;
+    *response.mutable_usage() = work.usage();
+    services::AddDigests(*work.inputs().held, resolved.used, response.mutable_digests());
+  }
+
+  // Nothing is left of which a second answer could be made, and the request has no request_id.
+  absl::Status Replayed(const store::Resource&, v1::MeasureTextsResponse&) const override {
+    VS_CHECK(false);
+  }
+
+ private:
+  absl::Status Read(const Request& request, const rpc::CallContext& context,
+                    const services::ResolveOptions& options, services::UsedResources& used,
+                    TextReader& reader) const {
+    const services::ResponseSource source{
+        .responses = request.responses(),
+        .artifact = request.artifact(),
+        .most = options.at_once ? kMostResponsesAtOnce : services::kMostResponses,
+        .beyond = "create a job with the same request",
+        .labels_required = false};
+    VS_ASSIGN_OR_RETURN(
+        services::GivenResponses given,
+        services::GivenResponses::Open(source, context, *sources_.store, *sources_.blobs, used));
+    while (true) {
+      VS_ASSIGN_OR_RETURN(const std::optional<services::GivenResponse> one, given.Next());
+      if (!one) return absl::OkStatus();
+      VS_RETURN_IF_ERROR(given.AtLast(reader.Add(one->place, *one->response)));
+    }
+  }
+
+  static v1::Provenance ProvenanceOfMeasures(const Request& request,
+                                             const engine::ServedModel& model, bool rendered_chat,
+                                             const services::UsedResources& used) {
+    v1::Provenance provenance = studies::ProvenanceOf(model, rendered_chat);
+    *provenance.mutable_inputs() = services::InputsOf(used, request.artifact());
+    provenance.set_options(studies::RecordOfRequest(
+        request, {"model", "responses", "artifact", "seed", "display_name"}));
+    provenance.add_seeds(request.seed());
+    return provenance;
+  }
+
+  static services::WorkEstimate EstimateOfTexts(const Request& request,
+                                                const engine::ServedModel& model,
+                                                int64_t num_tokens, int64_t num_texts) {
+    constexpr int64_t kBytesOfSummary = 1 << 14;
+    return EstimateOf(model, request.perplexity() ? num_tokens : 0,
+                      request.perplexity() ? num_texts : 0, kBytesOfSummary);
+  }
+
+  static absl::StatusOr<std::unique_ptr<MeasuringWork>> WorkOf(ResponseInputs inputs,
+                                                               const engine::ServedModel& model,
+                                                               bool can_wait) {
+    VS_ASSIGN_OR_RETURN(studies::TextChecks checks,
+                        studies::TextChecks::Of(inputs.record.measure_texts()));
+    VS_ASSIGN_OR_RETURN(engine::KeptCaptures memory,
+                        KeptFor(*model.engine, BytesOf(*inputs.texts), can_wait));
+    return std::make_unique<MeasuringWork>(std::move(inputs), std::move(checks), std::move(memory));
+  }
+
+  // What is known of the texts, and what the measures of all together take.
+  static int64_t BytesOf(const SavedTexts& texts) {
+    constexpr int64_t kOfAText = sizeof(studies::MeasuredText) + 2 * sizeof(SavedTextFacts);
+    int64_t tokens = 0;
+    for (const SavedText& text : texts.texts()) tokens += text.ids_size();
+    return kOfAText * texts.texts_size() + analysis::DiversityBytes(texts.texts_size(), tokens);
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<services::Kind> MeasureTexts(const Sources& sources) {
+  return std::make_unique<MeasureTextsKind>(sources);
+}
+
+}  // namespace valuescope::kinds
