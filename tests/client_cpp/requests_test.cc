@@ -76,8 +76,10 @@ TEST(Attribution, TakesTheFlagsOfItsMethodAndNoOthers) {
       if (std::count(flag.methods.begin(), flag.methods.end(), method) > 0) {
         EXPECT_TRUE(MakeAttribution(flags).ok()) << method << " " << flag.name;
       } else {
-        EXPECT_THAT(Refusal(flags), AllOf(HasSubstr(" goes with --method " + flag.methods.front()),
-                                          HasSubstr(std::string("not with ") + method)))
+        // A vector that the target's layer goes with is refused before the layer.
+        EXPECT_THAT(Refusal(flags),
+                    AllOf(HasSubstr(" goes with --method "), HasSubstr(flag.methods.front()),
+                          HasSubstr(std::string("not with ") + method)))
             << flag.name;
       }
     }
