@@ -42,7 +42,8 @@ def complete(*words):
 def test_bash_completes_commands_and_flags():
     assert complete("gen") == ["generate"]
     assert complete("jobs", "w") == ["watch"]
-    assert complete("jobs", "create", "--val") == ["--validate_only"]
+    assert complete("neurons", "attribute", "--val") == ["--validate_only"]
+    assert complete("jobs", "re") == ["retry"]
     assert complete("--server", "127.0.0.1:1", "generate", "--vec") == ["--vector"]
     assert complete("generate", "--top") == ["--top_p", "--top_k"]
     assert complete("generate", "--logp") == ["--logprobs"]
@@ -247,10 +248,79 @@ def test_errors_leave_standard_output_to_results_and_carry_no_colours(server, cl
 
 
 @pytest.mark.parametrize("seed", ["-1", "18446744073709551616", "1e3", ""])
-def test_a_seed_that_is_none_is_a_wrong_command_line(seed):
-    done = run("--server", "127.0.0.1:1", "generate", "--model", NAME, f"--seed={seed}", "x")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["generate", "--model", NAME, "x"],
+        ["vectors", "extract", "--model", NAME, "--queries", "x", "--words", "y"],
+        ["vectors", "values", "power:a:b", "security:c:d"],
+        ["neurons", "test", "--model", NAME, "0/1", "artifacts/d"],
+    ],
+    ids=lambda command: " ".join(command[:2]),
+)
+def test_a_seed_that_is_none_is_a_wrong_command_line(command, seed):
+    done = run("--server", "127.0.0.1:1", *command, f"--seed={seed}")
     assert done.returncode == 2
     assert "--seed" in done.stderr
+
+
+ATTRIBUTE = ["neurons", "attribute", "--model", NAME, "artifacts/d"]
+PATCHING = [*ATTRIBUTE, "--method", "attribution_patching"]
+EXTRACT = ["vectors", "extract", "--model", NAME]
+TEST = ["neurons", "test", "--model", NAME, "0/1", "artifacts/d"]
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ([*PATCHING, "--target_layer", "1"], "--target_layer goes with --vector"),
+        ([*PATCHING, "--vector", "v"], "needs --target_layer"),
+        ([*ATTRIBUTE, "--vector", "v", "--steps", "3"], "goes with --method integrated_gradients"),
+        ([*ATTRIBUTE, "--vector", "v", "--baseline", "zero"], "goes with --method attribution_"),
+        (ATTRIBUTE, "direct_contribution needs --vector"),
+        ([*ATTRIBUTE, "--watch"], "--watch requires --job"),
+        ([*TEST, "--target_layer", "1"], "--target_layer goes with --vector"),
+        ([*TEST, "--factor", "2"], "--factor goes with --test scale"),
+        ([*TEST, "--display_name", "mine"], "--display_name requires --job"),
+        ([*EXTRACT, "artifacts/d", "--temperature", "0"], "--temperature requires --queries"),
+        ([*EXTRACT, "artifacts/d", "--words", "x"], "--words requires --queries"),
+        ([*EXTRACT, "--queries", "artifacts/q", "--words", "x", "--threshold", ".1"], "--rubric"),
+        (["generate", "--model", NAME, "x", "--preserve_norm"], "go with --vector or --edit"),
+        (["capture", "--model", NAME, "x", "--scope", "all"], "go with --vector or --edit"),
+        (["vectors", "values", "a:b:c", "d:e:f", "--angles", "none", "--seed", "1"], "--seed go"),
+    ],
+    ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
+)
+def test_a_flag_that_would_change_nothing_is_a_wrong_command_line(command, told):
+    done = run("--server", "127.0.0.1:1", *command)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ([*ATTRIBUTE, "--vector", "v", "--layers", "x"], "3,5,7-9"),
+        ([*ATTRIBUTE, "--method", "magic"], "choose one of direct_contribution"),
+        ([*ATTRIBUTE, "--method", "causal_ablation", "--candidates", "1.12"], "LAYER/INDEX"),
+        ([*PATCHING, "--tokens", "some"], "choose one of all"),
+        ([*TEST, "--test", "y"], "keep_only"),
+        ([*TEST, "--mode", "y"], "mean"),
+        ([*TEST, "--tokens", "y"], "last_prompt"),
+        ([*TEST[:-2], "1.12", "artifacts/d"], "LAYER/INDEX"),
+        ([*ATTRIBUTE[:-1], "/nowhere", "--vector", "v"], "cannot read '/nowhere'"),
+        ([*TEST[:-1], "/nowhere"], "cannot read '/nowhere'"),
+        ([*EXTRACT, "/nowhere"], "cannot read '/nowhere'"),
+        (["artifacts", "write", "/nowhere"], "cannot read '/nowhere'"),
+        (["vectors", "import", "--model", NAME, "/nowhere"], "cannot read '/nowhere'"),
+        (["vectors", "export", "v", "--out", "/nowhere/v"], "cannot write '/nowhere/v'"),
+    ],
+    ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
+)
+def test_what_is_mistyped_is_a_wrong_command_line(command, told):
+    done = run("--server", "127.0.0.1:1", *command)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr
 
 
 def test_output_that_cannot_be_written_is_a_failure(server, client):

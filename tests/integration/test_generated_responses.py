@@ -475,6 +475,16 @@ def test_the_command_line_generates_and_labels(server, client, tmp_path):
     )  # fmt: skip
     assert data_of(client, vector) == data_of(client, wanted.vector.name)
     assert lines_of(client, artifact) == lines_of(client, wanted.responses_artifact)
+    labelled = ["--expressing", SYSTEM[0], "--expressing", SYSTEM[1], "--not_expressing", ""]
+    contrast = run(*labelled, "--seed", "4")
+    assert contrast.returncode == 0, contrast.stderr
+    conditions = [vs.Condition(SYSTEM[:2], expresses=True), vs.Condition("", expresses=False)]
+    wanted = client.extract_vectors(
+        MODEL, generated=generated(seed=4, draw_seed=4, conditions=conditions, judge=None, temperature=None)
+    )  # fmt: skip
+    vector, artifact = contrast.stdout.splitlines()[:2]
+    assert data_of(client, vector) == data_of(client, wanted.vector.name)
+    assert lines_of(client, artifact) == lines_of(client, wanted.responses_artifact)
     judged = run("--samples", "3", "--rubric", QUESTION, "--judge_model", "judge")
     assert judged.returncode == 0, judged.stderr
     assert "probability" in judged.stderr

@@ -28,7 +28,7 @@ int ListArtifacts(const Globals& globals) {
 
 int WriteArtifact(const Globals& globals, const std::string& path, const std::string& media_type) {
   const auto bytes = ReadFile(path);
-  if (!bytes.ok()) return Fail(bytes.status());
+  if (!bytes.ok()) return FailUsage(bytes.status());
   v1::WriteArtifactHeader header;
   header.set_media_type(media_type);
   header.set_display_name(path.substr(path.find_last_of('/') + 1));
@@ -45,7 +45,7 @@ int WriteArtifact(const Globals& globals, const std::string& path, const std::st
 
 int ReadArtifact(const Globals& globals, const std::string& name, const std::string& path) {
   OutputFile file(path);
-  if (absl::Status status = file.Open(); !status.ok()) return Fail(status);
+  if (absl::Status status = file.Open(); !status.ok()) return FailUsage(status);
   Client client = globals.Connect();
   const auto artifact = client.ReadArtifact(
       ResourceName("artifacts", name), [&](const std::string& bytes) { return file.Write(bytes); });

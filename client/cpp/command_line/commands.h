@@ -22,6 +22,13 @@ struct Globals {
   Client Connect() const;
 };
 
+// A job in place of a call.
+struct JobFlags {
+  bool job = false;
+  bool validate_only = false;
+  bool watch = false;
+};
+
 // A prompt as people give it: words on the command line or "-" for standard input.
 struct PromptFlags {
   std::string model;
@@ -79,11 +86,14 @@ struct ExtractFlags {
   // Responses that the server generates, in place of a data set.
   std::string queries;                       // text file, a query a line, or artifacts/ID
   std::vector<std::string> system_messages;  // of which each query gets one; none: an empty one
+  std::vector<std::string> expressing;       // the same, of answers that express the value
+  std::vector<std::string> not_expressing;   // and of answers that do not
   JudgeFlags judge;
   std::optional<int> samples;  // of a query
   std::optional<int> max_tokens;
   std::optional<double> temperature;
   std::optional<uint64_t> seed;
+  JobFlags job;
 };
 
 struct ImportFlags {
@@ -112,8 +122,8 @@ struct ValuesFlags {
   std::vector<std::string> pairs;  // VALUE:INTRINSIC:PROMPTED
   std::string layers = "all";
   std::string angles = "ten";  // "none" leaves the circumplex out
-  int null_samples = 1000;
-  uint64_t seed = 0;
+  std::optional<int> null_samples;
+  std::optional<uint64_t> seed;
   bool unit_deltas = false;
 };
 
@@ -148,23 +158,37 @@ struct ContextsFlags {
   std::optional<int> window;
 };
 
+// What is attributed or measured: without anything the response's log-probability.
+struct TargetFlags {
+  std::string vector;                 // the projection on it
+  std::optional<int> layer;           // behind which the projection is read
+  std::vector<std::string> positive;  // a difference of logits: ids, or texts of one token
+  std::vector<std::string> negative;
+};
+
+// Empty names, and numbers that are not there, stand for the server's defaults.
 struct AttributeFlags {
   std::string model;
   std::string data_set;
   std::string method = "direct_contribution";
-  std::string vector;
-  std::optional<int> target_layer;
-  std::string baseline = "zero";
-  std::string definition = "product";
+  TargetFlags target;  // its vector is also that of direct_contribution
+  std::optional<int> source_layer;
+  std::string baseline;
+  std::string definition;
   std::optional<int> steps;
+  std::optional<double> tolerance;
+  std::optional<int> max_steps;
   std::string reference;
+  std::string candidates;  // LAYER/INDEX+LAYER/INDEX
+  std::string tokens;
   bool recompute_norm_scale = false;
   std::string layers = "all";
+  std::optional<int> top_k;
   std::string display_name;
-  bool validate_only = false;
-  bool watch = false;
+  JobFlags job;
 };
 
+// The same.
 struct TestFlags {
   std::string model;
   std::string data_set;
@@ -172,15 +196,16 @@ struct TestFlags {
   bool signed_scores = false;
   std::string test = "remove";
   std::optional<double> factor;
-  std::string mode;  // empty: the server's default
+  std::string mode;
   std::string reference;
-  std::string vector;  // empty: the response's log-probability
-  std::optional<int> target_layer;
-  std::vector<int> sizes;  // empty: the server's default
+  TargetFlags target;
+  std::vector<int> sizes;
   std::string layers = "all";
-  std::string tokens;  // empty: the server's default
+  std::string tokens;
   std::optional<int> random_sets;
   uint64_t seed = 0;
+  std::string display_name;
+  JobFlags job;
 };
 
 // What every evaluation of a model takes.
@@ -247,8 +272,7 @@ struct PairsFlags {
 struct SubmitFlags {
   std::string path;  // of the JSON mapping of its JobSpec; "-" is standard input
   std::string display_name;
-  bool validate_only = false;
-  bool watch = false;
+  JobFlags job;
 };
 
 int ListModels(const Globals& globals);
@@ -281,18 +305,19 @@ int JudgeResponses(const Globals& globals, const JudgeResponsesFlags& flags);
 int CompareResponses(const Globals& globals, const PairsFlags& flags);
 
 int SubmitJob(const Globals& globals, const SubmitFlags& flags);
-int CreateAttributionJob(const Globals& globals, const AttributeFlags& flags);
 int GetJob(const Globals& globals, const std::string& name);
 int ListJobs(const Globals& globals);
 int WatchJob(const Globals& globals, const std::string& name);
 int CancelJob(const Globals& globals, const std::string& name);
+int RetryJob(const Globals& globals, const std::string& name);
+int DeleteJob(const Globals& globals, const std::string& name);
 
 int ListArtifacts(const Globals& globals);
 int WriteArtifact(const Globals& globals, const std::string& path, const std::string& media_type);
 int ReadArtifact(const Globals& globals, const std::string& name, const std::string& path);
 
-// Makes Ctrl-C cancel the calls in flight, so that the server stops working for them; a second
-// one ends the process. To be called before any other thread starts.
+// Makes Ctrl-C cancel the calls in flight, so that the server stops working for them; a second one
+// ends the process. To be called before any other thread starts.
 void HandleSignals();
 
 }  // namespace valuescope::command_line

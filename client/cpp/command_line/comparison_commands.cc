@@ -67,10 +67,7 @@ std::vector<std::string> RowOf(const v1::MeanDelta& delta, const v1::Circumplex*
 
 int CompareVectors(const Globals& globals, const CompareFlags& flags) {
   const auto layers = ParseLayers(flags.layers);
-  if (!layers.ok()) {
-    Fail(layers.status());
-    return kUsageError;
-  }
+  if (!layers.ok()) return FailUsage(layers.status());
   v1::CompareVectorsRequest request;
   for (const std::string& name : flags.names) request.add_vectors(ResourceName("vectors", name));
   *request.mutable_layers() = *layers;
@@ -99,26 +96,24 @@ int CompareValues(const Globals& globals, const ValuesFlags& flags) {
   v1::DecomposeVectorsRequest request;
   for (const std::string& text : flags.pairs) {
     const auto pair = ParsePair(text);
-    if (!pair.ok()) {
-      Fail(pair.status());
-      return kUsageError;
-    }
+    if (!pair.ok()) return FailUsage(pair.status());
     *request.add_pairs() = *pair;
   }
   const auto layers = ParseLayers(flags.layers);
-  if (!layers.ok()) {
-    Fail(layers.status());
-    return kUsageError;
-  }
+  if (!layers.ok()) return FailUsage(layers.status());
   *request.mutable_layers() = *layers;
   request.set_unit_deltas(flags.unit_deltas);
   v1::CircumplexAngles angles = v1::CIRCUMPLEX_ANGLES_UNSPECIFIED;
   v1::CircumplexAngles_Parse(
       absl::StrCat("CIRCUMPLEX_ANGLES_", absl::AsciiStrToUpper(flags.angles)), &angles);
   if (flags.angles != "none") {
-    request.mutable_circumplex()->set_angles(angles);
-    request.mutable_circumplex()->set_null_samples(flags.null_samples);
-    request.mutable_circumplex()->set_seed(flags.seed);
+    v1::CircumplexOptions& circumplex = *request.mutable_circumplex();
+    circumplex.set_angles(angles);
+    if (flags.null_samples) circumplex.set_null_samples(*flags.null_samples);
+    if (flags.seed) circumplex.set_seed(*flags.seed);
+  } else if (flags.null_samples || flags.seed) {
+    return FailUsage(absl::InvalidArgumentError(
+        "--null_samples and --seed go with a circumplex, not with --angles none"));
   }
   Client client = globals.Connect();
   const auto response = client.DecomposeVectors(request);

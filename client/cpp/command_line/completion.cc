@@ -20,7 +20,7 @@ struct Word {
 
 // A command by the words that lead to it, and the words that may follow.
 struct Place {
-  std::string path;  // "" or "jobs" or "jobs create"
+  std::string path;  // "" or "jobs" or "jobs get"
   std::vector<Word> words;
 };
 

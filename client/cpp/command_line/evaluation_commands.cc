@@ -36,18 +36,12 @@ int FillEvaluation(Client& client, const EvaluationFlags& flags, Request& reques
     v1::EvaluationCondition& condition = ConditionOf(text.substr(0, end), flags, request);
     if (end == absl::string_view::npos) continue;
     auto edit = ParseEdit(text.substr(end + 1), PromptFlags().scope);
-    if (!edit.ok()) {
-      Fail(edit.status());
-      return kUsageError;
-    }
+    if (!edit.ok()) return FailUsage(edit.status());
     std::vector<ParsedEdit> edits = {*std::move(edit)};
     if (const int code = ShapeFiles(client, request.model(), edits); code != kOk) return code;
     AddInterventions(std::move(edits), condition);
   }
-  const auto artifact = DataSetArtifact(client, flags.data_set);
-  if (!artifact.ok()) return Fail(artifact.status());
-  request.set_artifact(*artifact);
-  return kOk;
+  return PlaceDataSet(client, flags.data_set, request.mutable_artifact());
 }
 
 std::string Number(double number) { return absl::StrFormat("%.3f", number); }
@@ -125,10 +119,7 @@ int AskQuestionnaire(const Globals& globals, const QuestionnaireFlags& flags) {
   const auto order = ParseOptionOrder(flags.order.empty() ? "both" : flags.order);
   const auto key =
       flags.key.empty() ? v1::QUESTIONNAIRE_KEY_UNSPECIFIED : ParseQuestionnaireKey(flags.key);
-  if (!order.ok() || !key.ok()) {
-    Fail(order.ok() ? key.status() : order.status());
-    return kUsageError;
-  }
+  if (!order.ok() || !key.ok()) return FailUsage(order.ok() ? key.status() : order.status());
   request.set_order(*order);
   request.set_key(*key);
   request.set_template_(flags.template_text);
@@ -144,10 +135,7 @@ int AnswerChoices(const Globals& globals, const ChoicesFlags& flags) {
   v1::AnswerChoicesRequest request;
   if (!flags.reading.empty()) {
     const auto reading = ParseChoiceReading(flags.reading);
-    if (!reading.ok()) {
-      Fail(reading.status());
-      return kUsageError;
-    }
+    if (!reading.ok()) return FailUsage(reading.status());
     request.set_reading(*reading);
   }
   request.set_template_(flags.template_text);

@@ -18,7 +18,18 @@ using Action = std::function<int()>;
 // --system, which may be given and empty.
 void AddSystem(CLI::App& command, std::optional<std::string>& system);
 
-// Subcommands that evaluate models. `globals` and `action` outlive the parsing.
+// A number of 64 bits without a sign, which reading alone would make of -1 too.
+CLI::Validator Seed();
+
+// --job and what goes with it.
+void AddJobFlags(CLI::App& command, JobFlags& flags);
+// Those of a command that makes nothing but jobs.
+void AddSubmission(CLI::App& command, JobFlags& flags);
+
+// Subcommands about vectors and neurons, and those that evaluate models. `globals` and `action`
+// outlive the parsing.
+void AddVectors(CLI::App& app, const Globals& globals, Action& action);
+void AddNeurons(CLI::App& app, const Globals& globals, Action& action);
 void AddEvaluations(CLI::App& app, const Globals& globals, Action& action);
 
 }  // namespace valuescope::command_line

@@ -200,10 +200,7 @@ int Generate(const Globals& globals, const GenerateFlags& flags) {
   absl::StatusOr<v1::StreamGenerateRequest> request = MakeGenerateRequest(flags);
   absl::StatusOr<std::vector<ParsedEdit>> edits = ParseEdits(flags.prompt);
   for (const absl::Status& status : {request.status(), edits.status()}) {
-    if (!status.ok()) {
-      Fail(status);
-      return kUsageError;
-    }
+    if (!status.ok()) return FailUsage(status);
   }
   Client client = globals.Connect();
   if (const int code = ShapeFiles(client, request->model(), *edits); code != kOk) return code;
@@ -230,10 +227,7 @@ int Capture(const Globals& globals, const CaptureFlags& flags) {
   auto edits = ParseEdits(flags.prompt);
   for (const absl::Status& status : {prompt.status(), site.status(), layers.status(),
                                      tokens.status(), reduction.status(), edits.status()}) {
-    if (!status.ok()) {
-      Fail(status);
-      return kUsageError;
-    }
+    if (!status.ok()) return FailUsage(status);
   }
   v1::CaptureInput& input = *request.add_inputs();
   *input.mutable_prompt() = *prompt;
@@ -248,7 +242,7 @@ int Capture(const Globals& globals, const CaptureFlags& flags) {
   if (!flags.out.empty()) {
     file.open(flags.out, std::ios::binary);
     if (!file)
-      return Fail(absl::InvalidArgumentError(absl::StrCat("cannot write '", flags.out, "'")));
+      return FailUsage(absl::InvalidArgumentError(absl::StrCat("cannot write '", flags.out, "'")));
   }
   Client client = globals.Connect();
   if (const int code = ShapeFiles(client, request.model(), *edits); code != kOk) return code;

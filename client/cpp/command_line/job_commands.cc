@@ -40,16 +40,21 @@ void PrintJob(const Globals& globals, const v1::Job& job) {
   for (const v1::JobArtifact& artifact : job.result().artifacts()) {
     std::cout << artifact.role() << ": " << artifact.artifact() << "\n";
   }
-  for (const std::string& set : job.result().neuron_sets())
+  for (const std::string& vector : job.result().vectors()) {
+    std::cout << "vector: " << vector << "\n";
+  }
+  for (const std::string& set : job.result().neuron_sets()) {
     std::cout << "neuron set: " << set << "\n";
+  }
 }
 
-// `flags` are of either command.
-template <typename Flags>
-int CreateJob(const Globals& globals, Client& client, v1::JobSpec spec, const Flags& flags) {
+}  // namespace
+
+int CreateJob(const Globals& globals, Client& client, v1::JobSpec spec,
+              const std::string& display_name, const JobFlags& flags) {
   v1::CreateJobRequest request;
   request.set_validate_only(flags.validate_only);
-  request.set_display_name(flags.display_name);
+  request.set_display_name(display_name);
   *request.mutable_spec() = std::move(spec);
   const auto response = client.CreateJob(request);
   if (!response.ok()) return Fail(response.status());
@@ -70,28 +75,16 @@ int CreateJob(const Globals& globals, Client& client, v1::JobSpec spec, const Fl
   return kOk;
 }
 
-}  // namespace
-
-int CreateAttributionJob(const Globals& globals, const AttributeFlags& flags) {
-  Client client = globals.Connect();
-  auto attribution = MakeAttribution(client, flags);
-  if (!attribution.ok()) return Fail(attribution.status());
-  v1::JobSpec spec;
-  *spec.mutable_attribute_neurons() = *std::move(attribution);
-  return CreateJob(globals, client, std::move(spec), flags);
-}
-
 int SubmitJob(const Globals& globals, const SubmitFlags& flags) {
   const absl::StatusOr<std::string> text = ReadFile(flags.path);
-  if (!text.ok()) return Fail(text.status());
+  if (!text.ok()) return FailUsage(text.status());
   v1::JobSpec spec;
   if (const auto parsed = google::protobuf::util::JsonStringToMessage(*text, &spec); !parsed.ok()) {
-    Fail(absl::InvalidArgumentError(absl::StrCat(
+    return FailUsage(absl::InvalidArgumentError(absl::StrCat(
         flags.path, " is not the JSON mapping of JobSpec: ", std::string(parsed.message()))));
-    return kUsageError;
   }
   Client client = globals.Connect();
-  return CreateJob(globals, client, std::move(spec), flags);
+  return CreateJob(globals, client, std::move(spec), flags.display_name, flags.job);
 }
 
 int GetJob(const Globals& globals, const std::string& name) {
@@ -143,6 +136,26 @@ int WatchJob(const Globals& globals, const std::string& name) {
   if (!status.ok()) return Fail(status);
   const int code = globals.json ? kOk : GetJob(globals, name);
   return job.state() == v1::JOB_STATE_SUCCEEDED ? code : kServerError;
+}
+
+int RetryJob(const Globals& globals, const std::string& name) {
+  v1::RetryJobRequest request;
+  request.set_name(ResourceName("jobs", name));
+  Client client = globals.Connect();
+  const auto response = client.RetryJob(request);
+  if (!response.ok()) return Fail(response.status());
+  PrintJob(globals, response->job());
+  return kOk;
+}
+
+int DeleteJob(const Globals& globals, const std::string& name) {
+  v1::DeleteJobRequest request;
+  request.set_name(ResourceName("jobs", name));
+  Client client = globals.Connect();
+  const auto response = client.DeleteJob(request);
+  if (!response.ok()) return Fail(response.status());
+  if (globals.json) PrintJson(*response);
+  return kOk;
 }
 
 int CancelJob(const Globals& globals, const std::string& name) {

@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <iostream>
+#include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -13,33 +15,48 @@
 namespace valuescope::command_line {
 namespace {
 
+std::string NeuronName(int layer, int index) { return absl::StrCat(layer, "/", index); }
+
+std::string ClassName(v1::NeuronClass neuron_class) {
+  return LowerWithoutPrefix(v1::NeuronClass_Name(neuron_class), "NEURON_CLASS_");
+}
+
+std::string ClassCounts(const v1::NeuronSetLayer& layer) {
+  std::vector<std::string> classes;
+  for (const v1::NeuronClassCount& count : layer.classes()) {
+    if (count.count() > 0) {
+      classes.push_back(absl::StrCat(ClassName(count.class_()), " ", count.count()));
+    }
+  }
+  return absl::StrJoin(classes, ", ");
+}
+
+// Classes have a column where the method makes any.
 void PrintNeuronSet(const v1::NeuronSet& set) {
   std::cout << set.name() << "  " << set.method() << "\n";
-  std::vector<std::vector<std::string>> rows = {{"LAYER", "MEMBERS", "CLASSES", "SCORE SUM"}};
-  for (const v1::NeuronSetLayer& layer : set.layers()) {
-    std::vector<std::string> classes;
-    for (const v1::NeuronClassCount& count : layer.classes()) {
-      if (count.count() == 0) continue;
-      classes.push_back(
-          absl::StrCat(LowerWithoutPrefix(v1::NeuronClass_Name(count.class_()), "NEURON_CLASS_"),
-                       " ", count.count()));
-    }
-    rows.push_back({absl::StrCat(layer.layer()), absl::StrCat(layer.num_members()),
-                    absl::StrJoin(classes, ", "), absl::StrFormat("%.4g", layer.score_sum())});
+  const bool has_classes = absl::c_any_of(
+      set.layers(), [](const v1::NeuronSetLayer& layer) { return !ClassCounts(layer).empty(); });
+  std::vector<std::vector<std::string>> rows = {{"LAYER", "MEMBERS", "SCORE SUM"}};
+  std::vector<std::vector<std::string>> top = {{"NEURON", "SCORE"}};
+  if (has_classes) {
+    rows.front().push_back("CLASSES");
+    top.front().push_back("CLASS");
   }
-  PrintTable(rows);
-  std::vector<std::vector<std::string>> top = {{"NEURON", "SCORE", "CLASS"}};
+  for (const v1::NeuronSetLayer& layer : set.layers()) {
+    rows.push_back({absl::StrCat(layer.layer()), absl::StrCat(layer.num_members()),
+                    absl::StrFormat("%.4g", layer.score_sum())});
+    if (has_classes) rows.back().push_back(ClassCounts(layer));
+  }
   for (int i = 0; i < std::min(20, set.top_size()); ++i) {
     const v1::NeuronScore& neuron = set.top(i);
-    top.push_back({absl::StrCat(neuron.layer(), ".", neuron.index()),
-                   absl::StrFormat("%.5g", neuron.score()),
-                   LowerWithoutPrefix(v1::NeuronClass_Name(neuron.class_()), "NEURON_CLASS_")});
+    top.push_back(
+        {NeuronName(neuron.layer(), neuron.index()), absl::StrFormat("%.5g", neuron.score())});
+    if (has_classes) top.back().push_back(ClassName(neuron.class_()));
   }
+  PrintTable(rows);
   std::cout << "\n";
   PrintTable(top);
 }
-
-std::string NeuronName(int layer, int index) { return absl::StrCat(layer, "/", index); }
 
 void PrintSelectiveNeurons(const v1::ScoreSelectivityResponse& response,
                            const std::vector<std::string>& names) {
@@ -77,6 +94,16 @@ void PrintNeuronTest(const v1::TestNeuronsResponse& response) {
   PrintTable(rows);
 }
 
+// Adds what a server is needed for. Prints what is wrong; returns an exit code.
+template <typename Flags, typename Request>
+int Complete(Client& client, const Flags& flags, Request& request) {
+  if (request.has_target()) {
+    const int code = PlaceTokens(client, request.model(), flags.target, *request.mutable_target());
+    if (code != kOk) return code;
+  }
+  return PlaceDataSet(client, flags.data_set, request.mutable_artifact());
+}
+
 }  // namespace
 
 int ClassifyNeurons(const Globals& globals, const ClassifyFlags& flags) {
@@ -86,10 +113,7 @@ int ClassifyNeurons(const Globals& globals, const ClassifyFlags& flags) {
   request.mutable_vectors()->set_prompted(ResourceName("vectors", flags.prompted));
   request.set_top_percent(flags.top_percent);
   const auto layers = ParseLayers(flags.layers);
-  if (!layers.ok()) {
-    Fail(layers.status());
-    return kUsageError;
-  }
+  if (!layers.ok()) return FailUsage(layers.status());
   *request.mutable_layers() = *layers;
   Client client = globals.Connect();
   const auto response = client.ClassifyNeurons(request);
@@ -104,9 +128,15 @@ int ClassifyNeurons(const Globals& globals, const ClassifyFlags& flags) {
 }
 
 int AttributeNeurons(const Globals& globals, const AttributeFlags& flags) {
+  auto request = MakeAttribution(flags);
+  if (!request.ok()) return FailUsage(request.status());
   Client client = globals.Connect();
-  const auto request = MakeAttribution(client, flags);
-  if (!request.ok()) return Fail(request.status());
+  if (const int code = Complete(client, flags, *request); code != kOk) return code;
+  if (flags.job.job) {
+    v1::JobSpec spec;
+    *spec.mutable_attribute_neurons() = *std::move(request);
+    return CreateJob(globals, client, std::move(spec), flags.display_name, flags.job);
+  }
   const auto response = client.AttributeNeurons(*request);
   if (!response.ok()) return Fail(response.status());
   if (globals.json) {
@@ -141,9 +171,15 @@ int ScoreSelectivity(const Globals& globals, const SelectivityFlags& flags) {
 }
 
 int TestNeurons(const Globals& globals, const TestFlags& flags) {
+  auto request = MakeNeuronTest(flags);
+  if (!request.ok()) return FailUsage(request.status());
   Client client = globals.Connect();
-  const auto request = MakeNeuronTest(client, flags);
-  if (!request.ok()) return Fail(request.status());
+  if (const int code = Complete(client, flags, *request); code != kOk) return code;
+  if (flags.job.job) {
+    v1::JobSpec spec;
+    *spec.mutable_test_neurons() = *std::move(request);
+    return CreateJob(globals, client, std::move(spec), flags.display_name, flags.job);
+  }
   const auto response = client.TestNeurons(*request);
   if (!response.ok()) return Fail(response.status());
   if (globals.json) {
@@ -159,10 +195,7 @@ int CompareNeuronSets(const Globals& globals, const CompareSetsFlags& flags) {
   v1::CompareNeuronSetsRequest request;
   for (const std::string& text : flags.sets) {
     const auto filter = ParseNeuronSet(text);
-    if (!filter.ok()) {
-      Fail(filter.status());
-      return kUsageError;
-    }
+    if (!filter.ok()) return FailUsage(filter.status());
     *request.add_sets() = *filter;
     request.mutable_sets()->rbegin()->set_top_per_layer(flags.top_per_layer);
   }
@@ -191,10 +224,8 @@ int CompareNeuronSets(const Globals& globals, const CompareSetsFlags& flags) {
 int TopContexts(const Globals& globals, const ContextsFlags& flags) {
   const auto neurons = ParseNeurons(flags.neurons);
   const auto tokens = ParseTokenKind(flags.tokens);
-  if (!neurons.ok() || !tokens.ok()) {
-    Fail(neurons.ok() ? tokens.status() : neurons.status());
-    return kUsageError;
-  }
+  if (!neurons.ok() || !tokens.ok())
+    return FailUsage(neurons.ok() ? tokens.status() : neurons.status());
   v1::TopContextsRequest request;
   request.set_model(ResourceName("models", flags.model));
   request.mutable_neurons()->Assign(neurons->begin(), neurons->end());
@@ -202,9 +233,8 @@ int TopContexts(const Globals& globals, const ContextsFlags& flags) {
   if (flags.top_k) request.set_top_k(*flags.top_k);
   if (flags.window) request.set_window(*flags.window);
   Client client = globals.Connect();
-  const auto artifact = DataSetArtifact(client, flags.data_set);
-  if (!artifact.ok()) return Fail(artifact.status());
-  request.set_artifact(*artifact);
+  const int placed = PlaceDataSet(client, flags.data_set, request.mutable_artifact());
+  if (placed != kOk) return placed;
   const auto response = client.TopContexts(request);
   if (!response.ok()) return Fail(response.status());
   if (globals.json) {

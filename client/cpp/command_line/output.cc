@@ -21,6 +21,9 @@ namespace valuescope::command_line {
 namespace {
 
 const char* AdviceFor(const absl::Status& status) {
+  if (ErrorDetailsOf(status).reason == "USE_A_JOB") {
+    return "the same command with --job makes one, where it has that flag";
+  }
   switch (status.code()) {
     case absl::StatusCode::kUnavailable:
       return "is the server running, and is --server=HOST:PORT (or VALUESCOPE_SERVER) right?";
@@ -59,6 +62,8 @@ int ExitCodeOf(const absl::Status& status) {
     case absl::StatusCode::kUnauthenticated:
     case absl::StatusCode::kUnimplemented:
       return kRequestRefused;
+    case absl::StatusCode::kResourceExhausted:  // without a time to come back it never fits
+      return ErrorDetailsOf(status).retry_after ? kServerError : kRequestRefused;
     case absl::StatusCode::kCancelled:
       return kInterrupted;
     default:
@@ -70,6 +75,11 @@ int Fail(const absl::Status& status) {
   std::cerr << "error: " << ErrorText(status) << "\n";
   if (const char* advice = AdviceFor(status)) std::cerr << "  " << advice << "\n";
   return ExitCodeOf(status);
+}
+
+int FailUsage(const absl::Status& status) {
+  Fail(status);
+  return kUsageError;
 }
 
 std::string NumberOrNothing(bool is_set, double number) {

@@ -27,6 +27,9 @@ int ExitCodeOf(const absl::Status& status);
 // Prints "error: ..." with fields, retry delay and advice to standard error; returns the exit code.
 int Fail(const absl::Status& status);
 
+// The same of what was typed, and of files that were named; returns kUsageError.
+int FailUsage(const absl::Status& status);
+
 // Columns padded to their widest cell; the first row is the header.
 void PrintTable(const std::vector<std::vector<std::string>>& rows);
 

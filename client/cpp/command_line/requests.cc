@@ -6,7 +6,6 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
-#include "arguments.h"
 #include "output.h"
 
 namespace valuescope::command_line {
@@ -50,6 +49,9 @@ absl::StatusOr<std::vector<ParsedEdit>> ParseEdits(const PromptFlags& flags) {
   for (const std::string& text : flags.edits) {
     if (absl::Status added = add(ParseEdit(text, flags.scope)); !added.ok()) return added;
   }
+  if (edits.empty() && (flags.preserve_norm || flags.scope != PromptFlags().scope)) {
+    return absl::InvalidArgumentError("--scope and --preserve_norm go with --vector or --edit");
+  }
   return edits;
 }
 
@@ -63,23 +65,26 @@ int ShapeFiles(Client& client, const std::string& model, std::vector<ParsedEdit>
   for (ParsedEdit& edit : edits) {
     if (!has_file(edit)) continue;
     if (const absl::Status status = ShapeRows(response->model(), edit); !status.ok()) {
-      Fail(status);
-      return kUsageError;
+      return FailUsage(status);
     }
   }
   return kOk;
 }
 
-absl::StatusOr<std::string> DataSetArtifact(Client& client, const std::string& data_set) {
-  if (absl::StartsWith(data_set, "artifacts/")) return data_set;
+int PlaceDataSet(Client& client, const std::string& data_set, std::string* artifact) {
+  if (absl::StartsWith(data_set, "artifacts/")) {
+    *artifact = data_set;
+    return kOk;
+  }
   const absl::StatusOr<std::string> bytes = ReadFile(data_set);
-  if (!bytes.ok()) return bytes.status();
+  if (!bytes.ok()) return FailUsage(bytes.status());
   v1::WriteArtifactHeader header;
   header.set_media_type("application/x-ndjson");
   header.set_display_name(data_set.substr(data_set.find_last_of('/') + 1));
-  absl::StatusOr<v1::Artifact> artifact = client.WriteArtifact(*bytes, header);
-  if (!artifact.ok()) return artifact.status();
-  return artifact->name();
+  const absl::StatusOr<v1::Artifact> written = client.WriteArtifact(*bytes, header);
+  if (!written.ok()) return Fail(written.status());
+  *artifact = written->name();
+  return kOk;
 }
 
 absl::StatusOr<v1::Judge> MakeJudge(const JudgeFlags& flags, const std::string& model) {
@@ -98,6 +103,40 @@ absl::StatusOr<v1::Judge> MakeJudge(const JudgeFlags& flags, const std::string& 
   return judge;
 }
 
+namespace {
+
+// Whether there are answers that a judge has to label.
+bool HasUnlabelled(const ExtractFlags& flags) {
+  return !flags.system_messages.empty() ||
+         (flags.expressing.empty() && flags.not_expressing.empty());
+}
+
+void AddConditions(const ExtractFlags& flags, v1::GeneratedResponses& generated) {
+  const auto add = [&](const std::vector<std::string>& messages) -> v1::GenerationCondition& {
+    v1::GenerationCondition& condition = *generated.add_conditions();
+    condition.mutable_system_messages()->Assign(messages.begin(), messages.end());
+    return condition;
+  };
+  if (HasUnlabelled(flags)) add(flags.system_messages);
+  if (!flags.expressing.empty()) add(flags.expressing).set_expresses(true);
+  if (!flags.not_expressing.empty()) add(flags.not_expressing).set_expresses(false);
+}
+
+absl::Status SetJudge(const ExtractFlags& flags, v1::GeneratedResponses& generated) {
+  if (HasUnlabelled(flags)) {
+    absl::StatusOr<v1::Judge> judge = MakeJudge(flags.judge, flags.model);
+    if (!judge.ok()) return judge.status();
+    *generated.mutable_judge() = *std::move(judge);
+    return absl::OkStatus();
+  }
+  if (flags.judge.words.empty() && flags.judge.rubric.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      "--words and --rubric go with answers that --expressing and --not_expressing do not label; "
+      "give --system_message for such");
+}
+
+}  // namespace
+
 absl::StatusOr<v1::GeneratedResponses> MakeGeneration(const ExtractFlags& flags) {
   v1::GeneratedResponses generated;
   if (absl::StartsWith(flags.queries, "artifacts/")) {
@@ -110,11 +149,8 @@ absl::StatusOr<v1::GeneratedResponses> MakeGeneration(const ExtractFlags& flags)
       if (!line.empty()) generated.add_queries(std::string(line));
     }
   }
-  generated.add_conditions()->mutable_system_messages()->Assign(flags.system_messages.begin(),
-                                                                flags.system_messages.end());
-  absl::StatusOr<v1::Judge> judge = MakeJudge(flags.judge, flags.model);
-  if (!judge.ok()) return judge.status();
-  *generated.mutable_judge() = *std::move(judge);
+  AddConditions(flags, generated);
+  if (absl::Status judge = SetJudge(flags, generated); !judge.ok()) return judge;
   if (flags.samples) generated.set_samples_per_query(*flags.samples);
   v1::SamplingParams& sampling = *generated.mutable_sampling();
   if (flags.max_tokens) sampling.set_max_tokens(*flags.max_tokens);
@@ -126,108 +162,34 @@ absl::StatusOr<v1::GeneratedResponses> MakeGeneration(const ExtractFlags& flags)
   return generated;
 }
 
-namespace {
-
-// A projection on the vector or, without one, the response's log-probability. `flags` are of an
-// attribution or of a test.
-template <typename Flags>
-v1::AttributionTarget TargetOf(const Flags& flags) {
-  v1::AttributionTarget target;
-  if (flags.vector.empty()) {
-    target.mutable_continuation_logprob();
-    return target;
+absl::StatusOr<v1::ExtractVectorsRequest> MakeExtraction(const ExtractFlags& flags) {
+  v1::ExtractVectorsRequest request;
+  if (flags.data_set.empty() == flags.queries.empty()) {
+    return absl::InvalidArgumentError("give a data set or --queries, one of the two");
   }
-  v1::VectorProjectionTarget& projection = *target.mutable_vector_projection();
-  projection.set_vector(ResourceName("vectors", flags.vector));
-  if (flags.target_layer) projection.set_layer(*flags.target_layer);
-  return target;
-}
-
-// INVALID_ARGUMENT for a method that there is not.
-absl::Status ChooseMethod(const AttributeFlags& flags, v1::AttributeNeuronsRequest& request) {
-  const std::string vector = flags.vector.empty() ? "" : ResourceName("vectors", flags.vector);
-  if (flags.method == "direct_contribution") {
-    request.set_vector(vector);
-    request.mutable_direct_contribution();
-    return absl::OkStatus();
-  }
-  if (flags.method == "activation_probability_difference") {
-    request.set_vector(vector);
-    request.mutable_activation_probability_difference()->set_definition(
-        flags.definition == "gate" ? v1::ACTIVATION_DEFINITION_GATE
-                                   : v1::ACTIVATION_DEFINITION_PRODUCT);
-    return absl::OkStatus();
-  }
-  if (flags.method == "attribution_patching") {
-    request.mutable_attribution_patching()->set_baseline(
-        flags.baseline == "mean" ? v1::PATCHING_BASELINE_MEAN : v1::PATCHING_BASELINE_ZERO);
-  } else if (flags.method == "integrated_gradients") {
-    v1::IntegratedGradients& how = *request.mutable_integrated_gradients();
-    if (flags.steps) how.set_steps(*flags.steps);
-  } else if (flags.method == "log_probability_increase") {
-    request.mutable_log_probability_increase()->set_recompute_norm_scale(
-        flags.recompute_norm_scale);
-  } else if (flags.method == "causal_ablation") {
-    v1::CausalAblation& how = *request.mutable_causal_ablation();
-    if (!flags.reference.empty()) {
-      how.set_mode(v1::ABLATION_MODE_MEAN);
-      how.set_reference(ResourceName("vectors", flags.reference));
-    }
-  } else {
-    return absl::InvalidArgumentError("--method is '" + flags.method + "'; see --help");
-  }
-  *request.mutable_target() = TargetOf(flags);
-  return absl::OkStatus();
-}
-
-}  // namespace
-
-absl::StatusOr<v1::AttributeNeuronsRequest> MakeAttribution(Client& client,
-                                                            const AttributeFlags& flags) {
-  v1::AttributeNeuronsRequest request;
-  request.set_model(ResourceName("models", flags.model));
-  if (absl::Status method = ChooseMethod(flags, request); !method.ok()) return method;
-  absl::StatusOr<v1::Layers> layers = ParseLayers(flags.layers);
+  const auto layers = ParseLayers(flags.layers);
   if (!layers.ok()) return layers.status();
-  *request.mutable_layers() = *std::move(layers);
-  absl::StatusOr<std::string> artifact = DataSetArtifact(client, flags.data_set);
-  if (!artifact.ok()) return artifact.status();
-  request.set_artifact(*std::move(artifact));
-  return request;
-}
-
-absl::StatusOr<v1::TestNeuronsRequest> MakeNeuronTest(Client& client, const TestFlags& flags) {
-  v1::TestNeuronsRequest request;
+  *request.mutable_layers() = *layers;
   request.set_model(ResourceName("models", flags.model));
-  const absl::StatusOr<ParsedNeurons> neurons = ParseNeuronsOrSet(flags.neurons);
-  if (!neurons.ok()) return neurons.status();
-  neurons->PutInto(request);
-  request.set_signed_scores(flags.signed_scores);
-  const absl::StatusOr<v1::NeuronTest> test = ParseNeuronTest(flags.test);
-  if (!test.ok()) return test.status();
-  request.set_test(*test);
-  if (flags.factor) request.set_factor(*flags.factor);
-  if (!flags.mode.empty()) {
-    const absl::StatusOr<v1::AblationMode> mode = ParseAblationMode(flags.mode);
-    if (!mode.ok()) return mode.status();
-    request.set_mode(*mode);
+  request.set_display_name(flags.display_name);
+  if (!flags.queries.empty()) {
+    auto generated = MakeGeneration(flags);
+    if (!generated.ok()) return generated.status();
+    *request.mutable_generated() = *std::move(generated);
   }
-  if (!flags.reference.empty()) request.set_reference(ResourceName("vectors", flags.reference));
-  *request.mutable_target() = TargetOf(flags);
-  request.mutable_sizes()->Assign(flags.sizes.begin(), flags.sizes.end());
-  absl::StatusOr<v1::Layers> layers = ParseLayers(flags.layers);
-  if (!layers.ok()) return layers.status();
-  *request.mutable_layers() = *std::move(layers);
-  if (!flags.tokens.empty()) {
-    const absl::StatusOr<v1::TokenKind> tokens = ParseTokenKind(flags.tokens);
-    if (!tokens.ok()) return tokens.status();
-    request.mutable_tokens()->set_kind(*tokens);
+  if (!flags.method.empty()) {
+    const auto method = ParseExtractionMethod(flags.method);
+    if (!method.ok()) return method.status();
+    request.set_method(*method);
   }
-  if (flags.random_sets) request.set_random_sets(*flags.random_sets);
-  request.set_seed(flags.seed);
-  absl::StatusOr<std::string> artifact = DataSetArtifact(client, flags.data_set);
-  if (!artifact.ok()) return artifact.status();
-  request.set_artifact(*std::move(artifact));
+  if (!flags.pooling.empty()) {
+    const auto pooling = ParsePooling(flags.pooling);
+    if (!pooling.ok()) return pooling.status();
+    request.set_pooling(*pooling);
+  }
+  if (flags.inverse_regularization) {
+    request.set_inverse_regularization(*flags.inverse_regularization);
+  }
   return request;
 }
 

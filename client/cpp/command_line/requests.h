@@ -30,8 +30,9 @@ void AddInterventions(std::vector<ParsedEdit> edits, Request& request) {
   for (ParsedEdit& edit : edits) *request.add_interventions() = std::move(edit.intervention);
 }
 
-// Uploads a local file of labelled responses, or passes the name of an artifact through.
-absl::StatusOr<std::string> DataSetArtifact(Client& client, const std::string& data_set);
+// Uploads a local file of labelled responses, or takes the name of an artifact; its name goes into
+// `artifact`. Prints what is wrong; returns an exit code.
+int PlaceDataSet(Client& client, const std::string& data_set, std::string* artifact);
 
 // Words or a rubric, which is put to `model` where the flags name none.
 absl::StatusOr<v1::Judge> MakeJudge(const JudgeFlags& flags, const std::string& model);
@@ -39,12 +40,19 @@ absl::StatusOr<v1::Judge> MakeJudge(const JudgeFlags& flags, const std::string& 
 // What the server is to generate and label, and by whom. Reads the file of queries.
 absl::StatusOr<v1::GeneratedResponses> MakeGeneration(const ExtractFlags& flags);
 
-// Uploads the data set where it is a file.
-absl::StatusOr<v1::AttributeNeuronsRequest> MakeAttribution(Client& client,
-                                                            const AttributeFlags& flags);
+// Everything but what a server is needed for: the data set and texts that stand for tokens.
+absl::StatusOr<v1::ExtractVectorsRequest> MakeExtraction(const ExtractFlags& flags);
+absl::StatusOr<v1::AttributeNeuronsRequest> MakeAttribution(const AttributeFlags& flags);
+absl::StatusOr<v1::TestNeuronsRequest> MakeNeuronTest(const TestFlags& flags);
 
-// The same.
-absl::StatusOr<v1::TestNeuronsRequest> MakeNeuronTest(Client& client, const TestFlags& flags);
+// Puts the tokens of a logit difference into `target`, which MakeAttribution or MakeNeuronTest
+// made. Prints what is wrong; returns an exit code.
+int PlaceTokens(Client& client, const std::string& model, const TargetFlags& flags,
+                v1::AttributionTarget& target);
+
+// Queues a job, watches it or tells its cost, as `flags` say. Returns an exit code.
+int CreateJob(const Globals& globals, Client& client, v1::JobSpec spec,
+              const std::string& display_name, const JobFlags& flags);
 
 }  // namespace valuescope::command_line
 

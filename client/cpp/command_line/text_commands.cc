@@ -112,7 +112,7 @@ void AddMeasure(CLI::App& app, const Globals& globals, Action& action) {
   measure->add_option("--self_bleu_texts", flags.self_bleu_texts,
                       "of a condition, drawn where there are more; default 500");
   measure->add_flag("--perplexity", flags.perplexity, "of each text behind its prompt");
-  measure->add_option("--seed", flags.seed, "of the draw")->capture_default_str();
+  measure->add_option("--seed", flags.seed, "of the draw")->check(Seed())->capture_default_str();
   measure->callback([&] { action = [&globals] { return MeasureTexts(globals, flags); }; });
 }
 
@@ -209,24 +209,24 @@ void AddJudge(CLI::App& command, JudgeFlags& flags) {
   command.add_option("--words", flags.words,
                      "words or phrases by which an answer expresses the value; WORD* for all that "
                      "begin so");
-  command.add_option("--rubric", flags.rubric,
-                     "yes/no question about {query} and {response} that a model answers instead");
-  command.add_option("--judge_model", flags.judge_model, "that model; default --model");
-  command.add_option("--threshold", flags.threshold,
-                     "of yes against no, from which on an answer expresses it; default .5");
+  CLI::Option* rubric = command.add_option(
+      "--rubric", flags.rubric,
+      "yes/no question about {query} and {response} that a model answers instead");
+  command.add_option("--judge_model", flags.judge_model, "that model; default --model")
+      ->needs(rubric);
+  command
+      .add_option("--threshold", flags.threshold,
+                  "of yes against no, from which on an answer expresses it; default .5")
+      ->needs(rubric);
 }
 
 int JudgeResponses(const Globals& globals, const JudgeResponsesFlags& flags) {
   v1::JudgeResponsesRequest request;
   if (!flags.model.empty()) request.set_model(ResourceName("models", flags.model));
-  if (const absl::Status chosen = Choose(flags, request); !chosen.ok()) {
-    Fail(chosen);
-    return kUsageError;
-  }
+  if (const absl::Status chosen = Choose(flags, request); !chosen.ok()) return FailUsage(chosen);
   Client client = globals.Connect();
-  const auto artifact = DataSetArtifact(client, flags.data_set);
-  if (!artifact.ok()) return Fail(artifact.status());
-  request.set_artifact(*artifact);
+  const int placed = PlaceDataSet(client, flags.data_set, request.mutable_artifact());
+  if (placed != kOk) return placed;
   const auto response = client.JudgeResponses(request);
   if (!response.ok()) return Fail(response.status());
   if (globals.json) {
@@ -243,9 +243,8 @@ int CompareResponses(const Globals& globals, const PairsFlags& flags) {
   request.set_model(ResourceName("models", flags.model));
   request.set_rubric(flags.rubric);
   Client client = globals.Connect();
-  const auto artifact = DataSetArtifact(client, flags.data_set);
-  if (!artifact.ok()) return Fail(artifact.status());
-  request.set_artifact(*artifact);
+  const int placed = PlaceDataSet(client, flags.data_set, request.mutable_artifact());
+  if (placed != kOk) return placed;
   const auto response = client.CompareResponses(request);
   if (!response.ok()) return Fail(response.status());
   if (globals.json) {
@@ -264,10 +263,7 @@ int MeasureTexts(const Globals& globals, const MeasureFlags& flags) {
   request.mutable_refusal_phrases()->Assign(flags.phrases.begin(), flags.phrases.end());
   for (const std::string& text : flags.instructions) {
     const auto instruction = ParseInstruction(text);
-    if (!instruction.ok()) {
-      Fail(instruction.status());
-      return kUsageError;
-    }
+    if (!instruction.ok()) return FailUsage(instruction.status());
     *request.add_instructions() = *instruction;
   }
   if (flags.vocabulary) request.set_vocabulary(*flags.vocabulary);
@@ -275,9 +271,8 @@ int MeasureTexts(const Globals& globals, const MeasureFlags& flags) {
   request.set_perplexity(flags.perplexity);
   request.set_seed(flags.seed);
   Client client = globals.Connect();
-  const auto artifact = DataSetArtifact(client, flags.data_set);
-  if (!artifact.ok()) return Fail(artifact.status());
-  request.set_artifact(*artifact);
+  const int placed = PlaceDataSet(client, flags.data_set, request.mutable_artifact());
+  if (placed != kOk) return placed;
   const auto response = client.MeasureTexts(request);
   if (!response.ok()) return Fail(response.status());
   if (globals.json) {

@@ -1,4 +1,5 @@
 #include <iostream>
+#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -16,38 +17,6 @@ namespace {
 // Of a name that was checked while the command line was parsed.
 v1::VectorFormat FormatOf(const std::string& name) {
   return name == "gguf" ? v1::VECTOR_FORMAT_GGUF : v1::VECTOR_FORMAT_SAFETENSORS;
-}
-
-// Everything but a data set.
-absl::StatusOr<v1::ExtractVectorsRequest> ChosenOf(const ExtractFlags& flags) {
-  v1::ExtractVectorsRequest request;
-  if (flags.data_set.empty() == flags.queries.empty()) {
-    return absl::InvalidArgumentError("give a data set or --queries, one of the two");
-  }
-  const auto layers = ParseLayers(flags.layers);
-  if (!layers.ok()) return layers.status();
-  *request.mutable_layers() = *layers;
-  request.set_model(ResourceName("models", flags.model));
-  request.set_display_name(flags.display_name);
-  if (!flags.queries.empty()) {
-    auto generated = MakeGeneration(flags);
-    if (!generated.ok()) return generated.status();
-    *request.mutable_generated() = *std::move(generated);
-  }
-  if (!flags.method.empty()) {
-    const auto method = ParseExtractionMethod(flags.method);
-    if (!method.ok()) return method.status();
-    request.set_method(*method);
-  }
-  if (!flags.pooling.empty()) {
-    const auto pooling = ParsePooling(flags.pooling);
-    if (!pooling.ok()) return pooling.status();
-    request.set_pooling(*pooling);
-  }
-  if (flags.inverse_regularization) {
-    request.set_inverse_regularization(*flags.inverse_regularization);
-  }
-  return request;
 }
 
 }  // namespace
@@ -71,19 +40,19 @@ int ListVectors(const Globals& globals) {
 }
 
 int ExtractVectors(const Globals& globals, const ExtractFlags& flags) {
-  auto chosen = ChosenOf(flags);
-  if (!chosen.ok()) {
-    Fail(chosen.status());
-    return kUsageError;
-  }
-  v1::ExtractVectorsRequest& request = *chosen;
+  auto request = MakeExtraction(flags);
+  if (!request.ok()) return FailUsage(request.status());
   Client client = globals.Connect();
   if (flags.queries.empty()) {
-    const auto artifact = DataSetArtifact(client, flags.data_set);
-    if (!artifact.ok()) return Fail(artifact.status());
-    request.set_artifact(*artifact);
+    const int placed = PlaceDataSet(client, flags.data_set, request->mutable_artifact());
+    if (placed != kOk) return placed;
   }
-  const auto response = client.ExtractVectors(request);
+  if (flags.job.job) {
+    v1::JobSpec spec;
+    *spec.mutable_extract_vectors() = *std::move(request);
+    return CreateJob(globals, client, std::move(spec), flags.display_name, flags.job);
+  }
+  const auto response = client.ExtractVectors(*request);
   if (!response.ok()) return Fail(response.status());
   if (globals.json) {
     PrintJson(*response);
@@ -144,10 +113,7 @@ int DecomposeVectors(const Globals& globals, const std::string& intrinsic,
 
 int ImportVectors(const Globals& globals, const ImportFlags& flags) {
   const auto site = ParseSite(flags.site);
-  if (!site.ok()) {
-    Fail(site.status());
-    return kUsageError;
-  }
+  if (!site.ok()) return FailUsage(site.status());
   v1::ImportVectorsHeader header;
   header.set_model(ResourceName("models", flags.model));
   header.set_format(FormatOf(flags.format));
@@ -158,7 +124,7 @@ int ImportVectors(const Globals& globals, const ImportFlags& flags) {
       absl::StrCat("GGUF_CONVENTION_", absl::AsciiStrToUpper(flags.convention)), &convention);
   header.set_convention(convention);
   const auto bytes = ReadFile(flags.path);
-  if (!bytes.ok()) return Fail(bytes.status());
+  if (!bytes.ok()) return FailUsage(bytes.status());
   Client client = globals.Connect();
   const auto response = client.ImportVectors(*bytes, header);
   if (!response.ok()) return Fail(response.status());
@@ -179,13 +145,10 @@ int ExportVectors(const Globals& globals, const ExportFlags& flags) {
   for (const std::string& name : flags.names) request.add_vectors(ResourceName("vectors", name));
   request.set_format(FormatOf(flags.format));
   const auto layers = ParseLayers(flags.layers);
-  if (!layers.ok()) {
-    Fail(layers.status());
-    return kUsageError;
-  }
+  if (!layers.ok()) return FailUsage(layers.status());
   *request.mutable_layers() = *layers;
   OutputFile file(flags.path);
-  if (absl::Status status = file.Open(); !status.ok()) return Fail(status);
+  if (absl::Status status = file.Open(); !status.ok()) return FailUsage(status);
   Client client = globals.Connect();
   absl::Status status =
       client.ExportVectors(request, [&](const std::string& part) { return file.Write(part); });
