@@ -400,10 +400,10 @@ TEST_F(Evaluations, AJobSaysWhatACallSays) {
 }
 
 // Of 700 items, 32 in a chunk and 256 in a shard, each with two conditions and two orders.
-class CutAt : public Evaluations, public testing::WithParamInterface<int64_t> {};
-INSTANTIATE_TEST_SUITE_P(Submissions, CutAt, testing::Values(150, 1100, 2700));
+class EvaluationsCutAt : public Evaluations, public testing::WithParamInterface<int64_t> {};
+INSTANTIATE_TEST_SUITE_P(Submissions, EvaluationsCutAt, testing::Values(150, 1100, 2700));
 
-TEST_P(CutAt, AResumeGivesTheSameBytesAndRepeatsNoChunkThatWasCommitted) {
+TEST_P(EvaluationsCutAt, AResumeGivesTheSameBytesAndRepeatsNoChunkThatWasCommitted) {
   constexpr int kItems = 700;
   constexpr int64_t kPasses = 4 * kItems, kChunk = 128;
   v1::AskQuestionnaireRequest request = Questionnaire(kItems);

@@ -82,10 +82,11 @@ TEST(MeasureTextsKind, AJobSaysWhatACallSays) {
   EXPECT_EQ(job.result().digests_size(), call.digests_size());
 }
 
-class CutAt : public testing::TestWithParam<int64_t> {};
-INSTANTIATE_TEST_SUITE_P(Submissions, CutAt, testing::Values(100, 2000, kTexts - kEmpty - 5));
+class MeasuredTextsCutAt : public testing::TestWithParam<int64_t> {};
+INSTANTIATE_TEST_SUITE_P(Submissions, MeasuredTextsCutAt,
+                         testing::Values(100, 2000, kTexts - kEmpty - 5));
 
-TEST_P(CutAt, AResumeGivesTheSameBytesAndRepeatsNoChunkThatWasCommitted) {
+TEST_P(MeasuredTextsCutAt, AResumeGivesTheSameBytesAndRepeatsNoChunkThatWasCommitted) {
   TemporaryFolder undisturbed_folder;
   SmallSite undisturbed(undisturbed_folder);
   undisturbed.StartWorker();

@@ -119,7 +119,7 @@ TEST(LabelReading, ProbabilitiesAreSumsOverTokensAndTheMassIsOfAllTokens) {
   const std::vector<float> logits = {.5f, 1, -2, 3, .25f, 4};
   const LabelReading reading = ReadTokens(logits, words.Tokens({{"b", "B"}, {"d"}}));
   double all = 0;
-  for (const float logit : logits) all += std::exp(logit);
+  for (const float logit : logits) all += std::exp(double{logit});
   const double b = std::exp(1.0) + std::exp(4.0), d = std::exp(.25);
   EXPECT_THAT(reading.probabilities, Pointwise(DoubleNear(1e-14), Shares({b, d})));
   EXPECT_NEAR(reading.mass, (b + d) / all, 1e-14);
