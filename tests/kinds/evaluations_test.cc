@@ -22,6 +22,9 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Pointwise;
 
+// Of probabilities: the model's logits are float32 numbers of up to 30, told apart to 2^-20.
+constexpr double kOfLogits = 2e-6;
+
 // Probabilities of as many labels as numbers from `first` on, behind a prompt that ends in `last`.
 std::vector<double> SharesBehind(char last, char first, int labels) {
   std::vector<double> shares;
@@ -136,13 +139,13 @@ TEST_F(Evaluations, AnItemsScoreIsTheMeanOverBothOrders) {
   ASSERT_EQ(result.items_size(), 5);
   const v1::ItemScore &first = result.items(0), &second = result.items(1);
   EXPECT_EQ(first.item(), "1");
-  EXPECT_NEAR(first.score(), (given + reversed) / 2, 1e-12);
-  EXPECT_NEAR(first.order_spread(), (given - reversed) / 2, 1e-12);
-  EXPECT_NEAR(second.score(), 5 - (given + reversed) / 2, 1e-12);
-  EXPECT_THAT(first.answers(0).probabilities(), Pointwise(DoubleNear(1e-12), shares));
+  EXPECT_NEAR(first.score(), (given + reversed) / 2, kOfLogits);
+  EXPECT_NEAR(first.order_spread(), (given - reversed) / 2, kOfLogits);
+  EXPECT_NEAR(second.score(), 5 - (given + reversed) / 2, kOfLogits);
+  EXPECT_THAT(first.answers(0).probabilities(), Pointwise(DoubleNear(kOfLogits), shares));
   EXPECT_TRUE(first.answers(1).reversed());
   EXPECT_THAT(first.answers(1).probabilities(),
-              Pointwise(DoubleNear(1e-12), {shares[2], shares[1], shares[0]}));
+              Pointwise(DoubleNear(kOfLogits), {shares[2], shares[1], shares[0]}));
   EXPECT_EQ(result.most_frequent_share(), 1);
   EXPECT_THAT(response.warnings(0), HasSubstr("label"));
   EXPECT_FALSE(first.answers(0).has_text());
@@ -264,7 +267,7 @@ TEST_F(Evaluations, LettersAreReadAsManyAsThereAreChoices) {
   double brier = 0, right = 0;
   for (int i = 0; i < 6; ++i) {
     const std::vector<double> shares = SharesBehind('!', 'A', 2 + i % 3);
-    EXPECT_THAT(result.answers(i).probabilities(), Pointwise(DoubleNear(1e-12), shares));
+    EXPECT_THAT(result.answers(i).probabilities(), Pointwise(DoubleNear(kOfLogits), shares));
     EXPECT_EQ(result.answers(i).choice(), 1 + i % 3);
     right += result.answers(i).correct();
     for (size_t k = 0; k < shares.size(); ++k) {
@@ -272,7 +275,7 @@ TEST_F(Evaluations, LettersAreReadAsManyAsThereAreChoices) {
     }
   }
   EXPECT_EQ(result.accuracy(), right / 6);
-  EXPECT_NEAR(result.brier_score(), brier, 1e-12);
+  EXPECT_NEAR(result.brier_score(), brier, kOfLogits);
   EXPECT_TRUE(result.has_label_mass());
 }
 

@@ -123,9 +123,8 @@ TEST(AKindOfATest, IsAddedByOneLineAndRunsAsAJobAndAtOnce) {
   const auto unknown = site.Create(spec);
   EXPECT_EQ(unknown.status().code(), absl::StatusCode::kUnimplemented);
   EXPECT_EQ(unknown.status().message(),
-            "`spec.value_study` is not served by this version, which serves answer_choices, "
-            "ask_questionnaire, attribute_neurons, extract_vectors, score_tagged_responses, "
-            "test_neurons");
+            absl::StrCat("`spec.value_study` is not served by this version, which serves ",
+                         site.registry.Names()));
 
   site.registry.Add(std::make_unique<LettersKind>());
 
