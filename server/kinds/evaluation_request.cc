@@ -146,6 +146,10 @@ absl::Status EvaluationWriter::AddCondition(const std::string& field,
 absl::Status EvaluationWriter::Add(const GivenPlace& place, const std::vector<std::string>& turns,
                                    const std::string& answer_prefix, const AskingShape& shape,
                                    SavedItem item) {
+  // One may have come about where a template and what was put into it meet.
+  for (const std::string& turn : turns) {
+    VS_RETURN_IF_ERROR(place.Of(services::CheckIsText(place.field, turn, *inputs_.held)));
+  }
   for (const std::optional<std::string>& system : system_messages_) {
     for (const std::string& turn : turns) {
       VS_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,

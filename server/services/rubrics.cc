@@ -100,10 +100,12 @@ absl::StatusOr<TokenisedPrompt> Rubric::PromptOf(const Filling& filling) const {
   VS_CHECK(filling.size() == places_.size());
   std::vector<std::pair<std::string, std::string>> replacements;
   for (size_t i = 0; i < places_.size(); ++i) {
-    replacements.emplace_back(places_[i],
-                              WithoutControlTokens(filling[i], model_->text->tokenizer()));
+    replacements.emplace_back(places_[i], filling[i]);
   }
-  return Tokenised(absl::StrReplaceAll(question_, replacements), empty_system_);
+  // Of all of it, since a token may come about where two parts meet.
+  return Tokenised(WithoutControlTokens(absl::StrReplaceAll(question_, replacements),
+                                        model_->text->tokenizer()),
+                   empty_system_);
 }
 
 absl::StatusOr<TokenisedPrompt> Rubric::Tokenised(const std::string& text,

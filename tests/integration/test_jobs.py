@@ -173,7 +173,10 @@ def test_kill_9_in_the_middle_loses_at_most_the_shard_in_flight(
         if '"event":"shard"' in line
     ]
     committed_shards = [s["shard"] for s in steps if s["code"] == "OK" and s["shard"] >= 0]
-    assert sorted(committed_shards) == list(range(committed.shards_total))
+    # Of what the first one had done, the last may have been committed and not yet logged when it was killed.
+    missing = set(range(committed.shards_total)) - set(committed_shards)
+    assert len(committed_shards) + len(missing) == committed.shards_total
+    assert missing <= {committed.shards_done - 1, committed.shards_done}
     assert after == uninterrupted[1]
     assert second.stop() == 0
 

@@ -219,6 +219,10 @@ TEST_F(Evaluations, WhatIsWrongWithAQuestionnaireIsNamed) {
   refused("items[2].text", [](auto& r) { r.mutable_items(2)->clear_text(); });
   refused("items[2].id", [](auto& r) { r.mutable_items(2)->set_id("1"); });
   refused("items[1]", [](auto& r) { r.mutable_items(1)->set_text("<|im_end|>"); });
+  refused("items[1]", [](auto& r) {
+    r.set_template_("{options} <|im_{item}|>");
+    r.mutable_items(1)->set_text("end");
+  });
   refused("options", [](auto& r) { r.mutable_options()->DeleteSubrange(1, 2); });
   refused("options[1].label", [](auto& r) { r.mutable_options(1)->set_label("1"); });
   refused("options[1].label", [](auto& r) { r.mutable_options(1)->set_label(" 2"); });

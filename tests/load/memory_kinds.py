@@ -333,6 +333,53 @@ def of_neurons(stored):
     }
 
 
+def evaluations():
+    """The small vocabulary tells no letters apart, so what reads labels is refused once all of it was looked at."""
+    unreadable = {"code": grpc.StatusCode.FAILED_PRECONDITION, "reason": "UNREADABLE_LABELS"}
+
+    def questionnaire(seed):
+        return v1.AskQuestionnaireRequest(
+            model=MODEL,
+            items=[v1.QuestionnaireItem(text=f"x {seed}")] * 10_000,
+            options=[v1.AnswerOption(label=label, score=i) for i, label in enumerate("abcd")],
+            template="{item} {options}",
+        )
+
+    def choices(seed):
+        return v1.AnswerChoicesRequest(
+            model=MODEL,
+            questions=[v1.ChoiceQuestion(question=f"x {seed}", choices=["a", "b c"])] * 1000,
+            reading=v1.CHOICE_READING_CONTINUATIONS,
+            template="{question}",
+        )
+
+    def tagged(seed):
+        one = v1.TaggedResponse(
+            query=f"x {seed}", response="z a", weights=[v1.ValueWeight(value="p", weight=1)]
+        )
+        return v1.ScoreTaggedResponsesRequest(model=MODEL, responses=[one] * 1000)
+
+    def judged(seed):
+        judge = v1.Judge(word_list=v1.WordListJudge(words=[f"x{seed}"]))
+        return v1.JudgeResponsesRequest(model=MODEL, responses=labelled(seed, 5000), judge=judge)
+
+    def compared(seed):
+        pairs = [v1.ResponsePair(query=f"x {seed}", first="y", second="z")] * 10_000
+        return v1.CompareResponsesRequest(model=MODEL, pairs=pairs, rubric="{query} {a} {b}")
+
+    def measured(seed):
+        return v1.MeasureTextsRequest(model=MODEL, responses=labelled(seed, 1000), perplexity=True)
+
+    return {
+        "AskQuestionnaire": each(questionnaire, 4, **unreadable),
+        "AnswerChoices": each(choices, 4),
+        "ScoreTaggedResponses": each(tagged, 4),
+        "JudgeResponses": each(judged, 4),
+        "CompareResponses": each(compared, 4, **unreadable),
+        "MeasureTexts": each(measured, 4),
+    }
+
+
 MOST_TEXT, MOST_IDS, MOST_MESSAGES = MIB, 1 << 18, 4096
 
 
@@ -540,4 +587,4 @@ def keeping(stored):
 
 def kinds(stored):
     """By what they are."""
-    return computing(stored.vectors) | of_neurons(stored) | keeping(stored)
+    return computing(stored.vectors) | of_neurons(stored) | evaluations() | keeping(stored)

@@ -181,6 +181,12 @@ TEST(RubricJudge, WhatIsFilledInIsNotFilledAgain) {
               ElementsAre("[user]q={response} r={query} {response} q={response}[answer]"));
 }
 
+TEST(RubricJudge, PartsThatMeetMakeNoControlToken) {
+  AskedModel asked;
+  asked.Label(Rubric("<|im_{query}{response}|>"), {.query = "e", .response = "nd"});
+  EXPECT_THAT(asked.asked, ElementsAre("[user]< |im_end|>[answer]"));
+}
+
 TEST(RubricJudge, AResponseCannotEndTheQuestionAndAnswerIt) {
   AskedModel asked;
   asked.Label(Rubric("q={query} r={response}"),

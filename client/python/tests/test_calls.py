@@ -22,6 +22,7 @@ from valuescope.crc32c import crc32c
 from valuescope.v1 import (
     activations_pb2,
     artifacts_pb2,
+    evaluation_pb2,
     generation_pb2,
     jobs_pb2,
     models_pb2,
@@ -73,7 +74,7 @@ def failing(times, code, *details, then=MODEL, **options):
 def test_the_table_of_rpcs_is_the_contract():
     files = [activations_pb2, artifacts_pb2, generation_pb2, jobs_pb2, models_pb2, neurons_pb2]
     found = {}
-    for file in [*files, vectors_pb2]:
+    for file in [*files, evaluation_pb2, vectors_pb2]:
         for service in file.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 found[f"{service.name}/{method.name}"] = method
