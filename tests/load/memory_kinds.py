@@ -361,7 +361,7 @@ def evaluations():
 
     def judged(seed):
         judge = v1.Judge(word_list=v1.WordListJudge(words=[f"x{seed}"]))
-        return v1.JudgeResponsesRequest(model=MODEL, responses=labelled(seed, 5000), judge=judge)
+        return v1.JudgeResponsesRequest(model=MODEL, responses=labelled(seed, 1000), judge=judge)
 
     def compared(seed):
         pairs = [v1.ResponsePair(query=f"x {seed}", first="y", second="z")] * 10_000

@@ -308,7 +308,8 @@ def faults(kind, outcomes, by_itself, others, held):
     if others.failures:
         yield f"others failed: {others.failures[0]}"
     for each in {*outcomes, *by_itself}:
-        meant = kind.code is each[0] is grpc.StatusCode.INVALID_ARGUMENT
+        refusals = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
+        meant = kind.code is each[0] and kind.code in refusals
         if not meant and not says_what_to_do(*each):
             yield f"answered {each}"
     for code, reason, _ in by_itself:
