@@ -191,8 +191,9 @@ void PrintPreferences(const v1::CompareResponsesResponse& response, bool each) {
 absl::Status Choose(const JudgeResponsesFlags& flags, v1::JudgeResponsesRequest& request) {
   if (flags.grade.empty()) {
     auto judge = MakeJudge(flags.judge, flags.model);
-    if (judge.ok()) *request.mutable_judge() = *std::move(judge);
-    return judge.status();
+    if (!judge.ok()) return judge.status();
+    *request.mutable_judge() = *std::move(judge);
+    return absl::OkStatus();
   }
   if (!flags.judge.words.empty() || !flags.judge.rubric.empty()) {
     return absl::InvalidArgumentError("--grade takes the place of --words and --rubric");
