@@ -103,9 +103,9 @@ absl::StatusOr<TokenisedPrompt> Rubric::PromptOf(const Filling& filling) const {
     replacements.emplace_back(places_[i], filling[i]);
   }
   // Of all of it, since a token may come about where two parts meet.
-  return Tokenised(WithoutControlTokens(absl::StrReplaceAll(question_, replacements),
-                                        model_->text->tokenizer()),
-                   empty_system_);
+  return Tokenised(
+      WithoutControlTokens(absl::StrReplaceAll(question_, replacements), model_->text->tokenizer()),
+      empty_system_);
 }
 
 absl::StatusOr<TokenisedPrompt> Rubric::Tokenised(const std::string& text,
