@@ -6,6 +6,8 @@
 // over a group together (24 sums in registers), input by input. Few rows are bound by the weight's
 // way from memory: what comes next is fetched while this is computed, which a processor's own
 // prefetching does not do over the ends of pages and groups. Many rows are bound by arithmetic.
+//
+// Long because the kernel, how threads share it and where its weights lie are tuned to one another.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
