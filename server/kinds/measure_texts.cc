@@ -27,6 +27,7 @@
 #include "services/idempotency.h"
 #include "services/prompt_codec.h"
 #include "services/request_codec.h"
+#include "services/result_codec.h"
 #include "studies/json_fields.h"
 #include "studies/message_json.h"
 #include "studies/text_checks.h"
@@ -185,12 +186,8 @@ class MeasuringWork : public ResponseWork<TextsFacts> {
     VS_ASSIGN_OR_RETURN(const std::vector<engine::Completion> completions,
                         engine::RunAll(*model->engine, std::move(requests), cancellation));
     for (size_t i = 0; i < completions.size(); ++i) {
-      for (const engine::TokenLogprob& token : completions[i].logprobs) {
-        logprobs[places[i]] += token.logprob;
-      }
-      usage_.set_prompt_tokens(usage_.prompt_tokens() + completions[i].prompt_tokens);
-      usage_.set_cached_prompt_tokens(usage_.cached_prompt_tokens() +
-                                      completions[i].cached_prompt_tokens);
+      logprobs[places[i]] = services::SumOfLogprobs(completions[i]);
+      services::AddUsage(completions[i], usage_);
     }
     return absl::OkStatus();
   }
