@@ -61,6 +61,7 @@ v1::CompareResponsesResponse Summarised(const SavedPreferences& preferences) {
   const analysis::Bounds interval = analysis::WilsonInterval(wins, count);
   response.mutable_win_rate_interval()->set_lower(interval.lower);
   response.mutable_win_rate_interval()->set_upper(interval.upper);
+  response.mutable_win_rate_interval()->set_level(.95);
   response.set_mean_probability(probability / count);
   response.set_order_agreement(static_cast<double>(agreeing) / count);
   response.set_label_mass(mass / count);

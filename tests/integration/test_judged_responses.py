@@ -180,6 +180,7 @@ def test_a_preference_is_the_mean_of_both_orders(client):
     middle = (wins + z * z / 2) / (n + z * z)
     half = z / (n + z * z) * np.sqrt(wins * (n - wins) / n + z * z / 4)
     assert compared.win_rate_interval == pytest.approx((middle - half, middle + half), rel=1e-12)
+    assert compared.response.win_rate_interval.level == 0.95
     swapped = client.compare_responses(JUDGE, [(q, b, a) for q, a, b in PAIRS], WHICH)
     assert swapped.probabilities == pytest.approx(1 - compared.probabilities, rel=1e-12)
     assert swapped.response.order_agreement == compared.response.order_agreement
