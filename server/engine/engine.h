@@ -165,7 +165,7 @@ class Engine {
 
   // Takes nothing new, finishes running requests until `deadline`, then ends the rest. Those that
   // are refused or ended hear `why`. May be called again, also while a call waits: the earliest
-  // deadline counts, and the last `why` before it.
+  // deadline counts, and the last `why` that came with it.
   virtual void Drain(absl::Time deadline, const absl::Status& why) = 0;
   // Because the server shuts down: UNAVAILABLE, reason DRAINING.
   void Drain(absl::Time deadline);

@@ -177,7 +177,11 @@ class EngineLoop : public Engine {
 
   void Drain(absl::Time deadline, const absl::Status& why) override {
     absl::MutexLock lock(&mutex_);
-    if (!abort_) refusal_ = why;
+    // Of drains that meet, the one that ends requests first says why.
+    if (!abort_ && deadline <= drained_by_) {
+      refusal_ = why;
+      drained_by_ = deadline;
+    }
     const auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       return idle_ && inbox_.empty() && errands_.empty();
     };
@@ -520,6 +524,7 @@ class EngineLoop : public Engine {
   EngineStatistics statistics_ ABSL_GUARDED_BY(mutex_);
   std::weak_ptr<const model::GradientWeights> neuron_weights_ ABSL_GUARDED_BY(mutex_);
   absl::Status refusal_ ABSL_GUARDED_BY(mutex_);  // what new requests hear; OK while they are taken
+  absl::Time drained_by_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
   bool abort_ ABSL_GUARDED_BY(mutex_) = false;
   bool idle_ ABSL_GUARDED_BY(mutex_) = true;
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;

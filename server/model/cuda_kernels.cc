@@ -21,6 +21,9 @@ constexpr int64_t kTileKeys = 256;
 constexpr int64_t kFixedTokens = 16;
 // Rows of activations that are edited together, for the same reason.
 constexpr int64_t kFixedRows = 64;
+// Numbers of 64 bytes. A library's product may sum a matrix that begins elsewhere in another order
+// (MKL 2025 does on AMD's processors), and of packed heads some begin anywhere.
+constexpr int64_t kAlignedNumbers = 16;
 
 int64_t RoundedUp(int64_t count, int64_t multiple) {
   return (count + multiple - 1) / multiple * multiple;
@@ -32,6 +35,11 @@ at::Tensor PaddedTo(const at::Tensor& x, int64_t rows) {
   std::vector<int64_t> shape = x.sizes().vec();
   shape[0] = rows - x.size(0);
   return at::cat({x, at::zeros(shape, x.options())});
+}
+
+// x [..., width] with zeros behind each row up to `width` numbers.
+at::Tensor WidenedTo(const at::Tensor& x, int64_t width) {
+  return x.size(-1) == width ? x : at::constant_pad_nd(x, {0, width - x.size(-1)});
 }
 
 // x becomes edited(x, table_rows), a fixed number of rows at a time. Padding is in table row 0.
@@ -50,9 +58,10 @@ void EditInFixedRows(
 
 // Softmax over the keys in tiles, each sum rescaled when a later tile has a larger maximum. A tile
 // that a query sees nothing of changes no bit of it.
-//   queries [n, num_kv_heads, r, head_dim] float32; query_positions [n, r] int64; last_positions
-//   [n] int64, beyond which blocks may hold anything; tables [n, blocks] int64
-// Returns [n, num_kv_heads, r, head_dim] float32.
+//   queries [n, num_kv_heads, r, width] float32, of which width - head_dim numbers are zeros;
+//   query_positions [n, r] int64; last_positions [n] int64, beyond which blocks may hold anything;
+//   tables [n, blocks] int64
+// Returns [n, num_kv_heads, r, width] float32.
 at::Tensor TiledAttention(const at::Tensor& queries, const at::Tensor& query_positions,
                           const at::Tensor& last_positions, const at::Tensor& tables,
                           const at::Tensor& keys, const at::Tensor& values, double scale,
@@ -70,8 +79,8 @@ at::Tensor TiledAttention(const at::Tensor& queries, const at::Tensor& query_pos
     const at::Tensor places = at::arange(block * block_size, block * block_size + tile,
                                          positions.options());  // [tile]
     const auto of_tile = [&](const at::Tensor& cache) {
-      return cache.index_select(0, chosen)
-          .view({n, tile, cache.size(2), cache.size(3)})
+      return WidenedTo(cache.index_select(0, chosen), queries.size(3))
+          .view({n, tile, cache.size(2), queries.size(3)})
           .permute({0, 2, 1, 3})
           .to(at::kFloat)
           .masked_fill(places.view({1, 1, tile, 1}) > last, 0);
@@ -99,8 +108,11 @@ at::Tensor TokenwiseAttention(const at::Tensor& qkv, const at::Tensor& keys,
                               double scale, double soft_cap, int64_t window) {
   const int64_t num_tokens = qkv.size(0), group = num_heads / num_kv_heads;
   const int64_t rows = RoundedUp(num_tokens, kFixedTokens);
-  const at::Tensor queries = PaddedTo(qkv.narrow(1, 0, num_heads * head_dim).to(at::kFloat), rows)
-                                 .view({rows, num_kv_heads, group, head_dim});
+  const int64_t width = RoundedUp(head_dim, kAlignedNumbers);
+  const at::Tensor queries =
+      WidenedTo(PaddedTo(qkv.narrow(1, 0, num_heads * head_dim).to(at::kFloat), rows)
+                    .view({rows, num_kv_heads, group, head_dim}),
+                width);
   const at::Tensor places = PaddedTo(positions, rows);
   const at::Tensor tables = PaddedTo(block_tables.index_select(0, sequences), rows);
   std::vector<at::Tensor> attended;
@@ -111,8 +123,9 @@ at::Tensor TokenwiseAttention(const at::Tensor& qkv, const at::Tensor& keys,
         tables.narrow(0, first, kFixedTokens), keys, values, scale, soft_cap, window));
   }
   return at::cat(attended)
-      .view({rows, num_heads * head_dim})
       .narrow(0, 0, num_tokens)
+      .narrow(3, 0, head_dim)
+      .reshape({num_tokens, num_heads * head_dim})
       .to(qkv.scalar_type());
 }
 

@@ -778,6 +778,19 @@ TEST(SmallEngine, EndsWhatOutlastsTheDrainingAsUnavailable) {
   }
 }
 
+TEST(SmallEngine, OfDrainsThatMeetTheOneThatEndsRequestsFirstSaysWhy) {
+  const std::unique_ptr<Engine> engine = StartOwn({.kv_cache_bytes = 256 << 20});
+  ASSERT_NE(engine, nullptr);
+  const auto recorder = std::make_shared<Recorder>();
+  ASSERT_TRUE(engine->Submit(Endless(), recorder).ok());
+  ASSERT_TRUE(recorder->AwaitDelta());
+  std::thread sooner([&] { engine->Drain(absl::Now() + absl::Milliseconds(300)); });
+  EXPECT_TRUE(Becomes([&] { return !engine->CheckAccepts().ok(); }));
+  engine->Drain(absl::InfiniteFuture(), absl::UnavailableError("later, and of no hurry"));
+  sooner.join();
+  EXPECT_EQ(DetailsOf(recorder->Await().status()).reason, "DRAINING");
+}
+
 // A client that keeps its handle must not keep what the engine gave away.
 TEST_F(EngineTest, AFinishedRequestIsLetGoOfWhileItsHandleIsKept) {
   auto recorder = std::make_shared<Recorder>();
