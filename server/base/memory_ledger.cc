@@ -2,7 +2,9 @@
 
 #include <atomic>
 #include <mutex>
+#include <set>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -15,19 +17,48 @@ constexpr absl::Duration kRetry = absl::Seconds(1);
 
 }  // namespace
 
+struct MemoryLedger::Spare::Place {
+  std::shared_ptr<const void> Exchange(std::shared_ptr<const void> other) {
+    const std::lock_guard lock(mutex);
+    return std::exchange(thing, std::move(other));
+  }
+
+  std::mutex mutex;
+  std::shared_ptr<const void> thing;
+};
+
 struct MemoryLedger::State {
   State(MemoryAccount terms, std::shared_ptr<State> part_of)
       : account(std::move(terms)), whole(std::move(part_of)) {}
 
   // Of this account and of all that it is part of, or of none.
   bool Take(int64_t bytes) {
+    State* full = TakeIfFree(bytes);
+    while (full != nullptr && full->GiveUpSpares()) full = TakeIfFree(bytes);
+    return full == nullptr;
+  }
+
+  // The account that has no room for it; null where it was taken.
+  State* TakeIfFree(int64_t bytes) {
     int64_t before = used.load(std::memory_order_relaxed);
     do {
-      if (bytes > account.capacity - before && bytes > 0) return false;
+      if (bytes > account.capacity - before && bytes > 0) return this;
     } while (!used.compare_exchange_weak(before, before + bytes, std::memory_order_relaxed));
-    if (whole == nullptr || whole->Take(bytes)) return true;
-    used.fetch_sub(bytes, std::memory_order_relaxed);
-    return false;
+    State* const full = whole == nullptr ? nullptr : whole->TakeIfFree(bytes);
+    if (full != nullptr) used.fetch_sub(bytes, std::memory_order_relaxed);
+    return full;
+  }
+
+  // Whether anything was kept.
+  bool GiveUpSpares() {
+    std::vector<std::shared_ptr<const void>> kept;  // goes when nothing is locked
+    {
+      const std::lock_guard lock(spares_mutex);
+      for (Spare::Place* const place : spares) {
+        if (auto thing = place->Exchange(nullptr)) kept.push_back(std::move(thing));
+      }
+    }
+    return !kept.empty();
   }
 
   void GiveBack(int64_t bytes) {
@@ -68,6 +99,8 @@ struct MemoryLedger::State {
   const std::shared_ptr<State> whole;
   std::atomic<int64_t> used{0};
   std::mutex waiting;  // of the one who waits for more
+  std::mutex spares_mutex;
+  std::set<Spare::Place*> spares;  // also those of its parts
 };
 
 MemoryLedger::MemoryLedger(MemoryAccount account, const MemoryLedger* whole)
@@ -121,6 +154,25 @@ absl::Status MemoryLedger::Lease::GrowInTurn(int64_t bytes, absl::Time until,
 
 void MemoryLedger::Lease::ShrinkTo(int64_t bytes) {
   if (bytes < bytes_) state_->GiveBack(std::exchange(bytes_, bytes) - bytes);
+}
+
+MemoryLedger::Spare::Spare(const MemoryLedger& ledger)
+    : state_(ledger.state_), place_(std::make_unique<Place>()) {
+  for (State* each = state_.get(); each != nullptr; each = each->whole.get()) {
+    const std::lock_guard lock(each->spares_mutex);
+    each->spares.insert(place_.get());
+  }
+}
+
+MemoryLedger::Spare::~Spare() {
+  for (State* each = state_.get(); each != nullptr; each = each->whole.get()) {
+    const std::lock_guard lock(each->spares_mutex);
+    each->spares.erase(place_.get());
+  }
+}
+
+void MemoryLedger::Spare::Keep(std::shared_ptr<const void> thing) {
+  thing = place_->Exchange(std::move(thing));  // what was there goes when nothing is locked
 }
 
 }  // namespace valuescope

@@ -32,14 +32,16 @@ class MemoryLedger {
  public:
   // Gives its bytes back when destroyed; may outlive the ledger.
   class Lease;
+  // What is kept for later as long as nobody needs its room; may outlive the ledger.
+  class Spare;
 
   // Part of `whole`, where there is one: what it holds, that holds too.
   explicit MemoryLedger(MemoryAccount account, const MemoryLedger* whole = nullptr);
   explicit MemoryLedger(int64_t capacity) : MemoryLedger(MemoryAccount{.capacity = capacity}) {}
 
-  // Takes `bytes` >= 0; 0 bytes are always free. RESOURCE_EXHAUSTED with this account's reasons,
-  // and nothing is taken: without a retry delay where it or what it is part of could never hold so
-  // much, else with one.
+  // Takes `bytes` >= 0; 0 bytes are always free. Where they are not, what Spares keep is given up
+  // first. RESOURCE_EXHAUSTED with this account's reasons, and nothing is taken: without a retry
+  // delay where it or what it is part of could never hold so much, else with one.
   absl::StatusOr<std::shared_ptr<Lease>> Take(int64_t bytes);
   // That it could be taken if nobody held anything.
   absl::Status CheckEverFits(int64_t bytes) const;
@@ -79,6 +81,28 @@ class MemoryLedger::Lease {
 
   const std::shared_ptr<State> state_;
   int64_t bytes_;
+};
+
+// Of one thing at a time. Thread-safe.
+class MemoryLedger::Spare {
+ public:
+  // Of what has its memory from `ledger`.
+  explicit Spare(const MemoryLedger& ledger);
+  ~Spare();
+  Spare(const Spare&) = delete;
+  Spare& operator=(const Spare&) = delete;
+
+  // Instead of what was kept. It holds its lease; whoever shares it goes on to have it when it is
+  // given up here.
+  void Keep(std::shared_ptr<const void> thing);
+  void GiveUp() { Keep(nullptr); }
+
+ private:
+  friend struct State;
+  struct Place;
+
+  const std::shared_ptr<State> state_;
+  const std::unique_ptr<Place> place_;
 };
 
 }  // namespace valuescope

@@ -146,7 +146,7 @@ class Engine {
   // engine's own thread. Engines without such passes: UNIMPLEMENTED.
   virtual absl::StatusOr<std::vector<NeuronScores>> NeuronScoresOf(
       std::span<const NeuronRequest> requests, const Cancellation& cancellation);
-  // What NeuronScoresOf needs for such requests beside the model, and would make anew each time if
+  // What NeuronScoresOf needs for such requests beside the model, and might make anew each time if
   // nobody kept it, as who asks often does with the result: null where that is nothing. Its errors.
   virtual absl::StatusOr<std::shared_ptr<const void>> KeepNeuronWeights(
       const NeuronRequest& request, const Cancellation& cancellation);

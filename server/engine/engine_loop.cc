@@ -74,7 +74,8 @@ class EngineLoop : public Engine {
         steps_(*transformer_, options.make_recorder ? options.make_recorder() : nullptr),
         tables_(transformer_->device(), &memory_.tables,
                 /*keeps_addresses=*/steps_.records()),
-        assembly_(architecture(), scheduling_, steps_.records(), transformer_->device()) {
+        assembly_(architecture(), scheduling_, steps_.records(), transformer_->device()),
+        kept_weights_(memory_.neuron_runs) {
     thread_ = std::thread([this] { Loop(); });
   }
 
@@ -206,15 +207,28 @@ class EngineLoop : public Engine {
                                           const Cancellation& cancellation) {
     const auto path = GradientPathOf(request);
     if (!path) return nullptr;
+    NeuronWeights weights;
     {
       absl::MutexLock lock(&mutex_);
-      NeuronWeights now = neuron_weights_.lock();
-      if (now != nullptr && Covers(now->path, *path, architecture())) return now;
+      weights = neuron_weights_.lock();
     }
-    VS_ASSIGN_OR_RETURN(NeuronWeights made, transformer_->MakeGradientWeights(*path, cancellation));
+    if (weights == nullptr || !Covers(weights->path, *path, architecture())) {
+      VS_ASSIGN_OR_RETURN(weights, transformer_->MakeGradientWeights(*path, cancellation));
+    }
+    kept_weights_.Keep(weights);
     absl::MutexLock lock(&mutex_);
-    neuron_weights_ = made;
-    return made;
+    neuron_weights_ = weights;
+    weights_kept_until_ = absl::Now() + options_.neuron_weights_kept;
+    return weights;
+  }
+
+  void GiveUpIdleWeights() {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (absl::Now() < weights_kept_until_) return;
+      weights_kept_until_ = absl::InfiniteFuture();
+    }
+    kept_weights_.GiveUp();
   }
 
   // Something else that the engine's thread does, for a thread that waits for it.
@@ -261,6 +275,7 @@ class EngineLoop : public Engine {
     try {
       queue_.TakeThread();
       while (TakeInbox()) {
+        GiveUpIdleWeights();
         RunErrand();
         RunOnce();
       }
@@ -311,7 +326,8 @@ class EngineLoop : public Engine {
 
   void SendNews() { courier_.Deliver(std::exchange(news_, {})); }
 
-  // Takes new requests, waiting for one where there is nothing else to do; false when told to stop.
+  // Takes new requests, waiting for one where there is nothing else to do, or until something is
+  // due; false when told to stop.
   bool TakeInbox() {
     std::deque<std::shared_ptr<Sequence>> arrived;
     {
@@ -319,10 +335,11 @@ class EngineLoop : public Engine {
       idle_ = active_.empty();
       if (idle_) {
         statistics_.step_began = absl::InfiniteFuture();
-        const auto wake = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-          return abort_ || !inbox_.empty() || !errands_.empty();
+        const absl::Time until = weights_kept_until_;
+        const auto wake = [this, until]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+          return abort_ || !inbox_.empty() || !errands_.empty() || weights_kept_until_ != until;
         };
-        mutex_.Await(absl::Condition(&wake));
+        mutex_.AwaitWithDeadline(absl::Condition(&wake), until);
       }
       if (abort_) return false;
       arrived.swap(inbox_);
@@ -523,6 +540,8 @@ class EngineLoop : public Engine {
   std::deque<Errand*> errands_ ABSL_GUARDED_BY(mutex_);  // each of a thread that waits
   EngineStatistics statistics_ ABSL_GUARDED_BY(mutex_);
   std::weak_ptr<const model::GradientWeights> neuron_weights_ ABSL_GUARDED_BY(mutex_);
+  MemoryLedger::Spare kept_weights_;  // those
+  absl::Time weights_kept_until_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
   absl::Status refusal_ ABSL_GUARDED_BY(mutex_);  // what new requests hear; OK while they are taken
   absl::Time drained_by_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
   bool abort_ ABSL_GUARDED_BY(mutex_) = false;

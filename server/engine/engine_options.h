@@ -8,6 +8,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "base/dtype.h"
 #include "base/memory_ledger.h"
 #include "engine/work_recorder.h"
@@ -37,6 +38,9 @@ struct EngineOptions {
   // same where the device is a CPU. Null: nothing bounds the whole.
   const MemoryLedger* host_memory = nullptr;
   const MemoryLedger* device_memory = nullptr;
+  // How long what gradients need beside the model is kept behind its last use, unless somebody
+  // needs the room.
+  absl::Duration neuron_weights_kept = absl::Minutes(1);
 };
 
 }  // namespace valuescope::engine

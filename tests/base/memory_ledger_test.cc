@@ -57,6 +57,38 @@ TEST(MemoryLedgerTest, WhatCouldNeverBeHadIsToldFromWhatOthersHold) {
   EXPECT_FALSE(MayComeBack(ledger.CheckEverFits(101)));
 }
 
+TEST(MemoryLedgerTest, WhatIsSpareIsGivenUpForWhoFindsNoRoom) {
+  const MemoryLedger whole(100);
+  MemoryLedger part({.capacity = 80}, &whole), other({.capacity = 50}, &whole);
+  MemoryLedger::Spare spare(part);
+  spare.Keep(*part.Take(60));
+  // What does not need it, or what giving it up would not help, leaves it.
+  EXPECT_TRUE(other.Take(40).ok());
+  EXPECT_FALSE(other.Take(51).ok());
+  EXPECT_EQ(whole.used(), 60);
+  EXPECT_TRUE(other.Take(50).ok());
+  EXPECT_EQ(whole.used(), 0);
+  spare.Keep(*part.Take(60));
+  const auto lease = *part.Take(20);
+  EXPECT_EQ(lease->Grow(1), absl::OkStatus());
+  EXPECT_EQ(whole.used(), 21);
+}
+
+TEST(MemoryLedgerTest, WhatIsSpareStaysWithWhoSharesItAndGoesWithItsPlace) {
+  MemoryLedger ledger(100);
+  auto spare = std::make_unique<MemoryLedger::Spare>(ledger);
+  const auto shared = *ledger.Take(60);
+  spare->Keep(shared);
+  EXPECT_TRUE(MayComeBack(ledger.Take(50).status()));
+  EXPECT_EQ(ledger.used(), 60);
+  spare->Keep(*ledger.Take(30));
+  spare->Keep(*ledger.Take(10));
+  EXPECT_EQ(ledger.used(), 70);
+  spare = nullptr;
+  EXPECT_EQ(ledger.used(), 60);
+  EXPECT_TRUE(MayComeBack(ledger.Take(50).status()));
+}
+
 TEST(MemoryLedgerTest, WhatAPartHoldsTheWholeHoldsToo) {
   MemoryLedger whole({.capacity = 100, .name = "the house", .full = "HOUSE_FULL"});
   MemoryLedger room({.capacity = 80, .too_large = "ROOM_TOO_SMALL", .full = "ROOM_FULL"}, &whole);

@@ -151,7 +151,8 @@ inline Request Generation(std::vector<int32_t> prompt, int max_tokens) {
 inline std::unique_ptr<Engine> StartOwn(const std::string& folder, const EngineOptions& options) {
   auto transformer = model::Transformer::Load(folder, {.device = c10::Device(options.device),
                                                        .dtype = options.dtype,
-                                                       .batch_invariant = options.batch_invariant});
+                                                       .batch_invariant = options.batch_invariant,
+                                                       .memory = options.device_memory});
   auto text = text::TextModel::Load(folder);
   EXPECT_TRUE(transformer.ok() && text.ok());
   auto engine = StartEngine(*std::move(transformer),

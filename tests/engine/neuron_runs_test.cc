@@ -289,6 +289,55 @@ TEST_P(NeuronRuns, APathBeginsAtWhatZeroingTheBlockDoesInTheEngine) {
   }
 }
 
+class KeptNeuronWeights : public NeuronRuns {
+ protected:
+  std::unique_ptr<Engine> StartKeeping(absl::Duration how_long) {
+    return StartOwn(
+        Folder(),
+        {.kv_cache_bytes = 32 << 20, .device_memory = &device_, .neuron_weights_kept = how_long});
+  }
+
+  NeuronRequest Path() const {
+    NeuronRequest request = Projection(3, 4);
+    request.question = GradientQuestion{.path = PathNodes{.steps = 1}};
+    return request;
+  }
+
+  void Ask(Engine& engine) const {
+    const NeuronRequest request = Path();
+    const auto scores = engine.NeuronScoresOf({&request, 1}, {});
+    EXPECT_TRUE(scores.ok()) << scores.status();
+  }
+
+  MemoryLedger device_{1 << 30};
+};
+
+INSTANTIATE_TEST_SUITE_P(Families, KeptNeuronWeights, ::testing::Values("llama_tied"));
+
+TEST_P(KeptNeuronWeights, StayForTheNextCallUntilSomebodyNeedsTheirRoom) {
+  const auto engine = StartKeeping(absl::InfiniteDuration());
+  const int64_t at_rest = device_.used();
+  Ask(*engine);
+  const int64_t kept = device_.used();
+  EXPECT_GT(kept, at_rest);
+  Ask(*engine);
+  EXPECT_EQ(device_.used(), kept);
+  EXPECT_TRUE(device_.Take(device_.capacity() - at_rest).ok());
+  EXPECT_EQ(device_.used(), at_rest);
+  Ask(*engine);
+  EXPECT_EQ(device_.used(), kept);
+}
+
+TEST_P(KeptNeuronWeights, GoWhenNobodyAskedForAWhile) {
+  const auto engine = StartKeeping(absl::Milliseconds(20));
+  const int64_t at_rest = device_.used();
+  auto weights = engine->KeepNeuronWeights(Path(), {});
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  EXPECT_GT(device_.used(), at_rest);
+  *weights = nullptr;
+  EXPECT_TRUE(Becomes([&] { return device_.used() == at_rest; }));
+}
+
 TEST_P(NeuronRuns, NothingIsHeldOnceARunIsGone) {
   MemoryLedger memory(INT64_MAX);
   const NeuronRequest request = Projection(5, 4);
