@@ -3,8 +3,8 @@
 transformers_peer.py MODEL_FOLDER THREADS [DEVICE [DTYPE]]
 
 Its own Python (torch, transformers) runs it. It keeps no cache of keys and values in `forward`, which is to its advantage. `generate` takes
-{"prompts": [[id, ...], ...], "new_tokens": n} and also answers with the token ids. `integrate` takes the arguments of the function of that
-name and also answers with the scores of the block's neurons.
+{"prompts": [[id, ...], ...], "new_tokens": n} and also answers with the token ids. `integrate` and `choose` take the arguments of the
+functions of these names and also answer with what those return.
 """
 
 import json
@@ -88,6 +88,47 @@ def integrate(model, prompt, response, vector, block, steps, at_once):
     return time.perf_counter() - start, scores
 
 
+def adding(vector, last_alone):
+    """A hook of a block that adds it to every token's residual stream, or to that of the last token of each sequence."""
+
+    def hook(_module, _given, output):
+        output[:, -1 if last_alone else 0 :] += vector
+        return output
+
+    return hook
+
+
+@torch.inference_mode()
+def choose(model, tokenizer, turns, labels, block, vectors, last_alone, at_once):
+    """p(label) / p(all labels) of what the model would say to each turn while a vector is added behind the block, to every token or to the
+    last one alone, from one forward of each prompt, so many at once: [vectors, turns, labels]. Labels are single tokens.
+    """
+    start = time.perf_counter()
+    label_ids = [tokenizer.encode(label, add_special_tokens=False) for label in labels]
+    chats = [[{"role": "user", "content": turn}] for turn in turns]
+    texts = tokenizer.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
+    by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    tokenizer.padding_side = "left"
+    added = torch.tensor(vectors, device=model.device, dtype=model.dtype)
+    found = torch.zeros(len(vectors), len(turns), len(labels))
+
+    for which, vector in enumerate(added):
+        hook = model.model.layers[block].register_forward_hook(adding(vector, last_alone))
+        for first in range(0, len(texts), at_once):
+            chosen = by_length[first : first + at_once]
+            batch = tokenizer(
+                [texts[i] for i in chosen],
+                return_tensors="pt",
+                padding=True,
+                add_special_tokens=False,
+            ).to(model.device)
+            logits = model(**batch, logits_to_keep=1, use_cache=False).logits[:, -1]
+            labelled = logits[:, [ids[0] for ids in label_ids]]
+            found[which, chosen] = labelled.softmax(-1).cpu()
+        hook.remove()
+    return time.perf_counter() - start, found.tolist()
+
+
 def main():
     folder, threads = sys.argv[1], int(sys.argv[2])
     device, dtype = (sys.argv[3:] + ["cpu", "float32"][len(sys.argv) - 3 :])[:2]
@@ -95,6 +136,7 @@ def main():
     start = time.perf_counter()
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
     model = model.to(device).eval().requires_grad_(False)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     answer(
         load_seconds=time.perf_counter() - start,
         versions=f"transformers {transformers.__version__}, torch {torch.__version__}",
@@ -109,6 +151,9 @@ def main():
         elif command == "integrate":
             seconds, scores = integrate(model, **json.loads(arguments))
             answer(seconds=seconds, scores=scores)
+        elif command == "choose":
+            seconds, probabilities = choose(model, tokenizer, **json.loads(arguments))
+            answer(seconds=seconds, probabilities=probabilities)
         else:
             sys.exit(f"unknown command: {command}")
 
