@@ -4,13 +4,13 @@
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
-#include <new>
 #include <numeric>
 #include <utility>
 #include <variant>
 
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "engine/clean_pass.h"
 #include "model/device_types.h"
 #include "model/reference.h"
 #include "model/site.h"
@@ -111,28 +111,16 @@ void AblationRun::Advance() {
 }
 
 void AblationRun::RunClean() {
-  const model::Architecture& a = transformer_.architecture();
-  const c10::Device device = transformer_.device();
-  auto cache = model::KvCache::Allocate(a, restart_.copies.cache_blocks(),
-                                        SequenceCopies::kBlockTokens, transformer_.dtype(), device);
-  if (!cache.ok()) throw std::bad_alloc();
-  cache_ = *std::move(cache);
-  model::StepProgram program(static_cast<size_t>(NumWires(a)));
-  const auto keep = [&](Site site, int layer) {
-    return Keep({site, layer}, restart_.copies.begin, restart_.copies.end, a, device, program);
-  };
+  CleanPass pass(transformer_, restart_);
   for (size_t block = 0; block < request_.layers.size(); ++block) {
     Clean& own = clean_.emplace_back();
     if (!AsksAbout(question_, block)) continue;
-    own.mid = keep(Site::kResidualMid, request_.layers[block]);
-    own.neurons = keep(Site::kMlpNeurons, request_.layers[block]);
+    own.mid = pass.Keep(Site::kResidualMid, request_.layers[block]);
+    own.neurons = pass.Keep(Site::kMlpNeurons, request_.layers[block]);
   }
-  const at::Tensor read = keep(Site::kResidualPost, restart_.last);
-  const SequenceCopies whole{.end = restart_.copies.end};
-  const int64_t any[] = {restart_.copies.end - 1};  // a step has some logits
-  transformer_.Forward(BatchOf(whole, ids_, any, device), cache_, program);
-  CopyFirstBlocks(restart_.copies, request_.layers.front() + 1, restart_.last, cache_);
-  clean_read_ = read.index_select(0, OnDevice(restart_.reread, device));
+  const at::Tensor read = pass.Keep(Site::kResidualPost, restart_.last);
+  cache_ = pass.Run(ids_, request_.layers.front() + 1);
+  clean_read_ = read.index_select(0, OnDevice(restart_.reread, transformer_.device()));
   if (ReadsLogits(request_)) {
     clean_read_ = transformer_.Logits(clean_read_.to(model::ScalarTypeOf(transformer_.dtype())));
   }

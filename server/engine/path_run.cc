@@ -5,13 +5,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <new>
 #include <span>
 #include <utility>
 #include <variant>
 
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "engine/clean_pass.h"
 #include "model/device_types.h"
 #include "model/site.h"
 
@@ -113,27 +113,14 @@ void PathRun::Advance() {
 
 void PathRun::RunClean() {
   const c10::NoGradGuard not_followed;
-  const model::Architecture& a = transformer_.architecture();
-  const c10::Device device = transformer_.device();
-  const SequenceCopies& copies = restart_.copies;
-  auto cache = model::KvCache::Allocate(a, copies.cache_blocks(), kBlockTokens,
-                                        transformer_.dtype(), device);
-  if (!cache.ok()) throw std::bad_alloc();
-  cache_ = *std::move(cache);
-  model::StepProgram program(static_cast<size_t>(NumWires(a)));
-  const auto keep = [&](Site site, int layer) {
-    return Keep({site, layer}, copies.begin, copies.end, a, device, program);
-  };
+  CleanPass pass(transformer_, restart_);
   for (const int layer : request_.layers) {
-    clean_.push_back({.mid = keep(Site::kResidualMid, layer),
-                      .written = keep(Site::kMlpOutput, layer),
-                      .neurons = keep(Site::kMlpNeurons, layer)});
+    clean_.push_back({.mid = pass.Keep(Site::kResidualMid, layer),
+                      .written = pass.Keep(Site::kMlpOutput, layer),
+                      .neurons = pass.Keep(Site::kMlpNeurons, layer)});
   }
-  const at::Tensor read = keep(Site::kResidualPost, restart_.last);
-  const SequenceCopies whole{.end = copies.end};
-  const int64_t any[] = {copies.end - 1};  // a step has some logits
-  transformer_.Forward(BatchOf(whole, ids_, any, device), cache_, program);
-  CopyFirstBlocks(copies, request_.layers.front() + 1, restart_.last, cache_);
+  const at::Tensor read = pass.Keep(Site::kResidualPost, restart_.last);
+  cache_ = pass.Run(ids_, request_.layers.front() + 1);
   full_ = TargetsOf(read.to(model::ScalarTypeOf(transformer_.dtype())), nullptr).item<double>();
   BeginBlock(0);
 }
