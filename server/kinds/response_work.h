@@ -59,7 +59,9 @@ inline constexpr int kSavedWorkVersion = 2;
 // The same of what servers that know that version alone would do in another way.
 inline constexpr int kSavedWorkWithMethods = 3;
 // Generated responses, effects of single neurons, evaluations.
-inline constexpr int kLatestSavedWork = 4;
+inline constexpr int kSavedWorkWithGeneration = 4;
+// Sums of generated responses.
+inline constexpr int kLatestSavedWork = 5;
 
 // The inputs of one piece of work. Copies share the model.
 struct ResponseInputs {

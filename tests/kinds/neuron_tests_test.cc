@@ -108,9 +108,12 @@ TEST_P(CutAt, AResumeGivesTheSameBytesAndRepeatsNoChunkThatWasCommitted) {
   EXPECT_LT(again.engine->submitted, kUnits + 1);
 }
 
-TEST(Extent, AFirstShardThatPreparesIsApart) {
+TEST(Extent, ShardsThatPrepareAreApart) {
   const jobs::Extent extent = {
-      .units = 25, .units_per_shard = 8, .units_per_chunk = 2, .preparing = 5};
+      .units = 25,
+      .units_per_shard = 8,
+      .units_per_chunk = 2,
+      .preparing = {.units = 5, .units_per_shard = 5, .units_per_chunk = 1}};
   EXPECT_EQ(extent.num_shards(), 4);
   const auto bounds = [&](int64_t shard) {
     const jobs::UnitRange units = extent.UnitsOf(shard);
@@ -119,9 +122,19 @@ TEST(Extent, AFirstShardThatPreparesIsApart) {
   EXPECT_THAT(bounds(0), testing::ElementsAre(0, 5));
   EXPECT_THAT(bounds(1), testing::ElementsAre(5, 13));
   EXPECT_THAT(bounds(3), testing::ElementsAre(21, 25));
+  EXPECT_EQ(extent.UnitsPerChunkOf(0), 1);
+  EXPECT_EQ(extent.UnitsPerChunkOf(1), 2);
   const jobs::Extent alike = {.units = 24, .units_per_shard = 8};
   EXPECT_EQ(alike.num_shards(), 3);
   EXPECT_EQ(alike.UnitsOf(2).first, 16);
+  const jobs::Extent several = {
+      .units = 14, .units_per_shard = 4, .preparing = {.units = 7, .units_per_shard = 3}};
+  EXPECT_EQ(several.preparing.num_shards(), 3);
+  EXPECT_EQ(several.num_shards(), 5);
+  EXPECT_EQ(several.UnitsOf(2).first, 6);
+  EXPECT_EQ(several.UnitsOf(2).end, 7);
+  EXPECT_EQ(several.UnitsOf(3).first, 7);
+  EXPECT_EQ(several.UnitsOf(4).size(), 3);
 }
 
 // A shard that was leased while the first one runs elsewhere.
