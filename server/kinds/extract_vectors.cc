@@ -229,9 +229,18 @@ class ExtractVectorsKind
     return absl::OkStatus();
   }
 
-  // What the vector is made with at the end, so that nothing runs in vain.
+  // What the means of a shard take, and what the vector is made with at the end, so that nothing
+  // runs in vain.
   static absl::Status CheckMemory(const ResponseInputs& inputs, const studies::MeansShape& shape) {
-    return KeptFor(*inputs.held->engine, BytesAtEnd(inputs, shape), /*can_wait=*/true).status();
+    const int64_t bytes = std::max(BytesOfShard(inputs.record, shape), BytesAtEnd(inputs, shape));
+    return KeptFor(*inputs.held->engine, bytes, /*can_wait=*/true).status();
+  }
+
+  static int64_t BytesOfShard(const SavedWork& record, const studies::MeansShape& shape) {
+    if (record.extract_vectors().sums_alone()) return BytesOfSums(record, shape);
+    const int64_t responses = std::min(record.num_responses(), record.responses_per_shard());
+    return studies::KeptMeans::BytesInMemory(responses, shape) +
+           studies::KeptMeans::BytesAside(responses, shape);
   }
 
   static int64_t BytesAtEnd(const ResponseInputs& inputs, const studies::MeansShape& shape) {

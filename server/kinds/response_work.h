@@ -44,8 +44,10 @@ namespace valuescope::kinds {
 inline constexpr int64_t kResponsesPerChunk = 16;
 // That a call takes at once.
 inline constexpr int64_t kMostResponsesAtOnce = 2000;
-// Of work whose partial results are large: a multiple of kResponsesPerChunk, so many that there are
-// few shards; a fixed function of the number of responses.
+// Of work whose partial results are large.
+inline constexpr int64_t kMostLargeShards = 32;
+// A multiple of kResponsesPerChunk, so many that there are no more shards; a fixed function of the
+// number of responses.
 int64_t ResponsesPerLargeShard(int64_t num_responses);
 
 // "models/ID": store::NewJob::needs of what runs on one model.
