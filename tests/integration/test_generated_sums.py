@@ -121,7 +121,8 @@ def test_call_job_and_data_set_give_the_same_vector(client, changes, how):
     again = client.extract_vectors(MODEL, call.responses_artifact, layers=LAYERS, **how)
     assert data_of(client, call.vector.name) == data_of(client, again.vector.name)
     assert list(call.statistics) == list(again.statistics)
-    assert list(call.warnings) == list(again.warnings)
+    # What the rubric's answers are worth is known of generated ones alone.
+    assert set(again.warnings) <= set(call.warnings)
     result = run_job(client, vs.extraction_request(MODEL, **options))
     assert list(result.vectors) == [call.vector.name]
     responses = client.read_artifact(artifact_of(result, "responses"))
@@ -147,18 +148,18 @@ def test_methods_that_look_at_every_response_again_need_the_room(client):
 
 def test_kill_9_in_the_middle_gives_the_same_bytes(client, start_server, root, tmp_path):
     request = vs.extraction_request(
-        MODEL, generated=generated(samples_per_query=40, seed=6, max_tokens=20), layers=LAYERS
+        MODEL, generated=generated(samples_per_query=14, seed=6, max_tokens=20), layers=LAYERS
     )
     whole = run_job(client, request)
     first = start_server(tmp_path / "killed", *small_flags(root))
     with connected(first) as other:
         job = other.create_job(v1.JobSpec(extract_vectors=request))
-        # 480 responses: 15 shards generate, 30 sum up.
+        # 168 responses: 6 shards generate, 11 sum up.
         for state in other.watch_job(job.name):
-            if state.progress.shards_done >= 17:
+            if state.progress.shards_done >= 8:
                 break
         committed = other.job(job.name).progress
-    assert 17 <= committed.shards_done < committed.shards_total == 45
+    assert 8 <= committed.shards_done < committed.shards_total == 17
     first.kill()
     second = start_server(tmp_path / "killed", *small_flags(root))
     with connected(second) as other:
