@@ -15,6 +15,7 @@
 #include "kinds/generated_responses.h"
 #include "kinds/saved_work.pb.h"
 #include "services/idempotency.h"
+#include "tests/kinds/early_shard.h"
 #include "tests/kinds/small_site.h"
 
 namespace valuescope::kinds {
@@ -220,6 +221,36 @@ TEST(GeneratedSums, AreOfAVersionOfTheirOwn) {
   ASSERT_TRUE(work.ok()) << work.status();
   EXPECT_EQ((*work)->extent().units, 2 * kResponses);
   EXPECT_EQ((*work)->Save(*site.blobs)->spec, job->spec);
+}
+
+TEST(GeneratedSums, AShardThatSumsUpWaitsForAllThatGenerate) {
+  TemporaryFolder folder;
+  SmallSite site(folder, /*extraction_scratch_bytes=*/0);
+  const auto job = site.store->GetJob("lab", IdOf(*site.Create(SpecOf(Generated()))));
+  services::Kind& kind = site.registry.Get("extract_vectors");
+  const auto work = kind.Open("lab", job->spec);
+  ASSERT_TRUE(work.ok()) << work.status();
+  const jobs::Extent extent = (*work)->extent();
+  EarlyShard shard(job->spec, extent.preparing.num_shards());
+  for (int64_t i = 0; i < extent.preparing.num_shards(); ++i) {
+    const auto part = (*work)->Begin(extent.UnitsOf(i).size());
+    ASSERT_EQ((*work)->RunChunk(extent.UnitsOf(i), Cancellation(), **part), absl::OkStatus());
+    store::ShardProgress& progress = shard.progress.emplace_back();
+    progress.work_done = extent.UnitsOf(i).size();
+    progress.partial = (*part)->Serialize();
+  }
+  --shard.progress.back().work_done;
+  const absl::Status early = kind.RunShard(shard).status();
+  EXPECT_EQ(DetailsOf(early).reason, "FIRST_SHARD_RUNS");
+  EXPECT_TRUE(DetailsOf(early).retry_after.has_value());
+  EXPECT_EQ(site.engine->submitted, kResponses);
+  ++shard.progress.back().work_done;
+  const auto done = kind.RunShard(shard);
+  ASSERT_TRUE(done.ok()) << done.status();
+  EXPECT_EQ(done->work_done, 16);
+  EXPECT_EQ(site.engine->submitted, kResponses + 16);
+  shard.progress.front().partial += "more";
+  EXPECT_EQ(kind.RunShard(shard).status().code(), absl::StatusCode::kDataLoss);
 }
 
 TEST(GeneratedSums, OtherBytesAreDataLoss) {
