@@ -21,10 +21,11 @@ absl::StatusOr<int64_t> UnitsDone(absl::string_view cursor, int64_t units) {
 
 // Calls `committed(done)` between two chunks of a shard whose first `done` units are in `partial`.
 template <typename Committed>
-absl::Status RunChunks(Work& work, const UnitRange& units, int64_t done,
-                       const Cancellation& cancellation, Partial& partial,
-                       const Committed& committed) {
-  const int64_t most = work.extent().units_per_chunk;
+absl::Status RunChunks(Work& work, int64_t shard, int64_t done, const Cancellation& cancellation,
+                       Partial& partial, const Committed& committed) {
+  const Extent extent = work.extent();
+  const UnitRange units = extent.UnitsOf(shard);
+  const int64_t most = extent.UnitsPerChunkOf(shard);
   while (done < units.size()) {
     VS_RETURN_IF_ERROR(CheckGoesOn(cancellation));
     const int64_t first = units.first + done, count = std::min(most, units.size() - done);
@@ -35,25 +36,31 @@ absl::Status RunChunks(Work& work, const UnitRange& units, int64_t done,
   return absl::OkStatus();
 }
 
-// Where other shards build on the first one: a worker that leased one of them before the first is
+// Where other shards build on the first ones: a worker that leased one of them before those are
 // finished gives it back for now.
 absl::Status PrepareFromFirst(Work& work, ShardContext& context) {
-  const int64_t preparing = work.extent().preparing;
-  if (preparing == 0 || context.shard() == 0) return absl::OkStatus();
-  VS_ASSIGN_OR_RETURN(const store::ShardProgress first, context.ProgressOf(/*shard=*/0));
-  if (first.work_done < preparing) {
-    return RetryLater("FIRST_SHARD_RUNS", "the shard that the others build on is not finished",
-                      absl::Seconds(1));
+  const Extent extent = work.extent();
+  const int64_t shards = extent.preparing.num_shards();
+  if (context.shard() < shards || shards == 0) return absl::OkStatus();
+  VS_ASSIGN_OR_RETURN(const std::unique_ptr<Partial> all, work.Begin(extent.preparing.units));
+  for (int64_t shard = 0; shard < shards; ++shard) {
+    const int64_t size = extent.UnitsOf(shard).size();
+    VS_ASSIGN_OR_RETURN(const store::ShardProgress first, context.ProgressOf(shard));
+    if (first.work_done < size) {
+      return RetryLater("FIRST_SHARD_RUNS", "a shard that the others build on is not finished",
+                        absl::Seconds(1));
+    }
+    VS_ASSIGN_OR_RETURN(const std::unique_ptr<Partial> part, work.Parse(first.partial, size, size));
+    VS_RETURN_IF_ERROR(work.Fold(*part, *all));
   }
-  VS_ASSIGN_OR_RETURN(const std::unique_ptr<Partial> partial,
-                      work.Parse(first.partial, preparing, preparing));
-  return work.Prepare(*partial);
+  return work.Prepare(*all);
 }
 
 // Adds a finished shard to all before it.
 absl::Status FoldShard(Work& work, int64_t shard, const Partial& part, Partial& whole) {
-  if (shard == 0 && work.extent().preparing > 0) VS_RETURN_IF_ERROR(work.Prepare(part));
-  return work.Fold(part, whole);
+  VS_RETURN_IF_ERROR(work.Fold(part, whole));
+  if (shard + 1 != work.extent().preparing.num_shards()) return absl::OkStatus();
+  return work.Prepare(whole);
 }
 
 }  // namespace
@@ -63,24 +70,36 @@ absl::Status PartialDamaged() {
                          "the stored partial result of a shard is damaged");
 }
 
+int64_t Extent::Preparing::num_shards() const {
+  return units == 0 ? 0 : (units - 1) / units_per_shard + 1;
+}
+
 int64_t Extent::num_shards() const {
-  const int64_t others = units - preparing;
-  return (preparing > 0 ? 1 : 0) + (others + units_per_shard - 1) / units_per_shard;
+  const int64_t others = units - preparing.units;
+  return preparing.num_shards() + (others + units_per_shard - 1) / units_per_shard;
 }
 
 UnitRange Extent::UnitsOf(int64_t shard) const {
-  if (preparing > 0 && shard == 0) return {0, preparing};
-  const int64_t first = preparing + (preparing > 0 ? shard - 1 : shard) * units_per_shard;
+  const int64_t others = shard - preparing.num_shards();
+  if (others < 0) {
+    const int64_t first = shard * preparing.units_per_shard;
+    return {first, std::min(preparing.units, first + preparing.units_per_shard)};
+  }
+  const int64_t first = preparing.units + others * units_per_shard;
   return {first, std::min(units, first + units_per_shard)};
+}
+
+int64_t Extent::UnitsPerChunkOf(int64_t shard) const {
+  return shard < preparing.num_shards() ? preparing.units_per_chunk : units_per_chunk;
 }
 
 absl::StatusOr<std::unique_ptr<Outcome>> RunAtOnce(Work& work, const Cancellation& cancellation) {
   const Extent extent = work.extent();
   VS_ASSIGN_OR_RETURN(const std::unique_ptr<Partial> whole, work.Begin(extent.units));
   for (int64_t shard = 0; shard < extent.num_shards(); ++shard) {
-    const UnitRange units = extent.UnitsOf(shard);
-    VS_ASSIGN_OR_RETURN(const std::unique_ptr<Partial> part, work.Begin(units.size()));
-    VS_RETURN_IF_ERROR(RunChunks(work, units, /*done=*/0, cancellation, *part,
+    VS_ASSIGN_OR_RETURN(const std::unique_ptr<Partial> part,
+                        work.Begin(extent.UnitsOf(shard).size()));
+    VS_RETURN_IF_ERROR(RunChunks(work, shard, /*done=*/0, cancellation, *part,
                                  [](int64_t) { return absl::OkStatus(); }));
     VS_RETURN_IF_ERROR(FoldShard(work, shard, *part, *whole));
   }
@@ -96,7 +115,7 @@ absl::StatusOr<ShardResult> WorkKind::RunShard(ShardContext& context) {
       const std::unique_ptr<Partial> partial,
       done == 0 ? work->Begin(units.size()) : work->Parse(context.partial(), done, units.size()));
   VS_RETURN_IF_ERROR(
-      RunChunks(*work, units, done, context.cancellation(), *partial, [&](int64_t now) {
+      RunChunks(*work, context.shard(), done, context.cancellation(), *partial, [&](int64_t now) {
         return context.Checkpoint(partial->Serialize(), absl::StrCat(now), now);
       }));
   return ShardResult{.partial = partial->Serialize(), .work_done = units.size()};

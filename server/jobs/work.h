@@ -30,17 +30,24 @@ struct UnitRange {
   int64_t size() const { return end - first; }
 };
 
-// All numbers at least 1, but `preparing`.
+// All numbers at least 1, but those of `preparing` where there are none such.
 struct Extent {
   int64_t units = 1;
   int64_t units_per_shard = 1;
   int64_t units_per_chunk = 1;  // that run and are committed together; at most those of a shard
-  // The first so many units are a shard of their own, on which all others build: it is finished
-  // before they begin. 0: there is none such.
-  int64_t preparing = 0;
+  // The first units are shards of their own, on which all others build: they are finished before
+  // those begin.
+  struct Preparing {
+    int64_t units = 0;
+    int64_t units_per_shard = 0;
+    int64_t units_per_chunk = 0;
+
+    int64_t num_shards() const;
+  } preparing = {};
 
   int64_t num_shards() const;
   UnitRange UnitsOf(int64_t shard) const;
+  int64_t UnitsPerChunkOf(int64_t shard) const;
 };
 
 // What was made of some units, in a form that can be stored.
@@ -95,7 +102,8 @@ class Work {
   virtual absl::StatusOr<std::unique_ptr<Partial>> Parse(absl::string_view bytes, int64_t done,
                                                          int64_t units) = 0;
 
-  // What the shard of Extent::preparing came to, before any other unit is run or folded.
+  // What the shards of Extent::preparing came to, folded, before any other unit is begun, parsed,
+  // run or folded.
   virtual absl::Status Prepare(const Partial&) { return absl::OkStatus(); }
 
   // Adds the units of a chunk, which follow those that are in `partial`. CANCELLED soon after
@@ -123,8 +131,8 @@ class WorkOn : public Work {
                                                  int64_t units) final {
     return Hold(ParseSums(bytes, done, units));
   }
-  absl::Status Prepare(const Partial& first) final {
-    return PrepareWith(static_cast<const Held&>(first).sums);
+  absl::Status Prepare(const Partial& prepared) final {
+    return PrepareWith(static_cast<const Held&>(prepared).sums);
   }
   absl::Status RunChunk(const UnitRange& units, const Cancellation& cancellation,
                         Partial& partial) final {

@@ -323,7 +323,7 @@ class AttributeNeuronsKind
         return kSavedWorkVersion;
       case SavedAttribution::kCausalAblation:
       case SavedAttribution::kLogProbabilityIncrease:
-        return kLatestSavedWork;
+        return kSavedWorkWithGeneration;
       default:
         return kSavedWorkWithMethods;
     }

@@ -224,7 +224,7 @@ class CompareResponsesKind : public ResponseKind<Request, v1::CompareResponsesRe
                           .texts = std::make_shared<const SavedTexts>(std::move(texts)),
                           .record = RecordOf(*model, request.display_name(), options)};
     SavedWork& record = inputs.record;
-    record.set_format_version(kLatestSavedWork);
+    record.set_format_version(kSavedWorkWithGeneration);
     record.set_as_texts(true);
     record.set_num_responses(inputs.texts->texts_size());
     record.set_responses_per_shard(kPairsPerShard);

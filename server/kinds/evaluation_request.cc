@@ -1,6 +1,7 @@
 #include "kinds/evaluation_request.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -97,14 +98,14 @@ absl::StatusOr<EvaluationWriter> EvaluationWriter::Create(
   writer.inputs_ = {.tenant = context.tenant, .models = sources.models, .held = std::move(model)};
   writer.inputs_.record.mutable_evaluation()->set_num_forms(num_forms);
   VS_ASSIGN_OR_RETURN(
-      const bool takes_system_message,
+      writer.takes_system_message_,
       services::TakesSystemMessage("conditions", *writer.inputs_.held, writer.now_));
   google::protobuf::RepeatedPtrField<v1::EvaluationCondition> plain;
   if (conditions.empty()) plain.Add();
   const auto& all = conditions.empty() ? plain : conditions;
   for (int c = 0; c < all.size(); ++c) {
-    VS_RETURN_IF_ERROR(writer.AddCondition(absl::StrCat("conditions[", c, "]"), all[c],
-                                           takes_system_message, sources, used));
+    VS_RETURN_IF_ERROR(
+        writer.AddCondition(absl::StrCat("conditions[", c, "]"), all[c], sources, used));
   }
   writer.inputs_.record.mutable_evaluation()->set_num_system_messages(
       static_cast<int>(writer.system_messages_.size()));
@@ -113,14 +114,13 @@ absl::StatusOr<EvaluationWriter> EvaluationWriter::Create(
 
 absl::Status EvaluationWriter::AddCondition(const std::string& field,
                                             const v1::EvaluationCondition& condition,
-                                            bool takes_system_message, const Sources& sources,
-                                            services::UsedResources& used) {
+                                            const Sources& sources, services::UsedResources& used) {
   const engine::ServedModel& model = *inputs_.held;
   VS_RETURN_IF_ERROR(context_.Why());
   SavedEvaluation& how = *inputs_.record.mutable_evaluation();
   VS_ASSIGN_OR_RETURN(std::string name, NameOf(field, condition, how));
   VS_RETURN_IF_ERROR(services::CheckSystemMessage(absl::StrCat(field, ".system_message"),
-                                                  condition.system_message(), takes_system_message,
+                                                  condition.system_message(), takes_system_message_,
                                                   model));
   auto prepared = services::PreparedFromProto(condition.interventions(),
                                               {inputs_.tenant, model, *sources.vectors}, used);
@@ -128,7 +128,7 @@ absl::Status EvaluationWriter::AddCondition(const std::string& field,
   inputs_.conditions.push_back(*std::move(prepared));
   // What a template without system messages makes of an empty one is none.
   std::optional<std::string> system;
-  if (condition.has_system_message() && takes_system_message) system = condition.system_message();
+  if (condition.has_system_message() && takes_system_message_) system = condition.system_message();
   auto place = std::find(system_messages_.begin(), system_messages_.end(), system);
   if (place == system_messages_.end()) place = system_messages_.insert(place, system);
   SavedEvaluationCondition& saved = *how.add_conditions();
@@ -150,7 +150,7 @@ absl::Status EvaluationWriter::Add(const GivenPlace& place, const std::vector<st
   for (const std::string& turn : turns) {
     VS_RETURN_IF_ERROR(place.Of(services::CheckIsText(place.field, turn, *inputs_.held)));
   }
-  for (const std::optional<std::string>& system : system_messages_) {
+  for (int system = 0; system < std::ssize(system_messages_); ++system) {
     for (const std::string& turn : turns) {
       VS_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
                           PromptOf(place, system, turn, answer_prefix));
@@ -160,16 +160,17 @@ absl::Status EvaluationWriter::Add(const GivenPlace& place, const std::vector<st
   VS_RETURN_IF_ERROR(context_.Hold(static_cast<int64_t>(item.ByteSizeLong())));
   *inputs_.items.add_items() = std::move(item);
   VS_RETURN_IF_ERROR(Count(shape));
-  return Check(place, shape);
+  return Check(place, turns, shape);
 }
 
-absl::StatusOr<std::vector<int32_t>> EvaluationWriter::PromptOf(
-    const GivenPlace& place, const std::optional<std::string>& system, const std::string& turn,
-    const std::string& answer_prefix) {
+absl::StatusOr<std::vector<int32_t>> EvaluationWriter::PromptOf(const GivenPlace& place, int system,
+                                                                const std::string& turn,
+                                                                const std::string& answer_prefix) {
   const engine::ServedModel& model = *inputs_.held;
+  const std::optional<std::string>& message = system_messages_[static_cast<size_t>(system)];
   auto prompt = services::PromptFromProto(
-      place.field, services::UserTurn(system ? &*system : nullptr, turn), model, {.now = now_});
-  if (!prompt.ok()) return place.Of(prompt.status());
+      place.field, services::UserTurn(message ? &*message : nullptr, turn), model, {.now = now_});
+  if (!prompt.ok()) return AtPrompt(place, system, turn, prompt.status());
   const std::string text = absl::StrCat(prompt->text, answer_prefix);
   if (inputs_.items.items().empty() && inputs_.how().example_prompt().empty()) {
     inputs_.record.mutable_evaluation()->set_example_prompt(text);
@@ -178,6 +179,22 @@ absl::StatusOr<std::vector<int32_t>> EvaluationWriter::PromptOf(
   auto ids = model.text->EncodeText(text, /*add_special_tokens=*/false);
   if (!ids.ok()) return place.Of(ids.status());
   return ids;
+}
+
+absl::Status EvaluationWriter::AtPrompt(const GivenPlace& place, int system,
+                                        const std::string& turn, const absl::Status& status) const {
+  const std::optional<std::string>& message = system_messages_[static_cast<size_t>(system)];
+  if (!message || message->empty() ||
+      !services::StandsAlone(turn, takes_system_message_, *inputs_.held, now_)) {
+    return place.Of(status);
+  }
+  const auto& conditions = inputs_.how().conditions();
+  const auto first = std::find_if(
+      conditions.begin(), conditions.end(),
+      [=](const SavedEvaluationCondition& one) { return one.system_message() == system; });
+  const auto number = first - conditions.begin();
+  return GivenPlace{.field = absl::StrCat("conditions[", number, "].system_message"), .line = ""}
+      .Of(status);
 }
 
 absl::Status EvaluationWriter::Count(const AskingShape& shape) {
@@ -199,29 +216,32 @@ absl::Status EvaluationWriter::Count(const AskingShape& shape) {
   return absl::OkStatus();
 }
 
-absl::Status EvaluationWriter::Check(const GivenPlace& place, const AskingShape& shape) {
+absl::Status EvaluationWriter::Check(const GivenPlace& place, const std::vector<std::string>& turns,
+                                     const AskingShape& shape) {
   const SavedItem& item = *inputs_.items.items().rbegin();
   for (int c = 0; c < inputs_.how().conditions_size(); ++c) {
     for (int form = 0; form < inputs_.how().num_forms(); ++form) {
+      const std::string& turn = turns[static_cast<size_t>(form)];
       engine::Request request = inputs_.RequestOf(item, c, form);
       if (!checked_.insert({c, request.prompt.size(), shape.longest}).second) continue;
       if (shape.longest > 0) {
         engine::Request scored = request;
         scored.given_response.resize(static_cast<size_t>(shape.longest));
         scored.score_response = true;
-        VS_RETURN_IF_ERROR(CheckOne(place, c, scored));
+        VS_RETURN_IF_ERROR(CheckOne(place, c, turn, scored));
       }
       if (shape.max_answer_tokens > 0) request.sampling = GreedySampling(shape.max_answer_tokens);
       if (shape.longest > 0 && !request.sampling) continue;
       if (shape.longest == 0) request.taps = {services::LogitsBehindThePrompt()};
-      VS_RETURN_IF_ERROR(CheckOne(place, c, request));
+      VS_RETURN_IF_ERROR(CheckOne(place, c, turn, request));
     }
   }
   return absl::OkStatus();
 }
 
 absl::Status EvaluationWriter::CheckOne(const GivenPlace& place, int condition,
-                                        const engine::Request& request) {
+                                        const std::string& turn,
+                                        const engine::Request& request) const {
   const absl::Status status = inputs_.held->engine->Check(request);
   const std::string field = DetailsOf(status).field;
   if (absl::StartsWith(field, "interventions")) {
@@ -229,6 +249,9 @@ absl::Status EvaluationWriter::CheckOne(const GivenPlace& place, int condition,
   }
   if (absl::StartsWith(field, "sampling")) {
     return WithFieldRenamed(status, field, "max_answer_tokens");
+  }
+  if (absl::StartsWith(field, "prompt")) {
+    return AtPrompt(place, inputs_.how().conditions(condition).system_message(), turn, status);
   }
   return place.Of(status);
 }
@@ -245,7 +268,7 @@ absl::StatusOr<EvaluationWriter::Written> EvaluationWriter::Finish(const std::st
   SavedEvaluation how = std::move(*inputs_.record.mutable_evaluation());
   inputs_.record = RecordOf(model, display_name, options_);
   how.set_bytes_per_reading(bytes_per_reading);
-  inputs_.record.set_format_version(kLatestSavedWork);
+  inputs_.record.set_format_version(kSavedWorkWithGeneration);
   inputs_.record.set_num_responses(items);
   *inputs_.record.mutable_evaluation() = std::move(how);
   inputs_.record.set_responses_per_shard(ItemsPerShard(items, inputs_.readings_per_item()));

@@ -89,21 +89,26 @@ class EvaluationWriter {
       : context_(context), options_(options), now_(absl::Now()) {}
 
   absl::Status AddCondition(const std::string& field, const v1::EvaluationCondition& condition,
-                            bool takes_system_message, const Sources& sources,
-                            services::UsedResources& used);
-  absl::StatusOr<std::vector<int32_t>> PromptOf(const GivenPlace& place,
-                                                const std::optional<std::string>& system,
+                            const Sources& sources, services::UsedResources& used);
+  // Behind system_messages_[system].
+  absl::StatusOr<std::vector<int32_t>> PromptOf(const GivenPlace& place, int system,
                                                 const std::string& turn,
                                                 const std::string& answer_prefix);
+  // What is wrong with such a prompt, of the place unless the turn could stand alone.
+  absl::Status AtPrompt(const GivenPlace& place, int system, const std::string& turn,
+                        const absl::Status& status) const;
   // What the engine has to say of what runs of the last item.
-  absl::Status Check(const GivenPlace& place, const AskingShape& shape);
-  absl::Status CheckOne(const GivenPlace& place, int condition, const engine::Request& request);
+  absl::Status Check(const GivenPlace& place, const std::vector<std::string>& turns,
+                     const AskingShape& shape);
+  absl::Status CheckOne(const GivenPlace& place, int condition, const std::string& turn,
+                        const engine::Request& request) const;
   absl::Status Count(const AskingShape& shape);
 
   const rpc::CallContext& context_;
   const services::ResolveOptions options_;
   const absl::Time now_;  // of templates
   EvaluationInputs inputs_;
+  bool takes_system_message_ = false;
   std::vector<std::optional<std::string>> system_messages_;  // different ones
   // Condition, and lengths of prompt and what follows, that were checked.
   std::set<std::tuple<int, size_t, int64_t>> checked_;

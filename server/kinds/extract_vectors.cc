@@ -7,7 +7,8 @@
 // Responses may be generated first (generated_responses.h). A shard then generates, labels and runs
 // its units, and its partial holds the responses beside their means. What labels there are is known
 // once all are there: they are put together, checked and written down at the end, and only the
-// vector is left to make, as of responses that were given.
+// vector is left to make, as of responses that were given. For sums labels have to be known before:
+// every response is two units, one that generates and labels it and later one that runs it.
 //
 // Left by a job: "summary", JSON with counts, statistics a layer and the provenance, nothing of
 // time or place; the vector; "responses" where they were generated, JSON Lines of LabelledResponse.
@@ -211,40 +212,52 @@ class ExtractVectorsKind
     const int64_t bytes = ScratchBytes(record, shape);
     if (bytes <= sources_.extraction_scratch_bytes) return absl::OkStatus();
     const bool by_sums =
-        MethodOf(record.extract_vectors().how()) == v1::EXTRACTION_METHOD_DIFFERENCE_IN_MEANS &&
-        inputs.generation == nullptr;
+        MethodOf(record.extract_vectors().how()) == v1::EXTRACTION_METHOD_DIFFERENCE_IN_MEANS;
     if (!by_sums) {
       return NeverFits(
           "MEANS_TOO_LARGE",
           absl::StrCat("the means of all responses take ", bytes, " bytes of disk, allowed are ",
                        sources_.extraction_scratch_bytes,
                        " (--extraction_scratch_bytes); choose fewer layers, or "
-                       "DIFFERENCE_IN_MEANS of given responses, which does without"));
+                       "DIFFERENCE_IN_MEANS, which does without"));
     }
     record.mutable_extract_vectors()->set_sums_alone(true);
-    record.set_format_version(std::max(record.format_version(), kSavedWorkWithMethods));
+    record.set_format_version(inputs.generation == nullptr
+                                  ? std::max(record.format_version(), kSavedWorkWithMethods)
+                                  : kLatestSavedWork);
     record.set_responses_per_shard(ResponsesPerLargeShard(record.num_responses()));
     return absl::OkStatus();
   }
 
-  // What the vector is made with at the end, so that nothing runs in vain.
+  // What the means of a shard take, and what the vector is made with at the end, so that nothing
+  // runs in vain.
   static absl::Status CheckMemory(const ResponseInputs& inputs, const studies::MeansShape& shape) {
-    return KeptFor(*inputs.held->engine, BytesAtEnd(inputs, shape), /*can_wait=*/true).status();
+    const int64_t bytes = std::max(BytesOfShard(inputs.record, shape), BytesAtEnd(inputs, shape));
+    return KeptFor(*inputs.held->engine, bytes, /*can_wait=*/true).status();
+  }
+
+  static int64_t BytesOfShard(const SavedWork& record, const studies::MeansShape& shape) {
+    if (record.extract_vectors().sums_alone()) return BytesOfSums(record, shape);
+    const int64_t responses = std::min(record.num_responses(), record.responses_per_shard());
+    return studies::KeptMeans::BytesInMemory(responses, shape) +
+           studies::KeptMeans::BytesAside(responses, shape);
   }
 
   static int64_t BytesAtEnd(const ResponseInputs& inputs, const studies::MeansShape& shape) {
     const SavedExtraction& extraction = inputs.record.extract_vectors();
-    if (extraction.sums_alone())
-      return 2 * BytesOfSums(inputs.record, shape);  // a shard's, and all
-    const v1::ExtractionMethod method = MethodOf(extraction.how());
     const int64_t responses = inputs.record.num_responses();
-    const int64_t bytes = studies::KeptMeans::BytesInMemory(responses, shape);
-    if (inputs.generation == nullptr) {
-      return bytes + studies::WorkingBytes(inputs.responses, shape.width, method);
+    const int64_t generated =
+        inputs.generation == nullptr ? 0 : 2 * inputs.generation->MemoryOf(responses);
+    if (extraction.sums_alone()) {
+      return 2 * BytesOfSums(inputs.record, shape) + generated;  // a shard's, and all
     }
-    const int64_t queries = inputs.generation->queries.queries_size();
-    return bytes + studies::WorkingBytes(responses, queries, shape.width, method) +
-           2 * inputs.generation->MemoryOf(responses);
+    const v1::ExtractionMethod method = MethodOf(extraction.how());
+    const int64_t working =
+        inputs.generation == nullptr
+            ? studies::WorkingBytes(inputs.responses, shape.width, method)
+            : studies::WorkingBytes(responses, inputs.generation->queries.queries_size(),
+                                    shape.width, method);
+    return studies::KeptMeans::BytesInMemory(responses, shape) + working + generated;
   }
 
   static int64_t BytesOfSums(const SavedWork& record, const studies::MeansShape& shape) {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <iterator>
 #include <span>
-#include <type_traits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -52,7 +51,9 @@ void Complete(const studies::ResponseSet& set, const store::StoredBlob& json_lin
 }  // namespace
 
 std::string ExtractionSums::Serialize() const {
-  const std::string numbers = std::visit([](const auto& of) { return of.Serialize(); }, means);
+  std::string numbers;
+  if (const auto* kept = std::get_if<studies::KeptMeans>(&means)) numbers = kept->Serialize();
+  if (const auto* summed = std::get_if<studies::SummedMeans>(&means)) numbers = summed->Serialize();
   if (!generated) return numbers;
   SavedResponses responses;
   responses.mutable_responses()->Assign(generated->begin(), generated->end());
@@ -69,18 +70,30 @@ ExtractionWork::ExtractionWork(ResponseInputs inputs, studies::ResponseMeansPlan
       plan_(std::move(plan)),
       shape_(studies::ShapeOf(plan_, architecture)),
       blobs_(blobs) {
-  if (of().sums_alone()) places_ = studies::PlacesOf(inputs_.responses, of().how().pooling());
+  if (sums_up()) places_ = studies::PlacesOf(set(), of().how().pooling());
+}
+
+jobs::Extent ExtractionWork::extent() const {
+  jobs::Extent extent = ResponseWork::extent();
+  if (!generates() || !of().sums_alone()) return extent;
+  extent.preparing = {.units = extent.units,
+                      .units_per_shard = kGeneratedPerShard,
+                      .units_per_chunk = kGeneratedPerShard};
+  extent.units *= 2;
+  extent.units_per_chunk = kResponsesPerChunk;
+  return extent;
 }
 
 absl::StatusOr<ExtractionSums> ExtractionWork::BeginSums(int64_t units) {
   VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
   ExtractionSums sums;
-  if (of().sums_alone()) {
+  if (sums_up()) {
     VS_ASSIGN_OR_RETURN(sums.means,
                         studies::SummedMeans::Begin(*model->engine, shape_, weigh_by_tokens()));
     return sums;
   }
   VS_RETURN_IF_ERROR(BeginGenerated(*model, units, sums));
+  if (of().sums_alone()) return sums;
   VS_ASSIGN_OR_RETURN(sums.means,
                       units > inputs_.record.responses_per_shard()
                           ? studies::KeptMeans::BeginAside(*model->engine, blobs_, units, shape_)
@@ -92,9 +105,8 @@ absl::StatusOr<ExtractionSums> ExtractionWork::ParseSums(absl::string_view bytes
                                                          int64_t units) {
   VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
   ExtractionSums sums;
-  if (of().sums_alone()) {
-    VS_ASSIGN_OR_RETURN(sums.means, studies::SummedMeans::Parse(*model->engine, bytes, done, shape_,
-                                                                weigh_by_tokens()));
+  if (sums_up()) {
+    VS_ASSIGN_OR_RETURN(sums.means, ParseSummed(*model, bytes, done));
     return sums;
   }
   VS_RETURN_IF_ERROR(BeginGenerated(*model, units, sums));
@@ -103,64 +115,71 @@ absl::StatusOr<ExtractionSums> ExtractionWork::ParseSums(absl::string_view bytes
     done -= std::count_if(sums.generated->begin(), sums.generated->end(),
                           [](const SavedResponse& response) { return response.ids().empty(); });
   }
+  if (of().sums_alone()) {
+    if (!bytes.empty()) return jobs::PartialDamaged();
+    return sums;
+  }
   VS_ASSIGN_OR_RETURN(sums.means,
                       studies::KeptMeans::Parse(*model->engine, bytes, done, units, shape_));
   return sums;
 }
 
-absl::Status ExtractionWork::AddUnits(const jobs::UnitRange& units,
-                                      const Cancellation& cancellation, ExtractionSums& sums) {
+absl::Status ExtractionWork::PrepareWith(const ExtractionSums& generated) {
   VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
-  if (auto* of_sums = std::get_if<studies::SummedMeans>(&sums.means)) {
-    const auto places = std::span<const studies::SummedMeans::Place>(places_).subspan(
-        static_cast<size_t>(units.first), static_cast<size_t>(units.size()));
-    return studies::AddMeans(*model->engine, inputs_.Of(units), places, plan_, cancellation,
-                             *of_sums, cached_tokens_);
-  }
-  auto& means = std::get<studies::KeptMeans>(sums.means);
-  if (inputs_.generation == nullptr) {
-    return studies::AddMeans(*model->engine, inputs_.Of(units), plan_, cancellation, means,
-                             cached_tokens_);
-  }
-  const services::JudgedFor whom = {
-      .tenant = inputs_.tenant, .background = plan_.background, .cancellation = cancellation};
-  VS_ASSIGN_OR_RETURN(std::vector<SavedResponse> made,
-                      GenerateUnits(*inputs_.generation, *model, units, whom, generation_usage_));
-  const studies::ResponseSet set = SetOf(*inputs_.generation, units.first, made);
-  VS_RETURN_IF_ERROR(AddMeansOf(set, *model, cancellation, means));
-  std::move(made.begin(), made.end(), std::back_inserter(*sums.generated));
+  VS_ASSIGN_OR_RETURN(prepared_memory_,
+                      MemoryOf(*model, static_cast<int64_t>(generated.generated->size())));
+  prepared_ = SetOf(*inputs_.generation, /*first=*/0, *generated.generated);
+  VS_RETURN_IF_ERROR(studies::CheckBothLabels("generated", prepared_));
+  VS_RETURN_IF_ERROR(WithFieldRenamed(studies::CheckMethod(options().method, prepared_.responses),
+                                      "responses", "generated"));
+  if (!of().sums_alone()) return absl::OkStatus();
+  places_ = studies::PlacesOf(prepared_, of().how().pooling());
+  AddPromptTokens(prepared_.num_tokens);  // as they will run once more
   return absl::OkStatus();
 }
 
+absl::Status ExtractionWork::AddUnits(const jobs::UnitRange& units,
+                                      const Cancellation& cancellation, ExtractionSums& sums) {
+  VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
+  if (auto* summed = std::get_if<studies::SummedMeans>(&sums.means)) {
+    return AddSummed(units, *model, cancellation, *summed);
+  }
+  if (generates()) return AddGenerated(units, *model, cancellation, sums);
+  return studies::AddMeans(*model->engine, inputs_.Of(units), plan_, cancellation,
+                           std::get<studies::KeptMeans>(sums.means), cached_tokens_);
+}
+
 absl::Status ExtractionWork::AddShard(const ExtractionSums& shard, ExtractionSums& whole) {
-  if (whole.generated) {
+  if (shard.generated) {
     whole.generated->insert(whole.generated->end(), shard.generated->begin(),
                             shard.generated->end());
   }
-  return std::visit(
-      [&](auto& sums) { return sums.Add(std::get<std::decay_t<decltype(sums)>>(shard.means)); },
-      whole.means);
+  if (const auto* kept = std::get_if<studies::KeptMeans>(&shard.means)) {
+    return std::get<studies::KeptMeans>(whole.means).Add(*kept);
+  }
+  const auto* summed = std::get_if<studies::SummedMeans>(&shard.means);
+  if (summed == nullptr) return absl::OkStatus();
+  if (std::holds_alternative<std::monostate>(whole.means)) {
+    VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
+    VS_ASSIGN_OR_RETURN(whole.means,
+                        studies::SummedMeans::Begin(*model->engine, shape_, weigh_by_tokens()));
+  }
+  return std::get<studies::SummedMeans>(whole.means).Add(*summed);
 }
 
 absl::StatusOr<std::unique_ptr<jobs::Outcome>> ExtractionWork::FinishSums(
     const ExtractionSums& whole, const Cancellation& cancellation) {
   VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
   v1::Provenance provenance = inputs_.record.provenance();
-  if (inputs_.generation == nullptr) {
-    return OutcomeOf(*model, inputs_.responses, whole, std::move(provenance),
-                     /*generated=*/std::nullopt, cancellation);
+  if (!generates()) {
+    return OutcomeOf(*model, whole, std::move(provenance), /*generated=*/std::nullopt,
+                     cancellation);
   }
-  // Once more, as a set.
-  VS_ASSIGN_OR_RETURN(const auto memory,
-                      MemoryOf(*model, static_cast<int64_t>(whole.generated->size())));
-  const studies::ResponseSet set = SetOf(*inputs_.generation, /*first=*/0, *whole.generated);
-  VS_RETURN_IF_ERROR(studies::CheckBothLabels("generated", set));
-  VS_RETURN_IF_ERROR(WithFieldRenamed(studies::CheckMethod(options().method, set.responses),
-                                      "responses", "generated"));
+  if (!of().sums_alone()) VS_RETURN_IF_ERROR(PrepareWith(whole));
   GeneratedSet generated{.json_lines = {}, .mean_answer_mass = MeanAnswerMass(*whole.generated)};
-  VS_ASSIGN_OR_RETURN(generated.json_lines, WriteJsonLines(blobs_, set));
-  Complete(set, generated.json_lines, provenance);
-  return OutcomeOf(*model, set, whole, std::move(provenance), std::move(generated), cancellation);
+  VS_ASSIGN_OR_RETURN(generated.json_lines, WriteJsonLines(blobs_, prepared_));
+  Complete(prepared_, generated.json_lines, provenance);
+  return OutcomeOf(*model, whole, std::move(provenance), std::move(generated), cancellation);
 }
 
 studies::ExtractionOptions ExtractionWork::options() const {
@@ -177,10 +196,51 @@ absl::StatusOr<engine::KeptCaptures> ExtractionWork::MemoryOf(const engine::Serv
 
 absl::Status ExtractionWork::BeginGenerated(const engine::ServedModel& model, int64_t units,
                                             ExtractionSums& sums) const {
-  if (inputs_.generation == nullptr) return absl::OkStatus();
-  VS_ASSIGN_OR_RETURN(sums.memory, MemoryOf(model, units));
+  if (!generates()) return absl::OkStatus();
+  const int64_t responses = std::min(units, inputs_.record.num_responses());
+  VS_ASSIGN_OR_RETURN(sums.memory, MemoryOf(model, responses));
   sums.generated.emplace();
   return absl::OkStatus();
+}
+
+absl::Status ExtractionWork::AddGenerated(const jobs::UnitRange& units,
+                                          const engine::ServedModel& model,
+                                          const Cancellation& cancellation, ExtractionSums& sums) {
+  const services::JudgedFor whom = {
+      .tenant = inputs_.tenant, .background = plan_.background, .cancellation = cancellation};
+  VS_ASSIGN_OR_RETURN(std::vector<SavedResponse> made,
+                      GenerateUnits(*inputs_.generation, model, units, whom, generation_usage_));
+  if (auto* means = std::get_if<studies::KeptMeans>(&sums.means)) {
+    const studies::ResponseSet set = SetOf(*inputs_.generation, units.first, made);
+    VS_RETURN_IF_ERROR(AddMeansOf(set, model, cancellation, *means));
+  }
+  std::move(made.begin(), made.end(), std::back_inserter(*sums.generated));
+  return absl::OkStatus();
+}
+
+// Of generated responses a shard's last units may be none.
+absl::StatusOr<studies::SummedMeans> ExtractionWork::ParseSummed(const engine::ServedModel& model,
+                                                                 absl::string_view bytes,
+                                                                 int64_t done) const {
+  VS_ASSIGN_OR_RETURN(
+      studies::SummedMeans sums,
+      studies::SummedMeans::Parse(*model.engine, bytes, done, shape_, weigh_by_tokens()));
+  if (!generates() && sums.count() != done) return jobs::PartialDamaged();
+  return sums;
+}
+
+absl::Status ExtractionWork::AddSummed(const jobs::UnitRange& units,
+                                       const engine::ServedModel& model,
+                                       const Cancellation& cancellation,
+                                       studies::SummedMeans& sums) {
+  const std::span<const studies::LabelledResponse> all = set().responses;
+  const int64_t before = extent().preparing.units;
+  const size_t first = std::min<size_t>(static_cast<size_t>(units.first - before), all.size());
+  const size_t count = std::min<size_t>(static_cast<size_t>(units.size()), all.size() - first);
+  const auto responses = all.subspan(first, count);
+  const auto places = std::span<const studies::SummedMeans::Place>(places_).subspan(first, count);
+  return studies::AddMeans(*model.engine, responses, places, plan_, cancellation, sums,
+                           cached_tokens_);
 }
 
 absl::Status ExtractionWork::AddMeansOf(const studies::ResponseSet& set,
@@ -193,26 +253,31 @@ absl::Status ExtractionWork::AddMeansOf(const studies::ResponseSet& set,
     VS_RETURN_IF_ERROR(studies::AddMeans(*model.engine, all.subspan(first, count), plan_,
                                          cancellation, means, cached_tokens_));
   }
-  generation_usage_.set_prompt_tokens(generation_usage_.prompt_tokens() + set.num_tokens);
+  AddPromptTokens(set.num_tokens);
   return absl::OkStatus();
 }
 
+void ExtractionWork::AddPromptTokens(int64_t tokens) {
+  generation_usage_.set_prompt_tokens(generation_usage_.prompt_tokens() + tokens);
+}
+
 absl::StatusOr<studies::ExtractedVector> ExtractionWork::Extracted(
-    const engine::ServedModel& model, const studies::ResponseSet& set, const ExtractionSums& whole,
+    const engine::ServedModel& model, const ExtractionSums& whole,
     const Cancellation& cancellation) const {
   if (const auto* sums = std::get_if<studies::SummedMeans>(&whole.means)) {
-    return studies::ExtractVector(set, *sums, plan_.layers, options());
+    if (sums->count() != static_cast<int64_t>(set().responses.size())) {
+      return jobs::PartialDamaged();
+    }
+    return studies::ExtractVector(set(), *sums, plan_.layers, options());
   }
-  return studies::ExtractVector(*model.engine, set, std::get<studies::KeptMeans>(whole.means),
+  return studies::ExtractVector(*model.engine, set(), std::get<studies::KeptMeans>(whole.means),
                                 plan_.layers, options(), cancellation);
 }
 
 absl::StatusOr<std::unique_ptr<jobs::Outcome>> ExtractionWork::OutcomeOf(
-    const engine::ServedModel& model, const studies::ResponseSet& set, const ExtractionSums& whole,
-    v1::Provenance provenance, std::optional<GeneratedSet> generated,
-    const Cancellation& cancellation) const {
-  VS_ASSIGN_OR_RETURN(studies::ExtractedVector extracted,
-                      Extracted(model, set, whole, cancellation));
+    const engine::ServedModel& model, const ExtractionSums& whole, v1::Provenance provenance,
+    std::optional<GeneratedSet> generated, const Cancellation& cancellation) const {
+  VS_ASSIGN_OR_RETURN(studies::ExtractedVector extracted, Extracted(model, whole, cancellation));
   studies::StoredVector vector;
   vector.record = studies::VectorWithin(model, plan_.site, plan_.layers);
   vector.record.set_display_name(inputs_.record.display_name());
@@ -222,7 +287,7 @@ absl::StatusOr<std::unique_ptr<jobs::Outcome>> ExtractionWork::OutcomeOf(
   *vector.record.mutable_provenance() = std::move(provenance);
   vector.rows = std::move(extracted.rows);
   return std::make_unique<ExtractionOutcome>(options().method, std::move(vector),
-                                             std::move(extracted.warnings), set.num_tokens,
+                                             std::move(extracted.warnings), set().num_tokens,
                                              std::move(generated));
 }
 

@@ -30,22 +30,27 @@
 namespace valuescope::kinds {
 
 // Means of responses or sums of these, and the responses where they are generated, those without
-// tokens included: these have no means. Of generated ones means are kept, since what a response
-// counts in sums depends on all labels.
+// tokens included: these have no means.
 struct ExtractionSums {
   std::optional<std::vector<SavedResponse>> generated;
   engine::KeptCaptures memory;  // of `generated`
-  std::variant<studies::KeptMeans, studies::SummedMeans> means;
+  // Nothing where responses are generated to be summed up later.
+  std::variant<std::monostate, studies::KeptMeans, studies::SummedMeans> means;
 
   // Of generated responses the size of their record, 8 bytes, little-endian, and the record; then
   // the means.
   std::string Serialize() const;
 };
 
+// What a response counts in sums depends on all labels. Where sums are made of generated responses
+// all of them are generated and labelled first, by the shards that prepare, and the others sum up
+// those that have tokens, cut as if they had been given; units beyond the last of these are none.
 class ExtractionWork : public ResponseWork<ExtractionSums> {
  public:
   ExtractionWork(ResponseInputs inputs, studies::ResponseMeansPlan plan,
                  const model::Architecture& architecture, store::BlobStore& blobs);
+
+  jobs::Extent extent() const override;
 
   // What generating and labelling cost.
   const v1::Usage& generation_usage() const { return generation_usage_; }
@@ -54,6 +59,7 @@ class ExtractionWork : public ResponseWork<ExtractionSums> {
   absl::StatusOr<ExtractionSums> BeginSums(int64_t units) override;
   absl::StatusOr<ExtractionSums> ParseSums(absl::string_view bytes, int64_t done,
                                            int64_t units) override;
+  absl::Status PrepareWith(const ExtractionSums& generated) override;
   absl::Status AddUnits(const jobs::UnitRange& units, const Cancellation& cancellation,
                         ExtractionSums& sums) override;
   absl::Status AddShard(const ExtractionSums& shard, ExtractionSums& whole) override;
@@ -63,6 +69,11 @@ class ExtractionWork : public ResponseWork<ExtractionSums> {
  private:
   const SavedExtraction& of() const { return inputs_.record.extract_vectors(); }
   bool weigh_by_tokens() const { return of().how().pooling() == v1::POOLING_TOKEN_MEAN; }
+  bool generates() const { return inputs_.generation != nullptr; }
+  // Whether what is begun now is sums: of generated responses once all are there.
+  bool sums_up() const { return of().sums_alone() && !(generates() && places_.empty()); }
+  // The responses that the vector is made of; of generated ones once all are there.
+  const studies::ResponseSet& set() const { return generates() ? prepared_ : inputs_.responses; }
   studies::ExtractionOptions options() const;
 
   // Of generated responses and their prompts, kept while the requests of others, and their own,
@@ -71,15 +82,21 @@ class ExtractionWork : public ResponseWork<ExtractionSums> {
                                                 int64_t responses) const;
   absl::Status BeginGenerated(const engine::ServedModel& model, int64_t units,
                               ExtractionSums& sums) const;
+  absl::Status AddGenerated(const jobs::UnitRange& units, const engine::ServedModel& model,
+                            const Cancellation& cancellation, ExtractionSums& sums);
+  absl::StatusOr<studies::SummedMeans> ParseSummed(const engine::ServedModel& model,
+                                                   absl::string_view bytes, int64_t done) const;
+  absl::Status AddSummed(const jobs::UnitRange& units, const engine::ServedModel& model,
+                         const Cancellation& cancellation, studies::SummedMeans& sums);
+  // Of generated responses that run once more.
+  void AddPromptTokens(int64_t tokens);
   // No more at once than where they are given.
   absl::Status AddMeansOf(const studies::ResponseSet& set, const engine::ServedModel& model,
                           const Cancellation& cancellation, studies::KeptMeans& means);
   absl::StatusOr<studies::ExtractedVector> Extracted(const engine::ServedModel& model,
-                                                     const studies::ResponseSet& set,
                                                      const ExtractionSums& whole,
                                                      const Cancellation& cancellation) const;
   absl::StatusOr<std::unique_ptr<jobs::Outcome>> OutcomeOf(const engine::ServedModel& model,
-                                                           const studies::ResponseSet& set,
                                                            const ExtractionSums& whole,
                                                            v1::Provenance provenance,
                                                            std::optional<GeneratedSet> generated,
@@ -88,7 +105,10 @@ class ExtractionWork : public ResponseWork<ExtractionSums> {
   const studies::ResponseMeansPlan plan_;
   const studies::MeansShape shape_;
   store::BlobStore& blobs_;
-  std::vector<studies::SummedMeans::Place> places_;  // of sums
+  // Of generated responses, once all are there, as they would be given.
+  studies::ResponseSet prepared_;
+  engine::KeptCaptures prepared_memory_;
+  std::vector<studies::SummedMeans::Place> places_;  // in sums, of set()
   v1::Usage generation_usage_;
 };
 

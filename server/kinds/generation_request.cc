@@ -26,9 +26,15 @@ namespace valuescope::kinds {
 namespace {
 
 constexpr int kMostSamples = 64;
+// Of a job, which may have other shards for sums of them.
+constexpr int64_t kMostUnits = (store::kMaxShards - kMostLargeShards) * kGeneratedPerShard;
 
 int64_t ConditionsOf(const GenerationSource& source) {
   return static_cast<int64_t>(source.conditions.size());
+}
+
+int64_t UnitsOf(const GenerationSource& source, int64_t queries) {
+  return queries * ConditionsOf(source) * source.samples;
 }
 
 // --- What is asked for ---------------------------------------------------------------------------
@@ -50,41 +56,62 @@ absl::Status CheckNumbers(const GenerationSource& source) {
 }
 
 absl::Status CheckUnits(const GenerationSource& source, int64_t queries, bool at_once) {
-  const int64_t units = queries * ConditionsOf(source) * source.samples;
+  const int64_t units = UnitsOf(source, queries);
   if (at_once && units > kMostResponsesAtOnce) {
     return NeverFits(
         "USE_A_JOB",
         absl::StrCat(source.whole, " asks for more responses than one call makes, which is ",
                      kMostResponsesAtOnce, "; create a job with the same request"));
   }
-  constexpr int64_t kMost = store::kMaxShards * kGeneratedPerShard;
-  if (units <= kMost) return absl::OkStatus();
+  if (units <= kMostUnits) return absl::OkStatus();
   return NeverFits("DATA_SET_TOO_LARGE",
-                   absl::StrCat(source.whole, " asks for more than ", kMost, " responses"));
+                   absl::StrCat(source.whole, " asks for more than ", kMostUnits, " responses"));
 }
 
-absl::Status CheckCost(const GenerationSource& source, const Generation& generation, bool at_once) {
-  const GenerationCost cost = generation.MostCost();
-  if (at_once && cost.generated_tokens > kMostGeneratedAtOnce) {
-    return NeverFits("USE_A_JOB",
-                     absl::StrCat(source.whole, " may take ", cost.generated_tokens,
-                                  " tokens, one call generates at most ", kMostGeneratedAtOnce,
-                                  "; lower `sampling.max_tokens`, or create a job with the same "
-                                  "request"));
+// Of the longest prompt and response so far: both only grow, so what is too much now remains so.
+absl::Status CheckCost(const GenerationSource& source, int64_t units, const SavedGeneration& how,
+                       bool at_once) {
+  const int64_t generated = units * how.most_response_tokens();
+  if (at_once && generated > kMostGeneratedAtOnce) {
+    return NeverFits(
+        "USE_A_JOB",
+        absl::StrCat(source.whole, " may take ", generated,
+                     " tokens or more, one call generates at most ", kMostGeneratedAtOnce,
+                     "; lower `sampling.max_tokens`, or create a job with the same "
+                     "request"));
   }
-  return studies::CheckEncodedSize(generation.units(), cost.tokens);
+  return studies::CheckEncodedSize(units, generated + units * how.most_prompt_tokens());
+}
+
+// What counts alone tell before any text is read. Bytes tell nothing of what will be generated: the
+// longer a prompt is, the less room it leaves. Where `max_tokens` is unset that may be one token.
+absl::Status CheckCounts(const GenerationSource& source, int64_t queries,
+                         const engine::ServedModel& model, bool at_once) {
+  VS_RETURN_IF_ERROR(CheckUnits(source, queries, at_once));
+  SavedGeneration how;
+  // One that no prompt has room for is wrong in itself.
+  const int64_t given = source.sampling.has_max_tokens() ? source.sampling.max_tokens() : 0;
+  if (given < model.architecture.max_positions) {
+    how.set_most_response_tokens(std::max<int64_t>(given, 1));
+  }
+  how.set_most_prompt_tokens(1);
+  return CheckCost(source, UnitsOf(source, queries), how, at_once);
 }
 
 // --- Prompts -------------------------------------------------------------------------------------
+
+// Of its system message `number`.
+std::string SystemFieldOf(const ConditionSource& condition, size_t number) {
+  return absl::StrCat(condition.system_field,
+                      condition.several_messages ? absl::StrCat("[", number, "]") : "");
+}
 
 absl::Status CheckSystemMessages(const GenerationSource& source, const engine::ServedModel& model,
                                  bool taken) {
   for (const ConditionSource& condition : source.conditions) {
     for (size_t i = 0; i < condition.system_messages.size(); ++i) {
-      const std::string field = absl::StrCat(
-          condition.system_field, condition.several_messages ? absl::StrCat("[", i, "]") : "");
-      VS_RETURN_IF_ERROR(
-          services::CheckSystemMessage(field, condition.system_messages[i], taken, model));
+      VS_RETURN_IF_ERROR(services::CheckSystemMessage(SystemFieldOf(condition, i),
+                                                      condition.system_messages[i], taken, model));
     }
   }
   return absl::OkStatus();
@@ -94,13 +121,21 @@ absl::Status CheckSystemMessages(const GenerationSource& source, const engine::S
 class QueryWriter {
  public:
   QueryWriter(const GenerationSource& source, const engine::ServedModel& model,
-              const rpc::CallContext& context, bool takes_system_message, Generation& generation)
+              const rpc::CallContext& context, bool at_once, bool takes_system_message,
+              Generation& generation)
       : source_(source),
         model_(model),
         context_(context),
+        at_once_(at_once),
         takes_system_message_(takes_system_message),
         options_{.now = absl::Now()},
         generation_(generation) {}
+
+  // So many queries will be added.
+  absl::Status Begin(int64_t queries) {
+    units_ = UnitsOf(source_, queries);
+    return CheckCounts(source_, queries, model_, at_once_);
+  }
 
   absl::Status Add(const GivenPlace& place, const std::string& text, const std::string& query_id) {
     VS_RETURN_IF_ERROR(context_.Why());
@@ -112,10 +147,11 @@ class QueryWriter {
     query.set_text(text);
     query.set_query_id(query_id);
     for (int c = 0; c < generation_.how.conditions_size(); ++c) {
-      auto prompt = services::PromptFromProto(
-          place.field, services::UserTurn(SystemMessageOf(c, number), text), model_, options_);
-      if (!prompt.ok()) return place.Of(prompt.status());
-      VS_RETURN_IF_ERROR(AddPrompt(place, prompt->ids, query));
+      const SystemMessage system = SystemMessageOf(c, number);
+      auto prompt = services::PromptFromProto(place.field, services::UserTurn(system.text, text),
+                                              model_, options_);
+      if (!prompt.ok()) return AtPrompt(place, system, text, prompt.status());
+      VS_RETURN_IF_ERROR(AddPrompt(place, system, prompt->ids, query));
     }
     if (text.size() > longest_.size()) longest_ = text;
     return absl::OkStatus();
@@ -137,18 +173,24 @@ class QueryWriter {
   const std::string& longest() const { return longest_; }
 
  private:
-  // Null: none.
-  const std::string* SystemMessageOf(int condition, int query) const {
-    const auto& messages = source_.conditions[static_cast<size_t>(condition)].system_messages;
-    if (messages.empty()) return nullptr;
+  struct SystemMessage {
+    const std::string* text = nullptr;  // null: none
+    std::string field = {};
+  };
+
+  SystemMessage SystemMessageOf(int condition, int query) const {
+    const ConditionSource& of = source_.conditions[static_cast<size_t>(condition)];
+    if (of.system_messages.empty()) return {};
     const uint64_t drawn = SeedOf(SeedOf(source_.draw_seed, condition), query);
-    const std::string& message = messages[drawn % messages.size()];
-    return message.empty() && !takes_system_message_ ? nullptr : &message;
+    const size_t number = drawn % of.system_messages.size();
+    const std::string& text = of.system_messages[number];
+    if (text.empty() && !takes_system_message_) return {};
+    return {.text = &text, .field = SystemFieldOf(of, number)};
   }
 
   // What the engine has to say of one depends on its length and condition.
-  absl::Status AddPrompt(const GivenPlace& place, const std::vector<int32_t>& ids,
-                         SavedQuery& query) {
+  absl::Status AddPrompt(const GivenPlace& place, const SystemMessage& system,
+                         const std::vector<int32_t>& ids, SavedQuery& query) {
     VS_RETURN_IF_ERROR(context_.Hold(static_cast<int64_t>(ids.size() * sizeof(int32_t))));
     query.add_prompts()->mutable_ids()->Assign(ids.begin(), ids.end());
     const int condition = query.prompts_size() - 1;
@@ -160,18 +202,30 @@ class QueryWriter {
         generation_.how.samples();
     const engine::Request request = generation_.RequestOf(unit, model_);
     if (absl::Status status = model_.engine->Check(request); !status.ok()) {
-      return AtRequest(place, condition, status);
+      return AtRequest(place, condition, system, query.text(), status);
     }
     SavedGeneration& how = generation_.how;
     how.set_most_prompt_tokens(
         std::max(how.most_prompt_tokens(), static_cast<int64_t>(ids.size())));
     how.set_most_response_tokens(
         std::max<int64_t>(how.most_response_tokens(), request.sampling->max_tokens));
-    return absl::OkStatus();
+    return CheckCost(source_, units_, how, at_once_);
+  }
+
+  // What is wrong with a prompt, of the query in it unless that could stand alone.
+  absl::Status AtPrompt(const GivenPlace& place, const SystemMessage& system,
+                        const std::string& query, const absl::Status& status) const {
+    const bool has_message = system.text != nullptr && !system.text->empty();
+    if (!has_message ||
+        !services::StandsAlone(query, takes_system_message_, model_, options_.now)) {
+      return place.Of(status);
+    }
+    return GivenPlace{.field = system.field, .line = ""}.Of(status);
   }
 
   // What the engine says of a request, of the field that it comes from.
-  absl::Status AtRequest(const GivenPlace& place, int condition, const absl::Status& status) const {
+  absl::Status AtRequest(const GivenPlace& place, int condition, const SystemMessage& system,
+                         const std::string& query, const absl::Status& status) const {
     const std::string field = DetailsOf(status).field;
     if (absl::StartsWith(field, "sampling")) {
       return WithFieldRenamed(status, "sampling", absl::StrCat(source_.prefix, "sampling"));
@@ -179,15 +233,17 @@ class QueryWriter {
     if (absl::StartsWith(field, "interventions")) {
       return InField(source_.conditions[static_cast<size_t>(condition)].field, status);
     }
-    return place.Of(status);
+    return AtPrompt(place, system, query, status);
   }
 
   const GenerationSource& source_;
   const engine::ServedModel& model_;
   const rpc::CallContext& context_;
+  const bool at_once_;
   const bool takes_system_message_;
   const services::PromptOptions options_;
   Generation& generation_;
+  int64_t units_ = 0;                         // of all queries
   std::set<std::pair<int, size_t>> checked_;  // condition and length
   std::string longest_;
 };
@@ -208,10 +264,10 @@ absl::Status AddLines(const std::string& field, const services::ReadPiece& read,
 }
 
 absl::Status AddQueries(const GenerationSource& source, const rpc::CallContext& context,
-                        bool at_once, const Sources& sources, services::UsedResources& used,
+                        const Sources& sources, services::UsedResources& used,
                         QueryWriter& writer) {
   if (source.queries_artifact.empty()) {
-    VS_RETURN_IF_ERROR(CheckUnits(source, source.queries.size(), at_once));
+    VS_RETURN_IF_ERROR(writer.Begin(source.queries.size()));
     for (int i = 0; i < source.queries.size(); ++i) {
       const GivenPlace place = GivenPlace::Inline(absl::StrCat(source.prefix, "queries"), i);
       VS_RETURN_IF_ERROR(writer.Add(place, source.queries[i], /*query_id=*/""));
@@ -221,9 +277,8 @@ absl::Status AddQueries(const GenerationSource& source, const rpc::CallContext& 
     VS_ASSIGN_OR_RETURN(const services::ReadPiece read,
                         services::OpenDataSet(field, source.queries_artifact, context.tenant,
                                               *sources.store, *sources.blobs, used));
-    VS_ASSIGN_OR_RETURN(const int64_t count,
-                        services::CountDataSetLines(read, store::kMaxShards * kGeneratedPerShard));
-    VS_RETURN_IF_ERROR(CheckUnits(source, count, at_once));
+    VS_ASSIGN_OR_RETURN(const int64_t count, services::CountDataSetLines(read, kMostUnits));
+    VS_RETURN_IF_ERROR(writer.Begin(count));
     VS_RETURN_IF_ERROR(AddLines(field, read, writer));
   }
   writer.NameQueries();
@@ -346,14 +401,13 @@ absl::StatusOr<Generation> GenerationOf(const GenerationSource& source,
       how.mutable_conditions(c)->set_system_message(message);
     }
   }
-  QueryWriter writer(source, model, context, takes_system_message, generation);
-  VS_RETURN_IF_ERROR(AddQueries(source, context, options.at_once, sources, used, writer));
+  QueryWriter writer(source, model, context, options.at_once, takes_system_message, generation);
+  VS_RETURN_IF_ERROR(AddQueries(source, context, sources, used, writer));
   if (generation.judge != nullptr) {
     VS_ASSIGN_OR_RETURN(const int64_t tokens,
                         generation.judge->MostTokens(writer.longest(), how.most_response_tokens()));
     how.set_most_judge_tokens(tokens);
   }
-  VS_RETURN_IF_ERROR(CheckCost(source, generation, options.at_once));
   return generation;
 }
 

@@ -330,7 +330,7 @@ class JudgeResponsesKind
     VS_ASSIGN_OR_RETURN(inputs.held, JudgeModelOf(request, resolved.used));
     SavedWork& record = inputs.record;
     if (inputs.held != nullptr) record = RecordOf(*inputs.held, request.display_name(), options);
-    record.set_format_version(kLatestSavedWork);
+    record.set_format_version(kSavedWorkWithGeneration);
     const absl::Time now = absl::FromUnixSeconds(absl::ToUnixSeconds(absl::Now()));
     VS_ASSIGN_OR_RETURN(auto judge, JudgeOf(request, inputs.held, now));
     VS_ASSIGN_OR_RETURN(const auto reading, ReadingModelOf(request, resolved.used));

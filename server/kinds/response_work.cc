@@ -22,8 +22,6 @@ namespace {
 constexpr char kModels[] = "models/";
 // A worker reads it for every shard. The rest of it is small, so what is too much are tensors.
 constexpr int64_t kMostSpecBytes = int64_t{8} << 20;
-// Where partial results are large.
-constexpr int64_t kMostShards = 32;
 // Tokens whose time tells how fast a model is.
 constexpr int64_t kFewestMeasured = 256;
 // What two cores sustain in a forward pass, for a model that has run nothing yet: enough to tell
@@ -76,7 +74,7 @@ absl::Status HoldStorable(int64_t bytes, absl::string_view what, const rpc::Call
 
 int64_t ResponsesPerLargeShard(int64_t num_responses) {
   const int64_t chunks = (num_responses + kResponsesPerChunk - 1) / kResponsesPerChunk;
-  const int64_t chunks_per_shard = (chunks + kMostShards - 1) / kMostShards;
+  const int64_t chunks_per_shard = (chunks + kMostLargeShards - 1) / kMostLargeShards;
   return std::max<int64_t>(1, chunks_per_shard) * kResponsesPerChunk;
 }
 

@@ -44,8 +44,10 @@ namespace valuescope::kinds {
 inline constexpr int64_t kResponsesPerChunk = 16;
 // That a call takes at once.
 inline constexpr int64_t kMostResponsesAtOnce = 2000;
-// Of work whose partial results are large: a multiple of kResponsesPerChunk, so many that there are
-// few shards; a fixed function of the number of responses.
+// Of work whose partial results are large.
+inline constexpr int64_t kMostLargeShards = 32;
+// A multiple of kResponsesPerChunk, so many that there are no more shards; a fixed function of the
+// number of responses.
 int64_t ResponsesPerLargeShard(int64_t num_responses);
 
 // "models/ID": store::NewJob::needs of what runs on one model.
@@ -59,7 +61,9 @@ inline constexpr int kSavedWorkVersion = 2;
 // The same of what servers that know that version alone would do in another way.
 inline constexpr int kSavedWorkWithMethods = 3;
 // Generated responses, effects of single neurons, evaluations.
-inline constexpr int kLatestSavedWork = 4;
+inline constexpr int kSavedWorkWithGeneration = 4;
+// Sums of generated responses.
+inline constexpr int kLatestSavedWork = 5;
 
 // The inputs of one piece of work. Copies share the model.
 struct ResponseInputs {

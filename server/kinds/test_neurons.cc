@@ -118,7 +118,9 @@ class NeuronTestWork : public ResponseWork<studies::NeuronTestSums> {
     return {.units = num_looks() + passes_.num_passes(),
             .units_per_shard = inputs_.record.test_neurons().passes_per_shard(),
             .units_per_chunk = kPassesPerChunk,
-            .preparing = num_looks()};
+            .preparing = {.units = num_looks(),
+                          .units_per_shard = num_looks(),
+                          .units_per_chunk = kPassesPerChunk}};
   }
 
  protected:
@@ -155,6 +157,8 @@ class NeuronTestWork : public ResponseWork<studies::NeuronTestSums> {
   }
   absl::Status AddShard(const studies::NeuronTestSums& shard,
                         studies::NeuronTestSums& whole) override {
+    // Looks are one shard, the first; no other has measures.
+    if (shard.values.empty()) whole.measures = shard.measures;
     whole.values.insert(whole.values.end(), shard.values.begin(), shard.values.end());
     return absl::OkStatus();
   }

@@ -5,6 +5,7 @@
 #include "absl/strings/str_replace.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "engine/request.h"
 #include "services/prompt_codec.h"
 
 namespace valuescope::services {
@@ -85,6 +86,18 @@ absl::Status CheckSystemMessage(absl::string_view field, const std::string& mess
                       absl::StrCat("must be empty: the chat template of models/", model.id,
                                    " takes no system message"),
                       "NO_SYSTEM_MESSAGE");
+}
+
+bool StandsAlone(const std::string& text, bool takes_system_message,
+                 const engine::ServedModel& model, absl::Time now) {
+  const std::string none;
+  const auto prompt = PromptFromProto(
+      "prompt", UserTurn(takes_system_message ? &none : nullptr, text), model, {.now = now});
+  if (!prompt.ok()) return false;
+  engine::Request request;
+  request.prompt = prompt->ids;
+  request.sampling.emplace().max_tokens = 1;
+  return model.engine->Check(request).ok();
 }
 
 }  // namespace valuescope::services

@@ -41,6 +41,12 @@ absl::StatusOr<bool> TakesSystemMessage(absl::string_view field, const engine::S
 absl::Status CheckSystemMessage(absl::string_view field, const std::string& message, bool taken,
                                 const engine::ServedModel& model);
 
+// Whether the model can answer a user's turn of `text` behind an empty system message, or without
+// one where the template takes none. What cannot stand behind another message is then that one's
+// fault.
+bool StandsAlone(const std::string& text, bool takes_system_message,
+                 const engine::ServedModel& model, absl::Time now);
+
 }  // namespace valuescope::services
 
 #endif  // VALUESCOPE_SERVICES_USER_TURNS_H_

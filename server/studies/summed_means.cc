@@ -69,7 +69,7 @@ std::string SummedMeans::Serialize() const {
 }
 
 absl::StatusOr<SummedMeans> SummedMeans::Parse(engine::Engine& engine, absl::string_view bytes,
-                                               int64_t done, const MeansShape& shape,
+                                               int64_t most, const MeansShape& shape,
                                                bool weigh_by_tokens) {
   if (static_cast<int64_t>(bytes.size()) != Bytes(shape, weigh_by_tokens))
     return jobs::PartialDamaged();
@@ -77,14 +77,14 @@ absl::StatusOr<SummedMeans> SummedMeans::Parse(engine::Engine& engine, absl::str
   int64_t head[2];
   bytes.remove_prefix(kMagic.size());
   TakeNumbers(bytes, head);
-  if (head[0] != kVersion || head[1] != done) return jobs::PartialDamaged();
+  if (head[0] != kVersion || head[1] < 0 || head[1] > most) return jobs::PartialDamaged();
   VS_ASSIGN_OR_RETURN(SummedMeans sums, Begin(engine, shape, weigh_by_tokens));
   const auto size = bytes.size() / sums.layers_.size();
   for (size_t r = 0; r < sums.layers_.size(); ++r) {
     VS_ASSIGN_OR_RETURN(sums.layers_[r], analysis::LayerSums::Parse(bytes.substr(r * size, size),
                                                                     shape.width, weigh_by_tokens));
   }
-  sums.count_ = done;
+  sums.count_ = head[1];
   return sums;
 }
 

@@ -45,9 +45,9 @@ class SummedMeans {
 
   // Magic, version, count, sums; little-endian.
   std::string Serialize() const;
-  // `done` responses. DATA_LOSS for bytes of other sums.
+  // At most `most` responses. DATA_LOSS for bytes of other sums.
   static absl::StatusOr<SummedMeans> Parse(engine::Engine& engine, absl::string_view bytes,
-                                           int64_t done, const MeansShape& shape,
+                                           int64_t most, const MeansShape& shape,
                                            bool weigh_by_tokens);
 
  private:

@@ -552,6 +552,14 @@ def test_a_file_is_asked_as_its_items_are_and_bad_lines_are_numbered(client):
             "conditions[1].system_message",
             {"conditions": [None, vs.EvaluationCondition("w81 <eos>")]},
         ),
+        (
+            "conditions[1].system_message",
+            {"conditions": [None, vs.EvaluationCondition("w81 " * 300)]},
+        ),
+        (
+            "conditions[0].system_message",
+            {"items": ["w81 " * 80], "conditions": [vs.EvaluationCondition("w81 " * 110)]},
+        ),
         ("max_answer_tokens", {"max_answer_tokens": 250}),
         ("items[0]", {"items": ["w81 " * 300]}),
     ],

@@ -179,6 +179,7 @@ def test_kill_9_in_the_middle_gives_the_same_bytes(client, start_server, root, t
         ({"queries": []}, "queries"),
         ({"queries": ["w11", "w12 <eos>"]}, r"queries\[1\]"),
         ({"how": [vs.EvaluationCondition(system="<bos>")]}, r"conditions\[0\].system_message"),
+        ({"how": [None, vs.EvaluationCondition(system="w50 " * 300)]}, r"conditions\[1\].system_message"),
         ({"how": [None] * 65}, "conditions"),
         ({"how": [None, vs.Steer(np.ones(3, np.float32), 1.0, layers=[1])]}, r"conditions\[1\].interventions\[0\].add.tensor.shape"),
         ({"how": [None, vs.Steer("vectors/none", 1.0, layers=[99])]}, r"conditions\[1\].interventions\[0\].layers.list.layers\[0\]"),

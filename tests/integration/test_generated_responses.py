@@ -322,6 +322,7 @@ def test_a_template_without_system_role_refuses_any_other(client):
 # --- What is refused ---
 
 MANY = vs.Condition(expresses=True)
+LONG = "w11 " * 300
 
 
 @pytest.mark.parametrize(
@@ -330,8 +331,12 @@ MANY = vs.Condition(expresses=True)
         ({"queries": []}, "queries"),
         ({"queries": ["w11", ""]}, "queries[1]"),
         ({"queries": ["w11", "w12 <eos> w13"]}, "queries[1]"),
-        ({"queries": ["w11 " * 300]}, "queries[0]"),
+        ({"queries": [LONG]}, "queries[0]"),
         ({"conditions": [vs.Condition("<bos>")]}, "conditions[0].system_messages[0]"),
+        ({"conditions": [vs.Condition(LONG)]}, "conditions[0].system_messages[0]"),
+        ({"conditions": [vs.Condition(), vs.Condition([LONG])]}, "conditions[1].system_messages[0]"),
+        ({"queries": ["w11 " * 110], "conditions": [vs.Condition("w50 " * 110)]}, "conditions[0].system_messages[0]"),
+        ({"queries": [LONG], "conditions": [vs.Condition(LONG)]}, "queries[0]"),
         ({"conditions": [MANY] * 17, "judge": None}, "conditions"),
         ({"judge": None}, "judge"),
         ({"judge": v1.Judge()}, "judge"),
@@ -348,7 +353,7 @@ MANY = vs.Condition(expresses=True)
         ({"max_tokens": 5000}, "sampling.max_tokens"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
-)
+)  # fmt: skip
 def test_what_is_wrong_names_its_field_in_call_and_job(client, changes, field):
     request = generated(**changes)
     with pytest.raises(vs.InvalidRequest) as error:
@@ -401,6 +406,20 @@ def test_more_than_a_call_makes_is_for_a_job(client, much):
     assert estimate.forwards == responses * (sampling.max_tokens + 1)
     assert estimate.tokens >= 2 * responses * sampling.max_tokens
     assert estimate.shards == math.ceil(responses / 32)
+
+
+@pytest.mark.parametrize(
+    ("queries", "sampling"),
+    [(["w11 <eos>"] + ["w11"] * 1999, {"max_tokens": 150}), (["w11", "w11 <eos>"] + ["w11"] * 1998, {"max_tokens": None})],
+    ids=["told", "unset"],
+)  # fmt: skip
+def test_a_call_that_is_too_large_is_told_so_before_texts_are_looked_at(client, queries, sampling):
+    """By counts alone where `max_tokens` is told; else by the first prompt, which tells what room there is."""
+    with pytest.raises(vs.Exhausted) as error:
+        client.extract_vectors(MODEL, generated=generated(queries, **sampling))
+    assert error.value.reason == "USE_A_JOB"
+    with pytest.raises(vs.InvalidRequest, match="control token"):
+        client.extract_vectors(MODEL, generated=generated(queries[:1000], **sampling))
 
 
 def test_a_label_without_responses_tells_what_the_judge_found(client):

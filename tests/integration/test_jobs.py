@@ -144,6 +144,21 @@ def test_where_the_disk_is_too_small_a_vector_is_made_of_sums(client, small, dat
                 assert getattr(one, field.name) == pytest.approx(value, rel=1e-9)
 
 
+def test_means_of_a_shard_that_never_fit_are_refused_before_there_is_a_job(
+    start_server, data_set, tmp_path
+):
+    server = start_server(tmp_path / "narrow", "--capture_memory_bytes=1MiB")
+    with server.client() as client:
+        request = vs.extraction_request(MODEL, client.write_artifact(data_set[:16]).name)
+        with pytest.raises(vs.Exhausted) as refused:
+            client.create_job(v1.JobSpec(extract_vectors=request))
+        assert refused.value.reason == "CAPTURES_TOO_LARGE"
+        assert not list(client.jobs())
+        request.layers.list.layers.extend([3, 14])
+        assert client.estimate_job(v1.JobSpec(extract_vectors=request)).shards == 1
+    assert server.stop() == 0
+
+
 def test_kill_9_in_the_middle_loses_at_most_the_shard_in_flight(
     start_server, data_set, tmp_path, uninterrupted
 ):

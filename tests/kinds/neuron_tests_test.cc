@@ -8,6 +8,7 @@
 #include "absl/synchronization/notification.h"
 #include "base/error.h"
 #include "services/idempotency.h"
+#include "tests/kinds/early_shard.h"
 #include "tests/kinds/small_site.h"
 
 namespace valuescope::kinds {
@@ -108,9 +109,12 @@ TEST_P(CutAt, AResumeGivesTheSameBytesAndRepeatsNoChunkThatWasCommitted) {
   EXPECT_LT(again.engine->submitted, kUnits + 1);
 }
 
-TEST(Extent, AFirstShardThatPreparesIsApart) {
+TEST(Extent, ShardsThatPrepareAreApart) {
   const jobs::Extent extent = {
-      .units = 25, .units_per_shard = 8, .units_per_chunk = 2, .preparing = 5};
+      .units = 25,
+      .units_per_shard = 8,
+      .units_per_chunk = 2,
+      .preparing = {.units = 5, .units_per_shard = 5, .units_per_chunk = 1}};
   EXPECT_EQ(extent.num_shards(), 4);
   const auto bounds = [&](int64_t shard) {
     const jobs::UnitRange units = extent.UnitsOf(shard);
@@ -119,54 +123,36 @@ TEST(Extent, AFirstShardThatPreparesIsApart) {
   EXPECT_THAT(bounds(0), testing::ElementsAre(0, 5));
   EXPECT_THAT(bounds(1), testing::ElementsAre(5, 13));
   EXPECT_THAT(bounds(3), testing::ElementsAre(21, 25));
+  EXPECT_EQ(extent.UnitsPerChunkOf(0), 1);
+  EXPECT_EQ(extent.UnitsPerChunkOf(1), 2);
   const jobs::Extent alike = {.units = 24, .units_per_shard = 8};
   EXPECT_EQ(alike.num_shards(), 3);
   EXPECT_EQ(alike.UnitsOf(2).first, 16);
+  const jobs::Extent several = {
+      .units = 14, .units_per_shard = 4, .preparing = {.units = 7, .units_per_shard = 3}};
+  EXPECT_EQ(several.preparing.num_shards(), 3);
+  EXPECT_EQ(several.num_shards(), 5);
+  EXPECT_EQ(several.UnitsOf(2).first, 6);
+  EXPECT_EQ(several.UnitsOf(2).end, 7);
+  EXPECT_EQ(several.UnitsOf(3).first, 7);
+  EXPECT_EQ(several.UnitsOf(4).size(), 3);
 }
-
-// A shard that was leased while the first one runs elsewhere.
-class EarlyShard : public jobs::ShardContext {
- public:
-  explicit EarlyShard(std::string spec) : spec_(std::move(spec)) {}
-
-  const std::string& tenant() const override { return tenant_; }
-  const std::string& spec() const override { return spec_; }
-  int64_t shard() const override { return 1; }
-  int64_t num_shards() const override { return 2; }
-  const std::string& cursor() const override { return empty_; }
-  const std::string& partial() const override { return empty_; }
-  int64_t work_done() const override { return 0; }
-  absl::StatusOr<store::ShardProgress> ProgressOf(int64_t shard) override {
-    EXPECT_EQ(shard, 0);
-    return first;
-  }
-  const Cancellation& cancellation() const override { return cancellation_; }
-  absl::Status Checkpoint(absl::string_view, absl::string_view, int64_t) override {
-    return absl::OkStatus();
-  }
-
-  store::ShardProgress first;
-
- private:
-  const std::string tenant_ = "lab", empty_;
-  const std::string spec_;
-  const Cancellation cancellation_;
-};
 
 TEST(TestNeuronsKind, AShardWaitsForTheFirstAndRefusesADamagedOne) {
   TemporaryFolder folder;
   SmallSite site(folder);
   const std::string name = *site.Create(SpecOf(RequestOf(site)));
   const auto job = site.store->GetJob("lab", name.substr(name.find('/') + 1));
-  EarlyShard shard(job->spec);
+  EarlyShard shard(job->spec, /*shard=*/1);
+  store::ShardProgress& first = shard.progress.emplace_back();
   services::Kind& kind = site.registry.Get("test_neurons");
-  shard.first.work_done = kResponses - 1;
+  first.work_done = kResponses - 1;
   const absl::Status early = kind.RunShard(shard).status();
   EXPECT_EQ(DetailsOf(early).reason, "FIRST_SHARD_RUNS");
   EXPECT_TRUE(DetailsOf(early).retry_after.has_value());
   EXPECT_EQ(site.engine->submitted, 0);
-  shard.first.work_done = kResponses;
-  shard.first.partial = "damaged";
+  first.work_done = kResponses;
+  first.partial = "damaged";
   EXPECT_EQ(kind.RunShard(shard).status().code(), absl::StatusCode::kDataLoss);
 }
 

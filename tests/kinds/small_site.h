@@ -35,7 +35,8 @@ class SmallSite {
   static constexpr char kDigest[] =
       "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
-  explicit SmallSite(const TemporaryFolder& folder)
+  explicit SmallSite(const TemporaryFolder& folder,
+                     int64_t extraction_scratch_bytes = int64_t{1} << 30)
       : store(*store::OpenSqliteStore(folder / "store.db")),
         blobs(*store::OpenDirectoryBlobStore(folder / "blobs")),
         resolver(store.get(), blobs.get()),
@@ -47,8 +48,7 @@ class SmallSite {
         evaluation(store.get(), blobs.get(), &registry) {
     engine = AddModel();
     context.tenant = "lab";
-    AddKinds({&models, store.get(), blobs.get(), &resolver, /*extraction_scratch_bytes=*/1 << 30},
-             registry);
+    AddKinds({&models, store.get(), blobs.get(), &resolver, extraction_scratch_bytes}, registry);
   }
 
   std::shared_ptr<FakeEngine> AddModel(const std::string& digest = kDigest,

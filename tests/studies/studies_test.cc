@@ -348,13 +348,16 @@ TEST(SummedMeansTest, ComeBackAndOtherBytesAreDataLoss) {
   EXPECT_EQ(sums.layers()[1].token_norms, 5 * 8);
   const std::string bytes = sums.Serialize();
   EXPECT_EQ(bytes.size(), SummedMeans::Bytes(kTwoRowsOfThree, /*weigh_by_tokens=*/false));
-  const auto parsed = [&](absl::string_view from, int64_t done, const MeansShape& shape) {
-    return SummedMeans::Parse(engine, from, done, shape, /*weigh_by_tokens=*/false);
+  const auto parsed = [&](absl::string_view from, int64_t most, const MeansShape& shape) {
+    return SummedMeans::Parse(engine, from, most, shape, /*weigh_by_tokens=*/false);
   };
-  const auto back = parsed(bytes, 1, kTwoRowsOfThree);
-  ASSERT_TRUE(back.ok()) << back.status();
-  EXPECT_EQ(back->Serialize(), bytes);
-  EXPECT_EQ(parsed(bytes, 2, kTwoRowsOfThree).status().code(), absl::StatusCode::kDataLoss);
+  for (const int64_t most : {1, 2}) {
+    const auto back = parsed(bytes, most, kTwoRowsOfThree);
+    ASSERT_TRUE(back.ok()) << back.status();
+    EXPECT_EQ(back->count(), 1);
+    EXPECT_EQ(back->Serialize(), bytes);
+  }
+  EXPECT_EQ(parsed(bytes, 0, kTwoRowsOfThree).status().code(), absl::StatusCode::kDataLoss);
   const MeansShape wider = {.rows = 2, .width = 4, .token_norms = true};
   EXPECT_EQ(parsed(bytes, 1, wider).status().code(), absl::StatusCode::kDataLoss);
   EXPECT_EQ(parsed("x" + bytes.substr(1), 1, kTwoRowsOfThree).status().code(),
