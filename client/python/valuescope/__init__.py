@@ -9,7 +9,7 @@ from .causal_curves import NeuronTest
 from .choices import Choices, choices_request
 from .client import AsyncClient, Client, connect
 from .comparisons import Comparison, ValueComparison
-from .conditions import generation_spec
+from .conditions import EvaluationCondition, generation_spec
 from .errors import (
     AccessDenied,
     AlreadyExists,
@@ -50,7 +50,6 @@ from .prompts import (
 )
 from .quality import Quality
 from .questionnaires import (
-    EvaluationCondition,
     Questionnaire,
     questionnaire_request,
     sample_languages,
