@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +32,15 @@ MODELS = [f"--model_root={CACHE / 'models'}", "--models=SmolLM2-135M-Instruct"]
 
 def given(default, flag):
     return flag.split("=")[0] == default.split("=")[0]
+
+
+def run(*command, **options):
+    """What a program that has to succeed prints."""
+    done = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, timeout=120, **options
+    )
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
 
 
 class Server:
@@ -97,6 +107,16 @@ def server(tmp_path_factory):
 def client(server):
     with server.client() as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def prefix(tmp_path_factory):
+    """Where the package of the C++ client ended up: not where it was installed to."""
+    installed = tmp_path_factory.mktemp("installed") / "first"
+    run("cmake", "--install", BUILD, "--component", "client", "--prefix", installed)
+    moved = installed.parent / "second"
+    shutil.move(installed, moved)
+    return moved
 
 
 @pytest.fixture

@@ -2,28 +2,8 @@
 
 import pathlib
 import shutil
-import subprocess
 
-import pytest
-from conftest import BUILD, MODEL, ROOT
-
-
-def run(*command, **options):
-    done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, timeout=120, **options
-    )
-    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def prefix(tmp_path_factory):
-    """Where the package ended up: not where it was installed to."""
-    installed = tmp_path_factory.mktemp("installed") / "first"
-    run("cmake", "--install", BUILD, "--component", "client", "--prefix", installed)
-    moved = installed.parent / "second"
-    shutil.move(installed, moved)
-    return moved
+from conftest import BUILD, MODEL, ROOT, run
 
 
 def files(prefix: pathlib.Path):
@@ -36,6 +16,7 @@ def test_the_package_holds_the_client_and_nothing_of_the_server(prefix):
         "bin/valuescope",
         "include/valuescope/client.h",
         "include/valuescope/v1/generation.grpc.pb.h",
+        "include/valuescope/v1/generation.proto",
         "lib/libvaluescope_client.a",
         "share/bash-completion/completions/valuescope",
         "lib/cmake/valuescope/valuescopeConfig.cmake",
