@@ -26,6 +26,10 @@ EXAMPLE = "client/cpp/examples/alignment_gate"
 pytestmark = pytest.mark.filterwarnings("ignore:condition")
 
 
+# As tests/run does it, which needs no make.
+ENVIRONMENT = os.environ | ({"CMAKE_GENERATOR": "Ninja"} if shutil.which("ninja") else {})
+
+
 def job_of_the_readme():
     """The commands of the pipeline's job, one by one."""
     (text,) = re.findall(
@@ -44,7 +48,7 @@ def checkout(tmp_path_factory, prefix):
     done = subprocess.run(
         ["bash", "-euc", "\n".join(commands)],
         cwd=folder,
-        env={**os.environ, "PREFIX": str(prefix), "CMAKE_BUILD_PARALLEL_LEVEL": "2"},
+        env=ENVIRONMENT | {"PREFIX": str(prefix)},
         capture_output=True,
         text=True,
     )
@@ -420,7 +424,7 @@ def test_the_job_of_the_readme_lets_a_vector_through(checkout, prefix, server, t
     process = subprocess.Popen(
         ["bash", "-euc", "\n".join(job["script"])],
         cwd=checkout,
-        env={**os.environ, **variables, "PATH": path},
+        env=ENVIRONMENT | variables | {"PATH": path},
         stdout=(tmp_path / "out").open("wb"),
         stderr=(tmp_path / "err").open("wb"),
         start_new_session=True,
