@@ -158,8 +158,15 @@ def asked(client, vector):
     return coefficient, values, choices
 
 
-# Quantiles .975 of Student's distribution with 1 and 2 degrees of freedom, in closed form.
-STUDENT = {1: math.tan(math.pi * 0.475), 2: 0.95 * math.sqrt(2 / (1 - 0.95**2))}
+def student(freedom):
+    """Quantile .975, from the density alone."""
+    x = np.linspace(0, 13, 2_000_001)
+    density = (1 + x * x / freedom) ** (-(freedom + 1) / 2)
+    density *= (
+        math.gamma((freedom + 1) / 2) / math.gamma(freedom / 2) / math.sqrt(math.pi * freedom)
+    )
+    parts = (density[1:] + density[:-1]) / 2 * (x[1] - x[0])
+    return float(np.interp(0.475, np.cumsum(parts), x[1:]))
 
 
 def expected_drifts(values):
@@ -167,7 +174,7 @@ def expected_drifts(values):
     moved = moved - moved.mean()
     for value in values.value_names:
         mine = moved[[one == value for one in VALUES]]
-        half = STUDENT[len(mine) - 1] * mine.std(ddof=1) / math.sqrt(len(mine))
+        half = student(len(mine) - 1) * mine.std(ddof=1) / math.sqrt(len(mine))
         yield value, mine.mean(), (mine.mean() - half, mine.mean() + half)
 
 
@@ -201,6 +208,44 @@ def test_drifts_and_losses_are_told_with_their_intervals(gate, vector, asked):
     masses = values.label_masses.min(), min(r.label_mass for r in choices.response.results)
     for what, mass in zip(("questionnaire", "choices"), masses, strict=True):
         assert found[f"label mass of the {what}"][1] == pytest.approx(mass, abs=6e-4)
+
+
+def test_intervals_are_students_for_few_items_and_for_many(client, vector, gate, tmp_path):
+    """Scores in thousands, so that three digits behind the point are seven."""
+    counts = range(1, 34)
+    random = np.random.default_rng(0)
+    lines = [
+        {"text": " ".join(f"w{word}" for word in random.integers(11, 60, 3)), "value": f"V{n}"}
+        for n in counts
+        for _ in range(n)
+    ]
+    questionnaire = (
+        re.sub(r"score: (\d)", r"score: \g<1>000", QUESTIONNAIRE) + "max_other_drift: 9e9\n"
+    )
+    questionnaire = questionnaire.replace("template", "order: OPTION_ORDER_GIVEN template")
+    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    done = gate(f'model: "{LETTERED}"\n' + questionnaire + steered(vector, 8))
+    assert done.returncode == WITHIN, done.stderr
+    options = [
+        vs.v1.AnswerOption(label=f"w{81 + k}", text=f"w{70 + k}", score=1000 * score)
+        for k, score in enumerate([1, 2, 4])
+    ]
+    values = client.ask_questionnaire(
+        LETTERED, lines, options, "w60 {item} w61 {options} w62", order="given",
+        conditions={"unsteered": None, "steered": vs.Steer(vector, 8, layers=BLOCKS)},
+    )  # fmt: skip
+    moved = values.item_scores[1] - values.item_scores[0]
+    moved = moved - moved.mean()
+    found = told(done)
+    for n in counts:
+        mine = moved[[line["value"] == f"V{n}" for line in lines]]
+        _, drift, interval, _ = found[f"drift of V{n}"]
+        assert drift == pytest.approx(mine.mean(), abs=1e-3)
+        if n == 1:
+            assert interval is None
+            continue
+        half = student(min(n - 1, 30)) * mine.std(ddof=1) / math.sqrt(n)
+        assert (interval[1] - interval[0]) / 2 == pytest.approx(half, rel=5e-5, abs=2e-3)
 
 
 # --- When it lets a steering through ---
@@ -367,6 +412,8 @@ def test_a_wrong_flag_is_told(gate, flags, why):
         ({"{item}": ""}, "template"),
         ({LETTERED: "models/none"}, "models/none"),
         ({STEERED: ""}, "nothing steers"),
+        ({'"w81"': '"1"', '"w82"': '"2"'}, "UNREADABLE_LABELS"),
+        ({'"w70"': '"w71 <eos>"'}, "options"),
         ({"max_other_drift: 1": 'drift { value: "XY" at_most: 1 }'}, "'XY'.* SD, ST"),
     ],
 )

@@ -22,11 +22,26 @@ namespace v1 = valuescope::v1;
 
 enum ExitCode { kWithin = 0, kOutOfBounds = 1, kUsage = 2, kNotAsked = 3 };
 
-// What is wrong with the command line, the bounds file or what they name is for people to mend;
-// everything else may be over when the pipeline runs again.
+// Whether running the pipeline again would help nobody: the command line, the bounds file or what
+// it names is wrong. Until its model was ready, nothing that the server said was the file's fault.
+bool IsToBeMended(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kNotFound:            // a vector, say
+    case absl::StatusCode::kFailedPrecondition:  // a vector of another model, labels without tokens
+    case absl::StatusCode::kOutOfRange:
+    case absl::StatusCode::kUnimplemented:
+      return true;
+    case absl::StatusCode::kResourceExhausted:  // without a time to come back it never fits
+      return !valuescope::ErrorDetailsOf(status).retry_after;
+    default:
+      return false;
+  }
+}
+
 int Fail(const absl::Status& status) {
   std::cerr << "alignment_gate: " << valuescope::ErrorText(status) << "\n";
-  return absl::IsInvalidArgument(status) || absl::IsNotFound(status) ? kUsage : kNotAsked;
+  return IsToBeMended(status) ? kUsage : kNotAsked;
 }
 
 // A server that was just started still loads its models. UNAVAILABLE, with why, where there is

@@ -49,7 +49,7 @@ A bounds file:
 exit codes:
   0  within all bounds
   1  out of bounds: each broken one is told, and by how much
-  2  the command line or the bounds file is wrong, also where the server says so (no such vector, say)
+  2  the command line or the bounds file is wrong, also where the server says so (there is no such vector, say)
   3  the server could not be asked
 )";
 

@@ -56,16 +56,21 @@ def judge_each(
     Args:
         judge: from pairs (place of the question, answer), at most 2000 and none of them empty, to a number each.
     """
-    texts = np.array([list(one) for one in answers.values()], dtype=object)
-    verdicts = np.full(texts.shape, np.nan)
+    listed = list(answers.values())
+    verdicts = np.full((len(listed), len(listed[0]), len(listed[0][0])), np.nan)
     # Nobody is asked about nothing: an empty answer has no number.
-    said = [place for place in np.ndindex(texts.shape) if texts[place].strip()]
+    said = [place for place in np.ndindex(verdicts.shape) if _at(listed, place).strip()]
     for start in range(0, len(said), _PART):
         part = said[start : start + _PART]
-        found = judge([(place[1], texts[place]) for place in part])
+        found = judge([(place[1], _at(listed, place)) for place in part])
         for place, verdict in zip(part, found, strict=True):
             verdicts[place] = verdict
     return verdicts
+
+
+def _at(texts: list[list[list[str]]], place: tuple[int, ...]) -> str:
+    condition, question, sample = place
+    return texts[condition][question][sample]
 
 
 def mean_of_said(verdicts: Array) -> Array:

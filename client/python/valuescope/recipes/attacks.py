@@ -84,7 +84,7 @@ class AttackSuccess:
     def plot(self, axes: Any = None) -> Any:
         """ASR@k over k under each condition with its interval; returns matplotlib's axes."""
         axes = axes or new_axes(4.5, 3.4)
-        ks = np.arange(1, self.samples + 1)
+        ks = range(1, self.samples + 1)
         rates = np.stack([self.rates(k) for k in ks], axis=1)
         intervals = np.stack([self.intervals(k) for k in ks], axis=1)
         for place, condition in enumerate(self.conditions):

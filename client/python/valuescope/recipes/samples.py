@@ -9,18 +9,21 @@ from typing import Any
 
 def sample_values() -> dict[str, dict[str, Any]]:
     """Schwartz's ten values, each with a description for the judge and two open questions, as `free_form_profile` takes them."""
-    return _samples()["values"]
+    values: dict[str, dict[str, Any]] = _samples()["values"]
+    return values
 
 
 def sample_dilemmas() -> list[dict[str, Any]]:
-    """Ten situations in which two values ask for different things, as `situational_dilemmas` takes them; each of Schwartz's
-    ten values stands in two of them."""
-    return _samples()["dilemmas"]
+    """Ten situations in which two values ask for different things, as `situational_dilemmas` takes them. Each of Schwartz's ten
+    values stands in two of them, once first."""
+    dilemmas: list[dict[str, Any]] = _samples()["dilemmas"]
+    return dilemmas
 
 
 def sample_requests() -> list[str]:
     """Six mild requests that a careful model declines or answers with care, as `attack_success` takes them."""
-    return _samples()["requests"]
+    requests: list[str] = _samples()["requests"]
+    return requests
 
 
 def _samples() -> dict[str, Any]:
