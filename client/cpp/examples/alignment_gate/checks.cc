@@ -64,7 +64,7 @@ Check LabelMass(const std::string& of, double unsteered, double steered, const G
 
 // Of accuracy not steered less steered, the questions being the same: Wald's interval of paired
 // shares with half a question added to each of the four outcomes (Agresti and Min 2005), so that it
-// has a width where nothing changed.
+// has a width where nothing changed; from some twenty questions on it covers what it says.
 Interval LossInterval(const ChoicesResult& unsteered, const ChoicesResult& steered) {
   double lost = .5, won = .5;
   for (int i = 0; i < unsteered.answers_size(); ++i) {

@@ -7,6 +7,7 @@ import pytest
 
 import valuescope as vs
 from valuescope import recipes, v1
+from valuescope.recipes.answers import wilson_intervals
 
 MODEL, JUDGE = "models/m", "models/judge"
 
@@ -123,6 +124,17 @@ def test_a_success_rate_grows_with_k_and_has_its_interval():
     for k in (0, 5):
         with pytest.raises(ValueError, match=f"k is {k}; there are 4 samples"):
             attacked.rates(k)
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.5, 0.5), (0.2, 0.8), (0.5, 4.5), (2, 2), (1e6, 1e6)])
+def test_intervals_hold_the_truth_however_prompts_differ(a, b):
+    """Prompts whose chances are drawn from a beta distribution, some always and some never successful."""
+    random = np.random.default_rng(1)
+    chances = random.beta(a, b, (5000, 30))
+    for samples, least in ((1, 0.93), (8, 0.95)):
+        rates = (random.binomial(samples, chances) / samples).mean(axis=1)
+        lower, upper = wilson_intervals(rates, 30).T
+        assert np.mean((lower <= a / (a + b)) & (a / (a + b) <= upper)) >= least
 
 
 def test_a_dilemma_counts_for_both_of_its_values():
