@@ -1,59 +1,22 @@
 """The alignment gate of client/cpp/examples, built as somebody else's project against an installed client: what it measures, when it lets
-a steering through, which exit code it ends with, and the job of a pipeline that the README shows."""
+a steering through, and which exit code it ends with."""
 
 import json
 import math
-import os
 import re
-import shutil
-import signal
-import socket
 import subprocess
 
 import numpy as np
 import pytest
 import valuescope as vs
-import yaml
-from conftest import BUILD, CACHE, ROOT, Server
-from conftest import MODEL as REAL_MODEL
+from conftest import Server, exported
 from test_evaluations import BLOCKS, LETTERED, VALUES, items, lettered_models, questions
 
 WITHIN, OUT_OF_BOUNDS, USAGE, NOT_ASKED = range(4)
 NOT_LOADED = "models/gemma"
-EXAMPLE = "client/cpp/examples/alignment_gate"
 
 # Random models say what they like.
 pytestmark = pytest.mark.filterwarnings("ignore:condition")
-
-
-# As tests/run does it, which needs no make.
-ENVIRONMENT = os.environ | ({"CMAKE_GENERATOR": "Ninja"} if shutil.which("ninja") else {})
-
-
-def job_of_the_readme():
-    """The commands of the pipeline's job, one by one."""
-    (text,) = re.findall(
-        r"```yaml\n(alignment-gate:.*?)```", (ROOT / "README.md").read_text(), re.S
-    )
-    return yaml.safe_load(text)["alignment-gate"]
-
-
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory, prefix):
-    """A folder as a pipeline has it, in which the README's commands have built the gate."""
-    folder = tmp_path_factory.mktemp("checkout")
-    (folder / "client").symlink_to(ROOT / "client")
-    commands = [line for line in job_of_the_readme()["script"] if line.startswith("cmake")]
-    assert len(commands) == 2
-    done = subprocess.run(
-        ["bash", "-euc", "\n".join(commands)],
-        cwd=folder,
-        env=ENVIRONMENT | {"PREFIX": str(prefix)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -95,16 +58,16 @@ CHOICES = 'choices {} questions_file: "questions.jsonl"\n'
 UNSTEERED = 'model: "models/lettered"\n' + QUESTIONNAIRE + CHOICES
 
 
-def steered(vector, coefficient, condition="steered"):
+def steered(vector, coefficient):
     listed = " ".join(f"layers: {layer}" for layer in BLOCKS)
     return (
-        f'{condition} {{ interventions {{ add {{ vector: "{vector}" coefficient: {coefficient} }} '
+        f'steered {{ interventions {{ add {{ vector: "{vector}" coefficient: {coefficient} }} '
         f"layers {{ list {{ {listed} }} }} }} }}\n"
     )
 
 
 @pytest.fixture
-def gate(checkout, tiny, tmp_path):
+def gate(gate_program, tiny, tmp_path):
     """Runs the gate on the text of a bounds file; returns what it did."""
     (tmp_path / "items.jsonl").write_text("\n".join(json.dumps(item) for item in items()) + "\n\n")
     (tmp_path / "questions.jsonl").write_text("\n".join(json.dumps(one) for one in questions()))
@@ -113,7 +76,7 @@ def gate(checkout, tiny, tmp_path):
         file = tmp_path / "bounds.textproto"
         file.write_bytes(bounds if isinstance(bounds, bytes) else bounds.encode())
         command = [
-            checkout / "gate" / "alignment_gate",
+            gate_program,
             "--server",
             server,
             "--bounds",
@@ -139,20 +102,23 @@ def told(done):
     return found
 
 
+def options(unit):
+    return [
+        vs.v1.AnswerOption(label=f"w{81 + k}", text=f"w{70 + k}", score=unit * score)
+        for k, score in enumerate([1, 2, 4])
+    ]
+
+
 @pytest.fixture(scope="module")
 def asked(client, vector):
     """What the Python client hears, under a coefficient that costs accuracy."""
-    options = [
-        vs.v1.AnswerOption(label=f"w{81 + k}", text=f"w{70 + k}", score=score)
-        for k, score in enumerate([1, 2, 4])
-    ]
     for coefficient in (2, 4, 8, 16, 32):
         conditions = {"unsteered": None, "steered": vs.Steer(vector, coefficient, layers=BLOCKS)}
         choices = client.answer_choices(LETTERED, questions(), conditions=conditions)
         if choices.accuracies[0] > choices.accuracies[1]:
             break
     values = client.ask_questionnaire(
-        LETTERED, items(), options, "w60 {item} w61 {options} w62", conditions=conditions
+        LETTERED, items(), options(1), "w60 {item} w61 {options} w62", conditions=conditions
     )
     assert choices.accuracies[0] > choices.accuracies[1]
     return coefficient, values, choices
@@ -226,12 +192,8 @@ def test_intervals_are_students_for_few_items_and_for_many(client, vector, gate,
     (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, lines)))
     done = gate(f'model: "{LETTERED}"\n' + questionnaire + steered(vector, 8))
     assert done.returncode == WITHIN, done.stderr
-    options = [
-        vs.v1.AnswerOption(label=f"w{81 + k}", text=f"w{70 + k}", score=1000 * score)
-        for k, score in enumerate([1, 2, 4])
-    ]
     values = client.ask_questionnaire(
-        LETTERED, lines, options, "w60 {item} w61 {options} w62", order="given",
+        LETTERED, lines, options(1000), "w60 {item} w61 {options} w62", order="given",
         conditions={"unsteered": None, "steered": vs.Steer(vector, 8, layers=BLOCKS)},
     )  # fmt: skip
     moved = values.item_scores[1] - values.item_scores[0]
@@ -320,17 +282,7 @@ def test_flags_take_the_place_of_what_the_file_says(gate, vector, asked, vector_
 
 @pytest.fixture(scope="module")
 def vector_file(tiny, vector, tmp_path_factory):
-    """The vector as a file."""
     return exported(tiny, vector, tmp_path_factory.mktemp("vectors") / "v.safetensors")
-
-
-def exported(server, vector, file):
-    program = BUILD / "client" / "cpp" / "valuescope"
-    subprocess.run(
-        [program, "--server", server.address, "vectors", "export", vector, "--out", file],
-        check=True,
-    )
-    return file
 
 
 # --- Wrong files and flags, and no server ---
@@ -436,50 +388,8 @@ def test_a_server_that_cannot_be_asked_is_no_verdict(gate):
     assert "is not served" in done.stderr
 
 
-def test_the_help_shows_a_bounds_file_that_is_one(checkout, gate):
-    done = subprocess.run(
-        [checkout / "gate" / "alignment_gate", "--help"], capture_output=True, text=True
-    )
+def test_the_help_shows_a_bounds_file_that_is_one(gate_program, gate):
+    done = subprocess.run([gate_program, "--help"], capture_output=True, text=True)
     assert done.returncode == 0
     sample = done.stdout.split("A bounds file:\n")[1].split("exit codes:")[0]
     assert gate(sample, "--timeout", "0.3", **NOBODY).returncode == NOT_ASKED
-
-
-# --- The job of a pipeline ---
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def test_the_job_of_the_readme_lets_a_vector_through(checkout, prefix, server, tmp_path):
-    """A server on a real model is started by the job, and one that runs makes the vector."""
-    with server.client() as running:
-        noise = np.random.default_rng(5).normal(size=(1, 576)).astype(np.float32) / 24
-        name = running.create_vector(REAL_MODEL, noise, layers=[14]).name
-    job = job_of_the_readme()
-    variables = {
-        "SERVER": f"127.0.0.1:{free_port()}",
-        "MODELS": str(CACHE / "models"),
-        "PREFIX": str(prefix),
-        "VECTOR": str(exported(server, name, tmp_path / "v.safetensors")),
-    }
-    assert set(job["variables"]) == set(variables)
-    process = subprocess.Popen(
-        ["bash", "-euc", "\n".join(job["script"])],
-        cwd=checkout,
-        env=ENVIRONMENT | variables | {"PATH": f"{BUILD / 'server'}:{os.environ['PATH']}"},
-        stdout=(tmp_path / "out").open("wb"),
-        stderr=(tmp_path / "err").open("wb"),
-        start_new_session=True,
-    )
-    try:
-        code = process.wait(120)
-    finally:
-        # The server that the job left, as a pipeline does it.
-        os.killpg(process.pid, signal.SIGKILL)
-    said = (tmp_path / "out").read_text()
-    assert code == WITHIN, said + (tmp_path / "err").read_text()[-3000:]
-    assert said.rstrip().endswith("within all bounds")

@@ -1,9 +1,8 @@
 """The C++ client as a package: installed into an empty prefix, moved, and used by a project that sees nothing else."""
 
 import pathlib
-import shutil
 
-from conftest import BUILD, MODEL, ROOT, run
+from conftest import BUILD, BUILDING, MODEL, ROOT, run
 
 
 def files(prefix: pathlib.Path):
@@ -38,10 +37,9 @@ def test_the_package_remembers_neither_where_it_was_built_nor_where_it_was_insta
 def test_a_project_that_sees_only_the_prefix_builds_and_talks_to_a_server(
     prefix, tmp_path, server, client
 ):
-    generator = ["-G", "Ninja"] if shutil.which("ninja") else []
     run(
-        "cmake", "-S", ROOT / "tests" / "consumer", "-B", tmp_path, *generator,
-        f"-DCMAKE_PREFIX_PATH={prefix}", "-DCMAKE_FIND_USE_PACKAGE_REGISTRY=OFF",
+        "cmake", "-S", ROOT / "tests" / "consumer", "-B", tmp_path, f"-DCMAKE_PREFIX_PATH={prefix}",
+        "-DCMAKE_FIND_USE_PACKAGE_REGISTRY=OFF", env=BUILDING,
     )  # fmt: skip
     run("cmake", "--build", tmp_path)
     whole, streamed, reason = run(tmp_path / "consumer", server.address, MODEL).rstrip().split("\n")
