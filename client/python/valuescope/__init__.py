@@ -2,7 +2,8 @@
 
 `connect` and `Client` are the ways in, `AsyncClient` for asyncio; `chat`, `labelled`, `tap` and the edits (`Steer`,
 `ProjectOut`, `Clamp`, `ScaleNeurons`, `AblateNeurons`, `Replace`) make what their methods take, `Generated` with `Condition`, `WordList`
-and `Rubric` responses that the server makes and labels, `EvaluationCondition` what a model is evaluated under. The generated messages are in `valuescope.v1`.
+and `Rubric` responses that the server makes and labels, `EvaluationCondition` what a model is evaluated under. `valuescope.recipes` has whole
+evaluations to copy. The generated messages are in `valuescope.v1`.
 """
 
 from .causal_curves import NeuronTest
