@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 import urllib.request
 
 import pytest
+import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CACHE = pathlib.Path(
@@ -26,11 +28,37 @@ import valuescope as vs  # noqa: E402
 # More flags for every server, such as --device=cuda:0: how tests/gpu runs these tests elsewhere.
 MORE_FLAGS = os.environ.get("VALUESCOPE_SERVER_FLAGS", "").split()
 
+# For projects that are built against the installed client; tests/run needs no make either.
+BUILDING = os.environ | ({"CMAKE_GENERATOR": "Ninja"} if shutil.which("ninja") else {})
+
 MODELS = [f"--model_root={CACHE / 'models'}", "--models=SmolLM2-135M-Instruct"]
 
 
 def given(default, flag):
     return flag.split("=")[0] == default.split("=")[0]
+
+
+def run(*command, **options):
+    """What a program that has to succeed prints."""
+    done = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, timeout=600, **options
+    )
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def exported(server, vector, file):
+    """`file`, into which a vector was exported."""
+    program = BUILD / "client" / "cpp" / "valuescope"
+    run(program, "--server", server.address, "vectors", "export", vector, "--out", file)
+    return file
+
+
+def job_of_the_readme():
+    """The job of a pipeline that lets a steering through: its variables, and the commands of its script."""
+    readme = (ROOT / "README.md").read_text()
+    (text,) = re.findall(r"```yaml\n(alignment-gate:.*?)```", readme, re.DOTALL)
+    return yaml.safe_load(text)["alignment-gate"]
 
 
 class Server:
@@ -97,6 +125,27 @@ def server(tmp_path_factory):
 def client(server):
     with server.client() as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def prefix(tmp_path_factory):
+    """Where the package of the C++ client ended up: not where it was installed to."""
+    installed = tmp_path_factory.mktemp("installed") / "first"
+    run("cmake", "--install", BUILD, "--component", "client", "--prefix", installed)
+    moved = installed.parent / "second"
+    shutil.move(installed, moved)
+    return moved
+
+
+@pytest.fixture(scope="session")
+def gate_program(tmp_path_factory, prefix):
+    """The alignment gate, built by the README's commands in a folder as a pipeline has it, two above the program."""
+    folder = tmp_path_factory.mktemp("checkout")
+    (folder / "client").symlink_to(ROOT / "client")
+    commands = [line for line in job_of_the_readme()["script"] if line.startswith("cmake")]
+    assert len(commands) == 2
+    run("bash", "-euc", "\n".join(commands), cwd=folder, env=BUILDING | {"PREFIX": str(prefix)})
+    return folder / "gate" / "alignment_gate"
 
 
 @pytest.fixture

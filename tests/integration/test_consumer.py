@@ -1,29 +1,8 @@
 """The C++ client as a package: installed into an empty prefix, moved, and used by a project that sees nothing else."""
 
 import pathlib
-import shutil
-import subprocess
 
-import pytest
-from conftest import BUILD, MODEL, ROOT
-
-
-def run(*command, **options):
-    done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, timeout=120, **options
-    )
-    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def prefix(tmp_path_factory):
-    """Where the package ended up: not where it was installed to."""
-    installed = tmp_path_factory.mktemp("installed") / "first"
-    run("cmake", "--install", BUILD, "--component", "client", "--prefix", installed)
-    moved = installed.parent / "second"
-    shutil.move(installed, moved)
-    return moved
+from conftest import BUILD, BUILDING, MODEL, ROOT, run
 
 
 def files(prefix: pathlib.Path):
@@ -36,6 +15,7 @@ def test_the_package_holds_the_client_and_nothing_of_the_server(prefix):
         "bin/valuescope",
         "include/valuescope/client.h",
         "include/valuescope/v1/generation.grpc.pb.h",
+        "include/valuescope/v1/generation.proto",
         "lib/libvaluescope_client.a",
         "share/bash-completion/completions/valuescope",
         "lib/cmake/valuescope/valuescopeConfig.cmake",
@@ -57,10 +37,9 @@ def test_the_package_remembers_neither_where_it_was_built_nor_where_it_was_insta
 def test_a_project_that_sees_only_the_prefix_builds_and_talks_to_a_server(
     prefix, tmp_path, server, client
 ):
-    generator = ["-G", "Ninja"] if shutil.which("ninja") else []
     run(
-        "cmake", "-S", ROOT / "tests" / "consumer", "-B", tmp_path, *generator,
-        f"-DCMAKE_PREFIX_PATH={prefix}", "-DCMAKE_FIND_USE_PACKAGE_REGISTRY=OFF",
+        "cmake", "-S", ROOT / "tests" / "consumer", "-B", tmp_path, f"-DCMAKE_PREFIX_PATH={prefix}",
+        "-DCMAKE_FIND_USE_PACKAGE_REGISTRY=OFF", env=BUILDING,
     )  # fmt: skip
     run("cmake", "--build", tmp_path)
     whole, streamed, reason = run(tmp_path / "consumer", server.address, MODEL).rstrip().split("\n")

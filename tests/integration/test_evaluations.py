@@ -33,9 +33,8 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    root = tmp_path_factory.mktemp("models")
+def lettered_models(root):
+    """Folders of the models beneath `root`, which is returned."""
     for name, family in FAMILIES.items():
         shutil.copytree(ROOT / "tests" / "golden" / "families" / family, root / name)
     file = root / "lettered" / "tokenizer.json"
@@ -43,6 +42,12 @@ def server(tmp_path_factory):
     words = tokenizer["model"]["vocab"]
     tokenizer["model"]["vocab"] = {LETTERS.get(word, word): id for word, id in words.items()}
     file.write_text(json.dumps(tokenizer))
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    root = lettered_models(tmp_path_factory.mktemp("models"))
     server = Server(
         tmp_path_factory.mktemp("store"), f"--model_root={root}", f"--models={','.join(FAMILIES)}"
     )

@@ -14,6 +14,7 @@ PROGRAM = """
 import asyncio, importlib.metadata, json, sys
 import numpy as np
 import valuescope as vs
+from valuescope import recipes
 
 address, model = sys.argv[1:]
 
@@ -45,6 +46,7 @@ print(json.dumps({
     "shape": activations[0][0].shape,
     "refused": refused,
     "hint": hint,
+    "values": len(recipes.sample_values()),
     "installed": sorted(d.name.lower() for d in importlib.metadata.distributions()),
 }))
 """
@@ -101,3 +103,4 @@ def test_with_only_the_package_one_can_talk_to_the_server(wheel, server, client,
     assert said["shape"] == [2, 1, 576]
     assert len(said["refused"]) == 36
     assert "valuescope[bfloat16]" in said["hint"]
+    assert said["values"] == 10

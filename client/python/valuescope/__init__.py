@@ -2,14 +2,15 @@
 
 `connect` and `Client` are the ways in, `AsyncClient` for asyncio; `chat`, `labelled`, `tap` and the edits (`Steer`,
 `ProjectOut`, `Clamp`, `ScaleNeurons`, `AblateNeurons`, `Replace`) make what their methods take, `Generated` with `Condition`, `WordList`
-and `Rubric` responses that the server makes and labels, `EvaluationCondition` what a model is evaluated under. The generated messages are in `valuescope.v1`.
+and `Rubric` responses that the server makes and labels, `EvaluationCondition` what a model is evaluated under. `valuescope.recipes` has whole
+evaluations to copy. The generated messages are in `valuescope.v1`.
 """
 
 from .causal_curves import NeuronTest
 from .choices import Choices, choices_request
 from .client import AsyncClient, Client, connect
 from .comparisons import Comparison, ValueComparison
-from .conditions import generation_spec
+from .conditions import EvaluationCondition, generation_spec
 from .errors import (
     AccessDenied,
     AlreadyExists,
@@ -50,7 +51,6 @@ from .prompts import (
 )
 from .quality import Quality
 from .questionnaires import (
-    EvaluationCondition,
     Questionnaire,
     questionnaire_request,
     sample_languages,

@@ -26,7 +26,7 @@ from . import given, rpcs, v1
 from .causal_curves import NeuronTest
 from .choices import Choices, choices_request
 from .comparisons import Comparison, ValueComparison
-from .conditions import generation_spec
+from .conditions import Conditions, generation_spec
 from .crc32c import crc32c
 from .errors import (
     REQUEST_ID,
@@ -64,7 +64,7 @@ from .prompts import (
     to_taps,
     to_tokens,
 )
-from .questionnaires import Conditions, Questionnaire, questionnaire_request
+from .questionnaires import Questionnaire, questionnaire_request
 from .results import Activations, Generation, Jobs, Models, Scores
 from .retry import Retry
 from .rpcs import RequestT, ResponseT, Rpc

@@ -6,15 +6,14 @@ asked.accuracies                               # numpy [conditions]; asked.plot(
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from . import given, html, v1
-from .figures import COLOURS, new_axes, shown
-from .questionnaires import Conditions, from_summary, to_conditions
+from . import v1
+from .conditions import Conditions, to_conditions
+from .evaluations import Evaluation, to_messages
+from .figures import COLOURS, new_axes, optional, shown
 from .tensors import Array
 
 READINGS = {
@@ -25,15 +24,7 @@ READINGS = {
 
 def to_questions(questions: Any) -> list[v1.ChoiceQuestion]:
     """Questions as messages, or mappings of fields: question, choices, answer (the right one's index), id."""
-    messages = []
-    for place, one in enumerate(given.items(questions, "questions")):
-        if not isinstance(one, (v1.ChoiceQuestion, Mapping)):
-            raise TypeError(
-                f"item {place} of questions is {given.shown(one)}; it must be a mapping or a "
-                "ChoiceQuestion"
-            )
-        messages.append(v1.ChoiceQuestion(**one) if isinstance(one, Mapping) else one)
-    return messages
+    return to_messages(questions, "questions", v1.ChoiceQuestion)
 
 
 def choices_request(
@@ -66,25 +57,10 @@ def choices_request(
     return request
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
-class Choices:
-    """What a model answered to multiple-choice questions.
+class Choices(Evaluation[v1.AnswerChoicesResponse]):
+    """What a model answered to multiple-choice questions."""
 
-    Attributes:
-        response: the whole message (every answer, receipts, usage, digests, provenance, warnings).
-    """
-
-    response: v1.AnswerChoicesResponse
-
-    @classmethod
-    def from_summary(cls, summary: bytes) -> Choices:
-        """Of the artifact "summary" that a job leaves."""
-        return cls(from_summary(summary, v1.AnswerChoicesResponse()))
-
-    @property
-    def conditions(self) -> list[str]:
-        """Their names."""
-        return [result.condition for result in self.response.results]
+    _kind = v1.AnswerChoicesResponse
 
     @property
     def accuracies(self) -> Array:
@@ -113,7 +89,7 @@ class Choices:
                 "mean_probability": result.mean_probability,
                 "brier_score": result.brier_score,
                 "calibration_error": result.calibration_error,
-                "label_mass": result.label_mass if result.HasField("label_mass") else float("nan"),
+                "label_mass": optional(result, "label_mass"),
             }
             for result in self.response.results
         ]
@@ -138,8 +114,3 @@ class Choices:
             for name, accuracy in zip(self.conditions, self.accuracies, strict=True)
         )
         return f"Choices({self.correct.shape[1]} questions, accuracy {found})"
-
-    def _repr_html_(self) -> str:
-        headings = ["condition", "accuracy", "", "", "p(right)", "Brier", "ECE", "label mass"]
-        rows = [[shown(cell) for cell in record.values()] for record in self.records()]
-        return html.table(headings, rows, repr(self))

@@ -1,14 +1,64 @@
-"""What a job generates under conditions, for other work to read."""
+"""Conditions that a model is run under, and what a job generates under them for other work to read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
 
 from . import given, v1
 from .generated import Judge
-from .questionnaires import Conditions, to_conditions
+from .prompts import Steering, to_interventions
 from .sampling import to_sampling
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationCondition:
+    """A way to run a model while it is evaluated.
+
+    Attributes:
+        system: the system message; None: there is none, which is not the same as an empty one.
+        steer: edits, as `Client.generate` takes them.
+    """
+
+    system: str | None = None
+    steer: Steering = None
+
+
+Conditions: TypeAlias = (
+    "Mapping[str, EvaluationCondition | Steering] | Iterable[EvaluationCondition | Steering] | None"
+)
+
+
+def named_conditions(conditions: Conditions) -> dict[str, EvaluationCondition]:
+    """Conditions by name, those of a list by their numbers; edits alone stand for one without a system message, None for one
+    with nothing, and None altogether for that one alone."""
+    if conditions is None:
+        conditions = [None]
+    if not isinstance(conditions, Mapping):
+        listed = given.items(conditions, "conditions")
+        conditions = {str(number): one for number, one in enumerate(listed)}
+    return {
+        name: one if isinstance(one, EvaluationCondition) else EvaluationCondition(steer=one)
+        for name, one in conditions.items()
+    }
+
+
+def to_conditions(conditions: Conditions) -> list[v1.EvaluationCondition]:
+    """The same as messages, those of a list without names, as the server counts them too; of None altogether none, for which it
+    takes one."""
+    if conditions is None:
+        return []
+    named = isinstance(conditions, Mapping)
+    messages = []
+    for name, one in named_conditions(conditions).items():
+        message = v1.EvaluationCondition(
+            name=name if named else "", interventions=to_interventions(one.steer)
+        )
+        if one.system is not None:
+            message.system_message = one.system
+        messages.append(message)
+    return messages
 
 
 def generation_spec(

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import html
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from . import v1
+from .figures import shown
 
 _CELL = 'style="text-align: left; white-space: pre-wrap; vertical-align: top"'
 
@@ -24,6 +25,12 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]], caption: st
     )
     title = f"<caption>{_escape(caption)}</caption>" if caption else ""
     return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def of_records(records: Sequence[Mapping[str, object]], caption: str = "") -> str:
+    """A table of rows that all have the same columns."""
+    headings = [name.replace("_", " ") for name in records[0]] if records else []
+    return table(headings, [[shown(cell) for cell in row.values()] for row in records], caption)
 
 
 class Markup(str):

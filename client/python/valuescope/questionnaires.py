@@ -7,19 +7,16 @@ asked.centred                                  # numpy [conditions, values]; ask
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.resources
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias, TypeVar
+from typing import Any
 
 import numpy as np
-from google.protobuf import json_format
-from google.protobuf.message import Message
 
-from . import given, html, v1
-from .figures import COLOURS, new_axes, optional, shown
-from .prompts import Steering, to_interventions
+from . import given, v1
+from .conditions import Conditions, to_conditions
+from .evaluations import ValueProfiles, plot_profiles, to_messages
+from .figures import optional, shown
 from .tensors import Array
 
 ORDERS = {
@@ -28,74 +25,16 @@ ORDERS = {
     "reversed": v1.OPTION_ORDER_REVERSED,
 }
 KEYS = {"pvq_40": v1.QUESTIONNAIRE_KEY_PVQ_40, "pvq_rr": v1.QUESTIONNAIRE_KEY_PVQ_RR}
-_Response = TypeVar("_Response", bound=Message)
-# Standard errors to each side of a score, for an interval of 95 %.
-_WIDTH = 1.96
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluationCondition:
-    """A way to run a model while it is evaluated.
-
-    Attributes:
-        system: the system message; None: there is none, which is not the same as an empty one.
-        steer: edits, as `Client.generate` takes them.
-    """
-
-    system: str | None = None
-    steer: Steering = None
-
-
-Conditions: TypeAlias = (
-    "Mapping[str, EvaluationCondition | Steering] | Iterable[EvaluationCondition | Steering] | None"
-)
-
-
-def to_conditions(conditions: Conditions) -> list[v1.EvaluationCondition]:
-    """Conditions by name, or in a list, where they are called by their numbers; edits alone stand for one without a system
-    message, None for one with nothing. None altogether: none, for which the server takes one with nothing."""
-    if conditions is None:
-        return []
-    if isinstance(conditions, Mapping):
-        named = list(conditions.items())
-    else:
-        named = [("", one) for one in given.items(conditions, "conditions")]
-    messages = []
-    for name, one in named:
-        if not isinstance(one, EvaluationCondition):
-            one = EvaluationCondition(steer=one)
-        message = v1.EvaluationCondition(name=name, interventions=to_interventions(one.steer))
-        if one.system is not None:
-            message.system_message = one.system
-        messages.append(message)
-    return messages
-
-
-def from_summary(summary: bytes, response: _Response) -> _Response:
-    """Fills a response from the artifact "summary" that a job of an evaluation leaves."""
-    fields = json.loads(summary)
-    # In other words than the message's.
-    for name in ("format_version", "provenance"):
-        fields.pop(name, None)
-    return json_format.ParseDict(fields, response)
 
 
 def to_items(items: Any) -> list[v1.QuestionnaireItem]:
     """Items as messages, texts, or mappings of fields such as {"text": ..., "value": "HE", "reverse": False}."""
-    messages = []
-    for place, one in enumerate(given.items(items, "items")):
-        if isinstance(one, v1.QuestionnaireItem):
-            messages.append(one)
-        elif isinstance(one, str):
-            messages.append(v1.QuestionnaireItem(text=one))
-        elif isinstance(one, Mapping):
-            messages.append(v1.QuestionnaireItem(**one))
-        else:
-            raise TypeError(
-                f"item {place} of items is {given.shown(one)}; it must be a text, a mapping or a "
-                "QuestionnaireItem"
-            )
-    return messages
+    return to_messages(
+        items,
+        "items",
+        v1.QuestionnaireItem,
+        from_text=lambda text: v1.QuestionnaireItem(text=text),
+    )
 
 
 def to_options(options: Any) -> list[v1.AnswerOption]:
@@ -159,40 +98,11 @@ def questionnaire_request(
     return request
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
-class Questionnaire:
-    """What a model answered to a questionnaire.
+class Questionnaire(ValueProfiles[v1.AskQuestionnaireResponse]):
+    """What a model answered to a questionnaire: `values` are means of the values' items, `centred` the same less the mean over
+    all items."""
 
-    Attributes:
-        response: the whole message (every answer, receipts, usage, digests, provenance, warnings).
-    """
-
-    response: v1.AskQuestionnaireResponse
-
-    @classmethod
-    def from_summary(cls, summary: bytes) -> Questionnaire:
-        """Of the artifact "summary" that a job leaves."""
-        return cls(from_summary(summary, v1.AskQuestionnaireResponse()))
-
-    @property
-    def conditions(self) -> list[str]:
-        """Their names."""
-        return [result.condition for result in self.response.results]
-
-    @property
-    def value_names(self) -> list[str]:
-        """In the order in which they first occur."""
-        return [value.value for value in self.response.results[0].values]
-
-    @property
-    def values(self) -> Array:
-        """Means of the values' items [conditions, values], float64."""
-        return self._of_values(lambda value: value.score)
-
-    @property
-    def centred(self) -> Array:
-        """The same less the mean over all items [conditions, values]."""
-        return self._of_values(lambda value: value.centred)
+    _kind = v1.AskQuestionnaireResponse
 
     @property
     def standard_errors(self) -> Array:
@@ -254,25 +164,14 @@ class Questionnaire:
 
     def plot(self, axes: Any = None, *, centred: bool = True) -> Any:
         """The profile of values under each condition, with intervals of 95 % over the items; returns matplotlib's axes."""
-        names = self.value_names
-        axes = axes or new_axes(max(4.0, 0.7 * len(names)), 3.4)
-        scores = self.centred if centred else self.values
-        for place, condition in enumerate(self.conditions):
-            # Beside one another, so that intervals can be told apart.
-            shift = 0.12 * (place - (len(self.conditions) - 1) / 2)
-            axes.errorbar(
-                np.arange(len(names)) + shift,
-                scores[place],
-                yerr=_WIDTH * np.nan_to_num(self.standard_errors[place]),
-                fmt="o-",
-                markersize=3,
-                color=COLOURS[place % len(COLOURS)],
-                label=condition,
-            )
-        axes.set_xticks(np.arange(len(names)), names)
-        axes.set_ylabel("score less the mean of all items" if centred else "score")
-        axes.legend(fontsize=8, frameon=False)
-        return axes
+        return plot_profiles(
+            self.conditions,
+            self.value_names,
+            self.centred if centred else self.values,
+            self.standard_errors,
+            "score less the mean of all items" if centred else "score",
+            axes,
+        )
 
     def __repr__(self) -> str:
         masses = ", ".join(shown(float(mass)) for mass in self.label_masses)
@@ -280,14 +179,6 @@ class Questionnaire:
             f"Questionnaire({len(self.items)} items, {len(self.value_names)} values, conditions "
             f"{', '.join(self.conditions)}, label mass {masses})"
         )
-
-    def _repr_html_(self) -> str:
-        headings = ["condition", "value", "score", "centred", "error", "items", "in words", ""]
-        rows = [[shown(cell) for cell in record.values()] for record in self.records()]
-        return html.table(headings, rows, repr(self))
-
-    def _of_values(self, number: Any) -> Array:
-        return np.array([[number(value) for value in r.values] for r in self.response.results])
 
 
 def sample_languages() -> list[str]:

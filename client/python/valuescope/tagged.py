@@ -7,38 +7,26 @@ scored.values                                  # numpy [conditions, values]; sco
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from . import given, html, v1
-from .figures import COLOURS, new_axes, optional, shown
-from .questionnaires import Conditions, from_summary, to_conditions
+from . import v1
+from .conditions import Conditions, to_conditions
+from .evaluations import ValueProfiles, plot_profiles, to_messages
+from .figures import optional
 from .tensors import Array
 
 
 def to_tagged(responses: Any) -> list[v1.TaggedResponse]:
     """Tagged responses as messages, or mappings of fields: query, response, id, and weights, a mapping of values to numbers."""
-    messages = []
-    for place, one in enumerate(given.items(responses, "responses")):
-        if isinstance(one, v1.TaggedResponse):
-            messages.append(one)
-            continue
-        if not isinstance(one, Mapping):
-            raise TypeError(
-                f"item {place} of responses is {given.shown(one)}; it must be a mapping or a "
-                "TaggedResponse"
-            )
-        fields = dict(one)
-        weights = fields.pop("weights", {})
-        messages.append(
-            v1.TaggedResponse(
-                weights=[v1.ValueWeight(value=v, weight=w) for v, w in weights.items()], **fields
-            )
-        )
-    return messages
+    return to_messages(responses, "responses", v1.TaggedResponse, from_fields=_from_fields)
+
+
+def _from_fields(weights: Mapping[str, float] | None = None, **fields: Any) -> v1.TaggedResponse:
+    listed = [v1.ValueWeight(value=v, weight=w) for v, w in (weights or {}).items()]
+    return v1.TaggedResponse(weights=listed, **fields)
 
 
 def tagged_request(
@@ -63,40 +51,11 @@ def tagged_request(
     return request
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
-class TaggedScores:
-    """How likely a model finds responses that speak for values.
+class TaggedScores(ValueProfiles[v1.ScoreTaggedResponsesResponse]):
+    """How likely a model finds responses that speak for values: `values` are in nats, `centred` the same less the mean over the
+    values."""
 
-    Attributes:
-        response: the whole message (receipts, usage, digests, provenance, warnings).
-    """
-
-    response: v1.ScoreTaggedResponsesResponse
-
-    @classmethod
-    def from_summary(cls, summary: bytes) -> TaggedScores:
-        """Of the artifact "summary" that a job leaves."""
-        return cls(from_summary(summary, v1.ScoreTaggedResponsesResponse()))
-
-    @property
-    def conditions(self) -> list[str]:
-        """Their names."""
-        return [result.condition for result in self.response.results]
-
-    @property
-    def value_names(self) -> list[str]:
-        """In the order in which they first occur."""
-        return [value.value for value in self.response.results[0].values]
-
-    @property
-    def values(self) -> Array:
-        """Scores of the values [conditions, values], float64, nats."""
-        return np.array([[value.score for value in r.values] for r in self.response.results])
-
-    @property
-    def centred(self) -> Array:
-        """The same less the mean over the values [conditions, values]."""
-        return np.array([[value.centred for value in r.values] for r in self.response.results])
+    _kind = v1.ScoreTaggedResponsesResponse
 
     @property
     def logprobs(self) -> Array:
@@ -133,29 +92,17 @@ class TaggedScores:
 
     def plot(self, axes: Any = None) -> Any:
         """The values' scores under each condition, less their mean; returns matplotlib's axes."""
-        names = self.value_names
-        axes = axes or new_axes(max(4.0, 0.7 * len(names)), 3.4)
-        for place, condition in enumerate(self.conditions):
-            axes.plot(
-                np.arange(len(names)),
-                self.centred[place],
-                "o-",
-                markersize=3,
-                color=COLOURS[place % len(COLOURS)],
-                label=condition,
-            )
-        axes.set_xticks(np.arange(len(names)), names)
-        axes.set_ylabel("score less the mean of all values, nats")
-        axes.legend(fontsize=8, frameon=False)
-        return axes
+        return plot_profiles(
+            self.conditions,
+            self.value_names,
+            self.centred,
+            None,
+            "score less the mean of all values, nats",
+            axes,
+        )
 
     def __repr__(self) -> str:
         return (
             f"TaggedScores({self.logprobs.shape[1]} responses, {len(self.value_names)} values, "
             f"conditions {', '.join(self.conditions)})"
         )
-
-    def _repr_html_(self) -> str:
-        headings = ["condition", "value", "score", "centred", "responses"]
-        rows = [[shown(cell) for cell in record.values()] for record in self.records()]
-        return html.table(headings, rows, repr(self))

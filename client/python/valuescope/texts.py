@@ -102,10 +102,7 @@ class TextMeasures:
         return f"TextMeasures({texts} texts, conditions {', '.join(map(repr, self.conditions))})"
 
     def _repr_html_(self) -> str:
-        records = self.records()
-        headings = [name.replace("_", " ") for name in records[0]] if records else []
-        rows = [[shown(cell) for cell in record.values()] for record in records]
-        return html.table(headings, rows, repr(self))
+        return html.of_records(self.records(), repr(self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,9 +194,7 @@ class Judgements:
         return f"Judgements({len(self)} responses, mean grade {shown(grade) or 'unset'})"
 
     def _repr_html_(self) -> str:
-        headings = ["expresses", "probability", "grade", "label mass"]
-        rows = [[shown(cell) for cell in record.values()] for record in self.records()]
-        return html.table(headings, rows, repr(self))
+        return html.of_records(self.records(), repr(self))
 
     def _optional(self, field: str) -> Array:
         return np.array([optional(one, field) for one in self.response.judgements])
