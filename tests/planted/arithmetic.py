@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -53,6 +54,21 @@ class Study:
             np.mean([values(run)[:, start:].mean(1) for run, start in runs], 0)
             for values in (lambda run: run.mlp_neurons, lambda run: run.residual_post)
         )
+
+
+def streams(model: Llama, listed: Iterable[tuple[list[int], int]]) -> np.ndarray:
+    """[responses, blocks, hidden]: the stream behind each block, the mean over a response, which begins at a place in its ids."""
+    return np.stack([model.run(ids).residual_post[:, start:].mean(1) for ids, start in listed])
+
+
+def standard_error(rows: np.ndarray) -> float:
+    """How long the error of the mean of rows [n, hidden] is, in quadratic mean."""
+    return math.sqrt(rows.var(0, ddof=1).sum() / len(rows))
+
+
+def turned_by(error: float, length: float) -> float:
+    """The angle by which twice the error turns a vector of this length at most."""
+    return math.asin(2 * error / length)
 
 
 def logprobs(

@@ -18,6 +18,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integratio
 import conftest  # noqa: F401 - the client on the path, its stubs fresh
 import valuescope as vs
 from conftest import Server
+from google.protobuf import json_format
 
 PLANTED, TWIN = "models/planted", "models/planted_twin"
 MODELS = [PLANTED, TWIN]
@@ -167,8 +168,14 @@ def test_no_system_message_is_not_an_empty_one(client):
 # --- Vectors ---
 
 
-def test_planted_vectors_are_recovered_from_the_planted_block_on(client, truth, extracted):
+def test_planted_vectors_are_recovered_from_the_planted_block_on(
+    client, truth, numpy_models, extracted
+):
     for condition in CONDITIONS:
+        seen = arithmetic.streams(
+            numpy_models[PLANTED], [one.sequence() for one in pt.examples(condition)]
+        )
+        differences = seen[::2] - seen[1::2]  # of a query's two
         expected = np.array(truth["vectors"][condition])
         response = extracted[PLANTED, condition]
         rows = rows_of(client, response)
@@ -183,7 +190,10 @@ def test_planted_vectors_are_recovered_from_the_planted_block_on(client, truth, 
                 measured["relative_norm"][block], rel=LOGITS
             )
             statistics = response.statistics[block]
-            assert statistics.split_half_cosine > 0.995
+            # Halves have sqrt(2) times the error.
+            error = math.sqrt(2) * arithmetic.standard_error(differences[:, block])
+            turned = arithmetic.turned_by(error, np.linalg.norm(rows[block]))
+            assert statistics.split_half_cosine >= math.cos(2 * turned)
             assert statistics.auroc == 1.0
 
 
@@ -196,12 +206,29 @@ def test_the_twin_has_no_vector_beyond_the_level(client, truth, extracted):
         assert norms == pytest.approx(expected, rel=1e-3)
 
 
-def test_vectors_are_recovered_from_the_answers_that_the_model_gives(client, truth):
+def check_recovered(row, expected, model, responses):
+    """`row` is the difference in means of the responses, and no further from the truth than twice its standard error, beside what the
+    model's noise does without drawing."""
+    listed = []
+    for one in responses:
+        prompt = list(one.prompt.token_ids.ids)
+        listed.append(([*prompt, *one.response.token_ids.ids], len(prompt)))
+    rows = arithmetic.streams(model, listed)[:, BLOCK]
+    labels = np.array([one.expresses for one in responses])
+    sides = [rows[labels], rows[~labels]]
+    difference = sides[0].mean(0) - sides[1].mean(0)
+    assert np.linalg.norm(row - difference) < LOGITS * np.linalg.norm(difference)
+    error = math.hypot(*map(arithmetic.standard_error, sides))
+    turned = math.acos(pt.COSINE) + arithmetic.turned_by(error, np.linalg.norm(expected))
+    assert cosine(row, expected) >= math.cos(turned)
+
+
+def test_vectors_are_recovered_from_the_answers_that_the_model_gives(client, truth, numpy_models):
     """Sampled answers, labelled by their words: value words and neutral ones have the same embeddings, but choices of other words
     differ, which the number of answers averages out."""
     for condition in CONDITIONS:
         listed = pt.examples(condition)
-        prompts = [chat(one.question, one.system) for one in listed]
+        prompts = [pm.to_ids(pm.prompt_text(one.question, one.system)) for one in listed]
         answers = client.generate(
             PLANTED, prompts, max_tokens=8, n=8, seed=list(range(len(listed)))
         )
@@ -212,10 +239,14 @@ def test_vectors_are_recovered_from_the_answers_that_the_model_gives(client, tru
         ]
         made = client.extract_vectors(PLANTED, responses, layers=[BLOCK], bootstrap_samples=0)
         row = client.vector_data(made.vector.name)[BLOCK].astype(np.float64)
-        assert cosine(row, np.array(truth["vectors"][condition])) >= 0.99
+        check_recovered(
+            row, np.array(truth["vectors"][condition]), numpy_models[PLANTED], responses
+        )
 
 
-def test_vectors_are_recovered_from_answers_that_the_server_generates_and_labels(client, truth):
+def test_vectors_are_recovered_from_answers_that_the_server_generates_and_labels(
+    client, truth, numpy_models
+):
     """As above, in one call: the server draws the answers, finds the value's words in them and extracts."""
     judge = vs.WordList(list(pm.VALUE_WORDS))
     for condition in CONDITIONS:
@@ -235,7 +266,11 @@ def test_vectors_are_recovered_from_answers_that_the_server_generates_and_labels
             bootstrap_samples=0,
         )
         row = client.vector_data(made.vector.name)[BLOCK].astype(np.float64)
-        assert cosine(row, np.array(truth["vectors"][condition])) >= 0.99
+        lines = client.read_artifact(made.responses_artifact).decode().splitlines()
+        responses = [json_format.Parse(line, vs.v1.LabelledResponse()) for line in lines]
+        check_recovered(
+            row, np.array(truth["vectors"][condition]), numpy_models[PLANTED], responses
+        )
 
 
 @pytest.fixture(scope="module")
