@@ -398,10 +398,9 @@ def _parts(items: Sequence[T], size: int = _PART) -> Iterator[Sequence[T]]:
 
 
 def _prefix_of(model: v1.Model) -> int | None:
-    for field in ("bos_token_id", "eos_token_id"):
-        if model.HasField(field):
-            return getattr(model, field)
-    return None
+    if model.HasField("bos_token_id"):
+        return model.bos_token_id
+    return model.eos_token_id if model.HasField("eos_token_id") else None
 
 
 def _with_space_moved(context: str, continuation: str) -> tuple[str, str]:
