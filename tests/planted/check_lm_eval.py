@@ -4,8 +4,8 @@ side is a model with a hook. Then the command line of README.md is run.
 
     python check_lm_eval.py [--model FOLDER ...]
 
-Run with lm_eval 0.4.13, torch 2.11.0 and transformers 5.17.0 on a CPU; VALUESCOPE_BUILD is the build. The planted model and one whose
-tokenizer begins texts with a token are always checked, folders of --model beside them.
+Run with lm_eval 0.4.13, torch 2.11.0 and transformers 5.17.0 on a CPU; VALUESCOPE_BUILD is the build. The planted model, one whose
+tokenizer begins texts with a token and one whose tokenizer names no such token are always checked, folders of --model beside them.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from valuescope.lm_eval import Steered  # noqa: E402
 TASKS = ["planted_choices", "planted_answers", "planted_texts"]
 TASK_FOLDER = HERE / "lm_eval_tasks"
 FAMILIES = ROOT / "tests" / "golden" / "families"
-BEGINS_TEXTS = "mistral"
+BEGINS_TEXTS, NAMES_NO_BOS = "mistral", "qwen2"
 # Of natural log-probabilities.
 TOLERANCE = 1e-4
 COEFFICIENT = 3.0
@@ -95,16 +95,16 @@ def hooked(model, block, row):
     )
 
 
-def check_folder(client, folder, prefix_is_told):
+def check_folder(client, folder):
     torch_model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     name = f"models/{folder.name}"
     # The server counts a text's last token, too, which is not fed.
     length = client.model(name).context_length - 1
-    options = {} if prefix_is_told else {"prefix_token_id": tokenizer.bos_token_id}
-    options["max_length"] = length
-    # In float32 its softmax over 49,152 words puts a text of 480 tokens off by 1.7e-3. Where contexts with all but the last token of their continuations are equal, but the continuations' lengths are not, its cache
-    # takes logits from the front of the longest one (lm_eval 0.4.13).
+    options = {"max_length": length}
+    # In float32 its softmax over 49,152 words puts a text of 480 tokens off by 1.7e-3. Where contexts with all but the last token of
+    # their continuations are equal, but the continuations' lengths are not, its cache takes logits from the front of the longest one
+    # (lm_eval 0.4.13).
     theirs = HFLM(
         pretrained=torch_model,
         tokenizer=tokenizer,
@@ -152,7 +152,7 @@ def check_open_message(client, folder):
 def check_command_line(server, client, temporary):
     """The command of README.md, with a vector of the store."""
     vector = client.create_vector("models/planted", np.ones(pm.HIDDEN), layers=[1]).name
-    arguments = f"address={server.address},model=planted,steer={vector}:1.5@1,prefix_token_id=1"
+    arguments = f"address={server.address},model=planted,steer={vector}:1.5@1"
     command = [sys.executable, "-m", "valuescope.lm_eval", "run", "--model", "valuescope"]
     command += ["--model_args", arguments, "--tasks", ",".join(TASKS)]
     command += ["--include_path", str(TASK_FOLDER.relative_to(ROOT))]
@@ -167,7 +167,7 @@ def check_command_line(server, client, temporary):
     (written,) = out.rglob("results*.json")
     results = json.loads(written.read_text())
     steer = vs.Steer(vector, 1.5, layers=1)
-    _, expected = evaluate(Steered(client, "models/planted", steer=steer, prefix_token_id=1))
+    _, expected = evaluate(Steered(client, "models/planted", steer=steer))
     for task in TASKS:
         for name, value in expected[task].items():
             # Standard errors are drawn, and not by `evaluate`.
@@ -180,7 +180,7 @@ def check_all(server, root, temporary):
     with vs.Client(server.address) as client:
         for folder in sorted(root.iterdir()):
             client.wait_until_ready(f"models/{folder.name}", timeout=600)
-            greedy = check_folder(client, folder, prefix_is_told=folder.name == BEGINS_TEXTS)
+            greedy = check_folder(client, folder)
             assert greedy or folder.name != "planted", (
                 "no choice is greedy, so the flags say nothing"
             )
@@ -199,7 +199,7 @@ def main():
         os.environ["HF_HOME"] = str(temporary / "hub")
         root = temporary / "models"
         pm.write_model(root / "planted", pm.Builder(0).planted)
-        for folder in [FAMILIES / BEGINS_TEXTS, *more]:
+        for folder in [FAMILIES / BEGINS_TEXTS, FAMILIES / NAMES_NO_BOS, *more]:
             (root / folder.name).mkdir()
             for file in folder.iterdir():
                 (root / folder.name / file.name).hardlink_to(file.resolve())
