@@ -13,10 +13,15 @@
 
 namespace valuescope::store {
 
-enum class Database { kSqlite };
-inline constexpr Database kDatabases[] = {Database::kSqlite};
+// PostgreSQL alone, and behind PgBouncer in transaction mode.
+enum class Database { kSqlite, kPostgres, kPooledPostgres };
+inline constexpr Database kDatabases[] = {Database::kSqlite, Database::kPostgres,
+                                          Database::kPooledPostgres};
 
-inline std::string NameOfDatabase(const testing::TestParamInfo<Database>& info) { return "Sqlite"; }
+inline std::string NameOfDatabase(const testing::TestParamInfo<Database>& info) {
+  constexpr const char* kNames[] = {"Sqlite", "Postgres", "PooledPostgres"};
+  return kNames[static_cast<int>(info.param)];
+}
 
 // A database that is empty at first. Its clock stands still until told to move.
 class DatabaseUnderTest {
