@@ -82,9 +82,9 @@ class Parameters {
   std::vector<std::string> numbers_;
 };
 
+// Of an error without a result: libpq's own.
 PostgresError LastError(PGconn* connection) {
-  return PostgresError(PQerrorMessage(connection), /*state=*/"",
-                       PQstatus(connection) != CONNECTION_OK);
+  return PostgresError(PQerrorMessage(connection), /*state=*/"", /*lost=*/true);
 }
 
 // The result, where it is no error.
@@ -94,10 +94,9 @@ Result Check(PGconn* connection, PGresult* result) {
   const ExecStatusType status = PQresultStatus(result);
   if (status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK) return owned;
   const char* state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
-  // A server that stops says so before it closes the connection.
-  const bool stopping = state != nullptr && absl::StartsWith(state, "57P0");
-  throw PostgresError(PQresultErrorMessage(result), state == nullptr ? "" : state,
-                      stopping || PQstatus(connection) != CONNECTION_OK);
+  // What the server says has a SQLSTATE; when it stops it says so and closes the connection.
+  const bool lost = state == nullptr || absl::StartsWith(state, "57P0");
+  throw PostgresError(PQresultErrorMessage(result), lost ? "" : state, lost);
 }
 
 PGconn* Connect(const std::string& url) {
@@ -154,7 +153,7 @@ absl::Status StatusOf(const PostgresError& error) {
 }
 
 PostgresConnection::PostgresConnection(const std::string& url) : connection_(Connect(url)) {
-  if (lost()) throw LastError(connection_.get());
+  if (PQstatus(connection_.get()) != CONNECTION_OK) throw LastError(connection_.get());
   // Notices are no errors, and standard error is the log's.
   PQsetNoticeProcessor(
       connection_.get(), [](void*, const char*) {}, nullptr);

@@ -57,8 +57,7 @@ class PostgresConnection {
   // Ends the transaction. Where the connection is lost meanwhile, nobody knows whether it did.
   void Commit();
 
-  bool lost() const { return PQstatus(connection_.get()) != CONNECTION_OK; }
-  // The transaction is over, one way or the other.
+  // No transaction is open, and the connection is not known to be lost.
   bool idle() const { return PQtransactionStatus(connection_.get()) == PQTRANS_IDLE; }
   int server_version() const { return PQserverVersion(connection_.get()); }
 

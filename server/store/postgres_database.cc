@@ -161,11 +161,13 @@ std::unique_ptr<PostgresConnection> PostgresDatabase::Borrow() {
 void PostgresDatabase::Return(std::unique_ptr<PostgresConnection> connection) {
   absl::MutexLock lock(&mutex_);
   --in_use_;
-  if (connection == nullptr) return;
-  // When one is lost the others are too, most likely: each of them would cost a transaction.
-  if (connection->lost()) idle_.clear();
   // An open transaction, and its locks, end with its connection.
-  if (!connection->lost() && connection->idle()) idle_.push_back(std::move(connection));
+  if (connection != nullptr && connection->idle()) idle_.push_back(std::move(connection));
+}
+
+void PostgresDatabase::ForgetConnections() {
+  absl::MutexLock lock(&mutex_);
+  idle_.clear();
 }
 
 template <typename Use>
@@ -181,6 +183,7 @@ absl::Status PostgresDatabase::Run(absl::FunctionRef<absl::Status(SqlTransaction
     try {
       return RunOnce(body);
     } catch (const PostgresError& error) {
+      if (error.lost()) ForgetConnections();
       if (error.passing() && backoff.Pause()) continue;
       if (error.lost()) {
         observability::Log(observability::LogLevel::kError, "lost the store's database",
@@ -236,6 +239,7 @@ bool PostgresDatabase::WasCommitted(const std::string& token) {
         return !absent;
       });
     } catch (const PostgresError& error) {
+      if (error.lost()) ForgetConnections();
       const bool waiting = error.state() == kLockTimeout;
       if ((!waiting && !error.passing()) || !backoff.Pause()) {
         throw PostgresError(error.what(), kUnknownOutcome, /*lost=*/false);

@@ -53,6 +53,8 @@ class PostgresDatabase : public SqlDatabase {
   auto WithConnection(Use use);
   std::unique_ptr<PostgresConnection> Borrow();
   void Return(std::unique_ptr<PostgresConnection> connection);
+  // When one is lost, so are those that nobody uses, most likely: each would cost another try.
+  void ForgetConnections();
 
   const std::string url_;
   const std::string process_;  // names this one in notifications
