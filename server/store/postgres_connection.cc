@@ -94,8 +94,10 @@ Result Check(PGconn* connection, PGresult* result) {
   const ExecStatusType status = PQresultStatus(result);
   if (status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK) return owned;
   const char* state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
-  // What the server says has a SQLSTATE; when it stops it says so and closes the connection.
-  const bool lost = state == nullptr || absl::StartsWith(state, "57P0");
+  // What the server says has a SQLSTATE; where that means that it closes the connection (it stops,
+  // a transaction idled for too long), the connection is as lost as without a word.
+  const bool lost =
+      state == nullptr || absl::StartsWith(state, "57P0") || absl::string_view(state) == "25P03";
   throw PostgresError(PQresultErrorMessage(result), lost ? "" : state, lost);
 }
 

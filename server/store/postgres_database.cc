@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <exception>
-#include <new>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -190,12 +189,8 @@ absl::Status PostgresDatabase::Run(absl::FunctionRef<absl::Status(SqlTransaction
                            {{"error", error.what()}});
       }
       return StatusOf(error);
-    } catch (const std::bad_alloc&) {
-      return RetryLater("OUT_OF_MEMORY", "the machine has no memory for what is asked of the store",
-                        absl::Seconds(1));
-    } catch (const std::exception&) {
-      return ErrorWithReason(absl::StatusCode::kInternal, "STORE_FAILED",
-                             "the store failed: an exception ended the transaction");
+    } catch (const std::exception& error) {
+      return StatusOfException(error);
     }
   }
 }

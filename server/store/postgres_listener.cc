@@ -51,10 +51,13 @@ PostgresListener::~PostgresListener() {
 }
 
 void PostgresListener::Run() {
+  std::string told;
   do {
     try {
       Listen();
     } catch (const std::exception& error) {
+      // Once, and not every second, for as long as it is the same.
+      if (std::exchange(told, error.what()) == error.what()) continue;
       observability::Log(observability::LogLevel::kWarning, "not listening to the store",
                          {{"error", error.what()}});
     }

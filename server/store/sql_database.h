@@ -10,6 +10,7 @@
 #define VALUESCOPE_STORE_SQL_DATABASE_H_
 
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -129,6 +130,10 @@ class SqlDatabase {
   // OK exactly where `body` returned OK and all of it is committed.
   virtual absl::Status Run(absl::FunctionRef<absl::Status(SqlTransaction&)> body) = 0;
 };
+
+// What ended a transaction, and was no error of its database: where the machine had no memory
+// RESOURCE_EXHAUSTED with a retry delay.
+absl::Status StatusOfException(const std::exception& error);
 
 }  // namespace valuescope::store
 

@@ -19,7 +19,6 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
-#include <new>
 #include <system_error>
 
 #include "absl/memory/memory.h"
@@ -241,12 +240,7 @@ absl::Status StatusOf(const std::exception& error) {
   if (const auto* sqlite = dynamic_cast<const SQLite::Exception*>(&error)) {
     return SqliteError(sqlite->getErrorCode());
   }
-  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr) {
-    return RetryLater("OUT_OF_MEMORY", "the machine has no memory for what is asked of the store",
-                      absl::Seconds(1));
-  }
-  return ErrorWithReason(absl::StatusCode::kInternal, "STORE_FAILED",
-                         "the store failed: an exception ended the transaction");
+  return StatusOfException(error);
 }
 
 absl::Status SqliteError(int code) {
