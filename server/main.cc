@@ -9,6 +9,7 @@
 //
 // Long because it is the one place that knows all rooms: who is made of whom, in which order they
 // start, and in which they end.
+#include <google/protobuf/stubs/logging.h>
 #include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
@@ -101,6 +102,11 @@ void LogGrpcQuietly(gpr_log_func_args* line) {
 void LogGrpc(gpr_log_func_args* line) {
   const bool error = line->severity == GPR_LOG_SEVERITY_ERROR;
   Log(error ? LogLevel::kWarning : LogLevel::kDebug, "grpc", {{"message", line->message}});
+}
+
+// What protobuf says of messages that it cannot read, which calls are told as well.
+void LogProtobuf(google::protobuf::LogLevel, const char*, int, const std::string& message) {
+  Log(LogLevel::kDebug, "protobuf", {{"message", message}});
 }
 
 // Pings find out who is gone: without them a connection whose other end vanished without a word
@@ -377,6 +383,7 @@ absl::Status Server::Listen() {
   bind(artifact_service_);
 
   gpr_set_log_function(LogGrpcQuietly);
+  google::protobuf::SetLogHandler(LogProtobuf);
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   rpc::DescribeHealth();

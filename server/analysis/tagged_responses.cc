@@ -1,5 +1,6 @@
 #include "analysis/tagged_responses.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 
@@ -17,12 +18,21 @@ std::vector<TaggedValue> ScoreTaggedResponses(std::span<const TaggedLogprob> res
   }
   const double mean = sum / count;
   std::vector<TaggedValue> values(static_cast<size_t>(num_values));
-  std::vector<double> sizes(values.size());
+  // Weights count by what they are beside a value's largest: no sum or product of the smallest and
+  // largest numbers is lost.
+  std::vector<double> largest(values.size()), sizes(values.size());
+  for (const TaggedLogprob& response : responses) {
+    for (const auto& [value, weight] : response.weights) {
+      double& most = largest[static_cast<size_t>(value)];
+      most = std::max(most, std::abs(weight));
+    }
+  }
   for (const TaggedLogprob& response : responses) {
     for (const auto& [value, weight] : response.weights) {
       const auto place = static_cast<size_t>(value);
-      values[place].score += weight * (response.logprob - mean);
-      sizes[place] += std::abs(weight);
+      const double share = weight / largest[place];
+      values[place].score += share * (response.logprob - mean);
+      sizes[place] += std::abs(share);
       ++values[place].num_responses;
     }
   }

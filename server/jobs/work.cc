@@ -138,6 +138,9 @@ absl::StatusOr<JobResult> WorkKind::Merge(const MergeContext& context) {
   VS_ASSIGN_OR_RETURN(result.resources, outcome->Resources(context.blobs));
   VS_ASSIGN_OR_RETURN(result.artifacts, outcome->Artifacts(context.blobs));
   result.summary = outcome->Summary(result.resources);
+  if (result.summary.size() > kMostSummaryBytes) {
+    result.summary = absl::StrCat("{\"left_out_bytes\":", result.summary.size(), "}");
+  }
   return result;
 }
 

@@ -79,9 +79,13 @@ class Outcome {
   // What a job leaves beside them, and a call does not.
   virtual absl::StatusOr<std::vector<ArtifactDraft>> Artifacts(store::BlobStore& blobs) const = 0;
 
-  // The head of it, a small JSON object; `resources` are those above.
+  // The head of it, a small JSON object; `resources` are those above. Of what is longer than
+  // kMostSummaryBytes a job keeps the length alone, as "left_out_bytes".
   virtual std::string Summary(const std::vector<store::Resource>& resources) const = 0;
 };
+
+// It is read with every look at a job.
+inline constexpr size_t kMostSummaryBytes = 1 << 20;
 
 // Work as it is stored with a job.
 struct SavedWork {

@@ -178,6 +178,9 @@ absl::StatusOr<std::unique_ptr<const services::Judge>> JudgeOf(
   if (message.has_grade()) {
     return services::GradeFromProto("grade", message.grade(), std::move(model), now);
   }
+  if (message.judge().judge_case() == v1::Judge::JUDGE_NOT_SET) {
+    return InvalidField("judge", "must be a word_list or a rubric, or else `grade` must be set");
+  }
   return services::JudgeFromProto("judge", message.judge(), std::move(model), now);
 }
 

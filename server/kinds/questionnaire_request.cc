@@ -26,7 +26,9 @@ using Request = v1::AskQuestionnaireRequest;
 
 constexpr char kItemPlace[] = "{item}", kOptionsPlace[] = "{options}";
 constexpr int kFewestOptions = 2, kMostOptions = 16;
-constexpr size_t kMostLabelBytes = 64;
+constexpr size_t kMostLabelBytes = 64, kMostValueBytes = 256;
+// So that no sum of scores, nor a square of one, overflows.
+constexpr double kMostScore = 1e9;
 constexpr int kMostAnswerTokens = 256;
 
 // --- Options -------------------------------------------------------------------------------------
@@ -42,8 +44,9 @@ absl::Status CheckOption(const std::string& field, const v1::AnswerOption& optio
   if (absl::StripAsciiWhitespace(label).size() != label.size()) {
     return InvalidField(label_field, "must not begin or end with white space");
   }
-  if (!std::isfinite(option.score())) {
-    return InvalidField(absl::StrCat(field, ".score"), "must be a finite number");
+  if (!(std::abs(option.score()) <= kMostScore)) {
+    return InvalidField(absl::StrCat(field, ".score"), "must be a number from -1e9 to 1e9",
+                        "OUT_OF_RANGE");
   }
   VS_RETURN_IF_ERROR(services::CheckIsText(label_field, label, model));
   return services::CheckIsText(absl::StrCat(field, ".text"), option.text(), model);
@@ -127,6 +130,10 @@ class Items {
       return InvalidField("language", "is required: the items are of several languages");
     }
     if (item.text().empty()) return place.Invalid("text", "must not be empty");
+    if (item.value().size() > kMostValueBytes) {
+      return place.Invalid("value", absl::StrCat("has ", item.value().size(),
+                                                 " bytes, allowed are ", kMostValueBytes));
+    }
     VS_RETURN_IF_ERROR(place.Of(services::CheckIsText(place.field, item.text(), model_)));
     SavedItem saved;
     v1::QuestionnaireItem& kept = *saved.mutable_questionnaire_item();
@@ -147,9 +154,12 @@ class Items {
  private:
   absl::Status SetValue(const GivenPlace& place, v1::QuestionnaireItem& item) const {
     int number = 0;
-    if (!absl::SimpleAtoi(item.id(), &number) || number < 1 || number > analysis::NumItems(*key_)) {
-      return place.Invalid("id", absl::StrCat("must be a number 1 .. ", analysis::NumItems(*key_),
-                                              " of ", analysis::NameOf(*key_)));
+    // "01" and "+1" would be further items with the number 1.
+    const bool plain = absl::SimpleAtoi(item.id(), &number) && absl::StrCat(number) == item.id();
+    if (!plain || number < 1 || number > analysis::NumItems(*key_)) {
+      return place.Invalid("id",
+                           absl::StrCat("must be a number 1 .. ", analysis::NumItems(*key_), " of ",
+                                        analysis::NameOf(*key_), ", written as digits alone"));
     }
     item.set_value(std::string(analysis::ValueOfItem(*key_, number)));
     return absl::OkStatus();

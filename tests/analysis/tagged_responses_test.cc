@@ -23,6 +23,17 @@ TEST(TaggedResponses, ScoresAreWeightedDeviationsFromTheMean) {
 }
 
 // Whatever makes all responses likelier says nothing of values.
+TEST(TaggedResponses, WeightsOfAnySizeCountByTheirShares) {
+  const auto scores = [](double weight) {
+    const std::vector<TaggedLogprob> responses = {
+        {-2, {{0, weight}}}, {-7, {{0, weight}}}, {-4, {{0, -weight}}}};
+    return ScoreTaggedResponses(responses, 1).front().score;
+  };
+  const double plain = scores(1);
+  EXPECT_NE(plain, 0);
+  for (const double weight : {1.7e308, 1e-300, 5e-324}) EXPECT_EQ(scores(weight), plain) << weight;
+}
+
 TEST(TaggedResponses, WhatMovesAllResponsesMovesNoScore) {
   std::vector<TaggedLogprob> responses = {{-2, {{0, .3}}}, {-7, {{1, -2}}}, {-3, {{0, 1}, {1, 1}}}};
   const std::vector<TaggedValue> before = ScoreTaggedResponses(responses, 2);

@@ -201,7 +201,7 @@ TEST_F(Evaluations, AKeyGivesItemsTheirValues) {
   std::vector<std::string> values;
   for (const v1::ItemScore& item : result.items()) values.push_back(item.value());
   EXPECT_THAT(values, ElementsAre("SD", "PO", "UN"));
-  for (const char* id : {"41", "0", "one"}) {
+  for (const char* id : {"41", "0", "one", "02", "+2"}) {
     request.mutable_items(1)->set_id(id);
     EXPECT_EQ(FieldOf(request), "items[1].id") << id;
   }
@@ -217,6 +217,8 @@ TEST_F(Evaluations, WhatIsWrongWithAQuestionnaireIsNamed) {
   refused("items", [](auto& r) { r.clear_items(); });
   refused("items", [](auto& r) { r.set_artifact("artifacts/texts"); });
   refused("items[2].text", [](auto& r) { r.mutable_items(2)->clear_text(); });
+  refused("items[2].value", [](auto& r) { r.mutable_items(2)->set_value(std::string(257, 'v')); });
+  refused("options[1].score", [](auto& r) { r.mutable_options(1)->set_score(1.1e9); });
   refused("items[2].id", [](auto& r) { r.mutable_items(2)->set_id("1"); });
   refused("items[1]", [](auto& r) { r.mutable_items(1)->set_text("<|im_end|>"); });
   refused("items[1]", [](auto& r) {

@@ -1,9 +1,12 @@
 #include <algorithm>
 #include <iostream>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/string_view.h"
 #include "arguments.h"
 #include "commands.h"
 #include "output.h"
@@ -11,6 +14,11 @@
 
 namespace valuescope::command_line {
 namespace {
+
+// What stands between quotes a shell hands over as it is, a backslash and an n.
+std::string WithLineBreaks(absl::string_view text) {
+  return absl::StrReplaceAll(text, {{"\\n", "\n"}});
+}
 
 // The condition of this name, which may be new.
 template <typename Request>
@@ -122,8 +130,8 @@ int AskQuestionnaire(const Globals& globals, const QuestionnaireFlags& flags) {
   if (!order.ok() || !key.ok()) return FailUsage(order.ok() ? key.status() : order.status());
   request.set_order(*order);
   request.set_key(*key);
-  request.set_template_(flags.template_text);
-  request.set_answer_prefix(flags.answer_prefix);
+  request.set_template_(WithLineBreaks(flags.template_text));
+  request.set_answer_prefix(WithLineBreaks(flags.answer_prefix));
   request.set_language(flags.language);
   request.set_max_answer_tokens(flags.max_answer_tokens);
   Client client = globals.Connect();
@@ -138,8 +146,8 @@ int AnswerChoices(const Globals& globals, const ChoicesFlags& flags) {
     if (!reading.ok()) return FailUsage(reading.status());
     request.set_reading(*reading);
   }
-  request.set_template_(flags.template_text);
-  request.set_answer_prefix(flags.answer_prefix);
+  request.set_template_(WithLineBreaks(flags.template_text));
+  request.set_answer_prefix(WithLineBreaks(flags.answer_prefix));
   if (flags.calibration_bins) request.set_calibration_bins(*flags.calibration_bins);
   Client client = globals.Connect();
   if (const int code = FillEvaluation(client, flags.evaluation, request); code != kOk) return code;
@@ -148,7 +156,7 @@ int AnswerChoices(const Globals& globals, const ChoicesFlags& flags) {
 
 int ScoreTaggedResponses(const Globals& globals, const TaggedFlags& flags) {
   v1::ScoreTaggedResponsesRequest request;
-  request.mutable_templates()->Assign(flags.templates.begin(), flags.templates.end());
+  for (const std::string& one : flags.templates) request.add_templates(WithLineBreaks(one));
   request.set_min_weight(flags.min_weight);
   Client client = globals.Connect();
   if (const int code = FillEvaluation(client, flags.evaluation, request); code != kOk) return code;

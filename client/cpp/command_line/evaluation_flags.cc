@@ -21,7 +21,8 @@ void AddQuestionnaire(CLI::App& app, const Globals& globals, Action& action) {
       "questionnaire", "how much a model says that items are like it, value by value");
   AddEvaluation(*command, flags.evaluation, "file of items in JSON Lines, or artifacts/ID");
   command
-      ->add_option("--template", flags.template_text, "the user's turn, with {item} and {options}")
+      ->add_option("--template", flags.template_text,
+                   "the user's turn, with {item} and {options}; \\n is a line break")
       ->required();
   command
       ->add_option("--option", flags.options,
@@ -44,8 +45,10 @@ void AddChoices(CLI::App& app, const Globals& globals, Action& action) {
   CLI::App* command =
       app.add_subcommand("choices", "multiple-choice questions by logits: accuracy, calibration");
   AddEvaluation(*command, flags.evaluation, "file of questions in JSON Lines, or artifacts/ID");
-  command->add_option("--template", flags.template_text,
-                      "the user's turn, with {question} and {choices}; default these, a line each");
+  command->add_option(
+      "--template", flags.template_text,
+      "the user's turn, with {question} and {choices}; \\n is a line break; default "
+      "these, a line each");
   command->add_option("--reading", flags.reading,
                       "letters (default), or continuations: the likeliest choice a byte");
   command->add_option("--answer_prefix", flags.answer_prefix, "what the answer begins with");
@@ -60,7 +63,7 @@ void AddTagged(CLI::App& app, const Globals& globals, Action& action) {
   AddEvaluation(*command, flags.evaluation, "file of responses in JSON Lines, or artifacts/ID");
   command
       ->add_option("--template", flags.templates,
-                   "a wording of the user's turn, with {query}; repeatable")
+                   "a wording of the user's turn, with {query}, repeatable; \\n is a line break")
       ->allow_extra_args(false);
   command->add_option("--min_weight", flags.min_weight, "weights of smaller size count as 0")
       ->capture_default_str();

@@ -189,6 +189,9 @@ void PrintPreferences(const v1::CompareResponsesResponse& response, bool each) {
 
 // Labels or grades, as the flags ask.
 absl::Status Choose(const JudgeResponsesFlags& flags, v1::JudgeResponsesRequest& request) {
+  if (flags.grade.empty() && flags.judge.words.empty() && flags.judge.rubric.empty()) {
+    return absl::InvalidArgumentError("a judge needs --words, --rubric or --grade, one of them");
+  }
   if (flags.grade.empty()) {
     auto judge = MakeJudge(flags.judge, flags.model);
     if (!judge.ok()) return judge.status();

@@ -267,6 +267,8 @@ def test_model_args_name_a_server_a_model_and_a_steering(fake, tmp_path):
     assert from_file.layers.all and from_file.add.vector == "vectors/c"
     with pytest.raises(ValueError, match="vectors/ID:COEFFICIENT@LAYERS"):
         parse_steering("vectors/a@14")
+    with pytest.raises(ValueError, match="COEFFICIENT"):
+        parse_steering("vectors/a:abc@14")
     with pytest.raises(ValueError, match="name no model"):
         Steered.create_from_arg_string("address=a")
 

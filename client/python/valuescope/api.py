@@ -15,7 +15,6 @@ import heapq
 import pathlib
 import time
 import uuid
-import warnings
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, cast, overload
 
@@ -23,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import given, rpcs, v1
+from .callers import warn
 from .causal_curves import NeuronTest
 from .choices import Choices, choices_request
 from .comparisons import Comparison, ValueComparison
@@ -731,7 +731,7 @@ class Api:
         )
         response = await self._call(rpcs.CLASSIFY_NEURONS, request)
         for warning in response.warnings:
-            warnings.warn(warning, stacklevel=2)
+            warn(warning)
         return response.neuron_set
 
     async def attribute_neurons(
@@ -788,7 +788,7 @@ class Api:
         )
         response = await self._call(rpcs.TEST_NEURONS, request)
         for warning in response.warnings:
-            warnings.warn(warning, stacklevel=2)
+            warn(warning)
         return NeuronTest(response)
 
     async def neuron_set(self, name: str) -> v1.NeuronSet:
@@ -906,7 +906,7 @@ class Api:
         )
         response = await self._call(rpcs.ASK_QUESTIONNAIRE, request)
         for warning in response.warnings:
-            warnings.warn(warning, stacklevel=2)
+            warn(warning)
         return Questionnaire(response)
 
     async def answer_choices(
@@ -930,7 +930,7 @@ class Api:
         )
         response = await self._call(rpcs.ANSWER_CHOICES, request)
         for warning in response.warnings:
-            warnings.warn(warning, stacklevel=2)
+            warn(warning)
         return Choices(response)
 
     async def score_tagged_responses(
@@ -945,7 +945,7 @@ class Api:
         request = tagged_request(model, responses, conditions=conditions, **fields)
         response = await self._call(rpcs.SCORE_TAGGED_RESPONSES, request)
         for warning in response.warnings:
-            warnings.warn(warning, stacklevel=2)
+            warn(warning)
         return TaggedScores(response)
 
     async def measure_texts(
@@ -969,7 +969,7 @@ class Api:
         )
         response = await self._call(rpcs.MEASURE_TEXTS, request)
         for warning in response.warnings:
-            warnings.warn(warning, stacklevel=2)
+            warn(warning)
         return TextMeasures(response)
 
     async def judge_responses(
@@ -983,7 +983,7 @@ class Api:
         request = judging_request(responses, judge, model=model)
         response = await self._call(rpcs.JUDGE_RESPONSES, request)
         for warning in response.warnings:
-            warnings.warn(warning, stacklevel=2)
+            warn(warning)
         return Judgements(response)
 
     async def compare_responses(
@@ -1002,7 +1002,7 @@ class Api:
         request = comparison_request(model, pairs, question, **fields)
         response = await self._call(rpcs.COMPARE_RESPONSES, request)
         for warning in response.warnings:
-            warnings.warn(warning, stacklevel=2)
+            warn(warning)
         return Preferences(response)
 
     async def generate_responses(

@@ -27,7 +27,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from lm_eval.api.model import LM
+try:
+    from lm_eval.api.model import LM
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(
+        "valuescope.lm_eval needs lm-evaluation-harness: pip install 'valuescope[lm_eval]'"
+    ) from missing
 from lm_eval.api.registry import register_model
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, simple_parse_args_string
 

@@ -15,6 +15,7 @@ from . import v1
 from .prompts import Steer, Steering, Tokens
 
 _DEFAULT_NEW_TOKENS = 256
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
@@ -34,7 +35,7 @@ def parse_steering(text: str, tokens: Tokens = "from_last_prompt") -> Steering:
         return [json_format.ParseDict(one, v1.Intervention()) for one in listed]
     steers = []
     for one in text.split("+"):
-        match = re.fullmatch(r"(.+):([^:@]+)@(all|(\d+)(?:-(\d+))?)", one)
+        match = re.fullmatch(rf"(.+):({_NUMBER})@(all|(\d+)(?:-(\d+))?)", one)
         if match is None:
             raise ValueError(f"steer is {one!r}; write vectors/ID:COEFFICIENT@LAYERS or FILE.json")
         vector, coefficient, layers, first, last = match.groups()
