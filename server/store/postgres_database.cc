@@ -106,7 +106,8 @@ class Backoff {
 
 absl::Status CannotOpen(const PostgresError& error) {
   // libpq's words name what a URL may have wrong: host, port, user, database.
-  const std::vector<std::string> lines = absl::StrSplit(error.what(), '\n', absl::SkipEmpty());
+  const std::vector<std::string> lines =
+      absl::StrSplit(error.what(), absl::ByAnyChar("\n\t"), absl::SkipEmpty());
   return ErrorWithReason(absl::StatusCode::kUnavailable, "STORE_UNREACHABLE",
                          absl::StrCat("cannot use the database: ", absl::StrJoin(lines, " ")));
 }
