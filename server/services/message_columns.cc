@@ -163,6 +163,7 @@ void MessageColumns::AddColumns(const Descriptor& type, const Source& owner,
             [](const auto* a, const auto* b) { return a->number() < b->number(); });
   for (const FieldDescriptor* field : fields) {
     VS_CHECK(!field->is_map() && field->type() != FieldDescriptor::TYPE_BYTES);
+    VS_CHECK(!field->is_repeated() || !IsStruct(*field));
     Source source = owner;
     source.path.push_back(field);
     const std::string name = absl::StrCat(prefix, field->name());

@@ -16,7 +16,7 @@
 namespace valuescope::services {
 
 // The columns that ReadTableRequest of the contract describes. `type` holds no message of its own
-// type, no map and no bytes.
+// type, no map, no bytes and no list of Structs.
 class MessageColumns {
  public:
   explicit MessageColumns(const google::protobuf::Descriptor& type);
