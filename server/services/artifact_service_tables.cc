@@ -136,7 +136,8 @@ absl::Status ArtifactService::ReadTable(const rpc::CallContext& context,
                                         const v1::ReadTableRequest& request,
                                         rpc::StreamWriter<v1::ReadTableResponse>& writer) {
   const google::protobuf::Message* prototype = PrototypeOf(request.line_type());
-  if (prototype == nullptr) return InvalidField("line_type", "must be a LINE_TYPE_... of the contract");
+  if (prototype == nullptr)
+    return InvalidField("line_type", "must be a LINE_TYPE_... of the contract");
   if (!v1::TableFormat_IsValid(request.format())) {
     return InvalidField("format", "must be a TABLE_FORMAT_... of the contract");
   }
@@ -144,15 +145,15 @@ absl::Status ArtifactService::ReadTable(const rpc::CallContext& context,
   VS_ASSIGN_OR_RETURN(const store::Resource data_set,
                       DataSetOfName("artifact", request.artifact(), context.tenant, *store_));
   VS_RETURN_IF_ERROR(context.Hold(kWorkingBytes));
-  LineRows rows(*prototype,
-                [&](int64_t offset, int64_t length) {
-                  return blobs_->Read(data_set.blob_digest, offset, length);
-                },
-                context);
+  LineRows rows(
+      *prototype,
+      [&](int64_t offset, int64_t length) {
+        return blobs_->Read(data_set.blob_digest, offset, length);
+      },
+      context);
   const auto format = request.format() == v1::TABLE_FORMAT_ARROW_STREAM ? text::ArrowFormat::kStream
                                                                         : text::ArrowFormat::kFile;
-  VS_ASSIGN_OR_RETURN(const auto table,
-                      text::ArrowTable::Create(rows.columns().columns(), format));
+  VS_ASSIGN_OR_RETURN(const auto table, text::ArrowTable::Create(rows.columns().columns(), format));
   TableChunks chunks(request.offset(), writer);
   int64_t num_rows = 0;
   while (true) {

@@ -172,9 +172,8 @@ void MessageColumns::AddColumns(const Descriptor& type, const Source& owner,
       AddColumns(*field->message_type(), source, absl::StrCat(name, "."), sources, columns);
       continue;
     }
-    Column column{.name = name,
-                  .type = type_of_value,
-                  .nullable = !owner.path.empty() || IsNullable(*field)};
+    Column column{
+        .name = name, .type = type_of_value, .nullable = !owner.path.empty() || IsNullable(*field)};
     if (field->is_repeated()) {
       Column& items = column.children.emplace_back();
       items.name = "item";
@@ -195,7 +194,8 @@ absl::Status MessageColumns::AddRow(const Message& message, const std::vector<So
     const Message* owner = &message;
     for (auto field = path.begin(); owner != nullptr && field != path.end() - 1; ++field) {
       const Reflection& reflection = *owner->GetReflection();
-      owner = reflection.HasField(*owner, *field) ? &reflection.GetMessage(*owner, *field) : nullptr;
+      owner =
+          reflection.HasField(*owner, *field) ? &reflection.GetMessage(*owner, *field) : nullptr;
     }
     VS_RETURN_IF_ERROR(AddValue(owner, sources[i], columns[i]));
   }

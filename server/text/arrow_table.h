@@ -37,7 +37,7 @@ struct Column {
   size_t length = 0;                   // values, nulls counted
   std::vector<uint8_t> valid;          // [length] where nullable: 0 for null
   std::vector<int32_t> offsets = {0};  // of texts and lists: [length + 1]
-  std::string values;                  // [length] in the machine's order, a byte a boolean; or texts
+  std::string values;  // [length] in the machine's order, a byte a boolean; or texts
   std::vector<Column> children;
 };
 

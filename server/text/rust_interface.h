@@ -1,6 +1,7 @@
 // The C interface of the Rust library in rust/ (the crate tokenizers, Jinja2, Unicode's words, and
 // Arrow's files). Private to this room: the classes of tokenizer.h, streaming_decoder.h,
-// chat_template.h, word_list.h and arrow_table.h own its objects; text_counts.h has what needs none.
+// chat_template.h, word_list.h and arrow_table.h own its objects; text_counts.h has what needs
+// none.
 //
 // Functions that can fail return a VsFailure and, when that is not VS_OK, leave its text in `error`
 // and nothing in their result. No panic crosses.

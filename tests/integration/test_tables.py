@@ -120,7 +120,7 @@ def drawn(draw):
         return {name: value() for name, value in fields.items() if draw.random() < 0.6}
 
     def text():
-        return "".join(draw.choice("aé世\U0001f600 \n\"\\\0") for _ in range(draw.randrange(5)))
+        return "".join(draw.choice('aé世\U0001f600 \n"\\\0') for _ in range(draw.randrange(5)))
 
     def many(one):
         return [one() for _ in range(draw.randrange(4))]
@@ -194,12 +194,23 @@ def test_every_value_is_what_its_line_says_with_the_type_of_the_contract(client,
         (
             "questionnaire_item",
             {"id": "1", "text": "It is important to them.", "value": "CO", "reverse": True},
-            {"id": "string", "text": "string", "value": "string", "reverse": "bool", "language": "string"},
+            {
+                "id": "string",
+                "text": "string",
+                "value": "string",
+                "reverse": "bool",
+                "language": "string",
+            },
         ),
         (
             "choice_question",
             {"id": "007", "question": "Which?", "choices": ["a", "b"], "answer": 1},
-            {"id": "string", "question": "string", "choices": list_of(pa.string()), "answer": "int32"},
+            {
+                "id": "string",
+                "question": "string",
+                "choices": list_of(pa.string()),
+                "answer": "int32",
+            },
         ),
         (
             "tagged_response",
@@ -209,7 +220,9 @@ def test_every_value_is_what_its_line_says_with_the_type_of_the_contract(client,
                 "query": "string",
                 "response": "string",
                 "weights": list_of(
-                    pa.struct([never_null("value", pa.string()), never_null("weight", pa.float64())])
+                    pa.struct(
+                        [never_null("value", pa.string()), never_null("weight", pa.float64())]
+                    )
                 ),
             },
         ),
@@ -223,7 +236,10 @@ def test_every_value_is_what_its_line_says_with_the_type_of_the_contract(client,
 def test_other_lines_have_the_columns_of_their_message(client, lines, line, columns):
     table = client.read_table(uploaded(client, line), lines=lines).to_arrow()
     wanted = pa.schema(
-        [never_null(n, pa.type_for_alias(t) if isinstance(t, str) else t) for n, t in columns.items()]
+        [
+            never_null(n, pa.type_for_alias(t) if isinstance(t, str) else t)
+            for n, t in columns.items()
+        ]
     )
     assert table.schema.equals(wanted)
     assert table.to_pylist() == [{"language": "", **line} if "text" in line else line]
@@ -312,7 +328,9 @@ def test_the_command_line_writes_the_same_bytes(server, client, tmp_path):
     written = (tmp_path / "items.arrow").read_bytes()
     assert written == client.read_table(name, lines="questionnaire_item").data
     assert pandas.read_feather(tmp_path / "items.arrow")["text"].tolist() == ["t", "u"]
-    refused = subprocess.run([*read, "--lines", "questionnaire_item"], capture_output=True, text=True)
+    refused = subprocess.run(
+        [*read, "--lines", "questionnaire_item"], capture_output=True, text=True
+    )
     assert refused.returncode == 2 and "--format" in refused.stderr
     # Nothing is left where a line is no row.
     (tmp_path / "items.arrow").unlink()
@@ -333,7 +351,7 @@ def test_a_large_data_set_takes_no_more_memory_than_a_batch(server, client):
     with grpc.insecure_channel(server.address) as channel:
         stub = artifacts_pb2_grpc.ArtifactServiceStub(channel)
         for part in stub.ReadTable(v1.ReadTableRequest(artifact=name)):
-            most = max(most, resident(server))
-    assert part.end.rows == count
-    print(f"{len(lines)} bytes, table {part.end.size_bytes}; resident {before} -> {most}")
+            most, end = max(most, resident(server)), part.end
+    assert end.rows == count
+    print(f"{len(lines)} bytes, table {end.size_bytes}; resident {before} -> {most}")
     assert most - before < 32 * MIB

@@ -183,7 +183,8 @@ void AddArtifacts(CLI::App& app, const Globals& globals, Action& action) {
   read->add_option("--format", flags.format, "arrow, arrow_stream: a data set as a table")
       ->check(CLI::IsMember({"stored", "arrow", "arrow_stream"}))
       ->capture_default_str();
-  read->add_option("--lines", flags.lines, "of a table: what its lines are, labelled_response by default")
+  read->add_option("--lines", flags.lines,
+                   "of a table: what its lines are, labelled_response by default")
       ->check(CLI::IsMember({"labelled_response", "questionnaire_item", "choice_question",
                              "tagged_response", "response_pair"}));
   read->callback([&] { action = [&globals] { return ReadArtifact(globals, flags); }; });

@@ -522,7 +522,9 @@ absl::StatusOr<v1::Artifact> Client::ReadArtifact(
   internal::Attempts attempts(SettingsOf(options, Repeat::kHarmless, kStreamTimeout));
   v1::ReadArtifactRequest request;
   request.set_name(name);
-  const auto take = [&](const v1::ReadArtifactResponse& part) { return download.Add(part.chunk()); };
+  const auto take = [&](const v1::ReadArtifactResponse& part) {
+    return download.Add(part.chunk());
+  };
   while (download.offset() < artifact.size_bytes()) {
     request.set_offset(download.offset());
     const auto reader = stubs_->artifacts.ReadArtifact(attempts.Begin(), request);

@@ -145,9 +145,8 @@ impl ArrowTable {
 
     /// Adds rows; what came of them is in `take`.
     pub fn write(&mut self, columns: &[Column], num_rows: usize) -> Result<(), Failure> {
-        let array = |column: &Column| -> Result<ArrayRef, ArrowError> {
-            Ok(make_array(column.array()?))
-        };
+        let array =
+            |column: &Column| -> Result<ArrayRef, ArrowError> { Ok(make_array(column.array()?)) };
         let arrays = columns.iter().map(array).collect::<Result<Vec<_>, _>>();
         let options = RecordBatchOptions::new().with_row_count(Some(num_rows));
         let batch = arrays.and_then(|arrays| {
