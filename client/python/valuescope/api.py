@@ -1261,7 +1261,7 @@ class Api:
             file_format: of the table's bytes: a file that is read by position, or a stream.
 
         Raises:
-            InvalidArgument: a line is no such message; the error tells its number.
+            InvalidRequest: a line is no such message; the error tells its number.
             Damaged: a checksum differs, or the end is missing.
         """
         request = v1.ReadTableRequest(
