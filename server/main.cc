@@ -5,7 +5,7 @@
 // back); running calls may finish until the deadline, then get UNAVAILABLE, whether or not the
 // worker has returned; engines stop; exit code 0. A second signal ends the process at once:
 // everything that was answered is durable, and a lease that is left behind is taken back at the
-// next start.
+// next start, or by another server that shares the store once it has run out.
 //
 // Long because it is the one place that knows all rooms: who is made of whom, in which order they
 // start, and in which they end.
@@ -69,6 +69,7 @@
 #include "services/stored_vector_resolver.h"
 #include "services/vector_service.h"
 #include "store/directory_blob_store.h"
+#include "store/postgres_store.h"
 #include "store/sqlite_store.h"
 
 namespace valuescope {
@@ -285,10 +286,13 @@ Server::~Server() {
 }
 
 absl::Status Server::OpenStore() {
-  auto store = store::OpenSqliteStore(config_.store_path);
+  const bool shared = !config_.store_url.empty();
+  auto store = shared ? store::OpenPostgresStore(config_.store_url)
+                      : store::OpenSqliteStore(config_.store_path);
   if (!store.ok()) return OfFlag("--store", store.status());
   store_ = *std::move(store);
-  auto blobs = store::OpenDirectoryBlobStore(config_.artifacts);
+  auto blobs = store::OpenDirectoryBlobStore(
+      config_.artifacts, shared ? store::LockMode::kShared : store::LockMode::kAlone);
   if (!blobs.ok()) return OfFlag("--artifacts", blobs.status());
   blobs_ = *std::move(blobs);
   return absl::OkStatus();

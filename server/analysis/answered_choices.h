@@ -22,7 +22,7 @@ int LikeliestChoice(std::span<const double> probabilities);
 
 struct ChoiceScores {
   double accuracy = 0;  // part whose likeliest choice is right
-  Bounds accuracy_interval;
+  ConfidenceInterval accuracy_interval;
   double mean_probability = 0;  // of the right choice
   // Mean over the questions of the sum over choices of (p - 1 where it is right, else p)^2: 0 is
   // certain and right, 2 certain and wrong.

@@ -19,13 +19,9 @@
 #include <cstdint>
 #include <span>
 
-namespace valuescope::analysis {
+#include "analysis/statistics.h"
 
-struct ConfidenceInterval {
-  double lower = 0;
-  double upper = 0;
-  double level = 0;
-};
+namespace valuescope::analysis {
 
 // Of W, an estimate of V: the sum of e_c e_c' over independent clusters c.
 struct CovarianceEstimate {

@@ -91,14 +91,15 @@ double StudentQuantile(double probability, double freedom) {
   return std::sqrt(freedom) * std::tan((low + high) / 2);
 }
 
-Bounds WilsonInterval(double successes, double count) {
+ConfidenceInterval WilsonInterval(double successes, double count) {
   VS_CHECK(count > 0 && successes >= 0 && successes <= count);
   constexpr double kZ = 1.959963984540054;  // of the normal distribution, at .975
   const double share = successes / count, factor = 1 / (1 + kZ * kZ / count);
   const double centre = factor * (share + kZ * kZ / (2 * count));
   const double half =
       factor * kZ * std::sqrt(share * (1 - share) / count + kZ * kZ / (4 * count * count));
-  return {.lower = std::max(0.0, centre - half), .upper = std::min(1.0, centre + half)};
+  return {
+      .lower = std::max(0.0, centre - half), .upper = std::min(1.0, centre + half), .level = .95};
 }
 
 }  // namespace valuescope::analysis

@@ -29,13 +29,15 @@ int64_t CountOfPercent(double percent, int64_t count);
 // freedom, which need not be whole.
 double StudentQuantile(double probability, double freedom);
 
-struct Bounds {
-  double lower = 0, upper = 0;
+struct ConfidenceInterval {
+  double lower = 0;
+  double upper = 0;
+  double level = 0;  // its coverage, such as .95
 };
 
 // Wilson's 95 % interval of a proportion, of `count` > 0 trials of which `successes` >= 0
 // succeeded, which need not be whole: a tie may count one half.
-Bounds WilsonInterval(double successes, double count);
+ConfidenceInterval WilsonInterval(double successes, double count);
 
 }  // namespace valuescope::analysis
 

@@ -168,14 +168,25 @@ absl::Status ReadModels(absl::string_view text, ServerConfig& config) {
 }
 
 absl::Status ReadStore(absl::string_view text, ServerConfig& config) {
-  if (absl::StartsWith(text, "postgresql:") || absl::StartsWith(text, "postgres:")) {
-    return Refuse("names PostgreSQL, which is not built in yet; use sqlite:PATH");
+  config.store_path.clear();
+  config.store_url.clear();
+  if (absl::StartsWith(text, "postgresql://") || absl::StartsWith(text, "postgres://")) {
+    config.store_url = std::string(text);
+    return absl::OkStatus();
   }
-  if (!absl::StartsWith(text, kSqliteScheme) || text == kSqliteScheme) {
-    return Refuse("must be sqlite:PATH");
+  if (!absl::ConsumePrefix(&text, kSqliteScheme) || text.empty()) {
+    return Refuse("must be sqlite:PATH or postgresql://USER@HOST/DATABASE");
   }
-  config.store_path = std::string(text.substr(sizeof(kSqliteScheme) - 1));
+  config.store_path = std::string(text);
   return absl::OkStatus();
+}
+
+// postgresql://USER:PASSWORD@HOST/DATABASE?password=PASSWORD
+bool HasPassword(absl::string_view url) {
+  url.remove_prefix(std::min(url.size(), url.find("://") + 3));
+  const absl::string_view authority = url.substr(0, url.find_first_of("/?"));
+  const absl::string_view user = authority.substr(0, authority.rfind('@') + 1);
+  return absl::StrContains(user, ':') || absl::StrContains(url, "password=");
 }
 
 absl::Status ReadDevice(absl::string_view text, ServerConfig& config) {
@@ -251,12 +262,16 @@ const std::vector<Setting>& Settings() {
        NonEmpty(&ServerConfig::model_root)},
       {"models", "NAME[,NAME]",
        "Models to load at start; the server is ready once they are. Default none.", ReadModels},
-      {"store", "sqlite:PATH",
-       "Database of vectors, neuron sets, artifacts and jobs; made where there is none.\n"
+      {"store", "sqlite:PATH|postgresql://USER@HOST/DATABASE",
+       "Database of vectors, neuron sets, artifacts and jobs; its tables are made where there\n"
+       "are none. A SQLite file serves one server. A PostgreSQL database (13 or later) serves\n"
+       "several, which do each other's jobs, shard by shard; its password is not part of the\n"
+       "URL but lies in a file that PGPASSFILE names (or ~/.pgpass), or in PGPASSWORD.\n"
        "Default sqlite:valuescope.db.",
        ReadStore},
       {"artifacts", "DIR",
-       "Directory of the stored bytes. Default the database's path with .artifacts behind it.",
+       "Directory of the stored bytes; of a PostgreSQL database one that all its servers share.\n"
+       "Default the SQLite file's path with .artifacts behind it.",
        NonEmpty(&ServerConfig::artifacts)},
       {"device", "cpu|cuda[:N]",
        "Where models run. Default cpu. cuda needs libtorch with its CUDA libraries\n"
@@ -418,6 +433,17 @@ absl::Status CheckTogether(const ServerConfig& config) {
     return Refuse(absl::StrCat("--listen and --metrics_listen must not be the same address, ",
                                config.listen));
   }
+  // Not told by ReadStore, whose complaints show what they are about.
+  if (HasPassword(config.store_url)) {
+    return Refuse(
+        "--store must not have a password in its URL, which others can see in the list of "
+        "processes: put it into a file that the environment's PGPASSFILE names, or into "
+        "PGPASSWORD");
+  }
+  if (config.artifacts.empty()) {
+    return Refuse(
+        "--artifacts must name a directory that all servers of the database of --store share");
+  }
   if (config.artifacts == config.store_path) {
     return Refuse("--artifacts must not be the file of --store");
   }
@@ -449,6 +475,29 @@ bool MayBeDatabase(const std::filesystem::path& path) {
   return file.gcount() == 0 || begin == kHeader;
 }
 
+absl::Status CheckDatabaseFile(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  const fs::path store = path;
+  if (fs::is_directory(store, error)) {
+    return Refuse(
+        absl::StrCat("--store must name a file, not the directory \"", Shown(path), "\""));
+  }
+  if (!MayBeDatabase(store)) {
+    return Refuse(
+        absl::StrCat("--store must name a SQLite database or a file that is not there "
+                     "yet, not \"",
+                     Shown(path), "\""));
+  }
+  if (!IsUsableDirectory(store.parent_path(), W_OK)) {
+    return Refuse(
+        absl::StrCat("--store must lie in a directory that the server may write to, not "
+                     "\"",
+                     Shown(store.parent_path().string()), "\""));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status CheckPlaces(const ServerConfig& config) {
@@ -467,23 +516,7 @@ absl::Status CheckPlaces(const ServerConfig& config) {
                                  " has no such folder with a config.json"));
     }
   }
-  const fs::path store = config.store_path;
-  if (fs::is_directory(store, error)) {
-    return Refuse(absl::StrCat("--store must name a file, not the directory \"",
-                               Shown(config.store_path), "\""));
-  }
-  if (!MayBeDatabase(store)) {
-    return Refuse(
-        absl::StrCat("--store must name a SQLite database or a file that is not there "
-                     "yet, not \"",
-                     Shown(config.store_path), "\""));
-  }
-  if (!IsUsableDirectory(store.parent_path(), W_OK)) {
-    return Refuse(
-        absl::StrCat("--store must lie in a directory that the server may write to, not "
-                     "\"",
-                     Shown(store.parent_path().string()), "\""));
-  }
+  if (config.store_url.empty()) VS_RETURN_IF_ERROR(CheckDatabaseFile(config.store_path));
   // What is missing of its path is made.
   fs::path artifacts = config.artifacts;
   while (!artifacts.empty() && !fs::exists(artifacts, error)) artifacts = artifacts.parent_path();
@@ -533,7 +566,9 @@ absl::StatusOr<ServerConfig> ParseServerConfig(const std::vector<std::string>& a
   }
   VS_RETURN_IF_ERROR(CheckReachable("listen", config.listen, config));
   VS_RETURN_IF_ERROR(CheckReachable("metrics_listen", config.metrics_listen, config));
-  if (config.artifacts.empty()) config.artifacts = absl::StrCat(config.store_path, ".artifacts");
+  if (config.artifacts.empty() && config.store_url.empty()) {
+    config.artifacts = absl::StrCat(config.store_path, ".artifacts");
+  }
   if (config.max_step_tokens == 0) {
     config.max_step_tokens = std::max(config.max_batch_rows, config.device == "cpu" ? 256 : 2048);
   }
@@ -551,6 +586,8 @@ std::string HelpText() {
       "Examples:\n"
       "  valuescope-server --model_root=$HOME/models --models=SmolLM2-135M-Instruct\n"
       "  valuescope-server --listen=127.0.0.1:0 --store=sqlite:/var/lib/valuescope/store.db\n"
+      "  valuescope-server --store=postgresql://valuescope@db/valuescope "
+      "--artifacts=/shared/blobs\n"
       "  valuescope-server --config=server.json --check_config\n"
       "\n"
       "Flags (the keys of the JSON file that --config names are the same; flags win):\n"

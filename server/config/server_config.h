@@ -18,8 +18,9 @@ struct ServerConfig {
   std::string metrics_listen = "127.0.0.1:9464";  // HOST:PORT of /metrics; empty: none
   std::string model_root = "models";              // a folder a model
   std::vector<std::string> models;                // ids to load at start
-  std::string store_path = "valuescope.db";       // the SQLite file
-  std::string artifacts;  // directory of blobs; by default store_path + ".artifacts"
+  std::string store_path = "valuescope.db";       // the SQLite file; empty where store_url is not
+  std::string store_url;                          // of the PostgreSQL database; empty: SQLite
+  std::string artifacts;  // directory of blobs; of SQLite by default store_path + ".artifacts"
   std::string device = "cpu";
   DType dtype = DType::kFloat32;
   bool batch_invariant = false;  // see HelpText; on a CPU float32 is in any case

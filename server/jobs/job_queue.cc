@@ -24,7 +24,11 @@ absl::StatusOr<std::optional<JobSnapshot>> JobWatcher::TakeChange() {
   return queue_->TakeChange(*this);
 }
 
-JobQueue::JobQueue(store::Store* store, const Clock* clock) : store_(store), clock_(clock) {}
+JobQueue::JobQueue(store::Store* store, const Clock* clock) : store_(store), clock_(clock) {
+  store_->Subscribe([this](const store::JobChange& change) { HearOthers(change); });
+}
+
+JobQueue::~JobQueue() { store_->Subscribe(nullptr); }
 
 void JobQueue::SetKinds(std::vector<const JobKind*> kinds) { kinds_ = std::move(kinds); }
 
@@ -127,12 +131,23 @@ void JobQueue::TellWatchers(Watched& watched) {
   }
 }
 
+void JobQueue::WakeAllWatchers() {
+  absl::MutexLock lock(&mutex_);
+  for (auto& [id, watched] : watched_) TellWatchers(watched);
+}
+
 void JobQueue::NeedsChanged() {
-  {
-    absl::MutexLock lock(&mutex_);
-    for (auto& [id, watched] : watched_) TellWatchers(watched);
-  }
+  WakeAllWatchers();
   WakeWorkers();
+}
+
+void JobQueue::HearOthers(const store::JobChange& change) {
+  if (change.job_id.empty()) {
+    WakeAllWatchers();
+  } else {
+    Announce(change.job_id);
+  }
+  if (change.for_workers) WakeWorkers();
 }
 
 int64_t JobQueue::AddListener(std::function<void()> wake) {

@@ -1,7 +1,8 @@
 // The queue as services see it: the store's jobs, plus what only the running process knows. That is
 // who waits for a job to change (a change wakes that job's watchers and nobody else, they never
 // poll, and share one reading of the database), who works (workers are woken at once when there is
-// something to do), and how fast a job gets on.
+// something to do), and how fast a job gets on. What other processes change in a store that several
+// share wakes the same.
 #ifndef VALUESCOPE_JOBS_JOB_QUEUE_H_
 #define VALUESCOPE_JOBS_JOB_QUEUE_H_
 
@@ -63,6 +64,7 @@ class JobQueue {
  public:
   // Both outlive the queue.
   explicit JobQueue(store::Store* store, const Clock* clock = &Clock::System());
+  ~JobQueue();
   JobQueue(const JobQueue&) = delete;
   JobQueue& operator=(const JobQueue&) = delete;
 
@@ -121,6 +123,8 @@ class JobQueue {
   };
 
   void WakeWorkers();
+  void WakeAllWatchers();
+  void HearOthers(const store::JobChange& change);
   absl::StatusOr<std::optional<JobSnapshot>> TakeChange(JobWatcher& watcher);
   void EndWatch(JobWatcher& watcher);
   void TellWatchers(Watched& watched) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

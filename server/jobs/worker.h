@@ -71,8 +71,8 @@ class Worker {
 
   // The same, and waits until the shard has returned and its lease is given back, and ends the
   // threads. False where that takes longer than until `deadline`: it goes on, and its lease is
-  // kept; ask again, or end the process, whose lease is taken back at the next start. The
-  // destructor waits without a deadline. Idempotent.
+  // kept; ask again, or end the process, whose lease is taken back at the next start, or when it
+  // has run out. The destructor waits without a deadline. Idempotent.
   bool Drain(absl::Time deadline = absl::InfiniteFuture());
 
  private:

@@ -21,6 +21,7 @@
 #include "services/label_reading.h"
 #include "services/request_codec.h"
 #include "services/user_turns.h"
+#include "studies/confidence_interval.h"
 #include "valuescope/v1/evaluation.pb.h"
 
 namespace valuescope::kinds {
@@ -36,7 +37,6 @@ constexpr char kName[] = "answer_choices";
 constexpr char kQuestionPlace[] = "{question}", kChoicesPlace[] = "{choices}";
 constexpr int kFewestChoices = 2, kMostChoices = 26;
 constexpr int kDefaultBins = 10, kMostBins = 100;
-constexpr double kLevel = .95;
 
 bool ReadsLetters(const SavedChoices& choices) {
   return choices.reading() == v1::CHOICE_READING_LETTERS;
@@ -173,10 +173,7 @@ void AddScores(const std::vector<analysis::AnsweredChoice>& answered, const Save
   const analysis::ChoiceScores scores =
       analysis::ScoreChoices(answered, choices.calibration_bins());
   result.set_accuracy(scores.accuracy);
-  v1::Interval& interval = *result.mutable_accuracy_interval();
-  interval.set_lower(scores.accuracy_interval.lower);
-  interval.set_upper(scores.accuracy_interval.upper);
-  interval.set_level(kLevel);
+  *result.mutable_accuracy_interval() = studies::IntervalToProto(scores.accuracy_interval);
   result.set_mean_probability(scores.mean_probability);
   result.set_brier_score(scores.brier_score);
   result.set_calibration_error(scores.calibration_error);

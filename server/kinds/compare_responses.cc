@@ -15,16 +15,17 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "analysis/statistics.h"
-#include "base/check.h"
 #include "base/error.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
 #include "kinds/evaluation_request.h"
 #include "kinds/kinds.h"
 #include "kinds/response_work.h"
+#include "kinds/texts_work.h"
 #include "nlohmann/json.hpp"
 #include "services/idempotency.h"
 #include "services/rubrics.h"
+#include "studies/confidence_interval.h"
 #include "studies/json_fields.h"
 #include "studies/message_json.h"
 #include "valuescope/v1/evaluation.pb.h"
@@ -58,10 +59,8 @@ v1::CompareResponsesResponse Summarised(const SavedPreferences& preferences) {
   }
   const auto count = static_cast<double>(preferences.preferences_size());
   response.set_win_rate(wins / count);
-  const analysis::Bounds interval = analysis::WilsonInterval(wins, count);
-  response.mutable_win_rate_interval()->set_lower(interval.lower);
-  response.mutable_win_rate_interval()->set_upper(interval.upper);
-  response.mutable_win_rate_interval()->set_level(.95);
+  *response.mutable_win_rate_interval() =
+      studies::IntervalToProto(analysis::WilsonInterval(wins, count));
   response.set_mean_probability(probability / count);
   response.set_order_agreement(static_cast<double>(agreeing) / count);
   response.set_label_mass(mass / count);
@@ -115,51 +114,24 @@ class PreferencesOutcome : public jobs::Outcome {
 
 // --- The work ------------------------------------------------------------------------------------
 
-// Of the pairs that were asked about, in order.
-struct Preferences {
-  SavedPreferences preferences;
-
-  std::string Serialize() const { return services::DeterministicBytes(preferences); }
-};
-
-class ComparingWork : public ResponseWork<Preferences> {
+class ComparingWork : public TextsWork<SavedPreferences, &SavedPreferences::preferences_size> {
  public:
   ComparingWork(ResponseInputs inputs, services::Rubric rubric)
-      : ResponseWork(std::move(inputs)), rubric_(std::move(rubric)) {}
-
-  const v1::Usage& usage() const { return usage_; }
-
-  jobs::Extent extent() const override {
-    return {.units = inputs_.record.num_responses(),
-            .units_per_shard = inputs_.record.responses_per_shard(),
-            .units_per_chunk = kPairsPerChunk};
-  }
+      : TextsWork(std::move(inputs), kPairsPerChunk), rubric_(std::move(rubric)) {}
 
  protected:
-  absl::StatusOr<Preferences> BeginSums(int64_t) override { return Preferences(); }
-  absl::StatusOr<Preferences> ParseSums(absl::string_view bytes, int64_t done, int64_t) override {
-    Preferences sums;
-    if (!sums.preferences.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())) ||
-        sums.preferences.preferences_size() != done) {
-      return jobs::PartialDamaged();
-    }
-    return sums;
-  }
-
   absl::Status AddUnits(const jobs::UnitRange& units, const Cancellation& cancellation,
-                        Preferences& sums) override {
+                        Units& sums) override {
     std::vector<services::Rubric::Filling> fillings;  // two a pair
     for (int64_t unit = units.first; unit < units.end; ++unit) {
-      const v1::ResponsePair& pair = inputs_.texts->texts(static_cast<int>(unit)).pair();
+      const v1::ResponsePair& pair = text(unit).pair();
       fillings.push_back({pair.query(), pair.first(), pair.second()});
       fillings.push_back({pair.query(), pair.second(), pair.first()});
     }
-    const services::JudgedFor whom = {
-        .tenant = inputs_.tenant, .background = inputs_.background(), .cancellation = cancellation};
     VS_ASSIGN_OR_RETURN(const std::vector<services::LabelReading> readings,
-                        rubric_.Ask(fillings, whom, usage_));
+                        rubric_.Ask(fillings, JudgedFor(cancellation), usage_));
     for (size_t i = 0; i < readings.size(); i += 2) {
-      SavedPreference& preference = *sums.preferences.add_preferences();
+      SavedPreference& preference = *sums.saved.add_preferences();
       preference.set_as_a(readings[i].probabilities[0]);
       preference.set_as_b(readings[i + 1].probabilities[1]);
       preference.set_mass((readings[i].mass + readings[i + 1].mass) / 2);
@@ -167,45 +139,35 @@ class ComparingWork : public ResponseWork<Preferences> {
     return absl::OkStatus();
   }
 
-  absl::Status AddShard(const Preferences& shard, Preferences& whole) override {
-    whole.preferences.MergeFrom(shard.preferences);
-    return absl::OkStatus();
-  }
-
-  absl::StatusOr<std::unique_ptr<jobs::Outcome>> FinishSums(const Preferences& whole,
+  absl::StatusOr<std::unique_ptr<jobs::Outcome>> FinishSums(const Units& whole,
                                                             const Cancellation&) override {
-    return std::make_unique<PreferencesOutcome>(whole.preferences, inputs_.record.provenance());
+    return std::make_unique<PreferencesOutcome>(whole.saved, inputs_.record.provenance());
   }
 
  private:
   const services::Rubric rubric_;
-  v1::Usage usage_;
 };
 
 // --- The request ---------------------------------------------------------------------------------
 
-class CompareResponsesKind : public ResponseKind<Request, v1::CompareResponsesResponse,
-                                                 ComparingWork, PreferencesOutcome> {
+class CompareResponsesKind
+    : public TextsKind<Request, v1::CompareResponsesResponse, ComparingWork, PreferencesOutcome> {
  public:
-  explicit CompareResponsesKind(const Sources& sources) : ResponseKind(sources) {}
+  explicit CompareResponsesKind(const Sources& sources)
+      : TextsKind(sources, SavedWork::kCompareResponses) {}
 
   absl::string_view Name() const override { return kName; }
   absl::string_view Unit() const override { return "pairs"; }
 
-  absl::StatusOr<std::unique_ptr<jobs::Work>> Open(absl::string_view tenant,
-                                                   absl::string_view spec) override {
-    VS_ASSIGN_OR_RETURN(const SavedWork record, ParseSavedWork(spec));
-    VS_ASSIGN_OR_RETURN(ResponseInputs inputs, ResponseInputs::Open(sources_, tenant, record,
-                                                                    SavedWork::kCompareResponses));
-    if (inputs.texts == nullptr) return jobs::PartialDamaged();
+ protected:
+  absl::StatusOr<std::unique_ptr<jobs::Work>> OpenWork(ResponseInputs inputs) const override {
     VS_ASSIGN_OR_RETURN(const auto model, inputs.Model());
-    const SavedComparison& of = record.compare_responses();
+    const SavedComparison& of = inputs.record.compare_responses();
     VS_ASSIGN_OR_RETURN(services::Rubric rubric,
                         RubricOf(of.rubric(), model, absl::FromUnixSeconds(of.judge_time())));
     return std::make_unique<ComparingWork>(std::move(inputs), std::move(rubric));
   }
 
- protected:
   absl::StatusOr<services::ResolvedWork> Resolved(
       const Request& request, const rpc::CallContext& context,
       const services::ResolveOptions& options) override {
@@ -216,18 +178,11 @@ class CompareResponsesKind : public ResponseKind<Request, v1::CompareResponsesRe
     VS_ASSIGN_OR_RETURN(services::Rubric rubric, RubricOf(request.rubric(), model, now));
     VS_ASSIGN_OR_RETURN(SavedTexts texts, TextsOf(request, context, options, resolved.used));
     VS_ASSIGN_OR_RETURN(const int64_t tokens, MostTokens(rubric, texts));
-    ResponseInputs inputs{.tenant = context.tenant,
-                          .models = sources_.models,
-                          .held = model,
-                          .responses = {},
-                          .generation = nullptr,
-                          .texts = std::make_shared<const SavedTexts>(std::move(texts)),
-                          .record = RecordOf(*model, request.display_name(), options)};
+    ResponseInputs inputs =
+        InputsOfTexts(std::move(texts), kPairsPerShard,
+                      RecordOf(*model, request.display_name(), options), model, context, sources_);
     SavedWork& record = inputs.record;
     record.set_format_version(kSavedWorkWithGeneration);
-    record.set_as_texts(true);
-    record.set_num_responses(inputs.texts->texts_size());
-    record.set_responses_per_shard(kPairsPerShard);
     record.mutable_compare_responses()->set_rubric(request.rubric());
     record.mutable_compare_responses()->set_judge_time(absl::ToUnixSeconds(now));
     *record.mutable_provenance() = ProvenanceOfComparison(request, *model, rubric, resolved.used);
@@ -238,19 +193,6 @@ class CompareResponsesKind : public ResponseKind<Request, v1::CompareResponsesRe
     resolved.needs = inputs.needs();
     resolved.work = std::make_unique<ComparingWork>(std::move(inputs), std::move(rubric));
     return resolved;
-  }
-
-  void Answered(const Request&, const services::ResolvedWork& resolved, const ComparingWork& work,
-                const PreferencesOutcome& outcome, const std::vector<store::Resource>&,
-                v1::CompareResponsesResponse& response) const override {
-    response = outcome.result;
-    *response.mutable_usage() = work.usage();
-    services::AddDigests(*work.inputs().held, resolved.used, response.mutable_digests());
-  }
-
-  // Nothing is left of which a second answer could be made, and the request has no request_id.
-  absl::Status Replayed(const store::Resource&, v1::CompareResponsesResponse&) const override {
-    VS_CHECK(false);
   }
 
  private:

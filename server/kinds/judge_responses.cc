@@ -14,15 +14,14 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
-#include "base/check.h"
 #include "base/error.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
 #include "kinds/kinds.h"
 #include "kinds/response_work.h"
+#include "kinds/texts_work.h"
 #include "nlohmann/json.hpp"
 #include "services/data_set_lines.h"
-#include "services/given_responses.h"
 #include "services/idempotency.h"
 #include "services/judges.h"
 #include "services/prompt_codec.h"
@@ -126,83 +125,50 @@ class JudgementsOutcome : public jobs::Outcome {
 
 // --- The work ------------------------------------------------------------------------------------
 
-// Of the responses that were judged, in order.
-struct Judgements {
-  SavedJudgements judgements;
-
-  std::string Serialize() const { return services::DeterministicBytes(judgements); }
-};
-
-class JudgingWork : public ResponseWork<Judgements> {
+class JudgingWork : public TextsWork<SavedJudgements, &SavedJudgements::judgements_size> {
  public:
   JudgingWork(ResponseInputs inputs, std::unique_ptr<const services::Judge> judge)
-      : ResponseWork(std::move(inputs)), judge_(std::move(judge)) {}
-
-  const v1::Usage& usage() const { return usage_; }
-
-  jobs::Extent extent() const override {
-    return {.units = inputs_.record.num_responses(),
-            .units_per_shard = inputs_.record.responses_per_shard(),
-            .units_per_chunk = kJudgedPerChunk};
-  }
+      : TextsWork(std::move(inputs), kJudgedPerChunk), judge_(std::move(judge)) {}
 
  protected:
-  absl::StatusOr<Judgements> BeginSums(int64_t) override { return Judgements(); }
-  absl::StatusOr<Judgements> ParseSums(absl::string_view bytes, int64_t done, int64_t) override {
-    Judgements sums;
-    if (!sums.judgements.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())) ||
-        sums.judgements.judgements_size() != done) {
-      return jobs::PartialDamaged();
-    }
-    return sums;
-  }
-
   absl::Status AddUnits(const jobs::UnitRange& units, const Cancellation& cancellation,
-                        Judgements& sums) override {
+                        Units& sums) override {
     std::vector<services::Answered> asked;
     std::vector<int> places;
     for (int64_t unit = units.first; unit < units.end; ++unit) {
-      const SavedText& text = inputs_.texts->texts(static_cast<int>(unit));
-      v1::Judgement& judgement = *sums.judgements.add_judgements();
+      const SavedText& judged = text(unit);
+      v1::Judgement& judgement = *sums.saved.add_judgements();
       if (labels()) judgement.set_expresses(false);
-      if (text.text().empty()) continue;
-      asked.push_back({.query = text.query(), .response = text.text()});
-      places.push_back(sums.judgements.judgements_size() - 1);
+      if (judged.text().empty()) continue;
+      asked.push_back({.query = judged.query(), .response = judged.text()});
+      places.push_back(sums.saved.judgements_size() - 1);
     }
-    const services::JudgedFor whom = {
-        .tenant = inputs_.tenant, .background = inputs_.background(), .cancellation = cancellation};
-    VS_ASSIGN_OR_RETURN(const std::vector<services::Judgement> judged,
-                        judge_->Label(asked, whom, usage_));
-    for (size_t i = 0; i < judged.size(); ++i) {
-      v1::Judgement& judgement = *sums.judgements.mutable_judgements(places[i]);
-      if (labels()) judgement.set_expresses(judged[i].expresses);
-      if (judged[i].answer) {
-        judgement.set_probability(judged[i].answer->probability);
-        judgement.set_label_mass(judged[i].answer->mass);
+    VS_ASSIGN_OR_RETURN(const std::vector<services::Judgement> answers,
+                        judge_->Label(asked, JudgedFor(cancellation), usage_));
+    for (size_t i = 0; i < answers.size(); ++i) {
+      v1::Judgement& judgement = *sums.saved.mutable_judgements(places[i]);
+      if (labels()) judgement.set_expresses(answers[i].expresses);
+      if (answers[i].answer) {
+        judgement.set_probability(answers[i].answer->probability);
+        judgement.set_label_mass(answers[i].answer->mass);
       }
-      if (judged[i].grade) {
-        judgement.set_grade(judged[i].grade->expected);
-        judgement.set_label_mass(judged[i].grade->mass);
+      if (answers[i].grade) {
+        judgement.set_grade(answers[i].grade->expected);
+        judgement.set_label_mass(answers[i].grade->mass);
       }
     }
     return absl::OkStatus();
   }
 
-  absl::Status AddShard(const Judgements& shard, Judgements& whole) override {
-    whole.judgements.MergeFrom(shard.judgements);
-    return absl::OkStatus();
-  }
-
-  absl::StatusOr<std::unique_ptr<jobs::Outcome>> FinishSums(const Judgements& whole,
+  absl::StatusOr<std::unique_ptr<jobs::Outcome>> FinishSums(const Units& whole,
                                                             const Cancellation&) override {
-    return std::make_unique<JudgementsOutcome>(whole.judgements, inputs_);
+    return std::make_unique<JudgementsOutcome>(whole.saved, inputs_);
   }
 
  private:
   bool labels() const { return inputs_.record.judge_responses().has_judge(); }
 
   const std::unique_ptr<const services::Judge> judge_;
-  v1::Usage usage_;
 };
 
 // As a request or stored work has it.
@@ -298,51 +264,44 @@ class JudgedReader {
 };
 
 class JudgeResponsesKind
-    : public ResponseKind<Request, v1::JudgeResponsesResponse, JudgingWork, JudgementsOutcome> {
+    : public TextsKind<Request, v1::JudgeResponsesResponse, JudgingWork, JudgementsOutcome> {
  public:
-  explicit JudgeResponsesKind(const Sources& sources) : ResponseKind(sources) {}
+  explicit JudgeResponsesKind(const Sources& sources)
+      : TextsKind(sources, SavedWork::kJudgeResponses) {}
 
   absl::string_view Name() const override { return kName; }
 
-  absl::StatusOr<std::unique_ptr<jobs::Work>> Open(absl::string_view tenant,
-                                                   absl::string_view spec) override {
-    VS_ASSIGN_OR_RETURN(const SavedWork record, ParseSavedWork(spec));
-    VS_ASSIGN_OR_RETURN(ResponseInputs inputs,
-                        ResponseInputs::Open(sources_, tenant, record, SavedWork::kJudgeResponses));
-    if (inputs.texts == nullptr) return jobs::PartialDamaged();
-    std::shared_ptr<const engine::ServedModel> asked;
-    if (!record.model().empty()) {
+ protected:
+  absl::StatusOr<std::unique_ptr<jobs::Work>> OpenWork(ResponseInputs inputs) const override {
+    const SavedJudging& of = inputs.record.judge_responses();
+    Model asked;
+    if (!inputs.record.model().empty()) {
       VS_ASSIGN_OR_RETURN(asked, inputs.Model());
     }
-    const SavedJudging& of = record.judge_responses();
     if (asked == nullptr && !of.judge().has_word_list()) return jobs::PartialDamaged();
     VS_ASSIGN_OR_RETURN(auto judge,
                         JudgeOf(of, std::move(asked), absl::FromUnixSeconds(of.judge_time())));
     return std::make_unique<JudgingWork>(std::move(inputs), std::move(judge));
   }
 
- protected:
   absl::StatusOr<services::ResolvedWork> Resolved(
       const Request& request, const rpc::CallContext& context,
       const services::ResolveOptions& options) override {
     services::ResolvedWork resolved;
-    ResponseInputs inputs{.tenant = context.tenant, .models = sources_.models};
-    VS_ASSIGN_OR_RETURN(inputs.held, JudgeModelOf(request, resolved.used));
-    SavedWork& record = inputs.record;
-    if (inputs.held != nullptr) record = RecordOf(*inputs.held, request.display_name(), options);
-    record.set_format_version(kSavedWorkWithGeneration);
+    VS_ASSIGN_OR_RETURN(const Model held, JudgeModelOf(request, resolved.used));
     const absl::Time now = absl::FromUnixSeconds(absl::ToUnixSeconds(absl::Now()));
-    VS_ASSIGN_OR_RETURN(auto judge, JudgeOf(request, inputs.held, now));
+    VS_ASSIGN_OR_RETURN(auto judge, JudgeOf(request, held, now));
     VS_ASSIGN_OR_RETURN(const auto reading, ReadingModelOf(request, resolved.used));
     JudgedReader reader(reading, context);
     VS_RETURN_IF_ERROR(Read(request, context, options, resolved.used, reader));
     resolved.used[studies::kResponsesInput] = reader.Digest();
-    const SavedText& longest = reader.longest();
-    VS_ASSIGN_OR_RETURN(const int64_t tokens, MostTokens(*judge, longest));
-    inputs.texts = std::make_shared<const SavedTexts>(reader.Take());
-    record.set_as_texts(true);
-    record.set_num_responses(inputs.texts->texts_size());
-    record.set_responses_per_shard(kJudgedPerShard);
+    VS_ASSIGN_OR_RETURN(const int64_t tokens, MostTokens(*judge, reader.longest()));
+    ResponseInputs inputs = InputsOfTexts(
+        reader.Take(), kJudgedPerShard,
+        held == nullptr ? SavedWork() : RecordOf(*held, request.display_name(), options), held,
+        context, sources_);
+    SavedWork& record = inputs.record;
+    record.set_format_version(kSavedWorkWithGeneration);
     SavedJudging& of = *record.mutable_judge_responses();
     if (request.has_judge()) *of.mutable_judge() = request.judge();
     if (request.has_grade()) *of.mutable_grade() = request.grade();
@@ -361,11 +320,6 @@ class JudgeResponsesKind
     response = outcome.result;
     *response.mutable_usage() = work.usage();
     *response.mutable_digests() = services::InputsOf(resolved.used);
-  }
-
-  // Nothing is left of which a second answer could be made, and the request has no request_id.
-  absl::Status Replayed(const store::Resource&, v1::JudgeResponsesResponse&) const override {
-    VS_CHECK(false);
   }
 
  private:
@@ -390,25 +344,6 @@ class JudgeResponsesKind
                                        services::UsedResources& used) const {
     if (request.model().empty()) return Model();
     return NamedModel("model", request.model(), used);
-  }
-
-  absl::Status Read(const Request& request, const rpc::CallContext& context,
-                    const services::ResolveOptions& options, services::UsedResources& used,
-                    JudgedReader& reader) const {
-    const services::ResponseSource source{
-        .responses = request.responses(),
-        .artifact = request.artifact(),
-        .most = options.at_once ? kMostResponsesAtOnce : services::kMostResponses,
-        .beyond = "create a job with the same request",
-        .labels_required = false};
-    VS_ASSIGN_OR_RETURN(
-        services::GivenResponses given,
-        services::GivenResponses::Open(source, context, *sources_.store, *sources_.blobs, used));
-    while (true) {
-      VS_ASSIGN_OR_RETURN(const std::optional<services::GivenResponse> one, given.Next());
-      if (!one) return absl::OkStatus();
-      VS_RETURN_IF_ERROR(given.AtLast(reader.Add(one->place, *one->response)));
-    }
   }
 
   // Of the judge's for the longest of the texts; 0 where words judge.

@@ -16,14 +16,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
-#include "base/check.h"
 #include "base/error.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
 #include "kinds/kinds.h"
 #include "kinds/response_work.h"
+#include "kinds/texts_work.h"
 #include "nlohmann/json.hpp"
-#include "services/given_responses.h"
 #include "services/idempotency.h"
 #include "services/prompt_codec.h"
 #include "services/request_codec.h"
@@ -92,70 +91,42 @@ class MeasuresOutcome : public jobs::Outcome {
 
 // --- The work ------------------------------------------------------------------------------------
 
-// What is known of the texts that were looked at, in order.
-struct TextsFacts {
-  SavedTextsFacts facts;
-
-  std::string Serialize() const { return services::DeterministicBytes(facts); }
-};
-
-class MeasuringWork : public ResponseWork<TextsFacts> {
+class MeasuringWork : public TextsWork<SavedTextsFacts, &SavedTextsFacts::texts_size> {
  public:
   MeasuringWork(ResponseInputs inputs, studies::TextChecks checks, engine::KeptCaptures memory)
-      : ResponseWork(std::move(inputs)), checks_(std::move(checks)), memory_(std::move(memory)) {}
-
-  const v1::Usage& usage() const { return usage_; }
-
-  jobs::Extent extent() const override {
-    return {.units = inputs_.record.num_responses(),
-            .units_per_shard = inputs_.record.responses_per_shard(),
-            .units_per_chunk = kTextsPerChunk};
-  }
+      : TextsWork(std::move(inputs), kTextsPerChunk),
+        checks_(std::move(checks)),
+        memory_(std::move(memory)) {}
 
  protected:
-  absl::StatusOr<TextsFacts> BeginSums(int64_t) override { return TextsFacts(); }
-  absl::StatusOr<TextsFacts> ParseSums(absl::string_view bytes, int64_t done, int64_t) override {
-    TextsFacts sums;
-    if (!sums.facts.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())) ||
-        sums.facts.texts_size() != done) {
-      return jobs::PartialDamaged();
-    }
-    return sums;
-  }
-
   absl::Status AddUnits(const jobs::UnitRange& units, const Cancellation& cancellation,
-                        TextsFacts& sums) override {
+                        Units& sums) override {
     std::vector<double> logprobs(static_cast<size_t>(units.size()), 0);
     if (of().perplexity()) VS_RETURN_IF_ERROR(Score(units, cancellation, logprobs));
     for (int64_t unit = units.first; unit < units.end; ++unit) {
       VS_RETURN_IF_ERROR(CheckGoesOn(cancellation));
-      const SavedText& text = inputs_.texts->texts(static_cast<int>(unit));
-      SavedTextFacts& facts = *sums.facts.add_texts();
+      const SavedText& measured = text(unit);
+      SavedTextFacts& facts = *sums.saved.add_texts();
       facts.set_logprob(logprobs[static_cast<size_t>(unit - units.first)]);
-      if (text.ids().empty()) continue;
-      facts.set_coherent(analysis::IsCoherent(IdsOf(text)));
-      VS_ASSIGN_OR_RETURN(const bool refuses, checks_.Refuses(text.text()));
+      if (measured.ids().empty()) continue;
+      facts.set_coherent(analysis::IsCoherent(IdsOf(measured)));
+      VS_ASSIGN_OR_RETURN(const bool refuses, checks_.Refuses(measured.text()));
       facts.set_refuses(refuses);
-      VS_ASSIGN_OR_RETURN(const uint64_t followed, checks_.Followed(text.text()));
+      VS_ASSIGN_OR_RETURN(const uint64_t followed, checks_.Followed(measured.text()));
       facts.set_followed(followed);
     }
     return absl::OkStatus();
   }
 
-  absl::Status AddShard(const TextsFacts& shard, TextsFacts& whole) override {
-    whole.facts.MergeFrom(shard.facts);
-    return absl::OkStatus();
-  }
-
   absl::StatusOr<std::unique_ptr<jobs::Outcome>> FinishSums(
-      const TextsFacts& whole, const Cancellation& cancellation) override {
+      const Units& whole, const Cancellation& cancellation) override {
     std::vector<studies::MeasuredText> texts;
-    texts.reserve(static_cast<size_t>(whole.facts.texts_size()));
-    for (int i = 0; i < whole.facts.texts_size(); ++i) {
-      const SavedText& text = inputs_.texts->texts(i);
-      const SavedTextFacts& facts = whole.facts.texts(i);
-      texts.push_back({.condition = &text.condition(),
-                       .ids = IdsOf(text),
+    texts.reserve(static_cast<size_t>(whole.saved.texts_size()));
+    for (int i = 0; i < whole.saved.texts_size(); ++i) {
+      const SavedText& measured = text(i);
+      const SavedTextFacts& facts = whole.saved.texts(i);
+      texts.push_back({.condition = &measured.condition(),
+                       .ids = IdsOf(measured),
                        .coherent = facts.coherent(),
                        .refuses = facts.refuses(),
                        .followed = facts.followed(),
@@ -176,9 +147,9 @@ class MeasuringWork : public ResponseWork<TextsFacts> {
     std::vector<engine::Request> requests;
     std::vector<size_t> places;
     for (int64_t unit = units.first; unit < units.end; ++unit) {
-      const SavedText& text = inputs_.texts->texts(static_cast<int>(unit));
-      if (text.ids().empty()) continue;
-      engine::Request& request = requests.emplace_back(ScoreOf(text));
+      const SavedText& measured = text(unit);
+      if (measured.ids().empty()) continue;
+      engine::Request& request = requests.emplace_back(ScoreOf(measured));
       request.tenant = inputs_.tenant;
       request.background = inputs_.background();
       places.push_back(static_cast<size_t>(unit - units.first));
@@ -194,7 +165,6 @@ class MeasuringWork : public ResponseWork<TextsFacts> {
 
   const studies::TextChecks checks_;
   const engine::KeptCaptures memory_;
-  v1::Usage usage_;
 };
 
 // --- The request ---------------------------------------------------------------------------------
@@ -269,24 +239,20 @@ class TextReader {
 };
 
 class MeasureTextsKind
-    : public ResponseKind<Request, v1::MeasureTextsResponse, MeasuringWork, MeasuresOutcome> {
+    : public TextsKind<Request, v1::MeasureTextsResponse, MeasuringWork, MeasuresOutcome> {
  public:
-  explicit MeasureTextsKind(const Sources& sources) : ResponseKind(sources) {}
+  explicit MeasureTextsKind(const Sources& sources)
+      : TextsKind(sources, SavedWork::kMeasureTexts) {}
 
   absl::string_view Name() const override { return kName; }
   absl::string_view Unit() const override { return "texts"; }
 
-  absl::StatusOr<std::unique_ptr<jobs::Work>> Open(absl::string_view tenant,
-                                                   absl::string_view spec) override {
-    VS_ASSIGN_OR_RETURN(const SavedWork record, ParseSavedWork(spec));
-    VS_ASSIGN_OR_RETURN(ResponseInputs inputs,
-                        ResponseInputs::Open(sources_, tenant, record, SavedWork::kMeasureTexts));
-    if (inputs.texts == nullptr) return jobs::PartialDamaged();
+ protected:
+  absl::StatusOr<std::unique_ptr<jobs::Work>> OpenWork(ResponseInputs inputs) const override {
     VS_ASSIGN_OR_RETURN(const auto model, inputs.Model());
     return WorkOf(std::move(inputs), *model, /*can_wait=*/false);
   }
 
- protected:
   absl::StatusOr<services::ResolvedWork> Resolved(
       const Request& request, const rpc::CallContext& context,
       const services::ResolveOptions& options) override {
@@ -299,17 +265,10 @@ class MeasureTextsKind
     TextReader reader(request, *model, context);
     VS_RETURN_IF_ERROR(Read(request, context, options, resolved.used, reader));
     resolved.used[studies::kResponsesInput] = reader.Digest();
-    ResponseInputs inputs{.tenant = context.tenant,
-                          .models = sources_.models,
-                          .held = model,
-                          .responses = {},
-                          .generation = nullptr,
-                          .texts = std::make_shared<const SavedTexts>(reader.Take()),
-                          .record = RecordOf(*model, request.display_name(), options)};
+    ResponseInputs inputs =
+        InputsOfTexts(reader.Take(), kTextsPerShard,
+                      RecordOf(*model, request.display_name(), options), model, context, sources_);
     SavedWork& record = inputs.record;
-    record.set_as_texts(true);
-    record.set_num_responses(inputs.texts->texts_size());
-    record.set_responses_per_shard(kTextsPerShard);
     *record.mutable_provenance() =
         ProvenanceOfMeasures(request, *model, reader.rendered_chat(), resolved.used);
     *record.mutable_measure_texts() = std::move(filled);
@@ -322,39 +281,7 @@ class MeasureTextsKind
     return resolved;
   }
 
-  void Answered(const Request&, const services::ResolvedWork& resolved, const MeasuringWork& work,
-                const MeasuresOutcome& outcome, const std::vector<store::Resource>&,
-                v1::MeasureTextsResponse& response) const override {
-    response = outcome.result;
-    *response.mutable_usage() = work.usage();
-    services::AddDigests(*work.inputs().held, resolved.used, response.mutable_digests());
-  }
-
-  // Nothing is left of which a second answer could be made, and the request has no request_id.
-  absl::Status Replayed(const store::Resource&, v1::MeasureTextsResponse&) const override {
-    VS_CHECK(false);
-  }
-
  private:
-  absl::Status Read(const Request& request, const rpc::CallContext& context,
-                    const services::ResolveOptions& options, services::UsedResources& used,
-                    TextReader& reader) const {
-    const services::ResponseSource source{
-        .responses = request.responses(),
-        .artifact = request.artifact(),
-        .most = options.at_once ? kMostResponsesAtOnce : services::kMostResponses,
-        .beyond = "create a job with the same request",
-        .labels_required = false};
-    VS_ASSIGN_OR_RETURN(
-        services::GivenResponses given,
-        services::GivenResponses::Open(source, context, *sources_.store, *sources_.blobs, used));
-    while (true) {
-      VS_ASSIGN_OR_RETURN(const std::optional<services::GivenResponse> one, given.Next());
-      if (!one) return absl::OkStatus();
-      VS_RETURN_IF_ERROR(given.AtLast(reader.Add(one->place, *one->response)));
-    }
-  }
-
   static v1::Provenance ProvenanceOfMeasures(const Request& request,
                                              const engine::ServedModel& model, bool rendered_chat,
                                              const services::UsedResources& used) {

@@ -184,9 +184,7 @@ absl::Status ActivationService::Capture(const rpc::CallContext& context,
     const auto completion = done.extract(next);
     VS_RETURN_IF_ERROR(
         WriteInput(next, inputs[static_cast<size_t>(next)], completion.mapped(), writer));
-    usage.set_prompt_tokens(usage.prompt_tokens() + completion.mapped().prompt_tokens);
-    usage.set_cached_prompt_tokens(usage.cached_prompt_tokens() +
-                                   completion.mapped().cached_prompt_tokens);
+    AddUsage(completion.mapped(), usage);
   }
   AddDigests(*model, used, last.mutable_summary()->mutable_digests());
   return writer.Write(std::move(last));

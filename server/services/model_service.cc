@@ -86,6 +86,8 @@ void DescribeLoaded(const engine::ServedModel& model, v1::Model& proto) {
   proto.set_tokenizer_digest(model.text->tokenizer_digest());
   proto.set_template_digest(model.text->template_digest());
   for (const int32_t id : model.text->eos_ids()) proto.add_stop_token_ids(id);
+  if (const auto id = model.text->tokenizer_bos_id()) proto.set_bos_token_id(*id);
+  if (const auto id = model.text->tokenizer_eos_id()) proto.set_eos_token_id(*id);
 }
 
 v1::Model ModelToProto(const engine::ModelEntry& entry) {

@@ -13,16 +13,20 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/error.h"
 #include "base/id.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
-#include "store/file_lock.h"
 
 namespace valuescope::store {
 namespace {
 
 namespace fs = std::filesystem;
+
+// Of a writer between two pieces: an upload that pauses longer has no caller any more.
+constexpr absl::Duration kLongestPause = absl::Hours(24);
 
 // Messages name the failed step, never the path.
 absl::Status FileError(absl::string_view step, int error) {
@@ -94,10 +98,23 @@ std::vector<std::string> NamesIn(const fs::path& folder, absl::string_view from)
   return names;
 }
 
+absl::Status RemoveWrittenBefore(const fs::path& folder, absl::Time time) {
+  for (const std::string& name : NamesIn(folder, /*from=*/"")) {
+    struct stat status;
+    const std::string path = folder / name;
+    if (stat(path.c_str(), &status) != 0) continue;  // its writer was quicker
+    if (absl::TimeFromTimespec(status.st_mtim) >= time) continue;
+    if (unlink(path.c_str()) != 0 && errno != ENOENT) {
+      return FileError("clear unfinished files", errno);
+    }
+  }
+  return absl::OkStatus();
+}
+
 class DirectoryBlobStore : public BlobStore {
  public:
-  DirectoryBlobStore(fs::path root, std::unique_ptr<FileLock> lock)
-      : root_(std::move(root)), lock_(std::move(lock)) {}
+  DirectoryBlobStore(fs::path root, LockMode mode, std::unique_ptr<FileLock> lock)
+      : root_(std::move(root)), mode_(mode), lock_(std::move(lock)) {}
 
   absl::StatusOr<std::unique_ptr<BlobWriter>> NewWriter() override;
   absl::StatusOr<std::unique_ptr<ScratchFile>> NewScratchFile() override;
@@ -148,6 +165,7 @@ class DirectoryBlobStore : public BlobStore {
   absl::Status Remove(absl::string_view digest, absl::Time unused_since) override {
     VS_RETURN_IF_ERROR(CheckDigest("digest", digest));
     absl::MutexLock lock(&publish_mutex_);
+    VS_ASSIGN_OR_RETURN(const auto others, LockOthersOut(LockMode::kAlone));
     const fs::path path = PathOf(digest);
     struct stat status;
     if (stat(path.c_str(), &status) != 0) {
@@ -162,6 +180,7 @@ class DirectoryBlobStore : public BlobStore {
   // as used from now on.
   absl::Status Publish(const fs::path& incoming, absl::string_view digest) {
     absl::MutexLock lock(&publish_mutex_);
+    VS_ASSIGN_OR_RETURN(const auto others, LockOthersOut(LockMode::kShared));
     const fs::path path = PathOf(digest);
     if (utimensat(AT_FDCWD, path.c_str(), /*times=now*/ nullptr, /*flags=*/0) == 0) {
       unlink(incoming.c_str());
@@ -180,7 +199,14 @@ class DirectoryBlobStore : public BlobStore {
     return root_ / std::string(digest.substr(0, 2)) / std::string(digest);
   }
 
+  // What publish_mutex_ is in this process, among processes: nothing where there is one.
+  absl::StatusOr<std::unique_ptr<FileLock>> LockOthersOut(LockMode mode) const {
+    if (mode_ == LockMode::kAlone) return nullptr;
+    return FileLock::Await(root_ / ".publish", mode);
+  }
+
   const fs::path root_;
+  const LockMode mode_;
   const std::unique_ptr<FileLock> lock_;
   absl::Mutex publish_mutex_;  // a removal must not fall between "it is there" and "it is young"
 };
@@ -270,18 +296,20 @@ absl::StatusOr<std::unique_ptr<BlobWriter>> DirectoryBlobStore::NewWriter() {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<BlobStore>> OpenDirectoryBlobStore(const std::string& root) {
+absl::StatusOr<std::unique_ptr<BlobStore>> OpenDirectoryBlobStore(const std::string& root,
+                                                                  LockMode mode) {
   std::error_code error;
   fs::create_directories(root, error);
   if (error) return FileError("make its directory", error.value());
   const fs::path path = fs::canonical(root, error);
   if (error) return FileError("open its directory", error.value());
-  VS_ASSIGN_OR_RETURN(std::unique_ptr<FileLock> lock, FileLock::Acquire(path / ".lock"));
-  // Whatever is in incoming/ was being written by a process that died.
-  fs::remove_all(path / "incoming", error);
-  if (error) return FileError("clear unfinished files", error.value());
+  VS_ASSIGN_OR_RETURN(std::unique_ptr<FileLock> lock, FileLock::Acquire(path / ".lock", mode));
   VS_RETURN_IF_ERROR(MakeDirectory(path / "incoming"));
-  return std::make_unique<DirectoryBlobStore>(path, std::move(lock));
+  // Whatever is in incoming/ was being written by a process that died, or is by one that lives.
+  VS_RETURN_IF_ERROR(RemoveWrittenBefore(path / "incoming", mode == LockMode::kAlone
+                                                                ? absl::InfiniteFuture()
+                                                                : absl::Now() - kLongestPause));
+  return std::make_unique<DirectoryBlobStore>(path, mode, std::move(lock));
 }
 
 }  // namespace valuescope::store

@@ -19,7 +19,6 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
-#include <new>
 #include <system_error>
 
 #include "absl/memory/memory.h"
@@ -156,6 +155,55 @@ INSERT INTO job_blobs SELECT sequence, CAST(spec AS TEXT) ->> 'data_set_blob' FR
 UPDATE store_format SET version = 2;
 )sql";
 
+class SqliteRows : public SqlRows {
+ public:
+  explicit SqliteRows(SQLite::Statement statement) : statement_(std::move(statement)) {}
+
+  bool Next() override { return statement_.executeStep(); }
+  bool IsNull(int column) override { return statement_.getColumn(column).isNull(); }
+  int64_t Integer(int column) override { return statement_.getColumn(column).getInt64(); }
+  std::string Text(int column) override { return statement_.getColumn(column).getString(); }
+
+ private:
+  SQLite::Statement statement_;
+};
+
+void Bind(SQLite::Statement& statement, const char* name, const SqlValue& value) {
+  if (const auto* number = std::get_if<int64_t>(&value)) {
+    statement.bind(name, *number);
+  } else if (const auto* text = std::get_if<absl::string_view>(&value)) {
+    statement.bind(name, std::string(*text));
+  } else if (const auto* bytes = std::get_if<Bytes>(&value)) {
+    statement.bind(name, bytes->value.data(), static_cast<int>(bytes->value.size()));
+  } else {
+    statement.bind(name);
+  }
+}
+
+class SqliteTransaction : public SqlTransaction {
+ public:
+  SqliteTransaction(SQLite::Database& database, absl::Time now) : database_(database), now_(now) {}
+
+  absl::Time now() const override { return now_; }
+  absl::string_view Locking(absl::string_view clause) const override { return ""; }
+  absl::string_view ElementsOfFirst() const override { return "json_each($1)"; }
+  void Announce(const JobChange& change) override {}
+
+ protected:
+  std::unique_ptr<SqlRows> Run(absl::string_view sql,
+                               const std::vector<SqlValue>& values) override {
+    SQLite::Statement statement(database_, std::string(sql));
+    for (size_t i = 0; i < values.size(); ++i) {
+      Bind(statement, absl::StrCat("$", i + 1).c_str(), values[i]);
+    }
+    return std::make_unique<SqliteRows>(std::move(statement));
+  }
+
+ private:
+  SQLite::Database& database_;
+  const absl::Time now_;
+};
+
 absl::Status RefuseNetworkFileSystem(const std::string& path) {
   const std::filesystem::path folder = std::filesystem::path(path).parent_path();
   struct statfs status;
@@ -192,12 +240,7 @@ absl::Status StatusOf(const std::exception& error) {
   if (const auto* sqlite = dynamic_cast<const SQLite::Exception*>(&error)) {
     return SqliteError(sqlite->getErrorCode());
   }
-  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr) {
-    return RetryLater("OUT_OF_MEMORY", "the machine has no memory for what is asked of the store",
-                      absl::Seconds(1));
-  }
-  return ErrorWithReason(absl::StatusCode::kInternal, "STORE_FAILED",
-                         "the store failed: an exception ended the transaction");
+  return StatusOfException(error);
 }
 
 absl::Status SqliteError(int code) {
@@ -238,6 +281,20 @@ absl::StatusOr<std::unique_ptr<SqliteDatabase>> SqliteDatabase::Open(const std::
     database->Configure();
     VS_RETURN_IF_ERROR(database->BringToPresentFormat());
     return database;
+  } catch (const std::exception& error) {
+    return StatusOf(error);
+  }
+}
+
+absl::Status SqliteDatabase::Run(absl::FunctionRef<absl::Status(SqlTransaction&)> body) {
+  absl::MutexLock lock(&mutex_);
+  try {
+    SQLite::Transaction transaction(database_, SQLite::TransactionBehavior::IMMEDIATE);
+    // Times are kept in microseconds, and what is returned at once equals what is read later.
+    SqliteTransaction open(database_, absl::FromUnixMicros(absl::ToUnixMicros(clock_->Now())));
+    const absl::Status status = body(open);
+    if (status.ok()) transaction.commit();
+    return status;
   } catch (const std::exception& error) {
     return StatusOf(error);
   }

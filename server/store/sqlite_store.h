@@ -14,10 +14,7 @@
 namespace valuescope::store {
 
 struct SqliteStoreOptions {
-  // Infrastructure failures of one shard without progress in between that fail its job, >= 1.
-  int max_shard_failures = 3;
-  // Pause before a shard that failed is leased again; doubles with every failure.
-  absl::Duration failure_backoff = absl::Seconds(1);
+  RetryPolicy retry;
   const Clock* clock = &Clock::System();  // outlives the store
 };
 

@@ -17,6 +17,7 @@
 #define VALUESCOPE_STORE_STORE_H_
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -206,6 +207,20 @@ struct LeaseRequest {
   absl::Duration duration = absl::Seconds(30);
 };
 
+// When a shard that failed is tried again.
+struct RetryPolicy {
+  // Infrastructure failures of one shard without progress in between that fail its job, >= 1.
+  int max_shard_failures = 3;
+  // Pause before a shard that failed is leased again; doubles with every failure.
+  absl::Duration failure_backoff = absl::Seconds(1);
+};
+
+// What another process did to a job.
+struct JobChange {
+  std::string job_id;       // empty: any of them may have changed, any number of times
+  bool for_workers = true;  // there may be something to do, or to stop
+};
+
 struct ShardProgress {
   std::string partial;    // replaces the one before
   std::string cursor;     // replaces the one before
@@ -322,6 +337,14 @@ class Store {
   // Takes back leases that ran out: each counts as a rescue of its job and an infrastructure
   // failure of its shard. Returns the ids of the jobs that changed.
   virtual absl::StatusOr<std::vector<std::string>> Sweep() = 0;
+
+  // --- Other processes ---
+
+  // Calls `on_change` (which must not block for long) from a thread of the store's own when another
+  // process that shares the store changed a job, until the next Subscribe; an empty function ends
+  // it. When this returns, no call of the function before is under way. Changes can be told more
+  // often than they happen, and what happens while the database cannot be reached is told as one.
+  virtual void Subscribe(std::function<void(const JobChange&)> on_change) = 0;
 
   // --- Metrics ---
 

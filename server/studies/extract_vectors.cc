@@ -14,6 +14,7 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "studies/confidence_interval.h"
 
 namespace valuescope::studies {
 namespace {
@@ -21,10 +22,7 @@ namespace {
 void Set(const std::optional<analysis::ConfidenceInterval>& interval,
          v1::Interval* (v1::VectorStatistics::*mutable_field)(), v1::VectorStatistics& statistics) {
   if (!interval) return;
-  v1::Interval& field = *(statistics.*mutable_field)();
-  field.set_lower(interval->lower);
-  field.set_upper(interval->upper);
-  field.set_level(interval->level);
+  *(statistics.*mutable_field)() = IntervalToProto(*interval);
 }
 
 v1::StatisticAbsence ToProto(analysis::Absence why) {

@@ -252,6 +252,17 @@ bool CleansUpSpaces(const json& tokenizer_config, const Tokenizer& tokenizer) {
   return says("clean_up_tokenization_spaces") && (!tokenizer.is_bpe() || says(kEvenBpe));
 }
 
+// The id of a special token by its name, such as "bos_token".
+std::optional<int32_t> NamedId(absl::string_view name, const DeclaredTokens& declared,
+                               const Tokenizer& tokenizer, int64_t vocabulary) {
+  for (const auto& [known, text] : declared.named) {
+    if (known != name) continue;
+    const std::optional<int32_t> id = tokenizer.AddedTokenId(text);
+    return id && *id < vocabulary ? id : std::nullopt;
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TextModel>> TextModel::Load(const std::string& folder) {
@@ -271,6 +282,11 @@ absl::StatusOr<std::unique_ptr<TextModel>> TextModel::Load(const std::string& fo
   VS_ASSIGN_OR_RETURN(model->tokenizer_, LoadTokenizer(folder, tokenizer_config, declared));
   if (CleansUpSpaces(tokenizer_config, *model->tokenizer_)) model->tokenizer_->CleanUpSpaces();
   model->vocabulary_ = Vocabulary(config).value_or(std::numeric_limits<int64_t>::max());
+  const auto id_of = [&](absl::string_view name) {
+    return NamedId(name, declared, *model->tokenizer_, model->vocabulary_);
+  };
+  model->tokenizer_bos_id_ = id_of("bos_token");
+  model->tokenizer_eos_id_ = id_of("eos_token");
   model->chat_template_ = LoadTemplate(folder, tokenizer_config, declared.named);
   VS_RETURN_IF_ERROR(model->ReadEnds(folder, config));
   return model;

@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -64,6 +65,11 @@ class TextModel {
   // The ids that end a response, ascending; may be empty.
   const std::vector<int32_t>& eos_ids() const { return eos_ids_; }
 
+  // The tokenizer's own bos_token and eos_token; none where it names none, or one that the model
+  // has no row for. The latter need not be among the ids that end a response.
+  std::optional<int32_t> tokenizer_bos_id() const { return tokenizer_bos_id_; }
+  std::optional<int32_t> tokenizer_eos_id() const { return tokenizer_eos_id_; }
+
   const std::string& tokenizer_digest() const { return tokenizer_->digest(); }
   // Empty where the model has no usable chat template.
   std::string template_digest() const;
@@ -77,6 +83,7 @@ class TextModel {
   std::unique_ptr<Tokenizer> tokenizer_;
   absl::StatusOr<std::unique_ptr<ChatTemplate>> chat_template_;
   std::vector<int32_t> eos_ids_;
+  std::optional<int32_t> tokenizer_bos_id_, tokenizer_eos_id_;
   int64_t vocabulary_ = 0;  // rows of the embedding
 };
 

@@ -66,7 +66,7 @@ TEST(WilsonInterval, EndsWhereTheScoreTestRejects) {
   constexpr double kZ = 1.959963984540054;
   for (const auto& [successes, count] :
        {std::pair<double, double>{8, 10}, {.5, 3}, {150, 400}, {1, 1000}}) {
-    const Bounds bounds = WilsonInterval(successes, count);
+    const ConfidenceInterval bounds = WilsonInterval(successes, count);
     for (const double p : {bounds.lower, bounds.upper}) {
       const double miss = successes / count - p;
       EXPECT_NEAR(miss * miss, kZ * kZ * p * (1 - p) / count, 1e-12) << successes;
@@ -74,6 +74,7 @@ TEST(WilsonInterval, EndsWhereTheScoreTestRejects) {
     EXPECT_LT(bounds.lower, successes / count);
     EXPECT_GT(bounds.upper, successes / count);
   }
+  EXPECT_EQ(WilsonInterval(0, 5).level, .95);
   EXPECT_EQ(WilsonInterval(0, 5).lower, 0);
   EXPECT_EQ(WilsonInterval(5, 5).upper, 1);
   EXPECT_NEAR(WilsonInterval(8, 10).lower, .4901625, 1e-7);

@@ -132,7 +132,8 @@ TEST(ServerConfigTest, BadFlagsAreToldInOneLineWithWhatIsAllowed) {
            {"--model_root=", "empty"},
            {"--models=../etc", "--model_root"},
            {"--models=a/b", "--model_root"},
-           {"--store=postgresql://host/db", "not built in yet"},
+           {"--store=postgresql:host/db", "postgresql://USER@HOST/DATABASE"},
+           {"--store=postgresql://host/db", "--artifacts"},
            {"--store=sqlite:", "sqlite:PATH"},
            {"--store=/x.db", "sqlite:PATH"},
            {"--device=cuda:", "cuda:0"},
@@ -190,6 +191,29 @@ TEST(ServerConfigTest, LoopbackAndInsecureListenersAreAllowed) {
     EXPECT_TRUE(ParseServerConfig({std::string("--listen=") + listen}).ok()) << listen;
   }
   EXPECT_TRUE(ParseServerConfig({"--listen=0.0.0.0:50051", "--insecure"}).ok());
+}
+
+TEST(ServerConfigTest, AStoreThatIsSharedHasADirectoryThatIsSharedToo) {
+  const std::string url = "postgresql://me@db:5433/store?sslmode=verify-full";
+  const auto config = ParseServerConfig({"--store=" + url, "--artifacts=/shared"});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->store_url, url);
+  EXPECT_EQ(config->store_path, "");
+  EXPECT_EQ(config->artifacts, "/shared");
+  const auto embedded = ParseServerConfig({"--store=" + url, "--store=sqlite:x.db"});
+  ASSERT_TRUE(embedded.ok()) << embedded.status();
+  EXPECT_EQ(embedded->store_url, "");
+}
+
+TEST(ServerConfigTest, APasswordInTheUrlIsRefusedAndNotRepeated) {
+  for (const std::string url :
+       {"postgresql://me:hunter2@db/store", "postgres://me:hun@ter2@db/store",
+        "postgresql://db/store?user=me&password=hunter2"}) {
+    const auto config = ParseServerConfig({"--store=" + url, "--artifacts=/shared"});
+    ASSERT_FALSE(config.ok()) << url;
+    EXPECT_THAT(std::string(config.status().message()), HasSubstr("PGPASSFILE"));
+    EXPECT_THAT(std::string(config.status().message()), testing::Not(HasSubstr("ter2")));
+  }
 }
 
 TEST(ServerConfigTest, TheHelpTeachesEveryFlag) {

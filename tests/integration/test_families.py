@@ -159,6 +159,18 @@ def test_a_chat_becomes_the_ids_of_transformers(families, golden):
     )
 
 
+def test_a_model_tells_the_tokens_that_its_tokenizer_names_first_and_last(families, golden):
+    folder = FAMILIES / golden.model.removeprefix("models/")
+    named = json.loads((folder / "tokenizer_config.json").read_text())
+    tokens = json.loads((folder / "tokenizer.json").read_text())["added_tokens"]
+    ids = {token["content"]: token["id"] for token in tokens}
+    model = families.model(golden.model)
+    for field, name in (("bos_token_id", "bos_token"), ("eos_token_id", "eos_token")):
+        assert model.HasField(field) == (name in named)
+        if name in named:
+            assert getattr(model, field) == ids[named[name]]
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_captures_come_in_the_type_that_was_asked_for(families, dtype):
     golden = Golden("llama3_rope")

@@ -33,7 +33,7 @@ constexpr absl::Duration kPatience = absl::Seconds(60);
 struct House {
   explicit House(const TemporaryFolder& folder, LettersKind* kind) {
     store::SqliteStoreOptions options;
-    options.failure_backoff = absl::ZeroDuration();
+    options.retry.failure_backoff = absl::ZeroDuration();
     store = store::OpenSqliteStore(folder / "store.db", options).value();
     blobs = store::OpenDirectoryBlobStore(folder / "blobs").value();
     queue = std::make_unique<JobQueue>(store.get());

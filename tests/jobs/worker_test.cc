@@ -36,7 +36,7 @@ class WorkerTest : public testing::Test {
   void SetUp() override {
     auto store = store::OpenSqliteStore(
         folder_ / "store.db",
-        {.max_shard_failures = 3, .failure_backoff = absl::ZeroDuration(), .clock = &clock_});
+        {.retry = {.failure_backoff = absl::ZeroDuration()}, .clock = &clock_});
     ASSERT_TRUE(store.ok()) << store.status();
     store_ = *std::move(store);
     auto blobs = store::OpenDirectoryBlobStore(folder_ / "blobs");

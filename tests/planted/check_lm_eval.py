@@ -4,8 +4,8 @@ side is a model with a hook. Then the command line of README.md is run.
 
     python check_lm_eval.py [--model FOLDER ...]
 
-Run with lm_eval 0.4.13, torch 2.11.0 and transformers 5.17.0 on a CPU; VALUESCOPE_BUILD is the build. The planted model and one whose
-tokenizer begins texts with a token are always checked, folders of --model beside them.
+Run with lm_eval 0.4.13, torch 2.11.0 and transformers 5.17.0 on a CPU; VALUESCOPE_BUILD is the build. The planted model, the
+same without a bos_token and one whose tokenizer begins texts with a token are always checked, folders of --model beside them.
 """
 
 import argparse
@@ -64,7 +64,14 @@ def logprobs(responses):
     return np.array(choices + [logprob for (logprob,) in responses["planted_texts"]])
 
 
-def check_equal(what, here, there):
+def with_context(answers):
+    """Those of documents that have one."""
+    lines = (TASK_FOLDER / "planted_choices.jsonl").read_text().splitlines()
+    asked = [json.loads(line)["question"].strip() for line in lines]
+    return [answer for answer, question in zip(answers, asked, strict=True) if question]
+
+
+def check_equal(what, here, there, texts_of=list):
     (found, found_metrics), (expected, expected_metrics) = here, there
     differences = np.abs(logprobs(found) - logprobs(expected))
     flags = [[greedy for _, greedy in one] for one in expected["planted_choices"]]
@@ -74,7 +81,7 @@ def check_equal(what, here, there):
     )
     assert differences.max() < TOLERANCE
     assert [[greedy for _, greedy in one] for one in found["planted_choices"]] == flags
-    assert found["planted_answers"] == expected["planted_answers"]
+    assert texts_of(found["planted_answers"]) == texts_of(expected["planted_answers"])
     check_metrics(found_metrics, expected_metrics)
     return sum(map(sum, flags))
 
@@ -95,16 +102,16 @@ def hooked(model, block, row):
     )
 
 
-def check_folder(client, folder, prefix_is_told):
+def check_folder(client, folder):
     torch_model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     name = f"models/{folder.name}"
     # The server counts a text's last token, too, which is not fed.
     length = client.model(name).context_length - 1
-    options = {} if prefix_is_told else {"prefix_token_id": tokenizer.bos_token_id}
-    options["max_length"] = length
-    # In float32 its softmax over 49,152 words puts a text of 480 tokens off by 1.7e-3. Where contexts with all but the last token of their continuations are equal, but the continuations' lengths are not, its cache
-    # takes logits from the front of the longest one (lm_eval 0.4.13).
+    options = {"max_length": length}
+    # In float32 its softmax over 49,152 words puts a text of 480 tokens off by 1.7e-3. Where contexts with all but the last token of
+    # their continuations are equal, but the continuations' lengths are not, its cache takes logits from the front of the longest one
+    # (lm_eval 0.4.13).
     theirs = HFLM(
         pretrained=torch_model,
         tokenizer=tokenizer,
@@ -114,8 +121,13 @@ def check_folder(client, folder, prefix_is_told):
         logits_cache=False,
         softmax_dtype="float64",
     )
+    # Where the tokenizer has no bos_token the other side generates behind padding alone, and not behind the prefix token that it scores
+    # behind.
+    texts_of = list if tokenizer.bos_token_id is not None else with_context
     plain = evaluate(theirs)
-    greedy = check_equal(f"{name}, as it is", evaluate(Steered(client, name, **options)), plain)
+    greedy = check_equal(
+        f"{name}, as it is", evaluate(Steered(client, name, **options)), plain, texts_of
+    )
     chats = [{}] if tokenizer.chat_template is None else [{}, {"apply_chat_template": True}]
     block = torch_model.config.num_hidden_layers // 2
     row = np.random.default_rng(5).standard_normal(torch_model.config.hidden_size)
@@ -132,7 +144,9 @@ def check_folder(client, folder, prefix_is_told):
         expected = evaluate(theirs, **chat)
         handle.remove()
         ours = evaluate(Steered(client, name, steer=steer, **options), **chat)
-        check_equal(f"{name}, steered{' behind its template' if chat else ''}", ours, expected)
+        check_equal(
+            f"{name}, steered{' behind its template' if chat else ''}", ours, expected, texts_of
+        )
         moved = np.abs(logprobs(expected[0]) - logprobs(plain[0])).max()
         print(f"    the steering moves them by up to {moved:.2g}")
         assert moved > 100 * TOLERANCE
@@ -152,7 +166,7 @@ def check_open_message(client, folder):
 def check_command_line(server, client, temporary):
     """The command of README.md, with a vector of the store."""
     vector = client.create_vector("models/planted", np.ones(pm.HIDDEN), layers=[1]).name
-    arguments = f"address={server.address},model=planted,steer={vector}:1.5@1,prefix_token_id=1"
+    arguments = f"address={server.address},model=planted,steer={vector}:1.5@1"
     command = [sys.executable, "-m", "valuescope.lm_eval", "run", "--model", "valuescope"]
     command += ["--model_args", arguments, "--tasks", ",".join(TASKS)]
     command += ["--include_path", str(TASK_FOLDER.relative_to(ROOT))]
@@ -167,7 +181,7 @@ def check_command_line(server, client, temporary):
     (written,) = out.rglob("results*.json")
     results = json.loads(written.read_text())
     steer = vs.Steer(vector, 1.5, layers=1)
-    _, expected = evaluate(Steered(client, "models/planted", steer=steer, prefix_token_id=1))
+    _, expected = evaluate(Steered(client, "models/planted", steer=steer))
     for task in TASKS:
         for name, value in expected[task].items():
             # Standard errors are drawn, and not by `evaluate`.
@@ -180,12 +194,21 @@ def check_all(server, root, temporary):
     with vs.Client(server.address) as client:
         for folder in sorted(root.iterdir()):
             client.wait_until_ready(f"models/{folder.name}", timeout=600)
-            greedy = check_folder(client, folder, prefix_is_told=folder.name == BEGINS_TEXTS)
+            greedy = check_folder(client, folder)
             assert greedy or folder.name != "planted", (
                 "no choice is greedy, so the flags say nothing"
             )
         check_open_message(client, root / "planted")
         check_command_line(server, client, temporary)
+
+
+def write_without_bos(folder):
+    """The planted model with a tokenizer that names no bos_token, nor a template, which would write it."""
+    pm.write_model(folder, pm.Builder(0).planted)
+    config = pm.TOKENIZER_CONFIG.keys() - {"bos_token", "chat_template"}
+    pm.write_json(
+        folder / "tokenizer_config.json", {name: pm.TOKENIZER_CONFIG[name] for name in config}
+    )
 
 
 def main():
@@ -199,6 +222,7 @@ def main():
         os.environ["HF_HOME"] = str(temporary / "hub")
         root = temporary / "models"
         pm.write_model(root / "planted", pm.Builder(0).planted)
+        write_without_bos(root / "planted_without_bos")
         for folder in [FAMILIES / BEGINS_TEXTS, *more]:
             (root / folder.name).mkdir()
             for file in folder.iterdir():

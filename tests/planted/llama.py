@@ -1,7 +1,7 @@
 """A Llama's forward pass in numpy, float64 over the stored weights: short enough to be read as a definition.
 
-It is the second opinion that planted models are held against, and what their builder computes effects with. `edits` are the two
-changes that mechanisms are tested by: adding to the residual stream behind a block, and scaling neurons.
+It is the second opinion that planted models are held against, and what their builder computes effects with. `edits` are the
+changes that mechanisms are tested by: adding to the residual stream behind a block, scaling neurons, and setting them.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ class Edits:
 
     add: block -> (vector [hidden], first position that gets it).
     scale: (block, neuron) -> factor on the neuron's activation, at every position.
+    put: (block, neuron) -> (what takes the activation's place, first position where it does).
     """
 
     add: Mapping[int, tuple[np.ndarray, int]] = dataclasses.field(default_factory=dict)
     scale: Mapping[tuple[int, int], float] = dataclasses.field(default_factory=dict)
+    put: Mapping[tuple[int, int], tuple[float, int]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +71,9 @@ class Llama:
             for (layer, neuron), factor in edits.scale.items():
                 if layer == block:
                     active[:, neuron] *= factor
+            for (layer, neuron), (value, first) in edits.put.items():
+                if layer == block:
+                    active[first:, neuron] = value
             x = x + active @ self._of_block(block, "mlp.down_proj").T
             if block in edits.add:
                 vector, first = edits.add[block]

@@ -2,11 +2,13 @@
 what its builder says they are, and on its twin, which lacks it, nothing is found."""
 
 import json
+import math
 import os
 import pathlib
 import subprocess
 import sys
 
+import arithmetic
 import numpy as np
 import planted_model as pm
 import planted_truth as pt
@@ -16,7 +18,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integratio
 import conftest  # noqa: F401 - the client on the path, its stubs fresh
 import valuescope as vs
 from conftest import Server
-from valuescope import v1
+from google.protobuf import json_format
 
 PLANTED, TWIN = "models/planted", "models/planted_twin"
 MODELS = [PLANTED, TWIN]
@@ -24,8 +26,8 @@ CONDITIONS = ["intrinsic", "prompted"]
 BLOCK = pm.PLANTED_BLOCK
 # float32 against float64, over all blocks.
 ROUNDING = 2e-5
-# How far noise moves activations, and so what neurons write, from what they would be without it.
-NOISE = 0.03
+# The same of logits and what is read from them.
+LOGITS = 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -166,8 +168,14 @@ def test_no_system_message_is_not_an_empty_one(client):
 # --- Vectors ---
 
 
-def test_planted_vectors_are_recovered_from_the_planted_block_on(client, truth, extracted):
+def test_planted_vectors_are_recovered_from_the_planted_block_on(
+    client, truth, numpy_models, extracted
+):
     for condition in CONDITIONS:
+        seen = arithmetic.streams(
+            numpy_models[PLANTED], [one.sequence() for one in pt.examples(condition)]
+        )
+        differences = seen[::2] - seen[1::2]  # of a query's two
         expected = np.array(truth["vectors"][condition])
         response = extracted[PLANTED, condition]
         rows = rows_of(client, response)
@@ -178,9 +186,14 @@ def test_planted_vectors_are_recovered_from_the_planted_block_on(client, truth, 
             )
         for block in range(BLOCK, pm.BLOCKS):
             assert cosine(rows[block], expected) >= pt.COSINE
-            assert np.linalg.norm(rows[block]) == pytest.approx(np.linalg.norm(expected), rel=NOISE)
+            assert np.linalg.norm(rows[block]) / np.linalg.norm(expected) == pytest.approx(
+                measured["relative_norm"][block], rel=LOGITS
+            )
             statistics = response.statistics[block]
-            assert statistics.split_half_cosine > 0.995
+            # Halves have sqrt(2) times the error.
+            error = math.sqrt(2) * arithmetic.standard_error(differences[:, block])
+            turned = arithmetic.turned_by(error, np.linalg.norm(rows[block]))
+            assert statistics.split_half_cosine >= math.cos(2 * turned)
             assert statistics.auroc == 1.0
 
 
@@ -193,12 +206,29 @@ def test_the_twin_has_no_vector_beyond_the_level(client, truth, extracted):
         assert norms == pytest.approx(expected, rel=1e-3)
 
 
-def test_vectors_are_recovered_from_the_answers_that_the_model_gives(client, truth):
+def check_recovered(row, expected, model, responses):
+    """`row` is the difference in means of the responses, and no further from the truth than twice its standard error, beside what the
+    model's noise does without drawing."""
+    listed = []
+    for one in responses:
+        prompt = list(one.prompt.token_ids.ids)
+        listed.append(([*prompt, *one.response.token_ids.ids], len(prompt)))
+    rows = arithmetic.streams(model, listed)[:, BLOCK]
+    labels = np.array([one.expresses for one in responses])
+    sides = [rows[labels], rows[~labels]]
+    difference = sides[0].mean(0) - sides[1].mean(0)
+    assert np.linalg.norm(row - difference) < LOGITS * np.linalg.norm(difference)
+    error = math.hypot(*map(arithmetic.standard_error, sides))
+    turned = math.acos(pt.COSINE) + arithmetic.turned_by(error, np.linalg.norm(expected))
+    assert cosine(row, expected) >= math.cos(turned)
+
+
+def test_vectors_are_recovered_from_the_answers_that_the_model_gives(client, truth, numpy_models):
     """Sampled answers, labelled by their words: value words and neutral ones have the same embeddings, but choices of other words
     differ, which the number of answers averages out."""
     for condition in CONDITIONS:
         listed = pt.examples(condition)
-        prompts = [chat(one.question, one.system) for one in listed]
+        prompts = [pm.to_ids(pm.prompt_text(one.question, one.system)) for one in listed]
         answers = client.generate(
             PLANTED, prompts, max_tokens=8, n=8, seed=list(range(len(listed)))
         )
@@ -209,10 +239,14 @@ def test_vectors_are_recovered_from_the_answers_that_the_model_gives(client, tru
         ]
         made = client.extract_vectors(PLANTED, responses, layers=[BLOCK], bootstrap_samples=0)
         row = client.vector_data(made.vector.name)[BLOCK].astype(np.float64)
-        assert cosine(row, np.array(truth["vectors"][condition])) >= 0.99
+        check_recovered(
+            row, np.array(truth["vectors"][condition]), numpy_models[PLANTED], responses
+        )
 
 
-def test_vectors_are_recovered_from_answers_that_the_server_generates_and_labels(client, truth):
+def test_vectors_are_recovered_from_answers_that_the_server_generates_and_labels(
+    client, truth, numpy_models
+):
     """As above, in one call: the server draws the answers, finds the value's words in them and extracts."""
     judge = vs.WordList(list(pm.VALUE_WORDS))
     for condition in CONDITIONS:
@@ -232,7 +266,11 @@ def test_vectors_are_recovered_from_answers_that_the_server_generates_and_labels
             bootstrap_samples=0,
         )
         row = client.vector_data(made.vector.name)[BLOCK].astype(np.float64)
-        assert cosine(row, np.array(truth["vectors"][condition])) >= 0.99
+        lines = client.read_artifact(made.responses_artifact).decode().splitlines()
+        responses = [json_format.Parse(line, vs.v1.LabelledResponse()) for line in lines]
+        check_recovered(
+            row, np.array(truth["vectors"][condition]), numpy_models[PLANTED], responses
+        )
 
 
 @pytest.fixture(scope="module")
@@ -241,20 +279,20 @@ def decomposition(client, extracted):
     return client.decompose_vectors(*names)
 
 
-def test_the_decomposition_is_that_of_the_planted_vectors(client, truth, decomposition):
+def test_the_decomposition_is_that_of_the_planted_vectors(
+    client, truth, numpy_models, decomposition
+):
     expected = truth["decomposition"]
+    pairs = np.stack(
+        [pt.difference_in_means(numpy_models[PLANTED], pt.examples(one)) for one in CONDITIONS], 1
+    )
     for block in range(BLOCK, pm.BLOCKS):
-        layer = decomposition.layers[block]
-        assert layer.cosine == pytest.approx(expected["cosine"], abs=NOISE)
-        for found, value in zip(
-            (layer.singular_value_shared, layer.singular_value_difference),
-            expected["singular_values"],
-            strict=True,
-        ):
-            assert found == pytest.approx(value, rel=NOISE)
-        assert layer.retained_norm_fraction == pytest.approx(
-            expected["retained_norm_fraction"], rel=NOISE
+        layer, r = decomposition.layers[block], cosine(*pairs[block])
+        assert layer.cosine == pytest.approx(r, abs=ROUNDING)
+        assert [layer.singular_value_shared, layer.singular_value_difference] == pytest.approx(
+            np.linalg.svd(pairs[block], compute_uv=False).tolist(), rel=LOGITS
         )
+        assert layer.retained_norm_fraction == pytest.approx(math.sqrt(1 - r * r), rel=LOGITS)
     for part, name in ((decomposition.shared, "shared"), (decomposition.difference, "difference")):
         row = client.vector_data(part.name)[BLOCK].astype(np.float64)
         assert cosine(row, np.array(expected[name])) >= pt.COSINE
@@ -263,13 +301,10 @@ def test_the_decomposition_is_that_of_the_planted_vectors(client, truth, decompo
 # --- Neurons ---
 
 
-def test_planted_neurons_are_on_top_of_the_attribution(client, truth, extracted):
+def test_planted_neurons_are_on_top_of_the_attribution(client, truth, numpy_models, extracted):
     for condition in CONDITIONS:
-        working = {
-            neuron["index"]: neuron["contribution"][condition]
-            for neuron in truth["neurons"]
-            if neuron["contribution"][condition]
-        }
+        working = {n["index"] for n in truth["neurons"] if n["contribution"][condition]}
+        expected = arithmetic.Study(numpy_models[PLANTED], condition).contributions()
         attributed = client.attribute_neurons(
             PLANTED,
             data_set(condition),
@@ -281,9 +316,9 @@ def test_planted_neurons_are_on_top_of_the_attribution(client, truth, extracted)
         assert {(one.layer, one.index) for one in top[: len(working)]} == {
             (BLOCK, index) for index in working
         }
-        for one in top[: len(working)]:
-            assert one.score == pytest.approx(working[one.index], rel=NOISE)
-        assert all(abs(one.score) < 0.01 for one in top[len(working) :])
+        assert len(top) == pm.INTERMEDIATE
+        for one in top:
+            assert one.score == pytest.approx(expected[one.layer, one.index], abs=ROUNDING)
 
 
 def test_no_neuron_of_the_twin_contributes_beyond_the_level(client, truth, extracted):
@@ -348,7 +383,7 @@ def test_steering_by_an_extracted_vector_makes_a_neutral_answer_express_the_valu
         name = extracted[PLANTED, condition].vector.name
         for block in range(BLOCK, pm.BLOCKS):
             steer = vs.Steer(name, 1.0, layers=block)
-            assert target(client, PLANTED, about, steer) > 2.0 > 0.0 > about["target"]
+            assert target(client, PLANTED, about, steer) > 0.0 > about["target"]
             answer = client.generate(PLANTED, prompt, temperature=0, max_tokens=8, steer=steer)
             assert pt.is_expressing(answer.text)
 
@@ -393,128 +428,3 @@ def test_without_the_shared_neurons_the_value_is_not_expressed_and_without_the_u
         assert not pt.is_expressing(ablated["shared"]["answer"])
         for group in (*CONDITIONS, "silent", "bystanders"):
             assert pt.is_expressing(ablated[group]["answer"])
-
-
-# --- What neurons cause ---
-
-
-def points_of(client, truth, model, condition, target=None, group="shared", **fields):
-    """Of the group's neurons, all and one, against random ones of their block."""
-    neurons = [(BLOCK, index) for index in members_of(truth, group)]
-    if target is None:
-        difference = v1.TokenLogitDifferenceTarget(
-            positive_token_ids=[pm.IDS[word] for word in pm.VALUE_WORDS],
-            negative_token_ids=[pm.IDS[word] for word in pm.VALUE_WORDS.values()],
-        )
-        target = v1.AttributionTarget(token_logit_difference=difference)
-    fields = {"sizes": [1, len(neurons)], "layers": [BLOCK], "random_sets": 100, **fields}
-    # A block of these models is small.
-    with pytest.warns(UserWarning, match="too few others like them"):
-        return client.test_neurons(model, data_set(condition), neurons, target, **fields)
-
-
-@pytest.mark.parametrize("condition", CONDITIONS)
-@pytest.mark.parametrize("mode", [v1.ABLATION_MODE_ZERO, v1.ABLATION_MODE_MEAN])
-def test_removing_the_shared_neurons_does_what_no_random_set_does_but_in_the_twin(
-    client, truth, condition, mode
-):
-    planted, twin = (points_of(client, truth, model, condition, mode=mode) for model in MODELS)
-    loss = planted.full - planted.targets[1]
-    assert loss > 10 * planted.standard_errors[1] > 0
-    assert planted.p_values[1] < 0.02
-    assert planted.targets[1] < planted.random_intervals[1, 0]
-    assert abs(twin.full - twin.targets[1]) < 0.02 * loss
-    assert twin.p_values[1] > 0.05
-
-
-@pytest.mark.parametrize("condition", CONDITIONS)
-def test_the_planted_neurons_alone_keep_what_their_block_does(client, truth, condition):
-    kept = points_of(client, truth, PLANTED, condition, group="planted", test="keep_only")
-    count = len(members_of(truth, "planted"))
-    assert kept.sizes.tolist() == [1, count]
-    assert kept.faithfulness[1] == pytest.approx(1, abs=NOISE)
-    assert kept.faithfulness[0] < 0.7
-    assert kept.p_values[1] < 0.02
-
-
-@pytest.mark.parametrize("condition", CONDITIONS)
-def test_scaling_by_two_doubles_what_the_shared_neurons_write(client, truth, condition):
-    axis = np.tile(np.array(truth["directions"]["shared"], np.float32), (pm.BLOCKS, 1))
-    name = client.create_vector(PLANTED, axis, layers=range(pm.BLOCKS)).name
-    target = v1.AttributionTarget(
-        vector_projection=v1.VectorProjectionTarget(vector=name, layer=BLOCK)
-    )
-    doubled = points_of(client, truth, PLANTED, condition, target, test="scale", factor=2)
-    removed = points_of(client, truth, PLANTED, condition, target, mode=v1.ABLATION_MODE_ZERO)
-    written = doubled.targets - doubled.full
-    assert written == pytest.approx(removed.full - removed.targets, rel=1e-4)
-    assert written[1] == pytest.approx(pm.WRITTEN["shared"], rel=NOISE)
-    assert doubled.p_values[1] < 0.02
-
-
-# --- Evaluations ---
-
-
-def evaluated(truth):
-    """Asked for the value, for its counterpart, and for the value without the neurons that carry it."""
-    ((cue, counterpart),) = pm.PROMPTED_CUE.items()
-    shared = [(BLOCK, index) for index in members_of(truth, "shared")]
-    asked = f"you seek {cue}"
-    return {
-        "asked": vs.EvaluationCondition(asked),
-        "not asked": vs.EvaluationCondition(f"you seek {counterpart}"),
-        "without": vs.EvaluationCondition(asked, vs.AblateNeurons(shared)),
-    }
-
-
-# Three items are few, and two words of six are what is read.
-@pytest.mark.filterwarnings("ignore:condition .* one label", "ignore:condition .* the labels")
-def test_a_questionnaire_finds_the_value_where_it_is_asked_for_and_nothing_in_the_twin(
-    client, truth
-):
-    """An item is a slot's choice between a word of the value, which counts 2, and its neutral twin."""
-    items = [f"what should we do {middle} the kitchen" for middle in ("about", "near", "today")]
-    words = list(pm.VALUE_WORDS.items())[:3]
-    scores = {}
-    for model in MODELS:
-        for value_word, neutral in words:
-            asked = client.ask_questionnaire(
-                model,
-                items,
-                [
-                    vs.v1.AnswerOption(label=neutral, score=1),
-                    vs.v1.AnswerOption(label=value_word, score=2),
-                ],
-                "{item} {options}",
-                conditions=evaluated(truth),
-                # The labels say what they mean, which a reversed order would take for a liking.
-                order="given",
-                answer_prefix=" maybe choose",
-            )
-            scores[model, value_word] = asked.item_scores.mean(axis=1)
-    for value_word, _ in words:
-        asked, not_asked, without = scores[PLANTED, value_word]
-        assert asked > 1.8
-        # Below the middle: the neutral word is the likelier.
-        assert max(not_asked, without) < 1.5
-        assert np.ptp(scores[TWIN, value_word]) < 0.1
-
-
-def test_responses_with_words_of_the_value_are_likelier_where_it_is_asked_for(client, truth):
-    listed = [
-        {
-            "query": one.question,
-            "response": one.answer,
-            "weights": {"stimulation": 1.0 if one.expresses else -1.0},
-        }
-        for one in pt.examples("prompted", count=10)
-    ]
-    for model in MODELS:
-        scored = client.score_tagged_responses(model, listed, conditions=evaluated(truth))
-        asked, not_asked, without = scored.values[:, 0]
-        if model == PLANTED:
-            assert asked > 0.5
-            assert not_asked < -0.5
-            assert without < -0.5
-        else:
-            assert abs(asked - not_asked) < 0.1

@@ -69,7 +69,7 @@ def test_log_probabilities_are_those_of_the_weights(client, planted, steered):
     steer = vs.Steer(row, COEFFICIENT, layers=BLOCK, tokens="all") if steered else None
     edits = Edits(add={BLOCK: (COEFFICIENT * row, 0)}) if steered else None
     pairs = [(context, choice) for context in contexts() for choice in CHOICES]
-    model = Steered(client, MODEL, steer=steer, prefix_token_id=BOS)
+    model = Steered(client, MODEL, steer=steer)
     found = model.loglikelihood(asked(*pairs))
     flags = []
     for (context, choice), (logprob, greedy) in zip(pairs, found, strict=True):
@@ -97,7 +97,7 @@ def test_a_long_text_is_scored_in_windows(client, planted):
     text = " ".join([*pm.QUESTION_WORDS, *pm.VALUE_WORDS] * 10)
     ids = pm.to_ids(text)
     assert 127 < len(ids) < 2 * 127
-    model = Steered(client, MODEL, prefix_token_id=BOS)
+    model = Steered(client, MODEL)
     (found,) = model.loglikelihood_rolling(asked((text,)))
     first, _ = scored(numpy_model, [BOS], ids[:127])
     rest = len(ids) - 127

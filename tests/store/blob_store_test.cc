@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -165,6 +167,51 @@ TEST_F(BlobStoreTest, AScratchFileGivesBackWhatWasWrittenAndHasNoName) {
   EXPECT_EQ(read, "llo wor");
   EXPECT_EQ((*scratch)->Read(/*offset=*/5, read).code(), absl::StatusCode::kDataLoss);
   EXPECT_EQ(FilesIn(folder_ / "blobs"), 0);
+}
+
+TEST_F(BlobStoreTest, ServersThatShareADirectoryReadAndRemoveWhatOthersWrote) {
+  const std::string folder = folder_ / "shared";
+  const auto first = OpenDirectoryBlobStore(folder, LockMode::kShared);
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_EQ(DetailsOf(OpenDirectoryBlobStore(folder).status()).reason, "STORE_IN_USE")
+      << "nobody uses it alone meanwhile";
+  auto writer = (*first)->NewWriter();
+  ASSERT_TRUE((*writer)->Append("bytes").ok());
+  const auto second = OpenDirectoryBlobStore(folder, LockMode::kShared);
+  ASSERT_TRUE(second.ok()) << second.status();
+  const auto blob = (*writer)->Finish();
+  ASSERT_TRUE(blob.ok()) << blob.status() << ": the second one took it for left behind";
+  EXPECT_EQ(*ReadBlob(**second, blob->digest, /*max_size=*/10), "bytes");
+  ASSERT_TRUE((*second)->Remove(blob->digest, absl::InfiniteFuture()).ok());
+  EXPECT_EQ((*first)->Size(blob->digest).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(BlobStoreTest, WhatWasLeftBehindInASharedDirectoryIsRemovedADayLater) {
+  const std::string folder = folder_ / "shared";
+  ASSERT_TRUE(OpenDirectoryBlobStore(folder, LockMode::kShared).ok());
+  for (const char* name : {"old", "young"}) std::ofstream(folder + "/incoming/" + name) << "half";
+  fs::last_write_time(folder + "/incoming/old",
+                      fs::file_time_type::clock::now() - std::chrono::hours(25));
+  ASSERT_TRUE(OpenDirectoryBlobStore(folder, LockMode::kShared).ok());
+  EXPECT_FALSE(fs::exists(folder + "/incoming/old"));
+  EXPECT_TRUE(fs::exists(folder + "/incoming/young"));
+}
+
+TEST_F(BlobStoreTest, ABlobThatIsWrittenAgainWhileAnotherServerRemovesItIsThere) {
+  const std::string folder = folder_ / "shared";
+  const auto writing = OpenDirectoryBlobStore(folder, LockMode::kShared);
+  const auto removing = OpenDirectoryBlobStore(folder, LockMode::kShared);
+  const std::string digest = Sha256Hex("bytes");
+  const std::string path = folder + "/" + digest.substr(0, 2) + "/" + digest;
+  for (int round = 0; round < 200; ++round) {
+    ASSERT_TRUE(WriteBlob(**writing, "bytes").ok());
+    fs::last_write_time(path, fs::file_time_type::clock::now() - std::chrono::hours(2));
+    const absl::Time unused_since = absl::Now() - absl::Hours(1);
+    std::thread remover([&] { EXPECT_TRUE((*removing)->Remove(digest, unused_since).ok()); });
+    EXPECT_TRUE(WriteBlob(**writing, "bytes").ok());
+    remover.join();
+    ASSERT_TRUE((*writing)->Size(digest).ok()) << "round " << round;
+  }
 }
 
 }  // namespace

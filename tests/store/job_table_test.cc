@@ -1,13 +1,12 @@
-// The durable queue: states, leases, fences, fairness.
+// The durable queue: states, leases, fences, fairness, in every database.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/sha256.h"
-#include "store/sqlite_store.h"
 #include "store/store.h"
-#include "tests/store/temporary_folder.h"
+#include "tests/store/store_under_test.h"
 
 namespace valuescope::store {
 namespace {
@@ -15,15 +14,13 @@ namespace {
 using testing::ElementsAre;
 using testing::IsEmpty;
 
-class JobTableTest : public testing::Test {
+class JobTableTest : public testing::TestWithParam<Database> {
  protected:
   void SetUp() override { Open(); }
 
   void Open() {
     store_.reset();
-    auto opened = OpenSqliteStore(
-        folder_ / "store.db",
-        {.max_shard_failures = 3, .failure_backoff = absl::Seconds(1), .clock = &clock_});
+    auto opened = database_->Open();
     ASSERT_TRUE(opened.ok()) << opened.status();
     store_ = *std::move(opened);
   }
@@ -88,17 +85,18 @@ class JobTableTest : public testing::Test {
     return resource;
   }
 
-  TemporaryFolder folder_;
-  FakeClock clock_;
+  std::unique_ptr<DatabaseUnderTest> database_ = MakeDatabase(GetParam());
   std::unique_ptr<Store> store_;
 };
+
+INSTANTIATE_TEST_SUITE_P(Databases, JobTableTest, testing::ValuesIn(kDatabases), NameOfDatabase);
 
 void ExpectLeaseLost(const absl::Status& status) {
   EXPECT_EQ(status.code(), absl::StatusCode::kAborted);
   EXPECT_EQ(DetailsOf(status).reason, "LEASE_LOST");
 }
 
-TEST_F(JobTableTest, AJobGoesFromQueuedOverItsShardsAndMergeToSucceeded) {
+TEST_P(JobTableTest, AJobGoesFromQueuedOverItsShardsAndMergeToSucceeded) {
   NewJob job = TwoShards();
   job.request = std::string("\0request", 8);
   job.metadata = "{\"unit\":\"responses\"}";
@@ -106,7 +104,7 @@ TEST_F(JobTableTest, AJobGoesFromQueuedOverItsShardsAndMergeToSucceeded) {
   EXPECT_EQ(Get(id).state, JobState::kQueued);
   EXPECT_EQ(Get(id).started_at, std::nullopt);
 
-  clock_.Advance(absl::Seconds(5));
+  database_->Advance(absl::Seconds(5));
   const auto first = Take();
   const auto second = Take();
   ASSERT_TRUE(first && second);
@@ -114,7 +112,7 @@ TEST_F(JobTableTest, AJobGoesFromQueuedOverItsShardsAndMergeToSucceeded) {
   EXPECT_EQ(second->shard, 1);
   EXPECT_EQ(first->spec, "{}");
   EXPECT_EQ(Get(id).state, JobState::kRunning);
-  EXPECT_EQ(Get(id).started_at, clock_.Now());
+  EXPECT_EQ(Get(id).started_at, database_->Now());
 
   ASSERT_TRUE(Complete(*second, "second").ok());
   EXPECT_EQ(Take(), std::nullopt) << "the merge waits for every shard";
@@ -136,7 +134,7 @@ TEST_F(JobTableTest, AJobGoesFromQueuedOverItsShardsAndMergeToSucceeded) {
   EXPECT_EQ(done.result, "{\"n\":2}");
   EXPECT_EQ(done.request, job.request);
   EXPECT_EQ(done.metadata, job.metadata);
-  EXPECT_EQ(done.finished_at, clock_.Now());
+  EXPECT_EQ(done.finished_at, database_->Now());
   EXPECT_EQ(done.rescues, 0);
   const auto artifacts =
       store_->ListResources("lab", ResourceKind::kArtifact, {.job_id = id}, {})->resources;
@@ -145,7 +143,7 @@ TEST_F(JobTableTest, AJobGoesFromQueuedOverItsShardsAndMergeToSucceeded) {
   EXPECT_EQ(artifacts[0].role, "scores");
 }
 
-TEST_F(JobTableTest, ResultAndStateAreOneTransaction) {
+TEST_P(JobTableTest, ResultAndStateAreOneTransaction) {
   const std::string id = Create(TwoShards());
   ASSERT_TRUE(Complete(*Take(), "a").ok());
   ASSERT_TRUE(Complete(*Take(), "b").ok());
@@ -157,16 +155,16 @@ TEST_F(JobTableTest, ResultAndStateAreOneTransaction) {
   ASSERT_TRUE(store_->CompleteJob(*merge, "{}", {Artifact("fine", "x")}).ok());
 }
 
-TEST_F(JobTableTest, TheLateWorkerOfAnExpiredLeaseCanWriteNothing) {
+TEST_P(JobTableTest, TheLateWorkerOfAnExpiredLeaseCanWriteNothing) {
   const std::string id = Create(TwoShards());
   const auto late = Take();
   ASSERT_TRUE(
       store_->CommitProgress(*late, {.partial = "half", .cursor = "5", .work_done = 5}).ok());
-  clock_.Advance(absl::Seconds(29));
+  database_->Advance(absl::Seconds(29));
   EXPECT_THAT(*store_->Sweep(), IsEmpty());
-  clock_.Advance(absl::Seconds(1));
+  database_->Advance(absl::Seconds(1));
   EXPECT_THAT(*store_->Sweep(), ElementsAre(id));
-  clock_.Advance(absl::Seconds(1));
+  database_->Advance(absl::Seconds(1));
 
   const auto next = Take();
   ASSERT_TRUE(next);
@@ -192,17 +190,17 @@ TEST_F(JobTableTest, TheLateWorkerOfAnExpiredLeaseCanWriteNothing) {
   EXPECT_EQ(*store_->TotalRescues(), 1);
 }
 
-TEST_F(JobTableTest, AnExtendedLeaseDoesNotExpire) {
+TEST_P(JobTableTest, AnExtendedLeaseDoesNotExpire) {
   Create(TwoShards());
   const auto lease = Take();
-  clock_.Advance(absl::Seconds(20));
+  database_->Advance(absl::Seconds(20));
   ASSERT_TRUE(store_->ExtendLease(*lease, absl::Seconds(30)).ok());
-  clock_.Advance(absl::Seconds(20));
+  database_->Advance(absl::Seconds(20));
   EXPECT_THAT(*store_->Sweep(), IsEmpty());
   EXPECT_TRUE(Complete(*lease, "p").ok());
 }
 
-TEST_F(JobTableTest, APoisonShardFailsItsJobAndTheNeighboursGoOn) {
+TEST_P(JobTableTest, APoisonShardFailsItsJobAndTheNeighboursGoOn) {
   NewJob poison = TwoShards();
   poison.num_shards = 1;
   const std::string poisoned = Create(poison);
@@ -211,9 +209,9 @@ TEST_F(JobTableTest, APoisonShardFailsItsJobAndTheNeighboursGoOn) {
     const auto lease = Take();
     ASSERT_TRUE(lease);
     ASSERT_EQ(lease->job_id, poisoned);
-    clock_.Advance(absl::Seconds(30));
+    database_->Advance(absl::Seconds(30));
     ASSERT_THAT(*store_->Sweep(), ElementsAre(poisoned));
-    clock_.Advance(absl::Seconds(10));
+    database_->Advance(absl::Seconds(10));
   }
   const Job job = Get(poisoned);
   EXPECT_EQ(job.state, JobState::kFailed);
@@ -224,7 +222,7 @@ TEST_F(JobTableTest, APoisonShardFailsItsJobAndTheNeighboursGoOn) {
   EXPECT_EQ(Take()->job_id, neighbour);
 }
 
-TEST_F(JobTableTest, AShardThatFailsPausesAndProgressForgivesItsFailures) {
+TEST_P(JobTableTest, AShardThatFailsPausesAndProgressForgivesItsFailures) {
   const std::string id = Create(TwoShards());
   for (int attempt = 0; attempt < 5; ++attempt) {
     const auto lease = Take();
@@ -235,13 +233,13 @@ TEST_F(JobTableTest, AShardThatFailsPausesAndProgressForgivesItsFailures) {
     const auto other = Take();
     ASSERT_EQ(other->shard, 1) << "shard 0 pauses";
     ASSERT_TRUE(store_->ReleaseLease(*other).ok());
-    clock_.Advance(absl::Seconds(1));
+    database_->Advance(absl::Seconds(1));
   }
   EXPECT_EQ(Get(id).state, JobState::kRunning);
   ASSERT_TRUE(store_->FailShard(*Take(), absl::ResourceExhaustedError("memory")).ok());
-  clock_.Advance(absl::Seconds(1));
+  database_->Advance(absl::Seconds(1));
   EXPECT_EQ(Take()->shard, 1) << "the pause has doubled";
-  clock_.Advance(absl::Seconds(1));
+  database_->Advance(absl::Seconds(1));
   EXPECT_EQ(Get(id).state, JobState::kRunning) << "two failures since the last progress";
   ASSERT_TRUE(store_->FailShard(*Take(), absl::ResourceExhaustedError("memory")).ok());
   EXPECT_EQ(Get(id).state, JobState::kFailed);
@@ -249,7 +247,7 @@ TEST_F(JobTableTest, AShardThatFailsPausesAndProgressForgivesItsFailures) {
   EXPECT_EQ(Get(id).error->message, "memory");
 }
 
-TEST_F(JobTableTest, AUserErrorFailsTheJobAtOnceAndStopsItsOtherShards) {
+TEST_P(JobTableTest, AUserErrorFailsTheJobAtOnceAndStopsItsOtherShards) {
   const std::string id = Create(TwoShards());
   const auto first = Take();
   const auto second = Take();
@@ -264,7 +262,7 @@ TEST_F(JobTableTest, AUserErrorFailsTheJobAtOnceAndStopsItsOtherShards) {
   EXPECT_EQ(Take(), std::nullopt);
 }
 
-TEST_F(JobTableTest, CancelIsImmediateWithoutLeasesAndElseWaitsForTheLastOne) {
+TEST_P(JobTableTest, CancelIsImmediateWithoutLeasesAndElseWaitsForTheLastOne) {
   const std::string idle = Create(TwoShards());
   EXPECT_EQ(store_->RequestCancel("lab", idle)->state, JobState::kCancelled);
 
@@ -278,15 +276,15 @@ TEST_F(JobTableTest, CancelIsImmediateWithoutLeasesAndElseWaitsForTheLastOne) {
   ASSERT_TRUE(store_->ReleaseLease(*first).ok());
   EXPECT_EQ(Get(busy).state, JobState::kCancelling);
   EXPECT_EQ(Take(), std::nullopt) << "nothing of it is leased any more";
-  clock_.Advance(absl::Seconds(30));
+  database_->Advance(absl::Seconds(30));
   EXPECT_THAT(*store_->Sweep(), ElementsAre(busy)) << "the second worker died";
   EXPECT_EQ(Get(busy).state, JobState::kCancelled);
-  EXPECT_EQ(Get(busy).finished_at, clock_.Now());
+  EXPECT_EQ(Get(busy).finished_at, database_->Now());
   EXPECT_EQ(store_->RequestCancel("lab", busy)->state, JobState::kCancelled);
   EXPECT_EQ(store_->RequestCancel("other", busy).status().code(), absl::StatusCode::kNotFound);
 }
 
-TEST_F(JobTableTest, RetryKeepsShardsThatAreDone) {
+TEST_P(JobTableTest, RetryKeepsShardsThatAreDone) {
   const std::string id = Create(TwoShards());
   ASSERT_TRUE(Complete(*Take(), "kept").ok());
   EXPECT_EQ(store_->RetryJob("lab", id, {}).status().code(), absl::StatusCode::kFailedPrecondition);
@@ -309,7 +307,7 @@ TEST_F(JobTableTest, RetryKeepsShardsThatAreDone) {
   EXPECT_EQ(PartialOf(*merge, 1), "redone");
 }
 
-TEST_F(JobTableTest, TenantsTakeTurnsAndPriorityOrdersWithinATenant) {
+TEST_P(JobTableTest, TenantsTakeTurnsAndPriorityOrdersWithinATenant) {
   const std::string a_low = Create(TwoShards("a"));
   NewJob urgent = TwoShards("a");
   urgent.priority = 5;
@@ -320,7 +318,7 @@ TEST_F(JobTableTest, TenantsTakeTurnsAndPriorityOrdersWithinATenant) {
   EXPECT_THAT(order, ElementsAre(a_high, b, a_high, b, a_low, a_low));
 }
 
-TEST_F(JobTableTest, OnlyKindsThatTheWorkerKnowsAreLeased) {
+TEST_P(JobTableTest, OnlyKindsThatTheWorkerKnowsAreLeased) {
   Create(TwoShards());
   EXPECT_EQ(TakeOf({{.kind = "other", .needs = ""}, {.kind = "x\"];", .needs = "\xff\"]"}}),
             std::nullopt);
@@ -328,7 +326,7 @@ TEST_F(JobTableTest, OnlyKindsThatTheWorkerKnowsAreLeased) {
   EXPECT_TRUE(Take());
 }
 
-TEST_F(JobTableTest, WorkThatCannotBeRunHidesNoneThatCanWhoeverItBelongsTo) {
+TEST_P(JobTableTest, WorkThatCannotBeRunHidesNoneThatCanWhoeverItBelongsTo) {
   NewJob needy = TwoShards();
   needy.needs = "models/a";
   needy.priority = 100;
@@ -352,7 +350,7 @@ TEST_F(JobTableTest, WorkThatCannotBeRunHidesNoneThatCanWhoeverItBelongsTo) {
   EXPECT_THAT(*store_->ListWork(), ElementsAre(WorkType{"count", "models/b"}));
 }
 
-TEST_F(JobTableTest, AMergeThatKillsItsWorkerEachTimeFailsItsJob) {
+TEST_P(JobTableTest, AMergeThatKillsItsWorkerEachTimeFailsItsJob) {
   const std::string id = Create(TwoShards());
   ASSERT_TRUE(Complete(*Take(), "a").ok());
   ASSERT_TRUE(Complete(*Take(), "b").ok());
@@ -360,13 +358,15 @@ TEST_F(JobTableTest, AMergeThatKillsItsWorkerEachTimeFailsItsJob) {
     const auto merge = Take();
     ASSERT_TRUE(merge && merge->is_merge()) << life;
     Open();  // as a process that died while it read the partials leaves it
-    clock_.Advance(absl::Minutes(1));
+    database_->Advance(absl::Minutes(1));
+    ASSERT_TRUE(store_->Sweep().ok());
+    database_->Advance(absl::Minutes(1));
   }
   EXPECT_EQ(Get(id).state, JobState::kFailed);
   EXPECT_EQ(Get(id).error->reason, "WORKER_LOST");
 }
 
-TEST_F(JobTableTest, ABlobIsNamedByTheJobsThatReadItUntilTheLastIsDeleted) {
+TEST_P(JobTableTest, ABlobIsNamedByTheJobsThatReadItUntilTheLastIsDeleted) {
   NewJob job = TwoShards();
   job.blobs = {Sha256Hex("data")};
   const std::string first = Create(job), second = Create(job);
@@ -381,7 +381,7 @@ TEST_F(JobTableTest, ABlobIsNamedByTheJobsThatReadItUntilTheLastIsDeleted) {
   EXPECT_EQ(DetailsOf(store_->CreateJob(job, {}).status()).field, "blobs");
 }
 
-TEST_F(JobTableTest, AJobWhoseInputWasDeletedCannotBeRetried) {
+TEST_P(JobTableTest, AJobWhoseInputWasDeletedCannotBeRetried) {
   ASSERT_TRUE(store_->PutResources("lab", {Artifact("data", "rows")}, {}).ok());
   NewJob job = TwoShards();
   job.inputs = {{.kind = ResourceKind::kArtifact, .id = "data"}};
@@ -397,7 +397,7 @@ TEST_F(JobTableTest, AJobWhoseInputWasDeletedCannotBeRetried) {
   EXPECT_TRUE(store_->RetryJob("lab", id, {}).ok());
 }
 
-TEST_F(JobTableTest, CreatingTwiceWithOneRequestIdMakesOneJob) {
+TEST_P(JobTableTest, CreatingTwiceWithOneRequestIdMakesOneJob) {
   const IdempotencyKey key{.request_id = "r", .request_digest = "d"};
   const auto first = store_->CreateJob(TwoShards(), key);
   const auto again = store_->CreateJob(TwoShards(), key);
@@ -412,7 +412,7 @@ TEST_F(JobTableTest, CreatingTwiceWithOneRequestIdMakesOneJob) {
   EXPECT_NE(other->id, first->id);
 }
 
-TEST_F(JobTableTest, ListsFilterByStateAndKindAndHideOtherTenants) {
+TEST_P(JobTableTest, ListsFilterByStateAndKindAndHideOtherTenants) {
   const std::string first = Create(TwoShards());
   const std::string second = Create(TwoShards());
   NewJob other_kind = TwoShards();
@@ -433,7 +433,7 @@ TEST_F(JobTableTest, ListsFilterByStateAndKindAndHideOtherTenants) {
   EXPECT_EQ(store_->GetJob("stranger", first).status().code(), absl::StatusCode::kNotFound);
 }
 
-TEST_F(JobTableTest, DeletingAJobTakesItsArtifactsAndLeavesItsVectors) {
+TEST_P(JobTableTest, DeletingAJobTakesItsArtifactsAndLeavesItsVectors) {
   const std::string id = Create(TwoShards());
   EXPECT_EQ(store_->DeleteJob("lab", id).code(), absl::StatusCode::kFailedPrecondition);
   ASSERT_TRUE(Complete(*Take(), "a").ok());
@@ -449,7 +449,7 @@ TEST_F(JobTableTest, DeletingAJobTakesItsArtifactsAndLeavesItsVectors) {
   EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::ZeroDuration()), ElementsAre(Sha256Hex("artifact")));
 }
 
-TEST_F(JobTableTest, WhatAnUnfinishedJobReadsCannotBeDeleted) {
+TEST_P(JobTableTest, WhatAnUnfinishedJobReadsCannotBeDeleted) {
   ASSERT_TRUE(store_->PutResources("lab", {Artifact("data", "rows")}, {}).ok());
   NewJob job = TwoShards();
   job.inputs = {{.kind = ResourceKind::kArtifact, .id = "data"}};
@@ -462,17 +462,7 @@ TEST_F(JobTableTest, WhatAnUnfinishedJobReadsCannotBeDeleted) {
   EXPECT_EQ(store_->ListJobs("lab", {}, {})->jobs.size(), 1u) << "nothing of the failed one stays";
 }
 
-TEST_F(JobTableTest, LeasesOfADeadProcessAreTakenBackWhenTheStoreIsOpened) {
-  const std::string id = Create(TwoShards());
-  const auto orphan = Take();
-  Open();
-  EXPECT_EQ(Get(id).rescues, 1);
-  ExpectLeaseLost(Complete(*orphan, "p"));
-  clock_.Advance(absl::Seconds(1));
-  EXPECT_EQ(Take()->shard, 0);
-}
-
-TEST_F(JobTableTest, NumbersOutOfRangeAreRefused) {
+TEST_P(JobTableTest, NumbersOutOfRangeAreRefused) {
   for (const int64_t shards : {int64_t{0}, int64_t{-1}, kMaxShards + 1}) {
     NewJob job = TwoShards();
     job.num_shards = shards;
@@ -483,7 +473,7 @@ TEST_F(JobTableTest, NumbersOutOfRangeAreRefused) {
   EXPECT_EQ(DetailsOf(store_->CreateJob(job, {}).status()).field, "priority");
 }
 
-TEST_F(JobTableTest, CountsJobsByTenantKindAndState) {
+TEST_P(JobTableTest, CountsJobsByTenantKindAndState) {
   Create(TwoShards());
   Create(TwoShards());
   ASSERT_TRUE(store_->RequestCancel("lab", Create(TwoShards())).ok());

@@ -6,7 +6,9 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <random>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
@@ -76,6 +78,24 @@ TEST_F(TextModelFolder, EncodesTextWithTheTokenizersSpecialTokensAndChatsWithout
   ASSERT_TRUE(chat.ok()) << chat.status();
   EXPECT_EQ(chat->text, "<s>hello<|im_end|>");
   EXPECT_THAT(chat->ids, ElementsAre(262, 259, 264));
+}
+
+TEST_F(TextModelFolder, TellsTheTokensThatItsTokenizerNamesFirstAndLast) {
+  const auto first_and_last = [this](const std::string& config) {
+    Write("tokenizer_config.json", config);
+    const auto model = LoadOrDie();
+    return std::pair(model->tokenizer_bos_id(), model->tokenizer_eos_id());
+  };
+  using Ids = std::pair<std::optional<int32_t>, std::optional<int32_t>>;
+  EXPECT_EQ(first_and_last("{}"), Ids(std::nullopt, std::nullopt));
+  EXPECT_EQ(first_and_last(R"({"bos_token": null, "eos_token": "<s>"})"), Ids(std::nullopt, 262));
+  // An ordinary token, and one that nothing else knows.
+  const std::string config = R"({"bos_token": "h", "eos_token": {"content": "<end>"}})";
+  EXPECT_EQ(first_and_last(config), Ids(104, 267));
+  Write("config.json", R"({"vocab_size": 267})");
+  EXPECT_EQ(first_and_last(config), Ids(104, std::nullopt));
+  // Ends of responses are another matter.
+  EXPECT_THAT(LoadOrDie()->eos_ids(), testing::IsEmpty());
 }
 
 TEST_F(TextModelFolder, NamesTheMessagesThatItsTokenizerGivesUpOn) {

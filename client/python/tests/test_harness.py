@@ -25,10 +25,15 @@ BOS = 1
 class Words:
     """A tokenizer whose tokens are words with the space before them, and a model whose log-probabilities tell what it was given."""
 
-    def __init__(self, fake, *, begins_texts=True, context_length=64):
+    def __init__(self, fake, *, named=None, begins_texts=True, context_length=64):
         self.ids = {"<b>": BOS}
         self._begins_texts = begins_texts
-        model = v1.Model(name="models/m", context_length=context_length, template_digest="t")
+        model = v1.Model(
+            name="models/m",
+            context_length=context_length,
+            template_digest="t",
+            **({"bos_token_id": BOS} if named is None else named),
+        )
         fake.answers = {
             "ModelService/GetModel": lambda request, context: v1.GetModelResponse(model=model),
             "ModelService/Detokenize": lambda request, context: v1.DetokenizeResponse(text="<b>"),
@@ -138,13 +143,21 @@ def test_without_a_context_the_prefix_token_stands_before_the_text(fake, client)
     assert sent(fake) == [([BOS], [words.of("sky"), words.of("sea")])]
 
 
-def test_an_unknown_prefix_token_is_asked_for_and_not_guessed(fake, client):
-    words = Words(fake, begins_texts=False)
-    with pytest.raises(ValueError, match="needs prefix_token_id"):
-        Steered(client, "models/m").loglikelihood(asked(("", "sky")))
-    model = Steered(client, "models/m", prefix_token_id=7)
+@pytest.mark.parametrize(
+    ("named", "prefix"),
+    [({"bos_token_id": 0, "eos_token_id": 7}, 0), ({"eos_token_id": 7}, 7), ({}, None)],
+)
+def test_the_prefix_token_is_the_tokenizers_first_or_last_and_not_guessed(
+    fake, client, named, prefix
+):
+    words = Words(fake, named=named, begins_texts=False)
+    model = Steered(client, "models/m")
+    if prefix is None:
+        with pytest.raises(ValueError, match="neither a bos_token nor an eos_token"):
+            model.loglikelihood(asked(("", "sky")))
+        return
     model.loglikelihood(asked(("", "sky")))
-    assert sent(fake) == [([7], [words.of("sky")])]
+    assert sent(fake) == [([prefix], [words.of("sky")])]
 
 
 def test_contexts_are_cut_from_the_left(fake, client):

@@ -60,6 +60,8 @@ class Steered(LM):  # type: ignore[misc]
     A context and its continuation are `prompt` and `response` to token scopes: `Steer`'s default, "from_last_prompt", acts on the
     context's last token and on the continuation, tokens="all" on everything, as a hook on a block does.
 
+    Before texts without a context stands the prefix token: the tokenizer's bos_token, or its eos_token where it has none.
+
     Unlike the harness's Hugging Face backend, generation takes nothing but the ends of responses from generation_config.json:
     where that has a repetition_penalty, say, give it with `--gen_kwargs`. The harness's `use_cache` knows requests by their texts
     alone: use another file for every steering.
@@ -70,9 +72,6 @@ class Steered(LM):  # type: ignore[misc]
         steer: one change or several in order, as `Client.generate` takes them.
         max_length: most tokens that are fed at once. Default the model's context_length; of texts to score one less where it is
             not lower, because the server counts the last token, too, which is not fed.
-        prefix_token_id: token that stands before texts without a context. Default the one that the tokenizer itself puts before
-            texts. Where it puts none, texts without a context are refused until it is given: the Hugging Face backend takes the
-            tokenizer's bos_token_id, and eos_token_id where it has none.
         add_bos_token: whether texts get the tokenizer's own special tokens. Default as the tokenizer does it. Never where they
             begin with the prefix token already.
         chat_template_args: further variables of the chat template, such as {"enable_thinking": False}.
@@ -91,7 +90,6 @@ class Steered(LM):  # type: ignore[misc]
         *,
         steer: Steering = None,
         max_length: int | None = None,
-        prefix_token_id: int | None = None,
         add_bos_token: bool | None = None,
         chat_template_args: Mapping[str, Any] | None = None,
         seed: int | None = None,
@@ -106,9 +104,7 @@ class Steered(LM):  # type: ignore[misc]
             raise ValueError(f"max_length is {max_length}; allowed are 2 to {context}")
         self.max_length = max_length or context
         self._most_fed = min(self.max_length, context - 1)
-        # What the tokenizer makes of nothing are the tokens that it adds.
-        own = client.tokenize(model, "").token_ids
-        self._prefix = next(iter(own), None) if prefix_token_id is None else prefix_token_id
+        self._prefix = _prefix_of(self._model)
         self._prefix_text = (
             None if self._prefix is None else client.detokenize(model, [self._prefix])
         )
@@ -262,8 +258,8 @@ class Steered(LM):  # type: ignore[misc]
     def _prefix_token(self) -> int:
         if self._prefix is None:
             raise ValueError(
-                f"the tokenizer of {self._model.name} puts no token before texts, so one without a context needs prefix_token_id: "
-                "the tokenizer's bos_token_id, or its eos_token_id where it has none"
+                f"the tokenizer of {self._model.name} names neither a bos_token nor an eos_token, one of which stands before "
+                "texts without a context"
             )
         return self._prefix
 
@@ -399,6 +395,12 @@ class Steered(LM):  # type: ignore[misc]
 def _parts(items: Sequence[T], size: int = _PART) -> Iterator[Sequence[T]]:
     for begin in range(0, len(items), size):
         yield items[begin : begin + size]
+
+
+def _prefix_of(model: v1.Model) -> int | None:
+    if model.HasField("bos_token_id"):
+        return model.bos_token_id
+    return model.eos_token_id if model.HasField("eos_token_id") else None
 
 
 def _with_space_moved(context: str, continuation: str) -> tuple[str, str]:

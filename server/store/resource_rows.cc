@@ -1,4 +1,4 @@
-#include "store/sqlite_resources.h"
+#include "store/resource_rows.h"
 
 #include <utility>
 
@@ -19,75 +19,82 @@ constexpr size_t kMostPageBytes = size_t{2} << 20;
   "sequence, tenant, kind, id, created_at, format_version, digest, display_name, media_type, " \
   "blob_digest, blob_size, job_id, role, metadata"
 
-Resource ReadResource(SQLite::Statement& row) {
+Resource ReadResource(SqlRows& row) {
   return Resource{
-      .tenant = row.getColumn(1).getString(),
-      .kind = static_cast<ResourceKind>(row.getColumn(2).getInt()),
-      .id = row.getColumn(3).getString(),
-      .created_at = absl::FromUnixMicros(row.getColumn(4).getInt64()),
-      .format_version = row.getColumn(5).getInt(),
-      .digest = row.getColumn(6).getString(),
-      .display_name = row.getColumn(7).getString(),
-      .media_type = row.getColumn(8).getString(),
-      .metadata = row.getColumn(13).getString(),
-      .blob_digest = row.getColumn(9).getString(),
-      .blob_size = row.getColumn(10).getInt64(),
-      .job_id = row.getColumn(11).getString(),
-      .role = row.getColumn(12).getString(),
+      .tenant = row.Text(1),
+      .kind = static_cast<ResourceKind>(row.Integer(2)),
+      .id = row.Text(3),
+      .created_at = absl::FromUnixMicros(row.Integer(4)),
+      .format_version = static_cast<int>(row.Integer(5)),
+      .digest = row.Text(6),
+      .display_name = row.Text(7),
+      .media_type = row.Text(8),
+      .metadata = row.Text(13),
+      .blob_digest = row.Text(9),
+      .blob_size = row.Integer(10),
+      .job_id = row.Text(11),
+      .role = row.Text(12),
   };
 }
 
-std::optional<Resource> FindResource(SqliteTransaction& transaction, absl::string_view tenant,
-                                     ResourceKind kind, absl::string_view id) {
-  SQLite::Statement row = transaction.Query(
-      "SELECT " RESOURCE_COLUMNS " FROM resources WHERE tenant = ? AND kind = ? AND id = ?", tenant,
-      static_cast<int64_t>(kind), id);
-  if (!row.executeStep()) return std::nullopt;
-  return ReadResource(row);
+// `lock`: the row's, for as long as the transaction lasts; empty for none.
+std::optional<Resource> FindResource(SqlTransaction& transaction, absl::string_view tenant,
+                                     ResourceKind kind, absl::string_view id,
+                                     absl::string_view lock = "") {
+  // Text that no name has may be more than a database can compare.
+  if (!CheckResourceId("id", id).ok()) return std::nullopt;
+  const auto row =
+      transaction.Query(absl::StrCat("SELECT " RESOURCE_COLUMNS
+                                     " FROM resources WHERE tenant = $1 AND kind = $2 AND id = $3",
+                                     transaction.Locking(lock)),
+                        tenant, static_cast<int64_t>(kind), id);
+  if (!row->Next()) return std::nullopt;
+  return ReadResource(*row);
 }
 
-bool IsNamed(SqliteTransaction& transaction, absl::string_view blob_digest) {
+bool IsNamed(SqlTransaction& transaction, absl::string_view blob_digest) {
   return transaction
       .Integer(
-          "SELECT 1 FROM resources WHERE blob_digest <> '' AND blob_digest = ?1"
-          " UNION ALL SELECT 1 FROM job_blobs WHERE digest = ?1 LIMIT 1",
+          "SELECT 1 FROM resources WHERE blob_digest <> '' AND blob_digest = $1"
+          " UNION ALL SELECT 1 FROM job_blobs WHERE digest = $1 LIMIT 1",
           blob_digest)
       .has_value();
 }
 
 }  // namespace
 
-absl::StatusOr<std::optional<EarlierRequest>> FindEarlierRequest(SqliteTransaction& transaction,
+absl::StatusOr<std::optional<EarlierRequest>> FindEarlierRequest(SqlTransaction& transaction,
                                                                  absl::string_view tenant,
                                                                  const IdempotencyKey& key) {
   if (key.request_id.empty()) return std::nullopt;
-  SQLite::Statement row =
-      transaction.Query("SELECT digest, job_id FROM requests WHERE tenant = ? AND request_id = ?",
+  const auto row =
+      transaction.Query("SELECT digest, job_id FROM requests WHERE tenant = $1 AND request_id = $2",
                         tenant, key.request_id);
-  if (!row.executeStep()) return std::nullopt;
-  if (row.getColumn(0).getString() != key.request_digest) {
+  if (!row->Next()) return std::nullopt;
+  if (row->Text(0) != key.request_digest) {
     return ErrorWithReason(absl::StatusCode::kAlreadyExists, "REQUEST_ID_REUSED",
                            "`request_id` was used before with another request");
   }
-  EarlierRequest earlier{.job_id = row.getColumn(1).getString(), .references = {}};
-  SQLite::Statement results = transaction.Query(
-      "SELECT kind, id FROM request_results WHERE tenant = ? AND request_id = ? ORDER BY position",
+  EarlierRequest earlier{.job_id = row->Text(1), .references = {}};
+  const auto results = transaction.Query(
+      "SELECT kind, id FROM request_results WHERE tenant = $1 AND request_id = $2 ORDER BY "
+      "position",
       tenant, key.request_id);
-  while (results.executeStep()) {
-    earlier.references.push_back({.kind = static_cast<ResourceKind>(results.getColumn(0).getInt()),
-                                  .id = results.getColumn(1).getString()});
+  while (results->Next()) {
+    earlier.references.push_back(
+        {.kind = static_cast<ResourceKind>(results->Integer(0)), .id = results->Text(1)});
   }
   return earlier;
 }
 
-void RememberRequest(SqliteTransaction& transaction, absl::string_view tenant,
+void RememberRequest(SqlTransaction& transaction, absl::string_view tenant,
                      const IdempotencyKey& key, const EarlierRequest& request) {
   if (key.request_id.empty()) return;
-  transaction.Execute("INSERT INTO requests VALUES (?, ?, ?, ?, ?)", tenant, key.request_id,
+  transaction.Execute("INSERT INTO requests VALUES ($1, $2, $3, $4, $5)", tenant, key.request_id,
                       key.request_digest, request.job_id, transaction.now());
   int64_t position = 0;
   for (const ResourceReference& reference : request.references) {
-    transaction.Execute("INSERT INTO request_results VALUES (?, ?, ?, ?, ?)", tenant,
+    transaction.Execute("INSERT INTO request_results VALUES ($1, $2, $3, $4, $5)", tenant,
                         key.request_id, position++, static_cast<int64_t>(reference.kind),
                         reference.id);
   }
@@ -102,7 +109,7 @@ absl::Status CheckResource(const Resource& resource) {
   return CheckDigest("blob_digest", resource.blob_digest);
 }
 
-absl::StatusOr<Resource> PutResource(SqliteTransaction& transaction, Resource resource) {
+absl::StatusOr<Resource> PutResource(SqlTransaction& transaction, Resource resource) {
   if (auto present = FindResource(transaction, resource.tenant, resource.kind, resource.id)) {
     if (present->digest == resource.digest) return *std::move(present);
     return ErrorWithReason(
@@ -113,7 +120,7 @@ absl::StatusOr<Resource> PutResource(SqliteTransaction& transaction, Resource re
   transaction.Execute(
       "INSERT INTO resources (tenant, kind, id, created_at, format_version, digest, display_name,"
       " media_type, blob_digest, blob_size, job_id, role, metadata)"
-      " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+      " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
       resource.tenant, static_cast<int64_t>(resource.kind), resource.id, resource.created_at,
       static_cast<int64_t>(resource.format_version), resource.digest, resource.display_name,
       resource.media_type, resource.blob_digest, resource.blob_size, resource.job_id, resource.role,
@@ -121,47 +128,50 @@ absl::StatusOr<Resource> PutResource(SqliteTransaction& transaction, Resource re
   return resource;
 }
 
-absl::StatusOr<Resource> GetResource(SqliteTransaction& transaction, absl::string_view tenant,
-                                     ResourceKind kind, absl::string_view id) {
-  auto resource = FindResource(transaction, tenant, kind, id);
+absl::StatusOr<Resource> GetResource(SqlTransaction& transaction, absl::string_view tenant,
+                                     ResourceKind kind, absl::string_view id,
+                                     absl::string_view lock) {
+  auto resource = FindResource(transaction, tenant, kind, id, lock);
   if (!resource) return ResourceNotFound(ResourceName(kind, id));
   return *std::move(resource);
 }
 
-absl::StatusOr<ResourcePage> ListResources(SqliteTransaction& transaction, absl::string_view tenant,
+absl::StatusOr<ResourcePage> ListResources(SqlTransaction& transaction, absl::string_view tenant,
                                            ResourceKind kind, const ResourceFilter& filter,
                                            const Page& page) {
   const std::vector<std::string> scope = {std::string(tenant), std::string(CollectionOf(kind)),
                                           filter.job_id};
   VS_ASSIGN_OR_RETURN(const PageBounds bounds, ParsePage(page, scope));
-  SQLite::Statement rows =
+  const auto rows =
       transaction.Query("SELECT " RESOURCE_COLUMNS
-                        " FROM resources WHERE tenant = ?1 AND kind = ?2 AND sequence < ?3"
-                        " AND (?4 = '' OR job_id = ?4) ORDER BY sequence DESC LIMIT ?5",
+                        " FROM resources WHERE tenant = $1 AND kind = $2 AND sequence < $3"
+                        " AND ($4 = '' OR job_id = $4) ORDER BY sequence DESC LIMIT $5",
                         tenant, static_cast<int64_t>(kind), bounds.before, filter.job_id,
                         static_cast<int64_t>(bounds.size) + 1);
   ResourcePage result;
   int64_t last = 0;
   size_t bytes = 0;
-  while (rows.executeStep()) {
+  while (rows->Next()) {
     if (result.resources.size() == static_cast<size_t>(bounds.size) || bytes >= kMostPageBytes) {
       result.next_page_token = MakePageToken(last, scope);
       break;
     }
-    last = rows.getColumn(0).getInt64();
-    bytes += result.resources.emplace_back(ReadResource(rows)).metadata.size();
+    last = rows->Integer(0);
+    bytes += result.resources.emplace_back(ReadResource(*rows)).metadata.size();
   }
   return result;
 }
 
-absl::Status DeleteResource(SqliteTransaction& transaction, absl::string_view tenant,
+absl::Status DeleteResource(SqlTransaction& transaction, absl::string_view tenant,
                             ResourceKind kind, absl::string_view id) {
-  VS_ASSIGN_OR_RETURN(const Resource resource, GetResource(transaction, tenant, kind, id));
+  // Before it is asked who reads it: who is about to read it has locked it too.
+  VS_ASSIGN_OR_RETURN(const Resource resource,
+                      GetResource(transaction, tenant, kind, id, " FOR UPDATE"));
   const bool in_use =
       transaction
           .Integer(
               "SELECT 1 FROM job_inputs i JOIN jobs j ON j.sequence = i.job"
-              " WHERE i.tenant = ? AND i.kind = ? AND i.id = ? AND j.state IN (1, 2, 3)",
+              " WHERE i.tenant = $1 AND i.kind = $2 AND i.id = $3 AND j.state IN (1, 2, 3)",
               tenant, static_cast<int64_t>(kind), id)
           .has_value();
   if (in_use) {
@@ -169,51 +179,53 @@ absl::Status DeleteResource(SqliteTransaction& transaction, absl::string_view te
         absl::StatusCode::kFailedPrecondition, "RESOURCE_IN_USE",
         absl::StrCat("`", ResourceName(kind, id), "` is read by a job that is not finished"));
   }
-  transaction.Execute("DELETE FROM resources WHERE tenant = ? AND kind = ? AND id = ?", tenant,
+  transaction.Execute("DELETE FROM resources WHERE tenant = $1 AND kind = $2 AND id = $3", tenant,
                       static_cast<int64_t>(kind), id);
   if (!resource.blob_digest.empty()) MarkIfUnnamed(transaction, {resource.blob_digest});
   return absl::OkStatus();
 }
 
-absl::Status DeleteArtifactsOf(SqliteTransaction& transaction, absl::string_view tenant,
+absl::Status DeleteArtifactsOf(SqlTransaction& transaction, absl::string_view tenant,
                                absl::string_view job_id) {
   std::vector<std::string> ids;
-  SQLite::Statement rows = transaction.Query(
-      "SELECT id FROM resources WHERE job_id <> '' AND job_id = ? AND tenant = ? AND kind = ?",
+  const auto rows = transaction.Query(
+      "SELECT id FROM resources WHERE job_id <> '' AND job_id = $1 AND tenant = $2 AND kind = $3",
       job_id, tenant, static_cast<int64_t>(ResourceKind::kArtifact));
-  while (rows.executeStep()) ids.push_back(rows.getColumn(0).getString());
+  while (rows->Next()) ids.push_back(rows->Text(0));
   for (const std::string& id : ids) {
     VS_RETURN_IF_ERROR(DeleteResource(transaction, tenant, ResourceKind::kArtifact, id));
   }
   return absl::OkStatus();
 }
 
-void MarkIfUnnamed(SqliteTransaction& transaction, const std::vector<std::string>& digests) {
+void MarkIfUnnamed(SqlTransaction& transaction, const std::vector<std::string>& digests) {
   for (const std::string& digest : digests) {
     if (IsNamed(transaction, digest)) continue;
-    transaction.Execute("INSERT OR REPLACE INTO orphaned_blobs VALUES (?, ?)", digest,
+    transaction.Execute(
+        "INSERT INTO orphaned_blobs VALUES ($1, $2)"
+        " ON CONFLICT (digest) DO UPDATE SET since = excluded.since",
+        digest, transaction.now());
+  }
+}
+
+void MarkOrphanedBlobs(SqlTransaction& transaction, const std::vector<std::string>& digests) {
+  for (const std::string& digest : digests) {
+    if (IsNamed(transaction, digest)) continue;
+    transaction.Execute("INSERT INTO orphaned_blobs VALUES ($1, $2) ON CONFLICT DO NOTHING", digest,
                         transaction.now());
   }
 }
 
-void MarkOrphanedBlobs(SqliteTransaction& transaction, const std::vector<std::string>& digests) {
-  for (const std::string& digest : digests) {
-    if (IsNamed(transaction, digest)) continue;
-    transaction.Execute("INSERT OR IGNORE INTO orphaned_blobs VALUES (?, ?)", digest,
-                        transaction.now());
-  }
-}
-
-std::vector<std::string> TakeOrphanedBlobs(SqliteTransaction& transaction, absl::Duration grace) {
+std::vector<std::string> TakeOrphanedBlobs(SqlTransaction& transaction, absl::Duration grace) {
   const absl::Time before = transaction.now() - grace;
   std::vector<std::string> orphans;
-  SQLite::Statement rows =
-      transaction.Query("SELECT digest FROM orphaned_blobs WHERE since <= ?", before);
-  while (rows.executeStep()) {
-    std::string digest = rows.getColumn(0).getString();
+  const auto rows =
+      transaction.Query("SELECT digest FROM orphaned_blobs WHERE since <= $1", before);
+  while (rows->Next()) {
+    std::string digest = rows->Text(0);
     if (!IsNamed(transaction, digest)) orphans.push_back(std::move(digest));
   }
-  transaction.Execute("DELETE FROM orphaned_blobs WHERE since <= ?", before);
+  transaction.Execute("DELETE FROM orphaned_blobs WHERE since <= $1", before);
   return orphans;
 }
 

@@ -1,0 +1,575 @@
+// States are written as numbers in the SQL below, because a statement's text is easier to check
+// against the schema than a concatenation: jobs 1 queued, 2 running, 3 cancelling, 4 succeeded,
+// 5 failed, 6 cancelled; steps 0 pending, 1 leased, 2 done. Long because every transaction that
+// moves a job or a step from one state to another is here, so that all of them can be held against
+// each other.
+#include "store/job_rows.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/error.h"
+#include "base/id.h"
+#include "base/status_macros.h"
+#include "nlohmann/json.hpp"
+#include "store/blob_store.h"
+#include "store/page_token.h"
+#include "store/resource_rows.h"
+
+namespace valuescope::store {
+namespace {
+
+static_assert(static_cast<int>(JobState::kQueued) == 1 &&
+              static_cast<int>(JobState::kRunning) == 2 &&
+              static_cast<int>(JobState::kCancelling) == 3 &&
+              static_cast<int>(JobState::kSucceeded) == 4 &&
+              static_cast<int>(JobState::kFailed) == 5 &&
+              static_cast<int>(JobState::kCancelled) == 6);
+
+constexpr char kChanging[] = " FOR UPDATE";
+constexpr int kMaxPriority = 100;
+constexpr absl::Duration kMaxBackoff = absl::Minutes(5);
+
+#define JOB_COLUMNS                                                                              \
+  "sequence, tenant, id, kind, display_name, priority, state, created_at, started_at, "          \
+  "finished_at, error_code, error_reason, error_message, error_shard, num_shards, shards_done, " \
+  "total_work, work_done, rescues, attempts, result, metadata, needs"
+
+std::optional<absl::Time> ReadTime(SqlRows& row, int column) {
+  if (row.IsNull(column)) return std::nullopt;
+  return absl::FromUnixMicros(row.Integer(column));
+}
+
+std::optional<JobError> ReadError(SqlRows& row) {
+  if (row.IsNull(10)) return std::nullopt;
+  JobError error{.code = static_cast<absl::StatusCode>(row.Integer(10)),
+                 .reason = row.Text(11),
+                 .message = row.Text(12),
+                 .shard = std::nullopt};
+  if (!row.IsNull(13)) error.shard = row.Integer(13);
+  return error;
+}
+
+// A row of JOB_COLUMNS; request and spec, which lists leave out, stay empty.
+Job ReadJob(SqlRows& row) {
+  return Job{
+      .tenant = row.Text(1),
+      .id = row.Text(2),
+      .kind = row.Text(3),
+      .display_name = row.Text(4),
+      .request = "",
+      .metadata = row.Text(21),
+      .spec = "",
+      .priority = static_cast<int>(row.Integer(5)),
+      .needs = row.Text(22),
+      .state = static_cast<JobState>(row.Integer(6)),
+      .created_at = absl::FromUnixMicros(row.Integer(7)),
+      .started_at = ReadTime(row, 8),
+      .finished_at = ReadTime(row, 9),
+      .error = ReadError(row),
+      .result = row.Text(20),
+      .num_shards = row.Integer(14),
+      .shards_done = row.Integer(15),
+      .total_work = row.Integer(16),
+      .work_done = row.Integer(17),
+      .rescues = row.Integer(18),
+      .attempts = row.Integer(19),
+  };
+}
+
+absl::Status CheckNewJob(const NewJob& job) {
+  if (job.num_shards < 1 || job.num_shards > kMaxShards) {
+    return OutOfRange("num_shards", static_cast<double>(job.num_shards), 1, kMaxShards);
+  }
+  if (job.priority < -kMaxPriority || job.priority > kMaxPriority) {
+    return OutOfRange("priority", job.priority, -kMaxPriority, kMaxPriority);
+  }
+  if (job.total_work < 0) return InvalidField("total_work", "must be at least 0");
+  return CheckDisplayName("display_name", job.display_name);
+}
+
+void InsertSteps(SqlTransaction& transaction, int64_t job, int64_t num_shards) {
+  transaction.Execute(
+      "WITH RECURSIVE shards (shard) AS (SELECT CAST($2 AS BIGINT) UNION ALL"
+      "   SELECT shard + 1 FROM shards WHERE shard + 1 < $3)"
+      " INSERT INTO steps (job, shard) SELECT $1, shard FROM shards",
+      job, kMergeStep, num_shards);
+}
+
+absl::Status InsertInputs(SqlTransaction& transaction, int64_t sequence, const NewJob& job) {
+  for (const ResourceReference& input : job.inputs) {
+    VS_RETURN_IF_ERROR(
+        GetResource(transaction, job.tenant, input.kind, input.id, kReading).status());
+    transaction.Execute("INSERT INTO job_inputs VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+                        sequence, job.tenant, static_cast<int64_t>(input.kind), input.id);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status InsertBlobs(SqlTransaction& transaction, int64_t sequence, const NewJob& job) {
+  for (const std::string& digest : job.blobs) {
+    VS_RETURN_IF_ERROR(CheckDigest("blobs", digest));
+    transaction.Execute("INSERT INTO job_blobs VALUES ($1, $2) ON CONFLICT DO NOTHING", sequence,
+                        digest);
+  }
+  return absl::OkStatus();
+}
+
+std::vector<std::string> BlobsOf(SqlTransaction& transaction, absl::string_view id) {
+  std::vector<std::string> digests;
+  const auto rows = transaction.Query(
+      "SELECT b.digest FROM job_blobs b JOIN jobs j ON j.sequence = b.job WHERE j.id = $1", id);
+  while (rows->Next()) digests.push_back(rows->Text(0));
+  return digests;
+}
+
+// FAILED_PRECONDITION naming an input of the job that is not there any more. The others stay while
+// the transaction lasts.
+absl::Status CheckInputs(SqlTransaction& transaction, absl::string_view tenant,
+                         absl::string_view id) {
+  const auto inputs = transaction.Query(
+      "SELECT i.kind, i.id FROM job_inputs i JOIN jobs j ON j.sequence = i.job WHERE j.id = $1"
+      " ORDER BY i.kind, i.id",
+      id);
+  while (inputs->Next()) {
+    const auto kind = static_cast<ResourceKind>(inputs->Integer(0));
+    const std::string input = inputs->Text(1);
+    if (GetResource(transaction, tenant, kind, input, kReading).ok()) continue;
+    return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "INPUT_DELETED",
+                           absl::StrCat("`jobs/", id, "` reads `", ResourceName(kind, input),
+                                        "`, which was deleted; create a new job"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LeaseLost() {
+  return ErrorWithReason(absl::StatusCode::kAborted, "LEASE_LOST",
+                         "the lease was taken back or the job is not running any more");
+}
+
+// The row of a job and how far the leased step is, for a lease that still holds.
+struct HeldStep {
+  int64_t job = 0;
+  int64_t failures = 0;
+  int64_t work_done = 0;
+};
+
+// The fence: ABORTED unless the lease's token still stands in its step and the job is running.
+absl::StatusOr<HeldStep> CheckLease(SqlTransaction& transaction, const Lease& lease) {
+  const auto row = transaction.Query(
+      absl::StrCat(
+          "SELECT j.sequence, s.failures, s.work_done FROM jobs j JOIN steps s ON s.job = "
+          "j.sequence"
+          " WHERE j.id = $1 AND j.state = 2 AND s.shard = $2 AND s.state = 1 AND s.token = $3",
+          transaction.Locking(" FOR UPDATE OF j, s")),
+      lease.job_id, lease.shard, lease.token);
+  if (!row->Next()) return LeaseLost();
+  return HeldStep{
+      .job = row->Integer(0), .failures = row->Integer(1), .work_done = row->Integer(2)};
+}
+
+void ReturnStep(SqlTransaction& transaction, int64_t job, int64_t shard) {
+  transaction.Execute(
+      "UPDATE steps SET state = 0, token = NULL, expires_at = NULL WHERE job = $1 AND shard = $2",
+      job, shard);
+}
+
+// Ends a job in a state of the finished ones. Nobody holds a lease of it from now on.
+void FinishJob(SqlTransaction& transaction, int64_t job, JobState state) {
+  transaction.Execute("UPDATE jobs SET state = $1, finished_at = $2 WHERE sequence = $3",
+                      static_cast<int64_t>(state), transaction.now(), job);
+  transaction.Execute(
+      "UPDATE steps SET state = 0, token = NULL, expires_at = NULL WHERE job = $1 AND state = 1",
+      job);
+}
+
+void FinishJobAsFailed(SqlTransaction& transaction, int64_t job, const JobError& error) {
+  FinishJob(transaction, job, JobState::kFailed);
+  transaction.Execute(
+      "UPDATE jobs SET error_code = $1, error_reason = $2, error_message = $3, error_shard = $4"
+      " WHERE sequence = $5",
+      static_cast<int64_t>(error.code), error.reason, error.message, error.shard, job);
+}
+
+JobError MakeJobError(const absl::Status& status, int64_t shard) {
+  JobError error{.code = status.code(),
+                 .reason = DetailsOf(status).reason,
+                 .message = std::string(status.message()),
+                 .shard = std::nullopt};
+  if (error.reason.empty()) error.reason = absl::StatusCodeToString(status.code());
+  if (shard != kMergeStep) error.shard = shard;
+  return error;
+}
+
+// CANCELLING -> CANCELLED once the last lease has ended.
+void FinishCancelling(SqlTransaction& transaction, int64_t job) {
+  const bool stoppable =
+      transaction
+          .Integer(
+              "SELECT 1 FROM jobs WHERE sequence = $1 AND state = 3"
+              " AND NOT EXISTS (SELECT 1 FROM steps WHERE job = $1 AND state = 1)",
+              job)
+          .has_value();
+  if (stoppable) FinishJob(transaction, job, JobState::kCancelled);
+}
+
+// An infrastructure failure of a leased step: back to pending after a pause, or the end of the job.
+void CountFailure(SqlTransaction& transaction, int64_t job, int64_t shard, int64_t failures,
+                  const JobError& error, const RetryPolicy& policy) {
+  ReturnStep(transaction, job, shard);
+  const int64_t now_failed = failures + 1;
+  if (now_failed >= policy.max_shard_failures) {
+    FinishJobAsFailed(transaction, job, error);
+    return;
+  }
+  const int64_t doublings = std::min<int64_t>(failures, 16);
+  const absl::Duration pause =
+      std::min(policy.failure_backoff * (int64_t{1} << doublings), kMaxBackoff);
+  transaction.Execute(
+      "UPDATE steps SET failures = $1, not_before = $2 WHERE job = $3 AND shard = $4", now_failed,
+      transaction.now() + pause, job, shard);
+}
+
+// The jobs that can be run and have a step ready, as sequence numbers, the next tenant's best job
+// first. As many as are worth a try: of a job whose steps others are taking just now, none is left.
+std::vector<int64_t> NextJobs(SqlTransaction& transaction, const std::vector<WorkType>& can_run) {
+  constexpr int64_t kMostTried = 64;
+  nlohmann::json types = nlohmann::json::array();
+  for (const WorkType& type : can_run) types.push_back({type.kind, type.needs});
+  const auto rows = transaction.Query(
+      absl::StrCat("SELECT j.sequence FROM jobs j JOIN tenants t ON t.tenant = j.tenant"
+                   " WHERE j.state IN (1, 2) AND (j.kind, j.needs) IN"
+                   "   (SELECT value ->> 0, value ->> 1 FROM ",
+                   transaction.ElementsOfFirst(),
+                   ") AND EXISTS (SELECT 1 FROM steps s WHERE s.job = j.sequence AND s.state = 0"
+                   "   AND s.not_before <= $2 AND (s.shard >= 0 OR j.shards_done = j.num_shards))"
+                   " ORDER BY t.last_turn, j.priority DESC, j.sequence LIMIT $3"),
+      types.dump(-1, ' ', /*ensure_ascii=*/true, nlohmann::json::error_handler_t::replace),
+      transaction.now(), kMostTried);
+  std::vector<int64_t> jobs;
+  while (rows->Next()) jobs.push_back(rows->Integer(0));
+  return jobs;
+}
+
+// The lowest ready step of a job that nobody else is taking, as a lease that is still to be
+// written; nullopt where there is none, or the job is to be run no more.
+std::optional<Lease> TakeStep(SqlTransaction& transaction, int64_t job) {
+  const std::optional<int64_t> shard = transaction.Integer(
+      absl::StrCat("SELECT s.shard FROM steps s JOIN jobs j ON j.sequence = s.job"
+                   " WHERE s.job = $1 AND s.state = 0 AND s.not_before <= $2"
+                   " AND (s.shard >= 0 OR j.shards_done = j.num_shards) ORDER BY s.shard LIMIT 1",
+                   transaction.Locking(" FOR UPDATE OF s SKIP LOCKED")),
+      job, transaction.now());
+  if (!shard) return std::nullopt;
+  const auto row =
+      transaction.Query(absl::StrCat("SELECT tenant, id, kind, spec, num_shards FROM jobs"
+                                     " WHERE sequence = $1 AND state IN (1, 2)",
+                                     transaction.Locking(" FOR UPDATE")),
+                        job);
+  if (!row->Next()) return std::nullopt;
+  return Lease{.tenant = row->Text(0),
+               .job_id = row->Text(1),
+               .kind = row->Text(2),
+               .spec = row->Text(3),
+               .shard = *shard,
+               .token = NewUuid(),
+               .expires_at = {},
+               .num_shards = row->Integer(4)};
+}
+
+void WriteLease(SqlTransaction& transaction, int64_t job, const Lease& lease) {
+  transaction.Execute(
+      "UPDATE steps SET state = 1, token = $1, expires_at = $2 WHERE job = $3 AND shard = $4",
+      lease.token, lease.expires_at, job, lease.shard);
+  transaction.Execute(
+      "UPDATE jobs SET state = 2, started_at = coalesce(started_at, $1) WHERE sequence = $2",
+      transaction.now(), job);
+  transaction.Execute(
+      "UPDATE tenants SET last_turn = (SELECT max(last_turn) + 1 FROM tenants) WHERE tenant = $1",
+      lease.tenant);
+}
+
+}  // namespace
+
+absl::StatusOr<Job> CreateJob(SqlTransaction& transaction, const NewJob& job,
+                              const IdempotencyKey& key) {
+  VS_ASSIGN_OR_RETURN(const std::optional<EarlierRequest> earlier,
+                      FindEarlierRequest(transaction, job.tenant, key));
+  if (earlier) return GetJob(transaction, job.tenant, earlier->job_id);
+  VS_RETURN_IF_ERROR(CheckNewJob(job));
+
+  const std::string id = NewUuid();
+  // A new tenant queues up behind the others.
+  transaction.Execute(
+      "INSERT INTO tenants SELECT $1, coalesce(max(last_turn), 0) + 1 FROM tenants WHERE true"
+      " ON CONFLICT DO NOTHING",
+      job.tenant);
+  const int64_t sequence =
+      transaction
+          .Integer(
+              "INSERT INTO jobs (id, tenant, kind, display_name, priority, needs, state,"
+              " created_at, num_shards, total_work, metadata, request, spec)"
+              " VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $8, $9, $10, $11, $12) RETURNING sequence",
+              id, job.tenant, job.kind, job.display_name, static_cast<int64_t>(job.priority),
+              job.needs, transaction.now(), job.num_shards, job.total_work, Bytes{job.metadata},
+              Bytes{job.request}, Bytes{job.spec})
+          .value();
+  InsertSteps(transaction, sequence, job.num_shards);
+  VS_RETURN_IF_ERROR(InsertInputs(transaction, sequence, job));
+  VS_RETURN_IF_ERROR(InsertBlobs(transaction, sequence, job));
+  RememberRequest(transaction, job.tenant, key, {.job_id = id, .references = {}});
+  return GetJob(transaction, job.tenant, id);
+}
+
+absl::StatusOr<Job> GetJob(SqlTransaction& transaction, absl::string_view tenant,
+                           absl::string_view id, absl::string_view lock) {
+  // Text that no name has may be more than a database can compare.
+  if (!CheckResourceId("id", id).ok()) return ResourceNotFound(absl::StrCat("jobs/", id));
+  const auto row = transaction.Query(
+      absl::StrCat("SELECT " JOB_COLUMNS ", request, spec FROM jobs WHERE id = $1 AND tenant = $2",
+                   transaction.Locking(lock)),
+      id, tenant);
+  if (!row->Next()) return ResourceNotFound(absl::StrCat("jobs/", id));
+  Job job = ReadJob(*row);
+  job.request = row->Text(23);
+  job.spec = row->Text(24);
+  return job;
+}
+
+absl::StatusOr<JobPage> ListJobs(SqlTransaction& transaction, absl::string_view tenant,
+                                 const JobFilter& filter, const Page& page) {
+  const int64_t state = filter.state ? static_cast<int64_t>(*filter.state) : 0;
+  const std::vector<std::string> scope = {std::string(tenant), "jobs", absl::StrCat(state),
+                                          filter.kind};
+  VS_ASSIGN_OR_RETURN(const PageBounds bounds, ParsePage(page, scope));
+  const auto rows = transaction.Query(
+      "SELECT " JOB_COLUMNS
+      " FROM jobs WHERE tenant = $1 AND sequence < $2 AND ($3 = 0 OR state = $3)"
+      " AND ($4 = '' OR kind = $4) ORDER BY sequence DESC LIMIT $5",
+      tenant, bounds.before, state, filter.kind, static_cast<int64_t>(bounds.size) + 1);
+  JobPage result;
+  int64_t last = 0;
+  while (rows->Next()) {
+    if (result.jobs.size() == static_cast<size_t>(bounds.size)) {
+      result.next_page_token = MakePageToken(last, scope);
+      break;
+    }
+    last = rows->Integer(0);
+    result.jobs.push_back(ReadJob(*rows));
+  }
+  return result;
+}
+
+absl::StatusOr<Job> RequestCancel(SqlTransaction& transaction, absl::string_view tenant,
+                                  absl::string_view id) {
+  VS_RETURN_IF_ERROR(GetJob(transaction, tenant, id, kChanging).status());
+  const std::optional<int64_t> job = transaction.Integer(
+      "UPDATE jobs SET state = 3 WHERE id = $1 AND state IN (1, 2) RETURNING sequence", id);
+  if (job) FinishCancelling(transaction, *job);
+  return GetJob(transaction, tenant, id);
+}
+
+absl::StatusOr<Job> RetryJob(SqlTransaction& transaction, absl::string_view tenant,
+                             absl::string_view id, const IdempotencyKey& key) {
+  VS_ASSIGN_OR_RETURN(const std::optional<EarlierRequest> earlier,
+                      FindEarlierRequest(transaction, tenant, key));
+  if (earlier) return GetJob(transaction, tenant, earlier->job_id);
+  VS_ASSIGN_OR_RETURN(const Job job, GetJob(transaction, tenant, id, kChanging));
+  if (job.state != JobState::kFailed && job.state != JobState::kCancelled) {
+    return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "JOB_NOT_RETRYABLE",
+                           absl::StrCat("`jobs/", id, "` is ", NameOf(job.state),
+                                        "; only a failed or cancelled job can be retried"));
+  }
+  VS_RETURN_IF_ERROR(CheckInputs(transaction, tenant, id));
+  transaction.Execute(
+      "UPDATE jobs SET state = 1, attempts = attempts + 1, finished_at = NULL, error_code = NULL,"
+      " error_reason = NULL, error_message = NULL, error_shard = NULL WHERE id = $1",
+      id);
+  transaction.Execute(
+      "UPDATE steps SET failures = 0, not_before = 0 WHERE state = 0 AND job ="
+      " (SELECT sequence FROM jobs WHERE id = $1)",
+      id);
+  RememberRequest(transaction, tenant, key, {.job_id = std::string(id), .references = {}});
+  return GetJob(transaction, tenant, id);
+}
+
+absl::Status DeleteJob(SqlTransaction& transaction, absl::string_view tenant,
+                       absl::string_view id) {
+  VS_ASSIGN_OR_RETURN(const Job job, GetJob(transaction, tenant, id, kChanging));
+  if (!IsFinished(job.state)) {
+    return ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition, "JOB_NOT_FINISHED",
+        absl::StrCat("`jobs/", id, "` is ", NameOf(job.state), "; cancel it first"));
+  }
+  VS_RETURN_IF_ERROR(DeleteArtifactsOf(transaction, tenant, id));
+  const std::vector<std::string> blobs = BlobsOf(transaction, id);
+  transaction.Execute("DELETE FROM jobs WHERE id = $1", id);
+  MarkIfUnnamed(transaction, blobs);
+  return absl::OkStatus();
+}
+
+std::vector<WorkType> ListWork(SqlTransaction& transaction) {
+  std::vector<WorkType> types;
+  const auto rows =
+      transaction.Query("SELECT DISTINCT kind, needs FROM jobs WHERE state IN (1, 2)");
+  while (rows->Next()) {
+    types.push_back({.kind = rows->Text(0), .needs = rows->Text(1)});
+  }
+  return types;
+}
+
+std::optional<Lease> LeaseWork(SqlTransaction& transaction, const LeaseRequest& request) {
+  for (const int64_t job : NextJobs(transaction, request.can_run)) {
+    std::optional<Lease> lease = TakeStep(transaction, job);
+    if (!lease) continue;
+    lease->expires_at = transaction.now() + request.duration;
+    WriteLease(transaction, job, *lease);
+    return lease;
+  }
+  return std::nullopt;
+}
+
+absl::StatusOr<ShardProgress> ReadProgress(SqlTransaction& transaction, const Lease& lease,
+                                           int64_t shard) {
+  VS_ASSIGN_OR_RETURN(const HeldStep step, CheckLease(transaction, lease));
+  const auto row = transaction.Query(
+      "SELECT partial, cursor, work_done FROM steps WHERE job = $1 AND shard = $2", step.job,
+      shard);
+  if (!row->Next()) {
+    return OutOfRange("shard", static_cast<double>(shard), 0,
+                      static_cast<double>(lease.num_shards - 1));
+  }
+  return ShardProgress{
+      .partial = row->Text(0), .cursor = row->Text(1), .work_done = row->Integer(2)};
+}
+
+absl::Status ExtendLease(SqlTransaction& transaction, const Lease& lease, absl::Duration duration) {
+  VS_ASSIGN_OR_RETURN(const HeldStep step, CheckLease(transaction, lease));
+  transaction.Execute("UPDATE steps SET expires_at = $1 WHERE job = $2 AND shard = $3",
+                      transaction.now() + duration, step.job, lease.shard);
+  return absl::OkStatus();
+}
+
+absl::Status CommitProgress(SqlTransaction& transaction, const Lease& lease,
+                            const ShardProgress& progress, bool done) {
+  VS_ASSIGN_OR_RETURN(const HeldStep step, CheckLease(transaction, lease));
+  transaction.Execute(
+      "UPDATE steps SET partial = $1, cursor = $2, work_done = $3, failures = 0 WHERE job = $4"
+      " AND shard = $5",
+      Bytes{progress.partial}, Bytes{progress.cursor}, progress.work_done, step.job, lease.shard);
+  transaction.Execute("UPDATE jobs SET work_done = work_done + $1 WHERE sequence = $2",
+                      progress.work_done - step.work_done, step.job);
+  if (!done) return absl::OkStatus();
+  transaction.Execute(
+      "UPDATE steps SET state = 2, token = NULL, expires_at = NULL WHERE job = $1 AND shard = $2",
+      step.job, lease.shard);
+  transaction.Execute("UPDATE jobs SET shards_done = shards_done + 1 WHERE sequence = $1",
+                      step.job);
+  return absl::OkStatus();
+}
+
+absl::Status CompleteJob(SqlTransaction& transaction, const Lease& merge, absl::string_view summary,
+                         const std::vector<Resource>& resources) {
+  VS_ASSIGN_OR_RETURN(const HeldStep step, CheckLease(transaction, merge));
+  for (Resource resource : resources) {
+    resource.tenant = merge.tenant;
+    resource.job_id = merge.job_id;
+    VS_RETURN_IF_ERROR(CheckResource(resource));
+    VS_RETURN_IF_ERROR(PutResource(transaction, std::move(resource)).status());
+  }
+  const std::string result(summary);
+  transaction.Execute("UPDATE jobs SET result = $1 WHERE sequence = $2", Bytes{result}, step.job);
+  FinishJob(transaction, step.job, JobState::kSucceeded);
+  // The artifacts replace the partial results.
+  transaction.Execute("DELETE FROM steps WHERE job = $1", step.job);
+  return absl::OkStatus();
+}
+
+absl::Status FailJob(SqlTransaction& transaction, const Lease& lease, const absl::Status& error) {
+  VS_ASSIGN_OR_RETURN(const HeldStep step, CheckLease(transaction, lease));
+  FinishJobAsFailed(transaction, step.job, MakeJobError(error, lease.shard));
+  return absl::OkStatus();
+}
+
+absl::Status FailShard(SqlTransaction& transaction, const Lease& lease, const absl::Status& error,
+                       const RetryPolicy& policy) {
+  VS_ASSIGN_OR_RETURN(const HeldStep step, CheckLease(transaction, lease));
+  CountFailure(transaction, step.job, lease.shard, step.failures, MakeJobError(error, lease.shard),
+               policy);
+  return absl::OkStatus();
+}
+
+absl::Status ReleaseLease(SqlTransaction& transaction, const Lease& lease) {
+  const std::optional<int64_t> job = transaction.Integer(
+      absl::StrCat("SELECT j.sequence FROM jobs j JOIN steps s ON s.job = j.sequence"
+                   " WHERE j.id = $1 AND s.shard = $2 AND s.state = 1 AND s.token = $3",
+                   transaction.Locking(" FOR UPDATE OF j, s")),
+      lease.job_id, lease.shard, lease.token);
+  if (!job) return absl::OkStatus();
+  ReturnStep(transaction, *job, lease.shard);
+  FinishCancelling(transaction, *job);
+  return absl::OkStatus();
+}
+
+std::vector<std::string> TakeBackLeases(SqlTransaction& transaction, absl::Time expired_by,
+                                        const RetryPolicy& policy) {
+  struct Expired {
+    int64_t job, shard, failures;
+    std::string job_id;
+  };
+  std::vector<Expired> expired;
+  // What somebody else is changing just now, its worker perhaps, is left to the next sweep.
+  const auto rows = transaction.Query(
+      absl::StrCat("SELECT s.job, s.shard, s.failures, j.id FROM jobs j JOIN steps s"
+                   " ON s.job = j.sequence WHERE s.state = 1 AND s.expires_at <= $1"
+                   " ORDER BY s.job, s.shard",
+                   transaction.Locking(" FOR UPDATE OF j, s SKIP LOCKED")),
+      expired_by);
+  while (rows->Next()) {
+    expired.push_back({.job = rows->Integer(0),
+                       .shard = rows->Integer(1),
+                       .failures = rows->Integer(2),
+                       .job_id = rows->Text(3)});
+  }
+  std::vector<std::string> changed;
+  for (const Expired& step : expired) {
+    if (changed.empty() || changed.back() != step.job_id) changed.push_back(step.job_id);
+    transaction.Execute("UPDATE jobs SET rescues = rescues + 1 WHERE sequence = $1", step.job);
+    transaction.Execute("UPDATE counters SET value = value + 1 WHERE name = 'rescues'");
+    const bool running =
+        transaction.Integer("SELECT 1 FROM jobs WHERE sequence = $1 AND state = 2", step.job)
+            .has_value();
+    if (!running) {
+      ReturnStep(transaction, step.job, step.shard);
+      FinishCancelling(transaction, step.job);
+      continue;
+    }
+    CountFailure(transaction, step.job, step.shard, step.failures,
+                 MakeJobError(ErrorWithReason(absl::StatusCode::kInternal, "WORKER_LOST",
+                                              "the worker of this shard was lost, and again each "
+                                              "time that it was tried"),
+                              step.shard),
+                 policy);
+  }
+  return changed;
+}
+
+std::vector<JobCount> CountJobs(SqlTransaction& transaction) {
+  std::vector<JobCount> counts;
+  const auto rows = transaction.Query(
+      "SELECT tenant, kind, state, count(*) FROM jobs GROUP BY tenant, kind, state");
+  while (rows->Next()) {
+    counts.push_back({.tenant = rows->Text(0),
+                      .kind = rows->Text(1),
+                      .state = static_cast<JobState>(rows->Integer(2)),
+                      .count = rows->Integer(3)});
+  }
+  return counts;
+}
+
+int64_t TotalRescues(SqlTransaction& transaction) {
+  return transaction.Integer("SELECT value FROM counters WHERE name = 'rescues'").value_or(0);
+}
+
+}  // namespace valuescope::store

@@ -1,0 +1,60 @@
+// The durable queue as rows. Every function works inside the caller's transaction and throws what
+// the database throws; what each does is told in store/store.h.
+//
+// Whoever changes a job or one of its steps locks the job's row first and looks at its state behind
+// that, so that of two transactions that meet the second sees what the first did. Only LeaseWork
+// takes a step first, one that is free.
+//
+// Invariants: only running and cancelling jobs hold leases; a cancelling job holds at least one; a
+// job's shards_done and work_done are the sums over its steps.
+#ifndef VALUESCOPE_STORE_SQLITE_JOBS_H_
+#define VALUESCOPE_STORE_SQLITE_JOBS_H_
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "store/sql_database.h"
+#include "store/store.h"
+
+namespace valuescope::store {
+
+absl::StatusOr<Job> CreateJob(SqlTransaction& transaction, const NewJob& job,
+                              const IdempotencyKey& key);
+// `lock`: of the row; empty for none.
+absl::StatusOr<Job> GetJob(SqlTransaction& transaction, absl::string_view tenant,
+                           absl::string_view id, absl::string_view lock = "");
+absl::StatusOr<JobPage> ListJobs(SqlTransaction& transaction, absl::string_view tenant,
+                                 const JobFilter& filter, const Page& page);
+absl::StatusOr<Job> RequestCancel(SqlTransaction& transaction, absl::string_view tenant,
+                                  absl::string_view id);
+absl::StatusOr<Job> RetryJob(SqlTransaction& transaction, absl::string_view tenant,
+                             absl::string_view id, const IdempotencyKey& key);
+absl::Status DeleteJob(SqlTransaction& transaction, absl::string_view tenant, absl::string_view id);
+
+std::vector<WorkType> ListWork(SqlTransaction& transaction);
+std::optional<Lease> LeaseWork(SqlTransaction& transaction, const LeaseRequest& request);
+absl::StatusOr<ShardProgress> ReadProgress(SqlTransaction& transaction, const Lease& lease,
+                                           int64_t shard);
+absl::Status ExtendLease(SqlTransaction& transaction, const Lease& lease, absl::Duration duration);
+absl::Status CommitProgress(SqlTransaction& transaction, const Lease& lease,
+                            const ShardProgress& progress, bool done);
+absl::Status CompleteJob(SqlTransaction& transaction, const Lease& merge, absl::string_view summary,
+                         const std::vector<Resource>& resources);
+absl::Status FailJob(SqlTransaction& transaction, const Lease& lease, const absl::Status& error);
+absl::Status FailShard(SqlTransaction& transaction, const Lease& lease, const absl::Status& error,
+                       const RetryPolicy& policy);
+absl::Status ReleaseLease(SqlTransaction& transaction, const Lease& lease);
+
+// Takes back the leases that expire at or before `expired_by`; ids of the jobs that changed.
+std::vector<std::string> TakeBackLeases(SqlTransaction& transaction, absl::Time expired_by,
+                                        const RetryPolicy& policy);
+
+std::vector<JobCount> CountJobs(SqlTransaction& transaction);
+int64_t TotalRescues(SqlTransaction& transaction);
+
+}  // namespace valuescope::store
+
+#endif  // VALUESCOPE_STORE_SQLITE_JOBS_H_

@@ -1,0 +1,250 @@
+#include "store/postgres_database.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <exception>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "base/error.h"
+#include "base/id.h"
+#include "base/status_macros.h"
+#include "observability/log.h"
+#include "store/postgres_tables.h"
+
+namespace valuescope::store {
+namespace {
+
+constexpr int kMostConnections = 8;
+// How long a transaction tries to get through a database that is gone, or in its way.
+constexpr absl::Duration kPatience = absl::Seconds(5);
+// How long it asks whether it was committed: a crashed server has to recover first.
+constexpr absl::Duration kPatienceInDoubt = absl::Seconds(30);
+constexpr absl::Duration kFirstPause = absl::Milliseconds(20);
+constexpr absl::Duration kLongestPause = absl::Milliseconds(500);
+// Tokens of transactions that nobody can be in doubt of any more.
+constexpr absl::Duration kKeepTokens = absl::Hours(1);
+constexpr int64_t kMarksBetweenCleanings = 1000;
+
+// SET LOCAL, because behind a pooler the session is not ours. Idle: we, killed or unreachable,
+// while we hold locks.
+constexpr char kBegin[] =
+    "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '5s';"
+    " SET LOCAL statement_timeout = '60s'; SET LOCAL idle_in_transaction_session_timeout = '60s';"
+    " SELECT floor(extract(epoch FROM now()) * 1000000)::bigint";
+
+absl::Time ReadTime(const std::string& microseconds) {
+  int64_t value = 0;
+  if (!absl::SimpleAtoi(microseconds, &value)) {
+    throw PostgresError("the database tells no time", /*state=*/"", /*lost=*/false);
+  }
+  return absl::FromUnixMicros(value);
+}
+
+class PostgresTransaction : public SqlTransaction {
+ public:
+  PostgresTransaction(PostgresConnection& connection, const std::string& process)
+      : connection_(connection), process_(process), now_(ReadTime(connection.Script(kBegin))) {}
+
+  absl::Time now() const override { return now_; }
+  absl::string_view Locking(absl::string_view clause) const override { return clause; }
+  absl::string_view ElementsOfFirst() const override {
+    return "json_array_elements(CAST($1 AS json))";
+  }
+  void Announce(const JobChange& change) override {
+    Execute("SELECT pg_notify($1, $2)", kJobsChannel, TextOfChange(process_, change));
+  }
+
+  // Leaves a token where the transaction has written; false where it has not.
+  bool Mark(absl::string_view token) {
+    return Integer(
+               "INSERT INTO commits SELECT $1, $2 WHERE pg_current_xact_id_if_assigned() IS NOT "
+               "NULL RETURNING committed_at",
+               token, now_)
+        .has_value();
+  }
+
+  void ForgetTokens() {
+    Execute("DELETE FROM commits WHERE committed_at < $1", now_ - kKeepTokens);
+  }
+
+ protected:
+  std::unique_ptr<SqlRows> Run(absl::string_view sql,
+                               const std::vector<SqlValue>& values) override {
+    return connection_.Query(sql, values);
+  }
+
+ private:
+  PostgresConnection& connection_;
+  const std::string& process_;
+  const absl::Time now_;
+};
+
+// Pauses that double, until patience ends.
+class Backoff {
+ public:
+  explicit Backoff(absl::Duration patience) : deadline_(absl::Now() + patience) {}
+
+  // False, at once, where patience has ended.
+  bool Pause() {
+    if (absl::Now() + pause_ > deadline_) return false;
+    absl::SleepFor(pause_);
+    pause_ = std::min(2 * pause_, kLongestPause);
+    return true;
+  }
+
+ private:
+  const absl::Time deadline_;
+  absl::Duration pause_ = kFirstPause;
+};
+
+absl::Status CannotOpen(const PostgresError& error) {
+  // libpq's words name what a URL may have wrong: host, port, user, database.
+  const std::vector<std::string> lines = absl::StrSplit(error.what(), '\n', absl::SkipEmpty());
+  return ErrorWithReason(absl::StatusCode::kUnavailable, "STORE_UNREACHABLE",
+                         absl::StrCat("cannot use the database: ", absl::StrJoin(lines, " ")));
+}
+
+}  // namespace
+
+PostgresDatabase::PostgresDatabase(std::string url) : url_(std::move(url)), process_(NewUuid()) {}
+
+absl::StatusOr<std::unique_ptr<PostgresDatabase>> PostgresDatabase::Open(const std::string& url) {
+  try {
+    auto connection = std::make_unique<PostgresConnection>(url);
+    VS_RETURN_IF_ERROR(BringToPresentFormat(*connection));
+    auto database = absl::WrapUnique(new PostgresDatabase(url));
+    absl::MutexLock lock(&database->mutex_);
+    database->idle_.push_back(std::move(connection));
+    return database;
+  } catch (const PostgresError& error) {
+    return CannotOpen(error);
+  }
+}
+
+void PostgresDatabase::Subscribe(std::function<void(const JobChange&)> on_change) {
+  absl::MutexLock lock(&listener_mutex_);
+  listener_.reset();
+  if (!on_change) return;
+  listener_ = std::make_unique<PostgresListener>(url_, process_, std::move(on_change));
+}
+
+std::unique_ptr<PostgresConnection> PostgresDatabase::Borrow() {
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto free = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return in_use_ < kMostConnections;
+    };
+    if (!mutex_.AwaitWithTimeout(absl::Condition(&free), kPatience)) {
+      throw PostgresError("every connection is in use", kLockTimeout, /*lost=*/false);
+    }
+    ++in_use_;
+    if (!idle_.empty()) {
+      std::unique_ptr<PostgresConnection> connection = std::move(idle_.back());
+      idle_.pop_back();
+      return connection;
+    }
+  }
+  absl::Cleanup give_up = [this] { Return(nullptr); };
+  auto connection = std::make_unique<PostgresConnection>(url_);
+  std::move(give_up).Cancel();
+  return connection;
+}
+
+void PostgresDatabase::Return(std::unique_ptr<PostgresConnection> connection) {
+  absl::MutexLock lock(&mutex_);
+  --in_use_;
+  // An open transaction, and its locks, end with its connection.
+  if (connection != nullptr && connection->idle()) idle_.push_back(std::move(connection));
+}
+
+void PostgresDatabase::ForgetConnections() {
+  absl::MutexLock lock(&mutex_);
+  idle_.clear();
+}
+
+template <typename Use>
+auto PostgresDatabase::WithConnection(Use use) {
+  std::unique_ptr<PostgresConnection> connection = Borrow();
+  const absl::Cleanup give_back = [&] { Return(std::move(connection)); };
+  return use(*connection);
+}
+
+absl::Status PostgresDatabase::Run(absl::FunctionRef<absl::Status(SqlTransaction&)> body) {
+  Backoff backoff(kPatience);
+  while (true) {
+    try {
+      return RunOnce(body);
+    } catch (const PostgresError& error) {
+      if (error.lost()) ForgetConnections();
+      if (error.passing() && backoff.Pause()) continue;
+      if (error.lost()) {
+        observability::Log(observability::LogLevel::kError, "lost the store's database",
+                           {{"error", error.what()}});
+      }
+      return StatusOf(error);
+    } catch (const std::exception& error) {
+      return StatusOfException(error);
+    }
+  }
+}
+
+absl::Status PostgresDatabase::RunOnce(absl::FunctionRef<absl::Status(SqlTransaction&)> body) {
+  const std::string token = NewUuid();
+  bool in_doubt = false;
+  try {
+    return WithConnection([&](PostgresConnection& connection) {
+      PostgresTransaction transaction(connection, process_);
+      const absl::Status status = body(transaction);
+      if (!status.ok()) {
+        connection.Script("ROLLBACK");
+        return status;
+      }
+      in_doubt = transaction.Mark(token);
+      if (in_doubt && IsTimeToForgetTokens()) transaction.ForgetTokens();
+      connection.Commit();
+      return status;
+    });
+  } catch (const PostgresError& error) {
+    if (!in_doubt || !error.lost() || !WasCommitted(token)) throw;
+    return absl::OkStatus();
+  }
+}
+
+bool PostgresDatabase::WasCommitted(const std::string& token) {
+  Backoff backoff(kPatienceInDoubt);
+  while (true) {
+    try {
+      return WithConnection([&](PostgresConnection& connection) {
+        PostgresTransaction transaction(connection, process_);
+        // Waits for the lost transaction to end, since that holds the token until then.
+        const bool absent = transaction
+                                .Integer(
+                                    "INSERT INTO commits VALUES ($1, $2) ON CONFLICT DO NOTHING "
+                                    "RETURNING committed_at",
+                                    token, transaction.now())
+                                .has_value();
+        connection.Script("ROLLBACK");
+        return !absent;
+      });
+    } catch (const PostgresError& error) {
+      if (error.lost()) ForgetConnections();
+      const bool waiting = error.state() == kLockTimeout;
+      if ((!waiting && !error.passing()) || !backoff.Pause()) {
+        throw PostgresError(error.what(), kUnknownOutcome, /*lost=*/false);
+      }
+    }
+  }
+}
+
+bool PostgresDatabase::IsTimeToForgetTokens() {
+  return marks_.fetch_add(1) % kMarksBetweenCleanings == 0;
+}
+
+}  // namespace valuescope::store

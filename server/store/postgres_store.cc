@@ -1,0 +1,17 @@
+#include "store/postgres_store.h"
+
+#include <utility>
+
+#include "base/status_macros.h"
+#include "store/postgres_database.h"
+#include "store/sql_store.h"
+
+namespace valuescope::store {
+
+absl::StatusOr<std::unique_ptr<Store>> OpenPostgresStore(const std::string& url,
+                                                         const RetryPolicy& retry) {
+  VS_ASSIGN_OR_RETURN(std::unique_ptr<PostgresDatabase> database, PostgresDatabase::Open(url));
+  return MakeSqlStore(std::move(database), retry);
+}
+
+}  // namespace valuescope::store

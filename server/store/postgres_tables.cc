@@ -1,0 +1,205 @@
+#include "store/postgres_tables.h"
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "base/error.h"
+
+namespace valuescope::store {
+namespace {
+
+constexpr int kOldestServer = 130000;  // has pg_current_xact_id_if_assigned
+// Held while tables are made: "VSCP", as in the header of SQLite's file.
+constexpr int64_t kMigrationLock = 0x56534350;
+
+constexpr char kFormat1[] = R"sql(
+CREATE TABLE store_format (version BIGINT NOT NULL);
+INSERT INTO store_format VALUES (1);
+
+CREATE TABLE resources (
+  sequence BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  tenant TEXT NOT NULL,
+  kind BIGINT NOT NULL,
+  id TEXT NOT NULL,
+  created_at BIGINT NOT NULL,
+  format_version BIGINT NOT NULL,
+  digest TEXT NOT NULL,
+  display_name TEXT NOT NULL,
+  media_type TEXT NOT NULL,
+  blob_digest TEXT NOT NULL,
+  blob_size BIGINT NOT NULL,
+  job_id TEXT NOT NULL,
+  role TEXT NOT NULL,
+  metadata BYTEA NOT NULL,
+  UNIQUE (tenant, kind, id)
+);
+CREATE INDEX resources_by_list ON resources (tenant, kind, sequence);
+CREATE INDEX resources_by_job ON resources (job_id) WHERE job_id <> '';
+CREATE INDEX resources_by_blob ON resources (blob_digest) WHERE blob_digest <> '';
+
+CREATE TABLE orphaned_blobs (digest TEXT PRIMARY KEY, since BIGINT NOT NULL);
+
+CREATE TABLE requests (
+  tenant TEXT NOT NULL,
+  request_id TEXT NOT NULL,
+  digest TEXT NOT NULL,
+  job_id TEXT NOT NULL,
+  created_at BIGINT NOT NULL,
+  PRIMARY KEY (tenant, request_id)
+);
+CREATE TABLE request_results (
+  tenant TEXT NOT NULL,
+  request_id TEXT NOT NULL,
+  position BIGINT NOT NULL,
+  kind BIGINT NOT NULL,
+  id TEXT NOT NULL,
+  PRIMARY KEY (tenant, request_id, position),
+  FOREIGN KEY (tenant, request_id) REFERENCES requests ON DELETE CASCADE
+);
+
+CREATE TABLE tenants (tenant TEXT PRIMARY KEY, last_turn BIGINT NOT NULL);
+
+CREATE TABLE jobs (
+  sequence BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  id TEXT NOT NULL UNIQUE,
+  tenant TEXT NOT NULL REFERENCES tenants,
+  kind TEXT NOT NULL,
+  needs TEXT NOT NULL,
+  display_name TEXT NOT NULL,
+  priority BIGINT NOT NULL,
+  state BIGINT NOT NULL,
+  created_at BIGINT NOT NULL,
+  started_at BIGINT,
+  finished_at BIGINT,
+  error_code BIGINT,
+  error_reason TEXT,
+  error_message TEXT,
+  error_shard BIGINT,
+  num_shards BIGINT NOT NULL,
+  shards_done BIGINT NOT NULL DEFAULT 0,
+  total_work BIGINT NOT NULL,
+  work_done BIGINT NOT NULL DEFAULT 0,
+  rescues BIGINT NOT NULL DEFAULT 0,
+  attempts BIGINT NOT NULL DEFAULT 1,
+  result BYTEA NOT NULL DEFAULT '',
+  metadata BYTEA NOT NULL,
+  request BYTEA NOT NULL,
+  spec BYTEA NOT NULL
+);
+CREATE INDEX jobs_by_list ON jobs (tenant, sequence);
+CREATE INDEX jobs_by_state ON jobs (state);
+CREATE INDEX jobs_by_work ON jobs (kind, needs) WHERE state IN (1, 2);
+
+CREATE TABLE steps (
+  job BIGINT NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  shard BIGINT NOT NULL,
+  state BIGINT NOT NULL DEFAULT 0,
+  token TEXT,
+  expires_at BIGINT,
+  failures BIGINT NOT NULL DEFAULT 0,
+  not_before BIGINT NOT NULL DEFAULT 0,
+  work_done BIGINT NOT NULL DEFAULT 0,
+  cursor BYTEA NOT NULL DEFAULT '',
+  partial BYTEA NOT NULL DEFAULT '',
+  PRIMARY KEY (job, shard)
+);
+CREATE INDEX steps_by_state ON steps (job, state, shard);
+CREATE INDEX steps_leased ON steps (expires_at) WHERE state = 1;
+
+CREATE TABLE job_inputs (
+  job BIGINT NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  tenant TEXT NOT NULL,
+  kind BIGINT NOT NULL,
+  id TEXT NOT NULL,
+  PRIMARY KEY (job, kind, id)
+);
+CREATE INDEX job_inputs_by_resource ON job_inputs (tenant, kind, id);
+
+CREATE TABLE job_blobs (
+  job BIGINT NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  digest TEXT NOT NULL,
+  PRIMARY KEY (job, digest)
+);
+CREATE INDEX job_blobs_by_digest ON job_blobs (digest);
+
+CREATE TABLE counters (name TEXT PRIMARY KEY, value BIGINT NOT NULL);
+INSERT INTO counters VALUES ('rescues', 0);
+
+CREATE TABLE commits (token TEXT PRIMARY KEY, committed_at BIGINT NOT NULL);
+CREATE INDEX commits_by_age ON commits (committed_at);
+)sql";
+
+// What leads from each format to the next, from none at all on.
+constexpr std::array<const char*, 1> kUpgrades = {kFormat1};
+
+absl::Status Unfit(absl::string_view reason, absl::string_view message) {
+  return ErrorWithReason(absl::StatusCode::kFailedPrecondition, reason, message);
+}
+
+absl::Status CheckServer(PostgresConnection& connection) {
+  if (connection.server_version() < kOldestServer) {
+    return Unfit("STORE_UNSUITABLE", "the database is older than PostgreSQL 13: use a later one");
+  }
+  if (const std::string encoding = connection.Script("SHOW server_encoding"); encoding != "UTF8") {
+    return Unfit("STORE_UNSUITABLE",
+                 absl::StrCat("the database's encoding is ", encoding,
+                              ": make one with CREATE DATABASE ... ENCODING 'UTF8'"));
+  }
+  return absl::OkStatus();
+}
+
+// Inside of a transaction. Throws PostgresError.
+absl::Status Upgrade(PostgresConnection& connection) {
+  constexpr int64_t kPresent = kUpgrades.size();
+  // In the schema where tables are made: one of the same name elsewhere is another's.
+  const bool empty = connection.Script(
+                         "SELECT count(*) FROM pg_tables WHERE tablename = 'store_format' AND "
+                         "schemaname = current_schema()") == "0";
+  int64_t format = 0;
+  if (!empty && !absl::SimpleAtoi(connection.Script("SELECT version FROM store_format"), &format)) {
+    return Unfit("NOT_A_STORE", "the database's table store_format is not ours: use another one");
+  }
+  if (format > kPresent) {
+    return Unfit("STORE_TOO_NEW",
+                 absl::StrCat("the store has format ", format, ", this server knows ", kPresent,
+                              ": it was made by another version of the server; run that one, or "
+                              "start with another store"));
+  }
+  for (int64_t step = format; step < kPresent; ++step) {
+    connection.Script(kUpgrades[static_cast<size_t>(step)]);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status BringToPresentFormat(PostgresConnection& connection) {
+  absl::Status status = CheckServer(connection);
+  if (!status.ok()) return status;
+  try {
+    connection.Script(
+        absl::StrCat("BEGIN; SET LOCAL lock_timeout = '60s'; SELECT pg_advisory_xact_lock(",
+                     kMigrationLock, ")"));
+    status = Upgrade(connection);
+    if (!status.ok()) return status;
+    connection.Commit();
+    return absl::OkStatus();
+  } catch (const PostgresError& error) {
+    if (error.state() == "42P07") {
+      return Unfit("NOT_A_STORE",
+                   "the database has tables of another application: use a database, or a schema in "
+                   "search_path, of its own");
+    }
+    if (error.state() == "42501" || error.state() == "3F000") {
+      return Unfit("STORE_FORBIDDEN",
+                   "the database's user may not make tables: let it own the database, or GRANT "
+                   "CREATE, USAGE ON SCHEMA public to it");
+    }
+    throw;
+  }
+}
+
+}  // namespace valuescope::store

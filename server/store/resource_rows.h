@@ -1,0 +1,52 @@
+// Resources, idempotency keys and orphaned blobs as rows. Every function works inside the
+// caller's transaction and throws what the database throws; what each does is told in
+// store/store.h.
+#ifndef VALUESCOPE_STORE_SQLITE_RESOURCES_H_
+#define VALUESCOPE_STORE_SQLITE_RESOURCES_H_
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "store/sql_database.h"
+#include "store/store.h"
+
+namespace valuescope::store {
+
+// Keeps a row from being deleted while the transaction lasts.
+inline constexpr char kReading[] = " FOR SHARE";
+
+absl::StatusOr<std::optional<EarlierRequest>> FindEarlierRequest(SqlTransaction& transaction,
+                                                                 absl::string_view tenant,
+                                                                 const IdempotencyKey& key);
+// Does nothing for an empty key.
+void RememberRequest(SqlTransaction& transaction, absl::string_view tenant,
+                     const IdempotencyKey& key, const EarlierRequest& request);
+
+// Checks everything of a resource that a caller chose.
+absl::Status CheckResource(const Resource& resource);
+
+// Stores one checked resource, or returns the equal one that is there.
+absl::StatusOr<Resource> PutResource(SqlTransaction& transaction, Resource resource);
+// `lock`: of the row, such as kReading; empty for none.
+absl::StatusOr<Resource> GetResource(SqlTransaction& transaction, absl::string_view tenant,
+                                     ResourceKind kind, absl::string_view id,
+                                     absl::string_view lock = "");
+absl::StatusOr<ResourcePage> ListResources(SqlTransaction& transaction, absl::string_view tenant,
+                                           ResourceKind kind, const ResourceFilter& filter,
+                                           const Page& page);
+absl::Status DeleteResource(SqlTransaction& transaction, absl::string_view tenant,
+                            ResourceKind kind, absl::string_view id);
+// Deletes the artifacts that a job made.
+absl::Status DeleteArtifactsOf(SqlTransaction& transaction, absl::string_view tenant,
+                               absl::string_view job_id);
+// Marks `digests`, of whatever has just lost a name, that have none left.
+void MarkIfUnnamed(SqlTransaction& transaction, const std::vector<std::string>& digests);
+void MarkOrphanedBlobs(SqlTransaction& transaction, const std::vector<std::string>& digests);
+std::vector<std::string> TakeOrphanedBlobs(SqlTransaction& transaction, absl::Duration grace);
+
+}  // namespace valuescope::store
+
+#endif  // VALUESCOPE_STORE_SQLITE_RESOURCES_H_

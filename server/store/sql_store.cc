@@ -1,0 +1,255 @@
+#include "store/sql_store.h"
+
+#include <type_traits>
+#include <utility>
+
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "store/job_rows.h"
+#include "store/resource_rows.h"
+#include "store/sql_database.h"
+
+namespace valuescope::store {
+namespace {
+
+constexpr bool kForWorkers = true;
+constexpr bool kForWatchers = false;
+
+// Each call is one transaction around the function of the same name.
+class SqlStore : public Store {
+ public:
+  SqlStore(std::unique_ptr<SqlDatabase> database, const RetryPolicy& policy)
+      : database_(std::move(database)), policy_(policy) {}
+
+  absl::StatusOr<std::vector<Resource>> PutResources(absl::string_view tenant,
+                                                     std::vector<Resource> resources,
+                                                     const IdempotencyKey& key) override {
+    for (Resource& resource : resources) {
+      resource.tenant = std::string(tenant);
+      VS_RETURN_IF_ERROR(CheckResource(resource));
+    }
+    return database_->Transact(
+        [&](SqlTransaction& transaction) -> absl::StatusOr<std::vector<Resource>> {
+          std::vector<Resource> stored;
+          VS_ASSIGN_OR_RETURN(const std::optional<EarlierRequest> earlier,
+                              FindEarlierRequest(transaction, tenant, key));
+          if (earlier) {
+            for (const auto& [kind, id] : earlier->references) {
+              VS_ASSIGN_OR_RETURN(Resource resource,
+                                  store::GetResource(transaction, tenant, kind, id));
+              stored.push_back(std::move(resource));
+            }
+            return stored;
+          }
+          EarlierRequest request;
+          for (const Resource& resource : resources) {
+            request.references.push_back({.kind = resource.kind, .id = resource.id});
+            VS_ASSIGN_OR_RETURN(Resource put, PutResource(transaction, resource));
+            stored.push_back(std::move(put));
+          }
+          RememberRequest(transaction, tenant, key, request);
+          return stored;
+        });
+  }
+
+  absl::StatusOr<std::optional<EarlierRequest>> FindRequest(absl::string_view tenant,
+                                                            const IdempotencyKey& key) override {
+    return database_->Transact(
+        [&](SqlTransaction& transaction) { return FindEarlierRequest(transaction, tenant, key); });
+  }
+
+  absl::StatusOr<Resource> GetResource(absl::string_view tenant, ResourceKind kind,
+                                       absl::string_view id) override {
+    return database_->Transact([&](SqlTransaction& transaction) {
+      return store::GetResource(transaction, tenant, kind, id);
+    });
+  }
+
+  absl::StatusOr<ResourcePage> ListResources(absl::string_view tenant, ResourceKind kind,
+                                             const ResourceFilter& filter,
+                                             const Page& page) override {
+    return database_->Transact([&](SqlTransaction& transaction) {
+      return store::ListResources(transaction, tenant, kind, filter, page);
+    });
+  }
+
+  absl::Status DeleteResource(absl::string_view tenant, ResourceKind kind,
+                              absl::string_view id) override {
+    return database_->Transact([&](SqlTransaction& transaction) {
+      return store::DeleteResource(transaction, tenant, kind, id);
+    });
+  }
+
+  absl::Status MarkOrphanedBlobs(const std::vector<std::string>& digests) override {
+    return database_->Transact([&](SqlTransaction& transaction) {
+      store::MarkOrphanedBlobs(transaction, digests);
+      return absl::OkStatus();
+    });
+  }
+
+  absl::StatusOr<std::vector<std::string>> TakeOrphanedBlobs(absl::Duration grace) override {
+    return database_->Transact(
+        [&](SqlTransaction& transaction) -> absl::StatusOr<std::vector<std::string>> {
+          return store::TakeOrphanedBlobs(transaction, grace);
+        });
+  }
+
+  absl::StatusOr<Job> CreateJob(const NewJob& job, const IdempotencyKey& key) override {
+    return database_->Transact([&](SqlTransaction& transaction) -> absl::StatusOr<Job> {
+      VS_ASSIGN_OR_RETURN(Job created, store::CreateJob(transaction, job, key));
+      transaction.Announce({.job_id = created.id, .for_workers = true});
+      return created;
+    });
+  }
+
+  absl::StatusOr<Job> GetJob(absl::string_view tenant, absl::string_view id) override {
+    return database_->Transact(
+        [&](SqlTransaction& transaction) { return store::GetJob(transaction, tenant, id); });
+  }
+
+  absl::StatusOr<JobPage> ListJobs(absl::string_view tenant, const JobFilter& filter,
+                                   const Page& page) override {
+    return database_->Transact([&](SqlTransaction& transaction) {
+      return store::ListJobs(transaction, tenant, filter, page);
+    });
+  }
+
+  absl::StatusOr<Job> RequestCancel(absl::string_view tenant, absl::string_view id) override {
+    return Change(id, kForWorkers, [&](SqlTransaction& transaction) {
+      return store::RequestCancel(transaction, tenant, id);
+    });
+  }
+
+  absl::StatusOr<Job> RetryJob(absl::string_view tenant, absl::string_view id,
+                               const IdempotencyKey& key) override {
+    return Change(id, kForWorkers, [&](SqlTransaction& transaction) {
+      return store::RetryJob(transaction, tenant, id, key);
+    });
+  }
+
+  absl::Status DeleteJob(absl::string_view tenant, absl::string_view id) override {
+    return Change(id, kForWatchers, [&](SqlTransaction& transaction) {
+      return store::DeleteJob(transaction, tenant, id);
+    });
+  }
+
+  absl::StatusOr<std::vector<WorkType>> ListWork() override {
+    return database_->Transact(
+        [&](SqlTransaction& transaction) -> absl::StatusOr<std::vector<WorkType>> {
+          return store::ListWork(transaction);
+        });
+  }
+
+  absl::StatusOr<std::optional<Lease>> LeaseWork(const LeaseRequest& request) override {
+    return database_->Transact(
+        [&](SqlTransaction& transaction) -> absl::StatusOr<std::optional<Lease>> {
+          std::optional<Lease> lease = store::LeaseWork(transaction, request);
+          if (lease) transaction.Announce({.job_id = lease->job_id, .for_workers = false});
+          return lease;
+        });
+  }
+
+  absl::StatusOr<ShardProgress> ReadProgress(const Lease& lease, int64_t shard) override {
+    return database_->Transact([&](SqlTransaction& transaction) {
+      return store::ReadProgress(transaction, lease, shard);
+    });
+  }
+
+  absl::Status ExtendLease(const Lease& lease, absl::Duration duration) override {
+    return database_->Transact([&](SqlTransaction& transaction) {
+      return store::ExtendLease(transaction, lease, duration);
+    });
+  }
+
+  absl::Status CommitProgress(const Lease& lease, const ShardProgress& progress) override {
+    return Change(lease.job_id, kForWatchers, [&](SqlTransaction& transaction) {
+      return store::CommitProgress(transaction, lease, progress, /*done=*/false);
+    });
+  }
+
+  absl::Status CompleteShard(const Lease& lease, const ShardProgress& progress) override {
+    return Change(lease.job_id, kForWatchers, [&](SqlTransaction& transaction) {
+      return store::CommitProgress(transaction, lease, progress, /*done=*/true);
+    });
+  }
+
+  absl::Status CompleteJob(const Lease& merge, absl::string_view summary,
+                           std::vector<Resource> resources) override {
+    return Change(merge.job_id, kForWatchers, [&](SqlTransaction& transaction) {
+      return store::CompleteJob(transaction, merge, summary, resources);
+    });
+  }
+
+  absl::Status FailJob(const Lease& lease, const absl::Status& error) override {
+    return Change(lease.job_id, kForWorkers, [&](SqlTransaction& transaction) {
+      return store::FailJob(transaction, lease, error);
+    });
+  }
+
+  absl::Status FailShard(const Lease& lease, const absl::Status& error) override {
+    return Change(lease.job_id, kForWorkers, [&](SqlTransaction& transaction) {
+      return store::FailShard(transaction, lease, error, policy_);
+    });
+  }
+
+  absl::Status ReleaseLease(const Lease& lease) override {
+    return Change(lease.job_id, kForWorkers, [&](SqlTransaction& transaction) {
+      return store::ReleaseLease(transaction, lease);
+    });
+  }
+
+  absl::StatusOr<std::vector<std::string>> Sweep() override {
+    return database_->Transact(
+        [&](SqlTransaction& transaction) -> absl::StatusOr<std::vector<std::string>> {
+          std::vector<std::string> changed =
+              TakeBackLeases(transaction, /*expired_by=*/transaction.now(), policy_);
+          for (const std::string& id : changed) {
+            transaction.Announce({.job_id = id, .for_workers = true});
+          }
+          return changed;
+        });
+  }
+
+  absl::StatusOr<std::vector<JobCount>> CountJobs() override {
+    return database_->Transact(
+        [&](SqlTransaction& transaction) -> absl::StatusOr<std::vector<JobCount>> {
+          return store::CountJobs(transaction);
+        });
+  }
+
+  absl::StatusOr<int64_t> TotalRescues() override {
+    return database_->Transact([&](SqlTransaction& transaction) -> absl::StatusOr<int64_t> {
+      return store::TotalRescues(transaction);
+    });
+  }
+
+  void Subscribe(std::function<void(const JobChange&)> on_change) override {
+    database_->Subscribe(std::move(on_change));
+  }
+
+ private:
+  // A transaction that changes one job, which other processes hear of where it is committed.
+  template <typename Body>
+  auto Change(absl::string_view job_id, bool for_workers, Body&& body)
+      -> std::invoke_result_t<Body, SqlTransaction&> {
+    return database_->Transact([&](SqlTransaction& transaction) {
+      auto result = body(transaction);
+      if (result.ok()) {
+        transaction.Announce({.job_id = std::string(job_id), .for_workers = for_workers});
+      }
+      return result;
+    });
+  }
+
+  const std::unique_ptr<SqlDatabase> database_;
+  const RetryPolicy policy_;
+};
+
+}  // namespace
+
+std::unique_ptr<Store> MakeSqlStore(std::unique_ptr<SqlDatabase> database,
+                                    const RetryPolicy& policy) {
+  return std::make_unique<SqlStore>(std::move(database), policy);
+}
+
+}  // namespace valuescope::store
