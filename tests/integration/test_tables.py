@@ -339,19 +339,38 @@ def test_the_command_line_writes_the_same_bytes(server, client, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def peak_of(server, work):
+    """What the work gives back, and how far it made the server's resident memory grow, at its most."""
+    process = f"/proc/{server._process.pid}"
+    before = resident(server)
+    with open(f"{process}/clear_refs", "w") as reset:
+        reset.write("5")
+    result = work()
+    with open(f"{process}/status") as status:
+        peak = int(re.search(r"VmHWM:\s+(\d+)", status.read())[1]) * 1024
+    return result, peak - before
+
+
 def test_a_large_data_set_takes_no_more_memory_than_a_batch(server, client):
     count = 200_000
     lines = b"".join(
-        b'{"query_id":"q%d","condition":"c%d","expresses":true,"response":{"token_ids":{"ids":[%d,2,3]}}}\n'
-        % (i, i % 7, i)
+        b'{"query_id":"q%d","expresses":true,"response":{"token_ids":{"ids":[%d,2,3]}}}\n' % (i, i)
         for i in range(count)
     )
     name = client.write_artifact(lines, media_type="application/x-ndjson").name
-    before, most = resident(server), 0
-    with grpc.insecure_channel(server.address) as channel:
-        stub = artifacts_pb2_grpc.ArtifactServiceStub(channel)
-        for part in stub.ReadTable(v1.ReadTableRequest(artifact=name)):
-            most, end = max(most, resident(server)), part.end
-    assert end.rows == count
-    print(f"{len(lines)} bytes, table {end.size_bytes}; resident {before} -> {most}")
-    assert most - before < 32 * MIB
+    table, growth = peak_of(server, lambda: client.read_table(name))
+    print(f"{len(lines)} bytes of lines, {len(table.data)} of the table: {growth} more resident")
+    assert table.num_rows == count
+    ids = table.to_arrow().column("response.token_ids.ids").combine_chunks()
+    assert ids.flatten()[::3].to_pylist() == list(range(count))
+    assert growth < 16 * MIB
+
+
+def test_a_line_that_becomes_a_hundred_times_its_size_is_held(server, client):
+    line = '{"prompt":{"chat":{"messages":[' + ",".join(["{}"] * 349_000) + "]}}}"
+    assert len(line) < MIB
+    name = uploaded(client, line, line, line)
+    table, growth = peak_of(server, lambda: client.read_table(name))
+    print(f"{len(line)} bytes of a line: {growth} more resident")
+    assert table.num_rows == 3
+    assert growth < 112 * MIB
