@@ -27,7 +27,7 @@ constexpr size_t kBatchRows = size_t{1} << 16;
 // Pieces of the file, a batch as it grows, is copied, encoded and cut, and a chunk as it is sent.
 constexpr int64_t kWorkingBytes = int64_t{16} << 20;
 // Of a byte of a line: "{}," becomes a message, then a row of columns that is copied and encoded.
-constexpr int64_t kBytesOfLineByte = 160;
+constexpr int64_t kBytesOfLineByte = 96;
 
 const google::protobuf::Message* PrototypeOf(v1::LineType type) {
   switch (type) {
