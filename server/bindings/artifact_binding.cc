@@ -14,6 +14,7 @@ std::unique_ptr<rpc::RpcService> Bind(rpc::CallRuntime* runtime,
   binding->Unary("GetArtifact", rpc::Lane::kQuick, service, &Service::GetArtifact);
   binding->Unary("ListArtifacts", rpc::Lane::kQuick, service, &Service::ListArtifacts);
   binding->ServerStream("ReadArtifact", rpc::Lane::kFiles, service, &Service::ReadArtifact);
+  binding->ServerStream("ReadTable", rpc::Lane::kFiles, service, &Service::ReadTable);
   binding->Unary("DeleteArtifact", rpc::Lane::kQuick, service, &Service::DeleteArtifact);
   return binding;
 }

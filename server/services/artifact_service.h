@@ -1,4 +1,4 @@
-// ArtifactService: files in and out, in checksummed chunks.
+// ArtifactService: files in and out, in checksummed chunks; data sets out as tables too.
 #ifndef VALUESCOPE_SERVICES_ARTIFACT_SERVICE_H_
 #define VALUESCOPE_SERVICES_ARTIFACT_SERVICE_H_
 
@@ -30,6 +30,8 @@ class ArtifactService {
                              v1::ListArtifactsResponse* response);
   absl::Status ReadArtifact(const rpc::CallContext& context, const v1::ReadArtifactRequest& request,
                             rpc::StreamWriter<v1::ReadArtifactResponse>& writer);
+  absl::Status ReadTable(const rpc::CallContext& context, const v1::ReadTableRequest& request,
+                         rpc::StreamWriter<v1::ReadTableResponse>& writer);
   absl::Status DeleteArtifact(const rpc::CallContext& context,
                               const v1::DeleteArtifactRequest& request,
                               v1::DeleteArtifactResponse* response);

@@ -106,16 +106,22 @@ absl::StatusOr<TokenisedResponse> TokeniseResponse(const std::string& place,
   return tokenised;
 }
 
-absl::StatusOr<ReadPiece> OpenDataSet(absl::string_view field, const std::string& name,
-                                      const std::string& tenant, store::Store& store,
-                                      store::BlobStore& blobs, UsedResources& used) {
+absl::StatusOr<store::Resource> DataSetOfName(absl::string_view field, const std::string& name,
+                                              const std::string& tenant, store::Store& store) {
   VS_ASSIGN_OR_RETURN(const std::string id, IdOfName(field, "artifacts", name));
-  VS_ASSIGN_OR_RETURN(const store::Resource artifact,
+  VS_ASSIGN_OR_RETURN(store::Resource artifact,
                       store.GetResource(tenant, store::ResourceKind::kArtifact, id));
   if (artifact.media_type != kDataSetMediaType) {
     return InvalidField(field, absl::StrCat("must have the media type ", kDataSetMediaType),
                         "WRONG_MEDIA_TYPE");
   }
+  return artifact;
+}
+
+absl::StatusOr<ReadPiece> OpenDataSet(absl::string_view field, const std::string& name,
+                                      const std::string& tenant, store::Store& store,
+                                      store::BlobStore& blobs, UsedResources& used) {
+  VS_ASSIGN_OR_RETURN(const store::Resource artifact, DataSetOfName(field, name, tenant, store));
   VS_ASSIGN_OR_RETURN(const int64_t size, blobs.Size(artifact.blob_digest));
   if (size > studies::kMaxDataSetBytes) {
     return NeverFits("BLOB_TOO_LARGE",

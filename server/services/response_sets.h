@@ -22,9 +22,13 @@
 
 namespace valuescope::services {
 
-// The bytes of an uploaded data set, piece by piece; the artifact is added to `used`. Errors name
-// `field`: no artifacts/ID, another media type (WRONG_MEDIA_TYPE); NOT_FOUND; RESOURCE_EXHAUSTED
-// (BLOB_TOO_LARGE).
+// An artifact that is a data set. Errors name `field`: no artifacts/ID, another media type
+// (WRONG_MEDIA_TYPE); NOT_FOUND.
+absl::StatusOr<store::Resource> DataSetOfName(absl::string_view field, const std::string& name,
+                                              const std::string& tenant, store::Store& store);
+
+// The bytes of an uploaded data set, piece by piece; the artifact is added to `used`. Errors of
+// DataSetOfName; RESOURCE_EXHAUSTED (BLOB_TOO_LARGE).
 absl::StatusOr<ReadPiece> OpenDataSet(absl::string_view field, const std::string& name,
                                       const std::string& tenant, store::Store& store,
                                       store::BlobStore& blobs, UsedResources& used);

@@ -1,6 +1,7 @@
-// The C interface of the Rust library in rust/ (the crate tokenizers, Jinja2, and Unicode's words).
-// Private to this room: the classes of tokenizer.h, streaming_decoder.h, chat_template.h and
-// word_list.h own its objects; text_counts.h has what needs none.
+// The C interface of the Rust library in rust/ (the crate tokenizers, Jinja2, Unicode's words, and
+// Arrow's files). Private to this room: the classes of tokenizer.h, streaming_decoder.h,
+// chat_template.h, word_list.h and arrow_table.h own its objects; text_counts.h has what needs
+// none.
 //
 // Functions that can fail return a VsFailure and, when that is not VS_OK, leave its text in `error`
 // and nothing in their result. No panic crosses.
@@ -27,7 +28,7 @@ struct VsBytes {  // the caller's, valid during the call
   size_t size;
 };
 
-struct VsString {  // the library's, until vs_string_free
+struct VsString {  // text or bytes, the library's, until vs_string_free
   char* data;
   size_t size;
   size_t capacity;
@@ -140,6 +141,42 @@ VsFailure vs_is_script(VsBytes name, bool* is, VsString* error);
 // Of a `script` that is one.
 VsFailure vs_letters_of_script(VsBytes text, VsBytes script, size_t* of_script, size_t* of_any,
                                VsString* error);
+
+enum VsColumnType : int32_t {
+  VS_BOOLEAN = 0,
+  VS_INT32 = 1,
+  VS_INT64 = 2,
+  VS_UINT32 = 3,
+  VS_UINT64 = 4,
+  VS_FLOAT32 = 5,
+  VS_FLOAT64 = 6,
+  VS_UTF8 = 7,
+  VS_LIST = 8,
+  VS_STRUCT = 9,
+};
+
+struct VsColumn {
+  VsBytes name;
+  VsColumnType type;
+  bool nullable;
+  size_t length;
+  VsBytes valid;             // a byte a value, 0 where it is null; empty where none is
+  VsBytes offsets;           // of texts and lists: int32 [length + 1]
+  VsBytes values;            // [length], a byte a boolean; all texts one after another
+  const VsColumn* children;  // of a list its items, of a struct its members
+  size_t num_children;
+};
+
+struct VsArrowTable;
+
+// A table of these columns, whose rows are not looked at.
+VsFailure vs_arrow_table_new(const VsColumn* columns, size_t num_columns, bool is_file,
+                             VsArrowTable** result, VsString* error);
+void vs_arrow_table_free(VsArrowTable* table);
+// Adds rows. `bytes` is what the table has become since it was asked last.
+VsFailure vs_arrow_table_write(VsArrowTable* table, const VsColumn* columns, size_t num_columns,
+                               size_t num_rows, VsString* bytes, VsString* error);
+VsFailure vs_arrow_table_finish(VsArrowTable* table, VsString* bytes, VsString* error);
 
 }  // extern "C"
 

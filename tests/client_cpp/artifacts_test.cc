@@ -44,6 +44,25 @@ class BreakingArtifacts : public v1::ArtifactService::Service {
                ? grpc::Status(grpc::StatusCode::UNAVAILABLE, "gone")
                : grpc::Status::OK;
   }
+  // The same of a table; without its end where `cut`.
+  grpc::Status ReadTable(grpc::ServerContext*, const v1::ReadTableRequest* request,
+                         grpc::ServerWriter<v1::ReadTableResponse>* writer) override {
+    ++reads;
+    const auto size = static_cast<int64_t>(bytes.size());
+    v1::ReadTableResponse part;
+    part.mutable_chunk()->set_offset(request->offset());
+    part.mutable_chunk()->set_data(bytes.substr(static_cast<size_t>(request->offset()), 30));
+    part.mutable_chunk()->set_crc32c(Crc32c(part.chunk().data()));
+    writer->Write(part);
+    if (request->offset() + 30 < size) return {grpc::StatusCode::UNAVAILABLE, "gone"};
+    if (cut) return grpc::Status::OK;
+    v1::ReadTableResponse last;
+    last.mutable_end()->set_rows(7);
+    last.mutable_end()->set_size_bytes(size);
+    last.mutable_end()->set_sha256(digest);
+    writer->Write(last);
+    return grpc::Status::OK;
+  }
   grpc::Status WriteArtifact(grpc::ServerContext*,
                              grpc::ServerReader<v1::WriteArtifactRequest>* reader,
                              v1::WriteArtifactResponse* response) override {
@@ -65,6 +84,7 @@ class BreakingArtifacts : public v1::ArtifactService::Service {
 
   std::string bytes;
   std::string digest;
+  bool cut = false;
   bool damage = false;
   std::atomic<int> reads{0};
   std::atomic<int> refusals{0};
@@ -92,6 +112,28 @@ TEST_F(ArtifactsTest, ReadsAnArtifactOnWhereItsStreamBrokeOff) {
   EXPECT_EQ(read, service_.bytes);
   EXPECT_EQ(service_.reads, 4);
   EXPECT_THAT(clock_->waits(), SizeIs(3));
+}
+
+TEST_F(ArtifactsTest, ReadsATableOnWhereItsStreamBrokeOffAndToItsEnd) {
+  for (int i = 0; i < 73; ++i) service_.bytes += static_cast<char>('a' + i % 26);
+  service_.digest = Sha256Hex(service_.bytes);
+  v1::ReadTableRequest request;
+  request.set_artifact("artifacts/x");
+  std::string read;
+  const auto sink = [&](const std::string& part) {
+    read += part;
+    return absl::OkStatus();
+  };
+  const auto end = client_.ReadTable(request, sink);
+  ASSERT_TRUE(end.ok()) << end.status();
+  EXPECT_EQ(end->rows(), 7);
+  EXPECT_EQ(read, service_.bytes);
+  EXPECT_EQ(service_.reads, 3);
+  service_.cut = true;
+  EXPECT_EQ(client_.ReadTable(request, sink).status().code(), absl::StatusCode::kDataLoss);
+  service_.cut = false;
+  service_.digest = Sha256Hex("other bytes");
+  EXPECT_EQ(client_.ReadTable(request, sink).status().code(), absl::StatusCode::kDataLoss);
 }
 
 TEST_F(ArtifactsTest, RefusesDamagedBytes) {

@@ -1,5 +1,6 @@
 #include <iostream>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "arguments.h"
 #include "commands.h"
@@ -43,16 +44,40 @@ int WriteArtifact(const Globals& globals, const std::string& path, const std::st
   return kOk;
 }
 
-int ReadArtifact(const Globals& globals, const std::string& name, const std::string& path) {
-  OutputFile file(path);
+namespace {
+
+// Of names that were checked while the command line was parsed.
+v1::ReadTableRequest TableRequest(const ReadFlags& flags) {
+  v1::ReadTableRequest request;
+  request.set_artifact(ResourceName("artifacts", flags.name));
+  request.set_format(flags.format == "arrow_stream" ? v1::TABLE_FORMAT_ARROW_STREAM
+                                                    : v1::TABLE_FORMAT_ARROW_FILE);
+  v1::LineType line_type = v1::LINE_TYPE_UNSPECIFIED;
+  v1::LineType_Parse(absl::StrCat("LINE_TYPE_", absl::AsciiStrToUpper(flags.lines)), &line_type);
+  request.set_line_type(line_type);
+  return request;
+}
+
+}  // namespace
+
+int ReadArtifact(const Globals& globals, const ReadFlags& flags) {
+  if (flags.format == "stored" && !flags.lines.empty()) {
+    return FailUsage(absl::InvalidArgumentError("--lines: goes with --format arrow"));
+  }
+  OutputFile file(flags.path);
   if (absl::Status status = file.Open(); !status.ok()) return FailUsage(status);
   Client client = globals.Connect();
-  const auto artifact = client.ReadArtifact(
-      ResourceName("artifacts", name), [&](const std::string& bytes) { return file.Write(bytes); });
-  if (!artifact.ok()) return Fail(artifact.status());
-  if (absl::Status status = file.Keep(); !status.ok()) return Fail(status);
-  if (globals.json && !file.is_standard_output()) PrintJson(*artifact);
-  return kOk;
+  const auto sink = [&](const std::string& bytes) { return file.Write(bytes); };
+  const auto finish = [&](const auto& read) {
+    if (!read.ok()) return Fail(read.status());
+    if (absl::Status status = file.Keep(); !status.ok()) return Fail(status);
+    if (globals.json && !file.is_standard_output()) PrintJson(*read);
+    return static_cast<int>(kOk);
+  };
+  if (flags.format == "stored") {
+    return finish(client.ReadArtifact(ResourceName("artifacts", flags.name), sink));
+  }
+  return finish(client.ReadTable(TableRequest(flags), sink));
 }
 
 }  // namespace valuescope::command_line

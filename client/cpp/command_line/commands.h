@@ -275,6 +275,13 @@ struct SubmitFlags {
   JobFlags job;
 };
 
+struct ReadFlags {
+  std::string name;
+  std::string path = "-";
+  std::string format = "stored";  // "arrow", "arrow_stream": a table
+  std::string lines;              // of a table: a LineType; empty is the default
+};
+
 int ListModels(const Globals& globals);
 int GetModel(const Globals& globals, const std::string& name);
 int Generate(const Globals& globals, const GenerateFlags& flags);
@@ -314,7 +321,7 @@ int DeleteJob(const Globals& globals, const std::string& name);
 
 int ListArtifacts(const Globals& globals);
 int WriteArtifact(const Globals& globals, const std::string& path, const std::string& media_type);
-int ReadArtifact(const Globals& globals, const std::string& name, const std::string& path);
+int ReadArtifact(const Globals& globals, const ReadFlags& flags);
 
 // Makes Ctrl-C cancel the calls in flight, so that the server stops working for them; a second one
 // ends the process. To be called before any other thread starts.

@@ -176,11 +176,18 @@ void AddArtifacts(CLI::App& app, const Globals& globals, Action& action) {
       ->capture_default_str();
   write->callback(
       [&] { action = [&globals] { return WriteArtifact(globals, write_path, media_type); }; });
-  static std::string name, read_path = "-";
+  static ReadFlags flags;
   CLI::App* read = artifacts->add_subcommand("read", "fetch a file, checked");
-  read->add_option("name", name, "artifacts/ID")->required();
-  read->add_option("path", read_path, "where to; - is standard output")->capture_default_str();
-  read->callback([&] { action = [&globals] { return ReadArtifact(globals, name, read_path); }; });
+  read->add_option("name", flags.name, "artifacts/ID")->required();
+  read->add_option("path", flags.path, "where to; - is standard output")->capture_default_str();
+  read->add_option("--format", flags.format, "arrow, arrow_stream: a data set as a table")
+      ->check(CLI::IsMember({"stored", "arrow", "arrow_stream"}))
+      ->capture_default_str();
+  read->add_option("--lines", flags.lines,
+                   "of a table: what its lines are, labelled_response by default")
+      ->check(CLI::IsMember({"labelled_response", "questionnaire_item", "choice_question",
+                             "tagged_response", "response_pair"}));
+  read->callback([&] { action = [&globals] { return ReadArtifact(globals, flags); }; });
 }
 
 void AddCompletion(CLI::App& app, Action& action) {

@@ -110,46 +110,57 @@ void Upload(const std::string& bytes, const v1::ImportVectorsHeader& header,
   writer.WritesDone();
 }
 
-// An artifact on its way in: what arrived is checked, counted and passed on.
+// A file on its way in: what arrived is checked, counted and passed on.
 class Download {
  public:
   using Sink = std::function<absl::Status(const std::string&)>;
-  Download(const v1::Artifact& artifact, const Sink& sink) : artifact_(artifact), sink_(sink) {}
+  Download(const std::string& name, const Sink& sink) : name_(name), sink_(sink) {}
 
   int64_t offset() const { return offset_; }
-  bool complete() const { return offset_ >= artifact_.size_bytes(); }
 
-  absl::Status Add(const v1::ReadArtifactResponse& part) {
-    const std::string& data = part.chunk().data();
-    if (part.chunk().offset() != offset_ ||
-        part.chunk().crc32c() != ChunkChecksum(data.data(), data.size())) {
-      return absl::DataLossError(
-          absl::StrCat(artifact_.name(), ": the chunk at ", offset_, " is damaged"));
+  absl::Status Add(const v1::ArtifactChunk& chunk) {
+    const std::string& data = chunk.data();
+    if (chunk.offset() != offset_ || chunk.crc32c() != ChunkChecksum(data.data(), data.size())) {
+      return absl::DataLossError(absl::StrCat(name_, ": the chunk at ", offset_, " is damaged"));
     }
     digest_.Update(data);
     offset_ += static_cast<int64_t>(data.size());
     return sink_(data);
   }
 
-  // Once the server said that this was all.
-  absl::Status Check() {
-    if (offset_ != artifact_.size_bytes()) {
-      return absl::DataLossError(absl::StrCat(artifact_.name(), ": ended at ", offset_, " of ",
-                                              artifact_.size_bytes(), " bytes"));
-    }
-    if (digest_.Hex() != artifact_.sha256()) {
+  // Once the server said that this was all, of a file of that size and SHA-256.
+  absl::Status Check(int64_t size, const std::string& sha256) {
+    if (offset_ != size) {
       return absl::DataLossError(
-          absl::StrCat(artifact_.name(), ": SHA-256 of the bytes read differs"));
+          absl::StrCat(name_, ": ended at ", offset_, " of ", size, " bytes"));
+    }
+    if (digest_.Hex() != sha256) {
+      return absl::DataLossError(absl::StrCat(name_, ": SHA-256 of the bytes read differs"));
     }
     return absl::OkStatus();
   }
 
  private:
-  const v1::Artifact& artifact_;
+  const std::string& name_;
   const Sink& sink_;
   Sha256Digest digest_;
   int64_t offset_ = 0;
 };
+
+// Reads a call's parts and returns how it ended. `taken` is the first error of `take`, which gives
+// the call up.
+template <typename Part, typename Take>
+absl::Status ReadParts(grpc::ClientReader<Part>& reader, internal::Attempts& attempts,
+                       const Take& take, absl::Status* taken) {
+  Part part;
+  while (reader.Read(&part)) {
+    if (!taken->ok()) continue;  // reads what is left of the call that was given up
+    *taken = take(part);
+    attempts.Progressed();
+    if (!taken->ok()) attempts.Cancel();
+  }
+  return attempts.End(reader.Finish());
+}
 
 }  // namespace
 
@@ -506,28 +517,49 @@ absl::StatusOr<v1::Artifact> Client::ReadArtifact(
   const auto found = GetArtifact(get, options);
   if (!found.ok()) return found.status();
 
-  Download download(found->artifact(), sink);
+  const v1::Artifact& artifact = found->artifact();
+  Download download(name, sink);
   internal::Attempts attempts(SettingsOf(options, Repeat::kHarmless, kStreamTimeout));
   v1::ReadArtifactRequest request;
   request.set_name(name);
-  while (!download.complete()) {
+  const auto take = [&](const v1::ReadArtifactResponse& part) {
+    return download.Add(part.chunk());
+  };
+  while (download.offset() < artifact.size_bytes()) {
     request.set_offset(download.offset());
     const auto reader = stubs_->artifacts.ReadArtifact(attempts.Begin(), request);
-    absl::Status mine;
-    v1::ReadArtifactResponse part;
-    while (reader->Read(&part)) {
-      if (!mine.ok()) continue;  // reads what is left of the call that was given up
-      mine = download.Add(part);
-      attempts.Progressed();
-      if (!mine.ok()) attempts.Cancel();
-    }
-    absl::Status status = attempts.End(reader->Finish());
-    if (!mine.ok()) return mine;
+    absl::Status taken;
+    absl::Status status = ReadParts(*reader, attempts, take, &taken);
+    if (!taken.ok()) return taken;
     if (status.ok()) break;
     if (!attempts.Again(&status)) return status;
   }
-  if (absl::Status status = download.Check(); !status.ok()) return status;
-  return found->artifact();
+  if (absl::Status status = download.Check(artifact.size_bytes(), artifact.sha256()); !status.ok())
+    return status;
+  return artifact;
+}
+
+absl::StatusOr<v1::TableEnd> Client::ReadTable(
+    v1::ReadTableRequest request, const std::function<absl::Status(const std::string&)>& sink,
+    const CallOptions& options) {
+  Download download(request.artifact(), sink);
+  internal::Attempts attempts(SettingsOf(options, Repeat::kHarmless, kStreamTimeout));
+  v1::TableEnd end;
+  const auto take = [&](const v1::ReadTableResponse& part) {
+    if (part.has_end()) end = part.end();
+    return part.has_chunk() ? download.Add(part.chunk()) : absl::OkStatus();
+  };
+  absl::Status status;
+  do {
+    request.set_offset(download.offset());
+    const auto reader = stubs_->artifacts.ReadTable(attempts.Begin(), request);
+    absl::Status taken;
+    status = ReadParts(*reader, attempts, take, &taken);
+    if (!taken.ok()) return taken;
+  } while (!status.ok() && attempts.Again(&status));
+  if (status.ok()) status = download.Check(end.size_bytes(), end.sha256());
+  if (!status.ok()) return status;
+  return end;
 }
 
 }  // namespace valuescope

@@ -18,6 +18,7 @@ CLIENT_STREAMS = {"ArtifactService/WriteArtifact", "VectorService/ImportVectors"
 SERVER_STREAMS = {
     "ActivationService/Capture",
     "ArtifactService/ReadArtifact",
+    "ArtifactService/ReadTable",
     "GenerationService/StreamGenerate",
     "JobService/WatchJob",
     "VectorService/ExportVectors",

@@ -837,6 +837,30 @@ def test_damaged_bytes_are_refused(both, fake):
     assert isinstance(caught.value, OSError)
 
 
+def test_a_table_goes_on_where_it_broke_off_and_has_an_end(both, fake):
+    content = bytes(range(95))
+    whole = v1.TableEnd(rows=3, size_bytes=95, sha256=hashlib.sha256(content).hexdigest())
+
+    def read(request, context):
+        for offset in range(request.offset, len(content), 10):
+            if offset == 40 and request.offset == 0:
+                refuse(context, grpc.StatusCode.UNAVAILABLE)
+            data = content[offset : offset + 10]
+            chunk = v1.ArtifactChunk(offset=offset, data=data, crc32c=crc32c(data))
+            yield v1.ReadTableResponse(chunk=chunk)
+        if request.artifact == "artifacts/whole":
+            yield v1.ReadTableResponse(end=whole)
+
+    fake.answers["ArtifactService/ReadTable"] = read
+    table = both.run(lambda client: client.read_table("artifacts/whole", lines="response_pair"))
+    assert (table.data, table.num_rows) == (content, 3)
+    first, second = fake.requests["ArtifactService/ReadTable"]
+    assert (first.offset, second.offset) == (0, 40)
+    assert second.line_type == v1.LINE_TYPE_RESPONSE_PAIR
+    with pytest.raises(vs.Damaged):
+        both.run(lambda client: client.read_table("artifacts/cut"))
+
+
 def test_an_upload_starts_again_from_its_header(both, fake):
     name = "ArtifactService/WriteArtifact"
     written = v1.WriteArtifactResponse(artifact=v1.Artifact(name="artifacts/a"))

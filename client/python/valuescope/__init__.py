@@ -58,6 +58,7 @@ from .questionnaires import (
 )
 from .results import Activations, Generation, Scores
 from .retry import Retry
+from .tables import Table
 from .tagged import TaggedScores, tagged_request
 from .tensors import from_numpy, to_bits, to_numpy
 from .texts import (
@@ -113,6 +114,7 @@ __all__ = [
     "Selectivity",
     "ServerFault",
     "Steer",
+    "Table",
     "TaggedScores",
     "TextMeasures",
     "Unavailable",

@@ -69,6 +69,7 @@ from .results import Activations, Generation, Jobs, Models, Scores
 from .retry import Retry
 from .rpcs import RequestT, ResponseT, Rpc
 from .sampling import to_sampling
+from .tables import Table, line_type, table_format
 from .tagged import TaggedScores, tagged_request
 from .tensors import Array, data_type, from_numpy, read_tensor_file, to_numpy
 from .texts import (
@@ -1234,10 +1235,7 @@ class Api:
                         self._stream(rpcs.READ_ARTIFACT, request)
                     ) as parts:
                         async for part in parts:
-                            chunk = part.chunk
-                            if chunk.offset != len(data) or crc32c(chunk.data) != chunk.crc32c:
-                                raise Damaged(f"{name}: chunk at {chunk.offset} is damaged")
-                            data += chunk.data
+                            _append(data, part.chunk, name)
                             bar.show(len(data))
                 except Unavailable as error:
                     if len(data) == offset:
@@ -1246,6 +1244,50 @@ class Api:
         if hashlib.sha256(data).hexdigest() != artifact.sha256:
             raise Damaged(f"{name}: SHA-256 of the bytes read differs")
         return bytes(data)
+
+    async def read_table(
+        self,
+        name: str,
+        *,
+        lines: str | v1.LineType = "labelled_response",
+        file_format: Literal["arrow", "arrow_stream"] = "arrow",
+    ) -> Table:
+        """A data set as a table: a row a line, columns by the contract's message (`ReadTableRequest` tells their types).
+
+        Args:
+            name: "artifacts/ID" of JSON Lines, such as what a job leaves in the role "responses".
+            lines: what a line is: "labelled_response", "questionnaire_item", "choice_question", "tagged_response" or
+                "response_pair".
+            file_format: of the table's bytes: a file that is read by position, or a stream.
+
+        Raises:
+            InvalidRequest: a line is no such message; the error tells its number.
+            Damaged: a checksum differs, or the end is missing.
+        """
+        request = v1.ReadTableRequest(
+            artifact=name,
+            format=table_format(file_format),
+            line_type=line_type(lines),
+        )
+        data, end = bytearray(), v1.TableEnd()
+        while True:
+            request.offset = len(data)
+            try:
+                async with contextlib.aclosing(self._stream(rpcs.READ_TABLE, request)) as parts:
+                    async for part in parts:
+                        if part.HasField("end"):
+                            end = part.end
+                            continue
+                        _append(data, part.chunk, name)
+            except Unavailable as error:
+                if len(data) == request.offset:
+                    raise
+                await self._pause_or_raise(error, 1, None)
+            else:
+                break
+        if len(data) != end.size_bytes or hashlib.sha256(data).hexdigest() != end.sha256:
+            raise Damaged(f"{name}: size or SHA-256 of the table read differs")
+        return Table(bytes(data), end.rows, file_format)
 
     async def delete_artifact(self, name: str) -> None:
         """Deletes an artifact; FailedPrecondition while an unfinished job uses it."""
@@ -1391,6 +1433,13 @@ def _put(put: Callable[[tuple[int, Any]], None], index: int, outcome: Any) -> No
 
 def _repeatable(rpc: Rpc[Any, Any], request: object) -> bool:
     return rpc.repeatable or bool(getattr(request, "request_id", ""))
+
+
+def _append(data: bytearray, chunk: v1.ArtifactChunk, name: str) -> None:
+    """Adds the next part of a file that is read."""
+    if chunk.offset != len(data) or crc32c(chunk.data) != chunk.crc32c:
+        raise Damaged(f"{name}: chunk at {chunk.offset} is damaged")
+    data += chunk.data
 
 
 def _vector_format(name: str) -> v1.VectorFormat:

@@ -221,6 +221,7 @@ class Client:
     artifact = blocking(Api.artifact)
     artifacts = blocking(Api.artifacts)
     read_artifact = blocking(Api.read_artifact)
+    read_table = blocking(Api.read_table)
     delete_artifact = blocking(Api.delete_artifact)
 
 

@@ -71,6 +71,9 @@ READ_ARTIFACT = Rpc(
     True,
     timeout=STREAM,
 )
+READ_TABLE = Rpc(
+    "ArtifactService/ReadTable", v1.ReadTableRequest, v1.ReadTableResponse, True, timeout=STREAM
+)
 DELETE_ARTIFACT = Rpc(
     "ArtifactService/DeleteArtifact", v1.DeleteArtifactRequest, v1.DeleteArtifactResponse
 )

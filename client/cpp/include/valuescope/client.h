@@ -173,6 +173,13 @@ class Client {
       const std::string& name, const std::function<absl::Status(const std::string&)>& sink,
       const CallOptions& options = {});
 
+  // Reads a data set as a table from its begin to its end, as ReadArtifact reads a file; `offset`
+  // is not looked at. INVALID_ARGUMENT at the first line that is no row: `sink` may have been given
+  // what stands before it.
+  absl::StatusOr<v1::TableEnd> ReadTable(
+      v1::ReadTableRequest request, const std::function<absl::Status(const std::string&)>& sink,
+      const CallOptions& options = {});
+
  private:
   struct Stubs;
   enum class Repeat { kHarmless, kNever };

@@ -1,6 +1,8 @@
 //! The C interface of the text room (rust_interface.h describes it). Every function catches panics;
 //! owned results are freed by the matching function of this library.
 
+mod arrow_interface;
+mod arrow_table;
 mod budget;
 mod decoder_steps;
 mod jinja_filters;
@@ -77,7 +79,7 @@ pub struct VsBytes {
     size: usize,
 }
 
-/// A string owned by this library until vs_string_free.
+/// A string or bytes, owned by this library until vs_string_free.
 #[repr(C)]
 pub struct VsString {
     data: *mut u8,
@@ -162,7 +164,13 @@ impl VsBytes {
 
 impl From<String> for VsString {
     fn from(text: String) -> VsString {
-        let mut bytes = std::mem::ManuallyDrop::new(text.into_bytes());
+        text.into_bytes().into()
+    }
+}
+
+impl From<Vec<u8>> for VsString {
+    fn from(bytes: Vec<u8>) -> VsString {
+        let mut bytes = std::mem::ManuallyDrop::new(bytes);
         VsString { data: bytes.as_mut_ptr(), size: bytes.len(), capacity: bytes.capacity() }
     }
 }
