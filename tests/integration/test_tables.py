@@ -339,7 +339,7 @@ def test_the_command_line_writes_the_same_bytes(server, client, tmp_path):
     # Nothing is left where a line is no row.
     (tmp_path / "items.arrow").unlink()
     refused = subprocess.run([*read, "--format", "arrow"], capture_output=True, text=True)
-    assert refused.returncode == 2 and "line 1" in refused.stderr
+    assert refused.returncode == 3 and "line 1" in refused.stderr
     assert list(tmp_path.iterdir()) == []
 
 
