@@ -186,6 +186,12 @@ def test_a_preference_is_the_mean_of_both_orders(client):
     assert swapped.response.order_agreement == compared.response.order_agreement
 
 
+def test_a_warning_points_at_the_line_that_asked(client):
+    with pytest.warns(UserWarning, match="the judge answers") as told:
+        client.compare_responses(JUDGE, PAIRS, WHICH)
+    assert [one.filename for one in told] == [__file__] * len(told)
+
+
 def test_a_job_compares_as_a_call_does_from_a_file_too(client):
     lines = "".join(json.dumps({"query": q, "first": a, "second": b}) + "\n" for q, a, b in PAIRS)
     uploaded = client.write_artifact(lines.encode(), media_type="application/x-ndjson")

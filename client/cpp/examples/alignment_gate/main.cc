@@ -3,6 +3,7 @@
 // it is used, gate.proto what the file may hold.
 #include <valuescope/client.h>
 
+#include <algorithm>
 #include <iostream>
 #include <string>
 #include <utility>
@@ -44,17 +45,23 @@ int Fail(const absl::Status& status) {
   return IsToBeMended(status) ? kUsage : kNotAsked;
 }
 
-// A server that was just started still loads its models. UNAVAILABLE, with why, where there is
-// nothing to wait for.
+// For a server that was just started to listen.
+constexpr absl::Duration kPatienceToBeHeard = absl::Seconds(15);
+
+// A server that was just started does not listen yet, and then still loads its models. UNAVAILABLE,
+// with why, where there is nothing to wait for.
 absl::Status AwaitReady(valuescope::Client& client, const std::string& model,
                         absl::Duration patience) {
   v1::GetModelRequest request;
   request.set_name(model);
-  for (const absl::Time end = absl::Now() + patience; absl::Now() < end;) {
+  const absl::Time begin = absl::Now(), heard_by = begin + std::min(patience, kPatienceToBeHeard);
+  while (absl::Now() < begin + patience) {
     const auto found = client.GetModel(request);
-    if (!found.ok()) return found.status();
-    if (found->model().state() == v1::MODEL_STATE_READY) return absl::OkStatus();
-    if (found->model().state() != v1::MODEL_STATE_LOADING) {
+    if (!found.ok()) {
+      if (!absl::IsUnavailable(found.status()) || absl::Now() > heard_by) return found.status();
+    } else if (found->model().state() == v1::MODEL_STATE_READY) {
+      return absl::OkStatus();
+    } else if (found->model().state() != v1::MODEL_STATE_LOADING) {
       return absl::UnavailableError(
           absl::StrCat(model, " is not served: ", v1::ModelState_Name(found->model().state()), " ",
                        found->model().state_message()));

@@ -29,7 +29,8 @@ file: how far values may drift, how much capability may be lost. Every bound is 
   --vector_file FILE       the same with a vector in safetensors, which is imported into the server first
   --coefficient NUMBER     of that vector; default 1
   --layers N[,N...]        blocks, from 0, to whose output it is added
-  --timeout SECONDS        for a model that still loads, and for each call; default 1800
+  --timeout SECONDS        for a model that still loads, and for each call; default 1800. A server that
+                           cannot be reached is tried for 15 at most
 
 A bounds file:
 
