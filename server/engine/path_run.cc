@@ -166,10 +166,7 @@ at::Tensor PathRun::TargetsOf(const at::Tensor& x, model::GradientTape* tape) co
 void PathRun::RunNodes() {
   const c10::AutoGradMode gradients_follow(true);
   SequenceCopies copies = restart_.copies;
-  // As many in each pass that is left: a pass of few tokens takes longer for each.
-  const auto left = static_cast<int64_t>(along_.nodes.size());
-  const int64_t passes = (left + copies.count - 1) / copies.count;
-  copies.count = (left + passes - 1) / passes;
+  copies.count = std::min<int64_t>(copies.count, along_.nodes.size());
   const at::Tensor output = Scaled(copies.count).requires_grad_();
   model::GradientTape tape{.weights = weights_};
   const at::Tensor x =
