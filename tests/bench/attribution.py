@@ -22,12 +22,10 @@ import contextlib
 import dataclasses
 import json
 import os
-import pathlib
 import signal
 import statistics
 import sys
 import tempfile
-import time
 
 import model as single  # the bench of one model: the server, and processes that answer
 import numpy as np
@@ -149,7 +147,7 @@ class Bench:
 
         if peer_first:
             theirs()
-        seconds = seconds_of(ours)
+        seconds = single.seconds_of(ours)
         if not peer_first:
             theirs()
         scores = self.client.neuron_columns(made["set"].name).scores[0]
@@ -179,9 +177,11 @@ class Bench:
         return self.client.attribute_neurons(self.model, responses, vector, **how).neuron_set
 
     def beside_forwards(self, count, run, reads="residual_post"):
-        before = seconds_of(lambda: self.forwards(count // 2, reads))
-        seconds = seconds_of(run)
-        return Turn(seconds, before + seconds_of(lambda: self.forwards(count - count // 2, reads)))
+        before = single.seconds_of(lambda: self.forwards(count // 2, reads))
+        seconds = single.seconds_of(run)
+        return Turn(
+            seconds, before + single.seconds_of(lambda: self.forwards(count - count // 2, reads))
+        )
 
     def forwards(self, count, reads):
         if reads == "logits":
@@ -191,12 +191,6 @@ class Bench:
         given = [(one.prompt, one.response) for one in self.responses(count)]
         for first in range(0, count, CHUNK):
             self.client.capture(self.model, given[first : first + CHUNK], [tap])
-
-
-def seconds_of(run):
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
 
 
 def measure(bench, arguments):
@@ -255,9 +249,7 @@ def main():
         started.callback(server.close)
         peer = None
         if arguments.peer_python:
-            folder = str(arguments.model_root / arguments.model)
-            script = str(pathlib.Path(__file__).with_name("transformers_peer.py"))
-            peer = single.Worker([arguments.peer_python, script, folder, str(arguments.threads)])
+            peer = single.transformers_peer(arguments)
             started.callback(peer.close)
         else:
             print("no --peer-python: integrated gradients are held against nothing and left out")

@@ -12,7 +12,6 @@ Build first: ninja -C build forward_bench generation_bench valuescope-server
 import contextlib
 import json
 import os
-import pathlib
 import random
 import signal
 import statistics
@@ -232,10 +231,7 @@ def main():
             )
             started.callback(bench.close)
         if arguments.peer_python:
-            script = str(pathlib.Path(__file__).with_name("transformers_peer.py"))
-            peer = single.Worker(
-                [arguments.peer_python, script, folder, threads, arguments.device, arguments.dtype]
-            )
+            peer = single.transformers_peer(arguments, arguments.device, arguments.dtype)
             started.callback(peer.close)
         description = server.client.model(server.model)
         generations = Generations(clients, description.vocab_size)

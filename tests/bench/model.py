@@ -141,6 +141,19 @@ class Worker:
         return json.loads(line)
 
 
+def transformers_peer(arguments, *how):
+    """transformers_peer.py, started with what `add_peer` asked for; `how`: its device and type, where they are not its defaults."""
+    script = str(pathlib.Path(__file__).with_name("transformers_peer.py"))
+    folder = str(arguments.model_root / arguments.model)
+    return Worker([arguments.peer_python, script, folder, str(arguments.threads), *how])
+
+
+def seconds_of(run):
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
 class Server:
     """The server on a store of its own, and the calls that are timed."""
 
@@ -423,8 +436,7 @@ def main():
         started.callback(server.close)
         peer = None
         if arguments.peer_python:
-            script = str(pathlib.Path(__file__).with_name("transformers_peer.py"))
-            peer = Worker([arguments.peer_python, script, folder, threads])
+            peer = transformers_peer(arguments)
             started.callback(peer.close)
         results = {
             "threads": arguments.threads,

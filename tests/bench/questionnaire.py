@@ -15,12 +15,10 @@ import contextlib
 import dataclasses
 import json
 import os
-import pathlib
 import signal
 import statistics
 import sys
 import tempfile
-import time
 import warnings
 
 import model as single  # the bench of one model: the server, and processes that answer
@@ -116,7 +114,7 @@ class Bench:
 
         if peer_first:
             theirs()
-        seconds = seconds_of(ours)
+        seconds = single.seconds_of(ours)
         if not peer_first:
             theirs()
         difference = np.abs(probabilities(made["asked"]) - made["peer"]["probabilities"]).max()
@@ -156,12 +154,6 @@ def probabilities(asked):
             for result in asked.response.results
         ]
     )
-
-
-def seconds_of(run):
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
 
 
 def measure(bench, arguments):
@@ -218,9 +210,7 @@ def main():
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as started:
         server = single.Server(arguments, directory)
         started.callback(server.close)
-        folder = str(arguments.model_root / arguments.model)
-        script = str(pathlib.Path(__file__).with_name("transformers_peer.py"))
-        peer = single.Worker([arguments.peer_python, script, folder, str(arguments.threads)])
+        peer = single.transformers_peer(arguments)
         started.callback(peer.close)
         turns = measure(Bench(server, peer), arguments)
         versions = peer.started["versions"]

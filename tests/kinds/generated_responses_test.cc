@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "nlohmann/json.hpp"
 #include "services/idempotency.h"
+#include "tests/kinds/extraction_jobs.h"
 #include "tests/kinds/small_site.h"
 
 namespace valuescope::kinds {
@@ -43,20 +44,9 @@ v1::ExtractVectorsRequest Generated() {
 }
 constexpr int kUnits = 160;
 
-v1::JobSpec SpecOf(const v1::ExtractVectorsRequest& request) {
-  v1::JobSpec spec;
-  *spec.mutable_extract_vectors() = request;
-  return spec;
-}
-
-std::string IdOf(const std::string& name) { return name.substr(name.find('/') + 1); }
-
 // Of an artifact.
 std::vector<nlohmann::json> LinesOf(SmallSite& site, const std::string& artifact) {
-  const auto resource =
-      site.store->GetResource("lab", store::ResourceKind::kArtifact, IdOf(artifact));
-  EXPECT_TRUE(resource.ok()) << resource.status();
-  const std::string bytes = *store::ReadBlob(*site.blobs, resource->blob_digest, 1 << 20);
+  const std::string bytes = BytesOf(site, artifact);
   std::vector<nlohmann::json> lines;
   for (const absl::string_view line : absl::StrSplit(bytes, '\n', absl::SkipEmpty())) {
     lines.push_back(nlohmann::json::parse(line.begin(), line.end()));

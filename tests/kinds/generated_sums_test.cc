@@ -16,6 +16,7 @@
 #include "kinds/saved_work.pb.h"
 #include "services/idempotency.h"
 #include "tests/kinds/early_shard.h"
+#include "tests/kinds/extraction_jobs.h"
 #include "tests/kinds/small_site.h"
 
 namespace valuescope::kinds {
@@ -42,21 +43,6 @@ v1::ExtractVectorsRequest Generated(v1::Pooling pooling = v1::POOLING_RESPONSE_M
   return request;
 }
 constexpr int kResponses = 160;
-
-v1::JobSpec SpecOf(const v1::ExtractVectorsRequest& request) {
-  v1::JobSpec spec;
-  *spec.mutable_extract_vectors() = request;
-  return spec;
-}
-
-std::string IdOf(const std::string& name) { return name.substr(name.find('/') + 1); }
-
-std::string BytesOf(SmallSite& site, const std::string& artifact) {
-  const auto resource =
-      site.store->GetResource("lab", store::ResourceKind::kArtifact, IdOf(artifact));
-  EXPECT_TRUE(resource.ok()) << resource.status();
-  return *store::ReadBlob(*site.blobs, resource->blob_digest, 1 << 20);
-}
 
 std::vector<std::string> AbsentOf(const v1::VectorStatistics& row) {
   std::vector<std::string> absent;
