@@ -1,16 +1,3 @@
-// Tables, format 2. Times are microseconds since 1970; sequence numbers are never reused, so lists
-// ordered by them are stable.
-//
-//   store_format     one row: the format version
-//   resources        vectors, neuron sets, artifacts' metadata
-//   orphaned_blobs   blobs that nothing names, and since when that is known
-//   requests         idempotency keys; request_results: the resources that each made, in order
-//   tenants          whose turn it is: the tenant with the lowest last_turn is served next
-//   jobs             one row a job; shards_done and work_done are sums over its steps, kept in step
-//   steps            one row a shard, and one with shard -1 for the merge
-//   job_inputs       resources that jobs read
-//   job_blobs        blobs that jobs read and nothing else need name
-//   counters         sums that outlive deleted jobs
 #include "store/sqlite_database.h"
 
 #include <sqlite3.h>
@@ -25,135 +12,12 @@
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "store/sqlite_tables.h"
 
 namespace valuescope::store {
 namespace {
 
-constexpr int64_t kApplicationId = 0x56534350;  // "VSCP", in the header of the file
 constexpr int kBusyTimeoutMilliseconds = 2000;
-
-constexpr char kFormat1[] = R"sql(
-CREATE TABLE store_format (version INTEGER NOT NULL) STRICT;
-
-CREATE TABLE resources (
-  sequence INTEGER PRIMARY KEY AUTOINCREMENT,
-  tenant TEXT NOT NULL,
-  kind INTEGER NOT NULL,
-  id TEXT NOT NULL,
-  created_at INTEGER NOT NULL,
-  format_version INTEGER NOT NULL,
-  digest TEXT NOT NULL,
-  display_name TEXT NOT NULL,
-  media_type TEXT NOT NULL,
-  blob_digest TEXT NOT NULL,
-  blob_size INTEGER NOT NULL,
-  job_id TEXT NOT NULL,
-  role TEXT NOT NULL,
-  metadata BLOB NOT NULL,
-  UNIQUE (tenant, kind, id)
-) STRICT;
-CREATE INDEX resources_by_list ON resources (tenant, kind, sequence);
-CREATE INDEX resources_by_job ON resources (job_id) WHERE job_id <> '';
-CREATE INDEX resources_by_blob ON resources (blob_digest) WHERE blob_digest <> '';
-
-CREATE TABLE orphaned_blobs (digest TEXT PRIMARY KEY, since INTEGER NOT NULL) STRICT;
-
-CREATE TABLE requests (
-  tenant TEXT NOT NULL,
-  request_id TEXT NOT NULL,
-  digest TEXT NOT NULL,
-  job_id TEXT NOT NULL,
-  created_at INTEGER NOT NULL,
-  PRIMARY KEY (tenant, request_id)
-) STRICT;
-CREATE TABLE request_results (
-  tenant TEXT NOT NULL,
-  request_id TEXT NOT NULL,
-  position INTEGER NOT NULL,
-  kind INTEGER NOT NULL,
-  id TEXT NOT NULL,
-  PRIMARY KEY (tenant, request_id, position),
-  FOREIGN KEY (tenant, request_id) REFERENCES requests ON DELETE CASCADE
-) STRICT;
-
-CREATE TABLE tenants (tenant TEXT PRIMARY KEY, last_turn INTEGER NOT NULL) STRICT;
-
-CREATE TABLE jobs (
-  sequence INTEGER PRIMARY KEY AUTOINCREMENT,
-  id TEXT NOT NULL UNIQUE,
-  tenant TEXT NOT NULL REFERENCES tenants,
-  kind TEXT NOT NULL,
-  display_name TEXT NOT NULL,
-  priority INTEGER NOT NULL,
-  state INTEGER NOT NULL,
-  created_at INTEGER NOT NULL,
-  started_at INTEGER,
-  finished_at INTEGER,
-  error_code INTEGER,
-  error_reason TEXT,
-  error_message TEXT,
-  error_shard INTEGER,
-  num_shards INTEGER NOT NULL,
-  shards_done INTEGER NOT NULL DEFAULT 0,
-  total_work INTEGER NOT NULL,
-  work_done INTEGER NOT NULL DEFAULT 0,
-  rescues INTEGER NOT NULL DEFAULT 0,
-  attempts INTEGER NOT NULL DEFAULT 1,
-  result BLOB NOT NULL DEFAULT x'',
-  metadata BLOB NOT NULL,
-  request BLOB NOT NULL,
-  spec BLOB NOT NULL
-) STRICT;
-CREATE INDEX jobs_by_list ON jobs (tenant, sequence);
-CREATE INDEX jobs_by_state ON jobs (state);
-
-CREATE TABLE steps (
-  job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
-  shard INTEGER NOT NULL,
-  state INTEGER NOT NULL DEFAULT 0,
-  token TEXT,
-  expires_at INTEGER,
-  failures INTEGER NOT NULL DEFAULT 0,
-  not_before INTEGER NOT NULL DEFAULT 0,
-  work_done INTEGER NOT NULL DEFAULT 0,
-  cursor BLOB NOT NULL DEFAULT x'',
-  partial BLOB NOT NULL DEFAULT x'',
-  PRIMARY KEY (job, shard)
-) STRICT;
-CREATE INDEX steps_by_state ON steps (job, state, shard);
-CREATE INDEX steps_leased ON steps (expires_at) WHERE state = 1;
-
-CREATE TABLE job_inputs (
-  job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
-  tenant TEXT NOT NULL,
-  kind INTEGER NOT NULL,
-  id TEXT NOT NULL,
-  PRIMARY KEY (job, kind, id)
-) STRICT;
-CREATE INDEX job_inputs_by_resource ON job_inputs (tenant, kind, id);
-
-CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
-INSERT INTO counters VALUES ('rescues', 0);
-)sql";
-
-// Format 2 says of a job what it needs and which blobs it reads, which format 1 has in the specs of
-// its one kind. A new database goes this way too, so that there is one text of each table.
-constexpr char kUpgradeFrom1[] = R"sql(
-ALTER TABLE jobs ADD COLUMN needs TEXT NOT NULL DEFAULT '';
-CREATE INDEX jobs_by_work ON jobs (kind, needs) WHERE state IN (1, 2);
-CREATE TABLE job_blobs (
-  job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
-  digest TEXT NOT NULL,
-  PRIMARY KEY (job, digest)
-) STRICT;
-CREATE INDEX job_blobs_by_digest ON job_blobs (digest);
-UPDATE jobs SET needs = coalesce('models/' || (CAST(spec AS TEXT) ->> 'model'), '')
-  WHERE kind = 'attribute_neurons' AND json_valid(CAST(spec AS TEXT));
-INSERT INTO job_blobs SELECT sequence, CAST(spec AS TEXT) ->> 'data_set_blob' FROM jobs
-  WHERE kind = 'attribute_neurons' AND json_valid(CAST(spec AS TEXT))
-    AND CAST(spec AS TEXT) ->> 'data_set_blob' IS NOT NULL;
-UPDATE store_format SET version = 2;
-)sql";
 
 class SqliteRows : public SqlRows {
  public:
@@ -278,8 +142,7 @@ absl::StatusOr<std::unique_ptr<SqliteDatabase>> SqliteDatabase::Open(const std::
   VS_ASSIGN_OR_RETURN(std::unique_ptr<FileLock> lock, FileLock::Acquire(path + ".lock"));
   try {
     auto database = absl::WrapUnique(new SqliteDatabase(std::move(lock), path, clock));
-    database->Configure();
-    VS_RETURN_IF_ERROR(database->BringToPresentFormat());
+    VS_RETURN_IF_ERROR(database->Configure());
     return database;
   } catch (const std::exception& error) {
     return StatusOf(error);
@@ -300,44 +163,11 @@ absl::Status SqliteDatabase::Run(absl::FunctionRef<absl::Status(SqlTransaction&)
   }
 }
 
-void SqliteDatabase::Configure() {
+absl::Status SqliteDatabase::Configure() {
   absl::MutexLock lock(&mutex_);
   database_.exec("PRAGMA synchronous = FULL");
   database_.exec("PRAGMA foreign_keys = ON");
-}
-
-absl::Status SqliteDatabase::BringToPresentFormat() {
-  absl::MutexLock lock(&mutex_);
-  const int64_t application = database_.execAndGet("PRAGMA application_id").getInt64();
-  const bool empty = database_.execAndGet("SELECT count(*) FROM sqlite_schema").getInt() == 0;
-  if (application != kApplicationId && !(empty && application == 0)) {
-    return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "NOT_A_STORE",
-                           "the file is a database of another application");
-  }
-  // Only now, when the file is known to be ours: the journal mode is written into it.
-  database_.exec("PRAGMA journal_mode = WAL");
-  if (empty) {
-    SQLite::Transaction transaction(database_, SQLite::TransactionBehavior::IMMEDIATE);
-    database_.exec(absl::StrCat("PRAGMA application_id = ", kApplicationId));
-    database_.exec(kFormat1);
-    database_.exec("INSERT INTO store_format VALUES (1)");
-    database_.exec(kUpgradeFrom1);
-    transaction.commit();
-    return absl::OkStatus();
-  }
-  const int64_t format = database_.execAndGet("SELECT version FROM store_format").getInt64();
-  if (format == 1) {
-    SQLite::Transaction transaction(database_, SQLite::TransactionBehavior::IMMEDIATE);
-    database_.exec(kUpgradeFrom1);
-    transaction.commit();
-    return absl::OkStatus();
-  }
-  if (format == kDatabaseFormat) return absl::OkStatus();
-  return ErrorWithReason(
-      absl::StatusCode::kFailedPrecondition, "STORE_TOO_NEW",
-      absl::StrCat("the store has format ", format, ", this server knows ", kDatabaseFormat,
-                   ": it was made by another version of the server; run that one, or start with "
-                   "another store"));
+  return BringToPresentFormat(database_);
 }
 
 }  // namespace valuescope::store

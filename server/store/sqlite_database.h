@@ -21,9 +21,6 @@
 
 namespace valuescope::store {
 
-// Format of the tables that this code reads and writes.
-inline constexpr int64_t kDatabaseFormat = 2;
-
 // The Status of a SQLite result code. Messages carry neither paths nor values.
 absl::Status SqliteError(int code);
 
@@ -50,8 +47,7 @@ class SqliteDatabase : public SqlDatabase {
  private:
   SqliteDatabase(std::unique_ptr<FileLock> lock, const std::string& path, const Clock* clock);
 
-  void Configure();
-  absl::Status BringToPresentFormat();
+  absl::Status Configure();
 
   const std::unique_ptr<FileLock> lock_;
   const Clock* const clock_;
