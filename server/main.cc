@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -52,6 +53,7 @@
 #include "engine/model_registry.h"
 #include "engine/step_watchdog.h"
 #include "jobs/job_queue.h"
+#include "jobs/replica_beat.h"
 #include "jobs/worker.h"
 #include "kinds/kinds.h"
 #include "observability/log.h"
@@ -67,6 +69,7 @@
 #include "services/job_service.h"
 #include "services/model_service.h"
 #include "services/neuron_service.h"
+#include "services/replica_record.h"
 #include "services/stored_vector_resolver.h"
 #include "services/vector_service.h"
 #include "store/directory_blob_store.h"
@@ -218,6 +221,13 @@ jobs::WorkerOptions ObservedWorker(observability::Metrics* metrics) {
   return options;
 }
 
+// Of this machine, or container; "localhost" where it has none.
+std::string HostName() {
+  std::array<char, 256> name{};
+  if (gethostname(name.data(), name.size() - 1) != 0 || name[0] == '\0') return "localhost";
+  return name.data();
+}
+
 class Server {
  public:
   explicit Server(config::ServerConfig config)
@@ -237,6 +247,7 @@ class Server {
 
  private:
   absl::Status OpenStore();
+  void BeReplica();
   absl::Status FindModels();
   absl::Status ServeMetrics();
   absl::Status Listen();
@@ -250,6 +261,7 @@ class Server {
   bool Drain();
 
   const config::ServerConfig config_;
+  std::string replica_name_;  // once it listens
   MemoryLedger host_memory_;
   std::optional<MemoryLedger> device_memory_;  // of the GPU, where models run on one
   observability::Metrics metrics_{kVersion};
@@ -257,6 +269,8 @@ class Server {
   std::unique_ptr<store::Store> store_;
   std::unique_ptr<store::BlobStore> blobs_;
   std::unique_ptr<jobs::JobQueue> queue_;
+  std::unique_ptr<jobs::ReplicaBeat> beat_;
+  std::optional<services::Replicas> replicas_;
   std::unique_ptr<engine::ModelRegistry> models_;  // tells the queue what came and went
   std::unique_ptr<services::VectorResolver> vectors_;
   services::KindRegistry kinds_;
@@ -283,8 +297,9 @@ class Server {
 };
 
 Server::~Server() {
-  // Scrapes and calls read what is destroyed next.
+  // Scrapes, calls and heartbeats read what is destroyed next.
   metrics_.StopServing();
+  if (beat_ != nullptr) beat_->Stop();
   if (grpc_ != nullptr) grpc_->Shutdown(absl::ToChronoTime(absl::Now()));
   stopped_.Notify();
   if (readiness_.joinable()) readiness_.join();
@@ -332,6 +347,22 @@ absl::Status AddDevice(engine::EngineOptions& options, std::optional<MemoryLedge
   return absl::OkStatus();
 }
 
+void Server::BeReplica() {
+  jobs::ReplicaBeatOptions options;
+  options.on_error = [](const absl::Status& status) {
+    Log(LogLevel::kError, "store failed", {{"error", status.message()}});
+  };
+  beat_ = std::make_unique<jobs::ReplicaBeat>(
+      store_.get(),
+      [this] {
+        std::vector<std::string> kinds;
+        for (const jobs::JobKind* kind : kinds_.ForWorkers()) kinds.emplace_back(kind->Name());
+        return services::DescribeReplica(replica_name_, kVersion, kinds, *models_);
+      },
+      std::move(options));
+  replicas_.emplace([this] { return queue_->Replicas(); }, beat_->id());
+}
+
 absl::Status Server::FindModels() {
   engine::EngineOptions options{.device = config_.device,
                                 .dtype = config_.dtype,
@@ -346,7 +377,10 @@ absl::Status Server::FindModels() {
                                 .request_memory_bytes = config_.request_memory_bytes,
                                 .host_memory = &host_memory_,
                                 .device_memory = &host_memory_};
-  options.on_change = [this] { queue_->NeedsChanged(); };
+  options.on_change = [this] {
+    queue_->NeedsChanged();
+    beat_->Notify();
+  };
   const absl::Status device = AddDevice(options, device_memory_);
   if (!device.ok()) return OfFlag("--device", device);
   models_ = engine::ModelRegistry::Create(config_.model_root, std::move(options));
@@ -362,13 +396,13 @@ absl::Status Server::Listen() {
                               .host_memory = &host_memory_,
                               .receiving = receiving,
                               .heartbeat = config_.heartbeat});
-  model_service_.emplace(runtime_->clock(), models_.get(), store_.get());
+  model_service_.emplace(runtime_->clock(), models_.get(), store_.get(), &*replicas_);
   generation_service_.emplace(&metrics_, models_.get(), vectors_.get());
   activation_service_.emplace(models_.get(), vectors_.get());
   vector_service_.emplace(models_.get(), store_.get(), blobs_.get(), &kinds_);
   neuron_service_.emplace(models_.get(), store_.get(), blobs_.get(), &kinds_);
   evaluation_service_.emplace(store_.get(), blobs_.get(), &kinds_);
-  job_service_.emplace(&kinds_, queue_.get(), store_.get(), blobs_.get());
+  job_service_.emplace(&kinds_, queue_.get(), store_.get(), blobs_.get(), &*replicas_);
   artifact_service_.emplace(store_.get(), blobs_.get());
   const auto bind = [this](auto& service) {
     bindings_.push_back(bindings::Bind(runtime_.get(), &*service));
@@ -422,6 +456,8 @@ absl::Status Server::Listen() {
   }
   gpr_set_log_function(LogGrpc);
   const std::string host = config_.listen.substr(0, config_.listen.rfind(':'));
+  replica_name_ =
+      config_.replica_name.empty() ? absl::StrCat(HostName(), ":", port) : config_.replica_name;
   std::printf("listening on %s:%d\n", host.c_str(), port);
   std::fflush(stdout);
   return absl::OkStatus();
@@ -446,6 +482,7 @@ absl::Status Server::ServeMetrics() {
 absl::Status Server::Start() {
   VS_RETURN_IF_ERROR(OpenStore());
   queue_ = std::make_unique<jobs::JobQueue>(store_.get());
+  BeReplica();
   VS_RETURN_IF_ERROR(FindModels());
   VS_RETURN_IF_ERROR(ServeMetrics());
   vectors_ = std::make_unique<services::StoredVectorResolver>(store_.get(), blobs_.get());
@@ -458,6 +495,7 @@ absl::Status Server::Start() {
                                            ObservedWorker(&metrics_));
   VS_RETURN_IF_ERROR(Listen());
   for (const std::string& id : config_.models) VS_RETURN_IF_ERROR(models_->StartLoading(id));
+  beat_->Start();
   worker_->Start();
   readiness_ = std::thread([this] { WatchReadiness(); });
   engines_ = std::thread([this] { WatchEngines(); });
@@ -550,6 +588,7 @@ bool Server::Drain() {
   runtime_->StopAccepting();
   models_->StopLoading();
   worker_->BeginDrain();
+  beat_->Stop();
   if (!runtime_->WaitUntilIdle(deadline - goodbye)) {
     runtime_->StopRunning();
     runtime_->WaitUntilIdle(deadline);

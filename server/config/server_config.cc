@@ -12,7 +12,9 @@
 #include <limits>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/status/status.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -106,6 +108,19 @@ std::function<absl::Status(absl::string_view, ServerConfig&)> NonEmpty(
     std::string ServerConfig::*member) {
   return [=](absl::string_view text, ServerConfig& config) {
     if (text.empty()) return Refuse("must not be empty");
+    config.*member = std::string(text);
+    return absl::OkStatus();
+  };
+}
+
+// A name that stands in lists and logs.
+std::function<absl::Status(absl::string_view, ServerConfig&)> PlainName(
+    std::string ServerConfig::*member) {
+  return [=](absl::string_view text, ServerConfig& config) -> absl::Status {
+    constexpr size_t kMost = 256;
+    if (text.empty() || text.size() > kMost || !absl::c_all_of(text, absl::ascii_isgraph)) {
+      return Refuse("must be 1 to 256 letters, digits and signs of ASCII, without spaces");
+    }
     config.*member = std::string(text);
     return absl::OkStatus();
   };
@@ -273,6 +288,10 @@ const std::vector<Setting>& Settings() {
        "Directory of the stored bytes; of a PostgreSQL database one that all its servers share.\n"
        "Default the SQLite file's path with .artifacts behind it.",
        NonEmpty(&ServerConfig::artifacts)},
+      {"replica_name", "NAME",
+       "What this server is called in lists of the servers that share a store: 1 to 256 letters,\n"
+       "digits and signs of ASCII. Default the host's name and the port.",
+       PlainName(&ServerConfig::replica_name)},
       {"device", "cpu|cuda[:N]",
        "Where models run. Default cpu. cuda needs libtorch with its CUDA libraries\n"
        "(docker/setup --cuda). Tested on one NVIDIA H100; unverified on other cards and on\n"

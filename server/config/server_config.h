@@ -20,7 +20,8 @@ struct ServerConfig {
   std::vector<std::string> models;                // ids to load at start
   std::string store_path = "valuescope.db";       // the SQLite file; empty where store_url is not
   std::string store_url;                          // of the PostgreSQL database; empty: SQLite
-  std::string artifacts;  // directory of blobs; of SQLite by default store_path + ".artifacts"
+  std::string artifacts;     // directory of blobs; of SQLite by default store_path + ".artifacts"
+  std::string replica_name;  // to others that share the store; empty: the host's name and the port
   std::string device = "cpu";
   DType dtype = DType::kFloat32;
   bool batch_invariant = false;  // see HelpText; on a CPU float32 is in any case

@@ -81,9 +81,14 @@ class JobQueue {
                                     const store::IdempotencyKey& key);
   absl::Status Delete(absl::string_view tenant, absl::string_view id);
 
-  // What keeps a job that is queued or running from being run here, for people: empty while nothing
-  // does, or while only its turn has not come.
-  std::string WaitingFor(const store::Job& job) const;
+  // What keeps a job that is queued or running from being run, for people: empty while nothing
+  // does, here or at another of the servers that share the store, or while only its turn has not
+  // come.
+  std::string WaitingFor(const store::Job& job);
+
+  // The servers that share the store, as they were a moment ago; while the store cannot be reached,
+  // as they were last.
+  std::vector<store::Replica> Replicas();
 
   // Calls `wake` (which must not block or call back) after every change of the job, whether there
   // is such a job or not. The queue outlives the watcher.
@@ -122,6 +127,7 @@ class JobQueue {
         std::nullopt;  // as it is since the last change, once read
   };
 
+  void ForgetReplicas();
   void WakeWorkers();
   void WakeAllWatchers();
   void HearOthers(const store::JobChange& change);
@@ -139,6 +145,9 @@ class JobQueue {
   std::map<std::string, Watched, std::less<>> watched_ ABSL_GUARDED_BY(mutex_);  // by job id
   // Of jobs that were running when somebody looked, by id; a bounded number of the latest.
   std::map<std::string, Observation, std::less<>> observations_ ABSL_GUARDED_BY(mutex_);
+  absl::Mutex replicas_mutex_;
+  std::vector<store::Replica> replicas_ ABSL_GUARDED_BY(replicas_mutex_);
+  absl::Time ask_replicas_at_ ABSL_GUARDED_BY(replicas_mutex_) = absl::InfinitePast();
   absl::Mutex listeners_mutex_;
   int64_t last_listener_ ABSL_GUARDED_BY(listeners_mutex_) = 0;
   std::map<int64_t, std::function<void()>> listeners_ ABSL_GUARDED_BY(listeners_mutex_);

@@ -294,7 +294,6 @@ class GenerateResponsesKind
                           .texts = nullptr,
                           .record = RecordOf(*model, /*display_name=*/"", options)};
     SavedWork& record = inputs.record;
-    record.set_format_version(kSavedWorkWithGeneration);
     record.set_num_responses(inputs.generation->units());
     record.set_responses_per_shard(kGeneratedPerShard);
     *record.mutable_generation() = inputs.generation->how;

@@ -144,7 +144,8 @@ absl::StatusOr<std::shared_ptr<const Generation>> OpenGeneration(const SavedWork
   if (!generation->how.has_judge()) return generation;
   std::shared_ptr<const engine::ServedModel> asked;
   if (generation->how.has_judge_model()) {
-    VS_ASSIGN_OR_RETURN(asked, ModelAsThen(*sources.models, generation->how.judge_model()));
+    VS_ASSIGN_OR_RETURN(asked, ModelAsThen(*sources.models, generation->how.judge_model(),
+                                           record.format_version() >= kSavedWorkThatWaits));
   }
   VS_ASSIGN_OR_RETURN(
       generation->judge,

@@ -83,14 +83,16 @@ v1::Job Describe(const store::Job& job, const Kind* kind, std::optional<absl::Du
   return proto;
 }
 
-v1::JobEstimate EstimateToProto(const WorkEstimate& estimate, int64_t num_shards) {
+// `speed`: of all servers that can run it, over this one's. A shard runs on one of them.
+v1::JobEstimate EstimateToProto(const WorkEstimate& estimate, int64_t num_shards, double speed) {
   v1::JobEstimate proto;
   proto.set_tokens(estimate.tokens);
   proto.set_forwards(estimate.forwards);
   proto.set_bytes(estimate.bytes);
   proto.set_scratch_bytes(estimate.scratch_bytes);
   // A job takes some time, however little there is to do.
-  proto.mutable_duration()->set_seconds(absl::ToInt64Seconds(estimate.time) + 1);
+  const double at_once = std::min(speed, static_cast<double>(num_shards));
+  proto.mutable_duration()->set_seconds(absl::ToInt64Seconds(estimate.time / at_once) + 1);
   proto.set_shards(num_shards);
   return proto;
 }
@@ -205,7 +207,8 @@ absl::Status JobService::CreateJob(const rpc::CallContext& context,
   LeaveOutLargeFields(kept);
   VS_RETURN_IF_ERROR(CheckSpecSize(kept));
   const jobs::Extent extent = resolved->work->extent();
-  const v1::JobEstimate estimate = EstimateToProto(resolved->estimate, extent.num_shards());
+  VS_ASSIGN_OR_RETURN(const double speed, replicas_->SpeedTogether(kind->Name(), resolved->needs));
+  const v1::JobEstimate estimate = EstimateToProto(resolved->estimate, extent.num_shards(), speed);
   *response->mutable_estimate() = estimate;
   if (request.validate_only()) return absl::OkStatus();
 

@@ -10,6 +10,7 @@
 #include "rpc/stream.h"
 #include "rpc/waiter.h"
 #include "services/kind.h"
+#include "services/replica_record.h"
 #include "store/blob_store.h"
 #include "store/store.h"
 #include "valuescope/v1/jobs.pb.h"
@@ -20,8 +21,8 @@ class JobService {
  public:
   // All outlive the service.
   JobService(const KindRegistry* kinds, jobs::JobQueue* queue, store::Store* store,
-             store::BlobStore* blobs)
-      : kinds_(kinds), queue_(queue), store_(store), blobs_(blobs) {}
+             store::BlobStore* blobs, const Replicas* replicas)
+      : kinds_(kinds), queue_(queue), store_(store), blobs_(blobs), replicas_(replicas) {}
 
   absl::Status CreateJob(const rpc::CallContext& context, const v1::CreateJobRequest& request,
                          v1::CreateJobResponse* response);
@@ -57,6 +58,7 @@ class JobService {
   jobs::JobQueue* const queue_;
   store::Store* const store_;
   store::BlobStore* const blobs_;
+  const Replicas* const replicas_;
 };
 
 }  // namespace valuescope::services

@@ -34,6 +34,7 @@ class PostgresDatabase : public SqlDatabase {
   // Errors: see OpenPostgresStore.
   static absl::StatusOr<std::unique_ptr<PostgresDatabase>> Open(const std::string& url);
 
+  bool IsShared() const override { return true; }
   void Subscribe(std::function<void(const JobChange&)> on_change) override;
 
  protected:

@@ -132,8 +132,19 @@ CREATE TABLE commits (token TEXT PRIMARY KEY, committed_at BIGINT NOT NULL);
 CREATE INDEX commits_by_age ON commits (committed_at);
 )sql";
 
+constexpr char kReplicas[] = R"sql(
+CREATE TABLE replicas (
+  id TEXT PRIMARY KEY,
+  started_at BIGINT NOT NULL,
+  seen_at BIGINT NOT NULL,
+  kinds TEXT NOT NULL,
+  has TEXT NOT NULL,
+  record BYTEA NOT NULL
+);
+)sql";
+
 // What leads from each format to the next, from none at all on.
-constexpr std::array<const char*, 1> kUpgrades = {kFormat1};
+constexpr std::array<const char*, 2> kUpgrades = {kFormat1, kReplicas};
 
 absl::Status Unfit(absl::string_view reason, absl::string_view message) {
   return ErrorWithReason(absl::StatusCode::kFailedPrecondition, reason, message);
@@ -171,6 +182,7 @@ absl::Status Upgrade(PostgresConnection& connection) {
   for (int64_t step = format; step < kPresent; ++step) {
     connection.Script(kUpgrades[static_cast<size_t>(step)]);
   }
+  connection.Script(absl::StrCat("UPDATE store_format SET version = ", kPresent));
   return absl::OkStatus();
 }
 

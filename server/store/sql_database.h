@@ -123,6 +123,9 @@ class SqlDatabase {
     return *std::move(result);
   }
 
+  // Whether other processes can be at it.
+  virtual bool IsShared() const = 0;
+
   // Tells `on_change` of what other processes change, until told otherwise; see Store::Subscribe.
   virtual void Subscribe(std::function<void(const JobChange&)> on_change) = 0;
 

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "store/job_rows.h"
+#include "store/replica_rows.h"
 #include "store/resource_rows.h"
 #include "store/sql_database.h"
 
@@ -223,11 +224,34 @@ class SqlStore : public Store {
     });
   }
 
+  bool IsShared() const override { return database_->IsShared(); }
+
+  absl::Status PutReplica(const Replica& replica) override {
+    return database_->Transact([&](SqlTransaction& transaction) {
+      store::PutReplica(transaction, replica, Silence());
+      return absl::OkStatus();
+    });
+  }
+
+  absl::Status RemoveReplica(absl::string_view id) override {
+    return database_->Transact([&](SqlTransaction& transaction) {
+      store::RemoveReplica(transaction, id);
+      return absl::OkStatus();
+    });
+  }
+
+  absl::StatusOr<std::vector<Replica>> ListReplicas() override {
+    return database_->Transact(
+        [&](SqlTransaction& transaction) { return store::ListReplicas(transaction, Silence()); });
+  }
+
   void Subscribe(std::function<void(const JobChange&)> on_change) override {
     database_->Subscribe(std::move(on_change));
   }
 
  private:
+  absl::Duration Silence() const { return IsShared() ? kReplicaSilence : absl::InfiniteDuration(); }
+
   // A transaction that changes one job, which other processes hear of where it is committed.
   template <typename Body>
   auto Change(absl::string_view job_id, bool for_workers, Body&& body)

@@ -39,6 +39,7 @@ class SqliteDatabase : public SqlDatabase {
                                                               const Clock* clock);
 
   // A file has one process: there are no others.
+  bool IsShared() const override { return false; }
   void Subscribe(std::function<void(const JobChange&)> on_change) override {}
 
  protected:

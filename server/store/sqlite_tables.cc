@@ -11,6 +11,7 @@
 //   job_inputs       resources that jobs read
 //   job_blobs        blobs that jobs read and nothing else need name
 //   counters         sums that outlive deleted jobs
+//   replicas         processes that work on the jobs; lists are JSON
 #include "store/sqlite_tables.h"
 
 #include <array>
@@ -147,9 +148,20 @@ INSERT INTO job_blobs SELECT sequence, CAST(spec AS TEXT) ->> 'data_set_blob' FR
     AND CAST(spec AS TEXT) ->> 'data_set_blob' IS NOT NULL;
 )sql";
 
+constexpr char kReplicas[] = R"sql(
+CREATE TABLE replicas (
+  id TEXT PRIMARY KEY,
+  started_at INTEGER NOT NULL,
+  seen_at INTEGER NOT NULL,
+  kinds TEXT NOT NULL,
+  has TEXT NOT NULL,
+  record BLOB NOT NULL
+) STRICT;
+)sql";
+
 // What leads from each format to the next, from none at all on: a new database goes all the way, so
 // that there is one text of each table.
-constexpr std::array<const char*, 2> kUpgrades = {kFormat1, kUpgradeFrom1};
+constexpr std::array<const char*, 3> kUpgrades = {kFormat1, kUpgradeFrom1, kReplicas};
 
 }  // namespace
 

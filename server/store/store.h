@@ -127,7 +127,8 @@ struct NewJob {
   int64_t num_shards = 1;    // 1 .. kMaxShards
   int64_t total_work = 0;    // units of work in all shards together, >= 0
   int priority = 0;          // -100 .. 100, higher first within the tenant
-  std::string needs;  // what a worker must have to run it ("models/ID"), opaque; may be empty
+  // What a worker must have to run it, separated by spaces ("models/ID"), opaque; may be empty.
+  std::string needs;
   // Resources the job reads: they cannot be deleted before it is finished.
   std::vector<ResourceReference> inputs;
   std::vector<std::string> blobs;  // digests of blobs it reads: named by it until it is deleted
@@ -206,6 +207,22 @@ struct LeaseRequest {
   std::vector<WorkType> can_run;  // here and now
   absl::Duration duration = absl::Seconds(30);
 };
+
+// A process that works on the jobs of this store, as the others see it.
+struct Replica {
+  std::string id;                  // of the process, unlike any other that ever was
+  absl::Time started_at;           // set by the store: when it was first heard of
+  absl::Time seen_at;              // set by the store: when it was last heard of
+  std::vector<std::string> kinds;  // of jobs that it runs
+  std::vector<std::string> has;    // what jobs may need, one by one (see NewJob::needs)
+  std::string record;              // for people, opaque
+};
+
+// Whether it runs jobs of this kind that need that (NewJob::needs).
+bool CanRun(const Replica& replica, absl::string_view kind, absl::string_view needs);
+
+// A process that was not heard of for so long is not there any more.
+inline constexpr absl::Duration kReplicaSilence = absl::Seconds(30);
 
 // When a shard that failed is tried again.
 struct RetryPolicy {
@@ -339,6 +356,17 @@ class Store {
   virtual absl::StatusOr<std::vector<std::string>> Sweep() = 0;
 
   // --- Other processes ---
+
+  // Whether there can be other processes: what each has to tell goes stale in kReplicaSilence.
+  virtual bool IsShared() const = 0;
+
+  // Tells of this process, for as long as it is told again within kReplicaSilence or, where nobody
+  // shares the store, until it is opened again.
+  virtual absl::Status PutReplica(const Replica& replica) = 0;
+  // OK where it is not there.
+  virtual absl::Status RemoveReplica(absl::string_view id) = 0;
+  // Those that were heard of, in order of their ids.
+  virtual absl::StatusOr<std::vector<Replica>> ListReplicas() = 0;
 
   // Calls `on_change` (which must not block for long) from a thread of the store's own when another
   // process that shares the store changed a job, until the next Subscribe; an empty function ends

@@ -72,7 +72,8 @@ TEST_F(SqliteStoreTest, ADatabaseOfTheFormatBeforeIsBroughtToThePresentOne) {
   {
     SQLite::Database database(folder_ / "store.db", SQLite::OPEN_READWRITE);
     database.exec(
-        "DROP INDEX jobs_by_work; DROP TABLE job_blobs; ALTER TABLE jobs DROP COLUMN needs;"
+        "DROP TABLE replicas; DROP INDEX jobs_by_work; DROP TABLE job_blobs; ALTER TABLE jobs DROP "
+        "COLUMN needs;"
         "UPDATE store_format SET version = 1");
   }
   Open();

@@ -282,7 +282,8 @@ struct ReadFlags {
   std::string lines;              // of a table: a LineType; empty is the default
 };
 
-int ListModels(const Globals& globals);
+int ListModels(const Globals& globals, bool all_replicas);
+int ListReplicas(const Globals& globals);
 int GetModel(const Globals& globals, const std::string& name);
 int Generate(const Globals& globals, const GenerateFlags& flags);
 int Capture(const Globals& globals, const CaptureFlags& flags);

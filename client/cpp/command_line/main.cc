@@ -60,16 +60,23 @@ void AddPrompt(CLI::App& command, PromptFlags& flags) {
 
 void AddModels(CLI::App& app, const Globals& globals, Action& action) {
   CLI::App* models = app.add_subcommand("models", "models of the server (list, get NAME)");
-  models->add_subcommand("list", "all models")->callback([&] {
-    action = [&globals] { return ListModels(globals); };
-  });
+  static bool all_replicas = false;
+  CLI::App* list = models->add_subcommand("list", "all models");
+  list->add_flag("--all_replicas", all_replicas,
+                 "also models that only other servers on the same store have loaded");
+  list->callback([&] { action = [&globals] { return ListModels(globals, all_replicas); }; });
   CLI::App* get = models->add_subcommand("get", "one model: sizes, digests");
   static std::string name;
   get->add_option("name", name)->required();
   get->callback([&] { action = [&globals] { return GetModel(globals, name); }; });
   models->callback([&] {
-    if (!action) action = [&globals] { return ListModels(globals); };
+    if (!action) action = [&globals] { return ListModels(globals, /*all_replicas=*/false); };
   });
+}
+
+void AddReplicas(CLI::App& app, const Globals& globals, Action& action) {
+  app.add_subcommand("replicas", "servers on the same store, and the models that each has loaded")
+      ->callback([&] { action = [&globals] { return ListReplicas(globals); }; });
 }
 
 void AddGenerate(CLI::App& app, const Globals& globals, Action& action) {
@@ -226,6 +233,7 @@ int Main(int argc, char** argv) {
       ->capture_default_str();
   app.add_flag("--json", globals.json, "JSON for programs instead of tables for people");
   AddModels(app, globals, action);
+  AddReplicas(app, globals, action);
   AddGenerate(app, globals, action);
   AddCapture(app, globals, action);
   AddVectors(app, globals, action);

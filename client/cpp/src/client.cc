@@ -248,6 +248,11 @@ absl::StatusOr<v1::GetModelResponse> Client::GetModel(const v1::GetModelRequest&
   return Call(stubs_->models, &v1::ModelService::Stub::GetModel, request, options,
               Repeat::kHarmless);
 }
+absl::StatusOr<v1::ListReplicasResponse> Client::ListReplicas(
+    const v1::ListReplicasRequest& request, const CallOptions& options) {
+  return Call(stubs_->models, &v1::ModelService::Stub::ListReplicas, request, options,
+              Repeat::kHarmless);
+}
 absl::StatusOr<v1::LoadModelResponse> Client::LoadModel(v1::LoadModelRequest request,
                                                         const CallOptions& options) {
   FillRequestId(request);

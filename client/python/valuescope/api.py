@@ -65,7 +65,7 @@ from .prompts import (
     to_tokens,
 )
 from .questionnaires import Questionnaire, questionnaire_request
-from .results import Activations, Generation, Jobs, Models, Scores
+from .results import Activations, Generation, Jobs, Models, Replicas, Scores
 from .retry import Retry
 from .rpcs import RequestT, ResponseT, Rpc
 from .sampling import to_sampling
@@ -151,9 +151,20 @@ class Api:
 
     # --- Models ----------------------------------------------------------------------------------------------------
 
-    async def models(self) -> Models:
-        """All models of the server, loaded or not, by name."""
-        return Models(await self._list(rpcs.LIST_MODELS, v1.ListModelsRequest(), "models"))
+    async def models(self, *, all_replicas: bool = False) -> Models:
+        """All models of the server, loaded or not, by name.
+
+        Args:
+            all_replicas: also models that only other servers on the same store have loaded; of these name and
+                replicas are set and nothing else.
+        """
+        request = v1.ListModelsRequest(all_replicas=all_replicas)
+        return Models(await self._list(rpcs.LIST_MODELS, request, "models"))
+
+    async def replicas(self) -> Replicas:
+        """The servers that share the server's store, itself among them, with the models that each has loaded."""
+        answer = await self._call(rpcs.LIST_REPLICAS, v1.ListReplicasRequest())
+        return Replicas(answer.replicas)
 
     async def model(self, name: str) -> v1.Model:
         """One model: state, sizes, dtype, device, digests, sites with their widths."""

@@ -122,6 +122,7 @@ class Client:
     wait_until_ready = blocking(Api.wait_until_ready)
 
     models = blocking(Api.models)
+    replicas = blocking(Api.replicas)
     model = blocking(Api.model)
     load_model = blocking(Api.load_model)
     unload_model = blocking(Api.unload_model)

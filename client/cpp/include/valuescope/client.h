@@ -65,6 +65,8 @@ class Client {
                                                     const CallOptions& options = {});
   absl::StatusOr<v1::GetModelResponse> GetModel(const v1::GetModelRequest& request,
                                                 const CallOptions& options = {});
+  absl::StatusOr<v1::ListReplicasResponse> ListReplicas(const v1::ListReplicasRequest& request,
+                                                        const CallOptions& options = {});
   absl::StatusOr<v1::LoadModelResponse> LoadModel(v1::LoadModelRequest request,
                                                   const CallOptions& options = {});
   absl::StatusOr<v1::UnloadModelResponse> UnloadModel(const v1::UnloadModelRequest& request,
