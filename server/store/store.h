@@ -198,6 +198,9 @@ struct Lease {
   std::string token;
   absl::Time expires_at;
   int64_t num_shards = 1;
+  // Worker time spent on it since the store was last told of some. The worker sets it before a call
+  // below that writes, but for ExtendLease; it is charged to the tenant where that succeeds.
+  absl::Duration worked = absl::ZeroDuration();
 
   bool is_merge() const { return shard == kMergeStep; }
 };
@@ -299,9 +302,15 @@ class Store {
   virtual absl::StatusOr<std::vector<WorkType>> ListWork() = 0;
 
   // Leases a shard, or the merge of a job whose shards are all done; nullopt where nothing of what
-  // can be run is to do. Tenants take turns; within a tenant higher priority first, then the oldest
-  // job, then the lowest shard. Jobs that cannot be run here hide none that can.
+  // can be run is to do. Tenants share the time of workers (store/fair_turns.h); within a tenant
+  // higher priority first, then the oldest job, then the lowest shard. Jobs that cannot be run here
+  // hide none that can, and a tenant that runs as much as it may has none that can.
   virtual absl::StatusOr<std::optional<Lease>> LeaseWork(const LeaseRequest& request) = 0;
+
+  // True where the worker of `lease`, which has `worked` on it, had better give it back, since
+  // LeaseWork(request) would give it something else, that nobody is running: a job of a tenant that
+  // is behind in worker time, or of the same tenant and of higher priority.
+  virtual absl::StatusOr<bool> OthersWait(const Lease& lease, const LeaseRequest& request) = 0;
 
   // The calls below up to FailShard are fenced: ABORTED (LEASE_LOST) where the lease was taken back
   // or its job is not running (any more).
