@@ -31,13 +31,16 @@ constexpr absl::Duration kPatience = absl::Seconds(60);
 
 // A server's half that matters here: store, blobs, queue, one worker.
 struct House {
-  explicit House(const TemporaryFolder& folder, LettersKind* kind) {
+  House(const TemporaryFolder& folder, LettersKind* kind,
+        absl::Duration commit_interval = absl::ZeroDuration()) {
     store::SqliteStoreOptions options;
     options.retry.failure_backoff = absl::ZeroDuration();
     store = store::OpenSqliteStore(folder / "store.db", options).value();
     blobs = store::OpenDirectoryBlobStore(folder / "blobs").value();
     queue = std::make_unique<JobQueue>(store.get());
-    worker = std::make_unique<Worker>(queue.get(), blobs.get(), std::vector<JobKind*>{kind});
+    WorkerOptions work;
+    work.turns.commit_interval = commit_interval;
+    worker = std::make_unique<Worker>(queue.get(), blobs.get(), std::vector<JobKind*>{kind}, work);
   }
 
   std::unique_ptr<store::Store> store;
