@@ -67,9 +67,19 @@ void JobQueue::AddAhead(store::Job& job) {
 void JobQueue::ShowAhead(absl::string_view job_id, int64_t shard, int64_t units) {
   {
     absl::MutexLock lock(&progress_mutex_);
-    ahead_[std::string(job_id)][shard] = units;
+    SetAhead(job_id, shard, units);
   }
   Announce(job_id);
+}
+
+void JobQueue::SetAhead(absl::string_view job_id, int64_t shard, int64_t units) {
+  const auto job = ahead_.try_emplace(std::string(job_id)).first;
+  if (units == 0) {
+    job->second.erase(shard);
+  } else {
+    job->second[shard] = units;
+  }
+  if (job->second.empty()) ahead_.erase(job);
 }
 
 absl::Status JobQueue::Commit(absl::string_view job_id, int64_t shard,
@@ -77,11 +87,7 @@ absl::Status JobQueue::Commit(absl::string_view job_id, int64_t shard,
   {
     absl::MutexLock lock(&progress_mutex_);
     VS_RETURN_IF_ERROR(commit());
-    const auto ahead = ahead_.find(job_id);
-    if (ahead != ahead_.end()) {
-      ahead->second.erase(shard);
-      if (ahead->second.empty()) ahead_.erase(ahead);
-    }
+    SetAhead(job_id, shard, 0);
   }
   Announce(job_id);
   return absl::OkStatus();

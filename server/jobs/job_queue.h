@@ -133,6 +133,8 @@ class JobQueue {
 
   // What is ahead of what is committed, added.
   void AddAhead(store::Job& job) ABSL_SHARED_LOCKS_REQUIRED(progress_mutex_);
+  void SetAhead(absl::string_view job_id, int64_t shard, int64_t units)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(progress_mutex_);
   void WakeWorkers();
   void WakeAllWatchers();
   void HearOthers(const store::JobChange& change);

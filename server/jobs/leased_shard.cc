@@ -36,8 +36,8 @@ LeasedShard::LeasedShard(JobQueue* queue, TimedLease* lease, store::ShardProgres
       rules_(rules),
       host_(std::move(host)),
       committed_work_(progress_.work_done),
-      committed_at_(rules_.clock->Now()),
-      ask_at_(committed_at_ + rules_.turn) {}
+      committed_at_(lease_->lease().failures == 0 ? rules_.clock->Now() : absl::InfinitePast()),
+      ask_at_(rules_.clock->Now() + rules_.turn) {}
 
 absl::StatusOr<store::ShardProgress> LeasedShard::ProgressOf(int64_t shard) {
   return queue_->store().ReadProgress(lease_->lease(), shard);

@@ -2,8 +2,9 @@
 //
 // A kind offers a checkpoint after every chunk; most are not taken, because each costs a write that
 // has to reach the disk. One is taken where the last commit is an interval ago, so kill -9 loses
-// the work of one interval, or one chunk where that takes longer; where the shard is to stop; and
-// where its turn is over. What was offered and not committed yet is shown to watchers all the same.
+// the work of one interval, or one chunk where that takes longer; where the shard is to stop; where
+// its turn is over; and the first one of a shard that had failed, so that one which gets on a
+// little each time ends. What was offered and not committed yet is shown to watchers all the same.
 //
 // A turn is over after a bounded time, where others wait for the worker (store::Store::OthersWait):
 // the lease is given back without blame, and whoever leases the shard next goes on from its cursor.

@@ -158,16 +158,18 @@ struct HeldStep {
   int64_t work_done = 0;
 };
 
-// The fence: ABORTED unless the lease's token still stands in its step and the job is running.
-// `lock`: of both rows; empty where nothing is going to be written.
+constexpr char kRunning[] = "(2)", kRunningOrCancelling[] = "(2, 3)";
+
+// The fence: ABORTED unless the lease's token still stands in its step and the job's state is one
+// of `states`. `lock`: of both rows; empty where nothing is going to be written.
 absl::StatusOr<HeldStep> CheckLease(SqlTransaction& transaction, const Lease& lease,
+                                    absl::string_view states = kRunning,
                                     absl::string_view lock = " FOR UPDATE OF j, s") {
   const auto row = transaction.Query(
-      absl::StrCat(
-          "SELECT j.sequence, s.failures, s.work_done FROM jobs j JOIN steps s ON s.job = "
-          "j.sequence"
-          " WHERE j.id = $1 AND j.state = 2 AND s.shard = $2 AND s.state = 1 AND s.token = $3",
-          transaction.Locking(lock)),
+      absl::StrCat("SELECT j.sequence, s.failures, s.work_done FROM jobs j JOIN steps s ON s.job ="
+                   " j.sequence WHERE j.id = $1 AND j.state IN ",
+                   states, " AND s.shard = $2 AND s.state = 1 AND s.token = $3",
+                   transaction.Locking(lock)),
       lease.job_id, lease.shard, lease.token);
   if (!row->Next()) return LeaseLost();
   return HeldStep{
@@ -242,12 +244,13 @@ void CountFailure(SqlTransaction& transaction, int64_t job, int64_t shard, int64
 // The lowest ready step of a job that nobody else is taking, as a lease that is still to be
 // written; nullopt where there is none, or the job is to be run no more.
 std::optional<Lease> TakeStep(SqlTransaction& transaction, int64_t job) {
-  const std::optional<int64_t> shard = transaction.Integer(
-      absl::StrCat("SELECT shard FROM steps WHERE job = $1 AND state = 0 AND not_before <= $2"
-                   " ORDER BY shard LIMIT 1",
+  const auto step = transaction.Query(
+      absl::StrCat("SELECT shard, failures FROM steps WHERE job = $1 AND state = 0"
+                   " AND not_before <= $2 ORDER BY shard LIMIT 1",
                    transaction.Locking(" FOR UPDATE SKIP LOCKED")),
       job, transaction.now());
-  if (!shard) return std::nullopt;
+  if (!step->Next()) return std::nullopt;
+  const int64_t shard = step->Integer(0), failures = step->Integer(1);
   const auto row = transaction.Query(absl::StrCat("SELECT tenant, id, kind, num_shards FROM jobs"
                                                   " WHERE sequence = $1 AND state IN (1, 2)",
                                                   transaction.Locking(" FOR UPDATE")),
@@ -257,10 +260,11 @@ std::optional<Lease> TakeStep(SqlTransaction& transaction, int64_t job) {
                .job_id = row->Text(1),
                .kind = row->Text(2),
                .spec = "",
-               .shard = *shard,
+               .shard = shard,
                .token = NewUuid(),
                .expires_at = {},
                .num_shards = row->Integer(3),
+               .failures = failures,
                .worked = absl::ZeroDuration()};
 }
 
@@ -458,7 +462,7 @@ std::optional<std::string> ReadSpec(SqlTransaction& transaction, absl::string_vi
 
 absl::StatusOr<ShardProgress> ReadProgress(SqlTransaction& transaction, const Lease& lease,
                                            int64_t shard) {
-  VS_ASSIGN_OR_RETURN(const HeldStep step, CheckLease(transaction, lease, /*lock=*/""));
+  VS_ASSIGN_OR_RETURN(const HeldStep step, CheckLease(transaction, lease, kRunning, /*lock=*/""));
   const auto row = transaction.Query(
       "SELECT s.work_done, r.cursor, r.partial FROM steps s LEFT JOIN step_results r"
       " ON r.job = s.job AND r.shard = s.shard WHERE s.job = $1 AND s.shard = $2",
@@ -482,7 +486,8 @@ absl::Status ExtendLease(SqlTransaction& transaction, const Lease& lease, absl::
 absl::Status CommitProgress(SqlTransaction& transaction, const Lease& lease,
                             const ShardProgress& progress, bool done,
                             const TenantPolicies& tenants) {
-  VS_ASSIGN_OR_RETURN(const HeldStep step, CheckLease(transaction, lease));
+  VS_ASSIGN_OR_RETURN(const HeldStep step,
+                      CheckLease(transaction, lease, done ? kRunning : kRunningOrCancelling));
   WriteResult(transaction, step.job, lease.shard, progress);
   transaction.Execute("UPDATE steps SET work_done = $1, failures = 0 WHERE job = $2 AND shard = $3",
                       progress.work_done, step.job, lease.shard);

@@ -198,6 +198,7 @@ struct Lease {
   std::string token;
   absl::Time expires_at;
   int64_t num_shards = 1;
+  int64_t failures = 0;  // infrastructure failures of the step since it last got on
   // Worker time spent on it since the store was last told of some. The worker sets it before a call
   // below that writes, but for ExtendLease; it is charged to the tenant where that succeeds.
   absl::Duration worked = absl::ZeroDuration();
@@ -313,7 +314,7 @@ class Store {
   virtual absl::StatusOr<bool> OthersWait(const Lease& lease, const LeaseRequest& request) = 0;
 
   // The calls below up to FailShard are fenced: ABORTED (LEASE_LOST) where the lease was taken back
-  // or its job is not running (any more).
+  // or its job is not running (any more), where nothing else is said.
 
   // A shard of the leased job as last committed by whoever worked on it; empty and 0 at first.
   // Apart from the lease, and of one shard at a time: whoever dies of its size has been seen to
@@ -322,8 +323,8 @@ class Store {
 
   // Moves the expiry to now + duration.
   virtual absl::Status ExtendLease(const Lease& lease, absl::Duration duration) = 0;
-  // Stores partial, cursor and progress together. The shard's infrastructure failures are forgiven:
-  // it gets on.
+  // Stores partial, cursor and progress together, of a job that was asked to stop too. The shard's
+  // infrastructure failures are forgiven: it gets on.
   virtual absl::Status CommitProgress(const Lease& lease, const ShardProgress& progress) = 0;
   // The same, and the shard is done.
   virtual absl::Status CompleteShard(const Lease& lease, const ShardProgress& progress) = 0;
