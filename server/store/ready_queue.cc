@@ -101,7 +101,8 @@ void UpdateReadiness(SqlTransaction& transaction, int64_t job) {
   transaction.Execute(
       "UPDATE jobs SET ready_at = CASE WHEN state NOT IN (1, 2) THEN NULL"
       "   WHEN EXISTS (SELECT 1 FROM steps WHERE job = $1 AND state = 0 AND not_before = 0) THEN 0"
-      "   ELSE (SELECT min(not_before) FROM steps WHERE job = $1 AND state = 0) END"
+      "   WHEN EXISTS (SELECT 1 FROM steps WHERE job = $1 AND state = 0)"
+      "   THEN (SELECT min(not_before) FROM steps WHERE job = $1 AND state = 0) END"
       " WHERE sequence = $1",
       job);
 }

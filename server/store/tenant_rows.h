@@ -20,10 +20,11 @@ void AddTenant(SqlTransaction& transaction, absl::string_view tenant);
 
 // --- Worker time ---
 
-// The columns of a tenant t that ReadShare reads, from `first_column` on.
+// The columns of a tenant t that ReadShare reads, from `first_column` on. Leases are few, there are
+// as many as workers: SQLite begins with them where they are joined by CROSS.
 #define SHARE_COLUMNS                                          \
   "t.virtual_time, t.last_turn, (SELECT count(*) FROM steps s" \
-  " JOIN jobs o ON o.sequence = s.job WHERE s.state = 1 AND o.tenant = t.tenant)"
+  " CROSS JOIN jobs o WHERE s.state = 1 AND o.sequence = s.job AND o.tenant = t.tenant)"
 
 Share ReadShare(SqlRows& row, int first_column, double weight);
 

@@ -2,36 +2,54 @@
 
 #include <sqlite3.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstddef>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "base/check.h"
 
 namespace valuescope::store {
 namespace {
 
-std::atomic<int64_t> syncs = 0;
+std::atomic<int64_t> sync_count = 0;
 std::atomic<int64_t> delay_microseconds = 0;
 sqlite3_vfs* real = nullptr;
 sqlite3_vfs counting;
-// Of the one kind of files that the real file system has; a copy, but for xSync.
-const sqlite3_io_methods* real_methods = nullptr;
-sqlite3_io_methods counting_methods;
+
+// The methods of one kind of files (they differ in how they lock), but for xSync.
+struct CountingMethods : sqlite3_io_methods {
+  const sqlite3_io_methods* real;
+};
+std::array<CountingMethods, 8> kinds;
+absl::Mutex kinds_mutex;
 
 int Sync(sqlite3_file* file, int flags) {
-  ++syncs;
+  ++sync_count;
   absl::SleepFor(absl::Microseconds(delay_microseconds.load()));
-  return real_methods->xSync(file, flags);
+  return static_cast<const CountingMethods*>(file->pMethods)->real->xSync(file, flags);
+}
+
+const sqlite3_io_methods* Counting(const sqlite3_io_methods* methods) {
+  absl::MutexLock lock(&kinds_mutex);
+  const auto kind = std::find_if(kinds.begin(), kinds.end(), [&](const CountingMethods& known) {
+    return known.real == methods || known.real == nullptr;
+  });
+  VS_CHECK(kind != kinds.end());
+  if (kind->real == nullptr) {
+    static_cast<sqlite3_io_methods&>(*kind) = *methods;
+    kind->xSync = Sync;
+    kind->real = methods;
+  }
+  return &*kind;
 }
 
 int Open(sqlite3_vfs*, const char* name, sqlite3_file* file, int flags, int* flags_out) {
   const int code = real->xOpen(real, name, file, flags, flags_out);
-  if (code != SQLITE_OK) return code;
-  real_methods = file->pMethods;
-  counting_methods = *real_methods;
-  counting_methods.xSync = Sync;
-  file->pMethods = &counting_methods;
+  if (code == SQLITE_OK) file->pMethods = Counting(file->pMethods);
   return code;
 }
 
@@ -39,7 +57,7 @@ int Open(sqlite3_vfs*, const char* name, sqlite3_file* file, int flags, int* fla
 
 CountingDisk::CountingDisk(absl::Duration delay) {
   VS_CHECK(real == nullptr);
-  syncs = 0;
+  sync_count = 0;
   delay_microseconds = absl::ToInt64Microseconds(delay);
   real = sqlite3_vfs_find(nullptr);
   counting = *real;
@@ -54,6 +72,6 @@ CountingDisk::~CountingDisk() {
   real = nullptr;
 }
 
-int64_t CountingDisk::syncs() const { return store::syncs; }
+int64_t CountingDisk::syncs() const { return sync_count; }
 
 }  // namespace valuescope::store
