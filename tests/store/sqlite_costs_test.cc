@@ -11,12 +11,12 @@
 #include <thread>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "base/sha256.h"
 #include "store/sqlite_database.h"
 #include "store/sqlite_store.h"
 #include "tests/store/counting_disk.h"
+#include "tests/store/many_jobs.h"
 #include "tests/store/temporary_folder.h"
 
 namespace valuescope::store {
@@ -62,31 +62,14 @@ NewJob Count(const std::string& tenant, int64_t shards = 1) {
   return job;
 }
 
-// Copies of the last job, which has one shard, until its tenant has `jobs` more.
-void Multiply(const std::string& path, int64_t jobs) {
-  SQLite::Database database(path, SQLite::OPEN_READWRITE);
-  const int64_t last = database.execAndGet("SELECT max(sequence) FROM jobs").getInt64();
-  const std::string copies = absl::StrCat(
-      "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ", jobs, ") ");
-  database.exec(absl::StrCat(
-      "BEGIN;", copies,
-      "INSERT INTO jobs (sequence, id, tenant, kind, needs, display_name, priority, state,"
-      " created_at, num_shards, total_work, line, ready_at) SELECT sequence + i, id || i, tenant,"
-      " kind, needs, display_name, priority, state, created_at, num_shards, total_work, line,"
-      " ready_at FROM jobs, n WHERE sequence = ",
-      last, ";", copies, "INSERT INTO steps (job, shard, state) SELECT job + i, shard, state",
-      " FROM steps, n WHERE job = ", last, ";", copies,
-      "INSERT INTO job_payloads SELECT job + i, metadata, result, spec, request FROM job_payloads,",
-      " n WHERE job = ", last, "; COMMIT"));
-}
-
 TEST(SqliteCostsTest, ALeaseAmongManyQueuedJobsTakesNoMoreStepsThanAmongFew) {
   TemporaryFolder folder;
   const std::string path = folder / "store.db";
   const StepCounter counter;
   auto store = OpenSqliteStore(path).value();
-  ASSERT_TRUE(store->CreateJob(Count("lab"), {}).ok());
-  ASSERT_TRUE(store->CreateJob(Count("other"), {}).ok());
+  const std::string of_lab = store->CreateJob(Count("lab"), {})->id;
+  const std::string of_other = store->CreateJob(Count("other"), {})->id;
+  SQLite::Database beside(path, SQLite::OPEN_READWRITE);
   const auto steps_of_a_shard = [&] {
     return StepCounter::Of([&] {
       EXPECT_EQ(store->ListWork()->size(), 1u);
@@ -97,10 +80,10 @@ TEST(SqliteCostsTest, ALeaseAmongManyQueuedJobsTakesNoMoreStepsThanAmongFew) {
       EXPECT_TRUE(store->CompleteShard(*lease, {.partial = "p"}).ok());
     });
   };
-  Multiply(path, 100);
+  beside.exec(CopiesOfJob(of_lab, 100));
   ASSERT_GT(steps_of_a_shard(), 100) << "or nothing is counted";
   const int64_t among_few = steps_of_a_shard();
-  Multiply(path, 20'000);
+  beside.exec(CopiesOfJob(of_other, 20'000));
   const int64_t among_many = steps_of_a_shard();
   EXPECT_LE(among_many, among_few * 3 / 2);
 }
