@@ -202,12 +202,16 @@ observability::ServingState StateOf(const engine::ModelRegistry& models, store::
   return state;
 }
 
-jobs::WorkerOptions ObservedWorker(observability::Metrics* metrics) {
+jobs::WorkerOptions ObservedWorker(const config::ServerConfig& config,
+                                   observability::Metrics* metrics) {
   jobs::WorkerOptions options;
+  options.turns.commit_interval = config.job_commit_interval;
+  options.turns.turn = config.job_turn;
   options.observer.on_step = [metrics](const store::Lease& lease, absl::Duration duration,
                                        const absl::Status& status) {
     if (status.ok()) metrics->ShardFinished(lease.kind, duration);
-    Log(status.ok() ? LogLevel::kInfo : LogLevel::kWarning, "shard",
+    const bool as_it_should_be = status.ok() || jobs::IsTurnOver(status);
+    Log(as_it_should_be ? LogLevel::kInfo : LogLevel::kWarning, "shard",
         {{"job", lease.job_id},
          {"kind", lease.kind},
          {"shard", lease.shard},
@@ -308,8 +312,8 @@ Server::~Server() {
 
 absl::Status Server::OpenStore() {
   const bool shared = !config_.store_url.empty();
-  auto store = shared ? store::OpenPostgresStore(config_.store_url)
-                      : store::OpenSqliteStore(config_.store_path);
+  auto store = shared ? store::OpenPostgresStore(config_.store_url, /*retry=*/{}, config_.tenants)
+                      : store::OpenSqliteStore(config_.store_path, {.tenants = config_.tenants});
   if (!store.ok()) return OfFlag("--store", store.status());
   store_ = *std::move(store);
   auto blobs = store::OpenDirectoryBlobStore(
@@ -492,7 +496,7 @@ absl::Status Server::Start() {
   std::vector<jobs::JobKind*> kinds = kinds_.ForWorkers();
   queue_->SetKinds({kinds.begin(), kinds.end()});
   worker_ = std::make_unique<jobs::Worker>(queue_.get(), blobs_.get(), std::move(kinds),
-                                           ObservedWorker(&metrics_));
+                                           ObservedWorker(config_, &metrics_));
   VS_RETURN_IF_ERROR(Listen());
   for (const std::string& id : config_.models) VS_RETURN_IF_ERROR(models_->StartLoading(id));
   beat_->Start();

@@ -26,6 +26,8 @@
 #include "base/id.h"
 #include "base/status_macros.h"
 #include "base/strict_json.h"
+#include "config/read_values.h"
+#include "config/tenant_setting.h"
 #include "nlohmann/json.hpp"
 
 namespace valuescope::config {
@@ -44,21 +46,6 @@ struct Setting {
   std::function<absl::Status(absl::string_view text, ServerConfig& config)> read;
 };
 
-absl::Status Refuse(absl::string_view what) { return absl::InvalidArgumentError(what); }
-
-// What people wrote, on one line whatever it was.
-std::string Shown(absl::string_view text) {
-  constexpr size_t kMaxShown = 200;
-  return absl::Utf8SafeCEscape(text.substr(0, kMaxShown));
-}
-
-absl::Status ReadInteger(absl::string_view text, int64_t lowest, int64_t highest, int64_t& value) {
-  if (!absl::SimpleAtoi(text, &value) || value < lowest || value > highest) {
-    return Refuse(absl::StrCat("must be a whole number from ", lowest, " to ", highest));
-  }
-  return absl::OkStatus();
-}
-
 std::function<absl::Status(absl::string_view, ServerConfig&)> Integer(int ServerConfig::*member,
                                                                       int64_t lowest,
                                                                       int64_t highest) {
@@ -75,24 +62,7 @@ std::function<absl::Status(absl::string_view, ServerConfig&)> Bytes(int64_t Serv
                                                                     int64_t lowest,
                                                                     int64_t highest) {
   return [=](absl::string_view text, ServerConfig& config) -> absl::Status {
-    int64_t unit = 1;
-    for (const auto& [suffix, bytes] : std::initializer_list<std::pair<const char*, int64_t>>{
-             {"KiB", int64_t{1} << 10}, {"MiB", int64_t{1} << 20}, {"GiB", int64_t{1} << 30}}) {
-      if (absl::EndsWith(text, suffix)) {
-        text.remove_suffix(3);
-        unit = bytes;
-        break;
-      }
-    }
-    int64_t count;
-    if (!absl::SimpleAtoi(text, &count) || count < 0 ||
-        count > std::numeric_limits<int64_t>::max() / unit || count * unit < lowest ||
-        count * unit > highest) {
-      return Refuse(absl::StrCat("must be ", lowest, " to ", highest,
-                                 " bytes, such as 1073741824, 512MiB or 1GiB"));
-    }
-    config.*member = count * unit;
-    return absl::OkStatus();
+    return ReadBytes(text, lowest, highest, config.*member);
   };
 }
 
@@ -348,6 +318,24 @@ const std::vector<Setting>& Settings() {
        "Where they would take more, a vector is made of sums alone and its statistics lack what\n"
        "needs the means: AUROC, intervals and what is clustered by query. Default 32GiB.",
        Bytes(&ServerConfig::extraction_scratch_bytes, 0, 1024 * kTiB)},
+      {"tenants", "LIST",
+       "What tenants may have, separated by commas, each NAME:weight=W:running=N:queued=N:\n"
+       "stored=BYTES, any of them left out; * is everybody who is not named, and what others\n"
+       "leave out. Tenants with work get workers' time in proportion to weight (above 0, at most\n"
+       "1000, default 1); running bounds the shards of their jobs that run at a time, queued the\n"
+       "jobs that have not begun, stored the bytes of their vectors, neuron sets and artifacts; 0\n"
+       "is no bound. Default *:weight=1:running=0:queued=10000:stored=0.",
+       [](absl::string_view text, ServerConfig& config) {
+         return ReadTenants(text, config.tenants);
+       }},
+      {"job_commit_interval", "DURATION",
+       "Time between commits of a running shard of a job. kill -9 loses the work of that time,\n"
+       "or of one chunk where a chunk takes longer. 0s commits every chunk. Default 2s.",
+       UpToADay(&ServerConfig::job_commit_interval)},
+      {"job_turn", "DURATION",
+       "A shard that has run for this long gives way where a tenant waits that has had less of\n"
+       "workers' time, or a job of its tenant with a higher priority. Default 10s.",
+       UpToADay(&ServerConfig::job_turn)},
       {"drain_timeout", "DURATION",
        "How long running calls may go on after SIGTERM, such as 30s. Default 30s.",
        UpToADay(&ServerConfig::drain_timeout)},

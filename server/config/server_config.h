@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "base/dtype.h"
+#include "base/tenant_policy.h"
 
 namespace valuescope::config {
 
@@ -37,7 +38,10 @@ struct ServerConfig {
   int64_t request_memory_bytes = int64_t{1} << 30;
   int64_t capture_memory_bytes = int64_t{1} << 30;
   int64_t intervention_memory_bytes = int64_t{1} << 30;
-  int64_t extraction_scratch_bytes = int64_t{32} << 30;  // of disk, of one extraction
+  int64_t extraction_scratch_bytes = int64_t{32} << 30;   // of disk, of one extraction
+  TenantPolicies tenants;                                 // what each may have
+  absl::Duration job_commit_interval = absl::Seconds(2);  // 0: every chunk of a shard is committed
+  absl::Duration job_turn = absl::Seconds(10);            // of a shard, where others wait
   absl::Duration drain_timeout = absl::Seconds(30);
   absl::Duration step_timeout = absl::Minutes(2);  // 0: however long a step takes
   absl::Duration heartbeat = absl::Seconds(15);    // of streams with nothing to send

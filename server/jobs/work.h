@@ -34,7 +34,7 @@ struct UnitRange {
 struct Extent {
   int64_t units = 1;
   int64_t units_per_shard = 1;
-  int64_t units_per_chunk = 1;  // that run and are committed together; at most those of a shard
+  int64_t units_per_chunk = 1;  // that run together, between two checkpoints; at most a shard's
   // The first units are shards of their own, on which all others build: they are finished before
   // those begin.
   struct Preparing {

@@ -39,6 +39,10 @@ class PostgresDatabase : public SqlDatabase {
 
  protected:
   absl::Status Run(absl::FunctionRef<absl::Status(SqlTransaction&)> body) override;
+  // Readers wait for nobody in any transaction.
+  absl::Status RunReading(absl::FunctionRef<absl::Status(SqlTransaction&)> body) override {
+    return Run(body);
+  }
 
  private:
   explicit PostgresDatabase(std::string url);

@@ -143,8 +143,75 @@ CREATE TABLE replicas (
 );
 )sql";
 
+// Lines make a lease cheap however long the queue is, and a commit however large
+// what the job reads and makes: jobs stand in lines, of which the ready ones are an index, and
+// payloads have rows of their own.
+constexpr char kLines[] = R"sql(
+CREATE TABLE lines (
+  line BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  tenant TEXT NOT NULL REFERENCES tenants,
+  kind TEXT NOT NULL,
+  needs TEXT NOT NULL,
+  UNIQUE (tenant, kind, needs)
+);
+INSERT INTO lines (tenant, kind, needs) SELECT DISTINCT tenant, kind, needs FROM jobs;
+
+ALTER TABLE tenants ADD COLUMN virtual_time BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE tenants ADD COLUMN served_from BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE tenants ADD COLUMN stored_bytes BIGINT NOT NULL DEFAULT 0;
+INSERT INTO tenants (tenant, last_turn) SELECT DISTINCT tenant, 0 FROM resources WHERE true
+  ON CONFLICT DO NOTHING;
+UPDATE tenants SET stored_bytes = (SELECT coalesce(sum(blob_size + octet_length(metadata)), 0)
+  FROM resources WHERE resources.tenant = tenants.tenant);
+
+CREATE TABLE job_payloads (
+  job BIGINT PRIMARY KEY REFERENCES jobs ON DELETE CASCADE,
+  metadata BYTEA NOT NULL,
+  result BYTEA NOT NULL DEFAULT '',
+  spec BYTEA NOT NULL,
+  request BYTEA NOT NULL
+);
+INSERT INTO job_payloads SELECT sequence, metadata, result, spec, request FROM jobs;
+ALTER TABLE jobs DROP COLUMN metadata;
+ALTER TABLE jobs DROP COLUMN result;
+ALTER TABLE jobs DROP COLUMN spec;
+ALTER TABLE jobs DROP COLUMN request;
+
+CREATE TABLE step_results (
+  job BIGINT NOT NULL,
+  shard BIGINT NOT NULL,
+  cursor BYTEA NOT NULL,
+  partial BYTEA NOT NULL,
+  PRIMARY KEY (job, shard),
+  FOREIGN KEY (job, shard) REFERENCES steps ON DELETE CASCADE
+);
+INSERT INTO step_results SELECT job, shard, cursor, partial FROM steps
+  WHERE length(cursor) + length(partial) > 0;
+ALTER TABLE steps DROP COLUMN cursor;
+ALTER TABLE steps DROP COLUMN partial;
+UPDATE steps SET state = 3 WHERE shard = -1 AND state = 0
+  AND EXISTS (SELECT 1 FROM jobs WHERE sequence = steps.job AND shards_done < num_shards);
+
+ALTER TABLE jobs ADD COLUMN line BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN ready_at BIGINT;
+UPDATE jobs SET line = (SELECT lines.line FROM lines WHERE lines.tenant = jobs.tenant
+  AND lines.kind = jobs.kind AND lines.needs = jobs.needs);
+UPDATE jobs SET ready_at = (SELECT min(not_before) FROM steps WHERE job = sequence AND state = 0)
+  WHERE state IN (1, 2);
+DROP INDEX jobs_by_state;
+DROP INDEX jobs_by_work;
+DROP INDEX steps_by_state;
+DROP INDEX steps_leased;
+CREATE INDEX jobs_ready ON jobs (line, priority DESC, sequence, ready_at)
+  WHERE ready_at IS NOT NULL;
+CREATE INDEX jobs_unfinished ON jobs (line) WHERE state IN (1, 2);
+CREATE INDEX jobs_queued ON jobs (tenant) WHERE state = 1;
+CREATE INDEX steps_open ON steps (job, shard, not_before) WHERE state = 0;
+CREATE INDEX steps_leased ON steps (job, shard, expires_at) WHERE state = 1;
+)sql";
+
 // What leads from each format to the next, from none at all on.
-constexpr std::array<const char*, 2> kUpgrades = {kFormat1, kReplicas};
+constexpr std::array<const char*, 3> kUpgrades = {kFormat1, kReplicas, kLines};
 
 absl::Status Unfit(absl::string_view reason, absl::string_view message) {
   return ErrorWithReason(absl::StatusCode::kFailedPrecondition, reason, message);
@@ -182,7 +249,9 @@ absl::Status Upgrade(PostgresConnection& connection) {
   for (int64_t step = format; step < kPresent; ++step) {
     connection.Script(kUpgrades[static_cast<size_t>(step)]);
   }
-  connection.Script(absl::StrCat("UPDATE store_format SET version = ", kPresent));
+  if (format < kPresent) {
+    connection.Script(absl::StrCat("UPDATE store_format SET version = ", kPresent));
+  }
   return absl::OkStatus();
 }
 

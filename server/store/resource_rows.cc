@@ -8,6 +8,7 @@
 #include "base/status_macros.h"
 #include "store/blob_store.h"
 #include "store/page_token.h"
+#include "store/tenant_rows.h"
 
 namespace valuescope::store {
 namespace {
@@ -50,6 +51,11 @@ std::optional<Resource> FindResource(SqlTransaction& transaction, absl::string_v
                         tenant, static_cast<int64_t>(kind), id);
   if (!row->Next()) return std::nullopt;
   return ReadResource(*row);
+}
+
+// What it counts for; bytes that several resources share count for each.
+int64_t StoredBytes(const Resource& resource) {
+  return resource.blob_size + static_cast<int64_t>(resource.metadata.size());
 }
 
 bool IsNamed(SqlTransaction& transaction, absl::string_view blob_digest) {
@@ -109,7 +115,8 @@ absl::Status CheckResource(const Resource& resource) {
   return CheckDigest("blob_digest", resource.blob_digest);
 }
 
-absl::StatusOr<Resource> PutResource(SqlTransaction& transaction, Resource resource) {
+absl::StatusOr<Resource> PutResource(SqlTransaction& transaction, Resource resource,
+                                     const TenantPolicies& tenants) {
   if (auto present = FindResource(transaction, resource.tenant, resource.kind, resource.id)) {
     if (present->digest == resource.digest) return *std::move(present);
     return ErrorWithReason(
@@ -125,6 +132,7 @@ absl::StatusOr<Resource> PutResource(SqlTransaction& transaction, Resource resou
       static_cast<int64_t>(resource.format_version), resource.digest, resource.display_name,
       resource.media_type, resource.blob_digest, resource.blob_size, resource.job_id, resource.role,
       Bytes{resource.metadata});
+  VS_RETURN_IF_ERROR(AddStoredBytes(transaction, resource.tenant, StoredBytes(resource), tenants));
   return resource;
 }
 
@@ -181,6 +189,7 @@ absl::Status DeleteResource(SqlTransaction& transaction, absl::string_view tenan
   }
   transaction.Execute("DELETE FROM resources WHERE tenant = $1 AND kind = $2 AND id = $3", tenant,
                       static_cast<int64_t>(kind), id);
+  FreeStoredBytes(transaction, tenant, StoredBytes(resource));
   if (!resource.blob_digest.empty()) MarkIfUnnamed(transaction, {resource.blob_digest});
   return absl::OkStatus();
 }

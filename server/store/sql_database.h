@@ -109,18 +109,14 @@ class SqlDatabase {
   // where it returns OK and rolled back where it does not.
   template <typename Body>
   auto Transact(Body&& body) -> std::invoke_result_t<Body, SqlTransaction&> {
-    using Result = std::invoke_result_t<Body, SqlTransaction&>;
-    std::optional<Result> result;
-    const absl::Status status = Run([&](SqlTransaction& transaction) {
-      result.emplace(body(transaction));
-      if constexpr (std::is_same_v<Result, absl::Status>) {
-        return *result;
-      } else {
-        return result->status();
-      }
-    });
-    if (!status.ok()) return status;
-    return *std::move(result);
+    return ResultOf(body, [this](auto run) { return Run(run); });
+  }
+
+  // The same of a `body` (-> StatusOr) that writes nothing: it sees one state of the database, and
+  // waits for nobody who writes.
+  template <typename Body>
+  auto Read(Body&& body) -> std::invoke_result_t<Body, SqlTransaction&> {
+    return ResultOf(body, [this](auto run) { return RunReading(run); });
   }
 
   // Whether other processes can be at it.
@@ -132,6 +128,25 @@ class SqlDatabase {
  protected:
   // OK exactly where `body` returned OK and all of it is committed.
   virtual absl::Status Run(absl::FunctionRef<absl::Status(SqlTransaction&)> body) = 0;
+  virtual absl::Status RunReading(absl::FunctionRef<absl::Status(SqlTransaction&)> body) = 0;
+
+ private:
+  template <typename Body, typename Runner>
+  static auto ResultOf(Body& body, const Runner& runner)
+      -> std::invoke_result_t<Body, SqlTransaction&> {
+    using Result = std::invoke_result_t<Body, SqlTransaction&>;
+    std::optional<Result> result;
+    const absl::Status status = runner([&](SqlTransaction& transaction) {
+      result.emplace(body(transaction));
+      if constexpr (std::is_same_v<Result, absl::Status>) {
+        return *result;
+      } else {
+        return result->status();
+      }
+    });
+    if (!status.ok()) return status;
+    return *std::move(result);
+  }
 };
 
 // What ended a transaction, and was no error of its database: where the machine had no memory

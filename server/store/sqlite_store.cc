@@ -21,7 +21,7 @@ absl::StatusOr<std::unique_ptr<Store>> OpenSqliteStore(const std::string& path,
     RemoveReplicas(transaction);
     return absl::OkStatus();
   }));
-  return MakeSqlStore(std::move(database), options.retry);
+  return MakeSqlStore(std::move(database), options.retry, options.tenants);
 }
 
 }  // namespace valuescope::store

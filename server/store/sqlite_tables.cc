@@ -5,9 +5,16 @@
 //   resources        vectors, neuron sets, artifacts' metadata
 //   orphaned_blobs   blobs that nothing names, and since when that is known
 //   requests         idempotency keys; request_results: the resources that each made, in order
-//   tenants          whose turn it is: the tenant with the lowest last_turn is served next
-//   jobs             one row a job; shards_done and work_done are sums over its steps, kept in step
+//   tenants          what each has had: worker time by weight (virtual_time, microseconds), from
+//                    where it was last served (served_from), when that was (last_turn: the highest
+//                    is the latest), and what its resources take (stored_bytes)
+//   lines            one row for each tenant, kind and needs that ever had a job: where jobs wait
+//   jobs             one row a job; shards_done and work_done are sums over its steps, kept in
+//   step;
+//                    ready_at is when its first open step may be leased, NULL where it has none
+//   job_payloads     what is large of a job, apart from what changes often
 //   steps            one row a shard, and one with shard -1 for the merge
+//   step_results     how far a step is: cursor and partial result
 //   job_inputs       resources that jobs read
 //   job_blobs        blobs that jobs read and nothing else need name
 //   counters         sums that outlive deleted jobs
@@ -159,9 +166,76 @@ CREATE TABLE replicas (
 ) STRICT;
 )sql";
 
+// Lines make a lease cheap however long the queue is, and a commit however large what the job
+// reads and makes: jobs stand in lines, of which the ready ones are an index, and payloads have
+// rows of their own.
+constexpr char kLines[] = R"sql(
+CREATE TABLE lines (
+  line INTEGER PRIMARY KEY,
+  tenant TEXT NOT NULL REFERENCES tenants,
+  kind TEXT NOT NULL,
+  needs TEXT NOT NULL,
+  UNIQUE (tenant, kind, needs)
+) STRICT;
+INSERT INTO lines (tenant, kind, needs) SELECT DISTINCT tenant, kind, needs FROM jobs;
+
+ALTER TABLE tenants ADD COLUMN virtual_time INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tenants ADD COLUMN served_from INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tenants ADD COLUMN stored_bytes INTEGER NOT NULL DEFAULT 0;
+INSERT INTO tenants (tenant, last_turn) SELECT DISTINCT tenant, 0 FROM resources WHERE true
+  ON CONFLICT DO NOTHING;
+UPDATE tenants SET stored_bytes = (SELECT coalesce(sum(blob_size + length(metadata)), 0)
+  FROM resources WHERE resources.tenant = tenants.tenant);
+
+CREATE TABLE job_payloads (
+  job INTEGER PRIMARY KEY REFERENCES jobs ON DELETE CASCADE,
+  metadata BLOB NOT NULL,
+  result BLOB NOT NULL DEFAULT x'',
+  spec BLOB NOT NULL,
+  request BLOB NOT NULL
+) STRICT;
+INSERT INTO job_payloads SELECT sequence, metadata, result, spec, request FROM jobs;
+ALTER TABLE jobs DROP COLUMN metadata;
+ALTER TABLE jobs DROP COLUMN result;
+ALTER TABLE jobs DROP COLUMN spec;
+ALTER TABLE jobs DROP COLUMN request;
+
+CREATE TABLE step_results (
+  job INTEGER NOT NULL,
+  shard INTEGER NOT NULL,
+  cursor BLOB NOT NULL,
+  partial BLOB NOT NULL,
+  PRIMARY KEY (job, shard),
+  FOREIGN KEY (job, shard) REFERENCES steps ON DELETE CASCADE
+) STRICT;
+INSERT INTO step_results SELECT job, shard, cursor, partial FROM steps
+  WHERE length(cursor) + length(partial) > 0;
+ALTER TABLE steps DROP COLUMN cursor;
+ALTER TABLE steps DROP COLUMN partial;
+UPDATE steps SET state = 3 WHERE shard = -1 AND state = 0
+  AND EXISTS (SELECT 1 FROM jobs WHERE sequence = steps.job AND shards_done < num_shards);
+
+ALTER TABLE jobs ADD COLUMN line INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN ready_at INTEGER;
+UPDATE jobs SET line = (SELECT lines.line FROM lines WHERE lines.tenant = jobs.tenant
+  AND lines.kind = jobs.kind AND lines.needs = jobs.needs);
+UPDATE jobs SET ready_at = (SELECT min(not_before) FROM steps WHERE job = sequence AND state = 0)
+  WHERE state IN (1, 2);
+DROP INDEX jobs_by_state;
+DROP INDEX jobs_by_work;
+DROP INDEX steps_by_state;
+DROP INDEX steps_leased;
+CREATE INDEX jobs_ready ON jobs (line, priority DESC, sequence, ready_at)
+  WHERE ready_at IS NOT NULL;
+CREATE INDEX jobs_unfinished ON jobs (line) WHERE state IN (1, 2);
+CREATE INDEX jobs_queued ON jobs (tenant) WHERE state = 1;
+CREATE INDEX steps_open ON steps (job, shard, not_before) WHERE state = 0;
+CREATE INDEX steps_leased ON steps (job, shard, expires_at) WHERE state = 1;
+)sql";
+
 // What leads from each format to the next, from none at all on: a new database goes all the way, so
 // that there is one text of each table.
-constexpr std::array<const char*, 3> kUpgrades = {kFormat1, kUpgradeFrom1, kReplicas};
+constexpr std::array<const char*, 4> kUpgrades = {kFormat1, kUpgradeFrom1, kReplicas, kLines};
 
 }  // namespace
 

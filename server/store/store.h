@@ -199,6 +199,10 @@ struct Lease {
   std::string token;
   absl::Time expires_at;
   int64_t num_shards = 1;
+  int64_t failures = 0;  // infrastructure failures of the step since it last got on
+  // Worker time spent on it since the store was last told of some. The worker sets it before a call
+  // below that writes, but for ExtendLease; it is charged to the tenant where that succeeds.
+  absl::Duration worked = absl::ZeroDuration();
 
   bool is_merge() const { return shard == kMergeStep; }
 };
@@ -316,12 +320,18 @@ class Store {
   virtual absl::StatusOr<std::vector<WorkType>> ListWork() = 0;
 
   // Leases a shard, or the merge of a job whose shards are all done; nullopt where nothing of what
-  // can be run is to do. Tenants take turns; within a tenant higher priority first, then the oldest
-  // job, then the lowest shard. Jobs that cannot be run here hide none that can.
+  // can be run is to do. Tenants share the time of workers (store/fair_turns.h); within a tenant
+  // higher priority first, then the oldest job, then the lowest shard. Jobs that cannot be run here
+  // hide none that can, and a tenant that runs as much as it may has none that can.
   virtual absl::StatusOr<std::optional<Lease>> LeaseWork(const LeaseRequest& request) = 0;
 
+  // True where the worker of `lease`, which has `worked` on it, had better give it back, since
+  // LeaseWork(request) would give it something else, that nobody is running: a job of a tenant that
+  // is behind in worker time, or of the same tenant and of higher priority.
+  virtual absl::StatusOr<bool> OthersWait(const Lease& lease, const LeaseRequest& request) = 0;
+
   // The calls below up to FailShard are fenced: ABORTED (LEASE_LOST) where the lease was taken back
-  // or its job is not running (any more).
+  // or its job is not running (any more), where nothing else is said.
 
   // A shard of the leased job as last committed by whoever worked on it; empty and 0 at first.
   // Apart from the lease, and of one shard at a time: whoever dies of its size has been seen to
@@ -330,8 +340,8 @@ class Store {
 
   // Moves the expiry to now + duration.
   virtual absl::Status ExtendLease(const Lease& lease, absl::Duration duration) = 0;
-  // Stores partial, cursor and progress together. The shard's infrastructure failures are forgiven:
-  // it gets on.
+  // Stores partial, cursor and progress together, of a job that was asked to stop too. The shard's
+  // infrastructure failures are forgiven: it gets on.
   virtual absl::Status CommitProgress(const Lease& lease, const ShardProgress& progress) = 0;
   // The same, and the shard is done.
   virtual absl::Status CompleteShard(const Lease& lease, const ShardProgress& progress) = 0;

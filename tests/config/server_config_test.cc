@@ -53,6 +53,9 @@ TEST(ServerConfigTest, EveryFlagIsRead) {
                                          "--capture_memory_bytes=4MiB",
                                          "--intervention_memory_bytes=5MiB",
                                          "--extraction_scratch_bytes=6MiB",
+                                         "--tenants=lab:weight=2.5:stored=7MiB,*:running=3",
+                                         "--job_commit_interval=500ms",
+                                         "--job_turn=20s",
                                          "--drain_timeout=1m30s",
                                          "--step_timeout=250ms",
                                          "--heartbeat=3s",
@@ -79,6 +82,11 @@ TEST(ServerConfigTest, EveryFlagIsRead) {
   EXPECT_EQ(config->capture_memory_bytes, 4 << 20);
   EXPECT_EQ(config->intervention_memory_bytes, 5 << 20);
   EXPECT_EQ(config->extraction_scratch_bytes, 6 << 20);
+  EXPECT_EQ(config->tenants.Of("lab"),
+            (TenantPolicy{.weight = 2.5, .max_running = 3, .max_stored_bytes = 7 << 20}));
+  EXPECT_EQ(config->tenants.Of("other"), TenantPolicy{.max_running = 3});
+  EXPECT_EQ(config->job_commit_interval, absl::Milliseconds(500));
+  EXPECT_EQ(config->job_turn, absl::Seconds(20));
   EXPECT_EQ(config->drain_timeout, absl::Seconds(90));
   EXPECT_EQ(config->step_timeout, absl::Milliseconds(250));
   EXPECT_EQ(config->heartbeat, absl::Seconds(3));
@@ -104,6 +112,14 @@ TEST(ServerConfigTest, FlagsWinOverTheFileWhereverTheyStand) {
   EXPECT_THAT(config->models, ElementsAre("a", "b"));
   EXPECT_TRUE(config->insecure);
   EXPECT_EQ(config->log_level, "error");
+}
+
+TEST(ServerConfigTest, TheFileListsWhatTenantsMayHave) {
+  const auto config = ParseServerConfig(
+      {"--config=" + Written(R"({"tenants": ["*:queued=5", "lab:weight=4:queued=0"]})")});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->tenants.Of("lab"), (TenantPolicy{.weight = 4, .max_queued = 0}));
+  EXPECT_EQ(config->tenants.Of("other").max_queued, 5);
 }
 
 struct BadCase {
@@ -136,6 +152,17 @@ TEST(ServerConfigTest, BadFlagsAreToldInOneLineWithWhatIsAllowed) {
            {"--store=postgresql://host/db", "--artifacts"},
            {"--store=sqlite:", "sqlite:PATH"},
            {"--store=/x.db", "sqlite:PATH"},
+           {"--tenants=la b:weight=1", "NAME:weight=W"},
+           {"--tenants=lab:weight=0", "0.001 to 1000"},
+           {"--tenants=lab:weight=nan", "0.001 to 1000"},
+           {"--tenants=lab:running=-1", "0 to 1000000000"},
+           {"--tenants=lab:stored=5GB", "512MiB"},
+           {"--tenants=lab:size=5", "weight=, running=, queued= or stored="},
+           {"--tenants=lab:", "weight=, running=, queued= or stored="},
+           {"--tenants=lab,lab", "lab once"},
+           {"--tenants=*,*", "* once"},
+           {"--job_turn=-1s", "0s to 24h"},
+           {"--job_commit_interval=soon", "0s to 24h"},
            {"--device=cuda:", "cuda:0"},
            {"--device=cuda:-1", "cuda:0"},
            {"--device=cuda:16", "cuda:0"},

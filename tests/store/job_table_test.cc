@@ -20,7 +20,7 @@ class JobTableTest : public testing::TestWithParam<Database> {
 
   void Open() {
     store_.reset();
-    auto opened = database_->Open();
+    auto opened = database_->Open({});
     ASSERT_TRUE(opened.ok()) << opened.status();
     store_ = *std::move(opened);
   }

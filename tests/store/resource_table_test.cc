@@ -35,7 +35,7 @@ class ResourceTableTest : public testing::TestWithParam<Database> {
 
   void Open() {
     store_.reset();
-    auto opened = database_->Open();
+    auto opened = database_->Open({});
     ASSERT_TRUE(opened.ok()) << opened.status();
     store_ = *std::move(opened);
   }
