@@ -52,6 +52,7 @@
 #include "engine/model_registry.h"
 #include "engine/step_watchdog.h"
 #include "jobs/job_queue.h"
+#include "jobs/retention.h"
 #include "jobs/worker.h"
 #include "kinds/kinds.h"
 #include "observability/log.h"
@@ -196,11 +197,44 @@ observability::ServingState StateOf(const engine::ModelRegistry& models, store::
     }
   }
   if (const auto rescues = store.TotalRescues(); rescues.ok()) state.job_rescues = *rescues;
+  if (const auto ages = store.MeasureAges(); ages.ok()) {
+    state.oldest_queued_job = ages->oldest_queued.value_or(absl::ZeroDuration());
+    if (ages->next_expiry) state.oldest_lease = jobs::WorkerOptions().lease - *ages->next_expiry;
+  }
   return state;
 }
 
-jobs::WorkerOptions ObservedWorker(observability::Metrics* metrics) {
+void LogStoreError(const absl::Status& status) {
+  Log(LogLevel::kError, "store failed", {{"error", status.message()}});
+}
+
+jobs::RetentionOptions ObservedRetention(const config::ServerConfig& config,
+                                         observability::Metrics* metrics) {
+  jobs::RetentionOptions options;
+  options.kept = {.jobs = config.keep_jobs,
+                  .request_ids = config.keep_request_ids,
+                  .partials = config.keep_partials};
+  const absl::Duration shortest =
+      std::min({config.keep_jobs, config.keep_request_ids, config.keep_partials});
+  options.pause = std::clamp(shortest, absl::Seconds(1), options.pause);
+  options.on_expired = [metrics](const store::Expired& expired) {
+    metrics->Expired("jobs", static_cast<int64_t>(expired.jobs.size()));
+    metrics->Expired("request_ids", expired.request_ids);
+    metrics->Expired("partials", expired.partials);
+    Log(LogLevel::kInfo, "expired",
+        {{"jobs", static_cast<int64_t>(expired.jobs.size())},
+         {"request_ids", expired.request_ids},
+         {"partials", expired.partials}});
+  };
+  options.on_store_error = LogStoreError;
+  return options;
+}
+
+jobs::WorkerOptions ObservedWorker(const config::ServerConfig& config,
+                                   observability::Metrics* metrics) {
   jobs::WorkerOptions options;
+  options.orphan_grace = config.keep_orphaned_blobs;
+  options.observer.on_blob_removed = [metrics] { metrics->Expired("blobs", 1); };
   options.observer.on_step = [metrics](const store::Lease& lease, absl::Duration duration,
                                        const absl::Status& status) {
     if (status.ok()) metrics->ShardFinished(lease.kind, duration);
@@ -212,9 +246,7 @@ jobs::WorkerOptions ObservedWorker(observability::Metrics* metrics) {
          {"code", absl::StatusCodeToString(status.code())},
          {"reason", DetailsOf(status).reason}});
   };
-  options.observer.on_store_error = [](const absl::Status& status) {
-    Log(LogLevel::kError, "store failed", {{"error", status.message()}});
-  };
+  options.observer.on_store_error = LogStoreError;
   return options;
 }
 
@@ -261,6 +293,7 @@ class Server {
   std::unique_ptr<services::VectorResolver> vectors_;
   services::KindRegistry kinds_;
   std::unique_ptr<jobs::Worker> worker_;
+  std::unique_ptr<jobs::RetentionSweeper> retention_;
   std::optional<services::ModelService> model_service_;
   std::optional<services::GenerationService> generation_service_;
   std::optional<services::ActivationService> activation_service_;
@@ -368,7 +401,7 @@ absl::Status Server::Listen() {
   vector_service_.emplace(models_.get(), store_.get(), blobs_.get(), &kinds_);
   neuron_service_.emplace(models_.get(), store_.get(), blobs_.get(), &kinds_);
   evaluation_service_.emplace(store_.get(), blobs_.get(), &kinds_);
-  job_service_.emplace(&kinds_, queue_.get(), store_.get(), blobs_.get());
+  job_service_.emplace(&kinds_, queue_.get(), store_.get(), blobs_.get(), config_.keep_jobs);
   artifact_service_.emplace(store_.get(), blobs_.get());
   const auto bind = [this](auto& service) {
     bindings_.push_back(bindings::Bind(runtime_.get(), &*service));
@@ -455,10 +488,13 @@ absl::Status Server::Start() {
   std::vector<jobs::JobKind*> kinds = kinds_.ForWorkers();
   queue_->SetKinds({kinds.begin(), kinds.end()});
   worker_ = std::make_unique<jobs::Worker>(queue_.get(), blobs_.get(), std::move(kinds),
-                                           ObservedWorker(&metrics_));
+                                           ObservedWorker(config_, &metrics_));
+  retention_ =
+      std::make_unique<jobs::RetentionSweeper>(queue_.get(), ObservedRetention(config_, &metrics_));
   VS_RETURN_IF_ERROR(Listen());
   for (const std::string& id : config_.models) VS_RETURN_IF_ERROR(models_->StartLoading(id));
   worker_->Start();
+  retention_->Start();
   readiness_ = std::thread([this] { WatchReadiness(); });
   engines_ = std::thread([this] { WatchEngines(); });
   return absl::OkStatus();

@@ -37,6 +37,11 @@ struct ServerConfig {
   int64_t capture_memory_bytes = int64_t{1} << 30;
   int64_t intervention_memory_bytes = int64_t{1} << 30;
   int64_t extraction_scratch_bytes = int64_t{32} << 30;  // of disk, of one extraction
+  // How long things are kept; absl::InfiniteDuration() for ever.
+  absl::Duration keep_jobs = absl::Hours(30 * 24);        // finished ones, with their artifacts
+  absl::Duration keep_partials = absl::Hours(7 * 24);     // of failed and cancelled jobs
+  absl::Duration keep_request_ids = absl::Hours(7 * 24);  // of requests that made something
+  absl::Duration keep_orphaned_blobs = absl::Hours(1);    // bytes that nothing names
   absl::Duration drain_timeout = absl::Seconds(30);
   absl::Duration step_timeout = absl::Minutes(2);  // 0: however long a step takes
   absl::Duration heartbeat = absl::Seconds(15);    // of streams with nothing to send

@@ -361,6 +361,8 @@ class Worker::Impl {
     for (const std::string& digest : *orphans) {
       if (absl::Status removed = blobs_->Remove(digest, unused_since); !removed.ok()) {
         ReportStoreError(removed);
+      } else if (options_.observer.on_blob_removed) {
+        options_.observer.on_blob_removed();
       }
     }
   }

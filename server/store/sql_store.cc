@@ -5,6 +5,8 @@
 
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "store/expired_rows.h"
+#include "store/job_list.h"
 #include "store/job_rows.h"
 #include "store/resource_rows.h"
 #include "store/sql_database.h"
@@ -220,6 +222,22 @@ class SqlStore : public Store {
   absl::StatusOr<int64_t> TotalRescues() override {
     return database_->Transact([&](SqlTransaction& transaction) -> absl::StatusOr<int64_t> {
       return store::TotalRescues(transaction);
+    });
+  }
+
+  absl::StatusOr<QueueAges> MeasureAges() override {
+    return database_->Transact([&](SqlTransaction& transaction) -> absl::StatusOr<QueueAges> {
+      return store::MeasureAges(transaction);
+    });
+  }
+
+  absl::StatusOr<Expired> Expire(const Retention& retention, int64_t most_rows) override {
+    return database_->Transact([&](SqlTransaction& transaction) -> absl::StatusOr<Expired> {
+      VS_ASSIGN_OR_RETURN(Expired expired, store::Expire(transaction, retention, most_rows));
+      for (const std::string& id : expired.jobs) {
+        transaction.Announce({.job_id = id, .for_workers = kForWatchers});
+      }
+      return expired;
     });
   }
 

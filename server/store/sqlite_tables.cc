@@ -10,6 +10,9 @@
 //   steps            one row a shard, and one with shard -1 for the merge
 //   job_inputs       resources that jobs read
 //   job_blobs        blobs that jobs read and nothing else need name
+//   job_revisions    how often a job changed, counted by a trigger
+//   job_states       the revisions in which a job's state changed
+//   job_models       models that jobs run on
 //   counters         sums that outlive deleted jobs
 #include "store/sqlite_tables.h"
 
@@ -147,9 +150,64 @@ INSERT INTO job_blobs SELECT sequence, CAST(spec AS TEXT) ->> 'data_set_blob' FR
     AND CAST(spec AS TEXT) ->> 'data_set_blob' IS NOT NULL;
 )sql";
 
+// Format 3 has a revision of every job and its changes of state, by which watchers go on where they
+// were; the models that jobs run on; and indexes for lists, counts and what is swept away. A
+// trigger counts the revision, so that no transaction can forget to.
+constexpr char kUpgradeFrom2[] = R"sql(
+CREATE TABLE job_revisions (
+  job INTEGER PRIMARY KEY REFERENCES jobs ON DELETE CASCADE,
+  revision INTEGER NOT NULL
+) STRICT;
+CREATE TABLE job_states (
+  job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  revision INTEGER NOT NULL,
+  state INTEGER NOT NULL,
+  PRIMARY KEY (job, revision)
+) STRICT, WITHOUT ROWID;
+INSERT INTO job_revisions SELECT sequence, 1 FROM jobs;
+INSERT INTO job_states SELECT sequence, 1, state FROM jobs;
+CREATE TRIGGER job_is_created AFTER INSERT ON jobs BEGIN
+  INSERT INTO job_revisions VALUES (NEW.sequence, 1);
+  INSERT INTO job_states VALUES (NEW.sequence, 1, NEW.state);
+END;
+CREATE TRIGGER job_changes AFTER UPDATE OF state, shards_done, work_done, rescues, attempts ON jobs
+WHEN OLD.state <> NEW.state OR OLD.shards_done <> NEW.shards_done OR OLD.work_done <> NEW.work_done
+  OR OLD.rescues <> NEW.rescues OR OLD.attempts <> NEW.attempts
+BEGIN
+  UPDATE job_revisions SET revision = revision + 1 WHERE job = NEW.sequence;
+  INSERT INTO job_states SELECT job, revision, NEW.state FROM job_revisions
+    WHERE job = NEW.sequence AND OLD.state <> NEW.state;
+END;
+
+CREATE TABLE job_models (
+  job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  tenant TEXT NOT NULL,
+  model TEXT NOT NULL,
+  PRIMARY KEY (job, model)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX job_models_by_list ON job_models (tenant, model, job);
+INSERT INTO job_models
+  WITH RECURSIVE words (job, tenant, word, rest) AS (
+    SELECT sequence, tenant, '', needs || ' ' FROM jobs
+    UNION ALL
+    SELECT job, tenant, substr(rest, 1, instr(rest, ' ') - 1), substr(rest, instr(rest, ' ') + 1)
+      FROM words WHERE rest <> '')
+  SELECT DISTINCT job, tenant, word FROM words WHERE word LIKE 'models/%';
+
+DROP INDEX jobs_by_state;
+CREATE INDEX jobs_by_count ON jobs (state, kind, tenant);
+CREATE INDEX jobs_by_list_of_state ON jobs (tenant, state, sequence);
+CREATE INDEX jobs_by_list_of_kind ON jobs (tenant, kind, sequence);
+CREATE INDEX jobs_by_time ON jobs (tenant, created_at);
+CREATE INDEX jobs_queued ON jobs (created_at) WHERE state = 1;
+CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL;
+CREATE INDEX jobs_with_partials ON jobs (finished_at) WHERE state IN (5, 6) AND work_done > 0;
+CREATE INDEX requests_by_age ON requests (created_at);
+)sql";
+
 // What leads from each format to the next, from none at all on: a new database goes all the way, so
 // that there is one text of each table.
-constexpr std::array<const char*, 2> kUpgrades = {kFormat1, kUpgradeFrom1};
+constexpr std::array<const char*, 3> kUpgrades = {kFormat1, kUpgradeFrom1, kUpgradeFrom2};
 
 }  // namespace
 

@@ -72,11 +72,21 @@ TEST_F(SqliteStoreTest, ADatabaseOfTheFormatBeforeIsBroughtToThePresentOne) {
   {
     SQLite::Database database(folder_ / "store.db", SQLite::OPEN_READWRITE);
     database.exec(
+        "DROP TRIGGER job_is_created; DROP TRIGGER job_changes; DROP TABLE job_revisions;"
+        "DROP TABLE job_states; DROP TABLE job_models; DROP INDEX jobs_by_count;"
+        "DROP INDEX jobs_by_list_of_state; DROP INDEX jobs_by_list_of_kind;"
+        "DROP INDEX jobs_by_time; DROP INDEX jobs_queued; DROP INDEX jobs_finished;"
+        "DROP INDEX jobs_with_partials; DROP INDEX requests_by_age;"
+        "CREATE INDEX jobs_by_state ON jobs (state);"
         "DROP INDEX jobs_by_work; DROP TABLE job_blobs; ALTER TABLE jobs DROP COLUMN needs;"
         "UPDATE store_format SET version = 1");
   }
   Open();
   EXPECT_EQ(store_->GetJob("lab", id)->needs, "models/tiny");
+  EXPECT_EQ(store_->GetJob("lab", id)->revision, 1);
+  EXPECT_THAT(store_->GetJob("lab", id)->transitions,
+              ElementsAre(JobTransition{.revision = 1, .state = JobState::kQueued}));
+  EXPECT_EQ(store_->ListJobs("lab", {.model = "models/tiny"}, {})->jobs.size(), 1u);
   ASSERT_TRUE(store_->MarkOrphanedBlobs({blob, Sha256Hex("nameless")}).ok());
   EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::ZeroDuration()), ElementsAre(Sha256Hex("nameless")));
   Open();
