@@ -50,6 +50,10 @@ class ShardContext {
   // between chunks and return CANCELLED; what was checkpointed is kept.
   virtual const Cancellation& cancellation() const = 0;
 
+  // What units that were done since the last call came to, stored with the next checkpoint or the
+  // shard's result.
+  virtual void Observe(std::vector<store::Observed> /*observed*/) {}
+
   // Stores the shard's result so far, where to go on, and the units of work done in this shard in
   // all, in one transaction. ABORTED where the lease is lost: return it.
   virtual absl::Status Checkpoint(absl::string_view partial, absl::string_view cursor,

@@ -59,11 +59,17 @@ class LeasedShard : public ShardContext {
     return queue_->store().ReadProgress(lease_, shard);
   }
 
+  void Observe(std::vector<store::Observed> observed) override {
+    observed_.insert(observed_.end(), observed.begin(), observed.end());
+  }
+  std::vector<store::Observed> TakeObserved() { return std::exchange(observed_, {}); }
+
   absl::Status Checkpoint(absl::string_view partial, absl::string_view cursor,
                           int64_t work_done) override {
-    VS_RETURN_IF_ERROR(queue_->store().CommitProgress(
-        lease_,
-        {.partial = std::string(partial), .cursor = std::string(cursor), .work_done = work_done}));
+    VS_RETURN_IF_ERROR(queue_->store().CommitProgress(lease_, {.partial = std::string(partial),
+                                                               .cursor = std::string(cursor),
+                                                               .work_done = work_done,
+                                                               .observed = TakeObserved()}));
     queue_->Announce(lease_.job_id);
     return absl::OkStatus();
   }
@@ -73,6 +79,7 @@ class LeasedShard : public ShardContext {
   const store::Lease& lease_;
   const store::ShardProgress progress_;
   const Cancellation cancellation_;
+  std::vector<store::Observed> observed_;  // since the last commit
 };
 
 store::Resource MakeArtifact(const std::string& job_id, ArtifactDraft draft) {
@@ -217,8 +224,10 @@ class Worker::Impl {
                         queue_->store().ReadProgress(lease, lease.shard));
     LeasedShard shard(queue_, lease, std::move(progress), cancellation);
     VS_ASSIGN_OR_RETURN(ShardResult result, KindOf(lease).RunShard(shard));
-    return queue_->store().CompleteShard(
-        lease, {.partial = std::move(result.partial), .cursor = "", .work_done = result.work_done});
+    return queue_->store().CompleteShard(lease, {.partial = std::move(result.partial),
+                                                 .cursor = "",
+                                                 .work_done = result.work_done,
+                                                 .observed = shard.TakeObserved()});
   }
 
   absl::Status RunMerge(const store::Lease& lease, const Cancellation& cancellation) {

@@ -3,6 +3,7 @@
 #include <google/protobuf/util/json_util.h>
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <utility>
 
@@ -78,6 +79,25 @@ absl::StatusOr<absl::Time> TimeFromProto(absl::string_view field,
   return absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(time.nanos());
 }
 
+// A number of units that are something ("num_..."), or else the mean of a number that each has.
+v1::PartialStatistic StatisticOf(const store::Observed& observed) {
+  v1::PartialStatistic proto;
+  proto.set_name(observed.name);
+  proto.set_count(observed.count);
+  const auto count = static_cast<double>(observed.count);
+  const auto sum = static_cast<double>(observed.sum);
+  if (absl::StartsWith(observed.name, "num_") || observed.count == 0) {
+    proto.set_value(sum);
+    return proto;
+  }
+  proto.set_value(sum / count);
+  if (observed.count > 1) {
+    const double squares = static_cast<double>(observed.sum_of_squares) - sum * sum / count;
+    proto.set_standard_error(std::sqrt(std::max(0.0, squares) / (count - 1) / count));
+  }
+  return proto;
+}
+
 // Without spec and result. `kind` is null where it is not one of ours.
 v1::Job Describe(const store::Job& job, const Kind* kind, std::optional<absl::Duration> eta) {
   v1::Job proto;
@@ -91,6 +111,9 @@ v1::Job Describe(const store::Job& job, const Kind* kind, std::optional<absl::Du
   progress.set_unit(std::string(kind == nullptr ? kUnknownUnit : kind->Unit()));
   progress.set_shards_done(job.shards_done);
   progress.set_shards_total(job.num_shards);
+  for (const store::Observed& observed : job.observed) {
+    *progress.add_statistics() = StatisticOf(observed);
+  }
   if (eta) progress.mutable_eta()->set_seconds(absl::ToInt64Seconds(*eta));
   proto.mutable_estimate()->ParseFromString(job.metadata);
   if (job.error) {

@@ -72,6 +72,7 @@ int64_t ClearSteps(SqlTransaction& transaction, int64_t job, int64_t most) {
     shards_done += step.is_done;
     work_done += step.work_done;
   }
+  transaction.Execute("DELETE FROM job_observed WHERE job = $1", job);
   transaction.Execute(
       "UPDATE jobs SET shards_done = shards_done - $1, work_done = work_done - $2"
       " WHERE sequence = $3",

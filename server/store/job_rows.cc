@@ -107,6 +107,31 @@ std::vector<JobTransition> TransitionsOf(SqlTransaction& transaction, absl::stri
   return transitions;
 }
 
+std::vector<Observed> ObservedOf(SqlTransaction& transaction, absl::string_view id) {
+  std::vector<Observed> observed;
+  const auto rows = transaction.Query(
+      "SELECT o.name, o.count, o.sum, o.sum_of_squares FROM job_observed o"
+      " JOIN jobs j ON j.sequence = o.job WHERE j.id = $1 ORDER BY o.name",
+      id);
+  while (rows->Next()) {
+    observed.push_back({.name = rows->Text(0),
+                        .count = rows->Integer(1),
+                        .sum = rows->Integer(2),
+                        .sum_of_squares = rows->Integer(3)});
+  }
+  return observed;
+}
+
+void AddObserved(SqlTransaction& transaction, int64_t job, const std::vector<Observed>& observed) {
+  for (const Observed& one : observed) {
+    transaction.Execute(
+        "INSERT INTO job_observed VALUES ($1, $2, $3, $4, $5) ON CONFLICT (job, name) DO UPDATE"
+        " SET count = job_observed.count + excluded.count, sum = job_observed.sum + excluded.sum,"
+        " sum_of_squares = job_observed.sum_of_squares + excluded.sum_of_squares",
+        job, one.name, one.count, one.sum, one.sum_of_squares);
+  }
+}
+
 void InsertModels(SqlTransaction& transaction, int64_t sequence, const NewJob& job) {
   for (const std::string& model : job.models) {
     transaction.Execute("INSERT INTO job_models VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
@@ -308,6 +333,7 @@ Job ReadJob(SqlRows& row) {
       .revision = row.Integer(22),
       .transitions = {},
       .blobs = {},
+      .observed = {},
   };
 }
 
@@ -358,6 +384,7 @@ absl::StatusOr<Job> GetJob(SqlTransaction& transaction, absl::string_view tenant
   job.spec = row->Text(kNumJobColumns + 2);
   job.transitions = TransitionsOf(transaction, id, job.revision);
   job.blobs = BlobsOf(transaction, id);
+  job.observed = ObservedOf(transaction, id);
   return job;
 }
 
@@ -460,6 +487,7 @@ absl::Status CommitProgress(SqlTransaction& transaction, const Lease& lease,
       Bytes{progress.partial}, Bytes{progress.cursor}, progress.work_done, step.job, lease.shard);
   transaction.Execute("UPDATE jobs SET work_done = work_done + $1 WHERE sequence = $2",
                       progress.work_done - step.work_done, step.job);
+  AddObserved(transaction, step.job, progress.observed);
   if (!done) return absl::OkStatus();
   transaction.Execute(
       "UPDATE steps SET state = 2, token = NULL, expires_at = NULL WHERE job = $1 AND shard = $2",

@@ -167,6 +167,15 @@ CREATE TRIGGER job_changes AFTER UPDATE OF state, shards_done, work_done, rescue
     OR OLD.work_done <> NEW.work_done OR OLD.rescues <> NEW.rescues OR OLD.attempts <> NEW.attempts)
   EXECUTE FUNCTION job_changes();
 
+CREATE TABLE job_observed (
+  job BIGINT NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  name TEXT NOT NULL,
+  count BIGINT NOT NULL,
+  sum BIGINT NOT NULL,
+  sum_of_squares BIGINT NOT NULL,
+  PRIMARY KEY (job, name)
+);
+
 CREATE TABLE job_models (
   job BIGINT NOT NULL REFERENCES jobs ON DELETE CASCADE,
   tenant TEXT NOT NULL,
@@ -178,12 +187,12 @@ INSERT INTO job_models
   SELECT DISTINCT sequence, tenant, word FROM jobs, unnest(string_to_array(needs, ' ')) AS word
   WHERE word LIKE 'models/%';
 
-DROP INDEX jobs_by_state;
+DROP INDEX IF EXISTS jobs_by_state;
 CREATE INDEX jobs_by_count ON jobs (state, kind, tenant);
 CREATE INDEX jobs_by_list_of_state ON jobs (tenant, state, sequence);
 CREATE INDEX jobs_by_list_of_kind ON jobs (tenant, kind, sequence);
 CREATE INDEX jobs_by_time ON jobs (tenant, created_at);
-CREATE INDEX jobs_queued ON jobs (created_at) WHERE state = 1;
+CREATE INDEX jobs_queued_since ON jobs (created_at) WHERE state = 1;
 CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX jobs_with_partials ON jobs (finished_at) WHERE state IN (5, 6) AND work_done > 0;
 CREATE INDEX requests_by_age ON requests (created_at);

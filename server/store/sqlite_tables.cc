@@ -13,6 +13,7 @@
 //   job_revisions    how often a job changed, counted by a trigger
 //   job_states       the revisions in which a job's state changed
 //   job_models       models that jobs run on
+//   job_observed     sums over the units that a job has done
 //   counters         sums that outlive deleted jobs
 #include "store/sqlite_tables.h"
 
@@ -179,6 +180,15 @@ BEGIN
     WHERE job = NEW.sequence AND OLD.state <> NEW.state;
 END;
 
+CREATE TABLE job_observed (
+  job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  name TEXT NOT NULL,
+  count INTEGER NOT NULL,
+  sum INTEGER NOT NULL,
+  sum_of_squares INTEGER NOT NULL,
+  PRIMARY KEY (job, name)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE job_models (
   job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
   tenant TEXT NOT NULL,
@@ -194,12 +204,12 @@ INSERT INTO job_models
       FROM words WHERE rest <> '')
   SELECT DISTINCT job, tenant, word FROM words WHERE word LIKE 'models/%';
 
-DROP INDEX jobs_by_state;
+DROP INDEX IF EXISTS jobs_by_state;
 CREATE INDEX jobs_by_count ON jobs (state, kind, tenant);
 CREATE INDEX jobs_by_list_of_state ON jobs (tenant, state, sequence);
 CREATE INDEX jobs_by_list_of_kind ON jobs (tenant, kind, sequence);
 CREATE INDEX jobs_by_time ON jobs (tenant, created_at);
-CREATE INDEX jobs_queued ON jobs (created_at) WHERE state = 1;
+CREATE INDEX jobs_queued_since ON jobs (created_at) WHERE state = 1;
 CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX jobs_with_partials ON jobs (finished_at) WHERE state IN (5, 6) AND work_done > 0;
 CREATE INDEX requests_by_age ON requests (created_at);

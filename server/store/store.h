@@ -85,6 +85,10 @@ struct Resource {
 
 struct ResourceFilter {
   std::string job_id;  // only resources made by this job; empty: all
+  // Only resources of this model, as `is_of_model` reads it in their metadata, which is opaque
+  // here; empty: all. It is called inside of the transaction.
+  std::string model;
+  std::function<bool(const Resource&)> is_of_model;
 };
 
 struct ResourcePage {
@@ -136,6 +140,16 @@ struct NewJob {
 
 inline constexpr int64_t kMaxShards = 100'000;
 
+// What some units of a job came to: sums of whole numbers, to which others are added.
+struct Observed {
+  std::string name;
+  int64_t count = 0;  // of units
+  int64_t sum = 0;
+  int64_t sum_of_squares = 0;
+
+  bool operator==(const Observed&) const = default;
+};
+
 // A change of a job's state.
 struct JobTransition {
   int64_t revision = 0;
@@ -170,6 +184,7 @@ struct Job {
   // Since it was created, oldest first; the latest kMostTransitions of them. Empty in lists.
   std::vector<JobTransition> transitions;
   std::vector<std::string> blobs;  // as in NewJob; empty in lists
+  std::vector<Observed> observed;  // by name; empty in lists
 };
 
 inline constexpr int64_t kMostTransitions = 1000;
@@ -270,6 +285,8 @@ struct ShardProgress {
   std::string partial;    // replaces the one before
   std::string cursor;     // replaces the one before
   int64_t work_done = 0;  // units done in this shard in all, including before
+  // Of the units done since the last commit, added to the job's; empty where it is read.
+  std::vector<Observed> observed = {};
 };
 
 class Store {
@@ -294,7 +311,7 @@ class Store {
                                                absl::string_view id) = 0;
 
   // Newest first; the order is stable while others are added. Of resources with much metadata a
-  // page has fewer than were asked for.
+  // page has fewer than were asked for, and so where many are looked at for one of the model.
   virtual absl::StatusOr<ResourcePage> ListResources(absl::string_view tenant, ResourceKind kind,
                                                      const ResourceFilter& filter,
                                                      const Page& page) = 0;

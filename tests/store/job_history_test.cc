@@ -351,6 +351,26 @@ TEST_P(JobHistoryTest, AFailedJobLosesItsPartialsAndIsRetriedFromItsStart) {
   EXPECT_EQ(Get(id).state, JobState::kSucceeded);
 }
 
+TEST_P(JobHistoryTest, WhatUnitsCameToIsAddedUpWithEachCommitAndNotWithALostOne) {
+  const std::string id = Create(Counting(2));
+  const auto lost = Take();
+  const auto other = Take();
+  const auto observed = [](int64_t count) {
+    return std::vector<Observed>{{.name = "a", .count = count, .sum = 2 * count},
+                                 {.name = "b", .count = 1, .sum = 3, .sum_of_squares = 9}};
+  };
+  ASSERT_TRUE(store_->CommitProgress(*lost, {.work_done = 1, .observed = observed(4)}).ok());
+  ASSERT_TRUE(store_->CompleteShard(*other, {.work_done = 1, .observed = observed(1)}).ok());
+  database_->Advance(absl::Seconds(31));
+  ASSERT_TRUE(store_->Sweep().ok());
+  EXPECT_EQ(store_->CompleteShard(*lost, {.work_done = 1, .observed = observed(8)}).code(),
+            absl::StatusCode::kAborted);
+  EXPECT_THAT(Get(id).observed,
+              ElementsAre(Observed{.name = "a", .count = 5, .sum = 10},
+                          Observed{.name = "b", .count = 2, .sum = 6, .sum_of_squares = 18}));
+  EXPECT_THAT(store_->ListJobs("lab", {}, {})->jobs[0].observed, IsEmpty());
+}
+
 TEST_P(JobHistoryTest, TheAgesOfTheQueueAreThoseOfItsOldest) {
   EXPECT_EQ(store_->MeasureAges()->oldest_queued, std::nullopt);
   EXPECT_EQ(store_->MeasureAges()->next_expiry, std::nullopt);

@@ -73,9 +73,10 @@ TEST_F(SqliteStoreTest, ADatabaseOfTheFormatBeforeIsBroughtToThePresentOne) {
     SQLite::Database database(folder_ / "store.db", SQLite::OPEN_READWRITE);
     database.exec(
         "DROP TRIGGER job_is_created; DROP TRIGGER job_changes; DROP TABLE job_revisions;"
-        "DROP TABLE job_states; DROP TABLE job_models; DROP INDEX jobs_by_count;"
+        "DROP TABLE job_states; DROP TABLE job_models; DROP TABLE job_observed; DROP INDEX "
+        "jobs_by_count;"
         "DROP INDEX jobs_by_list_of_state; DROP INDEX jobs_by_list_of_kind;"
-        "DROP INDEX jobs_by_time; DROP INDEX jobs_queued; DROP INDEX jobs_finished;"
+        "DROP INDEX jobs_by_time; DROP INDEX jobs_queued_since; DROP INDEX jobs_finished;"
         "DROP INDEX jobs_with_partials; DROP INDEX requests_by_age;"
         "CREATE INDEX jobs_by_state ON jobs (state);"
         "DROP INDEX jobs_by_work; DROP TABLE job_blobs; ALTER TABLE jobs DROP COLUMN needs;"
