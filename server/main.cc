@@ -54,6 +54,7 @@
 #include "engine/step_watchdog.h"
 #include "jobs/job_queue.h"
 #include "jobs/replica_beat.h"
+#include "jobs/retention.h"
 #include "jobs/worker.h"
 #include "kinds/kinds.h"
 #include "observability/log.h"
@@ -199,7 +200,37 @@ observability::ServingState StateOf(const engine::ModelRegistry& models, store::
     }
   }
   if (const auto rescues = store.TotalRescues(); rescues.ok()) state.job_rescues = *rescues;
+  if (const auto ages = store.MeasureAges(); ages.ok()) {
+    state.oldest_queued_job = ages->oldest_queued.value_or(absl::ZeroDuration());
+    if (ages->next_expiry) state.oldest_lease = jobs::WorkerOptions().lease - *ages->next_expiry;
+  }
   return state;
+}
+
+void LogStoreError(const absl::Status& status) {
+  Log(LogLevel::kError, "store failed", {{"error", status.message()}});
+}
+
+jobs::RetentionOptions ObservedRetention(const config::ServerConfig& config,
+                                         observability::Metrics* metrics) {
+  jobs::RetentionOptions options;
+  options.kept = {.jobs = config.keep_jobs,
+                  .request_ids = config.keep_request_ids,
+                  .partials = config.keep_partials};
+  const absl::Duration shortest =
+      std::min({config.keep_jobs, config.keep_request_ids, config.keep_partials});
+  options.pause = std::clamp(shortest, absl::Seconds(1), options.pause);
+  options.on_expired = [metrics](const store::Expired& expired) {
+    metrics->Expired("jobs", static_cast<int64_t>(expired.jobs.size()));
+    metrics->Expired("request_ids", expired.request_ids);
+    metrics->Expired("partials", expired.partials);
+    Log(LogLevel::kInfo, "expired",
+        {{"jobs", static_cast<int64_t>(expired.jobs.size())},
+         {"request_ids", expired.request_ids},
+         {"partials", expired.partials}});
+  };
+  options.on_store_error = LogStoreError;
+  return options;
 }
 
 jobs::WorkerOptions ObservedWorker(const config::ServerConfig& config,
@@ -207,6 +238,8 @@ jobs::WorkerOptions ObservedWorker(const config::ServerConfig& config,
   jobs::WorkerOptions options;
   options.turns.commit_interval = config.job_commit_interval;
   options.turns.turn = config.job_turn;
+  options.orphan_grace = config.keep_orphaned_blobs;
+  options.observer.on_blob_removed = [metrics] { metrics->Expired("blobs", 1); };
   options.observer.on_step = [metrics](const store::Lease& lease, absl::Duration duration,
                                        const absl::Status& status) {
     if (status.ok()) metrics->ShardFinished(lease.kind, duration);
@@ -219,9 +252,7 @@ jobs::WorkerOptions ObservedWorker(const config::ServerConfig& config,
          {"code", absl::StatusCodeToString(status.code())},
          {"reason", DetailsOf(status).reason}});
   };
-  options.observer.on_store_error = [](const absl::Status& status) {
-    Log(LogLevel::kError, "store failed", {{"error", status.message()}});
-  };
+  options.observer.on_store_error = LogStoreError;
   return options;
 }
 
@@ -279,6 +310,7 @@ class Server {
   std::unique_ptr<services::VectorResolver> vectors_;
   services::KindRegistry kinds_;
   std::unique_ptr<jobs::Worker> worker_;
+  std::unique_ptr<jobs::RetentionSweeper> retention_;
   std::optional<services::ModelService> model_service_;
   std::optional<services::GenerationService> generation_service_;
   std::optional<services::ActivationService> activation_service_;
@@ -406,7 +438,8 @@ absl::Status Server::Listen() {
   vector_service_.emplace(models_.get(), store_.get(), blobs_.get(), &kinds_);
   neuron_service_.emplace(models_.get(), store_.get(), blobs_.get(), &kinds_);
   evaluation_service_.emplace(store_.get(), blobs_.get(), &kinds_);
-  job_service_.emplace(&kinds_, queue_.get(), store_.get(), blobs_.get(), &*replicas_);
+  job_service_.emplace(&kinds_, queue_.get(), store_.get(), blobs_.get(), &*replicas_,
+                       config_.keep_jobs);
   artifact_service_.emplace(store_.get(), blobs_.get());
   const auto bind = [this](auto& service) {
     bindings_.push_back(bindings::Bind(runtime_.get(), &*service));
@@ -497,10 +530,13 @@ absl::Status Server::Start() {
   queue_->SetKinds({kinds.begin(), kinds.end()});
   worker_ = std::make_unique<jobs::Worker>(queue_.get(), blobs_.get(), std::move(kinds),
                                            ObservedWorker(config_, &metrics_));
+  retention_ =
+      std::make_unique<jobs::RetentionSweeper>(queue_.get(), ObservedRetention(config_, &metrics_));
   VS_RETURN_IF_ERROR(Listen());
   for (const std::string& id : config_.models) VS_RETURN_IF_ERROR(models_->StartLoading(id));
   beat_->Start();
   worker_->Start();
+  retention_->Start();
   readiness_ = std::thread([this] { WatchReadiness(); });
   engines_ = std::thread([this] { WatchEngines(); });
   return absl::OkStatus();

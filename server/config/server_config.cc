@@ -222,6 +222,29 @@ std::function<absl::Status(absl::string_view, ServerConfig&)> UpToADay(
   };
 }
 
+// "30d" too, which absl::ParseDuration does not know.
+bool ReadDays(absl::string_view text, absl::Duration& value) {
+  int64_t days;
+  if (!absl::ConsumeSuffix(&text, "d") || !absl::SimpleAtoi(text, &days)) return false;
+  value = absl::Hours(24) * days;
+  return true;
+}
+
+std::function<absl::Status(absl::string_view, ServerConfig&)> KeptFor(
+    absl::Duration ServerConfig::*member) {
+  return [member](absl::string_view text, ServerConfig& config) -> absl::Status {
+    absl::Duration value;
+    const bool is_duration = ReadDays(text, value) || absl::ParseDuration(text, &value);
+    if (text == "never" || (is_duration && value == absl::ZeroDuration())) {
+      value = absl::InfiniteDuration();
+    } else if (!is_duration || value < absl::Seconds(1) || value > 36'500 * absl::Hours(24)) {
+      return Refuse("must be never, or a duration from 1s to 36500d, such as 90m, 12h or 30d");
+    }
+    config.*member = value;
+    return absl::OkStatus();
+  };
+}
+
 absl::Status ReadLogLevel(absl::string_view text, ServerConfig& config) {
   if (text != "debug" && text != "info" && text != "warning" && text != "error") {
     return Refuse("must be debug, info, warning or error");
@@ -336,6 +359,21 @@ const std::vector<Setting>& Settings() {
        "A shard that has run for this long gives way where a tenant waits that has had less of\n"
        "workers' time, or a job of its tenant with a higher priority. Default 10s.",
        UpToADay(&ServerConfig::job_turn)},
+      {"keep_jobs", "DURATION|never",
+       "How long finished jobs are kept. Behind that they are deleted with their artifacts, as\n"
+       "DeleteJob does it; vectors and neuron sets stay. 0 or never keeps them. Default 30d.",
+       KeptFor(&ServerConfig::keep_jobs)},
+      {"keep_partials", "DURATION|never",
+       "How long a failed or cancelled job keeps what it has done, for a retry to go on with.\n"
+       "Default 7d.",
+       KeptFor(&ServerConfig::keep_partials)},
+      {"keep_request_ids", "DURATION|never",
+       "How long a request that is sent again is recognised by its request_id. Default 7d.",
+       KeptFor(&ServerConfig::keep_request_ids)},
+      {"keep_orphaned_blobs", "DURATION|never",
+       "How long stored bytes are kept that nothing names any more, or not yet: longer than any\n"
+       "request or step of a job takes between its first byte and its end. Default 1h.",
+       KeptFor(&ServerConfig::keep_orphaned_blobs)},
       {"drain_timeout", "DURATION",
        "How long running calls may go on after SIGTERM, such as 30s. Default 30s.",
        UpToADay(&ServerConfig::drain_timeout)},

@@ -42,6 +42,11 @@ struct ServerConfig {
   TenantPolicies tenants;                                 // what each may have
   absl::Duration job_commit_interval = absl::Seconds(2);  // 0: every chunk of a shard is committed
   absl::Duration job_turn = absl::Seconds(10);            // of a shard, where others wait
+  // How long things are kept; absl::InfiniteDuration() for ever.
+  absl::Duration keep_jobs = absl::Hours(30 * 24);        // finished ones, with their artifacts
+  absl::Duration keep_partials = absl::Hours(7 * 24);     // of failed and cancelled jobs
+  absl::Duration keep_request_ids = absl::Hours(7 * 24);  // of requests that made something
+  absl::Duration keep_orphaned_blobs = absl::Hours(1);    // bytes that nothing names
   absl::Duration drain_timeout = absl::Seconds(30);
   absl::Duration step_timeout = absl::Minutes(2);  // 0: however long a step takes
   absl::Duration heartbeat = absl::Seconds(15);    // of streams with nothing to send

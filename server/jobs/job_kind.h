@@ -51,6 +51,10 @@ class ShardContext {
   // between chunks and return CANCELLED; what was stored of checkpoints is kept.
   virtual const Cancellation& cancellation() const = 0;
 
+  // What units that were done since the last call came to, stored with the next checkpoint or the
+  // shard's result.
+  virtual void Observe(std::vector<store::Observed> /*observed*/) {}
+
   // Offers to store the shard's result so far, where to go on, and the units of work done in this
   // shard in all, in one transaction. Offer it after every chunk: the worker decides which are
   // stored (jobs/leased_shard.h), and `partial` is called for those alone. ABORTED where the lease

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 
@@ -43,6 +44,22 @@ absl::StatusOr<store::ShardProgress> LeasedShard::ProgressOf(int64_t shard) {
   return queue_->store().ReadProgress(lease_->lease(), shard);
 }
 
+void LeasedShard::Observe(std::vector<store::Observed> observed) {
+  for (store::Observed& one : observed) {
+    const auto known = absl::c_find_if(
+        observed_, [&](const store::Observed& other) { return other.name == one.name; });
+    if (known == observed_.end()) {
+      observed_.push_back(std::move(one));
+      continue;
+    }
+    known->count += one.count;
+    known->sum += one.sum;
+    known->sum_of_squares += one.sum_of_squares;
+  }
+}
+
+std::vector<store::Observed> LeasedShard::TakeObserved() { return std::exchange(observed_, {}); }
+
 absl::Status LeasedShard::Checkpoint(absl::FunctionRef<std::string()> partial,
                                      absl::string_view cursor, int64_t work_done) {
   const absl::Time now = rules_.clock->Now();
@@ -67,8 +84,10 @@ bool LeasedShard::IsTurnOverAt(absl::Time now) {
 }
 
 absl::Status LeasedShard::Commit(std::string partial, absl::string_view cursor, int64_t work_done) {
-  const store::ShardProgress progress = {
-      .partial = std::move(partial), .cursor = std::string(cursor), .work_done = work_done};
+  const store::ShardProgress progress = {.partial = std::move(partial),
+                                         .cursor = std::string(cursor),
+                                         .work_done = work_done,
+                                         .observed = TakeObserved()};
   VS_RETURN_IF_ERROR(queue_->Commit(lease_->lease().job_id, shard(), [&] {
     return lease_->Charge(
         [&](const store::Lease& lease) { return queue_->store().CommitProgress(lease, progress); });

@@ -14,6 +14,8 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
@@ -81,6 +83,9 @@ class LeasedShard : public ShardContext {
   const Cancellation& cancellation() const override { return cancellation_; }
 
   absl::StatusOr<store::ShardProgress> ProgressOf(int64_t shard) override;
+  void Observe(std::vector<store::Observed> observed) override;
+  // What was observed since the last commit.
+  std::vector<store::Observed> TakeObserved();
   absl::Status Checkpoint(absl::FunctionRef<std::string()> partial, absl::string_view cursor,
                           int64_t work_done) override;
 
@@ -94,6 +99,7 @@ class LeasedShard : public ShardContext {
   const Cancellation cancellation_;
   const TurnRules& rules_;
   const ShardHost host_;
+  std::vector<store::Observed> observed_;
   int64_t committed_work_;
   absl::Time committed_at_;
   absl::Time ask_at_;  // when others are asked about next

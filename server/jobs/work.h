@@ -114,6 +114,9 @@ class Work {
   // `cancellation` is raised.
   virtual absl::Status RunChunk(const UnitRange& units, const Cancellation& cancellation,
                                 Partial& partial) = 0;
+  // What units that were run came to, for people to watch. Cheap; known of each unit alone.
+  virtual std::vector<store::Observed> Observe(const UnitRange&) const { return {}; }
+
   // Adds a shard, the next one, to all before it.
   virtual absl::Status Fold(const Partial& shard, Partial& whole) = 0;
 

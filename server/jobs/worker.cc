@@ -212,8 +212,10 @@ class Worker::Impl {
         {.stops = [this](bool uncommitted) { return Stops(uncommitted); },
          .others_wait = [this](const store::Lease& charged) { return OthersWait(charged); }});
     VS_ASSIGN_OR_RETURN(ShardResult result, KindOf(lease).RunShard(shard));
-    const store::ShardProgress done = {
-        .partial = std::move(result.partial), .cursor = "", .work_done = result.work_done};
+    const store::ShardProgress done = {.partial = std::move(result.partial),
+                                       .cursor = "",
+                                       .work_done = result.work_done,
+                                       .observed = shard.TakeObserved()};
     return queue_->Commit(lease.job_id, lease.shard, [&] {
       return timed.Charge([&](const store::Lease& charged) {
         return queue_->store().CompleteShard(charged, done);
@@ -396,6 +398,8 @@ class Worker::Impl {
     for (const std::string& digest : *orphans) {
       if (absl::Status removed = blobs_->Remove(digest, unused_since); !removed.ok()) {
         ReportStoreError(removed);
+      } else if (options_.observer.on_blob_removed) {
+        options_.observer.on_blob_removed();
       }
     }
   }

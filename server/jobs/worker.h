@@ -37,6 +37,8 @@ struct WorkerObserver {
   std::function<void(const store::Lease& lease, absl::Duration duration,
                      const absl::Status& status)>
       on_step;
+  // Bytes that nothing names were removed.
+  std::function<void()> on_blob_removed;
   // The store, or memory, failed outside a shard (polling, sweeping).
   std::function<void(const absl::Status& status)> on_store_error;
 };

@@ -165,6 +165,10 @@ class AttributionWork : public ResponseWork<studies::ActivationSums> {
            static_cast<int64_t>(sizeof(double));
   }
 
+  std::vector<store::Observed> Observe(const jobs::UnitRange& units) const override {
+    return inputs_.Observe(units);
+  }
+
  protected:
   absl::StatusOr<studies::ActivationSums> BeginSums(int64_t) override {
     return studies::ActivationSums(width_);

@@ -79,6 +79,20 @@ jobs::Extent ResponseInputs::extent() const {
           .units_per_chunk = units_per_chunk};
 }
 
+std::vector<store::Observed> ResponseInputs::Observe(const jobs::UnitRange& units) const {
+  if (units.end > static_cast<int64_t>(responses.responses.size()) || units.size() == 0) return {};
+  store::Observed expressing{.name = "num_expressing"}, others{.name = "num_not_expressing"};
+  store::Observed tokens{.name = "response_tokens"};
+  for (const studies::LabelledResponse& response : Of(units)) {
+    const auto length = static_cast<int64_t>(response.response.size());
+    for (store::Observed* one : {&expressing, &others, &tokens}) ++one->count;
+    (response.expresses ? expressing : others).sum += 1;
+    tokens.sum += length;
+    tokens.sum_of_squares += length * length;
+  }
+  return {expressing, others, tokens};
+}
+
 std::string ResponseInputs::needs() const {
   if (record.model().empty()) return "";
   const std::string model = services::NeedOfModel(*held);

@@ -69,6 +69,8 @@ struct ResponseInputs {
         .subspan(static_cast<size_t>(units.first), static_cast<size_t>(units.size()));
   }
   jobs::Extent extent() const;
+  // Labels and lengths of given responses; of others nothing.
+  std::vector<store::Observed> Observe(const jobs::UnitRange& units) const;
   // store::NewJob::needs of work whose model is held: it, and the judge's where that is another.
   std::string needs() const;
 

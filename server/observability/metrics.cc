@@ -94,6 +94,12 @@ std::vector<MetricFamily> FamiliesOf(const ServingState& state) {
              static_cast<double>(state.captured_bytes)),
       Family(kCounter, "valuescope_job_rescues_total", "Leases taken back from dead workers.",
              static_cast<double>(state.job_rescues)),
+      Family(kGauge, "valuescope_oldest_queued_job_seconds",
+             "How long ago the oldest job that is queued was created; 0 where none is.",
+             absl::ToDoubleSeconds(state.oldest_queued_job)),
+      Family(kGauge, "valuescope_oldest_job_lease_seconds",
+             "How long ago the lease was extended that waits longest for it; 0 where nobody works.",
+             absl::ToDoubleSeconds(state.oldest_lease)),
   };
   MetricFamily applied;
   applied.name = "valuescope_interventions_applied_total";
@@ -171,6 +177,11 @@ class Metrics::Impl {
                                              .Name("valuescope_job_shard_duration_seconds")
                                              .Help("Duration of shards of jobs by kind.")
                                              .Register(*registry);
+  prometheus::Family<prometheus::Counter>& expired =
+      prometheus::BuildCounter()
+          .Name("valuescope_expired_total")
+          .Help("What was removed because it had been kept for long enough, by what it was.")
+          .Register(*registry);
   Histogram& first_token = prometheus::BuildHistogram()
                                .Name("valuescope_time_to_first_token_seconds")
                                .Help("From the request's arrival to its first token.")
@@ -205,6 +216,10 @@ void Metrics::NextToken(absl::Duration since_last) {
 void Metrics::ShardFinished(absl::string_view kind, absl::Duration duration) {
   impl_->shard.Add({{"kind", std::string(kind)}}, kShardSeconds)
       .Observe(absl::ToDoubleSeconds(duration));
+}
+
+void Metrics::Expired(absl::string_view what, int64_t count) {
+  impl_->expired.Add({{"what", std::string(what)}}).Increment(static_cast<double>(count));
 }
 
 absl::StatusOr<std::string> Metrics::Serve(const std::string& address,

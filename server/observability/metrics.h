@@ -55,6 +55,8 @@ struct ServingState {
   };
   std::vector<JobCount> jobs;
   int64_t job_rescues = 0;
+  absl::Duration oldest_queued_job;  // since its creation; 0 where none is queued
+  absl::Duration oldest_lease;       // since it was last extended; 0 where nobody works
 };
 
 // Thread-safe.
@@ -71,6 +73,8 @@ class Metrics {
   void FirstToken(absl::Duration since_received);
   void NextToken(absl::Duration since_last);
   void ShardFinished(absl::string_view kind, absl::Duration duration);
+  // `what` was kept for long enough: "jobs", "request_ids", "partials", "blobs".
+  void Expired(absl::string_view what, int64_t count);
 
   // Answers scrapes at http://HOST:PORT/metrics; port 0 takes a free one. Returns the address that
   // is listened on. UNAVAILABLE where it cannot be. `state` is called on the exposer's threads, for

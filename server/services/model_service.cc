@@ -313,7 +313,7 @@ absl::Status ModelService::CheckNoJobRunsOn(const std::string& id) const {
     if (count.state == store::JobState::kRunning) tenants.insert(count.tenant);
   }
   for (const std::string& tenant : tenants) {
-    const store::JobFilter running{.state = store::JobState::kRunning, .kind = ""};
+    const store::JobFilter running{.states = {store::JobState::kRunning}};
     VS_ASSIGN_OR_RETURN(
         const store::JobPage page,
         store_->ListJobs(tenant, running, {.page_size = kMostPageSize, .page_token = ""}));

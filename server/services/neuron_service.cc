@@ -135,10 +135,15 @@ absl::Status NeuronService::GetNeuronSet(const rpc::CallContext& context,
 absl::Status NeuronService::ListNeuronSets(const rpc::CallContext& context,
                                            const v1::ListNeuronSetsRequest& request,
                                            v1::ListNeuronSetsResponse* response) {
-  if (!request.model().empty()) return NotServedOption("model");
+  VS_ASSIGN_OR_RETURN(
+      const store::ResourceFilter filter,
+      FilterByModel(request.model(), [](const store::Resource& resource, const std::string& model) {
+        const auto set = studies::DescribeNeuronSet(resource);
+        return set.ok() && set->model() == model;
+      }));
   VS_ASSIGN_OR_RETURN(const store::ResourcePage page,
                       store_->ListResources(
-                          context.tenant, store::ResourceKind::kNeuronSet, {},
+                          context.tenant, store::ResourceKind::kNeuronSet, filter,
                           {.page_size = request.page_size(), .page_token = request.page_token()}));
   for (const store::Resource& resource : page.resources) {
     VS_ASSIGN_OR_RETURN(const v1::NeuronSet set, studies::DescribeNeuronSet(resource));

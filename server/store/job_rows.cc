@@ -13,7 +13,6 @@
 #include "base/id.h"
 #include "base/status_macros.h"
 #include "store/blob_store.h"
-#include "store/page_token.h"
 #include "store/ready_queue.h"
 #include "store/resource_rows.h"
 #include "store/tenant_rows.h"
@@ -32,12 +31,6 @@ constexpr char kChanging[] = " FOR UPDATE OF jobs";
 constexpr int kMaxPriority = 100;
 constexpr absl::Duration kMaxBackoff = absl::Minutes(5);
 
-#define JOB_COLUMNS                                                                              \
-  "sequence, tenant, id, kind, display_name, priority, state, created_at, started_at, "          \
-  "finished_at, error_code, error_reason, error_message, error_shard, num_shards, shards_done, " \
-  "total_work, work_done, rescues, attempts, result, metadata, needs"
-#define JOBS_WITH_PAYLOADS "jobs JOIN job_payloads ON job = sequence"
-
 std::optional<absl::Time> ReadTime(SqlRows& row, int column) {
   if (row.IsNull(column)) return std::nullopt;
   return absl::FromUnixMicros(row.Integer(column));
@@ -51,33 +44,6 @@ std::optional<JobError> ReadError(SqlRows& row) {
                  .shard = std::nullopt};
   if (!row.IsNull(13)) error.shard = row.Integer(13);
   return error;
-}
-
-// A row of JOB_COLUMNS; request and spec, which lists leave out, stay empty.
-Job ReadJob(SqlRows& row) {
-  return Job{
-      .tenant = row.Text(1),
-      .id = row.Text(2),
-      .kind = row.Text(3),
-      .display_name = row.Text(4),
-      .request = "",
-      .metadata = row.Text(21),
-      .spec = "",
-      .priority = static_cast<int>(row.Integer(5)),
-      .needs = row.Text(22),
-      .state = static_cast<JobState>(row.Integer(6)),
-      .created_at = absl::FromUnixMicros(row.Integer(7)),
-      .started_at = ReadTime(row, 8),
-      .finished_at = ReadTime(row, 9),
-      .error = ReadError(row),
-      .result = row.Text(20),
-      .num_shards = row.Integer(14),
-      .shards_done = row.Integer(15),
-      .total_work = row.Integer(16),
-      .work_done = row.Integer(17),
-      .rescues = row.Integer(18),
-      .attempts = row.Integer(19),
-  };
 }
 
 absl::Status CheckNewJob(const NewJob& job) {
@@ -125,6 +91,54 @@ std::vector<std::string> BlobsOf(SqlTransaction& transaction, absl::string_view 
       "SELECT b.digest FROM job_blobs b JOIN jobs j ON j.sequence = b.job WHERE j.id = $1", id);
   while (rows->Next()) digests.push_back(rows->Text(0));
   return digests;
+}
+
+// Oldest first, as far as a job of that revision has come.
+std::vector<JobTransition> TransitionsOf(SqlTransaction& transaction, absl::string_view id,
+                                         int64_t revision) {
+  std::vector<JobTransition> transitions;
+  const auto rows = transaction.Query(
+      "SELECT s.revision, s.state FROM job_states s JOIN jobs j ON j.sequence = s.job"
+      " WHERE j.id = $1 AND s.revision <= $2 ORDER BY s.revision DESC LIMIT $3",
+      id, revision, kMostTransitions);
+  while (rows->Next()) {
+    transitions.push_back(
+        {.revision = rows->Integer(0), .state = static_cast<JobState>(rows->Integer(1))});
+  }
+  std::reverse(transitions.begin(), transitions.end());
+  return transitions;
+}
+
+std::vector<Observed> ObservedOf(SqlTransaction& transaction, absl::string_view id) {
+  std::vector<Observed> observed;
+  const auto rows = transaction.Query(
+      "SELECT o.name, o.count, o.sum, o.sum_of_squares FROM job_observed o"
+      " JOIN jobs j ON j.sequence = o.job WHERE j.id = $1 ORDER BY o.name",
+      id);
+  while (rows->Next()) {
+    observed.push_back({.name = rows->Text(0),
+                        .count = rows->Integer(1),
+                        .sum = rows->Integer(2),
+                        .sum_of_squares = rows->Integer(3)});
+  }
+  return observed;
+}
+
+void AddObserved(SqlTransaction& transaction, int64_t job, const std::vector<Observed>& observed) {
+  for (const Observed& one : observed) {
+    transaction.Execute(
+        "INSERT INTO job_observed VALUES ($1, $2, $3, $4, $5) ON CONFLICT (job, name) DO UPDATE"
+        " SET count = job_observed.count + excluded.count, sum = job_observed.sum + excluded.sum,"
+        " sum_of_squares = job_observed.sum_of_squares + excluded.sum_of_squares",
+        job, one.name, one.count, one.sum, one.sum_of_squares);
+  }
+}
+
+void InsertModels(SqlTransaction& transaction, int64_t sequence, const NewJob& job) {
+  for (const std::string& model : job.models) {
+    transaction.Execute("INSERT INTO job_models VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+                        sequence, job.tenant, model);
+  }
 }
 
 // FAILED_PRECONDITION naming an input of the job that is not there any more. The others stay while
@@ -319,6 +333,36 @@ void CountDoneShard(SqlTransaction& transaction, int64_t job, int64_t shard) {
 
 }  // namespace
 
+Job ReadJob(SqlRows& row) {
+  return Job{
+      .tenant = row.Text(1),
+      .id = row.Text(2),
+      .kind = row.Text(3),
+      .display_name = row.Text(4),
+      .request = "",
+      .metadata = row.Text(20),
+      .spec = "",
+      .priority = static_cast<int>(row.Integer(5)),
+      .needs = row.Text(21),
+      .state = static_cast<JobState>(row.Integer(6)),
+      .created_at = absl::FromUnixMicros(row.Integer(7)),
+      .started_at = ReadTime(row, 8),
+      .finished_at = ReadTime(row, 9),
+      .error = ReadError(row),
+      .result = "",
+      .num_shards = row.Integer(14),
+      .shards_done = row.Integer(15),
+      .total_work = row.Integer(16),
+      .work_done = row.Integer(17),
+      .rescues = row.Integer(18),
+      .attempts = row.Integer(19),
+      .revision = row.Integer(22),
+      .transitions = {},
+      .blobs = {},
+      .observed = {},
+  };
+}
+
 absl::StatusOr<Job> CreateJob(SqlTransaction& transaction, const NewJob& job,
                               const IdempotencyKey& key, const TenantPolicies& tenants) {
   VS_ASSIGN_OR_RETURN(const std::optional<EarlierRequest> earlier,
@@ -344,6 +388,7 @@ absl::StatusOr<Job> CreateJob(SqlTransaction& transaction, const NewJob& job,
   InsertSteps(transaction, sequence, job.num_shards);
   VS_RETURN_IF_ERROR(InsertInputs(transaction, sequence, job));
   VS_RETURN_IF_ERROR(InsertBlobs(transaction, sequence, job));
+  InsertModels(transaction, sequence, job);
   RememberRequest(transaction, job.tenant, key, {.job_id = id, .references = {}});
   VS_RETURN_IF_ERROR(CheckQueuedJobs(transaction, job.tenant, tenants));
   return GetJob(transaction, job.tenant, id);
@@ -354,39 +399,18 @@ absl::StatusOr<Job> GetJob(SqlTransaction& transaction, absl::string_view tenant
   // Text that no name has may be more than a database can compare.
   if (!CheckResourceId("id", id).ok()) return ResourceNotFound(absl::StrCat("jobs/", id));
   const auto row = transaction.Query(
-      absl::StrCat("SELECT " JOB_COLUMNS ", request, spec FROM " JOBS_WITH_PAYLOADS
-                   " WHERE id = $1 AND tenant = $2",
-                   transaction.Locking(lock)),
+      absl::StrCat("SELECT ", kJobColumns, ", result, request, spec FROM ", kJobsWithPayloads,
+                   " WHERE id = $1 AND tenant = $2", transaction.Locking(lock)),
       id, tenant);
   if (!row->Next()) return ResourceNotFound(absl::StrCat("jobs/", id));
   Job job = ReadJob(*row);
-  job.request = row->Text(23);
-  job.spec = row->Text(24);
+  job.result = row->Text(kNumJobColumns);
+  job.request = row->Text(kNumJobColumns + 1);
+  job.spec = row->Text(kNumJobColumns + 2);
+  job.transitions = TransitionsOf(transaction, id, job.revision);
+  job.blobs = BlobsOf(transaction, id);
+  job.observed = ObservedOf(transaction, id);
   return job;
-}
-
-absl::StatusOr<JobPage> ListJobs(SqlTransaction& transaction, absl::string_view tenant,
-                                 const JobFilter& filter, const Page& page) {
-  const int64_t state = filter.state ? static_cast<int64_t>(*filter.state) : 0;
-  const std::vector<std::string> scope = {std::string(tenant), "jobs", absl::StrCat(state),
-                                          filter.kind};
-  VS_ASSIGN_OR_RETURN(const PageBounds bounds, ParsePage(page, scope));
-  const auto rows = transaction.Query(
-      "SELECT " JOB_COLUMNS " FROM " JOBS_WITH_PAYLOADS
-      " WHERE tenant = $1 AND sequence < $2 AND ($3 = 0 OR state = $3)"
-      " AND ($4 = '' OR kind = $4) ORDER BY sequence DESC LIMIT $5",
-      tenant, bounds.before, state, filter.kind, static_cast<int64_t>(bounds.size) + 1);
-  JobPage result;
-  int64_t last = 0;
-  while (rows->Next()) {
-    if (result.jobs.size() == static_cast<size_t>(bounds.size)) {
-      result.next_page_token = MakePageToken(last, scope);
-      break;
-    }
-    last = rows->Integer(0);
-    result.jobs.push_back(ReadJob(*rows));
-  }
-  return result;
 }
 
 absl::StatusOr<Job> RequestCancel(SqlTransaction& transaction, absl::string_view tenant,
@@ -494,6 +518,7 @@ absl::Status CommitProgress(SqlTransaction& transaction, const Lease& lease,
   transaction.Execute("UPDATE jobs SET work_done = work_done + $1 WHERE sequence = $2",
                       progress.work_done - step.work_done, step.job);
   if (done) CountDoneShard(transaction, step.job, lease.shard);
+  AddObserved(transaction, step.job, progress.observed);
   Charge(transaction, step.job, lease.worked, tenants);
   return absl::OkStatus();
 }
@@ -594,11 +619,11 @@ std::vector<std::string> TakeBackLeases(SqlTransaction& transaction, absl::Time 
 std::vector<JobCount> CountJobs(SqlTransaction& transaction) {
   std::vector<JobCount> counts;
   const auto rows = transaction.Query(
-      "SELECT tenant, kind, state, count(*) FROM jobs GROUP BY tenant, kind, state");
+      "SELECT state, kind, tenant, count(*) FROM jobs GROUP BY state, kind, tenant");
   while (rows->Next()) {
-    counts.push_back({.tenant = rows->Text(0),
+    counts.push_back({.tenant = rows->Text(2),
                       .kind = rows->Text(1),
-                      .state = static_cast<JobState>(rows->Integer(2)),
+                      .state = static_cast<JobState>(rows->Integer(0)),
                       .count = rows->Integer(3)});
   }
   return counts;
@@ -606,6 +631,17 @@ std::vector<JobCount> CountJobs(SqlTransaction& transaction) {
 
 int64_t TotalRescues(SqlTransaction& transaction) {
   return transaction.Integer("SELECT value FROM counters WHERE name = 'rescues'").value_or(0);
+}
+
+QueueAges MeasureAges(SqlTransaction& transaction) {
+  const auto row = transaction.Query(
+      "SELECT (SELECT min(created_at) FROM jobs WHERE state = 1),"
+      " (SELECT min(expires_at) FROM steps WHERE state = 1)");
+  row->Next();
+  QueueAges ages;
+  if (const auto created = ReadTime(*row, 0)) ages.oldest_queued = transaction.now() - *created;
+  if (const auto expiry = ReadTime(*row, 1)) ages.next_expiry = *expiry - transaction.now();
+  return ages;
 }
 
 }  // namespace valuescope::store

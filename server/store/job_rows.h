@@ -24,13 +24,25 @@
 
 namespace valuescope::store {
 
+// Of a row of jobs, in the order in which ReadJob takes them.
+inline constexpr char kJobColumns[] =
+    "sequence, tenant, id, kind, display_name, priority, state, created_at, started_at, "
+    "finished_at, error_code, error_reason, error_message, error_shard, num_shards, shards_done, "
+    "total_work, work_done, rescues, attempts, metadata, needs, "
+    "(SELECT revision FROM job_revisions WHERE job_revisions.job = sequence)";
+inline constexpr int kNumJobColumns = 23;
+// And where they stand.
+inline constexpr char kJobsWithPayloads[] =
+    "jobs JOIN job_payloads ON job_payloads.job = jobs.sequence";
+
+// Without what lists leave out.
+Job ReadJob(SqlRows& row);
+
 absl::StatusOr<Job> CreateJob(SqlTransaction& transaction, const NewJob& job,
                               const IdempotencyKey& key, const TenantPolicies& tenants);
 // `lock`: of the row; empty for none.
 absl::StatusOr<Job> GetJob(SqlTransaction& transaction, absl::string_view tenant,
                            absl::string_view id, absl::string_view lock = "");
-absl::StatusOr<JobPage> ListJobs(SqlTransaction& transaction, absl::string_view tenant,
-                                 const JobFilter& filter, const Page& page);
 absl::StatusOr<Job> RequestCancel(SqlTransaction& transaction, absl::string_view tenant,
                                   absl::string_view id);
 absl::StatusOr<Job> RetryJob(SqlTransaction& transaction, absl::string_view tenant,
@@ -64,6 +76,7 @@ std::vector<std::string> TakeBackLeases(SqlTransaction& transaction, absl::Time 
 
 std::vector<JobCount> CountJobs(SqlTransaction& transaction);
 int64_t TotalRescues(SqlTransaction& transaction);
+QueueAges MeasureAges(SqlTransaction& transaction);
 
 }  // namespace valuescope::store
 

@@ -210,8 +210,74 @@ CREATE INDEX steps_open ON steps (job, shard, not_before) WHERE state = 0;
 CREATE INDEX steps_leased ON steps (job, shard, expires_at) WHERE state = 1;
 )sql";
 
+// What kHistory of sqlite_tables.cc brings.
+constexpr char kHistory[] = R"sql(
+CREATE TABLE job_revisions (
+  job BIGINT PRIMARY KEY REFERENCES jobs ON DELETE CASCADE,
+  revision BIGINT NOT NULL
+);
+CREATE TABLE job_states (
+  job BIGINT NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  revision BIGINT NOT NULL,
+  state BIGINT NOT NULL,
+  PRIMARY KEY (job, revision)
+);
+INSERT INTO job_revisions SELECT sequence, 1 FROM jobs;
+INSERT INTO job_states SELECT sequence, 1, state FROM jobs;
+CREATE FUNCTION job_is_created() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO job_revisions VALUES (NEW.sequence, 1);
+  INSERT INTO job_states VALUES (NEW.sequence, 1, NEW.state);
+  RETURN NULL;
+END $$;
+CREATE TRIGGER job_is_created AFTER INSERT ON jobs
+  FOR EACH ROW EXECUTE FUNCTION job_is_created();
+CREATE FUNCTION job_changes() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE job_revisions SET revision = revision + 1 WHERE job = NEW.sequence;
+  INSERT INTO job_states SELECT job, revision, NEW.state FROM job_revisions
+    WHERE job = NEW.sequence AND OLD.state <> NEW.state;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER job_changes AFTER UPDATE OF state, shards_done, work_done, rescues, attempts ON jobs
+  FOR EACH ROW
+  WHEN (OLD.state <> NEW.state OR OLD.shards_done <> NEW.shards_done
+    OR OLD.work_done <> NEW.work_done OR OLD.rescues <> NEW.rescues OR OLD.attempts <> NEW.attempts)
+  EXECUTE FUNCTION job_changes();
+
+CREATE TABLE job_observed (
+  job BIGINT NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  name TEXT NOT NULL,
+  count BIGINT NOT NULL,
+  sum BIGINT NOT NULL,
+  sum_of_squares BIGINT NOT NULL,
+  PRIMARY KEY (job, name)
+);
+
+CREATE TABLE job_models (
+  job BIGINT NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  tenant TEXT NOT NULL,
+  model TEXT NOT NULL,
+  PRIMARY KEY (job, model)
+);
+CREATE INDEX job_models_by_list ON job_models (tenant, model, job);
+INSERT INTO job_models
+  SELECT DISTINCT sequence, tenant, word FROM jobs, unnest(string_to_array(needs, ' ')) AS word
+  WHERE word LIKE 'models/%';
+
+DROP INDEX IF EXISTS jobs_by_state;
+CREATE INDEX jobs_by_count ON jobs (state, kind, tenant);
+CREATE INDEX jobs_by_list_of_state ON jobs (tenant, state, sequence);
+CREATE INDEX jobs_by_list_of_kind ON jobs (tenant, kind, sequence);
+CREATE INDEX jobs_by_time ON jobs (tenant, created_at);
+CREATE INDEX jobs_queued_since ON jobs (created_at) WHERE state = 1;
+CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL;
+CREATE INDEX jobs_with_partials ON jobs (finished_at) WHERE state IN (5, 6) AND work_done > 0;
+CREATE INDEX requests_by_age ON requests (created_at);
+)sql";
+
 // What leads from each format to the next, from none at all on.
-constexpr std::array<const char*, 3> kUpgrades = {kFormat1, kReplicas, kLines};
+constexpr std::array<const char*, 4> kUpgrades = {kFormat1, kReplicas, kLines, kHistory};
 
 absl::Status Unfit(absl::string_view reason, absl::string_view message) {
   return ErrorWithReason(absl::StatusCode::kFailedPrecondition, reason, message);

@@ -15,6 +15,8 @@ namespace {
 
 // Of metadata in a page, but for the last resource's: a page is answered in one message of 4 MB.
 constexpr size_t kMostPageBytes = size_t{2} << 20;
+// Pages that are read for one of a model.
+constexpr int kMostLooks = 20;
 
 #define RESOURCE_COLUMNS                                                                       \
   "sequence, tenant, kind, id, created_at, format_version, digest, display_name, media_type, " \
@@ -148,25 +150,36 @@ absl::StatusOr<ResourcePage> ListResources(SqlTransaction& transaction, absl::st
                                            ResourceKind kind, const ResourceFilter& filter,
                                            const Page& page) {
   const std::vector<std::string> scope = {std::string(tenant), std::string(CollectionOf(kind)),
-                                          filter.job_id};
+                                          filter.job_id, filter.model};
   VS_ASSIGN_OR_RETURN(const PageBounds bounds, ParsePage(page, scope));
-  const auto rows =
-      transaction.Query("SELECT " RESOURCE_COLUMNS
-                        " FROM resources WHERE tenant = $1 AND kind = $2 AND sequence < $3"
-                        " AND ($4 = '' OR job_id = $4) ORDER BY sequence DESC LIMIT $5",
-                        tenant, static_cast<int64_t>(kind), bounds.before, filter.job_id,
-                        static_cast<int64_t>(bounds.size) + 1);
   ResourcePage result;
-  int64_t last = 0;
+  int64_t last = bounds.before;
   size_t bytes = 0;
-  while (rows->Next()) {
-    if (result.resources.size() == static_cast<size_t>(bounds.size) || bytes >= kMostPageBytes) {
-      result.next_page_token = MakePageToken(last, scope);
-      break;
+  // Of a model as many as a page has are read at a time, since nobody knows how many are its own.
+  const int looks = filter.model.empty() ? 1 : kMostLooks;
+  for (int look = 0; look < looks; ++look) {
+    const auto rows =
+        transaction.Query("SELECT " RESOURCE_COLUMNS
+                          " FROM resources WHERE tenant = $1 AND kind = $2 AND sequence < $3"
+                          " AND ($4 = '' OR job_id = $4) ORDER BY sequence DESC LIMIT $5",
+                          tenant, static_cast<int64_t>(kind), last, filter.job_id,
+                          static_cast<int64_t>(bounds.size) + 1);
+    int read = 0;
+    while (rows->Next()) {
+      if (result.resources.size() == static_cast<size_t>(bounds.size) || bytes >= kMostPageBytes) {
+        result.next_page_token = MakePageToken(last, scope);
+        return result;
+      }
+      ++read;
+      last = rows->Integer(0);
+      Resource resource = ReadResource(*rows);
+      if (!filter.model.empty() && !filter.is_of_model(resource)) continue;
+      bytes += resource.metadata.size();
+      result.resources.push_back(std::move(resource));
     }
-    last = rows->Integer(0);
-    bytes += result.resources.emplace_back(ReadResource(*rows)).metadata.size();
+    if (read <= bounds.size) return result;  // there are no more
   }
+  result.next_page_token = MakePageToken(last, scope);
   return result;
 }
 

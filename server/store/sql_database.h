@@ -62,6 +62,11 @@ class SqlTransaction {
     return Run(sql, {ValueOf(values)...});
   }
 
+  // The same of a statement that was put together, whose parameters were counted meanwhile.
+  std::unique_ptr<SqlRows> QueryWith(absl::string_view sql, const std::vector<SqlValue>& values) {
+    return Run(sql, values);
+  }
+
   // Runs a statement that returns no rows.
   template <typename... Values>
   void Execute(absl::string_view sql, const Values&... values) {

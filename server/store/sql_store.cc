@@ -5,6 +5,8 @@
 
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "store/expired_rows.h"
+#include "store/job_list.h"
 #include "store/job_rows.h"
 #include "store/ready_queue.h"
 #include "store/replica_rows.h"
@@ -261,8 +263,24 @@ class SqlStore : public Store {
   }
 
   absl::StatusOr<std::vector<Replica>> ListReplicas() override {
-    return database_->Transact(
+    return database_->Read(
         [&](SqlTransaction& transaction) { return store::ListReplicas(transaction, Silence()); });
+  }
+
+  absl::StatusOr<QueueAges> MeasureAges() override {
+    return database_->Read([&](SqlTransaction& transaction) -> absl::StatusOr<QueueAges> {
+      return store::MeasureAges(transaction);
+    });
+  }
+
+  absl::StatusOr<Expired> Expire(const Retention& retention, int64_t most_rows) override {
+    return database_->Transact([&](SqlTransaction& transaction) -> absl::StatusOr<Expired> {
+      VS_ASSIGN_OR_RETURN(Expired expired, store::Expire(transaction, retention, most_rows));
+      for (const std::string& id : expired.jobs) {
+        transaction.Announce({.job_id = id, .for_workers = kForWatchers});
+      }
+      return expired;
+    });
   }
 
   void Subscribe(std::function<void(const JobChange&)> on_change) override {

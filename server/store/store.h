@@ -85,6 +85,10 @@ struct Resource {
 
 struct ResourceFilter {
   std::string job_id;  // only resources made by this job; empty: all
+  // Only resources of this model, as `is_of_model` reads it in their metadata, which is opaque
+  // here; empty: all. It is called inside of the transaction.
+  std::string model;
+  std::function<bool(const Resource&)> is_of_model;
 };
 
 struct ResourcePage {
@@ -129,12 +133,31 @@ struct NewJob {
   int priority = 0;          // -100 .. 100, higher first within the tenant
   // What a worker must have to run it, separated by spaces ("models/ID"), opaque; may be empty.
   std::string needs;
+  std::vector<std::string> models;  // that it runs on ("models/ID"), for lists
   // Resources the job reads: they cannot be deleted before it is finished.
   std::vector<ResourceReference> inputs;
   std::vector<std::string> blobs;  // digests of blobs it reads: named by it until it is deleted
 };
 
 inline constexpr int64_t kMaxShards = 100'000;
+
+// What some units of a job came to: sums of whole numbers, to which others are added.
+struct Observed {
+  std::string name;
+  int64_t count = 0;  // of units
+  int64_t sum = 0;
+  int64_t sum_of_squares = 0;
+
+  bool operator==(const Observed&) const = default;
+};
+
+// A change of a job's state.
+struct JobTransition {
+  int64_t revision = 0;
+  JobState state = JobState::kQueued;
+
+  bool operator==(const JobTransition&) const = default;
+};
 
 struct Job {
   std::string tenant;
@@ -151,22 +174,34 @@ struct Job {
   std::optional<absl::Time> started_at;   // first lease
   std::optional<absl::Time> finished_at;  // set in the finished states only
   std::optional<JobError> error;          // set in kFailed only
-  std::string result;                     // summary JSON; set in kSucceeded only
+  std::string result;                     // summary JSON; set in kSucceeded only, empty in lists
   int64_t num_shards = 1;
   int64_t shards_done = 0;
   int64_t total_work = 0;  // units
   int64_t work_done = 0;   // units committed
   int64_t rescues = 0;     // leases that ran out or were left behind by a dead process
   int64_t attempts = 1;    // times the job was queued: 1 + retries
+  int64_t revision = 1;    // grows with every change of state, progress, rescues and attempts
+  // Since it was created, oldest first; the latest kMostTransitions of them. Empty in lists.
+  std::vector<JobTransition> transitions;
+  std::vector<std::string> blobs;  // as in NewJob; empty in lists
+  std::vector<Observed> observed;  // by name; empty in lists
 };
 
+inline constexpr int64_t kMostTransitions = 1000;
+
+// What is left empty lets every job through.
 struct JobFilter {
-  std::optional<JobState> state;
-  std::string kind;  // empty: every kind
+  std::vector<JobState> states;
+  std::string kind;
+  std::optional<absl::Time> created_after;   // or then
+  std::optional<absl::Time> created_before;  // and not then
+  std::string display_name_prefix;
+  std::string model;
 };
 
 struct JobPage {
-  std::vector<Job> jobs;  // without request and spec
+  std::vector<Job> jobs;
   std::string next_page_token;
 };
 
@@ -175,6 +210,31 @@ struct JobCount {
   std::string kind;
   JobState state = JobState::kQueued;
   int64_t count = 0;
+};
+
+// How old the queue is.
+struct QueueAges {
+  std::optional<absl::Duration> oldest_queued;  // since its creation; unset: no job is queued
+  // Until the lease that is the next one to run out does, negative behind that; unset: none.
+  std::optional<absl::Duration> next_expiry;
+};
+
+// --- Retention ---------------------------------------------------------------------------------
+
+// How long things are kept: absl::InfiniteDuration() for ever.
+struct Retention {
+  absl::Duration jobs = absl::InfiniteDuration();         // since they finished
+  absl::Duration request_ids = absl::InfiniteDuration();  // since they were first used
+  // What failed and cancelled jobs have done, for a retry, since they finished.
+  absl::Duration partials = absl::InfiniteDuration();
+};
+
+// What one sweep removed.
+struct Expired {
+  std::vector<std::string> jobs;  // ids
+  int64_t request_ids = 0;
+  int64_t partials = 0;  // of shards
+  bool more = false;     // there may be more to remove
 };
 
 // --- Leases ------------------------------------------------------------------------------------
@@ -246,6 +306,8 @@ struct ShardProgress {
   std::string partial;    // replaces the one before
   std::string cursor;     // replaces the one before
   int64_t work_done = 0;  // units done in this shard in all, including before
+  // Of the units done since the last commit, added to the job's; empty where it is read.
+  std::vector<Observed> observed = {};
 };
 
 class Store {
@@ -270,7 +332,7 @@ class Store {
                                                absl::string_view id) = 0;
 
   // Newest first; the order is stable while others are added. Of resources with much metadata a
-  // page has fewer than were asked for.
+  // page has fewer than were asked for, and so where many are looked at for one of the model.
   virtual absl::StatusOr<ResourcePage> ListResources(absl::string_view tenant, ResourceKind kind,
                                                      const ResourceFilter& filter,
                                                      const Page& page) = 0;
@@ -297,7 +359,8 @@ class Store {
 
   virtual absl::StatusOr<Job> GetJob(absl::string_view tenant, absl::string_view id) = 0;
 
-  // Newest first; the order is stable while others are added.
+  // Newest first; the order is stable while others are added. INVALID_ARGUMENT for a prefix that no
+  // display name has.
   virtual absl::StatusOr<JobPage> ListJobs(absl::string_view tenant, const JobFilter& filter,
                                            const Page& page) = 0;
 
@@ -365,6 +428,13 @@ class Store {
   // failure of its shard. Returns the ids of the jobs that changed.
   virtual absl::StatusOr<std::vector<std::string>> Sweep() = 0;
 
+  // --- Retention ---
+
+  // Removes what has been kept for long enough, about `most_rows` rows in one transaction: ask
+  // again while there is more. A finished job goes as by DeleteJob, unless another job that is not
+  // finished reads an artifact of it. A job that loses its partials can be retried, from its start.
+  virtual absl::StatusOr<Expired> Expire(const Retention& retention, int64_t most_rows) = 0;
+
   // --- Other processes ---
 
   // Whether there can be other processes: what each has to tell goes stale in kReplicaSilence.
@@ -390,6 +460,7 @@ class Store {
   virtual absl::StatusOr<std::vector<JobCount>> CountJobs() = 0;
   // Rescues of all jobs that exist, and of those deleted since.
   virtual absl::StatusOr<int64_t> TotalRescues() = 0;
+  virtual absl::StatusOr<QueueAges> MeasureAges() = 0;
 };
 
 }  // namespace valuescope::store

@@ -96,6 +96,21 @@ TEST(ServerConfigTest, EveryFlagIsRead) {
   EXPECT_TRUE(config->check_config);
 }
 
+TEST(ServerConfigTest, WhatIsKeptIsKeptForDaysOrForEver) {
+  const auto defaults = ParseServerConfig({});
+  EXPECT_EQ(defaults->keep_jobs, absl::Hours(30 * 24));
+  EXPECT_EQ(defaults->keep_partials, absl::Hours(7 * 24));
+  EXPECT_EQ(defaults->keep_request_ids, absl::Hours(7 * 24));
+  EXPECT_EQ(defaults->keep_orphaned_blobs, absl::Hours(1));
+  const auto config = ParseServerConfig({"--keep_jobs=never", "--keep_partials=0",
+                                         "--keep_request_ids=2d", "--keep_orphaned_blobs=90m"});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->keep_jobs, absl::InfiniteDuration());
+  EXPECT_EQ(config->keep_partials, absl::InfiniteDuration());
+  EXPECT_EQ(config->keep_request_ids, absl::Hours(48));
+  EXPECT_EQ(config->keep_orphaned_blobs, absl::Minutes(90));
+}
+
 TEST(ServerConfigTest, AStepIsAsLongAsTheDeviceLikesItWhereNoFlagSaysHowLong) {
   EXPECT_EQ(ParseServerConfig({})->max_step_tokens, 256);
   EXPECT_EQ(ParseServerConfig({"--device=cuda"})->max_step_tokens, 2048);
@@ -245,13 +260,32 @@ TEST(ServerConfigTest, APasswordInTheUrlIsRefusedAndNotRepeated) {
 
 TEST(ServerConfigTest, TheHelpTeachesEveryFlag) {
   const std::string help = HelpText();
-  for (const char* flag :
-       {"--listen=",         "--metrics_listen=",    "--model_root=",     "--models=",
-        "--store=",          "--artifacts=",         "--device=",         "--dtype=",
-        "--threads=",        "--kv_cache_bytes=",    "--max_batch_rows=", "--max_step_tokens=",
-        "--max_waiting=",    "--max_message_bytes=", "--drain_timeout=",  "--step_timeout=",
-        "--log_level=",      "--insecure",           "--check_config",    "--config=",
-        "--batch_invariant", "--heartbeat="}) {
+  for (const char* flag : {"--listen=",
+                           "--metrics_listen=",
+                           "--model_root=",
+                           "--models=",
+                           "--store=",
+                           "--artifacts=",
+                           "--device=",
+                           "--dtype=",
+                           "--threads=",
+                           "--kv_cache_bytes=",
+                           "--max_batch_rows=",
+                           "--max_step_tokens=",
+                           "--max_waiting=",
+                           "--max_message_bytes=",
+                           "--drain_timeout=",
+                           "--step_timeout=",
+                           "--log_level=",
+                           "--insecure",
+                           "--check_config",
+                           "--config=",
+                           "--batch_invariant",
+                           "--heartbeat=",
+                           "--keep_jobs=",
+                           "--keep_partials=",
+                           "--keep_request_ids=",
+                           "--keep_orphaned_blobs="}) {
     EXPECT_THAT(help, HasSubstr(flag));
   }
   EXPECT_TRUE(ParseServerConfig({"--help"})->help);

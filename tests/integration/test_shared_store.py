@@ -126,6 +126,27 @@ def test_two_servers_share_the_shards_of_a_job(replicas, embedded):
     assert results(second, job) == embedded
 
 
+def test_a_watcher_goes_on_at_the_other_server_where_it_was(replicas):
+    (_, first), (_, second) = replicas
+    job = submit(first).name
+    changes = []
+    for change in first.follow_job(job):
+        changes.append(change)
+        if change.job.progress.done > 0:
+            break
+    changes += second.follow_job(job, last_revision=changes[-1].job.revision)
+    revisions = [change.job.revision for change in changes]
+    assert revisions == sorted(set(revisions))
+    assert [t.state for change in changes for t in change.transitions] == [
+        v1.JOB_STATE_QUEUED,
+        v1.JOB_STATE_RUNNING,
+        v1.JOB_STATE_SUCCEEDED,
+    ]
+    statistics = {one.name: one.value for one in changes[-1].job.progress.statistics}
+    assert statistics["num_expressing"] == RESPONSES / 2
+    assert first.job(job).revision == second.job(job).revision == revisions[-1]
+
+
 def test_a_crash_of_the_database_in_the_middle_loses_nothing(replicas, database, embedded):
     (_, first), (_, second) = replicas
     job = submit(first).name

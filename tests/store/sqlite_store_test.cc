@@ -79,6 +79,10 @@ TEST_F(SqliteStoreTest, ADatabaseOfTheFormatBeforeIsBroughtToThePresentOne) {
   }
   Open();
   EXPECT_EQ(store_->GetJob("lab", id)->needs, "models/tiny");
+  EXPECT_EQ(store_->GetJob("lab", id)->revision, 1);
+  EXPECT_THAT(store_->GetJob("lab", id)->transitions,
+              ElementsAre(JobTransition{.revision = 1, .state = JobState::kQueued}));
+  EXPECT_EQ(store_->ListJobs("lab", {.model = "models/tiny"}, {})->jobs.size(), 1u);
   ASSERT_TRUE(store_->MarkOrphanedBlobs({blob, Sha256Hex("nameless")}).ok());
   EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::ZeroDuration()), ElementsAre(Sha256Hex("nameless")));
   Open();

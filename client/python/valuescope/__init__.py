@@ -30,6 +30,8 @@ from .errors import (
 )
 from .generated import Condition, Generated, Rubric, WordList
 from .html import show_in_notebooks
+from .job_handles import AsyncJobHandle, JobHandle
+from .job_results import JobResult
 from .neurons import Contexts, NeuronColumns, NeuronSetComparison, Selectivity
 from .prompts import (
     AblateNeurons,
@@ -77,6 +79,7 @@ __all__ = [
     "Activations",
     "AlreadyExists",
     "AsyncClient",
+    "AsyncJobHandle",
     "Cancelled",
     "Choices",
     "Clamp",
@@ -96,6 +99,8 @@ __all__ = [
     "Grade",
     "InvalidRequest",
     "JobFailed",
+    "JobHandle",
+    "JobResult",
     "Judgements",
     "NeuronColumns",
     "NeuronSetComparison",

@@ -20,6 +20,7 @@ import grpc
 from . import v1
 from .api import IN_FLIGHT, Api
 from .blocking import blocking, blocking_iterator, run
+from .job_handles import AsyncJobHandle, JobHandle
 from .prompts import Prompt, Steering
 from .results import Generation
 from .retry import Retry
@@ -58,6 +59,10 @@ class AsyncClient(Api):
     def with_timeout(self: _SelfT, timeout: float | None) -> _SelfT:
         """The same connection with another timeout in seconds: `client.with_timeout(5).generate(...)`; None for the default."""
         return self._limited(timeout)
+
+    def job_handle(self, job: str | v1.Job) -> AsyncJobHandle:
+        """A job by its name or as `create_job` gave it back, to wait for it and to read its result."""
+        return AsyncJobHandle(self, job if isinstance(job, str) else job.name)
 
     async def close(self) -> None:
         """Ends the connection; calls in flight fail with `Cancelled`."""
@@ -216,7 +221,13 @@ class Client:
     retry_job = blocking(Api.retry_job)
     delete_job = blocking(Api.delete_job)
     watch_job = blocking_iterator(Api.watch_job)
+    follow_job = blocking_iterator(Api.follow_job)
     wait_for_job = blocking(Api.wait_for_job)
+    job_result = blocking(Api.job_result)
+
+    def job_handle(self, job: str | v1.Job) -> JobHandle:
+        """A job by its name or as `create_job` gave it back, to wait for it and to read its result."""
+        return JobHandle(self._api, job if isinstance(job, str) else job.name)
 
     write_artifact = blocking(Api.write_artifact)
     artifact = blocking(Api.artifact)
