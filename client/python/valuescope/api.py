@@ -69,8 +69,8 @@ from .results import Activations, Generation, Jobs, Models, Scores
 from .retry import Retry
 from .rpcs import RequestT, ResponseT, Rpc
 from .sampling import to_sampling
-from .tables import Table, line_type, table_format
 from .sweeps import SteeringSweep, sweep_spec
+from .tables import Table, line_type, table_format
 from .tagged import TaggedScores, tagged_request
 from .tensors import Array, data_type, from_numpy, read_tensor_file, to_numpy
 from .texts import (
@@ -1038,7 +1038,9 @@ class Api:
         )
         return await self.create_job(v1.JobSpec(generate_responses=spec), display_name=display_name)
 
-    async def steering_sweep(self, /, model: str, *, display_name: str = "", **fields: Any) -> v1.Job:
+    async def steering_sweep(
+        self, /, model: str, *, display_name: str = "", **fields: Any
+    ) -> v1.Job:
         """Starts a job that steers over a grid and measures at every point; `sweep_result` reads what it came to.
 
         Args:

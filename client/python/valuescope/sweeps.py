@@ -21,9 +21,7 @@ from .prompts import Layers, Tokens, to_layers, to_set_filters, to_tokens
 from .tensors import Array
 from .texts import measurement_request
 
-Evaluated: TypeAlias = (
-    "v1.SweptResponses | v1.AskQuestionnaireRequest | v1.AnswerChoicesRequest | v1.ScoreTaggedResponsesRequest"
-)
+Evaluated: TypeAlias = "v1.SweptResponses | v1.AskQuestionnaireRequest | v1.AnswerChoicesRequest | v1.ScoreTaggedResponsesRequest"
 _FIELDS: dict[type, str] = {
     v1.SweptResponses: "responses",
     v1.AskQuestionnaireRequest: "questionnaire",
@@ -211,7 +209,12 @@ class SteeringSweep:
             axes.plot(at, values, color=colour, label=name)
             for x, y, point in zip(at, values, points, strict=True):
                 axes.plot(
-                    [x], [y], "o", markersize=4, color=colour, mfc=colour if point.passes else "white"
+                    [x],
+                    [y],
+                    "o",
+                    markersize=4,
+                    color=colour,
+                    mfc=colour if point.passes else "white",
                 )
         baseline = _value(self.points[0], evaluation, measure)
         axes.axhline(baseline, color=COLOURS[2], linestyle="--", label="baseline")
