@@ -163,8 +163,8 @@ void AddValues(const google::protobuf::RepeatedField<float>& from, float neutral
   }
 }
 
-// The first point of each subject and scope as the model takes it, the largest coefficients last.
-absl::Status CheckPoints(const SavedSweep& sweep, const SweepGrid& grid,
+// The first point of each subject and scope as the model takes it.
+absl::Status CheckPoints(const Spec& spec, const SweepGrid& grid,
                          const engine::ServedModel& model, const rpc::CallContext& context,
                          const Sources& sources, services::UsedResources& used) {
   std::set<std::pair<std::string, int>> seen;
@@ -172,7 +172,7 @@ absl::Status CheckPoints(const SavedSweep& sweep, const SweepGrid& grid,
     const v1::SweepPoint point = grid.PointAt(i);
     if (point.has_random() || !seen.insert({point.subject(), point.scope()}).second) continue;
     const std::string field =
-        sweep.scopes_size() > 1 ? absl::StrCat("scopes[", point.scope(), "]") : "scopes";
+        spec.scopes().empty() ? "tokens" : absl::StrCat("scopes[", point.scope(), "]");
     VS_RETURN_IF_ERROR(CheckOne(grid.InterventionsAt(i, /*matching=*/nullptr), field, model,
                                 context, sources, used));
   }
@@ -229,7 +229,7 @@ absl::StatusOr<ResolvedSweep> ResolveSweep(const Spec& spec, const engine::Serve
   *sweep.mutable_objective() = spec.objective();
   VS_RETURN_IF_ERROR(ResolveSubjects(spec, model, context, sources, resolved.used, sweep));
   const SweepGrid grid(sweep, model.architecture.hidden);
-  VS_RETURN_IF_ERROR(CheckPoints(sweep, grid, model, context, sources, resolved.used));
+  VS_RETURN_IF_ERROR(CheckPoints(spec, grid, model, context, sources, resolved.used));
   VS_RETURN_IF_ERROR(ResolveEvaluations(spec, model, context, options, kinds, grid, resolved));
   int64_t units = 0;
   for (int e = 0; e < spec.evaluations_size(); ++e) {

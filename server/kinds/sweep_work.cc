@@ -260,6 +260,11 @@ absl::StatusOr<std::unique_ptr<jobs::Outcome>> SweepWork::FinishSums(
     v1::SweepSelection& one = *result.add_selected() = selected[static_cast<size_t>(s)];
     if (matching_ && IsNeurons(sweep().subjects(s))) {
       one.set_num_unmatched(grid_.NumUnmatched(s, *matching_));
+      if (one.num_unmatched() > 0) {
+        result.add_warnings(absl::StrCat(
+            "of the neurons of `", one.subject(), "` ", one.num_unmatched(),
+            " have too few others like them: random sets have others, and p_value says less"));
+      }
     }
     if (!one.has_point()) {
       result.add_warnings(absl::StrCat("no point of `", one.subject(), "` passes the guard"));

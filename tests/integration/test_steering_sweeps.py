@@ -3,11 +3,12 @@ measure the same by hand, and the rest is worked out here from the points."""
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 import valuescope as vs
-from conftest import Server
+from conftest import BUILD, ROOT, Server, run
 from google.protobuf import json_format
 from test_generated_responses import (
     DRAWS,
@@ -55,11 +56,16 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def client(root, tmp_path_factory):
+def server(root, tmp_path_factory):
     server = Server(tmp_path_factory.mktemp("store"), *flags(root))
+    yield server
+    assert server.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def client(server):
     with connected(server) as client:
         yield client
-    assert server.stop() == 0
 
 
 def connected(server):
@@ -646,6 +652,24 @@ def test_the_estimate_counts_what_every_point_takes(client, swept):
 
 
 # --- What people see ---
+
+
+def test_the_command_line_submits_the_sweep_of_the_readme(client, swept, server, tmp_path):
+    readme = (ROOT / "README.md").read_text()
+    (text,) = re.findall(r"```json\n(\{\n  \"steering_sweep\".*?)```", readme, re.DOTALL)
+    spec = json.loads(text)
+    sweep = spec["steering_sweep"]
+    # Of a model whose words are others.
+    sweep |= {"model": MODEL, "vectors": [swept[1]]}
+    sweep["evaluations"][0]["responses"]["generation"]["queries"] = QUERIES[:2]
+    file = tmp_path / "sweep.json"
+    file.write_text(json.dumps(spec))
+    program = BUILD / "client" / "cpp" / "valuescope"
+    told = run(program, "--server", server.address, "jobs", "submit", file, "--watch")
+    assert "succeeded" in told.lower()
+    (name,) = set(re.findall(r"jobs/[0-9a-f-]{36}", told))
+    result = client.sweep_result(name)
+    assert result.result.num_points == 2 * 2 * (1 + 9)
 
 
 def test_curves_show_the_guard_and_the_random_band(swept):
