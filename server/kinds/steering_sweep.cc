@@ -99,6 +99,9 @@ class SteeringSweepKind
     VS_RETURN_IF_ERROR(CheckRecordSize(record));
     auto work = std::make_unique<SweepWork>(sources_, kinds_, context.tenant, std::move(record),
                                             *model, std::move(sweep.drafts));
+    // What has no room at the end is told now.
+    VS_RETURN_IF_ERROR(
+        KeptFor(*model->engine, work->BytesOf(work->extent().units), /*can_wait=*/true).status());
     resolved.estimate = EstimateOfPoints(sweep.estimate, 1 + work->num_points());
     resolved.work = std::move(work);
     return resolved;

@@ -29,6 +29,8 @@ using Evaluation = v1::SweepEvaluation;
 
 constexpr int kMostEvaluations = 16, kMostBounds = 64;
 constexpr size_t kMostNameBytes = 64;
+// Of a SweepPoint in memory, and of each of its measures.
+constexpr int64_t kBytesOfPoint = 1024, kBytesOfMeasure = 192;
 constexpr char kOfSweep[] = "must be unset here: the sweep has it";
 
 std::string FieldOf(int evaluation) { return absl::StrCat("evaluations[", evaluation, "]"); }
@@ -378,6 +380,11 @@ absl::Status ResolveEvaluations(const Spec& spec, const engine::ServedModel& mod
     names[evaluation.name()] = NamesOf(evaluation, *resolved.drafts.back(), saved.measures());
   }
   resolved.record.set_bytes_per_point(resolved.estimate.bytes);
+  int64_t num_measures = 0;
+  for (const auto& [evaluation, of_evaluation] : names) {
+    num_measures += static_cast<int64_t>(of_evaluation.size());
+  }
+  resolved.record.set_bytes_of_point(kBytesOfPoint + num_measures * kBytesOfMeasure);
   for (int b = 0; b < spec.guard_size(); ++b) {
     VS_RETURN_IF_ERROR(CheckIsMeasured(absl::StrCat("guard[", b, "]"), spec.guard(b).evaluation(),
                                        spec.guard(b).measure(), names));

@@ -164,9 +164,9 @@ void AddValues(const google::protobuf::RepeatedField<float>& from, float neutral
 }
 
 // The first point of each subject and scope as the model takes it.
-absl::Status CheckPoints(const Spec& spec, const SweepGrid& grid,
-                         const engine::ServedModel& model, const rpc::CallContext& context,
-                         const Sources& sources, services::UsedResources& used) {
+absl::Status CheckPoints(const Spec& spec, const SweepGrid& grid, const engine::ServedModel& model,
+                         const rpc::CallContext& context, const Sources& sources,
+                         services::UsedResources& used) {
   std::set<std::pair<std::string, int>> seen;
   for (int64_t i = 0; i < grid.size(); ++i) {
     const v1::SweepPoint point = grid.PointAt(i);

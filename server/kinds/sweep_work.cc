@@ -21,12 +21,20 @@ namespace valuescope::kinds {
 namespace {
 
 constexpr int64_t kUnitsPerChunk = 32;
-// Of a point once it is measured.
-constexpr int64_t kBytesOfPoint = 8192;
 constexpr char kBaseline[] = "baseline";
 constexpr int64_t kNoPoint = -2, kBaselinePoint = -1;
 
 bool IsNeurons(const SavedSweepSubject& subject) { return subject.vector().empty(); }
+
+// Each point has its own.
+SavedWork WithoutInterventions(SavedWork work) {
+  if (work.has_generation()) {
+    work.mutable_generation()->mutable_conditions(0)->clear_interventions();
+  } else {
+    work.mutable_evaluation()->mutable_conditions(0)->clear_interventions();
+  }
+  return work;
+}
 
 }  // namespace
 
@@ -107,23 +115,28 @@ absl::StatusOr<jobs::SavedWork> SweepWork::Save(store::BlobStore& blobs) const {
   jobs::SavedWork saved;
   for (size_t e = 0; e < drafts_.size(); ++e) {
     VS_ASSIGN_OR_RETURN(const jobs::SavedWork draft, drafts_[e]->Save(blobs));
-    VS_ASSIGN_OR_RETURN(
-        *record.mutable_steering_sweep()->mutable_evaluations(static_cast<int>(e))->mutable_work(),
-        ParseSavedWork(draft.spec));
+    SavedWork& work =
+        *record.mutable_steering_sweep()->mutable_evaluations(static_cast<int>(e))->mutable_work();
+    VS_ASSIGN_OR_RETURN(work, ParseSavedWork(draft.spec));
+    work = WithoutInterventions(std::move(work));
     saved.blobs.insert(saved.blobs.end(), draft.blobs.begin(), draft.blobs.end());
   }
   saved.spec = services::DeterministicBytes(record);
   return saved;
 }
 
+int64_t SweepWork::BytesOf(int64_t units) const {
+  const int64_t points = std::max<int64_t>(1, units / units_per_point());
+  // Two sums and what is serialised of them.
+  const int64_t looks =
+      num_looks() == 0 ? 0 : sweep().layers_size() * intermediate_ * int64_t{4 * sizeof(double)};
+  return sweep().bytes_per_point() + looks + points * sweep().bytes_of_point();
+}
+
 absl::StatusOr<SweepSums> SweepWork::BeginSums(int64_t units) {
   SweepSums sums;
   VS_ASSIGN_OR_RETURN(const auto model, ModelOfRecord(record_, *sources_.models));
-  const int64_t points = std::max<int64_t>(1, units / units_per_point());
-  const int64_t looks =
-      num_looks() == 0 ? 0 : sweep().layers_size() * intermediate_ * int64_t{sizeof(double)} * 4;
-  VS_ASSIGN_OR_RETURN(sums.memory, model->engine->KeepCaptures(sweep().bytes_per_point() + looks +
-                                                               points * kBytesOfPoint));
+  VS_ASSIGN_OR_RETURN(sums.memory, model->engine->KeepCaptures(BytesOf(units)));
   return sums;
 }
 

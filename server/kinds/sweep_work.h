@@ -73,6 +73,8 @@ class SweepWork : public jobs::WorkOn<SweepSums> {
             const engine::ServedModel& model, std::vector<std::unique_ptr<jobs::Work>> drafts);
 
   int64_t num_points() const { return grid_.size(); }
+  // Memory that so many units take at most.
+  int64_t BytesOf(int64_t units) const;
   jobs::Extent extent() const override;
   absl::StatusOr<jobs::SavedWork> Save(store::BlobStore& blobs) const override;
 

@@ -320,6 +320,8 @@ TEST(SteeringSweepKind, MemoryOfAPointIsTakenBeforeItRuns) {
   const auto name = site.Create(SpecOf(site, /*neurons=*/false));
   ASSERT_TRUE(name.ok()) << name.status();
   site.engine->most_kept = 1000;
+  const auto refused = site.Create(SpecOf(site, /*neurons=*/false));
+  EXPECT_EQ(DetailsOf(refused.status()).reason, "CAPTURES_TOO_LARGE");
   const int64_t before = site.engine->submitted;
   site.StartWorker();
   const v1::Job job = site.Await(*name);
