@@ -5,6 +5,7 @@
 // Left by a job: "points", JSON Lines of SweepPoint, the baseline first; "responses", JSON Lines of
 // LabelledResponse, point by point, where there are such; "summary", JSON of SteeringSweepResult,
 // nothing of time or place.
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
@@ -32,6 +33,15 @@ using Spec = v1::SteeringSweepSpec;
 
 constexpr char kName[] = "steering_sweep";
 
+// Work of one condition.
+bool IsWhole(const SavedWork& work) {
+  if (work.has_generate_responses() != work.has_generation() || work.num_responses() < 1) {
+    return false;
+  }
+  return work.has_generation() ? work.generation().conditions_size() == 1
+                               : work.evaluation().conditions_size() == 1;
+}
+
 bool IsWhole(const SavedSweep& sweep) {
   if (sweep.layers().empty() || sweep.scopes().empty() || sweep.subjects().empty() ||
       sweep.evaluations().empty() || sweep.num_random() < 0) {
@@ -41,9 +51,15 @@ bool IsWhole(const SavedSweep& sweep) {
     const bool whole = subject.vector().empty() ? !subject.neurons().empty()
                                                 : subject.norms_size() == sweep.layers_size();
     if (!whole) return false;
+    for (const SavedNeurons& neurons : subject.neurons()) {
+      for (const SavedLayerNeurons& of : neurons.layers()) {
+        const auto& layers = sweep.layers();
+        if (std::find(layers.begin(), layers.end(), of.layer()) == layers.end()) return false;
+      }
+    }
   }
   for (const SavedSweepEvaluation& evaluation : sweep.evaluations()) {
-    if (evaluation.work().num_responses() < 1) return false;
+    if (!IsWhole(evaluation.work())) return false;
   }
   return true;
 }

@@ -36,11 +36,6 @@ SavedWork WorkAt(const SavedSweep& sweep, int evaluation, const std::string& poi
   return work;
 }
 
-bool HasOneCondition(const SavedWork& work) {
-  return work.has_generation() ? work.generation().conditions_size() == 1
-                               : work.evaluation().conditions_size() == 1;
-}
-
 // The one result of a kind's outcome.
 template <typename Response>
 const auto& ResultOf(const jobs::Outcome& outcome) {
@@ -114,7 +109,6 @@ absl::StatusOr<std::unique_ptr<SweepPointRun>> SweepPointRun::Open(
   for (const SweepStage& stage : run->plan_) {
     Stage& opened = run->stages_.emplace_back();
     const SavedWork& saved = context.sweep.evaluations(stage.evaluation).work();
-    if (!HasOneCondition(saved)) return SpecDamaged();
     if (stage.of_texts) continue;
     if (saved.has_generate_responses()) {
       VS_ASSIGN_OR_RETURN(opened.responses,

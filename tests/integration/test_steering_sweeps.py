@@ -15,6 +15,7 @@ from test_generated_responses import (
     JUDGE,
     MODEL,
     QUERIES,
+    QUESTION,
     WORDS,
     artifact_of,
     flags,
@@ -376,6 +377,46 @@ def test_kill_9_in_the_middle_gives_the_same_bytes(client, swept, start_server, 
     assert second.stop() == 0
 
 
+def test_queries_may_lie_in_an_artifact_and_go_by_their_content(client, swept):
+    _, vector, _, sweep = swept
+    lines = [json.dumps({"prompt": {"text": query}}) for query in QUERIES[:5]]
+    uploaded = client.write_artifact(
+        "\n".join(lines).encode(), media_type="application/x-ndjson"
+    ).name
+    answers = vs.swept_responses(
+        uploaded, judge=vs.WordList(WORDS), samples_per_query=2, measures=MEASURES, seed=7, **DRAWS
+    )
+    fields = fields_of(vector, evaluations={"answers": answers}, guard=[], random_directions=0)
+    again = client.sweep_result(client.steering_sweep(MODEL, **fields).name)
+    expected = [
+        {name: value for name, value in numbers_of(p).items() if name.startswith("answers.")}
+        for p in sweep.points
+        if not p.HasField("random")
+    ]
+    assert [numbers_of(p) for p in again.points] == expected
+    inputs = {one.name for one in again.result.provenance.inputs}
+    assert not any(name.startswith("artifacts/") for name in inputs)
+
+
+def test_a_judge_that_is_asked_is_needed_too(client, swept):
+    evaluations = {
+        "answers": vs.swept_responses(
+            QUERIES[:2], judge=vs.Rubric(JUDGE, QUESTION), measures={"ngrams": [1]}, **DRAWS
+        )
+    }
+    fields = {"vectors": swept[1], "coefficients": [1.0], "layers": [1], "evaluations": evaluations}
+    job = client.steering_sweep(MODEL, objective=("answers", "answer_mass"), **fields)
+    sweep = client.sweep_result(job.name)
+    how = vs.EvaluationCondition("", vs.Steer(swept[1], 1.0, layers=[1]))
+    generated = client.generate_responses(
+        MODEL, QUERIES[:2], {"p": how}, judge=vs.Rubric(JUDGE, QUESTION), **DRAWS
+    )
+    summary = client.wait_for_job(generated.name).result.summary["conditions"][0]
+    assert sweep.values("answers", "answer_mass")[1] == summary["mean_answer_mass"]
+    digests = {one.name for one in client.job(job.name).result.digests}
+    assert {MODEL, JUDGE} <= digests
+
+
 # --- Neurons ---
 
 
@@ -545,6 +586,8 @@ def swept_class(**fields):
         ({"scopes": [v1.TokenSelection()] * 9}, "scopes", "1 to 8"),
         ({"scopes": [v1.TokenSelection()], "tokens": v1.TokenSelection(kind="TOKEN_KIND_ALL")}, "tokens", "`scopes`"),
         ({"tokens": v1.TokenSelection(positions=[5000])}, "tokens", ""),
+        ({"tokens": v1.TokenSelection(kind=99)}, "tokens", ""),
+        ({"scopes": [v1.TokenSelection(), v1.TokenSelection(kind="TOKEN_KIND_ALL", positions=[1])]}, "scopes[1]", ""),
         ({"evaluations": None}, "evaluations", "1 to 16"),
         ({"evaluations": [v1.SweepEvaluation(name="a b", choices={})]}, "evaluations[0].name", "white space"),
         ({"evaluations": [v1.SweepEvaluation(name="a")]}, "evaluations[0]", "must have responses"),

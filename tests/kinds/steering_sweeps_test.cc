@@ -308,7 +308,13 @@ TEST(SteeringSweepKind, WhatIsStoredWithAJobIsReadBackOrIsDataLoss) {
            [](SavedSweep& sweep) { sweep.clear_subjects(); },
            [](SavedSweep& sweep) { sweep.clear_evaluations(); },
            [](SavedSweep& sweep) { sweep.mutable_subjects(0)->clear_norms(); },
-           [](SavedSweep& sweep) { sweep.mutable_evaluations(0)->clear_work(); }}) {
+           [](SavedSweep& sweep) { sweep.mutable_evaluations(0)->clear_work(); },
+           [](SavedSweep& sweep) {
+             sweep.mutable_evaluations(0)->mutable_work()->clear_generation();
+           },
+           [](SavedSweep& sweep) {
+             sweep.mutable_evaluations(1)->mutable_work()->clear_evaluation();
+           }}) {
     EXPECT_EQ(damaged(change), absl::StatusCode::kDataLoss);
   }
   EXPECT_EQ(kind.Open("lab", "").status().code(), absl::StatusCode::kDataLoss);
