@@ -60,6 +60,7 @@ from .questionnaires import (
 )
 from .results import Activations, Generation, Scores
 from .retry import Retry
+from .sweeps import SteeringSweep, sweep_spec, swept_responses
 from .tables import Table
 from .tagged import TaggedScores, tagged_request
 from .tensors import from_numpy, to_bits, to_numpy
@@ -119,6 +120,7 @@ __all__ = [
     "Selectivity",
     "ServerFault",
     "Steer",
+    "SteeringSweep",
     "Table",
     "TaggedScores",
     "TextMeasures",
@@ -143,6 +145,8 @@ __all__ = [
     "sample_languages",
     "sample_questionnaire",
     "show_in_notebooks",
+    "sweep_spec",
+    "swept_responses",
     "tagged_request",
     "tap",
     "to_bits",

@@ -71,6 +71,7 @@ from .results import Activations, Generation, Jobs, Models, Replicas, Scores
 from .retry import Retry
 from .rpcs import RequestT, ResponseT, Rpc
 from .sampling import to_sampling
+from .sweeps import SteeringSweep, sweep_spec
 from .tables import Table, line_type, table_format
 from .tagged import TaggedScores, tagged_request
 from .tensors import Array, data_type, from_numpy, read_tensor_file, to_numpy
@@ -1051,6 +1052,38 @@ class Api:
             **sampling,
         )
         return await self.create_job(v1.JobSpec(generate_responses=spec), display_name=display_name)
+
+    async def steering_sweep(
+        self, /, model: str, *, display_name: str = "", **fields: Any
+    ) -> v1.Job:
+        """Starts a job that steers over a grid and measures at every point; `sweep_result` reads what it came to.
+
+        Args:
+            display_name: of the job, for people.
+
+        The other arguments as in `sweep_spec`.
+        """
+        spec = v1.JobSpec(steering_sweep=sweep_spec(model, **fields))
+        return await self.create_job(spec, display_name=display_name)
+
+    async def sweep_result(self, /, job: str) -> SteeringSweep:
+        """What a steering sweep came to, once its job has succeeded.
+
+        Args:
+            job: "jobs/ID", which is waited for.
+
+        Raises:
+            JobFailed: it did not succeed.
+        """
+        finished = await self.wait_for_job(job)
+        artifacts = {one.role: one.artifact for one in finished.result.artifacts}
+        points = await self.read_artifact(artifacts["points"])
+        result = SteeringSweep.from_artifacts(
+            points, await self.read_artifact(artifacts["summary"])
+        )
+        for warning in result.result.warnings:
+            warn(warning)
+        return result
 
     # --- Jobs ------------------------------------------------------------------------------------------------------
 

@@ -210,6 +210,8 @@ class Client:
     score_tagged_responses = blocking(Api.score_tagged_responses)
     measure_texts = blocking(Api.measure_texts)
     generate_responses = blocking(Api.generate_responses)
+    steering_sweep = blocking(Api.steering_sweep)
+    sweep_result = blocking(Api.sweep_result)
     judge_responses = blocking(Api.judge_responses)
     compare_responses = blocking(Api.compare_responses)
 
