@@ -57,6 +57,16 @@ struct ServingState {
   int64_t job_rescues = 0;
 };
 
+// A request to an S3 store of blobs, as it ended.
+struct S3Request {
+  absl::string_view operation;  // "get", "put", "list", ...
+  absl::string_view code;       // of HTTP; "none" where no whole answer came
+  bool again = false;           // an attempt before it failed
+  int64_t sent = 0;             // bytes of bodies
+  int64_t received = 0;
+  absl::Duration duration;
+};
+
 // Thread-safe.
 class Metrics {
  public:
@@ -71,6 +81,7 @@ class Metrics {
   void FirstToken(absl::Duration since_received);
   void NextToken(absl::Duration since_last);
   void ShardFinished(absl::string_view kind, absl::Duration duration);
+  void S3Finished(const S3Request& request);
 
   // Answers scrapes at http://HOST:PORT/metrics; port 0 takes a free one. Returns the address that
   // is listened on. UNAVAILABLE where it cannot be. `state` is called on the exposer's threads, for

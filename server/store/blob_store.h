@@ -78,14 +78,15 @@ class BlobStore {
   // Size in bytes, or NOT_FOUND.
   virtual absl::StatusOr<int64_t> Size(absl::string_view digest) = 0;
 
-  // Digests of blobs that were last finished before `finished_before`, ascending: the first `limit`
-  // of those behind `after` (empty: from the start), fewer only where there are no more.
+  // Digests of blobs that were last finished at least `age` ago, as the storage's clock tells,
+  // ascending: the first `limit` of those behind `after` (empty: from the start), fewer only where
+  // there are no more.
   virtual absl::StatusOr<std::vector<std::string>> List(absl::string_view after, int64_t limit,
-                                                        absl::Time finished_before) = 0;
+                                                        absl::Duration age) = 0;
 
-  // Removes a blob that was last finished before `unused_since` (a blob written again is young
-  // again). OK where there is no such blob.
-  virtual absl::Status Remove(absl::string_view digest, absl::Time unused_since) = 0;
+  // Removes a blob that was last finished at least `age` ago (a blob written again is young again).
+  // OK where there is no such blob.
+  virtual absl::Status Remove(absl::string_view digest, absl::Duration age) = 0;
 
   // Removes what writers that died left unfinished, once it is a day old.
   virtual absl::Status ClearUnfinished() = 0;

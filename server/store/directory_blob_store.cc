@@ -102,7 +102,8 @@ class DirectoryBlobStore : public BlobStore {
   }
 
   absl::StatusOr<std::vector<std::string>> List(absl::string_view after, int64_t limit,
-                                                absl::Time finished_before) override {
+                                                absl::Duration age) override {
+    const absl::Time finished_before = absl::Now() - age;
     std::vector<std::string> digests;
     for (const std::string& folder : NamesIn(root_, /*from=*/after.substr(0, 2))) {
       if (folder.size() != 2) continue;
@@ -112,7 +113,7 @@ class DirectoryBlobStore : public BlobStore {
         if (digest == after || !CheckDigest("digest", digest).ok() ||
             folder != digest.substr(0, 2) ||
             stat((root_ / folder / digest).c_str(), &status) != 0 ||
-            absl::TimeFromTimespec(status.st_mtim) >= finished_before) {
+            absl::TimeFromTimespec(status.st_mtim) > finished_before) {
           continue;
         }
         digests.push_back(std::move(digest));
@@ -121,7 +122,7 @@ class DirectoryBlobStore : public BlobStore {
     return digests;
   }
 
-  absl::Status Remove(absl::string_view digest, absl::Time unused_since) override {
+  absl::Status Remove(absl::string_view digest, absl::Duration age) override {
     VS_RETURN_IF_ERROR(CheckDigest("digest", digest));
     absl::MutexLock lock(&publish_mutex_);
     VS_ASSIGN_OR_RETURN(const auto others, LockOthersOut(LockMode::kAlone));
@@ -130,7 +131,7 @@ class DirectoryBlobStore : public BlobStore {
     if (stat(path.c_str(), &status) != 0) {
       return errno == ENOENT ? absl::OkStatus() : FileError("remove", errno);
     }
-    if (absl::TimeFromTimespec(status.st_mtim) >= unused_since) return absl::OkStatus();
+    if (absl::TimeFromTimespec(status.st_mtim) > absl::Now() - age) return absl::OkStatus();
     if (unlink(path.c_str()) != 0 && errno != ENOENT) return FileError("remove", errno);
     return absl::OkStatus();
   }

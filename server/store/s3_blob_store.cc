@@ -12,7 +12,6 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/error.h"
 #include "base/id.h"
@@ -75,8 +74,7 @@ class S3BlobStore : public BlobStore {
   }
 
   absl::StatusOr<std::vector<std::string>> List(absl::string_view after, int64_t limit,
-                                                absl::Time finished_before) override {
-    const absl::Duration age = absl::Now() - finished_before;
+                                                absl::Duration age) override {
     std::vector<std::string> digests;
     Position position{.folder = prefix_, .after = after.empty() ? prefix_ : KeyOf(after)};
     while (!position.at_end) {
@@ -90,9 +88,8 @@ class S3BlobStore : public BlobStore {
     return digests;
   }
 
-  absl::Status Remove(absl::string_view digest, absl::Time unused_since) override {
+  absl::Status Remove(absl::string_view digest, absl::Duration age) override {
     VS_RETURN_IF_ERROR(CheckDigest("digest", digest));
-    const absl::Duration age = absl::Now() - unused_since;
     VS_ASSIGN_OR_RETURN(const bool may_go, IsOlder(digest, age));
     if (!may_go) return absl::OkStatus();
     S3Request mark{
@@ -201,7 +198,7 @@ class S3BlobStore : public BlobStore {
     VS_RETURN_IF_ERROR(answer.status());
     VS_ASSIGN_OR_RETURN(const absl::Time now, answer->Date());
     VS_ASSIGN_OR_RETURN(const absl::Time modified, TimeOfHeader(*answer, "last-modified"));
-    return modified < now - age;
+    return modified <= now - age;
   }
 
   // Bytes [offset, min(offset + length, size)), length > 0. What came before a connection broke is
@@ -262,7 +259,7 @@ class S3BlobStore : public BlobStore {
     position.token = listing.next;
     position.at_end = listing.next.empty();
     std::erase_if(listing.objects,
-                  [&](const S3Object& object) { return object.last_modified >= now - age; });
+                  [&](const S3Object& object) { return object.last_modified > now - age; });
     return std::move(listing.objects);
   }
 
@@ -366,7 +363,7 @@ absl::StatusOr<std::unique_ptr<BlobStore>> OpenS3BlobStore(S3Options options) {
   if (error) return FileError("make its scratch directory", error.value());
   auto store = std::make_unique<S3BlobStore>(std::move(options));
   const absl::Status status =
-      store->List(/*after=*/"", /*limit=*/0, absl::InfiniteFuture()).status();
+      store->List(/*after=*/"", /*limit=*/0, /*age=*/absl::ZeroDuration()).status();
   if (status.ok()) return store;
   if (DetailsOf(status).reason != "STORAGE_REFUSED") return status;
   return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "STORAGE_REFUSED",

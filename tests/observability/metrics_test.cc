@@ -40,6 +40,14 @@ TEST(MetricsTest, EventsAndStateStandOnThePageUnderTheirNames) {
   metrics.FirstToken(absl::Milliseconds(20));
   metrics.NextToken(absl::Milliseconds(7));
   metrics.ShardFinished("attribute_neurons", absl::Seconds(2));
+  metrics.S3Finished(
+      {.operation = "put", .code = "503", .sent = 100, .duration = absl::Milliseconds(4)});
+  metrics.S3Finished({.operation = "put",
+                      .code = "200",
+                      .again = true,
+                      .sent = 100,
+                      .received = 7,
+                      .duration = absl::Milliseconds(4)});
   ServingState state;
   state.requests_running = 3;
   state.requests_waiting = 2;
@@ -83,6 +91,11 @@ TEST(MetricsTest, EventsAndStateStandOnThePageUnderTheirNames) {
         "valuescope_memory_limit_bytes{place=\"host\"} 9000",
         "valuescope_jobs{kind=\"attribute_neurons\",state=\"running\"} 4",
         "valuescope_job_rescues_total 1",
+        "valuescope_s3_request_duration_seconds_count{code=\"503\",operation=\"put\"} 1",
+        "valuescope_s3_request_duration_seconds_count{code=\"200\",operation=\"put\"} 1",
+        "valuescope_s3_retries_total{operation=\"put\"} 1",
+        "valuescope_s3_sent_bytes_total{operation=\"put\"} 200",
+        "valuescope_s3_received_bytes_total{operation=\"put\"} 7",
         "valuescope_build_info{version=\"1.2.3\"} 1"}) {
     EXPECT_THAT(page, HasSubstr(line));
   }

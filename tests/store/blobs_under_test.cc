@@ -5,7 +5,6 @@
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "store/directory_blob_store.h"
 #include "store/s3_blob_store.h"
 #include "tests/store/fake_s3.h"
