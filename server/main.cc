@@ -75,6 +75,7 @@
 #include "services/vector_service.h"
 #include "store/directory_blob_store.h"
 #include "store/postgres_store.h"
+#include "store/s3_blob_store.h"
 #include "store/sqlite_store.h"
 
 namespace valuescope {
@@ -263,6 +264,27 @@ std::string HostName() {
   return name.data();
 }
 
+std::function<void(const store::S3Exchange&)> ObservedS3(observability::Metrics* metrics) {
+  return [metrics](const store::S3Exchange& exchange) {
+    const std::string code =
+        exchange.http_status == 0 ? "none" : absl::StrCat(exchange.http_status);
+    metrics->S3Finished({.operation = exchange.operation,
+                         .code = code,
+                         .again = exchange.again,
+                         .sent = exchange.sent,
+                         .received = exchange.received,
+                         .duration = exchange.duration});
+    const bool answered = exchange.status.ok() || absl::IsNotFound(exchange.status);
+    Log(answered ? LogLevel::kDebug : LogLevel::kWarning, "s3",
+        {{"operation", exchange.operation},
+         {"code", code},
+         {"seconds", absl::ToDoubleSeconds(exchange.duration)},
+         {"sent", exchange.sent},
+         {"received", exchange.received},
+         {"error", answered ? absl::string_view() : exchange.status.message()}});
+  };
+}
+
 class Server {
  public:
   explicit Server(config::ServerConfig config)
@@ -348,8 +370,19 @@ absl::Status Server::OpenStore() {
                       : store::OpenSqliteStore(config_.store_path, {.tenants = config_.tenants});
   if (!store.ok()) return OfFlag("--store", store.status());
   store_ = *std::move(store);
-  auto blobs = store::OpenDirectoryBlobStore(
-      config_.artifacts, shared ? store::LockMode::kShared : store::LockMode::kAlone);
+  const config::S3Config& s3 = config_.s3;
+  auto blobs = s3.bucket.empty() ? store::OpenDirectoryBlobStore(
+                                       config_.artifacts,
+                                       shared ? store::LockMode::kShared : store::LockMode::kAlone)
+                                 : store::OpenS3BlobStore({.bucket = s3.bucket,
+                                                           .prefix = s3.prefix,
+                                                           .endpoint = s3.endpoint,
+                                                           .region = s3.region,
+                                                           .bucket_in_host = s3.BucketInHost(),
+                                                           .credentials_file = s3.credentials_file,
+                                                           .ca_file = s3.ca_file,
+                                                           .scratch_folder = config_.scratch,
+                                                           .on_exchange = ObservedS3(&metrics_)});
   if (!blobs.ok()) return OfFlag("--artifacts", blobs.status());
   blobs_ = *std::move(blobs);
   return absl::OkStatus();
@@ -634,6 +667,7 @@ bool Server::Drain() {
     runtime_->WaitUntilIdle(deadline);
   }
   models_->Drain(absl::Now());
+  blobs_->StopRetrying();
   const bool worker_ended = worker_->Drain(std::max(deadline, absl::Now() + kGoodbye));
   grpc_->Shutdown(absl::ToChronoTime(std::max(deadline, absl::Now() + kGoodbye)));
   grpc_->Wait();

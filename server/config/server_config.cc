@@ -27,6 +27,7 @@
 #include "base/status_macros.h"
 #include "base/strict_json.h"
 #include "config/read_values.h"
+#include "config/s3_flags.h"
 #include "config/tenant_setting.h"
 #include "nlohmann/json.hpp"
 
@@ -277,10 +278,35 @@ const std::vector<Setting>& Settings() {
        "URL but lies in a file that PGPASSFILE names (or ~/.pgpass), or in PGPASSWORD.\n"
        "Default sqlite:valuescope.db.",
        ReadStore},
-      {"artifacts", "DIR",
-       "Directory of the stored bytes; of a PostgreSQL database one that all its servers share.\n"
-       "Default the SQLite file's path with .artifacts behind it.",
-       NonEmpty(&ServerConfig::artifacts)},
+      {"artifacts", "DIR|s3://BUCKET[/PREFIX]",
+       "Directory of the stored bytes, or a bucket of an S3-compatible store and what their keys\n"
+       "begin with; of a PostgreSQL database one that all its servers share, and no other store\n"
+       "uses: bytes that nothing names are removed. Default the SQLite file's path with\n"
+       ".artifacts behind it.",
+       ReadArtifacts},
+      {"s3_endpoint", "URL",
+       "The S3 store, http[s]://HOST[:PORT]. A certificate is always checked. Default AWS's of\n"
+       "--s3_region.",
+       ReadS3Endpoint},
+      {"s3_region", "REGION", "Region that requests to S3 are signed for. Default us-east-1.",
+       ReadS3Region},
+      {"s3_addressing", "path|host",
+       "Whether the bucket stands in the path (HOST/BUCKET/KEY) or before the host\n"
+       "(BUCKET.HOST/KEY). Default host at AWS, path with --s3_endpoint.",
+       ReadS3Addressing},
+      {"s3_credentials_file", "FILE",
+       "Keys for S3, in the form of ~/.aws/credentials: the section [default] with\n"
+       "aws_access_key_id, aws_secret_access_key and maybe aws_session_token. It is read again\n"
+       "when it changes. Default the environment's AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and\n"
+       "AWS_SESSION_TOKEN.",
+       ReadS3CredentialsFile},
+      {"s3_ca_file", "FILE",
+       "PEM file of the certificates that the S3 store's is checked against. Default the system's.",
+       ReadS3CaFile},
+      {"scratch", "DIR",
+       "Directory, on a local disk, of bytes on their way to S3 and of what extractions put aside\n"
+       "where --artifacts is in S3. Default /var/tmp.",
+       NonEmpty(&ServerConfig::scratch)},
       {"replica_name", "NAME",
        "What this server is called in lists of the servers that share a store: 1 to 256 letters,\n"
        "digits and signs of ASCII. Default the host's name and the port.",
@@ -336,8 +362,8 @@ const std::vector<Setting>& Settings() {
        "there is room for its own; one that can never have it is refused. Default 1GiB.",
        Bytes(&ServerConfig::intervention_memory_bytes, kMiB, 16 * kTiB)},
       {"extraction_scratch_bytes", "BYTES",
-       "What an extraction's means of responses may take of the disk of --artifacts until it "
-       "ends.\n"
+       "What an extraction's means of responses may take of the disk of --artifacts (--scratch,\n"
+       "where that is in S3) until it ends.\n"
        "Where they would take more, a vector is made of sums alone and its statistics lack what\n"
        "needs the means: AUROC, intervals and what is clustered by query. Default 32GiB.",
        Bytes(&ServerConfig::extraction_scratch_bytes, 0, 1024 * kTiB)},
@@ -485,11 +511,13 @@ absl::Status CheckTogether(const ServerConfig& config) {
         "processes: put it into a file that the environment's PGPASSFILE names, or into "
         "PGPASSWORD");
   }
-  if (config.artifacts.empty()) {
+  VS_RETURN_IF_ERROR(CheckS3Flags(config));
+  if (config.artifacts.empty() && config.s3.bucket.empty()) {
     return Refuse(
-        "--artifacts must name a directory that all servers of the database of --store share");
+        "--artifacts must name a directory, or a bucket in S3, that all servers of the database of "
+        "--store share");
   }
-  if (config.artifacts == config.store_path) {
+  if (!config.artifacts.empty() && config.artifacts == config.store_path) {
     return Refuse("--artifacts must not be the file of --store");
   }
   if (config.max_step_tokens < config.max_batch_rows) {
@@ -543,6 +571,17 @@ absl::Status CheckDatabaseFile(const std::string& path) {
   return absl::OkStatus();
 }
 
+// What is missing of its path is made.
+absl::Status CheckDirectoryToBe(absl::string_view flag, const std::string& directory) {
+  std::error_code error;
+  std::filesystem::path there = directory;
+  while (!there.empty() && !std::filesystem::exists(there, error)) there = there.parent_path();
+  if (IsUsableDirectory(there, W_OK)) return absl::OkStatus();
+  return Refuse(absl::StrCat("--", flag,
+                             " must be a directory that the server may write to or make, not \"",
+                             Shown(directory), "\""));
+}
+
 }  // namespace
 
 absl::Status CheckPlaces(const ServerConfig& config) {
@@ -562,16 +601,9 @@ absl::Status CheckPlaces(const ServerConfig& config) {
     }
   }
   if (config.store_url.empty()) VS_RETURN_IF_ERROR(CheckDatabaseFile(config.store_path));
-  // What is missing of its path is made.
-  fs::path artifacts = config.artifacts;
-  while (!artifacts.empty() && !fs::exists(artifacts, error)) artifacts = artifacts.parent_path();
-  if (!IsUsableDirectory(artifacts, W_OK)) {
-    return Refuse(
-        absl::StrCat("--artifacts must be a directory that the server may write to or "
-                     "make, not \"",
-                     Shown(config.artifacts), "\""));
-  }
-  return absl::OkStatus();
+  if (config.s3.bucket.empty()) return CheckDirectoryToBe("artifacts", config.artifacts);
+  VS_RETURN_IF_ERROR(CheckS3Files(config.s3));
+  return CheckDirectoryToBe("scratch", config.scratch);
 }
 
 absl::StatusOr<ServerConfig> ParseServerConfig(const std::vector<std::string>& arguments) {
@@ -611,7 +643,7 @@ absl::StatusOr<ServerConfig> ParseServerConfig(const std::vector<std::string>& a
   }
   VS_RETURN_IF_ERROR(CheckReachable("listen", config.listen, config));
   VS_RETURN_IF_ERROR(CheckReachable("metrics_listen", config.metrics_listen, config));
-  if (config.artifacts.empty() && config.store_url.empty()) {
+  if (config.artifacts.empty() && config.s3.bucket.empty() && config.store_url.empty()) {
     config.artifacts = absl::StrCat(config.store_path, ".artifacts");
   }
   if (config.max_step_tokens == 0) {
@@ -633,6 +665,7 @@ std::string HelpText() {
       "  valuescope-server --listen=127.0.0.1:0 --store=sqlite:/var/lib/valuescope/store.db\n"
       "  valuescope-server --store=postgresql://valuescope@db/valuescope "
       "--artifacts=/shared/blobs\n"
+      "  valuescope-server --artifacts=s3://lab/valuescope --s3_endpoint=https://minio.lab:9000\n"
       "  valuescope-server --config=server.json --check_config\n"
       "\n"
       "Flags (the keys of the JSON file that --config names are the same; flags win):\n"

@@ -14,6 +14,20 @@
 
 namespace valuescope::config {
 
+// Where blobs are that lie in an S3 store.
+struct S3Config {
+  std::string bucket;    // empty: they lie in a directory
+  std::string prefix;    // of keys, without slashes at its ends; may be empty
+  std::string endpoint;  // http[s]://HOST[:PORT]; empty: AWS's of the region
+  std::string region = "us-east-1";
+  std::string addressing;  // "path", "host"; empty: as the endpoint likes it, see BucketInHost
+  std::string credentials_file;  // empty: the environment has them
+  std::string ca_file;           // empty: the system's certificates
+
+  // https://BUCKET.HOST/KEY, else https://HOST/BUCKET/KEY.
+  bool BucketInHost() const;
+};
+
 struct ServerConfig {
   std::string listen = "127.0.0.1:50051";         // HOST:PORT of gRPC; port 0 takes a free one
   std::string metrics_listen = "127.0.0.1:9464";  // HOST:PORT of /metrics; empty: none
@@ -21,7 +35,10 @@ struct ServerConfig {
   std::vector<std::string> models;                // ids to load at start
   std::string store_path = "valuescope.db";       // the SQLite file; empty where store_url is not
   std::string store_url;                          // of the PostgreSQL database; empty: SQLite
-  std::string artifacts;     // directory of blobs; of SQLite by default store_path + ".artifacts"
+  // Directory of blobs, of SQLite by default store_path + ".artifacts"; empty where s3 has them.
+  std::string artifacts;
+  S3Config s3;
+  std::string scratch = "/var/tmp";  // directory of what is on its way to S3, or put aside
   std::string replica_name;  // to others that share the store; empty: the host's name and the port
   std::string device = "cpu";
   DType dtype = DType::kFloat32;

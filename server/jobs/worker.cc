@@ -18,6 +18,7 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "jobs/blob_sweep.h"
 
 namespace valuescope::jobs {
 namespace {
@@ -53,13 +54,24 @@ store::Resource MakeArtifact(const std::string& job_id, ArtifactDraft draft) {
 class Worker::Impl {
  public:
   Impl(JobQueue* queue, store::BlobStore* blobs, std::vector<JobKind*> kinds, WorkerOptions options)
-      : queue_(queue), blobs_(blobs), kinds_(std::move(kinds)), options_(std::move(options)) {}
+      : queue_(queue),
+        blobs_(blobs),
+        kinds_(std::move(kinds)),
+        options_(std::move(options)),
+        blob_sweep_(&queue->store(), blobs,
+                    {.grace = options_.orphan_grace,
+                     .sweep = options_.sweep,
+                     .scan = options_.scan,
+                     .blobs_a_scan = options_.blobs_a_scan,
+                     .on_removed = options_.observer.on_blob_removed,
+                     .on_error = options_.observer.on_store_error}) {}
 
   void Start() {
     VS_CHECK(!listener_.has_value());
     listener_ = queue_->AddListener([this] { Notify(); });
     run_thread_ = std::thread([this] { Run(); });
     keep_thread_ = std::thread([this] { Keep(); });
+    blob_sweep_.Start();
   }
 
   void Notify() {
@@ -69,6 +81,7 @@ class Worker::Impl {
   }
 
   void BeginDrain() {
+    blob_sweep_.BeginStop();
     absl::MutexLock lock(&mutex_);
     draining_ = true;
     if (active_) Stop(*active_);
@@ -88,7 +101,7 @@ class Worker::Impl {
     }
     if (keep_thread_.joinable()) keep_thread_.join();
     queue_->RemoveListener(*listener_);
-    return true;
+    return blob_sweep_.Stop(deadline);
   }
 
  private:
@@ -322,7 +335,6 @@ class Worker::Impl {
   // --- The thread that keeps the lease and sweeps ---
 
   void Keep() {
-    absl::Time next_scan = absl::InfinitePast();
     absl::Time next_sweep = absl::InfinitePast();
     absl::Time next_beat = absl::Now() + options_.beat;
     uint64_t seen = 0;
@@ -331,15 +343,11 @@ class Worker::Impl {
         Guarded([this] { Sweep(); });
         next_sweep = absl::Now() + options_.sweep;
       }
-      if (absl::Now() >= next_scan) {
-        Guarded([this] { ScanBlobs(); });
-        next_scan = absl::Now() + options_.scan;
-      }
       bool notified = false;
       {
         absl::MutexLock lock(&mutex_);
         while (notifications_ == seen && !ended_) {
-          const absl::Time deadline = std::min({next_sweep, next_beat, next_scan, CancelAt()});
+          const absl::Time deadline = std::min({next_sweep, next_beat, CancelAt()});
           if (changed_.WaitWithDeadline(&mutex_, deadline)) break;
         }
         if (ended_) return;
@@ -390,30 +398,6 @@ class Worker::Impl {
     if (!changed.ok()) return ReportStoreError(changed.status());
     for (const std::string& job_id : *changed) queue_->Announce(job_id);
     if (!changed->empty()) Notify();
-
-    const absl::Time unused_since = absl::Now() - options_.orphan_grace;
-    const absl::StatusOr<std::vector<std::string>> orphans =
-        queue_->store().TakeOrphanedBlobs(options_.orphan_grace);
-    if (!orphans.ok()) return ReportStoreError(orphans.status());
-    for (const std::string& digest : *orphans) {
-      if (absl::Status removed = blobs_->Remove(digest, unused_since); !removed.ok()) {
-        ReportStoreError(removed);
-      } else if (options_.observer.on_blob_removed) {
-        options_.observer.on_blob_removed();
-      }
-    }
-  }
-
-  // Marks blobs that nobody names, some at a time. What was finished of late may get its name yet.
-  void ScanBlobs() {
-    const auto digests =
-        blobs_->List(scanned_, options_.blobs_a_scan, absl::Now() - options_.orphan_grace);
-    if (!digests.ok()) return ReportStoreError(digests.status());
-    scanned_ = digests->empty() ? "" : digests->back();
-    if (digests->empty()) return;
-    if (absl::Status marked = queue_->store().MarkOrphanedBlobs(*digests); !marked.ok()) {
-      ReportStoreError(marked);
-    }
   }
 
   void ReportStoreError(const absl::Status& status) {
@@ -424,8 +408,8 @@ class Worker::Impl {
   store::BlobStore* const blobs_;
   const std::vector<JobKind*> kinds_;
   const WorkerOptions options_;
+  BlobSweep blob_sweep_;
   std::optional<int64_t> listener_;  // set once started
-  std::string scanned_;              // the last blob that a scan has seen; the keeping thread's
   absl::Notification run_ended_;
 
   absl::Mutex mutex_;

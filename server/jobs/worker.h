@@ -1,7 +1,7 @@
 // A worker: leases a shard of what can be run here (JobKind::Readiness), runs it, commits, takes
 // the next; merges a job whose shards are done. A second thread keeps the lease alive, sees that a
-// job is to be stopped, and sweeps up leases of workers that died and blobs that nobody names.
-// Several workers may share a queue.
+// job is to be stopped, and sweeps up leases of workers that died. Blobs that nobody names are
+// swept up by a third (jobs/blob_sweep.h). Several workers may share a queue.
 //
 // Whose fault an error is decides what happens. INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION,
 // OUT_OF_RANGE and UNIMPLEMENTED come from the request and fail the job at once. Whatever a shard
@@ -9,10 +9,6 @@
 // gives it back without blame, and so do NotReady and errors that say when to try again. Everything
 // else, exceptions too, is the machinery's fault, and the shard is tried again as often as the
 // store allows.
-//
-// A blob without a name is what a failed or killed writer left. Every scan asks of some blobs, in
-// the order of their digests, whether anything names them; those without a name for longer than the
-// grace are removed.
 #ifndef VALUESCOPE_JOBS_WORKER_H_
 #define VALUESCOPE_JOBS_WORKER_H_
 

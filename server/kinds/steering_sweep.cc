@@ -73,7 +73,7 @@ class SteeringSweepKind
   absl::string_view Unit() const override { return "measurements"; }
 
   absl::Status Readiness(absl::string_view needs) const override {
-    return ReadinessOf(*sources_.models, needs);
+    return services::CheckNeeds(*sources_.models, needs);
   }
 
   absl::StatusOr<std::unique_ptr<jobs::Work>> Open(absl::string_view tenant,
@@ -99,7 +99,6 @@ class SteeringSweepKind
     resolved.used = std::move(sweep.used);
     resolved.needs = std::move(sweep.needs);
     SavedWork record = RecordOf(*model, /*display_name=*/"", options);
-    record.set_format_version(kSavedWorkWithGeneration);
     *record.mutable_provenance() = ProvenanceOfSweep(spec, *model, resolved.used);
     // Of each evaluation so many units as its work has: the rest of it is stored with the job.
     for (size_t e = 0; e < sweep.drafts.size(); ++e) {

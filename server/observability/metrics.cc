@@ -192,6 +192,27 @@ class Metrics::Impl {
                               .Help("Between two tokens of one completion.")
                               .Register(*registry)
                               .Add({}, kTokenSeconds);
+  prometheus::Family<Histogram>& s3 = prometheus::BuildHistogram()
+                                          .Name("valuescope_s3_request_duration_seconds")
+                                          .Help(
+                                              "Duration of requests to S3 by operation and "
+                                              "HTTP status.")
+                                          .Register(*registry);
+  prometheus::Family<prometheus::Counter>& s3_retries =
+      prometheus::BuildCounter()
+          .Name("valuescope_s3_retries_total")
+          .Help("Requests to S3 that an attempt before had failed of, by operation.")
+          .Register(*registry);
+  prometheus::Family<prometheus::Counter>& s3_sent =
+      prometheus::BuildCounter()
+          .Name("valuescope_s3_sent_bytes_total")
+          .Help("Bytes of bodies sent to S3, by operation.")
+          .Register(*registry);
+  prometheus::Family<prometheus::Counter>& s3_received =
+      prometheus::BuildCounter()
+          .Name("valuescope_s3_received_bytes_total")
+          .Help("Bytes of bodies received from S3, by operation.")
+          .Register(*registry);
   std::shared_ptr<StateCollectable> state;  // the exposer holds it weakly
   std::unique_ptr<prometheus::Exposer> exposer;
 };
@@ -220,6 +241,16 @@ void Metrics::ShardFinished(absl::string_view kind, absl::Duration duration) {
 
 void Metrics::Expired(absl::string_view what, int64_t count) {
   impl_->expired.Add({{"what", std::string(what)}}).Increment(static_cast<double>(count));
+}
+
+void Metrics::S3Finished(const S3Request& request) {
+  const std::string operation(request.operation);
+  impl_->s3.Add({{"operation", operation}, {"code", std::string(request.code)}}, kRpcSeconds)
+      .Observe(absl::ToDoubleSeconds(request.duration));
+  impl_->s3_retries.Add({{"operation", operation}}).Increment(request.again ? 1 : 0);
+  impl_->s3_sent.Add({{"operation", operation}}).Increment(static_cast<double>(request.sent));
+  impl_->s3_received.Add({{"operation", operation}})
+      .Increment(static_cast<double>(request.received));
 }
 
 absl::StatusOr<std::string> Metrics::Serve(const std::string& address,

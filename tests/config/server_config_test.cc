@@ -247,6 +247,44 @@ TEST(ServerConfigTest, AStoreThatIsSharedHasADirectoryThatIsSharedToo) {
   EXPECT_EQ(embedded->store_url, "");
 }
 
+TEST(ServerConfigTest, ABucketInS3HoldsWhatADirectoryWould) {
+  const auto config = ParseServerConfig(
+      {"--store=postgresql://db/store", "--artifacts=s3://lab.values/team-1/blobs/",
+       "--s3_endpoint=https://[::1]:9000", "--s3_region=eu-central-1",
+       "--s3_credentials_file=/run/keys", "--s3_ca_file=/run/ca.pem", "--scratch=/scratch"});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->artifacts, "");
+  EXPECT_EQ(config->s3.bucket, "lab.values");
+  EXPECT_EQ(config->s3.prefix, "team-1/blobs");
+  EXPECT_EQ(config->s3.endpoint, "https://[::1]:9000");
+  EXPECT_EQ(config->s3.region, "eu-central-1");
+  EXPECT_EQ(config->s3.credentials_file, "/run/keys");
+  EXPECT_EQ(config->s3.ca_file, "/run/ca.pem");
+  EXPECT_EQ(config->scratch, "/scratch");
+  EXPECT_EQ(ParseServerConfig({"--artifacts=s3://lab"})->s3.prefix, "");
+  EXPECT_EQ(ParseServerConfig({"--artifacts=s3://lab"})->artifacts, "") << "SQLite's default";
+  EXPECT_EQ(ParseServerConfig({"--artifacts=s3://lab", "--artifacts=dir"})->s3.bucket, "");
+}
+
+TEST(ServerConfigTest, TheBucketStandsInTheHostAtAwsAndElsewhereInThePath) {
+  EXPECT_TRUE(ParseServerConfig({"--artifacts=s3://lab"})->s3.BucketInHost());
+  EXPECT_FALSE(ParseServerConfig({"--artifacts=s3://lab.values"})->s3.BucketInHost())
+      << "no certificate of AWS covers two labels";
+  const std::string endpoint = "--s3_endpoint=http://127.0.0.1:9000";
+  EXPECT_FALSE(ParseServerConfig({"--artifacts=s3://lab", endpoint})->s3.BucketInHost());
+  EXPECT_TRUE(ParseServerConfig({"--artifacts=s3://lab", endpoint, "--s3_addressing=host"})
+                  ->s3.BucketInHost());
+}
+
+TEST(ServerConfigTest, ASecretInTheEndpointIsRefusedAndNotRepeated) {
+  for (const std::string endpoint : {"https://key:hunter2@s3.lab", "http://hunter2@s3.lab/x"}) {
+    const auto config = ParseServerConfig({"--artifacts=s3://lab", "--s3_endpoint=" + endpoint});
+    ASSERT_FALSE(config.ok()) << endpoint;
+    EXPECT_THAT(std::string(config.status().message()), HasSubstr("--s3_credentials_file"));
+    EXPECT_THAT(std::string(config.status().message()), testing::Not(HasSubstr("hunter2")));
+  }
+}
+
 TEST(ServerConfigTest, APasswordInTheUrlIsRefusedAndNotRepeated) {
   for (const std::string url :
        {"postgresql://me:hunter2@db/store", "postgres://me:hun@ter2@db/store",
@@ -285,7 +323,13 @@ TEST(ServerConfigTest, TheHelpTeachesEveryFlag) {
                            "--keep_jobs=",
                            "--keep_partials=",
                            "--keep_request_ids=",
-                           "--keep_orphaned_blobs="}) {
+                           "--keep_orphaned_blobs=",
+                           "--s3_endpoint=",
+                           "--s3_region=",
+                           "--s3_addressing=",
+                           "--s3_credentials_file=",
+                           "--s3_ca_file=",
+                           "--scratch="}) {
     EXPECT_THAT(help, HasSubstr(flag));
   }
   EXPECT_TRUE(ParseServerConfig({"--help"})->help);

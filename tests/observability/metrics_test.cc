@@ -42,6 +42,14 @@ TEST(MetricsTest, EventsAndStateStandOnThePageUnderTheirNames) {
   metrics.ShardFinished("attribute_neurons", absl::Seconds(2));
   metrics.Expired("jobs", 2);
   metrics.Expired("jobs", 3);
+  metrics.S3Finished(
+      {.operation = "put", .code = "503", .sent = 100, .duration = absl::Milliseconds(4)});
+  metrics.S3Finished({.operation = "put",
+                      .code = "200",
+                      .again = true,
+                      .sent = 100,
+                      .received = 7,
+                      .duration = absl::Milliseconds(4)});
   ServingState state;
   state.requests_running = 3;
   state.requests_waiting = 2;
@@ -90,6 +98,11 @@ TEST(MetricsTest, EventsAndStateStandOnThePageUnderTheirNames) {
         "valuescope_expired_total{what=\"jobs\"} 5",
         "valuescope_oldest_queued_job_seconds 90",
         "valuescope_oldest_job_lease_seconds 2.5",
+        "valuescope_s3_request_duration_seconds_count{code=\"503\",operation=\"put\"} 1",
+        "valuescope_s3_request_duration_seconds_count{code=\"200\",operation=\"put\"} 1",
+        "valuescope_s3_retries_total{operation=\"put\"} 1",
+        "valuescope_s3_sent_bytes_total{operation=\"put\"} 200",
+        "valuescope_s3_received_bytes_total{operation=\"put\"} 7",
         "valuescope_build_info{version=\"1.2.3\"} 1"}) {
     EXPECT_THAT(page, HasSubstr(line));
   }
