@@ -64,7 +64,8 @@ def job_of_the_readme():
 class Server:
     """One server process over a store in `directory`; a second one over the same directory continues its work."""
 
-    def __init__(self, directory, *flags):
+    def __init__(self, directory, *flags, environment=None):
+        """`environment`: variables of its own beside those of the tests."""
         self.log = directory / "server.log"
         self._process = subprocess.Popen(
             [
@@ -79,6 +80,7 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=self.log.open("ab"),
             text=True,
+            env=os.environ | (environment or {}),
         )
         line = self._process.stdout.readline()
         match = re.fullmatch(r"listening on (127\.0\.0\.1:\d+)\n", line)
