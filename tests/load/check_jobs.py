@@ -115,7 +115,8 @@ def main():
                 PARTS[part](options, report, folder, {"SQLite": None, "PostgreSQL": database})
             except Exception as error:
                 traceback.print_exc()
-                report.row(part, "", f"{type(error).__name__}: {error}", holds=False)
+                told = f"{type(error).__name__}: {error}".splitlines()[0]
+                report.row(part, "", told, holds=False)
             finally:
                 database.stop()
         print(f"  ({part}: {time.monotonic() - began:.0f} s)", flush=True)
