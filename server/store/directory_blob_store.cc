@@ -30,7 +30,7 @@ constexpr absl::Duration kLongestPause = absl::Hours(24);
 
 // Messages name the failed step, never the path.
 absl::Status FileError(absl::string_view step, int error) {
-  const bool full = error == ENOSPC || error == EDQUOT;
+  const bool full = error == ENOSPC || error == EDQUOT || error == EFBIG;
   return ErrorWithReason(
       absl::StatusCode::kUnavailable, full ? "STORAGE_FULL" : "STORAGE_UNREACHABLE",
       absl::StrCat("the blob store cannot ", step, ": ", std::generic_category().message(error)));

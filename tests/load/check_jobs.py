@@ -28,6 +28,7 @@ import traceback
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integration"))
 import conftest  # noqa: F401  which knows where the client is
+from full_disks import check_disks
 from job_sites import MovedDatabase
 from job_sweeps import SWEEPS
 from killed_jobs import check_kills, check_standstill
@@ -80,7 +81,11 @@ def once(options, report, folder, databases):
     check_once(report, folder, SWEEPS[0], databases, 200 if options.small else 1000)
 
 
-PARTS = {part.__name__: part for part in (kills, standstill, database, replicas, once)}
+def disks(options, report, folder, _databases):
+    check_disks(report, folder, SWEEPS[0], options.units)
+
+
+PARTS = {part.__name__: part for part in (kills, standstill, database, replicas, once, disks)}
 
 
 def parse_arguments():

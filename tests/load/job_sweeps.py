@@ -64,19 +64,20 @@ def questionnaire(client, count):
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """A kind of job. `counter`: of the tokens that its units take, equally many each."""
+    """A kind of job. `counter`: of the tokens that its units take, equally many each. `chunk`: units that run together."""
 
     name: str
     spec: object  # of client and units
     counter: str
+    chunk: int
 
 
 PROMPT_TOKENS, NEW_TOKENS = "valuescope_prompt_tokens_total", "valuescope_generated_tokens_total"
 SWEEPS = [
-    Sweep("attribute_neurons", attribution, PROMPT_TOKENS),
-    Sweep("extract_vectors", extraction, PROMPT_TOKENS),
-    Sweep("generate_responses", generation, NEW_TOKENS),
-    Sweep("ask_questionnaire", questionnaire, PROMPT_TOKENS),
+    Sweep("attribute_neurons", attribution, PROMPT_TOKENS, 16),
+    Sweep("extract_vectors", extraction, PROMPT_TOKENS, 16),
+    Sweep("generate_responses", generation, NEW_TOKENS, 32),
+    Sweep("ask_questionnaire", questionnaire, PROMPT_TOKENS, 50),
 ]
 
 

@@ -108,7 +108,10 @@ def check_kills(report, folder, sweeps, databases, kills, units, commit_seconds,
     each = -(-kills // (len(sweeps) * len(databases)))
     for sweep in sweeps:
         plain = undisturbed(folder / f"plain-{sweep.name}", sweep, units)
-        most = min(plain.shard, max(plain.units * commit_seconds / plain.seconds, 16)) + MARGIN
+        most = (
+            min(plain.shard, max(plain.units * commit_seconds / plain.seconds, sweep.chunk))
+            + MARGIN
+        )
         for name, database in databases.items():
             with Site(folder / f"killed-{sweep.name}-{name}", database) as site:
                 victim = Victim(site, sweep, plain, draws)
@@ -117,7 +120,7 @@ def check_kills(report, folder, sweeps, databases, kills, units, commit_seconds,
                 with victim.life() as client:
                     victim.finish(client)
                 assert victim.server.stop() == 0
-            worst = max(victim.redone)
+            worst = max(0, *victim.redone)
             report.row(
                 "kills",
                 f"{sweep.name}, {name}",
