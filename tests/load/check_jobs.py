@@ -33,6 +33,7 @@ from job_sites import MovedDatabase
 from job_sweeps import SWEEPS
 from killed_jobs import check_kills, check_standstill
 from shared_jobs import check_database, check_once, check_replicas
+from stepped_clocks import check_clocks
 
 
 class Report:
@@ -85,7 +86,13 @@ def disks(options, report, folder, _databases):
     check_disks(report, folder, SWEEPS[0], options.units)
 
 
-PARTS = {part.__name__: part for part in (kills, standstill, database, replicas, once, disks)}
+def clocks(options, report, folder, databases):
+    check_clocks(report, folder, SWEEPS[0], databases, options.units)
+
+
+PARTS = {
+    part.__name__: part for part in (kills, standstill, database, replicas, once, disks, clocks)
+}
 
 
 def parse_arguments():
