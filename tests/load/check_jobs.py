@@ -34,6 +34,7 @@ from job_sweeps import SWEEPS
 from killed_jobs import check_kills, check_standstill
 from shared_jobs import check_database, check_once, check_replicas
 from stepped_clocks import check_clocks
+from users_beside_jobs import LANGUAGE_MODEL, TINY, check_users
 
 
 class Report:
@@ -90,8 +91,13 @@ def clocks(options, report, folder, databases):
     check_clocks(report, folder, SWEEPS[0], databases, options.units)
 
 
+def users(options, report, folder, _databases):
+    check_users(report, folder, TINY if options.small else LANGUAGE_MODEL)
+
+
 PARTS = {
-    part.__name__: part for part in (kills, standstill, database, replicas, once, disks, clocks)
+    part.__name__: part
+    for part in (kills, standstill, database, replicas, once, disks, clocks, users)
 }
 
 

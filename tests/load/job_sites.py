@@ -93,10 +93,10 @@ class Site:
             self.database.advance(60)
 
 
-def connected(server, ready=True):
+def connected(server, ready=True, model=MODEL):
     client = vs.Client(server.address, timeout=600)
     if ready:
-        client.wait_until_ready(MODEL)
+        client.wait_until_ready(model)
     return client
 
 

@@ -30,15 +30,16 @@ def texts(count):
     return [f"w{i % WORDS} w{i // WORDS % WORDS} w{(7 * i + 3) % WORDS}" for i in range(count)]
 
 
-def vector(client):
-    about = client.model(MODEL)
+def vector(client, model=MODEL):
+    about = client.model(model)
     rows = np.random.default_rng(1).standard_normal((about.num_layers, about.hidden_size))
-    return client.create_vector(MODEL, rows, layers=range(about.num_layers)).name
+    return client.create_vector(model, rows, layers=range(about.num_layers)).name
 
 
-def attribution(client, count):
+def attribution(client, count, model=MODEL):
     data = client.write_artifact(responses(count)).name
-    return v1.JobSpec(attribute_neurons=vs.attribution_request(MODEL, data, vector(client)))
+    request = vs.attribution_request(model, data, vector(client, model))
+    return v1.JobSpec(attribute_neurons=request)
 
 
 def extraction(client, count):
@@ -81,10 +82,10 @@ SWEEPS = [
 ]
 
 
-def counted(server, counter):
-    """Since the server began."""
+def counted(server, counter, kind=int):
+    """What a metric without labels says; counters count since the server began."""
     (found,) = re.findall(rf"^{counter} (\S+)$", server.metrics(), re.MULTILINE)
-    return int(float(found))
+    return kind(float(found))
 
 
 def artifacts_of(client, job):

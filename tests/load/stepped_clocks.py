@@ -7,14 +7,15 @@ import subprocess
 import time
 
 import valuescope as vs
-from job_sites import Site, committed, connected
+from full_disks import files_may_not_grow
+from job_sites import Site, committed, connected, steps
 from job_sweeps import artifacts_of
 from killed_jobs import undisturbed
 from valuescope import v1
 
 HOUR = 3600
 STEPS = (HOUR, -2 * HOUR, HOUR, HOUR)  # one after the other
-PATIENCE = 60
+PATIENCE = 60  # seconds: longer than a lease
 
 
 class SteppedClock:
@@ -58,41 +59,64 @@ def await_progress(client, job, done):
     return now.progress.done
 
 
-def check_clocks(report, folder, sweep, databases, units):
+def check_steps(report, name, site, clock, sweep, plain):
     """While a job runs, and while a server waits for one."""
+    server = site.start(environment=clock.environment)
+    with connected(server) as client:
+        spec = sweep.spec(client, plain.units)
+        waited = refused = rescues = 0
+        for step in STEPS:
+            job = client.create_job(spec).name
+            done = await_progress(client, job, 0)
+            clock.step(step)
+            refused = max(refused, seconds_refused(client, job))
+            await_progress(client, job, done)
+            rescues += client.wait_for_job(job, timeout=PATIENCE).rescues
+            assert artifacts_of(client, job) == plain.artifacts, "other bytes"
+            assert set(committed([server], job).values()) == {1}
+            began = time.monotonic()
+            clock.step(-step)  # while nothing runs
+            refused = max(refused, seconds_refused(client, job))
+            client.wait_for_job(client.create_job(spec).name, timeout=PATIENCE)
+            waited = max(waited, time.monotonic() - began)
+            clock.step(step)
+            refused = max(refused, seconds_refused(client, job))
+    assert server.stop() == 0
+    report.row(
+        "clocks",
+        f"{name}, {len(STEPS)} times",
+        f"jobs go on with equal bytes, {rescues} shards ran again; a job behind a step took {waited:.1f} s, undisturbed "
+        f"{plain.seconds:.1f} s; calls were refused for {refused:.1f} s",
+        rescues == 0 and waited < plain.seconds + 20,
+    )
+
+
+def check_step_before_retry(report, site, clock, sweep, plain, step):
+    """While a shard that failed waits to be tried again, or a lease that could not be given back to run out."""
+    server = site.start(environment=clock.environment)
+    with connected(server) as client:
+        job = client.create_job(sweep.spec(client, plain.units)).name
+        await_progress(client, job, 0)
+        with files_may_not_grow(server):
+            while all(s["code"] == "OK" for s in steps(server, job)):
+                time.sleep(0.02)
+            clock.step(step)
+        seconds_refused(client, job)
+        began = time.monotonic()
+        with contextlib.suppress(vs.DeadlineExceeded):
+            client.wait_for_job(job, timeout=PATIENCE)
+        goes_on = client.job(job).state == v1.JOB_STATE_SUCCEEDED
+    server.kill()
+    told = f"goes on in {time.monotonic() - began:.0f} s" if goes_on else "stands still"
+    report.row("clocks", f"SQLite, {step} s", f"a shard that is to be tried again {told}", goes_on)
+
+
+def check_clocks(report, folder, sweep, databases, units):
     plain = undisturbed(folder / "plain", sweep, units)
+    clock = SteppedClock(folder)
     for name, database in databases.items():
-        place = folder / f"clock-{name}"
-        place.mkdir()
-        clock = SteppedClock(place)
-        with contextlib.ExitStack() as stack:
-            site = stack.enter_context(Site(place / "site", database))
-            server = site.start(environment=clock.environment)
-            client = stack.enter_context(connected(server))
-            spec = sweep.spec(client, units)
-            waited = refused = rescues = 0
-            for step in STEPS:
-                job = client.create_job(spec).name
-                done = await_progress(client, job, 0)
-                clock.step(step)
-                refused = max(refused, seconds_refused(client, job))
-                done = await_progress(client, job, done)
-                made = client.wait_for_job(job, timeout=PATIENCE)
-                rescues += made.rescues
-                assert artifacts_of(client, job) == plain.artifacts, "other bytes"
-                assert set(committed([server], job).values()) == {1}
-                began = time.monotonic()
-                clock.step(-step)  # while nothing runs
-                refused = max(refused, seconds_refused(client, job))
-                client.wait_for_job(client.create_job(spec).name, timeout=PATIENCE)
-                waited = max(waited, time.monotonic() - began)
-                clock.step(step)
-                refused = max(refused, seconds_refused(client, job))
-            assert server.stop() == 0
-        report.row(
-            "clocks",
-            f"{name}, {len(STEPS)} times",
-            f"jobs go on with equal bytes, {rescues} shards ran again; a job after a step took {waited:.1f} s, undisturbed "
-            f"{plain.seconds:.1f} s; calls were refused for {refused:.1f} s",
-            rescues == 0 and waited < plain.seconds + 20,
-        )
+        with Site(folder / f"clock-{name}", database) as site:
+            check_steps(report, name, site, clock, sweep, plain)
+    for step in (HOUR, -HOUR):
+        with Site(folder / f"retry{step}") as site:
+            check_step_before_retry(report, site, clock, sweep, plain, step)
