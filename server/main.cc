@@ -732,6 +732,8 @@ int Main(const std::vector<std::string>& arguments) {
   }
   const sigset_t signals = StopSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  // A file at its largest size is an error of the write, as a full disk is, and not the end.
+  signal(SIGXFSZ, SIG_IGN);
   observability::SetLogLevel(LevelOf(config->log_level));
   Server server(*config);
   absl::Status status = server.Start();

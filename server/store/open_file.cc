@@ -33,7 +33,7 @@ class UnnamedFile : public ScratchFile {
 }  // namespace
 
 absl::Status FileError(absl::string_view step, int error) {
-  const bool full = error == ENOSPC || error == EDQUOT;
+  const bool full = error == ENOSPC || error == EDQUOT || error == EFBIG;
   return ErrorWithReason(
       absl::StatusCode::kUnavailable, full ? "STORAGE_FULL" : "STORAGE_UNREACHABLE",
       absl::StrCat("the blob store cannot ", step, ": ", std::generic_category().message(error)));

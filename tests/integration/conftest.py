@@ -72,7 +72,8 @@ def await_true(condition, seconds=60):
 class Server:
     """One server process over a store in `directory`; a second one over the same directory continues its work."""
 
-    def __init__(self, directory, *flags):
+    def __init__(self, directory, *flags, environment=None):
+        """`environment`: variables of its own beside those of the tests."""
         self.log = directory / "server.log"
         self._process = subprocess.Popen(
             [
@@ -87,6 +88,7 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=self.log.open("ab"),
             text=True,
+            env=os.environ | (environment or {}),
         )
         line = self._process.stdout.readline()
         match = re.fullmatch(r"listening on (127\.0\.0\.1:\d+)\n", line)
