@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -52,6 +53,8 @@
 #include "engine/model_registry.h"
 #include "engine/step_watchdog.h"
 #include "jobs/job_queue.h"
+#include "jobs/replica_beat.h"
+#include "jobs/retention.h"
 #include "jobs/worker.h"
 #include "kinds/kinds.h"
 #include "observability/log.h"
@@ -67,10 +70,12 @@
 #include "services/job_service.h"
 #include "services/model_service.h"
 #include "services/neuron_service.h"
+#include "services/replica_record.h"
 #include "services/stored_vector_resolver.h"
 #include "services/vector_service.h"
 #include "store/directory_blob_store.h"
 #include "store/postgres_store.h"
+#include "store/s3_blob_store.h"
 #include "store/sqlite_store.h"
 
 namespace valuescope {
@@ -196,15 +201,51 @@ observability::ServingState StateOf(const engine::ModelRegistry& models, store::
     }
   }
   if (const auto rescues = store.TotalRescues(); rescues.ok()) state.job_rescues = *rescues;
+  if (const auto ages = store.MeasureAges(); ages.ok()) {
+    state.oldest_queued_job = ages->oldest_queued.value_or(absl::ZeroDuration());
+    if (ages->next_expiry) state.oldest_lease = jobs::WorkerOptions().lease - *ages->next_expiry;
+  }
   return state;
 }
 
-jobs::WorkerOptions ObservedWorker(observability::Metrics* metrics) {
+void LogStoreError(const absl::Status& status) {
+  Log(LogLevel::kError, "store failed", {{"error", status.message()}});
+}
+
+jobs::RetentionOptions ObservedRetention(const config::ServerConfig& config,
+                                         observability::Metrics* metrics) {
+  jobs::RetentionOptions options;
+  options.kept = {.jobs = config.keep_jobs,
+                  .request_ids = config.keep_request_ids,
+                  .partials = config.keep_partials};
+  const absl::Duration shortest =
+      std::min({config.keep_jobs, config.keep_request_ids, config.keep_partials});
+  options.pause = std::clamp(shortest, absl::Seconds(1), options.pause);
+  options.on_expired = [metrics](const store::Expired& expired) {
+    metrics->Expired("jobs", static_cast<int64_t>(expired.jobs.size()));
+    metrics->Expired("request_ids", expired.request_ids);
+    metrics->Expired("partials", expired.partials);
+    Log(LogLevel::kInfo, "expired",
+        {{"jobs", static_cast<int64_t>(expired.jobs.size())},
+         {"request_ids", expired.request_ids},
+         {"partials", expired.partials}});
+  };
+  options.on_store_error = LogStoreError;
+  return options;
+}
+
+jobs::WorkerOptions ObservedWorker(const config::ServerConfig& config,
+                                   observability::Metrics* metrics) {
   jobs::WorkerOptions options;
+  options.turns.commit_interval = config.job_commit_interval;
+  options.turns.turn = config.job_turn;
+  options.orphan_grace = config.keep_orphaned_blobs;
+  options.observer.on_blob_removed = [metrics] { metrics->Expired("blobs", 1); };
   options.observer.on_step = [metrics](const store::Lease& lease, absl::Duration duration,
                                        const absl::Status& status) {
     if (status.ok()) metrics->ShardFinished(lease.kind, duration);
-    Log(status.ok() ? LogLevel::kInfo : LogLevel::kWarning, "shard",
+    const bool as_it_should_be = status.ok() || jobs::IsTurnOver(status);
+    Log(as_it_should_be ? LogLevel::kInfo : LogLevel::kWarning, "shard",
         {{"job", lease.job_id},
          {"kind", lease.kind},
          {"shard", lease.shard},
@@ -212,10 +253,36 @@ jobs::WorkerOptions ObservedWorker(observability::Metrics* metrics) {
          {"code", absl::StatusCodeToString(status.code())},
          {"reason", DetailsOf(status).reason}});
   };
-  options.observer.on_store_error = [](const absl::Status& status) {
-    Log(LogLevel::kError, "store failed", {{"error", status.message()}});
-  };
+  options.observer.on_store_error = LogStoreError;
   return options;
+}
+
+// Of this machine, or container; "localhost" where it has none.
+std::string HostName() {
+  std::array<char, 256> name{};
+  if (gethostname(name.data(), name.size() - 1) != 0 || name[0] == '\0') return "localhost";
+  return name.data();
+}
+
+std::function<void(const store::S3Exchange&)> ObservedS3(observability::Metrics* metrics) {
+  return [metrics](const store::S3Exchange& exchange) {
+    const std::string code =
+        exchange.http_status == 0 ? "none" : absl::StrCat(exchange.http_status);
+    metrics->S3Finished({.operation = exchange.operation,
+                         .code = code,
+                         .again = exchange.again,
+                         .sent = exchange.sent,
+                         .received = exchange.received,
+                         .duration = exchange.duration});
+    const bool answered = exchange.status.ok() || absl::IsNotFound(exchange.status);
+    Log(answered ? LogLevel::kDebug : LogLevel::kWarning, "s3",
+        {{"operation", exchange.operation},
+         {"code", code},
+         {"seconds", absl::ToDoubleSeconds(exchange.duration)},
+         {"sent", exchange.sent},
+         {"received", exchange.received},
+         {"error", answered ? absl::string_view() : exchange.status.message()}});
+  };
 }
 
 class Server {
@@ -237,6 +304,7 @@ class Server {
 
  private:
   absl::Status OpenStore();
+  void BeReplica();
   absl::Status FindModels();
   absl::Status ServeMetrics();
   absl::Status Listen();
@@ -250,6 +318,7 @@ class Server {
   bool Drain();
 
   const config::ServerConfig config_;
+  std::string replica_name_;  // once it listens
   MemoryLedger host_memory_;
   std::optional<MemoryLedger> device_memory_;  // of the GPU, where models run on one
   observability::Metrics metrics_{kVersion};
@@ -257,10 +326,13 @@ class Server {
   std::unique_ptr<store::Store> store_;
   std::unique_ptr<store::BlobStore> blobs_;
   std::unique_ptr<jobs::JobQueue> queue_;
+  std::unique_ptr<jobs::ReplicaBeat> beat_;
+  std::optional<services::Replicas> replicas_;
   std::unique_ptr<engine::ModelRegistry> models_;  // tells the queue what came and went
   std::unique_ptr<services::VectorResolver> vectors_;
   services::KindRegistry kinds_;
   std::unique_ptr<jobs::Worker> worker_;
+  std::unique_ptr<jobs::RetentionSweeper> retention_;
   std::optional<services::ModelService> model_service_;
   std::optional<services::GenerationService> generation_service_;
   std::optional<services::ActivationService> activation_service_;
@@ -283,8 +355,9 @@ class Server {
 };
 
 Server::~Server() {
-  // Scrapes and calls read what is destroyed next.
+  // Scrapes, calls and heartbeats read what is destroyed next.
   metrics_.StopServing();
+  if (beat_ != nullptr) beat_->Stop();
   if (grpc_ != nullptr) grpc_->Shutdown(absl::ToChronoTime(absl::Now()));
   stopped_.Notify();
   if (readiness_.joinable()) readiness_.join();
@@ -293,12 +366,23 @@ Server::~Server() {
 
 absl::Status Server::OpenStore() {
   const bool shared = !config_.store_url.empty();
-  auto store = shared ? store::OpenPostgresStore(config_.store_url)
-                      : store::OpenSqliteStore(config_.store_path);
+  auto store = shared ? store::OpenPostgresStore(config_.store_url, /*retry=*/{}, config_.tenants)
+                      : store::OpenSqliteStore(config_.store_path, {.tenants = config_.tenants});
   if (!store.ok()) return OfFlag("--store", store.status());
   store_ = *std::move(store);
-  auto blobs = store::OpenDirectoryBlobStore(
-      config_.artifacts, shared ? store::LockMode::kShared : store::LockMode::kAlone);
+  const config::S3Config& s3 = config_.s3;
+  auto blobs = s3.bucket.empty() ? store::OpenDirectoryBlobStore(
+                                       config_.artifacts,
+                                       shared ? store::LockMode::kShared : store::LockMode::kAlone)
+                                 : store::OpenS3BlobStore({.bucket = s3.bucket,
+                                                           .prefix = s3.prefix,
+                                                           .endpoint = s3.endpoint,
+                                                           .region = s3.region,
+                                                           .bucket_in_host = s3.BucketInHost(),
+                                                           .credentials_file = s3.credentials_file,
+                                                           .ca_file = s3.ca_file,
+                                                           .scratch_folder = config_.scratch,
+                                                           .on_exchange = ObservedS3(&metrics_)});
   if (!blobs.ok()) return OfFlag("--artifacts", blobs.status());
   blobs_ = *std::move(blobs);
   return absl::OkStatus();
@@ -332,6 +416,22 @@ absl::Status AddDevice(engine::EngineOptions& options, std::optional<MemoryLedge
   return absl::OkStatus();
 }
 
+void Server::BeReplica() {
+  jobs::ReplicaBeatOptions options;
+  options.on_error = [](const absl::Status& status) {
+    Log(LogLevel::kError, "store failed", {{"error", status.message()}});
+  };
+  beat_ = std::make_unique<jobs::ReplicaBeat>(
+      store_.get(),
+      [this] {
+        std::vector<std::string> kinds;
+        for (const jobs::JobKind* kind : kinds_.ForWorkers()) kinds.emplace_back(kind->Name());
+        return services::DescribeReplica(replica_name_, kVersion, kinds, *models_);
+      },
+      std::move(options));
+  replicas_.emplace([this] { return queue_->Replicas(); }, beat_->id());
+}
+
 absl::Status Server::FindModels() {
   engine::EngineOptions options{.device = config_.device,
                                 .dtype = config_.dtype,
@@ -346,7 +446,10 @@ absl::Status Server::FindModels() {
                                 .request_memory_bytes = config_.request_memory_bytes,
                                 .host_memory = &host_memory_,
                                 .device_memory = &host_memory_};
-  options.on_change = [this] { queue_->NeedsChanged(); };
+  options.on_change = [this] {
+    queue_->NeedsChanged();
+    beat_->Notify();
+  };
   const absl::Status device = AddDevice(options, device_memory_);
   if (!device.ok()) return OfFlag("--device", device);
   models_ = engine::ModelRegistry::Create(config_.model_root, std::move(options));
@@ -362,13 +465,14 @@ absl::Status Server::Listen() {
                               .host_memory = &host_memory_,
                               .receiving = receiving,
                               .heartbeat = config_.heartbeat});
-  model_service_.emplace(runtime_->clock(), models_.get(), store_.get());
+  model_service_.emplace(runtime_->clock(), models_.get(), store_.get(), &*replicas_);
   generation_service_.emplace(&metrics_, models_.get(), vectors_.get());
   activation_service_.emplace(models_.get(), vectors_.get());
   vector_service_.emplace(models_.get(), store_.get(), blobs_.get(), &kinds_);
   neuron_service_.emplace(models_.get(), store_.get(), blobs_.get(), &kinds_);
   evaluation_service_.emplace(store_.get(), blobs_.get(), &kinds_);
-  job_service_.emplace(&kinds_, queue_.get(), store_.get(), blobs_.get());
+  job_service_.emplace(&kinds_, queue_.get(), store_.get(), blobs_.get(), &*replicas_,
+                       config_.keep_jobs);
   artifact_service_.emplace(store_.get(), blobs_.get());
   const auto bind = [this](auto& service) {
     bindings_.push_back(bindings::Bind(runtime_.get(), &*service));
@@ -422,6 +526,8 @@ absl::Status Server::Listen() {
   }
   gpr_set_log_function(LogGrpc);
   const std::string host = config_.listen.substr(0, config_.listen.rfind(':'));
+  replica_name_ =
+      config_.replica_name.empty() ? absl::StrCat(HostName(), ":", port) : config_.replica_name;
   std::printf("listening on %s:%d\n", host.c_str(), port);
   std::fflush(stdout);
   return absl::OkStatus();
@@ -446,6 +552,7 @@ absl::Status Server::ServeMetrics() {
 absl::Status Server::Start() {
   VS_RETURN_IF_ERROR(OpenStore());
   queue_ = std::make_unique<jobs::JobQueue>(store_.get());
+  BeReplica();
   VS_RETURN_IF_ERROR(FindModels());
   VS_RETURN_IF_ERROR(ServeMetrics());
   vectors_ = std::make_unique<services::StoredVectorResolver>(store_.get(), blobs_.get());
@@ -455,10 +562,14 @@ absl::Status Server::Start() {
   std::vector<jobs::JobKind*> kinds = kinds_.ForWorkers();
   queue_->SetKinds({kinds.begin(), kinds.end()});
   worker_ = std::make_unique<jobs::Worker>(queue_.get(), blobs_.get(), std::move(kinds),
-                                           ObservedWorker(&metrics_));
+                                           ObservedWorker(config_, &metrics_));
+  retention_ =
+      std::make_unique<jobs::RetentionSweeper>(queue_.get(), ObservedRetention(config_, &metrics_));
   VS_RETURN_IF_ERROR(Listen());
   for (const std::string& id : config_.models) VS_RETURN_IF_ERROR(models_->StartLoading(id));
+  beat_->Start();
   worker_->Start();
+  retention_->Start();
   readiness_ = std::thread([this] { WatchReadiness(); });
   engines_ = std::thread([this] { WatchEngines(); });
   return absl::OkStatus();
@@ -550,11 +661,13 @@ bool Server::Drain() {
   runtime_->StopAccepting();
   models_->StopLoading();
   worker_->BeginDrain();
+  beat_->Stop();
   if (!runtime_->WaitUntilIdle(deadline - goodbye)) {
     runtime_->StopRunning();
     runtime_->WaitUntilIdle(deadline);
   }
   models_->Drain(absl::Now());
+  blobs_->StopRetrying();
   const bool worker_ended = worker_->Drain(std::max(deadline, absl::Now() + kGoodbye));
   grpc_->Shutdown(absl::ToChronoTime(std::max(deadline, absl::Now() + kGoodbye)));
   grpc_->Wait();

@@ -15,6 +15,8 @@ class Clock {
   virtual absl::Time Now() const = 0;
 
   static const Clock& System();
+  // Goes on evenly whatever is done to the system's clock: for what takes how long, not for dates.
+  static const Clock& Steady();
 };
 
 // Stands still until told to move. Thread-safe.

@@ -9,6 +9,7 @@ std::unique_ptr<rpc::RpcService> Bind(rpc::CallRuntime* runtime, services::Model
   auto binding = std::make_unique<rpc::RpcService>(v1::ModelService::service_full_name(), runtime);
   binding->Unary("ListModels", rpc::Lane::kQuick, service, &Service::ListModels);
   binding->Unary("GetModel", rpc::Lane::kQuick, service, &Service::GetModel);
+  binding->Unary("ListReplicas", rpc::Lane::kQuick, service, &Service::ListReplicas);
   binding->Unary("LoadModel", rpc::Lane::kQuick, service, &Service::LoadModel);
   binding->WaitingUnary("UnloadModel", service, &Service::UnloadModel);
   // A second and more for the longest texts.

@@ -12,7 +12,9 @@
 #include <limits>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/status/status.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -24,6 +26,9 @@
 #include "base/id.h"
 #include "base/status_macros.h"
 #include "base/strict_json.h"
+#include "config/read_values.h"
+#include "config/s3_flags.h"
+#include "config/tenant_setting.h"
 #include "nlohmann/json.hpp"
 
 namespace valuescope::config {
@@ -42,21 +47,6 @@ struct Setting {
   std::function<absl::Status(absl::string_view text, ServerConfig& config)> read;
 };
 
-absl::Status Refuse(absl::string_view what) { return absl::InvalidArgumentError(what); }
-
-// What people wrote, on one line whatever it was.
-std::string Shown(absl::string_view text) {
-  constexpr size_t kMaxShown = 200;
-  return absl::Utf8SafeCEscape(text.substr(0, kMaxShown));
-}
-
-absl::Status ReadInteger(absl::string_view text, int64_t lowest, int64_t highest, int64_t& value) {
-  if (!absl::SimpleAtoi(text, &value) || value < lowest || value > highest) {
-    return Refuse(absl::StrCat("must be a whole number from ", lowest, " to ", highest));
-  }
-  return absl::OkStatus();
-}
-
 std::function<absl::Status(absl::string_view, ServerConfig&)> Integer(int ServerConfig::*member,
                                                                       int64_t lowest,
                                                                       int64_t highest) {
@@ -73,24 +63,7 @@ std::function<absl::Status(absl::string_view, ServerConfig&)> Bytes(int64_t Serv
                                                                     int64_t lowest,
                                                                     int64_t highest) {
   return [=](absl::string_view text, ServerConfig& config) -> absl::Status {
-    int64_t unit = 1;
-    for (const auto& [suffix, bytes] : std::initializer_list<std::pair<const char*, int64_t>>{
-             {"KiB", int64_t{1} << 10}, {"MiB", int64_t{1} << 20}, {"GiB", int64_t{1} << 30}}) {
-      if (absl::EndsWith(text, suffix)) {
-        text.remove_suffix(3);
-        unit = bytes;
-        break;
-      }
-    }
-    int64_t count;
-    if (!absl::SimpleAtoi(text, &count) || count < 0 ||
-        count > std::numeric_limits<int64_t>::max() / unit || count * unit < lowest ||
-        count * unit > highest) {
-      return Refuse(absl::StrCat("must be ", lowest, " to ", highest,
-                                 " bytes, such as 1073741824, 512MiB or 1GiB"));
-    }
-    config.*member = count * unit;
-    return absl::OkStatus();
+    return ReadBytes(text, lowest, highest, config.*member);
   };
 }
 
@@ -106,6 +79,19 @@ std::function<absl::Status(absl::string_view, ServerConfig&)> NonEmpty(
     std::string ServerConfig::*member) {
   return [=](absl::string_view text, ServerConfig& config) {
     if (text.empty()) return Refuse("must not be empty");
+    config.*member = std::string(text);
+    return absl::OkStatus();
+  };
+}
+
+// A name that stands in lists and logs.
+std::function<absl::Status(absl::string_view, ServerConfig&)> PlainName(
+    std::string ServerConfig::*member) {
+  return [=](absl::string_view text, ServerConfig& config) -> absl::Status {
+    constexpr size_t kMost = 256;
+    if (text.empty() || text.size() > kMost || !absl::c_all_of(text, absl::ascii_isgraph)) {
+      return Refuse("must be 1 to 256 letters, digits and signs of ASCII, without spaces");
+    }
     config.*member = std::string(text);
     return absl::OkStatus();
   };
@@ -237,6 +223,29 @@ std::function<absl::Status(absl::string_view, ServerConfig&)> UpToADay(
   };
 }
 
+// "30d" too, which absl::ParseDuration does not know.
+bool ReadDays(absl::string_view text, absl::Duration& value) {
+  int64_t days;
+  if (!absl::ConsumeSuffix(&text, "d") || !absl::SimpleAtoi(text, &days)) return false;
+  value = absl::Hours(24) * days;
+  return true;
+}
+
+std::function<absl::Status(absl::string_view, ServerConfig&)> KeptFor(
+    absl::Duration ServerConfig::*member) {
+  return [member](absl::string_view text, ServerConfig& config) -> absl::Status {
+    absl::Duration value;
+    const bool is_duration = ReadDays(text, value) || absl::ParseDuration(text, &value);
+    if (text == "never" || (is_duration && value == absl::ZeroDuration())) {
+      value = absl::InfiniteDuration();
+    } else if (!is_duration || value < absl::Seconds(1) || value > 36'500 * absl::Hours(24)) {
+      return Refuse("must be never, or a duration from 1s to 36500d, such as 90m, 12h or 30d");
+    }
+    config.*member = value;
+    return absl::OkStatus();
+  };
+}
+
 absl::Status ReadLogLevel(absl::string_view text, ServerConfig& config) {
   if (text != "debug" && text != "info" && text != "warning" && text != "error") {
     return Refuse("must be debug, info, warning or error");
@@ -269,10 +278,39 @@ const std::vector<Setting>& Settings() {
        "URL but lies in a file that PGPASSFILE names (or ~/.pgpass), or in PGPASSWORD.\n"
        "Default sqlite:valuescope.db.",
        ReadStore},
-      {"artifacts", "DIR",
-       "Directory of the stored bytes; of a PostgreSQL database one that all its servers share.\n"
-       "Default the SQLite file's path with .artifacts behind it.",
-       NonEmpty(&ServerConfig::artifacts)},
+      {"artifacts", "DIR|s3://BUCKET[/PREFIX]",
+       "Directory of the stored bytes, or a bucket of an S3-compatible store and what their keys\n"
+       "begin with; of a PostgreSQL database one that all its servers share, and no other store\n"
+       "uses: bytes that nothing names are removed. Default the SQLite file's path with\n"
+       ".artifacts behind it.",
+       ReadArtifacts},
+      {"s3_endpoint", "URL",
+       "The S3 store, http[s]://HOST[:PORT]. A certificate is always checked. Default AWS's of\n"
+       "--s3_region.",
+       ReadS3Endpoint},
+      {"s3_region", "REGION", "Region that requests to S3 are signed for. Default us-east-1.",
+       ReadS3Region},
+      {"s3_addressing", "path|host",
+       "Whether the bucket stands in the path (HOST/BUCKET/KEY) or before the host\n"
+       "(BUCKET.HOST/KEY). Default host at AWS, path with --s3_endpoint.",
+       ReadS3Addressing},
+      {"s3_credentials_file", "FILE",
+       "Keys for S3, in the form of ~/.aws/credentials: the section [default] with\n"
+       "aws_access_key_id, aws_secret_access_key and maybe aws_session_token. It is read again\n"
+       "when it changes. Default the environment's AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and\n"
+       "AWS_SESSION_TOKEN.",
+       ReadS3CredentialsFile},
+      {"s3_ca_file", "FILE",
+       "PEM file of the certificates that the S3 store's is checked against. Default the system's.",
+       ReadS3CaFile},
+      {"scratch", "DIR",
+       "Directory, on a local disk, of bytes on their way to S3 and of what extractions put aside\n"
+       "where --artifacts is in S3. Default /var/tmp.",
+       NonEmpty(&ServerConfig::scratch)},
+      {"replica_name", "NAME",
+       "What this server is called in lists of the servers that share a store: 1 to 256 letters,\n"
+       "digits and signs of ASCII. Default the host's name and the port.",
+       PlainName(&ServerConfig::replica_name)},
       {"device", "cpu|cuda[:N]",
        "Where models run. Default cpu. cuda needs libtorch with its CUDA libraries\n"
        "(docker/setup --cuda). Tested on one NVIDIA H100; unverified on other cards and on\n"
@@ -324,11 +362,44 @@ const std::vector<Setting>& Settings() {
        "there is room for its own; one that can never have it is refused. Default 1GiB.",
        Bytes(&ServerConfig::intervention_memory_bytes, kMiB, 16 * kTiB)},
       {"extraction_scratch_bytes", "BYTES",
-       "What an extraction's means of responses may take of the disk of --artifacts until it "
-       "ends.\n"
+       "What an extraction's means of responses may take of the disk of --artifacts (--scratch,\n"
+       "where that is in S3) until it ends.\n"
        "Where they would take more, a vector is made of sums alone and its statistics lack what\n"
        "needs the means: AUROC, intervals and what is clustered by query. Default 32GiB.",
        Bytes(&ServerConfig::extraction_scratch_bytes, 0, 1024 * kTiB)},
+      {"tenants", "LIST",
+       "What tenants may have, separated by commas, each NAME:weight=W:running=N:queued=N:\n"
+       "stored=BYTES, any of them left out; * is everybody who is not named, and what others\n"
+       "leave out. Tenants with work get workers' time in proportion to weight (above 0, at most\n"
+       "1000, default 1); running bounds the shards of their jobs that run at a time, queued the\n"
+       "jobs that have not begun, stored the bytes of their vectors, neuron sets and artifacts; 0\n"
+       "is no bound. Default *:weight=1:running=0:queued=10000:stored=0.",
+       [](absl::string_view text, ServerConfig& config) {
+         return ReadTenants(text, config.tenants);
+       }},
+      {"job_commit_interval", "DURATION",
+       "Time between commits of a running shard of a job. kill -9 loses the work of that time,\n"
+       "or of one chunk where a chunk takes longer. 0s commits every chunk. Default 2s.",
+       UpToADay(&ServerConfig::job_commit_interval)},
+      {"job_turn", "DURATION",
+       "A shard that has run for this long gives way where a tenant waits that has had less of\n"
+       "workers' time, or a job of its tenant with a higher priority. Default 10s.",
+       UpToADay(&ServerConfig::job_turn)},
+      {"keep_jobs", "DURATION|never",
+       "How long finished jobs are kept. Behind that they are deleted with their artifacts, as\n"
+       "DeleteJob does it; vectors and neuron sets stay. 0 or never keeps them. Default 30d.",
+       KeptFor(&ServerConfig::keep_jobs)},
+      {"keep_partials", "DURATION|never",
+       "How long a failed or cancelled job keeps what it has done, for a retry to go on with.\n"
+       "Default 7d.",
+       KeptFor(&ServerConfig::keep_partials)},
+      {"keep_request_ids", "DURATION|never",
+       "How long a request that is sent again is recognised by its request_id. Default 7d.",
+       KeptFor(&ServerConfig::keep_request_ids)},
+      {"keep_orphaned_blobs", "DURATION|never",
+       "How long stored bytes are kept that nothing names any more, or not yet: longer than any\n"
+       "request or step of a job takes between its first byte and its end. Default 1h.",
+       KeptFor(&ServerConfig::keep_orphaned_blobs)},
       {"drain_timeout", "DURATION",
        "How long running calls may go on after SIGTERM, such as 30s. Default 30s.",
        UpToADay(&ServerConfig::drain_timeout)},
@@ -440,11 +511,13 @@ absl::Status CheckTogether(const ServerConfig& config) {
         "processes: put it into a file that the environment's PGPASSFILE names, or into "
         "PGPASSWORD");
   }
-  if (config.artifacts.empty()) {
+  VS_RETURN_IF_ERROR(CheckS3Flags(config));
+  if (config.artifacts.empty() && config.s3.bucket.empty()) {
     return Refuse(
-        "--artifacts must name a directory that all servers of the database of --store share");
+        "--artifacts must name a directory, or a bucket in S3, that all servers of the database of "
+        "--store share");
   }
-  if (config.artifacts == config.store_path) {
+  if (!config.artifacts.empty() && config.artifacts == config.store_path) {
     return Refuse("--artifacts must not be the file of --store");
   }
   if (config.max_step_tokens < config.max_batch_rows) {
@@ -498,6 +571,17 @@ absl::Status CheckDatabaseFile(const std::string& path) {
   return absl::OkStatus();
 }
 
+// What is missing of its path is made.
+absl::Status CheckDirectoryToBe(absl::string_view flag, const std::string& directory) {
+  std::error_code error;
+  std::filesystem::path there = directory;
+  while (!there.empty() && !std::filesystem::exists(there, error)) there = there.parent_path();
+  if (IsUsableDirectory(there, W_OK)) return absl::OkStatus();
+  return Refuse(absl::StrCat("--", flag,
+                             " must be a directory that the server may write to or make, not \"",
+                             Shown(directory), "\""));
+}
+
 }  // namespace
 
 absl::Status CheckPlaces(const ServerConfig& config) {
@@ -517,16 +601,9 @@ absl::Status CheckPlaces(const ServerConfig& config) {
     }
   }
   if (config.store_url.empty()) VS_RETURN_IF_ERROR(CheckDatabaseFile(config.store_path));
-  // What is missing of its path is made.
-  fs::path artifacts = config.artifacts;
-  while (!artifacts.empty() && !fs::exists(artifacts, error)) artifacts = artifacts.parent_path();
-  if (!IsUsableDirectory(artifacts, W_OK)) {
-    return Refuse(
-        absl::StrCat("--artifacts must be a directory that the server may write to or "
-                     "make, not \"",
-                     Shown(config.artifacts), "\""));
-  }
-  return absl::OkStatus();
+  if (config.s3.bucket.empty()) return CheckDirectoryToBe("artifacts", config.artifacts);
+  VS_RETURN_IF_ERROR(CheckS3Files(config.s3));
+  return CheckDirectoryToBe("scratch", config.scratch);
 }
 
 absl::StatusOr<ServerConfig> ParseServerConfig(const std::vector<std::string>& arguments) {
@@ -566,7 +643,7 @@ absl::StatusOr<ServerConfig> ParseServerConfig(const std::vector<std::string>& a
   }
   VS_RETURN_IF_ERROR(CheckReachable("listen", config.listen, config));
   VS_RETURN_IF_ERROR(CheckReachable("metrics_listen", config.metrics_listen, config));
-  if (config.artifacts.empty() && config.store_url.empty()) {
+  if (config.artifacts.empty() && config.s3.bucket.empty() && config.store_url.empty()) {
     config.artifacts = absl::StrCat(config.store_path, ".artifacts");
   }
   if (config.max_step_tokens == 0) {
@@ -588,6 +665,7 @@ std::string HelpText() {
       "  valuescope-server --listen=127.0.0.1:0 --store=sqlite:/var/lib/valuescope/store.db\n"
       "  valuescope-server --store=postgresql://valuescope@db/valuescope "
       "--artifacts=/shared/blobs\n"
+      "  valuescope-server --artifacts=s3://lab/valuescope --s3_endpoint=https://minio.lab:9000\n"
       "  valuescope-server --config=server.json --check_config\n"
       "\n"
       "Flags (the keys of the JSON file that --config names are the same; flags win):\n"

@@ -10,8 +10,23 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "base/dtype.h"
+#include "base/tenant_policy.h"
 
 namespace valuescope::config {
+
+// Where blobs are that lie in an S3 store.
+struct S3Config {
+  std::string bucket;    // empty: they lie in a directory
+  std::string prefix;    // of keys, without slashes at its ends; may be empty
+  std::string endpoint;  // http[s]://HOST[:PORT]; empty: AWS's of the region
+  std::string region = "us-east-1";
+  std::string addressing;  // "path", "host"; empty: as the endpoint likes it, see BucketInHost
+  std::string credentials_file;  // empty: the environment has them
+  std::string ca_file;           // empty: the system's certificates
+
+  // https://BUCKET.HOST/KEY, else https://HOST/BUCKET/KEY.
+  bool BucketInHost() const;
+};
 
 struct ServerConfig {
   std::string listen = "127.0.0.1:50051";         // HOST:PORT of gRPC; port 0 takes a free one
@@ -20,7 +35,11 @@ struct ServerConfig {
   std::vector<std::string> models;                // ids to load at start
   std::string store_path = "valuescope.db";       // the SQLite file; empty where store_url is not
   std::string store_url;                          // of the PostgreSQL database; empty: SQLite
-  std::string artifacts;  // directory of blobs; of SQLite by default store_path + ".artifacts"
+  // Directory of blobs, of SQLite by default store_path + ".artifacts"; empty where s3 has them.
+  std::string artifacts;
+  S3Config s3;
+  std::string scratch = "/var/tmp";  // directory of what is on its way to S3, or put aside
+  std::string replica_name;  // to others that share the store; empty: the host's name and the port
   std::string device = "cpu";
   DType dtype = DType::kFloat32;
   bool batch_invariant = false;  // see HelpText; on a CPU float32 is in any case
@@ -36,7 +55,15 @@ struct ServerConfig {
   int64_t request_memory_bytes = int64_t{1} << 30;
   int64_t capture_memory_bytes = int64_t{1} << 30;
   int64_t intervention_memory_bytes = int64_t{1} << 30;
-  int64_t extraction_scratch_bytes = int64_t{32} << 30;  // of disk, of one extraction
+  int64_t extraction_scratch_bytes = int64_t{32} << 30;   // of disk, of one extraction
+  TenantPolicies tenants;                                 // what each may have
+  absl::Duration job_commit_interval = absl::Seconds(2);  // 0: every chunk of a shard is committed
+  absl::Duration job_turn = absl::Seconds(10);            // of a shard, where others wait
+  // How long things are kept; absl::InfiniteDuration() for ever.
+  absl::Duration keep_jobs = absl::Hours(30 * 24);        // finished ones, with their artifacts
+  absl::Duration keep_partials = absl::Hours(7 * 24);     // of failed and cancelled jobs
+  absl::Duration keep_request_ids = absl::Hours(7 * 24);  // of requests that made something
+  absl::Duration keep_orphaned_blobs = absl::Hours(1);    // bytes that nothing names
   absl::Duration drain_timeout = absl::Seconds(30);
   absl::Duration step_timeout = absl::Minutes(2);  // 0: however long a step takes
   absl::Duration heartbeat = absl::Seconds(15);    // of streams with nothing to send

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -36,8 +37,8 @@ class ShardContext {
   virtual int64_t shard() const = 0;            // 0 .. num_shards - 1
   virtual int64_t num_shards() const = 0;
 
-  // Where to go on: as given to the last Checkpoint of this shard, by whichever process; empty and
-  // 0 at first.
+  // Where to go on: as given to the last Checkpoint of this shard that was stored, by whichever
+  // process; empty and 0 at first.
   virtual const std::string& cursor() const = 0;
   virtual const std::string& partial() const = 0;
   virtual int64_t work_done() const = 0;
@@ -47,13 +48,19 @@ class ShardContext {
   virtual absl::StatusOr<store::ShardProgress> ProgressOf(int64_t shard) = 0;
 
   // Raised when the job is asked to stop, the lease is lost or the server drains. Look at it
-  // between chunks and return CANCELLED; what was checkpointed is kept.
+  // between chunks and return CANCELLED; what was stored of checkpoints is kept.
   virtual const Cancellation& cancellation() const = 0;
 
-  // Stores the shard's result so far, where to go on, and the units of work done in this shard in
-  // all, in one transaction. ABORTED where the lease is lost: return it.
-  virtual absl::Status Checkpoint(absl::string_view partial, absl::string_view cursor,
-                                  int64_t work_done) = 0;
+  // What units that were done since the last call came to, stored with the next checkpoint or the
+  // shard's result.
+  virtual void Observe(std::vector<store::Observed> /*observed*/) {}
+
+  // Offers to store the shard's result so far, where to go on, and the units of work done in this
+  // shard in all, in one transaction. Offer it after every chunk: the worker decides which are
+  // stored (jobs/leased_shard.h), and `partial` is called for those alone. ABORTED where the lease
+  // is lost, CANCELLED where the shard is to stop or to give way: return it.
+  virtual absl::Status Checkpoint(absl::FunctionRef<std::string()> partial,
+                                  absl::string_view cursor, int64_t work_done) = 0;
 };
 
 struct ShardResult {

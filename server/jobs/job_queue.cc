@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/algorithm/container.h"
+#include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 
@@ -11,6 +13,8 @@ namespace {
 
 // Jobs whose speed is known at a time. Those that run are few.
 constexpr size_t kMostObservations = 256;
+// A list of jobs asks for every one of them.
+constexpr absl::Duration kReplicasKept = absl::Seconds(1);
 
 }  // namespace
 
@@ -41,13 +45,56 @@ absl::StatusOr<JobSnapshot> JobQueue::Create(const store::NewJob& job,
 }
 
 absl::StatusOr<JobSnapshot> JobQueue::Get(absl::string_view tenant, absl::string_view id) {
-  return Snapshot(store_->GetJob(tenant, id));
+  absl::ReaderMutexLock lock(&progress_mutex_);
+  absl::StatusOr<store::Job> job = store_->GetJob(tenant, id);
+  if (job.ok()) AddAhead(*job);
+  return Snapshot(std::move(job));
 }
 
 absl::StatusOr<store::JobPage> JobQueue::List(absl::string_view tenant,
                                               const store::JobFilter& filter,
                                               const store::Page& page) {
-  return store_->ListJobs(tenant, filter, page);
+  absl::ReaderMutexLock lock(&progress_mutex_);
+  VS_ASSIGN_OR_RETURN(store::JobPage jobs, store_->ListJobs(tenant, filter, page));
+  for (store::Job& job : jobs.jobs) AddAhead(job);
+  return jobs;
+}
+
+void JobQueue::AddAhead(store::Job& job) {
+  const auto ahead = ahead_.find(job.id);
+  if (ahead == ahead_.end() || store::IsFinished(job.state)) return;
+  for (const auto& [shard, units] : ahead->second) job.work_done += units;
+  // A worker that lost its lease may not know it yet.
+  job.work_done = std::min(job.work_done, job.total_work);
+}
+
+void JobQueue::ShowAhead(absl::string_view job_id, int64_t shard, int64_t units) {
+  {
+    absl::MutexLock lock(&progress_mutex_);
+    SetAhead(job_id, shard, units);
+  }
+  Announce(job_id);
+}
+
+void JobQueue::SetAhead(absl::string_view job_id, int64_t shard, int64_t units) {
+  const auto job = ahead_.try_emplace(std::string(job_id)).first;
+  if (units == 0) {
+    job->second.erase(shard);
+  } else {
+    job->second[shard] = units;
+  }
+  if (job->second.empty()) ahead_.erase(job);
+}
+
+absl::Status JobQueue::Commit(absl::string_view job_id, int64_t shard,
+                              absl::FunctionRef<absl::Status()> commit) {
+  {
+    absl::MutexLock lock(&progress_mutex_);
+    VS_RETURN_IF_ERROR(commit());
+    SetAhead(job_id, shard, 0);
+  }
+  Announce(job_id);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<JobSnapshot> JobQueue::Cancel(absl::string_view tenant, absl::string_view id) {
@@ -71,13 +118,35 @@ absl::Status JobQueue::Delete(absl::string_view tenant, absl::string_view id) {
   return absl::OkStatus();
 }
 
-std::string JobQueue::WaitingFor(const store::Job& job) const {
+std::string JobQueue::WaitingFor(const store::Job& job) {
   if (job.state != store::JobState::kQueued && job.state != store::JobState::kRunning) return "";
   const auto kind = std::find_if(kinds_.begin(), kinds_.end(), [&](const JobKind* candidate) {
     return candidate->Name() == job.kind;
   });
   if (kind == kinds_.end()) return "";
-  return std::string((*kind)->Readiness(job.needs).message());
+  const absl::Status here = (*kind)->Readiness(job.needs);
+  if (here.ok() || !store_->IsShared()) return std::string(here.message());
+  const std::vector<store::Replica> replicas = Replicas();
+  const bool elsewhere = absl::c_any_of(replicas, [&](const store::Replica& replica) {
+    return store::CanRun(replica, job.kind, job.needs);
+  });
+  if (elsewhere) return "";
+  return absl::StrCat(here.message(), "; none of the servers that share the store (",
+                      replicas.size(), ") can run it");
+}
+
+std::vector<store::Replica> JobQueue::Replicas() {
+  {
+    absl::MutexLock lock(&replicas_mutex_);
+    // One caller asks, so that a store that does not answer keeps nobody else waiting.
+    if (clock_->Now() < ask_replicas_at_) return replicas_;
+    ask_replicas_at_ = clock_->Now() + kReplicasKept;
+  }
+  absl::StatusOr<std::vector<store::Replica>> read = store_->ListReplicas();
+  absl::MutexLock lock(&replicas_mutex_);
+  // Where the store cannot tell, what it told last is as good as any.
+  if (read.ok()) replicas_ = *std::move(read);
+  return replicas_;
 }
 
 std::unique_ptr<JobWatcher> JobQueue::Watch(absl::string_view tenant, absl::string_view id,
@@ -143,11 +212,17 @@ void JobQueue::NeedsChanged() {
 
 void JobQueue::HearOthers(const store::JobChange& change) {
   if (change.job_id.empty()) {
+    ForgetReplicas();
     WakeAllWatchers();
   } else {
     Announce(change.job_id);
   }
   if (change.for_workers) WakeWorkers();
+}
+
+void JobQueue::ForgetReplicas() {
+  absl::MutexLock lock(&replicas_mutex_);
+  ask_replicas_at_ = absl::InfinitePast();
 }
 
 int64_t JobQueue::AddListener(std::function<void()> wake) {

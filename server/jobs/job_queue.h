@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -81,9 +82,14 @@ class JobQueue {
                                     const store::IdempotencyKey& key);
   absl::Status Delete(absl::string_view tenant, absl::string_view id);
 
-  // What keeps a job that is queued or running from being run here, for people: empty while nothing
-  // does, or while only its turn has not come.
-  std::string WaitingFor(const store::Job& job) const;
+  // What keeps a job that is queued or running from being run, for people: empty while nothing
+  // does, here or at another of the servers that share the store, or while only its turn has not
+  // come.
+  std::string WaitingFor(const store::Job& job);
+
+  // The servers that share the store, as they were a moment ago; while the store cannot be reached,
+  // as they were last.
+  std::vector<store::Replica> Replicas();
 
   // Calls `wake` (which must not block or call back) after every change of the job, whether there
   // is such a job or not. The queue outlives the watcher.
@@ -96,6 +102,14 @@ class JobQueue {
 
   // Something that jobs need came or went: workers look again, and so do watchers.
   void NeedsChanged();
+
+  // Units done in a shard beyond those that are committed. Who looks at the job here sees them too.
+  void ShowAhead(absl::string_view job_id, int64_t shard, int64_t units);
+
+  // Commits what was done in a shard: `commit` writes it to the store, and where it returns OK
+  // nothing is ahead any more. Who looks at the job sees it as it was before or is after.
+  absl::Status Commit(absl::string_view job_id, int64_t shard,
+                      absl::FunctionRef<absl::Status()> commit);
 
   // The job changed: wakes its watchers.
   void Announce(absl::string_view job_id);
@@ -122,6 +136,11 @@ class JobQueue {
         std::nullopt;  // as it is since the last change, once read
   };
 
+  void ForgetReplicas();
+  // What is ahead of what is committed, added.
+  void AddAhead(store::Job& job) ABSL_SHARED_LOCKS_REQUIRED(progress_mutex_);
+  void SetAhead(absl::string_view job_id, int64_t shard, int64_t units)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(progress_mutex_);
   void WakeWorkers();
   void WakeAllWatchers();
   void HearOthers(const store::JobChange& change);
@@ -135,10 +154,18 @@ class JobQueue {
   store::Store* const store_;
   const Clock* const clock_;
   std::vector<const JobKind*> kinds_;
+  // Held while something is committed, so that nobody reads in between.
+  absl::Mutex progress_mutex_;
+  // Units by job id and shard, of the shards that run here.
+  std::map<std::string, std::map<int64_t, int64_t>, std::less<>> ahead_
+      ABSL_GUARDED_BY(progress_mutex_);
   absl::Mutex mutex_;
   std::map<std::string, Watched, std::less<>> watched_ ABSL_GUARDED_BY(mutex_);  // by job id
   // Of jobs that were running when somebody looked, by id; a bounded number of the latest.
   std::map<std::string, Observation, std::less<>> observations_ ABSL_GUARDED_BY(mutex_);
+  absl::Mutex replicas_mutex_;
+  std::vector<store::Replica> replicas_ ABSL_GUARDED_BY(replicas_mutex_);
+  absl::Time ask_replicas_at_ ABSL_GUARDED_BY(replicas_mutex_) = absl::InfinitePast();
   absl::Mutex listeners_mutex_;
   int64_t last_listener_ ABSL_GUARDED_BY(listeners_mutex_) = 0;
   std::map<int64_t, std::function<void()>> listeners_ ABSL_GUARDED_BY(listeners_mutex_);

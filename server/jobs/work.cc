@@ -19,10 +19,10 @@ absl::StatusOr<int64_t> UnitsDone(absl::string_view cursor, int64_t units) {
                          "the stored cursor of a shard is damaged");
 }
 
-// Calls `committed(done)` between two chunks of a shard whose first `done` units are in `partial`.
-template <typename Committed>
+// Calls `offer(done)` between two chunks of a shard whose first `done` units are in `partial`.
+template <typename Offer>
 absl::Status RunChunks(Work& work, int64_t shard, int64_t done, const Cancellation& cancellation,
-                       Partial& partial, const Committed& committed) {
+                       Partial& partial, const Offer& offer) {
   const Extent extent = work.extent();
   const UnitRange units = extent.UnitsOf(shard);
   const int64_t most = extent.UnitsPerChunkOf(shard);
@@ -31,7 +31,7 @@ absl::Status RunChunks(Work& work, int64_t shard, int64_t done, const Cancellati
     const int64_t first = units.first + done, count = std::min(most, units.size() - done);
     VS_RETURN_IF_ERROR(work.RunChunk({first, first + count}, cancellation, partial));
     done += count;
-    if (done < units.size()) VS_RETURN_IF_ERROR(committed(done));
+    if (done < units.size()) VS_RETURN_IF_ERROR(offer(done));
   }
   return absl::OkStatus();
 }
@@ -114,10 +114,17 @@ absl::StatusOr<ShardResult> WorkKind::RunShard(ShardContext& context) {
   VS_ASSIGN_OR_RETURN(
       const std::unique_ptr<Partial> partial,
       done == 0 ? work->Begin(units.size()) : work->Parse(context.partial(), done, units.size()));
+  int64_t observed = done;
+  const auto observe_up_to = [&](int64_t now) {
+    context.Observe(work->Observe({units.first + observed, units.first + now}));
+    observed = now;
+  };
   VS_RETURN_IF_ERROR(
       RunChunks(*work, context.shard(), done, context.cancellation(), *partial, [&](int64_t now) {
-        return context.Checkpoint(partial->Serialize(), absl::StrCat(now), now);
+        observe_up_to(now);
+        return context.Checkpoint([&] { return partial->Serialize(); }, absl::StrCat(now), now);
       }));
+  observe_up_to(units.size());
   return ShardResult{.partial = partial->Serialize(), .work_done = units.size()};
 }
 

@@ -34,7 +34,7 @@ struct UnitRange {
 struct Extent {
   int64_t units = 1;
   int64_t units_per_shard = 1;
-  int64_t units_per_chunk = 1;  // that run and are committed together; at most those of a shard
+  int64_t units_per_chunk = 1;  // that run together, between two checkpoints; at most a shard's
   // The first units are shards of their own, on which all others build: they are finished before
   // those begin.
   struct Preparing {
@@ -114,6 +114,9 @@ class Work {
   // `cancellation` is raised.
   virtual absl::Status RunChunk(const UnitRange& units, const Cancellation& cancellation,
                                 Partial& partial) = 0;
+  // What units that were run came to, for people to watch. Cheap; known of each unit alone.
+  virtual std::vector<store::Observed> Observe(const UnitRange&) const { return {}; }
+
   // Adds a shard, the next one, to all before it.
   virtual absl::Status Fold(const Partial& shard, Partial& whole) = 0;
 

@@ -18,6 +18,7 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "jobs/blob_sweep.h"
 
 namespace valuescope::jobs {
 namespace {
@@ -40,41 +41,6 @@ bool IsBusy(const absl::Status& status) { return DetailsOf(status).retry_after.h
 
 bool IsLeaseLost(const absl::Status& status) { return DetailsOf(status).reason == "LEASE_LOST"; }
 
-class LeasedShard : public ShardContext {
- public:
-  LeasedShard(JobQueue* queue, const store::Lease& lease, store::ShardProgress progress,
-              const Cancellation& cancellation)
-      : queue_(queue), lease_(lease), progress_(std::move(progress)), cancellation_(cancellation) {}
-
-  const std::string& tenant() const override { return lease_.tenant; }
-  const std::string& spec() const override { return lease_.spec; }
-  int64_t shard() const override { return lease_.shard; }
-  int64_t num_shards() const override { return lease_.num_shards; }
-  const std::string& cursor() const override { return progress_.cursor; }
-  const std::string& partial() const override { return progress_.partial; }
-  int64_t work_done() const override { return progress_.work_done; }
-  const Cancellation& cancellation() const override { return cancellation_; }
-
-  absl::StatusOr<store::ShardProgress> ProgressOf(int64_t shard) override {
-    return queue_->store().ReadProgress(lease_, shard);
-  }
-
-  absl::Status Checkpoint(absl::string_view partial, absl::string_view cursor,
-                          int64_t work_done) override {
-    VS_RETURN_IF_ERROR(queue_->store().CommitProgress(
-        lease_,
-        {.partial = std::string(partial), .cursor = std::string(cursor), .work_done = work_done}));
-    queue_->Announce(lease_.job_id);
-    return absl::OkStatus();
-  }
-
- private:
-  JobQueue* const queue_;
-  const store::Lease& lease_;
-  const store::ShardProgress progress_;
-  const Cancellation cancellation_;
-};
-
 store::Resource MakeArtifact(const std::string& job_id, ArtifactDraft draft) {
   std::string role = draft.role;
   store::Resource artifact = ResourceOf(std::move(draft), absl::StrCat(job_id, ".", role));
@@ -88,13 +54,24 @@ store::Resource MakeArtifact(const std::string& job_id, ArtifactDraft draft) {
 class Worker::Impl {
  public:
   Impl(JobQueue* queue, store::BlobStore* blobs, std::vector<JobKind*> kinds, WorkerOptions options)
-      : queue_(queue), blobs_(blobs), kinds_(std::move(kinds)), options_(std::move(options)) {}
+      : queue_(queue),
+        blobs_(blobs),
+        kinds_(std::move(kinds)),
+        options_(std::move(options)),
+        blob_sweep_(&queue->store(), blobs,
+                    {.grace = options_.orphan_grace,
+                     .sweep = options_.sweep,
+                     .scan = options_.scan,
+                     .blobs_a_scan = options_.blobs_a_scan,
+                     .on_removed = options_.observer.on_blob_removed,
+                     .on_error = options_.observer.on_store_error}) {}
 
   void Start() {
     VS_CHECK(!listener_.has_value());
     listener_ = queue_->AddListener([this] { Notify(); });
     run_thread_ = std::thread([this] { Run(); });
     keep_thread_ = std::thread([this] { Keep(); });
+    blob_sweep_.Start();
   }
 
   void Notify() {
@@ -104,9 +81,10 @@ class Worker::Impl {
   }
 
   void BeginDrain() {
+    blob_sweep_.BeginStop();
     absl::MutexLock lock(&mutex_);
     draining_ = true;
-    if (active_) active_->cancellation.Cancel();
+    if (active_) Stop(*active_);
     changed_.SignalAll();
   }
 
@@ -123,7 +101,7 @@ class Worker::Impl {
     }
     if (keep_thread_.joinable()) keep_thread_.join();
     queue_->RemoveListener(*listener_);
-    return true;
+    return blob_sweep_.Stop(deadline);
   }
 
  private:
@@ -131,7 +109,10 @@ class Worker::Impl {
   struct Active {
     store::Lease lease;  // what names it: job, shard, token
     Cancellation cancellation;
-    absl::Time safe_until;  // the lease cannot have run out before
+    absl::Time safe_until;     // the lease cannot have run out before
+    bool uncommitted = false;  // it has come further than what is committed
+    bool stopping = false;
+    absl::Time cancel_at = absl::InfiniteFuture();
   };
 
   // --- The thread that works ---
@@ -164,21 +145,38 @@ class Worker::Impl {
 
   // False where there is nothing to do, or nothing can be done for now.
   bool Step(uint64_t seen) {
-    const absl::StatusOr<std::optional<store::Lease>> lease = TakeLease();
+    absl::StatusOr<std::optional<store::Lease>> lease = TakeLease();
     if (!lease.ok()) ReportStoreError(lease.status());
     if (!lease.ok() || !lease->has_value()) return false;
     const absl::Cleanup deactivate = [this] { Deactivate(); };
-    return !IsBusy(RunStep(**lease, seen));
+    return !IsBusy(RunStep(**std::move(lease), seen));
   }
 
   absl::StatusOr<std::optional<store::Lease>> TakeLease() {
+    VS_ASSIGN_OR_RETURN(const store::LeaseRequest request, RequestForReady());
+    if (request.can_run.empty()) return std::nullopt;
+    return queue_->store().LeaseWork(request);
+  }
+
+  // For what can be run here and now.
+  absl::StatusOr<store::LeaseRequest> RequestForReady() {
     VS_ASSIGN_OR_RETURN(std::vector<store::WorkType> work, queue_->store().ListWork());
     std::erase_if(work, [this](const store::WorkType& type) {
       const JobKind* kind = FindKind(type.kind);
       return kind == nullptr || !kind->Readiness(type.needs).ok();
     });
-    if (work.empty()) return std::nullopt;
-    return queue_->store().LeaseWork({.can_run = std::move(work), .duration = options_.lease});
+    return store::LeaseRequest{.can_run = std::move(work), .duration = options_.lease};
+  }
+
+  bool OthersWait(const store::Lease& lease) {
+    const absl::StatusOr<store::LeaseRequest> request = RequestForReady();
+    if (!request.ok()) {
+      ReportStoreError(request.status());
+      return false;
+    }
+    const absl::StatusOr<bool> wait = queue_->store().OthersWait(lease, *request);
+    if (!wait.ok()) ReportStoreError(wait.status());
+    return wait.ok() && *wait;
   }
 
   void WaitForNotification(uint64_t seen, absl::Time deadline) {
@@ -188,40 +186,58 @@ class Worker::Impl {
     }
   }
 
-  absl::Status RunStep(const store::Lease& lease, uint64_t seen) {
+  absl::Status RunStep(store::Lease taken, uint64_t seen) {
+    TimedLease lease(std::move(taken), options_.turns.clock);
+    const std::string job_id = lease.lease().job_id;
     const absl::Time start = absl::Now();
-    queue_->Announce(lease.job_id);
-    const Cancellation cancellation = Activate(lease, seen);
+    queue_->Announce(job_id);
+    const Cancellation cancellation = Activate(lease.lease(), seen);
     const absl::Status status = RunSafely(lease, cancellation);
     Deactivate();
-    if (!status.ok()) Settle(lease, cancellation, status);
-    queue_->Announce(lease.job_id);
+    if (!status.ok()) {
+      Settle(lease, cancellation, status);
+      queue_->ShowAhead(job_id, lease.lease().shard, 0);
+    }
+    queue_->Announce(job_id);
     if (options_.observer.on_step) {
-      options_.observer.on_step(lease, absl::Now() - start, status);
+      options_.observer.on_step(lease.lease(), absl::Now() - start, status);
     }
     return status;
   }
 
   // A kind that throws (memory, a library) fails its shard and not the server.
-  absl::Status RunSafely(const store::Lease& lease, const Cancellation& cancellation) {
+  absl::Status RunSafely(TimedLease& lease, const Cancellation& cancellation) {
     try {
-      return lease.is_merge() ? RunMerge(lease, cancellation) : RunShard(lease, cancellation);
+      return lease.lease().is_merge() ? RunMerge(lease, cancellation)
+                                      : RunShard(lease, cancellation);
     } catch (const std::exception&) {
       return ErrorWithReason(absl::StatusCode::kInternal, "SHARD_THREW",
                              "the work on a shard ended with an exception");
     }
   }
 
-  absl::Status RunShard(const store::Lease& lease, const Cancellation& cancellation) {
+  absl::Status RunShard(TimedLease& timed, const Cancellation& cancellation) {
+    const store::Lease& lease = timed.lease();
     VS_ASSIGN_OR_RETURN(store::ShardProgress progress,
                         queue_->store().ReadProgress(lease, lease.shard));
-    LeasedShard shard(queue_, lease, std::move(progress), cancellation);
+    LeasedShard shard(
+        queue_, &timed, std::move(progress), cancellation, options_.turns,
+        {.stops = [this](bool uncommitted) { return Stops(uncommitted); },
+         .others_wait = [this](const store::Lease& charged) { return OthersWait(charged); }});
     VS_ASSIGN_OR_RETURN(ShardResult result, KindOf(lease).RunShard(shard));
-    return queue_->store().CompleteShard(
-        lease, {.partial = std::move(result.partial), .cursor = "", .work_done = result.work_done});
+    const store::ShardProgress done = {.partial = std::move(result.partial),
+                                       .cursor = "",
+                                       .work_done = result.work_done,
+                                       .observed = shard.TakeObserved()};
+    return queue_->Commit(lease.job_id, lease.shard, [&] {
+      return timed.Charge([&](const store::Lease& charged) {
+        return queue_->store().CompleteShard(charged, done);
+      });
+    });
   }
 
-  absl::Status RunMerge(const store::Lease& lease, const Cancellation& cancellation) {
+  absl::Status RunMerge(TimedLease& timed, const Cancellation& cancellation) {
+    const store::Lease& lease = timed.lease();
     const auto partial = [&](int64_t shard) -> absl::StatusOr<std::string> {
       VS_ASSIGN_OR_RETURN(store::ShardProgress progress,
                           queue_->store().ReadProgress(lease, shard));
@@ -237,22 +253,25 @@ class Worker::Impl {
     for (ArtifactDraft& draft : result.artifacts) {
       resources.push_back(MakeArtifact(lease.job_id, std::move(draft)));
     }
-    return queue_->store().CompleteJob(lease, result.summary, std::move(resources));
+    return timed.Charge([&](const store::Lease& charged) {
+      return queue_->store().CompleteJob(charged, result.summary, resources);
+    });
   }
 
   // Tells the store how a step that did not succeed ended.
-  void Settle(const store::Lease& lease, const Cancellation& cancellation,
-              const absl::Status& status) {
-    absl::Status settled;
-    if (cancellation.cancelled() || IsLeaseLost(status) || IsNotReady(status) || IsBusy(status)) {
-      settled = queue_->store().ReleaseLease(lease);
-    } else if (IsUserError(status)) {
-      settled = queue_->store().FailJob(lease, status);
-    } else {
-      settled = queue_->store().FailShard(lease, status);
-    }
+  void Settle(TimedLease& lease, const Cancellation& cancellation, const absl::Status& status) {
+    const bool blameless = cancellation.cancelled() || IsLeaseLost(status) || IsTurnOver(status) ||
+                           IsNotReady(status) || IsBusy(status);
+    const auto release = [this](const store::Lease& charged) {
+      return queue_->store().ReleaseLease(charged);
+    };
+    absl::Status settled = lease.Charge([&](const store::Lease& charged) {
+      if (blameless) return release(charged);
+      if (IsUserError(status)) return queue_->store().FailJob(charged, status);
+      return queue_->store().FailShard(charged, status);
+    });
     // The job was asked to stop, or the lease ran out, while the shard failed.
-    if (IsLeaseLost(settled)) settled = queue_->store().ReleaseLease(lease);
+    if (IsLeaseLost(settled)) settled = lease.Charge(release);
     // A lease that could not be given back runs out by itself.
     if (!settled.ok()) ReportStoreError(settled);
   }
@@ -265,13 +284,34 @@ class Worker::Impl {
     active_->lease.shard = lease.shard;
     active_->lease.token = lease.token;
     active_->safe_until = absl::Now() + options_.lease;
-    if (draining_) active_->cancellation.Cancel();
+    if (draining_) Stop(*active_);
     // A cancel that came between the lease and now found no active step: look again.
     if (notifications_ != seen) {
       ++notifications_;
       changed_.SignalAll();
     }
     return active_->cancellation;
+  }
+
+  // What is not committed may still be: its shard comes to a checkpoint soon, or is cancelled.
+  void Stop(Active& active) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (active.stopping) return;
+    active.stopping = true;
+    if (active.uncommitted) {
+      active.cancel_at = absl::Now() + options_.turns.commit_interval;
+      changed_.SignalAll();
+    } else {
+      active.cancellation.Cancel();
+    }
+  }
+
+  // See ShardHost.
+  bool Stops(bool uncommitted) {
+    absl::MutexLock lock(&mutex_);
+    if (!active_) return true;
+    active_->uncommitted = uncommitted;
+    if (active_->stopping && !uncommitted) active_->cancellation.Cancel();
+    return active_->stopping;
   }
 
   void Deactivate() {
@@ -295,7 +335,6 @@ class Worker::Impl {
   // --- The thread that keeps the lease and sweeps ---
 
   void Keep() {
-    absl::Time next_scan = absl::InfinitePast();
     absl::Time next_sweep = absl::InfinitePast();
     absl::Time next_beat = absl::Now() + options_.beat;
     uint64_t seen = 0;
@@ -304,18 +343,15 @@ class Worker::Impl {
         Guarded([this] { Sweep(); });
         next_sweep = absl::Now() + options_.sweep;
       }
-      if (absl::Now() >= next_scan) {
-        Guarded([this] { ScanBlobs(); });
-        next_scan = absl::Now() + options_.scan;
-      }
       bool notified = false;
       {
         absl::MutexLock lock(&mutex_);
-        const absl::Time deadline = std::min({next_sweep, next_beat, next_scan});
         while (notifications_ == seen && !ended_) {
+          const absl::Time deadline = std::min({next_sweep, next_beat, CancelAt()});
           if (changed_.WaitWithDeadline(&mutex_, deadline)) break;
         }
         if (ended_) return;
+        if (absl::Now() >= CancelAt()) active_->cancellation.Cancel();
         notified = notifications_ != seen;
         seen = notifications_;
       }
@@ -324,6 +360,12 @@ class Worker::Impl {
         next_beat = absl::Now() + options_.beat;
       }
     }
+  }
+
+  // When a shard that is to stop and did not come to a checkpoint is cancelled.
+  absl::Time CancelAt() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (!active_ || active_->cancellation.cancelled()) return absl::InfiniteFuture();
+    return active_->cancel_at;
   }
 
   // Extends the lease of the running step. The fence tells at the same time whether the job is to
@@ -344,7 +386,10 @@ class Worker::Impl {
       }
       return;
     }
-    if (IsLeaseLost(status) || absl::Now() >= active->safe_until) active->cancellation.Cancel();
+    if (IsLeaseLost(status) || absl::Now() >= active->safe_until) {
+      absl::MutexLock lock(&mutex_);
+      if (active_ && active_->lease.token == active->lease.token) Stop(*active_);
+    }
     if (!IsLeaseLost(status)) ReportStoreError(status);
   }
 
@@ -353,28 +398,6 @@ class Worker::Impl {
     if (!changed.ok()) return ReportStoreError(changed.status());
     for (const std::string& job_id : *changed) queue_->Announce(job_id);
     if (!changed->empty()) Notify();
-
-    const absl::Time unused_since = absl::Now() - options_.orphan_grace;
-    const absl::StatusOr<std::vector<std::string>> orphans =
-        queue_->store().TakeOrphanedBlobs(options_.orphan_grace);
-    if (!orphans.ok()) return ReportStoreError(orphans.status());
-    for (const std::string& digest : *orphans) {
-      if (absl::Status removed = blobs_->Remove(digest, unused_since); !removed.ok()) {
-        ReportStoreError(removed);
-      }
-    }
-  }
-
-  // Marks blobs that nobody names, some at a time. What was finished of late may get its name yet.
-  void ScanBlobs() {
-    const auto digests =
-        blobs_->List(scanned_, options_.blobs_a_scan, absl::Now() - options_.orphan_grace);
-    if (!digests.ok()) return ReportStoreError(digests.status());
-    scanned_ = digests->empty() ? "" : digests->back();
-    if (digests->empty()) return;
-    if (absl::Status marked = queue_->store().MarkOrphanedBlobs(*digests); !marked.ok()) {
-      ReportStoreError(marked);
-    }
   }
 
   void ReportStoreError(const absl::Status& status) {
@@ -385,8 +408,8 @@ class Worker::Impl {
   store::BlobStore* const blobs_;
   const std::vector<JobKind*> kinds_;
   const WorkerOptions options_;
+  BlobSweep blob_sweep_;
   std::optional<int64_t> listener_;  // set once started
-  std::string scanned_;              // the last blob that a scan has seen; the keeping thread's
   absl::Notification run_ended_;
 
   absl::Mutex mutex_;

@@ -1,17 +1,14 @@
 // A worker: leases a shard of what can be run here (JobKind::Readiness), runs it, commits, takes
 // the next; merges a job whose shards are done. A second thread keeps the lease alive, sees that a
-// job is to be stopped, and sweeps up leases of workers that died and blobs that nobody names.
-// Several workers may share a queue.
+// job is to be stopped, and sweeps up leases of workers that died. Blobs that nobody names are
+// swept up by a third (jobs/blob_sweep.h). Several workers may share a queue.
 //
 // Whose fault an error is decides what happens. INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION,
 // OUT_OF_RANGE and UNIMPLEMENTED come from the request and fail the job at once. Whatever a shard
-// returns after its cancellation was raised, or after its lease was lost, gives it back without
-// blame, and so do NotReady and errors that say when to try again. Everything else, exceptions too,
-// is the machinery's fault, and the shard is tried again as often as the store allows.
-//
-// A blob without a name is what a failed or killed writer left. Every scan asks of some blobs, in
-// the order of their digests, whether anything names them; those without a name for longer than the
-// grace are removed.
+// returns after its cancellation was raised, after its turn was over, or after its lease was lost,
+// gives it back without blame, and so do NotReady and errors that say when to try again. Everything
+// else, exceptions too, is the machinery's fault, and the shard is tried again as often as the
+// store allows.
 #ifndef VALUESCOPE_JOBS_WORKER_H_
 #define VALUESCOPE_JOBS_WORKER_H_
 
@@ -25,6 +22,7 @@
 #include "absl/time/time.h"
 #include "jobs/job_kind.h"
 #include "jobs/job_queue.h"
+#include "jobs/leased_shard.h"
 #include "store/blob_store.h"
 
 namespace valuescope::jobs {
@@ -35,6 +33,8 @@ struct WorkerObserver {
   std::function<void(const store::Lease& lease, absl::Duration duration,
                      const absl::Status& status)>
       on_step;
+  // Bytes that nothing names were removed.
+  std::function<void()> on_blob_removed;
   // The store, or memory, failed outside a shard (polling, sweeping).
   std::function<void(const absl::Status& status)> on_store_error;
 };
@@ -47,6 +47,7 @@ struct WorkerOptions {
   absl::Duration orphan_grace = absl::Hours(1);  // age at which blobs nobody names are removed
   absl::Duration scan = absl::Minutes(1);        // between scans for such blobs
   int64_t blobs_a_scan = 1000;                   // looked at in one
+  TurnRules turns;                               // of a shard
   WorkerObserver observer;
 };
 
@@ -66,7 +67,8 @@ class Worker {
   // Looks for work, and for cancellations, now. JobQueue calls it on its own changes.
   void Notify();
 
-  // Takes no new work and raises the cancellation of the running shard, without waiting for it.
+  // Takes no new work and stops the running shard, without waiting for it. One that has something
+  // to commit comes to its next checkpoint first, where it does so within a commit interval.
   void BeginDrain();
 
   // The same, and waits until the shard has returned and its lease is given back, and ends the

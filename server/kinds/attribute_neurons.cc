@@ -26,7 +26,9 @@
 #include "kinds/resolved_attribution.h"
 #include "kinds/response_work.h"
 #include "kinds/saved_attribution.h"
+#include "kinds/saved_model.h"
 #include "nlohmann/json.hpp"
+#include "services/model_needs.h"
 #include "services/replays.h"
 #include "services/response_sets.h"
 #include "services/study_codec.h"
@@ -61,7 +63,7 @@ class AttributionOutcome : public jobs::Outcome {
         columns_(studies::EncodeColumns(columns)),
         num_tokens_(num_tokens) {
     const v1::Provenance& provenance = record.provenance();
-    set.set_model(NeedsOfModel(record.model()));
+    set.set_model(absl::StrCat("models/", record.model()));
     set.set_model_digest(record.model_digest());
     set.set_method(std::string(method));
     set.set_display_name(record.display_name());
@@ -163,6 +165,10 @@ class AttributionWork : public ResponseWork<studies::ActivationSums> {
            static_cast<int64_t>(sizeof(double));
   }
 
+  std::vector<store::Observed> Observe(const jobs::UnitRange& units) const override {
+    return inputs_.Observe(units);
+  }
+
  protected:
   absl::StatusOr<studies::ActivationSums> BeginSums(int64_t) override {
     return studies::ActivationSums(width_);
@@ -205,7 +211,7 @@ absl::StatusOr<SavedWork> RecordOfVersion1(absl::string_view text) {
   SavedWork record;
   std::string provenance;
   VS_RETURN_IF_ERROR(studies::ReadJson(text, /*version=*/1, [&](const json& value) {
-    record.set_format_version(kSavedWorkVersion);
+    record.set_format_version(kFirstSavedWork);
     record.set_model(value.at("model").get<std::string>());
     record.set_model_digest(value.at("model_digest").get<std::string>());
     record.set_data_set(value.at("data_set_blob").get<std::string>());
@@ -276,7 +282,6 @@ class AttributeNeuronsKind
                                                                sources_, resolved.used));
     SavedWork& record = inputs.record;
     record.set_responses_per_shard(ResponsesPerLargeShard(record.num_responses()));
-    record.set_format_version(VersionOf(method.record));
     *record.mutable_provenance() = ProvenanceOf(
         request, *model, inputs.responses, resolved.used, model::Site::kMlpNeurons,
         {"model", "responses", "artifact", "vector", "judge", "display_name", "request_id"});
@@ -289,7 +294,7 @@ class AttributeNeuronsKind
     resolved.estimate =
         EstimateOf(*model, inputs.responses,
                    method.record.layers_size() * model->architecture.intermediate * 3 * 8);
-    resolved.needs = NeedsOfModel(model->id);
+    resolved.needs = services::NeedOfModel(*model);
     if (HasTarget(method.record)) {
       VS_RETURN_IF_ERROR(CheckTarget(method, *model, context, inputs, options, resolved));
     }
@@ -317,18 +322,6 @@ class AttributeNeuronsKind
   }
 
  private:
-  static int VersionOf(const SavedAttribution& record) {
-    switch (record.method_case()) {
-      case SavedAttribution::METHOD_NOT_SET:
-        return kSavedWorkVersion;
-      case SavedAttribution::kCausalAblation:
-      case SavedAttribution::kLogProbabilityIncrease:
-        return kSavedWorkWithGeneration;
-      default:
-        return kSavedWorkWithMethods;
-    }
-  }
-
   // Also what they cost.
   static absl::Status CheckTarget(const ResolvedAttribution& method,
                                   const engine::ServedModel& model, const rpc::CallContext& context,

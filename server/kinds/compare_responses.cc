@@ -182,7 +182,6 @@ class CompareResponsesKind
         InputsOfTexts(std::move(texts), kPairsPerShard,
                       RecordOf(*model, request.display_name(), options), model, context, sources_);
     SavedWork& record = inputs.record;
-    record.set_format_version(kSavedWorkWithGeneration);
     record.mutable_compare_responses()->set_rubric(request.rubric());
     record.mutable_compare_responses()->set_judge_time(absl::ToUnixSeconds(now));
     *record.mutable_provenance() = ProvenanceOfComparison(request, *model, rubric, resolved.used);

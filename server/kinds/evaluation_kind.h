@@ -23,6 +23,7 @@
 #include "nlohmann/json.hpp"
 #include "services/idempotency.h"
 #include "services/kind.h"
+#include "services/model_needs.h"
 #include "services/result_codec.h"
 #include "services/study_codec.h"
 #include "studies/json_fields.h"
@@ -78,7 +79,7 @@ class EvaluationKind
       : sources_(sources), kind_(kind) {}
 
   absl::Status Readiness(absl::string_view needs) const final {
-    return ReadinessOf(*sources_.models, needs);
+    return services::CheckNeeds(*sources_.models, needs);
   }
 
   absl::StatusOr<std::unique_ptr<jobs::Work>> Open(absl::string_view tenant,
@@ -115,7 +116,7 @@ class EvaluationKind
         studies::RecordOfRequest(request, {"model", items, "artifact", "display_name"}));
     resolved.used = std::move(used);
     resolved.estimate = written.estimate;
-    resolved.needs = NeedsOfModel(model->id);
+    resolved.needs = services::NeedOfModel(*model);
     VS_ASSIGN_OR_RETURN(resolved.work,
                         WorkOf(std::move(inputs), *model, std::move(written.memory)));
     return resolved;

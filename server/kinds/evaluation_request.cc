@@ -268,7 +268,6 @@ absl::StatusOr<EvaluationWriter::Written> EvaluationWriter::Finish(const std::st
   SavedEvaluation how = std::move(*inputs_.record.mutable_evaluation());
   inputs_.record = RecordOf(model, display_name, options_);
   how.set_bytes_per_reading(bytes_per_reading);
-  inputs_.record.set_format_version(kSavedWorkWithGeneration);
   inputs_.record.set_num_responses(items);
   *inputs_.record.mutable_evaluation() = std::move(how);
   inputs_.record.set_responses_per_shard(ItemsPerShard(items, inputs_.readings_per_item()));

@@ -64,7 +64,6 @@ void SetHow(const v1::ExtractVectorsRequest& request, SavedWork& record) {
       how.pooling() == v1::POOLING_RESPONSE_MEAN) {
     return;
   }
-  record.set_format_version(std::max(record.format_version(), kSavedWorkWithMethods));
   *record.mutable_extract_vectors()->mutable_how() = std::move(how);
 }
 
@@ -222,9 +221,6 @@ class ExtractVectorsKind
                        "DIFFERENCE_IN_MEANS, which does without"));
     }
     record.mutable_extract_vectors()->set_sums_alone(true);
-    record.set_format_version(inputs.generation == nullptr
-                                  ? std::max(record.format_version(), kSavedWorkWithMethods)
-                                  : kLatestSavedWork);
     record.set_responses_per_shard(ResponsesPerLargeShard(record.num_responses()));
     return absl::OkStatus();
   }

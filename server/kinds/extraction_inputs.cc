@@ -99,7 +99,6 @@ absl::StatusOr<ResponseInputs> GeneratedInputs(const v1::ExtractVectorsRequest& 
                         .texts = nullptr,
                         .record = {}};
   inputs.record = RecordOf(*inputs.held, request.display_name(), options);
-  inputs.record.set_format_version(kSavedWorkWithGeneration);
   inputs.record.set_num_responses(inputs.generation->units());
   inputs.record.set_responses_per_shard(kGeneratedPerShard);
   *inputs.record.mutable_generation() = inputs.generation->how;

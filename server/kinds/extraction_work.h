@@ -51,6 +51,9 @@ class ExtractionWork : public ResponseWork<ExtractionSums> {
                  const model::Architecture& architecture, store::BlobStore& blobs);
 
   jobs::Extent extent() const override;
+  std::vector<store::Observed> Observe(const jobs::UnitRange& units) const override {
+    return inputs_.Observe(units);
+  }
 
   // What generating and labelling cost.
   const v1::Usage& generation_usage() const { return generation_usage_; }

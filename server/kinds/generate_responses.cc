@@ -152,7 +152,7 @@ class GeneratingWork : public ResponseWork<GeneratedLines> {
     for (const SavedResponse& response : shard.responses.responses()) {
       const GeneratedUnit unit = UnitOf(generation().how, whole.written++);
       whole.counts[static_cast<size_t>(unit.condition)].Add(response);
-      text += JsonLineOf(LineOf(unit, response));
+      text += JsonLineOf(LineOf(generation(), unit, response));
     }
     return whole.lines->Append(text);
   }
@@ -175,26 +175,6 @@ class GeneratingWork : public ResponseWork<GeneratedLines> {
 
  private:
   const Generation& generation() const { return *inputs_.generation; }
-
-  v1::LabelledResponse LineOf(const GeneratedUnit& unit, const SavedResponse& response) const {
-    const SavedQuery& query = generation().queries.queries(unit.query);
-    const SavedCondition& condition = generation().how.conditions(unit.condition);
-    v1::LabelledResponse line;
-    v1::Chat& chat = *line.mutable_prompt()->mutable_chat();
-    if (condition.has_system_message()) {
-      v1::Message& system = *chat.add_messages();
-      system.set_role("system");
-      system.set_content(condition.system_message());
-    }
-    v1::Message& user = *chat.add_messages();
-    user.set_role("user");
-    user.set_content(query.text());
-    *line.mutable_response()->mutable_token_ids()->mutable_ids() = response.ids();
-    if (generation().judge != nullptr) line.set_expresses(response.expresses());
-    line.set_query_id(query.query_id());
-    line.set_condition(condition.name());
-    return line;
-  }
 
   json Described(const GeneratedLines& whole) const {
     json conditions = json::array(), warnings = json::array();
@@ -294,7 +274,6 @@ class GenerateResponsesKind
                           .texts = nullptr,
                           .record = RecordOf(*model, /*display_name=*/"", options)};
     SavedWork& record = inputs.record;
-    record.set_format_version(kSavedWorkWithGeneration);
     record.set_num_responses(inputs.generation->units());
     record.set_responses_per_shard(kGeneratedPerShard);
     *record.mutable_generation() = inputs.generation->how;

@@ -144,7 +144,8 @@ absl::StatusOr<std::shared_ptr<const Generation>> OpenGeneration(const SavedWork
   if (!generation->how.has_judge()) return generation;
   std::shared_ptr<const engine::ServedModel> asked;
   if (generation->how.has_judge_model()) {
-    VS_ASSIGN_OR_RETURN(asked, ModelAsThen(*sources.models, generation->how.judge_model()));
+    VS_ASSIGN_OR_RETURN(asked, ModelAsThen(*sources.models, generation->how.judge_model(),
+                                           record.format_version() >= kSavedWorkThatWaits));
   }
   VS_ASSIGN_OR_RETURN(
       generation->judge,
@@ -224,6 +225,27 @@ std::optional<double> MeanAnswerMass(std::span<const SavedResponse> responses) {
   }
   if (count == 0) return std::nullopt;
   return sum / static_cast<double>(count);
+}
+
+v1::LabelledResponse LineOf(const Generation& generation, const GeneratedUnit& unit,
+                            const SavedResponse& response) {
+  const SavedQuery& query = generation.queries.queries(unit.query);
+  const SavedCondition& condition = generation.how.conditions(unit.condition);
+  v1::LabelledResponse line;
+  v1::Chat& chat = *line.mutable_prompt()->mutable_chat();
+  if (condition.has_system_message()) {
+    v1::Message& system = *chat.add_messages();
+    system.set_role("system");
+    system.set_content(condition.system_message());
+  }
+  v1::Message& user = *chat.add_messages();
+  user.set_role("user");
+  user.set_content(query.text());
+  *line.mutable_response()->mutable_token_ids()->mutable_ids() = response.ids();
+  if (generation.judge != nullptr) line.set_expresses(response.expresses());
+  line.set_query_id(query.query_id());
+  line.set_condition(condition.name());
+  return line;
 }
 
 std::string JsonLineOf(const v1::LabelledResponse& response) {

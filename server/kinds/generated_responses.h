@@ -97,6 +97,11 @@ std::string JudgesOf(const Generation& generation);
 // p(yes) + p(no) of the judge's answers on average; nothing where none was asked for.
 std::optional<double> MeanAnswerMass(std::span<const SavedResponse> responses);
 
+// What came of a unit as others read it: its prompt is the conversation, and its condition has a
+// name.
+v1::LabelledResponse LineOf(const Generation& generation, const GeneratedUnit& unit,
+                            const SavedResponse& response);
+
 // A line of JSON Lines.
 std::string JsonLineOf(const v1::LabelledResponse& response);
 

@@ -19,6 +19,7 @@
 #include "base/status_macros.h"
 #include "kinds/kinds.h"
 #include "kinds/response_work.h"
+#include "kinds/saved_model.h"
 #include "kinds/texts_work.h"
 #include "nlohmann/json.hpp"
 #include "services/data_set_lines.h"
@@ -304,7 +305,7 @@ class JudgeResponsesKind
         held == nullptr ? SavedWork() : RecordOf(*held, request.display_name(), options), held,
         context, sources_);
     SavedWork& record = inputs.record;
-    record.set_format_version(kSavedWorkWithGeneration);
+    record.set_format_version(kLatestSavedWork);  // where no model wrote it
     SavedJudging& of = *record.mutable_judge_responses();
     if (request.has_judge()) *of.mutable_judge() = request.judge();
     if (request.has_grade()) *of.mutable_grade() = request.grade();

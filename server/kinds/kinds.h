@@ -18,12 +18,13 @@ std::unique_ptr<services::Kind> GenerateResponses(const Sources& sources);
 std::unique_ptr<services::Kind> JudgeResponses(const Sources& sources);
 std::unique_ptr<services::Kind> MeasureTexts(const Sources& sources);
 std::unique_ptr<services::Kind> ScoreTaggedResponses(const Sources& sources);
+std::unique_ptr<services::Kind> SteeringSweep(const Sources& sources);
 std::unique_ptr<services::Kind> TestNeurons(const Sources& sources);
 
 inline void AddKinds(const Sources& sources, services::KindRegistry& registry) {
-  for (const auto& make :
-       {AnswerChoices, AskQuestionnaire, AttributeNeurons, CompareResponses, ExtractVectors,
-        GenerateResponses, JudgeResponses, MeasureTexts, ScoreTaggedResponses, TestNeurons}) {
+  for (const auto& make : {AnswerChoices, AskQuestionnaire, AttributeNeurons, CompareResponses,
+                           ExtractVectors, GenerateResponses, JudgeResponses, MeasureTexts,
+                           ScoreTaggedResponses, SteeringSweep, TestNeurons}) {
     registry.Add(make(sources));
   }
 }

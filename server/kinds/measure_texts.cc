@@ -20,14 +20,13 @@
 #include "base/sha256.h"
 #include "base/status_macros.h"
 #include "kinds/kinds.h"
+#include "kinds/measured_texts.h"
 #include "kinds/response_work.h"
 #include "kinds/texts_work.h"
-#include "nlohmann/json.hpp"
 #include "services/idempotency.h"
 #include "services/prompt_codec.h"
 #include "services/request_codec.h"
 #include "services/result_codec.h"
-#include "studies/json_fields.h"
 #include "studies/message_json.h"
 #include "studies/text_checks.h"
 #include "valuescope/v1/evaluation.pb.h"
@@ -35,7 +34,6 @@
 namespace valuescope::kinds {
 namespace {
 
-using nlohmann::json;
 using Request = v1::MeasureTextsRequest;
 
 constexpr char kName[] = "measure_texts";
@@ -44,6 +42,14 @@ constexpr int64_t kTextsPerShard = 32 * kTextsPerChunk;
 
 analysis::TokenSpan IdsOf(const SavedText& text) {
   return {text.ids().data(), static_cast<size_t>(text.ids_size())};
+}
+
+// What is known of the texts, and what the measures of all together take.
+int64_t BytesOf(const SavedTexts& texts) {
+  constexpr int64_t kOfAText = sizeof(studies::MeasuredText) + 2 * sizeof(SavedTextFacts);
+  int64_t tokens = 0;
+  for (const SavedText& text : texts.texts()) tokens += text.ids_size();
+  return kOfAText * texts.texts_size() + analysis::DiversityBytes(texts.texts_size(), tokens);
 }
 
 // To run a text behind its prompt; the tenant and whether it is in the background are the caller's
@@ -55,39 +61,6 @@ engine::Request ScoreOf(const SavedText& text) {
   request.score_response = true;
   return request;
 }
-
-// --- The outcome ---------------------------------------------------------------------------------
-
-class MeasuresOutcome : public jobs::Outcome {
- public:
-  MeasuresOutcome(v1::MeasureTextsResponse found, v1::Provenance provenance)
-      : result(std::move(found)), provenance_(std::move(provenance)) {}
-
-  absl::StatusOr<std::vector<store::Resource>> Resources(store::BlobStore&) const override {
-    return std::vector<store::Resource>();
-  }
-  absl::StatusOr<std::vector<jobs::ArtifactDraft>> Artifacts(
-      store::BlobStore& blobs) const override {
-    std::vector<jobs::ArtifactDraft> artifacts;
-    VS_ASSIGN_OR_RETURN(artifacts.emplace_back(), MakeSummary(blobs, Described(), provenance_));
-    return artifacts;
-  }
-  std::string Summary(const std::vector<store::Resource>&) const override {
-    return studies::DumpJson(Described());
-  }
-
-  const v1::MeasureTextsResponse result;  // measures and warnings
-
- private:
-  json Described() const {
-    return {
-        {"format_version", kSummaryVersion},
-        {"measures", studies::ListToJson(result.measures())},
-        {"warnings", std::vector<std::string>(result.warnings().begin(), result.warnings().end())}};
-  }
-
-  const v1::Provenance provenance_;
-};
 
 // --- The work ------------------------------------------------------------------------------------
 
@@ -250,7 +223,7 @@ class MeasureTextsKind
  protected:
   absl::StatusOr<std::unique_ptr<jobs::Work>> OpenWork(ResponseInputs inputs) const override {
     VS_ASSIGN_OR_RETURN(const auto model, inputs.Model());
-    return WorkOf(std::move(inputs), *model, /*can_wait=*/false);
+    return MeasuringWorkOf(std::move(inputs), *model, /*can_wait=*/false);
   }
 
   absl::StatusOr<services::ResolvedWork> Resolved(
@@ -277,7 +250,7 @@ class MeasureTextsKind
         EstimateOfTexts(request, *model, reader.num_tokens(), record.num_responses());
     resolved.needs = inputs.needs();
     VS_ASSIGN_OR_RETURN(resolved.work,
-                        WorkOf(std::move(inputs), *model, /*can_wait=*/!options.at_once));
+                        MeasuringWorkOf(std::move(inputs), *model, /*can_wait=*/!options.at_once));
     return resolved;
   }
 
@@ -300,27 +273,19 @@ class MeasureTextsKind
     return EstimateOf(model, request.perplexity() ? num_tokens : 0,
                       request.perplexity() ? num_texts : 0, kBytesOfSummary);
   }
-
-  static absl::StatusOr<std::unique_ptr<MeasuringWork>> WorkOf(ResponseInputs inputs,
-                                                               const engine::ServedModel& model,
-                                                               bool can_wait) {
-    VS_ASSIGN_OR_RETURN(studies::TextChecks checks,
-                        studies::TextChecks::Of(inputs.record.measure_texts()));
-    VS_ASSIGN_OR_RETURN(engine::KeptCaptures memory,
-                        KeptFor(*model.engine, BytesOf(*inputs.texts), can_wait));
-    return std::make_unique<MeasuringWork>(std::move(inputs), std::move(checks), std::move(memory));
-  }
-
-  // What is known of the texts, and what the measures of all together take.
-  static int64_t BytesOf(const SavedTexts& texts) {
-    constexpr int64_t kOfAText = sizeof(studies::MeasuredText) + 2 * sizeof(SavedTextFacts);
-    int64_t tokens = 0;
-    for (const SavedText& text : texts.texts()) tokens += text.ids_size();
-    return kOfAText * texts.texts_size() + analysis::DiversityBytes(texts.texts_size(), tokens);
-  }
 };
 
 }  // namespace
+
+absl::StatusOr<std::unique_ptr<jobs::Work>> MeasuringWorkOf(ResponseInputs inputs,
+                                                            const engine::ServedModel& model,
+                                                            bool can_wait) {
+  VS_ASSIGN_OR_RETURN(studies::TextChecks checks,
+                      studies::TextChecks::Of(inputs.record.measure_texts()));
+  VS_ASSIGN_OR_RETURN(engine::KeptCaptures memory,
+                      KeptFor(*model.engine, BytesOf(*inputs.texts), can_wait));
+  return std::make_unique<MeasuringWork>(std::move(inputs), std::move(checks), std::move(memory));
+}
 
 std::unique_ptr<services::Kind> MeasureTexts(const Sources& sources) {
   return std::make_unique<MeasureTextsKind>(sources);

@@ -4,12 +4,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
-#include "absl/strings/strip.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "kinds/saved_model.h"
 #include "services/idempotency.h"
+#include "services/replica_record.h"
 #include "services/stored_vectors.h"
 #include "studies/json_fields.h"
 #include "studies/named_content.h"
@@ -19,21 +18,15 @@
 namespace valuescope::kinds {
 namespace {
 
-constexpr char kModels[] = "models/";
 // A worker reads it for every shard. The rest of it is small, so what is too much are tensors.
 constexpr int64_t kMostSpecBytes = int64_t{8} << 20;
-// Tokens whose time tells how fast a model is.
-constexpr int64_t kFewestMeasured = 256;
 // What two cores sustain in a forward pass, for a model that has run nothing yet: enough to tell
 // seconds from hours.
 constexpr double kAssumedFlops = 100e9;
 
 // How long a prompt's token takes alone on this server.
 absl::Duration TimeOfToken(const engine::ServedModel& model) {
-  const engine::EngineStatistics measured = model.engine->statistics();
-  if (measured.prompt_step_tokens >= kFewestMeasured) {
-    return measured.prompt_step_time / static_cast<double>(measured.prompt_step_tokens);
-  }
+  if (const auto measured = services::MeasuredTimeOfToken(model)) return *measured;
   const model::Architecture& a = model.architecture;
   const double weights =
       static_cast<double>(a.num_layers) *
@@ -78,17 +71,6 @@ int64_t ResponsesPerLargeShard(int64_t num_responses) {
   return std::max<int64_t>(1, chunks_per_shard) * kResponsesPerChunk;
 }
 
-std::string NeedsOfModel(absl::string_view id) { return absl::StrCat(kModels, id); }
-
-absl::Status ReadinessOf(const engine::ModelRegistry& models, absl::string_view needs) {
-  if (needs.empty()) return absl::OkStatus();
-  for (const absl::string_view name : absl::StrSplit(needs, services::kNeedsSeparator)) {
-    const absl::Status model = models.Get(absl::StripPrefix(name, kModels)).status();
-    if (!model.ok()) return jobs::NotReady(model.message());
-  }
-  return absl::OkStatus();
-}
-
 jobs::Extent ResponseInputs::extent() const {
   const int64_t units_per_chunk =
       generation == nullptr ? kResponsesPerChunk : record.responses_per_shard();
@@ -97,12 +79,27 @@ jobs::Extent ResponseInputs::extent() const {
           .units_per_chunk = units_per_chunk};
 }
 
+std::vector<store::Observed> ResponseInputs::Observe(const jobs::UnitRange& units) const {
+  if (units.end > static_cast<int64_t>(responses.responses.size()) || units.size() == 0) return {};
+  store::Observed expressing{.name = "num_expressing"}, others{.name = "num_not_expressing"};
+  store::Observed tokens{.name = "response_tokens"};
+  for (const studies::LabelledResponse& response : Of(units)) {
+    const auto length = static_cast<int64_t>(response.response.size());
+    for (store::Observed* one : {&expressing, &others, &tokens}) ++one->count;
+    (response.expresses ? expressing : others).sum += 1;
+    tokens.sum += length;
+    tokens.sum_of_squares += length * length;
+  }
+  return {expressing, others, tokens};
+}
+
 std::string ResponseInputs::needs() const {
   if (record.model().empty()) return "";
-  const std::string model = NeedsOfModel(record.model());
+  const std::string model = services::NeedOfModel(*held);
   const SavedModel& judge = record.generation().judge_model();
   if (judge.id().empty() || judge.id() == record.model()) return model;
-  return absl::StrCat(model, std::string(1, services::kNeedsSeparator), NeedsOfModel(judge.id()));
+  return absl::StrCat(model, std::string(1, services::kNeedsSeparator),
+                      services::NeedOfModel(judge.id(), judge.digest(), judge.provenance()));
 }
 
 absl::StatusOr<std::shared_ptr<const engine::ServedModel>> ResponseInputs::Model() const {
@@ -134,7 +131,7 @@ absl::Status CheckRecord(const SavedWork& record, SavedWork::KindCase kind) {
       record.responses_per_shard() < 1) {
     return Damaged();
   }
-  if (record.format_version() >= kSavedWorkVersion && record.format_version() <= kLatestSavedWork) {
+  if (record.format_version() >= kFirstSavedWork && record.format_version() <= kLatestSavedWork) {
     return absl::OkStatus();
   }
   return ErrorWithReason(absl::StatusCode::kDataLoss, "METADATA_VERSION",
@@ -147,7 +144,7 @@ absl::StatusOr<std::shared_ptr<const engine::ServedModel>> ModelOfRecord(
   then.set_id(record.model());
   then.set_digest(record.model_digest());
   *then.mutable_provenance() = record.provenance();
-  return ModelAsThen(models, then);
+  return ModelAsThen(models, then, record.format_version() >= kSavedWorkThatWaits);
 }
 
 absl::StatusOr<ResponseInputs> ResponseInputs::Open(const Sources& sources,
@@ -188,7 +185,7 @@ absl::StatusOr<ResponseInputs> ResponseInputs::Open(const Sources& sources,
 SavedWork RecordOf(const engine::ServedModel& model, const std::string& display_name,
                    const services::ResolveOptions& options) {
   SavedWork record;
-  record.set_format_version(kSavedWorkVersion);
+  record.set_format_version(kLatestSavedWork);
   record.set_model(model.id);
   record.set_model_digest(model.weights_digest);
   record.set_display_name(display_name.empty() ? options.display_name : display_name);

@@ -28,6 +28,7 @@
 #include "nlohmann/json.hpp"
 #include "rpc/call_context.h"
 #include "services/kind.h"
+#include "services/model_needs.h"
 #include "services/response_sets.h"
 #include "services/result_codec.h"
 #include "services/study_codec.h"
@@ -50,21 +51,6 @@ inline constexpr int64_t kMostLargeShards = 32;
 // number of responses.
 int64_t ResponsesPerLargeShard(int64_t num_responses);
 
-// "models/ID": store::NewJob::needs of what runs on one model.
-std::string NeedsOfModel(absl::string_view id);
-// OK where every model that is needed, perhaps none, is READY, whatever weights it has; else
-// NotReady.
-absl::Status ReadinessOf(const engine::ModelRegistry& models, absl::string_view needs);
-
-// SavedWork::format_version of what is written now.
-inline constexpr int kSavedWorkVersion = 2;
-// The same of what servers that know that version alone would do in another way.
-inline constexpr int kSavedWorkWithMethods = 3;
-// Generated responses, effects of single neurons, evaluations.
-inline constexpr int kSavedWorkWithGeneration = 4;
-// Sums of generated responses.
-inline constexpr int kLatestSavedWork = 5;
-
 // The inputs of one piece of work. Copies share the model.
 struct ResponseInputs {
   std::string tenant;
@@ -83,7 +69,9 @@ struct ResponseInputs {
         .subspan(static_cast<size_t>(units.first), static_cast<size_t>(units.size()));
   }
   jobs::Extent extent() const;
-  // store::NewJob::needs: the model, and the judge's where that is another.
+  // Labels and lengths of given responses; of others nothing.
+  std::vector<store::Observed> Observe(const jobs::UnitRange& units) const;
+  // store::NewJob::needs of work whose model is held: it, and the judge's where that is another.
   std::string needs() const;
 
   // Errors of ModelAsThen.
@@ -129,7 +117,7 @@ class ResponseKind : public services::KindOf<Request, Response, Work, Outcome> {
 
   absl::string_view Unit() const override { return "responses"; }
   absl::Status Readiness(absl::string_view needs) const final {
-    return ReadinessOf(*sources_.models, needs);
+    return services::CheckNeeds(*sources_.models, needs);
   }
 
  protected:

@@ -13,7 +13,8 @@
 namespace valuescope::kinds {
 namespace {
 
-absl::Status WrongModel(absl::string_view id, absl::string_view why) {
+absl::Status WrongModel(absl::string_view id, bool can_wait, absl::string_view why) {
+  if (can_wait) return jobs::NotReady(absl::StrCat("`models/", id, "` ", why));
   return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "WRONG_MODEL",
                          absl::StrCat("models/", id, " ", why));
 }
@@ -36,11 +37,11 @@ SavedModel SavedModelOf(const engine::ServedModel& model) {
 }
 
 absl::StatusOr<std::shared_ptr<const engine::ServedModel>> ModelAsThen(
-    const engine::ModelRegistry& models, const SavedModel& then) {
+    const engine::ModelRegistry& models, const SavedModel& then, bool can_wait) {
   auto model = models.Get(then.id());
   if (!model.ok()) return jobs::NotReady(model.status().message());
   if ((*model)->weights_digest != then.digest()) {
-    return WrongModel(then.id(), "has other weights than when the job was created");
+    return WrongModel(then.id(), can_wait, "has other weights than when the job was created");
   }
   // Numbers of two kinds would be mixed in one result, and its record would tell of one.
   const v1::Provenance now = studies::ProvenanceOf(**model, /*rendered_chat=*/false);
@@ -49,9 +50,9 @@ absl::StatusOr<std::shared_ptr<const engine::ServedModel>> ModelAsThen(
       now.hardware_class() == before.hardware_class()) {
     return model;
   }
-  return WrongModel(then.id(), absl::StrCat("computes in another way (", WayOf(now),
-                                            ") than when the job was created (", WayOf(before),
-                                            "); load it as it was and retry the job"));
+  return WrongModel(then.id(), can_wait,
+                    absl::StrCat("computes in another way (", WayOf(now),
+                                 ") than when the job was created (", WayOf(before), ")"));
 }
 
 }  // namespace valuescope::kinds

@@ -12,12 +12,19 @@
 
 namespace valuescope::kinds {
 
+// SavedWork::format_version: the first that is read, and that which is written. Work of versions up
+// to 5 fails where its model is another than it was, which that of version 6 waits for.
+inline constexpr int kFirstSavedWork = 2;
+inline constexpr int kSavedWorkThatWaits = 6;
+inline constexpr int kLatestSavedWork = kSavedWorkThatWaits;
+
 SavedModel SavedModelOf(const engine::ServedModel& model);
 
-// NotReady where it is not READY, or no longer. FAILED_PRECONDITION (reason WRONG_MODEL) where it
-// has other weights than `then`, or computes in another type or on other hardware.
+// NotReady where it is not READY, or no longer, or, where the work can wait for that, has other
+// weights than `then` or computes in another type or on other hardware; else FAILED_PRECONDITION
+// (reason WRONG_MODEL).
 absl::StatusOr<std::shared_ptr<const engine::ServedModel>> ModelAsThen(
-    const engine::ModelRegistry& models, const SavedModel& then);
+    const engine::ModelRegistry& models, const SavedModel& then, bool can_wait);
 
 }  // namespace valuescope::kinds
 

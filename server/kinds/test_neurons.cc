@@ -29,6 +29,7 @@
 #include "kinds/response_work.h"
 #include "kinds/saved_neuron_test.h"
 #include "nlohmann/json.hpp"
+#include "services/model_needs.h"
 #include "services/request_codec.h"
 #include "studies/json_fields.h"
 #include "studies/message_json.h"
@@ -245,7 +246,7 @@ class TestNeuronsKind : public ResponseKind<v1::TestNeuronsRequest, v1::TestNeur
     *record.mutable_test_neurons() = std::move(of);
     if (!options.at_once) VS_RETURN_IF_ERROR(CheckStorable(inputs, context));
     resolved.estimate = EstimateOfPasses(*model, inputs, passes);
-    resolved.needs = NeedsOfModel(model->id);
+    resolved.needs = services::NeedOfModel(*model);
     VS_ASSIGN_OR_RETURN(resolved.work, WorkOf(std::move(inputs), std::move(plan), passes, *model,
                                               /*can_wait=*/!options.at_once));
     return resolved;

@@ -94,6 +94,12 @@ std::vector<MetricFamily> FamiliesOf(const ServingState& state) {
              static_cast<double>(state.captured_bytes)),
       Family(kCounter, "valuescope_job_rescues_total", "Leases taken back from dead workers.",
              static_cast<double>(state.job_rescues)),
+      Family(kGauge, "valuescope_oldest_queued_job_seconds",
+             "How long ago the oldest job that is queued was created; 0 where none is.",
+             absl::ToDoubleSeconds(state.oldest_queued_job)),
+      Family(kGauge, "valuescope_oldest_job_lease_seconds",
+             "How long ago the lease was extended that waits longest for it; 0 where nobody works.",
+             absl::ToDoubleSeconds(state.oldest_lease)),
   };
   MetricFamily applied;
   applied.name = "valuescope_interventions_applied_total";
@@ -171,6 +177,11 @@ class Metrics::Impl {
                                              .Name("valuescope_job_shard_duration_seconds")
                                              .Help("Duration of shards of jobs by kind.")
                                              .Register(*registry);
+  prometheus::Family<prometheus::Counter>& expired =
+      prometheus::BuildCounter()
+          .Name("valuescope_expired_total")
+          .Help("What was removed because it had been kept for long enough, by what it was.")
+          .Register(*registry);
   Histogram& first_token = prometheus::BuildHistogram()
                                .Name("valuescope_time_to_first_token_seconds")
                                .Help("From the request's arrival to its first token.")
@@ -181,6 +192,27 @@ class Metrics::Impl {
                               .Help("Between two tokens of one completion.")
                               .Register(*registry)
                               .Add({}, kTokenSeconds);
+  prometheus::Family<Histogram>& s3 = prometheus::BuildHistogram()
+                                          .Name("valuescope_s3_request_duration_seconds")
+                                          .Help(
+                                              "Duration of requests to S3 by operation and "
+                                              "HTTP status.")
+                                          .Register(*registry);
+  prometheus::Family<prometheus::Counter>& s3_retries =
+      prometheus::BuildCounter()
+          .Name("valuescope_s3_retries_total")
+          .Help("Requests to S3 that an attempt before had failed of, by operation.")
+          .Register(*registry);
+  prometheus::Family<prometheus::Counter>& s3_sent =
+      prometheus::BuildCounter()
+          .Name("valuescope_s3_sent_bytes_total")
+          .Help("Bytes of bodies sent to S3, by operation.")
+          .Register(*registry);
+  prometheus::Family<prometheus::Counter>& s3_received =
+      prometheus::BuildCounter()
+          .Name("valuescope_s3_received_bytes_total")
+          .Help("Bytes of bodies received from S3, by operation.")
+          .Register(*registry);
   std::shared_ptr<StateCollectable> state;  // the exposer holds it weakly
   std::unique_ptr<prometheus::Exposer> exposer;
 };
@@ -205,6 +237,20 @@ void Metrics::NextToken(absl::Duration since_last) {
 void Metrics::ShardFinished(absl::string_view kind, absl::Duration duration) {
   impl_->shard.Add({{"kind", std::string(kind)}}, kShardSeconds)
       .Observe(absl::ToDoubleSeconds(duration));
+}
+
+void Metrics::Expired(absl::string_view what, int64_t count) {
+  impl_->expired.Add({{"what", std::string(what)}}).Increment(static_cast<double>(count));
+}
+
+void Metrics::S3Finished(const S3Request& request) {
+  const std::string operation(request.operation);
+  impl_->s3.Add({{"operation", operation}, {"code", std::string(request.code)}}, kRpcSeconds)
+      .Observe(absl::ToDoubleSeconds(request.duration));
+  impl_->s3_retries.Add({{"operation", operation}}).Increment(request.again ? 1 : 0);
+  impl_->s3_sent.Add({{"operation", operation}}).Increment(static_cast<double>(request.sent));
+  impl_->s3_received.Add({{"operation", operation}})
+      .Increment(static_cast<double>(request.received));
 }
 
 absl::StatusOr<std::string> Metrics::Serve(const std::string& address,

@@ -55,6 +55,18 @@ struct ServingState {
   };
   std::vector<JobCount> jobs;
   int64_t job_rescues = 0;
+  absl::Duration oldest_queued_job;  // since its creation; 0 where none is queued
+  absl::Duration oldest_lease;       // since it was last extended; 0 where nobody works
+};
+
+// A request to an S3 store of blobs, as it ended.
+struct S3Request {
+  absl::string_view operation;  // "get", "put", "list", ...
+  absl::string_view code;       // of HTTP; "none" where no whole answer came
+  bool again = false;           // an attempt before it failed
+  int64_t sent = 0;             // bytes of bodies
+  int64_t received = 0;
+  absl::Duration duration;
 };
 
 // Thread-safe.
@@ -71,6 +83,9 @@ class Metrics {
   void FirstToken(absl::Duration since_received);
   void NextToken(absl::Duration since_last);
   void ShardFinished(absl::string_view kind, absl::Duration duration);
+  // `what` was kept for long enough: "jobs", "request_ids", "partials", "blobs".
+  void Expired(absl::string_view what, int64_t count);
+  void S3Finished(const S3Request& request);
 
   // Answers scrapes at http://HOST:PORT/metrics; port 0 takes a free one. Returns the address that
   // is listened on. UNAVAILABLE where it cannot be. `state` is called on the exposer's threads, for

@@ -273,6 +273,8 @@ class WaitingStreamReactor : public WritingReactor<Response>, private StreamWrit
       Request request;
       VS_RETURN_IF_ERROR(this->TakeRequest(request));
       VS_ASSIGN_OR_RETURN(waiter_, (*handler_)(context, request, this->call_.wake()));
+      // Whoever waits may have nothing to say for long, and nothing said to repeat.
+      this->outbox_.SetHeartbeat(HeartbeatOf<Response>());
       this->pulse_.RingAt(absl::Now() + this->call_.heartbeat());
     }
     if (!this->outbox_.empty()) return std::nullopt;  // its end wakes

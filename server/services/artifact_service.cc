@@ -170,7 +170,12 @@ absl::Status ArtifactService::GetArtifact(const rpc::CallContext& context,
 absl::Status ArtifactService::ListArtifacts(const rpc::CallContext& context,
                                             const v1::ListArtifactsRequest& request,
                                             v1::ListArtifactsResponse* response) {
-  store::ResourceFilter filter;
+  VS_ASSIGN_OR_RETURN(
+      store::ResourceFilter filter,
+      FilterByModel(request.model(), [](const store::Resource& resource, const std::string& model) {
+        const auto provenance = studies::ProvenanceOfArtifact(resource);
+        return provenance.ok() && provenance->model() == model;
+      }));
   if (!request.job().empty()) {
     VS_ASSIGN_OR_RETURN(filter.job_id, IdOfName("job", "jobs", request.job()));
   }

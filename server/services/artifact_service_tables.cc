@@ -17,6 +17,7 @@
 #include "services/response_sets.h"
 #include "text/arrow_table.h"
 #include "valuescope/v1/evaluation.pb.h"
+#include "valuescope/v1/sweeps.pb.h"
 
 namespace valuescope::services {
 namespace {
@@ -42,6 +43,8 @@ const google::protobuf::Message* PrototypeOf(v1::LineType type) {
       return &v1::TaggedResponse::default_instance();
     case v1::LINE_TYPE_RESPONSE_PAIR:
       return &v1::ResponsePair::default_instance();
+    case v1::LINE_TYPE_SWEEP_POINT:
+      return &v1::SweepPoint::default_instance();
     default:
       return nullptr;
   }
@@ -78,7 +81,7 @@ class LineRows {
     longest_ = std::max(longest_, size);
     const std::unique_ptr<google::protobuf::Message> message(prototype_.New());
     // Fields of that name that are true or false, in any of the messages.
-    VS_RETURN_IF_ERROR(lines_.Parse(line, {"expresses", "reverse"}, *message));
+    VS_RETURN_IF_ERROR(lines_.Parse(line, {"expresses", "reverse", "passes"}, *message));
     const absl::Status added = columns_.Add(*message);
     if (added.ok()) return absl::OkStatus();
     return BadLine(lines_.field(), line.number, added.message());

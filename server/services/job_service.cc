@@ -3,10 +3,13 @@
 #include <google/protobuf/util/json_util.h>
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "base/error.h"
 #include "base/id.h"
@@ -15,6 +18,7 @@
 #include "rpc/parsed_size.h"
 #include "services/idempotency.h"
 #include "services/job_specs.h"
+#include "services/model_needs.h"
 #include "services/replays.h"
 #include "services/request_codec.h"
 #include "services/study_codec.h"
@@ -26,6 +30,10 @@ namespace {
 constexpr int kMaxPriority = 100;
 // Of a job whose kind this version does not know.
 constexpr char kUnknownUnit[] = "units";
+// Years 1 to 9999, as Timestamp has them.
+constexpr int64_t kFirstSecond = -62'135'596'800;
+constexpr int64_t kLastSecond = 253'402'300'799;
+constexpr int32_t kMostNanoseconds = 999'999'999;
 
 v1::JobState StateToProto(store::JobState state) {
   switch (state) {
@@ -53,6 +61,44 @@ std::optional<store::JobState> StateFromProto(v1::JobState state) {
   return std::nullopt;
 }
 
+// A state of a filter.
+absl::StatusOr<store::JobState> FilterState(absl::string_view field, v1::JobState state) {
+  const std::optional<store::JobState> ours = StateFromProto(state);
+  if (!ours) return InvalidField(field, "is not a state of this version");
+  return *ours;
+}
+
+absl::StatusOr<absl::Time> TimeFromProto(absl::string_view field,
+                                         const google::protobuf::Timestamp& time) {
+  if (time.seconds() < kFirstSecond || time.seconds() > kLastSecond) {
+    return OutOfRange(absl::StrCat(field, ".seconds"), static_cast<double>(time.seconds()),
+                      kFirstSecond, kLastSecond);
+  }
+  if (time.nanos() < 0 || time.nanos() > kMostNanoseconds) {
+    return OutOfRange(absl::StrCat(field, ".nanos"), time.nanos(), 0, kMostNanoseconds);
+  }
+  return absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(time.nanos());
+}
+
+// A number of units that are something ("num_..."), or else the mean of a number that each has.
+v1::PartialStatistic StatisticOf(const store::Observed& observed) {
+  v1::PartialStatistic proto;
+  proto.set_name(observed.name);
+  proto.set_count(observed.count);
+  const auto count = static_cast<double>(observed.count);
+  const auto sum = static_cast<double>(observed.sum);
+  if (absl::StartsWith(observed.name, "num_") || observed.count == 0) {
+    proto.set_value(sum);
+    return proto;
+  }
+  proto.set_value(sum / count);
+  if (observed.count > 1) {
+    const double squares = static_cast<double>(observed.sum_of_squares) - sum * sum / count;
+    proto.set_standard_error(std::sqrt(std::max(0.0, squares) / (count - 1) / count));
+  }
+  return proto;
+}
+
 // Without spec and result. `kind` is null where it is not one of ours.
 v1::Job Describe(const store::Job& job, const Kind* kind, std::optional<absl::Duration> eta) {
   v1::Job proto;
@@ -66,6 +112,9 @@ v1::Job Describe(const store::Job& job, const Kind* kind, std::optional<absl::Du
   progress.set_unit(std::string(kind == nullptr ? kUnknownUnit : kind->Unit()));
   progress.set_shards_done(job.shards_done);
   progress.set_shards_total(job.num_shards);
+  for (const store::Observed& observed : job.observed) {
+    *progress.add_statistics() = StatisticOf(observed);
+  }
   if (eta) progress.mutable_eta()->set_seconds(absl::ToInt64Seconds(*eta));
   proto.mutable_estimate()->ParseFromString(job.metadata);
   if (job.error) {
@@ -80,17 +129,20 @@ v1::Job Describe(const store::Job& job, const Kind* kind, std::optional<absl::Du
   if (job.finished_at) *proto.mutable_end_time() = TimeToProto(*job.finished_at);
   proto.set_rescues(job.rescues);
   proto.set_owner(job.tenant);
+  proto.set_revision(job.revision);
   return proto;
 }
 
-v1::JobEstimate EstimateToProto(const WorkEstimate& estimate, int64_t num_shards) {
+// `speed`: of all servers that can run it, over this one's. A shard runs on one of them.
+v1::JobEstimate EstimateToProto(const WorkEstimate& estimate, int64_t num_shards, double speed) {
   v1::JobEstimate proto;
   proto.set_tokens(estimate.tokens);
   proto.set_forwards(estimate.forwards);
   proto.set_bytes(estimate.bytes);
   proto.set_scratch_bytes(estimate.scratch_bytes);
   // A job takes some time, however little there is to do.
-  proto.mutable_duration()->set_seconds(absl::ToInt64Seconds(estimate.time) + 1);
+  const double at_once = std::min(speed, static_cast<double>(num_shards));
+  proto.mutable_duration()->set_seconds(absl::ToInt64Seconds(estimate.time / at_once) + 1);
   proto.set_shards(num_shards);
   return proto;
 }
@@ -141,6 +193,15 @@ std::vector<store::ResourceReference> ReferencesTo(const UsedResources& used) {
   return inputs;
 }
 
+// Of what work needs, the models.
+std::vector<std::string> ModelsIn(const std::string& needs) {
+  std::vector<std::string> models;
+  for (const absl::string_view need : absl::StrSplit(needs, kNeedsSeparator, absl::SkipEmpty())) {
+    models.emplace_back(ModelNameOf(need));
+  }
+  return models;
+}
+
 // The names that a summary lists under `key`.
 void AddNames(const google::protobuf::Struct& summary, const char* key,
               google::protobuf::RepeatedPtrField<std::string>* names) {
@@ -154,6 +215,9 @@ void AddNames(const google::protobuf::Struct& summary, const char* key,
 v1::Job JobService::Described(const jobs::JobSnapshot& snapshot) const {
   v1::Job proto = Describe(snapshot.job, kinds_->Find(snapshot.job.kind), snapshot.eta);
   proto.set_waiting_for(snapshot.waiting_for);
+  if (snapshot.job.finished_at && keep_jobs_ < absl::InfiniteDuration()) {
+    *proto.mutable_expire_time() = TimeToProto(*snapshot.job.finished_at + keep_jobs_);
+  }
   return proto;
 }
 
@@ -177,10 +241,13 @@ absl::StatusOr<Kind*> JobService::KindOf(const v1::JobSpec& spec) const {
   }
   Kind* const kind = kinds_->Find(field->name());
   if (kind != nullptr) return kind;
+  return NotServedKind(absl::StrCat("spec.", field->name()));
+}
+
+absl::Status JobService::NotServedKind(absl::string_view what) const {
   return ErrorWithReason(
       absl::StatusCode::kUnimplemented, "OPTION_NOT_SERVED",
-      absl::StrCat("`spec.", field->name(), "` is not served by this version, which serves ",
-                   kinds_->Names()));
+      absl::StrCat("`", what, "` is not served by this version, which serves ", kinds_->Names()));
 }
 
 absl::Status JobService::CreateJob(const rpc::CallContext& context,
@@ -205,7 +272,8 @@ absl::Status JobService::CreateJob(const rpc::CallContext& context,
   LeaveOutLargeFields(kept);
   VS_RETURN_IF_ERROR(CheckSpecSize(kept));
   const jobs::Extent extent = resolved->work->extent();
-  const v1::JobEstimate estimate = EstimateToProto(resolved->estimate, extent.num_shards());
+  VS_ASSIGN_OR_RETURN(const double speed, replicas_->SpeedTogether(kind->Name(), resolved->needs));
+  const v1::JobEstimate estimate = EstimateToProto(resolved->estimate, extent.num_shards(), speed);
   *response->mutable_estimate() = estimate;
   if (request.validate_only()) return absl::OkStatus();
 
@@ -221,6 +289,7 @@ absl::Status JobService::CreateJob(const rpc::CallContext& context,
   job.total_work = extent.units;
   job.priority = request.priority();
   job.needs = resolved->needs;
+  job.models = ModelsIn(resolved->needs);
   job.blobs = std::move(saved.blobs);
   job.inputs = ReferencesTo(resolved->used);
   VS_ASSIGN_OR_RETURN(const jobs::JobSnapshot snapshot, queue_->Create(job, key));
@@ -264,48 +333,89 @@ absl::Status JobService::GetJob(const rpc::CallContext& context, const v1::GetJo
   return absl::OkStatus();
 }
 
+absl::StatusOr<store::JobFilter> JobService::FilterOf(const v1::ListJobsRequest& request) const {
+  store::JobFilter filter{.kind = request.kind(),
+                          .display_name_prefix = request.display_name_prefix()};
+  if (request.state() != v1::JOB_STATE_UNSPECIFIED) {
+    VS_ASSIGN_OR_RETURN(filter.states.emplace_back(), FilterState("state", request.state()));
+  }
+  for (int i = 0; i < request.states_size(); ++i) {
+    VS_ASSIGN_OR_RETURN(filter.states.emplace_back(),
+                        FilterState(absl::StrCat("states[", i, "]"), request.states(i)));
+  }
+  if (!filter.kind.empty() && kinds_->Find(filter.kind) == nullptr) {
+    return InvalidField("kind", absl::StrCat("must be one of ", kinds_->Names()));
+  }
+  if (request.has_created_after()) {
+    VS_ASSIGN_OR_RETURN(filter.created_after,
+                        TimeFromProto("created_after", request.created_after()));
+  }
+  if (request.has_created_before()) {
+    VS_ASSIGN_OR_RETURN(filter.created_before,
+                        TimeFromProto("created_before", request.created_before()));
+  }
+  if (!request.model().empty()) {
+    VS_RETURN_IF_ERROR(IdOfName("model", "models", request.model()).status());
+    filter.model = request.model();
+  }
+  return filter;
+}
+
 absl::Status JobService::ListJobs(const rpc::CallContext& context,
                                   const v1::ListJobsRequest& request,
                                   v1::ListJobsResponse* response) {
-  store::JobFilter filter{.state = std::nullopt, .kind = request.kind()};
-  if (request.state() != v1::JOB_STATE_UNSPECIFIED) {
-    filter.state = StateFromProto(request.state());
-    if (!filter.state) return InvalidField("state", "is not a state of this version");
-  }
+  VS_ASSIGN_OR_RETURN(const store::JobFilter filter, FilterOf(request));
   VS_ASSIGN_OR_RETURN(
       const store::JobPage page,
       queue_->List(context.tenant, filter,
                    {.page_size = request.page_size(), .page_token = request.page_token()}));
   for (const store::Job& job : page.jobs) {
-    v1::Job& proto = *response->add_jobs();
-    proto = Describe(job, kinds_->Find(job.kind), std::nullopt);
-    proto.set_waiting_for(queue_->WaitingFor(job));
+    *response->add_jobs() =
+        Described({.job = job, .eta = std::nullopt, .waiting_for = queue_->WaitingFor(job)});
   }
   response->set_next_page_token(page.next_page_token);
   return absl::OkStatus();
 }
 
-absl::StatusOr<v1::WatchJobResponse> JobService::ToWatcher(
-    const jobs::JobSnapshot& snapshot) const {
+absl::StatusOr<v1::WatchJobResponse> JobService::ToWatcher(const jobs::JobSnapshot& snapshot,
+                                                           int64_t told) const {
   v1::WatchJobResponse response;
   *response.mutable_job() = Described(snapshot);
+  for (const store::JobTransition& transition : snapshot.job.transitions) {
+    if (transition.revision <= told) continue;
+    v1::JobTransition& proto = *response.add_transitions();
+    proto.set_revision(transition.revision);
+    proto.set_state(StateToProto(transition.state));
+  }
   if (snapshot.job.state == store::JobState::kSucceeded) {
     VS_ASSIGN_OR_RETURN(*response.mutable_job()->mutable_result(), ResultOf(snapshot.job));
   }
   return response;
 }
 
-// Tells a client of each change of a job until it is finished.
+// Tells a client of each change of a job behind the revision that it has seen, until the job is
+// finished.
 class JobService::Watching : public rpc::Waiter<rpc::StreamWriter<v1::WatchJobResponse>&> {
  public:
-  Watching(const JobService* service, std::unique_ptr<jobs::JobWatcher> watcher)
-      : service_(service), watcher_(std::move(watcher)) {}
+  Watching(const JobService* service, std::unique_ptr<jobs::JobWatcher> watcher,
+           int64_t last_revision)
+      : service_(service), watcher_(std::move(watcher)), told_(last_revision) {}
 
   std::optional<absl::Status> Look(rpc::StreamWriter<v1::WatchJobResponse>& writer) override {
     VS_ASSIGN_OR_RETURN(const std::optional<jobs::JobSnapshot> change, watcher_->TakeChange());
     if (!change) return std::nullopt;
-    VS_ASSIGN_OR_RETURN(v1::WatchJobResponse response, service_->ToWatcher(*change));
-    VS_RETURN_IF_ERROR(writer.Write(std::move(response)));
+    const int64_t revision = change->job.revision;
+    if (told_ > revision) {
+      return OutOfRange("last_revision", static_cast<double>(told_), 0,
+                        static_cast<double>(revision));
+    }
+    // Another process may wait for something else, and has no revision for it.
+    if (revision > told_ || change->waiting_for != waiting_for_) {
+      VS_ASSIGN_OR_RETURN(v1::WatchJobResponse response, service_->ToWatcher(*change, told_));
+      VS_RETURN_IF_ERROR(writer.Write(std::move(response)));
+      told_ = revision;
+      waiting_for_ = change->waiting_for;
+    }
     if (store::IsFinished(change->job.state)) return absl::OkStatus();
     return std::nullopt;
   }
@@ -313,13 +423,19 @@ class JobService::Watching : public rpc::Waiter<rpc::StreamWriter<v1::WatchJobRe
  private:
   const JobService* const service_;
   const std::unique_ptr<jobs::JobWatcher> watcher_;
+  int64_t told_;
+  std::string waiting_for_;
 };
 
 absl::StatusOr<std::unique_ptr<rpc::Waiter<rpc::StreamWriter<v1::WatchJobResponse>&>>>
 JobService::WatchJob(const rpc::CallContext& context, const v1::WatchJobRequest& request,
                      rpc::Wake wake) {
   VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "jobs", request.name()));
-  return std::make_unique<Watching>(this, queue_->Watch(context.tenant, id, std::move(wake)));
+  if (request.last_revision() < 0) {
+    return InvalidField("last_revision", "must be at least 0");
+  }
+  return std::make_unique<Watching>(this, queue_->Watch(context.tenant, id, std::move(wake)),
+                                    request.last_revision());
 }
 
 absl::Status JobService::CancelJob(const rpc::CallContext& context,
@@ -331,11 +447,34 @@ absl::Status JobService::CancelJob(const rpc::CallContext& context,
   return absl::OkStatus();
 }
 
+absl::Status JobService::CheckCanRun(const store::Job& job, const rpc::CallContext& context) const {
+  Kind* const kind = kinds_->Find(job.kind);
+  if (kind == nullptr) return NotServedKind(job.kind);
+  for (const std::string& digest : job.blobs) {
+    const absl::StatusOr<int64_t> size = blobs_->Size(digest);
+    if (absl::IsNotFound(size.status())) {
+      return ErrorWithReason(
+          absl::StatusCode::kFailedPrecondition, "INPUT_DELETED",
+          absl::StrCat("the data that `jobs/", job.id, "` reads is gone; create a new job"));
+    }
+    VS_RETURN_IF_ERROR(size.status());
+    VS_RETURN_IF_ERROR(context.Hold(*size));
+  }
+  const absl::Status opened = kind->Open(job.tenant, job.spec).status();
+  // What is not here, or taken, is waited for.
+  if (jobs::IsNotReady(opened) || DetailsOf(opened).retry_after) return absl::OkStatus();
+  return opened;
+}
+
 absl::Status JobService::RetryJob(const rpc::CallContext& context,
                                   const v1::RetryJobRequest& request,
                                   v1::RetryJobResponse* response) {
   VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "jobs", request.name()));
   VS_ASSIGN_OR_RETURN(const store::IdempotencyKey key, KeyOf("JobService/RetryJob", request));
+  VS_ASSIGN_OR_RETURN(const store::Job job, store_->GetJob(context.tenant, id));
+  if (job.state == store::JobState::kFailed || job.state == store::JobState::kCancelled) {
+    VS_RETURN_IF_ERROR(CheckCanRun(job, context));
+  }
   VS_ASSIGN_OR_RETURN(const jobs::JobSnapshot snapshot, queue_->Retry(context.tenant, id, key));
   *response->mutable_job() = Described(snapshot);
   return absl::OkStatus();

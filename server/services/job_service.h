@@ -5,11 +5,16 @@
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "jobs/job_queue.h"
 #include "rpc/call_context.h"
 #include "rpc/stream.h"
 #include "rpc/waiter.h"
 #include "services/kind.h"
+#include "services/replica_record.h"
 #include "store/blob_store.h"
 #include "store/store.h"
 #include "valuescope/v1/jobs.pb.h"
@@ -18,10 +23,15 @@ namespace valuescope::services {
 
 class JobService {
  public:
-  // All outlive the service.
+  // All outlive the service. `keep_jobs`: how long finished jobs are kept, as users are told.
   JobService(const KindRegistry* kinds, jobs::JobQueue* queue, store::Store* store,
-             store::BlobStore* blobs)
-      : kinds_(kinds), queue_(queue), store_(store), blobs_(blobs) {}
+             store::BlobStore* blobs, const Replicas* replicas, absl::Duration keep_jobs)
+      : kinds_(kinds),
+        queue_(queue),
+        store_(store),
+        blobs_(blobs),
+        replicas_(replicas),
+        keep_jobs_(keep_jobs) {}
 
   absl::Status CreateJob(const rpc::CallContext& context, const v1::CreateJobRequest& request,
                          v1::CreateJobResponse* response);
@@ -48,8 +58,13 @@ class JobService {
                                             const rpc::CallContext& context) const;
   // The kind whose field is set.
   absl::StatusOr<Kind*> KindOf(const v1::JobSpec& spec) const;
-  // The job as a watcher is told it.
-  absl::StatusOr<v1::WatchJobResponse> ToWatcher(const jobs::JobSnapshot& snapshot) const;
+  absl::Status NotServedKind(absl::string_view what) const;
+  absl::StatusOr<store::JobFilter> FilterOf(const v1::ListJobsRequest& request) const;
+  // The job as a watcher is told it that was told of revision `told` before.
+  absl::StatusOr<v1::WatchJobResponse> ToWatcher(const jobs::JobSnapshot& snapshot,
+                                                 int64_t told) const;
+  // Whether a job that ran before can run again; OK too where what it needs is not here just now.
+  absl::Status CheckCanRun(const store::Job& job, const rpc::CallContext& context) const;
   // What a finished job left: artifacts by role, vectors, neuron sets, the head of the summary.
   absl::StatusOr<v1::JobResult> ResultOf(const store::Job& job) const;
 
@@ -57,6 +72,8 @@ class JobService {
   jobs::JobQueue* const queue_;
   store::Store* const store_;
   store::BlobStore* const blobs_;
+  const Replicas* const replicas_;
+  const absl::Duration keep_jobs_;
 };
 
 }  // namespace valuescope::services

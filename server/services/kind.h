@@ -29,12 +29,9 @@ struct WorkEstimate {
   absl::Duration time;        // alone on this server
 };
 
-// Between the names of several resources that work needs.
-inline constexpr char kNeedsSeparator = ' ';
-
 struct ResolvedWork {
   std::unique_ptr<jobs::Work> work;
-  std::string needs;  // store::NewJob::needs: "models/ID", or several
+  std::string needs;  // store::NewJob::needs, as services/model_needs.h has them
   WorkEstimate estimate;
   UsedResources used;  // with artifacts by name; in a job they stay as long as it needs them
 };

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -14,14 +15,16 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "base/error.h"
 #include "base/id.h"
 #include "base/status_macros.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "services/idempotency.h"
-#include "services/kind.h"
+#include "services/model_needs.h"
 #include "services/prompt_codec.h"
+#include "services/replica_record.h"
 #include "services/reply_size.h"
 #include "services/request_codec.h"
 #include "services/study_codec.h"
@@ -100,6 +103,21 @@ v1::Model ModelToProto(const engine::ModelEntry& entry) {
   }
   if (entry.model != nullptr) DescribeLoaded(*entry.model, proto);
   return proto;
+}
+
+// Who has which of `models`, which are by id; of models that are not among them where `others` are
+// asked for.
+void AddReplicas(const std::vector<v1::Replica>& replicas, bool others,
+                 std::map<std::string, v1::Model>& models) {
+  for (const v1::Replica& replica : replicas) {
+    for (const v1::ModelReplica& loaded : replica.models()) {
+      const std::string id(absl::StripPrefix(loaded.model(), "models/"));
+      if (!others && !models.contains(id)) continue;
+      v1::Model& model = models[id];
+      model.set_name(loaded.model());
+      *model.add_replicas() = loaded;
+    }
+  }
 }
 
 // Waits until nothing of a model is left.
@@ -219,15 +237,25 @@ absl::Status ModelService::ListModels(const rpc::CallContext&, const v1::ListMod
   const int page_size = request.page_size() == 0
                             ? kDefaultPageSize
                             : std::min<int>(request.page_size(), kMostPageSize);
-  for (const engine::ModelEntry& entry : models_->List()) {
-    if (entry.id <= after) continue;
+  VS_ASSIGN_OR_RETURN(const std::vector<v1::Replica> replicas, replicas_->List());
+  std::map<std::string, v1::Model> models;  // by id
+  for (const engine::ModelEntry& entry : models_->List()) models[entry.id] = ModelToProto(entry);
+  AddReplicas(replicas, request.all_replicas(), models);
+  for (auto model = models.upper_bound(after); model != models.end(); ++model) {
     if (response->models_size() == page_size) {
       const std::string& last = response->models(page_size - 1).name();
       response->set_next_page_token(absl::WebSafeBase64Escape(last.substr(sizeof("models/") - 1)));
       break;
     }
-    *response->add_models() = ModelToProto(entry);
+    *response->add_models() = std::move(model->second);
   }
+  return absl::OkStatus();
+}
+
+absl::Status ModelService::ListReplicas(const rpc::CallContext&, const v1::ListReplicasRequest&,
+                                        v1::ListReplicasResponse* response) {
+  VS_ASSIGN_OR_RETURN(const std::vector<v1::Replica> replicas, replicas_->List());
+  for (const v1::Replica& replica : replicas) *response->add_replicas() = replica;
   return absl::OkStatus();
 }
 
@@ -235,7 +263,10 @@ absl::Status ModelService::GetModel(const rpc::CallContext&, const v1::GetModelR
                                     v1::GetModelResponse* response) {
   VS_ASSIGN_OR_RETURN(const std::string id, IdOfName("name", "models", request.name()));
   VS_ASSIGN_OR_RETURN(const engine::ModelEntry entry, models_->Find(id));
-  *response->mutable_model() = ModelToProto(entry);
+  VS_ASSIGN_OR_RETURN(const std::vector<v1::Replica> replicas, replicas_->List());
+  std::map<std::string, v1::Model> models = {{id, ModelToProto(entry)}};
+  AddReplicas(replicas, /*others=*/false, models);
+  *response->mutable_model() = std::move(models[id]);
   return absl::OkStatus();
 }
 
@@ -282,13 +313,13 @@ absl::Status ModelService::CheckNoJobRunsOn(const std::string& id) const {
     if (count.state == store::JobState::kRunning) tenants.insert(count.tenant);
   }
   for (const std::string& tenant : tenants) {
-    const store::JobFilter running{.state = store::JobState::kRunning, .kind = ""};
+    const store::JobFilter running{.states = {store::JobState::kRunning}};
     VS_ASSIGN_OR_RETURN(
         const store::JobPage page,
         store_->ListJobs(tenant, running, {.page_size = kMostPageSize, .page_token = ""}));
     for (const store::Job& listed : page.jobs) {
       const std::vector<absl::string_view> needs = absl::StrSplit(listed.needs, kNeedsSeparator);
-      if (!absl::c_linear_search(needs, name)) continue;
+      if (absl::c_none_of(needs, [&](auto need) { return ModelNameOf(need) == name; })) continue;
       return ErrorWithReason(
           absl::StatusCode::kFailedPrecondition, "JOBS_ARE_RUNNING",
           absl::StrCat("jobs are running on `", name, "`; cancel them or set force"));

@@ -11,6 +11,7 @@
 #include "rpc/alarm_clock.h"
 #include "rpc/call_context.h"
 #include "rpc/waiter.h"
+#include "services/replica_record.h"
 #include "store/store.h"
 #include "valuescope/v1/models.pb.h"
 
@@ -19,13 +20,16 @@ namespace valuescope::services {
 class ModelService {
  public:
   // All outlive the service.
-  ModelService(rpc::AlarmClock* clock, engine::ModelRegistry* models, store::Store* store)
-      : clock_(clock), models_(models), store_(store) {}
+  ModelService(rpc::AlarmClock* clock, engine::ModelRegistry* models, store::Store* store,
+               const Replicas* replicas)
+      : clock_(clock), models_(models), store_(store), replicas_(replicas) {}
 
   absl::Status ListModels(const rpc::CallContext& context, const v1::ListModelsRequest& request,
                           v1::ListModelsResponse* response);
   absl::Status GetModel(const rpc::CallContext& context, const v1::GetModelRequest& request,
                         v1::GetModelResponse* response);
+  absl::Status ListReplicas(const rpc::CallContext& context, const v1::ListReplicasRequest& request,
+                            v1::ListReplicasResponse* response);
   absl::Status LoadModel(const rpc::CallContext& context, const v1::LoadModelRequest& request,
                          v1::LoadModelResponse* response);
   absl::StatusOr<std::unique_ptr<rpc::Waiter<v1::UnloadModelResponse*>>> UnloadModel(
@@ -41,6 +45,7 @@ class ModelService {
   rpc::AlarmClock* const clock_;
   engine::ModelRegistry* const models_;
   store::Store* const store_;
+  const Replicas* const replicas_;
 };
 
 }  // namespace valuescope::services

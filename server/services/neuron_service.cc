@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/id.h"
 #include "base/status_macros.h"
+#include "services/classification_request.h"
 #include "services/idempotency.h"
 #include "services/replays.h"
 #include "services/request_codec.h"
@@ -22,20 +23,6 @@
 #include "studies/stored_neuron_set.h"
 
 namespace valuescope::services {
-namespace {
-
-// Columns of a neuron, as numbers, as they are stored, and where they are sorted.
-constexpr int64_t kNeuronMemory = 64;
-
-absl::Status CheckRange(absl::string_view field, double value, double above, double highest) {
-  if (value > above && value <= highest) return absl::OkStatus();
-  return InvalidField(
-      field, absl::StrCat("is ", value, ", allowed are numbers above ", above, " up to ", highest),
-      "OUT_OF_RANGE");
-}
-
-}  // namespace
-
 absl::Status NeuronService::AttributeNeurons(const rpc::CallContext& context,
                                              const v1::AttributeNeuronsRequest& request,
                                              v1::AttributeNeuronsResponse* response) {
@@ -51,45 +38,13 @@ absl::Status NeuronService::ClassifyNeurons(const rpc::CallContext& context,
   VS_ASSIGN_OR_RETURN(const auto earlier, EarlierResult(*store_, context.tenant, key));
   if (earlier) return ReplayClassifyNeurons(*earlier, *blobs_, response);
   VS_ASSIGN_OR_RETURN(const auto model, ModelOfName("model", request.model(), *models_));
-  studies::ClassificationPlan plan;
-  if (request.has_top_percent()) plan.geometry.top_percent = request.top_percent();
-  if (request.has_max_angle()) plan.geometry.max_angle_degrees = request.max_angle();
-  VS_RETURN_IF_ERROR(CheckRange("top_percent", plan.geometry.top_percent, 0, 100));
-  VS_RETURN_IF_ERROR(CheckRange("max_angle", plan.geometry.max_angle_degrees, 0, 45));
   VS_ASSIGN_OR_RETURN(const int top_k, TopKOf(request));
-  plan.geometry.admit_negative_shared = request.admit_negative_shared();
-  plan.geometry.rank_by_relative_norm = request.rank_by_relative_norm();
-  plan.strict = request.strict();
-
-  std::string first_field = "vectors.intrinsic", second_field = "vectors.prompted";
-  std::string first_name = request.vectors().intrinsic(),
-              second_name = request.vectors().prompted();
-  if (request.has_axes()) {
-    plan.source = studies::AxesSource::kAxes;
-    first_field = "axes.shared", second_field = "axes.difference";
-    first_name = request.axes().shared(), second_name = request.axes().difference();
-  } else if (!request.has_vectors()) {
-    return InvalidField("vectors", "or axes must be given");
-  }
-  plan.normalize_columns = request.vectors().normalize_columns();
   UsedResources used;
-  VS_ASSIGN_OR_RETURN(
-      const studies::StoredVector first,
-      HeldVectorOfName(context, first_field, first_name, {}, *store_, *blobs_, used));
-  VS_ASSIGN_OR_RETURN(
-      const studies::StoredVector second,
-      HeldVectorOfName(context, second_field, second_name, {}, *store_, *blobs_, used));
-  VS_RETURN_IF_ERROR(studies::CheckUsable(first, *model, model::Site::kResidualPost, first_field));
-  VS_RETURN_IF_ERROR(
-      studies::CheckUsable(second, *model, model::Site::kResidualPost, second_field));
-  VS_ASSIGN_OR_RETURN(
-      plan.layers,
-      LayersOfVectors(request.has_layers() ? &request.layers() : nullptr, {&first, &second}));
-  VS_RETURN_IF_ERROR(context.Hold(static_cast<int64_t>(plan.layers.size()) *
-                                  model->architecture.intermediate * kNeuronMemory));
-  VS_ASSIGN_OR_RETURN(
-      const studies::Classification classification,
-      studies::ClassifyNeurons(*model->engine, first, second, plan, context.cancellation));
+  VS_ASSIGN_OR_RETURN(const NamedClassification named,
+                      ClassificationOf(context, request, *model, *store_, *blobs_, used));
+  VS_ASSIGN_OR_RETURN(const studies::Classification classification,
+                      studies::ClassifyNeurons(*model->engine, named.first, named.second,
+                                               named.plan, context.cancellation));
   v1::NeuronSet set;
   set.set_model(absl::StrCat("models/", model->id));
   set.set_model_digest(model->weights_digest);
@@ -135,10 +90,15 @@ absl::Status NeuronService::GetNeuronSet(const rpc::CallContext& context,
 absl::Status NeuronService::ListNeuronSets(const rpc::CallContext& context,
                                            const v1::ListNeuronSetsRequest& request,
                                            v1::ListNeuronSetsResponse* response) {
-  if (!request.model().empty()) return NotServedOption("model");
+  VS_ASSIGN_OR_RETURN(
+      const store::ResourceFilter filter,
+      FilterByModel(request.model(), [](const store::Resource& resource, const std::string& model) {
+        const auto set = studies::DescribeNeuronSet(resource);
+        return set.ok() && set->model() == model;
+      }));
   VS_ASSIGN_OR_RETURN(const store::ResourcePage page,
                       store_->ListResources(
-                          context.tenant, store::ResourceKind::kNeuronSet, {},
+                          context.tenant, store::ResourceKind::kNeuronSet, filter,
                           {.page_size = request.page_size(), .page_token = request.page_token()}));
   for (const store::Resource& resource : page.resources) {
     VS_ASSIGN_OR_RETURN(const v1::NeuronSet set, studies::DescribeNeuronSet(resource));

@@ -18,8 +18,6 @@ namespace valuescope::services {
 namespace {
 
 constexpr int kMostSets = 64;
-// An index, and what a neuron takes while members are looked for.
-constexpr int64_t kMemberMemory = 8, kSearchMemory = 24;
 // An overlap: fewest bytes of the message, and what it takes here with the bytes it is sent as.
 constexpr int64_t kFewestOverlapBytes = 6, kOverlapMemory = 256;
 
@@ -29,46 +27,6 @@ struct ComparedSets {
   std::map<int, int64_t> neurons_of_layer;  // of each layer that any set has
   UsedResources used;
 };
-
-absl::Status CheckFilter(const std::string& field, const v1::NeuronSetFilter& filter,
-                         const v1::NeuronSet& set) {
-  if (!v1::NeuronClass_IsValid(filter.class_())) {
-    return InvalidField(absl::StrCat(field, ".class"), "must be a value of NeuronClass");
-  }
-  if (filter.class_() != v1::NEURON_CLASS_UNSPECIFIED && !studies::AssignsClasses(set)) {
-    return InvalidField(absl::StrCat(field, ".class"),
-                        absl::StrCat("must be unset: sets of ", set.method(), " have no classes"));
-  }
-  if (filter.top_per_layer() >= 0) return absl::OkStatus();
-  return InvalidField(absl::StrCat(field, ".top_per_layer"), "must not be negative",
-                      "OUT_OF_RANGE");
-}
-
-studies::NeuronsByLayer Chosen(const std::vector<studies::NeuronColumns>& columns,
-                               const v1::NeuronSetFilter& filter, const v1::NeuronSet& set) {
-  if (filter.top_per_layer() > 0) {
-    return studies::TopOfEachLayer(columns, filter.top_per_layer(), filter.class_());
-  }
-  return studies::MembersByLayer(columns, set.top_k(), filter.class_());
-}
-
-// The neurons that a filter chooses. At the end the call holds what they take alone.
-absl::StatusOr<studies::NeuronsByLayer> HeldChoice(const rpc::CallContext& context,
-                                                   const v1::NeuronSetFilter& filter,
-                                                   const NamedNeuronSet& named,
-                                                   store::BlobStore& blobs) {
-  const int64_t search = kSearchMemory * studies::CountNeurons(named.set);
-  VS_RETURN_IF_ERROR(context.Hold(search));
-  VS_ASSIGN_OR_RETURN(const auto columns, HeldColumns(context, named, blobs));
-  studies::NeuronsByLayer chosen = Chosen(columns, filter, named.set);
-  int64_t kept = 0;
-  for (auto& [layer, indices] : chosen) {
-    indices.shrink_to_fit();
-    kept += kMemberMemory * static_cast<int64_t>(indices.size());
-  }
-  context.GiveBack(named.resource.blob_size + search - kept);
-  return chosen;
-}
 
 absl::StatusOr<ComparedSets> ReadSets(const rpc::CallContext& context,
                                       const v1::CompareNeuronSetsRequest& request,
@@ -91,7 +49,7 @@ absl::StatusOr<ComparedSets> ReadSets(const rpc::CallContext& context,
     for (const v1::NeuronSetLayer& layer : named.set.layers()) {
       read.neurons_of_layer[layer.layer()] = layer.num_neurons();
     }
-    VS_ASSIGN_OR_RETURN(read.sets.emplace_back(), HeldChoice(context, filter, named, blobs));
+    VS_ASSIGN_OR_RETURN(read.sets.emplace_back(), HeldNeurons(context, filter, named, blobs));
   }
   return read;
 }

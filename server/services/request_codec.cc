@@ -43,11 +43,6 @@ absl::StatusOr<engine::Reduction> ReductionFromProto(absl::string_view field,
 
 }  // namespace
 
-absl::Status NotServedOption(absl::string_view field) {
-  return ErrorWithReason(absl::StatusCode::kUnimplemented, "OPTION_NOT_SERVED",
-                         absl::StrCat("`", field, "` is not served by this version"));
-}
-
 absl::StatusOr<std::string> IdOfName(absl::string_view field, absl::string_view collection,
                                      absl::string_view name) {
   if (!absl::StartsWith(name, collection) || name.size() <= collection.size() ||

@@ -24,9 +24,6 @@
 
 namespace valuescope::services {
 
-// UNIMPLEMENTED (reason OPTION_NOT_SERVED): `field`, or what of it, is not served by this version.
-absl::Status NotServedOption(absl::string_view field);
-
 // "x" of "models/x". INVALID_ARGUMENT naming `field` unless `name` is `collection`/ID.
 absl::StatusOr<std::string> IdOfName(absl::string_view field, absl::string_view collection,
                                      absl::string_view name);

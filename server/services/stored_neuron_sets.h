@@ -33,6 +33,17 @@ absl::StatusOr<std::vector<studies::NeuronColumns>> HeldColumns(const rpc::CallC
                                                                 const NamedNeuronSet& named,
                                                                 store::BlobStore& blobs);
 
+// INVALID_ARGUMENT naming "`field`.class" or "`field`.top_per_layer" of a filter of that set.
+absl::Status CheckFilter(const std::string& field, const v1::NeuronSetFilter& filter,
+                         const v1::NeuronSet& set);
+
+// The neurons that a filter chooses. At the end the call holds what they take alone. Errors of
+// HeldColumns.
+absl::StatusOr<studies::NeuronsByLayer> HeldNeurons(const rpc::CallContext& context,
+                                                    const v1::NeuronSetFilter& filter,
+                                                    const NamedNeuronSet& named,
+                                                    store::BlobStore& blobs);
+
 // Stores a set whose file is `columns`.
 absl::StatusOr<store::Resource> PutNeuronSet(const v1::NeuronSet& set, const std::string& columns,
                                              const std::string& tenant,

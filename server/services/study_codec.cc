@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
 #include "google/protobuf/util/time_util.h"
 #include "studies/provenance.h"
 #include "studies/stored_neuron_set.h"
@@ -29,6 +30,17 @@ bool Chosen(const VectorView& view, int layer) {
 
 google::protobuf::Timestamp TimeToProto(absl::Time time) {
   return google::protobuf::util::TimeUtil::NanosecondsToTimestamp(absl::ToUnixNanos(time));
+}
+
+absl::StatusOr<store::ResourceFilter> FilterByModel(const std::string& model,
+                                                    bool (*is_of_model)(const store::Resource&,
+                                                                        const std::string&)) {
+  if (model.empty()) return store::ResourceFilter();
+  VS_RETURN_IF_ERROR(IdOfName("model", "models", model).status());
+  return store::ResourceFilter{
+      .model = model, .is_of_model = [model, is_of_model](const store::Resource& resource) {
+        return is_of_model(resource, model);
+      }};
 }
 
 google::protobuf::RepeatedPtrField<v1::ResourceDigest> InputsOf(const UsedResources& used,

@@ -4,6 +4,7 @@
 #define VALUESCOPE_SERVICES_STUDY_CODEC_H_
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -24,6 +25,11 @@ namespace valuescope::services {
 using studies::SiteToProto;
 
 google::protobuf::Timestamp TimeToProto(absl::Time time);
+
+// Of a list: all, or where `model` is not empty those of that models/ID, as `is_of_model` reads it.
+absl::StatusOr<store::ResourceFilter> FilterByModel(const std::string& model,
+                                                    bool (*is_of_model)(const store::Resource&,
+                                                                        const std::string&));
 
 // What a study records of `used`. The data set, artifacts/ID or empty, goes by its content.
 google::protobuf::RepeatedPtrField<v1::ResourceDigest> InputsOf(const UsedResources& used,

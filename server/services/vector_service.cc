@@ -402,10 +402,15 @@ absl::Status VectorService::GetVector(const rpc::CallContext& context,
 absl::Status VectorService::ListVectors(const rpc::CallContext& context,
                                         const v1::ListVectorsRequest& request,
                                         v1::ListVectorsResponse* response) {
-  if (!request.model().empty()) return NotServedOption("model");
+  VS_ASSIGN_OR_RETURN(
+      const store::ResourceFilter filter,
+      FilterByModel(request.model(), [](const store::Resource& resource, const std::string& model) {
+        const auto vector = studies::DescribeVector(resource);
+        return vector.ok() && vector->record.model() == model;
+      }));
   VS_ASSIGN_OR_RETURN(const store::ResourcePage page,
                       store_->ListResources(
-                          context.tenant, store::ResourceKind::kVector, {},
+                          context.tenant, store::ResourceKind::kVector, filter,
                           {.page_size = request.page_size(), .page_token = request.page_token()}));
   for (const store::Resource& resource : page.resources) {
     VS_ASSIGN_OR_RETURN(const studies::StoredVector vector, studies::DescribeVector(resource));

@@ -16,6 +16,23 @@ absl::Status CheckDigest(absl::string_view field, absl::string_view digest) {
   return InvalidField(field, "must be a SHA-256: 64 lower-case hexadecimal digits");
 }
 
+absl::Status BlobNotFound() {
+  return ErrorWithReason(absl::StatusCode::kNotFound, "BLOB_NOT_FOUND",
+                         "the blob store has no such bytes");
+}
+
+absl::Status CheckRange(int64_t offset, int64_t length, int64_t size) {
+  if (offset >= 0 && offset <= size && length >= 0) return absl::OkStatus();
+  return absl::OutOfRangeError(
+      absl::StrCat("offset ", offset, " and length ", length, " are outside the ", size, " bytes"));
+}
+
+absl::Status CheckExpected(absl::string_view expected, absl::string_view digest) {
+  if (expected.empty() || expected == digest) return absl::OkStatus();
+  return InvalidField("sha256", absl::StrCat("the bytes received have SHA-256 ", digest),
+                      "CHECKSUM_MISMATCH");
+}
+
 absl::StatusOr<StoredBlob> WriteBlob(BlobStore& blobs, absl::string_view bytes) {
   VS_ASSIGN_OR_RETURN(std::unique_ptr<BlobWriter> writer, blobs.NewWriter());
   VS_RETURN_IF_ERROR(writer->Append(bytes));

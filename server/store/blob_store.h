@@ -78,15 +78,29 @@ class BlobStore {
   // Size in bytes, or NOT_FOUND.
   virtual absl::StatusOr<int64_t> Size(absl::string_view digest) = 0;
 
-  // Digests of blobs that were last finished before `finished_before`, ascending: the first `limit`
-  // of those behind `after` (empty: from the start), fewer only where there are no more.
+  // Digests of blobs that were last finished at least `age` ago, as the storage's clock tells,
+  // ascending: the first `limit` of those behind `after` (empty: from the start), fewer only where
+  // there are no more.
   virtual absl::StatusOr<std::vector<std::string>> List(absl::string_view after, int64_t limit,
-                                                        absl::Time finished_before) = 0;
+                                                        absl::Duration age) = 0;
 
-  // Removes a blob that was last finished before `unused_since` (a blob written again is young
-  // again). OK where there is no such blob.
-  virtual absl::Status Remove(absl::string_view digest, absl::Time unused_since) = 0;
+  // Removes a blob that was last finished at least `age` ago (a blob written again is young again).
+  // OK where there is no such blob.
+  virtual absl::Status Remove(absl::string_view digest, absl::Duration age) = 0;
+
+  // Removes what writers that died left unfinished, once it is a day old.
+  virtual absl::Status ClearUnfinished() = 0;
+
+  // The process is about to end: calls that would wait to try again fail instead, from now on.
+  virtual void StopRetrying() {}
 };
+
+// What stores answer alike: NOT_FOUND, reason BLOB_NOT_FOUND;
+absl::Status BlobNotFound();
+// OUT_OF_RANGE where `offset` is outside 0 .. `size` or `length` is negative;
+absl::Status CheckRange(int64_t offset, int64_t length, int64_t size);
+// INVALID_ARGUMENT, reason CHECKSUM_MISMATCH, where `expected` is neither empty nor `digest`.
+absl::Status CheckExpected(absl::string_view expected, absl::string_view digest);
 
 // Append and Finish at once.
 absl::StatusOr<StoredBlob> WriteBlob(BlobStore& blobs, absl::string_view bytes);

@@ -19,6 +19,7 @@
 #include "base/id.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
+#include "store/open_file.h"
 
 namespace valuescope::store {
 namespace {
@@ -27,48 +28,6 @@ namespace fs = std::filesystem;
 
 // Of a writer between two pieces: an upload that pauses longer has no caller any more.
 constexpr absl::Duration kLongestPause = absl::Hours(24);
-
-// Messages name the failed step, never the path.
-absl::Status FileError(absl::string_view step, int error) {
-  const bool full = error == ENOSPC || error == EDQUOT || error == EFBIG;
-  return ErrorWithReason(
-      absl::StatusCode::kUnavailable, full ? "STORAGE_FULL" : "STORAGE_UNREACHABLE",
-      absl::StrCat("the blob store cannot ", step, ": ", std::generic_category().message(error)));
-}
-
-absl::Status BlobNotFound() {
-  return ErrorWithReason(absl::StatusCode::kNotFound, "BLOB_NOT_FOUND",
-                         "the blob store has no such bytes");
-}
-
-// An open file, closed with its scope.
-class Descriptor {
- public:
-  explicit Descriptor(int value) : value_(value) {}
-  ~Descriptor() {
-    if (value_ >= 0) close(value_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int value() const { return value_; }
-
- private:
-  const int value_;
-};
-
-// Fills `out` from `offset` on; `too_short` where the file ends before.
-absl::Status ReadFully(const Descriptor& file, int64_t offset, std::span<char> out,
-                       absl::string_view too_short) {
-  while (!out.empty()) {
-    const ssize_t count = pread(file.value(), out.data(), out.size(), offset);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return FileError("read", errno);
-    if (count == 0) return absl::DataLossError(too_short);
-    out = out.subspan(static_cast<size_t>(count));
-    offset += count;
-  }
-  return absl::OkStatus();
-}
 
 absl::Status SyncDirectory(const fs::path& directory) {
   const Descriptor descriptor(open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -117,7 +76,9 @@ class DirectoryBlobStore : public BlobStore {
       : root_(std::move(root)), mode_(mode), lock_(std::move(lock)) {}
 
   absl::StatusOr<std::unique_ptr<BlobWriter>> NewWriter() override;
-  absl::StatusOr<std::unique_ptr<ScratchFile>> NewScratchFile() override;
+  absl::StatusOr<std::unique_ptr<ScratchFile>> NewScratchFile() override {
+    return MakeScratchFile(root_ / "incoming");
+  }
 
   absl::StatusOr<std::string> Read(absl::string_view digest, int64_t offset,
                                    int64_t length) override {
@@ -126,10 +87,7 @@ class DirectoryBlobStore : public BlobStore {
     if (file.value() < 0) return errno == ENOENT ? BlobNotFound() : FileError("open", errno);
     struct stat status;
     if (fstat(file.value(), &status) != 0) return FileError("read", errno);
-    if (offset < 0 || offset > status.st_size || length < 0) {
-      return absl::OutOfRangeError(absl::StrCat("offset ", offset, " and length ", length,
-                                                " are outside the ", status.st_size, " bytes"));
-    }
+    VS_RETURN_IF_ERROR(CheckRange(offset, length, status.st_size));
     std::string bytes(static_cast<size_t>(std::min<int64_t>(length, status.st_size - offset)), 0);
     VS_RETURN_IF_ERROR(ReadFully(file, offset, bytes, "a blob became shorter while it was read"));
     return bytes;
@@ -144,7 +102,8 @@ class DirectoryBlobStore : public BlobStore {
   }
 
   absl::StatusOr<std::vector<std::string>> List(absl::string_view after, int64_t limit,
-                                                absl::Time finished_before) override {
+                                                absl::Duration age) override {
+    const absl::Time finished_before = absl::Now() - age;
     std::vector<std::string> digests;
     for (const std::string& folder : NamesIn(root_, /*from=*/after.substr(0, 2))) {
       if (folder.size() != 2) continue;
@@ -152,8 +111,9 @@ class DirectoryBlobStore : public BlobStore {
         if (static_cast<int64_t>(digests.size()) >= limit) return digests;
         struct stat status;
         if (digest == after || !CheckDigest("digest", digest).ok() ||
+            folder != digest.substr(0, 2) ||
             stat((root_ / folder / digest).c_str(), &status) != 0 ||
-            absl::TimeFromTimespec(status.st_mtim) >= finished_before) {
+            absl::TimeFromTimespec(status.st_mtim) > finished_before) {
           continue;
         }
         digests.push_back(std::move(digest));
@@ -162,7 +122,7 @@ class DirectoryBlobStore : public BlobStore {
     return digests;
   }
 
-  absl::Status Remove(absl::string_view digest, absl::Time unused_since) override {
+  absl::Status Remove(absl::string_view digest, absl::Duration age) override {
     VS_RETURN_IF_ERROR(CheckDigest("digest", digest));
     absl::MutexLock lock(&publish_mutex_);
     VS_ASSIGN_OR_RETURN(const auto others, LockOthersOut(LockMode::kAlone));
@@ -171,9 +131,13 @@ class DirectoryBlobStore : public BlobStore {
     if (stat(path.c_str(), &status) != 0) {
       return errno == ENOENT ? absl::OkStatus() : FileError("remove", errno);
     }
-    if (absl::TimeFromTimespec(status.st_mtim) >= unused_since) return absl::OkStatus();
+    if (absl::TimeFromTimespec(status.st_mtim) > absl::Now() - age) return absl::OkStatus();
     if (unlink(path.c_str()) != 0 && errno != ENOENT) return FileError("remove", errno);
     return absl::OkStatus();
+  }
+
+  absl::Status ClearUnfinished() override {
+    return RemoveWrittenBefore(root_ / "incoming", absl::Now() - kLongestPause);
   }
 
   // Gives the synced file at `incoming` its name. Bytes that are there already are kept, and count
@@ -220,14 +184,9 @@ class DirectoryBlobWriter : public BlobWriter {
   }
 
   absl::Status Append(absl::string_view bytes) override {
+    VS_RETURN_IF_ERROR(WriteFully(file_, size_, bytes));
     hash_.Update(bytes);
     size_ += static_cast<int64_t>(bytes.size());
-    while (!bytes.empty()) {
-      const ssize_t count = write(file_.value(), bytes.data(), bytes.size());
-      if (count < 0 && errno == EINTR) continue;
-      if (count < 0) return FileError("write", errno);
-      bytes.remove_prefix(static_cast<size_t>(count));
-    }
     return absl::OkStatus();
   }
 
@@ -235,10 +194,7 @@ class DirectoryBlobWriter : public BlobWriter {
 
   absl::StatusOr<StoredBlob> Finish(absl::string_view expected_digest) override {
     StoredBlob blob{.digest = hash_.HexDigest(), .size = size_};
-    if (!expected_digest.empty() && expected_digest != blob.digest) {
-      return InvalidField("sha256", absl::StrCat("the bytes received have SHA-256 ", blob.digest),
-                          "CHECKSUM_MISMATCH");
-    }
+    VS_RETURN_IF_ERROR(CheckExpected(expected_digest, blob.digest));
     if (fsync(file_.value()) != 0) return FileError("sync", errno);
     VS_RETURN_IF_ERROR(store_->Publish(path_, blob.digest));
     published_ = true;
@@ -253,39 +209,6 @@ class DirectoryBlobWriter : public BlobWriter {
   int64_t size_ = 0;
   bool published_ = false;
 };
-
-class DirectoryScratchFile : public ScratchFile {
- public:
-  explicit DirectoryScratchFile(int descriptor) : file_(descriptor) {}
-
-  absl::Status Write(int64_t offset, absl::string_view bytes) override {
-    while (!bytes.empty()) {
-      const ssize_t count = pwrite(file_.value(), bytes.data(), bytes.size(), offset);
-      if (count < 0 && errno == EINTR) continue;
-      if (count < 0) return FileError("write", errno);
-      bytes.remove_prefix(static_cast<size_t>(count));
-      offset += count;
-    }
-    return absl::OkStatus();
-  }
-
-  absl::Status Read(int64_t offset, std::span<char> out) const override {
-    return ReadFully(file_, offset, out, "a scratch file is shorter than what was written");
-  }
-
- private:
-  const Descriptor file_;
-};
-
-absl::StatusOr<std::unique_ptr<ScratchFile>> DirectoryBlobStore::NewScratchFile() {
-  const fs::path path = IncomingPath();
-  const int descriptor = open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  if (descriptor < 0) return FileError("make a file", errno);
-  auto file = std::make_unique<DirectoryScratchFile>(descriptor);
-  // Without a name it goes with its descriptor, whatever ends the process.
-  if (unlink(path.c_str()) != 0) return FileError("make a file", errno);
-  return file;
-}
 
 absl::StatusOr<std::unique_ptr<BlobWriter>> DirectoryBlobStore::NewWriter() {
   fs::path path = IncomingPath();

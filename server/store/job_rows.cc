@@ -1,8 +1,8 @@
 // States are written as numbers in the SQL below, because a statement's text is easier to check
 // against the schema than a concatenation: jobs 1 queued, 2 running, 3 cancelling, 4 succeeded,
-// 5 failed, 6 cancelled; steps 0 pending, 1 leased, 2 done. Long because every transaction that
-// moves a job or a step from one state to another is here, so that all of them can be held against
-// each other.
+// 5 failed, 6 cancelled; steps 0 open, 1 leased, 2 done, 3 a merge whose shards are not done. Long
+// because every transaction that moves a job or a step from one state to another is here, so that
+// all of them can be held against each other.
 #include "store/job_rows.h"
 
 #include <algorithm>
@@ -12,10 +12,10 @@
 #include "base/error.h"
 #include "base/id.h"
 #include "base/status_macros.h"
-#include "nlohmann/json.hpp"
 #include "store/blob_store.h"
-#include "store/page_token.h"
+#include "store/ready_queue.h"
 #include "store/resource_rows.h"
+#include "store/tenant_rows.h"
 
 namespace valuescope::store {
 namespace {
@@ -27,14 +27,9 @@ static_assert(static_cast<int>(JobState::kQueued) == 1 &&
               static_cast<int>(JobState::kFailed) == 5 &&
               static_cast<int>(JobState::kCancelled) == 6);
 
-constexpr char kChanging[] = " FOR UPDATE";
+constexpr char kChanging[] = " FOR UPDATE OF jobs";
 constexpr int kMaxPriority = 100;
 constexpr absl::Duration kMaxBackoff = absl::Minutes(5);
-
-#define JOB_COLUMNS                                                                              \
-  "sequence, tenant, id, kind, display_name, priority, state, created_at, started_at, "          \
-  "finished_at, error_code, error_reason, error_message, error_shard, num_shards, shards_done, " \
-  "total_work, work_done, rescues, attempts, result, metadata, needs"
 
 std::optional<absl::Time> ReadTime(SqlRows& row, int column) {
   if (row.IsNull(column)) return std::nullopt;
@@ -49,33 +44,6 @@ std::optional<JobError> ReadError(SqlRows& row) {
                  .shard = std::nullopt};
   if (!row.IsNull(13)) error.shard = row.Integer(13);
   return error;
-}
-
-// A row of JOB_COLUMNS; request and spec, which lists leave out, stay empty.
-Job ReadJob(SqlRows& row) {
-  return Job{
-      .tenant = row.Text(1),
-      .id = row.Text(2),
-      .kind = row.Text(3),
-      .display_name = row.Text(4),
-      .request = "",
-      .metadata = row.Text(21),
-      .spec = "",
-      .priority = static_cast<int>(row.Integer(5)),
-      .needs = row.Text(22),
-      .state = static_cast<JobState>(row.Integer(6)),
-      .created_at = absl::FromUnixMicros(row.Integer(7)),
-      .started_at = ReadTime(row, 8),
-      .finished_at = ReadTime(row, 9),
-      .error = ReadError(row),
-      .result = row.Text(20),
-      .num_shards = row.Integer(14),
-      .shards_done = row.Integer(15),
-      .total_work = row.Integer(16),
-      .work_done = row.Integer(17),
-      .rescues = row.Integer(18),
-      .attempts = row.Integer(19),
-  };
 }
 
 absl::Status CheckNewJob(const NewJob& job) {
@@ -93,7 +61,8 @@ void InsertSteps(SqlTransaction& transaction, int64_t job, int64_t num_shards) {
   transaction.Execute(
       "WITH RECURSIVE shards (shard) AS (SELECT CAST($2 AS BIGINT) UNION ALL"
       "   SELECT shard + 1 FROM shards WHERE shard + 1 < $3)"
-      " INSERT INTO steps (job, shard) SELECT $1, shard FROM shards",
+      " INSERT INTO steps (job, shard, state)"
+      "   SELECT $1, shard, CASE WHEN shard >= 0 THEN 0 ELSE 3 END FROM shards",
       job, kMergeStep, num_shards);
 }
 
@@ -122,6 +91,54 @@ std::vector<std::string> BlobsOf(SqlTransaction& transaction, absl::string_view 
       "SELECT b.digest FROM job_blobs b JOIN jobs j ON j.sequence = b.job WHERE j.id = $1", id);
   while (rows->Next()) digests.push_back(rows->Text(0));
   return digests;
+}
+
+// Oldest first, as far as a job of that revision has come.
+std::vector<JobTransition> TransitionsOf(SqlTransaction& transaction, absl::string_view id,
+                                         int64_t revision) {
+  std::vector<JobTransition> transitions;
+  const auto rows = transaction.Query(
+      "SELECT s.revision, s.state FROM job_states s JOIN jobs j ON j.sequence = s.job"
+      " WHERE j.id = $1 AND s.revision <= $2 ORDER BY s.revision DESC LIMIT $3",
+      id, revision, kMostTransitions);
+  while (rows->Next()) {
+    transitions.push_back(
+        {.revision = rows->Integer(0), .state = static_cast<JobState>(rows->Integer(1))});
+  }
+  std::reverse(transitions.begin(), transitions.end());
+  return transitions;
+}
+
+std::vector<Observed> ObservedOf(SqlTransaction& transaction, absl::string_view id) {
+  std::vector<Observed> observed;
+  const auto rows = transaction.Query(
+      "SELECT o.name, o.count, o.sum, o.sum_of_squares FROM job_observed o"
+      " JOIN jobs j ON j.sequence = o.job WHERE j.id = $1 ORDER BY o.name",
+      id);
+  while (rows->Next()) {
+    observed.push_back({.name = rows->Text(0),
+                        .count = rows->Integer(1),
+                        .sum = rows->Integer(2),
+                        .sum_of_squares = rows->Integer(3)});
+  }
+  return observed;
+}
+
+void AddObserved(SqlTransaction& transaction, int64_t job, const std::vector<Observed>& observed) {
+  for (const Observed& one : observed) {
+    transaction.Execute(
+        "INSERT INTO job_observed VALUES ($1, $2, $3, $4, $5) ON CONFLICT (job, name) DO UPDATE"
+        " SET count = job_observed.count + excluded.count, sum = job_observed.sum + excluded.sum,"
+        " sum_of_squares = job_observed.sum_of_squares + excluded.sum_of_squares",
+        job, one.name, one.count, one.sum, one.sum_of_squares);
+  }
+}
+
+void InsertModels(SqlTransaction& transaction, int64_t sequence, const NewJob& job) {
+  for (const std::string& model : job.models) {
+    transaction.Execute("INSERT INTO job_models VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+                        sequence, job.tenant, model);
+  }
 }
 
 // FAILED_PRECONDITION naming an input of the job that is not there any more. The others stay while
@@ -155,14 +172,18 @@ struct HeldStep {
   int64_t work_done = 0;
 };
 
-// The fence: ABORTED unless the lease's token still stands in its step and the job is running.
-absl::StatusOr<HeldStep> CheckLease(SqlTransaction& transaction, const Lease& lease) {
+constexpr char kRunning[] = "(2)", kRunningOrCancelling[] = "(2, 3)";
+
+// The fence: ABORTED unless the lease's token still stands in its step and the job's state is one
+// of `states`. `lock`: of both rows; empty where nothing is going to be written.
+absl::StatusOr<HeldStep> CheckLease(SqlTransaction& transaction, const Lease& lease,
+                                    absl::string_view states = kRunning,
+                                    absl::string_view lock = " FOR UPDATE OF j, s") {
   const auto row = transaction.Query(
-      absl::StrCat(
-          "SELECT j.sequence, s.failures, s.work_done FROM jobs j JOIN steps s ON s.job = "
-          "j.sequence"
-          " WHERE j.id = $1 AND j.state = 2 AND s.shard = $2 AND s.state = 1 AND s.token = $3",
-          transaction.Locking(" FOR UPDATE OF j, s")),
+      absl::StrCat("SELECT j.sequence, s.failures, s.work_done FROM jobs j JOIN steps s ON s.job ="
+                   " j.sequence WHERE j.id = $1 AND j.state IN ",
+                   states, " AND s.shard = $2 AND s.state = 1 AND s.token = $3",
+                   transaction.Locking(lock)),
       lease.job_id, lease.shard, lease.token);
   if (!row->Next()) return LeaseLost();
   return HeldStep{
@@ -173,12 +194,14 @@ void ReturnStep(SqlTransaction& transaction, int64_t job, int64_t shard) {
   transaction.Execute(
       "UPDATE steps SET state = 0, token = NULL, expires_at = NULL WHERE job = $1 AND shard = $2",
       job, shard);
+  UpdateReadiness(transaction, job);
 }
 
 // Ends a job in a state of the finished ones. Nobody holds a lease of it from now on.
 void FinishJob(SqlTransaction& transaction, int64_t job, JobState state) {
-  transaction.Execute("UPDATE jobs SET state = $1, finished_at = $2 WHERE sequence = $3",
-                      static_cast<int64_t>(state), transaction.now(), job);
+  transaction.Execute(
+      "UPDATE jobs SET state = $1, finished_at = $2, ready_at = NULL WHERE sequence = $3",
+      static_cast<int64_t>(state), transaction.now(), job);
   transaction.Execute(
       "UPDATE steps SET state = 0, token = NULL, expires_at = NULL WHERE job = $1 AND state = 1",
       job);
@@ -229,53 +252,34 @@ void CountFailure(SqlTransaction& transaction, int64_t job, int64_t shard, int64
   transaction.Execute(
       "UPDATE steps SET failures = $1, not_before = $2 WHERE job = $3 AND shard = $4", now_failed,
       transaction.now() + pause, job, shard);
-}
-
-// The jobs that can be run and have a step ready, as sequence numbers, the next tenant's best job
-// first. As many as are worth a try: of a job whose steps others are taking just now, none is left.
-std::vector<int64_t> NextJobs(SqlTransaction& transaction, const std::vector<WorkType>& can_run) {
-  constexpr int64_t kMostTried = 64;
-  nlohmann::json types = nlohmann::json::array();
-  for (const WorkType& type : can_run) types.push_back({type.kind, type.needs});
-  const auto rows = transaction.Query(
-      absl::StrCat("SELECT j.sequence FROM jobs j JOIN tenants t ON t.tenant = j.tenant"
-                   " WHERE j.state IN (1, 2) AND (j.kind, j.needs) IN"
-                   "   (SELECT value ->> 0, value ->> 1 FROM ",
-                   transaction.ElementsOfFirst(),
-                   ") AND EXISTS (SELECT 1 FROM steps s WHERE s.job = j.sequence AND s.state = 0"
-                   "   AND s.not_before <= $2 AND (s.shard >= 0 OR j.shards_done = j.num_shards))"
-                   " ORDER BY t.last_turn, j.priority DESC, j.sequence LIMIT $3"),
-      types.dump(-1, ' ', /*ensure_ascii=*/true, nlohmann::json::error_handler_t::replace),
-      transaction.now(), kMostTried);
-  std::vector<int64_t> jobs;
-  while (rows->Next()) jobs.push_back(rows->Integer(0));
-  return jobs;
+  UpdateReadiness(transaction, job);
 }
 
 // The lowest ready step of a job that nobody else is taking, as a lease that is still to be
 // written; nullopt where there is none, or the job is to be run no more.
 std::optional<Lease> TakeStep(SqlTransaction& transaction, int64_t job) {
-  const std::optional<int64_t> shard = transaction.Integer(
-      absl::StrCat("SELECT s.shard FROM steps s JOIN jobs j ON j.sequence = s.job"
-                   " WHERE s.job = $1 AND s.state = 0 AND s.not_before <= $2"
-                   " AND (s.shard >= 0 OR j.shards_done = j.num_shards) ORDER BY s.shard LIMIT 1",
-                   transaction.Locking(" FOR UPDATE OF s SKIP LOCKED")),
+  const auto step = transaction.Query(
+      absl::StrCat("SELECT shard, failures FROM steps WHERE job = $1 AND state = 0"
+                   " AND not_before <= $2 ORDER BY shard LIMIT 1",
+                   transaction.Locking(" FOR UPDATE SKIP LOCKED")),
       job, transaction.now());
-  if (!shard) return std::nullopt;
-  const auto row =
-      transaction.Query(absl::StrCat("SELECT tenant, id, kind, spec, num_shards FROM jobs"
-                                     " WHERE sequence = $1 AND state IN (1, 2)",
-                                     transaction.Locking(" FOR UPDATE")),
-                        job);
+  if (!step->Next()) return std::nullopt;
+  const int64_t shard = step->Integer(0), failures = step->Integer(1);
+  const auto row = transaction.Query(absl::StrCat("SELECT tenant, id, kind, num_shards FROM jobs"
+                                                  " WHERE sequence = $1 AND state IN (1, 2)",
+                                                  transaction.Locking(" FOR UPDATE")),
+                                     job);
   if (!row->Next()) return std::nullopt;
   return Lease{.tenant = row->Text(0),
                .job_id = row->Text(1),
                .kind = row->Text(2),
-               .spec = row->Text(3),
-               .shard = *shard,
+               .spec = "",
+               .shard = shard,
                .token = NewUuid(),
                .expires_at = {},
-               .num_shards = row->Integer(4)};
+               .num_shards = row->Integer(3),
+               .failures = failures,
+               .worked = absl::ZeroDuration()};
 }
 
 void WriteLease(SqlTransaction& transaction, int64_t job, const Lease& lease) {
@@ -285,40 +289,108 @@ void WriteLease(SqlTransaction& transaction, int64_t job, const Lease& lease) {
   transaction.Execute(
       "UPDATE jobs SET state = 2, started_at = coalesce(started_at, $1) WHERE sequence = $2",
       transaction.now(), job);
+  UpdateReadiness(transaction, job);
+}
+
+// A step of the line as a lease, written.
+std::optional<Lease> LeaseFrom(SqlTransaction& transaction, const ReadyLine& line,
+                               absl::Duration duration, const TenantPolicies& tenants) {
+  for (const int64_t job : ReadyJobs(transaction, line.line)) {
+    std::optional<Lease> lease = TakeStep(transaction, job);
+    if (!lease) continue;
+    if (IsAtItsBound(transaction, line.tenant, tenants)) return std::nullopt;
+    lease->expires_at = transaction.now() + duration;
+    WriteLease(transaction, job, *lease);
+    TakeTurn(transaction, line.tenant, line.start);
+    return lease;
+  }
+  return std::nullopt;
+}
+
+// Takes the place of what the step had come to.
+void WriteResult(SqlTransaction& transaction, int64_t job, int64_t shard,
+                 const ShardProgress& progress) {
   transaction.Execute(
-      "UPDATE tenants SET last_turn = (SELECT max(last_turn) + 1 FROM tenants) WHERE tenant = $1",
-      lease.tenant);
+      "INSERT INTO step_results (job, shard, cursor, partial) VALUES ($1, $2, $3, $4)"
+      " ON CONFLICT (job, shard) DO UPDATE"
+      " SET cursor = excluded.cursor, partial = excluded.partial",
+      job, shard, Bytes{progress.cursor}, Bytes{progress.partial});
+}
+
+// A shard is done; the last one opens the merge.
+void CountDoneShard(SqlTransaction& transaction, int64_t job, int64_t shard) {
+  transaction.Execute(
+      "UPDATE steps SET state = 2, token = NULL, expires_at = NULL WHERE job = $1 AND shard = $2",
+      job, shard);
+  const std::optional<int64_t> left = transaction.Integer(
+      "UPDATE jobs SET shards_done = shards_done + 1 WHERE sequence = $1"
+      " RETURNING num_shards - shards_done",
+      job);
+  if (left != 0) return;
+  transaction.Execute("UPDATE steps SET state = 0 WHERE job = $1 AND shard = $2", job, kMergeStep);
+  UpdateReadiness(transaction, job);
 }
 
 }  // namespace
 
+Job ReadJob(SqlRows& row) {
+  return Job{
+      .tenant = row.Text(1),
+      .id = row.Text(2),
+      .kind = row.Text(3),
+      .display_name = row.Text(4),
+      .request = "",
+      .metadata = row.Text(20),
+      .spec = "",
+      .priority = static_cast<int>(row.Integer(5)),
+      .needs = row.Text(21),
+      .state = static_cast<JobState>(row.Integer(6)),
+      .created_at = absl::FromUnixMicros(row.Integer(7)),
+      .started_at = ReadTime(row, 8),
+      .finished_at = ReadTime(row, 9),
+      .error = ReadError(row),
+      .result = "",
+      .num_shards = row.Integer(14),
+      .shards_done = row.Integer(15),
+      .total_work = row.Integer(16),
+      .work_done = row.Integer(17),
+      .rescues = row.Integer(18),
+      .attempts = row.Integer(19),
+      .revision = row.Integer(22),
+      .transitions = {},
+      .blobs = {},
+      .observed = {},
+  };
+}
+
 absl::StatusOr<Job> CreateJob(SqlTransaction& transaction, const NewJob& job,
-                              const IdempotencyKey& key) {
+                              const IdempotencyKey& key, const TenantPolicies& tenants) {
   VS_ASSIGN_OR_RETURN(const std::optional<EarlierRequest> earlier,
                       FindEarlierRequest(transaction, job.tenant, key));
   if (earlier) return GetJob(transaction, job.tenant, earlier->job_id);
   VS_RETURN_IF_ERROR(CheckNewJob(job));
 
   const std::string id = NewUuid();
-  // A new tenant queues up behind the others.
-  transaction.Execute(
-      "INSERT INTO tenants SELECT $1, coalesce(max(last_turn), 0) + 1 FROM tenants WHERE true"
-      " ON CONFLICT DO NOTHING",
-      job.tenant);
+  AddTenant(transaction, job.tenant);
   const int64_t sequence =
       transaction
           .Integer(
-              "INSERT INTO jobs (id, tenant, kind, display_name, priority, needs, state,"
-              " created_at, num_shards, total_work, metadata, request, spec)"
-              " VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $8, $9, $10, $11, $12) RETURNING sequence",
+              "INSERT INTO jobs (id, tenant, kind, display_name, priority, needs, line, state,"
+              " created_at, ready_at, num_shards, total_work)"
+              " VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, 0, $9, $10) RETURNING sequence",
               id, job.tenant, job.kind, job.display_name, static_cast<int64_t>(job.priority),
-              job.needs, transaction.now(), job.num_shards, job.total_work, Bytes{job.metadata},
-              Bytes{job.request}, Bytes{job.spec})
+              job.needs, LineOf(transaction, job.tenant, job.kind, job.needs), transaction.now(),
+              job.num_shards, job.total_work)
           .value();
+  transaction.Execute(
+      "INSERT INTO job_payloads (job, metadata, spec, request) VALUES ($1, $2, $3, $4)", sequence,
+      Bytes{job.metadata}, Bytes{job.spec}, Bytes{job.request});
   InsertSteps(transaction, sequence, job.num_shards);
   VS_RETURN_IF_ERROR(InsertInputs(transaction, sequence, job));
   VS_RETURN_IF_ERROR(InsertBlobs(transaction, sequence, job));
+  InsertModels(transaction, sequence, job);
   RememberRequest(transaction, job.tenant, key, {.job_id = id, .references = {}});
+  VS_RETURN_IF_ERROR(CheckQueuedJobs(transaction, job.tenant, tenants));
   return GetJob(transaction, job.tenant, id);
 }
 
@@ -327,51 +399,34 @@ absl::StatusOr<Job> GetJob(SqlTransaction& transaction, absl::string_view tenant
   // Text that no name has may be more than a database can compare.
   if (!CheckResourceId("id", id).ok()) return ResourceNotFound(absl::StrCat("jobs/", id));
   const auto row = transaction.Query(
-      absl::StrCat("SELECT " JOB_COLUMNS ", request, spec FROM jobs WHERE id = $1 AND tenant = $2",
-                   transaction.Locking(lock)),
+      absl::StrCat("SELECT ", kJobColumns, ", result, request, spec FROM ", kJobsWithPayloads,
+                   " WHERE id = $1 AND tenant = $2", transaction.Locking(lock)),
       id, tenant);
   if (!row->Next()) return ResourceNotFound(absl::StrCat("jobs/", id));
   Job job = ReadJob(*row);
-  job.request = row->Text(23);
-  job.spec = row->Text(24);
+  job.result = row->Text(kNumJobColumns);
+  job.request = row->Text(kNumJobColumns + 1);
+  job.spec = row->Text(kNumJobColumns + 2);
+  job.transitions = TransitionsOf(transaction, id, job.revision);
+  job.blobs = BlobsOf(transaction, id);
+  job.observed = ObservedOf(transaction, id);
   return job;
-}
-
-absl::StatusOr<JobPage> ListJobs(SqlTransaction& transaction, absl::string_view tenant,
-                                 const JobFilter& filter, const Page& page) {
-  const int64_t state = filter.state ? static_cast<int64_t>(*filter.state) : 0;
-  const std::vector<std::string> scope = {std::string(tenant), "jobs", absl::StrCat(state),
-                                          filter.kind};
-  VS_ASSIGN_OR_RETURN(const PageBounds bounds, ParsePage(page, scope));
-  const auto rows = transaction.Query(
-      "SELECT " JOB_COLUMNS
-      " FROM jobs WHERE tenant = $1 AND sequence < $2 AND ($3 = 0 OR state = $3)"
-      " AND ($4 = '' OR kind = $4) ORDER BY sequence DESC LIMIT $5",
-      tenant, bounds.before, state, filter.kind, static_cast<int64_t>(bounds.size) + 1);
-  JobPage result;
-  int64_t last = 0;
-  while (rows->Next()) {
-    if (result.jobs.size() == static_cast<size_t>(bounds.size)) {
-      result.next_page_token = MakePageToken(last, scope);
-      break;
-    }
-    last = rows->Integer(0);
-    result.jobs.push_back(ReadJob(*rows));
-  }
-  return result;
 }
 
 absl::StatusOr<Job> RequestCancel(SqlTransaction& transaction, absl::string_view tenant,
                                   absl::string_view id) {
   VS_RETURN_IF_ERROR(GetJob(transaction, tenant, id, kChanging).status());
   const std::optional<int64_t> job = transaction.Integer(
-      "UPDATE jobs SET state = 3 WHERE id = $1 AND state IN (1, 2) RETURNING sequence", id);
+      "UPDATE jobs SET state = 3, ready_at = NULL WHERE id = $1 AND state IN (1, 2)"
+      " RETURNING sequence",
+      id);
   if (job) FinishCancelling(transaction, *job);
   return GetJob(transaction, tenant, id);
 }
 
 absl::StatusOr<Job> RetryJob(SqlTransaction& transaction, absl::string_view tenant,
-                             absl::string_view id, const IdempotencyKey& key) {
+                             absl::string_view id, const IdempotencyKey& key,
+                             const TenantPolicies& tenants) {
   VS_ASSIGN_OR_RETURN(const std::optional<EarlierRequest> earlier,
                       FindEarlierRequest(transaction, tenant, key));
   if (earlier) return GetJob(transaction, tenant, earlier->job_id);
@@ -382,15 +437,19 @@ absl::StatusOr<Job> RetryJob(SqlTransaction& transaction, absl::string_view tena
                                         "; only a failed or cancelled job can be retried"));
   }
   VS_RETURN_IF_ERROR(CheckInputs(transaction, tenant, id));
-  transaction.Execute(
-      "UPDATE jobs SET state = 1, attempts = attempts + 1, finished_at = NULL, error_code = NULL,"
-      " error_reason = NULL, error_message = NULL, error_shard = NULL WHERE id = $1",
-      id);
-  transaction.Execute(
-      "UPDATE steps SET failures = 0, not_before = 0 WHERE state = 0 AND job ="
-      " (SELECT sequence FROM jobs WHERE id = $1)",
-      id);
+  const int64_t sequence =
+      transaction
+          .Integer(
+              "UPDATE jobs SET state = 1, attempts = attempts + 1, finished_at = NULL,"
+              " error_code = NULL, error_reason = NULL, error_message = NULL,"
+              " error_shard = NULL WHERE id = $1 RETURNING sequence",
+              id)
+          .value();
+  transaction.Execute("UPDATE steps SET failures = 0, not_before = 0 WHERE state = 0 AND job = $1",
+                      sequence);
+  UpdateReadiness(transaction, sequence);
   RememberRequest(transaction, tenant, key, {.job_id = std::string(id), .references = {}});
+  VS_RETURN_IF_ERROR(CheckQueuedJobs(transaction, tenant, tenants));
   return GetJob(transaction, tenant, id);
 }
 
@@ -409,39 +468,36 @@ absl::Status DeleteJob(SqlTransaction& transaction, absl::string_view tenant,
   return absl::OkStatus();
 }
 
-std::vector<WorkType> ListWork(SqlTransaction& transaction) {
-  std::vector<WorkType> types;
-  const auto rows =
-      transaction.Query("SELECT DISTINCT kind, needs FROM jobs WHERE state IN (1, 2)");
-  while (rows->Next()) {
-    types.push_back({.kind = rows->Text(0), .needs = rows->Text(1)});
-  }
-  return types;
-}
-
-std::optional<Lease> LeaseWork(SqlTransaction& transaction, const LeaseRequest& request) {
-  for (const int64_t job : NextJobs(transaction, request.can_run)) {
-    std::optional<Lease> lease = TakeStep(transaction, job);
-    if (!lease) continue;
-    lease->expires_at = transaction.now() + request.duration;
-    WriteLease(transaction, job, *lease);
-    return lease;
+std::optional<Lease> LeaseWork(SqlTransaction& transaction, const LeaseRequest& request,
+                               const TenantPolicies& tenants) {
+  for (const ReadyLine& line : LinesInTurn(transaction, request.can_run, tenants)) {
+    std::optional<Lease> lease = LeaseFrom(transaction, line, request.duration, tenants);
+    if (lease) return lease;
   }
   return std::nullopt;
 }
 
+std::optional<std::string> ReadSpec(SqlTransaction& transaction, absl::string_view job_id) {
+  const auto row = transaction.Query(
+      "SELECT spec FROM job_payloads JOIN jobs ON sequence = job WHERE id = $1", job_id);
+  if (!row->Next()) return std::nullopt;
+  return row->Text(0);
+}
+
 absl::StatusOr<ShardProgress> ReadProgress(SqlTransaction& transaction, const Lease& lease,
                                            int64_t shard) {
-  VS_ASSIGN_OR_RETURN(const HeldStep step, CheckLease(transaction, lease));
+  VS_ASSIGN_OR_RETURN(const HeldStep step, CheckLease(transaction, lease, kRunning, /*lock=*/""));
   const auto row = transaction.Query(
-      "SELECT partial, cursor, work_done FROM steps WHERE job = $1 AND shard = $2", step.job,
-      shard);
+      "SELECT s.work_done, r.cursor, r.partial FROM steps s LEFT JOIN step_results r"
+      " ON r.job = s.job AND r.shard = s.shard WHERE s.job = $1 AND s.shard = $2",
+      step.job, shard);
   if (!row->Next()) {
     return OutOfRange("shard", static_cast<double>(shard), 0,
                       static_cast<double>(lease.num_shards - 1));
   }
-  return ShardProgress{
-      .partial = row->Text(0), .cursor = row->Text(1), .work_done = row->Integer(2)};
+  return ShardProgress{.partial = row->IsNull(2) ? "" : row->Text(2),
+                       .cursor = row->IsNull(1) ? "" : row->Text(1),
+                       .work_done = row->Integer(0)};
 }
 
 absl::Status ExtendLease(SqlTransaction& transaction, const Lease& lease, absl::Duration duration) {
@@ -452,55 +508,59 @@ absl::Status ExtendLease(SqlTransaction& transaction, const Lease& lease, absl::
 }
 
 absl::Status CommitProgress(SqlTransaction& transaction, const Lease& lease,
-                            const ShardProgress& progress, bool done) {
-  VS_ASSIGN_OR_RETURN(const HeldStep step, CheckLease(transaction, lease));
-  transaction.Execute(
-      "UPDATE steps SET partial = $1, cursor = $2, work_done = $3, failures = 0 WHERE job = $4"
-      " AND shard = $5",
-      Bytes{progress.partial}, Bytes{progress.cursor}, progress.work_done, step.job, lease.shard);
+                            const ShardProgress& progress, bool done,
+                            const TenantPolicies& tenants) {
+  VS_ASSIGN_OR_RETURN(const HeldStep step,
+                      CheckLease(transaction, lease, done ? kRunning : kRunningOrCancelling));
+  WriteResult(transaction, step.job, lease.shard, progress);
+  transaction.Execute("UPDATE steps SET work_done = $1, failures = 0 WHERE job = $2 AND shard = $3",
+                      progress.work_done, step.job, lease.shard);
   transaction.Execute("UPDATE jobs SET work_done = work_done + $1 WHERE sequence = $2",
                       progress.work_done - step.work_done, step.job);
-  if (!done) return absl::OkStatus();
-  transaction.Execute(
-      "UPDATE steps SET state = 2, token = NULL, expires_at = NULL WHERE job = $1 AND shard = $2",
-      step.job, lease.shard);
-  transaction.Execute("UPDATE jobs SET shards_done = shards_done + 1 WHERE sequence = $1",
-                      step.job);
+  if (done) CountDoneShard(transaction, step.job, lease.shard);
+  AddObserved(transaction, step.job, progress.observed);
+  Charge(transaction, step.job, lease.worked, tenants);
   return absl::OkStatus();
 }
 
 absl::Status CompleteJob(SqlTransaction& transaction, const Lease& merge, absl::string_view summary,
-                         const std::vector<Resource>& resources) {
+                         const std::vector<Resource>& resources, const TenantPolicies& tenants) {
   VS_ASSIGN_OR_RETURN(const HeldStep step, CheckLease(transaction, merge));
   for (Resource resource : resources) {
     resource.tenant = merge.tenant;
     resource.job_id = merge.job_id;
     VS_RETURN_IF_ERROR(CheckResource(resource));
-    VS_RETURN_IF_ERROR(PutResource(transaction, std::move(resource)).status());
+    VS_RETURN_IF_ERROR(PutResource(transaction, std::move(resource), tenants).status());
   }
   const std::string result(summary);
-  transaction.Execute("UPDATE jobs SET result = $1 WHERE sequence = $2", Bytes{result}, step.job);
+  transaction.Execute("UPDATE job_payloads SET result = $1 WHERE job = $2", Bytes{result},
+                      step.job);
   FinishJob(transaction, step.job, JobState::kSucceeded);
   // The artifacts replace the partial results.
   transaction.Execute("DELETE FROM steps WHERE job = $1", step.job);
+  Charge(transaction, step.job, merge.worked, tenants);
   return absl::OkStatus();
 }
 
-absl::Status FailJob(SqlTransaction& transaction, const Lease& lease, const absl::Status& error) {
+absl::Status FailJob(SqlTransaction& transaction, const Lease& lease, const absl::Status& error,
+                     const TenantPolicies& tenants) {
   VS_ASSIGN_OR_RETURN(const HeldStep step, CheckLease(transaction, lease));
   FinishJobAsFailed(transaction, step.job, MakeJobError(error, lease.shard));
+  Charge(transaction, step.job, lease.worked, tenants);
   return absl::OkStatus();
 }
 
 absl::Status FailShard(SqlTransaction& transaction, const Lease& lease, const absl::Status& error,
-                       const RetryPolicy& policy) {
+                       const RetryPolicy& policy, const TenantPolicies& tenants) {
   VS_ASSIGN_OR_RETURN(const HeldStep step, CheckLease(transaction, lease));
   CountFailure(transaction, step.job, lease.shard, step.failures, MakeJobError(error, lease.shard),
                policy);
+  Charge(transaction, step.job, lease.worked, tenants);
   return absl::OkStatus();
 }
 
-absl::Status ReleaseLease(SqlTransaction& transaction, const Lease& lease) {
+absl::Status ReleaseLease(SqlTransaction& transaction, const Lease& lease,
+                          const TenantPolicies& tenants) {
   const std::optional<int64_t> job = transaction.Integer(
       absl::StrCat("SELECT j.sequence FROM jobs j JOIN steps s ON s.job = j.sequence"
                    " WHERE j.id = $1 AND s.shard = $2 AND s.state = 1 AND s.token = $3",
@@ -509,6 +569,7 @@ absl::Status ReleaseLease(SqlTransaction& transaction, const Lease& lease) {
   if (!job) return absl::OkStatus();
   ReturnStep(transaction, *job, lease.shard);
   FinishCancelling(transaction, *job);
+  Charge(transaction, *job, lease.worked, tenants);
   return absl::OkStatus();
 }
 
@@ -558,11 +619,11 @@ std::vector<std::string> TakeBackLeases(SqlTransaction& transaction, absl::Time 
 std::vector<JobCount> CountJobs(SqlTransaction& transaction) {
   std::vector<JobCount> counts;
   const auto rows = transaction.Query(
-      "SELECT tenant, kind, state, count(*) FROM jobs GROUP BY tenant, kind, state");
+      "SELECT state, kind, tenant, count(*) FROM jobs GROUP BY state, kind, tenant");
   while (rows->Next()) {
-    counts.push_back({.tenant = rows->Text(0),
+    counts.push_back({.tenant = rows->Text(2),
                       .kind = rows->Text(1),
-                      .state = static_cast<JobState>(rows->Integer(2)),
+                      .state = static_cast<JobState>(rows->Integer(0)),
                       .count = rows->Integer(3)});
   }
   return counts;
@@ -570,6 +631,17 @@ std::vector<JobCount> CountJobs(SqlTransaction& transaction) {
 
 int64_t TotalRescues(SqlTransaction& transaction) {
   return transaction.Integer("SELECT value FROM counters WHERE name = 'rescues'").value_or(0);
+}
+
+QueueAges MeasureAges(SqlTransaction& transaction) {
+  const auto row = transaction.Query(
+      "SELECT (SELECT min(created_at) FROM jobs WHERE state = 1),"
+      " (SELECT min(expires_at) FROM steps WHERE state = 1)");
+  row->Next();
+  QueueAges ages;
+  if (const auto created = ReadTime(*row, 0)) ages.oldest_queued = transaction.now() - *created;
+  if (const auto expiry = ReadTime(*row, 1)) ages.next_expiry = *expiry - transaction.now();
+  return ages;
 }
 
 }  // namespace valuescope::store

@@ -6,7 +6,9 @@
 // takes a step first, one that is free.
 //
 // Invariants: only running and cancelling jobs hold leases; a cancelling job holds at least one; a
-// job's shards_done and work_done are the sums over its steps.
+// job's shards_done and work_done are the sums over its steps, and its ready_at is the first
+// not_before of those that are open, where it is queued or running (UpdateReadiness). A transaction
+// locks a tenant's row last.
 #ifndef VALUESCOPE_STORE_SQLITE_JOBS_H_
 #define VALUESCOPE_STORE_SQLITE_JOBS_H_
 
@@ -16,37 +18,57 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/tenant_policy.h"
 #include "store/sql_database.h"
 #include "store/store.h"
 
 namespace valuescope::store {
 
+// Of a row of jobs, in the order in which ReadJob takes them.
+inline constexpr char kJobColumns[] =
+    "sequence, tenant, id, kind, display_name, priority, state, created_at, started_at, "
+    "finished_at, error_code, error_reason, error_message, error_shard, num_shards, shards_done, "
+    "total_work, work_done, rescues, attempts, metadata, needs, "
+    "(SELECT revision FROM job_revisions WHERE job_revisions.job = sequence)";
+inline constexpr int kNumJobColumns = 23;
+// And where they stand.
+inline constexpr char kJobsWithPayloads[] =
+    "jobs JOIN job_payloads ON job_payloads.job = jobs.sequence";
+
+// Without what lists leave out.
+Job ReadJob(SqlRows& row);
+
 absl::StatusOr<Job> CreateJob(SqlTransaction& transaction, const NewJob& job,
-                              const IdempotencyKey& key);
+                              const IdempotencyKey& key, const TenantPolicies& tenants);
 // `lock`: of the row; empty for none.
 absl::StatusOr<Job> GetJob(SqlTransaction& transaction, absl::string_view tenant,
                            absl::string_view id, absl::string_view lock = "");
-absl::StatusOr<JobPage> ListJobs(SqlTransaction& transaction, absl::string_view tenant,
-                                 const JobFilter& filter, const Page& page);
 absl::StatusOr<Job> RequestCancel(SqlTransaction& transaction, absl::string_view tenant,
                                   absl::string_view id);
 absl::StatusOr<Job> RetryJob(SqlTransaction& transaction, absl::string_view tenant,
-                             absl::string_view id, const IdempotencyKey& key);
+                             absl::string_view id, const IdempotencyKey& key,
+                             const TenantPolicies& tenants);
 absl::Status DeleteJob(SqlTransaction& transaction, absl::string_view tenant, absl::string_view id);
 
-std::vector<WorkType> ListWork(SqlTransaction& transaction);
-std::optional<Lease> LeaseWork(SqlTransaction& transaction, const LeaseRequest& request);
+// Without its spec.
+std::optional<Lease> LeaseWork(SqlTransaction& transaction, const LeaseRequest& request,
+                               const TenantPolicies& tenants);
+// nullopt where the job is gone.
+std::optional<std::string> ReadSpec(SqlTransaction& transaction, absl::string_view job_id);
 absl::StatusOr<ShardProgress> ReadProgress(SqlTransaction& transaction, const Lease& lease,
                                            int64_t shard);
 absl::Status ExtendLease(SqlTransaction& transaction, const Lease& lease, absl::Duration duration);
 absl::Status CommitProgress(SqlTransaction& transaction, const Lease& lease,
-                            const ShardProgress& progress, bool done);
+                            const ShardProgress& progress, bool done,
+                            const TenantPolicies& tenants);
 absl::Status CompleteJob(SqlTransaction& transaction, const Lease& merge, absl::string_view summary,
-                         const std::vector<Resource>& resources);
-absl::Status FailJob(SqlTransaction& transaction, const Lease& lease, const absl::Status& error);
+                         const std::vector<Resource>& resources, const TenantPolicies& tenants);
+absl::Status FailJob(SqlTransaction& transaction, const Lease& lease, const absl::Status& error,
+                     const TenantPolicies& tenants);
 absl::Status FailShard(SqlTransaction& transaction, const Lease& lease, const absl::Status& error,
-                       const RetryPolicy& policy);
-absl::Status ReleaseLease(SqlTransaction& transaction, const Lease& lease);
+                       const RetryPolicy& policy, const TenantPolicies& tenants);
+absl::Status ReleaseLease(SqlTransaction& transaction, const Lease& lease,
+                          const TenantPolicies& tenants);
 
 // Takes back the leases that expire at or before `expired_by`; ids of the jobs that changed.
 std::vector<std::string> TakeBackLeases(SqlTransaction& transaction, absl::Time expired_by,
@@ -54,6 +76,7 @@ std::vector<std::string> TakeBackLeases(SqlTransaction& transaction, absl::Time 
 
 std::vector<JobCount> CountJobs(SqlTransaction& transaction);
 int64_t TotalRescues(SqlTransaction& transaction);
+QueueAges MeasureAges(SqlTransaction& transaction);
 
 }  // namespace valuescope::store
 

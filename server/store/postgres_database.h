@@ -34,10 +34,15 @@ class PostgresDatabase : public SqlDatabase {
   // Errors: see OpenPostgresStore.
   static absl::StatusOr<std::unique_ptr<PostgresDatabase>> Open(const std::string& url);
 
+  bool IsShared() const override { return true; }
   void Subscribe(std::function<void(const JobChange&)> on_change) override;
 
  protected:
   absl::Status Run(absl::FunctionRef<absl::Status(SqlTransaction&)> body) override;
+  // Readers wait for nobody in any transaction.
+  absl::Status RunReading(absl::FunctionRef<absl::Status(SqlTransaction&)> body) override {
+    return Run(body);
+  }
 
  private:
   explicit PostgresDatabase(std::string url);

@@ -9,9 +9,10 @@
 namespace valuescope::store {
 
 absl::StatusOr<std::unique_ptr<Store>> OpenPostgresStore(const std::string& url,
-                                                         const RetryPolicy& retry) {
+                                                         const RetryPolicy& retry,
+                                                         const TenantPolicies& tenants) {
   VS_ASSIGN_OR_RETURN(std::unique_ptr<PostgresDatabase> database, PostgresDatabase::Open(url));
-  return MakeSqlStore(std::move(database), retry);
+  return MakeSqlStore(std::move(database), retry, tenants);
 }
 
 }  // namespace valuescope::store

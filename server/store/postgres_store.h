@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "base/tenant_policy.h"
 #include "store/store.h"
 
 namespace valuescope::store {
@@ -23,7 +24,8 @@ namespace valuescope::store {
 // application), STORE_FORBIDDEN (its user may not make tables) or STORE_UNSUITABLE (too old, or not
 // in UTF-8).
 absl::StatusOr<std::unique_ptr<Store>> OpenPostgresStore(const std::string& url,
-                                                         const RetryPolicy& retry = {});
+                                                         const RetryPolicy& retry = {},
+                                                         const TenantPolicies& tenants = {});
 
 }  // namespace valuescope::store
 

@@ -132,8 +132,152 @@ CREATE TABLE commits (token TEXT PRIMARY KEY, committed_at BIGINT NOT NULL);
 CREATE INDEX commits_by_age ON commits (committed_at);
 )sql";
 
+constexpr char kReplicas[] = R"sql(
+CREATE TABLE replicas (
+  id TEXT PRIMARY KEY,
+  started_at BIGINT NOT NULL,
+  seen_at BIGINT NOT NULL,
+  kinds TEXT NOT NULL,
+  has TEXT NOT NULL,
+  record BYTEA NOT NULL
+);
+)sql";
+
+// Lines make a lease cheap however long the queue is, and a commit however large
+// what the job reads and makes: jobs stand in lines, of which the ready ones are an index, and
+// payloads have rows of their own.
+constexpr char kLines[] = R"sql(
+CREATE TABLE lines (
+  line BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  tenant TEXT NOT NULL REFERENCES tenants,
+  kind TEXT NOT NULL,
+  needs TEXT NOT NULL,
+  UNIQUE (tenant, kind, needs)
+);
+INSERT INTO lines (tenant, kind, needs) SELECT DISTINCT tenant, kind, needs FROM jobs;
+
+ALTER TABLE tenants ADD COLUMN virtual_time BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE tenants ADD COLUMN served_from BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE tenants ADD COLUMN stored_bytes BIGINT NOT NULL DEFAULT 0;
+INSERT INTO tenants (tenant, last_turn) SELECT DISTINCT tenant, 0 FROM resources WHERE true
+  ON CONFLICT DO NOTHING;
+UPDATE tenants SET stored_bytes = (SELECT coalesce(sum(blob_size + octet_length(metadata)), 0)
+  FROM resources WHERE resources.tenant = tenants.tenant);
+
+CREATE TABLE job_payloads (
+  job BIGINT PRIMARY KEY REFERENCES jobs ON DELETE CASCADE,
+  metadata BYTEA NOT NULL,
+  result BYTEA NOT NULL DEFAULT '',
+  spec BYTEA NOT NULL,
+  request BYTEA NOT NULL
+);
+INSERT INTO job_payloads SELECT sequence, metadata, result, spec, request FROM jobs;
+ALTER TABLE jobs DROP COLUMN metadata;
+ALTER TABLE jobs DROP COLUMN result;
+ALTER TABLE jobs DROP COLUMN spec;
+ALTER TABLE jobs DROP COLUMN request;
+
+CREATE TABLE step_results (
+  job BIGINT NOT NULL,
+  shard BIGINT NOT NULL,
+  cursor BYTEA NOT NULL,
+  partial BYTEA NOT NULL,
+  PRIMARY KEY (job, shard),
+  FOREIGN KEY (job, shard) REFERENCES steps ON DELETE CASCADE
+);
+INSERT INTO step_results SELECT job, shard, cursor, partial FROM steps
+  WHERE length(cursor) + length(partial) > 0;
+ALTER TABLE steps DROP COLUMN cursor;
+ALTER TABLE steps DROP COLUMN partial;
+UPDATE steps SET state = 3 WHERE shard = -1 AND state = 0
+  AND EXISTS (SELECT 1 FROM jobs WHERE sequence = steps.job AND shards_done < num_shards);
+
+ALTER TABLE jobs ADD COLUMN line BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN ready_at BIGINT;
+UPDATE jobs SET line = (SELECT lines.line FROM lines WHERE lines.tenant = jobs.tenant
+  AND lines.kind = jobs.kind AND lines.needs = jobs.needs);
+UPDATE jobs SET ready_at = (SELECT min(not_before) FROM steps WHERE job = sequence AND state = 0)
+  WHERE state IN (1, 2);
+DROP INDEX jobs_by_state;
+DROP INDEX jobs_by_work;
+DROP INDEX steps_by_state;
+DROP INDEX steps_leased;
+CREATE INDEX jobs_ready ON jobs (line, priority DESC, sequence, ready_at)
+  WHERE ready_at IS NOT NULL;
+CREATE INDEX jobs_unfinished ON jobs (line) WHERE state IN (1, 2);
+CREATE INDEX jobs_queued ON jobs (tenant) WHERE state = 1;
+CREATE INDEX steps_open ON steps (job, shard, not_before) WHERE state = 0;
+CREATE INDEX steps_leased ON steps (job, shard, expires_at) WHERE state = 1;
+)sql";
+
+// What kHistory of sqlite_tables.cc brings.
+constexpr char kHistory[] = R"sql(
+CREATE TABLE job_revisions (
+  job BIGINT PRIMARY KEY REFERENCES jobs ON DELETE CASCADE,
+  revision BIGINT NOT NULL
+);
+CREATE TABLE job_states (
+  job BIGINT NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  revision BIGINT NOT NULL,
+  state BIGINT NOT NULL,
+  PRIMARY KEY (job, revision)
+);
+INSERT INTO job_revisions SELECT sequence, 1 FROM jobs;
+INSERT INTO job_states SELECT sequence, 1, state FROM jobs;
+CREATE FUNCTION job_is_created() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO job_revisions VALUES (NEW.sequence, 1);
+  INSERT INTO job_states VALUES (NEW.sequence, 1, NEW.state);
+  RETURN NULL;
+END $$;
+CREATE TRIGGER job_is_created AFTER INSERT ON jobs
+  FOR EACH ROW EXECUTE FUNCTION job_is_created();
+CREATE FUNCTION job_changes() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE job_revisions SET revision = revision + 1 WHERE job = NEW.sequence;
+  INSERT INTO job_states SELECT job, revision, NEW.state FROM job_revisions
+    WHERE job = NEW.sequence AND OLD.state <> NEW.state;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER job_changes AFTER UPDATE OF state, shards_done, work_done, rescues, attempts ON jobs
+  FOR EACH ROW
+  WHEN (OLD.state <> NEW.state OR OLD.shards_done <> NEW.shards_done
+    OR OLD.work_done <> NEW.work_done OR OLD.rescues <> NEW.rescues OR OLD.attempts <> NEW.attempts)
+  EXECUTE FUNCTION job_changes();
+
+CREATE TABLE job_observed (
+  job BIGINT NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  name TEXT NOT NULL,
+  count BIGINT NOT NULL,
+  sum BIGINT NOT NULL,
+  sum_of_squares BIGINT NOT NULL,
+  PRIMARY KEY (job, name)
+);
+
+CREATE TABLE job_models (
+  job BIGINT NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  tenant TEXT NOT NULL,
+  model TEXT NOT NULL,
+  PRIMARY KEY (job, model)
+);
+CREATE INDEX job_models_by_list ON job_models (tenant, model, job);
+INSERT INTO job_models
+  SELECT DISTINCT sequence, tenant, word FROM jobs, unnest(string_to_array(needs, ' ')) AS word
+  WHERE word LIKE 'models/%';
+
+DROP INDEX IF EXISTS jobs_by_state;
+CREATE INDEX jobs_by_count ON jobs (state, kind, tenant);
+CREATE INDEX jobs_by_list_of_state ON jobs (tenant, state, sequence);
+CREATE INDEX jobs_by_list_of_kind ON jobs (tenant, kind, sequence);
+CREATE INDEX jobs_by_time ON jobs (tenant, created_at);
+CREATE INDEX jobs_queued_since ON jobs (created_at) WHERE state = 1;
+CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL;
+CREATE INDEX jobs_with_partials ON jobs (finished_at) WHERE state IN (5, 6) AND work_done > 0;
+CREATE INDEX requests_by_age ON requests (created_at);
+)sql";
+
 // What leads from each format to the next, from none at all on.
-constexpr std::array<const char*, 1> kUpgrades = {kFormat1};
+constexpr std::array<const char*, 4> kUpgrades = {kFormat1, kReplicas, kLines, kHistory};
 
 absl::Status Unfit(absl::string_view reason, absl::string_view message) {
   return ErrorWithReason(absl::StatusCode::kFailedPrecondition, reason, message);
@@ -170,6 +314,9 @@ absl::Status Upgrade(PostgresConnection& connection) {
   }
   for (int64_t step = format; step < kPresent; ++step) {
     connection.Script(kUpgrades[static_cast<size_t>(step)]);
+  }
+  if (format < kPresent) {
+    connection.Script(absl::StrCat("UPDATE store_format SET version = ", kPresent));
   }
   return absl::OkStatus();
 }

@@ -8,12 +8,15 @@
 #include "base/status_macros.h"
 #include "store/blob_store.h"
 #include "store/page_token.h"
+#include "store/tenant_rows.h"
 
 namespace valuescope::store {
 namespace {
 
 // Of metadata in a page, but for the last resource's: a page is answered in one message of 4 MB.
 constexpr size_t kMostPageBytes = size_t{2} << 20;
+// Pages that are read for one of a model.
+constexpr int kMostLooks = 20;
 
 #define RESOURCE_COLUMNS                                                                       \
   "sequence, tenant, kind, id, created_at, format_version, digest, display_name, media_type, " \
@@ -50,6 +53,11 @@ std::optional<Resource> FindResource(SqlTransaction& transaction, absl::string_v
                         tenant, static_cast<int64_t>(kind), id);
   if (!row->Next()) return std::nullopt;
   return ReadResource(*row);
+}
+
+// What it counts for; bytes that several resources share count for each.
+int64_t StoredBytes(const Resource& resource) {
+  return resource.blob_size + static_cast<int64_t>(resource.metadata.size());
 }
 
 bool IsNamed(SqlTransaction& transaction, absl::string_view blob_digest) {
@@ -109,7 +117,8 @@ absl::Status CheckResource(const Resource& resource) {
   return CheckDigest("blob_digest", resource.blob_digest);
 }
 
-absl::StatusOr<Resource> PutResource(SqlTransaction& transaction, Resource resource) {
+absl::StatusOr<Resource> PutResource(SqlTransaction& transaction, Resource resource,
+                                     const TenantPolicies& tenants) {
   if (auto present = FindResource(transaction, resource.tenant, resource.kind, resource.id)) {
     if (present->digest == resource.digest) return *std::move(present);
     return ErrorWithReason(
@@ -125,6 +134,7 @@ absl::StatusOr<Resource> PutResource(SqlTransaction& transaction, Resource resou
       static_cast<int64_t>(resource.format_version), resource.digest, resource.display_name,
       resource.media_type, resource.blob_digest, resource.blob_size, resource.job_id, resource.role,
       Bytes{resource.metadata});
+  VS_RETURN_IF_ERROR(AddStoredBytes(transaction, resource.tenant, StoredBytes(resource), tenants));
   return resource;
 }
 
@@ -140,25 +150,36 @@ absl::StatusOr<ResourcePage> ListResources(SqlTransaction& transaction, absl::st
                                            ResourceKind kind, const ResourceFilter& filter,
                                            const Page& page) {
   const std::vector<std::string> scope = {std::string(tenant), std::string(CollectionOf(kind)),
-                                          filter.job_id};
+                                          filter.job_id, filter.model};
   VS_ASSIGN_OR_RETURN(const PageBounds bounds, ParsePage(page, scope));
-  const auto rows =
-      transaction.Query("SELECT " RESOURCE_COLUMNS
-                        " FROM resources WHERE tenant = $1 AND kind = $2 AND sequence < $3"
-                        " AND ($4 = '' OR job_id = $4) ORDER BY sequence DESC LIMIT $5",
-                        tenant, static_cast<int64_t>(kind), bounds.before, filter.job_id,
-                        static_cast<int64_t>(bounds.size) + 1);
   ResourcePage result;
-  int64_t last = 0;
+  int64_t last = bounds.before;
   size_t bytes = 0;
-  while (rows->Next()) {
-    if (result.resources.size() == static_cast<size_t>(bounds.size) || bytes >= kMostPageBytes) {
-      result.next_page_token = MakePageToken(last, scope);
-      break;
+  // Of a model as many as a page has are read at a time, since nobody knows how many are its own.
+  const int looks = filter.model.empty() ? 1 : kMostLooks;
+  for (int look = 0; look < looks; ++look) {
+    const auto rows =
+        transaction.Query("SELECT " RESOURCE_COLUMNS
+                          " FROM resources WHERE tenant = $1 AND kind = $2 AND sequence < $3"
+                          " AND ($4 = '' OR job_id = $4) ORDER BY sequence DESC LIMIT $5",
+                          tenant, static_cast<int64_t>(kind), last, filter.job_id,
+                          static_cast<int64_t>(bounds.size) + 1);
+    int read = 0;
+    while (rows->Next()) {
+      if (result.resources.size() == static_cast<size_t>(bounds.size) || bytes >= kMostPageBytes) {
+        result.next_page_token = MakePageToken(last, scope);
+        return result;
+      }
+      ++read;
+      last = rows->Integer(0);
+      Resource resource = ReadResource(*rows);
+      if (!filter.model.empty() && !filter.is_of_model(resource)) continue;
+      bytes += resource.metadata.size();
+      result.resources.push_back(std::move(resource));
     }
-    last = rows->Integer(0);
-    bytes += result.resources.emplace_back(ReadResource(*rows)).metadata.size();
+    if (read <= bounds.size) return result;  // there are no more
   }
+  result.next_page_token = MakePageToken(last, scope);
   return result;
 }
 
@@ -181,6 +202,7 @@ absl::Status DeleteResource(SqlTransaction& transaction, absl::string_view tenan
   }
   transaction.Execute("DELETE FROM resources WHERE tenant = $1 AND kind = $2 AND id = $3", tenant,
                       static_cast<int64_t>(kind), id);
+  FreeStoredBytes(transaction, tenant, StoredBytes(resource));
   if (!resource.blob_digest.empty()) MarkIfUnnamed(transaction, {resource.blob_digest});
   return absl::OkStatus();
 }

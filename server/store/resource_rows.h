@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/tenant_policy.h"
 #include "store/sql_database.h"
 #include "store/store.h"
 
@@ -28,8 +29,10 @@ void RememberRequest(SqlTransaction& transaction, absl::string_view tenant,
 // Checks everything of a resource that a caller chose.
 absl::Status CheckResource(const Resource& resource);
 
-// Stores one checked resource, or returns the equal one that is there.
-absl::StatusOr<Resource> PutResource(SqlTransaction& transaction, Resource resource);
+// Stores one checked resource, or returns the equal one that is there. RESOURCE_EXHAUSTED (reason
+// STORAGE_QUOTA) where the tenant may not have as much.
+absl::StatusOr<Resource> PutResource(SqlTransaction& transaction, Resource resource,
+                                     const TenantPolicies& tenants);
 // `lock`: of the row, such as kReading; empty for none.
 absl::StatusOr<Resource> GetResource(SqlTransaction& transaction, absl::string_view tenant,
                                      ResourceKind kind, absl::string_view id,

@@ -62,6 +62,11 @@ class SqlTransaction {
     return Run(sql, {ValueOf(values)...});
   }
 
+  // The same of a statement that was put together, whose parameters were counted meanwhile.
+  std::unique_ptr<SqlRows> QueryWith(absl::string_view sql, const std::vector<SqlValue>& values) {
+    return Run(sql, values);
+  }
+
   // Runs a statement that returns no rows.
   template <typename... Values>
   void Execute(absl::string_view sql, const Values&... values) {
@@ -109,9 +114,34 @@ class SqlDatabase {
   // where it returns OK and rolled back where it does not.
   template <typename Body>
   auto Transact(Body&& body) -> std::invoke_result_t<Body, SqlTransaction&> {
+    return ResultOf(body, [this](auto run) { return Run(run); });
+  }
+
+  // The same of a `body` (-> StatusOr) that writes nothing: it sees one state of the database, and
+  // waits for nobody who writes.
+  template <typename Body>
+  auto Read(Body&& body) -> std::invoke_result_t<Body, SqlTransaction&> {
+    return ResultOf(body, [this](auto run) { return RunReading(run); });
+  }
+
+  // Whether other processes can be at it.
+  virtual bool IsShared() const = 0;
+
+  // Tells `on_change` of what other processes change, until told otherwise; see Store::Subscribe.
+  virtual void Subscribe(std::function<void(const JobChange&)> on_change) = 0;
+
+ protected:
+  // OK exactly where `body` returned OK and all of it is committed.
+  virtual absl::Status Run(absl::FunctionRef<absl::Status(SqlTransaction&)> body) = 0;
+  virtual absl::Status RunReading(absl::FunctionRef<absl::Status(SqlTransaction&)> body) = 0;
+
+ private:
+  template <typename Body, typename Runner>
+  static auto ResultOf(Body& body, const Runner& runner)
+      -> std::invoke_result_t<Body, SqlTransaction&> {
     using Result = std::invoke_result_t<Body, SqlTransaction&>;
     std::optional<Result> result;
-    const absl::Status status = Run([&](SqlTransaction& transaction) {
+    const absl::Status status = runner([&](SqlTransaction& transaction) {
       result.emplace(body(transaction));
       if constexpr (std::is_same_v<Result, absl::Status>) {
         return *result;
@@ -122,13 +152,6 @@ class SqlDatabase {
     if (!status.ok()) return status;
     return *std::move(result);
   }
-
-  // Tells `on_change` of what other processes change, until told otherwise; see Store::Subscribe.
-  virtual void Subscribe(std::function<void(const JobChange&)> on_change) = 0;
-
- protected:
-  // OK exactly where `body` returned OK and all of it is committed.
-  virtual absl::Status Run(absl::FunctionRef<absl::Status(SqlTransaction&)> body) = 0;
 };
 
 // What ended a transaction, and was no error of its database: where the machine had no memory

@@ -5,7 +5,11 @@
 
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "store/expired_rows.h"
+#include "store/job_list.h"
 #include "store/job_rows.h"
+#include "store/ready_queue.h"
+#include "store/replica_rows.h"
 #include "store/resource_rows.h"
 #include "store/sql_database.h"
 
@@ -18,8 +22,8 @@ constexpr bool kForWatchers = false;
 // Each call is one transaction around the function of the same name.
 class SqlStore : public Store {
  public:
-  SqlStore(std::unique_ptr<SqlDatabase> database, const RetryPolicy& policy)
-      : database_(std::move(database)), policy_(policy) {}
+  SqlStore(std::unique_ptr<SqlDatabase> database, const RetryPolicy& policy, TenantPolicies tenants)
+      : database_(std::move(database)), policy_(policy), tenants_(std::move(tenants)) {}
 
   absl::StatusOr<std::vector<Resource>> PutResources(absl::string_view tenant,
                                                      std::vector<Resource> resources,
@@ -44,7 +48,7 @@ class SqlStore : public Store {
           EarlierRequest request;
           for (const Resource& resource : resources) {
             request.references.push_back({.kind = resource.kind, .id = resource.id});
-            VS_ASSIGN_OR_RETURN(Resource put, PutResource(transaction, resource));
+            VS_ASSIGN_OR_RETURN(Resource put, PutResource(transaction, resource, tenants_));
             stored.push_back(std::move(put));
           }
           RememberRequest(transaction, tenant, key, request);
@@ -54,13 +58,13 @@ class SqlStore : public Store {
 
   absl::StatusOr<std::optional<EarlierRequest>> FindRequest(absl::string_view tenant,
                                                             const IdempotencyKey& key) override {
-    return database_->Transact(
+    return database_->Read(
         [&](SqlTransaction& transaction) { return FindEarlierRequest(transaction, tenant, key); });
   }
 
   absl::StatusOr<Resource> GetResource(absl::string_view tenant, ResourceKind kind,
                                        absl::string_view id) override {
-    return database_->Transact([&](SqlTransaction& transaction) {
+    return database_->Read([&](SqlTransaction& transaction) {
       return store::GetResource(transaction, tenant, kind, id);
     });
   }
@@ -68,7 +72,7 @@ class SqlStore : public Store {
   absl::StatusOr<ResourcePage> ListResources(absl::string_view tenant, ResourceKind kind,
                                              const ResourceFilter& filter,
                                              const Page& page) override {
-    return database_->Transact([&](SqlTransaction& transaction) {
+    return database_->Read([&](SqlTransaction& transaction) {
       return store::ListResources(transaction, tenant, kind, filter, page);
     });
   }
@@ -96,20 +100,20 @@ class SqlStore : public Store {
 
   absl::StatusOr<Job> CreateJob(const NewJob& job, const IdempotencyKey& key) override {
     return database_->Transact([&](SqlTransaction& transaction) -> absl::StatusOr<Job> {
-      VS_ASSIGN_OR_RETURN(Job created, store::CreateJob(transaction, job, key));
+      VS_ASSIGN_OR_RETURN(Job created, store::CreateJob(transaction, job, key, tenants_));
       transaction.Announce({.job_id = created.id, .for_workers = true});
       return created;
     });
   }
 
   absl::StatusOr<Job> GetJob(absl::string_view tenant, absl::string_view id) override {
-    return database_->Transact(
+    return database_->Read(
         [&](SqlTransaction& transaction) { return store::GetJob(transaction, tenant, id); });
   }
 
   absl::StatusOr<JobPage> ListJobs(absl::string_view tenant, const JobFilter& filter,
                                    const Page& page) override {
-    return database_->Transact([&](SqlTransaction& transaction) {
+    return database_->Read([&](SqlTransaction& transaction) {
       return store::ListJobs(transaction, tenant, filter, page);
     });
   }
@@ -123,7 +127,7 @@ class SqlStore : public Store {
   absl::StatusOr<Job> RetryJob(absl::string_view tenant, absl::string_view id,
                                const IdempotencyKey& key) override {
     return Change(id, kForWorkers, [&](SqlTransaction& transaction) {
-      return store::RetryJob(transaction, tenant, id, key);
+      return store::RetryJob(transaction, tenant, id, key, tenants_);
     });
   }
 
@@ -134,23 +138,42 @@ class SqlStore : public Store {
   }
 
   absl::StatusOr<std::vector<WorkType>> ListWork() override {
-    return database_->Transact(
+    return database_->Read(
         [&](SqlTransaction& transaction) -> absl::StatusOr<std::vector<WorkType>> {
           return store::ListWork(transaction);
         });
   }
 
   absl::StatusOr<std::optional<Lease>> LeaseWork(const LeaseRequest& request) override {
-    return database_->Transact(
-        [&](SqlTransaction& transaction) -> absl::StatusOr<std::optional<Lease>> {
-          std::optional<Lease> lease = store::LeaseWork(transaction, request);
-          if (lease) transaction.Announce({.job_id = lease->job_id, .for_workers = false});
-          return lease;
-        });
+    VS_ASSIGN_OR_RETURN(
+        std::optional<Lease> lease,
+        database_->Transact(
+            [&](SqlTransaction& transaction) -> absl::StatusOr<std::optional<Lease>> {
+              std::optional<Lease> taken = store::LeaseWork(transaction, request, tenants_);
+              if (taken) transaction.Announce({.job_id = taken->job_id, .for_workers = false});
+              return taken;
+            }));
+    if (!lease) return lease;
+    // Megabytes perhaps: whoever dies of their size has been seen to try.
+    VS_ASSIGN_OR_RETURN(
+        std::optional<std::string> spec,
+        database_->Read(
+            [&](SqlTransaction& transaction) -> absl::StatusOr<std::optional<std::string>> {
+              return store::ReadSpec(transaction, lease->job_id);
+            }));
+    if (!spec) return std::nullopt;
+    lease->spec = *std::move(spec);
+    return lease;
+  }
+
+  absl::StatusOr<bool> OthersWait(const Lease& lease, const LeaseRequest& request) override {
+    return database_->Read([&](SqlTransaction& transaction) -> absl::StatusOr<bool> {
+      return store::OthersWait(transaction, lease, request.can_run, tenants_);
+    });
   }
 
   absl::StatusOr<ShardProgress> ReadProgress(const Lease& lease, int64_t shard) override {
-    return database_->Transact([&](SqlTransaction& transaction) {
+    return database_->Read([&](SqlTransaction& transaction) {
       return store::ReadProgress(transaction, lease, shard);
     });
   }
@@ -163,38 +186,38 @@ class SqlStore : public Store {
 
   absl::Status CommitProgress(const Lease& lease, const ShardProgress& progress) override {
     return Change(lease.job_id, kForWatchers, [&](SqlTransaction& transaction) {
-      return store::CommitProgress(transaction, lease, progress, /*done=*/false);
+      return store::CommitProgress(transaction, lease, progress, /*done=*/false, tenants_);
     });
   }
 
   absl::Status CompleteShard(const Lease& lease, const ShardProgress& progress) override {
     return Change(lease.job_id, kForWatchers, [&](SqlTransaction& transaction) {
-      return store::CommitProgress(transaction, lease, progress, /*done=*/true);
+      return store::CommitProgress(transaction, lease, progress, /*done=*/true, tenants_);
     });
   }
 
   absl::Status CompleteJob(const Lease& merge, absl::string_view summary,
                            std::vector<Resource> resources) override {
     return Change(merge.job_id, kForWatchers, [&](SqlTransaction& transaction) {
-      return store::CompleteJob(transaction, merge, summary, resources);
+      return store::CompleteJob(transaction, merge, summary, resources, tenants_);
     });
   }
 
   absl::Status FailJob(const Lease& lease, const absl::Status& error) override {
     return Change(lease.job_id, kForWorkers, [&](SqlTransaction& transaction) {
-      return store::FailJob(transaction, lease, error);
+      return store::FailJob(transaction, lease, error, tenants_);
     });
   }
 
   absl::Status FailShard(const Lease& lease, const absl::Status& error) override {
     return Change(lease.job_id, kForWorkers, [&](SqlTransaction& transaction) {
-      return store::FailShard(transaction, lease, error, policy_);
+      return store::FailShard(transaction, lease, error, policy_, tenants_);
     });
   }
 
   absl::Status ReleaseLease(const Lease& lease) override {
     return Change(lease.job_id, kForWorkers, [&](SqlTransaction& transaction) {
-      return store::ReleaseLease(transaction, lease);
+      return store::ReleaseLease(transaction, lease, tenants_);
     });
   }
 
@@ -211,15 +234,52 @@ class SqlStore : public Store {
   }
 
   absl::StatusOr<std::vector<JobCount>> CountJobs() override {
-    return database_->Transact(
+    return database_->Read(
         [&](SqlTransaction& transaction) -> absl::StatusOr<std::vector<JobCount>> {
           return store::CountJobs(transaction);
         });
   }
 
   absl::StatusOr<int64_t> TotalRescues() override {
-    return database_->Transact([&](SqlTransaction& transaction) -> absl::StatusOr<int64_t> {
+    return database_->Read([&](SqlTransaction& transaction) -> absl::StatusOr<int64_t> {
       return store::TotalRescues(transaction);
+    });
+  }
+
+  bool IsShared() const override { return database_->IsShared(); }
+
+  absl::Status PutReplica(const Replica& replica) override {
+    return database_->Transact([&](SqlTransaction& transaction) {
+      store::PutReplica(transaction, replica, Silence());
+      return absl::OkStatus();
+    });
+  }
+
+  absl::Status RemoveReplica(absl::string_view id) override {
+    return database_->Transact([&](SqlTransaction& transaction) {
+      store::RemoveReplica(transaction, id);
+      return absl::OkStatus();
+    });
+  }
+
+  absl::StatusOr<std::vector<Replica>> ListReplicas() override {
+    return database_->Read(
+        [&](SqlTransaction& transaction) { return store::ListReplicas(transaction, Silence()); });
+  }
+
+  absl::StatusOr<QueueAges> MeasureAges() override {
+    return database_->Read([&](SqlTransaction& transaction) -> absl::StatusOr<QueueAges> {
+      return store::MeasureAges(transaction);
+    });
+  }
+
+  absl::StatusOr<Expired> Expire(const Retention& retention, int64_t most_rows) override {
+    return database_->Transact([&](SqlTransaction& transaction) -> absl::StatusOr<Expired> {
+      VS_ASSIGN_OR_RETURN(Expired expired, store::Expire(transaction, retention, most_rows));
+      for (const std::string& id : expired.jobs) {
+        transaction.Announce({.job_id = id, .for_workers = kForWatchers});
+      }
+      return expired;
     });
   }
 
@@ -228,6 +288,8 @@ class SqlStore : public Store {
   }
 
  private:
+  absl::Duration Silence() const { return IsShared() ? kReplicaSilence : absl::InfiniteDuration(); }
+
   // A transaction that changes one job, which other processes hear of where it is committed.
   template <typename Body>
   auto Change(absl::string_view job_id, bool for_workers, Body&& body)
@@ -243,13 +305,14 @@ class SqlStore : public Store {
 
   const std::unique_ptr<SqlDatabase> database_;
   const RetryPolicy policy_;
+  const TenantPolicies tenants_;
 };
 
 }  // namespace
 
 std::unique_ptr<Store> MakeSqlStore(std::unique_ptr<SqlDatabase> database,
-                                    const RetryPolicy& policy) {
-  return std::make_unique<SqlStore>(std::move(database), policy);
+                                    const RetryPolicy& policy, const TenantPolicies& tenants) {
+  return std::make_unique<SqlStore>(std::move(database), policy, tenants);
 }
 
 }  // namespace valuescope::store

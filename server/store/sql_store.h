@@ -4,13 +4,14 @@
 
 #include <memory>
 
+#include "base/tenant_policy.h"
 #include "store/sql_database.h"
 #include "store/store.h"
 
 namespace valuescope::store {
 
 std::unique_ptr<Store> MakeSqlStore(std::unique_ptr<SqlDatabase> database,
-                                    const RetryPolicy& policy);
+                                    const RetryPolicy& policy, const TenantPolicies& tenants);
 
 }  // namespace valuescope::store
 

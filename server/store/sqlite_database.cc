@@ -68,6 +68,11 @@ class SqliteTransaction : public SqlTransaction {
   const absl::Time now_;
 };
 
+// Times are kept in microseconds, and what is returned at once equals what is read later.
+absl::Time InMicroseconds(absl::Time time) {
+  return absl::FromUnixMicros(absl::ToUnixMicros(time));
+}
+
 absl::Status RefuseNetworkFileSystem(const std::string& path) {
   const std::filesystem::path folder = std::filesystem::path(path).parent_path();
   struct statfs status;
@@ -133,6 +138,7 @@ absl::Status SqliteError(int code) {
 SqliteDatabase::SqliteDatabase(std::unique_ptr<FileLock> lock, const std::string& path,
                                const Clock* clock)
     : lock_(std::move(lock)),
+      path_(path),
       clock_(clock),
       database_(path, SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE, kBusyTimeoutMilliseconds) {}
 
@@ -153,14 +159,50 @@ absl::Status SqliteDatabase::Run(absl::FunctionRef<absl::Status(SqlTransaction&)
   absl::MutexLock lock(&mutex_);
   try {
     SQLite::Transaction transaction(database_, SQLite::TransactionBehavior::IMMEDIATE);
-    // Times are kept in microseconds, and what is returned at once equals what is read later.
-    SqliteTransaction open(database_, absl::FromUnixMicros(absl::ToUnixMicros(clock_->Now())));
+    SqliteTransaction open(database_, InMicroseconds(clock_->Now()));
     const absl::Status status = body(open);
     if (status.ok()) transaction.commit();
     return status;
   } catch (const std::exception& error) {
     return StatusOf(error);
   }
+}
+
+absl::Status SqliteDatabase::RunReading(absl::FunctionRef<absl::Status(SqlTransaction&)> body) {
+  try {
+    std::unique_ptr<SQLite::Database> reader = TakeReader();
+    absl::Status status;
+    {
+      SQLite::Transaction transaction(*reader, SQLite::TransactionBehavior::DEFERRED);
+      SqliteTransaction open(*reader, InMicroseconds(clock_->Now()));
+      status = body(open);
+    }
+    KeepReader(std::move(reader));
+    return status;
+  } catch (const std::exception& error) {
+    return StatusOf(error);
+  }
+}
+
+std::unique_ptr<SQLite::Database> SqliteDatabase::TakeReader() {
+  {
+    absl::MutexLock lock(&readers_mutex_);
+    if (!readers_.empty()) {
+      std::unique_ptr<SQLite::Database> reader = std::move(readers_.back());
+      readers_.pop_back();
+      return reader;
+    }
+  }
+  auto reader =
+      std::make_unique<SQLite::Database>(path_, SQLite::OPEN_READWRITE, kBusyTimeoutMilliseconds);
+  reader->exec("PRAGMA query_only = ON");
+  return reader;
+}
+
+void SqliteDatabase::KeepReader(std::unique_ptr<SQLite::Database> reader) {
+  constexpr size_t kMostKept = 4;
+  absl::MutexLock lock(&readers_mutex_);
+  if (readers_.size() < kMostKept) readers_.push_back(std::move(reader));
 }
 
 absl::Status SqliteDatabase::Configure() {

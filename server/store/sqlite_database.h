@@ -1,5 +1,7 @@
-// One SQLite connection: opened, locked, checked and brought to the present format; used one
-// transaction at a time. Exceptions, SQLiteCpp's and others, end here and become Status.
+// A file of SQLite: locked, checked and brought to the present format. One connection writes, one
+// transaction at a time. Others read, each a state of the database that was committed, while it
+// writes (WAL): nobody who reads waits for a commit to reach the disk. Exceptions, SQLiteCpp's and
+// others, end here and become Status.
 #ifndef VALUESCOPE_STORE_SQLITE_DATABASE_H_
 #define VALUESCOPE_STORE_SQLITE_DATABASE_H_
 
@@ -10,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -39,20 +42,28 @@ class SqliteDatabase : public SqlDatabase {
                                                               const Clock* clock);
 
   // A file has one process: there are no others.
+  bool IsShared() const override { return false; }
   void Subscribe(std::function<void(const JobChange&)> on_change) override {}
 
  protected:
   absl::Status Run(absl::FunctionRef<absl::Status(SqlTransaction&)> body) override;
+  absl::Status RunReading(absl::FunctionRef<absl::Status(SqlTransaction&)> body) override;
 
  private:
   SqliteDatabase(std::unique_ptr<FileLock> lock, const std::string& path, const Clock* clock);
 
   absl::Status Configure();
+  // A connection that nobody uses meanwhile. Throws where there is none to be had.
+  std::unique_ptr<SQLite::Database> TakeReader();
+  void KeepReader(std::unique_ptr<SQLite::Database> reader);
 
   const std::unique_ptr<FileLock> lock_;
+  const std::string path_;
   const Clock* const clock_;
   absl::Mutex mutex_;
   SQLite::Database database_ ABSL_GUARDED_BY(mutex_);
+  absl::Mutex readers_mutex_;
+  std::vector<std::unique_ptr<SQLite::Database>> readers_ ABSL_GUARDED_BY(readers_mutex_);
 };
 
 }  // namespace valuescope::store

@@ -4,6 +4,7 @@
 
 #include "base/status_macros.h"
 #include "store/job_rows.h"
+#include "store/replica_rows.h"
 #include "store/sql_store.h"
 #include "store/sqlite_database.h"
 
@@ -17,9 +18,10 @@ absl::StatusOr<std::unique_ptr<Store>> OpenSqliteStore(const std::string& path,
   VS_RETURN_IF_ERROR(database->Transact([&](SqlTransaction& transaction) {
     TakeBackLeases(transaction, /*expired_by=*/absl::FromUnixSeconds(int64_t{1} << 40),
                    options.retry);
+    RemoveReplicas(transaction);
     return absl::OkStatus();
   }));
-  return MakeSqlStore(std::move(database), options.retry);
+  return MakeSqlStore(std::move(database), options.retry, options.tenants);
 }
 
 }  // namespace valuescope::store

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "base/tenant_policy.h"
 #include "store/store.h"
 
 namespace valuescope::store {
@@ -16,6 +17,7 @@ namespace valuescope::store {
 struct SqliteStoreOptions {
   RetryPolicy retry;
   const Clock* clock = &Clock::System();  // outlives the store
+  TenantPolicies tenants = {};
 };
 
 // Opens or makes the database at `path` and holds it for this process alone: a second opening gets

@@ -5,12 +5,24 @@
 //   resources        vectors, neuron sets, artifacts' metadata
 //   orphaned_blobs   blobs that nothing names, and since when that is known
 //   requests         idempotency keys; request_results: the resources that each made, in order
-//   tenants          whose turn it is: the tenant with the lowest last_turn is served next
-//   jobs             one row a job; shards_done and work_done are sums over its steps, kept in step
+//   tenants          what each has had: worker time by weight (virtual_time, microseconds), from
+//                    where it was last served (served_from), when that was (last_turn: the highest
+//                    is the latest), and what its resources take (stored_bytes)
+//   lines            one row for each tenant, kind and needs that ever had a job: where jobs wait
+//   jobs             one row a job; shards_done and work_done are sums over its steps, kept in
+//   step;
+//                    ready_at is when its first open step may be leased, NULL where it has none
+//   job_payloads     what is large of a job, apart from what changes often
 //   steps            one row a shard, and one with shard -1 for the merge
+//   step_results     how far a step is: cursor and partial result
 //   job_inputs       resources that jobs read
 //   job_blobs        blobs that jobs read and nothing else need name
+//   job_revisions    how often a job changed, counted by a trigger
+//   job_states       the revisions in which a job's state changed
+//   job_models       models that jobs run on
+//   job_observed     sums over the units that a job has done
 //   counters         sums that outlive deleted jobs
+//   replicas         processes that work on the jobs; lists are JSON
 #include "store/sqlite_tables.h"
 
 #include <array>
@@ -130,7 +142,7 @@ INSERT INTO counters VALUES ('rescues', 0);
 )sql";
 
 // Format 2 says of a job what it needs and which blobs it reads, which format 1 has in the specs of
-// its one kind. A new database goes this way too, so that there is one text of each table.
+// its one kind.
 constexpr char kUpgradeFrom1[] = R"sql(
 ALTER TABLE jobs ADD COLUMN needs TEXT NOT NULL DEFAULT '';
 CREATE INDEX jobs_by_work ON jobs (kind, needs) WHERE state IN (1, 2);
@@ -147,9 +159,152 @@ INSERT INTO job_blobs SELECT sequence, CAST(spec AS TEXT) ->> 'data_set_blob' FR
     AND CAST(spec AS TEXT) ->> 'data_set_blob' IS NOT NULL;
 )sql";
 
+constexpr char kReplicas[] = R"sql(
+CREATE TABLE replicas (
+  id TEXT PRIMARY KEY,
+  started_at INTEGER NOT NULL,
+  seen_at INTEGER NOT NULL,
+  kinds TEXT NOT NULL,
+  has TEXT NOT NULL,
+  record BLOB NOT NULL
+) STRICT;
+)sql";
+
+// Lines make a lease cheap however long the queue is, and a commit however large what the job
+// reads and makes: jobs stand in lines, of which the ready ones are an index, and payloads have
+// rows of their own.
+constexpr char kLines[] = R"sql(
+CREATE TABLE lines (
+  line INTEGER PRIMARY KEY,
+  tenant TEXT NOT NULL REFERENCES tenants,
+  kind TEXT NOT NULL,
+  needs TEXT NOT NULL,
+  UNIQUE (tenant, kind, needs)
+) STRICT;
+INSERT INTO lines (tenant, kind, needs) SELECT DISTINCT tenant, kind, needs FROM jobs;
+
+ALTER TABLE tenants ADD COLUMN virtual_time INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tenants ADD COLUMN served_from INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tenants ADD COLUMN stored_bytes INTEGER NOT NULL DEFAULT 0;
+INSERT INTO tenants (tenant, last_turn) SELECT DISTINCT tenant, 0 FROM resources WHERE true
+  ON CONFLICT DO NOTHING;
+UPDATE tenants SET stored_bytes = (SELECT coalesce(sum(blob_size + length(metadata)), 0)
+  FROM resources WHERE resources.tenant = tenants.tenant);
+
+CREATE TABLE job_payloads (
+  job INTEGER PRIMARY KEY REFERENCES jobs ON DELETE CASCADE,
+  metadata BLOB NOT NULL,
+  result BLOB NOT NULL DEFAULT x'',
+  spec BLOB NOT NULL,
+  request BLOB NOT NULL
+) STRICT;
+INSERT INTO job_payloads SELECT sequence, metadata, result, spec, request FROM jobs;
+ALTER TABLE jobs DROP COLUMN metadata;
+ALTER TABLE jobs DROP COLUMN result;
+ALTER TABLE jobs DROP COLUMN spec;
+ALTER TABLE jobs DROP COLUMN request;
+
+CREATE TABLE step_results (
+  job INTEGER NOT NULL,
+  shard INTEGER NOT NULL,
+  cursor BLOB NOT NULL,
+  partial BLOB NOT NULL,
+  PRIMARY KEY (job, shard),
+  FOREIGN KEY (job, shard) REFERENCES steps ON DELETE CASCADE
+) STRICT;
+INSERT INTO step_results SELECT job, shard, cursor, partial FROM steps
+  WHERE length(cursor) + length(partial) > 0;
+ALTER TABLE steps DROP COLUMN cursor;
+ALTER TABLE steps DROP COLUMN partial;
+UPDATE steps SET state = 3 WHERE shard = -1 AND state = 0
+  AND EXISTS (SELECT 1 FROM jobs WHERE sequence = steps.job AND shards_done < num_shards);
+
+ALTER TABLE jobs ADD COLUMN line INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN ready_at INTEGER;
+UPDATE jobs SET line = (SELECT lines.line FROM lines WHERE lines.tenant = jobs.tenant
+  AND lines.kind = jobs.kind AND lines.needs = jobs.needs);
+UPDATE jobs SET ready_at = (SELECT min(not_before) FROM steps WHERE job = sequence AND state = 0)
+  WHERE state IN (1, 2);
+DROP INDEX jobs_by_state;
+DROP INDEX jobs_by_work;
+DROP INDEX steps_by_state;
+DROP INDEX steps_leased;
+CREATE INDEX jobs_ready ON jobs (line, priority DESC, sequence, ready_at)
+  WHERE ready_at IS NOT NULL;
+CREATE INDEX jobs_unfinished ON jobs (line) WHERE state IN (1, 2);
+CREATE INDEX jobs_queued ON jobs (tenant) WHERE state = 1;
+CREATE INDEX steps_open ON steps (job, shard, not_before) WHERE state = 0;
+CREATE INDEX steps_leased ON steps (job, shard, expires_at) WHERE state = 1;
+)sql";
+
+// History is a revision of every job and its changes of state, by which watchers go on where they
+// were; the models that jobs run on; and indexes for lists, counts and what is swept away. A
+// trigger counts the revision, so that no transaction can forget to.
+constexpr char kHistory[] = R"sql(
+CREATE TABLE job_revisions (
+  job INTEGER PRIMARY KEY REFERENCES jobs ON DELETE CASCADE,
+  revision INTEGER NOT NULL
+) STRICT;
+CREATE TABLE job_states (
+  job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  revision INTEGER NOT NULL,
+  state INTEGER NOT NULL,
+  PRIMARY KEY (job, revision)
+) STRICT, WITHOUT ROWID;
+INSERT INTO job_revisions SELECT sequence, 1 FROM jobs;
+INSERT INTO job_states SELECT sequence, 1, state FROM jobs;
+CREATE TRIGGER job_is_created AFTER INSERT ON jobs BEGIN
+  INSERT INTO job_revisions VALUES (NEW.sequence, 1);
+  INSERT INTO job_states VALUES (NEW.sequence, 1, NEW.state);
+END;
+CREATE TRIGGER job_changes AFTER UPDATE OF state, shards_done, work_done, rescues, attempts ON jobs
+WHEN OLD.state <> NEW.state OR OLD.shards_done <> NEW.shards_done OR OLD.work_done <> NEW.work_done
+  OR OLD.rescues <> NEW.rescues OR OLD.attempts <> NEW.attempts
+BEGIN
+  UPDATE job_revisions SET revision = revision + 1 WHERE job = NEW.sequence;
+  INSERT INTO job_states SELECT job, revision, NEW.state FROM job_revisions
+    WHERE job = NEW.sequence AND OLD.state <> NEW.state;
+END;
+
+CREATE TABLE job_observed (
+  job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  name TEXT NOT NULL,
+  count INTEGER NOT NULL,
+  sum INTEGER NOT NULL,
+  sum_of_squares INTEGER NOT NULL,
+  PRIMARY KEY (job, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE job_models (
+  job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  tenant TEXT NOT NULL,
+  model TEXT NOT NULL,
+  PRIMARY KEY (job, model)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX job_models_by_list ON job_models (tenant, model, job);
+INSERT INTO job_models
+  WITH RECURSIVE words (job, tenant, word, rest) AS (
+    SELECT sequence, tenant, '', needs || ' ' FROM jobs
+    UNION ALL
+    SELECT job, tenant, substr(rest, 1, instr(rest, ' ') - 1), substr(rest, instr(rest, ' ') + 1)
+      FROM words WHERE rest <> '')
+  SELECT DISTINCT job, tenant, word FROM words WHERE word LIKE 'models/%';
+
+DROP INDEX IF EXISTS jobs_by_state;
+CREATE INDEX jobs_by_count ON jobs (state, kind, tenant);
+CREATE INDEX jobs_by_list_of_state ON jobs (tenant, state, sequence);
+CREATE INDEX jobs_by_list_of_kind ON jobs (tenant, kind, sequence);
+CREATE INDEX jobs_by_time ON jobs (tenant, created_at);
+CREATE INDEX jobs_queued_since ON jobs (created_at) WHERE state = 1;
+CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL;
+CREATE INDEX jobs_with_partials ON jobs (finished_at) WHERE state IN (5, 6) AND work_done > 0;
+CREATE INDEX requests_by_age ON requests (created_at);
+)sql";
+
 // What leads from each format to the next, from none at all on: a new database goes all the way, so
 // that there is one text of each table.
-constexpr std::array<const char*, 2> kUpgrades = {kFormat1, kUpgradeFrom1};
+constexpr std::array<const char*, 5> kUpgrades = {kFormat1, kUpgradeFrom1, kReplicas, kLines,
+                                                  kHistory};
 
 }  // namespace
 

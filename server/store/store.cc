@@ -1,6 +1,8 @@
 #include "store/store.h"
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 
 namespace valuescope::store {
 
@@ -41,6 +43,12 @@ absl::string_view NameOf(JobState state) {
 bool IsFinished(JobState state) {
   return state == JobState::kSucceeded || state == JobState::kFailed ||
          state == JobState::kCancelled;
+}
+
+bool CanRun(const Replica& replica, absl::string_view kind, absl::string_view needs) {
+  if (!absl::c_linear_search(replica.kinds, kind)) return false;
+  return absl::c_all_of(absl::StrSplit(needs, ' ', absl::SkipEmpty()),
+                        [&](auto need) { return absl::c_linear_search(replica.has, need); });
 }
 
 }  // namespace valuescope::store

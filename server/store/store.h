@@ -85,6 +85,10 @@ struct Resource {
 
 struct ResourceFilter {
   std::string job_id;  // only resources made by this job; empty: all
+  // Only resources of this model, as `is_of_model` reads it in their metadata, which is opaque
+  // here; empty: all. It is called inside of the transaction.
+  std::string model;
+  std::function<bool(const Resource&)> is_of_model;
 };
 
 struct ResourcePage {
@@ -127,13 +131,33 @@ struct NewJob {
   int64_t num_shards = 1;    // 1 .. kMaxShards
   int64_t total_work = 0;    // units of work in all shards together, >= 0
   int priority = 0;          // -100 .. 100, higher first within the tenant
-  std::string needs;  // what a worker must have to run it ("models/ID"), opaque; may be empty
+  // What a worker must have to run it, separated by spaces ("models/ID"), opaque; may be empty.
+  std::string needs;
+  std::vector<std::string> models;  // that it runs on ("models/ID"), for lists
   // Resources the job reads: they cannot be deleted before it is finished.
   std::vector<ResourceReference> inputs;
   std::vector<std::string> blobs;  // digests of blobs it reads: named by it until it is deleted
 };
 
 inline constexpr int64_t kMaxShards = 100'000;
+
+// What some units of a job came to: sums of whole numbers, to which others are added.
+struct Observed {
+  std::string name;
+  int64_t count = 0;  // of units
+  int64_t sum = 0;
+  int64_t sum_of_squares = 0;
+
+  bool operator==(const Observed&) const = default;
+};
+
+// A change of a job's state.
+struct JobTransition {
+  int64_t revision = 0;
+  JobState state = JobState::kQueued;
+
+  bool operator==(const JobTransition&) const = default;
+};
 
 struct Job {
   std::string tenant;
@@ -150,22 +174,34 @@ struct Job {
   std::optional<absl::Time> started_at;   // first lease
   std::optional<absl::Time> finished_at;  // set in the finished states only
   std::optional<JobError> error;          // set in kFailed only
-  std::string result;                     // summary JSON; set in kSucceeded only
+  std::string result;                     // summary JSON; set in kSucceeded only, empty in lists
   int64_t num_shards = 1;
   int64_t shards_done = 0;
   int64_t total_work = 0;  // units
   int64_t work_done = 0;   // units committed
   int64_t rescues = 0;     // leases that ran out or were left behind by a dead process
   int64_t attempts = 1;    // times the job was queued: 1 + retries
+  int64_t revision = 1;    // grows with every change of state, progress, rescues and attempts
+  // Since it was created, oldest first; the latest kMostTransitions of them. Empty in lists.
+  std::vector<JobTransition> transitions;
+  std::vector<std::string> blobs;  // as in NewJob; empty in lists
+  std::vector<Observed> observed;  // by name; empty in lists
 };
 
+inline constexpr int64_t kMostTransitions = 1000;
+
+// What is left empty lets every job through.
 struct JobFilter {
-  std::optional<JobState> state;
-  std::string kind;  // empty: every kind
+  std::vector<JobState> states;
+  std::string kind;
+  std::optional<absl::Time> created_after;   // or then
+  std::optional<absl::Time> created_before;  // and not then
+  std::string display_name_prefix;
+  std::string model;
 };
 
 struct JobPage {
-  std::vector<Job> jobs;  // without request and spec
+  std::vector<Job> jobs;
   std::string next_page_token;
 };
 
@@ -174,6 +210,31 @@ struct JobCount {
   std::string kind;
   JobState state = JobState::kQueued;
   int64_t count = 0;
+};
+
+// How old the queue is.
+struct QueueAges {
+  std::optional<absl::Duration> oldest_queued;  // since its creation; unset: no job is queued
+  // Until the lease that is the next one to run out does, negative behind that; unset: none.
+  std::optional<absl::Duration> next_expiry;
+};
+
+// --- Retention ---------------------------------------------------------------------------------
+
+// How long things are kept: absl::InfiniteDuration() for ever.
+struct Retention {
+  absl::Duration jobs = absl::InfiniteDuration();         // since they finished
+  absl::Duration request_ids = absl::InfiniteDuration();  // since they were first used
+  // What failed and cancelled jobs have done, for a retry, since they finished.
+  absl::Duration partials = absl::InfiniteDuration();
+};
+
+// What one sweep removed.
+struct Expired {
+  std::vector<std::string> jobs;  // ids
+  int64_t request_ids = 0;
+  int64_t partials = 0;  // of shards
+  bool more = false;     // there may be more to remove
 };
 
 // --- Leases ------------------------------------------------------------------------------------
@@ -198,6 +259,10 @@ struct Lease {
   std::string token;
   absl::Time expires_at;
   int64_t num_shards = 1;
+  int64_t failures = 0;  // infrastructure failures of the step since it last got on
+  // Worker time spent on it since the store was last told of some. The worker sets it before a call
+  // below that writes, but for ExtendLease; it is charged to the tenant where that succeeds.
+  absl::Duration worked = absl::ZeroDuration();
 
   bool is_merge() const { return shard == kMergeStep; }
 };
@@ -206,6 +271,22 @@ struct LeaseRequest {
   std::vector<WorkType> can_run;  // here and now
   absl::Duration duration = absl::Seconds(30);
 };
+
+// A process that works on the jobs of this store, as the others see it.
+struct Replica {
+  std::string id;                  // of the process, unlike any other that ever was
+  absl::Time started_at;           // set by the store: when it was first heard of
+  absl::Time seen_at;              // set by the store: when it was last heard of
+  std::vector<std::string> kinds;  // of jobs that it runs
+  std::vector<std::string> has;    // what jobs may need, one by one (see NewJob::needs)
+  std::string record;              // for people, opaque
+};
+
+// Whether it runs jobs of this kind that need that (NewJob::needs).
+bool CanRun(const Replica& replica, absl::string_view kind, absl::string_view needs);
+
+// A process that was not heard of for so long is not there any more.
+inline constexpr absl::Duration kReplicaSilence = absl::Seconds(30);
 
 // When a shard that failed is tried again.
 struct RetryPolicy {
@@ -225,6 +306,8 @@ struct ShardProgress {
   std::string partial;    // replaces the one before
   std::string cursor;     // replaces the one before
   int64_t work_done = 0;  // units done in this shard in all, including before
+  // Of the units done since the last commit, added to the job's; empty where it is read.
+  std::vector<Observed> observed = {};
 };
 
 class Store {
@@ -249,7 +332,7 @@ class Store {
                                                absl::string_view id) = 0;
 
   // Newest first; the order is stable while others are added. Of resources with much metadata a
-  // page has fewer than were asked for.
+  // page has fewer than were asked for, and so where many are looked at for one of the model.
   virtual absl::StatusOr<ResourcePage> ListResources(absl::string_view tenant, ResourceKind kind,
                                                      const ResourceFilter& filter,
                                                      const Page& page) = 0;
@@ -276,7 +359,8 @@ class Store {
 
   virtual absl::StatusOr<Job> GetJob(absl::string_view tenant, absl::string_view id) = 0;
 
-  // Newest first; the order is stable while others are added.
+  // Newest first; the order is stable while others are added. INVALID_ARGUMENT for a prefix that no
+  // display name has.
   virtual absl::StatusOr<JobPage> ListJobs(absl::string_view tenant, const JobFilter& filter,
                                            const Page& page) = 0;
 
@@ -299,12 +383,18 @@ class Store {
   virtual absl::StatusOr<std::vector<WorkType>> ListWork() = 0;
 
   // Leases a shard, or the merge of a job whose shards are all done; nullopt where nothing of what
-  // can be run is to do. Tenants take turns; within a tenant higher priority first, then the oldest
-  // job, then the lowest shard. Jobs that cannot be run here hide none that can.
+  // can be run is to do. Tenants share the time of workers (store/fair_turns.h); within a tenant
+  // higher priority first, then the oldest job, then the lowest shard. Jobs that cannot be run here
+  // hide none that can, and a tenant that runs as much as it may has none that can.
   virtual absl::StatusOr<std::optional<Lease>> LeaseWork(const LeaseRequest& request) = 0;
 
+  // True where the worker of `lease`, which has `worked` on it, had better give it back, since
+  // LeaseWork(request) would give it something else, that nobody is running: a job of a tenant that
+  // is behind in worker time, or of the same tenant and of higher priority.
+  virtual absl::StatusOr<bool> OthersWait(const Lease& lease, const LeaseRequest& request) = 0;
+
   // The calls below up to FailShard are fenced: ABORTED (LEASE_LOST) where the lease was taken back
-  // or its job is not running (any more).
+  // or its job is not running (any more), where nothing else is said.
 
   // A shard of the leased job as last committed by whoever worked on it; empty and 0 at first.
   // Apart from the lease, and of one shard at a time: whoever dies of its size has been seen to
@@ -313,8 +403,8 @@ class Store {
 
   // Moves the expiry to now + duration.
   virtual absl::Status ExtendLease(const Lease& lease, absl::Duration duration) = 0;
-  // Stores partial, cursor and progress together. The shard's infrastructure failures are forgiven:
-  // it gets on.
+  // Stores partial, cursor and progress together, of a job that was asked to stop too. The shard's
+  // infrastructure failures are forgiven: it gets on.
   virtual absl::Status CommitProgress(const Lease& lease, const ShardProgress& progress) = 0;
   // The same, and the shard is done.
   virtual absl::Status CompleteShard(const Lease& lease, const ShardProgress& progress) = 0;
@@ -338,7 +428,25 @@ class Store {
   // failure of its shard. Returns the ids of the jobs that changed.
   virtual absl::StatusOr<std::vector<std::string>> Sweep() = 0;
 
+  // --- Retention ---
+
+  // Removes what has been kept for long enough, about `most_rows` rows in one transaction: ask
+  // again while there is more. A finished job goes as by DeleteJob, unless another job that is not
+  // finished reads an artifact of it. A job that loses its partials can be retried, from its start.
+  virtual absl::StatusOr<Expired> Expire(const Retention& retention, int64_t most_rows) = 0;
+
   // --- Other processes ---
+
+  // Whether there can be other processes: what each has to tell goes stale in kReplicaSilence.
+  virtual bool IsShared() const = 0;
+
+  // Tells of this process, for as long as it is told again within kReplicaSilence or, where nobody
+  // shares the store, until it is opened again.
+  virtual absl::Status PutReplica(const Replica& replica) = 0;
+  // OK where it is not there.
+  virtual absl::Status RemoveReplica(absl::string_view id) = 0;
+  // Those that were heard of, in order of their ids.
+  virtual absl::StatusOr<std::vector<Replica>> ListReplicas() = 0;
 
   // Calls `on_change` (which must not block for long) from a thread of the store's own when another
   // process that shares the store changed a job, until the next Subscribe; an empty function ends
@@ -352,6 +460,7 @@ class Store {
   virtual absl::StatusOr<std::vector<JobCount>> CountJobs() = 0;
   // Rescues of all jobs that exist, and of those deleted since.
   virtual absl::StatusOr<int64_t> TotalRescues() = 0;
+  virtual absl::StatusOr<QueueAges> MeasureAges() = 0;
 };
 
 }  // namespace valuescope::store

@@ -169,4 +169,20 @@ absl::Status MeasureNorms(const NeuronTestRun& run, NeuronMeasures& measures) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<analysis::NeuronMatching> MatchingOf(const NeuronMeasures& measures,
+                                                    int64_t intermediate) {
+  std::vector<float> magnitudes;
+  for (const double sum : measures.magnitudes) {
+    magnitudes.push_back(static_cast<float>(sum / static_cast<double>(measures.num_likeness)));
+  }
+  const auto width = static_cast<size_t>(intermediate);
+  const std::span<const float> norms(measures.norms), means(magnitudes);
+  std::vector<analysis::NeuronTraits> traits;
+  for (size_t first = 0; first < norms.size(); first += width) {
+    traits.push_back(
+        {.norms = norms.subspan(first, width), .magnitudes = means.subspan(first, width)});
+  }
+  return analysis::NeuronMatching::Of(traits);
+}
+
 }  // namespace valuescope::studies

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "analysis/matched_neurons.h"
 #include "base/cancellation.h"
 #include "engine/engine.h"
 #include "studies/labelled_responses.h"
@@ -61,6 +62,11 @@ absl::Status AddLooks(const NeuronTestRun& run, int64_t first, int64_t end,
 
 // CANCELLED between two layers.
 absl::Status MeasureNorms(const NeuronTestRun& run, NeuronMeasures& measures);
+
+// The neurons of all layers by norm and mean magnitude, which both were measured of at least one
+// response; a block is the place of its layer. Errors of analysis::NeuronMatching::Of.
+absl::StatusOr<analysis::NeuronMatching> MatchingOf(const NeuronMeasures& measures,
+                                                    int64_t intermediate);
 
 }  // namespace valuescope::studies
 

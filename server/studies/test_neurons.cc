@@ -183,19 +183,7 @@ absl::StatusOr<NeuronConditions> NeuronConditions::Of(const NeuronTestPlan& plan
     conditions.reference_ = std::make_shared<const std::vector<float>>(std::move(means));
   }
   if (plan.random_sets == 0) return conditions;
-  std::vector<float> magnitudes;
-  for (const double sum : measures.magnitudes) {
-    magnitudes.push_back(static_cast<float>(sum / static_cast<double>(measures.num_likeness)));
-  }
-  std::vector<analysis::NeuronTraits> traits;
-  const auto width = static_cast<size_t>(intermediate);
-  for (size_t block = 0; block < plan.layers.size(); ++block) {
-    const auto of_block = [&](std::span<const float> all) {
-      return all.subspan(block * width, width);
-    };
-    traits.push_back({.norms = of_block(measures.norms), .magnitudes = of_block(magnitudes)});
-  }
-  VS_ASSIGN_OR_RETURN(conditions.matching_, analysis::NeuronMatching::Of(traits));
+  VS_ASSIGN_OR_RETURN(conditions.matching_, MatchingOf(measures, intermediate));
   return conditions;
 }
 

@@ -53,6 +53,9 @@ TEST(ServerConfigTest, EveryFlagIsRead) {
                                          "--capture_memory_bytes=4MiB",
                                          "--intervention_memory_bytes=5MiB",
                                          "--extraction_scratch_bytes=6MiB",
+                                         "--tenants=lab:weight=2.5:stored=7MiB,*:running=3",
+                                         "--job_commit_interval=500ms",
+                                         "--job_turn=20s",
                                          "--drain_timeout=1m30s",
                                          "--step_timeout=250ms",
                                          "--heartbeat=3s",
@@ -79,6 +82,11 @@ TEST(ServerConfigTest, EveryFlagIsRead) {
   EXPECT_EQ(config->capture_memory_bytes, 4 << 20);
   EXPECT_EQ(config->intervention_memory_bytes, 5 << 20);
   EXPECT_EQ(config->extraction_scratch_bytes, 6 << 20);
+  EXPECT_EQ(config->tenants.Of("lab"),
+            (TenantPolicy{.weight = 2.5, .max_running = 3, .max_stored_bytes = 7 << 20}));
+  EXPECT_EQ(config->tenants.Of("other"), TenantPolicy{.max_running = 3});
+  EXPECT_EQ(config->job_commit_interval, absl::Milliseconds(500));
+  EXPECT_EQ(config->job_turn, absl::Seconds(20));
   EXPECT_EQ(config->drain_timeout, absl::Seconds(90));
   EXPECT_EQ(config->step_timeout, absl::Milliseconds(250));
   EXPECT_EQ(config->heartbeat, absl::Seconds(3));
@@ -86,6 +94,21 @@ TEST(ServerConfigTest, EveryFlagIsRead) {
   EXPECT_TRUE(config->batch_invariant);
   EXPECT_TRUE(config->insecure);
   EXPECT_TRUE(config->check_config);
+}
+
+TEST(ServerConfigTest, WhatIsKeptIsKeptForDaysOrForEver) {
+  const auto defaults = ParseServerConfig({});
+  EXPECT_EQ(defaults->keep_jobs, absl::Hours(30 * 24));
+  EXPECT_EQ(defaults->keep_partials, absl::Hours(7 * 24));
+  EXPECT_EQ(defaults->keep_request_ids, absl::Hours(7 * 24));
+  EXPECT_EQ(defaults->keep_orphaned_blobs, absl::Hours(1));
+  const auto config = ParseServerConfig({"--keep_jobs=never", "--keep_partials=0",
+                                         "--keep_request_ids=2d", "--keep_orphaned_blobs=90m"});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->keep_jobs, absl::InfiniteDuration());
+  EXPECT_EQ(config->keep_partials, absl::InfiniteDuration());
+  EXPECT_EQ(config->keep_request_ids, absl::Hours(48));
+  EXPECT_EQ(config->keep_orphaned_blobs, absl::Minutes(90));
 }
 
 TEST(ServerConfigTest, AStepIsAsLongAsTheDeviceLikesItWhereNoFlagSaysHowLong) {
@@ -104,6 +127,14 @@ TEST(ServerConfigTest, FlagsWinOverTheFileWhereverTheyStand) {
   EXPECT_THAT(config->models, ElementsAre("a", "b"));
   EXPECT_TRUE(config->insecure);
   EXPECT_EQ(config->log_level, "error");
+}
+
+TEST(ServerConfigTest, TheFileListsWhatTenantsMayHave) {
+  const auto config = ParseServerConfig(
+      {"--config=" + Written(R"({"tenants": ["*:queued=5", "lab:weight=4:queued=0"]})")});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->tenants.Of("lab"), (TenantPolicy{.weight = 4, .max_queued = 0}));
+  EXPECT_EQ(config->tenants.Of("other").max_queued, 5);
 }
 
 struct BadCase {
@@ -136,6 +167,17 @@ TEST(ServerConfigTest, BadFlagsAreToldInOneLineWithWhatIsAllowed) {
            {"--store=postgresql://host/db", "--artifacts"},
            {"--store=sqlite:", "sqlite:PATH"},
            {"--store=/x.db", "sqlite:PATH"},
+           {"--tenants=la b:weight=1", "NAME:weight=W"},
+           {"--tenants=lab:weight=0", "0.001 to 1000"},
+           {"--tenants=lab:weight=nan", "0.001 to 1000"},
+           {"--tenants=lab:running=-1", "0 to 1000000000"},
+           {"--tenants=lab:stored=5GB", "512MiB"},
+           {"--tenants=lab:size=5", "weight=, running=, queued= or stored="},
+           {"--tenants=lab:", "weight=, running=, queued= or stored="},
+           {"--tenants=lab,lab", "lab once"},
+           {"--tenants=*,*", "* once"},
+           {"--job_turn=-1s", "0s to 24h"},
+           {"--job_commit_interval=soon", "0s to 24h"},
            {"--device=cuda:", "cuda:0"},
            {"--device=cuda:-1", "cuda:0"},
            {"--device=cuda:16", "cuda:0"},
@@ -205,6 +247,44 @@ TEST(ServerConfigTest, AStoreThatIsSharedHasADirectoryThatIsSharedToo) {
   EXPECT_EQ(embedded->store_url, "");
 }
 
+TEST(ServerConfigTest, ABucketInS3HoldsWhatADirectoryWould) {
+  const auto config = ParseServerConfig(
+      {"--store=postgresql://db/store", "--artifacts=s3://lab.values/team-1/blobs/",
+       "--s3_endpoint=https://[::1]:9000", "--s3_region=eu-central-1",
+       "--s3_credentials_file=/run/keys", "--s3_ca_file=/run/ca.pem", "--scratch=/scratch"});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->artifacts, "");
+  EXPECT_EQ(config->s3.bucket, "lab.values");
+  EXPECT_EQ(config->s3.prefix, "team-1/blobs");
+  EXPECT_EQ(config->s3.endpoint, "https://[::1]:9000");
+  EXPECT_EQ(config->s3.region, "eu-central-1");
+  EXPECT_EQ(config->s3.credentials_file, "/run/keys");
+  EXPECT_EQ(config->s3.ca_file, "/run/ca.pem");
+  EXPECT_EQ(config->scratch, "/scratch");
+  EXPECT_EQ(ParseServerConfig({"--artifacts=s3://lab"})->s3.prefix, "");
+  EXPECT_EQ(ParseServerConfig({"--artifacts=s3://lab"})->artifacts, "") << "SQLite's default";
+  EXPECT_EQ(ParseServerConfig({"--artifacts=s3://lab", "--artifacts=dir"})->s3.bucket, "");
+}
+
+TEST(ServerConfigTest, TheBucketStandsInTheHostAtAwsAndElsewhereInThePath) {
+  EXPECT_TRUE(ParseServerConfig({"--artifacts=s3://lab"})->s3.BucketInHost());
+  EXPECT_FALSE(ParseServerConfig({"--artifacts=s3://lab.values"})->s3.BucketInHost())
+      << "no certificate of AWS covers two labels";
+  const std::string endpoint = "--s3_endpoint=http://127.0.0.1:9000";
+  EXPECT_FALSE(ParseServerConfig({"--artifacts=s3://lab", endpoint})->s3.BucketInHost());
+  EXPECT_TRUE(ParseServerConfig({"--artifacts=s3://lab", endpoint, "--s3_addressing=host"})
+                  ->s3.BucketInHost());
+}
+
+TEST(ServerConfigTest, ASecretInTheEndpointIsRefusedAndNotRepeated) {
+  for (const std::string endpoint : {"https://key:hunter2@s3.lab", "http://hunter2@s3.lab/x"}) {
+    const auto config = ParseServerConfig({"--artifacts=s3://lab", "--s3_endpoint=" + endpoint});
+    ASSERT_FALSE(config.ok()) << endpoint;
+    EXPECT_THAT(std::string(config.status().message()), HasSubstr("--s3_credentials_file"));
+    EXPECT_THAT(std::string(config.status().message()), testing::Not(HasSubstr("hunter2")));
+  }
+}
+
 TEST(ServerConfigTest, APasswordInTheUrlIsRefusedAndNotRepeated) {
   for (const std::string url :
        {"postgresql://me:hunter2@db/store", "postgres://me:hun@ter2@db/store",
@@ -218,13 +298,38 @@ TEST(ServerConfigTest, APasswordInTheUrlIsRefusedAndNotRepeated) {
 
 TEST(ServerConfigTest, TheHelpTeachesEveryFlag) {
   const std::string help = HelpText();
-  for (const char* flag :
-       {"--listen=",         "--metrics_listen=",    "--model_root=",     "--models=",
-        "--store=",          "--artifacts=",         "--device=",         "--dtype=",
-        "--threads=",        "--kv_cache_bytes=",    "--max_batch_rows=", "--max_step_tokens=",
-        "--max_waiting=",    "--max_message_bytes=", "--drain_timeout=",  "--step_timeout=",
-        "--log_level=",      "--insecure",           "--check_config",    "--config=",
-        "--batch_invariant", "--heartbeat="}) {
+  for (const char* flag : {"--listen=",
+                           "--metrics_listen=",
+                           "--model_root=",
+                           "--models=",
+                           "--store=",
+                           "--artifacts=",
+                           "--device=",
+                           "--dtype=",
+                           "--threads=",
+                           "--kv_cache_bytes=",
+                           "--max_batch_rows=",
+                           "--max_step_tokens=",
+                           "--max_waiting=",
+                           "--max_message_bytes=",
+                           "--drain_timeout=",
+                           "--step_timeout=",
+                           "--log_level=",
+                           "--insecure",
+                           "--check_config",
+                           "--config=",
+                           "--batch_invariant",
+                           "--heartbeat=",
+                           "--keep_jobs=",
+                           "--keep_partials=",
+                           "--keep_request_ids=",
+                           "--keep_orphaned_blobs=",
+                           "--s3_endpoint=",
+                           "--s3_region=",
+                           "--s3_addressing=",
+                           "--s3_credentials_file=",
+                           "--s3_ca_file=",
+                           "--scratch="}) {
     EXPECT_THAT(help, HasSubstr(flag));
   }
   EXPECT_TRUE(ParseServerConfig({"--help"})->help);

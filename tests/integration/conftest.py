@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 
 import pytest
@@ -59,6 +60,13 @@ def job_of_the_readme():
     readme = (ROOT / "README.md").read_text()
     (text,) = re.findall(r"```yaml\n(alignment-gate:.*?)```", readme, re.DOTALL)
     return yaml.safe_load(text)["alignment-gate"]
+
+
+def await_true(condition, seconds=60):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "the condition was not met in time"
+        time.sleep(0.02)
 
 
 class Server:

@@ -11,7 +11,7 @@ import grpc
 import numpy as np
 import pytest
 import valuescope as vs
-from conftest import BUILD, CACHE, MODEL
+from conftest import BUILD, CACHE, MODEL, await_true
 from valuescope import v1
 from valuescope.v1 import (
     activations_pb2_grpc,
@@ -46,13 +46,6 @@ def totals(server):
 
 def grown(before, after, name):
     return after[name] - before[name]
-
-
-def await_true(condition, seconds=60):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "the condition was not met in time"
-        time.sleep(0.02)
 
 
 TOKENS = 128

@@ -2,13 +2,14 @@
 
 import json
 import signal
+import socket
 import subprocess
 import time
 
 import numpy as np
 import pytest
 import valuescope as vs
-from conftest import ROOT, Server
+from conftest import BUILD, ROOT, Server, await_true
 from valuescope import v1
 
 FAMILIES = ROOT / "tests" / "golden" / "families"
@@ -125,6 +126,27 @@ def test_two_servers_share_the_shards_of_a_job(replicas, embedded):
     assert results(second, job) == embedded
 
 
+def test_a_watcher_goes_on_at_the_other_server_where_it_was(replicas):
+    (_, first), (_, second) = replicas
+    job = submit(first).name
+    changes = []
+    for change in first.follow_job(job):
+        changes.append(change)
+        if change.job.progress.done > 0:
+            break
+    changes += second.follow_job(job, last_revision=changes[-1].job.revision)
+    revisions = [change.job.revision for change in changes]
+    assert revisions == sorted(set(revisions))
+    assert [t.state for change in changes for t in change.transitions] == [
+        v1.JOB_STATE_QUEUED,
+        v1.JOB_STATE_RUNNING,
+        v1.JOB_STATE_SUCCEEDED,
+    ]
+    statistics = {one.name: one.value for one in changes[-1].job.progress.statistics}
+    assert statistics["num_expressing"] == RESPONSES / 2
+    assert first.job(job).revision == second.job(job).revision == revisions[-1]
+
+
 def test_a_crash_of_the_database_in_the_middle_loses_nothing(replicas, database, embedded):
     (_, first), (_, second) = replicas
     job = submit(first).name
@@ -142,3 +164,58 @@ def test_a_crash_of_the_database_in_the_middle_loses_nothing(replicas, database,
     assert finished.rescues == 0
     assert each_once(replicas, job)
     assert results(first, job) == embedded
+
+
+def named(server):
+    """The server's name among those that share its store: the host's and the port."""
+    return f"{socket.gethostname()}:{server.address.rsplit(':', 1)[1]}"
+
+
+def test_each_server_knows_what_the_others_have_loaded(replicas):
+    (first_server, first), (second_server, second) = replicas
+    names = sorted([named(first_server), named(second_server)])
+    for client in (first, second):
+        # What a server has just loaded is told within a moment.
+        await_true(lambda client=client: all(known.models for known in client.replicas()))
+        known = client.replicas()
+        assert [replica.name for replica in known] == names
+        for replica in known:
+            assert "attribute_neurons" in replica.kinds
+            (loaded,) = replica.models
+            assert (loaded.model, loaded.replica) == (MODEL, replica.name)
+            assert loaded.state == v1.MODEL_STATE_READY
+            assert loaded.weights_digest == client.model(MODEL).weights_digest
+            assert loaded.determinism == "bitwise on cpu float32"
+        assert sorted(has.replica for has in client.model(MODEL).replicas) == names
+        assert names[0] in known._repr_html_()
+    program = [BUILD / "client" / "cpp" / "valuescope", "--server", first_server.address]
+    table = subprocess.check_output([*program, "replicas"], text=True).splitlines()
+    assert [line.split()[0] for line in table[1:]] == names
+    assert all(MODEL in line and "float32" in line for line in table[1:])
+    models = subprocess.check_output([*program, "models", "list", "--all_replicas"], text=True)
+    (row,) = [line.split() for line in models.splitlines() if line.startswith(MODEL + " ")]
+    assert row[-1] == ",".join(names)
+
+
+def test_a_job_waits_for_a_server_that_computes_as_the_one_it_was_created_on(
+    replicas, database, tmp_path
+):
+    (_, first), _ = replicas
+    url = f"postgresql://postgres@/postgres?host={database.folder}"
+    blobs = replicas[0][0].log.parent.parent / "blobs"
+    flags = [*LOAD, f"--store={url}", f"--artifacts={blobs}", "--dtype=bfloat16"]
+    flags += ["--replica_name=halves"]
+    halves = Server(tmp_path, *flags)
+    with halves.client(MODEL) as client:
+        assert "halves" in [replica.name for replica in first.replicas()]
+        job = submit(client).name
+    assert halves.stop() == 0
+    waiting = next(state for state in first.watch_job(job) if state.waiting_for)
+    assert waiting.state in (v1.JOB_STATE_QUEUED, v1.JOB_STATE_RUNNING)
+    assert "computes in another way (FLOAT32" in waiting.waiting_for
+    assert "none of the servers that share the store (2) can run it" in waiting.waiting_for
+    assert "halves" not in [replica.name for replica in first.replicas()]
+    again = Server(tmp_path, *flags)
+    assert first.wait_for_job(job).state == v1.JOB_STATE_SUCCEEDED
+    assert again.stop() == 0
+    assert not any(steps(server, job) for server, _ in replicas)

@@ -31,13 +31,16 @@ constexpr absl::Duration kPatience = absl::Seconds(60);
 
 // A server's half that matters here: store, blobs, queue, one worker.
 struct House {
-  explicit House(const TemporaryFolder& folder, LettersKind* kind) {
+  House(const TemporaryFolder& folder, LettersKind* kind,
+        absl::Duration commit_interval = absl::ZeroDuration()) {
     store::SqliteStoreOptions options;
     options.retry.failure_backoff = absl::ZeroDuration();
     store = store::OpenSqliteStore(folder / "store.db", options).value();
     blobs = store::OpenDirectoryBlobStore(folder / "blobs").value();
     queue = std::make_unique<JobQueue>(store.get());
-    worker = std::make_unique<Worker>(queue.get(), blobs.get(), std::vector<JobKind*>{kind});
+    WorkerOptions work;
+    work.turns.commit_interval = commit_interval;
+    worker = std::make_unique<Worker>(queue.get(), blobs.get(), std::vector<JobKind*>{kind}, work);
   }
 
   std::unique_ptr<store::Store> store;
@@ -74,7 +77,8 @@ std::string UninterruptedBytes() {
 
 // The child: reports each chunk on `pipe` before ("SHARD.CHUNK?") and after ("SHARD.CHUNK!") it was
 // stored, until it is killed.
-[[noreturn]] void WorkUntilKilled(const TemporaryFolder& folder, int pipe) {
+[[noreturn]] void WorkUntilKilled(const TemporaryFolder& folder, int pipe,
+                                  absl::Duration commit_interval) {
   LettersKind kind;
   const auto report = [pipe](int64_t shard, int64_t chunk, char mark) {
     const std::string line = absl::StrCat(shard, ".", chunk, std::string(1, mark), "\n");
@@ -87,20 +91,21 @@ std::string UninterruptedBytes() {
   kind.after_chunk = [&](const ShardContext& context, int64_t chunk) {
     report(context.shard(), chunk, '!');
   };
-  House house(folder, &kind);
+  House house(folder, &kind, commit_interval);
   house.worker->Start();
   while (true) pause();
 }
 
 // Lines of the child's report, read until `stored` chunks are stored; the child is killed there,
 // and what it still managed to say is read too.
-std::string KillAfter(const TemporaryFolder& folder, int stored) {
+std::string KillAfter(const TemporaryFolder& folder, int stored,
+                      absl::Duration commit_interval = absl::ZeroDuration()) {
   int pipes[2];
   EXPECT_EQ(pipe(pipes), 0);
   const pid_t child = fork();
   if (child == 0) {
     close(pipes[0]);
-    WorkUntilKilled(folder, pipes[1]);
+    WorkUntilKilled(folder, pipes[1], commit_interval);
   }
   close(pipes[1]);
   std::string said;
@@ -157,6 +162,31 @@ TEST_P(CrashTest, NoStoredChunkRunsAgainAndTheBytesAreThoseOfAnUninterruptedRun)
 // Chunks after which the child dies: the first of a shard, in its middle, around its end, late.
 INSTANTIATE_TEST_SUITE_P(Points, CrashTest, testing::Values(1, 2, 4, 5, 19, 24, 43));
 
+TEST(RepeatedCrashTest, WhatIsCommittedByTimeLosesOfAKilledJobTheChunksOfOneShardAtMost) {
+  const std::string expected = UninterruptedBytes();
+  TemporaryFolder folder;
+  std::string id;
+  {
+    LettersKind kind;
+    House house(folder, &kind);
+    id = house.queue->Create(LettersKind::Job(), {})->job.id;
+  }
+  // In the middle of the fifth shard, of which no checkpoint is old enough.
+  const std::string said = KillAfter(folder, /*stored=*/18, /*commit_interval=*/absl::Hours(1));
+  LettersKind kind;
+  House house(folder, &kind, /*commit_interval=*/absl::Hours(1));
+  const store::Job found = house.queue->Get("lab", id)->job;
+  EXPECT_GE(found.work_done, 16);
+  EXPECT_EQ(found.work_done, found.shards_done * LettersKind::kChunks);
+  const store::Job job = Finish(house, id);
+  ASSERT_EQ(job.state, JobState::kSucceeded);
+  house.worker->Drain();
+  const auto computed = kind.computed();
+  EXPECT_EQ(found.work_done + static_cast<int64_t>(computed.size()),
+            LettersKind::kShards * LettersKind::kChunks);
+  EXPECT_EQ(ArtifactBytes(house, id), expected);
+}
+
 TEST(RepeatedCrashTest, AJobThatIsKilledAgainAndAgainStillEnds) {
   const std::string expected = UninterruptedBytes();
   TemporaryFolder folder;
@@ -166,7 +196,10 @@ TEST(RepeatedCrashTest, AJobThatIsKilledAgainAndAgainStillEnds) {
     House house(folder, &kind);
     id = house.queue->Create(LettersKind::Job(), {})->job.id;
   }
-  for (int kills = 0; kills < 5; ++kills) KillAfter(folder, /*stored=*/2);
+  // By the interval nothing would be committed; of a shard that was lost before, the first is.
+  for (int kills = 0; kills < 5; ++kills) {
+    KillAfter(folder, /*stored=*/2, /*commit_interval=*/absl::Hours(1));
+  }
   LettersKind kind;
   House house(folder, &kind);
   const store::Job job = Finish(house, id);

@@ -24,7 +24,7 @@ class LettersKind : public JobKind {
 
   // Called before each chunk; an error ends the shard.
   std::function<absl::Status(ShardContext&, int64_t chunk)> before_chunk;
-  // Called when a chunk is stored.
+  // Called when the checkpoint behind a chunk was offered.
   std::function<void(const ShardContext&, int64_t chunk)> after_chunk;
   // Called before the merge reads the partial of a shard.
   std::function<void(int64_t shard)> before_merged;
@@ -48,7 +48,8 @@ class LettersKind : public JobKind {
       if (before_chunk) VS_RETURN_IF_ERROR(before_chunk(context, chunk));
       partial += static_cast<char>('a' + (context.shard() * kChunks + chunk) % 26);
       Record(context.shard(), chunk);
-      VS_RETURN_IF_ERROR(context.Checkpoint(partial, absl::StrCat(chunk + 1), chunk + 1));
+      VS_RETURN_IF_ERROR(
+          context.Checkpoint([&] { return partial; }, absl::StrCat(chunk + 1), chunk + 1));
       if (after_chunk) after_chunk(context, chunk);
     }
     return ShardResult{.partial = partial, .work_done = kChunks};

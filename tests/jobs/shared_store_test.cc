@@ -8,9 +8,12 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "jobs/job_queue.h"
+#include "jobs/replica_beat.h"
 #include "jobs/worker.h"
 #include "store/directory_blob_store.h"
 #include "store/postgres_store.h"
@@ -118,6 +121,45 @@ TEST_F(SharedStoreTest, AJobIsStoppedByAnotherServerThanTheOneThatRunsIt) {
   ASSERT_TRUE(asked.queue->Cancel("lab", id).ok());
   const auto ended = asked.Await(id, JobState::kCancelled);
   EXPECT_TRUE(ended.ok()) << ended.status();
+}
+
+TEST_F(SharedStoreTest, AJobWaitsForNothingWhileAnotherServerHasWhatItNeeds) {
+  House asked(folder_), other(folder_);
+  asked.kind.readiness = [](absl::string_view) { return NotReady("`models/a` is not loaded"); };
+  asked.queue->SetKinds({&asked.kind});
+  absl::Mutex mutex;
+  std::vector<std::string> has;
+  ReplicaBeat beat(other.store.get(),
+                   [&] {
+                     absl::MutexLock lock(&mutex);
+                     return store::Replica{.id = "",
+                                           .started_at = {},
+                                           .seen_at = {},
+                                           .kinds = {"letters"},
+                                           .has = has,
+                                           .record = ""};
+                   },
+                   {.beat = kNever, .on_error = nullptr});
+  store::NewJob job = LettersKind::Job();
+  job.needs = "models/a;1";
+  const std::string id = asked.queue->Create(job, {})->job.id;
+  const auto await = [&](auto condition) {
+    const auto seen = AwaitJob(*asked.queue, "lab", id, absl::Now() + kPatience,
+                               [&](const JobSnapshot& now) { return condition(now.waiting_for); });
+    EXPECT_TRUE(seen.ok()) << seen.status();
+    return seen.ok() ? seen->waiting_for : "";
+  };
+  beat.Start();
+  EXPECT_EQ(await([](const std::string& text) { return absl::StrContains(text, "(1)"); }),
+            "`models/a` is not loaded; none of the servers that share the store (1) can run it");
+  {
+    absl::MutexLock lock(&mutex);
+    has = {"models/a;1"};
+  }
+  beat.Notify();
+  await([](const std::string& text) { return text.empty(); });
+  beat.Stop();
+  await([](const std::string& text) { return !text.empty(); });
 }
 
 }  // namespace

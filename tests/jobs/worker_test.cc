@@ -45,9 +45,11 @@ class WorkerTest : public testing::Test {
     queue_ = std::make_unique<JobQueue>(store_.get(), &clock_);
   }
 
+  // Every checkpoint is committed.
   static WorkerOptions Patient() {
     WorkerOptions options;
     options.lease = options.beat = options.sweep = options.poll = kNever;
+    options.turns.commit_interval = absl::ZeroDuration();
     return options;
   }
 
@@ -257,7 +259,7 @@ TEST_F(WorkerTest, AWorkerThatLostItsLeaseIsStoppedAndItsLateCommitRefused) {
     if (chunk != 1) return absl::OkStatus();
     started.Notify();
     resumed.WaitForNotification();
-    late = context.Checkpoint("late", "99", 99);
+    late = context.Checkpoint([] { return std::string("late"); }, "99", 99);
     return late;
   };
   auto stalled = MakeWorker(&slow);

@@ -26,7 +26,7 @@ class EarlyShard : public jobs::ShardContext {
     return progress.at(static_cast<size_t>(shard));
   }
   const Cancellation& cancellation() const override { return cancellation_; }
-  absl::Status Checkpoint(absl::string_view, absl::string_view, int64_t) override {
+  absl::Status Checkpoint(absl::FunctionRef<std::string()>, absl::string_view, int64_t) override {
     return absl::OkStatus();
   }
 

@@ -16,8 +16,6 @@ inline v1::JobSpec SpecOf(const v1::ExtractVectorsRequest& request) {
   return spec;
 }
 
-inline std::string IdOf(const std::string& name) { return name.substr(name.find('/') + 1); }
-
 // Of an artifact.
 inline std::string BytesOf(SmallSite& site, const std::string& artifact) {
   const auto resource =

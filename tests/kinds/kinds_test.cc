@@ -112,13 +112,11 @@ TEST(ExtractVectorsKind, WhatChoosesTheVectorIsRecordedAndAJobKeepsToIt) {
     ASSERT_EQ(job.state(), v1::JOB_STATE_SUCCEEDED) << job.error().message();
     EXPECT_THAT(job.result().vectors(), ElementsAre(call.vector().name()));
     EXPECT_EQ(job.result().summary().fields().at("method").string_value(), choice.summary);
-    // What an earlier server would do alike is written as it would have.
     const bool as_ever = choice.method == v1::EXTRACTION_METHOD_UNSPECIFIED &&
                          choice.pooling == v1::POOLING_UNSPECIFIED;
     SavedWork record;
     ASSERT_TRUE(
         record.ParseFromString(site.store->GetJob("lab", name.substr(name.find('/') + 1))->spec));
-    EXPECT_EQ(record.format_version(), as_ever ? 2 : 3);
     EXPECT_EQ(record.extract_vectors().has_how(), !as_ever);
   }
 }
@@ -237,9 +235,7 @@ TEST_P(EachKind, WithoutItsModelAJobWaitsAndGoesOnWhereItWasOnceTheModelIsBack) 
     return absl::OkStatus();
   };
   site.StartWorker();
-  const auto snapshot = valuescope::jobs::AwaitJob(
-      site.queue, "lab", name.substr(name.find('/') + 1), absl::Now() + absl::Seconds(60),
-      [](const valuescope::jobs::JobSnapshot& now) { return !now.waiting_for.empty(); });
+  const auto snapshot = site.AwaitWaiting(name);
   ASSERT_TRUE(snapshot.ok()) << snapshot.status();
   EXPECT_EQ(snapshot->job.state, store::JobState::kRunning);
   EXPECT_THAT(snapshot->waiting_for, HasSubstr("models/tiny"));
@@ -252,20 +248,52 @@ TEST_P(EachKind, WithoutItsModelAJobWaitsAndGoesOnWhereItWasOnceTheModelIsBack) 
   EXPECT_EQ(site.engine->submitted + engine->submitted, kMany) << "no chunk twice";
 }
 
-TEST_P(EachKind, OtherWeightsUnderTheSameNameFailTheJob) {
+TEST_P(EachKind, OtherWeightsUnderTheSameNameKeepTheJobWaiting) {
   TemporaryFolder folder;
   SmallSite site(folder);
   const std::string name = *site.Create(ManyOf(GetParam(), site));
   const auto other = site.AddModel(std::string(64, 'b'));
   site.StartWorker();
-  const v1::Job job = site.Await(name);
-  ASSERT_EQ(job.state(), v1::JOB_STATE_FAILED);
-  EXPECT_EQ(job.error().reason(), "WRONG_MODEL");
+  const auto waiting = site.AwaitWaiting(name);
+  ASSERT_TRUE(waiting.ok()) << waiting.status();
+  EXPECT_EQ(waiting->job.state, store::JobState::kQueued);
+  EXPECT_THAT(waiting->waiting_for, HasSubstr("`models/tiny` has other weights (SHA-256 bbbb"));
+  EXPECT_EQ(other->submitted, 0);
+
+  site.AddModel();
+  site.queue.NeedsChanged();
+  EXPECT_EQ(site.Await(name).state(), v1::JOB_STATE_SUCCEEDED);
   EXPECT_EQ(other->submitted, 0);
 }
 
+// As servers made it that knew the model by its name alone.
+TEST_P(EachKind, OtherWeightsUnderTheSameNameFailAnEarlierJob) {
+  TemporaryFolder folder;
+  SmallSite site(folder);
+  const auto made = site.store->GetJob("lab", IdOf(*site.Create(ManyOf(GetParam(), site))));
+  ASSERT_TRUE(made.ok()) << made.status();
+  SavedWork record;
+  ASSERT_TRUE(record.ParseFromString(made->spec));
+  record.set_format_version(5);
+  store::NewJob earlier;
+  earlier.tenant = "lab";
+  earlier.kind = made->kind;
+  earlier.num_shards = made->num_shards;
+  earlier.total_work = made->total_work;
+  earlier.needs = "models/tiny";
+  earlier.spec = record.SerializeAsString();
+  ASSERT_TRUE(site.queue.Cancel("lab", made->id).ok());
+  const auto created = site.queue.Create(earlier, {});
+  ASSERT_TRUE(created.ok()) << created.status();
+  site.AddModel(std::string(64, 'b'));
+  site.StartWorker();
+  const v1::Job job = site.Await(absl::StrCat("jobs/", created->job.id));
+  ASSERT_EQ(job.state(), v1::JOB_STATE_FAILED);
+  EXPECT_EQ(job.error().reason(), "WRONG_MODEL");
+}
+
 // Half of the numbers would be of one type and half of another.
-TEST_P(EachKind, TheModelInAnotherTypeFailsTheJobWhichARetryFinishesOnceItIsBack) {
+TEST_P(EachKind, TheModelInAnotherTypeKeepsTheJobWaitingUntilItIsBack) {
   TemporaryFolder undisturbed_folder;
   SmallSite undisturbed(undisturbed_folder);
   undisturbed.StartWorker();
@@ -279,16 +307,15 @@ TEST_P(EachKind, TheModelInAnotherTypeFailsTheJobWhichARetryFinishesOnceItIsBack
     return absl::OkStatus();
   };
   site.StartWorker();
-  const v1::Job failed = site.Await(name);
-  ASSERT_EQ(failed.state(), v1::JOB_STATE_FAILED);
-  EXPECT_EQ(failed.error().reason(), "WRONG_MODEL");
-  EXPECT_THAT(failed.error().message(), HasSubstr("BFLOAT16"));
+  const auto waiting = site.AwaitWaiting(name);
+  ASSERT_TRUE(waiting.ok()) << waiting.status();
+  EXPECT_EQ(waiting->job.state, store::JobState::kRunning);
+  EXPECT_THAT(waiting->waiting_for,
+              AllOf(HasSubstr("computes in another way (BFLOAT16, to rounding)"),
+                    HasSubstr("(FLOAT32, bitwise on cpu float32)")));
 
   site.AddModel();
-  v1::RetryJobRequest retry;
-  retry.set_name(name);
-  v1::RetryJobResponse retried;
-  ASSERT_EQ(site.jobs.RetryJob(site.context, retry, &retried), absl::OkStatus());
+  site.queue.NeedsChanged();
   const v1::Job job = site.Await(name);
   ASSERT_EQ(job.state(), v1::JOB_STATE_SUCCEEDED) << job.error().message();
   EXPECT_EQ(SmallSite::Artifacts(job), SmallSite::Artifacts(whole));

@@ -30,6 +30,8 @@
 
 namespace valuescope::kinds {
 
+inline std::string IdOf(const std::string& name) { return name.substr(name.find('/') + 1); }
+
 class SmallSite {
  public:
   static constexpr char kDigest[] =
@@ -42,7 +44,7 @@ class SmallSite {
         resolver(store.get(), blobs.get()),
         text_(LoadText(folder)),
         queue(store.get()),
-        jobs(&registry, &queue, store.get(), blobs.get()),
+        jobs(&registry, &queue, store.get(), blobs.get(), &replicas),
         vectors(&models, store.get(), blobs.get(), &registry),
         neurons(&models, store.get(), blobs.get(), &registry),
         evaluation(store.get(), blobs.get(), &registry) {
@@ -153,6 +155,13 @@ class SmallSite {
     return response.job();
   }
 
+  // The job once it waits for something.
+  absl::StatusOr<valuescope::jobs::JobSnapshot> AwaitWaiting(const std::string& name) {
+    return valuescope::jobs::AwaitJob(
+        queue, "lab", IdOf(name), absl::Now() + absl::Seconds(60),
+        [](const valuescope::jobs::JobSnapshot& now) { return !now.waiting_for.empty(); });
+  }
+
   // Digest of each artifact by role.
   static std::map<std::string, std::string> Artifacts(const v1::Job& job) {
     std::map<std::string, std::string> digests;
@@ -185,6 +194,7 @@ class SmallSite {
 
  public:
   valuescope::jobs::JobQueue queue;
+  const services::Replicas replicas{[this] { return queue.Replicas(); }, ""};
   services::JobService jobs;
   services::VectorService vectors;
   services::NeuronService neurons;

@@ -40,6 +40,16 @@ TEST(MetricsTest, EventsAndStateStandOnThePageUnderTheirNames) {
   metrics.FirstToken(absl::Milliseconds(20));
   metrics.NextToken(absl::Milliseconds(7));
   metrics.ShardFinished("attribute_neurons", absl::Seconds(2));
+  metrics.Expired("jobs", 2);
+  metrics.Expired("jobs", 3);
+  metrics.S3Finished(
+      {.operation = "put", .code = "503", .sent = 100, .duration = absl::Milliseconds(4)});
+  metrics.S3Finished({.operation = "put",
+                      .code = "200",
+                      .again = true,
+                      .sent = 100,
+                      .received = 7,
+                      .duration = absl::Milliseconds(4)});
   ServingState state;
   state.requests_running = 3;
   state.requests_waiting = 2;
@@ -58,6 +68,8 @@ TEST(MetricsTest, EventsAndStateStandOnThePageUnderTheirNames) {
   state.memory = {{.place = "host", .held = 700, .limit = 9000}};
   state.jobs = {{.kind = "attribute_neurons", .state = "running", .count = 4}};
   state.job_rescues = 1;
+  state.oldest_queued_job = absl::Seconds(90);
+  state.oldest_lease = absl::Milliseconds(2500);
   const std::string page = metrics.Page(state);
   for (const char* line :
        {"valuescope_rpc_duration_seconds_count{code=\"NOT_FOUND\",method=\"JobService.GetJob\"} 1",
@@ -83,6 +95,14 @@ TEST(MetricsTest, EventsAndStateStandOnThePageUnderTheirNames) {
         "valuescope_memory_limit_bytes{place=\"host\"} 9000",
         "valuescope_jobs{kind=\"attribute_neurons\",state=\"running\"} 4",
         "valuescope_job_rescues_total 1",
+        "valuescope_expired_total{what=\"jobs\"} 5",
+        "valuescope_oldest_queued_job_seconds 90",
+        "valuescope_oldest_job_lease_seconds 2.5",
+        "valuescope_s3_request_duration_seconds_count{code=\"503\",operation=\"put\"} 1",
+        "valuescope_s3_request_duration_seconds_count{code=\"200\",operation=\"put\"} 1",
+        "valuescope_s3_retries_total{operation=\"put\"} 1",
+        "valuescope_s3_sent_bytes_total{operation=\"put\"} 200",
+        "valuescope_s3_received_bytes_total{operation=\"put\"} 7",
         "valuescope_build_info{version=\"1.2.3\"} 1"}) {
     EXPECT_THAT(page, HasSubstr(line));
   }

@@ -64,7 +64,9 @@ class GenerationServiceTest : public testing::Test {
   rpc::CallRuntime runtime_{&authenticator_, &metrics_, {.heartbeat = absl::Milliseconds(10)}};
   GenerationService generation_service_{&metrics_, &models_, &vectors_};
   ActivationService activation_service_{&models_, &vectors_};
-  ModelService model_service_{runtime_.clock(), &models_, nullptr};  // no job is asked for
+  const Replicas replicas_{[] { return std::vector<store::Replica>(); }, ""};
+  ModelService model_service_{runtime_.clock(), &models_, nullptr,
+                              &replicas_};  // no job is asked for
   const std::array<std::unique_ptr<rpc::RpcService>, 3> bindings_ = {
       bindings::Bind(&runtime_, &generation_service_),
       bindings::Bind(&runtime_, &activation_service_), bindings::Bind(&runtime_, &model_service_)};

@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/algorithm/container.h"
 #include "absl/synchronization/notification.h"
 #include "bindings/bindings.h"
 #include "google/rpc/error_details.pb.h"
@@ -104,11 +105,47 @@ class ModelServiceTest : public testing::Test {
                             nullptr,
                             {.quick = {.max_threads = 1, .max_queued = 8},
                              .long_running = {.max_threads = 1, .max_queued = 8}}};
-  ModelService service_{runtime_.clock(), &models_, nullptr};  // no job is asked for
+  // Another server, which has what this one has no folder of.
+  static std::vector<store::Replica> Others() {
+    v1::Replica record;
+    record.set_name("other");
+    v1::ModelReplica& has = *record.add_models();
+    has.set_replica("other");
+    has.set_model("models/elsewhere");
+    store::Replica replica;
+    replica.record = record.SerializeAsString();
+    return {replica};
+  }
+
+  v1::ListModelsResponse ListModels(bool all_replicas) {
+    v1::ListModelsRequest request;
+    request.set_all_replicas(all_replicas);
+    grpc::ClientContext context;
+    v1::ListModelsResponse response;
+    const grpc::Status status = stub_->ListModels(&context, request, &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return response;
+  }
+
+  const Replicas replicas_{&Others, ""};
+  ModelService service_{runtime_.clock(), &models_, nullptr, &replicas_};  // no job is asked for
   const std::unique_ptr<rpc::RpcService> binding_ = bindings::Bind(&runtime_, &service_);
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<v1::ModelService::Stub> stub_;
 };
+
+TEST_F(ModelServiceTest, WhatOnlyOtherServersHaveIsListedWhereItIsAskedFor) {
+  const v1::ListModelsResponse own = ListModels(/*all_replicas=*/false);
+  for (const v1::Model& model : own.models()) EXPECT_NE(model.name(), "models/elsewhere");
+  const v1::ListModelsResponse all = ListModels(/*all_replicas=*/true);
+  ASSERT_EQ(all.models_size(), own.models_size() + 1);
+  const auto elsewhere = absl::c_find_if(
+      all.models(), [](const v1::Model& model) { return model.name() == "models/elsewhere"; });
+  ASSERT_NE(elsewhere, all.models().end());
+  EXPECT_EQ(elsewhere->state(), v1::MODEL_STATE_UNSPECIFIED);
+  ASSERT_EQ(elsewhere->replicas_size(), 1);
+  EXPECT_EQ(elsewhere->replicas(0).replica(), "other");
+}
 
 TEST_F(ModelServiceTest, TokenizingTakesNoThreadOfTheQuickLane) {
   ASSERT_TRUE(runtime_.Submit(rpc::Lane::kQuick, [this] { released_.WaitForNotification(); }).ok());

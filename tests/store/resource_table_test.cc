@@ -35,7 +35,7 @@ class ResourceTableTest : public testing::TestWithParam<Database> {
 
   void Open() {
     store_.reset();
-    auto opened = database_->Open();
+    auto opened = database_->Open({});
     ASSERT_TRUE(opened.ok()) << opened.status();
     store_ = *std::move(opened);
   }
@@ -243,6 +243,38 @@ TEST_P(ResourceTableTest, ABlobThatNeverHadANameIsAnOrphanOnceItWasMarkedForLong
   EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::Hours(1)), IsEmpty());
   database_->Advance(absl::Minutes(1));
   EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::Hours(1)), ElementsAre(Sha256Hex("nameless")));
+}
+
+TEST_P(ResourceTableTest, ListsOfAModelPageThroughAllOfItsAndNoOthers) {
+  std::vector<std::string> wanted;  // newest first
+  for (int i = 0; i < 90; ++i) {
+    Resource resource = MakeVector(absl::StrCat("v", i), absl::StrCat(i));
+    // Far apart, and some behind more than one answer looks at.
+    resource.metadata = i == 0 || i == 3 || i > 86 ? "models/b" : "models/a";
+    Put("lab", resource);
+    if (resource.metadata == "models/b") wanted.insert(wanted.begin(), resource.id);
+  }
+  const ResourceFilter filter{.model = "models/b", .is_of_model = [](const Resource& resource) {
+                                return resource.metadata == "models/b";
+                              }};
+  for (const int size : {1, 2, 50}) {
+    std::vector<std::string> found;
+    Page page{.page_size = size};
+    int pages = 0;
+    do {
+      const auto listed = store_->ListResources("lab", ResourceKind::kVector, filter, page);
+      ASSERT_TRUE(listed.ok()) << listed.status();
+      EXPECT_LE(listed->resources.size(), static_cast<size_t>(size));
+      for (const Resource& resource : listed->resources) found.push_back(resource.id);
+      page.page_token = listed->next_page_token;
+      ASSERT_LT(++pages, 100);
+    } while (!page.page_token.empty());
+    EXPECT_EQ(found, wanted) << size;
+  }
+  const auto first = store_->ListResources("lab", ResourceKind::kVector, filter, {.page_size = 1});
+  const auto other = store_->ListResources("lab", ResourceKind::kVector, {},
+                                           {.page_token = first->next_page_token});
+  EXPECT_EQ(DetailsOf(other.status()).field, "page_token");
 }
 
 }  // namespace

@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/sha256.h"
 #include "store/sqlite_database.h"
+#include "tests/store/earlier_format.h"
 #include "tests/store/temporary_folder.h"
 
 namespace valuescope::store {
@@ -72,11 +73,16 @@ TEST_F(SqliteStoreTest, ADatabaseOfTheFormatBeforeIsBroughtToThePresentOne) {
   {
     SQLite::Database database(folder_ / "store.db", SQLite::OPEN_READWRITE);
     database.exec(
-        "DROP INDEX jobs_by_work; DROP TABLE job_blobs; ALTER TABLE jobs DROP COLUMN needs;"
-        "UPDATE store_format SET version = 1");
+        absl::StrCat(FromLinesToNone(/*bytes=*/"BLOB"),
+                     "DROP INDEX jobs_by_work; DROP TABLE job_blobs;"
+                     "ALTER TABLE jobs DROP COLUMN needs; UPDATE store_format SET version = 1"));
   }
   Open();
   EXPECT_EQ(store_->GetJob("lab", id)->needs, "models/tiny");
+  EXPECT_EQ(store_->GetJob("lab", id)->revision, 1);
+  EXPECT_THAT(store_->GetJob("lab", id)->transitions,
+              ElementsAre(JobTransition{.revision = 1, .state = JobState::kQueued}));
+  EXPECT_EQ(store_->ListJobs("lab", {.model = "models/tiny"}, {})->jobs.size(), 1u);
   ASSERT_TRUE(store_->MarkOrphanedBlobs({blob, Sha256Hex("nameless")}).ok());
   EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::ZeroDuration()), ElementsAre(Sha256Hex("nameless")));
   Open();
@@ -141,11 +147,11 @@ TEST_F(SqliteStoreTest, ASecondServerOnTheSameFileIsRefused) {
 TEST_F(SqliteStoreTest, ADatabaseLockedByAnotherProgramIsUnavailableAndThenWorksAgain) {
   SQLite::Database intruder(folder_ / "store.db", SQLite::OPEN_READWRITE);
   intruder.exec("BEGIN IMMEDIATE");
-  const absl::Status status = store_->GetResource("lab", ResourceKind::kVector, "v").status();
+  const absl::Status status = store_->DeleteResource("lab", ResourceKind::kVector, "v");
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(DetailsOf(status).reason, "STORE_BUSY");
   intruder.exec("ROLLBACK");
-  EXPECT_EQ(store_->GetResource("lab", ResourceKind::kVector, "v").status().code(),
+  EXPECT_EQ(store_->DeleteResource("lab", ResourceKind::kVector, "v").code(),
             absl::StatusCode::kNotFound);
 }
 

@@ -15,8 +15,9 @@ constexpr RetryPolicy kRetry = {.max_shard_failures = 3, .failure_backoff = absl
 
 class SqliteUnderTest : public DatabaseUnderTest {
  public:
-  absl::StatusOr<std::unique_ptr<Store>> Open() override {
-    return OpenSqliteStore(folder_ / "store.db", {.retry = kRetry, .clock = &clock_});
+  absl::StatusOr<std::unique_ptr<Store>> Open(const TenantPolicies& tenants) override {
+    return OpenSqliteStore(folder_ / "store.db",
+                           {.retry = kRetry, .clock = &clock_, .tenants = tenants});
   }
   absl::Time Now() override { return clock_.Now(); }
   void Advance(absl::Duration duration) override { clock_.Advance(duration); }
@@ -30,7 +31,9 @@ class PostgresUnderTest : public DatabaseUnderTest {
  public:
   explicit PostgresUnderTest(std::string url) : url_(std::move(url)) { server_.Clear(); }
 
-  absl::StatusOr<std::unique_ptr<Store>> Open() override { return OpenPostgresStore(url_, kRetry); }
+  absl::StatusOr<std::unique_ptr<Store>> Open(const TenantPolicies& tenants) override {
+    return OpenPostgresStore(url_, kRetry, tenants);
+  }
   absl::Time Now() override { return server_.Now(); }
   void Advance(absl::Duration duration) override { server_.Advance(duration); }
 

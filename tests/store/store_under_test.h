@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "base/tenant_policy.h"
 #include "store/store.h"
 
 namespace valuescope::store {
@@ -28,7 +29,7 @@ class DatabaseUnderTest {
  public:
   virtual ~DatabaseUnderTest() = default;
   // The store over what earlier ones left; three failures fail a shard, the first pause is 1 s.
-  virtual absl::StatusOr<std::unique_ptr<Store>> Open() = 0;
+  virtual absl::StatusOr<std::unique_ptr<Store>> Open(const TenantPolicies& tenants) = 0;
   virtual absl::Time Now() = 0;
   virtual void Advance(absl::Duration duration) = 0;
 };

@@ -275,6 +275,15 @@ struct SubmitFlags {
   JobFlags job;
 };
 
+// Which jobs are listed; what is empty lets all through.
+struct JobListFlags {
+  std::vector<std::string> states;
+  std::string kind;
+  std::string model;
+  std::string display_name;                   // the begin of it
+  std::string created_after, created_before;  // as ParseMoment reads them
+};
+
 struct ReadFlags {
   std::string name;
   std::string path = "-";
@@ -282,7 +291,8 @@ struct ReadFlags {
   std::string lines;              // of a table: a LineType; empty is the default
 };
 
-int ListModels(const Globals& globals);
+int ListModels(const Globals& globals, bool all_replicas);
+int ListReplicas(const Globals& globals);
 int GetModel(const Globals& globals, const std::string& name);
 int Generate(const Globals& globals, const GenerateFlags& flags);
 int Capture(const Globals& globals, const CaptureFlags& flags);
@@ -313,7 +323,7 @@ int CompareResponses(const Globals& globals, const PairsFlags& flags);
 
 int SubmitJob(const Globals& globals, const SubmitFlags& flags);
 int GetJob(const Globals& globals, const std::string& name);
-int ListJobs(const Globals& globals);
+int ListJobs(const Globals& globals, const JobListFlags& flags);
 int WatchJob(const Globals& globals, const std::string& name);
 int CancelJob(const Globals& globals, const std::string& name);
 int RetryJob(const Globals& globals, const std::string& name);

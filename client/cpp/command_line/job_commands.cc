@@ -4,8 +4,12 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "arguments.h"
 #include "commands.h"
+#include "job_list.h"
+#include "job_progress.h"
 #include "output.h"
 #include "pages.h"
 #include "requests.h"
@@ -15,14 +19,18 @@ namespace {
 
 void PrintJobs(const std::vector<v1::Job>& jobs) {
   std::vector<std::vector<std::string>> rows = {
-      {"JOB", "KIND", "STATE", "DONE", "NAME", "WAITS FOR"}};
+      {"JOB", "KIND", "STATE", "DONE", "CREATED", "NAME", "WAITS FOR"}};
   for (const v1::Job& job : jobs) {
     rows.push_back({job.name(), job.kind(),
                     LowerWithoutPrefix(v1::JobState_Name(job.state()), "JOB_STATE_"),
                     absl::StrCat(job.progress().done(), "/", job.progress().total()),
-                    job.display_name(), job.waiting_for()});
+                    MomentText(job.create_time()), job.display_name(), job.waiting_for()});
   }
   PrintTable(rows);
+}
+
+std::string LostText(const absl::Status& why) {
+  return absl::StrCat("the server is away (", why.message(), "); waiting for it");
 }
 
 void PrintEstimate(const v1::JobEstimate& estimate) {
@@ -97,10 +105,12 @@ int GetJob(const Globals& globals, const std::string& name) {
   return kOk;
 }
 
-int ListJobs(const Globals& globals) {
+int ListJobs(const Globals& globals, const JobListFlags& flags) {
+  const auto wanted = ListRequestOf(flags, absl::Now());
+  if (!wanted.ok()) return FailUsage(wanted.status());
   Client client = globals.Connect();
   const auto jobs = AllPages<v1::Job>(
-      v1::ListJobsRequest(), [&](const auto& request) { return client.ListJobs(request); },
+      *wanted, [&](const auto& request) { return client.ListJobs(request); },
       [](const auto& page) { return page.jobs(); });
   if (!jobs.ok()) return Fail(jobs.status());
   if (globals.json) return PrintJsonLines(*jobs);
@@ -113,27 +123,22 @@ int WatchJob(const Globals& globals, const std::string& name) {
   request.set_name(ResourceName("jobs", name));
   Client client = globals.Connect();
   JobProgressLine line;
+  CallOptions options;
+  if (globals.timeout_seconds > 0) options.timeout = absl::Seconds(globals.timeout_seconds);
+  JobWatch watch =
+      client.FollowJob(request, options, [&](const absl::Status& why) { line.Say(LostText(why)); });
+  v1::WatchJobResponse change;
   v1::Job job;
-  absl::Status status;
-  bool begun;
-  // A watcher that lost its stream calls again.
-  do {
-    begun = false;
-    Stream<v1::WatchJobResponse> stream = client.WatchJob(request);
-    v1::WatchJobResponse response;
-    while (stream.Read(&response)) {
-      begun = true;
-      job = response.job();
-      if (globals.json) {
-        PrintJson(job);
-      } else {
-        line.Update(job);
-      }
+  while (watch.Read(&change)) {
+    job = change.job();
+    if (globals.json) {
+      PrintJson(job);
+    } else {
+      line.Update(job);
     }
-    status = stream.Finish();
-  } while (begun && absl::IsUnavailable(status));
+  }
   line.Finish();
-  if (!status.ok()) return Fail(status);
+  if (const absl::Status status = watch.Finish(); !status.ok()) return Fail(status);
   const int code = globals.json ? kOk : GetJob(globals, name);
   return job.state() == v1::JOB_STATE_SUCCEEDED ? code : kServerError;
 }

@@ -60,16 +60,23 @@ void AddPrompt(CLI::App& command, PromptFlags& flags) {
 
 void AddModels(CLI::App& app, const Globals& globals, Action& action) {
   CLI::App* models = app.add_subcommand("models", "models of the server (list, get NAME)");
-  models->add_subcommand("list", "all models")->callback([&] {
-    action = [&globals] { return ListModels(globals); };
-  });
+  static bool all_replicas = false;
+  CLI::App* list = models->add_subcommand("list", "all models");
+  list->add_flag("--all_replicas", all_replicas,
+                 "also models that only other servers on the same store have loaded");
+  list->callback([&] { action = [&globals] { return ListModels(globals, all_replicas); }; });
   CLI::App* get = models->add_subcommand("get", "one model: sizes, digests");
   static std::string name;
   get->add_option("name", name)->required();
   get->callback([&] { action = [&globals] { return GetModel(globals, name); }; });
   models->callback([&] {
-    if (!action) action = [&globals] { return ListModels(globals); };
+    if (!action) action = [&globals] { return ListModels(globals, /*all_replicas=*/false); };
   });
+}
+
+void AddReplicas(CLI::App& app, const Globals& globals, Action& action) {
+  app.add_subcommand("replicas", "servers on the same store, and the models that each has loaded")
+      ->callback([&] { action = [&globals] { return ListReplicas(globals); }; });
 }
 
 void AddGenerate(CLI::App& app, const Globals& globals, Action& action) {
@@ -134,9 +141,20 @@ void AddJobs(CLI::App& app, const Globals& globals, Action& action) {
       "jobs",
       "long work that survives the server (submit, list, get, watch, cancel, retry, delete)");
   jobs->require_subcommand(1);
-  jobs->add_subcommand("list", "all jobs")->callback([&] {
-    action = [&globals] { return ListJobs(globals); };
-  });
+  static JobListFlags list_flags;
+  CLI::App* list = jobs->add_subcommand("list", "jobs, newest first: all, or those that fit");
+  list->add_option("--state", list_flags.states,
+                   "in these states, separated by commas: queued, running, cancelling, succeeded, "
+                   "failed, cancelled")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  list->add_option("--kind", list_flags.kind, "of this kind, such as attribute_neurons");
+  list->add_option("--model", list_flags.model, "that run on this model");
+  list->add_option("--display_name", list_flags.display_name, "whose name begins so");
+  list->add_option("--created_after", list_flags.created_after,
+                   "since then: 2026-11-29, 2026-11-29T12:30:00Z, or how long ago: 36h, 2d");
+  list->add_option("--created_before", list_flags.created_before, "and before then");
+  list->callback([&] { action = [&globals] { return ListJobs(globals, list_flags); }; });
   jobs->footer("'vectors extract', 'neurons attribute' and 'neurons test' create one with --job.");
   static SubmitFlags submit_flags;
   CLI::App* submit = jobs->add_subcommand("submit", "any kind of job, from a file");
@@ -226,6 +244,7 @@ int Main(int argc, char** argv) {
       ->capture_default_str();
   app.add_flag("--json", globals.json, "JSON for programs instead of tables for people");
   AddModels(app, globals, action);
+  AddReplicas(app, globals, action);
   AddGenerate(app, globals, action);
   AddCapture(app, globals, action);
   AddVectors(app, globals, action);

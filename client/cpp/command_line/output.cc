@@ -4,7 +4,6 @@
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <google/protobuf/util/json_util.h>
 #include <google/protobuf/util/type_resolver_util.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <iostream>
@@ -135,37 +134,5 @@ std::string LowerWithoutPrefix(const std::string& name, const std::string& prefi
 }
 
 std::string ShortDigest(const std::string& digest) { return digest.substr(0, 12); }
-
-std::string ProgressText(const v1::Job& job) {
-  const v1::JobProgress& progress = job.progress();
-  std::string text = absl::StrFormat(
-      "%-10s %d/%d %s", LowerWithoutPrefix(v1::JobState_Name(job.state()), "JOB_STATE_"),
-      progress.done(), progress.total(), progress.unit());
-  if (progress.total() > 0) {
-    absl::StrAppendFormat(&text, "  %d%%", 100 * progress.done() / progress.total());
-  }
-  if (progress.has_eta()) absl::StrAppend(&text, "  ETA ", progress.eta().seconds(), "s");
-  if (!job.waiting_for().empty()) absl::StrAppend(&text, "  waits: ", job.waiting_for());
-  return text;
-}
-
-void JobProgressLine::Update(const v1::Job& job) {
-  const std::string text = ProgressText(job);
-  if (text == last_) return;
-  last_ = text;
-  if (!isatty(STDERR_FILENO)) {
-    std::cerr << text << "\n";
-    return;
-  }
-  constexpr int64_t kWidth = 30;
-  const int64_t total = std::max<int64_t>(1, job.progress().total());
-  const int64_t filled = std::clamp<int64_t>(kWidth * job.progress().done() / total, 0, kWidth);
-  std::cerr << "\r[" << std::string(filled, '#') << std::string(kWidth - filled, '.') << "] "
-            << text << "\x1b[K" << std::flush;
-}
-
-void JobProgressLine::Finish() {
-  if (isatty(STDERR_FILENO) && !last_.empty()) std::cerr << "\n";
-}
 
 }  // namespace valuescope::command_line

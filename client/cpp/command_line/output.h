@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "valuescope/v1/jobs.pb.h"
 
 namespace valuescope::command_line {
 
@@ -41,20 +40,6 @@ void PrintWarnings(const google::protobuf::RepeatedPtrField<std::string>& warnin
 
 // The message's JSON mapping with field names as in the contract, on one line.
 void PrintJson(const google::protobuf::Message& message);
-
-// "running  64/128 responses  50%  ETA 12s"
-std::string ProgressText(const v1::Job& job);
-
-// A job's progress while it is watched: one line drawn over itself on a terminal, a new line a
-// change otherwise. To standard error.
-class JobProgressLine {
- public:
-  void Update(const v1::Job& job);
-  void Finish();
-
- private:
-  std::string last_;
-};
 
 // Enough of a digest to tell two apart.
 std::string ShortDigest(const std::string& digest);

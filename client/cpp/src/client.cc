@@ -25,6 +25,10 @@ constexpr int kKeepaliveMs = 20'000;
 constexpr absl::Duration kLookupTimeout = absl::Minutes(2);
 constexpr absl::Duration kWorkTimeout = absl::Hours(1);
 constexpr absl::Duration kStreamTimeout = absl::Hours(24);
+// Times the attempts of other calls: who watches a job has time.
+constexpr int kWatchPatience = 4;
+// At most between two attempts of a connection: those of calls are not further apart either.
+constexpr int kReconnectMs = 5'000;
 
 template <typename Request, typename... Others>
 constexpr bool kIsOneOf = (std::is_same_v<Request, Others> || ...);
@@ -193,6 +197,7 @@ Client::Client(const std::string& target, ClientOptions options) : options_(std:
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveMs);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kReconnectMs);
   const auto credentials =
       options_.credentials ? options_.credentials : grpc::InsecureChannelCredentials();
   stubs_ = std::make_shared<Stubs>(grpc::CreateCustomChannel(target, credentials, arguments));
@@ -246,6 +251,11 @@ absl::StatusOr<v1::ListModelsResponse> Client::ListModels(const v1::ListModelsRe
 absl::StatusOr<v1::GetModelResponse> Client::GetModel(const v1::GetModelRequest& request,
                                                       const CallOptions& options) {
   return Call(stubs_->models, &v1::ModelService::Stub::GetModel, request, options,
+              Repeat::kHarmless);
+}
+absl::StatusOr<v1::ListReplicasResponse> Client::ListReplicas(
+    const v1::ListReplicasRequest& request, const CallOptions& options) {
+  return Call(stubs_->models, &v1::ModelService::Stub::ListReplicas, request, options,
               Repeat::kHarmless);
 }
 absl::StatusOr<v1::LoadModelResponse> Client::LoadModel(v1::LoadModelRequest request,
@@ -425,6 +435,20 @@ absl::StatusOr<v1::ListJobsResponse> Client::ListJobs(const v1::ListJobsRequest&
 Stream<v1::WatchJobResponse> Client::WatchJob(const v1::WatchJobRequest& request,
                                               const CallOptions& options) {
   return Open(stubs_->jobs, &v1::JobService::Stub::WatchJob, request, options);
+}
+JobWatch Client::FollowJob(const v1::WatchJobRequest& request, const CallOptions& options,
+                           JobWatch::OnLost on_lost) {
+  internal::Attempts::Settings settings =
+      SettingsOf(options, Repeat::kHarmless, absl::InfiniteDuration());
+  settings.timeout = options.timeout.value_or(absl::InfiniteDuration());
+  settings.retry.attempts *= kWatchPatience;
+  return JobWatch(
+      std::make_unique<internal::Attempts>(std::move(settings)), request.last_revision(),
+      [stubs = stubs_, request](grpc::ClientContext* context, int64_t last_revision) mutable {
+        request.set_last_revision(last_revision);
+        return stubs->jobs.WatchJob(context, request);
+      },
+      std::move(on_lost));
 }
 absl::StatusOr<v1::CancelJobResponse> Client::CancelJob(const v1::CancelJobRequest& request,
                                                         const CallOptions& options) {

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import hashlib
 import inspect
+import json
 import signal
 import sys
 import threading
@@ -678,6 +679,126 @@ def test_watching_goes_on_after_a_lost_connection(both, fake):
     fake.answers["JobService/WatchJob"] = answer
     states = both.take(lambda client: client.watch_job("jobs/j"))
     assert [state.progress.done for state in states] == [1, 2, 4]
+
+
+def test_watching_goes_on_behind_what_was_seen(both, fake):
+    """Over two lost connections and a server that is away: each call names the last revision that arrived."""
+
+    def change(revision, done, state=v1.JOB_STATE_RUNNING):
+        response = job(done, state, revision=revision)
+        response.transitions.add(revision=revision, state=state)
+        return response
+
+    def answer(request, context):
+        if request.last_revision == 0:
+            yield change(3, 1)
+            refuse(context, grpc.StatusCode.UNAVAILABLE)
+        if fake.count("JobService/WatchJob") < 5:
+            refuse(context, grpc.StatusCode.UNAVAILABLE)
+        if request.last_revision == 3:
+            yield change(7, 2)
+            refuse(context, grpc.StatusCode.UNAVAILABLE)
+        yield change(9, 4, v1.JOB_STATE_SUCCEEDED)
+
+    fake.answers["JobService/WatchJob"] = answer
+    lost = []
+    changes = both.take(lambda client: client.follow_job("jobs/j", on_lost=lost.append))
+    assert [change.job.revision for change in changes] == [3, 7, 9]
+    assert [request.last_revision for request in fake.requests["JobService/WatchJob"]] == [
+        0,
+        3,
+        3,
+        3,
+        3,
+        7,
+    ]
+    assert [type(error) for error in lost] == [vs.Unavailable] * 2
+    fake.requests.clear()
+    (last,) = both.take(lambda client: client.follow_job("jobs/j", last_revision=7))
+    assert last.transitions[0].state == v1.JOB_STATE_SUCCEEDED
+
+
+def test_a_quiet_job_is_watched_for_as_long_as_it_takes(both, fake, monkeypatch):
+    monkeypatch.setattr(vs.rpcs, "WATCH_JOB", dataclasses.replace(vs.rpcs.WATCH_JOB, timeout=0.2))
+
+    def answer(request, context):
+        if request.last_revision == 0:
+            yield job(1, revision=5)
+        if fake.count("JobService/WatchJob") < 4:
+            while context.is_active():  # nothing changes
+                time.sleep(0.01)
+            return
+        yield job(4, v1.JOB_STATE_SUCCEEDED, revision=6)
+
+    fake.answers["JobService/WatchJob"] = answer
+    states = both.take(lambda client: client.watch_job("jobs/j"))
+    assert [state.progress.done for state in states] == [1, 4]
+    assert fake.count("JobService/WatchJob") == 4
+
+
+def test_a_handle_waits_says_that_the_server_is_away_and_reads_the_result(both, fake, capsys):
+    pandas = pytest.importorskip("pandas")
+
+    def answer(request, context):
+        if request.last_revision == 0:
+            yield job(1, revision=2)
+            refuse(context, grpc.StatusCode.UNAVAILABLE)
+        yield job(4, v1.JOB_STATE_SUCCEEDED, revision=3)
+
+    summary = json.dumps({"points": [{"size": 8, "target": 0.5}, {"size": 64, "p_value": 0.25}]})
+    fake.answers["JobService/WatchJob"] = answer
+    done = v1.Job(name="jobs/j", kind="test_neurons", state=v1.JOB_STATE_SUCCEEDED)
+    done.result.artifacts.add(role="summary", artifact="artifacts/a")
+    fake.answers["JobService/GetJob"] = lambda request, context: v1.GetJobResponse(job=done)
+    artifact_server(fake, summary.encode())
+
+    def wait_and_read(client):
+        handle = client.job_handle(v1.Job(name="jobs/j"))
+
+        async def asynchronous():
+            assert (await handle.wait(progress="j")).name == "jobs/j"
+            return await handle.result()
+
+        if both.kind == "blocking":
+            assert handle.wait(progress="j").name == "jobs/j"
+            return handle.result()
+        return asynchronous()
+
+    result = both.run(wait_and_read)
+    assert "the server is away" in capsys.readouterr().err
+    assert result.summary["points"][0]["target"] == 0.5
+    table = result["summary"]
+    assert table["size"].tolist() == [8, 64]
+    assert pandas.api.types.is_integer_dtype(table["size"])
+    assert table["target"].tolist() == [0.5, 0.0]
+    assert table["p_value"].isna().tolist() == [True, False]
+    with pytest.raises(ValueError, match="has summary, not scores"):
+        both.run(lambda client: client.job_result("jobs/j", roles=["scores"]))
+    done.state = v1.JOB_STATE_RUNNING
+    with pytest.raises(RuntimeError, match="not finished"):
+        both.run(lambda client: client.job_result("jobs/j"))
+
+
+def test_jobs_are_listed_by_what_they_are(both, fake):
+    import datetime
+
+    fake.answers["JobService/ListJobs"] = lambda request, context: v1.ListJobsResponse()
+    since = datetime.datetime(2026, 11, 29, 12, tzinfo=datetime.timezone.utc)
+    both.run(
+        lambda client: client.jobs(
+            state=["failed", "cancelled"],
+            kind="k",
+            model="models/m",
+            display_name="n",
+            created_after=since,
+        )
+    )
+    (request,) = fake.requests["JobService/ListJobs"]
+    assert list(request.states) == [v1.JOB_STATE_FAILED, v1.JOB_STATE_CANCELLED]
+    assert request.created_after.ToDatetime() == since.replace(tzinfo=None)
+    assert not request.HasField("created_before")
+    with pytest.raises(ValueError, match="choose one of queued"):
+        both.run(lambda client: client.jobs(state="waiting"))
 
 
 def test_a_job_may_take_longer_than_the_clients_timeout(both, fake, capsys):

@@ -30,6 +30,8 @@ from .errors import (
 )
 from .generated import Condition, Generated, Rubric, WordList
 from .html import show_in_notebooks
+from .job_handles import AsyncJobHandle, JobHandle
+from .job_results import JobResult
 from .neurons import Contexts, NeuronColumns, NeuronSetComparison, Selectivity
 from .prompts import (
     AblateNeurons,
@@ -58,6 +60,7 @@ from .questionnaires import (
 )
 from .results import Activations, Generation, Scores
 from .retry import Retry
+from .sweeps import SteeringSweep, sweep_spec, swept_responses
 from .tables import Table
 from .tagged import TaggedScores, tagged_request
 from .tensors import from_numpy, to_bits, to_numpy
@@ -77,6 +80,7 @@ __all__ = [
     "Activations",
     "AlreadyExists",
     "AsyncClient",
+    "AsyncJobHandle",
     "Cancelled",
     "Choices",
     "Clamp",
@@ -96,6 +100,8 @@ __all__ = [
     "Grade",
     "InvalidRequest",
     "JobFailed",
+    "JobHandle",
+    "JobResult",
     "Judgements",
     "NeuronColumns",
     "NeuronSetComparison",
@@ -114,6 +120,7 @@ __all__ = [
     "Selectivity",
     "ServerFault",
     "Steer",
+    "SteeringSweep",
     "Table",
     "TaggedScores",
     "TextMeasures",
@@ -138,6 +145,8 @@ __all__ = [
     "sample_languages",
     "sample_questionnaire",
     "show_in_notebooks",
+    "sweep_spec",
+    "swept_responses",
     "tagged_request",
     "tap",
     "to_bits",

@@ -9,6 +9,7 @@ import collections
 import contextlib
 import copy
 import dataclasses
+import datetime
 import functools
 import hashlib
 import heapq
@@ -37,6 +38,7 @@ from .errors import (
     ValuescopeError,
 )
 from .generated import Generated, Judge
+from .job_results import JobResult
 from .neurons import Contexts, NeuronColumns, NeuronSetComparison, Selectivity
 from .progress import progress as progress_bar
 from .prompts import (
@@ -65,10 +67,11 @@ from .prompts import (
     to_tokens,
 )
 from .questionnaires import Questionnaire, questionnaire_request
-from .results import Activations, Generation, Jobs, Models, Scores
+from .results import Activations, Generation, Jobs, Models, Replicas, Scores
 from .retry import Retry
 from .rpcs import RequestT, ResponseT, Rpc
 from .sampling import to_sampling
+from .sweeps import SteeringSweep, sweep_spec
 from .tables import Table, line_type, table_format
 from .tagged import TaggedScores, tagged_request
 from .tensors import Array, data_type, from_numpy, read_tensor_file, to_numpy
@@ -151,9 +154,20 @@ class Api:
 
     # --- Models ----------------------------------------------------------------------------------------------------
 
-    async def models(self) -> Models:
-        """All models of the server, loaded or not, by name."""
-        return Models(await self._list(rpcs.LIST_MODELS, v1.ListModelsRequest(), "models"))
+    async def models(self, *, all_replicas: bool = False) -> Models:
+        """All models of the server, loaded or not, by name.
+
+        Args:
+            all_replicas: also models that only other servers on the same store have loaded; of these name and
+                replicas are set and nothing else.
+        """
+        request = v1.ListModelsRequest(all_replicas=all_replicas)
+        return Models(await self._list(rpcs.LIST_MODELS, request, "models"))
+
+    async def replicas(self) -> Replicas:
+        """The servers that share the server's store, itself among them, with the models that each has loaded."""
+        answer = await self._call(rpcs.LIST_REPLICAS, v1.ListReplicasRequest())
+        return Replicas(answer.replicas)
 
     async def model(self, name: str) -> v1.Model:
         """One model: state, sizes, dtype, device, digests, sites with their widths."""
@@ -617,9 +631,10 @@ class Api:
         vector = await self.vector(name)
         return dict(zip(list(vector.layers) or [0], to_numpy(vector.data), strict=True))
 
-    async def vectors(self) -> list[v1.Vector]:
-        """All stored vectors, newest first, without data."""
-        return await self._list(rpcs.LIST_VECTORS, v1.ListVectorsRequest(), "vectors")
+    async def vectors(self, *, model: str = "") -> list[v1.Vector]:
+        """Stored vectors, newest first, without data: all, or those of this "models/ID"."""
+        request = v1.ListVectorsRequest(model=model)
+        return await self._list(rpcs.LIST_VECTORS, request, "vectors")
 
     async def export_vectors(
         self,
@@ -797,9 +812,10 @@ class Api:
         request = v1.GetNeuronSetRequest(name=name)
         return (await self._call(rpcs.GET_NEURON_SET, request)).neuron_set
 
-    async def neuron_sets(self) -> list[v1.NeuronSet]:
-        """All stored sets, newest first, without members."""
-        return await self._list(rpcs.LIST_NEURON_SETS, v1.ListNeuronSetsRequest(), "neuron_sets")
+    async def neuron_sets(self, *, model: str = "") -> list[v1.NeuronSet]:
+        """Stored sets, newest first, without members: all, or those of this "models/ID"."""
+        request = v1.ListNeuronSetsRequest(model=model)
+        return await self._list(rpcs.LIST_NEURON_SETS, request, "neuron_sets")
 
     async def neuron_columns(self, name: str) -> NeuronColumns:
         """Every neuron of a stored set ("neuronSets/ID"), as arrays and plots."""
@@ -1037,6 +1053,38 @@ class Api:
         )
         return await self.create_job(v1.JobSpec(generate_responses=spec), display_name=display_name)
 
+    async def steering_sweep(
+        self, /, model: str, *, display_name: str = "", **fields: Any
+    ) -> v1.Job:
+        """Starts a job that steers over a grid and measures at every point; `sweep_result` reads what it came to.
+
+        Args:
+            display_name: of the job, for people.
+
+        The other arguments as in `sweep_spec`.
+        """
+        spec = v1.JobSpec(steering_sweep=sweep_spec(model, **fields))
+        return await self.create_job(spec, display_name=display_name)
+
+    async def sweep_result(self, /, job: str) -> SteeringSweep:
+        """What a steering sweep came to, once its job has succeeded.
+
+        Args:
+            job: "jobs/ID", which is waited for.
+
+        Raises:
+            JobFailed: it did not succeed.
+        """
+        finished = await self.wait_for_job(job)
+        artifacts = {one.role: one.artifact for one in finished.result.artifacts}
+        points = await self.read_artifact(artifacts["points"])
+        result = SteeringSweep.from_artifacts(
+            points, await self.read_artifact(artifacts["summary"])
+        )
+        for warning in result.result.warnings:
+            warn(warning)
+        return result
+
     # --- Jobs ------------------------------------------------------------------------------------------------------
 
     async def create_job(
@@ -1072,16 +1120,35 @@ class Api:
         """A job as it is now."""
         return (await self._call(rpcs.GET_JOB, v1.GetJobRequest(name=name))).job
 
-    async def jobs(self, *, state: str | None = None, kind: str = "") -> Jobs:
-        """Jobs, newest first, without their specs.
+    async def jobs(
+        self,
+        *,
+        state: str | Iterable[str] | None = None,
+        kind: str = "",
+        model: str = "",
+        display_name: str = "",
+        created_after: datetime.datetime | None = None,
+        created_before: datetime.datetime | None = None,
+    ) -> Jobs:
+        """Jobs, newest first, without their specs. What is left out lets all through.
 
         Args:
-            state: only those in this state, such as "running" or "failed"; None for all.
-            kind: only those of this kind, such as "attribute_neurons"; empty for all.
+            state: only those in this state, such as "running" or "failed", or in one of several.
+            kind: only those of this kind, such as "attribute_neurons".
+            model: only those that run on this "models/ID".
+            display_name: only those whose name begins so.
+            created_after: only those created at this time or later; a time without a time zone is local.
+            created_before: only those created before this time.
         """
-        request = v1.ListJobsRequest(kind=kind)
-        if state is not None:
+        request = v1.ListJobsRequest(kind=kind, model=model, display_name_prefix=display_name)
+        if isinstance(state, str):
             request.state = _job_state(state)
+        elif state is not None:
+            request.states.extend(_job_state(one) for one in state)
+        if created_after is not None:
+            request.created_after.FromDatetime(created_after.astimezone(datetime.timezone.utc))
+        if created_before is not None:
+            request.created_before.FromDatetime(created_before.astimezone(datetime.timezone.utc))
         return Jobs(await self._list(rpcs.LIST_JOBS, request, "jobs"))
 
     async def cancel_job(self, name: str) -> v1.Job:
@@ -1097,19 +1164,27 @@ class Api:
         """Deletes a finished job and its artifacts; vectors and neuron sets stay."""
         await self._call(rpcs.DELETE_JOB, v1.DeleteJobRequest(name=name))
 
-    async def watch_job(
-        self, name: str, *, timeout: float | None = None
-    ) -> AsyncGenerator[v1.Job, None]:
-        """The job now and at every change until it is finished; goes on after a lost connection, and calls again where it heard
-        nothing for minutes.
+    async def follow_job(
+        self,
+        name: str,
+        *,
+        last_revision: int = 0,
+        timeout: float | None = None,
+        on_lost: Callable[[ValuescopeError], None] = lambda error: None,
+    ) -> AsyncGenerator[v1.WatchJobResponse, None]:
+        """What the server tells of a job until it is finished: the job, and every change of its state since the response before.
 
-        A server that is away, to be restarted for instance, is waited for with four times the attempts of other calls.
+        Goes on after a lost connection, over a restart of the server and on another one of the same store, where it was: nothing
+        comes twice and no change of state is missed. A server that is away is waited for with four times the attempts of other
+        calls; one that was silent for minutes is called again.
 
         Args:
             name: "jobs/ID".
+            last_revision: `job.revision` of the last response that was seen; 0 begins with the job as it is now.
             timeout: seconds to watch; default as long as it takes, whatever the client's timeout is.
+            on_lost: called with the error when a stream is lost that will be opened again.
         """
-        request = v1.WatchJobRequest(name=name)
+        request = v1.WatchJobRequest(name=name, last_revision=last_revision)
         deadline = None if timeout is None else time.monotonic() + timeout
         last: v1.Job | None = None
         while True:
@@ -1123,16 +1198,28 @@ class Api:
                         begun = True
                         if change.job != last:
                             last = change.job
-                            yield change.job
+                            request.last_revision = last.revision
+                            yield change
                         if change.job.state in _FINISHED:
                             return
+                return
             except DeadlineExceeded:
-                if not begun or left <= rpcs.WATCH_JOB.timeout:
+                if last is None or left <= rpcs.WATCH_JOB.timeout:
                     raise
             except ValuescopeError as error:
                 if not begun:
                     raise
+                on_lost(error)
                 await self._pause_or_raise(error, 1, deadline)
+
+    async def watch_job(
+        self, name: str, *, timeout: float | None = None
+    ) -> AsyncGenerator[v1.Job, None]:
+        """The job now and at every change until it is finished, as `follow_job` tells it."""
+        following = self.follow_job(name, timeout=timeout)
+        async with contextlib.aclosing(following) as changes:
+            async for change in changes:
+                yield change.job
 
     async def wait_for_job(
         self, name: str, *, progress: str | bool | None = None, timeout: float | None = None
@@ -1149,19 +1236,59 @@ class Api:
             DeadlineExceeded: it is not finished in time; the job itself goes on.
         """
         with progress_bar(progress, name) as bar:
-            async with contextlib.aclosing(self.watch_job(name, timeout=timeout)) as changes:
-                async for job in changes:
+
+            def show(progress: v1.JobProgress, note: str) -> None:
+                bar.show(progress.done, progress.total, progress.unit, note=note)
+
+            job = v1.Job()
+            following = self.follow_job(
+                name,
+                timeout=timeout,
+                on_lost=lambda error: show(job.progress, "the server is away; waiting for it"),
+            )
+            async with contextlib.aclosing(following) as changes:
+                async for change in changes:
+                    job = change.job
                     if job.progress.total:
-                        bar.show(
-                            job.progress.done,
-                            job.progress.total,
-                            job.progress.unit,
-                            note=job.waiting_for,
-                        )
+                        show(job.progress, job.waiting_for)
         if job.state != v1.JOB_STATE_SUCCEEDED:
             state = v1.JobState.Name(job.state).removeprefix("JOB_STATE_").lower()
             raise JobFailed(job, state)
         return await self.job(name)
+
+    async def job_result(self, name: str, *, roles: Iterable[str] | None = None) -> JobResult:
+        """What a job that succeeded left, its artifacts as tables of pandas.
+
+        Args:
+            name: "jobs/ID".
+            roles: which artifacts to read, such as ["summary"]; default all.
+
+        Raises:
+            JobFailed: it did not succeed.
+            RuntimeError: it is not finished.
+            ImportError: there is no pandas, or no pyarrow for the role "responses" (`pip install 'valuescope[arrow]'`).
+        """
+        job = await self.job(name)
+        if job.state not in _FINISHED:
+            raise RuntimeError(f"{name} is not finished; wait for it")
+        if job.state != v1.JOB_STATE_SUCCEEDED:
+            state = v1.JobState.Name(job.state).removeprefix("JOB_STATE_").lower()
+            raise JobFailed(job, state)
+        wanted = None if roles is None else set(given.strings(roles, "roles"))
+        artifacts = {a.role: a.artifact for a in job.result.artifacts}
+        unknown = (wanted or set()) - set(artifacts)
+        if unknown:
+            raise ValueError(f"{name} has {', '.join(artifacts)}, not {', '.join(sorted(unknown))}")
+        contents: dict[str, bytes | Table] = {}
+        for role, artifact in artifacts.items():
+            if wanted is not None and role not in wanted:
+                continue
+            contents[role] = (
+                await self.read_table(artifact)
+                if role == "responses"
+                else await self.read_artifact(artifact)
+            )
+        return JobResult(job, contents)
 
     # --- Artifacts -------------------------------------------------------------------------------------------------
 
@@ -1213,9 +1340,10 @@ class Api:
         """Size, digest and provenance of an artifact."""
         return (await self._call(rpcs.GET_ARTIFACT, v1.GetArtifactRequest(name=name))).artifact
 
-    async def artifacts(self, *, job: str = "") -> list[v1.Artifact]:
-        """Artifacts, newest first; with `job` ("jobs/ID") only those that it made."""
-        request = v1.ListArtifactsRequest(job=job)
+    async def artifacts(self, *, job: str = "", model: str = "") -> list[v1.Artifact]:
+        """Artifacts, newest first; with `job` ("jobs/ID") only those that it made, with `model` ("models/ID") only those whose
+        provenance names it."""
+        request = v1.ListArtifactsRequest(job=job, model=model)
         return await self._list(rpcs.LIST_ARTIFACTS, request, "artifacts")
 
     async def read_artifact(self, name: str, *, progress: str | bool | None = None) -> bytes:

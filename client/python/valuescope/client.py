@@ -20,6 +20,7 @@ import grpc
 from . import v1
 from .api import IN_FLIGHT, Api
 from .blocking import blocking, blocking_iterator, run
+from .job_handles import AsyncJobHandle, JobHandle
 from .prompts import Prompt, Steering
 from .results import Generation
 from .retry import Retry
@@ -58,6 +59,10 @@ class AsyncClient(Api):
     def with_timeout(self: _SelfT, timeout: float | None) -> _SelfT:
         """The same connection with another timeout in seconds: `client.with_timeout(5).generate(...)`; None for the default."""
         return self._limited(timeout)
+
+    def job_handle(self, job: str | v1.Job) -> AsyncJobHandle:
+        """A job by its name or as `create_job` gave it back, to wait for it and to read its result."""
+        return AsyncJobHandle(self, job if isinstance(job, str) else job.name)
 
     async def close(self) -> None:
         """Ends the connection; calls in flight fail with `Cancelled`."""
@@ -122,6 +127,7 @@ class Client:
     wait_until_ready = blocking(Api.wait_until_ready)
 
     models = blocking(Api.models)
+    replicas = blocking(Api.replicas)
     model = blocking(Api.model)
     load_model = blocking(Api.load_model)
     unload_model = blocking(Api.unload_model)
@@ -204,6 +210,8 @@ class Client:
     score_tagged_responses = blocking(Api.score_tagged_responses)
     measure_texts = blocking(Api.measure_texts)
     generate_responses = blocking(Api.generate_responses)
+    steering_sweep = blocking(Api.steering_sweep)
+    sweep_result = blocking(Api.sweep_result)
     judge_responses = blocking(Api.judge_responses)
     compare_responses = blocking(Api.compare_responses)
 
@@ -215,7 +223,13 @@ class Client:
     retry_job = blocking(Api.retry_job)
     delete_job = blocking(Api.delete_job)
     watch_job = blocking_iterator(Api.watch_job)
+    follow_job = blocking_iterator(Api.follow_job)
     wait_for_job = blocking(Api.wait_for_job)
+    job_result = blocking(Api.job_result)
+
+    def job_handle(self, job: str | v1.Job) -> JobHandle:
+        """A job by its name or as `create_job` gave it back, to wait for it and to read its result."""
+        return JobHandle(self._api, job if isinstance(job, str) else job.name)
 
     write_artifact = blocking(Api.write_artifact)
     artifact = blocking(Api.artifact)

@@ -38,24 +38,43 @@ class Markup(str):
 
 
 def models(found: Iterable[v1.Model]) -> str:
-    """One row a model."""
+    """One row a model; of one that is beneath no root of this server, who has it."""
     headings = ["model", "state", "family", "layers", "hidden", "neurons a layer", "dtype", "on"]
-    return table(
-        headings,
-        [
-            [
-                m.name,
-                _model_state(m),
-                m.family,
-                m.num_layers,
-                m.hidden_size,
-                m.intermediate_size,
-                v1.DataType.Name(m.dtype).removeprefix("DATA_TYPE_").lower(),
-                m.device,
-            ]
-            for m in found
-        ],
-    )
+    rows: list[list[object]] = []
+    for m in found:
+        if m.state == v1.MODEL_STATE_UNSPECIFIED:
+            who = ", ".join(has.replica for has in m.replicas)
+            rows.append([m.name, f"elsewhere: {who}", "", "", "", "", "", ""])
+            continue
+        sizes = [m.num_layers, m.hidden_size, m.intermediate_size]
+        rows.append([m.name, _model_state(m), m.family, *sizes, _dtype(m.dtype), m.device])
+    return table(headings, rows)
+
+
+def replicas(found: Iterable[v1.Replica]) -> str:
+    """One row a server and model; one for a server without any."""
+    headings = [
+        "server",
+        "version",
+        "heard (UTC)",
+        "model",
+        "state",
+        "dtype",
+        "hardware",
+        "tokens/s",
+    ]
+    rows: list[list[object]] = []
+    for replica in found:
+        heard = f"{replica.heartbeat_time.ToDatetime():%H:%M:%S}"
+        server = [replica.name, replica.version, heard]
+        if not replica.models:
+            rows.append([*server, "", "", "", "", ""])
+        for model in replica.models:
+            state = v1.ModelState.Name(model.state).removeprefix("MODEL_STATE_").lower()
+            speed = f"{model.tokens_per_second:.0f}" if model.HasField("tokens_per_second") else ""
+            how = [_dtype(model.dtype), model.hardware_class, speed]
+            rows.append([*server, model.model, state, *how])
+    return table(headings, rows)
 
 
 def jobs(found: Iterable[v1.Job]) -> str:
@@ -124,6 +143,10 @@ def _interval(statistics: v1.VectorStatistics) -> str:
         return ""
     bounds = statistics.norm_interval
     return f"{bounds.lower:.4g} to {bounds.upper:.4g}"
+
+
+def _dtype(dtype: v1.DataType) -> str:
+    return v1.DataType.Name(dtype).removeprefix("DATA_TYPE_").lower()
 
 
 def _model_state(model: v1.Model) -> str:

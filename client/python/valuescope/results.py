@@ -180,6 +180,13 @@ class Models(list[v1.Model]):
         return html.models(self)
 
 
+class Replicas(list[v1.Replica]):
+    """Servers on one store, with a table in notebooks."""
+
+    def _repr_html_(self) -> str:
+        return html.replicas(self)
+
+
 class Jobs(list[v1.Job]):
     """Jobs, with a table in notebooks."""
 

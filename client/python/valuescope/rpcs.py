@@ -143,6 +143,9 @@ RETRY_JOB = Rpc("JobService/RetryJob", v1.RetryJobRequest, v1.RetryJobResponse)
 DELETE_JOB = Rpc("JobService/DeleteJob", v1.DeleteJobRequest, v1.DeleteJobResponse)
 
 LIST_MODELS = Rpc("ModelService/ListModels", v1.ListModelsRequest, v1.ListModelsResponse, True)
+LIST_REPLICAS = Rpc(
+    "ModelService/ListReplicas", v1.ListReplicasRequest, v1.ListReplicasResponse, True
+)
 GET_MODEL = Rpc("ModelService/GetModel", v1.GetModelRequest, v1.GetModelResponse, True)
 LOAD_MODEL = Rpc("ModelService/LoadModel", v1.LoadModelRequest, v1.LoadModelResponse)
 UNLOAD_MODEL = Rpc(

@@ -25,6 +25,7 @@
 #include "absl/time/time.h"
 #include "valuescope/call.h"
 #include "valuescope/error.h"
+#include "valuescope/job_watch.h"
 #include "valuescope/stream.h"
 #include "valuescope/tensor.h"
 #include "valuescope/v1/activations.grpc.pb.h"
@@ -65,6 +66,8 @@ class Client {
                                                     const CallOptions& options = {});
   absl::StatusOr<v1::GetModelResponse> GetModel(const v1::GetModelRequest& request,
                                                 const CallOptions& options = {});
+  absl::StatusOr<v1::ListReplicasResponse> ListReplicas(const v1::ListReplicasRequest& request,
+                                                        const CallOptions& options = {});
   absl::StatusOr<v1::LoadModelResponse> LoadModel(v1::LoadModelRequest request,
                                                   const CallOptions& options = {});
   absl::StatusOr<v1::UnloadModelResponse> UnloadModel(const v1::UnloadModelRequest& request,
@@ -146,8 +149,14 @@ class Client {
                                             const CallOptions& options = {});
   absl::StatusOr<v1::ListJobsResponse> ListJobs(const v1::ListJobsRequest& request,
                                                 const CallOptions& options = {});
+  // One stream: it ends where the connection does.
   Stream<v1::WatchJobResponse> WatchJob(const v1::WatchJobRequest& request,
                                         const CallOptions& options = {});
+  // The same over as many streams as it takes. A server that is away, to be restarted for instance,
+  // is waited for with four times the attempts of other calls. Without a timeout as long as the job
+  // takes, whatever the client's timeout is.
+  JobWatch FollowJob(const v1::WatchJobRequest& request, const CallOptions& options = {},
+                     JobWatch::OnLost on_lost = nullptr);
   absl::StatusOr<v1::CancelJobResponse> CancelJob(const v1::CancelJobRequest& request,
                                                   const CallOptions& options = {});
   absl::StatusOr<v1::RetryJobResponse> RetryJob(v1::RetryJobRequest request,

@@ -1,0 +1,17 @@
+// What tenants may have, as --tenants says it.
+#ifndef VALUESCOPE_CONFIG_TENANT_SETTING_H_
+#define VALUESCOPE_CONFIG_TENANT_SETTING_H_
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "base/tenant_policy.h"
+
+namespace valuescope::config {
+
+// "*:queued=100,lab:weight=4:stored=10GiB": replaces what is in `tenants`. Who is named has of what
+// it leaves out what * has. Errors are those of read_values.h.
+absl::Status ReadTenants(absl::string_view text, TenantPolicies& tenants);
+
+}  // namespace valuescope::config
+
+#endif  // VALUESCOPE_CONFIG_TENANT_SETTING_H_

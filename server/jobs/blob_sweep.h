@@ -1,0 +1,74 @@
+// Removes blobs that nobody names: what failed or killed writers left, and what lost its last name.
+// Every scan asks of some blobs, in the order of their digests, whether anything names them; those
+// without a name for longer than the grace are removed. A walk through all of them begins anew when
+// it has ended, at a start of the server with the first, and before it what was left unfinished is
+// removed. All of it in a thread of its own: blobs may be far away, and no lease waits for them.
+//
+// A writer has the grace twice, before its blob can be marked and before a marked one can be
+// removed, to give it a name; one that writes the same bytes anew makes them young.
+#ifndef VALUESCOPE_JOBS_BLOB_SWEEP_H_
+#define VALUESCOPE_JOBS_BLOB_SWEEP_H_
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <thread>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
+#include "store/blob_store.h"
+#include "store/store.h"
+
+namespace valuescope::jobs {
+
+struct BlobSweepOptions {
+  absl::Duration grace = absl::Hours(1);    // age at which blobs nobody names are removed
+  absl::Duration sweep = absl::Seconds(5);  // between removals
+  absl::Duration scan = absl::Minutes(1);   // between scans
+  int64_t blobs_a_scan = 1000;              // looked at in one
+  std::function<void()> on_removed;         // of a blob
+  std::function<void(const absl::Status&)> on_error;
+};
+
+class BlobSweep {
+ public:
+  // `store` and `blobs` outlive it.
+  BlobSweep(store::Store* store, store::BlobStore* blobs, BlobSweepOptions options);
+  // Waits without a deadline.
+  ~BlobSweep();
+  BlobSweep(const BlobSweep&) = delete;
+  BlobSweep& operator=(const BlobSweep&) = delete;
+
+  // Starts the thread. Call once.
+  void Start();
+
+  // Asks the thread to end, without waiting for it. Idempotent.
+  void BeginStop();
+
+  // The same, and false where it has not ended by `deadline`. Idempotent.
+  bool Stop(absl::Time deadline);
+
+ private:
+  void Run();
+  void Guarded(void (BlobSweep::*step)());
+  void Scan();
+  void RemoveOrphans();
+  void Report(const absl::Status& status);
+
+  store::Store* const store_;
+  store::BlobStore* const blobs_;
+  const BlobSweepOptions options_;
+  std::string scanned_;  // the last blob that a scan has seen; empty before a walk
+  std::thread thread_;
+  absl::Notification ended_;
+
+  absl::Mutex mutex_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace valuescope::jobs
+
+#endif  // VALUESCOPE_JOBS_BLOB_SWEEP_H_

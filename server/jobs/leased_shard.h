@@ -1,0 +1,110 @@
+// A shard under its lease: when a checkpoint is committed, and when the shard's turn is over.
+//
+// A kind offers a checkpoint after every chunk; most are not taken, because each costs a write that
+// has to reach the disk. One is taken where the last commit is an interval ago, so kill -9 loses
+// the work of one interval, or one chunk where that takes longer; where the shard is to stop; where
+// its turn is over; and the first one of a shard that had failed, so that one which gets on a
+// little each time ends. What was offered and not committed yet is shown to watchers all the same.
+//
+// A turn is over after a bounded time, where others wait for the worker (store::Store::OthersWait):
+// the lease is given back without blame, and whoever leases the shard next goes on from its cursor.
+#ifndef VALUESCOPE_JOBS_LEASED_SHARD_H_
+#define VALUESCOPE_JOBS_LEASED_SHARD_H_
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "base/cancellation.h"
+#include "base/clock.h"
+#include "jobs/job_kind.h"
+#include "jobs/job_queue.h"
+#include "store/store.h"
+
+namespace valuescope::jobs {
+
+struct TurnRules {
+  absl::Duration commit_interval = absl::Seconds(2);  // between commits of a shard
+  absl::Duration turn = absl::Seconds(10);            // before a shard gives way to others
+  const Clock* clock = &Clock::Steady();              // that time and the time of work
+};
+
+// A lease, and the time of work on it that the store has not been told of.
+class TimedLease {
+ public:
+  TimedLease(store::Lease lease, const Clock* clock)
+      : lease_(std::move(lease)), clock_(*clock), told_until_(clock_.Now()) {}
+
+  const store::Lease& lease() const { return lease_; }
+
+  // The lease, charged with that time.
+  const store::Lease& Charged();
+
+  // Calls `write` with it; the time is told where that returns OK.
+  absl::Status Charge(absl::FunctionRef<absl::Status(const store::Lease& lease)> write);
+
+ private:
+  store::Lease lease_;
+  const Clock& clock_;
+  absl::Time told_until_;
+};
+
+// What a shard asks its worker.
+struct ShardHost {
+  // The shard has something to commit (or has no more): a worker that is to stop lets it come to
+  // its next checkpoint then. True where it is to stop.
+  std::function<bool(bool uncommitted)> stops;
+  std::function<bool(const store::Lease& lease)> others_wait;  // see store::Store::OthersWait
+};
+
+// A shard gave its lease back, for others.
+bool IsTurnOver(const absl::Status& status);
+
+class LeasedShard : public ShardContext {
+ public:
+  // All but `progress` outlive it.
+  LeasedShard(JobQueue* queue, TimedLease* lease, store::ShardProgress progress,
+              const Cancellation& cancellation, const TurnRules& rules, ShardHost host);
+
+  const std::string& tenant() const override { return lease_->lease().tenant; }
+  const std::string& spec() const override { return lease_->lease().spec; }
+  int64_t shard() const override { return lease_->lease().shard; }
+  int64_t num_shards() const override { return lease_->lease().num_shards; }
+  const std::string& cursor() const override { return progress_.cursor; }
+  const std::string& partial() const override { return progress_.partial; }
+  int64_t work_done() const override { return progress_.work_done; }
+  const Cancellation& cancellation() const override { return cancellation_; }
+
+  absl::StatusOr<store::ShardProgress> ProgressOf(int64_t shard) override;
+  void Observe(std::vector<store::Observed> observed) override;
+  // What was observed since the last commit.
+  std::vector<store::Observed> TakeObserved();
+  absl::Status Checkpoint(absl::FunctionRef<std::string()> partial, absl::string_view cursor,
+                          int64_t work_done) override;
+
+ private:
+  bool IsTurnOverAt(absl::Time now);
+  absl::Status Commit(std::string partial, absl::string_view cursor, int64_t work_done);
+
+  JobQueue* const queue_;
+  TimedLease* const lease_;
+  const store::ShardProgress progress_;
+  const Cancellation cancellation_;
+  const TurnRules& rules_;
+  const ShardHost host_;
+  std::vector<store::Observed> observed_;
+  int64_t committed_work_;
+  absl::Time committed_at_;
+  absl::Time ask_at_;  // when others are asked about next
+};
+
+}  // namespace valuescope::jobs
+
+#endif  // VALUESCOPE_JOBS_LEASED_SHARD_H_

@@ -1,0 +1,154 @@
+"""Servers whose blobs lie in an S3 store: the same bytes as in a directory, through kills and refusals."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import valuescope as vs
+from conftest import ROOT, Server
+from test_shared_store import LOAD, MODEL, RESPONSES, Database, each_once, results, submit
+from valuescope import v1
+
+SECRET = "secret/+key"
+CREDENTIALS = f"[default]\naws_access_key_id = AKIDTEST\naws_secret_access_key = {SECRET}\n"
+
+
+class FakeS3:
+    def __init__(self, folder):
+        self._process = subprocess.Popen(
+            [sys.executable, ROOT / "tests" / "store" / "fake_s3.py"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.endpoint = f"http://127.0.0.1:{self._process.stdout.readline().strip()}"
+        self.credentials = folder / "credentials"
+        self.credentials.write_text(CREDENTIALS)
+
+    def tell(self, do, **order):
+        self._process.stdin.write(json.dumps({"do": do, **order}) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def flags(self, folder, prefix):
+        return [
+            f"--artifacts=s3://values/{prefix}",
+            f"--s3_endpoint={self.endpoint}",
+            f"--s3_credentials_file={self.credentials}",
+            f"--scratch={folder / 'scratch'}",
+        ]
+
+    def stop(self):
+        self._process.stdin.close()
+        self._process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory):
+    fake = FakeS3(tmp_path_factory.mktemp("s3"))
+    yield fake
+    fake.stop()
+
+
+@pytest.fixture(autouse=True)
+def obedient(s3):
+    yield
+    s3.tell("rules")
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """The results of the job on a server whose blobs lie in a directory."""
+    server = Server(tmp_path_factory.mktemp("directory"), *LOAD)
+    with server.client(MODEL) as client:
+        done = results(client, client.wait_for_job(submit(client).name).name)
+    assert server.stop() == 0
+    return done
+
+
+def await_shards(client, job, count):
+    for state in client.watch_job(job):
+        if state.progress.shards_done >= count:
+            return state
+
+
+def test_a_job_that_was_killed_ends_with_the_bytes_of_a_directory(s3, expected, tmp_path):
+    flags = [*LOAD, *s3.flags(tmp_path, "killed")]
+    server = Server(tmp_path, *flags)
+    with server.client(MODEL) as client:
+        job = submit(client).name
+        assert await_shards(client, job, 3).state == v1.JOB_STATE_RUNNING
+        server.kill()
+    server = Server(tmp_path, *flags)
+    with server.client(MODEL) as client:
+        client.wait_for_job(job)
+        finished = client.job(job)
+        assert finished.progress.done == RESPONSES
+        assert finished.rescues == 1, "the kill came too late"
+        assert results(client, job) == expected
+        page = server.metrics()
+    assert server.stop() == 0
+    keys = s3.tell("keys")
+    assert all(key.startswith("killed/") for key in keys)
+    assert len(keys) >= len(expected)
+    assert 'valuescope_s3_request_duration_seconds_count{code="200",operation="put"}' in page
+    assert 'valuescope_s3_sent_bytes_total{operation="put"}' in page
+    assert SECRET not in server.log.read_text()
+    assert not any((tmp_path / "scratch").iterdir())
+
+
+def test_what_s3_refuses_has_a_clear_reason_and_is_done_afterwards(s3, expected, tmp_path):
+    server = Server(tmp_path, *LOAD, *s3.flags(tmp_path, "refused"))
+    with server.client(MODEL) as client:
+        for status, code, reason in [
+            (507, "XMinioStorageFull", "STORAGE_FULL"),
+            (403, "AccessDenied", "STORAGE_REFUSED"),
+        ]:
+            job = submit(client).name
+            s3.tell("rule", method="PUT", how="error", status=status, code=code, times=1000)
+            with pytest.raises(vs.ValuescopeError) as refused:
+                client.write_artifact([vs.labelled([3, 11], [5], True, "q")])
+            assert refused.value.reason == reason
+            with pytest.raises(vs.ValuescopeError):
+                client.wait_for_job(job)
+            failed = client.job(job)
+            assert failed.state == v1.JOB_STATE_FAILED
+            assert failed.error.reason == reason, failed.error
+            assert failed.progress.done == RESPONSES, "what is done is kept"
+            s3.tell("rules")
+            client.retry_job(job)
+            client.wait_for_job(job)
+            assert results(client, job) == expected
+    assert server.stop() == 0
+
+
+def test_a_store_that_is_briefly_too_busy_is_waited_for(s3, expected, tmp_path):
+    server = Server(tmp_path, *LOAD, *s3.flags(tmp_path, "busy"))
+    with server.client(MODEL) as client:
+        s3.tell("rule", method="*", how="error", status=503, code="SlowDown", times=12)
+        job = submit(client).name
+        client.wait_for_job(job)
+        assert results(client, job) == expected
+        assert 'valuescope_s3_retries_total{operation="put"}' in server.metrics()
+    assert server.stop() == 0
+
+
+def test_two_servers_share_a_bucket(s3, expected, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("db")  # the path of a socket must be short
+    for parent in (folder, *folder.parents[:2]):
+        parent.chmod(0o755)
+    database = Database(folder)
+    url = f"postgresql://postgres@/postgres?host={folder}"
+    servers = []
+    for name in ("first", "second"):
+        (folder / name).mkdir()
+        flags = s3.flags(folder / name, "shared")
+        servers.append(Server(folder / name, *LOAD, f"--store={url}", *flags))
+    with servers[0].client(MODEL) as first, servers[1].client(MODEL) as second:
+        job = submit(first).name
+        second.wait_for_job(job)
+        assert each_once(list(zip(servers, (first, second), strict=True)), job)
+        assert results(first, job) == results(second, job) == expected
+    assert [server.stop() for server in servers] == [0, 0]
+    database.stop()
