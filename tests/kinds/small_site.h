@@ -54,8 +54,9 @@ class SmallSite {
   }
 
   std::shared_ptr<FakeEngine> AddModel(const std::string& digest = kDigest,
-                                       DType dtype = DType::kFloat32) {
-    return models.Add("tiny", digest, text_, dtype);
+                                       DType dtype = DType::kFloat32,
+                                       std::shared_ptr<FakeEngine> of = nullptr) {
+    return models.Add("tiny", digest, text_, dtype, std::move(of));
   }
 
   // Call it once, when no kind is to be added any more.
@@ -107,16 +108,18 @@ class SmallSite {
     ASSERT_TRUE(store->PutResources("lab", {resource}, {}).ok());
   }
 
-  v1::AttributeNeuronsRequest Attribution(int num_responses) {
+  // By the vector of these rows, three numbers each, one a layer.
+  v1::AttributeNeuronsRequest Attribution(int num_responses,
+                                          const std::vector<float>& rows = {1, 0, 1, 0, 2, 1}) {
+    const int num_layers = static_cast<int>(rows.size()) / 3;
     v1::CreateVectorRequest create;
     v1::Vector& vector = *create.mutable_vector();
     vector.set_model("models/tiny");
     vector.set_site(v1::SITE_RESIDUAL_POST);
-    for (const int layer : {0, 1}) vector.add_layers(layer);
-    const std::vector<float> rows = {1, 0, 1, 0, 2, 1};
+    for (int layer = 0; layer < num_layers; ++layer) vector.add_layers(layer);
     v1::Tensor& data = *vector.mutable_data();
     data.set_dtype(v1::DATA_TYPE_FLOAT32);
-    for (const int64_t size : {2, 3}) data.add_shape(size);
+    for (const int size : {num_layers, 3}) data.add_shape(size);
     data.set_data(rows.data(), rows.size() * sizeof(float));
     v1::CreateVectorResponse created;
     EXPECT_EQ(vectors.CreateVector(context, create, &created), absl::OkStatus());

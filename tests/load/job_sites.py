@@ -26,8 +26,10 @@ class MovedDatabase(Database):
 
     def __init__(self, folder):
         folder.mkdir()
-        for parent in (folder, *folder.parents[:2]):
-            parent.chmod(0o755)
+        # PostgreSQL does not run as root, and is to get into what was made for this user alone.
+        for parent in folder.parents:
+            if parent.stat().st_mode & 0o777 == 0o700:
+                parent.chmod(0o711)
         super().__init__(folder)
         self.sql("CREATE DATABASE store", "postgres")
         self.sql(CLOCK)

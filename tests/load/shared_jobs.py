@@ -46,32 +46,38 @@ class Replicas:
         assert kind or codes == [0, 0]
 
 
+def run_among_crashes(two, database, proxy, sweep, plain, crashes, cuts):
+    """Jobs, one after the other, until the database crashed and connections were cut as often as that; returns how often."""
+    spec, done, before = sweep.spec(two.clients[0], plain.units), 0, proxy.cuts
+    while done < crashes or proxy.cuts - before < cuts:
+        job, seen = two.clients[0].create_job(spec).name, 0
+        for state in two.clients[1].watch_job(job):
+            assert state.progress.done >= seen, "progress fell"
+            seen = state.progress.done
+            if done < crashes and seen > plain.units * (done % 3 + 1) / 5:
+                database.crash()
+                done += 1
+        made = two.clients[0].job(job)
+        assert made.state == v1.JOB_STATE_SUCCEEDED, made
+        assert_each_once(two.servers, made)
+        assert artifacts_of(two.clients[1], job) == plain.artifacts, "other bytes"
+    return done, proxy.cuts - before
+
+
 def check_database(report, folder, sweep, database, crashes, units):
-    """A sweep while the database crashes now and then and connections of one of the two servers are cut all the time."""
+    """The database crashes now and then, and connections of one of two servers are cut all the time."""
     plain = undisturbed(folder / "plain", sweep, units)
-    with contextlib.ExitStack() as stack:
-        site = stack.enter_context(Site(folder / "crashes", database))
-        proxy = stack.enter_context(CuttingProxy(folder / "cut", database.folder, CUT_SHARE))
-        two = stack.enter_context(Replicas(site, proxy.folder))
-        spec = sweep.spec(two.clients[0], units)
-        done, seen = 0, 0
-        while done < crashes or proxy.cuts < 20 * crashes:
-            job = two.clients[0].create_job(spec)
-            for state in two.clients[1].watch_job(job.name):
-                assert state.progress.done >= seen, "progress fell"
-                seen = state.progress.done
-                if done < crashes and seen > plain.units * (done % 3 + 1) / 5:
-                    database.crash()
-                    done += 1
-            job, seen = two.clients[0].job(job.name), 0
-            assert job.state == v1.JOB_STATE_SUCCEEDED, job
-            assert_each_once(two.servers, job)
-            assert artifacts_of(two.clients[1], job.name) == plain.artifacts, "other bytes"
+    with (
+        Site(folder / "crashes", database) as site,
+        CuttingProxy(folder / "cut", database.folder, CUT_SHARE) as proxy,
+        Replicas(site, proxy.folder) as two,
+    ):
+        crashed, cut = run_among_crashes(two, database, proxy, sweep, plain, crashes, 20 * crashes)
     report.row(
         "database",
         sweep.name,
-        f"{done} crashes of the database and {proxy.cuts} cut connections: every step committed once, bytes equal",
-        done >= crashes,
+        f"{crashed} crashes of the database and {cut} cut connections: every step committed once, bytes equal",
+        crashed >= crashes,
     )
 
 

@@ -30,11 +30,11 @@ namespace valuescope {
 
 class FakeEngine : public engine::Engine {
  public:
-  FakeEngine() {
+  explicit FakeEngine(int num_layers = 2, int64_t intermediate = 4) {
     architecture_.family = "llama";
-    architecture_.num_layers = 2;
+    architecture_.num_layers = num_layers;
     architecture_.hidden = 3;
-    architecture_.intermediate = 4;
+    architecture_.intermediate = intermediate;
     architecture_.vocabulary = 100;
     architecture_.max_positions = 64;
   }
@@ -201,8 +201,9 @@ class FakeModels : public engine::ModelRegistry {
  public:
   std::shared_ptr<FakeEngine> Add(const std::string& id, const std::string& digest,
                                   std::shared_ptr<const text::TextModel> text = nullptr,
-                                  DType dtype = DType::kFloat32) {
-    auto engine = std::make_shared<FakeEngine>();
+                                  DType dtype = DType::kFloat32,
+                                  std::shared_ptr<FakeEngine> engine = nullptr) {
+    if (engine == nullptr) engine = std::make_shared<FakeEngine>();
     auto model = std::make_shared<engine::ServedModel>();
     model->id = id;
     model->architecture = engine->architecture();
