@@ -234,6 +234,7 @@ jobs::WorkerOptions ObservedWorker(const config::ServerConfig& config,
                                    observability::Metrics* metrics) {
   jobs::WorkerOptions options;
   options.orphan_grace = config.keep_orphaned_blobs;
+  options.sweep = std::clamp(config.keep_orphaned_blobs, absl::Seconds(1), options.sweep);
   options.observer.on_blob_removed = [metrics] { metrics->Expired("blobs", 1); };
   options.observer.on_step = [metrics](const store::Lease& lease, absl::Duration duration,
                                        const absl::Status& status) {
