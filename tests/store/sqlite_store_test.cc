@@ -76,8 +76,9 @@ TEST_F(SqliteStoreTest, ADatabaseOfTheFormatBeforeIsBroughtToThePresentOne) {
         "DROP TABLE job_states; DROP TABLE job_models; DROP TABLE job_observed; DROP INDEX "
         "jobs_by_count;"
         "DROP INDEX jobs_by_list_of_state; DROP INDEX jobs_by_list_of_kind;"
-        "DROP INDEX jobs_by_time; DROP INDEX jobs_queued_since; DROP INDEX jobs_finished;"
+        "DROP INDEX jobs_queued_since; DROP INDEX jobs_finished;"
         "DROP INDEX jobs_with_partials; DROP INDEX requests_by_age;"
+        "DROP INDEX jobs_by_list; CREATE INDEX jobs_by_list ON jobs (tenant, sequence);"
         "CREATE INDEX jobs_by_state ON jobs (state);"
         "DROP INDEX jobs_by_work; DROP TABLE job_blobs; ALTER TABLE jobs DROP COLUMN needs;"
         "UPDATE store_format SET version = 1");
