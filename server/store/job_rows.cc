@@ -639,7 +639,7 @@ int64_t TotalRescues(SqlTransaction& transaction) {
 
 QueueAges MeasureAges(SqlTransaction& transaction) {
   const auto row = transaction.Query(
-      "SELECT (SELECT min(created_at) FROM jobs WHERE state = 1),"
+      "SELECT (SELECT created_at FROM jobs WHERE state = 1 ORDER BY created_at LIMIT 1),"
       " (SELECT min(expires_at) FROM steps WHERE state = 1)");
   row->Next();
   QueueAges ages;
