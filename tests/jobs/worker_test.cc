@@ -143,7 +143,7 @@ TEST_F(WorkerTest, CancelStopsTheRunningShardBetweenItsChunks) {
   const auto cancelled = queue_->Cancel("lab", id);
   ASSERT_TRUE(cancelled.ok());
   const store::Job job = Await(id, JobState::kCancelled);
-  EXPECT_EQ(job.work_done, 1) << "what was stored before stays";
+  EXPECT_EQ(job.work_done, 2) << "what was done stays, the chunk in flight with it";
   EXPECT_EQ(job.rescues, 0);
 }
 
