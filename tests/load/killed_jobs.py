@@ -113,7 +113,8 @@ def check_kills(report, folder, sweeps, databases, kills, units, commit_seconds,
             + MARGIN
         )
         for name, database in databases.items():
-            with Site(folder / f"killed-{sweep.name}-{name}", database) as site:
+            flags = [f"--job_commit_interval={commit_seconds}s"]
+            with Site(folder / f"killed-{sweep.name}-{name}", database, flags) as site:
                 victim = Victim(site, sweep, plain, draws)
                 for _ in range(each):
                     victim.work_until_killed()
