@@ -45,56 +45,13 @@ absl::StatusOr<JobSnapshot> JobQueue::Create(const store::NewJob& job,
 }
 
 absl::StatusOr<JobSnapshot> JobQueue::Get(absl::string_view tenant, absl::string_view id) {
-  absl::ReaderMutexLock lock(&progress_mutex_);
-  absl::StatusOr<store::Job> job = store_->GetJob(tenant, id);
-  if (job.ok()) AddAhead(*job);
-  return Snapshot(std::move(job));
+  return Snapshot(store_->GetJob(tenant, id));
 }
 
 absl::StatusOr<store::JobPage> JobQueue::List(absl::string_view tenant,
                                               const store::JobFilter& filter,
                                               const store::Page& page) {
-  absl::ReaderMutexLock lock(&progress_mutex_);
-  VS_ASSIGN_OR_RETURN(store::JobPage jobs, store_->ListJobs(tenant, filter, page));
-  for (store::Job& job : jobs.jobs) AddAhead(job);
-  return jobs;
-}
-
-void JobQueue::AddAhead(store::Job& job) {
-  const auto ahead = ahead_.find(job.id);
-  if (ahead == ahead_.end() || store::IsFinished(job.state)) return;
-  for (const auto& [shard, units] : ahead->second) job.work_done += units;
-  // A worker that lost its lease may not know it yet.
-  job.work_done = std::min(job.work_done, job.total_work);
-}
-
-void JobQueue::ShowAhead(absl::string_view job_id, int64_t shard, int64_t units) {
-  {
-    absl::MutexLock lock(&progress_mutex_);
-    SetAhead(job_id, shard, units);
-  }
-  Announce(job_id);
-}
-
-void JobQueue::SetAhead(absl::string_view job_id, int64_t shard, int64_t units) {
-  const auto job = ahead_.try_emplace(std::string(job_id)).first;
-  if (units == 0) {
-    job->second.erase(shard);
-  } else {
-    job->second[shard] = units;
-  }
-  if (job->second.empty()) ahead_.erase(job);
-}
-
-absl::Status JobQueue::Commit(absl::string_view job_id, int64_t shard,
-                              absl::FunctionRef<absl::Status()> commit) {
-  {
-    absl::MutexLock lock(&progress_mutex_);
-    VS_RETURN_IF_ERROR(commit());
-    SetAhead(job_id, shard, 0);
-  }
-  Announce(job_id);
-  return absl::OkStatus();
+  return store_->ListJobs(tenant, filter, page);
 }
 
 absl::StatusOr<JobSnapshot> JobQueue::Cancel(absl::string_view tenant, absl::string_view id) {

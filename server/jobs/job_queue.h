@@ -16,7 +16,6 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -103,14 +102,6 @@ class JobQueue {
   // Something that jobs need came or went: workers look again, and so do watchers.
   void NeedsChanged();
 
-  // Units done in a shard beyond those that are committed. Who looks at the job here sees them too.
-  void ShowAhead(absl::string_view job_id, int64_t shard, int64_t units);
-
-  // Commits what was done in a shard: `commit` writes it to the store, and where it returns OK
-  // nothing is ahead any more. Who looks at the job sees it as it was before or is after.
-  absl::Status Commit(absl::string_view job_id, int64_t shard,
-                      absl::FunctionRef<absl::Status()> commit);
-
   // The job changed: wakes its watchers.
   void Announce(absl::string_view job_id);
 
@@ -137,10 +128,6 @@ class JobQueue {
   };
 
   void ForgetReplicas();
-  // What is ahead of what is committed, added.
-  void AddAhead(store::Job& job) ABSL_SHARED_LOCKS_REQUIRED(progress_mutex_);
-  void SetAhead(absl::string_view job_id, int64_t shard, int64_t units)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(progress_mutex_);
   void WakeWorkers();
   void WakeAllWatchers();
   void HearOthers(const store::JobChange& change);
@@ -154,11 +141,6 @@ class JobQueue {
   store::Store* const store_;
   const Clock* const clock_;
   std::vector<const JobKind*> kinds_;
-  // Held while something is committed, so that nobody reads in between.
-  absl::Mutex progress_mutex_;
-  // Units by job id and shard, of the shards that run here.
-  std::map<std::string, std::map<int64_t, int64_t>, std::less<>> ahead_
-      ABSL_GUARDED_BY(progress_mutex_);
   absl::Mutex mutex_;
   std::map<std::string, Watched, std::less<>> watched_ ABSL_GUARDED_BY(mutex_);  // by job id
   // Of jobs that were running when somebody looked, by id; a bounded number of the latest.

@@ -36,7 +36,6 @@ LeasedShard::LeasedShard(JobQueue* queue, TimedLease* lease, store::ShardProgres
       cancellation_(cancellation),
       rules_(rules),
       host_(std::move(host)),
-      committed_work_(progress_.work_done),
       committed_at_(lease_->lease().failures == 0 ? rules_.clock->Now() : absl::InfinitePast()),
       ask_at_(rules_.clock->Now() + rules_.turn) {}
 
@@ -65,10 +64,7 @@ absl::Status LeasedShard::Checkpoint(absl::FunctionRef<std::string()> partial,
   const absl::Time now = rules_.clock->Now();
   const bool stops = host_.stops(/*uncommitted=*/true);
   const bool over = !stops && IsTurnOverAt(now);
-  if (!stops && !over && now < committed_at_ + rules_.commit_interval) {
-    queue_->ShowAhead(lease_->lease().job_id, shard(), work_done - committed_work_);
-    return absl::OkStatus();
-  }
+  if (!stops && !over && now < committed_at_ + rules_.commit_interval) return absl::OkStatus();
   VS_RETURN_IF_ERROR(Commit(partial(), cursor, work_done));
   if (host_.stops(/*uncommitted=*/false)) {
     return ErrorWithReason(absl::StatusCode::kCancelled, "CANCELLED", "the shard is to stop");
@@ -88,11 +84,9 @@ absl::Status LeasedShard::Commit(std::string partial, absl::string_view cursor, 
                                          .cursor = std::string(cursor),
                                          .work_done = work_done,
                                          .observed = TakeObserved()};
-  VS_RETURN_IF_ERROR(queue_->Commit(lease_->lease().job_id, shard(), [&] {
-    return lease_->Charge(
-        [&](const store::Lease& lease) { return queue_->store().CommitProgress(lease, progress); });
-  }));
-  committed_work_ = work_done;
+  VS_RETURN_IF_ERROR(lease_->Charge(
+      [&](const store::Lease& lease) { return queue_->store().CommitProgress(lease, progress); }));
+  queue_->Announce(lease_->lease().job_id);
   committed_at_ = rules_.clock->Now();
   return absl::OkStatus();
 }

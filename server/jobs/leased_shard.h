@@ -4,7 +4,7 @@
 // has to reach the disk. One is taken where the last commit is an interval ago, so kill -9 loses
 // the work of one interval, or one chunk where that takes longer; where the shard is to stop; where
 // its turn is over; and the first one of a shard that had failed, so that one which gets on a
-// little each time ends. What was offered and not committed yet is shown to watchers all the same.
+// little each time ends. Watchers see what is committed.
 //
 // A turn is over after a bounded time, where others wait for the worker (store::Store::OthersWait):
 // the lease is given back without blame, and whoever leases the shard next goes on from its cursor.
@@ -100,7 +100,6 @@ class LeasedShard : public ShardContext {
   const TurnRules& rules_;
   const ShardHost host_;
   std::vector<store::Observed> observed_;
-  int64_t committed_work_;
   absl::Time committed_at_;
   absl::Time ask_at_;  // when others are asked about next
 };

@@ -194,10 +194,7 @@ class Worker::Impl {
     const Cancellation cancellation = Activate(lease.lease(), seen);
     const absl::Status status = RunSafely(lease, cancellation);
     Deactivate();
-    if (!status.ok()) {
-      Settle(lease, cancellation, status);
-      queue_->ShowAhead(job_id, lease.lease().shard, 0);
-    }
+    if (!status.ok()) Settle(lease, cancellation, status);
     queue_->Announce(job_id);
     if (options_.observer.on_step) {
       options_.observer.on_step(lease.lease(), absl::Now() - start, status);
@@ -229,11 +226,8 @@ class Worker::Impl {
                                        .cursor = "",
                                        .work_done = result.work_done,
                                        .observed = shard.TakeObserved()};
-    return queue_->Commit(lease.job_id, lease.shard, [&] {
-      return timed.Charge([&](const store::Lease& charged) {
-        return queue_->store().CompleteShard(charged, done);
-      });
-    });
+    return timed.Charge(
+        [&](const store::Lease& charged) { return queue_->store().CompleteShard(charged, done); });
   }
 
   absl::Status RunMerge(TimedLease& timed, const Cancellation& cancellation) {

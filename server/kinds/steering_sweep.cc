@@ -47,7 +47,9 @@ bool IsWhole(const SavedSweep& sweep) {
       sweep.evaluations().empty() || sweep.num_random() < 0) {
     return false;
   }
+  bool any_neurons = false, any_responses = false;
   for (const SavedSweepSubject& subject : sweep.subjects()) {
+    any_neurons |= subject.vector().empty();
     const bool whole = subject.vector().empty() ? !subject.neurons().empty()
                                                 : subject.norms_size() == sweep.layers_size();
     if (!whole) return false;
@@ -60,8 +62,10 @@ bool IsWhole(const SavedSweep& sweep) {
   }
   for (const SavedSweepEvaluation& evaluation : sweep.evaluations()) {
     if (!IsWhole(evaluation.work())) return false;
+    any_responses |= evaluation.work().has_generate_responses();
   }
-  return true;
+  // By which random sets are drawn.
+  return any_responses || !any_neurons || sweep.num_random() == 0;
 }
 
 class SteeringSweepKind

@@ -202,6 +202,12 @@ std::vector<std::string> ModelsIn(const std::string& needs) {
   return models;
 }
 
+absl::Status InputDeleted(const store::Job& job, absl::string_view what) {
+  return ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition, "INPUT_DELETED",
+      absl::StrCat("`jobs/", job.id, "` reads what is gone, ", what, "; create a new job"));
+}
+
 // The names that a summary lists under `key`.
 void AddNames(const google::protobuf::Struct& summary, const char* key,
               google::protobuf::RepeatedPtrField<std::string>* names) {
@@ -452,15 +458,12 @@ absl::Status JobService::CheckCanRun(const store::Job& job, const rpc::CallConte
   if (kind == nullptr) return NotServedKind(job.kind);
   for (const std::string& digest : job.blobs) {
     const absl::StatusOr<int64_t> size = blobs_->Size(digest);
-    if (absl::IsNotFound(size.status())) {
-      return ErrorWithReason(
-          absl::StatusCode::kFailedPrecondition, "INPUT_DELETED",
-          absl::StrCat("the data that `jobs/", job.id, "` reads is gone; create a new job"));
-    }
+    if (absl::IsNotFound(size.status())) return InputDeleted(job, "its own copy of the data");
     VS_RETURN_IF_ERROR(size.status());
     VS_RETURN_IF_ERROR(context.Hold(*size));
   }
   const absl::Status opened = kind->Open(job.tenant, job.spec).status();
+  if (absl::IsNotFound(opened)) return InputDeleted(job, opened.message());
   // What is not here, or taken, is waited for.
   if (jobs::IsNotReady(opened) || DetailsOf(opened).retry_after) return absl::OkStatus();
   return opened;

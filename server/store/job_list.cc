@@ -49,8 +49,8 @@ std::vector<std::string> ScopeOf(absl::string_view tenant, const JobFilter& filt
           filter.model};
 }
 
-// Sequence numbers of the first jobs that the filter lets through, one state's at most: each has an
-// index, or the walk of one, in which they stand in order.
+// Sequence numbers of the first jobs that the filter lets through, of one state at most: an index
+// has them in order, and whatever else is asked of them but for combinations of filters.
 std::string SequencesOf(const JobFilter& filter, std::optional<JobState> state,
                         absl::string_view tenant, const PageBounds& bounds, Statement& statement) {
   const bool by_model = !filter.model.empty();

@@ -286,23 +286,31 @@ void WriteLease(SqlTransaction& transaction, int64_t job, const Lease& lease) {
   transaction.Execute(
       "UPDATE steps SET state = 1, token = $1, expires_at = $2 WHERE job = $3 AND shard = $4",
       lease.token, lease.expires_at, job, lease.shard);
+  // It was queued or running.
   transaction.Execute(
-      "UPDATE jobs SET state = 2, started_at = coalesce(started_at, $1) WHERE sequence = $2",
-      transaction.now(), job);
-  UpdateReadiness(transaction, job);
+      "UPDATE jobs SET state = 2, started_at = coalesce(started_at, $2),"
+      " ready_at = " READY_AT_OF_FIRST " WHERE sequence = $1",
+      job, transaction.now());
 }
 
-// A step of the line as a lease, written.
+// A step of the job, which stands in the line, as a lease, written.
+std::optional<Lease> LeaseStep(SqlTransaction& transaction, const ReadyLine& line, int64_t job,
+                               absl::Duration duration, const TenantPolicies& tenants) {
+  std::optional<Lease> lease = TakeStep(transaction, job);
+  if (!lease || IsAtItsBound(transaction, line.tenant, tenants)) return std::nullopt;
+  lease->expires_at = transaction.now() + duration;
+  WriteLease(transaction, job, *lease);
+  TakeTurn(transaction, line.tenant, line.start);
+  return lease;
+}
+
 std::optional<Lease> LeaseFrom(SqlTransaction& transaction, const ReadyLine& line,
                                absl::Duration duration, const TenantPolicies& tenants) {
-  for (const int64_t job : ReadyJobs(transaction, line.line)) {
-    std::optional<Lease> lease = TakeStep(transaction, job);
-    if (!lease) continue;
-    if (IsAtItsBound(transaction, line.tenant, tenants)) return std::nullopt;
-    lease->expires_at = transaction.now() + duration;
-    WriteLease(transaction, job, *lease);
-    TakeTurn(transaction, line.tenant, line.start);
-    return lease;
+  std::optional<Lease> lease = LeaseStep(transaction, line, line.job, duration, tenants);
+  if (lease) return lease;
+  for (const int64_t job : ReadyJobsBehind(transaction, line)) {
+    lease = LeaseStep(transaction, line, job, duration, tenants);
+    if (lease) return lease;
   }
   return std::nullopt;
 }
@@ -317,16 +325,8 @@ void WriteResult(SqlTransaction& transaction, int64_t job, int64_t shard,
       job, shard, Bytes{progress.cursor}, Bytes{progress.partial});
 }
 
-// A shard is done; the last one opens the merge.
-void CountDoneShard(SqlTransaction& transaction, int64_t job, int64_t shard) {
-  transaction.Execute(
-      "UPDATE steps SET state = 2, token = NULL, expires_at = NULL WHERE job = $1 AND shard = $2",
-      job, shard);
-  const std::optional<int64_t> left = transaction.Integer(
-      "UPDATE jobs SET shards_done = shards_done + 1 WHERE sequence = $1"
-      " RETURNING num_shards - shards_done",
-      job);
-  if (left != 0) return;
+// Where the last shard is done.
+void OpenMerge(SqlTransaction& transaction, int64_t job) {
   transaction.Execute("UPDATE steps SET state = 0 WHERE job = $1 AND shard = $2", job, kMergeStep);
   UpdateReadiness(transaction, job);
 }
@@ -513,13 +513,17 @@ absl::Status CommitProgress(SqlTransaction& transaction, const Lease& lease,
   VS_ASSIGN_OR_RETURN(const HeldStep step,
                       CheckLease(transaction, lease, done ? kRunning : kRunningOrCancelling));
   WriteResult(transaction, step.job, lease.shard, progress);
-  transaction.Execute("UPDATE steps SET work_done = $1, failures = 0 WHERE job = $2 AND shard = $3",
+  transaction.Execute(absl::StrCat("UPDATE steps SET work_done = $1, failures = 0",
+                                   done ? ", state = 2, token = NULL, expires_at = NULL" : "",
+                                   " WHERE job = $2 AND shard = $3"),
                       progress.work_done, step.job, lease.shard);
-  transaction.Execute("UPDATE jobs SET work_done = work_done + $1 WHERE sequence = $2",
-                      progress.work_done - step.work_done, step.job);
-  if (done) CountDoneShard(transaction, step.job, lease.shard);
+  const std::optional<int64_t> left = transaction.Integer(
+      "UPDATE jobs SET work_done = work_done + $1, shards_done = shards_done + $2"
+      " WHERE sequence = $3 RETURNING num_shards - shards_done",
+      progress.work_done - step.work_done, int64_t{done}, step.job);
+  if (done && left == 0) OpenMerge(transaction, step.job);
   AddObserved(transaction, step.job, progress.observed);
-  Charge(transaction, step.job, lease.worked, tenants);
+  Charge(transaction, lease.tenant, lease.worked, tenants);
   return absl::OkStatus();
 }
 
@@ -538,7 +542,7 @@ absl::Status CompleteJob(SqlTransaction& transaction, const Lease& merge, absl::
   FinishJob(transaction, step.job, JobState::kSucceeded);
   // The artifacts replace the partial results.
   transaction.Execute("DELETE FROM steps WHERE job = $1", step.job);
-  Charge(transaction, step.job, merge.worked, tenants);
+  Charge(transaction, merge.tenant, merge.worked, tenants);
   return absl::OkStatus();
 }
 
@@ -546,7 +550,7 @@ absl::Status FailJob(SqlTransaction& transaction, const Lease& lease, const absl
                      const TenantPolicies& tenants) {
   VS_ASSIGN_OR_RETURN(const HeldStep step, CheckLease(transaction, lease));
   FinishJobAsFailed(transaction, step.job, MakeJobError(error, lease.shard));
-  Charge(transaction, step.job, lease.worked, tenants);
+  Charge(transaction, lease.tenant, lease.worked, tenants);
   return absl::OkStatus();
 }
 
@@ -555,7 +559,7 @@ absl::Status FailShard(SqlTransaction& transaction, const Lease& lease, const ab
   VS_ASSIGN_OR_RETURN(const HeldStep step, CheckLease(transaction, lease));
   CountFailure(transaction, step.job, lease.shard, step.failures, MakeJobError(error, lease.shard),
                policy);
-  Charge(transaction, step.job, lease.worked, tenants);
+  Charge(transaction, lease.tenant, lease.worked, tenants);
   return absl::OkStatus();
 }
 
@@ -569,7 +573,7 @@ absl::Status ReleaseLease(SqlTransaction& transaction, const Lease& lease,
   if (!job) return absl::OkStatus();
   ReturnStep(transaction, *job, lease.shard);
   FinishCancelling(transaction, *job);
-  Charge(transaction, *job, lease.worked, tenants);
+  Charge(transaction, lease.tenant, lease.worked, tenants);
   return absl::OkStatus();
 }
 
@@ -635,7 +639,7 @@ int64_t TotalRescues(SqlTransaction& transaction) {
 
 QueueAges MeasureAges(SqlTransaction& transaction) {
   const auto row = transaction.Query(
-      "SELECT (SELECT min(created_at) FROM jobs WHERE state = 1),"
+      "SELECT (SELECT created_at FROM jobs WHERE state = 1 ORDER BY created_at LIMIT 1),"
       " (SELECT min(expires_at) FROM steps WHERE state = 1)");
   row->Next();
   QueueAges ages;

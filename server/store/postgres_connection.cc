@@ -164,11 +164,28 @@ PostgresConnection::PostgresConnection(const std::string& url) : connection_(Con
 std::unique_ptr<SqlRows> PostgresConnection::Query(absl::string_view sql,
                                                    const std::vector<SqlValue>& values) {
   const Parameters sent(values);
+  if (IsDirect()) {
+    return std::make_unique<PostgresRows>(
+        Check(connection_.get(),
+              PQexecPrepared(connection_.get(), Prepared(std::string(sql), sent.types).c_str(),
+                             static_cast<int>(values.size()), sent.data.data(), sent.lengths.data(),
+                             sent.formats.data(), kBinaryFormat)));
+  }
   return std::make_unique<PostgresRows>(
       Check(connection_.get(),
             PQexecParams(connection_.get(), std::string(sql).c_str(),
                          static_cast<int>(values.size()), sent.types.data(), sent.data.data(),
                          sent.lengths.data(), sent.formats.data(), kBinaryFormat)));
+}
+
+const std::string& PostgresConnection::Prepared(const std::string& sql,
+                                                const std::vector<Oid>& types) {
+  const auto known = prepared_.find({sql, types});
+  if (known != prepared_.end()) return known->second;
+  std::string name = absl::StrCat("s", prepared_.size());
+  Check(connection_.get(), PQprepare(connection_.get(), name.c_str(), sql.c_str(),
+                                     static_cast<int>(types.size()), types.data()));
+  return prepared_.emplace(std::pair(sql, types), std::move(name)).first->second;
 }
 
 std::string PostgresConnection::Script(const std::string& sql) {
@@ -186,7 +203,10 @@ void PostgresConnection::Commit() {
 
 bool PostgresConnection::IsDirect() {
   // A pooler tells a number of its own.
-  return Script("SELECT pg_backend_pid()") == absl::StrCat(PQbackendPID(connection_.get()));
+  if (!direct_) {
+    direct_ = Script("SELECT pg_backend_pid()") == absl::StrCat(PQbackendPID(connection_.get()));
+  }
+  return *direct_;
 }
 
 std::optional<std::string> PostgresConnection::TakeNotification() {

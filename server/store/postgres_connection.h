@@ -6,10 +6,12 @@
 
 #include <libpq-fe.h>
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -48,7 +50,7 @@ class PostgresConnection {
   // A server that does not answer is given up after seconds, then and later.
   explicit PostgresConnection(const std::string& url);
 
-  // One statement; rows are in binary form.
+  // One statement; rows are in binary form. The server keeps its plan where the session is ours.
   std::unique_ptr<SqlRows> Query(absl::string_view sql, const std::vector<SqlValue>& values = {});
 
   // Several statements without parameters; first column of the last one's first row, if any.
@@ -74,7 +76,12 @@ class PostgresConnection {
     void operator()(PGconn* connection) const { PQfinish(connection); }
   };
 
+  // The name of the statement, which the server is told at its first use.
+  const std::string& Prepared(const std::string& sql, const std::vector<Oid>& types);
+
   const std::unique_ptr<PGconn, Finish> connection_;
+  std::optional<bool> direct_;  // once it is known
+  std::map<std::pair<std::string, std::vector<Oid>>, std::string> prepared_;
 };
 
 }  // namespace valuescope::store

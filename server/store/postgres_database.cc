@@ -178,10 +178,18 @@ auto PostgresDatabase::WithConnection(Use use) {
 }
 
 absl::Status PostgresDatabase::Run(absl::FunctionRef<absl::Status(SqlTransaction&)> body) {
+  return RunPatiently([&] { return RunOnce(body); });
+}
+
+absl::Status PostgresDatabase::RunReading(absl::FunctionRef<absl::Status(SqlTransaction&)> body) {
+  return RunPatiently([&] { return ReadOnce(body); });
+}
+
+absl::Status PostgresDatabase::RunPatiently(absl::FunctionRef<absl::Status()> run) {
   Backoff backoff(kPatience);
   while (true) {
     try {
-      return RunOnce(body);
+      return run();
     } catch (const PostgresError& error) {
       if (error.lost()) ForgetConnections();
       if (error.passing() && backoff.Pause()) continue;
@@ -216,6 +224,15 @@ absl::Status PostgresDatabase::RunOnce(absl::FunctionRef<absl::Status(SqlTransac
     if (!in_doubt || !error.lost() || !WasCommitted(token)) throw;
     return absl::OkStatus();
   }
+}
+
+absl::Status PostgresDatabase::ReadOnce(absl::FunctionRef<absl::Status(SqlTransaction&)> body) {
+  return WithConnection([&](PostgresConnection& connection) {
+    PostgresTransaction transaction(connection, process_);
+    const absl::Status status = body(transaction);
+    connection.Script("ROLLBACK");
+    return status;
+  });
 }
 
 bool PostgresDatabase::WasCommitted(const std::string& token) {

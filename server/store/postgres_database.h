@@ -8,7 +8,8 @@
 // A transaction that runs again is fenced as the first time, by its lease or its request id.
 //
 // All of it goes through a pooler that gives a session away after each transaction (PgBouncer):
-// settings are SET LOCAL, statements are not prepared, locks end with the transaction.
+// settings are SET LOCAL, locks end with the transaction, and statements are prepared only where
+// the session is seen to be ours.
 #ifndef VALUESCOPE_STORE_POSTGRES_DATABASE_H_
 #define VALUESCOPE_STORE_POSTGRES_DATABASE_H_
 
@@ -40,15 +41,16 @@ class PostgresDatabase : public SqlDatabase {
  protected:
   absl::Status Run(absl::FunctionRef<absl::Status(SqlTransaction&)> body) override;
   // Readers wait for nobody in any transaction.
-  absl::Status RunReading(absl::FunctionRef<absl::Status(SqlTransaction&)> body) override {
-    return Run(body);
-  }
+  absl::Status RunReading(absl::FunctionRef<absl::Status(SqlTransaction&)> body) override;
 
  private:
   explicit PostgresDatabase(std::string url);
 
-  // Throws what ended it.
+  // Calls `run` (-> Status) until it throws nothing that passes, or patience ends.
+  absl::Status RunPatiently(absl::FunctionRef<absl::Status()> run);
+  // Throw what ended it.
   absl::Status RunOnce(absl::FunctionRef<absl::Status(SqlTransaction&)> body);
+  absl::Status ReadOnce(absl::FunctionRef<absl::Status(SqlTransaction&)> body);
   // Of a transaction whose connection was lost at COMMIT. Throws where that cannot be told.
   bool WasCommitted(const std::string& token);
   bool IsTimeToForgetTokens();

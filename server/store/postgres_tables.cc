@@ -266,11 +266,12 @@ INSERT INTO job_models
   WHERE word LIKE 'models/%';
 
 DROP INDEX IF EXISTS jobs_by_state;
+DROP INDEX jobs_by_list;
+CREATE INDEX jobs_by_list ON jobs (tenant, sequence, created_at, display_name);
 CREATE INDEX jobs_by_count ON jobs (state, kind, tenant);
 CREATE INDEX jobs_by_list_of_state ON jobs (tenant, state, sequence);
 CREATE INDEX jobs_by_list_of_kind ON jobs (tenant, kind, sequence);
-CREATE INDEX jobs_by_time ON jobs (tenant, created_at);
-CREATE INDEX jobs_queued_since ON jobs (created_at) WHERE state = 1;
+CREATE INDEX jobs_queued_since ON jobs (state, created_at) WHERE state = 1;
 CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX jobs_with_partials ON jobs (finished_at) WHERE state IN (5, 6) AND work_done > 0;
 CREATE INDEX requests_by_age ON requests (created_at);

@@ -1,7 +1,6 @@
 #include "store/ready_queue.h"
 
 #include <algorithm>
-#include <optional>
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
@@ -48,35 +47,38 @@ std::vector<WorkType> ListWork(SqlTransaction& transaction) {
 std::vector<ReadyLine> LinesInTurn(SqlTransaction& transaction,
                                    const std::vector<WorkType>& can_run,
                                    const TenantPolicies& tenants, const Lease* instead_of) {
-  const absl::string_view unless_running =
-      instead_of == nullptr
-          ? ""
-          : " AND NOT EXISTS (SELECT 1 FROM steps r WHERE r.job = j.sequence AND r.state = 1)";
+  // Of the job at a line's head.
+  const auto head = [&](absl::string_view column) {
+    const absl::string_view unless_running =
+        instead_of == nullptr
+            ? ""
+            : " AND NOT EXISTS (SELECT 1 FROM steps r WHERE r.job = j.sequence AND r.state = 1)";
+    return absl::StrCat("(SELECT j.", column,
+                        " FROM jobs j WHERE j.line = l.line AND j.ready_at <= $2", unless_running,
+                        " ORDER BY j.priority DESC, j.sequence LIMIT 1)");
+  };
   const auto rows = transaction.Query(
-      absl::StrCat("SELECT l.line, t.tenant, h.priority, h.sequence, " SHARE_COLUMNS
+      absl::StrCat("SELECT l.line, t.tenant, ", head("priority"), ", ", head("sequence"),
+                   ", (SELECT max(served_from) FROM tenants), " SHARE_COLUMNS
                    " FROM lines l JOIN tenants t ON t.tenant = l.tenant"
-                   " JOIN jobs h ON h.sequence = (SELECT j.sequence FROM jobs j"
-                   "   WHERE j.line = l.line AND j.ready_at <= $2",
-                   unless_running,
-                   " ORDER BY j.priority DESC, j.sequence LIMIT 1)"
                    " WHERE (l.kind, l.needs) IN (SELECT value ->> 0, value ->> 1 FROM ",
                    transaction.ElementsOfFirst(), ")"),
       JsonOf(can_run), transaction.now());
-  std::optional<absl::Duration> served;
   std::vector<ReadyLine> lines;
   while (rows->Next()) {
+    if (rows->IsNull(3)) continue;
     std::string tenant = rows->Text(1);
     const TenantPolicy& policy = tenants.Of(tenant);
-    Share share = ReadShare(*rows, /*first_column=*/4, policy.weight);
+    Share share = ReadShare(*rows, /*first_column=*/5, policy.weight);
     if (instead_of != nullptr && instead_of->tenant == tenant) --share.running;
     if (RunsAllItMay(share, policy)) continue;
-    if (!served) served = ServedFrom(transaction);
+    const absl::Duration served = absl::Microseconds(rows->Integer(4));
     lines.push_back({.line = rows->Integer(0),
                      .tenant = std::move(tenant),
                      .priority = rows->Integer(2),
                      .job = rows->Integer(3),
-                     .start = StartOf(share, *served),
-                     .turn = TurnOf(share, *served)});
+                     .start = StartOf(share, served),
+                     .turn = TurnOf(share, served)});
   }
   const auto order = [](const ReadyLine& line) {
     return std::tuple(line.turn, -line.priority, line.job);
@@ -86,25 +88,19 @@ std::vector<ReadyLine> LinesInTurn(SqlTransaction& transaction,
   return lines;
 }
 
-std::vector<int64_t> ReadyJobs(SqlTransaction& transaction, int64_t line) {
+std::vector<int64_t> ReadyJobsBehind(SqlTransaction& transaction, const ReadyLine& line) {
   constexpr int64_t kMostTried = 16;
   const auto rows = transaction.Query(
-      "SELECT sequence FROM jobs WHERE line = $1 AND ready_at <= $2"
-      " ORDER BY priority DESC, sequence LIMIT $3",
-      line, transaction.now(), kMostTried);
+      "SELECT sequence FROM jobs WHERE line = $1 AND ready_at <= $2 AND sequence <> $3"
+      " ORDER BY priority DESC, sequence LIMIT $4",
+      line.line, transaction.now(), line.job, kMostTried);
   std::vector<int64_t> jobs;
   while (rows->Next()) jobs.push_back(rows->Integer(0));
   return jobs;
 }
 
 void UpdateReadiness(SqlTransaction& transaction, int64_t job) {
-  transaction.Execute(
-      "UPDATE jobs SET ready_at = CASE WHEN state NOT IN (1, 2) THEN NULL"
-      "   WHEN EXISTS (SELECT 1 FROM steps WHERE job = $1 AND state = 0 AND not_before = 0) THEN 0"
-      "   WHEN EXISTS (SELECT 1 FROM steps WHERE job = $1 AND state = 0)"
-      "   THEN (SELECT min(not_before) FROM steps WHERE job = $1 AND state = 0) END"
-      " WHERE sequence = $1",
-      job);
+  transaction.Execute("UPDATE jobs SET ready_at = " READY_AT_OF_FIRST " WHERE sequence = $1", job);
 }
 
 bool OthersWait(SqlTransaction& transaction, const Lease& lease,

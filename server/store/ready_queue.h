@@ -43,9 +43,16 @@ std::vector<ReadyLine> LinesInTurn(SqlTransaction& transaction,
                                    const TenantPolicies& tenants,
                                    const Lease* instead_of = nullptr);
 
-// Ready jobs of a line, the next one first. As many as are worth a try: of a job whose steps others
-// are taking just now, none is left.
-std::vector<int64_t> ReadyJobs(SqlTransaction& transaction, int64_t line);
+// Ready jobs of a line behind its head, the next one first. As many as are worth a try: of a job
+// whose steps others are taking just now, none is left.
+std::vector<int64_t> ReadyJobsBehind(SqlTransaction& transaction, const ReadyLine& line);
+
+// What ready_at of the job with the sequence number $1 is to be.
+#define READY_AT_OF_FIRST                                                                     \
+  "CASE WHEN state NOT IN (1, 2) THEN NULL"                                                   \
+  " WHEN EXISTS (SELECT 1 FROM steps WHERE job = $1 AND state = 0 AND not_before = 0) THEN 0" \
+  " WHEN EXISTS (SELECT 1 FROM steps WHERE job = $1 AND state = 0)"                           \
+  " THEN (SELECT min(not_before) FROM steps WHERE job = $1 AND state = 0) END"
 
 // To be called after steps of the job, or its state, have changed.
 void UpdateReadiness(SqlTransaction& transaction, int64_t job);

@@ -53,6 +53,7 @@ constexpr Advice kAdvice[] = {
     {"AuthorizationHeaderMalformed", "check --s3_region"},
     {"PermanentRedirect", "check --s3_region and --s3_endpoint"},
     {"IllegalLocationConstraintException", "check --s3_region"},
+    {"NotImplemented", "it cannot do what is asked of it"},
 };
 constexpr absl::string_view kCheckRights =
     "check the credentials, and that they may list the bucket and get, put and delete objects "
@@ -128,7 +129,8 @@ absl::Status StatusOf(const S3Answer& answer) {
                            absl::StrCat("the S3 store is full (", said, ")"));
   }
   if (status == 404 && code != "NoSuchBucket") return BlobNotFound();
-  if (status >= 500 || status == 408 || status == 429 || IsOneOf(code, kPassing)) {
+  const bool cannot = status == 501 || code == "NotImplemented";
+  if ((status >= 500 && !cannot) || status == 408 || status == 429 || IsOneOf(code, kPassing)) {
     return Unreachable(absl::StrCat("it answers with ", said));
   }
   return ErrorWithReason(

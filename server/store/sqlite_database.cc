@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
+#include <new>
 #include <system_error>
 
 #include "absl/memory/memory.h"
@@ -21,15 +22,19 @@ constexpr int kBusyTimeoutMilliseconds = 2000;
 
 class SqliteRows : public SqlRows {
  public:
-  explicit SqliteRows(SQLite::Statement statement) : statement_(std::move(statement)) {}
+  // The connection outlives it.
+  SqliteRows(SqliteConnection& connection, std::unique_ptr<SQLite::Statement> statement)
+      : connection_(connection), statement_(std::move(statement)) {}
+  ~SqliteRows() override { connection_.Keep(std::move(statement_)); }
 
-  bool Next() override { return statement_.executeStep(); }
-  bool IsNull(int column) override { return statement_.getColumn(column).isNull(); }
-  int64_t Integer(int column) override { return statement_.getColumn(column).getInt64(); }
-  std::string Text(int column) override { return statement_.getColumn(column).getString(); }
+  bool Next() override { return statement_->executeStep(); }
+  bool IsNull(int column) override { return statement_->getColumn(column).isNull(); }
+  int64_t Integer(int column) override { return statement_->getColumn(column).getInt64(); }
+  std::string Text(int column) override { return statement_->getColumn(column).getString(); }
 
  private:
-  SQLite::Statement statement_;
+  SqliteConnection& connection_;
+  std::unique_ptr<SQLite::Statement> statement_;
 };
 
 void Bind(SQLite::Statement& statement, const char* name, const SqlValue& value) {
@@ -46,7 +51,8 @@ void Bind(SQLite::Statement& statement, const char* name, const SqlValue& value)
 
 class SqliteTransaction : public SqlTransaction {
  public:
-  SqliteTransaction(SQLite::Database& database, absl::Time now) : database_(database), now_(now) {}
+  SqliteTransaction(SqliteConnection& connection, absl::Time now)
+      : connection_(connection), now_(now) {}
 
   absl::Time now() const override { return now_; }
   absl::string_view Locking(absl::string_view clause) const override { return ""; }
@@ -56,15 +62,15 @@ class SqliteTransaction : public SqlTransaction {
  protected:
   std::unique_ptr<SqlRows> Run(absl::string_view sql,
                                const std::vector<SqlValue>& values) override {
-    SQLite::Statement statement(database_, std::string(sql));
+    std::unique_ptr<SQLite::Statement> statement = connection_.Take(std::string(sql));
     for (size_t i = 0; i < values.size(); ++i) {
-      Bind(statement, absl::StrCat("$", i + 1).c_str(), values[i]);
+      Bind(*statement, absl::StrCat("$", i + 1).c_str(), values[i]);
     }
-    return std::make_unique<SqliteRows>(std::move(statement));
+    return std::make_unique<SqliteRows>(connection_, std::move(statement));
   }
 
  private:
-  SQLite::Database& database_;
+  SqliteConnection& connection_;
   const absl::Time now_;
 };
 
@@ -135,12 +141,35 @@ absl::Status SqliteError(int code) {
   }
 }
 
+SqliteConnection::SqliteConnection(const std::string& path, int flags)
+    : database_(path, flags, kBusyTimeoutMilliseconds) {}
+
+std::unique_ptr<SQLite::Statement> SqliteConnection::Take(const std::string& sql) {
+  const auto kept = statements_.find(sql);
+  if (kept == statements_.end()) return std::make_unique<SQLite::Statement>(database_, sql);
+  std::unique_ptr<SQLite::Statement> statement = std::move(kept->second);
+  statements_.erase(kept);
+  return statement;
+}
+
+void SqliteConnection::Keep(std::unique_ptr<SQLite::Statement> statement) {
+  try {
+    // Of a statement that failed this tells the same failure again.
+    statement->tryReset();
+    statement->clearBindings();
+    std::string sql = statement->getQuery();
+    statements_.emplace(std::move(sql), std::move(statement));
+  } catch (const std::bad_alloc&) {
+    // It is compiled again when it is wanted next.
+  }
+}
+
 SqliteDatabase::SqliteDatabase(std::unique_ptr<FileLock> lock, const std::string& path,
                                const Clock* clock)
     : lock_(std::move(lock)),
       path_(path),
       clock_(clock),
-      database_(path, SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE, kBusyTimeoutMilliseconds) {}
+      writer_(path, SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE) {}
 
 absl::StatusOr<std::unique_ptr<SqliteDatabase>> SqliteDatabase::Open(const std::string& path,
                                                                      const Clock* clock) {
@@ -158,8 +187,8 @@ absl::StatusOr<std::unique_ptr<SqliteDatabase>> SqliteDatabase::Open(const std::
 absl::Status SqliteDatabase::Run(absl::FunctionRef<absl::Status(SqlTransaction&)> body) {
   absl::MutexLock lock(&mutex_);
   try {
-    SQLite::Transaction transaction(database_, SQLite::TransactionBehavior::IMMEDIATE);
-    SqliteTransaction open(database_, InMicroseconds(clock_->Now()));
+    SQLite::Transaction transaction(writer_.database(), SQLite::TransactionBehavior::IMMEDIATE);
+    SqliteTransaction open(writer_, InMicroseconds(clock_->Now()));
     const absl::Status status = body(open);
     if (status.ok()) transaction.commit();
     return status;
@@ -170,10 +199,10 @@ absl::Status SqliteDatabase::Run(absl::FunctionRef<absl::Status(SqlTransaction&)
 
 absl::Status SqliteDatabase::RunReading(absl::FunctionRef<absl::Status(SqlTransaction&)> body) {
   try {
-    std::unique_ptr<SQLite::Database> reader = TakeReader();
+    std::unique_ptr<SqliteConnection> reader = TakeReader();
     absl::Status status;
     {
-      SQLite::Transaction transaction(*reader, SQLite::TransactionBehavior::DEFERRED);
+      SQLite::Transaction transaction(reader->database(), SQLite::TransactionBehavior::DEFERRED);
       SqliteTransaction open(*reader, InMicroseconds(clock_->Now()));
       status = body(open);
     }
@@ -184,22 +213,21 @@ absl::Status SqliteDatabase::RunReading(absl::FunctionRef<absl::Status(SqlTransa
   }
 }
 
-std::unique_ptr<SQLite::Database> SqliteDatabase::TakeReader() {
+std::unique_ptr<SqliteConnection> SqliteDatabase::TakeReader() {
   {
     absl::MutexLock lock(&readers_mutex_);
     if (!readers_.empty()) {
-      std::unique_ptr<SQLite::Database> reader = std::move(readers_.back());
+      std::unique_ptr<SqliteConnection> reader = std::move(readers_.back());
       readers_.pop_back();
       return reader;
     }
   }
-  auto reader =
-      std::make_unique<SQLite::Database>(path_, SQLite::OPEN_READWRITE, kBusyTimeoutMilliseconds);
-  reader->exec("PRAGMA query_only = ON");
+  auto reader = std::make_unique<SqliteConnection>(path_, SQLite::OPEN_READWRITE);
+  reader->database().exec("PRAGMA query_only = ON");
   return reader;
 }
 
-void SqliteDatabase::KeepReader(std::unique_ptr<SQLite::Database> reader) {
+void SqliteDatabase::KeepReader(std::unique_ptr<SqliteConnection> reader) {
   constexpr size_t kMostKept = 4;
   absl::MutexLock lock(&readers_mutex_);
   if (readers_.size() < kMostKept) readers_.push_back(std::move(reader));
@@ -207,9 +235,9 @@ void SqliteDatabase::KeepReader(std::unique_ptr<SQLite::Database> reader) {
 
 absl::Status SqliteDatabase::Configure() {
   absl::MutexLock lock(&mutex_);
-  database_.exec("PRAGMA synchronous = FULL");
-  database_.exec("PRAGMA foreign_keys = ON");
-  return BringToPresentFormat(database_);
+  writer_.database().exec("PRAGMA synchronous = FULL");
+  writer_.database().exec("PRAGMA foreign_keys = ON");
+  return BringToPresentFormat(writer_.database());
 }
 
 }  // namespace valuescope::store

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -35,6 +36,23 @@ absl::Status StatusOf(const std::exception& error);
 // number that statfs(2) reports.
 bool IsNetworkFileSystem(uint64_t magic);
 
+// A connection and the statements that were compiled for it: the same few texts come again and
+// again. Used by one thread at a time.
+class SqliteConnection {
+ public:
+  SqliteConnection(const std::string& path, int flags);
+
+  SQLite::Database& database() { return database_; }
+
+  // The statement of that text, reset, without values; the caller's alone until it is kept.
+  std::unique_ptr<SQLite::Statement> Take(const std::string& sql);
+  void Keep(std::unique_ptr<SQLite::Statement> statement);
+
+ private:
+  SQLite::Database database_;
+  std::multimap<std::string, std::unique_ptr<SQLite::Statement>> statements_;
+};
+
 class SqliteDatabase : public SqlDatabase {
  public:
   // Errors: see OpenSqliteStore.
@@ -54,16 +72,16 @@ class SqliteDatabase : public SqlDatabase {
 
   absl::Status Configure();
   // A connection that nobody uses meanwhile. Throws where there is none to be had.
-  std::unique_ptr<SQLite::Database> TakeReader();
-  void KeepReader(std::unique_ptr<SQLite::Database> reader);
+  std::unique_ptr<SqliteConnection> TakeReader();
+  void KeepReader(std::unique_ptr<SqliteConnection> reader);
 
   const std::unique_ptr<FileLock> lock_;
   const std::string path_;
   const Clock* const clock_;
   absl::Mutex mutex_;
-  SQLite::Database database_ ABSL_GUARDED_BY(mutex_);
+  SqliteConnection writer_ ABSL_GUARDED_BY(mutex_);
   absl::Mutex readers_mutex_;
-  std::vector<std::unique_ptr<SQLite::Database>> readers_ ABSL_GUARDED_BY(readers_mutex_);
+  std::vector<std::unique_ptr<SqliteConnection>> readers_ ABSL_GUARDED_BY(readers_mutex_);
 };
 
 }  // namespace valuescope::store

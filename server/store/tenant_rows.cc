@@ -73,12 +73,9 @@ void TakeTurn(SqlTransaction& transaction, absl::string_view tenant, absl::Durat
       tenant, absl::ToInt64Microseconds(start));
 }
 
-void Charge(SqlTransaction& transaction, int64_t job, absl::Duration worked,
+void Charge(SqlTransaction& transaction, absl::string_view tenant, absl::Duration worked,
             const TenantPolicies& tenants) {
   if (worked <= absl::ZeroDuration()) return;
-  const auto row = transaction.Query("SELECT tenant FROM jobs WHERE sequence = $1", job);
-  if (!row->Next()) return;
-  const std::string tenant = row->Text(0);
   transaction.Execute("UPDATE tenants SET virtual_time = virtual_time + $1 WHERE tenant = $2",
                       absl::ToInt64Microseconds(VirtualTimeOf(worked, tenants.Of(tenant).weight)),
                       tenant);

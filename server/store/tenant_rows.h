@@ -21,10 +21,11 @@ void AddTenant(SqlTransaction& transaction, absl::string_view tenant);
 // --- Worker time ---
 
 // The columns of a tenant t that ReadShare reads, from `first_column` on. Leases are few, there are
-// as many as workers: SQLite begins with them where they are joined by CROSS.
-#define SHARE_COLUMNS                                          \
-  "t.virtual_time, t.last_turn, (SELECT count(*) FROM steps s" \
-  " CROSS JOIN jobs o WHERE s.state = 1 AND o.sequence = s.job AND o.tenant = t.tenant)"
+// as many as workers; the tenants of their jobs are looked up one by one, so that no planner comes
+// upon going through the jobs instead.
+#define SHARE_COLUMNS                                                            \
+  "t.virtual_time, t.last_turn, (SELECT count(*) FROM steps s WHERE s.state = 1" \
+  " AND (SELECT o.tenant FROM jobs o WHERE o.sequence = s.job) = t.tenant)"
 
 Share ReadShare(SqlRows& row, int first_column, double weight);
 
@@ -38,8 +39,8 @@ bool IsAtItsBound(SqlTransaction& transaction, absl::string_view tenant,
 // The tenant is served; `start`: see StartOf.
 void TakeTurn(SqlTransaction& transaction, absl::string_view tenant, absl::Duration start);
 
-// Adds worker time to what the job's tenant has had.
-void Charge(SqlTransaction& transaction, int64_t job, absl::Duration worked,
+// Adds worker time to what the tenant has had.
+void Charge(SqlTransaction& transaction, absl::string_view tenant, absl::Duration worked,
             const TenantPolicies& tenants);
 
 // --- What it holds ---

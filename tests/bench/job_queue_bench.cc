@@ -2,6 +2,8 @@
 // short queue and in a long one. SQLite is measured with 2 ms added to each sync of the disk, and
 // without; PostgreSQL with one worker and with several.
 #include <SQLiteCpp/SQLiteCpp.h>
+#include <sys/resource.h>
+#include <sys/time.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -46,11 +48,24 @@ void RunShard(Store& store) {
   VS_CHECK(store.CompleteShard(*lease, {.partial = std::string(1000, 'p')}).ok());
 }
 
-double ShardsPerSecond(Store& store, int workers) {
+// Of this process, so far.
+double CpuSeconds() {
+  rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  return absl::ToDoubleSeconds(absl::DurationFromTimeval(usage.ru_utime) +
+                               absl::DurationFromTimeval(usage.ru_stime));
+}
+
+struct Speed {
+  double shards_per_second = 0, cpu_milliseconds = 0;  // the latter of this process, a shard
+};
+
+Speed SpeedOf(Store& store, int workers) {
   constexpr int64_t kShards = 400;
   for (int i = 0; i < 4; ++i) VS_CHECK(store.CreateJob(Count(kShards), {}).ok());
   RunShard(store);
   const absl::Time start = absl::Now();
+  const double cpu = CpuSeconds();
   std::vector<std::thread> threads;
   for (int worker = 0; worker < workers; ++worker) {
     threads.emplace_back([&] {
@@ -58,16 +73,21 @@ double ShardsPerSecond(Store& store, int workers) {
     });
   }
   for (std::thread& thread : threads) thread.join();
-  return kShards / absl::ToDoubleSeconds(absl::Now() - start);
+  return {.shards_per_second = kShards / absl::ToDoubleSeconds(absl::Now() - start),
+          .cpu_milliseconds = 1000 * (CpuSeconds() - cpu) / kShards};
 }
 
-double MedianMicroseconds(const std::function<void()>& work) {
-  constexpr int kTimes = 201;
+constexpr int kTimes = 201;
+
+// Of `work`; `undo` is not measured.
+double MedianMicroseconds(
+    const std::function<void()>& work, const std::function<void()>& undo = [] {}) {
   std::vector<double> times;
   for (int i = 0; i < kTimes; ++i) {
     const absl::Time start = absl::Now();
     work();
     times.push_back(absl::ToDoubleMicroseconds(absl::Now() - start));
+    undo();
   }
   std::nth_element(times.begin(), times.begin() + kTimes / 2, times.end());
   return times[kTimes / 2];
@@ -80,10 +100,9 @@ struct QueueTimes {
 QueueTimes TimesOf(Store& store) {
   QueueTimes times;
   times.list_work = MedianMicroseconds([&] { VS_CHECK(store.ListWork().ok()); });
-  times.lease = MedianMicroseconds([&] {
-    const std::optional<Lease> lease = store.LeaseWork(kAnyWork).value();
-    VS_CHECK(lease.has_value());
-  });
+  std::optional<Lease> lease;
+  times.lease = MedianMicroseconds([&] { lease = store.LeaseWork(kAnyWork).value(); },
+                                   [&] { VS_CHECK(store.ReleaseLease(lease.value()).ok()); });
   return times;
 }
 
@@ -100,8 +119,7 @@ void MeasureQueue(const char* database, const std::function<std::unique_ptr<Stor
                   const std::function<void(const std::string&)>& execute) {
   const std::unique_ptr<Store> store = open();
   const std::string id = store->CreateJob(Count(1), {})->id;
-  // Leases are held to the end, so there are more jobs than are leased.
-  execute(CopiesOfJob(id, kFew + 201));
+  execute(CopiesOfJob(id, kFew));
   const QueueTimes few = TimesOf(*store);
   const std::string more = store->CreateJob(Count(1), {})->id;
   execute(CopiesOfJob(more, kMany));
@@ -114,10 +132,10 @@ void MeasureSqlite() {
     const CountingDisk disk(delay);
     const auto store = OpenSqliteStore(folder / "store.db").value();
     const int64_t before = disk.syncs();
-    const double speed = ShardsPerSecond(*store, /*workers=*/1);
-    std::printf("SQLite     %s added to each sync: %.0f shards/s, %ld syncs in all\n",
-                absl::FormatDuration(delay).c_str(), speed,
-                static_cast<long>(disk.syncs() - before));
+    const Speed speed = SpeedOf(*store, /*workers=*/1);
+    std::printf("SQLite     %s added to each sync: %.0f shards/s, %.2f ms of CPU each, %ld syncs\n",
+                absl::FormatDuration(delay).c_str(), speed.shards_per_second,
+                speed.cpu_milliseconds, static_cast<long>(disk.syncs() - before));
   }
   TemporaryFolder folder;
   const std::string path = folder / "store.db";
@@ -131,8 +149,9 @@ void MeasurePostgres() {
   for (const int workers : {1, 4}) {
     server.Clear();
     const auto store = OpenPostgresStore(server.Url()).value();
-    std::printf("PostgreSQL %d workers: %.0f shards/s\n", workers,
-                ShardsPerSecond(*store, workers));
+    const Speed speed = SpeedOf(*store, workers);
+    std::printf("PostgreSQL %d workers: %.0f shards/s, %.2f ms of CPU each beside the database\n",
+                workers, speed.shards_per_second, speed.cpu_milliseconds);
   }
   server.Clear();
   MeasureQueue(

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import valuescope as vs
 from conftest import BUILD, ROOT, Server
-from conftest import MODEL as SMOL
 from google.protobuf import json_format
 from valuescope import v1
 from valuescope.v1 import jobs_pb2_grpc
@@ -30,7 +29,8 @@ SEED = 24
 
 
 def data_set(count, tokens=24):
-    ids = np.random.default_rng(0).integers(1, 90, (count, tokens))
+    # Without the tokens that end a turn, which a response is cut off at.
+    ids = np.random.default_rng(0).integers(3, 90, (count, tokens))
     return [
         vs.labelled([1, 2, 3], row[: 4 + i % (tokens - 3)].tolist(), i % 3 == 0, f"q{i}")
         for i, row in enumerate(ids)
@@ -327,10 +327,8 @@ def test_cancelling_takes_two_seconds_and_a_chunk_at_most(tiny):
     request = vs.attribution_request(
         MODEL,
         tiny.write_artifact(long).name,
-        make_vector(tiny),
-        method="integrated_gradients",
-        steps=256,
-        layers=range(3),
+        integrated_gradients=v1.IntegratedGradients(steps=512),
+        target=v1.AttributionTarget(continuation_logprob=v1.ContinuationLogprobTarget()),
     )
     name = tiny.create_job(v1.JobSpec(attribute_neurons=request)).name
     commits = []
@@ -388,7 +386,9 @@ def test_a_deleted_job_leaves_no_byte_of_its_own(start_server, tmp_path):
         results = [client.wait_for_job(name).result for name in first]
         for name in first:
             client.delete_job(name)
-        await_true(lambda: removed(server, "blobs") >= 4, seconds=20)
+        marked = rows(database)["orphaned_blobs"]
+        assert marked > 1
+        await_true(lambda: removed(server, "blobs") >= marked, seconds=20)
         before, files = rows(database), blobs(folder)
 
         made = make(spec, vectors, spec)
@@ -400,7 +400,6 @@ def test_a_deleted_job_leaves_no_byte_of_its_own(start_server, tmp_path):
         assert blobs(folder) > files
         for name in made:
             client.delete_job(name)
-        # They are kept for a second and swept within five.
         await_true(lambda: blobs(folder) == files, seconds=20)
         after = rows(database)
         assert after - before == before - after == collections.Counter()
@@ -639,15 +638,17 @@ def test_python_waits_over_a_restart_and_reads_tables(start_server, tmp_path, ca
     assert server.stop() == 0
 
 
-def test_python_reads_what_was_generated_as_a_table(client):
+def test_python_reads_judged_responses_as_tables_whose_types_are_right(tiny):
     pytest.importorskip("pyarrow")
-    questions = ["How are you?", "What is new?"]
-    made = client.generate_responses(SMOL, questions, {"plain": None}, max_tokens=4)
-    job = client.job_handle(made)
+    texts = ["an adventure", "a nap", "no adventure"]
+    responses = [vs.unlabelled("Question?", text, query_id=f"q{i}") for i, text in enumerate(texts)]
+    request = vs.judging_request(responses, vs.WordList(["adventure"]))
+    job = tiny.job_handle(tiny.create_job(v1.JobSpec(judge_responses=request)))
     job.wait()
     result = job.result()
     table = result["responses"]
-    assert len(table) == 2
-    assert str(table["response.token_ids.ids"].dtype).startswith("list<")
-    assert table["condition"].tolist() == ["plain"] * 2
-    assert len(result["summary"]) == 1
+    assert table["response.text"].tolist() == texts
+    assert table["expresses"].tolist() == result["summary"]["expresses"].tolist()
+    assert str(table["expresses"].dtype) == "bool[pyarrow]"
+    assert result["summary"]["expresses"].tolist() == [True, False, True]
+    assert result.summary["expressing_share"] == pytest.approx(2 / 3)

@@ -122,13 +122,11 @@ class TurnsTest : public testing::Test {
   std::unique_ptr<JobQueue> queue_;
 };
 
-TEST_F(TurnsTest, CheckpointsAreCommittedByTimeAndWatchersSeeThoseThatAreNot) {
-  std::vector<int64_t> seen, committed;
+TEST_F(TurnsTest, CheckpointsAreCommittedByTime) {
+  std::vector<int64_t> committed;
   kind_.before_chunk = [&](ShardContext& context, int64_t) {
     if (context.shard() == 1) return absl::OkStatus();
     const std::string id = store_->ListJobs("lab", {}, {})->jobs[0].id;
-    seen.push_back(queue_->Get("lab", id)->job.work_done);
-    EXPECT_EQ(queue_->List("lab", {}, {})->jobs[0].work_done, seen.back());
     committed.push_back(store_->GetJob("lab", id)->work_done);
     return absl::OkStatus();
   };
@@ -138,7 +136,6 @@ TEST_F(TurnsTest, CheckpointsAreCommittedByTimeAndWatchersSeeThoseThatAreNot) {
   const store::Job job = Await("lab", id, JobState::kSucceeded);
   EXPECT_EQ(job.work_done, 14);
   EXPECT_EQ(job.result, "abcdefg");
-  EXPECT_THAT(seen, ElementsAre(0, 1, 2, 3, 4, 5, 6));
   EXPECT_THAT(committed, ElementsAre(0, 0, 0, 3, 3, 3, 6));
   EXPECT_EQ(kind_.serialized, 4) << "what is not committed is not made";
 }
@@ -165,7 +162,6 @@ TEST_F(TurnsTest, ADrainLosesNoChunkThatWasDone) {
   ASSERT_TRUE(drains.WaitForNotificationWithTimeout(kPatience));
   worker->Drain();
   EXPECT_EQ(store_->GetJob("lab", id)->work_done, 4);
-  EXPECT_EQ(queue_->Get("lab", id)->job.work_done, 4) << "nothing is ahead any more";
   worker = MakeWorker();
   worker->Start();
   const store::Job job = Await("lab", id, JobState::kSucceeded);
@@ -173,7 +169,7 @@ TEST_F(TurnsTest, ADrainLosesNoChunkThatWasDone) {
   EXPECT_EQ(job.rescues, 0);
 }
 
-TEST_F(TurnsTest, ACancelledJobKeepsWhatItsWatchersSaw) {
+TEST_F(TurnsTest, ACancelledJobKeepsWhatWasDone) {
   std::atomic<int64_t> chunks = 0;
   std::string id;
   kind_.before_chunk = [&](ShardContext&, int64_t chunk) {

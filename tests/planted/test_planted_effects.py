@@ -222,7 +222,6 @@ def test_responses_with_words_of_the_value_are_likelier_where_it_is_asked_for(
 
 # --- Sweeps ---
 
-NUM_RANDOM = 19
 SHARE = ("answers", "expressing_share")
 EXAMPLES = pt.examples("intrinsic", count=12)
 # Of which none asks for the value, and all do.
@@ -241,13 +240,13 @@ def answers(queries):
     )
 
 
-def swept(client, model, queries, **fields):
+def swept(client, model, queries, num_random, **fields):
     """Chosen by half of the queries; what is chosen is looked at by the others."""
     job = client.steering_sweep(
         model,
         evaluations={"answers": answers(queries[:6]), "test": answers(queries[6:])},
         objective=SHARE,
-        random_directions=NUM_RANDOM,
+        random_directions=num_random,
         layers=[BLOCK],
         **fields,
     )
@@ -270,18 +269,27 @@ def vectors_of(client, model):
 @pytest.mark.filterwarnings("ignore:texts have", "ignore:evaluations warn")
 def test_the_true_axis_is_found_and_random_directions_are_not(client):
     """The largest coefficient breaks the language, whatever the direction: the guard keeps it from being chosen."""
+    num_random = 19
     for model in MODELS:
         vector = vectors_of(client, model)["intrinsic"]
-        sweep = swept(client, model, NEUTRAL, vectors=vector, coefficients=[0.5, 40.0], guard=GUARD)
+        sweep = swept(
+            client,
+            model,
+            NEUTRAL,
+            num_random,
+            vectors=vector,
+            coefficients=[0.5, 40.0],
+            guard=GUARD,
+        )
         assert share_at(sweep, "baseline", "answers") == share_at(sweep, "baseline") == 0.0
         selected = sweep.selected(vector)
         assert sweep.point(selected.point).coefficient == 0.5
         assert (selected.num_points, selected.num_passing) == (2, 1)
         assert share_at(sweep, f"{vector}*40@{BLOCK}") == 1.0
-        assert list(selected.random_values) == [0.0] * NUM_RANDOM
+        assert list(selected.random_values) == [0.0] * num_random
         found = float(model == PLANTED)
         assert selected.value == share_at(sweep, selected.point) == found
-        assert selected.p_value == (1 / (1 + NUM_RANDOM) if found else 1.0)
+        assert selected.p_value == (1 / (1 + num_random) if found else 1.0)
 
 
 @pytest.mark.filterwarnings("ignore:texts have", "ignore:evaluations warn", "ignore:of the neurons")
@@ -295,7 +303,14 @@ def test_the_shared_class_is_found_at_its_k_and_angle(client):
     )
     setattr(swept_class, "class", v1.NEURON_CLASS_SHARED)
     sweep = swept(
-        client, PLANTED, CUED, classes=[swept_class], factors=[-1.0], scopes=["all"], minimise=True
+        client,
+        PLANTED,
+        CUED,
+        5,
+        classes=[swept_class],
+        factors=[-1.0],
+        scopes=["all"],
+        minimise=True,
     )
     assert share_at(sweep, "baseline", "answers") == share_at(sweep, "baseline") == 1.0
     selected = sweep.selected("classes[0]")

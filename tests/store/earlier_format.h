@@ -20,7 +20,8 @@ inline std::string FromLinesToNone(absl::string_view bytes) {
                   "DROP TABLE job_revisions; DROP TABLE job_states; DROP TABLE job_models;"
                   "DROP TABLE job_observed; DROP INDEX jobs_by_count;"
                   "DROP INDEX jobs_by_list_of_state; DROP INDEX jobs_by_list_of_kind;"
-                  "DROP INDEX jobs_by_time; DROP INDEX jobs_queued_since;"
+                  "DROP INDEX jobs_by_list; CREATE INDEX jobs_by_list ON jobs (tenant, sequence);"
+                  "DROP INDEX jobs_queued_since;"
                   "DROP INDEX jobs_finished; DROP INDEX jobs_with_partials;"
                   "DROP INDEX requests_by_age;");
   for (const absl::string_view column : {"metadata", "result", "spec", "request"}) {

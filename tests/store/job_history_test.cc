@@ -30,7 +30,7 @@ class JobHistoryTest : public testing::TestWithParam<Database> {
 
   void Open() {
     store_.reset();
-    auto opened = database_->Open();
+    auto opened = database_->Open({});
     ASSERT_TRUE(opened.ok()) << opened.status();
     store_ = *std::move(opened);
   }

@@ -21,7 +21,7 @@ class ReplicaTableTest : public testing::TestWithParam<Database> {
 
   void Open() {
     store_.reset();
-    auto opened = database_->Open();
+    auto opened = database_->Open({});
     ASSERT_TRUE(opened.ok()) << opened.status();
     store_ = *std::move(opened);
   }

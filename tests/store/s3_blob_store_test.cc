@@ -154,6 +154,7 @@ TEST_F(S3BlobStoreTest, ARefusalSaysWhatToCheckAndIsNotRepeated) {
                             Case{403, "QuotaExceeded", "STORAGE_FULL", "full"},
                             Case{507, "XMinioStorageFull", "STORAGE_FULL", "full"},
                             Case{507, "<b>&amp;", "STORAGE_FULL", "full"},
+                            Case{501, "NotImplemented", "STORAGE_REFUSED", "cannot do"},
                             Case{418, "Teapot", "STORAGE_REFUSED", "S3 store"}}) {
     const size_t before = Exchanges().size();
     Rule({{"method", "PUT"}, {"how", "error"}, {"status", given.status}, {"code", given.code}});
@@ -274,6 +275,15 @@ TEST_F(S3BlobStoreTest, UploadsThatNobodyFinishesAreSweptADayLater) {
   fake_.Tell({{"do", "age"}, {"key", left[0]}, {"seconds", 25 * 3600}});
   ASSERT_TRUE(blobs_->ClearUnfinished().ok());
   EXPECT_EQ(fake_.Tell({{"do", "uploads"}}), json::array({left[1]}));
+}
+
+TEST_F(S3BlobStoreTest, AStoreThatDoesNotTellOfUploadsIsSweptOfMarksAlone) {
+  Rule({{"contains", "uploads="}, {"how", "error"}, {"status", 501}, {"code", "NotImplemented"}});
+  const std::string mark = absl::StrCat("lab/values/removing/", Sha256Hex("x"), "/0-1");
+  fake_.Tell({{"do", "put"}, {"key", mark}, {"text", ""}});
+  fake_.Tell({{"do", "age"}, {"key", mark}, {"seconds", 25 * 3600}});
+  ASSERT_TRUE(blobs_->ClearUnfinished().ok());
+  EXPECT_THAT(fake_.Keys(), IsEmpty());
 }
 
 TEST_F(S3BlobStoreTest, BytesThatAreNotWhatWasStoredAreNeverReturned) {

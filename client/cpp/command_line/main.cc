@@ -204,7 +204,7 @@ void AddArtifacts(CLI::App& app, const Globals& globals, Action& action) {
   read->add_option("--lines", flags.lines,
                    "of a table: what its lines are, labelled_response by default")
       ->check(CLI::IsMember({"labelled_response", "questionnaire_item", "choice_question",
-                             "tagged_response", "response_pair"}));
+                             "tagged_response", "response_pair", "sweep_point"}));
   read->callback([&] { action = [&globals] { return ReadArtifact(globals, flags); }; });
 }
 

@@ -444,9 +444,10 @@ JobWatch Client::FollowJob(const v1::WatchJobRequest& request, const CallOptions
   settings.retry.attempts *= kWatchPatience;
   return JobWatch(
       std::make_unique<internal::Attempts>(std::move(settings)), request.last_revision(),
-      [stubs = stubs_, request](grpc::ClientContext* context, int64_t last_revision) mutable {
-        request.set_last_revision(last_revision);
-        return stubs->jobs.WatchJob(context, request);
+      [stubs = stubs_, request](grpc::ClientContext* context, int64_t last_revision) {
+        v1::WatchJobRequest behind = request;
+        behind.set_last_revision(last_revision);
+        return stubs->jobs.WatchJob(context, behind);
       },
       std::move(on_lost));
 }

@@ -1384,8 +1384,8 @@ class Api:
 
         Args:
             name: "artifacts/ID" of JSON Lines, such as what a job leaves in the role "responses".
-            lines: what a line is: "labelled_response", "questionnaire_item", "choice_question", "tagged_response" or
-                "response_pair".
+            lines: what a line is: "labelled_response", "questionnaire_item", "choice_question", "tagged_response",
+                "response_pair" or "sweep_point".
             file_format: of the table's bytes: a file that is read by position, or a stream.
 
         Raises:

@@ -3,7 +3,7 @@
 #ifndef VALUESCOPE_JOB_WATCH_H_
 #define VALUESCOPE_JOB_WATCH_H_
 
-#include <grpcpp/support/sync_stream.h>
+#include <grpcpp/grpcpp.h>
 
 #include <cstdint>
 #include <functional>
@@ -12,7 +12,7 @@
 
 #include "absl/status/status.h"
 #include "valuescope/internal/attempts.h"
-#include "valuescope/v1/jobs.pb.h"
+#include "valuescope/v1/jobs.grpc.pb.h"
 
 namespace valuescope {
 
