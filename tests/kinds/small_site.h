@@ -44,7 +44,7 @@ class SmallSite {
         resolver(store.get(), blobs.get()),
         text_(LoadText(folder)),
         queue(store.get()),
-        jobs(&registry, &queue, store.get(), blobs.get(), &replicas),
+        jobs(&registry, &queue, store.get(), blobs.get(), &replicas, absl::InfiniteDuration()),
         vectors(&models, store.get(), blobs.get(), &registry),
         neurons(&models, store.get(), blobs.get(), &registry),
         evaluation(store.get(), blobs.get(), &registry) {
