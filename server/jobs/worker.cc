@@ -13,15 +13,19 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
-#include "absl/time/clock.h"
 #include "base/cancellation.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "base/steady_condition.h"
 #include "jobs/blob_sweep.h"
 
 namespace valuescope::jobs {
 namespace {
+
+// Leases, beats and pauses are lengths of time, whatever is done to the system's clock.
+absl::Time SteadyNow() { return Clock::Steady().Now(); }
 
 bool IsUserError(const absl::Status& status) {
   switch (status.code()) {
@@ -121,7 +125,7 @@ class Worker::Impl {
     while (const std::optional<uint64_t> seen = NotificationsUnlessDraining()) {
       bool worked = false;
       Guarded([&] { worked = Step(*seen); });
-      if (!worked) WaitForNotification(*seen, absl::Now() + options_.poll);
+      if (!worked) WaitForNotification(*seen, SteadyNow() + options_.poll);
     }
     run_ended_.Notify();
   }
@@ -189,7 +193,7 @@ class Worker::Impl {
   absl::Status RunStep(store::Lease taken, uint64_t seen) {
     TimedLease lease(std::move(taken), options_.turns.clock);
     const std::string job_id = lease.lease().job_id;
-    const absl::Time start = absl::Now();
+    const absl::Time start = SteadyNow();
     queue_->Announce(job_id);
     const Cancellation cancellation = Activate(lease.lease(), seen);
     const absl::Status status = RunSafely(lease, cancellation);
@@ -197,7 +201,7 @@ class Worker::Impl {
     if (!status.ok()) Settle(lease, cancellation, status);
     queue_->Announce(job_id);
     if (options_.observer.on_step) {
-      options_.observer.on_step(lease.lease(), absl::Now() - start, status);
+      options_.observer.on_step(lease.lease(), SteadyNow() - start, status);
     }
     return status;
   }
@@ -277,7 +281,7 @@ class Worker::Impl {
     active_->lease.job_id = lease.job_id;
     active_->lease.shard = lease.shard;
     active_->lease.token = lease.token;
-    active_->safe_until = absl::Now() + options_.lease;
+    active_->safe_until = SteadyNow() + options_.lease;
     if (draining_) Stop(*active_);
     // A cancel that came between the lease and now found no active step: look again.
     if (notifications_ != seen) {
@@ -292,7 +296,7 @@ class Worker::Impl {
     if (active.stopping) return;
     active.stopping = true;
     if (active.uncommitted) {
-      active.cancel_at = absl::Now() + options_.turns.commit_interval;
+      active.cancel_at = SteadyNow() + options_.turns.commit_interval;
       changed_.SignalAll();
     } else {
       active.cancellation.Cancel();
@@ -330,12 +334,12 @@ class Worker::Impl {
 
   void Keep() {
     absl::Time next_sweep = absl::InfinitePast();
-    absl::Time next_beat = absl::Now() + options_.beat;
+    absl::Time next_beat = SteadyNow() + options_.beat;
     uint64_t seen = 0;
     while (true) {
-      if (absl::Now() >= next_sweep) {
+      if (SteadyNow() >= next_sweep) {
         Guarded([this] { Sweep(); });
-        next_sweep = absl::Now() + options_.sweep;
+        next_sweep = SteadyNow() + options_.sweep;
       }
       bool notified = false;
       {
@@ -345,13 +349,13 @@ class Worker::Impl {
           if (changed_.WaitWithDeadline(&mutex_, deadline)) break;
         }
         if (ended_) return;
-        if (absl::Now() >= CancelAt()) active_->cancellation.Cancel();
+        if (SteadyNow() >= CancelAt()) active_->cancellation.Cancel();
         notified = notifications_ != seen;
         seen = notifications_;
       }
-      if (notified || absl::Now() >= next_beat) {
+      if (notified || SteadyNow() >= next_beat) {
         Guarded([this] { Beat(); });
-        next_beat = absl::Now() + options_.beat;
+        next_beat = SteadyNow() + options_.beat;
       }
     }
   }
@@ -371,7 +375,7 @@ class Worker::Impl {
       active = active_;
     }
     if (!active) return;
-    const absl::Time asked_at = absl::Now();
+    const absl::Time asked_at = SteadyNow();
     const absl::Status status = queue_->store().ExtendLease(active->lease, options_.lease);
     if (status.ok()) {
       absl::MutexLock lock(&mutex_);
@@ -380,7 +384,7 @@ class Worker::Impl {
       }
       return;
     }
-    if (IsLeaseLost(status) || absl::Now() >= active->safe_until) {
+    if (IsLeaseLost(status) || SteadyNow() >= active->safe_until) {
       absl::MutexLock lock(&mutex_);
       if (active_ && active_->lease.token == active->lease.token) Stop(*active_);
     }
@@ -407,7 +411,7 @@ class Worker::Impl {
   absl::Notification run_ended_;
 
   absl::Mutex mutex_;
-  absl::CondVar changed_;
+  SteadyCondition changed_;
   uint64_t notifications_ ABSL_GUARDED_BY(mutex_) = 0;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;  // no new steps
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;     // the working thread has returned

@@ -16,7 +16,9 @@ namespace valuescope::store {
 
 struct SqliteStoreOptions {
   RetryPolicy retry;
-  const Clock* clock = &Clock::System();  // outlives the store
+  // Outlives the store. By default a system's clock that is set while the store is open is followed
+  // when it is opened again: leases and pauses are lengths of time.
+  const Clock* clock = &Clock::Steady();
   TenantPolicies tenants = {};
 };
 

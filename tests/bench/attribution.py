@@ -12,8 +12,12 @@ them run before and half behind what is held against them.
   integrated gradients  all neurons of one block over one response, along the last block, with --steps nodes, beside transformers
                         (transformers_peer.py), which runs the blocks behind alone as well, 16 nodes at once, but of the prompt's tokens too;
                         the scores of both are equal to 1e-3, or the bench ends without a ratio. Left out without --peer-python.
+  mixed lengths         all neurons of all blocks over --mixed responses of 4 to 60 tokens behind prompts of 8 to 88, beside transformers,
+                        whose hooks reduce each batch of 16, sorted by length, to a response's means; the means of both are equal to 1e-5,
+                        or the bench ends without a ratio. Left out without --peer-python.
+  job                   the same as a job, beside the same as a call
 
-The last line is JSON.
+The last line is JSON. CPU seconds, which other work on the machine disturbs less, are those of the server and of the peer.
 
 Build first: ninja -C build valuescope-server
 """
@@ -37,7 +41,10 @@ PROMPT, RESPONSE, CHUNK = 48, 32, 16
 NODES_AT_ONCE = 16  # of the peer
 ABLATED, INTEGRATED = (0, 14, 27), (0, 14)
 MOST = {"contribution": 1.1, "patching": 3.0, "integrated gradients": 0.5, "ablation": 1.3}
-MOST_DIFFERENCE = 1e-3  # of the peer's scores from ours
+MOST |= {"mixed lengths": 0.65, "job": 1.03}
+# Of the peer's scores, and means, from ours.
+MOST_DIFFERENCE, MOST_DIFFERENCE_OF_MEANS = 1e-3, 1e-5
+MEANS = ("mean_expressing", "mean_non_expressing")
 LOGPROB = v1.AttributionTarget(continuation_logprob=v1.ContinuationLogprobTarget())
 
 
@@ -48,9 +55,10 @@ class Load:
     responses: int
     neurons: int
     steps: int
+    mixed: int
 
 
-WARM_UP = Load(responses=CHUNK, neurons=CHUNK, steps=NODES_AT_ONCE)
+WARM_UP = Load(responses=CHUNK, neurons=CHUNK, steps=NODES_AT_ONCE, mixed=CHUNK)
 
 
 def parse_arguments():
@@ -59,6 +67,11 @@ def parse_arguments():
     parser.add_argument("--neurons", type=int, default=1000, help="to ablate; default 1000")
     parser.add_argument("--prompt_tokens", type=int, default=PROMPT, help=f"default {PROMPT}")
     parser.add_argument("--steps", type=int, default=64, help="of the paths; default 64")
+    parser.add_argument("--mixed", type=int, default=256, help="of mixed lengths; default 256")
+    parser.add_argument(
+        "--cases", type=lambda text: text.split(","), metavar="CASE[,CASE]", default=list(MOST),
+        help=f"of {', '.join(MOST)}; default all of them",
+    )  # fmt: skip
     single.add_peer(parser)
     return single.parsed(parser)
 
@@ -69,15 +82,24 @@ class Turn:
 
     seconds: float
     against: float
+    processor: tuple = ()  # CPU seconds of both, where they are told
 
     @property
     def ratio(self):
         return self.seconds / self.against
 
 
+def processor_seconds_of(process, run):
+    """CPU seconds of a process, and what `run` returns."""
+    before = single.processor_seconds(process.pid)
+    result = run()
+    return single.processor_seconds(process.pid) - before, result
+
+
 class Bench:
     def __init__(self, server, peer, prompt_tokens):
-        self.client, self.model, self.peer = server.client, server.model, peer
+        self.server, self.peer = server, peer
+        self.client, self.model = server.client, server.model
         self.prompt_tokens = prompt_tokens
         self.generator = np.random.default_rng(1)
         about = self.client.model(self.model)
@@ -103,6 +125,9 @@ class Bench:
             found[f"ablation, block {block}"] = lambda block=block: self.ablation(
                 block, load.neurons
             )
+        if self.peer:
+            found["mixed lengths"] = lambda: self.mixed_lengths(load.mixed, number % 2 == 1)
+        found["job"] = lambda: self.job(load.mixed, number % 2 == 1)
         return found
 
     def contribution(self, count):
@@ -156,6 +181,73 @@ class Bench:
             sys.exit(f"block {block}: the peer's scores differ by {difference:.2g} of their norm")
         return Turn(seconds, made["peer"]["seconds"])
 
+    def mixed_lengths(self, count, peer_first):
+        responses = self.mixed(count)
+        given = [
+            [list(one.prompt.token_ids.ids), list(one.response.token_ids.ids), one.expresses]
+            for one in responses
+        ]
+        line = f"contribute {json.dumps({'responses': given, 'at_once': CHUNK})}"
+        made = {}
+
+        def ours():
+            made["set"] = self.attribute(responses, self.vector)
+
+        def theirs():
+            made["processor"], made["peer"] = processor_seconds_of(
+                self.peer, lambda: self.peer.ask(line)
+            )
+
+        if peer_first:
+            theirs()
+        processor, seconds = processor_seconds_of(self.server, lambda: single.seconds_of(ours))
+        if not peer_first:
+            theirs()
+        self.check_means(made["set"], made["peer"]["means"])
+        return Turn(seconds, made["peer"]["seconds"], (processor, made["processor"]))
+
+    def check_means(self, neuron_set, peer):
+        """Of the expressing responses and of the others, all blocks' together."""
+        columns = self.client.neuron_columns(neuron_set.name)
+        for name, theirs in zip(MEANS, peer, strict=True):
+            ours = columns.column(name)
+            difference = np.linalg.norm(ours - np.array(theirs)) / np.linalg.norm(ours)
+            print(f"  {name}: the peer's differ by {difference:.1g} of their norm")
+            if not difference < MOST_DIFFERENCE_OF_MEANS:
+                sys.exit("that is too much")
+
+    def job(self, count, call_first):
+        """Behind an upload, as of jobs that are large."""
+        responses = self.client.write_artifact(self.mixed(count)).name
+        request = vs.attribution_request(self.model, responses, self.vector)
+
+        def run_job():
+            self.client.wait_for_job(
+                self.client.create_job(v1.JobSpec(attribute_neurons=request)).name
+            )
+
+        measured = {}
+        for call in (call_first, not call_first):
+            run = (lambda: self.attribute(responses, self.vector)) if call else run_job
+            measured[call] = processor_seconds_of(
+                self.server, lambda run=run: single.seconds_of(run)
+            )
+        (job_processor, job), (processor, seconds) = measured[False], measured[True]
+        return Turn(job, seconds, (job_processor, processor))
+
+    def mixed(self, count):
+        """Half of them express."""
+        draws = self.generator
+        lengths = zip(draws.integers(8, 89, count), draws.integers(4, 61, count), strict=True)
+        return [
+            vs.labelled(
+                draws.integers(100, 40_000, prompt).tolist(),
+                draws.integers(100, 40_000, response).tolist(),
+                index % 2 == 0,
+            )
+            for index, (prompt, response) in enumerate(lengths)
+        ]
+
     def integrated_by_peer(self, response, block, steps):
         arguments = {
             "prompt": list(response.prompt.token_ids.ids),
@@ -195,17 +287,24 @@ class Bench:
 
 def measure(bench, arguments):
     """By case the turns of all rounds."""
-    for run in bench.cases(WARM_UP, 0).values():
+
+    def cases(load, number):
+        found = bench.cases(load, number).items()
+        return {case: run for case, run in found if case.partition(",")[0] in arguments.cases}
+
+    for run in cases(WARM_UP, 0).values():
         run()
-    load = Load(arguments.responses, arguments.neurons, arguments.steps)
+    load = Load(arguments.responses, arguments.neurons, arguments.steps, arguments.mixed)
     turns = {}
     for number in range(arguments.rounds):
-        for case, run in bench.cases(load, number).items():
+        for case, run in cases(load, number).items():
             turn = run()
             turns.setdefault(case, []).append(turn)
             print(
                 f"round {number}, {case}: {turn.seconds:.2f} s, ratio {turn.ratio:.3f}", flush=True
             )
+            if turn.processor:
+                print(f"  CPU seconds {' against '.join(f'{s:.1f}' for s in turn.processor)}")
     return turns
 
 
@@ -215,6 +314,7 @@ def summary(case, turns):
     return {
         "seconds": [turn.seconds for turn in turns],
         "against_seconds": [turn.against for turn in turns],
+        "cpu_seconds": [turn.processor for turn in turns],
         "ratios": [turn.ratio for turn in turns],
         "ratio": ratio,
         "most": most,

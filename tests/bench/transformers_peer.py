@@ -3,8 +3,8 @@
 transformers_peer.py MODEL_FOLDER THREADS [DEVICE [DTYPE]]
 
 Its own Python (torch, transformers) runs it. It keeps no cache of keys and values in `forward`, which is to its advantage. `generate` takes
-{"prompts": [[id, ...], ...], "new_tokens": n} and also answers with the token ids. `integrate` and `choose` take the arguments of the
-functions of these names and also answer with what those return.
+{"prompts": [[id, ...], ...], "new_tokens": n} and also answers with the token ids. `contribute`, `integrate` and `choose` take the arguments of
+the functions of these names and also answer with what those return.
 """
 
 import json
@@ -88,6 +88,48 @@ def integrate(model, prompt, response, vector, block, steps, at_once):
     return time.perf_counter() - start, scores
 
 
+@torch.inference_mode()
+def contribute(model, responses, at_once):
+    """Mean activations of all neurons at the tokens of a response, averaged over the responses that express and over the others:
+    [2, layers, intermediate]. `responses` are [prompt, response, expresses]; batches have neighbours in length, and each hook leaves a
+    row a response.
+    """
+    start = time.perf_counter()
+    sums = torch.zeros(2, len(model.model.layers), model.config.intermediate_size).double()
+    batch = {}
+
+    def reduce(which):
+        def hook(_module, given):
+            rows = (batch["weights"] @ given[0])[:, 0].double().cpu()
+            for kind in range(2):
+                sums[kind, which] += rows[batch["kinds"] == kind].sum(0)
+
+        return hook
+
+    hooks = [
+        layer.mlp.down_proj.register_forward_pre_hook(reduce(which))
+        for which, layer in enumerate(model.model.layers)
+    ]
+    by_length = sorted(responses, key=lambda one: len(one[0]) + len(one[1]))
+    for first in range(0, len(by_length), at_once):
+        chosen = by_length[first : first + at_once]
+        longest = len(chosen[-1][0]) + len(chosen[-1][1])
+        tokens = torch.zeros(len(chosen), longest, dtype=torch.long)
+        mask, weights = torch.zeros_like(tokens), torch.zeros(len(chosen), 1, longest)
+        for row, (prompt, response, _) in enumerate(chosen):
+            end = len(prompt) + len(response)
+            tokens[row, :end], mask[row, :end] = torch.tensor(prompt + response), 1
+            weights[row, 0, len(prompt) : end] = 1 / len(response)
+        batch["weights"] = weights.to(model.device, model.dtype)
+        batch["kinds"] = torch.tensor([0 if expresses else 1 for _, _, expresses in chosen])
+        model.model(tokens.to(model.device), attention_mask=mask.to(model.device), use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    expressing = sum(expresses for _, _, expresses in responses)
+    counts = torch.tensor([expressing, len(responses) - expressing])
+    return time.perf_counter() - start, (sums / counts[:, None, None]).tolist()
+
+
 def adding(vector, last_alone):
     """A hook of a block that adds it to every token's residual stream, or to that of the last token of each sequence."""
 
@@ -148,6 +190,9 @@ def main():
         elif command == "generate":
             seconds, token_ids = generate(model, **json.loads(arguments))
             answer(seconds=seconds, token_ids=token_ids)
+        elif command == "contribute":
+            seconds, means = contribute(model, **json.loads(arguments))
+            answer(seconds=seconds, means=means)
         elif command == "integrate":
             seconds, scores = integrate(model, **json.loads(arguments))
             answer(seconds=seconds, scores=scores)

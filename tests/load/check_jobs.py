@@ -111,7 +111,7 @@ def parse_arguments():
     parser.add_argument("--units", type=int, help="of a sweep; default 6000, --small 1600")
     parser.add_argument(
         "--commit_seconds", type=float, default=0,
-        help="between two commits of a shard, for a server that commits by time; default 0, by chunks",
+        help="between two commits of a shard that is killed; default 0, every chunk is committed",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=1, help="of moments; default 1")
     options = parser.parse_args()

@@ -54,10 +54,10 @@ class MovedDatabase(Database):
 
 
 class Site:
-    """A store, on `database` where there is one, and the servers that were started over it; none outlives the check."""
+    """A store, on `database` where there is one, and the servers that were started over it, all with `flags`; none outlives the check."""
 
-    def __init__(self, folder, database=None):
-        self.folder, self.database = pathlib.Path(folder), database
+    def __init__(self, folder, database=None, flags=()):
+        self.folder, self.database, self._flags = pathlib.Path(folder), database, flags
         self._started = []
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -83,6 +83,7 @@ class Site:
             f"--models={models}",
             "--threads=1",
             *store,
+            *self._flags,
             *flags,
             environment=environment,
         )

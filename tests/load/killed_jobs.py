@@ -42,7 +42,7 @@ class Victim:
 
     def __init__(self, site, sweep, plain, draws):
         self.site, self.sweep, self.plain, self.draws = site, sweep, plain, draws
-        self.redone, self.finished, self.kills_of_job, self.idle = [], 0, 0, False
+        self.redone, self.finished, self.kills_of_job, self.idle = [], 0, 1, False
         self.computed = None  # units of the life before, and how many were stored at its beginning
         self.server = site.start()
         with connected(self.server) as client:
@@ -113,7 +113,8 @@ def check_kills(report, folder, sweeps, databases, kills, units, commit_seconds,
             + MARGIN
         )
         for name, database in databases.items():
-            with Site(folder / f"killed-{sweep.name}-{name}", database) as site:
+            flags = [f"--job_commit_interval={commit_seconds}s"]
+            with Site(folder / f"killed-{sweep.name}-{name}", database, flags) as site:
                 victim = Victim(site, sweep, plain, draws)
                 for _ in range(each):
                     victim.work_until_killed()
