@@ -58,7 +58,7 @@ class S3BlobStoreTest : public testing::Test {
     return absl::StrCat("lab/values/", digest.substr(0, 2), "/", digest);
   }
 
-  FakeS3 fake_;
+  FakeS3& fake_ = FakeS3::Anew();
   std::unique_ptr<BlobStore> blobs_;
   absl::Mutex mutex_;
   std::vector<S3Exchange> exchanges_ ABSL_GUARDED_BY(mutex_);
