@@ -22,15 +22,13 @@ def loaded_libraries() -> list[pathlib.Path]:
 
 def with_dependencies(packages: set[str]) -> set[str]:
     """The packages and all that they depend on, as the package database of this machine says."""
+    listing = output("dpkg-query", "-W", "-f", "${Package}\t${Depends}\n")
+    depends = dict(line.split("\t", 1) for line in listing.splitlines())
     known, pending = set(), set(packages)
     while pending:
         name = pending.pop()
         known.add(name)
-        shown = subprocess.run(
-            ["dpkg-query", "-W", "-f", "${Depends}", name],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        names = re.findall(r"(?:^|[,|]\s*)([a-z0-9][a-z0-9+.-]*)", shown.stdout)
+        names = re.findall(r"(?:^|[,|]\s*)([a-z0-9][a-z0-9+.-]*)", depends.get(name, ""))
         pending |= set(names) - known
     return known
 
