@@ -204,10 +204,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def serve(self):
         path, _, query = self.path.partition("?")
-        names = urllib.parse.unquote(path).lstrip("/").split("/", 1)
+        bucket, _, self.key = urllib.parse.unquote(path).lstrip("/").partition("/")
+        if self.headers["Host"].startswith(f"{self.state.bucket}."):  # or in the path
+            bucket, self.key = self.state.bucket, urllib.parse.unquote(path).lstrip("/")
         self.query = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
-        self.key = names[1] if len(names) > 1 else ""
-        if names[0] != self.state.bucket:
+        if bucket != self.state.bucket:
             raise Refusal(404, "NoSuchBucket")
         name = self.command.lower()
         if not self.key:

@@ -69,6 +69,17 @@ TEST_F(S3BlobStoreTest, KeysAreThoseOfADirectoryOfBlobs) {
   EXPECT_THAT(fake_.Keys(), testing::ElementsAre(KeyOf(digest)));
 }
 
+TEST_F(S3BlobStoreTest, TheBucketMayStandInTheHost) {
+  S3Options options = fake_.Options();
+  options.endpoint = absl::StrCat("http://localhost", options.endpoint.substr(16));
+  options.bucket_in_host = true;
+  const auto store = Open(options);
+  const std::string bytes(2500, 'x');
+  const std::string digest = WriteBlob(*store, bytes)->digest;
+  EXPECT_EQ(*ReadBlob(*store, digest, 10'000), bytes);
+  EXPECT_EQ(*ReadBlob(*blobs_, digest, 10'000), bytes);
+}
+
 TEST_F(S3BlobStoreTest, WhatMayPassIsTriedAgain) {
   const std::string large(2500, 'x');
   for (json rule :
