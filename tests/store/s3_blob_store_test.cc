@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "base/error.h"
 #include "base/sha256.h"
 #include "store/s3_credentials.h"
@@ -360,7 +361,9 @@ TEST_F(S3BlobStoreTest, WhoWritesWhatIsBeingRemovedAwaitsItAndWritesAgain) {
   ASSERT_TRUE(fake_.Tell({{"do", "held"}}));
   const int looks = fake_.Count("list");
   std::thread writer([&] { EXPECT_TRUE(WriteBlob(*other, "bytes").ok()); });
-  while (fake_.Count("list") < looks + 2) std::this_thread::yield();
+  const absl::Time deadline = absl::Now() + absl::Seconds(20);
+  while (fake_.Count("list") < looks + 2 && absl::Now() < deadline) std::this_thread::yield();
+  EXPECT_GE(fake_.Count("list"), looks + 2) << "it looks for the mark's end";
   EXPECT_EQ(fake_.Count("put"), 3) << "the first time, the mark, and the writer's once";
   fake_.Tell({{"do", "release"}});
   remover.join();
