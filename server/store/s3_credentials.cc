@@ -54,10 +54,10 @@ S3Credentials Parse(absl::string_view text) {
         absl::StrSplit(stripped, absl::MaxSplits('=', 1));
     if (!in_default) continue;
     const absl::string_view name = absl::StripAsciiWhitespace(pair.first);
-    std::string value(absl::StripAsciiWhitespace(pair.second));
-    if (name == "aws_access_key_id") credentials.access_key = std::move(value);
-    if (name == "aws_secret_access_key") credentials.secret_key = std::move(value);
-    if (name == "aws_session_token") credentials.session_token = std::move(value);
+    const std::string value(absl::StripAsciiWhitespace(pair.second));
+    if (name == "aws_access_key_id") credentials.access_key = value;
+    if (name == "aws_secret_access_key") credentials.secret_key = value;
+    if (name == "aws_session_token") credentials.session_token = value;
   }
   return credentials;
 }

@@ -22,15 +22,13 @@ def loaded_libraries() -> list[pathlib.Path]:
 
 def with_dependencies(packages: set[str]) -> set[str]:
     """The packages and all that they depend on, as the package database of this machine says."""
+    listing = output("dpkg-query", "-W", "-f", "${Package}\t${Depends}\n")
+    depends = dict(line.split("\t", 1) for line in listing.splitlines())
     known, pending = set(), set(packages)
     while pending:
         name = pending.pop()
         known.add(name)
-        shown = subprocess.run(
-            ["dpkg-query", "-W", "-f", "${Depends}", name],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        names = re.findall(r"(?:^|[,|]\s*)([a-z0-9][a-z0-9+.-]*)", shown.stdout)
+        names = re.findall(r"(?:^|[,|]\s*)([a-z0-9][a-z0-9+.-]*)", depends.get(name, ""))
         pending |= set(names) - known
     return known
 
@@ -40,15 +38,16 @@ def test_packages_of_the_runtime_stage_hold_the_system_libraries():
     listed = re.search(r"runtime_packages=\(\n(.*?)\n\)", setup, re.DOTALL)
     assert listed is not None
     packages = with_dependencies(set(listed[1].split()))
-    for library in loaded_libraries():
-        if "torch" in str(library) or "nvidia" in str(library):
-            continue
-        # The database names files by their real place or by the link /lib -> /usr/lib.
-        owner = subprocess.run(
-            ["dpkg", "-S", library.name], capture_output=True, text=True, check=True
-        ).stdout
-        owners = {line.split(":")[0] for line in owner.splitlines()}
-        assert owners & packages, f"{library} comes from {owners}"
+    # The database names files by their real place or by the link /lib -> /usr/lib.
+    libraries = {
+        path.name for path in loaded_libraries() if not re.search("torch|nvidia", str(path))
+    }
+    owners: dict[str, set[str]] = {}
+    for line in output("dpkg", "-S", *libraries).splitlines():
+        package, file = line.split(": ")
+        owners.setdefault(pathlib.Path(file).name, set()).add(package.split(":")[0])
+    for library in libraries:
+        assert owners[library] & packages, f"{library} comes from {owners[library]}"
 
 
 def test_the_collected_libraries_are_those_the_server_finds_in_the_wheels(tmp_path):

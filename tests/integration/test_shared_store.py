@@ -72,11 +72,11 @@ def replicas(database, tmp_path_factory):
     assert [server.stop() for server in servers] == [0, 0]
 
 
-def submit(client):
+def submit(client, count=RESPONSES):
     generator = np.random.default_rng(0)
     responses = [
         vs.labelled([3, 11], generator.integers(3, 90, 60).tolist(), index % 2 == 0, f"q{index}")
-        for index in range(RESPONSES)
+        for index in range(count)
     ]
     vector = client.create_vector(MODEL, [float(i) for i in range(36)], layers=[1])
     request = vs.attribution_request(MODEL, client.write_artifact(responses).name, vector.name)

@@ -64,7 +64,7 @@ class S3 : public BlobsUnderTest {
   }
 
  private:
-  FakeS3 fake_;
+  FakeS3& fake_ = FakeS3::Anew();
 };
 
 }  // namespace

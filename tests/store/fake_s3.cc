@@ -45,6 +45,13 @@ FakeS3::FakeS3(std::vector<std::string> more) {
   std::ofstream(CredentialsFile()) << CredentialsText("AKIDTEST", "secret/+key");
 }
 
+FakeS3& FakeS3::Anew() {
+  static FakeS3 fake;
+  fake.Tell({{"do", "reset"}});
+  std::ofstream(fake.CredentialsFile()) << CredentialsText("AKIDTEST", "secret/+key");
+  return fake;
+}
+
 FakeS3::~FakeS3() {
   std::fclose(orders_);
   std::fclose(answers_);

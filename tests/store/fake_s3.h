@@ -19,6 +19,8 @@ class FakeS3 {
   // `more`: of its options, such as "--cert=FILE".
   explicit FakeS3(std::vector<std::string> more = {});
   ~FakeS3();
+  // One that tests share, one behind the other, as if it had just been started.
+  static FakeS3& Anew();
   FakeS3(const FakeS3&) = delete;
   FakeS3& operator=(const FakeS3&) = delete;
 

@@ -10,7 +10,7 @@ Written from AWS's documents, not from the client's code: signatures are compute
 How a rule meets a request: error (status, code), answer (status, body), cut (half of the content, then nothing), lost (done,
 and no answer), hang (no answer until {"do": "release"}), hold (done once released), corrupt (a byte is changed), lie (another
 checksum), whole (ranges are ignored). Other orders: rules (forget all), release, held (waits until a request is), keys,
-uploads, counts, age (key, seconds), clock (seconds ahead), credentials, page (keys a page), put (key, text).
+uploads, counts, age (key, seconds), clock (seconds ahead), credentials, page (keys a page), put (key, text), reset.
 """
 
 import argparse
@@ -36,18 +36,24 @@ SPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 class State:
     def __init__(self, options):
-        self.bucket = options.bucket
-        self.access_key, self.secret_key, self.token = options.access_key, options.secret_key, ""
+        self.options = options
         self.lock = threading.Condition()
+        self.ids = itertools.count()
+        self.held = 0
+        self.released = 0
+        self.reset()
+
+    def reset(self):
+        """As if nobody had been here."""
+        self.bucket = self.options.bucket
+        self.access_key, self.secret_key = self.options.access_key, self.options.secret_key
+        self.token = ""
         self.objects = {}  # key -> (bytes, time)
         self.uploads = {}  # id -> {key, time, parts}
         self.rules = []
         self.counts = collections.Counter()
-        self.held = 0
-        self.released = 0
         self.ahead = 0
         self.page = 1000
-        self.ids = itertools.count()
 
     def now(self):
         return time.time() + self.ahead
@@ -69,6 +75,7 @@ class State:
             self.lock.notify_all()
             self.lock.wait_for(lambda: self.released > number)
             self.held -= 1
+            self.lock.notify_all()
 
 
 class Refusal(Exception):
@@ -197,10 +204,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def serve(self):
         path, _, query = self.path.partition("?")
-        names = urllib.parse.unquote(path).lstrip("/").split("/", 1)
+        bucket, _, self.key = urllib.parse.unquote(path).lstrip("/").partition("/")
+        if self.headers["Host"].startswith(f"{self.state.bucket}."):  # or in the path
+            bucket, self.key = self.state.bucket, urllib.parse.unquote(path).lstrip("/")
         self.query = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
-        self.key = names[1] if len(names) > 1 else ""
-        if names[0] != self.state.bucket:
+        if bucket != self.state.bucket:
             raise Refusal(404, "NoSuchBucket")
         name = self.command.lower()
         if not self.key:
@@ -384,6 +392,11 @@ def obey(state, order):
             state.token = order.get("token", "")
         elif do == "page":
             state.page = order["keys"]
+        elif do == "reset":
+            state.released += 1
+            state.lock.notify_all()
+            state.lock.wait_for(lambda: state.held == 0)
+            state.reset()
         elif do == "put":
             state.objects[order["key"]] = (order["text"].encode(), state.now())
         else:
