@@ -36,7 +36,7 @@ bool IsUserError(const absl::Status& status) {
     case absl::StatusCode::kUnimplemented:
       return true;
     default:
-      return false;
+      return DetailsOf(status).reason == store::kStorageQuota;
   }
 }
 
@@ -295,12 +295,9 @@ class Worker::Impl {
   void Stop(Active& active) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (active.stopping) return;
     active.stopping = true;
-    if (active.uncommitted) {
-      active.cancel_at = SteadyNow() + options_.turns.commit_interval;
-      changed_.SignalAll();
-    } else {
-      active.cancellation.Cancel();
-    }
+    if (!active.uncommitted) return active.cancellation.Cancel();
+    active.cancel_at = SteadyNow() + options_.turns.commit_interval;
+    changed_.SignalAll();
   }
 
   // See ShardHost.

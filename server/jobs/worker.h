@@ -4,7 +4,8 @@
 // swept up by a third (jobs/blob_sweep.h). Several workers may share a queue.
 //
 // Whose fault an error is decides what happens. INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION,
-// OUT_OF_RANGE and UNIMPLEMENTED come from the request and fail the job at once. Whatever a shard
+// OUT_OF_RANGE and UNIMPLEMENTED come from the request and fail the job at once, and so does a
+// result for which its tenant may not store as much. Whatever a shard
 // returns after its cancellation was raised, after its turn was over, or after its lease was lost,
 // gives it back without blame, and so do NotReady and errors that say when to try again. Everything
 // else, exceptions too, is the machinery's fault, and the shard is tried again as often as the

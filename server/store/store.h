@@ -96,6 +96,9 @@ struct ResourcePage {
   std::string next_page_token;  // empty on the last page
 };
 
+// The reason of RESOURCE_EXHAUSTED where a tenant stores as many bytes as it may.
+inline constexpr char kStorageQuota[] = "STORAGE_QUOTA";
+
 // --- Jobs --------------------------------------------------------------------------------------
 
 enum class JobState : uint8_t {
@@ -318,7 +321,8 @@ class Store {
 
   // Stores all of `resources` (of `tenant`, whatever theirs says) or none, and returns them as
   // stored, in order. A resource whose id is there with the same digest is kept and returned as it
-  // is (names are content); with another digest: ALREADY_EXISTS, reason RESOURCE_EXISTS.
+  // is (names are content); with another digest: ALREADY_EXISTS, reason RESOURCE_EXISTS. Where the
+  // tenant may not store as much: RESOURCE_EXHAUSTED, reason kStorageQuota, saying what to delete.
   virtual absl::StatusOr<std::vector<Resource>> PutResources(absl::string_view tenant,
                                                              std::vector<Resource> resources,
                                                              const IdempotencyKey& key) = 0;
@@ -354,7 +358,9 @@ class Store {
 
   // --- Jobs as users see them ---
 
-  // Queues a job. INVALID_ARGUMENT for values out of range; NOT_FOUND for a missing input.
+  // Queues a job. INVALID_ARGUMENT for values out of range; NOT_FOUND for a missing input;
+  // RESOURCE_EXHAUSTED with a retry delay (reason QUEUE_FULL) where as many of the tenant's jobs as
+  // may be have not begun.
   virtual absl::StatusOr<Job> CreateJob(const NewJob& job, const IdempotencyKey& key) = 0;
 
   virtual absl::StatusOr<Job> GetJob(absl::string_view tenant, absl::string_view id) = 0;
@@ -369,7 +375,8 @@ class Store {
   virtual absl::StatusOr<Job> RequestCancel(absl::string_view tenant, absl::string_view id) = 0;
 
   // FAILED or CANCELLED -> QUEUED, keeping what is committed. FAILED_PRECONDITION in other states
-  // (reason JOB_NOT_RETRYABLE) and where an input was deleted since (INPUT_DELETED).
+  // (reason JOB_NOT_RETRYABLE) and where an input was deleted since (INPUT_DELETED); QUEUE_FULL as
+  // CreateJob.
   virtual absl::StatusOr<Job> RetryJob(absl::string_view tenant, absl::string_view id,
                                        const IdempotencyKey& key) = 0;
 
@@ -408,8 +415,9 @@ class Store {
   virtual absl::Status CommitProgress(const Lease& lease, const ShardProgress& progress) = 0;
   // The same, and the shard is done.
   virtual absl::Status CompleteShard(const Lease& lease, const ShardProgress& progress) = 0;
-  // Ends the job as SUCCEEDED with its summary (JSON) and resources, all in one transaction. Takes
-  // the merge's lease. Tenant, job_id and created_at of the resources are set here.
+  // Ends the job as SUCCEEDED with its summary (JSON) and resources (errors: PutResources), all in
+  // one transaction. Takes the merge's lease. Tenant, job_id and created_at of the resources are
+  // set here.
   virtual absl::Status CompleteJob(const Lease& merge, absl::string_view summary,
                                    std::vector<Resource> resources) = 0;
 

@@ -113,7 +113,7 @@ absl::Status AddStoredBytes(SqlTransaction& transaction, absl::string_view tenan
   const int64_t most = tenants.Of(tenant).max_stored_bytes;
   if (most == 0 || stored <= most) return absl::OkStatus();
   return NeverFits(
-      "STORAGE_QUOTA",
+      kStorageQuota,
       absl::StrCat("with these ", bytes, " bytes you would store ", stored, " of at most ", most,
                    " in vectors, neuron sets and artifacts: delete some, or jobs with theirs; the"
                    " largest are ",

@@ -33,12 +33,17 @@ constexpr absl::Duration kPatience = absl::Seconds(30);
 
 class WorkerTest : public testing::Test {
  protected:
-  void SetUp() override {
+  void SetUp() override { Open({}); }
+
+  void Open(const TenantPolicies& tenants) {
+    queue_.reset();
+    store_.reset();
     auto store = store::OpenSqliteStore(
         folder_ / "store.db",
-        {.retry = {.failure_backoff = absl::ZeroDuration()}, .clock = &clock_});
+        {.retry = {.failure_backoff = absl::ZeroDuration()}, .clock = &clock_, .tenants = tenants});
     ASSERT_TRUE(store.ok()) << store.status();
     store_ = *std::move(store);
+    blobs_.reset();
     auto blobs = store::OpenDirectoryBlobStore(folder_ / "blobs");
     ASSERT_TRUE(blobs.ok()) << blobs.status();
     blobs_ = *std::move(blobs);
@@ -143,7 +148,7 @@ TEST_F(WorkerTest, CancelStopsTheRunningShardBetweenItsChunks) {
   const auto cancelled = queue_->Cancel("lab", id);
   ASSERT_TRUE(cancelled.ok());
   const store::Job job = Await(id, JobState::kCancelled);
-  EXPECT_EQ(job.work_done, 2) << "what was done stays, the chunk in flight with it";
+  EXPECT_EQ(job.work_done, 2) << "what was done before, and the chunk in flight, stays";
   EXPECT_EQ(job.rescues, 0);
 }
 
@@ -187,6 +192,34 @@ TEST_F(WorkerTest, AUserErrorFailsTheJobAtTheFirstTry) {
   EXPECT_EQ(job.error->reason, "INVALID_FIELD");
   EXPECT_EQ(job.error->shard, 0);
   EXPECT_EQ(tries, 1);
+}
+
+TEST_F(WorkerTest, AResultThatItsTenantMayNotStoreFailsTheJobUntilThereIsRoom) {
+  Open({.others = {.max_stored_bytes = 100}, .named = {}});
+  ASSERT_TRUE(store_
+                  ->PutResources("lab",
+                                 {{.kind = store::ResourceKind::kVector,
+                                   .id = "v",
+                                   .digest = std::string(64, 'a'),
+                                   .metadata = std::string(90, 'm')}},
+                                 {})
+                  .ok());
+  clock_.Advance(absl::Seconds(1));
+  LettersKind kind;
+  std::atomic<int> merged = 0;
+  kind.before_merged = [&](int64_t) { ++merged; };
+  auto worker = MakeWorker(&kind);
+  worker->Start();
+  const std::string id = Create(LettersKind::Job("lab", /*shards=*/3));
+  const store::Job job = Await(id, JobState::kFailed);
+  EXPECT_EQ(job.error->code, absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(job.error->reason, "STORAGE_QUOTA");
+  EXPECT_THAT(job.error->message, testing::HasSubstr("`vectors/v`"));
+  EXPECT_EQ(merged, 3) << "tried once";
+  ASSERT_TRUE(store_->DeleteResource("lab", store::ResourceKind::kVector, "v").ok());
+  ASSERT_TRUE(queue_->Retry("lab", id, {}).ok());
+  Await(id, JobState::kSucceeded);
+  EXPECT_EQ(kind.computed().size(), 12u) << "no shard ran again";
 }
 
 TEST_F(WorkerTest, AnInfrastructureErrorIsTriedAgainAndThenFailsTheJob) {
