@@ -409,7 +409,9 @@ def test_a_deleted_job_leaves_no_byte_of_its_own(start_server, tmp_path):
     assert server.stop() == 0
 
 
-def test_a_retry_is_refused_where_it_would_fail(start_server, tmp_path):
+def test_a_retry_is_refused_where_it_would_fail_and_waits_where_it_would_wait(
+    start_server, tmp_path
+):
     server = start_server(tmp_path, *MODELS)
     with ready(server) as client:
         inline = vs.attribution_request(MODEL, data_set(3000), make_vector(client))
@@ -435,13 +437,14 @@ def test_a_retry_is_refused_where_it_would_fail(start_server, tmp_path):
             client.wait_for_job(name)
     assert server.stop() == 0
 
-    # The same name, other weights.
+    # What may be here again is waited for.
     server = start_server(tmp_path, MODELS[0], "--models=llama_tied", "--dtype=bfloat16")
     with vs.Client(server.address, timeout=120) as client:
         client.wait_until_ready(MODEL)
-        with pytest.raises(vs.FailedPrecondition, match="another way"):
-            client.retry_job(name)
-        assert client.job(name).state == v1.JOB_STATE_CANCELLED
+        waiting = client.retry_job(name)
+        assert waiting.state == v1.JOB_STATE_QUEUED
+        assert "computes in another way" in waiting.waiting_for
+        assert client.cancel_job(name).state == v1.JOB_STATE_CANCELLED
     assert server.stop() == 0
 
 
