@@ -237,13 +237,13 @@ def test_a_watcher_that_is_cut_at_random_and_whose_server_is_killed_misses_nothi
     server = start_server(tmp_path / "watched", *MODELS)
     with cutting(server.address) as proxy, contextlib.ExitStack() as opened:
         with ready(server) as direct:
-            name = direct.create_job(attribution(direct, data_set(6000))).name
+            name = direct.create_job(attribution(direct, data_set(4000))).name
         watching = opened.enter_context(
             vs.Client(proxy.address, retry=vs.Retry(attempts=30, first=0.02, longest=0.2))
         )
         changes, lost = [], []
-        kill_at = generator.randrange(1500, 3000)
-        cut_at = sorted(generator.randrange(6000) for _ in range(12))
+        kill_at = generator.randrange(1000, 2000)
+        cut_at = sorted(generator.randrange(4000) for _ in range(10))
         for change in watching.follow_job(name, on_lost=lost.append):
             changes.append(change)
             done = change.job.progress.done
@@ -262,7 +262,7 @@ def test_a_watcher_that_is_cut_at_random_and_whose_server_is_killed_misses_nothi
         v1.JOB_STATE_RUNNING,
         v1.JOB_STATE_SUCCEEDED,
     ]
-    assert changes[-1].job.progress.done == 6000
+    assert changes[-1].job.progress.done == 4000
     assert changes[-1].job.result.artifacts
     assert server.stop() == 0
 
@@ -409,7 +409,9 @@ def test_a_deleted_job_leaves_no_byte_of_its_own(start_server, tmp_path):
     assert server.stop() == 0
 
 
-def test_a_retry_is_refused_where_it_would_fail(start_server, tmp_path):
+def test_a_retry_is_refused_where_it_would_fail_and_waits_where_it_would_wait(
+    start_server, tmp_path
+):
     server = start_server(tmp_path, *MODELS)
     with ready(server) as client:
         inline = vs.attribution_request(MODEL, data_set(3000), make_vector(client))
@@ -435,14 +437,14 @@ def test_a_retry_is_refused_where_it_would_fail(start_server, tmp_path):
             client.wait_for_job(name)
     assert server.stop() == 0
 
-    # The same weights in another type: the retry waits for the model as it was.
+    # What may be here again is waited for.
     server = start_server(tmp_path, MODELS[0], "--models=llama_tied", "--dtype=bfloat16")
     with vs.Client(server.address, timeout=120) as client:
         client.wait_until_ready(MODEL)
         waiting = client.retry_job(name)
         assert waiting.state == v1.JOB_STATE_QUEUED
         assert "computes in another way" in waiting.waiting_for
-        client.cancel_job(name)
+        assert client.cancel_job(name).state == v1.JOB_STATE_CANCELLED
     assert server.stop() == 0
 
 
@@ -486,7 +488,7 @@ def test_metrics_tell_how_old_the_queue_is_and_who_waits_in_it_hears_heartbeats(
     with ready(server) as client:
         assert metric("valuescope_oldest_queued_job_seconds") == 0
         assert metric("valuescope_oldest_job_lease_seconds") == 0
-        spec = attribution(client, data_set(20_000))
+        spec = attribution(client, data_set(8000))
         running, queued = (client.create_job(spec).name for _ in range(2))
         await_true(lambda: client.job(running).state == v1.JOB_STATE_RUNNING)
         await_true(lambda: metric("valuescope_oldest_queued_job_seconds") > 0)
@@ -553,7 +555,7 @@ def test_the_command_line_watches_over_a_restart_and_says_so(start_server, tmp_p
     server = start_server(tmp_path, *MODELS)
     with cutting(server.address) as proxy:
         with ready(server) as client:
-            name = client.create_job(attribution(client, data_set(6000))).name
+            name = client.create_job(attribution(client, data_set(4000))).name
             watching = command_line(proxy.address, "jobs", "watch", name)
             await_true(lambda: client.job(name).progress.done > 500)
         server.kill()
@@ -565,10 +567,10 @@ def test_the_command_line_watches_over_a_restart_and_says_so(start_server, tmp_p
     assert any("the server is away" in line for line in lines)
     assert "\r" not in stderr and "\x1b" not in stderr, "it is no terminal"
     done = [int(line.split()[1].split("/")[0]) for line in lines if "responses" in line]
-    assert done == sorted(done) and done[-1] == 6000
+    assert done == sorted(done) and done[-1] == 4000
     assert len(done) > 3
     assert any("ETA" in line for line in lines)
-    assert "num_expressing 2000" in lines[-1]
+    assert "num_expressing 1334" in lines[-1]
     assert "scores: artifacts/" in stdout
     assert server.stop() == 0
 

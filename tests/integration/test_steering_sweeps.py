@@ -343,6 +343,9 @@ def test_points_read_as_a_table_and_the_summary_as_the_message(client, swept):
     result = client.job(job).result
     frame = client.read_table(artifact_of(result, "points"), lines="sweep_point").to_pandas()
     assert list(frame["name"]) == [p.name for p in sweep.points]
+    read = client.job_handle(job).result(roles=["points", "summary"])
+    assert read["points"].equals(frame)
+    assert read["summary"]["subject"].tolist() == [one.subject for one in sweep.result.selected]
     assert frame["coefficient"].dtype == "float[pyarrow]"
     assert list(frame["passes"]) == [p.passes for p in sweep.points]
     assert list(frame["measures"][1][0]) == ["evaluation", "measure", "value", "lower", "upper"]

@@ -1266,7 +1266,7 @@ class Api:
         Raises:
             JobFailed: it did not succeed.
             RuntimeError: it is not finished.
-            ImportError: there is no pandas, or no pyarrow for the role "responses" (`pip install 'valuescope[arrow]'`).
+            ImportError: there is no pandas, or no pyarrow for the roles "responses" and "points" (`pip install 'valuescope[arrow]'`).
         """
         job = await self.job(name)
         if job.state not in _FINISHED:
@@ -1283,10 +1283,11 @@ class Api:
         for role, artifact in artifacts.items():
             if wanted is not None and role not in wanted:
                 continue
+            lines = {"responses": "labelled_response", "points": "sweep_point"}.get(role)
             contents[role] = (
-                await self.read_table(artifact)
-                if role == "responses"
-                else await self.read_artifact(artifact)
+                await self.read_artifact(artifact)
+                if lines is None
+                else await self.read_table(artifact, lines=lines)
             )
         return JobResult(job, contents)
 

@@ -4,6 +4,7 @@ result = client.job_handle("jobs/ID").result()
 result["summary"]            # what it found: rows by layer, condition, point or response, as the kind has them
 result["responses"]          # a row a response, with Arrow's types
 result["scores"]             # a row a neuron: layer, index and the columns of its method
+result["points"]             # of a sweep: a row a point of the grid
 result.summary               # all of the summary, as JSON
 """
 
@@ -22,6 +23,7 @@ from google.protobuf.message import Message
 from . import v1
 from .causal_curves import NeuronTest
 from .choices import Choices
+from .evaluations import from_summary
 from .quality import Quality
 from .questionnaires import Questionnaire
 from .tables import Table
@@ -43,6 +45,11 @@ def _quality(summary: bytes) -> Records:
 def _attribution(summary: bytes) -> Records:
     layers = {"layers": json.loads(summary)["layers"]}
     return [_scalars(layer) for layer in json_format.ParseDict(layers, v1.NeuronSet()).layers]
+
+
+def _selections(summary: bytes) -> Records:
+    selected = from_summary(summary, v1.SteeringSweepResult()).selected
+    return [_scalars(selection) for selection in selected]
 
 
 def _scalars(message: Message) -> dict[str, Any]:
@@ -80,6 +87,7 @@ _SUMMARIES: dict[str, Callable[[bytes], Records]] = {
     "ask_questionnaire": lambda summary: Questionnaire.from_summary(summary).records(),
     "answer_choices": lambda summary: Choices.from_summary(summary).records(),
     "score_tagged_responses": lambda summary: TaggedScores.from_summary(summary).records(),
+    "steering_sweep": _selections,
     "generate_responses": lambda summary: list(json.loads(summary)["conditions"]),
 }
 
@@ -112,7 +120,7 @@ class JobResult(Mapping[str, "pandas.DataFrame"]):
         return dict(json.loads(self.content("summary")))
 
     def content(self, role: str) -> bytes:
-        """The bytes of an artifact; of "responses" those of its table in Arrow's file format."""
+        """The bytes of an artifact; of "responses" and "points" those of its table in Arrow's file format."""
         content = self._contents[role]
         return content.data if isinstance(content, Table) else content
 
