@@ -56,10 +56,15 @@ def generation(client, count):
 
 
 def questionnaire(client, count):
-    items = [{"text": text, "value": f"V{i % 3}"} for i, text in enumerate(texts(count))]
+    # Long and in one order, so that none finds in the cache what another one left there.
+    words = np.random.default_rng(3).integers(0, WORDS, (count, 24))
+    items = [
+        {"text": " ".join(f"w{word}" for word in row), "value": f"V{i % 3}"}
+        for i, row in enumerate(words)
+    ]
     options = [v1.AnswerOption(label=f"w{80 + i}", text=f"w{70 + i}", score=i) for i in range(2)]
     template = "w60 {item} w61 {options} w62"
-    request = vs.questionnaire_request(MODEL, items, options, template)
+    request = vs.questionnaire_request(MODEL, items, options, template, order="given")
     return v1.JobSpec(ask_questionnaire=request)
 
 
@@ -78,7 +83,7 @@ SWEEPS = [
     Sweep("attribute_neurons", attribution, PROMPT_TOKENS, 16),
     Sweep("extract_vectors", extraction, PROMPT_TOKENS, 16),
     Sweep("generate_responses", generation, NEW_TOKENS, 32),
-    Sweep("ask_questionnaire", questionnaire, PROMPT_TOKENS, 50),
+    Sweep("ask_questionnaire", questionnaire, PROMPT_TOKENS, 128),
 ]
 
 

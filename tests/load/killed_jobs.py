@@ -83,17 +83,18 @@ class Victim:
         self.kills_of_job += 1
 
     def await_moment(self, client, found):
-        """Some time within two shards behind a commit; now and then any time, but not twice in a row, since a step that three workers
+        """Some time within some chunks behind a commit; now and then any time, but not twice in a row, since a step that three workers
         die of without getting on fails its job."""
         self.idle = not self.idle and self.draws.random() < 0.3
-        a_shard = self.plain.seconds * self.plain.shard / self.plain.units
+        some = min(self.plain.shard, 4 * self.sweep.chunk)
+        most = self.plain.seconds * some / self.plain.units
         if self.idle:
-            time.sleep(self.draws.uniform(0, 4 * a_shard))
+            time.sleep(self.draws.uniform(0, 4 * most))
             return
         for state in client.watch_job(self.job):
             if state.progress.done > found:
                 break
-        time.sleep(self.draws.uniform(0, 2 * a_shard))
+        time.sleep(self.draws.uniform(0, most))
 
     def finish(self, client):
         made = client.wait_for_job(self.job)
