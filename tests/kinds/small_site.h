@@ -60,10 +60,13 @@ class SmallSite {
   }
 
   // Call it once, when no kind is to be added any more.
+  // Which commits every chunk.
   void StartWorker() {
     const std::vector<valuescope::jobs::JobKind*> kinds = registry.ForWorkers();
     queue.SetKinds({kinds.begin(), kinds.end()});
-    worker = std::make_unique<valuescope::jobs::Worker>(&queue, blobs.get(), kinds);
+    valuescope::jobs::WorkerOptions options;
+    options.turns.commit_interval = absl::ZeroDuration();
+    worker = std::make_unique<valuescope::jobs::Worker>(&queue, blobs.get(), kinds, options);
     worker->Start();
   }
 
