@@ -7,7 +7,7 @@ import signal
 import time
 
 from job_sites import Site, committed, connected, steps
-from job_sweeps import MODEL, artifacts_of, counted
+from job_sweeps import EVERY_CHUNK, MODEL, artifacts_of, counted
 from valuescope import v1
 
 PATIENCE = 30  # seconds
@@ -194,7 +194,7 @@ def check_standstill(report, folder, sweep, database, rounds, units):
     """The first round waits for the lease itself; in the others the database's clock is moved."""
     plain = undisturbed(folder / "plain", sweep, units)
     rescued, refused, longest = 0, 0, 0.0
-    with Site(folder / "still", database) as site:
+    with Site(folder / "still", database, EVERY_CHUNK) as site:
         first = site.start(name="first")
         with connected(first) as client:
             spec = sweep.spec(client, units)
