@@ -136,8 +136,9 @@ void AddObserved(SqlTransaction& transaction, int64_t job, const std::vector<Obs
 
 void InsertModels(SqlTransaction& transaction, int64_t sequence, const NewJob& job) {
   for (const std::string& model : job.models) {
-    transaction.Execute("INSERT INTO job_models VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-                        sequence, job.tenant, model);
+    transaction.Execute(
+        "INSERT INTO job_models (job, tenant, model) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+        sequence, job.tenant, model);
   }
 }
 

@@ -277,12 +277,12 @@ CREATE TABLE job_observed (
 
 CREATE TABLE job_models (
   job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
-  tenant TEXT NOT NULL,
   model TEXT NOT NULL,
+  tenant TEXT NOT NULL,  -- behind the key, else SQLite 3.40's integrity_check finds NULLs
   PRIMARY KEY (job, model)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX job_models_by_list ON job_models (tenant, model, job);
-INSERT INTO job_models
+INSERT INTO job_models (job, tenant, model)
   WITH RECURSIVE words (job, tenant, word, rest) AS (
     SELECT sequence, tenant, '', needs || ' ' FROM jobs
     UNION ALL

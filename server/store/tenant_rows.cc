@@ -11,10 +11,12 @@
 namespace valuescope::store {
 namespace {
 
+// Beside those who insert what refers to the tenant, who would wait for each other else: they hold
+// its key, and each would have to let go of it before another one had the whole row.
 void LockTenant(SqlTransaction& transaction, absl::string_view tenant) {
-  transaction.Execute(
-      absl::StrCat("SELECT 1 FROM tenants WHERE tenant = $1", transaction.Locking(" FOR UPDATE")),
-      tenant);
+  transaction.Execute(absl::StrCat("SELECT 1 FROM tenants WHERE tenant = $1",
+                                   transaction.Locking(" FOR NO KEY UPDATE")),
+                      tenant);
 }
 
 // Names of the resources of a tenant that take the most, but for those that this transaction adds.

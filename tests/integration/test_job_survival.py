@@ -14,11 +14,11 @@ from cutting_proxy import CuttingProxy
 from full_disks import FULL, files_may_not_grow, refusal
 from golden_server import golden_server
 from job_sites import MovedDatabase, Site, connected
-from job_sweeps import ID, MODEL, SWEEPS, artifacts_of, attribution
+from job_sweeps import EVERY_CHUNK, ID, MODEL, SWEEPS, artifacts_of, attribution
 from killed_jobs import stop_beyond_the_lease, undisturbed
 from shared_jobs import CUT_SHARE, Replicas, assert_each_once, created, run_among_crashes
 
-UNITS = 640
+UNITS = 1280
 SWEEP = SWEEPS[0]
 
 
@@ -43,7 +43,7 @@ def plain(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory, database, proxy):
-    with Site(tmp_path_factory.mktemp("two"), database) as site:
+    with Site(tmp_path_factory.mktemp("two"), database, EVERY_CHUNK) as site:
         with Replicas(site, proxy.folder) as two:
             yield two
 

@@ -92,7 +92,8 @@ def assert_sound(site):
         with contextlib.suppress(FileNotFoundError):
             shutil.copy(site.folder / part, copy / part)
     with contextlib.closing(sqlite3.connect(copy / "store.db")) as database:
-        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        found = database.execute("PRAGMA integrity_check").fetchall()
+        assert found == [("ok",)], found
     shutil.rmtree(copy)
 
 

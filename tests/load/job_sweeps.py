@@ -12,6 +12,7 @@ from valuescope import v1
 FAMILIES = ROOT / "tests" / "golden" / "families"
 ID = "qwen2"
 MODEL = f"models/{ID}"
+EVERY_CHUNK = ["--job_commit_interval=0s"]  # is committed, and seen
 WORDS = 84  # of the vocabulary, "w0" to
 RESPONSE, NEW = 40, 8  # tokens of a given response, and of one that is drawn
 
