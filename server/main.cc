@@ -239,8 +239,11 @@ jobs::WorkerOptions ObservedWorker(const config::ServerConfig& config,
   jobs::WorkerOptions options;
   options.turns.commit_interval = config.job_commit_interval;
   options.turns.turn = config.job_turn;
+  options.lease = config.job_lease;
+  options.beat = config.job_lease / 3;
   options.orphan_grace = config.keep_orphaned_blobs;
-  options.sweep = std::clamp(config.keep_orphaned_blobs, absl::Seconds(1), options.sweep);
+  options.sweep = std::clamp(std::min(config.keep_orphaned_blobs, config.job_lease / 6),
+                             absl::Milliseconds(500), options.sweep);
   options.observer.on_blob_removed = [metrics] { metrics->Expired("blobs", 1); };
   options.observer.on_step = [metrics](const store::Lease& lease, absl::Duration duration,
                                        const absl::Status& status) {

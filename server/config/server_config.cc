@@ -385,6 +385,20 @@ const std::vector<Setting>& Settings() {
        "A shard that has run for this long gives way where a tenant waits that has had less of\n"
        "workers' time, or a job of its tenant with a higher priority. Default 10s.",
        UpToADay(&ServerConfig::job_turn)},
+      {"job_lease", "DURATION",
+       "How long the shard of a server that died or stands still is left to it before others take\n"
+       "it over, 3s to 1h. A server extends its lease three times as often; all servers of a "
+       "store\n"
+       "should have the same. Default 30s.",
+       [](absl::string_view text, ServerConfig& config) -> absl::Status {
+         absl::Duration value;
+         if (!absl::ParseDuration(text, &value) || value < absl::Seconds(3) ||
+             value > absl::Hours(1)) {
+           return Refuse("must be a duration from 3s to 1h, such as 30s");
+         }
+         config.job_lease = value;
+         return absl::OkStatus();
+       }},
       {"keep_jobs", "DURATION|never",
        "How long finished jobs are kept. Behind that they are deleted with their artifacts, as\n"
        "DeleteJob does it; vectors and neuron sets stay. 0 or never keeps them. Default 30d.",

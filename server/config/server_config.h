@@ -59,6 +59,7 @@ struct ServerConfig {
   TenantPolicies tenants;                                 // what each may have
   absl::Duration job_commit_interval = absl::Seconds(2);  // 0: every chunk of a shard is committed
   absl::Duration job_turn = absl::Seconds(10);            // of a shard, where others wait
+  absl::Duration job_lease = absl::Seconds(30);           // of a shard, unless it is extended
   // How long things are kept; absl::InfiniteDuration() for ever.
   absl::Duration keep_jobs = absl::Hours(30 * 24);        // finished ones, with their artifacts
   absl::Duration keep_partials = absl::Hours(7 * 24);     // of failed and cancelled jobs

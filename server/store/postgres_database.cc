@@ -32,11 +32,11 @@ constexpr absl::Duration kLongestPause = absl::Milliseconds(500);
 constexpr absl::Duration kKeepTokens = absl::Hours(1);
 constexpr int64_t kMarksBetweenCleanings = 1000;
 
-// SET LOCAL, because behind a pooler the session is not ours. Idle: we, killed or unreachable,
-// while we hold locks.
+// SET LOCAL, because behind a pooler the session is not ours. Idle: we, killed, standing still
+// or unreachable, while we hold locks that others wait for.
 constexpr char kBegin[] =
     "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '5s';"
-    " SET LOCAL statement_timeout = '60s'; SET LOCAL idle_in_transaction_session_timeout = '60s';"
+    " SET LOCAL statement_timeout = '60s'; SET LOCAL idle_in_transaction_session_timeout = '10s';"
     " SELECT floor(extract(epoch FROM now()) * 1000000)::bigint";
 
 absl::Time ReadTime(const std::string& microseconds) {

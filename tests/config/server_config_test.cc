@@ -56,6 +56,7 @@ TEST(ServerConfigTest, EveryFlagIsRead) {
                                          "--tenants=lab:weight=2.5:stored=7MiB,*:running=3",
                                          "--job_commit_interval=500ms",
                                          "--job_turn=20s",
+                                         "--job_lease=9s",
                                          "--drain_timeout=1m30s",
                                          "--step_timeout=250ms",
                                          "--heartbeat=3s",
@@ -87,6 +88,7 @@ TEST(ServerConfigTest, EveryFlagIsRead) {
   EXPECT_EQ(config->tenants.Of("other"), TenantPolicy{.max_running = 3});
   EXPECT_EQ(config->job_commit_interval, absl::Milliseconds(500));
   EXPECT_EQ(config->job_turn, absl::Seconds(20));
+  EXPECT_EQ(config->job_lease, absl::Seconds(9));
   EXPECT_EQ(config->drain_timeout, absl::Seconds(90));
   EXPECT_EQ(config->step_timeout, absl::Milliseconds(250));
   EXPECT_EQ(config->heartbeat, absl::Seconds(3));
@@ -177,6 +179,8 @@ TEST(ServerConfigTest, BadFlagsAreToldInOneLineWithWhatIsAllowed) {
            {"--tenants=lab,lab", "lab once"},
            {"--tenants=*,*", "* once"},
            {"--job_turn=-1s", "0s to 24h"},
+           {"--job_lease=2s", "3s to 1h"},
+           {"--job_lease=never", "3s to 1h"},
            {"--job_commit_interval=soon", "0s to 24h"},
            {"--device=cuda:", "cuda:0"},
            {"--device=cuda:-1", "cuda:0"},
