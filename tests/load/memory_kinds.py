@@ -461,7 +461,10 @@ def nonsense():
 
 def only_names(request):
     """Whether requests of this type are names, numbers and switches, of which a name alone can be large."""
-    return all(field.message_type is None and not field.is_repeated for field in request.fields)
+    fields = request.fields
+    return any(field.type == field.TYPE_STRING for field in fields) and all(
+        field.message_type is None and not field.is_repeated for field in fields
+    )
 
 
 # In order, so that a number always means the same.
@@ -558,6 +561,7 @@ def keeping(stored):
         "names as long as a message": each(longest_name, len(ONLY_NAMES), **REFUSED),
         "GetVector": same(v1.GetVectorRequest(name=vector)),
         "ListVectors": page(v1.ListVectorsRequest),
+        "ListReplicas": same(v1.ListReplicasRequest()),
         "ExportVectors": same(v1.ExportVectorsRequest(vectors=stored.vectors)),
         "ExportVectors that is not read": same(
             v1.ExportVectorsRequest(vectors=stored.vectors), read=False
