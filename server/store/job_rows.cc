@@ -28,6 +28,7 @@ static_assert(static_cast<int>(JobState::kQueued) == 1 &&
               static_cast<int>(JobState::kCancelled) == 6);
 
 constexpr char kChanging[] = " FOR UPDATE OF jobs";
+constexpr char kChangingUnlessLocked[] = " FOR UPDATE SKIP LOCKED";
 constexpr int kMaxPriority = 100;
 constexpr absl::Duration kMaxBackoff = absl::Minutes(5);
 
@@ -256,21 +257,21 @@ void CountFailure(SqlTransaction& transaction, int64_t job, int64_t shard, int64
   UpdateReadiness(transaction, job);
 }
 
-// The lowest ready step of a job that nobody else is taking, as a lease that is still to be
-// written; nullopt where there is none, or the job is to be run no more.
-std::optional<Lease> TakeStep(SqlTransaction& transaction, int64_t job) {
+// The lowest ready step of a job, as a lease that is still to be written; nullopt where there is
+// none, or the job is to be run no more. `lock`: of the job's row, which comes before its steps:
+// one that was free when it was looked for, and is locked when it is free no more, would stay so.
+std::optional<Lease> TakeStep(SqlTransaction& transaction, int64_t job, absl::string_view lock) {
+  const auto row = transaction.Query(absl::StrCat("SELECT tenant, id, kind, num_shards FROM jobs"
+                                                  " WHERE sequence = $1 AND state IN (1, 2)",
+                                                  transaction.Locking(lock)),
+                                     job);
+  if (!row->Next()) return std::nullopt;
   const auto step = transaction.Query(
-      absl::StrCat("SELECT shard, failures FROM steps WHERE job = $1 AND state = 0"
-                   " AND not_before <= $2 ORDER BY shard LIMIT 1",
-                   transaction.Locking(" FOR UPDATE SKIP LOCKED")),
+      "SELECT shard, failures FROM steps WHERE job = $1 AND state = 0 AND not_before <= $2"
+      " ORDER BY shard LIMIT 1",
       job, transaction.now());
   if (!step->Next()) return std::nullopt;
   const int64_t shard = step->Integer(0), failures = step->Integer(1);
-  const auto row = transaction.Query(absl::StrCat("SELECT tenant, id, kind, num_shards FROM jobs"
-                                                  " WHERE sequence = $1 AND state IN (1, 2)",
-                                                  transaction.Locking(" FOR UPDATE")),
-                                     job);
-  if (!row->Next()) return std::nullopt;
   return Lease{.tenant = row->Text(0),
                .job_id = row->Text(1),
                .kind = row->Text(2),
@@ -296,8 +297,9 @@ void WriteLease(SqlTransaction& transaction, int64_t job, const Lease& lease) {
 
 // A step of the job, which stands in the line, as a lease, written.
 std::optional<Lease> LeaseStep(SqlTransaction& transaction, const ReadyLine& line, int64_t job,
-                               absl::Duration duration, const TenantPolicies& tenants) {
-  std::optional<Lease> lease = TakeStep(transaction, job);
+                               absl::string_view lock, absl::Duration duration,
+                               const TenantPolicies& tenants) {
+  std::optional<Lease> lease = TakeStep(transaction, job, lock);
   if (!lease || IsAtItsBound(transaction, line.tenant, tenants)) return std::nullopt;
   lease->expires_at = transaction.now() + duration;
   WriteLease(transaction, job, *lease);
@@ -305,12 +307,14 @@ std::optional<Lease> LeaseStep(SqlTransaction& transaction, const ReadyLine& lin
   return lease;
 }
 
+// `lock`: of the first job that is tried.
 std::optional<Lease> LeaseFrom(SqlTransaction& transaction, const ReadyLine& line,
-                               absl::Duration duration, const TenantPolicies& tenants) {
-  std::optional<Lease> lease = LeaseStep(transaction, line, line.job, duration, tenants);
+                               absl::string_view lock, absl::Duration duration,
+                               const TenantPolicies& tenants) {
+  std::optional<Lease> lease = LeaseStep(transaction, line, line.job, lock, duration, tenants);
   if (lease) return lease;
   for (const int64_t job : ReadyJobsBehind(transaction, line)) {
-    lease = LeaseStep(transaction, line, job, duration, tenants);
+    lease = LeaseStep(transaction, line, job, kChangingUnlessLocked, duration, tenants);
     if (lease) return lease;
   }
   return std::nullopt;
@@ -471,9 +475,12 @@ absl::Status DeleteJob(SqlTransaction& transaction, absl::string_view tenant,
 
 std::optional<Lease> LeaseWork(SqlTransaction& transaction, const LeaseRequest& request,
                                const TenantPolicies& tenants) {
+  // Whoever holds the rows of other jobs waits for nobody.
+  absl::string_view lock = kChanging;
   for (const ReadyLine& line : LinesInTurn(transaction, request.can_run, tenants)) {
-    std::optional<Lease> lease = LeaseFrom(transaction, line, request.duration, tenants);
+    std::optional<Lease> lease = LeaseFrom(transaction, line, lock, request.duration, tenants);
     if (lease) return lease;
+    lock = kChangingUnlessLocked;
   }
   return std::nullopt;
 }

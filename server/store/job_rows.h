@@ -2,8 +2,7 @@
 // the database throws; what each does is told in store/store.h.
 //
 // Whoever changes a job or one of its steps locks the job's row first and looks at its state behind
-// that, so that of two transactions that meet the second sees what the first did. Only LeaseWork
-// takes a step first, one that is free.
+// that, so that of two transactions that meet the second sees what the first did.
 //
 // Invariants: only running and cancelling jobs hold leases; a cancelling job holds at least one; a
 // job's shards_done and work_done are the sums over its steps, and its ready_at is the first
