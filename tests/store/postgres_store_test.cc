@@ -350,5 +350,23 @@ TEST_F(PostgresStoreTest, WhatCannotBeAStoreIsRefusedWithWhatToDo) {
       "STORE_UNSUITABLE");
 }
 
+// A deadlock ends by itself, after a second in which nobody works.
+TEST_F(PostgresStoreTest, WorkersAtOneJobDoNotWaitInACircle) {
+  const std::string deadlocks =
+      "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+  const std::string before = server_.Script(deadlocks);
+  auto store = Open(server_.Url());
+  ASSERT_TRUE(store->CreateJob(Shards(400), {}).ok());
+  Together(4, [&](int) {
+    for (int i = 0; i < 100; ++i) {
+      const auto lease = store->LeaseWork(kAnyWork);
+      ASSERT_TRUE(lease.ok() && *lease) << lease.status();
+      ASSERT_TRUE(store->CompleteShard(**lease, {.partial = "", .work_done = 1}).ok());
+    }
+  });
+  store.reset();  // what sessions counted is told at their end
+  EXPECT_EQ(server_.Script(deadlocks), before);
+}
+
 }  // namespace
 }  // namespace valuescope::store
