@@ -157,7 +157,9 @@ observability::ServingState::PlaceMemory MemoryOf(const char* place, const Memor
   return {.place = place, .held = ledger.used(), .limit = ledger.capacity()};
 }
 
-observability::ServingState StateOf(const engine::ModelRegistry& models, store::Store& store) {
+// `lease`: of a shard's step that was just extended.
+observability::ServingState StateOf(const engine::ModelRegistry& models, store::Store& store,
+                                    absl::Duration lease) {
   observability::ServingState state;
   int64_t weights = 0, cache = 0, captures = 0, interventions = 0, requests = 0;
   for (const auto& model : models.Served()) {
@@ -203,7 +205,7 @@ observability::ServingState StateOf(const engine::ModelRegistry& models, store::
   if (const auto rescues = store.TotalRescues(); rescues.ok()) state.job_rescues = *rescues;
   if (const auto ages = store.MeasureAges(); ages.ok()) {
     state.oldest_queued_job = ages->oldest_queued.value_or(absl::ZeroDuration());
-    if (ages->next_expiry) state.oldest_lease = jobs::WorkerOptions().lease - *ages->next_expiry;
+    if (ages->next_expiry) state.oldest_lease = lease - *ages->next_expiry;
   }
   return state;
 }
@@ -422,9 +424,7 @@ absl::Status AddDevice(engine::EngineOptions& options, std::optional<MemoryLedge
 
 void Server::BeReplica() {
   jobs::ReplicaBeatOptions options;
-  options.on_error = [](const absl::Status& status) {
-    Log(LogLevel::kError, "store failed", {{"error", status.message()}});
-  };
+  options.on_error = LogStoreError;
   beat_ = std::make_unique<jobs::ReplicaBeat>(
       store_.get(),
       [this] {
@@ -541,7 +541,7 @@ absl::Status Server::ServeMetrics() {
   std::string address;
   if (!config_.metrics_listen.empty()) {
     const auto served = metrics_.Serve(config_.metrics_listen, [this] {
-      observability::ServingState state = StateOf(*models_, *store_);
+      observability::ServingState state = StateOf(*models_, *store_, config_.job_lease);
       state.memory.push_back(MemoryOf("host", host_memory_));
       if (device_memory_) state.memory.push_back(MemoryOf("device", *device_memory_));
       return state;

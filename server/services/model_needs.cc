@@ -3,11 +3,11 @@
 #include <memory>
 #include <vector>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "base/status_macros.h"
 #include "jobs/job_kind.h"
 #include "studies/provenance.h"
 
@@ -67,16 +67,6 @@ std::string Difference(const ReadNeed& needed, const ReadNeed& here) {
                       ") than when the job was created (", had, ")");
 }
 
-absl::Status CheckNeed(const engine::ModelRegistry& models, absl::string_view need) {
-  const absl::string_view name = ModelNameOf(need);
-  const auto model = models.Get(absl::StripPrefix(name, kModels));
-  if (!model.ok()) return jobs::NotReady(model.status().message());
-  if (name == need) return absl::OkStatus();
-  const std::string here = NeedOfModel(**model);
-  if (here == need) return absl::OkStatus();
-  return jobs::NotReady(Difference(ReadOf(need), ReadOf(here)));
-}
-
 }  // namespace
 
 std::string NeedOfModel(const engine::ServedModel& model) {
@@ -96,11 +86,19 @@ std::string NeedOfModel(absl::string_view id, absl::string_view weights_digest,
 
 absl::string_view ModelNameOf(absl::string_view need) { return need.substr(0, need.find(kParts)); }
 
+absl::Status CheckNeed(const engine::ServedModel& model, absl::string_view need) {
+  if (ModelNameOf(need) == need) return absl::OkStatus();
+  const std::string here = NeedOfModel(model);
+  if (here == need) return absl::OkStatus();
+  return jobs::NotReady(Difference(ReadOf(need), ReadOf(here)));
+}
+
 absl::Status CheckNeeds(const engine::ModelRegistry& models, absl::string_view needs) {
   if (needs.empty()) return absl::OkStatus();
   for (const absl::string_view need : absl::StrSplit(needs, kNeedsSeparator)) {
-    const absl::Status ready = CheckNeed(models, need);
-    if (!ready.ok()) return ready;
+    const auto model = models.Get(absl::StripPrefix(ModelNameOf(need), kModels));
+    if (!model.ok()) return jobs::NotReady(model.status().message());
+    VS_RETURN_IF_ERROR(CheckNeed(**model, need));
   }
   return absl::OkStatus();
 }

@@ -31,9 +31,12 @@ std::string NeedOfModel(absl::string_view id, absl::string_view weights_digest,
 // "models/ID".
 absl::string_view ModelNameOf(absl::string_view need);
 
+// OK where the model is as it was; else jobs::NotReady, which says what differs. A need of jobs
+// that earlier versions made names a model alone, however it computes.
+absl::Status CheckNeed(const engine::ServedModel& model, absl::string_view need);
+
 // OK where every model that is needed, perhaps none, is READY and as it was; else jobs::NotReady,
-// which says of the first what is missing. A need of jobs that earlier versions made names a model
-// alone, however it computes.
+// which says of the first what is missing.
 absl::Status CheckNeeds(const engine::ModelRegistry& models, absl::string_view needs);
 
 }  // namespace valuescope::services

@@ -11,10 +11,8 @@
 #include <utility>
 #include <vector>
 
-#include "absl/algorithm/container.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "base/error.h"
@@ -22,7 +20,6 @@
 #include "base/status_macros.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "services/idempotency.h"
-#include "services/model_needs.h"
 #include "services/prompt_codec.h"
 #include "services/replica_record.h"
 #include "services/reply_size.h"
@@ -313,17 +310,15 @@ absl::Status ModelService::CheckNoJobRunsOn(const std::string& id) const {
     if (count.state == store::JobState::kRunning) tenants.insert(count.tenant);
   }
   for (const std::string& tenant : tenants) {
-    const store::JobFilter running{.states = {store::JobState::kRunning}};
-    VS_ASSIGN_OR_RETURN(
-        const store::JobPage page,
-        store_->ListJobs(tenant, running, {.page_size = kMostPageSize, .page_token = ""}));
-    for (const store::Job& listed : page.jobs) {
-      const std::vector<absl::string_view> needs = absl::StrSplit(listed.needs, kNeedsSeparator);
-      if (absl::c_none_of(needs, [&](auto need) { return ModelNameOf(need) == name; })) continue;
-      return ErrorWithReason(
-          absl::StatusCode::kFailedPrecondition, "JOBS_ARE_RUNNING",
-          absl::StrCat("jobs are running on `", name, "`; cancel them or set force"));
-    }
+    store::JobFilter running;
+    running.states = {store::JobState::kRunning};
+    running.model = name;
+    VS_ASSIGN_OR_RETURN(const store::JobPage page,
+                        store_->ListJobs(tenant, running, {.page_size = 1, .page_token = ""}));
+    if (page.jobs.empty()) continue;
+    return ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition, "JOBS_ARE_RUNNING",
+        absl::StrCat("jobs are running on `", name, "`; cancel them or set force"));
   }
   return absl::OkStatus();
 }
