@@ -1,6 +1,7 @@
 #include "engine/logit_row.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "base/error.h"
@@ -87,8 +88,9 @@ int32_t IndexOfLargest(std::span<const float> logits) {
   return static_cast<int32_t>(best);
 }
 
-std::vector<float> WeightsOf(std::span<const float> logits, float largest, float temperature) {
-  std::vector<float> weights(logits.size());
+std::span<const float> WeightsOf(std::span<const float> logits, float largest, float temperature,
+                                 std::vector<float>& weights) {
+  weights.resize(logits.size());
   Weigh(logits.data(), logits.size(), largest, temperature, weights.data());
   return weights;
 }
@@ -97,6 +99,17 @@ double SumOf(std::span<const float> weights) {
   double sum = 0;
   for (size_t first = 0; first < weights.size(); first += kBlock) {
     sum += static_cast<double>(Sum(&weights[first], std::min(kBlock, weights.size() - first)));
+  }
+  return sum;
+}
+
+double SumOfWeights(std::span<const float> logits, float largest) {
+  std::array<float, kBlock> weights;
+  double sum = 0;
+  for (size_t first = 0; first < logits.size(); first += kBlock) {
+    const size_t count = std::min(kBlock, logits.size() - first);
+    Weigh(&logits[first], count, largest, /*temperature=*/1, weights.data());
+    sum += static_cast<double>(Sum(weights.data(), count));
   }
   return sum;
 }

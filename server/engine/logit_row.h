@@ -20,11 +20,15 @@ absl::Status LogitsNotFinite();
 // The largest of finite logits, the first where several are; `logits` is not empty.
 int32_t IndexOfLargest(std::span<const float> logits);
 
-// exp((logit - largest) / temperature) of each, 0 below 1e-37; to 1e-5 of itself. largest is the
-// largest logit, temperature > 0.
-std::vector<float> WeightsOf(std::span<const float> logits, float largest, float temperature);
+// exp((logit - largest) / temperature) of each, 0 below 1e-37; to 1e-5 of itself, into `weights`,
+// of which it is given back. largest is the largest logit, temperature > 0.
+std::span<const float> WeightsOf(std::span<const float> logits, float largest, float temperature,
+                                 std::vector<float>& weights);
 
 double SumOf(std::span<const float> weights);
+
+// SumOf WeightsOf at temperature 1, to the bit, without keeping the weights.
+double SumOfWeights(std::span<const float> logits, float largest);
 
 // log sum exp(logits + factor * more) of finite ones, as many of either, at least one.
 double LogSumExp(std::span<const float> logits, std::span<const float> more, float factor);

@@ -33,9 +33,22 @@ double UniformFrom(uint64_t seed, uint64_t index) {
   return static_cast<double>(z >> 11) * 0x1.0p-53;
 }
 
-std::vector<float> Penalised(std::span<const float> logits, float penalty,
-                             const std::vector<int32_t>& seen) {
-  std::vector<float> result(logits.begin(), logits.end());
+// What a draw writes that is as wide as the vocabulary. Each thread that draws keeps its own, so
+// that a token takes no memory from the system and gives none back.
+struct Scratch {
+  std::vector<float> penalised, weights, scores;
+  std::vector<int32_t> ids;
+  Candidates kept;
+};
+
+Scratch& ScratchOfThread() {
+  thread_local Scratch scratch;
+  return scratch;
+}
+
+std::span<const float> Penalised(std::span<const float> logits, float penalty,
+                                 const std::vector<int32_t>& seen, std::vector<float>& result) {
+  result.assign(logits.begin(), logits.end());
   for (const int32_t id : seen) {
     const float logit = logits[id];  // read from the source: an id seen twice is penalised once
     result[id] = logit > 0 ? logit / penalty : logit * penalty;
@@ -56,10 +69,9 @@ void SortFirst(std::vector<int32_t>& ids, std::span<const float> scores, size_t 
                     ids.end(), before);
 }
 
-std::vector<int32_t> AllIds(size_t count) {
-  std::vector<int32_t> ids(count);
+void ListAll(size_t count, std::vector<int32_t>& ids) {
+  ids.resize(count);
   std::iota(ids.begin(), ids.end(), 0);
-  return ids;
 }
 
 // How many tokens score at least as high as the k-th; permutes `ids`.
@@ -73,13 +85,17 @@ size_t CountOfTop(int k, std::vector<int32_t>& ids, std::span<const float> score
       std::count_if(scores.begin(), scores.end(), [least](float score) { return score >= least; }));
 }
 
-// CandidatesOf, behind the penalty.
-Candidates Filtered(std::span<const float> logits, float largest, const Sampling& sampling) {
-  const std::vector<float> weights = WeightsOf(logits, largest, sampling.temperature);
+// CandidatesOf, behind the penalty; they lie in `scratch`.
+const Candidates& Filtered(std::span<const float> logits, float largest, const Sampling& sampling,
+                           Scratch& scratch) {
+  const std::span<const float> weights =
+      WeightsOf(logits, largest, sampling.temperature, scratch.weights);
   // Rounding makes some logits equal that were not, and then they are.
-  std::vector<float> scores(logits.begin(), logits.end());
+  std::vector<float>& scores = scratch.scores;
+  scores.assign(logits.begin(), logits.end());
   for (float& score : scores) score /= sampling.temperature;
-  std::vector<int32_t> ids = AllIds(logits.size());
+  std::vector<int32_t>& ids = scratch.ids;
+  ListAll(logits.size(), ids);
   const size_t limit = CountOfTop(sampling.top_k, ids, scores);
   // top_p is a share of the mass that top_k left.
   double mass = 0;
@@ -90,11 +106,12 @@ Candidates Filtered(std::span<const float> logits, float largest, const Sampling
     for (size_t i = 0; i < limit; ++i) mass += static_cast<double>(weights[ids[i]]);
   }
   // Few tokens usually hold the mass, so they are sorted in growing portions.
-  Candidates kept;
+  Candidates& kept = scratch.kept;
   double kept_mass = 0;
   for (size_t sorted = std::min<size_t>(limit, 64);; sorted = std::min(limit, sorted * 8)) {
     SortFirst(ids, scores, sorted, Ties::kHighestIdFirst);
-    kept = {};
+    kept.ids.clear();
+    kept.weights.clear();
     kept_mass = 0;
     bool complete = sorted == limit;
     for (size_t i = 0; i < sorted; ++i) {
@@ -163,16 +180,16 @@ absl::Status CheckSampling(const Sampling& sampling, int64_t vocabulary) {
 
 Candidates CandidatesOf(std::span<const float> logits, const Sampling& sampling,
                         const std::vector<int32_t>& seen) {
-  const std::vector<float> penalised = Penalised(logits, sampling.repetition_penalty, seen);
-  return Filtered(penalised, penalised[IndexOfLargest(penalised)], sampling);
+  Scratch& scratch = ScratchOfThread();
+  logits = Penalised(logits, sampling.repetition_penalty, seen, scratch.penalised);
+  return Filtered(logits, logits[IndexOfLargest(logits)], sampling, scratch);
 }
 
 int32_t SampleToken(std::span<const float> logits, const Sampling& sampling,
                     const std::vector<int32_t>& seen, int64_t index) {
-  std::vector<float> penalised;
+  Scratch& scratch = ScratchOfThread();
   if (sampling.repetition_penalty != 1.0f) {
-    penalised = Penalised(logits, sampling.repetition_penalty, seen);
-    logits = penalised;
+    logits = Penalised(logits, sampling.repetition_penalty, seen, scratch.penalised);
   }
   const int32_t likeliest = IndexOfLargest(logits);
   if (sampling.temperature == 0) return likeliest;
@@ -181,21 +198,22 @@ int32_t SampleToken(std::span<const float> logits, const Sampling& sampling,
   const double uniform = UniformFrom(sampling.seed, static_cast<uint64_t>(index));
   const bool truncates = sampling.top_p < 1 || sampling.min_p > 0 || sampling.top_k > 0;
   if (!truncates) {
-    const std::vector<float> weights = WeightsOf(logits, largest, sampling.temperature);
+    const std::span<const float> weights =
+        WeightsOf(logits, largest, sampling.temperature, scratch.weights);
     return static_cast<int32_t>(IndexOfSum(weights, uniform * SumOf(weights)));
   }
-  const Candidates kept = Filtered(logits, largest, sampling);
+  const Candidates& kept = Filtered(logits, largest, sampling, scratch);
   return kept.ids[IndexOfSum(kept.weights, uniform * SumOf(kept.weights))];
 }
 
 TokenLogprob LogprobOf(std::span<const float> logits, int32_t token, int top) {
   const float largest = logits[static_cast<size_t>(IndexOfLargest(logits))];
-  const double normaliser =
-      static_cast<double>(largest) + std::log(SumOf(WeightsOf(logits, largest, 1.0f)));
+  const double normaliser = static_cast<double>(largest) + std::log(SumOfWeights(logits, largest));
   TokenLogprob result{
       .id = token, .logprob = static_cast<float>(logits[token] - normaliser), .top = {}};
   if (top > 0) {
-    std::vector<int32_t> ids = AllIds(logits.size());
+    std::vector<int32_t>& ids = ScratchOfThread().ids;
+    ListAll(logits.size(), ids);
     SortFirst(ids, logits, static_cast<size_t>(top), Ties::kLowestIdFirst);
     for (int i = 0; i < std::min<int>(top, static_cast<int>(ids.size())); ++i) {
       result.top.emplace_back(ids[i], static_cast<float>(logits[ids[i]] - normaliser));

@@ -183,20 +183,23 @@ void Sequence::CountReceipts(int64_t first, int64_t count) {
   }
 }
 
-absl::Status Sequence::ReadLogits(const std::vector<std::span<const float>>& logits) {
-  for (const std::span<const float> row : logits) VS_RETURN_IF_ERROR(CheckFinite(row));
+void Sequence::ExpectLogits(size_t rows) {
+  if (generating_) return;
+  first_score_ = scores_.size();
+  scores_.resize(first_score_ + rows);
+}
+
+absl::Status Sequence::ReadLogits(size_t row, std::span<const float> logits) {
+  VS_RETURN_IF_ERROR(CheckFinite(logits));
   if (!generating_) {
-    for (const std::span<const float> row : logits) {
-      const size_t scored = request_.prompt.size() + scores_.size();
-      scores_.push_back(LogprobOf(row, ids_[scored], request_.top_logprobs));
-    }
-  } else if (!logits.empty()) {
-    const Sampling& sampling = *request_.sampling;
-    drawn_ = Generated{.id = SampleToken(logits.front(), sampling, ids_, generated_tokens_),
-                       .logprob = {}};
-    if (sampling.top_logprobs >= 0) {
-      drawn_->logprob = LogprobOf(logits.front(), drawn_->id, sampling.top_logprobs);
-    }
+    const size_t score = first_score_ + row;
+    scores_[score] = LogprobOf(logits, ids_[request_.prompt.size() + score], request_.top_logprobs);
+    return absl::OkStatus();
+  }
+  const Sampling& sampling = *request_.sampling;
+  drawn_ = Generated{.id = SampleToken(logits, sampling, ids_, generated_tokens_), .logprob = {}};
+  if (sampling.top_logprobs >= 0) {
+    drawn_->logprob = LogprobOf(logits, drawn_->id, sampling.top_logprobs);
   }
   return absl::OkStatus();
 }

@@ -98,12 +98,14 @@ class Sequence {
   // Tokens at or behind this position are not read by taps: they were trimmed.
   int64_t TapEnd() const { return replaying_ ? static_cast<int64_t>(ids_.size()) : INT64_MAX; }
 
-  // Draws the next token from `logits`, or scores what was given behind them; they are those of the
-  // positions that wanted some, in order. Most of what a step costs the host is here, and nothing
-  // but this sequence is touched: the sequences of a step may do it at the same time.
-  // FAILED_PRECONDITION, reason LOGITS_NOT_FINITE, where there are no numbers to sample or score
-  // from.
-  absl::Status ReadLogits(const std::vector<std::span<const float>>& logits);
+  // Announces `rows` rows of logits: those of the step's positions that want some, in order.
+  void ExpectLogits(size_t rows);
+  // Draws the next token from row `row` of those that were announced, [vocabulary], or scores what
+  // was given behind it. Most of what a step costs the host is here, and nothing but this row's
+  // result is touched: the rows of a step, of one sequence or of many, may be read at the same
+  // time. FAILED_PRECONDITION, reason LOGITS_NOT_FINITE, where there are no numbers to sample or
+  // score from.
+  absl::Status ReadLogits(size_t row, std::span<const float> logits);
 
   // Whether it takes at most one row of logits a step, and from that the likeliest token only.
   bool TakesLargest() const;
@@ -163,6 +165,7 @@ class Sequence {
   int64_t refused_at_ = -1;       // InterventionTables::given_up when there was no room
   std::vector<int64_t> touched_;  // positions, an intervention
   std::vector<TokenLogprob> scores_;  // of given_response
+  size_t first_score_ = 0;            // of the rows that were announced last
 
   std::optional<Generated> drawn_;  // the next one, not yet accepted
   std::vector<Generated> generated_;

@@ -30,27 +30,45 @@ std::vector<absl::Status> ReadLargest(const std::vector<StepPart>& parts, const 
   return read;
 }
 
-// On all threads.
+// A row of logits, and whose it is.
+struct PartRow {
+  size_t part = 0, row = 0;
+  std::span<const float> logits;
+};
+
+std::vector<PartRow> RowsOf(const std::vector<StepPart>& parts, const at::Tensor& logits) {
+  const auto vocabulary = static_cast<size_t>(logits.size(1));
+  const float* next = logits.const_data_ptr<float>();
+  std::vector<PartRow> rows;
+  rows.reserve(static_cast<size_t>(logits.size(0)));
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const StepPart& part = parts[i];
+    size_t wanted = 0;
+    for (int64_t position = part.first; position < part.first + part.count; ++position) {
+      if (!part.sequence->WantsLogits(position)) continue;
+      rows.push_back({i, wanted++, {next, vocabulary}});
+      next += vocabulary;
+    }
+    part.sequence->ExpectLogits(wanted);
+  }
+  return rows;
+}
+
+// Row by row on all threads: one sequence may have as many as a step has tokens.
 std::vector<absl::Status> ReadRows(const std::vector<StepPart>& parts, const at::Tensor& on_device,
                                    const DeviceQueue& queue) {
   const at::Tensor logits = queue.ToHost(on_device);
-  const auto vocabulary = static_cast<size_t>(logits.size(1));
-  const float* next_row = logits.const_data_ptr<float>();
-  std::vector<std::vector<std::span<const float>>> rows(parts.size());
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const StepPart& part = parts[i];
-    for (int64_t position = part.first; position < part.first + part.count; ++position) {
-      if (!part.sequence->WantsLogits(position)) continue;
-      rows[i].emplace_back(next_row, vocabulary);
-      next_row += vocabulary;
-    }
-  }
-  std::vector<absl::Status> read(parts.size());
-  at::parallel_for(0, static_cast<int64_t>(parts.size()), /*grain_size=*/1,
+  const std::vector<PartRow> rows = RowsOf(parts, logits);
+  std::vector<absl::Status> of_rows(rows.size());
+  at::parallel_for(0, static_cast<int64_t>(rows.size()), /*grain_size=*/1,
                    [&](int64_t begin, int64_t end) {
-                     for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i)
-                       read[i] = parts[i].sequence->ReadLogits(rows[i]);
+                     for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+                       const PartRow& row = rows[i];
+                       of_rows[i] = parts[row.part].sequence->ReadLogits(row.row, row.logits);
+                     }
                    });
+  std::vector<absl::Status> read(parts.size());
+  for (size_t i = 0; i < rows.size(); ++i) read[rows[i].part].Update(of_rows[i]);
   return read;
 }
 

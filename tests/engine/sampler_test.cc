@@ -10,6 +10,7 @@
 #include <map>
 #include <numeric>
 #include <set>
+#include <thread>
 #include <vector>
 
 #include "base/error.h"
@@ -233,6 +234,30 @@ TEST(SampleToken, DependsOnSeedAndIndexOnly) {
   EXPECT_GT(by_seed.size(), 30u);
 }
 
+// Threads keep what they write while they draw.
+TEST(SampleToken, DoesNotDependOnWhatItsThreadDrewBefore) {
+  Sampling filtered{.temperature = 0.8f, .top_p = 0.9f, .top_k = 40, .repetition_penalty = 1.3f};
+  const Sampling plain{.temperature = 1.2f};
+  std::vector<std::vector<float>> rows;
+  for (const size_t width : {5000, 7, 900}) {
+    std::vector<float>& row = rows.emplace_back(width);
+    for (size_t i = 0; i < width; ++i) row[i] = std::sin(static_cast<float>(i * i % 977));
+  }
+  for (const Sampling& sampling : {filtered, plain}) {
+    for (const std::vector<float>& row : rows) {
+      int32_t alone = -1;
+      TokenLogprob scored;
+      std::thread([&] {
+        alone = SampleToken(row, sampling, {1, 5}, 3);
+        scored = LogprobOf(row, alone, 5);
+      }).join();
+      EXPECT_EQ(SampleToken(row, sampling, {1, 5}, 3), alone);
+      EXPECT_EQ(LogprobOf(row, alone, 5).logprob, scored.logprob);
+      EXPECT_EQ(LogprobOf(row, alone, 5).top, scored.top);
+    }
+  }
+}
+
 // A row as wide as a real vocabulary: blocks, their remainder, and weights that vanish.
 TEST(LogitRow, WeightsSumsAndPlacesEqualThoseOfDoublePrecision) {
   std::vector<float> logits(49155);
@@ -244,7 +269,8 @@ TEST(LogitRow, WeightsSumsAndPlacesEqualThoseOfDoublePrecision) {
   EXPECT_EQ(IndexOfLargest(logits), 40001);
   EXPECT_EQ(CheckFinite(logits), absl::OkStatus());
   for (const float temperature : {0.25f, 1.0f, 3.0f}) {
-    const std::vector<float> weights = WeightsOf(logits, 9.5f, temperature);
+    std::vector<float> memory;
+    const std::span<const float> weights = WeightsOf(logits, 9.5f, temperature, memory);
     double sum = 0;
     std::vector<double> running;
     for (size_t i = 0; i < logits.size(); ++i) {
@@ -253,6 +279,7 @@ TEST(LogitRow, WeightsSumsAndPlacesEqualThoseOfDoublePrecision) {
       running.push_back(sum += exact);
     }
     EXPECT_NEAR(SumOf(weights) / sum, 1, 1e-6);
+    if (temperature == 1.0f) EXPECT_EQ(SumOfWeights(logits, 9.5f), SumOf(weights));
     for (const double share : {0.0, 0.001, 0.3, 0.77, 0.9999}) {
       const size_t place = IndexOfSum(weights, share * SumOf(weights));
       EXPECT_GT(weights[place], 0);
