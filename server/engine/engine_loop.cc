@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <deque>
 #include <map>
 #include <thread>
@@ -36,6 +37,10 @@ namespace {
 
 // Of intervention tables, between two steps: a few milliseconds, of which a step takes tens.
 constexpr int64_t kBytesWrittenAStep = int64_t{8} << 20;
+
+// What the background's prompts may add to a step of people: less than a reader notices, and yet
+// enough tokens that they cost little more than in a step of their own.
+constexpr absl::Duration kBesidePeople = absl::Milliseconds(100);
 
 // `tensor` is float32, contiguous and on the CPU.
 HostTensor ToHost(const at::Tensor& tensor) {
@@ -448,7 +453,7 @@ class EngineLoop : public Engine {
   }
 
   void RunStep(const std::vector<StepPart>& parts) {
-    const absl::Time began = absl::Now();
+    const auto began = std::chrono::steady_clock::now();
     assembly_.Fill(parts, tables_);
     const at::Tensor logits =
         steps_.Run(assembly_.Batch(), cache_, assembly_.program(), assembly_.repeatable())
@@ -471,7 +476,10 @@ class EngineLoop : public Engine {
     statistics_.generated_tokens += generated;
     if (!assembly_.only_prompts()) return;
     statistics_.prompt_step_tokens += assembly_.num_tokens();
-    statistics_.prompt_step_time += absl::Now() - began;
+    statistics_.prompt_step_time += absl::FromChrono(std::chrono::steady_clock::now() - began);
+    const absl::Duration token =
+        statistics_.prompt_step_time / static_cast<double>(statistics_.prompt_step_tokens);
+    scheduler_.BoundBackground(kBesidePeople / token);
   }
 
   // The first `fed` tokens of the sequence are in the cache now.
@@ -505,6 +513,7 @@ class EngineLoop : public Engine {
     statistics_.cache_promised_ratio = scheduler_.promised_ratio();
     statistics_.cache_cached_ratio = scheduler_.cached_ratio();
     statistics_.prefix_hit_tokens = scheduler_.prefix_hit_tokens();
+    statistics_.steered_prefix_hit_tokens = scheduler_.steered_prefix_hit_tokens();
     statistics_.preemptions = scheduler_.preemptions();
   }
 

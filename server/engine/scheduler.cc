@@ -16,7 +16,10 @@ constexpr int64_t kPromptQuantum = 64;
 
 }  // namespace
 
-Scheduler::Scheduler(SchedulerOptions options) : options_(options), pool_(options.num_blocks) {}
+Scheduler::Scheduler(SchedulerOptions options)
+    : options_(options),
+      pool_(options.num_blocks),
+      most_beside_people_(options.max_step_tokens / 4) {}
 
 double Scheduler::RatioOf(int64_t blocks) const {
   if (options_.num_blocks == 0) return 0;
@@ -233,6 +236,7 @@ void Scheduler::TakeShared(Admitted& sequence) {
     --promised_;
     sequence.fed += options_.block_size;
     prefix_hit_tokens_ += options_.block_size;
+    if (sequence.what.arrival.reserves) steered_prefix_hit_tokens_ += options_.block_size;
   }
 }
 
@@ -288,8 +292,16 @@ void Scheduler::PlanPrompts(int64_t budget) {
   });
   const int64_t reserved = background_lags ? budget / 4 : 0;
   budget = reserved + ShareAmongClients(/*background=*/false, budget - reserved);
-  budget = ShareAmongClients(/*background=*/true, budget);
+  const bool with_people = std::any_of(running_.begin(), running_.end(), [](const auto& each) {
+    return !each.second.what.arrival.background && each.second.planned > 0;
+  });
+  const int64_t bound = with_people ? std::min(budget, most_beside_people_) : budget;
+  budget -= bound - ShareAmongClients(/*background=*/true, bound);
   ShareAmongClients(/*background=*/false, budget);  // what the background did not need
+}
+
+void Scheduler::BoundBackground(int64_t tokens) {
+  most_beside_people_ = std::max(tokens, options_.max_step_tokens / 4);
 }
 
 // Takes the block that a sequence needs next as one that this step computes; false, and the

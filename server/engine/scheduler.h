@@ -22,7 +22,9 @@
 //
 // Turns: clients take turns, both in being admitted and in their share of the budget for prompts:
 // one that sends a thousand sequences delays another's first by a turn, not by a thousand. People
-// come before the background, which keeps a quarter of what both ask for.
+// come before the background, which keeps a quarter of what both ask for. What they leave of a step
+// is the background's, but while theirs run no more than is said (BoundBackground): who asks in the
+// middle of a step waits for its end, and then for that of his own.
 //
 // Preemption: where a person's sequence finds no row or too few blocks, background sequences give
 // up theirs, youngest first, and go back to the head of their queue; what they had computed stays
@@ -112,6 +114,10 @@ class Scheduler {
     virtual bool Ready(SequenceId) { return true; }
   };
 
+  // At most so many tokens of the background's prompts run in a step in which people's tokens run;
+  // less than a quarter of a step is taken for that, which is the default.
+  void BoundBackground(int64_t tokens);
+
   // Admits what fits, then chooses the next step; empty when nothing can run yet.
   std::vector<StepItem> Plan(Reservations& reservations);
   // Where nothing needs to be reserved.
@@ -144,6 +150,7 @@ class Scheduler {
   double cached_ratio() const { return RatioOf(pool_.cached()); }
   // Since the start: tokens that sequences found in the cache, and sequences that were sent back.
   int64_t prefix_hit_tokens() const { return prefix_hit_tokens_; }
+  int64_t steered_prefix_hit_tokens() const { return steered_prefix_hit_tokens_; }
   int64_t preemptions() const { return preemptions_; }
 
  private:
@@ -231,10 +238,12 @@ class Scheduler {
   Queue background_;
   std::map<SequenceId, Admitted> running_;  // by id: older sequences first
   int foreground_turns_ = 0;
+  int64_t most_beside_people_;        // tokens of the background's prompts
   ClientId last_served_[2] = {0, 0};  // foreground, background: who had the first share of prompts
   std::unordered_set<BlockKey> computed_;  // blocks that the step being planned works on
   std::vector<SequenceId> preempted_;
   int64_t prefix_hit_tokens_ = 0;
+  int64_t steered_prefix_hit_tokens_ = 0;  // of them, by what is steered, which reserves
   int64_t preemptions_ = 0;
 };
 

@@ -188,7 +188,7 @@ TEST(Scheduler, AdmitsClientsInTurn) {
   EXPECT_EQ(order, (std::vector<SequenceId>{1, 50, 2, 3, 4}));
 }
 
-TEST(Scheduler, TheBackgroundsPromptsKeepAQuarterOfTheStepAndGetWhatIsLeft) {
+TEST(Scheduler, TheBackgroundsPromptsKeepAQuarterOfAStepWithPeopleAndGetWhatIsLeftUpToABound) {
   Scheduler scheduler(Large());
   Add(scheduler, 1, 1000, 1000, true, 1);
   EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 256}}));
@@ -196,7 +196,17 @@ TEST(Scheduler, TheBackgroundsPromptsKeepAQuarterOfTheStepAndGetWhatIsLeft) {
   EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 64}, {2, 0, 192}}));
   Add(scheduler, 3, 20, 40, false, 3);
   scheduler.Remove(2);
+  EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 64}, {3, 0, 20}}));
+  scheduler.BoundBackground(100);
+  EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 100}, {3, 0, 20}}));
+  scheduler.BoundBackground(1000);
   EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 236}, {3, 0, 20}}));
+  scheduler.BoundBackground(1);
+  EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 64}, {3, 0, 20}}));
+  scheduler.Advance(3, 20, 21);  // decodes
+  EXPECT_EQ(scheduler.Plan(), (Step{{3, 20, 1}, {1, 0, 64}}));
+  scheduler.Remove(3);
+  EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 256}}));
 }
 
 TEST(Scheduler, RunsTheBackgroundWhereNobodyElseWaits) {
