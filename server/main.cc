@@ -184,6 +184,7 @@ observability::ServingState StateOf(const engine::ModelRegistry& models, store::
   state.prompt_tokens = totals.prompt_tokens;
   state.generated_tokens = totals.generated_tokens;
   state.prefix_hit_tokens = totals.prefix_hit_tokens;
+  state.steered_prefix_hit_tokens = totals.steered_prefix_hit_tokens;
   state.preemptions = totals.preemptions;
   state.captured_bytes = totals.captured_bytes;
   for (size_t i = 0; i < totals.interventions_applied.size(); ++i) {

@@ -26,6 +26,7 @@ void EngineTotals::Add(const EngineTotals& other) {
   }
   captured_bytes += other.captured_bytes;
   prefix_hit_tokens += other.prefix_hit_tokens;
+  steered_prefix_hit_tokens += other.steered_prefix_hit_tokens;
   preemptions += other.preemptions;
 }
 

@@ -64,8 +64,9 @@ struct EngineTotals {
   // Token positions x layers touched by each kind of operation, by Operation::index().
   std::array<int64_t, kNumOperations> interventions_applied{};
   int64_t captured_bytes = 0;
-  int64_t prefix_hit_tokens = 0;  // found in the cache and not run again
-  int64_t preemptions = 0;        // background requests that gave way
+  int64_t prefix_hit_tokens = 0;          // found in the cache and not run again
+  int64_t steered_prefix_hit_tokens = 0;  // of them, by requests that are steered
+  int64_t preemptions = 0;                // background requests that gave way
 
   void Add(const EngineTotals& other);
 };

@@ -32,8 +32,9 @@ struct ServingState {
   double kv_cache_used_ratio = 0;
   double kv_cache_promised_ratio = 0;
   double kv_cache_cached_ratio = 0;
-  int64_t prefix_hit_tokens = 0;  // since start
-  int64_t preemptions = 0;        // since start
+  int64_t prefix_hit_tokens = 0;          // since start
+  int64_t steered_prefix_hit_tokens = 0;  // of them, by requests that are steered
+  int64_t preemptions = 0;                // since start
   // Token positions x layers since start, by operation ("add", "clamp", ...).
   std::vector<std::pair<std::string, int64_t>> interventions_applied;
   int64_t captured_bytes = 0;  // since start

@@ -12,7 +12,8 @@ them run before and half behind what is held against them.
   integrated gradients  all neurons of one block over one response, along the last block, with --steps nodes, beside transformers
                         (transformers_peer.py), which runs the blocks behind alone as well, 16 nodes at once, but of the prompt's tokens too;
                         the scores of both are equal to 1e-3, or the bench ends without a ratio. Left out without --peer-python.
-  mixed lengths         all neurons of all blocks over --mixed responses of 4 to 60 tokens behind prompts of 8 to 88, beside transformers,
+  mixed lengths         all neurons of all blocks over --mixed responses of 4 to 60 tokens behind prompts of 8 to 88, of which each has
+                        --answers, as samples of one query do, beside transformers,
                         whose hooks reduce each batch of 16, sorted by length, to a response's means; the means of both are equal to 1e-5,
                         or the bench ends without a ratio. Left out without --peer-python.
   job                   the same as a job, beside the same as a call
@@ -69,6 +70,9 @@ def parse_arguments():
     parser.add_argument("--steps", type=int, default=64, help="of the paths; default 64")
     parser.add_argument("--mixed", type=int, default=256, help="of mixed lengths; default 256")
     parser.add_argument(
+        "--answers", type=int, default=1, help="of mixed lengths, to each prompt; default 1"
+    )
+    parser.add_argument(
         "--cases", type=lambda text: text.split(","), metavar="CASE[,CASE]", default=list(MOST),
         help=f"of {', '.join(MOST)}; default all of them",
     )  # fmt: skip
@@ -97,10 +101,10 @@ def processor_seconds_of(process, run):
 
 
 class Bench:
-    def __init__(self, server, peer, prompt_tokens):
-        self.server, self.peer = server, peer
+    def __init__(self, server, peer, arguments):
+        self.server, self.peer, self.answers = server, peer, arguments.answers
         self.client, self.model = server.client, server.model
-        self.prompt_tokens = prompt_tokens
+        self.prompt_tokens = arguments.prompt_tokens
         self.generator = np.random.default_rng(1)
         about = self.client.model(self.model)
         self.blocks = about.num_layers
@@ -237,16 +241,13 @@ class Bench:
 
     def mixed(self, count):
         """Half of them express."""
-        draws = self.generator
-        lengths = zip(draws.integers(8, 89, count), draws.integers(4, 61, count), strict=True)
-        return [
-            vs.labelled(
-                draws.integers(100, 40_000, prompt).tolist(),
-                draws.integers(100, 40_000, response).tolist(),
-                index % 2 == 0,
-            )
-            for index, (prompt, response) in enumerate(lengths)
-        ]
+        draws, responses, prompt = self.generator, [], []
+        for index in range(count):
+            if index % self.answers == 0:
+                prompt = draws.integers(100, 40_000, draws.integers(8, 89)).tolist()
+            response = draws.integers(100, 40_000, draws.integers(4, 61)).tolist()
+            responses.append(vs.labelled(prompt, response, index % 2 == 0))
+        return responses
 
     def integrated_by_peer(self, response, block, steps):
         arguments = {
@@ -353,7 +354,7 @@ def main():
             started.callback(peer.close)
         else:
             print("no --peer-python: integrated gradients are held against nothing and left out")
-        turns = measure(Bench(server, peer, arguments.prompt_tokens), arguments)
+        turns = measure(Bench(server, peer, arguments), arguments)
     results |= {
         "peer": peer.started["versions"] if peer else None,
         "cases": {case: summary(case, of_case) for case, of_case in turns.items()},

@@ -421,6 +421,7 @@ TEST_F(PrefixReuse, SamplesOfOnePromptRunItOnce) {
       RunTogether(*StartOwn(FolderOf("qwen3"), Options(16, 64)), Apart(samples));
   ExpectAllSame(RunTogether(*engine_, samples), apart);
   EXPECT_EQ(engine_->statistics().prefix_hit_tokens, 7 * 64);
+  EXPECT_EQ(engine_->statistics().steered_prefix_hit_tokens, 0);
 }
 
 TEST_F(PrefixReuse, SamplesOfOneSteeredPromptRunItOnceBesideThoseOfAnother) {
@@ -435,6 +436,7 @@ TEST_F(PrefixReuse, SamplesOfOneSteeredPromptRunItOnceBesideThoseOfAnother) {
       RunTogether(*StartOwn(FolderOf("qwen3"), Options(16, 64)), Apart(samples));
   ExpectAllSame(RunTogether(*engine_, samples), apart);
   EXPECT_EQ(engine_->statistics().prefix_hit_tokens, 2 * 3 * 64);
+  EXPECT_EQ(engine_->statistics().steered_prefix_hit_tokens, 2 * 3 * 64);
 }
 
 TEST_F(PrefixReuse, ReceiptsCountTheTokensOfAReusedPrefix) {

@@ -61,6 +61,7 @@ TEST(MetricsTest, EventsAndStateStandOnThePageUnderTheirNames) {
   state.kv_cache_promised_ratio = 0.5;
   state.kv_cache_cached_ratio = 0.125;
   state.prefix_hit_tokens = 640;
+  state.steered_prefix_hit_tokens = 160;
   state.preemptions = 9;
   state.interventions_applied = {{"add", 11}, {"clamp", 0}};
   state.captured_bytes = 4096;
@@ -86,6 +87,7 @@ TEST(MetricsTest, EventsAndStateStandOnThePageUnderTheirNames) {
         "valuescope_kv_cache_promised_ratio 0.5",
         "valuescope_kv_cache_cached_ratio 0.125",
         "valuescope_prefix_hit_tokens_total 640",
+        "valuescope_steered_prefix_hit_tokens_total 160",
         "valuescope_preemptions_total 9",
         "valuescope_interventions_applied_total{op=\"add\"} 11",
         "valuescope_interventions_applied_total{op=\"clamp\"} 0",
