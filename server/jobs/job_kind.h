@@ -55,6 +55,10 @@ class ShardContext {
   // shard's result.
   virtual void Observe(std::vector<store::Observed> /*observed*/) {}
 
+  // Digests of all blobs that the shard's partial names from now on, as stored with the next
+  // checkpoint or the shard's result: they stay as long as it does.
+  virtual void NameBlobs(std::vector<std::string> /*digests*/) {}
+
   // Offers to store the shard's result so far, where to go on, and the units of work done in this
   // shard in all, in one transaction. Offer it after every chunk: the worker decides which are
   // stored (jobs/leased_shard.h), and `partial` is called for those alone. ABORTED where the lease
@@ -79,9 +83,10 @@ struct MergeContext {
   const Cancellation& cancellation;  // as a shard's
 };
 
-// An artifact of a finished job. It is stored as artifacts/JOB.ROLE.
+// An artifact of a finished job. It is stored as artifacts/JOB.ROLE, or artifacts/JOB.ROLE-PART.
 struct ArtifactDraft {
-  std::string role;  // "scores", "summary", ...: unique in the job, letters, digits, '_', '-'
+  std::string role;  // "scores", "summary", ...: letters, digits, '_', '-'
+  std::string part;  // of several of one role: likewise, unique among them; empty: the only one
   std::string display_name;  // file name for people
   std::string media_type;
   std::string metadata;  // opaque here, of `format_version`

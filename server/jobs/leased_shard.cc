@@ -83,7 +83,8 @@ absl::Status LeasedShard::Commit(std::string partial, absl::string_view cursor, 
   const store::ShardProgress progress = {.partial = std::move(partial),
                                          .cursor = std::string(cursor),
                                          .work_done = work_done,
-                                         .observed = TakeObserved()};
+                                         .observed = TakeObserved(),
+                                         .blobs = blobs_};
   VS_RETURN_IF_ERROR(lease_->Charge(
       [&](const store::Lease& lease) { return queue_->store().CommitProgress(lease, progress); }));
   queue_->Announce(lease_->lease().job_id);

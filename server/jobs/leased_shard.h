@@ -86,6 +86,9 @@ class LeasedShard : public ShardContext {
   void Observe(std::vector<store::Observed> observed) override;
   // What was observed since the last commit.
   std::vector<store::Observed> TakeObserved();
+  void NameBlobs(std::vector<std::string> digests) override { blobs_ = std::move(digests); }
+  // As named last.
+  const std::vector<std::string>& blobs() const { return blobs_; }
   absl::Status Checkpoint(absl::FunctionRef<std::string()> partial, absl::string_view cursor,
                           int64_t work_done) override;
 
@@ -100,6 +103,7 @@ class LeasedShard : public ShardContext {
   const TurnRules& rules_;
   const ShardHost host_;
   std::vector<store::Observed> observed_;
+  std::vector<std::string> blobs_;
   absl::Time committed_at_;
   absl::Time ask_at_;  // when others are asked about next
 };

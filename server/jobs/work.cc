@@ -115,16 +115,17 @@ absl::StatusOr<ShardResult> WorkKind::RunShard(ShardContext& context) {
       const std::unique_ptr<Partial> partial,
       done == 0 ? work->Begin(units.size()) : work->Parse(context.partial(), done, units.size()));
   int64_t observed = done;
-  const auto observe_up_to = [&](int64_t now) {
+  const auto tell_up_to = [&](int64_t now) {
     context.Observe(work->Observe({units.first + observed, units.first + now}));
+    context.NameBlobs(partial->Blobs());
     observed = now;
   };
   VS_RETURN_IF_ERROR(
       RunChunks(*work, context.shard(), done, context.cancellation(), *partial, [&](int64_t now) {
-        observe_up_to(now);
+        tell_up_to(now);
         return context.Checkpoint([&] { return partial->Serialize(); }, absl::StrCat(now), now);
       }));
-  observe_up_to(units.size());
+  tell_up_to(units.size());
   return ShardResult{.partial = partial->Serialize(), .work_done = units.size()};
 }
 

@@ -47,7 +47,8 @@ bool IsLeaseLost(const absl::Status& status) { return DetailsOf(status).reason =
 
 store::Resource MakeArtifact(const std::string& job_id, ArtifactDraft draft) {
   std::string role = draft.role;
-  store::Resource artifact = ResourceOf(std::move(draft), absl::StrCat(job_id, ".", role));
+  const std::string name = draft.part.empty() ? role : absl::StrCat(role, "-", draft.part);
+  store::Resource artifact = ResourceOf(std::move(draft), absl::StrCat(job_id, ".", name));
   artifact.job_id = job_id;
   artifact.role = std::move(role);
   return artifact;
@@ -229,7 +230,8 @@ class Worker::Impl {
     const store::ShardProgress done = {.partial = std::move(result.partial),
                                        .cursor = "",
                                        .work_done = result.work_done,
-                                       .observed = shard.TakeObserved()};
+                                       .observed = shard.TakeObserved(),
+                                       .blobs = shard.blobs()};
     return timed.Charge(
         [&](const store::Lease& charged) { return queue_->store().CompleteShard(charged, done); });
   }

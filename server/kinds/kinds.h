@@ -12,6 +12,7 @@ namespace valuescope::kinds {
 std::unique_ptr<services::Kind> AnswerChoices(const Sources& sources);
 std::unique_ptr<services::Kind> AskQuestionnaire(const Sources& sources);
 std::unique_ptr<services::Kind> AttributeNeurons(const Sources& sources);
+std::unique_ptr<services::Kind> Capture(const Sources& sources);
 std::unique_ptr<services::Kind> CompareResponses(const Sources& sources);
 std::unique_ptr<services::Kind> ExtractVectors(const Sources& sources);
 std::unique_ptr<services::Kind> GenerateResponses(const Sources& sources);
@@ -22,9 +23,9 @@ std::unique_ptr<services::Kind> SteeringSweep(const Sources& sources);
 std::unique_ptr<services::Kind> TestNeurons(const Sources& sources);
 
 inline void AddKinds(const Sources& sources, services::KindRegistry& registry) {
-  for (const auto& make : {AnswerChoices, AskQuestionnaire, AttributeNeurons, CompareResponses,
-                           ExtractVectors, GenerateResponses, JudgeResponses, MeasureTexts,
-                           ScoreTaggedResponses, SteeringSweep, TestNeurons}) {
+  for (const auto& make : {AnswerChoices, AskQuestionnaire, AttributeNeurons, Capture,
+                           CompareResponses, ExtractVectors, GenerateResponses, JudgeResponses,
+                           MeasureTexts, ScoreTaggedResponses, SteeringSweep, TestNeurons}) {
     registry.Add(make(sources));
   }
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -28,6 +29,7 @@ namespace valuescope::services {
 namespace {
 
 constexpr int kMaxPriority = 100;
+constexpr int kArtifactsAtOnce = 200;  // of a job, read at once
 // Of a job whose kind this version does not know.
 constexpr char kUnknownUnit[] = "units";
 // Years 1 to 9999, as Timestamp has them.
@@ -216,6 +218,19 @@ void AddNames(const google::protobuf::Struct& summary, const char* key,
   for (const auto& name : found->second.list_value().values()) *names->Add() = name.string_value();
 }
 
+absl::Status AddArtifact(const store::Resource& resource, v1::JobResult& result) {
+  v1::JobArtifact& artifact = *result.add_artifacts();
+  artifact.set_role(resource.role);
+  artifact.set_artifact(store::ResourceName(resource.kind, resource.id));
+  artifact.set_sha256(resource.blob_digest);
+  artifact.set_display_name(resource.display_name);
+  artifact.set_size_bytes(resource.blob_size);
+  if (result.digests_size() > 0) return absl::OkStatus();
+  VS_ASSIGN_OR_RETURN(const v1::Provenance provenance, studies::ProvenanceOfArtifact(resource));
+  if (!provenance.model().empty()) AddDigests(provenance, result.mutable_digests());
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 v1::Job JobService::Described(const jobs::JobSnapshot& snapshot) const {
@@ -305,21 +320,20 @@ absl::Status JobService::CreateJob(const rpc::CallContext& context,
 
 absl::StatusOr<v1::JobResult> JobService::ResultOf(const store::Job& job) const {
   v1::JobResult result;
-  const store::ResourceFilter filter{.job_id = job.id};
-  VS_ASSIGN_OR_RETURN(
-      const store::ResourcePage artifacts,
-      store_->ListResources(job.tenant, store::ResourceKind::kArtifact, filter, {}));
-  for (const store::Resource& resource : artifacts.resources) {
-    v1::JobArtifact& artifact = *result.add_artifacts();
-    artifact.set_role(resource.role);
-    artifact.set_artifact(store::ResourceName(resource.kind, resource.id));
-    artifact.set_sha256(resource.blob_digest);
-    if (result.digests_size() > 0) continue;
-    VS_ASSIGN_OR_RETURN(const v1::Provenance provenance, studies::ProvenanceOfArtifact(resource));
-    if (!provenance.model().empty()) AddDigests(provenance, result.mutable_digests());
-  }
+  store::Page page = {.page_size = kArtifactsAtOnce};
+  do {
+    VS_ASSIGN_OR_RETURN(const store::ResourcePage artifacts,
+                        store_->ListResources(job.tenant, store::ResourceKind::kArtifact,
+                                              {.job_id = job.id}, page));
+    for (const store::Resource& resource : artifacts.resources) {
+      VS_RETURN_IF_ERROR(AddArtifact(resource, result));
+    }
+    page.page_token = artifacts.next_page_token;
+  } while (!page.page_token.empty());
   std::sort(result.mutable_artifacts()->begin(), result.mutable_artifacts()->end(),
-            [](const v1::JobArtifact& a, const v1::JobArtifact& b) { return a.role() < b.role(); });
+            [](const v1::JobArtifact& a, const v1::JobArtifact& b) {
+              return std::tie(a.role(), a.artifact()) < std::tie(b.role(), b.artifact());
+            });
   const auto parsed =
       google::protobuf::util::JsonStringToMessage(job.result, result.mutable_summary());
   if (!parsed.ok()) return absl::DataLossError("the stored summary of a job is damaged");

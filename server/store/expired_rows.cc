@@ -7,6 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "store/job_rows.h"
+#include "store/resource_rows.h"
+#include "store/step_blobs.h"
 
 namespace valuescope::store {
 namespace {
@@ -62,6 +64,7 @@ int64_t ClearSteps(SqlTransaction& transaction, int64_t job, int64_t most) {
   while (rows->Next()) {
     steps.push_back({rows->Integer(0), rows->Integer(1), rows->Integer(2)});
   }
+  const std::vector<std::string> blobs = StepBlobsOf(transaction, job);
   int64_t shards_done = 0, work_done = 0;
   for (const Step& step : steps) {
     transaction.Execute("UPDATE steps SET state = 0, work_done = 0 WHERE job = $1 AND shard = $2",
@@ -70,6 +73,7 @@ int64_t ClearSteps(SqlTransaction& transaction, int64_t job, int64_t most) {
     shards_done += step.is_done;
     work_done += step.work_done;
   }
+  MarkIfUnnamed(transaction, blobs);
   // Nothing is to be put together before they are done.
   if (shards_done > 0) {
     transaction.Execute("UPDATE steps SET state = 3 WHERE job = $1 AND shard = $2", job,

@@ -15,6 +15,7 @@
 #include "store/blob_store.h"
 #include "store/ready_queue.h"
 #include "store/resource_rows.h"
+#include "store/step_blobs.h"
 #include "store/tenant_rows.h"
 
 namespace valuescope::store {
@@ -468,8 +469,11 @@ absl::Status DeleteJob(SqlTransaction& transaction, absl::string_view tenant,
   }
   VS_RETURN_IF_ERROR(DeleteArtifactsOf(transaction, tenant, id));
   const std::vector<std::string> blobs = BlobsOf(transaction, id);
+  const std::vector<std::string> of_steps = StepBlobsOf(
+      transaction, transaction.Integer("SELECT sequence FROM jobs WHERE id = $1", id).value_or(0));
   transaction.Execute("DELETE FROM jobs WHERE id = $1", id);
   MarkIfUnnamed(transaction, blobs);
+  MarkIfUnnamed(transaction, of_steps);
   return absl::OkStatus();
 }
 
@@ -521,6 +525,7 @@ absl::Status CommitProgress(SqlTransaction& transaction, const Lease& lease,
   VS_ASSIGN_OR_RETURN(const HeldStep step,
                       CheckLease(transaction, lease, done ? kRunning : kRunningOrCancelling));
   WriteResult(transaction, step.job, lease.shard, progress);
+  VS_RETURN_IF_ERROR(NameStepBlobs(transaction, step.job, lease.shard, progress.blobs));
   transaction.Execute(absl::StrCat("UPDATE steps SET work_done = $1, failures = 0",
                                    done ? ", state = 2, token = NULL, expires_at = NULL" : "",
                                    " WHERE job = $2 AND shard = $3"),
@@ -548,7 +553,7 @@ absl::Status CompleteJob(SqlTransaction& transaction, const Lease& merge, absl::
   transaction.Execute("UPDATE job_payloads SET result = $1 WHERE job = $2", Bytes{result},
                       step.job);
   FinishJob(transaction, step.job, JobState::kSucceeded);
-  // The artifacts replace the partial results.
+  // The artifacts replace the partial results, and name the blobs that those named.
   transaction.Execute("DELETE FROM steps WHERE job = $1", step.job);
   Charge(transaction, merge.tenant, merge.worked, tenants);
   return absl::OkStatus();

@@ -277,8 +277,21 @@ CREATE INDEX jobs_with_partials ON jobs (finished_at) WHERE state IN (5, 6) AND 
 CREATE INDEX requests_by_age ON requests (created_at);
 )sql";
 
+// What shards write aside while they run, as blobs, beside their partials.
+constexpr char kStepBlobs[] = R"sql(
+CREATE TABLE step_blobs (
+  job BIGINT NOT NULL,
+  shard BIGINT NOT NULL,
+  digest TEXT NOT NULL,
+  PRIMARY KEY (job, shard, digest),
+  FOREIGN KEY (job, shard) REFERENCES step_results ON DELETE CASCADE
+);
+CREATE INDEX step_blobs_by_digest ON step_blobs (digest);
+)sql";
+
 // What leads from each format to the next, from none at all on.
-constexpr std::array<const char*, 4> kUpgrades = {kFormat1, kReplicas, kLines, kHistory};
+constexpr std::array<const char*, 5> kUpgrades = {kFormat1, kReplicas, kLines, kHistory,
+                                                  kStepBlobs};
 
 absl::Status Unfit(absl::string_view reason, absl::string_view message) {
   return ErrorWithReason(absl::StatusCode::kFailedPrecondition, reason, message);

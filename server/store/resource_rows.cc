@@ -64,7 +64,8 @@ bool IsNamed(SqlTransaction& transaction, absl::string_view blob_digest) {
   return transaction
       .Integer(
           "SELECT 1 FROM resources WHERE blob_digest <> '' AND blob_digest = $1"
-          " UNION ALL SELECT 1 FROM job_blobs WHERE digest = $1 LIMIT 1",
+          " UNION ALL SELECT 1 FROM job_blobs WHERE digest = $1"
+          " UNION ALL SELECT 1 FROM step_blobs WHERE digest = $1 LIMIT 1",
           blob_digest)
       .has_value();
 }

@@ -12,6 +12,7 @@
 #include "store/replica_rows.h"
 #include "store/resource_rows.h"
 #include "store/sql_database.h"
+#include "store/tenant_rows.h"
 
 namespace valuescope::store {
 namespace {
@@ -74,6 +75,12 @@ class SqlStore : public Store {
                                              const Page& page) override {
     return database_->Read([&](SqlTransaction& transaction) {
       return store::ListResources(transaction, tenant, kind, filter, page);
+    });
+  }
+
+  absl::Status CheckRoomFor(absl::string_view tenant, int64_t bytes) override {
+    return database_->Read([&](SqlTransaction& transaction) {
+      return store::CheckRoomFor(transaction, tenant, bytes, tenants_);
     });
   }
 

@@ -17,6 +17,7 @@
 //   step_results     how far a step is: cursor and partial result
 //   job_inputs       resources that jobs read
 //   job_blobs        blobs that jobs read and nothing else need name
+//   step_blobs       blobs that partial results name
 //   job_revisions    how often a job changed, counted by a trigger
 //   job_states       the revisions in which a job's state changed
 //   job_models       models that jobs run on
@@ -302,10 +303,22 @@ CREATE INDEX jobs_with_partials ON jobs (finished_at) WHERE state IN (5, 6) AND 
 CREATE INDEX requests_by_age ON requests (created_at);
 )sql";
 
+// What shards write aside while they run, as blobs, beside their partials.
+constexpr char kStepBlobs[] = R"sql(
+CREATE TABLE step_blobs (
+  job INTEGER NOT NULL,
+  shard INTEGER NOT NULL,
+  digest TEXT NOT NULL,
+  PRIMARY KEY (job, shard, digest),
+  FOREIGN KEY (job, shard) REFERENCES step_results ON DELETE CASCADE
+) STRICT;
+CREATE INDEX step_blobs_by_digest ON step_blobs (digest);
+)sql";
+
 // What leads from each format to the next, from none at all on: a new database goes all the way, so
 // that there is one text of each table.
-constexpr std::array<const char*, 5> kUpgrades = {kFormat1, kUpgradeFrom1, kReplicas, kLines,
-                                                  kHistory};
+constexpr std::array<const char*, 6> kUpgrades = {kFormat1, kUpgradeFrom1, kReplicas,
+                                                  kLines,   kHistory,      kStepBlobs};
 
 }  // namespace
 

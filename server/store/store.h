@@ -311,6 +311,9 @@ struct ShardProgress {
   int64_t work_done = 0;  // units done in this shard in all, including before
   // Of the units done since the last commit, added to the job's; empty where it is read.
   std::vector<Observed> observed = {};
+  // Digests of blobs that the partial names, which stay as long as it does; empty where it is read.
+  // Of a shard that names some every partial does.
+  std::vector<std::string> blobs = {};
 };
 
 class Store {
@@ -340,6 +343,9 @@ class Store {
   virtual absl::StatusOr<ResourcePage> ListResources(absl::string_view tenant, ResourceKind kind,
                                                      const ResourceFilter& filter,
                                                      const Page& page) = 0;
+
+  // Whether the tenant could store so many bytes more: the error of PutResources.
+  virtual absl::Status CheckRoomFor(absl::string_view tenant, int64_t bytes) = 0;
 
   // FAILED_PRECONDITION (reason RESOURCE_IN_USE) while a job that is not finished reads it.
   virtual absl::Status DeleteResource(absl::string_view tenant, ResourceKind kind,

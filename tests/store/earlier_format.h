@@ -37,7 +37,7 @@ inline std::string FromLinesToNone(absl::string_view bytes) {
                     bytes, "));");
   }
   absl::StrAppend(&sql,
-                  "DROP TABLE replicas;"
+                  "DROP TABLE replicas; DROP TABLE step_blobs;"
                   "UPDATE steps SET state = 0 WHERE state = 3;"
                   "DROP TABLE job_payloads; DROP TABLE step_results; DROP TABLE lines;"
                   "DROP INDEX jobs_ready; DROP INDEX jobs_unfinished; DROP INDEX jobs_queued;"
