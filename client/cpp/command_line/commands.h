@@ -275,6 +275,12 @@ struct SubmitFlags {
   JobFlags job;
 };
 
+// What a job left, into a folder.
+struct DownloadFlags {
+  std::string name;
+  std::string folder;
+};
+
 // Which jobs are listed; what is empty lets all through.
 struct JobListFlags {
   std::vector<std::string> states;
@@ -325,6 +331,7 @@ int SubmitJob(const Globals& globals, const SubmitFlags& flags);
 int GetJob(const Globals& globals, const std::string& name);
 int ListJobs(const Globals& globals, const JobListFlags& flags);
 int WatchJob(const Globals& globals, const std::string& name);
+int DownloadJob(const Globals& globals, const DownloadFlags& flags);
 int CancelJob(const Globals& globals, const std::string& name);
 int RetryJob(const Globals& globals, const std::string& name);
 int DeleteJob(const Globals& globals, const std::string& name);

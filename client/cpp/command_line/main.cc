@@ -139,7 +139,8 @@ void AddCapture(CLI::App& app, const Globals& globals, Action& action) {
 void AddJobs(CLI::App& app, const Globals& globals, Action& action) {
   CLI::App* jobs = app.add_subcommand(
       "jobs",
-      "long work that survives the server (submit, list, get, watch, cancel, retry, delete)");
+      "long work that survives the server (submit, list, get, watch, download, cancel, retry, "
+      "delete)");
   jobs->require_subcommand(1);
   static JobListFlags list_flags;
   CLI::App* list = jobs->add_subcommand("list", "jobs, newest first: all, or those that fit");
@@ -166,6 +167,13 @@ void AddJobs(CLI::App& app, const Globals& globals, Action& action) {
   submit->add_option("--display_name", submit_flags.display_name, "name for people");
   AddSubmission(*submit, submit_flags.job);
   submit->callback([&] { action = [&globals] { return SubmitJob(globals, submit_flags); }; });
+  static DownloadFlags download_flags;
+  CLI::App* download = jobs->add_subcommand(
+      "download", "all that one left, such as the files of a capture, into a folder");
+  download->add_option("name", download_flags.name, "jobs/ID")->required();
+  download->add_option("folder", download_flags.folder, "is made where it does not exist")
+      ->required();
+  download->callback([&] { action = [&globals] { return DownloadJob(globals, download_flags); }; });
   static std::string name;
   using JobCommand = int (*)(const Globals&, const std::string&);
   const auto add = [&](const char* verb, const char* help, JobCommand run) {

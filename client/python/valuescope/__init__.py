@@ -6,6 +6,7 @@ and `Rubric` responses that the server makes and labels, `EvaluationCondition` w
 evaluations to copy. The generated messages are in `valuescope.v1`.
 """
 
+from .captures import AsyncCapturedSet, CapturedSet, capture_spec
 from .causal_curves import NeuronTest
 from .choices import Choices, choices_request
 from .client import AsyncClient, Client, connect
@@ -79,9 +80,11 @@ __all__ = [
     "AccessDenied",
     "Activations",
     "AlreadyExists",
+    "AsyncCapturedSet",
     "AsyncClient",
     "AsyncJobHandle",
     "Cancelled",
+    "CapturedSet",
     "Choices",
     "Clamp",
     "Client",
@@ -129,6 +132,7 @@ __all__ = [
     "ValuescopeError",
     "WordList",
     "attribution_request",
+    "capture_spec",
     "chat",
     "chat_prompt",
     "choices_request",
