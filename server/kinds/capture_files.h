@@ -20,7 +20,7 @@
 #include "absl/strings/string_view.h"
 #include "base/cancellation.h"
 #include "engine/request.h"
-#include "google/protobuf/repeated_ptr_field.h"
+#include "google/protobuf/repeated_field.h"
 #include "kinds/saved_work.pb.h"
 #include "store/blob_store.h"
 #include "studies/tensor_file.h"

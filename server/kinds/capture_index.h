@@ -11,7 +11,7 @@
 #include "absl/status/statusor.h"
 #include "engine/request.h"
 #include "engine/token_scope.h"
-#include "google/protobuf/repeated_ptr_field.h"
+#include "google/protobuf/repeated_field.h"
 #include "jobs/work.h"
 #include "kinds/capture_plan.h"
 #include "kinds/saved_work.pb.h"

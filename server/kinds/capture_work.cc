@@ -1,6 +1,7 @@
 #include "kinds/capture_work.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"

@@ -1,5 +1,6 @@
 """Captures as jobs: files of tensors with an index hold the bytes that the call streams, whatever happens while they are made."""
 
+import asyncio
 import collections
 import hashlib
 import json
@@ -151,6 +152,22 @@ def test_what_clients_read_input_by_input_is_what_the_call_gives(client):
         captured.stacked(0)
     with pytest.raises(IndexError):
         captured[len(INPUTS)]
+
+
+def test_asyncio_reads_the_same(server, client):
+    job = finished(client, vs.capture_spec(MODEL, INPUTS, taps=TAPS, max_file_bytes=1))
+
+    async def read():
+        async with vs.AsyncClient(server.address) as other:
+            captured = await other.captured(job.name)
+            one = await captured.input(-2)
+            return one, [activations async for activations in captured.inputs()]
+
+    one, every = asyncio.run(read())
+    np.testing.assert_array_equal(one[0], every[3][0])
+    for activations, other in zip(every, client.captured(job.name), strict=True):
+        for tap in range(len(TAPS)):
+            np.testing.assert_array_equal(activations[tap], other[tap])
 
 
 def test_files_are_as_large_as_asked_for_and_whole_inputs_stand_in_them(client):
