@@ -44,6 +44,17 @@ jobs::UnitRange FileOf(int64_t input, const std::vector<int64_t>& ends, int64_t 
   return {end == ends.begin() ? first : *(end - 1), *end};
 }
 
+void AddReceipts(const std::vector<engine::Receipt>& receipts, SavedCaptures& saved) {
+  const bool first = saved.interventions().empty();
+  for (const engine::Receipt& receipt : receipts) {
+    saved.add_touched(receipt.positions);
+    if (!first) continue;
+    v1::InterventionReceipt& intervention = *saved.add_interventions();
+    intervention.set_intervention_index(receipt.intervention_index);
+    intervention.mutable_layers()->Assign(receipt.layers.begin(), receipt.layers.end());
+  }
+}
+
 }  // namespace
 
 // --- The outcome ---------------------------------------------------------------------------------
@@ -147,9 +158,7 @@ absl::Status CapturingWork::AddUnits(const jobs::UnitRange& units, const Cancell
   const auto keep = [&](int64_t input, const engine::Completion& completion) -> absl::Status {
     VS_RETURN_IF_ERROR(CheckGoesOn(cancellation));
     VS_RETURN_IF_ERROR(parts.Add(plan_.TensorsOf(input, ExtentOf(input)), completion.captures));
-    for (const engine::Receipt& receipt : completion.receipts) {
-      sums.saved.add_touched(receipt.positions);
-    }
+    AddReceipts(completion.receipts, sums.saved);
     const jobs::UnitRange file = FileOf(input, ends, shard.first);
     if (input + 1 < file.end) return absl::OkStatus();
     VS_RETURN_IF_ERROR(parts.Close(*sums.saved.mutable_parts()));
@@ -166,14 +175,16 @@ absl::Status CapturingWork::AddUnits(const jobs::UnitRange& units, const Cancell
 
 absl::Status CapturingWork::AddShard(const CapturedInputs& shard, CapturedInputs& whole) {
   if (shard.saved.parts_size() > 0) return jobs::PartialDamaged();
-  whole.saved.MergeFrom(shard.saved);
+  SavedCaptures more = shard.saved;
+  if (!whole.saved.interventions().empty()) more.clear_interventions();
+  whole.saved.MergeFrom(more);
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<jobs::Outcome>> CapturingWork::FinishSums(
     const CapturedInputs& whole, const Cancellation&) {
   VS_ASSIGN_OR_RETURN(std::vector<CaptureFile> files, FilesOf(whole.saved));
-  VS_ASSIGN_OR_RETURN(ordered_json metadata, IndexMetadata());
+  VS_ASSIGN_OR_RETURN(ordered_json metadata, IndexMetadata(whole.saved));
   VS_ASSIGN_OR_RETURN(store::StoredBlob index,
                       WriteCaptureIndex(
                           {plan_, files, std::move(metadata), whole.saved.touched()},
@@ -245,7 +256,7 @@ std::string CapturingWork::HeadMetadata() const {
   return metadata.dump();
 }
 
-absl::StatusOr<ordered_json> CapturingWork::IndexMetadata() const {
+absl::StatusOr<ordered_json> CapturingWork::IndexMetadata(const SavedCaptures& saved) const {
   VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
   ordered_json taps = DescribeTaps(of().taps());
   for (size_t t = 0; t < capture_.taps.size(); ++t) {
@@ -256,12 +267,15 @@ absl::StatusOr<ordered_json> CapturingWork::IndexMetadata() const {
     }
   }
   ordered_json interventions = ordered_json::array();
-  for (const v1::Intervention& one : of().interventions()) {
-    VS_ASSIGN_OR_RETURN(const services::Outline outline,
-                        services::OutlineFromProto("interventions", one, model->architecture));
+  if (saved.interventions_size() != of().interventions_size()) return jobs::PartialDamaged();
+  for (int i = 0; i < of().interventions_size(); ++i) {
+    VS_ASSIGN_OR_RETURN(
+        const services::Outline outline,
+        services::OutlineFromProto("interventions", of().interventions(i), model->architecture));
+    const auto& layers = saved.interventions(i).layers();
     interventions.push_back(
         {{"site", v1::Site_Name(studies::SiteToProto(outline.intervention.site))},
-         {"layers", outline.intervention.layers}});
+         {"layers", std::vector<int32_t>(layers.begin(), layers.end())}});
   }
   return ordered_json{
       {"format", kFormat},

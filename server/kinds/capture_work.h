@@ -85,7 +85,7 @@ class CapturingWork : public ResponseWork<CapturedInputs> {
                            SavedCaptures& saved) const;
   absl::StatusOr<std::vector<CaptureFile>> FilesOf(const SavedCaptures& saved) const;
   std::string HeadMetadata() const;
-  absl::StatusOr<nlohmann::ordered_json> IndexMetadata() const;
+  absl::StatusOr<nlohmann::ordered_json> IndexMetadata(const SavedCaptures& saved) const;
 
   const engine::Request capture_;
   const CapturePlan plan_;
