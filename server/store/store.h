@@ -344,6 +344,9 @@ class Store {
                                                      const ResourceFilter& filter,
                                                      const Page& page) = 0;
 
+  // Whether the tenant could store so many bytes more: the error of PutResources.
+  virtual absl::Status CheckRoomFor(absl::string_view tenant, int64_t bytes) = 0;
+
   // FAILED_PRECONDITION (reason RESOURCE_IN_USE) while a job that is not finished reads it.
   virtual absl::Status DeleteResource(absl::string_view tenant, ResourceKind kind,
                                       absl::string_view id) = 0;
@@ -472,9 +475,6 @@ class Store {
   // Rescues of all jobs that exist, and of those deleted since.
   virtual absl::StatusOr<int64_t> TotalRescues() = 0;
   virtual absl::StatusOr<QueueAges> MeasureAges() = 0;
-
-  // Whether the tenant could store so many bytes more: the error of PutResources.
-  virtual absl::Status CheckRoomFor(absl::string_view tenant, int64_t bytes) = 0;
 };
 
 }  // namespace valuescope::store
