@@ -1,5 +1,6 @@
 #include "studies/tensor_file.h"
 
+#include <algorithm>
 #include <cstring>
 #include <type_traits>
 #include <utility>
@@ -97,6 +98,11 @@ absl::StatusOr<TensorFile> TensorFile::Parse(std::string bytes) {
     file.tensors_.push_back({.name = name, .tensor = std::move(tensor)});
   }
   return file;
+}
+
+bool TensorFile::Has(absl::string_view name) const {
+  return std::any_of(tensors_.begin(), tensors_.end(),
+                     [name](const NamedTensor& named) { return named.name == name; });
 }
 
 template <typename T>

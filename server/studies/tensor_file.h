@@ -35,6 +35,7 @@ class TensorFile {
   // DATA_LOSS where the bytes are no such file.
   static absl::StatusOr<TensorFile> Parse(std::string bytes);
 
+  bool Has(absl::string_view name) const;
   // DATA_LOSS where there is no tensor of that name and type, or, with size >= 0, of another size.
   absl::StatusOr<std::vector<int32_t>> Int32s(absl::string_view name, int64_t size = -1) const;
   absl::StatusOr<std::vector<int64_t>> Int64s(absl::string_view name, int64_t size = -1) const;
