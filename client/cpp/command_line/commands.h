@@ -83,6 +83,7 @@ struct ExtractFlags {
   std::string pooling;  // likewise
   std::optional<double> inverse_regularization;
   std::string display_name;
+  std::vector<std::string> values;  // VALUE or VALUE@CONDITION,CONDITION, a vector each
   // Responses that the server generates, in place of a data set.
   std::string queries;                       // text file, a query a line, or artifacts/ID
   std::vector<std::string> system_messages;  // of which each query gets one; none: an empty one

@@ -50,6 +50,7 @@ from .prompts import (
     tap,
     to_json_lines,
     unlabelled,
+    with_labels,
 )
 from .quality import Quality
 from .questionnaires import (
@@ -153,6 +154,7 @@ __all__ = [
     "to_json_lines",
     "to_numpy",
     "unlabelled",
+    "with_labels",
 ]
 
 show_in_notebooks()

@@ -49,6 +49,7 @@ from .prompts import (
     Responses,
     Steering,
     Tokens,
+    ValueVectors,
     attribution_request,
     extraction_request,
     fill_data_set,
@@ -497,6 +498,8 @@ class Api:
         responses: str | v1.LabelledResponse | Iterable[v1.LabelledResponse] | None = None,
         *,
         generated: Generated | v1.GeneratedResponses | None = None,
+        vectors: ValueVectors | None = None,
+        labels: Mapping[str, Any] | None = None,
         layers: Layers = "all",
         site: str | v1.Site = "residual_post",
         method: str | v1.ExtractionMethod | None = None,
@@ -506,6 +509,9 @@ class Api:
     ) -> v1.ExtractVectorsResponse:
         """A vector from labelled responses, given or generated first, by default their difference-in-means; stores it.
 
+        With `vectors` or `labels` several, of many values and conditions, of one pass over the responses: `vectors` of the
+        response has one entry each, in order.
+
         Arguments as in `extraction_request`, and request_id, a UUID, by default a new one. Raises Exhausted, reason
         USE_A_JOB, where there are too many responses for one call.
         """
@@ -513,6 +519,8 @@ class Api:
             model,
             responses,
             generated=generated,
+            vectors=vectors,
+            labels=labels,
             layers=layers,
             site=site,
             method=method,

@@ -38,7 +38,25 @@ Records = list[dict[str, Any]]
 
 
 def _quality(summary: bytes) -> Records:
-    statistics = {"statistics": json.loads(summary)["layers"]}
+    parsed = json.loads(summary)
+    if "values" not in parsed:
+        return _layers(parsed)
+    return [
+        {
+            "value": one["value"],
+            "conditions": ", ".join(one.get("conditions", ())),
+            "vector": one["vector"],
+        }
+        | layer
+        for one in parsed["values"]
+        if "vector" in one
+        for layer in _layers(one)
+    ]
+
+
+def _layers(extraction: dict[str, Any]) -> Records:
+    """Of a vector, or of one of several."""
+    statistics = {"statistics": extraction["layers"]}
     return Quality(json_format.ParseDict(statistics, v1.ExtractVectorsResponse())).records()
 
 
