@@ -70,7 +70,7 @@ absl::StatusOr<ResponseInputs> GivenInputs(const v1::ExtractVectorsRequest& requ
     VS_RETURN_IF_ERROR(ResolveValueVectors(request, asked, used, context, inputs));
   } else {
     VS_RETURN_IF_ERROR(WithFieldRenamed(
-        studies::CheckMethod(MethodOf(request), inputs.responses, AllOf(inputs.responses)),
+        studies::CheckMethod(MethodOf(request), inputs.responses, studies::AllOf(inputs.responses)),
         "responses", request.artifact().empty() ? "responses" : "artifact"));
   }
   VS_RETURN_IF_ERROR(studies::CheckResponses(*inputs.held->engine, inputs.responses.responses, plan,

@@ -74,13 +74,37 @@ absl::Status SummaryDamaged() {
                          "the stored summary of an extraction is damaged");
 }
 
-// An entry of the summary without what the vector itself tells.
-absl::StatusOr<v1::ValueVectorResult> ToldIn(json entry) {
+// What a summary has under `field`, a list.
+absl::StatusOr<json> ListIn(const json& summary, const char* field) {
+  if (!summary.is_object() || !summary.contains(field)) return SummaryDamaged();
+  json list = summary[field];
+  if (!list.is_array()) return SummaryDamaged();
+  return list;
+}
+
+// An entry of the summary, of `num_vectors`, with its vector, if it has one, from the store.
+absl::StatusOr<v1::ValueVectorResult> ToldIn(json entry, const std::string& tenant,
+                                             size_t num_vectors, store::Store& store,
+                                             store::BlobStore& blobs) {
+  if (!entry.is_object()) return SummaryDamaged();
+  const json name = entry.contains("vector") ? entry["vector"] : json();
   entry.erase("vector");
-  entry.erase("layers");
+  entry.erase("layers");  // the vector has them
   v1::ValueVectorResult told;
-  if (google::protobuf::util::JsonStringToMessage(entry.dump(), &told).ok()) return told;
-  return SummaryDamaged();
+  if (!google::protobuf::util::JsonStringToMessage(entry.dump(), &told).ok()) {
+    return SummaryDamaged();
+  }
+  if (!name.is_string()) return told;
+  VS_ASSIGN_OR_RETURN(const std::string id,
+                      services::IdOfName("vector", "vectors", name.get<std::string>()));
+  VS_ASSIGN_OR_RETURN(const store::Resource resource,
+                      store.GetResource(tenant, store::ResourceKind::kVector, id));
+  VS_ASSIGN_OR_RETURN(studies::StoredVector vector, studies::DescribeVector(resource));
+  if (RowsFit(num_vectors, vector)) {
+    VS_ASSIGN_OR_RETURN(vector, studies::ReadVector(blobs, resource));
+  }
+  TellVector(resource, vector, told);
+  return told;
 }
 
 }  // namespace
@@ -170,6 +194,9 @@ json ManyVectorsOutcome::Described(bool with_layers) const {
                   {"warnings", warnings_}};
   for (const OfVector& one : vectors_) {
     json entry = studies::MessageToJson(one.told);
+    entry["value"] = one.told.value();
+    entry["conditions"] =
+        std::vector<std::string>(one.told.conditions().begin(), one.told.conditions().end());
     if (one.resource) {
       entry["vector"] = store::ResourceName(one.resource->kind, one.resource->id);
     }
@@ -192,23 +219,15 @@ absl::Status ReplayManyVectors(const store::Resource& summary, store::Store& sto
   VS_ASSIGN_OR_RETURN(const std::string bytes,
                       store::ReadBlob(blobs, summary.blob_digest, kMostSummary));
   const json parsed = json::parse(bytes, nullptr, /*allow_exceptions=*/false);
-  if (!parsed.is_object() || !parsed.contains("values")) return SummaryDamaged();
-  for (const json& entry : parsed["values"]) {
-    VS_ASSIGN_OR_RETURN(v1::ValueVectorResult told, ToldIn(entry));
-    if (entry.contains("vector")) {
-      VS_ASSIGN_OR_RETURN(const std::string id,
-                          services::IdOfName("vector", "vectors", entry["vector"]));
-      VS_ASSIGN_OR_RETURN(const store::Resource resource,
-                          store.GetResource(summary.tenant, store::ResourceKind::kVector, id));
-      VS_ASSIGN_OR_RETURN(studies::StoredVector vector, studies::DescribeVector(resource));
-      if (RowsFit(parsed["values"].size(), vector)) {
-        VS_ASSIGN_OR_RETURN(vector, studies::ReadVector(blobs, resource));
-      }
-      TellVector(resource, vector, told);
-    }
-    *response.add_vectors() = std::move(told);
+  VS_ASSIGN_OR_RETURN(const json values, ListIn(parsed, "values"));
+  VS_ASSIGN_OR_RETURN(const json warnings, ListIn(parsed, "warnings"));
+  for (const json& entry : values) {
+    VS_ASSIGN_OR_RETURN(*response.add_vectors(),
+                        ToldIn(entry, summary.tenant, values.size(), store, blobs));
   }
-  for (const json& warning : parsed["warnings"]) response.add_warnings(warning);
+  for (const json& warning : warnings) {
+    if (warning.is_string()) response.add_warnings(warning.get<std::string>());
+  }
   response.set_num_dropped(provenance.num_dropped());
   services::AddDigests(provenance, response.mutable_digests());
   FitReply(response);

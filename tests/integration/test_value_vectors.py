@@ -447,6 +447,20 @@ def test_kill_9_in_the_middle_gives_the_same_bytes(small, root, tmp_path, start_
     assert second.stop() == 0
 
 
+def test_sums_that_never_fit_are_refused_before_there_is_a_job(root, tmp_path):
+    responses = made_up(count=16)
+    labels = {f"v{i}": [r % 2 for r in range(16)] for i in range(64)}
+    options = ["--extraction_scratch_bytes=0", "--capture_memory_bytes=1MiB"]
+    with served(tmp_path, *flags(root), *options) as (_, client):
+        request = vs.extraction_request(MODEL, responses, labels=labels, site="mlp_neurons")
+        with pytest.raises(vs.Exhausted) as refused:
+            client.create_job(v1.JobSpec(extract_vectors=request))
+        assert refused.value.reason == "CAPTURES_TOO_LARGE"
+        assert not list(client.jobs())
+        del request.vectors[1:]
+        assert len(run_job(client, request).vectors) == 1
+
+
 def test_the_command_line_makes_several_vectors(running, responses, tmp_path):
     server, client = running
     (tmp_path / "labelled.jsonl").write_bytes(vs.to_json_lines(responses))

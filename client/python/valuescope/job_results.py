@@ -44,7 +44,7 @@ def _quality(summary: bytes) -> Records:
     return [
         {
             "value": one["value"],
-            "conditions": ", ".join(one.get("conditions", ())),
+            "conditions": ", ".join(one["conditions"]),
             "vector": one["vector"],
         }
         | layer
