@@ -711,7 +711,7 @@ def _add_label(message: v1.LabelledResponse, value: str, label: Any) -> None:
 def with_labels(
     responses: v1.LabelledResponse | Iterable[v1.LabelledResponse], labels: Mapping[str, Any]
 ) -> list[v1.LabelledResponse]:
-    """The responses with labels of several values, as copies.
+    """The responses with labels of several values, in place of those that they have of the same values, as copies.
 
     Args:
         responses: made by `labelled` or `unlabelled`.
@@ -733,6 +733,9 @@ def with_labels(
                 f"labels of {value} are {len(listed)}, of {len(labelled_ones)} responses"
             )
         for message, label in zip(labelled_ones, listed, strict=True):
+            others = [one for one in message.labels if one.value != value]
+            del message.labels[:]
+            message.labels.extend(others)
             _add_label(message, value, label)
     return labelled_ones
 
