@@ -108,6 +108,11 @@ def alone(responses, value, conditions=()):
     return chosen
 
 
+def field_of(refused):
+    (violation,) = refused.value.violations
+    return violation.field
+
+
 def choices(vectors):
     return [(one, ()) if isinstance(one, str) else one for one in vectors]
 
@@ -121,15 +126,32 @@ def data_of(client, vector):
     return client.vector(vector).data.data
 
 
-def check_alone(client, made, responses, vectors, **how):
+def close(one, other):
+    """Whether rows of statistics are the same to the rounding of their sums."""
+    for ours, theirs in zip(one, other, strict=True):
+        assert list(ours.missing) == list(theirs.missing)
+        for field, value in ours.ListFields():
+            if field.name != "missing":
+                assert getattr(theirs, field.name) == pytest.approx(value, rel=1e-8)
+    return True
+
+
+def check_alone(client, made, responses, vectors, to_the_bit=lambda of_one: True, **how):
     """Each is what a request for it alone gives."""
     assert len(made.vectors) == len(vectors)
     for one, (value, conditions) in zip(made.vectors, choices(vectors), strict=True):
         of_one = alone(responses, value, conditions)
         single = client.extract_vectors(MODEL, of_one, **how)
         assert one.value == value
-        assert data_of(client, one.vector.name) == data_of(client, single.vector.name)
-        assert list(one.statistics) == list(single.statistics)
+        if to_the_bit(of_one):
+            assert data_of(client, one.vector.name) == data_of(client, single.vector.name)
+            assert list(one.statistics) == list(single.statistics)
+        else:
+            rows = [
+                np.frombuffer(data_of(client, v.vector.name), np.float32) for v in (one, single)
+            ]
+            np.testing.assert_allclose(*rows, rtol=1e-6, atol=1e-9)
+            assert close(one.statistics, single.statistics)
         assert list(one.warnings) == list(single.warnings)
         ours, theirs = one.vector.provenance, single.vector.provenance
         for field in ("num_expressing", "num_non_expressing", "num_dropped"):
@@ -184,7 +206,8 @@ def test_a_vector_is_the_difference_of_means_of_captures(client, responses):
 def test_sums_of_each_vector_are_those_of_a_request_for_it_alone(small, responses, pooling):
     options = {"site": "mlp_neurons", "layers": [0, 2], "pooling": pooling}
     made = small.extract_vectors(MODEL, responses, vectors=VECTORS, **options)
-    check_alone(small, made, responses, VECTORS, **options)
+    # Sums of some of the responses are cut in shards where all of them are, not where these alone would be.
+    check_alone(small, made, responses, VECTORS, lambda of: len(of) == RESPONSES, **options)
     assert any("sums alone" in warning for warning in made.vectors[0].warnings)
     result = run_job(small, vs.extraction_request(MODEL, responses, vectors=VECTORS, **options))
     assert list(result.vectors) == [one.vector.name for one in made.vectors]
@@ -281,20 +304,20 @@ def test_a_vector_that_cannot_be_made_does_not_lose_the_others(client, responses
     job = vs.extraction_request(MODEL, responses, vectors=["all", "one", "none", "power"], **request)  # fmt: skip
     result = run_job(client, job)
     assert list(result.vectors) == [made.vectors[1].vector.name, made.vectors[3].vector.name]
-    assert [one.get("absence", "") for one in result.summary["values"]] == ["EMPTY_LABEL", "", "EMPTY_LABEL", ""]  # fmt: skip
+    assert ["absence" in one and one["absence"] for one in result.summary["values"]] == ["EMPTY_LABEL", False, "EMPTY_LABEL", False]  # fmt: skip
     # Of pairs: a value whose queries never have both labels.
     by_query = [index // 3 % 2 for index in range(count)]
     made = client.extract_vectors(MODEL, responses, labels={"by query": by_query, "power": request["labels"]["power"]}, method="pca")  # fmt: skip
     assert [one.absence for one in made.vectors] == ["TOO_FEW_PAIRS", ""]
     with pytest.raises(vs.InvalidRequest) as refused:
         client.extract_vectors(MODEL, responses, vectors=["all", "none"], labels=labels)
-    assert refused.value.field == "vectors"
+    assert field_of(refused) == "vectors"
     assert refused.value.reason == "EMPTY_LABEL"
 
 
 def test_a_probe_takes_as_many_responses_as_alone(client):
-    responses = made_up(count=2100, tokens=(1, 2))
-    labels = {"all": [i % 2 for i in range(2100)], "some": [i % 2 if i < 90 else None for i in range(2100)]}  # fmt: skip
+    responses = made_up(count=2200, tokens=(1, 2))
+    labels = {"all": [i % 2 for i in range(2200)], "some": [i % 2 if i < 90 else None for i in range(2200)]}  # fmt: skip
     file = client.write_artifact(vs.with_labels(responses, labels)).name
     options = {"layers": [0], "method": "linear_probe", "vectors": ["all", "some"]}
     result = run_job(client, vs.extraction_request(MODEL, file, **options))
@@ -333,7 +356,7 @@ def many(count, conditions=1):
 def test_what_cannot_be_asked_is_named(client, responses, vectors, field, reason):
     with pytest.raises(vs.InvalidRequest) as refused:
         client.extract_vectors(MODEL, responses, vectors=vectors)
-    assert refused.value.field == field
+    assert field_of(refused) == field
     assert refused.value.reason == reason
 
 
@@ -344,7 +367,7 @@ def test_labels_that_are_none_are_named_with_their_place(client, responses):
     twice[1].labels.append(twice[1].labels[0])
     with pytest.raises(vs.InvalidRequest) as refused:
         client.extract_vectors(MODEL, twice, vectors=["power"])
-    assert re.fullmatch(r"responses\[1\]\.labels\[\d\]\.value", refused.value.field)
+    assert re.fullmatch(r"responses\[1\]\.labels\[\d\]\.value", field_of(refused))
     line = json_format.MessageToDict(responses[0], preserving_proto_field_name=True)
     line["labels"] = [{"value": "power", "expresses": "yes"}]
     body = f"{json.dumps(line)}\n".encode()
@@ -354,7 +377,7 @@ def test_labels_that_are_none_are_named_with_their_place(client, responses):
             call()
     with pytest.raises(vs.InvalidRequest) as refused:
         client.extract_vectors(MODEL, generated=vs.Generated(["w11"], judge=vs.WordList(["w1"])), vectors=["power"])  # fmt: skip
-    assert refused.value.field == "vectors"
+    assert field_of(refused) == "vectors"
     assert "judge_responses" in str(refused.value)
     with pytest.raises(vs.Exhausted) as refused:
         client.extract_vectors(MODEL, responses, vectors=[(f"v{i % 64}", CONDITIONS[i // 64]) for i in range(65)])  # fmt: skip
@@ -378,7 +401,7 @@ def test_a_request_that_is_repeated_is_answered_from_what_it_left(client, respon
 def test_generated_once_judged_for_each_value_and_extracted_at_once(client):
     queries = [f"w{11 + i} w{12 + 2 * i}" for i in range(12)]
     words = {"first": ["w20", "w21", "w22", "w23"], "second": ["w24", "w25", "w26", "w27", "w28"]}
-    conditions = {"intrinsic": vs.Condition(""), "prompted": vs.Condition("w50 w51")}
+    conditions = {"intrinsic": vs.EvaluationCondition(""), "prompted": vs.EvaluationCondition("w50 w51")}  # fmt: skip
     job = client.generate_responses(MODEL, queries, conditions, samples_per_query=2, max_tokens=9, temperature=1.0, seed=5)  # fmt: skip
 
     def left(job):
@@ -408,7 +431,7 @@ def test_generated_once_judged_for_each_value_and_extracted_at_once(client):
         assert labels["first"] == labels["second"]
     with pytest.raises(vs.InvalidRequest) as refused:
         client.create_job(v1.JobSpec(judge_responses=vs.judging_request(file, vs.Grade(MODEL, "w1 {query} {response}"), value="first")))  # fmt: skip
-    assert refused.value.field == "value"
+    assert field_of(refused) == "spec.judge_responses.value"
     check_table(client, file, lines)
 
 
@@ -433,7 +456,7 @@ def test_kill_9_in_the_middle_gives_the_same_bytes(small, root, tmp_path, start_
             if state.progress.shards_done >= 3:
                 break
         committed = other.job(job.name).progress
-    assert 3 <= committed.shards_done < committed.shards_total == 32
+    assert 3 <= committed.shards_done < committed.shards_total == 25
     first.kill()
     second = start_server(tmp_path / "killed", *tiny)
     with second.client(MODEL) as other:
@@ -449,6 +472,8 @@ def test_kill_9_in_the_middle_gives_the_same_bytes(small, root, tmp_path, start_
 
 def test_sums_that_never_fit_are_refused_before_there_is_a_job(root, tmp_path):
     responses = made_up(count=16)
+    for response in responses:
+        del response.labels[:]
     labels = {f"v{i}": [r % 2 for r in range(16)] for i in range(64)}
     options = ["--extraction_scratch_bytes=0", "--capture_memory_bytes=1MiB"]
     with served(tmp_path, *flags(root), *options) as (_, client):
@@ -480,11 +505,13 @@ def test_what_the_readme_says_of_several_vectors_is_so(client, responses):
     pandas = pytest.importorskip("pandas")
     readme = (ROOT / "README.md").read_text()
     (code,) = re.findall(r"```python\n(labels = pandas.*?)```", readme, re.DOTALL)
-    marks = {value: [i % (3 + n) == 0 for i in range(RESPONSES)] for n, value in enumerate(VALUES)}
+    generator = np.random.default_rng(1)
+    marks = {value: generator.integers(2, size=RESPONSES) for value in VALUES}
     names = {"pandas": pandas, "vs": vs, "v1": v1, "client": client, "model": MODEL}
     ran = names | {"responses": responses, "marks": marks}
     exec(code, ran)
     assert set(ran["by_value"]) == {(value, c) for value in VALUES for c in CONDITIONS}
     assert len(ran["decomposed"].decompositions) == len(VALUES)
-    assert set(ran["result"].vectors) == set(ran["by_value"].values())
-    assert set(ran["result"]["summary"]["value"]) == set(VALUES)
+    result = ran["job"].result()
+    assert set(result.vectors) == set(ran["by_value"].values())
+    assert set(result["summary"]["value"]) == set(VALUES)
