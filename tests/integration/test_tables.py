@@ -171,6 +171,7 @@ def drawn(draw):
         expresses=lambda: draw.random() < 0.5,
         query_id=text,
         condition=text,
+        labels=lambda: many(lambda: some(value=text, expresses=lambda: draw.random() < 0.5)),
     )
 
 
