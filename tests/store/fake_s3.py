@@ -10,7 +10,7 @@ Written from AWS's documents, not from the client's code: signatures are compute
 How a rule meets a request: error (status, code), answer (status, body), cut (half of the content, then nothing), lost (done,
 and no answer), hang (no answer until {"do": "release"}), hold (done once released), corrupt (a byte is changed), lie (another
 checksum), whole (ranges are ignored). Other orders: rules (forget all), release, held (waits until a request is), keys,
-uploads, counts, age (key, seconds), clock (seconds ahead), credentials, page (keys a page), put (key, text), reset.
+uploads, counts, age (key, seconds), clock (seconds ahead), credentials, page (keys a page), conditions (how: kept, refused, or empty: ignored), put (key, text), reset.
 """
 
 import argparse
@@ -54,6 +54,7 @@ class State:
         self.counts = collections.Counter()
         self.ahead = 0
         self.page = 1000
+        self.conditions = "kept"
 
     def now(self):
         return time.time() + self.ahead
@@ -259,6 +260,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return upload
 
     def s3_put(self):
+        if self.headers.get("If-None-Match") == "*" and self.state.conditions:
+            if self.state.conditions == "refused":
+                raise Refusal(501, "NotImplemented")
+            if self.key in self.state.objects:
+                raise Refusal(412, "PreconditionFailed")
         self.state.objects[self.key] = (self.content, self.state.now())
         return 200, b"", {"ETag": f'"{hashlib.md5(self.content).hexdigest()}"'}
 
@@ -390,6 +396,8 @@ def obey(state, order):
         elif do == "credentials":
             state.access_key, state.secret_key = order["access_key"], order["secret_key"]
             state.token = order.get("token", "")
+        elif do == "conditions":
+            state.conditions = order["how"]
         elif do == "page":
             state.page = order["keys"]
         elif do == "reset":

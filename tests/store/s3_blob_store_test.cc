@@ -377,6 +377,37 @@ TEST_F(S3BlobStoreTest, WhoWritesWhatIsBeingRemovedAwaitsItAndWritesAgain) {
   EXPECT_EQ(fake_.Keys().size(), 1u) << "the mark is gone";
 }
 
+TEST_F(S3BlobStoreTest, AStoreWithoutConditionsCanBeClaimed) {
+  for (const char* how : {"refused", ""}) {
+    fake_.Tell({{"do", "reset"}});
+    fake_.Tell({{"do", "conditions"}, {"how", how}});
+    EXPECT_TRUE(blobs_->Claim("first").ok()) << how;
+    EXPECT_EQ(DetailsOf(blobs_->Claim("second")).reason, "BLOBS_OF_ANOTHER_STORE") << how;
+    EXPECT_TRUE(blobs_->Claim("first").ok()) << how;
+  }
+}
+
+TEST_F(S3BlobStoreTest, WhoComesSecondWithItsClaimIsRefused) {
+  Rule({{"method", "PUT"}, {"contains", ".owner"}, {"how", "hold"}});
+  S3Options patient = fake_.Options();
+  patient.longest_stall = absl::Minutes(1);
+  const auto slow = Open(std::move(patient));
+  absl::Status second;
+  std::thread claiming([&] { second = slow->Claim("second"); });
+  ASSERT_TRUE(fake_.Tell({{"do", "held"}}));
+  EXPECT_TRUE(blobs_->Claim("first").ok());
+  fake_.Tell({{"do", "release"}});
+  claiming.join();
+  EXPECT_EQ(DetailsOf(second).reason, "BLOBS_OF_ANOTHER_STORE");
+  EXPECT_TRUE(blobs_->Claim("first").ok());
+}
+
+TEST_F(S3BlobStoreTest, AClaimWhoseAnswerIsLostIsKept) {
+  Rule({{"method", "PUT"}, {"contains", ".owner"}, {"how", "lost"}});
+  EXPECT_TRUE(blobs_->Claim("first").ok());
+  EXPECT_FALSE(blobs_->Claim("second").ok());
+}
+
 TEST_F(S3BlobStoreTest, ARemovalWhoseEndIsUnknownHoldsWritersUpUntilNothingCanCome) {
   const auto hasty = OpenHasty();
   const std::string digest = WriteBlob(*hasty, "bytes")->digest;
