@@ -44,6 +44,7 @@
 #include "absl/time/clock.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/failpoint.h"
 #include "base/host_memory.h"
 #include "base/memory_ledger.h"
 #include "base/status_macros.h"
@@ -241,6 +242,8 @@ jobs::WorkerOptions ObservedWorker(const config::ServerConfig& config,
   jobs::WorkerOptions options;
   options.turns.commit_interval = config.job_commit_interval;
   options.turns.turn = config.job_turn;
+  // Small models have small partials: where tests kill the server, all of them are blobs.
+  if (kFailpoints) options.turns.partial_in_row = 0;
   options.lease = config.job_lease;
   options.beat = config.job_lease / 3;
   options.orphan_grace = config.keep_orphaned_blobs;
@@ -391,7 +394,8 @@ absl::Status Server::OpenStore() {
                                                            .on_exchange = ObservedS3(&metrics_)});
   if (!blobs.ok()) return OfFlag("--artifacts", blobs.status());
   blobs_ = *std::move(blobs);
-  return absl::OkStatus();
+  VS_ASSIGN_OR_RETURN(const std::string identity, store_->Identity());
+  return OfFlag("--artifacts", blobs_->Claim(identity));
 }
 
 // Adds what engines ask of the GPU that --device names, whose memory then is `memory`; of a CPU

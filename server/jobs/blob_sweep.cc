@@ -9,6 +9,7 @@
 #include "absl/time/clock.h"
 #include "base/check.h"
 #include "base/error.h"
+#include "base/failpoint.h"
 
 namespace valuescope::jobs {
 
@@ -71,19 +72,23 @@ void BlobSweep::Scan() {
   if (!digests.ok()) return Report(digests.status());
   scanned_ = digests->empty() ? "" : digests->back();
   if (!digests->empty()) Report(store_->MarkOrphanedBlobs(*digests));
+  VS_FAILPOINT("scanned");
 }
 
 void BlobSweep::RemoveOrphans() {
-  const absl::StatusOr<std::vector<std::string>> orphans =
+  const absl::StatusOr<std::vector<store::OrphanedBlob>> orphans =
       store_->TakeOrphanedBlobs(options_.grace);
   if (!orphans.ok()) return Report(orphans.status());
+  if (!orphans->empty()) VS_FAILPOINT("orphans_taken");
   // What is not removed now is found by a later walk.
-  for (const std::string& digest : *orphans) {
+  for (const store::OrphanedBlob& orphan : *orphans) {
     {
       absl::MutexLock lock(&mutex_);
       if (stopping_) return;
     }
-    const absl::Status removed = blobs_->Remove(digest, options_.grace);
+    const absl::Status removed =
+        blobs_->Remove(orphan.digest, orphan.was_partial ? absl::ZeroDuration() : options_.grace);
+    VS_FAILPOINT("orphan_removed");
     Report(removed);
     if (removed.ok() && options_.on_removed) options_.on_removed();
   }

@@ -5,7 +5,8 @@
 // removed. All of it in a thread of its own: blobs may be far away, and no lease waits for them.
 //
 // A writer has the grace twice, before its blob can be marked and before a marked one can be
-// removed, to give it a name; one that writes the same bytes anew makes them young.
+// removed, to give it a name; one that writes the same bytes anew makes them young. Partials of
+// shards are nobody else's: those that lost their name are removed without a grace.
 #ifndef VALUESCOPE_JOBS_BLOB_SWEEP_H_
 #define VALUESCOPE_JOBS_BLOB_SWEEP_H_
 

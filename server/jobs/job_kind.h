@@ -38,9 +38,9 @@ class ShardContext {
   virtual int64_t num_shards() const = 0;
 
   // Where to go on: as given to the last Checkpoint of this shard that was stored, by whichever
-  // process; empty and 0 at first.
+  // process; empty and 0 at first. The partial may be large, and is given once.
   virtual const std::string& cursor() const = 0;
-  virtual const std::string& partial() const = 0;
+  virtual std::string TakePartial() = 0;
   virtual int64_t work_done() const = 0;
 
   // Of a shard of the job, this one or another, as it was committed last. ABORTED where the lease

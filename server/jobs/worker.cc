@@ -17,9 +17,11 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/failpoint.h"
 #include "base/status_macros.h"
 #include "base/steady_condition.h"
 #include "jobs/blob_sweep.h"
+#include "jobs/stored_partial.h"
 
 namespace valuescope::jobs {
 namespace {
@@ -152,6 +154,7 @@ class Worker::Impl {
     absl::StatusOr<std::optional<store::Lease>> lease = TakeLease();
     if (!lease.ok()) ReportStoreError(lease.status());
     if (!lease.ok() || !lease->has_value()) return false;
+    VS_FAILPOINT("leased");
     const absl::Cleanup deactivate = [this] { Deactivate(); };
     return !IsBusy(RunStep(**std::move(lease), seen));
   }
@@ -220,25 +223,21 @@ class Worker::Impl {
   absl::Status RunShard(TimedLease& timed, const Cancellation& cancellation) {
     const store::Lease& lease = timed.lease();
     VS_ASSIGN_OR_RETURN(store::ShardProgress progress,
-                        queue_->store().ReadProgress(lease, lease.shard));
+                        ReadShard(queue_->store(), *blobs_, lease, lease.shard));
     LeasedShard shard(
-        queue_, &timed, std::move(progress), cancellation, options_.turns,
+        queue_, blobs_, &timed, std::move(progress), cancellation, options_.turns,
         {.stops = [this](bool uncommitted) { return Stops(uncommitted); },
          .others_wait = [this](const store::Lease& charged) { return OthersWait(charged); }});
     VS_ASSIGN_OR_RETURN(ShardResult result, KindOf(lease).RunShard(shard));
-    const store::ShardProgress done = {.partial = std::move(result.partial),
-                                       .cursor = "",
-                                       .work_done = result.work_done,
-                                       .observed = shard.TakeObserved()};
-    return timed.Charge(
-        [&](const store::Lease& charged) { return queue_->store().CompleteShard(charged, done); });
+    return shard.Complete(std::move(result));
   }
 
   absl::Status RunMerge(TimedLease& timed, const Cancellation& cancellation) {
     const store::Lease& lease = timed.lease();
     const auto partial = [&](int64_t shard) -> absl::StatusOr<std::string> {
+      VS_FAILPOINT("merging");
       VS_ASSIGN_OR_RETURN(store::ShardProgress progress,
-                          queue_->store().ReadProgress(lease, shard));
+                          ReadShard(queue_->store(), *blobs_, lease, shard));
       return std::move(progress.partial);
     };
     VS_ASSIGN_OR_RETURN(JobResult result, KindOf(lease).Merge({.tenant = lease.tenant,
@@ -247,17 +246,21 @@ class Worker::Impl {
                                                                .partial = partial,
                                                                .blobs = *blobs_,
                                                                .cancellation = cancellation}));
+    VS_FAILPOINT("artifacts_written");
     std::vector<store::Resource> resources = std::move(result.resources);
     for (ArtifactDraft& draft : result.artifacts) {
       resources.push_back(MakeArtifact(lease.job_id, std::move(draft)));
     }
-    return timed.Charge([&](const store::Lease& charged) {
+    VS_RETURN_IF_ERROR(timed.Charge([&](const store::Lease& charged) {
       return queue_->store().CompleteJob(charged, result.summary, resources);
-    });
+    }));
+    VS_FAILPOINT("job_succeeded");
+    return absl::OkStatus();
   }
 
   // Tells the store how a step that did not succeed ended.
   void Settle(TimedLease& lease, const Cancellation& cancellation, const absl::Status& status) {
+    if (IsPartialLost(status)) ReportStoreError(status);
     const bool blameless = cancellation.cancelled() || IsLeaseLost(status) || IsTurnOver(status) ||
                            IsNotReady(status) || IsBusy(status);
     const auto release = [this](const store::Lease& charged) {

@@ -13,6 +13,7 @@
 #include "base/id.h"
 #include "base/status_macros.h"
 #include "store/blob_store.h"
+#include "store/partial_rows.h"
 #include "store/ready_queue.h"
 #include "store/resource_rows.h"
 #include "store/tenant_rows.h"
@@ -172,6 +173,7 @@ struct HeldStep {
   int64_t job = 0;
   int64_t failures = 0;
   int64_t work_done = 0;
+  bool has_blob = false;  // its partial is one
 };
 
 constexpr char kRunning[] = "(2)", kRunningOrCancelling[] = "(2, 3)";
@@ -182,20 +184,30 @@ absl::StatusOr<HeldStep> CheckLease(SqlTransaction& transaction, const Lease& le
                                     absl::string_view states = kRunning,
                                     absl::string_view lock = " FOR UPDATE OF j, s") {
   const auto row = transaction.Query(
-      absl::StrCat("SELECT j.sequence, s.failures, s.work_done FROM jobs j JOIN steps s ON s.job ="
-                   " j.sequence WHERE j.id = $1 AND j.state IN ",
+      absl::StrCat("SELECT j.sequence, s.failures, s.work_done,"
+                   " (SELECT 1 FROM step_results r WHERE r.job = s.job AND r.shard = s.shard"
+                   "   AND r.partial_blob <> '')"
+                   " FROM jobs j JOIN steps s ON s.job = j.sequence"
+                   " WHERE j.id = $1 AND j.state IN ",
                    states, " AND s.shard = $2 AND s.state = 1 AND s.token = $3",
                    transaction.Locking(lock)),
       lease.job_id, lease.shard, lease.token);
   if (!row->Next()) return LeaseLost();
-  return HeldStep{
-      .job = row->Integer(0), .failures = row->Integer(1), .work_done = row->Integer(2)};
+  return HeldStep{.job = row->Integer(0),
+                  .failures = row->Integer(1),
+                  .work_done = row->Integer(2),
+                  .has_blob = !row->IsNull(3)};
 }
 
+// The state of a step that is given back: a merge waits where a shard is to be done again.
+#define STATE_WITHOUT_LEASE                                                        \
+  "CASE WHEN shard = -1 AND EXISTS (SELECT 1 FROM jobs WHERE sequence = steps.job" \
+  " AND shards_done < num_shards) THEN 3 ELSE 0 END"
+
 void ReturnStep(SqlTransaction& transaction, int64_t job, int64_t shard) {
-  transaction.Execute(
-      "UPDATE steps SET state = 0, token = NULL, expires_at = NULL WHERE job = $1 AND shard = $2",
-      job, shard);
+  transaction.Execute("UPDATE steps SET state = " STATE_WITHOUT_LEASE
+                      ", token = NULL, expires_at = NULL WHERE job = $1 AND shard = $2",
+                      job, shard);
   UpdateReadiness(transaction, job);
 }
 
@@ -204,9 +216,9 @@ void FinishJob(SqlTransaction& transaction, int64_t job, JobState state) {
   transaction.Execute(
       "UPDATE jobs SET state = $1, finished_at = $2, ready_at = NULL WHERE sequence = $3",
       static_cast<int64_t>(state), transaction.now(), job);
-  transaction.Execute(
-      "UPDATE steps SET state = 0, token = NULL, expires_at = NULL WHERE job = $1 AND state = 1",
-      job);
+  transaction.Execute("UPDATE steps SET state = " STATE_WITHOUT_LEASE
+                      ", token = NULL, expires_at = NULL WHERE job = $1 AND state = 1",
+                      job);
 }
 
 void FinishJobAsFailed(SqlTransaction& transaction, int64_t job, const JobError& error) {
@@ -318,16 +330,6 @@ std::optional<Lease> LeaseFrom(SqlTransaction& transaction, const ReadyLine& lin
     if (lease) return lease;
   }
   return std::nullopt;
-}
-
-// Takes the place of what the step had come to.
-void WriteResult(SqlTransaction& transaction, int64_t job, int64_t shard,
-                 const ShardProgress& progress) {
-  transaction.Execute(
-      "INSERT INTO step_results (job, shard, cursor, partial) VALUES ($1, $2, $3, $4)"
-      " ON CONFLICT (job, shard) DO UPDATE"
-      " SET cursor = excluded.cursor, partial = excluded.partial",
-      job, shard, Bytes{progress.cursor}, Bytes{progress.partial});
 }
 
 // Where the last shard is done.
@@ -468,6 +470,7 @@ absl::Status DeleteJob(SqlTransaction& transaction, absl::string_view tenant,
   }
   VS_RETURN_IF_ERROR(DeleteArtifactsOf(transaction, tenant, id));
   const std::vector<std::string> blobs = BlobsOf(transaction, id);
+  DropPartials(transaction, id);
   transaction.Execute("DELETE FROM jobs WHERE id = $1", id);
   MarkIfUnnamed(transaction, blobs);
   return absl::OkStatus();
@@ -496,16 +499,20 @@ absl::StatusOr<ShardProgress> ReadProgress(SqlTransaction& transaction, const Le
                                            int64_t shard) {
   VS_ASSIGN_OR_RETURN(const HeldStep step, CheckLease(transaction, lease, kRunning, /*lock=*/""));
   const auto row = transaction.Query(
-      "SELECT s.work_done, r.cursor, r.partial FROM steps s LEFT JOIN step_results r"
-      " ON r.job = s.job AND r.shard = s.shard WHERE s.job = $1 AND s.shard = $2",
+      "SELECT s.work_done, r.cursor, r.partial, r.partial_blob, r.partial_size FROM steps s"
+      " LEFT JOIN step_results r ON r.job = s.job AND r.shard = s.shard"
+      " WHERE s.job = $1 AND s.shard = $2",
       step.job, shard);
   if (!row->Next()) {
     return OutOfRange("shard", static_cast<double>(shard), 0,
                       static_cast<double>(lease.num_shards - 1));
   }
-  return ShardProgress{.partial = row->IsNull(2) ? "" : row->Text(2),
-                       .cursor = row->IsNull(1) ? "" : row->Text(1),
-                       .work_done = row->Integer(0)};
+  ShardProgress progress{.partial = "", .cursor = "", .work_done = row->Integer(0)};
+  if (row->IsNull(1)) return progress;
+  progress.cursor = row->Text(1);
+  progress.partial = row->Text(2);
+  progress.partial_blob = {.digest = row->Text(3), .size = row->Integer(4)};
+  return progress;
 }
 
 absl::Status ExtendLease(SqlTransaction& transaction, const Lease& lease, absl::Duration duration) {
@@ -520,6 +527,7 @@ absl::Status CommitProgress(SqlTransaction& transaction, const Lease& lease,
                             const TenantPolicies& tenants) {
   VS_ASSIGN_OR_RETURN(const HeldStep step,
                       CheckLease(transaction, lease, done ? kRunning : kRunningOrCancelling));
+  if (step.has_blob) DropPartial(transaction, step.job, lease.shard);
   WriteResult(transaction, step.job, lease.shard, progress);
   transaction.Execute(absl::StrCat("UPDATE steps SET work_done = $1, failures = 0",
                                    done ? ", state = 2, token = NULL, expires_at = NULL" : "",
@@ -549,8 +557,24 @@ absl::Status CompleteJob(SqlTransaction& transaction, const Lease& merge, absl::
                       step.job);
   FinishJob(transaction, step.job, JobState::kSucceeded);
   // The artifacts replace the partial results.
+  DropPartials(transaction, merge.job_id);
   transaction.Execute("DELETE FROM steps WHERE job = $1", step.job);
   Charge(transaction, merge.tenant, merge.worked, tenants);
+  return absl::OkStatus();
+}
+
+absl::Status RestartShard(SqlTransaction& transaction, const Lease& lease, int64_t shard,
+                          absl::string_view lost) {
+  VS_ASSIGN_OR_RETURN(const HeldStep step, CheckLease(transaction, lease));
+  const bool still = transaction
+                         .Integer(
+                             "SELECT 1 FROM step_results"
+                             " WHERE job = $1 AND shard = $2 AND partial_blob = $3",
+                             step.job, shard, lost)
+                         .has_value();
+  if (!still) return absl::OkStatus();
+  ClearShards(transaction, step.job, {shard});
+  UpdateReadiness(transaction, step.job);
   return absl::OkStatus();
 }
 

@@ -57,6 +57,8 @@ std::optional<std::string> ReadSpec(SqlTransaction& transaction, absl::string_vi
 absl::StatusOr<ShardProgress> ReadProgress(SqlTransaction& transaction, const Lease& lease,
                                            int64_t shard);
 absl::Status ExtendLease(SqlTransaction& transaction, const Lease& lease, absl::Duration duration);
+absl::Status RestartShard(SqlTransaction& transaction, const Lease& lease, int64_t shard,
+                          absl::string_view lost);
 absl::Status CommitProgress(SqlTransaction& transaction, const Lease& lease,
                             const ShardProgress& progress, bool done,
                             const TenantPolicies& tenants);

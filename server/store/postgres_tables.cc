@@ -277,8 +277,19 @@ CREATE INDEX jobs_with_partials ON jobs (finished_at) WHERE state IN (5, 6) AND 
 CREATE INDEX requests_by_age ON requests (created_at);
 )sql";
 
+// What kPartialBlobs of sqlite_tables.cc brings.
+constexpr char kPartialBlobs[] = R"sql(
+ALTER TABLE step_results ADD COLUMN partial_blob TEXT NOT NULL DEFAULT '';
+ALTER TABLE step_results ADD COLUMN partial_size BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX step_results_by_blob ON step_results (partial_blob) WHERE partial_blob <> '';
+
+CREATE TABLE store_identity (id TEXT NOT NULL);
+INSERT INTO store_identity VALUES (CAST(gen_random_uuid() AS TEXT));
+)sql";
+
 // What leads from each format to the next, from none at all on.
-constexpr std::array<const char*, 4> kUpgrades = {kFormat1, kReplicas, kLines, kHistory};
+constexpr std::array<const char*, 5> kUpgrades = {kFormat1, kReplicas, kLines, kHistory,
+                                                  kPartialBlobs};
 
 absl::Status Unfit(absl::string_view reason, absl::string_view message) {
   return ErrorWithReason(absl::StatusCode::kFailedPrecondition, reason, message);

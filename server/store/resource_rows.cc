@@ -64,7 +64,9 @@ bool IsNamed(SqlTransaction& transaction, absl::string_view blob_digest) {
   return transaction
       .Integer(
           "SELECT 1 FROM resources WHERE blob_digest <> '' AND blob_digest = $1"
-          " UNION ALL SELECT 1 FROM job_blobs WHERE digest = $1 LIMIT 1",
+          " UNION ALL SELECT 1 FROM job_blobs WHERE digest = $1"
+          " UNION ALL SELECT 1 FROM step_results WHERE partial_blob <> '' AND partial_blob = $1"
+          " LIMIT 1",
           blob_digest)
       .has_value();
 }
@@ -238,16 +240,17 @@ void MarkOrphanedBlobs(SqlTransaction& transaction, const std::vector<std::strin
   }
 }
 
-std::vector<std::string> TakeOrphanedBlobs(SqlTransaction& transaction, absl::Duration grace) {
-  const absl::Time before = transaction.now() - grace;
-  std::vector<std::string> orphans;
-  const auto rows =
-      transaction.Query("SELECT digest FROM orphaned_blobs WHERE since <= $1", before);
+std::vector<OrphanedBlob> TakeOrphanedBlobs(SqlTransaction& transaction, absl::Duration grace) {
+  std::vector<OrphanedBlob> orphans;
+  // In one statement: a partial that another transaction drops meanwhile is not deleted unseen.
+  const auto rows = transaction.Query(
+      "DELETE FROM orphaned_blobs WHERE since = 0 OR since <= $1 RETURNING digest, since",
+      transaction.now() - grace);
   while (rows->Next()) {
-    std::string digest = rows->Text(0);
-    if (!IsNamed(transaction, digest)) orphans.push_back(std::move(digest));
+    orphans.push_back({.digest = rows->Text(0), .was_partial = rows->Integer(1) == 0});
   }
-  transaction.Execute("DELETE FROM orphaned_blobs WHERE since <= $1", before);
+  std::erase_if(orphans,
+                [&](const OrphanedBlob& orphan) { return IsNamed(transaction, orphan.digest); });
   return orphans;
 }
 

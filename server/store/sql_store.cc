@@ -91,11 +91,19 @@ class SqlStore : public Store {
     });
   }
 
-  absl::StatusOr<std::vector<std::string>> TakeOrphanedBlobs(absl::Duration grace) override {
+  absl::StatusOr<std::vector<OrphanedBlob>> TakeOrphanedBlobs(absl::Duration grace) override {
     return database_->Transact(
-        [&](SqlTransaction& transaction) -> absl::StatusOr<std::vector<std::string>> {
+        [&](SqlTransaction& transaction) -> absl::StatusOr<std::vector<OrphanedBlob>> {
           return store::TakeOrphanedBlobs(transaction, grace);
         });
+  }
+
+  absl::StatusOr<std::string> Identity() override {
+    return database_->Read([](SqlTransaction& transaction) -> absl::StatusOr<std::string> {
+      const auto row = transaction.Query("SELECT id FROM store_identity");
+      row->Next();
+      return row->Text(0);
+    });
   }
 
   absl::StatusOr<Job> CreateJob(const NewJob& job, const IdempotencyKey& key) override {
@@ -200,6 +208,12 @@ class SqlStore : public Store {
                            std::vector<Resource> resources) override {
     return Change(merge.job_id, kForWatchers, [&](SqlTransaction& transaction) {
       return store::CompleteJob(transaction, merge, summary, resources, tenants_);
+    });
+  }
+
+  absl::Status RestartShard(const Lease& lease, int64_t shard, absl::string_view lost) override {
+    return Change(lease.job_id, kForWorkers, [&](SqlTransaction& transaction) {
+      return store::RestartShard(transaction, lease, shard, lost);
     });
   }
 

@@ -26,6 +26,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "store/blob_store.h"
 
 namespace valuescope::store {
 
@@ -306,11 +307,23 @@ struct JobChange {
 };
 
 struct ShardProgress {
-  std::string partial;    // replaces the one before
+  std::string partial;    // replaces the one before; empty where it is a blob
   std::string cursor;     // replaces the one before
   int64_t work_done = 0;  // units done in this shard in all, including before
   // Of the units done since the last commit, added to the job's; empty where it is read.
   std::vector<Observed> observed = {};
+  // The partial as a blob that only this shard ever names, since nobody else writes the same bytes;
+  // without a digest there is none.
+  StoredBlob partial_blob = {};
+};
+
+// A blob that nothing names.
+struct OrphanedBlob {
+  std::string digest;
+  // It was a partial, which nobody else can have written: it may be removed at any age.
+  bool was_partial = false;
+
+  bool operator==(const OrphanedBlob&) const = default;
 };
 
 class Store {
@@ -351,10 +364,13 @@ class Store {
   // of `digests`, those without a name are marked, unless they are already.
   virtual absl::Status MarkOrphanedBlobs(const std::vector<std::string>& digests) = 0;
 
-  // Digests of blobs that were marked at least `grace` ago and still have no name; each is returned
-  // once. The grace protects a writer that finished the same bytes and has yet to store
-  // the row: pass the same age to BlobStore::Remove.
-  virtual absl::StatusOr<std::vector<std::string>> TakeOrphanedBlobs(absl::Duration grace) = 0;
+  // Blobs that were marked at least `grace` ago and still have no name, and partials that lost
+  // theirs at any time; each is returned once. The grace protects a writer that finished the same
+  // bytes and has yet to store the row: pass the same age to BlobStore::Remove.
+  virtual absl::StatusOr<std::vector<OrphanedBlob>> TakeOrphanedBlobs(absl::Duration grace) = 0;
+
+  // A random id that this database was given when it was made, in printable ASCII.
+  virtual absl::StatusOr<std::string> Identity() = 0;
 
   // --- Jobs as users see them ---
 
@@ -420,6 +436,11 @@ class Store {
   // set here.
   virtual absl::Status CompleteJob(const Lease& merge, absl::string_view summary,
                                    std::vector<Resource> resources) = 0;
+
+  // The blob `lost`, a shard's partial, is not there any more, or damaged: the shard of the leased
+  // job is to be done again from its start, and is open for that unless it is leased. Nothing
+  // happens where its partial is another one by now. What the job has observed begins anew.
+  virtual absl::Status RestartShard(const Lease& lease, int64_t shard, absl::string_view lost) = 0;
 
   // The fault of the request: ends the job as FAILED with `error`.
   virtual absl::Status FailJob(const Lease& lease, const absl::Status& error) = 0;

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import valuescope as vs
-from conftest import ROOT, Server
+from conftest import BUILD, ROOT, Server
 from test_shared_store import LOAD, MODEL, Database, each_once, results
 from test_shared_store import submit as submit_some
 from valuescope import v1
@@ -127,6 +127,23 @@ def test_what_s3_refuses_has_a_clear_reason_and_is_done_afterwards(s3, expected,
         client.wait_for_job(job)
         assert results(client, job) == expected
     assert server.stop() == 0
+
+
+def test_a_prefix_of_another_database_is_refused(s3, tmp_path):
+    flags = [LOAD[0], "--models=", *s3.flags(tmp_path, "claimed")]
+    (tmp_path / "first").mkdir()
+    for _ in range(2):
+        assert Server(tmp_path / "first", *flags).stop() == 0
+    command = [
+        str(BUILD / "server" / "valuescope-server"),
+        "--listen=127.0.0.1:0",
+        f"--store=sqlite:{tmp_path / 'second.db'}",
+        *flags,
+    ]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 2, refused.stderr
+    assert "--artifacts: the bytes there belong to the database" in refused.stderr
+    assert "use another directory or prefix" in refused.stderr
 
 
 def test_two_servers_share_a_bucket(s3, expected, tmp_path_factory):

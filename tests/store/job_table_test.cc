@@ -376,7 +376,8 @@ TEST_P(JobTableTest, ABlobIsNamedByTheJobsThatReadItUntilTheLastIsDeleted) {
     ASSERT_TRUE(store_->RequestCancel("lab", id).ok());
     ASSERT_TRUE(store_->DeleteJob("lab", id).ok());
   }
-  EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::ZeroDuration()), ElementsAre(Sha256Hex("data")));
+  EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::ZeroDuration()),
+              ElementsAre(OrphanedBlob{Sha256Hex("data")}));
   job.blobs = {"../data"};
   EXPECT_EQ(DetailsOf(store_->CreateJob(job, {}).status()).field, "blobs");
 }
@@ -446,7 +447,8 @@ TEST_P(JobTableTest, DeletingAJobTakesItsArtifactsAndLeavesItsVectors) {
   EXPECT_EQ(store_->GetJob("lab", id).status().code(), absl::StatusCode::kNotFound);
   EXPECT_FALSE(store_->GetResource("lab", ResourceKind::kArtifact, "a").ok());
   EXPECT_TRUE(store_->GetResource("lab", ResourceKind::kVector, "v").ok());
-  EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::ZeroDuration()), ElementsAre(Sha256Hex("artifact")));
+  EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::ZeroDuration()),
+              ElementsAre(OrphanedBlob{Sha256Hex("artifact")}));
 }
 
 TEST_P(JobTableTest, WhatAnUnfinishedJobReadsCannotBeDeleted) {
