@@ -15,6 +15,8 @@ namespace {
 constexpr size_t kMostObservations = 256;
 // A list of jobs asks for every one of them.
 constexpr absl::Duration kReplicasKept = absl::Seconds(1);
+// Each lease asks for it, and it costs as much as one.
+constexpr absl::Duration kWorkKept = absl::Seconds(1);
 
 }  // namespace
 
@@ -193,7 +195,31 @@ void JobQueue::RemoveListener(int64_t id) {
   listeners_.erase(id);
 }
 
+absl::StatusOr<std::vector<store::WorkType>> JobQueue::ListWork() {
+  int64_t times_forgotten = 0;
+  {
+    absl::MutexLock lock(&work_mutex_);
+    if (Clock::Steady().Now() < list_work_at_) return work_;
+    times_forgotten = times_forgotten_;
+  }
+  VS_ASSIGN_OR_RETURN(std::vector<store::WorkType> work, store_->ListWork());
+  absl::MutexLock lock(&work_mutex_);
+  // What came while it was listed may not be in it.
+  if (times_forgotten == times_forgotten_) {
+    work_ = work;
+    list_work_at_ = Clock::Steady().Now() + kWorkKept;
+  }
+  return work;
+}
+
+void JobQueue::ForgetWork() {
+  absl::MutexLock lock(&work_mutex_);
+  ++times_forgotten_;
+  list_work_at_ = absl::InfinitePast();
+}
+
 void JobQueue::WakeWorkers() {
+  ForgetWork();
   absl::MutexLock lock(&listeners_mutex_);
   for (const auto& [id, wake] : listeners_) wake();
 }

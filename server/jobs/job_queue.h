@@ -99,6 +99,11 @@ class JobQueue {
 
   store::Store& store() { return *store_; }
 
+  // The kinds and needs of the jobs that are queued or running, as they were a moment ago: not
+  // before listeners were last woken. A worker that finds nothing to do of them forgets them.
+  absl::StatusOr<std::vector<store::WorkType>> ListWork();
+  void ForgetWork();
+
   // Something that jobs need came or went: workers look again, and so do watchers.
   void NeedsChanged();
 
@@ -148,6 +153,10 @@ class JobQueue {
   absl::Mutex replicas_mutex_;
   std::vector<store::Replica> replicas_ ABSL_GUARDED_BY(replicas_mutex_);
   absl::Time ask_replicas_at_ ABSL_GUARDED_BY(replicas_mutex_) = absl::InfinitePast();
+  absl::Mutex work_mutex_;
+  std::vector<store::WorkType> work_ ABSL_GUARDED_BY(work_mutex_);
+  absl::Time list_work_at_ ABSL_GUARDED_BY(work_mutex_) = absl::InfinitePast();
+  int64_t times_forgotten_ ABSL_GUARDED_BY(work_mutex_) = 0;
   absl::Mutex listeners_mutex_;
   int64_t last_listener_ ABSL_GUARDED_BY(listeners_mutex_) = 0;
   std::map<int64_t, std::function<void()>> listeners_ ABSL_GUARDED_BY(listeners_mutex_);

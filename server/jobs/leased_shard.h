@@ -43,6 +43,7 @@ class TimedLease {
       : lease_(std::move(lease)), clock_(*clock), told_until_(clock_.Now()) {}
 
   const store::Lease& lease() const { return lease_; }
+  store::Lease Take() && { return std::move(lease_); }
 
   // The lease, charged with that time.
   const store::Lease& Charged();

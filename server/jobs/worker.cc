@@ -157,14 +157,19 @@ class Worker::Impl {
   }
 
   absl::StatusOr<std::optional<store::Lease>> TakeLease() {
-    VS_ASSIGN_OR_RETURN(const store::LeaseRequest request, RequestForReady());
+    const store::Lease last = std::exchange(last_, {});
+    VS_ASSIGN_OR_RETURN(store::LeaseRequest request, RequestForReady());
     if (request.can_run.empty()) return std::nullopt;
-    return queue_->store().LeaseWork(request);
+    request.known_job = last.job_id;
+    VS_ASSIGN_OR_RETURN(std::optional<store::Lease> lease, queue_->store().LeaseWork(request));
+    if (!lease) queue_->ForgetWork();
+    if (lease && lease->job_id == last.job_id) lease->spec = last.spec;
+    return lease;
   }
 
   // For what can be run here and now.
   absl::StatusOr<store::LeaseRequest> RequestForReady() {
-    VS_ASSIGN_OR_RETURN(std::vector<store::WorkType> work, queue_->store().ListWork());
+    VS_ASSIGN_OR_RETURN(std::vector<store::WorkType> work, queue_->ListWork());
     std::erase_if(work, [this](const store::WorkType& type) {
       const JobKind* kind = FindKind(type.kind);
       return kind == nullptr || !kind->Readiness(type.needs).ok();
@@ -203,6 +208,7 @@ class Worker::Impl {
     if (options_.observer.on_step) {
       options_.observer.on_step(lease.lease(), SteadyNow() - start, status);
     }
+    last_ = std::move(lease).Take();
     return status;
   }
 
@@ -219,8 +225,10 @@ class Worker::Impl {
 
   absl::Status RunShard(TimedLease& timed, const Cancellation& cancellation) {
     const store::Lease& lease = timed.lease();
-    VS_ASSIGN_OR_RETURN(store::ShardProgress progress,
-                        queue_->store().ReadProgress(lease, lease.shard));
+    store::ShardProgress progress;
+    if (lease.begun) {
+      VS_ASSIGN_OR_RETURN(progress, queue_->store().ReadProgress(lease, lease.shard));
+    }
     LeasedShard shard(
         queue_, &timed, std::move(progress), cancellation, options_.turns,
         {.stops = [this](bool uncommitted) { return Stops(uncommitted); },
@@ -405,6 +413,7 @@ class Worker::Impl {
   const WorkerOptions options_;
   BlobSweep blob_sweep_;
   std::optional<int64_t> listener_;  // set once started
+  store::Lease last_;  // of the working thread: the one that ended just now, for its spec
   absl::Notification run_ended_;
 
   absl::Mutex mutex_;

@@ -167,11 +167,12 @@ absl::Status LeaseLost() {
                          "the lease was taken back or the job is not running any more");
 }
 
-// The row of a job and how far the leased step is, for a lease that still holds.
+// The row of a job and how far it and the leased step are, for a lease that still holds.
 struct HeldStep {
   int64_t job = 0;
   int64_t failures = 0;
   int64_t work_done = 0;
+  int64_t shards_left = 0;  // of the job that are not done
 };
 
 constexpr char kRunning[] = "(2)", kRunningOrCancelling[] = "(2, 3)";
@@ -182,14 +183,16 @@ absl::StatusOr<HeldStep> CheckLease(SqlTransaction& transaction, const Lease& le
                                     absl::string_view states = kRunning,
                                     absl::string_view lock = " FOR UPDATE OF j, s") {
   const auto row = transaction.Query(
-      absl::StrCat("SELECT j.sequence, s.failures, s.work_done FROM jobs j JOIN steps s ON s.job ="
-                   " j.sequence WHERE j.id = $1 AND j.state IN ",
-                   states, " AND s.shard = $2 AND s.state = 1 AND s.token = $3",
-                   transaction.Locking(lock)),
+      absl::StrCat(
+          "SELECT j.sequence, s.failures, s.work_done, j.num_shards - j.shards_done"
+          " FROM jobs j JOIN steps s ON s.job = j.sequence WHERE j.id = $1 AND j.state IN ",
+          states, " AND s.shard = $2 AND s.state = 1 AND s.token = $3", transaction.Locking(lock)),
       lease.job_id, lease.shard, lease.token);
   if (!row->Next()) return LeaseLost();
-  return HeldStep{
-      .job = row->Integer(0), .failures = row->Integer(1), .work_done = row->Integer(2)};
+  return HeldStep{.job = row->Integer(0),
+                  .failures = row->Integer(1),
+                  .work_done = row->Integer(2),
+                  .shards_left = row->Integer(3)};
 }
 
 void ReturnStep(SqlTransaction& transaction, int64_t job, int64_t shard) {
@@ -265,12 +268,12 @@ std::optional<Lease> TakeStep(SqlTransaction& transaction, int64_t job, absl::st
                                                   " WHERE sequence = $1 AND state IN (1, 2)",
                                                   transaction.Locking(lock)),
                                      job);
-  if (!row->Next()) return std::nullopt;
   const auto step = transaction.Query(
-      "SELECT shard, failures FROM steps WHERE job = $1 AND state = 0 AND not_before <= $2"
-      " ORDER BY shard LIMIT 1",
+      "SELECT shard, failures, EXISTS (SELECT 1 FROM step_results r WHERE r.job = s.job"
+      "   AND r.shard = s.shard) FROM steps s"
+      " WHERE job = $1 AND state = 0 AND not_before <= $2 ORDER BY shard LIMIT 1",
       job, transaction.now());
-  if (!step->Next()) return std::nullopt;
+  if (!row->Next() || !step->Next()) return std::nullopt;
   const int64_t shard = step->Integer(0), failures = step->Integer(1);
   return Lease{.tenant = row->Text(0),
                .job_id = row->Text(1),
@@ -281,6 +284,7 @@ std::optional<Lease> TakeStep(SqlTransaction& transaction, int64_t job, absl::st
                .expires_at = {},
                .num_shards = row->Integer(3),
                .failures = failures,
+               .begun = step->Integer(2) != 0,
                .worked = absl::ZeroDuration()};
 }
 
@@ -525,11 +529,11 @@ absl::Status CommitProgress(SqlTransaction& transaction, const Lease& lease,
                                    done ? ", state = 2, token = NULL, expires_at = NULL" : "",
                                    " WHERE job = $2 AND shard = $3"),
                       progress.work_done, step.job, lease.shard);
-  const std::optional<int64_t> left = transaction.Integer(
+  transaction.Execute(
       "UPDATE jobs SET work_done = work_done + $1, shards_done = shards_done + $2"
-      " WHERE sequence = $3 RETURNING num_shards - shards_done",
+      " WHERE sequence = $3",
       progress.work_done - step.work_done, int64_t{done}, step.job);
-  if (done && left == 0) OpenMerge(transaction, step.job);
+  if (done && step.shards_left == 1) OpenMerge(transaction, step.job);
   AddObserved(transaction, step.job, progress.observed);
   Charge(transaction, lease.tenant, lease.worked, tenants);
   return absl::OkStatus();

@@ -153,7 +153,7 @@ class SqlStore : public Store {
               if (taken) transaction.Announce({.job_id = taken->job_id, .for_workers = false});
               return taken;
             }));
-    if (!lease) return lease;
+    if (!lease || lease->job_id == request.known_job) return lease;
     // Megabytes perhaps: whoever dies of their size has been seen to try.
     VS_ASSIGN_OR_RETURN(
         std::optional<std::string> spec,

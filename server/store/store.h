@@ -263,6 +263,7 @@ struct Lease {
   absl::Time expires_at;
   int64_t num_shards = 1;
   int64_t failures = 0;  // infrastructure failures of the step since it last got on
+  bool begun = false;    // something of the step is committed, which ReadProgress gives
   // Worker time spent on it since the store was last told of some. The worker sets it before a call
   // below that writes, but for ExtendLease; it is charged to the tenant where that succeeds.
   absl::Duration worked = absl::ZeroDuration();
@@ -273,6 +274,7 @@ struct Lease {
 struct LeaseRequest {
   std::vector<WorkType> can_run;  // here and now
   absl::Duration duration = absl::Seconds(30);
+  std::string known_job;  // of a lease of this job no spec is read: it is known already
 };
 
 // A process that works on the jobs of this store, as the others see it.

@@ -473,6 +473,33 @@ TEST_P(JobTableTest, NumbersOutOfRangeAreRefused) {
   EXPECT_EQ(DetailsOf(store_->CreateJob(job, {}).status()).field, "priority");
 }
 
+TEST_P(JobTableTest, ALeaseTellsWhetherThereIsSomethingToReadOfItsShard) {
+  Create(TwoShards());
+  const std::optional<Lease> first = Take();
+  ASSERT_TRUE(first);
+  EXPECT_FALSE(first->begun);
+  ASSERT_TRUE(store_->ReleaseLease(*first).ok());
+  const std::optional<Lease> again = Take();
+  EXPECT_FALSE(again->begun) << "nothing was committed";
+  ASSERT_TRUE(
+      store_->CommitProgress(*again, {.partial = "half", .cursor = "c", .work_done = 5}).ok());
+  ASSERT_TRUE(store_->ReleaseLease(*again).ok());
+  const std::optional<Lease> begun = Take();
+  EXPECT_EQ(begun->shard, again->shard);
+  EXPECT_TRUE(begun->begun);
+  EXPECT_EQ(PartialOf(*begun, begun->shard), "half");
+  EXPECT_FALSE(Take()->begun) << "the other shard";
+}
+
+TEST_P(JobTableTest, OfAJobThatIsKnownTheSpecIsNotReadAgain) {
+  const std::string id = Create(TwoShards());
+  LeaseRequest request{.can_run = {{.kind = "count", .needs = ""}}};
+  request.known_job = "another";
+  EXPECT_EQ((*store_->LeaseWork(request))->spec, "{}");
+  request.known_job = id;
+  EXPECT_EQ((*store_->LeaseWork(request))->spec, "");
+}
+
 TEST_P(JobTableTest, CountsJobsByTenantKindAndState) {
   Create(TwoShards());
   Create(TwoShards());
