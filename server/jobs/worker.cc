@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "base/steady_condition.h"
+#include "base/thread_cancellation.h"
 #include "jobs/blob_sweep.h"
 
 namespace valuescope::jobs {
@@ -214,6 +215,7 @@ class Worker::Impl {
 
   // A kind that throws (memory, a library) fails its shard and not the server.
   absl::Status RunSafely(TimedLease& lease, const Cancellation& cancellation) {
+    const ThreadCancellation as_the_step(cancellation);
     try {
       return lease.lease().is_merge() ? RunMerge(lease, cancellation)
                                       : RunShard(lease, cancellation);

@@ -14,9 +14,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
+#include "base/thread_cancellation.h"
 
 namespace valuescope::store {
 namespace {
@@ -28,6 +30,8 @@ constexpr absl::Duration kLongestPause = absl::Seconds(10);
 // Beyond what a request takes at this speed it is not waited for.
 constexpr absl::Duration kLongestAnswer = absl::Minutes(2);
 constexpr int64_t kSlowestBytesPerSecond = 64 << 10;
+// Between looks whether a pause was cut short; libcurl looks once a second at least.
+constexpr absl::Duration kLook = absl::Milliseconds(100);
 
 // As signatures want it: everything but what RFC 3986 reserves for nobody.
 std::string PercentEncoded(absl::string_view text) {
@@ -95,6 +99,7 @@ class S3Client::Transfer {
     if (!options.ca_file.empty()) Set(CURLOPT_CAINFO, options.ca_file.c_str());
     SetTimes(options);
     SetCallbacks();
+    SetCancellation();
     SetMethod();
     Sign(options, credentials);
     Set(CURLOPT_HTTPHEADER, headers_);
@@ -105,6 +110,7 @@ class S3Client::Transfer {
     const CURLcode code = curl_easy_perform(handle_);
     answer = std::move(answer_);
     if (!failure_.ok()) return failure_;
+    if (code == CURLE_ABORTED_BY_CALLBACK) VS_RETURN_IF_ERROR(ThreadCancellation::CheckGoesOn());
     VS_RETURN_IF_ERROR(StatusOfCurl(code));
     answer.status = HttpStatus();
     if (answer.status == request_.expected_status) return absl::OkStatus();
@@ -162,6 +168,16 @@ class S3Client::Transfer {
           if (origin != SEEK_SET) return CURL_SEEKFUNC_FAIL;
           static_cast<Transfer*>(self)->sent_ = offset;
           return CURL_SEEKFUNC_OK;
+        });
+  }
+
+  // libcurl asks now and then, on this thread, whether it is to go on.
+  void SetCancellation() {
+    Set(CURLOPT_NOPROGRESS, 0L);
+    Set(
+        CURLOPT_XFERINFOFUNCTION,
+        +[](void*, curl_off_t, curl_off_t, curl_off_t, curl_off_t) -> int {
+          return ThreadCancellation::CheckGoesOn().ok() ? 0 : 1;
         });
   }
 
@@ -269,7 +285,13 @@ bool S3Client::Attempts::Again(const absl::Status& status) {
   const absl::Duration pause = whole * part(random);
   if (absl::Now() + pause > end_) return false;
   ++made_;
-  return !client_->stopped_.WaitForNotificationWithTimeout(pause);
+  const absl::Time next = Clock::Steady().Now() + pause;
+  for (absl::Duration left = pause; left > absl::ZeroDuration();
+       left = next - Clock::Steady().Now()) {
+    if (!ThreadCancellation::CheckGoesOn().ok()) return false;
+    if (client_->stopped_.WaitForNotificationWithTimeout(std::min(left, kLook))) return false;
+  }
+  return true;
 }
 
 absl::StatusOr<S3Answer> S3Client::Send(const S3Request& request) {
@@ -281,6 +303,7 @@ absl::StatusOr<S3Answer> S3Client::Send(const S3Request& request) {
 }
 
 absl::StatusOr<S3Answer> S3Client::Try(const S3Request& request, const Attempts& attempts) {
+  VS_RETURN_IF_ERROR(ThreadCancellation::CheckGoesOn());
   VS_ASSIGN_OR_RETURN(const S3Credentials credentials, credentials_.Get());
   const absl::Time began = absl::Now();
   Handle handle = TakeHandle();

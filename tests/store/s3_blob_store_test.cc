@@ -6,6 +6,7 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <functional>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -13,6 +14,7 @@
 #include "absl/time/clock.h"
 #include "base/error.h"
 #include "base/sha256.h"
+#include "base/thread_cancellation.h"
 #include "store/s3_credentials.h"
 #include "tests/store/fake_s3.h"
 
@@ -147,6 +149,52 @@ TEST_F(S3BlobStoreTest, WhoStopsRetryingWaitsForNothing) {
   patient->StopRetrying();
   writer.join();
   EXPECT_EQ(DetailsOf(status).reason, "STORAGE_UNREACHABLE");
+}
+
+TEST_F(S3BlobStoreTest, WorkThatIsCancelledLeavesAStoreThatDoesNotAnswer) {
+  S3Options options = fake_.Options();
+  options.longest_stall = options.patience = absl::Hours(1);
+  const auto patient = Open(std::move(options));
+  const std::string digest = WriteBlob(*patient, "bytes")->digest;
+  Rule({{"how", "hang"}, {"times", 1000}});
+  for (const std::function<absl::Status()>& call :
+       std::initializer_list<std::function<absl::Status()>>{
+           [&] { return patient->Read(digest, 0, 5).status(); },
+           [&] { return WriteBlob(*patient, "others").status(); },
+           [&] { return WriteBlob(*patient, std::string(2500, 'x')).status(); }}) {
+    Cancellation cancellation;
+    absl::Status status;
+    std::thread work([&] {
+      const ThreadCancellation as_the_work(cancellation);
+      status = call();
+    });
+    fake_.Tell({{"do", "held"}});
+    cancellation.Cancel();
+    work.join();
+    EXPECT_EQ(status.code(), absl::StatusCode::kCancelled) << status;
+    fake_.Tell({{"do", "release"}});
+  }
+}
+
+TEST_F(S3BlobStoreTest, WorkThatIsCancelledDoesNotTryAgainAndBeginsNothing) {
+  S3Options options = fake_.Options();
+  options.patience = absl::Hours(1);
+  options.first_pause = absl::Minutes(10);
+  const auto patient = Open(std::move(options));
+  Rule({{"how", "error"}, {"status", 503}, {"code", "SlowDown"}, {"times", 1000}});
+  const size_t before = Exchanges().size();
+  Cancellation cancellation;
+  absl::Status status;
+  std::thread work([&] {
+    const ThreadCancellation as_the_work(cancellation);
+    status = WriteBlob(*patient, "bytes").status();
+    EXPECT_EQ(WriteBlob(*patient, "bytes").status().code(), absl::StatusCode::kCancelled);
+  });
+  while (Exchanges().size() == before) std::this_thread::yield();
+  cancellation.Cancel();
+  work.join();
+  EXPECT_EQ(DetailsOf(status).reason, "STORAGE_UNREACHABLE") << "why it would have tried again";
+  EXPECT_EQ(Exchanges().size(), before + 1);
 }
 
 TEST_F(S3BlobStoreTest, ARefusalSaysWhatToCheckAndIsNotRepeated) {
