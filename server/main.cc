@@ -40,12 +40,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/host_memory.h"
 #include "base/memory_ledger.h"
+#include "base/recurring.h"
 #include "base/status_macros.h"
 #include "bindings/bindings.h"
 #include "config/server_config.h"
@@ -167,7 +167,8 @@ observability::ServingState StateOf(const engine::ModelRegistry& models, store::
     state.requests_running += statistics.running;
     state.requests_waiting += statistics.waiting;
     state.batch_rows += statistics.batch_rows;
-    state.step_running = std::max(state.step_running, absl::Now() - statistics.step_began);
+    state.step_running =
+        std::max(state.step_running, Clock::Steady().Now() - statistics.step_began);
     state.kv_cache_used_ratio = std::max(state.kv_cache_used_ratio, statistics.cache_used_ratio);
     state.kv_cache_promised_ratio =
         std::max(state.kv_cache_promised_ratio, statistics.cache_promised_ratio);
@@ -297,7 +298,18 @@ class Server {
       : config_(std::move(config)),
         host_memory_({.capacity = config_.host_memory_bytes > 0 ? config_.host_memory_bytes
                                                                 : HostMemoryBytes(),
-                      .name = "the host's memory for the server"}) {}
+                      .name = "the host's memory for the server"}),
+        watchdog_(
+            config_.step_timeout, &Clock::Steady(),
+            {.on_stuck =
+                 [](const std::string& model, absl::Duration running) {
+                   Log(LogLevel::kError, "a step is stuck",
+                       {{"model", model}, {"seconds", absl::ToDoubleSeconds(running)}});
+                 },
+             .on_moving =
+                 [](const std::string& model) {
+                   Log(LogLevel::kWarning, "a step that was stuck has ended", {{"model", model}});
+                 }}) {}
   ~Server();
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
@@ -315,7 +327,8 @@ class Server {
   absl::Status ServeMetrics();
   absl::Status Listen();
   void WatchReadiness();
-  void WatchEngines();
+  // How long until the next look.
+  absl::Duration WatchEngines();
   void TellHealth() ABSL_EXCLUSIVE_LOCKS_REQUIRED(health_mutex_);
   // Ends the process with `failure`, by a drain, unless it drains already: this server can no
   // longer do what it is there for.
@@ -351,8 +364,8 @@ class Server {
   std::vector<std::unique_ptr<rpc::RpcService>> bindings_;
   std::unique_ptr<grpc::Server> grpc_;
   std::thread readiness_;
-  std::thread engines_;
-  absl::Notification stopped_;
+  engine::StepWatchdog watchdog_;
+  Recurring engines_{[this] { return WatchEngines(); }};
   absl::Mutex health_mutex_;
   bool ready_ ABSL_GUARDED_BY(health_mutex_) = false;
   bool alive_ ABSL_GUARDED_BY(health_mutex_) = true;
@@ -365,9 +378,8 @@ Server::~Server() {
   metrics_.StopServing();
   if (beat_ != nullptr) beat_->Stop();
   if (grpc_ != nullptr) grpc_->Shutdown(absl::ToChronoTime(absl::Now()));
-  stopped_.Notify();
   if (readiness_.joinable()) readiness_.join();
-  if (engines_.joinable()) engines_.join();
+  engines_.Stop();
 }
 
 absl::Status Server::OpenStore() {
@@ -575,7 +587,7 @@ absl::Status Server::Start() {
   worker_->Start();
   retention_->Start();
   readiness_ = std::thread([this] { WatchReadiness(); });
-  engines_ = std::thread([this] { WatchEngines(); });
+  engines_.Start();
   return absl::OkStatus();
 }
 
@@ -618,39 +630,25 @@ void Server::WatchReadiness() {
   TellHealth();
 }
 
-void Server::WatchEngines() {
-  engine::StepWatchdog watchdog(
-      config_.step_timeout, &Clock::System(),
-      {.on_stuck =
-           [](const std::string& model, absl::Duration running) {
-             Log(LogLevel::kError, "a step is stuck",
-                 {{"model", model}, {"seconds", absl::ToDoubleSeconds(running)}});
-           },
-       .on_moving =
-           [](const std::string& model) {
-             Log(LogLevel::kWarning, "a step that was stuck has ended", {{"model", model}});
-           }});
-  // Often enough to see a stuck step soon after its time is over.
-  const absl::Duration pause =
-      std::clamp(config_.step_timeout / 4, absl::Milliseconds(10), absl::Seconds(1));
-  while (!stopped_.WaitForNotificationWithTimeout(pause)) {
-    std::vector<engine::RunningStep> steps;
-    absl::Status failure;
-    for (const auto& model : models_->Served()) {
-      const engine::EngineStatistics statistics = model->engine->statistics();
-      steps.push_back({.model = model->id, .began = statistics.step_began});
-      if (statistics.device_failed) {
-        failure =
-            absl::InternalError(absl::StrCat("the device of the model ", model->id, " failed"));
-      }
+absl::Duration Server::WatchEngines() {
+  std::vector<engine::RunningStep> steps;
+  absl::Status failure;
+  for (const auto& model : models_->Served()) {
+    const engine::EngineStatistics statistics = model->engine->statistics();
+    steps.push_back({.model = model->id, .began = statistics.step_began});
+    if (statistics.device_failed) {
+      failure = absl::InternalError(absl::StrCat("the device of the model ", model->id, " failed"));
     }
-    const bool alive = watchdog.Look(steps);
-    absl::MutexLock lock(&health_mutex_);
-    if (!failure.ok()) GiveUp(std::move(failure));
-    if (alive == alive_) continue;
+  }
+  const bool alive = watchdog_.Look(steps);
+  absl::MutexLock lock(&health_mutex_);
+  if (!failure.ok()) GiveUp(std::move(failure));
+  if (alive != alive_) {
     alive_ = alive;
     TellHealth();
   }
+  // Often enough to see a stuck step soon after its time is over.
+  return std::clamp(config_.step_timeout / 4, absl::Milliseconds(10), absl::Seconds(1));
 }
 
 bool Server::Drain() {

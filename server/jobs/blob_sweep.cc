@@ -6,53 +6,30 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "absl/time/clock.h"
-#include "base/check.h"
+#include "base/clock.h"
 #include "base/error.h"
+#include "base/thread_cancellation.h"
 
 namespace valuescope::jobs {
 
 BlobSweep::BlobSweep(store::Store* store, store::BlobStore* blobs, BlobSweepOptions options)
-    : store_(store), blobs_(blobs), options_(std::move(options)) {}
+    : store_(store),
+      blobs_(blobs),
+      options_(std::move(options)),
+      sweeping_([this] { return Sweep(); }) {}
 
-BlobSweep::~BlobSweep() { Stop(absl::InfiniteFuture()); }
-
-void BlobSweep::Start() {
-  VS_CHECK(!thread_.joinable());
-  thread_ = std::thread([this] { Run(); });
-}
-
-void BlobSweep::BeginStop() {
-  absl::MutexLock lock(&mutex_);
-  stopping_ = true;
-}
-
-bool BlobSweep::Stop(absl::Time deadline) {
-  BeginStop();
-  if (!thread_.joinable()) return true;
-  if (!ended_.WaitForNotificationWithDeadline(deadline)) return false;
-  thread_.join();
-  return true;
-}
-
-void BlobSweep::Run() {
-  absl::Time next_scan = absl::InfinitePast();
-  absl::Time next_sweep = absl::InfinitePast();
-  while (true) {
-    if (absl::Now() >= next_sweep) {
-      Guarded(&BlobSweep::RemoveOrphans);
-      next_sweep = absl::Now() + options_.sweep;
-    }
-    if (absl::Now() >= next_scan) {
-      Guarded(&BlobSweep::Scan);
-      next_scan = absl::Now() + options_.scan;
-    }
-    absl::MutexLock lock(&mutex_);
-    if (mutex_.AwaitWithDeadline(absl::Condition(&stopping_), std::min(next_sweep, next_scan))) {
-      break;
-    }
+absl::Duration BlobSweep::Sweep() {
+  const ThreadCancellation as_the_sweep(cancellation_);
+  const Clock& clock = Clock::Steady();
+  if (clock.Now() >= next_removal_) {
+    Guarded(&BlobSweep::RemoveOrphans);
+    next_removal_ = clock.Now() + options_.sweep;
   }
-  ended_.Notify();
+  if (clock.Now() >= next_scan_) {
+    Guarded(&BlobSweep::Scan);
+    next_scan_ = clock.Now() + options_.scan;
+  }
+  return std::min(next_removal_, next_scan_) - clock.Now();
 }
 
 // Where memory ran out, the server goes on.
@@ -79,10 +56,7 @@ void BlobSweep::RemoveOrphans() {
   if (!orphans.ok()) return Report(orphans.status());
   // What is not removed now is found by a later walk.
   for (const std::string& digest : *orphans) {
-    {
-      absl::MutexLock lock(&mutex_);
-      if (stopping_) return;
-    }
+    if (sweeping_.stopping()) return;
     const absl::Status removed = blobs_->Remove(digest, options_.grace);
     Report(removed);
     if (removed.ok() && options_.on_removed) options_.on_removed();
@@ -90,6 +64,7 @@ void BlobSweep::RemoveOrphans() {
 }
 
 void BlobSweep::Report(const absl::Status& status) {
+  if (cancellation_.cancelled()) return;
   if (!status.ok() && options_.on_error) options_.on_error(status);
 }
 

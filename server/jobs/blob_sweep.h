@@ -12,13 +12,11 @@
 #include <cstdint>
 #include <functional>
 #include <string>
-#include <thread>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
-#include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
+#include "base/cancellation.h"
+#include "base/recurring.h"
 #include "store/blob_store.h"
 #include "store/store.h"
 
@@ -37,22 +35,28 @@ class BlobSweep {
  public:
   // `store` and `blobs` outlive it.
   BlobSweep(store::Store* store, store::BlobStore* blobs, BlobSweepOptions options);
-  // Waits without a deadline.
-  ~BlobSweep();
+  ~BlobSweep() { BeginStop(); }
   BlobSweep(const BlobSweep&) = delete;
   BlobSweep& operator=(const BlobSweep&) = delete;
 
-  // Starts the thread. Call once.
-  void Start();
+  // Starts the thread, which ends with the sweep. Call once.
+  void Start() { sweeping_.Start(); }
 
   // Asks the thread to end, without waiting for it. Idempotent.
-  void BeginStop();
+  void BeginStop() {
+    cancellation_.Cancel();
+    sweeping_.BeginStop();
+  }
 
-  // The same, and false where it has not ended by `deadline`. Idempotent.
-  bool Stop(absl::Time deadline);
+  // The same, and false where it has not ended in `patience`. Idempotent.
+  bool Stop(absl::Duration patience) {
+    BeginStop();
+    return sweeping_.Stop(patience);
+  }
 
  private:
-  void Run();
+  // What is due; the time until something is.
+  absl::Duration Sweep();
   void Guarded(void (BlobSweep::*step)());
   void Scan();
   void RemoveOrphans();
@@ -62,11 +66,9 @@ class BlobSweep {
   store::BlobStore* const blobs_;
   const BlobSweepOptions options_;
   std::string scanned_;  // the last blob that a scan has seen; empty before a walk
-  std::thread thread_;
-  absl::Notification ended_;
-
-  absl::Mutex mutex_;
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Time next_scan_ = absl::InfinitePast(), next_removal_ = absl::InfinitePast();  // steady
+  Cancellation cancellation_;
+  Recurring sweeping_;
 };
 
 }  // namespace valuescope::jobs

@@ -106,7 +106,7 @@ class Worker::Impl {
     }
     if (keep_thread_.joinable()) keep_thread_.join();
     queue_->RemoveListener(*listener_);
-    return blob_sweep_.Stop(deadline);
+    return blob_sweep_.Stop(deadline - absl::Now());
   }
 
  private:
