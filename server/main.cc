@@ -158,8 +158,9 @@ observability::ServingState::PlaceMemory MemoryOf(const char* place, const Memor
 }
 
 // `lease`: of a shard's step that was just extended.
-observability::ServingState StateOf(const engine::ModelRegistry& models, store::Store& store,
+observability::ServingState StateOf(const engine::ModelRegistry& models, jobs::JobQueue& queue,
                                     absl::Duration lease) {
+  store::Store& store = queue.store();
   observability::ServingState state;
   int64_t weights = 0, cache = 0, captures = 0, interventions = 0, requests = 0;
   for (const auto& model : models.Served()) {
@@ -196,7 +197,7 @@ observability::ServingState StateOf(const engine::ModelRegistry& models, store::
                          {"captures", captures},
                          {"interventions", interventions},
                          {"requests", requests}};
-  if (const auto counts = store.CountJobs(); counts.ok()) {
+  if (const auto counts = queue.CountJobs(); counts.ok()) {
     for (const store::JobCount& count : *counts) {
       state.jobs.push_back({.kind = count.kind,
                             .state = std::string(store::NameOf(count.state)),
@@ -553,7 +554,7 @@ absl::Status Server::ServeMetrics() {
   std::string address;
   if (!config_.metrics_listen.empty()) {
     const auto served = metrics_.Serve(config_.metrics_listen, [this] {
-      observability::ServingState state = StateOf(*models_, *store_, config_.job_lease);
+      observability::ServingState state = StateOf(*models_, *queue_, config_.job_lease);
       state.memory.push_back(MemoryOf("host", host_memory_));
       if (device_memory_) state.memory.push_back(MemoryOf("device", *device_memory_));
       return state;

@@ -108,6 +108,18 @@ std::vector<store::Replica> JobQueue::Replicas() {
   return replicas_;
 }
 
+absl::StatusOr<std::vector<store::JobCount>> JobQueue::CountJobs() {
+  constexpr int kPauses = 50;  // of what counting took, before it is done again
+  // Who asks meanwhile waits for this count.
+  absl::MutexLock lock(&counts_mutex_);
+  const absl::Time began = Clock::Steady().Now();
+  if (began < count_at_) return counts_;
+  VS_ASSIGN_OR_RETURN(counts_, store_->CountJobs());
+  const absl::Time counted = Clock::Steady().Now();
+  count_at_ = counted + kPauses * (counted - began);
+  return counts_;
+}
+
 std::unique_ptr<JobWatcher> JobQueue::Watch(absl::string_view tenant, absl::string_view id,
                                             std::function<void()> wake) {
   std::unique_ptr<JobWatcher> watcher(new JobWatcher(this, tenant, id, std::move(wake)));

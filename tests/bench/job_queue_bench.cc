@@ -98,7 +98,7 @@ double MedianMicroseconds(
 }
 
 struct QueueTimes {
-  double list_work = 0, lease = 0;
+  double list_work = 0, lease = 0, count = 0;
 };
 
 QueueTimes TimesOf(Store& store) {
@@ -107,6 +107,7 @@ QueueTimes TimesOf(Store& store) {
   std::optional<Lease> lease;
   times.lease = MedianMicroseconds([&] { lease = store.LeaseWork(kAnyWork).value(); },
                                    [&] { VS_CHECK(store.ReleaseLease(lease.value()).ok()); });
+  times.count = MedianMicroseconds([&] { VS_CHECK(store.CountJobs().ok()); });
   return times;
 }
 
@@ -116,6 +117,8 @@ void PrintQueue(const char* database, const QueueTimes& few, const QueueTimes& m
               many.lease / few.lease);
   std::printf("%-10s the kinds of work  %7s %6.0f us,       %7s %6.0f us: %.2f times\n", database,
               "", few.list_work, "", many.list_work, many.list_work / few.list_work);
+  std::printf("%-10s the jobs, counted   %7s %6.0f us,       %7s %6.0f us: %.2f times\n", database,
+              "", few.count, "", many.count, many.count / few.count);
 }
 
 // `execute`: a script, beside the store.
