@@ -57,6 +57,9 @@ PostgresError LastError(PGconn* connection) {
   return PostgresError(PQerrorMessage(connection), /*state=*/"", /*lost=*/true);
 }
 
+// What a standby says, which has become one perhaps: of a transaction that is to write, of a write.
+bool IsReadOnly(absl::string_view state) { return state == "0A000" || state == "25006"; }
+
 PGconn* Connect(const std::string& url) {
   // What stands behind the URL overrides it; what stands before is overridden by it.
   constexpr int kSettings = 10;
@@ -106,15 +109,16 @@ class PostgresConnection::Rows : public SqlRows {
 };
 
 bool PostgresError::passing() const {
-  // Transactions that met: serialisation, deadlock, the same row inserted twice.
-  return lost_ || state_ == "40001" || state_ == "40P01" || state_ == "23505";
+  // Transactions that met: serialisation, deadlock, the same row inserted twice. Of several hosts
+  // one that cannot be written is left for another.
+  return lost_ || IsReadOnly(state_) || state_ == "40001" || state_ == "40P01" || state_ == "23505";
 }
 
 absl::Status StatusOf(const PostgresError& error) {
   const std::string& state = error.state();
   const std::string message =
       absl::StrCat("the store failed", state.empty() ? "" : ": PostgreSQL's error ", state);
-  if (error.lost() || state == "25006" /*read-only*/ || state == "53300" /*connections*/) {
+  if (error.lost() || IsReadOnly(state) || state == "53300" /*connections*/) {
     return ErrorWithReason(absl::StatusCode::kUnavailable, "STORE_UNREACHABLE",
                            "the store's database cannot be reached or written; try again");
   }

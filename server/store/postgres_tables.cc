@@ -329,7 +329,7 @@ absl::Status BringToPresentFormat(PostgresConnection& connection) {
   if (!status.ok()) return status;
   try {
     connection.Script(
-        absl::StrCat("BEGIN; SET LOCAL lock_timeout = '60s'; SELECT pg_advisory_xact_lock(",
+        absl::StrCat("BEGIN READ WRITE; SET LOCAL lock_timeout = '60s'; SELECT pg_advisory_xact_lock(",
                      kMigrationLock, ")"));
     status = Upgrade(connection);
     if (!status.ok()) return status;
