@@ -328,9 +328,9 @@ absl::Status BringToPresentFormat(PostgresConnection& connection) {
   absl::Status status = CheckServer(connection);
   if (!status.ok()) return status;
   try {
-    connection.Script(
-        absl::StrCat("BEGIN READ WRITE; SET LOCAL lock_timeout = '60s'; SELECT pg_advisory_xact_lock(",
-                     kMigrationLock, ")"));
+    connection.Script(absl::StrCat(
+        "BEGIN READ WRITE; SET LOCAL lock_timeout = '60s'; SELECT pg_advisory_xact_lock(",
+        kMigrationLock, ")"));
     status = Upgrade(connection);
     if (!status.ok()) return status;
     connection.Commit();

@@ -235,6 +235,28 @@ TEST_F(PostgresStoreTest, ACommitThatIsLostOnItsWayIsDoneOnceWhicheverWayItWasLo
   EXPECT_EQ(proxy.cuts(), 4);
 }
 
+TEST_F(PostgresStoreTest, AShardCostsSixJourneysToTheDatabaseAndBack) {
+  CuttingProxy proxy(server_.folder());
+  const auto store = Open(absl::StrCat("postgresql://postgres@/store?host=", proxy.folder()));
+  ASSERT_TRUE(store->CreateJob(Shards(3), {}).ok());
+  LeaseRequest request = kAnyWork;
+  for (int shard = 0; shard < 2; ++shard) {
+    int before = proxy.journeys();
+    std::optional<Lease> lease = *store->LeaseWork(request);
+    ASSERT_TRUE(lease && !lease->begun);
+    // The time, the lines, the step, and the end with all that is written.
+    EXPECT_EQ(proxy.journeys() - before, 4);
+    request.known_job = lease->job_id;
+    lease->worked = absl::Milliseconds(1);
+    before = proxy.journeys();
+    const ShardProgress done = {
+        .partial = "p", .cursor = "", .work_done = 1, .observed = {{.name = "count", .count = 1}}};
+    ASSERT_TRUE(store->CompleteShard(*lease, done).ok());
+    // Whether the lease holds, and the end with all that is written.
+    EXPECT_EQ(proxy.journeys() - before, 2);
+  }
+}
+
 TEST_F(PostgresStoreTest, ACrashOfTheDatabaseLosesNothingThatWasCommitted) {
   const auto store = Open(server_.Url());
   const std::string id = store->CreateJob(Shards(2), {})->id;
