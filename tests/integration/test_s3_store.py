@@ -113,7 +113,7 @@ def test_what_s3_refuses_has_a_clear_reason_and_is_done_afterwards(s3, expected,
             s3.tell("rules")
             job = submit(client).name
             s3.tell("rule", method="PUT", how="error", status=status, code=code, times=1000)
-            with pytest.raises(vs.ValuescopeError) as refused:
+            with pytest.raises(vs.Unavailable) as refused:
                 client.write_artifact([vs.labelled([3, 11], [5], True, "q")])
             assert refused.value.reason == reason
         with pytest.raises(vs.ValuescopeError):
