@@ -48,8 +48,8 @@ absl::Status StatusOfCurl(CURLcode code) {
   switch (code) {
     case CURLE_OK:
       return absl::OkStatus();
-    case CURLE_OUT_OF_MEMORY:
-      throw std::bad_alloc();
+    case CURLE_OUT_OF_MEMORY:  // also of a header that is longer than libcurl takes
+      return Unreachable("no memory for its answer, or a header of it is too long");
     case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_SSL_CACERT_BADFILE:
       return ErrorWithReason(absl::StatusCode::kUnavailable, "STORAGE_REFUSED",

@@ -316,6 +316,9 @@ TEST_F(S3BlobStoreTest, AnswersThatAreNoneOfS3AreErrors) {
   EXPECT_THAT(hasty->Read(digest, 2, 100).status().ToString(), HasSubstr("ranges"));
   EXPECT_THAT(hasty->Read(digest, 0, 2).status().ToString(), HasSubstr("more than"));
   fake_.Tell({{"do", "rules"}});
+  Rule({{"method", "GET"}, {"how", "header"}, {"bytes", 1 << 20}, {"times", 1000}});
+  EXPECT_EQ(DetailsOf(hasty->Read(digest, 0, 100).status()).reason, "STORAGE_UNREACHABLE");
+  fake_.Tell({{"do", "rules"}});
   const std::string key =
       "<Contents><Key>lab/values/0</Key><LastModified>2026-01-02T03:04:05Z</LastModified>"
       "</Contents>";
