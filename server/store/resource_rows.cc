@@ -188,17 +188,14 @@ absl::Status DeleteResource(SqlTransaction& transaction, absl::string_view tenan
   // Before it is asked who reads it: who is about to read it has locked it too.
   VS_ASSIGN_OR_RETURN(const Resource resource,
                       GetResource(transaction, tenant, kind, id, " FOR UPDATE"));
-  const bool in_use =
-      transaction
-          .Integer(
-              "SELECT 1 FROM job_inputs i JOIN jobs j ON j.sequence = i.job"
-              " WHERE i.tenant = $1 AND i.kind = $2 AND i.id = $3 AND j.state IN (1, 2, 3)",
-              tenant, static_cast<int64_t>(kind), id)
-          .has_value();
-  if (in_use) {
-    return ErrorWithReason(
-        absl::StatusCode::kFailedPrecondition, "RESOURCE_IN_USE",
-        absl::StrCat("`", ResourceName(kind, id), "` is read by a job that is not finished"));
+  const auto readers = transaction.Query(
+      "SELECT j.id FROM job_inputs i JOIN jobs j ON j.sequence = i.job"
+      " WHERE i.tenant = $1 AND i.kind = $2 AND i.id = $3 AND j.state IN (1, 2, 3) LIMIT 1",
+      tenant, static_cast<int64_t>(kind), id);
+  if (readers->Next()) {
+    return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "RESOURCE_IN_USE",
+                           absl::StrCat("`", ResourceName(kind, id), "` is read by `jobs/",
+                                        readers->Text(0), "`, which is not finished"));
   }
   transaction.Execute("DELETE FROM resources WHERE tenant = $1 AND kind = $2 AND id = $3", tenant,
                       static_cast<int64_t>(kind), id);

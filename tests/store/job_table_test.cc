@@ -453,9 +453,10 @@ TEST_P(JobTableTest, WhatAnUnfinishedJobReadsCannotBeDeleted) {
   ASSERT_TRUE(store_->PutResources("lab", {Artifact("data", "rows")}, {}).ok());
   NewJob job = TwoShards();
   job.inputs = {{.kind = ResourceKind::kArtifact, .id = "data"}};
-  Create(job);
-  EXPECT_EQ(DetailsOf(store_->DeleteResource("lab", ResourceKind::kArtifact, "data")).reason,
-            "RESOURCE_IN_USE");
+  const std::string reader = Create(job);
+  const absl::Status refused = store_->DeleteResource("lab", ResourceKind::kArtifact, "data");
+  EXPECT_EQ(DetailsOf(refused).reason, "RESOURCE_IN_USE");
+  EXPECT_THAT(std::string(refused.message()), testing::HasSubstr("`jobs/" + reader + "`"));
   RunToTheEnd();
   EXPECT_TRUE(store_->DeleteResource("lab", ResourceKind::kArtifact, "data").ok());
   EXPECT_EQ(store_->CreateJob(job, {}).status().code(), absl::StatusCode::kNotFound);
