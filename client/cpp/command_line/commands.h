@@ -27,6 +27,7 @@ struct JobFlags {
   bool job = false;
   bool validate_only = false;
   bool watch = false;
+  int priority = 0;
 };
 
 // A prompt as people give it: words on the command line or "-" for standard input.

@@ -34,11 +34,16 @@ std::string LostText(const absl::Status& why) {
 }
 
 void PrintEstimate(const v1::JobEstimate& estimate) {
-  PrintTable({{"tokens", absl::StrCat(estimate.tokens())},
-              {"forward passes", absl::StrCat(estimate.forwards())},
-              {"bytes of artifacts", absl::StrCat(estimate.bytes())},
-              {"seconds alone", absl::StrCat(estimate.duration().seconds())},
-              {"shards", absl::StrCat(estimate.shards())}});
+  std::vector<std::vector<std::string>> rows = {
+      {"tokens", absl::StrCat(estimate.tokens())},
+      {"forward passes", absl::StrCat(estimate.forwards())},
+      {"bytes of artifacts", absl::StrCat(estimate.bytes())},
+      {"seconds alone", absl::StrCat(estimate.duration().seconds())},
+      {"shards", absl::StrCat(estimate.shards())}};
+  if (estimate.scratch_bytes() > 0) {
+    rows.push_back({"bytes of scratch disk", absl::StrCat(estimate.scratch_bytes())});
+  }
+  PrintTable(rows);
 }
 
 void PrintJob(const Globals& globals, const v1::Job& job) {
@@ -63,6 +68,7 @@ int CreateJob(const Globals& globals, Client& client, v1::JobSpec spec,
   v1::CreateJobRequest request;
   request.set_validate_only(flags.validate_only);
   request.set_display_name(display_name);
+  request.set_priority(flags.priority);
   *request.mutable_spec() = std::move(spec);
   const auto response = client.CreateJob(request);
   if (!response.ok()) return Fail(response.status());
