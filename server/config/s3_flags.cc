@@ -159,10 +159,13 @@ absl::Status CheckS3Flags(const ServerConfig& config) {
 absl::Status CheckS3Files(const S3Config& s3) {
   for (const auto& [flag, file] : {std::pair("--s3_credentials_file", &s3.credentials_file),
                                    std::pair("--s3_ca_file", &s3.ca_file)}) {
-    std::error_code error;
-    if (!file->empty() &&
-        (access(file->c_str(), R_OK) != 0 || std::filesystem::is_directory(*file, error))) {
+    if (file->empty()) continue;
+    if (access(file->c_str(), R_OK) != 0) {
       return Refuse(absl::StrCat(flag, " names a file that cannot be read"));
+    }
+    std::error_code error;
+    if (std::filesystem::is_directory(*file, error)) {
+      return Refuse(absl::StrCat(flag, " must name a file, not a directory"));
     }
   }
   return absl::OkStatus();

@@ -284,7 +284,7 @@ TEST(BadConfig, WhatOnlyTheMachineKnowsEndsTheProgramWithTwo) {
             "cannot be read"},
            {{"--artifacts=s3://lab", "--s3_credentials_file=" + place.Directory("keys")},
             "--s3_credentials_file",
-            "cannot be read"},
+            "must name a file"},
            {{"--artifacts=s3://lab", "--s3_ca_file=" + (place / "gone")},
             "--s3_ca_file",
             "cannot be read"},
