@@ -60,6 +60,8 @@ from .questionnaires import (
 )
 from .results import Activations, Generation, Scores
 from .retry import Retry
+from .study_data import StudyData, StudyQuery, StudyValue, study_data
+from .study_files import StudyDataError
 from .sweeps import SteeringSweep, sweep_spec, swept_responses
 from .tables import Table
 from .tagged import TaggedScores, tagged_request
@@ -121,6 +123,10 @@ __all__ = [
     "ServerFault",
     "Steer",
     "SteeringSweep",
+    "StudyData",
+    "StudyDataError",
+    "StudyQuery",
+    "StudyValue",
     "Table",
     "TaggedScores",
     "TextMeasures",
@@ -145,6 +151,7 @@ __all__ = [
     "sample_languages",
     "sample_questionnaire",
     "show_in_notebooks",
+    "study_data",
     "sweep_spec",
     "swept_responses",
     "tagged_request",
