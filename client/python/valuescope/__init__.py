@@ -58,6 +58,7 @@ from .questionnaires import (
     sample_languages,
     sample_questionnaire,
 )
+from .report import study_findings, study_page, study_report
 from .results import Activations, Generation, Scores
 from .retry import Retry
 from .study_data import StudyData, StudyQuery, StudyValue, study_data
@@ -152,6 +153,9 @@ __all__ = [
     "sample_questionnaire",
     "show_in_notebooks",
     "study_data",
+    "study_findings",
+    "study_page",
+    "study_report",
     "sweep_spec",
     "swept_responses",
     "tagged_request",
