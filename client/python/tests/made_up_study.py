@@ -264,10 +264,10 @@ def choose(value, subject, name):
 
 def add_outcomes(value, draw, directions):
     measured(value.outcomes.add(name="baseline", keeps_guard=True), 0.11, 0, draw, baseline=True)
-    measured(value.outcomes.add(name="prompted", keeps_guard=True), 0.44, 1, draw)
+    measured(value.outcomes.add(name="system_message", keeps_guard=True), 0.44, 1, draw)
     for direction in directions:
         name, subject = subject_of(value, direction)
-        outcome = value.outcomes.add(name=f"steered_{name}", subject=subject, layers=[14])
+        outcome = value.outcomes.add(name=name, subject=subject, layers=[14])
         outcome.coefficient, outcome.keeps_guard = 2.0, direction != v1.STUDY_DIRECTION_SHARED
         if not outcome.keeps_guard:
             outcome.failed_bounds.append("responses perplexity ratio_at_most")

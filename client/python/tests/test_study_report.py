@@ -138,6 +138,11 @@ def test_numbers_are_rounded_in_one_way(write, value, shown):
     assert str(write(value)) == shown
 
 
+def test_counts_are_written_in_words():
+    told = [numbers.in_words(number) for number in (0, 7, 13, 20, 43, 120)]
+    assert told == ["none", "seven", "thirteen", "twenty", "forty-three", "a hundred or more"]
+
+
 def test_texts_of_models_and_people_are_escaped():
     results = made_up_study(('<img src=x onerror="alert(1)">',))
     results.provenance.model = "models/<i>&"
@@ -246,8 +251,13 @@ def test_three_findings_say_what_steering_does_and_how_sure_it_is():
         "layer 14" in sharing and "cosine of 0.7" in sharing and "+12 points (intrinsic" in sharing
     )
     assert paper.startswith(
-        "Of four comparisons with the paper, one supported, one contradicted, one undecided and one not measured."
+        "Of four comparisons with the paper: one supported, one contradicted, one undecided, one not measured."
     )
+    assert (
+        "Found here too: either vector keeps only part of its norm beside the other (stimulation)."
+        in paper
+    )
+    assert "The other way round here: the intrinsic vector keeps answers more diverse." in paper
 
 
 def test_findings_say_where_the_guard_breaks_or_nothing_was_tested():

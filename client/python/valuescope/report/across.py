@@ -6,9 +6,9 @@ import itertools
 import math
 from collections.abc import Iterable
 
-from .. import v1
-from .layout import data_table, figure, legend, paragraph, section
-from .numbers import Part, Sentence, count, decimal, field, interval, p_value, percent
+from .. import html, v1
+from .layout import Cell, data_table, figure, legend, paragraph, section
+from .numbers import Sentence, count, decimal, field, interval, p_value, percent
 from .subjects import CONDITIONS
 from .svg import Axis, Panel
 
@@ -186,11 +186,16 @@ def _circle(fit: v1.Circumplex) -> Panel:
     return panel
 
 
+def _verdict(agreement: int) -> html.Markup:
+    name = AGREEMENTS.get(agreement, "–")
+    return html.Markup(f'<b class="verdict {name.split()[0]}">{name}</b>')
+
+
 def paper_section(results: v1.ValueStudyResult, identity: str) -> str:
     """The paper's quantities beside what was found here."""
     if not results.paper:
         return ""
-    rows: list[list[Part | Sentence]] = []
+    rows: list[list[Cell]] = []
     for one in results.paper:
         found = field(one, "found")
         side: Sentence = ["below " if one.paper_below else "above ", decimal(one.boundary)]
@@ -202,7 +207,7 @@ def paper_section(results: v1.ValueStudyResult, identity: str) -> str:
                 side,
                 decimal(found),
                 interval(one.interval, decimal) if one.HasField("interval") else "–",
-                AGREEMENTS.get(one.agreement, "–"),
+                _verdict(one.agreement),
                 one.note,
             ]
         )

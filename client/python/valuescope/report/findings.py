@@ -22,6 +22,17 @@ from .steering import SHARE
 from .subjects import along, knob, measure, studied
 
 _INTRINSIC, _PROMPTED = v1.STUDY_DIRECTION_INTRINSIC, v1.STUDY_DIRECTION_PROMPTED
+# What the paper says of each quantity, in a few words.
+_CLAIMS = {
+    "questionnaire_prompted_over_intrinsic": "the prompted vector moves the questionnaire more",
+    "diversity_intrinsic_over_prompted": "the intrinsic vector keeps answers more diverse",
+    "retained_norm_fraction": "either vector keeps only part of its norm beside the other",
+    "mean_delta_explained_variance": "what prompting adds lies largely along one direction",
+    "cross_value_cosine": "prompting adds much the same for different values",
+    "circumplex_r_squared": "values lie on the circle more than random directions do",
+    "shared_neurons_over_unique": "shared neurons move the questionnaire more",
+    "refusals_prompted_over_intrinsic": "answers along the prompted vector refuse less",
+}
 
 
 def findings(results: v1.ValueStudyResult) -> list[str]:
@@ -129,16 +140,23 @@ def _left(value: v1.StudiedValue, direction: int, name: str) -> Sentence:
 
 
 def _paper(results: v1.ValueStudyResult) -> Sentence:
-    counts = collections.Counter(AGREEMENTS.get(one.agreement) for one in results.paper)
-    if not counts:
+    by_agreement = collections.defaultdict(list)
+    for one in results.paper:
+        by_agreement[AGREEMENTS.get(one.agreement, "not told")].append(one)
+    if not by_agreement:
         return ["Nothing was compared with the paper."]
-    told = [f"{in_words(counts[name])} {name}" for name in AGREEMENTS.values() if counts[name]]
-    listed = ", ".join(told[:-1]) + (" and " if len(told) > 1 else "") + told[-1]
-    total = in_words(len(results.paper))
-    supported = "; ".join(
-        one.description.rstrip(".")
-        for one in results.paper
-        if one.agreement == v1.PAPER_AGREEMENT_SUPPORTED
-    )
-    more = f" Supported: {supported}." if supported else ""
-    return [f"Of {total} comparisons with the paper, {listed}.{more}"]
+    told = [f"{in_words(len(by_agreement[name]))} {name}" for name in AGREEMENTS.values()]
+    sentence = f"Of {in_words(len(results.paper))} comparisons with the paper: {', '.join(told)}."
+    for name, begin in (
+        ("supported", "Found here too"),
+        ("contradicted", "The other way round here"),
+    ):
+        if by_agreement[name]:
+            claims = dict.fromkeys(_claim(one) for one in by_agreement[name])
+            sentence += f" {begin}: {'; '.join(claims)}."
+    return [sentence]
+
+
+def _claim(one: v1.PaperQuantity) -> str:
+    claim = _CLAIMS.get(one.name, one.description.rstrip("."))
+    return f"{claim} ({one.value})" if one.value else claim

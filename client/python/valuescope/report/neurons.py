@@ -100,7 +100,7 @@ def _contributions(value: v1.StudiedValue) -> str:
         return ""
     entries = [entry for one in scored for entry in one.layers]
     panel = Panel(
-        "Share of the vector that a block's neurons write",
+        "Share of the vector by block",
         "Lines over the layers, one a vector: the sum of the direct contributions of the block's neurons.",
         Axis.around([entry.layer for entry in entries], "layer (block)", whole=True),
         Axis.around([entry.score_sum for entry in entries], "share", zero=True, is_share=True),
@@ -140,7 +140,7 @@ def _overlap_panel(scored: v1.StudyAttribution) -> Panel:
     overlaps, condition = scored.class_overlaps, CONDITIONS[scored.condition]
     names = [_class_name(one) for one in overlaps]
     panel = Rows(
-        f"Classes of the {condition} vector's strongest",
+        f"Strongest neurons, {condition}",
         "One row a class: a dot for the most contributing neurons that are in it, and a bar where chance puts it.",
         Axis.around(
             [n for one in overlaps for n in (one.intersection, one.expected_intersection)],

@@ -20,6 +20,11 @@ ROUNDING = (
     "in the page's source beside each, and in the machine-readable results."
 )
 _MISSING = "–"
+_SMALL = (
+    "none one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
+    "nineteen"
+).split()
+_TENS = "none ten twenty thirty forty fifty sixty seventy eighty ninety".split()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +103,13 @@ def field(message: Any, name: str) -> float | None:
 
 
 def in_words(number: int) -> str:
-    """A small number that counts what the page itself shows, as a word."""
-    words = "none one two three four five six seven eight nine ten eleven twelve".split()
-    return words[number] if number < len(words) else "many"
+    """A number below a hundred that counts what the page itself shows, in words."""
+    if number < len(_SMALL):
+        return _SMALL[number]
+    tens, ones = divmod(number, 10)
+    if tens >= 10:
+        return "a hundred or more"
+    return _TENS[tens] + (f"-{_SMALL[ones]}" if ones else "")
 
 
 def _number(value: float | None, write: Callable[[float], str]) -> Part:
