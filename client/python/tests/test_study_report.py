@@ -9,7 +9,7 @@ import xml.etree.ElementTree
 
 import pytest
 from google.protobuf import json_format
-from made_up_study import LAYERS, RANDOM, STRENGTHS, made_up_study
+from made_up_study import COEFFICIENTS, LAYERS, RANDOM, STRENGTHS, made_up_study
 
 import valuescope as vs
 from valuescope import v1
@@ -223,6 +223,23 @@ def test_points_that_break_the_guard_are_hollow_and_the_chosen_ones_ringed():
     broken = [outcome for outcome in value.outcomes if not outcome.keeps_guard]
     assert tested.count('<circle class="hollow') == 2 and len(broken) == 2  # one of them random
     assert tested.count("broken: ") == len(broken)
+
+
+def test_a_grid_of_many_layers_is_drawn_over_the_layers_and_lists_no_random_point():
+    results = made_up_study()
+    value = results.values[0]
+    for point in [p for p in value.development_points if p.layers and p.layers[0] == 26]:
+        for layer in (2, 5, 11, 17):
+            other = value.development_points.add()
+            other.CopyFrom(point)
+            other.name, other.layers[:] = f"{point.name}/{layer}", [layer]
+    drawn = section(vs.study_page(results), "value-1-choosing")
+    first = re.search(r"<h4>Intrinsic vector</h4><svg.*?</svg>", drawn)[0]
+    assert "layer (block)" in first and first.count("<polyline") == len(COEFFICIENTS)
+    assert [
+        len(p.split()) for p in re.findall(r'polyline class="[^"]*" points="([^"]*)"', first)
+    ] == [8] * 3
+    assert drawn.count("random directions, each at its best</td>") == len(COEFFICIENTS)
 
 
 def test_random_directions_are_one_band_and_rows_of_the_table():

@@ -153,7 +153,7 @@ class StudyData:
             language: of the questionnaire.
             fields: fields of `ValueStudySpec`; what is given takes the place of the data's.
         """
-        whole = {
+        whole: dict[str, Any] = {
             "queries": self.query_texts("train"),
             "development_queries": self.query_texts("development"),
             "test_queries": self.query_texts("test"),

@@ -14,7 +14,8 @@ def answers_section(value: v1.StudiedValue, identity: str) -> str:
     outcomes = {outcome.name: outcome for outcome in value.outcomes}
     blocks = []
     for asked in value.answers:
-        first, others = [], []
+        first: list[str] = []
+        others: list[str] = []
         for one in asked.answers:
             outcome = outcomes.get(one.outcome, v1.StudyOutcome(name=one.outcome))
             (first if _is_main(outcome) else others).append(_card(outcome, one))

@@ -18,8 +18,7 @@ from .numbers import (
     plain,
     points,
 )
-from .steering import SHARE
-from .subjects import along, knob, measure, studied
+from .subjects import SHARE, along, knob, measure, studied
 
 _INTRINSIC, _PROMPTED = v1.STUDY_DIRECTION_INTRINSIC, v1.STUDY_DIRECTION_PROMPTED
 # What the paper says of each quantity, in a few words.

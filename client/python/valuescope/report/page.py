@@ -14,11 +14,12 @@ from google.protobuf import json_format
 from .. import html, v1
 from .across import across_section, paper_section
 from .answers import answers_section
+from .choosing import choosing_section
 from .findings import sentences
 from .layout import Cell, data_table, folded, paragraph, section, warnings
 from .neurons import neurons_section
 from .numbers import ROUNDING, Part, count, marked_up
-from .steering import choosing_section, costs_section, outcomes_section
+from .steering import costs_section, outcomes_section
 from .vectors import failed_section, responses_section, vectors_section
 
 Results = v1.ValueStudyResult | Mapping[str, Any] | str | bytes

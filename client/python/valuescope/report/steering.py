@@ -1,9 +1,8 @@
-"""What a study says of steering: how strength and layer were chosen on development queries, and what came of it on test queries."""
+"""What steering came to on test queries: answers, questionnaire, and what it costs, beside random directions."""
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from .. import v1
 from .layout import data_table, figure, legend, paragraph, section
@@ -20,19 +19,17 @@ from .numbers import (
     signed,
 )
 from .subjects import (
-    RANDOM,
+    SHARE,
     Look,
     compared,
     is_random,
     knob,
-    look,
     look_of_outcome,
     measure,
     random_values,
 )
 from .svg import Axis, Panel, Rows
 
-SHARE = "expressing_share"
 _Writer = Callable[[float], Part]
 # Measures that are drawn, with their names, how they are written, and what they are a share of.
 _COSTS = [
@@ -43,128 +40,6 @@ _COSTS = [
     ("refusal_rate", "Refusals", percent, "share of coherent answers"),
     ("coherent_share", "Coherent answers", percent, "share of answers"),
 ]
-
-
-def choosing_section(value: v1.StudiedValue, identity: str) -> str:
-    """Curves on development queries, from which layer and strength were chosen."""
-    panels = [
-        panel for selection in value.selections if (panel := _curves(value, selection)) is not None
-    ]
-    if not panels:
-        return ""
-    keys = legend(
-        [
-            ("dot", "plain", "keeps the guard"),
-            ("hollow", "plain", "breaks it"),
-            ("ring", "plain", "chosen"),
-            ("line", "plain", "a layer, the palest the lowest"),
-            ("band", "random", "random directions, the best layer of each"),
-            ("dashed", "plain", "no steering"),
-        ]
-    )
-    caption = (
-        "Share of development answers that express the value, by the list that labels, for every layer and strength that was tried. "
-        "Each direction is added with the same norm and chosen by the same rule, the random ones too: the best point among those "
-        "that keep the guard."
-    )
-    return section(
-        "Choosing layer and strength", identity, figure(caption, panels, _choice_table(value), keys)
-    )
-
-
-def _expressing(point: v1.SweepPoint) -> float | None:
-    for one in point.measures:
-        if one.measure == SHARE and one.HasField("value"):
-            return float(one.value)
-    return None
-
-
-def _strength(point: v1.SweepPoint) -> float:
-    return float(point.coefficient if point.HasField("coefficient") else point.factor)
-
-
-def _baseline(value: v1.StudiedValue) -> float | None:
-    plain = (p for p in value.development_points if p.name == "baseline")
-    return next((_expressing(p) for p in plain), None)
-
-
-def _curves(value: v1.StudiedValue, selection: v1.StudySelection) -> Panel | None:
-    tried = [
-        p
-        for p in value.development_points
-        if p.subject == selection.selection.subject and not p.HasField("random")
-    ]
-    if not tried:
-        return None
-    seen = look(selection.subject)
-    on_coefficients = tried[0].HasField("coefficient")
-    randoms = _best_of_random(value) if on_coefficients else []
-    shares = [_expressing(p) for p in value.development_points]
-    panel = Panel(
-        seen.name.capitalize(),
-        "Lines of the share of expressing answers over the strength, one a layer; hollow dots break the guard, the ring is chosen.",
-        Axis.around([_strength(p) for p in tried], "coefficient" if on_coefficients else "factor"),
-        Axis.around(shares, "expressing", zero=True, is_share=True),
-    )
-    panel.band(randoms, "random")
-    plain = _baseline(value)
-    if plain is not None:
-        panel.segment((panel.x.low, plain), (panel.x.high, plain), "plain thin dashed")
-    by_layers: dict[tuple[int, ...], list[v1.SweepPoint]] = collections.defaultdict(list)
-    for p in tried:
-        by_layers[tuple(p.layers)].append(p)
-    for place, layers in enumerate(sorted(by_layers)):
-        shade = f"{seen.colour} shade{min(4, 1 + 4 * place // len(by_layers))}"
-        run = sorted(by_layers[layers], key=_strength)
-        panel.line([(_strength(p), _expressing(p)) for p in run], shade)
-        for p in run:
-            share = _expressing(p)
-            if share is not None:
-                chosen = p.name == selection.selection.point
-                panel.dot(_strength(p), share, shade, hollow=not p.passes, ringed=chosen)
-    return panel
-
-
-def _best_of_random(value: v1.StudiedValue) -> list[tuple[float, float | None, float | None]]:
-    """Range over the random directions of what the best layer of each reaches, by strength."""
-    best: dict[float, dict[int, float]] = collections.defaultdict(dict)
-    for p in value.development_points:
-        share = _expressing(p)
-        if p.HasField("random") and p.HasField("coefficient") and share is not None:
-            at = best[_strength(p)]
-            at[p.random] = max(share, at.get(p.random, share))
-    return [(c, min(of.values()), max(of.values())) for c, of in sorted(best.items())]
-
-
-def _choice_table(value: v1.StudiedValue) -> str:
-    names = {s.selection.subject: look(s.subject).name for s in value.selections}
-    chosen = {s.selection.point for s in value.selections if s.selection.HasField("point")}
-    return data_table(
-        ["steered", "layers", "strength", "expressing", "guard", "chosen"],
-        [
-            [
-                [RANDOM.removesuffix("s") + " ", count(p.random)]
-                if p.HasField("random")
-                else names.get(p.subject, p.name),
-                _spaced(p.layers),
-                decimal(_strength(p)) if p.subject else "–",
-                percent(_expressing(p)),
-                "kept" if p.passes else "broken: " + ", ".join(p.failed_bounds),
-                "chosen" if p.name in chosen else "",
-            ]
-            for p in value.development_points
-        ],
-    )
-
-
-def _spaced(layers: Sequence[int]) -> Sentence:
-    sentence: Sentence = []
-    for layer in layers:
-        sentence += [" ", count(layer)] if sentence else [count(layer)]
-    return sentence or ["–"]
-
-
-# --- Test queries ------------------------------------------------------------------------------------------------------
 
 
 def outcomes_section(value: v1.StudiedValue, identity: str) -> str:

@@ -30,6 +30,8 @@ CLASSES = {
     v1.NEURON_CLASS_UNCLASSIFIED: "unclassified",
 }
 RANDOM = "random directions"
+# The measure that a study chooses and reports by.
+SHARE = "expressing_share"
 
 
 @dataclasses.dataclass(frozen=True)
