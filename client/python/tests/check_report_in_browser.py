@@ -114,7 +114,7 @@ def look(browser, report, pictures):
 
 
 def made_up(folder):
-    """Reports of studies of one value and of ten."""
+    """Reports of studies of one value and of several."""
     here = pathlib.Path(__file__).resolve().parent
     sys.path[:0] = [str(here.parent), str(here)]
     import made_up_study

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import math
 from collections.abc import Iterable
@@ -18,6 +19,8 @@ AGREEMENTS = {
     v1.PAPER_AGREEMENT_UNDECIDED: "undecided",
     v1.PAPER_AGREEMENT_NOT_MEASURED: "not measured",
 }
+# Of a value's name, on the circle: Schwartz's differ in them.
+_LETTERS = 4
 
 
 def across_section(results: v1.ValueStudyResult, identity: str) -> str:
@@ -167,22 +170,28 @@ def _circumplex(results: v1.ValueStudyResult) -> str:
 
 
 def _circle(fit: v1.Circumplex) -> Panel:
-    reach = 1.15 * max([1.0, *(abs(n) for point in fit.points for n in (point.x, point.y))])
+    reach = max([1.75, *(1.1 * abs(n) for point in fit.points for n in (point.x, point.y))])
     # As wide as high on the paper, which is wider than high.
     panel = Panel(
         f"Values at layer {fit.layer}, the best fit",
-        "Dots for the values, each joined to its place on the circle.",
-        Axis(-1.67 * reach, 1.67 * reach, "first axis"),
+        "Dots for the values, each joined to its place on the circle, where the first letters of its name stand.",
+        Axis(-1.24 * reach, 1.24 * reach, "first axis"),
         Axis(-reach, reach, "second axis"),
+        height=280,
     )
     ring = [(math.cos(math.tau * k / 60), math.sin(math.tau * k / 60)) for k in range(61)]
     panel.line(ring, "plain thin")
+    outward: collections.Counter[float] = collections.Counter()
     for point in fit.points:
         angle = math.radians(point.expected_angle)
-        expected = (math.cos(angle), math.sin(angle))
-        panel.segment(expected, (point.x, point.y), "shared thin")
-        panel.dot(*expected, "plain", hollow=True)
+        x, y = math.cos(angle), math.sin(angle)
+        panel.segment((x, y), (point.x, point.y), "shared thin")
+        panel.dot(x, y, "plain", hollow=True)
         panel.dot(point.x, point.y, "shared")
+        # Values that share a place stand behind each other.
+        away = 1.24 + 0.3 * outward[point.expected_angle]
+        outward[point.expected_angle] += 1
+        panel.name(away * x, away * y, point.value[:_LETTERS])
     return panel
 
 

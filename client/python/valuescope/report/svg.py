@@ -155,6 +155,11 @@ class Panel:
         path = " ".join(_pair(place) for place in [(x2, y2), *wings])
         self._marks.append(f'<polygon class="head {kind}" points="{path}"/>')
 
+    def name(self, x: float, y: float, text: str) -> None:
+        """A short name about a place."""
+        left, top = self.at(x, y)
+        self._marks.append(_text(left, top + 3.5, text, "middle", "row"))
+
     def svg(self) -> html.Markup:
         """The whole, with its axes."""
         return _svg(
