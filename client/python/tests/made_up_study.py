@@ -10,7 +10,8 @@ from valuescope import v1
 LAYERS = 30
 STEERED = (8, 14, 20, 26)
 COEFFICIENTS = (1.0, 2.0, 4.0)
-FACTORS = (0.0, 2.0)
+FACTORS = (0.0, 2.0, 3.0)
+PERCENTS = (1.0, 3.0)
 RANDOM = 20
 QUERIES = 80
 INTRINSIC, PROMPTED = v1.STUDY_CONDITION_INTRINSIC, v1.STUDY_CONDITION_PROMPTED
@@ -235,13 +236,14 @@ def add_development(value, draw, directions):
                 )  # fmt: skip
         choose(value, subject, subject.vector)
     for kind in CLASSES[:2]:
-        for layer in STEERED:
+        subject = "neurons_" + v1.NeuronClass.Name(kind).removeprefix("NEURON_CLASS_").lower()
+        for percent in PERCENTS:
             for factor in FACTORS:
-                add_point(
-                    value, f"classes[0]={kind}/{layer}/{factor}", f"classes[0]={kind}", layer, 0.1, draw,
-                    factor=factor,
-                )  # fmt: skip
-        choose(value, v1.StudySubject(neurons=kind), f"classes[0]={kind}")
+                name = f"{subject}/{percent}/{factor}"
+                point = add_point(value, name, subject, 14, 0.02 * percent, draw, factor=factor)
+                # A class is scaled in all layers together.
+                point.layers[:], point.top_percent, point.max_angle = STEERED, percent, 30.0
+        choose(value, v1.StudySubject(neurons=kind), subject)
     for number in range(RANDOM):
         for layer in STEERED:
             for c in COEFFICIENTS:
@@ -274,7 +276,7 @@ def add_outcomes(value, draw, directions):
         measured(outcome, 0.1 + STRENGTHS[direction], 2, draw)
     for kind in CLASSES[:2]:
         name = v1.NeuronClass.Name(kind).removeprefix("NEURON_CLASS_").lower()
-        outcome = value.outcomes.add(name=f"neurons_{name}", keeps_guard=True, layers=[8, 14])
+        outcome = value.outcomes.add(name=f"neurons_{name}", keeps_guard=True, layers=STEERED)
         outcome.subject.neurons = kind
         outcome.factor, outcome.top_percent, outcome.max_angle = 2.0, 1.0, 30.0
         measured(outcome, 0.16, 2, draw)

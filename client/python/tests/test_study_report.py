@@ -246,7 +246,7 @@ def test_random_directions_are_one_band_and_rows_of_the_table():
     results = made_up_study()
     tested = section(vs.study_page(results), "value-1-steering")
     assert tested.count('<rect class="band random"') == 2
-    assert tested.count("<td >random direction ") == RANDOM
+    assert tested.count("<td>random direction ") == RANDOM
     assert tested.count('text class="row"') == 2 * (2 + len(STRENGTHS) - 1 + 2)
 
 
@@ -321,6 +321,16 @@ def test_a_result_is_the_same_page_in_whatever_form_it_comes(tmp_path):
     place = vs.study_report(results, tmp_path / "report.html")
     assert place.read_text("utf-8") in pages
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_what_a_later_server_tells_is_shown_under_another_name():
+    fields = json_format.MessageToDict(made_up_study(), preserving_proto_field_name=True)
+    value = fields["values"][0]
+    value["responses"][1]["condition"] = "STUDY_CONDITION_LATER"
+    value["outcomes"][4]["subject"]["direction"] = "STUDY_DIRECTION_LATER"
+    value["classification"]["classes"][0]["class"] = "NEURON_CLASS_LATER"
+    text = vs.study_page(fields)
+    assert '<text class="row"' in text and ">other</text>" in text and "<td>other</td>" in text
 
 
 def without(results, *fields):

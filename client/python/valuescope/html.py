@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from . import v1
 from .figures import shown
 
-_CELL = 'style="text-align: left; white-space: pre-wrap; vertical-align: top"'
+_CELL = ' style="text-align: left; white-space: pre-wrap; vertical-align: top"'
 
 
 def table(
@@ -26,11 +26,11 @@ def table(
     """A table of escaped cells; a `Markup` cell stands as it is.
 
     Args:
-        cell_style: attributes of every cell; none where a page has a style of its own.
+        cell_style: attributes of every cell, each behind a space; none where a page has a style of its own.
     """
-    head = "".join(f"<th {cell_style}>{escape(heading)}</th>" for heading in headings)
+    head = "".join(f"<th{cell_style}>{escape(heading)}</th>" for heading in headings)
     body = "".join(
-        "<tr>" + "".join(f"<td {cell_style}>{escape(cell)}</td>" for cell in row) + "</tr>"
+        "<tr>" + "".join(f"<td{cell_style}>{escape(cell)}</td>" for cell in row) + "</tr>"
         for row in rows
     )
     title = f"<caption>{escape(caption)}</caption>" if caption else ""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import collections
-import itertools
 import math
+import statistics
 from collections.abc import Iterable
 
 from .. import html, v1
@@ -80,13 +80,13 @@ def _deltas(results: v1.ValueStudyResult) -> str:
         [
             ("line", "delta", "variance along the mean delta"),
             ("dashed", "delta", "mean cosine of two deltas"),
-            ("line", "intrinsic", "two values, intrinsic"),
-            ("line", "prompted", "two values, prompted"),
+            ("line", "intrinsic", "two values, intrinsic: median and range"),
+            ("line", "prompted", "two values, prompted: median and range"),
         ]
     )
     caption = (
         "A delta is a value's prompted vector less its intrinsic one. What all deltas share is a channel of following instructions, "
-        "whatever the value. Right: how alike the vectors of different values are, a line a pair."
+        "whatever the value. Right: how alike the vectors of different values are."
     )
     return figure(caption, [variance, cosines], table + crossed, keys)
 
@@ -95,20 +95,19 @@ def _cross_panel(results: v1.ValueStudyResult, layers: list[int]) -> Panel:
     crossed = results.cross_cosines
     panel = Panel(
         "Cosines of different values",
-        "Thin lines over the layers, one a pair of values and condition: the cosine of their vectors.",
+        "Of each condition a line over the layers, the median cosine of two values' vectors, and a band from the least to the most.",
         _layer_axis(layers),
         Axis.around([field(one, "cosine") for one in crossed], "cosine", zero=True),
     )
     panel.segment((panel.x.low, 0), (panel.x.high, 0), "plain thin")
-
-    def pair(one: v1.StudyCrossCosine) -> tuple[int, str, str]:
-        return one.condition, one.first, one.second
-
-    for (condition, _, _), group in itertools.groupby(sorted(crossed, key=pair), key=pair):
-        run = sorted(group, key=lambda one: one.layer)
-        panel.line(
-            [(one.layer, field(one, "cosine")) for one in run], f"{CONDITIONS[condition]} thin"
-        )
+    for condition, colour in CONDITIONS.items():
+        by_layer: dict[int, list[float]] = collections.defaultdict(list)
+        for one in crossed:
+            if one.condition == condition and one.HasField("cosine"):
+                by_layer[one.layer].append(one.cosine)
+        run = sorted(by_layer.items())
+        panel.band([(layer, min(cosines), max(cosines)) for layer, cosines in run], colour)
+        panel.line([(layer, statistics.median_low(cosines)) for layer, cosines in run], colour)
     return panel
 
 
@@ -191,11 +190,11 @@ def _circle(fit: v1.Circumplex) -> Panel:
         # Values that share a place stand behind each other.
         away = 1.24 + 0.3 * outward[point.expected_angle]
         outward[point.expected_angle] += 1
-        panel.name(away * x, away * y, point.value[:_LETTERS])
+        panel.name((away + 0.14) * x, away * y, point.value[:_LETTERS])
     return panel
 
 
-def _verdict(agreement: int) -> html.Markup:
+def _verdict(agreement: v1.PaperAgreement) -> html.Markup:
     name = AGREEMENTS.get(agreement, "–")
     return html.Markup(f'<b class="verdict {name.split()[0]}">{name}</b>')
 

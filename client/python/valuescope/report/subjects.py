@@ -8,10 +8,20 @@ from collections.abc import Iterable, Iterator
 from .. import v1
 from .numbers import Part, Sentence, count, decimal
 
-CONDITIONS = {
-    v1.STUDY_CONDITION_INTRINSIC: "intrinsic",
-    v1.STUDY_CONDITION_PROMPTED: "prompted",
-}
+
+class _Names(dict[int, str]):
+    """Names by the numbers of an enum, which a later server may have more of."""
+
+    def __missing__(self, number: int) -> str:
+        return "other"
+
+
+CONDITIONS = _Names(
+    {
+        v1.STUDY_CONDITION_INTRINSIC: "intrinsic",
+        v1.STUDY_CONDITION_PROMPTED: "prompted",
+    }
+)
 # Names short enough for a row of a plot, and colours.
 _DIRECTIONS = {
     v1.STUDY_DIRECTION_INTRINSIC: ("intrinsic vector", "intrinsic"),
@@ -23,12 +33,14 @@ _DIRECTIONS = {
     v1.STUDY_DIRECTION_PROMPTED_UNIQUE: ("prompted unique", "prompted"),
     v1.STUDY_DIRECTION_MEAN_DELTA: ("mean delta", "delta"),
 }
-CLASSES = {
-    v1.NEURON_CLASS_SHARED: "shared",
-    v1.NEURON_CLASS_INTRINSIC: "intrinsic",
-    v1.NEURON_CLASS_PROMPTED: "prompted",
-    v1.NEURON_CLASS_UNCLASSIFIED: "unclassified",
-}
+CLASSES = _Names(
+    {
+        v1.NEURON_CLASS_SHARED: "shared",
+        v1.NEURON_CLASS_INTRINSIC: "intrinsic",
+        v1.NEURON_CLASS_PROMPTED: "prompted",
+        v1.NEURON_CLASS_UNCLASSIFIED: "unclassified",
+    }
+)
 RANDOM = "random directions"
 # The measure that a study chooses and reports by.
 SHARE = "expressing_share"
@@ -46,12 +58,9 @@ def look(subject: v1.StudySubject) -> Look:
     """Of what is steered."""
     kind = subject.WhichOneof("subject")
     if kind == "direction":
-        name, colour = _DIRECTIONS.get(
-            subject.direction, (f"direction {subject.direction}", "plain")
-        )
-        return Look(name, colour)
+        return Look(*_DIRECTIONS.get(subject.direction, ("other", "other")))
     if kind == "neurons":
-        name = CLASSES.get(subject.neurons, f"class {subject.neurons}")
+        name = CLASSES[subject.neurons]
         return Look(f"{name} neurons", name)
     return Look(RANDOM, "random")
 
@@ -66,7 +75,7 @@ def look_of_outcome(outcome: v1.StudyOutcome) -> Look:
 
 
 def is_random(outcome: v1.StudyOutcome) -> bool:
-    return outcome.subject.WhichOneof("subject") == "random_direction"
+    return bool(outcome.subject.WhichOneof("subject") == "random_direction")
 
 
 def compared(value: v1.StudiedValue) -> list[v1.StudyOutcome]:
