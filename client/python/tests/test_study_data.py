@@ -153,6 +153,7 @@ def test_a_spec_takes_judges_and_splits_apart():
     assert not {q.question for q in spec.development_choices.questions} & {
         q.question for q in spec.test_choices.questions
     }
+    assert spec.test_choices.reading == v1.CHOICE_READING_CONTINUATIONS
     for request in (spec.development_choices, spec.test_choices, spec.questionnaire):
         assert not request.model and not request.conditions and not request.display_name
     assert (list(spec.coefficients), spec.seed) == ([2.0], 7)

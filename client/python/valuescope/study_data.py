@@ -157,16 +157,14 @@ class StudyData:
             "queries": self.query_texts("train"),
             "development_queries": self.query_texts("development"),
             "test_queries": self.query_texts("test"),
-            "development_choices": choices_request("", self.choices("development")),
-            "test_choices": choices_request("", self.choices("test")),
+            "development_choices": _choices_request(self.choices("development")),
+            "test_choices": _choices_request(self.choices("test")),
             "questionnaire": questionnaire_request("", **self.questionnaire(language)),
             "measures": v1.MeasureTextsRequest(
                 ngrams=[1, 2], refusal_phrases=self.refusal_phrases, perplexity=True
             ),
         }
-        # What every evaluation of the study gets from the study itself.
-        for name in ("development_choices", "test_choices", "questionnaire"):
-            whole[name].ClearField("conditions")
+        whole["questionnaire"].ClearField("conditions")  # the study's own
         definitions = [self.definition(value) for value in values]
         return v1.ValueStudySpec(model=model, values=definitions, **{**whole, **fields})
 
@@ -179,6 +177,13 @@ class StudyData:
         counts = {split: len(self.query_texts(split)) for split in QUERY_SPLITS}
         queries = ", ".join(f"{count} {split}" for split, count in counts.items())
         return f"StudyData({len(self.values)} values, queries {queries})"
+
+
+def _choices_request(questions: list[v1.ChoiceQuestion]) -> v1.AnswerChoicesRequest:
+    """By continuations: small models answer by letters no better than by chance, which guards nothing."""
+    request = choices_request("", questions, reading="continuations")
+    request.ClearField("conditions")  # the study's own
+    return request
 
 
 def study_data(folder: str | pathlib.Path | None = None) -> StudyData:
