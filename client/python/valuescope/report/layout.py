@@ -23,6 +23,11 @@ def data_table(headings: Sequence[str], rows: Iterable[Sequence[Cell]]) -> html.
     )
 
 
+def verbatim(text: str) -> html.Markup:
+    """Text of a machine, letter for letter."""
+    return html.Markup(f"<code>{html.escape(text)}</code>")
+
+
 def folded(summary: str, content: str) -> html.Markup:
     """What is shown on demand."""
     return html.Markup(f"<details><summary>{html.escape(summary)}</summary>{content}</details>")

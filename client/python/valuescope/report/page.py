@@ -16,7 +16,7 @@ from .across import across_section, paper_section
 from .answers import answers_section
 from .choosing import choosing_section
 from .findings import sentences
-from .layout import Cell, data_table, folded, paragraph, section, warnings
+from .layout import Cell, data_table, folded, paragraph, section, verbatim, warnings
 from .neurons import neurons_section
 from .numbers import ROUNDING, Part, count, marked_up
 from .steering import costs_section, outcomes_section
@@ -177,18 +177,14 @@ def _provenance(results: v1.ValueStudyResult) -> str:
         "seeds": ", ".join(str(seed) for seed in told.seeds),
     }
     rows: list[list[Part | html.Markup]] = [
-        [name, html.Markup(f"<code>{html.escape(text)}</code>")]
-        for name, text in texts.items()
-        if text
+        [name, verbatim(text)] for name, text in texts.items() if text
     ]
     rows += [
         ["queries in all", count(results.num_queries)],
         ["format of the results", count(results.format_version)],
     ]
-    inputs = [
-        [one.name, html.Markup(f"<code>{html.escape(one.digest)}</code>")] for one in told.inputs
-    ]
-    options = html.Markup(f"<pre><code>{html.escape(_indented(told.options))}</code></pre>")
+    inputs = [[one.name, verbatim(one.digest)] for one in told.inputs]
+    options = f"<pre>{verbatim(_indented(told.options))}</pre>"
     return section(
         "Where the numbers come from",
         "provenance",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import v1
-from .layout import data_table, figure, folded, legend, paragraph, section, warnings
+from .layout import Cell, data_table, figure, folded, legend, paragraph, section, verbatim, warnings
 from .numbers import Sentence, count, decimal, field, interval, percent
 from .subjects import CONDITIONS, along
 from .svg import Axis, Panel
@@ -38,8 +38,8 @@ def responses_section(value: v1.StudiedValue, identity: str) -> str:
         "mean tokens",
         "empty",
     ]
-    prompts = [
-        [CONDITIONS[one.condition], one.system_message or "(empty)", one.rendered]
+    prompts: list[list[Cell]] = [
+        [CONDITIONS[one.condition], one.system_message or "(empty)", verbatim(one.rendered)]
         for one in value.prompts
     ]
     return section(
@@ -48,10 +48,7 @@ def responses_section(value: v1.StudiedValue, identity: str) -> str:
         data_table([*headings, "label mass"], rows),
         folded(
             "Prompts as the model reads them",
-            data_table(
-                ["condition", "system message", "prompt"],
-                [[f"{c}" for c in row] for row in prompts],
-            ),
+            data_table(["condition", "system message", "prompt"], prompts),
         ),
     )
 
