@@ -472,8 +472,6 @@ absl::Status Server::Listen() {
   model_service_.emplace(runtime_->clock(), models_.get(), store_.get(), &*replicas_);
   generation_service_.emplace(&metrics_, models_.get(), vectors_.get());
   activation_service_.emplace(models_.get(), vectors_.get());
-  vector_service_.emplace(models_.get(), store_.get(), blobs_.get(), &kinds_);
-  neuron_service_.emplace(models_.get(), store_.get(), blobs_.get(), &kinds_);
   evaluation_service_.emplace(store_.get(), blobs_.get(), &kinds_);
   job_service_.emplace(&kinds_, queue_.get(), store_.get(), blobs_.get(), &*replicas_,
                        config_.keep_jobs);
@@ -560,9 +558,13 @@ absl::Status Server::Start() {
   VS_RETURN_IF_ERROR(FindModels());
   VS_RETURN_IF_ERROR(ServeMetrics());
   vectors_ = std::make_unique<services::StoredVectorResolver>(store_.get(), blobs_.get());
-  kinds::AddKinds(
-      {models_.get(), store_.get(), blobs_.get(), vectors_.get(), config_.extraction_scratch_bytes},
-      kinds_);
+  vector_service_.emplace(models_.get(), store_.get(), blobs_.get(), &kinds_);
+  neuron_service_.emplace(models_.get(), store_.get(), blobs_.get(), &kinds_);
+  const kinds::Sources sources = {models_.get(), store_.get(), blobs_.get(), vectors_.get(),
+                                  config_.extraction_scratch_bytes};
+  kinds::AddKinds(sources, kinds_);
+  kinds_.Add(
+      kinds::ValueStudy({sources, &kinds_, &*vector_service_, &*neuron_service_, &host_memory_}));
   std::vector<jobs::JobKind*> kinds = kinds_.ForWorkers();
   queue_->SetKinds({kinds.begin(), kinds.end()});
   worker_ = std::make_unique<jobs::Worker>(queue_.get(), blobs_.get(), std::move(kinds),

@@ -61,6 +61,25 @@ class ShardContext {
   // is lost, CANCELLED where the shard is to stop or to give way: return it.
   virtual absl::Status Checkpoint(absl::FunctionRef<std::string()> partial,
                                   absl::string_view cursor, int64_t work_done) = 0;
+
+  // --- Work that is made of other jobs ---
+
+  // The part of that name, started now or, by whichever process, before. Errors of
+  // store::Store::CreateJob, and ABORTED where the lease is lost.
+  virtual absl::StatusOr<store::Job> StartChild(absl::string_view /*phase*/,
+                                                const store::NewJob& /*job*/) {
+    return absl::UnimplementedError("jobs of this kind have no parts");
+  }
+  // Parts that were started, without specs, in the order in which they began.
+  virtual absl::StatusOr<std::vector<store::Job>> Children() {
+    return absl::UnimplementedError("jobs of this kind have no parts");
+  }
+  // Stores what a checkpoint does and gives the lease back until another part has ended than the
+  // `ended` that were seen, or a while has passed: return the status, which is never OK.
+  virtual absl::Status AwaitChildren(std::string /*partial*/, int64_t /*work_done*/,
+                                     int64_t /*ended*/) {
+    return absl::UnimplementedError("jobs of this kind have no parts");
+  }
 };
 
 struct ShardResult {

@@ -1,6 +1,7 @@
 #include "jobs/job_queue.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/algorithm/container.h"
@@ -73,6 +74,29 @@ absl::Status JobQueue::Delete(absl::string_view tenant, absl::string_view id) {
   VS_RETURN_IF_ERROR(store_->DeleteJob(tenant, id));
   Announce(id);
   return absl::OkStatus();
+}
+
+absl::StatusOr<store::Job> JobQueue::StartChild(const store::Lease& lease, absl::string_view phase,
+                                                const store::NewJob& job) {
+  VS_ASSIGN_OR_RETURN(store::Job child, store_->StartChild(lease, phase, job));
+  Announce(lease.job_id);
+  WakeWorkers();
+  return child;
+}
+
+absl::StatusOr<std::vector<store::Job>> JobQueue::ListChildren(absl::string_view tenant,
+                                                               absl::string_view id) {
+  std::vector<store::Job> children;
+  store::Page page{.page_size = 1000, .page_token = ""};
+  do {
+    VS_ASSIGN_OR_RETURN(store::JobPage some,
+                        store_->ListJobs(tenant, {.parent = std::string(id)}, page));
+    children.insert(children.end(), std::make_move_iterator(some.jobs.begin()),
+                    std::make_move_iterator(some.jobs.end()));
+    page.page_token = some.next_page_token;
+  } while (!page.page_token.empty());
+  std::reverse(children.begin(), children.end());  // lists are newest first
+  return children;
 }
 
 std::string JobQueue::WaitingFor(const store::Job& job) {

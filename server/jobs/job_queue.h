@@ -105,6 +105,13 @@ class JobQueue {
   // The job changed: wakes its watchers.
   void Announce(absl::string_view job_id);
 
+  // See store::Store::StartChild; wakes workers.
+  absl::StatusOr<store::Job> StartChild(const store::Lease& lease, absl::string_view phase,
+                                        const store::NewJob& job);
+  // The parts of a job, in the order in which they began, without specs.
+  absl::StatusOr<std::vector<store::Job>> ListChildren(absl::string_view tenant,
+                                                       absl::string_view id);
+
   // Calls `wake` (which must not block or call back) whenever there may be something to do or to
   // stop: a job was created, retried or cancelled. One listener an id; remove it before it dies.
   int64_t AddListener(std::function<void()> wake);

@@ -91,4 +91,24 @@ absl::Status LeasedShard::Commit(std::string partial, absl::string_view cursor, 
   return absl::OkStatus();
 }
 
+absl::StatusOr<store::Job> LeasedShard::StartChild(absl::string_view phase,
+                                                   const store::NewJob& job) {
+  return queue_->StartChild(lease_->lease(), phase, job);
+}
+
+absl::StatusOr<std::vector<store::Job>> LeasedShard::Children() {
+  return queue_->ListChildren(tenant(), lease_->lease().job_id);
+}
+
+absl::Status LeasedShard::AwaitChildren(std::string partial, int64_t work_done, int64_t ended) {
+  const store::ShardProgress progress = {.partial = std::move(partial),
+                                         .cursor = "",
+                                         .work_done = work_done,
+                                         .observed = TakeObserved()};
+  VS_RETURN_IF_ERROR(lease_->Charge([&](const store::Lease& lease) {
+    return queue_->store().AwaitChildren(lease, progress, ended, rules_.look_at_parts);
+  }));
+  return ErrorWithReason(absl::StatusCode::kCancelled, kTurnOver, "the job waits for its parts");
+}
+
 }  // namespace valuescope::jobs

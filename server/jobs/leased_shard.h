@@ -32,8 +32,10 @@ namespace valuescope::jobs {
 
 struct TurnRules {
   absl::Duration commit_interval = absl::Seconds(2);  // between commits of a shard
-  absl::Duration turn = absl::Seconds(10);            // before a shard gives way to others
-  const Clock* clock = &Clock::Steady();              // that time and the time of work
+  // Between looks of a job at those that it is made of, while none of them ends.
+  absl::Duration look_at_parts = absl::Seconds(2);
+  absl::Duration turn = absl::Seconds(10);  // before a shard gives way to others
+  const Clock* clock = &Clock::Steady();    // that time and the time of work
 };
 
 // A lease, and the time of work on it that the store has not been told of.
@@ -64,7 +66,7 @@ struct ShardHost {
   std::function<bool(const store::Lease& lease)> others_wait;  // see store::Store::OthersWait
 };
 
-// A shard gave its lease back, for others.
+// A shard gave its lease back, for others or until its parts have ended.
 bool IsTurnOver(const absl::Status& status);
 
 class LeasedShard : public ShardContext {
@@ -88,6 +90,9 @@ class LeasedShard : public ShardContext {
   std::vector<store::Observed> TakeObserved();
   absl::Status Checkpoint(absl::FunctionRef<std::string()> partial, absl::string_view cursor,
                           int64_t work_done) override;
+  absl::StatusOr<store::Job> StartChild(absl::string_view phase, const store::NewJob& job) override;
+  absl::StatusOr<std::vector<store::Job>> Children() override;
+  absl::Status AwaitChildren(std::string partial, int64_t work_done, int64_t ended) override;
 
  private:
   bool IsTurnOverAt(absl::Time now);

@@ -187,8 +187,8 @@ class WorkKind : public JobKind {
   virtual absl::StatusOr<std::unique_ptr<Work>> Open(absl::string_view tenant,
                                                      absl::string_view spec) = 0;
 
-  absl::StatusOr<ShardResult> RunShard(ShardContext& context) final;
-  absl::StatusOr<JobResult> Merge(const MergeContext& context) final;
+  absl::StatusOr<ShardResult> RunShard(ShardContext& context) override;
+  absl::StatusOr<JobResult> Merge(const MergeContext& context) override;
 };
 
 }  // namespace valuescope::jobs

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "kinds/response_work.h"
+#include "kinds/study_tools.h"
 #include "services/kind.h"
 
 namespace valuescope::kinds {
@@ -20,6 +21,8 @@ std::unique_ptr<services::Kind> MeasureTexts(const Sources& sources);
 std::unique_ptr<services::Kind> ScoreTaggedResponses(const Sources& sources);
 std::unique_ptr<services::Kind> SteeringSweep(const Sources& sources);
 std::unique_ptr<services::Kind> TestNeurons(const Sources& sources);
+// Is made of the others, and of calls.
+std::unique_ptr<services::Kind> ValueStudy(const StudyTools& tools);
 
 inline void AddKinds(const Sources& sources, services::KindRegistry& registry) {
   for (const auto& make : {AnswerChoices, AskQuestionnaire, AttributeNeurons, CompareResponses,

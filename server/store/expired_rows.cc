@@ -19,7 +19,8 @@ struct FinishedJob {
   int64_t rows = 0;  // that go with it
 };
 
-// The jobs that finished first. Not those of which another one still reads an artifact.
+// The jobs that finished first. Not those of which another one still reads an artifact, nor parts
+// of others, which go with those, nor one of which a part has yet to stop.
 std::vector<FinishedJob> FinishedBy(SqlTransaction& transaction, absl::Time time, int64_t most) {
   std::vector<FinishedJob> jobs;
   const auto rows = transaction.Query(
@@ -28,7 +29,12 @@ std::vector<FinishedJob> FinishedBy(SqlTransaction& transaction, absl::Time time
                    " AND NOT EXISTS (SELECT 1 FROM resources r JOIN job_inputs i"
                    "   ON i.tenant = r.tenant AND i.kind = r.kind AND i.id = r.id"
                    "   JOIN jobs reader ON reader.sequence = i.job"
-                   "   WHERE r.job_id <> '' AND r.job_id = j.id AND reader.state IN (1, 2, 3))"
+                   "   WHERE r.job_id <> '' AND reader.state IN (1, 2, 3) AND (r.job_id = j.id"
+                   "     OR r.job_id IN (SELECT k.id FROM job_children c JOIN jobs k"
+                   "       ON k.sequence = c.job WHERE c.parent = j.sequence)))"
+                   " AND NOT EXISTS (SELECT 1 FROM job_children c WHERE c.job = j.sequence)"
+                   " AND NOT EXISTS (SELECT 1 FROM job_children c JOIN jobs k ON k.sequence = c.job"
+                   "   WHERE c.parent = j.sequence AND k.state IN (1, 2, 3))"
                    " ORDER BY j.finished_at LIMIT $2",
                    transaction.Locking(kSkipping)),
       time, most);

@@ -209,12 +209,63 @@ void FinishJob(SqlTransaction& transaction, int64_t job, JobState state) {
       job);
 }
 
+// CANCELLING -> CANCELLED once the last lease has ended, and the last part.
+bool FinishCancelling(SqlTransaction& transaction, int64_t job) {
+  const bool stoppable =
+      transaction
+          .Integer(
+              "SELECT 1 FROM jobs WHERE sequence = $1 AND state = 3"
+              " AND NOT EXISTS (SELECT 1 FROM steps WHERE job = $1 AND state = 1)"
+              " AND NOT EXISTS (SELECT 1 FROM job_children c JOIN jobs k ON k.sequence = c.job"
+              "   WHERE c.parent = $1 AND k.state IN (1, 2, 3))",
+              job)
+          .has_value();
+  if (stoppable) FinishJob(transaction, job, JobState::kCancelled);
+  return stoppable;
+}
+
+// Parts of a job in one of `states`, in the order in which they began.
+std::vector<int64_t> ChildrenIn(SqlTransaction& transaction, int64_t job,
+                                absl::string_view states) {
+  std::vector<int64_t> children;
+  const auto rows = transaction.Query(
+      absl::StrCat("SELECT k.sequence FROM jobs k JOIN job_children c ON c.job = k.sequence"
+                   " WHERE c.parent = $1 AND k.state IN ",
+                   states, " ORDER BY k.sequence", transaction.Locking(" FOR UPDATE OF k")),
+      job);
+  while (rows->Next()) children.push_back(rows->Integer(0));
+  return children;
+}
+
+constexpr char kUnfinished[] = "(1, 2, 3)", kAnyState[] = "(1, 2, 3, 4, 5, 6)";
+
+// Asks it to stop, with its parts.
+void BeginCancelling(SqlTransaction& transaction, int64_t job) {
+  transaction.Execute(
+      "UPDATE jobs SET state = 3, ready_at = NULL WHERE sequence = $1 AND state IN (1, 2)", job);
+  for (const int64_t child : ChildrenIn(transaction, job, kUnfinished)) {
+    BeginCancelling(transaction, child);
+  }
+  FinishCancelling(transaction, job);
+}
+
+absl::Status CheckIsNoChild(const Job& job) {
+  if (job.parent.empty()) return absl::OkStatus();
+  return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "CHILD_JOB",
+                         absl::StrCat("`jobs/", job.id, "` is a part of `jobs/", job.parent,
+                                      "`: cancel, retry or delete that one"));
+}
+
 void FinishJobAsFailed(SqlTransaction& transaction, int64_t job, const JobError& error) {
   FinishJob(transaction, job, JobState::kFailed);
   transaction.Execute(
       "UPDATE jobs SET error_code = $1, error_reason = $2, error_message = $3, error_shard = $4"
       " WHERE sequence = $5",
       static_cast<int64_t>(error.code), error.reason, error.message, error.shard, job);
+  // Nobody waits for its parts any more.
+  for (const int64_t child : ChildrenIn(transaction, job, kUnfinished)) {
+    BeginCancelling(transaction, child);
+  }
 }
 
 JobError MakeJobError(const absl::Status& status, int64_t shard) {
@@ -225,18 +276,6 @@ JobError MakeJobError(const absl::Status& status, int64_t shard) {
   if (error.reason.empty()) error.reason = absl::StatusCodeToString(status.code());
   if (shard != kMergeStep) error.shard = shard;
   return error;
-}
-
-// CANCELLING -> CANCELLED once the last lease has ended.
-void FinishCancelling(SqlTransaction& transaction, int64_t job) {
-  const bool stoppable =
-      transaction
-          .Integer(
-              "SELECT 1 FROM jobs WHERE sequence = $1 AND state = 3"
-              " AND NOT EXISTS (SELECT 1 FROM steps WHERE job = $1 AND state = 1)",
-              job)
-          .has_value();
-  if (stoppable) FinishJob(transaction, job, JobState::kCancelled);
 }
 
 // An infrastructure failure of a leased step: back to pending after a pause, or the end of the job.
@@ -365,6 +404,9 @@ Job ReadJob(SqlRows& row) {
       .transitions = {},
       .blobs = {},
       .observed = {},
+      .parent = row.IsNull(23) ? "" : row.Text(23),
+      .phase = row.IsNull(24) ? "" : row.Text(24),
+      .num_parts = row.Integer(25),
   };
 }
 
@@ -418,14 +460,63 @@ absl::StatusOr<Job> GetJob(SqlTransaction& transaction, absl::string_view tenant
   return job;
 }
 
+namespace {
+
+constexpr char kUnsuccessful[] = "(5, 6)";
+
+// Of a job that is there.
+int64_t SequenceOf(SqlTransaction& transaction, absl::string_view id) {
+  return transaction.Integer("SELECT sequence FROM jobs WHERE id = $1", id).value();
+}
+
+std::string IdOf(SqlTransaction& transaction, int64_t sequence) {
+  const auto row = transaction.Query("SELECT id FROM jobs WHERE sequence = $1", sequence);
+  return row->Next() ? row->Text(0) : "";
+}
+
+// A job that failed or was cancelled, from where it was.
+absl::Status Requeue(SqlTransaction& transaction, absl::string_view tenant, int64_t sequence) {
+  VS_RETURN_IF_ERROR(CheckInputs(transaction, tenant, IdOf(transaction, sequence)));
+  transaction.Execute(
+      "UPDATE jobs SET state = 1, attempts = attempts + 1, finished_at = NULL,"
+      " error_code = NULL, error_reason = NULL, error_message = NULL,"
+      " error_shard = NULL WHERE sequence = $1",
+      sequence);
+  transaction.Execute("UPDATE steps SET failures = 0, not_before = 0 WHERE state = 0 AND job = $1",
+                      sequence);
+  UpdateReadiness(transaction, sequence);
+  return absl::OkStatus();
+}
+
+absl::Status DeleteWithParts(SqlTransaction& transaction, absl::string_view tenant,
+                             int64_t sequence) {
+  const std::string id = IdOf(transaction, sequence);
+  VS_ASSIGN_OR_RETURN(const Job job, GetJob(transaction, tenant, id));
+  if (!IsFinished(job.state)) {
+    return ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition, "JOB_NOT_FINISHED",
+        absl::StrCat("`jobs/", id, "` is ", NameOf(job.state), "; ",
+                     job.parent.empty() ? "cancel it first" : "it has yet to stop, try again"));
+  }
+  for (const int64_t child : ChildrenIn(transaction, sequence, kAnyState)) {
+    VS_RETURN_IF_ERROR(DeleteWithParts(transaction, tenant, child));
+  }
+  VS_RETURN_IF_ERROR(DeleteArtifactsOf(transaction, tenant, id));
+  const std::vector<std::string> blobs = BlobsOf(transaction, id);
+  transaction.Execute("DELETE FROM jobs WHERE sequence = $1", sequence);
+  MarkIfUnnamed(transaction, blobs);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::StatusOr<Job> RequestCancel(SqlTransaction& transaction, absl::string_view tenant,
                                   absl::string_view id) {
-  VS_RETURN_IF_ERROR(GetJob(transaction, tenant, id, kChanging).status());
-  const std::optional<int64_t> job = transaction.Integer(
-      "UPDATE jobs SET state = 3, ready_at = NULL WHERE id = $1 AND state IN (1, 2)"
-      " RETURNING sequence",
-      id);
-  if (job) FinishCancelling(transaction, *job);
+  VS_ASSIGN_OR_RETURN(const Job job, GetJob(transaction, tenant, id, kChanging));
+  VS_RETURN_IF_ERROR(CheckIsNoChild(job));
+  const std::optional<int64_t> sequence =
+      transaction.Integer("SELECT sequence FROM jobs WHERE id = $1 AND state IN (1, 2)", id);
+  if (sequence) BeginCancelling(transaction, *sequence);
   return GetJob(transaction, tenant, id);
 }
 
@@ -436,23 +527,21 @@ absl::StatusOr<Job> RetryJob(SqlTransaction& transaction, absl::string_view tena
                       FindEarlierRequest(transaction, tenant, key));
   if (earlier) return GetJob(transaction, tenant, earlier->job_id);
   VS_ASSIGN_OR_RETURN(const Job job, GetJob(transaction, tenant, id, kChanging));
+  VS_RETURN_IF_ERROR(CheckIsNoChild(job));
   if (job.state != JobState::kFailed && job.state != JobState::kCancelled) {
     return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "JOB_NOT_RETRYABLE",
                            absl::StrCat("`jobs/", id, "` is ", NameOf(job.state),
                                         "; only a failed or cancelled job can be retried"));
   }
-  VS_RETURN_IF_ERROR(CheckInputs(transaction, tenant, id));
-  const int64_t sequence =
-      transaction
-          .Integer(
-              "UPDATE jobs SET state = 1, attempts = attempts + 1, finished_at = NULL,"
-              " error_code = NULL, error_reason = NULL, error_message = NULL,"
-              " error_shard = NULL WHERE id = $1 RETURNING sequence",
-              id)
-          .value();
-  transaction.Execute("UPDATE steps SET failures = 0, not_before = 0 WHERE state = 0 AND job = $1",
-                      sequence);
-  UpdateReadiness(transaction, sequence);
+  const int64_t sequence = SequenceOf(transaction, id);
+  if (!ChildrenIn(transaction, sequence, kUnfinished).empty()) {
+    return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "JOB_NOT_RETRYABLE",
+                           absl::StrCat("a part of `jobs/", id, "` has yet to stop; try again"));
+  }
+  VS_RETURN_IF_ERROR(Requeue(transaction, tenant, sequence));
+  for (const int64_t child : ChildrenIn(transaction, sequence, kUnsuccessful)) {
+    VS_RETURN_IF_ERROR(Requeue(transaction, tenant, child));
+  }
   RememberRequest(transaction, tenant, key, {.job_id = std::string(id), .references = {}});
   VS_RETURN_IF_ERROR(CheckQueuedJobs(transaction, tenant, tenants));
   return GetJob(transaction, tenant, id);
@@ -461,16 +550,82 @@ absl::StatusOr<Job> RetryJob(SqlTransaction& transaction, absl::string_view tena
 absl::Status DeleteJob(SqlTransaction& transaction, absl::string_view tenant,
                        absl::string_view id) {
   VS_ASSIGN_OR_RETURN(const Job job, GetJob(transaction, tenant, id, kChanging));
-  if (!IsFinished(job.state)) {
-    return ErrorWithReason(
-        absl::StatusCode::kFailedPrecondition, "JOB_NOT_FINISHED",
-        absl::StrCat("`jobs/", id, "` is ", NameOf(job.state), "; cancel it first"));
-  }
-  VS_RETURN_IF_ERROR(DeleteArtifactsOf(transaction, tenant, id));
-  const std::vector<std::string> blobs = BlobsOf(transaction, id);
-  transaction.Execute("DELETE FROM jobs WHERE id = $1", id);
-  MarkIfUnnamed(transaction, blobs);
+  VS_RETURN_IF_ERROR(CheckIsNoChild(job));
+  return DeleteWithParts(transaction, tenant, SequenceOf(transaction, id));
+}
+
+absl::StatusOr<Job> StartChild(SqlTransaction& transaction, const Lease& lease,
+                               absl::string_view phase, const NewJob& job,
+                               const TenantPolicies& tenants) {
+  VS_ASSIGN_OR_RETURN(const HeldStep step, CheckLease(transaction, lease));
+  const auto started = transaction.Query(
+      "SELECT k.id FROM job_children c JOIN jobs k ON k.sequence = c.job"
+      " WHERE c.parent = $1 AND c.phase = $2",
+      step.job, phase);
+  if (started->Next()) return GetJob(transaction, lease.tenant, started->Text(0));
+  NewJob child = job;
+  child.tenant = lease.tenant;
+  child.priority = static_cast<int>(
+      transaction.Integer("SELECT priority FROM jobs WHERE sequence = $1", step.job).value());
+  VS_ASSIGN_OR_RETURN(const Job created, CreateJob(transaction, child, /*key=*/{}, tenants));
+  transaction.Execute("INSERT INTO job_children (job, parent, phase) VALUES ($1, $2, $3)",
+                      SequenceOf(transaction, created.id), step.job, phase);
+  return GetJob(transaction, lease.tenant, created.id);
+}
+
+absl::Status AwaitChildren(SqlTransaction& transaction, const Lease& lease,
+                           const ShardProgress& progress, int64_t ended, absl::Duration pause,
+                           const TenantPolicies& tenants) {
+  VS_ASSIGN_OR_RETURN(const HeldStep step, CheckLease(transaction, lease));
+  // What another part came to since the shard looked is seen at once.
+  const int64_t now_ended =
+      transaction
+          .Integer(
+              "SELECT count(*) FROM job_children c JOIN jobs k ON k.sequence = c.job"
+              " WHERE c.parent = $1 AND k.state IN (4, 5, 6)",
+              step.job)
+          .value();
+  const absl::Time not_before = now_ended == ended ? transaction.now() + pause : absl::UnixEpoch();
+  VS_RETURN_IF_ERROR(CommitProgress(transaction, lease, progress, /*done=*/false, tenants));
+  transaction.Execute("UPDATE steps SET not_before = $1 WHERE job = $2 AND shard = $3", not_before,
+                      step.job, lease.shard);
+  ReturnStep(transaction, step.job, lease.shard);
   return absl::OkStatus();
+}
+
+std::optional<std::string> ParentOfFinished(SqlTransaction& transaction, absl::string_view id) {
+  const auto row = transaction.Query(
+      "SELECT p.id FROM jobs k JOIN job_children c ON c.job = k.sequence"
+      " JOIN jobs p ON p.sequence = c.parent WHERE k.id = $1 AND k.state IN (4, 5, 6)",
+      id);
+  if (!row->Next()) return std::nullopt;
+  return row->Text(0);
+}
+
+void ChildEnded(SqlTransaction& transaction, absl::string_view parent) {
+  const std::optional<int64_t> job = transaction.Integer(
+      absl::StrCat("SELECT sequence FROM jobs WHERE id = $1 AND state IN (2, 3)",
+                   transaction.Locking(kChanging)),
+      parent);
+  if (!job) return;
+  transaction.Execute(
+      "UPDATE steps SET not_before = 0 WHERE job = $1 AND state = 0 AND failures = 0", *job);
+  UpdateReadiness(transaction, *job);
+  FinishCancelling(transaction, *job);
+}
+
+std::vector<std::string> FinishStoppedParents(SqlTransaction& transaction) {
+  std::vector<std::pair<int64_t, std::string>> cancelling;
+  const auto rows = transaction.Query(
+      absl::StrCat("SELECT j.sequence, j.id FROM jobs j WHERE j.state = 3"
+                   " AND EXISTS (SELECT 1 FROM job_children c WHERE c.parent = j.sequence)",
+                   transaction.Locking(" FOR UPDATE OF j SKIP LOCKED")));
+  while (rows->Next()) cancelling.emplace_back(rows->Integer(0), rows->Text(1));
+  std::vector<std::string> finished;
+  for (auto& [job, id] : cancelling) {
+    if (FinishCancelling(transaction, job)) finished.push_back(std::move(id));
+  }
+  return finished;
 }
 
 std::optional<Lease> LeaseWork(SqlTransaction& transaction, const LeaseRequest& request,

@@ -28,8 +28,12 @@ inline constexpr char kJobColumns[] =
     "sequence, tenant, id, kind, display_name, priority, state, created_at, started_at, "
     "finished_at, error_code, error_reason, error_message, error_shard, num_shards, shards_done, "
     "total_work, work_done, rescues, attempts, metadata, needs, "
-    "(SELECT revision FROM job_revisions WHERE job_revisions.job = sequence)";
-inline constexpr int kNumJobColumns = 23;
+    "(SELECT revision FROM job_revisions WHERE job_revisions.job = sequence), "
+    "(SELECT p.id FROM job_children c JOIN jobs p ON p.sequence = c.parent"
+    " WHERE c.job = jobs.sequence), "
+    "(SELECT c.phase FROM job_children c WHERE c.job = jobs.sequence), "
+    "(SELECT count(*) FROM job_children c WHERE c.parent = jobs.sequence)";
+inline constexpr int kNumJobColumns = 26;
 // And where they stand.
 inline constexpr char kJobsWithPayloads[] =
     "jobs JOIN job_payloads ON job_payloads.job = jobs.sequence";
@@ -48,6 +52,22 @@ absl::StatusOr<Job> RetryJob(SqlTransaction& transaction, absl::string_view tena
                              absl::string_view id, const IdempotencyKey& key,
                              const TenantPolicies& tenants);
 absl::Status DeleteJob(SqlTransaction& transaction, absl::string_view tenant, absl::string_view id);
+
+// --- Jobs that are parts of others. Whoever locks both locks the parent first. ---
+
+absl::StatusOr<Job> StartChild(SqlTransaction& transaction, const Lease& lease,
+                               absl::string_view phase, const NewJob& job,
+                               const TenantPolicies& tenants);
+absl::Status AwaitChildren(SqlTransaction& transaction, const Lease& lease,
+                           const ShardProgress& progress, int64_t ended, absl::Duration pause,
+                           const TenantPolicies& tenants);
+// The id of the job that a finished one is a part of; nullopt where it is of none or not finished.
+std::optional<std::string> ParentOfFinished(SqlTransaction& transaction, absl::string_view id);
+// A part of that job has ended. Apart from the transaction that ended it, which had locked the part
+// first; where it never comes, the pause of AwaitChildren ends, and FinishStoppedParents is called.
+void ChildEnded(SqlTransaction& transaction, absl::string_view parent);
+// Cancelling jobs whose parts have all stopped; their ids.
+std::vector<std::string> FinishStoppedParents(SqlTransaction& transaction);
 
 // Without its spec.
 std::optional<Lease> LeaseWork(SqlTransaction& transaction, const LeaseRequest& request,

@@ -277,8 +277,18 @@ CREATE INDEX jobs_with_partials ON jobs (finished_at) WHERE state IN (5, 6) AND 
 CREATE INDEX requests_by_age ON requests (created_at);
 )sql";
 
+// Jobs that are parts of others.
+constexpr char kChildren[] = R"sql(
+CREATE TABLE job_children (
+  job BIGINT PRIMARY KEY REFERENCES jobs ON DELETE CASCADE,
+  parent BIGINT NOT NULL REFERENCES jobs,
+  phase TEXT NOT NULL,
+  UNIQUE (parent, phase)
+);
+)sql";
+
 // What leads from each format to the next, from none at all on.
-constexpr std::array<const char*, 4> kUpgrades = {kFormat1, kReplicas, kLines, kHistory};
+constexpr std::array<const char*, 5> kUpgrades = {kFormat1, kReplicas, kLines, kHistory, kChildren};
 
 absl::Status Unfit(absl::string_view reason, absl::string_view message) {
   return ErrorWithReason(absl::StatusCode::kFailedPrecondition, reason, message);

@@ -302,10 +302,20 @@ CREATE INDEX jobs_with_partials ON jobs (finished_at) WHERE state IN (5, 6) AND 
 CREATE INDEX requests_by_age ON requests (created_at);
 )sql";
 
+// Jobs that are parts of others.
+constexpr char kChildren[] = R"sql(
+CREATE TABLE job_children (
+  job INTEGER PRIMARY KEY REFERENCES jobs ON DELETE CASCADE,
+  parent INTEGER NOT NULL REFERENCES jobs,
+  phase TEXT NOT NULL,
+  UNIQUE (parent, phase)
+) STRICT;
+)sql";
+
 // What leads from each format to the next, from none at all on: a new database goes all the way, so
 // that there is one text of each table.
-constexpr std::array<const char*, 5> kUpgrades = {kFormat1, kUpgradeFrom1, kReplicas, kLines,
-                                                  kHistory};
+constexpr std::array<const char*, 6> kUpgrades = {kFormat1, kUpgradeFrom1, kReplicas,
+                                                  kLines,   kHistory,      kChildren};
 
 }  // namespace
 

@@ -189,6 +189,9 @@ struct Job {
   std::vector<JobTransition> transitions;
   std::vector<std::string> blobs;  // as in NewJob; empty in lists
   std::vector<Observed> observed;  // by name; empty in lists
+  std::string parent;              // id of the job that it is a part of; empty: of none
+  std::string phase;               // which part
+  int64_t num_parts = 0;           // it is made of, as far as they have begun
 };
 
 inline constexpr int64_t kMostTransitions = 1000;
@@ -201,6 +204,7 @@ struct JobFilter {
   std::optional<absl::Time> created_before;  // and not then
   std::string display_name_prefix;
   std::string model;
+  std::string parent;  // parts of this job; empty lets through jobs that are no part of another
 };
 
 struct JobPage {
@@ -370,18 +374,21 @@ class Store {
   virtual absl::StatusOr<JobPage> ListJobs(absl::string_view tenant, const JobFilter& filter,
                                            const Page& page) = 0;
 
-  // Asks to stop: CANCELLED at once where no lease is live, else CANCELLING until the last one
-  // ends. No effect on a finished job. Returns the job after it.
+  // Jobs can be parts of another one (StartChild). They are cancelled, retried and deleted with it:
+  // the three calls below are FAILED_PRECONDITION, reason CHILD_JOB, for a part alone.
+
+  // Asks to stop: CANCELLED at once where no lease is live, its own or of a part, else CANCELLING
+  // until the last one ends. No effect on a finished job. Returns the job after it.
   virtual absl::StatusOr<Job> RequestCancel(absl::string_view tenant, absl::string_view id) = 0;
 
   // FAILED or CANCELLED -> QUEUED, keeping what is committed. FAILED_PRECONDITION in other states
-  // (reason JOB_NOT_RETRYABLE) and where an input was deleted since (INPUT_DELETED); QUEUE_FULL as
-  // CreateJob.
+  // and while a part has yet to stop (reason JOB_NOT_RETRYABLE) and where an input was deleted
+  // since (INPUT_DELETED); QUEUE_FULL as CreateJob.
   virtual absl::StatusOr<Job> RetryJob(absl::string_view tenant, absl::string_view id,
                                        const IdempotencyKey& key) = 0;
 
-  // Deletes a finished job and its artifacts; vectors and neuron sets stay. FAILED_PRECONDITION
-  // (reason JOB_NOT_FINISHED) in other states.
+  // Deletes a finished job, its parts and their artifacts; vectors and neuron sets stay.
+  // FAILED_PRECONDITION (reason JOB_NOT_FINISHED) in other states of it or of a part.
   virtual absl::Status DeleteJob(absl::string_view tenant, absl::string_view id) = 0;
 
   // --- Jobs as workers see them ---
@@ -469,6 +476,19 @@ class Store {
   // Rescues of all jobs that exist, and of those deleted since.
   virtual absl::StatusOr<int64_t> TotalRescues() = 0;
   virtual absl::StatusOr<QueueAges> MeasureAges() = 0;
+
+  // --- Jobs that are made of other jobs, as their workers see them; fenced like the calls above
+  // ---
+
+  // Starts a job that is a part of the leased one, or finds that of this phase, which was started
+  // before. It has the tenant and the priority of its parent, whatever `job` says, and ends with
+  // it. Errors of CreateJob.
+  virtual absl::StatusOr<Job> StartChild(const Lease& lease, absl::string_view phase,
+                                         const NewJob& job) = 0;
+  // CommitProgress, and gives the lease back: the shard is not leased again before another part of
+  // the job has ended than the `ended` that were seen, or `pause` has passed.
+  virtual absl::Status AwaitChildren(const Lease& lease, const ShardProgress& progress,
+                                     int64_t ended, absl::Duration pause) = 0;
 };
 
 }  // namespace valuescope::store

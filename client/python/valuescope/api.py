@@ -1085,6 +1085,17 @@ class Api:
             warn(warning)
         return result
 
+    async def start_value_study(
+        self, spec: v1.ValueStudySpec, /, *, display_name: str = ""
+    ) -> v1.Job:
+        """Starts a value study, a job that is made of other jobs; `Client.value_study` gives it as an object.
+
+        Args:
+            spec: what to study; what is left out has the contract's defaults.
+            display_name: of the job, for people.
+        """
+        return await self.create_job(v1.JobSpec(value_study=spec), display_name=display_name)
+
     # --- Jobs ------------------------------------------------------------------------------------------------------
 
     async def create_job(
@@ -1129,8 +1140,9 @@ class Api:
         display_name: str = "",
         created_after: datetime.datetime | None = None,
         created_before: datetime.datetime | None = None,
+        parent: str = "",
     ) -> Jobs:
-        """Jobs, newest first, without their specs. What is left out lets all through.
+        """Jobs, newest first, without their specs. What is left out lets all through, but for jobs that are parts of others.
 
         Args:
             state: only those in this state, such as "running" or "failed", or in one of several.
@@ -1139,8 +1151,11 @@ class Api:
             display_name: only those whose name begins so.
             created_after: only those created at this time or later; a time without a time zone is local.
             created_before: only those created before this time.
+            parent: only those that this "jobs/ID" is made of.
         """
-        request = v1.ListJobsRequest(kind=kind, model=model, display_name_prefix=display_name)
+        request = v1.ListJobsRequest(
+            kind=kind, model=model, display_name_prefix=display_name, parent=parent
+        )
         if isinstance(state, str):
             request.state = _job_state(state)
         elif state is not None:

@@ -64,6 +64,12 @@ class AsyncClient(Api):
         """A job by its name or as `create_job` gave it back, to wait for it and to read its result."""
         return AsyncJobHandle(self, job if isinstance(job, str) else job.name)
 
+    async def value_study(
+        self, spec: v1.ValueStudySpec, /, *, display_name: str = ""
+    ) -> AsyncJobHandle:
+        """Starts a value study; once it is finished, `(await handle.result()).study` is what it came to."""
+        return self.job_handle(await self.start_value_study(spec, display_name=display_name))
+
     async def close(self) -> None:
         """Ends the connection; calls in flight fail with `Cancelled`."""
         await self._transport.close()
@@ -230,6 +236,12 @@ class Client:
     def job_handle(self, job: str | v1.Job) -> JobHandle:
         """A job by its name or as `create_job` gave it back, to wait for it and to read its result."""
         return JobHandle(self._api, job if isinstance(job, str) else job.name)
+
+    start_value_study = blocking(Api.start_value_study)
+
+    def value_study(self, spec: v1.ValueStudySpec, /, *, display_name: str = "") -> JobHandle:
+        """Starts a value study; once it is finished, `handle.result().study` is what it came to."""
+        return self.job_handle(self.start_value_study(spec, display_name=display_name))
 
     write_artifact = blocking(Api.write_artifact)
     artifact = blocking(Api.artifact)

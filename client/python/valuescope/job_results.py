@@ -119,6 +119,11 @@ class JobResult(Mapping[str, "pandas.DataFrame"]):
         """The whole summary."""
         return dict(json.loads(self.content("summary")))
 
+    @functools.cached_property
+    def study(self) -> v1.ValueStudyResult:
+        """What a value study came to."""
+        return json_format.Parse(self.content("results"), v1.ValueStudyResult())
+
     def content(self, role: str) -> bytes:
         """The bytes of an artifact; of "responses" and "points" those of its table in Arrow's file format."""
         content = self._contents[role]
