@@ -6,10 +6,9 @@ import itertools
 import numpy as np
 import planted_model as pm
 import pytest
-import valuescope as vs
-from test_planted import BLOCK, CONDITIONS, PLANTED, TWIN, client, cosine, folder, truth  # noqa: F401
-from valuescope import v1
+from test_planted import BLOCK, CONDITIONS, PLANTED, TWIN, client, cosine, folder, truth, vs  # noqa: F401
 
+v1 = vs.v1
 pytestmark = pytest.mark.filterwarnings("ignore")
 LABELS = ["thrill", "novelty", "daring"]
 SCORES = ["surprise", "risk", "adventure"]
@@ -41,12 +40,12 @@ def spec_of(model, **changes):
         "queries": [*CUED[:10], *NEUTRAL[:14]],
         "development_queries": NEUTRAL[14:18],
         "test_queries": NEUTRAL[20:32],
-        "sampling": v1.SamplingParams(max_tokens=6, seed=1),
+        "sampling": v1.SamplingParams(max_tokens=6, temperature=0.5, seed=1),
         "samples_per_query": 4,
         "steered_sampling": v1.SamplingParams(max_tokens=6, temperature=0),
         "min_responses": 4,
         "steered_layers": v1.Layers(list=v1.LayerList(layers=[BLOCK])),
-        "coefficients": [0.5, 1.0],
+        "coefficients": [0.4, 0.65],
         "random_directions": RANDOM,
         # The grammar says little, in whichever way: what the guard holds is that it is one.
         "guard": [v1.SweepBound(evaluation="responses", measure="mean_tokens", at_least=4)],
@@ -114,8 +113,7 @@ def test_steering_along_the_axes_is_found_and_along_random_directions_is_not(val
         told = share_of(value, name)
         found[name] = told
         assert told.value == 1 and told.difference_interval.lower > 0.5, name
-        # At most one random direction does as much, by what it has of the axes.
-        assert told.adjusted_p_value < 0.05 and told.random_p_value < 2.5 / (1 + RANDOM), name
+        assert told.adjusted_p_value < 0.05 and told.random_p_value < 0.05, name
     # Without the shared axis the value is not expressed.
     for name in ("intrinsic_unique", "prompted_unique"):
         assert share_of(value, name).value < 0.5, name
