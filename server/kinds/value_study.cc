@@ -261,10 +261,10 @@ class ValueStudyKind : public services::Kind {
                            const std::vector<StudyPart>& parts, const PartStates& states) {
     double share = 0;
     for (const StudyPart& part : parts) {
-      const store::Job& job = states.by_phase.at(part.phase);
-      if (job.total_work > 0) {
-        share += static_cast<double>(job.work_done) / static_cast<double>(job.total_work);
-      }
+      const auto job = states.by_phase.find(part.phase);
+      if (job == states.by_phase.end() || job->second.total_work == 0) continue;
+      share +=
+          static_cast<double>(job->second.work_done) / static_cast<double>(job->second.total_work);
     }
     share /= static_cast<double>(parts.size());
     const auto units = static_cast<double>(record.value_study().stage_units(stages_done));
@@ -283,7 +283,15 @@ class ValueStudyKind : public services::Kind {
     };
     VS_ASSIGN_OR_RETURN(const std::vector<StudyPart> parts,
                         stages.PartsOf(stage, state, results()));
-    VS_RETURN_IF_ERROR(StartParts(parts, call, context, states));
+    const auto wait = [&] {
+      return context.AwaitChildren(services::DeterministicBytes(state),
+                                   UnitsDone(record, state.stages_done(), parts, states),
+                                   states.ended);
+    };
+    // A full queue empties while the study waits, and not before it lets go of the worker.
+    const absl::Status started = StartParts(parts, call, context, states);
+    if (DetailsOf(started).retry_after) return wait();
+    VS_RETURN_IF_ERROR(started);
     bool all_succeeded = true;
     for (const StudyPart& part : parts) {
       const store::Job& job = states.by_phase.at(part.phase);
@@ -291,11 +299,7 @@ class ValueStudyKind : public services::Kind {
       if (store::IsFinished(job.state) && !succeeded) return FailureOf(job);
       all_succeeded &= succeeded;
     }
-    if (!all_succeeded) {
-      return context.AwaitChildren(services::DeterministicBytes(state),
-                                   UnitsDone(record, state.stages_done(), parts, states),
-                                   states.ended);
-    }
+    if (!all_succeeded) return wait();
     VS_RETURN_IF_ERROR(stages.Gather(stage, results(), state));
     state.set_stages_done(state.stages_done() + 1);
     return absl::OkStatus();
