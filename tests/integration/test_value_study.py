@@ -388,6 +388,15 @@ def test_a_cancelled_study_stops_its_parts_and_goes_on_when_retried(client, stud
     handle.delete()
 
 
+def test_a_tenant_that_may_queue_and_run_one_thing_at_a_time_finishes_its_study(root, start_server, tmp_path):  # fmt: skip
+    server = start_server(tmp_path, *flags(root), "--tenants=*:queued=1:running=1")
+    fields = {"random_directions": 0, "questionnaire": None, "neurons": None}
+    with connected(server) as connection:
+        handle = connection.value_study(spec_of(values=[value_of("care")], **fields))
+        assert handle.wait().state == v1.JOB_STATE_SUCCEEDED
+    assert server.stop() == 0
+
+
 def test_values_without_enough_responses_end_alone_or_end_the_study(client):
     rare = value_of("rare", ["w9999"])
     fields = {"random_directions": 0, "questionnaire": None, "neurons": None}
@@ -438,6 +447,18 @@ def test_bad_input_names_its_field(client, changes, field):
         return
     assert refused.value.code == grpc.StatusCode.INVALID_ARGUMENT
     assert f"spec.value_study.{field}" in str(refused.value)
+
+
+def test_drawn_system_messages_are_for_responses_alone(client):
+    drawn = v1.EvaluationCondition(system_messages=SYSTEM)
+    both = v1.EvaluationCondition(system_messages=SYSTEM, system_message="")
+    asked = v1.AskQuestionnaireRequest(model=MODEL, conditions=[drawn])
+    asked.MergeFrom(spec_of().questionnaire)
+    generated = v1.GenerateResponsesSpec(model=MODEL, queries=TEST, conditions=[both])
+    for spec in (v1.JobSpec(ask_questionnaire=asked), v1.JobSpec(generate_responses=generated)):
+        with pytest.raises(vs.InvalidRequest) as refused:
+            client.estimate_job(spec)
+        assert "conditions[0].system_messages" in str(refused.value)
 
 
 def test_the_file_is_the_messages_json(client, studied):
