@@ -357,6 +357,20 @@ absl::Status FillLayers(const engine::ServedModel& model, Spec& spec) {
   return absl::OkStatus();
 }
 
+// Neurons are ranked in the blocks that can have written what is read, at the latest layer that is
+// steered or an earlier one.
+absl::Status CheckRemoved(const engine::ServedModel& model, const Spec& spec) {
+  if (spec.neurons().removed().empty()) return absl::OkStatus();
+  const int first = spec.steered_layers().list().layers(0);
+  const auto blocks =
+      absl::c_count_if(spec.layers().list().layers(), [&](int layer) { return layer <= first; });
+  const int64_t most = blocks * model.architecture.intermediate;
+  const int last = spec.neurons().removed_size() - 1;
+  if (spec.neurons().removed(last) <= most) return absl::OkStatus();
+  return OutOfRange(absl::StrCat("neurons.removed[", last, "]"), spec.neurons().removed(last), 1,
+                    static_cast<double>(most));
+}
+
 }  // namespace
 
 absl::StatusOr<Spec> WithStudyDefaults(const Spec& given, const engine::ServedModel& model) {
@@ -374,6 +388,7 @@ absl::StatusOr<Spec> WithStudyDefaults(const Spec& given, const engine::ServedMo
   if (!spec.has_circumplex()) FillCircumplex(spec);
   FillGuard(spec);
   VS_RETURN_IF_ERROR(FillLayers(model, spec));
+  VS_RETURN_IF_ERROR(CheckRemoved(model, spec));
   return spec;
 }
 

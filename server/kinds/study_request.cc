@@ -13,6 +13,7 @@
 #include "kinds/study_parts.h"
 #include "kinds/study_stages.h"
 #include "kinds/sweep_measures.h"
+#include "kinds/sweep_request.h"
 #include "services/model_needs.h"
 #include "studies/measure_texts.h"
 
@@ -252,7 +253,29 @@ class PartResolver {
                       StudyStage::kMeasure);
   }
 
+  // What the sweeps will be, as far as their size and their bounds tell before there are vectors.
+  absl::Status CheckSweeps() const {
+    for (const int count : {spec_.directions_size(), spec_.random_directions()}) {
+      google::protobuf::RepeatedPtrField<std::string> vectors;
+      for (int i = 0; i < count; ++i) *vectors.Add() = absl::StrCat("vectors/", i);
+      if (vectors.empty()) continue;
+      VS_RETURN_IF_ERROR(CheckSweepSize(SweepOver(spec_, vectors, &spec_.values(0).judge()),
+                                        model_.architecture.num_layers));
+    }
+    if (spec_.neurons().factors().empty()) return absl::OkStatus();
+    v1::StudiedValue value;
+    for (const char* const vector : {"vectors/0", "vectors/1"}) {
+      value.add_vectors()->set_vector(vector);
+    }
+    for (const int number : spec_.neurons().classes()) {
+      value.add_selections()->mutable_subject()->set_neurons(static_cast<v1::NeuronClass>(number));
+    }
+    return CheckSweepSize(SweepOverNeurons(spec_, value, spec_.values(0).judge()),
+                          model_.architecture.num_layers);
+  }
+
   absl::Status CheckMeasuresAndGuard() {
+    VS_RETURN_IF_ERROR(CheckSweeps());
     v1::MeasureTextsRequest request = spec_.measures();
     request.set_model(spec_.model());
     *request.add_responses() = StandIn();

@@ -437,6 +437,9 @@ def test_values_without_enough_responses_end_alone_or_end_the_study(client):
         ({"neurons": v1.StudyNeurons(max_angles=[60.0])}, "neurons.max_angles[0]"),
         ({"neurons": v1.StudyNeurons(removed=[4, 1])}, "neurons.removed[1]"),
         ({"neurons": v1.StudyNeurons(removed=[4], attribute=False)}, "neurons.removed"),
+        ({"neurons": v1.StudyNeurons(removed=[100000])}, "neurons.removed[0]"),
+        ({"guard": [v1.SweepBound(evaluation="responses", measure="distinct_2")]}, "guard[0]"),
+        ({"guard": [v1.SweepBound(evaluation="answers", measure="distinct_2", at_least=1)]}, "guard[0].evaluation"),
     ],
 )  # fmt: skip
 def test_bad_input_names_its_field(client, changes, field):
