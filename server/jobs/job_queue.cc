@@ -57,7 +57,7 @@ absl::StatusOr<store::JobPage> JobQueue::List(absl::string_view tenant,
 
 absl::StatusOr<JobSnapshot> JobQueue::Cancel(absl::string_view tenant, absl::string_view id) {
   VS_RETURN_IF_ERROR(store_->RequestCancel(tenant, id).status());
-  Announce(id);
+  AnnounceWithParts(tenant, id);
   WakeWorkers();
   return Get(tenant, id);
 }
@@ -65,7 +65,7 @@ absl::StatusOr<JobSnapshot> JobQueue::Cancel(absl::string_view tenant, absl::str
 absl::StatusOr<JobSnapshot> JobQueue::Retry(absl::string_view tenant, absl::string_view id,
                                             const store::IdempotencyKey& key) {
   VS_RETURN_IF_ERROR(store_->RetryJob(tenant, id, key).status());
-  Announce(id);
+  AnnounceWithParts(tenant, id);
   WakeWorkers();
   return Get(tenant, id);
 }
@@ -170,6 +170,13 @@ void JobQueue::Announce(absl::string_view job_id) {
   absl::MutexLock lock(&mutex_);
   const auto found = watched_.find(job_id);
   if (found != watched_.end()) TellWatchers(found->second);
+}
+
+void JobQueue::AnnounceWithParts(absl::string_view tenant, absl::string_view id) {
+  Announce(id);
+  const absl::StatusOr<std::vector<store::Job>> parts = ListChildren(tenant, id);
+  if (!parts.ok()) return;
+  for (const store::Job& part : *parts) Announce(part.id);
 }
 
 void JobQueue::TellWatchers(Watched& watched) {

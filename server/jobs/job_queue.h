@@ -134,6 +134,8 @@ class JobQueue {
         std::nullopt;  // as it is since the last change, once read
   };
 
+  // Both may have changed.
+  void AnnounceWithParts(absl::string_view tenant, absl::string_view id);
   void ForgetReplicas();
   void WakeWorkers();
   void WakeAllWatchers();

@@ -200,6 +200,8 @@ class Worker::Impl {
     Deactivate();
     if (!status.ok()) Settle(lease, cancellation, status);
     queue_->Announce(job_id);
+    // It may have ended with its part.
+    if (!lease.lease().parent_id.empty()) queue_->Announce(lease.lease().parent_id);
     if (options_.observer.on_step) {
       options_.observer.on_step(lease.lease(), SteadyNow() - start, status);
     }

@@ -300,10 +300,13 @@ void CountFailure(SqlTransaction& transaction, int64_t job, int64_t shard, int64
 // none, or the job is to be run no more. `lock`: of the job's row, which comes before its steps:
 // one that was free when it was looked for, and is locked when it is free no more, would stay so.
 std::optional<Lease> TakeStep(SqlTransaction& transaction, int64_t job, absl::string_view lock) {
-  const auto row = transaction.Query(absl::StrCat("SELECT tenant, id, kind, num_shards FROM jobs"
-                                                  " WHERE sequence = $1 AND state IN (1, 2)",
-                                                  transaction.Locking(lock)),
-                                     job);
+  const auto row =
+      transaction.Query(absl::StrCat("SELECT tenant, id, kind, num_shards,"
+                                     " (SELECT p.id FROM job_children c JOIN jobs p"
+                                     "   ON p.sequence = c.parent WHERE c.job = jobs.sequence)"
+                                     " FROM jobs WHERE sequence = $1 AND state IN (1, 2)",
+                                     transaction.Locking(lock)),
+                        job);
   if (!row->Next()) return std::nullopt;
   const auto step = transaction.Query(
       "SELECT shard, failures FROM steps WHERE job = $1 AND state = 0 AND not_before <= $2"
@@ -320,6 +323,7 @@ std::optional<Lease> TakeStep(SqlTransaction& transaction, int64_t job, absl::st
                .expires_at = {},
                .num_shards = row->Integer(3),
                .failures = failures,
+               .parent_id = row->IsNull(4) ? "" : row->Text(4),
                .worked = absl::ZeroDuration()};
 }
 

@@ -242,7 +242,9 @@ class SqlStore : public Store {
         std::vector<std::string> changed, ChangeSeveral([&](SqlTransaction& transaction) {
           return TakeBackLeases(transaction, /*expired_by=*/transaction.now(), policy_);
         }));
-    for (const std::string& id : changed) TellParent(id);
+    for (size_t i = 0, count = changed.size(); i < count; ++i) {
+      if (const auto parent = TellParent(changed[i])) changed.push_back(*parent);
+    }
     VS_ASSIGN_OR_RETURN(const std::vector<std::string> stopped,
                         ChangeSeveral([](SqlTransaction& transaction) {
                           return FinishStoppedParents(transaction);
@@ -342,18 +344,19 @@ class SqlStore : public Store {
         });
   }
 
-  // Where the job has ended, the one that it is a part of goes on. A parent that is not told looks
-  // by itself after a while, so an error is none.
-  void TellParent(const std::string& job_id) {
+  // Where the job has ended, the one that it is a part of goes on; its id. One that is not told
+  // looks by itself after a while, so an error is none.
+  std::optional<std::string> TellParent(const std::string& job_id) {
     const auto parent = database_->Read(
         [&](SqlTransaction& transaction) -> absl::StatusOr<std::optional<std::string>> {
           return ParentOfFinished(transaction, job_id);
         });
-    if (!parent.ok() || !parent->has_value()) return;
+    if (!parent.ok() || !parent->has_value()) return std::nullopt;
     Change(**parent, kForWorkers, [&](SqlTransaction& transaction) {
       ChildEnded(transaction, **parent);
       return absl::OkStatus();
     }).IgnoreError();
+    return *parent;
   }
 
   const std::unique_ptr<SqlDatabase> database_;

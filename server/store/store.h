@@ -266,7 +266,8 @@ struct Lease {
   std::string token;
   absl::Time expires_at;
   int64_t num_shards = 1;
-  int64_t failures = 0;  // infrastructure failures of the step since it last got on
+  int64_t failures = 0;        // infrastructure failures of the step since it last got on
+  std::string parent_id = {};  // of the job that this one is a part of; empty: of none
   // Worker time spent on it since the store was last told of some. The worker sets it before a call
   // below that writes, but for ExtendLease; it is charged to the tenant where that succeeds.
   absl::Duration worked = absl::ZeroDuration();
