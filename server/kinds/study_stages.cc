@@ -9,6 +9,7 @@
 #include "analysis/statistics.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "kinds/study_neurons.h"
 #include "kinds/study_outcomes.h"
 #include "kinds/study_points.h"
 #include "kinds/study_vectors.h"

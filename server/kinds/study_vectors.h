@@ -1,5 +1,5 @@
-// The first half of a study's findings: vectors, what they share, neurons by geometry and by
-// contribution, and the directions that are steered, brought to one norm in each layer.
+// The first half of a study's findings: vectors, what they share, neurons by geometry, and the
+// directions that are steered, brought to one norm in each layer.
 #ifndef VALUESCOPE_KINDS_STUDY_VECTORS_H_
 #define VALUESCOPE_KINDS_STUDY_VECTORS_H_
 
@@ -25,12 +25,6 @@ struct StudyGathering {
 // From "extract/...": vectors, decomposition, classification, cosines over the values, mean delta,
 // circumplex, the common norm, and in `selections` of each value the subjects that are steered.
 absl::Status GatherVectors(const StudyGathering& gathering, SavedStudyState& state);
-
-// From "attribute/...".
-absl::Status GatherNeurons(const StudyGathering& gathering, SavedStudyState& state);
-
-// From "remove/...".
-absl::Status GatherRemovals(const StudyGathering& gathering, SavedStudyState& state);
 
 }  // namespace valuescope::kinds
 
