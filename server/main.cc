@@ -40,12 +40,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/failpoint.h"
 #include "base/host_memory.h"
 #include "base/memory_ledger.h"
+#include "base/recurring.h"
 #include "base/status_macros.h"
 #include "bindings/bindings.h"
 #include "config/server_config.h"
@@ -158,8 +159,9 @@ observability::ServingState::PlaceMemory MemoryOf(const char* place, const Memor
 }
 
 // `lease`: of a shard's step that was just extended.
-observability::ServingState StateOf(const engine::ModelRegistry& models, store::Store& store,
+observability::ServingState StateOf(const engine::ModelRegistry& models, jobs::JobQueue& queue,
                                     absl::Duration lease) {
+  store::Store& store = queue.store();
   observability::ServingState state;
   int64_t weights = 0, cache = 0, captures = 0, interventions = 0, requests = 0;
   for (const auto& model : models.Served()) {
@@ -167,7 +169,8 @@ observability::ServingState StateOf(const engine::ModelRegistry& models, store::
     state.requests_running += statistics.running;
     state.requests_waiting += statistics.waiting;
     state.batch_rows += statistics.batch_rows;
-    state.step_running = std::max(state.step_running, absl::Now() - statistics.step_began);
+    state.step_running =
+        std::max(state.step_running, Clock::Steady().Now() - statistics.step_began);
     state.kv_cache_used_ratio = std::max(state.kv_cache_used_ratio, statistics.cache_used_ratio);
     state.kv_cache_promised_ratio =
         std::max(state.kv_cache_promised_ratio, statistics.cache_promised_ratio);
@@ -196,7 +199,7 @@ observability::ServingState StateOf(const engine::ModelRegistry& models, store::
                          {"captures", captures},
                          {"interventions", interventions},
                          {"requests", requests}};
-  if (const auto counts = store.CountJobs(); counts.ok()) {
+  if (const auto counts = queue.CountJobs(); counts.ok()) {
     for (const store::JobCount& count : *counts) {
       state.jobs.push_back({.kind = count.kind,
                             .state = std::string(store::NameOf(count.state)),
@@ -242,6 +245,8 @@ jobs::WorkerOptions ObservedWorker(const config::ServerConfig& config,
   jobs::WorkerOptions options;
   options.turns.commit_interval = config.job_commit_interval;
   options.turns.turn = config.job_turn;
+  // Small models have small partials: where tests kill the server, all of them are blobs.
+  if (kFailpoints) options.turns.partial_in_row = 0;
   options.lease = config.job_lease;
   options.beat = config.job_lease / 3;
   options.orphan_grace = config.keep_orphaned_blobs;
@@ -298,7 +303,18 @@ class Server {
       : config_(std::move(config)),
         host_memory_({.capacity = config_.host_memory_bytes > 0 ? config_.host_memory_bytes
                                                                 : HostMemoryBytes(),
-                      .name = "the host's memory for the server"}) {}
+                      .name = "the host's memory for the server"}),
+        watchdog_(
+            config_.step_timeout, &Clock::Steady(),
+            {.on_stuck =
+                 [](const std::string& model, absl::Duration running) {
+                   Log(LogLevel::kError, "a step is stuck",
+                       {{"model", model}, {"seconds", absl::ToDoubleSeconds(running)}});
+                 },
+             .on_moving =
+                 [](const std::string& model) {
+                   Log(LogLevel::kWarning, "a step that was stuck has ended", {{"model", model}});
+                 }}) {}
   ~Server();
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
@@ -316,7 +332,8 @@ class Server {
   absl::Status ServeMetrics();
   absl::Status Listen();
   void WatchReadiness();
-  void WatchEngines();
+  // How long until the next look.
+  absl::Duration WatchEngines();
   void TellHealth() ABSL_EXCLUSIVE_LOCKS_REQUIRED(health_mutex_);
   // Ends the process with `failure`, by a drain, unless it drains already: this server can no
   // longer do what it is there for.
@@ -352,8 +369,8 @@ class Server {
   std::vector<std::unique_ptr<rpc::RpcService>> bindings_;
   std::unique_ptr<grpc::Server> grpc_;
   std::thread readiness_;
-  std::thread engines_;
-  absl::Notification stopped_;
+  engine::StepWatchdog watchdog_;
+  Recurring engines_{[this] { return WatchEngines(); }};
   absl::Mutex health_mutex_;
   bool ready_ ABSL_GUARDED_BY(health_mutex_) = false;
   bool alive_ ABSL_GUARDED_BY(health_mutex_) = true;
@@ -366,9 +383,8 @@ Server::~Server() {
   metrics_.StopServing();
   if (beat_ != nullptr) beat_->Stop();
   if (grpc_ != nullptr) grpc_->Shutdown(absl::ToChronoTime(absl::Now()));
-  stopped_.Notify();
   if (readiness_.joinable()) readiness_.join();
-  if (engines_.joinable()) engines_.join();
+  engines_.Stop();
 }
 
 absl::Status Server::OpenStore() {
@@ -392,7 +408,8 @@ absl::Status Server::OpenStore() {
                                                            .on_exchange = ObservedS3(&metrics_)});
   if (!blobs.ok()) return OfFlag("--artifacts", blobs.status());
   blobs_ = *std::move(blobs);
-  return absl::OkStatus();
+  VS_ASSIGN_OR_RETURN(const std::string identity, store_->Identity());
+  return OfFlag("--artifacts", blobs_->Claim(identity));
 }
 
 // Adds what engines ask of the GPU that --device names, whose memory then is `memory`; of a CPU
@@ -473,8 +490,6 @@ absl::Status Server::Listen() {
   model_service_.emplace(runtime_->clock(), models_.get(), store_.get(), &*replicas_);
   generation_service_.emplace(&metrics_, models_.get(), vectors_.get());
   activation_service_.emplace(models_.get(), vectors_.get());
-  vector_service_.emplace(models_.get(), store_.get(), blobs_.get(), &kinds_);
-  neuron_service_.emplace(models_.get(), store_.get(), blobs_.get(), &kinds_);
   evaluation_service_.emplace(store_.get(), blobs_.get(), &kinds_);
   job_service_.emplace(&kinds_, queue_.get(), store_.get(), blobs_.get(), &*replicas_,
                        config_.keep_jobs);
@@ -542,7 +557,7 @@ absl::Status Server::ServeMetrics() {
   std::string address;
   if (!config_.metrics_listen.empty()) {
     const auto served = metrics_.Serve(config_.metrics_listen, [this] {
-      observability::ServingState state = StateOf(*models_, *store_, config_.job_lease);
+      observability::ServingState state = StateOf(*models_, *queue_, config_.job_lease);
       state.memory.push_back(MemoryOf("host", host_memory_));
       if (device_memory_) state.memory.push_back(MemoryOf("device", *device_memory_));
       return state;
@@ -561,9 +576,13 @@ absl::Status Server::Start() {
   VS_RETURN_IF_ERROR(FindModels());
   VS_RETURN_IF_ERROR(ServeMetrics());
   vectors_ = std::make_unique<services::StoredVectorResolver>(store_.get(), blobs_.get());
-  kinds::AddKinds(
-      {models_.get(), store_.get(), blobs_.get(), vectors_.get(), config_.extraction_scratch_bytes},
-      kinds_);
+  vector_service_.emplace(models_.get(), store_.get(), blobs_.get(), &kinds_);
+  neuron_service_.emplace(models_.get(), store_.get(), blobs_.get(), &kinds_);
+  const kinds::Sources sources = {models_.get(), store_.get(), blobs_.get(), vectors_.get(),
+                                  config_.extraction_scratch_bytes};
+  kinds::AddKinds(sources, kinds_);
+  kinds_.Add(
+      kinds::ValueStudy({sources, &kinds_, &*vector_service_, &*neuron_service_, &host_memory_}));
   std::vector<jobs::JobKind*> kinds = kinds_.ForWorkers();
   queue_->SetKinds({kinds.begin(), kinds.end()});
   worker_ = std::make_unique<jobs::Worker>(queue_.get(), blobs_.get(), std::move(kinds),
@@ -576,7 +595,7 @@ absl::Status Server::Start() {
   worker_->Start();
   retention_->Start();
   readiness_ = std::thread([this] { WatchReadiness(); });
-  engines_ = std::thread([this] { WatchEngines(); });
+  engines_.Start();
   return absl::OkStatus();
 }
 
@@ -619,39 +638,25 @@ void Server::WatchReadiness() {
   TellHealth();
 }
 
-void Server::WatchEngines() {
-  engine::StepWatchdog watchdog(
-      config_.step_timeout, &Clock::System(),
-      {.on_stuck =
-           [](const std::string& model, absl::Duration running) {
-             Log(LogLevel::kError, "a step is stuck",
-                 {{"model", model}, {"seconds", absl::ToDoubleSeconds(running)}});
-           },
-       .on_moving =
-           [](const std::string& model) {
-             Log(LogLevel::kWarning, "a step that was stuck has ended", {{"model", model}});
-           }});
-  // Often enough to see a stuck step soon after its time is over.
-  const absl::Duration pause =
-      std::clamp(config_.step_timeout / 4, absl::Milliseconds(10), absl::Seconds(1));
-  while (!stopped_.WaitForNotificationWithTimeout(pause)) {
-    std::vector<engine::RunningStep> steps;
-    absl::Status failure;
-    for (const auto& model : models_->Served()) {
-      const engine::EngineStatistics statistics = model->engine->statistics();
-      steps.push_back({.model = model->id, .began = statistics.step_began});
-      if (statistics.device_failed) {
-        failure =
-            absl::InternalError(absl::StrCat("the device of the model ", model->id, " failed"));
-      }
+absl::Duration Server::WatchEngines() {
+  std::vector<engine::RunningStep> steps;
+  absl::Status failure;
+  for (const auto& model : models_->Served()) {
+    const engine::EngineStatistics statistics = model->engine->statistics();
+    steps.push_back({.model = model->id, .began = statistics.step_began});
+    if (statistics.device_failed) {
+      failure = absl::InternalError(absl::StrCat("the device of the model ", model->id, " failed"));
     }
-    const bool alive = watchdog.Look(steps);
-    absl::MutexLock lock(&health_mutex_);
-    if (!failure.ok()) GiveUp(std::move(failure));
-    if (alive == alive_) continue;
+  }
+  const bool alive = watchdog_.Look(steps);
+  absl::MutexLock lock(&health_mutex_);
+  if (!failure.ok()) GiveUp(std::move(failure));
+  if (alive != alive_) {
     alive_ = alive;
     TellHealth();
   }
+  // Often enough to see a stuck step soon after its time is over.
+  return std::clamp(config_.step_timeout / 4, absl::Milliseconds(10), absl::Seconds(1));
 }
 
 bool Server::Drain() {

@@ -38,9 +38,13 @@ absl::Status CheckResourceId(absl::string_view field, absl::string_view id) {
 
 absl::Status CheckDisplayName(absl::string_view field, absl::string_view name) {
   constexpr size_t kMost = 256;
-  if (name.size() <= kMost) return absl::OkStatus();
-  return InvalidField(field,
-                      absl::StrCat("has ", name.size(), " bytes, allowed are at most ", kMost));
+  if (name.size() > kMost) {
+    return InvalidField(field,
+                        absl::StrCat("has ", name.size(), " bytes, allowed are at most ", kMost));
+  }
+  // No text of PostgreSQL has one.
+  if (absl::StrContains(name, '\0')) return InvalidField(field, "must hold no NUL character");
+  return absl::OkStatus();
 }
 
 }  // namespace valuescope

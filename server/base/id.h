@@ -16,7 +16,7 @@ std::string NewUuid();
 // alphanumeric, no "..". `field` names it in the error.
 absl::Status CheckResourceId(absl::string_view field, absl::string_view id);
 
-// INVALID_ARGUMENT naming `field` where a name for people has more than 256 bytes.
+// INVALID_ARGUMENT naming `field` where a name for people has more than 256 bytes or a NUL.
 absl::Status CheckDisplayName(absl::string_view field, absl::string_view name);
 
 }  // namespace valuescope

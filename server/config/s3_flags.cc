@@ -3,7 +3,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -13,15 +15,17 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "base/status_macros.h"
+#include "config/read_values.h"
 
 namespace valuescope::config {
 namespace {
 
 constexpr char kScheme[] = "s3://";
+constexpr char kForms[] =
+    "must be a directory or s3://BUCKET/PREFIX: a bucket of 3 to 63 lower-case letters, digits, "
+    "'.' and '-', and a prefix of letters, digits, '.', '_', '-' and single '/'";
 constexpr size_t kLongestPrefix = 512;
 constexpr size_t kLongestRegion = 32;
-
-absl::Status Refuse(absl::string_view what) { return absl::InvalidArgumentError(what); }
 
 // Letters and digits, in lower case where `lower`, and `others`.
 bool IsMadeOf(absl::string_view text, absl::string_view others, bool lower) {
@@ -47,6 +51,21 @@ bool IsPrefix(absl::string_view text) {
          });
 }
 
+// HOST, [IPV6], and either with :PORT.
+bool IsHost(absl::string_view text) {
+  const size_t bracket = text.rfind(']');
+  const size_t colon = text.find(':', bracket == absl::string_view::npos ? 0 : bracket);
+  const absl::string_view host = text.substr(0, colon);
+  int64_t port;
+  if (colon != absl::string_view::npos &&
+      !ReadInteger(text.substr(colon + 1), 1, 65535, port).ok()) {
+    return false;
+  }
+  if (!absl::StartsWith(host, "[")) return !host.empty() && IsMadeOf(host, ".-", /*lower=*/false);
+  return absl::EndsWith(host, "]") && host.size() > 2 &&
+         IsMadeOf(host.substr(1, host.size() - 2), ":.", /*lower=*/false);
+}
+
 }  // namespace
 
 // AWS's certificates cover one label before the host.
@@ -61,15 +80,15 @@ absl::Status ReadArtifacts(absl::string_view text, ServerConfig& config) {
   config.s3.prefix.clear();
   if (text.empty()) return Refuse("must not be empty");
   if (!absl::ConsumePrefix(&text, kScheme)) {
+    // A directory of this name is nothing that anybody means.
+    if (absl::StartsWithIgnoreCase(text, "s3:")) return Refuse(kForms);
     config.artifacts = std::string(text);
     return absl::OkStatus();
   }
   const std::pair<absl::string_view, absl::string_view> parts =
       absl::StrSplit(absl::StripSuffix(text, "/"), absl::MaxSplits('/', 1));
   if (!IsBucket(parts.first) || !IsPrefix(parts.second)) {
-    return Refuse(
-        "must be a directory or s3://BUCKET/PREFIX: a bucket of 3 to 63 lower-case letters, "
-        "digits, '.' and '-', and a prefix of letters, digits, '.', '_', '-' and single '/'");
+    return Refuse(kForms);
   }
   config.s3.bucket = std::string(parts.first);
   config.s3.prefix = std::string(parts.second);
@@ -82,8 +101,10 @@ absl::Status ReadS3Endpoint(absl::string_view text, ServerConfig& config) {
       absl::ConsumePrefix(&host, "https://") || absl::ConsumePrefix(&host, "http://");
   // What stands before an '@' is a secret: CheckS3Flags refuses it without repeating it.
   const bool has_user = absl::StrContains(host, '@');
-  if (!has_scheme || host.empty() || (!has_user && !IsMadeOf(host, ".-:[]", /*lower=*/false))) {
-    return Refuse("must be http://HOST[:PORT] or https://HOST[:PORT], with nothing behind it");
+  if (!has_scheme || (!has_user && !IsHost(host))) {
+    return Refuse(
+        "must be http://HOST[:PORT] or https://HOST[:PORT], a port from 1 to 65535, with nothing "
+        "behind it");
   }
   config.s3.endpoint = std::string(text);
   return absl::OkStatus();
@@ -138,8 +159,13 @@ absl::Status CheckS3Flags(const ServerConfig& config) {
 absl::Status CheckS3Files(const S3Config& s3) {
   for (const auto& [flag, file] : {std::pair("--s3_credentials_file", &s3.credentials_file),
                                    std::pair("--s3_ca_file", &s3.ca_file)}) {
-    if (!file->empty() && access(file->c_str(), R_OK) != 0) {
+    if (file->empty()) continue;
+    if (access(file->c_str(), R_OK) != 0) {
       return Refuse(absl::StrCat(flag, " names a file that cannot be read"));
+    }
+    std::error_code error;
+    if (std::filesystem::is_directory(*file, error)) {
+      return Refuse(absl::StrCat(flag, " must name a file, not a directory"));
     }
   }
   return absl::OkStatus();

@@ -163,6 +163,8 @@ absl::Status ReadStore(absl::string_view text, ServerConfig& config) {
   if (!absl::ConsumePrefix(&text, kSqliteScheme) || text.empty()) {
     return Refuse("must be sqlite:PATH or postgresql://USER@HOST/DATABASE");
   }
+  // Of SQLite's databases in memory every connection has its own.
+  if (text == ":memory:") return Refuse("must name a file: a store in memory is not served");
   config.store_path = std::string(text);
   return absl::OkStatus();
 }
@@ -370,8 +372,8 @@ const std::vector<Setting>& Settings() {
       {"tenants", "LIST",
        "What tenants may have, separated by commas, each NAME:weight=W:running=N:queued=N:\n"
        "stored=BYTES, any of them left out; * is everybody who is not named, and what others\n"
-       "leave out. Tenants with work get workers' time in proportion to weight (above 0, at most\n"
-       "1000, default 1); running bounds the shards of their jobs that run at a time, queued the\n"
+       "leave out. Tenants with work get workers' time in proportion to weight (0.001 to 1000,\n"
+       "default 1); running bounds the shards of their jobs that run at a time, queued the\n"
        "jobs that have not begun, stored the bytes of their vectors, neuron sets and artifacts; 0\n"
        "is no bound. Default *:weight=1:running=0:queued=10000:stored=0.",
        [](absl::string_view text, ServerConfig& config) {

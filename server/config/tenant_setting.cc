@@ -1,5 +1,6 @@
 #include "config/tenant_setting.h"
 
+#include <set>
 #include <string>
 #include <vector>
 
@@ -37,10 +38,13 @@ absl::Status ReadBound(absl::string_view name, absl::string_view text, TenantPol
 
 // `parts`: a name, and NAME=VALUE of what it may have.
 absl::Status ReadPolicy(const std::vector<std::string>& parts, TenantPolicy& policy) {
+  std::set<std::string> seen;
   for (size_t i = 1; i < parts.size(); ++i) {
     const std::pair<std::string, std::string> bound =
         absl::StrSplit(parts[i], absl::MaxSplits('=', 1));
-    const absl::Status status = ReadBound(bound.first, bound.second, policy);
+    const absl::Status status = seen.insert(bound.first).second
+                                    ? ReadBound(bound.first, bound.second, policy)
+                                    : Refuse("must stand there once");
     if (!status.ok()) {
       return Refuse(absl::StrCat("has for ", Shown(parts[0]), " \"", Shown(parts[i]), "\", which ",
                                  status.message()));

@@ -17,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "engine/admission.h"
@@ -351,7 +352,7 @@ class EngineLoop : public Engine {
       idle_ = active_.empty() && arrived.empty() && errands_.empty();
       statistics_.waiting +=
           static_cast<int64_t>(arrived.size());  // until UpdateStatistics counts them
-      statistics_.step_began = absl::Now();
+      statistics_.step_began = Clock::Steady().Now();
     }
     for (std::shared_ptr<Sequence>& sequence : arrived) {
       scheduler_.Add(sequence->TakeArrival());

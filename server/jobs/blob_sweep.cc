@@ -6,53 +6,31 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "absl/time/clock.h"
-#include "base/check.h"
+#include "base/clock.h"
 #include "base/error.h"
+#include "base/failpoint.h"
+#include "base/thread_cancellation.h"
 
 namespace valuescope::jobs {
 
 BlobSweep::BlobSweep(store::Store* store, store::BlobStore* blobs, BlobSweepOptions options)
-    : store_(store), blobs_(blobs), options_(std::move(options)) {}
+    : store_(store),
+      blobs_(blobs),
+      options_(std::move(options)),
+      sweeping_([this] { return Sweep(); }) {}
 
-BlobSweep::~BlobSweep() { Stop(absl::InfiniteFuture()); }
-
-void BlobSweep::Start() {
-  VS_CHECK(!thread_.joinable());
-  thread_ = std::thread([this] { Run(); });
-}
-
-void BlobSweep::BeginStop() {
-  absl::MutexLock lock(&mutex_);
-  stopping_ = true;
-}
-
-bool BlobSweep::Stop(absl::Time deadline) {
-  BeginStop();
-  if (!thread_.joinable()) return true;
-  if (!ended_.WaitForNotificationWithDeadline(deadline)) return false;
-  thread_.join();
-  return true;
-}
-
-void BlobSweep::Run() {
-  absl::Time next_scan = absl::InfinitePast();
-  absl::Time next_sweep = absl::InfinitePast();
-  while (true) {
-    if (absl::Now() >= next_sweep) {
-      Guarded(&BlobSweep::RemoveOrphans);
-      next_sweep = absl::Now() + options_.sweep;
-    }
-    if (absl::Now() >= next_scan) {
-      Guarded(&BlobSweep::Scan);
-      next_scan = absl::Now() + options_.scan;
-    }
-    absl::MutexLock lock(&mutex_);
-    if (mutex_.AwaitWithDeadline(absl::Condition(&stopping_), std::min(next_sweep, next_scan))) {
-      break;
-    }
+absl::Duration BlobSweep::Sweep() {
+  const ThreadCancellation as_the_sweep(cancellation_);
+  const Clock& clock = Clock::Steady();
+  if (clock.Now() >= next_removal_) {
+    Guarded(&BlobSweep::RemoveOrphans);
+    next_removal_ = clock.Now() + options_.sweep;
   }
-  ended_.Notify();
+  if (clock.Now() >= next_scan_) {
+    Guarded(&BlobSweep::Scan);
+    next_scan_ = clock.Now() + options_.scan;
+  }
+  return std::min(next_removal_, next_scan_) - clock.Now();
 }
 
 // Where memory ran out, the server goes on.
@@ -71,25 +49,27 @@ void BlobSweep::Scan() {
   if (!digests.ok()) return Report(digests.status());
   scanned_ = digests->empty() ? "" : digests->back();
   if (!digests->empty()) Report(store_->MarkOrphanedBlobs(*digests));
+  VS_FAILPOINT("scanned");
 }
 
 void BlobSweep::RemoveOrphans() {
-  const absl::StatusOr<std::vector<std::string>> orphans =
+  const absl::StatusOr<std::vector<store::OrphanedBlob>> orphans =
       store_->TakeOrphanedBlobs(options_.grace);
   if (!orphans.ok()) return Report(orphans.status());
+  if (!orphans->empty()) VS_FAILPOINT("orphans_taken");
   // What is not removed now is found by a later walk.
-  for (const std::string& digest : *orphans) {
-    {
-      absl::MutexLock lock(&mutex_);
-      if (stopping_) return;
-    }
-    const absl::Status removed = blobs_->Remove(digest, options_.grace);
+  for (const store::OrphanedBlob& orphan : *orphans) {
+    if (sweeping_.stopping()) return;
+    const absl::Status removed =
+        blobs_->Remove(orphan.digest, orphan.was_partial ? absl::ZeroDuration() : options_.grace);
+    VS_FAILPOINT("orphan_removed");
     Report(removed);
     if (removed.ok() && options_.on_removed) options_.on_removed();
   }
 }
 
 void BlobSweep::Report(const absl::Status& status) {
+  if (cancellation_.cancelled()) return;
   if (!status.ok() && options_.on_error) options_.on_error(status);
 }
 

@@ -5,20 +5,19 @@
 // removed. All of it in a thread of its own: blobs may be far away, and no lease waits for them.
 //
 // A writer has the grace twice, before its blob can be marked and before a marked one can be
-// removed, to give it a name; one that writes the same bytes anew makes them young.
+// removed, to give it a name; one that writes the same bytes anew makes them young. Partials of
+// shards are nobody else's: those that lost their name are removed without a grace.
 #ifndef VALUESCOPE_JOBS_BLOB_SWEEP_H_
 #define VALUESCOPE_JOBS_BLOB_SWEEP_H_
 
 #include <cstdint>
 #include <functional>
 #include <string>
-#include <thread>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
-#include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
+#include "base/cancellation.h"
+#include "base/recurring.h"
 #include "store/blob_store.h"
 #include "store/store.h"
 
@@ -37,22 +36,28 @@ class BlobSweep {
  public:
   // `store` and `blobs` outlive it.
   BlobSweep(store::Store* store, store::BlobStore* blobs, BlobSweepOptions options);
-  // Waits without a deadline.
-  ~BlobSweep();
+  ~BlobSweep() { BeginStop(); }
   BlobSweep(const BlobSweep&) = delete;
   BlobSweep& operator=(const BlobSweep&) = delete;
 
-  // Starts the thread. Call once.
-  void Start();
+  // Starts the thread, which ends with the sweep. Call once.
+  void Start() { sweeping_.Start(); }
 
   // Asks the thread to end, without waiting for it. Idempotent.
-  void BeginStop();
+  void BeginStop() {
+    cancellation_.Cancel();
+    sweeping_.BeginStop();
+  }
 
-  // The same, and false where it has not ended by `deadline`. Idempotent.
-  bool Stop(absl::Time deadline);
+  // The same, and false where it has not ended in `patience`. Idempotent.
+  bool Stop(absl::Duration patience) {
+    BeginStop();
+    return sweeping_.Stop(patience);
+  }
 
  private:
-  void Run();
+  // What is due; the time until something is.
+  absl::Duration Sweep();
   void Guarded(void (BlobSweep::*step)());
   void Scan();
   void RemoveOrphans();
@@ -62,11 +67,9 @@ class BlobSweep {
   store::BlobStore* const blobs_;
   const BlobSweepOptions options_;
   std::string scanned_;  // the last blob that a scan has seen; empty before a walk
-  std::thread thread_;
-  absl::Notification ended_;
-
-  absl::Mutex mutex_;
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Time next_scan_ = absl::InfinitePast(), next_removal_ = absl::InfinitePast();  // steady
+  Cancellation cancellation_;
+  Recurring sweeping_;
 };
 
 }  // namespace valuescope::jobs

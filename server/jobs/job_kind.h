@@ -38,9 +38,9 @@ class ShardContext {
   virtual int64_t num_shards() const = 0;
 
   // Where to go on: as given to the last Checkpoint of this shard that was stored, by whichever
-  // process; empty and 0 at first.
+  // process; empty and 0 at first. The partial may be large, and is given once.
   virtual const std::string& cursor() const = 0;
-  virtual const std::string& partial() const = 0;
+  virtual std::string TakePartial() = 0;
   virtual int64_t work_done() const = 0;
 
   // Of a shard of the job, this one or another, as it was committed last. ABORTED where the lease
@@ -55,12 +55,35 @@ class ShardContext {
   // shard's result.
   virtual void Observe(std::vector<store::Observed> /*observed*/) {}
 
+  // Digests of all blobs that the shard's partial names from now on, as stored with the next
+  // checkpoint or the shard's result: they stay as long as it does.
+  virtual void NameBlobs(std::vector<std::string> /*digests*/) {}
+
   // Offers to store the shard's result so far, where to go on, and the units of work done in this
   // shard in all, in one transaction. Offer it after every chunk: the worker decides which are
   // stored (jobs/leased_shard.h), and `partial` is called for those alone. ABORTED where the lease
   // is lost, CANCELLED where the shard is to stop or to give way: return it.
   virtual absl::Status Checkpoint(absl::FunctionRef<std::string()> partial,
                                   absl::string_view cursor, int64_t work_done) = 0;
+
+  // --- Work that is made of other jobs ---
+
+  // The part of that name, started now or, by whichever process, before. Errors of
+  // store::Store::CreateJob, and ABORTED where the lease is lost.
+  virtual absl::StatusOr<store::Job> StartChild(absl::string_view /*phase*/,
+                                                const store::NewJob& /*job*/) {
+    return absl::UnimplementedError("jobs of this kind have no parts");
+  }
+  // Parts that were started, without specs, in the order in which they began.
+  virtual absl::StatusOr<std::vector<store::Job>> Children() {
+    return absl::UnimplementedError("jobs of this kind have no parts");
+  }
+  // Stores what a checkpoint does and gives the lease back until another part has ended than the
+  // `ended` that were seen, or a while has passed: return the status, which is never OK.
+  virtual absl::Status AwaitChildren(std::string /*partial*/, int64_t /*work_done*/,
+                                     int64_t /*ended*/) {
+    return absl::UnimplementedError("jobs of this kind have no parts");
+  }
 };
 
 struct ShardResult {
@@ -79,9 +102,10 @@ struct MergeContext {
   const Cancellation& cancellation;  // as a shard's
 };
 
-// An artifact of a finished job. It is stored as artifacts/JOB.ROLE.
+// An artifact of a finished job. It is stored as artifacts/JOB.ROLE, or artifacts/JOB.ROLE-PART.
 struct ArtifactDraft {
-  std::string role;  // "scores", "summary", ...: unique in the job, letters, digits, '_', '-'
+  std::string role;  // "scores", "summary", ...: letters, digits, '_', '-'
+  std::string part;  // of several of one role: likewise, unique among them; empty: the only one
   std::string display_name;  // file name for people
   std::string media_type;
   std::string metadata;  // opaque here, of `format_version`

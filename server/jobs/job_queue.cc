@@ -1,6 +1,7 @@
 #include "jobs/job_queue.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/algorithm/container.h"
@@ -15,6 +16,8 @@ namespace {
 constexpr size_t kMostObservations = 256;
 // A list of jobs asks for every one of them.
 constexpr absl::Duration kReplicasKept = absl::Seconds(1);
+// Each lease asks for it, and it costs as much as one.
+constexpr absl::Duration kWorkKept = absl::Seconds(1);
 
 }  // namespace
 
@@ -56,7 +59,7 @@ absl::StatusOr<store::JobPage> JobQueue::List(absl::string_view tenant,
 
 absl::StatusOr<JobSnapshot> JobQueue::Cancel(absl::string_view tenant, absl::string_view id) {
   VS_RETURN_IF_ERROR(store_->RequestCancel(tenant, id).status());
-  Announce(id);
+  AnnounceWithParts(tenant, id);
   WakeWorkers();
   return Get(tenant, id);
 }
@@ -64,7 +67,7 @@ absl::StatusOr<JobSnapshot> JobQueue::Cancel(absl::string_view tenant, absl::str
 absl::StatusOr<JobSnapshot> JobQueue::Retry(absl::string_view tenant, absl::string_view id,
                                             const store::IdempotencyKey& key) {
   VS_RETURN_IF_ERROR(store_->RetryJob(tenant, id, key).status());
-  Announce(id);
+  AnnounceWithParts(tenant, id);
   WakeWorkers();
   return Get(tenant, id);
 }
@@ -73,6 +76,29 @@ absl::Status JobQueue::Delete(absl::string_view tenant, absl::string_view id) {
   VS_RETURN_IF_ERROR(store_->DeleteJob(tenant, id));
   Announce(id);
   return absl::OkStatus();
+}
+
+absl::StatusOr<store::Job> JobQueue::StartChild(const store::Lease& lease, absl::string_view phase,
+                                                const store::NewJob& job) {
+  VS_ASSIGN_OR_RETURN(store::Job child, store_->StartChild(lease, phase, job));
+  Announce(lease.job_id);
+  WakeWorkers();
+  return child;
+}
+
+absl::StatusOr<std::vector<store::Job>> JobQueue::ListChildren(absl::string_view tenant,
+                                                               absl::string_view id) {
+  std::vector<store::Job> children;
+  store::Page page{.page_size = 1000, .page_token = ""};
+  do {
+    VS_ASSIGN_OR_RETURN(store::JobPage some,
+                        store_->ListJobs(tenant, {.parent = std::string(id)}, page));
+    children.insert(children.end(), std::make_move_iterator(some.jobs.begin()),
+                    std::make_move_iterator(some.jobs.end()));
+    page.page_token = some.next_page_token;
+  } while (!page.page_token.empty());
+  std::reverse(children.begin(), children.end());  // lists are newest first
+  return children;
 }
 
 std::string JobQueue::WaitingFor(const store::Job& job) {
@@ -104,6 +130,18 @@ std::vector<store::Replica> JobQueue::Replicas() {
   // Where the store cannot tell, what it told last is as good as any.
   if (read.ok()) replicas_ = *std::move(read);
   return replicas_;
+}
+
+absl::StatusOr<std::vector<store::JobCount>> JobQueue::CountJobs() {
+  constexpr int kPauses = 50;  // of what counting took, before it is done again
+  // Who asks meanwhile waits for this count.
+  absl::MutexLock lock(&counts_mutex_);
+  const absl::Time began = Clock::Steady().Now();
+  if (began < count_at_) return counts_;
+  VS_ASSIGN_OR_RETURN(counts_, store_->CountJobs());
+  const absl::Time counted = Clock::Steady().Now();
+  count_at_ = counted + kPauses * (counted - began);
+  return counts_;
 }
 
 std::unique_ptr<JobWatcher> JobQueue::Watch(absl::string_view tenant, absl::string_view id,
@@ -146,6 +184,13 @@ void JobQueue::Announce(absl::string_view job_id) {
   absl::MutexLock lock(&mutex_);
   const auto found = watched_.find(job_id);
   if (found != watched_.end()) TellWatchers(found->second);
+}
+
+void JobQueue::AnnounceWithParts(absl::string_view tenant, absl::string_view id) {
+  Announce(id);
+  const absl::StatusOr<std::vector<store::Job>> parts = ListChildren(tenant, id);
+  if (!parts.ok()) return;
+  for (const store::Job& part : *parts) Announce(part.id);
 }
 
 void JobQueue::TellWatchers(Watched& watched) {
@@ -193,7 +238,31 @@ void JobQueue::RemoveListener(int64_t id) {
   listeners_.erase(id);
 }
 
+absl::StatusOr<std::vector<store::WorkType>> JobQueue::ListWork() {
+  int64_t times_forgotten = 0;
+  {
+    absl::MutexLock lock(&work_mutex_);
+    if (Clock::Steady().Now() < list_work_at_) return work_;
+    times_forgotten = times_forgotten_;
+  }
+  VS_ASSIGN_OR_RETURN(std::vector<store::WorkType> work, store_->ListWork());
+  absl::MutexLock lock(&work_mutex_);
+  // What came while it was listed may not be in it.
+  if (times_forgotten == times_forgotten_) {
+    work_ = work;
+    list_work_at_ = Clock::Steady().Now() + kWorkKept;
+  }
+  return work;
+}
+
+void JobQueue::ForgetWork() {
+  absl::MutexLock lock(&work_mutex_);
+  ++times_forgotten_;
+  list_work_at_ = absl::InfinitePast();
+}
+
 void JobQueue::WakeWorkers() {
+  ForgetWork();
   absl::MutexLock lock(&listeners_mutex_);
   for (const auto& [id, wake] : listeners_) wake();
 }

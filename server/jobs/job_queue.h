@@ -90,6 +90,10 @@ class JobQueue {
   // as they were last.
   std::vector<store::Replica> Replicas();
 
+  // Jobs of all tenants by kind and state, as they were a moment ago: counting goes through all of
+  // them, so it takes at most a fiftieth of the time however often somebody asks.
+  absl::StatusOr<std::vector<store::JobCount>> CountJobs();
+
   // Calls `wake` (which must not block or call back) after every change of the job, whether there
   // is such a job or not. The queue outlives the watcher.
   std::unique_ptr<JobWatcher> Watch(absl::string_view tenant, absl::string_view id,
@@ -99,11 +103,23 @@ class JobQueue {
 
   store::Store& store() { return *store_; }
 
+  // The kinds and needs of the jobs that are queued or running, as they were a moment ago: not
+  // before listeners were last woken. A worker that finds nothing to do of them forgets them.
+  absl::StatusOr<std::vector<store::WorkType>> ListWork();
+  void ForgetWork();
+
   // Something that jobs need came or went: workers look again, and so do watchers.
   void NeedsChanged();
 
   // The job changed: wakes its watchers.
   void Announce(absl::string_view job_id);
+
+  // See store::Store::StartChild; wakes workers.
+  absl::StatusOr<store::Job> StartChild(const store::Lease& lease, absl::string_view phase,
+                                        const store::NewJob& job);
+  // The parts of a job, in the order in which they began, without specs.
+  absl::StatusOr<std::vector<store::Job>> ListChildren(absl::string_view tenant,
+                                                       absl::string_view id);
 
   // Calls `wake` (which must not block or call back) whenever there may be something to do or to
   // stop: a job was created, retried or cancelled. One listener an id; remove it before it dies.
@@ -127,6 +143,8 @@ class JobQueue {
         std::nullopt;  // as it is since the last change, once read
   };
 
+  // Both may have changed.
+  void AnnounceWithParts(absl::string_view tenant, absl::string_view id);
   void ForgetReplicas();
   void WakeWorkers();
   void WakeAllWatchers();
@@ -148,6 +166,13 @@ class JobQueue {
   absl::Mutex replicas_mutex_;
   std::vector<store::Replica> replicas_ ABSL_GUARDED_BY(replicas_mutex_);
   absl::Time ask_replicas_at_ ABSL_GUARDED_BY(replicas_mutex_) = absl::InfinitePast();
+  absl::Mutex work_mutex_;
+  std::vector<store::WorkType> work_ ABSL_GUARDED_BY(work_mutex_);
+  absl::Time list_work_at_ ABSL_GUARDED_BY(work_mutex_) = absl::InfinitePast();
+  int64_t times_forgotten_ ABSL_GUARDED_BY(work_mutex_) = 0;
+  absl::Mutex counts_mutex_;
+  std::vector<store::JobCount> counts_ ABSL_GUARDED_BY(counts_mutex_);
+  absl::Time count_at_ ABSL_GUARDED_BY(counts_mutex_) = absl::InfinitePast();
   absl::Mutex listeners_mutex_;
   int64_t last_listener_ ABSL_GUARDED_BY(listeners_mutex_) = 0;
   std::map<int64_t, std::function<void()>> listeners_ ABSL_GUARDED_BY(listeners_mutex_);

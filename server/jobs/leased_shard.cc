@@ -4,7 +4,9 @@
 
 #include "absl/algorithm/container.h"
 #include "base/error.h"
+#include "base/failpoint.h"
 #include "base/status_macros.h"
+#include "jobs/stored_partial.h"
 
 namespace valuescope::jobs {
 namespace {
@@ -28,9 +30,11 @@ const store::Lease& TimedLease::Charged() {
 
 bool IsTurnOver(const absl::Status& status) { return DetailsOf(status).reason == kTurnOver; }
 
-LeasedShard::LeasedShard(JobQueue* queue, TimedLease* lease, store::ShardProgress progress,
-                         const Cancellation& cancellation, const TurnRules& rules, ShardHost host)
+LeasedShard::LeasedShard(JobQueue* queue, store::BlobStore* blobs, TimedLease* lease,
+                         store::ShardProgress progress, const Cancellation& cancellation,
+                         const TurnRules& rules, ShardHost host)
     : queue_(queue),
+      blobs_(blobs),
       lease_(lease),
       progress_(std::move(progress)),
       cancellation_(cancellation),
@@ -40,7 +44,7 @@ LeasedShard::LeasedShard(JobQueue* queue, TimedLease* lease, store::ShardProgres
       ask_at_(rules_.clock->Now() + rules_.turn) {}
 
 absl::StatusOr<store::ShardProgress> LeasedShard::ProgressOf(int64_t shard) {
-  return queue_->store().ReadProgress(lease_->lease(), shard);
+  return ReadShard(queue_->store(), *blobs_, lease_->lease(), shard);
 }
 
 void LeasedShard::Observe(std::vector<store::Observed> observed) {
@@ -57,15 +61,15 @@ void LeasedShard::Observe(std::vector<store::Observed> observed) {
   }
 }
 
-std::vector<store::Observed> LeasedShard::TakeObserved() { return std::exchange(observed_, {}); }
-
 absl::Status LeasedShard::Checkpoint(absl::FunctionRef<std::string()> partial,
                                      absl::string_view cursor, int64_t work_done) {
+  VS_FAILPOINT("chunk_done");
   const absl::Time now = rules_.clock->Now();
   const bool stops = host_.stops(/*uncommitted=*/true);
   const bool over = !stops && IsTurnOverAt(now);
   if (!stops && !over && now < committed_at_ + rules_.commit_interval) return absl::OkStatus();
-  VS_RETURN_IF_ERROR(Commit(partial(), cursor, work_done));
+  VS_RETURN_IF_ERROR(Commit(&store::Store::CommitProgress, partial(), cursor, work_done));
+  queue_->Announce(lease_->lease().job_id);
   if (host_.stops(/*uncommitted=*/false)) {
     return ErrorWithReason(absl::StatusCode::kCancelled, "CANCELLED", "the shard is to stop");
   }
@@ -79,16 +83,48 @@ bool LeasedShard::IsTurnOverAt(absl::Time now) {
   return host_.others_wait(lease_->Charged());
 }
 
-absl::Status LeasedShard::Commit(std::string partial, absl::string_view cursor, int64_t work_done) {
-  const store::ShardProgress progress = {.partial = std::move(partial),
-                                         .cursor = std::string(cursor),
-                                         .work_done = work_done,
-                                         .observed = TakeObserved()};
+absl::Status LeasedShard::Complete(ShardResult result) {
+  VS_FAILPOINT("shard_done");
+  return Commit(&store::Store::CompleteShard, std::move(result.partial), /*cursor=*/"",
+                result.work_done);
+}
+
+absl::Status LeasedShard::Commit(Write write, std::string partial, absl::string_view cursor,
+                                 int64_t work_done) {
+  store::ShardProgress progress = {.partial = std::move(partial),
+                                   .cursor = std::string(cursor),
+                                   .work_done = work_done,
+                                   .observed = std::exchange(observed_, {}),
+                                   .blobs = named_blobs_};
+  VS_RETURN_IF_ERROR(PutAside(*blobs_, rules_.partial_in_row, progress));
+  VS_FAILPOINT("commit_begins");
   VS_RETURN_IF_ERROR(lease_->Charge(
-      [&](const store::Lease& lease) { return queue_->store().CommitProgress(lease, progress); }));
-  queue_->Announce(lease_->lease().job_id);
+      [&](const store::Lease& lease) { return (queue_->store().*write)(lease, progress); }));
+  VS_FAILPOINT("committed");
   committed_at_ = rules_.clock->Now();
   return absl::OkStatus();
+}
+
+absl::StatusOr<store::Job> LeasedShard::StartChild(absl::string_view phase,
+                                                   const store::NewJob& job) {
+  return queue_->StartChild(lease_->lease(), phase, job);
+}
+
+absl::StatusOr<std::vector<store::Job>> LeasedShard::Children() {
+  return queue_->ListChildren(tenant(), lease_->lease().job_id);
+}
+
+absl::Status LeasedShard::AwaitChildren(std::string partial, int64_t work_done, int64_t ended) {
+  store::ShardProgress progress = {.partial = std::move(partial),
+                                   .cursor = "",
+                                   .work_done = work_done,
+                                   .observed = std::exchange(observed_, {}),
+                                   .blobs = named_blobs_};
+  VS_RETURN_IF_ERROR(PutAside(*blobs_, rules_.partial_in_row, progress));
+  VS_RETURN_IF_ERROR(lease_->Charge([&](const store::Lease& lease) {
+    return queue_->store().AwaitChildren(lease, progress, ended, rules_.look_at_parts);
+  }));
+  return ErrorWithReason(absl::StatusCode::kCancelled, kTurnOver, "the job waits for its parts");
 }
 
 }  // namespace valuescope::jobs

@@ -26,14 +26,18 @@
 #include "base/clock.h"
 #include "jobs/job_kind.h"
 #include "jobs/job_queue.h"
+#include "store/blob_store.h"
 #include "store/store.h"
 
 namespace valuescope::jobs {
 
 struct TurnRules {
   absl::Duration commit_interval = absl::Seconds(2);  // between commits of a shard
-  absl::Duration turn = absl::Seconds(10);            // before a shard gives way to others
-  const Clock* clock = &Clock::Steady();              // that time and the time of work
+  // Between looks of a job at those that it is made of, while none of them ends.
+  absl::Duration look_at_parts = absl::Seconds(2);
+  absl::Duration turn = absl::Seconds(10);  // before a shard gives way to others
+  int64_t partial_in_row = 64 << 10;        // bytes; larger ones are blobs
+  const Clock* clock = &Clock::Steady();    // that time and the time of work
 };
 
 // A lease, and the time of work on it that the store has not been told of.
@@ -43,6 +47,7 @@ class TimedLease {
       : lease_(std::move(lease)), clock_(*clock), told_until_(clock_.Now()) {}
 
   const store::Lease& lease() const { return lease_; }
+  store::Lease Take() && { return std::move(lease_); }
 
   // The lease, charged with that time.
   const store::Lease& Charged();
@@ -64,42 +69,52 @@ struct ShardHost {
   std::function<bool(const store::Lease& lease)> others_wait;  // see store::Store::OthersWait
 };
 
-// A shard gave its lease back, for others.
+// A shard gave its lease back, for others or until its parts have ended.
 bool IsTurnOver(const absl::Status& status);
 
 class LeasedShard : public ShardContext {
  public:
   // All but `progress` outlive it.
-  LeasedShard(JobQueue* queue, TimedLease* lease, store::ShardProgress progress,
-              const Cancellation& cancellation, const TurnRules& rules, ShardHost host);
+  LeasedShard(JobQueue* queue, store::BlobStore* blobs, TimedLease* lease,
+              store::ShardProgress progress, const Cancellation& cancellation,
+              const TurnRules& rules, ShardHost host);
 
   const std::string& tenant() const override { return lease_->lease().tenant; }
   const std::string& spec() const override { return lease_->lease().spec; }
   int64_t shard() const override { return lease_->lease().shard; }
   int64_t num_shards() const override { return lease_->lease().num_shards; }
   const std::string& cursor() const override { return progress_.cursor; }
-  const std::string& partial() const override { return progress_.partial; }
+  std::string TakePartial() override { return std::exchange(progress_.partial, {}); }
   int64_t work_done() const override { return progress_.work_done; }
   const Cancellation& cancellation() const override { return cancellation_; }
 
   absl::StatusOr<store::ShardProgress> ProgressOf(int64_t shard) override;
   void Observe(std::vector<store::Observed> observed) override;
-  // What was observed since the last commit.
-  std::vector<store::Observed> TakeObserved();
+  void NameBlobs(std::vector<std::string> digests) override { named_blobs_ = std::move(digests); }
   absl::Status Checkpoint(absl::FunctionRef<std::string()> partial, absl::string_view cursor,
                           int64_t work_done) override;
+  // Commits what the shard came to. The lease is given back.
+  absl::Status Complete(ShardResult result);
+  absl::StatusOr<store::Job> StartChild(absl::string_view phase, const store::NewJob& job) override;
+  absl::StatusOr<std::vector<store::Job>> Children() override;
+  absl::Status AwaitChildren(std::string partial, int64_t work_done, int64_t ended) override;
 
  private:
+  using Write = absl::Status (store::Store::*)(const store::Lease&, const store::ShardProgress&);
+
   bool IsTurnOverAt(absl::Time now);
-  absl::Status Commit(std::string partial, absl::string_view cursor, int64_t work_done);
+  absl::Status Commit(Write write, std::string partial, absl::string_view cursor,
+                      int64_t work_done);
 
   JobQueue* const queue_;
+  store::BlobStore* const blobs_;
   TimedLease* const lease_;
-  const store::ShardProgress progress_;
+  store::ShardProgress progress_;
   const Cancellation cancellation_;
   const TurnRules& rules_;
   const ShardHost host_;
   std::vector<store::Observed> observed_;
+  std::vector<std::string> named_blobs_;
   absl::Time committed_at_;
   absl::Time ask_at_;  // when others are asked about next
 };

@@ -5,14 +5,11 @@
 #define VALUESCOPE_JOBS_REPLICA_BEAT_H_
 
 #include <functional>
-#include <optional>
 #include <string>
-#include <thread>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "base/recurring.h"
 #include "store/store.h"
 
 namespace valuescope::jobs {
@@ -37,26 +34,21 @@ class ReplicaBeat {
   // Tells at once, in a thread of its own. Call once.
   void Start();
   // There may be something new to tell.
-  void Notify();
+  void Notify() { telling_.Wake(); }
   // Takes the server out of the others' sight. Idempotent.
   void Stop();
 
   const std::string& id() const { return id_; }
 
  private:
-  void Run();
   void Tell();
-  // False once it is stopped.
-  bool WaitForNext();
 
   store::Store* const store_;
   const std::function<store::Replica()> describe_;
   const ReplicaBeatOptions options_;
   const std::string id_;
-  absl::Mutex mutex_;
-  bool news_ ABSL_GUARDED_BY(mutex_) = false;
-  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
-  std::optional<std::thread> thread_;
+  bool started_ = false;
+  Recurring telling_;
 };
 
 }  // namespace valuescope::jobs

@@ -9,20 +9,10 @@
 namespace valuescope::jobs {
 
 RetentionSweeper::RetentionSweeper(JobQueue* queue, RetentionOptions options)
-    : queue_(queue), options_(std::move(options)) {}
-
-RetentionSweeper::~RetentionSweeper() {
-  stopped_.Notify();
-  if (thread_.joinable()) thread_.join();
-}
-
-void RetentionSweeper::Start() {
-  thread_ = std::thread([this] {
-    do {
-      Sweep();
-    } while (!stopped_.WaitForNotificationWithTimeout(options_.pause));
-  });
-}
+    : queue_(queue), options_(std::move(options)), sweeping_([this] {
+        Sweep();
+        return options_.pause;
+      }) {}
 
 void RetentionSweeper::Sweep() {
   try {
@@ -38,7 +28,7 @@ void RetentionSweeper::Sweep() {
 
 void RetentionSweeper::Remove() {
   bool more = true;
-  while (more && !stopped_.HasBeenNotified()) {
+  while (more && !sweeping_.stopping()) {
     const absl::StatusOr<store::Expired> expired =
         queue_->store().Expire(options_.kept, options_.rows_at_once);
     if (!expired.ok()) {

@@ -6,11 +6,10 @@
 
 #include <cstdint>
 #include <functional>
-#include <thread>
 
 #include "absl/status/status.h"
-#include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
+#include "base/recurring.h"
 #include "jobs/job_queue.h"
 #include "store/store.h"
 
@@ -30,13 +29,12 @@ class RetentionSweeper {
  public:
   // The queue outlives the sweeper.
   RetentionSweeper(JobQueue* queue, RetentionOptions options);
-  // Ends the thread once its transaction is done.
-  ~RetentionSweeper();
   RetentionSweeper(const RetentionSweeper&) = delete;
   RetentionSweeper& operator=(const RetentionSweeper&) = delete;
 
-  // Looks now and after every pause, on a thread of its own. Call once.
-  void Start();
+  // Looks now and after every pause, on a thread of its own, which ends with the sweeper once its
+  // transaction is done. Call once.
+  void Start() { sweeping_.Start(); }
 
   // One look, on the caller's thread.
   void Sweep();
@@ -46,8 +44,7 @@ class RetentionSweeper {
 
   JobQueue* const queue_;
   const RetentionOptions options_;
-  absl::Notification stopped_;
-  std::thread thread_;
+  Recurring sweeping_;
 };
 
 }  // namespace valuescope::jobs

@@ -63,6 +63,13 @@ absl::Status FoldShard(Work& work, int64_t shard, const Partial& part, Partial& 
   return work.Prepare(whole);
 }
 
+// What the shard of `size` units came to. Its bytes are gone when it is folded.
+absl::StatusOr<std::unique_ptr<Partial>> ReadFinished(Work& work, const MergeContext& context,
+                                                      int64_t shard, int64_t size) {
+  VS_ASSIGN_OR_RETURN(const std::string bytes, context.partial(shard));
+  return work.Parse(bytes, size, size);
+}
+
 }  // namespace
 
 absl::Status PartialDamaged() {
@@ -111,20 +118,21 @@ absl::StatusOr<ShardResult> WorkKind::RunShard(ShardContext& context) {
   VS_RETURN_IF_ERROR(PrepareFromFirst(*work, context));
   const UnitRange units = work->extent().UnitsOf(context.shard());
   VS_ASSIGN_OR_RETURN(const int64_t done, UnitsDone(context.cursor(), units.size()));
-  VS_ASSIGN_OR_RETURN(
-      const std::unique_ptr<Partial> partial,
-      done == 0 ? work->Begin(units.size()) : work->Parse(context.partial(), done, units.size()));
+  VS_ASSIGN_OR_RETURN(const std::unique_ptr<Partial> partial,
+                      done == 0 ? work->Begin(units.size())
+                                : work->Parse(context.TakePartial(), done, units.size()));
   int64_t observed = done;
-  const auto observe_up_to = [&](int64_t now) {
+  const auto tell_up_to = [&](int64_t now) {
     context.Observe(work->Observe({units.first + observed, units.first + now}));
+    context.NameBlobs(partial->Blobs());
     observed = now;
   };
   VS_RETURN_IF_ERROR(
       RunChunks(*work, context.shard(), done, context.cancellation(), *partial, [&](int64_t now) {
-        observe_up_to(now);
+        tell_up_to(now);
         return context.Checkpoint([&] { return partial->Serialize(); }, absl::StrCat(now), now);
       }));
-  observe_up_to(units.size());
+  tell_up_to(units.size());
   return ShardResult{.partial = partial->Serialize(), .work_done = units.size()};
 }
 
@@ -135,8 +143,8 @@ absl::StatusOr<JobResult> WorkKind::Merge(const MergeContext& context) {
   for (int64_t shard = 0; shard < context.num_shards; ++shard) {
     VS_RETURN_IF_ERROR(CheckGoesOn(context.cancellation));
     const int64_t size = extent.UnitsOf(shard).size();
-    VS_ASSIGN_OR_RETURN(const std::string bytes, context.partial(shard));
-    VS_ASSIGN_OR_RETURN(const std::unique_ptr<Partial> part, work->Parse(bytes, size, size));
+    VS_ASSIGN_OR_RETURN(const std::unique_ptr<Partial> part,
+                        ReadFinished(*work, context, shard, size));
     VS_RETURN_IF_ERROR(FoldShard(*work, shard, *part, *whole));
   }
   VS_ASSIGN_OR_RETURN(const std::unique_ptr<Outcome> outcome,

@@ -56,6 +56,8 @@ class Partial {
   virtual ~Partial() = default;
   // The same for the same units, wherever they ran.
   virtual std::string Serialize() const = 0;
+  // Digests of the blobs that those bytes name.
+  virtual std::vector<std::string> Blobs() const { return {}; }
 };
 
 // DATA_LOSS, of bytes that Serialize did not give for these units.
@@ -127,7 +129,8 @@ class Work {
   virtual absl::StatusOr<SavedWork> Save(store::BlobStore& blobs) const = 0;
 };
 
-// Work whose partials are `Sums`, which has `std::string Serialize() const`.
+// Work whose partials are `Sums`, which has `std::string Serialize() const` and, where that names
+// any, `std::vector<std::string> Blobs() const`.
 template <typename Sums>
 class WorkOn : public Work {
  public:
@@ -167,6 +170,13 @@ class WorkOn : public Work {
   struct Held : Partial {
     explicit Held(Sums of) : sums(std::move(of)) {}
     std::string Serialize() const override { return sums.Serialize(); }
+    std::vector<std::string> Blobs() const override {
+      if constexpr (requires { sums.Blobs(); }) {
+        return sums.Blobs();
+      } else {
+        return {};
+      }
+    }
 
     Sums sums;
   };
@@ -187,8 +197,8 @@ class WorkKind : public JobKind {
   virtual absl::StatusOr<std::unique_ptr<Work>> Open(absl::string_view tenant,
                                                      absl::string_view spec) = 0;
 
-  absl::StatusOr<ShardResult> RunShard(ShardContext& context) final;
-  absl::StatusOr<JobResult> Merge(const MergeContext& context) final;
+  absl::StatusOr<ShardResult> RunShard(ShardContext& context) override;
+  absl::StatusOr<JobResult> Merge(const MergeContext& context) override;
 };
 
 }  // namespace valuescope::jobs

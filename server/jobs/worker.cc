@@ -17,9 +17,12 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/failpoint.h"
 #include "base/status_macros.h"
 #include "base/steady_condition.h"
+#include "base/thread_cancellation.h"
 #include "jobs/blob_sweep.h"
+#include "jobs/stored_partial.h"
 
 namespace valuescope::jobs {
 namespace {
@@ -47,7 +50,8 @@ bool IsLeaseLost(const absl::Status& status) { return DetailsOf(status).reason =
 
 store::Resource MakeArtifact(const std::string& job_id, ArtifactDraft draft) {
   std::string role = draft.role;
-  store::Resource artifact = ResourceOf(std::move(draft), absl::StrCat(job_id, ".", role));
+  const std::string name = draft.part.empty() ? role : absl::StrCat(role, "-", draft.part);
+  store::Resource artifact = ResourceOf(std::move(draft), absl::StrCat(job_id, ".", name));
   artifact.job_id = job_id;
   artifact.role = std::move(role);
   return artifact;
@@ -105,7 +109,7 @@ class Worker::Impl {
     }
     if (keep_thread_.joinable()) keep_thread_.join();
     queue_->RemoveListener(*listener_);
-    return blob_sweep_.Stop(deadline);
+    return blob_sweep_.Stop(deadline - absl::Now());
   }
 
  private:
@@ -152,19 +156,25 @@ class Worker::Impl {
     absl::StatusOr<std::optional<store::Lease>> lease = TakeLease();
     if (!lease.ok()) ReportStoreError(lease.status());
     if (!lease.ok() || !lease->has_value()) return false;
+    VS_FAILPOINT("leased");
     const absl::Cleanup deactivate = [this] { Deactivate(); };
     return !IsBusy(RunStep(**std::move(lease), seen));
   }
 
   absl::StatusOr<std::optional<store::Lease>> TakeLease() {
-    VS_ASSIGN_OR_RETURN(const store::LeaseRequest request, RequestForReady());
+    const store::Lease last = std::exchange(last_, {});
+    VS_ASSIGN_OR_RETURN(store::LeaseRequest request, RequestForReady());
     if (request.can_run.empty()) return std::nullopt;
-    return queue_->store().LeaseWork(request);
+    request.known_job = last.job_id;
+    VS_ASSIGN_OR_RETURN(std::optional<store::Lease> lease, queue_->store().LeaseWork(request));
+    if (!lease) queue_->ForgetWork();
+    if (lease && lease->job_id == last.job_id) lease->spec = last.spec;
+    return lease;
   }
 
   // For what can be run here and now.
   absl::StatusOr<store::LeaseRequest> RequestForReady() {
-    VS_ASSIGN_OR_RETURN(std::vector<store::WorkType> work, queue_->store().ListWork());
+    VS_ASSIGN_OR_RETURN(std::vector<store::WorkType> work, queue_->ListWork());
     std::erase_if(work, [this](const store::WorkType& type) {
       const JobKind* kind = FindKind(type.kind);
       return kind == nullptr || !kind->Readiness(type.needs).ok();
@@ -200,14 +210,18 @@ class Worker::Impl {
     Deactivate();
     if (!status.ok()) Settle(lease, cancellation, status);
     queue_->Announce(job_id);
+    // It may have ended with its part.
+    if (!lease.lease().parent_id.empty()) queue_->Announce(lease.lease().parent_id);
     if (options_.observer.on_step) {
       options_.observer.on_step(lease.lease(), SteadyNow() - start, status);
     }
+    last_ = std::move(lease).Take();
     return status;
   }
 
   // A kind that throws (memory, a library) fails its shard and not the server.
   absl::Status RunSafely(TimedLease& lease, const Cancellation& cancellation) {
+    const ThreadCancellation as_the_step(cancellation);
     try {
       return lease.lease().is_merge() ? RunMerge(lease, cancellation)
                                       : RunShard(lease, cancellation);
@@ -219,26 +233,24 @@ class Worker::Impl {
 
   absl::Status RunShard(TimedLease& timed, const Cancellation& cancellation) {
     const store::Lease& lease = timed.lease();
-    VS_ASSIGN_OR_RETURN(store::ShardProgress progress,
-                        queue_->store().ReadProgress(lease, lease.shard));
+    store::ShardProgress progress;
+    if (lease.begun) {
+      VS_ASSIGN_OR_RETURN(progress, ReadShard(queue_->store(), *blobs_, lease, lease.shard));
+    }
     LeasedShard shard(
-        queue_, &timed, std::move(progress), cancellation, options_.turns,
+        queue_, blobs_, &timed, std::move(progress), cancellation, options_.turns,
         {.stops = [this](bool uncommitted) { return Stops(uncommitted); },
          .others_wait = [this](const store::Lease& charged) { return OthersWait(charged); }});
     VS_ASSIGN_OR_RETURN(ShardResult result, KindOf(lease).RunShard(shard));
-    const store::ShardProgress done = {.partial = std::move(result.partial),
-                                       .cursor = "",
-                                       .work_done = result.work_done,
-                                       .observed = shard.TakeObserved()};
-    return timed.Charge(
-        [&](const store::Lease& charged) { return queue_->store().CompleteShard(charged, done); });
+    return shard.Complete(std::move(result));
   }
 
   absl::Status RunMerge(TimedLease& timed, const Cancellation& cancellation) {
     const store::Lease& lease = timed.lease();
     const auto partial = [&](int64_t shard) -> absl::StatusOr<std::string> {
+      VS_FAILPOINT("merging");
       VS_ASSIGN_OR_RETURN(store::ShardProgress progress,
-                          queue_->store().ReadProgress(lease, shard));
+                          ReadShard(queue_->store(), *blobs_, lease, shard));
       return std::move(progress.partial);
     };
     VS_ASSIGN_OR_RETURN(JobResult result, KindOf(lease).Merge({.tenant = lease.tenant,
@@ -247,17 +259,21 @@ class Worker::Impl {
                                                                .partial = partial,
                                                                .blobs = *blobs_,
                                                                .cancellation = cancellation}));
+    VS_FAILPOINT("artifacts_written");
     std::vector<store::Resource> resources = std::move(result.resources);
     for (ArtifactDraft& draft : result.artifacts) {
       resources.push_back(MakeArtifact(lease.job_id, std::move(draft)));
     }
-    return timed.Charge([&](const store::Lease& charged) {
+    VS_RETURN_IF_ERROR(timed.Charge([&](const store::Lease& charged) {
       return queue_->store().CompleteJob(charged, result.summary, resources);
-    });
+    }));
+    VS_FAILPOINT("job_succeeded");
+    return absl::OkStatus();
   }
 
   // Tells the store how a step that did not succeed ended.
   void Settle(TimedLease& lease, const Cancellation& cancellation, const absl::Status& status) {
+    if (IsPartialLost(status)) ReportStoreError(status);
     const bool blameless = cancellation.cancelled() || IsLeaseLost(status) || IsTurnOver(status) ||
                            IsNotReady(status) || IsBusy(status);
     const auto release = [this](const store::Lease& charged) {
@@ -405,6 +421,7 @@ class Worker::Impl {
   const WorkerOptions options_;
   BlobSweep blob_sweep_;
   std::optional<int64_t> listener_;  // set once started
+  store::Lease last_;  // of the working thread: the one that ended just now, for its spec
   absl::Notification run_ended_;
 
   absl::Mutex mutex_;

@@ -119,6 +119,10 @@ absl::Status EvaluationWriter::AddCondition(const std::string& field,
   VS_RETURN_IF_ERROR(context_.Why());
   SavedEvaluation& how = *inputs_.record.mutable_evaluation();
   VS_ASSIGN_OR_RETURN(std::string name, NameOf(field, condition, how));
+  if (!condition.system_messages().empty()) {
+    return InvalidField(absl::StrCat(field, ".system_messages"),
+                        "must be empty: one is drawn where responses are generated alone");
+  }
   VS_RETURN_IF_ERROR(services::CheckSystemMessage(absl::StrCat(field, ".system_message"),
                                                   condition.system_message(), takes_system_message_,
                                                   model));

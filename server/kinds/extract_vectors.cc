@@ -1,8 +1,9 @@
-// The kind "extract_vectors": a vector from labelled responses (studies/extract_vectors.h). A unit
-// is a response, a shard is a chunk: its partial, the means of its responses, is stored once. Put
-// together they are in a scratch file, so disk grows with responses and memory does not. Where even
-// the disk would be too small (all neurons of a large model) a partial is sums of the responses of
-// many chunks.
+// The kind "extract_vectors": a vector from labelled responses (studies/extract_vectors.h), or
+// several of the same responses, which run once (value_vectors.h). A unit is a response, a shard is
+// a chunk: its partial, the means of its responses, is stored once, however many vectors are made
+// of them. Put together they are in a scratch file, so disk grows with responses and memory does
+// not. Where even the disk would be too small (all neurons of a large model) a partial is sums of
+// the responses of many chunks, of each vector its own.
 //
 // Responses may be generated first (generated_responses.h). A shard then generates, labels and runs
 // its units, and its partial holds the responses beside their means. What labels there are is known
@@ -11,8 +12,9 @@
 // every response is two units, one that generates and labels it and later one that runs it.
 //
 // Left by a job: "summary", JSON with counts, statistics a layer and the provenance, nothing of
-// time or place; the vector; "responses" where they were generated, JSON Lines of LabelledResponse.
-// A call leaves these as artifacts/responses.ID, with the vector's id.
+// time or place; the vector or vectors; "responses" where they were generated, JSON Lines of
+// LabelledResponse. A call leaves these as artifacts/responses.ID, with the vector's id, and the
+// summary of several vectors as artifacts/vectors.ID.
 #include "studies/extract_vectors.h"
 
 #include <algorithm>
@@ -31,7 +33,9 @@
 #include "kinds/extraction_work.h"
 #include "kinds/generated_responses.h"
 #include "kinds/kinds.h"
+#include "kinds/many_vectors_outcome.h"
 #include "kinds/response_work.h"
+#include "kinds/value_vectors.h"
 #include "services/intervention_codec.h"
 #include "services/replays.h"
 #include "services/study_codec.h"
@@ -58,8 +62,14 @@ void SetHow(const v1::ExtractVectorsRequest& request, SavedWork& record) {
   how.set_inverse_regularization(request.has_inverse_regularization()
                                      ? request.inverse_regularization()
                                      : kDefaultInverseRegularization);
-  record.mutable_provenance()->set_pooling(how.pooling());
-  record.mutable_provenance()->set_sign_rule(std::string(SignRuleOf(how.method())));
+  const auto record_how = [&how](v1::Provenance& provenance) {
+    provenance.set_pooling(how.pooling());
+    provenance.set_sign_rule(std::string(SignRuleOf(how.method())));
+  };
+  record_how(*record.mutable_provenance());
+  for (SavedValueVector& vector : *record.mutable_extract_vectors()->mutable_vectors()) {
+    record_how(*vector.mutable_provenance());
+  }
   if (how.method() == v1::EXTRACTION_METHOD_DIFFERENCE_IN_MEANS &&
       how.pooling() == v1::POOLING_RESPONSE_MEAN) {
     return;
@@ -106,6 +116,7 @@ class ExtractVectorsKind
     VS_ASSIGN_OR_RETURN(const auto model,
                         services::ModelOfName("model", request.model(), *sources_.models));
     VS_RETURN_IF_ERROR(CheckExtractionOptions(request));
+    if (options.at_once) VS_RETURN_IF_ERROR(CheckVectorsOfCall(request));
     studies::ResponseMeansPlan plan{.tenant = context.tenant,
                                     .tokens = studies::TokensOf(request.pooling()),
                                     .background = !options.at_once};
@@ -141,7 +152,8 @@ class ExtractVectorsKind
       *extraction.mutable_interventions() = request.interventions();
       VS_RETURN_IF_ERROR(CheckStorable(inputs, context));
     }
-    const int64_t vector_bytes = studies::KeptMeans::BytesAside(/*responses=*/1, shape);
+    const int64_t vector_bytes =
+        NumVectors(record) * studies::KeptMeans::BytesAside(/*responses=*/1, shape);
     resolved.estimate = inputs.generation == nullptr
                             ? EstimateOf(*model, inputs.responses, vector_bytes)
                             : EstimateOfGenerated(*model, *inputs.generation, vector_bytes);
@@ -156,23 +168,20 @@ class ExtractVectorsKind
                 const ExtractionWork& work, const ExtractionOutcome& outcome,
                 const std::vector<store::Resource>& stored,
                 v1::ExtractVectorsResponse& response) const override {
-    const studies::StoredVector& vector = outcome.vector;
-    const bool fits = services::DataBytes(vector, static_cast<size_t>(vector.num_rows())) <=
-                      services::kMaxMessageData;
-    *response.mutable_vector() = services::VectorToProto(
-        stored.front(), vector, {.with_data = fits, .with_statistics = false, .layers = {}});
-    *response.mutable_statistics() = vector.record.statistics();
-    if (outcome.generated()) {
-      TellGenerated(work, vector.record.provenance(), stored.back(), response);
+    outcome.Tell(stored, response);
+    if (const v1::Provenance* provenance = outcome.generated()) {
+      TellGenerated(work, *provenance, response);
     } else {
       TellInputs(resolved, work, response);
     }
     response.set_seed(request.seed());
-    for (const std::string& warning : outcome.warnings) response.add_warnings(warning);
   }
 
   absl::Status Replayed(const store::Resource& earlier,
                         v1::ExtractVectorsResponse& response) const override {
+    if (earlier.kind == store::ResourceKind::kArtifact) {
+      return ReplayManyVectors(earlier, *sources_.store, *sources_.blobs, response);
+    }
     VS_RETURN_IF_ERROR(services::ReplayExtractVectors(earlier, *sources_.blobs, &response));
     const auto responses = sources_.store->GetResource(
         earlier.tenant, store::ResourceKind::kArtifact, ResponsesIdOf(earlier.id));
@@ -195,14 +204,12 @@ class ExtractVectorsKind
   }
 
   static void TellGenerated(const ExtractionWork& work, const v1::Provenance& provenance,
-                            const store::Resource& responses,
                             v1::ExtractVectorsResponse& response) {
     response.set_num_dropped(provenance.num_dropped());
     *response.mutable_usage() = work.generation_usage();
     response.mutable_usage()->set_cached_prompt_tokens(
         work.generation_usage().cached_prompt_tokens() + work.cached_tokens());
     services::AddDigests(provenance, response.mutable_digests());
-    response.set_responses_artifact(store::ResourceName(responses.kind, responses.id));
   }
 
   // Means where the disk has room for them; then shards are small, since a partial is stored once.
@@ -245,20 +252,36 @@ class ExtractVectorsKind
     const int64_t generated =
         inputs.generation == nullptr ? 0 : 2 * inputs.generation->MemoryOf(responses);
     if (extraction.sums_alone()) {
-      return 2 * BytesOfSums(inputs.record, shape) + generated;  // a shard's, and all
+      return 2 * BytesOfSums(inputs.record, shape) + BytesOfPlaces(extraction) +
+             generated;  // a shard's, and all
     }
-    const v1::ExtractionMethod method = MethodOf(extraction.how());
     const int64_t working =
         inputs.generation == nullptr
-            ? studies::WorkingBytes(inputs.responses, shape.width, method)
+            ? WorkingBytesOf(extraction, inputs.responses, shape.width)
             : studies::WorkingBytes(responses, inputs.generation->queries.queries_size(),
-                                    shape.width, method);
+                                    shape.width, MethodOf(extraction.how()));
     return studies::KeptMeans::BytesInMemory(responses, shape) + working + generated;
   }
 
+  // Vectors are made one after another.
+  static int64_t WorkingBytesOf(const SavedExtraction& extraction, const studies::ResponseSet& set,
+                                int64_t width) {
+    int64_t most = 0;
+    for (const SavedValueVector* vector : MadeVectors(extraction)) {
+      most = std::max(most, studies::WorkingBytes(set, SelectionOf(vector, set), width,
+                                                  MethodOf(extraction.how())));
+    }
+    return most;
+  }
+
+  static int64_t NumVectors(const SavedWork& record) {
+    return static_cast<int64_t>(MadeVectors(record.extract_vectors()).size());
+  }
+
   static int64_t BytesOfSums(const SavedWork& record, const studies::MeansShape& shape) {
-    return studies::SummedMeans::Bytes(
-        shape, record.extract_vectors().how().pooling() == v1::POOLING_TOKEN_MEAN);
+    return NumVectors(record) *
+           studies::SummedMeans::Bytes(
+               shape, record.extract_vectors().how().pooling() == v1::POOLING_TOKEN_MEAN);
   }
 
   // Partial results, and what they are put together in.

@@ -10,6 +10,7 @@
 #include "kinds/extraction_options.h"
 #include "kinds/generated_responses.h"
 #include "kinds/generation_request.h"
+#include "kinds/value_vectors.h"
 #include "nlohmann/json.hpp"
 #include "studies/extract_vectors.h"
 #include "studies/provenance.h"
@@ -55,16 +56,26 @@ absl::StatusOr<ResponseInputs> GivenInputs(const v1::ExtractVectorsRequest& requ
                                            const rpc::CallContext& context,
                                            const services::ResolveOptions& options,
                                            const Sources& sources, services::UsedResources& used) {
+  const bool many = !request.vectors().empty();
+  const services::AskedLabels asked = AskedLabelsOf(request);
+  services::ResolveOptions reading = options;
+  if (many) reading.labels = &asked;
   VS_ASSIGN_OR_RETURN(ResponseInputs inputs,
-                      InputsOfRequest(request, std::move(model), context, options, sources, used));
-  VS_RETURN_IF_ERROR(
-      WithFieldRenamed(studies::CheckMethod(MethodOf(request), inputs.responses.responses),
-                       "responses", request.artifact().empty() ? "responses" : "artifact"));
+                      InputsOfRequest(request, std::move(model), context, reading, sources, used));
+  v1::Provenance& provenance = *inputs.record.mutable_provenance();
+  provenance = ProvenanceOfExtraction(request, *inputs.held, inputs.responses, used, plan.site);
+  if (many) {
+    provenance.clear_num_expressing();  // each vector has its own
+    provenance.clear_num_non_expressing();
+    VS_RETURN_IF_ERROR(ResolveValueVectors(request, asked, used, context, inputs));
+  } else {
+    VS_RETURN_IF_ERROR(WithFieldRenamed(
+        studies::CheckMethod(MethodOf(request), inputs.responses, studies::AllOf(inputs.responses)),
+        "responses", request.artifact().empty() ? "responses" : "artifact"));
+  }
   VS_RETURN_IF_ERROR(studies::CheckResponses(*inputs.held->engine, inputs.responses.responses, plan,
                                              context.cancellation));
   inputs.record.set_responses_per_shard(kResponsesPerChunk);
-  *inputs.record.mutable_provenance() =
-      ProvenanceOfExtraction(request, *inputs.held, inputs.responses, used, plan.site);
   return inputs;
 }
 

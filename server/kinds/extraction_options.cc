@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/id.h"
 #include "base/status_macros.h"
+#include "kinds/value_vectors.h"
 #include "services/response_sets.h"
 #include "studies/provenance.h"
 #include "valuescope/v1/common.pb.h"
@@ -56,6 +57,7 @@ absl::Status CheckExtractionOptions(const v1::ExtractVectorsRequest& request) {
     return OutOfRange("bootstrap_samples", request.bootstrap_samples(), 0, kMostBootstrap);
   }
   VS_RETURN_IF_ERROR(CheckSource(request));
+  VS_RETURN_IF_ERROR(CheckValueVectors(request));
   VS_RETURN_IF_ERROR(services::CheckJudge(request));
   return CheckDisplayName("display_name", request.display_name());
 }

@@ -1,4 +1,5 @@
-// What an extraction comes to: a vector, and where its responses were generated these too.
+// What an extraction comes to: a vector, and where its responses were generated these too; or
+// several vectors of the same responses (many_vectors_outcome.h).
 #ifndef VALUESCOPE_KINDS_EXTRACTION_OUTCOME_H_
 #define VALUESCOPE_KINDS_EXTRACTION_OUTCOME_H_
 
@@ -28,11 +29,23 @@ struct GeneratedSet {
   std::optional<double> mean_answer_mass;  // of a judge that was asked
 };
 
+// "difference_in_means", "pca": what a summary calls a method.
+std::string SummaryNameOf(v1::ExtractionMethod method);
+
 class ExtractionOutcome : public jobs::Outcome {
  public:
-  ExtractionOutcome(v1::ExtractionMethod method, studies::StoredVector made,
-                    std::vector<std::string> told, int64_t num_tokens,
-                    std::optional<GeneratedSet> generated);
+  // What it tells a call; `stored` are its resources.
+  virtual void Tell(const std::vector<store::Resource>& stored,
+                    v1::ExtractVectorsResponse& response) const = 0;
+  // Of responses that were generated: where they come from. Null: they were given.
+  virtual const v1::Provenance* generated() const { return nullptr; }
+};
+
+class OneVectorOutcome : public ExtractionOutcome {
+ public:
+  OneVectorOutcome(v1::ExtractionMethod method, studies::StoredVector made,
+                   std::vector<std::string> told, int64_t num_tokens,
+                   std::optional<GeneratedSet> generated);
 
   absl::StatusOr<std::vector<store::Resource>> Resources(store::BlobStore& blobs) const override;
   absl::StatusOr<std::vector<store::Resource>> CallResources(
@@ -41,15 +54,18 @@ class ExtractionOutcome : public jobs::Outcome {
       store::BlobStore& blobs) const override;
   std::string Summary(const std::vector<store::Resource>& resources) const override;
 
-  bool generated() const { return generated_.has_value(); }
-
-  const studies::StoredVector vector;
-  const std::vector<std::string> warnings;
+  void Tell(const std::vector<store::Resource>& stored,
+            v1::ExtractVectorsResponse& response) const override;
+  const v1::Provenance* generated() const override {
+    return generated_ ? &vector_.record.provenance() : nullptr;
+  }
 
  private:
   nlohmann::json Described() const;
   jobs::ArtifactDraft ResponsesDraft() const;
 
+  const studies::StoredVector vector_;
+  const std::vector<std::string> warnings_;
   const v1::ExtractionMethod method_;
   const int64_t num_tokens_;
   const std::optional<GeneratedSet> generated_;

@@ -11,8 +11,11 @@
 #include "base/status_macros.h"
 #include "kinds/extraction_options.h"
 #include "kinds/generated_responses.h"
+#include "kinds/many_vectors_outcome.h"
+#include "kinds/value_vectors.h"
 #include "services/idempotency.h"
 #include "services/judges.h"
+#include "studies/response_selection.h"
 #include "studies/stored_vector.h"
 #include "valuescope/v1/vectors.pb.h"
 
@@ -53,7 +56,9 @@ void Complete(const studies::ResponseSet& set, const store::StoredBlob& json_lin
 std::string ExtractionSums::Serialize() const {
   std::string numbers;
   if (const auto* kept = std::get_if<studies::KeptMeans>(&means)) numbers = kept->Serialize();
-  if (const auto* summed = std::get_if<studies::SummedMeans>(&means)) numbers = summed->Serialize();
+  if (const auto* summed = std::get_if<std::vector<studies::SummedMeans>>(&means)) {
+    for (const studies::SummedMeans& sums : *summed) numbers += sums.Serialize();
+  }
   if (!generated) return numbers;
   SavedResponses responses;
   responses.mutable_responses()->Assign(generated->begin(), generated->end());
@@ -69,9 +74,8 @@ ExtractionWork::ExtractionWork(ResponseInputs inputs, studies::ResponseMeansPlan
     : ResponseWork(std::move(inputs)),
       plan_(std::move(plan)),
       shape_(studies::ShapeOf(plan_, architecture)),
-      blobs_(blobs) {
-  if (sums_up()) places_ = studies::PlacesOf(set(), of().how().pooling());
-}
+      blobs_(blobs),
+      made_(MadeVectors(of())) {}
 
 jobs::Extent ExtractionWork::extent() const {
   jobs::Extent extent = ResponseWork::extent();
@@ -84,12 +88,20 @@ jobs::Extent ExtractionWork::extent() const {
   return extent;
 }
 
+std::vector<store::Observed> ExtractionWork::Observe(const jobs::UnitRange& units) const {
+  std::vector<store::Observed> observed = inputs_.Observe(units);
+  // Of several values a response has several labels, or none.
+  if (!of().vectors().empty() && !observed.empty()) {
+    observed.erase(observed.begin(), observed.end() - 1);
+  }
+  return observed;
+}
+
 absl::StatusOr<ExtractionSums> ExtractionWork::BeginSums(int64_t units) {
   VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
   ExtractionSums sums;
   if (sums_up()) {
-    VS_ASSIGN_OR_RETURN(sums.means,
-                        studies::SummedMeans::Begin(*model->engine, shape_, weigh_by_tokens()));
+    VS_ASSIGN_OR_RETURN(sums.means, BeginSummed(*model));
     return sums;
   }
   VS_RETURN_IF_ERROR(BeginGenerated(*model, units, sums));
@@ -130,10 +142,11 @@ absl::Status ExtractionWork::PrepareWith(const ExtractionSums& generated) {
                       MemoryOf(*model, static_cast<int64_t>(generated.generated->size())));
   prepared_ = SetOf(*inputs_.generation, /*first=*/0, *generated.generated);
   VS_RETURN_IF_ERROR(studies::CheckBothLabels("generated", prepared_));
-  VS_RETURN_IF_ERROR(WithFieldRenamed(studies::CheckMethod(options().method, prepared_.responses),
-                                      "responses", "generated"));
+  VS_RETURN_IF_ERROR(
+      WithFieldRenamed(studies::CheckMethod(options().method, prepared_, studies::AllOf(prepared_)),
+                       "responses", "generated"));
   if (!of().sums_alone()) return absl::OkStatus();
-  places_ = studies::PlacesOf(prepared_, of().how().pooling());
+  VS_RETURN_IF_ERROR(FindPlaces(*model));
   AddPromptTokens(prepared_.num_tokens);  // as they will run once more
   return absl::OkStatus();
 }
@@ -141,7 +154,7 @@ absl::Status ExtractionWork::PrepareWith(const ExtractionSums& generated) {
 absl::Status ExtractionWork::AddUnits(const jobs::UnitRange& units,
                                       const Cancellation& cancellation, ExtractionSums& sums) {
   VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
-  if (auto* summed = std::get_if<studies::SummedMeans>(&sums.means)) {
+  if (auto* summed = std::get_if<std::vector<studies::SummedMeans>>(&sums.means)) {
     return AddSummed(units, *model, cancellation, *summed);
   }
   if (generates()) return AddGenerated(units, *model, cancellation, sums);
@@ -157,19 +170,21 @@ absl::Status ExtractionWork::AddShard(const ExtractionSums& shard, ExtractionSum
   if (const auto* kept = std::get_if<studies::KeptMeans>(&shard.means)) {
     return std::get<studies::KeptMeans>(whole.means).Add(*kept);
   }
-  const auto* summed = std::get_if<studies::SummedMeans>(&shard.means);
+  const auto* summed = std::get_if<std::vector<studies::SummedMeans>>(&shard.means);
   if (summed == nullptr) return absl::OkStatus();
   if (std::holds_alternative<std::monostate>(whole.means)) {
     VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
-    VS_ASSIGN_OR_RETURN(whole.means,
-                        studies::SummedMeans::Begin(*model->engine, shape_, weigh_by_tokens()));
+    VS_ASSIGN_OR_RETURN(whole.means, BeginSummed(*model));
   }
-  return std::get<studies::SummedMeans>(whole.means).Add(*summed);
+  auto& sums = std::get<std::vector<studies::SummedMeans>>(whole.means);
+  for (size_t v = 0; v < sums.size(); ++v) VS_RETURN_IF_ERROR(sums[v].Add((*summed)[v]));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<jobs::Outcome>> ExtractionWork::FinishSums(
     const ExtractionSums& whole, const Cancellation& cancellation) {
   VS_ASSIGN_OR_RETURN(const auto model, inputs_.Model());
+  if (!of().vectors().empty()) return ManyOutcomeOf(*model, whole, cancellation);
   v1::Provenance provenance = inputs_.record.provenance();
   if (!generates()) {
     return OutcomeOf(*model, whole, std::move(provenance), /*generated=*/std::nullopt,
@@ -218,29 +233,57 @@ absl::Status ExtractionWork::AddGenerated(const jobs::UnitRange& units,
   return absl::OkStatus();
 }
 
-// Of generated responses a shard's last units may be none.
-absl::StatusOr<studies::SummedMeans> ExtractionWork::ParseSummed(const engine::ServedModel& model,
-                                                                 absl::string_view bytes,
-                                                                 int64_t done) const {
-  VS_ASSIGN_OR_RETURN(
-      studies::SummedMeans sums,
-      studies::SummedMeans::Parse(*model.engine, bytes, done, shape_, weigh_by_tokens()));
-  if (!generates() && sums.count() != done) return jobs::PartialDamaged();
+// Before a chunk runs, so that a job's spec is opened without it.
+absl::Status ExtractionWork::FindPlaces(const engine::ServedModel& model) {
+  if (!places_.empty()) return absl::OkStatus();
+  if (!of().vectors().empty()) {
+    VS_ASSIGN_OR_RETURN(places_memory_, model.engine->KeepCaptures(BytesOfPlaces(of())));
+  }
+  for (const SavedValueVector* vector : made_) {
+    places_.push_back(studies::PlacesOf(set(), SelectionOf(vector, set()), of().how().pooling()));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<studies::SummedMeans>> ExtractionWork::BeginSummed(
+    const engine::ServedModel& model) {
+  VS_RETURN_IF_ERROR(FindPlaces(model));
+  std::vector<studies::SummedMeans> sums;
+  while (sums.size() < made_.size()) {
+    VS_ASSIGN_OR_RETURN(sums.emplace_back(),
+                        studies::SummedMeans::Begin(*model.engine, shape_, weigh_by_tokens()));
+  }
+  return sums;
+}
+
+// Of generated responses a shard's last units may be none, and of several vectors each is of some.
+absl::StatusOr<std::vector<studies::SummedMeans>> ExtractionWork::ParseSummed(
+    const engine::ServedModel& model, absl::string_view bytes, int64_t done) {
+  VS_RETURN_IF_ERROR(FindPlaces(model));
+  const auto size = static_cast<size_t>(studies::SummedMeans::Bytes(shape_, weigh_by_tokens()));
+  if (bytes.size() != made_.size() * size) return jobs::PartialDamaged();
+  std::vector<studies::SummedMeans> sums;
+  while (!bytes.empty()) {
+    VS_ASSIGN_OR_RETURN(sums.emplace_back(),
+                        studies::SummedMeans::Parse(*model.engine, bytes.substr(0, size), done,
+                                                    shape_, weigh_by_tokens()));
+    bytes.remove_prefix(size);
+  }
+  const bool of_all = !generates() && of().vectors().empty();
+  if (of_all && sums.front().count() != done) return jobs::PartialDamaged();
   return sums;
 }
 
 absl::Status ExtractionWork::AddSummed(const jobs::UnitRange& units,
                                        const engine::ServedModel& model,
                                        const Cancellation& cancellation,
-                                       studies::SummedMeans& sums) {
+                                       std::vector<studies::SummedMeans>& sums) {
   const std::span<const studies::LabelledResponse> all = set().responses;
   const int64_t before = extent().preparing.units;
   const size_t first = std::min<size_t>(static_cast<size_t>(units.first - before), all.size());
   const size_t count = std::min<size_t>(static_cast<size_t>(units.size()), all.size() - first);
-  const auto responses = all.subspan(first, count);
-  const auto places = std::span<const studies::SummedMeans::Place>(places_).subspan(first, count);
-  return studies::AddMeans(*model.engine, responses, places, plan_, cancellation, sums,
-                           cached_tokens_);
+  return studies::AddMeans(*model.engine, all.subspan(first, count), static_cast<int64_t>(first),
+                           places_, plan_, cancellation, sums, cached_tokens_);
 }
 
 absl::Status ExtractionWork::AddMeansOf(const studies::ResponseSet& set,
@@ -262,33 +305,61 @@ void ExtractionWork::AddPromptTokens(int64_t tokens) {
 }
 
 absl::StatusOr<studies::ExtractedVector> ExtractionWork::Extracted(
-    const engine::ServedModel& model, const ExtractionSums& whole,
+    const engine::ServedModel& model, const ExtractionSums& whole, size_t number,
     const Cancellation& cancellation) const {
-  if (const auto* sums = std::get_if<studies::SummedMeans>(&whole.means)) {
-    if (sums->count() != static_cast<int64_t>(set().responses.size())) {
-      return jobs::PartialDamaged();
-    }
-    return studies::ExtractVector(set(), *sums, plan_.layers, options());
+  const studies::ResponseSelection selection = SelectionOf(made_[number], set());
+  if (const auto* sums = std::get_if<std::vector<studies::SummedMeans>>(&whole.means)) {
+    const studies::SummedMeans& of_vector = (*sums)[number];
+    if (of_vector.count() != static_cast<int64_t>(selection.size())) return jobs::PartialDamaged();
+    return studies::ExtractVector(set(), selection, of_vector, plan_.layers, options());
   }
-  return studies::ExtractVector(*model.engine, set(), std::get<studies::KeptMeans>(whole.means),
-                                plan_.layers, options(), cancellation);
+  return studies::ExtractVector(*model.engine, set(), selection,
+                                std::get<studies::KeptMeans>(whole.means), plan_.layers, options(),
+                                cancellation);
 }
 
-absl::StatusOr<std::unique_ptr<jobs::Outcome>> ExtractionWork::OutcomeOf(
-    const engine::ServedModel& model, const ExtractionSums& whole, v1::Provenance provenance,
-    std::optional<GeneratedSet> generated, const Cancellation& cancellation) const {
-  VS_ASSIGN_OR_RETURN(studies::ExtractedVector extracted, Extracted(model, whole, cancellation));
+studies::StoredVector ExtractionWork::VectorOf(const engine::ServedModel& model,
+                                               const std::string& display_name,
+                                               v1::Provenance provenance,
+                                               studies::ExtractedVector& extracted) const {
   studies::StoredVector vector;
   vector.record = studies::VectorWithin(model, plan_.site, plan_.layers);
-  vector.record.set_display_name(inputs_.record.display_name());
+  vector.record.set_display_name(display_name);
   for (v1::VectorStatistics& row : extracted.statistics) {
     *vector.record.add_statistics() = std::move(row);
   }
   *vector.record.mutable_provenance() = std::move(provenance);
   vector.rows = std::move(extracted.rows);
-  return std::make_unique<ExtractionOutcome>(options().method, std::move(vector),
-                                             std::move(extracted.warnings), set().num_tokens,
-                                             std::move(generated));
+  return vector;
+}
+
+absl::StatusOr<std::unique_ptr<jobs::Outcome>> ExtractionWork::OutcomeOf(
+    const engine::ServedModel& model, const ExtractionSums& whole, v1::Provenance provenance,
+    std::optional<GeneratedSet> generated, const Cancellation& cancellation) const {
+  VS_ASSIGN_OR_RETURN(studies::ExtractedVector extracted,
+                      Extracted(model, whole, /*number=*/0, cancellation));
+  studies::StoredVector vector =
+      VectorOf(model, inputs_.record.display_name(), std::move(provenance), extracted);
+  return std::make_unique<OneVectorOutcome>(options().method, std::move(vector),
+                                            std::move(extracted.warnings), set().num_tokens,
+                                            std::move(generated));
+}
+
+// One vector at a time is in memory.
+absl::StatusOr<std::unique_ptr<jobs::Outcome>> ExtractionWork::ManyOutcomeOf(
+    const engine::ServedModel& model, const ExtractionSums& whole,
+    const Cancellation& cancellation) const {
+  auto outcome =
+      std::make_unique<ManyVectorsOutcome>(options().method, inputs_.record, set().num_tokens);
+  for (size_t number = 0; number < made_.size(); ++number) {
+    const SavedValueVector& made = *made_[number];
+    VS_ASSIGN_OR_RETURN(studies::ExtractedVector extracted,
+                        Extracted(model, whole, number, cancellation));
+    VS_RETURN_IF_ERROR(
+        outcome->Add(VectorOf(model, made.of().display_name(), made.provenance(), extracted),
+                     std::move(extracted.warnings), blobs_));
+  }
+  return outcome;
 }
 
 }  // namespace valuescope::kinds

@@ -34,11 +34,11 @@ namespace valuescope::kinds {
 struct ExtractionSums {
   std::optional<std::vector<SavedResponse>> generated;
   engine::KeptCaptures memory;  // of `generated`
-  // Nothing where responses are generated to be summed up later.
-  std::variant<std::monostate, studies::KeptMeans, studies::SummedMeans> means;
+  // Nothing where responses are generated to be summed up later. Sums are of each vector.
+  std::variant<std::monostate, studies::KeptMeans, std::vector<studies::SummedMeans>> means;
 
   // Of generated responses the size of their record, 8 bytes, little-endian, and the record; then
-  // the means.
+  // the means, or the sums one after another.
   std::string Serialize() const;
 };
 
@@ -51,9 +51,7 @@ class ExtractionWork : public ResponseWork<ExtractionSums> {
                  const model::Architecture& architecture, store::BlobStore& blobs);
 
   jobs::Extent extent() const override;
-  std::vector<store::Observed> Observe(const jobs::UnitRange& units) const override {
-    return inputs_.Observe(units);
-  }
+  std::vector<store::Observed> Observe(const jobs::UnitRange& units) const override;
 
   // What generating and labelling cost.
   const v1::Usage& generation_usage() const { return generation_usage_; }
@@ -87,23 +85,34 @@ class ExtractionWork : public ResponseWork<ExtractionSums> {
                               ExtractionSums& sums) const;
   absl::Status AddGenerated(const jobs::UnitRange& units, const engine::ServedModel& model,
                             const Cancellation& cancellation, ExtractionSums& sums);
-  absl::StatusOr<studies::SummedMeans> ParseSummed(const engine::ServedModel& model,
-                                                   absl::string_view bytes, int64_t done) const;
+  // Finds the places in sums, unless that was done.
+  absl::Status FindPlaces(const engine::ServedModel& model);
+  absl::StatusOr<std::vector<studies::SummedMeans>> BeginSummed(const engine::ServedModel& model);
+  absl::StatusOr<std::vector<studies::SummedMeans>> ParseSummed(const engine::ServedModel& model,
+                                                                absl::string_view bytes,
+                                                                int64_t done);
   absl::Status AddSummed(const jobs::UnitRange& units, const engine::ServedModel& model,
-                         const Cancellation& cancellation, studies::SummedMeans& sums);
+                         const Cancellation& cancellation, std::vector<studies::SummedMeans>& sums);
   // Of generated responses that run once more.
   void AddPromptTokens(int64_t tokens);
   // No more at once than where they are given.
   absl::Status AddMeansOf(const studies::ResponseSet& set, const engine::ServedModel& model,
                           const Cancellation& cancellation, studies::KeptMeans& means);
+  // The number-th of the vectors that are made.
   absl::StatusOr<studies::ExtractedVector> Extracted(const engine::ServedModel& model,
-                                                     const ExtractionSums& whole,
+                                                     const ExtractionSums& whole, size_t number,
                                                      const Cancellation& cancellation) const;
+  studies::StoredVector VectorOf(const engine::ServedModel& model, const std::string& display_name,
+                                 v1::Provenance provenance,
+                                 studies::ExtractedVector& extracted) const;
   absl::StatusOr<std::unique_ptr<jobs::Outcome>> OutcomeOf(const engine::ServedModel& model,
                                                            const ExtractionSums& whole,
                                                            v1::Provenance provenance,
                                                            std::optional<GeneratedSet> generated,
                                                            const Cancellation& cancellation) const;
+  absl::StatusOr<std::unique_ptr<jobs::Outcome>> ManyOutcomeOf(
+      const engine::ServedModel& model, const ExtractionSums& whole,
+      const Cancellation& cancellation) const;
 
   const studies::ResponseMeansPlan plan_;
   const studies::MeansShape shape_;
@@ -111,7 +120,9 @@ class ExtractionWork : public ResponseWork<ExtractionSums> {
   // Of generated responses, once all are there, as they would be given.
   studies::ResponseSet prepared_;
   engine::KeptCaptures prepared_memory_;
-  std::vector<studies::SummedMeans::Place> places_;  // in sums, of set()
+  const std::vector<const SavedValueVector*> made_;               // vectors, of the inputs' record
+  std::vector<std::vector<studies::SummedMeans::Place>> places_;  // in sums, by vector, of set()
+  engine::KeptCaptures places_memory_;                            // of several
   v1::Usage generation_usage_;
 };
 

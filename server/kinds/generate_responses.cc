@@ -37,7 +37,7 @@ using nlohmann::json;
 using Spec = v1::GenerateResponsesSpec;
 
 constexpr char kName[] = "generate_responses";
-constexpr int kMostConditions = 64;
+constexpr int kMostConditions = 64, kMostSystemMessages = 64;
 
 // --- The outcome ---------------------------------------------------------------------------------
 
@@ -210,6 +210,22 @@ class GeneratingWork : public ResponseWork<GeneratedLines> {
 
 // --- The request ---------------------------------------------------------------------------------
 
+// Those of which each query gets one.
+absl::Status AddDrawnMessages(const v1::EvaluationCondition& given, ConditionSource& condition) {
+  if (given.system_messages().empty()) return absl::OkStatus();
+  const std::string field = absl::StrCat(condition.field, ".system_messages");
+  if (given.has_system_message()) {
+    return InvalidField(field, "must be empty beside `system_message`");
+  }
+  if (given.system_messages_size() > kMostSystemMessages) {
+    return OutOfRange(field, given.system_messages_size(), 0, kMostSystemMessages);
+  }
+  condition.system_messages.assign(given.system_messages().begin(), given.system_messages().end());
+  condition.system_field = field;
+  condition.several_messages = true;
+  return absl::OkStatus();
+}
+
 // INVALID_ARGUMENT naming "conditions[c].name" where two have one name.
 absl::StatusOr<GenerationSource> SourceOf(const Spec& spec) {
   GenerationSource source{.whole = "the spec",
@@ -221,7 +237,8 @@ absl::StatusOr<GenerationSource> SourceOf(const Spec& spec) {
                           .sampling = spec.sampling(),
                           .samples = spec.has_samples_per_query() ? spec.samples_per_query() : 1,
                           .judge = spec.has_judge() ? &spec.judge() : nullptr,
-                          .labels_required = false};
+                          .labels_required = false,
+                          .draw_seed = spec.seed()};
   std::set<std::string> names;
   for (int c = 0; c < spec.conditions_size(); ++c) {
     const v1::EvaluationCondition& given = spec.conditions(c);
@@ -230,6 +247,7 @@ absl::StatusOr<GenerationSource> SourceOf(const Spec& spec) {
     condition.field = absl::StrCat("conditions[", c, "]");
     condition.system_field = absl::StrCat(condition.field, ".system_message");
     if (given.has_system_message()) condition.system_messages = {given.system_message()};
+    VS_RETURN_IF_ERROR(AddDrawnMessages(given, condition));
     condition.interventions = &given.interventions();
     if (names.insert(condition.name).second) continue;
     return InvalidField(absl::StrCat(condition.field, ".name"),
@@ -308,6 +326,7 @@ class GenerateResponsesKind
     }
     provenance.set_options(studies::RecordOfRequest(spec, {"model", "queries_artifact"}));
     provenance.add_seeds(spec.sampling().seed());
+    if (spec.seed() != 0) provenance.add_seeds(spec.seed());
     return provenance;
   }
 

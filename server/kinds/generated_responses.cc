@@ -93,6 +93,10 @@ uint64_t SeedOf(uint64_t state, int64_t number) {
   return services::SeedOfCompletion(state, static_cast<int>(number) + 1);
 }
 
+size_t DrawnMessage(uint64_t draw_seed, int condition, int query, size_t count) {
+  return SeedOf(SeedOf(draw_seed, condition), query) % count;
+}
+
 bool IsJudged(const SavedCondition& condition) { return !condition.has_expresses(); }
 
 int64_t Generation::units() const {
@@ -227,16 +231,30 @@ std::optional<double> MeanAnswerMass(std::span<const SavedResponse> responses) {
   return sum / static_cast<double>(count);
 }
 
+namespace {
+
+// Null where there is none.
+const std::string* SystemMessageOf(const SavedGeneration& how, const GeneratedUnit& unit) {
+  const SavedCondition& condition = how.conditions(unit.condition);
+  if (condition.has_system_message()) return &condition.system_message();
+  if (condition.system_messages().empty()) return nullptr;
+  const size_t number = DrawnMessage(how.draw_seed(), unit.condition, unit.query,
+                                     static_cast<size_t>(condition.system_messages_size()));
+  return &condition.system_messages(static_cast<int>(number));
+}
+
+}  // namespace
+
 v1::LabelledResponse LineOf(const Generation& generation, const GeneratedUnit& unit,
                             const SavedResponse& response) {
   const SavedQuery& query = generation.queries.queries(unit.query);
   const SavedCondition& condition = generation.how.conditions(unit.condition);
   v1::LabelledResponse line;
   v1::Chat& chat = *line.mutable_prompt()->mutable_chat();
-  if (condition.has_system_message()) {
+  if (const std::string* const message = SystemMessageOf(generation.how, unit)) {
     v1::Message& system = *chat.add_messages();
     system.set_role("system");
-    system.set_content(condition.system_message());
+    system.set_content(*message);
   }
   v1::Message& user = *chat.add_messages();
   user.set_role("user");

@@ -34,6 +34,9 @@ namespace valuescope::kinds {
 // S(state, number) above.
 uint64_t SeedOf(uint64_t state, int64_t number);
 
+// Which of `count` system messages query q has under condition c.
+size_t DrawnMessage(uint64_t draw_seed, int condition, int query, size_t count);
+
 // Responses that are generated, labelled and committed together.
 inline constexpr int64_t kGeneratedPerShard = 32;
 

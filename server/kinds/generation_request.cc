@@ -181,8 +181,8 @@ class QueryWriter {
   SystemMessage SystemMessageOf(int condition, int query) const {
     const ConditionSource& of = source_.conditions[static_cast<size_t>(condition)];
     if (of.system_messages.empty()) return {};
-    const uint64_t drawn = SeedOf(SeedOf(source_.draw_seed, condition), query);
-    const size_t number = drawn % of.system_messages.size();
+    const size_t number =
+        DrawnMessage(source_.draw_seed, condition, query, of.system_messages.size());
     const std::string& text = of.system_messages[number];
     if (text.empty() && !takes_system_message_) return {};
     return {.text = &text, .field = SystemFieldOf(of, number)};
@@ -387,6 +387,7 @@ absl::StatusOr<Generation> GenerationOf(const GenerationSource& source,
   how.mutable_sampling()->set_seed(source.sampling.seed());
   how.set_samples(source.samples);
   how.set_include_end_of_turn(source.include_end_of_turn);
+  how.set_draw_seed(source.draw_seed);
   VS_RETURN_IF_ERROR(AddConditions(source, model, context, sources, used, generation));
   VS_RETURN_IF_ERROR(AddJudge(source, model, *sources.models, used, generation));
   VS_ASSIGN_OR_RETURN(
@@ -395,7 +396,14 @@ absl::StatusOr<Generation> GenerationOf(const GenerationSource& source,
   VS_RETURN_IF_ERROR(CheckSystemMessages(source, model, takes_system_message));
   for (int c = 0; c < how.conditions_size(); ++c) {
     const ConditionSource& of = source.conditions[static_cast<size_t>(c)];
-    if (of.several_messages || of.system_messages.empty()) continue;
+    if (of.system_messages.empty()) continue;
+    if (of.several_messages) {
+      // A template that takes none leaves empty ones alone, which it does not get.
+      if (!takes_system_message) continue;
+      how.mutable_conditions(c)->mutable_system_messages()->Assign(of.system_messages.begin(),
+                                                                   of.system_messages.end());
+      continue;
+    }
     const std::string& message = of.system_messages.front();
     if (takes_system_message || !message.empty()) {
       how.mutable_conditions(c)->set_system_message(message);

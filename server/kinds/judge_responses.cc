@@ -2,7 +2,8 @@
 // (services/judges.h).
 // A unit is a response; one that is empty is nobody's to judge. Partial: SavedJudgements.
 //
-// Left by a job: "responses", JSON Lines of LabelledResponse as they came, with their labels;
+// Left by a job: "responses", JSON Lines of LabelledResponse as they came, with their labels, those
+// of one value where the request names it;
 // "summary", JSON with the judgements and the provenance, nothing of time or place.
 #include <memory>
 #include <optional>
@@ -27,6 +28,7 @@
 #include "services/judges.h"
 #include "services/prompt_codec.h"
 #include "services/request_codec.h"
+#include "services/value_labels.h"
 #include "studies/json_fields.h"
 #include "studies/message_json.h"
 #include "valuescope/v1/evaluation.pb.h"
@@ -114,11 +116,19 @@ class JudgementsOutcome : public jobs::Outcome {
     VS_ASSIGN_OR_RETURN(const std::unique_ptr<store::BlobWriter> writer, blobs.NewWriter());
     for (int i = 0; i < result.judgements_size(); ++i) {
       v1::LabelledResponse line = inputs_.texts->texts(i).given();
-      if (result.judgements(i).has_expresses())
-        line.set_expresses(result.judgements(i).expresses());
+      if (result.judgements(i).has_expresses()) Label(result.judgements(i).expresses(), line);
       VS_RETURN_IF_ERROR(writer->Append(JsonLineOf(line)));
     }
     return writer->Finish();
+  }
+
+  void Label(bool expresses, v1::LabelledResponse& line) const {
+    const std::string& value = inputs_.record.judge_responses().value();
+    if (value.empty()) {
+      line.set_expresses(expresses);
+    } else {
+      services::SetValueLabel(value, expresses, line);
+    }
   }
 
   const ResponseInputs inputs_;
@@ -197,11 +207,16 @@ std::string TextOf(const v1::Message& message) {
 // Responses as the judge reads them.
 class JudgedReader {
  public:
-  // `model` reads token ids; may be null.
-  JudgedReader(std::shared_ptr<const engine::ServedModel> model, const rpc::CallContext& context)
-      : model_(std::move(model)), context_(context) {}
+  // `model` reads token ids; may be null. `value` is the one that will be labelled, if it has a
+  // name.
+  JudgedReader(std::shared_ptr<const engine::ServedModel> model, const std::string& value,
+               const rpc::CallContext& context)
+      : model_(std::move(model)), value_(value), context_(context) {}
 
   absl::Status Add(const std::string& place, const v1::LabelledResponse& given) {
+    if (!value_.empty()) {
+      VS_RETURN_IF_ERROR(services::CheckRoomForLabel(place, given, value_));
+    }
     SavedText& text = *texts_.add_texts();
     *text.mutable_given() = given;
     VS_ASSIGN_OR_RETURN(*text.mutable_query(),
@@ -260,6 +275,7 @@ class JudgedReader {
   }
 
   const std::shared_ptr<const engine::ServedModel> model_;
+  const std::string& value_;
   const rpc::CallContext& context_;
   SavedTexts texts_;
   Sha256 digest_;
@@ -292,11 +308,12 @@ class JudgeResponsesKind
       const Request& request, const rpc::CallContext& context,
       const services::ResolveOptions& options) override {
     services::ResolvedWork resolved;
+    VS_RETURN_IF_ERROR(CheckValue(request));
     VS_ASSIGN_OR_RETURN(const Model held, JudgeModelOf(request, resolved.used));
     const absl::Time now = absl::FromUnixSeconds(absl::ToUnixSeconds(absl::Now()));
     VS_ASSIGN_OR_RETURN(auto judge, JudgeOf(request, held, now));
     VS_ASSIGN_OR_RETURN(const auto reading, ReadingModelOf(request, resolved.used));
-    JudgedReader reader(reading, context);
+    JudgedReader reader(reading, request.value(), context);
     VS_RETURN_IF_ERROR(Read(request, context, options, resolved.used, reader));
     resolved.used[studies::kResponsesInput] = reader.Digest();
     VS_ASSIGN_OR_RETURN(const int64_t tokens, MostTokens(*judge, reader.longest()));
@@ -310,6 +327,7 @@ class JudgeResponsesKind
     if (request.has_judge()) *of.mutable_judge() = request.judge();
     if (request.has_grade()) *of.mutable_grade() = request.grade();
     of.set_judge_time(absl::ToUnixSeconds(now));
+    of.set_value(request.value());
     *record.mutable_provenance() = ProvenanceOfJudging(request, inputs, *judge, resolved.used);
     if (!options.at_once) VS_RETURN_IF_ERROR(CheckStorable(inputs, context));
     resolved.estimate = EstimateOfJudging(inputs, tokens);
@@ -328,6 +346,13 @@ class JudgeResponsesKind
 
  private:
   using Model = std::shared_ptr<const engine::ServedModel>;
+
+  static absl::Status CheckValue(const Request& request) {
+    if (request.has_grade() && !request.value().empty()) {
+      return InvalidField("value", "must be unset with `grade`, which labels nothing");
+    }
+    return services::CheckValueName("value", request.value());
+  }
 
   absl::StatusOr<Model> NamedModel(absl::string_view field, const std::string& name,
                                    services::UsedResources& used) const {

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "kinds/response_work.h"
+#include "kinds/study_tools.h"
 #include "services/kind.h"
 
 namespace valuescope::kinds {
@@ -12,6 +13,7 @@ namespace valuescope::kinds {
 std::unique_ptr<services::Kind> AnswerChoices(const Sources& sources);
 std::unique_ptr<services::Kind> AskQuestionnaire(const Sources& sources);
 std::unique_ptr<services::Kind> AttributeNeurons(const Sources& sources);
+std::unique_ptr<services::Kind> Capture(const Sources& sources);
 std::unique_ptr<services::Kind> CompareResponses(const Sources& sources);
 std::unique_ptr<services::Kind> ExtractVectors(const Sources& sources);
 std::unique_ptr<services::Kind> GenerateResponses(const Sources& sources);
@@ -20,11 +22,13 @@ std::unique_ptr<services::Kind> MeasureTexts(const Sources& sources);
 std::unique_ptr<services::Kind> ScoreTaggedResponses(const Sources& sources);
 std::unique_ptr<services::Kind> SteeringSweep(const Sources& sources);
 std::unique_ptr<services::Kind> TestNeurons(const Sources& sources);
+// Is made of the others, and of calls.
+std::unique_ptr<services::Kind> ValueStudy(const StudyTools& tools);
 
 inline void AddKinds(const Sources& sources, services::KindRegistry& registry) {
-  for (const auto& make : {AnswerChoices, AskQuestionnaire, AttributeNeurons, CompareResponses,
-                           ExtractVectors, GenerateResponses, JudgeResponses, MeasureTexts,
-                           ScoreTaggedResponses, SteeringSweep, TestNeurons}) {
+  for (const auto& make : {AnswerChoices, AskQuestionnaire, AttributeNeurons, Capture,
+                           CompareResponses, ExtractVectors, GenerateResponses, JudgeResponses,
+                           MeasureTexts, ScoreTaggedResponses, SteeringSweep, TestNeurons}) {
     registry.Add(make(sources));
   }
 }

@@ -223,7 +223,8 @@ absl::StatusOr<ResponseInputs> InputsOfRequest(const Request& request,
                       services::ResponseSetOf(
                           {request.responses(), request.artifact(), request.include_end_of_turn(),
                            options.at_once ? kMostResponsesAtOnce : services::kMostResponses,
-                           "create a job with the same request", options.labels_required},
+                           "create a job with the same request", options.labels_required,
+                           /*too_many=*/"USE_A_JOB", options.labels},
                           context, *inputs.held, *sources.store, *sources.blobs, used));
   inputs.record = RecordOf(*inputs.held, request.display_name(), options);
   inputs.record.set_num_responses(static_cast<int64_t>(inputs.responses.responses.size()));

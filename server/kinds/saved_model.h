@@ -16,7 +16,8 @@ namespace valuescope::kinds {
 // to 5 fails where its model is another than it was, which that of version 6 waits for.
 inline constexpr int kFirstSavedWork = 2;
 inline constexpr int kSavedWorkThatWaits = 6;
-inline constexpr int kLatestSavedWork = kSavedWorkThatWaits;
+inline constexpr int kSavedWorkOfValues = 7;  // several vectors, labels of a named value
+inline constexpr int kLatestSavedWork = kSavedWorkOfValues;
 
 SavedModel SavedModelOf(const engine::ServedModel& model);
 

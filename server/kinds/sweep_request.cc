@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <set>
 #include <string>
 #include <utility>
@@ -163,6 +164,22 @@ void AddValues(const google::protobuf::RepeatedField<float>& from, float neutral
   }
 }
 
+// No element of a vector, or of a random direction in its place, is larger than its norm.
+absl::Status CheckStrengths(const Spec& spec, const SavedSweep& sweep) {
+  for (const SavedSweepSubject& subject : sweep.subjects()) {
+    for (const double norm : subject.norms()) {
+      for (int i = 0; i < spec.coefficients_size(); ++i) {
+        if (std::abs(spec.coefficients(i) * norm) <= std::numeric_limits<float>::max()) continue;
+        return InvalidField(absl::StrCat("coefficients[", i, "]"),
+                            absl::StrCat("is too large for `", subject.name(),
+                                         "`: their product is beyond float32"),
+                            "OUT_OF_RANGE");
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
 // The first point of each subject and scope as the model takes it.
 absl::Status CheckPoints(const Spec& spec, const SweepGrid& grid, const engine::ServedModel& model,
                          const rpc::CallContext& context, const Sources& sources,
@@ -228,6 +245,7 @@ absl::StatusOr<ResolvedSweep> ResolveSweep(const Spec& spec, const engine::Serve
   *sweep.mutable_guard() = spec.guard();
   *sweep.mutable_objective() = spec.objective();
   VS_RETURN_IF_ERROR(ResolveSubjects(spec, model, context, sources, resolved.used, sweep));
+  VS_RETURN_IF_ERROR(CheckStrengths(spec, sweep));
   const SweepGrid grid(sweep, model.architecture.hidden);
   VS_RETURN_IF_ERROR(CheckPoints(spec, grid, model, context, sources, resolved.used));
   VS_RETURN_IF_ERROR(ResolveEvaluations(spec, model, context, options, kinds, grid, resolved));

@@ -36,6 +36,17 @@ SavedWork WithoutInterventions(SavedWork work) {
   return work;
 }
 
+// Measures that cannot be told.
+google::protobuf::RepeatedPtrField<v1::SweepMeasure> WithoutValues(
+    google::protobuf::RepeatedPtrField<v1::SweepMeasure> measures) {
+  for (v1::SweepMeasure& measure : measures) {
+    measure.clear_value();
+    measure.clear_lower();
+    measure.clear_upper();
+  }
+  return measures;
+}
+
 }  // namespace
 
 std::string SweepSums::Serialize() const { return services::DeterministicBytes(shard); }
@@ -175,22 +186,42 @@ absl::Status SweepWork::AddUnits(const jobs::UnitRange& units, const Cancellatio
   }
   const jobs::UnitRange here{units.first - begin, units.end - begin};
   if (here.first < per_point) {
-    VS_ASSIGN_OR_RETURN(SweepPointRun* const run, Opened(point));
     VS_RETURN_IF_ERROR(
-        run->Run({here.first, std::min(here.end, per_point)}, cancellation, sums.shard));
-    if (here.end >= per_point) {
-      v1::SweepPoint& measured = *sums.shard.mutable_point();
-      if (point == kBaselinePoint) {
-        measured.set_name(kBaseline);
-      } else {
-        measured = grid_.PointAt(point);
-      }
-      VS_RETURN_IF_ERROR(run->Finish(cancellation, sums.shard));
-    }
+        Measure(point, {here.first, std::min(here.end, per_point)}, cancellation, sums.shard));
   }
   if (here.end <= per_point) return absl::OkStatus();
   return Look({std::max(here.first, per_point) - per_point, here.end - per_point}, cancellation,
               sums.shard);
+}
+
+absl::Status SweepWork::Measure(int64_t point, const jobs::UnitRange& units,
+                                const Cancellation& cancellation, SavedSweepShard& shard) {
+  if (shard.has_point()) return absl::OkStatus();  // the units before went too far
+  VS_ASSIGN_OR_RETURN(SweepPointRun* const run, Opened(point));
+  const absl::Status status = run->Run(units, cancellation, shard);
+  if (point != kBaselinePoint && DetailsOf(status).reason == "LOGITS_NOT_FINITE") {
+    SetNotFinite(point, shard);
+    return absl::OkStatus();
+  }
+  VS_RETURN_IF_ERROR(status);
+  if (units.end < units_per_point()) return absl::OkStatus();
+  v1::SweepPoint& measured = *shard.mutable_point();
+  if (point == kBaselinePoint) {
+    measured.set_name(kBaseline);
+  } else {
+    measured = grid_.PointAt(point);
+  }
+  return run->Finish(cancellation, shard);
+}
+
+// One point of a grid that goes too far is a finding, and no reason to lose the others: it has no
+// measures and no responses, and is not run any further.
+void SweepWork::SetNotFinite(int64_t point, SavedSweepShard& shard) const {
+  *shard.mutable_point() = grid_.PointAt(point);
+  shard.clear_stages();
+  for (const SavedSweepEvaluation& evaluation : sweep().evaluations()) {
+    if (evaluation.work().has_generate_responses()) shard.add_responses();
+  }
 }
 
 absl::Status SweepWork::Look(const jobs::UnitRange& units, const Cancellation& cancellation,
@@ -220,6 +251,9 @@ absl::Status SweepWork::AddShard(const SweepSums& shard, SweepSums& whole) {
   if (point.name() == kBaseline) {
     whole.shard.set_looks(shard.shard.looks());
     whole.warnings.assign(shard.shard.warnings().begin(), shard.shard.warnings().end());
+  } else if (point.measures().empty()) {
+    if (whole.num_not_finite++ == 0) whole.first_not_finite = point.name();
+    *whole.points.back().mutable_measures() = WithoutValues(whole.points.front().measures());
   } else if (!shard.shard.warnings().empty()) {
     if (whole.num_with_warnings++ == 0) whole.first_with_warnings = point.name();
   }
@@ -291,6 +325,12 @@ absl::StatusOr<std::unique_ptr<jobs::Outcome>> SweepWork::FinishSums(
     result.add_warnings(absl::StrCat("evaluations warn at ", whole.num_with_warnings, " of ",
                                      grid_.size(), " points, the first of which is `",
                                      whole.first_with_warnings, "`"));
+  }
+  if (whole.num_not_finite > 0) {
+    result.add_warnings(absl::StrCat("nothing is measured at ", whole.num_not_finite, " of ",
+                                     grid_.size(), " points, the first of which is `",
+                                     whole.first_not_finite,
+                                     "`: the model's logits are not finite numbers there"));
   }
   *result.mutable_provenance() = WholeProvenance();
   std::optional<store::StoredBlob> lines;

@@ -38,6 +38,8 @@ struct SweepSums {
   std::vector<std::string> warnings;   // those of the baseline
   std::string first_with_warnings;     // name of a point
   int64_t num_with_warnings = 0;       // points
+  std::string first_not_finite;        // name of a point
+  int64_t num_not_finite = 0;          // points
   std::unique_ptr<store::BlobWriter> lines;
 
   std::string Serialize() const;
@@ -99,6 +101,10 @@ class SweepWork : public jobs::WorkOn<SweepSums> {
   int64_t units_per_point() const;
   // Of the grid; -1 is the baseline.
   absl::StatusOr<SweepPointRun*> Opened(int64_t point);
+  // Units of a point alone.
+  absl::Status Measure(int64_t point, const jobs::UnitRange& units,
+                       const Cancellation& cancellation, SavedSweepShard& shard);
+  void SetNotFinite(int64_t point, SavedSweepShard& shard) const;
   absl::Status Look(const jobs::UnitRange& units, const Cancellation& cancellation,
                     SavedSweepShard& shard);
   // Those by responses as they are at the baseline, which have the queries.

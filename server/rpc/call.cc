@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/id.h"
 #include "base/status_macros.h"
+#include "base/thread_cancellation.h"
 #include "observability/log.h"
 
 namespace valuescope::rpc {
@@ -96,6 +97,7 @@ std::function<void()> Call::wake() const {
 absl::Status Call::Run(const std::function<absl::Status()>& handler) {
   VS_RETURN_IF_ERROR(WhyStopped());
   context_.may_wait = method_->lane == Lane::kLong;
+  const ThreadCancellation as_the_call(context_.cancellation);
   return CatchExceptions(handler);
 }
 

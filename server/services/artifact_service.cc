@@ -140,9 +140,7 @@ absl::Status ArtifactService::WriteArtifact(const rpc::CallContext& context,
         "WRONG_SIZE");
   }
   auto blob = writer->Finish(header.sha256());
-  if (!blob.ok())
-    return InvalidField("header.sha256", "does not match the bytes",
-                        DetailsOf(blob.status()).reason);
+  if (!blob.ok()) return InField("header", blob.status());
   store::Resource resource;
   resource.kind = store::ResourceKind::kArtifact;
   resource.id = NewUuid();

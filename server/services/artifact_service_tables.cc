@@ -81,7 +81,8 @@ class LineRows {
     longest_ = std::max(longest_, size);
     const std::unique_ptr<google::protobuf::Message> message(prototype_.New());
     // Fields of that name that are true or false, in any of the messages.
-    VS_RETURN_IF_ERROR(lines_.Parse(line, {"expresses", "reverse", "passes"}, *message));
+    VS_RETURN_IF_ERROR(
+        lines_.Parse(line, {"expresses", "labels.expresses", "reverse", "passes"}, *message));
     const absl::Status added = columns_.Add(*message);
     if (added.ok()) return absl::OkStatus();
     return BadLine(lines_.field(), line.number, added.message());

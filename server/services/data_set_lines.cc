@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -16,22 +17,56 @@ namespace {
 
 constexpr int64_t kPieceBytes = int64_t{1} << 20;
 
-// Whether the line's own field `name`, where it has it and it is not null, is true or false. Keeps
-// nothing of the line, which becomes many times as large as a document.
-bool SaysTrueOrFalse(absl::string_view line, absl::string_view name) {
-  using Event = nlohmann::json::parse_event_t;
-  bool is_it = false, says = true;
-  const auto look = [&](int depth, Event event, const nlohmann::json& parsed) {
-    if (depth == 1 && event == Event::key) {
-      is_it = parsed.get_ref<const std::string&>() == name;
-    } else if (depth == 1 && is_it) {
-      says = event == Event::value && (parsed.is_boolean() || parsed.is_null());
+// A field that must be true or false wherever it is there and not null: the line's own, or with
+// "list.name" that of the objects in its field `list`.
+struct Boolean {
+  explicit Boolean(absl::string_view field) : path(field) {
+    const size_t dot = path.find('.');
+    if (dot == absl::string_view::npos) return;
+    list = path.substr(0, dot);
+    name = path.substr(dot + 1);
+    depth = 3;
+  }
+
+  void SeeKey(int depth_of_key, absl::string_view key) {
+    if (depth_of_key == 1) {
+      is_there = list.empty() || key == list;
+      is_it = false;
     }
-    return depth == 0;
+    if (depth_of_key == depth) is_it = is_there && key == name;
+  }
+  void SeeValue(int depth_of_value, bool is_boolean) {
+    if (depth_of_value == depth && is_it) says = says && is_boolean;
+  }
+
+  absl::string_view path, list = "", name = path;
+  int depth = 1;                         // of its key
+  bool is_there = false, is_it = false;  // where the parser stands
+  bool says = true;
+};
+
+// The first of `fields` that the line has and that is neither; empty: none. Keeps nothing of the
+// line, which becomes many times as large as a document.
+absl::string_view FirstNotBoolean(absl::string_view line,
+                                  std::initializer_list<absl::string_view> fields) {
+  using Event = nlohmann::json::parse_event_t;
+  std::vector<Boolean> booleans(fields.begin(), fields.end());
+  const auto look = [&](int depth, Event event, const nlohmann::json& parsed) {
+    const bool begins = event == Event::object_start || event == Event::array_start;
+    for (Boolean& boolean : booleans) {
+      if (event == Event::key) boolean.SeeKey(depth, parsed.get_ref<const std::string&>());
+      if (event == Event::value) {
+        boolean.SeeValue(depth, parsed.is_boolean() || parsed.is_null());
+      }
+      if (begins) boolean.SeeValue(depth, /*is_boolean=*/false);
+    }
+    return depth == 0 || begins;  // what begins is looked into, and not kept without its key
   };
   [[maybe_unused]] const auto empty =
       nlohmann::json::parse(line.begin(), line.end(), look, /*allow_exceptions=*/false);
-  return says;
+  const auto found = std::find_if(booleans.begin(), booleans.end(),
+                                  [](const Boolean& boolean) { return !boolean.says; });
+  return found == booleans.end() ? absl::string_view() : found->path;
 }
 
 }  // namespace
@@ -88,19 +123,17 @@ absl::Status JsonLines::Parse(const JsonLine& line,
                    absl::StrCat("is not the JSON mapping of ", message.GetDescriptor()->name(),
                                 ": malformed, a value of another type, or an unknown field"));
   }
-  for (const absl::string_view name : booleans) {
-    if (SaysTrueOrFalse(line.text, name)) continue;
-    return BadLine(field_, line.number,
-                   absl::StrCat("has a `", name, "` that is neither true nor false"));
-  }
-  return absl::OkStatus();
+  const absl::string_view wrong = FirstNotBoolean(line.text, booleans);
+  if (wrong.empty()) return absl::OkStatus();
+  return BadLine(field_, line.number,
+                 absl::StrCat("has a `", wrong, "` that is neither true nor false"));
 }
 
 absl::StatusOr<std::optional<DataSetLine>> DataSetLines::Next() {
   VS_ASSIGN_OR_RETURN(const std::optional<JsonLine> line, lines_.Next());
   if (!line) return std::nullopt;
   DataSetLine next{.number = line->number, .response = {}};
-  VS_RETURN_IF_ERROR(lines_.Parse(*line, {"expresses"}, next.response));
+  VS_RETURN_IF_ERROR(lines_.Parse(*line, {"expresses", "labels.expresses"}, next.response));
   const v1::LabelledResponse& response = next.response;
   if (response.prompt().prompt_case() == v1::Prompt::PROMPT_NOT_SET) {
     return BadLine(lines_.field(), line->number, "has no `prompt`");

@@ -44,8 +44,9 @@ class JsonLines {
   absl::StatusOr<std::optional<JsonLine>> Next();
 
   // The line as the message that it maps. BadLine where it is not UTF-8, no JSON object of the
-  // message's shape, has an unknown field, or one of `booleans`, its own fields, that is neither
-  // true nor false nor null: protobuf's parser takes "yes", "1" and the like for true.
+  // message's shape, has an unknown field, or one of `booleans`, its own fields or "list.name" of
+  // the objects of a list, that is neither true nor false nor null: protobuf's parser takes "yes",
+  // "1" and the like for true.
   absl::Status Parse(const JsonLine& line, std::initializer_list<absl::string_view> booleans,
                      google::protobuf::Message& message) const;
 

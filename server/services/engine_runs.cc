@@ -167,7 +167,10 @@ absl::Status EngineRuns::SubmitWhileRoom(int end, int done,
 absl::Status EngineRuns::SubmitPatiently(int index,
                                          const std::function<engine::Request(int)>& request_of) {
   while (true) {
-    if (shared_->AwaitStop(kRoomPoll)) return context_->Why();
+    if (shared_->AwaitStop(kRoomPoll) || context_->cancellation.cancelled()) {
+      VS_RETURN_IF_ERROR(context_->Why());
+      return CheckGoesOn(context_->cancellation);
+    }
     const absl::Status status = Submit(index, request_of(index));
     if (!DetailsOf(status).retry_after) return status;
   }

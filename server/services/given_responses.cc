@@ -22,7 +22,8 @@ absl::StatusOr<GivenResponses> GivenResponses::Open(const ResponseSource& source
                                                     store, blobs, used));
     VS_ASSIGN_OR_RETURN(given.count_, CountDataSetLines(read, source.most));
     given.lines_.emplace("artifact", std::move(read),
-                         source.labels_required ? LineNeeds::kLabel : LineNeeds::kResponse);
+                         source.labels_required && source.labels == nullptr ? LineNeeds::kLabel
+                                                                            : LineNeeds::kResponse);
   }
   if (given.count_ <= source.most) return given;
   return NeverFits(

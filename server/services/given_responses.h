@@ -21,6 +21,8 @@ namespace valuescope::services {
 
 inline constexpr int64_t kMostResponses = int64_t{1} << 40;  // more than a data set can hold
 
+struct AskedLabels;
+
 struct ResponseSource {
   const google::protobuf::RepeatedPtrField<v1::LabelledResponse>& responses;
   const std::string& artifact;  // "artifacts/ID", or empty
@@ -30,6 +32,7 @@ struct ResponseSource {
   // Both labels must be there; else all responses may be without one and count as expressing.
   bool labels_required = true;
   absl::string_view too_many = "USE_A_JOB";  // why more are refused
+  const AskedLabels* labels = nullptr;       // read of each; null: of one value, `expresses`
 };
 
 struct GivenResponse {

@@ -5,20 +5,19 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
-#include "absl/strings/strip.h"
 #include "base/error.h"
 #include "base/id.h"
 #include "base/status_macros.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "rpc/parsed_size.h"
 #include "services/idempotency.h"
+#include "services/job_drafts.h"
 #include "services/job_specs.h"
-#include "services/model_needs.h"
 #include "services/replays.h"
 #include "services/request_codec.h"
 #include "services/study_codec.h"
@@ -28,6 +27,7 @@ namespace valuescope::services {
 namespace {
 
 constexpr int kMaxPriority = 100;
+constexpr int kArtifactsAtOnce = 200;  // of a job, read at once
 // Of a job whose kind this version does not know.
 constexpr char kUnknownUnit[] = "units";
 // Years 1 to 9999, as Timestamp has them.
@@ -130,30 +130,9 @@ v1::Job Describe(const store::Job& job, const Kind* kind, std::optional<absl::Du
   proto.set_rescues(job.rescues);
   proto.set_owner(job.tenant);
   proto.set_revision(job.revision);
+  if (!job.parent.empty()) proto.set_parent(absl::StrCat("jobs/", job.parent));
+  proto.set_phase(job.phase);
   return proto;
-}
-
-// `speed`: of all servers that can run it, over this one's. A shard runs on one of them.
-v1::JobEstimate EstimateToProto(const WorkEstimate& estimate, int64_t num_shards, double speed) {
-  v1::JobEstimate proto;
-  proto.set_tokens(estimate.tokens);
-  proto.set_forwards(estimate.forwards);
-  proto.set_bytes(estimate.bytes);
-  proto.set_scratch_bytes(estimate.scratch_bytes);
-  // A job takes some time, however little there is to do.
-  const double at_once = std::min(speed, static_cast<double>(num_shards));
-  proto.mutable_duration()->set_seconds(absl::ToInt64Seconds(estimate.time / at_once) + 1);
-  proto.set_shards(num_shards);
-  return proto;
-}
-
-// The field of the spec that is set; null where none is.
-const google::protobuf::FieldDescriptor* FieldOf(const v1::JobSpec& spec) {
-  return v1::JobSpec::descriptor()->FindFieldByNumber(spec.spec_case());
-}
-
-const google::protobuf::Message& WorkOf(const v1::JobSpec& spec) {
-  return spec.GetReflection()->GetMessage(spec, FieldOf(spec));
 }
 
 absl::Status CheckCommon(const v1::CreateJobRequest& request) {
@@ -177,31 +156,6 @@ absl::Status CheckHasNoRequestId(const v1::JobSpec& spec) {
                       "must be empty: the job has its own request_id");
 }
 
-// Resources that work read, by reference: they stay as long as the job may need them.
-std::vector<store::ResourceReference> ReferencesTo(const UsedResources& used) {
-  std::vector<store::ResourceReference> inputs;
-  for (const auto& [name, digest] : used) {
-    for (const store::ResourceKind kind :
-         {store::ResourceKind::kVector, store::ResourceKind::kNeuronSet,
-          store::ResourceKind::kArtifact}) {
-      absl::string_view id = name;
-      if (absl::ConsumePrefix(&id, absl::StrCat(store::CollectionOf(kind), "/"))) {
-        inputs.push_back({.kind = kind, .id = std::string(id)});
-      }
-    }
-  }
-  return inputs;
-}
-
-// Of what work needs, the models.
-std::vector<std::string> ModelsIn(const std::string& needs) {
-  std::vector<std::string> models;
-  for (const absl::string_view need : absl::StrSplit(needs, kNeedsSeparator, absl::SkipEmpty())) {
-    models.emplace_back(ModelNameOf(need));
-  }
-  return models;
-}
-
 absl::Status InputDeleted(const store::Job& job, absl::string_view what) {
   return ErrorWithReason(
       absl::StatusCode::kFailedPrecondition, "INPUT_DELETED",
@@ -216,6 +170,19 @@ void AddNames(const google::protobuf::Struct& summary, const char* key,
   for (const auto& name : found->second.list_value().values()) *names->Add() = name.string_value();
 }
 
+absl::Status AddArtifact(const store::Resource& resource, v1::JobResult& result) {
+  v1::JobArtifact& artifact = *result.add_artifacts();
+  artifact.set_role(resource.role);
+  artifact.set_artifact(store::ResourceName(resource.kind, resource.id));
+  artifact.set_sha256(resource.blob_digest);
+  artifact.set_display_name(resource.display_name);
+  artifact.set_size_bytes(resource.blob_size);
+  if (result.digests_size() > 0) return absl::OkStatus();
+  VS_ASSIGN_OR_RETURN(const v1::Provenance provenance, studies::ProvenanceOfArtifact(resource));
+  if (!provenance.model().empty()) AddDigests(provenance, result.mutable_digests());
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 v1::Job JobService::Described(const jobs::JobSnapshot& snapshot) const {
@@ -227,6 +194,23 @@ v1::Job JobService::Described(const jobs::JobSnapshot& snapshot) const {
   return proto;
 }
 
+absl::StatusOr<v1::Job> JobService::DescribedWithParts(const jobs::JobSnapshot& snapshot) const {
+  v1::Job proto = Described(snapshot);
+  if (snapshot.job.num_parts == 0) return proto;
+  VS_ASSIGN_OR_RETURN(const std::vector<store::Job> children,
+                      queue_->ListChildren(snapshot.job.tenant, snapshot.job.id));
+  for (const store::Job& child : children) {
+    v1::Job described = Describe(child, kinds_->Find(child.kind), std::nullopt);
+    v1::ChildJob& part = *proto.add_children();
+    part.set_phase(described.phase());
+    part.set_job(described.name());
+    part.set_kind(described.kind());
+    part.set_state(described.state());
+    *part.mutable_progress() = std::move(*described.mutable_progress());
+  }
+  return proto;
+}
+
 absl::StatusOr<v1::Job> JobService::DescribedWithSpec(const jobs::JobSnapshot& snapshot,
                                                       const rpc::CallContext& context) const {
   const std::string& spec = snapshot.job.request;
@@ -234,7 +218,7 @@ absl::StatusOr<v1::Job> JobService::DescribedWithSpec(const jobs::JobSnapshot& s
   const std::optional<int64_t> size = rpc::ParsedSize(*v1::JobSpec::descriptor(), &wire);
   if (!size) return absl::DataLossError("the stored spec of a job is damaged");
   VS_RETURN_IF_ERROR(context.Hold(*size + static_cast<int64_t>(spec.size())));
-  v1::Job proto = Described(snapshot);
+  VS_ASSIGN_OR_RETURN(v1::Job proto, DescribedWithParts(snapshot));
   proto.mutable_spec()->ParseFromString(spec);
   LeaveOutLargeFields(*proto.mutable_spec());
   return proto;
@@ -270,34 +254,17 @@ absl::Status JobService::CreateJob(const rpc::CallContext& context,
     *response->mutable_estimate() = response->job().estimate();
     return absl::OkStatus();
   }
-  const auto resolved = kind->Resolve(WorkOf(request.spec()), context,
-                                      {.at_once = false, .display_name = request.display_name()});
-  if (!resolved.ok()) return InField(absl::StrCat("spec.", kind->Name()), resolved.status());
-  VS_RETURN_IF_ERROR(context.Hold(static_cast<int64_t>(request.spec().SpaceUsedLong())));
-  v1::JobSpec kept = request.spec();
-  LeaveOutLargeFields(kept);
-  VS_RETURN_IF_ERROR(CheckSpecSize(kept));
-  const jobs::Extent extent = resolved->work->extent();
-  VS_ASSIGN_OR_RETURN(const double speed, replicas_->SpeedTogether(kind->Name(), resolved->needs));
-  const v1::JobEstimate estimate = EstimateToProto(resolved->estimate, extent.num_shards(), speed);
+  const auto draft = DraftJob(*kind, request.spec(), request.display_name(), context);
+  if (!draft.ok()) return InField(absl::StrCat("spec.", kind->Name()), draft.status());
+  VS_RETURN_IF_ERROR(CheckSpecSize(draft->kept));
+  VS_ASSIGN_OR_RETURN(const double speed,
+                      replicas_->SpeedTogether(kind->Name(), draft->resolved.needs));
+  const v1::JobEstimate estimate = EstimateOfDraft(*draft, speed);
   *response->mutable_estimate() = estimate;
   if (request.validate_only()) return absl::OkStatus();
 
-  VS_ASSIGN_OR_RETURN(jobs::SavedWork saved, resolved->work->Save(*blobs_));
-  store::NewJob job;
-  job.tenant = context.tenant;
-  job.kind = std::string(kind->Name());
-  job.display_name = request.display_name();
-  job.request = DeterministicBytes(kept);
-  job.metadata = DeterministicBytes(estimate);
-  job.spec = std::move(saved.spec);
-  job.num_shards = extent.num_shards();
-  job.total_work = extent.units;
+  VS_ASSIGN_OR_RETURN(store::NewJob job, NewJobOf(*draft, estimate, context.tenant, *blobs_));
   job.priority = request.priority();
-  job.needs = resolved->needs;
-  job.models = ModelsIn(resolved->needs);
-  job.blobs = std::move(saved.blobs);
-  job.inputs = ReferencesTo(resolved->used);
   VS_ASSIGN_OR_RETURN(const jobs::JobSnapshot snapshot, queue_->Create(job, key));
   VS_ASSIGN_OR_RETURN(*response->mutable_job(), DescribedWithSpec(snapshot, context));
   return absl::OkStatus();
@@ -305,21 +272,20 @@ absl::Status JobService::CreateJob(const rpc::CallContext& context,
 
 absl::StatusOr<v1::JobResult> JobService::ResultOf(const store::Job& job) const {
   v1::JobResult result;
-  const store::ResourceFilter filter{.job_id = job.id};
-  VS_ASSIGN_OR_RETURN(
-      const store::ResourcePage artifacts,
-      store_->ListResources(job.tenant, store::ResourceKind::kArtifact, filter, {}));
-  for (const store::Resource& resource : artifacts.resources) {
-    v1::JobArtifact& artifact = *result.add_artifacts();
-    artifact.set_role(resource.role);
-    artifact.set_artifact(store::ResourceName(resource.kind, resource.id));
-    artifact.set_sha256(resource.blob_digest);
-    if (result.digests_size() > 0) continue;
-    VS_ASSIGN_OR_RETURN(const v1::Provenance provenance, studies::ProvenanceOfArtifact(resource));
-    if (!provenance.model().empty()) AddDigests(provenance, result.mutable_digests());
-  }
+  store::Page page = {.page_size = kArtifactsAtOnce};
+  do {
+    VS_ASSIGN_OR_RETURN(const store::ResourcePage artifacts,
+                        store_->ListResources(job.tenant, store::ResourceKind::kArtifact,
+                                              {.job_id = job.id}, page));
+    for (const store::Resource& resource : artifacts.resources) {
+      VS_RETURN_IF_ERROR(AddArtifact(resource, result));
+    }
+    page.page_token = artifacts.next_page_token;
+  } while (!page.page_token.empty());
   std::sort(result.mutable_artifacts()->begin(), result.mutable_artifacts()->end(),
-            [](const v1::JobArtifact& a, const v1::JobArtifact& b) { return a.role() < b.role(); });
+            [](const v1::JobArtifact& a, const v1::JobArtifact& b) {
+              return std::tie(a.role(), a.artifact()) < std::tie(b.role(), b.artifact());
+            });
   const auto parsed =
       google::protobuf::util::JsonStringToMessage(job.result, result.mutable_summary());
   if (!parsed.ok()) return absl::DataLossError("the stored summary of a job is damaged");
@@ -364,6 +330,9 @@ absl::StatusOr<store::JobFilter> JobService::FilterOf(const v1::ListJobsRequest&
     VS_RETURN_IF_ERROR(IdOfName("model", "models", request.model()).status());
     filter.model = request.model();
   }
+  if (!request.parent().empty()) {
+    VS_ASSIGN_OR_RETURN(filter.parent, IdOfName("parent", "jobs", request.parent()));
+  }
   return filter;
 }
 
@@ -386,7 +355,7 @@ absl::Status JobService::ListJobs(const rpc::CallContext& context,
 absl::StatusOr<v1::WatchJobResponse> JobService::ToWatcher(const jobs::JobSnapshot& snapshot,
                                                            int64_t told) const {
   v1::WatchJobResponse response;
-  *response.mutable_job() = Described(snapshot);
+  VS_ASSIGN_OR_RETURN(*response.mutable_job(), DescribedWithParts(snapshot));
   for (const store::JobTransition& transition : snapshot.job.transitions) {
     if (transition.revision <= told) continue;
     v1::JobTransition& proto = *response.add_transitions();

@@ -53,6 +53,8 @@ class JobService {
 
   // Without spec and result.
   v1::Job Described(const jobs::JobSnapshot& snapshot) const;
+  // The same with the jobs that it is made of.
+  absl::StatusOr<v1::Job> DescribedWithParts(const jobs::JobSnapshot& snapshot) const;
   // The call holds what the spec takes, before it is parsed.
   absl::StatusOr<v1::Job> DescribedWithSpec(const jobs::JobSnapshot& snapshot,
                                             const rpc::CallContext& context) const;

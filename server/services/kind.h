@@ -36,10 +36,13 @@ struct ResolvedWork {
   UsedResources used;  // with artifacts by name; in a job they stay as long as it needs them
 };
 
+struct AskedLabels;
+
 struct ResolveOptions {
-  bool at_once = false;         // for a call, which takes less and holds its model
-  std::string display_name;     // of a result for which the request has none
-  bool labels_required = true;  // ResponseSource has it; the kind's own to say
+  bool at_once = false;                 // for a call, which takes less and holds its model
+  std::string display_name;             // of a result for which the request has none
+  bool labels_required = true;          // ResponseSource has it; the kind's own to say
+  const AskedLabels* labels = nullptr;  // likewise
 };
 
 // Thread-safe.

@@ -13,8 +13,10 @@
 #include "services/data_set_lines.h"
 #include "services/given_responses.h"
 #include "services/prompt_codec.h"
+#include "services/value_labels.h"
 #include "studies/labelled_responses.h"
 #include "studies/provenance.h"
+#include "studies/response_selection.h"
 
 namespace valuescope::services {
 namespace {
@@ -25,11 +27,12 @@ class Tokeniser {
  public:
   // `field` holds the responses.
   Tokeniser(const char* field, const rpc::CallContext& context, const engine::ServedModel& model,
-            bool labels_required)
+            const ResponseSource& source)
       : field_(field),
         context_(context),
         model_(model),
-        labels_required_(labels_required),
+        labels_required_(source.labels_required && source.labels == nullptr),
+        labels_(source.labels),
         options_{.add_special_tokens = true, .now = absl::Now()} {}
 
   // Before any is added, of the set and of the list that becomes it, which grows by doubling. At
@@ -45,6 +48,9 @@ class Tokeniser {
       return InvalidField(absl::StrCat(place, ".expresses"), "must be set: true or false");
     VS_ASSIGN_OR_RETURN(TokenisedResponse tokenised,
                         TokeniseResponse(place, response, model_, options_));
+    if (labels_ != nullptr) {
+      VS_ASSIGN_OR_RETURN(tokenised.response.labels, ReadValueLabels(place, response, *labels_));
+    }
     VS_RETURN_IF_ERROR(context_.Hold(MemoryOf(tokenised.response)));
     rendered_chat_ |= tokenised.rendered_chat;
     if (!response.has_expresses()) ++num_unlabelled_;
@@ -53,7 +59,8 @@ class Tokeniser {
   }
 
   absl::StatusOr<studies::ResponseSet> Take(bool include_end_of_turn) {
-    if (num_unlabelled_ > 0 && num_unlabelled_ < static_cast<int64_t>(responses_.size())) {
+    if (labels_ == nullptr && num_unlabelled_ > 0 &&
+        num_unlabelled_ < static_cast<int64_t>(responses_.size())) {
       return InvalidField(field_, "must have `expresses` of all responses or of none");
     }
     studies::ResponseSet set = studies::Trim(
@@ -61,7 +68,7 @@ class Tokeniser {
         {.end_of_turn = model_.text->eos_ids(), .include_end_of_turn = include_end_of_turn});
     set.rendered_chat = rendered_chat_;
     if (labels_required_) VS_RETURN_IF_ERROR(studies::CheckBothLabels(field_, set));
-    if (set.num_expressing > 0) return set;
+    if (labels_ != nullptr || set.num_expressing > 0) return set;
     return InvalidField(field_, "must have an expressing response that is not empty",
                         "EMPTY_LABEL");
   }
@@ -77,6 +84,7 @@ class Tokeniser {
   const rpc::CallContext& context_;
   const engine::ServedModel& model_;
   const bool labels_required_;
+  const AskedLabels* const labels_;
   const PromptOptions options_;
   std::vector<studies::LabelledResponse> responses_;
   bool rendered_chat_ = false;
@@ -141,7 +149,7 @@ absl::StatusOr<studies::ResponseSet> ResponseSetOf(const ResponseSource& source,
                                                    UsedResources& used) {
   VS_ASSIGN_OR_RETURN(GivenResponses given,
                       GivenResponses::Open(source, context, store, blobs, used));
-  Tokeniser tokeniser(given.field(), context, model, source.labels_required);
+  Tokeniser tokeniser(given.field(), context, model, source);
   VS_RETURN_IF_ERROR(tokeniser.HoldFor(given.count()));
   while (true) {
     VS_ASSIGN_OR_RETURN(const std::optional<GivenResponse> one, given.Next());
@@ -149,7 +157,7 @@ absl::StatusOr<studies::ResponseSet> ResponseSetOf(const ResponseSource& source,
     VS_RETURN_IF_ERROR(given.AtLast(tokeniser.Add(one->place, *one->response)));
   }
   VS_ASSIGN_OR_RETURN(studies::ResponseSet set, tokeniser.Take(source.include_end_of_turn));
-  used[studies::kResponsesInput] = studies::DigestOf(set);
+  if (source.labels == nullptr) used[studies::kResponsesInput] = studies::DigestOf(set);
   return set;
 }
 

@@ -33,11 +33,12 @@ absl::StatusOr<ReadPiece> OpenDataSet(absl::string_view field, const std::string
                                       const std::string& tenant, store::Store& store,
                                       store::BlobStore& blobs, UsedResources& used);
 
-// Exactly one of responses and artifact must be given. Some must be expressing. INVALID_ARGUMENT
-// names "responses[i]..." or "artifact" with the number of the line; RESOURCE_EXHAUSTED (reason
-// USE_A_JOB) where there are more than `most`, before any is looked at. The digest of the set, as
-// studies::kResponsesInput, and an artifact used are added to `used`. Tokenising many takes long:
-// the call's reason to stop ends it.
+// Exactly one of responses and artifact must be given. Some must be expressing, unless the source
+// asks for labels of several values. INVALID_ARGUMENT names "responses[i]..." or "artifact" with
+// the number of the line; RESOURCE_EXHAUSTED (reason USE_A_JOB) where there are more than `most`,
+// before any is looked at. An artifact used is added to `used`, and the digest of the set, as
+// studies::kResponsesInput, where one value is asked for: with several, what each is of goes by a
+// digest of its own. Tokenising many takes long: the call's reason to stop ends it.
 absl::StatusOr<studies::ResponseSet> ResponseSetOf(const ResponseSource& source,
                                                    const rpc::CallContext& context,
                                                    const engine::ServedModel& model,

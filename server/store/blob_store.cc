@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/status_macros.h"
@@ -31,6 +32,18 @@ absl::Status CheckExpected(absl::string_view expected, absl::string_view digest)
   if (expected.empty() || expected == digest) return absl::OkStatus();
   return InvalidField("sha256", absl::StrCat("the bytes received have SHA-256 ", digest),
                       "CHECKSUM_MISMATCH");
+}
+
+absl::Status CheckOwner(absl::string_view owner, absl::string_view identity) {
+  if (owner == identity) return absl::OkStatus();
+  constexpr size_t kLongestTold = 64;
+  return ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition, "BLOBS_OF_ANOTHER_STORE",
+      absl::StrCat("the bytes there belong to the database ",
+                   absl::CHexEscape(owner.substr(0, kLongestTold)), ", and this one is ", identity,
+                   "; two databases in one place would remove each other's bytes: use another "
+                   "directory or prefix, or, where the other database is gone for good, remove ",
+                   kOwnerName, " there and what is there is this one's"));
 }
 
 absl::StatusOr<StoredBlob> WriteBlob(BlobStore& blobs, absl::string_view bytes) {

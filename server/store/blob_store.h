@@ -65,6 +65,11 @@ class BlobStore {
  public:
   virtual ~BlobStore() = default;
 
+  // Makes the place that of the database with that identity (Store::Identity), where it is nobody's
+  // yet. FAILED_PRECONDITION, reason BLOBS_OF_ANOTHER_STORE, where it is another's: each of the two
+  // would remove what only the other one names.
+  virtual absl::Status Claim(absl::string_view identity) = 0;
+
   virtual absl::StatusOr<std::unique_ptr<BlobWriter>> NewWriter() = 0;
 
   virtual absl::StatusOr<std::unique_ptr<ScratchFile>> NewScratchFile() = 0;
@@ -101,6 +106,11 @@ absl::Status BlobNotFound();
 absl::Status CheckRange(int64_t offset, int64_t length, int64_t size);
 // INVALID_ARGUMENT, reason CHECKSUM_MISMATCH, where `expected` is neither empty nor `digest`.
 absl::Status CheckExpected(absl::string_view expected, absl::string_view digest);
+
+// What tells in a place whose it is, beside the blobs: the identity, and nothing else.
+inline constexpr char kOwnerName[] = ".owner";
+// BLOBS_OF_ANOTHER_STORE where `owner`, as it was read there, is not `identity`.
+absl::Status CheckOwner(absl::string_view owner, absl::string_view identity);
 
 // Append and Finish at once.
 absl::StatusOr<StoredBlob> WriteBlob(BlobStore& blobs, absl::string_view bytes);

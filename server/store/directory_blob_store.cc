@@ -16,6 +16,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/error.h"
+#include "base/failpoint.h"
 #include "base/id.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
@@ -28,6 +29,8 @@ namespace fs = std::filesystem;
 
 // Of a writer between two pieces: an upload that pauses longer has no caller any more.
 constexpr absl::Duration kLongestPause = absl::Hours(24);
+// Of what is read of the owner's identity.
+constexpr int64_t kLongestOwner = 256;
 
 absl::Status SyncDirectory(const fs::path& directory) {
   const Descriptor descriptor(open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -70,10 +73,38 @@ absl::Status RemoveWrittenBefore(const fs::path& folder, absl::Time time) {
   return absl::OkStatus();
 }
 
+// Bytes of a file as BlobStore::Read has them.
+absl::StatusOr<std::string> ReadFile(const fs::path& path, int64_t offset, int64_t length) {
+  const Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (file.value() < 0) return errno == ENOENT ? BlobNotFound() : FileError("open", errno);
+  struct stat status;
+  if (fstat(file.value(), &status) != 0) return FileError("read", errno);
+  VS_RETURN_IF_ERROR(CheckRange(offset, length, status.st_size));
+  std::string bytes(static_cast<size_t>(std::min<int64_t>(length, status.st_size - offset)), 0);
+  VS_RETURN_IF_ERROR(ReadFully(file, offset, bytes, "a blob became shorter while it was read"));
+  return bytes;
+}
+
 class DirectoryBlobStore : public BlobStore {
  public:
   DirectoryBlobStore(fs::path root, LockMode mode, std::unique_ptr<FileLock> lock)
       : root_(std::move(root)), mode_(mode), lock_(std::move(lock)) {}
+
+  absl::Status Claim(absl::string_view identity) override {
+    absl::MutexLock lock(&publish_mutex_);
+    VS_ASSIGN_OR_RETURN(const auto others, LockOthersOut(LockMode::kAlone));
+    const fs::path owner = root_ / kOwnerName;
+    const absl::StatusOr<std::string> present = ReadFile(owner, /*offset=*/0, kLongestOwner);
+    if (present.ok()) return CheckOwner(*present, identity);
+    if (!absl::IsNotFound(present.status())) return present.status();
+    const fs::path incoming = IncomingPath();
+    const Descriptor file(open(incoming.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+    if (file.value() < 0) return FileError("make a file", errno);
+    VS_RETURN_IF_ERROR(WriteFully(file, /*offset=*/0, identity));
+    if (fsync(file.value()) != 0) return FileError("sync", errno);
+    if (rename(incoming.c_str(), owner.c_str()) != 0) return FileError("claim its place", errno);
+    return SyncDirectory(root_);
+  }
 
   absl::StatusOr<std::unique_ptr<BlobWriter>> NewWriter() override;
   absl::StatusOr<std::unique_ptr<ScratchFile>> NewScratchFile() override {
@@ -83,14 +114,7 @@ class DirectoryBlobStore : public BlobStore {
   absl::StatusOr<std::string> Read(absl::string_view digest, int64_t offset,
                                    int64_t length) override {
     VS_RETURN_IF_ERROR(CheckDigest("digest", digest));
-    const Descriptor file(open(PathOf(digest).c_str(), O_RDONLY | O_CLOEXEC));
-    if (file.value() < 0) return errno == ENOENT ? BlobNotFound() : FileError("open", errno);
-    struct stat status;
-    if (fstat(file.value(), &status) != 0) return FileError("read", errno);
-    VS_RETURN_IF_ERROR(CheckRange(offset, length, status.st_size));
-    std::string bytes(static_cast<size_t>(std::min<int64_t>(length, status.st_size - offset)), 0);
-    VS_RETURN_IF_ERROR(ReadFully(file, offset, bytes, "a blob became shorter while it was read"));
-    return bytes;
+    return ReadFile(PathOf(digest), offset, length);
   }
 
   absl::StatusOr<int64_t> Size(absl::string_view digest) override {
@@ -196,6 +220,7 @@ class DirectoryBlobWriter : public BlobWriter {
     StoredBlob blob{.digest = hash_.HexDigest(), .size = size_};
     VS_RETURN_IF_ERROR(CheckExpected(expected_digest, blob.digest));
     if (fsync(file_.value()) != 0) return FileError("sync", errno);
+    VS_FAILPOINT("blob_synced");
     VS_RETURN_IF_ERROR(store_->Publish(path_, blob.digest));
     published_ = true;
     return blob;

@@ -7,6 +7,9 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "store/job_rows.h"
+#include "store/partial_rows.h"
+#include "store/resource_rows.h"
+#include "store/step_blobs.h"
 
 namespace valuescope::store {
 namespace {
@@ -19,7 +22,8 @@ struct FinishedJob {
   int64_t rows = 0;  // that go with it
 };
 
-// The jobs that finished first. Not those of which another one still reads an artifact.
+// The jobs that finished first. Not those of which another one still reads an artifact, nor parts
+// of others, which go with those, nor one of which a part has yet to stop.
 std::vector<FinishedJob> FinishedBy(SqlTransaction& transaction, absl::Time time, int64_t most) {
   std::vector<FinishedJob> jobs;
   const auto rows = transaction.Query(
@@ -28,7 +32,12 @@ std::vector<FinishedJob> FinishedBy(SqlTransaction& transaction, absl::Time time
                    " AND NOT EXISTS (SELECT 1 FROM resources r JOIN job_inputs i"
                    "   ON i.tenant = r.tenant AND i.kind = r.kind AND i.id = r.id"
                    "   JOIN jobs reader ON reader.sequence = i.job"
-                   "   WHERE r.job_id <> '' AND r.job_id = j.id AND reader.state IN (1, 2, 3))"
+                   "   WHERE r.job_id <> '' AND reader.state IN (1, 2, 3) AND (r.job_id = j.id"
+                   "     OR r.job_id IN (SELECT k.id FROM job_children c JOIN jobs k"
+                   "       ON k.sequence = c.job WHERE c.parent = j.sequence)))"
+                   " AND NOT EXISTS (SELECT 1 FROM job_children c WHERE c.job = j.sequence)"
+                   " AND NOT EXISTS (SELECT 1 FROM job_children c JOIN jobs k ON k.sequence = c.job"
+                   "   WHERE c.parent = j.sequence AND k.state IN (1, 2, 3))"
                    " ORDER BY j.finished_at LIMIT $2",
                    transaction.Locking(kSkipping)),
       time, most);
@@ -51,36 +60,15 @@ absl::Status ExpireJobs(SqlTransaction& transaction, absl::Time finished_by, int
 
 // Of one job's shards, some that have done anything: they are to be done again.
 int64_t ClearSteps(SqlTransaction& transaction, int64_t job, int64_t most) {
-  struct Step {
-    int64_t shard, is_done, work_done;
-  };
-  std::vector<Step> steps;
+  std::vector<int64_t> shards;
   const auto rows = transaction.Query(
-      "SELECT shard, CASE state WHEN 2 THEN 1 ELSE 0 END, work_done FROM steps"
-      " WHERE job = $1 AND work_done > 0 ORDER BY shard LIMIT $2",
-      job, most);
-  while (rows->Next()) {
-    steps.push_back({rows->Integer(0), rows->Integer(1), rows->Integer(2)});
-  }
-  int64_t shards_done = 0, work_done = 0;
-  for (const Step& step : steps) {
-    transaction.Execute("UPDATE steps SET state = 0, work_done = 0 WHERE job = $1 AND shard = $2",
-                        job, step.shard);
-    transaction.Execute("DELETE FROM step_results WHERE job = $1 AND shard = $2", job, step.shard);
-    shards_done += step.is_done;
-    work_done += step.work_done;
-  }
-  // Nothing is to be put together before they are done.
-  if (shards_done > 0) {
-    transaction.Execute("UPDATE steps SET state = 3 WHERE job = $1 AND shard = $2", job,
-                        kMergeStep);
-  }
-  transaction.Execute("DELETE FROM job_observed WHERE job = $1", job);
-  transaction.Execute(
-      "UPDATE jobs SET shards_done = shards_done - $1, work_done = work_done - $2"
-      " WHERE sequence = $3",
-      shards_done, work_done, job);
-  return static_cast<int64_t>(steps.size());
+      "SELECT shard FROM steps WHERE job = $1 AND work_done > 0 ORDER BY shard LIMIT $2", job,
+      most);
+  while (rows->Next()) shards.push_back(rows->Integer(0));
+  const std::vector<std::string> blobs = StepBlobsOf(transaction, job);
+  ClearShards(transaction, job, shards);
+  MarkIfUnnamed(transaction, blobs);
+  return static_cast<int64_t>(shards.size());
 }
 
 void ExpirePartials(SqlTransaction& transaction, absl::Time finished_by, int64_t& rows_left,

@@ -46,7 +46,8 @@ std::vector<std::string> ScopeOf(absl::string_view tenant, const JobFilter& filt
           MicrosOrNothing(filter.created_after),
           MicrosOrNothing(filter.created_before),
           filter.display_name_prefix,
-          filter.model};
+          filter.model,
+          filter.parent};
 }
 
 // Sequence numbers of the first jobs that the filter lets through, of one state at most: an index
@@ -72,6 +73,14 @@ std::string SequencesOf(const JobFilter& filter, std::optional<JobState> state,
     const std::string prefix = statement.Parameter(absl::string_view(filter.display_name_prefix));
     absl::StrAppend(&sql, " AND substr(j.display_name, 1, length(CAST(", prefix,
                     " AS TEXT))) = ", prefix);
+  }
+  if (filter.parent.empty()) {
+    absl::StrAppend(&sql, " AND NOT EXISTS (SELECT 1 FROM job_children c WHERE c.job = ", sequence,
+                    ")");
+  } else {
+    absl::StrAppend(&sql, " AND ", sequence, " IN (SELECT c.job FROM job_children c JOIN jobs p",
+                    " ON p.sequence = c.parent WHERE p.id = ",
+                    statement.Parameter(absl::string_view(filter.parent)), ")");
   }
   return absl::StrCat(sql, " ORDER BY ", sequence, " DESC LIMIT ",
                       statement.Parameter(static_cast<int64_t>(bounds.size) + 1));

@@ -8,8 +8,8 @@
 // job's shards_done and work_done are the sums over its steps, and its ready_at is the first
 // not_before of those that are open, where it is queued or running (UpdateReadiness). A transaction
 // locks a tenant's row last.
-#ifndef VALUESCOPE_STORE_SQLITE_JOBS_H_
-#define VALUESCOPE_STORE_SQLITE_JOBS_H_
+#ifndef VALUESCOPE_STORE_JOB_ROWS_H_
+#define VALUESCOPE_STORE_JOB_ROWS_H_
 
 #include <optional>
 #include <string>
@@ -28,8 +28,12 @@ inline constexpr char kJobColumns[] =
     "sequence, tenant, id, kind, display_name, priority, state, created_at, started_at, "
     "finished_at, error_code, error_reason, error_message, error_shard, num_shards, shards_done, "
     "total_work, work_done, rescues, attempts, metadata, needs, "
-    "(SELECT revision FROM job_revisions WHERE job_revisions.job = sequence)";
-inline constexpr int kNumJobColumns = 23;
+    "(SELECT revision FROM job_revisions WHERE job_revisions.job = sequence), "
+    "(SELECT p.id FROM job_children c JOIN jobs p ON p.sequence = c.parent"
+    " WHERE c.job = jobs.sequence), "
+    "(SELECT c.phase FROM job_children c WHERE c.job = jobs.sequence), "
+    "(SELECT count(*) FROM job_children c WHERE c.parent = jobs.sequence)";
+inline constexpr int kNumJobColumns = 26;
 // And where they stand.
 inline constexpr char kJobsWithPayloads[] =
     "jobs JOIN job_payloads ON job_payloads.job = jobs.sequence";
@@ -49,34 +53,10 @@ absl::StatusOr<Job> RetryJob(SqlTransaction& transaction, absl::string_view tena
                              const TenantPolicies& tenants);
 absl::Status DeleteJob(SqlTransaction& transaction, absl::string_view tenant, absl::string_view id);
 
-// Without its spec.
-std::optional<Lease> LeaseWork(SqlTransaction& transaction, const LeaseRequest& request,
-                               const TenantPolicies& tenants);
-// nullopt where the job is gone.
-std::optional<std::string> ReadSpec(SqlTransaction& transaction, absl::string_view job_id);
-absl::StatusOr<ShardProgress> ReadProgress(SqlTransaction& transaction, const Lease& lease,
-                                           int64_t shard);
-absl::Status ExtendLease(SqlTransaction& transaction, const Lease& lease, absl::Duration duration);
-absl::Status CommitProgress(SqlTransaction& transaction, const Lease& lease,
-                            const ShardProgress& progress, bool done,
-                            const TenantPolicies& tenants);
-absl::Status CompleteJob(SqlTransaction& transaction, const Lease& merge, absl::string_view summary,
-                         const std::vector<Resource>& resources, const TenantPolicies& tenants);
-absl::Status FailJob(SqlTransaction& transaction, const Lease& lease, const absl::Status& error,
-                     const TenantPolicies& tenants);
-absl::Status FailShard(SqlTransaction& transaction, const Lease& lease, const absl::Status& error,
-                       const RetryPolicy& policy, const TenantPolicies& tenants);
-absl::Status ReleaseLease(SqlTransaction& transaction, const Lease& lease,
-                          const TenantPolicies& tenants);
-
-// Takes back the leases that expire at or before `expired_by`; ids of the jobs that changed.
-std::vector<std::string> TakeBackLeases(SqlTransaction& transaction, absl::Time expired_by,
-                                        const RetryPolicy& policy);
-
 std::vector<JobCount> CountJobs(SqlTransaction& transaction);
 int64_t TotalRescues(SqlTransaction& transaction);
 QueueAges MeasureAges(SqlTransaction& transaction);
 
 }  // namespace valuescope::store
 
-#endif  // VALUESCOPE_STORE_SQLITE_JOBS_H_
+#endif  // VALUESCOPE_STORE_JOB_ROWS_H_

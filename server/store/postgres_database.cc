@@ -12,6 +12,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/id.h"
 #include "base/status_macros.h"
@@ -32,46 +33,46 @@ constexpr absl::Duration kLongestPause = absl::Milliseconds(500);
 constexpr absl::Duration kKeepTokens = absl::Hours(1);
 constexpr int64_t kMarksBetweenCleanings = 1000;
 
-// SET LOCAL, because behind a pooler the session is not ours. Idle: we, killed, standing still
-// or unreachable, while we hold locks that others wait for.
-constexpr char kBegin[] =
-    "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '5s';"
-    " SET LOCAL statement_timeout = '60s'; SET LOCAL idle_in_transaction_session_timeout = '10s';"
-    " SELECT floor(extract(epoch FROM now()) * 1000000)::bigint";
+constexpr char kBegin[] = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+// For the transaction alone, because behind a pooler the session is not ours. Idle: we, killed,
+// standing still or unreachable, while we hold locks that others wait for.
+constexpr char kSettings[] =
+    "SELECT set_config('lock_timeout', '5s', true), set_config('statement_timeout', '60s', true),"
+    " set_config('idle_in_transaction_session_timeout', '10s', true)";
+#define MICROSECONDS_NOW "floor(extract(epoch FROM now()) * 1000000)::bigint"
 
-absl::Time ReadTime(const std::string& microseconds) {
-  int64_t value = 0;
-  if (!absl::SimpleAtoi(microseconds, &value)) {
-    throw PostgresError("the database tells no time", /*state=*/"", /*lost=*/false);
-  }
-  return absl::FromUnixMicros(value);
-}
-
+// Begins where it is constructed.
 class PostgresTransaction : public SqlTransaction {
  public:
-  PostgresTransaction(PostgresConnection& connection, const std::string& process)
-      : connection_(connection), process_(process), now_(ReadTime(connection.Script(kBegin))) {}
+  explicit PostgresTransaction(PostgresConnection& connection) : connection_(connection) {
+    connection_.Perform(kBegin);
+    connection_.Perform(kSettings);
+  }
 
-  absl::Time now() const override { return now_; }
+  absl::Time now() const override {
+    if (!now_) {
+      const auto rows = connection_.Query("SELECT " MICROSECONDS_NOW);
+      rows->Next();
+      now_ = absl::FromUnixMicros(rows->Integer(0));
+    }
+    return *now_;
+  }
   absl::string_view Locking(absl::string_view clause) const override { return clause; }
   absl::string_view ElementsOfFirst() const override {
     return "json_array_elements(CAST($1 AS json))";
   }
-  void Announce(const JobChange& change) override {
-    Execute("SELECT pg_notify($1, $2)", kJobsChannel, TextOfChange(process_, change));
-  }
+  void Announce(const JobChange& change) override { announced_.push_back(change); }
+  const std::vector<JobChange>& announced() const { return announced_; }
 
-  // Leaves a token where the transaction has written; false where it has not.
-  bool Mark(absl::string_view token) {
-    return Integer(
-               "INSERT INTO commits SELECT $1, $2 WHERE pg_current_xact_id_if_assigned() IS NOT "
-               "NULL RETURNING committed_at",
-               token, now_)
-        .has_value();
+  // Leaves a token where the transaction has written.
+  void Mark(absl::string_view token) {
+    Execute("INSERT INTO commits SELECT $1, " MICROSECONDS_NOW
+            " WHERE pg_current_xact_id_if_assigned() IS NOT NULL",
+            token);
   }
 
   void ForgetTokens() {
-    Execute("DELETE FROM commits WHERE committed_at < $1", now_ - kKeepTokens);
+    Execute("DELETE FROM commits WHERE committed_at < $1", now() - kKeepTokens);
   }
 
  protected:
@@ -79,21 +80,24 @@ class PostgresTransaction : public SqlTransaction {
                                const std::vector<SqlValue>& values) override {
     return connection_.Query(sql, values);
   }
+  void Perform(absl::string_view sql, const std::vector<SqlValue>& values) override {
+    connection_.Perform(sql, values);
+  }
 
  private:
   PostgresConnection& connection_;
-  const std::string& process_;
-  const absl::Time now_;
+  mutable std::optional<absl::Time> now_;  // once it is known
+  std::vector<JobChange> announced_;
 };
 
 // Pauses that double, until patience ends.
 class Backoff {
  public:
-  explicit Backoff(absl::Duration patience) : deadline_(absl::Now() + patience) {}
+  explicit Backoff(absl::Duration patience) : deadline_(Clock::Steady().Now() + patience) {}
 
   // False, at once, where patience has ended.
   bool Pause() {
-    if (absl::Now() + pause_ > deadline_) return false;
+    if (Clock::Steady().Now() + pause_ > deadline_) return false;
     absl::SleepFor(pause_);
     pause_ = std::min(2 * pause_, kLongestPause);
     return true;
@@ -206,49 +210,63 @@ absl::Status PostgresDatabase::RunPatiently(absl::FunctionRef<absl::Status()> ru
 
 absl::Status PostgresDatabase::RunOnce(absl::FunctionRef<absl::Status(SqlTransaction&)> body) {
   const std::string token = NewUuid();
+  std::vector<JobChange> announced;
   bool in_doubt = false;
   try {
     return WithConnection([&](PostgresConnection& connection) {
-      PostgresTransaction transaction(connection, process_);
+      PostgresTransaction transaction(connection);
       const absl::Status status = body(transaction);
       if (!status.ok()) {
-        connection.Script("ROLLBACK");
+        connection.RollBack();
         return status;
       }
-      in_doubt = transaction.Mark(token);
-      if (in_doubt && IsTimeToForgetTokens()) transaction.ForgetTokens();
-      connection.Commit();
+      transaction.Mark(token);
+      if (IsTimeToForgetTokens()) transaction.ForgetTokens();
+      announced = transaction.announced();
+      in_doubt = true;
+      connection.Commit([&] { Tell(connection, announced); });
       return status;
     });
   } catch (const PostgresError& error) {
-    if (!in_doubt || !error.lost() || !WasCommitted(token)) throw;
+    // One that has written nothing left no token either, and may run again.
+    if (!in_doubt || !error.lost() || !WasCommitted(token, announced)) throw;
     return absl::OkStatus();
   }
 }
 
 absl::Status PostgresDatabase::ReadOnce(absl::FunctionRef<absl::Status(SqlTransaction&)> body) {
   return WithConnection([&](PostgresConnection& connection) {
-    PostgresTransaction transaction(connection, process_);
+    PostgresTransaction transaction(connection);
     const absl::Status status = body(transaction);
-    connection.Script("ROLLBACK");
+    connection.RollBack();
     return status;
   });
 }
 
-bool PostgresDatabase::WasCommitted(const std::string& token) {
+void PostgresDatabase::Tell(PostgresConnection& connection,
+                            const std::vector<JobChange>& announced) {
+  for (const JobChange& change : announced) {
+    const std::string text = TextOfChange(process_, change);
+    connection.Perform("SELECT pg_notify($1, $2)", {absl::string_view(kJobsChannel), text});
+  }
+}
+
+bool PostgresDatabase::WasCommitted(const std::string& token,
+                                    const std::vector<JobChange>& announced) {
   Backoff backoff(kPatienceInDoubt);
   while (true) {
     try {
       return WithConnection([&](PostgresConnection& connection) {
-        PostgresTransaction transaction(connection, process_);
+        PostgresTransaction transaction(connection);
         // Waits for the lost transaction to end, since that holds the token until then.
         const bool absent = transaction
-                                .Integer(
-                                    "INSERT INTO commits VALUES ($1, $2) ON CONFLICT DO NOTHING "
-                                    "RETURNING committed_at",
-                                    token, transaction.now())
+                                .Integer("INSERT INTO commits VALUES ($1, " MICROSECONDS_NOW
+                                         ") ON CONFLICT DO NOTHING RETURNING committed_at",
+                                         token)
                                 .has_value();
-        connection.Script("ROLLBACK");
+        connection.RollBack([&] {
+          if (!absent) Tell(connection, announced);
+        });
         return !absent;
       });
     } catch (const PostgresError& error) {

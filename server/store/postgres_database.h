@@ -51,8 +51,12 @@ class PostgresDatabase : public SqlDatabase {
   // Throw what ended it.
   absl::Status RunOnce(absl::FunctionRef<absl::Status(SqlTransaction&)> body);
   absl::Status ReadOnce(absl::FunctionRef<absl::Status(SqlTransaction&)> body);
-  // Of a transaction whose connection was lost at COMMIT. Throws where that cannot be told.
-  bool WasCommitted(const std::string& token);
+  // Of a transaction whose connection was lost at COMMIT; tells others where it was. Throws where
+  // that cannot be told.
+  bool WasCommitted(const std::string& token, const std::vector<JobChange>& announced);
+  // Sends what other processes are to hear. Behind a transaction and not in it: those that announce
+  // something commit one at a time, and each would wait for the disk meanwhile.
+  void Tell(PostgresConnection& connection, const std::vector<JobChange>& announced);
   bool IsTimeToForgetTokens();
 
   // Calls `use` with a connection that is nobody else's meanwhile.

@@ -277,8 +277,41 @@ CREATE INDEX jobs_with_partials ON jobs (finished_at) WHERE state IN (5, 6) AND 
 CREATE INDEX requests_by_age ON requests (created_at);
 )sql";
 
+// What kPartialBlobs of sqlite_tables.cc brings.
+constexpr char kPartialBlobs[] = R"sql(
+ALTER TABLE step_results ADD COLUMN partial_blob TEXT NOT NULL DEFAULT '';
+ALTER TABLE step_results ADD COLUMN partial_size BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX step_results_by_blob ON step_results (partial_blob) WHERE partial_blob <> '';
+
+CREATE TABLE store_identity (id TEXT NOT NULL);
+INSERT INTO store_identity VALUES (CAST(gen_random_uuid() AS TEXT));
+)sql";
+
+// What shards write aside while they run, as blobs, beside their partials.
+constexpr char kStepBlobs[] = R"sql(
+CREATE TABLE step_blobs (
+  job BIGINT NOT NULL,
+  shard BIGINT NOT NULL,
+  digest TEXT NOT NULL,
+  PRIMARY KEY (job, shard, digest),
+  FOREIGN KEY (job, shard) REFERENCES step_results ON DELETE CASCADE
+);
+CREATE INDEX step_blobs_by_digest ON step_blobs (digest);
+)sql";
+
+// Jobs that are parts of others.
+constexpr char kChildren[] = R"sql(
+CREATE TABLE job_children (
+  job BIGINT PRIMARY KEY REFERENCES jobs ON DELETE CASCADE,
+  parent BIGINT NOT NULL REFERENCES jobs,
+  phase TEXT NOT NULL,
+  UNIQUE (parent, phase)
+);
+)sql";
+
 // What leads from each format to the next, from none at all on.
-constexpr std::array<const char*, 4> kUpgrades = {kFormat1, kReplicas, kLines, kHistory};
+constexpr std::array<const char*, 7> kUpgrades = {kFormat1,      kReplicas,  kLines,   kHistory,
+                                                  kPartialBlobs, kStepBlobs, kChildren};
 
 absl::Status Unfit(absl::string_view reason, absl::string_view message) {
   return ErrorWithReason(absl::StatusCode::kFailedPrecondition, reason, message);
@@ -328,9 +361,9 @@ absl::Status BringToPresentFormat(PostgresConnection& connection) {
   absl::Status status = CheckServer(connection);
   if (!status.ok()) return status;
   try {
-    connection.Script(
-        absl::StrCat("BEGIN; SET LOCAL lock_timeout = '60s'; SELECT pg_advisory_xact_lock(",
-                     kMigrationLock, ")"));
+    connection.Script(absl::StrCat(
+        "BEGIN READ WRITE; SET LOCAL lock_timeout = '60s'; SELECT pg_advisory_xact_lock(",
+        kMigrationLock, ")"));
     status = Upgrade(connection);
     if (!status.ok()) return status;
     connection.Commit();

@@ -64,7 +64,9 @@ bool IsNamed(SqlTransaction& transaction, absl::string_view blob_digest) {
   return transaction
       .Integer(
           "SELECT 1 FROM resources WHERE blob_digest <> '' AND blob_digest = $1"
-          " UNION ALL SELECT 1 FROM job_blobs WHERE digest = $1 LIMIT 1",
+          " UNION ALL SELECT 1 FROM job_blobs WHERE digest = $1"
+          " UNION ALL SELECT 1 FROM step_results WHERE partial_blob <> '' AND partial_blob = $1"
+          " UNION ALL SELECT 1 FROM step_blobs WHERE digest = $1 LIMIT 1",
           blob_digest)
       .has_value();
 }
@@ -188,17 +190,14 @@ absl::Status DeleteResource(SqlTransaction& transaction, absl::string_view tenan
   // Before it is asked who reads it: who is about to read it has locked it too.
   VS_ASSIGN_OR_RETURN(const Resource resource,
                       GetResource(transaction, tenant, kind, id, " FOR UPDATE"));
-  const bool in_use =
-      transaction
-          .Integer(
-              "SELECT 1 FROM job_inputs i JOIN jobs j ON j.sequence = i.job"
-              " WHERE i.tenant = $1 AND i.kind = $2 AND i.id = $3 AND j.state IN (1, 2, 3)",
-              tenant, static_cast<int64_t>(kind), id)
-          .has_value();
-  if (in_use) {
-    return ErrorWithReason(
-        absl::StatusCode::kFailedPrecondition, "RESOURCE_IN_USE",
-        absl::StrCat("`", ResourceName(kind, id), "` is read by a job that is not finished"));
+  const auto readers = transaction.Query(
+      "SELECT j.id FROM job_inputs i JOIN jobs j ON j.sequence = i.job"
+      " WHERE i.tenant = $1 AND i.kind = $2 AND i.id = $3 AND j.state IN (1, 2, 3) LIMIT 1",
+      tenant, static_cast<int64_t>(kind), id);
+  if (readers->Next()) {
+    return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "RESOURCE_IN_USE",
+                           absl::StrCat("`", ResourceName(kind, id), "` is read by `jobs/",
+                                        readers->Text(0), "`, which is not finished"));
   }
   transaction.Execute("DELETE FROM resources WHERE tenant = $1 AND kind = $2 AND id = $3", tenant,
                       static_cast<int64_t>(kind), id);
@@ -238,16 +237,17 @@ void MarkOrphanedBlobs(SqlTransaction& transaction, const std::vector<std::strin
   }
 }
 
-std::vector<std::string> TakeOrphanedBlobs(SqlTransaction& transaction, absl::Duration grace) {
-  const absl::Time before = transaction.now() - grace;
-  std::vector<std::string> orphans;
-  const auto rows =
-      transaction.Query("SELECT digest FROM orphaned_blobs WHERE since <= $1", before);
+std::vector<OrphanedBlob> TakeOrphanedBlobs(SqlTransaction& transaction, absl::Duration grace) {
+  std::vector<OrphanedBlob> orphans;
+  // In one statement: a partial that another transaction drops meanwhile is not deleted unseen.
+  const auto rows = transaction.Query(
+      "DELETE FROM orphaned_blobs WHERE since = 0 OR since <= $1 RETURNING digest, since",
+      transaction.now() - grace);
   while (rows->Next()) {
-    std::string digest = rows->Text(0);
-    if (!IsNamed(transaction, digest)) orphans.push_back(std::move(digest));
+    orphans.push_back({.digest = rows->Text(0), .was_partial = rows->Integer(1) == 0});
   }
-  transaction.Execute("DELETE FROM orphaned_blobs WHERE since <= $1", before);
+  std::erase_if(orphans,
+                [&](const OrphanedBlob& orphan) { return IsNamed(transaction, orphan.digest); });
   return orphans;
 }
 

@@ -48,7 +48,7 @@ absl::Status DeleteArtifactsOf(SqlTransaction& transaction, absl::string_view te
 // Marks `digests`, of whatever has just lost a name, that have none left.
 void MarkIfUnnamed(SqlTransaction& transaction, const std::vector<std::string>& digests);
 void MarkOrphanedBlobs(SqlTransaction& transaction, const std::vector<std::string>& digests);
-std::vector<std::string> TakeOrphanedBlobs(SqlTransaction& transaction, absl::Duration grace);
+std::vector<OrphanedBlob> TakeOrphanedBlobs(SqlTransaction& transaction, absl::Duration grace);
 
 }  // namespace valuescope::store
 

@@ -34,9 +34,13 @@ constexpr std::array<absl::string_view, 5> kFull = {
     "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded", "InsufficientStorage",
     "StorageFull"};
 // Answered with a status of 400 to what may succeed a moment later.
-constexpr std::array<absl::string_view, 6> kPassing = {
-    "RequestTimeout", "SlowDown",        "BadDigest", "XAmzContentSHA256Mismatch",
-    "InvalidDigest",  "OperationAborted"};
+constexpr std::array<absl::string_view, 7> kPassing = {"RequestTimeout",
+                                                       "SlowDown",
+                                                       "BadDigest",
+                                                       "XAmzContentSHA256Mismatch",
+                                                       "InvalidDigest",
+                                                       "OperationAborted",
+                                                       "ConditionalRequestConflict"};
 
 struct Advice {
   absl::string_view code;

@@ -40,6 +40,15 @@ class S3BlobStore : public BlobStore {
       : prefix_(options.prefix.empty() ? "" : absl::StrCat(options.prefix, "/")),
         client_(std::move(options)) {}
 
+  absl::Status Claim(absl::string_view identity) override {
+    VS_ASSIGN_OR_RETURN(std::string owner, ReadOwner());
+    if (owner.empty()) {
+      VS_RETURN_IF_ERROR(WriteOwner(identity));
+      VS_ASSIGN_OR_RETURN(owner, ReadOwner());
+    }
+    return CheckOwner(owner, identity);
+  }
+
   absl::StatusOr<std::unique_ptr<BlobWriter>> NewWriter() override;
 
   absl::StatusOr<std::unique_ptr<ScratchFile>> NewScratchFile() override {
@@ -179,6 +188,29 @@ class S3BlobStore : public BlobStore {
     const size_t slash = key.find('/');
     return CheckDigest("key", key.substr(0, slash)).ok() &&
            key.find_first_not_of("0123456789abcdef-", slash + 1) == absl::string_view::npos;
+  }
+
+  // Empty where the place is nobody's.
+  absl::StatusOr<std::string> ReadOwner() {
+    const absl::StatusOr<S3Answer> answer =
+        client_.Send({.operation = "get", .key = absl::StrCat(prefix_, kOwnerName)});
+    if (absl::IsNotFound(answer.status())) return "";
+    VS_RETURN_IF_ERROR(answer.status());
+    return answer->body;
+  }
+
+  // Only where nobody else did: of two at once one comes first. A store that does not know the
+  // condition refuses it or writes all the same; there whoever reads its own behind it has it.
+  absl::Status WriteOwner(absl::string_view identity) {
+    S3Request request{
+        .operation = "put", .method = "PUT", .key = absl::StrCat(prefix_, kOwnerName)};
+    request.body = S3Body::OfText(std::string(identity));
+    request.headers = {{"if-none-match", "*"}};
+    request.expected_status = 412;
+    const absl::Status status = client_.Send(request).status();
+    if (DetailsOf(status).reason != "STORAGE_REFUSED") return status;
+    request.headers.clear();
+    return client_.Send(request).status();
   }
 
   absl::StatusOr<S3Answer> Head(absl::string_view digest) {

@@ -11,7 +11,8 @@
 // there: either the remover's look saw the object young, or the publisher's saw the mark or what
 // came of it.
 //
-// With bytes that are read as a whole goes a check against their name.
+// With bytes that are read as a whole goes a check against their name. PREFIX/.owner names the
+// database whose blobs they are.
 #ifndef VALUESCOPE_STORE_S3_BLOB_STORE_H_
 #define VALUESCOPE_STORE_S3_BLOB_STORE_H_
 

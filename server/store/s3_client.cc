@@ -14,9 +14,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
+#include "base/thread_cancellation.h"
 
 namespace valuescope::store {
 namespace {
@@ -28,6 +30,8 @@ constexpr absl::Duration kLongestPause = absl::Seconds(10);
 // Beyond what a request takes at this speed it is not waited for.
 constexpr absl::Duration kLongestAnswer = absl::Minutes(2);
 constexpr int64_t kSlowestBytesPerSecond = 64 << 10;
+// Between looks whether a pause was cut short; libcurl looks once a second at least.
+constexpr absl::Duration kLook = absl::Milliseconds(100);
 
 // As signatures want it: everything but what RFC 3986 reserves for nobody.
 std::string PercentEncoded(absl::string_view text) {
@@ -48,8 +52,8 @@ absl::Status StatusOfCurl(CURLcode code) {
   switch (code) {
     case CURLE_OK:
       return absl::OkStatus();
-    case CURLE_OUT_OF_MEMORY:
-      throw std::bad_alloc();
+    case CURLE_OUT_OF_MEMORY:  // also of a header that is longer than libcurl takes
+      return Unreachable("no memory for its answer, or a header of it is too long");
     case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_SSL_CACERT_BADFILE:
       return ErrorWithReason(absl::StatusCode::kUnavailable, "STORAGE_REFUSED",
@@ -95,6 +99,7 @@ class S3Client::Transfer {
     if (!options.ca_file.empty()) Set(CURLOPT_CAINFO, options.ca_file.c_str());
     SetTimes(options);
     SetCallbacks();
+    SetCancellation();
     SetMethod();
     Sign(options, credentials);
     Set(CURLOPT_HTTPHEADER, headers_);
@@ -105,6 +110,7 @@ class S3Client::Transfer {
     const CURLcode code = curl_easy_perform(handle_);
     answer = std::move(answer_);
     if (!failure_.ok()) return failure_;
+    if (code == CURLE_ABORTED_BY_CALLBACK) VS_RETURN_IF_ERROR(ThreadCancellation::CheckGoesOn());
     VS_RETURN_IF_ERROR(StatusOfCurl(code));
     answer.status = HttpStatus();
     if (answer.status == request_.expected_status) return absl::OkStatus();
@@ -162,6 +168,16 @@ class S3Client::Transfer {
           if (origin != SEEK_SET) return CURL_SEEKFUNC_FAIL;
           static_cast<Transfer*>(self)->sent_ = offset;
           return CURL_SEEKFUNC_OK;
+        });
+  }
+
+  // libcurl asks now and then, on this thread, whether it is to go on.
+  void SetCancellation() {
+    Set(CURLOPT_NOPROGRESS, 0L);
+    Set(
+        CURLOPT_XFERINFOFUNCTION,
+        +[](void*, curl_off_t, curl_off_t, curl_off_t, curl_off_t) -> int {
+          return ThreadCancellation::CheckGoesOn().ok() ? 0 : 1;
         });
   }
 
@@ -257,7 +273,7 @@ S3Client::S3Client(S3Options options)
 S3Client::~S3Client() = default;
 
 S3Client::Attempts::Attempts(S3Client* client)
-    : client_(client), end_(absl::Now() + client->options_.patience) {}
+    : client_(client), end_(Clock::Steady().Now() + client->options_.patience) {}
 
 bool S3Client::Attempts::Again(const absl::Status& status) {
   if (!IsPassing(status)) return false;
@@ -267,9 +283,15 @@ bool S3Client::Attempts::Again(const absl::Status& status) {
   std::uniform_real_distribution<double> part(0.5, 1);
   std::random_device random;
   const absl::Duration pause = whole * part(random);
-  if (absl::Now() + pause > end_) return false;
+  if (Clock::Steady().Now() + pause > end_) return false;
   ++made_;
-  return !client_->stopped_.WaitForNotificationWithTimeout(pause);
+  const absl::Time next = Clock::Steady().Now() + pause;
+  for (absl::Duration left = pause; left > absl::ZeroDuration();
+       left = next - Clock::Steady().Now()) {
+    if (!ThreadCancellation::CheckGoesOn().ok()) return false;
+    if (client_->stopped_.WaitForNotificationWithTimeout(std::min(left, kLook))) return false;
+  }
+  return true;
 }
 
 absl::StatusOr<S3Answer> S3Client::Send(const S3Request& request) {
@@ -281,8 +303,9 @@ absl::StatusOr<S3Answer> S3Client::Send(const S3Request& request) {
 }
 
 absl::StatusOr<S3Answer> S3Client::Try(const S3Request& request, const Attempts& attempts) {
+  VS_RETURN_IF_ERROR(ThreadCancellation::CheckGoesOn());
   VS_ASSIGN_OR_RETURN(const S3Credentials credentials, credentials_.Get());
-  const absl::Time began = absl::Now();
+  const absl::Time began = Clock::Steady().Now();
   Handle handle = TakeHandle();
   S3Answer answer;
   S3Exchange exchange{.operation = request.operation, .again = !attempts.first()};
@@ -294,7 +317,7 @@ absl::StatusOr<S3Answer> S3Client::Try(const S3Request& request, const Attempts&
     exchange.received = transfer.Count(CURLINFO_SIZE_DOWNLOAD_T);
   }
   exchange.http_status = answer.status;
-  exchange.duration = absl::Now() - began;
+  exchange.duration = Clock::Steady().Now() - began;
   GiveBack(std::move(handle));
   if (options_.on_exchange) options_.on_exchange(exchange);
   VS_RETURN_IF_ERROR(exchange.status);

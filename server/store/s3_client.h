@@ -1,5 +1,6 @@
 // Requests to an S3 store over HTTP, signed by libcurl (AWS Signature Version 4), tried again where
-// that can help: pauses double and are partly random, and end with the store's patience.
+// that can help: pauses double and are partly random, and end with the store's patience. Where the
+// work of the thread is cancelled, what is under way is left within a second.
 #ifndef VALUESCOPE_STORE_S3_CLIENT_H_
 #define VALUESCOPE_STORE_S3_CLIENT_H_
 
@@ -58,7 +59,8 @@ class S3Client {
   class Attempts {
    public:
     explicit Attempts(S3Client* client);
-    // Waits, and returns true, where `status` may pass and there is time left.
+    // Waits, and returns true, where `status` may pass, there is time left and the thread's work
+    // was not cancelled.
     bool Again(const absl::Status& status);
     bool first() const { return made_ == 0; }
 

@@ -6,6 +6,9 @@
 //   resources the row. Locks are the only text that SQLite does not get (Locking).
 // - A transaction may run again from its start (deadlock, a lost connection), so its body must not
 //   use up what it was given.
+// - PostgreSQL is waited for where a row is asked for, or the time, and at the end; what was sent
+//   until then went there together. So what needs no answer is Execute, and of questions that do
+//   not need each other's answers all are asked before the first row is.
 #ifndef VALUESCOPE_STORE_SQL_DATABASE_H_
 #define VALUESCOPE_STORE_SQL_DATABASE_H_
 
@@ -29,12 +32,12 @@
 
 namespace valuescope::store {
 
-// Bound as bytes, where std::string is bound as text. Outlives the statement.
+// Bound as bytes, where std::string is bound as text. Outlives the call.
 struct Bytes {
   const std::string& value;
 };
 
-// A parameter: NULL, a number, text (UTF-8) or bytes. Views outlive the statement.
+// A parameter: NULL, a number, text (UTF-8) or bytes. Views outlive the call.
 using SqlValue = std::variant<std::monostate, int64_t, absl::string_view, Bytes>;
 
 // The rows that a statement gave, from before the first one. Columns count from 0.
@@ -56,7 +59,8 @@ class SqlTransaction {
   // The time of everything that happens in this transaction.
   virtual absl::Time now() const = 0;
 
-  // A statement with its parameters in order. What returns no rows takes effect too.
+  // A statement with its parameters in order, which is run by the time that its first row is asked
+  // for.
   template <typename... Values>
   std::unique_ptr<SqlRows> Query(absl::string_view sql, const Values&... values) {
     return Run(sql, {ValueOf(values)...});
@@ -67,10 +71,11 @@ class SqlTransaction {
     return Run(sql, values);
   }
 
-  // Runs a statement that returns no rows.
+  // Runs a statement whose rows, if any, nobody wants. What is wrong with it may be thrown by a
+  // later statement, or end the transaction.
   template <typename... Values>
   void Execute(absl::string_view sql, const Values&... values) {
-    Query(sql, values...)->Next();
+    Perform(sql, {ValueOf(values)...});
   }
 
   // First column of the first row; nullopt where there is no row.
@@ -93,6 +98,7 @@ class SqlTransaction {
  protected:
   virtual std::unique_ptr<SqlRows> Run(absl::string_view sql,
                                        const std::vector<SqlValue>& values) = 0;
+  virtual void Perform(absl::string_view sql, const std::vector<SqlValue>& values) = 0;
 
  private:
   static SqlValue ValueOf(int64_t value) { return value; }

@@ -5,13 +5,16 @@
 
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "store/child_rows.h"
 #include "store/expired_rows.h"
 #include "store/job_list.h"
 #include "store/job_rows.h"
+#include "store/lease_rows.h"
 #include "store/ready_queue.h"
 #include "store/replica_rows.h"
 #include "store/resource_rows.h"
 #include "store/sql_database.h"
+#include "store/tenant_rows.h"
 
 namespace valuescope::store {
 namespace {
@@ -77,6 +80,12 @@ class SqlStore : public Store {
     });
   }
 
+  absl::Status CheckRoomFor(absl::string_view tenant, int64_t bytes) override {
+    return database_->Read([&](SqlTransaction& transaction) {
+      return store::CheckRoomFor(transaction, tenant, bytes, tenants_);
+    });
+  }
+
   absl::Status DeleteResource(absl::string_view tenant, ResourceKind kind,
                               absl::string_view id) override {
     return database_->Transact([&](SqlTransaction& transaction) {
@@ -91,11 +100,19 @@ class SqlStore : public Store {
     });
   }
 
-  absl::StatusOr<std::vector<std::string>> TakeOrphanedBlobs(absl::Duration grace) override {
+  absl::StatusOr<std::vector<OrphanedBlob>> TakeOrphanedBlobs(absl::Duration grace) override {
     return database_->Transact(
-        [&](SqlTransaction& transaction) -> absl::StatusOr<std::vector<std::string>> {
+        [&](SqlTransaction& transaction) -> absl::StatusOr<std::vector<OrphanedBlob>> {
           return store::TakeOrphanedBlobs(transaction, grace);
         });
+  }
+
+  absl::StatusOr<std::string> Identity() override {
+    return database_->Read([](SqlTransaction& transaction) -> absl::StatusOr<std::string> {
+      const auto row = transaction.Query("SELECT id FROM store_identity");
+      row->Next();
+      return row->Text(0);
+    });
   }
 
   absl::StatusOr<Job> CreateJob(const NewJob& job, const IdempotencyKey& key) override {
@@ -153,7 +170,7 @@ class SqlStore : public Store {
               if (taken) transaction.Announce({.job_id = taken->job_id, .for_workers = false});
               return taken;
             }));
-    if (!lease) return lease;
+    if (!lease || lease->job_id == request.known_job) return lease;
     // Megabytes perhaps: whoever dies of their size has been seen to try.
     VS_ASSIGN_OR_RETURN(
         std::optional<std::string> spec,
@@ -196,41 +213,67 @@ class SqlStore : public Store {
     });
   }
 
+  absl::StatusOr<Job> StartChild(const Lease& lease, absl::string_view phase,
+                                 const NewJob& job) override {
+    return database_->Transact([&](SqlTransaction& transaction) -> absl::StatusOr<Job> {
+      VS_ASSIGN_OR_RETURN(Job child, store::StartChild(transaction, lease, phase, job, tenants_));
+      transaction.Announce({.job_id = child.id, .for_workers = true});
+      return child;
+    });
+  }
+
+  absl::Status AwaitChildren(const Lease& lease, const ShardProgress& progress, int64_t ended,
+                             absl::Duration pause) override {
+    return Change(lease.job_id, kForWorkers, [&](SqlTransaction& transaction) {
+      return store::AwaitChildren(transaction, lease, progress, ended, pause, tenants_);
+    });
+  }
+
   absl::Status CompleteJob(const Lease& merge, absl::string_view summary,
                            std::vector<Resource> resources) override {
-    return Change(merge.job_id, kForWatchers, [&](SqlTransaction& transaction) {
+    return End(merge.job_id, kForWatchers, [&](SqlTransaction& transaction) {
       return store::CompleteJob(transaction, merge, summary, resources, tenants_);
     });
   }
 
-  absl::Status FailJob(const Lease& lease, const absl::Status& error) override {
+  absl::Status RestartShard(const Lease& lease, int64_t shard, absl::string_view lost) override {
     return Change(lease.job_id, kForWorkers, [&](SqlTransaction& transaction) {
+      return store::RestartShard(transaction, lease, shard, lost);
+    });
+  }
+
+  absl::Status FailJob(const Lease& lease, const absl::Status& error) override {
+    return End(lease.job_id, kForWorkers, [&](SqlTransaction& transaction) {
       return store::FailJob(transaction, lease, error, tenants_);
     });
   }
 
   absl::Status FailShard(const Lease& lease, const absl::Status& error) override {
-    return Change(lease.job_id, kForWorkers, [&](SqlTransaction& transaction) {
+    return End(lease.job_id, kForWorkers, [&](SqlTransaction& transaction) {
       return store::FailShard(transaction, lease, error, policy_, tenants_);
     });
   }
 
   absl::Status ReleaseLease(const Lease& lease) override {
-    return Change(lease.job_id, kForWorkers, [&](SqlTransaction& transaction) {
+    return End(lease.job_id, kForWorkers, [&](SqlTransaction& transaction) {
       return store::ReleaseLease(transaction, lease, tenants_);
     });
   }
 
   absl::StatusOr<std::vector<std::string>> Sweep() override {
-    return database_->Transact(
-        [&](SqlTransaction& transaction) -> absl::StatusOr<std::vector<std::string>> {
-          std::vector<std::string> changed =
-              TakeBackLeases(transaction, /*expired_by=*/transaction.now(), policy_);
-          for (const std::string& id : changed) {
-            transaction.Announce({.job_id = id, .for_workers = true});
-          }
-          return changed;
-        });
+    VS_ASSIGN_OR_RETURN(
+        std::vector<std::string> changed, ChangeSeveral([&](SqlTransaction& transaction) {
+          return TakeBackLeases(transaction, /*expired_by=*/transaction.now(), policy_);
+        }));
+    for (size_t i = 0, count = changed.size(); i < count; ++i) {
+      if (const auto parent = TellParent(changed[i])) changed.push_back(*parent);
+    }
+    VS_ASSIGN_OR_RETURN(const std::vector<std::string> stopped,
+                        ChangeSeveral([](SqlTransaction& transaction) {
+                          return FinishStoppedParents(transaction);
+                        }));
+    changed.insert(changed.end(), stopped.begin(), stopped.end());
+    return changed;
   }
 
   absl::StatusOr<std::vector<JobCount>> CountJobs() override {
@@ -301,6 +344,42 @@ class SqlStore : public Store {
       }
       return result;
     });
+  }
+
+  // The same of one that may have ended by it.
+  template <typename Body>
+  absl::Status End(const std::string& job_id, bool for_workers, Body&& body) {
+    VS_RETURN_IF_ERROR(Change(job_id, for_workers, std::forward<Body>(body)));
+    TellParent(job_id);
+    return absl::OkStatus();
+  }
+
+  // Of several jobs, whose ids `body` returns.
+  template <typename Body>
+  absl::StatusOr<std::vector<std::string>> ChangeSeveral(Body&& body) {
+    return database_->Transact(
+        [&](SqlTransaction& transaction) -> absl::StatusOr<std::vector<std::string>> {
+          std::vector<std::string> changed = body(transaction);
+          for (const std::string& id : changed) {
+            transaction.Announce({.job_id = id, .for_workers = true});
+          }
+          return changed;
+        });
+  }
+
+  // Where the job has ended, the one that it is a part of goes on; its id. One that is not told
+  // looks by itself after a while, so an error is none.
+  std::optional<std::string> TellParent(const std::string& job_id) {
+    const auto parent = database_->Read(
+        [&](SqlTransaction& transaction) -> absl::StatusOr<std::optional<std::string>> {
+          return ParentOfFinished(transaction, job_id);
+        });
+    if (!parent.ok() || !parent->has_value()) return std::nullopt;
+    Change(**parent, kForWorkers, [&](SqlTransaction& transaction) {
+      ChildEnded(transaction, **parent);
+      return absl::OkStatus();
+    }).IgnoreError();
+    return *parent;
   }
 
   const std::unique_ptr<SqlDatabase> database_;

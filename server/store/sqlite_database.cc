@@ -68,6 +68,9 @@ class SqliteTransaction : public SqlTransaction {
     }
     return std::make_unique<SqliteRows>(connection_, std::move(statement));
   }
+  void Perform(absl::string_view sql, const std::vector<SqlValue>& values) override {
+    Run(sql, values)->Next();
+  }
 
  private:
   SqliteConnection& connection_;

@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "base/status_macros.h"
-#include "store/job_rows.h"
+#include "store/lease_rows.h"
 #include "store/replica_rows.h"
 #include "store/sql_store.h"
 #include "store/sqlite_database.h"

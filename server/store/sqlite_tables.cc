@@ -3,7 +3,9 @@
 //
 //   store_format     one row: the format version
 //   resources        vectors, neuron sets, artifacts' metadata
-//   orphaned_blobs   blobs that nothing names, and since when that is known
+//   store_identity   one row: a random id, unlike any other database's
+//   orphaned_blobs   blobs that nothing names, and since when that is known; since 0 of partials,
+//                    which are nobody else's and go at once
 //   requests         idempotency keys; request_results: the resources that each made, in order
 //   tenants          what each has had: worker time by weight (virtual_time, microseconds), from
 //                    where it was last served (served_from), when that was (last_turn: the highest
@@ -14,9 +16,11 @@
 //                    ready_at is when its first open step may be leased, NULL where it has none
 //   job_payloads     what is large of a job, apart from what changes often
 //   steps            one row a shard, and one with shard -1 for the merge
-//   step_results     how far a step is: cursor and partial result
+//   step_results     how far a step is: cursor and partial result, which is a blob
+//                    where it is large
 //   job_inputs       resources that jobs read
 //   job_blobs        blobs that jobs read and nothing else need name
+//   step_blobs       blobs that partial results name
 //   job_revisions    how often a job changed, counted by a trigger
 //   job_states       the revisions in which a job's state changed
 //   job_models       models that jobs run on
@@ -302,10 +306,43 @@ CREATE INDEX jobs_with_partials ON jobs (finished_at) WHERE state IN (5, 6) AND 
 CREATE INDEX requests_by_age ON requests (created_at);
 )sql";
 
+// Large partials are blobs, so that a commit is small whatever a shard has come to; and blobs are
+// told whose they are.
+constexpr char kPartialBlobs[] = R"sql(
+ALTER TABLE step_results ADD COLUMN partial_blob TEXT NOT NULL DEFAULT '';
+ALTER TABLE step_results ADD COLUMN partial_size INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX step_results_by_blob ON step_results (partial_blob) WHERE partial_blob <> '';
+
+CREATE TABLE store_identity (id TEXT NOT NULL) STRICT;
+INSERT INTO store_identity VALUES (lower(hex(randomblob(16))));
+)sql";
+
+// What shards write aside while they run, as blobs, beside their partials.
+constexpr char kStepBlobs[] = R"sql(
+CREATE TABLE step_blobs (
+  job INTEGER NOT NULL,
+  shard INTEGER NOT NULL,
+  digest TEXT NOT NULL,
+  PRIMARY KEY (job, shard, digest),
+  FOREIGN KEY (job, shard) REFERENCES step_results ON DELETE CASCADE
+) STRICT;
+CREATE INDEX step_blobs_by_digest ON step_blobs (digest);
+)sql";
+
+// Jobs that are parts of others.
+constexpr char kChildren[] = R"sql(
+CREATE TABLE job_children (
+  job INTEGER PRIMARY KEY REFERENCES jobs ON DELETE CASCADE,
+  parent INTEGER NOT NULL REFERENCES jobs,
+  phase TEXT NOT NULL,
+  UNIQUE (parent, phase)
+) STRICT;
+)sql";
+
 // What leads from each format to the next, from none at all on: a new database goes all the way, so
 // that there is one text of each table.
-constexpr std::array<const char*, 5> kUpgrades = {kFormat1, kUpgradeFrom1, kReplicas, kLines,
-                                                  kHistory};
+constexpr std::array<const char*, 8> kUpgrades = {kFormat1, kUpgradeFrom1, kReplicas,  kLines,
+                                                  kHistory, kPartialBlobs, kStepBlobs, kChildren};
 
 }  // namespace
 

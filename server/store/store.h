@@ -26,6 +26,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "store/blob_store.h"
 
 namespace valuescope::store {
 
@@ -189,6 +190,9 @@ struct Job {
   std::vector<JobTransition> transitions;
   std::vector<std::string> blobs;  // as in NewJob; empty in lists
   std::vector<Observed> observed;  // by name; empty in lists
+  std::string parent;              // id of the job that it is a part of; empty: of none
+  std::string phase;               // which part
+  int64_t num_parts = 0;           // it is made of, as far as they have begun
 };
 
 inline constexpr int64_t kMostTransitions = 1000;
@@ -201,6 +205,7 @@ struct JobFilter {
   std::optional<absl::Time> created_before;  // and not then
   std::string display_name_prefix;
   std::string model;
+  std::string parent;  // parts of this job; empty lets through jobs that are no part of another
 };
 
 struct JobPage {
@@ -262,7 +267,9 @@ struct Lease {
   std::string token;
   absl::Time expires_at;
   int64_t num_shards = 1;
-  int64_t failures = 0;  // infrastructure failures of the step since it last got on
+  int64_t failures = 0;        // infrastructure failures of the step since it last got on
+  bool begun = false;          // something of the step is committed, which ReadProgress gives
+  std::string parent_id = {};  // of the job that this one is a part of; empty: of none
   // Worker time spent on it since the store was last told of some. The worker sets it before a call
   // below that writes, but for ExtendLease; it is charged to the tenant where that succeeds.
   absl::Duration worked = absl::ZeroDuration();
@@ -273,6 +280,7 @@ struct Lease {
 struct LeaseRequest {
   std::vector<WorkType> can_run;  // here and now
   absl::Duration duration = absl::Seconds(30);
+  std::string known_job;  // of a lease of this job no spec is read: it is known already
 };
 
 // A process that works on the jobs of this store, as the others see it.
@@ -306,11 +314,26 @@ struct JobChange {
 };
 
 struct ShardProgress {
-  std::string partial;    // replaces the one before
+  std::string partial;    // replaces the one before; empty where it is a blob
   std::string cursor;     // replaces the one before
   int64_t work_done = 0;  // units done in this shard in all, including before
   // Of the units done since the last commit, added to the job's; empty where it is read.
   std::vector<Observed> observed = {};
+  // The partial as a blob that only this shard ever names, since nobody else writes the same bytes;
+  // without a digest there is none.
+  StoredBlob partial_blob = {};
+  // Digests of blobs that the partial names, which stay as long as it does; empty where it is read.
+  // Of a shard that names some every partial does.
+  std::vector<std::string> blobs = {};
+};
+
+// A blob that nothing names.
+struct OrphanedBlob {
+  std::string digest;
+  // It was a partial, which nobody else can have written: it may be removed at any age.
+  bool was_partial = false;
+
+  bool operator==(const OrphanedBlob&) const = default;
 };
 
 class Store {
@@ -341,6 +364,9 @@ class Store {
                                                      const ResourceFilter& filter,
                                                      const Page& page) = 0;
 
+  // Whether the tenant could store so many bytes more: the error of PutResources.
+  virtual absl::Status CheckRoomFor(absl::string_view tenant, int64_t bytes) = 0;
+
   // FAILED_PRECONDITION (reason RESOURCE_IN_USE) while a job that is not finished reads it.
   virtual absl::Status DeleteResource(absl::string_view tenant, ResourceKind kind,
                                       absl::string_view id) = 0;
@@ -351,10 +377,13 @@ class Store {
   // of `digests`, those without a name are marked, unless they are already.
   virtual absl::Status MarkOrphanedBlobs(const std::vector<std::string>& digests) = 0;
 
-  // Digests of blobs that were marked at least `grace` ago and still have no name; each is returned
-  // once. The grace protects a writer that finished the same bytes and has yet to store
-  // the row: pass the same age to BlobStore::Remove.
-  virtual absl::StatusOr<std::vector<std::string>> TakeOrphanedBlobs(absl::Duration grace) = 0;
+  // Blobs that were marked at least `grace` ago and still have no name, and partials that lost
+  // theirs at any time; each is returned once. The grace protects a writer that finished the same
+  // bytes and has yet to store the row: pass the same age to BlobStore::Remove.
+  virtual absl::StatusOr<std::vector<OrphanedBlob>> TakeOrphanedBlobs(absl::Duration grace) = 0;
+
+  // A random id that this database was given when it was made, in printable ASCII.
+  virtual absl::StatusOr<std::string> Identity() = 0;
 
   // --- Jobs as users see them ---
 
@@ -370,18 +399,21 @@ class Store {
   virtual absl::StatusOr<JobPage> ListJobs(absl::string_view tenant, const JobFilter& filter,
                                            const Page& page) = 0;
 
-  // Asks to stop: CANCELLED at once where no lease is live, else CANCELLING until the last one
-  // ends. No effect on a finished job. Returns the job after it.
+  // Jobs can be parts of another one (StartChild). They are cancelled, retried and deleted with it:
+  // the three calls below are FAILED_PRECONDITION, reason CHILD_JOB, for a part alone.
+
+  // Asks to stop: CANCELLED at once where no lease is live, its own or of a part, else CANCELLING
+  // until the last one ends. No effect on a finished job. Returns the job after it.
   virtual absl::StatusOr<Job> RequestCancel(absl::string_view tenant, absl::string_view id) = 0;
 
   // FAILED or CANCELLED -> QUEUED, keeping what is committed. FAILED_PRECONDITION in other states
-  // (reason JOB_NOT_RETRYABLE) and where an input was deleted since (INPUT_DELETED); QUEUE_FULL as
-  // CreateJob.
+  // and while a part has yet to stop (reason JOB_NOT_RETRYABLE) and where an input was deleted
+  // since (INPUT_DELETED); QUEUE_FULL as CreateJob.
   virtual absl::StatusOr<Job> RetryJob(absl::string_view tenant, absl::string_view id,
                                        const IdempotencyKey& key) = 0;
 
-  // Deletes a finished job and its artifacts; vectors and neuron sets stay. FAILED_PRECONDITION
-  // (reason JOB_NOT_FINISHED) in other states.
+  // Deletes a finished job, its parts and their artifacts; vectors and neuron sets stay.
+  // FAILED_PRECONDITION (reason JOB_NOT_FINISHED) in other states of it or of a part.
   virtual absl::Status DeleteJob(absl::string_view tenant, absl::string_view id) = 0;
 
   // --- Jobs as workers see them ---
@@ -420,6 +452,11 @@ class Store {
   // set here.
   virtual absl::Status CompleteJob(const Lease& merge, absl::string_view summary,
                                    std::vector<Resource> resources) = 0;
+
+  // The blob `lost`, a shard's partial, is not there any more, or damaged: the shard of the leased
+  // job is to be done again from its start, and is open for that unless it is leased. Nothing
+  // happens where its partial is another one by now. What the job has observed begins anew.
+  virtual absl::Status RestartShard(const Lease& lease, int64_t shard, absl::string_view lost) = 0;
 
   // The fault of the request: ends the job as FAILED with `error`.
   virtual absl::Status FailJob(const Lease& lease, const absl::Status& error) = 0;
@@ -469,6 +506,19 @@ class Store {
   // Rescues of all jobs that exist, and of those deleted since.
   virtual absl::StatusOr<int64_t> TotalRescues() = 0;
   virtual absl::StatusOr<QueueAges> MeasureAges() = 0;
+
+  // --- Jobs that are made of other jobs, as their workers see them; fenced like
+  // --- the calls above
+
+  // Starts a job that is a part of the leased one, or finds that of this phase, which was started
+  // before. It has the tenant and the priority of its parent, whatever `job` says, and ends with
+  // it. Errors of CreateJob.
+  virtual absl::StatusOr<Job> StartChild(const Lease& lease, absl::string_view phase,
+                                         const NewJob& job) = 0;
+  // CommitProgress, and gives the lease back: the shard is not leased again before another part of
+  // the job has ended than the `ended` that were seen, or `pause` has passed.
+  virtual absl::Status AwaitChildren(const Lease& lease, const ShardProgress& progress,
+                                     int64_t ended, absl::Duration pause) = 0;
 };
 
 }  // namespace valuescope::store

@@ -33,6 +33,19 @@ std::string LargestResources(SqlTransaction& transaction, absl::string_view tena
   return absl::StrJoin(names, ", ");
 }
 
+// Where the tenant stores `stored` bytes, `bytes` of them new.
+absl::Status CheckStored(SqlTransaction& transaction, absl::string_view tenant, int64_t bytes,
+                         int64_t stored, const TenantPolicies& tenants) {
+  const int64_t most = tenants.Of(tenant).max_stored_bytes;
+  if (most == 0 || stored <= most) return absl::OkStatus();
+  return NeverFits(
+      kStorageQuota,
+      absl::StrCat("with these ", bytes, " bytes you would store ", stored, " of at most ", most,
+                   " in vectors, neuron sets and artifacts: delete some, or jobs with theirs; the"
+                   " largest are ",
+                   LargestResources(transaction, tenant)));
+}
+
 }  // namespace
 
 void AddTenant(SqlTransaction& transaction, absl::string_view tenant) {
@@ -112,14 +125,14 @@ absl::Status AddStoredBytes(SqlTransaction& transaction, absl::string_view tenan
                                  " WHERE tenant = $2 RETURNING stored_bytes",
                                  bytes, tenant)
                              .value_or(0);
-  const int64_t most = tenants.Of(tenant).max_stored_bytes;
-  if (most == 0 || stored <= most) return absl::OkStatus();
-  return NeverFits(
-      kStorageQuota,
-      absl::StrCat("with these ", bytes, " bytes you would store ", stored, " of at most ", most,
-                   " in vectors, neuron sets and artifacts: delete some, or jobs with theirs; the"
-                   " largest are ",
-                   LargestResources(transaction, tenant)));
+  return CheckStored(transaction, tenant, bytes, stored, tenants);
+}
+
+absl::Status CheckRoomFor(SqlTransaction& transaction, absl::string_view tenant, int64_t bytes,
+                          const TenantPolicies& tenants) {
+  const int64_t stored =
+      transaction.Integer("SELECT stored_bytes FROM tenants WHERE tenant = $1", tenant).value_or(0);
+  return CheckStored(transaction, tenant, bytes, stored + bytes, tenants);
 }
 
 void FreeStoredBytes(SqlTransaction& transaction, absl::string_view tenant, int64_t bytes) {

@@ -54,6 +54,9 @@ absl::Status CheckQueuedJobs(SqlTransaction& transaction, absl::string_view tena
 // have as much, naming what takes the most.
 absl::Status AddStoredBytes(SqlTransaction& transaction, absl::string_view tenant, int64_t bytes,
                             const TenantPolicies& tenants);
+// Before: the same error where so many bytes more would be too many.
+absl::Status CheckRoomFor(SqlTransaction& transaction, absl::string_view tenant, int64_t bytes,
+                          const TenantPolicies& tenants);
 void FreeStoredBytes(SqlTransaction& transaction, absl::string_view tenant, int64_t bytes);
 
 }  // namespace valuescope::store

@@ -127,12 +127,12 @@ absl::string_view UnsettledOf(v1::ExtractionMethod method) {
                        : "the probe's gradient stays above 1e-10 of the first";
 }
 
-std::vector<std::string> WarningsOf(v1::ExtractionMethod method, const ResponseSet& set,
+std::vector<std::string> WarningsOf(v1::ExtractionMethod method,
                                     const analysis::ValueVectors& vectors) {
   std::vector<std::string> warnings;
-  if (IsNoisy(set.num_expressing, set.num_non_expressing)) {
-    warnings.push_back(absl::StrCat("only ", set.num_expressing, " expressing and ",
-                                    set.num_non_expressing,
+  if (IsNoisy(vectors.num_expressing, vectors.num_non_expressing)) {
+    warnings.push_back(absl::StrCat("only ", vectors.num_expressing, " expressing and ",
+                                    vectors.num_non_expressing,
                                     " non-expressing responses: the vector is noisy"));
   }
   std::map<analysis::Absence, int64_t> rows;  // that lack something
@@ -171,15 +171,15 @@ std::vector<std::string> WarningsOf(v1::ExtractionMethod method, const ResponseS
   return warnings;
 }
 
-ExtractedVector Told(const ResponseSet& set, const analysis::ValueVectors& vectors,
-                     std::span<const int> layers, v1::ExtractionMethod method) {
+ExtractedVector Told(const analysis::ValueVectors& vectors, std::span<const int> layers,
+                     v1::ExtractionMethod method) {
   ExtractedVector result;
   for (size_t i = 0; i < vectors.layers.size(); ++i) {
     const analysis::LayerVector& row = vectors.layers[i];
     result.rows.insert(result.rows.end(), row.vector.begin(), row.vector.end());
     result.statistics.push_back(StatisticsOf(method, layers.empty() ? 0 : layers[i], vectors, row));
   }
-  result.warnings = WarningsOf(method, set, vectors);
+  result.warnings = WarningsOf(method, vectors);
   return result;
 }
 
@@ -209,13 +209,19 @@ absl::StatusOr<analysis::ValueVectors> VectorsOf(analysis::Responses responses, 
   }
 }
 
+const LabelledResponse& ResponseAt(const ResponseSet& set, const ResponseSelection& selection,
+                                   size_t index) {
+  return set.responses[static_cast<size_t>(selection.places[index])];
+}
+
 // Without activations yet.
-std::vector<analysis::LabelledActivations> LabelsOf(std::span<const LabelledResponse> responses) {
+std::vector<analysis::LabelledActivations> LabelsOf(const ResponseSet& set,
+                                                    const ResponseSelection& selection) {
   std::vector<analysis::LabelledActivations> labels;
-  labels.reserve(responses.size());
-  for (const LabelledResponse& response : responses) {
-    labels.push_back({.expresses = response.expresses,
-                      .query_id = response.query_id,
+  labels.reserve(selection.size());
+  for (size_t i = 0; i < selection.size(); ++i) {
+    labels.push_back({.expresses = selection.expresses[i],
+                      .query_id = ResponseAt(set, selection, i).query_id,
                       .mean_activations = std::span<const float>()});
   }
   return labels;
@@ -228,10 +234,11 @@ int64_t TokensPooled(const LabelledResponse& response, engine::TokenKind tokens)
 
 // The same with how many tokens were pooled.
 std::vector<analysis::LabelledActivations> CountedLabelsOf(const ResponseSet& set,
+                                                           const ResponseSelection& selection,
                                                            v1::Pooling pooling) {
-  std::vector<analysis::LabelledActivations> labels = LabelsOf(set.responses);
+  std::vector<analysis::LabelledActivations> labels = LabelsOf(set, selection);
   for (size_t i = 0; i < labels.size(); ++i) {
-    labels[i].num_tokens = TokensPooled(set.responses[i], TokensOf(pooling));
+    labels[i].num_tokens = TokensPooled(ResponseAt(set, selection, i), TokensOf(pooling));
   }
   return labels;
 }
@@ -245,22 +252,24 @@ absl::StatusOr<Means> MeansOf(engine::Engine& engine, std::span<const LabelledRe
   return means;
 }
 
-// Sums of |x| over the tokens that were pooled, [responses, rows]; empty where they are not known.
-absl::StatusOr<std::vector<double>> NormSumsOf(const ResponseSet& set, const KeptMeans& means,
-                                               engine::TokenKind tokens) {
+// Sums of |x| over the tokens that were pooled, [selected, rows]; empty where they are not known.
+absl::StatusOr<std::vector<double>> NormSumsOf(const ResponseSet& set,
+                                               const ResponseSelection& selection,
+                                               const KeptMeans& means, engine::TokenKind tokens) {
   std::vector<double> sums;
   const bool all_tokens = tokens == engine::TokenKind::kResponse;
   if (all_tokens && !means.shape().token_norms) return sums;
-  sums.reserve(set.responses.size() * static_cast<size_t>(means.shape().rows));
+  sums.reserve(selection.size() * static_cast<size_t>(means.shape().rows));
   std::vector<float> row(static_cast<size_t>(means.shape().width));
-  for (int64_t i = 0; i < means.count(); ++i) {
-    for (const float mean : means.token_norms(i)) {
+  for (size_t i = 0; i < selection.size(); ++i) {
+    const int64_t place = selection.places[i];
+    for (const float mean : means.token_norms(place)) {
       sums.push_back(static_cast<double>(mean) *
-                     static_cast<double>(TokensPooled(set.responses[i], tokens)));
+                     static_cast<double>(TokensPooled(ResponseAt(set, selection, i), tokens)));
     }
     // One token's norm is that of its row.
     for (int64_t r = 0; !all_tokens && r < means.shape().rows; ++r) {
-      VS_RETURN_IF_ERROR(means.Read(i, r, /*begin=*/0, row));
+      VS_RETURN_IF_ERROR(means.Read(place, r, /*begin=*/0, row));
       sums.push_back(analysis::Norm(row));
     }
   }
@@ -269,17 +278,20 @@ absl::StatusOr<std::vector<double>> NormSumsOf(const ResponseSet& set, const Kep
 
 }  // namespace
 
-std::vector<SummedMeans::Place> PlacesOf(const ResponseSet& set, v1::Pooling pooling) {
+std::vector<SummedMeans::Place> PlacesOf(const ResponseSet& set, const ResponseSelection& selection,
+                                         v1::Pooling pooling) {
+  const std::vector<analysis::LabelledActivations> labels =
+      CountedLabelsOf(set, selection, pooling);
   const analysis::Grouping grouping =
-      analysis::GroupingOf(CountedLabelsOf(set, pooling), pooling == v1::POOLING_TOKEN_MEAN);
+      analysis::GroupingOf(labels, pooling == v1::POOLING_TOKEN_MEAN);
   std::vector<SummedMeans::Place> places;
-  places.reserve(set.responses.size());
-  for (size_t i = 0; i < set.responses.size(); ++i) {
-    places.push_back(
-        {.half = grouping.half[i],
-         .label = set.responses[i].expresses ? 1 : 0,
-         .weight = grouping.weight[i],
-         .tokens = static_cast<double>(TokensPooled(set.responses[i], TokensOf(pooling)))});
+  places.reserve(selection.size());
+  for (size_t i = 0; i < selection.size(); ++i) {
+    places.push_back({.response = selection.places[i],
+                      .half = grouping.half[i],
+                      .label = selection.expresses[i] ? 1 : 0,
+                      .weight = grouping.weight[i],
+                      .tokens = static_cast<double>(labels[i].num_tokens)});
   }
   return places;
 }
@@ -294,11 +306,19 @@ absl::Status AddMeans(engine::Engine& engine, std::span<const LabelledResponse> 
 }
 
 absl::Status AddMeans(engine::Engine& engine, std::span<const LabelledResponse> responses,
-                      std::span<const SummedMeans::Place> places, const ResponseMeansPlan& plan,
-                      const Cancellation& cancellation, SummedMeans& sums, int64_t& cached_tokens) {
+                      int64_t first, std::span<const std::vector<SummedMeans::Place>> places,
+                      const ResponseMeansPlan& plan, const Cancellation& cancellation,
+                      std::span<SummedMeans> sums, int64_t& cached_tokens) {
   VS_ASSIGN_OR_RETURN(const Means added, MeansOf(engine, responses, plan, cancellation));
-  for (size_t i = 0; i < added.rows.size(); ++i) {
-    VS_RETURN_IF_ERROR(InField("responses", sums.Add(places[i], added.rows[i])));
+  const int64_t end = first + static_cast<int64_t>(added.rows.size());
+  for (size_t v = 0; v < sums.size(); ++v) {
+    auto place = std::partition_point(
+        places[v].begin(), places[v].end(),
+        [first](const SummedMeans::Place& one) { return one.response < first; });
+    for (; place != places[v].end() && place->response < end; ++place) {
+      const std::vector<float>& mean = added.rows[static_cast<size_t>(place->response - first)];
+      VS_RETURN_IF_ERROR(InField("responses", sums[v].Add(*place, mean)));
+    }
   }
   cached_tokens += added.cached_tokens;
   return absl::OkStatus();
@@ -315,8 +335,9 @@ engine::TokenKind TokensOf(v1::Pooling pooling) {
   }
 }
 
-absl::Status CheckMethod(v1::ExtractionMethod method, std::span<const LabelledResponse> responses) {
-  const std::vector<analysis::LabelledActivations> labels = LabelsOf(responses);
+absl::Status CheckMethod(v1::ExtractionMethod method, const ResponseSet& set,
+                         const ResponseSelection& selection) {
+  const std::vector<analysis::LabelledActivations> labels = LabelsOf(set, selection);
   if (IsPca(method)) {
     return analysis::CheckPairs(labels, method == v1::EXTRACTION_METHOD_PCA_CENTERED);
   }
@@ -333,51 +354,58 @@ int64_t WorkingBytes(int64_t responses, int64_t groups, int64_t width,
                        : analysis::DifferenceInMeansBytes(groups, width);
 }
 
-int64_t WorkingBytes(const ResponseSet& set, int64_t width, v1::ExtractionMethod method) {
-  const std::vector<analysis::LabelledActivations> labels = LabelsOf(set.responses);
+int64_t WorkingBytes(const ResponseSet& set, const ResponseSelection& selection, int64_t width,
+                     v1::ExtractionMethod method) {
+  const std::vector<analysis::LabelledActivations> labels = LabelsOf(set, selection);
   const analysis::ValueVectors counts =
       analysis::CountsOf(labels, analysis::GroupingOf(labels, /*weigh_by_tokens=*/false));
-  return WorkingBytes(static_cast<int64_t>(set.responses.size()),
+  return WorkingBytes(static_cast<int64_t>(selection.size()),
                       IsPca(method) ? counts.num_pairs : counts.num_queries, width, method);
 }
 
 absl::StatusOr<ExtractedVector> ExtractVector(engine::Engine& engine, const ResponseSet& set,
+                                              const ResponseSelection& selection,
                                               const KeptMeans& means, std::span<const int> layers,
                                               const ExtractionOptions& options,
                                               const Cancellation& cancellation) {
-  VS_RETURN_IF_ERROR(CheckBothLabels("responses", set));
+  VS_RETURN_IF_ERROR(
+      CheckBothLabels("responses", selection.num_expressing, selection.num_non_expressing));
   VS_CHECK(means.count() == static_cast<int64_t>(set.responses.size()));
   const int64_t rows = means.shape().rows, width = means.shape().width;
   VS_ASSIGN_OR_RETURN(const engine::KeptCaptures memory,
-                      engine.KeepCaptures(WorkingBytes(set, width, options.method)));
+                      engine.KeepCaptures(WorkingBytes(set, selection, width, options.method)));
   VS_ASSIGN_OR_RETURN(const std::vector<double> norm_sums,
-                      NormSumsOf(set, means, TokensOf(options.pooling)));
-  std::vector<analysis::LabelledActivations> activations = CountedLabelsOf(set, options.pooling);
+                      NormSumsOf(set, selection, means, TokensOf(options.pooling)));
+  std::vector<analysis::LabelledActivations> activations =
+      CountedLabelsOf(set, selection, options.pooling);
   for (size_t i = 0; i < activations.size(); ++i) {
     activations[i].mean_activations =
-        analysis::StoredActivations{.reader = &means, .response = static_cast<int64_t>(i)};
+        analysis::StoredActivations{.reader = &means, .response = selection.places[i]};
     if (norm_sums.empty()) continue;
     activations[i].token_norm_sums = std::span<const double>(norm_sums).subspan(
         i * static_cast<size_t>(rows), static_cast<size_t>(rows));
   }
   VS_ASSIGN_OR_RETURN(const analysis::ValueVectors vectors,
                       VectorsOf(activations, rows, width, options, cancellation));
-  return Told(set, vectors, layers, options.method);
+  return Told(vectors, layers, options.method);
 }
 
-absl::StatusOr<ExtractedVector> ExtractVector(const ResponseSet& set, const SummedMeans& sums,
-                                              std::span<const int> layers,
+absl::StatusOr<ExtractedVector> ExtractVector(const ResponseSet& set,
+                                              const ResponseSelection& selection,
+                                              const SummedMeans& sums, std::span<const int> layers,
                                               const ExtractionOptions& options) {
-  VS_RETURN_IF_ERROR(CheckBothLabels("responses", set));
-  VS_CHECK(sums.count() == static_cast<int64_t>(set.responses.size()));
+  VS_RETURN_IF_ERROR(
+      CheckBothLabels("responses", selection.num_expressing, selection.num_non_expressing));
+  VS_CHECK(sums.count() == static_cast<int64_t>(selection.size()));
   VS_CHECK(options.method == v1::EXTRACTION_METHOD_DIFFERENCE_IN_MEANS);
-  const std::vector<analysis::LabelledActivations> labels = CountedLabelsOf(set, options.pooling);
+  const std::vector<analysis::LabelledActivations> labels =
+      CountedLabelsOf(set, selection, options.pooling);
   VS_ASSIGN_OR_RETURN(const analysis::ValueVectors vectors,
                       analysis::DifferenceInMeansOfSums(
                           labels, sums.layers(),
                           {.weigh_by_tokens = options.pooling == v1::POOLING_TOKEN_MEAN,
                            .intervals = options.intervals}));
-  return Told(set, vectors, layers, options.method);
+  return Told(vectors, layers, options.method);
 }
 
 }  // namespace valuescope::studies

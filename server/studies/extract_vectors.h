@@ -18,6 +18,7 @@
 #include "studies/kept_means.h"
 #include "studies/labelled_responses.h"
 #include "studies/response_means.h"
+#include "studies/response_selection.h"
 #include "studies/stored_vector.h"
 #include "studies/summed_means.h"
 
@@ -25,7 +26,8 @@ namespace valuescope::studies {
 
 // What the method asks of the responses, apart from both labels: INVALID_ARGUMENT naming
 // "responses" (reason TOO_FEW_PAIRS, TOO_MANY_RESPONSES).
-absl::Status CheckMethod(v1::ExtractionMethod method, std::span<const LabelledResponse> responses);
+absl::Status CheckMethod(v1::ExtractionMethod method, const ResponseSet& set,
+                         const ResponseSelection& selection);
 
 // What a request chooses, beside the responses.
 struct ExtractionOptions {
@@ -38,19 +40,22 @@ struct ExtractionOptions {
 // The tokens that a pooling is over.
 engine::TokenKind TokensOf(v1::Pooling pooling);
 
-// How each response of the set counts in sums, [responses].
-std::vector<SummedMeans::Place> PlacesOf(const ResponseSet& set, v1::Pooling pooling);
+// How each response that is selected counts in sums, [selected], in order.
+std::vector<SummedMeans::Place> PlacesOf(const ResponseSet& set, const ResponseSelection& selection,
+                                         v1::Pooling pooling);
 
 // Runs the responses, few enough to be in memory together, and adds their means in order, and to
-// `cached_tokens` the prompt tokens that were found in the cache. `places` are theirs.
-// INVALID_ARGUMENT naming "responses" for what the engine refuses. CANCELLED once `cancellation` is
-// raised.
+// `cached_tokens` the prompt tokens that were found in the cache. INVALID_ARGUMENT naming
+// "responses" for what the engine refuses. CANCELLED once `cancellation` is raised.
 absl::Status AddMeans(engine::Engine& engine, std::span<const LabelledResponse> responses,
                       const ResponseMeansPlan& plan, const Cancellation& cancellation,
                       KeptMeans& means, int64_t& cached_tokens);
+// The same to the sums of several vectors, each of which has its places among the responses of the
+// set, of which these are number `first` and those that follow: they run once.
 absl::Status AddMeans(engine::Engine& engine, std::span<const LabelledResponse> responses,
-                      std::span<const SummedMeans::Place> places, const ResponseMeansPlan& plan,
-                      const Cancellation& cancellation, SummedMeans& sums, int64_t& cached_tokens);
+                      int64_t first, std::span<const std::vector<SummedMeans::Place>> places,
+                      const ResponseMeansPlan& plan, const Cancellation& cancellation,
+                      std::span<SummedMeans> sums, int64_t& cached_tokens);
 
 struct ExtractedVector {
   std::vector<float> rows;                       // [rows, width]
@@ -60,24 +65,27 @@ struct ExtractedVector {
 
 // What ExtractVector holds beside the means, bytes: it grows with pairs for PCA and with responses
 // for a probe, and is bounded for differences in means.
-int64_t WorkingBytes(const ResponseSet& set, int64_t width, v1::ExtractionMethod method);
+int64_t WorkingBytes(const ResponseSet& set, const ResponseSelection& selection, int64_t width,
+                     v1::ExtractionMethod method);
 // The same of so many; groups are queries, of PCA those with both labels.
 int64_t WorkingBytes(int64_t responses, int64_t groups, int64_t width, v1::ExtractionMethod method);
 
-// `means` are those of all responses of the set, in order. `layers` ascend, and are empty at sites
-// without layers. WorkingBytes are the engine's for captures that are kept: its RESOURCE_EXHAUSTED
-// where they do not fit it. INVALID_ARGUMENT naming "responses": a label without responses (reason
-// EMPTY_LABEL), too few pairs or too many responses for the method (TOO_FEW_PAIRS,
-// TOO_MANY_RESPONSES); CheckMethod tells so before anything runs. Deterministic.
+// Of the selected responses. `means` are those of all responses of the set, in order. `layers`
+// ascend, and are empty at sites without layers. WorkingBytes are the engine's for captures that
+// are kept: its RESOURCE_EXHAUSTED where they do not fit it. INVALID_ARGUMENT naming "responses": a
+// label without responses (reason EMPTY_LABEL), too few pairs or too many responses for the method
+// (TOO_FEW_PAIRS, TOO_MANY_RESPONSES); CheckMethod tells so before anything runs. Deterministic.
 absl::StatusOr<ExtractedVector> ExtractVector(engine::Engine& engine, const ResponseSet& set,
+                                              const ResponseSelection& selection,
                                               const KeptMeans& means, std::span<const int> layers,
                                               const ExtractionOptions& options,
                                               const Cancellation& cancellation);
 
-// The same from sums alone, of DIFFERENCE_IN_MEANS: statistics that need the means of all responses
-// are missing (reason TOO_LARGE).
-absl::StatusOr<ExtractedVector> ExtractVector(const ResponseSet& set, const SummedMeans& sums,
-                                              std::span<const int> layers,
+// The same from sums of the selected responses alone, of DIFFERENCE_IN_MEANS: statistics that need
+// the means of all responses are missing (reason TOO_LARGE).
+absl::StatusOr<ExtractedVector> ExtractVector(const ResponseSet& set,
+                                              const ResponseSelection& selection,
+                                              const SummedMeans& sums, std::span<const int> layers,
                                               const ExtractionOptions& options);
 
 }  // namespace valuescope::studies

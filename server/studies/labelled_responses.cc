@@ -1,12 +1,11 @@
 #include "studies/labelled_responses.h"
 
 #include <algorithm>
-#include <map>
+#include <bit>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
-#include "base/sha256.h"
 #include "base/status_macros.h"
 #include "studies/tensor_file.h"
 
@@ -28,24 +27,50 @@ absl::Status Damaged() {
                          "the stored tokens of the data set are damaged");
 }
 
-// Number of each response's query, in order of first appearance.
-std::vector<int32_t> QueryNumbers(const std::vector<LabelledResponse>& responses) {
-  std::map<std::string, int32_t> numbers;
-  std::vector<int32_t> queries;
-  int32_t next = 0;
-  for (const LabelledResponse& response : responses) {
-    if (response.query_id.empty()) {
-      queries.push_back(next++);
-      continue;
-    }
-    const auto [place, inserted] = numbers.emplace(response.query_id, next);
-    if (inserted) ++next;
-    queries.push_back(place->second);
+bool HasValueLabels(const ResponseSet& set) {
+  return std::any_of(set.responses.begin(), set.responses.end(),
+                     [](const LabelledResponse& response) { return response.labels.known != 0; });
+}
+
+// Columns of ValueLabels.
+struct LabelColumns {
+  std::vector<int64_t> known, expressed;
+  std::vector<int32_t> conditions;
+};
+
+LabelColumns LabelColumnsOf(const ResponseSet& set) {
+  LabelColumns columns;
+  for (const LabelledResponse& response : set.responses) {
+    columns.known.push_back(std::bit_cast<int64_t>(response.labels.known));
+    columns.expressed.push_back(std::bit_cast<int64_t>(response.labels.expressed));
+    columns.conditions.push_back(response.labels.condition);
   }
-  return queries;
+  return columns;
+}
+
+// The labels of responses that a file without these columns has none of.
+absl::Status TakeLabels(const TensorFile& file, std::vector<LabelledResponse>& responses) {
+  if (!file.Has("known")) return absl::OkStatus();
+  const auto size = static_cast<int64_t>(responses.size());
+  VS_ASSIGN_OR_RETURN(const std::vector<int64_t> known, file.Int64s("known", size));
+  VS_ASSIGN_OR_RETURN(const std::vector<int64_t> expressed, file.Int64s("expressed", size));
+  VS_ASSIGN_OR_RETURN(const std::vector<int32_t> conditions, file.Int32s("conditions", size));
+  for (size_t i = 0; i < responses.size(); ++i) {
+    responses[i].labels = {.known = std::bit_cast<uint64_t>(known[i]),
+                           .expressed = std::bit_cast<uint64_t>(expressed[i]),
+                           .condition = conditions[i]};
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
+
+int32_t QueryNumbers::Of(const LabelledResponse& response) {
+  if (response.query_id.empty()) return next_++;
+  const auto [place, inserted] = numbers_.emplace(response.query_id, next_);
+  if (inserted) ++next_;
+  return place->second;
+}
 
 absl::Status CheckTokens(std::span<const LabelledResponse> responses,
                          const model::Architecture& architecture) {
@@ -87,6 +112,7 @@ ResponseSet Trim(std::vector<LabelledResponse> responses, const TrimOptions& opt
     TrimEnd(options, ids);
     if (ids.empty()) {
       ++set.num_dropped;
+      set.dropped.push_back(response.labels);
       continue;
     }
     (response.expresses ? set.num_expressing : set.num_non_expressing) += 1;
@@ -96,14 +122,19 @@ ResponseSet Trim(std::vector<LabelledResponse> responses, const TrimOptions& opt
   return set;
 }
 
+absl::Status CheckBothLabels(absl::string_view field, int64_t num_expressing,
+                             int64_t num_non_expressing) {
+  if (num_expressing > 0 && num_non_expressing > 0) return absl::OkStatus();
+  return InvalidField(
+      field,
+      absl::StrCat("must have at least one response of each label that is not "
+                   "empty; it has ",
+                   num_expressing, " expressing and ", num_non_expressing, " non-expressing"),
+      "EMPTY_LABEL");
+}
+
 absl::Status CheckBothLabels(absl::string_view field, const ResponseSet& set) {
-  if (set.num_expressing > 0 && set.num_non_expressing > 0) return absl::OkStatus();
-  return InvalidField(field,
-                      absl::StrCat("must have at least one response of each label that is not "
-                                   "empty; it has ",
-                                   set.num_expressing, " expressing and ", set.num_non_expressing,
-                                   " non-expressing"),
-                      "EMPTY_LABEL");
+  return CheckBothLabels(field, set.num_expressing, set.num_non_expressing);
 }
 
 int64_t EncodedSize(int64_t num_responses, int64_t num_tokens) {
@@ -115,11 +146,15 @@ int64_t EncodedSize(int64_t num_responses, int64_t num_tokens) {
 }
 
 int64_t EncodedSize(const ResponseSet& set) {
-  return EncodedSize(static_cast<int64_t>(set.responses.size()), set.num_tokens);
+  constexpr int64_t kLabelBytes = 2 * sizeof(int64_t) + sizeof(int32_t);
+  const auto responses = static_cast<int64_t>(set.responses.size());
+  return EncodedSize(responses, set.num_tokens) +
+         (HasValueLabels(set) ? responses * kLabelBytes : 0);
 }
 
-absl::Status CheckEncodedSize(int64_t num_responses, int64_t num_tokens) {
-  const int64_t bytes = EncodedSize(num_responses, num_tokens);
+namespace {
+
+absl::Status CheckBytes(int64_t bytes, int64_t num_responses, int64_t num_tokens) {
   if (bytes <= kMaxDataSetBytes) return absl::OkStatus();
   return NeverFits(
       "DATA_SET_TOO_LARGE",
@@ -128,45 +163,41 @@ absl::Status CheckEncodedSize(int64_t num_responses, int64_t num_tokens) {
                    kMaxDataSetBytes, "; split the data set"));
 }
 
+}  // namespace
+
+absl::Status CheckEncodedSize(int64_t num_responses, int64_t num_tokens) {
+  return CheckBytes(EncodedSize(num_responses, num_tokens), num_responses, num_tokens);
+}
+
 absl::Status CheckEncodedSize(const ResponseSet& set) {
-  return CheckEncodedSize(static_cast<int64_t>(set.responses.size()), set.num_tokens);
+  return CheckBytes(EncodedSize(set), static_cast<int64_t>(set.responses.size()), set.num_tokens);
 }
 
 std::string EncodeResponseSet(const ResponseSet& set) {
-  std::vector<int32_t> tokens, prompt_lengths, response_lengths, expresses;
+  std::vector<int32_t> tokens, prompt_lengths, response_lengths, expresses, queries;
+  QueryNumbers numbers;
   for (const LabelledResponse& response : set.responses) {
     tokens.insert(tokens.end(), response.prompt.begin(), response.prompt.end());
     tokens.insert(tokens.end(), response.response.begin(), response.response.end());
     prompt_lengths.push_back(static_cast<int32_t>(response.prompt.size()));
     response_lengths.push_back(static_cast<int32_t>(response.response.size()));
     expresses.push_back(response.expresses ? 1 : 0);
+    queries.push_back(numbers.Of(response));
   }
-  const std::vector<int32_t> queries = QueryNumbers(set.responses);
   const std::vector<int64_t> dropped = {set.num_dropped};
-  const std::vector<NamedTensor> columns = {Column("tokens", tokens),
-                                            Column("prompt_lengths", prompt_lengths),
-                                            Column("response_lengths", response_lengths),
-                                            Column("expresses", expresses),
-                                            Column("queries", queries),
-                                            Column("num_dropped", dropped)};
-  return WriteTensorFile(columns);
-}
-
-std::string DigestOf(const ResponseSet& set) {
-  Sha256 hash;
-  hash.Update(absl::StrCat("valuescope responses 1\n", set.responses.size(), "\n"));
-  const std::vector<int32_t> queries = QueryNumbers(set.responses);
-  const auto update = [&hash](const std::vector<int32_t>& ids) {
-    hash.Update({reinterpret_cast<const char*>(ids.data()), ids.size() * sizeof(int32_t)});
-  };
-  for (size_t i = 0; i < set.responses.size(); ++i) {
-    const LabelledResponse& response = set.responses[i];
-    hash.Update(absl::StrCat(response.prompt.size(), " ", response.response.size(), " ",
-                             response.expresses ? 1 : 0, " ", queries[i], "\n"));
-    update(response.prompt);
-    update(response.response);
+  std::vector<NamedTensor> columns = {Column("tokens", tokens),
+                                      Column("prompt_lengths", prompt_lengths),
+                                      Column("response_lengths", response_lengths),
+                                      Column("expresses", expresses),
+                                      Column("queries", queries),
+                                      Column("num_dropped", dropped)};
+  if (HasValueLabels(set)) {
+    const LabelColumns labels = LabelColumnsOf(set);
+    columns.push_back(Column("known", labels.known));
+    columns.push_back(Column("expressed", labels.expressed));
+    columns.push_back(Column("conditions", labels.conditions));
   }
-  return hash.HexDigest();
+  return WriteTensorFile(columns);
 }
 
 absl::StatusOr<ResponseSet> DecodeResponseSet(absl::string_view bytes) {
@@ -194,6 +225,7 @@ absl::StatusOr<ResponseSet> DecodeResponseSet(absl::string_view bytes) {
     next += prompt_size + answer_size;
   }
   if (next != tokens.size()) return Damaged();
+  VS_RETURN_IF_ERROR(TakeLabels(file, responses));
   ResponseSet set = Trim(std::move(responses), {.end_of_turn = {}, .include_end_of_turn = true});
   set.num_dropped = dropped[0];
   return set;

@@ -6,6 +6,7 @@
 #define VALUESCOPE_STUDIES_LABELLED_RESPONSES_H_
 
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,11 +18,22 @@
 
 namespace valuescope::studies {
 
+// What a study of several values reads of a response: values and conditions stand by their numbers
+// among those that the study asks for.
+struct ValueLabels {
+  uint64_t known = 0;      // bit v: it has a label of value v
+  uint64_t expressed = 0;  // bit v: and expresses it
+  int32_t condition = -1;  // -1: none of them
+
+  bool operator==(const ValueLabels&) const = default;
+};
+
 struct LabelledResponse {
   std::vector<int32_t> prompt;    // token ids, at least one
   std::vector<int32_t> response;  // token ids; may be empty until trimmed
   bool expresses = false;
   std::string query_id = {};  // empty: a query of its own
+  ValueLabels labels = {};    // none where one value is studied, of which `expresses` tells
 };
 
 struct ResponseSet {
@@ -29,8 +41,20 @@ struct ResponseSet {
   int64_t num_expressing = 0;
   int64_t num_non_expressing = 0;
   int64_t num_dropped = 0;
-  int64_t num_tokens = 0;      // of prompts and responses together
-  bool rendered_chat = false;  // a chat template wrote some of the prompts; not stored
+  int64_t num_tokens = 0;                 // of prompts and responses together
+  bool rendered_chat = false;             // a chat template wrote some of the prompts; not stored
+  std::vector<ValueLabels> dropped = {};  // [num_dropped]; not stored
+};
+
+// Numbers of queries, in order of first appearance.
+class QueryNumbers {
+ public:
+  // Of the next response.
+  int32_t Of(const LabelledResponse& response);
+
+ private:
+  std::map<std::string, int32_t> numbers_;
+  int32_t next_ = 0;
 };
 
 struct TrimOptions {
@@ -49,6 +73,8 @@ void TrimEnd(const TrimOptions& options, std::vector<int32_t>& ids);
 ResponseSet Trim(std::vector<LabelledResponse> responses, const TrimOptions& options);
 
 // INVALID_ARGUMENT naming `field` (reason EMPTY_LABEL) unless both labels have a response.
+absl::Status CheckBothLabels(absl::string_view field, int64_t num_expressing,
+                             int64_t num_non_expressing);
 absl::Status CheckBothLabels(absl::string_view field, const ResponseSet& set);
 
 // Largest encoded set, bytes: a worker holds one in memory.
@@ -77,12 +103,11 @@ inline bool IsNoisy(int64_t num_expressing, int64_t num_non_expressing) {
 //   expresses         INT32 [responses]   0 or 1
 //   queries           INT32 [responses]   number of the query, in order of first appearance
 //   num_dropped       INT64 [1]
+// and where responses have labels of several values
+//   known, expressed  INT64 [responses]   ValueLabels
+//   conditions        INT32 [responses]
 // Equal sets give equal bytes; the names of queries are not kept, only which responses share one.
 std::string EncodeResponseSet(const ResponseSet& set);
-
-// SHA-256, hexadecimal, of what a study reads of the set: tokens, labels, and which responses share
-// a query. The same whether they came inline or as a file.
-std::string DigestOf(const ResponseSet& set);
 
 // DATA_LOSS for bytes that EncodeResponseSet cannot have written.
 absl::StatusOr<ResponseSet> DecodeResponseSet(absl::string_view bytes);

@@ -30,6 +30,7 @@ class SummedMeans {
 
   // How a response counts.
   struct Place {
+    int64_t response = 0;  // its number in the set
     int half = 0;
     int label = 0;
     double weight = 1;

@@ -1,11 +1,14 @@
 #include "studies/tensor_file.h"
 
+#include <algorithm>
 #include <cstring>
-#include <type_traits>
+#include <functional>
+#include <numeric>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/error.h"
 #include "base/number_bytes.h"
 #include "base/status_macros.h"
@@ -61,26 +64,47 @@ NamedTensor Column(std::string name, std::span<const double> values) {
   return MakeColumn(std::move(name), DType::kFloat64, values);
 }
 
-std::string WriteTensorFile(std::span<const NamedTensor> tensors, absl::string_view metadata) {
-  nlohmann::ordered_json header = nlohmann::ordered_json::object();
+int64_t DeclaredTensor::bytes() const {
+  return std::accumulate(shape.begin(), shape.end(), SizeOf(dtype), std::multiplies<>());
+}
+
+std::string TensorFileHead(std::span<const DeclaredTensor> tensors, absl::string_view metadata) {
+  // Written piece by piece: as a document it would take many times as much memory.
+  std::string head(sizeof(uint64_t), '\0');  // of the length
+  absl::string_view separator = "{";
+  const auto add = [&](absl::string_view name, const auto&... value) {
+    const std::string quoted = nlohmann::json(std::string(name)).dump();
+    absl::StrAppend(&head, separator, quoted, ":");
+    absl::StrAppend(&head, value...);
+    separator = ",";
+  };
   if (!metadata.empty()) {
-    header["__metadata__"] = nlohmann::ordered_json::parse(metadata.begin(), metadata.end());
+    add("__metadata__", nlohmann::ordered_json::parse(metadata.begin(), metadata.end()).dump());
   }
   int64_t offset = 0;
-  for (const NamedTensor& named : tensors) {
-    const int64_t end = offset + static_cast<int64_t>(named.tensor.bytes.size());
-    header[named.name] = {{"dtype", std::string(SafetensorsName(named.tensor.dtype))},
-                          {"shape", named.tensor.shape},
-                          {"data_offsets", {offset, end}}};
+  for (const DeclaredTensor& tensor : tensors) {
+    const int64_t end = offset + tensor.bytes();
+    add(tensor.name, "{\"dtype\":\"", SafetensorsName(tensor.dtype), "\",\"shape\":[",
+        absl::StrJoin(tensor.shape, ","), "],\"data_offsets\":[", offset, ",", end, "]}");
     offset = end;
   }
-  std::string text = header.dump();
-  text.append((8 - text.size() % 8) % 8, ' ');
-  const uint64_t length = text.size();
-  std::string file(sizeof(length), '\0');
-  std::memcpy(file.data(), &length, sizeof(length));
-  file.reserve(file.size() + text.size() + static_cast<size_t>(offset));
-  file += text;
+  head += tensors.empty() && metadata.empty() ? "{}" : "}";
+  head.append((8 - head.size() % 8) % 8, ' ');
+  const uint64_t length = head.size() - sizeof(length);
+  std::memcpy(head.data(), &length, sizeof(length));
+  return head;
+}
+
+std::string WriteTensorFile(std::span<const NamedTensor> tensors, absl::string_view metadata) {
+  std::vector<DeclaredTensor> declared;
+  size_t bytes = 0;
+  for (const NamedTensor& named : tensors) {
+    declared.push_back(
+        {.name = named.name, .dtype = named.tensor.dtype, .shape = named.tensor.shape});
+    bytes += named.tensor.bytes.size();
+  }
+  std::string file = TensorFileHead(declared, metadata);
+  file.reserve(file.size() + bytes);
   for (const NamedTensor& named : tensors) file += named.tensor.bytes;
   return file;
 }
@@ -97,6 +121,11 @@ absl::StatusOr<TensorFile> TensorFile::Parse(std::string bytes) {
     file.tensors_.push_back({.name = name, .tensor = std::move(tensor)});
   }
   return file;
+}
+
+bool TensorFile::Has(absl::string_view name) const {
+  return std::any_of(tensors_.begin(), tensors_.end(),
+                     [name](const NamedTensor& named) { return named.name == name; });
 }
 
 template <typename T>

@@ -26,7 +26,21 @@ NamedTensor Column(std::string name, std::span<const int32_t> values);
 NamedTensor Column(std::string name, std::span<const int64_t> values);
 NamedTensor Column(std::string name, std::span<const double> values);
 
-// The file; `metadata` (a JSON object of strings, or empty) becomes its __metadata__.
+// A tensor whose bytes are elsewhere.
+struct DeclaredTensor {
+  std::string name;
+  DType dtype = DType::kFloat32;
+  std::vector<int64_t> shape;
+
+  int64_t bytes() const;
+};
+
+// What stands in a file before the bytes of its tensors, which follow in this order without gaps.
+// `metadata` (a JSON object of strings, or empty) becomes its __metadata__.
+std::string TensorFileHead(std::span<const DeclaredTensor> tensors,
+                           absl::string_view metadata = "");
+
+// The file.
 std::string WriteTensorFile(std::span<const NamedTensor> tensors, absl::string_view metadata = "");
 
 // A parsed file; it owns its bytes.
@@ -35,6 +49,7 @@ class TensorFile {
   // DATA_LOSS where the bytes are no such file.
   static absl::StatusOr<TensorFile> Parse(std::string bytes);
 
+  bool Has(absl::string_view name) const;
   // DATA_LOSS where there is no tensor of that name and type, or, with size >= 0, of another size.
   absl::StatusOr<std::vector<int32_t>> Int32s(absl::string_view name, int64_t size = -1) const;
   absl::StatusOr<std::vector<int64_t>> Int64s(absl::string_view name, int64_t size = -1) const;

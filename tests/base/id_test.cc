@@ -20,6 +20,12 @@ TEST(ResourceId, RefusesWhateverCouldLeaveAFolder) {
   EXPECT_FALSE(CheckResourceId("model", std::string(129, 'a')).ok());
 }
 
+TEST(DisplayName, HasNoNul) {
+  const absl::Status refused = CheckDisplayName("display_name", absl::string_view("a\0b", 3));
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(DetailsOf(refused).field, "display_name");
+}
+
 TEST(DisplayName, HasAtMost256Bytes) {
   EXPECT_TRUE(CheckDisplayName("display_name", std::string(256, 'x')).ok());
   const absl::Status refused = CheckDisplayName("header.display_name", std::string(257, 'x'));

@@ -1,7 +1,8 @@
 // What a job over all neurons of a large model holds and writes: resident memory above that of the
-// idle process, and bytes written a commit, by quarter of the responses, of which neither may
-// depend. Activations are a fake engine's; queue, store, blobs, sums and scores are those of the
-// server. The last line is JSON; the exit code is 1 where more memory is held than may be.
+// idle process, and bytes written a commit into the database and into blobs, by quarter of the
+// responses, of which none may depend. Activations are a fake engine's; queue, store, blobs, sums,
+// scores and the time between commits are those of the server. The last line is JSON; the exit code
+// is 1 where more memory is held than may be.
 //
 //   job_memory_bench [RESPONSES [LAYERS NEURONS]]     20000 64 27648: a model of 32 billion weights
 #include <malloc.h>
@@ -24,6 +25,7 @@
 #include "nlohmann/json.hpp"
 #include "tests/jobs/await_job.h"
 #include "tests/kinds/small_site.h"
+#include "tests/store/counting_disk.h"
 #include "tests/store/temporary_folder.h"
 
 namespace valuescope::kinds {
@@ -46,7 +48,15 @@ int64_t Told(const char* file, absl::string_view name) {
 }
 
 int64_t ResidentBytes() { return 1024 * Told("status", "VmRSS:"); }
-int64_t WrittenBytes() { return Told("io", "wchar:"); }
+
+struct Written {
+  int64_t database = 0, blobs = 0;  // bytes
+
+  static Written SoFar(const store::CountingDisk& disk) {
+    const int64_t database = disk.written();
+    return {.database = database, .blobs = Told("io", "wchar:") - database};
+  }
+};
 
 // The largest resident memory since it was last asked, by looking all the time.
 class Peak {
@@ -78,24 +88,28 @@ class Peak {
 };
 
 struct Quarter {
-  int64_t responses = 0, commits = 0, written = 0, peak = 0;  // bytes
+  int64_t responses = 0, commits = 0, peak = 0;  // the latter in bytes
+  Written written;
 };
 
 // Runs the job to its end. What is written for the merge counts apart.
-std::array<Quarter, kQuarters + 1> Watch(SmallSite& site, const std::string& job, int64_t units) {
+std::array<Quarter, kQuarters + 1> Watch(SmallSite& site, const store::CountingDisk& disk,
+                                         const std::string& job, int64_t units) {
   std::array<Quarter, kQuarters + 1> quarters;
   Peak peak;
-  int64_t done = 0, written = WrittenBytes();
+  int64_t done = 0;
+  Written written = Written::SoFar(disk);
   const auto seen = [&](const valuescope::jobs::JobSnapshot& now) {
     const bool finished = store::IsFinished(now.job.state);
     if (now.job.work_done == done && !finished) return false;
     Quarter& quarter = quarters[static_cast<size_t>(
         finished ? kQuarters : std::min<int64_t>(kQuarters - 1, kQuarters * done / units))];
-    const int64_t before = written;
-    written = WrittenBytes();
+    const Written before = written;
+    written = Written::SoFar(disk);
     quarter.responses += now.job.work_done - done;
     quarter.commits += 1;
-    quarter.written += written - before;
+    quarter.written.database += written.database - before.database;
+    quarter.written.blobs += written.blobs - before.blobs;
     quarter.peak = std::max(quarter.peak, peak.Take());
     done = now.job.work_done;
     return finished;
@@ -112,15 +126,18 @@ std::array<Quarter, kQuarters + 1> Watch(SmallSite& site, const std::string& job
 }
 
 json Described(const Quarter& quarter, int64_t idle) {
+  const int64_t commits = std::max<int64_t>(1, quarter.commits);
   return {{"responses", quarter.responses},
           {"commits", quarter.commits},
-          {"bytes_written_a_commit", quarter.written / std::max<int64_t>(1, quarter.commits)},
+          {"database_bytes_a_commit", quarter.written.database / commits},
+          {"blob_bytes_a_commit", quarter.written.blobs / commits},
           {"peak_bytes_above_idle", quarter.peak - idle}};
 }
 
 int Main(int responses, int layers, int64_t neurons) {
   mallopt(M_ARENA_MAX, 2);  // as the server does
   TemporaryFolder folder;
+  const store::CountingDisk disk;
   SmallSite site(folder);
   site.AddModel(SmallSite::kDigest, DType::kFloat32, std::make_shared<FakeEngine>(layers, neurons));
   v1::JobSpec spec;
@@ -134,8 +151,8 @@ int Main(int responses, int layers, int64_t neurons) {
   malloc_trim(0);
   const int64_t idle = ResidentBytes();
   const absl::Time began = absl::Now();
-  site.StartWorker();
-  const std::array<Quarter, kQuarters + 1> quarters = Watch(site, *job, responses);
+  site.StartWorker(valuescope::jobs::TurnRules().commit_interval);
+  const std::array<Quarter, kQuarters + 1> quarters = Watch(site, disk, *job, responses);
   json told = {{"responses", responses}, {"layers", layers}, {"neurons", neurons}};
   told["seconds"] = absl::ToDoubleSeconds(absl::Now() - began);
   told["idle_bytes"] = idle;

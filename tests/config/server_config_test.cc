@@ -178,6 +178,7 @@ TEST(ServerConfigTest, BadFlagsAreToldInOneLineWithWhatIsAllowed) {
            {"--tenants=lab:", "weight=, running=, queued= or stored="},
            {"--tenants=lab,lab", "lab once"},
            {"--tenants=*,*", "* once"},
+           {"--tenants=lab:weight=1:weight=2", "once"},
            {"--job_turn=-1s", "0s to 24h"},
            {"--job_lease=2s", "3s to 1h"},
            {"--job_lease=never", "3s to 1h"},

@@ -92,10 +92,12 @@ def test_a_job_makes_what_the_same_flags_make_at_once(run, case, data_set, comma
 def test_a_finished_job_is_deleted_and_not_tried_again(run, case, data_set):
     flags = ["neurons", "test", "--model", MODEL, "0/1+1/2", data_set, "--random_sets", "3"]
     assert "forward passes" in run(*flags, "--job", "--validate_only")
+    assert "range -100 to 100" in run(*flags, "--job", "--priority", "101", code=2)
     assert "test_neurons" not in run("jobs", "list")
-    table = run(*flags, "--job", "--watch", "--display_name", "mine")
+    table = run(*flags, "--job", "--watch", "--display_name", "mine", "--priority", "7")
     assert "succeeded" in table and "mine" in table
     name = table.split("\n")[1].split()[0]
+    assert json.loads(run("--json", "jobs", "get", name))["priority"] == 7
     assert "succeeded" in run("jobs", "retry", name, code=3).lower()
     assert run("jobs", "delete", name) == ""
     assert "RESOURCE_NOT_FOUND" in run("jobs", "get", name, code=3)

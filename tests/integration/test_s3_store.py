@@ -3,10 +3,11 @@
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 import valuescope as vs
-from conftest import ROOT, Server
+from conftest import BUILD, ROOT, Server, await_true
 from test_shared_store import LOAD, MODEL, Database, each_once, results
 from test_shared_store import submit as submit_some
 from valuescope import v1
@@ -103,6 +104,29 @@ def test_a_job_that_was_killed_ends_with_the_bytes_of_a_directory(s3, expected, 
     assert not any((tmp_path / "scratch").iterdir())
 
 
+def test_a_job_that_waits_for_s3_is_cancelled_and_drained_at_once(s3, tmp_path):
+    server = Server(tmp_path, *LOAD, *s3.flags(tmp_path, "silent"))
+    with server.client(MODEL) as client:
+        first, second = submit(client).name, submit(client).name
+        s3.tell("rule", method="PUT", how="hang", times=1000)
+        assert s3.tell("held"), "the first job sends its results"
+        began = time.monotonic()
+        client.cancel_job(first)
+        await_true(lambda: client.job(first).state == v1.JOB_STATE_CANCELLED, seconds=10)
+        assert time.monotonic() - began < 4
+        assert s3.tell("held", count=2), "and the second does"
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 6
+    s3.tell("rules")
+    s3.tell("release")
+    server = Server(tmp_path, *LOAD, *s3.flags(tmp_path, "silent"))
+    with server.client(MODEL) as client:
+        client.wait_for_job(second)
+        assert client.job(second).rescues == 0, "its lease was given back"
+    assert server.stop() == 0
+
+
 def test_what_s3_refuses_has_a_clear_reason_and_is_done_afterwards(s3, expected, tmp_path):
     server = Server(tmp_path, *LOAD, *s3.flags(tmp_path, "refused"))
     with server.client(MODEL) as client:
@@ -113,7 +137,7 @@ def test_what_s3_refuses_has_a_clear_reason_and_is_done_afterwards(s3, expected,
             s3.tell("rules")
             job = submit(client).name
             s3.tell("rule", method="PUT", how="error", status=status, code=code, times=1000)
-            with pytest.raises(vs.ValuescopeError) as refused:
+            with pytest.raises(vs.Unavailable) as refused:
                 client.write_artifact([vs.labelled([3, 11], [5], True, "q")])
             assert refused.value.reason == reason
         with pytest.raises(vs.ValuescopeError):
@@ -127,6 +151,23 @@ def test_what_s3_refuses_has_a_clear_reason_and_is_done_afterwards(s3, expected,
         client.wait_for_job(job)
         assert results(client, job) == expected
     assert server.stop() == 0
+
+
+def test_a_prefix_of_another_database_is_refused(s3, tmp_path):
+    flags = [LOAD[0], "--models=", *s3.flags(tmp_path, "claimed")]
+    (tmp_path / "first").mkdir()
+    for _ in range(2):
+        assert Server(tmp_path / "first", *flags).stop() == 0
+    command = [
+        str(BUILD / "server" / "valuescope-server"),
+        "--listen=127.0.0.1:0",
+        f"--store=sqlite:{tmp_path / 'second.db'}",
+        *flags,
+    ]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 2, refused.stderr
+    assert "--artifacts: the bytes there belong to the database" in refused.stderr
+    assert "use another directory or prefix" in refused.stderr
 
 
 def test_two_servers_share_a_bucket(s3, expected, tmp_path_factory):

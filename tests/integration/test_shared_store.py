@@ -21,16 +21,25 @@ RESPONSES = 1600
 class Database:
     """PostgreSQL of these tests' own."""
 
+    port = 5432
+    options = ()  # of the server
+
     def __init__(self, folder):
         self.folder = folder
         self.start()
 
     def start(self):
         self._process = subprocess.Popen(
-            [ROOT / "tests" / "store" / "run_postgres", self.folder], start_new_session=True
+            [
+                ROOT / "tests" / "store" / "run_postgres",
+                self.folder,
+                *(word for option in self.options for word in ("-c", option)),
+            ],
+            start_new_session=True,
         )
         deadline = time.monotonic() + 30
-        while subprocess.run(["pg_isready", "-q", "-h", self.folder], check=False).returncode != 0:
+        ready = ["pg_isready", "-q", "-h", self.folder, "-p", str(self.port)]
+        while subprocess.run(ready, check=False).returncode != 0:
             assert self._process.poll() is None, "the database did not start"
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -43,6 +52,12 @@ class Database:
     def crash(self):
         self.stop()
         self.start()
+
+    def script(self, sql):
+        """The rows that a statement gives, as text."""
+        where = ["-h", self.folder, "-p", str(self.port), "-U", "postgres", "postgres"]
+        told = subprocess.check_output(["psql", "-qAt", *where, "-c", sql], text=True)
+        return told.splitlines()
 
 
 @pytest.fixture(scope="module")

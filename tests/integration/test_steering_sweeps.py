@@ -27,7 +27,7 @@ from valuescope import v1
 
 SMALL = pytest.mark.filterwarnings(
     "ignore:texts have", "ignore:.*labels have a probability", "ignore:baseline", "ignore:evaluations warn",
-    "ignore:.*answers yes or no", "ignore:condition", "ignore:no point",
+    "ignore:.*answers yes or no", "ignore:condition", "ignore:no point", "ignore:nothing is measured", "ignore:of the neurons",
 )  # fmt: skip
 pytestmark = SMALL
 COEFFICIENTS = [-4.0, 0.0, 4.0]
@@ -621,6 +621,7 @@ def swept_class(**fields):
          "classes[0].top_percents", "up to 100"),
         ({"neuron_sets": [v1.NeuronSetFilter(neuron_set="x")], "factors": [2]}, "neuron_sets[0].neuron_set", "neuronSets/ID"),
         ({"system_message": "<bos>"}, "system_message", ""),
+        ({"coefficients": [1, 3e38]}, "coefficients[1]", "beyond float32"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
@@ -695,6 +696,30 @@ def test_the_estimate_counts_what_every_point_takes(client, swept):
     )
     assert estimate.tokens >= points * 2 * one.tokens
     assert estimate.duration.ToTimedelta().total_seconds() > 0
+
+
+def test_a_point_that_goes_too_far_has_no_measures_and_the_others_have_theirs(client, swept):
+    job = client.create_job(v1.JobSpec(attribute_neurons=vs.attribution_request(MODEL, [
+        vs.labelled([11, 12], [20 + i, 30 + i], i % 2 == 0, f"q{i}") for i in range(6)
+    ], swept[1])))  # fmt: skip
+    (neurons,) = client.wait_for_job(job.name).result.neuron_sets
+    fields = fields_of(swept[1], vectors=[], neuron_sets=[neurons], coefficients=[], layers=[2])
+    job = client.steering_sweep(
+        MODEL, **fields | {"factors": [2.0, 3e38], "guard": BOUNDS[2:], "random_directions": 1}
+    )
+    sweep = client.sweep_result(job.name)
+    broken = [p for p in sweep.points if p.factor == np.float32(3e38)]
+    assert len(broken) == 2, "that of the set, and that of the random one"
+    told = [[m.HasField("value") for m in p.measures] for p in sweep.points]
+    assert [any(of) for of in told] == [p not in broken for p in sweep.points]
+    assert {tuple(m.measure for m in p.measures) for p in sweep.points} == {
+        tuple(m.measure for m in sweep.points[0].measures)
+    }
+    assert all(list(p.failed_bounds) == ["answers distinct_2 ratio_at_least"] for p in broken)
+    (warning,) = [w for w in sweep.result.warnings if "not finite" in w]
+    assert warning.startswith(f"nothing is measured at 2 of 4 points, the first of which is `{broken[0].name}`")  # fmt: skip
+    responses = lines_of(client, artifact_of(client.job(job.name).result, "responses"))
+    assert len(responses) == 10 * 3
 
 
 # --- What people see ---

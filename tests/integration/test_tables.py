@@ -46,6 +46,7 @@ MESSAGE = pa.struct(
         ("tool_call_id", pa.string()),
     ]
 )
+VALUE_LABEL = pa.struct([never_null("value", pa.string()), ("expresses", pa.bool_())])
 LABELLED_RESPONSE = pa.schema(
     [
         ("prompt.text", pa.string()),
@@ -62,6 +63,7 @@ LABELLED_RESPONSE = pa.schema(
         ("expresses", pa.bool_()),
         never_null("query_id", pa.string()),
         never_null("condition", pa.string()),
+        never_null("labels", list_of(VALUE_LABEL)),
     ]
 )
 # What a field without presence says where its message is set and the line does not name it.
@@ -70,10 +72,13 @@ DEFAULTS = {
     "template_arguments_json": "",
     "query_id": "",
     "condition": "",
+    "value": "",
     "role": "",
     "content": "",
     "name": "",
-} | {name: [] for name in ("messages", "tools", "documents", "ids", "parts", "tool_calls")}
+} | {
+    name: [] for name in ("messages", "tools", "documents", "ids", "parts", "tool_calls", "labels")
+}
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +171,7 @@ def drawn(draw):
         expresses=lambda: draw.random() < 0.5,
         query_id=text,
         condition=text,
+        labels=lambda: many(lambda: some(value=text, expresses=lambda: draw.random() < 0.5)),
     )
 
 

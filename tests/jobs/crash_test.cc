@@ -6,17 +6,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
-#include "jobs/job_queue.h"
-#include "jobs/worker.h"
-#include "store/directory_blob_store.h"
 #include "store/sqlite_store.h"
-#include "tests/jobs/await_job.h"
+#include "tests/jobs/house.h"
 #include "tests/jobs/letters_kind.h"
 #include "tests/store/temporary_folder.h"
 
@@ -27,49 +22,25 @@ using store::JobState;
 using testing::HasSubstr;
 using testing::Not;
 
-constexpr absl::Duration kPatience = absl::Seconds(60);
+struct SqliteHouse : House {
+  SqliteHouse(const TemporaryFolder& folder, LettersKind* kind,
+              absl::Duration commit_interval = absl::ZeroDuration())
+      : House(store::OpenSqliteStore(folder / "store.db",
+                                     {.retry = {.failure_backoff = absl::ZeroDuration()}})
+                  .value(),
+              folder, kind, Committing(commit_interval)) {}
 
-// A server's half that matters here: store, blobs, queue, one worker.
-struct House {
-  House(const TemporaryFolder& folder, LettersKind* kind,
-        absl::Duration commit_interval = absl::ZeroDuration()) {
-    store::SqliteStoreOptions options;
-    options.retry.failure_backoff = absl::ZeroDuration();
-    store = store::OpenSqliteStore(folder / "store.db", options).value();
-    blobs = store::OpenDirectoryBlobStore(folder / "blobs").value();
-    queue = std::make_unique<JobQueue>(store.get());
-    WorkerOptions work;
-    work.turns.commit_interval = commit_interval;
-    worker = std::make_unique<Worker>(queue.get(), blobs.get(), std::vector<JobKind*>{kind}, work);
+  static WorkerOptions Committing(absl::Duration interval) {
+    WorkerOptions options;
+    options.turns.commit_interval = interval;
+    return options;
   }
-
-  std::unique_ptr<store::Store> store;
-  std::unique_ptr<store::BlobStore> blobs;
-  std::unique_ptr<JobQueue> queue;
-  std::unique_ptr<Worker> worker;
 };
-
-store::Job Finish(House& house, const std::string& id) {
-  const absl::Time deadline = absl::Now() + kPatience;
-  house.worker->Start();
-  const auto snapshot = AwaitJob(*house.queue, "lab", id, deadline, [](const JobSnapshot& now) {
-    return store::IsFinished(now.job.state);
-  });
-  EXPECT_TRUE(snapshot.ok()) << snapshot.status();
-  return snapshot.ok() ? snapshot->job : store::Job();
-}
-
-std::string ArtifactBytes(House& house, const std::string& id) {
-  const auto artifact =
-      house.store->GetResource("lab", store::ResourceKind::kArtifact, id + ".letters");
-  EXPECT_TRUE(artifact.ok()) << artifact.status();
-  return artifact.ok() ? *store::ReadBlob(*house.blobs, artifact->blob_digest, 1 << 20) : "";
-}
 
 std::string UninterruptedBytes() {
   TemporaryFolder folder;
   LettersKind kind;
-  House house(folder, &kind);
+  SqliteHouse house(folder, &kind);
   const std::string id = house.queue->Create(LettersKind::Job(), {})->job.id;
   EXPECT_EQ(Finish(house, id).state, JobState::kSucceeded);
   return ArtifactBytes(house, id);
@@ -91,7 +62,7 @@ std::string UninterruptedBytes() {
   kind.after_chunk = [&](const ShardContext& context, int64_t chunk) {
     report(context.shard(), chunk, '!');
   };
-  House house(folder, &kind, commit_interval);
+  SqliteHouse house(folder, &kind, commit_interval);
   house.worker->Start();
   while (true) pause();
 }
@@ -132,13 +103,13 @@ TEST_P(CrashTest, NoStoredChunkRunsAgainAndTheBytesAreThoseOfAnUninterruptedRun)
   std::string id;
   {
     LettersKind kind;
-    House house(folder, &kind);
+    SqliteHouse house(folder, &kind);
     id = house.queue->Create(LettersKind::Job(), {})->job.id;
   }
   const std::string said = KillAfter(folder, /*stored=*/GetParam());
 
   LettersKind kind;
-  House house(folder, &kind);
+  SqliteHouse house(folder, &kind);
   const store::Job found = house.queue->Get("lab", id)->job;
   EXPECT_EQ(found.state, JobState::kRunning);
   EXPECT_GE(found.work_done, GetParam()) << "what was reported as stored is there";
@@ -168,13 +139,13 @@ TEST(RepeatedCrashTest, WhatIsCommittedByTimeLosesOfAKilledJobTheChunksOfOneShar
   std::string id;
   {
     LettersKind kind;
-    House house(folder, &kind);
+    SqliteHouse house(folder, &kind);
     id = house.queue->Create(LettersKind::Job(), {})->job.id;
   }
   // In the middle of the fifth shard, of which no checkpoint is old enough.
   const std::string said = KillAfter(folder, /*stored=*/18, /*commit_interval=*/absl::Hours(1));
   LettersKind kind;
-  House house(folder, &kind, /*commit_interval=*/absl::Hours(1));
+  SqliteHouse house(folder, &kind, /*commit_interval=*/absl::Hours(1));
   const store::Job found = house.queue->Get("lab", id)->job;
   EXPECT_GE(found.work_done, 16);
   EXPECT_EQ(found.work_done, found.shards_done * LettersKind::kChunks);
@@ -193,7 +164,7 @@ TEST(RepeatedCrashTest, AJobThatIsKilledAgainAndAgainStillEnds) {
   std::string id;
   {
     LettersKind kind;
-    House house(folder, &kind);
+    SqliteHouse house(folder, &kind);
     id = house.queue->Create(LettersKind::Job(), {})->job.id;
   }
   // By the interval nothing would be committed; of a shard that was lost before, the first is.
@@ -201,7 +172,7 @@ TEST(RepeatedCrashTest, AJobThatIsKilledAgainAndAgainStillEnds) {
     KillAfter(folder, /*stored=*/2, /*commit_interval=*/absl::Hours(1));
   }
   LettersKind kind;
-  House house(folder, &kind);
+  SqliteHouse house(folder, &kind);
   const store::Job job = Finish(house, id);
   EXPECT_EQ(job.state, JobState::kSucceeded) << "each life made progress, so no shard is poison";
   EXPECT_EQ(ArtifactBytes(house, id), expected);
@@ -212,7 +183,7 @@ TEST(RepeatedCrashTest, AMergeThatKillsItsWorkerEachTimeFailsItsJob) {
   std::string id;
   {
     LettersKind kind;
-    House house(folder, &kind);
+    SqliteHouse house(folder, &kind);
     id = house.queue->Create(LettersKind::Job("lab", /*shards=*/2), {})->job.id;
   }
   for (int life = 0; life < 3; ++life) {
@@ -220,7 +191,7 @@ TEST(RepeatedCrashTest, AMergeThatKillsItsWorkerEachTimeFailsItsJob) {
     if (child == 0) {
       LettersKind kind;
       kind.before_merged = [](int64_t) { raise(SIGKILL); };
-      House house(folder, &kind);
+      SqliteHouse house(folder, &kind);
       house.worker->Start();
       while (true) pause();
     }
@@ -229,7 +200,7 @@ TEST(RepeatedCrashTest, AMergeThatKillsItsWorkerEachTimeFailsItsJob) {
     ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
   }
   LettersKind kind;
-  House house(folder, &kind);
+  SqliteHouse house(folder, &kind);
   const store::Job job = house.queue->Get("lab", id)->job;
   EXPECT_EQ(job.state, JobState::kFailed);
   EXPECT_EQ(job.error->reason, "WORKER_LOST");

@@ -147,6 +147,25 @@ TEST_F(JobQueueTest, ListenersAreWokenByWhatWorkersMustKnowUntilTheyAreRemoved) 
   EXPECT_EQ(wakes, 3);
 }
 
+TEST_F(JobQueueTest, WorkIsListedAnewOnceListenersWereWokenOrSomebodyForgotIt) {
+  EXPECT_TRUE(queue_->ListWork()->empty());
+  ASSERT_TRUE(queue_->Create(LettersKind::Job(), {}).ok());
+  EXPECT_EQ(queue_->ListWork()->size(), 1u);
+  store::NewJob behind_its_back = LettersKind::Job();
+  behind_its_back.needs = "models/x";
+  ASSERT_TRUE(store_->CreateJob(behind_its_back, {}).ok());
+  queue_->ForgetWork();
+  EXPECT_EQ(queue_->ListWork()->size(), 2u);
+}
+
+TEST_F(JobQueueTest, JobsAreCountedAgainAfterAMoment) {
+  for (int64_t jobs = 1; jobs <= 2; ++jobs) {
+    ASSERT_TRUE(queue_->Create(LettersKind::Job(), {}).ok());
+    // Of one tenant, kind and state.
+    while (queue_->CountJobs()->at(0).count != jobs) std::this_thread::yield();
+  }
+}
+
 TEST_F(JobQueueTest, AJobSaysWhatItWaitsForAndWatchersHearThatItCame) {
   LettersKind kind;
   absl::Status missing = NotReady("`models/a` is not loaded");

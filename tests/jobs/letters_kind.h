@@ -38,7 +38,7 @@ class LettersKind : public JobKind {
   }
 
   absl::StatusOr<ShardResult> RunShard(ShardContext& context) override {
-    std::string partial = context.partial();
+    std::string partial = context.TakePartial();
     int64_t chunk = 0;
     if (!context.cursor().empty() && !absl::SimpleAtoi(context.cursor(), &chunk)) {
       return absl::InternalError("the cursor is damaged");

@@ -47,7 +47,7 @@ class TimedKind : public JobKind {
     const std::vector<std::string> spec = absl::StrSplit(context.spec(), ' ');
     int64_t chunks = 0, milliseconds = 0, chunk = context.work_done();
     VS_CHECK(absl::SimpleAtoi(spec[0], &chunks) && absl::SimpleAtoi(spec[1], &milliseconds));
-    std::string partial = context.partial();
+    std::string partial = context.TakePartial();
     for (; chunk < chunks; ++chunk) {
       VS_RETURN_IF_ERROR(CheckGoesOn(context.cancellation()));
       if (before_chunk) VS_RETURN_IF_ERROR(before_chunk(context, chunk));

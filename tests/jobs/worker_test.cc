@@ -14,6 +14,7 @@
 #include "absl/synchronization/notification.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/thread_cancellation.h"
 #include "jobs/job_queue.h"
 #include "store/directory_blob_store.h"
 #include "store/sqlite_store.h"
@@ -150,6 +151,22 @@ TEST_F(WorkerTest, CancelStopsTheRunningShardBetweenItsChunks) {
   const store::Job job = Await(id, JobState::kCancelled);
   EXPECT_EQ(job.work_done, 2) << "what was done before, and the chunk in flight, stays";
   EXPECT_EQ(job.rescues, 0);
+}
+
+TEST_F(WorkerTest, WhatAShardWaitsForElsewhereHearsThatItIsCancelled) {
+  LettersKind kind;
+  absl::Notification started;
+  kind.before_chunk = [&](ShardContext&, int64_t) {
+    started.Notify();
+    while (ThreadCancellation::CheckGoesOn().ok()) std::this_thread::yield();
+    return ThreadCancellation::CheckGoesOn();
+  };
+  auto worker = MakeWorker(&kind);
+  worker->Start();
+  const std::string id = Create(LettersKind::Job());
+  ASSERT_TRUE(started.WaitForNotificationWithTimeout(kPatience));
+  ASSERT_TRUE(queue_->Cancel("lab", id).ok());
+  EXPECT_EQ(Await(id, JobState::kCancelled).rescues, 0);
 }
 
 TEST_F(WorkerTest, DrainGivesTheShardBackWithoutBlameAndTheNextWorkerGoesOnFromItsCursor) {

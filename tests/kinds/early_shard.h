@@ -20,7 +20,7 @@ class EarlyShard : public jobs::ShardContext {
   int64_t shard() const override { return shard_; }
   int64_t num_shards() const override { return shard_ + 1; }
   const std::string& cursor() const override { return empty_; }
-  const std::string& partial() const override { return empty_; }
+  std::string TakePartial() override { return ""; }
   int64_t work_done() const override { return 0; }
   absl::StatusOr<store::ShardProgress> ProgressOf(int64_t shard) override {
     return progress.at(static_cast<size_t>(shard));

@@ -188,7 +188,7 @@ TEST(GeneratedResponses, WhatIsStoredWithAJobIsReadBackOrIsDataLoss) {
            [](SavedWork& saved) { saved.mutable_generation()->set_samples(3); },
            [](SavedWork& saved) { saved.mutable_generation()->clear_conditions(); },
            [](SavedWork& saved) { saved.mutable_generation()->add_conditions(); },
-           [](SavedWork& saved) { saved.set_format_version(7); }}) {
+           [](SavedWork& saved) { saved.set_format_version(99); }}) {
     SavedWork damaged = record;
     damage(damaged);
     EXPECT_EQ(kind.Open("lab", damaged.SerializeAsString()).status().code(),

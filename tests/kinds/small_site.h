@@ -60,12 +60,12 @@ class SmallSite {
   }
 
   // Call it once, when no kind is to be added any more.
-  // Which commits every chunk.
-  void StartWorker() {
+  // By default it commits every chunk.
+  void StartWorker(absl::Duration commit_interval = absl::ZeroDuration()) {
     const std::vector<valuescope::jobs::JobKind*> kinds = registry.ForWorkers();
     queue.SetKinds({kinds.begin(), kinds.end()});
     valuescope::jobs::WorkerOptions options;
-    options.turns.commit_interval = absl::ZeroDuration();
+    options.turns.commit_interval = commit_interval;
     worker = std::make_unique<valuescope::jobs::Worker>(&queue, blobs.get(), kinds, options);
     worker->Start();
   }

@@ -69,6 +69,13 @@ def questionnaire(client, count):
     return v1.JobSpec(ask_questionnaire=request)
 
 
+def captures(client, count):
+    data = client.write_artifact(responses(count)).name
+    taps = [vs.tap("residual_post"), vs.tap("mlp_neurons", dtype="bfloat16", reduction="mean")]
+    spec = vs.capture_spec(MODEL, artifact=data, taps=taps, max_file_bytes=1 << 20)
+    return v1.JobSpec(capture=spec)
+
+
 @dataclasses.dataclass(frozen=True)
 class Sweep:
     """A kind of job. `counter`: of the tokens that its units take, equally many each. `chunk`: units that run together."""
@@ -85,6 +92,7 @@ SWEEPS = [
     Sweep("extract_vectors", extraction, PROMPT_TOKENS, 16),
     Sweep("generate_responses", generation, NEW_TOKENS, 32),
     Sweep("ask_questionnaire", questionnaire, PROMPT_TOKENS, 128),
+    Sweep("capture", captures, PROMPT_TOKENS, 16),
 ]
 
 
@@ -95,4 +103,5 @@ def counted(server, counter, kind=int):
 
 
 def artifacts_of(client, job):
-    return {a.role: client.read_artifact(a.artifact) for a in client.job(job).result.artifacts}
+    made = client.job(job).result.artifacts
+    return {a.display_name: client.read_artifact(a.artifact) for a in made}

@@ -8,6 +8,7 @@ import time
 import uuid
 
 import valuescope as vs
+from conftest import await_true
 from cutting_proxy import CuttingProxy
 from job_sites import Site, committed, connected
 from job_sweeps import artifacts_of
@@ -19,8 +20,10 @@ CUT_SHARE = 0.01  # of the pieces that pass
 
 def assert_each_once(servers, job):
     """Every shard of a finished job, and its merge, was committed by one server, once."""
-    counts = committed(servers, job.name)
     wanted = {(job.name.split("/")[1], s) for s in range(-1, job.progress.shards_total)}
+    # Who asks may hear of a commit before the server that made it writes its line.
+    await_true(lambda: wanted <= set(committed(servers, job.name)))
+    counts = committed(servers, job.name)
     assert dict(counts) == dict.fromkeys(wanted, 1), counts
 
 

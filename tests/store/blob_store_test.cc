@@ -193,6 +193,38 @@ TEST_P(BlobStoreTest, AWalkMeetsEveryOldBlobOnceAndNothingElse) {
   EXPECT_THAT(*blobs_->List("", 100, absl::Hours(1)), testing::ElementsAre(written[3]));
 }
 
+TEST_P(BlobStoreTest, APlaceIsThatOfTheFirstDatabaseThatClaimsIt) {
+  ASSERT_TRUE(blobs_->Claim("first").ok());
+  EXPECT_TRUE(blobs_->Claim("first").ok());
+  const absl::Status refused = blobs_->Claim("second");
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(DetailsOf(refused).reason, "BLOBS_OF_ANOTHER_STORE");
+  EXPECT_THAT(refused.message(), testing::HasSubstr("first"));
+  EXPECT_THAT(refused.message(), testing::HasSubstr("use another directory or prefix"));
+  EXPECT_THAT(refused.message(), testing::HasSubstr("remove .owner"));
+  const auto again = Open();
+  EXPECT_TRUE(again->Claim("first").ok());
+  EXPECT_FALSE(again->Claim("second").ok());
+  EXPECT_THAT(*blobs_->List("", 10, absl::ZeroDuration()), testing::IsEmpty()) << "it is no blob";
+}
+
+TEST_P(BlobStoreTest, OfDatabasesThatClaimAPlaceAtOnceOneHasIt) {
+  constexpr int kDatabases = 8;
+  std::vector<std::unique_ptr<BlobStore>> opened;
+  for (int i = 0; i < kDatabases; ++i) opened.push_back(Open());
+  std::atomic<int> claimed = 0;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kDatabases; ++i) {
+    threads.emplace_back([&, i] {
+      const absl::Status status = opened[static_cast<size_t>(i)]->Claim(absl::StrCat("id", i));
+      claimed += status.ok();
+      EXPECT_TRUE(status.ok() || DetailsOf(status).reason == "BLOBS_OF_ANOTHER_STORE") << status;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(claimed, 1);
+}
+
 TEST_P(BlobStoreTest, AScratchFileGivesBackWhatWasWrittenAndHasNoName) {
   const auto scratch = blobs_->NewScratchFile();
   ASSERT_TRUE(scratch.ok()) << scratch.status();

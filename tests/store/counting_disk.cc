@@ -16,11 +16,12 @@ namespace valuescope::store {
 namespace {
 
 std::atomic<int64_t> sync_count = 0;
+std::atomic<int64_t> written_bytes = 0;
 std::atomic<int64_t> delay_microseconds = 0;
 sqlite3_vfs* real = nullptr;
 sqlite3_vfs counting;
 
-// The methods of one kind of files (they differ in how they lock), but for xSync.
+// The methods of one kind of files (they differ in how they lock), but for xSync and xWrite.
 struct CountingMethods : sqlite3_io_methods {
   const sqlite3_io_methods* real;
 };
@@ -33,6 +34,12 @@ int Sync(sqlite3_file* file, int flags) {
   return static_cast<const CountingMethods*>(file->pMethods)->real->xSync(file, flags);
 }
 
+int Write(sqlite3_file* file, const void* bytes, int size, sqlite3_int64 offset) {
+  written_bytes += size;
+  return static_cast<const CountingMethods*>(file->pMethods)
+      ->real->xWrite(file, bytes, size, offset);
+}
+
 const sqlite3_io_methods* Counting(const sqlite3_io_methods* methods) {
   absl::MutexLock lock(&kinds_mutex);
   const auto kind = std::find_if(kinds.begin(), kinds.end(), [&](const CountingMethods& known) {
@@ -42,6 +49,7 @@ const sqlite3_io_methods* Counting(const sqlite3_io_methods* methods) {
   if (kind->real == nullptr) {
     static_cast<sqlite3_io_methods&>(*kind) = *methods;
     kind->xSync = Sync;
+    kind->xWrite = Write;
     kind->real = methods;
   }
   return &*kind;
@@ -57,7 +65,7 @@ int Open(sqlite3_vfs*, const char* name, sqlite3_file* file, int flags, int* fla
 
 CountingDisk::CountingDisk(absl::Duration delay) {
   VS_CHECK(real == nullptr);
-  sync_count = 0;
+  sync_count = written_bytes = 0;
   delay_microseconds = absl::ToInt64Microseconds(delay);
   real = sqlite3_vfs_find(nullptr);
   counting = *real;
@@ -73,5 +81,7 @@ CountingDisk::~CountingDisk() {
 }
 
 int64_t CountingDisk::syncs() const { return sync_count; }
+
+int64_t CountingDisk::written() const { return written_bytes; }
 
 }  // namespace valuescope::store

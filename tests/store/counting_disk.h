@@ -1,5 +1,6 @@
 // A file system for SQLite that counts, and can slow, what has to reach the disk: the default one,
-// with a count of its calls of fsync. Databases that are opened while one lives use it.
+// with a count of its calls of fsync and of the bytes written. Databases that are opened while one
+// lives use it.
 #ifndef VALUESCOPE_TESTS_STORE_COUNTING_DISK_H_
 #define VALUESCOPE_TESTS_STORE_COUNTING_DISK_H_
 
@@ -17,7 +18,8 @@ class CountingDisk {
   CountingDisk(const CountingDisk&) = delete;
   CountingDisk& operator=(const CountingDisk&) = delete;
 
-  int64_t syncs() const;  // so far
+  int64_t syncs() const;    // so far
+  int64_t written() const;  // bytes so far
 };
 
 }  // namespace valuescope::store

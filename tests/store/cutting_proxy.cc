@@ -59,22 +59,24 @@ void CuttingProxy::Accept() {
 }
 
 void CuttingProxy::Forward(int client, int server) {
-  bool open = true;
+  bool open = true, asked = false;
   while (open && !ended_) {
     std::array<pollfd, 2> waited = {pollfd{.fd = client, .events = POLLIN},
                                     pollfd{.fd = server, .events = POLLIN}};
     poll(waited.data(), waited.size(), kLook);
-    if (waited[0].revents != 0) open = PassOn(client, server, /*to_server=*/true);
-    if (open && waited[1].revents != 0) open = PassOn(server, client, /*to_server=*/false);
+    if (waited[0].revents != 0) open = PassOn(client, server, /*to_server=*/true, asked);
+    if (open && waited[1].revents != 0) open = PassOn(server, client, /*to_server=*/false, asked);
   }
   close(client);
   close(server);
 }
 
-bool CuttingProxy::PassOn(int from, int to, bool to_server) {
+bool CuttingProxy::PassOn(int from, int to, bool to_server, bool& asked) {
   std::string bytes(1 << 16, '\0');
   const ssize_t count = read(from, bytes.data(), bytes.size());
   if (count <= 0) return false;
+  journeys_ += to_server && !asked;
+  asked = to_server;
   bytes.resize(static_cast<size_t>(count));
   const bool commits = to_server && absl::StrContains(bytes, absl::string_view("COMMIT\0", 7));
   const Cut cut = commits ? cut_.exchange(Cut::kNone) : Cut::kNone;

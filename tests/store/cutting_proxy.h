@@ -1,4 +1,5 @@
-// Stands between a client and PostgreSQL's socket, and cuts the connection when a COMMIT passes.
+// Stands between a client and PostgreSQL's socket, counts how often the client waits for an answer,
+// and cuts the connection when a COMMIT passes.
 #ifndef VALUESCOPE_TESTS_STORE_CUTTING_PROXY_H_
 #define VALUESCOPE_TESTS_STORE_CUTTING_PROXY_H_
 
@@ -28,16 +29,19 @@ class CuttingProxy {
   void CutNext(Cut cut) { cut_ = cut; }
   int cuts() const { return cuts_; }
 
+  // Of clients that sent something, were answered, and then sent something more or were quiet.
+  int journeys() const { return journeys_; }
+
  private:
   void Accept();
   void Forward(int client, int server);
   // False where the connection ends.
-  bool PassOn(int from, int to, bool to_server);
+  bool PassOn(int from, int to, bool to_server, bool& asked);
 
   const TemporaryFolder folder_;
   const std::string server_;
   std::atomic<Cut> cut_ = Cut::kNone;
-  std::atomic<int> cuts_ = 0;
+  std::atomic<int> cuts_ = 0, journeys_ = 0;
   std::atomic<bool> ended_ = false;
   int listener_ = -1;
   std::thread accepting_;

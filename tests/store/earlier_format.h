@@ -17,7 +17,9 @@ inline std::string FromLinesToNone(absl::string_view bytes) {
                         : "DROP TRIGGER job_is_created ON jobs; DROP TRIGGER job_changes ON jobs;"
                           "DROP FUNCTION job_is_created(); DROP FUNCTION job_changes();";
   absl::StrAppend(&sql,
-                  "DROP TABLE job_revisions; DROP TABLE job_states; DROP TABLE job_models;"
+                  "DROP TABLE store_identity;"
+                  "DROP TABLE job_children; DROP TABLE job_revisions; DROP TABLE job_states; DROP "
+                  "TABLE job_models;"
                   "DROP TABLE job_observed; DROP INDEX jobs_by_count;"
                   "DROP INDEX jobs_by_list_of_state; DROP INDEX jobs_by_list_of_kind;"
                   "DROP INDEX jobs_by_list; CREATE INDEX jobs_by_list ON jobs (tenant, sequence);"
@@ -37,7 +39,7 @@ inline std::string FromLinesToNone(absl::string_view bytes) {
                     bytes, "));");
   }
   absl::StrAppend(&sql,
-                  "DROP TABLE replicas;"
+                  "DROP TABLE replicas; DROP TABLE step_blobs;"
                   "UPDATE steps SET state = 0 WHERE state = 3;"
                   "DROP TABLE job_payloads; DROP TABLE step_results; DROP TABLE lines;"
                   "DROP INDEX jobs_ready; DROP INDEX jobs_unfinished; DROP INDEX jobs_queued;"

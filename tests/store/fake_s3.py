@@ -8,9 +8,10 @@ Written from AWS's documents, not from the client's code: signatures are compute
     {"do": "rule", "method": "PUT", "contains": "ab/", "times": 2, "how": "error", "status": 503, "code": "SlowDown"}
 
 How a rule meets a request: error (status, code), answer (status, body), cut (half of the content, then nothing), lost (done,
-and no answer), hang (no answer until {"do": "release"}), hold (done once released), corrupt (a byte is changed), lie (another
-checksum), whole (ranges are ignored). Other orders: rules (forget all), release, held (waits until a request is), keys,
-uploads, counts, age (key, seconds), clock (seconds ahead), credentials, page (keys a page), put (key, text), reset.
+and no answer), header (done, and a header of so many bytes), hang (no answer until {"do": "release"}), hold (done once
+released), corrupt (a byte is changed), lie (another checksum), whole (ranges are ignored). Other orders: rules (forget all),
+release, held (waits until a request is), keys, uploads, counts, age (key, seconds), clock (seconds ahead), credentials, page
+(keys a page), conditions (how: kept, refused, or empty: ignored), put (key, text), reset.
 """
 
 import argparse
@@ -54,6 +55,7 @@ class State:
         self.counts = collections.Counter()
         self.ahead = 0
         self.page = 1000
+        self.conditions = "kept"
 
     def now(self):
         return time.time() + self.ahead
@@ -227,7 +229,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer(status, body, headers)
 
     def answer(self, status, body=b"", headers=None):
-        how = getattr(self, "rule", {"how": "serve"})["how"]
+        rule = getattr(self, "rule", {"how": "serve"})
+        how = rule["how"]
         self.rule = {"how": "serve"}
         if how == "lost":
             self.close_connection = True
@@ -235,6 +238,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
+        if how == "header":
+            self.send_header("x-amz-meta-long", "x" * rule["bytes"])
         if "Content-Length" not in (headers or {}):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -259,6 +264,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return upload
 
     def s3_put(self):
+        if self.headers.get("If-None-Match") == "*" and self.state.conditions:
+            if self.state.conditions == "refused":
+                raise Refusal(501, "NotImplemented")
+            if self.key in self.state.objects:
+                raise Refusal(412, "PreconditionFailed")
         self.state.objects[self.key] = (self.content, self.state.now())
         return 200, b"", {"ETag": f'"{hashlib.md5(self.content).hexdigest()}"'}
 
@@ -390,6 +400,8 @@ def obey(state, order):
         elif do == "credentials":
             state.access_key, state.secret_key = order["access_key"], order["secret_key"]
             state.token = order.get("token", "")
+        elif do == "conditions":
+            state.conditions = order["how"]
         elif do == "page":
             state.page = order["keys"]
         elif do == "reset":

@@ -268,7 +268,7 @@ TEST_P(JobHistoryTest, FinishedJobsGoWhenTheirTimeIsOverWithWhatIsTheirOwn) {
   EXPECT_EQ(store_->GetResource("lab", ResourceKind::kArtifact, done).status().code(),
             absl::StatusCode::kNotFound);
   EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::ZeroDuration()),
-              UnorderedElementsAre(Sha256Hex("data"), Sha256Hex(done)));
+              UnorderedElementsAre(OrphanedBlob{Sha256Hex("data")}, OrphanedBlob{Sha256Hex(done)}));
 }
 
 TEST_P(JobHistoryTest, AJobWhoseArtifactAnotherStillReadsGoesOnceThatHasFinished) {

@@ -376,7 +376,8 @@ TEST_P(JobTableTest, ABlobIsNamedByTheJobsThatReadItUntilTheLastIsDeleted) {
     ASSERT_TRUE(store_->RequestCancel("lab", id).ok());
     ASSERT_TRUE(store_->DeleteJob("lab", id).ok());
   }
-  EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::ZeroDuration()), ElementsAre(Sha256Hex("data")));
+  EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::ZeroDuration()),
+              ElementsAre(OrphanedBlob{Sha256Hex("data")}));
   job.blobs = {"../data"};
   EXPECT_EQ(DetailsOf(store_->CreateJob(job, {}).status()).field, "blobs");
 }
@@ -446,16 +447,18 @@ TEST_P(JobTableTest, DeletingAJobTakesItsArtifactsAndLeavesItsVectors) {
   EXPECT_EQ(store_->GetJob("lab", id).status().code(), absl::StatusCode::kNotFound);
   EXPECT_FALSE(store_->GetResource("lab", ResourceKind::kArtifact, "a").ok());
   EXPECT_TRUE(store_->GetResource("lab", ResourceKind::kVector, "v").ok());
-  EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::ZeroDuration()), ElementsAre(Sha256Hex("artifact")));
+  EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::ZeroDuration()),
+              ElementsAre(OrphanedBlob{Sha256Hex("artifact")}));
 }
 
 TEST_P(JobTableTest, WhatAnUnfinishedJobReadsCannotBeDeleted) {
   ASSERT_TRUE(store_->PutResources("lab", {Artifact("data", "rows")}, {}).ok());
   NewJob job = TwoShards();
   job.inputs = {{.kind = ResourceKind::kArtifact, .id = "data"}};
-  Create(job);
-  EXPECT_EQ(DetailsOf(store_->DeleteResource("lab", ResourceKind::kArtifact, "data")).reason,
-            "RESOURCE_IN_USE");
+  const std::string reader = Create(job);
+  const absl::Status refused = store_->DeleteResource("lab", ResourceKind::kArtifact, "data");
+  EXPECT_EQ(DetailsOf(refused).reason, "RESOURCE_IN_USE");
+  EXPECT_THAT(std::string(refused.message()), testing::HasSubstr("`jobs/" + reader + "`"));
   RunToTheEnd();
   EXPECT_TRUE(store_->DeleteResource("lab", ResourceKind::kArtifact, "data").ok());
   EXPECT_EQ(store_->CreateJob(job, {}).status().code(), absl::StatusCode::kNotFound);
@@ -471,6 +474,33 @@ TEST_P(JobTableTest, NumbersOutOfRangeAreRefused) {
   NewJob job = TwoShards();
   job.priority = 101;
   EXPECT_EQ(DetailsOf(store_->CreateJob(job, {}).status()).field, "priority");
+}
+
+TEST_P(JobTableTest, ALeaseTellsWhetherThereIsSomethingToReadOfItsShard) {
+  Create(TwoShards());
+  const std::optional<Lease> first = Take();
+  ASSERT_TRUE(first);
+  EXPECT_FALSE(first->begun);
+  ASSERT_TRUE(store_->ReleaseLease(*first).ok());
+  const std::optional<Lease> again = Take();
+  EXPECT_FALSE(again->begun) << "nothing was committed";
+  ASSERT_TRUE(
+      store_->CommitProgress(*again, {.partial = "half", .cursor = "c", .work_done = 5}).ok());
+  ASSERT_TRUE(store_->ReleaseLease(*again).ok());
+  const std::optional<Lease> begun = Take();
+  EXPECT_EQ(begun->shard, again->shard);
+  EXPECT_TRUE(begun->begun);
+  EXPECT_EQ(PartialOf(*begun, begun->shard), "half");
+  EXPECT_FALSE(Take()->begun) << "the other shard";
+}
+
+TEST_P(JobTableTest, OfAJobThatIsKnownTheSpecIsNotReadAgain) {
+  const std::string id = Create(TwoShards());
+  LeaseRequest request{.can_run = {{.kind = "count", .needs = ""}}};
+  request.known_job = "another";
+  EXPECT_EQ((*store_->LeaseWork(request))->spec, "{}");
+  request.known_job = id;
+  EXPECT_EQ((*store_->LeaseWork(request))->spec, "");
 }
 
 TEST_P(JobTableTest, CountsJobsByTenantKindAndState) {

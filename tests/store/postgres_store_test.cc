@@ -235,6 +235,23 @@ TEST_F(PostgresStoreTest, ACommitThatIsLostOnItsWayIsDoneOnceWhicheverWayItWasLo
   EXPECT_EQ(proxy.cuts(), 4);
 }
 
+TEST_F(PostgresStoreTest, AShardBehindAnotherCostsSixJourneysToTheDatabaseAndBack) {
+  CuttingProxy proxy(server_.folder());
+  const auto store = Open(absl::StrCat("postgresql://postgres@/store?host=", proxy.folder()));
+  LeaseRequest request = kAnyWork;
+  request.known_job = store->CreateJob(Shards(1), {})->id;
+  int before = proxy.journeys();
+  std::optional<Lease> lease = *store->LeaseWork(request);
+  EXPECT_EQ(proxy.journeys() - before, 4) << "the time, the lines, the step, and all writes";
+  ASSERT_TRUE(lease && !lease->begun);
+  lease->worked = absl::Milliseconds(1);
+  before = proxy.journeys();
+  const ShardProgress done = {
+      .partial = "p", .cursor = "", .work_done = 1, .observed = {{.name = "count", .count = 1}}};
+  ASSERT_TRUE(store->CompleteShard(*lease, done).ok());
+  EXPECT_EQ(proxy.journeys() - before, 2) << "whether the lease holds, and all writes";
+}
+
 TEST_F(PostgresStoreTest, ACrashOfTheDatabaseLosesNothingThatWasCommitted) {
   const auto store = Open(server_.Url());
   const std::string id = store->CreateJob(Shards(2), {})->id;

@@ -222,7 +222,8 @@ TEST_P(ResourceTableTest, ABlobIsOrphanedByItsLastResourceAndOnlyAfterTheGrace) 
   ASSERT_TRUE(store_->DeleteResource("other", ResourceKind::kVector, "v").ok());
   EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::Hours(1)), IsEmpty()) << "too young";
   database_->Advance(absl::Hours(2));
-  EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::Hours(1)), ElementsAre(Sha256Hex("content")));
+  EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::Hours(1)),
+              ElementsAre(OrphanedBlob{Sha256Hex("content")}));
   EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::Hours(1)), IsEmpty()) << "returned once";
 }
 
@@ -242,7 +243,8 @@ TEST_P(ResourceTableTest, ABlobThatNeverHadANameIsAnOrphanOnceItWasMarkedForLong
   ASSERT_TRUE(store_->MarkOrphanedBlobs(met).ok()) << "the first mark counts";
   EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::Hours(1)), IsEmpty());
   database_->Advance(absl::Minutes(1));
-  EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::Hours(1)), ElementsAre(Sha256Hex("nameless")));
+  EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::Hours(1)),
+              ElementsAre(OrphanedBlob{Sha256Hex("nameless")}));
 }
 
 TEST_P(ResourceTableTest, ListsOfAModelPageThroughAllOfItsAndNoOthers) {

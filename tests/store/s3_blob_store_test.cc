@@ -6,6 +6,7 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <functional>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -13,6 +14,7 @@
 #include "absl/time/clock.h"
 #include "base/error.h"
 #include "base/sha256.h"
+#include "base/thread_cancellation.h"
 #include "store/s3_credentials.h"
 #include "tests/store/fake_s3.h"
 
@@ -147,6 +149,52 @@ TEST_F(S3BlobStoreTest, WhoStopsRetryingWaitsForNothing) {
   patient->StopRetrying();
   writer.join();
   EXPECT_EQ(DetailsOf(status).reason, "STORAGE_UNREACHABLE");
+}
+
+TEST_F(S3BlobStoreTest, WorkThatIsCancelledLeavesAStoreThatDoesNotAnswer) {
+  S3Options options = fake_.Options();
+  options.longest_stall = options.patience = absl::Hours(1);
+  const auto patient = Open(std::move(options));
+  const std::string digest = WriteBlob(*patient, "bytes")->digest;
+  Rule({{"how", "hang"}, {"times", 1000}});
+  for (const std::function<absl::Status()>& call :
+       std::initializer_list<std::function<absl::Status()>>{
+           [&] { return patient->Read(digest, 0, 5).status(); },
+           [&] { return WriteBlob(*patient, "others").status(); },
+           [&] { return WriteBlob(*patient, std::string(2500, 'x')).status(); }}) {
+    Cancellation cancellation;
+    absl::Status status;
+    std::thread work([&] {
+      const ThreadCancellation as_the_work(cancellation);
+      status = call();
+    });
+    fake_.Tell({{"do", "held"}});
+    cancellation.Cancel();
+    work.join();
+    EXPECT_EQ(status.code(), absl::StatusCode::kCancelled) << status;
+    fake_.Tell({{"do", "release"}});
+  }
+}
+
+TEST_F(S3BlobStoreTest, WorkThatIsCancelledDoesNotTryAgainAndBeginsNothing) {
+  S3Options options = fake_.Options();
+  options.patience = absl::Hours(1);
+  options.first_pause = absl::Minutes(10);
+  const auto patient = Open(std::move(options));
+  Rule({{"how", "error"}, {"status", 503}, {"code", "SlowDown"}, {"times", 1000}});
+  const size_t before = Exchanges().size();
+  Cancellation cancellation;
+  absl::Status status;
+  std::thread work([&] {
+    const ThreadCancellation as_the_work(cancellation);
+    status = WriteBlob(*patient, "bytes").status();
+    EXPECT_EQ(WriteBlob(*patient, "bytes").status().code(), absl::StatusCode::kCancelled);
+  });
+  while (Exchanges().size() == before) std::this_thread::yield();
+  cancellation.Cancel();
+  work.join();
+  EXPECT_EQ(DetailsOf(status).reason, "STORAGE_UNREACHABLE") << "why it would have tried again";
+  EXPECT_EQ(Exchanges().size(), before + 1);
 }
 
 TEST_F(S3BlobStoreTest, ARefusalSaysWhatToCheckAndIsNotRepeated) {
@@ -316,6 +364,9 @@ TEST_F(S3BlobStoreTest, AnswersThatAreNoneOfS3AreErrors) {
   EXPECT_THAT(hasty->Read(digest, 2, 100).status().ToString(), HasSubstr("ranges"));
   EXPECT_THAT(hasty->Read(digest, 0, 2).status().ToString(), HasSubstr("more than"));
   fake_.Tell({{"do", "rules"}});
+  Rule({{"method", "GET"}, {"how", "header"}, {"bytes", 1 << 20}, {"times", 1000}});
+  EXPECT_EQ(DetailsOf(hasty->Read(digest, 0, 100).status()).reason, "STORAGE_UNREACHABLE");
+  fake_.Tell({{"do", "rules"}});
   const std::string key =
       "<Contents><Key>lab/values/0</Key><LastModified>2026-01-02T03:04:05Z</LastModified>"
       "</Contents>";
@@ -375,6 +426,37 @@ TEST_F(S3BlobStoreTest, WhoWritesWhatIsBeingRemovedAwaitsItAndWritesAgain) {
   ASSERT_TRUE(read.ok()) << read.status();
   EXPECT_EQ(*read, "bytes");
   EXPECT_EQ(fake_.Keys().size(), 1u) << "the mark is gone";
+}
+
+TEST_F(S3BlobStoreTest, AStoreWithoutConditionsCanBeClaimed) {
+  for (const char* how : {"refused", ""}) {
+    fake_.Tell({{"do", "reset"}});
+    fake_.Tell({{"do", "conditions"}, {"how", how}});
+    EXPECT_TRUE(blobs_->Claim("first").ok()) << how;
+    EXPECT_EQ(DetailsOf(blobs_->Claim("second")).reason, "BLOBS_OF_ANOTHER_STORE") << how;
+    EXPECT_TRUE(blobs_->Claim("first").ok()) << how;
+  }
+}
+
+TEST_F(S3BlobStoreTest, WhoComesSecondWithItsClaimIsRefused) {
+  Rule({{"method", "PUT"}, {"contains", ".owner"}, {"how", "hold"}});
+  S3Options patient = fake_.Options();
+  patient.longest_stall = absl::Minutes(1);
+  const auto slow = Open(std::move(patient));
+  absl::Status second;
+  std::thread claiming([&] { second = slow->Claim("second"); });
+  ASSERT_TRUE(fake_.Tell({{"do", "held"}}));
+  EXPECT_TRUE(blobs_->Claim("first").ok());
+  fake_.Tell({{"do", "release"}});
+  claiming.join();
+  EXPECT_EQ(DetailsOf(second).reason, "BLOBS_OF_ANOTHER_STORE");
+  EXPECT_TRUE(blobs_->Claim("first").ok());
+}
+
+TEST_F(S3BlobStoreTest, AClaimWhoseAnswerIsLostIsKept) {
+  Rule({{"method", "PUT"}, {"contains", ".owner"}, {"how", "lost"}});
+  EXPECT_TRUE(blobs_->Claim("first").ok());
+  EXPECT_FALSE(blobs_->Claim("second").ok());
 }
 
 TEST_F(S3BlobStoreTest, ARemovalWhoseEndIsUnknownHoldsWritersUpUntilNothingCanCome) {

@@ -84,7 +84,8 @@ TEST_F(SqliteStoreTest, ADatabaseOfTheFormatBeforeIsBroughtToThePresentOne) {
               ElementsAre(JobTransition{.revision = 1, .state = JobState::kQueued}));
   EXPECT_EQ(store_->ListJobs("lab", {.model = "models/tiny"}, {})->jobs.size(), 1u);
   ASSERT_TRUE(store_->MarkOrphanedBlobs({blob, Sha256Hex("nameless")}).ok());
-  EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::ZeroDuration()), ElementsAre(Sha256Hex("nameless")));
+  EXPECT_THAT(*store_->TakeOrphanedBlobs(absl::ZeroDuration()),
+              ElementsAre(OrphanedBlob{Sha256Hex("nameless")}));
   Open();
 }
 

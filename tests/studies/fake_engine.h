@@ -180,6 +180,13 @@ class FakeEngine : public engine::Engine {
     engine::Capture capture;
     capture.tap_index = index;
     capture.layers = tap.layers;
+    const auto prompt = static_cast<int64_t>(request.prompt.size());
+    const auto end = prompt + static_cast<int64_t>(request.given_response.size());
+    for (int64_t position = prompt; position < end; ++position) {
+      capture.positions.push_back(position);
+    }
+    if (tap.tokens.kind == engine::TokenKind::kLast) capture.positions = {end - 1};
+    if (tap.tokens.kind == engine::TokenKind::kLastPrompt) capture.positions = {prompt - 1};
     const int64_t rows = model::IsPerLayer(tap.site) ? static_cast<int64_t>(tap.layers.size()) : 1;
     capture.tensor = HostTensor::Zeros(DType::kFloat32, {rows, 1, width});
     const auto values = capture.tensor.MutableAs<float>();

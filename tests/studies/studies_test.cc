@@ -53,7 +53,7 @@ absl::StatusOr<ExtractedVector> Extracted(FakeEngine& engine, const ResponseSet&
                       KeptMeans::Begin(engine, static_cast<int64_t>(set.responses.size()),
                                        ShapeOf(plan, engine.architecture())));
   VS_RETURN_IF_ERROR(AddMeans(engine, set.responses, plan, Cancellation(), means, cached));
-  return ExtractVector(engine, set, means, plan.layers, options, {});
+  return ExtractVector(engine, set, AllOf(set), means, plan.layers, options, {});
 }
 
 StoredVector VectorOf(std::vector<float> rows) {
@@ -407,7 +407,8 @@ TEST(ExtractVectorTest, WhatAMethodWorksWithIsHeldAndRefusedWhereItNeverFits) {
         v1::EXTRACTION_METHOD_LINEAR_PROBE}) {
     const ExtractionOptions options = {.method = method};
     // The means of these few are in memory too, at once or before.
-    engine.most_kept = std::max<int64_t>(WorkingBytes(set, /*width=*/3, method), 40 * 2 * 4 * 4);
+    engine.most_kept =
+        std::max<int64_t>(WorkingBytes(set, AllOf(set), /*width=*/3, method), 40 * 2 * 4 * 4);
     EXPECT_TRUE(Extracted(engine, set, /*token_norms=*/true, options).ok()) << method;
     if (engine.most_kept == 40 * 2 * 4 * 4) continue;
     engine.most_kept -= 1;

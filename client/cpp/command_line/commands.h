@@ -27,6 +27,7 @@ struct JobFlags {
   bool job = false;
   bool validate_only = false;
   bool watch = false;
+  int priority = 0;
 };
 
 // A prompt as people give it: words on the command line or "-" for standard input.
@@ -83,6 +84,7 @@ struct ExtractFlags {
   std::string pooling;  // likewise
   std::optional<double> inverse_regularization;
   std::string display_name;
+  std::vector<std::string> values;  // VALUE or VALUE@CONDITION,CONDITION, a vector each
   // Responses that the server generates, in place of a data set.
   std::string queries;                       // text file, a query a line, or artifacts/ID
   std::vector<std::string> system_messages;  // of which each query gets one; none: an empty one
@@ -275,6 +277,12 @@ struct SubmitFlags {
   JobFlags job;
 };
 
+// What a job left, into a folder.
+struct DownloadFlags {
+  std::string name;
+  std::string folder;
+};
+
 // Which jobs are listed; what is empty lets all through.
 struct JobListFlags {
   std::vector<std::string> states;
@@ -325,6 +333,7 @@ int SubmitJob(const Globals& globals, const SubmitFlags& flags);
 int GetJob(const Globals& globals, const std::string& name);
 int ListJobs(const Globals& globals, const JobListFlags& flags);
 int WatchJob(const Globals& globals, const std::string& name);
+int DownloadJob(const Globals& globals, const DownloadFlags& flags);
 int CancelJob(const Globals& globals, const std::string& name);
 int RetryJob(const Globals& globals, const std::string& name);
 int DeleteJob(const Globals& globals, const std::string& name);

@@ -23,13 +23,20 @@ void AddSubmission(CLI::App& command, JobFlags& flags) {
                                                 "of a job: check and estimate, run nothing");
   command.add_flag("--watch", flags.watch, "of a job: show progress until it is finished")
       ->excludes(validate_only);
+  command
+      .add_option("--priority", flags.priority,
+                  "of a job, -100 to 100: among your own the higher one runs first")
+      ->check(CLI::Range(-100, 100))
+      ->capture_default_str();
 }
 
 void AddJobFlags(CLI::App& command, JobFlags& flags) {
   CLI::Option* job = command.add_flag(
       "--job", flags.job, "as a job, which survives the server and may be large; prints jobs/ID");
   AddSubmission(command, flags);
-  for (const char* name : {"--validate_only", "--watch"}) command.get_option(name)->needs(job);
+  for (const char* name : {"--validate_only", "--watch", "--priority"}) {
+    command.get_option(name)->needs(job);
+  }
 }
 
 }  // namespace valuescope::command_line

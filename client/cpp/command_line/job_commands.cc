@@ -1,6 +1,8 @@
 #include <google/protobuf/util/json_util.h>
 
+#include <filesystem>
 #include <iostream>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,6 +13,7 @@
 #include "job_list.h"
 #include "job_progress.h"
 #include "output.h"
+#include "output_file.h"
 #include "pages.h"
 #include "requests.h"
 
@@ -34,11 +37,16 @@ std::string LostText(const absl::Status& why) {
 }
 
 void PrintEstimate(const v1::JobEstimate& estimate) {
-  PrintTable({{"tokens", absl::StrCat(estimate.tokens())},
-              {"forward passes", absl::StrCat(estimate.forwards())},
-              {"bytes of artifacts", absl::StrCat(estimate.bytes())},
-              {"seconds alone", absl::StrCat(estimate.duration().seconds())},
-              {"shards", absl::StrCat(estimate.shards())}});
+  std::vector<std::vector<std::string>> rows = {
+      {"tokens", absl::StrCat(estimate.tokens())},
+      {"forward passes", absl::StrCat(estimate.forwards())},
+      {"bytes of artifacts", absl::StrCat(estimate.bytes())},
+      {"seconds alone", absl::StrCat(estimate.duration().seconds())},
+      {"shards", absl::StrCat(estimate.shards())}};
+  if (estimate.scratch_bytes() > 0) {
+    rows.push_back({"bytes of scratch disk", absl::StrCat(estimate.scratch_bytes())});
+  }
+  PrintTable(rows);
 }
 
 void PrintJob(const Globals& globals, const v1::Job& job) {
@@ -63,6 +71,7 @@ int CreateJob(const Globals& globals, Client& client, v1::JobSpec spec,
   v1::CreateJobRequest request;
   request.set_validate_only(flags.validate_only);
   request.set_display_name(display_name);
+  request.set_priority(flags.priority);
   *request.mutable_spec() = std::move(spec);
   const auto response = client.CreateJob(request);
   if (!response.ok()) return Fail(response.status());
@@ -141,6 +150,40 @@ int WatchJob(const Globals& globals, const std::string& name) {
   if (const absl::Status status = watch.Finish(); !status.ok()) return Fail(status);
   const int code = globals.json ? kOk : GetJob(globals, name);
   return job.state() == v1::JOB_STATE_SUCCEEDED ? code : kServerError;
+}
+
+int DownloadJob(const Globals& globals, const DownloadFlags& flags) {
+  std::error_code made;
+  std::filesystem::create_directories(flags.folder, made);
+  if (made) {
+    return FailUsage(
+        absl::InvalidArgumentError(absl::StrCat("cannot make the folder '", flags.folder, "'")));
+  }
+  v1::GetJobRequest request;
+  request.set_name(ResourceName("jobs", flags.name));
+  Client client = globals.Connect();
+  const auto response = client.GetJob(request);
+  if (!response.ok()) return Fail(response.status());
+  if (response->job().state() != v1::JOB_STATE_SUCCEEDED) {
+    return Fail(absl::FailedPreconditionError(
+        absl::StrCat("`", request.name(), "` has not succeeded, so it left nothing")));
+  }
+  for (const v1::JobArtifact& artifact : response->job().result().artifacts()) {
+    const std::filesystem::path name = std::filesystem::path(artifact.display_name()).filename();
+    const std::string path = (std::filesystem::path(flags.folder) / name).string();
+    OutputFile file(path);
+    if (absl::Status status = file.Open(); !status.ok()) return FailUsage(status);
+    const auto read = client.ReadArtifact(
+        artifact.artifact(), [&](const std::string& bytes) { return file.Write(bytes); });
+    if (!read.ok()) return Fail(read.status());
+    if (absl::Status status = file.Keep(); !status.ok()) return Fail(status);
+    if (globals.json) {
+      PrintJson(*read);
+    } else {
+      std::cout << path << "\n";
+    }
+  }
+  return kOk;
 }
 
 int RetryJob(const Globals& globals, const std::string& name) {

@@ -29,6 +29,12 @@ exit codes: 0 done, 1 the server failed or cannot be reached, 2 the command line
 
 'valuescope COMMAND --help' explains a command.)";
 
+constexpr char kJobsFooter[] = R"(examples:
+  valuescope jobs submit spec.json --display_name night --watch
+  valuescope jobs list --state succeeded,failed --created_after 2d
+
+'vectors extract', 'neurons attribute' and 'neurons test' create one with --job.)";
+
 void AddPrompt(CLI::App& command, PromptFlags& flags) {
   command.add_option("--model", flags.model, "model, such as SmolLM2-135M-Instruct")->required();
   command
@@ -139,8 +145,10 @@ void AddCapture(CLI::App& app, const Globals& globals, Action& action) {
 void AddJobs(CLI::App& app, const Globals& globals, Action& action) {
   CLI::App* jobs = app.add_subcommand(
       "jobs",
-      "long work that survives the server (submit, list, get, watch, cancel, retry, delete)");
+      "long work that survives the server (submit, list, get, watch, download, cancel, retry, "
+      "delete)");
   jobs->require_subcommand(1);
+  jobs->footer(kJobsFooter);  // before its commands, which take it over
   static JobListFlags list_flags;
   CLI::App* list = jobs->add_subcommand("list", "jobs, newest first: all, or those that fit");
   list->add_option("--state", list_flags.states,
@@ -155,7 +163,6 @@ void AddJobs(CLI::App& app, const Globals& globals, Action& action) {
                    "since then: 2026-11-29, 2026-11-29T12:30:00Z, or how long ago: 36h, 2d");
   list->add_option("--created_before", list_flags.created_before, "and before then");
   list->callback([&] { action = [&globals] { return ListJobs(globals, list_flags); }; });
-  jobs->footer("'vectors extract', 'neurons attribute' and 'neurons test' create one with --job.");
   static SubmitFlags submit_flags;
   CLI::App* submit = jobs->add_subcommand("submit", "any kind of job, from a file");
   submit
@@ -166,6 +173,13 @@ void AddJobs(CLI::App& app, const Globals& globals, Action& action) {
   submit->add_option("--display_name", submit_flags.display_name, "name for people");
   AddSubmission(*submit, submit_flags.job);
   submit->callback([&] { action = [&globals] { return SubmitJob(globals, submit_flags); }; });
+  static DownloadFlags download_flags;
+  CLI::App* download = jobs->add_subcommand(
+      "download", "all that one left, such as the files of a capture, into a folder");
+  download->add_option("name", download_flags.name, "jobs/ID")->required();
+  download->add_option("folder", download_flags.folder, "is made where it does not exist")
+      ->required();
+  download->callback([&] { action = [&globals] { return DownloadJob(globals, download_flags); }; });
   static std::string name;
   using JobCommand = int (*)(const Globals&, const std::string&);
   const auto add = [&](const char* verb, const char* help, JobCommand run) {

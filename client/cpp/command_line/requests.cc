@@ -162,6 +162,22 @@ absl::StatusOr<v1::GeneratedResponses> MakeGeneration(const ExtractFlags& flags)
   return generated;
 }
 
+namespace {
+
+// Of VALUE or VALUE@CONDITION,CONDITION.
+v1::ValueVector ValueVectorOf(const std::string& word) {
+  v1::ValueVector vector;
+  const size_t at = word.find('@');
+  vector.set_value(word.substr(0, at));
+  if (at == std::string::npos) return vector;
+  for (absl::string_view condition : absl::StrSplit(word.substr(at + 1), ',')) {
+    vector.add_conditions(std::string(condition));
+  }
+  return vector;
+}
+
+}  // namespace
+
 absl::StatusOr<v1::ExtractVectorsRequest> MakeExtraction(const ExtractFlags& flags) {
   v1::ExtractVectorsRequest request;
   if (flags.data_set.empty() == flags.queries.empty()) {
@@ -187,6 +203,7 @@ absl::StatusOr<v1::ExtractVectorsRequest> MakeExtraction(const ExtractFlags& fla
     if (!pooling.ok()) return pooling.status();
     request.set_pooling(*pooling);
   }
+  for (const std::string& word : flags.values) *request.add_vectors() = ValueVectorOf(word);
   if (flags.inverse_regularization) {
     request.set_inverse_regularization(*flags.inverse_regularization);
   }

@@ -1,9 +1,11 @@
+#include <algorithm>
 #include <iostream>
 #include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "arguments.h"
 #include "commands.h"
 #include "output.h"
@@ -17,6 +19,45 @@ namespace {
 // Of a name that was checked while the command line was parsed.
 v1::VectorFormat FormatOf(const std::string& name) {
   return name == "gguf" ? v1::VECTOR_FORMAT_GGUF : v1::VECTOR_FORMAT_SAFETENSORS;
+}
+
+// A row for each layer of a vector.
+void PrintStatistics(const google::protobuf::RepeatedPtrField<v1::VectorStatistics>& statistics) {
+  std::vector<std::vector<std::string>> rows = {
+      {"LAYER", "EXPRESSING", "OTHERS", "NORM", "TRUE NORM", "NORM/|X|", "SPLIT-HALF", "AUROC"}};
+  for (const v1::VectorStatistics& row : statistics) {
+    rows.push_back(
+        {absl::StrCat(row.layer()), absl::StrCat(row.num_expressing()),
+         absl::StrCat(row.num_non_expressing()), absl::StrFormat("%.4g", row.norm()),
+         row.has_squared_norm_interval() ? absl::StrFormat("%.4g-%.4g", row.norm_interval().lower(),
+                                                           row.norm_interval().upper())
+                                         : "-",
+         row.has_relative_norm() ? absl::StrFormat("%.3g", row.relative_norm()) : "-",
+         row.has_split_half_cosine() ? absl::StrFormat("%.3f", row.split_half_cosine()) : "-",
+         row.has_auroc() ? absl::StrFormat("%.3f", row.auroc()) : "-"});
+  }
+  PrintTable(rows);
+}
+
+// A row for each of several vectors; its layers are for --json and for the vector itself.
+void PrintValueVectors(const v1::ExtractVectorsResponse& response) {
+  std::vector<std::vector<std::string>> rows = {
+      {"VALUE", "CONDITIONS", "VECTOR", "EXPRESSING", "OTHERS", "UNLABELLED", "AUROC"}};
+  for (const v1::ValueVectorResult& one : response.vectors()) {
+    double auroc = 0;
+    for (const v1::VectorStatistics& row : one.statistics()) auroc = std::max(auroc, row.auroc());
+    rows.push_back({one.value(), absl::StrJoin(one.conditions(), ","),
+                    one.has_vector() ? one.vector().name() : one.absence(),
+                    absl::StrCat(one.num_expressing()), absl::StrCat(one.num_non_expressing()),
+                    absl::StrCat(one.num_unlabelled()),
+                    auroc > 0 ? absl::StrFormat("%.3f", auroc) : "-"});
+  }
+  PrintTable(rows);
+  for (const v1::ValueVectorResult& one : response.vectors()) {
+    for (const std::string& warning : one.warnings()) {
+      std::cerr << one.value() << ": " << warning << "\n";
+    }
+  }
 }
 
 }  // namespace
@@ -58,24 +99,15 @@ int ExtractVectors(const Globals& globals, const ExtractFlags& flags) {
     PrintJson(*response);
     return kOk;
   }
-  std::cout << response->vector().name() << "\n";
-  if (!response->responses_artifact().empty()) {
-    std::cout << response->responses_artifact() << "\n";
+  if (!flags.values.empty()) {
+    PrintValueVectors(*response);
+  } else {
+    std::cout << response->vector().name() << "\n";
+    if (!response->responses_artifact().empty()) {
+      std::cout << response->responses_artifact() << "\n";
+    }
+    PrintStatistics(response->statistics());
   }
-  std::vector<std::vector<std::string>> rows = {
-      {"LAYER", "EXPRESSING", "OTHERS", "NORM", "TRUE NORM", "NORM/|X|", "SPLIT-HALF", "AUROC"}};
-  for (const v1::VectorStatistics& row : response->statistics()) {
-    rows.push_back(
-        {absl::StrCat(row.layer()), absl::StrCat(row.num_expressing()),
-         absl::StrCat(row.num_non_expressing()), absl::StrFormat("%.4g", row.norm()),
-         row.has_squared_norm_interval() ? absl::StrFormat("%.4g-%.4g", row.norm_interval().lower(),
-                                                           row.norm_interval().upper())
-                                         : "-",
-         row.has_relative_norm() ? absl::StrFormat("%.3g", row.relative_norm()) : "-",
-         row.has_split_half_cosine() ? absl::StrFormat("%.3f", row.split_half_cosine()) : "-",
-         row.has_auroc() ? absl::StrFormat("%.3f", row.auroc()) : "-"});
-  }
-  PrintTable(rows);
   PrintWarnings(response->warnings());
   return kOk;
 }

@@ -105,6 +105,9 @@ void AddVectors(CLI::App& app, const Globals& globals, Action& action) {
   extract->add_option("--pooling", flags.pooling,
                       "response_mean (default), token_mean, last_token, last_prompt_token");
   extract->add_option("--display_name", flags.display_name, "name for people");
+  extract->add_option("--value", flags.values,
+                      "a vector each, of one pass: VALUE, whose `labels` divide the responses, or "
+                      "VALUE@CONDITION,CONDITION, of responses under these alone");
   AddGeneration(*extract, flags);
   AddJobFlags(*extract, flags.job);
   extract->callback([&] { action = [&globals] { return ExtractVectors(globals, flags); }; });

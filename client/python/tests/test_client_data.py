@@ -1,6 +1,7 @@
 """What the client makes of arrays, prompts and chunks, without a server."""
 
 import copy
+import math
 import pickle
 import sys
 from typing import ClassVar
@@ -685,3 +686,44 @@ def test_captures_are_decoded_once_and_scores_are_arrays():
     assert scores[0].sum == -3
     assert scores.sums.tolist() == [-3, -3] and scores.means.tolist() == [-1.5, -1.5]
     assert [t.tolist() for t in scores.token_logprobs] == [[-1, -2]] * 2
+
+
+def test_labels_of_several_values_come_from_columns_and_vectors_from_values():
+    ones = [vs.unlabelled(f"q{i}", "yes", condition="a") for i in range(4)]
+    ones[0].labels.append(v1.ValueLabel(value="power", expresses=False))
+    columns = {"power": [True, None, math.nan, 0], "security": np.array([True, False, True, True])}
+    made = vs.with_labels(ones, columns)
+    labels = [{label.value: label.expresses for label in one.labels} for one in made]
+    assert labels == [
+        {"power": True, "security": True},
+        {"security": False},
+        {"security": True},
+        {"power": False, "security": True},
+    ]
+    assert len(ones[0].labels) == 1
+    assert not any(one.labels for one in ones[1:])
+    table = pytest.importorskip("pandas").DataFrame(columns)
+    assert vs.with_labels(ones, table) == made
+    request = vs.extraction_request("models/m", ones, labels=table)
+    assert [one.value for one in request.vectors] == ["power", "security"]
+    assert list(request.responses) == made
+    wanted = ["power", ("power", "a"), ("security", ["a", ""]), v1.ValueVector(value="other")]
+    request = vs.extraction_request("models/m", "artifacts/ID", vectors=wanted)
+    asked = [(one.value, list(one.conditions)) for one in request.vectors]
+    assert asked == [("power", []), ("power", ["a"]), ("security", ["a", ""]), ("other", [])]
+
+
+def test_what_is_no_label_or_no_vector_is_named():
+    ones = [vs.unlabelled("q", "yes"), vs.unlabelled("q", "no")]
+    with pytest.raises(ValueError, match="labels of power are 3, of 2 responses"):
+        vs.with_labels(ones, {"power": [True, False, True]})
+    with pytest.raises(TypeError, match="the label of power is 'yes'"):
+        vs.with_labels(ones, {"power": ["yes", "no"]})
+    with pytest.raises(TypeError, match="item 1 of vectors is 7"):
+        vs.extraction_request("models/m", ones, vectors=["power", 7])
+    with pytest.raises(TypeError, match="vectors is 'power'"):
+        vs.extraction_request("models/m", ones, vectors="power")
+    with pytest.raises(TypeError, match="not in an artifact"):
+        vs.extraction_request("models/m", "artifacts/ID", labels={"power": [True]})
+    with pytest.raises(TypeError, match="expresses is None"):
+        vs.labelled("q", "yes")

@@ -122,9 +122,9 @@ def test_samples_have_an_item_for_each_of_the_ten_values(language):
     assert "{item}" in request.template and "{options}" in request.template
 
 
-def test_samples_exist_in_five_languages():
-    assert vs.sample_languages() == ["ar", "en", "es", "ko", "zh"]
-    with pytest.raises(ValueError, match="ar, en, es, ko, zh"):
+def test_samples_exist_in_six_languages():
+    assert vs.sample_languages() == ["ar", "de", "en", "es", "ko", "zh"]
+    with pytest.raises(ValueError, match="ar, de, en, es, ko, zh"):
         vs.sample_questionnaire("fr")
 
 

@@ -64,6 +64,30 @@ def test_records_and_values_have_nan_where_nothing_is_known():
         sweep.values("e", "x")
 
 
+def test_what_was_not_swept_is_named():
+    with pytest.raises(KeyError, match="vectors/w was not swept; subjects are vectors/v"):
+        example().selected("vectors/w")
+    with pytest.raises(KeyError, match=r"v\*3@2 is no point"):
+        example().point("v*3@2")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"objective": "answers"}, "must be .evaluation, measure."),
+        ({"objective": ("answers", "a", "b")}, "must be .evaluation, measure."),
+        ({"evaluations": [vs.swept_responses("a")]}, "must be a dict by name"),
+    ],
+)
+def test_a_spec_of_another_shape_says_what_it_must_be(changes, says):
+    fields = {
+        "evaluations": {"answers": vs.swept_responses("a")},
+        "objective": ("answers", "self_bleu"),
+    }
+    with pytest.raises((TypeError, ValueError), match=says):
+        vs.sweep_spec("models/m", **fields | changes)
+
+
 def test_curves_are_by_layer_with_hollow_points_and_a_band():
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")

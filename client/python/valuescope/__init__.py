@@ -6,6 +6,7 @@ and `Rubric` responses that the server makes and labels, `EvaluationCondition` w
 evaluations to copy. The generated messages are in `valuescope.v1`.
 """
 
+from .captures import AsyncCapturedSet, CapturedSet, capture_spec
 from .causal_curves import NeuronTest
 from .choices import Choices, choices_request
 from .client import AsyncClient, Client, connect
@@ -50,6 +51,7 @@ from .prompts import (
     tap,
     to_json_lines,
     unlabelled,
+    with_labels,
 )
 from .quality import Quality
 from .questionnaires import (
@@ -58,8 +60,11 @@ from .questionnaires import (
     sample_languages,
     sample_questionnaire,
 )
+from .report import study_findings, study_page, study_report
 from .results import Activations, Generation, Scores
 from .retry import Retry
+from .study_data import StudyData, StudyQuery, StudyValue, study_data
+from .study_files import StudyDataError
 from .sweeps import SteeringSweep, sweep_spec, swept_responses
 from .tables import Table
 from .tagged import TaggedScores, tagged_request
@@ -79,9 +84,11 @@ __all__ = [
     "AccessDenied",
     "Activations",
     "AlreadyExists",
+    "AsyncCapturedSet",
     "AsyncClient",
     "AsyncJobHandle",
     "Cancelled",
+    "CapturedSet",
     "Choices",
     "Clamp",
     "Client",
@@ -121,6 +128,10 @@ __all__ = [
     "ServerFault",
     "Steer",
     "SteeringSweep",
+    "StudyData",
+    "StudyDataError",
+    "StudyQuery",
+    "StudyValue",
     "Table",
     "TaggedScores",
     "TextMeasures",
@@ -129,6 +140,7 @@ __all__ = [
     "ValuescopeError",
     "WordList",
     "attribution_request",
+    "capture_spec",
     "chat",
     "chat_prompt",
     "choices_request",
@@ -145,6 +157,10 @@ __all__ = [
     "sample_languages",
     "sample_questionnaire",
     "show_in_notebooks",
+    "study_data",
+    "study_findings",
+    "study_page",
+    "study_report",
     "sweep_spec",
     "swept_responses",
     "tagged_request",
@@ -153,6 +169,7 @@ __all__ = [
     "to_json_lines",
     "to_numpy",
     "unlabelled",
+    "with_labels",
 ]
 
 show_in_notebooks()

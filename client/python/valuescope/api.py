@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from . import given, rpcs, v1
 from .callers import warn
+from .captures import AsyncCapturedSet, capture_spec
 from .causal_curves import NeuronTest
 from .choices import Choices, choices_request
 from .comparisons import Comparison, ValueComparison
@@ -49,6 +50,7 @@ from .prompts import (
     Responses,
     Steering,
     Tokens,
+    ValueVectors,
     attribution_request,
     extraction_request,
     fill_data_set,
@@ -488,6 +490,53 @@ class Api:
                         bar.show(len(receipts))
         return [Activations(chunks[i], receipts.get(i)) for i in range(len(request.inputs))]
 
+    async def capture_job(
+        self,
+        /,
+        model: str,
+        inputs: Any = None,
+        *,
+        taps: v1.Tap | Iterable[v1.Tap],
+        artifact: str = "",
+        steer: Steering = None,
+        max_file_bytes: int | None = None,
+        display_name: str = "",
+    ) -> v1.Job:
+        """Starts a job that captures activations into files; `captured` reads them, `download_job` brings the files.
+
+        Args:
+            model: "models/ID".
+            inputs: as in `capture`, at most 65536; either these or artifact.
+            taps, steer: as in `capture`.
+            artifact: "artifacts/ID" of labelled responses, of which prompt and response are run.
+            max_file_bytes: most bytes of tensors in a file, default 1 GiB.
+            display_name: of the job, for people.
+        """
+        spec = capture_spec(
+            model,
+            inputs,
+            taps=taps,
+            artifact=artifact,
+            steer=steer,
+            max_file_bytes=max_file_bytes,
+        )
+        return await self.create_job(v1.JobSpec(capture=spec), display_name=display_name)
+
+    async def captured(self, /, job: str) -> AsyncCapturedSet:
+        """What a job that captures left, once it has succeeded: `Activations` of each input, read when they are asked for.
+
+        Args:
+            job: "jobs/ID", which is waited for.
+
+        Raises:
+            JobFailed: it did not succeed.
+        """
+        finished = await self.wait_for_job(job)
+        if finished.kind != "capture":
+            raise ValueError(f"{job} is of the kind {finished.kind}, not capture")
+        index = next(one.artifact for one in finished.result.artifacts if one.role == "index")
+        return AsyncCapturedSet(finished, await self.read_artifact(index), self._read_range)
+
     # --- Vectors ---------------------------------------------------------------------------------------------------
 
     async def extract_vectors(
@@ -497,6 +546,8 @@ class Api:
         responses: str | v1.LabelledResponse | Iterable[v1.LabelledResponse] | None = None,
         *,
         generated: Generated | v1.GeneratedResponses | None = None,
+        vectors: ValueVectors | None = None,
+        labels: Mapping[str, Any] | None = None,
         layers: Layers = "all",
         site: str | v1.Site = "residual_post",
         method: str | v1.ExtractionMethod | None = None,
@@ -506,6 +557,9 @@ class Api:
     ) -> v1.ExtractVectorsResponse:
         """A vector from labelled responses, given or generated first, by default their difference-in-means; stores it.
 
+        With `vectors` or `labels` several, of many values and conditions, of one pass over the responses: `vectors` of the
+        response has one entry each, in order.
+
         Arguments as in `extraction_request`, and request_id, a UUID, by default a new one. Raises Exhausted, reason
         USE_A_JOB, where there are too many responses for one call.
         """
@@ -513,6 +567,8 @@ class Api:
             model,
             responses,
             generated=generated,
+            vectors=vectors,
+            labels=labels,
             layers=layers,
             site=site,
             method=method,
@@ -1085,6 +1141,17 @@ class Api:
             warn(warning)
         return result
 
+    async def start_value_study(
+        self, spec: v1.ValueStudySpec, /, *, display_name: str = ""
+    ) -> v1.Job:
+        """Starts a value study, a job that is made of other jobs; `Client.value_study` gives it as an object.
+
+        Args:
+            spec: what to study; what is left out has the contract's defaults.
+            display_name: of the job, for people.
+        """
+        return await self.create_job(v1.JobSpec(value_study=spec), display_name=display_name)
+
     # --- Jobs ------------------------------------------------------------------------------------------------------
 
     async def create_job(
@@ -1129,8 +1196,9 @@ class Api:
         display_name: str = "",
         created_after: datetime.datetime | None = None,
         created_before: datetime.datetime | None = None,
+        parent: str = "",
     ) -> Jobs:
-        """Jobs, newest first, without their specs. What is left out lets all through.
+        """Jobs, newest first, without their specs. What is left out lets all through, but for jobs that are parts of others.
 
         Args:
             state: only those in this state, such as "running" or "failed", or in one of several.
@@ -1139,8 +1207,11 @@ class Api:
             display_name: only those whose name begins so.
             created_after: only those created at this time or later; a time without a time zone is local.
             created_before: only those created before this time.
+            parent: only those that this "jobs/ID" is made of.
         """
-        request = v1.ListJobsRequest(kind=kind, model=model, display_name_prefix=display_name)
+        request = v1.ListJobsRequest(
+            kind=kind, model=model, display_name_prefix=display_name, parent=parent
+        )
         if isinstance(state, str):
             request.state = _job_state(state)
         elif state is not None:
@@ -1261,21 +1332,16 @@ class Api:
 
         Args:
             name: "jobs/ID".
-            roles: which artifacts to read, such as ["summary"]; default all.
+            roles: which artifacts to read, such as ["summary"]; default all but "capture", which `captured` reads.
 
         Raises:
             JobFailed: it did not succeed.
             RuntimeError: it is not finished.
             ImportError: there is no pandas, or no pyarrow for the roles "responses" and "points" (`pip install 'valuescope[arrow]'`).
         """
-        job = await self.job(name)
-        if job.state not in _FINISHED:
-            raise RuntimeError(f"{name} is not finished; wait for it")
-        if job.state != v1.JOB_STATE_SUCCEEDED:
-            state = v1.JobState.Name(job.state).removeprefix("JOB_STATE_").lower()
-            raise JobFailed(job, state)
+        job = await self._finished(name)
         wanted = None if roles is None else set(given.strings(roles, "roles"))
-        artifacts = {a.role: a.artifact for a in job.result.artifacts}
+        artifacts = {a.role: a.artifact for a in job.result.artifacts if a.role != "capture"}
         unknown = (wanted or set()) - set(artifacts)
         if unknown:
             raise ValueError(f"{name} has {', '.join(artifacts)}, not {', '.join(sorted(unknown))}")
@@ -1290,6 +1356,39 @@ class Api:
                 else await self.read_table(artifact, lines=lines)
             )
         return JobResult(job, contents)
+
+    async def download_job(
+        self, name: str, folder: str | pathlib.Path, *, progress: str | bool | None = None
+    ) -> list[pathlib.Path]:
+        """Brings all artifacts of a job that succeeded into a folder, under their file names; those of a capture are then read
+        by the `safetensors` package.
+
+        A file appears once it is whole and checked. One that is there already with the same bytes is kept, and one that was cut
+        short goes on where it broke off, in this process or a later one.
+
+        Args:
+            name: "jobs/ID".
+            folder: is made where it does not exist.
+
+        Raises:
+            JobFailed: the job did not succeed.
+            RuntimeError: it is not finished.
+            Damaged: a checksum differs.
+        """
+        job = await self._finished(name)
+        folder = pathlib.Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = []
+        total = sum(artifact.size_bytes for artifact in job.result.artifacts)
+        with progress_bar(progress, name, total, "bytes") as bar:
+            done = 0
+            for artifact in job.result.artifacts:
+                path = folder / pathlib.PurePath(artifact.display_name).name
+                await self._download(artifact, path, functools.partial(_show, bar, done))
+                done += artifact.size_bytes
+                bar.show(done)
+                paths.append(path)
+        return paths
 
     # --- Artifacts -------------------------------------------------------------------------------------------------
 
@@ -1356,23 +1455,71 @@ class Api:
         artifact = await self.artifact(name)
         data = bytearray()
         with progress_bar(progress, name, artifact.size_bytes, "bytes") as bar:
-            while len(data) < artifact.size_bytes:
-                offset = len(data)
-                request = v1.ReadArtifactRequest(name=name, offset=offset)
-                try:
-                    async with contextlib.aclosing(
-                        self._stream(rpcs.READ_ARTIFACT, request)
-                    ) as parts:
-                        async for part in parts:
-                            _append(data, part.chunk, name)
-                            bar.show(len(data))
-                except Unavailable as error:
-                    if len(data) == offset:
-                        raise
-                    await self._pause_or_raise(error, 1, None)
+
+            def take(part: bytes) -> None:
+                data.extend(part)
+                bar.show(len(data))
+
+            await self._read(name, 0, artifact.size_bytes, take)
         if hashlib.sha256(data).hexdigest() != artifact.sha256:
             raise Damaged(f"{name}: SHA-256 of the bytes read differs")
         return bytes(data)
+
+    async def _read_range(self, name: str, offset: int, size: int) -> bytes:
+        """`size` bytes of an artifact from `offset` on."""
+        data = bytearray()
+        await self._read(name, offset, offset + size, data.extend)
+        return bytes(data)
+
+    async def _read(self, name: str, offset: int, end: int, take: Callable[[bytes], None]) -> None:
+        """Hands the bytes of an artifact from `offset` to `end` to `take`, in order; goes on where a connection was lost."""
+        while offset < end:
+            begun = offset
+            request = v1.ReadArtifactRequest(name=name, offset=offset, limit=end - offset)
+            try:
+                async with contextlib.aclosing(self._stream(rpcs.READ_ARTIFACT, request)) as parts:
+                    async for part in parts:
+                        _check(offset, part.chunk, name)
+                        take(part.chunk.data)
+                        offset += len(part.chunk.data)
+            except Unavailable as error:
+                if offset == begun:
+                    raise
+                await self._pause_or_raise(error, 1, None)
+                continue
+            if offset == begun:
+                raise Damaged(f"{name} ends at {offset}, before {end}")
+
+    async def _download(
+        self, artifact: v1.JobArtifact, path: pathlib.Path, show: Callable[[int], None]
+    ) -> None:
+        if path.exists() and _sha256_of(path).hexdigest() == artifact.sha256:
+            return
+        partial = path.with_name(f"{path.name}.part")
+        digest = _sha256_of(partial) if partial.exists() else hashlib.sha256()
+        offset = partial.stat().st_size if partial.exists() else 0
+        with partial.open("ab") as file:
+
+            def take(part: bytes) -> None:
+                file.write(part)
+                digest.update(part)
+                show(file.tell())
+
+            await self._read(artifact.artifact, offset, artifact.size_bytes, take)
+        if digest.hexdigest() != artifact.sha256:
+            partial.unlink()
+            raise Damaged(f"{artifact.artifact}: SHA-256 of the bytes read differs")
+        partial.replace(path)
+
+    async def _finished(self, name: str) -> v1.Job:
+        """A job that succeeded."""
+        job = await self.job(name)
+        if job.state not in _FINISHED:
+            raise RuntimeError(f"{name} is not finished; wait for it")
+        if job.state != v1.JOB_STATE_SUCCEEDED:
+            state = v1.JobState.Name(job.state).removeprefix("JOB_STATE_").lower()
+            raise JobFailed(job, state)
+        return job
 
     async def read_table(
         self,
@@ -1564,11 +1711,28 @@ def _repeatable(rpc: Rpc[Any, Any], request: object) -> bool:
     return rpc.repeatable or bool(getattr(request, "request_id", ""))
 
 
+def _check(offset: int, chunk: v1.ArtifactChunk, name: str) -> None:
+    """Of the next part of a file that is read, which begins at `offset`."""
+    if chunk.offset != offset or crc32c(chunk.data) != chunk.crc32c:
+        raise Damaged(f"{name}: chunk at {chunk.offset} is damaged")
+
+
 def _append(data: bytearray, chunk: v1.ArtifactChunk, name: str) -> None:
     """Adds the next part of a file that is read."""
-    if chunk.offset != len(data) or crc32c(chunk.data) != chunk.crc32c:
-        raise Damaged(f"{name}: chunk at {chunk.offset} is damaged")
+    _check(len(data), chunk, name)
     data += chunk.data
+
+
+def _sha256_of(path: pathlib.Path) -> hashlib._Hash:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(_CHUNK):
+            digest.update(part)
+    return digest
+
+
+def _show(bar: Any, before: int, done: int) -> None:
+    bar.show(before + done)
 
 
 def _vector_format(name: str) -> v1.VectorFormat:

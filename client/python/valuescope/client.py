@@ -20,6 +20,7 @@ import grpc
 from . import v1
 from .api import IN_FLIGHT, Api
 from .blocking import blocking, blocking_iterator, run
+from .captures import CapturedSet
 from .job_handles import AsyncJobHandle, JobHandle
 from .prompts import Prompt, Steering
 from .results import Generation
@@ -63,6 +64,12 @@ class AsyncClient(Api):
     def job_handle(self, job: str | v1.Job) -> AsyncJobHandle:
         """A job by its name or as `create_job` gave it back, to wait for it and to read its result."""
         return AsyncJobHandle(self, job if isinstance(job, str) else job.name)
+
+    async def value_study(
+        self, spec: v1.ValueStudySpec, /, *, display_name: str = ""
+    ) -> AsyncJobHandle:
+        """Starts a value study; once it is finished, `(await handle.result()).study` is what it came to."""
+        return self.job_handle(await self.start_value_study(spec, display_name=display_name))
 
     async def close(self) -> None:
         """Ends the connection; calls in flight fail with `Cancelled`."""
@@ -180,6 +187,18 @@ class Client:
     score = blocking(Api.score)
     score_all = blocking(Api.score_all)
     capture = blocking(Api.capture)
+    capture_job = blocking(Api.capture_job)
+
+    def captured(self, /, job: str) -> CapturedSet:
+        """What a job that captures left, once it has succeeded: a sequence of `Activations`, read when they are asked for.
+
+        Args:
+            job: "jobs/ID", which is waited for.
+
+        Raises:
+            JobFailed: it did not succeed.
+        """
+        return CapturedSet(run(self._api.captured(job)))
 
     extract_vectors = blocking(Api.extract_vectors)
     decompose_vectors = blocking(Api.decompose_vectors)
@@ -226,10 +245,17 @@ class Client:
     follow_job = blocking_iterator(Api.follow_job)
     wait_for_job = blocking(Api.wait_for_job)
     job_result = blocking(Api.job_result)
+    download_job = blocking(Api.download_job)
 
     def job_handle(self, job: str | v1.Job) -> JobHandle:
         """A job by its name or as `create_job` gave it back, to wait for it and to read its result."""
         return JobHandle(self._api, job if isinstance(job, str) else job.name)
+
+    start_value_study = blocking(Api.start_value_study)
+
+    def value_study(self, spec: v1.ValueStudySpec, /, *, display_name: str = "") -> JobHandle:
+        """Starts a value study; once it is finished, `handle.result().study` is what it came to."""
+        return self.job_handle(self.start_value_study(spec, display_name=display_name))
 
     write_artifact = blocking(Api.write_artifact)
     artifact = blocking(Api.artifact)

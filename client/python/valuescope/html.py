@@ -13,17 +13,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from . import v1
 from .figures import shown
 
-_CELL = 'style="text-align: left; white-space: pre-wrap; vertical-align: top"'
+_CELL = ' style="text-align: left; white-space: pre-wrap; vertical-align: top"'
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> str:
-    """A table of escaped cells; a `Markup` cell stands as it is."""
-    head = "".join(f"<th {_CELL}>{_escape(heading)}</th>" for heading in headings)
+def table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    caption: str = "",
+    *,
+    cell_style: str = _CELL,
+) -> str:
+    """A table of escaped cells; a `Markup` cell stands as it is.
+
+    Args:
+        cell_style: attributes of every cell, each behind a space; none where a page has a style of its own.
+    """
+    head = "".join(f"<th{cell_style}>{escape(heading)}</th>" for heading in headings)
     body = "".join(
-        "<tr>" + "".join(f"<td {_CELL}>{_escape(cell)}</td>" for cell in row) + "</tr>"
+        "<tr>" + "".join(f"<td{cell_style}>{escape(cell)}</td>" for cell in row) + "</tr>"
         for row in rows
     )
-    title = f"<caption>{_escape(caption)}</caption>" if caption else ""
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
     return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
@@ -169,5 +179,6 @@ def _bar(progress: v1.JobProgress) -> Markup:
     return Markup(f"{bar} {html.escape(text)}")
 
 
-def _escape(cell: object) -> str:
+def escape(cell: object) -> str:
+    """A cell or text as HTML; `Markup` stands as it is."""
     return cell if isinstance(cell, Markup) else html.escape(str(cell))

@@ -7,6 +7,7 @@ job.result()["summary"]                            # a table of pandas
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import AsyncGenerator, Iterable
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,12 @@ class AsyncJobHandle:
         """What it left, once it succeeded, as `Client.job_result`."""
         return await self._client.job_result(self.name, roles=roles)
 
+    async def download(
+        self, folder: str | pathlib.Path, *, progress: str | bool | None = None
+    ) -> list[pathlib.Path]:
+        """Brings all of its artifacts into a folder, once it succeeded, as `Client.download_job`."""
+        return await self._client.download_job(self.name, folder, progress=progress)
+
     async def cancel(self) -> v1.Job:
         """Asks it to stop; no effect on a finished one."""
         return await self._client.cancel_job(self.name)
@@ -79,6 +86,7 @@ class JobHandle:
     watch = blocking_iterator(AsyncJobHandle.watch)
     wait = blocking(AsyncJobHandle.wait)
     result = blocking(AsyncJobHandle.result)
+    download = blocking(AsyncJobHandle.download)
     cancel = blocking(AsyncJobHandle.cancel)
     retry = blocking(AsyncJobHandle.retry)
     delete = blocking(AsyncJobHandle.delete)

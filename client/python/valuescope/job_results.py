@@ -38,7 +38,25 @@ Records = list[dict[str, Any]]
 
 
 def _quality(summary: bytes) -> Records:
-    statistics = {"statistics": json.loads(summary)["layers"]}
+    parsed = json.loads(summary)
+    if "values" not in parsed:
+        return _layers(parsed)
+    return [
+        {
+            "value": one["value"],
+            "conditions": ", ".join(one["conditions"]),
+            "vector": one["vector"],
+        }
+        | layer
+        for one in parsed["values"]
+        if "vector" in one
+        for layer in _layers(one)
+    ]
+
+
+def _layers(extraction: dict[str, Any]) -> Records:
+    """Of a vector, or of one of several."""
+    statistics = {"statistics": extraction["layers"]}
     return Quality(json_format.ParseDict(statistics, v1.ExtractVectorsResponse())).records()
 
 
@@ -118,6 +136,11 @@ class JobResult(Mapping[str, "pandas.DataFrame"]):
     def summary(self) -> dict[str, Any]:
         """The whole summary."""
         return dict(json.loads(self.content("summary")))
+
+    @functools.cached_property
+    def study(self) -> v1.ValueStudyResult:
+        """What a value study came to."""
+        return json_format.Parse(self.content("results"), v1.ValueStudyResult())
 
     def content(self, role: str) -> bytes:
         """The bytes of an artifact; of "responses" and "points" those of its table in Arrow's file format."""

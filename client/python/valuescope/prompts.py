@@ -660,25 +660,106 @@ def tap(
 
 
 def labelled(
-    prompt: Prompt, response: Response, expresses: bool, query_id: str | int = ""
+    prompt: Prompt,
+    response: Response,
+    expresses: bool | None = None,
+    query_id: str | int = "",
+    *,
+    condition: str = "",
+    labels: Mapping[str, Any] | None = None,
 ) -> v1.LabelledResponse:
     """One labelled response of a data set.
 
     Args:
         prompt: what the response answers.
         response: the response; prefer the ids of generated ones.
-        expresses: whether it expresses the value.
+        expresses: whether it expresses the value; may be left out where `labels` are given.
         query_id: query that it answers, a name or a number; responses of one query stay together in split halves and
             intervals.
+        condition: name of the condition under which it was made.
+        labels: value -> whether it expresses that one, of several values; None, NaN and NA are no label.
     """
-    if not isinstance(given.plain(expresses), (bool, int)):
-        raise TypeError(f"expresses is {given.shown(expresses)}; it must be True or False")
-    return v1.LabelledResponse(
+    if expresses is None and labels is None:
+        raise TypeError("expresses is None; it must be True or False, unless there are labels")
+    message = v1.LabelledResponse(
         prompt=to_prompt(prompt),
         response=to_response(response),
-        expresses=bool(expresses),
         query_id=query_id if isinstance(query_id, str) else str(given.whole(query_id, "query_id")),
+        condition=condition,
     )
+    if expresses is not None:
+        if not isinstance(given.plain(expresses), (bool, int)):
+            raise TypeError(f"expresses is {given.shown(expresses)}; it must be True or False")
+        message.expresses = bool(expresses)
+    for value, label in (labels or {}).items():
+        _add_label(message, value, label)
+    return message
+
+
+def _add_label(message: v1.LabelledResponse, value: str, label: Any) -> None:
+    """Adds the label of a value, if there is one."""
+    plain = given.plain(label)
+    if plain is None or type(plain).__name__ == "NAType" or plain != plain:
+        return
+    if plain not in (0, 1):
+        raise TypeError(
+            f"the label of {value} is {given.shown(label)}; it must be True, False or None"
+        )
+    message.labels.append(v1.ValueLabel(value=value, expresses=bool(plain)))
+
+
+def with_labels(
+    responses: v1.LabelledResponse | Iterable[v1.LabelledResponse], labels: Mapping[str, Any]
+) -> list[v1.LabelledResponse]:
+    """The responses with labels of several values, in place of those that they have of the same values, as copies.
+
+    Args:
+        responses: made by `labelled` or `unlabelled`.
+        labels: value -> labels, one a response, in order; a dictionary of lists or arrays, or a pandas table with a column a
+            value. None, NaN and NA are no label.
+
+    Raises:
+        TypeError, ValueError: what is no label, with its place, or a column of another length.
+    """
+    labelled_ones = []
+    for one in to_data_set(responses):
+        copy = v1.LabelledResponse()
+        copy.CopyFrom(one)
+        labelled_ones.append(copy)
+    for value, column in labels.items():
+        listed = given.items(column, f"labels of {value}")
+        if len(listed) != len(labelled_ones):
+            raise ValueError(
+                f"labels of {value} are {len(listed)}, of {len(labelled_ones)} responses"
+            )
+        for message, label in zip(labelled_ones, listed, strict=True):
+            others = [one for one in message.labels if one.value != value]
+            del message.labels[:]
+            message.labels.extend(others)
+            _add_label(message, value, label)
+    return labelled_ones
+
+
+# One of several vectors: a value, or a pair of a value and the condition or conditions whose responses alone count.
+ValueVectors = Iterable[str | tuple[str, str | Sequence[str]] | v1.ValueVector]
+
+
+def to_value_vectors(vectors: ValueVectors) -> list[v1.ValueVector]:
+    """What `extract_vectors` makes of one pass, from values, pairs (value, condition or conditions), or messages."""
+    made = []
+    for place, one in enumerate(given.items(vectors, "vectors")):
+        if isinstance(one, v1.ValueVector):
+            made.append(one)
+        elif isinstance(one, str):
+            made.append(v1.ValueVector(value=one))
+        elif isinstance(one, Sequence) and len(one) == 2 and isinstance(one[0], str):
+            conditions = given.strings(one[1], f"conditions of {one[0]}")
+            made.append(v1.ValueVector(value=one[0], conditions=conditions))
+        else:
+            raise TypeError(
+                f"item {place} of vectors is {given.shown(one)}; it must be a value or a pair (value, condition)"
+            )
+    return made
 
 
 def unlabelled(
@@ -755,6 +836,8 @@ def extraction_request(
     responses: str | v1.LabelledResponse | Iterable[v1.LabelledResponse] | None = None,
     *,
     generated: Generated | v1.GeneratedResponses | None = None,
+    vectors: ValueVectors | None = None,
+    labels: Mapping[str, Any] | None = None,
     layers: Layers = "all",
     site: str | v1.Site = "residual_post",
     method: str | v1.ExtractionMethod | None = None,
@@ -767,6 +850,10 @@ def extraction_request(
         model: "models/ID".
         responses: made by `labelled`, or the name of an artifact that holds them.
         generated: how the server generates and labels responses itself, in place of `responses`.
+        vectors: several vectors of one pass over the responses, in place of the one that `expresses` divides: values, or pairs
+            (value, condition or conditions), such as ["stimulation", ("security", "intrinsic")]; default one for each value of
+            `labels`.
+        labels: value -> labels of the responses, one each, as `with_labels` takes them; default those that they have.
         layers: rows of the vector; ignored at sites that exist once a model ("embedding", "final_norm", "logits").
         site: where activations are read.
         method: what makes the vector: "difference_in_means" (the server's default), "pca" of the differences of pairs,
@@ -786,6 +873,13 @@ def extraction_request(
         request.layers.CopyFrom(to_layers(layers))
     if (responses is None) == (generated is None):
         raise TypeError("an extraction takes responses or generated, one of the two")
+    if labels is not None:
+        if isinstance(responses, str) or responses is None:
+            raise TypeError("labels go with responses that are not in an artifact")
+        responses = with_labels(responses, labels)
+        vectors = list(labels) if vectors is None else vectors
+    if vectors is not None:
+        request.vectors.extend(to_value_vectors(vectors))
     if generated is None:
         fill_data_set(request, responses)
     else:

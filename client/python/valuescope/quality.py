@@ -31,10 +31,10 @@ class Quality:
     """The statistics of an extracted vector by layer. What the server leaves unset is NaN; `missing` of the records tells why.
 
     Attributes:
-        source: what `extract_vectors` gave back, or a stored vector; one that was not extracted has no layers here.
+        source: what `extract_vectors` gave back, one of its `vectors`, or a stored vector; one that was not extracted has no layers here.
     """
 
-    source: v1.ExtractVectorsResponse | v1.Vector
+    source: v1.ExtractVectorsResponse | v1.ValueVectorResult | v1.Vector
 
     @property
     def statistics(self) -> Sequence[v1.VectorStatistics]:

@@ -183,7 +183,7 @@ class Questionnaire(ValueProfiles[v1.AskQuestionnaireResponse]):
 
 def sample_languages() -> list[str]:
     """Languages of `sample_questionnaire`."""
-    return sorted(_samples())
+    return sorted(wordings())
 
 
 def sample_questionnaire(language: str = "en") -> dict[str, Any]:
@@ -193,7 +193,7 @@ def sample_questionnaire(language: str = "en") -> dict[str, Any]:
     Args:
         language: one of `sample_languages`.
     """
-    samples = _samples()
+    samples = wordings()
     if language not in samples:
         raise ValueError(f"language is {language!r}; choose one of {', '.join(sorted(samples))}")
     wording = samples[language]
@@ -206,7 +206,8 @@ def sample_questionnaire(language: str = "en") -> dict[str, Any]:
     }
 
 
-def _samples() -> dict[str, dict[str, Any]]:
+def wordings() -> dict[str, dict[str, Any]]:
+    """Options and template of questionnaires by language."""
     file = importlib.resources.files(__package__) / "samples" / "wordings.json"
-    samples: dict[str, dict[str, Any]] = json.loads(file.read_text("utf-8"))
-    return samples
+    by_language: dict[str, dict[str, Any]] = json.loads(file.read_text("utf-8"))
+    return by_language

@@ -95,6 +95,11 @@ def sweep_spec(
         seed: of these.
         system: the system message of every prompt. Default: each evaluation's own.
     """
+    if not isinstance(evaluations, Mapping):
+        raise TypeError(f"evaluations is {given.shown(evaluations)}; it must be a dict by name")
+    chosen_by = given.strings(objective, "objective")
+    if len(chosen_by) != 2:
+        raise ValueError(f"objective is {given.shown(objective)}; it must be (evaluation, measure)")
     spec = v1.SteeringSweepSpec(
         model=model,
         vectors=given.strings(vectors, "vectors"),
@@ -106,7 +111,7 @@ def sweep_spec(
         scopes=[to_tokens(scope) for scope in given.items(scopes, "scopes")],
         guard=given.items(guard, "guard"),
         objective=v1.SweepObjective(
-            evaluation=objective[0], measure=objective[1], minimise=minimise
+            evaluation=chosen_by[0], measure=chosen_by[1], minimise=minimise
         ),
         random_directions=random_directions,
         seed=seed,
@@ -150,11 +155,18 @@ class SteeringSweep:
 
     def point(self, name: str) -> v1.SweepPoint:
         """The point of that name; "baseline" is one."""
-        return next(point for point in self.points if point.name == name)
+        for point in self.points:
+            if point.name == name:
+                return point
+        raise KeyError(f"{name} is no point of the sweep")
 
     def selected(self, subject: str) -> v1.SweepSelection:
-        """The best point of a subject beside those of random directions."""
-        return next(one for one in self.result.selected if one.subject == subject)
+        """The best point of a subject, such as "vectors/ID", beside those of random directions."""
+        for one in self.result.selected:
+            if one.subject == subject:
+                return one
+        subjects = ", ".join(one.subject for one in self.result.selected)
+        raise KeyError(f"{subject} was not swept; subjects are {subjects}")
 
     def values(self, evaluation: str, measure: str) -> Array:
         """A measure at every point [points], float64."""

@@ -122,7 +122,7 @@ class Grade:
 
 
 def judging_request(
-    responses: Responses, judge: Judge | Grade, *, model: str = ""
+    responses: Responses, judge: Judge | Grade, *, model: str = "", value: str = ""
 ) -> v1.JudgeResponsesRequest:
     """The request of `Client.judge_responses`, and of a job that does the same.
 
@@ -130,8 +130,9 @@ def judging_request(
         responses: made by `labelled` or `unlabelled`, or the name of an artifact that holds them.
         judge: a `WordList` or a `Rubric`, which label, or a `Grade`.
         model: "models/ID" whose tokenizer reads responses that are token ids; needed where there are such.
+        value: value whose label a job writes, beside those of others; default the one without a name, `expresses`.
     """
-    request = v1.JudgeResponsesRequest(model=model)
+    request = v1.JudgeResponsesRequest(model=model, value=value)
     if isinstance(judge, Grade):
         request.grade.CopyFrom(judge.to_message())
     else:

@@ -12,5 +12,6 @@ from .jobs_pb2 import *
 from .judges_pb2 import *
 from .models_pb2 import *
 from .neurons_pb2 import *
+from .studies_pb2 import *
 from .sweeps_pb2 import *
 from .vectors_pb2 import *

@@ -1,0 +1,395 @@
+#include "kinds/study_defaults.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/algorithm/container.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "analysis/circumplex.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "services/request_codec.h"
+#include "text/word_list.h"
+
+namespace valuescope::kinds {
+namespace {
+
+using Spec = v1::ValueStudySpec;
+
+constexpr int kMostValues = 16, kMostSystemMessages = 64, kMostCoefficients = 16;
+constexpr int kMostRandomDirections = 50, kMostShownQueries = 32;
+constexpr int kMostFactors = 16, kMostShares = 8, kMostRandomSets = 100;
+constexpr size_t kMostNameBytes = 64;
+constexpr int kFewestTestQueries = 2;
+constexpr char kOfStudy[] = "must be unset here: the study has it";
+
+std::string ValueField(int value) { return absl::StrCat("values[", value, "]"); }
+
+// --- Names and numbers ---------------------------------------------------------------------------
+
+absl::Status CheckName(const std::string& field, const std::string& name,
+                       std::set<std::string>& names) {
+  const bool bad = absl::c_any_of(name, [](char c) {
+    return absl::ascii_isspace(static_cast<uint8_t>(c)) || c == '/' || c == '=';
+  });
+  if (name.empty() || name.size() > kMostNameBytes || bad) {
+    return InvalidField(field, absl::StrCat("must have 1 .. ", kMostNameBytes,
+                                            " bytes without white space, `/` and `=`"));
+  }
+  if (names.insert(name).second) return absl::OkStatus();
+  return InvalidField(field, absl::StrCat("is `", name, "`, as that of another value is"));
+}
+
+template <typename Optional>
+absl::Status CheckRange(const char* field, Optional value, Optional lowest, Optional highest) {
+  if (value >= lowest && value <= highest) return absl::OkStatus();
+  return OutOfRange(field, static_cast<double>(value), static_cast<double>(lowest),
+                    static_cast<double>(highest));
+}
+
+absl::Status CheckCoefficients(const Spec& spec) {
+  if (spec.coefficients_size() > kMostCoefficients) {
+    return OutOfRange("coefficients", spec.coefficients_size(), 0, kMostCoefficients);
+  }
+  std::set<float> seen;
+  for (int i = 0; i < spec.coefficients_size(); ++i) {
+    const float one = spec.coefficients(i);
+    const std::string field = absl::StrCat("coefficients[", i, "]");
+    if (!std::isfinite(one) || one == 0) {
+      return InvalidField(field, "must be finite and not 0", "OUT_OF_RANGE");
+    }
+    if (!seen.insert(one).second) return InvalidField(field, "is there twice");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckDirections(const Spec& spec) {
+  std::set<int> seen;
+  for (int i = 0; i < spec.directions_size(); ++i) {
+    const std::string field = absl::StrCat("directions[", i, "]");
+    const int direction = spec.directions(i);
+    if (direction < v1::STUDY_DIRECTION_INTRINSIC || direction > v1::STUDY_DIRECTION_MEAN_DELTA) {
+      return InvalidField(field, "is not a direction of this version");
+    }
+    if (direction == v1::STUDY_DIRECTION_MEAN_DELTA && spec.values_size() < 2) {
+      return InvalidField(field, "is MEAN_DELTA, which needs two values or more");
+    }
+    if (!seen.insert(direction).second) return InvalidField(field, "is there twice");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckFactors(const v1::StudyNeurons& neurons) {
+  std::set<float> seen;
+  for (int i = 0; i < neurons.factors_size(); ++i) {
+    const float one = neurons.factors(i);
+    const std::string field = absl::StrCat("neurons.factors[", i, "]");
+    if (!std::isfinite(one) || one == 1) {
+      return InvalidField(field, "must be finite and not 1", "OUT_OF_RANGE");
+    }
+    if (!seen.insert(one).second) return InvalidField(field, "is there twice");
+  }
+  return CheckRange("neurons.factors", neurons.factors_size(), 0, kMostFactors);
+}
+
+// Of k or angle: `most` inclusive, 0 not.
+absl::Status CheckShares(const std::string& field,
+                         const google::protobuf::RepeatedField<double>& shares, double most) {
+  if (shares.size() > kMostShares) return OutOfRange(field, shares.size(), 0, kMostShares);
+  std::set<double> seen;
+  for (int i = 0; i < shares.size(); ++i) {
+    const std::string element = absl::StrCat(field, "[", i, "]");
+    if (!(shares[i] > 0 && shares[i] <= most)) return OutOfRange(element, shares[i], 0, most);
+    if (!seen.insert(shares[i]).second) return InvalidField(element, "is there twice");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckNeurons(const v1::StudyNeurons& neurons) {
+  VS_RETURN_IF_ERROR(CheckFactors(neurons));
+  VS_RETURN_IF_ERROR(CheckShares("neurons.top_percents", neurons.top_percents(), 100));
+  VS_RETURN_IF_ERROR(CheckShares("neurons.max_angles", neurons.max_angles(), 45));
+  std::set<int> classes;
+  for (int i = 0; i < neurons.classes_size(); ++i) {
+    const int one = neurons.classes(i);
+    if (one < v1::NEURON_CLASS_SHARED || one > v1::NEURON_CLASS_PROMPTED ||
+        !classes.insert(one).second) {
+      return InvalidField(absl::StrCat("neurons.classes[", i, "]"),
+                          "must be SHARED, INTRINSIC or PROMPTED, none of them twice");
+    }
+  }
+  VS_RETURN_IF_ERROR(CheckRange("neurons.random_sets", neurons.random_sets(), 0, kMostRandomSets));
+  if (neurons.removed_size() > kMostFactors) {
+    return OutOfRange("neurons.removed", neurons.removed_size(), 0, kMostFactors);
+  }
+  for (int i = 0; i < neurons.removed_size(); ++i) {
+    if (neurons.removed(i) > (i == 0 ? 0 : neurons.removed(i - 1))) continue;
+    return InvalidField(absl::StrCat("neurons.removed[", i, "]"), "must be at least 1, ascending");
+  }
+  if (neurons.removed().empty() || neurons.attribute()) return absl::OkStatus();
+  return InvalidField("neurons.removed", "needs neurons.attribute, by which neurons are ranked");
+}
+
+absl::Status CheckNumbers(const Spec& spec) {
+  VS_RETURN_IF_ERROR(CheckRange("values", spec.values_size(), 1, kMostValues));
+  VS_RETURN_IF_ERROR(CheckRange("min_responses", spec.min_responses(), 1, 1 << 30));
+  VS_RETURN_IF_ERROR(
+      CheckRange("random_directions", spec.random_directions(), 0, kMostRandomDirections));
+  VS_RETURN_IF_ERROR(CheckRange("bootstrap_samples", spec.bootstrap_samples(), 200, 10'000));
+  VS_RETURN_IF_ERROR(CheckRange("permutations", spec.permutations(), 200, 100'000));
+  VS_RETURN_IF_ERROR(CheckRange("shown_queries", spec.shown_queries(), 0, kMostShownQueries));
+  VS_RETURN_IF_ERROR(CheckCoefficients(spec));
+  VS_RETURN_IF_ERROR(CheckNeurons(spec.neurons()));
+  return CheckDirections(spec);
+}
+
+// --- What must be kept apart ---------------------------------------------------------------------
+
+absl::Status CheckQueries(const Spec& spec) {
+  if (spec.development_queries().empty()) {
+    return InvalidField("development_queries", "must have a query, that layers are chosen by");
+  }
+  if (spec.test_queries_size() < kFewestTestQueries) {
+    return OutOfRange("test_queries", spec.test_queries_size(), kFewestTestQueries, 1 << 20);
+  }
+  std::set<std::string> seen(spec.queries().begin(), spec.queries().end());
+  const auto add = [&](const char* list, const auto& queries) -> absl::Status {
+    for (int i = 0; i < queries.size(); ++i) {
+      if (seen.insert(queries[i]).second) continue;
+      return InvalidField(absl::StrCat(list, "[", i, "]"),
+                          "stands elsewhere in the study too: what is chosen by a query cannot be "
+                          "reported on it",
+                          "QUERY_REUSED");
+    }
+    return absl::OkStatus();
+  };
+  VS_RETURN_IF_ERROR(add("development_queries", spec.development_queries()));
+  return add("test_queries", spec.test_queries());
+}
+
+// The word list of a judge; null for one that is a model.
+absl::StatusOr<std::unique_ptr<text::WordList>> WordsOf(const std::string& field,
+                                                        const v1::Judge& judge) {
+  if (judge.judge_case() == v1::Judge::JUDGE_NOT_SET) {
+    return InvalidField(field, "must have word_list or rubric");
+  }
+  if (!judge.has_word_list()) return nullptr;
+  const auto& words = judge.word_list().words();
+  auto list = text::WordList::Create(std::vector<std::string>(words.begin(), words.end()));
+  if (!list.ok()) return InField(absl::StrCat(field, ".word_list"), list.status());
+  return list;
+}
+
+// A word of one list that the other finds.
+absl::Status CheckApart(const std::string& field, const text::WordList* labels,
+                        const v1::Judge& score) {
+  if (labels == nullptr || !score.has_word_list()) return absl::OkStatus();
+  const auto& words = score.word_list().words();
+  for (int i = 0; i < words.size(); ++i) {
+    std::string word = words[i];
+    if (!word.empty() && word.back() == '*') word.pop_back();
+    VS_ASSIGN_OR_RETURN(const bool found, labels->OccursIn(word));
+    if (!found) continue;
+    return InvalidField(absl::StrCat(field, ".word_list.words[", i, "]"),
+                        "is one that the judge of the value looks for too: what is selected by a "
+                        "word cannot be scored by it",
+                        "JUDGES_OVERLAP");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckMessages(int value, const v1::ValueDefinition& of, const text::WordList* labels,
+                           const text::WordList* scores) {
+  const std::string field = absl::StrCat(ValueField(value), ".system_messages");
+  if (of.system_messages().empty() || of.system_messages_size() > kMostSystemMessages) {
+    return OutOfRange(field, of.system_messages_size(), 1, kMostSystemMessages);
+  }
+  for (int i = 0; i < of.system_messages_size(); ++i) {
+    for (const text::WordList* const words : {labels, scores}) {
+      if (words == nullptr) continue;
+      const auto found = words->OccursIn(of.system_messages(i));
+      if (!found.ok()) return InvalidField(absl::StrCat(field, "[", i, "]"), "must be UTF-8");
+      if (!*found) continue;
+      return InvalidField(absl::StrCat(field, "[", i, "]"),
+                          "holds a word that a judge of the value looks for: a model that repeats "
+                          "its prompt would seem to express the value",
+                          "WORD_IN_SYSTEM_MESSAGE");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckValues(const Spec& spec) {
+  std::set<std::string> names;
+  for (int v = 0; v < spec.values_size(); ++v) {
+    const v1::ValueDefinition& value = spec.values(v);
+    const std::string field = ValueField(v), score = absl::StrCat(field, ".score_judge");
+    VS_RETURN_IF_ERROR(CheckName(absl::StrCat(field, ".value"), value.value(), names));
+    VS_ASSIGN_OR_RETURN(const auto labels, WordsOf(absl::StrCat(field, ".judge"), value.judge()));
+    VS_ASSIGN_OR_RETURN(const auto scores, WordsOf(score, value.score_judge()));
+    if (value.judge().SerializeAsString() == value.score_judge().SerializeAsString()) {
+      return InvalidField(score, "is the judge that labels: what selects cannot score",
+                          "JUDGES_OVERLAP");
+    }
+    VS_RETURN_IF_ERROR(CheckApart(score, labels.get(), value.score_judge()));
+    VS_RETURN_IF_ERROR(CheckApart(absl::StrCat(field, ".judge"), scores.get(), value.judge()));
+    VS_RETURN_IF_ERROR(CheckMessages(v, value, labels.get(), scores.get()));
+  }
+  return absl::OkStatus();
+}
+
+// --- What the study has itself -------------------------------------------------------------------
+
+absl::Status CheckUnset(const std::string& field, bool is_set) {
+  return is_set ? InvalidField(field, kOfStudy) : absl::OkStatus();
+}
+
+template <typename Request>
+absl::Status CheckItems(const std::string& field, const Request& request) {
+  VS_RETURN_IF_ERROR(CheckUnset(absl::StrCat(field, ".model"), !request.model().empty()));
+  VS_RETURN_IF_ERROR(CheckUnset(absl::StrCat(field, ".conditions"), !request.conditions().empty()));
+  return CheckUnset(absl::StrCat(field, ".display_name"), !request.display_name().empty());
+}
+
+absl::Status CheckMeasures(const v1::MeasureTextsRequest& measures) {
+  VS_RETURN_IF_ERROR(CheckUnset("measures.model", !measures.model().empty()));
+  VS_RETURN_IF_ERROR(CheckUnset("measures.responses", !measures.responses().empty()));
+  VS_RETURN_IF_ERROR(CheckUnset("measures.artifact", !measures.artifact().empty()));
+  VS_RETURN_IF_ERROR(CheckUnset("measures.display_name", !measures.display_name().empty()));
+  if (measures.ngrams().empty() || absl::c_linear_search(measures.ngrams(), 2)) {
+    return absl::OkStatus();
+  }
+  return InvalidField("measures.ngrams", "must have 2: the guard and the report tell Distinct-2");
+}
+
+absl::Status CheckParts(const Spec& spec) {
+  VS_RETURN_IF_ERROR(CheckMeasures(spec.measures()));
+  VS_RETURN_IF_ERROR(CheckItems("development_choices", spec.development_choices()));
+  VS_RETURN_IF_ERROR(CheckItems("test_choices", spec.test_choices()));
+  return CheckItems("questionnaire", spec.questionnaire());
+}
+
+// --- Defaults ------------------------------------------------------------------------------------
+
+void AddBound(const char* evaluation, const char* measure, void (v1::SweepBound::*set)(double),
+              double value, Spec& spec) {
+  v1::SweepBound& bound = *spec.add_guard();
+  bound.set_evaluation(evaluation);
+  bound.set_measure(measure);
+  (bound.*set)(value);
+}
+
+void FillGuard(Spec& spec) {
+  if (!spec.guard().empty()) return;
+  if (spec.measures().perplexity()) {
+    AddBound(kStudyResponses, "perplexity", &v1::SweepBound::set_ratio_at_most, 3, spec);
+  }
+  AddBound(kStudyResponses, "distinct_2", &v1::SweepBound::set_ratio_at_least, .8, spec);
+  if (spec.has_development_choices()) {
+    AddBound(kStudyChoices, "accuracy", &v1::SweepBound::set_drop_at_most, .05, spec);
+  }
+}
+
+void FillNumbers(Spec& spec) {
+  if (!spec.has_samples_per_query()) spec.set_samples_per_query(1);
+  if (!spec.has_steered_samples_per_query()) spec.set_steered_samples_per_query(1);
+  if (!spec.has_min_responses()) spec.set_min_responses(10);
+  if (!spec.has_random_directions()) spec.set_random_directions(20);
+  if (!spec.has_bootstrap_samples()) spec.set_bootstrap_samples(2'000);
+  if (!spec.has_permutations()) spec.set_permutations(10'000);
+  if (!spec.has_shown_queries()) spec.set_shown_queries(5);
+  if (spec.coefficients().empty()) {
+    for (const float one : {1.F, 2.F, 4.F}) spec.add_coefficients(one);
+  }
+  v1::StudyNeurons& neurons = *spec.mutable_neurons();
+  if (!neurons.has_attribute()) neurons.set_attribute(true);
+  if (!neurons.has_random_sets()) neurons.set_random_sets(spec.random_directions());
+  if (neurons.top_percents().empty()) neurons.add_top_percents(1);
+  if (neurons.max_angles().empty()) neurons.add_max_angles(30);
+  if (neurons.classes().empty()) {
+    for (const auto one :
+         {v1::NEURON_CLASS_SHARED, v1::NEURON_CLASS_INTRINSIC, v1::NEURON_CLASS_PROMPTED}) {
+      neurons.add_classes(one);
+    }
+  }
+  if (!spec.directions().empty()) return;
+  for (int d = v1::STUDY_DIRECTION_INTRINSIC; d <= v1::STUDY_DIRECTION_MEAN_DELTA; ++d) {
+    if (d == v1::STUDY_DIRECTION_MEAN_DELTA && spec.values_size() < 2) continue;
+    spec.add_directions(static_cast<v1::StudyDirection>(d));
+  }
+}
+
+// Where all ten of Schwartz's values are studied.
+void FillCircumplex(Spec& spec) {
+  std::set<std::string> names;
+  for (const v1::ValueDefinition& value : spec.values()) names.insert(value.value());
+  const bool all = absl::c_all_of(analysis::kSchwartzValues, [&](absl::string_view name) {
+    return names.contains(std::string(name));
+  });
+  if (all && names.size() == analysis::kSchwartzValues.size()) spec.mutable_circumplex();
+}
+
+absl::Status FillLayers(const engine::ServedModel& model, Spec& spec) {
+  const services::LayersOptions options = {.num_layers = model.architecture.num_layers,
+                                           .all_by_default = true};
+  VS_ASSIGN_OR_RETURN(
+      const std::vector<int> layers,
+      services::LayersFromProto("layers", spec.has_layers() ? &spec.layers() : nullptr, options));
+  std::vector<int> steered = layers;
+  if (spec.has_steered_layers()) {
+    VS_ASSIGN_OR_RETURN(
+        steered, services::LayersFromProto("steered_layers", &spec.steered_layers(), options));
+  }
+  for (const int layer : steered) {
+    if (absl::c_binary_search(layers, layer)) continue;
+    return InvalidField("steered_layers",
+                        absl::StrCat("has layer ", layer, ", which is none of `layers`"));
+  }
+  *spec.mutable_layers()->mutable_list()->mutable_layers() = {layers.begin(), layers.end()};
+  *spec.mutable_steered_layers()->mutable_list()->mutable_layers() = {steered.begin(),
+                                                                      steered.end()};
+  return absl::OkStatus();
+}
+
+// Neurons are ranked in the blocks that can have written what is read, at the latest layer that is
+// steered or an earlier one.
+absl::Status CheckRemoved(const engine::ServedModel& model, const Spec& spec) {
+  if (spec.neurons().removed().empty()) return absl::OkStatus();
+  const int first = spec.steered_layers().list().layers(0);
+  const auto blocks =
+      absl::c_count_if(spec.layers().list().layers(), [&](int layer) { return layer <= first; });
+  const int64_t most = blocks * model.architecture.intermediate;
+  const int last = spec.neurons().removed_size() - 1;
+  if (spec.neurons().removed(last) <= most) return absl::OkStatus();
+  return OutOfRange(absl::StrCat("neurons.removed[", last, "]"), spec.neurons().removed(last), 1,
+                    static_cast<double>(most));
+}
+
+}  // namespace
+
+absl::StatusOr<Spec> WithStudyDefaults(const Spec& given, const engine::ServedModel& model) {
+  Spec spec = given;
+  FillNumbers(spec);
+  VS_RETURN_IF_ERROR(CheckNumbers(spec));
+  VS_RETURN_IF_ERROR(CheckQueries(spec));
+  VS_RETURN_IF_ERROR(CheckValues(spec));
+  VS_RETURN_IF_ERROR(CheckParts(spec));
+  if (!spec.has_measures()) spec.mutable_measures()->set_perplexity(true);
+  if (!spec.has_steered_sampling()) *spec.mutable_steered_sampling() = spec.sampling();
+  if (spec.has_development_choices() && !spec.has_test_choices()) {
+    *spec.mutable_test_choices() = spec.development_choices();
+  }
+  if (!spec.has_circumplex()) FillCircumplex(spec);
+  FillGuard(spec);
+  VS_RETURN_IF_ERROR(FillLayers(model, spec));
+  VS_RETURN_IF_ERROR(CheckRemoved(model, spec));
+  return spec;
+}
+
+}  // namespace valuescope::kinds
