@@ -279,7 +279,9 @@ TEST(LogitRow, WeightsSumsAndPlacesEqualThoseOfDoublePrecision) {
       running.push_back(sum += exact);
     }
     EXPECT_NEAR(SumOf(weights) / sum, 1, 1e-6);
-    if (temperature == 1.0f) EXPECT_EQ(SumOfWeights(logits, 9.5f), SumOf(weights));
+    if (temperature == 1.0f) {
+      EXPECT_EQ(SumOfWeights(logits, 9.5f), SumOf(weights));
+    }
     for (const double share : {0.0, 0.001, 0.3, 0.77, 0.9999}) {
       const size_t place = IndexOfSum(weights, share * SumOf(weights));
       EXPECT_GT(weights[place], 0);

@@ -67,7 +67,9 @@ TEST(CapturePlan, FilesAreAsFullAsWholeInputsLetThem) {
          plan.FileEnds({10, 47}, [&](int64_t i) { return extents[static_cast<size_t>(i)]; })) {
       ASSERT_GT(end, first);
       EXPECT_TRUE(end == first + 1 || bytes(first, end) <= most);
-      if (end < 47) EXPECT_GT(bytes(first, end + 1), most);
+      if (end < 47) {
+        EXPECT_GT(bytes(first, end + 1), most);
+      }
       first = end;
     }
     EXPECT_EQ(first, 47);
