@@ -1,3 +1,5 @@
+// Long because the life of a leased step is in one place: taken, kept alive, run, committed, given
+// back, and ended with the server.
 #include "jobs/worker.h"
 
 #include <algorithm>

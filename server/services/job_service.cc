@@ -1,3 +1,4 @@
+// Long because what clients are told of a job, in whichever call, is told in one place.
 #include "services/job_service.h"
 
 #include <google/protobuf/util/json_util.h>

@@ -1,3 +1,4 @@
+// Long because it has a function for each method of the contract, nearly all of one kind.
 #include "valuescope/client.h"
 
 #include <openssl/rand.h>
