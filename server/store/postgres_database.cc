@@ -41,12 +41,21 @@ constexpr char kSettings[] =
     " set_config('idle_in_transaction_session_timeout', '10s', true)";
 #define MICROSECONDS_NOW "floor(extract(epoch FROM now()) * 1000000)::bigint"
 
+// Until the end of the transaction; `$1`: its token.
+constexpr char kHoldToken[] = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
+
 // Begins where it is constructed.
 class PostgresTransaction : public SqlTransaction {
  public:
   explicit PostgresTransaction(PostgresConnection& connection) : connection_(connection) {
     connection_.Perform(kBegin);
     connection_.Perform(kSettings);
+  }
+
+  // One that whoever knows its token can wait for.
+  PostgresTransaction(PostgresConnection& connection, absl::string_view token)
+      : PostgresTransaction(connection) {
+    held_ = connection_.Query(kHoldToken, {token});
   }
 
   absl::Time now() const override {
@@ -64,8 +73,11 @@ class PostgresTransaction : public SqlTransaction {
   void Announce(const JobChange& change) override { announced_.push_back(change); }
   const std::vector<JobChange>& announced() const { return announced_; }
 
-  // Leaves a token where the transaction has written.
+  // Leaves its token where the transaction has written. From before anything is sent of its end the
+  // token is held: what is still on its way when its connection is lost arrives perhaps, and
+  // whoever asks meanwhile has to wait for it.
   void Mark(absl::string_view token) {
+    held_->Next();
     Execute("INSERT INTO commits SELECT $1, " MICROSECONDS_NOW
             " WHERE pg_current_xact_id_if_assigned() IS NOT NULL",
             token);
@@ -86,6 +98,7 @@ class PostgresTransaction : public SqlTransaction {
 
  private:
   PostgresConnection& connection_;
+  std::unique_ptr<SqlRows> held_;
   mutable std::optional<absl::Time> now_;  // once it is known
   std::vector<JobChange> announced_;
 };
@@ -214,7 +227,7 @@ absl::Status PostgresDatabase::RunOnce(absl::FunctionRef<absl::Status(SqlTransac
   bool in_doubt = false;
   try {
     return WithConnection([&](PostgresConnection& connection) {
-      PostgresTransaction transaction(connection);
+      PostgresTransaction transaction(connection, token);
       const absl::Status status = body(transaction);
       if (!status.ok()) {
         connection.RollBack();
@@ -257,17 +270,14 @@ bool PostgresDatabase::WasCommitted(const std::string& token,
   while (true) {
     try {
       return WithConnection([&](PostgresConnection& connection) {
-        PostgresTransaction transaction(connection);
         // Waits for the lost transaction to end, since that holds the token until then.
-        const bool absent = transaction
-                                .Integer("INSERT INTO commits VALUES ($1, " MICROSECONDS_NOW
-                                         ") ON CONFLICT DO NOTHING RETURNING committed_at",
-                                         token)
-                                .has_value();
+        PostgresTransaction transaction(connection, token);
+        const bool committed =
+            transaction.Integer("SELECT 1 FROM commits WHERE token = $1", token).has_value();
         connection.RollBack([&] {
-          if (!absent) Tell(connection, announced);
+          if (committed) Tell(connection, announced);
         });
-        return !absent;
+        return committed;
       });
     } catch (const PostgresError& error) {
       if (error.lost()) ForgetConnections();

@@ -3,9 +3,10 @@
 //
 // A transaction whose connection was lost, or that met another one, runs again from its start; what
 // is waited for it is bounded. Where the connection is lost at COMMIT it may or may not be
-// committed: every transaction that writes leaves a token in the table commits, and whoever doubts
-// writes the same token, which waits for the lost transaction to end, and then is there or is not.
-// A transaction that runs again is fenced as the first time, by its lease or its request id.
+// committed, or still about to be. So every transaction holds a token of its own in a lock before
+// it sends its COMMIT, and leaves it in the table commits where it wrote; whoever doubts takes the
+// same lock, which waits for the lost transaction to end, and then finds the token or does not. A
+// transaction that runs again is fenced as the first time, by its lease or its request id.
 //
 // All of it goes through a pooler that gives a session away after each transaction (PgBouncer):
 // settings are SET LOCAL, locks end with the transaction, and statements are prepared only where

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -15,7 +16,8 @@
 namespace valuescope::store {
 namespace {
 
-constexpr int kLook = 50;  // milliseconds between looks at whether the proxy is to end
+constexpr int kLook = 50;         // milliseconds between looks at whether the proxy is to end
+constexpr int kAnswerTime = 300;  // milliseconds for an answer that should not come
 
 sockaddr_un AddressIn(const std::string& folder) {
   sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = {}};
@@ -82,10 +84,31 @@ bool CuttingProxy::PassOn(int from, int to, bool to_server, bool& asked) {
   const Cut cut = commits ? cut_.exchange(Cut::kNone) : Cut::kNone;
   if (cut != Cut::kNone) ++cuts_;
   if (cut == Cut::kBefore) return false;
+  if (cut == Cut::kLate) {
+    HoldBack(dup(to), std::move(bytes));
+    return false;
+  }
   if (write(to, bytes.data(), bytes.size()) != count) return false;
+  if (to_server && absl::StrContains(bytes, " commits ")) PassOnLate(to);
   // Its answer says that it is committed, and is not passed on.
   if (cut == Cut::kBehind) return read(to, bytes.data(), bytes.size()) < 0;
   return true;
+}
+
+void CuttingProxy::HoldBack(int server, std::string bytes) {
+  absl::MutexLock lock(&mutex_);
+  late_ = {server, std::move(bytes)};
+}
+
+void CuttingProxy::PassOnLate(int asked) {
+  absl::MutexLock lock(&mutex_);
+  if (!late_) return;
+  pollfd answer = {.fd = asked, .events = POLLIN};
+  poll(&answer, 1, kAnswerTime);
+  const auto& [server, bytes] = *late_;
+  VS_CHECK(write(server, bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size()));
+  close(server);
+  late_.reset();
 }
 
 }  // namespace valuescope::store

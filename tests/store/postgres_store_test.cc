@@ -217,7 +217,8 @@ TEST_F(PostgresStoreTest, AServerThatStartsWhileOthersMakeTheTablesFindsThem) {
 TEST_F(PostgresStoreTest, ACommitThatIsLostOnItsWayIsDoneOnceWhicheverWayItWasLost) {
   CuttingProxy proxy(server_.folder());
   const auto store = Open(absl::StrCat("postgresql://postgres@/store?host=", proxy.folder()));
-  for (const CuttingProxy::Cut cut : {CuttingProxy::Cut::kBefore, CuttingProxy::Cut::kBehind}) {
+  for (const CuttingProxy::Cut cut :
+       {CuttingProxy::Cut::kBefore, CuttingProxy::Cut::kBehind, CuttingProxy::Cut::kLate}) {
     const int64_t jobs = Count("jobs");
     proxy.CutNext(cut);
     const auto job = store->CreateJob(Shards(2), {});
@@ -232,7 +233,7 @@ TEST_F(PostgresStoreTest, ACommitThatIsLostOnItsWayIsDoneOnceWhicheverWayItWasLo
     EXPECT_EQ(store->GetJob("lab", lease->job_id)->work_done, 1);
     ASSERT_TRUE(store->RequestCancel("lab", lease->job_id).ok());
   }
-  EXPECT_EQ(proxy.cuts(), 4);
+  EXPECT_EQ(proxy.cuts(), 6);
 }
 
 TEST_F(PostgresStoreTest, AShardBehindAnotherCostsSixJourneysToTheDatabaseAndBack) {
