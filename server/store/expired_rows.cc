@@ -8,8 +8,6 @@
 #include "base/status_macros.h"
 #include "store/job_rows.h"
 #include "store/partial_rows.h"
-#include "store/resource_rows.h"
-#include "store/step_blobs.h"
 
 namespace valuescope::store {
 namespace {
@@ -65,9 +63,7 @@ int64_t ClearSteps(SqlTransaction& transaction, int64_t job, int64_t most) {
       "SELECT shard FROM steps WHERE job = $1 AND work_done > 0 ORDER BY shard LIMIT $2", job,
       most);
   while (rows->Next()) shards.push_back(rows->Integer(0));
-  const std::vector<std::string> blobs = StepBlobsOf(transaction, job);
   ClearShards(transaction, job, shards);
-  MarkIfUnnamed(transaction, blobs);
   return static_cast<int64_t>(shards.size());
 }
 

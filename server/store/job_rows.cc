@@ -271,7 +271,7 @@ absl::Status DeleteWithParts(SqlTransaction& transaction, absl::string_view tena
   VS_RETURN_IF_ERROR(DeleteArtifactsOf(transaction, tenant, id));
   const std::vector<std::string> blobs = BlobsOf(transaction, id);
   const std::vector<std::string> of_steps = StepBlobsOf(transaction, sequence);
-  DropPartials(transaction, id);
+  DropPartials(transaction, sequence);
   transaction.Execute("DELETE FROM jobs WHERE sequence = $1", sequence);
   MarkIfUnnamed(transaction, blobs);
   MarkIfUnnamed(transaction, of_steps);

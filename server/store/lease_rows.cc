@@ -239,7 +239,7 @@ absl::Status CompleteJob(SqlTransaction& transaction, const Lease& merge, absl::
                       step.job);
   FinishJob(transaction, step.job, JobState::kSucceeded);
   // The artifacts replace the partial results, and name the blobs that those named.
-  DropPartials(transaction, merge.job_id);
+  DropPartials(transaction, step.job);
   transaction.Execute("DELETE FROM steps WHERE job = $1", step.job);
   Charge(transaction, merge.tenant, merge.worked, tenants);
   return absl::OkStatus();

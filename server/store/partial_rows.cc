@@ -1,6 +1,10 @@
 #include "store/partial_rows.h"
 
 #include <memory>
+#include <string>
+
+#include "store/resource_rows.h"
+#include "store/step_blobs.h"
 
 namespace valuescope::store {
 
@@ -23,15 +27,15 @@ void DropPartial(SqlTransaction& transaction, int64_t job, int64_t shard) {
       job, shard);
 }
 
-void DropPartials(SqlTransaction& transaction, absl::string_view job_id) {
+void DropPartials(SqlTransaction& transaction, int64_t job) {
   transaction.Execute(
-      "INSERT INTO orphaned_blobs SELECT r.partial_blob, 0 FROM step_results r"
-      " JOIN jobs j ON j.sequence = r.job WHERE j.id = $1 AND r.partial_blob <> ''"
-      " ON CONFLICT (digest) DO UPDATE SET since = 0",
-      job_id);
+      "INSERT INTO orphaned_blobs SELECT partial_blob, 0 FROM step_results"
+      " WHERE job = $1 AND partial_blob <> '' ON CONFLICT (digest) DO UPDATE SET since = 0",
+      job);
 }
 
 void ClearShards(SqlTransaction& transaction, int64_t job, const std::vector<int64_t>& shards) {
+  const std::vector<std::string> blobs = StepBlobsOf(transaction, job);
   int64_t shards_done = 0, work_done = 0;
   for (const int64_t shard : shards) {
     {
@@ -50,6 +54,7 @@ void ClearShards(SqlTransaction& transaction, int64_t job, const std::vector<int
         " WHERE job = $1 AND shard = $2",
         job, shard);
   }
+  MarkIfUnnamed(transaction, blobs);
   // Nothing is to be put together before they are done.
   if (shards_done > 0) {
     transaction.Execute("UPDATE steps SET state = 3 WHERE job = $1 AND shard = $2 AND state = 0",

@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <vector>
 
-#include "absl/strings/string_view.h"
 #include "store/sql_database.h"
 #include "store/store.h"
 
@@ -21,10 +20,10 @@ void WriteResult(SqlTransaction& transaction, int64_t job, int64_t shard,
 // Blobs that lose their name with this transaction: of one shard, which must have one, and of all
 // shards of a job.
 void DropPartial(SqlTransaction& transaction, int64_t job, int64_t shard);
-void DropPartials(SqlTransaction& transaction, absl::string_view job_id);
+void DropPartials(SqlTransaction& transaction, int64_t job);
 
 // The shards are to be done again from their start, and are open unless they are leased; what is
-// put together of them waits.
+// put together of them waits. Blobs that only their partials named lose their name.
 void ClearShards(SqlTransaction& transaction, int64_t job, const std::vector<int64_t>& shards);
 
 }  // namespace valuescope::store

@@ -231,7 +231,7 @@ class SqlStore : public Store {
 
   absl::Status CompleteJob(const Lease& merge, absl::string_view summary,
                            std::vector<Resource> resources) override {
-    return End(merge.job_id, kForWatchers, [&](SqlTransaction& transaction) {
+    return End(merge, kForWatchers, [&](SqlTransaction& transaction) {
       return store::CompleteJob(transaction, merge, summary, resources, tenants_);
     });
   }
@@ -243,19 +243,19 @@ class SqlStore : public Store {
   }
 
   absl::Status FailJob(const Lease& lease, const absl::Status& error) override {
-    return End(lease.job_id, kForWorkers, [&](SqlTransaction& transaction) {
+    return End(lease, kForWorkers, [&](SqlTransaction& transaction) {
       return store::FailJob(transaction, lease, error, tenants_);
     });
   }
 
   absl::Status FailShard(const Lease& lease, const absl::Status& error) override {
-    return End(lease.job_id, kForWorkers, [&](SqlTransaction& transaction) {
+    return End(lease, kForWorkers, [&](SqlTransaction& transaction) {
       return store::FailShard(transaction, lease, error, policy_, tenants_);
     });
   }
 
   absl::Status ReleaseLease(const Lease& lease) override {
-    return End(lease.job_id, kForWorkers, [&](SqlTransaction& transaction) {
+    return End(lease, kForWorkers, [&](SqlTransaction& transaction) {
       return store::ReleaseLease(transaction, lease, tenants_);
     });
   }
@@ -346,11 +346,11 @@ class SqlStore : public Store {
     });
   }
 
-  // The same of one that may have ended by it.
+  // The same of a leased one that may have ended by it.
   template <typename Body>
-  absl::Status End(const std::string& job_id, bool for_workers, Body&& body) {
-    VS_RETURN_IF_ERROR(Change(job_id, for_workers, std::forward<Body>(body)));
-    TellParent(job_id);
+  absl::Status End(const Lease& lease, bool for_workers, Body&& body) {
+    VS_RETURN_IF_ERROR(Change(lease.job_id, for_workers, std::forward<Body>(body)));
+    if (!lease.parent_id.empty()) TellParent(lease.job_id);
     return absl::OkStatus();
   }
 
