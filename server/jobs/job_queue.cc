@@ -58,16 +58,16 @@ absl::StatusOr<store::JobPage> JobQueue::List(absl::string_view tenant,
 }
 
 absl::StatusOr<JobSnapshot> JobQueue::Cancel(absl::string_view tenant, absl::string_view id) {
-  VS_RETURN_IF_ERROR(store_->RequestCancel(tenant, id).status());
-  AnnounceWithParts(tenant, id);
+  VS_ASSIGN_OR_RETURN(const store::Job job, store_->RequestCancel(tenant, id));
+  AnnounceWithParts(job);
   WakeWorkers();
   return Get(tenant, id);
 }
 
 absl::StatusOr<JobSnapshot> JobQueue::Retry(absl::string_view tenant, absl::string_view id,
                                             const store::IdempotencyKey& key) {
-  VS_RETURN_IF_ERROR(store_->RetryJob(tenant, id, key).status());
-  AnnounceWithParts(tenant, id);
+  VS_ASSIGN_OR_RETURN(const store::Job job, store_->RetryJob(tenant, id, key));
+  AnnounceWithParts(job);
   WakeWorkers();
   return Get(tenant, id);
 }
@@ -186,9 +186,10 @@ void JobQueue::Announce(absl::string_view job_id) {
   if (found != watched_.end()) TellWatchers(found->second);
 }
 
-void JobQueue::AnnounceWithParts(absl::string_view tenant, absl::string_view id) {
-  Announce(id);
-  const absl::StatusOr<std::vector<store::Job>> parts = ListChildren(tenant, id);
+void JobQueue::AnnounceWithParts(const store::Job& job) {
+  Announce(job.id);
+  if (job.num_parts == 0) return;
+  const absl::StatusOr<std::vector<store::Job>> parts = ListChildren(job.tenant, job.id);
   if (!parts.ok()) return;
   for (const store::Job& part : *parts) Announce(part.id);
 }

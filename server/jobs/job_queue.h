@@ -144,7 +144,7 @@ class JobQueue {
   };
 
   // Both may have changed.
-  void AnnounceWithParts(absl::string_view tenant, absl::string_view id);
+  void AnnounceWithParts(const store::Job& job);
   void ForgetReplicas();
   void WakeWorkers();
   void WakeAllWatchers();

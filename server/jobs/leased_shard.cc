@@ -68,7 +68,10 @@ absl::Status LeasedShard::Checkpoint(absl::FunctionRef<std::string()> partial,
   const bool stops = host_.stops(/*uncommitted=*/true);
   const bool over = !stops && IsTurnOverAt(now);
   if (!stops && !over && now < committed_at_ + rules_.commit_interval) return absl::OkStatus();
-  VS_RETURN_IF_ERROR(Commit(&store::Store::CommitProgress, partial(), cursor, work_done));
+  VS_RETURN_IF_ERROR(Commit(partial(), cursor, work_done,
+                            [&](const store::Lease& lease, const store::ShardProgress& progress) {
+                              return queue_->store().CommitProgress(lease, progress);
+                            }));
   queue_->Announce(lease_->lease().job_id);
   if (host_.stops(/*uncommitted=*/false)) {
     return ErrorWithReason(absl::StatusCode::kCancelled, "CANCELLED", "the shard is to stop");
@@ -85,12 +88,14 @@ bool LeasedShard::IsTurnOverAt(absl::Time now) {
 
 absl::Status LeasedShard::Complete(ShardResult result) {
   VS_FAILPOINT("shard_done");
-  return Commit(&store::Store::CompleteShard, std::move(result.partial), /*cursor=*/"",
-                result.work_done);
+  return Commit(std::move(result.partial), /*cursor=*/"", result.work_done,
+                [&](const store::Lease& lease, const store::ShardProgress& progress) {
+                  return queue_->store().CompleteShard(lease, progress);
+                });
 }
 
-absl::Status LeasedShard::Commit(Write write, std::string partial, absl::string_view cursor,
-                                 int64_t work_done) {
+absl::Status LeasedShard::Commit(std::string partial, absl::string_view cursor, int64_t work_done,
+                                 Write write) {
   store::ShardProgress progress = {.partial = std::move(partial),
                                    .cursor = std::string(cursor),
                                    .work_done = work_done,
@@ -98,8 +103,8 @@ absl::Status LeasedShard::Commit(Write write, std::string partial, absl::string_
                                    .blobs = named_blobs_};
   VS_RETURN_IF_ERROR(PutAside(*blobs_, rules_.partial_in_row, progress));
   VS_FAILPOINT("commit_begins");
-  VS_RETURN_IF_ERROR(lease_->Charge(
-      [&](const store::Lease& lease) { return (queue_->store().*write)(lease, progress); }));
+  VS_RETURN_IF_ERROR(
+      lease_->Charge([&](const store::Lease& lease) { return write(lease, progress); }));
   VS_FAILPOINT("committed");
   committed_at_ = rules_.clock->Now();
   return absl::OkStatus();
@@ -115,15 +120,11 @@ absl::StatusOr<std::vector<store::Job>> LeasedShard::Children() {
 }
 
 absl::Status LeasedShard::AwaitChildren(std::string partial, int64_t work_done, int64_t ended) {
-  store::ShardProgress progress = {.partial = std::move(partial),
-                                   .cursor = "",
-                                   .work_done = work_done,
-                                   .observed = std::exchange(observed_, {}),
-                                   .blobs = named_blobs_};
-  VS_RETURN_IF_ERROR(PutAside(*blobs_, rules_.partial_in_row, progress));
-  VS_RETURN_IF_ERROR(lease_->Charge([&](const store::Lease& lease) {
-    return queue_->store().AwaitChildren(lease, progress, ended, rules_.look_at_parts);
-  }));
+  VS_RETURN_IF_ERROR(Commit(std::move(partial), /*cursor=*/"", work_done,
+                            [&](const store::Lease& lease, const store::ShardProgress& progress) {
+                              return queue_->store().AwaitChildren(lease, progress, ended,
+                                                                   rules_.look_at_parts);
+                            }));
   return ErrorWithReason(absl::StatusCode::kCancelled, kTurnOver, "the job waits for its parts");
 }
 

@@ -100,11 +100,12 @@ class LeasedShard : public ShardContext {
   absl::Status AwaitChildren(std::string partial, int64_t work_done, int64_t ended) override;
 
  private:
-  using Write = absl::Status (store::Store::*)(const store::Lease&, const store::ShardProgress&);
+  using Write =
+      absl::FunctionRef<absl::Status(const store::Lease& lease, const store::ShardProgress&)>;
 
   bool IsTurnOverAt(absl::Time now);
-  absl::Status Commit(Write write, std::string partial, absl::string_view cursor,
-                      int64_t work_done);
+  absl::Status Commit(std::string partial, absl::string_view cursor, int64_t work_done,
+                      Write write);
 
   JobQueue* const queue_;
   store::BlobStore* const blobs_;
