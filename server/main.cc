@@ -43,7 +43,6 @@
 #include "absl/time/clock.h"
 #include "base/clock.h"
 #include "base/error.h"
-#include "base/failpoint.h"
 #include "base/host_memory.h"
 #include "base/memory_ledger.h"
 #include "base/recurring.h"
@@ -245,8 +244,6 @@ jobs::WorkerOptions ObservedWorker(const config::ServerConfig& config,
   jobs::WorkerOptions options;
   options.turns.commit_interval = config.job_commit_interval;
   options.turns.turn = config.job_turn;
-  // Small models have small partials: where tests kill the server, all of them are blobs.
-  if (kFailpoints) options.turns.partial_in_row = 0;
   options.lease = config.job_lease;
   options.beat = config.job_lease / 3;
   options.orphan_grace = config.keep_orphaned_blobs;

@@ -1,6 +1,6 @@
 // Points at which a test lets the process die as a power cut would, to see what is left and that
-// the work goes on. They exist only in builds that ask for them (CMake's VALUESCOPE_FAILPOINTS); in
-// any other nothing of them is left, not even their names.
+// the work goes on. They exist only in sources that a test compiles anew with VALUESCOPE_FAILPOINTS
+// (tests/jobs/failpoint_test.cc); in the libraries nothing of them is left, not even their names.
 //
 //   VALUESCOPE_FAILPOINT=NAME:COUNT      SIGKILL where NAME is reached for the COUNT-th time
 //   VALUESCOPE_FAILPOINT_TRACE=FILE      the name of each point that is reached is added, a line
@@ -11,11 +11,9 @@
 namespace valuescope {
 
 #ifdef VALUESCOPE_FAILPOINTS
-inline constexpr bool kFailpoints = true;
 void ReachFailpoint(const char* name);
 #define VS_FAILPOINT(name) ::valuescope::ReachFailpoint(name)
 #else
-inline constexpr bool kFailpoints = false;
 #define VS_FAILPOINT(name) static_cast<void>(0)
 #endif
 

@@ -31,7 +31,9 @@
 namespace valuescope::jobs {
 namespace {
 
-static_assert(kFailpoints);
+#ifndef VALUESCOPE_FAILPOINTS
+#error "there is nothing to die of"
+#endif
 
 constexpr store::RetryPolicy kAtOnce = {.failure_backoff = absl::ZeroDuration()};
 

@@ -1,7 +1,3 @@
-#include "base/failpoint.h"
-
-#ifdef VALUESCOPE_FAILPOINTS
-
 #include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
@@ -14,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "base/check.h"
+#include "base/failpoint.h"
 
 namespace valuescope {
 namespace {
@@ -52,5 +49,3 @@ void ReachFailpoint(const char* name) {
 }
 
 }  // namespace valuescope
-
-#endif  // VALUESCOPE_FAILPOINTS
