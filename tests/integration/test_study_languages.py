@@ -136,8 +136,8 @@ def test_the_guard_of_the_own_language_holds_in_others(studied):
     assert any("de: 5 test queries are too few" in warning for warning in result.warnings)
 
 
-def test_languages_cost_what_they_are_estimated_at(client, studied):  # noqa: F811
-    job, _ = studied
+def test_languages_cost_at_most_what_they_are_estimated_at(client, studied):  # noqa: F811
+    job, result = studied
     parts = [client.job(child.job) for child in job.children]
     of_languages = [part.estimate.forwards for part in parts if part.phase.endswith(("/de", "/es"))]
     german = language_of(questionnaire=items_of(24))
@@ -147,7 +147,10 @@ def test_languages_cost_what_they_are_estimated_at(client, studied):  # noqa: F8
         for languages in ([german, spanish], [])
     ]
     assert len(of_languages) == 2 * (4 + 1)
-    assert estimates[0] - estimates[1] == pytest.approx(sum(of_languages), rel=0.35)
+    # Ways of which no point keeps the guard are not tested: of two values two unsteered ways and eight directions.
+    tested = sum(len(value.transfers[0].outcomes) for value in result.values)
+    expected = sum(of_languages) * 20 / tested
+    assert 0.95 * expected < estimates[0] - estimates[1] < 2 * expected
 
 
 @pytest.mark.parametrize(
@@ -168,7 +171,7 @@ def test_languages_cost_what_they_are_estimated_at(client, studied):  # noqa: F8
         ([language_of(judges=[judge_of("care", ["w90", LABELS[0]]), judge_of("power")])], "languages[0].judges[0].score_judge.word_list.words[1]"),
         ([language_of(judges=[judge_of("care", [SYSTEM[1]]), judge_of("power")])], "values[0].system_messages[1]"),
         ([v1.StudyLanguage(name="de", questionnaire=v1.AskQuestionnaireRequest(model="models/m"))], "languages[0].questionnaire.model"),
-        ([v1.StudyLanguage(name="de", questionnaire=v1.AskQuestionnaireRequest(template="{item}"))], "languages[0].questionnaire.items"),
+        ([v1.StudyLanguage(name="de", questionnaire=v1.AskQuestionnaireRequest(template="{item}"))], "languages[0].questionnaire.options"),
     ],
 )  # fmt: skip
 def test_bad_languages_name_their_field(client, languages, field):  # noqa: F811

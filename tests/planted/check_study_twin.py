@@ -28,7 +28,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integratio
 import conftest  # noqa: F401 - the client on the path, its stubs fresh
 import valuescope as vs
 from conftest import Server
-from test_planted_study import NEUTRAL, RANDOM, spec_of
+from test_planted_study import CUED, NEUTRAL, spec_of
 from valuescope import v1
 
 LEVEL = 0.05
@@ -46,6 +46,7 @@ class Found:
         comparisons: how many p-values were held against each other; 0 where no vector could be made.
         smallest: the smallest adjusted p-value; 1 without comparisons.
         baseline: share of the unsteered test answers that hold a word of the value.
+        largest: the largest difference of a share from it.
         seconds: that the study took.
     """
 
@@ -53,6 +54,7 @@ class Found:
     comparisons: int
     smallest: float
     baseline: float
+    largest: float
     seconds: float
 
     @property
@@ -77,6 +79,7 @@ def twins(folder: pathlib.Path, seeds: list[int]) -> Iterator[vs.Client]:
     for seed in seeds:
         pm.write_model(folder / "models" / f"twin_{seed}", pm.Builder(seed).twin)
     names = ",".join(f"twin_{seed}" for seed in seeds)
+    (folder / "store").mkdir()
     server = Server(folder / "store", f"--model_root={folder / 'models'}", f"--models={names}")
     with vs.Client(server.address, timeout=120) as client:
         for seed in seeds:
@@ -94,8 +97,10 @@ def study(client: vs.Client, seed: int) -> Found:
         f"models/twin_{seed}",
         sampling=draws,
         steered_sampling=draws,
-        test_queries=NEUTRAL[20:],
-        random_directions=RANDOM,
+        # To a twin a cue is a word like any other.
+        test_queries=[*NEUTRAL[20:], *CUED[10:]],
+        steered_samples_per_query=2,
+        random_directions=2,
         min_responses=2,
         neurons=v1.StudyNeurons(factors=[0.0, 3.0], top_percents=[50], max_angles=[45], random_sets=0, attribute=False),
         bootstrap_samples=200,
@@ -107,7 +112,7 @@ def study(client: vs.Client, seed: int) -> Found:
     except vs.JobFailed as failed:
         if failed.job.error.reason != "TOO_FEW_RESPONSES":
             raise
-        return Found(seed, 0, 1.0, 0.0, time.monotonic() - started)
+        return Found(seed, 0, 1.0, 0.0, 0.0, time.monotonic() - started)
     result = handle.result().study
     (value,) = result.values
     shares = [
@@ -118,8 +123,9 @@ def study(client: vs.Client, seed: int) -> Found:
     ]
     adjusted = [share.adjusted_p_value for share in shares if share.HasField("adjusted_p_value")]
     assert len(adjusted) == result.num_comparisons > 0
+    largest = max(abs(share.difference) for share in shares)
     seconds = time.monotonic() - started
-    return Found(seed, len(adjusted), min(adjusted), shares[0].value, seconds)
+    return Found(seed, len(adjusted), min(adjusted), shares[0].value, largest, seconds)
 
 
 def main() -> int:
@@ -135,7 +141,7 @@ def main() -> int:
             one = found[-1]
             print(
                 f"seed {seed}: {one.comparisons} comparisons, smallest adjusted p {one.smallest:.4f}, "
-                f"baseline {one.baseline:.2f}, {one.seconds:.1f} s",
+                f"baseline {one.baseline:.2f}, largest difference {one.largest:.2f}, {one.seconds:.1f} s",
                 flush=True,
             )
     anything = sum(one.anything for one in found)
