@@ -403,8 +403,14 @@ rpc::TlsFiles TlsFilesOf(const config::ServerConfig& config) {
           .client_certificate_required = config.tokens.empty()};
 }
 
+// Who may call, as the files say it.
+absl::Status CheckCallers(const config::ServerConfig& config) {
+  if (config.HasTls()) VS_RETURN_IF_ERROR(rpc::CheckTlsFiles(TlsFilesOf(config)));
+  if (config.tokens.empty()) return absl::OkStatus();
+  return OfFlag("--tokens", rpc::TokenFile(config.tokens).Read());
+}
+
 absl::Status Server::FindCallers() {
-  if (config_.HasTls()) VS_RETURN_IF_ERROR(rpc::CheckTlsFiles(TlsFilesOf(config_)));
   if (!config_.Authenticates()) {
     authenticator_ = std::make_unique<rpc::OpenAuthenticator>();
     return absl::OkStatus();
@@ -412,8 +418,7 @@ absl::Status Server::FindCallers() {
   const bool has_tokens = !config_.tokens.empty();
   authenticator_ = std::make_unique<rpc::CredentialsAuthenticator>(has_tokens ? &tokens_ : nullptr);
   if (!has_tokens) return absl::OkStatus();
-  const absl::Status read = tokens_.Read();
-  if (!read.ok()) return OfFlag("--tokens", read);
+  VS_RETURN_IF_ERROR(OfFlag("--tokens", tokens_.Read()));
   token_looks_.Start();
   return absl::OkStatus();
 }
@@ -795,7 +800,8 @@ int Main(const std::vector<std::string>& arguments) {
     std::fputs(config::HelpText().c_str(), stdout);
     return 0;
   }
-  const absl::Status places = config::CheckPlaces(*config);
+  absl::Status places = config::CheckPlaces(*config);
+  if (places.ok()) places = CheckCallers(*config);
   if (!places.ok()) return Fail(kBadConfiguration, std::string(places.message()));
   if (config->check_config) {
     std::puts("the configuration is valid");

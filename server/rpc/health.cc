@@ -55,6 +55,7 @@ absl::StatusOr<int> Health::Listen(const std::string& address) {
   int port = 0;
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
+  builder.RegisterCallbackGenericService(&others_);
   server_ = builder.BuildAndStart();
   grpc::EnableDefaultHealthCheckService(false);
   if (server_ == nullptr || port == 0) {

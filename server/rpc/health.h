@@ -4,6 +4,7 @@
 #ifndef VALUESCOPE_RPC_HEALTH_H_
 #define VALUESCOPE_RPC_HEALTH_H_
 
+#include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/server.h>
 
 #include <cstdint>
@@ -66,7 +67,9 @@ class Health {
   std::map<std::string, bool> serving_ ABSL_GUARDED_BY(mutex_);
   std::map<int64_t, Wake> watchers_ ABSL_GUARDED_BY(mutex_);
   int64_t last_watcher_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::unique_ptr<grpc::Server> server_;  // on the port of its own
+  // On the port of its own, and what it answers to whatever is not health: UNIMPLEMENTED.
+  grpc::CallbackGenericService others_;
+  std::unique_ptr<grpc::Server> server_;
 };
 
 }  // namespace valuescope::rpc

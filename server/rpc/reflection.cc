@@ -6,6 +6,7 @@
 #include <grpcpp/support/byte_buffer.h>
 
 #include <algorithm>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -46,6 +47,7 @@ class ReflectionReactor : public Reactor {
 
   void Open() override {
     if (const absl::Status entered = call_.Enter(); !entered.ok()) return call_.Refuse(entered);
+    stop_.emplace(&call_.context(), [this] { peer_.TryCancel(); });  // a drain waits for nobody
     StartRead(&bytes_);
   }
   void OnCancel() override { call_.ClientGone(); }
@@ -70,6 +72,7 @@ class ReflectionReactor : public Reactor {
  private:
   const std::vector<std::string>* const services_;
   grpc::ByteBuffer bytes_;
+  std::optional<StopCallback> stop_;
 };
 
 }  // namespace
@@ -107,7 +110,10 @@ v1alpha::ServerReflectionResponse Reflect(const v1alpha::ServerReflectionRequest
 }
 
 Reflection::Reflection(CallRuntime* runtime, std::vector<std::string> services)
-    : method_{.name = kName, .least_role = LeastRole(kName).value_or(Role::kAdmin)}, services_([&] {
+    : method_{.name = kName,
+              .lane = Lane::kWaiting,
+              .least_role = LeastRole(kName).value_or(Role::kAdmin)},
+      services_([&] {
         services.push_back(
             v1alpha::ServerReflectionRequest::descriptor()->file()->service(0)->full_name());
         std::sort(services.begin(), services.end());

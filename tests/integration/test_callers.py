@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import queue
 import subprocess
 import threading
 import time
@@ -108,8 +109,8 @@ def names_of(client):
     vector = client.create_vector(ONE, rows, layers=range(3)).name
     responses = [vs.labelled([1, 2, 3], [4, i], bool(i % 2), f"q{i}") for i in range(4)]
     artifact = client.write_artifact(responses).name
-    request = vs.attribution_request(ONE, responses, vector)
-    neurons = client.attribute_neurons(request).neuron_set.name
+    request = vs.attribution_request(ONE, artifact, vector)
+    neurons = client.attribute_neurons(ONE, responses, vector).neuron_set.name
     job = client.create_job(v1.JobSpec(attribute_neurons=request)).name
     client.wait_for_job(job)
     return {"vectors": vector, "artifacts": artifact, "neuronSets": neurons, "jobs": job}
@@ -223,7 +224,7 @@ def test_the_access_log_names_the_caller_and_never_a_token(lab):
         client.models()
     log = lab.log.read_text()
     calls = [json.loads(line) for line in log.splitlines() if '"ModelService.ListModels"' in line]
-    assert any(call["tenant"] == "a" and call["caller"] == "a's user" for call in calls)
+    assert any(call.get("tenant") == "a" and call.get("caller") == "a's user" for call in calls)
     assert "vs_" not in log
 
 
@@ -319,35 +320,34 @@ def test_both_clients_and_the_command_line_read_the_token_from_where_it_is(
         vs.Client(lab.address, token="t", token_file=shown)
 
 
-def test_a_drain_ends_a_watch_of_health(tmp_path):
-    tokens = Tokens(tmp_path)
-    token = tokens.create("a", "reader")
-    server = Server(tmp_path, *TINY, f"--tokens={tokens.file}")
-    with grpc.insecure_channel(server.address) as channel:
-        watch = channel.unary_stream(OTHERS[1], request_serializer=None, response_deserializer=None)
-        call = watch(b"", metadata=[("authorization", f"Bearer {token}")], timeout=60)
-        states = iter(call)
-        while next(states) != b"\x08\x01":  # until it is SERVING
-            pass
-        started = time.monotonic()
-        server._process.terminate()
-        with pytest.raises(grpc.RpcError) as ended:
-            for _ in states:
-                pass
-        assert ended.value.code() == CODE.UNAVAILABLE
-        assert server._process.wait(30) == 0
-        assert time.monotonic() - started < 20
-
-
 def test_a_server_without_a_right_file_of_tokens_does_not_start(tmp_path):
     program = [BUILD / "server" / "valuescope-server", "--listen=127.0.0.1:0", "--metrics_listen="]
     program += [f"--store=sqlite:{tmp_path / 's.db'}"]
     wrong = tmp_path / "wrong"
     wrong.write_text("vs_secret\n")
-    for file, told in [(wrong, "line 1"), (tmp_path / "none", "cannot be read")]:
-        done = subprocess.run(
-            [*program, f"--tokens={file}"], capture_output=True, text=True, timeout=30
-        )
-        assert done.returncode == 2
-        assert "--tokens" in done.stderr and told in done.stderr
-        assert "vs_secret" not in done.stderr
+    done = subprocess.run(
+        [*program, f"--tokens={wrong}"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert "--tokens: line 1" in done.stderr
+    assert "vs_secret" not in done.stderr
+
+
+def test_a_drain_waits_neither_for_who_watches_health_nor_for_reflection(lab, channel):
+    """The last of them: the server is gone afterwards."""
+    headers = [("authorization", f"Bearer {lab.tokens.token['a', 'reader']}")]
+    watch = channel.unary_stream(OTHERS[1], request_serializer=None, response_deserializer=None)
+    states = watch(b"", metadata=headers, timeout=60)
+    assert next(states) == b"\x08\x01"  # SERVING
+    ask = channel.stream_stream(OTHERS[2], request_serializer=None, response_deserializer=None)
+    questions = queue.SimpleQueue()
+    questions.put(b"\x3a\x00")
+    next(ask(iter(questions.get, None), metadata=headers, timeout=60))  # and more may be asked
+    started = time.monotonic()
+    lab._process.terminate()
+    with pytest.raises(grpc.RpcError) as ended:
+        next(states)
+    assert ended.value.code() == CODE.UNAVAILABLE
+    assert lab._process.wait(30) == 0
+    assert time.monotonic() - started < 15  # of --drain_timeout's 30 s
+    questions.put(None)

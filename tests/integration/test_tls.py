@@ -45,6 +45,27 @@ def served(tmp_path_factory, authority):
         assert server.stop() == 0
 
 
+@pytest.fixture(scope="module")
+def renewable(tmp_path_factory, authority):
+    """A server that takes a token or a certificate, and whose files can be renewed."""
+    folder = tmp_path_factory.mktemp("renewable")
+    mounted = Mounted(folder / "mounted")
+    mounted.put(*authority.server("old"), authority.root)
+    tokens = Tokens(folder)
+    token = tokens.create("a", "reader")
+    server = Server(
+        folder,
+        *TINY,
+        f"--tokens={tokens.file}",
+        f"--tls_certificate={mounted.certificate}",
+        f"--tls_key={mounted.key}",
+        f"--tls_client_ca={mounted.root}",
+    )
+    server.mounted, server.token = mounted, token
+    yield server
+    assert server.stop() == 0
+
+
 def as_caller(server, authority, tenant, role, **how):
     certificate, key = authority.caller(tenant, role)
     tls = vs.Tls(ca=authority.root, certificate=certificate, key=key)
@@ -130,22 +151,27 @@ def test_clients_check_the_server(served, authority, stranger):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_token_or_a_certificate_is_enough_where_both_are_known(renewable, authority):
+    server, token = renewable, renewable.token
+    with vs.Client(server.address, tls=vs.Tls(ca=authority.root), token=token) as client:
+        client.wait_until_ready(ONE)
+        with pytest.raises(vs.AccessDenied, match="have the role reader"):
+            client.unload_model(ONE)
+    with as_caller(server, authority, "b", "admin") as client:
+        assert client.models() != []
+    with as_caller(server, authority, "b", "admin", token=token) as client:  # who the token says
+        with pytest.raises(vs.AccessDenied, match="have the role reader"):
+            client.unload_model(ONE)
+    with vs.Client(server.address, tls=vs.Tls(ca=authority.root), retry=ONCE) as client:
+        with pytest.raises(vs.AccessDenied, match="wants to know who calls"):
+            client.models()
+
+
 def test_certificates_and_roots_are_renewed_under_load_without_a_failed_call(
-    tmp_path, authority, stranger
+    renewable, tmp_path, authority, stranger
 ):
     """The server moves from one authority to another, with clients that trust both, and by a token or a certificate of either."""
-    mounted = Mounted(tmp_path / "mounted")
-    mounted.put(*authority.server("old"), authority.root)
-    tokens = Tokens(tmp_path)
-    token = tokens.create("a", "reader")
-    server = Server(
-        tmp_path,
-        *TINY,
-        f"--tokens={tokens.file}",
-        f"--tls_certificate={mounted.certificate}",
-        f"--tls_key={mounted.key}",
-        f"--tls_client_ca={mounted.root}",
-    )
+    server, token = renewable, renewable.token
     both = tmp_path / "both"
     both.write_bytes(authority.root.read_bytes() + stranger.root.read_bytes())
     stop, failures, calls = threading.Event(), [], {"open": 0, "new": 0}
@@ -186,7 +212,7 @@ def test_certificates_and_roots_are_renewed_under_load_without_a_failed_call(
         assert trusts(authority) and not trusts(stranger)
         for thread in threads:
             thread.start()
-        mounted.put(*stranger.server("new"), stranger.root)
+        server.mounted.put(*stranger.server("new"), stranger.root)
         await_true(lambda: shown() != before, 5)
         await_true(lambda: trusts(stranger), 5)
         assert not trusts(authority)
@@ -197,50 +223,3 @@ def test_certificates_and_roots_are_renewed_under_load_without_a_failed_call(
         for thread in threads:
             thread.join()
     assert failures == []
-    assert server.stop() == 0
-
-
-def test_a_token_or_a_certificate_is_enough_where_both_are_known(tmp_path, authority):
-    tokens = Tokens(tmp_path)
-    token = tokens.create("a", "reader")
-    certificate, key = authority.server()
-    server = Server(
-        tmp_path,
-        *TINY,
-        f"--tokens={tokens.file}",
-        f"--tls_certificate={certificate}",
-        f"--tls_key={key}",
-        f"--tls_client_ca={authority.root}",
-    )
-    with vs.Client(server.address, tls=vs.Tls(ca=authority.root), token=token) as client:
-        client.wait_until_ready(ONE)
-        with pytest.raises(vs.AccessDenied, match="have the role reader"):
-            client.unload_model(ONE)
-    with as_caller(server, authority, "b", "admin") as client:
-        assert client.models() != []
-    with as_caller(server, authority, "b", "admin", token=token) as client:  # who the token says
-        with pytest.raises(vs.AccessDenied, match="have the role reader"):
-            client.unload_model(ONE)
-    with vs.Client(server.address, tls=vs.Tls(ca=authority.root), retry=ONCE) as client:
-        with pytest.raises(vs.AccessDenied, match="wants to know who calls"):
-            client.models()
-    assert server.stop() == 0
-
-
-def test_a_server_with_wrong_files_does_not_start(tmp_path, authority, stranger):
-    certificate, key = authority.server("right")
-    other = stranger.server("other")[1]
-    program = [BUILD / "server" / "valuescope-server", "--listen=127.0.0.1:0", "--metrics_listen="]
-    program += [f"--store=sqlite:{tmp_path / 's.db'}"]
-    for files, told in [
-        ((certificate, other, authority.root), "--tls_key is not the key"),
-        ((key, key, authority.root), "--tls_certificate must name a PEM file"),
-        ((certificate, certificate, authority.root), "--tls_key must name a PEM file"),
-        ((certificate, key, key), "--tls_client_ca must name a PEM file"),
-        ((certificate, tmp_path / "none", authority.root), "--tls_key names a file that cannot be"),
-    ]:
-        names = ("--tls_certificate", "--tls_key", "--tls_client_ca")
-        flags = [f"{name}={file}" for name, file in zip(names, files, strict=True)]
-        done = subprocess.run([*program, *flags], capture_output=True, text=True, timeout=30)
-        assert done.returncode == 2, done.stderr
-        assert told in done.stderr
