@@ -4,7 +4,7 @@ server keeps."""
 import numpy as np
 import planted_model as pm
 import pytest
-from test_planted import BLOCK, PLANTED, Server, cosine, folder, truth  # noqa: F401
+from test_planted import BLOCK, PLANTED, Server, cosine
 from test_planted_study import CUED, LABELS, NEUTRAL, SCORES, SYSTEM, row_of
 
 # The folder of the integration tests is on the path by now.
@@ -41,10 +41,15 @@ ASKED = """{
 
 
 @pytest.fixture(scope="module")
-def server(folder, tmp_path_factory):  # noqa: F811
-    server = Server(
-        tmp_path_factory.mktemp("notebook"), f"--model_root={folder}", "--models=planted"
-    )
+def builder():
+    return pm.Builder(0)
+
+
+@pytest.fixture(scope="module")
+def server(builder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("notebook")
+    pm.write_model(folder / "planted", builder.planted)
+    server = Server(folder, f"--model_root={folder}", "--models=planted")
     yield server
     assert server.stop() == 0
 
@@ -70,21 +75,19 @@ def test_labels_are_those_of_the_words_in_the_answers(told):
         assert labels == [bool(some & set(LABELS)) for some in said]
 
 
-def test_the_axes_are_those_that_were_planted(client, truth, told):  # noqa: F811
+def test_the_axes_are_those_that_were_planted(client, builder, told):
     intrinsic, prompted = (row_of(client, name) for name in told["vectors"])
-    assert cosine(intrinsic, np.array(truth["vectors"]["intrinsic"])) > 0.99
+    assert cosine(intrinsic, builder.vectors()["intrinsic"]) > 0.99
     left, _, _ = np.linalg.svd(np.stack([intrinsic, prompted], axis=1), full_matrices=False)
     axis = left[:, 0] * np.sign(left[:, 0] @ (intrinsic + prompted))
     np.testing.assert_allclose(row_of(client, told["shared"]), axis, atol=1e-5)
 
 
-def test_neurons_are_those_of_the_columns(client, truth, told):  # noqa: F811
+def test_the_most_contributing_neurons_are_planted_ones(client, builder, told):
     columns = client.neuron_columns(told["set"]).scores
     first = np.argsort(-np.abs(columns), axis=None, kind="stable")[:10]
     assert told["top"] == np.stack(np.unravel_index(first, columns.shape), axis=1).tolist()
-    planted = {
-        n["index"] for n in truth["neurons"] if n["role"] in ("shared", "intrinsic", "prompted")
-    }
+    planted = {n.index for n in builder.neurons if n.role in ("shared", "intrinsic", "prompted")}
     in_block = [index for layer, index in told["top"] if layer == BLOCK]
     assert in_block[0] in planted
     assert sum(told["counts"].values()) == told["kept"]
