@@ -1,18 +1,19 @@
 """Measures a value study beside the same study as a transformers script with hooks.
 
-One value is studied with the texts of vs.study_data() but for common words in place of its word lists: generate under both conditions, label, extract, classify and attribute neurons, steer
-development queries along every direction and random ones over a grid of layers and coefficients, steer test queries at the best points,
-and score: words, Distinct-2, perplexity, questionnaire, multiple choice. The server does it as a job value_study; "one stage" is from the
-last end of its parts of the stage before to the last end of this one's. transformers (study_peer.py) does the same work with the same
-queries, samples, grid and sizes, in float32 with as many threads:
+One value is studied with the texts of vs.study_data(), but for common words in place of its word lists: generate under both conditions, label,
+extract, classify and attribute neurons, steer development queries along every direction and random ones over a grid of layers and
+coefficients, steer test queries at the best points, and score: words, Distinct-2, perplexity, questionnaire, multiple choice. The server does
+it as a job value_study, of which a stage is from the last end of the parts of the stage before to the last end of its own. transformers
+(study_peer.py) does the same with the same queries, samples, grid and sizes, in float32 with as many threads:
 
   batched         16 sequences a batch, neighbours in length together, only logits that are needed
   one at a time   as most people write it; of every list of prompts, responses and questions each --every-th is run and the seconds are
                   multiplied accordingly
 
-Answers are drawn, so each chooses its own points; bounds of the guard are so wide that every direction is tested by both. The script extracts
-and attributes from the server's own labelled responses: its vectors and the scores of its neurons must have a cosine above .9999 with
-the server's in every layer, or the bench ends without a ratio. Times of the script leave out its start, and all that it is told and tells.
+Answers are drawn, so each chooses its own points; the guard's bound is one that everything keeps, so that both test every direction. The script
+extracts and attributes from the server's own labelled responses: its vectors and the scores of its neurons must have a cosine above .9999
+with the server's in every layer, and both must find the same accuracy and score of the questionnaire of the unsteered model, or the bench
+ends without a ratio. Times of the script leave out its start, and what it is told and tells.
 
 The last line is JSON. The default takes some six minutes on two idle cores.
 
@@ -32,11 +33,13 @@ import model as single  # the bench of one model: the server, and processes that
 import numpy as np
 import valuescope as vs
 from google.protobuf import json_format
-from study_script import CONDITIONS, Script, Work
+from study_script import CONDITIONS, Script, Work, centred_score
 from valuescope import v1
 
 LEAST_COSINE, LEAST_RATIO = 0.9999, 2.2
 AT_ONCE = 16
+# Of what the script finds from what the server does: a share, and a mean of scores from 1 to 6.
+MOST_DIFFERENCE = {"choices_accuracy": 1e-6, "questionnaire": 0.01}
 VALUE = "hedonism"
 # Words that a small model says often, so that few short answers have both labels; the system messages have none of them.
 LABEL_WORDS, SCORE_WORDS = ("help", "some", "also", "will"), ("with", "great", "best", "important")
@@ -66,7 +69,12 @@ def parse_arguments():
         "--coefficients", type=numbers(float), default=[1.0, 2.0], help="default 1,2"
     )
     parser.add_argument("--max_tokens", type=int, default=32, help="of an answer; default 32")
-    parser.add_argument("--items", type=int, default=10, help="of the questionnaire; default 10")
+    parser.add_argument(
+        "--items",
+        type=int,
+        default=10,
+        help="of the questionnaire, those of the value first; default 10",
+    )
     parser.add_argument("--questions", type=int, default=10, help="multiple choice; default 10")
     parser.add_argument(
         "--every", type=int, default=8, help="of one at a time; 0 leaves it out; default 8"
@@ -81,7 +89,7 @@ def parse_arguments():
 def spec_of(arguments):
     data, model = vs.study_data(), f"models/{arguments.model}"
     sampling = v1.SamplingParams(max_tokens=arguments.max_tokens, temperature=1.0, seed=1)
-    never = v1.SweepBound(evaluation="responses", measure="distinct_2", at_least=0.0)
+    kept_by_all = v1.SweepBound(evaluation="responses", measure="distinct_2", at_least=0.0)
     spec = data.spec(
         model,
         [VALUE],
@@ -94,12 +102,14 @@ def spec_of(arguments):
         steered_layers=v1.Layers(list=v1.LayerList(layers=arguments.layers)),
         coefficients=arguments.coefficients,
         random_directions=arguments.random,
-        guard=[never],
+        guard=[kept_by_all],
         measures=v1.MeasureTextsRequest(ngrams=[2], perplexity=True),
     )
     for choices in (spec.development_choices, spec.test_choices):
         del choices.questions[arguments.questions :]
-    del spec.questionnaire.items[arguments.items :]
+    items = sorted(spec.questionnaire.items, key=lambda item: item.value != VALUE)
+    spec.questionnaire.ClearField("items")
+    spec.questionnaire.items.extend(items[: arguments.items])
     judges = (spec.values[0].judge, LABEL_WORDS), (spec.values[0].score_judge, SCORE_WORDS)
     for judge, words in judges:
         judge.word_list.words[:] = words
@@ -219,6 +229,23 @@ def check_equal(client, served, vectors, scores):
     return found
 
 
+def check_answers(served, script):
+    """What is asked without drawing has the same answers."""
+    spec = script.work.spec
+    right = [question.answer for question in spec.test_choices.questions]
+    for outcome in served.result.values[0].outcomes[:2]:
+        ours = {measure.name: measure.value for measure in outcome.measures}
+        chosen, probabilities = script.answers[outcome.name]
+        theirs = {
+            "choices_accuracy": np.mean(np.equal(chosen, right)),
+            "questionnaire": centred_score(spec.questionnaire, VALUE, probabilities),
+        }
+        for name, value in theirs.items():
+            print(f"{outcome.name}: {name} {ours[name]:.4f}, by the script {value:.4f}")
+            if not abs(ours[name] - value) < MOST_DIFFERENCE[name]:
+                sys.exit("that is another number")
+
+
 def print_stages(served, scripts):
     rows = []
     for stage in [*served.seconds, "all"]:
@@ -267,6 +294,7 @@ def main():
         vectors, scores = scripts["batched"].study()
         peer_processor = single.processor_seconds(peer.pid) - before
         cosines = check_equal(server.client, served, vectors, scores)
+        check_answers(served, scripts["batched"])
         print(f"batched: {scripts['batched'].tokens} tokens generated", flush=True)
         if arguments.every:
             scripts["one at a time"] = Script(peer, work, 1, arguments.every)

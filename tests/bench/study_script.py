@@ -64,6 +64,7 @@ class Script:
         self.peer, self.work, self.at_once, self.every = peer, work, at_once, every
         self.seconds = collections.Counter()
         self.tokens = 0
+        self.answers = {}  # by name of what is tested: choices, and probabilities of the questionnaire's labels by turn
 
     def ask(self, stage, command, name, items, **fields):
         taken = items[:: self.every]
@@ -141,8 +142,8 @@ class Script:
             system = self.work.system if prompted else ""
             answered = self.sample("test", prompts, steer, seed=3)
             self.measure("score", answered, self.work.value.score_judge.word_list.words)
-            self.choose("score", self.work.spec.test_choices, system, steer)
-            self.answer_questionnaire(system, steer)
+            chosen = self.choose("score", self.work.spec.test_choices, system, steer)["chosen"]
+            self.answers[name] = chosen, self.answer_questionnaire(system, steer)
 
     def measure(self, stage, answered, words):
         given = {"responses": answered, "words": list(words), "at_once": self.at_once}
@@ -161,7 +162,7 @@ class Script:
         return self.ask(
             "score", "choose", "turns", turns, labels=[option.label for option in asked.options], system=system,
             block=steer["block"], vectors=[steer["vector"]], last_alone=True,
-        )  # fmt: skip
+        )["probabilities"][0]  # fmt: skip
 
 
 def turn_of(asked, item, order):
@@ -170,3 +171,14 @@ def turn_of(asked, item, order):
     labels = [option.label for option in asked.options]
     listed = "\n".join(f"{label}: {text}" for label, text in zip(labels, texts, strict=True))
     return asked.template.replace("{options}", listed).replace("{item}", item.text)
+
+
+def centred_score(asked, value, probabilities):
+    """A value's mean score less that of all items, probabilities [2 items, labels] as of `turn_of`."""
+    scores = np.array([option.score for option in asked.options])
+    given, turned = np.array(probabilities)[::2], np.array(probabilities)[1::2]
+    items = (given @ scores + turned @ scores[::-1]) / 2
+    reverse = np.array([item.reverse for item in asked.items])
+    items = np.where(reverse, scores[0] + scores[-1] - items, items)
+    of_value = np.array([item.value == value for item in asked.items])
+    return items[of_value].mean() - items.mean()
