@@ -34,6 +34,7 @@ SECOND_VALUE = "benevolence"
 _CACHE = pathlib.Path(
     os.environ.get("VALUESCOPE_CACHE", pathlib.Path.home() / ".cache" / "valuescope")
 )
+_BAR = "{percentage:3.0f} % |{bar:20}| {rate_fmt}, {remaining} left{postfix}"
 _ENDED_BADLY = (v1.JOB_STATE_FAILED, v1.JOB_STATE_CANCELLED)
 
 
@@ -164,7 +165,7 @@ def follow(client, job):
     """Waits for the job; tells of each of its parts when it is done and, in a terminal, how far the whole is."""
     told = set()
     # disable=None: only in a terminal.
-    with tqdm(desc="study", unit=" passes", leave=False, disable=None) as bar:
+    with tqdm(unit=" passes", leave=False, disable=None, bar_format=_BAR) as bar:
         for change in client.follow_job(job.name):
             job = change.job
             if bar.total is None:
