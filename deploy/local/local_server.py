@@ -30,6 +30,9 @@ def local_server(program, models, model, folder):
         ServerEnded: it did not start, or ended before calls that failed.
     """
     command = [
+        # Where this program is killed, nobody else drains the server.
+        "setpriv",
+        "--pdeathsig=TERM",
         program,
         "--listen=127.0.0.1:0",
         "--metrics_listen=127.0.0.1:0",

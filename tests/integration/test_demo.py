@@ -105,7 +105,9 @@ class Started:
 
 
 def runs(identity):
-    return pathlib.Path(f"/proc/{identity}").exists()
+    """One that has ended and that nobody has asked about does not run."""
+    stat = pathlib.Path(f"/proc/{identity}/stat")
+    return stat.exists() and " Z " not in stat.read_text()
 
 
 def test_a_study_goes_on_after_ctrl_c_and_is_told_again_when_it_is_done(tmp_path, data, models):
@@ -143,8 +145,9 @@ def test_a_study_goes_on_after_ctrl_c_and_is_told_again_when_it_is_done(tmp_path
     second = Started(tmp_path, data, models)
     assert second.finish()[0] == 1
     assert "it runs already" in second.said()
-    fresh.process.send_signal(signal.SIGTERM)
-    assert fresh.finish()[0] == 130
+    server = fresh.server()
+    fresh.process.kill()
+    await_true(lambda: not runs(server))
 
 
 def test_a_server_that_dies_ends_it_with_the_end_of_its_log(tmp_path, data, models):
