@@ -90,16 +90,16 @@ SMALL = Size(
     neurons=v1.StudyNeurons(attribute=False),
 )
 FULL = Size(
-    samples=4,
-    tokens=64,
-    steered_tokens=40,
-    development=40,
+    samples=2,
+    tokens=48,
+    steered_tokens=32,
+    development=20,
     tested=80,
     depths=(0.28, 0.41, 0.55, 0.68),
-    coefficients=(1.0, 2.0, 4.0),
+    coefficients=(2.0, 4.0),
     directions=(),
     capability=True,
-    neurons=v1.StudyNeurons(factors=[0.0, 3.0], removed=[1, 8, 64]),
+    neurons=v1.StudyNeurons(factors=[0.0, 2.0], removed=[8, 64], random_sets=10),
 )
 
 
