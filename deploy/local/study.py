@@ -29,8 +29,6 @@ RANDOM_DIRECTIONS = 20
 # The samples' value of which a small model's own answers hold most label words, 13 of 100 (samples/study/README.md): its vectors
 # are made of more answers than others'.
 VALUE = "hedonism"
-# Of --full, the value across the circle.
-SECOND_VALUE = "benevolence"
 _CACHE = pathlib.Path(
     os.environ.get("VALUESCOPE_CACHE", pathlib.Path.home() / ".cache" / "valuescope")
 )
@@ -64,11 +62,6 @@ class Size:
     directions: tuple[int, ...]
     capability: bool
     neurons: v1.StudyNeurons
-
-    @property
-    def points(self):
-        """Of the grid that every direction is chosen on."""
-        return len(self.depths) * len(self.coefficients)
 
 
 SMALL = Size(
@@ -126,19 +119,6 @@ def study_spec(data, model, values, size):
         spec.ClearField("development_choices")
         spec.ClearField("test_choices")
     return spec
-
-
-def most_generated_tokens(spec):
-    """Tokens that a study of SMALL's kind (directions named, no neurons steered) generates where no answer ends early."""
-    values, grid = (
-        len(spec.values),
-        len(spec.steered_layers.list.layers) * len(spec.coefficients),
-    )
-    trained = (1 + values) * len(spec.queries) * spec.samples_per_query * spec.sampling.max_tokens
-    steered = values * len(spec.directions) + spec.random_directions
-    tried = (values + 1 + steered * grid) * len(spec.development_queries)
-    tested = values * (2 + len(spec.directions) + spec.random_directions) * len(spec.test_queries)
-    return trained + (tried + tested) * spec.steered_sampling.max_tokens
 
 
 def begin(client, spec):
@@ -208,11 +188,20 @@ def say(text):
     print(f"study: {text}", file=sys.stderr, flush=True)
 
 
+def chosen(arguments):
+    """The data, and the names of the values that are studied."""
+    try:
+        data = vs.study_data(arguments.data)
+        data.definition(arguments.value)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"study: {error}")
+    if not arguments.full:
+        return data, [arguments.value]
+    return data, [arguments.value, data.values[arguments.value].opposite]
+
+
 def run(arguments):
-    data = vs.study_data(arguments.data)
-    values = [arguments.value] + ([arguments.second_value] if arguments.full else [])
-    for value in values:
-        data.definition(value)
+    data, values = chosen(arguments)
     server = local_server(arguments.program, arguments.models, arguments.model, arguments.state)
     # A server of one's own that is away does not come back.
     patience = vs.Retry(attempts=1)
@@ -237,8 +226,9 @@ def parsed():
     parser.add_argument("--model", default="SmolLM2-135M-Instruct", help="name of the model")
     parser.add_argument("--data", type=pathlib.Path, help="folder as vs.study_data takes it")
     parser.add_argument("--value", default=VALUE, help=f"which is studied; default {VALUE}")
-    parser.add_argument("--full", action="store_true", help="two values and the whole grid")
-    parser.add_argument("--second_value", default=SECOND_VALUE, help="of --full")
+    parser.add_argument(
+        "--full", action="store_true", help="with the value across the circle, on the whole grid"
+    )
     parser.add_argument("--fresh", action="store_true", help="forget what was done before")
     return parser.parse_args()
 
@@ -262,8 +252,6 @@ def main():
         except KeyboardInterrupt:
             say("stopped; the same command goes on from here")
             sys.exit(130)
-        except (vs.StudyDataError, ValueError) as error:
-            sys.exit(f"study: {error}")
         except (ServerEnded, vs.ValuescopeError) as error:
             say(f"{error}\n\nThe end of {log_of(arguments.state)}:")
             print(last_lines(log_of(arguments.state), 20), end="", file=sys.stderr)
