@@ -180,7 +180,10 @@ def tell(client, job, folder):
     os.replace(partial, folder / "results.json")
     page = vs.study_report(results, folder / "index.html")
     for number, finding in enumerate(vs.study_findings(results), start=1):
-        print(textwrap.fill(f"{number}. {finding}", 100, subsequent_indent="   "))
+        # No line begins with the sign of a number that ends the one before.
+        joined = f"{number}. {finding}".replace(" %", "\N{NO-BREAK SPACE}%")
+        filled = textwrap.fill(joined, 100, subsequent_indent="   ")
+        print(filled.replace("\N{NO-BREAK SPACE}", " "))
     print(f"\nreport: {page}")
 
 
