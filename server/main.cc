@@ -11,7 +11,6 @@
 // start, and in which they end.
 #include <google/protobuf/stubs/logging.h>
 #include <grpc/support/log.h>
-#include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/resource_quota.h>
@@ -61,8 +60,12 @@
 #include "observability/metrics.h"
 #include "rpc/authenticator.h"
 #include "rpc/call_runtime.h"
-#include "rpc/health_description.h"
+#include "rpc/credentials.h"
+#include "rpc/health.h"
+#include "rpc/reflection.h"
 #include "rpc/rpc_service.h"
+#include "rpc/server_tls.h"
+#include "rpc/token_file.h"
 #include "services/activation_service.h"
 #include "services/artifact_service.h"
 #include "services/evaluation_service.h"
@@ -91,7 +94,6 @@ constexpr char kReadiness[] = "readiness";
 constexpr char kLiveness[] = "liveness";
 // Messages of the largest size that calls which run or wait may hold.
 constexpr int64_t kMessagesHeld = 8;
-constexpr int kReflectionThreads = 16;
 // What gRPC takes of a message before somebody asks for it.
 constexpr int kUnaskedBytes = 64 << 10;
 // Of gRPC's memory, beside messages on their way: calls and connections.
@@ -298,6 +300,7 @@ class Server {
  public:
   explicit Server(config::ServerConfig config)
       : config_(std::move(config)),
+        tokens_(config_.tokens),
         host_memory_({.capacity = config_.host_memory_bytes > 0 ? config_.host_memory_bytes
                                                                 : HostMemoryBytes(),
                       .name = "the host's memory for the server"}),
@@ -323,10 +326,14 @@ class Server {
   absl::Status ServeUntilSignalled(const sigset_t& signals);
 
  private:
+  absl::Status FindCallers();
+  // How long until the next look.
+  absl::Duration WatchTokens();
   absl::Status OpenStore();
   void BeReplica();
   absl::Status FindModels();
   absl::Status ServeMetrics();
+  absl::Status OfferHealth();
   absl::Status Listen();
   void WatchReadiness();
   // How long until the next look.
@@ -339,11 +346,12 @@ class Server {
   bool Drain();
 
   const config::ServerConfig config_;
+  rpc::TokenFile tokens_;
   std::string replica_name_;  // once it listens
   MemoryLedger host_memory_;
   std::optional<MemoryLedger> device_memory_;  // of the GPU, where models run on one
   observability::Metrics metrics_{kVersion};
-  rpc::OpenAuthenticator authenticator_;
+  std::unique_ptr<rpc::Authenticator> authenticator_;
   std::unique_ptr<store::Store> store_;
   std::unique_ptr<store::BlobStore> blobs_;
   std::unique_ptr<jobs::JobQueue> queue_;
@@ -364,10 +372,13 @@ class Server {
   std::optional<services::ArtifactService> artifact_service_;
   std::unique_ptr<rpc::CallRuntime> runtime_;
   std::vector<std::unique_ptr<rpc::RpcService>> bindings_;
+  std::unique_ptr<rpc::Reflection> reflection_;
+  rpc::Health health_;
   std::unique_ptr<grpc::Server> grpc_;
   std::thread readiness_;
   engine::StepWatchdog watchdog_;
   Recurring engines_{[this] { return WatchEngines(); }};
+  Recurring token_looks_{[this] { return WatchTokens(); }};
   absl::Mutex health_mutex_;
   bool ready_ ABSL_GUARDED_BY(health_mutex_) = false;
   bool alive_ ABSL_GUARDED_BY(health_mutex_) = true;
@@ -382,6 +393,45 @@ Server::~Server() {
   if (grpc_ != nullptr) grpc_->Shutdown(absl::ToChronoTime(absl::Now()));
   if (readiness_.joinable()) readiness_.join();
   engines_.Stop();
+  token_looks_.Stop();
+}
+
+rpc::TlsFiles TlsFilesOf(const config::ServerConfig& config) {
+  return {.certificate = config.tls_certificate,
+          .key = config.tls_key,
+          .client_ca = config.tls_client_ca,
+          .client_certificate_required = config.tokens.empty()};
+}
+
+// Who may call, as the files say it.
+absl::Status CheckCallers(const config::ServerConfig& config) {
+  if (config.HasTls()) VS_RETURN_IF_ERROR(rpc::CheckTlsFiles(TlsFilesOf(config)));
+  if (config.tokens.empty()) return absl::OkStatus();
+  return OfFlag("--tokens", rpc::TokenFile(config.tokens).Read());
+}
+
+absl::Status Server::FindCallers() {
+  if (!config_.Authenticates()) {
+    authenticator_ = std::make_unique<rpc::OpenAuthenticator>();
+    return absl::OkStatus();
+  }
+  const bool has_tokens = !config_.tokens.empty();
+  authenticator_ = std::make_unique<rpc::CredentialsAuthenticator>(has_tokens ? &tokens_ : nullptr);
+  if (!has_tokens) return absl::OkStatus();
+  VS_RETURN_IF_ERROR(OfFlag("--tokens", tokens_.Read()));
+  token_looks_.Start();
+  return absl::OkStatus();
+}
+
+absl::Duration Server::WatchTokens() {
+  if (const std::optional<absl::Status> read = tokens_.Look()) {
+    metrics_.FileReread("tokens", read->ok());
+    Log(read->ok() ? LogLevel::kInfo : LogLevel::kError,
+        read->ok() ? "the file of tokens was read again"
+                   : "the file of tokens is wrong, and the one before stays in force",
+        {{"error", read->message()}});
+  }
+  return absl::Seconds(1);
 }
 
 absl::Status Server::OpenStore() {
@@ -476,10 +526,22 @@ absl::Status Server::FindModels() {
   return absl::OkStatus();
 }
 
+// Where callers authenticate they do so for health too, but for those on a port of its own.
+absl::Status Server::OfferHealth() {
+  if (!config_.health_listen.empty()) {
+    const absl::StatusOr<int> port = health_.Listen(config_.health_listen);
+    if (!port.ok()) return InvalidField("--health_listen", port.status().message());
+    Log(LogLevel::kInfo, "health is told in the clear", {{"port", int64_t{*port}}});
+  }
+  grpc::EnableDefaultHealthCheckService(!config_.Authenticates());
+  if (config_.Authenticates()) bindings_.push_back(health_.Bind(runtime_.get()));
+  return absl::OkStatus();
+}
+
 absl::Status Server::Listen() {
   const rpc::ReceiveGateOptions receiving;
   runtime_ = std::make_unique<rpc::CallRuntime>(
-      &authenticator_, &metrics_,
+      authenticator_.get(), &metrics_,
       rpc::CallRuntimeOptions{.call_bytes = kMessagesHeld * config_.max_message_bytes,
                               .host_memory = &host_memory_,
                               .receiving = receiving,
@@ -505,14 +567,19 @@ absl::Status Server::Listen() {
 
   gpr_set_log_function(LogGrpcQuietly);
   google::protobuf::SetLogHandler(LogProtobuf);
-  grpc::EnableDefaultHealthCheckService(true);
-  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  rpc::DescribeHealth();
+  VS_RETURN_IF_ERROR(OfferHealth());
+  std::vector<std::string> services;
+  if (!config_.Authenticates()) services.emplace_back(rpc::kHealthService);
+  for (const auto& binding : bindings_) services.push_back(binding->full_name());
+  reflection_ = std::make_unique<rpc::Reflection>(runtime_.get(), std::move(services));
   grpc::ServerBuilder builder;
   int port = 0;
   // Two servers on one port would each get a part of the calls.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.AddListeningPort(config_.listen, grpc::InsecureServerCredentials(), &port);
+  builder.AddListeningPort(config_.listen,
+                           config_.HasTls() ? rpc::TlsCredentials(TlsFilesOf(config_))
+                                            : grpc::InsecureServerCredentials(),
+                           &port);
   KeepConnectionsAlive(builder);
   builder.SetMaxReceiveMessageSize(static_cast<int>(config_.max_message_bytes));
   // Else it takes what the connection has room for, whether or not it was asked for.
@@ -528,10 +595,9 @@ absl::Status Server::Listen() {
   quota.Resize((receiving.max_fresh + receiving.max_large) *
                    static_cast<size_t>(config_.max_message_bytes) +
                receiving.max_waiting * kUnaskedBytes + kTransportBytes);
-  // Of reflection, which takes one a stream.
-  quota.SetMaxThreads(kReflectionThreads);
   builder.SetResourceQuota(quota);
   for (const auto& binding : bindings_) builder.RegisterService(binding.get());
+  builder.RegisterService(reflection_.get());
   grpc_ = builder.BuildAndStart();
   if (grpc_ == nullptr || port == 0) {
     return InvalidField(
@@ -567,6 +633,7 @@ absl::Status Server::ServeMetrics() {
 }
 
 absl::Status Server::Start() {
+  VS_RETURN_IF_ERROR(FindCallers());
   VS_RETURN_IF_ERROR(OpenStore());
   queue_ = std::make_unique<jobs::JobQueue>(store_.get());
   BeReplica();
@@ -597,10 +664,12 @@ absl::Status Server::Start() {
 }
 
 void Server::TellHealth() {
-  auto* health = grpc_->GetHealthCheckService();
-  health->SetServingStatus(ready_);
-  health->SetServingStatus(kLiveness, alive_);
-  health->SetServingStatus(kReadiness, ready_);
+  auto* const of_everybody = grpc_->GetHealthCheckService();  // null where callers authenticate
+  for (const auto& [part, serving] :
+       {std::pair("", ready_), std::pair(kLiveness, alive_), std::pair(kReadiness, ready_)}) {
+    health_.Set(part, serving);
+    if (of_everybody != nullptr) of_everybody->SetServingStatus(part, serving);
+  }
 }
 
 void Server::GiveUp(absl::Status failure) {
@@ -731,7 +800,8 @@ int Main(const std::vector<std::string>& arguments) {
     std::fputs(config::HelpText().c_str(), stdout);
     return 0;
   }
-  const absl::Status places = config::CheckPlaces(*config);
+  absl::Status places = config::CheckPlaces(*config);
+  if (places.ok()) places = CheckCallers(*config);
   if (!places.ok()) return Fail(kBadConfiguration, std::string(places.message()));
   if (config->check_config) {
     std::puts("the configuration is valid");

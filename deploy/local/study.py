@@ -1,360 +1,264 @@
-"""One value, studied from end to end through a running server (the method of arXiv 2509.24319), with a report at the end.
+"""One value, or two, studied from end to end on a server of one's own (the method of arXiv 2509.24319), with a report at the end.
 
-    python study.py --server 127.0.0.1:50051 --model models/SmolLM2-135M-Instruct --report DIRECTORY
+    python study.py --program build/server/valuescope-server --state FOLDER --report FOLDER
 
-Responses to neutral queries are generated under an explicitly empty system message (intrinsic) and under value-priority
-system messages (prompted), labelled by a word list, and turned into two difference-in-means vectors. The vectors are
-decomposed, neurons are classified by geometry and attributed by a durable job, and unseen queries are steered. Layer and
-coefficient are chosen on development queries; every number of the result is from test queries, which nothing else has seen.
+What is asked are the samples of `valuescope.study_data`, what runs is one job of the kind value_study. The server's store lies in the
+folder of --state, so that whoever starts this again after Ctrl-C, a crash or a power cut goes on where it was, and is told the
+findings at once where the job is done.
 """
 
 import argparse
-import itertools
-import json
+import dataclasses
+import fcntl
+import hashlib
+import os
 import pathlib
-import random
-import re
-import time
+import shutil
+import signal
+import sys
+import textwrap
+import uuid
 
-import numpy as np
-import report
 import valuescope as vs
+from local_server import ENDING, ServerEnded, last_lines, local_server, log_of
 from tqdm.auto import tqdm
 from valuescope import v1
 
-HERE = pathlib.Path(__file__).resolve().parent
 SEED = 20250924
-MAX_TOKENS = 40
-# Samples a query and condition, and responses a label and condition that go into a vector.
-SAMPLES = 4
-LARGEST_CLASS = 60
-SMALLEST_CLASS = 10
-STEERED_LAYERS = (10, 14, 18, 22)
-COEFFICIENTS = (4.0, 6.0, 8.0)
-RANDOM_DIRECTIONS = 3
-# A steered answer counts only while it is still language: its perplexity under the unsteered model may grow this much.
-PERPLEXITY_LIMIT = 3.0
-ANSWER_LIMIT = 2.0
+RANDOM_DIRECTIONS = 20
+# The samples' value of which a small model's own answers hold most label words, 13 of 100 (samples/study/README.md): its vectors
+# are made of more answers than others'.
+VALUE = "hedonism"
+_CACHE = pathlib.Path(
+    os.environ.get("VALUESCOPE_CACHE", pathlib.Path.home() / ".cache" / "valuescope")
+)
+_BAR = "{percentage:3.0f} % |{bar:20}| {rate_fmt}, {remaining} left{postfix}"
+_ENDED_BADLY = (v1.JOB_STATE_FAILED, v1.JOB_STATE_CANCELLED)
 
 
-class WordList:
-    """Labels a text by whole words, without regard to case."""
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much a study asks.
 
-    def __init__(self, words):
-        alternatives = "|".join(re.escape(w) for w in sorted(words, key=len, reverse=True))
-        self._pattern = re.compile(rf"\b(?:{alternatives})\b", re.IGNORECASE)
+    Attributes:
+        samples: answers a training query and condition.
+        tokens: of an answer to a training query.
+        steered_tokens: of an answer to a development or test query.
+        development, tested: queries of these kinds.
+        depths: layers that are steered, as parts of the model's depth.
+        coefficients: multiples of the common norm.
+        directions: that are steered; none for all.
+        capability: whether multiple-choice questions guard what a steered model still knows.
+        neurons: what is done with neurons.
+    """
 
-    def count(self, text):
-        return len(self._pattern.findall(text))
-
-
-def distinct_2(token_lists):
-    """Distinct bigrams over all bigrams; bigrams never cross from one answer to the next."""
-    bigrams = [pair for ids in token_lists for pair in itertools.pairwise(ids)]
-    return len(set(bigrams)) / max(1, len(bigrams))
-
-
-class Study:
-    def __init__(self, client, model, value, queries):
-        self.client, self.model, self.value, self.queries = client, model, value, queries
-        self.words = WordList(value["words"])
-        self.started = time.monotonic()
-        self.timings = {}
-
-    def timed(self, name, function):
-        start = time.monotonic()
-        result = function()
-        self.timings[name] = time.monotonic() - start
-        return result
-
-    # --- Responses and vectors -------------------------------------------------------------------------------------
-
-    def conversations(self, condition, queries):
-        """Conversations of one condition; the prompted one draws a system message a query from the pool, seeded."""
-        if condition == "intrinsic":
-            return [vs.chat(query, system="") for query in queries]
-        draw = random.Random(SEED)
-        return [vs.chat(q, system=draw.choice(self.value["system_messages"])) for q in queries]
-
-    def labelled_responses(self, condition):
-        """Generated, labelled responses: (label, conversation, token ids, query id, text)."""
-        conversations = self.conversations(condition, self.queries["extraction"])
-        generations = self.client.generate(
-            self.model,
-            conversations,
-            n=SAMPLES,
-            max_tokens=MAX_TOKENS,
-            temperature=0.9,
-            top_p=0.95,
-            seed=[SEED + i for i in range(len(conversations))],
-            progress=f"{condition} responses",
-        )
-        return [
-            (self.words.count(c.text) > 0, conversation, list(c.token_ids), f"q{i}", c.text)
-            for i, (conversation, g) in enumerate(zip(conversations, generations, strict=True))
-            for c in g.completions
-        ]
-
-    def balanced(self, responses, condition):
-        """At most LARGEST_CLASS responses of each label, in order; too few of one label ends the study with a reason."""
-        chosen = []
-        for label in (True, False):
-            of_label = [r for r in responses if r[0] == label]
-            if len(of_label) < SMALLEST_CLASS:
-                raise SystemExit(
-                    f"study: only {len(of_label)} {condition} responses "
-                    f"{'with' if label else 'without'} a word of the list, {SMALLEST_CLASS} are needed"
-                )
-            chosen += random.Random(SEED).sample(of_label, min(LARGEST_CLASS, len(of_label)))
-        return [
-            vs.labelled(conversation, ids, label, query)
-            for label, conversation, ids, query, _ in chosen
-        ]
-
-    def extract(self, data_set, condition):
-        artifact = self.client.write_artifact(data_set, display_name=f"{condition}.jsonl")
-        with tqdm(total=len(data_set), desc=f"{condition} vector", unit=" responses") as bar:
-            extracted = self.client.extract_vectors(
-                self.model,
-                artifact.name,
-                display_name=f"{self.value['value']} {condition}",
-                judge="word list",
-                bootstrap_samples=200,
-                seed=SEED,
-            )
-            bar.update(len(data_set))
-        return artifact.name, extracted
-
-    # --- Neurons ---------------------------------------------------------------------------------------------------
-
-    def attribute(self, artifact, vector):
-        spec = v1.JobSpec(
-            attribute_neurons=vs.attribution_request(self.model, artifact, vector, top_k=100)
-        )
-        job = self.client.create_job(spec, display_name=f"{self.value['value']} neurons")
-        done = self.client.wait_for_job(job.name, progress="neuron attribution (job)")
-        by_role = {a.role: a.artifact for a in done.result.artifacts}
-        return done, json.loads(self.client.read_artifact(by_role["summary"]))
-
-    # --- Steering --------------------------------------------------------------------------------------------------
-
-    def answers(self, settings, queries, title):
-        """Greedy answers to every query under every setting, all in one list so that they share the server's batches.
-
-        `settings` maps a name to a `Steer` or None; the result maps it to a list of completions.
-        """
-        conversations = self.conversations("intrinsic", queries)
-        names = [name for name in settings for _ in queries]
-        generations = self.client.generate(
-            self.model,
-            conversations * len(settings),
-            max_tokens=MAX_TOKENS,
-            temperature=0.0,
-            steer=[[settings[name]] if settings[name] else [] for name in names],
-            progress=title,
-        )
-        answers = {name: [] for name in settings}
-        for name, generation in zip(names, generations, strict=True):
-            answers[name].append(generation.completions[0])
-        return answers
-
-    def perplexities(self, answers, queries, title):
-        """Perplexity of each setting's answers under the unsteered model: exp of the mean token surprisal."""
-        conversations = self.conversations("intrinsic", queries)
-        surprisal = {name: [0.0, 0] for name in answers}
-        with tqdm(total=len(conversations), desc=title, unit=" queries") as bar:
-            for index, conversation in enumerate(conversations):
-                named = [(n, a[index].token_ids) for n, a in answers.items() if a[index].token_ids]
-                scores = self.client.score(self.model, conversation, [ids for _, ids in named])
-                for (name, _), score in zip(named, scores, strict=True):
-                    surprisal[name][0] -= score.sum
-                    surprisal[name][1] += len(score.token_logprobs)
-                bar.update(1)
-        return {
-            name: float(np.exp(total / max(1, count))) for name, (total, count) in surprisal.items()
-        }
-
-    def measured(self, answers, perplexities):
-        counts = {
-            name: [self.words.count(c.text) for c in group] for name, group in answers.items()
-        }
-        return {
-            name: {
-                "answers": len(group),
-                "answers_with_word": sum(c > 0 for c in counts[name]),
-                "words": sum(counts[name]),
-                "distinct_2": distinct_2([list(c.token_ids) for c in group]),
-                "perplexity": perplexities[name],
-                "receipt_positions": sum(
-                    r.positions * max(1, len(r.layers)) for c in group for r in c.receipts
-                ),
-            }
-            for name, group in answers.items()
-        }
-
-    def choose(self, vectors):
-        """Layer and coefficient of each vector with the most value words on development queries while the answers are still
-        language (bounds on perplexity and on Distinct-2)."""
-        queries = self.queries["development"]
-        settings = {("unsteered", None, 0.0): None}
-        for kind, name in vectors.items():
-            for layer in STEERED_LAYERS:
-                for coefficient in COEFFICIENTS:
-                    settings[kind, layer, coefficient] = vs.Steer(name, coefficient, layer)
-        answers = self.answers(settings, queries, "choosing layer and strength")
-        table = self.measured(answers, self.perplexities(answers, queries, "scoring the choices"))
-        baseline = table["unsteered", None, 0.0]
-        chosen = {}
-        for kind in vectors:
-            language = [
-                key
-                for key, row in table.items()
-                if key[0] == kind
-                and row["perplexity"] <= PERPLEXITY_LIMIT * baseline["perplexity"]
-                and row["distinct_2"] * ANSWER_LIMIT >= baseline["distinct_2"]
-            ]
-            chosen[kind] = max(
-                language, key=lambda key: (table[key]["answers_with_word"], table[key]["words"])
-            )
-        return table, chosen
-
-    def test_settings(self, chosen, vectors, derived):
-        """Everything that is compared on test queries: the chosen settings, the decomposition's parts and random directions at
-        the intrinsic setting, each scaled to the norm of what the intrinsic vector adds."""
-        settings = {"unsteered": None}
-        for kind, (_, layer, coefficient) in chosen.items():
-            settings[kind] = vs.Steer(vectors[kind], coefficient, layer)
-        _, layer, coefficient = chosen["intrinsic"]
-        added = coefficient * np.linalg.norm(self.client.vector_data(vectors["intrinsic"])[layer])
-        for kind, name in derived.items():
-            row = self.client.vector_data(name)[layer]
-            settings[kind] = vs.Steer(row * (added / np.linalg.norm(row)), 1.0, layer)
-        generator = np.random.default_rng(SEED)
-        for index in range(RANDOM_DIRECTIONS):
-            row = generator.standard_normal(row.shape)
-            settings[f"random {index + 1}"] = vs.Steer(
-                row * (added / np.linalg.norm(row)), 1.0, layer
-            )
-        return settings
-
-    # --- The whole -------------------------------------------------------------------------------------------------
-
-    def run(self):
-        client = self.client
-        data_sets, artifacts, extracted, responses = {}, {}, {}, {}
-        for condition in ("intrinsic", "prompted"):
-            responses[condition] = self.timed(
-                f"{condition} responses", lambda c=condition: self.labelled_responses(c)
-            )
-            data_sets[condition] = self.balanced(responses[condition], condition)
-            artifacts[condition], extracted[condition] = self.timed(
-                f"{condition} vector", lambda c=condition: self.extract(data_sets[c], c)
-            )
-        vectors = {condition: e.vector.name for condition, e in extracted.items()}
-        pair = self.timed(
-            "decomposition",
-            lambda: client.decompose_vectors(vectors["intrinsic"], vectors["prompted"]),
-        )
-        neurons = self.timed(
-            "classification",
-            lambda: client.classify_neurons(self.model, vectors["intrinsic"], vectors["prompted"]),
-        )
-        job, attribution = self.timed(
-            "attribution job", lambda: self.attribute(artifacts["intrinsic"], vectors["intrinsic"])
-        )
-
-        development, chosen = self.timed("choosing", lambda: self.choose(vectors))
-        derived = {
-            "shared axis": pair.shared.name,
-            "intrinsic unique": pair.intrinsic_orthogonal.name,
-            "prompted unique": pair.prompted_orthogonal.name,
-        }
-        settings = self.test_settings(chosen, vectors, derived)
-        queries = self.queries["test"]
-        answers = self.timed(
-            "steering unseen queries",
-            lambda: self.answers(settings, queries, "steering unseen queries"),
-        )
-        table = self.measured(
-            answers,
-            self.timed(
-                "scoring", lambda: self.perplexities(answers, queries, "scoring the answers")
-            ),
-        )
-        return {
-            "value": self.value,
-            "model": client.model(self.model),
-            "queries": {name: len(group) for name, group in self.queries.items()},
-            "responses": {
-                condition: {
-                    "generated": len(group),
-                    "with_word": sum(r[0] for r in group),
-                    "distinct_2": distinct_2([r[2] for r in group]),
-                }
-                for condition, group in responses.items()
-            },
-            "statistics": {condition: list(e.statistics) for condition, e in extracted.items()},
-            "pair": pair,
-            "neurons": neurons,
-            "attribution": attribution,
-            "job": job,
-            "development": development,
-            "chosen": chosen,
-            "test": table,
-            "examples": [
-                (
-                    query,
-                    {
-                        name: answers[name][i].text
-                        for name in ("unsteered", "intrinsic", "prompted", "random 1")
-                    },
-                )
-                for i, query in enumerate(queries[:6])
-            ],
-            "vectors": {condition: e.vector for condition, e in extracted.items()},
-            "timings": self.timings,
-            "seconds": time.monotonic() - self.started,
-        }
+    samples: int
+    tokens: int
+    steered_tokens: int
+    development: int
+    tested: int
+    depths: tuple[float, ...]
+    coefficients: tuple[float, ...]
+    directions: tuple[int, ...]
+    capability: bool
+    neurons: v1.StudyNeurons
 
 
-def main():
+SMALL = Size(
+    samples=2,
+    tokens=48,
+    steered_tokens=24,
+    development=12,
+    tested=60,
+    depths=(0.28, 0.55),
+    coefficients=(2.0, 4.0),
+    directions=(
+        v1.STUDY_DIRECTION_INTRINSIC,
+        v1.STUDY_DIRECTION_PROMPTED,
+        v1.STUDY_DIRECTION_INTRINSIC_ORTHOGONAL,
+        v1.STUDY_DIRECTION_PROMPTED_ORTHOGONAL,
+        v1.STUDY_DIRECTION_SHARED,
+    ),
+    capability=False,
+    neurons=v1.StudyNeurons(attribute=False),
+)
+FULL = Size(
+    samples=2,
+    tokens=48,
+    steered_tokens=32,
+    development=20,
+    tested=80,
+    depths=(0.28, 0.41, 0.55, 0.68),
+    coefficients=(2.0, 4.0),
+    directions=(),
+    capability=True,
+    neurons=v1.StudyNeurons(factors=[0.0, 2.0], removed=[8, 64], random_sets=10),
+)
+
+
+def study_spec(data, model, values, size):
+    """The study of some values of `data` (a StudyData) on `model` (a Model)."""
+    depths = (int(depth * model.num_layers) for depth in size.depths)
+    fields = {
+        "development_queries": data.query_texts("development")[: size.development],
+        "test_queries": data.query_texts("test")[: size.tested],
+        "sampling": v1.SamplingParams(
+            max_tokens=size.tokens, temperature=0.9, top_p=0.95, seed=SEED
+        ),
+        "steered_sampling": v1.SamplingParams(max_tokens=size.steered_tokens, temperature=0.0),
+        "samples_per_query": size.samples,
+        "steered_layers": v1.Layers(list=v1.LayerList(layers=dict.fromkeys(depths))),
+        "coefficients": size.coefficients,
+        "directions": size.directions,
+        "random_directions": RANDOM_DIRECTIONS,
+        "neurons": size.neurons,
+        "seed": SEED,
+    }
+    spec = data.spec(model.name, values, **fields)
+    if not size.capability:
+        spec.ClearField("development_choices")
+        spec.ClearField("test_choices")
+    return spec
+
+
+def begin(client, spec):
+    """The job of this study: the one that has begun already, or a new one."""
+    digest = hashlib.sha256(spec.SerializeToString(deterministic=True)).digest()
+    names = ", ".join(value.value for value in spec.values)
+    job = client.create_job(
+        v1.JobSpec(value_study=spec),
+        display_name=f"study of {names}",
+        request_id=str(uuid.UUID(bytes=digest[:16], version=4)),
+    )
+    if job.state in _ENDED_BADLY:
+        job = client.retry_job(job.name)
+    if job.state == v1.JOB_STATE_SUCCEEDED:
+        say(f"{names}: done before")
+    elif job.progress.done:
+        say(f"{names}: goes on where it was (--fresh begins anew)")
+    else:
+        say(f"{names}: {job.estimate.tokens:,} tokens to read and to generate, at most")
+    return job
+
+
+def follow(client, job):
+    """Waits for the job; tells of each of its parts when it is done and, in a terminal, how far the whole is."""
+    told = set()
+    # disable=None: only in a terminal.
+    with tqdm(unit=" passes", leave=False, disable=None, bar_format=_BAR) as bar:
+        for change in client.follow_job(job.name):
+            job = change.job
+            if bar.total is None:
+                bar.initial = bar.n = job.progress.done
+            bar.total = job.progress.total
+            bar.update(job.progress.done - bar.n)
+            running = [part.phase for part in job.children if part.state == v1.JOB_STATE_RUNNING]
+            bar.set_postfix_str(", ".join(running))
+            for part in job.children:
+                if part.state == v1.JOB_STATE_SUCCEEDED and part.phase not in told:
+                    told.add(part.phase)
+                    bar.write(_part_line(client.job(part.job), part.phase), file=sys.stderr)
+    if job.state != v1.JOB_STATE_SUCCEEDED:
+        raise vs.JobFailed(job, v1.JobState.Name(job.state).removeprefix("JOB_STATE_").lower())
+
+
+def _part_line(part, phase):
+    seconds = (part.end_time.ToNanoseconds() - part.start_time.ToNanoseconds()) / 1e9
+    done = f"{part.progress.done:,} {part.progress.unit}"
+    if seconds >= 1:
+        done += f" in {seconds:.0f} s, {part.progress.done / seconds:.1f} a second"
+    return f"  {phase:32} {done}"
+
+
+def tell(client, job, folder):
+    """Writes the report and the results beside it; prints the findings and where the report is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    artifacts = client.job(job.name).result.artifacts
+    results = client.read_artifact(next(a.artifact for a in artifacts if a.role == "results"))
+    partial = folder / ".results.json.partial"
+    partial.write_bytes(results)
+    os.replace(partial, folder / "results.json")
+    page = vs.study_report(results, folder / "index.html")
+    for number, finding in enumerate(vs.study_findings(results), start=1):
+        # No line begins with the sign of a number that ends the one before.
+        joined = f"{number}. {finding}".replace(" %", "\N{NO-BREAK SPACE}%")
+        filled = textwrap.fill(joined, 100, subsequent_indent="   ")
+        print(filled.replace("\N{NO-BREAK SPACE}", " "))
+    print(f"\nreport: {page}")
+
+
+def say(text):
+    print(f"study: {text}", file=sys.stderr, flush=True)
+
+
+def chosen(arguments):
+    """The data, and the names of the values that are studied."""
+    try:
+        data = vs.study_data(arguments.data)
+        data.definition(arguments.value)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"study: {error}")
+    if not arguments.full:
+        return data, [arguments.value]
+    return data, [arguments.value, data.values[arguments.value].opposite]
+
+
+def run(arguments):
+    data, values = chosen(arguments)
+    server = local_server(arguments.program, arguments.models, arguments.model, arguments.state)
+    # A server of one's own that is away does not come back.
+    patience = vs.Retry(attempts=1)
+    with server as address, vs.connect(address, wait=60, retry=patience) as client:
+        name = f"models/{arguments.model}"
+        client.wait_until_ready(name)
+        size = FULL if arguments.full else SMALL
+        job = begin(client, study_spec(data, client.model(name), values, size))
+        if job.state != v1.JOB_STATE_SUCCEEDED:
+            follow(client, job)
+        tell(client, job, arguments.report)
+
+
+def parsed():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--server", default="127.0.0.1:50051", metavar="HOST:PORT")
-    parser.add_argument("--model", default="models/SmolLM2-135M-Instruct")
+    parser.add_argument("--program", required=True, help="valuescope-server")
+    parser.add_argument("--state", type=pathlib.Path, required=True, help="folder of the store")
+    parser.add_argument("--report", type=pathlib.Path, required=True, help="folder of the report")
+    parser.add_argument("--models", type=pathlib.Path, default=_CACHE / "models", help="folder")
+    parser.add_argument("--model", default="SmolLM2-135M-Instruct", help="name of the model")
+    parser.add_argument("--data", type=pathlib.Path, help="folder as vs.study_data takes it")
+    parser.add_argument("--value", default=VALUE, help=f"which is studied; default {VALUE}")
     parser.add_argument(
-        "--value",
-        type=pathlib.Path,
-        default=HERE / "stimulation.json",
-        help="words and system messages",
+        "--full", action="store_true", help="with the value across the circle, on the whole grid"
     )
-    parser.add_argument("--queries", type=pathlib.Path, default=HERE / "queries.json")
-    parser.add_argument(
-        "--report",
-        type=pathlib.Path,
-        default=HERE / "report",
-        help="directory of index.html and results.json",
-    )
-    arguments = parser.parse_args()
-    with vs.Client(arguments.server) as client:
-        client.wait_until_ready(arguments.model)
-        study = Study(
-            client,
-            arguments.model,
-            json.loads(arguments.value.read_text()),
-            json.loads(arguments.queries.read_text()),
-        )
-        results = study.run()
-    page = report.write(results, arguments.report)
-    test, words = results["test"], "answers with a value word"
-    print(f"\n{words}, {test['unsteered']['answers']} unseen queries:")
-    for name, row in test.items():
-        print(
-            f"  {name:18} {row['answers_with_word']:3}   value words {row['words']:4}   Distinct-2 {row['distinct_2']:.2f}   "
-            f"perplexity {row['perplexity']:.1f}"
-        )
-    print(f"\nreport: {page}")
+    parser.add_argument("--fresh", action="store_true", help="forget what was done before")
+    return parser.parse_args()
+
+
+def main():
+    arguments = parsed()
+    for one in ENDING:
+        signal.signal(one, signal.default_int_handler)
+    arguments.state.mkdir(parents=True, exist_ok=True)
+    # Beside the store and not in it: --fresh takes that away.
+    with arguments.state.with_name(f"{arguments.state.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit("study: it runs already, on the same store")
+        if arguments.fresh:
+            shutil.rmtree(arguments.state)
+            arguments.state.mkdir()
+        try:
+            run(arguments)
+        except KeyboardInterrupt:
+            say("stopped; the same command goes on from here")
+            sys.exit(130)
+        except (ServerEnded, vs.ValuescopeError) as error:
+            say(f"{error}\n\nThe end of {log_of(arguments.state)}:")
+            print(last_lines(log_of(arguments.state), 20), end="", file=sys.stderr)
+            sys.exit(1)
 
 
 if __name__ == "__main__":

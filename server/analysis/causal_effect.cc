@@ -3,12 +3,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include "analysis/statistics.h"
 #include "base/check.h"
 
 namespace valuescope::analysis {
 namespace {
-
-constexpr double kNormalQuantile = 1.96;  // .975
 
 template <typename Counts>
 std::optional<double> ShareOf(std::span<const double> effects, const Counts& counts) {
@@ -20,7 +19,7 @@ std::optional<double> ShareOf(std::span<const double> effects, const Counts& cou
 }  // namespace
 
 bool PairedEffect::WithinNoise() const {
-  return !standard_error || std::abs(mean) <= kNormalQuantile * *standard_error;
+  return !standard_error || std::abs(mean) <= kWithin95 * *standard_error;
 }
 
 PairedEffect EffectOf(std::span<const double> unchanged, std::span<const double> changed) {

@@ -135,10 +135,13 @@ absl::StatusOr<NgramDiversity> ComputeNgramDiversity(std::span<const TokenSpan> 
   const double distinct = static_cast<double>(out.num_distinct);
   const double vocabulary = static_cast<double>(vocabulary_size);
   out.distinct = distinct / total;
-  out.expectation_adjusted =
-      distinct / (-vocabulary * std::expm1(total * std::log1p(-1.0 / vocabulary)));
+  out.expectation_adjusted = ExpectationAdjustedDistinct(distinct, total, vocabulary);
   out.entropy = entropy;
   return out;
+}
+
+double ExpectationAdjustedDistinct(double distinct, double ngrams, double vocabulary) {
+  return distinct / (-vocabulary * std::expm1(ngrams * std::log1p(-1.0 / vocabulary)));
 }
 
 std::optional<double> SelfBleu(std::span<const TokenSpan> responses) {

@@ -40,6 +40,9 @@ struct NgramDiversity {
 absl::StatusOr<NgramDiversity> ComputeNgramDiversity(std::span<const TokenSpan> responses, int n,
                                                      int64_t vocabulary_size);
 
+// EAD of N distinct ones of C > 0 n-grams; V >= 1. None of the numbers need be whole.
+double ExpectationAdjustedDistinct(double distinct, double ngrams, double vocabulary);
+
 // Absent with fewer than two responses. None is empty.
 std::optional<double> SelfBleu(std::span<const TokenSpan> responses);
 

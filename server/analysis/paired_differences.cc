@@ -43,10 +43,9 @@ struct NgramCounts {
     if (ngrams <= 0) return std::nullopt;
     return distinct / ngrams;
   }
-  // See analysis/diversity.h.
   std::optional<double> ExpectationAdjusted(double vocabulary) const {
     if (ngrams <= 0) return std::nullopt;
-    return distinct / (-vocabulary * std::expm1(ngrams * std::log1p(-1 / vocabulary)));
+    return ExpectationAdjustedDistinct(distinct, ngrams, vocabulary);
   }
 };
 
@@ -88,24 +87,6 @@ ClusteredNgrams CountNgrams(std::span<const ClusterTexts> clusters, size_t n) {
 std::optional<double> Minus(std::optional<double> first, std::optional<double> second) {
   if (!first || !second) return std::nullopt;
   return *first - *second;
-}
-
-// Of the estimate and what it is with each cluster left out.
-std::optional<ConfidenceInterval> JackknifeInterval(
-    std::optional<double> estimate, const std::vector<std::optional<double>>& without) {
-  const auto count = static_cast<double>(without.size());
-  if (!estimate || without.size() < 3) return std::nullopt;
-  double sum = 0, squares = 0;
-  for (const std::optional<double>& one : without) {
-    if (!one) return std::nullopt;
-    sum += *one;
-  }
-  for (const std::optional<double>& one : without) {
-    squares += (*one - sum / count) * (*one - sum / count);
-  }
-  const double error = std::sqrt((count - 1) / count * squares);
-  const double reach = StudentQuantile((1 + kLevel) / 2, count - 1) * error;
-  return ConfidenceInterval{*estimate - reach, *estimate + reach, kLevel};
 }
 
 }  // namespace

@@ -91,6 +91,24 @@ double StudentQuantile(double probability, double freedom) {
   return std::sqrt(freedom) * std::tan((low + high) / 2);
 }
 
+std::optional<ConfidenceInterval> JackknifeInterval(
+    std::optional<double> estimate, const std::vector<std::optional<double>>& without) {
+  constexpr double kLevel = .95;
+  const auto count = static_cast<double>(without.size());
+  if (!estimate || without.size() < 3) return std::nullopt;
+  double sum = 0, squares = 0;
+  for (const std::optional<double>& one : without) {
+    if (!one) return std::nullopt;
+    sum += *one;
+  }
+  for (const std::optional<double>& one : without) {
+    squares += (*one - sum / count) * (*one - sum / count);
+  }
+  const double error = std::sqrt((count - 1) / count * squares);
+  const double reach = StudentQuantile((1 + kLevel) / 2, count - 1) * error;
+  return ConfidenceInterval{*estimate - reach, *estimate + reach, kLevel};
+}
+
 ConfidenceInterval WilsonInterval(double successes, double count) {
   VS_CHECK(count > 0 && successes >= 0 && successes <= count);
   constexpr double kZ = 1.959963984540054;  // of the normal distribution, at .975

@@ -29,11 +29,20 @@ int64_t CountOfPercent(double percent, int64_t count);
 // freedom, which need not be whole.
 double StudentQuantile(double probability, double freedom);
 
+// So many standard errors to either side hold 95 % of the normal distribution.
+inline constexpr double kWithin95 = 1.96;
+
 struct ConfidenceInterval {
   double lower = 0;
   double upper = 0;
   double level = 0;  // its coverage, such as .95
 };
+
+// Jackknifed 95 % interval (Tukey 1958) of `estimate`, which is without[c] where cluster c is left
+// out: Student's quantile of standard errors. Absent with fewer than three clusters, or where one
+// of the numbers is.
+std::optional<ConfidenceInterval> JackknifeInterval(
+    std::optional<double> estimate, const std::vector<std::optional<double>>& without);
 
 // Wilson's 95 % interval of a proportion, of `count` > 0 trials of which `successes` >= 0
 // succeeded, which need not be whole: a tie may count one half.

@@ -1,7 +1,11 @@
 #include "config/read_values.h"
 
+#include <unistd.h>
+
+#include <filesystem>
 #include <initializer_list>
 #include <limits>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -43,6 +47,18 @@ absl::Status ReadBytes(absl::string_view text, int64_t lowest, int64_t highest, 
                                " bytes, such as 1073741824, 512MiB or 1GiB"));
   }
   value = count * unit;
+  return absl::OkStatus();
+}
+
+absl::Status CheckReadable(absl::string_view flag, const std::string& file) {
+  if (file.empty()) return absl::OkStatus();
+  if (access(file.c_str(), R_OK) != 0) {
+    return Refuse(absl::StrCat(flag, " names a file that cannot be read"));
+  }
+  std::error_code error;
+  if (std::filesystem::is_directory(file, error)) {
+    return Refuse(absl::StrCat(flag, " must name a file, not a directory"));
+  }
   return absl::OkStatus();
 }
 

@@ -20,6 +20,9 @@ absl::Status ReadInteger(absl::string_view text, int64_t lowest, int64_t highest
 // "1073741824", "512MiB", "2GiB".
 absl::Status ReadBytes(absl::string_view text, int64_t lowest, int64_t highest, int64_t& value);
 
+// A file that a flag names, and that must be there; empty where the flag was not given.
+absl::Status CheckReadable(absl::string_view flag, const std::string& file);
+
 }  // namespace valuescope::config
 
 #endif  // VALUESCOPE_CONFIG_READ_VALUES_H_

@@ -1,11 +1,7 @@
 #include "config/s3_flags.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <filesystem>
 #include <string>
-#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -159,14 +155,7 @@ absl::Status CheckS3Flags(const ServerConfig& config) {
 absl::Status CheckS3Files(const S3Config& s3) {
   for (const auto& [flag, file] : {std::pair("--s3_credentials_file", &s3.credentials_file),
                                    std::pair("--s3_ca_file", &s3.ca_file)}) {
-    if (file->empty()) continue;
-    if (access(file->c_str(), R_OK) != 0) {
-      return Refuse(absl::StrCat(flag, " names a file that cannot be read"));
-    }
-    std::error_code error;
-    if (std::filesystem::is_directory(*file, error)) {
-      return Refuse(absl::StrCat(flag, " must name a file, not a directory"));
-    }
+    VS_RETURN_IF_ERROR(CheckReadable(flag, *file));
   }
   return absl::OkStatus();
 }

@@ -26,6 +26,7 @@
 #include "base/id.h"
 #include "base/status_macros.h"
 #include "base/strict_json.h"
+#include "config/access_flags.h"
 #include "config/read_values.h"
 #include "config/s3_flags.h"
 #include "config/tenant_setting.h"
@@ -95,46 +96,6 @@ std::function<absl::Status(absl::string_view, ServerConfig&)> PlainName(
     config.*member = std::string(text);
     return absl::OkStatus();
   };
-}
-
-// Host and port of HOST:PORT, [IPV6]:PORT.
-absl::StatusOr<std::pair<std::string, int64_t>> SplitAddress(absl::string_view text) {
-  const size_t colon = text.rfind(':');
-  int64_t port;
-  if (colon == absl::string_view::npos || colon == 0 ||
-      !ReadInteger(text.substr(colon + 1), 0, 65535, port).ok()) {
-    return Refuse("must be HOST:PORT with a port from 0 to 65535 (0 takes a free one)");
-  }
-  absl::string_view host = text.substr(0, colon);
-  if (absl::StartsWith(host, "[") != absl::EndsWith(host, "]") ||
-      (!absl::StartsWith(host, "[") && absl::StrContains(host, ':'))) {
-    return Refuse("must put an IPv6 address in brackets, such as [::1]:50051");
-  }
-  if (absl::StartsWith(host, "[")) host = host.substr(1, host.size() - 2);
-  return std::make_pair(std::string(host), port);
-}
-
-bool IsLoopback(absl::string_view host) {
-  if (host == "localhost" || host == "::1") return true;
-  const std::vector<std::string> parts = absl::StrSplit(host, '.');
-  if (parts.size() != 4 || parts[0] != "127") return false;
-  for (const std::string& part : parts) {
-    int64_t value;
-    if (!ReadInteger(part, 0, 255, value).ok()) return false;
-  }
-  return true;
-}
-
-absl::Status ReadListen(absl::string_view text, ServerConfig& config) {
-  VS_RETURN_IF_ERROR(SplitAddress(text).status());
-  config.listen = std::string(text);
-  return absl::OkStatus();
-}
-
-absl::Status ReadMetricsListen(absl::string_view text, ServerConfig& config) {
-  if (!text.empty()) VS_RETURN_IF_ERROR(SplitAddress(text).status());
-  config.metrics_listen = std::string(text);
-  return absl::OkStatus();
 }
 
 absl::Status ReadModels(absl::string_view text, ServerConfig& config) {
@@ -267,6 +228,33 @@ const std::vector<Setting>& Settings() {
       {"metrics_listen", "HOST:PORT",
        "Address of the Prometheus page /metrics; empty for none. Default 127.0.0.1:9464.",
        ReadMetricsListen},
+      {"health_listen", "HOST:PORT",
+       "Address of the gRPC health service for probes that bring neither TLS nor tokens, such as\n"
+       "a kubelet's: it tells in the clear whether the server is ready and alive, and nothing\n"
+       "else. On --listen health is answered too, to whoever may call. Default none.",
+       ReadHealthListen},
+      {"tokens", "FILE",
+       "Who may call, by bearer tokens: a line of JSON each, {\"sha256\": of the token in\n"
+       "hexadecimal digits, \"tenant\": NAME, \"role\": \"reader\", \"user\" or \"admin\", "
+       "\"name\": for\n"
+       "the log}; 'valuescope tokens create --tenant lab --role user' makes a token and its line.\n"
+       "Readers look, users also run models, start jobs, store and delete, admins also load and\n"
+       "unload models. A change is in force within 5 s; put a new file in its place by renaming.\n"
+       "A file with a mistake is logged and the one before stays. Calls without a token are\n"
+       "UNAUTHENTICATED. Beyond this machine tokens need TLS. Default none: everybody may do\n"
+       "everything as the tenant default.",
+       NonEmpty(&ServerConfig::tokens)},
+      {"tls_certificate", "FILE",
+       "PEM file of the server's certificate and those between it and its root: --listen speaks\n"
+       "TLS. It and the next two are read again when they change, for new connections.",
+       NonEmpty(&ServerConfig::tls_certificate)},
+      {"tls_key", "FILE", "PEM file of its private key, without a password.",
+       NonEmpty(&ServerConfig::tls_key)},
+      {"tls_client_ca", "FILE",
+       "PEM file of the roots of clients' certificates. A client may then say who it is by its\n"
+       "certificate, whose one URI is spiffe://DOMAIN/tenant/TENANT/role/ROLE (any DOMAIN), and\n"
+       "must where there are no --tokens. Of certificate and token the token counts.",
+       NonEmpty(&ServerConfig::tls_client_ca)},
       {"model_root", "DIR",
        "Directory with one Hugging Face folder a model (config.json, *.safetensors,\n"
        "tokenizer.json). Default models.",
@@ -429,8 +417,8 @@ const std::vector<Setting>& Settings() {
        ReadHeartbeat},
       {"log_level", "LEVEL", "debug, info, warning or error. Default info.", ReadLogLevel},
       {"insecure", "",
-       "Allows a --listen or --metrics_listen address that other machines can reach, although\n"
-       "there is no authentication: everybody who reaches it may do everything.",
+       "Allows a --listen or --metrics_listen address that other machines can reach without TLS\n"
+       "and authentication: everybody who reaches it may do everything.",
        Boolean(&ServerConfig::insecure)},
       {"check_config", "",
        "Checks flags, file and the places they name, and exits with 0 or 2. Opens nothing.",
@@ -502,24 +490,9 @@ absl::Status ReadFile(const std::string& path, ServerConfig& config) {
   return absl::OkStatus();
 }
 
-absl::Status CheckReachable(absl::string_view flag, const std::string& address,
-                            const ServerConfig& config) {
-  if (address.empty() || config.insecure) return absl::OkStatus();
-  VS_ASSIGN_OR_RETURN(const auto host_and_port, SplitAddress(address));
-  if (IsLoopback(host_and_port.first)) return absl::OkStatus();
-  return Refuse(
-      absl::StrCat("--", flag, "=", address,
-                   " can be reached from other machines and there is no authentication; "
-                   "listen on 127.0.0.1, or pass --insecure if everybody who can reach it "
-                   "may use it"));
-}
-
 // Settings that are each allowed and cannot be had together.
 absl::Status CheckTogether(const ServerConfig& config) {
-  if (config.listen == config.metrics_listen && !absl::EndsWith(config.listen, ":0")) {
-    return Refuse(absl::StrCat("--listen and --metrics_listen must not be the same address, ",
-                               config.listen));
-  }
+  VS_RETURN_IF_ERROR(CheckAccess(config));
   // Not told by ReadStore, whose complaints show what they are about.
   if (HasPassword(config.store_url)) {
     return Refuse(
@@ -616,6 +589,7 @@ absl::Status CheckPlaces(const ServerConfig& config) {
                                  " has no such folder with a config.json"));
     }
   }
+  VS_RETURN_IF_ERROR(CheckAccessFiles(config));
   if (config.store_url.empty()) VS_RETURN_IF_ERROR(CheckDatabaseFile(config.store_path));
   if (config.s3.bucket.empty()) return CheckDirectoryToBe("artifacts", config.artifacts);
   VS_RETURN_IF_ERROR(CheckS3Files(config.s3));
@@ -657,8 +631,6 @@ absl::StatusOr<ServerConfig> ParseServerConfig(const std::vector<std::string>& a
   for (const auto& [setting, text] : flags) {
     VS_RETURN_IF_ERROR(Read(*setting, text, absl::StrCat("--", setting->name), config));
   }
-  VS_RETURN_IF_ERROR(CheckReachable("listen", config.listen, config));
-  VS_RETURN_IF_ERROR(CheckReachable("metrics_listen", config.metrics_listen, config));
   if (config.artifacts.empty() && config.s3.bucket.empty() && config.store_url.empty()) {
     config.artifacts = absl::StrCat(config.store_path, ".artifacts");
   }
@@ -682,6 +654,8 @@ std::string HelpText() {
       "  valuescope-server --store=postgresql://valuescope@db/valuescope "
       "--artifacts=/shared/blobs\n"
       "  valuescope-server --artifacts=s3://lab/valuescope --s3_endpoint=https://minio.lab:9000\n"
+      "  valuescope-server --listen=0.0.0.0:50051 --tls_certificate=tls.crt --tls_key=tls.key "
+      "--tokens=tokens.jsonl\n"
       "  valuescope-server --config=server.json --check_config\n"
       "\n"
       "Flags (the keys of the JSON file that --config names are the same; flags win):\n"

@@ -31,6 +31,10 @@ struct S3Config {
 struct ServerConfig {
   std::string listen = "127.0.0.1:50051";         // HOST:PORT of gRPC; port 0 takes a free one
   std::string metrics_listen = "127.0.0.1:9464";  // HOST:PORT of /metrics; empty: none
+  std::string health_listen;                      // HOST:PORT of health in the clear; empty: none
+  std::string tokens;                             // file of who may call; empty: there are none
+  std::string tls_certificate, tls_key;           // files; empty: no TLS
+  std::string tls_client_ca;                      // file; empty: clients show no certificate
   std::string model_root = "models";              // a folder a model
   std::vector<std::string> models;                // ids to load at start
   std::string store_path = "valuescope.db";       // the SQLite file; empty where store_url is not
@@ -72,6 +76,10 @@ struct ServerConfig {
   bool insecure = false;      // allows listeners others can reach, without auth
   bool check_config = false;  // check and exit
   bool help = false;          // show HelpText and exit
+
+  bool HasTls() const { return !tls_certificate.empty(); }
+  // Whether callers have to say who they are.
+  bool Authenticates() const { return !tokens.empty() || !tls_client_ca.empty(); }
 };
 
 // Reads flags (without the program's name) and the file that --config names. INVALID_ARGUMENT with

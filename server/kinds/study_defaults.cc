@@ -2,49 +2,30 @@
 
 #include <algorithm>
 #include <cmath>
-#include <memory>
 #include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/algorithm/container.h"
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "analysis/circumplex.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "kinds/study_kept_apart.h"
 #include "services/request_codec.h"
-#include "text/word_list.h"
 
 namespace valuescope::kinds {
 namespace {
 
 using Spec = v1::ValueStudySpec;
 
-constexpr int kMostValues = 16, kMostSystemMessages = 64, kMostCoefficients = 16;
+constexpr int kMostValues = 16, kMostCoefficients = 16;
 constexpr int kMostRandomDirections = 50, kMostShownQueries = 32;
 constexpr int kMostFactors = 16, kMostShares = 8, kMostRandomSets = 100;
-constexpr size_t kMostNameBytes = 64;
-constexpr int kFewestTestQueries = 2;
 constexpr char kOfStudy[] = "must be unset here: the study has it";
 
-std::string ValueField(int value) { return absl::StrCat("values[", value, "]"); }
-
 // --- Names and numbers ---------------------------------------------------------------------------
-
-absl::Status CheckName(const std::string& field, const std::string& name,
-                       std::set<std::string>& names) {
-  const bool bad = absl::c_any_of(name, [](char c) {
-    return absl::ascii_isspace(static_cast<uint8_t>(c)) || c == '/' || c == '=';
-  });
-  if (name.empty() || name.size() > kMostNameBytes || bad) {
-    return InvalidField(field, absl::StrCat("must have 1 .. ", kMostNameBytes,
-                                            " bytes without white space, `/` and `=`"));
-  }
-  if (names.insert(name).second) return absl::OkStatus();
-  return InvalidField(field, absl::StrCat("is `", name, "`, as that of another value is"));
-}
 
 template <typename Optional>
 absl::Status CheckRange(const char* field, Optional value, Optional lowest, Optional highest) {
@@ -149,101 +130,6 @@ absl::Status CheckNumbers(const Spec& spec) {
   return CheckDirections(spec);
 }
 
-// --- What must be kept apart ---------------------------------------------------------------------
-
-absl::Status CheckQueries(const Spec& spec) {
-  if (spec.development_queries().empty()) {
-    return InvalidField("development_queries", "must have a query, that layers are chosen by");
-  }
-  if (spec.test_queries_size() < kFewestTestQueries) {
-    return OutOfRange("test_queries", spec.test_queries_size(), kFewestTestQueries, 1 << 20);
-  }
-  std::set<std::string> seen(spec.queries().begin(), spec.queries().end());
-  const auto add = [&](const char* list, const auto& queries) -> absl::Status {
-    for (int i = 0; i < queries.size(); ++i) {
-      if (seen.insert(queries[i]).second) continue;
-      return InvalidField(absl::StrCat(list, "[", i, "]"),
-                          "stands elsewhere in the study too: what is chosen by a query cannot be "
-                          "reported on it",
-                          "QUERY_REUSED");
-    }
-    return absl::OkStatus();
-  };
-  VS_RETURN_IF_ERROR(add("development_queries", spec.development_queries()));
-  return add("test_queries", spec.test_queries());
-}
-
-// The word list of a judge; null for one that is a model.
-absl::StatusOr<std::unique_ptr<text::WordList>> WordsOf(const std::string& field,
-                                                        const v1::Judge& judge) {
-  if (judge.judge_case() == v1::Judge::JUDGE_NOT_SET) {
-    return InvalidField(field, "must have word_list or rubric");
-  }
-  if (!judge.has_word_list()) return nullptr;
-  const auto& words = judge.word_list().words();
-  auto list = text::WordList::Create(std::vector<std::string>(words.begin(), words.end()));
-  if (!list.ok()) return InField(absl::StrCat(field, ".word_list"), list.status());
-  return list;
-}
-
-// A word of one list that the other finds.
-absl::Status CheckApart(const std::string& field, const text::WordList* labels,
-                        const v1::Judge& score) {
-  if (labels == nullptr || !score.has_word_list()) return absl::OkStatus();
-  const auto& words = score.word_list().words();
-  for (int i = 0; i < words.size(); ++i) {
-    std::string word = words[i];
-    if (!word.empty() && word.back() == '*') word.pop_back();
-    VS_ASSIGN_OR_RETURN(const bool found, labels->OccursIn(word));
-    if (!found) continue;
-    return InvalidField(absl::StrCat(field, ".word_list.words[", i, "]"),
-                        "is one that the judge of the value looks for too: what is selected by a "
-                        "word cannot be scored by it",
-                        "JUDGES_OVERLAP");
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckMessages(int value, const v1::ValueDefinition& of, const text::WordList* labels,
-                           const text::WordList* scores) {
-  const std::string field = absl::StrCat(ValueField(value), ".system_messages");
-  if (of.system_messages().empty() || of.system_messages_size() > kMostSystemMessages) {
-    return OutOfRange(field, of.system_messages_size(), 1, kMostSystemMessages);
-  }
-  for (int i = 0; i < of.system_messages_size(); ++i) {
-    for (const text::WordList* const words : {labels, scores}) {
-      if (words == nullptr) continue;
-      const auto found = words->OccursIn(of.system_messages(i));
-      if (!found.ok()) return InvalidField(absl::StrCat(field, "[", i, "]"), "must be UTF-8");
-      if (!*found) continue;
-      return InvalidField(absl::StrCat(field, "[", i, "]"),
-                          "holds a word that a judge of the value looks for: a model that repeats "
-                          "its prompt would seem to express the value",
-                          "WORD_IN_SYSTEM_MESSAGE");
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckValues(const Spec& spec) {
-  std::set<std::string> names;
-  for (int v = 0; v < spec.values_size(); ++v) {
-    const v1::ValueDefinition& value = spec.values(v);
-    const std::string field = ValueField(v), score = absl::StrCat(field, ".score_judge");
-    VS_RETURN_IF_ERROR(CheckName(absl::StrCat(field, ".value"), value.value(), names));
-    VS_ASSIGN_OR_RETURN(const auto labels, WordsOf(absl::StrCat(field, ".judge"), value.judge()));
-    VS_ASSIGN_OR_RETURN(const auto scores, WordsOf(score, value.score_judge()));
-    if (value.judge().SerializeAsString() == value.score_judge().SerializeAsString()) {
-      return InvalidField(score, "is the judge that labels: what selects cannot score",
-                          "JUDGES_OVERLAP");
-    }
-    VS_RETURN_IF_ERROR(CheckApart(score, labels.get(), value.score_judge()));
-    VS_RETURN_IF_ERROR(CheckApart(absl::StrCat(field, ".judge"), scores.get(), value.judge()));
-    VS_RETURN_IF_ERROR(CheckMessages(v, value, labels.get(), scores.get()));
-  }
-  return absl::OkStatus();
-}
-
 // --- What the study has itself -------------------------------------------------------------------
 
 absl::Status CheckUnset(const std::string& field, bool is_set) {
@@ -272,6 +158,10 @@ absl::Status CheckParts(const Spec& spec) {
   VS_RETURN_IF_ERROR(CheckMeasures(spec.measures()));
   VS_RETURN_IF_ERROR(CheckItems("development_choices", spec.development_choices()));
   VS_RETURN_IF_ERROR(CheckItems("test_choices", spec.test_choices()));
+  for (int l = 0; l < spec.languages_size(); ++l) {
+    VS_RETURN_IF_ERROR(CheckItems(absl::StrCat("languages[", l, "].questionnaire"),
+                                  spec.languages(l).questionnaire()));
+  }
   return CheckItems("questionnaire", spec.questionnaire());
 }
 
@@ -377,8 +267,7 @@ absl::StatusOr<Spec> WithStudyDefaults(const Spec& given, const engine::ServedMo
   Spec spec = given;
   FillNumbers(spec);
   VS_RETURN_IF_ERROR(CheckNumbers(spec));
-  VS_RETURN_IF_ERROR(CheckQueries(spec));
-  VS_RETURN_IF_ERROR(CheckValues(spec));
+  VS_RETURN_IF_ERROR(CheckKeptApart(spec));
   VS_RETURN_IF_ERROR(CheckParts(spec));
   if (!spec.has_measures()) spec.mutable_measures()->set_perplexity(true);
   if (!spec.has_steered_sampling()) *spec.mutable_steered_sampling() = spec.sampling();

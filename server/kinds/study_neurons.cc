@@ -2,7 +2,6 @@
 
 #include <string>
 
-#include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "kinds/study_parts.h"
 #include "kinds/study_points.h"
@@ -10,9 +9,6 @@
 
 namespace valuescope::kinds {
 namespace {
-
-constexpr v1::StudyCondition kConditions[] = {v1::STUDY_CONDITION_INTRINSIC,
-                                              v1::STUDY_CONDITION_PROMPTED};
 
 absl::Status AddOverlaps(const StudyGathering& of, const v1::StudyClassification& classes,
                          v1::StudyAttribution& told) {
@@ -40,38 +36,36 @@ absl::Status AddOverlaps(const StudyGathering& of, const v1::StudyClassification
 }  // namespace
 
 absl::Status GatherNeurons(const StudyGathering& of, SavedStudyState& state) {
-  for (v1::StudiedValue& value : *state.mutable_result()->mutable_values()) {
-    if (!value.failure().empty()) continue;
-    for (const v1::StudyCondition condition : kConditions) {
-      const std::string phase = absl::StrCat("attribute/", value.value(), "/", NameOf(condition));
+  for (v1::StudiedValue* const value : LiveValues(state)) {
+    for (const v1::StudyCondition condition : kStudyConditions) {
+      const std::string phase = PhaseOf("attribute", value->value(), condition);
       if (!of.parts.parts().contains(phase)) continue;
       v1::GetNeuronSetRequest request;
       VS_ASSIGN_OR_RETURN(*request.mutable_name(), of.parts.Made(phase, "neuron_sets"));
       v1::GetNeuronSetResponse response;
       VS_RETURN_IF_ERROR(of.tools.neurons->GetNeuronSet(of.context, request, &response));
-      v1::StudyAttribution& told = *value.add_attributions();
+      v1::StudyAttribution& told = *value->add_attributions();
       told.set_condition(condition);
       told.set_neuron_set(response.neuron_set().name());
       *told.mutable_layers() = response.neuron_set().layers();
       *told.mutable_top() = response.neuron_set().top();
       *told.mutable_warnings() = response.neuron_set().warnings();
-      VS_RETURN_IF_ERROR(AddOverlaps(of, value.classification(), told));
+      VS_RETURN_IF_ERROR(AddOverlaps(of, value->classification(), told));
     }
   }
   return absl::OkStatus();
 }
 
 absl::Status GatherRemovals(const StudyGathering& of, SavedStudyState& state) {
-  for (v1::StudiedValue& value : *state.mutable_result()->mutable_values()) {
-    if (!value.failure().empty()) continue;
-    for (const v1::StudyCondition condition : kConditions) {
-      const std::string phase = absl::StrCat("remove/", value.value(), "/", NameOf(condition));
+  for (v1::StudiedValue* const value : LiveValues(state)) {
+    for (const v1::StudyCondition condition : kStudyConditions) {
+      const std::string phase = PhaseOf("remove", value->value(), condition);
       if (!of.parts.parts().contains(phase)) continue;
       v1::TestNeuronsResponse tested;
       VS_RETURN_IF_ERROR(of.parts.ReadSummary(phase, tested));
-      v1::StudyCausalControl& told = *value.add_causal_controls();
+      v1::StudyCausalControl& told = *value->add_causal_controls();
       told.set_condition(condition);
-      told.set_layer(LayerToRead(of.spec, value, condition));
+      told.set_layer(LayerToRead(of.spec, *value, condition));
       *told.mutable_points() = tested.points();
       told.set_full(tested.full());
       if (tested.has_empty()) told.set_empty(tested.empty());

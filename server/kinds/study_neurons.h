@@ -4,7 +4,7 @@
 
 #include "absl/status/status.h"
 #include "kinds/saved_work.pb.h"
-#include "kinds/study_vectors.h"
+#include "kinds/study_gathering.h"
 
 namespace valuescope::kinds {
 

@@ -1,24 +1,17 @@
-// What test queries tell: every way to answer them measured by the judge that scores, by what the
-// texts are like, by questionnaire and choices, and held against the baseline with what is known of
-// the difference (analysis/paired_differences.h).
+// What test queries tell, over all values: every way to answer them (study_measures.h), what of it
+// is more than chance, and what the paper says of it.
 #ifndef VALUESCOPE_KINDS_STUDY_OUTCOMES_H_
 #define VALUESCOPE_KINDS_STUDY_OUTCOMES_H_
 
-#include <string>
-
 #include "absl/status/status.h"
 #include "kinds/saved_work.pb.h"
-#include "kinds/study_vectors.h"
-#include "valuescope/v1/studies.pb.h"
+#include "kinds/study_gathering.h"
 
 namespace valuescope::kinds {
 
-// From "score/VALUE", "measure/VALUE", "ask/VALUE" and "choose/VALUE": outcomes, answers side by
-// side, p-values adjusted over all values, and what is said against the paper.
+// From what study_measures.h reads: outcomes and answers side by side, in the study's language and
+// the others; p-values adjusted over all values; and what is said against the paper.
 absl::Status GatherOutcomes(const StudyGathering& gathering, SavedStudyState& state);
-
-// Null where it was not measured.
-const v1::StudyMeasure* MeasureOf(const v1::StudyOutcome& outcome, const std::string& name);
 
 }  // namespace valuescope::kinds
 

@@ -9,7 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "analysis/paired_differences.h"
 #include "base/status_macros.h"
-#include "kinds/study_outcomes.h"
+#include "kinds/study_measures.h"
 #include "studies/confidence_interval.h"
 
 namespace valuescope::kinds {
@@ -63,7 +63,7 @@ constexpr PaperClaim kCrossValue = {
 constexpr PaperClaim kCircumplex = {"circumplex_r_squared",
                                     "fit of the values to the circle, less the 95th percentile of "
                                     "the fit of random directions, the "
-                                    "largest over layers",
+                                    "mean over layers",
                                     "R^2 of .6 to .7"};
 
 v1::PaperQuantity Begin(const PaperClaim& claim, const std::string& value) {
@@ -121,19 +121,6 @@ std::string WhyNot(const v1::StudiedValue& value, std::initializer_list<const ch
 
 using Questionnaires = std::map<std::string, v1::QuestionnaireResult>;
 
-// The value's score less the mean over all items, by item, of two outcomes.
-std::vector<analysis::PairedCluster> ItemsOf(const v1::QuestionnaireResult& first,
-                                             const v1::QuestionnaireResult& second,
-                                             const std::string& value) {
-  std::vector<analysis::PairedCluster> items;
-  for (int i = 0; i < first.items_size(); ++i) {
-    if (first.items(i).value() != value) continue;
-    items.push_back(
-        {first.items(i).score() - first.mean(), 1, second.items(i).score() - second.mean(), 1});
-  }
-  return items;
-}
-
 // Of the first outcome less the second.
 absl::StatusOr<v1::PaperQuantity> QuestionnaireOf(
     const StudyGathering& of, const Questionnaires& results, const PaperClaim& claim,
@@ -143,15 +130,12 @@ absl::StatusOr<v1::PaperQuantity> QuestionnaireOf(
     return NotMeasured(claim, value.value(), "no questionnaire was asked");
   }
   const std::vector<analysis::PairedCluster> items =
-      ItemsOf(first->second, second->second, value.value());
+      ScoresOf(first->second, second->second, value.value());
   const std::optional<double> difference = analysis::MeanDifference(items);
   if (!difference) {
     return NotMeasured(claim, value.value(), "the questionnaire has no item of the value");
   }
-  VS_ASSIGN_OR_RETURN(const auto interval,
-                      analysis::BootstrapDifference(
-                          items, {.draws = of.spec.bootstrap_samples(), .seed = of.spec.seed()},
-                          of.context.cancellation));
+  VS_ASSIGN_OR_RETURN(const auto interval, BootstrapOf(of, items));
   return Found(
       claim, value.value(), *difference, interval,
       absl::StrCat("`", first_name, "` less `", second_name, "` over ", items.size(), " items"));
@@ -189,16 +173,18 @@ absl::StatusOr<v1::PaperQuantity> DiversityOf(const ScoredAnswers& answers, int6
                absl::StrCat("over ", answers.queries().size(), " test queries"));
 }
 
-v1::PaperQuantity RefusalsOf(const v1::StudiedValue& value) {
-  const v1::StudyMeasure* const prompted = MeasureOf(*OutcomeOf(value, "prompted"), "refusal_rate");
-  const v1::StudyMeasure* const intrinsic =
-      MeasureOf(*OutcomeOf(value, "intrinsic"), "refusal_rate");
-  if (prompted == nullptr || intrinsic == nullptr || !prompted->has_value() ||
-      !intrinsic->has_value()) {
+absl::StatusOr<v1::PaperQuantity> RefusalsOf(const StudyGathering& of, const ScoredAnswers& answers,
+                                             const v1::StudiedValue& value) {
+  if (of.spec.measures().refusal_phrases().empty()) {
     return NotMeasured(kRefusals, value.value(), "no refusals were looked for");
   }
-  return Found(kRefusals, value.value(), prompted->value() - intrinsic->value(), std::nullopt,
-               "without an interval; queries that nobody would refuse tell little");
+  const std::vector<analysis::PairedCluster> refusals = answers.Refusals("prompted", "intrinsic");
+  const std::optional<double> difference = analysis::MeanDifference(refusals);
+  if (!difference) return NotMeasured(kRefusals, value.value(), "no answer is coherent");
+  VS_ASSIGN_OR_RETURN(const auto interval, BootstrapOf(of, refusals));
+  return Found(kRefusals, value.value(), *difference, interval,
+               absl::StrCat("over ", refusals.size(),
+                            " test queries; queries that nobody would refuse tell little"));
 }
 
 v1::PaperQuantity RetainedOf(const StudyGathering& of, const v1::StudiedValue& value) {
@@ -222,6 +208,31 @@ double MeanOver(const Layers& layers, Number number) {
   return sum / static_cast<double>(layers.size());
 }
 
+// The null of random directions is the same in all layers.
+v1::PaperQuantity CircumplexOf(const std::optional<analysis::ConfidenceInterval>& r_squared,
+                               const v1::ValueStudyResult& result) {
+  const auto& layers = result.circumplexes();
+  if (layers.empty()) return NotMeasured(kCircumplex, "", "the circumplex was not asked for");
+  const double null = layers[0].null_95th_percentile();
+  const auto [lowest, highest] =
+      std::minmax_element(layers.begin(), layers.end(), [](const auto& a, const auto& b) {
+        return a.permutation_p_value() < b.permutation_p_value();
+      });
+  std::optional<analysis::ConfidenceInterval> interval = r_squared;
+  if (interval) {
+    interval->lower -= null;
+    interval->upper -= null;
+  }
+  return Found(
+      kCircumplex, "",
+      MeanOver(layers, [](const v1::Circumplex& one) { return one.r_squared(); }) - null, interval,
+      absl::StrCat("the mean over ", layers.size(), " layers; p by permutation is ",
+                   lowest->permutation_p_value(), " to ", highest->permutation_p_value(), "; ",
+                   interval ? "the interval is jackknifed over the values"
+                            : "without an interval, which needs five values or more, and "
+                              "any four of them to have a circumplex"));
+}
+
 }  // namespace
 
 absl::Status AddPaperQuantities(
@@ -236,46 +247,37 @@ absl::Status AddPaperQuantities(
     VS_ASSIGN_OR_RETURN(*quantities.Add(), QuestionnaireOf(of, questionnaires, kQuestionnaire,
                                                            "prompted", "intrinsic", value));
     VS_ASSIGN_OR_RETURN(*quantities.Add(), DiversityOf(answers, vocabulary, value));
-    *quantities.Add() = RefusalsOf(value);
+    VS_ASSIGN_OR_RETURN(*quantities.Add(), RefusalsOf(of, answers, value));
   }
   VS_ASSIGN_OR_RETURN(*quantities.Add(), NeuronsOf(of, questionnaires, value));
   *quantities.Add() = RetainedOf(of, value);
   return absl::OkStatus();
 }
 
-void AddPaperQuantitiesOverValues(v1::ValueStudyResult& result) {
+void AddPaperQuantitiesOverValues(const IntervalsOverValues& intervals,
+                                  v1::ValueStudyResult& result) {
   Quantities& quantities = *result.mutable_paper();
-  if (result.mean_deltas().empty()) {
+  const auto note = [&](int layers, const auto& interval) {
+    return absl::StrCat("the mean over ", layers, " layers; ",
+                        interval ? "the interval is jackknifed over the values, as a sample of more"
+                                 : "without an interval, which needs three values or more");
+  };
+  const auto& deltas = result.mean_deltas();
+  if (deltas.empty()) {
     for (const PaperClaim& claim : {kMeanDelta, kCrossValue}) {
       *quantities.Add() = NotMeasured(claim, "", "needs two values or more");
     }
   } else {
-    const std::string note =
-        absl::StrCat("over ", result.mean_deltas_size(), " layers, without an interval");
     *quantities.Add() =
         Found(kMeanDelta, "",
-              MeanOver(result.mean_deltas(),
-                       [](const v1::MeanDelta& one) { return one.explained_variance(); }),
-              std::nullopt, note);
+              MeanOver(deltas, [](const v1::MeanDelta& one) { return one.explained_variance(); }),
+              intervals.explained_variance, note(deltas.size(), intervals.explained_variance));
     *quantities.Add() =
         Found(kCrossValue, "",
-              MeanOver(result.mean_deltas(),
-                       [](const v1::MeanDelta& one) { return one.mean_pairwise_cosine(); }),
-              std::nullopt, note);
+              MeanOver(deltas, [](const v1::MeanDelta& one) { return one.mean_pairwise_cosine(); }),
+              intervals.mean_pairwise_cosine, note(deltas.size(), intervals.mean_pairwise_cosine));
   }
-  if (result.circumplexes().empty()) {
-    *quantities.Add() = NotMeasured(kCircumplex, "", "the circumplex was not asked for");
-    return;
-  }
-  const auto best = std::max_element(result.circumplexes().begin(), result.circumplexes().end(),
-                                     [](const v1::Circumplex& a, const v1::Circumplex& b) {
-                                       return a.r_squared() < b.r_squared();
-                                     });
-  *quantities.Add() = Found(
-      kCircumplex, "", best->r_squared() - best->null_95th_percentile(), std::nullopt,
-      absl::StrCat("layer ", best->layer(), " of ", result.circumplexes_size(),
-                   ": the best of so many is large by chance; p = ", best->permutation_p_value(),
-                   " by permutation, not adjusted"));
+  *quantities.Add() = CircumplexOf(intervals.r_squared, result);
 }
 
 }  // namespace valuescope::kinds

@@ -7,12 +7,14 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
+#include "analysis/statistics.h"
 #include "google/protobuf/repeated_field.h"
 #include "kinds/study_answers.h"
-#include "kinds/study_vectors.h"
+#include "kinds/study_gathering.h"
 #include "valuescope/v1/evaluation.pb.h"
 #include "valuescope/v1/studies.pb.h"
 
@@ -25,8 +27,14 @@ absl::Status AddPaperQuantities(
     const v1::StudiedValue& value,
     google::protobuf::RepeatedPtrField<v1::PaperQuantity>& quantities);
 
-// Of all values together.
-void AddPaperQuantitiesOverValues(v1::ValueStudyResult& result);
+// Over the values, of the mean over the layers.
+struct IntervalsOverValues {
+  std::optional<analysis::ConfidenceInterval> explained_variance, mean_pairwise_cosine, r_squared;
+};
+
+// Of all values together, once mean deltas and circumplexes are told.
+void AddPaperQuantitiesOverValues(const IntervalsOverValues& intervals,
+                                  v1::ValueStudyResult& result);
 
 }  // namespace valuescope::kinds
 

@@ -3,6 +3,8 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "base/check.h"
+#include "base/error.h"
 #include "kinds/study_defaults.h"
 
 namespace valuescope::kinds {
@@ -35,6 +37,63 @@ std::string NameOf(const v1::StudySubject& subject) {
       break;
   }
   return "baseline";
+}
+
+std::string PhaseOf(absl::string_view what, absl::string_view value) {
+  return absl::StrCat(what, "/", value);
+}
+
+std::string PhaseOf(absl::string_view what, absl::string_view value, v1::StudyCondition condition) {
+  return absl::StrCat(what, "/", value, "/", NameOf(condition));
+}
+
+std::string PhaseOf(absl::string_view what, absl::string_view value,
+                    const v1::StudyLanguage& language) {
+  if (language.name().empty()) return PhaseOf(what, value);
+  return absl::StrCat(what, "/", value, "/", language.name());
+}
+
+std::vector<v1::StudiedValue*> LiveValues(SavedStudyState& state) {
+  std::vector<v1::StudiedValue*> live;
+  for (v1::StudiedValue& value : *state.mutable_result()->mutable_values()) {
+    if (value.failure().empty()) live.push_back(&value);
+  }
+  return live;
+}
+
+absl::Status CheckAnyLives(const SavedStudyState& state) {
+  for (const v1::StudiedValue& value : state.result().values()) {
+    if (value.failure().empty()) return absl::OkStatus();
+  }
+  const v1::StudiedValue& first = state.result().values(0);
+  return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "TOO_FEW_RESPONSES",
+                         absl::StrCat("no value has responses enough to make vectors of; `",
+                                      first.value(), "`: ", first.failure()));
+}
+
+const std::string& VectorOf(const v1::StudiedValue& value, v1::StudyCondition condition) {
+  return value.vectors(condition == v1::STUDY_CONDITION_INTRINSIC ? 0 : 1).vector();
+}
+
+std::vector<v1::StudyLanguage> LanguagesOf(const v1::ValueStudySpec& spec) {
+  std::vector<v1::StudyLanguage> languages(1);
+  v1::StudyLanguage& own = languages.front();
+  *own.mutable_test_queries() = spec.test_queries();
+  for (const v1::ValueDefinition& value : spec.values()) {
+    v1::LanguageJudge& judge = *own.add_judges();
+    judge.set_value(value.value());
+    *judge.mutable_score_judge() = value.score_judge();
+  }
+  if (spec.has_questionnaire()) *own.mutable_questionnaire() = spec.questionnaire();
+  languages.insert(languages.end(), spec.languages().begin(), spec.languages().end());
+  return languages;
+}
+
+const v1::Judge& JudgeIn(const v1::StudyLanguage& language, absl::string_view value) {
+  for (const v1::LanguageJudge& judge : language.judges()) {
+    if (judge.value() == value) return judge.score_judge();
+  }
+  VS_CHECK(false);
 }
 
 v1::Layers OneLayer(int layer) {
@@ -130,8 +189,8 @@ v1::SteeringSweepSpec SweepOver(const v1::ValueStudySpec& spec,
 
 v1::ClassifyNeuronsRequest ClassificationOf(const v1::StudiedValue& value) {
   v1::ClassifyNeuronsRequest classification;
-  classification.mutable_vectors()->set_intrinsic(value.vectors(0).vector());
-  classification.mutable_vectors()->set_prompted(value.vectors(1).vector());
+  classification.mutable_vectors()->set_intrinsic(VectorOf(value, v1::STUDY_CONDITION_INTRINSIC));
+  classification.mutable_vectors()->set_prompted(VectorOf(value, v1::STUDY_CONDITION_PROMPTED));
   return classification;
 }
 

@@ -1,12 +1,16 @@
 // The jobs that a value study is made of, as requests to other kinds. A part is named by what it
-// does and for whom: "generate/intrinsic", "extract/stimulation/prompted", "sweep/random".
+// does and for whom: "generate/intrinsic", "judge/stimulation/prompted", "extract",
+// "test/power/de".
 #ifndef VALUESCOPE_KINDS_STUDY_PARTS_H_
 #define VALUESCOPE_KINDS_STUDY_PARTS_H_
 
 #include <string>
+#include <vector>
 
+#include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "google/protobuf/repeated_field.h"
+#include "kinds/saved_work.pb.h"
 #include "valuescope/v1/jobs.pb.h"
 #include "valuescope/v1/studies.pb.h"
 
@@ -17,10 +21,38 @@ struct StudyPart {
   v1::JobSpec spec;
 };
 
+// Of responses, and so of vectors; results have them in this order.
+inline constexpr v1::StudyCondition kStudyConditions[] = {v1::STUDY_CONDITION_INTRINSIC,
+                                                          v1::STUDY_CONDITION_PROMPTED};
+// The part that makes all vectors.
+inline constexpr char kExtraction[] = "extract";
+// Neurons that are told of each set.
+inline constexpr int kTopNeurons = 100;
+
 // "intrinsic", "prompted"; "intrinsic_orthogonal" and so on; "neurons_shared" and so on.
 std::string NameOf(v1::StudyCondition condition);
 std::string NameOf(v1::StudyDirection direction);
 std::string NameOf(const v1::StudySubject& subject);
+
+// Names of parts: "WHAT/VALUE", "WHAT/VALUE/CONDITION", and "WHAT/VALUE/LANGUAGE", or "WHAT/VALUE"
+// in the study's own language, whose name is empty.
+std::string PhaseOf(absl::string_view what, absl::string_view value);
+std::string PhaseOf(absl::string_view what, absl::string_view value, v1::StudyCondition condition);
+std::string PhaseOf(absl::string_view what, absl::string_view value,
+                    const v1::StudyLanguage& language);
+
+// Values that have vectors, or may come to have some.
+std::vector<v1::StudiedValue*> LiveValues(SavedStudyState& state);
+// FAILED_PRECONDITION, reason TOO_FEW_RESPONSES, where there is none.
+absl::Status CheckAnyLives(const SavedStudyState& state);
+// vectors/ID of a value that has vectors.
+const std::string& VectorOf(const v1::StudiedValue& value, v1::StudyCondition condition);
+
+// The study's own language, without a name, then the others: what is asked in each when results are
+// reported, with a judge of each value where queries are.
+std::vector<v1::StudyLanguage> LanguagesOf(const v1::ValueStudySpec& spec);
+// The one that scores the value's answers in a language that has queries.
+const v1::Judge& JudgeIn(const v1::StudyLanguage& language, absl::string_view value);
 
 // Of the study's layers that are steered.
 v1::Layers OneLayer(int layer);

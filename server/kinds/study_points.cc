@@ -43,8 +43,7 @@ absl::StatusOr<std::map<std::string, Labelled>> LabelsOf(const PartResults& part
 // The points of the random directions as they are for a value: its judge's share stands first.
 absl::Status AddRandomPoints(const StudyGathering& of, const SavedStudyState& state,
                              v1::StudiedValue& value) {
-  VS_ASSIGN_OR_RETURN(const auto labels,
-                      LabelsOf(of.parts, absl::StrCat("select/", value.value())));
+  VS_ASSIGN_OR_RETURN(const auto labels, LabelsOf(of.parts, PhaseOf("select", value.value())));
   std::map<std::string, int> numbers;
   for (const std::string& vector : state.random_vectors()) {
     numbers.try_emplace(vector, static_cast<int>(numbers.size()));
@@ -115,8 +114,7 @@ std::map<std::string, v1::StudySelection*> NeuronSubjects(v1::StudiedValue& valu
 absl::Status GatherNeuronPoints(const StudyGathering& of, v1::StudiedValue& value) {
   const auto subjects = NeuronSubjects(value);
   return of.parts.ForEachLine<v1::SweepPoint>(
-      absl::StrCat(kNeuronSweep, "/", value.value()), "points",
-      [&](const v1::SweepPoint& measured) {
+      PhaseOf(kNeuronSweep, value.value()), "points", [&](const v1::SweepPoint& measured) {
         const auto subject = subjects.find(measured.subject());
         if (subject == subjects.end() || measured.has_random()) return absl::OkStatus();
         v1::SweepPoint& point = *value.add_development_points() = measured;
@@ -129,7 +127,7 @@ absl::Status GatherNeuronPoints(const StudyGathering& of, v1::StudiedValue& valu
 // chosen.
 absl::Status ChooseNeurons(const StudyGathering& of, v1::StudiedValue& value) {
   v1::SteeringSweepResult swept;
-  VS_RETURN_IF_ERROR(of.parts.ReadSummary(absl::StrCat(kNeuronSweep, "/", value.value()), swept));
+  VS_RETURN_IF_ERROR(of.parts.ReadSummary(PhaseOf(kNeuronSweep, value.value()), swept));
   const auto subjects = NeuronSubjects(value);
   for (const v1::SweepSelection& selected : swept.selected()) {
     const auto found = subjects.find(selected.subject());
@@ -193,7 +191,7 @@ absl::Status GatherPoints(const StudyGathering& of, SavedStudyState& state) {
   for (v1::StudiedValue& value : *state.mutable_result()->mutable_values()) {
     if (!value.failure().empty()) continue;
     VS_RETURN_IF_ERROR(of.parts.ForEachLine<v1::SweepPoint>(
-        absl::StrCat("sweep/", value.value()), "points", [&](const v1::SweepPoint& point) {
+        PhaseOf("sweep", value.value()), "points", [&](const v1::SweepPoint& point) {
           *value.add_development_points() = point;
           return absl::OkStatus();
         }));
@@ -226,7 +224,8 @@ absl::Status ChoosePoints(const StudyGathering& of, SavedStudyState& state) {
   return absl::OkStatus();
 }
 
-std::vector<TestedWay> WaysToTest(const SavedStudyState& state, const v1::StudiedValue& value) {
+std::vector<TestedWay> WaysToTest(const SavedStudyState& state, const v1::StudiedValue& value,
+                                  const v1::StudyLanguage& language) {
   std::vector<TestedWay> ways = {{.name = kBaseline, .subject = {}, .point = {}},
                                  {.name = kSystemMessage, .subject = {}, .point = {}}};
   for (const v1::StudySelection& selection : value.selections()) {
@@ -235,6 +234,7 @@ std::vector<TestedWay> WaysToTest(const SavedStudyState& state, const v1::Studie
     ways.push_back(
         {.name = NameOf(selection.subject()), .subject = selection.subject(), .point = *point});
   }
+  if (!language.name().empty()) return ways;
   for (int r = 0; r < state.random_vectors_size(); ++r) {
     const v1::SweepPoint* const point = BestOfRandom(value, r);
     if (point == nullptr) continue;
@@ -247,9 +247,10 @@ std::vector<TestedWay> WaysToTest(const SavedStudyState& state, const v1::Studie
 }
 
 google::protobuf::RepeatedPtrField<v1::EvaluationCondition> TestConditions(
-    const v1::ValueStudySpec& spec, const SavedStudyState& state, int value, bool drawn) {
+    const v1::ValueStudySpec& spec, const SavedStudyState& state, int value,
+    const v1::StudyLanguage& language, bool drawn) {
   google::protobuf::RepeatedPtrField<v1::EvaluationCondition> conditions;
-  for (const TestedWay& way : WaysToTest(state, state.result().values(value))) {
+  for (const TestedWay& way : WaysToTest(state, state.result().values(value), language)) {
     *conditions.Add() = ConditionOf(spec, spec.values(value), way, drawn);
   }
   return conditions;

@@ -52,6 +52,9 @@ class PartResolver {
     VS_RETURN_IF_ERROR(AddJudges());
     VS_RETURN_IF_ERROR(AddSteering());
     VS_RETURN_IF_ERROR(AddItems());
+    for (int l = 0; l < spec_.languages_size(); ++l) {
+      VS_RETURN_IF_ERROR(AddLanguage(absl::StrCat("languages[", l, "]"), spec_.languages(l)));
+    }
     VS_RETURN_IF_ERROR(CheckMeasuresAndGuard());
     resolved_.spec = spec_;
     for (const WorkEstimate& stage : stages_) {
@@ -80,8 +83,12 @@ class PartResolver {
                                    (1 + neurons.random_sets()));
   }
   int64_t num_tested() const {
+    return num_tested_elsewhere() + num_values() * spec_.random_directions();
+  }
+  // In another language.
+  int64_t num_tested_elsewhere() const {
     const int64_t classes = spec_.neurons().factors().empty() ? 0 : spec_.neurons().classes_size();
-    return num_values() * (2 + spec_.directions_size() + classes + spec_.random_directions());
+    return num_values() * (2 + spec_.directions_size() + classes);
   }
   WorkEstimate& stage(StudyStage stage) { return stages_[static_cast<size_t>(stage)]; }
 
@@ -116,11 +123,11 @@ class PartResolver {
     const auto estimate = ResolveAs("generate_responses", generation);
     if (!estimate.ok()) return OfTraining(estimate.status());
     Add(*estimate, 1, stage(StudyStage::kGenerate));
-    // Of every value once more, under both conditions.
+    // All once more for the vectors; of every value under both conditions for its neurons.
     const double a_value = 2.0 / static_cast<double>(1 + num_values());
     once_ = *estimate;
     once_.forwards = (1 + num_values()) * NumTraining();
-    Add(once_, a_value * static_cast<double>(num_values()), stage(StudyStage::kExtract));
+    Add(once_, 1, stage(StudyStage::kExtract));
     if (spec_.neurons().attribute()) {
       Add(once_, a_value * static_cast<double>(num_values()), stage(StudyStage::kAttribute));
     }
@@ -186,7 +193,7 @@ class PartResolver {
   absl::Status AddSteering() {
     VS_ASSIGN_OR_RETURN(const WorkEstimate point,
                         OfSteered("development_queries", spec_.development_queries()));
-    const double passes = spec_.measures().perplexity() ? 2 : 1;
+    const double passes = this->passes();
     Add(point, passes * static_cast<double>(num_points()), stage(StudyStage::kSweep));
     VS_ASSIGN_OR_RETURN(const WorkEstimate condition,
                         OfSteered("test_queries", spec_.test_queries()));
@@ -199,6 +206,9 @@ class PartResolver {
     Add(condition, (passes - 1) * static_cast<double>(num_tested()), stage(StudyStage::kMeasure));
     return absl::OkStatus();
   }
+
+  // Of an answer that is generated and measured.
+  double passes() const { return spec_.measures().perplexity() ? 2 : 1; }
 
   // Under one way to steer.
   absl::StatusOr<WorkEstimate> OfSteered(
@@ -227,8 +237,8 @@ class PartResolver {
   // --- Items, measures and the guard ---
 
   template <typename Request>
-  absl::Status AddItemsOf(const char* field, absl::string_view kind, Request request, double times,
-                          StudyStage of) {
+  absl::Status AddItemsOf(const std::string& field, absl::string_view kind, Request request,
+                          double times, StudyStage of) {
     request.set_model(spec_.model());
     *request.add_conditions() = IntrinsicCondition("point");
     const auto estimate = ResolveAs(kind, request);
@@ -251,6 +261,31 @@ class PartResolver {
     if (!spec_.has_questionnaire()) return absl::OkStatus();
     return AddItemsOf("questionnaire", "ask_questionnaire", spec_.questionnaire(), tested,
                       StudyStage::kMeasure);
+  }
+
+  // --- Another language ---
+
+  absl::Status AddLanguage(const std::string& field, const v1::StudyLanguage& language) {
+    const auto tested = static_cast<double>(num_tested_elsewhere());
+    if (language.has_questionnaire()) {
+      VS_RETURN_IF_ERROR(AddItemsOf(absl::StrCat(field, ".questionnaire"), "ask_questionnaire",
+                                    language.questionnaire(), tested, StudyStage::kMeasure));
+    }
+    if (language.test_queries().empty()) return absl::OkStatus();
+    VS_ASSIGN_OR_RETURN(const WorkEstimate condition,
+                        OfSteered(absl::StrCat(field, ".test_queries"), language.test_queries()));
+    Add(condition, tested, stage(StudyStage::kTest));
+    Add(condition, (passes() - 1) * tested, stage(StudyStage::kMeasure));
+    const double answers =
+        tested / static_cast<double>(num_values()) *
+        static_cast<double>(language.test_queries_size() * spec_.steered_samples_per_query());
+    for (int j = 0; j < language.judges_size(); ++j) {
+      VS_ASSIGN_OR_RETURN(const WorkEstimate score,
+                          OfJudge(absl::StrCat(field, ".judges[", j, "].score_judge"),
+                                  language.judges(j).score_judge()));
+      Add(score, answers, stage(StudyStage::kMeasure));
+    }
+    return absl::OkStatus();
   }
 
   // What the sweeps will be, as far as their size and their bounds tell before there are vectors.

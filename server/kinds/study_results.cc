@@ -27,6 +27,11 @@ absl::Status Damaged(const std::string& phase) {
 
 }  // namespace
 
+const std::string& PartResults::study() const {
+  VS_CHECK(!parts_.empty());
+  return parts_.begin()->second.parent;
+}
+
 std::string PartResults::ArtifactName(const std::string& phase, absl::string_view role) const {
   const auto part = parts_.find(phase);
   VS_CHECK(part != parts_.end());

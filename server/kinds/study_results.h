@@ -26,6 +26,8 @@ class PartResults {
 
   const std::map<std::string, store::Job>& parts() const { return parts_; }
   const std::string& tenant() const { return tenant_; }
+  // The id of the study's job, once a part has begun.
+  const std::string& study() const;
 
   // "artifacts/ID" of what a part that has begun leaves.
   std::string ArtifactName(const std::string& phase, absl::string_view role) const;

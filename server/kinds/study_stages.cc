@@ -7,11 +7,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "analysis/statistics.h"
-#include "base/error.h"
 #include "base/status_macros.h"
 #include "kinds/study_neurons.h"
 #include "kinds/study_outcomes.h"
 #include "kinds/study_points.h"
+#include "kinds/study_training.h"
 #include "kinds/study_vectors.h"
 #include "services/prompt_codec.h"
 #include "services/user_turns.h"
@@ -22,25 +22,19 @@ namespace {
 
 using Spec = v1::ValueStudySpec;
 
-constexpr v1::StudyCondition kConditions[] = {v1::STUDY_CONDITION_INTRINSIC,
-                                              v1::STUDY_CONDITION_PROMPTED};
-constexpr int kTopNeurons = 100;
-
-std::string PhaseOf(absl::string_view what, absl::string_view value) {
-  return absl::StrCat(what, "/", value);
-}
-
-std::string PhaseOf(absl::string_view what, absl::string_view value, v1::StudyCondition condition) {
-  return absl::StrCat(what, "/", value, "/", NameOf(condition));
-}
-
-// Values that have vectors, or may come to have some.
-std::vector<int> LiveValues(const SavedStudyState& state) {
+// Of the live ones; see LiveValues.
+std::vector<int> NumbersOfLive(const SavedStudyState& state) {
   std::vector<int> live;
   for (int v = 0; v < state.result().values_size(); ++v) {
     if (state.result().values(v).failure().empty()) live.push_back(v);
   }
   return live;
+}
+
+std::vector<std::string> LiveNames(const SavedStudyState& state) {
+  std::vector<std::string> names;
+  for (const int v : NumbersOfLive(state)) names.push_back(state.result().values(v).value());
+  return names;
 }
 
 StudyPart JudgePart(const Spec& spec, std::string phase, const std::string& artifact,
@@ -146,7 +140,7 @@ std::vector<StudyPart> StudyStages::ToGenerate() const {
 std::vector<StudyPart> StudyStages::ToJudge(const PartResults& parts) const {
   std::vector<StudyPart> judged;
   for (const v1::ValueDefinition& value : spec_.values()) {
-    for (const v1::StudyCondition condition : kConditions) {
+    for (const v1::StudyCondition condition : kStudyConditions) {
       const std::string generated = condition == v1::STUDY_CONDITION_INTRINSIC
                                         ? "generate/intrinsic"
                                         : PhaseOf("generate", value.value());
@@ -160,20 +154,7 @@ std::vector<StudyPart> StudyStages::ToJudge(const PartResults& parts) const {
 absl::StatusOr<std::vector<StudyPart>> StudyStages::ToExtract(const SavedStudyState& state,
                                                               const PartResults& parts) const {
   std::vector<StudyPart> extracted;
-  for (const int v : LiveValues(state)) {
-    const std::string& value = spec_.values(v).value();
-    for (const v1::StudyCondition condition : kConditions) {
-      const std::string judged = PhaseOf("judge", value, condition);
-      StudyPart& part = extracted.emplace_back(
-          StudyPart{.phase = PhaseOf("extract", value, condition), .spec = {}});
-      v1::ExtractVectorsRequest& request = *part.spec.mutable_extract_vectors();
-      request.set_model(spec_.model());
-      request.set_artifact(parts.ArtifactName(judged, "responses"));
-      *request.mutable_layers() = spec_.layers();
-      request.set_display_name(absl::StrCat(value, " ", NameOf(condition)));
-      VS_ASSIGN_OR_RETURN(*request.mutable_judge(), parts.JudgeOf(judged));
-    }
-  }
+  VS_ASSIGN_OR_RETURN(extracted.emplace_back(), ExtractionPart(spec_, parts, LiveNames(state)));
   return extracted;
 }
 
@@ -181,7 +162,7 @@ absl::StatusOr<std::vector<StudyPart>> StudyStages::ToAttribute(const SavedStudy
                                                                 const PartResults& parts) const {
   std::vector<StudyPart> attributed;
   if (spec_.neurons().has_attribute() && !spec_.neurons().attribute()) return attributed;
-  for (const int v : LiveValues(state)) {
+  for (const int v : NumbersOfLive(state)) {
     const v1::StudiedValue& value = state.result().values(v);
     for (const v1::StudyVector& vector : value.vectors()) {
       const std::string judged = PhaseOf("judge", value.value(), vector.condition());
@@ -203,7 +184,7 @@ absl::StatusOr<std::vector<StudyPart>> StudyStages::ToAttribute(const SavedStudy
 
 std::vector<StudyPart> StudyStages::ToSweep(const SavedStudyState& state) const {
   std::vector<StudyPart> sweeps;
-  for (const int v : LiveValues(state)) {
+  for (const int v : NumbersOfLive(state)) {
     google::protobuf::RepeatedPtrField<std::string> vectors;
     std::set<std::string> seen;
     for (const v1::StudySelection& selection : state.result().values(v).selections()) {
@@ -231,7 +212,7 @@ std::vector<StudyPart> StudyStages::ToSelect(const SavedStudyState& state,
                                              const PartResults& parts) const {
   std::vector<StudyPart> selected;
   if (state.random_vectors().empty()) return selected;
-  for (const int v : LiveValues(state)) {
+  for (const int v : NumbersOfLive(state)) {
     const v1::ValueDefinition& value = spec_.values(v);
     selected.push_back(JudgePart(spec_, PhaseOf("select", value.value()),
                                  parts.ArtifactName(kRandomSweep, "responses"), value.judge()));
@@ -241,12 +222,15 @@ std::vector<StudyPart> StudyStages::ToSelect(const SavedStudyState& state,
 
 std::vector<StudyPart> StudyStages::ToTest(const SavedStudyState& state) const {
   std::vector<StudyPart> tests;
-  for (const int v : LiveValues(state)) {
-    StudyPart& part = tests.emplace_back(
-        StudyPart{.phase = PhaseOf("test", spec_.values(v).value()), .spec = {}});
-    v1::GenerateResponsesSpec& generation = *part.spec.mutable_generate_responses();
-    generation = SteeredGeneration(spec_, spec_.test_queries());
-    *generation.mutable_conditions() = TestConditions(spec_, state, v, /*drawn=*/true);
+  for (const v1::StudyLanguage& language : LanguagesOf(spec_)) {
+    if (language.test_queries().empty()) continue;
+    for (const int v : NumbersOfLive(state)) {
+      StudyPart& part = tests.emplace_back(
+          StudyPart{.phase = PhaseOf("test", spec_.values(v).value(), language), .spec = {}});
+      v1::GenerateResponsesSpec& generation = *part.spec.mutable_generate_responses();
+      generation = SteeredGeneration(spec_, language.test_queries());
+      *generation.mutable_conditions() = TestConditions(spec_, state, v, language, /*drawn=*/true);
+    }
   }
   return tests;
 }
@@ -255,7 +239,7 @@ absl::StatusOr<std::vector<StudyPart>> StudyStages::ToRemove(const SavedStudySta
                                                              const PartResults& parts) const {
   std::vector<StudyPart> removals;
   if (spec_.neurons().removed().empty()) return removals;
-  for (const int v : LiveValues(state)) {
+  for (const int v : NumbersOfLive(state)) {
     const v1::StudiedValue& value = state.result().values(v);
     for (const v1::StudyAttribution& attribution : value.attributions()) {
       const v1::StudyCondition condition = attribution.condition();
@@ -273,7 +257,7 @@ absl::StatusOr<std::vector<StudyPart>> StudyStages::ToRemove(const SavedStudySta
       }
       *request.mutable_sizes() = spec_.neurons().removed();
       v1::VectorProjectionTarget& target = *request.mutable_target()->mutable_vector_projection();
-      target.set_vector(value.vectors(condition == v1::STUDY_CONDITION_INTRINSIC ? 0 : 1).vector());
+      target.set_vector(VectorOf(value, condition));
       target.set_layer(layer);
       request.set_random_sets(spec_.neurons().random_sets());
       request.set_seed(spec_.seed());
@@ -286,32 +270,41 @@ absl::StatusOr<std::vector<StudyPart>> StudyStages::ToRemove(const SavedStudySta
 std::vector<StudyPart> StudyStages::ToMeasure(const SavedStudyState& state,
                                               const PartResults& parts) const {
   std::vector<StudyPart> measured;
-  const auto add = [&](absl::string_view what, const std::string& value) -> v1::JobSpec& {
-    return measured.emplace_back(StudyPart{.phase = PhaseOf(what, value), .spec = {}}).spec;
+  for (const v1::StudyLanguage& language : LanguagesOf(spec_)) {
+    for (const int v : NumbersOfLive(state)) MeasureValue(state, parts, language, v, measured);
+  }
+  return measured;
+}
+
+void StudyStages::MeasureValue(const SavedStudyState& state, const PartResults& parts,
+                               const v1::StudyLanguage& language, int v,
+                               std::vector<StudyPart>& measured) const {
+  const std::string& value = spec_.values(v).value();
+  const auto add = [&](absl::string_view what) -> v1::JobSpec& {
+    return measured.emplace_back(StudyPart{.phase = PhaseOf(what, value, language), .spec = {}})
+        .spec;
   };
-  for (const int v : LiveValues(state)) {
-    const v1::ValueDefinition& value = spec_.values(v);
-    const std::string answers = parts.ArtifactName(PhaseOf("test", value.value()), "responses");
-    const auto conditions = TestConditions(spec_, state, v, /*drawn=*/false);
+  const auto conditions = TestConditions(spec_, state, v, language, /*drawn=*/false);
+  if (!language.test_queries().empty()) {
+    const std::string answers = parts.ArtifactName(PhaseOf("test", value, language), "responses");
     measured.push_back(
-        JudgePart(spec_, PhaseOf("score", value.value()), answers, value.score_judge()));
-    v1::MeasureTextsRequest& texts = *add("measure", value.value()).mutable_measure_texts();
+        JudgePart(spec_, PhaseOf("score", value, language), answers, JudgeIn(language, value)));
+    v1::MeasureTextsRequest& texts = *add("measure").mutable_measure_texts();
     texts = spec_.measures();
     texts.set_model(spec_.model());
     texts.set_artifact(answers);
-    if (spec_.has_questionnaire()) {
-      v1::AskQuestionnaireRequest& ask = *add("ask", value.value()).mutable_ask_questionnaire();
-      ask = spec_.questionnaire();
-      ask.set_model(spec_.model());
-      *ask.mutable_conditions() = conditions;
-    }
-    if (!spec_.has_test_choices()) continue;
-    v1::AnswerChoicesRequest& choose = *add("choose", value.value()).mutable_answer_choices();
-    choose = spec_.test_choices();
-    choose.set_model(spec_.model());
-    *choose.mutable_conditions() = conditions;
   }
-  return measured;
+  if (language.has_questionnaire()) {
+    v1::AskQuestionnaireRequest& ask = *add("ask").mutable_ask_questionnaire();
+    ask = language.questionnaire();
+    ask.set_model(spec_.model());
+    *ask.mutable_conditions() = conditions;
+  }
+  if (!language.name().empty() || !spec_.has_test_choices()) return;
+  v1::AnswerChoicesRequest& choose = *add("choose").mutable_answer_choices();
+  choose = spec_.test_choices();
+  choose.set_model(spec_.model());
+  *choose.mutable_conditions() = conditions;
 }
 
 // --- What came of them ---------------------------------------------------------------------------
@@ -323,7 +316,7 @@ absl::Status StudyStages::Gather(StudyStage stage, const PartResults& parts,
     case StudyStage::kGenerate:
       return GatherPrompts(state);
     case StudyStage::kJudge:
-      return GatherLabels(parts, state);
+      return GatherLabels(gathering, state);
     case StudyStage::kExtract:
       return GatherVectors(gathering, state);
     case StudyStage::kAttribute:
@@ -369,20 +362,17 @@ absl::Status StudyStages::GatherPrompts(SavedStudyState& state) const {
   return absl::OkStatus();
 }
 
-absl::Status StudyStages::GatherLabels(const PartResults& parts, SavedStudyState& state) const {
+absl::Status StudyStages::GatherLabels(const StudyGathering& of, SavedStudyState& state) const {
   for (v1::StudiedValue& value : *state.mutable_result()->mutable_values()) {
-    for (const v1::StudyCondition condition : kConditions) {
+    for (const v1::StudyCondition condition : kStudyConditions) {
       const std::string phase = PhaseOf("judge", value.value(), condition);
-      VS_ASSIGN_OR_RETURN(*value.add_responses(), ResponsesOf(parts, phase, condition));
+      VS_ASSIGN_OR_RETURN(*value.add_responses(), ResponsesOf(of.parts, phase, condition));
       const std::string failure = FailureOf(*value.responses().rbegin(), spec_.min_responses());
       if (value.failure().empty()) value.set_failure(failure);
     }
   }
-  if (!LiveValues(state).empty()) return absl::OkStatus();
-  const v1::StudiedValue& first = state.result().values(0);
-  return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "TOO_FEW_RESPONSES",
-                         absl::StrCat("no value has responses enough to make vectors of; `",
-                                      first.value(), "`: ", first.failure()));
+  VS_RETURN_IF_ERROR(CheckAnyLives(state));
+  return StoreTraining(of, LiveNames(state));
 }
 
 }  // namespace valuescope::kinds

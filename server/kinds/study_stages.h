@@ -4,13 +4,13 @@
 // points, the statistics) is done where it is gathered.
 //
 //   generate   "generate/intrinsic", "generate/VALUE"           answers to training queries
-//   judge      "judge/VALUE/CONDITION"                          labelled by the value's judge
-//   extract    "extract/VALUE/CONDITION"                        vectors; then decomposed,
-//   classified,
-//                                                               brought to one norm
+//   judge      "judge/VALUE/CONDITION"                          labelled by the value's judge; then
+//                                                               put into one data set
+//   extract    "extract"                                        all vectors; then decomposed,
+//                                                               classified, brought to one norm
 //   attribute  "attribute/VALUE/CONDITION"                      neurons
 //   sweep      "sweep/VALUE", "sweep_neurons/VALUE",            development queries over the grid
-//              "sweep/random"
+//              "sweep_random"
 //   select     "select/VALUE"                                   labels of the random directions'
 //                                                               answers; then points are chosen
 //   test       "test/VALUE"                                     answers to test queries
@@ -18,8 +18,9 @@
 //   measure    "score/VALUE", "measure/VALUE", "ask/VALUE",     what those are like
 //              "choose/VALUE"
 //
-// The random directions are run once for all values, without a judge, since every value has its
-// own.
+// The second half's "test", "score", "measure" and "ask" are there for every other language too, as
+// "test/VALUE/LANGUAGE". The random directions are run once for all values, without a judge, since
+// every value has its own.
 #ifndef VALUESCOPE_KINDS_STUDY_STAGES_H_
 #define VALUESCOPE_KINDS_STUDY_STAGES_H_
 
@@ -31,6 +32,7 @@
 #include "absl/status/statusor.h"
 #include "engine/served_model.h"
 #include "kinds/saved_work.pb.h"
+#include "kinds/study_gathering.h"
 #include "kinds/study_parts.h"
 #include "kinds/study_results.h"
 #include "kinds/study_tools.h"
@@ -79,8 +81,13 @@ class StudyStages {
                                                   const PartResults& parts) const;
   std::vector<StudyPart> ToMeasure(const SavedStudyState& state, const PartResults& parts) const;
 
+  // Of one value in one language.
+  void MeasureValue(const SavedStudyState& state, const PartResults& parts,
+                    const v1::StudyLanguage& language, int v,
+                    std::vector<StudyPart>& measured) const;
+
   absl::Status GatherPrompts(SavedStudyState& state) const;
-  absl::Status GatherLabels(const PartResults& parts, SavedStudyState& state) const;
+  absl::Status GatherLabels(const StudyGathering& gathering, SavedStudyState& state) const;
 
   const v1::ValueStudySpec& spec_;
   const engine::ServedModel& model_;

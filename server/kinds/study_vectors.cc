@@ -3,17 +3,23 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "analysis/random_direction.h"
 #include "analysis/statistics.h"
+#include "base/check.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "kinds/generated_responses.h"
+#include "kinds/many_vectors_outcome.h"
+#include "kinds/study_decomposition.h"
 #include "kinds/study_parts.h"
+#include "store/store.h"
 #include "studies/confidence_interval.h"
 #include "valuescope/v1/neurons.pb.h"
 #include "valuescope/v1/vectors.pb.h"
@@ -23,163 +29,45 @@ namespace {
 
 using Direction = v1::StudyDirection;
 
-constexpr v1::StudyCondition kConditions[] = {v1::STUDY_CONDITION_INTRINSIC,
-                                              v1::STUDY_CONDITION_PROMPTED};
 constexpr v1::NeuronClass kClasses[] = {v1::NEURON_CLASS_SHARED, v1::NEURON_CLASS_INTRINSIC,
                                         v1::NEURON_CLASS_PROMPTED, v1::NEURON_CLASS_UNCLASSIFIED};
-constexpr int kTopNeurons = 100;
 
 // --- Extracted vectors ---------------------------------------------------------------------------
 
-absl::StatusOr<v1::StudyVector> ExtractedVector(const StudyGathering& of, const std::string& value,
-                                                v1::StudyCondition condition) {
-  const std::string phase = absl::StrCat("extract/", value, "/", NameOf(condition));
-  v1::StudyVector extracted;
-  extracted.set_condition(condition);
-  VS_ASSIGN_OR_RETURN(*extracted.mutable_vector(), of.parts.Made(phase, "vectors"));
-  v1::GetVectorRequest request;
-  request.set_name(extracted.vector());
-  request.set_omit_data(true);
-  v1::GetVectorResponse response;
-  VS_RETURN_IF_ERROR(of.tools.vectors->GetVector(of.context, request, &response));
-  *extracted.mutable_statistics() = response.vector().statistics();
-  v1::ExtractVectorsResponse summary;
-  VS_RETURN_IF_ERROR(of.parts.ReadSummary(phase, summary));
-  *extracted.mutable_warnings() = summary.warnings();
-  return extracted;
-}
+// Those of the extraction, by value and condition.
+using ExtractedVectors = std::map<std::pair<std::string, std::string>, v1::ValueVectorResult>;
 
-const std::string& VectorOf(const v1::StudiedValue& value, v1::StudyCondition condition) {
-  return value.vectors(condition == v1::STUDY_CONDITION_INTRINSIC ? 0 : 1).vector();
-}
-
-std::vector<v1::StudiedValue*> LiveValues(SavedStudyState& state) {
-  std::vector<v1::StudiedValue*> live;
-  for (v1::StudiedValue& value : *state.mutable_result()->mutable_values()) {
-    if (value.failure().empty()) live.push_back(&value);
+absl::StatusOr<ExtractedVectors> ReadVectors(const StudyGathering& of) {
+  VS_ASSIGN_OR_RETURN(const store::Resource summary, of.parts.Artifact(kExtraction, "summary"));
+  v1::ExtractVectorsResponse made;
+  VS_RETURN_IF_ERROR(
+      ReplayManyVectors(summary, *of.tools.sources.store, *of.tools.sources.blobs, made));
+  ExtractedVectors vectors;
+  for (v1::ValueVectorResult& one : *made.mutable_vectors()) {
+    std::pair<std::string, std::string> key = {one.value(), one.conditions(0)};
+    vectors.emplace(std::move(key), std::move(one));
   }
-  return live;
+  return vectors;
 }
 
-// --- Decomposition -------------------------------------------------------------------------------
-
-// Where the two vectors lie in the plane of the axes, from the singular value decomposition: the
-// columns are rotated by phi (method.md's closed form, which analysis/decomposition.h states).
-v1::StudyPlane PlaneOf(const v1::LayerDecomposition& layer) {
-  const double a = layer.intrinsic_norm(), b = layer.prompted_norm();
-  const double c = a * b * layer.cosine();
-  const double phi = std::atan2(2 * c, a * a - b * b) / 2;
-  const double s1 = std::sqrt(std::pow(a * std::cos(phi), 2) + std::pow(b * std::sin(phi), 2) +
-                              2 * c * std::cos(phi) * std::sin(phi));
-  v1::StudyPlane plane;
-  plane.set_layer(layer.layer());
-  // <v_i, u1> and <v_p, u1>, oriented so that their sum is not negative.
-  double shared_a = (a * a * std::cos(phi) + c * std::sin(phi)) / s1;
-  double shared_b = (c * std::cos(phi) + b * b * std::sin(phi)) / s1;
-  if (shared_a + shared_b < 0) {
-    shared_a = -shared_a;
-    shared_b = -shared_b;
-  }
-  // What is left lies along u_diff, on opposite sides; the intrinsic one's is the positive one
-  // where <u_diff, v_int - v_prompt> > 0.
-  const double rest_a = std::sqrt(std::max(0.0, a * a - shared_a * shared_a));
-  const double rest_b = std::sqrt(std::max(0.0, b * b - shared_b * shared_b));
-  const double sign_b = c - shared_a * shared_b < 0 ? -1 : 1;
-  const double orientation = rest_a - sign_b * rest_b < 0 ? -1 : 1;
-  plane.set_intrinsic_shared(shared_a);
-  plane.set_prompted_shared(shared_b);
-  plane.set_intrinsic_difference(orientation * rest_a);
-  plane.set_prompted_difference(orientation * sign_b * rest_b);
-  return plane;
-}
-
-v1::StudyDecomposition ToldOf(const v1::PairDecomposition& pair) {
-  v1::StudyDecomposition told;
-  told.set_shared(pair.shared().name());
-  told.set_difference(pair.difference().name());
-  told.set_intrinsic_orthogonal(pair.intrinsic_orthogonal().name());
-  told.set_prompted_orthogonal(pair.prompted_orthogonal().name());
-  *told.mutable_layers() = pair.layers();
-  *told.mutable_warnings() = pair.warnings();
-  for (const v1::LayerDecomposition& layer : pair.layers()) {
-    if (layer.difference_defined()) *told.add_planes() = PlaneOf(layer);
-  }
-  return told;
-}
-
-absl::Status Decompose(const StudyGathering& of, SavedStudyState& state) {
-  v1::DecomposeVectorsRequest request;
-  const std::vector<v1::StudiedValue*> values = LiveValues(state);
-  for (const v1::StudiedValue* value : values) {
-    v1::VectorPair& pair = *request.add_pairs();
-    pair.set_value(value->value());
-    pair.set_intrinsic(VectorOf(*value, v1::STUDY_CONDITION_INTRINSIC));
-    pair.set_prompted(VectorOf(*value, v1::STUDY_CONDITION_PROMPTED));
-  }
-  // The circumplex needs its values: a study that lost some goes on without.
-  const bool with_circumplex =
-      of.spec.has_circumplex() && static_cast<int>(values.size()) == of.spec.values_size();
-  if (with_circumplex) *request.mutable_circumplex() = of.spec.circumplex();
-  v1::DecomposeVectorsResponse response;
-  VS_RETURN_IF_ERROR(of.tools.vectors->DecomposeVectors(of.context, request, &response));
-  v1::ValueStudyResult& result = *state.mutable_result();
-  for (size_t v = 0; v < values.size(); ++v) {
-    *values[v]->mutable_decomposition() = ToldOf(response.decompositions(static_cast<int>(v)));
-  }
-  *result.mutable_mean_deltas() = response.mean_deltas();
-  result.set_mean_delta(response.mean_delta().name());
-  *result.mutable_circumplexes() = response.circumplexes();
-  result.mutable_warnings()->MergeFrom(response.warnings());
-  if (of.spec.has_circumplex() && !with_circumplex) {
-    result.add_warnings("the circumplex is left out: a value that it needs has no vectors");
-  }
-  return absl::OkStatus();
-}
-
-// --- Cosines over the values ---------------------------------------------------------------------
-
-absl::StatusOr<v1::CompareVectorsResponse> Compare(const StudyGathering& of,
-                                                   const std::vector<std::string>& vectors) {
-  v1::CompareVectorsRequest request;
-  request.mutable_vectors()->Assign(vectors.begin(), vectors.end());
-  v1::CompareVectorsResponse response;
-  VS_RETURN_IF_ERROR(of.tools.vectors->CompareVectors(of.context, request, &response));
-  return response;
-}
-
-absl::Status CompareConditions(const StudyGathering& of, SavedStudyState& state) {
-  for (v1::StudiedValue* const value : LiveValues(state)) {
-    VS_ASSIGN_OR_RETURN(const v1::CompareVectorsResponse compared,
-                        Compare(of, {VectorOf(*value, v1::STUDY_CONDITION_INTRINSIC),
-                                     VectorOf(*value, v1::STUDY_CONDITION_PROMPTED)}));
-    *value->mutable_decomposition()->mutable_cosines() = compared.cosines();
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CompareValues(const StudyGathering& of, SavedStudyState& state) {
-  const std::vector<v1::StudiedValue*> values = LiveValues(state);
-  for (const v1::StudyCondition condition : kConditions) {
-    for (size_t a = 0; a < values.size(); ++a) {
-      for (size_t b = a + 1; b < values.size(); ++b) {
-        VS_ASSIGN_OR_RETURN(
-            const v1::CompareVectorsResponse compared,
-            Compare(of, {VectorOf(*values[a], condition), VectorOf(*values[b], condition)}));
-        for (const v1::VectorCosine& one : compared.cosines()) {
-          v1::StudyCrossCosine& cross = *state.mutable_result()->add_cross_cosines();
-          cross.set_first(values[a]->value());
-          cross.set_second(values[b]->value());
-          cross.set_condition(condition);
-          cross.set_layer(one.layer());
-          if (one.has_cosine()) cross.set_cosine(one.cosine());
-          if (one.has_disattenuated_cosine()) {
-            cross.set_disattenuated_cosine(one.disattenuated_cosine());
-          }
-        }
-      }
+// A value of which a vector could not be made ends here.
+void AddVectors(const ExtractedVectors& vectors, v1::StudiedValue& value) {
+  for (const v1::StudyCondition condition : kStudyConditions) {
+    const auto found = vectors.find({value.value(), NameOf(condition)});
+    VS_CHECK(found != vectors.end());
+    const v1::ValueVectorResult& made = found->second;
+    if (!made.absence().empty()) {
+      value.set_failure(absl::StrCat("of ", NameOf(condition), " responses ",
+                                     absl::StrJoin(made.warnings(), "; ")));
+      value.clear_vectors();
+      return;
     }
+    v1::StudyVector& told = *value.add_vectors();
+    told.set_condition(condition);
+    told.set_vector(made.vector().name());
+    *told.mutable_statistics() = made.statistics();
+    *told.mutable_warnings() = made.warnings();
   }
-  return absl::OkStatus();
 }
 
 // --- Classes of neurons --------------------------------------------------------------------------
@@ -424,14 +312,10 @@ absl::Status StoreRandomDirections(const StudyGathering& of, SavedStudyState& st
 }  // namespace
 
 absl::Status GatherVectors(const StudyGathering& of, SavedStudyState& state) {
-  for (v1::StudiedValue* const value : LiveValues(state)) {
-    for (const v1::StudyCondition condition : kConditions) {
-      VS_ASSIGN_OR_RETURN(*value->add_vectors(), ExtractedVector(of, value->value(), condition));
-    }
-  }
-  VS_RETURN_IF_ERROR(Decompose(of, state));
-  VS_RETURN_IF_ERROR(CompareConditions(of, state));
-  VS_RETURN_IF_ERROR(CompareValues(of, state));
+  VS_ASSIGN_OR_RETURN(const ExtractedVectors vectors, ReadVectors(of));
+  for (v1::StudiedValue* const value : LiveValues(state)) AddVectors(vectors, *value);
+  VS_RETURN_IF_ERROR(CheckAnyLives(state));
+  VS_RETURN_IF_ERROR(DecomposeValues(of, state));
   VS_RETURN_IF_ERROR(Classify(of, state));
   MeasureNorms(of, state);
   VS_RETURN_IF_ERROR(StoreDirections(of, state));

@@ -11,9 +11,6 @@
 namespace valuescope::kinds {
 namespace {
 
-// Of the normal distribution: 95 % lie within so many standard errors.
-constexpr double kWithin95 = 1.96;
-
 std::optional<double> Told(bool told, double value) {
   return told ? std::optional<double>(value) : std::nullopt;
 }
@@ -59,8 +56,8 @@ class Adder {
     for (const v1::ValueScore& value : values) {
       v1::SweepMeasure& score = Add(absl::StrCat("score.", value.value()), value.score());
       if (value.has_standard_error()) {
-        score.set_lower(value.score() - kWithin95 * value.standard_error());
-        score.set_upper(value.score() + kWithin95 * value.standard_error());
+        score.set_lower(value.score() - analysis::kWithin95 * value.standard_error());
+        score.set_upper(value.score() + analysis::kWithin95 * value.standard_error());
       }
       Add(absl::StrCat("centred.", value.value()), value.centred());
     }

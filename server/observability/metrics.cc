@@ -185,6 +185,11 @@ class Metrics::Impl {
           .Name("valuescope_expired_total")
           .Help("What was removed because it had been kept for long enough, by what it was.")
           .Register(*registry);
+  prometheus::Family<prometheus::Counter>& reread =
+      prometheus::BuildCounter()
+          .Name("valuescope_files_reread_total")
+          .Help("Files that had changed and were read again, by file, and whether that went well.")
+          .Register(*registry);
   Histogram& first_token = prometheus::BuildHistogram()
                                .Name("valuescope_time_to_first_token_seconds")
                                .Help("From the request's arrival to its first token.")
@@ -244,6 +249,11 @@ void Metrics::ShardFinished(absl::string_view kind, absl::Duration duration) {
 
 void Metrics::Expired(absl::string_view what, int64_t count) {
   impl_->expired.Add({{"what", std::string(what)}}).Increment(static_cast<double>(count));
+}
+
+void Metrics::FileReread(absl::string_view file, bool in_force) {
+  impl_->reread.Add({{"file", std::string(file)}, {"outcome", in_force ? "in_force" : "refused"}})
+      .Increment();
 }
 
 void Metrics::S3Finished(const S3Request& request) {

@@ -87,6 +87,8 @@ class Metrics {
   // `what` was kept for long enough: "jobs", "request_ids", "partials", "blobs".
   void Expired(absl::string_view what, int64_t count);
   void S3Finished(const S3Request& request);
+  // A file ("tokens") had changed and was read again; a wrong one is not in force.
+  void FileReread(absl::string_view file, bool in_force);
 
   // Answers scrapes at http://HOST:PORT/metrics; port 0 takes a free one. Returns the address that
   // is listened on. UNAVAILABLE where it cannot be. `state` is called on the exposer's threads, for

@@ -2,31 +2,27 @@
 #ifndef VALUESCOPE_RPC_AUTHENTICATOR_H_
 #define VALUESCOPE_RPC_AUTHENTICATOR_H_
 
-#include <map>
-#include <string>
-
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
+#include "rpc/caller.h"
+#include "rpc/peer.h"
 
 namespace valuescope::rpc {
-
-// What the client sent beside its request: keys in lower case. The bytes belong to the call.
-using CallMetadata = std::multimap<absl::string_view, absl::string_view>;
 
 // Thread-safe; must not block.
 class Authenticator {
  public:
   virtual ~Authenticator() = default;
 
-  // The caller's tenant, or UNAUTHENTICATED.
-  virtual absl::StatusOr<std::string> Authenticate(const CallMetadata& metadata) const = 0;
+  // The caller at the other end, or UNAUTHENTICATED.
+  virtual absl::StatusOr<Caller> Authenticate(const Peer& peer) const = 0;
 };
 
-// Everybody is the tenant "default": for a server that only its own machine can reach.
+// Everybody is the tenant "default" and may do everything: for a server that only its own machine
+// can reach.
 class OpenAuthenticator : public Authenticator {
  public:
-  absl::StatusOr<std::string> Authenticate(const CallMetadata&) const override {
-    return std::string("default");
+  absl::StatusOr<Caller> Authenticate(const Peer&) const override {
+    return Caller{.tenant = "default", .role = Role::kAdmin};
   }
 };
 

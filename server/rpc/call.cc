@@ -54,8 +54,19 @@ Call::~Call() {
   if (entered_) runtime_->Leave(&context_);
 }
 
+absl::Status Call::Admit() {
+  VS_ASSIGN_OR_RETURN(Caller caller, runtime_->authenticator().Authenticate(*peer_));
+  context_.tenant = std::move(caller.tenant);
+  caller_ = std::move(caller.name);
+  if (caller.role >= method_->least_role) return absl::OkStatus();
+  return ErrorWithReason(
+      absl::StatusCode::kPermissionDenied, "ROLE_TOO_LOW",
+      absl::StrCat(method_->name, " needs the role ", NameOf(method_->least_role),
+                   ", and the credentials of this call have the role ", NameOf(caller.role)));
+}
+
 absl::Status Call::Enter() {
-  VS_ASSIGN_OR_RETURN(context_.tenant, runtime_->authenticator().Authenticate(peer_->metadata()));
+  VS_RETURN_IF_ERROR(Admit());
   VS_RETURN_IF_ERROR(runtime_->Enter(&context_, method_->lane == Lane::kWaiting));
   entered_ = true;
   return absl::OkStatus();
@@ -139,6 +150,7 @@ absl::Status Call::Conclude(absl::Status status) {
        {"reason", DetailsOf(status).reason},
        {"seconds", absl::ToDoubleSeconds(duration)},
        {"tenant", context_.tenant},
+       {"caller", caller_},
        {"request_id", context_.request_id},
        {"traceparent", context_.traceparent},
        // Messages about requests may quote them; messages about faults are the server's own.

@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "rpc/call_context.h"
 #include "rpc/call_runtime.h"
+#include "rpc/caller.h"
 #include "rpc/peer.h"
 #include "rpc/stepper.h"
 
@@ -26,6 +27,7 @@ struct Method {
   std::string name;  // "GenerationService.Generate"
   Lane lane = Lane::kQuick;
   int64_t message_bytes = 0;  // of the largest that its clients stream
+  Role least_role = Role::kAdmin;
 };
 
 // What `run` returns, which an absl::Status converts to; INTERNAL where it throws instead.
@@ -55,7 +57,8 @@ class Call {
   absl::Duration stall_timeout() const { return runtime_->stall_timeout(); }
 
   // Authenticates and enters the runtime, after which the call counts as running. After an error
-  // there is only Refuse.
+  // there is only Refuse: UNAUTHENTICATED, PERMISSION_DENIED where the caller's role is too low,
+  // and what CallRuntime::Enter says.
   absl::Status Enter();
 
   // Ends a call whose handler does not run. Then, as after Start, exactly once, the peer's Finish.
@@ -88,6 +91,8 @@ class Call {
   void Abort(absl::Status why);
 
  private:
+  // Finds out who calls, and whether they may.
+  absl::Status Admit();
   absl::Status Run(const std::function<absl::Status()>& handler);
   // What the client gets: logged and measured.
   absl::Status Conclude(absl::Status status);
@@ -98,6 +103,7 @@ class Call {
   const Method* const method_;
   Peer* const peer_;
   CallContext context_;
+  std::string caller_;  // the name of who calls
   bool entered_ = false;
   std::shared_ptr<Stepper> stepper_;  // of a call that waits
   std::optional<StopCallback> stop_;  // which wakes it

@@ -4,13 +4,18 @@
 #ifndef VALUESCOPE_RPC_PEER_H_
 #define VALUESCOPE_RPC_PEER_H_
 
+#include <map>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
-#include "rpc/authenticator.h"
 
 namespace valuescope::rpc {
+
+// What the client sent beside its request: keys in lower case. The bytes belong to the call.
+using CallMetadata = std::multimap<absl::string_view, absl::string_view>;
 
 // Outlives its call. Metadata is added before the first message and before Finish; the rest is
 // called from any thread. None of it blocks.
@@ -19,6 +24,9 @@ class Peer {
   virtual ~Peer() = default;
 
   virtual CallMetadata metadata() const = 0;
+  // The one URI of the certificate that the client showed, empty where that has none or several;
+  // nullopt where it showed no certificate that the server trusts.
+  virtual std::optional<std::string> certificate_uri() const = 0;
   virtual absl::Time deadline() const = 0;  // InfiniteFuture where the client set none
   virtual void AddInitialMetadata(const std::string& key, const std::string& value) = 0;
   virtual void AddTrailingMetadata(const std::string& key, const std::string& value) = 0;

@@ -1,7 +1,13 @@
 #include "rpc/reactors.h"
 
+#include <grpc/grpc_security_constants.h>
+#include <grpcpp/security/auth_context.h>
+
 #include <chrono>
+#include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
@@ -27,6 +33,13 @@ CallMetadata GrpcPeer::metadata() const {
     metadata.emplace(view(key), view(value));
   }
   return metadata;
+}
+
+std::optional<std::string> GrpcPeer::certificate_uri() const {
+  const std::shared_ptr<const grpc::AuthContext> shown = context_->auth_context();
+  if (shown == nullptr || !shown->IsPeerAuthenticated()) return std::nullopt;
+  const std::vector<grpc::string_ref> uris = shown->FindPropertyValues(GRPC_PEER_URI_PROPERTY_NAME);
+  return uris.size() == 1 ? std::string(uris[0].data(), uris[0].size()) : std::string();
 }
 
 absl::Time GrpcPeer::deadline() const {

@@ -57,6 +57,7 @@ class GrpcPeer : public Peer {
       : context_(context), finish_(std::move(finish)) {}
 
   CallMetadata metadata() const override;
+  std::optional<std::string> certificate_uri() const override;
   absl::Time deadline() const override;
   void AddInitialMetadata(const std::string& key, const std::string& value) override {
     context_->AddInitialMetadata(key, value);

@@ -30,6 +30,7 @@ RpcService::RpcService(absl::string_view full_name, CallRuntime* runtime)
     const google::protobuf::MethodDescriptor& method = *descriptor_->method(index);
     VS_CHECK(!(method.client_streaming() && method.server_streaming()));
     methods_.push_back({.name = absl::StrCat(descriptor_->name(), ".", method.name())});
+    methods_.back().least_role = LeastRole(methods_.back().name).value_or(Role::kAdmin);
     paths_.push_back(absl::StrCat("/", descriptor_->full_name(), "/", method.name()));
     // To gRPC they all stream: it reads the message of another shape before anybody is asked.
     AddMethod(new grpc::internal::RpcServiceMethod(paths_.back().c_str(),

@@ -57,6 +57,8 @@ class RpcService : public grpc::Service {
   // every method is answered UNIMPLEMENTED (reason RPC_NOT_SERVED).
   RpcService(absl::string_view full_name, CallRuntime* runtime);
 
+  const std::string& full_name() const { return descriptor_->full_name(); }
+
   // `service` outlives this, in all of them.
   template <typename Service, typename Request, typename Response>
   void Unary(absl::string_view name, Lane lane, Service* service,

@@ -1,9 +1,6 @@
 #include "store/s3_credentials.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
-#include <cstdint>
 #include <cstdlib>
 #include <fstream>
 #include <utility>
@@ -12,7 +9,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
-#include "absl/time/time.h"
 #include "base/error.h"
 
 namespace valuescope::store {
@@ -81,15 +77,8 @@ absl::StatusOr<S3Credentials> S3CredentialsSource::Get() {
 }
 
 absl::StatusOr<S3Credentials> S3CredentialsSource::FromFile() {
-  struct stat status;
-  Version version;
-  if (stat(file_.c_str(), &status) == 0) {
-    version = {.device = static_cast<int64_t>(status.st_dev),
-               .inode = static_cast<int64_t>(status.st_ino),
-               .size = static_cast<int64_t>(status.st_size),
-               .modified_ns = absl::ToUnixNanos(absl::TimeFromTimespec(status.st_mtim))};
-  }
-  if (version != version_ && version.size >= 0) {
+  const FileVersion version = VersionOf(file_);
+  if (version != version_ && version.exists()) {
     std::string text(kLongestFile, '\0');
     std::ifstream file(file_, std::ios::binary);
     file.read(text.data(), static_cast<std::streamsize>(text.size()));

@@ -4,13 +4,13 @@
 #ifndef VALUESCOPE_STORE_S3_CREDENTIALS_H_
 #define VALUESCOPE_STORE_S3_CREDENTIALS_H_
 
-#include <cstdint>
 #include <string>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "base/file_version.h"
 
 namespace valuescope::store {
 
@@ -33,17 +33,11 @@ class S3CredentialsSource {
   absl::StatusOr<S3Credentials> Get();
 
  private:
-  // What tells one state of the file from another.
-  struct Version {
-    int64_t device = 0, inode = 0, size = -1, modified_ns = 0;
-    bool operator==(const Version&) const = default;
-  };
-
   absl::StatusOr<S3Credentials> FromFile() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::string file_;
   absl::Mutex mutex_;
-  Version version_ ABSL_GUARDED_BY(mutex_);
+  FileVersion version_ ABSL_GUARDED_BY(mutex_);
   S3Credentials read_ ABSL_GUARDED_BY(mutex_);
 };
 

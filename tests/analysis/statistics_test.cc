@@ -4,7 +4,9 @@
 
 #include <cmath>
 #include <numbers>
+#include <optional>
 #include <random>
+#include <vector>
 
 namespace valuescope::analysis {
 namespace {
@@ -79,6 +81,32 @@ TEST(WilsonInterval, EndsWhereTheScoreTestRejects) {
   EXPECT_EQ(WilsonInterval(5, 5).upper, 1);
   EXPECT_NEAR(WilsonInterval(8, 10).lower, .4901625, 1e-7);
   EXPECT_NEAR(WilsonInterval(8, 10).upper, .9433178, 1e-7);
+}
+
+// Of a mean the jackknifed error is s / sqrt(n): the interval is Student's.
+TEST(JackknifeInterval, OfAMeanIsStudents) {
+  const std::vector<double> numbers = {1, 4, 2, 7, 3.5};
+  double sum = 0, squares = 0;
+  for (const double one : numbers) sum += one;
+  const double mean = sum / 5;
+  std::vector<std::optional<double>> without;
+  for (const double one : numbers) {
+    without.emplace_back((sum - one) / 4);
+    squares += (one - mean) * (one - mean);
+  }
+  const auto interval = JackknifeInterval(mean, without);
+  ASSERT_TRUE(interval.has_value());
+  const double reach = 2.7764451051977987 * std::sqrt(squares / 4 / 5);  // t of 4 at .975
+  EXPECT_NEAR(interval->lower, mean - reach, 1e-9);
+  EXPECT_NEAR(interval->upper, mean + reach, 1e-9);
+  EXPECT_EQ(interval->level, .95);
+}
+
+TEST(JackknifeInterval, NeedsThreeClustersAndEveryNumber) {
+  EXPECT_FALSE(JackknifeInterval(1.0, {1.0, 2.0}).has_value());
+  EXPECT_TRUE(JackknifeInterval(1.0, {1.0, 2.0, 3.0}).has_value());
+  EXPECT_FALSE(JackknifeInterval(std::nullopt, {1.0, 2.0, 3.0}).has_value());
+  EXPECT_FALSE(JackknifeInterval(1.0, {1.0, std::nullopt, 3.0}).has_value());
 }
 
 }  // namespace

@@ -141,9 +141,9 @@ class Worker:
         return json.loads(line)
 
 
-def transformers_peer(arguments, *how):
-    """transformers_peer.py, started with what `add_peer` asked for; `how`: its device and type, where they are not its defaults."""
-    script = str(pathlib.Path(__file__).with_name("transformers_peer.py"))
+def transformers_peer(arguments, *how, script="transformers_peer.py"):
+    """A script of a peer, started with what `add_peer` asked for; `how`: its device and type, where they are not its defaults."""
+    script = str(pathlib.Path(__file__).with_name(script))
     folder = str(arguments.model_root / arguments.model)
     return Worker([arguments.peer_python, script, folder, str(arguments.threads), *how])
 

@@ -4,7 +4,7 @@ transformers_peer.py MODEL_FOLDER THREADS [DEVICE [DTYPE]]
 
 Its own Python (torch, transformers) runs it. It keeps no cache of keys and values in `forward`, which is to its advantage. `generate` takes
 {"prompts": [[id, ...], ...], "new_tokens": n} and also answers with the token ids. `contribute`, `integrate` and `choose` take the arguments of
-the functions of these names and also answer with what those return.
+the functions of these names and also answer with what those return. study_peer.py has commands of its own beside them.
 """
 
 import json
@@ -89,27 +89,30 @@ def integrate(model, prompt, response, vector, block, steps, at_once):
 
 
 @torch.inference_mode()
-def contribute(model, responses, at_once):
-    """Mean activations of all neurons at the tokens of a response, averaged over the responses that express and over the others:
-    [2, layers, intermediate]. `responses` are [prompt, response, expresses]; batches have neighbours in length, and each hook leaves a
-    row a response.
+def contribute(model, responses, at_once, of="neurons"):
+    """Mean activations of all neurons, or residual streams behind all blocks, at the tokens of a response, averaged over the responses that
+    express and over the others: [2, layers, intermediate or hidden]. `responses` are [prompt, response, expresses]; batches have neighbours
+    in length, and each hook leaves a row a response.
     """
     start = time.perf_counter()
-    sums = torch.zeros(2, len(model.model.layers), model.config.intermediate_size).double()
+    config = model.config
+    width = config.intermediate_size if of == "neurons" else config.hidden_size
+    sums = torch.zeros(2, len(model.model.layers), width).double()
     batch = {}
 
-    def reduce(which):
-        def hook(_module, given):
-            rows = (batch["weights"] @ given[0])[:, 0].double().cpu()
-            for kind in range(2):
-                sums[kind, which] += rows[batch["kinds"] == kind].sum(0)
+    def reduce(which, activations):
+        rows = (batch["weights"] @ activations)[:, 0].double().cpu()
+        for kind in range(2):
+            sums[kind, which] += rows[batch["kinds"] == kind].sum(0)
 
-        return hook
+    def hooked(which, layer):
+        if of == "neurons":
+            return layer.mlp.down_proj.register_forward_pre_hook(
+                lambda _, given: reduce(which, given[0])
+            )
+        return layer.register_forward_hook(lambda _, _given, output: reduce(which, output))
 
-    hooks = [
-        layer.mlp.down_proj.register_forward_pre_hook(reduce(which))
-        for which, layer in enumerate(model.model.layers)
-    ]
+    hooks = [hooked(which, layer) for which, layer in enumerate(model.model.layers)]
     by_length = sorted(responses, key=lambda one: len(one[0]) + len(one[1]))
     for first in range(0, len(by_length), at_once):
         chosen = by_length[first : first + at_once]
@@ -140,14 +143,20 @@ def adding(vector, last_alone):
     return hook
 
 
+def chat(turn, system=None):
+    """A user's turn, behind a system message where there is one; an empty one is one."""
+    before = [] if system is None else [{"role": "system", "content": system}]
+    return [*before, {"role": "user", "content": turn}]
+
+
 @torch.inference_mode()
-def choose(model, tokenizer, turns, labels, block, vectors, last_alone, at_once):
+def choose(model, tokenizer, turns, labels, block, vectors, last_alone, at_once, system=None):
     """p(label) / p(all labels) of what the model would say to each turn while a vector is added behind the block, to every token or to the
     last one alone, from one forward of each prompt, so many at once: [vectors, turns, labels]. Labels are single tokens.
     """
     start = time.perf_counter()
     label_ids = [tokenizer.encode(label, add_special_tokens=False) for label in labels]
-    chats = [[{"role": "user", "content": turn}] for turn in turns]
+    chats = [chat(turn, system) for turn in turns]
     texts = tokenizer.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
     by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     tokenizer.padding_side = "left"
@@ -171,7 +180,8 @@ def choose(model, tokenizer, turns, labels, block, vectors, last_alone, at_once)
     return time.perf_counter() - start, found.tolist()
 
 
-def main():
+def serve(commands):
+    """Answers each line, a command and its arguments, with what commands[command](model, tokenizer, arguments) returns, until the input ends."""
     folder, threads = sys.argv[1], int(sys.argv[2])
     device, dtype = (sys.argv[3:] + ["cpu", "float32"][len(sys.argv) - 3 :])[:2]
     torch.set_num_threads(threads)
@@ -185,23 +195,31 @@ def main():
     )
     for line in sys.stdin:
         command, _, arguments = line.partition(" ")
-        if command == "forward":
-            answer(seconds=forward(model, *map(int, arguments.split())))
-        elif command == "generate":
-            seconds, token_ids = generate(model, **json.loads(arguments))
-            answer(seconds=seconds, token_ids=token_ids)
-        elif command == "contribute":
-            seconds, means = contribute(model, **json.loads(arguments))
-            answer(seconds=seconds, means=means)
-        elif command == "integrate":
-            seconds, scores = integrate(model, **json.loads(arguments))
-            answer(seconds=seconds, scores=scores)
-        elif command == "choose":
-            seconds, probabilities = choose(model, tokenizer, **json.loads(arguments))
-            answer(seconds=seconds, probabilities=probabilities)
-        else:
+        if command not in commands:
             sys.exit(f"unknown command: {command}")
+        answer(**commands[command](model, tokenizer, arguments))
+
+
+def told(names, results):
+    return dict(zip(names, results, strict=True))
+
+
+COMMANDS = {
+    "forward": lambda model, _, given: {"seconds": forward(model, *map(int, given.split()))},
+    "generate": lambda model, _, given: told(
+        ("seconds", "token_ids"), generate(model, **json.loads(given))
+    ),
+    "contribute": lambda model, _, given: told(
+        ("seconds", "means"), contribute(model, **json.loads(given))
+    ),
+    "integrate": lambda model, _, given: told(
+        ("seconds", "scores"), integrate(model, **json.loads(given))
+    ),
+    "choose": lambda model, tokenizer, given: told(
+        ("seconds", "probabilities"), choose(model, tokenizer, **json.loads(given))
+    ),
+}
 
 
 if __name__ == "__main__":
-    main()
+    serve(COMMANDS)

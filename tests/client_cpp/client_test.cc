@@ -3,8 +3,11 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <memory>
 #include <string>
@@ -350,6 +353,34 @@ TEST_F(ClientTest, SendsTheTokenWhereThereIsOne) {
   Client client(server_.address(), {.token = "secret", .clock = clock_});
   EXPECT_TRUE(client.GetModel({}).ok());
   EXPECT_EQ(models_.authorization, "Bearer secret");
+}
+
+TEST_F(ClientTest, ReadsTheTokenFromItsFileForEachCall) {
+  const std::string path = testing::TempDir() + "/token_" + std::to_string(getpid());
+  Client client(server_.address(), {.token_file = path, .clock = clock_});
+  for (const std::string token : {"first", "second"}) {
+    std::ofstream(path) << " " << token << "\n";
+    EXPECT_TRUE(client.GetModel({}).ok());
+    EXPECT_EQ(models_.authorization, "Bearer " + token);
+  }
+  models_.authorization = "nothing was sent";
+  for (const bool there : {true, false}) {
+    if (there) std::ofstream(path, std::ios::trunc) << "\n";
+    if (!there) std::filesystem::remove(path);
+    const absl::Status status = client.GetModel({}).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
+    EXPECT_NE(status.message().find(path), std::string::npos) << status;
+  }
+  EXPECT_EQ(models_.authorization, "nothing was sent");
+}
+
+TEST(TlsCredentials, SayWhichFileIsMissing) {
+  EXPECT_TRUE(TlsCredentials({}).ok());
+  const auto unreadable = TlsCredentials({.ca = "/nowhere/ca.pem"}).status();
+  EXPECT_EQ(unreadable.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(unreadable.message().find("/nowhere/ca.pem"), std::string::npos);
+  EXPECT_FALSE(TlsCredentials({.certificate = "c.pem"}).ok());
+  EXPECT_FALSE(TlsCredentials({.key = "k.pem"}).ok());
 }
 
 TEST(RetryDelays, GrowToTheirLimitAndStayWithinTheirUpperHalf) {

@@ -240,6 +240,38 @@ TEST(ServerConfigTest, LoopbackAndInsecureListenersAreAllowed) {
   EXPECT_TRUE(ParseServerConfig({"--listen=0.0.0.0:50051", "--insecure"}).ok());
 }
 
+TEST(ServerConfigTest, ListenersThatOthersReachAreAllowedWithTlsAndAuthentication) {
+  const std::vector<std::string> reachable = {"--listen=0.0.0.0:50051",
+                                              "--metrics_listen=0.0.0.0:9464"};
+  const std::vector<std::string> tls = {"--tls_certificate=tls.crt", "--tls_key=tls.key"};
+  const auto with = [&](std::vector<std::string> flags, bool has_tls) {
+    flags.insert(flags.end(), reachable.begin(), reachable.end());
+    if (has_tls) flags.insert(flags.end(), tls.begin(), tls.end());
+    return ParseServerConfig(flags).status();
+  };
+  EXPECT_TRUE(with({"--tokens=tokens"}, /*has_tls=*/true).ok());
+  EXPECT_TRUE(with({"--tls_client_ca=ca.crt"}, /*has_tls=*/true).ok());
+  // One without the other does not make them safe.
+  EXPECT_THAT(std::string(with({}, /*has_tls=*/true).message()), HasSubstr("--tokens"));
+  EXPECT_THAT(std::string(with({"--tokens=tokens"}, /*has_tls=*/false).message()),
+              HasSubstr("in the clear"));
+  EXPECT_THAT(std::string(with({"--tokens=tokens", "--insecure"}, /*has_tls=*/false).message()),
+              HasSubstr("in the clear"));
+  EXPECT_TRUE(ParseServerConfig({"--tokens=tokens"}).ok());
+  EXPECT_TRUE(ParseServerConfig({"--health_listen=0.0.0.0:50052"}).ok());
+}
+
+TEST(ServerConfigTest, CallersAreAskedWhoTheyAreWhereTokensOrClientRootsAreGiven) {
+  EXPECT_FALSE(ParseServerConfig({})->Authenticates());
+  EXPECT_FALSE(ParseServerConfig({"--tls_certificate=c", "--tls_key=k"})->Authenticates());
+  EXPECT_TRUE(ParseServerConfig({"--tls_certificate=c", "--tls_key=k"})->HasTls());
+  EXPECT_TRUE(ParseServerConfig({"--tokens=t"})->Authenticates());
+  const auto certificates =
+      ParseServerConfig({"--tls_certificate=c", "--tls_key=k", "--tls_client_ca=r"});
+  EXPECT_TRUE(certificates->Authenticates());
+  EXPECT_EQ(certificates->tls_client_ca, "r");
+}
+
 TEST(ServerConfigTest, AStoreThatIsSharedHasADirectoryThatIsSharedToo) {
   const std::string url = "postgresql://me@db:5433/store?sslmode=verify-full";
   const auto config = ParseServerConfig({"--store=" + url, "--artifacts=/shared"});
@@ -305,6 +337,11 @@ TEST(ServerConfigTest, TheHelpTeachesEveryFlag) {
   const std::string help = HelpText();
   for (const char* flag : {"--listen=",
                            "--metrics_listen=",
+                           "--health_listen=",
+                           "--tokens=",
+                           "--tls_certificate=",
+                           "--tls_key=",
+                           "--tls_client_ca=",
                            "--model_root=",
                            "--models=",
                            "--store=",

@@ -50,7 +50,7 @@ def client(root, tmp_path_factory):
 
 def halves_of(lines):
     """Half of each response: queries alternate in order of appearance among those with both labels, and among those with one alone from
-    where the next of the former would be (method.md, section 9)."""
+    where the next of the former would be."""
     labels = {}
     for line in lines:
         labels.setdefault(line.query_id, set()).add(line.expresses)

@@ -1,14 +1,15 @@
 """A value study through the real server on a tiny model whose vocabulary is words: what it finds is what its parts left, held
 against numpy where it is a number, and a kill in the middle changes no byte of it."""
 
+import itertools
 import json
 import math
+import subprocess
 
-import grpc
 import numpy as np
 import pytest
 import valuescope as vs
-from conftest import Server, await_true
+from conftest import BUILD, Server, await_true
 from google.protobuf import json_format
 from test_generated_responses import MODEL, SYSTEM, flags, lines_of, make_models
 from valuescope import v1
@@ -21,7 +22,7 @@ DEVELOPMENT = [f"w{13 + i} w{60 + i}" for i in range(4)]
 TEST = [f"w{14 + i} w{64 + i}" for i in range(6)]
 COEFFICIENTS = [2.0, 8.0]
 RANDOM = 3
-STAGES = ["generate", "judge", "extract", "attribute", "sweep", "sweep_neurons", "select", "test", "remove", "score", "measure", "ask", "choose"]  # fmt: skip
+STAGES = ["generate", "judge", "extract", "attribute", "sweep", "sweep_neurons", "sweep_random", "select", "test", "remove", "score", "measure", "ask", "choose"]  # fmt: skip
 NEURONS = {"factors": [0.0, 3.0], "top_percents": [25.0, 50.0], "max_angles": [45.0], "removed": [1, 4], "random_sets": 3}  # fmt: skip
 
 
@@ -133,6 +134,18 @@ def test_a_study_is_made_of_jobs_that_end_before_it(client, studied):
     assert all(not one.parent for one in client.jobs())
 
 
+def test_the_command_line_shows_the_parts_of_a_job(server, studied):
+    job, _ = studied
+    program = [BUILD / "client" / "cpp" / "valuescope", "--server", server.address]
+    shown = subprocess.run([*program, "jobs", "get", job.name], capture_output=True, text=True, check=True, timeout=60)  # fmt: skip
+    header, *rows = shown.stdout.split("\n\n")[-1].splitlines()
+    assert header.split() == ["PART", "STATE", "DONE", "OF", "JOB"]
+    assert [row.split()[0] for row in rows] == [child.phase for child in job.children]
+    for row, child in zip(rows, job.children, strict=True):
+        done = f"{child.progress.done}/{child.progress.total}"
+        assert row.split()[1:3] == ["succeeded", done] and row.split()[-1] == child.job
+
+
 def test_a_part_is_changed_with_its_study_alone(client, studied):
     part = studied[0].children[0].job
     for change in (client.cancel_job, client.retry_job, client.delete_job):
@@ -164,10 +177,30 @@ def test_counts_and_vectors_are_those_of_the_parts(client, studied):
             lines = lines_of(client, artifact_of(judged, "responses"))
             assert responses.num_responses == len(lines) == 2 * len(TRAINING)
             assert responses.num_expressing == sum(line.expresses for line in lines)
-            extracted = part_of(client, job, f"extract/{value.value}/{condition}")
-            assert [vector.vector] == list(extracted.result.vectors)
-            told = client.vector(vector.vector).statistics
-            assert list(vector.statistics) == list(told)
+            # One pass makes all vectors, each as its data set alone does.
+            assert vector.vector in part_of(client, job, "extract").result.vectors
+            alone = client.extract_vectors(MODEL, artifact_of(judged, "responses"))
+            assert list(vector.statistics) == list(alone.statistics)
+            assert client.vector(vector.vector).data == client.vector(alone.vector.name).data
+
+
+def test_the_training_responses_have_the_labels_of_the_values_that_they_are_for(client, studied):
+    job, result = studied
+    lines = lines_of(client, artifact_of(job, "responses"))
+    labels = {"intrinsic": [], "prompted": []}
+    for line in lines:
+        assert not line.HasField("expresses")
+        labels[line.condition].append({label.value: label.expresses for label in line.labels})
+    # Each runs once, whatever number of vectors it counts in.
+    (extraction,) = [child for child in job.children if child.kind == "extract_vectors"]
+    assert extraction.progress.total == sum(bool(line.response.token_ids.ids) for line in lines)
+    names = [value.value for value in result.values]
+    assert all(list(of) == names for of in labels["intrinsic"])
+    assert [list(of) for of in labels["prompted"]] == [[name] for name in names for _ in range(2 * len(TRAINING))]  # fmt: skip
+    for value in result.values:
+        for responses, of in zip(value.responses, labels.values(), strict=True):
+            told = [one[value.value] for one in of if value.value in one]
+            assert (len(told), sum(told)) == (responses.num_responses, responses.num_expressing)
 
 
 def test_each_query_gets_a_system_message_of_the_pool_by_the_seed(client, studied):
@@ -286,6 +319,43 @@ def test_p_values_are_those_of_all_sign_flips_and_intervals_those_of_numpy(clien
         assert abs(told.difference_interval.upper - high) < 0.35 * width
 
 
+def is_coherent(ids):
+    if len(ids) < 8:
+        return bool(ids)
+    pairs = list(itertools.pairwise(ids))
+    return all(2 * max(map(of.count, of)) <= len(of) for of in (ids, pairs))
+
+
+def test_refusals_differ_by_what_coherent_answers_say(client, studied):
+    job, result = studied
+    draw = np.random.default_rng(2)
+    wide = 0
+    for value in result.values:
+        score = part_of(client, job, f"score/{value.value}")
+        by_query = {}
+        for line in lines_of(client, artifact_of(score, "responses")):
+            ids = list(line.response.token_ids.ids)
+            refuses = any(str(i).startswith("1") for i in ids if i >= 7)  # "w1*"
+            of = by_query.setdefault(line.query_id, {})
+            of[line.condition] = (float(refuses), 1.0) if is_coherent(ids) else (0.0, 0.0)
+        for outcome in value.outcomes[1:]:
+            told = measure_of(outcome, "refusal_rate")
+            pairs = np.array([[*of[outcome.name], *of["baseline"]] for of in by_query.values()])
+            sums = pairs.sum(axis=0)
+            assert told.difference == pytest.approx(sums[0] / sums[1] - sums[2] / sums[3])
+            drawn = pairs[draw.integers(len(pairs), size=(20000, len(pairs)))].sum(axis=1)
+            drawn = drawn[(drawn[:, 1] > 0) & (drawn[:, 3] > 0)]
+            low, high = np.quantile(drawn[:, 0] / drawn[:, 1] - drawn[:, 2] / drawn[:, 3], [0.025, 0.975])  # fmt: skip
+            width = high - low + 1e-9
+            wide += width > 0.1
+            assert abs(told.difference_interval.lower - low) < 0.35 * width
+            assert abs(told.difference_interval.upper - high) < 0.35 * width
+            assert told.num_clusters == len(TEST) and not told.HasField("p_value")
+        (paper,) = [p for p in result.paper if p.value == value.value and p.name.startswith("refusals")]  # fmt: skip
+        assert paper.HasField("interval") or paper.agreement == v1.PAPER_AGREEMENT_NOT_MEASURED
+    assert wide > 0
+
+
 def test_adjusted_p_values_are_holms_over_all_values(studied):
     _, result = studied
     told = [
@@ -354,7 +424,7 @@ def test_thin_data_and_missing_guards_are_told_and_the_paper_is_held_against(stu
     assert result.cross_cosines and result.mean_deltas
 
 
-# --- Crashes, cancellation, bad input ---
+# --- Crashes, and the file ---
 
 
 def test_kill_9_in_the_middle_gives_the_same_bytes(studied, start_server, root, tmp_path):
@@ -374,94 +444,6 @@ def test_kill_9_in_the_middle_gives_the_same_bytes(studied, start_server, root, 
         assert not connection.jobs() and not connection.jobs(parent=handle.name)
         assert not connection.artifacts()
     assert second.stop() == 0
-
-
-def test_a_cancelled_study_stops_its_parts_and_goes_on_when_retried(client, studied):
-    handle = client.value_study(spec_of(seed=6))
-    await_true(lambda: len(handle.get().children) > 3)
-    handle.cancel()
-    await_true(lambda: handle.get().state == v1.JOB_STATE_CANCELLED)
-    states = {child.state for child in handle.get().children}
-    assert states <= {v1.JOB_STATE_SUCCEEDED, v1.JOB_STATE_CANCELLED}
-    handle.retry()
-    assert handle.wait().state == v1.JOB_STATE_SUCCEEDED
-    handle.delete()
-
-
-def test_a_tenant_that_may_queue_and_run_one_thing_at_a_time_finishes_its_study(root, start_server, tmp_path):  # fmt: skip
-    server = start_server(tmp_path, *flags(root), "--tenants=*:queued=1:running=1")
-    fields = {"random_directions": 0, "questionnaire": None, "neurons": None}
-    with connected(server) as connection:
-        handle = connection.value_study(spec_of(values=[value_of("care")], **fields))
-        assert handle.wait().state == v1.JOB_STATE_SUCCEEDED
-    assert server.stop() == 0
-
-
-def test_values_without_enough_responses_end_alone_or_end_the_study(client):
-    rare = value_of("rare", ["w9999"])
-    fields = {"random_directions": 0, "questionnaire": None, "neurons": None}
-    handle = client.value_study(spec_of(values=[value_of("care"), rare], **fields))
-    handle.wait()
-    some = handle.result().study
-    assert not some.values[0].failure and some.values[0].outcomes
-    assert "0 of 32 intrinsic responses express the value" in some.values[1].failure
-    assert not some.values[1].vectors
-    with pytest.raises(vs.JobFailed) as failed:
-        client.value_study(spec_of(values=[rare])).wait()
-    assert failed.value.job.error.reason == "TOO_FEW_RESPONSES"
-
-
-@pytest.mark.parametrize(
-    ("changes", "field"),
-    [
-        ({"model": "models/none"}, None),
-        ({"values": []}, "values"),
-        ({"values": [value_of("care"), value_of("care")]}, "values[1].value"),
-        ({"values": [value_of("care", LABELS, [*SCORES, LABELS[0]])]}, "values[0].score_judge.word_list.words[12]"),
-        ({"values": [value_of("care", [*LABELS, "w52"])]}, "values[0].system_messages[1]"),
-        ({"values": [v1.ValueDefinition(value="care", system_messages=SYSTEM)]}, "values[0].judge"),
-        ({"queries": []}, "queries"),
-        ({"development_queries": []}, "development_queries"),
-        ({"test_queries": TEST[:1]}, "test_queries"),
-        ({"test_queries": [*TEST, TRAINING[0]]}, "test_queries[6]"),
-        ({"sampling": v1.SamplingParams(temperature=-1)}, "sampling.temperature"),
-        ({"coefficients": [0.0]}, "coefficients[0]"),
-        ({"steered_layers": v1.Layers(list=v1.LayerList(layers=[99]))}, "steered_layers.list.layers[0]"),
-        ({"random_directions": 51}, "random_directions"),
-        ({"guard": [v1.SweepBound(evaluation="responses", measure="beauty", at_least=1)]}, "guard[0].measure"),
-        ({"tokens": v1.TokenSelection(positions=[0, 0])}, "tokens"),
-        ({"measures": v1.MeasureTextsRequest(ngrams=[3])}, "measures.ngrams"),
-        ({"measures": v1.MeasureTextsRequest(ngrams=[2, 99])}, "measures.ngrams[1]"),
-        ({"directions": [1, 1]}, "directions[1]"),
-        ({"neurons": v1.StudyNeurons(factors=[1.0])}, "neurons.factors[0]"),
-        ({"neurons": v1.StudyNeurons(max_angles=[60.0])}, "neurons.max_angles[0]"),
-        ({"neurons": v1.StudyNeurons(removed=[4, 1])}, "neurons.removed[1]"),
-        ({"neurons": v1.StudyNeurons(removed=[4], attribute=False)}, "neurons.removed"),
-        ({"neurons": v1.StudyNeurons(removed=[100000])}, "neurons.removed[0]"),
-        ({"guard": [v1.SweepBound(evaluation="responses", measure="distinct_2")]}, "guard[0]"),
-        ({"guard": [v1.SweepBound(evaluation="answers", measure="distinct_2", at_least=1)]}, "guard[0].evaluation"),
-    ],
-)  # fmt: skip
-def test_bad_input_names_its_field(client, changes, field):
-    with pytest.raises(vs.ValuescopeError) as refused:
-        client.estimate_job(v1.JobSpec(value_study=spec_of(**changes)))
-    if field is None:
-        assert refused.value.code == grpc.StatusCode.NOT_FOUND
-        return
-    assert refused.value.code == grpc.StatusCode.INVALID_ARGUMENT
-    assert f"spec.value_study.{field}" in str(refused.value)
-
-
-def test_drawn_system_messages_are_for_responses_alone(client):
-    drawn = v1.EvaluationCondition(system_messages=SYSTEM)
-    both = v1.EvaluationCondition(system_messages=SYSTEM, system_message="")
-    asked = v1.AskQuestionnaireRequest(model=MODEL, conditions=[drawn])
-    asked.MergeFrom(spec_of().questionnaire)
-    generated = v1.GenerateResponsesSpec(model=MODEL, queries=TEST, conditions=[both])
-    for spec in (v1.JobSpec(ask_questionnaire=asked), v1.JobSpec(generate_responses=generated)):
-        with pytest.raises(vs.InvalidRequest) as refused:
-            client.estimate_job(spec)
-        assert "conditions[0].system_messages" in str(refused.value)
 
 
 def test_the_file_is_the_messages_json(client, studied):

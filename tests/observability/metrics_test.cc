@@ -42,6 +42,9 @@ TEST(MetricsTest, EventsAndStateStandOnThePageUnderTheirNames) {
   metrics.ShardFinished("attribute_neurons", absl::Seconds(2));
   metrics.Expired("jobs", 2);
   metrics.Expired("jobs", 3);
+  metrics.FileReread("tokens", /*in_force=*/true);
+  metrics.FileReread("tokens", /*in_force=*/false);
+  metrics.FileReread("tokens", /*in_force=*/false);
   metrics.S3Finished(
       {.operation = "put", .code = "503", .sent = 100, .duration = absl::Milliseconds(4)});
   metrics.S3Finished({.operation = "put",
@@ -98,6 +101,8 @@ TEST(MetricsTest, EventsAndStateStandOnThePageUnderTheirNames) {
         "valuescope_jobs{kind=\"attribute_neurons\",state=\"running\"} 4",
         "valuescope_job_rescues_total 1",
         "valuescope_expired_total{what=\"jobs\"} 5",
+        "valuescope_files_reread_total{file=\"tokens\",outcome=\"in_force\"} 1",
+        "valuescope_files_reread_total{file=\"tokens\",outcome=\"refused\"} 2",
         "valuescope_oldest_queued_job_seconds 90",
         "valuescope_oldest_job_lease_seconds 2.5",
         "valuescope_s3_request_duration_seconds_count{code=\"503\",operation=\"put\"} 1",

@@ -127,6 +127,7 @@ class FakeStream : public Peer,
   // --- Peer and transports ---
 
   CallMetadata metadata() const override { return {}; }
+  std::optional<std::string> certificate_uri() const override { return std::nullopt; }
   absl::Time deadline() const override { return deadline_; }
   void AddInitialMetadata(const std::string&, const std::string&) override {}
   void AddTrailingMetadata(const std::string&, const std::string&) override {}

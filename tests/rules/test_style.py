@@ -34,7 +34,7 @@ def test_cpp_is_formatted():
 
 @pytest.mark.parametrize("arguments", [("check",), ("format", "--check", "--diff")], ids=" ".join)
 def test_python_is_clean(arguments):
-    run("ruff", *arguments, "--no-cache", *tracked("*.py"))
+    run("ruff", *arguments, "--no-cache", *tracked("*.py", "*.ipynb"))
 
 
 def test_shell_scripts_parse_and_stop_at_the_first_error():

@@ -16,10 +16,19 @@ namespace valuescope::command_line {
 struct Globals {
   std::string server = "127.0.0.1:50051";
   std::string token;
+  std::string token_file;
+  TlsFiles tls;
   double timeout_seconds = 0;  // 0: the client's default
   bool json = false;
 
   Client Connect() const;
+};
+
+// A bearer token to be made, and whose it will be.
+struct TokenFlags {
+  std::string tenant;
+  std::string role;
+  std::string name;
 };
 
 // A job in place of a call.
@@ -337,6 +346,7 @@ int DownloadJob(const Globals& globals, const DownloadFlags& flags);
 int CancelJob(const Globals& globals, const std::string& name);
 int RetryJob(const Globals& globals, const std::string& name);
 int DeleteJob(const Globals& globals, const std::string& name);
+int CreateToken(const Globals& globals, const TokenFlags& flags);
 
 int ListArtifacts(const Globals& globals);
 int WriteArtifact(const Globals& globals, const std::string& path, const std::string& media_type);

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <cstdlib>
 #include <memory>
 #include <thread>
 #include <utility>
@@ -58,6 +59,13 @@ class Interrupt {
 Client Globals::Connect() const {
   ClientOptions options;
   options.token = token;
+  options.token_file = token_file;
+  if (!tls.ca.empty() || !tls.certificate.empty()) {
+    auto credentials = TlsCredentials(tls);
+    // Every command would say the same of it.
+    if (!credentials.ok()) std::exit(FailUsage(credentials.status()));
+    options.credentials = *std::move(credentials);
+  }
   if (timeout_seconds > 0) options.timeout = absl::Seconds(timeout_seconds);
   options.cancellation = Interrupt::Get().Arm();
   return Client(server, std::move(options));

@@ -20,15 +20,33 @@
 namespace valuescope::command_line {
 namespace {
 
+std::string StateText(v1::JobState state) {
+  return LowerWithoutPrefix(v1::JobState_Name(state), "JOB_STATE_");
+}
+
+std::string DoneText(const v1::JobProgress& progress) {
+  return absl::StrCat(progress.done(), "/", progress.total());
+}
+
 void PrintJobs(const std::vector<v1::Job>& jobs) {
   std::vector<std::vector<std::string>> rows = {
       {"JOB", "KIND", "STATE", "DONE", "CREATED", "NAME", "WAITS FOR"}};
   for (const v1::Job& job : jobs) {
-    rows.push_back({job.name(), job.kind(),
-                    LowerWithoutPrefix(v1::JobState_Name(job.state()), "JOB_STATE_"),
-                    absl::StrCat(job.progress().done(), "/", job.progress().total()),
+    rows.push_back({job.name(), job.kind(), StateText(job.state()), DoneText(job.progress()),
                     MomentText(job.create_time()), job.display_name(), job.waiting_for()});
   }
+  PrintTable(rows);
+}
+
+// Jobs that it is made of, in the order in which they began; nothing where there are none.
+void PrintParts(const google::protobuf::RepeatedPtrField<v1::ChildJob>& parts) {
+  if (parts.empty()) return;
+  std::vector<std::vector<std::string>> rows = {{"PART", "STATE", "DONE", "OF", "JOB"}};
+  for (const v1::ChildJob& part : parts) {
+    rows.push_back({part.phase(), StateText(part.state()), DoneText(part.progress()),
+                    part.progress().unit(), part.job()});
+  }
+  std::cout << "\n";
   PrintTable(rows);
 }
 
@@ -62,6 +80,7 @@ void PrintJob(const Globals& globals, const v1::Job& job) {
   for (const std::string& set : job.result().neuron_sets()) {
     std::cout << "neuron set: " << set << "\n";
   }
+  PrintParts(job.children());
 }
 
 }  // namespace

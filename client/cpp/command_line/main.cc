@@ -240,6 +240,45 @@ void AddCompletion(CLI::App& app, Action& action) {
   add("fish", "valuescope completion fish | source", Shell::kFish);
 }
 
+void AddCredentials(CLI::App& app, Globals& globals) {
+  CLI::Option* token =
+      app.add_option("--token", globals.token, "bearer token")->envname("VALUESCOPE_TOKEN");
+  app.add_option("--token_file", globals.token_file, "file of the bearer token")
+      ->envname("VALUESCOPE_TOKEN_FILE")
+      ->excludes(token);
+  app.add_option(
+         "--tls_ca", globals.tls.ca,
+         "PEM file of roots that the server's certificate is checked against: connects with "
+         "TLS")
+      ->envname("VALUESCOPE_TLS_CA");
+  CLI::Option* certificate = app.add_option("--tls_certificate", globals.tls.certificate,
+                                            "PEM file of a certificate that tells who calls")
+                                 ->envname("VALUESCOPE_TLS_CERTIFICATE");
+  CLI::Option* key =
+      app.add_option("--tls_key", globals.tls.key, "PEM file of the certificate's key")
+          ->envname("VALUESCOPE_TLS_KEY");
+  certificate->needs(key);
+  key->needs(certificate);
+}
+
+void AddTokens(CLI::App& app, const Globals& globals, Action& action) {
+  CLI::App* tokens = app.add_subcommand("tokens", "who may call a server (create)");
+  tokens->require_subcommand(1);
+  static TokenFlags flags;
+  CLI::App* create = tokens->add_subcommand(
+      "create", "a new bearer token, and its line for the server's --tokens file");
+  create->add_option("--tenant", flags.tenant, "whose the token is")->required();
+  create
+      ->add_option("--role", flags.role, "reader looks, user makes and deletes, admin loads models")
+      ->check(CLI::IsMember({"reader", "user", "admin"}))
+      ->required();
+  create->add_option("--name", flags.name, "for the server's log");
+  create->footer(
+      "Give the token to whoever is to call, and append the line to the file. Nobody can make the\n"
+      "token of the line. A server that runs knows the token within 5 s.");
+  create->callback([&] { action = [&globals] { return CreateToken(globals, flags); }; });
+}
+
 int Main(int argc, char** argv) {
   Globals globals;
   Action action;
@@ -251,7 +290,7 @@ int Main(int argc, char** argv) {
   app.add_option("--server", globals.server, "HOST:PORT")
       ->envname("VALUESCOPE_SERVER")
       ->capture_default_str();
-  app.add_option("--token", globals.token, "bearer token")->envname("VALUESCOPE_TOKEN");
+  AddCredentials(app, globals);
   app.add_option("--timeout", globals.timeout_seconds,
                  "seconds; 0 is two minutes for lookups, an hour for work, a day for streams")
       ->check(CLI::NonNegativeNumber)
@@ -267,6 +306,7 @@ int Main(int argc, char** argv) {
   AddTextCommands(app, globals, action);
   AddJobs(app, globals, action);
   AddArtifacts(app, globals, action);
+  AddTokens(app, globals, action);
   AddCompletion(app, action);
   try {
     app.parse(argc, argv);

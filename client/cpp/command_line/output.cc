@@ -30,7 +30,10 @@ const char* AdviceFor(const absl::Status& status) {
       return "list what exists with 'valuescope models', 'vectors list', 'jobs list' or 'artifacts "
              "list'";
     case absl::StatusCode::kUnauthenticated:
-      return "this server wants a token: set --token or VALUESCOPE_TOKEN";
+      return "this server wants to know who calls: set --token_file or --token (or "
+             "VALUESCOPE_TOKEN_FILE, VALUESCOPE_TOKEN)";
+    case absl::StatusCode::kPermissionDenied:
+      return "ask the server's operator for a token with that role";
     case absl::StatusCode::kDeadlineExceeded:
       return "allow more time with --timeout=SECONDS";
     case absl::StatusCode::kInternal:

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "status_payloads.h"
+#include "valuescope/credentials.h"
 #include "valuescope/error.h"
 #include "valuescope/internal/attempts.h"
 
@@ -80,15 +81,25 @@ grpc::ClientContext* Attempts::Begin() {
   if (deadline_ != absl::InfiniteFuture()) {
     context_->set_deadline(absl::ToChronoTime(absl::Now() + (deadline_ - settings_.clock->Now())));
   }
-  if (!settings_.token.empty()) {
-    context_->AddMetadata("authorization", absl::StrCat("Bearer ", settings_.token));
-  }
+  AddToken();
   if (cancelled_.HasBeenNotified()) context_->TryCancel();
   return context_.get();
 }
 
+void Attempts::AddToken() {
+  absl::StatusOr<std::string> token = settings_.token;
+  if (!settings_.token_file.empty()) token = ReadToken(settings_.token_file);
+  unsent_ = token.status();
+  if (!token.ok()) {
+    context_->TryCancel();  // before it is sent
+  } else if (!token->empty()) {
+    context_->AddMetadata("authorization", absl::StrCat("Bearer ", *token));
+  }
+}
+
 absl::Status Attempts::End(const grpc::Status& status) {
   absl::MutexLock lock(&mutex_);
+  if (!unsent_.ok()) return unsent_;
   return FromGrpcStatus(status, context_->GetServerTrailingMetadata());
 }
 

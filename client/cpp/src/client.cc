@@ -213,6 +213,7 @@ internal::Attempts::Settings Client::SettingsOf(const CallOptions& options, Repe
   return {.retry = options_.retry,
           .clock = options_.clock,
           .token = options_.token,
+          .token_file = options_.token_file,
           .timeout = options.timeout.value_or(options_.timeout.value_or(timeout)),
           .cancellation = options.cancellation ? options.cancellation : options_.cancellation,
           .repeatable = repeat == Repeat::kHarmless};

@@ -102,6 +102,7 @@ def add_value(value, draw, several):
     directions = list(STRENGTHS)[: None if several else -1]
     add_development(value, draw, directions)
     add_outcomes(value, draw, directions)
+    add_transfer(value, draw)
     value.untested.add(
         name="neurons_prompted", reason="no point kept the guard on development queries"
     )
@@ -287,6 +288,16 @@ def add_outcomes(value, draw, directions):
         measured(outcome, 0.09 + 0.003 * number, 2, draw)
 
 
+def add_transfer(value, draw):
+    transfer = value.transfers.add(language="de", num_comparisons=8)
+    for own in value.outcomes:
+        if not own.name.startswith("random_"):
+            outcome = transfer.outcomes.add()
+            outcome.CopyFrom(own)
+            outcome.ClearField("measures")
+            measured(outcome, 0.2 + 0.1 * draw.random(), 2, draw, baseline=own.name == "baseline")
+
+
 def measured(outcome, share, kind, draw, baseline=False):
     share = round(share * QUERIES) / QUERIES
     numbers = {
@@ -328,6 +339,9 @@ def add_across(result, names, draw):
             explained_variance=0.5 + 0.1 * np.sin(layer / 6),
             mean_pairwise_cosine=0.4 + 0.1 * np.cos(layer / 7),
         )
+        sure = result.value_intervals.add(layer=layer)
+        sure.explained_variance.CopyFrom(interval(0.5, 0.2))
+        sure.mean_pairwise_cosine.CopyFrom(interval(0.4, 0.3))
         for condition in (INTRINSIC, PROMPTED):
             for place, first in enumerate(names):
                 for second in names[place + 1 :]:

@@ -142,6 +142,50 @@ def test_the_token_and_a_request_id_travel(both, fake):
     assert len(fake.metadata[0]["x-request-id"]) == 36
 
 
+def test_a_token_file_is_read_for_every_call(both, fake, tmp_path):
+    fake.answers[GET_MODEL] = lambda request, context: MODEL
+    file = tmp_path / "token"
+    for token in ("first", "second"):
+        file.write_text(f" {token}\n")
+        both.run(lambda client: client.model("models/m"), token_file=file)
+        assert fake.metadata[-1]["authorization"] == f"Bearer {token}"
+    for content in ("\n", None):
+        file.write_text(content) if content else file.unlink()
+        with pytest.raises(ValueError, match="token file"):
+            both.run(lambda client: client.model("models/m"), token_file=file)
+    assert len(fake.metadata) == 2
+
+
+def test_what_is_not_said_comes_from_the_environment(both, fake, tmp_path, monkeypatch):
+    fake.answers[GET_MODEL] = lambda request, context: MODEL
+    file = tmp_path / "token"
+    file.write_text("of the file")
+    for name, value, sent in [
+        ("VALUESCOPE_TOKEN_FILE", str(file), "Bearer of the file"),
+        ("VALUESCOPE_TOKEN", "plain", "Bearer plain"),
+    ]:
+        monkeypatch.setenv(name, value)
+        both.run(lambda client: client.model("models/m"))
+        assert fake.metadata[-1]["authorization"] == sent
+        both.run(lambda client: client.model("models/m"), token="said")
+        assert fake.metadata[-1]["authorization"] == "Bearer said"
+
+
+def test_a_token_does_not_show_where_a_client_is_printed():
+    with vs.Client("127.0.0.1:1", token="secret") as client:
+        assert "secret" not in repr(client) + repr(client._api._bearer)
+
+
+def test_tls_says_which_file_is_missing(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"file of ca.*cannot be read"):
+        vs.Client(tls=vs.Tls(ca=tmp_path / "none"))
+    monkeypatch.setenv("VALUESCOPE_TLS_CA", str(tmp_path / "none"))
+    with pytest.raises(ValueError, match=r"file of ca.*cannot be read"):
+        vs.Client()
+    with pytest.raises(ValueError, match="both or neither"):
+        vs.Tls(certificate="c.pem")
+
+
 def test_every_page_is_read(both, fake):
     pages = {
         "": v1.ListModelsResponse(models=[v1.Model(name="a")], next_page_token="2"),

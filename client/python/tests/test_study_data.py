@@ -160,6 +160,33 @@ def test_a_spec_takes_judges_and_splits_apart():
     assert list(DATA.spec("models/m", ["power"], test_queries=["Why?"]).test_queries) == ["Why?"]
 
 
+def test_other_languages_are_asked_by_items_and_by_queries_with_words_where_there_are_such(
+    tmp_path,
+):
+    spec = DATA.spec("models/m", ["power"], languages=["de", "es"])
+    assert [language.name for language in spec.languages] == ["de", "es"]
+    for language in spec.languages:
+        items = language.questionnaire.items
+        assert len(items) == 20 and {item.language for item in items} == {language.name}
+        assert not language.test_queries and not language.judges
+        assert not language.questionnaire.conditions
+    query = '{"id": "d1", "topic": "t", "split": "test", "text": "Was nun?", "language": "de"}'
+    word = '{"value": "power", "list": "score", "word": "macht*", "language": "de"}'
+    replaced(tmp_path, "queries.jsonl", lambda lines: [*lines, query])
+    replaced(tmp_path, "words.jsonl", lambda lines: [*lines, word])
+    own = vs.study_data(tmp_path)
+    assert own.query_texts("test") == DATA.query_texts("test")
+    (german,) = own.spec("models/m", ["power"], languages=["de"]).languages
+    assert list(german.test_queries) == ["Was nun?"]
+    (judge,) = german.judges
+    assert judge.value == "power" and list(judge.score_judge.word_list.words) == ["macht*"]
+    assert own.definition("power") == DATA.definition("power")
+    with pytest.raises(ValueError, match="'hedonism' has no words in 'de'"):
+        own.language("de", ["hedonism"])
+    with pytest.raises(ValueError, match="neither queries nor items"):
+        DATA.language("fr", ["power"])
+
+
 @pytest.mark.parametrize(
     "entry, text, found",
     [
@@ -216,6 +243,8 @@ BROKEN = [
         "line 49",
     ),
     ("queries.jsonl", 9, "id", {"id": "q001"}, "that of line 1 too"),
+    ("queries.jsonl", 9, "split", {"language": "de"}, "must be 'test'"),
+    ("words.jsonl", 1, "list", {"language": "de"}, "must be 'score'"),
     ("capability.jsonl", 3, "answer", {"answer": 4}, "0 to 3"),
     ("capability.jsonl", 3, "answer", {"answer": True}, "index"),
     ("capability.jsonl", 3, "choices", {"choices": ["a", "a"]}, "twice"),

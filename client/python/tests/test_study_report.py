@@ -242,6 +242,17 @@ def test_a_grid_of_many_layers_is_drawn_over_the_layers_and_lists_no_random_poin
     assert drawn.count("random directions, each at its best</td>") == len(COEFFICIENTS)
 
 
+def test_other_languages_are_tables_of_what_was_chosen_in_the_studys_own():
+    results = made_up_study()
+    told = vs.study_page(results)
+    (value,) = results.values
+    assert told.count("In other languages") == 1
+    rows = told.split("In other languages")[1].split("</section>")[0].count("<tr>")
+    assert rows == 1 + len(value.transfers[0].outcomes)
+    value.ClearField("transfers")
+    assert "In other languages" not in vs.study_page(results)
+
+
 def test_random_directions_are_one_band_and_rows_of_the_table():
     results = made_up_study()
     tested = section(vs.study_page(results), "value-1-steering")

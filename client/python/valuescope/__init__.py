@@ -12,6 +12,7 @@ from .choices import Choices, choices_request
 from .client import AsyncClient, Client, connect
 from .comparisons import Comparison, ValueComparison
 from .conditions import EvaluationCondition, generation_spec
+from .credentials import Tls
 from .errors import (
     AccessDenied,
     AlreadyExists,
@@ -135,6 +136,7 @@ __all__ = [
     "Table",
     "TaggedScores",
     "TextMeasures",
+    "Tls",
     "Unavailable",
     "ValueComparison",
     "ValuescopeError",

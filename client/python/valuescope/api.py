@@ -30,6 +30,7 @@ from .choices import Choices, choices_request
 from .comparisons import Comparison, ValueComparison
 from .conditions import Conditions, generation_spec
 from .crc32c import crc32c
+from .credentials import NO_TOKEN, Bearer
 from .errors import (
     REQUEST_ID,
     Damaged,
@@ -104,16 +105,14 @@ class Api:
     def __init__(
         self,
         transport: Transport,
-        token: str | None = None,
+        bearer: Bearer = NO_TOKEN,
         timeout: float | None = None,
         retry: Retry | None = None,
     ) -> None:
         self._transport = transport
         self._timeout = timeout
         self._retry = retry or Retry()
-        self._credentials: Metadata = (
-            () if token is None else (("authorization", f"Bearer {token}"),)
-        )
+        self._bearer = bearer
 
     def _limited(self: T, timeout: float | None) -> T:
         """The same over the same connection with another timeout."""
@@ -1700,7 +1699,7 @@ class Api:
         return None if timeout == float("inf") else timeout
 
     def _metadata(self) -> Metadata:
-        return (*self._credentials, (REQUEST_ID, _new_id()))
+        return (*self._bearer.authorization(), (REQUEST_ID, _new_id()))
 
 
 def _put(put: Callable[[tuple[int, Any]], None], index: int, outcome: Any) -> None:

@@ -12,6 +12,7 @@ async with vs.AsyncClient("127.0.0.1:50051") as client:
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
@@ -21,6 +22,7 @@ from . import v1
 from .api import IN_FLIGHT, Api
 from .blocking import blocking, blocking_iterator, run
 from .captures import CapturedSet
+from .credentials import Tls, bearer, channel_credentials
 from .job_handles import AsyncJobHandle, JobHandle
 from .prompts import Prompt, Steering
 from .results import Generation
@@ -38,10 +40,13 @@ class AsyncClient(Api):
 
     Args:
         target: "HOST:PORT".
-        token: bearer token, where the server asks for one.
+        token: bearer token, where the server asks for one; VALUESCOPE_TOKEN by default.
+        token_file: file of it, read again for each attempt of a call; VALUESCOPE_TOKEN_FILE by default.
+        tls: files for a connection with TLS; those that VALUESCOPE_TLS_CA, VALUESCOPE_TLS_CERTIFICATE and
+            VALUESCOPE_TLS_KEY name by default; without any it is in the clear.
         timeout: seconds after which a call fails with `DeadlineExceeded`, repeated attempts included; `math.inf` for no limit.
             Default: two minutes for lookups, an hour for calls that compute, a day for streams.
-        credentials: channel credentials for TLS; None connects in the clear.
+        credentials: channel credentials of gRPC in place of `tls`.
         retry: how often and how patiently calls are tried again.
     """
 
@@ -50,11 +55,14 @@ class AsyncClient(Api):
         target: str = _DEFAULT_TARGET,
         *,
         token: str | None = None,
+        token_file: str | os.PathLike[str] | None = None,
+        tls: Tls | None = None,
         timeout: float | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         retry: Retry | None = None,
     ) -> None:
-        super().__init__(AsyncioTransport(target, credentials), token, timeout, retry)
+        transport = AsyncioTransport(target, channel_credentials(tls, credentials))
+        super().__init__(transport, bearer(token, token_file), timeout, retry)
         self._target = target
 
     def with_timeout(self: _SelfT, timeout: float | None) -> _SelfT:
@@ -93,10 +101,13 @@ class Client:
 
     Args:
         target: "HOST:PORT".
-        token: bearer token, where the server asks for one.
+        token: bearer token, where the server asks for one; VALUESCOPE_TOKEN by default.
+        token_file: file of it, read again for each attempt of a call; VALUESCOPE_TOKEN_FILE by default.
+        tls: files for a connection with TLS; those that VALUESCOPE_TLS_CA, VALUESCOPE_TLS_CERTIFICATE and
+            VALUESCOPE_TLS_KEY name by default; without any it is in the clear.
         timeout: seconds after which a call fails with `DeadlineExceeded`, repeated attempts included; `math.inf` for no limit.
             Default: two minutes for lookups, an hour for calls that compute, a day for streams.
-        credentials: channel credentials for TLS; None connects in the clear.
+        credentials: channel credentials of gRPC in place of `tls`.
         retry: how often and how patiently calls are tried again.
     """
 
@@ -105,11 +116,14 @@ class Client:
         target: str = _DEFAULT_TARGET,
         *,
         token: str | None = None,
+        token_file: str | os.PathLike[str] | None = None,
+        tls: Tls | None = None,
         timeout: float | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         retry: Retry | None = None,
     ) -> None:
-        self._api = Api(BlockingTransport(target, credentials), token, timeout, retry)
+        transport = BlockingTransport(target, channel_credentials(tls, credentials))
+        self._api = Api(transport, bearer(token, token_file), timeout, retry)
         self._target = target
 
     def with_timeout(self, timeout: float | None) -> Client:
@@ -269,6 +283,8 @@ def connect(
     target: str = _DEFAULT_TARGET,
     *,
     token: str | None = None,
+    token_file: str | os.PathLike[str] | None = None,
+    tls: Tls | None = None,
     timeout: float | None = None,
     credentials: grpc.ChannelCredentials | None = None,
     retry: Retry | None = None,
@@ -278,13 +294,21 @@ def connect(
 
     Args:
         target: "HOST:PORT".
-        token, timeout, credentials, retry: as in `Client`.
+        token, token_file, tls, timeout, credentials, retry: as in `Client`.
         wait: seconds that the server may take to answer.
 
     Raises:
         Unavailable: nobody answered.
     """
-    client = Client(target, token=token, timeout=timeout, credentials=credentials, retry=retry)
+    client = Client(
+        target,
+        token=token,
+        token_file=token_file,
+        tls=tls,
+        timeout=timeout,
+        credentials=credentials,
+        retry=retry,
+    )
     try:
         client.wait_until_ready(timeout=wait)
     except BaseException:

@@ -28,16 +28,18 @@ from .word_matching import folded, occurs_folded
 QUERY_SPLITS = ("train", "development", "test")
 CHOICE_SPLITS = ("development", "test")
 LISTS = ("label", "score")
+# Of a query or word whose line names no language: that of the study.
+OWN = ""
 # The contract's limits.
 MOST_SYSTEM_MESSAGES = 64
 MOST_WORD_BYTES = 256
 _SLOT = "{description}"
 _FILES = {
     "values.jsonl": ("value", "definition", "opposite", "neighbours"),
-    "words.jsonl": ("value", "list", "word"),
+    "words.jsonl": ("value", "list", "word", "language"),
     "descriptions.jsonl": ("value", "text"),
     "templates.jsonl": ("id", "text"),
-    "queries.jsonl": ("id", "topic", "split", "text"),
+    "queries.jsonl": ("id", "topic", "split", "text", "language"),
     "capability.jsonl": ("id", "split", "question", "choices", "answer"),
     "questionnaire.jsonl": ("id", "text", "value", "reverse", "language"),
     "requests.jsonl": ("id", "refuse", "text"),
@@ -58,7 +60,8 @@ class StudyValue:
         neighbours: the values beside it on the circle.
         label_words: entries of a word list that labels responses and chooses layers and coefficients.
         score_words: entries of the one that scores answers to test queries; it shares none with the other.
-        descriptions: phrases for the value that hold no word of either.
+        descriptions: phrases for the value that hold no word of any list.
+        score_words_elsewhere: by language, entries of the list that scores answers in another language than the study's.
     """
 
     value: str
@@ -68,16 +71,18 @@ class StudyValue:
     label_words: tuple[str, ...]
     score_words: tuple[str, ...]
     descriptions: tuple[str, ...]
+    score_words_elsewhere: Mapping[str, tuple[str, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
 class StudyQuery:
-    """A query: id, topic, split ("train", "development" or "test") and text."""
+    """A query: id, topic, split ("train", "development" or "test"), text, and its language where that is not the study's."""
 
     id: str
     topic: str
     split: str
     text: str
+    language: str = OWN
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -110,11 +115,11 @@ class StudyData:
         filled = itertools.product(self.templates, self._value(value).descriptions)
         return [template.replace(_SLOT, description) for template, description in filled]
 
-    def query_texts(self, split: str) -> list[str]:
-        """Texts of the queries of "train", "development" or "test"."""
+    def query_texts(self, split: str, language: str = OWN) -> list[str]:
+        """Texts of the queries of "train", "development" or "test", or of those for testing in another language."""
         if split not in QUERY_SPLITS:
             raise ValueError(f"split is {split!r}; choose one of {', '.join(QUERY_SPLITS)}")
-        return [query.text for query in self.queries if query.split == split]
+        return [q.text for q in self.queries if q.split == split and q.language == language]
 
     def choices(self, split: str) -> list[v1.ChoiceQuestion]:
         """Multiple-choice questions of "development" or "test"."""
@@ -142,8 +147,36 @@ class StudyData:
         made.score_judge.word_list.words.extend(chosen.score_words)
         return made
 
+    def language(self, name: str, values: Iterable[str]) -> v1.StudyLanguage:
+        """What a study of some values asks in another language: its test queries, with the words that score their answers, and
+        the items of its questionnaire; as far as there are such.
+
+        Raises:
+            ValueError: there is nothing in the language, or queries and no words of a value.
+        """
+        asked = v1.StudyLanguage(name=name, test_queries=self.query_texts("test", name))
+        if name in self.languages:
+            asked.questionnaire.CopyFrom(_questionnaire_request(self.questionnaire(name)))
+        elif not asked.test_queries:
+            raise ValueError(f"language is {name!r}, of which there are neither queries nor items")
+        if not asked.test_queries:
+            return asked
+        for value in values:
+            words = self._value(value).score_words_elsewhere.get(name)
+            if not words:
+                raise ValueError(f"value {value!r} has no words in {name!r} to score answers by")
+            judge = v1.Judge(word_list=v1.WordListJudge(words=words))
+            asked.judges.append(v1.LanguageJudge(value=value, score_judge=judge))
+        return asked
+
     def spec(
-        self, model: str, values: Iterable[str], *, language: str = "en", **fields: Any
+        self,
+        model: str,
+        values: Iterable[str],
+        *,
+        language: str = "en",
+        languages: Iterable[str] = (),
+        **fields: Any,
     ) -> v1.ValueStudySpec:
         """A study of some values with these data.
 
@@ -151,20 +184,22 @@ class StudyData:
             model: "models/ID".
             values: their names.
             language: of the questionnaire.
+            languages: others that what was chosen is tested in too, as `language` takes them from the data.
             fields: fields of `ValueStudySpec`; what is given takes the place of the data's.
         """
+        values = list(values)
         whole: dict[str, Any] = {
             "queries": self.query_texts("train"),
             "development_queries": self.query_texts("development"),
             "test_queries": self.query_texts("test"),
             "development_choices": _choices_request(self.choices("development")),
             "test_choices": _choices_request(self.choices("test")),
-            "questionnaire": questionnaire_request("", **self.questionnaire(language)),
+            "questionnaire": _questionnaire_request(self.questionnaire(language)),
+            "languages": [self.language(name, values) for name in languages],
             "measures": v1.MeasureTextsRequest(
                 ngrams=[1, 2], refusal_phrases=self.refusal_phrases, perplexity=True
             ),
         }
-        whole["questionnaire"].ClearField("conditions")  # the study's own
         definitions = [self.definition(value) for value in values]
         return v1.ValueStudySpec(model=model, values=definitions, **{**whole, **fields})
 
@@ -177,6 +212,12 @@ class StudyData:
         counts = {split: len(self.query_texts(split)) for split in QUERY_SPLITS}
         queries = ", ".join(f"{count} {split}" for split, count in counts.items())
         return f"StudyData({len(self.values)} values, queries {queries})"
+
+
+def _questionnaire_request(asked: Mapping[str, Any]) -> v1.AskQuestionnaireRequest:
+    request = questionnaire_request("", **asked)
+    request.ClearField("conditions")  # the study's own
+    return request
 
 
 def _choices_request(questions: list[v1.ChoiceQuestion]) -> v1.AnswerChoicesRequest:
@@ -256,7 +297,7 @@ def _values(lines: Mapping[str, list[Line]]) -> dict[str, StudyValue]:
     values = {}
     for line, name in zip(named, names, strict=True):
         for kind in LISTS:
-            if not words[name, kind]:
+            if not words[name, kind, OWN]:
                 raise line.error("value", f"has no {kind} words in words.jsonl")
         if not descriptions[name]:
             raise line.error("value", "has no line in descriptions.jsonl")
@@ -269,24 +310,36 @@ def _values(lines: Mapping[str, list[Line]]) -> dict[str, StudyValue]:
             definition=line.text("definition"),
             opposite=line.choice("opposite", names) if line.fields.get("opposite") else "",
             neighbours=tuple(neighbours),
-            label_words=tuple(words[name, "label"]),
-            score_words=tuple(words[name, "score"]),
+            label_words=tuple(words[name, "label", OWN]),
+            score_words=tuple(words[name, "score", OWN]),
             descriptions=tuple(descriptions[name]),
+            score_words_elsewhere={
+                language: tuple(found)
+                for (value, _, language), found in words.items()
+                if value == name and language != OWN
+            },
         )
     return values
 
 
-def _words(lines: list[Line], names: list[str]) -> dict[tuple[str, str], list[str]]:
-    """Entries by value and list; an error where an entry of one list is found in one of another list of the value."""
-    words: dict[tuple[str, str], list[str]] = {(name, kind): [] for name in names for kind in LISTS}
+def _words(lines: list[Line], names: list[str]) -> dict[tuple[str, str, str], list[str]]:
+    """Entries by value, list and language; an error where an entry of one list is found in one of another list of the value."""
+    words: dict[tuple[str, str, str], list[str]] = {
+        (name, kind, OWN): [] for name in names for kind in LISTS
+    }
     for line in lines:
         word = line.text("word")
         if not folded(word.removesuffix("*")) or "*" in word.removesuffix("*"):
             raise line.error("word", f"is {word!r}; '*' may only stand behind the start of a word")
         if len(word.encode()) > MOST_WORD_BYTES:
             raise line.error("word", f"has more than {MOST_WORD_BYTES} bytes")
-        words[line.choice("value", names), line.choice("list", LISTS)].append(word)
-    refuse_repeats(lines, "word", lambda line: (line.text("value"), folded(line.text("word"))))
+        kind, language = line.choice("list", LISTS), _language(line)
+        if language != OWN and kind != "score":
+            raise line.error("list", "must be 'score' in another language: nothing is chosen in it")
+        words.setdefault((line.choice("value", names), kind, language), []).append(word)
+    refuse_repeats(
+        lines, "word", lambda line: (line.text("value"), _language(line), folded(line.text("word")))
+    )
     for line, other in itertools.permutations(lines, 2):
         same = line.fields["value"] == other.fields["value"]
         if same and line.fields["list"] != other.fields["list"] and _covers(line, other):
@@ -296,6 +349,10 @@ def _words(lines: list[Line], names: list[str]) -> dict[tuple[str, str], list[st
                 "which is in the value's other list",
             )
     return words
+
+
+def _language(line: Line) -> str:
+    return line.text("language") if "language" in line.fields else OWN
 
 
 def _covers(line: Line, other: Line) -> bool:
@@ -345,11 +402,15 @@ def _queries(lines: list[Line]) -> list[StudyQuery]:
             line.text("topic"),
             line.choice("split", QUERY_SPLITS),
             line.text("text"),
+            _language(line),
         )
         for line in lines
     ]
+    for query, line in zip(queries, lines, strict=True):
+        if query.language != OWN and query.split != "test":
+            raise line.error("split", "must be 'test' in another language: nothing is chosen in it")
     for split in QUERY_SPLITS:
-        if all(query.split != split for query in queries):
+        if all(query.split != split for query in queries if query.language == OWN):
             raise StudyDataError(lines[0].file, 0, "split", f"no query is of {split!r}")
     return queries
 

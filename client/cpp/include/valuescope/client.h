@@ -24,6 +24,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "valuescope/call.h"
+#include "valuescope/credentials.h"
 #include "valuescope/error.h"
 #include "valuescope/job_watch.h"
 #include "valuescope/stream.h"
@@ -41,10 +42,15 @@ namespace valuescope {
 
 struct ClientOptions {
   std::string token = "";  // bearer token; empty sends none
+  // File of a bearer token in its place, read for each attempt of a call, so that a token that is
+  // renewed there is the one that is sent. A call fails with FAILED_PRECONDITION where it cannot be
+  // read.
+  std::string token_file = "";
   // Of each call, its retries included; InfiniteDuration for no limit. Default by what it does: two
   // minutes for lookups, an hour for calls that compute, a day for streams.
   std::optional<absl::Duration> timeout = std::nullopt;
-  std::shared_ptr<grpc::ChannelCredentials> credentials = nullptr;  // null connects in the clear
+  // TLS, see TlsCredentials; null connects in the clear.
+  std::shared_ptr<grpc::ChannelCredentials> credentials = nullptr;
   std::shared_ptr<Cancellation> cancellation = nullptr;  // of calls whose options name none
   RetryPolicy retry = {};
   std::shared_ptr<RetryClock> clock = nullptr;  // null is the real one

@@ -5,11 +5,11 @@ from __future__ import annotations
 import collections
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from .. import html, v1
 from .layout import Cell, data_table, figure, legend, paragraph, section
-from .numbers import Sentence, count, decimal, field, interval, p_value, percent
+from .numbers import Part, Sentence, count, decimal, field, interval, p_value, percent
 from .subjects import CONDITIONS
 from .svg import Axis, Panel
 
@@ -52,13 +52,22 @@ def _deltas(results: v1.ValueStudyResult) -> str:
     variance.line([(one.layer, one.mean_pairwise_cosine) for one in deltas], "delta dashed")
     cosines = _cross_panel(results, layers)
     table = data_table(
-        ["layer", "norm of the mean delta", "variance explained", "mean cosine of two deltas"],
+        [
+            "layer",
+            "norm of the mean delta",
+            "variance explained",
+            "95 %",
+            "mean cosine of two deltas",
+            "95 %",
+        ],
         [
             [
                 count(one.layer),
                 decimal(one.norm),
                 percent(one.explained_variance),
+                _over_values(results, one.layer, "explained_variance", percent),
                 decimal(one.mean_pairwise_cosine),
+                _over_values(results, one.layer, "mean_pairwise_cosine", decimal),
             ]
             for one in deltas
         ],
@@ -86,9 +95,19 @@ def _deltas(results: v1.ValueStudyResult) -> str:
     )
     caption = (
         "A delta is a value's prompted vector less its intrinsic one. What all deltas share is a channel of following instructions, "
-        "whatever the value. Right: how alike the vectors of different values are."
+        "whatever the value; intervals are over the values, as a sample of more. Right: how alike the vectors of different values are."
     )
     return figure(caption, [variance, cosines], table + crossed, keys)
+
+
+def _over_values(
+    results: v1.ValueStudyResult, layer: int, name: str, write: Callable[[float], Part]
+) -> Cell:
+    """The interval of a number that is over the values, were these a sample of more."""
+    for one in results.value_intervals:
+        if one.layer == layer and one.HasField(name):
+            return interval(getattr(one, name), write)
+    return "–"
 
 
 def _cross_panel(results: v1.ValueStudyResult, layers: list[int]) -> Panel:

@@ -7,6 +7,7 @@ import collections
 from .. import v1
 from .across import AGREEMENTS
 from .numbers import (
+    JOINED,
     Sentence,
     count,
     decimal,
@@ -92,7 +93,7 @@ def _along(value: v1.StudiedValue, direction: int, name: str, *, with_layer: boo
     if one.HasField("difference"):
         sentence += [": ", points(one.difference), " points"]
     if one.HasField("difference_interval"):
-        sentence += [", 95 % ", *interval(one.difference_interval, points)]
+        sentence += [f", 95{JOINED}% ", *interval(one.difference_interval, points)]
     for name_of_p, told in (
         ("adjusted_p_value", "over all comparisons"),
         ("random_p_value", "against random directions"),
@@ -134,7 +135,7 @@ def _left(value: v1.StudiedValue, direction: int, name: str) -> Sentence:
         return [f"nothing within the guard ({name})"]
     sentence: Sentence = [points(one.difference), f" points ({name}"]
     if one.HasField("difference_interval"):
-        sentence += [", 95 % ", *interval(one.difference_interval, points)]
+        sentence += [f", 95{JOINED}% ", *interval(one.difference_interval, points)]
     return [*sentence, ")" if outcome.keeps_guard else ", guard broken)"]
 
 

@@ -21,7 +21,7 @@ ROUNDING = (
 )
 _MISSING = "–"
 # A space at which no line breaks.
-_JOINED = "\u00a0"
+JOINED = "\u00a0"
 _SMALL = (
     "none one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
     "nineteen"
@@ -50,7 +50,7 @@ Sentence = list[Part]
 
 def plain(sentence: Iterable[Part]) -> str:
     """A sentence for a console."""
-    return "".join(str(part) for part in sentence).replace(_JOINED, " ")
+    return "".join(str(part) for part in sentence).replace(JOINED, " ")
 
 
 def marked_up(sentence: Part | Iterable[Part]) -> html.Markup:
@@ -81,7 +81,7 @@ def signed(value: float | None) -> Part:
 
 def percent(value: float | None) -> Part:
     """A share."""
-    return _number(value, lambda v: f"{_hundredth(v)}{_JOINED}%")
+    return _number(value, lambda v: f"{_hundredth(v)}{JOINED}%")
 
 
 def points(value: float | None) -> Part:
@@ -96,7 +96,7 @@ def p_value(value: float | None) -> Part:
 
 def interval(bounds: v1.Interval, write: Callable[[float], Part]) -> Sentence:
     """ "a to b"."""
-    return [write(bounds.lower), f"{_JOINED}to{_JOINED}", write(bounds.upper)]
+    return [write(bounds.lower), f"{JOINED}to{JOINED}", write(bounds.upper)]
 
 
 def field(message: Any, name: str) -> float | None:

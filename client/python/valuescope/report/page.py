@@ -19,7 +19,7 @@ from .findings import sentences
 from .layout import Cell, data_table, folded, paragraph, section, verbatim, warnings
 from .neurons import neurons_section
 from .numbers import ROUNDING, Part, count, marked_up
-from .steering import costs_section, outcomes_section
+from .steering import costs_section, languages_section, outcomes_section
 from .vectors import failed_section, responses_section, vectors_section
 
 Results = v1.ValueStudyResult | Mapping[str, Any] | str | bytes
@@ -103,6 +103,7 @@ def _value(results: v1.ValueStudyResult, value: v1.StudiedValue, number: int) ->
             outcomes_section(value, f"{identity}-steering"),
             answers_section(value, f"{identity}-texts"),
             costs_section(value, f"{identity}-costs"),
+            languages_section(value, f"{identity}-languages"),
             choosing_section(value, f"{identity}-choosing"),
             responses_section(value, f"{identity}-answers"),
             vectors_section(value, steered, f"{identity}-vectors"),

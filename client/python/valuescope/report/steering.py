@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from .. import v1
 from .layout import data_table, figure, legend, paragraph, section
@@ -58,7 +58,7 @@ def outcomes_section(value: v1.StudiedValue, identity: str) -> str:
     return section(
         "Steering unseen queries",
         identity,
-        figure(caption, [p for p in panels if p], _effects_table(value), _row_keys()),
+        figure(caption, [p for p in panels if p], _effects_table(value.outcomes), _row_keys()),
         _untested(value),
     )
 
@@ -75,6 +75,21 @@ def costs_section(value: v1.StudiedValue, identity: str) -> str:
     )
     figures = figure(caption, panels, _costs_table(value), _row_keys())
     return section("Diversity and controls", identity, figures)
+
+
+def languages_section(value: v1.StudiedValue, identity: str) -> str:
+    """What was chosen, tested in other languages."""
+    tables = []
+    for transfer in value.transfers:
+        lead: Sentence = [f"In {transfer.language}, against ", count(transfer.num_comparisons)]
+        tables.append(paragraph([*lead, " comparisons:"]) + _effects_table(transfer.outcomes))
+    if not tables:
+        return ""
+    note = (
+        "Nothing was chosen in these languages: every way to answer is the one that was chosen above, and its differences are from the "
+        "unsteered model in the same language. A guard that is broken above is broken here."
+    )
+    return section("In other languages", identity, paragraph(note), *tables)
 
 
 def _row_keys() -> str:
@@ -125,7 +140,7 @@ def _named(outcome: v1.StudyOutcome, seen: Look) -> Sentence:
     return [seen.name]
 
 
-def _effects_table(value: v1.StudiedValue) -> str:
+def _effects_table(outcomes: Iterable[v1.StudyOutcome]) -> str:
     headings = [
         "",
         "steered at",
@@ -138,7 +153,7 @@ def _effects_table(value: v1.StudiedValue) -> str:
         "p, random",
     ]
     rows = []
-    for outcome in value.outcomes:
+    for outcome in outcomes:
         one = measure(outcome, SHARE)
         asked = measure(outcome, "questionnaire")
         rows.append(

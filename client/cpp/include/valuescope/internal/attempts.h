@@ -26,7 +26,8 @@ class Attempts {
   struct Settings {
     RetryPolicy retry;
     std::shared_ptr<RetryClock> clock;
-    std::string token;  // bearer token; empty sends none
+    std::string token;       // bearer token; empty sends none
+    std::string token_file;  // file of it, read for each attempt; empty: there is none
     absl::Duration timeout;
     std::shared_ptr<Cancellation> cancellation;  // may be null
     bool repeatable = false;
@@ -53,12 +54,15 @@ class Attempts {
   void Cancel();
 
  private:
+  void AddToken() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   const Settings settings_;
   const absl::Time deadline_;
   int failures_ = 0;
   absl::Notification cancelled_;  // notified under mutex_
   absl::Mutex mutex_;
   std::unique_ptr<grpc::ClientContext> context_ ABSL_GUARDED_BY(mutex_);
+  absl::Status unsent_ ABSL_GUARDED_BY(mutex_);  // why this attempt was not made
 };
 
 }  // namespace valuescope::internal

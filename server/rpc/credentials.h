@@ -1,0 +1,43 @@
+// Callers by what they show: a bearer token, or the certificate of their TLS connection. A token
+// counts before a certificate, for whoever sends one says by it who they are.
+//
+// A certificate names its caller by a URI in its subject alternative name,
+//
+//   spiffe://ANY.DOMAIN/tenant/TENANT/role/ROLE
+//
+// which is the only URI there. That the certificate was signed by whom --tls_client_ca trusts was
+// found out by TLS.
+#ifndef VALUESCOPE_RPC_CREDENTIALS_H_
+#define VALUESCOPE_RPC_CREDENTIALS_H_
+
+#include <optional>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "rpc/authenticator.h"
+#include "rpc/caller.h"
+#include "rpc/peer.h"
+#include "rpc/token_file.h"
+
+namespace valuescope::rpc {
+
+// Whom such a URI names; nullopt where it is none.
+std::optional<Caller> CallerOfUri(absl::string_view uri);
+
+class CredentialsAuthenticator : public Authenticator {
+ public:
+  // `tokens` outlives this; null: there are none, and certificates alone count.
+  explicit CredentialsAuthenticator(const TokenFile* tokens) : tokens_(tokens) {}
+
+  // UNAUTHENTICATED with the reason CREDENTIALS_MISSING, TOKEN_UNKNOWN or CERTIFICATE_NAMES_NOBODY.
+  absl::StatusOr<Caller> Authenticate(const Peer& peer) const override;
+
+ private:
+  absl::StatusOr<Caller> OfToken(absl::string_view authorization) const;
+
+  const TokenFile* const tokens_;
+};
+
+}  // namespace valuescope::rpc
+
+#endif  // VALUESCOPE_RPC_CREDENTIALS_H_
