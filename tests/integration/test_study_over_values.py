@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from test_value_study import client, root, server, spec_of  # noqa: F401
+from test_value_study import DEVELOPMENT, TEST, client, root, server, spec_of  # noqa: F401
 from valuescope import v1
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -41,6 +41,9 @@ def result(client):  # noqa: F811
         directions=[v1.STUDY_DIRECTION_SHARED],
         random_directions=0,
         neurons=v1.StudyNeurons(attribute=False),
+        development_queries=DEVELOPMENT[:2],
+        test_queries=TEST[:2],
+        measures=v1.MeasureTextsRequest(),
         development_choices=None,
         questionnaire=None,
     )
