@@ -49,9 +49,12 @@ def test_a_tenant_that_may_queue_and_run_one_thing_finishes_its_study(
 
 def test_values_without_enough_responses_end_alone_or_end_the_study(client):  # noqa: F811
     rare = value_of("rare", ["w9999"])
-    fields = {"random_directions": 0, "questionnaire": None, "neurons": None}
-    handle = client.value_study(spec_of(values=[value_of("care"), rare], **fields))
+    # Of its name is no part of another value, nor of the random directions.
+    named = value_of("random")
+    fields = {"random_directions": 1, "questionnaire": None, "neurons": None}
+    handle = client.value_study(spec_of(values=[named, rare], **fields))
     handle.wait()
+    assert {"sweep/random", "sweep_random"} <= {child.phase for child in handle.get().children}
     some = handle.result().study
     assert not some.values[0].failure and some.values[0].outcomes
     assert "0 of 32 intrinsic responses express the value" in some.values[1].failure
