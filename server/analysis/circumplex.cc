@@ -205,13 +205,14 @@ bool IsFirstOfItsKind(std::span<const uint8_t> assignment,
 }  // namespace
 
 absl::StatusOr<std::vector<CircumplexPlace>> CircumplexPlaces(std::span<const std::string> values,
-                                                              CircumplexAngles angles) {
+                                                              CircumplexAngles angles,
+                                                              absl::string_view field) {
   if (values.size() < kLeastCircumplexValues) {
-    return InvalidField("pairs", absl::StrCat("has ", values.size(),
-                                              " values, the circumplex asks "
-                                              "for at least ",
-                                              kLeastCircumplexValues,
-                                              " of: ", absl::StrJoin(kSchwartzValues, ", ")));
+    return InvalidField(
+        field, absl::StrCat("has ", values.size(),
+                            " values, the circumplex asks "
+                            "for at least ",
+                            kLeastCircumplexValues, " of: ", absl::StrJoin(kSchwartzValues, ", ")));
   }
   std::array<size_t, kSchwartzValues.size()> seen{};  // 1 + index in `values`; 0: not there
   std::vector<CircumplexPlace> places, domains(kDomains.size());
@@ -219,14 +220,14 @@ absl::StatusOr<std::vector<CircumplexPlace>> CircumplexPlaces(std::span<const st
     const auto value =
         static_cast<size_t>(std::find(kSchwartzValues.begin(), kSchwartzValues.end(), values[i]) -
                             kSchwartzValues.begin());
-    const std::string field = absl::StrCat("pairs[", i, "].value");
+    const std::string place = absl::StrCat(field, "[", i, "].value");
     if (value == kSchwartzValues.size()) {
-      return InvalidField(field, absl::StrCat("must be one of the values of the circumplex: ",
+      return InvalidField(place, absl::StrCat("must be one of the values of the circumplex: ",
                                               absl::StrJoin(kSchwartzValues, ", ")));
     }
     if (seen[value] != 0) {
-      return InvalidField(
-          field, absl::StrCat("is \"", values[i], "\", as is pairs[", seen[value] - 1, "].value"));
+      return InvalidField(place, absl::StrCat("is \"", values[i], "\", as is ", field, "[",
+                                              seen[value] - 1, "].value"));
     }
     seen[value] = i + 1;
     const int degrees =

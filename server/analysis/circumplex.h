@@ -51,11 +51,12 @@ struct CircumplexPlace {
 };
 
 // Where points belong: one place a value in the order of `values`, or one a domain in the order of
-// the circle. INVALID_ARGUMENT: "pairs" where there are fewer than four values; "pairs[i].value"
-// for one that is not of kSchwartzValues or is there twice; "circumplex.angles" for a domain
-// without a value.
+// the circle. `field`: the list whose elements have the values. INVALID_ARGUMENT: "FIELD" where
+// there are fewer than four values; "FIELD[i].value" for one that is not of kSchwartzValues or is
+// there twice; "circumplex.angles" for a domain without a value.
 absl::StatusOr<std::vector<CircumplexPlace>> CircumplexPlaces(std::span<const std::string> values,
-                                                              CircumplexAngles angles);
+                                                              CircumplexAngles angles,
+                                                              absl::string_view field = "pairs");
 
 // The place of each point; elements behind the last point are 0.
 using Assignment = std::array<uint8_t, kSchwartzValues.size()>;

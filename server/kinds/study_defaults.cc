@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "kinds/study_kept_apart.h"
+#include "services/circumplex_request.h"
 #include "services/request_codec.h"
 
 namespace valuescope::kinds {
@@ -225,6 +226,13 @@ void FillCircumplex(Spec& spec) {
   if (all && names.size() == analysis::kSchwartzValues.size()) spec.mutable_circumplex();
 }
 
+absl::Status CheckCircumplex(const Spec& spec) {
+  if (!spec.has_circumplex()) return absl::OkStatus();
+  std::vector<std::string> values;
+  for (const v1::ValueDefinition& value : spec.values()) values.push_back(value.value());
+  return services::CircumplexFromProto(spec.circumplex(), values, "values").status();
+}
+
 absl::Status FillLayers(const engine::ServedModel& model, Spec& spec) {
   const services::LayersOptions options = {.num_layers = model.architecture.num_layers,
                                            .all_by_default = true};
@@ -274,6 +282,7 @@ absl::StatusOr<Spec> WithStudyDefaults(const Spec& given, const engine::ServedMo
   if (spec.has_development_choices() && !spec.has_test_choices()) {
     *spec.mutable_test_choices() = spec.development_choices();
   }
+  VS_RETURN_IF_ERROR(CheckCircumplex(spec));
   if (!spec.has_circumplex()) FillCircumplex(spec);
   FillGuard(spec);
   VS_RETURN_IF_ERROR(FillLayers(model, spec));

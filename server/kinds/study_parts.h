@@ -1,5 +1,5 @@
 // The jobs that a value study is made of, as requests to other kinds. A part is named by what it
-// does and for whom: "generate/intrinsic", "judge/stimulation/prompted", "extract",
+// does and for whom: "generate_intrinsic", "judge/stimulation/prompted", "extract",
 // "test/power/de".
 #ifndef VALUESCOPE_KINDS_STUDY_PARTS_H_
 #define VALUESCOPE_KINDS_STUDY_PARTS_H_
@@ -24,6 +24,8 @@ struct StudyPart {
 // Of responses, and so of vectors; results have them in this order.
 inline constexpr v1::StudyCondition kStudyConditions[] = {v1::STUDY_CONDITION_INTRINSIC,
                                                           v1::STUDY_CONDITION_PROMPTED};
+// The part that answers training queries for all values.
+inline constexpr char kGenerateIntrinsic[] = "generate_intrinsic";
 // The part that makes all vectors.
 inline constexpr char kExtraction[] = "extract";
 // Neurons that are told of each set.

@@ -130,7 +130,7 @@ std::vector<StudyPart> StudyStages::ToGenerate() const {
     generation = TrainingGeneration(spec_);
     *generation.add_conditions() = std::move(condition);
   };
-  add("generate/intrinsic", IntrinsicCondition("intrinsic"));
+  add(kGenerateIntrinsic, IntrinsicCondition("intrinsic"));
   for (const v1::ValueDefinition& value : spec_.values()) {
     add(PhaseOf("generate", value.value()), PromptedCondition("prompted", value));
   }
@@ -142,7 +142,7 @@ std::vector<StudyPart> StudyStages::ToJudge(const PartResults& parts) const {
   for (const v1::ValueDefinition& value : spec_.values()) {
     for (const v1::StudyCondition condition : kStudyConditions) {
       const std::string generated = condition == v1::STUDY_CONDITION_INTRINSIC
-                                        ? "generate/intrinsic"
+                                        ? kGenerateIntrinsic
                                         : PhaseOf("generate", value.value());
       judged.push_back(JudgePart(spec_, PhaseOf("judge", value.value(), condition),
                                  parts.ArtifactName(generated, "responses"), value.judge()));

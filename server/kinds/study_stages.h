@@ -3,7 +3,7 @@
 // what they found was gathered. What is cheap (decomposing vectors, classifying neurons, choosing
 // points, the statistics) is done where it is gathered.
 //
-//   generate   "generate/intrinsic", "generate/VALUE"           answers to training queries
+//   generate   "generate_intrinsic", "generate/VALUE"           answers to training queries
 //   judge      "judge/VALUE/CONDITION"                          labelled by the value's judge; then
 //                                                               put into one data set
 //   extract    "extract"                                        all vectors; then decomposed,

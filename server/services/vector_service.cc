@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/id.h"
 #include "base/status_macros.h"
+#include "services/circumplex_request.h"
 #include "services/idempotency.h"
 #include "services/replays.h"
 #include "services/reply_size.h"
@@ -74,36 +75,12 @@ int64_t CircumplexMemory(size_t layers, int null_samples) {
 // repeat it, each as a record, as its bytes and as it is sent.
 constexpr VectorCopies kCopiesOfASource = {.record = 5 * 3};
 
-absl::StatusOr<analysis::CircumplexAngles> AnglesFromProto(v1::CircumplexAngles angles) {
-  switch (angles) {
-    case v1::CIRCUMPLEX_ANGLES_UNSPECIFIED:
-    case v1::CIRCUMPLEX_ANGLES_TEN:
-      return analysis::CircumplexAngles::kTen;
-    case v1::CIRCUMPLEX_ANGLES_NINE:
-      return analysis::CircumplexAngles::kNine;
-    case v1::CIRCUMPLEX_ANGLES_FOUR_DOMAINS:
-      return analysis::CircumplexAngles::kFourDomains;
-    default:
-      return InvalidField("circumplex.angles", "must be TEN, NINE or FOUR_DOMAINS");
-  }
-}
-
 absl::StatusOr<std::optional<studies::CircumplexPlan>> CircumplexOf(
     const v1::DecomposeVectorsRequest& request) {
-  constexpr int kFewestSamples = 100, kMostSamples = 100000;
   if (!request.has_circumplex()) return std::nullopt;
-  const v1::CircumplexOptions& options = request.circumplex();
-  studies::CircumplexPlan plan;
-  if (options.has_null_samples()) plan.null_samples = options.null_samples();
-  if (plan.null_samples < kFewestSamples || plan.null_samples > kMostSamples) {
-    return OutOfRange("circumplex.null_samples", plan.null_samples, kFewestSamples, kMostSamples);
-  }
-  plan.seed = options.seed();
-  VS_ASSIGN_OR_RETURN(const analysis::CircumplexAngles angles, AnglesFromProto(options.angles()));
   std::vector<std::string> values;
   for (const v1::VectorPair& pair : request.pairs()) values.push_back(pair.value());
-  VS_ASSIGN_OR_RETURN(plan.places, analysis::CircumplexPlaces(values, angles));
-  return plan;
+  return CircumplexFromProto(request.circumplex(), values, "pairs");
 }
 
 void AddCircumplexes(const studies::CircumplexResult& result,

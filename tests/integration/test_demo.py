@@ -124,7 +124,7 @@ def test_a_study_goes_on_after_ctrl_c_and_is_told_again_when_it_is_done(tmp_path
     code, told = resumed.finish()
     assert code == 0, resumed.said()
     assert "goes on where it was" in resumed.said()
-    for phase in ("generate/intrinsic", "sweep_random", "score/care"):
+    for phase in ("generate_intrinsic", "sweep_random", "score/care"):
         assert f"  {phase}" in resumed.said()
 
     report = tmp_path / "report"

@@ -48,13 +48,13 @@ def test_a_tenant_that_may_queue_and_run_one_thing_finishes_its_study(
 
 
 def test_values_without_enough_responses_end_alone_or_end_the_study(client):  # noqa: F811
-    rare = value_of("rare", ["w9999"])
-    # Of its name is no part of another value, nor of the random directions.
-    named = value_of("random")
+    # Their names are no other part's: those of the random directions and of the intrinsic responses.
+    named, rare = value_of("random"), value_of("intrinsic", ["w9999"])
     fields = {"random_directions": 1, "questionnaire": None, "neurons": None}
     handle = client.value_study(spec_of(values=[named, rare], **fields))
     handle.wait()
-    assert {"sweep/random", "sweep_random"} <= {child.phase for child in handle.get().children}
+    phases = {child.phase for child in handle.get().children}
+    assert {"sweep/random", "sweep_random", "generate/intrinsic", "generate_intrinsic"} <= phases
     some = handle.result().study
     assert not some.values[0].failure and some.values[0].outcomes
     assert "0 of 32 intrinsic responses express the value" in some.values[1].failure
@@ -83,6 +83,9 @@ def test_values_without_enough_responses_end_alone_or_end_the_study(client):  # 
         ({"random_directions": 51}, "random_directions"),
         ({"guard": [v1.SweepBound(evaluation="responses", measure="beauty", at_least=1)]}, "guard[0].measure"),
         ({"tokens": v1.TokenSelection(positions=[0, 0])}, "tokens"),
+        ({"circumplex": v1.CircumplexOptions()}, "values"),
+        ({"circumplex": v1.CircumplexOptions(), "values": [value_of(f"v{i}") for i in range(4)]}, "values[0].value"),
+        ({"circumplex": v1.CircumplexOptions(null_samples=1)}, "circumplex.null_samples"),
         ({"measures": v1.MeasureTextsRequest(ngrams=[3])}, "measures.ngrams"),
         ({"measures": v1.MeasureTextsRequest(ngrams=[2, 99])}, "measures.ngrams[1]"),
         ({"directions": [1, 1]}, "directions[1]"),
