@@ -15,7 +15,7 @@ extracts and attributes from the server's own labelled responses: its vectors an
 with the server's in every layer, and both must find the same accuracy and score of the questionnaire of the unsteered model, or the bench
 ends without a ratio. Times of the script leave out its start, and what it is told and tells.
 
-The last line is JSON. The default takes some six minutes on two idle cores.
+The last line is JSON.
 
 Build first: ninja -C build valuescope-server
 """
@@ -42,7 +42,8 @@ AT_ONCE = 16
 MOST_DIFFERENCE = {"choices_accuracy": 1e-6, "questionnaire": 0.01}
 VALUE = "hedonism"
 # Words that a small model says often, so that few short answers have both labels; the system messages have none of them.
-LABEL_WORDS, SCORE_WORDS = ("help", "some", "also", "will"), ("with", "great", "best", "important")
+LABEL_WORDS = ("I", "should", "their", "or", "new")
+SCORE_WORDS = ("with", "great", "best", "important", "sure", "here")
 STAGES = {
     "generate": ("generate",),
     "label": ("judge",),
