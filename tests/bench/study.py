@@ -38,8 +38,9 @@ from valuescope import v1
 
 LEAST_COSINE, LEAST_RATIO = 0.9999, 2.2
 AT_ONCE = 16
-# Of what the script finds from what the server does: a share, and a mean of scores from 1 to 6.
-MOST_DIFFERENCE = {"choices_accuracy": 1e-6, "questionnaire": 0.01}
+# Of what the script finds from what the server does: a share, and a difference of mean scores from 1 to 6, whose six probabilities agree to
+# 1e-3 because the server counts labels with a space before them too.
+MOST_DIFFERENCE = {"choices_accuracy": 1e-6, "questionnaire": 0.018}
 VALUE = "hedonism"
 # Words that a small model says often, so that few short answers have both labels; the system messages have none of them.
 LABEL_WORDS = ("I", "should", "their", "or", "new")
