@@ -62,10 +62,10 @@ def parse_arguments():
 
     parser = single.argument_parser("study", __doc__, rounds=None)
     parser.add_argument("--queries", type=int, default=32, help="of training; default 32")
-    parser.add_argument("--samples", type=int, default=4, help="a query and condition; default 4")
+    parser.add_argument("--samples", type=int, default=2, help="a query and condition; default 2")
     parser.add_argument("--development", type=int, default=16, help="queries; default 16")
-    parser.add_argument("--test", type=int, default=32, help="queries; default 32")
-    parser.add_argument("--random", type=int, default=4, help="random directions; default 4")
+    parser.add_argument("--test", type=int, default=16, help="queries; default 16")
+    parser.add_argument("--random", type=int, default=2, help="random directions; default 2")
     parser.add_argument("--layers", type=numbers(int), default=[14], help="steered; default 14")
     parser.add_argument(
         "--coefficients", type=numbers(float), default=[1.0, 2.0], help="default 1,2"
@@ -74,10 +74,10 @@ def parse_arguments():
     parser.add_argument(
         "--items",
         type=int,
-        default=10,
-        help="of the questionnaire, those of the value first; default 10",
+        default=6,
+        help="of the questionnaire, those of the value first; default 6",
     )
-    parser.add_argument("--questions", type=int, default=10, help="multiple choice; default 10")
+    parser.add_argument("--questions", type=int, default=6, help="multiple choice; default 6")
     parser.add_argument(
         "--every", type=int, default=8, help="of one at a time; 0 leaves it out; default 8"
     )
