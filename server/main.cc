@@ -519,6 +519,7 @@ absl::Status Server::FindModels() {
     queue_->NeedsChanged();
     beat_->Notify();
   };
+  options.ready_elsewhere = [this](absl::string_view id) { return replicas_->OthersWith(id); };
   const absl::Status device = AddDevice(options, device_memory_);
   if (!device.ok()) return OfFlag("--device", device);
   models_ = engine::ModelRegistry::Create(config_.model_root, std::move(options));

@@ -64,6 +64,7 @@ class Size:
     neurons: v1.StudyNeurons
 
 
+# The layers and strengths are some at which SmolLM2-135M-Instruct still speaks, by answers to development queries.
 SMALL = Size(
     samples=2,
     tokens=48,

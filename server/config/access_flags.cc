@@ -101,8 +101,11 @@ absl::Status ReadHealthListen(absl::string_view text, ServerConfig& config) {
 
 absl::Status CheckAccess(const ServerConfig& config) {
   VS_RETURN_IF_ERROR(CheckDistinct(config));
-  if (config.tls_certificate.empty() != config.tls_key.empty()) {
-    return Refuse("--tls_certificate and --tls_key must be given both or neither");
+  if (config.tls_key.empty() && config.HasTls()) {
+    return Refuse("--tls_certificate needs --tls_key, the file of its private key");
+  }
+  if (!config.tls_key.empty() && !config.HasTls()) {
+    return Refuse("--tls_key needs --tls_certificate, the file of what it is the key of");
   }
   if (!config.tls_client_ca.empty() && !config.HasTls()) {
     return Refuse("--tls_client_ca needs --tls_certificate and --tls_key");

@@ -6,8 +6,10 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "base/dtype.h"
 #include "base/memory_ledger.h"
@@ -24,6 +26,9 @@ struct EngineOptions {
   std::function<std::unique_ptr<WorkRecorder>()> make_recorder = nullptr;
   // Called after a load or unload has ended, however it did; must not block. Null: nobody asks.
   std::function<void()> on_change = nullptr;
+  // Other servers that have a model READY, by name, for errors of requests for one that is not
+  // here; may read what they told last. Null: there are none.
+  std::function<std::vector<std::string>(absl::string_view id)> ready_elsewhere = nullptr;
   DType dtype = DType::kFloat32;
   bool batch_invariant = false;                   // LoadOptions has it
   int threads = 0;                                // 0: one a core

@@ -154,6 +154,10 @@ class FolderRegistry : public ModelRegistry {
     return refused("MODEL_NOT_LOADED", "is not loaded; start the server with it or call LoadModel");
   }
 
+  std::vector<std::string> ReadyElsewhere(absl::string_view id) const override {
+    return options_.ready_elsewhere ? options_.ready_elsewhere(id) : std::vector<std::string>();
+  }
+
   bool Settled() const override {
     absl::MutexLock lock(&mutex_);
     if (!loads_.empty()) return false;

@@ -69,6 +69,9 @@ class ModelRegistry {
   // (MODEL_NOT_LOADED, MODEL_LOADING, MODEL_FAILED).
   virtual absl::StatusOr<std::shared_ptr<const ServedModel>> Get(absl::string_view id) const = 0;
 
+  // Other servers that have the model READY, by name, as far as is known: for errors of Get.
+  virtual std::vector<std::string> ReadyElsewhere(absl::string_view /*id*/) const { return {}; }
+
   // The models that have an engine, which are those READY and those whose requests end before they
   // are unloaded, in name order. Reads no directory.
   virtual std::vector<std::shared_ptr<const ServedModel>> Served() const = 0;

@@ -2,12 +2,17 @@
 
 #include <utility>
 
+#include "absl/strings/cord.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "base/error.h"
 
 namespace valuescope::jobs {
 namespace {
 
 constexpr char kNotReady[] = "NOT_READY";
+constexpr char kPartialDamaged[] = "PARTIAL_DAMAGED";
+constexpr char kShard[] = "valuescope/shard";  // of a status
 
 }  // namespace
 
@@ -16,6 +21,29 @@ absl::Status NotReady(absl::string_view what) {
 }
 
 bool IsNotReady(const absl::Status& status) { return DetailsOf(status).reason == kNotReady; }
+
+absl::Status PartialDamaged() {
+  return ErrorWithReason(absl::StatusCode::kDataLoss, kPartialDamaged,
+                         "the stored partial result of a shard is damaged");
+}
+
+bool IsPartialDamaged(const absl::Status& status) {
+  return DetailsOf(status).reason == kPartialDamaged;
+}
+
+absl::Status OfShard(int64_t shard, absl::Status status) {
+  if (IsPartialDamaged(status) && !DamagedShard(status)) {
+    status.SetPayload(kShard, absl::Cord(absl::StrCat(shard)));
+  }
+  return status;
+}
+
+std::optional<int64_t> DamagedShard(const absl::Status& status) {
+  const auto payload = status.GetPayload(kShard);
+  int64_t shard = 0;
+  if (!payload || !absl::SimpleAtoi(std::string(*payload), &shard)) return std::nullopt;
+  return shard;
+}
 
 store::Resource ResourceOf(ArtifactDraft draft, std::string id) {
   return store::Resource{

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,17 @@ namespace valuescope::jobs {
 // where what it needs is.
 absl::Status NotReady(absl::string_view what);
 bool IsNotReady(const absl::Status& status);
+
+// DATA_LOSS: the stored partial or cursor of a shard, or a blob that the partial names, is not what
+// was stored. From RunShard it is the running shard's, unless OfShard says whose: that shard is
+// done again from its start.
+absl::Status PartialDamaged();
+bool IsPartialDamaged(const absl::Status& status);
+
+// Says of PartialDamaged that it is of this shard, where nothing says yet whose it is; other
+// statuses pass unchanged.
+absl::Status OfShard(int64_t shard, absl::Status status);
+std::optional<int64_t> DamagedShard(const absl::Status& status);
 
 // A shard being run. Lives as long as the call of RunShard.
 class ShardContext {

@@ -11,11 +11,13 @@
 #include "base/id.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
+#include "jobs/job_kind.h"
 
 namespace valuescope::jobs {
 namespace {
 
 constexpr char kPartialLost[] = "PARTIAL_LOST";
+constexpr char kDamaged[] = "damaged";
 // Of the random bytes in front of a partial: those of an UUID.
 constexpr int64_t kUniqueBytes = 36;
 constexpr int64_t kReadAtOnce = 4 << 20;  // bytes
@@ -43,8 +45,15 @@ absl::StatusOr<std::string> ReadPartial(store::BlobStore& blobs, const store::St
   return partial;
 }
 
-bool IsGone(const absl::Status& status) {
-  return absl::IsNotFound(status) || absl::IsDataLoss(status) || absl::IsOutOfRange(status);
+// PARTIAL_LOST, or why the shard could not be opened again.
+absl::Status Restart(store::Store& store, const store::Lease& lease, int64_t shard,
+                     absl::string_view lost, absl::string_view what_happened) {
+  const absl::Status cause = ErrorWithReason(
+      absl::StatusCode::kDataLoss, kPartialLost,
+      absl::StrCat("the partial result of shard ", shard, " of `jobs/", lease.job_id, "` is ",
+                   what_happened, ": the shard is done again from its start"));
+  VS_RETURN_IF_ERROR(store.RestartShard(lease, shard, lost, cause));
+  return cause;
 }
 
 }  // namespace
@@ -77,16 +86,23 @@ absl::StatusOr<store::ShardProgress> ReadShard(store::Store& store, store::BlobS
     if (!IsGone(partial.status())) return partial.status();
     // It may have been replaced meanwhile, or changed on its way.
     if (std::exchange(gone, blob.digest) != blob.digest) continue;
-    VS_RETURN_IF_ERROR(store.RestartShard(lease, shard, blob.digest));
-    return ErrorWithReason(
-        absl::StatusCode::kDataLoss, kPartialLost,
-        absl::StrCat(
-            "the partial result of shard ", shard, " of `jobs/", lease.job_id, "` is ",
-            absl::IsNotFound(partial.status()) ? "not in the blob store any more" : "damaged",
-            ": the shard is done again from its start"));
+    return Restart(
+        store, lease, shard, blob.digest,
+        absl::IsNotFound(partial.status()) ? "not in the blob store any more" : kDamaged);
   }
 }
 
 bool IsPartialLost(const absl::Status& status) { return DetailsOf(status).reason == kPartialLost; }
+
+bool IsGone(const absl::Status& status) {
+  return absl::IsNotFound(status) || absl::IsDataLoss(status) || absl::IsOutOfRange(status);
+}
+
+absl::Status RestartIfDamaged(store::Store& store, const store::Lease& lease, absl::Status ended) {
+  if (!IsPartialDamaged(ended)) return ended;
+  const int64_t shard = DamagedShard(ended).value_or(lease.shard);
+  if (shard == store::kMergeStep) return ended;  // of all shards together
+  return Restart(store, lease, shard, /*lost=*/"", kDamaged);
+}
 
 }  // namespace valuescope::jobs

@@ -10,7 +10,8 @@
 //
 // Partials are read outside of any transaction, one at a time, and held against their digest. One
 // that is not there any more, or damaged, costs the shard's work and not the job: the shard is
-// done again from its start.
+// done again from its start. So is one whose kind finds damaged what the partial holds or names
+// (PartialDamaged). A storage that damages all it is given fails the job.
 #ifndef VALUESCOPE_JOBS_STORED_PARTIAL_H_
 #define VALUESCOPE_JOBS_STORED_PARTIAL_H_
 
@@ -32,6 +33,13 @@ absl::StatusOr<store::ShardProgress> ReadShard(store::Store& store, store::BlobS
                                                const store::Lease& lease, int64_t shard);
 
 bool IsPartialLost(const absl::Status& status);
+
+// A blob that a partial names is not what was written, as an error of reading it says.
+bool IsGone(const absl::Status& status);
+
+// How a step ended: where by PartialDamaged of a shard that is known, that shard is open again, and
+// IsPartialLost holds of what is returned; other statuses pass unchanged.
+absl::Status RestartIfDamaged(store::Store& store, const store::Lease& lease, absl::Status ended);
 
 }  // namespace valuescope::jobs
 

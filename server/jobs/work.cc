@@ -15,8 +15,7 @@ absl::StatusOr<int64_t> UnitsDone(absl::string_view cursor, int64_t units) {
   int64_t done = 0;
   if (cursor.empty()) return done;
   if (absl::SimpleAtoi(cursor, &done) && done >= 0 && done <= units) return done;
-  return ErrorWithReason(absl::StatusCode::kDataLoss, "PARTIAL_DAMAGED",
-                         "the stored cursor of a shard is damaged");
+  return PartialDamaged();
 }
 
 // Calls `offer(done)` between two chunks of a shard whose first `done` units are in `partial`.
@@ -36,6 +35,18 @@ absl::Status RunChunks(Work& work, int64_t shard, int64_t done, const Cancellati
   return absl::OkStatus();
 }
 
+// Adds one of the shards that others build on, which is to be finished.
+absl::Status FoldFirst(Work& work, ShardContext& context, int64_t shard, Partial& all) {
+  const int64_t size = work.extent().UnitsOf(shard).size();
+  VS_ASSIGN_OR_RETURN(const store::ShardProgress first, context.ProgressOf(shard));
+  if (first.work_done < size) {
+    return RetryLater("FIRST_SHARD_RUNS", "a shard that the others build on is not finished",
+                      absl::Seconds(1));
+  }
+  VS_ASSIGN_OR_RETURN(const std::unique_ptr<Partial> part, work.Parse(first.partial, size, size));
+  return work.Fold(*part, all);
+}
+
 // Where other shards build on the first ones: a worker that leased one of them before those are
 // finished gives it back for now.
 absl::Status PrepareFromFirst(Work& work, ShardContext& context) {
@@ -44,14 +55,7 @@ absl::Status PrepareFromFirst(Work& work, ShardContext& context) {
   if (context.shard() < shards || shards == 0) return absl::OkStatus();
   VS_ASSIGN_OR_RETURN(const std::unique_ptr<Partial> all, work.Begin(extent.preparing.units));
   for (int64_t shard = 0; shard < shards; ++shard) {
-    const int64_t size = extent.UnitsOf(shard).size();
-    VS_ASSIGN_OR_RETURN(const store::ShardProgress first, context.ProgressOf(shard));
-    if (first.work_done < size) {
-      return RetryLater("FIRST_SHARD_RUNS", "a shard that the others build on is not finished",
-                        absl::Seconds(1));
-    }
-    VS_ASSIGN_OR_RETURN(const std::unique_ptr<Partial> part, work.Parse(first.partial, size, size));
-    VS_RETURN_IF_ERROR(work.Fold(*part, *all));
+    VS_RETURN_IF_ERROR(OfShard(shard, FoldFirst(work, context, shard, *all)));
   }
   return work.Prepare(*all);
 }
@@ -70,12 +74,14 @@ absl::StatusOr<std::unique_ptr<Partial>> ReadFinished(Work& work, const MergeCon
   return work.Parse(bytes, size, size);
 }
 
-}  // namespace
-
-absl::Status PartialDamaged() {
-  return ErrorWithReason(absl::StatusCode::kDataLoss, "PARTIAL_DAMAGED",
-                         "the stored partial result of a shard is damaged");
+absl::Status MergeShard(Work& work, const MergeContext& context, int64_t shard, Partial& whole) {
+  const int64_t size = work.extent().UnitsOf(shard).size();
+  VS_ASSIGN_OR_RETURN(const std::unique_ptr<Partial> part,
+                      ReadFinished(work, context, shard, size));
+  return FoldShard(work, shard, *part, whole);
 }
+
+}  // namespace
 
 int64_t Extent::Preparing::num_shards() const {
   return units == 0 ? 0 : (units - 1) / units_per_shard + 1;
@@ -138,14 +144,10 @@ absl::StatusOr<ShardResult> WorkKind::RunShard(ShardContext& context) {
 
 absl::StatusOr<JobResult> WorkKind::Merge(const MergeContext& context) {
   VS_ASSIGN_OR_RETURN(const std::unique_ptr<Work> work, Open(context.tenant, context.spec));
-  const Extent extent = work->extent();
-  VS_ASSIGN_OR_RETURN(const std::unique_ptr<Partial> whole, work->Begin(extent.units));
+  VS_ASSIGN_OR_RETURN(const std::unique_ptr<Partial> whole, work->Begin(work->extent().units));
   for (int64_t shard = 0; shard < context.num_shards; ++shard) {
     VS_RETURN_IF_ERROR(CheckGoesOn(context.cancellation));
-    const int64_t size = extent.UnitsOf(shard).size();
-    VS_ASSIGN_OR_RETURN(const std::unique_ptr<Partial> part,
-                        ReadFinished(*work, context, shard, size));
-    VS_RETURN_IF_ERROR(FoldShard(*work, shard, *part, *whole));
+    VS_RETURN_IF_ERROR(OfShard(shard, MergeShard(*work, context, shard, *whole)));
   }
   VS_ASSIGN_OR_RETURN(const std::unique_ptr<Outcome> outcome,
                       work->Finish(*whole, context.cancellation));

@@ -60,9 +60,6 @@ class Partial {
   virtual std::vector<std::string> Blobs() const { return {}; }
 };
 
-// DATA_LOSS, of bytes that Serialize did not give for these units.
-absl::Status PartialDamaged();
-
 // What work comes to.
 class Outcome {
  public:
@@ -104,7 +101,8 @@ class Work {
 
   // Of none yet of `units` units, with what memory they will take.
   virtual absl::StatusOr<std::unique_ptr<Partial>> Begin(int64_t units) = 0;
-  // As serialised when the first `done` of `units` units were in it. DATA_LOSS for other bytes.
+  // As serialised when the first `done` of `units` units were in it. PartialDamaged for other
+  // bytes.
   virtual absl::StatusOr<std::unique_ptr<Partial>> Parse(absl::string_view bytes, int64_t done,
                                                          int64_t units) = 0;
 

@@ -208,7 +208,8 @@ class Worker::Impl {
     const absl::Time start = SteadyNow();
     queue_->Announce(job_id);
     const Cancellation cancellation = Activate(lease.lease(), seen);
-    const absl::Status status = RunSafely(lease, cancellation);
+    const absl::Status status =
+        RestartIfDamaged(queue_->store(), lease.lease(), RunSafely(lease, cancellation));
     Deactivate();
     if (!status.ok()) Settle(lease, cancellation, status);
     queue_->Announce(job_id);

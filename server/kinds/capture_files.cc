@@ -8,7 +8,8 @@
 #include "base/error.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
-#include "jobs/work.h"
+#include "jobs/job_kind.h"
+#include "jobs/stored_partial.h"
 
 namespace valuescope::kinds {
 namespace {
@@ -35,9 +36,7 @@ absl::Status CopyPart(const SavedBlob& part, store::BlobStore& blobs,
   for (int64_t offset = 0; offset < part.size(); offset += kPieceBytes) {
     VS_RETURN_IF_ERROR(CheckGoesOn(cancellation));
     const absl::StatusOr<std::string> piece = blobs.Read(part.digest(), offset, kPieceBytes);
-    if (absl::IsNotFound(piece.status()) || absl::IsOutOfRange(piece.status())) {
-      return jobs::PartialDamaged();
-    }
+    if (jobs::IsGone(piece.status())) return jobs::PartialDamaged();
     VS_RETURN_IF_ERROR(piece.status());
     hash.Update(*piece);
     VS_RETURN_IF_ERROR(file.Append(*piece));
@@ -108,6 +107,13 @@ absl::StatusOr<SavedBlob> JoinCaptureParts(const SavedCaptureParts& parts,
   if (file->size() != size) return jobs::PartialDamaged();
   VS_ASSIGN_OR_RETURN(const store::StoredBlob blob, file->Finish());
   return Saved(blob);
+}
+
+absl::Status CheckCaptureFile(const SavedBlob& file, store::BlobStore& blobs) {
+  const absl::StatusOr<int64_t> size = blobs.Size(file.digest());
+  if (jobs::IsGone(size.status())) return jobs::PartialDamaged();
+  VS_RETURN_IF_ERROR(size.status());
+  return *size == file.size() ? absl::OkStatus() : jobs::PartialDamaged();
 }
 
 }  // namespace valuescope::kinds

@@ -52,11 +52,16 @@ class CapturePartWriter {
 };
 
 // The file of `parts`, which hold these tensors, input by input. `metadata` as TensorFileHead has
-// it. DATA_LOSS where a part is not as it was written.
+// it. PartialDamaged (jobs/job_kind.h) where
+// a part is not as it was written.
 absl::StatusOr<SavedBlob> JoinCaptureParts(const SavedCaptureParts& parts,
                                            std::vector<studies::DeclaredTensor> tensors,
                                            absl::string_view metadata, store::BlobStore& blobs,
                                            const Cancellation& cancellation);
+
+// PartialDamaged where the file of a finished shard is not there any more, or shorter or longer:
+// its bytes are read by whoever downloads it.
+absl::Status CheckCaptureFile(const SavedBlob& file, store::BlobStore& blobs);
 
 }  // namespace valuescope::kinds
 

@@ -175,6 +175,9 @@ absl::Status CapturingWork::AddUnits(const jobs::UnitRange& units, const Cancell
 
 absl::Status CapturingWork::AddShard(const CapturedInputs& shard, CapturedInputs& whole) {
   if (shard.saved.parts_size() > 0) return jobs::PartialDamaged();
+  for (const SavedBlob& file : shard.saved.files()) {
+    VS_RETURN_IF_ERROR(CheckCaptureFile(file, blobs_));
+  }
   SavedCaptures more = shard.saved;
   if (!whole.saved.interventions().empty()) more.clear_interventions();
   whole.saved.MergeFrom(more);

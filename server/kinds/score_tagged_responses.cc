@@ -20,6 +20,7 @@
 #include "kinds/kinds.h"
 #include "services/request_codec.h"
 #include "services/user_turns.h"
+#include "studies/distinct_elements.h"
 #include "valuescope/v1/evaluation.pb.h"
 
 namespace valuescope::kinds {
@@ -45,6 +46,8 @@ absl::StatusOr<std::vector<std::string>> TemplatesOf(const Request& request,
     VS_RETURN_IF_ERROR(CheckTemplate(absl::StrCat("templates[", i, "]"), request.templates(i),
                                      {kQueryPlace}, model));
   }
+  VS_RETURN_IF_ERROR(studies::CheckDistinct("templates", request.templates(),
+                                            [](const std::string& wording) { return wording; }));
   if (request.templates().empty()) return std::vector<std::string>{kQueryPlace};
   return std::vector<std::string>(request.templates().begin(), request.templates().end());
 }

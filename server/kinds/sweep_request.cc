@@ -15,7 +15,9 @@
 #include "kinds/sweep_evaluations.h"
 #include "kinds/sweep_grid.h"
 #include "kinds/sweep_subjects.h"
+#include "services/idempotency.h"
 #include "services/intervention_codec.h"
+#include "studies/distinct_elements.h"
 
 namespace valuescope::kinds {
 namespace {
@@ -39,13 +41,11 @@ absl::Status CheckRefused(const Spec& spec) {
 template <typename Numbers>
 absl::Status CheckNumbers(const std::string& field, const Numbers& numbers, int most) {
   if (numbers.size() > most) return OutOfRange(field, numbers.size(), 1, most);
-  std::set<double> seen;
   for (int i = 0; i < numbers.size(); ++i) {
-    const std::string place = absl::StrCat(field, "[", i, "]");
-    if (!std::isfinite(numbers[i])) return InvalidField(place, "must be finite", "NOT_FINITE");
-    if (!seen.insert(numbers[i]).second) return InvalidField(place, "stands there twice");
+    if (std::isfinite(numbers[i])) continue;
+    return InvalidField(absl::StrCat(field, "[", i, "]"), "must be finite", "NOT_FINITE");
   }
-  return absl::OkStatus();
+  return studies::CheckDistinct(field, numbers, [](double number) { return number; });
 }
 
 // Coefficients or factors of subjects that are there or not; `neutral` changes nothing.
@@ -90,6 +90,16 @@ absl::Status CheckSubjects(const Spec& spec) {
                       "drawn by how active neurons are in them");
 }
 
+// Equal of scopes that are spelled differently and select the same tokens of every prompt.
+std::pair<v1::TokenKind, std::set<int64_t>> KeyOf(const v1::TokenSelection& scope) {
+  v1::TokenKind kind = scope.kind();
+  if (kind == v1::TOKEN_KIND_UNSPECIFIED) {
+    kind = scope.positions().empty() ? v1::TOKEN_KIND_FROM_LAST_PROMPT : v1::TOKEN_KIND_POSITIONS;
+  }
+  if (kind == v1::TOKEN_KIND_GENERATED) kind = v1::TOKEN_KIND_RESPONSE;
+  return {kind, {scope.positions().begin(), scope.positions().end()}};
+}
+
 absl::Status CheckScopes(const Spec& spec) {
   if (spec.scopes_size() > kMostScopes) {
     return OutOfRange("scopes", spec.scopes_size(), 1, kMostScopes);
@@ -97,7 +107,7 @@ absl::Status CheckScopes(const Spec& spec) {
   if (spec.has_tokens() && !spec.scopes().empty()) {
     return InvalidField("tokens", "must be unset where `scopes` are given");
   }
-  return absl::OkStatus();
+  return studies::CheckDistinct("scopes", spec.scopes(), KeyOf);
 }
 
 absl::Status CheckClasses(const std::string& field, const v1::SweptClasses& swept) {
@@ -205,6 +215,9 @@ absl::Status CheckSweepSize(const Spec& spec, int num_layers) {
   for (int i = 0; i < spec.classes_size(); ++i) {
     VS_RETURN_IF_ERROR(CheckClasses(absl::StrCat("classes[", i, "]"), spec.classes(i)));
   }
+  VS_RETURN_IF_ERROR(studies::CheckDistinct(
+      "classes", spec.classes(),
+      [](const v1::SweptClasses& swept) { return services::DeterministicBytes(swept); }));
   VS_RETURN_IF_ERROR(CheckEvaluations(spec));
   int64_t layers = num_layers;
   if (spec.has_layers()) {

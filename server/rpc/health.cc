@@ -62,6 +62,7 @@ absl::StatusOr<int> Health::Listen(const std::string& address) {
     return absl::UnavailableError(
         absl::StrCat("cannot listen on ", address, "; is the address in use?"));
   }
+  server_->GetHealthCheckService()->SetServingStatus("", false);  // gRPC begins with the opposite
   return port;
 }
 

@@ -102,6 +102,18 @@ absl::StatusOr<std::vector<v1::Replica>> Replicas::List() const {
   return replicas;
 }
 
+std::vector<std::string> Replicas::OthersWith(absl::string_view model_id) const {
+  std::vector<std::string> names;
+  for (const store::Replica& one : known_()) {
+    const bool has = absl::c_linear_search(one.has, absl::StrCat("models/", model_id));
+    if (one.id == own_ || !has) continue;
+    const absl::StatusOr<v1::Replica> replica = RecordOf(one);
+    if (replica.ok()) names.push_back(replica->name());
+  }
+  absl::c_sort(names);
+  return names;
+}
+
 absl::StatusOr<double> Replicas::SpeedTogether(absl::string_view kind,
                                                absl::string_view needs) const {
   std::optional<double> own;

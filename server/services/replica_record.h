@@ -38,6 +38,9 @@ class Replicas {
   // By name. DATA_LOSS.
   absl::StatusOr<std::vector<v1::Replica>> List() const;
 
+  // Names of the others that have the model READY, ascending.
+  std::vector<std::string> OthersWith(absl::string_view model_id) const;
+
   // How many times as fast as this server alone all are together at work of a kind with such needs:
   // their measured speeds over this one's; of one that has measured nothing this one's is assumed.
   // At least 1.

@@ -8,6 +8,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/error.h"
 #include "base/id.h"
 #include "base/split_mix.h"
@@ -19,6 +20,7 @@ namespace valuescope::services {
 namespace {
 
 constexpr int kDefaultMaxTokens = 256;
+constexpr size_t kMostServersTold = 8;  // in an error
 
 std::string At(absl::string_view field, int index) { return absl::StrCat(field, "[", index, "]"); }
 
@@ -41,6 +43,18 @@ absl::StatusOr<engine::Reduction> ReductionFromProto(absl::string_view field,
   }
 }
 
+// Why a model cannot be used here, and the servers that have it.
+absl::Status TellWhere(const absl::Status& here, std::vector<std::string> servers) {
+  if (servers.empty()) return here;
+  const size_t more = servers.size() - std::min(servers.size(), kMostServersTold);
+  servers.resize(servers.size() - more);
+  std::string told = absl::StrCat(here.message(), "; of the servers that share the store `",
+                                  absl::StrJoin(servers, "`, `"), "`");
+  if (more > 0) absl::StrAppend(&told, " and ", more, " more");
+  absl::StrAppend(&told, servers.size() == 1 ? " has it READY" : " have it READY");
+  return ErrorWithReason(here.code(), DetailsOf(here).reason, told);
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> IdOfName(absl::string_view field, absl::string_view collection,
@@ -57,7 +71,9 @@ absl::StatusOr<std::string> IdOfName(absl::string_view field, absl::string_view 
 absl::StatusOr<std::shared_ptr<const engine::ServedModel>> ModelOfName(
     absl::string_view field, absl::string_view name, const engine::ModelRegistry& models) {
   VS_ASSIGN_OR_RETURN(const std::string id, IdOfName(field, "models", name));
-  return models.Get(id);
+  absl::StatusOr<std::shared_ptr<const engine::ServedModel>> model = models.Get(id);
+  if (model.ok()) return model;
+  return TellWhere(model.status(), models.ReadyElsewhere(id));
 }
 
 absl::StatusOr<model::Site> SiteFromProto(absl::string_view field, v1::Site site,

@@ -29,7 +29,7 @@ absl::StatusOr<std::string> IdOfName(absl::string_view field, absl::string_view 
                                      absl::string_view name);
 
 // The model that a request's field names. Errors: INVALID_ARGUMENT, and those of
-// engine::ModelRegistry::Get.
+// engine::ModelRegistry::Get, which say too which other servers have it READY.
 absl::StatusOr<std::shared_ptr<const engine::ServedModel>> ModelOfName(
     absl::string_view field, absl::string_view name, const engine::ModelRegistry& models);
 

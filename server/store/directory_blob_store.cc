@@ -164,15 +164,14 @@ class DirectoryBlobStore : public BlobStore {
     return RemoveWrittenBefore(root_ / "incoming", absl::Now() - kLongestPause);
   }
 
-  // Gives the synced file at `incoming` its name. Bytes that are there already are kept, and count
-  // as used from now on.
+  // Gives the synced file at `incoming` its name. It takes the place of one that is there, whose
+  // bytes may have been damaged since it was written, and is young.
   absl::Status Publish(const fs::path& incoming, absl::string_view digest) {
     absl::MutexLock lock(&publish_mutex_);
     VS_ASSIGN_OR_RETURN(const auto others, LockOthersOut(LockMode::kShared));
     const fs::path path = PathOf(digest);
-    if (utimensat(AT_FDCWD, path.c_str(), /*times=now*/ nullptr, /*flags=*/0) == 0) {
-      unlink(incoming.c_str());
-      return absl::OkStatus();
+    if (utimensat(AT_FDCWD, incoming.c_str(), /*times=now*/ nullptr, /*flags=*/0) != 0) {
+      return FileError("publish bytes", errno);
     }
     VS_RETURN_IF_ERROR(MakeDirectory(path.parent_path()));
     if (rename(incoming.c_str(), path.c_str()) != 0) return FileError("publish bytes", errno);

@@ -251,6 +251,7 @@ absl::Status Requeue(SqlTransaction& transaction, absl::string_view tenant, int6
       sequence);
   transaction.Execute("UPDATE steps SET failures = 0, not_before = 0 WHERE state = 0 AND job = $1",
                       sequence);
+  transaction.Execute("UPDATE steps SET restarts = 0 WHERE restarts > 0 AND job = $1", sequence);
   UpdateReadiness(transaction, sequence);
   return absl::OkStatus();
 }

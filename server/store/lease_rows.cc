@@ -246,15 +246,21 @@ absl::Status CompleteJob(SqlTransaction& transaction, const Lease& merge, absl::
 }
 
 absl::Status RestartShard(SqlTransaction& transaction, const Lease& lease, int64_t shard,
-                          absl::string_view lost) {
+                          absl::string_view lost, const absl::Status& cause,
+                          const RetryPolicy& policy) {
   VS_ASSIGN_OR_RETURN(const HeldStep step, CheckLease(transaction, lease));
-  const bool still = transaction
-                         .Integer(
-                             "SELECT 1 FROM step_results"
-                             " WHERE job = $1 AND shard = $2 AND partial_blob = $3",
-                             step.job, shard, lost)
-                         .has_value();
-  if (!still) return absl::OkStatus();
+  const std::optional<int64_t> restarts = transaction.Integer(
+      "SELECT s.restarts FROM steps s LEFT JOIN step_results r ON r.job = s.job"
+      " AND r.shard = s.shard WHERE s.job = $1 AND s.shard = $2"
+      " AND CASE WHEN $3 = '' THEN s.state = 2 OR s.token = $4 ELSE r.partial_blob = $3 END",
+      step.job, shard, lost, lease.token);
+  if (!restarts) return absl::OkStatus();
+  if (*restarts + 1 >= policy.max_shard_failures) {
+    FinishJobAsFailed(transaction, step.job, MakeJobError(cause, shard));
+    return absl::OkStatus();
+  }
+  transaction.Execute("UPDATE steps SET restarts = restarts + 1 WHERE job = $1 AND shard = $2",
+                      step.job, shard);
   ClearShards(transaction, step.job, {shard});
   UpdateReadiness(transaction, step.job);
   return absl::OkStatus();

@@ -45,7 +45,8 @@ absl::StatusOr<ShardProgress> ReadProgress(SqlTransaction& transaction, const Le
                                            int64_t shard);
 absl::Status ExtendLease(SqlTransaction& transaction, const Lease& lease, absl::Duration duration);
 absl::Status RestartShard(SqlTransaction& transaction, const Lease& lease, int64_t shard,
-                          absl::string_view lost);
+                          absl::string_view lost, const absl::Status& cause,
+                          const RetryPolicy& policy);
 absl::Status CommitProgress(SqlTransaction& transaction, const Lease& lease,
                             const ShardProgress& progress, bool done,
                             const TenantPolicies& tenants);

@@ -309,9 +309,14 @@ CREATE TABLE job_children (
 );
 )sql";
 
+// How often each step was begun anew because what it had come to was lost.
+constexpr char kRestarts[] = R"sql(
+ALTER TABLE steps ADD COLUMN restarts BIGINT NOT NULL DEFAULT 0;
+)sql";
+
 // What leads from each format to the next, from none at all on.
-constexpr std::array<const char*, 7> kUpgrades = {kFormat1,      kReplicas,  kLines,   kHistory,
-                                                  kPartialBlobs, kStepBlobs, kChildren};
+constexpr std::array<const char*, 8> kUpgrades = {kFormat1,      kReplicas,  kLines,    kHistory,
+                                                  kPartialBlobs, kStepBlobs, kChildren, kRestarts};
 
 absl::Status Unfit(absl::string_view reason, absl::string_view message) {
   return ErrorWithReason(absl::StatusCode::kFailedPrecondition, reason, message);

@@ -236,9 +236,10 @@ class SqlStore : public Store {
     });
   }
 
-  absl::Status RestartShard(const Lease& lease, int64_t shard, absl::string_view lost) override {
-    return Change(lease.job_id, kForWorkers, [&](SqlTransaction& transaction) {
-      return store::RestartShard(transaction, lease, shard, lost);
+  absl::Status RestartShard(const Lease& lease, int64_t shard, absl::string_view lost,
+                            const absl::Status& cause) override {
+    return End(lease, kForWorkers, [&](SqlTransaction& transaction) {
+      return store::RestartShard(transaction, lease, shard, lost, cause, policy_);
     });
   }
 

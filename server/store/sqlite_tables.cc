@@ -339,10 +339,16 @@ CREATE TABLE job_children (
 ) STRICT;
 )sql";
 
+// How often each step was begun anew because what it had come to was lost.
+constexpr char kRestarts[] = R"sql(
+ALTER TABLE steps ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0;
+)sql";
+
 // What leads from each format to the next, from none at all on: a new database goes all the way, so
 // that there is one text of each table.
-constexpr std::array<const char*, 8> kUpgrades = {kFormat1, kUpgradeFrom1, kReplicas,  kLines,
-                                                  kHistory, kPartialBlobs, kStepBlobs, kChildren};
+constexpr std::array<const char*, 9> kUpgrades = {kFormat1,   kUpgradeFrom1, kReplicas,
+                                                  kLines,     kHistory,      kPartialBlobs,
+                                                  kStepBlobs, kChildren,     kRestarts};
 
 }  // namespace
 

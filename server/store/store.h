@@ -301,7 +301,8 @@ inline constexpr absl::Duration kReplicaSilence = absl::Seconds(30);
 
 // When a shard that failed is tried again.
 struct RetryPolicy {
-  // Infrastructure failures of one shard without progress in between that fail its job, >= 1.
+  // Infrastructure failures of one shard without progress in between that fail its job, and losses
+  // of what it had come to that do, >= 1.
   int max_shard_failures = 3;
   // Pause before a shard that failed is leased again; doubles with every failure.
   absl::Duration failure_backoff = absl::Seconds(1);
@@ -453,10 +454,13 @@ class Store {
   virtual absl::Status CompleteJob(const Lease& merge, absl::string_view summary,
                                    std::vector<Resource> resources) = 0;
 
-  // The blob `lost`, a shard's partial, is not there any more, or damaged: the shard of the leased
-  // job is to be done again from its start, and is open for that unless it is leased. Nothing
-  // happens where its partial is another one by now. What the job has observed begins anew.
-  virtual absl::Status RestartShard(const Lease& lease, int64_t shard, absl::string_view lost) = 0;
+  // What a shard of the leased job has come to is lost: the shard is to be done again from its
+  // start, and is open for that unless it is leased. What the job has observed begins anew. `lost`:
+  // the blob of its partial, and nothing happens where that is another one by now; empty where the
+  // partial is there and cannot be read, and nothing happens where the shard is being done again.
+  // A shard that is lost as often as it may fail ends its job as FAILED with `cause`.
+  virtual absl::Status RestartShard(const Lease& lease, int64_t shard, absl::string_view lost,
+                                    const absl::Status& cause) = 0;
 
   // The fault of the request: ends the job as FAILED with `error`.
   virtual absl::Status FailJob(const Lease& lease, const absl::Status& error) = 0;

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/split_mix.h"
 #include "base/status_macros.h"
+#include "studies/distinct_elements.h"
 
 namespace valuescope::studies {
 namespace {
@@ -132,6 +133,7 @@ absl::StatusOr<v1::MeasureTextsRequest> WithDefaults(const v1::MeasureTextsReque
     if (filled.ngrams(i) >= 1 && filled.ngrams(i) <= kMostNgram) continue;
     return OutOfRange(absl::StrCat("ngrams[", i, "]"), filled.ngrams(i), 1, kMostNgram);
   }
+  VS_RETURN_IF_ERROR(CheckDistinct("ngrams", filled.ngrams(), [](int n) { return n; }));
   if (filled.ngrams().empty()) {
     for (const int n : {1, 2, 3}) filled.add_ngrams(n);
   }

@@ -15,7 +15,7 @@ extracts and attributes from the server's own labelled responses: its vectors an
 with the server's in every layer, and both must find the same accuracy and score of the questionnaire of the unsteered model, or the bench
 ends without a ratio. Times of the script leave out its start, and what it is told and tells.
 
-The last line is JSON. The default takes some six minutes on two idle cores.
+The last line is JSON.
 
 Build first: ninja -C build valuescope-server
 """
@@ -38,11 +38,13 @@ from valuescope import v1
 
 LEAST_COSINE, LEAST_RATIO = 0.9999, 2.2
 AT_ONCE = 16
-# Of what the script finds from what the server does: a share, and a mean of scores from 1 to 6.
-MOST_DIFFERENCE = {"choices_accuracy": 1e-6, "questionnaire": 0.01}
+# Of what the script finds from what the server does: a share, and a difference of mean scores from 1 to 6, whose six probabilities agree to
+# 1e-3 because the server counts labels with a space before them too.
+MOST_DIFFERENCE = {"choices_accuracy": 1e-6, "questionnaire": 0.018}
 VALUE = "hedonism"
 # Words that a small model says often, so that few short answers have both labels; the system messages have none of them.
-LABEL_WORDS, SCORE_WORDS = ("help", "some", "also", "will"), ("with", "great", "best", "important")
+LABEL_WORDS = ("I", "should", "their", "or", "new")
+SCORE_WORDS = ("with", "great", "best", "important", "sure", "here")
 STAGES = {
     "generate": ("generate",),
     "label": ("judge",),
@@ -60,10 +62,10 @@ def parse_arguments():
 
     parser = single.argument_parser("study", __doc__, rounds=None)
     parser.add_argument("--queries", type=int, default=32, help="of training; default 32")
-    parser.add_argument("--samples", type=int, default=4, help="a query and condition; default 4")
+    parser.add_argument("--samples", type=int, default=2, help="a query and condition; default 2")
     parser.add_argument("--development", type=int, default=16, help="queries; default 16")
-    parser.add_argument("--test", type=int, default=32, help="queries; default 32")
-    parser.add_argument("--random", type=int, default=4, help="random directions; default 4")
+    parser.add_argument("--test", type=int, default=16, help="queries; default 16")
+    parser.add_argument("--random", type=int, default=2, help="random directions; default 2")
     parser.add_argument("--layers", type=numbers(int), default=[14], help="steered; default 14")
     parser.add_argument(
         "--coefficients", type=numbers(float), default=[1.0, 2.0], help="default 1,2"
@@ -72,10 +74,10 @@ def parse_arguments():
     parser.add_argument(
         "--items",
         type=int,
-        default=10,
-        help="of the questionnaire, those of the value first; default 10",
+        default=6,
+        help="of the questionnaire, those of the value first; default 6",
     )
-    parser.add_argument("--questions", type=int, default=10, help="multiple choice; default 10")
+    parser.add_argument("--questions", type=int, default=6, help="multiple choice; default 6")
     parser.add_argument(
         "--every", type=int, default=8, help="of one at a time; 0 leaves it out; default 8"
     )

@@ -342,12 +342,16 @@ def test_a_drain_waits_neither_for_who_watches_health_nor_for_reflection(lab, ch
     ask = channel.stream_stream(OTHERS[2], request_serializer=None, response_deserializer=None)
     questions = queue.SimpleQueue()
     questions.put(b"\x3a\x00")
-    next(ask(iter(questions.get, None), metadata=headers, timeout=60))  # and more may be asked
+    answers = ask(iter(questions.get, None), metadata=headers, timeout=60)
+    next(answers)  # and more may be asked
     started = time.monotonic()
     lab._process.terminate()
     with pytest.raises(grpc.RpcError) as ended:
-        next(states)
+        for state in states:  # it may hear of the drain before it is ended by it
+            assert state == b"\x08\x02"  # NOT_SERVING
     assert ended.value.code() == CODE.UNAVAILABLE
+    with pytest.raises(grpc.RpcError):
+        next(answers)
     assert lab._process.wait(30) == 0
     assert time.monotonic() - started < 15  # of --drain_timeout's 30 s
     questions.put(None)

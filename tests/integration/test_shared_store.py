@@ -181,6 +181,26 @@ def test_a_crash_of_the_database_in_the_middle_loses_nothing(replicas, database,
     assert results(first, job) == embedded
 
 
+def test_who_asks_a_server_for_a_model_that_another_has_is_told_which(replicas):
+    (first_server, first), (second_server, second) = replicas
+    await_true(lambda: all(known.models for known in first.replicas()))
+    first.unload_model(MODEL)
+    try:
+        for ask in (
+            lambda: first.generate(MODEL, [3, 11], max_tokens=1),
+            lambda: submit(first, count=4),
+        ):
+            with pytest.raises(vs.ValuescopeError) as refused:
+                ask()
+            assert refused.value.reason == "MODEL_NOT_LOADED"
+            assert named(second_server) in str(refused.value)
+            assert named(first_server) not in str(refused.value)
+        assert second.generate(MODEL, [3, 11], max_tokens=1).completions
+    finally:
+        first.load_model(MODEL)
+    await_true(lambda: all(known.models for known in second.replicas()))
+
+
 def named(server):
     """The server's name among those that share its store: the host's and the port."""
     return f"{socket.gethostname()}:{server.address.rsplit(':', 1)[1]}"

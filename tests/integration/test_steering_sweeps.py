@@ -557,6 +557,10 @@ RESPONSES = {"answers": vs.swept_responses(QUERIES[:2], max_tokens=4, temperatur
 SET = v1.NeuronSetFilter(neuron_set="neuronSets/" + "0" * 32)
 
 
+def scopes(*kinds):
+    return [v1.TokenSelection(kind=f"TOKEN_KIND_{kind}") for kind in kinds]
+
+
 def swept_class(**fields):
     made = v1.SweptClasses(classification=v1.ClassifyNeuronsRequest(**fields.pop("of", {})))
     setattr(made, "class", fields.pop("of_class", v1.NEURON_CLASS_SHARED))
@@ -588,6 +592,14 @@ def swept_class(**fields):
         ({"layers": v1.Layers(list=v1.LayerList(layers=[99]))}, "layers.list.layers[0]", "99"),
         ({"scopes": [v1.TokenSelection()] * 9}, "scopes", "1 to 8"),
         ({"scopes": [v1.TokenSelection()], "tokens": v1.TokenSelection(kind="TOKEN_KIND_ALL")}, "tokens", "`scopes`"),
+        ({"scopes": scopes("ALL", "GENERATED", "ALL")}, "scopes[2]", "it is `scopes[0]`"),
+        ({"scopes": scopes("UNSPECIFIED", "FROM_LAST_PROMPT")}, "scopes[1]", "it is `scopes[0]`"),
+        ({"scopes": scopes("RESPONSE", "GENERATED")}, "scopes[1]", "it is `scopes[0]`"),
+        ({"scopes": [v1.TokenSelection(positions=[1, 0]), v1.TokenSelection(positions=[0, 1])]}, "scopes[1]", "it is `scopes[0]`"),
+        ({"classes": [swept_class()] * 2, "factors": [2.0]}, "classes[1]", "it is `classes[0]`"),
+        ({"factors": [2.0, 0.5, 0.5], "neuron_sets": [SET]}, "factors[2]", "it is `factors[1]`"),
+        ({"classes": [swept_class(top_percents=[1, 1])], "factors": [2.0]}, "classes[0].top_percents[1]", "it is"),
+        ({"classes": [swept_class(max_angles=[9, 5, 9])], "factors": [2.0]}, "classes[0].max_angles[2]", "it is"),
         ({"tokens": v1.TokenSelection(positions=[5000])}, "tokens", ""),
         ({"tokens": v1.TokenSelection(kind=99)}, "tokens.kind", ""),
         ({"scopes": [v1.TokenSelection(), v1.TokenSelection(kind="TOKEN_KIND_ALL", positions=[1])]}, "scopes[1]", ""),

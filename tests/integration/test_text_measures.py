@@ -237,6 +237,7 @@ def test_a_job_whose_head_would_be_long_tells_its_length_and_leaves_all_in_the_a
 REFUSED = [
     ({"texts": []}, "responses"),
     ({"ngrams": [1, 9]}, r"ngrams\[1\]"),
+    ({"ngrams": [2, 1, 2]}, r"ngrams\[2\]"),
     ({"vocabulary": 0}, "vocabulary"),
     ({"self_bleu_texts": 1}, "self_bleu_texts"),
     ({"refusal_phrases": ["w1", "*"]}, r"refusal_phrases\[1\]"),

@@ -236,6 +236,41 @@ TEST_P(StoredPartialTest, WhereEveryPartialIsLostTheJobFailsWithTheCauseAndDoesN
   EXPECT_THAT(job.error->message, HasSubstr("not in the blob store any more"));
 }
 
+TEST_P(StoredPartialTest, AShardWhoseKindCannotReadWhatWasStoredIsDoneAgain) {
+  LettersKind kind;
+  std::atomic<bool> damaged = true;
+  kind.before_chunk = [&](ShardContext& context, int64_t chunk) {
+    const bool now = context.shard() == 1 && chunk == 2 && damaged.exchange(false);
+    return now ? PartialDamaged() : absl::OkStatus();
+  };
+  const auto worker = MakeWorker(&kind);
+  worker->Start();
+  const std::string id = Create();
+  EXPECT_EQ(AwaitEnd(id).state, JobState::kSucceeded);
+  EXPECT_EQ(ArtifactOf(id), kLetters);
+  worker->Drain();
+  EXPECT_THAT(kind.computed(), testing::SizeIs(kShards * LettersKind::kChunks + 2));
+  EXPECT_THAT(Errors(), testing::ElementsAre(
+                            HasSubstr("shard 1 of `jobs/" + id +
+                                      "` is damaged: the shard is done again from its start")));
+}
+
+TEST_P(StoredPartialTest, AShardThatIsFoundDamagedEachTimeFailsItsJobAlthoughItGetsOnEachTime) {
+  LettersKind kind;
+  kind.before_chunk = [](ShardContext& context, int64_t chunk) {
+    return context.shard() == 1 && chunk == 2 ? PartialDamaged() : absl::OkStatus();
+  };
+  const auto worker = MakeWorker(&kind);
+  worker->Start();
+  const store::Job job = AwaitEnd(Create());
+  EXPECT_EQ(job.state, JobState::kFailed);
+  EXPECT_EQ(job.error->reason, "PARTIAL_LOST");
+  EXPECT_EQ(job.error->shard, 1);
+  worker->Drain();
+  EXPECT_THAT(kind.computed(),
+              testing::SizeIs(LettersKind::kChunks + 2 * store::RetryPolicy().max_shard_failures));
+}
+
 TEST(DamagedPartialTest, OneBitIsEnough) {
   const TemporaryFolder folder;
   const auto store = store::OpenSqliteStore(folder / "store.db").value();

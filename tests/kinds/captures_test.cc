@@ -3,15 +3,19 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
-#include "absl/synchronization/notification.h"
 #include "base/error.h"
+#include "base/sha256.h"
 #include "kinds/capture_plan.h"
 #include "kinds/saved_work.pb.h"
 #include "services/idempotency.h"
+#include "tests/kinds/cut_job.h"
 #include "tests/kinds/small_site.h"
 
 namespace valuescope::kinds {
@@ -129,30 +133,78 @@ TEST_P(CapturesCutAt, AResumeLeavesTheSameFilesAndRepeatsNoChunkThatWasCommitted
   ASSERT_EQ(whole.state(), v1::JOB_STATE_SUCCEEDED) << whole.error().message();
   EXPECT_GT(Files(whole).size(), 4u);
 
-  TemporaryFolder folder;
-  std::string name;
-  int64_t before = 0;
-  {
-    SmallSite site(folder);
-    name = *site.Create(Spec());
-    absl::Notification cut;
-    site.engine->before_submit = [&](const engine::Request&) {
-      if (site.engine->submitted == GetParam() && !cut.HasBeenNotified()) cut.Notify();
-      return site.engine->submitted >= GetParam() ? absl::UnavailableError("cut")
-                                                  : absl::OkStatus();
-    };
-    site.StartWorker();
-    cut.WaitForNotification();
-    site.worker->Drain();
-    before = site.engine->submitted;
+  const CutJob cut = CutAndResume([](SmallSite&) { return Spec(); }, GetParam());
+  ASSERT_EQ(cut.job.state(), v1::JOB_STATE_SUCCEEDED) << cut.job.error().message();
+  EXPECT_EQ(Files(cut.job), Files(whole));
+  constexpr int64_t kChunk = 16;
+  EXPECT_LE(cut.before + cut.after, kInputs + kChunk);
+}
+
+// Two chunks in one shard and file.
+constexpr int kFewInputs = 20;
+
+v1::JobSpec SpecOfOneFile() {
+  v1::JobSpec spec = Spec();
+  spec.mutable_capture()->mutable_inputs()->DeleteSubrange(kFewInputs, kInputs - kFewInputs);
+  spec.mutable_capture()->set_max_file_bytes(1 << 20);
+  return spec;
+}
+
+std::set<std::string> BlobPaths(const TemporaryFolder& folder) {
+  std::set<std::string> paths;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder / "blobs")) {
+    if (entry.path().filename().string().size() == 64) paths.insert(entry.path());
   }
-  SmallSite again(folder);
-  again.StartWorker();
-  const v1::Job job = again.Await(name);
+  return paths;
+}
+
+// Creates the job. What it then puts aside is changed when the second chunk runs, in the first
+// `attempts` of it.
+std::string CreateDamaged(SmallSite& site, const TemporaryFolder& folder, int64_t attempts) {
+  const std::string name = *site.Create(SpecOfOneFile());
+  const std::set<std::string> given = BlobPaths(folder);
+  site.engine->before_submit = [&site, &folder, given, attempts](const engine::Request&) {
+    const int64_t attempt = site.engine->submitted / kFewInputs;
+    if (attempt < attempts && site.engine->submitted % kFewInputs == kFewInputs - 1) {
+      for (const std::string& path : BlobPaths(folder)) {
+        if (!given.contains(path)) std::ofstream(path) << "damaged";
+      }
+    }
+    return absl::OkStatus();
+  };
+  return name;
+}
+
+TEST(CaptureKind, AShardOfWhichAPartIsDamagedIsDoneAgain) {
+  TemporaryFolder undisturbed_folder, folder;
+  SmallSite undisturbed(undisturbed_folder), site(folder);
+  undisturbed.StartWorker();
+  const v1::Job whole = undisturbed.Await(*undisturbed.Create(SpecOfOneFile()));
+  ASSERT_EQ(whole.state(), v1::JOB_STATE_SUCCEEDED) << whole.error().message();
+
+  const std::string name = CreateDamaged(site, folder, /*attempts=*/1);
+  site.StartWorker();
+  const v1::Job job = site.Await(name);
   ASSERT_EQ(job.state(), v1::JOB_STATE_SUCCEEDED) << job.error().message();
   EXPECT_EQ(Files(job), Files(whole));
-  constexpr int64_t kChunk = 16;
-  EXPECT_LE(before + again.engine->submitted, kInputs + kChunk);
+  EXPECT_EQ(site.engine->submitted, 2 * kFewInputs);
+  for (const auto& [file, digest] : Files(job)) {
+    const auto bytes = store::ReadBlob(*site.blobs, digest, 1 << 20);
+    ASSERT_TRUE(bytes.ok()) << bytes.status();
+    EXPECT_EQ(Sha256Hex(*bytes), digest) << file;
+  }
+}
+
+TEST(CaptureKind, WhereEveryPartIsDamagedTheJobFailsWithTheCause) {
+  TemporaryFolder folder;
+  SmallSite site(folder);
+  const std::string name = CreateDamaged(site, folder, /*attempts=*/100);
+  site.StartWorker();
+  const v1::Job job = site.Await(name);
+  EXPECT_EQ(job.state(), v1::JOB_STATE_FAILED);
+  EXPECT_EQ(job.error().reason(), "PARTIAL_LOST");
+  EXPECT_THAT(job.error().message(), testing::HasSubstr("damaged"));
+  EXPECT_EQ(site.engine->submitted, store::RetryPolicy().max_shard_failures * kFewInputs);
 }
 
 TEST(CaptureKind, WhatIsStoredWithAJobIsReadBackOrIsDataLoss) {

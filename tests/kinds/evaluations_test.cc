@@ -9,9 +9,9 @@
 #include <string>
 #include <vector>
 
-#include "absl/synchronization/notification.h"
 #include "base/error.h"
 #include "services/idempotency.h"
+#include "tests/kinds/cut_job.h"
 #include "tests/kinds/small_site.h"
 
 namespace valuescope::kinds {
@@ -359,6 +359,7 @@ TEST_F(Evaluations, WhatIsWrongWithATaggedResponseIsNamed) {
   refused("responses[2].weights",
           [](auto& r) { r.mutable_responses(2)->mutable_weights(0)->set_weight(NAN); });
   refused("templates[1]", [](auto& r) { r.set_templates(1, "query"); });
+  refused("templates[1]", [](auto& r) { r.set_templates(1, r.templates(0)); });
   refused("min_weight", [](auto& r) { r.set_min_weight(-1); });
   refused("min_weight", [](auto& r) { r.set_min_weight(1.5); });
   refused("responses", [](auto& r) {
@@ -422,34 +423,14 @@ TEST_P(EvaluationsCutAt, AResumeGivesTheSameBytesAndRepeatsNoChunkThatWasCommitt
   ASSERT_EQ(whole.state(), v1::JOB_STATE_SUCCEEDED) << whole.error().message();
   EXPECT_EQ(whole.progress().shards_total(), 3);
 
-  TemporaryFolder cut_folder;
-  std::string name;
-  int64_t before = 0;
-  {
-    SmallSite cut(cut_folder);
-    cut.engine->scale = .01;
-    name = *cut.Create(SpecOf(request));
-    absl::Notification told;
-    cut.engine->before_submit = [&](const engine::Request&) {
-      if (cut.engine->submitted < GetParam()) return absl::OkStatus();
-      if (!told.HasBeenNotified()) told.Notify();
-      return absl::UnavailableError("cut");
-    };
-    cut.StartWorker();
-    told.WaitForNotification();
-    cut.worker->Drain();
-    before = cut.engine->submitted;
-  }
-  SmallSite again(cut_folder);
-  again.engine->scale = .01;
-  again.StartWorker();
-  const v1::Job job = again.Await(name);
-  ASSERT_EQ(job.state(), v1::JOB_STATE_SUCCEEDED) << job.error().message();
-  EXPECT_EQ(SmallSite::Artifacts(job), SmallSite::Artifacts(whole));
-  EXPECT_EQ(services::DeterministicBytes(job.result().summary()),
+  const CutJob cut =
+      CutAndResume([&](SmallSite&) { return SpecOf(request); }, GetParam(), {.scale = .01});
+  ASSERT_EQ(cut.job.state(), v1::JOB_STATE_SUCCEEDED) << cut.job.error().message();
+  EXPECT_EQ(SmallSite::Artifacts(cut.job), SmallSite::Artifacts(whole));
+  EXPECT_EQ(services::DeterministicBytes(cut.job.result().summary()),
             services::DeterministicBytes(whole.result().summary()));
-  EXPECT_LE(before + again.engine->submitted, kPasses + kChunk);
-  EXPECT_LT(again.engine->submitted, kPasses);
+  EXPECT_LE(cut.before + cut.after, kPasses + kChunk);
+  EXPECT_LT(cut.after, kPasses);
 }
 
 TEST_F(Evaluations, ReceiptsAreSummedOverItemsAndOrdersOfACondition) {

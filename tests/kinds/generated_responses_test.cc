@@ -13,10 +13,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "absl/synchronization/notification.h"
 #include "base/error.h"
 #include "nlohmann/json.hpp"
 #include "services/idempotency.h"
+#include "tests/kinds/cut_job.h"
 #include "tests/kinds/extraction_jobs.h"
 #include "tests/kinds/small_site.h"
 
@@ -144,31 +144,14 @@ TEST(GeneratedResponses, ACutAndAResumeGiveTheSameBytesAndRepeatNoShardThatWasCo
   ASSERT_EQ(whole.state(), v1::JOB_STATE_SUCCEEDED) << whole.error().message();
   const int64_t all = undisturbed.engine->submitted;
 
-  TemporaryFolder folder;
-  std::string name;
-  int64_t before = 0;
-  {
-    SmallSite site(folder);
-    name = *site.Create(SpecOf(Generated()));
-    absl::Notification cut;
-    site.engine->before_submit = [&](const engine::Request&) {
-      if (site.engine->submitted == 100 && !cut.HasBeenNotified()) cut.Notify();
-      return site.engine->submitted >= 100 ? absl::UnavailableError("cut") : absl::OkStatus();
-    };
-    site.StartWorker();
-    cut.WaitForNotification();
-    site.worker->Drain();
-    before = site.engine->submitted;
-  }
-  SmallSite again(folder);
-  again.StartWorker();
-  const v1::Job job = again.Await(name);
-  ASSERT_EQ(job.state(), v1::JOB_STATE_SUCCEEDED) << job.error().message();
-  EXPECT_EQ(SmallSite::Artifacts(job), SmallSite::Artifacts(whole));
-  EXPECT_EQ(services::DeterministicBytes(job.result().summary()),
+  const CutJob cut =
+      CutAndResume([](SmallSite&) { return SpecOf(Generated()); }, /*submissions=*/100);
+  ASSERT_EQ(cut.job.state(), v1::JOB_STATE_SUCCEEDED) << cut.job.error().message();
+  EXPECT_EQ(SmallSite::Artifacts(cut.job), SmallSite::Artifacts(whole));
+  EXPECT_EQ(services::DeterministicBytes(cut.job.result().summary()),
             services::DeterministicBytes(whole.result().summary()));
-  EXPECT_LE(before + again.engine->submitted, all + 2 * kGeneratedPerShard);
-  EXPECT_LT(again.engine->submitted, all);
+  EXPECT_LE(cut.before + cut.after, all + 2 * kGeneratedPerShard);
+  EXPECT_LT(cut.after, all);
 }
 
 TEST(GeneratedResponses, WhatIsStoredWithAJobIsReadBackOrIsDataLoss) {

@@ -10,11 +10,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "absl/synchronization/notification.h"
 #include "base/error.h"
 #include "kinds/generated_responses.h"
 #include "kinds/saved_work.pb.h"
 #include "services/idempotency.h"
+#include "tests/kinds/cut_job.h"
 #include "tests/kinds/early_shard.h"
 #include "tests/kinds/extraction_jobs.h"
 #include "tests/kinds/small_site.h"
@@ -129,30 +129,13 @@ TEST(GeneratedSums, ACutAndAResumeGiveTheSameBytesAndRepeatNoShardThatWasCommitt
   ASSERT_EQ(whole.state(), v1::JOB_STATE_SUCCEEDED) << whole.error().message();
   const int64_t all = undisturbed.engine->submitted;
   for (const int64_t most : {100, 250}) {
-    TemporaryFolder folder;
-    std::string name;
-    int64_t before = 0;
-    {
-      SmallSite site(folder, /*extraction_scratch_bytes=*/0);
-      name = *site.Create(SpecOf(Generated()));
-      absl::Notification cut;
-      site.engine->before_submit = [&](const engine::Request&) {
-        if (site.engine->submitted == most && !cut.HasBeenNotified()) cut.Notify();
-        return site.engine->submitted >= most ? absl::UnavailableError("cut") : absl::OkStatus();
-      };
-      site.StartWorker();
-      cut.WaitForNotification();
-      site.worker->Drain();
-      before = site.engine->submitted;
-    }
-    SmallSite again(folder, /*extraction_scratch_bytes=*/0);
-    again.StartWorker();
-    const v1::Job job = again.Await(name);
-    ASSERT_EQ(job.state(), v1::JOB_STATE_SUCCEEDED) << job.error().message();
-    EXPECT_EQ(SmallSite::Artifacts(job), SmallSite::Artifacts(whole));
-    EXPECT_EQ(services::DeterministicBytes(job.result().summary()),
+    const CutJob cut = CutAndResume([](SmallSite&) { return SpecOf(Generated()); }, most,
+                                    {.extraction_scratch_bytes = 0});
+    ASSERT_EQ(cut.job.state(), v1::JOB_STATE_SUCCEEDED) << cut.job.error().message();
+    EXPECT_EQ(SmallSite::Artifacts(cut.job), SmallSite::Artifacts(whole));
+    EXPECT_EQ(services::DeterministicBytes(cut.job.result().summary()),
               services::DeterministicBytes(whole.result().summary()));
-    EXPECT_LE(before + again.engine->submitted, all + kGeneratedPerShard);
+    EXPECT_LE(cut.before + cut.after, all + kGeneratedPerShard);
   }
 }
 

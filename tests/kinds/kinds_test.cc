@@ -9,13 +9,13 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/notification.h"
 #include "analysis/linear_probe.h"
 #include "base/error.h"
 #include "base/memory_ledger.h"
 #include "nlohmann/json.hpp"
 #include "services/idempotency.h"
 #include "studies/named_content.h"
+#include "tests/kinds/cut_job.h"
 #include "tests/kinds/small_site.h"
 
 namespace valuescope::kinds {
@@ -197,32 +197,14 @@ TEST_P(EachKind, ACutAndAResumeGiveTheSameBytesAndRepeatNoChunkThatWasCommitted)
   const v1::Job whole = undisturbed.Await(*undisturbed.Create(ManyOf(GetParam(), undisturbed)));
   ASSERT_EQ(whole.state(), v1::JOB_STATE_SUCCEEDED) << whole.error().message();
 
-  TemporaryFolder folder;
-  std::string name;
-  int64_t before = 0;
-  {
-    SmallSite site(folder);
-    name = *site.Create(ManyOf(GetParam(), site));
-    absl::Notification cut;
-    // The server stops in the middle of a chunk, which is in the middle of a shard.
-    site.engine->before_submit = [&](const engine::Request&) {
-      if (site.engine->submitted == 200 && !cut.HasBeenNotified()) cut.Notify();
-      return site.engine->submitted >= 200 ? absl::UnavailableError("cut") : absl::OkStatus();
-    };
-    site.StartWorker();
-    cut.WaitForNotification();
-    site.worker->Drain();
-    before = site.engine->submitted;
-  }
-  SmallSite again(folder);
-  again.StartWorker();
-  const v1::Job job = again.Await(name);
-  ASSERT_EQ(job.state(), v1::JOB_STATE_SUCCEEDED) << job.error().message();
-  EXPECT_EQ(SmallSite::Artifacts(job), SmallSite::Artifacts(whole));
-  EXPECT_EQ(services::DeterministicBytes(job.result().summary()),
+  const CutJob cut =
+      CutAndResume([](SmallSite& site) { return ManyOf(GetParam(), site); }, /*submissions=*/200);
+  ASSERT_EQ(cut.job.state(), v1::JOB_STATE_SUCCEEDED) << cut.job.error().message();
+  EXPECT_EQ(SmallSite::Artifacts(cut.job), SmallSite::Artifacts(whole));
+  EXPECT_EQ(services::DeterministicBytes(cut.job.result().summary()),
             services::DeterministicBytes(whole.result().summary()));
-  EXPECT_LE(before + again.engine->submitted, kMany + kResponsesPerChunk);
-  EXPECT_LT(again.engine->submitted, kMany);
+  EXPECT_LE(cut.before + cut.after, kMany + kResponsesPerChunk);
+  EXPECT_LT(cut.after, kMany);
 }
 
 TEST_P(EachKind, WithoutItsModelAJobWaitsAndGoesOnWhereItWasOnceTheModelIsBack) {

@@ -1,7 +1,9 @@
 // A kind of work that a test adds: it counts the letters of queries. The class is all that a kind
 // is, and one line makes it known.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <utility>
@@ -41,7 +43,9 @@ class LettersOutcome : public jobs::Outcome {
 
 class LettersWork : public jobs::WorkOn<Letters> {
  public:
-  explicit LettersWork(std::vector<std::string> words) : words_(std::move(words)) {}
+  // `damaged`: how often what is parsed is found damaged, where that is not null.
+  explicit LettersWork(std::vector<std::string> words, std::atomic<int>* damaged = nullptr)
+      : words_(std::move(words)), damaged_(damaged) {}
 
   jobs::Extent extent() const override {
     return {.units = static_cast<int64_t>(words_.size()), .units_per_shard = 2};
@@ -54,7 +58,8 @@ class LettersWork : public jobs::WorkOn<Letters> {
   absl::StatusOr<Letters> BeginSums(int64_t) override { return Letters(); }
   absl::StatusOr<Letters> ParseSums(absl::string_view bytes, int64_t, int64_t) override {
     Letters letters;
-    if (!absl::SimpleAtoi(bytes, &letters.count)) return absl::DataLossError("no number");
+    const bool damaged = damaged_ != nullptr && damaged_->fetch_sub(1) > 0;
+    if (damaged || !absl::SimpleAtoi(bytes, &letters.count)) return jobs::PartialDamaged();
     return letters;
   }
   absl::Status AddUnits(const jobs::UnitRange& units, const Cancellation&,
@@ -75,6 +80,7 @@ class LettersWork : public jobs::WorkOn<Letters> {
 
  private:
   const std::vector<std::string> words_;
+  std::atomic<int>* const damaged_;
 };
 
 // Under the name of a field of JobSpec that no kind of the server has.
@@ -85,8 +91,10 @@ class LettersKind : public services::KindOf<v1::ValueStudySpec, google::protobuf
   absl::string_view Unit() const override { return "words"; }
   absl::StatusOr<std::unique_ptr<jobs::Work>> Open(absl::string_view,
                                                    absl::string_view spec) override {
-    return std::make_unique<LettersWork>(absl::StrSplit(spec, '\n'));
+    return std::make_unique<LettersWork>(absl::StrSplit(spec, '\n'), &damaged);
   }
+
+  std::atomic<int> damaged = 0;
 
  protected:
   absl::StatusOr<services::ResolvedWork> Resolved(const v1::ValueStudySpec& request,
@@ -149,6 +157,26 @@ TEST(AKindOfATest, IsAddedByOneLineAndRunsAsAJobAndAtOnce) {
   google::protobuf::Struct answer;
   site.registry.Get("value_study").Answer(request, *resolved, **outcome, {}, &answer);
   EXPECT_EQ(answer.fields().at("letters").number_value(), 29);
+}
+
+TEST(AKindOfATest, AShardThatIsFoundDamagedWhenAllArePutTogetherIsDoneAgain) {
+  for (const auto& [damaged, state] :
+       {std::pair{1, v1::JOB_STATE_SUCCEEDED}, {100, v1::JOB_STATE_FAILED}}) {
+    TemporaryFolder folder;
+    SmallSite site(folder);
+    auto kind = std::make_unique<LettersKind>();
+    kind->damaged = damaged;
+    site.registry.Add(std::move(kind));
+    site.StartWorker();
+    const v1::Job job = site.Await(*site.Create(SpecOf({"power", "security", "tradition"})));
+    ASSERT_EQ(job.state(), state) << job.error().message();
+    if (state == v1::JOB_STATE_SUCCEEDED) {
+      EXPECT_EQ(job.result().summary().fields().at("letters").number_value(), 22);
+      continue;
+    }
+    EXPECT_EQ(job.error().reason(), "PARTIAL_LOST");
+    EXPECT_THAT(job.error().message(), testing::HasSubstr("shard 0 of"));
+  }
 }
 
 }  // namespace

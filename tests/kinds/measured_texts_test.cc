@@ -5,9 +5,9 @@
 #include <cmath>
 #include <string>
 
-#include "absl/synchronization/notification.h"
 #include "base/error.h"
 #include "services/idempotency.h"
+#include "tests/kinds/cut_job.h"
 #include "tests/kinds/small_site.h"
 
 namespace valuescope::kinds {
@@ -94,33 +94,14 @@ TEST_P(MeasuredTextsCutAt, AResumeGivesTheSameBytesAndRepeatsNoChunkThatWasCommi
   ASSERT_EQ(whole.state(), v1::JOB_STATE_SUCCEEDED) << whole.error().message();
   EXPECT_EQ(whole.progress().shards_total(), 2);
 
-  TemporaryFolder folder;
-  std::string name;
-  int64_t before = 0;
-  {
-    SmallSite site(folder);
-    name = *site.Create(SpecOf(RequestOf(kTexts)));
-    absl::Notification cut;
-    site.engine->before_submit = [&](const engine::Request&) {
-      if (site.engine->submitted == GetParam() && !cut.HasBeenNotified()) cut.Notify();
-      return site.engine->submitted >= GetParam() ? absl::UnavailableError("cut")
-                                                  : absl::OkStatus();
-    };
-    site.StartWorker();
-    cut.WaitForNotification();
-    site.worker->Drain();
-    before = site.engine->submitted;
-  }
-  SmallSite again(folder);
-  again.StartWorker();
-  const v1::Job job = again.Await(name);
-  ASSERT_EQ(job.state(), v1::JOB_STATE_SUCCEEDED) << job.error().message();
-  EXPECT_EQ(SmallSite::Artifacts(job), SmallSite::Artifacts(whole));
-  EXPECT_EQ(services::DeterministicBytes(job.result().summary()),
+  const CutJob cut = CutAndResume([](SmallSite&) { return SpecOf(RequestOf(kTexts)); }, GetParam());
+  ASSERT_EQ(cut.job.state(), v1::JOB_STATE_SUCCEEDED) << cut.job.error().message();
+  EXPECT_EQ(SmallSite::Artifacts(cut.job), SmallSite::Artifacts(whole));
+  EXPECT_EQ(services::DeterministicBytes(cut.job.result().summary()),
             services::DeterministicBytes(whole.result().summary()));
   constexpr int64_t kChunk = 64;
-  EXPECT_LE(before + again.engine->submitted, kTexts - kEmpty + kChunk);
-  EXPECT_LT(again.engine->submitted, kTexts - kEmpty);
+  EXPECT_LE(cut.before + cut.after, kTexts - kEmpty + kChunk);
+  EXPECT_LT(cut.after, kTexts - kEmpty);
 }
 
 TEST(MeasureTextsKind, WithoutPerplexityNothingRunsAndPromptsAreNotLookedAt) {

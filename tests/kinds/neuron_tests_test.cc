@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "absl/synchronization/notification.h"
 #include "base/error.h"
 #include "services/idempotency.h"
+#include "tests/kinds/cut_job.h"
 #include "tests/kinds/early_shard.h"
 #include "tests/kinds/small_site.h"
 
@@ -80,33 +80,15 @@ TEST_P(CutAt, AResumeGivesTheSameBytesAndRepeatsNoChunkThatWasCommitted) {
   const v1::Job whole = undisturbed.Await(*undisturbed.Create(SpecOf(RequestOf(undisturbed))));
   ASSERT_EQ(whole.state(), v1::JOB_STATE_SUCCEEDED) << whole.error().message();
 
-  TemporaryFolder folder;
-  std::string name;
-  int64_t before = 0;
-  {
-    SmallSite site(folder);
-    name = *site.Create(SpecOf(RequestOf(site)));
-    absl::Notification cut;
-    site.engine->before_submit = [&](const engine::Request&) {
-      if (site.engine->submitted == GetParam() && !cut.HasBeenNotified()) cut.Notify();
-      return site.engine->submitted >= GetParam() ? absl::UnavailableError("cut")
-                                                  : absl::OkStatus();
-    };
-    site.StartWorker();
-    cut.WaitForNotification();
-    site.worker->Drain();
-    before = site.engine->submitted;
-  }
-  SmallSite again(folder);
-  again.StartWorker();
-  const v1::Job job = again.Await(name);
-  ASSERT_EQ(job.state(), v1::JOB_STATE_SUCCEEDED) << job.error().message();
-  EXPECT_EQ(SmallSite::Artifacts(job), SmallSite::Artifacts(whole));
-  EXPECT_EQ(services::DeterministicBytes(job.result().summary()),
+  const CutJob cut =
+      CutAndResume([](SmallSite& site) { return SpecOf(RequestOf(site)); }, GetParam());
+  ASSERT_EQ(cut.job.state(), v1::JOB_STATE_SUCCEEDED) << cut.job.error().message();
+  EXPECT_EQ(SmallSite::Artifacts(cut.job), SmallSite::Artifacts(whole));
+  EXPECT_EQ(services::DeterministicBytes(cut.job.result().summary()),
             services::DeterministicBytes(whole.result().summary()));
   constexpr int64_t kChunk = 256;
-  EXPECT_LE(before + again.engine->submitted, kUnits + kChunk);
-  EXPECT_LT(again.engine->submitted, kUnits + 1);
+  EXPECT_LE(cut.before + cut.after, kUnits + kChunk);
+  EXPECT_LT(cut.after, kUnits + 1);
 }
 
 TEST(Extent, ShardsThatPrepareAreApart) {

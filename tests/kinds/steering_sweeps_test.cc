@@ -10,13 +10,13 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/notification.h"
 #include "analysis/random_direction.h"
 #include "base/error.h"
 #include "base/number_bytes.h"
 #include "kinds/generated_responses.h"
 #include "kinds/sweep_grid.h"
 #include "services/idempotency.h"
+#include "tests/kinds/cut_job.h"
 #include "tests/kinds/early_shard.h"
 #include "tests/kinds/small_site.h"
 
@@ -216,29 +216,11 @@ class CutSweep : public ::testing::TestWithParam<Cut> {};
 
 TEST_P(CutSweep, ResumesToTheSameBytes) {
   const v1::Job whole = Undisturbed(GetParam().neurons);
-  TemporaryFolder folder;
-  std::string name;
-  {
-    SmallSite site(folder);
-    const auto created = site.Create(SpecOf(site, GetParam().neurons));
-    ASSERT_TRUE(created.ok()) << created.status();
-    name = *created;
-    const int64_t most = site.engine->submitted + GetParam().after;
-    absl::Notification cut;
-    site.engine->before_submit = [&](const engine::Request&) {
-      if (site.engine->submitted == most && !cut.HasBeenNotified()) cut.Notify();
-      return site.engine->submitted >= most ? absl::UnavailableError("cut") : absl::OkStatus();
-    };
-    site.StartWorker();
-    cut.WaitForNotification();
-    site.worker->Drain();
-  }
-  SmallSite again(folder);
-  again.StartWorker();
-  const v1::Job job = again.Await(name);
-  ASSERT_EQ(job.state(), v1::JOB_STATE_SUCCEEDED) << job.error().message();
-  EXPECT_EQ(SmallSite::Artifacts(job), SmallSite::Artifacts(whole));
-  EXPECT_EQ(services::DeterministicBytes(job.result().summary()),
+  const CutJob cut = CutAndResume([](SmallSite& site) { return SpecOf(site, GetParam().neurons); },
+                                  GetParam().after);
+  ASSERT_EQ(cut.job.state(), v1::JOB_STATE_SUCCEEDED) << cut.job.error().message();
+  EXPECT_EQ(SmallSite::Artifacts(cut.job), SmallSite::Artifacts(whole));
+  EXPECT_EQ(services::DeterministicBytes(cut.job.result().summary()),
             services::DeterministicBytes(whole.result().summary()));
 }
 

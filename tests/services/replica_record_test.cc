@@ -65,6 +65,15 @@ TEST(Replicas, ThatComputeInAnotherWayAddNoSpeed) {
             1);
 }
 
+TEST(Replicas, OthersThatHaveAModelAreTold) {
+  const std::vector<store::Replica> known = {
+      ServerOf("c", 1.0, "models/tiny"), ServerOf("a", 1.0, "models/tiny"),
+      ServerOf("b", 1.0, "models/tiny"), ServerOf("d", 1.0, "models/tiny2")};
+  const Replicas replicas([&] { return known; }, "a");
+  EXPECT_THAT(replicas.OthersWith("tiny"), testing::ElementsAre("name of b", "name of c"));
+  EXPECT_THAT(replicas.OthersWith("small"), testing::IsEmpty());
+}
+
 TEST(Replicas, ADamagedRecordIsAnError) {
   store::Replica damaged = ServerOf("b", 1.0);
   damaged.record = "\xff";

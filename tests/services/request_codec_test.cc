@@ -4,8 +4,10 @@
 #include <google/protobuf/text_format.h>
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
@@ -38,6 +40,41 @@ class RequestCodecTest : public testing::Test {
 
   engine::ServedModel model_;
 };
+
+// Others have what is not here.
+class SharedModels : public OneModel {
+ public:
+  explicit SharedModels(int others)
+      : OneModel(std::make_shared<ScriptedEngine>()), others_(others) {}
+  std::vector<std::string> ReadyElsewhere(absl::string_view) const override {
+    std::vector<std::string> names;
+    for (int i = 0; i < others_; ++i) names.push_back(absl::StrCat("server-", i));
+    return names;
+  }
+
+ private:
+  const int others_;
+};
+
+TEST(ModelOfName, TellsOfOneThatIsNotHereWhichServersHaveIt) {
+  const auto refusal = [](int others, const std::string& model) {
+    return ModelOfName("model", model, SharedModels(others)).status();
+  };
+  EXPECT_TRUE(ModelOfName("model", "models/m", SharedModels(2)).ok());
+  const absl::Status here = refusal(0, "models/other");
+  EXPECT_FALSE(here.ok());
+  for (const int others : {1, 12}) {
+    const absl::Status told = refusal(others, "models/other");
+    EXPECT_EQ(told.code(), here.code());
+    EXPECT_EQ(DetailsOf(told).reason, DetailsOf(here).reason);
+    EXPECT_THAT(std::string(told.message()), testing::StartsWith(std::string(here.message())));
+  }
+  EXPECT_THAT(std::string(refusal(1, "models/other").message()),
+              testing::EndsWith("of the servers that share the store `server-0` has it READY"));
+  EXPECT_THAT(std::string(refusal(12, "models/other").message()),
+              testing::EndsWith("`server-7` and 4 more have it READY"));
+  EXPECT_EQ(refusal(1, "vectors/other"), refusal(0, "vectors/other")) << "no model is named";
+}
 
 TEST_F(RequestCodecTest, TapsReadEverythingUnlessTold) {
   google::protobuf::RepeatedPtrField<v1::Tap> protos;

@@ -139,6 +139,16 @@ TEST_P(BlobStoreTest, EqualBytesAreKeptOnce) {
   EXPECT_EQ(place_->Kept(), 1);
 }
 
+TEST_P(BlobStoreTest, WhatWasDamagedIsWhatItWasWhenItIsWrittenAgain) {
+  const std::string digest = WriteBlob(*blobs_, "same")->digest;
+  place_->PutStray(absl::StrCat(digest.substr(0, 2), "/", digest));
+  ASSERT_TRUE(WriteBlob(*blobs_, "same").ok());
+  const auto read = ReadBlob(*blobs_, digest, 100);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(*read, "same");
+  EXPECT_EQ(place_->Kept(), 1);
+}
+
 TEST_P(BlobStoreTest, ManyThreadsWriteAndReadAtOnce) {
   std::atomic<int> wrong = 0;
   std::vector<std::thread> threads;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "base/sha256.h"
 #include "store/store.h"
 #include "tests/store/store_under_test.h"
@@ -70,6 +71,10 @@ class PartialTableTest : public testing::TestWithParam<Database> {
     EXPECT_TRUE(Complete(*first, "a").ok());
     EXPECT_TRUE(Complete(*second, "b").ok());
     return Take();
+  }
+
+  absl::Status Restart(const Lease& lease, int64_t shard, const std::string& content) {
+    return store_->RestartShard(lease, shard, Blob(content).digest, absl::DataLossError("lost"));
   }
 
   std::vector<OrphanedBlob> Orphans(absl::Duration grace = absl::Hours(1)) {
@@ -153,9 +158,9 @@ TEST_P(PartialTableTest, AFailedJobKeepsThemUntilItIsDeletedOrTheirTimeIsOver) {
 TEST_P(PartialTableTest, AMergeThatLacksAShardWaitsUntilItIsDoneAgain) {
   const std::string id = Create(2);
   const auto merge = TakeMergeOfTwo();
-  ASSERT_TRUE(store_->RestartShard(*merge, 1, Blob("other").digest).ok());
+  ASSERT_TRUE(Restart(*merge, 1, "other").ok());
   EXPECT_EQ(Get(id).shards_done, 2) << "it has another partial by now";
-  ASSERT_TRUE(store_->RestartShard(*merge, 1, Blob("b").digest).ok());
+  ASSERT_TRUE(Restart(*merge, 1, "b").ok());
   EXPECT_THAT(Orphans(), ElementsAre(Dropped("b"))) << "what is left of it";
   EXPECT_EQ(Get(id).shards_done, 1);
   EXPECT_EQ(Get(id).work_done, kUnits);
@@ -181,7 +186,7 @@ TEST_P(PartialTableTest, AMergeThatLacksAShardWaitsUntilItIsDoneAgain) {
 TEST_P(PartialTableTest, AMergeThatFailsItsJobForALostPartialIsRetriedWithItsShard) {
   const std::string id = Create(2);
   const auto merge = TakeMergeOfTwo();
-  ASSERT_TRUE(store_->RestartShard(*merge, 0, Blob("a").digest).ok());
+  ASSERT_TRUE(Restart(*merge, 0, "a").ok());
   ASSERT_TRUE(store_->FailJob(*merge, absl::DataLossError("lost")).ok());
   ASSERT_TRUE(store_->RetryJob("lab", id, {}).ok());
   const auto again = Take();
@@ -194,7 +199,7 @@ TEST_P(PartialTableTest, AShardThatLostItsOwnPartialKeepsItsLease) {
   const std::string id = Create(1);
   const auto late = Take();
   ASSERT_TRUE(Commit(*late, "a").ok());
-  ASSERT_TRUE(store_->RestartShard(*late, 0, Blob("a").digest).ok());
+  ASSERT_TRUE(Restart(*late, 0, "a").ok());
   EXPECT_EQ(Get(id).work_done, 0);
   EXPECT_EQ(Take(), std::nullopt) << "it is still leased";
   ASSERT_TRUE(Commit(*late, "b").ok());
@@ -202,9 +207,55 @@ TEST_P(PartialTableTest, AShardThatLostItsOwnPartialKeepsItsLease) {
 
   database_->Advance(absl::Minutes(1));
   ASSERT_TRUE(store_->Sweep().ok());
-  EXPECT_EQ(store_->RestartShard(*late, 0, Blob("b").digest).code(), absl::StatusCode::kAborted)
+  EXPECT_EQ(Restart(*late, 0, "b").code(), absl::StatusCode::kAborted)
       << "who lost the lease restarts nothing";
   EXPECT_EQ(Get(id).work_done, 5);
+}
+
+TEST_P(PartialTableTest, OfAPartialThatCannotBeReadWhoHoldsTheShardOrFoundItDoneRestartsIt) {
+  const std::string id = Create(2);
+  const absl::Status damaged = absl::DataLossError("damaged");
+  const auto first = Take();
+  ASSERT_TRUE(store_->CommitProgress(*first, {.partial = "in the row", .work_done = 5}).ok());
+  ASSERT_TRUE(store_->RestartShard(*first, 0, /*lost=*/"", damaged).ok());
+  EXPECT_EQ(store_->ReadProgress(*first, 0)->partial, "");
+  ASSERT_TRUE(store_->CompleteShard(*first, {.partial = "done", .work_done = kUnits}).ok());
+  const auto second = Take();
+  ASSERT_TRUE(store_->RestartShard(*second, 0, /*lost=*/"", damaged).ok());
+  EXPECT_EQ(Get(id).shards_done, 0);
+  const auto again = Take();
+  ASSERT_TRUE(again);
+  EXPECT_EQ(again->shard, 0);
+  ASSERT_TRUE(store_->CommitProgress(*again, {.partial = "anew", .work_done = 5}).ok());
+  ASSERT_TRUE(store_->RestartShard(*second, 0, /*lost=*/"", damaged).ok());
+  EXPECT_EQ(store_->ReadProgress(*again, 0)->partial, "anew") << "somebody is doing it again";
+}
+
+TEST_P(PartialTableTest, AShardThatIsLostEachTimeEndsItsJobWithTheCauseUntilThatIsRetried) {
+  const std::string id = Create(1);
+  auto lease = Take();
+  const auto lose = [&](const std::string& content) {
+    ASSERT_TRUE(Commit(*lease, content).ok()) << "it gets on each time";
+    ASSERT_TRUE(Restart(*lease, 0, content).ok());
+  };
+  for (const int round : {1, 2}) {
+    for (int restart = 1; restart < RetryPolicy().max_shard_failures; ++restart) {
+      lose(absl::StrCat(round, ".", restart));
+      EXPECT_EQ(Get(id).state, JobState::kRunning);
+    }
+    lose(absl::StrCat(round, ".last"));
+    const Job job = Get(id);
+    EXPECT_EQ(job.state, JobState::kFailed);
+    ASSERT_TRUE(job.error);
+    EXPECT_EQ(job.error->code, absl::StatusCode::kDataLoss);
+    EXPECT_EQ(job.error->message, "lost");
+    EXPECT_EQ(job.error->shard, 0);
+    EXPECT_EQ(store_->FailShard(*lease, absl::DataLossError("lost")).code(),
+              absl::StatusCode::kAborted);
+    ASSERT_TRUE(store_->RetryJob("lab", id, {}).ok());
+    lease = Take();
+    ASSERT_TRUE(lease);
+  }
 }
 
 TEST_P(PartialTableTest, ADatabaseKeepsItsIdentity) {

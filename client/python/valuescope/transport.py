@@ -29,7 +29,8 @@ _OPTIONS = [
     ("grpc.max_send_message_length", -1),
     # A server that restarts is found again within seconds.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # In spite of its name how long an attempt may take, in which TCP and TLS shake hands with a server that is far or busy.
+    ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.max_reconnect_backoff_ms", 5000),
     # While calls run, a connection whose other end vanished without a word is found out and ends them with UNAVAILABLE.
     ("grpc.keepalive_time_ms", 20_000),

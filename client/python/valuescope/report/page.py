@@ -169,7 +169,7 @@ def _provenance(results: v1.ValueStudyResult) -> str:
         "weights": told.model_digest,
         "tokenizer": told.tokenizer_digest,
         "chat template": told.template_digest,
-        "activations": site,
+        "activations": site if told.site else "",
         "a layer's number": told.layer_convention,
         "sign": told.sign_rule,
         "judge": told.judge,

@@ -61,7 +61,11 @@ def vectors_section(value: v1.StudiedValue, layers: set[int], identity: str) -> 
     """
     if not value.vectors:
         return ""
-    notes = [warning for vector in value.vectors for warning in vector.warnings]
+    notes = [
+        f"{CONDITIONS[vector.condition]}: {warning}"
+        for vector in value.vectors
+        for warning in vector.warnings
+    ]
     return section(
         "The two vectors, layer by layer",
         identity,
