@@ -232,6 +232,7 @@ class ValueStudyKind : public services::Kind {
   static v1::Provenance ProvenanceOfStudy(const Spec& spec, const engine::ServedModel& model,
                                           const services::UsedResources& used) {
     v1::Provenance provenance = studies::ProvenanceOf(model, /*rendered_chat=*/true);
+    provenance.set_site(v1::SITE_RESIDUAL_POST);
     // An upload goes by its content.
     for (const auto& [name, digest] : used) {
       v1::ResourceDigest& input = *provenance.add_inputs();
@@ -244,10 +245,13 @@ class ValueStudyKind : public services::Kind {
     return provenance;
   }
 
-  // Of training: where they came in a file, of which the answers tell.
+  // Of training, development and testing. Of those of training that came in a file the answers tell.
   static int64_t NumQueries(const Spec& spec, const v1::ValueStudyResult& result) {
-    if (!spec.queries().empty()) return spec.queries_size();
-    return result.values(0).responses(0).num_responses() / spec.samples_per_query();
+    const int64_t training =
+        spec.queries().empty()
+            ? result.values(0).responses(0).num_responses() / spec.samples_per_query()
+            : spec.queries_size();
+    return training + spec.development_queries_size() + spec.test_queries_size();
   }
 
   // Of the first `stages`.

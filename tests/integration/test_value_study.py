@@ -453,3 +453,5 @@ def test_the_file_is_the_messages_json(client, studied):
     told = json.loads(text)
     assert job.name.split("/")[1] not in text.decode()
     assert told["provenance"]["model"] == MODEL and told["format_version"] == 1
+    assert told["provenance"]["site"] == "SITE_RESIDUAL_POST"
+    assert int(told["num_queries"]) == len(TRAINING) + len(DEVELOPMENT) + len(TEST)
