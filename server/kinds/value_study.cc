@@ -245,7 +245,7 @@ class ValueStudyKind : public services::Kind {
     return provenance;
   }
 
-  // Of training, development and testing. Of those of training that came in a file the answers tell.
+  // Of training, development and testing. Where those of training came in a file, answers tell.
   static int64_t NumQueries(const Spec& spec, const v1::ValueStudyResult& result) {
     const int64_t training =
         spec.queries().empty()
