@@ -116,7 +116,7 @@ class PartResolver {
 
   absl::Status AddTraining() {
     v1::GenerateResponsesSpec generation = TrainingGeneration(spec_);
-    *generation.add_conditions() = IntrinsicCondition("intrinsic");
+    *generation.add_conditions() = IntrinsicCondition("/intrinsic");  // as no value is called
     for (const v1::ValueDefinition& value : spec_.values()) {
       *generation.add_conditions() = PromptedCondition(value.value(), value);
     }

@@ -686,8 +686,9 @@ def test_a_grid_that_is_too_large_is_told_before_anything_is_read(client):
         "evaluations": RESPONSES,
         "objective": ("answers", "distinct_1"),
     }
+    scopes = ["all", "generated", "from_last_prompt"]
     with pytest.raises(vs.Exhausted, match="allowed are at most 20000") as error:
-        client.steering_sweep(MODEL, layers="all", scopes=["all"] * 8, **fields)
+        client.steering_sweep(MODEL, layers="all", scopes=scopes, **fields)
     assert error.value.reason == "SWEEP_TOO_LARGE"
     many = {"answers": vs.swept_responses(["w11"] * 10_000, samples_per_query=64, max_tokens=1)}
     with pytest.raises(vs.Exhausted, match="1280000 measurements at each of"):

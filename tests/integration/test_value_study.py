@@ -22,7 +22,7 @@ DEVELOPMENT = [f"w{13 + i} w{60 + i}" for i in range(4)]
 TEST = [f"w{14 + i} w{64 + i}" for i in range(6)]
 COEFFICIENTS = [2.0, 8.0]
 RANDOM = 3
-STAGES = ["generate", "judge", "extract", "attribute", "sweep", "sweep_neurons", "sweep_random", "select", "test", "remove", "score", "measure", "ask", "choose"]  # fmt: skip
+STAGES = ["generate_intrinsic", "generate", "judge", "extract", "attribute", "sweep", "sweep_neurons", "sweep_random", "select", "test", "remove", "score", "measure", "ask", "choose"]  # fmt: skip
 NEURONS = {"factors": [0.0, 3.0], "top_percents": [25.0, 50.0], "max_angles": [45.0], "removed": [1, 4], "random_sets": 3}  # fmt: skip
 
 
