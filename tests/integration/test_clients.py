@@ -3,6 +3,8 @@
 import base64
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 
@@ -12,6 +14,7 @@ import valuescope as vs
 from conftest import BUILD, CACHE, MODEL, ROOT
 
 NAME = MODEL.removeprefix("models/")
+README = (ROOT / "README.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -64,25 +67,36 @@ def test_the_command_line_generates_steered(server, vector, expected):
     assert "touched 8 positions of layers 14" in streamed.stderr
 
 
-def grpcurl(server, method, request):
-    """The answer as grpcurl prints it. Through reflection: it has no .proto files at hand."""
+def run_grpcurl(*arguments):
+    """What it prints. It has no .proto files at hand, so it asks by reflection."""
     program = shutil.which("grpcurl") or CACHE / "bin" / "grpcurl"
     if not os.path.exists(program):
         pytest.skip("grpcurl is not installed")
     done = subprocess.run(
-        [str(program), "-plaintext", "-d", json.dumps(request), server.address, method],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
+        [str(program), *arguments], capture_output=True, text=True, timeout=120, check=True
     )
-    return json.loads(done.stdout)
+    return done.stdout
 
 
-def test_grpcurl_asks_for_health(server):
+def grpcurl(server, method, request):
+    return json.loads(run_grpcurl("-plaintext", "-d", json.dumps(request), server.address, method))
+
+
+def test_grpcurl_asks_for_health(server, client):
     for part in ["", "readiness", "liveness"]:
         answer = grpcurl(server, "grpc.health.v1.Health/Check", {"service": part})
         assert answer == {"status": "SERVING"}
+
+
+def test_grpcurl_works_as_the_readme_has_it(server, client):
+    block = re.search(r"^```\n(grpcurl .*?)^```$", README, re.MULTILINE | re.DOTALL).group(1)
+    commands = re.split(r"\n(?=grpcurl )", block.replace("\\\n", " "))
+    said = [
+        run_grpcurl(*shlex.split(command.replace("localhost:50051", server.address))[1:])
+        for command in commands
+    ]
+    assert "rpc StreamGenerate" in said[0]
+    assert json.loads(said[1])["completions"][0]["token_ids"]
 
 
 def test_grpcurl_generates_steered(server, vector, expected):
