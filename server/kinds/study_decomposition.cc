@@ -118,21 +118,28 @@ absl::Status CompareConditions(const StudyGathering& of, SavedStudyState& state)
 
 absl::Status CompareValues(const StudyGathering& of, SavedStudyState& state) {
   const std::vector<v1::StudiedValue*> values = LiveValues(state);
+  if (values.size() < 2) return absl::OkStatus();
+  const size_t pairs = values.size() * (values.size() - 1) / 2;
   for (const v1::StudyCondition condition : kStudyConditions) {
+    std::vector<std::string> vectors;
+    for (const v1::StudiedValue* const value : values) {
+      vectors.push_back(VectorOf(*value, condition));
+    }
+    VS_ASSIGN_OR_RETURN(const v1::CompareVectorsResponse compared, Compare(of, vectors));
+    // Layer by layer of each pair. By place, since two values may have the same vector.
+    auto cosine = compared.cosines().begin();
+    const size_t layers = static_cast<size_t>(compared.cosines_size()) / pairs;
     for (size_t a = 0; a < values.size(); ++a) {
       for (size_t b = a + 1; b < values.size(); ++b) {
-        VS_ASSIGN_OR_RETURN(
-            const v1::CompareVectorsResponse compared,
-            Compare(of, {VectorOf(*values[a], condition), VectorOf(*values[b], condition)}));
-        for (const v1::VectorCosine& one : compared.cosines()) {
+        for (size_t l = 0; l < layers; ++l, ++cosine) {
           v1::StudyCrossCosine& cross = *state.mutable_result()->add_cross_cosines();
           cross.set_first(values[a]->value());
           cross.set_second(values[b]->value());
           cross.set_condition(condition);
-          cross.set_layer(one.layer());
-          if (one.has_cosine()) cross.set_cosine(one.cosine());
-          if (one.has_disattenuated_cosine()) {
-            cross.set_disattenuated_cosine(one.disattenuated_cosine());
+          cross.set_layer(cosine->layer());
+          if (cosine->has_cosine()) cross.set_cosine(cosine->cosine());
+          if (cosine->has_disattenuated_cosine()) {
+            cross.set_disattenuated_cosine(cosine->disattenuated_cosine());
           }
         }
       }
