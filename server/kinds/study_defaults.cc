@@ -15,6 +15,7 @@
 #include "kinds/study_kept_apart.h"
 #include "services/circumplex_request.h"
 #include "services/request_codec.h"
+#include "studies/distinct_elements.h"
 
 namespace valuescope::kinds {
 namespace {
@@ -35,24 +36,24 @@ absl::Status CheckRange(const char* field, Optional value, Optional lowest, Opti
                     static_cast<double>(highest));
 }
 
+template <typename Numbers>
+absl::Status CheckNumbersDiffer(const std::string& field, const Numbers& numbers) {
+  return studies::CheckDistinct(field, numbers, [](auto number) { return number; });
+}
+
 absl::Status CheckCoefficients(const Spec& spec) {
   if (spec.coefficients_size() > kMostCoefficients) {
     return OutOfRange("coefficients", spec.coefficients_size(), 0, kMostCoefficients);
   }
-  std::set<float> seen;
   for (int i = 0; i < spec.coefficients_size(); ++i) {
-    const float one = spec.coefficients(i);
-    const std::string field = absl::StrCat("coefficients[", i, "]");
-    if (!std::isfinite(one) || one == 0) {
-      return InvalidField(field, "must be finite and not 0", "OUT_OF_RANGE");
-    }
-    if (!seen.insert(one).second) return InvalidField(field, "is there twice");
+    if (std::isfinite(spec.coefficients(i)) && spec.coefficients(i) != 0) continue;
+    return InvalidField(absl::StrCat("coefficients[", i, "]"), "must be finite and not 0",
+                        "OUT_OF_RANGE");
   }
-  return absl::OkStatus();
+  return CheckNumbersDiffer("coefficients", spec.coefficients());
 }
 
 absl::Status CheckDirections(const Spec& spec) {
-  std::set<int> seen;
   for (int i = 0; i < spec.directions_size(); ++i) {
     const std::string field = absl::StrCat("directions[", i, "]");
     const int direction = spec.directions(i);
@@ -62,21 +63,17 @@ absl::Status CheckDirections(const Spec& spec) {
     if (direction == v1::STUDY_DIRECTION_MEAN_DELTA && spec.values_size() < 2) {
       return InvalidField(field, "is MEAN_DELTA, which needs two values or more");
     }
-    if (!seen.insert(direction).second) return InvalidField(field, "is there twice");
   }
-  return absl::OkStatus();
+  return CheckNumbersDiffer("directions", spec.directions());
 }
 
 absl::Status CheckFactors(const v1::StudyNeurons& neurons) {
-  std::set<float> seen;
   for (int i = 0; i < neurons.factors_size(); ++i) {
-    const float one = neurons.factors(i);
-    const std::string field = absl::StrCat("neurons.factors[", i, "]");
-    if (!std::isfinite(one) || one == 1) {
-      return InvalidField(field, "must be finite and not 1", "OUT_OF_RANGE");
-    }
-    if (!seen.insert(one).second) return InvalidField(field, "is there twice");
+    if (std::isfinite(neurons.factors(i)) && neurons.factors(i) != 1) continue;
+    return InvalidField(absl::StrCat("neurons.factors[", i, "]"), "must be finite and not 1",
+                        "OUT_OF_RANGE");
   }
+  VS_RETURN_IF_ERROR(CheckNumbersDiffer("neurons.factors", neurons.factors()));
   return CheckRange("neurons.factors", neurons.factors_size(), 0, kMostFactors);
 }
 
@@ -84,13 +81,11 @@ absl::Status CheckFactors(const v1::StudyNeurons& neurons) {
 absl::Status CheckShares(const std::string& field,
                          const google::protobuf::RepeatedField<double>& shares, double most) {
   if (shares.size() > kMostShares) return OutOfRange(field, shares.size(), 0, kMostShares);
-  std::set<double> seen;
   for (int i = 0; i < shares.size(); ++i) {
-    const std::string element = absl::StrCat(field, "[", i, "]");
-    if (!(shares[i] > 0 && shares[i] <= most)) return OutOfRange(element, shares[i], 0, most);
-    if (!seen.insert(shares[i]).second) return InvalidField(element, "is there twice");
+    if (shares[i] > 0 && shares[i] <= most) continue;
+    return OutOfRange(absl::StrCat(field, "[", i, "]"), shares[i], 0, most);
   }
-  return absl::OkStatus();
+  return CheckNumbersDiffer(field, shares);
 }
 
 absl::Status CheckNeurons(const v1::StudyNeurons& neurons) {
