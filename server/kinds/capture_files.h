@@ -52,8 +52,7 @@ class CapturePartWriter {
 };
 
 // The file of `parts`, which hold these tensors, input by input. `metadata` as TensorFileHead has
-// it. PartialDamaged (jobs/job_kind.h) where
-// a part is not as it was written.
+// it. PartialDamaged (jobs/job_kind.h) where a part is not as it was written.
 absl::StatusOr<SavedBlob> JoinCaptureParts(const SavedCaptureParts& parts,
                                            std::vector<studies::DeclaredTensor> tensors,
                                            absl::string_view metadata, store::BlobStore& blobs,

@@ -114,9 +114,8 @@ class WayTeller {
       told.set_name(of_choices ? kAccuracy : one.measure());
       if (one.has_value()) told.set_value(one.value());
       if (!one.has_lower()) continue;
-      told.mutable_interval()->set_lower(one.lower());
-      told.mutable_interval()->set_upper(one.upper());
-      told.mutable_interval()->set_level(.95);
+      *told.mutable_interval() =
+          studies::IntervalToProto({.lower = one.lower(), .upper = one.upper(), .level = .95});
     }
     AddQuestionnaire(way.name, outcome);
     if (way.name == kBaseline) return outcome;
@@ -136,9 +135,8 @@ class WayTeller {
       told.set_value(score.centred());
       if (!score.has_standard_error()) continue;
       const double reach = analysis::kWithin95 * score.standard_error();
-      told.mutable_interval()->set_lower(score.centred() - reach);
-      told.mutable_interval()->set_upper(score.centred() + reach);
-      told.mutable_interval()->set_level(.95);
+      *told.mutable_interval() = studies::IntervalToProto(
+          {.lower = score.centred() - reach, .upper = score.centred() + reach, .level = .95});
     }
     v1::StudyMeasure& mass = *outcome.add_measures();
     mass.set_name("questionnaire_label_mass");
