@@ -55,7 +55,8 @@ class PostgresTransaction : public SqlTransaction {
   // One that whoever knows its token can wait for.
   PostgresTransaction(PostgresConnection& connection, absl::string_view token)
       : PostgresTransaction(connection) {
-    held_ = connection_.Query(kHoldToken, {token});
+    token_ = token;
+    held_ = connection_.Query(kHoldToken, {token_});
   }
 
   absl::Time now() const override {
@@ -76,11 +77,11 @@ class PostgresTransaction : public SqlTransaction {
   // Leaves its token where the transaction has written. From before anything is sent of its end the
   // token is held: what is still on its way when its connection is lost arrives perhaps, and
   // whoever asks meanwhile has to wait for it.
-  void Mark(absl::string_view token) {
+  void Mark() {
     held_->Next();
     Execute("INSERT INTO commits SELECT $1, " MICROSECONDS_NOW
             " WHERE pg_current_xact_id_if_assigned() IS NOT NULL",
-            token);
+            token_);
   }
 
   void ForgetTokens() {
@@ -98,7 +99,8 @@ class PostgresTransaction : public SqlTransaction {
 
  private:
   PostgresConnection& connection_;
-  std::unique_ptr<SqlRows> held_;
+  absl::string_view token_;                // empty where nobody is to wait for it
+  std::unique_ptr<SqlRows> held_;          // whether the token is
   mutable std::optional<absl::Time> now_;  // once it is known
   std::vector<JobChange> announced_;
 };
@@ -233,7 +235,7 @@ absl::Status PostgresDatabase::RunOnce(absl::FunctionRef<absl::Status(SqlTransac
         connection.RollBack();
         return status;
       }
-      transaction.Mark(token);
+      transaction.Mark();
       if (IsTimeToForgetTokens()) transaction.ForgetTokens();
       announced = transaction.announced();
       in_doubt = true;
