@@ -81,21 +81,9 @@ absl::Status CheckDistinct(const ServerConfig& config) {
 
 }  // namespace
 
-absl::Status ReadListen(absl::string_view text, ServerConfig& config) {
+absl::Status ReadAddress(absl::string_view text, std::string& address) {
   VS_RETURN_IF_ERROR(SplitAddress(text).status());
-  config.listen = std::string(text);
-  return absl::OkStatus();
-}
-
-absl::Status ReadMetricsListen(absl::string_view text, ServerConfig& config) {
-  if (!text.empty()) VS_RETURN_IF_ERROR(SplitAddress(text).status());
-  config.metrics_listen = std::string(text);
-  return absl::OkStatus();
-}
-
-absl::Status ReadHealthListen(absl::string_view text, ServerConfig& config) {
-  if (!text.empty()) VS_RETURN_IF_ERROR(SplitAddress(text).status());
-  config.health_listen = std::string(text);
+  address = std::string(text);
   return absl::OkStatus();
 }
 

@@ -3,16 +3,16 @@
 #ifndef VALUESCOPE_CONFIG_ACCESS_FLAGS_H_
 #define VALUESCOPE_CONFIG_ACCESS_FLAGS_H_
 
+#include <string>
+
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "config/server_config.h"
 
 namespace valuescope::config {
 
-// HOST:PORT or [IPV6]:PORT; the latter two may be empty.
-absl::Status ReadListen(absl::string_view text, ServerConfig& config);
-absl::Status ReadMetricsListen(absl::string_view text, ServerConfig& config);
-absl::Status ReadHealthListen(absl::string_view text, ServerConfig& config);
+// HOST:PORT or [IPV6]:PORT.
+absl::Status ReadAddress(absl::string_view text, std::string& address);
 
 // INVALID_ARGUMENT where addresses are the same; where the flags of TLS are not all there; where
 // somebody on another machine could call without being asked who they are, or could read along as

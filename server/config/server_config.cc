@@ -59,6 +59,15 @@ std::function<absl::Status(absl::string_view, ServerConfig&)> Integer(int Server
   };
 }
 
+std::function<absl::Status(absl::string_view, ServerConfig&)> Address(
+    std::string ServerConfig::*member, bool or_none) {
+  return [=](absl::string_view text, ServerConfig& config) -> absl::Status {
+    if (!or_none || !text.empty()) return ReadAddress(text, config.*member);
+    (config.*member).clear();
+    return absl::OkStatus();
+  };
+}
+
 // "1073741824", "512MiB", "2GiB".
 std::function<absl::Status(absl::string_view, ServerConfig&)> Bytes(int64_t ServerConfig::*member,
                                                                     int64_t lowest,
@@ -224,15 +233,15 @@ const std::vector<Setting>& Settings() {
       {"listen", "HOST:PORT",
        "Address of the gRPC services. Port 0 takes a free one; the line\n"
        "\"listening on HOST:PORT\" on standard output tells it. Default 127.0.0.1:50051.",
-       ReadListen},
+       Address(&ServerConfig::listen, /*or_none=*/false)},
       {"metrics_listen", "HOST:PORT",
        "Address of the Prometheus page /metrics; empty for none. Default 127.0.0.1:9464.",
-       ReadMetricsListen},
+       Address(&ServerConfig::metrics_listen, /*or_none=*/true)},
       {"health_listen", "HOST:PORT",
        "Address of the gRPC health service for probes that bring neither TLS nor tokens, such as\n"
        "a kubelet's: it tells in the clear whether the server is ready and alive, and nothing\n"
        "else. On --listen health is answered too, to whoever may call. Default none.",
-       ReadHealthListen},
+       Address(&ServerConfig::health_listen, /*or_none=*/true)},
       {"tokens", "FILE",
        "Who may call, by bearer tokens: a line of JSON each, {\"sha256\": of the token in\n"
        "hexadecimal digits, \"tenant\": NAME, \"role\": \"reader\", \"user\" or \"admin\", "
