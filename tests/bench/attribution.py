@@ -27,7 +27,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import signal
 import statistics
 import sys
 import tempfile
@@ -341,10 +340,7 @@ def print_cases(cases):
 
 def main():
     arguments = parse_arguments()
-    # Ended from outside, it still ends what it started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    results = {"threads": arguments.threads, "load_average_before": os.getloadavg()[0]}
-    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores before anything ran")
+    results = {"threads": arguments.threads, "load_average_before": single.begin()}
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as started:
         server = single.Server(arguments, directory)
         started.callback(server.close)
@@ -360,9 +356,7 @@ def main():
         "cases": {case: summary(case, of_case) for case, of_case in turns.items()},
         "load_average_after": os.getloadavg()[0],
     }
-    print(
-        f"\nload average now {results['load_average_after']:.1f}: more than the threads is other people's work\n"
-    )
+    single.say_load(results["load_average_after"])
     print_cases(results["cases"])
     print(json.dumps(results))
 

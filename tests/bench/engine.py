@@ -13,9 +13,7 @@ import contextlib
 import json
 import os
 import random
-import signal
 import statistics
-import sys
 import tempfile
 
 import model as single  # the bench of one model: processes that answer, and the server
@@ -214,9 +212,7 @@ def main():
     random.seed(1)
     folder = str(arguments.model_root / arguments.model)
     threads = str(arguments.threads)
-    # Ended from outside, it still ends what it started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores before anything ran")
+    single.begin()
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as started:
         place = [f"--device={arguments.device}", f"--dtype={arguments.dtype}"]
         server = single.Server(arguments, directory, flags=place + arguments.server_flag)
@@ -260,9 +256,7 @@ def main():
             "same_as_peer": statistics.mean(same) if same else None,
             "load_average_after": os.getloadavg()[0],
         }
-    print(
-        f"\nload average now {results['load_average_after']:.1f}: more than the threads is other people's work\n"
-    )
+    single.say_load(results["load_average_after"])
     print_results(results)
     print(json.dumps(results))
 

@@ -417,14 +417,25 @@ def print_results(results):
         print_table([f"operators of {command}", "ms a call"], rows)
 
 
+def begin():
+    """Says how busy the machine is, and returns that load average. Ended from outside, the bench still ends what it started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    load = os.getloadavg()[0]
+    print(f"load average {load:.1f} on {os.cpu_count()} cores before anything ran")
+    return load
+
+
+def say_load(load):
+    """How busy the machine was at the end."""
+    print(f"\nload average now {load:.1f}: more than the threads is other people's work\n")
+
+
 def main():
     arguments = parse_arguments()
     random.seed(1)
     folder = str(arguments.model_root / arguments.model)
     threads = str(arguments.threads)
-    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores before anything ran")
-    # Ended from outside, it still ends what it started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    load_before = begin()
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as started:
         bench = Worker(
             [str(arguments.build / "tests" / "forward_bench"), folder, threads], **AS_THE_SERVER
@@ -442,7 +453,7 @@ def main():
             "threads": arguments.threads,
             "rounds": arguments.rounds,
             "peer": peer.started["versions"] if peer else None,
-            "load_average_before": os.getloadavg()[0],
+            "load_average_before": load_before,
         }
         if "load" in arguments.parts:
             results["load"] = measure_loading(
@@ -461,9 +472,7 @@ def main():
                 )
             }
         results["load_average_after"] = os.getloadavg()[0]
-    print(
-        f"\nload average now {results['load_average_after']:.1f}: more than the threads is other people's work\n"
-    )
+    say_load(results["load_average_after"])
     print_results(results)
     print(json.dumps(results))
 

@@ -24,7 +24,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -274,10 +273,7 @@ def warm_up(server, peer):
 
 def main():
     arguments = parse_arguments()
-    # Ended from outside, it still ends what it started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    results = {"threads": arguments.threads, "load_average_before": os.getloadavg()[0]}
-    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores before anything ran")
+    results = {"threads": arguments.threads, "load_average_before": single.begin()}
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as started:
         server = single.Server(arguments, directory)
         started.callback(server.close)
@@ -318,9 +314,7 @@ def main():
         "met": ratio >= LEAST_RATIO,
         "load_average_after": os.getloadavg()[0],
     }
-    print(
-        f"\nload average now {results['load_average_after']:.1f}: more than the threads is other people's work\n"
-    )
+    single.say_load(results["load_average_after"])
     print_stages(served, scripts)
     print(
         f"{ratio:.2f} times as fast as the batched script, at least {LEAST_RATIO}: {'met' if results['met'] else 'NOT met'}"
