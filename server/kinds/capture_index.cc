@@ -17,7 +17,7 @@ namespace {
 using nlohmann::ordered_json;
 using ExtentOf = absl::FunctionRef<engine::SequenceExtent(int64_t input)>;
 
-constexpr size_t kPieceBytes = size_t{1} << 20;  // written at once
+constexpr size_t kIndexPieceBytes = size_t{1} << 20;  // written at once
 
 // Text on its way into a blob.
 class IndexText {
@@ -27,7 +27,7 @@ class IndexText {
   template <typename... Parts>
   absl::Status Add(const Parts&... parts) {
     absl::StrAppend(&text_, parts...);
-    return text_.size() < kPieceBytes ? absl::OkStatus() : Flush();
+    return text_.size() < kIndexPieceBytes ? absl::OkStatus() : Flush();
   }
   absl::StatusOr<store::StoredBlob> Finish() {
     VS_RETURN_IF_ERROR(Flush());

@@ -24,7 +24,7 @@ using Spec = v1::ValueStudySpec;
 
 constexpr int kMostValues = 16, kMostCoefficients = 16;
 constexpr int kMostRandomDirections = 50, kMostShownQueries = 32;
-constexpr int kMostFactors = 16, kMostShares = 8, kMostRandomSets = 100;
+constexpr int kMostFactors = 16, kMostShares = 8, kMostStudyRandomSets = 100;
 constexpr char kOfStudy[] = "must be unset here: the study has it";
 
 // --- Names and numbers ---------------------------------------------------------------------------
@@ -101,7 +101,8 @@ absl::Status CheckNeurons(const v1::StudyNeurons& neurons) {
                           "must be SHARED, INTRINSIC or PROMPTED, none of them twice");
     }
   }
-  VS_RETURN_IF_ERROR(CheckRange("neurons.random_sets", neurons.random_sets(), 0, kMostRandomSets));
+  VS_RETURN_IF_ERROR(
+      CheckRange("neurons.random_sets", neurons.random_sets(), 0, kMostStudyRandomSets));
   if (neurons.removed_size() > kMostFactors) {
     return OutOfRange("neurons.removed", neurons.removed_size(), 0, kMostFactors);
   }

@@ -15,7 +15,6 @@ namespace {
 
 using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
-using google::protobuf::Reflection;
 
 absl::Status CheckValue(const FieldDescriptor& field, const std::string& name, int value) {
   if (field.enum_type()->FindValueByNumber(value) != nullptr) return absl::OkStatus();
@@ -28,7 +27,7 @@ absl::Status CheckValue(const FieldDescriptor& field, const std::string& name, i
 }
 
 absl::Status CheckRepeated(const Message& message, const FieldDescriptor& field) {
-  const Reflection& reflection = *message.GetReflection();
+  const google::protobuf::Reflection& reflection = *message.GetReflection();
   for (int i = 0; i < reflection.FieldSize(message, &field); ++i) {
     const std::string name = absl::StrCat(field.name(), "[", i, "]");
     if (field.type() == FieldDescriptor::TYPE_ENUM) {
@@ -45,7 +44,7 @@ absl::Status CheckRepeated(const Message& message, const FieldDescriptor& field)
 }  // namespace
 
 absl::Status CheckEnums(const Message& request) {
-  const Reflection& reflection = *request.GetReflection();
+  const google::protobuf::Reflection& reflection = *request.GetReflection();
   std::vector<const FieldDescriptor*> fields;
   reflection.ListFields(request, &fields);
   for (const FieldDescriptor* field : fields) {

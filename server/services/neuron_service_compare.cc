@@ -17,7 +17,7 @@
 namespace valuescope::services {
 namespace {
 
-constexpr int kMostSets = 64;
+constexpr int kMostComparedSets = 64;
 // An overlap: fewest bytes of the message, and what it takes here with the bytes it is sent as.
 constexpr int64_t kFewestOverlapBytes = 6, kOverlapMemory = 256;
 
@@ -28,9 +28,9 @@ struct ComparedSets {
   UsedResources used;
 };
 
-absl::StatusOr<ComparedSets> ReadSets(const rpc::CallContext& context,
-                                      const v1::CompareNeuronSetsRequest& request,
-                                      store::Store& store, store::BlobStore& blobs) {
+absl::StatusOr<ComparedSets> ReadComparedSets(const rpc::CallContext& context,
+                                              const v1::CompareNeuronSetsRequest& request,
+                                              store::Store& store, store::BlobStore& blobs) {
   ComparedSets read;
   std::string model_digest;
   for (int i = 0; i < request.sets_size(); ++i) {
@@ -54,7 +54,7 @@ absl::StatusOr<ComparedSets> ReadSets(const rpc::CallContext& context,
   return read;
 }
 
-constexpr char kRemedy[] = "ask for fewer `sets`";
+constexpr char kFewerSets[] = "ask for fewer `sets`";
 
 // Before anything is compared.
 absl::Status HoldReply(const rpc::CallContext& context, const ComparedSets& read) {
@@ -63,7 +63,7 @@ absl::Status HoldReply(const rpc::CallContext& context, const ComparedSets& read
   const int64_t overlaps = sets * (sets - 1) / 2 * (1 + layers);
   VS_RETURN_IF_ERROR(CheckReplySize(
       overlaps * kFewestOverlapBytes,
-      absl::StrCat("the overlaps of ", sets, " sets at ", layers, " layers"), kRemedy));
+      absl::StrCat("the overlaps of ", sets, " sets at ", layers, " layers"), kFewerSets));
   return context.Hold(overlaps * kOverlapMemory);
 }
 
@@ -72,10 +72,11 @@ absl::Status HoldReply(const rpc::CallContext& context, const ComparedSets& read
 absl::Status NeuronService::CompareNeuronSets(const rpc::CallContext& context,
                                               const v1::CompareNeuronSetsRequest& request,
                                               v1::CompareNeuronSetsResponse* response) {
-  if (request.sets_size() < 2 || request.sets_size() > kMostSets) {
-    return OutOfRange("sets", request.sets_size(), 2, kMostSets);
+  if (request.sets_size() < 2 || request.sets_size() > kMostComparedSets) {
+    return OutOfRange("sets", request.sets_size(), 2, kMostComparedSets);
   }
-  VS_ASSIGN_OR_RETURN(const ComparedSets read, ReadSets(context, request, *store_, *blobs_));
+  VS_ASSIGN_OR_RETURN(const ComparedSets read,
+                      ReadComparedSets(context, request, *store_, *blobs_));
   VS_RETURN_IF_ERROR(HoldReply(context, read));
   VS_ASSIGN_OR_RETURN(auto overlaps, studies::CompareNeuronSets(read.sets, read.neurons_of_layer,
                                                                 context.cancellation));
@@ -86,7 +87,7 @@ absl::Status NeuronService::CompareNeuronSets(const rpc::CallContext& context,
     proto.set_name(name);
     proto.set_digest(digest);
   }
-  return CheckReplySize(static_cast<int64_t>(response->ByteSizeLong()), "the overlaps", kRemedy);
+  return CheckReplySize(static_cast<int64_t>(response->ByteSizeLong()), "the overlaps", kFewerSets);
 }
 
 }  // namespace valuescope::services

@@ -27,9 +27,9 @@ constexpr int64_t kShownTokenMemory = 64, kContextMemory = 512;
 constexpr size_t kTextsAtOnce = 16;
 constexpr int64_t kCapturesAtOnce = int64_t{8} << 20;
 // A token of a text that runs: its id here and in the engine's request.
-constexpr int64_t kTokenMemory = 2 * sizeof(int32_t);
+constexpr int64_t kContextTokenMemory = 2 * sizeof(int32_t);
 
-constexpr char kRemedy[] = "ask for fewer `neurons`, `top_k` or a smaller `window`";
+constexpr char kSmallerContexts[] = "ask for fewer `neurons`, `top_k` or a smaller `window`";
 
 absl::StatusOr<std::vector<studies::NeuronPlace>> NeuronsFromProto(
     const google::protobuf::RepeatedPtrField<v1::NeuronId>& protos,
@@ -80,7 +80,7 @@ absl::Status HoldContexts(const rpc::CallContext& context, const studies::Contex
   if (tokens > kMostShownTokens) {
     return NeverFits("RESPONSE_TOO_LARGE",
                      absl::StrCat("the windows may have ", tokens, " tokens together, allowed are ",
-                                  kMostShownTokens, "; ", kRemedy));
+                                  kMostShownTokens, "; ", kSmallerContexts));
   }
   return context.Hold(tokens * kShownTokenMemory + contexts * kContextMemory);
 }
@@ -103,7 +103,7 @@ class TextsTogether {
       captures += search_->CaptureBytes(texts.back());
       tokens += static_cast<int64_t>(texts.back().tokens.prompt.size() +
                                      texts.back().tokens.response.size());
-      VS_RETURN_IF_ERROR(HoldAtLeast(captures + tokens * kTokenMemory));
+      VS_RETURN_IF_ERROR(HoldAtLeast(captures + tokens * kContextTokenMemory));
     }
     return texts;
   }
@@ -167,7 +167,8 @@ absl::Status NeuronService::TopContexts(const rpc::CallContext& context,
   }
   response->mutable_usage()->set_prompt_tokens(search.prompt_tokens());
   response->mutable_usage()->set_cached_prompt_tokens(search.cached_prompt_tokens());
-  return CheckReplySize(static_cast<int64_t>(response->ByteSizeLong()), "the contexts", kRemedy);
+  return CheckReplySize(static_cast<int64_t>(response->ByteSizeLong()), "the contexts",
+                        kSmallerContexts);
 }
 
 }  // namespace valuescope::services

@@ -15,7 +15,7 @@ namespace valuescope::store {
 namespace {
 
 constexpr size_t kLongestFile = 64 << 10;
-constexpr size_t kLongestKey = 8 << 10;  // session tokens are long
+constexpr size_t kLongestSecret = 8 << 10;  // session tokens are long
 
 absl::Status NoCredentials(absl::string_view check) {
   return ErrorWithReason(absl::StatusCode::kUnavailable, "STORAGE_REFUSED",
@@ -24,7 +24,7 @@ absl::Status NoCredentials(absl::string_view check) {
 
 // They become headers and must not end one.
 bool IsKey(absl::string_view text) {
-  return text.size() <= kLongestKey && std::all_of(text.begin(), text.end(), [](char c) {
+  return text.size() <= kLongestSecret && std::all_of(text.begin(), text.end(), [](char c) {
            return absl::ascii_isgraph(static_cast<unsigned char>(c));
          });
 }

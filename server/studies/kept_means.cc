@@ -12,8 +12,8 @@
 namespace valuescope::studies {
 namespace {
 
-constexpr char kMagic[] = "VSRMEANS";  // eight characters
-constexpr size_t kMagicSize = 8;
+constexpr char kMeansMagic[] = "VSRMEANS";  // eight characters
+constexpr size_t kMeansMagicSize = 8;
 constexpr int64_t kMeansVersion = 1;
 constexpr int64_t kFloatBytes = sizeof(float);
 
@@ -108,7 +108,7 @@ absl::Status KeptMeans::Add(const KeptMeans& others) {
 std::string KeptMeans::Serialize() const {
   VS_CHECK(aside_ == nullptr);
   const int64_t head[] = {kMeansVersion, shape_.elements(), count_};
-  return absl::StrCat(absl::string_view(kMagic, kMagicSize), BytesOfNumbers(head),
+  return absl::StrCat(absl::string_view(kMeansMagic, kMeansMagicSize), BytesOfNumbers(head),
                       BytesOfNumbers(numbers_));
 }
 
@@ -117,11 +117,11 @@ absl::StatusOr<KeptMeans> KeptMeans::Parse(engine::Engine& engine, absl::string_
                                            const MeansShape& shape) {
   int64_t head[3];
   const auto numbers = static_cast<size_t>(done * shape.elements());
-  if (bytes.size() != kMagicSize + sizeof(head) + numbers * sizeof(float))
+  if (bytes.size() != kMeansMagicSize + sizeof(head) + numbers * sizeof(float))
     return jobs::PartialDamaged();
-  if (bytes.substr(0, kMagicSize) != absl::string_view(kMagic, kMagicSize))
+  if (bytes.substr(0, kMeansMagicSize) != absl::string_view(kMeansMagic, kMeansMagicSize))
     return jobs::PartialDamaged();
-  bytes.remove_prefix(kMagicSize);
+  bytes.remove_prefix(kMeansMagicSize);
   TakeNumbers(bytes, head);
   if (head[0] != kMeansVersion || head[1] != shape.elements() || head[2] != done)
     return jobs::PartialDamaged();

@@ -17,8 +17,8 @@
 namespace valuescope::studies {
 namespace {
 
-constexpr char kMagic[] = "VSNTESTS";  // eight characters
-constexpr size_t kMagicSize = 8;
+constexpr char kTestsMagic[] = "VSNTESTS";  // eight characters
+constexpr size_t kTestsMagicSize = 8;
 constexpr int64_t kSumsVersion = 1;
 constexpr size_t kHeadSize = 7;
 
@@ -73,18 +73,18 @@ std::string NeuronTestSums::Serialize() const {
                                    static_cast<int64_t>(measures.magnitudes.size()),
                                    static_cast<int64_t>(measures.norms.size()),
                                    static_cast<int64_t>(values.size())};
-  return absl::StrCat(absl::string_view(kMagic, kMagicSize), BytesOfNumbers(head),
+  return absl::StrCat(absl::string_view(kTestsMagic, kTestsMagicSize), BytesOfNumbers(head),
                       BytesOfNumbers(measures.activations), BytesOfNumbers(measures.magnitudes),
                       BytesOfNumbers(measures.norms), BytesOfNumbers(values));
 }
 
 absl::StatusOr<NeuronTestSums> NeuronTestSums::Parse(absl::string_view bytes, int64_t neurons) {
   int64_t head[kHeadSize];
-  if (bytes.size() < kMagicSize + sizeof(head) ||
-      bytes.substr(0, kMagicSize) != absl::string_view(kMagic, kMagicSize)) {
+  if (bytes.size() < kTestsMagicSize + sizeof(head) ||
+      bytes.substr(0, kTestsMagicSize) != absl::string_view(kTestsMagic, kTestsMagicSize)) {
     return jobs::PartialDamaged();
   }
-  bytes.remove_prefix(kMagicSize);
+  bytes.remove_prefix(kTestsMagicSize);
   TakeNumbers(bytes, head);
   if (head[0] != kSumsVersion || head[1] < 0 || head[2] < 0) return jobs::PartialDamaged();
   for (const size_t list : {3, 4, 5}) {

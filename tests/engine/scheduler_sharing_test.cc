@@ -13,10 +13,10 @@
 namespace valuescope::engine {
 namespace {
 
-constexpr int64_t kBlock = 4;
+constexpr int64_t kSharedBlock = 4;
 
 SchedulerOptions Options() {
-  return {.block_size = kBlock, .num_blocks = 32, .max_batch_rows = 8, .max_step_tokens = 64};
+  return {.block_size = kSharedBlock, .num_blocks = 32, .max_batch_rows = 8, .max_step_tokens = 64};
 }
 
 // Keys of the first `count` blocks of the text `name`.
@@ -32,7 +32,7 @@ Arrival Prompt(SequenceId id, const std::string& name, int64_t tokens, ClientId 
           .known = tokens,
           .max_fed = tokens + 8,
           .client = client,
-          .keys = Keys(name, tokens / kBlock)};
+          .keys = Keys(name, tokens / kSharedBlock)};
 }
 
 TEST(SharedPrefix, ASecondPromptTakesTheBlocksOfTheFirstAndRunsTheRest) {

@@ -15,6 +15,9 @@
 
 namespace valuescope::jobs {
 
+// What a test waits for at most, and what does not happen while one runs.
+inline constexpr absl::Duration kPatience = absl::Seconds(60), kNever = absl::Hours(1);
+
 // The job once `reached` is true of it; DEADLINE_EXCEEDED where it is not until `deadline`.
 inline absl::StatusOr<JobSnapshot> AwaitJob(
     JobQueue& queue, absl::string_view tenant, absl::string_view id, absl::Time deadline,

@@ -14,13 +14,12 @@
 #include "base/clock.h"
 #include "jobs/worker.h"
 #include "store/sqlite_store.h"
+#include "tests/jobs/await_job.h"
 #include "tests/jobs/letters_kind.h"
 #include "tests/store/temporary_folder.h"
 
 namespace valuescope::jobs {
 namespace {
-
-constexpr absl::Duration kNever = absl::Hours(1);
 
 // One that is asked to clear what is unfinished and does not answer until it is let.
 class SilentBlobStore : public store::BlobStore {

@@ -36,7 +36,6 @@ struct House {
 
 // Lets the worker work until the job has ended.
 inline store::Job Finish(House& house, const std::string& id) {
-  constexpr absl::Duration kPatience = absl::Seconds(60);
   const absl::Time deadline = absl::Now() + kPatience;
   house.worker->Start();
   const auto snapshot = AwaitJob(*house.queue, "lab", id, deadline, [](const JobSnapshot& now) {

@@ -26,8 +26,6 @@ namespace {
 
 using store::JobState;
 
-constexpr absl::Duration kNever = absl::Hours(1);
-
 // Two jobs of letters one after another, the second of which begins when the first is finished.
 class WholeKind : public JobKind {
  public:

@@ -24,7 +24,6 @@ namespace {
 
 using store::JobState;
 
-constexpr absl::Duration kPatience = absl::Seconds(60);
 constexpr int64_t kPoisoned = 1;  // shard
 constexpr char kPoison[] = "poison";
 
@@ -39,8 +38,8 @@ store::NewJob PoisonedJob() {
 }
 
 // A server's half that matters here.
-struct House {
-  House(const TemporaryFolder& folder, LettersKind* kind) {
+struct PoisonedHouse {
+  PoisonedHouse(const TemporaryFolder& folder, LettersKind* kind) {
     store::SqliteStoreOptions options;
     options.retry.failure_backoff = absl::ZeroDuration();
     store = store::OpenSqliteStore(folder / "store.db", options).value();
@@ -71,7 +70,7 @@ struct Jobs {
         behind(queue.Create(LettersKind::Job("lab", /*shards=*/2), {})->job.id),
         other(queue.Create(LettersKind::Job("other", /*shards=*/2), {})->job.id) {}
 
-  void ExpectNeighboursSucceed(House& house) const {
+  void ExpectNeighboursSucceed(PoisonedHouse& house) const {
     EXPECT_EQ(house.Finished("lab", before).state, JobState::kSucceeded);
     EXPECT_EQ(house.Finished("lab", behind).state, JobState::kSucceeded);
     EXPECT_EQ(house.Finished("other", other).state, JobState::kSucceeded);
@@ -87,7 +86,7 @@ TEST(PoisonTest, AShardThatFailsEachTimeEndsItsJobWithItsCauseAndNoOther) {
     if (!IsPoison(context) || chunk != 1) return absl::OkStatus();
     return ErrorWithReason(absl::StatusCode::kInternal, "NOT_A_NUMBER", "a sum is not a number");
   };
-  House house(folder, &kind);
+  PoisonedHouse house(folder, &kind);
   const Jobs jobs(*house.queue);
   house.worker->Start();
   const store::Job failed = house.Finished("lab", jobs.poisoned);
@@ -108,7 +107,7 @@ void LiveAndDie(const TemporaryFolder& folder) {
       if (IsPoison(context)) raise(SIGKILL);
       return absl::OkStatus();
     };
-    House house(folder, &kind);
+    PoisonedHouse house(folder, &kind);
     house.worker->Start();
     while (true) pause();
   }
@@ -122,11 +121,11 @@ TEST(PoisonTest, AShardThatKillsItsProcessEachTimeEndsItsJobAndNoOther) {
   std::unique_ptr<Jobs> jobs;
   {
     LettersKind kind;
-    jobs = std::make_unique<Jobs>(*House(folder, &kind).queue);
+    jobs = std::make_unique<Jobs>(*PoisonedHouse(folder, &kind).queue);
   }
   for (int life = 0; life < 3; ++life) LiveAndDie(folder);
   LettersKind kind;
-  House house(folder, &kind);
+  PoisonedHouse house(folder, &kind);
   const store::Job failed = house.queue->Get("lab", jobs->poisoned)->job;
   EXPECT_EQ(failed.state, JobState::kFailed);
   ASSERT_TRUE(failed.error.has_value());

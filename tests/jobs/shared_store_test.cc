@@ -27,13 +27,11 @@ namespace {
 
 using store::JobState;
 
-constexpr absl::Duration kPatience = absl::Seconds(30);
 // Long enough that nothing happens because time passed: whatever a test sees was told.
-constexpr absl::Duration kNever = absl::Hours(1);
 
 // A server's half that matters here. Its worker does not look for work by itself.
-struct House {
-  explicit House(const TemporaryFolder& folder) {
+struct SharingHouse {
+  explicit SharingHouse(const TemporaryFolder& folder) {
     store = store::OpenPostgresStore(store::PostgresServer::Get().Url()).value();
     blobs = store::OpenDirectoryBlobStore(folder / "blobs", store::LockMode::kShared).value();
     queue = std::make_unique<JobQueue>(store.get());
@@ -63,7 +61,7 @@ class SharedStoreTest : public testing::Test {
 };
 
 TEST_F(SharedStoreTest, AWorkerDoesWhatAnotherServerQueuesWhoseWatchersSeeIt) {
-  House asked(folder_), working(folder_);
+  SharingHouse asked(folder_), working(folder_);
   working.worker->Start();
   const std::string id = asked.queue->Create(LettersKind::Job("lab", /*shards=*/3), {})->job.id;
   const auto done = asked.Await(id, JobState::kSucceeded);
@@ -78,7 +76,7 @@ TEST_F(SharedStoreTest, AWorkerDoesWhatAnotherServerQueuesWhoseWatchersSeeIt) {
 }
 
 TEST_F(SharedStoreTest, TwoServersShareTheShardsOfAJob) {
-  House first(folder_), second(folder_);
+  SharingHouse first(folder_), second(folder_);
   // Neither runs out of work before the other has had some.
   absl::Notification first_began, second_began;
   const auto meet = [](absl::Notification& own, absl::Notification& other) {
@@ -107,7 +105,7 @@ TEST_F(SharedStoreTest, TwoServersShareTheShardsOfAJob) {
 }
 
 TEST_F(SharedStoreTest, AJobIsStoppedByAnotherServerThanTheOneThatRunsIt) {
-  House asked(folder_), working(folder_);
+  SharingHouse asked(folder_), working(folder_);
   absl::Notification started;
   working.kind.before_chunk = [&](ShardContext& context, int64_t chunk) {
     if (chunk != 1) return absl::OkStatus();
@@ -124,7 +122,7 @@ TEST_F(SharedStoreTest, AJobIsStoppedByAnotherServerThanTheOneThatRunsIt) {
 }
 
 TEST_F(SharedStoreTest, AJobWaitsForNothingWhileAnotherServerHasWhatItNeeds) {
-  House asked(folder_), other(folder_);
+  SharingHouse asked(folder_), other(folder_);
   asked.kind.readiness = [](absl::string_view) { return NotReady("`models/a` is not loaded"); };
   asked.queue->SetKinds({&asked.kind});
   absl::Mutex mutex;

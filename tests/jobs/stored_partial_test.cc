@@ -31,8 +31,6 @@ using store::JobState;
 using testing::Each;
 using testing::HasSubstr;
 
-constexpr absl::Duration kNever = absl::Hours(1);
-constexpr absl::Duration kPatience = absl::Seconds(30);
 constexpr int64_t kShards = 3;
 
 class StoredPartialTest : public testing::TestWithParam<store::BlobPlace> {

@@ -29,9 +29,6 @@ namespace {
 using store::JobState;
 using testing::ElementsAre;
 
-constexpr absl::Duration kNever = absl::Hours(1);
-constexpr absl::Duration kPatience = absl::Seconds(60);
-
 // Every chunk of a shard takes as long as the spec says; the partial has a letter of each.
 class TimedKind : public JobKind {
  public:

@@ -29,8 +29,6 @@ using store::JobState;
 using testing::IsEmpty;
 
 // Long enough that nothing happens because time passed: whatever a test sees was caused.
-constexpr absl::Duration kNever = absl::Hours(1);
-constexpr absl::Duration kPatience = absl::Seconds(30);
 
 class WorkerTest : public testing::Test {
  protected:

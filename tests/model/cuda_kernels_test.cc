@@ -105,8 +105,6 @@ class CudaKernels : public ::testing::Test {
   }
 };
 
-constexpr at::ScalarType kTypes[] = {at::kFloat, at::kBFloat16, at::kHalf};
-
 TEST_F(CudaKernels, NormsEqualTheirReferencesWithWeightsOfEitherType) {
   for (const at::ScalarType type : kTypes) {
     for (const at::ScalarType weight_type : {type, at::kFloat}) {

@@ -17,6 +17,15 @@ namespace valuescope::model {
 
 inline constexpr int64_t kBlockSize = 16;
 
+// What weights may be stored as.
+inline constexpr at::ScalarType kTypes[] = {at::kFloat, at::kBFloat16, at::kHalf};
+
+// A model of tests/golden/families, and what it computes in.
+struct Golden {
+  const char* name = "";
+  DType dtype = DType::kFloat32;
+};
+
 // One sequence's piece of a step: tokens first .. first + count - 1.
 struct Piece {
   int sequence = 0;

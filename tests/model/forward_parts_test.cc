@@ -17,11 +17,6 @@
 namespace valuescope::model {
 namespace {
 
-struct Golden {
-  const char* name = "";
-  DType dtype = DType::kFloat32;
-};
-
 class Parts : public ::testing::TestWithParam<Golden> {
  protected:
   void SetUp() override {

@@ -23,23 +23,10 @@
 #include "tests/model/forward_harness.h"
 #include "tests/model/model_folder.h"
 #include "tests/model/some_stages.h"
+#include "tests/model/tensor_bytes.h"
 
 namespace valuescope::model {
 namespace {
-
-// Net bytes of a CPU's memory that this thread takes for tensors while it lives.
-class TensorBytes : public c10::MemoryReportingInfoBase {
- public:
-  void reportMemoryUsage(void*, int64_t bytes, size_t, size_t, c10::Device) override {
-    net_ += bytes;
-  }
-  bool memoryProfilingEnabled() const override { return true; }
-
-  int64_t net() const { return net_; }
-
- private:
-  int64_t net_ = 0;
-};
 
 // While it lives a CPU has memory for so many more tensors.
 class RoomForTensors : public c10::Allocator {
@@ -61,11 +48,6 @@ class RoomForTensors : public c10::Allocator {
  private:
   int left_;
   c10::Allocator* const real_;
-};
-
-struct Golden {
-  const char* name = "";
-  DType dtype = DType::kFloat32;
 };
 
 class Gradients : public ::testing::TestWithParam<Golden> {

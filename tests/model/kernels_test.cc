@@ -18,6 +18,7 @@
 #include "model/reference.h"
 #include "tests/model/forward_harness.h"
 #include "tests/model/some_stages.h"
+#include "tests/model/tensor_bytes.h"
 
 namespace valuescope::model {
 namespace {
@@ -25,10 +26,8 @@ namespace {
 // float32 rounding over sums of some hundred terms.
 constexpr double kTolerance = 2e-6;
 
-constexpr at::ScalarType kTypes[] = {at::kFloat, at::kBFloat16, at::kHalf};
-
 // Of what is computed in float32 and rounded once, or in places twice.
-double ToleranceOf(at::ScalarType type) {
+double KernelTolerance(at::ScalarType type) {
   return type == at::kFloat ? kTolerance : type == at::kHalf ? 4e-4 : 3e-3;
 }
 
@@ -47,7 +46,8 @@ TEST_F(Kernels, RmsNormEqualsItsReferenceAndRowsDoNotDependOnCompany) {
         const at::Tensor weight = at::randn({width}).to(weight_type);
         const at::Tensor normed = RmsNorm(x, weight, 1e-5);
         EXPECT_EQ(normed.scalar_type(), type);
-        EXPECT_LT(RelativeError(normed, reference::RmsNorm(x, weight, 1e-5)), ToleranceOf(type));
+        EXPECT_LT(RelativeError(normed, reference::RmsNorm(x, weight, 1e-5)),
+                  KernelTolerance(type));
         const int64_t last = tokens - 1;
         EXPECT_TRUE(RmsNorm(x.narrow(0, last, 1), weight, 1e-5)[0].equal(normed[last]));
       }
@@ -65,11 +65,11 @@ TEST_F(Kernels, GatesEqualTheirReferencesOverTheWholeRange) {
       const auto reference = [&](const at::Tensor& gate_up) {
         return reference::GateMultiply(gate_up.to(at::kFloat), static_cast<int64_t>(activation));
       };
-      EXPECT_LT(RelativeError(GateMultiply(x, activation), reference(x)), ToleranceOf(type));
+      EXPECT_LT(RelativeError(GateMultiply(x, activation), reference(x)), KernelTolerance(type));
       const at::Tensor difference =
           GateMultiply(extreme.to(type), activation) - reference(extreme.to(type));
       EXPECT_LT(difference.abs().max().item<float>(),
-                type == at::kFloat ? 1e-5 : 200 * ToleranceOf(type));
+                type == at::kFloat ? 1e-5 : 200 * KernelTolerance(type));
     }
   }
 }
@@ -82,7 +82,7 @@ TEST_F(Kernels, SoftCapEqualsItsReferenceAndStaysBelowTheCap) {
     at::Tensor expected = x.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
     SoftCap(x, 30);
     reference::SoftCap(expected, 30);
-    EXPECT_LT(RelativeError(x, expected), ToleranceOf(type));
+    EXPECT_LT(RelativeError(x, expected), KernelTolerance(type));
     EXPECT_LE(x.abs().max().item<float>(), 30.0f);
   }
 }
@@ -96,7 +96,7 @@ TEST_F(Kernels, HeadNormsEqualTheirReferenceAndLeaveValuesAlone) {
     at::Tensor plain = fast.clone();
     NormHeads(fast, query, key, 1e-5, heads);
     reference::NormHeads(plain, query, key, 1e-5, 4, 2, 10);
-    EXPECT_LT(RelativeError(fast, plain), ToleranceOf(type));
+    EXPECT_LT(RelativeError(fast, plain), KernelTolerance(type));
     EXPECT_TRUE(fast.narrow(1, 60, 20).equal(before.narrow(1, 60, 20)));
     EXPECT_FALSE(fast.narrow(1, 0, 60).equal(before.narrow(1, 0, 60)));
   }
@@ -153,8 +153,8 @@ TEST_F(Kernels, RotationAndAttentionEqualTheirReferences) {
       RotateAndCache(fast.qkv, fast.cosines, fast.sines, fast.slots, fast.keys, fast.values, heads);
       reference::RotateAndCache(plain.qkv, plain.cosines, plain.sines, plain.slots, plain.keys,
                                 plain.values, heads.num_heads, heads.num_kv_heads, heads.head_dim);
-      EXPECT_LT(RelativeError(fast.qkv, plain.qkv), ToleranceOf(type));
-      EXPECT_LT(RelativeError(fast.keys, plain.keys), ToleranceOf(type));
+      EXPECT_LT(RelativeError(fast.qkv, plain.qkv), KernelTolerance(type));
+      EXPECT_LT(RelativeError(fast.keys, plain.keys), KernelTolerance(type));
       EXPECT_TRUE(fast.values.equal(plain.values));
       for (const AttentionScores scores :
            {AttentionScores{.scale = 0.2}, AttentionScores{.scale = 0.5, .soft_cap = 1.5},
@@ -162,7 +162,7 @@ TEST_F(Kernels, RotationAndAttentionEqualTheirReferences) {
             AttentionScores{.scale = 0.7, .soft_cap = 2, .window = 9}}) {
         const at::Tensor attended = fast.Attend(scores);
         EXPECT_EQ(attended.scalar_type(), type);
-        EXPECT_LT(RelativeError(attended, WideReference(fast, scores)), ToleranceOf(type));
+        EXPECT_LT(RelativeError(attended, WideReference(fast, scores)), KernelTolerance(type));
       }
     }
   }
@@ -249,7 +249,8 @@ TEST_F(Kernels, AttentionOfATokenEqualsItsReferenceAndDoesNotDependOnItsCompany)
             AttentionScores{.scale = 0.3, .soft_cap = 2, .window = 21},
             AttentionScores{.scale = 1, .window = 3}}) {
         const at::Tensor all = run.all().Attend(scores);
-        EXPECT_LT(RelativeError(all, WideReference(run.all(), scores)), ToleranceOf(type)) << type;
+        EXPECT_LT(RelativeError(all, WideReference(run.all(), scores)), KernelTolerance(type))
+            << type;
         for (int64_t t = 0; t < LongRun::kTokens; ++t) {
           EXPECT_TRUE(run.Attend(scores, t, 1)[0].equal(all[t]))
               << type << ", token " << t << " of " << heads.head_dim;
@@ -275,27 +276,13 @@ TEST_F(Kernels, AValueThatIsNoNumberIsSeenOnlyByTheTokensBehindIt) {
         const at::Tensor attended = odd.Attend({.scale = 0.3});
         const at::Tensor expected = WideReference(run.all(), {.scale = 0.3});
         const at::Tensor before = attended.narrow(0, 0, 40);
-        EXPECT_LT(RelativeError(before, expected.narrow(0, 0, 40)), ToleranceOf(type)) << type;
+        EXPECT_LT(RelativeError(before, expected.narrow(0, 0, 40)), KernelTolerance(type)) << type;
         EXPECT_FALSE(attended.narrow(0, 40, 30).isfinite().any().item<bool>()) << type;
         EXPECT_TRUE(attended.narrow(0, 70, 2).isfinite().all().item<bool>()) << type;
       }
     }
   }
 }
-
-// What this thread takes of a CPU's memory for tensors while it lives.
-class TensorBytes : public c10::MemoryReportingInfoBase {
- public:
-  void reportMemoryUsage(void*, int64_t bytes, size_t, size_t, c10::Device) override {
-    taken_ += std::max<int64_t>(0, bytes);
-  }
-  bool memoryProfilingEnabled() const override { return true; }
-
-  int64_t taken() const { return taken_; }
-
- private:
-  int64_t taken_ = 0;
-};
 
 TEST_F(Kernels, AttentionOverALongContextTakesNoMemoryForIt) {
   constexpr int64_t kContext = 8192, kTokens = 16;

@@ -18,10 +18,8 @@
 namespace valuescope::model {
 namespace {
 
-constexpr at::ScalarType kTypes[] = {at::kFloat, at::kBFloat16, at::kHalf};
-
 // Of gradients that are computed in float32 and rounded to the type between operators.
-double ToleranceOf(at::ScalarType type) {
+double TapeTolerance(at::ScalarType type) {
   return type == at::kFloat ? 2e-6 : type == at::kHalf ? 2e-3 : 1e-2;
 }
 
@@ -54,7 +52,7 @@ class TapedOperator : public ::testing::Test {
     const at::Tensor expected = GradientsOf((plain(wide) * wanted).sum(), {wide})[0];
     const at::Tensor gradient = GradientsOf((y.to(at::kFloat) * wanted).sum(), {leaf})[0];
     EXPECT_TRUE(leaf.equal(x)) << "changed in place";
-    EXPECT_LT(RelativeError(gradient, expected), ToleranceOf(x.scalar_type())) << x.scalar_type();
+    EXPECT_LT(RelativeError(gradient, expected), TapeTolerance(x.scalar_type())) << x.scalar_type();
   }
 
   const c10::AutoGradMode gradients_{true};

@@ -20,7 +20,7 @@ namespace {
 
 using testing::ElementsAre;
 
-constexpr absl::Duration kNever = absl::Hours(1);
+constexpr absl::Duration kTooLong = absl::Hours(1);
 
 // What the gate said to those that entered it, by their names.
 class Log {
@@ -65,9 +65,10 @@ class ReceiveGateTest : public testing::Test {
 };
 
 TEST_F(ReceiveGateTest, ASlowMessageHoldsTheOthersUpForAMomentOnly) {
-  ReceiveGate gate(
-      &clock_,
-      {.max_fresh = 1, .max_large = 1, .fresh_time = absl::Milliseconds(5), .large_time = kNever});
+  ReceiveGate gate(&clock_, {.max_fresh = 1,
+                             .max_large = 1,
+                             .fresh_time = absl::Milliseconds(5),
+                             .large_time = kTooLong});
   gate.Enter("one", &a_);
   gate.Enter("two", &b_);
   // `a` goes on as a large one, of which there is one now.
@@ -108,7 +109,7 @@ TEST_F(ReceiveGateTest, NobodyIsSentAwayWhileNobodyWaits) {
 }
 
 TEST_F(ReceiveGateTest, SendersTakeTurns) {
-  ReceiveGate gate(&clock_, {.max_fresh = 1, .fresh_time = kNever});
+  ReceiveGate gate(&clock_, {.max_fresh = 1, .fresh_time = kTooLong});
   Message first{&log_, "first"};
   gate.Enter("busy", &first);
   for (Message* message : {&a_, &b_, &c_}) gate.Enter("busy", message);
@@ -145,7 +146,7 @@ TEST_F(ReceiveGateTest, WhoWasSlowWaitsForTheOthersUntilHeIsNot) {
 }
 
 TEST_F(ReceiveGateTest, WhoeverLeavesTheQueueIsNotCalled) {
-  ReceiveGate gate(&clock_, {.max_fresh = 1, .fresh_time = kNever});
+  ReceiveGate gate(&clock_, {.max_fresh = 1, .fresh_time = kTooLong});
   gate.Enter("one", &a_);
   gate.Enter("two", &b_);
   gate.Enter("three", &c_);
@@ -159,7 +160,7 @@ TEST_F(ReceiveGateTest, WhoeverLeavesTheQueueIsNotCalled) {
 }
 
 TEST_F(ReceiveGateTest, AFullQueueRefusesTheLastOfWhoeverHasMost) {
-  ReceiveGate gate(&clock_, {.max_fresh = 1, .max_waiting = 2, .fresh_time = kNever});
+  ReceiveGate gate(&clock_, {.max_fresh = 1, .max_waiting = 2, .fresh_time = kTooLong});
   gate.Enter("busy", &a_);
   gate.Enter("busy", &b_);
   gate.Enter("busy", &c_);
@@ -170,7 +171,7 @@ TEST_F(ReceiveGateTest, AFullQueueRefusesTheLastOfWhoeverHasMost) {
 }
 
 TEST_F(ReceiveGateTest, ADrainRefusesThoseThatWaitAndThenTheRest) {
-  ReceiveGate gate(&clock_, {.max_fresh = 1, .fresh_time = kNever});
+  ReceiveGate gate(&clock_, {.max_fresh = 1, .fresh_time = kTooLong});
   gate.Enter("one", &a_);
   gate.Enter("two", &b_);
   const absl::Status full = RetryLater("DRAINING", "", absl::Seconds(1));

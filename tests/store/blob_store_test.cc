@@ -36,7 +36,7 @@ class BlobStoreTest : public testing::TestWithParam<BlobPlace> {
 INSTANTIATE_TEST_SUITE_P(Places, BlobStoreTest, testing::ValuesIn(kBlobPlaces), NameOfPlace);
 
 // Bytes that no two places of are alike.
-std::string Bytes(size_t size) {
+std::string SomeBytes(size_t size) {
   std::string bytes;
   for (size_t i = 0; bytes.size() < size; ++i) absl::StrAppend(&bytes, i, ".");
   bytes.resize(size);
@@ -62,7 +62,7 @@ TEST_P(BlobStoreTest, ReadsBackWhatWasWrittenInChunksAfterReopening) {
 
 TEST_P(BlobStoreTest, BlobsOfEverySizeComeBackByteForByte) {
   for (const size_t size : {0u, 1u, 999u, 1000u, 1001u, 2000u, 12'345u}) {
-    const std::string bytes = Bytes(size);
+    const std::string bytes = SomeBytes(size);
     auto writer = blobs_->NewWriter();
     for (size_t i = 0; i < size; i += 700) {
       ASSERT_TRUE((*writer)->Append(absl::string_view(bytes).substr(i, 700)).ok());
@@ -128,7 +128,7 @@ TEST_P(BlobStoreTest, AWrongDigestStoresNothing) {
 
 TEST_P(BlobStoreTest, AnAbandonedWriteLeavesNothing) {
   auto writer = blobs_->NewWriter();
-  ASSERT_TRUE((*writer)->Append(Bytes(5000)).ok());
+  ASSERT_TRUE((*writer)->Append(SomeBytes(5000)).ok());
   writer->reset();
   EXPECT_EQ(place_->Kept(), 0);
 }
@@ -155,7 +155,7 @@ TEST_P(BlobStoreTest, ManyThreadsWriteAndReadAtOnce) {
   for (int thread = 0; thread < 6; ++thread) {
     threads.emplace_back([&, thread] {
       for (int i = 0; i < 8; ++i) {
-        const std::string bytes = absl::StrCat(Bytes(1500), thread % 2, ".", i);
+        const std::string bytes = absl::StrCat(SomeBytes(1500), thread % 2, ".", i);
         const auto blob = WriteBlob(*blobs_, bytes);
         wrong += !blob.ok() || *ReadBlob(*blobs_, blob->digest, 1 << 20) != bytes;
       }

@@ -11,6 +11,7 @@
 #include "base/sha256.h"
 #include "store/fair_turns.h"
 #include "store/store.h"
+#include "tests/store/any_work.h"
 #include "tests/store/earlier_format.h"
 #include "tests/store/postgres_server.h"
 #include "tests/store/store_under_test.h"
@@ -20,8 +21,6 @@ namespace {
 
 using testing::HasSubstr;
 using testing::Not;
-
-const LeaseRequest kAnyWork = {.can_run = {{.kind = "count", .needs = ""}}};
 
 class FairQueueTest : public testing::TestWithParam<Database> {
  protected:

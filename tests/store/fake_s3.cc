@@ -14,7 +14,7 @@
 namespace valuescope::store {
 namespace {
 
-constexpr char kProgram[] = VALUESCOPE_SOURCE_DIR "/tests/store/fake_s3.py";
+constexpr char kFakeS3[] = VALUESCOPE_SOURCE_DIR "/tests/store/fake_s3.py";
 
 std::string ReadLine(FILE* file) {
   std::string line;
@@ -27,7 +27,7 @@ std::string ReadLine(FILE* file) {
 FakeS3::FakeS3(std::vector<std::string> more) {
   std::array<int, 2> orders, answers;
   VS_CHECK(pipe2(orders.data(), O_CLOEXEC) == 0 && pipe2(answers.data(), O_CLOEXEC) == 0);
-  std::vector<const char*> arguments = {"python3", kProgram};
+  std::vector<const char*> arguments = {"python3", kFakeS3};
   for (const std::string& option : more) arguments.push_back(option.c_str());
   arguments.push_back(nullptr);
   process_ = fork();

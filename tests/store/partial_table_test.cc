@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/sha256.h"
 #include "store/store.h"
+#include "tests/store/any_work.h"
 #include "tests/store/store_under_test.h"
 
 namespace valuescope::store {
@@ -20,7 +21,6 @@ using testing::ElementsAre;
 using testing::IsEmpty;
 using testing::UnorderedElementsAre;
 
-const LeaseRequest kAnyWork = {.can_run = {{.kind = "count", .needs = ""}}};
 constexpr int64_t kUnits = 10;  // of a shard
 
 NewJob Counting(int64_t shards) {

@@ -15,16 +15,16 @@
 namespace valuescope::store {
 namespace {
 
-constexpr char kProgram[] = VALUESCOPE_SOURCE_DIR "/tests/store/run_postgres";
+constexpr char kRunPostgres[] = VALUESCOPE_SOURCE_DIR "/tests/store/run_postgres";
 constexpr int64_t kStart = 1'700'000'000'000'000;
 
 pid_t Spawn(const std::string& folder, const char* option) {
   const pid_t child = fork();
   if (child != 0) return child;
   if (*option != '\0') {
-    execl(kProgram, kProgram, option, folder.c_str(), nullptr);
+    execl(kRunPostgres, kRunPostgres, option, folder.c_str(), nullptr);
   } else {
-    execl(kProgram, kProgram, folder.c_str(), nullptr);
+    execl(kRunPostgres, kRunPostgres, folder.c_str(), nullptr);
   }
   _exit(127);
 }

@@ -20,6 +20,7 @@
 #include "base/error.h"
 #include "base/sha256.h"
 #include "store/postgres_listener.h"
+#include "tests/store/any_work.h"
 #include "tests/store/cutting_proxy.h"
 #include "tests/store/postgres_server.h"
 
@@ -30,7 +31,6 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 
 constexpr absl::Duration kPatience = absl::Seconds(20);
-const LeaseRequest kAnyWork = {.can_run = {{.kind = "count", .needs = ""}}};
 
 class PostgresStoreTest : public testing::Test {
  protected:

@@ -15,14 +15,13 @@
 #include "base/sha256.h"
 #include "store/sqlite_database.h"
 #include "store/sqlite_store.h"
+#include "tests/store/any_work.h"
 #include "tests/store/counting_disk.h"
 #include "tests/store/many_jobs.h"
 #include "tests/store/temporary_folder.h"
 
 namespace valuescope::store {
 namespace {
-
-const LeaseRequest kAnyWork = {.can_run = {{.kind = "count", .needs = ""}}};
 
 // Counts steps of the virtual machine of all statements of databases that are opened while it
 // lives.

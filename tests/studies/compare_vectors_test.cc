@@ -17,7 +17,7 @@ using testing::ElementsAre;
 constexpr char kDigest[] = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
 // Of layers 3 and 5.
-StoredVector VectorOf(std::vector<float> rows) {
+StoredVector OneVector(std::vector<float> rows) {
   StoredVector vector;
   vector.record.set_model("models/tiny");
   vector.record.set_model_digest(kDigest);
@@ -39,8 +39,8 @@ void SetHalves(StoredVector& vector, int layer, double r) {
 std::string PieceOf(int32_t id) { return absl::StrCat("piece ", id); }
 
 TEST(CompareVectorsTest, EveryPairComesLayerByLayerWithWhatItsStatisticsAllow) {
-  StoredVector a = VectorOf({1, 0, 0, 0, 0, 0}), b = VectorOf({3, 4, 0, 1, 0, 0});
-  const StoredVector c = VectorOf({0, -2, 0, 2, 0, 0});
+  StoredVector a = OneVector({1, 0, 0, 0, 0, 0}), b = OneVector({3, 4, 0, 1, 0, 0});
+  const StoredVector c = OneVector({0, -2, 0, 2, 0, 0});
   SetHalves(a, 3, 0.6);
   SetHalves(b, 3, 1.0 / 3);
   const auto cosines = CompareVectors({{"vectors/a", &a}, {"vectors/b", &b}, {"vectors/c", &c}},
@@ -81,7 +81,7 @@ TEST(CompareVectorsTest, OneVectorHasNoPairAndOneWithoutLayersOneRow) {
 }
 
 TEST(CompareVectorsTest, VectorsThatLiveElsewhereAreRefusedByName) {
-  const StoredVector a = VectorOf({1, 0, 0, 0, 0, 0});
+  const StoredVector a = OneVector({1, 0, 0, 0, 0, 0});
   StoredVector foreign = a, elsewhere = a;
   foreign.record.set_model_digest(std::string(64, 'b'));
   elsewhere.record.set_site(v1::SITE_MLP_OUTPUT);
@@ -96,7 +96,7 @@ TEST(CompareVectorsTest, VectorsThatLiveElsewhereAreRefusedByName) {
 // Token t's row of the unembedding is (t, -t, 1), t = 0 .. 99.
 TEST(TokensOfVectorsTest, AreThoseAtEitherEndOfTheUnembedding) {
   const FakeEngine engine;
-  const StoredVector a = VectorOf({2, 0, 0, 0, 0, 5}), b = VectorOf({0, 1, 0, 1, 1, 1});
+  const StoredVector a = OneVector({2, 0, 0, 0, 0, 5}), b = OneVector({0, 1, 0, 1, 1, 1});
   const auto tokens = TokensOfVectors({{"vectors/a", &a}, {"vectors/b", &b}}, {3, 5}, 2, engine,
                                       PieceOf, Cancellation());
   ASSERT_TRUE(tokens.ok()) << tokens.status();
@@ -117,7 +117,7 @@ TEST(TokensOfVectorsTest, AreThoseAtEitherEndOfTheUnembedding) {
 
 TEST(TokensOfVectorsTest, ARowOfZerosSpeaksForNone) {
   const FakeEngine engine;
-  const StoredVector a = VectorOf({0, -0.0f, 0, 0, 0, 5});
+  const StoredVector a = OneVector({0, -0.0f, 0, 0, 0, 5});
   const auto tokens =
       TokensOfVectors({{"vectors/a", &a}}, {3, 5}, 2, engine, PieceOf, Cancellation());
   ASSERT_TRUE(tokens.ok()) << tokens.status();
@@ -133,7 +133,7 @@ TEST(TokensOfVectorsTest, EndWhenTheyAreCancelled) {
   FakeEngine engine;
   int parts = 0;
   engine.before_unembedding = [&](int64_t) { ++parts; };
-  const StoredVector a = VectorOf({2, 0, 0, 0, 0, 5});
+  const StoredVector a = OneVector({2, 0, 0, 0, 0, 5});
   Cancellation cancellation;
   cancellation.Cancel();
   const auto tokens = TokensOfVectors({{"vectors/a", &a}}, {3}, 2, engine, PieceOf, cancellation);

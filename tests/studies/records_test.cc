@@ -115,7 +115,7 @@ StoredVector Derived() {
   return vector;
 }
 
-v1::NeuronSet Scored() {
+v1::NeuronSet ScoredRecord() {
   v1::NeuronSet set;
   set.set_model("models/tiny");
   set.set_model_digest(Hex('a'));
@@ -138,8 +138,8 @@ v1::NeuronSet Scored() {
   return set;
 }
 
-v1::NeuronSet Classified() {
-  v1::NeuronSet set = Scored();
+v1::NeuronSet ClassifiedRecord() {
+  v1::NeuronSet set = ScoredRecord();
   set.set_method(kGeometricMethod);
   set.set_top_k(100);
   set.clear_warnings();
@@ -153,7 +153,7 @@ v1::NeuronSet Classified() {
   return set;
 }
 
-// As servers wrote Extracted() and Classified() before the messages were the records.
+// As servers wrote Extracted() and ClassifiedRecord() before the messages were the records.
 constexpr char kVectorOfVersion1[] =
     R"json({"format_version":1,"layers":[0,4],"model":"models/tiny","model_digest":"aaaaaaaaaaa)json"
     R"json(aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","provenance":"{\"compute_dtyp)json"
@@ -218,14 +218,14 @@ TEST(DigestsTest, AreThoseOfBefore) {
             "71650474fd98d7a73f167ae0b2fe43120632ff30ebd70d0dcf61247067bb0cb2");
   EXPECT_EQ(VectorDigest(Derived()),
             "444962496b2d4079a7d986fab0bb4a627e38375ed632ea563566dd15f2e90eaf");
-  EXPECT_EQ(ResourceOf(Scored()).digest,
+  EXPECT_EQ(ResourceOf(ScoredRecord()).digest,
             "49db3a8ff556daa88daeff2d2a6ab3d17066c0e4ab1a53b81f724236bd649f2f");
-  EXPECT_EQ(ResourceOf(Classified()).digest,
+  EXPECT_EQ(ResourceOf(ClassifiedRecord()).digest,
             "19c9fbcc9d2d6a9ffd9901a38688510eb98a54f481e985a08289f81f1c49a231");
 }
 
 TEST(DigestsTest, WhatTheContractGotLaterCountsWhereItIsSet) {
-  v1::NeuronSet set = Scored();
+  v1::NeuronSet set = ScoredRecord();
   const std::string before = ResourceOf(set).digest;
   set.mutable_layers(0)->set_completeness_gap(0);
   EXPECT_NE(ResourceOf(set).digest, before);
@@ -322,7 +322,7 @@ TEST_F(VectorRecordTest, ADamagedRecordIsDataLoss) {
 }
 
 TEST(NeuronSetRecordTest, WarningsAndProvenanceStayWithTheSetAndAreInItsName) {
-  const v1::NeuronSet set = Classified();
+  const v1::NeuronSet set = ClassifiedRecord();
   const store::Resource resource = ResourceOf(set);
   const auto back = DescribeNeuronSet(resource);
   ASSERT_TRUE(back.ok()) << back.status();
@@ -338,7 +338,7 @@ TEST(NeuronSetRecordTest, WarningsAndProvenanceStayWithTheSetAndAreInItsName) {
 }
 
 TEST(NeuronSetRecordTest, ADamagedRecordIsDataLoss) {
-  store::Resource bad = ResourceOf(Scored());
+  store::Resource bad = ResourceOf(ScoredRecord());
   bad.metadata.resize(bad.metadata.size() - 1);
   ExpectDataLoss(DescribeNeuronSet(bad).status());
   bad.metadata.clear();
@@ -352,7 +352,7 @@ TEST(RecordsOfVersion1Test, AreReadIntoTheSameMessages) {
       << vector->record.DebugString();
   const auto set = DescribeNeuronSet(OfVersion1(kNeuronSetOfVersion1));
   ASSERT_TRUE(set.ok()) << set.status();
-  EXPECT_TRUE(MessageDifferencer::Equals(*set, Classified())) << set->DebugString();
+  EXPECT_TRUE(MessageDifferencer::Equals(*set, ClassifiedRecord())) << set->DebugString();
 }
 
 TEST(RecordsOfVersion1Test, TheFirstOnesHaveNeitherOptionsNorWarnings) {

@@ -31,14 +31,14 @@ LabelledResponse Response(std::vector<int32_t> tokens, int first, int last, int 
   return response;
 }
 
-ResponseSet Set(std::vector<LabelledResponse> responses) {
+ResponseSet Trimmed(std::vector<LabelledResponse> responses) {
   return Trim(std::move(responses), {.end_of_turn = {}, .include_end_of_turn = true});
 }
 
 ResponseSet Several() {
-  return Set({Response({1}, 1, -1, 0, "a"), Response({2, 3}, 0, 1, 15), Response({4}, -1, 0, 0),
-              Response({}, 1, -1, 0), Response({}, -1, 1, -1), Response({5}, 1, 1, -1, "a"),
-              Response({6}, -1, -1, 0)});
+  return Trimmed({Response({1}, 1, -1, 0, "a"), Response({2, 3}, 0, 1, 15), Response({4}, -1, 0, 0),
+                  Response({}, 1, -1, 0), Response({}, -1, 1, -1), Response({5}, 1, 1, -1, "a"),
+                  Response({6}, -1, -1, 0)});
 }
 
 TEST(ResponseSelectionTest, AVectorIsMadeOfWhatHasALabelUnderItsConditions) {
@@ -84,7 +84,7 @@ TEST(ResponseSelectionTest, TheDigestIsThatOfTheSelectedResponsesAlone) {
   LabelledResponse one = Response({1}, -1, -1, -1, "x"), other = Response({2, 3}, -1, -1, -1, "y");
   LabelledResponse third = Response({5}, -1, -1, -1, "x");
   one.expresses = third.expresses = true;
-  const ResponseSet alone = Set({one, other, third});
+  const ResponseSet alone = Trimmed({one, other, third});
   EXPECT_EQ(DigestOf(set, Selected(set, {.value = 0, .conditions = 0})), DigestOf(alone));
   EXPECT_NE(DigestOf(set, Selected(set, {.value = kLastValue, .conditions = 0})), DigestOf(alone));
 }
