@@ -277,8 +277,10 @@ class Worker::Impl {
   // Tells the store how a step that did not succeed ended.
   void Settle(TimedLease& lease, const Cancellation& cancellation, const absl::Status& status) {
     if (IsPartialLost(status)) ReportStoreError(status);
+    // A merge is not to blame for a shard that is lost, which counts its restarts itself.
     const bool blameless = cancellation.cancelled() || IsLeaseLost(status) || IsTurnOver(status) ||
-                           IsNotReady(status) || IsBusy(status);
+                           IsNotReady(status) || IsBusy(status) ||
+                           (lease.lease().is_merge() && IsPartialLost(status));
     const auto release = [this](const store::Lease& charged) {
       return queue_->store().ReleaseLease(charged);
     };

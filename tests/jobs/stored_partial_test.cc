@@ -194,6 +194,34 @@ TEST_P(LostPartialTest, AShardWhoseBlobIsDamagedIsDoneAgain) {
       "damaged: the shard is done again from its start");
 }
 
+TEST_P(StoredPartialTest, AMergeThatFindsMorePartialsLostThanItMayFailGoesOnOnceTheyAreDoneAgain) {
+  constexpr int kMany = 6;
+  static_assert(kMany - 1 > store::RetryPolicy().max_shard_failures);
+  LettersKind kind;
+  std::atomic<bool> stop = true;
+  kind.before_chunk = [&](ShardContext& context, int64_t chunk) {
+    return stop && context.shard() == kMany - 1 && chunk == 0 ? absl::InvalidArgumentError("stop")
+                                                              : absl::OkStatus();
+  };
+  const std::string id = queue_->Create(LettersKind::Job("lab", kMany), {})->job.id;
+  const auto worker = MakeWorker(&kind);
+  worker->Start();
+  EXPECT_EQ(AwaitEnd(id).state, JobState::kFailed);
+  AwaitKept(kMany - 1);
+  const auto digests = blobs_->List("", kMany, /*age=*/-absl::Minutes(1)).value();
+  for (const std::string& digest : digests) {
+    EXPECT_TRUE(blobs_->Remove(digest, absl::ZeroDuration()).ok());
+  }
+  stop = false;
+  ASSERT_TRUE(queue_->Retry("lab", id, {}).ok());
+  const store::Job job = AwaitEnd(id);
+  EXPECT_EQ(job.state, JobState::kSucceeded) << (job.error ? job.error->message : "");
+  EXPECT_EQ(ArtifactOf(id), "abcd|efgh|ijkl|mnop|qrst|uvwx");
+  worker->Drain();
+  EXPECT_THAT(kind.computed(), testing::SizeIs((2 * kMany - 1) * LettersKind::kChunks));
+  EXPECT_THAT(Errors(), testing::SizeIs(kMany - 1));
+}
+
 // A place that loses whatever it was given.
 class ForgetfulBlobStore : public store::BlobStore {
  public:
