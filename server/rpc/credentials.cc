@@ -4,19 +4,21 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "base/error.h"
 #include "base/id.h"
+#include "base/status_macros.h"
 
 namespace valuescope::rpc {
 namespace {
 
 constexpr char kAuthorization[] = "authorization";
 constexpr absl::string_view kScheme = "bearer ";
-constexpr size_t kLongestToken = 4096;
+constexpr size_t kLongestToken = 8192;
 
 absl::Status Unauthenticated(absl::string_view reason, absl::string_view message) {
   return ErrorWithReason(absl::StatusCode::kUnauthenticated, reason, message);
@@ -44,7 +46,7 @@ absl::StatusOr<Caller> CredentialsAuthenticator::Authenticate(const Peer& peer) 
       return Unauthenticated("TOKEN_UNKNOWN",
                              "the metadata authorization must be there once, not several times");
     }
-    return OfToken(first->second);
+    return OfAuthorization(first->second);
   }
   const std::optional<std::string> uri = peer.certificate_uri();
   if (!uri) {
@@ -66,7 +68,8 @@ absl::StatusOr<Caller> CredentialsAuthenticator::Authenticate(const Peer& peer) 
   return *caller;
 }
 
-absl::StatusOr<Caller> CredentialsAuthenticator::OfToken(absl::string_view authorization) const {
+absl::StatusOr<Caller> CredentialsAuthenticator::OfAuthorization(
+    absl::string_view authorization) const {
   if (tokens_ == nullptr) {
     return Unauthenticated("TOKEN_UNKNOWN",
                            "this server knows no tokens: send none, and connect with a client "
@@ -77,14 +80,25 @@ absl::StatusOr<Caller> CredentialsAuthenticator::OfToken(absl::string_view autho
                            "the metadata authorization must be Bearer TOKEN");
   }
   authorization.remove_prefix(kScheme.size());
-  std::optional<Caller> caller;
-  if (authorization.size() <= kLongestToken) caller = tokens_->CallerOf(authorization);
-  if (!caller) {
-    return Unauthenticated("TOKEN_UNKNOWN",
-                           "this server does not know the token, or no longer: ask its operator "
-                           "for one");
+  if (authorization.size() <= kLongestToken) {
+    std::optional<Caller> caller = tokens_->CallerOf(authorization);
+    if (caller) return *std::move(caller);
+    if (issuer_ != nullptr && IsJwt(authorization)) return OfSigned(authorization);
   }
-  return *std::move(caller);
+  return Unauthenticated("TOKEN_UNKNOWN",
+                         "this server does not know the token, or no longer: ask its operator "
+                         "for one");
+}
+
+absl::StatusOr<Caller> CredentialsAuthenticator::OfSigned(absl::string_view token) const {
+  VS_ASSIGN_OR_RETURN(const std::string subject, issuer_->SubjectOf(token));
+  std::optional<Caller> caller = tokens_->CallerOfSubject(subject);
+  if (caller) return *std::move(caller);
+  return Unauthenticated(
+      "SUBJECT_UNKNOWN",
+      absl::StrCat("the token is good, but nobody said who its subject is here: ask the operator "
+                   "for a line of --tokens with \"sub\": \"",
+                   absl::CHexEscape(subject), "\""));
 }
 
 }  // namespace valuescope::rpc

@@ -1,5 +1,6 @@
-// Callers by what they show: a bearer token, or the certificate of their TLS connection. A token
-// counts before a certificate, for whoever sends one says by it who they are.
+// Callers by what they show: a bearer token, which the server knows or an issuer signed that it
+// knows, or the certificate of their TLS connection. A token counts before a certificate, for
+// whoever sends one says by it who they are.
 //
 // A certificate names its caller by a URI in its subject alternative name,
 //
@@ -16,6 +17,7 @@
 #include "absl/strings/string_view.h"
 #include "rpc/authenticator.h"
 #include "rpc/caller.h"
+#include "rpc/jwt.h"
 #include "rpc/peer.h"
 #include "rpc/token_file.h"
 
@@ -26,16 +28,21 @@ std::optional<Caller> CallerOfUri(absl::string_view uri);
 
 class CredentialsAuthenticator : public Authenticator {
  public:
-  // `tokens` outlives this; null: there are none, and certificates alone count.
-  explicit CredentialsAuthenticator(const TokenFile* tokens) : tokens_(tokens) {}
+  // Both outlive this. Without `tokens` certificates alone count; without `issuer` no token is one
+  // that somebody signed. An issuer's tokens need the lines that say who their subjects are.
+  explicit CredentialsAuthenticator(const TokenFile* tokens, const JwtIssuer* issuer = nullptr)
+      : tokens_(tokens), issuer_(issuer) {}
 
-  // UNAUTHENTICATED with the reason CREDENTIALS_MISSING, TOKEN_UNKNOWN or CERTIFICATE_NAMES_NOBODY.
+  // UNAUTHENTICATED with the reason CREDENTIALS_MISSING, TOKEN_UNKNOWN, TOKEN_EXPIRED,
+  // SUBJECT_UNKNOWN or CERTIFICATE_NAMES_NOBODY.
   absl::StatusOr<Caller> Authenticate(const Peer& peer) const override;
 
  private:
-  absl::StatusOr<Caller> OfToken(absl::string_view authorization) const;
+  absl::StatusOr<Caller> OfAuthorization(absl::string_view authorization) const;
+  absl::StatusOr<Caller> OfSigned(absl::string_view token) const;
 
   const TokenFile* const tokens_;
+  const JwtIssuer* const issuer_;
 };
 
 }  // namespace valuescope::rpc

@@ -3,13 +3,16 @@
 #include <openssl/crypto.h>
 
 #include <algorithm>
-#include <fstream>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <utility>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "base/id.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
@@ -20,12 +23,27 @@ namespace {
 
 constexpr size_t kLongestFile = size_t{4} << 20;
 constexpr size_t kDigestDigits = 64;
+constexpr char kAnyRest = '*';
 
 bool IsDigest(absl::string_view text) {
   return text.size() == kDigestDigits && std::all_of(text.begin(), text.end(), [](char c) {
            const auto byte = static_cast<unsigned char>(c);
            return absl::ascii_isdigit(byte) || (byte >= 'a' && byte <= 'f');
          });
+}
+
+// Of a line with "sub" and that alone, or "sha256" and that alone.
+absl::Status CheckWhose(const Token& token) {
+  if (!token.sub.empty() && token.sha256.empty()) {
+    if (token.sub.size() <= kLongestSubject && token.sub.find(kAnyRest) >= token.sub.size() - 1) {
+      return absl::OkStatus();
+    }
+    return absl::InvalidArgumentError(absl::StrCat("must have sub of 1 to ", kLongestSubject,
+                                                   " bytes, with a * as its last one at most"));
+  }
+  if (token.sub.empty() && IsDigest(token.sha256)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      "must have either sub, or sha256: the token's SHA-256 as 64 lower-case hexadecimal digits");
 }
 
 // One line. The messages show nothing of it: it could be a token that somebody put there.
@@ -36,19 +54,18 @@ absl::StatusOr<Token> ParseToken(absl::string_view line) {
   std::string role;
   for (const auto& [key, value] : json.items()) {
     std::string* const place = key == "sha256"   ? &token.sha256
+                               : key == "sub"    ? &token.sub
                                : key == "tenant" ? &token.caller.tenant
                                : key == "role"   ? &role
                                : key == "name"   ? &token.caller.name
                                                  : nullptr;
     if (place == nullptr || !value.is_string()) {
-      return absl::InvalidArgumentError("may have sha256, tenant, role and name, each a string");
+      return absl::InvalidArgumentError(
+          "may have sha256 or sub, tenant, role and name, each a string");
     }
     *place = value.get<std::string>();
   }
-  if (!IsDigest(token.sha256)) {
-    return absl::InvalidArgumentError(
-        "must have sha256: the token's SHA-256 as 64 lower-case hexadecimal digits");
-  }
+  VS_RETURN_IF_ERROR(CheckWhose(token));
   if (!CheckResourceId("tenant", token.caller.tenant).ok()) {
     return absl::InvalidArgumentError(
         "must have tenant: 1 to 128 letters, digits, '.', '_' and '-', the first one a letter or "
@@ -69,71 +86,58 @@ absl::Status InLine(size_t number, absl::string_view what) {
 
 absl::StatusOr<std::vector<Token>> ParseTokens(absl::string_view text) {
   std::vector<Token> tokens;
-  std::set<std::string> digests;
+  std::set<std::pair<std::string, std::string>> known;
   size_t number = 0;
   for (const absl::string_view line : absl::StrSplit(text, '\n')) {
     ++number;
     if (absl::StripAsciiWhitespace(line).empty()) continue;
     absl::StatusOr<Token> token = ParseToken(line);
     if (!token.ok()) return InLine(number, token.status().message());
-    if (!digests.insert(token->sha256).second) {
-      return InLine(number, "has a sha256 that another line has too");
+    if (!known.emplace(token->sha256, token->sub).second) {
+      return InLine(number, "has a sha256 or sub that another line has too");
     }
     if (tokens.size() == kMostTokens) {
       return InLine(number, absl::StrCat("is one more than the ", kMostTokens, " that may be"));
     }
     tokens.push_back(*std::move(token));
   }
-  if (tokens.empty()) return absl::InvalidArgumentError("there is no token in it");
+  if (tokens.empty()) return absl::InvalidArgumentError("there is no line in it");
   return tokens;
 }
 
-absl::Status TokenFile::Read() {
-  const FileVersion version = VersionOf(path_);
-  std::string text(kLongestFile + 1, '\0');
-  std::ifstream file(path_, std::ios::binary);
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<size_t>(file.gcount()));
-  {
-    absl::MutexLock lock(&mutex_);
-    seen_ = read_ = version;
-  }
-  if (!file.is_open() || file.bad()) return absl::InvalidArgumentError("cannot be read");
-  if (text.size() > kLongestFile) {
-    return absl::InvalidArgumentError(absl::StrCat("has more than ", kLongestFile, " bytes"));
-  }
-  VS_ASSIGN_OR_RETURN(std::vector<Token> tokens, ParseTokens(text));
-  absl::MutexLock lock(&mutex_);
-  tokens_ = std::make_shared<const std::vector<Token>>(std::move(tokens));
-  return absl::OkStatus();
-}
-
-std::optional<absl::Status> TokenFile::Look() {
-  const FileVersion version = VersionOf(path_);
-  {
-    absl::MutexLock lock(&mutex_);
-    if (version == read_) return std::nullopt;
-    // Else somebody may be in the midst of writing it.
-    const bool rests = version == seen_;
-    seen_ = version;
-    if (!rests) return std::nullopt;
-  }
-  return Read();
-}
+TokenFile::TokenFile(std::string path) : file_(std::move(path), kLongestFile, ParseTokens) {}
 
 std::optional<Caller> TokenFile::CallerOf(absl::string_view token) const {
   const std::string digest = Sha256Hex(token);
-  Tokens tokens;
-  {
-    absl::MutexLock lock(&mutex_);
-    tokens = tokens_;
-  }
+  const std::shared_ptr<const std::vector<Token>> tokens = file_.value();
+  if (tokens == nullptr) return std::nullopt;
   const Token* found = nullptr;
   for (const Token& known : *tokens) {
-    if (CRYPTO_memcmp(known.sha256.data(), digest.data(), kDigestDigits) == 0) found = &known;
+    if (known.sub.empty() && CRYPTO_memcmp(known.sha256.data(), digest.data(), kDigestDigits) == 0)
+      found = &known;
   }
   if (found == nullptr) return std::nullopt;
   return found->caller;
+}
+
+std::optional<Caller> TokenFile::CallerOfSubject(absl::string_view sub) const {
+  const std::shared_ptr<const std::vector<Token>> tokens = file_.value();
+  if (tokens == nullptr) return std::nullopt;
+  const Token* found = nullptr;
+  for (const Token& known : *tokens) {
+    if (known.sub.empty()) continue;
+    if (known.sub == sub) {
+      found = &known;
+      break;
+    }
+    const bool begins =
+        absl::EndsWith(known.sub, "*") && absl::StartsWith(sub, absl::StripSuffix(known.sub, "*"));
+    if (begins && (found == nullptr || known.sub.size() > found->sub.size())) found = &known;
+  }
+  if (found == nullptr) return std::nullopt;
+  Caller caller = found->caller;
+  if (caller.name.empty()) caller.name = std::string(sub);
+  return caller;
 }
 
 }  // namespace valuescope::rpc

@@ -51,7 +51,15 @@ TEST(ParseTokensTest, NamesTheLineThatIsWrongAndShowsNothingOfIt) {
         {Line(kTest, "lab", "vs_secret"), "reader, user or admin"},
         {Line(kTest, "lab", ""), "reader, user or admin"},
         {R"({"sha256": 1, "tenant": "lab", "role": "user"})", "each a string"},
-        {R"({"token": "vs_secret", "tenant": "lab", "role": "user"})", "sha256, tenant, role"},
+        {R"({"token": "vs_secret", "tenant": "lab", "role": "user"})",
+         "sha256 or sub, tenant, role"},
+        {R"({"sub": "", "tenant": "lab", "role": "user"})", "either sub, or sha256"},
+        {R"({"sub": "vs_*_secret", "tenant": "lab", "role": "user"})", "* as its last"},
+        {R"({"sub": "vs_secret**", "tenant": "lab", "role": "user"})", "* as its last"},
+        {R"({"sub": "a", "sha256": "vs_secret", "tenant": "lab", "role": "user"})", "either sub"},
+        {absl::StrCat(R"({"sub": ")", std::string(257, 's'),
+                      R"(", "tenant": "l", "role": "user"})"),
+         "256 bytes"},
         {R"({"role": "user", "role": "admin"})", "role"},
         {good, "another line"},
         {absl::StrCat(R"({"sha256": ")", kTest, R"(", "tenant": "lab", "role": "user", "name": ")",
@@ -74,6 +82,11 @@ TEST(ParseTokensTest, RefusesNoneAndTooMany) {
   }
   EXPECT_TRUE(ParseTokens(text).ok());
   EXPECT_FALSE(ParseTokens(text + Line(kAbc, "lab", "user")).ok());
+}
+
+std::string SubjectLine(const std::string& sub, const std::string& tenant) {
+  return absl::StrCat(R"({"sub": ")", sub, R"(", "tenant": ")", tenant,
+                      "\", \"role\": \"user\"}\n");
 }
 
 class TokenFileTest : public testing::Test {
@@ -101,6 +114,28 @@ TEST_F(TokenFileTest, KnowsATokenByItsDigest) {
   ASSERT_TRUE(file_.Read().ok());
   EXPECT_EQ(TenantOf("abc"), "lab");
   for (const char* other : {"", "abd", "ab", "abcd", kAbc, "test"}) EXPECT_EQ(TenantOf(other), "");
+}
+
+TEST_F(TokenFileTest, ASubjectIsWhoItsOwnLineSaysElseTheLongestThatItBeginsWith) {
+  Write(SubjectLine("account:*", "all") + SubjectLine("account:lab:*", "lab") +
+        SubjectLine("account:lab:gate", "gates") + Line(kAbc, "tokens", "user"));
+  EXPECT_FALSE(file_.CallerOfSubject("account:lab:gate").has_value());  // before it is read
+  ASSERT_TRUE(file_.Read().ok());
+  for (const auto& [sub, tenant] :
+       {std::pair("account:lab:gate", "gates"), std::pair("account:lab:gates", "lab"),
+        std::pair("account:lab:", "lab"), std::pair("account:lab", "all")}) {
+    const auto caller = file_.CallerOfSubject(sub);
+    ASSERT_TRUE(caller.has_value()) << sub;
+    EXPECT_EQ(*caller, (Caller{.tenant = tenant, .role = Role::kUser, .name = sub}));
+  }
+  for (const char* other : {"", "account", "Account:lab:gate", "abc", kAbc}) {
+    EXPECT_FALSE(file_.CallerOfSubject(other).has_value()) << other;
+  }
+  // Nobody is let in by the subject of a line, or the empty digest of one, as a token.
+  for (const char* token : {"", "account:lab:gate", "account:*"}) EXPECT_EQ(TenantOf(token), "");
+  Write(SubjectLine("a", "lab") + SubjectLine("a", "other"));
+  file_.Look();
+  EXPECT_THAT(std::string(file_.Look()->message()), HasSubstr("another line"));
 }
 
 TEST_F(TokenFileTest, IsReadAgainOnceItHasChangedAndRests) {

@@ -1,4 +1,5 @@
-//! The C interface of the text room (rust_interface.h describes it). Every function catches panics;
+//! The C interface of the text room (rust_interface.h describes it), and beside it, in jwt.rs, that
+//! of the tokens of callers (rpc/jwt_interface.h). Every function catches panics;
 //! owned results are freed by the matching function of this library.
 
 mod arrow_interface;
@@ -14,6 +15,7 @@ mod jinja_renderer;
 mod jinja_scope;
 mod jinja_syntax;
 mod json_input;
+mod jwt;
 mod python_arguments;
 mod python_format;
 mod python_methods;
