@@ -56,12 +56,14 @@
 #include "jobs/retention.h"
 #include "jobs/worker.h"
 #include "kinds/kinds.h"
+#include "observability/audit_log.h"
 #include "observability/log.h"
 #include "observability/metrics.h"
 #include "rpc/authenticator.h"
 #include "rpc/call_runtime.h"
 #include "rpc/credentials.h"
 #include "rpc/health.h"
+#include "rpc/jwt.h"
 #include "rpc/reflection.h"
 #include "rpc/rpc_service.h"
 #include "rpc/server_tls.h"
@@ -296,11 +298,17 @@ std::function<void(const store::S3Exchange&)> ObservedS3(observability::Metrics*
   };
 }
 
+rpc::JwtDemands JwtDemandsOf(const config::ServerConfig& config) {
+  return {
+      .issuer = config.jwt_issuer, .audience = config.jwt_audience, .leeway = config.jwt_leeway};
+}
+
 class Server {
  public:
   explicit Server(config::ServerConfig config)
       : config_(std::move(config)),
         tokens_(config_.tokens),
+        issuer_(config_.jwt_keys, JwtDemandsOf(config_)),
         host_memory_({.capacity = config_.host_memory_bytes > 0 ? config_.host_memory_bytes
                                                                 : HostMemoryBytes(),
                       .name = "the host's memory for the server"}),
@@ -328,7 +336,9 @@ class Server {
  private:
   absl::Status FindCallers();
   // How long until the next look.
-  absl::Duration WatchTokens();
+  absl::Duration WatchCallers();
+  // Of a file that may have been read again.
+  void TellReread(absl::string_view file, const std::optional<absl::Status>& read);
   absl::Status OpenStore();
   void BeReplica();
   absl::Status FindModels();
@@ -347,10 +357,12 @@ class Server {
 
   const config::ServerConfig config_;
   rpc::TokenFile tokens_;
+  rpc::JwtIssuer issuer_;     // used where there is --jwt_keys
   std::string replica_name_;  // once it listens
   MemoryLedger host_memory_;
   std::optional<MemoryLedger> device_memory_;  // of the GPU, where models run on one
   observability::Metrics metrics_{kVersion};
+  std::unique_ptr<observability::AuditLog> audit_;
   std::unique_ptr<rpc::Authenticator> authenticator_;
   std::unique_ptr<store::Store> store_;
   std::unique_ptr<store::BlobStore> blobs_;
@@ -378,7 +390,7 @@ class Server {
   std::thread readiness_;
   engine::StepWatchdog watchdog_;
   Recurring engines_{[this] { return WatchEngines(); }};
-  Recurring token_looks_{[this] { return WatchTokens(); }};
+  Recurring caller_looks_{[this] { return WatchCallers(); }};
   absl::Mutex health_mutex_;
   bool ready_ ABSL_GUARDED_BY(health_mutex_) = false;
   bool alive_ ABSL_GUARDED_BY(health_mutex_) = true;
@@ -393,7 +405,7 @@ Server::~Server() {
   if (grpc_ != nullptr) grpc_->Shutdown(absl::ToChronoTime(absl::Now()));
   if (readiness_.joinable()) readiness_.join();
   engines_.Stop();
-  token_looks_.Stop();
+  caller_looks_.Stop();
 }
 
 rpc::TlsFiles TlsFilesOf(const config::ServerConfig& config) {
@@ -407,7 +419,9 @@ rpc::TlsFiles TlsFilesOf(const config::ServerConfig& config) {
 absl::Status CheckCallers(const config::ServerConfig& config) {
   if (config.HasTls()) VS_RETURN_IF_ERROR(rpc::CheckTlsFiles(TlsFilesOf(config)));
   if (config.tokens.empty()) return absl::OkStatus();
-  return OfFlag("--tokens", rpc::TokenFile(config.tokens).Read());
+  VS_RETURN_IF_ERROR(OfFlag("--tokens", rpc::TokenFile(config.tokens).Read()));
+  if (config.jwt_keys.empty()) return absl::OkStatus();
+  return OfFlag("--jwt_keys", rpc::JwtIssuer(config.jwt_keys, JwtDemandsOf(config)).Read());
 }
 
 absl::Status Server::FindCallers() {
@@ -415,22 +429,28 @@ absl::Status Server::FindCallers() {
     authenticator_ = std::make_unique<rpc::OpenAuthenticator>();
     return absl::OkStatus();
   }
-  const bool has_tokens = !config_.tokens.empty();
-  authenticator_ = std::make_unique<rpc::CredentialsAuthenticator>(has_tokens ? &tokens_ : nullptr);
+  const bool has_tokens = !config_.tokens.empty(), has_issuer = !config_.jwt_keys.empty();
+  authenticator_ = std::make_unique<rpc::CredentialsAuthenticator>(has_tokens ? &tokens_ : nullptr,
+                                                                   has_issuer ? &issuer_ : nullptr);
   if (!has_tokens) return absl::OkStatus();
   VS_RETURN_IF_ERROR(OfFlag("--tokens", tokens_.Read()));
-  token_looks_.Start();
+  if (has_issuer) VS_RETURN_IF_ERROR(OfFlag("--jwt_keys", issuer_.Read()));
+  caller_looks_.Start();
   return absl::OkStatus();
 }
 
-absl::Duration Server::WatchTokens() {
-  if (const std::optional<absl::Status> read = tokens_.Look()) {
-    metrics_.FileReread("tokens", read->ok());
-    Log(read->ok() ? LogLevel::kInfo : LogLevel::kError,
-        read->ok() ? "the file of tokens was read again"
-                   : "the file of tokens is wrong, and the one before stays in force",
-        {{"error", read->message()}});
-  }
+void Server::TellReread(absl::string_view file, const std::optional<absl::Status>& read) {
+  if (!read) return;
+  metrics_.FileReread(file, read->ok());
+  Log(read->ok() ? LogLevel::kInfo : LogLevel::kError,
+      absl::StrCat("the file of ", file,
+                   read->ok() ? " was read again" : " is wrong, and the one before stays in force"),
+      {{"error", read->message()}});
+}
+
+absl::Duration Server::WatchCallers() {
+  TellReread("tokens", tokens_.Look());
+  if (!config_.jwt_keys.empty()) TellReread("jwt_keys", issuer_.Look());
   return absl::Seconds(1);
 }
 
@@ -540,11 +560,17 @@ absl::Status Server::OfferHealth() {
 }
 
 absl::Status Server::Listen() {
+  if (!config_.audit_log.empty()) {
+    auto audit = observability::AuditLog::Open(config_.audit_log);
+    if (!audit.ok()) return OfFlag("--audit_log", audit.status());
+    audit_ = *std::move(audit);
+  }
   const rpc::ReceiveGateOptions receiving;
   runtime_ = std::make_unique<rpc::CallRuntime>(
       authenticator_.get(), &metrics_,
       rpc::CallRuntimeOptions{.call_bytes = kMessagesHeld * config_.max_message_bytes,
                               .host_memory = &host_memory_,
+                              .audit = audit_.get(),
                               .receiving = receiving,
                               .heartbeat = config_.heartbeat});
   model_service_.emplace(runtime_->clock(), models_.get(), store_.get(), &*replicas_);
@@ -585,6 +611,11 @@ absl::Status Server::Listen() {
   builder.SetMaxReceiveMessageSize(static_cast<int>(config_.max_message_bytes));
   // Else it takes what the connection has room for, whether or not it was asked for.
   builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  if (config_.connection_age > absl::ZeroDuration()) {
+    // Give or take a tenth, so that not all clients come back at once. gRPC then lets calls end.
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS,
+                               static_cast<int>(absl::ToInt64Milliseconds(config_.connection_age)));
+  }
   builder.AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, kUnaskedBytes);
   // It looks at a message's length once it has all of it and made it as long as it claims to be:
   // what is compressed could become anything.

@@ -98,6 +98,13 @@ absl::Status CheckAccess(const ServerConfig& config) {
   if (!config.tls_client_ca.empty() && !config.HasTls()) {
     return Refuse("--tls_client_ca needs --tls_certificate and --tls_key");
   }
+  if (config.jwt_keys.empty() != config.jwt_issuer.empty()) {
+    return Refuse("--jwt_keys and --jwt_issuer need each other: keys, and whose they are");
+  }
+  if (!config.jwt_keys.empty() && config.tokens.empty()) {
+    return Refuse(
+        "--jwt_keys needs --tokens, whose lines with sub say who the tokens' subjects are");
+  }
   if (!config.tokens.empty() && !config.HasTls() && !IsLoopback(config.listen)) {
     return Refuse(absl::StrCat(
         "--tokens must not be sent in the clear to --listen=", config.listen,
@@ -109,10 +116,11 @@ absl::Status CheckAccess(const ServerConfig& config) {
 }
 
 absl::Status CheckAccessFiles(const ServerConfig& config) {
-  for (const auto& [flag, file] : {std::pair("--tokens", &config.tokens),
-                                   std::pair("--tls_certificate", &config.tls_certificate),
-                                   std::pair("--tls_key", &config.tls_key),
-                                   std::pair("--tls_client_ca", &config.tls_client_ca)}) {
+  for (const auto& [flag, file] :
+       {std::pair("--tokens", &config.tokens), std::pair("--jwt_keys", &config.jwt_keys),
+        std::pair("--tls_certificate", &config.tls_certificate),
+        std::pair("--tls_key", &config.tls_key),
+        std::pair("--tls_client_ca", &config.tls_client_ca)}) {
     VS_RETURN_IF_ERROR(CheckReadable(flag, *file));
   }
   return absl::OkStatus();

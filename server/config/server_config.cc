@@ -171,28 +171,24 @@ absl::Status ReadDType(absl::string_view text, ServerConfig& config) {
   return Refuse("must be float32, bfloat16 or float16");
 }
 
-// Longer than proxies wait would be of no use, and shorter than a few steps of a model only work.
-absl::Status ReadHeartbeat(absl::string_view text, ServerConfig& config) {
-  absl::Duration value;
-  if (!absl::ParseDuration(text, &value) || value < absl::Milliseconds(10) ||
-      value > absl::Seconds(20)) {
-    return Refuse("must be a duration from 10ms to 20s, such as 5s");
-  }
-  config.heartbeat = value;
-  return absl::OkStatus();
-}
-
-std::function<absl::Status(absl::string_view, ServerConfig&)> UpToADay(
-    absl::Duration ServerConfig::*member) {
-  return [member](absl::string_view text, ServerConfig& config) -> absl::Status {
+std::function<absl::Status(absl::string_view, ServerConfig&)> Between(
+    absl::Duration least, absl::Duration most, absl::Duration ServerConfig::*member,
+    absl::string_view example) {
+  return [=](absl::string_view text, ServerConfig& config) -> absl::Status {
     absl::Duration value;
-    if (!absl::ParseDuration(text, &value) || value < absl::ZeroDuration() ||
-        value > absl::Hours(24)) {
-      return Refuse("must be a duration from 0s to 24h, such as 30s or 1m30s");
+    if (!absl::ParseDuration(text, &value) || value < least || value > most) {
+      return Refuse(absl::StrCat("must be a duration from ",
+                                 least == absl::ZeroDuration() ? "0s" : absl::FormatDuration(least),
+                                 " to ", absl::FormatDuration(most), ", such as ", example));
     }
     config.*member = value;
     return absl::OkStatus();
   };
+}
+
+std::function<absl::Status(absl::string_view, ServerConfig&)> UpToADay(
+    absl::Duration ServerConfig::*member) {
+  return Between(absl::ZeroDuration(), absl::Hours(24), member, "30s or 1m30s");
 }
 
 // "30d" too, which absl::ParseDuration does not know.
@@ -253,6 +249,26 @@ const std::vector<Setting>& Settings() {
        "UNAUTHENTICATED. Beyond this machine tokens need TLS. Default none: everybody may do\n"
        "everything as the tenant default.",
        NonEmpty(&ServerConfig::tokens)},
+      {"jwt_keys", "FILE",
+       "Public keys of who signs tokens, as a JWK set, such as a cluster's, which\n"
+       "'kubectl get --raw /openid/v1/jwks' prints. Whoever shows a JSON Web Token of it is who\n"
+       "the line of --tokens with its \"sub\" (in the place of sha256; a * at its end stands for\n"
+       "any rest) says, and nobody without one. Read again like --tokens.",
+       NonEmpty(&ServerConfig::jwt_keys)},
+      {"jwt_issuer", "URL", "What the `iss` of these tokens must be, letter by letter.",
+       NonEmpty(&ServerConfig::jwt_issuer)},
+      {"jwt_audience", "NAME", "What their `aud` must be or have among others. Default valuescope.",
+       NonEmpty(&ServerConfig::jwt_audience)},
+      {"jwt_leeway", "DURATION",
+       "By how much the issuer's clock may differ, up to 10m, for their `exp` and `nbf`.\n"
+       "Default 1m.",
+       Between(absl::ZeroDuration(), absl::Minutes(10), &ServerConfig::jwt_leeway, "30s")},
+      {"audit_log", "FILE",
+       "Where it is written down who did what to which resources: a line of JSON for every call\n"
+       "that names or makes one, or is refused for who calls, with time, tenant, caller, role,\n"
+       "method, outcome, resources and request id. Where the file is moved away another one is\n"
+       "begun. Default none.",
+       NonEmpty(&ServerConfig::audit_log)},
       {"tls_certificate", "FILE",
        "PEM file of the server's certificate and those between it and its root: --listen speaks\n"
        "TLS. It and the next two are read again when they change, for new connections.",
@@ -423,7 +439,13 @@ const std::vector<Setting>& Settings() {
       {"heartbeat", "DURATION",
        "A stream of answers with nothing to send for this long sends a heartbeat, so that no\n"
        "proxy takes it for dead. Default 15s.",
-       ReadHeartbeat},
+       // Longer than proxies wait would be of no use, and shorter than a few steps only work.
+       Between(absl::Milliseconds(10), absl::Seconds(20), &ServerConfig::heartbeat, "5s")},
+      {"connection_age", "DURATION",
+       "A connection of this age is asked to end once its calls have: its client connects anew,\n"
+       "so that clients spread over replicas that came later. Calls go on, and the next one\n"
+       "waits for the new connection. 0s asks none. Default 0s.",
+       UpToADay(&ServerConfig::connection_age)},
       {"log_level", "LEVEL", "debug, info, warning or error. Default info.", ReadLogLevel},
       {"insecure", "",
        "Allows a --listen or --metrics_listen address that other machines can reach without TLS\n"

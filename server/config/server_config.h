@@ -33,6 +33,11 @@ struct ServerConfig {
   std::string metrics_listen = "127.0.0.1:9464";  // HOST:PORT of /metrics; empty: none
   std::string health_listen;                      // HOST:PORT of health in the clear; empty: none
   std::string tokens;                             // file of who may call; empty: there are none
+  std::string jwt_keys;                           // JWK set of an issuer; empty: there is none
+  std::string jwt_issuer;                         // empty where jwt_keys is
+  std::string jwt_audience = "valuescope";        // that its tokens have to name
+  absl::Duration jwt_leeway = absl::Seconds(60);  // by which its clock may differ
+  std::string audit_log;                          // file; empty: there is none
   std::string tls_certificate, tls_key;           // files; empty: no TLS
   std::string tls_client_ca;                      // file; empty: clients show no certificate
   std::string model_root = "models";              // a folder a model
@@ -70,9 +75,10 @@ struct ServerConfig {
   absl::Duration keep_request_ids = absl::Hours(7 * 24);  // of requests that made something
   absl::Duration keep_orphaned_blobs = absl::Hours(1);    // bytes that nothing names
   absl::Duration drain_timeout = absl::Seconds(30);
-  absl::Duration step_timeout = absl::Minutes(2);  // 0: however long a step takes
-  absl::Duration heartbeat = absl::Seconds(15);    // of streams with nothing to send
-  std::string log_level = "info";                  // debug, info, warning, error
+  absl::Duration step_timeout = absl::Minutes(2);        // 0: however long a step takes
+  absl::Duration heartbeat = absl::Seconds(15);          // of streams with nothing to send
+  absl::Duration connection_age = absl::ZeroDuration();  // 0: connections grow as old as they like
+  std::string log_level = "info";                        // debug, info, warning, error
   bool insecure = false;      // allows listeners others can reach, without auth
   bool check_config = false;  // check and exit
   bool help = false;          // show HelpText and exit

@@ -5,12 +5,14 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "base/error.h"
 #include "base/id.h"
 #include "base/status_macros.h"
 #include "base/thread_cancellation.h"
 #include "observability/log.h"
+#include "rpc/resource_names.h"
 
 namespace valuescope::rpc {
 namespace {
@@ -58,6 +60,7 @@ absl::Status Call::Admit() {
   VS_ASSIGN_OR_RETURN(Caller caller, runtime_->authenticator().Authenticate(*peer_));
   context_.tenant = std::move(caller.tenant);
   caller_ = std::move(caller.name);
+  role_ = caller.role;
   if (caller.role >= method_->least_role) return absl::OkStatus();
   return ErrorWithReason(
       absl::StatusCode::kPermissionDenied, "ROLE_TOO_LOW",
@@ -70,6 +73,12 @@ absl::Status Call::Enter() {
   VS_RETURN_IF_ERROR(runtime_->Enter(&context_, method_->lane == Lane::kWaiting));
   entered_ = true;
   return absl::OkStatus();
+}
+
+void Call::Note(const google::protobuf::Message& message) {
+  if (runtime_->audit() == nullptr) return;
+  absl::MutexLock lock(&resources_mutex_);
+  AddResourceNames(message, resources_);
 }
 
 void Call::Start(std::function<absl::Status()> handler, std::function<void()> flush) {
@@ -158,8 +167,27 @@ absl::Status Call::Conclude(absl::Status status) {
   if (runtime_->metrics() != nullptr) {
     runtime_->metrics()->RpcFinished(method_->name, code, duration);
   }
+  if (runtime_->audit() != nullptr) WriteAudit(code, status);
   peer_->AddTrailingMetadata(kRequestId, context_.request_id);
   return status;
+}
+
+void Call::WriteAudit(const std::string& code, const absl::Status& status) {
+  absl::MutexLock lock(&resources_mutex_);
+  const bool refused = status.code() == absl::StatusCode::kUnauthenticated ||
+                       status.code() == absl::StatusCode::kPermissionDenied;
+  if (resources_.empty() && !refused) return;
+  const bool written = runtime_->audit()->Write({{"tenant", context_.tenant},
+                                                 {"caller", caller_},
+                                                 {"role", role_ ? NameOf(*role_) : ""},
+                                                 {"method", method_->name},
+                                                 {"code", code},
+                                                 {"reason", DetailsOf(status).reason},
+                                                 {"resources", absl::StrJoin(resources_, ",")},
+                                                 {"request_id", context_.request_id}});
+  if (written) return;
+  observability::Log(observability::LogLevel::kError, "a line of the audit log is lost",
+                     {{"method", method_->name}, {"request_id", context_.request_id}});
 }
 
 }  // namespace valuescope::rpc

@@ -4,16 +4,21 @@
 #ifndef VALUESCOPE_RPC_CALL_H_
 #define VALUESCOPE_RPC_CALL_H_
 
+#include <google/protobuf/message.h>
+
 #include <cstdint>
 #include <exception>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "rpc/call_context.h"
 #include "rpc/call_runtime.h"
 #include "rpc/caller.h"
@@ -56,6 +61,10 @@ class Call {
   absl::Duration heartbeat() const { return runtime_->heartbeat(); }
   absl::Duration stall_timeout() const { return runtime_->stall_timeout(); }
 
+  // What the call is about, for the audit log: the resources that a message of it names. May be
+  // called from any thread until the peer's Finish.
+  void Note(const google::protobuf::Message& message);
+
   // Authenticates and enters the runtime, after which the call counts as running. After an error
   // there is only Refuse: UNAUTHENTICATED, PERMISSION_DENIED where the caller's role is too low,
   // and what CallRuntime::Enter says.
@@ -96,6 +105,8 @@ class Call {
   absl::Status Run(const std::function<absl::Status()>& handler);
   // What the client gets: logged and measured.
   absl::Status Conclude(absl::Status status);
+  // Of a call that was refused for who called, or named a resource.
+  void WriteAudit(const std::string& code, const absl::Status& status);
   // Why the call was stopped, which it is where its deadline passed.
   absl::Status WhyStopped();
 
@@ -103,7 +114,10 @@ class Call {
   const Method* const method_;
   Peer* const peer_;
   CallContext context_;
-  std::string caller_;  // the name of who calls
+  std::string caller_;        // the name of who calls
+  std::optional<Role> role_;  // once it is known who calls
+  absl::Mutex resources_mutex_;
+  std::set<std::string> resources_ ABSL_GUARDED_BY(resources_mutex_);
   bool entered_ = false;
   std::shared_ptr<Stepper> stepper_;  // of a call that waits
   std::optional<StopCallback> stop_;  // which wakes it

@@ -60,6 +60,7 @@ absl::Status Reactor::SetReply(const google::protobuf::Message& message) {
   const CallContext& context = call_.context();
   const auto bytes = static_cast<int64_t>(message.ByteSizeLong());
   VS_RETURN_IF_ERROR(context.Hold(bytes));
+  call_.Note(message);
   reply_ = BytesOf(message);
   context.GiveBack(context.held() - bytes);
   return absl::OkStatus();
@@ -111,6 +112,7 @@ absl::Status OneRequestReactor::TakeRequest(google::protobuf::Message& request) 
   VS_ASSIGN_OR_RETURN(const int64_t size, SizeOnceParsed(bytes_, *request.GetDescriptor()));
   VS_RETURN_IF_ERROR(context.Hold(size));
   VS_RETURN_IF_ERROR(ParseMessage(bytes_, request));
+  call_.Note(request);
   context.GiveBack(length);
   return absl::OkStatus();
 }

@@ -51,8 +51,10 @@ def lab(tmp_path_factory):
     tokens = Tokens(folder)
     for tenant, role in [("a", "reader"), ("a", "user"), ("a", "admin"), ("b", "user")]:
         tokens.create(tenant, role)
-    server = Server(folder, *TINY, f"--tokens={tokens.file}", "--health_listen=127.0.0.1:0")
-    server.tokens = tokens
+    audit = folder / "audit.jsonl"
+    flags = (f"--tokens={tokens.file}", f"--audit_log={audit}", "--health_listen=127.0.0.1:0")
+    server = Server(folder, *TINY, *flags)
+    server.tokens, server.audit = tokens, audit
     with vs.Client(server.address, token=tokens.token["a", "reader"]) as client:
         client.wait_until_ready(ONE)
     yield server
@@ -226,6 +228,41 @@ def test_the_access_log_names_the_caller_and_never_a_token(lab):
     calls = [json.loads(line) for line in log.splitlines() if '"ModelService.ListModels"' in line]
     assert any(call.get("tenant") == "a" and call.get("caller") == "a's user" for call in calls)
     assert "vs_" not in log
+
+
+def test_the_audit_log_says_who_did_what_to_which_resource(lab, channel):
+    with calling(lab, "a", "user") as client:
+        vector = client.create_vector(
+            ONE, np.ones((1, client.model(ONE).hidden_size)), layers=[0]
+        ).name
+    service = "/valuescope.v1.VectorService/"
+    attempts = [
+        ("DeleteVector", v1.DeleteVectorRequest(name=vector), ("a", "reader")),
+        ("GetVector", v1.GetVectorRequest(name=vector), ("b", "user")),
+        ("GetVector", v1.GetVectorRequest(name=vector), ("a", "reader")),
+        ("DeleteVector", v1.DeleteVectorRequest(name=vector), ("a", "user")),
+    ]
+    codes = [
+        code_of(channel, service + method, request.SerializeToString(), lab.tokens.token[who])
+        for method, request, who in attempts
+    ]
+    assert codes == [CODE.PERMISSION_DENIED, CODE.NOT_FOUND, None, None]
+    assert code_of(channel, service + "GetVector", token="stranger") == CODE.UNAUTHENTICATED
+    lines = [json.loads(line) for line in lab.audit.read_text().splitlines()]
+    about = [line for line in lines if vector in line.get("resources", "").split(",")]
+    keys = ("tenant", "role", "caller", "method", "code")
+    assert [tuple(line[key] for key in keys) for line in about] == [
+        ("a", "user", "a's user", "VectorService.CreateVector", "OK"),
+        ("b", "user", "b's user", "VectorService.GetVector", "NOT_FOUND"),
+        ("a", "reader", "a's reader", "VectorService.GetVector", "OK"),
+        ("a", "user", "a's user", "VectorService.DeleteVector", "OK"),
+    ]
+    assert all(line["request_id"] and line["time"].endswith("Z") for line in about)
+    # Whoever is refused for who calls is written down too: of the message nothing was read.
+    refused = {(line.get("tenant"), line["method"], line.get("reason")) for line in lines[-6:]}
+    assert ("a", "VectorService.DeleteVector", "ROLE_TOO_LOW") in refused
+    assert (None, "VectorService.GetVector", "TOKEN_UNKNOWN") in refused
+    assert "vs_" not in lab.audit.read_text()
 
 
 def test_tokens_come_and_go_under_load_without_a_failed_call(tmp_path):
