@@ -1,0 +1,158 @@
+"""What deploy/ says of the server holds of the server: flags of the chart and of the unit, metrics of the rules and the dashboard, and
+the commands of deploy/README.md."""
+
+import json
+import platform
+import re
+import subprocess
+
+import pytest
+import valuescope as vs
+import yaml
+from callers import ONE, TINY, Tokens
+from certificates import Authority
+from conftest import BUILD, CACHE, ROOT, Server, await_true
+from test_s3_store import FakeS3
+from test_shared_store import submit
+
+DEPLOY = ROOT / "deploy"
+CHART = DEPLOY / "helm" / "valuescope"
+PROGRAM = BUILD / "server" / "valuescope-server"
+
+
+def checked(flags):
+    """What the server says of a configuration, and nothing is opened."""
+    done = subprocess.run(
+        [PROGRAM, *flags, "--check_config"], capture_output=True, text=True, timeout=60
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """Files as the chart's pods and the unit find them, by what they are called there."""
+    folder = tmp_path_factory.mktemp("places")
+    authority = Authority(folder / "ca")
+    certificate, key = authority.server()
+    tokens = Tokens(folder)
+    tokens.create("lab", "user")
+    credentials = folder / "credentials"
+    credentials.write_text("[default]\naws_access_key_id = a\naws_secret_access_key = b\n")
+    models, store = folder / "models", folder / "store"
+    store.mkdir()
+    for name in ("SmolLM2-135M-Instruct", "Qwen3-8B", "Llama-3.1-8B-Instruct"):
+        (models / name).mkdir(parents=True)
+        (models / name / "config.json").write_text("{}")
+    return {
+        "tls.crt": certificate,
+        "tls.key": key,
+        "client-ca.crt": authority.root,
+        "ca.crt": authority.root,
+        "tokens.jsonl": tokens.file,
+        "credentials": credentials,
+        "models": models,
+        "store": store,
+    }
+
+
+def here(argument, places):
+    """An argument of a pod or a unit, whose places are those of this machine."""
+    argument = argument.replace("$(VALUESCOPE_THREADS)", "2")
+    argument = argument.replace("$(VALUESCOPE_STORE)", "postgresql://valuescope@db/valuescope")
+    name = re.fullmatch(r"--\w+=/etc/valuescope/(?:.*/)?([^/]+)", argument)
+    if name:
+        return f"{argument.split('=')[0]}={places[name[1]]}"
+    argument = re.sub(r"=(sqlite:)?/var/lib/valuescope/", rf"=\1{places['store']}/", argument)
+    return re.sub(r"=(/models|/var/lib/valuescope-models)$", f"={places['models']}", argument)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="no helm for this processor")
+@pytest.mark.parametrize(
+    "example", sorted(path.stem for path in (CHART / "examples").glob("*.yaml"))
+)
+def test_the_server_takes_the_flags_of_every_pool(example, places):
+    rendered = subprocess.run(
+        [CACHE / "bin" / "helm", "template", "lab", CHART, "-f", CHART / "examples" / f"{example}.yaml"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout  # fmt: skip
+    pods = [
+        o["spec"]["template"]["spec"]
+        for o in yaml.safe_load_all(rendered)
+        if o and o["kind"] == "Deployment"
+    ]
+    assert pods
+    for pod in pods:
+        (server,) = pod["containers"]
+        assert server["command"] == [PROGRAM.name]
+        flags = [here(argument, places) for argument in server["args"]]
+        assert checked(flags) == (0, "the configuration is valid\n")
+        # The check is one: a flag that is none is refused.
+        code, told = checked([*flags, "--replicas=2"])
+        assert (code, "unknown flag --replicas" in told) == (2, True)
+
+
+def test_flags_that_the_chart_keeps_for_itself_exist():
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    kept = schema["$defs"]["flags"]["propertyNames"]["not"]["enum"]
+    help_text = subprocess.run([PROGRAM, "--help"], capture_output=True, text=True).stdout
+    flags = set(re.findall(r"^  --(\w+)", help_text, re.MULTILINE))
+    assert len(kept) > 20
+    assert set(kept) <= flags
+    # What opens a door, or says where secrets lie, has a value of its own and is no flag to be slipped in.
+    doors = {
+        f for f in flags if re.search("listen|^tls|^tokens|credential|insecure|^store", f)
+    }
+    assert doors - set(kept) == set()
+
+
+def series(page):
+    """Names on a page of metrics, those of histograms with their suffixes."""
+    return set(re.findall(r"^([a-z0-9_]+)(?:\{| )", page, re.MULTILINE))
+
+
+def named_metrics():
+    """Names in the rules and on the dashboard, and by whom."""
+    rules = yaml.safe_load((CHART / "rules.yaml").read_text())
+    expressions = [
+        (r.get("alert", r.get("record")), r["expr"]) for g in rules["groups"] for r in g["rules"]
+    ]
+    recorded = {r["record"] for g in rules["groups"] for r in g["rules"] if "record" in r}
+    dashboard = json.loads((DEPLOY / "grafana" / "valuescope.json").read_text())
+    for panel in dashboard["panels"]:
+        expressions += [(panel["title"], t["expr"]) for t in panel.get("targets", [])]
+    expressions += [
+        (v["name"], v["definition"]) for v in dashboard["templating"]["list"] if "definition" in v
+    ]
+    found = {}
+    for where, expression in expressions:
+        for name in re.findall(r"\bvaluescope[:\w]+", re.sub(r'"[^"]*"', "", expression)):
+            if name not in recorded:
+                found.setdefault(name, where)
+    return found
+
+
+def test_every_metric_of_rules_and_dashboard_is_served(tmp_path):
+    fake = FakeS3(tmp_path)
+    tokens = Tokens(tmp_path)
+    token = tokens.create("lab", "user")
+    flags = [*TINY, *fake.flags(tmp_path, "metrics"), f"--tokens={tokens.file}", "--keep_jobs=1s"]
+    server = Server(tmp_path, *flags)
+    try:
+        with vs.Client(server.address, token=token, timeout=60) as client:
+            client.wait_until_ready(ONE)
+            client.generate(ONE, [1, 2, 3], max_tokens=3)
+            job = submit(client, 4).name
+            seen = series(server.metrics())  # before the job is removed
+            client.wait_for_job(job)
+            tokens.create("lab", "reader")
+            late = {"valuescope_files_reread_total", "valuescope_expired_total"}
+            await_true(lambda: late <= series(server.metrics()))
+            seen |= series(server.metrics())
+        named = named_metrics()
+        assert len(named) >= 25
+        assert {name: where for name, where in named.items() if name not in seen} == {}
+    finally:
+        server.stop()
+        fake.stop()
