@@ -2,8 +2,10 @@
 the commands of deploy/README.md."""
 
 import json
+import os
 import platform
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -13,7 +15,7 @@ from callers import ONE, TINY, Tokens
 from certificates import Authority
 from conftest import BUILD, CACHE, ROOT, Server, await_true
 from test_s3_store import FakeS3
-from test_shared_store import submit
+from test_shared_store import Database, results, submit
 
 DEPLOY = ROOT / "deploy"
 CHART = DEPLOY / "helm" / "valuescope"
@@ -101,9 +103,7 @@ def test_flags_that_the_chart_keeps_for_itself_exist():
     assert len(kept) > 20
     assert set(kept) <= flags
     # What opens a door, or says where secrets lie, has a value of its own and is no flag to be slipped in.
-    doors = {
-        f for f in flags if re.search("listen|^tls|^tokens|credential|insecure|^store", f)
-    }
+    doors = {f for f in flags if re.search("listen|^tls|^tokens|credential|insecure|^store", f)}
     assert doors - set(kept) == set()
 
 
@@ -156,3 +156,123 @@ def test_every_metric_of_rules_and_dashboard_is_served(tmp_path):
     finally:
         server.stop()
         fake.stop()
+
+
+def commands_of_the_readme(heading):
+    """Blocks of commands below a heading of deploy/README.md."""
+    readme = (DEPLOY / "README.md").read_text()
+    (section,) = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", readme, re.DOTALL | re.MULTILINE)
+    return re.findall(r"^```sh\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+
+
+def shell(commands, **variables):
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands],
+        env=os.environ | {name: str(value) for name, value in variables.items()},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def made_here(client):
+    """What a restored store must have: a vector, and a finished job with the bytes of its results."""
+    job = client.wait_for_job(submit(client, 40).name).name
+    vectors = {vector.name: vector.digest for vector in client.vectors()}
+    return job, results(client, job), vectors
+
+
+def check_found(client, made):
+    job, bytes_of_results, vectors = made
+    assert vectors.items() <= {vector.name: vector.digest for vector in client.vectors()}.items()
+    assert results(client, job) == bytes_of_results
+    for artifact in client.artifacts():
+        client.read_artifact(artifact.name)  # its blob is there
+    client.wait_for_job(submit(client, 4).name)
+
+
+def test_a_copy_of_a_running_sqlite_store_is_one_to_go_on_from(tmp_path):
+    backup, restore, _, _ = commands_of_the_readme("Backup and restore")
+    state, copy, empty = (tmp_path / name for name in ("state", "copy", "empty"))
+    for folder in (state, copy, empty):
+        folder.mkdir()
+    server = Server(state, *TINY, f"--store=sqlite:{state}/valuescope.db")
+    with server.client(ONE) as client:
+        made = made_here(client)
+        later = submit(client, 2000).name  # runs while the copy is made
+        shell(backup, STATE=state, BACKUP=copy)
+        client.cancel_job(later)
+    server.kill()
+    shell(restore, STATE=empty, BACKUP=copy)
+    server = Server(empty, *TINY, f"--store=sqlite:{empty}/valuescope.db")
+    with server.client(ONE) as client:
+        client.cancel_job(later)
+        check_found(client, made)
+    assert server.stop() == 0
+
+
+@pytest.fixture
+def database(tmp_path_factory):
+    # Of a short path, which a socket wants, and open to PostgreSQL's own user.
+    folder = tmp_path_factory.mktemp("db")
+    for parent in (folder, *folder.parents[:2]):
+        parent.chmod(0o755)
+    database = Database(folder)
+    yield database
+    database.stop()
+
+
+def test_a_dump_of_postgresql_and_the_blobs_behind_it_are_one_to_go_on_from(database, tmp_path):
+    _, _, backup, restore = commands_of_the_readme("Backup and restore")
+    first = f"postgresql://postgres@/postgres?host={database.folder}"
+    second = f"postgresql://postgres@/restored?host={database.folder}"
+    blobs, copied = tmp_path / "blobs", tmp_path / "copied"
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    server = Server(tmp_path / "one", *TINY, f"--store={first}", f"--artifacts={blobs}")
+    with server.client(ONE) as client:
+        made = made_here(client)
+        shell(backup, BACKUP=tmp_path, DATABASE=first)
+        shutil.copytree(blobs, copied)
+    assert server.stop() == 0
+    database.script("CREATE DATABASE restored")
+    shell(restore, BACKUP=tmp_path, DATABASE=second)
+    server = Server(tmp_path / "two", *TINY, f"--store={second}", f"--artifacts={copied}")
+    with server.client(ONE) as client:
+        check_found(client, made)
+    assert server.stop() == 0
+
+
+def test_the_laptops_server_starts_as_told(tmp_path):
+    (command,) = commands_of_the_readme("A laptop")
+    words = command.split()
+    flags = [
+        w.replace('"', "").replace("$VALUESCOPE_CACHE", str(CACHE)).replace("$STATE", str(tmp_path))
+        for w in words[1:]
+    ]
+    assert words[0] == "build/server/valuescope-server"
+    assert checked(flags) == (0, "the configuration is valid\n")
+
+
+def test_the_unit_is_sound_and_stops_later_than_the_server_drains(places, tmp_path):
+    unit = (DEPLOY / "systemd" / "valuescope.service").read_text()
+    settings = json.loads((DEPLOY / "systemd" / "server.json").read_text())
+    stop = int(re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)[1])
+    assert stop >= int(settings["drain_timeout"].removesuffix("s")) + 5
+    text = json.dumps(settings).replace("/etc/valuescope/tls.crt", str(places["tls.crt"]))
+    text = text.replace("/etc/valuescope/tls.key", str(places["tls.key"]))
+    text = text.replace("/etc/valuescope/tokens.jsonl", str(places["tokens.jsonl"]))
+    text = text.replace("/srv/valuescope/models", str(places["models"]))
+    text = text.replace("/var/lib/valuescope", str(places["store"]))
+    (tmp_path / "server.json").write_text(text)
+    assert checked([f"--config={tmp_path}/server.json"]) == (0, "the configuration is valid\n")
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd here")
+    file = tmp_path / "valuescope.service"
+    file.write_text(unit.replace("/usr/local/bin/valuescope-server", str(PROGRAM)))
+    for arguments in (["verify"], ["security", "--offline=yes", "--threshold=20"]):
+        done = subprocess.run(["systemd-analyze", *arguments, file], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "valuescope.service:" not in done.stderr
