@@ -107,6 +107,8 @@ def test_the_linter_has_nothing_to_say(name):
         ("lab", "networkPolicy.clients[0].anybody=true", "anybody"),
         ("lab", "pools.large.maxSurge=0", "maxSurge or maxUnavailable"),
         ("lab", "artifacts.s3=null", "artifacts"),
+        ("lab", "pools.small.replicas=3", "pools.small: set one of replicas and autoscaling"),
+        ("lab", "pools.small.autoscaling.minReplicas=9", "minReplicas is above maxReplicas"),
         ("single-node", "access.insecure=false", "access.tls.secret and access.tokens.secret"),
         ("single-node", "pools.main.replicas=2", "a SQLite file serves one server"),
         ("single-node", "artifacts.claim=blobs", "store.postgresql alone"),
@@ -139,8 +141,11 @@ def test_the_schema_knows_no_open_object():
 
     walk(schema, "")
     assert len(known) > 10
-    values = yaml.safe_load((CHART / "values.yaml").read_text())
-    assert set(schema["properties"]) - {"global"} == set(values)
+    text = (CHART / "values.yaml").read_text()
+    assert set(schema["properties"]) - {"global"} == set(yaml.safe_load(text))
+    told = text[text.index("# Pools of servers") : text.index("pools: {}")]
+    for name in schema["$defs"]["pool"]["properties"]:
+        assert re.search(rf"\b{name}\b", told), f"values.yaml does not tell of a pool's {name}"
 
 
 @needs_helm

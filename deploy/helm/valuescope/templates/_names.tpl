@@ -102,6 +102,14 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- fail "artifacts: set one of artifacts.claim and artifacts.s3" -}}
 {{- end -}}
 {{- range $name, $pool := .Values.pools -}}
+{{- with $pool.autoscaling -}}
+{{- if hasKey $pool "replicas" -}}
+{{- fail (printf "pools.%s: set one of replicas and autoscaling" $name) -}}
+{{- end -}}
+{{- if gt (int .minReplicas) (int .maxReplicas) -}}
+{{- fail (printf "pools.%s.autoscaling: minReplicas is above maxReplicas" $name) -}}
+{{- end -}}
+{{- end -}}
 {{- if and (eq (int ($pool.maxSurge | default 0)) 0) (hasKey $pool "maxSurge") (eq (int ($pool.maxUnavailable | default 0)) 0) -}}
 {{- fail (printf "pools.%s: an update can begin only where maxSurge or maxUnavailable is above 0" $name) -}}
 {{- end -}}
