@@ -388,3 +388,19 @@ def test_what_the_chart_says_its_version_is_the_servers():
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     main = (ROOT / "server" / "main.cc").read_text()
     assert re.findall(r'kVersion\[\] = "([^"]+)"', main) == [chart["appVersion"]]
+
+
+def test_every_expression_of_the_dashboard_can_be_read_by_prometheus(tmp_path):
+    dashboard = json.loads((ROOT / "deploy" / "grafana" / "valuescope.json").read_text())
+    expressions = [t["expr"] for p in dashboard["panels"] for t in p.get("targets", [])]
+    assert len(expressions) > 30
+    rules = [
+        {"record": f"panel:{i}", "expr": e.replace("$__rate_interval", "5m")}
+        for i, e in enumerate(expressions)
+    ]
+    file = tmp_path / "rules.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    done = subprocess.run(
+        [CACHE / "bin" / "promtool", "check", "rules", file], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
