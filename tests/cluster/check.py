@@ -151,7 +151,7 @@ def install_and_upgrade(cluster, example):
         "kubectl", "label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted"
     )
     told = cluster.run("helm", "install", "valuescope", CHART, "-n", namespace, "-f", example)
-    assert "NOTES:" in told and "Warning" not in told, told
+    assert "NOTES:" in told and "violate" not in told, told
     await_true(lambda: pods_are_created(cluster, namespace), f"pods of {namespace}")
     kinds = check_objects(cluster, namespace, "valuescope")
     say(f"{namespace}: installed {kinds}, pods created")
@@ -224,7 +224,7 @@ def main():
         account = ("kubectl", "-n", "restricted", "get", "serviceaccount", "default")
         await_true(lambda: cluster.try_run(*account), "the controllers")
         check_that_restricted_is_enforced(cluster)
-        cluster.run("kubectl", "apply", "-f", pathlib.Path(__file__).parent / "operator.yaml")
+        cluster.run("kubectl", "apply", "-f", pathlib.Path(__file__).parent / "operators.yaml")
         cluster.run(
             "kubectl", "wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"
         )
