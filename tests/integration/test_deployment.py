@@ -256,18 +256,45 @@ def test_the_laptops_server_starts_as_told(tmp_path):
     assert checked(flags) == (0, "the configuration is valid\n")
 
 
+def settings_of_the_unit(places):
+    """Its server.json, with the places of this machine."""
+    text = (DEPLOY / "systemd" / "server.json").read_text()
+    for name in ("tls.crt", "tls.key", "tokens.jsonl"):
+        assert f"/etc/valuescope/{name}" in text
+        text = text.replace(f"/etc/valuescope/{name}", str(places[name]))
+    text = text.replace("/srv/valuescope/models", str(places["models"]))
+    return text.replace("/var/lib/valuescope", str(places["store"]))
+
+
+def test_one_machine_is_set_up_as_told(places, tmp_path):
+    (commands,) = commands_of_the_readme("One machine with a GPU")
+    root, clone = tmp_path / "root", tmp_path / "clone"
+    for folder in ("usr/local/bin", "etc/systemd/system"):
+        (root / folder).mkdir(parents=True)
+    clone.mkdir()
+    (clone / "build").symlink_to(BUILD)
+    shutil.copytree(DEPLOY / "systemd", clone / "deploy" / "systemd")
+    (clone / "deploy" / "systemd" / "server.json").write_text(settings_of_the_unit(places))
+    for name in ("tls.crt", "tls.key", "tokens.jsonl"):
+        shutil.copy(places[name], clone / name)
+    # What needs a machine of its own is left out: its user, and systemd.
+    left_out = ("useradd", "systemctl")
+    here = [line for line in commands.splitlines() if not line.startswith(left_out)]
+    assert len(here) == len(commands.splitlines()) - len(left_out)
+    script = re.sub(r"(?<=[ =])(?=/(etc|usr)/)", str(root), "\n".join(here))
+    script = script.replace("-g valuescope", f"-g {os.getgid()}")
+    shell(f"cd {clone}\n{script}", PATH=f"{root}/usr/local/bin:{os.environ['PATH']}")
+    unit = (root / "etc/systemd/system/valuescope.service").read_text()
+    (started,) = re.findall(r"^ExecStart=(\S+) --config=(\S+)$", unit, re.MULTILINE)
+    for path in started:
+        assert (root / path.removeprefix("/")).is_file(), path
+
+
 def test_the_unit_is_sound_and_stops_later_than_the_server_drains(places, tmp_path):
     unit = (DEPLOY / "systemd" / "valuescope.service").read_text()
     settings = json.loads((DEPLOY / "systemd" / "server.json").read_text())
     stop = int(re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)[1])
     assert stop >= int(settings["drain_timeout"].removesuffix("s")) + 5
-    text = json.dumps(settings).replace("/etc/valuescope/tls.crt", str(places["tls.crt"]))
-    text = text.replace("/etc/valuescope/tls.key", str(places["tls.key"]))
-    text = text.replace("/etc/valuescope/tokens.jsonl", str(places["tokens.jsonl"]))
-    text = text.replace("/srv/valuescope/models", str(places["models"]))
-    text = text.replace("/var/lib/valuescope", str(places["store"]))
-    (tmp_path / "server.json").write_text(text)
-    assert checked([f"--config={tmp_path}/server.json"]) == (0, "the configuration is valid\n")
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd here")
     file = tmp_path / "valuescope.service"
