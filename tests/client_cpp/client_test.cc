@@ -157,6 +157,17 @@ class ClientTest : public ::testing::Test {
   Client client_{server_.address(), {.clock = clock_}};
 };
 
+TEST_F(ClientTest, ServersOfOneNameAreCalledInTurn) {
+  Models others;
+  const FakeServer other({&others});
+  Client client("ipv4:" + server_.address() + "," + other.address());
+  const absl::Time deadline = absl::Now() + kLong;
+  while ((models_.calls < 3 || others.calls < 3) && absl::Now() < deadline) {
+    ASSERT_TRUE(client.GetModel({}).ok());
+  }
+  EXPECT_THAT((std::vector<int>{models_.calls, others.calls}), Each(Ge(3)));
+}
+
 TEST_F(ClientTest, ComesBackToAFullServerAfterTheDelayItNamed) {
   models_.refusals = 2;
   models_.refusal = Full(absl::Seconds(7));

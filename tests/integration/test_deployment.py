@@ -14,6 +14,7 @@ import yaml
 from callers import ONE, TINY, Tokens
 from certificates import Authority
 from conftest import BUILD, CACHE, ROOT, Server, await_true
+from issuer import Issuer
 from test_s3_store import FakeS3
 from test_shared_store import Database, results, submit
 
@@ -51,6 +52,7 @@ def places(tmp_path_factory):
         "client-ca.crt": authority.root,
         "ca.crt": authority.root,
         "tokens.jsonl": tokens.file,
+        "jwks.json": Issuer(folder).keys,
         "credentials": credentials,
         "models": models,
         "store": store,
@@ -103,7 +105,9 @@ def test_flags_that_the_chart_keeps_for_itself_exist():
     assert len(kept) > 20
     assert set(kept) <= flags
     # What opens a door, or says where secrets lie, has a value of its own and is no flag to be slipped in.
-    doors = {f for f in flags if re.search("listen|^tls|^tokens|credential|insecure|^store", f)}
+    doors = {
+        f for f in flags if re.search("listen|^tls|^tokens|^jwt|credential|insecure|^store", f)
+    }
     assert doors - set(kept) == set()
 
 

@@ -102,6 +102,12 @@ def test_the_linter_has_nothing_to_say(name):
         ("lab", "access.token=secret", "token"),
         ("lab", "access.tls.secret=", "tokens are not sent in the clear"),
         ("lab", "access.insecure=true", "leave it false"),
+        ("lab", "access.jwt.issuer=", "keysConfigMap and issuer need each other"),
+        ("lab", "access.tokens.secret=", "access.jwt.keysConfigMap"),
+        ("lab", "access.jwt.audience=", "/access/jwt/audience"),
+        ("lab", "flags.jwt_issuer=a", "jwt_issuer"),
+        ("lab", "connectionSeconds=-1", "/connectionSeconds"),
+        ("lab", "audit=sometimes", "/audit"),
         ("lab", "image.digest=latest", "/image/digest"),
         ("lab", "monitoring.serviceMonitor.interval=often", "/monitoring/serviceMonitor/interval"),
         ("lab", "networkPolicy.clients[0].anybody=true", "anybody"),
@@ -166,7 +172,7 @@ def test_pods_have_no_rights(releases, name):
         assert pod["automountServiceAccountToken"] is False
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
         assert {next(iter(set(v) - {"name"})) for v in pod["volumes"]} <= {
-            "persistentVolumeClaim", "emptyDir", "secret", "projected",
+            "persistentVolumeClaim", "emptyDir", "secret", "configMap", "projected",
         }  # fmt: skip
 
 
@@ -225,11 +231,11 @@ def test_every_file_that_a_flag_names_is_mounted_and_models_only_to_be_read(rele
         assert models["persistentVolumeClaim"]["readOnly"] is True
         assert {m["name"] for m in mounts.values()} == {v["name"] for v in pod["volumes"]}
         paths = [v.removeprefix("sqlite:") for v in flags_of(pod).values()]
-        for path in filter(lambda p: p.startswith("/"), paths):
+        for path in filter(lambda p: p.startswith("/") and p != "/dev/stderr", paths):
             assert any(path == at or path.startswith(at + "/") for at in mounts), path
         files = {}
         for volume in pod["volumes"]:
-            sources = [volume["secret"]] if "secret" in volume else []
+            sources = [volume[kind] for kind in ("secret", "configMap") if kind in volume]
             sources += [s["secret"] for s in volume.get("projected", {}).get("sources", [])]
             (at,) = [m["mountPath"] for m in mounts.values() if m["name"] == volume["name"]]
             files |= {f"{at}/{item['path']}": item for s in sources for item in s["items"]}

@@ -193,6 +193,9 @@ struct Client::Stubs {
 Client::Client(const std::string& target, ClientOptions options) : options_(std::move(options)) {
   if (!options_.clock) options_.clock = RealRetryClock();
   grpc::ChannelArguments arguments;
+  // Where a name has several addresses, as that of a headless Service has, all its servers are
+  // called in turn.
+  arguments.SetLoadBalancingPolicyName("round_robin");
   arguments.SetMaxReceiveMessageSize(kMostReplyBytes);
   arguments.SetMaxSendMessageSize(kNoLimit);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);

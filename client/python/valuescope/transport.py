@@ -23,6 +23,8 @@ Metadata: TypeAlias = tuple[tuple[str, str], ...]
 Outcome: TypeAlias = Any  # a response, or the ValuescopeError in its place
 
 _OPTIONS = [
+    # Where a name has several addresses, as that of a headless Service has, all its servers are called in turn.
+    ("grpc.lb_policy_name", "round_robin"),
     # The server's messages stay under 4 MiB; this much is for one that is configured otherwise.
     ("grpc.max_receive_message_length", 16 << 20),
     # What a request may have is the server's to say (its --max_message_bytes).

@@ -74,6 +74,12 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- if and $access.tls.clientCa.secret (not $access.tls.secret) -}}
 {{- fail "access.tls.clientCa.secret: clients' certificates need access.tls.secret too" -}}
 {{- end -}}
+{{- if ne (empty $access.jwt.keysConfigMap) (empty $access.jwt.issuer) -}}
+{{- fail "access.jwt: keysConfigMap and issuer need each other" -}}
+{{- end -}}
+{{- if and $access.jwt.keysConfigMap (not $access.tokens.secret) -}}
+{{- fail "access.jwt.keysConfigMap: set access.tokens.secret too, whose lines say who the tokens' subjects are" -}}
+{{- end -}}
 {{- $known := or $access.tokens.secret $access.tls.clientCa.secret -}}
 {{- if and $access.insecure $known -}}
 {{- fail "access.insecure: leave it false where access.tokens or access.tls.clientCa say who may call" -}}

@@ -1,4 +1,4 @@
-"""Connections end at a certain age, so that clients find replicas that came later: through the real server, on a tiny model."""
+"""How clients spread over replicas: by addresses, and by connections that end at a certain age. Real servers, on a tiny model."""
 
 import threading
 import time
@@ -58,3 +58,22 @@ def test_without_an_age_a_connection_stays(tmp_path):
             models.ListModels(v1.ListModelsRequest(), timeout=10)
     assert connections.count(READY) == 1
     assert server.stop() == 0
+
+
+def test_clients_call_the_servers_of_one_name_in_turn(tmp_path):
+    servers = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        servers.append(Server(tmp_path / name, *TINY))
+    with vs.Client("ipv4:" + ",".join(server.address for server in servers)) as client:
+
+        def both_were_called():
+            client.models()
+            return all("ModelService.ListModels" in server.log.read_text() for server in servers)
+
+        await_true(both_were_called)
+        # Of two servers one goes, and calls go on.
+        assert servers.pop().stop() == 0
+        for _ in range(10):
+            client.models()
+    assert servers.pop().stop() == 0
