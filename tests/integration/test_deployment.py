@@ -106,7 +106,11 @@ def test_flags_that_the_chart_keeps_for_itself_exist():
     assert set(kept) <= flags
     # What opens a door, or says where secrets lie, has a value of its own and is no flag to be slipped in.
     doors = {
-        f for f in flags if re.search("listen|^tls|^tokens|^jwt_(keys|issuer|audience)|credential|insecure|^store", f)
+        f
+        for f in flags
+        if re.search(
+            "listen|^tls|^tokens|^jwt_(keys|issuer|audience)|credential|insecure|^store", f
+        )
     }
     assert doors - set(kept) == set()
 
