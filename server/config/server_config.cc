@@ -171,15 +171,17 @@ absl::Status ReadDType(absl::string_view text, ServerConfig& config) {
   return Refuse("must be float32, bfloat16 or float16");
 }
 
+template <int64_t kLeastMs, int64_t kMostMs>
 std::function<absl::Status(absl::string_view, ServerConfig&)> Between(
-    absl::Duration least, absl::Duration most, absl::Duration ServerConfig::*member,
-    absl::string_view example) {
-  return [=](absl::string_view text, ServerConfig& config) -> absl::Status {
+    absl::Duration ServerConfig::*member, const char* example) {
+  return [member, example](absl::string_view text, ServerConfig& config) -> absl::Status {
+    constexpr absl::Duration kLeast = absl::Milliseconds(kLeastMs);
+    constexpr absl::Duration kMost = absl::Milliseconds(kMostMs);
     absl::Duration value;
-    if (!absl::ParseDuration(text, &value) || value < least || value > most) {
+    if (!absl::ParseDuration(text, &value) || value < kLeast || value > kMost) {
       return Refuse(absl::StrCat("must be a duration from ",
-                                 least == absl::ZeroDuration() ? "0s" : absl::FormatDuration(least),
-                                 " to ", absl::FormatDuration(most), ", such as ", example));
+                                 kLeastMs == 0 ? "0s" : absl::FormatDuration(kLeast), " to ",
+                                 absl::FormatDuration(kMost), ", such as ", example));
     }
     config.*member = value;
     return absl::OkStatus();
@@ -188,7 +190,7 @@ std::function<absl::Status(absl::string_view, ServerConfig&)> Between(
 
 std::function<absl::Status(absl::string_view, ServerConfig&)> UpToADay(
     absl::Duration ServerConfig::*member) {
-  return Between(absl::ZeroDuration(), absl::Hours(24), member, "30s or 1m30s");
+  return Between<0, 86'400'000>(member, "30s or 1m30s");
 }
 
 // "30d" too, which absl::ParseDuration does not know.
@@ -262,7 +264,7 @@ const std::vector<Setting>& Settings() {
       {"jwt_leeway", "DURATION",
        "By how much the issuer's clock may differ, up to 10m, for their `exp` and `nbf`.\n"
        "Default 1m.",
-       Between(absl::ZeroDuration(), absl::Minutes(10), &ServerConfig::jwt_leeway, "30s")},
+       Between<0, 600'000>(&ServerConfig::jwt_leeway, "30s")},
       {"audit_log", "FILE",
        "Where it is written down who did what to which resources: a line of JSON for every call\n"
        "that names or makes one, or is refused for who calls, with time, tenant, caller, role,\n"
@@ -440,7 +442,7 @@ const std::vector<Setting>& Settings() {
        "A stream of answers with nothing to send for this long sends a heartbeat, so that no\n"
        "proxy takes it for dead. Default 15s.",
        // Longer than proxies wait would be of no use, and shorter than a few steps only work.
-       Between(absl::Milliseconds(10), absl::Seconds(20), &ServerConfig::heartbeat, "5s")},
+       Between<10, 20'000>(&ServerConfig::heartbeat, "5s")},
       {"connection_age", "DURATION",
        "A connection of this age is asked to end once its calls have: its client connects anew,\n"
        "so that clients spread over replicas that came later. Calls go on, and the next one\n"

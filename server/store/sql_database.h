@@ -28,6 +28,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "base/check.h"
 #include "store/store.h"
 
 namespace valuescope::store {
@@ -156,6 +157,7 @@ class SqlDatabase {
       }
     });
     if (!status.ok()) return status;
+    VS_CHECK(result.has_value());  // or nothing was run
     return *std::move(result);
   }
 };
