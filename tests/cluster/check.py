@@ -3,7 +3,8 @@
 
 tests/cluster/setup brings etcd, the API server and the controllers, docker/setup brings helm and kubectl. There is no scheduler and
 no kubelet: objects are admitted, in namespaces that enforce the pod security standard restricted, and controllers create the pods,
-which stay pending. The commands of deploy/README.md for a cluster are run as they stand.
+which stay pending. The commands of deploy/README.md for a cluster are run as they stand. Where there is a build (VALUESCOPE_BUILD,
+by default build), its server is shown tokens of the cluster's service accounts.
 """
 
 import contextlib
@@ -211,6 +212,56 @@ def check_that_restricted_is_enforced(cluster):
     say("a pod with more rights is refused: violates PodSecurity")
 
 
+def check_that_service_accounts_are_known(cluster, folder):
+    """By a real server: of two accounts one has a line of its own, and of a token for somebody else's ears nothing is heard."""
+    build = pathlib.Path(os.environ.get("VALUESCOPE_BUILD", ROOT / "build"))
+    if not (build / "server" / "valuescope-server").exists():
+        return say("service accounts: there is no build to show their tokens to")
+    folder.mkdir()
+    (folder / "jwks.json").write_text(cluster.run("kubectl", "get", "--raw", "/openid/v1/jwks"))
+    lines = [
+        {"sub": "system:serviceaccount:restricted:gate", "tenant": "lab", "role": "user"},
+        {"sub": "system:serviceaccount:restricted:*", "tenant": "lab", "role": "reader"},
+    ]
+    (folder / "tokens.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    cluster.run("kubectl", "-n", "restricted", "create", "serviceaccount", "gate")
+    audit = folder / "audit.jsonl"
+    server = subprocess.Popen(
+        [
+            build / "server" / "valuescope-server", "--listen=127.0.0.1:0", "--metrics_listen=",
+            f"--store=sqlite:{folder / 'store.db'}", f"--model_root={ROOT / 'tests/golden/families'}",
+            f"--tokens={folder / 'tokens.jsonl'}", f"--jwt_keys={folder / 'jwks.json'}",
+            "--jwt_issuer=https://cluster.test", f"--audit_log={audit}",
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    try:
+        address = server.stdout.readline().split()[-1]
+
+        def calls(account, audience):
+            token = cluster.run("kubectl", "-n", "restricted", "create", "token", account,
+                                f"--audience={audience}")  # fmt: skip
+            (folder / "token").write_text(token)
+            return cluster.try_run(
+                build / "client" / "cpp" / "valuescope", "--server", address,
+                "--token_file", folder / "token", "models",
+            )  # fmt: skip
+
+        for account in ("gate", "default"):
+            assert calls(account, "valuescope"), cluster.told
+        assert not calls("gate", "https://cluster.test")
+        assert "`aud`" in cluster.told, cluster.told
+    finally:
+        server.terminate()
+        server.wait()
+    known = [json.loads(line) for line in audit.read_text().splitlines()]
+    told = [(line.get("caller"), line.get("role"), line["code"]) for line in known]
+    accounts = "system:serviceaccount:restricted:"
+    assert (f"{accounts}gate", "user", "OK") in told, told
+    assert (f"{accounts}default", "reader", "OK") in told, told
+    say("tokens of service accounts say who calls, and one for another audience says nothing")
+
+
 def main():
     if KUBERNETES is None or not (CACHE / "bin" / "helm").exists():
         sys.exit("check: run docker/setup and tests/cluster/setup first")
@@ -224,6 +275,7 @@ def main():
         account = ("kubectl", "-n", "restricted", "get", "serviceaccount", "default")
         await_true(lambda: cluster.try_run(*account), "the controllers")
         check_that_restricted_is_enforced(cluster)
+        check_that_service_accounts_are_known(cluster, folder / "accounts")
         cluster.run("kubectl", "apply", "-f", pathlib.Path(__file__).parent / "operators.yaml")
         cluster.run(
             "kubectl", "wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"
