@@ -80,7 +80,12 @@ def twins(folder: pathlib.Path, seeds: list[int]) -> Iterator[vs.Client]:
         pm.write_model(folder / "models" / f"twin_{seed}", pm.Builder(seed).twin)
     names = ",".join(f"twin_{seed}" for seed in seeds)
     (folder / "store").mkdir()
-    server = Server(folder / "store", f"--model_root={folder / 'models'}", f"--models={names}")
+    # A hundred models share the machine's memory, and none of them needs much.
+    bounds = ("kv_cache", "capture_memory", "intervention_memory", "request_memory")
+    flags = [f"--{bound}_bytes=64MiB" for bound in bounds]
+    server = Server(
+        folder / "store", f"--model_root={folder / 'models'}", f"--models={names}", *flags
+    )
     with vs.Client(server.address, timeout=120) as client:
         for seed in seeds:
             client.wait_until_ready(f"models/twin_{seed}")
