@@ -11,8 +11,6 @@
 #include "absl/memory/memory.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
 
 namespace valuescope::observability {
 namespace {
@@ -58,9 +56,7 @@ bool AuditLog::FollowPath() {
 }
 
 bool AuditLog::Write(std::initializer_list<LogField> fields) {
-  const std::string time =
-      absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone());
-  const std::string line = FormatLogLine(time, LogLevel::kInfo, "audit", fields) + "\n";
+  const std::string line = FormatLogLine(LogTime(), LogLevel::kInfo, "audit", fields) + "\n";
   absl::MutexLock lock(&mutex_);
   return FollowPath() && WriteWhole(file_, line);
 }

@@ -13,7 +13,6 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
-#include "base/file_version.h"
 #include "observability/log.h"
 
 namespace valuescope::observability {

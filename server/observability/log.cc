@@ -54,6 +54,10 @@ spdlog::logger& Logger() {
 
 void SetLogLevel(LogLevel level) { Logger().set_level(ToSpdlog(level)); }
 
+std::string LogTime() {
+  return absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone());
+}
+
 std::string FormatLogLine(absl::string_view time, LogLevel level, absl::string_view event,
                           std::initializer_list<LogField> fields) {
   nlohmann::ordered_json line;
@@ -71,9 +75,8 @@ std::string FormatLogLine(absl::string_view time, LogLevel level, absl::string_v
 
 void Log(LogLevel level, absl::string_view event, std::initializer_list<LogField> fields) {
   if (!Logger().should_log(ToSpdlog(level))) return;
-  const std::string time =
-      absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone());
-  Logger().log(ToSpdlog(level), spdlog::string_view_t(FormatLogLine(time, level, event, fields)));
+  Logger().log(ToSpdlog(level),
+               spdlog::string_view_t(FormatLogLine(LogTime(), level, event, fields)));
 }
 
 }  // namespace valuescope::observability

@@ -37,7 +37,10 @@ void SetLogLevel(LogLevel level);
 // Writes one line. `event` is a short fixed name ("rpc", "model loaded"). Thread-safe.
 void Log(LogLevel level, absl::string_view event, std::initializer_list<LogField> fields = {});
 
-// The line that Log writes, for tests; bytes that are not UTF-8 become U+FFFD.
+// Now, as lines say it.
+std::string LogTime();
+
+// The line that Log writes; bytes that are not UTF-8 become U+FFFD.
 std::string FormatLogLine(absl::string_view time, LogLevel level, absl::string_view event,
                           std::initializer_list<LogField> fields);
 
