@@ -16,7 +16,7 @@ from certificates import Authority
 from conftest import BUILD, CACHE, ROOT, Server, await_true
 from issuer import Issuer
 from test_s3_store import FakeS3
-from test_shared_store import Database, results, submit
+from test_shared_store import own_database, results, submit
 
 DEPLOY = ROOT / "deploy"
 CHART = DEPLOY / "helm" / "valuescope"
@@ -223,13 +223,8 @@ def test_a_copy_of_a_running_sqlite_store_is_one_to_go_on_from(tmp_path):
 
 @pytest.fixture
 def database(tmp_path_factory):
-    # Of a short path, which a socket wants, and open to PostgreSQL's own user.
-    folder = tmp_path_factory.mktemp("db")
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)
-    database = Database(folder)
-    yield database
-    database.stop()
+    with own_database(tmp_path_factory) as database:
+        yield database
 
 
 def test_a_dump_of_postgresql_and_the_blobs_behind_it_are_one_to_go_on_from(database, tmp_path):

@@ -1,5 +1,6 @@
 """Two servers on one PostgreSQL database: they share the shards of a job, also while the database crashes under them."""
 
+import contextlib
 import json
 import signal
 import socket
@@ -60,15 +61,21 @@ class Database:
         return told.splitlines()
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    # The path of a socket must be short.
+@contextlib.contextmanager
+def own_database(tmp_path_factory):
+    # Of a short path, which a socket wants, and open to PostgreSQL's own user.
     folder = tmp_path_factory.mktemp("db")
     for parent in (folder, *folder.parents[:2]):
         parent.chmod(0o755)
     database = Database(folder)
     yield database
     database.stop()
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    with own_database(tmp_path_factory) as database:
+        yield database
 
 
 @pytest.fixture(scope="module")
