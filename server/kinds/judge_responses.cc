@@ -322,7 +322,7 @@ class JudgeResponsesKind
         held == nullptr ? SavedWork() : RecordOf(*held, request.display_name(), options), held,
         context, sources_);
     SavedWork& record = inputs.record;
-    record.set_format_version(kLatestSavedWork);  // where no model wrote it
+    record.set_format_version(kSavedWorkOfValues);  // where no model wrote it
     SavedJudging& of = *record.mutable_judge_responses();
     if (request.has_judge()) *of.mutable_judge() = request.judge();
     if (request.has_grade()) *of.mutable_grade() = request.grade();

@@ -185,7 +185,7 @@ absl::StatusOr<ResponseInputs> ResponseInputs::Open(const Sources& sources,
 SavedWork RecordOf(const engine::ServedModel& model, const std::string& display_name,
                    const services::ResolveOptions& options) {
   SavedWork record;
-  record.set_format_version(kLatestSavedWork);
+  record.set_format_version(kSavedWorkOfValues);
   record.set_model(model.id);
   record.set_model_digest(model.weights_digest);
   record.set_display_name(display_name.empty() ? options.display_name : display_name);

@@ -9,15 +9,19 @@
 #include "engine/model_registry.h"
 #include "engine/served_model.h"
 #include "kinds/saved_work.pb.h"
+#include "services/model_needs.h"
 
 namespace valuescope::kinds {
 
 // SavedWork::format_version: the first that is read, and that which is written. Work of versions up
-// to 5 fails where its model is another than it was, which that of version 6 waits for.
+// to 5 fails where its model is another than it was, which that of version 6 waits for. From 8 on a
+// job needs a server that knows the version that is written (services::NeedOfWork), which is no
+// later one than what it says needs.
 inline constexpr int kFirstSavedWork = 2;
 inline constexpr int kSavedWorkThatWaits = 6;
-inline constexpr int kSavedWorkOfValues = 7;  // several vectors, labels of a named value
-inline constexpr int kLatestSavedWork = kSavedWorkOfValues;
+inline constexpr int kSavedWorkOfValues = 7;    // several vectors, labels of a named value
+inline constexpr int kSavedWorkOfRankings = 8;  // several rankings, where there are some
+inline constexpr int kLatestSavedWork = services::kLatestWork;
 
 SavedModel SavedModelOf(const engine::ServedModel& model);
 

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/id.h"
@@ -45,6 +46,12 @@ absl::StatusOr<engine::SharedFloats> RowsOf(const studies::StoredVector& vector,
   return std::make_shared<const std::vector<float>>(std::move(rows));
 }
 
+bool IsComplete(const SavedRanking& ranking) {
+  const int ranked = ranking.ranked_blocks_size();
+  return ranking.sizes_size() > 0 && ranked == ranking.ranked_indices_size() &&
+         ranked == ranking.sizes(ranking.sizes_size() - 1);
+}
+
 }  // namespace
 
 absl::Status CheckNeuronTestOptions(const v1::TestNeuronsRequest& request) {
@@ -81,11 +88,29 @@ SavedNeuronTest ChoicesOf(const v1::TestNeuronsRequest& request) {
   return record;
 }
 
+std::vector<SavedRanking> RankingsOf(const SavedNeuronTest& record) {
+  if (record.rankings_size() > 0) return {record.rankings().begin(), record.rankings().end()};
+  SavedRanking only;
+  *only.mutable_ranked_blocks() = record.ranked_blocks();
+  *only.mutable_ranked_indices() = record.ranked_indices();
+  *only.mutable_sizes() = record.sizes();
+  return {std::move(only)};
+}
+
+void PutRankings(std::vector<SavedRanking> rankings, SavedNeuronTest& record) {
+  if (!rankings[0].label().empty()) {
+    record.mutable_rankings()->Assign(rankings.begin(), rankings.end());
+    return;
+  }
+  *record.mutable_ranked_blocks() = rankings[0].ranked_blocks();
+  *record.mutable_ranked_indices() = rankings[0].ranked_indices();
+  *record.mutable_sizes() = rankings[0].sizes();
+}
+
 absl::Status CheckComplete(const SavedNeuronTest& record) {
-  const int ranked = record.ranked_blocks_size();
+  const std::vector<SavedRanking> rankings = RankingsOf(record);
   const bool complete = record.layers_size() > 0 && record.passes_per_shard() > 0 &&
-                        record.sizes_size() > 0 && ranked == record.ranked_indices_size() &&
-                        ranked == record.sizes(record.sizes_size() - 1) &&
+                        absl::c_all_of(rankings, IsComplete) &&
                         record.target().target_case() != v1::AttributionTarget::TARGET_NOT_SET &&
                         record.target().has_vector_projection() == !record.vector().empty();
   if (complete) return absl::OkStatus();
@@ -98,14 +123,21 @@ absl::StatusOr<studies::NeuronTestPlan> PlanOf(const SavedNeuronTest& record,
                                                const engine::ServedModel& model) {
   const int64_t context = model.architecture.max_positions;
   studies::NeuronTestPlan plan{.layers = {record.layers().begin(), record.layers().end()},
-                               .sizes = {record.sizes().begin(), record.sizes().end()},
                                .test = record.test(),
                                .factor = static_cast<float>(record.factor()),
                                .to_mean = record.mode() == v1::ABLATION_MODE_MEAN,
                                .random_sets = record.random_sets(),
                                .seed = record.seed()};
-  for (int i = 0; i < record.ranked_blocks_size(); ++i) {
-    plan.ranking.push_back({.block = record.ranked_blocks(i), .index = record.ranked_indices(i)});
+  for (const SavedRanking& saved : RankingsOf(record)) {
+    for (const int32_t size : saved.sizes()) {
+      plan.sizes.push_back({.ranking = plan.rankings.size(), .size = size});
+    }
+    studies::TestedRanking& ranking = plan.rankings.emplace_back();
+    ranking.label = saved.label();
+    for (int i = 0; i < saved.ranked_blocks_size(); ++i) {
+      ranking.neurons.push_back(
+          {.block = saved.ranked_blocks(i), .index = saved.ranked_indices(i)});
+    }
   }
   if (vectors.reference) {
     VS_ASSIGN_OR_RETURN(plan.reference, RowsOf(*vectors.reference, plan.layers));

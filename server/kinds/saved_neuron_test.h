@@ -23,6 +23,10 @@ absl::Status CheckNeuronTestOptions(const v1::TestNeuronsRequest& request);
 // and shards.
 SavedNeuronTest ChoicesOf(const v1::TestNeuronsRequest& request);
 
+// The record's rankings, at least one: the only one without a label, or those with labels.
+std::vector<SavedRanking> RankingsOf(const SavedNeuronTest& record);
+void PutRankings(std::vector<SavedRanking> rankings, SavedNeuronTest& record);
+
 // DATA_LOSS for a record that no request can have given.
 absl::Status CheckComplete(const SavedNeuronTest& record);
 

@@ -27,6 +27,7 @@
 #include "kinds/kinds.h"
 #include "kinds/neuron_ranking.h"
 #include "kinds/response_work.h"
+#include "kinds/saved_model.h"
 #include "kinds/saved_neuron_test.h"
 #include "nlohmann/json.hpp"
 #include "services/model_needs.h"
@@ -90,7 +91,11 @@ class NeuronTestOutcome : public jobs::Outcome {
     summary["num_responses"] = result.num_responses();
     summary["full"] = result.full();
     if (result.has_empty()) summary["empty"] = result.empty();
-    summary["points"] = studies::ListToJson(result.points());
+    if (result.rankings().empty()) {
+      summary["points"] = studies::ListToJson(result.points());
+    } else {
+      summary["rankings"] = studies::ListToJson(result.rankings());
+    }
     summary["warnings"] =
         json(std::vector<std::string>(result.warnings().begin(), result.warnings().end()));
     return summary;
@@ -241,12 +246,17 @@ class TestNeuronsKind : public ResponseKind<v1::TestNeuronsRequest, v1::TestNeur
     VS_RETURN_IF_ERROR(CheckPasses(inputs, plan, passes, *model, context, options, of));
     of.set_passes_per_shard(PassesPerShard(passes.num_passes()));
     SavedWork& record = inputs.record;
+    if (of.rankings_size() > 0) record.set_format_version(kSavedWorkOfRankings);
     record.set_responses_per_shard(studies::kResponsesTogether);
     *record.mutable_provenance() = ProvenanceOfTest(request, *model, inputs, resolved.used);
     *record.mutable_test_neurons() = std::move(of);
     if (!options.at_once) VS_RETURN_IF_ERROR(CheckStorable(inputs, context));
     resolved.estimate = EstimateOfPasses(*model, inputs, passes);
     resolved.needs = services::NeedOfModel(*model);
+    if (request.rankings_size() > 0) {
+      absl::StrAppend(&resolved.needs, std::string(1, services::kNeedsSeparator),
+                      services::NeedOfWork(kSavedWorkOfRankings));
+    }
     VS_ASSIGN_OR_RETURN(resolved.work, WorkOf(std::move(inputs), std::move(plan), passes, *model,
                                               /*can_wait=*/!options.at_once));
     return resolved;
@@ -271,8 +281,8 @@ class TestNeuronsKind : public ResponseKind<v1::TestNeuronsRequest, v1::TestNeur
                                          const services::UsedResources& used) {
     v1::Provenance provenance =
         ProvenanceOf(request, model, inputs.responses, used, model::Site::kMlpNeurons,
-                     {"model", "responses", "artifact", "neuron_set", "reference", "seed", "judge",
-                      "display_name"});
+                     {"model", "responses", "artifact", "neuron_set", "rankings", "reference",
+                      "seed", "judge", "display_name"});
     provenance.clear_pooling();
     provenance.set_sign_rule("mean of the target over the expressing responses");
     provenance.add_seeds(request.seed());
@@ -319,15 +329,9 @@ class TestNeuronsKind : public ResponseKind<v1::TestNeuronsRequest, v1::TestNeur
                                    .num_layers = model.architecture.num_layers,
                                    .all_by_default = true}));
     record.mutable_layers()->Assign(layers.begin(), layers.end());
-    VS_ASSIGN_OR_RETURN(const std::vector<analysis::PlacedNeuron> ranking,
-                        RankingOf(request, layers, model, context, sources_, used));
-    VS_ASSIGN_OR_RETURN(const std::vector<int32_t> sizes,
-                        SizesOf(request, static_cast<int64_t>(ranking.size())));
-    record.mutable_sizes()->Assign(sizes.begin(), sizes.end());
-    for (int32_t rank = 0; rank < sizes.back(); ++rank) {
-      record.add_ranked_blocks(ranking[static_cast<size_t>(rank)].block);
-      record.add_ranked_indices(ranking[static_cast<size_t>(rank)].index);
-    }
+    VS_ASSIGN_OR_RETURN(std::vector<SavedRanking> rankings,
+                        RankingsOf(request, layers, model, context, sources_, used));
+    PutRankings(std::move(rankings), record);
     VS_ASSIGN_OR_RETURN(ResolvedTarget target,
                         ResolveTarget(request.target(), model, context, sources_, used));
     *record.mutable_target() = std::move(target.record);

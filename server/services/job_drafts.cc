@@ -50,7 +50,7 @@ std::vector<store::ResourceReference> ReferencesTo(const UsedResources& used) {
 std::vector<std::string> ModelsIn(const std::string& needs) {
   std::vector<std::string> models;
   for (const absl::string_view need : absl::StrSplit(needs, kNeedsSeparator, absl::SkipEmpty())) {
-    models.emplace_back(ModelNameOf(need));
+    if (!ModelNameOf(need).empty()) models.emplace_back(ModelNameOf(need));
   }
   return models;
 }

@@ -3,6 +3,8 @@
 #include <memory>
 #include <vector>
 
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
@@ -15,6 +17,7 @@ namespace valuescope::services {
 namespace {
 
 constexpr char kModels[] = "models/";
+constexpr char kWork[] = "work/";
 // Behind the name; then what tells how the model was, each part behind another.
 constexpr char kParts = ';';
 
@@ -67,6 +70,14 @@ std::string Difference(const ReadNeed& needed, const ReadNeed& here) {
                       ") than when the job was created (", had, ")");
 }
 
+absl::Status CheckFormat(absl::string_view need) {
+  int format = 0;
+  if (absl::SimpleAtoi(absl::StripPrefix(need, kWork), &format) && format <= kLatestWork) {
+    return absl::OkStatus();
+  }
+  return jobs::NotReady("the job was created by a later version of the server, which can run it");
+}
+
 }  // namespace
 
 std::string NeedOfModel(const engine::ServedModel& model) {
@@ -84,7 +95,12 @@ std::string NeedOfModel(absl::string_view id, absl::string_view weights_digest,
   return need;
 }
 
-absl::string_view ModelNameOf(absl::string_view need) { return need.substr(0, need.find(kParts)); }
+std::string NeedOfWork(int format) { return absl::StrCat(kWork, format); }
+
+absl::string_view ModelNameOf(absl::string_view need) {
+  if (!absl::StartsWith(need, kModels)) return "";
+  return need.substr(0, need.find(kParts));
+}
 
 absl::Status CheckNeed(const engine::ServedModel& model, absl::string_view need) {
   if (ModelNameOf(need) == need) return absl::OkStatus();
@@ -96,6 +112,10 @@ absl::Status CheckNeed(const engine::ServedModel& model, absl::string_view need)
 absl::Status CheckNeeds(const engine::ModelRegistry& models, absl::string_view needs) {
   if (needs.empty()) return absl::OkStatus();
   for (const absl::string_view need : absl::StrSplit(needs, kNeedsSeparator)) {
+    if (absl::StartsWith(need, kWork)) {
+      VS_RETURN_IF_ERROR(CheckFormat(need));
+      continue;
+    }
     const auto model = models.Get(absl::StripPrefix(ModelNameOf(need), kModels));
     if (!model.ok()) return jobs::NotReady(model.status().message());
     VS_RETURN_IF_ERROR(CheckNeed(**model, need));

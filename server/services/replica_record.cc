@@ -88,6 +88,9 @@ store::Replica DescribeReplica(absl::string_view name, absl::string_view version
     // What jobs of earlier versions need.
     replica.has.push_back(absl::StrCat("models/", model->id));
   }
+  for (int format = kFirstWorkToldOf; format <= kLatestWork; ++format) {
+    replica.has.push_back(NeedOfWork(format));
+  }
   replica.kinds = kinds;
   replica.record = DeterministicBytes(proto);
   return replica;

@@ -1,10 +1,11 @@
 // A test of what neurons cause: a target M is measured on every response while the first k neurons
 // of a ranking are removed, kept alone or scaled, for several k, and while random sets like them
-// are (analysis/matched_neurons.h). A condition is what is done to the model; there are, in this
-// order,
+// are (analysis/matched_neurons.h). Several rankings share what is done to no neuron of theirs. A
+// condition is what is done to the model; there are, in this order,
 //   full              nothing is changed
 //   empty             all neurons of the layers are ablated; not where neurons are scaled
-//   of each size k    the first k of the ranking, then the random sets
+//   of each ranking's each size k
+//                     its first k, then the random sets
 // A condition and a response are a pass. Passes are numbered so that responses have a condition
 // together: kResponsesTogether responses after the other, of them condition by condition, of it
 // response by response.
@@ -30,12 +31,23 @@ namespace valuescope::studies {
 
 inline constexpr int64_t kResponsesTogether = 16;
 
+struct TestedRanking {
+  std::string label;                            // empty of one that has none
+  std::vector<analysis::PlacedNeuron> neurons;  // best first, distinct
+};
+
+// The first so many of a ranking.
+struct TestedSize {
+  size_t ranking = 0;  // index of the plan's
+  int32_t size = 0;    // 1 .. as many as it has
+};
+
 struct NeuronTestPlan {
   std::string tenant;
-  bool background = false;                      // gives way to requests that people wait for
-  std::vector<int> layers;                      // ascending; a neuron's block is an index of these
-  std::vector<analysis::PlacedNeuron> ranking;  // best first, distinct, sizes.back() of them
-  std::vector<int32_t> sizes;                   // ascending, each at least 1
+  bool background = false;  // gives way to requests that people wait for
+  std::vector<int> layers;  // ascending; a neuron's block is an index of these
+  std::vector<TestedRanking> rankings;
+  std::vector<TestedSize> sizes;  // ranking by ranking, of each ascending
   v1::NeuronTest test = v1::NEURON_TEST_REMOVE;
   float factor = 1;  // of SCALE
   // Of the others: an ablated neuron has its mean, which is `reference` or, where that is null, the
@@ -47,6 +59,12 @@ struct NeuronTestPlan {
   std::vector<int32_t> continuation;  // in the place of a response measured; empty: itself
   int64_t random_sets = 0;            // of each size
   uint64_t seed = 0;
+
+  // The neurons that size `place` is of.
+  std::span<const analysis::PlacedNeuron> First(size_t place) const {
+    const TestedSize& tested = sizes[place];
+    return std::span(rankings[tested.ranking].neurons).first(static_cast<size_t>(tested.size));
+  }
 };
 
 class NeuronTestPasses {
@@ -67,7 +85,7 @@ class NeuronTestPasses {
   // Of all passes and looks.
   int64_t num_tokens() const { return num_tokens_; }
 
-  // Conditions. Set 0 of a size is the ranking's own, the others are random.
+  // Conditions. Set 0 of a size is its ranking's own, the others are random.
   static constexpr int64_t kFull = 0, kEmpty = 1;
   struct SizeAndSet {
     size_t size = 0;  // index of the plan's sizes

@@ -116,7 +116,7 @@ v1::NeuronTestPoint PointOf(const NeuronTestPlan& plan, const NeuronTestPasses& 
   const std::vector<double> ranked = of(passes.ConditionOf({.size = size, .set = 0}));
   const analysis::PairedEffect effect = analysis::EffectOf(full, ranked);
   v1::NeuronTestPoint point;
-  point.set_size(plan.sizes[size]);
+  point.set_size(plan.sizes[size].size);
   point.set_target(Mean(ranked));
   if (effect.standard_error) point.set_standard_error(*effect.standard_error);
   if (plan.test == v1::NEURON_TEST_KEEP_ONLY) {
@@ -130,34 +130,42 @@ v1::NeuronTestPoint PointOf(const NeuronTestPlan& plan, const NeuronTestPasses& 
   return point;
 }
 
-// Of the ranking, those in blocks that the target does not hear of.
-int64_t NumBehindTarget(const NeuronTestPlan& plan) {
+// Of a ranking, those in blocks that the target does not hear of.
+int64_t NumBehindTarget(const NeuronTestPlan& plan, const TestedRanking& ranking) {
   const auto* projection = std::get_if<engine::ProjectionTarget>(&plan.target);
   if (projection == nullptr) return 0;
-  return std::count_if(plan.ranking.begin(), plan.ranking.end(),
+  return std::count_if(ranking.neurons.begin(), ranking.neurons.end(),
                        [&](const analysis::PlacedNeuron& neuron) {
                          return plan.layers[neuron.block] > projection->layer;
                        });
 }
 
-void AddWarnings(const NeuronTestPlan& plan, v1::TestNeuronsResponse& response) {
+void WarnOfAll(const NeuronTestPlan& plan, const v1::NeuronTestPoint& point,
+               v1::TestNeuronsResponse& response) {
   if (response.num_responses() < kFewResponses) {
     response.add_warnings(
         absl::StrCat("only ", response.num_responses(), " responses: the effects are noisy"));
   }
-  if (plan.test == v1::NEURON_TEST_KEEP_ONLY && !response.points(0).has_faithfulness()) {
+  if (plan.test == v1::NEURON_TEST_KEEP_ONLY && !point.has_faithfulness()) {
     response.add_warnings(
         "the target with all neurons and with none differ by no more than noise, so faithfulness "
         "is unset");
   }
-  if (const int64_t unread = NumBehindTarget(plan); unread > 0) {
-    response.add_warnings(absl::StrCat(unread,
+}
+
+using Points = google::protobuf::RepeatedPtrField<v1::NeuronTestPoint>;
+
+void WarnOf(const NeuronTestPlan& plan, const TestedRanking& ranking, const Points& points,
+            v1::TestNeuronsResponse& response) {
+  const std::string of = ranking.label.empty() ? "" : absl::StrCat(ranking.label, ": ");
+  if (const int64_t unread = NumBehindTarget(plan, ranking); unread > 0) {
+    response.add_warnings(absl::StrCat(of, unread,
                                        " of the neurons stand in blocks behind the one "
                                        "where the target is read, and can change nothing of it"));
   }
-  for (const v1::NeuronTestPoint& point : response.points()) {
+  for (const v1::NeuronTestPoint& point : points) {
     if (point.num_unmatched() == 0) continue;
-    response.add_warnings(absl::StrCat("of the first ", point.size(), " neurons ",
+    response.add_warnings(absl::StrCat(of, "of the first ", point.size(), " neurons ",
                                        point.num_unmatched(),
                                        " have too few others like them, so random sets of this "
                                        "size are not quite like these neurons"));
@@ -188,11 +196,11 @@ absl::StatusOr<NeuronConditions> NeuronConditions::Of(const NeuronTestPlan& plan
 }
 
 analysis::MatchedSet NeuronConditions::RandomSet(const NeuronTestPasses::SizeAndSet& set) const {
-  const int32_t size = plan_->sizes[set.size];
+  // The draw is that of the ranking alone: beside others its random sets are the same.
+  const auto size = static_cast<uint64_t>(plan_->sizes[set.size].size);
   return matching_->Draw(
-      std::span<const analysis::PlacedNeuron>(plan_->ranking).first(static_cast<size_t>(size)),
-      {.seed = plan_->seed,
-       .draw = static_cast<uint64_t>(size) << 32 | static_cast<uint64_t>(set.set)});
+      plan_->First(set.size),
+      {.seed = plan_->seed, .draw = size << 32 | static_cast<uint64_t>(set.set)});
 }
 
 NeuronConditions::ByLayer NeuronConditions::NeuronsOf(
@@ -201,7 +209,8 @@ NeuronConditions::ByLayer NeuronConditions::NeuronsOf(
   if (set.set > 0) {
     neurons = RandomSet(set).neurons;
   } else {
-    neurons.assign(plan_->ranking.begin(), plan_->ranking.begin() + plan_->sizes[set.size]);
+    const auto first = plan_->First(set.size);
+    neurons.assign(first.begin(), first.end());
   }
   ByLayer by_layer(plan_->layers.size());
   for (const analysis::PlacedNeuron& neuron : neurons) {
@@ -333,13 +342,25 @@ absl::StatusOr<v1::TestNeuronsResponse> SummariseNeuronTest(const NeuronTestPlan
   response.set_full(mean_of(NeuronTestPasses::kFull));
   if (passes.has_empty()) response.set_empty(mean_of(NeuronTestPasses::kEmpty));
   response.set_num_responses(static_cast<int64_t>(passes.measured().size()));
+  std::vector<Points> points(plan.rankings.size());
   for (size_t size = 0; size < plan.sizes.size(); ++size) {
-    v1::NeuronTestPoint& point = *response.add_points();
+    v1::NeuronTestPoint& point = *points[plan.sizes[size].ranking].Add();
     point = PointOf(plan, passes, values, size);
     VS_ASSIGN_OR_RETURN(const int64_t unmatched, conditions.NumUnmatched(size, cancellation));
     point.set_num_unmatched(static_cast<int32_t>(unmatched));
   }
-  AddWarnings(plan, response);
+  WarnOfAll(plan, points[0][0], response);
+  for (size_t i = 0; i < points.size(); ++i) {
+    const TestedRanking& ranking = plan.rankings[i];
+    WarnOf(plan, ranking, points[i], response);
+    if (ranking.label.empty()) {
+      *response.mutable_points() = std::move(points[i]);
+      continue;
+    }
+    v1::RankingTest& told = *response.add_rankings();
+    told.set_label(ranking.label);
+    *told.mutable_points() = std::move(points[i]);
+  }
   return response;
 }
 

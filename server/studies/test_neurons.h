@@ -33,7 +33,7 @@ class NeuronConditions {
   // None where the condition changes nothing.
   std::vector<engine::Intervention> InterventionsOf(int64_t condition) const;
 
-  // Of the ranking's first `size`, the most for which a random set has others than such as are like
+  // Of what size `size` is of, the most for which a random set has others than such as are like
   // them. CANCELLED between two sets.
   absl::StatusOr<int64_t> NumUnmatched(size_t size, const Cancellation& cancellation) const;
 
@@ -67,8 +67,8 @@ absl::Status AddPasses(const NeuronTestRun& run, const NeuronConditions& conditi
 // Host memory that a test of `neurons` in all layers takes to its end, bytes.
 int64_t NeuronTestBytes(const NeuronTestPasses& passes, int64_t neurons);
 
-// Points, `full`, `empty`, `num_responses` and warnings, from M of all passes. CANCELLED between
-// two draws.
+// Points, or rankings with theirs where those have labels, `full`, `empty`, `num_responses` and
+// warnings, from M of all passes. CANCELLED between two draws.
 absl::StatusOr<v1::TestNeuronsResponse> SummariseNeuronTest(const NeuronTestPlan& plan,
                                                             const NeuronTestPasses& passes,
                                                             const NeuronConditions& conditions,

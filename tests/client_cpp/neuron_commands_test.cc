@@ -149,6 +149,24 @@ TEST_F(NeuronCommandsTest, MakeJobsOfTheRequestsOfCalls) {
             neurons.test.SerializeAsString());
 }
 
+TEST_F(NeuronCommandsTest, RankNeuronsByLabelsWhereSeveralAreGiven) {
+  test.neurons = "set:neuronSets/s=shared,pairs:0/1+1/2";
+  test.signed_scores = true;
+  EXPECT_EQ(Run(TestNeurons, test), kOk) << err;
+  ASSERT_EQ(neurons.test.rankings_size(), 2);
+  EXPECT_TRUE(neurons.test.neurons().empty());
+  EXPECT_FALSE(neurons.test.signed_scores());
+  const v1::NeuronRanking& set = neurons.test.rankings(0);
+  EXPECT_EQ(set.label(), "set");
+  EXPECT_EQ(set.neuron_set(), "neuronSets/s");
+  EXPECT_EQ(set.class_(), v1::NEURON_CLASS_SHARED);
+  EXPECT_TRUE(set.signed_scores());
+  EXPECT_EQ(neurons.test.rankings(1).label(), "pairs");
+  EXPECT_EQ(neurons.test.rankings(1).neurons_size(), 2);
+  test.neurons = "a:0/1,b";
+  EXPECT_EQ(Run(TestNeurons, test), kUsageError);
+}
+
 TEST_F(NeuronCommandsTest, TellAWrongCommandLineFromARequestThatIsRefused) {
   neurons.status = grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "no");
   EXPECT_EQ(Run(AttributeNeurons, attribute), kRequestRefused);

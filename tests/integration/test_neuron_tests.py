@@ -5,6 +5,7 @@ import json
 import subprocess
 
 import numpy as np
+import pandas
 import pytest
 import valuescope as vs
 from conftest import BUILD, ROOT, Server
@@ -19,7 +20,7 @@ ZERO = v1.ABLATION_MODE_ZERO
 
 # These models are small.
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:of the first", "ignore:the target with all", "ignore:.*neurons stand in blocks behind"
+    "ignore:.*of the first", "ignore:the target with all", "ignore:.*neurons stand in blocks behind"
 )
 
 
@@ -54,6 +55,7 @@ class Case:
         self.ranking = [pairs[at] for at in random.permutation(len(pairs))[:12]]
         self.all = pairs
         self.layer = self.blocks - 1  # where the projection is read
+        self.looked_at_tokens = sum(len(p) + len(r) for p, r in self.expressing + self.others)
 
     def target(self, name, **fields):
         if name == "projection":
@@ -419,6 +421,33 @@ def test_a_job_comes_to_the_numbers_of_a_call(one, test):
     assert head["points"][2]["target"] == call.points[2].target
 
 
+@pytest.mark.parametrize("test", ["remove", "keep_only"])
+def test_several_rankings_say_what_each_says_alone(one, test):
+    fields = {"test": test, "random_sets": 20, "seed": 9}
+    rankings = {"best first": one.ranking, "worst first": one.ranking[::-1], "few": one.all[:3]}
+    together = one.test("logprob", neurons=rankings, **fields)
+    assert list(together) == list(rankings)
+    alone = {
+        label: one.test("logprob", neurons=ranked, **fields) for label, ranked in rankings.items()
+    }
+    for label, test_alone in alone.items():
+        assert together[label].sizes.tolist() == test_alone.sizes.tolist()
+        assert list(together[label].response.points) == list(test_alone.response.points)
+        assert (together[label].full, together[label].empty) == (test_alone.full, test_alone.empty)
+    # The responses are looked at once, and nothing and everything is changed once, for all of them.
+    tokens = sum(len(p) + len(r) for p, r in one.expressing)
+    saved = 2 * (2 * tokens + one.looked_at_tokens)
+    each = sum(test_alone.response.usage.prompt_tokens for test_alone in alone.values())
+    assert together.response.usage.prompt_tokens == each - saved
+    request = vs.neuron_test_request(
+        one.model, one.responses, rankings, one.target("logprob"), **fields
+    )
+    job = one.client.create_job(v1.JobSpec(test_neurons=request))
+    result = one.client.wait_for_job(job.name)
+    made = one.client.job_result(result.name)["summary"]
+    pandas.testing.assert_frame_equal(made, pandas.DataFrame(together.records()))
+
+
 def test_kill_9_in_the_middle_gives_the_same_bytes(start_server, tmp_path):
     flags = [f"--model_root={FAMILIES}", "--models=qwen2"]
 
@@ -471,6 +500,12 @@ REFUSED = [
     ({"signed_scores": True}, "signed_scores"),
     ({"tokens": [500]}, r"tokens.positions\[0\]"),
     ({"target": v1.AttributionTarget()}, "target"),
+    ({"neurons": {"a": [(0, 1)], "": [(0, 2)]}}, r"rankings\[1\].label"),
+    ({"neurons": {"a": [(0, 1)], "b": []}}, r"rankings\[1\].neurons"),
+    ({"neurons": {"a": [(0, 1)], "b": [(0, 100_000)]}}, r"rankings\[1\].neurons\[0\].index"),
+    ({"neurons": {"a": [(0, 1)], "b": [(0, 1), (1, 1)]}, "sizes": [2]}, r"sizes\[0\]"),
+    ({"neurons": {"a": [(0, 1)]}, "signed_scores": True}, "rankings"),
+    ({"neurons": {str(i): [(0, i)] for i in range(17)}}, "rankings"),
 ]
 
 
@@ -537,9 +572,9 @@ def test_the_command_line_shows_the_points_of_a_call(server, one, tmp_path):
     data_set.write_bytes(vs.to_json_lines(one.responses))
     neurons = "+".join(f"{layer}/{index}" for layer, index in one.ranking)
 
-    def run(*flags):
+    def run(*flags, ranked=neurons):
         program = [BUILD / "client" / "cpp" / "valuescope", "--server", server.address, *flags]
-        what = ["neurons", "test", "--model", "qwen2", neurons, data_set, "--sizes", "2,12"]
+        what = ["neurons", "test", "--model", "qwen2", ranked, data_set, "--sizes", "2,12"]
         how = ["--test", "keep_only", "--random_sets", "20", "--seed", "4", "--mode", "zero"]
         done = subprocess.run(
             [*program, *what, *how], capture_output=True, text=True, timeout=120, check=True
@@ -555,6 +590,8 @@ def test_the_command_line_shows_the_points_of_a_call(server, one, tmp_path):
     assert float(table[2].split()[1]) == pytest.approx(call.points[0].target, rel=1e-3)
     told = json.loads(run("--json"))
     assert [point["target"] for point in told["points"]] == [p.target for p in call.points]
+    several = run(ranked=f"one:{neurons},same:{neurons}").splitlines()
+    assert several[1:6] == ["", "one", *table[1:4]] and several[6:] == ["", "same", *table[1:4]]
 
 
 def test_neurons_behind_the_target_are_named(one):

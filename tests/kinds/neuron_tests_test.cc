@@ -5,7 +5,9 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "base/error.h"
+#include "kinds/saved_work.pb.h"
 #include "services/idempotency.h"
 #include "tests/kinds/cut_job.h"
 #include "tests/kinds/early_shard.h"
@@ -68,6 +70,37 @@ TEST(TestNeuronsKind, AJobSaysWhatACallSays) {
   EXPECT_EQ(job.result().summary().fields().at("full").number_value(), call.full());
   EXPECT_EQ(job.result().digests_size(), call.digests_size());
   EXPECT_EQ(SmallSite::Artifacts(job).size(), 1u);
+}
+
+v1::TestNeuronsRequest SeveralOf(v1::TestNeuronsRequest request) {
+  for (const char* const label : {"one", "other"}) {
+    v1::NeuronRanking& ranking = *request.add_rankings();
+    ranking.set_label(label);
+    *ranking.mutable_neurons() = request.neurons();
+  }
+  request.clear_neurons();
+  return request;
+}
+
+TEST(TestNeuronsKind, SeveralRankingsWantAServerThatKnowsOfThem) {
+  TemporaryFolder folder;
+  SmallSite site(folder);
+  const auto stored_job = [&](const v1::TestNeuronsRequest& request) {
+    return *site.store->GetJob("lab", IdOf(*site.Create(SpecOf(request))));
+  };
+  const store::Job one = stored_job(RequestOf(site));
+  const store::Job several = stored_job(SeveralOf(RequestOf(site)));
+  EXPECT_EQ(several.needs, absl::StrCat(one.needs, " work/8"));
+  EXPECT_EQ(one.transitions, several.transitions);
+  SavedWork of_one, of_several;
+  ASSERT_TRUE(of_one.ParseFromString(one.spec));
+  ASSERT_TRUE(of_several.ParseFromString(several.spec));
+  EXPECT_EQ(of_one.format_version(), 7);
+  EXPECT_EQ(of_several.format_version(), 8);
+  site.StartWorker();
+  const v1::Job job = site.Await(absl::StrCat("jobs/", several.id));
+  ASSERT_EQ(job.state(), v1::JOB_STATE_SUCCEEDED) << job.error().message();
+  EXPECT_EQ(job.progress().total(), kUnits + (kPasses - 2 * kResponses / 3));
 }
 
 class CutAt : public testing::TestWithParam<int64_t> {};

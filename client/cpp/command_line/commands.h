@@ -203,7 +203,7 @@ struct AttributeFlags {
 struct TestFlags {
   std::string model;
   std::string data_set;
-  std::string neurons;  // as ParseNeuronsOrSet takes them
+  std::string neurons;  // as ParseNeuronsOrSet takes them, or several with labels
   bool signed_scores = false;
   std::string test = "remove";
   std::optional<double> factor;

@@ -76,13 +76,10 @@ void PrintSelectiveNeurons(const v1::ScoreSelectivityResponse& response,
   PrintTable(rows);
 }
 
-void PrintNeuronTest(const v1::TestNeuronsResponse& response) {
-  std::cout << response.num_responses() << " responses, target " << response.full();
-  if (response.has_empty()) std::cout << ", without these layers' neurons " << response.empty();
-  std::cout << "\n";
+void PrintPoints(const google::protobuf::RepeatedPtrField<v1::NeuronTestPoint>& points) {
   std::vector<std::vector<std::string>> rows = {
       {"NEURONS", "TARGET", "ERROR", "FAITHFULNESS", "RANDOM", "2.5 %", "97.5 %", "P"}};
-  for (const v1::NeuronTestPoint& point : response.points()) {
+  for (const v1::NeuronTestPoint& point : points) {
     rows.push_back({absl::StrCat(point.size()), absl::StrFormat("%.4g", point.target()),
                     NumberOrNothing(point.has_standard_error(), point.standard_error()),
                     NumberOrNothing(point.has_faithfulness(), point.faithfulness()),
@@ -92,6 +89,17 @@ void PrintNeuronTest(const v1::TestNeuronsResponse& response) {
                     NumberOrNothing(point.has_p_value(), point.p_value())});
   }
   PrintTable(rows);
+}
+
+void PrintNeuronTest(const v1::TestNeuronsResponse& response) {
+  std::cout << response.num_responses() << " responses, target " << response.full();
+  if (response.has_empty()) std::cout << ", without these layers' neurons " << response.empty();
+  std::cout << "\n";
+  if (response.rankings().empty()) PrintPoints(response.points());
+  for (const v1::RankingTest& ranking : response.rankings()) {
+    std::cout << "\n" << ranking.label() << "\n";
+    PrintPoints(ranking.points());
+  }
 }
 
 // Adds what a server is needed for. Prints what is wrong; returns an exit code.

@@ -126,7 +126,8 @@ void AddNeuronTest(CLI::App& neurons, const Globals& globals, Action& action) {
       "test", "what they cause: a target without, with only, or with scaled neurons");
   test->add_option("--model", flags.model)->required();
   test->add_option("neurons", flags.neurons,
-                   "best first: LAYER/INDEX+LAYER/INDEX, neuronSets/ID or neuronSets/ID=CLASS")
+                   "best first: LAYER/INDEX+LAYER/INDEX, neuronSets/ID or neuronSets/ID=CLASS; of "
+                   "several with labels LABEL:RANKING,LABEL:RANKING, over the same responses")
       ->required();
   test->add_option("data_set", flags.data_set, "file of JSON Lines, or artifacts/ID")->required();
   test->add_option("--test", flags.test, "remove, keep_only or scale")->capture_default_str();

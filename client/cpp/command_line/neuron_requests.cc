@@ -4,9 +4,11 @@
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "output.h"
 #include "requests.h"
 
@@ -149,6 +151,32 @@ absl::Status SetMethod(const AttributeFlags& flags, v1::AttributeNeuronsRequest&
   return absl::OkStatus();
 }
 
+// Which neurons: one ranking, or several with labels, "LABEL:RANKING,LABEL:RANKING".
+absl::Status SetRankings(const TestFlags& flags, v1::TestNeuronsRequest& request) {
+  if (!absl::StrContains(flags.neurons, ':')) {
+    const absl::StatusOr<ParsedNeurons> neurons = ParseNeuronsOrSet(flags.neurons);
+    if (!neurons.ok()) return neurons.status();
+    neurons->PutInto(request);
+    request.set_signed_scores(flags.signed_scores);
+    return absl::OkStatus();
+  }
+  for (const absl::string_view one : absl::StrSplit(flags.neurons, ',')) {
+    if (!absl::StrContains(one, ':')) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("'", one, "' lacks its label: of several rankings write LABEL:RANKING"));
+    }
+    const std::pair<absl::string_view, absl::string_view> parts =
+        absl::StrSplit(one, absl::MaxSplits(':', 1));
+    const absl::StatusOr<ParsedNeurons> neurons = ParseNeuronsOrSet(parts.second);
+    if (!neurons.ok()) return neurons.status();
+    v1::NeuronRanking& ranking = *request.add_rankings();
+    ranking.set_label(std::string(parts.first));
+    neurons->PutInto(ranking);
+    ranking.set_signed_scores(flags.signed_scores);
+  }
+  return absl::OkStatus();
+}
+
 // What is done to neurons, but not to which.
 absl::Status SetTest(const TestFlags& flags, v1::TestNeuronsRequest& request) {
   const absl::StatusOr<v1::NeuronTest> test = ParseNeuronTest(flags.test);
@@ -219,10 +247,7 @@ absl::StatusOr<v1::AttributeNeuronsRequest> MakeAttribution(const AttributeFlags
 absl::StatusOr<v1::TestNeuronsRequest> MakeNeuronTest(const TestFlags& flags) {
   v1::TestNeuronsRequest request;
   request.set_model(ResourceName("models", flags.model));
-  const absl::StatusOr<ParsedNeurons> neurons = ParseNeuronsOrSet(flags.neurons);
-  if (!neurons.ok()) return neurons.status();
-  neurons->PutInto(request);
-  request.set_signed_scores(flags.signed_scores);
+  if (absl::Status ranked = SetRankings(flags, request); !ranked.ok()) return ranked;
   if (absl::Status test = SetTest(flags, request); !test.ok()) return test;
   absl::StatusOr<v1::AttributionTarget> target = TargetOf(flags.target);
   if (!target.ok()) return target.status();

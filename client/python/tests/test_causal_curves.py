@@ -53,6 +53,30 @@ def test_it_is_shown_as_a_table():
     assert test._repr_html_().count("<tr>") == 3
 
 
+def test_tests_of_several_rankings_go_by_their_labels():
+    response = v1.TestNeuronsResponse(full=-3.0, empty=-9.0, num_responses=12)
+    for label, target in (("a", -4.0), ("b", -5.0)):
+        response.rankings.add(label=label).points.add(size=1, target=target)
+    tests = vs.NeuronTests(response)
+    assert list(tests) == ["a", "b"] and len(tests) == 2
+    assert (tests["b"].targets[0], tests["b"].full, tests["a"].empty) == (-5, -3, -9)
+    assert [(row["ranking"], row["target"]) for row in tests.records()] == [("a", -4), ("b", -5)]
+    assert repr(tests) == "NeuronTests(a, b; 12 responses)"
+    assert tests._repr_html_().count("<tr>") == 3
+    request = vs.neuron_test_request(
+        "models/m",
+        "artifacts/a",
+        {"set": "neuronSets/s", "pairs": [(1, 5)]},
+        TARGET,
+        neuron_class="shared",
+    )
+    assert [(r.label, r.neuron_set, len(r.neurons)) for r in request.rankings] == [
+        ("set", "neuronSets/s", 0),
+        ("pairs", "", 1),
+    ]
+    assert not request.neuron_set and not request.neurons
+
+
 def test_a_request_ranks_pairs_or_a_set():
     pairs = vs.neuron_test_request(
         "models/m", "artifacts/a", [(1, 5), (0, 2)], TARGET, test="scale", factor=2.0

@@ -7,7 +7,7 @@ evaluations to copy. The generated messages are in `valuescope.v1`.
 """
 
 from .captures import AsyncCapturedSet, CapturedSet, capture_spec
-from .causal_curves import NeuronTest
+from .causal_curves import NeuronTest, NeuronTests
 from .choices import Choices, choices_request
 from .client import AsyncClient, Client, connect
 from .comparisons import Comparison, ValueComparison
@@ -114,6 +114,7 @@ __all__ = [
     "NeuronColumns",
     "NeuronSetComparison",
     "NeuronTest",
+    "NeuronTests",
     "NotFound",
     "NotServed",
     "Preferences",

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from . import given, rpcs, v1
 from .callers import warn
 from .captures import AsyncCapturedSet, capture_spec
-from .causal_curves import NeuronTest
+from .causal_curves import NeuronTest, NeuronTests
 from .choices import Choices, choices_request
 from .comparisons import Comparison, ValueComparison
 from .conditions import Conditions, generation_spec
@@ -830,7 +830,7 @@ class Api:
         /,
         model: str,
         responses: str | Sequence[v1.LabelledResponse],
-        neurons: Neurons,
+        neurons: Neurons | Mapping[str, Neurons],
         target: v1.AttributionTarget,
         *,
         test: str | v1.NeuronTest = "remove",
@@ -838,11 +838,12 @@ class Api:
         layers: Layers = "all",
         tokens: Tokens | None = None,
         **fields: Any,
-    ) -> NeuronTest:
+    ) -> NeuronTest | NeuronTests:
         """Measures what neurons cause: `target` while the first k of a ranking are removed, kept alone or scaled, beside random
         sets like them, at once.
 
-        For many responses, sizes or random sets use `create_job`, whose "summary" holds the same.
+        For many responses, sizes or random sets use `create_job`, whose "summary" holds the same. Of several rankings the
+        answer has one test by each label.
 
         Arguments as in `neuron_test_request`. Raises Exhausted, reason USE_A_JOB, where it is too much for one call.
         """
@@ -860,7 +861,7 @@ class Api:
         response = await self._call(rpcs.TEST_NEURONS, request)
         for warning in response.warnings:
             warn(warning)
-        return NeuronTest(response)
+        return NeuronTests(response) if response.rankings else NeuronTest(response)
 
     async def neuron_set(self, name: str) -> v1.NeuronSet:
         """A stored set: counts by layer and class, and its top members."""

@@ -6,6 +6,7 @@ What the server leaves unset is NaN in arrays. `records` gives rows for `pandas.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -145,3 +146,68 @@ class NeuronTest:
 
     def _optional(self, field: str) -> Array:
         return np.array([optional(point, field) for point in self.response.points])
+
+
+class NeuronTests(Mapping[str, NeuronTest]):
+    """Tests of several rankings over the same responses, by their labels.
+
+    Attributes:
+        response: the whole message (usage, digests, provenance, warnings).
+    """
+
+    def __init__(self, response: v1.TestNeuronsResponse) -> None:
+        self.response = response
+        self._tests = {ranking.label: _test_of(response, ranking) for ranking in response.rankings}
+
+    def __getitem__(self, label: str) -> NeuronTest:
+        return self._tests[label]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tests)
+
+    def __len__(self) -> int:
+        return len(self._tests)
+
+    def records(self) -> list[dict[str, Any]]:
+        """One row a point with its ranking's label, as `NeuronTest.records` has them."""
+        return [{"ranking": label, **row} for label, test in self.items() for row in test.records()]
+
+    def plot(self, axes: Any = None) -> Any:
+        """The target by size with its standard errors, a line a ranking, beside nothing and everything changed; returns
+        matplotlib's axes."""
+        axes = axes or new_axes(6.0, 3.4)
+        for number, (label, test) in enumerate(self.items()):
+            axes.errorbar(
+                test.sizes,
+                test.targets,
+                yerr=np.nan_to_num(test.standard_errors),
+                fmt="o-",
+                markersize=3,
+                color=COLOURS[number % len(COLOURS)],
+                label=label,
+            )
+        axes.axhline(self.response.full, color=GREY, linestyle="--", label="nothing changed")
+        if self.response.HasField("empty"):
+            axes.axhline(self.response.empty, color=GREY, linestyle=":", label="all ablated")
+        axes.set_xscale("log", base=2)
+        axes.set_xlabel("neurons")
+        axes.set_ylabel("target")
+        axes.legend(fontsize=8, frameon=False)
+        return axes
+
+    def __repr__(self) -> str:
+        return f"NeuronTests({', '.join(self)}; {self.response.num_responses} responses)"
+
+    def _repr_html_(self) -> str:
+        rows = self.records()
+        return html.table(
+            list(rows[0]), [[shown(cell) for cell in row.values()] for row in rows], repr(self)
+        )
+
+
+def _test_of(response: v1.TestNeuronsResponse, ranking: v1.RankingTest) -> NeuronTest:
+    alone = v1.TestNeuronsResponse()
+    alone.CopyFrom(response)
+    alone.ClearField("rankings")
+    alone.points.extend(ranking.points)
+    return NeuronTest(alone)

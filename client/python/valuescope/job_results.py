@@ -21,7 +21,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from . import v1
-from .causal_curves import NeuronTest
+from .causal_curves import NeuronTest, NeuronTests
 from .choices import Choices
 from .evaluations import from_summary
 from .quality import Quality
@@ -94,11 +94,17 @@ def _of_answer(
     return records
 
 
+def _neuron_test(summary: bytes) -> Records:
+    several = "rankings" in json.loads(summary)
+    name, shown = ("rankings", NeuronTests) if several else ("points", NeuronTest)
+    return _of_answer(name, v1.TestNeuronsResponse(), shown)(summary)
+
+
 # The rows of a kind's summary.
 _SUMMARIES: dict[str, Callable[[bytes], Records]] = {
     "extract_vectors": _quality,
     "attribute_neurons": _attribution,
-    "test_neurons": _of_answer("points", v1.TestNeuronsResponse(), NeuronTest),
+    "test_neurons": _neuron_test,
     "judge_responses": _of_answer("judgements", v1.JudgeResponsesResponse(), Judgements),
     "compare_responses": _of_answer("preferences", v1.CompareResponsesResponse(), Preferences),
     "measure_texts": _of_answer("measures", v1.MeasureTextsResponse(), TextMeasures),

@@ -918,7 +918,7 @@ def attribution_request(
 def neuron_test_request(
     model: str,
     responses: str | Sequence[v1.LabelledResponse],
-    neurons: Neurons,
+    neurons: Neurons | Mapping[str, Neurons],
     target: v1.AttributionTarget,
     *,
     test: str | v1.NeuronTest = "remove",
@@ -933,10 +933,11 @@ def neuron_test_request(
         model: "models/ID".
         responses: made by `labelled`, or the name of an artifact that holds them; the target is measured on the expressing
             ones.
-        neurons: the ranking, best first: pairs (layer, index), or "neuronSets/ID", whose neurons are ranked by |score|.
+        neurons: the ranking, best first: pairs (layer, index), or "neuronSets/ID", whose neurons are ranked by |score|. Up to
+            16 rankings by their labels are tested over the same responses.
         target: what is measured.
         test: "remove", "keep_only", or "scale" with factor.
-        neuron_class: only the set's neurons of this class, such as "shared".
+        neuron_class: only the neurons of this class, such as "shared", of every set.
         layers: blocks whose neurons may be ranked, drawn at random and, by keep_only, ablated.
         tokens: where neurons are changed; None: at all but the sequence's first.
         fields: further fields of `TestNeuronsRequest`, such as sizes, factor, mode, reference, random_sets, seed.
@@ -949,14 +950,24 @@ def neuron_test_request(
         tokens=None if tokens is None else to_tokens(tokens),
         **fields,
     )
-    if isinstance(neurons, str):
-        request.neuron_set = neurons
+    if isinstance(neurons, Mapping):
+        for label, ranked in neurons.items():
+            _rank(request.rankings.add(label=label), ranked, neuron_class)
     else:
-        request.neurons.extend(to_neurons(neurons))
-    if neuron_class is not None:
-        setattr(request, "class", _named(NEURON_CLASSES, neuron_class, "neuron_class"))
+        _rank(request, neurons, neuron_class)
     fill_data_set(request, responses)
     return request
+
+
+def _rank(
+    ranking: v1.TestNeuronsRequest | v1.NeuronRanking, neurons: Neurons, neuron_class: str | None
+) -> None:
+    if isinstance(neurons, str):
+        ranking.neuron_set = neurons
+    else:
+        ranking.neurons.extend(to_neurons(neurons))
+    if neuron_class is not None:
+        setattr(ranking, "class", _named(NEURON_CLASSES, neuron_class, "neuron_class"))
 
 
 def _named(table: Mapping[str, _T], name: str, what: str) -> _T:
