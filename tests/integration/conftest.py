@@ -19,6 +19,7 @@ CACHE = pathlib.Path(
     os.environ.get("VALUESCOPE_CACHE", pathlib.Path.home() / ".cache" / "valuescope")
 )
 BUILD = pathlib.Path(os.environ.get("VALUESCOPE_BUILD", ROOT / "build"))
+PROGRAM = BUILD / "server" / "valuescope-server"
 MODEL = "models/SmolLM2-135M-Instruct"
 
 sys.path.insert(0, str(ROOT / "client" / "python"))
@@ -72,12 +73,12 @@ def await_true(condition, seconds=60):
 class Server:
     """One server process over a store in `directory`; a second one over the same directory continues its work."""
 
-    def __init__(self, directory, *flags, environment=None):
+    def __init__(self, directory, *flags, environment=None, program=PROGRAM):
         """`environment`: variables of its own beside those of the tests."""
         self.log = directory / "server.log"
         self._process = subprocess.Popen(
             [
-                str(BUILD / "server" / "valuescope-server"),
+                str(program),
                 "--listen=127.0.0.1:0",
                 "--metrics_listen=127.0.0.1:0",
                 f"--store=sqlite:{directory / 'store.db'}",

@@ -7,6 +7,8 @@ VALUESCOPE_CACHE or, --small, a tiny one too. Servers are processes, over SQLite
 
   kills       so many kill -9, shared out among four kinds of jobs and both stores, at moments drawn with the seed: artifacts have the bytes of
               the undisturbed job's, and of what a life did at most a shard, or what a server does between two commits, runs again
+  failpoints  one kill -9 at every point that the sources mark (VS_FAILPOINT), for each kind that reaches it and both stores: the same bytes, and
+              at most one chunk runs again. Needs ninja -C BUILD valuescope-server-with-failpoints, which nothing else builds
   standstill  a server that is stopped for longer than its lease while another one takes over: its late writes are refused
   database    PostgreSQL crashes five times during sweeps of two servers, and connections of one of them are cut all the time
   replicas    300 jobs on two servers: every step is committed once
@@ -28,6 +30,7 @@ import traceback
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integration"))
 import conftest  # noqa: F401  which knows where the client is
+from failpoint_lives import check_failpoints
 from full_disks import check_disks
 from job_sites import MovedDatabase
 from job_sweeps import SWEEPS
@@ -59,6 +62,11 @@ def kills(options, report, folder, databases):
     check_kills(
         report, folder, SWEEPS, databases, options.kills, options.units, options.commit_seconds, draws
     )  # fmt: skip
+
+
+def failpoints(options, report, folder, databases):
+    sweeps = SWEEPS[:1] if options.small else SWEEPS
+    check_failpoints(report, folder, sweeps, databases, every=not options.small)
 
 
 def standstill(options, report, folder, databases):
@@ -97,7 +105,7 @@ def users(options, report, folder, _databases):
 
 PARTS = {
     part.__name__: part
-    for part in (kills, standstill, database, replicas, once, disks, clocks, users)
+    for part in (kills, failpoints, standstill, database, replicas, once, disks, clocks, users)
 }
 
 

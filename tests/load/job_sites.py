@@ -6,7 +6,7 @@ import pathlib
 import subprocess
 
 import valuescope as vs
-from conftest import Server
+from conftest import PROGRAM, Server
 from job_sweeps import FAMILIES, ID, MODEL
 from test_shared_store import Database
 
@@ -69,7 +69,9 @@ class Site:
             if server.running():
                 server.kill()
 
-    def start(self, *flags, name="server", models=ID, socket=None, environment=None):
+    def start(
+        self, *flags, name="server", models=ID, socket=None, environment=None, program=PROGRAM
+    ):
         """A server; what starts again under the same name goes on in the same log."""
         place = self.folder / name
         place.mkdir(exist_ok=True)
@@ -86,6 +88,7 @@ class Site:
             *self._flags,
             *flags,
             environment=environment,
+            program=program,
         )
         self._started.append(server)
         return server
