@@ -65,8 +65,7 @@ def kills(options, report, folder, databases):
 
 
 def failpoints(options, report, folder, databases):
-    sweeps = SWEEPS[:1] if options.small else SWEEPS
-    check_failpoints(report, folder, sweeps, databases, every=not options.small)
+    check_failpoints(report, folder, databases, options.small)
 
 
 def standstill(options, report, folder, databases):

@@ -7,12 +7,12 @@ import re
 import time
 
 import valuescope as vs
-from conftest import BUILD, ROOT
+from conftest import BUILD, CACHE, ROOT
+from conftest import MODEL as LANGUAGE_MODEL
 from job_sites import Site, connected
-from job_sweeps import EVERY_CHUNK, artifacts_of
+from job_sweeps import EVERY_CHUNK, FAMILIES, MODEL, SWEEPS, artifacts_of, attribution
 
 PROGRAM = BUILD / "tests" / "jobs" / "valuescope-server-with-failpoints"
-UNITS = 800
 PATIENCE = 120  # seconds
 # So that what lost its name is looked for while the job runs.
 FLAGS = [*EVERY_CHUNK, "--keep_orphaned_blobs=1s"]
@@ -33,29 +33,63 @@ class Undisturbed:
     reached: collections.Counter  # how often each point was
 
 
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """Jobs of a kind, of so many units, on a model beneath a root."""
+
+    name: str
+    spec: object  # of client and units
+    units: int
+    root: object = FAMILIES
+    model: str = MODEL
+
+    def create(self, client):
+        return client.create_job(self.spec(client, self.units)).name
+
+
+KINDS = [Kind(sweep.name, sweep.spec, units=400) for sweep in SWEEPS]
+# Sums over neurons that are too large for a row.
+KINDS.append(
+    Kind(
+        "attribute_neurons of a larger model",
+        lambda client, units: attribution(client, units, LANGUAGE_MODEL),
+        units=64,
+        root=CACHE / "models",
+        model=LANGUAGE_MODEL,
+    )
+)
+
+
 class Lives:
     """Servers of one store after the other, and what they note of the points that they reach."""
 
-    def __init__(self, site):
-        self.site, self.trace = site, site.folder / "trace"
+    def __init__(self, site, kind):
+        self.site, self.kind, self.trace = site, kind, site.folder / "trace"
 
     def start(self, failpoint=None):
         environment = {"VALUESCOPE_FAILPOINT_TRACE": str(self.trace)}
         if failpoint:
             environment["VALUESCOPE_FAILPOINT"] = failpoint
-        return self.site.start(environment=environment, program=PROGRAM)
+        return self.site.start(
+            root=self.kind.root,
+            models=self.kind.model.split("/")[1],
+            environment=environment,
+            program=PROGRAM,
+        )
+
+    def connected(self, server):
+        return connected(server, model=self.kind.model)
 
     def reached(self):
         return collections.Counter(self.trace.read_text().split() if self.trace.exists() else [])
 
 
-def undisturbed(folder, sweep, database):
+def undisturbed(folder, kind, database):
     with Site(folder, database, FLAGS) as site:
-        lives = Lives(site)
+        lives = Lives(site, kind)
         server = lives.start()
-        with connected(server) as client:
-            job = client.create_job(sweep.spec(client, UNITS))
-            made = client.wait_for_job(job.name)
+        with lives.connected(server) as client:
+            made = client.wait_for_job(kind.create(client))
             artifacts = artifacts_of(client, made.name)
             # What the job let go of is removed behind it.
             until = time.monotonic() + 10
@@ -72,21 +106,21 @@ def await_death(server):
         time.sleep(0.02)
 
 
-def die_at(folder, sweep, database, plain, point):
+def die_at(folder, kind, database, plain, point):
     """How many chunks ran again of a job whose server died at the point, in the middle of how often it is reached."""
     count = (plain.reached[point] + 1) // 2
     with Site(folder, database, FLAGS) as site:
-        lives = Lives(site)
+        lives = Lives(site, kind)
         first = lives.start(f"{point}:{count}")
         job = None
         # Some points come before anybody can ask for a job.
-        with contextlib.suppress(vs.Unavailable), connected(first) as client:
-            job = client.create_job(sweep.spec(client, UNITS)).name
+        with contextlib.suppress(vs.Unavailable), lives.connected(first) as client:
+            job = kind.create(client)
         await_death(first)
         site.leases_end()
         second = lives.start()
-        with connected(second) as client:
-            job = job or client.create_job(sweep.spec(client, UNITS)).name
+        with lives.connected(second) as client:
+            job = job or kind.create(client)
             made = client.wait_for_job(job)
             assert artifacts_of(client, job) == plain.artifacts, f"{point}: other bytes"
             assert made.rescues <= 1, f"{point}: {made.rescues} rescues"
@@ -94,8 +128,8 @@ def die_at(folder, sweep, database, plain, point):
         return lives.reached()[CHUNK] - plain.reached[CHUNK]
 
 
-def check_failpoints(report, folder, sweeps, databases, every):
-    """`every`: whether all points are reached by these kinds."""
+def check_failpoints(report, folder, databases, small):
+    """`small`: of one kind alone, which does not reach all points."""
     if not PROGRAM.exists():
         built = f"ninja -C {BUILD.name} {PROGRAM.name}"
         report.row("failpoints", "", f"{PROGRAM.name} is not built: {built}", holds=False)
@@ -103,25 +137,23 @@ def check_failpoints(report, folder, sweeps, databases, every):
     names = names_in_sources()
     for store, database in databases.items():
         died_at = set()
-        for sweep in sweeps:
-            plain = undisturbed(folder / f"{store}-{sweep.name}", sweep, database)
+        for kind in KINDS[:1] if small else KINDS:
+            plain = undisturbed(folder / f"{store}-{kind.name}", kind, database)
             points = sorted(names & set(plain.reached))
             again = {
-                point: die_at(
-                    folder / f"{store}-{sweep.name}-{point}", sweep, database, plain, point
-                )
+                point: die_at(folder / f"{store}-{kind.name}-{point}", kind, database, plain, point)
                 for point in points
             }
             died_at |= set(points)
             worst = max(again, key=again.get)
             report.row(
                 "failpoints",
-                f"{sweep.name}, {store}",
+                f"{kind.name}, {store}",
                 f"died at {len(points)} points, the bytes of the undisturbed job each time; most chunks run again {again[worst]} "
                 f"(at {worst})",
                 again[worst] <= 1,
             )
         missed = names - died_at
-        if every:
+        if not small:
             told = f"{len(died_at)} of {len(names)}; not reached: {', '.join(sorted(missed)) or 'none'}"
             report.row("failpoints", f"all points, {store}", told, not missed)

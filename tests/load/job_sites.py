@@ -70,8 +70,8 @@ class Site:
                 server.kill()
 
     def start(
-        self, *flags, name="server", models=ID, socket=None, environment=None, program=PROGRAM
-    ):
+        self, *flags, name="server", root=FAMILIES, models=ID, socket=None, environment=None, program=PROGRAM
+    ):  # fmt: skip
         """A server; what starts again under the same name goes on in the same log."""
         place = self.folder / name
         place.mkdir(exist_ok=True)
@@ -81,7 +81,7 @@ class Site:
             store = [f"--store={url}", f"--artifacts={self.folder / 'blobs'}"]
         server = Server(
             place,
-            f"--model_root={FAMILIES}",
+            f"--model_root={root}",
             f"--models={models}",
             "--threads=1",
             *store,
