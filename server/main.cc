@@ -3,9 +3,10 @@
 // Order of a drain: readiness off; nothing new is taken, and calls that only wait (watchers of
 // jobs) end; models that are loading stop loading; the worker is asked to stop (its shard is given
 // back); running calls may finish until the deadline, then get UNAVAILABLE, whether or not the
-// worker has returned; engines stop; exit code 0. A second signal ends the process at once:
-// everything that was answered is durable, and a lease that is left behind is taken back at the
-// next start, or by another server that shares the store once it has run out.
+// worker has returned; engines stop; what was used is written down; exit code 0. A second signal
+// ends the process at once: everything that was answered is durable, and a lease that is left
+// behind is taken back at the next start, or by another server that shares the store once it has
+// run out.
 //
 // Long because it is the one place that knows all rooms: who is made of whom, in which order they
 // start, and in which they end.
@@ -46,6 +47,7 @@
 #include "base/memory_ledger.h"
 #include "base/recurring.h"
 #include "base/status_macros.h"
+#include "base/usage_tally.h"
 #include "bindings/bindings.h"
 #include "config/server_config.h"
 #include "cuda/cuda_devices.h"
@@ -54,6 +56,7 @@
 #include "jobs/job_queue.h"
 #include "jobs/replica_beat.h"
 #include "jobs/retention.h"
+#include "jobs/usage_writer.h"
 #include "jobs/worker.h"
 #include "kinds/kinds.h"
 #include "observability/audit_log.h"
@@ -77,6 +80,7 @@
 #include "services/neuron_service.h"
 #include "services/replica_record.h"
 #include "services/stored_vector_resolver.h"
+#include "services/tenant_service.h"
 #include "services/vector_service.h"
 #include "store/directory_blob_store.h"
 #include "store/postgres_store.h"
@@ -226,18 +230,21 @@ jobs::RetentionOptions ObservedRetention(const config::ServerConfig& config,
   jobs::RetentionOptions options;
   options.kept = {.jobs = config.keep_jobs,
                   .request_ids = config.keep_request_ids,
-                  .partials = config.keep_partials};
-  const absl::Duration shortest =
-      std::min({config.keep_jobs, config.keep_request_ids, config.keep_partials});
+                  .partials = config.keep_partials,
+                  .usage = config.keep_usage};
+  const absl::Duration shortest = std::min(
+      {config.keep_jobs, config.keep_request_ids, config.keep_partials, config.keep_usage});
   options.pause = std::clamp(shortest, absl::Seconds(1), options.pause);
   options.on_expired = [metrics](const store::Expired& expired) {
     metrics->Expired("jobs", static_cast<int64_t>(expired.jobs.size()));
     metrics->Expired("request_ids", expired.request_ids);
     metrics->Expired("partials", expired.partials);
+    metrics->Expired("usage", expired.usage);
     Log(LogLevel::kInfo, "expired",
         {{"jobs", static_cast<int64_t>(expired.jobs.size())},
          {"request_ids", expired.request_ids},
-         {"partials", expired.partials}});
+         {"partials", expired.partials},
+         {"usage", expired.usage}});
   };
   options.on_store_error = LogStoreError;
   return options;
@@ -365,6 +372,8 @@ class Server {
   std::unique_ptr<observability::AuditLog> audit_;
   std::unique_ptr<rpc::Authenticator> authenticator_;
   std::unique_ptr<store::Store> store_;
+  UsageTally usage_;
+  std::optional<jobs::UsageWriter> usage_writer_;
   std::unique_ptr<store::BlobStore> blobs_;
   std::unique_ptr<jobs::JobQueue> queue_;
   std::unique_ptr<jobs::ReplicaBeat> beat_;
@@ -382,6 +391,7 @@ class Server {
   std::optional<services::EvaluationService> evaluation_service_;
   std::optional<services::JobService> job_service_;
   std::optional<services::ArtifactService> artifact_service_;
+  std::optional<services::TenantService> tenant_service_;
   std::unique_ptr<rpc::CallRuntime> runtime_;
   std::vector<std::unique_ptr<rpc::RpcService>> bindings_;
   std::unique_ptr<rpc::Reflection> reflection_;
@@ -534,7 +544,8 @@ absl::Status Server::FindModels() {
                                 .intervention_memory_bytes = config_.intervention_memory_bytes,
                                 .request_memory_bytes = config_.request_memory_bytes,
                                 .host_memory = &host_memory_,
-                                .device_memory = &host_memory_};
+                                .device_memory = &host_memory_,
+                                .usage = &usage_};
   options.on_change = [this] {
     queue_->NeedsChanged();
     beat_->Notify();
@@ -571,6 +582,7 @@ absl::Status Server::Listen() {
       rpc::CallRuntimeOptions{.call_bytes = kMessagesHeld * config_.max_message_bytes,
                               .host_memory = &host_memory_,
                               .audit = audit_.get(),
+                              .usage = &usage_,
                               .receiving = receiving,
                               .heartbeat = config_.heartbeat});
   model_service_.emplace(runtime_->clock(), models_.get(), store_.get(), &*replicas_);
@@ -580,6 +592,7 @@ absl::Status Server::Listen() {
   job_service_.emplace(&kinds_, queue_.get(), store_.get(), blobs_.get(), &*replicas_,
                        config_.keep_jobs);
   artifact_service_.emplace(store_.get(), blobs_.get());
+  tenant_service_.emplace(store_.get());
   const auto bind = [this](auto& service) {
     bindings_.push_back(bindings::Bind(runtime_.get(), &*service));
   };
@@ -591,6 +604,7 @@ absl::Status Server::Listen() {
   bind(evaluation_service_);
   bind(job_service_);
   bind(artifact_service_);
+  bind(tenant_service_);
 
   gpr_set_log_function(LogGrpcQuietly);
   google::protobuf::SetLogHandler(LogProtobuf);
@@ -668,6 +682,8 @@ absl::Status Server::Start() {
   VS_RETURN_IF_ERROR(FindCallers());
   VS_RETURN_IF_ERROR(OpenStore());
   queue_ = std::make_unique<jobs::JobQueue>(store_.get());
+  usage_writer_.emplace([this](const store::UsageBatch& batch) { return store_->AddUsage(batch); },
+                        &usage_, jobs::UsageWriterOptions{.on_store_error = LogStoreError});
   BeReplica();
   VS_RETURN_IF_ERROR(FindModels());
   VS_RETURN_IF_ERROR(ServeMetrics());
@@ -690,6 +706,7 @@ absl::Status Server::Start() {
   beat_->Start();
   worker_->Start();
   retention_->Start();
+  usage_writer_->Start();
   readiness_ = std::thread([this] { WatchReadiness(); });
   engines_.Start();
   return absl::OkStatus();
@@ -779,6 +796,7 @@ bool Server::Drain() {
   const bool worker_ended = worker_->Drain(std::max(deadline, absl::Now() + kGoodbye));
   grpc_->Shutdown(absl::ToChronoTime(std::max(deadline, absl::Now() + kGoodbye)));
   grpc_->Wait();
+  usage_writer_->Stop();
   return worker_ended;
 }
 

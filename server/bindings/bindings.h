@@ -17,6 +17,7 @@ class GenerationService;
 class JobService;
 class ModelService;
 class NeuronService;
+class TenantService;
 class VectorService;
 
 }  // namespace valuescope::services
@@ -35,6 +36,7 @@ std::unique_ptr<rpc::RpcService> Bind(rpc::CallRuntime* runtime,
 std::unique_ptr<rpc::RpcService> Bind(rpc::CallRuntime* runtime, services::JobService* service);
 std::unique_ptr<rpc::RpcService> Bind(rpc::CallRuntime* runtime, services::ModelService* service);
 std::unique_ptr<rpc::RpcService> Bind(rpc::CallRuntime* runtime, services::NeuronService* service);
+std::unique_ptr<rpc::RpcService> Bind(rpc::CallRuntime* runtime, services::TenantService* service);
 std::unique_ptr<rpc::RpcService> Bind(rpc::CallRuntime* runtime, services::VectorService* service);
 
 }  // namespace valuescope::bindings

@@ -390,7 +390,8 @@ const std::vector<Setting>& Settings() {
        "leave out. Tenants with work get workers' time in proportion to weight (0.001 to 1000,\n"
        "default 1); running bounds the shards of their jobs that run at a time, queued the\n"
        "jobs that have not begun, stored the bytes of their vectors, neuron sets and artifacts; 0\n"
-       "is no bound. Default *:weight=1:running=0:queued=10000:stored=0.",
+       "is no bound. What tenants publish is stored by the tenant shared.\n"
+       "Default *:weight=1:running=0:queued=10000:stored=0.",
        [](absl::string_view text, ServerConfig& config) {
          return ReadTenants(text, config.tenants);
        }},
@@ -427,6 +428,9 @@ const std::vector<Setting>& Settings() {
       {"keep_request_ids", "DURATION|never",
        "How long a request that is sent again is recognised by its request_id. Default 7d.",
        KeptFor(&ServerConfig::keep_request_ids)},
+      {"keep_usage", "DURATION|never",
+       "How long it is kept what each tenant used in an hour, for QueryUsage. Default 400d.",
+       KeptFor(&ServerConfig::keep_usage)},
       {"keep_orphaned_blobs", "DURATION|never",
        "How long stored bytes are kept that nothing names any more, or not yet: longer than any\n"
        "request or step of a job takes between its first byte and its end. Default 1h.",

@@ -73,6 +73,7 @@ struct ServerConfig {
   absl::Duration keep_jobs = absl::Hours(30 * 24);        // finished ones, with their artifacts
   absl::Duration keep_partials = absl::Hours(7 * 24);     // of failed and cancelled jobs
   absl::Duration keep_request_ids = absl::Hours(7 * 24);  // of requests that made something
+  absl::Duration keep_usage = absl::Hours(400 * 24);      // what tenants used in an hour
   absl::Duration keep_orphaned_blobs = absl::Hours(1);    // bytes that nothing names
   absl::Duration drain_timeout = absl::Seconds(30);
   absl::Duration step_timeout = absl::Minutes(2);        // 0: however long a step takes

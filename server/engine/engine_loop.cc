@@ -103,7 +103,7 @@ class EngineLoop : public Engine {
     auto sequence = std::make_shared<Sequence>(
         next_id_.fetch_add(1), std::move(request), std::move(admitted.interventions),
         std::move(admitted.taps), std::move(admitted.observer), *text_, std::move(admitted.leases),
-        news_);
+        news_, options_.usage);
     auto handle = std::make_unique<RunningHandle>(sequence->cancellation());
     absl::MutexLock lock(&mutex_);
     VS_RETURN_IF_ERROR(CheckAcceptsLocked());
@@ -152,7 +152,10 @@ class EngineLoop : public Engine {
         VS_RETURN_IF_ERROR(CheckGoesOn(cancellation));
         VS_RETURN_IF_ERROR(RunBetweenSteps([&run] { run->Advance(); }));
       }
-      for (NeuronScores& own : run->Take()) results.push_back(std::move(own));
+      for (NeuronScores& own : run->Take()) {
+        CountUsage(requests[results.size()]);
+        results.push_back(std::move(own));
+      }
     }
     return results;
   }
@@ -493,6 +496,13 @@ class EngineLoop : public Engine {
     } else if (sequence.starts_over()) {
       sequence.StartOver(scheduler_.StartOver(id, sequence.known()));
     }
+  }
+
+  void CountUsage(const NeuronRequest& request) {
+    if (options_.usage == nullptr) return;
+    options_.usage->CountTokens(
+        request.tenant, static_cast<int64_t>(request.prompt.size() + request.response.size()),
+        /*generated=*/0);
   }
 
   // Reading captures takes memory that may not be there; the observer hears of the end in any case.

@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 #include "base/dtype.h"
 #include "base/memory_ledger.h"
+#include "base/usage_tally.h"
 #include "engine/work_recorder.h"
 
 namespace valuescope::engine {
@@ -43,6 +44,9 @@ struct EngineOptions {
   // same where the device is a CPU. Null: nothing bounds the whole.
   const MemoryLedger* host_memory = nullptr;
   const MemoryLedger* device_memory = nullptr;
+  // Counts what each tenant's requests took in and generated, when they end, however they do;
+  // outlives the engine. Null: nobody does.
+  UsageTally* usage = nullptr;
   // How long what gradients need beside the model is kept behind its last use, unless somebody
   // needs the room.
   absl::Duration neuron_weights_kept = absl::Minutes(1);

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <variant>
 #include <vector>
 
@@ -70,6 +71,7 @@ struct LogprobQuestion {
 using NeuronQuestion = std::variant<GradientQuestion, AblationQuestion, LogprobQuestion>;
 
 struct NeuronRequest {
+  std::string tenant = "default";
   std::vector<int32_t> prompt;    // at least one token
   std::vector<int32_t> response;  // at least one token
   std::vector<int> layers;        // ascending; none behind that of a ProjectionTarget

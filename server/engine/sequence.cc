@@ -23,7 +23,7 @@ std::span<const std::string> StopsOf(const Request& request) {
 Sequence::Sequence(SequenceId id, Request request,
                    std::shared_ptr<const CompiledInterventions> interventions, SequenceTaps taps,
                    std::shared_ptr<Observer> observer, const text::TextModel& text, Leases leases,
-                   std::vector<News>& news)
+                   std::vector<News>& news, UsageTally* usage)
     : id_(id),
       request_(std::move(request)),
       interventions_(std::move(interventions)),
@@ -31,6 +31,7 @@ Sequence::Sequence(SequenceId id, Request request,
       observer_(std::move(observer)),
       leases_(std::move(leases)),
       news_(news),
+      usage_(usage),
       text_model_(text),
       ids_(request_.prompt),
       prefix_keys_(request_.tenant, kBlockSize),
@@ -142,6 +143,7 @@ int64_t Sequence::RowAt(int64_t position) const {
 }
 
 void Sequence::ForgetRuns() {
+  most_fed_ = std::max(most_fed_, fed_);
   fed_ = 0;
   scores_.clear();
   std::fill(touched_.begin(), touched_.end(), 0);
@@ -317,7 +319,16 @@ Completion Sequence::TakeCompletion() {
   return completion;
 }
 
+// What runs anew counts once.
+void Sequence::CountUsage() {
+  if (usage_ == nullptr) return;
+  const auto given = static_cast<int64_t>(request_.prompt.size() + request_.given_response.size());
+  usage_->CountTokens(request_.tenant, std::min(given, std::max(most_fed_, fed_)),
+                      generated_tokens_);
+}
+
 void Sequence::Tell(absl::StatusOr<Completion> completion) {
+  CountUsage();
   news_.push_back({.observer = std::move(observer_), .what = std::move(completion)});
 }
 

@@ -13,6 +13,7 @@
 
 #include "base/cancellation.h"
 #include "base/memory_ledger.h"
+#include "base/usage_tally.h"
 #include "engine/courier.h"
 #include "engine/engine.h"
 #include "engine/generated_text.h"
@@ -34,11 +35,12 @@ class Sequence {
   };
 
   // `request` was validated: interventions, which others may share, and taps are compiled. What the
-  // observer is to be told goes to the end of `news`.
+  // observer is to be told goes to the end of `news`, and what the sequence used by then counts in
+  // `usage`; null: nobody counts it.
   Sequence(SequenceId id, Request request,
            std::shared_ptr<const CompiledInterventions> interventions, SequenceTaps taps,
            std::shared_ptr<Observer> observer, const text::TextModel& text, Leases leases,
-           std::vector<News>& news);
+           std::vector<News>& news, UsageTally* usage = nullptr);
 
   // Host memory that a request takes at most from its admission to its end, without what others
   // share with it.
@@ -139,6 +141,7 @@ class Sequence {
   // First position whose run somebody needs to see besides the last known one.
   int64_t RunFrom() const;
   void ForgetRuns();
+  void CountUsage();
   void CountReceipts(int64_t first, int64_t count);
   void AcceptDrawn();
   bool IsStopToken(int32_t id) const;
@@ -152,6 +155,7 @@ class Sequence {
   std::shared_ptr<Observer> observer_;
   Leases leases_;
   std::vector<News>& news_;
+  UsageTally* const usage_;
   const text::TextModel& text_model_;
   const Cancellation cancellation_;
 
@@ -159,6 +163,7 @@ class Sequence {
   PrefixKeys prefix_keys_;
   std::vector<BlockKey> new_keys_;  // not yet taken
   int64_t fed_ = 0;
+  int64_t most_fed_ = 0;  // before it was sent back or started over
   int64_t cached_prompt_tokens_ = 0;
   bool was_sent_back_ = false;
   std::vector<int64_t> rows_;     // intervention rows by active set; empty while none is acquired

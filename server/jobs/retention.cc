@@ -37,7 +37,8 @@ void RetentionSweeper::Remove() {
     }
     more = expired->more;
     for (const std::string& id : expired->jobs) queue_->Announce(id);
-    const bool any = !expired->jobs.empty() || expired->request_ids > 0 || expired->partials > 0;
+    const bool any = !expired->jobs.empty() || expired->request_ids > 0 || expired->partials > 0 ||
+                     expired->usage > 0;
     if (any && options_.on_expired) options_.on_expired(*expired);
   }
 }

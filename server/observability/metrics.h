@@ -84,7 +84,7 @@ class Metrics {
   void FirstToken(absl::Duration since_received);
   void NextToken(absl::Duration since_last);
   void ShardFinished(absl::string_view kind, absl::Duration duration);
-  // `what` was kept for long enough: "jobs", "request_ids", "partials", "blobs".
+  // `what` was kept for long enough: "jobs", "request_ids", "partials", "usage", "blobs".
   void Expired(absl::string_view what, int64_t count);
   void S3Finished(const S3Request& request);
   // A file ("tokens") had changed and was read again; a wrong one is not in force.

@@ -60,6 +60,7 @@ absl::Status Call::Admit() {
   VS_ASSIGN_OR_RETURN(Caller caller, runtime_->authenticator().Authenticate(*peer_));
   context_.tenant = std::move(caller.tenant);
   caller_ = std::move(caller.name);
+  context_.role = caller.role;
   role_ = caller.role;
   if (caller.role >= method_->least_role) return absl::OkStatus();
   return ErrorWithReason(
@@ -168,6 +169,7 @@ absl::Status Call::Conclude(absl::Status status) {
     runtime_->metrics()->RpcFinished(method_->name, code, duration);
   }
   if (runtime_->audit() != nullptr) WriteAudit(code, status);
+  if (runtime_->usage() != nullptr && role_) runtime_->usage()->CountCall(context_.tenant);
   peer_->AddTrailingMetadata(kRequestId, context_.request_id);
   return status;
 }

@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "base/cancellation.h"
 #include "base/memory_ledger.h"
+#include "rpc/caller.h"
 
 namespace valuescope::rpc {
 
@@ -25,7 +26,8 @@ class CallContext {
   CallContext(const CallContext&) = delete;
   CallContext& operator=(const CallContext&) = delete;
 
-  std::string tenant;       // owner of whatever the call makes or may see
+  std::string tenant;  // owner of whatever the call makes or may see
+  Role role = Role::kReader;
   std::string request_id;   // x-request-id, the client's or a fresh one
   std::string traceparent;  // W3C trace context as sent; empty if none
   absl::Time received = absl::InfinitePast();

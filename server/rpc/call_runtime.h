@@ -13,6 +13,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/memory_ledger.h"
+#include "base/usage_tally.h"
 #include "observability/audit_log.h"
 #include "observability/metrics.h"
 #include "rpc/alarm_clock.h"
@@ -45,6 +46,7 @@ struct CallRuntimeOptions {
   int64_t call_bytes = int64_t{512} << 20;
   const MemoryLedger* host_memory = nullptr;  // which that is a part of; outlives the runtime
   observability::AuditLog* audit = nullptr;   // null: there is none; outlives the runtime
+  UsageTally* usage = nullptr;  // counts calls that ended; null: nobody does; outlives the runtime
   ReceiveGateOptions receiving;
   // A stream that moves nothing for this long is ended.
   absl::Duration stall_timeout = absl::Seconds(60);
@@ -65,6 +67,7 @@ class CallRuntime {
   const Authenticator& authenticator() const { return *authenticator_; }
   observability::Metrics* metrics() const { return metrics_; }
   observability::AuditLog* audit() const { return options_.audit; }
+  UsageTally* usage() const { return options_.usage; }
   absl::Duration stall_timeout() const { return options_.stall_timeout; }
   absl::Duration heartbeat() const { return options_.heartbeat; }
   AlarmClock* clock() { return &clock_; }

@@ -11,6 +11,7 @@
 #include "absl/strings/strip.h"
 #include "base/error.h"
 #include "base/id.h"
+#include "base/shared_tenant.h"
 #include "base/status_macros.h"
 
 namespace valuescope::rpc {
@@ -30,7 +31,7 @@ std::optional<Caller> CallerOfUri(absl::string_view uri) {
   if (!absl::ConsumePrefix(&uri, "spiffe://")) return std::nullopt;
   const std::vector<absl::string_view> parts = absl::StrSplit(uri, '/');
   if (parts.size() != 5 || parts[0].empty() || parts[1] != "tenant" || parts[3] != "role" ||
-      !CheckResourceId("tenant", parts[2]).ok()) {
+      !CheckResourceId("tenant", parts[2]).ok() || parts[2] == kSharedTenant) {
     return std::nullopt;
   }
   const std::optional<Role> role = RoleOfName(parts[4]);
@@ -63,7 +64,8 @@ absl::StatusOr<Caller> CredentialsAuthenticator::Authenticate(const Peer& peer) 
     return Unauthenticated(
         "CERTIFICATE_NAMES_NOBODY",
         "the client certificate needs one URI in its subject alternative name, "
-        "spiffe://DOMAIN/tenant/TENANT/role/ROLE, where ROLE is reader, user or admin");
+        "spiffe://DOMAIN/tenant/TENANT/role/ROLE, where TENANT is not shared and ROLE is reader, "
+        "user or admin");
   }
   return *caller;
 }

@@ -6,8 +6,8 @@
 //
 //   spiffe://ANY.DOMAIN/tenant/TENANT/role/ROLE
 //
-// which is the only URI there. That the certificate was signed by whom --tls_client_ca trusts was
-// found out by TLS.
+// which is the only URI there. TENANT is not `shared`, which nobody is (base/shared_tenant.h). That
+// the certificate was signed by whom --tls_client_ca trusts was found out by TLS.
 #ifndef VALUESCOPE_RPC_CREDENTIALS_H_
 #define VALUESCOPE_RPC_CREDENTIALS_H_
 

@@ -15,6 +15,7 @@
 #include "absl/strings/strip.h"
 #include "base/id.h"
 #include "base/sha256.h"
+#include "base/shared_tenant.h"
 #include "base/status_macros.h"
 #include "base/strict_json.h"
 
@@ -70,6 +71,10 @@ absl::StatusOr<Token> ParseToken(absl::string_view line) {
     return absl::InvalidArgumentError(
         "must have tenant: 1 to 128 letters, digits, '.', '_' and '-', the first one a letter or "
         "digit");
+  }
+  if (token.caller.tenant == kSharedTenant) {
+    return absl::InvalidArgumentError(
+        "must have another tenant than shared, to whom belongs what tenants publish");
   }
   const std::optional<Role> named = RoleOfName(role);
   if (!named) return absl::InvalidArgumentError("must have role: reader, user or admin");

@@ -11,6 +11,7 @@
 #include "base/crc32c.h"
 #include "base/error.h"
 #include "base/id.h"
+#include "base/shared_tenant.h"
 #include "base/status_macros.h"
 #include "services/idempotency.h"
 #include "services/replays.h"
@@ -49,7 +50,7 @@ absl::StatusOr<v1::Artifact> ToProto(const store::Resource& resource) {
   proto.set_format_version(kBytesVersion);
   if (!resource.job_id.empty()) proto.set_job(absl::StrCat("jobs/", resource.job_id));
   *proto.mutable_create_time() = TimeToProto(resource.created_at);
-  proto.set_owner(resource.tenant);
+  proto.set_owner(resource.owner());
   VS_ASSIGN_OR_RETURN(v1::Provenance provenance, ProvenanceOf(resource));
   if (provenance.format_version() > 0) *proto.mutable_provenance() = std::move(provenance);
   return proto;
@@ -179,7 +180,8 @@ absl::Status ArtifactService::ListArtifacts(const rpc::CallContext& context,
   }
   VS_ASSIGN_OR_RETURN(const store::ResourcePage page,
                       store_->ListResources(
-                          context.tenant, store::ResourceKind::kArtifact, filter,
+                          request.shared() ? kSharedTenant : absl::string_view(context.tenant),
+                          store::ResourceKind::kArtifact, filter,
                           {.page_size = request.page_size(), .page_token = request.page_token()}));
   for (const store::Resource& resource : page.resources) {
     VS_ASSIGN_OR_RETURN(*response->add_artifacts(), ToProto(resource));

@@ -31,10 +31,6 @@ constexpr int kMaxPriority = 100;
 constexpr int kArtifactsAtOnce = 200;  // of a job, read at once
 // Of a job whose kind this version does not know.
 constexpr char kUnknownUnit[] = "units";
-// Years 1 to 9999, as Timestamp has them.
-constexpr int64_t kFirstSecond = -62'135'596'800;
-constexpr int64_t kLastSecond = 253'402'300'799;
-constexpr int32_t kMostNanoseconds = 999'999'999;
 
 v1::JobState StateToProto(store::JobState state) {
   switch (state) {
@@ -67,18 +63,6 @@ absl::StatusOr<store::JobState> FilterState(absl::string_view field, v1::JobStat
   const std::optional<store::JobState> ours = StateFromProto(state);
   if (!ours) return InvalidField(field, "is not a state of this version");
   return *ours;
-}
-
-absl::StatusOr<absl::Time> TimeFromProto(absl::string_view field,
-                                         const google::protobuf::Timestamp& time) {
-  if (time.seconds() < kFirstSecond || time.seconds() > kLastSecond) {
-    return OutOfRange(absl::StrCat(field, ".seconds"), static_cast<double>(time.seconds()),
-                      kFirstSecond, kLastSecond);
-  }
-  if (time.nanos() < 0 || time.nanos() > kMostNanoseconds) {
-    return OutOfRange(absl::StrCat(field, ".nanos"), time.nanos(), 0, kMostNanoseconds);
-  }
-  return absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(time.nanos());
 }
 
 // A number of units that are something ("num_..."), or else the mean of a number that each has.

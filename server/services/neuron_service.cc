@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/id.h"
+#include "base/shared_tenant.h"
 #include "base/status_macros.h"
 #include "services/classification_request.h"
 #include "services/idempotency.h"
@@ -98,7 +99,8 @@ absl::Status NeuronService::ListNeuronSets(const rpc::CallContext& context,
       }));
   VS_ASSIGN_OR_RETURN(const store::ResourcePage page,
                       store_->ListResources(
-                          context.tenant, store::ResourceKind::kNeuronSet, filter,
+                          request.shared() ? kSharedTenant : absl::string_view(context.tenant),
+                          store::ResourceKind::kNeuronSet, filter,
                           {.page_size = request.page_size(), .page_token = request.page_token()}));
   for (const store::Resource& resource : page.resources) {
     VS_ASSIGN_OR_RETURN(const v1::NeuronSet set, studies::DescribeNeuronSet(resource));

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "base/error.h"
 #include "base/status_macros.h"
 #include "services/study_codec.h"
 #include "studies/stored_neuron_set.h"
@@ -12,6 +13,16 @@ namespace {
 
 constexpr char kReplayed[] =
     "answered from what the first request with this request_id stored; its warnings are not kept";
+
+// What the request made, which is the tenant's own: where that is gone, what somebody published
+// under its name is none of its results.
+absl::StatusOr<store::Resource> StillOwn(store::Store& store, const std::string& tenant,
+                                         const store::ResourceReference& reference) {
+  VS_ASSIGN_OR_RETURN(store::Resource resource,
+                      store.GetResource(tenant, reference.kind, reference.id));
+  if (resource.tenant == tenant) return resource;
+  return ResourceNotFound(store::ResourceName(reference.kind, reference.id));
+}
 
 // With the top neurons, as GetNeuronSet.
 absl::StatusOr<v1::NeuronSet> ReadSet(const store::Resource& resource, const v1::NeuronSet& set,
@@ -37,8 +48,7 @@ absl::StatusOr<std::vector<store::Resource>> EarlierResults(store::Store& store,
   std::vector<store::Resource> results;
   if (!earlier) return results;
   for (const store::ResourceReference& reference : earlier->references) {
-    VS_ASSIGN_OR_RETURN(results.emplace_back(),
-                        store.GetResource(tenant, reference.kind, reference.id));
+    VS_ASSIGN_OR_RETURN(results.emplace_back(), StillOwn(store, tenant, reference));
   }
   return results;
 }
@@ -49,7 +59,7 @@ absl::StatusOr<std::optional<store::Resource>> EarlierResult(store::Store& store
   VS_ASSIGN_OR_RETURN(const auto earlier, store.FindRequest(tenant, key));
   if (!earlier || earlier->references.empty()) return std::nullopt;
   const store::ResourceReference& first = earlier->references.front();
-  VS_ASSIGN_OR_RETURN(store::Resource resource, store.GetResource(tenant, first.kind, first.id));
+  VS_ASSIGN_OR_RETURN(store::Resource resource, StillOwn(store, tenant, first));
   return resource;
 }
 

@@ -13,12 +13,17 @@
 namespace valuescope::services {
 namespace {
 
+// Of a timestamp: from 0001-01-01 to 9999-12-31.
+constexpr int64_t kFirstSecond = -62'135'596'800;
+constexpr int64_t kLastSecond = 253'402'300'799;
+constexpr int32_t kMostNanoseconds = 999'999'999;
+
 template <typename Message>
 void Describe(const store::Resource& resource, Message& message) {
   message.set_name(store::ResourceName(resource.kind, resource.id));
   message.set_digest(resource.digest);
   message.set_display_name(resource.display_name);
-  message.set_owner(resource.tenant);
+  message.set_owner(resource.owner());
   *message.mutable_create_time() = TimeToProto(resource.created_at);
 }
 
@@ -30,6 +35,18 @@ bool Chosen(const VectorView& view, int layer) {
 
 google::protobuf::Timestamp TimeToProto(absl::Time time) {
   return google::protobuf::util::TimeUtil::NanosecondsToTimestamp(absl::ToUnixNanos(time));
+}
+
+absl::StatusOr<absl::Time> TimeFromProto(absl::string_view field,
+                                         const google::protobuf::Timestamp& time) {
+  if (time.seconds() < kFirstSecond || time.seconds() > kLastSecond) {
+    return OutOfRange(absl::StrCat(field, ".seconds"), static_cast<double>(time.seconds()),
+                      kFirstSecond, kLastSecond);
+  }
+  if (time.nanos() < 0 || time.nanos() > kMostNanoseconds) {
+    return OutOfRange(absl::StrCat(field, ".nanos"), time.nanos(), 0, kMostNanoseconds);
+  }
+  return absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(time.nanos());
 }
 
 absl::StatusOr<store::ResourceFilter> FilterByModel(const std::string& model,

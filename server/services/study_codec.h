@@ -25,6 +25,9 @@ namespace valuescope::services {
 using studies::SiteToProto;
 
 google::protobuf::Timestamp TimeToProto(absl::Time time);
+// INVALID_ARGUMENT naming a field beneath `field` of what is no timestamp of the years 1 to 9999.
+absl::StatusOr<absl::Time> TimeFromProto(absl::string_view field,
+                                         const google::protobuf::Timestamp& time);
 
 // Of a list: all, or where `model` is not empty those of that models/ID, as `is_of_model` reads it.
 absl::StatusOr<store::ResourceFilter> FilterByModel(const std::string& model,

@@ -8,6 +8,7 @@
 #include "base/status_macros.h"
 #include "store/job_rows.h"
 #include "store/partial_rows.h"
+#include "store/usage_rows.h"
 
 namespace valuescope::store {
 namespace {
@@ -30,7 +31,8 @@ std::vector<FinishedJob> FinishedBy(SqlTransaction& transaction, absl::Time time
                    " AND NOT EXISTS (SELECT 1 FROM resources r JOIN job_inputs i"
                    "   ON i.tenant = r.tenant AND i.kind = r.kind AND i.id = r.id"
                    "   JOIN jobs reader ON reader.sequence = i.job"
-                   "   WHERE r.job_id <> '' AND reader.state IN (1, 2, 3) AND (r.job_id = j.id"
+                   "   WHERE r.job_id <> '' AND r.tenant = j.tenant"
+                   "     AND reader.state IN (1, 2, 3) AND (r.job_id = j.id"
                    "     OR r.job_id IN (SELECT k.id FROM job_children c JOIN jobs k"
                    "       ON k.sequence = c.job WHERE c.parent = j.sequence)))"
                    " AND NOT EXISTS (SELECT 1 FROM job_children c WHERE c.job = j.sequence)"
@@ -113,6 +115,10 @@ absl::StatusOr<Expired> Expire(SqlTransaction& transaction, const Retention& ret
   }
   if (retention.request_ids < forever) {
     ExpireRequestIds(transaction, now - retention.request_ids, rows_left, expired);
+  }
+  if (retention.usage < forever && rows_left > 0) {
+    expired.usage = ExpireUsage(transaction, now - retention.usage, rows_left);
+    rows_left -= expired.usage;
   }
   expired.more = rows_left <= 0;
   return expired;

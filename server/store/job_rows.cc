@@ -57,10 +57,11 @@ void InsertSteps(SqlTransaction& transaction, int64_t job, int64_t num_shards) {
 
 absl::Status InsertInputs(SqlTransaction& transaction, int64_t sequence, const NewJob& job) {
   for (const ResourceReference& input : job.inputs) {
-    VS_RETURN_IF_ERROR(
-        GetResource(transaction, job.tenant, input.kind, input.id, kReading).status());
+    // The row that is read, which may be the tenant's or the published one, is what must stay.
+    VS_ASSIGN_OR_RETURN(const Resource resource,
+                        GetResource(transaction, job.tenant, input.kind, input.id, kReading));
     transaction.Execute("INSERT INTO job_inputs VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-                        sequence, job.tenant, static_cast<int64_t>(input.kind), input.id);
+                        sequence, resource.tenant, static_cast<int64_t>(input.kind), input.id);
   }
   return absl::OkStatus();
 }
@@ -122,20 +123,30 @@ void InsertModels(SqlTransaction& transaction, int64_t sequence, const NewJob& j
 }
 
 // FAILED_PRECONDITION naming an input of the job that is not there any more. The others stay while
-// the transaction lasts.
-absl::Status CheckInputs(SqlTransaction& transaction, absl::string_view tenant,
+// the transaction lasts, and then while the job is not finished: its inputs name the rows that it
+// will read, which may be published ones now or the tenant's own.
+absl::Status CheckInputs(SqlTransaction& transaction, absl::string_view tenant, int64_t job,
                          absl::string_view id) {
-  const auto inputs = transaction.Query(
-      "SELECT i.kind, i.id FROM job_inputs i JOIN jobs j ON j.sequence = i.job WHERE j.id = $1"
-      " ORDER BY i.kind, i.id",
-      id);
-  while (inputs->Next()) {
-    const auto kind = static_cast<ResourceKind>(inputs->Integer(0));
-    const std::string input = inputs->Text(1);
-    if (GetResource(transaction, tenant, kind, input, kReading).ok()) continue;
-    return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "INPUT_DELETED",
-                           absl::StrCat("`jobs/", id, "` reads `", ResourceName(kind, input),
-                                        "`, which was deleted; create a new job"));
+  std::vector<ResourceReference> inputs;
+  {
+    const auto rows =
+        transaction.Query("SELECT kind, id FROM job_inputs WHERE job = $1 ORDER BY kind, id", job);
+    while (rows->Next()) {
+      inputs.push_back({.kind = static_cast<ResourceKind>(rows->Integer(0)), .id = rows->Text(1)});
+    }
+  }
+  for (const ResourceReference& input : inputs) {
+    const auto resource = GetResource(transaction, tenant, input.kind, input.id, kReading);
+    if (!resource.ok()) {
+      return ErrorWithReason(
+          absl::StatusCode::kFailedPrecondition, "INPUT_DELETED",
+          absl::StrCat("`jobs/", id, "` reads `", ResourceName(input.kind, input.id),
+                       "`, which was deleted or withdrawn; create a new job"));
+    }
+    transaction.Execute(
+        "UPDATE job_inputs SET tenant = $1 WHERE job = $2 AND kind = $3 AND id = $4"
+        " AND tenant <> $1",
+        resource->tenant, job, static_cast<int64_t>(input.kind), input.id);
   }
   return absl::OkStatus();
 }
@@ -243,7 +254,7 @@ std::string IdOf(SqlTransaction& transaction, int64_t sequence) {
 
 // A job that failed or was cancelled, from where it was.
 absl::Status Requeue(SqlTransaction& transaction, absl::string_view tenant, int64_t sequence) {
-  VS_RETURN_IF_ERROR(CheckInputs(transaction, tenant, IdOf(transaction, sequence)));
+  VS_RETURN_IF_ERROR(CheckInputs(transaction, tenant, sequence, IdOf(transaction, sequence)));
   transaction.Execute(
       "UPDATE jobs SET state = 1, attempts = attempts + 1, finished_at = NULL,"
       " error_code = NULL, error_reason = NULL, error_message = NULL,"

@@ -67,6 +67,7 @@ class PostgresTransaction : public SqlTransaction {
     }
     return *now_;
   }
+  absl::string_view NowInSql() const override { return MICROSECONDS_NOW; }
   absl::string_view Locking(absl::string_view clause) const override { return clause; }
   absl::string_view ElementsOfFirst() const override {
     return "json_array_elements(CAST($1 AS json))";

@@ -314,9 +314,31 @@ constexpr char kRestarts[] = R"sql(
 ALTER TABLE steps ADD COLUMN restarts BIGINT NOT NULL DEFAULT 0;
 )sql";
 
+// What tenants published, and what they used.
+constexpr char kSharing[] = R"sql(
+ALTER TABLE resources ADD COLUMN publisher TEXT NOT NULL DEFAULT '';
+ALTER TABLE resources ADD COLUMN published_at BIGINT NOT NULL DEFAULT 0;
+CREATE TABLE usage (
+  tenant TEXT NOT NULL,
+  hour BIGINT NOT NULL,
+  calls BIGINT NOT NULL DEFAULT 0,
+  prompt_tokens BIGINT NOT NULL DEFAULT 0,
+  generated_tokens BIGINT NOT NULL DEFAULT 0,
+  job_microseconds BIGINT NOT NULL DEFAULT 0,
+  PRIMARY KEY (tenant, hour)
+);
+CREATE INDEX usage_by_hour ON usage (hour);
+CREATE TABLE usage_writers (
+  writer TEXT PRIMARY KEY,
+  batch BIGINT NOT NULL,
+  written_at BIGINT NOT NULL
+);
+)sql";
+
 // What leads from each format to the next, from none at all on.
-constexpr std::array<const char*, 8> kUpgrades = {kFormat1,      kReplicas,  kLines,    kHistory,
-                                                  kPartialBlobs, kStepBlobs, kChildren, kRestarts};
+constexpr std::array<const char*, 9> kUpgrades = {kFormat1,  kReplicas,     kLines,
+                                                  kHistory,  kPartialBlobs, kStepBlobs,
+                                                  kChildren, kRestarts,     kSharing};
 
 absl::Status Unfit(absl::string_view reason, absl::string_view message) {
   return ErrorWithReason(absl::StatusCode::kFailedPrecondition, reason, message);

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/id.h"
+#include "base/shared_tenant.h"
 #include "base/status_macros.h"
 #include "store/blob_store.h"
 #include "store/page_token.h"
@@ -15,12 +16,14 @@ namespace {
 
 // Of metadata in a page, but for the last resource's: a page is answered in one message of 4 MB.
 constexpr size_t kMostPageBytes = size_t{2} << 20;
+// For who is about to remove the row: nobody else reads or removes it.
+constexpr char kRemoving[] = " FOR UPDATE";
 // Pages that are read for one of a model.
 constexpr int kMostLooks = 20;
 
 #define RESOURCE_COLUMNS                                                                       \
   "sequence, tenant, kind, id, created_at, format_version, digest, display_name, media_type, " \
-  "blob_digest, blob_size, job_id, role, metadata"
+  "blob_digest, blob_size, job_id, role, metadata, publisher, published_at"
 
 Resource ReadResource(SqlRows& row) {
   return Resource{
@@ -37,6 +40,8 @@ Resource ReadResource(SqlRows& row) {
       .blob_size = row.Integer(10),
       .job_id = row.Text(11),
       .role = row.Text(12),
+      .publisher = row.Text(14),
+      .published_at = absl::FromUnixMicros(row.Integer(15)),
   };
 }
 
@@ -53,6 +58,15 @@ std::optional<Resource> FindResource(SqlTransaction& transaction, absl::string_v
                         tenant, static_cast<int64_t>(kind), id);
   if (!row->Next()) return std::nullopt;
   return ReadResource(*row);
+}
+
+// What is published under that name. What a tenant of that name had before nobody could be it any
+// more is not.
+std::optional<Resource> FindPublished(SqlTransaction& transaction, ResourceKind kind,
+                                      absl::string_view id, absl::string_view lock = "") {
+  auto resource = FindResource(transaction, kSharedTenant, kind, id, lock);
+  if (resource && resource->publisher.empty()) return std::nullopt;
+  return resource;
 }
 
 // What it counts for; bytes that several resources share count for each.
@@ -119,30 +133,75 @@ absl::Status CheckResource(const Resource& resource) {
   return CheckDigest("blob_digest", resource.blob_digest);
 }
 
+namespace {
+
+absl::Status OtherContent(ResourceKind kind, absl::string_view id, absl::string_view what) {
+  return ErrorWithReason(absl::StatusCode::kAlreadyExists, "RESOURCE_EXISTS",
+                         absl::StrCat("`", ResourceName(kind, id), "` ", what));
+}
+
+// One that is not there.
+absl::Status InsertResource(SqlTransaction& transaction, const Resource& resource,
+                            const TenantPolicies& tenants) {
+  transaction.Execute(
+      "INSERT INTO resources (tenant, kind, id, created_at, format_version, digest, display_name,"
+      " media_type, blob_digest, blob_size, job_id, role, metadata, publisher, published_at)"
+      " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+      resource.tenant, static_cast<int64_t>(resource.kind), resource.id, resource.created_at,
+      static_cast<int64_t>(resource.format_version), resource.digest, resource.display_name,
+      resource.media_type, resource.blob_digest, resource.blob_size, resource.job_id, resource.role,
+      Bytes{resource.metadata}, resource.publisher, resource.published_at);
+  return AddStoredBytes(transaction, resource.tenant, StoredBytes(resource), tenants);
+}
+
+// The row of a tenant, which nobody reads and `resource` is.
+void RemoveResource(SqlTransaction& transaction, const Resource& resource) {
+  transaction.Execute("DELETE FROM resources WHERE tenant = $1 AND kind = $2 AND id = $3",
+                      resource.tenant, static_cast<int64_t>(resource.kind), resource.id);
+  FreeStoredBytes(transaction, resource.tenant, StoredBytes(resource));
+  if (!resource.blob_digest.empty()) MarkIfUnnamed(transaction, {resource.blob_digest});
+}
+
+// A job that is not finished and reads the row of that tenant.
+std::optional<std::string> ReaderOf(SqlTransaction& transaction, const Resource& resource) {
+  const auto readers = transaction.Query(
+      "SELECT j.id FROM job_inputs i JOIN jobs j ON j.sequence = i.job"
+      " WHERE i.tenant = $1 AND i.kind = $2 AND i.id = $3 AND j.state IN (1, 2, 3) LIMIT 1",
+      resource.tenant, static_cast<int64_t>(resource.kind), resource.id);
+  if (!readers->Next()) return std::nullopt;
+  return readers->Text(0);
+}
+
+absl::Status InUse(const Resource& resource, absl::string_view reader) {
+  return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "RESOURCE_IN_USE",
+                         absl::StrCat("`", ResourceName(resource.kind, resource.id),
+                                      "` is read by ", reader, ", which is not finished"));
+}
+
+}  // namespace
+
 absl::StatusOr<Resource> PutResource(SqlTransaction& transaction, Resource resource,
                                      const TenantPolicies& tenants) {
   if (auto present = FindResource(transaction, resource.tenant, resource.kind, resource.id)) {
     if (present->digest == resource.digest) return *std::move(present);
-    return ErrorWithReason(
-        absl::StatusCode::kAlreadyExists, "RESOURCE_EXISTS",
-        absl::StrCat("`", ResourceName(resource.kind, resource.id), "` exists with other content"));
+    return OtherContent(resource.kind, resource.id, "exists with other content");
   }
   resource.created_at = transaction.now();
-  transaction.Execute(
-      "INSERT INTO resources (tenant, kind, id, created_at, format_version, digest, display_name,"
-      " media_type, blob_digest, blob_size, job_id, role, metadata)"
-      " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
-      resource.tenant, static_cast<int64_t>(resource.kind), resource.id, resource.created_at,
-      static_cast<int64_t>(resource.format_version), resource.digest, resource.display_name,
-      resource.media_type, resource.blob_digest, resource.blob_size, resource.job_id, resource.role,
-      Bytes{resource.metadata});
-  VS_RETURN_IF_ERROR(AddStoredBytes(transaction, resource.tenant, StoredBytes(resource), tenants));
+  VS_RETURN_IF_ERROR(InsertResource(transaction, resource, tenants));
   return resource;
 }
 
 absl::StatusOr<Resource> GetResource(SqlTransaction& transaction, absl::string_view tenant,
                                      ResourceKind kind, absl::string_view id,
                                      absl::string_view lock) {
+  if (auto own = FindResource(transaction, tenant, kind, id, lock)) return *std::move(own);
+  if (auto shared = FindPublished(transaction, kind, id, lock)) return *std::move(shared);
+  return ResourceNotFound(ResourceName(kind, id));
+}
+
+absl::StatusOr<Resource> GetOwnResource(SqlTransaction& transaction, absl::string_view tenant,
+                                        ResourceKind kind, absl::string_view id,
+                                        absl::string_view lock) {
   auto resource = FindResource(transaction, tenant, kind, id, lock);
   if (!resource) return ResourceNotFound(ResourceName(kind, id));
   return *std::move(resource);
@@ -163,9 +222,10 @@ absl::StatusOr<ResourcePage> ListResources(SqlTransaction& transaction, absl::st
     const auto rows =
         transaction.Query("SELECT " RESOURCE_COLUMNS
                           " FROM resources WHERE tenant = $1 AND kind = $2 AND sequence < $3"
-                          " AND ($4 = '' OR job_id = $4) ORDER BY sequence DESC LIMIT $5",
+                          " AND ($4 = '' OR job_id = $4) AND (tenant <> $6 OR publisher <> '')"
+                          " ORDER BY sequence DESC LIMIT $5",
                           tenant, static_cast<int64_t>(kind), last, filter.job_id,
-                          static_cast<int64_t>(bounds.size) + 1);
+                          static_cast<int64_t>(bounds.size) + 1, kSharedTenant);
     int read = 0;
     while (rows->Next()) {
       if (result.resources.size() == static_cast<size_t>(bounds.size) || bytes >= kMostPageBytes) {
@@ -185,24 +245,55 @@ absl::StatusOr<ResourcePage> ListResources(SqlTransaction& transaction, absl::st
   return result;
 }
 
+absl::StatusOr<Resource> PublishResource(SqlTransaction& transaction, absl::string_view tenant,
+                                         ResourceKind kind, absl::string_view id,
+                                         const TenantPolicies& tenants) {
+  const auto present = FindResource(transaction, kSharedTenant, kind, id);
+  // The row stays until it is there twice, and its blob with it.
+  const auto own = FindResource(transaction, tenant, kind, id, kReading);
+  if (present && !present->publisher.empty() && (!own || own->digest == present->digest)) {
+    return *present;
+  }
+  if (!own) return ResourceNotFound(ResourceName(kind, id));
+  if (present) {
+    return OtherContent(kind, id,
+                        present->publisher.empty()
+                            ? "is of a tenant that was named `shared` before no tenant could be"
+                            : "is published with other content");
+  }
+  Resource published = *own;
+  published.tenant = std::string(kSharedTenant);
+  published.publisher = std::string(tenant);
+  published.published_at = transaction.now();
+  VS_RETURN_IF_ERROR(InsertResource(transaction, published, tenants));
+  return published;
+}
+
+absl::Status WithdrawResource(SqlTransaction& transaction, absl::string_view tenant,
+                              bool of_anybody, ResourceKind kind, absl::string_view id) {
+  // Locked before it is asked who reads it: who is about to read it has locked it too.
+  const auto published = FindPublished(transaction, kind, id, kRemoving);
+  if (!published) return ResourceNotFound(ResourceName(kind, id));
+  if (published->publisher != tenant && !of_anybody) {
+    return ErrorWithReason(
+        absl::StatusCode::kPermissionDenied, "ANOTHER_PUBLISHER",
+        absl::StrCat("`", ResourceName(kind, id), "` was published by `", published->publisher,
+                     "`: that tenant can withdraw it, and admins can"));
+  }
+  // Whose job it is is nobody else's business.
+  if (ReaderOf(transaction, *published)) return InUse(*published, "a job of some tenant");
+  RemoveResource(transaction, *published);
+  return absl::OkStatus();
+}
+
 absl::Status DeleteResource(SqlTransaction& transaction, absl::string_view tenant,
                             ResourceKind kind, absl::string_view id) {
-  // Before it is asked who reads it: who is about to read it has locked it too.
   VS_ASSIGN_OR_RETURN(const Resource resource,
-                      GetResource(transaction, tenant, kind, id, " FOR UPDATE"));
-  const auto readers = transaction.Query(
-      "SELECT j.id FROM job_inputs i JOIN jobs j ON j.sequence = i.job"
-      " WHERE i.tenant = $1 AND i.kind = $2 AND i.id = $3 AND j.state IN (1, 2, 3) LIMIT 1",
-      tenant, static_cast<int64_t>(kind), id);
-  if (readers->Next()) {
-    return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "RESOURCE_IN_USE",
-                           absl::StrCat("`", ResourceName(kind, id), "` is read by `jobs/",
-                                        readers->Text(0), "`, which is not finished"));
+                      GetOwnResource(transaction, tenant, kind, id, kRemoving));
+  if (const auto reader = ReaderOf(transaction, resource)) {
+    return InUse(resource, absl::StrCat("`jobs/", *reader, "`"));
   }
-  transaction.Execute("DELETE FROM resources WHERE tenant = $1 AND kind = $2 AND id = $3", tenant,
-                      static_cast<int64_t>(kind), id);
-  FreeStoredBytes(transaction, tenant, StoredBytes(resource));
-  if (!resource.blob_digest.empty()) MarkIfUnnamed(transaction, {resource.blob_digest});
+  RemoveResource(transaction, resource);
   return absl::OkStatus();
 }
 

@@ -33,13 +33,23 @@ absl::Status CheckResource(const Resource& resource);
 // STORAGE_QUOTA) where the tenant may not have as much.
 absl::StatusOr<Resource> PutResource(SqlTransaction& transaction, Resource resource,
                                      const TenantPolicies& tenants);
-// `lock`: of the row, such as kReading; empty for none.
+// `lock`: of the row, such as kReading; empty for none. What is found is the tenant's or that of
+// the tenant `shared`.
 absl::StatusOr<Resource> GetResource(SqlTransaction& transaction, absl::string_view tenant,
                                      ResourceKind kind, absl::string_view id,
                                      absl::string_view lock = "");
+// The tenant's own alone.
+absl::StatusOr<Resource> GetOwnResource(SqlTransaction& transaction, absl::string_view tenant,
+                                        ResourceKind kind, absl::string_view id,
+                                        absl::string_view lock = "");
 absl::StatusOr<ResourcePage> ListResources(SqlTransaction& transaction, absl::string_view tenant,
                                            ResourceKind kind, const ResourceFilter& filter,
                                            const Page& page);
+absl::StatusOr<Resource> PublishResource(SqlTransaction& transaction, absl::string_view tenant,
+                                         ResourceKind kind, absl::string_view id,
+                                         const TenantPolicies& tenants);
+absl::Status WithdrawResource(SqlTransaction& transaction, absl::string_view tenant,
+                              bool of_anybody, ResourceKind kind, absl::string_view id);
 absl::Status DeleteResource(SqlTransaction& transaction, absl::string_view tenant,
                             ResourceKind kind, absl::string_view id);
 // Deletes the artifacts that a job made.

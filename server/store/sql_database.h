@@ -59,6 +59,9 @@ class SqlTransaction {
 
   // The time of everything that happens in this transaction.
   virtual absl::Time now() const = 0;
+  // What stands for it in a statement, in microseconds since 1970, where asking for it first would
+  // cost a journey to the database; else empty.
+  virtual absl::string_view NowInSql() const = 0;
 
   // A statement with its parameters in order, which is run by the time that its first row is asked
   // for.

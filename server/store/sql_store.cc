@@ -15,6 +15,7 @@
 #include "store/resource_rows.h"
 #include "store/sql_database.h"
 #include "store/tenant_rows.h"
+#include "store/usage_rows.h"
 
 namespace valuescope::store {
 namespace {
@@ -42,8 +43,7 @@ class SqlStore : public Store {
                               FindEarlierRequest(transaction, tenant, key));
           if (earlier) {
             for (const auto& [kind, id] : earlier->references) {
-              VS_ASSIGN_OR_RETURN(Resource resource,
-                                  store::GetResource(transaction, tenant, kind, id));
+              VS_ASSIGN_OR_RETURN(Resource resource, GetOwnResource(transaction, tenant, kind, id));
               stored.push_back(std::move(resource));
             }
             return stored;
@@ -83,6 +83,20 @@ class SqlStore : public Store {
   absl::Status CheckRoomFor(absl::string_view tenant, int64_t bytes) override {
     return database_->Read([&](SqlTransaction& transaction) {
       return store::CheckRoomFor(transaction, tenant, bytes, tenants_);
+    });
+  }
+
+  absl::StatusOr<Resource> PublishResource(absl::string_view tenant, ResourceKind kind,
+                                           absl::string_view id) override {
+    return database_->Transact([&](SqlTransaction& transaction) {
+      return store::PublishResource(transaction, tenant, kind, id, tenants_);
+    });
+  }
+
+  absl::Status WithdrawResource(absl::string_view tenant, bool of_anybody, ResourceKind kind,
+                                absl::string_view id) override {
+    return database_->Transact([&](SqlTransaction& transaction) {
+      return store::WithdrawResource(transaction, tenant, of_anybody, kind, id);
     });
   }
 
@@ -325,6 +339,16 @@ class SqlStore : public Store {
       }
       return expired;
     });
+  }
+
+  absl::Status AddUsage(const UsageBatch& batch) override {
+    return database_->Transact(
+        [&](SqlTransaction& transaction) { return store::AddUsage(transaction, batch); });
+  }
+
+  absl::StatusOr<std::vector<TenantUsage>> QueryUsage(const UsageQuery& query) override {
+    return database_->Read(
+        [&](SqlTransaction& transaction) { return store::QueryUsage(transaction, query); });
   }
 
   void Subscribe(std::function<void(const JobChange&)> on_change) override {

@@ -55,6 +55,7 @@ class SqliteTransaction : public SqlTransaction {
       : connection_(connection), now_(now) {}
 
   absl::Time now() const override { return now_; }
+  absl::string_view NowInSql() const override { return ""; }
   absl::string_view Locking(absl::string_view clause) const override { return ""; }
   absl::string_view ElementsOfFirst() const override { return "json_each($1)"; }
   void Announce(const JobChange& change) override {}

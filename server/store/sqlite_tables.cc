@@ -2,7 +2,9 @@
 // ordered by them are stable.
 //
 //   store_format     one row: the format version
-//   resources        vectors, neuron sets, artifacts' metadata
+//   resources        vectors, neuron sets, artifacts' metadata; what was published is there a
+//   second
+//                    time, as the tenant shared's, with who published it
 //   store_identity   one row: a random id, unlike any other database's
 //   orphaned_blobs   blobs that nothing names, and since when that is known; since 0 of partials,
 //                    which are nobody else's and go at once
@@ -26,6 +28,8 @@
 //   job_models       models that jobs run on
 //   job_observed     sums over the units that a job has done
 //   counters         sums that outlive deleted jobs
+//   usage            what each tenant used in each hour, which is told by its begin; usage_writers:
+//                    processes that count it, and the last batch that each wrote
 //   replicas         processes that work on the jobs; lists are JSON
 #include "store/sqlite_tables.h"
 
@@ -344,11 +348,32 @@ constexpr char kRestarts[] = R"sql(
 ALTER TABLE steps ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0;
 )sql";
 
+// What tenants published, and what they used.
+constexpr char kSharing[] = R"sql(
+ALTER TABLE resources ADD COLUMN publisher TEXT NOT NULL DEFAULT '';
+ALTER TABLE resources ADD COLUMN published_at INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE usage (
+  tenant TEXT NOT NULL,
+  hour INTEGER NOT NULL,
+  calls INTEGER NOT NULL DEFAULT 0,
+  prompt_tokens INTEGER NOT NULL DEFAULT 0,
+  generated_tokens INTEGER NOT NULL DEFAULT 0,
+  job_microseconds INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (tenant, hour)
+) STRICT;
+CREATE INDEX usage_by_hour ON usage (hour);
+CREATE TABLE usage_writers (
+  writer TEXT PRIMARY KEY,
+  batch INTEGER NOT NULL,
+  written_at INTEGER NOT NULL
+) STRICT;
+)sql";
+
 // What leads from each format to the next, from none at all on: a new database goes all the way, so
 // that there is one text of each table.
-constexpr std::array<const char*, 9> kUpgrades = {kFormat1,   kUpgradeFrom1, kReplicas,
-                                                  kLines,     kHistory,      kPartialBlobs,
-                                                  kStepBlobs, kChildren,     kRestarts};
+constexpr std::array<const char*, 10> kUpgrades = {kFormat1,  kUpgradeFrom1, kReplicas,  kLines,
+                                                   kHistory,  kPartialBlobs, kStepBlobs, kChildren,
+                                                   kRestarts, kSharing};
 
 }  // namespace
 

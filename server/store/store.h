@@ -26,6 +26,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "base/usage_tally.h"
 #include "store/blob_store.h"
 
 namespace valuescope::store {
@@ -82,6 +83,12 @@ struct Resource {
   int64_t blob_size = 0;     // bytes
   std::string job_id;        // the job that made it; empty where no job did
   std::string role;  // what it is to its job ("scores", "summary"); empty where no job made it
+  // Of a row of the tenant `shared` (base/shared_tenant.h): who published it, and when.
+  std::string publisher = {};
+  absl::Time published_at = absl::UnixEpoch();
+
+  // For people: of what is published who published it.
+  const std::string& owner() const { return publisher.empty() ? tenant : publisher; }
 };
 
 struct ResourceFilter {
@@ -235,6 +242,7 @@ struct Retention {
   absl::Duration request_ids = absl::InfiniteDuration();  // since they were first used
   // What failed and cancelled jobs have done, for a retry, since they finished.
   absl::Duration partials = absl::InfiniteDuration();
+  absl::Duration usage = absl::InfiniteDuration();  // of an hour, since its end
 };
 
 // What one sweep removed.
@@ -242,7 +250,39 @@ struct Expired {
   std::vector<std::string> jobs;  // ids
   int64_t request_ids = 0;
   int64_t partials = 0;  // of shards
+  int64_t usage = 0;     // hours of tenants
   bool more = false;     // there may be more to remove
+};
+
+// --- Usage ------------------------------------------------------------------------------------
+
+// What a process counted since its batch before.
+struct UsageBatch {
+  std::string writer;  // the process, unlike any other that ever was
+  int64_t number = 0;  // grows from batch to batch of the writer
+  UsageByTenant usage;
+};
+
+struct UsageQuery {
+  std::string tenant;  // empty: all
+  std::optional<absl::Time>
+      start;                      // the hours from the one that this lies in; 24 hours before `end`
+  std::optional<absl::Time> end;  // to the one that this lies in; now
+  bool by_hour = false;           // instead of one sum
+};
+
+inline constexpr absl::Duration kLongestUsageQuery = absl::Hours(400 * 24);
+inline constexpr absl::Duration kLongestUsageQueryByHour = absl::Hours(31 * 24);
+
+// What a tenant used in some hours.
+struct TenantUsage {
+  std::string tenant;
+  absl::Time start;  // begin of the first hour
+  absl::Time end;    // end of the last one
+  UsageCounts counts;
+  absl::Duration job_time;  // that workers spent on its jobs
+
+  bool operator==(const TenantUsage&) const = default;
 };
 
 // --- Leases ------------------------------------------------------------------------------------
@@ -356,10 +396,13 @@ class Store {
   virtual absl::StatusOr<std::optional<EarlierRequest>> FindRequest(absl::string_view tenant,
                                                                     const IdempotencyKey& key) = 0;
 
+  // The tenant's own, or else what a tenant published under that name.
   virtual absl::StatusOr<Resource> GetResource(absl::string_view tenant, ResourceKind kind,
                                                absl::string_view id) = 0;
 
-  // Newest first; the order is stable while others are added. Of resources with much metadata a
+  // Of a tenant's own, or of what was published, where that is the tenant `shared`. Newest first
+  // (of what was published: the last one published); the order is stable while others are added. Of
+  // resources with much metadata a
   // page has fewer than were asked for, and so where many are looked at for one of the model.
   virtual absl::StatusOr<ResourcePage> ListResources(absl::string_view tenant, ResourceKind kind,
                                                      const ResourceFilter& filter,
@@ -368,7 +411,21 @@ class Store {
   // Whether the tenant could store so many bytes more: the error of PutResources.
   virtual absl::Status CheckRoomFor(absl::string_view tenant, int64_t bytes) = 0;
 
-  // FAILED_PRECONDITION (reason RESOURCE_IN_USE) while a job that is not finished reads it.
+  // Lets every tenant read a resource of this one, until WithdrawResource, whatever the tenant does
+  // with its own. Returns what is published under that name, which may have been before. NOT_FOUND;
+  // ALREADY_EXISTS (reason RESOURCE_EXISTS) where other content is published under that name;
+  // RESOURCE_EXHAUSTED (reason kStorageQuota) where the tenant `shared` may not store as much.
+  virtual absl::StatusOr<Resource> PublishResource(absl::string_view tenant, ResourceKind kind,
+                                                   absl::string_view id) = 0;
+
+  // Ends that. NOT_FOUND where nothing is published under that name; PERMISSION_DENIED (reason
+  // ANOTHER_PUBLISHER) where another tenant published it, unless `of_anybody`; FAILED_PRECONDITION
+  // (reason RESOURCE_IN_USE) while a job of any tenant that is not finished reads it.
+  virtual absl::Status WithdrawResource(absl::string_view tenant, bool of_anybody,
+                                        ResourceKind kind, absl::string_view id) = 0;
+
+  // Of the tenant's own alone. FAILED_PRECONDITION (reason RESOURCE_IN_USE) while a job that is not
+  // finished reads it.
   virtual absl::Status DeleteResource(absl::string_view tenant, ResourceKind kind,
                                       absl::string_view id) = 0;
 
@@ -483,6 +540,18 @@ class Store {
   // again while there is more. A finished job goes as by DeleteJob, unless another job that is not
   // finished reads an artifact of it. A job that loses its partials can be retried, from its start.
   virtual absl::StatusOr<Expired> Expire(const Retention& retention, int64_t most_rows) = 0;
+
+  // --- Usage ---
+
+  // Adds a batch to what its tenants used in the hour that it is. A batch whose number is not above
+  // that of its writer's last one is there already: OK, and nothing is added, so that one of which
+  // it is not known whether it was can be sent again. What workers spend on jobs is not a part of
+  // it: that is counted where it is charged.
+  virtual absl::Status AddUsage(const UsageBatch& batch) = 0;
+
+  // By start, then tenant; who used nothing is left out. INVALID_ARGUMENT naming "end_time" where
+  // it is not after `start` or the time is longer than may be asked for.
+  virtual absl::StatusOr<std::vector<TenantUsage>> QueryUsage(const UsageQuery& query) = 0;
 
   // --- Other processes ---
 

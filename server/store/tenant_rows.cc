@@ -6,7 +6,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/error.h"
+#include "base/shared_tenant.h"
 #include "store/store.h"
+#include "store/usage_rows.h"
 
 namespace valuescope::store {
 namespace {
@@ -22,7 +24,7 @@ void LockTenant(SqlTransaction& transaction, absl::string_view tenant) {
 // Names of the resources of a tenant that take the most, but for those that this transaction adds.
 std::string LargestResources(SqlTransaction& transaction, absl::string_view tenant) {
   const auto rows = transaction.Query(
-      "SELECT kind, id FROM resources WHERE tenant = $1 AND created_at < $2"
+      "SELECT kind, id FROM resources WHERE tenant = $1 AND created_at < $2 AND published_at < $2"
       " ORDER BY blob_size DESC LIMIT 3",
       tenant, transaction.now());
   std::vector<std::string> names;
@@ -38,6 +40,13 @@ absl::Status CheckStored(SqlTransaction& transaction, absl::string_view tenant, 
                          int64_t stored, const TenantPolicies& tenants) {
   const int64_t most = tenants.Of(tenant).max_stored_bytes;
   if (most == 0 || stored <= most) return absl::OkStatus();
+  if (tenant == kSharedTenant) {
+    return NeverFits(
+        kStorageQuota,
+        absl::StrCat("with these ", bytes, " bytes ", stored, " of at most ", most,
+                     " would be published, by all tenants: withdraw some; the largest are ",
+                     LargestResources(transaction, tenant)));
+  }
   return NeverFits(
       kStorageQuota,
       absl::StrCat("with these ", bytes, " bytes you would store ", stored, " of at most ", most,
@@ -94,6 +103,7 @@ void Charge(SqlTransaction& transaction, absl::string_view tenant, absl::Duratio
   transaction.Execute("UPDATE tenants SET virtual_time = virtual_time + $1 WHERE tenant = $2",
                       absl::ToInt64Microseconds(VirtualTimeOf(worked, tenants.Of(tenant).weight)),
                       tenant);
+  AddJobTime(transaction, tenant, worked);
 }
 
 absl::Status CheckQueuedJobs(SqlTransaction& transaction, absl::string_view tenant,

@@ -39,7 +39,7 @@ bool IsAtItsBound(SqlTransaction& transaction, absl::string_view tenant,
 // The tenant is served; `start`: see StartOf.
 void TakeTurn(SqlTransaction& transaction, absl::string_view tenant, absl::Duration start);
 
-// Adds worker time to what the tenant has had.
+// Adds worker time to what the tenant has had, and to what it used.
 void Charge(SqlTransaction& transaction, absl::string_view tenant, absl::Duration worked,
             const TenantPolicies& tenants);
 

@@ -74,6 +74,7 @@ class TargetAttribution : public AttributionMethod {
     for (const LabelledResponse& response : chunk) {
       if (response.expresses) {
         requests.push_back(RequestOf(response, plan_));
+        requests.back().tenant = caller.tenant;
       } else if (plan_.mean_baseline) {
         others.push_back(response);
       }

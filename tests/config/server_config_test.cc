@@ -103,13 +103,16 @@ TEST(ServerConfigTest, WhatIsKeptIsKeptForDaysOrForEver) {
   EXPECT_EQ(defaults->keep_jobs, absl::Hours(30 * 24));
   EXPECT_EQ(defaults->keep_partials, absl::Hours(7 * 24));
   EXPECT_EQ(defaults->keep_request_ids, absl::Hours(7 * 24));
+  EXPECT_EQ(defaults->keep_usage, absl::Hours(400 * 24));
   EXPECT_EQ(defaults->keep_orphaned_blobs, absl::Hours(1));
-  const auto config = ParseServerConfig({"--keep_jobs=never", "--keep_partials=0",
-                                         "--keep_request_ids=2d", "--keep_orphaned_blobs=90m"});
+  const auto config =
+      ParseServerConfig({"--keep_jobs=never", "--keep_partials=0", "--keep_request_ids=2d",
+                         "--keep_orphaned_blobs=90m", "--keep_usage=31d"});
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->keep_jobs, absl::InfiniteDuration());
   EXPECT_EQ(config->keep_partials, absl::InfiniteDuration());
   EXPECT_EQ(config->keep_request_ids, absl::Hours(48));
+  EXPECT_EQ(config->keep_usage, absl::Hours(31 * 24));
   EXPECT_EQ(config->keep_orphaned_blobs, absl::Minutes(90));
 }
 
@@ -346,7 +349,7 @@ TEST(ServerConfigTest, TheHelpTeachesEveryFlag) {
         "--config=",          "--batch_invariant", "--heartbeat=",         "--connection_age=",
         "--keep_jobs=",       "--keep_partials=",  "--keep_request_ids=",  "--keep_orphaned_blobs=",
         "--s3_endpoint=",     "--s3_region=",      "--s3_addressing=",     "--s3_credentials_file=",
-        "--s3_ca_file=",      "--scratch="}) {
+        "--s3_ca_file=",      "--scratch=",        "--keep_usage="}) {
     EXPECT_THAT(help, HasSubstr(flag));
   }
   EXPECT_TRUE(ParseServerConfig({"--help"})->help);

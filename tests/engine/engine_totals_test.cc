@@ -45,7 +45,8 @@ class EngineTotalsTest : public testing::Test {
     engine_ = StartFake({.threads = 1,
                          .kv_cache_bytes = 1 << 16,
                          .max_batch_rows = max_batch_rows,
-                         .max_step_tokens = 16},
+                         .max_step_tokens = 16,
+                         .usage = &usage_},
                         [this](const model::StepBatch& batch) { BeforeStep(batch); });
   }
 
@@ -74,7 +75,8 @@ class EngineTotalsTest : public testing::Test {
   absl::Notification go_on_;                // from the step that is held
   std::atomic<bool> fails_ = false;         // that step
   std::atomic<int64_t> prompt_tokens_ = 0;  // as the model was given them
-  std::unique_ptr<Running> running_;        // what was submitted last
+  UsageTally usage_;
+  std::unique_ptr<Running> running_;  // what was submitted last
   std::unique_ptr<Engine> engine_;
 };
 
@@ -137,6 +139,43 @@ TEST_F(EngineTotalsTest, WhatRunsAgainAfterARequestGaveWayCountsAgain) {
   EXPECT_GT(totals.prompt_tokens + totals.prefix_hit_tokens, 2 * kPrompt);
   // Tokens are sampled once, however often they are run.
   EXPECT_EQ(totals.generated_tokens, 80 + 2);
+}
+
+TEST_F(EngineTotalsTest, WhatATenantUsedCountsOnceWhateverBecameOfItsRequests) {
+  Start(/*max_batch_rows=*/1);
+  Request job = Endless(1);
+  job.background = true;
+  job.tenant = "job";
+  const auto background = Run(std::move(job));
+  held_.WaitForNotification();
+  Request asked = Generation(Prompt(2), 2);
+  asked.tenant = "person";
+  const auto person = Run(std::move(asked));
+  go_on_.Notify();
+  EXPECT_TRUE(person->Await().ok());
+  EXPECT_TRUE(background->Await().ok());
+  Request again = Generation(Prompt(2), 1);
+  again.tenant = "person";
+  const auto cached = Run(std::move(again))->Await();
+  ASSERT_TRUE(cached.ok());
+  EXPECT_GT(cached->cached_prompt_tokens, 0) << "which count too";
+  const UsageByTenant expected = {
+      {"job", {.prompt_tokens = kPrompt, .generated_tokens = 80}},
+      {"person", {.prompt_tokens = 2 * kPrompt, .generated_tokens = 3}}};
+  EXPECT_EQ(usage_.Take(), expected);
+  EXPECT_TRUE(usage_.Take().empty());
+}
+
+TEST_F(EngineTotalsTest, OfARequestThatIsCancelledWhatItHadByThenIsUsed) {
+  Start(2);
+  const auto recorder = Run(Endless(1));
+  held_.WaitForNotification();
+  running_->Cancel();
+  go_on_.Notify();
+  EXPECT_FALSE(recorder->Await().ok());
+  const UsageByTenant expected = {
+      {"default", {.prompt_tokens = kPrompt, .generated_tokens = kHeld - 2}}};
+  EXPECT_EQ(usage_.Take(), expected);
 }
 
 TEST(KeptCapturesTest, AreCountedLikeThoseOfRequestsAndTakeHalfOfTheMemoryAtMost) {

@@ -211,6 +211,23 @@ TEST_F(CallTest, ARefusedCallIsFinishedOnceAndNeverRuns) {
   running->Cancel();
 }
 
+TEST_F(CallTest, ACallThatEndedCountsForItsTenantHoweverItEnded) {
+  UsageTally usage;
+  Open({.usage = &usage, .stall_timeout = kNever});
+  const auto good = NewStream();
+  good->Start([] { return absl::OkStatus(); });
+  EXPECT_TRUE(good->WaitUntilDone().ok());
+  const auto bad = NewStream();
+  bad->Start([] { return absl::InternalError("of the handler"); });
+  EXPECT_FALSE(bad->WaitUntilDone().ok());
+  runtime_->StopAccepting();
+  const auto refused = NewStream();
+  refused->Start([] { return absl::OkStatus(); });
+  EXPECT_FALSE(refused->WaitUntilDone().ok());
+  const UsageByTenant expected = {{"default", {.calls = 3}}};
+  EXPECT_EQ(usage.Take(), expected);
+}
+
 TEST_F(CallTest, RequestsHoldABoundedNumberOfBytesUntilTheirCallsEnd) {
   Open({.call_bytes = 1000, .stall_timeout = kNever});
   const auto served = [] { return absl::OkStatus(); };

@@ -27,6 +27,7 @@
 #include "valuescope/v1/jobs.pb.h"
 #include "valuescope/v1/models.pb.h"
 #include "valuescope/v1/neurons.pb.h"
+#include "valuescope/v1/tenants.pb.h"
 #include "valuescope/v1/vectors.pb.h"
 
 namespace valuescope::rpc {
@@ -131,8 +132,9 @@ TEST_F(CredentialsTest, ACertificateWithAnotherUriNamesNobody) {
        {"", "spiffe://", "spiffe://lab", "https://lab/tenant/a/role/user",
         "spiffe:///tenant/a/role/user", "spiffe://lab/tenant/a", "spiffe://lab/tenant/a/role/",
         "spiffe://lab/tenant/a/role/root", "spiffe://lab/tenant//role/user",
-        "spiffe://lab/tenant/../role/user", "spiffe://lab/tenant/a/role/user/",
-        "spiffe://lab/role/user/tenant/a", "spiffe://lab/x/tenant/a/role/user"}) {
+        "spiffe://lab/tenant/../role/user", "spiffe://lab/tenant/shared/role/admin",
+        "spiffe://lab/tenant/a/role/user/", "spiffe://lab/role/user/tenant/a",
+        "spiffe://lab/x/tenant/a/role/user"}) {
     ShowingPeer peer;
     peer.uri_ = uri;
     EXPECT_EQ(Refused(CredentialsAuthenticator(nullptr), peer), "CERTIFICATE_NAMES_NOBODY") << uri;
@@ -153,8 +155,8 @@ const google::protobuf::ServiceDescriptor& ServiceOf(const google::protobuf::Des
 
 // What a name promises, said without the table: what looks is a reader's, and the rest is not.
 bool IsReadersByItsName(const std::string& method) {
-  static const auto* verbs =
-      new std::set<std::string>{"Get", "List", "Read", "Watch", "Export", "Tokenize", "Detokenize"};
+  static const auto* verbs = new std::set<std::string>{"Get",    "List",     "Read",       "Watch",
+                                                       "Export", "Tokenize", "Detokenize", "Query"};
   static const auto* others = new std::set<std::string>{"CompareVectors", "CompareNeuronSets",
                                                         "Check", "ServerReflectionInfo"};
   return others->contains(method) ||
@@ -169,7 +171,7 @@ TEST(RolesTest, EveryRpcOfEveryDescriptorHasALeastRole) {
         v1::MeasureTextsRequest::descriptor(), v1::GenerateRequest::descriptor(),
         v1::GetJobRequest::descriptor(), v1::GetModelRequest::descriptor(),
         v1::GetNeuronSetRequest::descriptor(), v1::GetVectorRequest::descriptor(),
-        grpc::health::v1::HealthCheckRequest::descriptor(),
+        v1::QueryUsageRequest::descriptor(), grpc::health::v1::HealthCheckRequest::descriptor(),
         v1alpha::ServerReflectionRequest::descriptor()}) {
     const auto& service = ServiceOf(message);
     for (int i = 0; i < service.method_count(); ++i, ++walked) {

@@ -16,6 +16,7 @@
 #include "valuescope/v1/jobs.pb.h"
 #include "valuescope/v1/models.pb.h"
 #include "valuescope/v1/neurons.pb.h"
+#include "valuescope/v1/tenants.pb.h"
 #include "valuescope/v1/vectors.pb.h"
 
 namespace valuescope::rpc {
@@ -62,7 +63,8 @@ TEST(ServedMethodsTest, AllAreServed) {
        {v1::CaptureRequest::descriptor(), v1::GetArtifactRequest::descriptor(),
         v1::MeasureTextsRequest::descriptor(), v1::GenerateRequest::descriptor(),
         v1::GetJobRequest::descriptor(), v1::GetModelRequest::descriptor(),
-        v1::GetNeuronSetRequest::descriptor(), v1::GetVectorRequest::descriptor()}) {
+        v1::GetNeuronSetRequest::descriptor(), v1::GetVectorRequest::descriptor(),
+        v1::QueryUsageRequest::descriptor()}) {
     const google::protobuf::ServiceDescriptor& service = *message->file()->service(0);
     for (int i = 0; i < service.method_count(); ++i, ++walked) {
       const std::string& name = service.method(i)->name();

@@ -48,6 +48,8 @@ TEST(ParseTokensTest, NamesTheLineThatIsWrongAndShowsNothingOfIt) {
         {Line(shouted, "lab", "user"), "lower-case"},
         {Line(kTest, "", "user"), "tenant"},
         {Line(kTest, "../vs_secret", "user"), "tenant"},
+        {Line(kTest, "shared", "user"), "another tenant than shared"},
+        {R"({"sub": "a", "tenant": "shared", "role": "user"})", "another tenant than shared"},
         {Line(kTest, "lab", "vs_secret"), "reader, user or admin"},
         {Line(kTest, "lab", ""), "reader, user or admin"},
         {R"({"sha256": 1, "tenant": "lab", "role": "user"})", "each a string"},

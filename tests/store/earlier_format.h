@@ -17,6 +17,9 @@ inline std::string FromLinesToNone(absl::string_view bytes) {
                         : "DROP TRIGGER job_is_created ON jobs; DROP TRIGGER job_changes ON jobs;"
                           "DROP FUNCTION job_is_created(); DROP FUNCTION job_changes();";
   absl::StrAppend(&sql,
+                  "DROP TABLE usage; DROP TABLE usage_writers;"
+                  "ALTER TABLE resources DROP COLUMN publisher;"
+                  "ALTER TABLE resources DROP COLUMN published_at;"
                   "DROP TABLE store_identity;"
                   "DROP TABLE job_children; DROP TABLE job_revisions; DROP TABLE job_states; DROP "
                   "TABLE job_models;"
