@@ -36,6 +36,7 @@ LOOKS = (
     "Tokenize",
     "Detokenize",
     "Check",
+    "QueryUsage",
     "ServerReflection",
 )
 LOOKS += ("CompareVectors", "CompareNeuronSets")
@@ -126,8 +127,13 @@ def naming(kind, name):
         add=v1.AddVector(vector=name, coefficient=1),
     )
     prompt = v1.Prompt(token_ids=v1.TokenIds(ids=[1]))
+    sharing = {
+        "TenantService/PublishResource": v1.PublishResourceRequest(name=name),
+        "TenantService/WithdrawResource": v1.WithdrawResourceRequest(name=name),
+    }
     return {
         "vectors": {
+            **sharing,
             "VectorService/GetVector": v1.GetVectorRequest(name=name),
             "VectorService/DeleteVector": v1.DeleteVectorRequest(name=name),
             "VectorService/ExportVectors": v1.ExportVectorsRequest(
@@ -139,12 +145,14 @@ def naming(kind, name):
             ),
         },
         "artifacts": {
+            **sharing,
             "ArtifactService/GetArtifact": v1.GetArtifactRequest(name=name),
             "ArtifactService/ReadArtifact": v1.ReadArtifactRequest(name=name),
             "ArtifactService/ReadTable": v1.ReadTableRequest(artifact=name),
             "ArtifactService/DeleteArtifact": v1.DeleteArtifactRequest(name=name),
         },
         "neuronSets": {
+            **sharing,
             "NeuronService/GetNeuronSet": v1.GetNeuronSetRequest(name=name),
             "NeuronService/DeleteNeuronSet": v1.DeleteNeuronSetRequest(name=name),
         },

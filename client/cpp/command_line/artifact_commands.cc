@@ -10,18 +10,20 @@
 
 namespace valuescope::command_line {
 
-int ListArtifacts(const Globals& globals) {
+int ListArtifacts(const Globals& globals, bool shared) {
   Client client = globals.Connect();
+  v1::ListArtifactsRequest listing;
+  listing.set_shared(shared);
   const auto artifacts = AllPages<v1::Artifact>(
-      v1::ListArtifactsRequest(),
-      [&](const auto& request) { return client.ListArtifacts(request); },
+      listing, [&](const auto& request) { return client.ListArtifacts(request); },
       [](const auto& page) { return page.artifacts(); });
   if (!artifacts.ok()) return Fail(artifacts.status());
   if (globals.json) return PrintJsonLines(*artifacts);
-  std::vector<std::vector<std::string>> rows = {{"ARTIFACT", "TYPE", "BYTES", "SHA-256", "NAME"}};
+  std::vector<std::vector<std::string>> rows = {
+      {"ARTIFACT", "TYPE", "BYTES", "SHA-256", "OWNER", "NAME"}};
   for (const v1::Artifact& artifact : *artifacts) {
     rows.push_back({artifact.name(), artifact.media_type(), absl::StrCat(artifact.size_bytes()),
-                    ShortDigest(artifact.sha256()), artifact.display_name()});
+                    ShortDigest(artifact.sha256()), artifact.owner(), artifact.display_name()});
   }
   PrintTable(rows);
   return kOk;

@@ -314,7 +314,7 @@ int GetModel(const Globals& globals, const std::string& name);
 int Generate(const Globals& globals, const GenerateFlags& flags);
 int Capture(const Globals& globals, const CaptureFlags& flags);
 
-int ListVectors(const Globals& globals);
+int ListVectors(const Globals& globals, bool shared);
 int ExtractVectors(const Globals& globals, const ExtractFlags& flags);
 int DecomposeVectors(const Globals& globals, const std::string& intrinsic,
                      const std::string& prompted);
@@ -348,7 +348,7 @@ int RetryJob(const Globals& globals, const std::string& name);
 int DeleteJob(const Globals& globals, const std::string& name);
 int CreateToken(const Globals& globals, const TokenFlags& flags);
 
-int ListArtifacts(const Globals& globals);
+int ListArtifacts(const Globals& globals, bool shared);
 int WriteArtifact(const Globals& globals, const std::string& path, const std::string& media_type);
 int ReadArtifact(const Globals& globals, const ReadFlags& flags);
 

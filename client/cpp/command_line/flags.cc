@@ -39,4 +39,8 @@ void AddJobFlags(CLI::App& command, JobFlags& flags) {
   }
 }
 
+void AddShared(CLI::App& command, bool& shared) {
+  command.add_flag("--shared", shared, "what tenants published, in place of your own");
+}
+
 }  // namespace valuescope::command_line

@@ -26,6 +26,9 @@ void AddJobFlags(CLI::App& command, JobFlags& flags);
 // Those of a command that makes nothing but jobs.
 void AddSubmission(CLI::App& command, JobFlags& flags);
 
+// --shared of a list.
+void AddShared(CLI::App& command, bool& shared);
+
 // Subcommands about vectors and neurons, and those that evaluate models. `globals` and `action`
 // outlive the parsing.
 void AddVectors(CLI::App& app, const Globals& globals, Action& action);

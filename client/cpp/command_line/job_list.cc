@@ -25,18 +25,6 @@ absl::StatusOr<v1::JobState> ParseState(const std::string& text) {
       absl::StrCat("--state must be one of ", absl::StrJoin(names, ", "), ", not ", text));
 }
 
-absl::Status SetTime(const char* flag, const std::string& text, absl::Time now,
-                     google::protobuf::Timestamp* timestamp) {
-  const absl::StatusOr<absl::Time> time = ParseMoment(text, now);
-  if (!time.ok()) {
-    return absl::InvalidArgumentError(absl::StrCat(flag, " ", time.status().message()));
-  }
-  timestamp->set_seconds(absl::ToUnixSeconds(*time));
-  timestamp->set_nanos(static_cast<int32_t>(
-      absl::ToInt64Nanoseconds(*time - absl::FromUnixSeconds(timestamp->seconds()))));
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 absl::StatusOr<absl::Time> ParseMoment(const std::string& text, absl::Time now) {
@@ -58,6 +46,18 @@ absl::StatusOr<absl::Time> ParseMoment(const std::string& text, absl::Time now) 
       text));
 }
 
+absl::Status SetMoment(const char* flag, const std::string& text, absl::Time now,
+                       google::protobuf::Timestamp* timestamp) {
+  const absl::StatusOr<absl::Time> time = ParseMoment(text, now);
+  if (!time.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(flag, " ", time.status().message()));
+  }
+  timestamp->set_seconds(absl::ToUnixSeconds(*time));
+  timestamp->set_nanos(static_cast<int32_t>(
+      absl::ToInt64Nanoseconds(*time - absl::FromUnixSeconds(timestamp->seconds()))));
+  return absl::OkStatus();
+}
+
 absl::StatusOr<v1::ListJobsRequest> ListRequestOf(const JobListFlags& flags, absl::Time now) {
   v1::ListJobsRequest request;
   for (const std::string& text : flags.states) {
@@ -70,12 +70,12 @@ absl::StatusOr<v1::ListJobsRequest> ListRequestOf(const JobListFlags& flags, abs
   if (!flags.model.empty()) request.set_model(ResourceName("models", flags.model));
   if (!flags.created_after.empty()) {
     const absl::Status set =
-        SetTime("--created_after", flags.created_after, now, request.mutable_created_after());
+        SetMoment("--created_after", flags.created_after, now, request.mutable_created_after());
     if (!set.ok()) return set;
   }
   if (!flags.created_before.empty()) {
     const absl::Status set =
-        SetTime("--created_before", flags.created_before, now, request.mutable_created_before());
+        SetMoment("--created_before", flags.created_before, now, request.mutable_created_before());
     if (!set.ok()) return set;
   }
   return request;

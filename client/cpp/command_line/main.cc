@@ -10,6 +10,7 @@
 #include "completion.h"
 #include "flags.h"
 #include "output.h"
+#include "tenant_commands.h"
 #include "text_commands.h"
 
 namespace valuescope::command_line {
@@ -198,9 +199,10 @@ void AddJobs(CLI::App& app, const Globals& globals, Action& action) {
 void AddArtifacts(CLI::App& app, const Globals& globals, Action& action) {
   CLI::App* artifacts = app.add_subcommand("artifacts", "stored files (list, write, read)");
   artifacts->require_subcommand(1);
-  artifacts->add_subcommand("list", "all artifacts")->callback([&] {
-    action = [&globals] { return ListArtifacts(globals); };
-  });
+  static bool shared = false;
+  CLI::App* list = artifacts->add_subcommand("list", "all artifacts");
+  AddShared(*list, shared);
+  list->callback([&] { action = [&globals] { return ListArtifacts(globals, shared); }; });
   static std::string write_path, media_type = "application/octet-stream";
   CLI::App* write = artifacts->add_subcommand("write", "store a file");
   write->add_option("path", write_path)->required();
@@ -306,6 +308,7 @@ int Main(int argc, char** argv) {
   AddTextCommands(app, globals, action);
   AddJobs(app, globals, action);
   AddArtifacts(app, globals, action);
+  AddTenantCommands(app, globals, action);
   AddTokens(app, globals, action);
   AddCompletion(app, action);
   try {

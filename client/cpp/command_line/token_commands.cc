@@ -54,6 +54,10 @@ int CreateToken(const Globals& globals, const TokenFlags& flags) {
         "--tenant must be 1 to 128 letters, digits, '.', '_' and '-', the first one a letter or "
         "digit"));
   }
+  if (flags.tenant == "shared") {
+    return FailUsage(absl::InvalidArgumentError(
+        "--tenant must not be shared: to that tenant belongs what others publish"));
+  }
   const std::optional<std::string> token = RandomToken();
   if (!token) return Fail(absl::UnavailableError("this machine has no random numbers"));
   nlohmann::ordered_json line = {

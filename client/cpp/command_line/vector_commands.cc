@@ -62,19 +62,22 @@ void PrintValueVectors(const v1::ExtractVectorsResponse& response) {
 
 }  // namespace
 
-int ListVectors(const Globals& globals) {
+int ListVectors(const Globals& globals, bool shared) {
   Client client = globals.Connect();
+  v1::ListVectorsRequest listing;
+  listing.set_shared(shared);
   const auto vectors = AllPages<v1::Vector>(
-      v1::ListVectorsRequest(), [&](const auto& request) { return client.ListVectors(request); },
+      listing, [&](const auto& request) { return client.ListVectors(request); },
       [](const auto& page) { return page.vectors(); });
   if (!vectors.ok()) return Fail(vectors.status());
   if (globals.json) return PrintJsonLines(*vectors);
   std::vector<std::vector<std::string>> rows = {
-      {"VECTOR", "MODEL", "SITE", "LAYERS", "WIDTH", "NAME"}};
+      {"VECTOR", "MODEL", "SITE", "LAYERS", "WIDTH", "OWNER", "NAME"}};
   for (const v1::Vector& vector : *vectors) {
-    rows.push_back(
-        {vector.name(), vector.model(), LowerWithoutPrefix(v1::Site_Name(vector.site()), "SITE_"),
-         absl::StrCat(vector.layers_size()), absl::StrCat(vector.width()), vector.display_name()});
+    rows.push_back({vector.name(), vector.model(),
+                    LowerWithoutPrefix(v1::Site_Name(vector.site()), "SITE_"),
+                    absl::StrCat(vector.layers_size()), absl::StrCat(vector.width()),
+                    vector.owner(), vector.display_name()});
   }
   PrintTable(rows);
   return kOk;

@@ -88,9 +88,10 @@ void AddVectors(CLI::App& app, const Globals& globals, Action& action) {
   CLI::App* vectors = app.add_subcommand(
       "vectors", "value vectors (list, extract, decompose, compare, values, import, export)");
   vectors->require_subcommand(1);
-  vectors->add_subcommand("list", "stored vectors")->callback([&] {
-    action = [&globals] { return ListVectors(globals); };
-  });
+  static bool shared = false;
+  CLI::App* list = vectors->add_subcommand("list", "stored vectors");
+  AddShared(*list, shared);
+  list->callback([&] { action = [&globals] { return ListVectors(globals, shared); }; });
   static ExtractFlags flags;
   CLI::App* extract =
       vectors->add_subcommand("extract", "the direction that tells labelled responses apart");

@@ -178,6 +178,7 @@ struct Client::Stubs {
         jobs(channel),
         models(channel),
         neurons(channel),
+        tenants(channel),
         vectors(channel) {}
 
   v1::ActivationService::Stub activations;
@@ -187,6 +188,7 @@ struct Client::Stubs {
   v1::JobService::Stub jobs;
   v1::ModelService::Stub models;
   v1::NeuronService::Stub neurons;
+  v1::TenantService::Stub tenants;
   v1::VectorService::Stub vectors;
 };
 
@@ -484,6 +486,22 @@ absl::StatusOr<v1::DeleteArtifactResponse> Client::DeleteArtifact(
     const v1::DeleteArtifactRequest& request, const CallOptions& options) {
   return Call(stubs_->artifacts, &v1::ArtifactService::Stub::DeleteArtifact, request, options,
               Repeat::kNever);
+}
+
+absl::StatusOr<v1::PublishResourceResponse> Client::PublishResource(
+    const v1::PublishResourceRequest& request, const CallOptions& options) {
+  return Call(stubs_->tenants, &v1::TenantService::Stub::PublishResource, request, options,
+              Repeat::kHarmless);
+}
+absl::StatusOr<v1::WithdrawResourceResponse> Client::WithdrawResource(
+    const v1::WithdrawResourceRequest& request, const CallOptions& options) {
+  return Call(stubs_->tenants, &v1::TenantService::Stub::WithdrawResource, request, options,
+              Repeat::kNever);
+}
+absl::StatusOr<v1::QueryUsageResponse> Client::QueryUsage(const v1::QueryUsageRequest& request,
+                                                          const CallOptions& options) {
+  return Call(stubs_->tenants, &v1::TenantService::Stub::QueryUsage, request, options,
+              Repeat::kHarmless);
 }
 
 absl::StatusOr<v1::ImportVectorsResponse> Client::ImportVectors(const std::string& bytes,

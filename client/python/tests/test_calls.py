@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import datetime
 import hashlib
 import inspect
 import json
@@ -28,6 +29,7 @@ from valuescope.v1 import (
     jobs_pb2,
     models_pb2,
     neurons_pb2,
+    tenants_pb2,
     vectors_pb2,
 )
 
@@ -75,7 +77,7 @@ def failing(times, code, *details, then=MODEL, **options):
 def test_the_table_of_rpcs_is_the_contract():
     files = [activations_pb2, artifacts_pb2, generation_pb2, jobs_pb2, models_pb2, neurons_pb2]
     found = {}
-    for file in [*files, evaluation_pb2, vectors_pb2]:
+    for file in [*files, evaluation_pb2, tenants_pb2, vectors_pb2]:
         for service in file.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 found[f"{service.name}/{method.name}"] = method
@@ -193,6 +195,63 @@ def test_every_page_is_read(both, fake):
     }
     fake.answers["ModelService/ListModels"] = lambda request, context: pages[request.page_token]
     assert [m.name for m in both.run(lambda client: client.models())] == ["a", "b"]
+
+
+def test_lists_have_ones_own_or_what_is_shared(both, fake):
+    for name, response in (
+        ("VectorService/ListVectors", v1.ListVectorsResponse()),
+        ("NeuronService/ListNeuronSets", v1.ListNeuronSetsResponse()),
+        ("ArtifactService/ListArtifacts", v1.ListArtifactsResponse()),
+    ):
+        fake.answers[name] = lambda request, context, response=response: response
+        method = {"Vectors": "vectors", "NeuronSets": "neuron_sets", "Artifacts": "artifacts"}[
+            name.split("List")[1]
+        ]
+        both.run(lambda client, method=method: getattr(client, method)())
+        both.run(lambda client, method=method: getattr(client, method)(shared=True))
+        assert [request.shared for request in fake.requests[name]] == [False, True]
+
+
+def test_usage_is_asked_for_in_utc_and_becomes_rows(both, fake):
+    hour = datetime.datetime(2026, 11, 29, 12, tzinfo=datetime.timezone.utc)
+    usage = v1.TenantUsage(
+        tenant="lab", calls=3, prompt_tokens=40, generated_tokens=5, job_seconds=1.5
+    )
+    usage.start_time.FromDatetime(hour)
+    usage.end_time.FromDatetime(hour + datetime.timedelta(hours=1))
+    fake.answers["TenantService/QueryUsage"] = lambda request, context: v1.QueryUsageResponse(
+        usage=[usage]
+    )
+    zone = datetime.timezone(datetime.timedelta(hours=2))
+    start = datetime.datetime(2026, 11, 29, 14, tzinfo=zone)
+    told = both.run(lambda client: client.usage(tenant="*", start=start, by_hour=True))
+    (request,) = fake.requests["TenantService/QueryUsage"]
+    assert request.tenant == "*" and request.by_hour and not request.HasField("end_time")
+    assert request.start_time.ToDatetime(datetime.timezone.utc) == hour
+    assert told.records() == [
+        {
+            "tenant": "lab",
+            "start": hour,
+            "end": hour + datetime.timedelta(hours=1),
+            "calls": 3,
+            "prompt_tokens": 40,
+            "generated_tokens": 5,
+            "job_seconds": 1.5,
+        }
+    ]
+    assert "<td" in told._repr_html_() and "2026-11-29 12:00" in told._repr_html_()
+
+
+def test_publishing_is_repeated_and_withdrawing_is_not(both, fake):
+    lost = failing(1, grpc.StatusCode.UNAVAILABLE, then=v1.PublishResourceResponse())
+    fake.answers["TenantService/PublishResource"] = lost
+    both.run(lambda client: client.publish("vectors/v"))
+    assert fake.count("TenantService/PublishResource") == 2
+    lost = failing(1, grpc.StatusCode.UNAVAILABLE, then=v1.WithdrawResourceResponse())
+    fake.answers["TenantService/WithdrawResource"] = lost
+    with pytest.raises(vs.Unavailable):
+        both.run(lambda client: client.withdraw("vectors/v"))
+    assert fake.count("TenantService/WithdrawResource") == 1
 
 
 # --- Errors --------------------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ from .prompts import (
     to_tokens,
 )
 from .questionnaires import Questionnaire, questionnaire_request
-from .results import Activations, Generation, Jobs, Models, Replicas, Scores
+from .results import Activations, Generation, Jobs, Models, Replicas, Scores, Usage
 from .retry import Retry
 from .rpcs import RequestT, ResponseT, Rpc
 from .sampling import to_sampling
@@ -686,9 +686,10 @@ class Api:
         vector = await self.vector(name)
         return dict(zip(list(vector.layers) or [0], to_numpy(vector.data), strict=True))
 
-    async def vectors(self, *, model: str = "") -> list[v1.Vector]:
-        """Stored vectors, newest first, without data: all, or those of this "models/ID"."""
-        request = v1.ListVectorsRequest(model=model)
+    async def vectors(self, *, model: str = "", shared: bool = False) -> list[v1.Vector]:
+        """Stored vectors, newest first, without data: all, or those of this "models/ID"; `shared`: what tenants published in
+        place of one's own."""
+        request = v1.ListVectorsRequest(model=model, shared=shared)
         return await self._list(rpcs.LIST_VECTORS, request, "vectors")
 
     async def export_vectors(
@@ -868,9 +869,10 @@ class Api:
         request = v1.GetNeuronSetRequest(name=name)
         return (await self._call(rpcs.GET_NEURON_SET, request)).neuron_set
 
-    async def neuron_sets(self, *, model: str = "") -> list[v1.NeuronSet]:
-        """Stored sets, newest first, without members: all, or those of this "models/ID"."""
-        request = v1.ListNeuronSetsRequest(model=model)
+    async def neuron_sets(self, *, model: str = "", shared: bool = False) -> list[v1.NeuronSet]:
+        """Stored sets, newest first, without members: all, or those of this "models/ID"; `shared`: what tenants published in
+        place of one's own."""
+        request = v1.ListNeuronSetsRequest(model=model, shared=shared)
         return await self._list(rpcs.LIST_NEURON_SETS, request, "neuron_sets")
 
     async def neuron_columns(self, name: str) -> NeuronColumns:
@@ -1217,9 +1219,9 @@ class Api:
         elif state is not None:
             request.states.extend(_job_state(one) for one in state)
         if created_after is not None:
-            request.created_after.FromDatetime(created_after.astimezone(datetime.timezone.utc))
+            _set_time(request.created_after, created_after)
         if created_before is not None:
-            request.created_before.FromDatetime(created_before.astimezone(datetime.timezone.utc))
+            _set_time(request.created_before, created_before)
         return Jobs(await self._list(rpcs.LIST_JOBS, request, "jobs"))
 
     async def cancel_job(self, name: str) -> v1.Job:
@@ -1440,10 +1442,12 @@ class Api:
         """Size, digest and provenance of an artifact."""
         return (await self._call(rpcs.GET_ARTIFACT, v1.GetArtifactRequest(name=name))).artifact
 
-    async def artifacts(self, *, job: str = "", model: str = "") -> list[v1.Artifact]:
+    async def artifacts(
+        self, *, job: str = "", model: str = "", shared: bool = False
+    ) -> list[v1.Artifact]:
         """Artifacts, newest first; with `job` ("jobs/ID") only those that it made, with `model` ("models/ID") only those whose
-        provenance names it."""
-        request = v1.ListArtifactsRequest(job=job, model=model)
+        provenance names it; `shared`: what tenants published in place of one's own."""
+        request = v1.ListArtifactsRequest(job=job, model=model, shared=shared)
         return await self._list(rpcs.LIST_ARTIFACTS, request, "artifacts")
 
     async def read_artifact(self, name: str, *, progress: str | bool | None = None) -> bytes:
@@ -1568,6 +1572,49 @@ class Api:
     async def delete_artifact(self, name: str) -> None:
         """Deletes an artifact; FailedPrecondition while an unfinished job uses it."""
         await self._call(rpcs.DELETE_ARTIFACT, v1.DeleteArtifactRequest(name=name))
+
+    # --- Tenants ---------------------------------------------------------------------------------------------------
+
+    async def publish(self, name: str) -> v1.SharedResource:
+        """Lets every tenant read a vector, a neuron set or an artifact of one's own under its name, until it is withdrawn,
+        whatever becomes of one's own.
+
+        Args:
+            name: "vectors/ID", "neuronSets/ID" or "artifacts/ID".
+
+        Raises:
+            Exhausted: all tenants together may not publish as much.
+            AlreadyExists: other content is published under this name.
+        """
+        request = v1.PublishResourceRequest(name=name)
+        return (await self._call(rpcs.PUBLISH_RESOURCE, request)).resource
+
+    async def withdraw(self, name: str) -> None:
+        """Ends what `publish` began; FailedPrecondition while an unfinished job uses it."""
+        await self._call(rpcs.WITHDRAW_RESOURCE, v1.WithdrawResourceRequest(name=name))
+
+    async def usage(
+        self,
+        *,
+        tenant: str = "",
+        start: datetime.datetime | None = None,
+        end: datetime.datetime | None = None,
+        by_hour: bool = False,
+    ) -> Usage:
+        """What tenants used of the servers that share the store: calls, tokens, time of jobs.
+
+        Args:
+            tenant: whose; default one's own. Admins may name another, or "*" for all.
+            start: from the hour of this time; default 24 hours before `end`. A time without a time zone is local.
+            end: to the hour of this time; default now.
+            by_hour: a row an hour instead of one sum.
+        """
+        request = v1.QueryUsageRequest(tenant=tenant, by_hour=by_hour)
+        if start is not None:
+            _set_time(request.start_time, start)
+        if end is not None:
+            _set_time(request.end_time, end)
+        return Usage((await self._call(rpcs.QUERY_USAGE, request)).usage)
 
     # --- Calls -----------------------------------------------------------------------------------------------------
 
@@ -1746,6 +1793,11 @@ def _convention(name: str | None) -> v1.GgufConvention:
 
 def _new_id() -> str:
     return str(uuid.uuid4())
+
+
+def _set_time(field: Any, time: datetime.datetime) -> None:
+    """A time without a time zone is local."""
+    field.FromDatetime(time.astimezone(datetime.timezone.utc))
 
 
 def _job_state(name: str) -> v1.JobState:

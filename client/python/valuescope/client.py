@@ -278,6 +278,10 @@ class Client:
     read_table = blocking(Api.read_table)
     delete_artifact = blocking(Api.delete_artifact)
 
+    publish = blocking(Api.publish)
+    withdraw = blocking(Api.withdraw)
+    usage = blocking(Api.usage)
+
 
 def connect(
     target: str = _DEFAULT_TARGET,

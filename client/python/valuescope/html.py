@@ -87,6 +87,26 @@ def replicas(found: Iterable[v1.Replica]) -> str:
     return table(headings, rows)
 
 
+def usage(found: Iterable[v1.TenantUsage]) -> str:
+    """One row a sum."""
+    headings = ["tenant", "from (UTC)", "to (UTC)", "calls", "prompt tokens", "generated", "job s"]
+    return table(
+        headings,
+        [
+            [
+                each.tenant,
+                f"{each.start_time.ToDatetime():%Y-%m-%d %H:%M}",
+                f"{each.end_time.ToDatetime():%Y-%m-%d %H:%M}",
+                each.calls,
+                each.prompt_tokens,
+                each.generated_tokens,
+                f"{each.job_seconds:.1f}",
+            ]
+            for each in found
+        ],
+    )
+
+
 def jobs(found: Iterable[v1.Job]) -> str:
     """One row a job, with a bar."""
     headings = ["job", "name", "kind", "state", "progress", "error"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import datetime
 import functools
 import textwrap
 from collections.abc import Iterable
@@ -192,6 +193,28 @@ class Jobs(list[v1.Job]):
 
     def _repr_html_(self) -> str:
         return html.jobs(self)
+
+
+class Usage(list[v1.TenantUsage]):
+    """What tenants used, by time and tenant, with a table in notebooks."""
+
+    def records(self) -> list[dict[str, Any]]:
+        """One row a sum, times in UTC; `pandas.DataFrame(usage.records())` makes a table."""
+        return [
+            {
+                "tenant": each.tenant,
+                "start": each.start_time.ToDatetime(datetime.timezone.utc),
+                "end": each.end_time.ToDatetime(datetime.timezone.utc),
+                "calls": each.calls,
+                "prompt_tokens": each.prompt_tokens,
+                "generated_tokens": each.generated_tokens,
+                "job_seconds": each.job_seconds,
+            }
+            for each in self
+        ]
+
+    def _repr_html_(self) -> str:
+        return html.usage(self)
 
 
 def finish_reason(completion: v1.Completion) -> str:

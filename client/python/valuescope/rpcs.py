@@ -197,6 +197,15 @@ TOP_CONTEXTS = Rpc(
     "NeuronService/TopContexts", v1.TopContextsRequest, v1.TopContextsResponse, True, timeout=WORK
 )
 
+# Publishing what is published changes nothing.
+PUBLISH_RESOURCE = Rpc(
+    "TenantService/PublishResource", v1.PublishResourceRequest, v1.PublishResourceResponse, True
+)
+WITHDRAW_RESOURCE = Rpc(
+    "TenantService/WithdrawResource", v1.WithdrawResourceRequest, v1.WithdrawResourceResponse
+)
+QUERY_USAGE = Rpc("TenantService/QueryUsage", v1.QueryUsageRequest, v1.QueryUsageResponse, True)
+
 EXTRACT_VECTORS = Rpc(
     "VectorService/ExtractVectors",
     v1.ExtractVectorsRequest,

@@ -36,6 +36,7 @@
 #include "valuescope/v1/jobs.grpc.pb.h"
 #include "valuescope/v1/models.grpc.pb.h"
 #include "valuescope/v1/neurons.grpc.pb.h"
+#include "valuescope/v1/tenants.grpc.pb.h"
 #include "valuescope/v1/vectors.grpc.pb.h"
 
 namespace valuescope {
@@ -60,7 +61,7 @@ struct ClientOptions {
 //
 // Calls that only read or compute are tried again where RetryPolicy says so, and so are those that
 // create something: they carry a request_id, which the client fills in where the caller left it
-// empty. Deleting and unloading are never repeated.
+// empty. Deleting, withdrawing and unloading are never repeated.
 class Client {
  public:
   explicit Client(const std::string& target, ClientOptions options = {});
@@ -194,6 +195,13 @@ class Client {
   absl::StatusOr<v1::TableEnd> ReadTable(
       v1::ReadTableRequest request, const std::function<absl::Status(const std::string&)>& sink,
       const CallOptions& options = {});
+
+  absl::StatusOr<v1::PublishResourceResponse> PublishResource(
+      const v1::PublishResourceRequest& request, const CallOptions& options = {});
+  absl::StatusOr<v1::WithdrawResourceResponse> WithdrawResource(
+      const v1::WithdrawResourceRequest& request, const CallOptions& options = {});
+  absl::StatusOr<v1::QueryUsageResponse> QueryUsage(const v1::QueryUsageRequest& request,
+                                                    const CallOptions& options = {});
 
  private:
   struct Stubs;

@@ -14,4 +14,5 @@ from .models_pb2 import *
 from .neurons_pb2 import *
 from .studies_pb2 import *
 from .sweeps_pb2 import *
+from .tenants_pb2 import *
 from .vectors_pb2 import *
