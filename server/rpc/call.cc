@@ -13,6 +13,7 @@
 #include "base/thread_cancellation.h"
 #include "observability/log.h"
 #include "rpc/resource_names.h"
+#include "rpc/routed_model.h"
 
 namespace valuescope::rpc {
 namespace {
@@ -49,6 +50,8 @@ Call::Call(CallRuntime* runtime, const Method* method, Peer* peer)
   context_.request_id = CleanValue(metadata, kRequestId);
   if (context_.request_id.empty()) context_.request_id = NewUuid();
   context_.traceparent = CleanValue(metadata, kTraceparent);
+  const auto [first, last] = metadata.equal_range(kModelMetadata);
+  for (auto sent = first; sent != last; ++sent) models_.emplace_back(sent->second);
   peer->AddInitialMetadata(kRequestId, context_.request_id);
 }
 
@@ -80,6 +83,10 @@ void Call::Note(const google::protobuf::Message& message) {
   if (runtime_->audit() == nullptr) return;
   absl::MutexLock lock(&resources_mutex_);
   AddResourceNames(message, resources_);
+}
+
+absl::Status Call::CheckModel(const google::protobuf::Message& request) const {
+  return CheckRoutedModel(request, models_);
 }
 
 void Call::Start(std::function<absl::Status()> handler, std::function<void()> flush) {

@@ -14,6 +14,7 @@
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -65,6 +66,10 @@ class Call {
   // called from any thread until the peer's Finish.
   void Note(const google::protobuf::Message& message);
 
+  // INVALID_ARGUMENT where the metadata says that the call is about another model than `request`
+  // names (rpc/routed_model.h). May be called for each message of a stream.
+  absl::Status CheckModel(const google::protobuf::Message& request) const;
+
   // Authenticates and enters the runtime, after which the call counts as running. After an error
   // there is only Refuse: UNAUTHENTICATED, PERMISSION_DENIED where the caller's role is too low,
   // and what CallRuntime::Enter says.
@@ -114,8 +119,9 @@ class Call {
   const Method* const method_;
   Peer* const peer_;
   CallContext context_;
-  std::string caller_;        // the name of who calls
-  std::optional<Role> role_;  // once it is known who calls
+  std::vector<std::string> models_;  // that its metadata names
+  std::string caller_;               // the name of who calls
+  std::optional<Role> role_;         // once it is known who calls
   absl::Mutex resources_mutex_;
   std::set<std::string> resources_ ABSL_GUARDED_BY(resources_mutex_);
   bool entered_ = false;

@@ -112,6 +112,7 @@ absl::Status OneRequestReactor::TakeRequest(google::protobuf::Message& request) 
   VS_ASSIGN_OR_RETURN(const int64_t size, SizeOnceParsed(bytes_, *request.GetDescriptor()));
   VS_RETURN_IF_ERROR(context.Hold(size));
   VS_RETURN_IF_ERROR(ParseMessage(bytes_, request));
+  VS_RETURN_IF_ERROR(call_.CheckModel(request));
   call_.Note(request);
   context.GiveBack(length);
   return absl::OkStatus();

@@ -118,7 +118,8 @@ class OneRequestReactor : public Reactor, private ReceiveGate::Reception {
   // The message is here: Start or StartWaiting.
   virtual void Received() = 0;
 
-  // On the handler's thread, once. The errors of ParseMessage and of CallContext::Hold.
+  // On the handler's thread, once. The errors of ParseMessage, Call::CheckModel and
+  // CallContext::Hold.
   absl::Status TakeRequest(google::protobuf::Message& request);
 
  private:
@@ -332,7 +333,8 @@ class ClientStreamReactor : public Reactor, private ReadTransport<Request> {
         std::max<int64_t>(0, static_cast<int64_t>(bytes_.Length()) + size - room_);
     VS_RETURN_IF_ERROR(context.Hold(extra));
     extra_ = extra;
-    return ParseMessage(bytes_, message);
+    VS_RETURN_IF_ERROR(ParseMessage(bytes_, message));
+    return call_.CheckModel(message);
   }
 
   const int64_t room_;

@@ -65,6 +65,13 @@ grpc::Status HoldUntilCancelled(grpc::ServerContext* context, std::atomic<int>& 
   return grpc::Status::CANCELLED;
 }
 
+// A call's metadata under `key`; empty where it has none.
+std::string Sent(const grpc::ServerContext& context, const char* key) {
+  const auto found = context.client_metadata().find(key);
+  if (found == context.client_metadata().end()) return "";
+  return {found->second.data(), found->second.size()};
+}
+
 // Until the call's deadline.
 double SecondsLeft(const grpc::ServerContext& context) {
   return absl::ToDoubleSeconds(absl::FromChrono(context.deadline()) - absl::Now());
@@ -76,10 +83,8 @@ class Models : public v1::ModelService::Service {
                         v1::GetModelResponse* response) override {
     ++calls;
     if (hold) return HoldUntilCancelled(context, held);
-    const auto found = context->client_metadata().find("authorization");
-    authorization = found == context->client_metadata().end()
-                        ? ""
-                        : std::string(found->second.data(), found->second.size());
+    authorization = Sent(*context, "authorization");
+    model = Sent(*context, "x-valuescope-model");
     response->mutable_model()->set_name(request->name());
     return Answer(context);
   }
@@ -101,7 +106,7 @@ class Models : public v1::ModelService::Service {
   int refusals = 0;
   grpc::Status refusal = kDraining;
   std::string pushback;
-  std::string authorization;
+  std::string authorization, model;
   std::vector<std::string> request_ids;
   std::atomic<double> seconds_left{0};
 
@@ -364,6 +369,22 @@ TEST_F(ClientTest, SendsTheTokenWhereThereIsOne) {
   Client client(server_.address(), {.token = "secret", .clock = clock_});
   EXPECT_TRUE(client.GetModel({}).ok());
   EXPECT_EQ(models_.authorization, "Bearer secret");
+}
+
+TEST_F(ClientTest, TellsGatewaysWhichModelACallIsAbout) {
+  v1::GetModelRequest request;
+  EXPECT_TRUE(client_.GetModel(request).ok());
+  EXPECT_EQ(models_.model, "");
+  for (const std::string name : {"models/x", "models/folder/x-1.5"}) {
+    request.set_name(name);
+    EXPECT_TRUE(client_.GetModel(request).ok());
+    EXPECT_EQ(models_.model, name);
+  }
+  for (const std::string unsendable : {"models/\n", "models/a b", "models/\xc3\xbc"}) {
+    request.set_name(unsendable);
+    EXPECT_TRUE(client_.GetModel(request).ok());
+    EXPECT_EQ(models_.model, "");
+  }
 }
 
 TEST_F(ClientTest, ReadsTheTokenFromItsFileForEachCall) {

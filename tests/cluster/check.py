@@ -26,6 +26,7 @@ CACHE = pathlib.Path(
     os.environ.get("VALUESCOPE_CACHE", pathlib.Path.home() / ".cache" / "valuescope")
 )
 KUBERNETES = next(CACHE.glob("cluster/kubernetes-*"), None)
+GRPC_ROUTES = next(CACHE.glob("cluster/grpcroutes-*.yaml"), None)
 
 
 def say(line):
@@ -157,7 +158,8 @@ def install_and_upgrade(cluster, example):
     kinds = check_objects(cluster, namespace, "valuescope")
     say(f"{namespace}: installed {kinds}, pods created")
     told = cluster.run("helm", "upgrade", "valuescope", CHART, "-n", namespace, "-f", example,
-                       "--set", "drainSeconds=90,flags.log_level=debug")  # fmt: skip
+                       "--set", "drainSeconds=90,flags.log_level=debug",
+                       "--set", "gateway.parentRefs[0].name=edge,gateway.hostnames[0]=lab.example")  # fmt: skip
     await_true(
         lambda: pods_are_created(cluster, namespace), f"pods of {namespace} after an upgrade"
     )
@@ -169,7 +171,9 @@ def install_and_upgrade(cluster, example):
     assert any("--log_level=debug" in a and "--drain_timeout=90s" in a for a in arguments), (
         arguments
     )
-    say(f"{namespace}: upgraded, new pods created")
+    routes = check_objects(cluster, namespace, "valuescope").get("GRPCRoute")
+    assert routes == 1, routes
+    say(f"{namespace}: upgraded, new pods created, a route for a gateway admitted")
     cluster.run("helm", "uninstall", "valuescope", "-n", namespace)
     left = [c["metadata"]["name"] for c in cluster.objects(namespace, "persistentvolumeclaims")]
     assert left == (["valuescope-store"] if kinds.get("PersistentVolumeClaim") else []), left
@@ -263,7 +267,7 @@ def check_that_service_accounts_are_known(cluster, folder):
 
 
 def main():
-    if KUBERNETES is None or not (CACHE / "bin" / "helm").exists():
+    if KUBERNETES is None or GRPC_ROUTES is None or not (CACHE / "bin" / "helm").exists():
         sys.exit("check: run docker/setup and tests/cluster/setup first")
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = pathlib.Path(name)
@@ -276,7 +280,8 @@ def main():
         await_true(lambda: cluster.try_run(*account), "the controllers")
         check_that_restricted_is_enforced(cluster)
         check_that_service_accounts_are_known(cluster, folder / "accounts")
-        cluster.run("kubectl", "apply", "-f", pathlib.Path(__file__).parent / "operators.yaml")
+        operators = pathlib.Path(__file__).parent / "operators.yaml"
+        cluster.run("kubectl", "apply", "-f", operators, "-f", GRPC_ROUTES)
         cluster.run(
             "kubectl", "wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"
         )

@@ -236,6 +236,23 @@ TEST_F(ReactorsTest, TheHandlerKnowsItsCallerAndTheRequestIdComesBack) {
   EXPECT_EQ(context.GetServerTrailingMetadata().find("x-request-id")->second, "abc-1");
 }
 
+TEST_F(ReactorsTest, ACallWhoseMetadataNamesAnotherModelThanItsRequestIsRefused) {
+  Start();
+  v1::ListArtifactsRequest request;
+  request.set_model("models/a");
+  for (const std::string sent : {"", "models/a", "models/b"}) {
+    grpc::ClientContext context;
+    if (!sent.empty()) context.AddMetadata("x-valuescope-model", sent);
+    v1::ListArtifactsResponse response;
+    const grpc::Status status = stub_->ListArtifacts(&context, request, &response);
+    const bool refused = sent == "models/b";
+    EXPECT_EQ(status.error_code(),
+              refused ? grpc::StatusCode::INVALID_ARGUMENT : grpc::StatusCode::OK)
+        << sent;
+    EXPECT_EQ(ReasonOf(status), refused ? "MODEL_METADATA_DIFFERS" : "");
+  }
+}
+
 TEST_F(ReactorsTest, AnUnusableRequestIdIsReplaced) {
   Start();
   service_->get = [](const CallContext&, v1::GetArtifactResponse*) { return absl::OkStatus(); };

@@ -108,6 +108,9 @@ def test_the_linter_has_nothing_to_say(name):
         ("lab", "flags.jwt_issuer=a", "jwt_issuer"),
         ("lab", "connectionSeconds=-1", "/connectionSeconds"),
         ("lab", "audit=sometimes", "/audit"),
+        ("lab", "gateway.parentRefs[0].namespace=edge", "/gateway/parentRefs/0"),
+        ("lab", "gateway.parentRefs[0].kind=Service", "/gateway/parentRefs/0"),
+        ("lab", "gateway.hostnames[0]=https://models", "/gateway/hostnames/0"),
         ("lab", "image.digest=latest", "/image/digest"),
         ("lab", "monitoring.serviceMonitor.interval=often", "/monitoring/serviceMonitor/interval"),
         ("lab", "networkPolicy.clients[0].anybody=true", "anybody"),
@@ -334,6 +337,50 @@ def test_a_pool_that_scales_leaves_its_replicas_to_the_autoscaler(releases):
     assert recorded["selector"]["matchLabels"] == {"service": target}
     rules = (CHART / "rules.yaml").read_text()
     assert f"record: {recorded['name'].replace('valuescope_', 'valuescope:', 1)}\n" in rules
+
+
+@needs_helm
+def test_a_gateway_is_told_which_pools_have_a_model(releases):
+    assert not any(of_kind(objects, "GRPCRoute") for objects in releases.values())
+    objects = rendered(
+        "lab.yaml",
+        *("--set", "gateway.parentRefs[0].name=edge,gateway.parentRefs[0].namespace=edges"),
+        *("--set", "gateway.hostnames[0]=models.lab.example"),
+        *("--set", "pools.large.models={Qwen3-8B,SmolLM2-135M-Instruct,Llama-3.1-8B}"),
+    )
+    (route,) = of_kind(objects, "GRPCRoute")
+    assert route["apiVersion"] == "gateway.networking.k8s.io/v1"
+    assert route["spec"]["parentRefs"] == [{"name": "edge", "namespace": "edges"}]
+    assert route["spec"]["hostnames"] == ["models.lab.example"]
+    told = {}
+    for rule in route["spec"]["rules"]:
+        backends = {b["name"]: (b["port"], b["weight"]) for b in rule["backendRefs"]}
+        models = [h for m in rule.get("matches", []) for h in m["headers"]]
+        assert {h["name"] for h in models} <= {"x-valuescope-model"}
+        told |= dict.fromkeys([h["value"] for h in models] or ["any"], backends)
+    small, large = {"lab-valuescope-small": (50051, 2)}, {"lab-valuescope-large": (50051, 2)}
+    assert told == {
+        "models/Qwen3-8B": large,
+        "models/Llama-3.1-8B": large,
+        "models/SmolLM2-135M-Instruct": small | large,
+        "any": small | large,
+    }
+    assert set(small | large) <= {s["metadata"]["name"] for s in of_kind(objects, "Service")}
+
+
+@needs_helm
+def test_many_models_are_several_rules_of_a_route_and_too_many_are_refused():
+    def rules(count):
+        models = ",".join(f"m{i}" for i in range(count))
+        settings = ("--set", "gateway.parentRefs[0].name=edge", "--set", f"pools.large.models={{{models}}}")  # fmt: skip
+        return helm("template", "lab", CHART, "-f", CHART / "examples" / "lab.yaml", *settings)
+
+    objects = [o for o in yaml.safe_load_all(rules(100).stdout) if o]
+    (route,) = of_kind(objects, "GRPCRoute")
+    matches = [len(rule.get("matches", [])) for rule in route["spec"]["rules"]]
+    assert len(matches) <= 16 and max(matches) == 8 and sum(matches) == 101
+    refused = rules(150)
+    assert refused.returncode != 0 and "at most 16 rules" in refused.stderr
 
 
 @needs_helm

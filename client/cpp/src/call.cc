@@ -82,6 +82,7 @@ grpc::ClientContext* Attempts::Begin() {
     context_->set_deadline(absl::ToChronoTime(absl::Now() + (deadline_ - settings_.clock->Now())));
   }
   AddToken();
+  if (!settings_.model.empty()) context_->AddMetadata("x-valuescope-model", settings_.model);
   if (cancelled_.HasBeenNotified()) context_->TryCancel();
   return context_.get();
 }

@@ -10,6 +10,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "checksum.h"
+#include "routed_model.h"
 
 namespace valuescope {
 namespace {
@@ -213,12 +214,14 @@ Client::~Client() = default;
 Client::Client(Client&&) noexcept = default;
 Client& Client::operator=(Client&&) noexcept = default;
 
-internal::Attempts::Settings Client::SettingsOf(const CallOptions& options, Repeat repeat,
+internal::Attempts::Settings Client::SettingsOf(const google::protobuf::Message& request,
+                                                const CallOptions& options, Repeat repeat,
                                                 absl::Duration timeout) const {
   return {.retry = options_.retry,
           .clock = options_.clock,
           .token = options_.token,
           .token_file = options_.token_file,
+          .model = RoutedModel(request),
           .timeout = options.timeout.value_or(options_.timeout.value_or(timeout)),
           .cancellation = options.cancellation ? options.cancellation : options_.cancellation,
           .repeatable = repeat == Repeat::kHarmless};
@@ -228,7 +231,7 @@ template <typename Stub, typename Request, typename Response>
 absl::StatusOr<Response> Client::Call(
     Stub& stub, grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
     const Request& request, const CallOptions& options, Repeat repeat) {
-  internal::Attempts attempts(SettingsOf(options, repeat, TimeoutOf<Request>()));
+  internal::Attempts attempts(SettingsOf(request, options, repeat, TimeoutOf<Request>()));
   absl::Status status;
   do {
     Response response;
@@ -243,11 +246,11 @@ Stream<Response> Client::Open(Stub& stub,
                               std::unique_ptr<grpc::ClientReader<Response>> (Stub::*method)(
                                   grpc::ClientContext*, const Request&),
                               const Request& request, const CallOptions& options) {
-  return Stream<Response>(
-      std::make_unique<internal::Attempts>(SettingsOf(options, Repeat::kHarmless, kStreamTimeout)),
-      [stubs = stubs_, &stub, method, request](grpc::ClientContext* context) {
-        return (stub.*method)(context, request);
-      });
+  return Stream<Response>(std::make_unique<internal::Attempts>(
+                              SettingsOf(request, options, Repeat::kHarmless, kStreamTimeout)),
+                          [stubs = stubs_, &stub, method, request](grpc::ClientContext* context) {
+                            return (stub.*method)(context, request);
+                          });
 }
 
 absl::StatusOr<v1::ListModelsResponse> Client::ListModels(const v1::ListModelsRequest& request,
@@ -446,7 +449,7 @@ Stream<v1::WatchJobResponse> Client::WatchJob(const v1::WatchJobRequest& request
 JobWatch Client::FollowJob(const v1::WatchJobRequest& request, const CallOptions& options,
                            JobWatch::OnLost on_lost) {
   internal::Attempts::Settings settings =
-      SettingsOf(options, Repeat::kHarmless, absl::InfiniteDuration());
+      SettingsOf(request, options, Repeat::kHarmless, absl::InfiniteDuration());
   settings.timeout = options.timeout.value_or(absl::InfiniteDuration());
   settings.retry.attempts *= kWatchPatience;
   return JobWatch(
@@ -508,7 +511,7 @@ absl::StatusOr<v1::ImportVectorsResponse> Client::ImportVectors(const std::strin
                                                                 v1::ImportVectorsHeader header,
                                                                 const CallOptions& options) {
   Announce(bytes, header);
-  internal::Attempts attempts(SettingsOf(options, Repeat::kHarmless, kWorkTimeout));
+  internal::Attempts attempts(SettingsOf(header, options, Repeat::kHarmless, kWorkTimeout));
   absl::Status status;
   do {
     v1::ImportVectorsResponse response;
@@ -545,7 +548,7 @@ absl::StatusOr<v1::Artifact> Client::WriteArtifact(const std::string& bytes,
                                                    const CallOptions& options) {
   Announce(bytes, header);
 
-  internal::Attempts attempts(SettingsOf(options, Repeat::kHarmless, kWorkTimeout));
+  internal::Attempts attempts(SettingsOf(header, options, Repeat::kHarmless, kWorkTimeout));
   absl::Status status;
   do {
     v1::WriteArtifactResponse response;
@@ -567,9 +570,9 @@ absl::StatusOr<v1::Artifact> Client::ReadArtifact(
 
   const v1::Artifact& artifact = found->artifact();
   Download download(name, sink);
-  internal::Attempts attempts(SettingsOf(options, Repeat::kHarmless, kStreamTimeout));
   v1::ReadArtifactRequest request;
   request.set_name(name);
+  internal::Attempts attempts(SettingsOf(request, options, Repeat::kHarmless, kStreamTimeout));
   const auto take = [&](const v1::ReadArtifactResponse& part) {
     return download.Add(part.chunk());
   };
@@ -591,7 +594,7 @@ absl::StatusOr<v1::TableEnd> Client::ReadTable(
     v1::ReadTableRequest request, const std::function<absl::Status(const std::string&)>& sink,
     const CallOptions& options) {
   Download download(request.artifact(), sink);
-  internal::Attempts attempts(SettingsOf(options, Repeat::kHarmless, kStreamTimeout));
+  internal::Attempts attempts(SettingsOf(request, options, Repeat::kHarmless, kStreamTimeout));
   v1::TableEnd end;
   const auto take = [&](const v1::ReadTableResponse& part) {
     if (part.has_end()) end = part.end();

@@ -21,6 +21,7 @@ from google.rpc import error_details_pb2, status_pb2
 import valuescope as vs
 from valuescope import v1
 from valuescope.crc32c import crc32c
+from valuescope.routed_model import routed_model
 from valuescope.v1 import (
     activations_pb2,
     artifacts_pb2,
@@ -142,6 +143,50 @@ def test_the_token_and_a_request_id_travel(both, fake):
     both.run(lambda client: client.model("models/m"), token="secret")
     assert fake.metadata[0]["authorization"] == "Bearer secret"
     assert len(fake.metadata[0]["x-request-id"]) == 36
+
+
+def test_gateways_are_told_which_model_a_call_is_about(both, fake):
+    fake.answers[GET_MODEL] = lambda request, context: MODEL
+    both.run(lambda client: client.model("models/m"))
+    fake.answers["ModelService/ListModels"] = lambda request, context: v1.ListModelsResponse()
+    both.run(lambda client: client.models())
+    fake.answers["VectorService/ImportVectors"] = lambda request, context: (
+        v1.ImportVectorsResponse()
+    )
+    both.run(lambda client: client.import_vectors("models/m", b"x"))
+    fake.answers["GenerationService/StreamGenerate"] = lambda request, context: iter(())
+    both.take(lambda client: client.stream("models/m", "x"))
+    told = [metadata.get("x-valuescope-model") for metadata in fake.metadata]
+    assert told == ["models/m", None, "models/m", "models/m"]
+
+
+def test_a_name_that_metadata_cannot_hold_is_left_to_the_server(both, fake):
+    fake.answers[GET_MODEL] = lambda request, context: MODEL
+    for name in ("models/\n", "models/a b", "models/ü", "models/" + "a" * 2000):
+        both.run(lambda client, name=name: client.model(name))
+        assert "x-valuescope-model" not in fake.metadata[-1]
+        assert fake.requests[GET_MODEL][-1].name == name
+
+
+@pytest.mark.parametrize(
+    ("request_", "name"),
+    [
+        (v1.GenerateRequest(), ""),
+        (v1.GenerateRequest(model="models/a"), "models/a"),
+        (v1.GetVectorRequest(name="vectors/a"), ""),
+        (v1.ListVectorsRequest(model="models/a"), "models/a"),
+        (v1.CreateJobRequest(), ""),
+        (v1.CreateJobRequest(spec=v1.JobSpec(capture=v1.CaptureRequest(model="models/a"))), "models/a"),
+        (
+            v1.CreateJobRequest(spec=v1.JobSpec(judge_responses=v1.JudgeResponsesRequest(
+                judge=v1.Judge(rubric=v1.RubricJudge(model="models/b"))))),
+            "models/b",
+        ),
+        (v1.WriteArtifactRequest(header=v1.WriteArtifactHeader(display_name="a")), ""),
+    ],
+)  # fmt: skip
+def test_the_model_of_a_request_is_found_wherever_it_names_one(request_, name):
+    assert routed_model(request_) == name
 
 
 def test_a_token_file_is_read_for_every_call(both, fake, tmp_path):

@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar, cast, overload
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import Message
 
 from . import given, rpcs, v1
 from .callers import warn
@@ -72,6 +73,7 @@ from .prompts import (
 from .questionnaires import Questionnaire, questionnaire_request
 from .results import Activations, Generation, Jobs, Models, Replicas, Scores, Usage
 from .retry import Retry
+from .routed_model import MODEL, routed_model
 from .rpcs import RequestT, ResponseT, Rpc
 from .sampling import to_sampling
 from .sweeps import SteeringSweep, sweep_spec
@@ -1665,8 +1667,9 @@ class Api:
                 now = time.monotonic()
                 timeout = deadlines.setdefault(index, now + timeout) - now
             deliver = functools.partial(_put, inbox.put, index)
-            metadata = self._metadata()
-            running[index] = self._transport.start(rpc, requests[index], timeout, metadata, deliver)
+            request = requests[index]
+            metadata = self._metadata(request)
+            running[index] = self._transport.start(rpc, request, timeout, metadata, deliver)
 
         try:
             while done < len(requests):
@@ -1715,7 +1718,7 @@ class Api:
         while True:
             left = None if deadline is None else deadline - time.monotonic()
             begun = False
-            stream = self._transport.stream(rpc, request, left, self._metadata())
+            stream = self._transport.stream(rpc, request, left, self._metadata(request))
             try:
                 async with contextlib.aclosing(stream) as responses:
                     async for response in responses:
@@ -1746,8 +1749,12 @@ class Api:
         timeout = rpc.timeout if self._timeout is None else self._timeout
         return None if timeout == float("inf") else timeout
 
-    def _metadata(self) -> Metadata:
-        return (*self._bearer.authorization(), (REQUEST_ID, _new_id()))
+    def _metadata(self, request: Message | Callable[[], Iterable[Message]]) -> Metadata:
+        # Of a stream its first message says what it is about.
+        first = next(iter(request())) if callable(request) else request
+        model = routed_model(first)
+        about = ((MODEL, model),) if model else ()
+        return (*self._bearer.authorization(), (REQUEST_ID, _new_id()), *about)
 
 
 def _put(put: Callable[[tuple[int, Any]], None], index: int, outcome: Any) -> None:

@@ -13,6 +13,7 @@
 #ifndef VALUESCOPE_CLIENT_H_
 #define VALUESCOPE_CLIENT_H_
 
+#include <google/protobuf/message.h>
 #include <grpcpp/grpcpp.h>
 
 #include <functional>
@@ -208,7 +209,8 @@ class Client {
   enum class Repeat { kHarmless, kNever };
 
   // `timeout` where nobody asked for another.
-  internal::Attempts::Settings SettingsOf(const CallOptions& options, Repeat repeat,
+  internal::Attempts::Settings SettingsOf(const google::protobuf::Message& request,
+                                          const CallOptions& options, Repeat repeat,
                                           absl::Duration timeout) const;
   template <typename Stub, typename Request, typename Response>
   absl::StatusOr<Response> Call(Stub& stub,

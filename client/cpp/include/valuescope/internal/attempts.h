@@ -28,6 +28,7 @@ class Attempts {
     std::shared_ptr<RetryClock> clock;
     std::string token;       // bearer token; empty sends none
     std::string token_file;  // file of it, read for each attempt; empty: there is none
+    std::string model;       // that the request names, which gateways route by; empty: none
     absl::Duration timeout;
     std::shared_ptr<Cancellation> cancellation;  // may be null
     bool repeatable = false;
