@@ -106,8 +106,10 @@ std::string JobQueue::WaitingFor(const store::Job& job) {
   const auto kind = std::find_if(kinds_.begin(), kinds_.end(), [&](const JobKind* candidate) {
     return candidate->Name() == job.kind;
   });
-  if (kind == kinds_.end()) return "";
-  const absl::Status here = (*kind)->Readiness(job.needs);
+  const absl::Status here =
+      kind == kinds_.end()
+          ? NotReady(absl::StrCat("this version of the server has no jobs of kind ", job.kind))
+          : (*kind)->Readiness(job.needs);
   if (here.ok() || !store_->IsShared()) return std::string(here.message());
   const std::vector<store::Replica> replicas = Replicas();
   const bool elsewhere = absl::c_any_of(replicas, [&](const store::Replica& replica) {

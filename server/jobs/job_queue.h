@@ -68,7 +68,7 @@ class JobQueue {
   JobQueue(const JobQueue&) = delete;
   JobQueue& operator=(const JobQueue&) = delete;
 
-  // The kinds that this process runs: what jobs wait for is known of these alone. Call it once,
+  // The kinds that this process runs; jobs of others wait for servers that know them. Call it once,
   // before anything else. They outlive every other call.
   void SetKinds(std::vector<const JobKind*> kinds);
 

@@ -300,7 +300,8 @@ absl::StatusOr<store::JobFilter> JobService::FilterOf(const v1::ListJobsRequest&
     VS_ASSIGN_OR_RETURN(filter.states.emplace_back(),
                         FilterState(absl::StrCat("states[", i, "]"), request.states(i)));
   }
-  if (!filter.kind.empty() && kinds_->Find(filter.kind) == nullptr) {
+  if (!filter.kind.empty() && kinds_->Find(filter.kind) == nullptr &&
+      !replicas_->AnyKnows(filter.kind)) {
     return InvalidField("kind", absl::StrCat("must be one of ", kinds_->Names()));
   }
   if (request.has_created_after()) {

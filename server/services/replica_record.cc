@@ -117,6 +117,11 @@ std::vector<std::string> Replicas::OthersWith(absl::string_view model_id) const 
   return names;
 }
 
+bool Replicas::AnyKnows(absl::string_view kind) const {
+  return absl::c_any_of(
+      known_(), [&](const store::Replica& one) { return absl::c_linear_search(one.kinds, kind); });
+}
+
 absl::StatusOr<double> Replicas::SpeedTogether(absl::string_view kind,
                                                absl::string_view needs) const {
   std::optional<double> own;

@@ -41,6 +41,9 @@ class Replicas {
   // Names of the others that have the model READY, ascending.
   std::vector<std::string> OthersWith(absl::string_view model_id) const;
 
+  // Whether one of the servers, which may be of another version, has jobs of that kind.
+  bool AnyKnows(absl::string_view kind) const;
+
   // How many times as fast as this server alone all are together at work of a kind with such needs:
   // their measured speeds over this one's; of one that has measured nothing this one's is assumed.
   // At least 1.

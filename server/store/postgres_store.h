@@ -13,16 +13,17 @@
 namespace valuescope::store {
 
 // Opens the database at `url` (postgresql://...), and makes its tables or brings them to the
-// present format where they are not yet. A password comes from libpq's environment or files
+// present format where they are not yet. Those of a newer version are used as they are where that
+// says so (store/postgres_tables.h). A password comes from libpq's environment or files
 // (PGPASSFILE, PGPASSWORD, ~/.pgpass). Leases of a server that died run out by themselves.
 //
 // Where the database goes away later, a call waits for it for some seconds and then is UNAVAILABLE
 // (reason STORE_UNREACHABLE), with nothing done, or, where its message says so, perhaps all of it.
 //
 // Errors: UNAVAILABLE where it cannot be reached, with what libpq says; FAILED_PRECONDITION with
-// reason STORE_TOO_NEW (made by a newer version), NOT_A_STORE (it has tables of another
-// application), STORE_FORBIDDEN (its user may not make tables) or STORE_UNSUITABLE (too old, or not
-// in UTF-8).
+// reason STORE_TOO_NEW (made by a newer version, which this one cannot work beside), NOT_A_STORE
+// (it has tables of another application), STORE_FORBIDDEN (its user may not make tables) or
+// STORE_UNSUITABLE (too old, or not in UTF-8).
 absl::StatusOr<std::unique_ptr<Store>> OpenPostgresStore(const std::string& url,
                                                          const RetryPolicy& retry = {},
                                                          const TenantPolicies& tenants = {});

@@ -2,11 +2,13 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
+#include "observability/log.h"
 
 namespace valuescope::store {
 namespace {
@@ -314,6 +316,12 @@ constexpr char kRestarts[] = R"sql(
 ALTER TABLE steps ADD COLUMN restarts BIGINT NOT NULL DEFAULT 0;
 )sql";
 
+// From which format on servers can work with the tables as they are, so that those of a version go
+// on beside the next one's, which bring the tables to a format that they do not know.
+constexpr char kCompatibility[] = R"sql(
+ALTER TABLE store_format ADD COLUMN compatible_from BIGINT NOT NULL DEFAULT 1;
+)sql";
+
 // What tenants published, and what they used.
 constexpr char kSharing[] = R"sql(
 ALTER TABLE resources ADD COLUMN publisher TEXT NOT NULL DEFAULT '';
@@ -335,10 +343,36 @@ CREATE TABLE usage_writers (
 );
 )sql";
 
-// What leads from each format to the next, from none at all on.
-constexpr std::array<const char*, 9> kUpgrades = {kFormat1,  kReplicas,     kLines,
-                                                  kHistory,  kPartialBlobs, kStepBlobs,
-                                                  kChildren, kRestarts,     kSharing};
+// Whether servers that know the format before an upgrade can go on with the tables behind it. One
+// that adds makes tables, indexes, and columns with a default, and nothing of it has to be heeded
+// by who writes; anything else changes.
+enum class Effect { kChanges, kAdds };
+
+struct FormatUpgrade {
+  const char* script;
+  Effect effect;
+};
+
+// What leads from each format to the next, from none at all on. Servers of formats before
+// kCompatibility know nothing of it.
+constexpr std::array<FormatUpgrade, 10> kUpgrades = {{{kFormat1, Effect::kChanges},
+                                                      {kReplicas, Effect::kChanges},
+                                                      {kLines, Effect::kChanges},
+                                                      {kHistory, Effect::kChanges},
+                                                      {kPartialBlobs, Effect::kChanges},
+                                                      {kStepBlobs, Effect::kChanges},
+                                                      {kChildren, Effect::kChanges},
+                                                      {kRestarts, Effect::kChanges},
+                                                      {kCompatibility, Effect::kChanges},
+                                                      {kSharing, Effect::kAdds}}};
+constexpr int64_t kPresent = kUpgrades.size();
+
+// The earliest format behind which all upgrades only add.
+constexpr int64_t CompatibleFrom() {
+  int64_t format = kPresent;
+  while (format > 0 && kUpgrades[static_cast<size_t>(format - 1)].effect == Effect::kAdds) --format;
+  return format;
+}
 
 absl::Status Unfit(absl::string_view reason, absl::string_view message) {
   return ErrorWithReason(absl::StatusCode::kFailedPrecondition, reason, message);
@@ -356,29 +390,47 @@ absl::Status CheckServer(PostgresConnection& connection) {
   return absl::OkStatus();
 }
 
+// Of a column of store_format; nullopt where it is no number.
+std::optional<int64_t> FormatNumber(PostgresConnection& connection, absl::string_view column) {
+  int64_t number = 0;
+  const std::string told = connection.Script(absl::StrCat("SELECT ", column, " FROM store_format"));
+  if (!absl::SimpleAtoi(told, &number)) return std::nullopt;
+  return number;
+}
+
+// Of tables that a newer version has brought to its `format`.
+absl::Status CheckCompatible(PostgresConnection& connection, int64_t format) {
+  const std::optional<int64_t> from = FormatNumber(connection, "compatible_from");
+  if (from && *from <= kPresent) {
+    observability::Log(observability::LogLevel::kInfo, "the store is of a newer version",
+                       {{"format", format}, {"known", kPresent}});
+    return absl::OkStatus();
+  }
+  return Unfit(
+      "STORE_TOO_NEW",
+      absl::StrCat("the store has format ", format, ", which servers use that know format ",
+                   from.value_or(format), ", this server knows ", kPresent,
+                   ": it was made by another version of the server; run that one, or "
+                   "start with another store"));
+}
+
 // Inside of a transaction. Throws PostgresError.
 absl::Status Upgrade(PostgresConnection& connection) {
-  constexpr int64_t kPresent = kUpgrades.size();
   // In the schema where tables are made: one of the same name elsewhere is another's.
   const bool empty = connection.Script(
                          "SELECT count(*) FROM pg_tables WHERE tablename = 'store_format' AND "
                          "schemaname = current_schema()") == "0";
-  int64_t format = 0;
-  if (!empty && !absl::SimpleAtoi(connection.Script("SELECT version FROM store_format"), &format)) {
+  const std::optional<int64_t> format = empty ? 0 : FormatNumber(connection, "version");
+  if (!format) {
     return Unfit("NOT_A_STORE", "the database's table store_format is not ours: use another one");
   }
-  if (format > kPresent) {
-    return Unfit("STORE_TOO_NEW",
-                 absl::StrCat("the store has format ", format, ", this server knows ", kPresent,
-                              ": it was made by another version of the server; run that one, or "
-                              "start with another store"));
+  if (*format > kPresent) return CheckCompatible(connection, *format);
+  if (*format == kPresent) return absl::OkStatus();
+  for (int64_t step = *format; step < kPresent; ++step) {
+    connection.Script(kUpgrades[static_cast<size_t>(step)].script);
   }
-  for (int64_t step = format; step < kPresent; ++step) {
-    connection.Script(kUpgrades[static_cast<size_t>(step)]);
-  }
-  if (format < kPresent) {
-    connection.Script(absl::StrCat("UPDATE store_format SET version = ", kPresent));
-  }
+  connection.Script(absl::StrCat("UPDATE store_format SET version = ", kPresent,
+                                 ", compatible_from = ", CompatibleFrom()));
   return absl::OkStatus();
 }
 

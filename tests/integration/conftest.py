@@ -74,11 +74,11 @@ class Server:
     """One server process over a store in `directory`; a second one over the same directory continues its work."""
 
     def __init__(self, directory, *flags, environment=None, program=PROGRAM):
-        """`environment`: variables of its own beside those of the tests."""
+        """`environment`: variables of its own beside those of the tests; `program`: its own path, or within the build."""
         self.log = directory / "server.log"
         self._process = subprocess.Popen(
             [
-                str(program),
+                str(BUILD / program),
                 "--listen=127.0.0.1:0",
                 "--metrics_listen=127.0.0.1:0",
                 f"--store=sqlite:{directory / 'store.db'}",

@@ -166,6 +166,17 @@ TEST_F(JobQueueTest, JobsAreCountedAgainAfterAMoment) {
   }
 }
 
+TEST_F(JobQueueTest, AJobOfAKindThatThisVersionLacksWaitsAndSaysSo) {
+  LettersKind kind;
+  queue_->SetKinds({&kind});
+  store::NewJob job = LettersKind::Job();
+  job.kind = "numbers";
+  const auto waiting = queue_->Create(job, {});
+  ASSERT_TRUE(waiting.ok()) << waiting.status();
+  EXPECT_EQ(waiting->waiting_for, "this version of the server has no jobs of kind numbers");
+  EXPECT_EQ(queue_->Cancel("lab", waiting->job.id)->waiting_for, "");
+}
+
 TEST_F(JobQueueTest, AJobSaysWhatItWaitsForAndWatchersHearThatItCame) {
   LettersKind kind;
   absl::Status missing = NotReady("`models/a` is not loaded");

@@ -74,6 +74,18 @@ TEST(Replicas, OthersThatHaveAModelAreTold) {
   EXPECT_THAT(replicas.OthersWith("small"), testing::IsEmpty());
 }
 
+TEST(Replicas, KnowKindsOfOtherVersions) {
+  store::Replica newer = ServerOf("b", 1.0);
+  newer.kinds.push_back("numbers");
+  const Replicas replicas(
+      [&] {
+        return std::vector<store::Replica>{ServerOf("a", 1.0), newer};
+      },
+      "a");
+  EXPECT_TRUE(replicas.AnyKnows("numbers"));
+  EXPECT_FALSE(replicas.AnyKnows("words"));
+}
+
 TEST(Replicas, ADamagedRecordIsAnError) {
   store::Replica damaged = ServerOf("b", 1.0);
   damaged.record = "\xff";

@@ -330,13 +330,31 @@ TEST_F(PostgresStoreTest, TokensOfTransactionsAreForgottenAfterAnHour) {
   EXPECT_EQ(Count("commits"), 1) << "whoever only reads leaves none";
 }
 
-TEST_F(PostgresStoreTest, ADatabaseOfANewerVersionIsRefusedAndLeftAlone) {
+TEST_F(PostgresStoreTest, ADatabaseOfANewerVersionIsUsedAsItIsWhereThatOnlyAddedToIt) {
   Open(server_.Url());
-  server_.Script("UPDATE store_format SET version = 99");
+  const std::string known = server_.Script("SELECT version FROM store_format");
+  server_.Script(
+      "ALTER TABLE jobs ADD COLUMN remark TEXT NOT NULL DEFAULT 'none';"
+      "CREATE TABLE remarks (job BIGINT REFERENCES jobs ON DELETE CASCADE);"
+      "UPDATE store_format SET version = version + 1, compatible_from = " +
+      known);
+  const auto store = Open(server_.Url());
+  ASSERT_NE(store, nullptr);
+  const auto job = store->CreateJob(Shards(1), {});
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(server_.Script("SELECT remark FROM jobs"), "none");
+  EXPECT_EQ(server_.Script("SELECT version - compatible_from FROM store_format"), "1")
+      << "it says still whose it is";
+}
+
+TEST_F(PostgresStoreTest, ADatabaseOfANewerVersionThatChangedItIsRefusedAndLeftAlone) {
+  Open(server_.Url());
+  server_.Script("UPDATE store_format SET version = 99, compatible_from = 98");
   const absl::Status status = OpenPostgresStore(server_.Url()).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(DetailsOf(status).reason, "STORE_TOO_NEW");
   EXPECT_THAT(std::string(status.message()), HasSubstr("format 99"));
+  EXPECT_EQ(server_.Script("SELECT version FROM store_format"), "99");
 }
 
 TEST_F(PostgresStoreTest, WhatCannotBeAStoreIsRefusedWithWhatToDo) {
