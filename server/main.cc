@@ -46,13 +46,17 @@
 #include "base/host_memory.h"
 #include "base/memory_ledger.h"
 #include "base/recurring.h"
+#include "base/reread_file.h"
 #include "base/status_macros.h"
+#include "base/tenant_policy.h"
 #include "base/usage_tally.h"
 #include "bindings/bindings.h"
 #include "config/server_config.h"
+#include "config/tenant_setting.h"
 #include "cuda/cuda_devices.h"
 #include "engine/model_registry.h"
 #include "engine/step_watchdog.h"
+#include "engine/token_quotas.h"
 #include "jobs/job_queue.h"
 #include "jobs/replica_beat.h"
 #include "jobs/retention.h"
@@ -305,6 +309,9 @@ std::function<void(const store::S3Exchange&)> ObservedS3(observability::Metrics*
   };
 }
 
+using TenantsFile = RereadFile<TenantPolicies>;
+constexpr size_t kLongestTenantsFile = size_t{4} << 20;
+
 rpc::JwtDemands JwtDemandsOf(const config::ServerConfig& config) {
   return {
       .issuer = config.jwt_issuer, .audience = config.jwt_audience, .leeway = config.jwt_leeway};
@@ -316,6 +323,8 @@ class Server {
       : config_(std::move(config)),
         tokens_(config_.tokens),
         issuer_(config_.jwt_keys, JwtDemandsOf(config_)),
+        tenants_(std::make_shared<TenantPolicySource>(config_.tenants)),
+        tenants_file_(config_.tenants_file, kLongestTenantsFile, config::ParseTenants),
         host_memory_({.capacity = config_.host_memory_bytes > 0 ? config_.host_memory_bytes
                                                                 : HostMemoryBytes(),
                       .name = "the host's memory for the server"}),
@@ -344,6 +353,8 @@ class Server {
   absl::Status FindCallers();
   // How long until the next look.
   absl::Duration WatchCallers();
+  absl::Status FindTenants();
+  absl::Duration WatchTenants();
   // Of a file that may have been read again.
   void TellReread(absl::string_view file, const std::optional<absl::Status>& read);
   absl::Status OpenStore();
@@ -364,7 +375,10 @@ class Server {
 
   const config::ServerConfig config_;
   rpc::TokenFile tokens_;
-  rpc::JwtIssuer issuer_;     // used where there is --jwt_keys
+  rpc::JwtIssuer issuer_;  // used where there is --jwt_keys
+  const std::shared_ptr<TenantPolicySource> tenants_;
+  TenantsFile tenants_file_;  // used where there is --tenants_file
+  engine::TokenQuotas token_quotas_{tenants_.get()};
   std::string replica_name_;  // once it listens
   MemoryLedger host_memory_;
   std::optional<MemoryLedger> device_memory_;  // of the GPU, where models run on one
@@ -401,6 +415,7 @@ class Server {
   engine::StepWatchdog watchdog_;
   Recurring engines_{[this] { return WatchEngines(); }};
   Recurring caller_looks_{[this] { return WatchCallers(); }};
+  Recurring tenant_looks_{[this] { return WatchTenants(); }};
   absl::Mutex health_mutex_;
   bool ready_ ABSL_GUARDED_BY(health_mutex_) = false;
   bool alive_ ABSL_GUARDED_BY(health_mutex_) = true;
@@ -416,6 +431,7 @@ Server::~Server() {
   if (readiness_.joinable()) readiness_.join();
   engines_.Stop();
   caller_looks_.Stop();
+  tenant_looks_.Stop();
 }
 
 rpc::TlsFiles TlsFilesOf(const config::ServerConfig& config) {
@@ -432,6 +448,13 @@ absl::Status CheckCallers(const config::ServerConfig& config) {
   VS_RETURN_IF_ERROR(OfFlag("--tokens", rpc::TokenFile(config.tokens).Read()));
   if (config.jwt_keys.empty()) return absl::OkStatus();
   return OfFlag("--jwt_keys", rpc::JwtIssuer(config.jwt_keys, JwtDemandsOf(config)).Read());
+}
+
+// What tenants may have, as the file says it.
+absl::Status CheckTenants(const config::ServerConfig& config) {
+  if (config.tenants_file.empty()) return absl::OkStatus();
+  return OfFlag("--tenants_file",
+                TenantsFile(config.tenants_file, kLongestTenantsFile, config::ParseTenants).Read());
 }
 
 absl::Status Server::FindCallers() {
@@ -464,10 +487,27 @@ absl::Duration Server::WatchCallers() {
   return absl::Seconds(1);
 }
 
+absl::Status Server::FindTenants() {
+  if (config_.tenants_file.empty()) return absl::OkStatus();
+  VS_RETURN_IF_ERROR(OfFlag("--tenants_file", tenants_file_.Read()));
+  tenants_->Set(*tenants_file_.value());
+  return absl::OkStatus();
+}
+
+absl::Duration Server::WatchTenants() {
+  const std::optional<absl::Status> read = tenants_file_.Look();
+  TellReread("tenants_file", read);
+  if (read && read->ok()) {
+    tenants_->Set(*tenants_file_.value());
+    queue_->NeedsChanged();  // who could not run may now
+  }
+  return absl::Seconds(1);
+}
+
 absl::Status Server::OpenStore() {
   const bool shared = !config_.store_url.empty();
-  auto store = shared ? store::OpenPostgresStore(config_.store_url, /*retry=*/{}, config_.tenants)
-                      : store::OpenSqliteStore(config_.store_path, {.tenants = config_.tenants});
+  auto store = shared ? store::OpenPostgresStore(config_.store_url, /*retry=*/{}, tenants_)
+                      : store::OpenSqliteStore(config_.store_path, {.tenants = tenants_});
   if (!store.ok()) return OfFlag("--store", store.status());
   store_ = *std::move(store);
   const config::S3Config& s3 = config_.s3;
@@ -532,20 +572,24 @@ void Server::BeReplica() {
 }
 
 absl::Status Server::FindModels() {
-  engine::EngineOptions options{.device = config_.device,
-                                .dtype = config_.dtype,
-                                .batch_invariant = config_.batch_invariant,
-                                .threads = config_.threads,
-                                .kv_cache_bytes = config_.kv_cache_bytes,
-                                .max_batch_rows = config_.max_batch_rows,
-                                .max_step_tokens = config_.max_step_tokens,
-                                .max_waiting = config_.max_waiting,
-                                .capture_memory_bytes = config_.capture_memory_bytes,
-                                .intervention_memory_bytes = config_.intervention_memory_bytes,
-                                .request_memory_bytes = config_.request_memory_bytes,
-                                .host_memory = &host_memory_,
-                                .device_memory = &host_memory_,
-                                .usage = &usage_};
+  engine::EngineOptions options{
+      .device = config_.device,
+      .dtype = config_.dtype,
+      .batch_invariant = config_.batch_invariant,
+      .threads = config_.threads,
+      .kv_cache_bytes = config_.kv_cache_bytes,
+      .max_batch_rows = config_.max_batch_rows,
+      .max_step_tokens = config_.max_step_tokens,
+      .max_waiting = config_.max_waiting,
+      .weight_of = [tenants =
+                        tenants_](const std::string& tenant) { return tenants->Of(tenant).weight; },
+      .token_quotas = &token_quotas_,
+      .capture_memory_bytes = config_.capture_memory_bytes,
+      .intervention_memory_bytes = config_.intervention_memory_bytes,
+      .request_memory_bytes = config_.request_memory_bytes,
+      .host_memory = &host_memory_,
+      .device_memory = &host_memory_,
+      .usage = &usage_};
   options.on_change = [this] {
     queue_->NeedsChanged();
     beat_->Notify();
@@ -582,6 +626,7 @@ absl::Status Server::Listen() {
       rpc::CallRuntimeOptions{.call_bytes = kMessagesHeld * config_.max_message_bytes,
                               .host_memory = &host_memory_,
                               .audit = audit_.get(),
+                              .tenants = tenants_.get(),
                               .usage = &usage_,
                               .receiving = receiving,
                               .heartbeat = config_.heartbeat});
@@ -680,6 +725,7 @@ absl::Status Server::ServeMetrics() {
 
 absl::Status Server::Start() {
   VS_RETURN_IF_ERROR(FindCallers());
+  VS_RETURN_IF_ERROR(FindTenants());
   VS_RETURN_IF_ERROR(OpenStore());
   queue_ = std::make_unique<jobs::JobQueue>(store_.get());
   usage_writer_.emplace([this](const store::UsageBatch& batch) { return store_->AddUsage(batch); },
@@ -709,6 +755,7 @@ absl::Status Server::Start() {
   usage_writer_->Start();
   readiness_ = std::thread([this] { WatchReadiness(); });
   engines_.Start();
+  if (!config_.tenants_file.empty()) tenant_looks_.Start();
   return absl::OkStatus();
 }
 
@@ -852,6 +899,7 @@ int Main(const std::vector<std::string>& arguments) {
   }
   absl::Status places = config::CheckPlaces(*config);
   if (places.ok()) places = CheckCallers(*config);
+  if (places.ok()) places = CheckTenants(*config);
   if (!places.ok()) return Fail(kBadConfiguration, std::string(places.message()));
   if (config->check_config) {
     std::puts("the configuration is valid");

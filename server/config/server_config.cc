@@ -386,15 +386,24 @@ const std::vector<Setting>& Settings() {
        Bytes(&ServerConfig::extraction_scratch_bytes, 0, 1024 * kTiB)},
       {"tenants", "LIST",
        "What tenants may have, separated by commas, each NAME:weight=W:running=N:queued=N:\n"
-       "stored=BYTES, any of them left out; * is everybody who is not named, and what others\n"
-       "leave out. Tenants with work get workers' time in proportion to weight (0.001 to 1000,\n"
-       "default 1); running bounds the shards of their jobs that run at a time, queued the\n"
-       "jobs that have not begun, stored the bytes of their vectors, neuron sets and artifacts; 0\n"
-       "is no bound. What tenants publish is stored by the tenant shared.\n"
-       "Default *:weight=1:running=0:queued=10000:stored=0.",
+       "stored=BYTES:calls=N:tokens_per_minute=N, any of them left out; * is everybody who is not\n"
+       "named, and what others leave out. Tenants with work get workers' time, and tokens of\n"
+       "models, in proportion to weight (0.001 to 1000, default 1); running bounds the shards of\n"
+       "their jobs that run at a time, queued the jobs that have not begun, stored the bytes of\n"
+       "their vectors, neuron sets and artifacts. On each server, calls bounds the calls that run\n"
+       "at a time, but for those that watch, and tokens_per_minute the tokens of prompts and\n"
+       "answers of calls; jobs take none. 0 is no bound. What tenants publish is stored by the\n"
+       "tenant shared.\n"
+       "Default *:weight=1:running=0:queued=10000:stored=0:calls=0:tokens_per_minute=0.",
        [](absl::string_view text, ServerConfig& config) {
          return ReadTenants(text, config.tenants);
        }},
+      {"tenants_file", "FILE",
+       "The same as a file, instead of --tenants: a tenant a line; lines that begin with # are\n"
+       "skipped. A change is in force within 5 s, for calls and jobs that run too; put a new file\n"
+       "in its place by renaming. A file with a mistake is logged and the one before stays.\n"
+       "Default none.",
+       NonEmpty(&ServerConfig::tenants_file)},
       {"job_commit_interval", "DURATION",
        "Time between commits of a running shard of a job. kill -9 loses the work of that time,\n"
        "or of one chunk where a chunk takes longer. 0s commits every chunk. Default 2s.",
@@ -530,6 +539,9 @@ absl::Status ReadFile(const std::string& path, ServerConfig& config) {
 // Settings that are each allowed and cannot be had together.
 absl::Status CheckTogether(const ServerConfig& config) {
   VS_RETURN_IF_ERROR(CheckAccess(config));
+  if (!config.tenants_file.empty() && config.tenants != TenantPolicies()) {
+    return Refuse("--tenants and --tenants_file say the same: give one of them");
+  }
   // Not told by ReadStore, whose complaints show what they are about.
   if (HasPassword(config.store_url)) {
     return Refuse(
@@ -627,6 +639,7 @@ absl::Status CheckPlaces(const ServerConfig& config) {
     }
   }
   VS_RETURN_IF_ERROR(CheckAccessFiles(config));
+  VS_RETURN_IF_ERROR(CheckReadable("--tenants_file", config.tenants_file));
   if (config.store_url.empty()) VS_RETURN_IF_ERROR(CheckDatabaseFile(config.store_path));
   if (config.s3.bucket.empty()) return CheckDirectoryToBe("artifacts", config.artifacts);
   VS_RETURN_IF_ERROR(CheckS3Files(config.s3));

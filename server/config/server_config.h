@@ -65,7 +65,8 @@ struct ServerConfig {
   int64_t capture_memory_bytes = int64_t{1} << 30;
   int64_t intervention_memory_bytes = int64_t{1} << 30;
   int64_t extraction_scratch_bytes = int64_t{32} << 30;   // of disk, of one extraction
-  TenantPolicies tenants;                                 // what each may have
+  TenantPolicies tenants;                                 // what each may have, without a file
+  std::string tenants_file;                               // of what each may have; empty: no file
   absl::Duration job_commit_interval = absl::Seconds(2);  // 0: every chunk of a shard is committed
   absl::Duration job_turn = absl::Seconds(10);            // of a shard, where others wait
   absl::Duration job_lease = absl::Seconds(30);           // of a shard, unless it is extended

@@ -1,9 +1,12 @@
 #include "config/tenant_setting.h"
 
+#include <map>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -33,7 +36,11 @@ absl::Status ReadBound(absl::string_view name, absl::string_view text, TenantPol
   if (name == "running") return ReadInteger(text, 0, kMostCount, policy.max_running);
   if (name == "queued") return ReadInteger(text, 0, kMostCount, policy.max_queued);
   if (name == "stored") return ReadBytes(text, 0, kMostBytes, policy.max_stored_bytes);
-  return Refuse("must be weight=, running=, queued= or stored=");
+  if (name == "calls") return ReadInteger(text, 0, kMostCount, policy.max_calls);
+  if (name == "tokens_per_minute") {
+    return ReadInteger(text, 0, kMostCount, policy.tokens_per_minute);
+  }
+  return Refuse("must be weight=, running=, queued=, stored=, calls= or tokens_per_minute=");
 }
 
 // `parts`: a name, and NAME=VALUE of what it may have.
@@ -53,31 +60,70 @@ absl::Status ReadPolicy(const std::vector<std::string>& parts, TenantPolicy& pol
   return absl::OkStatus();
 }
 
+// Reads tenants one by one, and in the end says what they have: who is named has of what it leaves
+// out what * has, wherever that stands.
+class Reading {
+ public:
+  explicit Reading(absl::string_view separated_by) : separated_by_(separated_by) {}
+
+  absl::Status Add(absl::string_view tenant) {
+    std::vector<std::string> parts = absl::StrSplit(tenant, ':');
+    if (parts[0] == kEverybodyElse) {
+      if (everybody_else_) return Refuse("must have * once");
+      everybody_else_ = true;
+      return ReadPolicy(parts, others_);
+    }
+    if (!CheckResourceId("tenants", parts[0]).ok()) {
+      return Refuse(absl::StrCat("must list NAME:weight=W:running=N:queued=N:stored=BYTES:calls=N:",
+                                 "tokens_per_minute=N", separated_by_));
+    }
+    TenantPolicy alone;
+    VS_RETURN_IF_ERROR(ReadPolicy(parts, alone));
+    const std::string name = parts[0];
+    if (!named_.emplace(name, std::move(parts)).second) {
+      return Refuse(absl::StrCat("must name ", name, " once"));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<TenantPolicies> Policies() const {
+    TenantPolicies policies{.others = others_, .named = {}};
+    for (const auto& [name, parts] : named_) {
+      VS_RETURN_IF_ERROR(ReadPolicy(parts, policies.named.emplace(name, others_).first->second));
+    }
+    return policies;
+  }
+
+ private:
+  const absl::string_view separated_by_;  // for a message
+  bool everybody_else_ = false;
+  TenantPolicy others_;
+  std::map<std::string, std::vector<std::string>> named_;
+};
+
 }  // namespace
 
 absl::Status ReadTenants(absl::string_view text, TenantPolicies& tenants) {
-  TenantPolicies read;
-  std::vector<std::vector<std::string>> named;
-  bool everybody_else = false;
+  Reading reading(", separated by commas");
   for (const absl::string_view tenant : absl::StrSplit(text, ',', absl::SkipEmpty())) {
-    std::vector<std::string> parts = absl::StrSplit(tenant, ':');
-    if (parts[0] == kEverybodyElse) {
-      if (everybody_else) return Refuse("must have * once");
-      everybody_else = true;
-      VS_RETURN_IF_ERROR(ReadPolicy(parts, read.others));
-    } else if (!CheckResourceId("tenants", parts[0]).ok()) {
-      return Refuse("must list NAME:weight=W:running=N:queued=N:stored=BYTES, separated by commas");
-    } else {
-      named.push_back(std::move(parts));
+    VS_RETURN_IF_ERROR(reading.Add(tenant));
+  }
+  VS_ASSIGN_OR_RETURN(tenants, reading.Policies());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<TenantPolicies> ParseTenants(absl::string_view text) {
+  Reading reading(", one a line");
+  size_t number = 0;
+  for (absl::string_view line : absl::StrSplit(text, '\n')) {
+    ++number;
+    line = absl::StripAsciiWhitespace(line);
+    if (line.empty() || line[0] == '#') continue;
+    if (const absl::Status read = reading.Add(line); !read.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat("line ", number, " ", read.message()));
     }
   }
-  for (const std::vector<std::string>& parts : named) {
-    const auto [policy, is_new] = read.named.emplace(parts[0], read.others);
-    if (!is_new) return Refuse(absl::StrCat("must name ", parts[0], " once"));
-    VS_RETURN_IF_ERROR(ReadPolicy(parts, policy->second));
-  }
-  tenants = std::move(read);
-  return absl::OkStatus();
+  return reading.Policies();
 }
 
 }  // namespace valuescope::config

@@ -8,6 +8,7 @@
 #include "base/status_macros.h"
 #include "engine/intervention_table.h"
 #include "engine/sampler.h"
+#include "engine/token_quotas.h"
 
 namespace valuescope::engine {
 namespace {
@@ -40,7 +41,8 @@ Admission::Admission(const model::Architecture& architecture, const EngineOption
     : architecture_(architecture),
       scheduling_(scheduling),
       memory_(memory),
-      shares_(options.max_batch_rows, options.max_waiting) {}
+      shares_(options.max_batch_rows, options.max_waiting),
+      token_quotas_(options.token_quotas) {}
 
 absl::StatusOr<Admission::Admitted> Admission::Admit(const Request& request,
                                                      const SequenceExtent& extent,
@@ -55,6 +57,10 @@ absl::StatusOr<Admission::Admitted> Admission::Admit(const Request& request,
   VS_ASSIGN_OR_RETURN(admitted.taps, TapsFor(extent, request.taps));
   VS_ASSIGN_OR_RETURN(admitted.leases.request, memory_.requests.Take(Sequence::HostBytes(request)));
   VS_ASSIGN_OR_RETURN(admitted.leases.captures, memory_.captures.Take(admitted.taps.bytes()));
+  if (token_quotas_ == nullptr || request.background) return admitted;
+  const size_t tokens = request.prompt.size() + request.given_response.size();
+  VS_ASSIGN_OR_RETURN(admitted.leases.tokens,
+                      token_quotas_->Take(request.tenant, static_cast<int64_t>(tokens)));
   return admitted;
 }
 

@@ -66,6 +66,7 @@ class Admission {
   const SchedulerOptions scheduling_;
   EngineMemory& memory_;
   QueueShares shares_;
+  TokenQuotas* const token_quotas_;
 };
 
 // That others have what is left of the queue, or that it is full: RESOURCE_EXHAUSTED, reason

@@ -100,8 +100,8 @@ class Engine {
 
   // Validates at once: INVALID_ARGUMENT naming the field ("prompt", "sampling.top_p",
   // "interventions[0].layers[1]", "taps[2].site") and its range; RESOURCE_EXHAUSTED with a retry
-  // delay when the queue is full, without one when the request can never fit. After OK the observer
-  // gets exactly one OnFinish.
+  // delay when the queue is full or the tenant had its tokens (reason TOKEN_QUOTA), without one
+  // when the request can never fit. After OK the observer gets exactly one OnFinish.
   virtual absl::StatusOr<std::unique_ptr<Running>> Submit(Request request,
                                                           std::shared_ptr<Observer> observer) = 0;
 
@@ -180,8 +180,9 @@ using TakeCompletion = std::function<absl::Status(size_t index, Completion compl
 // there, in any order, so that what is large in it need not wait for the others. None runs before
 // all were checked. The first error cancels the others and is returned with the index of its
 // request in the field path ("[3].prompt"). Raising `cancellation` cancels all of them: CANCELLED.
-// Submits at most `max_in_flight` at a time, so that a long list does not fill the queue. Not for
-// the engine's own thread.
+// Submits at most `max_in_flight` at a time, so that a long list does not fill the queue, and waits
+// where it is full, or where the tenant had its tokens when something of the list has run: a list
+// of which nothing has hears that. Not for the engine's own thread.
 absl::Status RunEach(Engine& engine, std::vector<Request> requests,
                      const Cancellation& cancellation, const TakeCompletion& take,
                      int max_in_flight = 32);

@@ -18,6 +18,8 @@
 
 namespace valuescope::engine {
 
+class TokenQuotas;
+
 struct EngineOptions {
   std::string device = "cpu";  // or "cuda:N", once its library is open
   std::string device_name;     // ServedModel has it
@@ -31,12 +33,16 @@ struct EngineOptions {
   // here; may read what they told last. Null: there are none.
   std::function<std::vector<std::string>(absl::string_view id)> ready_elsewhere = nullptr;
   DType dtype = DType::kFloat32;
-  bool batch_invariant = false;                   // LoadOptions has it
-  int threads = 0;                                // 0: one a core
-  int64_t kv_cache_bytes = 1LL << 30;             // untouched pages cost nothing on a CPU
-  int max_batch_rows = 64;                        // requests decoded in one step
-  int max_step_tokens = 256;                      // prompt and decode tokens of one step
-  int max_waiting = 1024;                         // requests admitted and not started
+  bool batch_invariant = false;        // LoadOptions has it
+  int threads = 0;                     // 0: one a core
+  int64_t kv_cache_bytes = 1LL << 30;  // untouched pages cost nothing on a CPU
+  int max_batch_rows = 64;             // requests decoded in one step
+  int max_step_tokens = 256;           // prompt and decode tokens of one step
+  int max_waiting = 1024;              // requests admitted and not started
+  // Of a tenant's part of what runs, > 0, while it may change; empty: all weigh the same.
+  std::function<double(const std::string& tenant)> weight_of = nullptr;
+  // Of tenants' tokens; outlives the engine. Null: nothing bounds them.
+  TokenQuotas* token_quotas = nullptr;
   int64_t capture_memory_bytes = 1LL << 30;       // of captures on the host, over all requests
   int64_t intervention_memory_bytes = 1LL << 30;  // of intervention tables, over all requests
   int64_t request_memory_bytes = 1LL << 30;       // of what requests are made of on the host

@@ -5,6 +5,9 @@
 namespace valuescope::engine {
 namespace {
 
+// How many of them share what is left.
+constexpr int64_t kTenantsWithFew = 8;
+
 template <typename Key>
 int64_t CountOf(const std::map<Key, int64_t>& counts, const Key& key) {
   const auto found = counts.find(key);
@@ -40,14 +43,20 @@ class QueueShares::Place {
 
 QueueShares::QueueShares(int64_t max_running, int64_t max_waiting)
     : most_further_(max_running + max_waiting - max_waiting / 2),
-      most_of_a_tenant_(max_running + max_waiting - max_waiting / 4) {}
+      most_of_a_tenant_(max_running + max_waiting - max_waiting / 4),
+      last_places_(max_running + max_waiting - max_waiting / kTenantsWithFew),
+      places_(max_running + max_waiting) {}
 
 std::shared_ptr<const QueueShares::Place> QueueShares::Take(const std::string& tenant,
                                                             uint64_t client) {
   absl::MutexLock lock(&state_->mutex);
   const bool is_first = client == 0 || CountOf(state_->by_client, client) == 0;
   if (!is_first && state_->held >= most_further_) return nullptr;
-  if (CountOf(state_->by_tenant, tenant) >= most_of_a_tenant_) return nullptr;
+  const int64_t of_tenant = CountOf(state_->by_tenant, tenant);
+  if (of_tenant >= most_of_a_tenant_) return nullptr;
+  if (state_->held >= last_places_ && of_tenant * kTenantsWithFew >= places_ - state_->held) {
+    return nullptr;
+  }
   ++state_->held;
   ++state_->by_tenant[tenant];
   if (client != 0) ++state_->by_client[client];

@@ -4,6 +4,8 @@
 //   a client's first request may take any place but those kept for other tenants
 //   a client's further requests leave half of the queue to first ones
 //   all requests of a tenant leave a quarter of the queue to other tenants
+//   all requests leave an eighth of the queue to tenants with few: once only so much is left, a
+//     tenant takes a place only where it holds less than an eighth of what is left
 //
 // A client is one call or one shard of a job. It goes on with what it has, and sends more when that
 // ends.
@@ -43,6 +45,8 @@ class QueueShares {
 
   const int64_t most_further_;
   const int64_t most_of_a_tenant_;
+  const int64_t last_places_;  // first of those for tenants with few
+  const int64_t places_;
   const std::shared_ptr<State> state_ = std::make_shared<State>();
 };
 

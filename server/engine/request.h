@@ -180,8 +180,9 @@ struct Sampling {
 class PreparedInterventions;  // compiled_interventions.h
 
 struct Request {
-  std::string tenant = "default";
-  // Requests that share a number share a turn in the engine; see NewClient. 0: one for all.
+  std::string tenant = "default";  // tenants share the engine by their weights
+  // Requests of a tenant that share a number share a turn in the engine; see NewClient. 0: one for
+  // all.
   uint64_t client = 0;
   std::vector<int32_t> prompt;          // >= 1 token
   std::vector<int32_t> given_response;  // teacher-forced tokens after the prompt; excludes sampling

@@ -1,7 +1,10 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <deque>
 #include <iterator>
+#include <optional>
+#include <utility>
 
 #include "base/check.h"
 
@@ -10,15 +13,32 @@ namespace {
 
 // Admissions of the foreground for one of the background while both wait.
 constexpr int kForegroundTurns = 3;
+// Of those for whom room is kept, past one turn of the background.
+constexpr int kMostGuests = 64;
 // Prompt tokens that a client gets at a time: small beside a step, so that many share it, and
 // enough for a product to be worth its start.
 constexpr int64_t kPromptQuantum = 64;
+// One in so many is kept for tenants that have nothing running; of fewer rows than kFewRows none.
+constexpr int64_t kRowsForOneKept = 32;
+constexpr int64_t kFewRows = 4;
+constexpr int64_t kBlocksForOneKept = 16;
 
 }  // namespace
 
-Scheduler::Scheduler(SchedulerOptions options)
+struct Scheduler::Prompts {
+  using OfClients = std::map<ClientId, std::deque<Admitted*>>;  // a client's in order of age
+
+  TenantShares::Tenant* tenant;
+  OfClients lagging;
+  std::optional<OfClients::iterator> turn = {};  // once it had a part of the step
+  int64_t planned = 0;                           // tokens
+};
+
+Scheduler::Scheduler(SchedulerOptions options, const WeightOf& weight_of)
     : options_(options),
       pool_(options.num_blocks),
+      foreground_(weight_of),
+      background_(weight_of),
       most_beside_people_(options.max_step_tokens / 4) {}
 
 double Scheduler::RatioOf(int64_t blocks) const {
@@ -26,75 +46,25 @@ double Scheduler::RatioOf(int64_t blocks) const {
   return static_cast<double>(blocks) / static_cast<double>(options_.num_blocks);
 }
 
-// --- The queues
-// ------------------------------------------------------------------------------------------
-
-std::deque<Scheduler::Queue::Turn>::iterator Scheduler::Queue::Find(ClientId client) {
-  return std::find_if(clients_.begin(), clients_.end(),
-                      [&](const Turn& each) { return each.first == client; });
-}
-
-void Scheduler::Queue::Add(Waiting waiting) {
-  const ClientId client = waiting.arrival.client;
-  auto turn = Find(client);
-  if (turn == clients_.end()) turn = clients_.insert(clients_.end(), {client, {}});
-  turn->second.push_back(std::move(waiting));
-  ++size_;
-}
-
-void Scheduler::Queue::PutBack(Waiting waiting) {
-  Turn turn{waiting.arrival.client, {}};
-  if (const auto found = Find(turn.first); found != clients_.end()) {
-    turn.second = std::move(found->second);
-    clients_.erase(found);
-  }
-  turn.second.push_front(std::move(waiting));
-  clients_.push_front(std::move(turn));
-  ++size_;
-}
-
-Scheduler::Waiting Scheduler::Queue::TakeFront() {
-  --size_;
-  if (!TriesAside()) return TakeTurn();
-  Waiting front = std::move(aside_.front());
-  aside_.pop_front();
-  return front;
-}
-
-Scheduler::Waiting Scheduler::Queue::TakeTurn() {
-  Turn turn = std::move(clients_.front());
-  clients_.pop_front();
-  Waiting front = std::move(turn.second.front());
-  turn.second.pop_front();
-  if (!turn.second.empty()) clients_.push_back(std::move(turn));
-  return front;
-}
-
-void Scheduler::Queue::SetAside() {
-  if (!TriesAside()) aside_.push_back(TakeTurn());
-  aside_waits_ = true;
-}
-
-void Scheduler::Queue::Remove(SequenceId id) {
-  const auto remove = [this, id](std::deque<Waiting>& waiting) {
-    size_ -= static_cast<int64_t>(
-        std::erase_if(waiting, [id](const Waiting& each) { return each.arrival.id == id; }));
-  };
-  remove(aside_);
-  for (auto& [client, waiting] : clients_) remove(waiting);
-  std::erase_if(clients_, [](const Turn& each) { return each.second.empty(); });
-}
-
 void Scheduler::Add(Arrival arrival) {
   VS_CHECK(arrival.known >= 1 && arrival.known <= arrival.max_fed &&
            options_.CanEverFit(arrival.max_fed));
-  (arrival.background ? background_ : foreground_).Add({.arrival = std::move(arrival)});
+  LineOf(arrival.background).Add(std::move(arrival));
 }
 
 // --- Admission
 // -------------------------------------------------------------------------------------------
 
-Scheduler::Queue* Scheduler::NextQueue() {
+// What ran until now is charged; what may still run counts ahead.
+void Scheduler::BeginShares() {
+  foreground_.shares().BeginStep();
+  background_.shares().BeginStep();
+  for (const auto& [id, sequence] : running_) {
+    LineOf(sequence.background()).shares().AddUnderWay(sequence.what.tenant, sequence.under_way());
+  }
+}
+
+WaitingLine* Scheduler::NextLine() {
   if (foreground_.empty()) return background_.empty() ? nullptr : &background_;
   if (!background_.empty() && foreground_turns_ >= kForegroundTurns) return &background_;
   return &foreground_;
@@ -103,39 +73,85 @@ Scheduler::Queue* Scheduler::NextQueue() {
 void Scheduler::Admit(Reservations& reservations) {
   foreground_.TryAside();
   background_.TryAside();
-  for (Queue* queue = NextQueue(); queue != nullptr; queue = NextQueue()) {
-    if (AdmitHead(*queue, reservations)) continue;
+  for (WaitingLine* line = NextLine(); line != nullptr; line = NextLine()) {
+    if (AdmitHead(*line, reservations)) continue;
+    if (foreground_.empty()) return;
     // The head waits for its blocks; letting smaller ones pass could make it wait forever. A
     // person's head passes the background's where the background itself makes the room: that it can
     // do only as often as it has sequences that give way.
-    if (foreground_.empty() || !MakeRoom()) return;
+    if (AdmitGuest(line->front(), reservations)) continue;
+    if (!MakeRoom()) return;
     VS_CHECK(AdmitHead(foreground_, reservations));
   }
 }
 
 // Admits the head or sets it aside; false where it has to wait for blocks or a row.
-bool Scheduler::AdmitHead(Queue& queue, Reservations& reservations) {
-  const Arrival& head = queue.front().arrival;
+bool Scheduler::AdmitHead(WaitingLine& line, Reservations& reservations) {
+  const Waiting& head = line.front();
+  const Arrival& arrival = head.arrival;
   // What a person waits for, the background leaves alone.
-  if (head.reserves && (queue.aside_waits() || foreground_.aside_waits())) {
-    queue.SetAside();
+  if (arrival.reserves && (line.aside_waits() || foreground_.aside_waits())) {
+    line.SetAside();
     return true;
   }
-  if (!HasRoom(head, {})) return false;
-  if (head.reserves && !reservations.Reserve(head.id)) {
-    queue.SetAside();
+  if (!LeavesRoom(head) || !HasRoom(arrival, {})) return false;
+  if (arrival.reserves && !reservations.Reserve(arrival.id)) {
+    line.SetAside();
     return true;
   }
-  const bool in_turn = !foreground_.empty();
   Admitted admitted;
-  admitted.what = queue.TakeFront();
-  const bool background = admitted.what.arrival.background;
-  foreground_turns_ = background ? 0 : foreground_turns_ + 1;
-  admitted.keeps_place = !background || in_turn || admitted.what.preemptions >= kMostPreemptions;
+  admitted.keeps_place = KeepsPlace(head);
+  admitted.what = line.TakeFront();
+  foreground_turns_ = admitted.background() ? 0 : foreground_turns_ + 1;
   promised_ += BlocksFor(admitted.what.arrival.max_fed);
   const SequenceId id = admitted.what.arrival.id;
-  TakeShared(running_.emplace(id, std::move(admitted)).first->second);
+  Admitted& sequence = running_.emplace(id, std::move(admitted)).first->second;
+  TakeShared(sequence);
+  line.shares().Run(sequence.what.tenant);
+  line.shares().AddUnderWay(sequence.what.tenant, sequence.under_way());
   return true;
+}
+
+// Whether nobody would send it back.
+bool Scheduler::KeepsPlace(const Waiting& head) const {
+  return !head.arrival.background || !foreground_.empty() || head.preemptions >= kMostPreemptions;
+}
+
+// --- Room that is kept
+// ------------------------------------------------------------------------------------------
+
+bool Scheduler::KeepsRoom() const { return foreground_.shares().remembered() > 1; }
+
+// Whether the head leaves what is kept for tenants that have nothing running, as it must if it is
+// no such tenant's itself. What the background would give back counts as free.
+bool Scheduler::LeavesRoom(const Waiting& head) const {
+  if (!KeepsRoom() || !KeepsPlace(head)) return true;
+  if (!head.arrival.background && head.tenant->running() == 0) return true;
+  Release release;
+  for (const auto& [id, sequence] : running_) {
+    if (!sequence.keeps_place) AddVictim(sequence, release);
+  }
+  const int64_t rows = options_.max_batch_rows;
+  const int64_t kept_rows = rows < kFewRows ? 0 : std::max<int64_t>(1, rows / kRowsForOneKept);
+  const int64_t kept_blocks = options_.num_blocks / kBlocksForOneKept;
+  const int64_t staying = num_running() - static_cast<int64_t>(release.victims.size());
+  if (staying + kept_rows >= rows) return false;
+  // One that never leaves so much waits for an empty machine.
+  if (BlocksFor(head.arrival.max_fed) + kept_blocks > options_.num_blocks) return true;
+  return BlocksNeeded(head.arrival, release) + kept_blocks <= Unpromised() + release.blocks;
+}
+
+// Admits one for whom room is kept, past a head that has to leave it and waits for other room. The
+// background's turn is passed a bounded number of times, or where rows are few it might never come.
+bool Scheduler::AdmitGuest(const Waiting& passed, Reservations& reservations) {
+  if (LeavesRoom(passed)) return false;
+  if (passed.arrival.background && foreground_turns_ >= kForegroundTurns + kMostGuests) {
+    return false;
+  }
+  foreground_.LookAtGuests(true);
+  const bool admitted = !foreground_.empty() && AdmitHead(foreground_, reservations);
+  foreground_.LookAtGuests(false);
+  return admitted;
 }
 
 // The first blocks of a sequence that it may have from others: all that end before a token that
@@ -172,6 +188,7 @@ bool Scheduler::HasRoom(const Arrival& arrival, const Release& release) const {
 // Sends back just enough of the background for the foreground's head, or nobody where all of it
 // would not do.
 bool Scheduler::MakeRoom() {
+  if (!LeavesRoom(foreground_.front())) return false;
   const Arrival& head = foreground_.front().arrival;
   Release release;
   for (auto each = running_.rbegin(); each != running_.rend(); ++each) {
@@ -199,6 +216,7 @@ void Scheduler::Preempt(SequenceId id) {
   ++sequence.what.preemptions;
   ++preemptions_;
   preempted_.push_back(id);
+  background_.shares().Stop(sequence.what.tenant);
   background_.PutBack(std::move(sequence.what));
 }
 
@@ -260,6 +278,7 @@ std::vector<StepItem> Scheduler::Plan(Reservations& reservations) {
   preempted_.clear();
   computed_.clear();
   for (auto& [id, sequence] : running_) TakeShared(sequence);
+  BeginShares();
   Admit(reservations);
   for (auto& [id, sequence] : running_) {
     if (!sequence.ready) sequence.ready = !sequence.what.arrival.reserves || reservations.Ready(id);
@@ -288,16 +307,16 @@ int64_t Scheduler::PlanDecoding() {
 
 void Scheduler::PlanPrompts(int64_t budget) {
   const bool background_lags = std::any_of(running_.begin(), running_.end(), [](const auto& each) {
-    return each.second.what.arrival.background && each.second.lag() > each.second.planned;
+    return each.second.background() && each.second.lag() > each.second.planned;
   });
   const int64_t reserved = background_lags ? budget / 4 : 0;
-  budget = reserved + ShareAmongClients(/*background=*/false, budget - reserved);
+  budget = reserved + ShareAmongTenants(/*background=*/false, budget - reserved);
   const bool with_people = std::any_of(running_.begin(), running_.end(), [](const auto& each) {
-    return !each.second.what.arrival.background && each.second.planned > 0;
+    return !each.second.background() && each.second.planned > 0;
   });
   const int64_t bound = with_people ? std::min(budget, most_beside_people_) : budget;
-  budget -= bound - ShareAmongClients(/*background=*/true, bound);
-  ShareAmongClients(/*background=*/false, budget);  // what the background did not need
+  budget -= bound - ShareAmongTenants(/*background=*/true, bound);
+  ShareAmongTenants(/*background=*/false, budget);  // what the background did not need
 }
 
 void Scheduler::BoundBackground(int64_t tokens) {
@@ -313,38 +332,66 @@ bool Scheduler::ClaimNextBlock(const Admitted& sequence) {
   return computed_.insert(keys[next]).second || !BeginsShared(sequence);
 }
 
-// Hands out prompt tokens in rounds: each client's oldest lagging sequence gets a quantum a round.
-// The client after the one that began the last step begins. Returns what nobody needed.
-int64_t Scheduler::ShareAmongClients(bool background, int64_t budget) {
-  std::map<ClientId, std::deque<Admitted*>> lagging;  // a client's in order of age
+std::vector<Scheduler::Prompts> Scheduler::LaggingPrompts(bool background) {
+  std::vector<Prompts> all;
   for (auto& [id, sequence] : running_) {
-    if (sequence.what.arrival.background != background) continue;
-    if (sequence.lag() > sequence.planned)
-      lagging[sequence.what.arrival.client].push_back(&sequence);
+    if (sequence.background() != background || sequence.lag() <= sequence.planned) continue;
+    TenantShares::Tenant* const tenant = sequence.what.tenant;
+    auto own = std::find_if(all.begin(), all.end(),
+                            [&](const Prompts& each) { return each.tenant == tenant; });
+    if (own == all.end()) own = all.insert(own, {.tenant = tenant, .lagging = {}});
+    own->lagging[sequence.what.arrival.client].push_back(&sequence);
   }
-  if (lagging.empty() || budget == 0) return budget;
+  return all;
+}
+
+// Hands out prompt tokens, a quantum at a time, to the tenant whose turn it is. Returns what nobody
+// needed.
+int64_t Scheduler::ShareAmongTenants(bool background, int64_t budget) {
+  std::vector<Prompts> all = LaggingPrompts(background);
+  if (budget == 0) return budget;
   // Whoever is in the middle of a block goes on, and others wait for it although their turn may
   // come first: it is at the head of its client, so its own turn comes too.
-  for (const auto& [client, sequences] : lagging) {
-    if (!BeginsShared(*sequences.front())) ClaimNextBlock(*sequences.front());
-  }
-  auto turn = lagging.upper_bound(last_served_[background]);
-  if (turn == lagging.end()) turn = lagging.begin();
-  last_served_[background] = turn->first;
-  while (budget > 0 && !lagging.empty()) {
-    std::deque<Admitted*>& sequences = turn->second;
-    while (!sequences.empty() && !ClaimNextBlock(*sequences.front())) sequences.pop_front();
-    if (!sequences.empty()) {
-      Admitted& sequence = *sequences.front();
-      const int64_t lag = sequence.lag() - sequence.planned;
-      const int64_t count = std::min({lag, budget, kPromptQuantum});
-      sequence.planned += count;
-      budget -= count;
-      if (count == lag) sequences.pop_front();
+  for (const Prompts& own : all) {
+    for (const auto& [client, sequences] : own.lagging) {
+      if (!BeginsShared(*sequences.front())) ClaimNextBlock(*sequences.front());
     }
-    turn = sequences.empty() ? lagging.erase(turn) : std::next(turn);
-    if (turn == lagging.end()) turn = lagging.begin();
   }
+  const TenantShares& shares = LineOf(background).shares();
+  while (budget > 0 && !all.empty()) {
+    const auto next = std::min_element(all.begin(), all.end(), [&](const auto& a, const auto& b) {
+      return shares.IsBefore(*a.tenant, a.planned, *b.tenant, b.planned);
+    });
+    const int64_t left = ShareAmongClients(*next, budget);
+    next->planned += budget - left;
+    budget = left;
+    if (next->lagging.empty()) all.erase(next);
+  }
+  return budget;
+}
+
+// Gives a quantum to the oldest lagging sequence of the client whose turn it is. The client after
+// the one that began the last step begins. Returns what is left of the budget.
+int64_t Scheduler::ShareAmongClients(Prompts& prompts, int64_t budget) {
+  Prompts::OfClients& lagging = prompts.lagging;
+  if (!prompts.turn) {
+    prompts.turn = lagging.upper_bound(prompts.tenant->last_client);
+    if (prompts.turn == lagging.end()) prompts.turn = lagging.begin();
+    prompts.tenant->last_client = (*prompts.turn)->first;
+  }
+  auto& turn = *prompts.turn;
+  std::deque<Admitted*>& sequences = turn->second;
+  while (!sequences.empty() && !ClaimNextBlock(*sequences.front())) sequences.pop_front();
+  if (!sequences.empty()) {
+    Admitted& sequence = *sequences.front();
+    const int64_t lag = sequence.lag() - sequence.planned;
+    const int64_t count = std::min({lag, budget, kPromptQuantum});
+    sequence.planned += count;
+    budget -= count;
+    if (count == lag) sequences.pop_front();
+  }
+  turn = sequences.empty() ? lagging.erase(turn) : std::next(turn);
+  if (turn == lagging.end()) turn = lagging.begin();
   return budget;
 }
 
@@ -358,6 +405,7 @@ void Scheduler::Advance(SequenceId id, int64_t fed, int64_t known,
   const int64_t begin = sequence.fed / options_.block_size;
   VS_CHECK(fed >= sequence.fed && fed <= known &&
            BlocksFor(fed) <= static_cast<int64_t>(sequence.blocks.size()));
+  LineOf(arrival.background).shares().Charge(sequence.what.tenant, fed - sequence.fed);
   sequence.fed = fed;
   arrival.known = known;
   arrival.keys.insert(arrival.keys.end(), keys.begin(), keys.end());
@@ -381,6 +429,9 @@ int64_t Scheduler::StartOver(SequenceId id, int64_t known) {
 void Scheduler::Remove(SequenceId id) {
   if (const auto found = running_.find(id); found != running_.end()) {
     LetGo(found->second);
+    TenantShares& shares = LineOf(found->second.background()).shares();
+    shares.Stop(found->second.what.tenant);
+    shares.Leave(found->second.what.tenant);
     running_.erase(found);
     return;
   }

@@ -20,34 +20,38 @@
 // by block, and waits while another one is computing just the block that it needs next. Tokens that
 // somebody must see run (`run_from`, and the last known token) are run in blocks of its own.
 //
-// Turns: clients take turns, both in being admitted and in their share of the budget for prompts:
-// one that sends a thousand sequences delays another's first by a turn, not by a thousand. People
-// come before the background, which keeps a quarter of what both ask for. What they leave of a step
-// is the background's, but while theirs run no more than is said (BoundBackground): who asks in the
-// middle of a step waits for its end, and then for that of his own.
+// Turns: tenants share by weight what runs (tenant_shares.h), and clients of a tenant take turns,
+// both in being admitted and in the budget for prompts: one that sends a thousand sequences delays
+// another's first by a turn, not by a thousand. People come before the background, which keeps a
+// quarter of what both ask for. What they leave of a step is the background's, but while theirs run
+// no more than is said (BoundBackground): who asks in the middle of a step waits for its end, and
+// then for that of his own.
+//
+// Room that is kept: nothing that runs is thrown back for a person, so a tenant that came while
+// others' long answers have all rows would wait for one of them to end. While people of several
+// tenants are there, or were lately (TenantShares::kRemembered), one row in 32 and one block in 16
+// are therefore for who has nothing running, and had no more than its share: it passes those who
+// may not take them. A tenant alone has all.
 //
 // Preemption: where a person's sequence finds no row or too few blocks, background sequences give
-// up theirs, youngest first, and go back to the head of their queue; what they had computed stays
-// cached as long as nobody needs the room. None is sent back that came in by the background's own
-// turn, nor more than kMostPreemptions times, so each of them ends.
+// up theirs, youngest first, and go back to the head of their tenant's line; what they had computed
+// stays cached as long as nobody needs the room. None is sent back that came in by the background's
+// own turn, nor more than kMostPreemptions times, so each of them ends.
 #ifndef VALUESCOPE_ENGINE_SCHEDULER_H_
 #define VALUESCOPE_ENGINE_SCHEDULER_H_
 
 #include <cstdint>
-#include <deque>
 #include <map>
 #include <unordered_set>
-#include <utility>
 #include <vector>
 
+#include "engine/arrival.h"
 #include "engine/block_pool.h"
 #include "engine/prefix_keys.h"
+#include "engine/tenant_shares.h"
+#include "engine/waiting_line.h"
 
 namespace valuescope::engine {
-
-using SequenceId = int64_t;
-// Sequences of one client share its turn: those of one call, or of one shard of a job.
-using ClientId = uint64_t;
 
 // Tokens of a cache block, in every engine.
 inline constexpr int64_t kBlockSize = 16;
@@ -61,23 +65,6 @@ struct SchedulerOptions {
   int64_t BlocksFor(int64_t tokens) const { return (tokens + block_size - 1) / block_size; }
   // Whether a sequence that feeds up to `max_fed` tokens could run on an empty machine.
   bool CanEverFit(int64_t max_fed) const { return BlocksFor(max_fed) <= num_blocks; }
-};
-
-// A sequence to be scheduled.
-struct Arrival {
-  SequenceId id = 0;
-  int64_t known = 0;    // tokens, at least 1
-  int64_t max_fed = 0;  // tokens that it may feed in all
-  bool background = false;
-  ClientId client = 0;
-  std::vector<BlockKey> keys =
-      {};  // of the full blocks of its known tokens, in order; may end early
-  // Tokens from here on must run: what they do is read. Blocks behind it are never others'.
-  int64_t run_from = INT64_MAX;
-  // It is admitted only once Reservations::Reserve takes what it needs besides blocks.
-  bool reserves = false;
-  // It may call StartOver, so what it computes from run_from on is not given to others.
-  bool may_start_over = false;
 };
 
 // Tokens first .. first + count - 1 of a sequence run in this step. Those before `first` are in the
@@ -95,19 +82,19 @@ class Scheduler {
   // A background sequence is sent back this often at most.
   static constexpr int kMostPreemptions = 3;
 
-  explicit Scheduler(SchedulerOptions options);
+  // `weight_of` says what each tenant's part weighs.
+  explicit Scheduler(SchedulerOptions options, const WeightOf& weight_of = {});
 
   // Queues a sequence, which can ever fit. Foreground sequences are admitted before background
   // ones, except that every fourth admission goes to the background while it waits. Within each,
-  // clients take turns; a client's own are in order.
+  // tenants come by their shares and clients of a tenant in turn; a client's own are in order.
   void Add(Arrival arrival);
 
   // What sequences need besides blocks, as far as they say that they reserve it.
   class Reservations {
    public:
     virtual ~Reservations() = default;
-    // Takes it, or takes nothing and says false. Must say true of the one that waits longest when
-    // none is running.
+    // Takes it, or takes nothing and says false. Must say true of any when none is running.
     virtual bool Reserve(SequenceId) { return true; }
     // Whether a sequence for which it was taken may run. Says true in the end, and then is not
     // asked again.
@@ -154,41 +141,6 @@ class Scheduler {
   int64_t preemptions() const { return preemptions_; }
 
  private:
-  struct Waiting {
-    Arrival arrival;
-    int preemptions = 0;
-  };
-  // Waiting sequences, client by client in turn.
-  class Queue {
-   public:
-    void Add(Waiting waiting);
-    void PutBack(Waiting waiting);  // before everybody but those set aside
-    const Waiting& front() const {
-      return TriesAside() ? aside_.front() : clients_.front().second.front();
-    }
-    Waiting TakeFront();  // and the client goes to the end
-    void Remove(SequenceId id);
-    // Whether nobody is left to be tried.
-    bool empty() const { return !TriesAside() && clients_.empty(); }
-    int64_t size() const { return size_; }
-
-    // The front finds nothing to reserve: until TryAside, others come before it.
-    void SetAside();
-    void TryAside() { aside_waits_ = false; }
-    // Whether somebody waits for a reservation, which nobody is to have before him.
-    bool aside_waits() const { return aside_waits_; }
-
-   private:
-    using Turn = std::pair<ClientId, std::deque<Waiting>>;
-    std::deque<Turn>::iterator Find(ClientId client);
-    bool TriesAside() const { return !aside_waits_ && !aside_.empty(); }
-    Waiting TakeTurn();
-
-    std::deque<Turn> clients_;  // none is empty
-    std::deque<Waiting> aside_;
-    bool aside_waits_ = false;
-    int64_t size_ = 0;
-  };
   struct Admitted {
     Waiting what;
     bool keeps_place = false;  // is not preempted
@@ -197,9 +149,14 @@ class Scheduler {
     int64_t planned = 0;          // tokens of the step being planned
     std::vector<int64_t> blocks;  // first those of others, then its own
 
+    bool background() const { return what.arrival.background; }
     // Tokens that it may run and did not.
     int64_t lag() const { return ready ? what.arrival.known - fed : 0; }
+    // The most that it may still run.
+    int64_t under_way() const { return what.arrival.max_fed - fed; }
   };
+  // Clients of one tenant whose prompts share a step.
+  struct Prompts;
   // What preempting some sequences would give back.
   struct Release {
     std::vector<SequenceId> victims;
@@ -213,9 +170,15 @@ class Scheduler {
   int64_t PromisedTo(const Admitted& sequence) const;
   int64_t Unpromised() const { return pool_.available() - promised_; }
 
+  WaitingLine& LineOf(bool background) { return background ? background_ : foreground_; }
+  void BeginShares();
   void Admit(Reservations& reservations);
-  Queue* NextQueue();
-  bool AdmitHead(Queue& queue, Reservations& reservations);
+  WaitingLine* NextLine();
+  bool AdmitHead(WaitingLine& line, Reservations& reservations);
+  bool KeepsPlace(const Waiting& head) const;
+  bool KeepsRoom() const;
+  bool LeavesRoom(const Waiting& head) const;
+  bool AdmitGuest(const Waiting& passed, Reservations& reservations);
   bool MakeRoom();
   int64_t BlocksNeeded(const Arrival& arrival, const Release& release) const;
   bool HasRoom(const Arrival& arrival, const Release& release) const;
@@ -227,19 +190,20 @@ class Scheduler {
   void TakeOwn(Admitted& sequence);
   int64_t PlanDecoding();
   void PlanPrompts(int64_t budget);
-  int64_t ShareAmongClients(bool background, int64_t budget);
+  std::vector<Prompts> LaggingPrompts(bool background);
+  int64_t ShareAmongTenants(bool background, int64_t budget);
+  int64_t ShareAmongClients(Prompts& prompts, int64_t budget);
   bool ClaimNextBlock(const Admitted& sequence);
   bool BeginsShared(const Admitted& sequence) const;
 
   SchedulerOptions options_;
   BlockPool pool_;
   int64_t promised_ = 0;  // blocks that running sequences may still take
-  Queue foreground_;
-  Queue background_;
+  WaitingLine foreground_;
+  WaitingLine background_;
   std::map<SequenceId, Admitted> running_;  // by id: older sequences first
   int foreground_turns_ = 0;
-  int64_t most_beside_people_;        // tokens of the background's prompts
-  ClientId last_served_[2] = {0, 0};  // foreground, background: who had the first share of prompts
+  int64_t most_beside_people_;             // tokens of the background's prompts
   std::unordered_set<BlockKey> computed_;  // blocks that the step being planned works on
   std::vector<SequenceId> preempted_;
   int64_t prefix_hit_tokens_ = 0;

@@ -111,6 +111,7 @@ Arrival Sequence::TakeArrival() {
           .known = known(),
           .max_fed = MostFed(request_),
           .background = request_.background,
+          .tenant = request_.tenant,
           .client = request_.client,
           .keys = TakeNewKeys(),
           .run_from = RunFrom(),
@@ -134,6 +135,7 @@ absl::StatusOr<bool> Sequence::AcquireRows(InterventionTables& tables) {
 void Sequence::Prepare(int64_t first, c10::Device device) {
   CountReceipts(fed_, first - fed_);
   if (!was_sent_back_) cached_prompt_tokens_ += first - fed_;
+  if (leases_.tokens != nullptr) leases_.tokens->Begin();
   fed_ = first;
   if (!taps_.empty() && !taps_.allocated()) taps_.Reset(device);
 }
@@ -241,6 +243,7 @@ bool Sequence::IsStopToken(int32_t id) const {
 void Sequence::AcceptDrawn() {
   const Generated drawn = *std::exchange(drawn_, std::nullopt);
   ++generated_tokens_;
+  if (leases_.tokens != nullptr) leases_.tokens->Generated(1);
   const bool stops = IsStopToken(drawn.id);
   if (!stops) {
     generated_.push_back(drawn);

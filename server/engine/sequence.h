@@ -22,16 +22,18 @@
 #include "engine/request.h"
 #include "engine/scheduler.h"
 #include "engine/taps.h"
+#include "engine/token_quotas.h"
 #include "text/text_model.h"
 
 namespace valuescope::engine {
 
 class Sequence {
  public:
-  // What a sequence holds of the engine's memory.
+  // What a sequence holds of the engine's memory and of its tenant's tokens.
   struct Leases {
     std::shared_ptr<const MemoryLedger::Lease> request;
     std::shared_ptr<const MemoryLedger::Lease> captures;
+    std::unique_ptr<TokenQuotas::Charge> tokens;  // null: nothing bounds them
   };
 
   // `request` was validated: interventions, which others may share, and taps are compiled. What the

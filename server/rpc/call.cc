@@ -74,7 +74,7 @@ absl::Status Call::Admit() {
 
 absl::Status Call::Enter() {
   VS_RETURN_IF_ERROR(Admit());
-  VS_RETURN_IF_ERROR(runtime_->Enter(&context_, method_->lane == Lane::kWaiting));
+  VS_RETURN_IF_ERROR(runtime_->Enter(&context_, method_->lane == Lane::kWaiting, method_->bounded));
   entered_ = true;
   return absl::OkStatus();
 }
@@ -91,7 +91,7 @@ absl::Status Call::CheckModel(const google::protobuf::Message& request) const {
 
 void Call::Start(std::function<absl::Status()> handler, std::function<void()> flush) {
   const absl::Status queued =
-      runtime_->Submit(method_->lane, [this, handler = std::move(handler), flush] {
+      runtime_->Submit(method_->lane, context_.tenant, [this, handler = std::move(handler), flush] {
         const absl::Status result = Run(handler);
         flush();
         peer_->Finish(Conclude(result));
@@ -150,6 +150,7 @@ void Call::Abort(absl::Status why) {
 }
 
 absl::Status Call::Conclude(absl::Status status) {
+  if (entered_) runtime_->Answered(&context_);
   // A handler that was stopped says CANCELLED; the client deserves to hear why.
   if (status.code() == absl::StatusCode::kCancelled && !context_.Why().ok()) {
     status = context_.Why();

@@ -4,12 +4,15 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
+#include "base/status_macros.h"
 
 namespace valuescope::rpc {
 namespace {
 
 // A place comes free when somebody has seen what he waits for.
 constexpr absl::Duration kWaitingRetry = absl::Seconds(5);
+// One of a tenant's calls may end any time.
+constexpr absl::Duration kCallRetry = absl::Seconds(1);
 
 absl::Status Draining() {
   return ErrorWithReason(absl::StatusCode::kUnavailable, "DRAINING",
@@ -49,8 +52,8 @@ WorkerPool& CallRuntime::PoolOf(Lane lane) {
   return steps_;
 }
 
-absl::Status CallRuntime::Submit(Lane lane, std::function<void()> work) {
-  if (PoolOf(lane).TrySubmit(work)) return absl::OkStatus();
+absl::Status CallRuntime::Submit(Lane lane, const std::string& tenant, std::function<void()> work) {
+  if (PoolOf(lane).TrySubmit(work, tenant)) return absl::OkStatus();
   return RetryLater("QUEUE_FULL", "the server has as many calls as it can queue", absl::Seconds(1));
 }
 
@@ -58,8 +61,8 @@ void CallRuntime::StopAccepting() {
   {
     absl::MutexLock lock(&mutex_);
     accepting_ = false;
-    for (const auto& [call, waits] : running_) {
-      if (waits) call->Stop(Draining());
+    for (const auto& [call, how] : running_) {
+      if (how.waits) call->Stop(Draining());
     }
   }
   gate_.RefuseAll(Draining(), /*begun=*/false);
@@ -73,12 +76,24 @@ bool CallRuntime::WaitUntilIdle(absl::Time deadline) {
 void CallRuntime::StopRunning() {
   {
     absl::MutexLock lock(&mutex_);
-    for (const auto& [call, waits] : running_) call->Stop(Draining());
+    for (const auto& [call, how] : running_) call->Stop(Draining());
   }
   gate_.RefuseAll(Draining(), /*begun=*/true);
 }
 
-absl::Status CallRuntime::Enter(CallContext* call, bool waits) {
+absl::Status CallRuntime::CheckCallsOf(const std::string& tenant) const {
+  if (options_.tenants == nullptr) return absl::OkStatus();
+  const int64_t most = options_.tenants->Of(tenant).max_calls;
+  const auto calls = calls_of_.find(tenant);
+  if (most == 0 || calls == calls_of_.end() || calls->second < most) return absl::OkStatus();
+  return RetryLater("CALL_QUOTA",
+                    absl::StrCat(calls->second, " of your calls run, the most that may is ", most,
+                                 ": wait until one has ended"),
+                    kCallRetry);
+}
+
+absl::Status CallRuntime::Enter(CallContext* call, bool waits, bool bounded) {
+  const bool counts = bounded && !waits;
   absl::MutexLock lock(&mutex_);
   if (!accepting_) return Draining();
   if (waits && waiting_ == options_.max_waiting_calls) {
@@ -88,14 +103,31 @@ absl::Status CallRuntime::Enter(CallContext* call, bool waits) {
                                    "which is as many as may"),
                       kWaitingRetry);
   }
-  running_.emplace(call, waits);
+  if (counts) {
+    VS_RETURN_IF_ERROR(CheckCallsOf(call->tenant));
+    ++calls_of_[call->tenant];
+  }
+  running_.emplace(call, Running{.waits = waits, .counts = counts});
   if (waits) ++waiting_;
   return absl::OkStatus();
 }
 
+void CallRuntime::Answered(CallContext* call) {
+  absl::MutexLock lock(&mutex_);
+  Uncount(call->tenant, running_.at(call));
+}
+
 void CallRuntime::Leave(CallContext* call) {
   absl::MutexLock lock(&mutex_);
-  if (running_.extract(call).mapped()) --waiting_;
+  Running how = running_.extract(call).mapped();
+  if (how.waits) --waiting_;
+  Uncount(call->tenant, how);
+}
+
+void CallRuntime::Uncount(const std::string& tenant, Running& how) {
+  if (!std::exchange(how.counts, false)) return;
+  const auto calls = calls_of_.find(tenant);
+  if (--calls->second == 0) calls_of_.erase(calls);
 }
 
 }  // namespace valuescope::rpc

@@ -7,12 +7,14 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <string>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/memory_ledger.h"
+#include "base/tenant_policy.h"
 #include "base/usage_tally.h"
 #include "observability/audit_log.h"
 #include "observability/metrics.h"
@@ -44,8 +46,9 @@ struct CallRuntimeOptions {
   // What all calls that run or wait may hold: their messages, what they make of them, and what
   // waits to be sent.
   int64_t call_bytes = int64_t{512} << 20;
-  const MemoryLedger* host_memory = nullptr;  // which that is a part of; outlives the runtime
-  observability::AuditLog* audit = nullptr;   // null: there is none; outlives the runtime
+  const MemoryLedger* host_memory = nullptr;    // which that is a part of; outlives the runtime
+  observability::AuditLog* audit = nullptr;     // null: there is none; outlives the runtime
+  const TenantPolicySource* tenants = nullptr;  // null: nothing bounds them; outlives the runtime
   UsageTally* usage = nullptr;  // counts calls that ended; null: nobody does; outlives the runtime
   ReceiveGateOptions receiving;
   // A stream that moves nothing for this long is ended.
@@ -74,9 +77,9 @@ class CallRuntime {
   ReceiveGate* gate() { return &gate_; }
   MemoryLedger* memory() { return &memory_; }
 
-  // Runs `work` on a thread of `lane`. RESOURCE_EXHAUSTED (QUEUE_FULL, retry later) when full; the
-  // work is then not run.
-  absl::Status Submit(Lane lane, std::function<void()> work);
+  // Runs `work`, which is the tenant's, on a thread of `lane`. RESOURCE_EXHAUSTED (QUEUE_FULL,
+  // retry later) when full; the work is then not run.
+  absl::Status Submit(Lane lane, const std::string& tenant, std::function<void()> work);
 
   // --- Drain ---
 
@@ -90,14 +93,25 @@ class CallRuntime {
 
   // --- For the calls ---
 
-  // UNAVAILABLE while draining; RESOURCE_EXHAUSTED (TOO_MANY_WAITING_CALLS, retry later) where the
-  // call is one that `waits` (on Lane::kWaiting) and too many others do; else OK and the call
-  // counts as running until Leave.
-  absl::Status Enter(CallContext* call, bool waits);
+  // UNAVAILABLE while draining; RESOURCE_EXHAUSTED, retry later, where the call is one that `waits`
+  // (on Lane::kWaiting) and too many others do (TOO_MANY_WAITING_CALLS), or where it does not, is
+  // `bounded`, and its tenant has as many as it may (CALL_QUOTA); else OK and the call counts as
+  // running until Leave. Calls that wait are no part of what a tenant may have: they hold no
+  // thread, and a tenant that watches its jobs can still call.
+  absl::Status Enter(CallContext* call, bool waits, bool bounded);
+  // Its client is about to hear how it ended, and may begin another one for it.
+  void Answered(CallContext* call);
   void Leave(CallContext* call);
 
  private:
   WorkerPool& PoolOf(Lane lane);
+  struct Running {
+    bool waits = false;
+    bool counts = false;  // in calls_of_
+  };
+
+  void Uncount(const std::string& tenant, Running& how) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckCallsOf(const std::string& tenant) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool Idle() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return running_.empty(); }
 
   const Authenticator* const authenticator_;
@@ -105,8 +119,9 @@ class CallRuntime {
   const CallRuntimeOptions options_;
   absl::Mutex mutex_;
   bool accepting_ ABSL_GUARDED_BY(mutex_) = true;
-  std::map<CallContext*, bool> running_ ABSL_GUARDED_BY(mutex_);  // and whether it waits
-  size_t waiting_ ABSL_GUARDED_BY(mutex_) = 0;                    // of them
+  std::map<CallContext*, Running> running_ ABSL_GUARDED_BY(mutex_);
+  size_t waiting_ ABSL_GUARDED_BY(mutex_) = 0;                       // of them
+  std::map<std::string, int64_t> calls_of_ ABSL_GUARDED_BY(mutex_);  // by tenant; none is 0
   MemoryLedger memory_;
   AlarmClock clock_;
   ReceiveGate gate_;

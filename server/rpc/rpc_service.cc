@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/error.h"
+#include "rpc/health.h"
 #include "rpc/status_to_grpc.h"
 
 namespace valuescope::rpc {
@@ -29,7 +30,8 @@ RpcService::RpcService(absl::string_view full_name, CallRuntime* runtime)
   for (int index = 0; index < descriptor_->method_count(); ++index) {
     const google::protobuf::MethodDescriptor& method = *descriptor_->method(index);
     VS_CHECK(!(method.client_streaming() && method.server_streaming()));
-    methods_.push_back({.name = absl::StrCat(descriptor_->name(), ".", method.name())});
+    methods_.push_back({.name = absl::StrCat(descriptor_->name(), ".", method.name()),
+                        .bounded = full_name != kHealthService});
     methods_.back().least_role = LeastRole(methods_.back().name).value_or(Role::kAdmin);
     paths_.push_back(absl::StrCat("/", descriptor_->full_name(), "/", method.name()));
     // To gRPC they all stream: it reads the message of another shape before anybody is asked.

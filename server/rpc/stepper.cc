@@ -30,7 +30,9 @@ void Stepper::Wake() {
 }
 
 absl::Status Stepper::Submit() {
-  return runtime_->Submit(Lane::kWaiting, [self = shared_from_this()] { self->Run(); });
+  // Steps are short, so tenants have one line.
+  return runtime_->Submit(Lane::kWaiting, /*tenant=*/"",
+                          [self = shared_from_this()] { self->Run(); });
 }
 
 void Stepper::Run() {

@@ -1,9 +1,16 @@
 #include "rpc/worker_pool.h"
 
+#include <algorithm>
 #include <exception>
 #include <utility>
 
 namespace valuescope::rpc {
+namespace {
+
+// How many of them share what there is for those with few.
+constexpr size_t kTenantsWithFew = 8;
+
+}  // namespace
 
 WorkerPool::~WorkerPool() {
   std::vector<std::thread> threads;
@@ -15,20 +22,24 @@ WorkerPool::~WorkerPool() {
   for (std::thread& thread : threads) thread.join();
 }
 
-bool WorkerPool::TrySubmit(std::function<void()>& work) {
+bool WorkerPool::TrySubmit(std::function<void()>& work, const std::string& tenant) {
   absl::MutexLock lock(&mutex_);
-  const bool needs_thread = queue_.size() >= idle_;
-  if (needs_thread && !StartThread()) {
-    if (threads_.empty() || queue_.size() - idle_ >= options_.max_queued) return false;
+  const auto own = tenants_.try_emplace(tenant).first;
+  const bool needs_thread = queued_ >= idle_;
+  if (!(needs_thread && StartThread(own->second)) && !HasPlace(own->second)) {
+    if (own->second.accepted() == 0) tenants_.erase(own);
+    return false;
   }
-  queue_.push_back(std::move(work));
+  own->second.queue.push_back(std::move(work));
+  ++queued_;
   return true;
 }
 
 // Before the work is queued: an exception would tell the caller that it was not taken, and he would
 // let go of what it needs.
-bool WorkerPool::StartThread() {
-  if (threads_.size() >= options_.max_threads) return false;
+bool WorkerPool::StartThread(const OfTenant& own) {
+  const size_t more = MayRun(own) ? options_.max_threads / kTenantsWithFew : 0;
+  if (threads_.size() >= options_.max_threads + more) return false;
   try {
     threads_.emplace_back([this] { Loop(); });
     return true;
@@ -37,19 +48,59 @@ bool WorkerPool::StartThread() {
   }
 }
 
+bool WorkerPool::HasPlace(const OfTenant& own) const {
+  if (threads_.empty()) return false;
+  const size_t accepted = queued_ + running_;
+  const size_t places = std::min(threads_.size(), options_.max_threads) + options_.max_queued;
+  const size_t more = (options_.max_threads + options_.max_queued) / kTenantsWithFew;
+  return accepted < places || own.accepted() * kTenantsWithFew + accepted < places + more;
+}
+
+bool WorkerPool::MayRun(const OfTenant& own) const {
+  const size_t threads = options_.max_threads, more = threads / kTenantsWithFew;
+  return stopping_ || running_ < threads ||
+         own.running * kTenantsWithFew + running_ < threads + more;
+}
+
+// Whose work is begun next; the end where none may be.
+std::map<std::string, WorkerPool::OfTenant>::iterator WorkerPool::Next() {
+  auto next = tenants_.end();
+  for (auto own = tenants_.begin(); own != tenants_.end(); ++own) {
+    if (own->second.queue.empty() || !MayRun(own->second)) continue;
+    if (next == tenants_.end() || own->second.running < next->second.running) next = own;
+  }
+  return next;
+}
+
+void WorkerPool::Ran(const std::string& tenant) {
+  --running_;
+  const auto own = tenants_.find(tenant);
+  --own->second.running;
+  if (own->second.accepted() == 0) tenants_.erase(own);
+}
+
 void WorkerPool::Loop() {
   while (true) {
     std::function<void()> work;
+    std::string tenant;
     {
       absl::MutexLock lock(&mutex_);
       ++idle_;
       mutex_.Await(absl::Condition(this, &WorkerPool::HasWorkOrStops));
       --idle_;
-      if (queue_.empty()) return;
-      work = std::move(queue_.front());
-      queue_.pop_front();
+      const auto next = Next();
+      if (next == tenants_.end()) return;
+      work = std::move(next->second.queue.front());
+      next->second.queue.pop_front();
+      tenant = next->first;
+      ++next->second.running;
+      --queued_;
+      ++running_;
     }
     work();
+    work = nullptr;
+    absl::MutexLock lock(&mutex_);
+    Ran(tenant);
   }
 }
 

@@ -8,11 +8,11 @@
 
 namespace valuescope::store {
 
-absl::StatusOr<std::unique_ptr<Store>> OpenPostgresStore(const std::string& url,
-                                                         const RetryPolicy& retry,
-                                                         const TenantPolicies& tenants) {
+absl::StatusOr<std::unique_ptr<Store>> OpenPostgresStore(
+    const std::string& url, const RetryPolicy& retry,
+    std::shared_ptr<const TenantPolicySource> tenants) {
   VS_ASSIGN_OR_RETURN(std::unique_ptr<PostgresDatabase> database, PostgresDatabase::Open(url));
-  return MakeSqlStore(std::move(database), retry, tenants);
+  return MakeSqlStore(std::move(database), retry, std::move(tenants));
 }
 
 }  // namespace valuescope::store

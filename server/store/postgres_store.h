@@ -23,10 +23,11 @@ namespace valuescope::store {
 // Errors: UNAVAILABLE where it cannot be reached, with what libpq says; FAILED_PRECONDITION with
 // reason STORE_TOO_NEW (made by a newer version, which this one cannot work beside), NOT_A_STORE
 // (it has tables of another application), STORE_FORBIDDEN (its user may not make tables) or
-// STORE_UNSUITABLE (too old, or not in UTF-8).
-absl::StatusOr<std::unique_ptr<Store>> OpenPostgresStore(const std::string& url,
-                                                         const RetryPolicy& retry = {},
-                                                         const TenantPolicies& tenants = {});
+// STORE_UNSUITABLE (too old, or not in UTF-8). `tenants` may be null: all have what tenants have by
+// default.
+absl::StatusOr<std::unique_ptr<Store>> OpenPostgresStore(
+    const std::string& url, const RetryPolicy& retry = {},
+    std::shared_ptr<const TenantPolicySource> tenants = nullptr);
 
 }  // namespace valuescope::store
 

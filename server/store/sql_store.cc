@@ -26,7 +26,8 @@ constexpr bool kForWatchers = false;
 // Each call is one transaction around the function of the same name.
 class SqlStore : public Store {
  public:
-  SqlStore(std::unique_ptr<SqlDatabase> database, const RetryPolicy& policy, TenantPolicies tenants)
+  SqlStore(std::unique_ptr<SqlDatabase> database, const RetryPolicy& policy,
+           std::shared_ptr<const TenantPolicySource> tenants)
       : database_(std::move(database)), policy_(policy), tenants_(std::move(tenants)) {}
 
   absl::StatusOr<std::vector<Resource>> PutResources(absl::string_view tenant,
@@ -51,7 +52,7 @@ class SqlStore : public Store {
           EarlierRequest request;
           for (const Resource& resource : resources) {
             request.references.push_back({.kind = resource.kind, .id = resource.id});
-            VS_ASSIGN_OR_RETURN(Resource put, PutResource(transaction, resource, tenants_));
+            VS_ASSIGN_OR_RETURN(Resource put, PutResource(transaction, resource, *tenants_->Now()));
             stored.push_back(std::move(put));
           }
           RememberRequest(transaction, tenant, key, request);
@@ -82,14 +83,14 @@ class SqlStore : public Store {
 
   absl::Status CheckRoomFor(absl::string_view tenant, int64_t bytes) override {
     return database_->Read([&](SqlTransaction& transaction) {
-      return store::CheckRoomFor(transaction, tenant, bytes, tenants_);
+      return store::CheckRoomFor(transaction, tenant, bytes, *tenants_->Now());
     });
   }
 
   absl::StatusOr<Resource> PublishResource(absl::string_view tenant, ResourceKind kind,
                                            absl::string_view id) override {
     return database_->Transact([&](SqlTransaction& transaction) {
-      return store::PublishResource(transaction, tenant, kind, id, tenants_);
+      return store::PublishResource(transaction, tenant, kind, id, *tenants_->Now());
     });
   }
 
@@ -131,7 +132,7 @@ class SqlStore : public Store {
 
   absl::StatusOr<Job> CreateJob(const NewJob& job, const IdempotencyKey& key) override {
     return database_->Transact([&](SqlTransaction& transaction) -> absl::StatusOr<Job> {
-      VS_ASSIGN_OR_RETURN(Job created, store::CreateJob(transaction, job, key, tenants_));
+      VS_ASSIGN_OR_RETURN(Job created, store::CreateJob(transaction, job, key, *tenants_->Now()));
       transaction.Announce({.job_id = created.id, .for_workers = true});
       return created;
     });
@@ -158,7 +159,7 @@ class SqlStore : public Store {
   absl::StatusOr<Job> RetryJob(absl::string_view tenant, absl::string_view id,
                                const IdempotencyKey& key) override {
     return Change(id, kForWorkers, [&](SqlTransaction& transaction) {
-      return store::RetryJob(transaction, tenant, id, key, tenants_);
+      return store::RetryJob(transaction, tenant, id, key, *tenants_->Now());
     });
   }
 
@@ -180,7 +181,7 @@ class SqlStore : public Store {
         std::optional<Lease> lease,
         database_->Transact(
             [&](SqlTransaction& transaction) -> absl::StatusOr<std::optional<Lease>> {
-              std::optional<Lease> taken = store::LeaseWork(transaction, request, tenants_);
+              std::optional<Lease> taken = store::LeaseWork(transaction, request, *tenants_->Now());
               if (taken) transaction.Announce({.job_id = taken->job_id, .for_workers = false});
               return taken;
             }));
@@ -199,7 +200,7 @@ class SqlStore : public Store {
 
   absl::StatusOr<bool> OthersWait(const Lease& lease, const LeaseRequest& request) override {
     return database_->Read([&](SqlTransaction& transaction) -> absl::StatusOr<bool> {
-      return store::OthersWait(transaction, lease, request.can_run, tenants_);
+      return store::OthersWait(transaction, lease, request.can_run, *tenants_->Now());
     });
   }
 
@@ -217,20 +218,21 @@ class SqlStore : public Store {
 
   absl::Status CommitProgress(const Lease& lease, const ShardProgress& progress) override {
     return Change(lease.job_id, kForWatchers, [&](SqlTransaction& transaction) {
-      return store::CommitProgress(transaction, lease, progress, /*done=*/false, tenants_);
+      return store::CommitProgress(transaction, lease, progress, /*done=*/false, *tenants_->Now());
     });
   }
 
   absl::Status CompleteShard(const Lease& lease, const ShardProgress& progress) override {
     return Change(lease.job_id, kForWatchers, [&](SqlTransaction& transaction) {
-      return store::CommitProgress(transaction, lease, progress, /*done=*/true, tenants_);
+      return store::CommitProgress(transaction, lease, progress, /*done=*/true, *tenants_->Now());
     });
   }
 
   absl::StatusOr<Job> StartChild(const Lease& lease, absl::string_view phase,
                                  const NewJob& job) override {
     return database_->Transact([&](SqlTransaction& transaction) -> absl::StatusOr<Job> {
-      VS_ASSIGN_OR_RETURN(Job child, store::StartChild(transaction, lease, phase, job, tenants_));
+      VS_ASSIGN_OR_RETURN(Job child,
+                          store::StartChild(transaction, lease, phase, job, *tenants_->Now()));
       transaction.Announce({.job_id = child.id, .for_workers = true});
       return child;
     });
@@ -239,14 +241,14 @@ class SqlStore : public Store {
   absl::Status AwaitChildren(const Lease& lease, const ShardProgress& progress, int64_t ended,
                              absl::Duration pause) override {
     return Change(lease.job_id, kForWorkers, [&](SqlTransaction& transaction) {
-      return store::AwaitChildren(transaction, lease, progress, ended, pause, tenants_);
+      return store::AwaitChildren(transaction, lease, progress, ended, pause, *tenants_->Now());
     });
   }
 
   absl::Status CompleteJob(const Lease& merge, absl::string_view summary,
                            std::vector<Resource> resources) override {
     return End(merge, kForWatchers, [&](SqlTransaction& transaction) {
-      return store::CompleteJob(transaction, merge, summary, resources, tenants_);
+      return store::CompleteJob(transaction, merge, summary, resources, *tenants_->Now());
     });
   }
 
@@ -259,19 +261,19 @@ class SqlStore : public Store {
 
   absl::Status FailJob(const Lease& lease, const absl::Status& error) override {
     return End(lease, kForWorkers, [&](SqlTransaction& transaction) {
-      return store::FailJob(transaction, lease, error, tenants_);
+      return store::FailJob(transaction, lease, error, *tenants_->Now());
     });
   }
 
   absl::Status FailShard(const Lease& lease, const absl::Status& error) override {
     return End(lease, kForWorkers, [&](SqlTransaction& transaction) {
-      return store::FailShard(transaction, lease, error, policy_, tenants_);
+      return store::FailShard(transaction, lease, error, policy_, *tenants_->Now());
     });
   }
 
   absl::Status ReleaseLease(const Lease& lease) override {
     return End(lease, kForWorkers, [&](SqlTransaction& transaction) {
-      return store::ReleaseLease(transaction, lease, tenants_);
+      return store::ReleaseLease(transaction, lease, *tenants_->Now());
     });
   }
 
@@ -409,14 +411,16 @@ class SqlStore : public Store {
 
   const std::unique_ptr<SqlDatabase> database_;
   const RetryPolicy policy_;
-  const TenantPolicies tenants_;
+  const std::shared_ptr<const TenantPolicySource> tenants_;
 };
 
 }  // namespace
 
 std::unique_ptr<Store> MakeSqlStore(std::unique_ptr<SqlDatabase> database,
-                                    const RetryPolicy& policy, const TenantPolicies& tenants) {
-  return std::make_unique<SqlStore>(std::move(database), policy, tenants);
+                                    const RetryPolicy& policy,
+                                    std::shared_ptr<const TenantPolicySource> tenants) {
+  if (tenants == nullptr) tenants = std::make_shared<TenantPolicySource>();
+  return std::make_unique<SqlStore>(std::move(database), policy, std::move(tenants));
 }
 
 }  // namespace valuescope::store

@@ -10,8 +10,10 @@
 
 namespace valuescope::store {
 
+// `tenants` are asked in each transaction what they may have; null: what all have by default.
 std::unique_ptr<Store> MakeSqlStore(std::unique_ptr<SqlDatabase> database,
-                                    const RetryPolicy& policy, const TenantPolicies& tenants);
+                                    const RetryPolicy& policy,
+                                    std::shared_ptr<const TenantPolicySource> tenants);
 
 }  // namespace valuescope::store
 

@@ -19,7 +19,7 @@ struct SqliteStoreOptions {
   // Outlives the store. By default a system's clock that is set while the store is open is followed
   // when it is opened again: leases and pauses are lengths of time.
   const Clock* clock = &Clock::Steady();
-  TenantPolicies tenants = {};
+  std::shared_ptr<const TenantPolicySource> tenants = nullptr;  // null: what all have by default
 };
 
 // Opens or makes the database at `path` and holds it for this process alone: a second opening gets

@@ -6,7 +6,10 @@
 
 #include <fstream>
 #include <string>
+#include <utility>
 #include <vector>
+
+#include "config/tenant_setting.h"
 
 namespace valuescope::config {
 namespace {
@@ -142,6 +145,33 @@ TEST(ServerConfigTest, TheFileListsWhatTenantsMayHave) {
   EXPECT_EQ(config->tenants.Of("other").max_queued, 5);
 }
 
+TEST(ServerConfigTest, AFileOfTenantsHasOneALine) {
+  const auto tenants = ParseTenants(
+      "# of the lab\n\nlab:weight=4:calls=8\r\n  *:queued=5:tokens_per_minute=6000  \nguest\n");
+  ASSERT_TRUE(tenants.ok()) << tenants.status();
+  EXPECT_EQ(
+      tenants->Of("lab"),
+      (TenantPolicy{.weight = 4, .max_queued = 5, .max_calls = 8, .tokens_per_minute = 6000}));
+  EXPECT_EQ(tenants->Of("guest"), (TenantPolicy{.max_queued = 5, .tokens_per_minute = 6000}));
+  EXPECT_EQ(ParseTenants("")->Of("lab"), TenantPolicy());
+}
+
+TEST(ServerConfigTest, AMistakeInAFileOfTenantsIsToldWithItsLine) {
+  for (const auto& [text, says] : {std::pair("lab\nlab", "line 2 must name lab once"),
+                                   std::pair("\n#\nlab:weight=0", "line 3 has for lab"),
+                                   std::pair("lab:queued=1,office", "line 1 has for lab"),
+                                   std::pair("la b", "line 1 must list NAME:weight=W"),
+                                   std::pair("*\n*", "line 2 must have * once")}) {
+    EXPECT_THAT(ParseTenants(text).status().message(), HasSubstr(says)) << text;
+  }
+}
+
+TEST(ServerConfigTest, TenantsAreSaidInOnePlace) {
+  EXPECT_EQ(ParseServerConfig({"--tenants_file=/t"})->tenants_file, "/t");
+  const auto both = ParseServerConfig({"--tenants=lab:calls=1", "--tenants_file=/t"});
+  EXPECT_THAT(both.status().message(), HasSubstr("give one of them"));
+}
+
 struct BadCase {
   std::string argument;
   std::string says;
@@ -177,8 +207,10 @@ TEST(ServerConfigTest, BadFlagsAreToldInOneLineWithWhatIsAllowed) {
            {"--tenants=lab:weight=nan", "0.001 to 1000"},
            {"--tenants=lab:running=-1", "0 to 1000000000"},
            {"--tenants=lab:stored=5GB", "512MiB"},
-           {"--tenants=lab:size=5", "weight=, running=, queued= or stored="},
-           {"--tenants=lab:", "weight=, running=, queued= or stored="},
+           {"--tenants=lab:calls=many", "0 to 1000000000"},
+           {"--tenants=lab:tokens_per_minute=-1", "0 to 1000000000"},
+           {"--tenants=lab:size=5", "stored=, calls= or tokens_per_minute="},
+           {"--tenants=lab:", "stored=, calls= or tokens_per_minute="},
            {"--tenants=lab,lab", "lab once"},
            {"--tenants=*,*", "* once"},
            {"--tenants=lab:weight=1:weight=2", "once"},

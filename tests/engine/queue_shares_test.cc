@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace valuescope::engine {
@@ -57,6 +59,35 @@ TEST_F(QueueSharesTest, ATenantLeavesPlacesForOthers) {
   EXPECT_TRUE(calls.back().empty());
   EXPECT_EQ(Take("office", 5000, 1).size(), 1u);
   EXPECT_EQ(Take("lab", 5001, 1).size(), 0u);
+}
+
+TEST_F(QueueSharesTest, TenantsThatFloodLeavePlacesForOneThatAsksNowAndThen) {
+  std::vector<Places> calls;
+  uint64_t client = 0;
+  for (const char* tenant : {"lab", "office", "lab", "office", "school"}) {
+    for (int i = 0; i < kRunning + kWaiting; ++i) calls.push_back(Take(tenant, ++client, 1));
+  }
+  size_t held = 0;
+  for (const Places& places : calls) held += places.size();
+  EXPECT_GE(held, static_cast<size_t>(kRunning + kWaiting - kWaiting / 8));
+  for (int guest = 0; guest < 20; ++guest) {
+    calls.push_back(Take("guest" + std::to_string(guest), ++client, 1));
+    EXPECT_EQ(calls.back().size(), 1u) << guest;
+  }
+}
+
+TEST_F(QueueSharesTest, SmallQueuesAreFilledByThoseWhoHoldNothing) {
+  QueueShares small(/*max_running=*/2, /*max_waiting=*/16);
+  std::vector<std::shared_ptr<const QueueShares::Place>> places;
+  for (uint64_t client = 1; client <= 40; ++client) {
+    places.push_back(small.Take(client % 2 == 0 ? "lab" : "office", client));
+  }
+  EXPECT_EQ(std::count(places.begin(), places.end(), nullptr), 40 - 16);
+  for (const auto& [guest, client] : {std::pair("a", 100), std::pair("b", 101)}) {
+    places.push_back(small.Take(guest, static_cast<uint64_t>(client)));
+    EXPECT_NE(places.back(), nullptr) << guest;
+  }
+  EXPECT_EQ(small.Take("c", 102), nullptr);
 }
 
 TEST_F(QueueSharesTest, WhatIsGivenBackIsThereAgain) {

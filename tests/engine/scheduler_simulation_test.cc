@@ -6,6 +6,7 @@
 #include <map>
 #include <random>
 #include <set>
+#include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -40,10 +41,11 @@ std::string Unsteered(int64_t) { return ""; }
 
 class Simulation {
  public:
-  Simulation(uint64_t seed, SchedulerOptions options)
+  Simulation(uint64_t seed, SchedulerOptions options, int64_t tenants)
       : random_(seed),
         options_(options),
-        scheduler_(options),
+        tenants_(tenants),
+        scheduler_(options, [](const std::string& tenant) { return tenant.back() - '0'; }),
         cache_(static_cast<size_t>(options.num_blocks * kBlock)) {}
 
   int64_t Draw(int64_t lowest, int64_t highest) {
@@ -63,6 +65,7 @@ class Simulation {
     one.arrival.known = length;
     one.arrival.max_fed = std::min(length + Draw(0, 12), options_.num_blocks * kBlock);
     one.arrival.background = Chance(50);
+    one.arrival.tenant = absl::StrCat("tenant", Draw(1, tenants_));
     one.arrival.client = static_cast<ClientId>(Draw(1, 4));
     if (Chance(25)) one.arrival.run_from = Draw(0, length);
     if (Chance(25) && one.arrival.run_from <= length && one.arrival.max_fed > length + 2) {
@@ -229,6 +232,7 @@ class Simulation {
 
   std::mt19937_64 random_;
   const SchedulerOptions options_;
+  const int64_t tenants_;
   Scheduler scheduler_;
   std::vector<Content> cache_;
   std::map<SequenceId, Simulated> all_;
@@ -242,10 +246,12 @@ class RandomWork : public ::testing::TestWithParam<int> {};
 TEST_P(RandomWork, KeepsItsAccountsAndFindsInTheCacheWhatItMust) {
   const int seed = GetParam();
   const int64_t rows = 1 + seed % 6;
-  Simulation simulation(static_cast<uint64_t>(seed), {.block_size = kBlock,
-                                                      .num_blocks = 14 + seed % 20,
-                                                      .max_batch_rows = rows,
-                                                      .max_step_tokens = rows + seed % 23});
+  Simulation simulation(static_cast<uint64_t>(seed),
+                        {.block_size = kBlock,
+                         .num_blocks = 14 + seed % 20,
+                         .max_batch_rows = rows,
+                         .max_step_tokens = rows + seed % 23},
+                        /*tenants=*/1 + seed % 4);
   for (int i = 0; i < 400 && !::testing::Test::HasFailure(); ++i) {
     for (int64_t arrivals = simulation.Draw(-2, 2); arrivals > 0; --arrivals) simulation.Arrive();
     if (simulation.Chance(5)) simulation.CancelOne();

@@ -37,9 +37,10 @@ class WorkerTest : public testing::Test {
   void Open(const TenantPolicies& tenants) {
     queue_.reset();
     store_.reset();
-    auto store = store::OpenSqliteStore(
-        folder_ / "store.db",
-        {.retry = {.failure_backoff = absl::ZeroDuration()}, .clock = &clock_, .tenants = tenants});
+    auto store = store::OpenSqliteStore(folder_ / "store.db",
+                                        {.retry = {.failure_backoff = absl::ZeroDuration()},
+                                         .clock = &clock_,
+                                         .tenants = std::make_shared<TenantPolicySource>(tenants)});
     ASSERT_TRUE(store.ok()) << store.status();
     store_ = *std::move(store);
     blobs_.reset();

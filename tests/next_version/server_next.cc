@@ -7,10 +7,12 @@
 #include <cstdlib>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "base/tenant_policy.h"
 #include "kinds/kinds.h"
 #include "services/kind.h"
 #include "store/postgres_connection.h"
@@ -39,9 +41,9 @@ inline std::string& StoreUrl() {
 }
 
 // One format ahead of this version's.
-inline absl::StatusOr<std::unique_ptr<store::Store>> OpenStore(const std::string& url,
-                                                               const store::RetryPolicy& retry,
-                                                               const TenantPolicies& tenants) {
+inline absl::StatusOr<std::unique_ptr<store::Store>> OpenStore(
+    const std::string& url, const store::RetryPolicy& retry,
+    std::shared_ptr<const TenantPolicySource> tenants) {
   VS_RETURN_IF_ERROR(store::OpenPostgresStore(url, retry, tenants).status());
   store::PostgresConnection connection(url);
   connection.Script(
@@ -53,7 +55,7 @@ inline absl::StatusOr<std::unique_ptr<store::Store>> OpenStore(const std::string
       "  UPDATE store_format SET version = version + 1;"
       "END IF; END $$; COMMIT");
   StoreUrl() = url;
-  return store::OpenPostgresStore(url, retry, tenants);
+  return store::OpenPostgresStore(url, retry, std::move(tenants));
 }
 
 // Each shard tells how long the spec is; needs a model that the test loads when it likes.
@@ -139,10 +141,10 @@ inline void AddNextKinds(const Sources& sources, services::KindRegistry& registr
 }  // namespace valuescope::kinds
 
 namespace valuescope::store {
-inline absl::StatusOr<std::unique_ptr<Store>> OpenNextPostgresStore(const std::string& url,
-                                                                    const RetryPolicy& retry,
-                                                                    const TenantPolicies& tenants) {
-  return next::OpenStore(url, retry, tenants);
+inline absl::StatusOr<std::unique_ptr<Store>> OpenNextPostgresStore(
+    const std::string& url, const RetryPolicy& retry,
+    std::shared_ptr<const TenantPolicySource> tenants) {
+  return next::OpenStore(url, retry, std::move(tenants));
 }
 }  // namespace valuescope::store
 

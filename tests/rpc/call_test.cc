@@ -16,6 +16,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "base/error.h"
+#include "base/tenant_policy.h"
 #include "observability/log.h"
 #include "tests/rpc/fake_stream.h"
 
@@ -60,6 +61,44 @@ class CallTest : public testing::Test {
   WorkerPool reactions_{{.max_threads = 3, .max_queued = 100'000}};
   std::unique_ptr<CallRuntime> runtime_;
 };
+
+TEST_F(CallTest, ATenantHasNoMoreCallsAtATimeThanItMay) {
+  TenantPolicySource tenants;
+  const auto allow = [&](int64_t calls) {
+    TenantPolicies policies;
+    policies.others.max_calls = calls;
+    tenants.Set(policies);
+  };
+  allow(2);
+  Open({.tenants = &tenants, .stall_timeout = kNever});
+  absl::Notification release;
+  const auto wait = [&] {
+    release.WaitForNotification();
+    return absl::OkStatus();
+  };
+  const auto begin = [&] {
+    auto stream = NewStream();
+    stream->Start(wait);
+    return stream;
+  };
+  const auto first = begin(), second = begin(), third = begin();
+  const ErrorDetails refused = DetailsOf(third->WaitUntilDone());
+  EXPECT_EQ(refused.reason, "CALL_QUOTA");
+  EXPECT_EQ(refused.retry_after, absl::Seconds(1));
+  const auto watch = NewStream();
+  watch->StartWaiting([] { return absl::OkStatus(); });
+  EXPECT_TRUE(watch->WaitUntilDone().ok());
+  allow(3);
+  const auto fourth = begin();
+  release.Notify();
+  for (const auto* stream : {&first, &second, &fourth}) {
+    EXPECT_TRUE((*stream)->WaitUntilDone().ok());
+  }
+  // Those that were answered count no longer, although nobody has taken them away.
+  allow(1);
+  const auto last = begin();
+  EXPECT_TRUE(last->WaitUntilDone().ok());
+}
 
 TEST_F(CallTest, WhatIsWrittenArrivesInOrderAndTheEndComesLast) {
   const auto stream = NewStream();

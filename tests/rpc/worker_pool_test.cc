@@ -5,8 +5,11 @@
 
 #include <atomic>
 #include <functional>
+#include <string>
+#include <vector>
 
 #include "absl/synchronization/blocking_counter.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 
 namespace valuescope::rpc {
@@ -37,6 +40,91 @@ TEST(WorkerPoolTest, RunsAsMuchAtOnceAsItHasThreadsAndQueuesTheRest) {
     release.Notify();
   }
   EXPECT_EQ(ran, 5);  // what was accepted runs, also when the pool ends
+}
+
+// Work of a tenant that stays until it is let go of.
+class HeldWork {
+ public:
+  explicit HeldWork(WorkerPool& pool) : pool_(pool) {}
+  bool Submit(const std::string& tenant, int count) {
+    for (int i = 0; i < count; ++i) {
+      std::function<void()> work = [this, tenant] {
+        absl::MutexLock lock(&mutex_);
+        order_.push_back(tenant);
+        ++running_;
+        mutex_.Await(absl::Condition(&released_));
+      };
+      if (!pool_.TrySubmit(work, tenant)) return false;
+    }
+    return true;
+  }
+  void AwaitRunning(int count) {
+    absl::MutexLock lock(&mutex_);
+    const auto enough = [&] { return running_ == count; };
+    mutex_.Await(absl::Condition(&enough));
+  }
+  std::vector<std::string> order() {
+    absl::MutexLock lock(&mutex_);
+    return order_;
+  }
+  void Release() {
+    absl::MutexLock lock(&mutex_);
+    released_ = true;
+  }
+
+ private:
+  WorkerPool& pool_;
+  absl::Mutex mutex_;
+  bool released_ = false;
+  int running_ = 0;
+  std::vector<std::string> order_;
+};
+
+TEST(WorkerPoolTest, WhereOneTenantHasAllThreadsAndPlacesAnotherOneIsServedAtOnce) {
+  WorkerPool pool({.max_threads = 16, .max_queued = 16});
+  HeldWork held(pool);
+  EXPECT_TRUE(held.Submit("flood", 16));
+  held.AwaitRunning(16);
+  EXPECT_TRUE(held.Submit("flood", 16));
+  EXPECT_FALSE(held.Submit("flood", 1));
+  EXPECT_TRUE(held.Submit("guest", 1));
+  held.AwaitRunning(17);
+  EXPECT_EQ(held.order().back(), "guest");
+  EXPECT_TRUE(held.Submit("guest2", 1));
+  held.AwaitRunning(18);
+  EXPECT_TRUE(held.Submit("guest3", 1));  // waits, and is the first one then
+  held.Release();
+}
+
+TEST(WorkerPoolTest, OfThoseWhoWaitTheTenantOfWhichLeastRunsComesFirst) {
+  absl::Mutex mutex;
+  std::string order;
+  absl::Notification both_run, release, all_ran;
+  WorkerPool pool({.max_threads = 2, .max_queued = 16});
+  absl::BlockingCounter started(2);
+  std::function<void()> first = [&] {
+    started.DecrementCount();
+    both_run.WaitForNotification();
+  };
+  std::function<void()> second = [&] {
+    started.DecrementCount();
+    release.WaitForNotification();
+  };
+  ASSERT_TRUE(pool.TrySubmit(first, "a"));
+  ASSERT_TRUE(pool.TrySubmit(second, "a"));
+  started.Wait();
+  for (const char* tenant : {"a", "a", "b"}) {
+    std::function<void()> work = [&, tenant] {
+      absl::MutexLock lock(&mutex);
+      order += tenant;
+      if (order.size() == 3) all_ran.Notify();
+    };
+    ASSERT_TRUE(pool.TrySubmit(work, tenant));
+  }
+  both_run.Notify();
+  all_ran.WaitForNotification();
+  release.Notify();
+  EXPECT_EQ(order, "baa");
 }
 
 // Sanitizers reserve address space without end, so it cannot be what runs out.

@@ -148,7 +148,8 @@ TEST_F(ModelServiceTest, WhatOnlyOtherServersHaveIsListedWhereItIsAskedFor) {
 }
 
 TEST_F(ModelServiceTest, TokenizingTakesNoThreadOfTheQuickLane) {
-  ASSERT_TRUE(runtime_.Submit(rpc::Lane::kQuick, [this] { released_.WaitForNotification(); }).ok());
+  ASSERT_TRUE(
+      runtime_.Submit(rpc::Lane::kQuick, "", [this] { released_.WaitForNotification(); }).ok());
   v1::Prompt prompt;
   prompt.set_text("hello");
   v1::TokenizeResponse tokens;

@@ -17,7 +17,9 @@ class SqliteUnderTest : public DatabaseUnderTest {
  public:
   absl::StatusOr<std::unique_ptr<Store>> Open(const TenantPolicies& tenants) override {
     return OpenSqliteStore(folder_ / "store.db",
-                           {.retry = kRetry, .clock = &clock_, .tenants = tenants});
+                           {.retry = kRetry,
+                            .clock = &clock_,
+                            .tenants = std::make_shared<TenantPolicySource>(tenants)});
   }
   absl::Time Now() override { return clock_.Now(); }
   void Advance(absl::Duration duration) override { clock_.Advance(duration); }
@@ -32,7 +34,7 @@ class PostgresUnderTest : public DatabaseUnderTest {
   explicit PostgresUnderTest(std::string url) : url_(std::move(url)) { server_.Clear(); }
 
   absl::StatusOr<std::unique_ptr<Store>> Open(const TenantPolicies& tenants) override {
-    return OpenPostgresStore(url_, kRetry, tenants);
+    return OpenPostgresStore(url_, kRetry, std::make_shared<TenantPolicySource>(tenants));
   }
   absl::Time Now() override { return server_.Now(); }
   void Advance(absl::Duration duration) override { server_.Advance(duration); }
