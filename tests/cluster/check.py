@@ -190,7 +190,7 @@ def run_the_readme(cluster, folder):
     cluster.run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
                 "-subj", "/CN=lab", "-keyout", "tls.key", "-out", "tls.crt", cwd=folder)  # fmt: skip
     shutil.copy(folder / "tls.crt", folder / "ca.crt")
-    for name in ("tokens.jsonl", "password", "credentials"):
+    for name in ("tokens.jsonl", "tenants.txt", "password", "credentials"):
         (folder / name).write_text("of a test\n")
     cluster.run("bash", "-euo", "pipefail", "-c", commands, cwd=folder)
     await_true(lambda: pods_are_created(cluster, "lab"), "pods of the README's lab")

@@ -39,6 +39,8 @@ def places(tmp_path_factory):
     certificate, key = authority.server()
     tokens = Tokens(folder)
     tokens.create("lab", "user")
+    tenants = folder / "tenants.txt"
+    tenants.write_text("*:queued=1000:tokens_per_minute=60000\nlab:weight=4\n")
     credentials = folder / "credentials"
     credentials.write_text("[default]\naws_access_key_id = a\naws_secret_access_key = b\n")
     models, store = folder / "models", folder / "store"
@@ -52,6 +54,7 @@ def places(tmp_path_factory):
         "client-ca.crt": authority.root,
         "ca.crt": authority.root,
         "tokens.jsonl": tokens.file,
+        "tenants.txt": tenants,
         "jwks.json": Issuer(folder).keys,
         "credentials": credentials,
         "models": models,

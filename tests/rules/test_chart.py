@@ -106,6 +106,8 @@ def test_the_linter_has_nothing_to_say(name):
         ("lab", "access.tokens.secret=", "access.jwt.keysConfigMap"),
         ("lab", "access.jwt.audience=", "/access/jwt/audience"),
         ("lab", "flags.jwt_issuer=a", "jwt_issuer"),
+        ("lab", "flags.tenants_file=/etc/a", "tenants_file"),
+        ("lab", "tenants.secret=a", "secret"),
         ("lab", "connectionSeconds=-1", "/connectionSeconds"),
         ("lab", "audit=sometimes", "/audit"),
         ("lab", "gateway.parentRefs[0].namespace=edge", "/gateway/parentRefs/0"),
