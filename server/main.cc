@@ -200,6 +200,7 @@ observability::ServingState StateOf(const engine::ModelRegistry& models, jobs::J
   state.prefix_hit_tokens = totals.prefix_hit_tokens;
   state.steered_prefix_hit_tokens = totals.steered_prefix_hit_tokens;
   state.preemptions = totals.preemptions;
+  state.admissions = totals.admissions;
   state.captured_bytes = totals.captured_bytes;
   for (size_t i = 0; i < totals.interventions_applied.size(); ++i) {
     state.interventions_applied.emplace_back(std::string(engine::NameOfOperation(i)),

@@ -28,6 +28,7 @@ void EngineTotals::Add(const EngineTotals& other) {
   prefix_hit_tokens += other.prefix_hit_tokens;
   steered_prefix_hit_tokens += other.steered_prefix_hit_tokens;
   preemptions += other.preemptions;
+  admissions += other.admissions;
 }
 
 absl::StatusOr<std::shared_ptr<const PreparedInterventions>> Engine::Prepare(

@@ -67,6 +67,7 @@ struct EngineTotals {
   int64_t prefix_hit_tokens = 0;          // found in the cache and not run again
   int64_t steered_prefix_hit_tokens = 0;  // of them, by requests that are steered
   int64_t preemptions = 0;                // background requests that gave way
+  int64_t admissions = 0;                 // times that a request began to run
 
   void Add(const EngineTotals& other);
 };

@@ -526,6 +526,7 @@ class EngineLoop : public Engine {
     statistics_.prefix_hit_tokens = scheduler_.prefix_hit_tokens();
     statistics_.steered_prefix_hit_tokens = scheduler_.steered_prefix_hit_tokens();
     statistics_.preemptions = scheduler_.preemptions();
+    statistics_.admissions = scheduler_.admissions();
   }
 
   // Before the requests of the step hear of it, so that whoever has an answer finds it counted.

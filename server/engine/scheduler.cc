@@ -109,6 +109,7 @@ bool Scheduler::AdmitHead(WaitingLine& line, Reservations& reservations) {
   TakeShared(sequence);
   line.shares().Run(sequence.what.tenant);
   line.shares().AddUnderWay(sequence.what.tenant, sequence.under_way());
+  ++admissions_;
   return true;
 }
 

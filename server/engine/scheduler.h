@@ -139,6 +139,8 @@ class Scheduler {
   int64_t prefix_hit_tokens() const { return prefix_hit_tokens_; }
   int64_t steered_prefix_hit_tokens() const { return steered_prefix_hit_tokens_; }
   int64_t preemptions() const { return preemptions_; }
+  // How often one of them began to run, those again that were sent back.
+  int64_t admissions() const { return admissions_; }
 
  private:
   struct Admitted {
@@ -209,6 +211,7 @@ class Scheduler {
   int64_t prefix_hit_tokens_ = 0;
   int64_t steered_prefix_hit_tokens_ = 0;  // of them, by what is steered, which reserves
   int64_t preemptions_ = 0;
+  int64_t admissions_ = 0;
 };
 
 }  // namespace valuescope::engine

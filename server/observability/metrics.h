@@ -35,6 +35,7 @@ struct ServingState {
   int64_t prefix_hit_tokens = 0;          // since start
   int64_t steered_prefix_hit_tokens = 0;  // of them, by requests that are steered
   int64_t preemptions = 0;                // since start
+  int64_t admissions = 0;                 // since start
   // Token positions x layers since start, by operation ("add", "clamp", ...).
   std::vector<std::pair<std::string, int64_t>> interventions_applied;
   int64_t captured_bytes = 0;  // since start

@@ -66,6 +66,7 @@ TEST(MetricsTest, EventsAndStateStandOnThePageUnderTheirNames) {
   state.prefix_hit_tokens = 640;
   state.steered_prefix_hit_tokens = 160;
   state.preemptions = 9;
+  state.admissions = 10;
   state.interventions_applied = {{"add", 11}, {"clamp", 0}};
   state.captured_bytes = 4096;
   state.device_memory = {{"weights", 540}};
@@ -92,6 +93,7 @@ TEST(MetricsTest, EventsAndStateStandOnThePageUnderTheirNames) {
         "valuescope_prefix_hit_tokens_total 640",
         "valuescope_steered_prefix_hit_tokens_total 160",
         "valuescope_preemptions_total 9",
+        "valuescope_requests_admitted_total 10",
         "valuescope_interventions_applied_total{op=\"add\"} 11",
         "valuescope_interventions_applied_total{op=\"clamp\"} 0",
         "valuescope_captured_bytes_total 4096",
