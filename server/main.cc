@@ -584,6 +584,10 @@ absl::Status Server::FindModels() {
       .max_waiting = config_.max_waiting,
       .weight_of = [tenants =
                         tenants_](const std::string& tenant) { return tenants->Of(tenant).weight; },
+      .queue_share_of = [tenants = tenants_](
+                            const std::string& tenant) { return tenants->Of(tenant).queue_share; },
+      .cache_share_of = [tenants = tenants_](
+                            const std::string& tenant) { return tenants->Of(tenant).cache_share; },
       .token_quotas = &token_quotas_,
       .capture_memory_bytes = config_.capture_memory_bytes,
       .intervention_memory_bytes = config_.intervention_memory_bytes,

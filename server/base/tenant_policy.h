@@ -25,6 +25,8 @@ struct TenantPolicy {
   int64_t max_stored_bytes = 0;   // of vectors, neuron sets and artifacts; 0: no bound
   int64_t max_calls = 0;          // that run at a time, but for those that watch; 0: no bound
   int64_t tokens_per_minute = 0;  // of prompts and answers of calls; 0: no bound
+  double queue_share = 1;         // most of an engine's queue that its requests have, > 0 to 1
+  double cache_share = 1;         // most of its key/value cache that those that run have, > 0 to 1
 
   bool operator==(const TenantPolicy&) const = default;
 };

@@ -386,15 +386,20 @@ const std::vector<Setting>& Settings() {
        Bytes(&ServerConfig::extraction_scratch_bytes, 0, 1024 * kTiB)},
       {"tenants", "LIST",
        "What tenants may have, separated by commas, each NAME:weight=W:running=N:queued=N:\n"
-       "stored=BYTES:calls=N:tokens_per_minute=N, any of them left out; * is everybody who is not\n"
-       "named, and what others leave out. Tenants with work get workers' time, and tokens of\n"
+       "stored=BYTES:calls=N:tokens_per_minute=N:queue_share=S:cache_share=S, any of them left\n"
+       "out; * is everybody who is not named, and what others leave out. Tenants with work get "
+       "workers' time, and tokens of\n"
        "models, in proportion to weight (0.001 to 1000, default 1); running bounds the shards of\n"
        "their jobs that run at a time, queued the jobs that have not begun, stored the bytes of\n"
        "their vectors, neuron sets and artifacts. On each server, calls bounds the calls that run\n"
        "at a time, but for those that watch, and tokens_per_minute the tokens of prompts and\n"
-       "answers of calls; jobs take none. 0 is no bound. What tenants publish is stored by the\n"
-       "tenant shared.\n"
-       "Default *:weight=1:running=0:queued=10000:stored=0:calls=0:tokens_per_minute=0.",
+       "answers of calls; jobs take none. 0 is no bound. Of each model queue_share bounds the "
+       "part\n"
+       "of the queue that their requests may have, cache_share the part of the key/value cache\n"
+       "that those that run may (0.001 to 1). What tenants publish is stored by the tenant "
+       "shared.\n"
+       "Default *:weight=1:running=0:queued=10000:stored=0:calls=0:tokens_per_minute=0:\n"
+       "queue_share=1:cache_share=1.",
        [](absl::string_view text, ServerConfig& config) {
          return ReadTenants(text, config.tenants);
        }},

@@ -19,6 +19,7 @@ namespace {
 
 constexpr char kEverybodyElse[] = "*";
 constexpr double kMostWeight = 1000;
+constexpr double kLeastShare = 0.001;
 constexpr int64_t kMostCount = 1'000'000'000;
 constexpr int64_t kMostBytes = int64_t{1} << 50;
 
@@ -31,6 +32,15 @@ absl::Status ReadWeight(absl::string_view text, double& weight) {
   return absl::OkStatus();
 }
 
+absl::Status ReadShare(absl::string_view text, double& share) {
+  double value;
+  if (!absl::SimpleAtod(text, &value) || !(value >= kLeastShare) || value > 1) {
+    return Refuse(absl::StrCat("must be a number from ", kLeastShare, " to 1"));
+  }
+  share = value;
+  return absl::OkStatus();
+}
+
 absl::Status ReadBound(absl::string_view name, absl::string_view text, TenantPolicy& policy) {
   if (name == "weight") return ReadWeight(text, policy.weight);
   if (name == "running") return ReadInteger(text, 0, kMostCount, policy.max_running);
@@ -40,7 +50,11 @@ absl::Status ReadBound(absl::string_view name, absl::string_view text, TenantPol
   if (name == "tokens_per_minute") {
     return ReadInteger(text, 0, kMostCount, policy.tokens_per_minute);
   }
-  return Refuse("must be weight=, running=, queued=, stored=, calls= or tokens_per_minute=");
+  if (name == "queue_share") return ReadShare(text, policy.queue_share);
+  if (name == "cache_share") return ReadShare(text, policy.cache_share);
+  return Refuse(
+      "must be weight=, running=, queued=, stored=, calls=, tokens_per_minute=, queue_share= or "
+      "cache_share=");
 }
 
 // `parts`: a name, and NAME=VALUE of what it may have.
@@ -75,7 +89,7 @@ class Reading {
     }
     if (!CheckResourceId("tenants", parts[0]).ok()) {
       return Refuse(absl::StrCat("must list NAME:weight=W:running=N:queued=N:stored=BYTES:calls=N:",
-                                 "tokens_per_minute=N", separated_by_));
+                                 "tokens_per_minute=N:queue_share=S:cache_share=S", separated_by_));
     }
     TenantPolicy alone;
     VS_RETURN_IF_ERROR(ReadPolicy(parts, alone));

@@ -42,12 +42,14 @@ Admission::Admission(const model::Architecture& architecture, const EngineOption
       scheduling_(scheduling),
       memory_(memory),
       shares_(options.max_batch_rows, options.max_waiting),
+      queue_share_of_(options.queue_share_of),
       token_quotas_(options.token_quotas) {}
 
 absl::StatusOr<Admission::Admitted> Admission::Admit(const Request& request,
                                                      const SequenceExtent& extent,
                                                      std::shared_ptr<Observer> observer) {
-  auto place = shares_.Take(request.tenant, request.client);
+  const double share = queue_share_of_ ? queue_share_of_(request.tenant) : 1;
+  auto place = shares_.Take(request.tenant, request.client, share);
   if (place == nullptr) {
     return QueueFull("others' requests may have what is left of the queue; it is shared");
   }

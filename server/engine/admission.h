@@ -66,6 +66,7 @@ class Admission {
   const SchedulerOptions scheduling_;
   EngineMemory& memory_;
   QueueShares shares_;
+  const std::function<double(const std::string& tenant)> queue_share_of_;
   TokenQuotas* const token_quotas_;
 };
 

@@ -75,7 +75,7 @@ class EngineLoop : public Engine {
         memory_(options),
         admission_(architecture(), options, scheduling_, memory_),
         cache_(std::move(cache)),
-        scheduler_(scheduling_, options.weight_of),
+        scheduler_(scheduling_, options.weight_of, options.cache_share_of),
         queue_(transformer_->device()),
         steps_(*transformer_, options.make_recorder ? options.make_recorder() : nullptr),
         tables_(transformer_->device(), &memory_.tables,

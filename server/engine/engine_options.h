@@ -41,6 +41,10 @@ struct EngineOptions {
   int max_waiting = 1024;              // requests admitted and not started
   // Of a tenant's part of what runs, > 0, while it may change; empty: all weigh the same.
   std::function<double(const std::string& tenant)> weight_of = nullptr;
+  // The most of the queue, and of the key/value cache, that a tenant's requests have, > 0 to 1;
+  // empty: all, as far as the queue leaves others their part (queue_shares.h).
+  std::function<double(const std::string& tenant)> queue_share_of = nullptr;
+  std::function<double(const std::string& tenant)> cache_share_of = nullptr;
   // Of tenants' tokens; outlives the engine. Null: nothing bounds them.
   TokenQuotas* token_quotas = nullptr;
   int64_t capture_memory_bytes = 1LL << 30;       // of captures on the host, over all requests

@@ -48,12 +48,15 @@ QueueShares::QueueShares(int64_t max_running, int64_t max_waiting)
       places_(max_running + max_waiting) {}
 
 std::shared_ptr<const QueueShares::Place> QueueShares::Take(const std::string& tenant,
-                                                            uint64_t client) {
+                                                            uint64_t client, double share) {
   absl::MutexLock lock(&state_->mutex);
   const bool is_first = client == 0 || CountOf(state_->by_client, client) == 0;
   if (!is_first && state_->held >= most_further_) return nullptr;
   const int64_t of_tenant = CountOf(state_->by_tenant, tenant);
   if (of_tenant >= most_of_a_tenant_) return nullptr;
+  if (of_tenant > 0 && static_cast<double>(of_tenant + 1) > share * static_cast<double>(places_)) {
+    return nullptr;
+  }
   if (state_->held >= last_places_ && of_tenant * kTenantsWithFew >= places_ - state_->held) {
     return nullptr;
   }

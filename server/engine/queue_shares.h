@@ -32,8 +32,8 @@ class QueueShares {
   QueueShares(int64_t max_running, int64_t max_waiting);
 
   // Null where there is no place for a request of this client. Client 0 is many, each with one
-  // request.
-  std::shared_ptr<const Place> Take(const std::string& tenant, uint64_t client);
+  // request. `share`: the most of all places that the tenant may have, > 0 to 1, and one at least.
+  std::shared_ptr<const Place> Take(const std::string& tenant, uint64_t client, double share = 1);
 
  private:
   struct State {

@@ -34,11 +34,12 @@ struct Scheduler::Prompts {
   int64_t planned = 0;                           // tokens
 };
 
-Scheduler::Scheduler(SchedulerOptions options, const WeightOf& weight_of)
+Scheduler::Scheduler(SchedulerOptions options, const WeightOf& weight_of,
+                     const std::function<double(const std::string&)>& cache_share_of)
     : options_(options),
       pool_(options.num_blocks),
-      foreground_(weight_of),
-      background_(weight_of),
+      foreground_(weight_of, {cache_share_of, options.num_blocks * options.block_size}),
+      background_(weight_of, {cache_share_of, options.num_blocks * options.block_size}),
       most_beside_people_(options.max_step_tokens / 4) {}
 
 double Scheduler::RatioOf(int64_t blocks) const {
@@ -107,7 +108,7 @@ bool Scheduler::AdmitHead(WaitingLine& line, Reservations& reservations) {
   const SequenceId id = admitted.what.arrival.id;
   Admitted& sequence = running_.emplace(id, std::move(admitted)).first->second;
   TakeShared(sequence);
-  line.shares().Run(sequence.what.tenant);
+  line.shares().Run(sequence.what.tenant, sequence.what.arrival.max_fed);
   line.shares().AddUnderWay(sequence.what.tenant, sequence.under_way());
   ++admissions_;
   return true;
@@ -217,7 +218,7 @@ void Scheduler::Preempt(SequenceId id) {
   ++sequence.what.preemptions;
   ++preemptions_;
   preempted_.push_back(id);
-  background_.shares().Stop(sequence.what.tenant);
+  background_.shares().Stop(sequence.what.tenant, sequence.what.arrival.max_fed);
   background_.PutBack(std::move(sequence.what));
 }
 
@@ -431,7 +432,7 @@ void Scheduler::Remove(SequenceId id) {
   if (const auto found = running_.find(id); found != running_.end()) {
     LetGo(found->second);
     TenantShares& shares = LineOf(found->second.background()).shares();
-    shares.Stop(found->second.what.tenant);
+    shares.Stop(found->second.what.tenant, found->second.what.arrival.max_fed);
     shares.Leave(found->second.what.tenant);
     running_.erase(found);
     return;

@@ -82,8 +82,10 @@ class Scheduler {
   // A background sequence is sent back this often at most.
   static constexpr int kMostPreemptions = 3;
 
-  // `weight_of` says what each tenant's part weighs.
-  explicit Scheduler(SchedulerOptions options, const WeightOf& weight_of = {});
+  // `weight_of` says what each tenant's part weighs, `cache_share_of` what of the blocks it may
+  // have (CacheBounds).
+  explicit Scheduler(SchedulerOptions options, const WeightOf& weight_of = {},
+                     const std::function<double(const std::string&)>& cache_share_of = {});
 
   // Queues a sequence, which can ever fit. Foreground sequences are admitted before background
   // ones, except that every fourth admission goes to the background while it waits. Within each,

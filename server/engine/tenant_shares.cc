@@ -10,7 +10,7 @@ namespace valuescope::engine {
 TenantShares::Tenant* TenantShares::Come(const std::string& name) {
   const auto [found, is_new] = tenants_.try_emplace(name);
   Tenant& tenant = found->second;
-  if (is_new && weight_of_) tenant.weight_ = weight_of_(name);
+  if (is_new) ReadPart(name, tenant);
   if (tenant.present_ == 0) {
     tenant.virtual_time_ = std::max(tenant.virtual_time_, served_from_);
     tenant.last_turn_ = ++turns_;
@@ -25,8 +25,21 @@ void TenantShares::Leave(Tenant* tenant) {
   tenant->left_in_ = steps_;
 }
 
-void TenantShares::Run(Tenant* tenant) {
+void TenantShares::ReadPart(const std::string& name, Tenant& tenant) const {
+  if (weight_of_) tenant.weight_ = weight_of_(name);
+  if (cache_.share_of) {
+    tenant.most_promised_ = cache_.share_of(name) * static_cast<double>(cache_.tokens);
+  }
+}
+
+void TenantShares::Stop(Tenant* tenant, int64_t tokens) {
+  --tenant->running_;
+  tenant->promised_ -= tokens;
+}
+
+void TenantShares::Run(Tenant* tenant, int64_t tokens) {
   ++tenant->running_;
+  tenant->promised_ += tokens;
   tenant->last_turn_ = ++turns_;
   served_from_ = std::max(served_from_, tenant->virtual_time_);
 }
@@ -44,7 +57,7 @@ void TenantShares::BeginStep() {
   for (auto& [name, tenant] : tenants_) {
     tenant.under_way_ = 0;
     if (tenant.running_ > 0) most_had_ = std::max(most_had_, tenant.virtual_time_);
-    if (weight_of_ && tenant.present_ > 0) tenant.weight_ = weight_of_(name);
+    if (tenant.present_ > 0) ReadPart(name, tenant);
   }
 }
 

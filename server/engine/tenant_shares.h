@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <map>
 #include <string>
 #include <utility>
@@ -21,6 +22,13 @@ namespace valuescope::engine {
 // The weight of a tenant, > 0. May change from call to call; thread-safe where engines share it.
 // Empty: all weigh the same.
 using WeightOf = std::function<double(const std::string& tenant)>;
+
+// What of the key/value cache a tenant's sequences may be promised, of people and of the background
+// each: a part of it, > 0 to 1, and whatever one of them takes where nothing else of them runs.
+struct CacheBounds {
+  std::function<double(const std::string& tenant)> share_of = nullptr;  // as WeightOf; empty: all
+  int64_t tokens = 0;                                                   // of the whole cache
+};
 
 class TenantShares {
  public:
@@ -35,6 +43,10 @@ class TenantShares {
     // Its sequences that wait or run; those that run.
     int64_t present() const { return present_; }
     int64_t running() const { return running_; }
+    // Whether another sequence, which takes so many tokens of the cache, may run.
+    bool MayRun(int64_t tokens) const {
+      return running_ == 0 || static_cast<double>(promised_ + tokens) <= most_promised_;
+    }
 
     uint64_t last_client = 0;  // whose prompt had the first part of a step, for who shares prompts
 
@@ -44,12 +56,15 @@ class TenantShares {
     double virtual_time_ = 0;  // tokens at weight 1
     int64_t present_ = 0;
     int64_t running_ = 0;
+    int64_t promised_ = 0;  // tokens of the cache, to those that run
+    double most_promised_ = std::numeric_limits<double>::infinity();
     int64_t under_way_ = 0;  // tokens
     int64_t last_turn_ = 0;  // higher where it came or was served later
     int64_t left_in_ = 0;    // the step
   };
 
-  explicit TenantShares(WeightOf weight_of) : weight_of_(std::move(weight_of)) {}
+  explicit TenantShares(WeightOf weight_of, CacheBounds cache = {})
+      : weight_of_(std::move(weight_of)), cache_(std::move(cache)) {}
   TenantShares(const TenantShares&) = delete;
   TenantShares& operator=(const TenantShares&) = delete;
 
@@ -57,9 +72,10 @@ class TenantShares {
   Tenant* Come(const std::string& tenant);
   // A sequence that waits, or runs, is gone.
   void Leave(Tenant* tenant);
-  // A sequence that waits runs, and goes back to wait. What ran of it stays charged.
-  void Run(Tenant* tenant);
-  void Stop(Tenant* tenant) { --tenant->running_; }
+  // A sequence that waits runs, and goes back to wait; the cache has so many tokens of it at most.
+  // What ran of it stays charged.
+  void Run(Tenant* tenant, int64_t tokens);
+  void Stop(Tenant* tenant, int64_t tokens);
   // `tokens` of the tenant ran.
   void Charge(Tenant* tenant, int64_t tokens);
 
@@ -84,7 +100,10 @@ class TenantShares {
   int64_t remembered() const { return static_cast<int64_t>(tenants_.size()); }
 
  private:
+  void ReadPart(const std::string& name, Tenant& tenant) const;
+
   const WeightOf weight_of_;
+  const CacheBounds cache_;
   std::map<std::string, Tenant> tenants_;
   double served_from_ = 0;  // the virtual time at which who was served last started
   double most_had_ = 0;     // the largest virtual time of those that run

@@ -53,10 +53,7 @@ WaitingLine::OfTenant& WaitingLine::Next() {
   return *next;
 }
 
-const Waiting& WaitingLine::front() {
-  const OfTenant& line = Next();
-  return TriesAside(line) ? line.aside.front() : line.clients.front().second.front();
-}
+const Waiting& WaitingLine::front() { return FrontOf(Next()); }
 
 Waiting WaitingLine::TakeFront() {
   OfTenant& line = Next();

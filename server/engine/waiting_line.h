@@ -22,7 +22,8 @@ struct Waiting {
 
 class WaitingLine {
  public:
-  explicit WaitingLine(WeightOf weight_of) : shares_(std::move(weight_of)) {}
+  explicit WaitingLine(WeightOf weight_of, CacheBounds cache = {})
+      : shares_(std::move(weight_of), std::move(cache)) {}
 
   // Accounts of all who wait here or were admitted from here. Whoever takes the front tells them
   // what becomes of it.
@@ -61,8 +62,13 @@ class WaitingLine {
   };
 
   bool TriesAside(const OfTenant& line) const { return !aside_waits_ && !line.aside.empty(); }
+  const Waiting& FrontOf(const OfTenant& line) const {
+    return TriesAside(line) ? line.aside.front() : line.clients.front().second.front();
+  }
+  // A tenant that has of the cache what it may is passed until something of it ends.
   bool HasFront(const OfTenant& line) const {
     return (TriesAside(line) || !line.clients.empty()) &&
+           line.account->MayRun(FrontOf(line).arrival.max_fed) &&
            (!only_guests_ || shares_.IsGuest(*line.account));
   }
   OfTenant& Next();

@@ -147,12 +147,17 @@ TEST(ServerConfigTest, TheFileListsWhatTenantsMayHave) {
 
 TEST(ServerConfigTest, AFileOfTenantsHasOneALine) {
   const auto tenants = ParseTenants(
-      "# of the lab\n\nlab:weight=4:calls=8\r\n  *:queued=5:tokens_per_minute=6000  \nguest\n");
+      "# of the lab\n\nlab:weight=4:calls=8:cache_share=.5\r\n"
+      "  *:queued=5:tokens_per_minute=6000:queue_share=0.25  \nguest\n");
   ASSERT_TRUE(tenants.ok()) << tenants.status();
-  EXPECT_EQ(
-      tenants->Of("lab"),
-      (TenantPolicy{.weight = 4, .max_queued = 5, .max_calls = 8, .tokens_per_minute = 6000}));
-  EXPECT_EQ(tenants->Of("guest"), (TenantPolicy{.max_queued = 5, .tokens_per_minute = 6000}));
+  EXPECT_EQ(tenants->Of("lab"), (TenantPolicy{.weight = 4,
+                                              .max_queued = 5,
+                                              .max_calls = 8,
+                                              .tokens_per_minute = 6000,
+                                              .queue_share = 0.25,
+                                              .cache_share = 0.5}));
+  EXPECT_EQ(tenants->Of("guest"),
+            (TenantPolicy{.max_queued = 5, .tokens_per_minute = 6000, .queue_share = 0.25}));
   EXPECT_EQ(ParseTenants("")->Of("lab"), TenantPolicy());
 }
 
@@ -209,8 +214,10 @@ TEST(ServerConfigTest, BadFlagsAreToldInOneLineWithWhatIsAllowed) {
            {"--tenants=lab:stored=5GB", "512MiB"},
            {"--tenants=lab:calls=many", "0 to 1000000000"},
            {"--tenants=lab:tokens_per_minute=-1", "0 to 1000000000"},
-           {"--tenants=lab:size=5", "stored=, calls= or tokens_per_minute="},
-           {"--tenants=lab:", "stored=, calls= or tokens_per_minute="},
+           {"--tenants=lab:size=5", "stored=, calls=, tokens_per_minute=, queue_share= or"},
+           {"--tenants=lab:", "stored=, calls=, tokens_per_minute=, queue_share= or"},
+           {"--tenants=lab:queue_share=0", "from 0.001 to 1"},
+           {"--tenants=lab:cache_share=1.5", "from 0.001 to 1"},
            {"--tenants=lab,lab", "lab once"},
            {"--tenants=*,*", "* once"},
            {"--tenants=lab:weight=1:weight=2", "once"},

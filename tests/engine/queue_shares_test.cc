@@ -51,6 +51,18 @@ TEST_F(QueueSharesTest, ManyLargeCallsLeaveAPlaceForEverybodysFirstRequest) {
   }
 }
 
+TEST_F(QueueSharesTest, ATenantHasNoMoreThanItsShareAndOneAlways) {
+  constexpr double kShare = 0.25;
+  std::vector<std::shared_ptr<const QueueShares::Place>> places;
+  for (uint64_t client = 1; client <= kRunning + kWaiting; ++client) {
+    if (auto place = shares_.Take("lab", client, kShare)) places.push_back(std::move(place));
+  }
+  EXPECT_EQ(places.size(), (kRunning + kWaiting) / 4u);
+  EXPECT_EQ(shares_.Take("lab", 1, kShare), nullptr);
+  EXPECT_NE(shares_.Take("lab", 5000, kShare + 0.1), nullptr) << "it was raised";
+  EXPECT_NE(shares_.Take("office", 6000, 1e-9), nullptr) << "the first";
+}
+
 TEST_F(QueueSharesTest, ATenantLeavesPlacesForOthers) {
   std::vector<Places> calls;
   for (uint64_t client = 1; client <= kRunning + kWaiting; ++client) {

@@ -257,6 +257,43 @@ TEST(TenantTurns, AGuestThatAsksForMoreThanItsShareWaitsForItsTurn) {
   EXPECT_NEAR(guest / a, 1, 0.1);
 }
 
+TEST(TenantTurns, ATenantHasNoMoreOfTheCacheThanItsShareAndOneRequestAlways) {
+  std::map<std::string, double> shares = {{"small", 0.25}, {"large", 1}};
+  Scheduler scheduler({.num_blocks = 64, .max_batch_rows = 64}, /*weight_of=*/{},
+                      [&](const std::string& tenant) { return shares.at(tenant); });
+  SequenceId last = 0;
+  const auto add = [&](const std::string& tenant, int64_t blocks) {
+    const int64_t tokens = blocks * kBlockSize;
+    const SequenceId id = ++last;
+    scheduler.Add({.id = id,
+                   .known = 1,
+                   .max_fed = tokens,
+                   .tenant = tenant,
+                   .client = static_cast<ClientId>(id)});
+    return id;
+  };
+  const auto running = [&](const std::vector<SequenceId>& ids) {
+    return std::count_if(ids.begin(), ids.end(),
+                         [&](SequenceId id) { return scheduler.IsRunning(id); });
+  };
+  std::vector<SequenceId> small, large;
+  for (int i = 0; i < 10; ++i) small.push_back(add("small", 4));
+  for (int i = 0; i < 4; ++i) large.push_back(add("large", 8));
+  scheduler.Plan();
+  EXPECT_EQ(running(small), 4) << "a quarter of 64 blocks is 16";
+  EXPECT_EQ(running(large), 4) << "who waits for its own share is passed";
+  scheduler.Remove(small[0]);
+  scheduler.Plan();
+  EXPECT_EQ(running(small), 4) << "another one";
+  shares["small"] = 0.375;
+  scheduler.Plan();
+  EXPECT_EQ(running(small), 6) << "it was raised";
+  for (const SequenceId id : small) scheduler.Remove(id);
+  const SequenceId whole = add("small", 30);
+  scheduler.Plan();
+  EXPECT_TRUE(scheduler.IsRunning(whole)) << "where nothing else of the tenant runs";
+}
+
 TEST(TenantTurns, ATenantAloneHasAllRowsAndTwoLeaveSome) {
   Machine machine(SharedMachine());
   for (int i = 0; i < 50; ++i) {
