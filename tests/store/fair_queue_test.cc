@@ -247,8 +247,9 @@ TEST(EarlierFormatTest, WorkInADatabaseOfTheFormatBeforeGoesOnInPostgres) {
   const LeaseRequest any = {.can_run = {{.kind = "count", .needs = ""}}};
   ASSERT_TRUE(store->CompleteShard(**store->LeaseWork(any), {.partial = "done"}).ok());
   store.reset();
-  PostgresServer::Get().Script(
-      absl::StrCat(FromLinesToNone("BYTEA"), "UPDATE store_format SET version = 1"));
+  PostgresServer::Get().Script(absl::StrCat(FromLinesToNone("BYTEA"),
+                                            "ALTER TABLE store_format DROP COLUMN compatible_from;"
+                                            "UPDATE store_format SET version = 1"));
 
   store = database->Open({}).value();
   EXPECT_EQ(store->GetJob("lab", id)->request, "request");
