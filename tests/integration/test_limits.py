@@ -464,7 +464,7 @@ def test_a_step_that_takes_too_long_shows_in_the_liveness_and_the_log_until_it_e
         states = (state for state, _ in itertools.groupby(told))
         assert next(states) == b"\x08\x01"  # SERVING
         stub = generation_pb2_grpc.GenerationServiceStub(channel)
-        prompt = v1.Prompt(token_ids=v1.TokenIds(ids=[400 + i % 90 for i in range(2000)]))
+        prompt = v1.Prompt(token_ids=v1.TokenIds(ids=[400 + i % 90 for i in range(600)]))
         answer = stub.Generate.future(
             v1.GenerateRequest(model=MODEL, prompt=prompt, sampling=v1.SamplingParams(max_tokens=1))
         )
