@@ -42,10 +42,10 @@ TEST(WorkerPoolTest, RunsAsMuchAtOnceAsItHasThreadsAndQueuesTheRest) {
   EXPECT_EQ(ran, 5);  // what was accepted runs, also when the pool ends
 }
 
-// Work of a tenant that stays until it is let go of.
+// Work of tenants that stays until it is let go of, and the pool that it is submitted to.
 class HeldWork {
  public:
-  explicit HeldWork(WorkerPool& pool) : pool_(pool) {}
+  explicit HeldWork(WorkerPoolOptions options) : pool_(options) {}
   bool Submit(const std::string& tenant, int count) {
     for (int i = 0; i < count; ++i) {
       std::function<void()> work = [this, tenant] {
@@ -73,16 +73,15 @@ class HeldWork {
   }
 
  private:
-  WorkerPool& pool_;
   absl::Mutex mutex_;
   bool released_ = false;
   int running_ = 0;
   std::vector<std::string> order_;
+  WorkerPool pool_;  // last: its threads end before what they use
 };
 
 TEST(WorkerPoolTest, WhereOneTenantHasAllThreadsAndPlacesAnotherOneIsServedAtOnce) {
-  WorkerPool pool({.max_threads = 16, .max_queued = 16});
-  HeldWork held(pool);
+  HeldWork held({.max_threads = 16, .max_queued = 16});
   EXPECT_TRUE(held.Submit("flood", 16));
   held.AwaitRunning(16);
   EXPECT_TRUE(held.Submit("flood", 16));
