@@ -23,26 +23,17 @@ constexpr double kLeastShare = 0.001;
 constexpr int64_t kMostCount = 1'000'000'000;
 constexpr int64_t kMostBytes = int64_t{1} << 50;
 
-absl::Status ReadWeight(absl::string_view text, double& weight) {
+absl::Status ReadNumber(absl::string_view text, double lowest, double highest, double& number) {
   double value;
-  if (!absl::SimpleAtod(text, &value) || !(value >= 1 / kMostWeight) || value > kMostWeight) {
-    return Refuse(absl::StrCat("must be a number from ", 1 / kMostWeight, " to ", kMostWeight));
+  if (!absl::SimpleAtod(text, &value) || !(value >= lowest) || value > highest) {
+    return Refuse(absl::StrCat("must be a number from ", lowest, " to ", highest));
   }
-  weight = value;
-  return absl::OkStatus();
-}
-
-absl::Status ReadShare(absl::string_view text, double& share) {
-  double value;
-  if (!absl::SimpleAtod(text, &value) || !(value >= kLeastShare) || value > 1) {
-    return Refuse(absl::StrCat("must be a number from ", kLeastShare, " to 1"));
-  }
-  share = value;
+  number = value;
   return absl::OkStatus();
 }
 
 absl::Status ReadBound(absl::string_view name, absl::string_view text, TenantPolicy& policy) {
-  if (name == "weight") return ReadWeight(text, policy.weight);
+  if (name == "weight") return ReadNumber(text, 1 / kMostWeight, kMostWeight, policy.weight);
   if (name == "running") return ReadInteger(text, 0, kMostCount, policy.max_running);
   if (name == "queued") return ReadInteger(text, 0, kMostCount, policy.max_queued);
   if (name == "stored") return ReadBytes(text, 0, kMostBytes, policy.max_stored_bytes);
@@ -50,8 +41,8 @@ absl::Status ReadBound(absl::string_view name, absl::string_view text, TenantPol
   if (name == "tokens_per_minute") {
     return ReadInteger(text, 0, kMostCount, policy.tokens_per_minute);
   }
-  if (name == "queue_share") return ReadShare(text, policy.queue_share);
-  if (name == "cache_share") return ReadShare(text, policy.cache_share);
+  if (name == "queue_share") return ReadNumber(text, kLeastShare, 1, policy.queue_share);
+  if (name == "cache_share") return ReadNumber(text, kLeastShare, 1, policy.cache_share);
   return Refuse(
       "must be weight=, running=, queued=, stored=, calls=, tokens_per_minute=, queue_share= or "
       "cache_share=");

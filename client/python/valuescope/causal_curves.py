@@ -105,23 +105,11 @@ class NeuronTest:
             )
         if not np.all(np.isnan(self.random_means)):
             axes.plot(self.sizes, self.random_means, color=GREY, label="random sets, mean")
-        axes.errorbar(
-            self.sizes,
-            self.targets,
-            yerr=np.nan_to_num(self.standard_errors),
-            fmt="o-",
-            markersize=3,
-            color=COLOURS[0],
-            label="first of the ranking",
-        )
+        _curve(axes, self, COLOURS[0], "first of the ranking")
         axes.axhline(self.full, color=COLOURS[2], linestyle="--", label="nothing changed")
         if self.response.HasField("empty"):
             axes.axhline(self.empty, color=COLOURS[1], linestyle="--", label="all ablated")
-        axes.set_xscale("log", base=2)
-        axes.set_xlabel("neurons")
-        axes.set_ylabel("target")
-        axes.legend(fontsize=8, frameon=False)
-        return axes
+        return _labelled(axes)
 
     def __repr__(self) -> str:
         return (
@@ -177,23 +165,11 @@ class NeuronTests(Mapping[str, NeuronTest]):
         matplotlib's axes."""
         axes = axes or new_axes(6.0, 3.4)
         for number, (label, test) in enumerate(self.items()):
-            axes.errorbar(
-                test.sizes,
-                test.targets,
-                yerr=np.nan_to_num(test.standard_errors),
-                fmt="o-",
-                markersize=3,
-                color=COLOURS[number % len(COLOURS)],
-                label=label,
-            )
+            _curve(axes, test, COLOURS[number % len(COLOURS)], label)
         axes.axhline(self.response.full, color=GREY, linestyle="--", label="nothing changed")
         if self.response.HasField("empty"):
             axes.axhline(self.response.empty, color=GREY, linestyle=":", label="all ablated")
-        axes.set_xscale("log", base=2)
-        axes.set_xlabel("neurons")
-        axes.set_ylabel("target")
-        axes.legend(fontsize=8, frameon=False)
-        return axes
+        return _labelled(axes)
 
     def __repr__(self) -> str:
         return f"NeuronTests({', '.join(self)}; {self.response.num_responses} responses)"
@@ -211,3 +187,24 @@ def _test_of(response: v1.TestNeuronsResponse, ranking: v1.RankingTest) -> Neuro
     alone.ClearField("rankings")
     alone.points.extend(ranking.points)
     return NeuronTest(alone)
+
+
+def _curve(axes: Any, test: NeuronTest, colour: str, label: str) -> None:
+    """The targets of a ranking by size, with their standard errors."""
+    axes.errorbar(
+        test.sizes,
+        test.targets,
+        yerr=np.nan_to_num(test.standard_errors),
+        fmt="o-",
+        markersize=3,
+        color=colour,
+        label=label,
+    )
+
+
+def _labelled(axes: Any) -> Any:
+    axes.set_xscale("log", base=2)
+    axes.set_xlabel("neurons")
+    axes.set_ylabel("target")
+    axes.legend(fontsize=8, frameon=False)
+    return axes

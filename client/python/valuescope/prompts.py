@@ -534,14 +534,16 @@ def to_set_filters(sets: Any, top_per_layer: int = 0) -> list[v1.NeuronSetFilter
 
 
 def _fill_neurons(
-    operation: v1.ScaleNeurons | v1.AblateNeurons, neurons: Neurons, neuron_class: str | None
+    message: v1.ScaleNeurons | v1.AblateNeurons | v1.TestNeuronsRequest | v1.NeuronRanking,
+    neurons: Neurons,
+    neuron_class: str | None,
 ) -> None:
     if isinstance(neurons, str):
-        operation.neuron_set = neurons
+        message.neuron_set = neurons
     else:
-        operation.neurons.extend(to_neurons(neurons))
+        message.neurons.extend(to_neurons(neurons))
     if neuron_class is not None:
-        setattr(operation, "class", _named(NEURON_CLASSES, neuron_class, "neuron_class"))
+        setattr(message, "class", _named(NEURON_CLASSES, neuron_class, "neuron_class"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -952,22 +954,11 @@ def neuron_test_request(
     )
     if isinstance(neurons, Mapping):
         for label, ranked in neurons.items():
-            _rank(request.rankings.add(label=label), ranked, neuron_class)
+            _fill_neurons(request.rankings.add(label=label), ranked, neuron_class)
     else:
-        _rank(request, neurons, neuron_class)
+        _fill_neurons(request, neurons, neuron_class)
     fill_data_set(request, responses)
     return request
-
-
-def _rank(
-    ranking: v1.TestNeuronsRequest | v1.NeuronRanking, neurons: Neurons, neuron_class: str | None
-) -> None:
-    if isinstance(neurons, str):
-        ranking.neuron_set = neurons
-    else:
-        ranking.neurons.extend(to_neurons(neurons))
-    if neuron_class is not None:
-        setattr(ranking, "class", _named(NEURON_CLASSES, neuron_class, "neuron_class"))
 
 
 def _named(table: Mapping[str, _T], name: str, what: str) -> _T:
