@@ -29,6 +29,30 @@ inline constexpr int kLanes = 16;
 using Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(4), may_alias)) = float;
 using LaneBits __attribute__((vector_size(kLanes * sizeof(float)))) = uint32_t;
 
+// How code that holds many vectors in registers is written for vectors of 64 bytes and of 32 both:
+// a template over one of these. Compilers would split the former where a processor has only the
+// latter, but hold both halves of each at once, for which there are not the registers, and compare
+// and permute them number by number.
+struct Whole {
+  using Floats = Lanes;
+  using Bits = LaneBits;
+  static constexpr int kWidth = kLanes;
+};
+struct Halved {
+  static constexpr int kWidth = kLanes / 2;
+  using Floats __attribute__((vector_size(kWidth * sizeof(float)), aligned(4), may_alias)) = float;
+  using Bits __attribute__((vector_size(kWidth * sizeof(float)))) = uint32_t;
+};
+
+template <typename V>
+VS_INLINED const typename V::Floats& VectorAt(const float* x) {
+  return *reinterpret_cast<const typename V::Floats*>(x);
+}
+template <typename V>
+VS_INLINED typename V::Floats& VectorAt(float* x) {
+  return *reinterpret_cast<typename V::Floats*>(x);
+}
+
 VS_INLINED const Lanes& LanesAt(const float* x) { return *reinterpret_cast<const Lanes*>(x); }
 VS_INLINED Lanes& LanesAt(float* x) { return *reinterpret_cast<Lanes*>(x); }
 
@@ -56,20 +80,23 @@ VS_INLINED float ExpOfNonPositive(float x) {
 
 // The same in place of every lane's x. Adding 1.5 * 2^23 rounds to a whole number, whose bits are
 // then the lowest ones.
-VS_INLINED void TakeExpOfNonPositive(Lanes& x) {
+template <typename V>
+VS_INLINED void TakeExpOfNonPositive(typename V::Floats& x) {
+  using Floats = typename V::Floats;
+  using Bits = typename V::Bits;
   constexpr float kRounds = 12582912.0f;
-  x = x < kLeastExponent ? Lanes{} + kLeastExponent : x;
-  const Lanes rounded = x * 1.44269504088896341f + kRounds;
-  const Lanes n = rounded - kRounds;
-  const Lanes f = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-  Lanes p = f * 1.9875691500e-4f + 1.3981999507e-3f;
+  x = x < kLeastExponent ? Floats{} + kLeastExponent : x;
+  const Floats rounded = x * 1.44269504088896341f + kRounds;
+  const Floats n = rounded - kRounds;
+  const Floats f = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+  Floats p = f * 1.9875691500e-4f + 1.3981999507e-3f;
   p = p * f + 8.3334519073e-3f;
   p = p * f + 4.1665795894e-2f;
   p = p * f + 1.6666665459e-1f;
   p = p * f + 5.0000001201e-1f;
   p = p * f * f + f + 1.0f;
-  // Not std::bit_cast, for which Lanes would have to be aligned as a vector.
-  x = p * __builtin_bit_cast(Lanes, (__builtin_bit_cast(LaneBits, rounded) + 127u) << 23);
+  // Not std::bit_cast, for which Floats would have to be aligned as a vector.
+  x = p * __builtin_bit_cast(Floats, (__builtin_bit_cast(Bits, rounded) + 127u) << 23);
 }
 
 VS_INLINED float Tanh(float x) {

@@ -25,7 +25,7 @@ struct Row {
   float* out;          // [head_dim]
   int64_t first, end;  // the keys it sees: positions first .. end - 1
   float maximum = 0;
-  Lanes sums = {};  // of the weights, a lane each
+  float sums[kLanes] = {};  // of the weights, a lane each
 };
 
 struct KeyRange {
@@ -60,67 +60,67 @@ struct Scoring {
 
 // A row's scores, then weights, in a pair, and which of its keys they are for.
 struct PairWeights {
-  alignas(kLanes * sizeof(float)) Lanes weights[2];
+  alignas(kLanes * sizeof(float)) float weights[kPair];
   float rescale;  // of everything before
   int64_t begin, end;
 };
 
-VS_INLINED Lanes Larger(const Lanes& a, const Lanes& b) { return a > b ? a : b; }
-
-VS_INLINED float Largest(Lanes x) {
-  x = Larger(x,
-             __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
-  x = Larger(x,
-             __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
-  x = Larger(x,
-             __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
-  x = Larger(x,
-             __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
-  return x[0];
+VS_INLINED float Largest(const float* x, int64_t count) {
+  using Floats = Halved::Floats;
+  Floats y = VectorAt<Halved>(x);
+  for (int64_t i = Halved::kWidth; i < count; i += Halved::kWidth) {
+    const Floats& next = VectorAt<Halved>(x + i);
+    y = y > next ? y : next;
+  }
+  const Floats fours = __builtin_shufflevector(y, y, 4, 5, 6, 7, 0, 1, 2, 3);
+  y = y > fours ? y : fours;
+  const Floats twos = __builtin_shufflevector(y, y, 2, 3, 0, 1, 6, 7, 4, 5);
+  y = y > twos ? y : twos;
+  return std::max(y[0], y[1]);
 }
 
 // Soft caps are of few families, and cost far more than the loop around them.
-VS_INLINED void SoftCap(Lanes& scores, float cap) {
-  for (int j = 0; j < kLanes; ++j) scores[j] = cap * Tanh(scores[j] / cap);
-}
-
-// x at the places begin .. end - 1, `otherwise` at the others.
-VS_INLINED Lanes Within(const Lanes& x, float begin, float end, float otherwise) {
-  constexpr Lanes kPlaces = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  const Lanes others = Lanes{} + otherwise;
-  const Lanes from_begin = kPlaces >= begin ? x : others;
-  return kPlaces < end ? from_begin : others;
+VS_INLINED void SoftCap(PairWeights& pair, float cap) {
+  for (float& score : pair.weights) score = cap * Tanh(score / cap);
 }
 
 // From scores to weights; keys that the row does not see weigh nothing.
+template <typename V>
 VS_INLINED void Weigh(Row& row, int64_t pair_begin, float soft_cap, PairWeights& pair) {
+  using Floats = typename V::Floats;
+  constexpr int kVectors = kPair / V::kWidth;
   constexpr float kUnseen = -std::numeric_limits<float>::infinity();
   pair.begin = std::clamp<int64_t>(row.first - pair_begin, 0, kPair);
   pair.end = std::clamp<int64_t>(row.end - pair_begin, pair.begin, kPair);
-  const bool all = pair.end - pair.begin == kPair;
-  const auto only_seen = [&](float otherwise) {
-    for (int b = 0; b < 2; ++b) {
-      pair.weights[b] = Within(pair.weights[b], static_cast<float>(pair.begin - b * kLanes),
-                               static_cast<float>(pair.end - b * kLanes), otherwise);
-    }
+  const auto set_unseen = [&](float weight) {
+    std::fill(pair.weights, pair.weights + pair.begin, weight);
+    std::fill(pair.weights + pair.end, pair.weights + kPair, weight);
   };
-  if (soft_cap > 0) {
-    for (Lanes& scores : pair.weights) SoftCap(scores, soft_cap);
-  }
-  if (!all) only_seen(kUnseen);
-  const float maximum = std::max(row.maximum, Largest(Larger(pair.weights[0], pair.weights[1])));
+  if (soft_cap > 0) SoftCap(pair, soft_cap);
+  set_unseen(kUnseen);
+  Floats weights[kVectors];
+  for (int v = 0; v < kVectors; ++v) weights[v] = VectorAt<V>(pair.weights + v * V::kWidth);
+  Floats larger = weights[0];
+  for (int v = 1; v < kVectors; ++v) larger = larger > weights[v] ? larger : weights[v];
+  float lanes[V::kWidth];
+  VectorAt<V>(lanes) = larger;
+  const float maximum = std::max(row.maximum, Largest(lanes, V::kWidth));
   pair.rescale = 1;
   if (maximum > row.maximum) {
     pair.rescale = row.maximum == kUnseen ? 0.0f : ExpOfNonPositive(row.maximum - maximum);
     row.maximum = maximum;
   }
-  for (Lanes& weights : pair.weights) {
-    weights -= maximum;
-    TakeExpOfNonPositive(weights);
+  for (int v = 0; v < kVectors; ++v) {
+    weights[v] -= maximum;
+    TakeExpOfNonPositive<V>(weights[v]);
+    VectorAt<V>(pair.weights + v * V::kWidth) = weights[v];
   }
-  if (!all) only_seen(0);
-  row.sums = row.sums * pair.rescale + pair.weights[0];
-  row.sums += pair.weights[1];
+  set_unseen(0);
+  for (int lane = 0; lane < kLanes; lane += V::kWidth) {
+    Floats& sums = VectorAt<V>(row.sums + lane);
+    sums = sums * pair.rescale + VectorAt<V>(pair.weights + lane);
+    sums += VectorAt<V>(pair.weights + kLanes + lane);
+  }
 }
 
 // Before the first pair: nothing is summed. Returns all that the rows, at least one, see: from the
@@ -130,7 +130,7 @@ inline KeyRange BeginRows(std::vector<Row>& rows, int64_t head_dim) {
   for (Row& row : rows) {
     seen = {std::min(seen.first, row.first), std::max(seen.end, row.end)};
     row.maximum = -std::numeric_limits<float>::infinity();
-    row.sums = Lanes{};
+    std::fill_n(row.sums, kLanes, 0.0f);
     std::fill_n(row.out, head_dim, 0.0f);
   }
   return seen;

@@ -23,13 +23,14 @@
 #include "model/kv_cache.h"
 #include "model/reference.h"
 #include "model/tile_attention.h"
+#include "model/vector_width.h"
 #include "model/work_shares.h"
 
 namespace valuescope::model::cpu {
 namespace {
 
 static_assert(KvCache::kColumns == kLanes);
-// Rows whose sums registers hold.
+// Rows that go over a pair together.
 constexpr int kMostRows = 4;
 
 // The keys and values of two blocks, from position `begin` on, as CachedHead has them.
@@ -40,64 +41,91 @@ struct Pair {
   int64_t value_stride;
 };
 
-template <int kRows>
-VS_INLINED void Scores(const Row* rows, const Pair& pair, int64_t head_dim, float scale,
-                       PairWeights* out) {
-  // Two sums a row and block: each waits for its last product.
-  Lanes even[kRows][2] = {}, odd[kRows][2] = {};
+// Of kRows rows in kBlocks blocks.
+template <typename V, int kRows, int kBlocks>
+VS_INLINED void ScoresOf(const Row* rows, const float* const* keys, int64_t head_dim, float scale,
+                         int64_t at, PairWeights* out) {
+  using Floats = typename V::Floats;
+  constexpr int kPerBlock = kLanes / V::kWidth, kVectors = kBlocks * kPerBlock;
+  // Two sums a row and vector: each waits for its last product.
+  Floats even[kRows][kVectors] = {}, odd[kRows][kVectors] = {};
   for (int64_t i = 0; i < head_dim; i += 2) {
-#pragma GCC unroll 2
-    for (int b = 0; b < 2; ++b) {
-      const Lanes first = LanesAt(pair.keys[b] + i * kLanes);
-      const Lanes second = LanesAt(pair.keys[b] + (i + 1) * kLanes);
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      const float* columns = keys[v / kPerBlock] + v % kPerBlock * V::kWidth + i * kLanes;
+      const Floats first = VectorAt<V>(columns), second = VectorAt<V>(columns + kLanes);
 #pragma GCC unroll 4
       for (int r = 0; r < kRows; ++r) {
-        even[r][b] += rows[r].query[i] * first;
-        odd[r][b] += rows[r].query[i + 1] * second;
+        even[r][v] += rows[r].query[i] * first;
+        odd[r][v] += rows[r].query[i + 1] * second;
       }
     }
   }
   for (int r = 0; r < kRows; ++r) {
-    for (int b = 0; b < 2; ++b) out[r].weights[b] = (even[r][b] + odd[r][b]) * scale;
+    for (int v = 0; v < kVectors; ++v) {
+      VectorAt<V>(out[r].weights + at + v * V::kWidth) = (even[r][v] + odd[r][v]) * scale;
+    }
+  }
+}
+
+// As many rows and blocks at once as registers hold the sums of.
+template <typename V, int kRows>
+VS_INLINED void Scores(const Row* rows, const Pair& pair, int64_t head_dim, float scale,
+                       PairWeights* out) {
+  if constexpr (std::is_same_v<V, Whole> || kRows == 1) {
+    ScoresOf<V, kRows, 2>(rows, pair.keys, head_dim, scale, 0, out);
+  } else {
+    for (int b = 0; b < 2; ++b) {
+      const float* const* keys = pair.keys + b;
+      ScoresOf<V, 2, 1>(rows, keys, head_dim, scale, b * kLanes, out);
+      if constexpr (kRows > 2) {
+        ScoresOf<V, kRows - 2, 1>(rows + 2, keys, head_dim, scale, b * kLanes, out + 2);
+      }
+    }
   }
 }
 
 // out = rescale out + the weighted values, of kVectors vectors of a head's dimensions from `at` on.
 // Unseen slots may hold anything and are not read.
-template <int kRows, int kVectors>
+template <typename V, int kRows, int kVectors>
 VS_INLINED void AddValues(const Row* rows, const PairWeights* weights, const Pair& pair,
                           int64_t stride, int64_t at) {
-  Lanes sums[kRows][kVectors];
+  typename V::Floats sums[kRows][kVectors];
   int64_t begin = 0, end = kPair;  // seen by all
   for (int r = 0; r < kRows; ++r) {
     begin = std::max(begin, weights[r].begin);
     end = std::min(end, weights[r].end);
     for (int v = 0; v < kVectors; ++v) {
-      sums[r][v] = LanesAt(rows[r].out + at + v * kLanes) * weights[r].rescale;
+      sums[r][v] = VectorAt<V>(rows[r].out + at + v * V::kWidth) * weights[r].rescale;
     }
   }
   end = std::max(begin, end);
-  const auto add = [&](int r, int64_t b, int64_t j) {
-    const float* values = pair.values[b] + j * stride + at;
-    const float weight = weights[r].weights[b][j];
+  const auto values_of = [&](int64_t j) {
+    return pair.values[j / kLanes] + j % kLanes * stride + at;
+  };
+  const auto add = [&](int r, int64_t j, const float* values) {
+    const float weight = weights[r].weights[j];
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) sums[r][v] += weight * LanesAt(values + v * kLanes);
+    for (int v = 0; v < kVectors; ++v) sums[r][v] += weight * VectorAt<V>(values + v * V::kWidth);
   };
   for (int r = 0; r < kRows; ++r) {
     const int64_t last = std::min(begin, weights[r].end);
-    for (int64_t j = weights[r].begin; j < last; ++j) add(r, j / kLanes, j % kLanes);
+    for (int64_t j = weights[r].begin; j < last; ++j) add(r, j, values_of(j));
   }
   for (int64_t b = 0; b < 2; ++b) {
-    const int64_t last = std::min<int64_t>(end - b * kLanes, kLanes);
-    for (int64_t j = std::max<int64_t>(begin - b * kLanes, 0); j < last; ++j) {
+    const int64_t last = std::min<int64_t>(end, (b + 1) * kLanes);
+    for (int64_t j = std::max<int64_t>(begin, b * kLanes); j < last; ++j) {
+      const float* values = pair.values[b] + (j - b * kLanes) * stride + at;
 #pragma GCC unroll 4
-      for (int r = 0; r < kRows; ++r) add(r, b, j);
+      for (int r = 0; r < kRows; ++r) add(r, j, values);
     }
   }
   for (int r = 0; r < kRows; ++r) {
     const int64_t first = std::max(end, weights[r].begin);
-    for (int64_t j = first; j < weights[r].end; ++j) add(r, j / kLanes, j % kLanes);
-    for (int v = 0; v < kVectors; ++v) LanesAt(rows[r].out + at + v * kLanes) = sums[r][v];
+    for (int64_t j = first; j < weights[r].end; ++j) add(r, j, values_of(j));
+    for (int v = 0; v < kVectors; ++v) {
+      VectorAt<V>(rows[r].out + at + v * V::kWidth) = sums[r][v];
+    }
   }
 }
 
@@ -109,47 +137,55 @@ VS_INLINED void AddLastValues(const Row* rows, const PairWeights* weights, const
     for (int64_t i = at; i < head_dim; ++i) {
       float sum = rows[r].out[i] * weights[r].rescale;
       for (int64_t j = weights[r].begin; j < weights[r].end; ++j) {
-        const int64_t b = j / kLanes, lane = j % kLanes;
-        sum += weights[r].weights[b][lane] * pair.values[b][lane * stride + i];
+        sum += weights[r].weights[j] * pair.values[j / kLanes][j % kLanes * stride + i];
       }
       rows[r].out[i] = sum;
     }
   }
 }
 
-template <int kRows>
+template <typename V, int kRows>
 VS_INLINED void AttendToPair(Row* rows, const Pair& pair, int64_t head_dim,
                              const Scoring& scoring) {
-  constexpr int kWide = 4;
+  // Of 16 vectors of 32 bytes, four rows leave no room for the sums of more than two.
+  constexpr int kWide = std::is_same_v<V, Whole> || kRows < 4 ? 4 : 2;
+  constexpr int kOne = kLanes / V::kWidth;
   PairWeights weights[kRows];
-  Scores<kRows>(rows, pair, head_dim, scoring.scale, weights);
-  for (int r = 0; r < kRows; ++r) Weigh(rows[r], pair.begin, scoring.soft_cap, weights[r]);
+  Scores<V, kRows>(rows, pair, head_dim, scoring.scale, weights);
+  for (int r = 0; r < kRows; ++r) Weigh<V>(rows[r], pair.begin, scoring.soft_cap, weights[r]);
   int64_t at = 0;
-  for (; at + kWide * kLanes <= head_dim; at += kWide * kLanes) {
-    AddValues<kRows, kWide>(rows, weights, pair, pair.value_stride, at);
+  for (; at + kWide * V::kWidth <= head_dim; at += kWide * V::kWidth) {
+    AddValues<V, kRows, kWide>(rows, weights, pair, pair.value_stride, at);
   }
   for (; at + kLanes <= head_dim; at += kLanes) {
-    AddValues<kRows, 1>(rows, weights, pair, pair.value_stride, at);
+    AddValues<V, kRows, kOne>(rows, weights, pair, pair.value_stride, at);
   }
   AddLastValues<kRows>(rows, weights, pair, pair.value_stride, at, head_dim);
 }
 
-VS_VECTORISED void AttendRowsToPair(Row* rows, int64_t count, const Pair& pair, int64_t head_dim,
-                                    const Scoring& scoring) {
+template <typename V>
+VS_INLINED void AttendAtMost(int64_t count, Row* rows, const Pair& pair, int64_t head_dim,
+                             const Scoring& scoring) {
   static_assert(kMostRows == 4);
+  switch (count) {
+    case 1:
+      return AttendToPair<V, 1>(rows, pair, head_dim, scoring);
+    case 2:
+      return AttendToPair<V, 2>(rows, pair, head_dim, scoring);
+    case 3:
+      return AttendToPair<V, 3>(rows, pair, head_dim, scoring);
+    default:
+      return AttendToPair<V, kMostRows>(rows, pair, head_dim, scoring);
+  }
+}
+
+VS_VECTORISED void AttendRowsToPair(Row* rows, int64_t count, const Pair& pair, int64_t head_dim,
+                                    const Scoring& scoring, bool by_whole_vectors) {
   for (int64_t r = 0; r < count; r += kMostRows) {
-    switch (count - r) {
-      case 1:
-        AttendToPair<1>(rows + r, pair, head_dim, scoring);
-        break;
-      case 2:
-        AttendToPair<2>(rows + r, pair, head_dim, scoring);
-        break;
-      case 3:
-        AttendToPair<3>(rows + r, pair, head_dim, scoring);
-        break;
-      default:
-        AttendToPair<kMostRows>(rows + r, pair, head_dim, scoring);
+    if (by_whole_vectors) {
+      AttendAtMost<Whole>(count - r, rows + r, pair, head_dim, scoring);
+    } else {
+      AttendAtMost<Halved>(count - r, rows + r, pair, head_dim, scoring);
     }
   }
 }
@@ -218,7 +254,7 @@ void Attend(std::vector<Row>& rows, const CachedHead<T>& head, const Scoring& sc
   const KeyRange seen = BeginRows(rows, head.head_dim);
   for (int64_t begin = seen.first / kPair * kPair; begin < seen.end; begin += kPair) {
     const Pair pair = blocks.At(head, begin, PlacesOfPair(begin, seen));
-    AttendRowsToPair(rows.data(), count, pair, head.head_dim, scoring);
+    AttendRowsToPair(rows.data(), count, pair, head.head_dim, scoring, HasWholeVectors());
   }
   EndRows(rows, head.head_dim);
 }

@@ -18,6 +18,7 @@
 #include "model/half_types.h"
 #include "model/reference.h"
 #include "model/step.h"
+#include "model/vector_width.h"
 #include "model/work_shares.h"
 
 namespace valuescope::model::cpu {
@@ -128,16 +129,22 @@ VS_INLINED float Sigmoid(float x) {
   return (x >= 0 ? 1.0f : e) / (1.0f + e);
 }
 
-VS_INLINED Lanes Sigmoid(const Lanes& x) {
-  Lanes e = x < 0 ? x : -x;
-  TakeExpOfNonPositive(e);
-  return (x >= 0 ? Lanes{} + 1.0f : e) / (1.0f + e);
+template <typename V>
+VS_INLINED void TakeSigmoid(typename V::Floats& x) {
+  using Floats = typename V::Floats;
+  Floats e = x < 0 ? x : -x;
+  TakeExpOfNonPositive<V>(e);
+  x = (x >= 0 ? Floats{} + 1.0f : e) / (1.0f + e);
 }
 
-// Not templates: as an argument of one, Lanes would have to be aligned as a vector.
 struct Silu {
   VS_INLINED float operator()(float x) const { return x * Sigmoid(x); }
-  VS_INLINED Lanes operator()(const Lanes& x) const { return x * Sigmoid(x); }
+  template <typename V>
+  VS_INLINED void Take(typename V::Floats& x) const {
+    typename V::Floats sigmoid = x;
+    TakeSigmoid<V>(sigmoid);
+    x = x * sigmoid;
+  }
 };
 
 // The tanh form of GELU is x sigmoid(2 z), z = sqrt(2 / pi) (x + .044715 x^3).
@@ -146,34 +153,54 @@ struct GeluTanh {
   VS_INLINED float operator()(float x) const {
     return x * Sigmoid(kTwice * (x + 0.044715f * x * x * x));
   }
-  VS_INLINED Lanes operator()(const Lanes& x) const {
-    return x * Sigmoid(kTwice * (x + 0.044715f * x * x * x));
+  template <typename V>
+  VS_INLINED void Take(typename V::Floats& x) const {
+    typename V::Floats sigmoid = kTwice * (x + 0.044715f * x * x * x);
+    TakeSigmoid<V>(sigmoid);
+    x = x * sigmoid;
   }
 };
 
-template <typename Function>
+template <typename V, typename Function>
 VS_INLINED void GateMultiplyRow(const Function& activation, const float* gate, const float* up,
                                 int64_t width, float* out) {
   int64_t i = 0;
   for (; i + kLanes <= width; i += kLanes) {
-    LanesAt(out + i) = activation(LanesAt(gate + i)) * LanesAt(up + i);
+#pragma GCC unroll 2
+    for (int64_t at = i; at < i + kLanes; at += V::kWidth) {
+      typename V::Floats x = VectorAt<V>(gate + at);
+      activation.template Take<V>(x);
+      VectorAt<V>(out + at) = x * VectorAt<V>(up + at);
+    }
   }
   for (; i < width; ++i) out[i] = activation(gate[i]) * up[i];
 }
 
-VS_VECTORISED void SiluMultiplyRows(const float* gate, const float* up, int64_t stride,
-                                    int64_t rows, int64_t width, float* out, int64_t out_stride) {
+template <typename Function>
+VS_INLINED void GateMultiply(const Function& activation, const float* gate, const float* up,
+                             int64_t stride, int64_t rows, int64_t width, float* out,
+                             int64_t out_stride, bool by_whole_vectors) {
   for (int64_t r = 0; r < rows; ++r) {
-    GateMultiplyRow(Silu(), gate + r * stride, up + r * stride, width, out + r * out_stride);
+    const float *its_gate = gate + r * stride, *its_up = up + r * stride;
+    float* its_out = out + r * out_stride;
+    if (by_whole_vectors) {
+      GateMultiplyRow<Whole>(activation, its_gate, its_up, width, its_out);
+    } else {
+      GateMultiplyRow<Halved>(activation, its_gate, its_up, width, its_out);
+    }
   }
 }
 
+VS_VECTORISED void SiluMultiplyRows(const float* gate, const float* up, int64_t stride,
+                                    int64_t rows, int64_t width, float* out, int64_t out_stride,
+                                    bool by_whole_vectors) {
+  GateMultiply(Silu(), gate, up, stride, rows, width, out, out_stride, by_whole_vectors);
+}
+
 VS_VECTORISED void GeluTanhMultiplyRows(const float* gate, const float* up, int64_t stride,
-                                        int64_t rows, int64_t width, float* out,
-                                        int64_t out_stride) {
-  for (int64_t r = 0; r < rows; ++r) {
-    GateMultiplyRow(GeluTanh(), gate + r * stride, up + r * stride, width, out + r * out_stride);
-  }
+                                        int64_t rows, int64_t width, float* out, int64_t out_stride,
+                                        bool by_whole_vectors) {
+  GateMultiply(GeluTanh(), gate, up, stride, rows, width, out, out_stride, by_whole_vectors);
 }
 
 VS_VECTORISED void SoftCapRow(float* x, float cap, int64_t width) {
@@ -375,7 +402,7 @@ void NormHeads(at::Tensor& qkv, const at::Tensor& query_weight, const at::Tensor
 void GateMultiplyRows(Activation activation, const float* gate, const float* up, int64_t stride,
                       int64_t rows, int64_t width, float* out, int64_t out_stride) {
   const auto multiply = activation == Activation::kSilu ? SiluMultiplyRows : GeluTanhMultiplyRows;
-  multiply(gate, up, stride, rows, width, out, out_stride);
+  multiply(gate, up, stride, rows, width, out, out_stride, HasWholeVectors());
 }
 
 at::Tensor GateMultiply(const at::Tensor& gate_up, int64_t activation) {

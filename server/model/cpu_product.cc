@@ -24,6 +24,7 @@
 #include "base/vectorised.h"
 #include "model/architecture.h"
 #include "model/cpu_kernels.h"
+#include "model/vector_width.h"
 #include "model/work_shares.h"
 
 namespace valuescope::model::cpu {
@@ -53,71 +54,119 @@ struct Ahead {
   int64_t each;
 };
 
-// y [kRows, kGroup] becomes, or where it is not the `first` part gains, x [depth, kRows] times
-// weight [depth, kGroup].
-template <int kRows, int kLinesAhead>
-VS_INLINED void MultiplyTile(const float* x, const float* weight, int64_t depth, bool first,
-                             float* y, int64_t y_stride, Ahead ahead) {
-  Lanes sums[kRows][kVectors];
+// What a tile is computed from: x [depth, x_stride], of which it has some columns, and weight
+// [depth, kGroup].
+struct TileOperands {
+  const float* x;
+  int64_t x_stride;
+  const float* weight;
+  int64_t depth;
+  bool first;
+  float* y;
+  int64_t y_stride;
+  Ahead ahead;
+};
+
+// y [kRows, some of kGroup] becomes, or where it is not the `first` part gains, x times weight.
+template <typename V, int kRows, int kVectors, int kLinesAhead>
+VS_INLINED void MultiplyTile(const TileOperands& of) {
+  // A copy, whose fields need not be read again after each store to y.
+  const auto [x, x_stride, weight, depth, first, y, y_stride, ahead] = of;
+  constexpr int kLines = (kVectors * V::kWidth + kLanes - 1) / kLanes;
+  typename V::Floats sums[kRows][kVectors];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 6
+    for (int v = 0; v < kVectors; ++v) sums[r][v] = typename V::Floats{};
 #pragma GCC unroll 3
-    for (int v = 0; v < kVectors; ++v) {
-      sums[r][v] = Lanes{};
-      __builtin_prefetch(y + r * y_stride + v * kLanes, 1, 3);
-    }
+    for (int l = 0; l < kLines; ++l) __builtin_prefetch(y + r * y_stride + l * kLanes, 1, 3);
   }
   for (int64_t i = 0; i < depth; ++i) {
-    Lanes weights[kVectors];
-#pragma GCC unroll 3
+    typename V::Floats weights[kVectors];
+#pragma GCC unroll 6
     for (int v = 0; v < kVectors; ++v) {
-      weights[v] = LanesAt(weight + i * kGroup + v * kLanes);
-      __builtin_prefetch(weight + (i + kFetchDistance) * kGroup + v * kLanes, 0, 3);
-      if (v < kLinesAhead) __builtin_prefetch(ahead.weight + i * ahead.each + v * kLanes, 0, 2);
+      weights[v] = VectorAt<V>(weight + i * kGroup + v * V::kWidth);
+    }
+#pragma GCC unroll 3
+    for (int l = 0; l < kLines; ++l) {
+      __builtin_prefetch(weight + (i + kFetchDistance) * kGroup + l * kLanes, 0, 3);
+    }
+#pragma GCC unroll 3
+    for (int l = 0; l < kLinesAhead; ++l) {
+      __builtin_prefetch(ahead.weight + i * ahead.each + l * kLanes, 0, 2);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      const float input = x[i * kRows + r];
-#pragma GCC unroll 3
+      const float input = x[i * x_stride + r];
+#pragma GCC unroll 6
       for (int v = 0; v < kVectors; ++v) sums[r][v] += input * weights[v];
     }
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 3
+#pragma GCC unroll 6
     for (int v = 0; v < kVectors; ++v) {
-      Lanes& out = LanesAt(y + r * y_stride + v * kLanes);
+      typename V::Floats& out = VectorAt<V>(y + r * y_stride + v * V::kWidth);
       out = first ? sums[r][v] : out + sums[r][v];
     }
   }
 }
 
-VS_VECTORISED void Multiply(int64_t rows, const float* x, const float* weight, int64_t depth,
-                            bool first, float* y, int64_t y_stride, Ahead ahead) {
+// Of 32 vectors of 64 bytes, 24 hold the sums of eight rows of a group.
+VS_INLINED void MultiplyByWholeVectors(int64_t rows, const TileOperands& of) {
   switch (rows) {
     case 1:
-      return MultiplyTile<1, 3>(x, weight, depth, first, y, y_stride, ahead);
+      return MultiplyTile<Whole, 1, kVectors, 3>(of);
     case 2:
-      return MultiplyTile<2, 3>(x, weight, depth, first, y, y_stride, ahead);
+      return MultiplyTile<Whole, 2, kVectors, 3>(of);
     case 3:
-      return MultiplyTile<3, 3>(x, weight, depth, first, y, y_stride, ahead);
+      return MultiplyTile<Whole, 3, kVectors, 3>(of);
     case 4:
-      return MultiplyTile<4, 3>(x, weight, depth, first, y, y_stride, ahead);
+      return MultiplyTile<Whole, 4, kVectors, 3>(of);
     case 5:
-      return MultiplyTile<5, 3>(x, weight, depth, first, y, y_stride, ahead);
+      return MultiplyTile<Whole, 5, kVectors, 3>(of);
     case 6:
-      return MultiplyTile<6, 3>(x, weight, depth, first, y, y_stride, ahead);
+      return MultiplyTile<Whole, 6, kVectors, 3>(of);
     case 7:
-      return MultiplyTile<7, 3>(x, weight, depth, first, y, y_stride, ahead);
+      return MultiplyTile<Whole, 7, kVectors, 3>(of);
     default:
-      if (ahead.each == 0) {
-        return MultiplyTile<8, 0>(x, weight, depth, first, y, y_stride, ahead);
-      }
-      if (ahead.each <= kLanes) {
-        return MultiplyTile<8, 1>(x, weight, depth, first, y, y_stride, ahead);
-      }
-      return MultiplyTile<8, 3>(x, weight, depth, first, y, y_stride, ahead);
+      if (of.ahead.each == 0) return MultiplyTile<Whole, 8, kVectors, 0>(of);
+      if (of.ahead.each <= kLanes) return MultiplyTile<Whole, 8, kVectors, 1>(of);
+      return MultiplyTile<Whole, 8, kVectors, 3>(of);
   }
+}
+
+// Half a group at a time.
+template <int kRows>
+VS_INLINED void MultiplyHalves(TileOperands of) {
+  MultiplyTile<Halved, kRows, kVectors, 3>(of);
+  of.weight += kGroup / 2;
+  of.y += kGroup / 2;
+  MultiplyTile<Halved, kRows, kVectors, 0>(of);
+}
+
+// Of 16 vectors of 32 bytes, 12 hold the sums of two rows of a group or of four rows of half of it.
+VS_INLINED void MultiplyByHalvedVectors(int64_t rows, TileOperands of) {
+  for (; rows > 0; rows -= 4, of.x += 4, of.y += 4 * of.y_stride) {
+    switch (rows) {
+      case 1:
+        MultiplyTile<Halved, 1, 2 * kVectors, 3>(of);
+        break;
+      case 2:
+        MultiplyTile<Halved, 2, 2 * kVectors, 3>(of);
+        break;
+      case 3:
+        MultiplyHalves<3>(of);
+        break;
+      default:
+        MultiplyHalves<4>(of);
+    }
+  }
+}
+
+VS_VECTORISED void Multiply(int64_t rows, const TileOperands& of, bool by_whole_vectors) {
+  if (by_whole_vectors) return MultiplyByWholeVectors(rows, of);
+  MultiplyByHalvedVectors(rows, of);
 }
 
 // x [rows, in], its rows `x_stride` apart, -> [in, rows] for a tile's rows.
@@ -266,8 +315,15 @@ void MultiplyBlock(const Operands& of, const float* x, int64_t num_rows, const R
     if (behind != nullptr) ahead = {behind, at::divup(kGroup, num_tiles)};
     for (int64_t row = 0, rows = 0; row < num_rows; row += rows) {
       rows = TileRows(num_rows - row);
-      Multiply(rows, x + row * of.in + input * rows, weight + input * kGroup, depth, input == 0,
-               y + row * y_stride, y_stride, ahead);
+      const TileOperands tile{.x = x + row * of.in + input * rows,
+                              .x_stride = rows,
+                              .weight = weight + input * kGroup,
+                              .depth = depth,
+                              .first = input == 0,
+                              .y = y + row * y_stride,
+                              .y_stride = y_stride,
+                              .ahead = ahead};
+      Multiply(rows, tile, HasWholeVectors());
       ahead.weight += depth * ahead.each;
     }
   }

@@ -160,8 +160,8 @@ VS_TILES void Scores(const c10::BFloat16* queries, const c10::BFloat16* keys, in
     VS_TILE_MULTIPLY(kSums, kLeft, kRight);
     VS_TILE_MULTIPLY(kOtherSums, kLeft, kOtherRight);
   }
-  VS_TILE_STORE(kSums, &out->weights[0], sizeof(PairWeights));
-  VS_TILE_STORE(kOtherSums, &out->weights[1], sizeof(PairWeights));
+  VS_TILE_STORE(kSums, out->weights, sizeof(PairWeights));
+  VS_TILE_STORE(kOtherSums, out->weights + kLanes, sizeof(PairWeights));
 }
 
 VS_TILES VS_INLINED __m512 Wide(__m256i x) {
@@ -170,8 +170,8 @@ VS_TILES VS_INLINED __m512 Wide(__m256i x) {
 
 VS_TILES VS_INLINED void Split(const PairWeights& weights, c10::BFloat16* high,
                                c10::BFloat16* low) {
-  const __m512 first = _mm512_loadu_ps(&weights.weights[0]);
-  const __m512 second = _mm512_loadu_ps(&weights.weights[1]);
+  const __m512 first = _mm512_load_ps(weights.weights);
+  const __m512 second = _mm512_load_ps(weights.weights + kLanes);
   const auto rounded = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first));
   _mm512_store_si512(high, rounded);
   const __m512 rest = _mm512_sub_ps(first, Wide(_mm512_castsi512_si256(rounded)));
@@ -203,8 +203,8 @@ VS_TILES void WeighRows(Row* rows, int64_t count, int64_t pair_begin, int64_t he
                         const Scoring& scoring, PairWeights* weights, c10::BFloat16 (*high)[kPair],
                         c10::BFloat16 (*low)[kPair]) {
   for (int64_t r = 0; r < count; ++r) {
-    for (Lanes& each : weights[r].weights) each *= scoring.scale;
-    Weigh(rows[r], pair_begin, scoring.soft_cap, weights[r]);
+    for (float& each : weights[r].weights) each *= scoring.scale;
+    Weigh<Whole>(rows[r], pair_begin, scoring.soft_cap, weights[r]);
     if (weights[r].rescale != 1) Rescale(rows[r].out, head_dim, weights[r].rescale);
     Split(weights[r], high[r], low[r]);
   }

@@ -18,7 +18,7 @@ namespace valuescope::services {
 
 // Version of this server's arithmetic, ModelReplica.numerics_version. Raise it with every change
 // after which the same request can have other bits.
-inline constexpr int kNumericsVersion = 1;
+inline constexpr int kNumericsVersion = 2;
 
 // Between several needs.
 inline constexpr char kNeedsSeparator = ' ';

@@ -577,6 +577,7 @@ def keeping(stored):
         "GetNeuronSet": same(v1.GetNeuronSetRequest(name=stored.neuron_set)),
         "ListNeuronSets": page(v1.ListNeuronSetsRequest),
         "ListModels": page(v1.ListModelsRequest),
+        "QueryUsage": same(v1.QueryUsageRequest(by_hour=True)),
         "WriteArtifact": same(*upload(6)),
         "ReadArtifact": same(artifact),
         "ReadArtifact that is not read": same(artifact, read=False),

@@ -363,9 +363,9 @@ def test_those_who_come_back_when_told_are_answered(channels, stubs, table):
 
         def come(index, call=call, outcomes=outcomes):
             outcomes.append(undisturbed(call, channels[index]))
+            cancel_jobs(stubs)  # which hold their responses as long as they run
 
         in_threads(CONNECTIONS, come)
-        cancel_jobs(stubs)
         assert {code for code, *_ in outcomes} == {OK}, what
 
 
