@@ -39,8 +39,9 @@ namespace {
 // Of intervention tables, between two steps: a few milliseconds, of which a step takes tens.
 constexpr int64_t kBytesWrittenAStep = int64_t{8} << 20;
 
-// What the background's prompts may add to a step of people: less than a reader notices, and yet
-// enough tokens that they cost little more than in a step of their own.
+// What prompts may add to a step of people's answers, and the background's to any step of people:
+// less than a reader notices, and yet enough tokens that they cost little more than in a step of
+// their own.
 constexpr absl::Duration kBesidePeople = absl::Milliseconds(100);
 
 // `tensor` is float32, contiguous and on the CPU.
@@ -483,7 +484,7 @@ class EngineLoop : public Engine {
     statistics_.prompt_step_time += absl::FromChrono(std::chrono::steady_clock::now() - began);
     const absl::Duration token =
         statistics_.prompt_step_time / static_cast<double>(statistics_.prompt_step_tokens);
-    scheduler_.BoundBackground(kBesidePeople / token);
+    scheduler_.BoundPrompts(kBesidePeople / token);
   }
 
   // The first `fed` tokens of the sequence are in the cache now.

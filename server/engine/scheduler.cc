@@ -308,6 +308,7 @@ int64_t Scheduler::PlanDecoding() {
 }
 
 void Scheduler::PlanPrompts(int64_t budget) {
+  budget = std::min(budget, MostPrompts());
   const bool background_lags = std::any_of(running_.begin(), running_.end(), [](const auto& each) {
     return each.second.background() && each.second.lag() > each.second.planned;
   });
@@ -321,7 +322,17 @@ void Scheduler::PlanPrompts(int64_t budget) {
   ShareAmongTenants(/*background=*/false, budget);  // what the background did not need
 }
 
-void Scheduler::BoundBackground(int64_t tokens) {
+int64_t Scheduler::MostPrompts() const {
+  int64_t answers = 0;
+  bool of_people = false;
+  for (const auto& [id, sequence] : running_) {
+    answers += sequence.planned;
+    of_people |= sequence.planned > 0 && !sequence.background();
+  }
+  return of_people ? std::max(most_beside_people_, answers) : options_.max_step_tokens;
+}
+
+void Scheduler::BoundPrompts(int64_t tokens) {
   most_beside_people_ = std::max(tokens, options_.max_step_tokens / 4);
 }
 

@@ -23,9 +23,10 @@
 // Turns: tenants share by weight what runs (tenant_shares.h), and clients of a tenant take turns,
 // both in being admitted and in the budget for prompts: one that sends a thousand sequences delays
 // another's first by a turn, not by a thousand. People come before the background, which keeps a
-// quarter of what both ask for. What they leave of a step is the background's, but while theirs run
-// no more than is said (BoundBackground): who asks in the middle of a step waits for its end, and
-// then for that of his own.
+// quarter of what both ask for. What they leave of a step is the background's. While people's
+// tokens run no more of the background's prompts runs beside them than is said (BoundPrompts), and
+// beside their answers no more of anybody's: a reader waits for every step's end, and who asks in
+// the middle of one waits for that, and then for the end of his own.
 //
 // Room that is kept: nothing that runs is thrown back for a person, so a tenant that came while
 // others' long answers have all rows would wait for one of them to end. While people of several
@@ -103,9 +104,10 @@ class Scheduler {
     virtual bool Ready(SequenceId) { return true; }
   };
 
-  // At most so many tokens of the background's prompts run in a step in which people's tokens run;
-  // less than a quarter of a step is taken for that, which is the default.
-  void BoundBackground(int64_t tokens);
+  // At most so many tokens of the background's prompts run in a step in which people's tokens run,
+  // and of all prompts in one in which people's answers go on; there as many at least as the step
+  // has of answers. Less than a quarter of a step is taken for that, which is the default.
+  void BoundPrompts(int64_t tokens);
 
   // Admits what fits, then chooses the next step; empty when nothing can run yet.
   std::vector<StepItem> Plan(Reservations& reservations);
@@ -194,6 +196,7 @@ class Scheduler {
   void TakeOwn(Admitted& sequence);
   int64_t PlanDecoding();
   void PlanPrompts(int64_t budget);
+  int64_t MostPrompts() const;
   std::vector<Prompts> LaggingPrompts(bool background);
   int64_t ShareAmongTenants(bool background, int64_t budget);
   int64_t ShareAmongClients(Prompts& prompts, int64_t budget);
@@ -207,7 +210,7 @@ class Scheduler {
   WaitingLine background_;
   std::map<SequenceId, Admitted> running_;  // by id: older sequences first
   int foreground_turns_ = 0;
-  int64_t most_beside_people_;             // tokens of the background's prompts
+  int64_t most_beside_people_;             // tokens of prompts
   std::unordered_set<BlockKey> computed_;  // blocks that the step being planned works on
   std::vector<SequenceId> preempted_;
   int64_t prefix_hit_tokens_ = 0;

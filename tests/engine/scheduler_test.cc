@@ -42,6 +42,7 @@ TEST(Scheduler, FeedsALongPromptInChunksOfTheBudget) {
 
 TEST(Scheduler, DecodesBeforePromptsAndGivesThemTheRestOfTheBudget) {
   Scheduler scheduler(Options());
+  scheduler.BoundPrompts(100);
   std::map<SequenceId, int64_t> known{{1, 3}, {2, 2}};
   Add(scheduler, 1, 3, 6, false);
   Add(scheduler, 2, 2, 6, false);
@@ -197,16 +198,47 @@ TEST(Scheduler, TheBackgroundsPromptsKeepAQuarterOfAStepWithPeopleAndGetWhatIsLe
   Add(scheduler, 3, 20, 40, false, 3);
   scheduler.Remove(2);
   EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 64}, {3, 0, 20}}));
-  scheduler.BoundBackground(100);
+  scheduler.BoundPrompts(100);
   EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 100}, {3, 0, 20}}));
-  scheduler.BoundBackground(1000);
+  scheduler.BoundPrompts(1000);
   EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 236}, {3, 0, 20}}));
-  scheduler.BoundBackground(1);
+  scheduler.BoundPrompts(1);
   EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 64}, {3, 0, 20}}));
   scheduler.Advance(3, 20, 21);  // decodes
   EXPECT_EQ(scheduler.Plan(), (Step{{3, 20, 1}, {1, 0, 64}}));
   scheduler.Remove(3);
   EXPECT_EQ(scheduler.Plan(), (Step{{1, 0, 256}}));
+}
+
+TEST(Scheduler, APromptAddsNoMoreToAStepOfAnswersThanIsSaidOrThanAnswersHave) {
+  SchedulerOptions options = Large();
+  options.max_batch_rows = 200;
+  Scheduler scheduler(options);
+  Add(scheduler, 1, 1, 40, false);
+  scheduler.Plan();
+  scheduler.Advance(1, 1, 2);
+  Add(scheduler, 2, 1000, 1000, false);
+  EXPECT_EQ(scheduler.Plan(), (Step{{1, 1, 1}, {2, 0, 64}}));
+  scheduler.BoundPrompts(100);
+  EXPECT_EQ(scheduler.Plan(), (Step{{1, 1, 1}, {2, 0, 100}}));
+  scheduler.BoundPrompts(1000);
+  EXPECT_EQ(scheduler.Plan(), (Step{{1, 1, 1}, {2, 0, 255}}));
+  scheduler.BoundPrompts(1);
+  for (SequenceId id = 3; id < 103; ++id) Add(scheduler, id, 1, 3, false);
+  scheduler.Plan();
+  for (SequenceId id = 3; id < 103; ++id) scheduler.Advance(id, 1, 2);
+  int64_t prompt = 0;
+  for (const StepItem& item : scheduler.Plan()) prompt += item.id == 2 ? item.count : 0;
+  EXPECT_EQ(prompt, 101);
+}
+
+TEST(Scheduler, BesideAnswersOfTheBackgroundAloneAPromptHasTheRestOfTheStep) {
+  Scheduler scheduler(Large());
+  Add(scheduler, 1, 1, 40, true);
+  scheduler.Plan();
+  scheduler.Advance(1, 1, 2);
+  Add(scheduler, 2, 1000, 1000, false);
+  EXPECT_EQ(scheduler.Plan(), (Step{{1, 1, 1}, {2, 0, 255}}));
 }
 
 TEST(Scheduler, RunsTheBackgroundWhereNobodyElseWaits) {

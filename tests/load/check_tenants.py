@@ -4,9 +4,10 @@
 
 VALUESCOPE_BUILD is the build; the model is SmolLM2-135M-Instruct of VALUESCOPE_CACHE or, --small, a tiny random one. The server has tokens of
 three tenants, of which a has weight 1 and b weight 3. Both ask for so many answers at a time that all rows are taken and 64, then 1,024 wait
-(some of them in the queue, and some, which were told to come back, with the client that does). The third one asks once a second.
+(some of them in the queue, and some, which were told to come back, with the client that does), of lengths that are drawn, as those of people
+are. The third one asks once a second, or where its answer takes longer, as soon as that has ended.
 
-  shares    tokens that b got for each of a, while both flood: 3, give or take a tenth
+  shares    tokens that b got for each of a, while both flood, as QueryUsage tells them: 3, give or take a tenth
   guest     the third tenant's p95 to its first token: idle, and beside the floods at most two steps more, where a step is the median time
             between two tokens of its answers there
 
@@ -17,6 +18,7 @@ import argparse
 import contextlib
 import multiprocessing
 import pathlib
+import random
 import statistics
 import sys
 import tempfile
@@ -33,8 +35,8 @@ from valuescope.v1 import generation_pb2_grpc
 
 ROWS = 64
 SAMPLES = 4  # answers that a call of a flood asks for
-PROMPT, GUEST = 16, 16  # tokens
-WARM_UP = 10  # seconds
+PROMPT, GUEST = 16, 2  # tokens
+WARM_UP = 30  # seconds, in which all rows are taken and many answers end
 WEIGHTS = {"a": 1, "b": 3}
 STEPS = 2  # that a guest may wait longer than idle
 GUESTS = 1 << 30  # of its requests; those of floods begin at 1
@@ -45,7 +47,7 @@ class Model:
         folder = FAMILIES if small else CACHE / "models"
         self.id = "llama_tied" if small else "SmolLM2-135M-Instruct"
         self.flags = (f"--model_root={folder}", f"--models={self.id}")
-        self.answer = 100 if small else 64  # tokens, of a flood
+        self.answer = 70 if small else 64  # tokens, of a flood: half as many more or fewer
         self.tokens = 90 if small else 40_000  # ids to draw prompts from
 
     def request(self, index, tokens, n=1, stream=False):
@@ -62,11 +64,10 @@ class Model:
 class Flood:
     """Calls of one tenant, `calls` at a time: each that ends is followed by another one, after the delay that a refusal asks for."""
 
-    def __init__(self, channel, model, token, calls, counted):
+    def __init__(self, channel, model, token, calls):
         self._stub = generation_pb2_grpc.GenerationServiceStub(channel)
         self._metadata = [("authorization", f"Bearer {token}")]
-        self._model, self._counted = model, counted
-        self._stopped, self._index = threading.Event(), 0
+        self._model, self._stopped, self._index = model, threading.Event(), 0
         for _ in range(calls):
             self._begin()
 
@@ -74,14 +75,14 @@ class Flood:
         if self._stopped.is_set():
             return
         self._index += 1
-        request = self._model.request(self._index, self._model.answer, n=SAMPLES)
+        half = self._model.answer // 2
+        tokens = half + random.Random(self._index).randrange(2 * half)
+        request = self._model.request(self._index, tokens, n=SAMPLES)
         call = self._stub.Generate.future(request, metadata=self._metadata, timeout=600)
         call.add_done_callback(self._ended)
 
     def _ended(self, call):
         if call.code() is grpc.StatusCode.OK:
-            with self._counted.get_lock():
-                self._counted.value += call.result().usage.generated_tokens
             return self._begin()
         if call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
             threading.Timer(details_of(call)[1] or 1, self._begin).start()
@@ -92,14 +93,14 @@ class Flood:
         self._stopped.set()
 
 
-def flood(address, small, tokens, calls, counted, stop):
+def flood(address, small, tokens, calls, stop):
     """Both floods, in a process of their own, so that the guest's clock does not wait for them."""
     with contextlib.ExitStack() as stack:
         floods = []
-        for tenant, token in tokens.items():
+        for token in tokens:
             options = [("grpc.use_local_subchannel_pool", 1)]
             channel = stack.enter_context(grpc.insecure_channel(address, options))
-            floods.append(Flood(channel, Model(small), token, calls, counted[tenant]))
+            floods.append(Flood(channel, Model(small), token, calls))
         stop.wait()
         for each in floods:
             each.stop()
@@ -107,21 +108,16 @@ def flood(address, small, tokens, calls, counted, stop):
 
 @contextlib.contextmanager
 def flooding(server, small, tokens, waiting):
-    """Gives the counters of tokens that each tenant got, while so many answers wait."""
+    """While this is entered, so many answers wait."""
     context = multiprocessing.get_context("spawn")
-    counted = {tenant: context.Value("q", 0) for tenant in WEIGHTS}
     stop = context.Event()
     calls = (ROWS + waiting) // (len(WEIGHTS) * SAMPLES)
-    given = {tenant: tokens.token[tenant, "user"] for tenant in WEIGHTS}
-    process = context.Process(
-        target=flood, args=(server.address, small, given, calls, counted, stop)
-    )
+    given = [tokens.token[tenant, "user"] for tenant in WEIGHTS]
+    process = context.Process(target=flood, args=(server.address, small, given, calls, stop))
     process.start()
     try:
-        while not all(counter.value for counter in counted.values()):
-            time.sleep(0.1)
         time.sleep(WARM_UP)
-        yield counted
+        yield
     finally:
         stop.set()
         process.join(30)
@@ -160,6 +156,11 @@ def guest(server, model, tokens, seconds):
     return statistics.quantiles(firsts, n=20)[-1], statistics.median(between)
 
 
+def generated(client):
+    """Tokens that each tenant got of answers that have ended."""
+    return {each.tenant: each.generated_tokens for each in client.usage(tenant="*")}
+
+
 class Report:
     def __init__(self):
         self.failed = False
@@ -173,22 +174,25 @@ def check(report, folder, options):
     model, tokens = Model(options.small), Tokens(folder)
     for tenant in (*WEIGHTS, "guest"):
         tokens.create(tenant, "user")
+    tokens.create("operator", "admin")
     allowed = ",".join(f"{tenant}:weight={weight}" for tenant, weight in WEIGHTS.items())
     given = (f"--tokens={tokens.file}", f"--tenants={allowed}", f"--max_batch_rows={ROWS}")
     server = Server(folder, *model.flags, *given)
-    try:
-        with Client(server.address, token=tokens.token["a", "user"], timeout=120) as client:
-            client.wait_until_ready(f"models/{model.id}")
+    with contextlib.ExitStack() as stack:
+        stack.callback(server.kill)
+        client = stack.enter_context(
+            Client(server.address, token=tokens.token["operator", "admin"], timeout=120)
+        )
+        client.wait_until_ready(f"models/{model.id}")
         idle, step = guest(server, model, tokens, options.seconds)
         report.row("guest, idle", f"p95 {1e3 * idle:.0f} ms, a step {1e3 * step:.1f} ms", True)
         for waiting in (64, 1024):
-            with flooding(server, options.small, tokens, waiting) as counted:
-                before = {tenant: counter.value for tenant, counter in counted.items()}
+            with flooding(server, options.small, tokens, waiting):
+                before = generated(client)
                 p95, step = guest(server, model, tokens, options.seconds)
-                got = {
-                    tenant: counter.value - before[tenant] for tenant, counter in counted.items()
-                }
-            ratio = got["b"] / got["a"]
+                after = generated(client)
+            got = {tenant: after.get(tenant, 0) - before.get(tenant, 0) for tenant in WEIGHTS}
+            ratio = got["b"] / max(1, got["a"])
             wanted = WEIGHTS["b"] / WEIGHTS["a"]
             report.row(
                 f"shares, {waiting} waiting",
@@ -201,8 +205,6 @@ def check(report, folder, options):
                 f"p95 {1e3 * p95:.0f} ms, {steps:+.1f} steps of {1e3 * step:.1f} ms beside idle",
                 steps <= STEPS,
             )
-    finally:
-        server.kill()
 
 
 def main():
