@@ -14,7 +14,6 @@ namespace valuescope::engine {
 namespace {
 
 constexpr int kMaxTopLogprobs = 20;
-constexpr absl::Duration kQueueRetry = absl::Seconds(1);
 
 class PlacedObserver : public Observer {
  public:
@@ -34,8 +33,6 @@ class PlacedObserver : public Observer {
 
 }  // namespace
 
-absl::Status QueueFull(absl::string_view why) { return RetryLater("QUEUE_FULL", why, kQueueRetry); }
-
 Admission::Admission(const model::Architecture& architecture, const EngineOptions& options,
                      const SchedulerOptions& scheduling, EngineMemory& memory)
     : architecture_(architecture),
@@ -44,6 +41,10 @@ Admission::Admission(const model::Architecture& architecture, const EngineOption
       shares_(options.max_batch_rows, options.max_waiting),
       queue_share_of_(options.queue_share_of),
       token_quotas_(options.token_quotas) {}
+
+absl::Status Admission::QueueFull(absl::string_view why) const {
+  return RetryLater("QUEUE_FULL", why, absl::Ceil(shares_.UntilOneIsFree(), absl::Milliseconds(1)));
+}
 
 absl::StatusOr<Admission::Admitted> Admission::Admit(const Request& request,
                                                      const SequenceExtent& extent,

@@ -53,6 +53,10 @@ class Admission {
   // As Engine::Check.
   absl::Status Check(const Request& request) const;
 
+  // That others have what is left of the queue, or that it is full: RESOURCE_EXHAUSTED, reason
+  // QUEUE_FULL, with the delay after which a place may be free.
+  absl::Status QueueFull(absl::string_view why) const;
+
  private:
   absl::Status CheckTokens(const Request& request) const;
   absl::Status CheckLengths(const Request& request) const;
@@ -69,10 +73,6 @@ class Admission {
   const std::function<double(const std::string& tenant)> queue_share_of_;
   TokenQuotas* const token_quotas_;
 };
-
-// That others have what is left of the queue, or that it is full: RESOURCE_EXHAUSTED, reason
-// QUEUE_FULL, with a retry delay.
-absl::Status QueueFull(absl::string_view why);
 
 }  // namespace valuescope::engine
 

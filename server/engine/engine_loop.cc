@@ -207,7 +207,8 @@ class EngineLoop : public Engine {
     VS_RETURN_IF_ERROR(refusal_);
     if (static_cast<int64_t>(inbox_.size()) + statistics_.waiting < options_.max_waiting)
       return absl::OkStatus();
-    return QueueFull(absl::StrCat("the queue of ", options_.max_waiting, " requests is full"));
+    return admission_.QueueFull(
+        absl::StrCat("the queue of ", options_.max_waiting, " requests is full"));
   }
 
   using NeuronWeights = std::shared_ptr<const model::GradientWeights>;

@@ -1,5 +1,6 @@
 #include "engine/queue_shares.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace valuescope::engine {
@@ -7,6 +8,9 @@ namespace {
 
 // How many of them share what is left.
 constexpr int64_t kTenantsWithFew = 8;
+// Times between places that are given back, of which the mean is taken.
+constexpr size_t kTimesBetween = 16;
+constexpr absl::Duration kLeastRetry = absl::Seconds(1), kMostRetry = absl::Minutes(1);
 
 template <typename Key>
 int64_t CountOf(const std::map<Key, int64_t>& counts, const Key& key) {
@@ -28,7 +32,13 @@ class QueueShares::Place {
       : state_(std::move(state)), tenant_(std::move(tenant)), client_(client) {}
   ~Place() {
     absl::MutexLock lock(&state_->mutex);
-    --state_->held;
+    auto& times = state_->given_back;
+    if (--state_->held == 0) {
+      times.clear();
+    } else {
+      times.push_back(state_->clock->Now());
+      if (times.size() > kTimesBetween + 1) times.pop_front();
+    }
     GiveBack(state_->by_tenant, tenant_);
     if (client_ != 0) GiveBack(state_->by_client, client_);
   }
@@ -41,11 +51,13 @@ class QueueShares::Place {
   const uint64_t client_;
 };
 
-QueueShares::QueueShares(int64_t max_running, int64_t max_waiting)
+QueueShares::QueueShares(int64_t max_running, int64_t max_waiting, const Clock* clock)
     : most_further_(max_running + max_waiting - max_waiting / 2),
       most_of_a_tenant_(max_running + max_waiting - max_waiting / 4),
       last_places_(max_running + max_waiting - max_waiting / kTenantsWithFew),
-      places_(max_running + max_waiting) {}
+      places_(max_running + max_waiting) {
+  state_->clock = clock;
+}
 
 std::shared_ptr<const QueueShares::Place> QueueShares::Take(const std::string& tenant,
                                                             uint64_t client, double share) {
@@ -60,10 +72,18 @@ std::shared_ptr<const QueueShares::Place> QueueShares::Take(const std::string& t
   if (state_->held >= last_places_ && of_tenant * kTenantsWithFew >= places_ - state_->held) {
     return nullptr;
   }
-  ++state_->held;
+  if (state_->held++ == 0) state_->given_back = {state_->clock->Now()};
   ++state_->by_tenant[tenant];
   if (client != 0) ++state_->by_client[client];
   return std::make_shared<const Place>(state_, tenant, client);
+}
+
+absl::Duration QueueShares::UntilOneIsFree() const {
+  absl::MutexLock lock(&state_->mutex);
+  const auto& times = state_->given_back;
+  if (times.empty()) return kLeastRetry;
+  const auto between = static_cast<double>(std::max<size_t>(1, times.size() - 1));
+  return std::clamp((state_->clock->Now() - times.front()) / between, kLeastRetry, kMostRetry);
 }
 
 }  // namespace valuescope::engine

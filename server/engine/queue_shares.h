@@ -13,12 +13,15 @@
 #define VALUESCOPE_ENGINE_QUEUE_SHARES_H_
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "base/clock.h"
 
 namespace valuescope::engine {
 
@@ -28,16 +31,23 @@ class QueueShares {
   // Given back when destroyed; may outlive the shares.
   class Place;
 
-  // `max_running` requests run at a time while `max_waiting` wait.
-  QueueShares(int64_t max_running, int64_t max_waiting);
+  // `max_running` requests run at a time while `max_waiting` wait. `clock` outlives places too.
+  QueueShares(int64_t max_running, int64_t max_waiting, const Clock* clock = &Clock::Steady());
 
   // Null where there is no place for a request of this client. Client 0 is many, each with one
   // request. `share`: the most of all places that the tenant may have, > 0 to 1, and one at least.
   std::shared_ptr<const Place> Take(const std::string& tenant, uint64_t client, double share = 1);
 
+  // How long it takes until a place is given back, going by the last ones: 1 s to 60 s.
+  absl::Duration UntilOneIsFree() const;
+
  private:
   struct State {
     absl::Mutex mutex;
+    const Clock* clock = nullptr;
+    // When places were given back of late, behind when the first one was taken of those that are
+    // held since without a break.
+    std::deque<absl::Time> given_back ABSL_GUARDED_BY(mutex);
     int64_t held ABSL_GUARDED_BY(mutex) = 0;
     std::map<std::string, int64_t> by_tenant ABSL_GUARDED_BY(mutex);  // none is 0
     std::map<uint64_t, int64_t> by_client ABSL_GUARDED_BY(mutex);     // none is 0

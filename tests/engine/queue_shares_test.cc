@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <deque>
 #include <memory>
 #include <string>
 #include <utility>
@@ -120,6 +121,35 @@ TEST_F(QueueSharesTest, WhatIsGivenBackIsThereAgain) {
     again += others.back().size();
   }
   EXPECT_EQ(again, most);
+}
+
+TEST(RetryOfAFullQueue, IsTheTimeBetweenPlacesThatWereGivenBackOfLate) {
+  FakeClock clock;
+  QueueShares shares(4, 4, &clock);
+  EXPECT_EQ(shares.UntilOneIsFree(), absl::Seconds(1));
+  std::deque<std::shared_ptr<const QueueShares::Place>> places;
+  for (int i = 0; i < 3; ++i) places.push_back(shares.Take("lab", 0));
+  for (int i = 0; i < 40; ++i) {  // of which the last ones count
+    clock.Advance(absl::Seconds(i < 20 ? 50 : 8));
+    places.pop_front();
+    places.push_back(shares.Take("lab", 0));
+  }
+  EXPECT_EQ(shares.UntilOneIsFree(), absl::Seconds(8));
+  clock.Advance(absl::Seconds(32));  // in which none is given back
+  EXPECT_EQ(shares.UntilOneIsFree(), absl::Seconds(10));
+  clock.Advance(absl::Hours(1));
+  EXPECT_EQ(shares.UntilOneIsFree(), absl::Minutes(1));
+  places.clear();
+  clock.Advance(absl::Hours(1));  // in which nobody asked
+  for (int i = 0; i < 3; ++i) places.push_back(shares.Take("lab", 0));
+  clock.Advance(absl::Seconds(5));
+  EXPECT_EQ(shares.UntilOneIsFree(), absl::Seconds(5));
+  for (int i = 0; i < 20; ++i) {
+    clock.Advance(absl::Milliseconds(10));
+    places.pop_front();
+    places.push_back(shares.Take("lab", 0));
+  }
+  EXPECT_EQ(shares.UntilOneIsFree(), absl::Seconds(1));
 }
 
 }  // namespace
