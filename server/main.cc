@@ -628,13 +628,16 @@ absl::Status Server::Listen() {
   const rpc::ReceiveGateOptions receiving;
   runtime_ = std::make_unique<rpc::CallRuntime>(
       authenticator_.get(), &metrics_,
-      rpc::CallRuntimeOptions{.call_bytes = kMessagesHeld * config_.max_message_bytes,
-                              .host_memory = &host_memory_,
-                              .audit = audit_.get(),
-                              .tenants = tenants_.get(),
-                              .usage = &usage_,
-                              .receiving = receiving,
-                              .heartbeat = config_.heartbeat});
+      rpc::CallRuntimeOptions{
+          .call_bytes = kMessagesHeld * config_.max_message_bytes,
+          .host_memory = &host_memory_,
+          .audit = audit_.get(),
+          .tenants = tenants_.get(),
+          .may_run_models =
+              [this](const std::string& tenant) { return token_quotas_.Check(tenant); },
+          .usage = &usage_,
+          .receiving = receiving,
+          .heartbeat = config_.heartbeat});
   model_service_.emplace(runtime_->clock(), models_.get(), store_.get(), &*replicas_);
   generation_service_.emplace(&metrics_, models_.get(), vectors_.get());
   activation_service_.emplace(models_.get(), vectors_.get());

@@ -120,14 +120,18 @@ absl::Status ReadTenants(absl::string_view text, TenantPolicies& tenants) {
 absl::StatusOr<TenantPolicies> ParseTenants(absl::string_view text) {
   Reading reading(", one a line");
   size_t number = 0;
+  bool any = false;
   for (absl::string_view line : absl::StrSplit(text, '\n')) {
     ++number;
     line = absl::StripAsciiWhitespace(line);
     if (line.empty() || line[0] == '#') continue;
+    any = true;
     if (const absl::Status read = reading.Add(line); !read.ok()) {
       return absl::InvalidArgumentError(absl::StrCat("line ", number, " ", read.message()));
     }
   }
+  // As a file is while somebody writes it anew, which must not lift every bound.
+  if (!any) return absl::InvalidArgumentError("has no line; one with * alone bounds nobody");
   return reading.Policies();
 }
 

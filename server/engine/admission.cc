@@ -62,8 +62,7 @@ absl::StatusOr<Admission::Admitted> Admission::Admit(const Request& request,
   VS_ASSIGN_OR_RETURN(admitted.leases.captures, memory_.captures.Take(admitted.taps.bytes()));
   if (token_quotas_ == nullptr || request.background) return admitted;
   const size_t tokens = request.prompt.size() + request.given_response.size();
-  VS_ASSIGN_OR_RETURN(admitted.leases.tokens,
-                      token_quotas_->Take(request.tenant, static_cast<int64_t>(tokens)));
+  admitted.leases.tokens = token_quotas_->Take(request.tenant, static_cast<int64_t>(tokens));
   return admitted;
 }
 

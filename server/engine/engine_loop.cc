@@ -501,10 +501,12 @@ class EngineLoop : public Engine {
   }
 
   void CountUsage(const NeuronRequest& request) {
+    const auto tokens = static_cast<int64_t>(request.prompt.size() + request.response.size());
+    if (options_.token_quotas != nullptr && !request.background) {
+      if (const auto charge = options_.token_quotas->Take(request.tenant, tokens)) charge->Begin();
+    }
     if (options_.usage == nullptr) return;
-    options_.usage->CountTokens(
-        request.tenant, static_cast<int64_t>(request.prompt.size() + request.response.size()),
-        /*generated=*/0);
+    options_.usage->CountTokens(request.tenant, tokens, /*generated=*/0);
   }
 
   // Reading captures takes memory that may not be there; the observer hears of the end in any case.

@@ -72,6 +72,7 @@ using NeuronQuestion = std::variant<GradientQuestion, AblationQuestion, LogprobQ
 
 struct NeuronRequest {
   std::string tenant = "default";
+  bool background = false;        // takes nothing of the tokens that its tenant may have run
   std::vector<int32_t> prompt;    // at least one token
   std::vector<int32_t> response;  // at least one token
   std::vector<int> layers;        // ascending; none behind that of a ProjectionTarget

@@ -7,7 +7,6 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "engine/engine.h"
-#include "engine/token_quotas.h"
 
 namespace valuescope::engine {
 namespace {
@@ -81,8 +80,7 @@ absl::Status RunEach(Engine& engine, std::vector<Request> requests,
       // The queue may be full of others' requests, so the request has to survive a refusal.
       auto handle = engine.Submit(requests[next], std::make_shared<Collector>(collection, next));
       if (!handle.ok()) {
-        const ErrorDetails why = DetailsOf(handle.status());
-        const bool later = why.retry_after && (next > 0 || why.reason != kTokenQuota);
+        const bool later = DetailsOf(handle.status()).retry_after.has_value();
         if (later && running.empty()) absl::SleepFor(kCancellationPoll);
         if (!later) fail(InField(absl::StrCat("[", next, "]"), handle.status()));
         break;

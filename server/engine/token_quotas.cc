@@ -35,25 +35,28 @@ TokenQuotas::Bucket& TokenQuotas::Filled(const std::string& tenant, int64_t a_mi
   return bucket;
 }
 
-absl::StatusOr<std::unique_ptr<TokenQuotas::Charge>> TokenQuotas::Take(const std::string& tenant,
-                                                                       int64_t prompt_tokens) {
+absl::Status TokenQuotas::Check(const std::string& tenant) {
+  const int64_t a_minute = tenants_->Of(tenant).tokens_per_minute;
+  if (a_minute == 0) return absl::OkStatus();
+  absl::MutexLock lock(&mutex_);
+  const double level = Filled(tenant, a_minute).level;
+  if (level >= 1 - kNothing) return absl::OkStatus();
+  const absl::Duration wait = absl::Minutes((1 - level) / static_cast<double>(a_minute));
+  return RetryLater("TOKEN_QUOTA",
+                    absl::StrCat("your calls had the ", a_minute,
+                                 " tokens of prompts and answers run that they may a minute"),
+                    absl::Ceil(wait, absl::Milliseconds(1)));
+}
+
+std::unique_ptr<TokenQuotas::Charge> TokenQuotas::Take(const std::string& tenant,
+                                                       int64_t prompt_tokens) {
   const int64_t a_minute = tenants_->Of(tenant).tokens_per_minute;
   absl::MutexLock lock(&mutex_);
   if (a_minute == 0) {
     buckets_.erase(tenant);
     return nullptr;
   }
-  Bucket& bucket = Filled(tenant, a_minute);
-  const auto needed = static_cast<double>(std::min(prompt_tokens, a_minute));
-  if (bucket.level < needed - kNothing) {
-    const absl::Duration wait =
-        absl::Minutes((needed - bucket.level) / static_cast<double>(a_minute));
-    return RetryLater(kTokenQuota,
-                      absl::StrCat("you had the ", a_minute,
-                                   " tokens of prompts and answers that you may have a minute"),
-                      absl::Ceil(wait, absl::Milliseconds(1)));
-  }
-  bucket.level -= static_cast<double>(prompt_tokens);
+  Filled(tenant, a_minute).level -= static_cast<double>(prompt_tokens);
   return std::make_unique<Charge>(this, tenant, prompt_tokens);
 }
 

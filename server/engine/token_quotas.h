@@ -1,10 +1,11 @@
 // How many tokens a minute people of a tenant may have run, over all engines of a server: a bucket
 // that fills evenly and holds what a minute brings.
 //
-// A request is let in where the bucket has its prompt, or is full, and takes it; what it generates
-// is taken as it comes, whatever is there. So nothing that runs is stopped, and a bucket that owes
-// lets nobody in until it is filled again. Jobs take nothing: they have bounds of their own, run in
-// what people leave, and one that had to wait for a bucket would hold a worker.
+// A call is let in where the bucket has something, and what it has models run is taken as it comes,
+// whatever is there: a prompt for each of its answers, and what is generated. So nothing that runs
+// is stopped, however much of it there is, and a bucket that owes lets nobody in until it has paid.
+// Jobs take nothing: they have bounds of their own, run in what people leave, and one that had to
+// wait for a bucket would hold a worker.
 #ifndef VALUESCOPE_ENGINE_TOKEN_QUOTAS_H_
 #define VALUESCOPE_ENGINE_TOKEN_QUOTAS_H_
 
@@ -14,16 +15,13 @@
 #include <string>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/status/statusor.h"
+#include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
 #include "base/tenant_policy.h"
 
 namespace valuescope::engine {
-
-// The reason of a refusal, for who waits for one to pass.
-inline constexpr char kTokenQuota[] = "TOKEN_QUOTA";
 
 // Thread-safe.
 class TokenQuotas {
@@ -51,10 +49,13 @@ class TokenQuotas {
   explicit TokenQuotas(const TenantPolicySource* tenants, const Clock* clock = &Clock::Steady())
       : tenants_(tenants), clock_(clock) {}
 
+  // Whether a call may begin: RESOURCE_EXHAUSTED, reason TOKEN_QUOTA, where the bucket is empty or
+  // owes, with the time after which it has a token, if nothing else takes from it.
+  absl::Status Check(const std::string& tenant);
+
   // Takes a request's prompt, >= 1 token, with what was given behind it. Null where nothing bounds
-  // the tenant. RESOURCE_EXHAUSTED, reason TOKEN_QUOTA, with the time after which the bucket has
-  // enough, if nothing else takes from it.
-  absl::StatusOr<std::unique_ptr<Charge>> Take(const std::string& tenant, int64_t prompt_tokens);
+  // the tenant.
+  std::unique_ptr<Charge> Take(const std::string& tenant, int64_t prompt_tokens);
 
  private:
   struct Bucket {

@@ -123,7 +123,8 @@ absl::StatusOr<std::vector<PlacedNeuron>> NeuronsOf(
     return InvalidField("class", "goes only with neuron_set");
   }
   if (asked.signed_scores()) return InvalidField("signed_scores", "goes only with neuron_set");
-  if (asked.neurons().empty()) return InvalidField("neurons", "or neuron_set must be given");
+  if (asked.neurons().empty())
+    return InvalidField("neurons", "or neuron_set or rankings must be given");
   return GivenOneByOne(asked, layers, model.architecture);
 }
 

@@ -74,6 +74,7 @@ absl::Status Call::Admit() {
 
 absl::Status Call::Enter() {
   VS_RETURN_IF_ERROR(Admit());
+  if (method_->runs_models) VS_RETURN_IF_ERROR(runtime_->CheckMayRunModels(context_.tenant));
   VS_RETURN_IF_ERROR(runtime_->Enter(&context_, method_->lane == Lane::kWaiting, method_->bounded));
   entered_ = true;
   return absl::OkStatus();

@@ -34,7 +34,8 @@ struct Method {
   Lane lane = Lane::kQuick;
   int64_t message_bytes = 0;  // of the largest that its clients stream
   Role least_role = Role::kAdmin;
-  bool bounded = true;  // counts among the calls that its tenant may have at a time
+  bool runs_models = false;  // in the meaning of RunsModels
+  bool bounded = true;       // counts among the calls that its tenant may have at a time
 };
 
 // What `run` returns, which an absl::Status converts to; INTERNAL where it throws instead.

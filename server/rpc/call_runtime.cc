@@ -13,6 +13,8 @@ namespace {
 constexpr absl::Duration kWaitingRetry = absl::Seconds(5);
 // One of a tenant's calls may end any time.
 constexpr absl::Duration kCallRetry = absl::Seconds(1);
+// How many of them share the last places of calls that wait.
+constexpr size_t kTenantsWithFew = 8;
 
 absl::Status Draining() {
   return ErrorWithReason(absl::StatusCode::kUnavailable, "DRAINING",
@@ -92,15 +94,26 @@ absl::Status CallRuntime::CheckCallsOf(const std::string& tenant) const {
                     kCallRetry);
 }
 
+absl::Status CallRuntime::CheckMayRunModels(const std::string& tenant) const {
+  return options_.may_run_models ? options_.may_run_models(tenant) : absl::OkStatus();
+}
+
+bool CallRuntime::MayWait(const std::string& tenant) const {
+  const size_t left = options_.max_waiting_calls - waiting_;
+  if (left > options_.max_waiting_calls / kTenantsWithFew) return true;
+  const auto own = waiting_of_.find(tenant);
+  return (own == waiting_of_.end() ? 0 : own->second) * kTenantsWithFew < left;
+}
+
 absl::Status CallRuntime::Enter(CallContext* call, bool waits, bool bounded) {
   const bool counts = bounded && !waits;
   absl::MutexLock lock(&mutex_);
   if (!accepting_) return Draining();
-  if (waits && waiting_ == options_.max_waiting_calls) {
+  if (waits && !MayWait(call->tenant)) {
     return RetryLater("TOO_MANY_WAITING_CALLS",
                       absl::StrCat(waiting_,
                                    " calls wait on this server for something to happen, "
-                                   "which is as many as may"),
+                                   "which is as many as may beside those of tenants with few"),
                       kWaitingRetry);
   }
   if (counts) {
@@ -108,7 +121,10 @@ absl::Status CallRuntime::Enter(CallContext* call, bool waits, bool bounded) {
     ++calls_of_[call->tenant];
   }
   running_.emplace(call, Running{.waits = waits, .counts = counts});
-  if (waits) ++waiting_;
+  if (waits) {
+    ++waiting_;
+    ++waiting_of_[call->tenant];
+  }
   return absl::OkStatus();
 }
 
@@ -120,7 +136,11 @@ void CallRuntime::Answered(CallContext* call) {
 void CallRuntime::Leave(CallContext* call) {
   absl::MutexLock lock(&mutex_);
   Running how = running_.extract(call).mapped();
-  if (how.waits) --waiting_;
+  if (how.waits) {
+    --waiting_;
+    const auto own = waiting_of_.find(call->tenant);
+    if (--own->second == 0) waiting_of_.erase(own);
+  }
   Uncount(call->tenant, how);
 }
 

@@ -49,6 +49,9 @@ struct CallRuntimeOptions {
   const MemoryLedger* host_memory = nullptr;    // which that is a part of; outlives the runtime
   observability::AuditLog* audit = nullptr;     // null: there is none; outlives the runtime
   const TenantPolicySource* tenants = nullptr;  // null: nothing bounds them; outlives the runtime
+  // Whether a call of the tenant may have models run: RESOURCE_EXHAUSTED, retry later, where it had
+  // too much of it. Empty: always.
+  std::function<absl::Status(const std::string& tenant)> may_run_models = nullptr;
   UsageTally* usage = nullptr;  // counts calls that ended; null: nobody does; outlives the runtime
   ReceiveGateOptions receiving;
   // A stream that moves nothing for this long is ended.
@@ -94,11 +97,14 @@ class CallRuntime {
   // --- For the calls ---
 
   // UNAVAILABLE while draining; RESOURCE_EXHAUSTED, retry later, where the call is one that `waits`
-  // (on Lane::kWaiting) and too many others do (TOO_MANY_WAITING_CALLS), or where it does not, is
-  // `bounded`, and its tenant has as many as it may (CALL_QUOTA); else OK and the call counts as
-  // running until Leave. Calls that wait are no part of what a tenant may have: they hold no
-  // thread, and a tenant that watches its jobs can still call.
+  // (on Lane::kWaiting) and too many others do (TOO_MANY_WAITING_CALLS; the last eighth of
+  // their places is for tenants with few), or where it does not, is `bounded`, and its tenant has
+  // as many as it may (CALL_QUOTA); else OK and the call counts as running until Leave. Calls that
+  // wait are no part of what a tenant may have: they hold no thread, and a tenant that watches its
+  // jobs can still call.
   absl::Status Enter(CallContext* call, bool waits, bool bounded);
+  // Before it enters, of a call that would have models run: CallRuntimeOptions::may_run_models.
+  absl::Status CheckMayRunModels(const std::string& tenant) const;
   // Its client is about to hear how it ended, and may begin another one for it.
   void Answered(CallContext* call);
   void Leave(CallContext* call);
@@ -111,6 +117,7 @@ class CallRuntime {
   };
 
   void Uncount(const std::string& tenant, Running& how) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool MayWait(const std::string& tenant) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckCallsOf(const std::string& tenant) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool Idle() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return running_.empty(); }
 
@@ -120,8 +127,9 @@ class CallRuntime {
   absl::Mutex mutex_;
   bool accepting_ ABSL_GUARDED_BY(mutex_) = true;
   std::map<CallContext*, Running> running_ ABSL_GUARDED_BY(mutex_);
-  size_t waiting_ ABSL_GUARDED_BY(mutex_) = 0;                       // of them
-  std::map<std::string, int64_t> calls_of_ ABSL_GUARDED_BY(mutex_);  // by tenant; none is 0
+  size_t waiting_ ABSL_GUARDED_BY(mutex_) = 0;                        // of them
+  std::map<std::string, int64_t> calls_of_ ABSL_GUARDED_BY(mutex_);   // by tenant; none is 0
+  std::map<std::string, size_t> waiting_of_ ABSL_GUARDED_BY(mutex_);  // the same
   MemoryLedger memory_;
   AlarmClock clock_;
   ReceiveGate gate_;

@@ -9,26 +9,29 @@ namespace {
 struct Row {
   absl::string_view method;
   Role least;
+  bool runs_models = false;
 };
+
+constexpr bool kRunsModels = true;
 
 // A reader gets what answers from what is stored or known and leaves nothing behind.
 constexpr Row kRows[] = {
-    {"ActivationService.Capture", Role::kUser},
+    {"ActivationService.Capture", Role::kUser, kRunsModels},
     {"ArtifactService.WriteArtifact", Role::kUser},
     {"ArtifactService.GetArtifact", Role::kReader},
     {"ArtifactService.ListArtifacts", Role::kReader},
     {"ArtifactService.ReadArtifact", Role::kReader},
     {"ArtifactService.ReadTable", Role::kReader},
     {"ArtifactService.DeleteArtifact", Role::kUser},
-    {"EvaluationService.AskQuestionnaire", Role::kUser},
-    {"EvaluationService.AnswerChoices", Role::kUser},
+    {"EvaluationService.AskQuestionnaire", Role::kUser, kRunsModels},
+    {"EvaluationService.AnswerChoices", Role::kUser, kRunsModels},
     {"EvaluationService.ScoreTaggedResponses", Role::kUser},
-    {"EvaluationService.JudgeResponses", Role::kUser},
-    {"EvaluationService.CompareResponses", Role::kUser},
-    {"EvaluationService.MeasureTexts", Role::kUser},
-    {"GenerationService.Generate", Role::kUser},
-    {"GenerationService.StreamGenerate", Role::kUser},
-    {"GenerationService.Score", Role::kUser},
+    {"EvaluationService.JudgeResponses", Role::kUser, kRunsModels},
+    {"EvaluationService.CompareResponses", Role::kUser, kRunsModels},
+    {"EvaluationService.MeasureTexts", Role::kUser, kRunsModels},
+    {"GenerationService.Generate", Role::kUser, kRunsModels},
+    {"GenerationService.StreamGenerate", Role::kUser, kRunsModels},
+    {"GenerationService.Score", Role::kUser, kRunsModels},
     {"JobService.CreateJob", Role::kUser},
     {"JobService.GetJob", Role::kReader},
     {"JobService.ListJobs", Role::kReader},
@@ -43,19 +46,19 @@ constexpr Row kRows[] = {
     {"ModelService.UnloadModel", Role::kAdmin},
     {"ModelService.Tokenize", Role::kReader},
     {"ModelService.Detokenize", Role::kReader},
-    {"NeuronService.AttributeNeurons", Role::kUser},
+    {"NeuronService.AttributeNeurons", Role::kUser, kRunsModels},
     {"NeuronService.ClassifyNeurons", Role::kUser},
     {"NeuronService.ScoreSelectivity", Role::kUser},
-    {"NeuronService.TestNeurons", Role::kUser},
+    {"NeuronService.TestNeurons", Role::kUser, kRunsModels},
     {"NeuronService.CompareNeuronSets", Role::kReader},
     {"NeuronService.GetNeuronSet", Role::kReader},
     {"NeuronService.ListNeuronSets", Role::kReader},
     {"NeuronService.DeleteNeuronSet", Role::kUser},
-    {"NeuronService.TopContexts", Role::kUser},
+    {"NeuronService.TopContexts", Role::kUser, kRunsModels},
     {"TenantService.PublishResource", Role::kUser},
     {"TenantService.WithdrawResource", Role::kUser},
     {"TenantService.QueryUsage", Role::kReader},
-    {"VectorService.ExtractVectors", Role::kUser},
+    {"VectorService.ExtractVectors", Role::kUser, kRunsModels},
     {"VectorService.DecomposeVectors", Role::kUser},
     {"VectorService.CompareVectors", Role::kReader},
     {"VectorService.CreateVector", Role::kUser},
@@ -69,6 +72,12 @@ constexpr Row kRows[] = {
     {"Health.Watch", Role::kReader},
     {"ServerReflection.ServerReflectionInfo", Role::kReader},
 };
+
+const Row* RowOf(absl::string_view method) {
+  const auto* const row = std::find_if(std::begin(kRows), std::end(kRows),
+                                       [&](const Row& row) { return row.method == method; });
+  return row == std::end(kRows) ? nullptr : row;
+}
 
 }  // namespace
 
@@ -92,10 +101,14 @@ std::optional<Role> RoleOfName(absl::string_view name) {
 }
 
 std::optional<Role> LeastRole(absl::string_view method) {
-  const auto row = std::find_if(std::begin(kRows), std::end(kRows),
-                                [&](const Row& row) { return row.method == method; });
-  if (row == std::end(kRows)) return std::nullopt;
+  const Row* const row = RowOf(method);
+  if (row == nullptr) return std::nullopt;
   return row->least;
+}
+
+bool RunsModels(absl::string_view method) {
+  const Row* const row = RowOf(method);
+  return row != nullptr && row->runs_models;
 }
 
 }  // namespace valuescope::rpc

@@ -32,6 +32,8 @@ struct Caller {
 // Which role a method of a service needs at least, "GenerationService.Generate"; nullopt of a
 // method that no service has.
 std::optional<Role> LeastRole(absl::string_view method);
+// Whether what it does is counted in tokens that a model runs.
+bool RunsModels(absl::string_view method);
 
 }  // namespace valuescope::rpc
 

@@ -33,6 +33,7 @@ RpcService::RpcService(absl::string_view full_name, CallRuntime* runtime)
     methods_.push_back({.name = absl::StrCat(descriptor_->name(), ".", method.name()),
                         .bounded = full_name != kHealthService});
     methods_.back().least_role = LeastRole(methods_.back().name).value_or(Role::kAdmin);
+    methods_.back().runs_models = RunsModels(methods_.back().name);
     paths_.push_back(absl::StrCat("/", descriptor_->full_name(), "/", method.name()));
     // To gRPC they all stream: it reads the message of another shape before anybody is asked.
     AddMethod(new grpc::internal::RpcServiceMethod(paths_.back().c_str(),

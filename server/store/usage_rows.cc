@@ -30,6 +30,9 @@ void AddCounts(SqlTransaction& transaction, absl::string_view tenant, const Usag
       counts.generated_tokens);
 }
 
+// Who counts back from now does so before the query comes, and by another clock.
+constexpr absl::Duration kOtherClock = absl::Minutes(1);
+
 // The begins of the first and the last hour that a query is about.
 struct Hours {
   absl::Time first, last;
@@ -38,14 +41,15 @@ struct Hours {
 absl::StatusOr<Hours> HoursOf(const UsageQuery& query, absl::Time now) {
   const absl::Time end = query.end.value_or(now);
   const absl::Time start = query.start.value_or(end - kDefaultQuery);
+  if (end <= start && !query.end) return InvalidField("start_time", "must be in the past");
   if (end <= start) return InvalidField("end_time", "must be after start_time");
   const absl::Duration most = query.by_hour ? kLongestUsageQueryByHour : kLongestUsageQuery;
-  if (end - start > most) {
-    return InvalidField(
-        "end_time",
-        absl::StrCat("must be at most ", most / absl::Hours(24), " days after start_time",
-                     query.by_hour ? " where each hour is told by_hour" : ""),
-        "OUT_OF_RANGE");
+  if (end - start > most + kOtherClock) {
+    return InvalidField(query.end ? "end_time" : "start_time",
+                        absl::StrCat("must be at most ", most / absl::Hours(24),
+                                     query.end ? " days after start_time" : " days ago",
+                                     query.by_hour ? " where each hour is told by_hour" : ""),
+                        "OUT_OF_RANGE");
   }
   return Hours{.first = HourOf(start), .last = HourOf(end)};
 }

@@ -75,6 +75,7 @@ class TargetAttribution : public AttributionMethod {
       if (response.expresses) {
         requests.push_back(RequestOf(response, plan_));
         requests.back().tenant = caller.tenant;
+        requests.back().background = caller.background;
       } else if (plan_.mean_baseline) {
         others.push_back(response);
       }

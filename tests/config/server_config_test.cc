@@ -158,15 +158,17 @@ TEST(ServerConfigTest, AFileOfTenantsHasOneALine) {
                                               .cache_share = 0.5}));
   EXPECT_EQ(tenants->Of("guest"),
             (TenantPolicy{.max_queued = 5, .tokens_per_minute = 6000, .queue_share = 0.25}));
-  EXPECT_EQ(ParseTenants("")->Of("lab"), TenantPolicy());
+  EXPECT_EQ(ParseTenants("*")->Of("lab"), TenantPolicy());
 }
 
 TEST(ServerConfigTest, AMistakeInAFileOfTenantsIsToldWithItsLine) {
-  for (const auto& [text, says] : {std::pair("lab\nlab", "line 2 must name lab once"),
-                                   std::pair("\n#\nlab:weight=0", "line 3 has for lab"),
-                                   std::pair("lab:queued=1,office", "line 1 has for lab"),
-                                   std::pair("la b", "line 1 must list NAME:weight=W"),
-                                   std::pair("*\n*", "line 2 must have * once")}) {
+  for (const auto& [text, says] :
+       {std::pair("", "one with * alone bounds nobody"), std::pair("# lab\n\n", "has no line"),
+        std::pair("lab\nlab", "line 2 must name lab once"),
+        std::pair("\n#\nlab:weight=0", "line 3 has for lab"),
+        std::pair("lab:queued=1,office", "line 1 has for lab"),
+        std::pair("la b", "line 1 must list NAME:weight=W"),
+        std::pair("*\n*", "line 2 must have * once")}) {
     EXPECT_THAT(ParseTenants(text).status().message(), HasSubstr(says)) << text;
   }
 }

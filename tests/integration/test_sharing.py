@@ -242,7 +242,7 @@ def test_usage_is_told_by_tenant_and_outlives_the_server(tmp_path):
             b.usage(tenant="a")
         with pytest.raises(vs.AccessDenied):
             b.usage(tenant="*")
-        with pytest.raises(vs.InvalidRequest, match="end_time"):
+        with pytest.raises(vs.InvalidRequest, match="start_time"):
             now = datetime.datetime.now(datetime.UTC)
             b.usage(start=now - datetime.timedelta(days=32), by_hour=True)
     lab.stop()

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <deque>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -459,6 +460,29 @@ TEST_F(CallTest, ACallThatWaitsIsEndedByItsClientAndByADrain) {
   drained.rests.notification.WaitForNotification();
   runtime_->StopAccepting();
   EXPECT_EQ(DetailsOf(drained.stream->WaitUntilDone()).reason, "DRAINING");
+}
+
+TEST_F(CallTest, TheLastPlacesOfCallsThatWaitAreForTenantsWithFew) {
+  Open({.max_waiting_calls = 16, .stall_timeout = kNever});
+  std::deque<CallContext> calls;
+  const auto waits = [&](const std::string& tenant) {
+    CallContext& call = calls.emplace_back();
+    call.tenant = tenant;
+    const bool entered = runtime_->Enter(&call, /*waits=*/true, /*bounded=*/false).ok();
+    if (!entered) calls.pop_back();
+    return entered;
+  };
+  for (int i = 0; i < 14; ++i) EXPECT_TRUE(waits("flood")) << i;
+  EXPECT_FALSE(waits("flood"));
+  EXPECT_TRUE(waits("guest"));
+  EXPECT_FALSE(waits("guest"));
+  EXPECT_TRUE(waits("other"));
+  EXPECT_FALSE(waits("third"));
+  runtime_->Leave(&calls.front());
+  calls.pop_front();
+  EXPECT_FALSE(waits("flood"));
+  EXPECT_TRUE(waits("third"));
+  for (CallContext& call : calls) runtime_->Leave(&call);
 }
 
 TEST_F(CallTest, MoreCallsThanMayWaitAreRefusedAndOthersGoOn) {

@@ -164,6 +164,18 @@ bool IsReadersByItsName(const std::string& method) {
                      [&](const auto& verb) { return absl::StartsWith(method, verb); });
 }
 
+TEST(RolesTest, TokensAreCountedOfWhatHasModelsRun) {
+  for (const absl::string_view method :
+       {"GenerationService.StreamGenerate", "NeuronService.AttributeNeurons",
+        "EvaluationService.MeasureTexts", "VectorService.ExtractVectors"}) {
+    EXPECT_TRUE(RunsModels(method)) << method;
+  }
+  for (const absl::string_view method :
+       {"VectorService.CompareVectors", "JobService.CreateJob", "Health.Check", ""}) {
+    EXPECT_FALSE(RunsModels(method)) << method;
+  }
+}
+
 TEST(RolesTest, EveryRpcOfEveryDescriptorHasALeastRole) {
   int walked = 0;
   for (const google::protobuf::Descriptor* message :
