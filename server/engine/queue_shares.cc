@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/last_places.h"
+
 namespace valuescope::engine {
 namespace {
 
-// How many of them share what is left.
-constexpr int64_t kTenantsWithFew = 8;
 // Times between places that are given back, of which the mean is taken.
 constexpr size_t kTimesBetween = 16;
 constexpr absl::Duration kLeastRetry = absl::Seconds(1), kMostRetry = absl::Minutes(1);
@@ -54,7 +54,7 @@ class QueueShares::Place {
 QueueShares::QueueShares(int64_t max_running, int64_t max_waiting, const Clock* clock)
     : most_further_(max_running + max_waiting - max_waiting / 2),
       most_of_a_tenant_(max_running + max_waiting - max_waiting / 4),
-      last_places_(max_running + max_waiting - max_waiting / kTenantsWithFew),
+      last_places_(max_waiting / kTenantsWithFew),
       places_(max_running + max_waiting) {
   state_->clock = clock;
 }
@@ -69,9 +69,7 @@ std::shared_ptr<const QueueShares::Place> QueueShares::Take(const std::string& t
   if (of_tenant > 0 && static_cast<double>(of_tenant + 1) > share * static_cast<double>(places_)) {
     return nullptr;
   }
-  if (state_->held >= last_places_ && of_tenant * kTenantsWithFew >= places_ - state_->held) {
-    return nullptr;
-  }
+  if (!MayTakePlace(of_tenant, places_ - state_->held, last_places_)) return nullptr;
   if (state_->held++ == 0) state_->given_back = {state_->clock->Now()};
   ++state_->by_tenant[tenant];
   if (client != 0) ++state_->by_client[client];

@@ -55,7 +55,7 @@ class QueueShares {
 
   const int64_t most_further_;
   const int64_t most_of_a_tenant_;
-  const int64_t last_places_;  // first of those for tenants with few
+  const int64_t last_places_;  // those for tenants with few
   const int64_t places_;
   const std::shared_ptr<State> state_ = std::make_shared<State>();
 };

@@ -1,8 +1,9 @@
 // Products with a weight that is laid out once for them: our own kernel (cpu_product.cc) or
 // oneDNN's, which are reached through libtorch's operators. In float32 on Intel's processors with
 // AVX-512, ours need three quarters of the time of MKL's packed products for one row, six tenths
-// for eight and sixteen, and nearly as long for hundreds. On AMD's with AVX2 (Zen 3), where MKL's
-// are slow, they need a third of oneDNN's time for one row and .7 of it for a thousand.
+// for eight and sixteen, and nearly as long for hundreds. On an AMD
+// with AVX2 (Zen 3) a forward pass by ours takes a third of its time by oneDNN's for one row and .7
+// for a thousand.
 // oneDNN's bits hardly ever depend on a row's company, and linear.cc sees to the rest.
 #include <ATen/core/List.h>
 #include <ATen/core/dispatch/Dispatcher.h>

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
+#include "base/last_places.h"
 #include "base/status_macros.h"
 
 namespace valuescope::rpc {
@@ -13,8 +14,6 @@ namespace {
 constexpr absl::Duration kWaitingRetry = absl::Seconds(5);
 // One of a tenant's calls may end any time.
 constexpr absl::Duration kCallRetry = absl::Seconds(1);
-// How many of them share the last places of calls that wait.
-constexpr size_t kTenantsWithFew = 8;
 
 absl::Status Draining() {
   return ErrorWithReason(absl::StatusCode::kUnavailable, "DRAINING",
@@ -99,10 +98,10 @@ absl::Status CallRuntime::CheckMayRunModels(const std::string& tenant) const {
 }
 
 bool CallRuntime::MayWait(const std::string& tenant) const {
-  const size_t left = options_.max_waiting_calls - waiting_;
-  if (left > options_.max_waiting_calls / kTenantsWithFew) return true;
+  const auto most = static_cast<int64_t>(options_.max_waiting_calls);
   const auto own = waiting_of_.find(tenant);
-  return (own == waiting_of_.end() ? 0 : own->second) * kTenantsWithFew < left;
+  return MayTakePlace(own == waiting_of_.end() ? 0 : own->second,
+                      most - static_cast<int64_t>(waiting_), most / kTenantsWithFew);
 }
 
 absl::Status CallRuntime::Enter(CallContext* call, bool waits, bool bounded) {

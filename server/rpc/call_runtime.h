@@ -127,9 +127,9 @@ class CallRuntime {
   absl::Mutex mutex_;
   bool accepting_ ABSL_GUARDED_BY(mutex_) = true;
   std::map<CallContext*, Running> running_ ABSL_GUARDED_BY(mutex_);
-  size_t waiting_ ABSL_GUARDED_BY(mutex_) = 0;                        // of them
-  std::map<std::string, int64_t> calls_of_ ABSL_GUARDED_BY(mutex_);   // by tenant; none is 0
-  std::map<std::string, size_t> waiting_of_ ABSL_GUARDED_BY(mutex_);  // the same
+  size_t waiting_ ABSL_GUARDED_BY(mutex_) = 0;                         // of them
+  std::map<std::string, int64_t> calls_of_ ABSL_GUARDED_BY(mutex_);    // by tenant; none is 0
+  std::map<std::string, int64_t> waiting_of_ ABSL_GUARDED_BY(mutex_);  // the same
   MemoryLedger memory_;
   AlarmClock clock_;
   ReceiveGate gate_;

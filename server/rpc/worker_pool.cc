@@ -4,11 +4,12 @@
 #include <exception>
 #include <utility>
 
+#include "base/last_places.h"
+
 namespace valuescope::rpc {
 namespace {
 
-// How many of them share what there is for those with few.
-constexpr size_t kTenantsWithFew = 8;
+int64_t Count(size_t places) { return static_cast<int64_t>(places); }
 
 }  // namespace
 
@@ -53,13 +54,13 @@ bool WorkerPool::HasPlace(const OfTenant& own) const {
   const size_t accepted = queued_ + running_;
   const size_t places = std::min(threads_.size(), options_.max_threads) + options_.max_queued;
   const size_t more = (options_.max_threads + options_.max_queued) / kTenantsWithFew;
-  return accepted < places || own.accepted() * kTenantsWithFew + accepted < places + more;
+  return MayTakePlace(Count(own.accepted()), Count(places + more) - Count(accepted), Count(more));
 }
 
 bool WorkerPool::MayRun(const OfTenant& own) const {
   const size_t threads = options_.max_threads, more = threads / kTenantsWithFew;
-  return stopping_ || running_ < threads ||
-         own.running * kTenantsWithFew + running_ < threads + more;
+  return stopping_ ||
+         MayTakePlace(Count(own.running), Count(threads + more) - Count(running_), Count(more));
 }
 
 // Whose work is begun next; the end where none may be.

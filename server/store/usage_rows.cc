@@ -44,7 +44,7 @@ absl::StatusOr<Hours> HoursOf(const UsageQuery& query, absl::Time now) {
   if (end <= start && !query.end) return InvalidField("start_time", "must be in the past");
   if (end <= start) return InvalidField("end_time", "must be after start_time");
   const absl::Duration most = query.by_hour ? kLongestUsageQueryByHour : kLongestUsageQuery;
-  if (end - start > most + kOtherClock) {
+  if (end - start > most + (query.end ? absl::ZeroDuration() : kOtherClock)) {
     return InvalidField(query.end ? "end_time" : "start_time",
                         absl::StrCat("must be at most ", most / absl::Hours(24),
                                      query.end ? " days after start_time" : " days ago",

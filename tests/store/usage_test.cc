@@ -122,6 +122,7 @@ TEST_P(UsageTest, TimesThatAreNoneAreRefused) {
   const absl::Time now = database_->Now();
   for (const UsageQuery& query :
        {UsageQuery{.start = now, .end = now}, UsageQuery{.start = now + absl::Seconds(1)},
+        UsageQuery{.start = now - kLongestUsageQuery - absl::Seconds(1), .end = now},
         UsageQuery{.start = now - kLongestUsageQuery - absl::Minutes(2)},
         UsageQuery{.start = now - kLongestUsageQueryByHour - absl::Minutes(2), .by_hour = true}}) {
     const absl::Status refused = store_->QueryUsage(query).status();
