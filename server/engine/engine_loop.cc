@@ -43,6 +43,8 @@ constexpr int64_t kBytesWrittenAStep = int64_t{8} << 20;
 // less than a reader notices, and yet enough tokens that they cost little more than in a step of
 // their own.
 constexpr absl::Duration kBesidePeople = absl::Milliseconds(100);
+// A step of answers that a guest's prompt does not share: he notices how long he waits for its end.
+constexpr absl::Duration kLongStep = absl::Milliseconds(100);
 
 // `tensor` is float32, contiguous and on the CPU.
 HostTensor ToHost(const at::Tensor& tensor) {
@@ -478,11 +480,12 @@ class EngineLoop : public Engine {
       generated += sequence.generated_tokens();
       Settle(sequence, parts[i].first + parts[i].count);
     }
+    const absl::Duration took = absl::FromChrono(std::chrono::steady_clock::now() - began);
     absl::MutexLock lock(&mutex_);
     statistics_.generated_tokens += generated;
-    if (!assembly_.only_prompts()) return;
+    if (!assembly_.only_prompts()) return scheduler_.LetGuestsGoFirst(took > kLongStep);
     statistics_.prompt_step_tokens += assembly_.num_tokens();
-    statistics_.prompt_step_time += absl::FromChrono(std::chrono::steady_clock::now() - began);
+    statistics_.prompt_step_time += took;
     const absl::Duration token =
         statistics_.prompt_step_time / static_cast<double>(statistics_.prompt_step_tokens);
     scheduler_.BoundPrompts(kBesidePeople / token);

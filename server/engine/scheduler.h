@@ -26,7 +26,9 @@
 // quarter of what both ask for. What they leave of a step is the background's. While people's
 // tokens run no more of the background's prompts runs beside them than is said (BoundPrompts), and
 // beside their answers no more of anybody's: a reader waits for every step's end, and who asks in
-// the middle of one waits for that, and then for the end of his own.
+// the middle of one waits for that, and then for the end of his own. Where steps of answers are
+// long, a tenant that had nothing running has that one to itself (LetGuestsGoFirst): its prompt
+// alone takes a fraction of it, and answers wait so long now and then.
 //
 // Room that is kept: nothing that runs is thrown back for a person, so a tenant that came while
 // others' long answers have all rows would wait for one of them to end. While people of several
@@ -106,8 +108,12 @@ class Scheduler {
 
   // At most so many tokens of the background's prompts run in a step in which people's tokens run,
   // and of all prompts in one in which people's answers go on; there as many at least as the step
-  // has of answers. Less than a quarter of a step is taken for that, which is the default.
+  // has of answers. Less than 64 of them is taken for that, or than a quarter of a step where that
+  // is less; so it is by default.
   void BoundPrompts(int64_t tokens);
+  // Whether steps of answers are so long that the prompt of a guest, who has nothing else running,
+  // does not share one: then every few steps one may have no answers. Default false.
+  void LetGuestsGoFirst(bool first) { guests_go_first_ = first; }
 
   // Admits what fits, then chooses the next step; empty when nothing can run yet.
   std::vector<StepItem> Plan(Reservations& reservations);
@@ -151,6 +157,7 @@ class Scheduler {
     Waiting what;
     bool keeps_place = false;  // is not preempted
     bool ready = false;        // may be in a step
+    bool guest = false;        // may go ahead of answers: a person's, whose tenant ran nothing else
     int64_t fed = 0;
     int64_t planned = 0;          // tokens of the step being planned
     std::vector<int64_t> blocks;  // first those of others, then its own
@@ -163,6 +170,7 @@ class Scheduler {
   };
   // Clients of one tenant whose prompts share a step.
   struct Prompts;
+  enum class Whose { kPeoples, kGuests, kBackground };
   // What preempting some sequences would give back.
   struct Release {
     std::vector<SequenceId> victims;
@@ -194,11 +202,12 @@ class Scheduler {
 
   void TakeShared(Admitted& sequence);
   void TakeOwn(Admitted& sequence);
+  bool PlanGuests();
   int64_t PlanDecoding();
   void PlanPrompts(int64_t budget);
   int64_t MostPrompts() const;
-  std::vector<Prompts> LaggingPrompts(bool background);
-  int64_t ShareAmongTenants(bool background, int64_t budget);
+  std::vector<Prompts> LaggingPrompts(Whose whose);
+  int64_t ShareAmongTenants(Whose whose, int64_t budget);
   int64_t ShareAmongClients(Prompts& prompts, int64_t budget);
   bool ClaimNextBlock(const Admitted& sequence);
   bool BeginsShared(const Admitted& sequence) const;
@@ -210,7 +219,9 @@ class Scheduler {
   WaitingLine background_;
   std::map<SequenceId, Admitted> running_;  // by id: older sequences first
   int foreground_turns_ = 0;
-  int64_t most_beside_people_;             // tokens of prompts
+  bool guests_go_first_ = false;
+  int64_t steps_since_guests_ = 0;         // since one without the answers of others
+  int64_t most_beside_people_ = 0;         // tokens of prompts
   std::unordered_set<BlockKey> computed_;  // blocks that the step being planned works on
   std::vector<SequenceId> preempted_;
   int64_t prefix_hit_tokens_ = 0;

@@ -112,6 +112,7 @@ class Simulation {
     EXPECT_EQ(scheduler_.pool().available(), options_.num_blocks);
   }
 
+  void LetGuestsGoFirst(bool first) { scheduler_.LetGuestsGoFirst(first); }
   bool empty() const { return all_.empty(); }
   const Scheduler& scheduler() const { return scheduler_; }
   int64_t longest_stay() const { return longest_stay_; }
@@ -253,6 +254,7 @@ TEST_P(RandomWork, KeepsItsAccountsAndFindsInTheCacheWhatItMust) {
                          .max_step_tokens = rows + seed % 23},
                         /*tenants=*/1 + seed % 4);
   for (int i = 0; i < 400 && !::testing::Test::HasFailure(); ++i) {
+    simulation.LetGuestsGoFirst(seed % 3 == 0);
     for (int64_t arrivals = simulation.Draw(-2, 2); arrivals > 0; --arrivals) simulation.Arrive();
     if (simulation.Chance(5)) simulation.CancelOne();
     simulation.Step(/*fails=*/simulation.Chance(2));

@@ -65,6 +65,8 @@ class Machine {
     return step;
   }
 
+  void LetGuestsGoFirst(bool first) { scheduler_.LetGuestsGoFirst(first); }
+
   // Steps that a sequence waited until its first token, the one that made it among them.
   int64_t StepsToFirst(SequenceId id) const { return first_.at(id); }
   bool HasFirst(SequenceId id) const { return first_.contains(id); }
@@ -241,6 +243,57 @@ TEST(TenantTurns, AGuestBesideJobsAndFloodsWaitsNoLonger) {
   }
   std::sort(steps.begin(), steps.end());
   EXPECT_LE(steps[steps.size() * 95 / 100], 2);
+}
+
+// Tokens of the steps from the one in which a tenant with nothing running asks to that of its first
+// token, and of the one after it; beside 62 answers of floods, who leave two rows.
+std::vector<int64_t> StepsBesideAGuest(Machine& machine, const Kind& guest) {
+  const auto step = [&machine] {
+    for (const char* const tenant : {"a", "b"}) machine.Flood(tenant, {.answer = 400}, 100);
+    return machine.Step();
+  };
+  for (int i = 0; i < 1000; ++i) step();
+  const SequenceId asked = machine.Ask("guest", guest);
+  std::vector<int64_t> tokens;
+  for (bool had_first = false; !had_first;) {
+    had_first = machine.HasFirst(asked);
+    tokens.push_back(0);
+    for (const StepItem& item : step()) tokens.back() += item.count;
+  }
+  return tokens;
+}
+
+TEST(TenantTurns, AGuestsPromptDoesNotShareALongStep) {
+  Machine machine(SharedMachine());
+  machine.LetGuestsGoFirst(true);
+  EXPECT_EQ(StepsBesideAGuest(machine, {.prompt = 17, .answer = 2}),
+            (std::vector<int64_t>{17, 62 + 1}));
+}
+
+TEST(TenantTurns, AGuestsPromptSharesAStepThatIsShort) {
+  Machine machine(SharedMachine());
+  EXPECT_EQ(StepsBesideAGuest(machine, {.prompt = 17, .answer = 2}),
+            (std::vector<int64_t>{62 + 17, 62 + 1}));
+}
+
+TEST(TenantTurns, AGuestsPromptGoesAheadOfAnswersInOneStepAtMost) {
+  Machine machine(SharedMachine());
+  machine.LetGuestsGoFirst(true);
+  EXPECT_EQ(StepsBesideAGuest(machine, {.prompt = 100, .answer = 2}),
+            (std::vector<int64_t>{64, 62 + 36, 62 + 1}));
+}
+
+TEST(TenantTurns, AnswersLoseOneStepInFiveToGuestsAtMost) {
+  Machine machine(SharedMachine());
+  machine.LetGuestsGoFirst(true);
+  int with_answers = 0;
+  for (int i = 0; i < 600; ++i) {
+    machine.Flood("a", {.answer = 400}, 100);
+    machine.Ask("guest" + std::to_string(i), {.answer = 1});
+    const size_t rows = machine.Step().size();
+    if (i >= 100 && rows > 32) ++with_answers;
+  }
+  EXPECT_EQ(with_answers, 400);
 }
 
 TEST(TenantTurns, AGuestThatAsksForMoreThanItsShareWaitsForItsTurn) {

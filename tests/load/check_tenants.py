@@ -1,6 +1,6 @@
 """Shows how tenants share one model: their parts of what it generates, and how long one waits that asks now and then beside others that flood it.
 
-    python check_tenants.py [--small] [--seconds 60]
+    python check_tenants.py [--small] [--seconds 120]
 
 VALUESCOPE_BUILD is the build; the model is SmolLM2-135M-Instruct of VALUESCOPE_CACHE or, --small, a tiny random one. The server has tokens of
 three tenants, of which a has weight 1 and b weight 3. Both ask for so many answers at a time that all rows are taken and 64, then 1,024 wait
@@ -34,7 +34,6 @@ from valuescope import Client, v1
 from valuescope.v1 import generation_pb2_grpc
 
 ROWS = 64
-SAMPLES = 4  # answers that a call of a flood asks for
 PROMPT, GUEST = 16, 2  # tokens
 WARM_UP = 30  # seconds, in which all rows are taken and many answers end
 WEIGHTS = {"a": 1, "b": 3}
@@ -48,6 +47,8 @@ class Model:
         self.id = "llama_tied" if small else "SmolLM2-135M-Instruct"
         self.flags = (f"--model_root={folder}", f"--models={self.id}")
         self.answer = 70 if small else 64  # tokens, of a flood: half as many more or fewer
+        # Answers of one length that a call of a flood asks for: of a model that makes hundreds a second the client could not begin each.
+        self.samples = 4 if small else 1
         self.tokens = 90 if small else 40_000  # ids to draw prompts from
 
     def request(self, index, tokens, n=1, stream=False):
@@ -77,7 +78,7 @@ class Flood:
         self._index += 1
         half = self._model.answer // 2
         tokens = half + random.Random(self._index).randrange(2 * half)
-        request = self._model.request(self._index, tokens, n=SAMPLES)
+        request = self._model.request(self._index, tokens, n=self._model.samples)
         call = self._stub.Generate.future(request, metadata=self._metadata, timeout=600)
         call.add_done_callback(self._ended)
 
@@ -111,7 +112,7 @@ def flooding(server, small, tokens, waiting):
     """While this is entered, so many answers wait."""
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
-    calls = (ROWS + waiting) // (len(WEIGHTS) * SAMPLES)
+    calls = (ROWS + waiting) // (len(WEIGHTS) * Model(small).samples)
     given = [tokens.token[tenant, "user"] for tenant in WEIGHTS]
     process = context.Process(target=flood, args=(server.address, small, given, calls, stop))
     process.start()
@@ -210,7 +211,7 @@ def check(report, folder, options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--small", action="store_true", help="a tiny random model")
-    parser.add_argument("--seconds", type=int, default=60, help="of each measurement; default 60")
+    parser.add_argument("--seconds", type=int, default=120, help="of each measurement; default 120")
     options, report = parser.parse_args(), Report()
     with tempfile.TemporaryDirectory(prefix="tenants") as folder:
         check(report, pathlib.Path(folder), options)
