@@ -624,6 +624,21 @@ absl::Status CheckDirectoryToBe(absl::string_view flag, const std::string& direc
                              Shown(directory), "\""));
 }
 
+// A file that lines are added to, or that is made for them.
+absl::Status CheckLogFile(absl::string_view flag, const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path file = path;
+  if (path.empty()) return absl::OkStatus();
+  const bool there = std::filesystem::exists(file, error);
+  if (there ? !std::filesystem::is_directory(file, error) && ::access(path.c_str(), W_OK) == 0
+            : IsUsableDirectory(file.parent_path(), W_OK)) {
+    return absl::OkStatus();
+  }
+  return Refuse(absl::StrCat("--", flag,
+                             " must be a file that the server may write to or make, not \"",
+                             Shown(path), "\""));
+}
+
 }  // namespace
 
 absl::Status CheckPlaces(const ServerConfig& config) {
@@ -644,6 +659,7 @@ absl::Status CheckPlaces(const ServerConfig& config) {
   }
   VS_RETURN_IF_ERROR(CheckAccessFiles(config));
   VS_RETURN_IF_ERROR(CheckReadable("--tenants_file", config.tenants_file));
+  VS_RETURN_IF_ERROR(CheckLogFile("audit_log", config.audit_log));
   if (config.store_url.empty()) VS_RETURN_IF_ERROR(CheckDatabaseFile(config.store_path));
   if (config.s3.bucket.empty()) return CheckDirectoryToBe("artifacts", config.artifacts);
   VS_RETURN_IF_ERROR(CheckS3Files(config.s3));

@@ -1,8 +1,10 @@
 #include "config/tenant_setting.h"
 
+#include <charconv>
 #include <map>
 #include <set>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -24,8 +26,10 @@ constexpr int64_t kMostCount = 1'000'000'000;
 constexpr int64_t kMostBytes = int64_t{1} << 50;
 
 absl::Status ReadNumber(absl::string_view text, double lowest, double highest, double& number) {
-  double value;
-  if (!absl::SimpleAtod(text, &value) || !(value >= lowest) || value > highest) {
+  double value = 0;
+  const char* const end = text.data() + text.size();
+  const auto [read_to, error] = std::from_chars(text.data(), end, value);  // no hexadecimal
+  if (error != std::errc() || read_to != end || !(value >= lowest) || value > highest) {
     return Refuse(absl::StrCat("must be a number from ", lowest, " to ", highest));
   }
   number = value;

@@ -151,7 +151,9 @@ class FolderRegistry : public ModelRegistry {
       case ModelState::kAvailable:
         break;
     }
-    return refused("MODEL_NOT_LOADED", "is not loaded; start the server with it or call LoadModel");
+    return refused("MODEL_NOT_LOADED",
+                   "is not loaded; an admin can load it by LoadModel, or start "
+                   "the server with it");
   }
 
   std::vector<std::string> ReadyElsewhere(absl::string_view id) const override {

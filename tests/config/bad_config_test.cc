@@ -338,6 +338,8 @@ TEST(BadConfig, HelpAndCheckConfigLeaveWithZeroOrTwoAndOpenNothing) {
   for (const std::vector<std::string>& flags : std::vector<std::vector<std::string>>{
            {"--check_config", store, "--model_root=" + root, "--models=nobody"},
            {"--check_config", "--threads=x"},
+           {"--check_config", "--audit_log=" + (place / "gone/audit.jsonl")},
+           {"--check_config", "--audit_log=" + (place / "")},
            {"--check_config", "--store=sqlite:" + (place / "gone/store.db")},
            {"--check_config", "--config=" + (place / "gone.json")}}) {
     const Outcome bad = RunServer(flags);

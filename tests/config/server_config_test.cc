@@ -212,6 +212,7 @@ TEST(ServerConfigTest, BadFlagsAreToldInOneLineWithWhatIsAllowed) {
            {"--tenants=la b:weight=1", "NAME:weight=W"},
            {"--tenants=lab:weight=0", "0.001 to 1000"},
            {"--tenants=lab:weight=nan", "0.001 to 1000"},
+           {"--tenants=lab:weight=0x10", "0.001 to 1000"},
            {"--tenants=lab:running=-1", "0 to 1000000000"},
            {"--tenants=lab:stored=5GB", "512MiB"},
            {"--tenants=lab:calls=many", "0 to 1000000000"},
