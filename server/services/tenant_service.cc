@@ -46,6 +46,14 @@ v1::SharedResource SharedToProto(const store::Resource& resource) {
 
 bool IsAdmin(const rpc::CallContext& context) { return context.role >= rpc::Role::kAdmin; }
 
+absl::Status RoleTooLow(absl::string_view what, const rpc::CallContext& context) {
+  return ErrorWithReason(absl::StatusCode::kPermissionDenied, "ROLE_TOO_LOW",
+                         absl::StrCat(what,
+                                      " the role admin, and the credentials of this call "
+                                      "have the role ",
+                                      rpc::NameOf(context.role)));
+}
+
 // Whose usage is asked for; empty: all tenants'.
 absl::StatusOr<std::string> TenantOf(const v1::QueryUsageRequest& request,
                                      const rpc::CallContext& context) {
@@ -54,10 +62,7 @@ absl::StatusOr<std::string> TenantOf(const v1::QueryUsageRequest& request,
     return InvalidField("tenant", "must be a tenant, * for all, or empty for your own");
   }
   if (!IsAdmin(context)) {
-    return ErrorWithReason(absl::StatusCode::kPermissionDenied, "ROLE_TOO_LOW",
-                           absl::StrCat("what other tenants used is told to the role admin, and "
-                                        "the credentials of this call have the role ",
-                                        rpc::NameOf(context.role)));
+    return RoleTooLow("to see what other tenants used takes", context);
   }
   return request.tenant() == kAllTenants ? std::string() : request.tenant();
 }
@@ -90,8 +95,12 @@ absl::Status TenantService::WithdrawResource(const rpc::CallContext& context,
                                              const v1::WithdrawResourceRequest& request,
                                              v1::WithdrawResourceResponse*) {
   VS_ASSIGN_OR_RETURN(const store::ResourceReference named, ReferenceOf(request.name()));
-  return store_->WithdrawResource(context.tenant, /*of_anybody=*/IsAdmin(context), named.kind,
-                                  named.id);
+  if (request.force() && !IsAdmin(context)) {
+    return RoleTooLow("to withdraw with `force`, from under other tenants' jobs, takes", context);
+  }
+  return store_->WithdrawResource(
+      context.tenant, named.kind, named.id,
+      {.of_anybody = IsAdmin(context), .although_read = request.force()});
 }
 
 absl::Status TenantService::QueryUsage(const rpc::CallContext& context,

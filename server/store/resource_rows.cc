@@ -172,10 +172,10 @@ std::optional<std::string> ReaderOf(SqlTransaction& transaction, const Resource&
   return readers->Text(0);
 }
 
-absl::Status InUse(const Resource& resource, absl::string_view reader) {
+absl::Status InUse(const Resource& resource, absl::string_view reader, absl::string_view way_out) {
   return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "RESOURCE_IN_USE",
                          absl::StrCat("`", ResourceName(resource.kind, resource.id),
-                                      "` is read by ", reader, ", which is not finished"));
+                                      "` is read by ", reader, ", which is not finished", way_out));
 }
 
 }  // namespace
@@ -270,18 +270,21 @@ absl::StatusOr<Resource> PublishResource(SqlTransaction& transaction, absl::stri
 }
 
 absl::Status WithdrawResource(SqlTransaction& transaction, absl::string_view tenant,
-                              bool of_anybody, ResourceKind kind, absl::string_view id) {
+                              ResourceKind kind, absl::string_view id,
+                              const Withdrawal& withdrawal) {
   // Locked before it is asked who reads it: who is about to read it has locked it too.
   const auto published = FindPublished(transaction, kind, id, kRemoving);
   if (!published) return ResourceNotFound(ResourceName(kind, id));
-  if (published->publisher != tenant && !of_anybody) {
+  if (published->publisher != tenant && !withdrawal.of_anybody) {
     return ErrorWithReason(
         absl::StatusCode::kPermissionDenied, "ANOTHER_PUBLISHER",
         absl::StrCat("`", ResourceName(kind, id), "` was published by `", published->publisher,
                      "`: that tenant can withdraw it, and admins can"));
   }
   // Whose job it is is nobody else's business.
-  if (ReaderOf(transaction, *published)) return InUse(*published, "a job of some tenant");
+  if (!withdrawal.although_read && ReaderOf(transaction, *published)) {
+    return InUse(*published, "a job of some tenant", "; an admin can withdraw it with `force`");
+  }
   RemoveResource(transaction, *published);
   return absl::OkStatus();
 }
@@ -291,7 +294,7 @@ absl::Status DeleteResource(SqlTransaction& transaction, absl::string_view tenan
   VS_ASSIGN_OR_RETURN(const Resource resource,
                       GetOwnResource(transaction, tenant, kind, id, kRemoving));
   if (const auto reader = ReaderOf(transaction, resource)) {
-    return InUse(resource, absl::StrCat("`jobs/", *reader, "`"));
+    return InUse(resource, absl::StrCat("`jobs/", *reader, "`"), "; cancel it, or wait for it");
   }
   RemoveResource(transaction, resource);
   return absl::OkStatus();

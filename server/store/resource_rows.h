@@ -49,7 +49,8 @@ absl::StatusOr<Resource> PublishResource(SqlTransaction& transaction, absl::stri
                                          ResourceKind kind, absl::string_view id,
                                          const TenantPolicies& tenants);
 absl::Status WithdrawResource(SqlTransaction& transaction, absl::string_view tenant,
-                              bool of_anybody, ResourceKind kind, absl::string_view id);
+                              ResourceKind kind, absl::string_view id,
+                              const Withdrawal& withdrawal);
 absl::Status DeleteResource(SqlTransaction& transaction, absl::string_view tenant,
                             ResourceKind kind, absl::string_view id);
 // Deletes the artifacts that a job made.

@@ -94,10 +94,10 @@ class SqlStore : public Store {
     });
   }
 
-  absl::Status WithdrawResource(absl::string_view tenant, bool of_anybody, ResourceKind kind,
-                                absl::string_view id) override {
+  absl::Status WithdrawResource(absl::string_view tenant, ResourceKind kind, absl::string_view id,
+                                const Withdrawal& withdrawal) override {
     return database_->Transact([&](SqlTransaction& transaction) {
-      return store::WithdrawResource(transaction, tenant, of_anybody, kind, id);
+      return store::WithdrawResource(transaction, tenant, kind, id, withdrawal);
     });
   }
 

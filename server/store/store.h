@@ -63,6 +63,12 @@ struct ResourceReference {
   bool operator==(const ResourceReference&) const = default;
 };
 
+// What ends a publication that would otherwise stay.
+struct Withdrawal {
+  bool of_anybody = false;     // whoever published it
+  bool although_read = false;  // jobs that come to read it fail
+};
+
 // What an earlier request with the same key did.
 struct EarlierRequest {
   std::string job_id;                         // the job it created or retried, or empty
@@ -420,9 +426,10 @@ class Store {
 
   // Ends that. NOT_FOUND where nothing is published under that name; PERMISSION_DENIED (reason
   // ANOTHER_PUBLISHER) where another tenant published it, unless `of_anybody`; FAILED_PRECONDITION
-  // (reason RESOURCE_IN_USE) while a job of any tenant that is not finished reads it.
-  virtual absl::Status WithdrawResource(absl::string_view tenant, bool of_anybody,
-                                        ResourceKind kind, absl::string_view id) = 0;
+  // (reason RESOURCE_IN_USE) while a job of any tenant that is not finished reads it, unless
+  // `although_read`.
+  virtual absl::Status WithdrawResource(absl::string_view tenant, ResourceKind kind,
+                                        absl::string_view id, const Withdrawal& withdrawal) = 0;
 
   // Of the tenant's own alone. FAILED_PRECONDITION (reason RESOURCE_IN_USE) while a job that is not
   // finished reads it.

@@ -160,6 +160,30 @@ def test_who_deletes_deletes_ones_own_and_who_withdraws_ends_it_for_all(lab):
         assert not {vector} & {v.name for v in b.vectors(shared=True)}
 
 
+def test_an_admin_withdraws_what_a_waiting_job_would_read_and_the_job_hears_of_it(lab):
+    model = "models/qwen2"
+    with lab.calling("a") as a, lab.calling("b") as b, lab.calling("a", "admin") as admin:
+        admin.load_model(model)
+        admin.wait_until_ready(model)
+        rows = np.ones((2, a.model(model).hidden_size))
+        vector = a.create_vector(model, rows, layers=range(2)).name
+        a.publish(vector)
+        many = [vs.labelled([1, 2, 3], [4, 5] * 9, bool(i % 2), f"q{i}") for i in range(4000)]
+        request = vs.attribution_request(model, b.write_artifact(many).name, vector)
+        job = b.create_job(v1.JobSpec(attribute_neurons=request)).name
+        admin.unload_model(model, force=True)
+        with pytest.raises(vs.FailedPrecondition, match=r"a job of some tenant.*admin.*`force`"):
+            a.withdraw(vector)
+        with pytest.raises(vs.AccessDenied, match=r"role admin.*role user"):
+            a.withdraw(vector, force=True)
+        admin.withdraw(vector, force=True)
+        assert b.job(job).state in (v1.JOB_STATE_QUEUED, v1.JOB_STATE_RUNNING)
+        admin.load_model(model)
+        with pytest.raises(vs.JobFailed, match=f"NOT_FOUND.*{vector}"):
+            b.wait_for_job(job)
+        admin.unload_model(model)
+
+
 def test_the_audit_log_tells_who_published_and_who_withdrew(lab):
     with lab.calling("a") as a:
         vector, *_ = make(a, 4)

@@ -53,7 +53,7 @@ class SharingTest : public testing::TestWithParam<Database> {
     return store_->PublishResource(tenant, kVector, "v");
   }
   absl::Status Withdraw(const std::string& tenant, bool of_anybody = false) {
-    return store_->WithdrawResource(tenant, of_anybody, kVector, "v");
+    return store_->WithdrawResource(tenant, kVector, "v", {.of_anybody = of_anybody});
   }
   absl::Status Delete(const std::string& tenant) {
     return store_->DeleteResource(tenant, kVector, "v");
@@ -203,6 +203,19 @@ TEST_P(SharingTest, WhatAJobOfAnyTenantReadsStaysPublishedUntilItIsFinished) {
   ASSERT_TRUE(store_->RequestCancel("other", reader->id).ok());
   EXPECT_TRUE(Withdraw("lab").ok());
   EXPECT_EQ(CreateReader("other").status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_P(SharingTest, WhatAJobReadsCanBeWithdrawnFromUnderItAndTheJobHearsOfIt) {
+  Put("lab");
+  ASSERT_TRUE(Publish("lab").ok());
+  const std::string reader = CreateReader("other")->id;
+  const absl::Status withdrawn = store_->WithdrawResource(
+      "operator", kVector, "v", {.of_anybody = true, .although_read = true});
+  EXPECT_TRUE(withdrawn.ok()) << withdrawn;
+  EXPECT_EQ(store_->GetResource("other", kVector, "v").status().code(),
+            absl::StatusCode::kNotFound);
+  EXPECT_EQ(store_->GetJob("other", reader)->state, JobState::kQueued);
+  EXPECT_TRUE(store_->RequestCancel("other", reader).ok());
 }
 
 TEST_P(SharingTest, AJobReadsItsTenantsOwnWhereThereIsOne) {

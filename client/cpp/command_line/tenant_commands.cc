@@ -36,9 +36,10 @@ int Publish(const Globals& globals, const std::string& name) {
   return kOk;
 }
 
-int Withdraw(const Globals& globals, const std::string& name) {
+int Withdraw(const Globals& globals, const std::string& name, bool force) {
   v1::WithdrawResourceRequest request;
   request.set_name(name);
+  request.set_force(force);
   const auto response = globals.Connect().WithdrawResource(request);
   if (!response.ok()) return Fail(response.status());
   if (globals.json) PrintJson(*response);
@@ -90,10 +91,21 @@ void AddTenantCommands(CLI::App& app, const Globals& globals, Action& action) {
   CLI::App* publish =
       app.add_subcommand("publish", "let all tenants read what is yours, until you withdraw it");
   publish->add_option("name", name, kNames)->required();
+  publish->footer(
+      "example:\n"
+      "  valuescope publish vectors/ID\n"
+      "  valuescope vectors list --shared\n");
   publish->callback([&] { action = [&globals] { return Publish(globals, name); }; });
   CLI::App* withdraw = app.add_subcommand("withdraw", "end what publish began");
   withdraw->add_option("name", name, kNames)->required();
-  withdraw->callback([&] { action = [&globals] { return Withdraw(globals, name); }; });
+  static bool force;
+  withdraw->add_flag("--force", force,
+                     "also while jobs read it, which fail where they come to; for admins");
+  withdraw->footer(
+      "example:\n"
+      "  valuescope vectors list --shared\n"
+      "  valuescope withdraw vectors/ID\n");
+  withdraw->callback([&] { action = [&globals] { return Withdraw(globals, name, force); }; });
   static UsageFlags flags;
   CLI::App* usage = app.add_subcommand("usage", "calls, tokens and time of jobs that tenants used");
   usage->add_option("--tenant", flags.tenant, "whose, yours by default; * is all, for admins");
@@ -102,6 +114,10 @@ void AddTenantCommands(CLI::App& app, const Globals& globals, Action& action) {
                     "36h, 7d; default 24 hours before --end");
   usage->add_option("--end", flags.end, "to the hour of then, default now");
   usage->add_flag("--by_hour", flags.by_hour, "a row an hour instead of one sum");
+  usage->footer(
+      "example:\n"
+      "  valuescope usage --start 7d\n"
+      "  valuescope usage --tenant '*' --start 2026-11-01 --end 2026-11-30 --by_hour\n");
   usage->callback([&] { action = [&globals] { return TellUsage(globals, flags); }; });
 }
 

@@ -1579,7 +1579,7 @@ class Api:
 
     async def publish(self, name: str) -> v1.SharedResource:
         """Lets every tenant read a vector, a neuron set or an artifact of one's own under its name, until it is withdrawn,
-        whatever becomes of one's own.
+        whatever becomes of one's own. What is published already stays its `publisher`'s, who may be another tenant.
 
         Args:
             name: "vectors/ID", "neuronSets/ID" or "artifacts/ID".
@@ -1591,9 +1591,11 @@ class Api:
         request = v1.PublishResourceRequest(name=name)
         return (await self._call(rpcs.PUBLISH_RESOURCE, request)).resource
 
-    async def withdraw(self, name: str) -> None:
-        """Ends what `publish` began; FailedPrecondition while an unfinished job uses it."""
-        await self._call(rpcs.WITHDRAW_RESOURCE, v1.WithdrawResourceRequest(name=name))
+    async def withdraw(self, name: str, *, force: bool = False) -> None:
+        """Ends what `publish` began; FailedPrecondition while an unfinished job uses it, unless an admin says `force`: such jobs fail
+        where they come to read it."""
+        request = v1.WithdrawResourceRequest(name=name, force=force)
+        await self._call(rpcs.WITHDRAW_RESOURCE, request)
 
     async def usage(
         self,
