@@ -1,5 +1,9 @@
 #!/usr/bin/env python3
-"""Installs the chart with every values file that ships into a real API server, and upgrades it.
+"""Installs the chart before this one with every values file that ships into a real API server, and upgrades it to this one.
+
+    check.py [--before REVISION]
+
+The chart before is the one of a git revision: by default the last one whose chart is another than the working tree's.
 
 tests/cluster/setup brings etcd, the API server and the controllers, docker/setup brings helm and kubectl. There is no scheduler and
 no kubelet: objects are admitted, in namespaces that enforce the pod security standard restricted, and controllers create the pods,
@@ -7,6 +11,7 @@ which stay pending. The commands of deploy/README.md for a cluster are run as th
 by default build), its server is shown tokens of the cluster's service accounts.
 """
 
+import argparse
 import contextlib
 import json
 import os
@@ -146,13 +151,48 @@ def check_objects(cluster, namespace, release):
     return kinds
 
 
-def install_and_upgrade(cluster, example):
+def chart_of(revision, folder):
+    """The chart of a revision, in the folder; the bytes that make it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    archive = ("git", "-C", ROOT, "archive", f"{revision}:{CHART.relative_to(ROOT)}")
+    packed = subprocess.run(archive, check=True, capture_output=True).stdout
+    subprocess.run(["tar", "-x", "-C", folder], input=packed, check=True)
+    return content_of(folder)
+
+
+def content_of(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def chart_before(folder, revision):
+    """The chart that this one is an upgrade of, in the folder; this one where no other is known."""
+    if revision:
+        chart_of(revision, folder)
+        return folder
+    history = ("git", "-C", ROOT, "log", "-20", "--format=%h", "--", CHART)
+    told = subprocess.run(history, capture_output=True, text=True)
+    for commit in told.stdout.split():
+        if chart_of(commit, folder) != content_of(CHART):
+            say(f"the chart before is that of {commit}")
+            return folder
+    say("no chart before this one is known: it is upgraded from itself")
+    return CHART
+
+
+def install_and_upgrade(cluster, before, example):
     namespace = example.stem
     cluster.run("kubectl", "create", "namespace", namespace)
     cluster.run(
         "kubectl", "label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted"
     )
-    told = cluster.run("helm", "install", "valuescope", CHART, "-n", namespace, "-f", example)
+    earlier = before / "examples" / example.name
+    chart, values = (before, earlier) if earlier.exists() else (CHART, example)
+    told = cluster.run("helm", "install", "valuescope", chart, "-n", namespace, "-f", values)
     assert "NOTES:" in told and "violate" not in told, told
     await_true(lambda: pods_are_created(cluster, namespace), f"pods of {namespace}")
     kinds = check_objects(cluster, namespace, "valuescope")
@@ -267,6 +307,9 @@ def check_that_service_accounts_are_known(cluster, folder):
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--before", metavar="REVISION", help="whose chart is upgraded")
+    options = parser.parse_args()
     if KUBERNETES is None or GRPC_ROUTES is None or not (CACHE / "bin" / "helm").exists():
         sys.exit("check: run docker/setup and tests/cluster/setup first")
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
@@ -289,8 +332,9 @@ def main():
         await_true(
             lambda: not cluster.try_run("kubectl", "get", "namespace", "lab"), "the namespace's end"
         )
+        before = chart_before(folder / "before", options.before)
         for example in sorted((CHART / "examples").glob("*.yaml")):
-            install_and_upgrade(cluster, example)
+            install_and_upgrade(cluster, before, example)
     say("all admitted")
 
 
