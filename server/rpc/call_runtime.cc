@@ -93,7 +93,11 @@ absl::Status CallRuntime::CheckCallsOf(const std::string& tenant) const {
                     kCallRetry);
 }
 
-absl::Status CallRuntime::CheckMayRunModels(const std::string& tenant) const {
+absl::Status CallRuntime::CheckMayRunModels(const std::string& tenant) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!accepting_) return Draining();
+  }
   return options_.may_run_models ? options_.may_run_models(tenant) : absl::OkStatus();
 }
 

@@ -104,7 +104,8 @@ class CallRuntime {
   // jobs can still call.
   absl::Status Enter(CallContext* call, bool waits, bool bounded);
   // Before it enters, of a call that would have models run: CallRuntimeOptions::may_run_models.
-  absl::Status CheckMayRunModels(const std::string& tenant) const;
+  // UNAVAILABLE while draining: nobody should wait for a server that goes away.
+  absl::Status CheckMayRunModels(const std::string& tenant);
   // Its client is about to hear how it ended, and may begin another one for it.
   void Answered(CallContext* call);
   void Leave(CallContext* call);

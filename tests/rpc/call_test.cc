@@ -101,6 +101,17 @@ TEST_F(CallTest, ATenantHasNoMoreCallsAtATimeThanItMay) {
   EXPECT_TRUE(last->WaitUntilDone().ok());
 }
 
+TEST_F(CallTest, WhoMayNotRunModelsNowHearsOfADrainFirst) {
+  Open({.may_run_models =
+            [](const std::string& tenant) {
+              return RetryLater("TOKEN_QUOTA", tenant, absl::Seconds(30));
+            },
+        .stall_timeout = kNever});
+  EXPECT_EQ(DetailsOf(runtime_->CheckMayRunModels("lab")).reason, "TOKEN_QUOTA");
+  runtime_->StopAccepting();
+  EXPECT_EQ(DetailsOf(runtime_->CheckMayRunModels("lab")).reason, "DRAINING");
+}
+
 TEST_F(CallTest, WhatIsWrittenArrivesInOrderAndTheEndComesLast) {
   const auto stream = NewStream();
   stream->Start([&] { return WriteSome(*stream, 500); });
