@@ -396,7 +396,7 @@ class Server {
   std::unique_ptr<engine::ModelRegistry> models_;  // tells the queue what came and went
   std::unique_ptr<services::VectorResolver> vectors_;
   services::KindRegistry kinds_;
-  std::unique_ptr<jobs::Worker> worker_;
+  std::vector<std::unique_ptr<jobs::Worker>> workers_;
   std::unique_ptr<jobs::RetentionSweeper> retention_;
   std::optional<services::ModelService> model_service_;
   std::optional<services::GenerationService> generation_service_;
@@ -751,14 +751,18 @@ absl::Status Server::Start() {
       kinds::ValueStudy({sources, &kinds_, &*vector_service_, &*neuron_service_, &host_memory_}));
   std::vector<jobs::JobKind*> kinds = kinds_.ForWorkers();
   queue_->SetKinds({kinds.begin(), kinds.end()});
-  worker_ = std::make_unique<jobs::Worker>(queue_.get(), blobs_.get(), std::move(kinds),
-                                           ObservedWorker(config_, &metrics_));
+  for (int i = 0; i < config_.job_workers; ++i) {
+    jobs::WorkerOptions options = ObservedWorker(config_, &metrics_);
+    options.sweeps = i == 0;
+    workers_.push_back(
+        std::make_unique<jobs::Worker>(queue_.get(), blobs_.get(), kinds, std::move(options)));
+  }
   retention_ =
       std::make_unique<jobs::RetentionSweeper>(queue_.get(), ObservedRetention(config_, &metrics_));
   VS_RETURN_IF_ERROR(Listen());
   for (const std::string& id : config_.models) VS_RETURN_IF_ERROR(models_->StartLoading(id));
   beat_->Start();
-  worker_->Start();
+  for (const auto& worker : workers_) worker->Start();
   retention_->Start();
   usage_writer_->Start();
   readiness_ = std::thread([this] { WatchReadiness(); });
@@ -840,7 +844,7 @@ bool Server::Drain() {
   }
   runtime_->StopAccepting();
   models_->StopLoading();
-  worker_->BeginDrain();
+  for (const auto& worker : workers_) worker->BeginDrain();
   beat_->Stop();
   if (!runtime_->WaitUntilIdle(deadline - goodbye)) {
     runtime_->StopRunning();
@@ -848,11 +852,13 @@ bool Server::Drain() {
   }
   models_->Drain(absl::Now());
   blobs_->StopRetrying();
-  const bool worker_ended = worker_->Drain(std::max(deadline, absl::Now() + kGoodbye));
+  const absl::Time last = std::max(deadline, absl::Now() + kGoodbye);
+  bool workers_ended = true;
+  for (const auto& worker : workers_) workers_ended &= worker->Drain(last);
   grpc_->Shutdown(absl::ToChronoTime(std::max(deadline, absl::Now() + kGoodbye)));
   grpc_->Wait();
   usage_writer_->Stop();
-  return worker_ended;
+  return workers_ended;
 }
 
 absl::Status Server::ServeUntilSignalled(const sigset_t& signals) {
@@ -869,13 +875,13 @@ absl::Status Server::ServeUntilSignalled(const sigset_t& signals) {
   } catch (const std::system_error&) {
     // Without memory for a thread, a second signal does not cut the drain short.
   }
-  const bool worker_ended = Drain();
-  if (!worker_ended) Log(LogLevel::kWarning, "a shard did not stop in time");
+  const bool workers_ended = Drain();
+  if (!workers_ended) Log(LogLevel::kWarning, "a shard did not stop in time");
   Log(LogLevel::kInfo, "stopped");
   absl::MutexLock lock(&health_mutex_);
   // Whoever ignores its cancellation for so long would hold up the process. Its lease is taken back
   // at the next start.
-  if (!worker_ended) _exit(failure_.ok() ? 0 : kFailure);
+  if (!workers_ended) _exit(failure_.ok() ? 0 : kFailure);
   return failure_;
 }
 

@@ -39,6 +39,8 @@ def local_server(program, models, model, folder):
         f"--model_root={models}",
         f"--models={model}",
         f"--store=sqlite:{folder / 'store.db'}",
+        # A sweep's point asks a dozen questions: several together fill the model's steps.
+        "--job_workers=4",
         "--keep_jobs=never",
         "--keep_request_ids=never",
         "--drain_timeout=10s",

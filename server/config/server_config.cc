@@ -38,6 +38,7 @@ namespace {
 constexpr char kSqliteScheme[] = "sqlite:";
 constexpr int64_t kMaxConfigBytes = 1 << 20;
 constexpr int kMostGpus = 16;
+constexpr int kMostJobWorkers = 16;
 
 // One setting: a flag --name=value and a key of the file, read by the same function.
 struct Setting {
@@ -412,6 +413,12 @@ const std::vector<Setting>& Settings() {
        "Time between commits of a running shard of a job. kill -9 loses the work of that time,\n"
        "or of one chunk where a chunk takes longer. 0s commits every chunk. Default 2s.",
        UpToADay(&ServerConfig::job_commit_interval)},
+      {"job_workers", "N",
+       "Shards of jobs that run at a time, 1 to 16. One alone seldom fills the steps of a model:\n"
+       "where a device computes many rows at once, as GPUs do, several get more done together.\n"
+       "Each takes memory of its own, and kill -9 loses the work of each since its last commit.\n"
+       "Default 1.",
+       Integer(&ServerConfig::job_workers, 1, kMostJobWorkers)},
       {"job_turn", "DURATION",
        "A shard that has run for this long gives way where a tenant waits that has had less of\n"
        "workers' time, or a job of its tenant with a higher priority. Default 10s.",

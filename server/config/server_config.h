@@ -67,6 +67,7 @@ struct ServerConfig {
   int64_t extraction_scratch_bytes = int64_t{32} << 30;   // of disk, of one extraction
   TenantPolicies tenants;                                 // what each may have, without a file
   std::string tenants_file;                               // of what each may have; empty: no file
+  int job_workers = 1;                                    // shards of jobs that run at a time
   absl::Duration job_commit_interval = absl::Seconds(2);  // 0: every chunk of a shard is committed
   absl::Duration job_turn = absl::Seconds(10);            // of a shard, where others wait
   absl::Duration job_lease = absl::Seconds(30);           // of a shard, unless it is extended

@@ -81,7 +81,7 @@ class Worker::Impl {
     listener_ = queue_->AddListener([this] { Notify(); });
     run_thread_ = std::thread([this] { Run(); });
     keep_thread_ = std::thread([this] { Keep(); });
-    blob_sweep_.Start();
+    if (options_.sweeps) blob_sweep_.Start();
   }
 
   void Notify() {
@@ -351,7 +351,7 @@ class Worker::Impl {
   // --- The thread that keeps the lease and sweeps ---
 
   void Keep() {
-    absl::Time next_sweep = absl::InfinitePast();
+    absl::Time next_sweep = options_.sweeps ? absl::InfinitePast() : absl::InfiniteFuture();
     absl::Time next_beat = SteadyNow() + options_.beat;
     uint64_t seen = 0;
     while (true) {

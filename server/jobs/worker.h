@@ -1,7 +1,7 @@
 // A worker: leases a shard of what can be run here (JobKind::Readiness), runs it, commits, takes
 // the next; merges a job whose shards are done. A second thread keeps the lease alive, sees that a
 // job is to be stopped, and sweeps up leases of workers that died. Blobs that nobody names are
-// swept up by a third (jobs/blob_sweep.h). Several workers may share a queue.
+// swept up by a third (jobs/blob_sweep.h). Several workers may share a queue, one of which sweeps.
 //
 // Whose fault an error is decides what happens. INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION,
 // OUT_OF_RANGE and UNIMPLEMENTED come from the request and fail the job at once, and so does a
@@ -48,6 +48,7 @@ struct WorkerOptions {
   absl::Duration orphan_grace = absl::Hours(1);  // age at which blobs nobody names are removed
   absl::Duration scan = absl::Minutes(1);        // between scans for such blobs
   int64_t blobs_a_scan = 1000;                   // looked at in one
+  bool sweeps = true;                            // looks for leases that ran out, and for blobs
   TurnRules turns;                               // of a shard
   WorkerObserver observer;
 };

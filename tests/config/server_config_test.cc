@@ -58,6 +58,7 @@ TEST(ServerConfigTest, EveryFlagIsRead) {
                                          "--extraction_scratch_bytes=6MiB",
                                          "--tenants=lab:weight=2.5:stored=7MiB,*:running=3",
                                          "--job_commit_interval=500ms",
+                                         "--job_workers=4",
                                          "--job_turn=20s",
                                          "--job_lease=9s",
                                          "--drain_timeout=1m30s",
@@ -90,6 +91,7 @@ TEST(ServerConfigTest, EveryFlagIsRead) {
             (TenantPolicy{.weight = 2.5, .max_running = 3, .max_stored_bytes = 7 << 20}));
   EXPECT_EQ(config->tenants.Of("other"), TenantPolicy{.max_running = 3});
   EXPECT_EQ(config->job_commit_interval, absl::Milliseconds(500));
+  EXPECT_EQ(config->job_workers, 4);
   EXPECT_EQ(config->job_turn, absl::Seconds(20));
   EXPECT_EQ(config->job_lease, absl::Seconds(9));
   EXPECT_EQ(config->drain_timeout, absl::Seconds(90));
@@ -224,6 +226,7 @@ TEST(ServerConfigTest, BadFlagsAreToldInOneLineWithWhatIsAllowed) {
            {"--tenants=lab,lab", "lab once"},
            {"--tenants=*,*", "* once"},
            {"--tenants=lab:weight=1:weight=2", "once"},
+           {"--job_workers=17", "1 to 16"},
            {"--job_turn=-1s", "0s to 24h"},
            {"--job_lease=2s", "3s to 1h"},
            {"--job_lease=never", "3s to 1h"},

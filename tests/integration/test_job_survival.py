@@ -1,6 +1,8 @@
 """What tests/load/check_jobs.py shows at length, in brief: servers that share a store and lose its connections, sleep beyond a lease or are asked the same
 many times, and files that may not grow."""
 
+import datetime
+import itertools
 import sys
 import uuid
 
@@ -13,7 +15,7 @@ sys.path.insert(0, str(ROOT / "tests" / "load"))
 from cutting_proxy import CuttingProxy
 from full_disks import FULL, files_may_not_grow, refusal
 from golden_server import golden_server
-from job_sites import MovedDatabase, Site, connected
+from job_sites import MovedDatabase, Site, connected, steps
 from job_sweeps import EVERY_CHUNK, ID, MODEL, SWEEPS, artifacts_of, attribution
 from killed_jobs import stop_beyond_the_lease, undisturbed
 from shared_jobs import CUT_SHARE, Replicas, assert_each_once, created, run_among_crashes
@@ -73,6 +75,24 @@ def test_who_slept_beyond_its_lease_is_refused_and_another_one_ends_the_job(two,
     assert made.rescues > 0
     assert artifacts_of(two.clients[1], job) == plain.artifacts
     assert_each_once(two.servers, made)
+
+
+def test_several_workers_of_a_server_run_shards_at_a_time_and_come_to_the_same_bytes(
+    tmp_path, plain
+):
+    with Site(tmp_path, flags=["--job_workers=3"]) as site:
+        server = site.start()
+        with connected(server) as client:
+            job = client.wait_for_job(client.create_job(SWEEP.spec(client, UNITS)).name)
+            assert artifacts_of(client, job.name) == plain.artifacts
+        assert server.stop() == 0
+        assert_each_once([server], job)
+        spans = []
+        for step in steps(server, job.name):
+            end = datetime.datetime.fromisoformat(step["time"]).timestamp()
+            spans.append((end - step["seconds"], end))
+        spans.sort()
+        assert any(begin < end for (_, end), (begin, _) in itertools.pairwise(spans))
 
 
 def test_files_that_may_not_grow_are_told_and_the_server_goes_on(tmp_path):
