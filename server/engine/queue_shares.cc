@@ -1,16 +1,11 @@
 #include "engine/queue_shares.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "base/last_places.h"
 
 namespace valuescope::engine {
 namespace {
-
-// Times between places that are given back, of which the mean is taken.
-constexpr size_t kTimesBetween = 16;
-constexpr absl::Duration kLeastRetry = absl::Seconds(1), kMostRetry = absl::Minutes(1);
 
 template <typename Key>
 int64_t CountOf(const std::map<Key, int64_t>& counts, const Key& key) {
@@ -32,13 +27,7 @@ class QueueShares::Place {
       : state_(std::move(state)), tenant_(std::move(tenant)), client_(client) {}
   ~Place() {
     absl::MutexLock lock(&state_->mutex);
-    auto& times = state_->given_back;
-    if (--state_->held == 0) {
-      times.clear();
-    } else {
-      times.push_back(state_->clock->Now());
-      if (times.size() > kTimesBetween + 1) times.pop_front();
-    }
+    if (--state_->held > 0) state_->freed.Freed(state_->clock->Now());
     GiveBack(state_->by_tenant, tenant_);
     if (client_ != 0) GiveBack(state_->by_client, client_);
   }
@@ -70,7 +59,7 @@ std::shared_ptr<const QueueShares::Place> QueueShares::Take(const std::string& t
     return nullptr;
   }
   if (!MayTakePlace(of_tenant, places_ - state_->held, last_places_)) return nullptr;
-  if (state_->held++ == 0) state_->given_back = {state_->clock->Now()};
+  if (state_->held++ == 0) state_->freed.Begin(state_->clock->Now());
   ++state_->by_tenant[tenant];
   if (client != 0) ++state_->by_client[client];
   return std::make_shared<const Place>(state_, tenant, client);
@@ -78,10 +67,7 @@ std::shared_ptr<const QueueShares::Place> QueueShares::Take(const std::string& t
 
 absl::Duration QueueShares::UntilOneIsFree() const {
   absl::MutexLock lock(&state_->mutex);
-  const auto& times = state_->given_back;
-  if (times.empty()) return kLeastRetry;
-  const auto between = static_cast<double>(std::max<size_t>(1, times.size() - 1));
-  return std::clamp((state_->clock->Now() - times.front()) / between, kLeastRetry, kMostRetry);
+  return state_->freed.UntilNext(state_->clock->Now());
 }
 
 }  // namespace valuescope::engine

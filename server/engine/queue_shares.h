@@ -13,7 +13,6 @@
 #define VALUESCOPE_ENGINE_QUEUE_SHARES_H_
 
 #include <cstdint>
-#include <deque>
 #include <map>
 #include <memory>
 #include <string>
@@ -22,6 +21,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "base/freed_places.h"
 
 namespace valuescope::engine {
 
@@ -45,9 +45,7 @@ class QueueShares {
   struct State {
     absl::Mutex mutex;
     const Clock* clock = nullptr;
-    // When places were given back of late, behind when the first one was taken of those that are
-    // held since without a break.
-    std::deque<absl::Time> given_back ABSL_GUARDED_BY(mutex);
+    FreedPlaces freed ABSL_GUARDED_BY(mutex);
     int64_t held ABSL_GUARDED_BY(mutex) = 0;
     std::map<std::string, int64_t> by_tenant ABSL_GUARDED_BY(mutex);  // none is 0
     std::map<uint64_t, int64_t> by_client ABSL_GUARDED_BY(mutex);     // none is 0

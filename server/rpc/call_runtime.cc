@@ -10,11 +10,6 @@
 namespace valuescope::rpc {
 namespace {
 
-// A place comes free when somebody has seen what he waits for.
-constexpr absl::Duration kWaitingRetry = absl::Seconds(5);
-// One of a tenant's calls may end any time.
-constexpr absl::Duration kCallRetry = absl::Seconds(1);
-
 absl::Status Draining() {
   return ErrorWithReason(absl::StatusCode::kUnavailable, "DRAINING",
                          "the server is shutting down; retry on another replica");
@@ -86,11 +81,13 @@ absl::Status CallRuntime::CheckCallsOf(const std::string& tenant) const {
   if (options_.tenants == nullptr) return absl::OkStatus();
   const int64_t most = options_.tenants->Of(tenant).max_calls;
   const auto calls = calls_of_.find(tenant);
-  if (most == 0 || calls == calls_of_.end() || calls->second < most) return absl::OkStatus();
+  if (most == 0 || calls == calls_of_.end() || calls->second.running < most) {
+    return absl::OkStatus();
+  }
   return RetryLater("CALL_QUOTA",
-                    absl::StrCat(calls->second, " of your calls run, the most that may is ", most,
-                                 ": wait until one has ended"),
-                    kCallRetry);
+                    absl::StrCat(calls->second.running, " of your calls run, the most that may is ",
+                                 most, ": wait until one has ended"),
+                    calls->second.ended.UntilNext(options_.clock->Now()));
 }
 
 absl::Status CallRuntime::CheckMayRunModels(const std::string& tenant) {
@@ -117,15 +114,16 @@ absl::Status CallRuntime::Enter(CallContext* call, bool waits, bool bounded) {
                       absl::StrCat(waiting_,
                                    " calls wait on this server for something to happen, "
                                    "which is as many as may beside those of tenants with few"),
-                      kWaitingRetry);
+                      waits_ended_.UntilNext(options_.clock->Now()));
   }
   if (counts) {
     VS_RETURN_IF_ERROR(CheckCallsOf(call->tenant));
-    ++calls_of_[call->tenant];
+    Calls& calls = calls_of_[call->tenant];
+    if (calls.running++ == 0) calls.ended.Begin(options_.clock->Now());
   }
   running_.emplace(call, Running{.waits = waits, .counts = counts});
   if (waits) {
-    ++waiting_;
+    if (waiting_++ == 0) waits_ended_.Begin(options_.clock->Now());
     ++waiting_of_[call->tenant];
   }
   return absl::OkStatus();
@@ -140,7 +138,7 @@ void CallRuntime::Leave(CallContext* call) {
   absl::MutexLock lock(&mutex_);
   Running how = running_.extract(call).mapped();
   if (how.waits) {
-    --waiting_;
+    if (--waiting_ > 0) waits_ended_.Freed(options_.clock->Now());
     const auto own = waiting_of_.find(call->tenant);
     if (--own->second == 0) waiting_of_.erase(own);
   }
@@ -150,7 +148,11 @@ void CallRuntime::Leave(CallContext* call) {
 void CallRuntime::Uncount(const std::string& tenant, Running& how) {
   if (!std::exchange(how.counts, false)) return;
   const auto calls = calls_of_.find(tenant);
-  if (--calls->second == 0) calls_of_.erase(calls);
+  if (--calls->second.running == 0) {
+    calls_of_.erase(calls);
+  } else {
+    calls->second.ended.Freed(options_.clock->Now());
+  }
 }
 
 }  // namespace valuescope::rpc

@@ -13,6 +13,8 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "base/clock.h"
+#include "base/freed_places.h"
 #include "base/memory_ledger.h"
 #include "base/tenant_policy.h"
 #include "base/usage_tally.h"
@@ -54,6 +56,7 @@ struct CallRuntimeOptions {
   std::function<absl::Status(const std::string& tenant)> may_run_models = nullptr;
   UsageTally* usage = nullptr;  // counts calls that ended; null: nobody does; outlives the runtime
   ReceiveGateOptions receiving;
+  const Clock* clock = &Clock::Steady();  // outlives the runtime
   // A stream that moves nothing for this long is ended.
   absl::Duration stall_timeout = absl::Seconds(60);
   // A stream whose messages have a heartbeat carries one after this long without another message:
@@ -128,8 +131,13 @@ class CallRuntime {
   absl::Mutex mutex_;
   bool accepting_ ABSL_GUARDED_BY(mutex_) = true;
   std::map<CallContext*, Running> running_ ABSL_GUARDED_BY(mutex_);
-  size_t waiting_ ABSL_GUARDED_BY(mutex_) = 0;                         // of them
-  std::map<std::string, int64_t> calls_of_ ABSL_GUARDED_BY(mutex_);    // by tenant; none is 0
+  size_t waiting_ ABSL_GUARDED_BY(mutex_) = 0;  // of them
+  FreedPlaces waits_ended_ ABSL_GUARDED_BY(mutex_);
+  struct Calls {
+    int64_t running = 0;
+    FreedPlaces ended;
+  };
+  std::map<std::string, Calls> calls_of_ ABSL_GUARDED_BY(mutex_);      // by tenant; none has none
   std::map<std::string, int64_t> waiting_of_ ABSL_GUARDED_BY(mutex_);  // the same
   MemoryLedger memory_;
   AlarmClock clock_;

@@ -1,5 +1,6 @@
 #include "store/tenant_rows.h"
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -106,6 +107,23 @@ void Charge(SqlTransaction& transaction, absl::string_view tenant, absl::Duratio
   AddJobTime(transaction, tenant, worked);
 }
 
+namespace {
+
+// How long it takes until another job of the tenant begins, as the mean of the last ones.
+absl::Duration UntilJobBegins(SqlTransaction& transaction, absl::string_view tenant) {
+  constexpr absl::Duration kLeast = absl::Seconds(1), kMost = absl::Minutes(10);
+  constexpr absl::Duration kNobodyKnows = absl::Seconds(10);
+  const auto row = transaction.Query(
+      "SELECT count(*), min(started_at) FROM (SELECT started_at FROM jobs WHERE tenant = $1"
+      " AND started_at IS NOT NULL ORDER BY sequence DESC LIMIT 8) AS begun",
+      tenant);
+  if (!row->Next() || row->Integer(0) == 0) return kNobodyKnows;
+  const absl::Duration since = transaction.now() - absl::FromUnixMicros(row->Integer(1));
+  return std::clamp(since / static_cast<double>(row->Integer(0)), kLeast, kMost);
+}
+
+}  // namespace
+
 absl::Status CheckQueuedJobs(SqlTransaction& transaction, absl::string_view tenant,
                              const TenantPolicies& tenants) {
   const int64_t most = tenants.Of(tenant).max_queued;
@@ -118,12 +136,11 @@ absl::Status CheckQueuedJobs(SqlTransaction& transaction, absl::string_view tena
                                  tenant, most + 1)
                              .value_or(0);
   if (queued <= most) return absl::OkStatus();
-  constexpr absl::Duration kComeBack = absl::Seconds(10);
   return RetryLater("QUEUE_FULL",
                     absl::StrCat("you have ", most,
                                  " jobs that have not begun, the most you may:"
                                  " wait until some have, or cancel some"),
-                    kComeBack);
+                    UntilJobBegins(transaction, tenant));
 }
 
 absl::Status AddStoredBytes(SqlTransaction& transaction, absl::string_view tenant, int64_t bytes,

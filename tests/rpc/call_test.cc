@@ -16,6 +16,7 @@
 
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/tenant_policy.h"
 #include "observability/log.h"
@@ -71,7 +72,8 @@ TEST_F(CallTest, ATenantHasNoMoreCallsAtATimeThanItMay) {
     tenants.Set(policies);
   };
   allow(2);
-  Open({.tenants = &tenants, .stall_timeout = kNever});
+  FakeClock clock;
+  Open({.tenants = &tenants, .clock = &clock, .stall_timeout = kNever});
   absl::Notification release;
   const auto wait = [&] {
     release.WaitForNotification();
@@ -86,6 +88,9 @@ TEST_F(CallTest, ATenantHasNoMoreCallsAtATimeThanItMay) {
   const ErrorDetails refused = DetailsOf(third->WaitUntilDone());
   EXPECT_EQ(refused.reason, "CALL_QUOTA");
   EXPECT_EQ(refused.retry_after, absl::Seconds(1));
+  // Nothing has ended in all this time.
+  clock.Advance(absl::Seconds(40));
+  EXPECT_EQ(DetailsOf(begin()->WaitUntilDone()).retry_after, absl::Seconds(40));
   const auto watch = NewStream();
   watch->StartWaiting([] { return absl::OkStatus(); });
   EXPECT_TRUE(watch->WaitUntilDone().ok());

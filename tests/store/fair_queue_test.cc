@@ -184,7 +184,7 @@ TEST_P(FairQueueTest, ATenantWhoseQueueIsFullIsToldToComeBack) {
   const absl::Status full = Create("a").status();
   EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(DetailsOf(full).reason, "QUEUE_FULL");
-  EXPECT_TRUE(DetailsOf(full).retry_after.has_value());
+  EXPECT_EQ(DetailsOf(full).retry_after, absl::Seconds(10)) << "nothing has begun";
   EXPECT_EQ(store_->ListJobs("a", {}, {})->jobs.size(), 2u) << "nothing of it stays";
   for (int i = 0; i < 3; ++i) EXPECT_TRUE(Create("b").ok());
   ASSERT_TRUE(store_->RequestCancel("a", second).ok());
@@ -192,6 +192,11 @@ TEST_P(FairQueueTest, ATenantWhoseQueueIsFullIsToldToComeBack) {
   EXPECT_EQ(DetailsOf(store_->RetryJob("a", second, {}).status()).reason, "QUEUE_FULL");
   ASSERT_EQ(Take()->tenant, "a");
   EXPECT_TRUE(store_->RetryJob("a", second, {}).ok()) << "what runs is queued no more";
+  database_->Advance(absl::Seconds(90));
+  const auto retry = DetailsOf(Create("a").status()).retry_after;
+  ASSERT_TRUE(retry.has_value());
+  EXPECT_GE(*retry, absl::Seconds(90)) << "one job has begun in all this time";
+  EXPECT_LT(*retry, absl::Seconds(120));
 }
 
 TEST_P(FairQueueTest, ATenantStoresNoMoreBytesThanItMayAndIsToldWhatTakesThem) {
