@@ -45,6 +45,15 @@ constexpr int64_t kRowsArrangedAlone = 32;
 // Inputs from fetching an element of the weight into the first cache to its use.
 constexpr int64_t kFetchDistance = 8;
 
+// Of halved vectors, and of so many rows that it pays: half a group, the rows of a tile whose sums
+// are in registers, the inputs of a piece that stays in the first cache, and how many of them go by
+// between two fetches.
+constexpr int64_t kHalf = kGroup / 2;
+constexpr int64_t kSmallTile = 4;
+constexpr int64_t kManyRows = 8;
+constexpr int64_t kMostPiece = 128;
+constexpr int64_t kStep = 8;
+
 // How many of `rows` rows the next tile has.
 int64_t TileRows(int64_t rows) { return std::min(rows, kMostRows); }
 
@@ -160,6 +169,134 @@ VS_INLINED void MultiplyByHalvedVectors(int64_t rows, TileOperands of) {
         break;
       default:
         MultiplyHalves<4>(of);
+    }
+  }
+}
+
+// A chain's inputs of one block and all rows of a part, where vectors are halved and rows many.
+// Every other input of a row needs a load beside those of the weight, so the weight has to come
+// from the first cache: pieces of half a group stay there while all rows go over them. What the
+// rows have of a chain waits in `sums` meanwhile, unrounded, so that bits are those of
+// MultiplyTile.
+struct ChainOperands {
+  const float* x;  // of the part, in tiles of [in, rows]
+  int64_t in;
+  int64_t input;  // the chain's first
+  int64_t rows;
+  const float* weight;  // [depth, kGroup]
+  int64_t depth;
+  bool first;
+  float* y;
+  int64_t y_stride;
+  float* sums;         // [rows, kHalf]
+  const float* ahead;  // of the weight, `lines_ahead` lines that come next, or null
+  int64_t lines_ahead;
+};
+
+struct PieceOperands {
+  const float* x;
+  int64_t x_stride;
+  const float* weight;
+  int64_t depth;
+  bool begins, ends;  // the chain
+  float* sums;
+  bool first;
+  float* y;
+  int64_t y_stride;
+  const float* ahead;
+  int64_t lines_a_step;
+};
+
+template <int kRows>
+VS_INLINED void MultiplyPiece(const PieceOperands& of) {
+  const auto [x, x_stride, weight, depth, begins, ends, kept, first, y, y_stride, ahead, lines] =
+      of;
+  Halved::Floats sums[kRows][kVectors];
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 3
+    for (int v = 0; v < kVectors; ++v) {
+      sums[r][v] =
+          begins ? Halved::Floats{} : VectorAt<Halved>(kept + r * kHalf + v * Halved::kWidth);
+    }
+  }
+  const auto add = [&](int64_t i) __attribute__((always_inline)) {
+    Halved::Floats weights[kVectors];
+#pragma GCC unroll 3
+    for (int v = 0; v < kVectors; ++v) {
+      weights[v] = VectorAt<Halved>(weight + i * kGroup + v * Halved::kWidth);
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) {
+      const float input = x[i * x_stride + r];
+#pragma GCC unroll 3
+      for (int v = 0; v < kVectors; ++v) sums[r][v] += input * weights[v];
+    }
+  };
+  const float* fetched = ahead;
+  int64_t i = 0;
+  for (; i + kStep <= depth; i += kStep) {
+    for (int64_t l = 0; l < lines; ++l, fetched += kLanes) __builtin_prefetch(fetched, 0, 2);
+#pragma GCC unroll 8
+    for (int64_t k = 0; k < kStep; ++k) add(i + k);
+  }
+  for (; i < depth; ++i) add(i);
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 3
+    for (int v = 0; v < kVectors; ++v) {
+      if (!ends) {
+        VectorAt<Halved>(kept + r * kHalf + v * Halved::kWidth) = sums[r][v];
+        continue;
+      }
+      Halved::Floats& out = VectorAt<Halved>(y + r * y_stride + v * Halved::kWidth);
+      out = first ? sums[r][v] : out + sums[r][v];
+    }
+  }
+}
+
+VS_INLINED void MultiplyPieceOf(int64_t rows, const PieceOperands& of) {
+  switch (rows) {
+    case 1:
+      return MultiplyPiece<1>(of);
+    case 2:
+      return MultiplyPiece<2>(of);
+    case 3:
+      return MultiplyPiece<3>(of);
+    default:
+      return MultiplyPiece<4>(of);
+  }
+}
+
+VS_VECTORISED void MultiplyChain(const ChainOperands& of) {
+  const int64_t pieces = at::divup(of.depth, kMostPiece), each = at::divup(of.depth, pieces);
+  const int64_t small_tiles = at::divup(of.rows, kSmallTile);
+  const int64_t steps = 2 * pieces * small_tiles * std::max<int64_t>(1, each / kStep);
+  const int64_t lines_a_step = of.ahead == nullptr ? 0 : at::divup(of.lines_ahead, steps);
+  const float* ahead = of.ahead;
+  for (int64_t half = 0; half < kGroup; half += kHalf) {
+    for (int64_t input = 0; input < of.depth; input += each) {
+      const int64_t depth = std::min(each, of.depth - input);
+      for (int64_t row = 0; row < of.rows; row += kSmallTile) {
+        // In tiles of kMostRows, the last of which may have fewer.
+        const int64_t tile = row / kMostRows * kMostRows;
+        const int64_t x_stride = std::min(kMostRows, of.rows - tile);
+        const PieceOperands piece{
+            .x = of.x + tile * of.in + (of.input + input) * x_stride + row - tile,
+            .x_stride = x_stride,
+            .weight = of.weight + input * kGroup + half,
+            .depth = depth,
+            .begins = input == 0,
+            .ends = input + depth == of.depth,
+            .sums = of.sums + row * kHalf,
+            .first = of.first,
+            .y = of.y + row * of.y_stride + half,
+            .y_stride = of.y_stride,
+            .ahead = ahead,
+            .lines_a_step = lines_a_step};
+        MultiplyPieceOf(std::min(kSmallTile, of.rows - row), piece);
+        ahead += depth / kStep * lines_a_step * kLanes;
+      }
     }
   }
 }
@@ -280,6 +417,12 @@ class Scratch {
     return x_[0].floats;
   }
 
+  // What rows have of a chain, [kRowsAtOnce, kHalf].
+  float* Sums() {
+    if (sums_ == nullptr) sums_ = Lines(kRowsAtOnce * kHalf);
+    return sums_[0].floats;
+  }
+
   // Room for a block's outputs, [kRowsAtOnce, kGroup].
   float* Held(int64_t block) {
     constexpr int64_t kBlock = kRowsAtOnce * kGroup;
@@ -298,18 +441,34 @@ class Scratch {
   }
 
   const Operands& of_;
-  std::unique_ptr<Line[]> x_, held_;
+  std::unique_ptr<Line[]> x_, sums_, held_;
   int64_t part_ = -1, arranged_ = 0;  // what x_ has: the inputs before arranged_
 };
 
 // What `inputs` of x add to one block's outputs, y [rows, kGroup]. x is in tiles of [in, rows].
 // `next` is what of the weight comes after it, or null.
 void MultiplyBlock(const Operands& of, const float* x, int64_t num_rows, const Range& inputs,
-                   const float* weight, const float* next, float* y, int64_t y_stride) {
+                   const float* weight, const float* next, float* y, int64_t y_stride,
+                   Scratch& own) {
   const int64_t num_tiles = at::divup(num_rows, kMostRows);
   for (int64_t input = inputs.first; input < inputs.end; input += of.depth()) {
     const int64_t depth = std::min(of.depth(), inputs.end - input);
     const float* behind = input + depth < inputs.end ? weight + (input + depth) * kGroup : next;
+    if (num_rows >= kManyRows && !HasWholeVectors()) {
+      MultiplyChain({.x = x,
+                     .in = of.in,
+                     .input = input,
+                     .rows = num_rows,
+                     .weight = weight + input * kGroup,
+                     .depth = depth,
+                     .first = input == 0,
+                     .y = y,
+                     .y_stride = y_stride,
+                     .sums = own.Sums(),
+                     .ahead = behind,
+                     .lines_ahead = depth * kVectors});
+      continue;
+    }
     // Every tile fetches its share.
     Ahead ahead{weight, 0};
     if (behind != nullptr) ahead = {behind, at::divup(kGroup, num_tiles)};
@@ -357,11 +516,11 @@ void MultiplyPart(const Operands& of, int64_t part, const Range& groups, const f
       }
       float* y = of.y + rows.first * of.out + column;
       if (weights == 1 && width == kGroup) {
-        MultiplyBlock(of, x, rows.size(), inputs, of.Block(block), next, y, of.out);
+        MultiplyBlock(of, x, rows.size(), inputs, of.Block(block), next, y, of.out, own);
         continue;
       }
       float* held = own.Held(weights == 1 ? 0 : block - first);
-      MultiplyBlock(of, x, rows.size(), inputs, of.Block(block), next, held, kGroup);
+      MultiplyBlock(of, x, rows.size(), inputs, of.Block(block), next, held, kGroup, own);
       if (!last) continue;
       if (weights == 1) {
         CopyPart(held, rows.size(), width, y, of.out);
