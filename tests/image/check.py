@@ -9,7 +9,7 @@ some 15 minutes of two cores and 20 GB of TMPDIR. docker/setup has brought the m
 
 The image is the one of the working tree. What is checked: it is no more than --most_megabytes above its base; as its own user, on a root that it
 cannot write and without capabilities, it loads a model that is mounted read-only, generates through gRPC and keeps what is stored; told to
-stop it ends with 0. --keep leaves the storage of buildah in FOLDER, and goes on from the image that is there.
+stop it ends the answer that is on its way, and then with 0. --keep leaves the storage of buildah in FOLDER, and goes on from the image that is there.
 """
 
 import argparse
@@ -32,6 +32,7 @@ CACHE = pathlib.Path(
     os.environ.get("VALUESCOPE_CACHE", pathlib.Path.home() / ".cache" / "valuescope")
 )
 MODEL = "SmolLM2-135M-Instruct"
+DRAINED = 100  # tokens of the answer that is on its way when the server is told to stop
 BASE, IMAGE = "localhost/valuescope-base", "localhost/valuescope"
 
 sys.path.insert(0, str(ROOT / "client" / "python"))
@@ -200,8 +201,11 @@ class Container:
         text = pathlib.Path(f"/proc/{self._process.pid}/status").read_text()
         return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
 
-    def stop(self, told):
+    def tell(self, told):
         self._process.send_signal(getattr(signal, told))
+
+    def ended(self):
+        """Its exit code."""
         return self._process.wait(120)
 
     def kill(self):
@@ -226,6 +230,19 @@ def check_rights(container):
     assert "ro" in flags["/"] and "ro" in flags["/models"], (flags["/"], flags["/models"])
     assert "rw" in flags["/var/lib/valuescope"], flags
     say("it runs as user 10001 without capabilities, on a root that is read only")
+
+
+def check_drain(client, container, told):
+    """An answer that is on its way when the server is told to stop comes to its end, and then the server does."""
+    events = client.stream(f"models/{MODEL}", [1, 2, 3], max_tokens=DRAINED, ignore_eos=True)
+    tokens = list(next(events).delta.token_ids)
+    container.tell(told)
+    for event in events:
+        tokens += event.delta.token_ids
+    assert len(tokens) == DRAINED, len(tokens)
+    code = container.ended()
+    assert code == 0, f"exit code {code} behind {told}"
+    say(f"behind {told} it ended an answer of {DRAINED} tokens, then with 0")
 
 
 def check_service(buildah, folder):
@@ -254,12 +271,11 @@ def check_service(buildah, folder):
                     if run_number == 0:
                         stored = client.write_artifact(b"of the first run").name
                     assert client.read_artifact(stored) == b"of the first run"
-                made.append(answer.text)
-                code = container.stop(stop)
-                assert code == 0, f"exit code {code} behind {stop}"
+                    made.append(answer.text)
+                    check_drain(client, container, stop)
             finally:
                 container.kill()
-            say(f"ready after {ready:.1f} s, answered {answer.text!r}, ended with 0 behind {stop}")
+            say(f"ready after {ready:.1f} s, answered {answer.text!r}")
     assert made[0] and made[0] == made[1], made
     say("a second start over the same volume finds what the first one stored")
 
