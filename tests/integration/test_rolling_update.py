@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*")
 
 def sweep(client):
     answers = vs.swept_responses(
-        texts(16), judge=vs.WordList(["w1*", "w2*"]), samples_per_query=2, max_tokens=8, temperature=1.0, seed=3
+        texts(32), judge=vs.WordList(["w1*", "w2*"]), samples_per_query=2, max_tokens=24, temperature=1.0, seed=3
     )  # fmt: skip
     spec = vs.sweep_spec(
         MODEL,
