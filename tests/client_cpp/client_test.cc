@@ -105,6 +105,7 @@ class Models : public v1::ModelService::Service {
   std::atomic<int> held{0};
   int refusals = 0;
   grpc::Status refusal = kDraining;
+  bool wordless = false;  // as where no method has seen the call
   std::string pushback;
   std::string authorization, model;
   std::vector<std::string> request_ids;
@@ -115,7 +116,7 @@ class Models : public v1::ModelService::Service {
     seconds_left = SecondsLeft(*context);
     if (refusals-- <= 0) return grpc::Status::OK;
     if (!pushback.empty()) context->AddTrailingMetadata("grpc-retry-pushback-ms", pushback);
-    context->AddTrailingMetadata("x-request-id", "r-17");
+    if (!wordless) context->AddTrailingMetadata("x-request-id", "r-17");
     return refusal;
   }
 };
@@ -315,6 +316,19 @@ TEST_F(ClientTest, EveryCallEndsSometimeUnlessItIsAskedNotTo) {
   EXPECT_LE(generation_.seconds_left, 25 * 3600);
   ASSERT_TRUE(client_.GetModel({}, {.timeout = absl::InfiniteDuration()}).ok());
   EXPECT_GT(models_.seconds_left, 1e6);
+}
+
+TEST_F(ClientTest, ACallThatAServerTookBackAsItEndedIsMadeAgain) {
+  models_.refusals = 1;
+  models_.refusal = grpc::Status::CANCELLED;
+  models_.wordless = true;
+  EXPECT_TRUE(client_.GetModel({}).ok());
+  EXPECT_EQ(models_.calls, 2);
+  models_.refusals = 1;
+  EXPECT_EQ(client_.UnloadModel({}).status().code(), absl::StatusCode::kUnavailable);
+  models_.wordless = false;
+  models_.refusals = 1;
+  EXPECT_EQ(client_.GetModel({}).status().code(), absl::StatusCode::kCancelled);
 }
 
 TEST_F(ClientTest, OpensAStreamAgainOnlyWhileNothingCame) {

@@ -22,7 +22,7 @@ from shared_jobs import assert_each_once
 NEXT = "tests/valuescope-server-next"
 EXTRA, EXTRA_MODEL = "count_letters", "models/mistral"  # what the next version's jobs are and need
 FLAGS = [f"--model_root={FAMILIES}", f"--models={MODEL.split('/')[1]}", "--threads=1", "--job_commit_interval=0s"]  # fmt: skip
-POINTS = 96  # of the sweep, beside the baseline
+POINTS = 96  # of the sweep, beside the baseline; and twice as many of random directions
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*")
 
@@ -38,6 +38,7 @@ def sweep(client):
         coefficients=[(i + 1) / 2 for i in range(POINTS // 3)],
         evaluations={"answers": answers},
         objective=("answers", "expressing_share"),
+        random_directions=2,
     )
     return v1.JobSpec(steering_sweep=spec)
 

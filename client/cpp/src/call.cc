@@ -101,6 +101,12 @@ void Attempts::AddToken() {
 absl::Status Attempts::End(const grpc::Status& status) {
   absl::MutexLock lock(&mutex_);
   if (!unsent_.ok()) return unsent_;
+  // A call that comes while the server ends is taken back without having reached it, by gRPC's
+  // server as CANCELLED. What reached the server has its trailers.
+  if (status.error_code() == grpc::StatusCode::CANCELLED && !cancelled_.HasBeenNotified() &&
+      context_->GetServerTrailingMetadata().empty()) {
+    return absl::UnavailableError("the server ended before the call reached it");
+  }
   return FromGrpcStatus(status, context_->GetServerTrailingMetadata());
 }
 

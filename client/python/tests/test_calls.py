@@ -287,6 +287,26 @@ def test_usage_is_asked_for_in_utc_and_becomes_rows(both, fake):
     assert "<td" in told._repr_html_() and "2026-11-29 12:00" in told._repr_html_()
 
 
+def test_a_call_that_a_server_took_back_as_it_ended_is_made_again(both, fake):
+    def taken_back(then):
+        left = [1]
+
+        def answer(request, context):
+            if left.pop() == 1:
+                left.append(0)
+                context.abort(grpc.StatusCode.CANCELLED, "")  # without a word of the server's own
+            return then
+
+        return answer
+
+    fake.answers["ModelService/GetModel"] = taken_back(MODEL)
+    both.run(lambda client: client.model("models/m"))
+    assert fake.count("ModelService/GetModel") == 2
+    fake.answers["TenantService/WithdrawResource"] = taken_back(v1.WithdrawResourceResponse())
+    with pytest.raises(vs.Unavailable, match="ended before"):
+        both.run(lambda client: client.withdraw("vectors/v"))
+
+
 def test_publishing_is_repeated_and_withdrawing_is_not(both, fake):
     lost = failing(1, grpc.StatusCode.UNAVAILABLE, then=v1.PublishResourceResponse())
     fake.answers["TenantService/PublishResource"] = lost

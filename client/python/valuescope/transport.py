@@ -98,6 +98,7 @@ class BlockingTransport(_OfThisProcess):
     """Over grpc's channel; safe to use from several threads."""
 
     def __init__(self, target: str, credentials: grpc.ChannelCredentials | None) -> None:
+        self._closed = False
         if credentials is None:
             self._channel = grpc.insecure_channel(target, _OPTIONS)
         else:
@@ -119,7 +120,8 @@ class BlockingTransport(_OfThisProcess):
 
         def finish(call: Any) -> None:
             failed = call.code() != grpc.StatusCode.OK
-            deliver(_error(call, metadata) if failed else call.result())
+            ended_here = call.cancelled() or self._closed
+            deliver(_error(call, metadata, ended_here=ended_here) if failed else call.result())
 
         call.add_done_callback(finish)
         return call  # type: ignore[no-any-return]
@@ -139,7 +141,7 @@ class BlockingTransport(_OfThisProcess):
             for response in call:
                 yield response
         except grpc.RpcError as error:
-            raise _error(error, metadata) from None
+            raise _error(error, metadata, ended_here=self._closed) from None
         finally:
             call.cancel()
 
@@ -150,6 +152,7 @@ class BlockingTransport(_OfThisProcess):
         time.sleep(seconds)
 
     async def close(self) -> None:
+        self._closed = True
         self._channel.close()
 
 
@@ -254,10 +257,13 @@ class _AsyncioInbox:
             return None
 
 
-def _error(error: Any, metadata: Metadata) -> ValuescopeError:
-    return from_status(
-        error.code(), error.details(), error.trailing_metadata(), _request_id(metadata)
-    )
+def _error(error: Any, metadata: Metadata, *, ended_here: bool = False) -> ValuescopeError:
+    code, details, trailing = error.code(), error.details(), error.trailing_metadata()
+    # A call that comes while the server ends is taken back without having reached it, by gRPC's server as CANCELLED. What reached the
+    # server has its trailers.
+    if code == grpc.StatusCode.CANCELLED and not trailing and not ended_here:
+        code, details = grpc.StatusCode.UNAVAILABLE, "the server ended before the call reached it"
+    return from_status(code, details, trailing, _request_id(metadata))
 
 
 def _cancelled(metadata: Metadata) -> ValuescopeError:
